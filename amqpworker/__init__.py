@@ -1,0 +1,1 @@
+"""amqpworker: background work on RabbitMQ."""

@@ -1,0 +1,1 @@
+"""Everything that speaks AMQP: the only place that imports pika."""

@@ -1,0 +1,184 @@
+"""
+Everything that amqpworker raises, in one tree.
+
+    AmqpWorkerError
+    ├── ConfigError             the set-up is wrong: URL, topology, task definition, settings
+    ├── InvalidArguments        what was passed to a task is not what its type hints say
+    ├── SendError               one message was not sent; carries it as `.message`
+    │   ├── NotRouted           no queue took it
+    │   ├── QueueFull           its queue refused it
+    │   ├── Unconfirmed         unknown: it may have arrived
+    │   ├── Blocked             the broker is under an alarm and takes no messages
+    │   ├── NotConnected        it never left this process
+    │   └── Forbidden           the broker's permissions refuse it
+    ├── BatchFailed             an ExceptionGroup of SendErrors, and what was sent
+    ├── CallTimeout             no answer to a call in time
+    ├── ResultTimeout           no stored result in time
+    └── TaskFailed              the task ended without a result; carries the remote error
+
+    TaskSignal                  raised *by* a task to say how its message goes on
+    ├── Reject                  to the dead-letter queue, at once
+    └── RetryLater              again, after a delay
+
+Errors of pika and of the stores are translated where they appear, with the cause kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from amqpworker.message import Message
+
+__all__ = [
+    "AmqpWorkerError",
+    "BatchFailed",
+    "Blocked",
+    "CallTimeout",
+    "ConfigError",
+    "Forbidden",
+    "InvalidArguments",
+    "NotConnected",
+    "NotRouted",
+    "QueueFull",
+    "Reject",
+    "ResultTimeout",
+    "RetryLater",
+    "SendError",
+    "TaskFailed",
+    "TaskSignal",
+    "Unconfirmed",
+]
+
+
+class AmqpWorkerError(Exception):
+    """The base of everything that amqpworker raises for its users to catch."""
+
+
+class ConfigError(AmqpWorkerError):
+    """The set-up is wrong, and trying again will not help."""
+
+
+class InvalidArguments(AmqpWorkerError, ValueError):
+    """The values for a task's parameters do not fit its type hints, or cannot be carried as JSON."""
+
+
+class SendError(AmqpWorkerError):
+    """
+    One message was not sent.
+
+    `message` can be sent again as it is: it keeps its id.
+    """
+
+    def __init__(self, text: str, message: Message | None = None) -> None:
+        super().__init__(text)
+        self.message = message
+
+
+class NotRouted(SendError):
+    """The broker confirmed that no queue takes messages with this exchange and routing key."""
+
+
+class QueueFull(SendError):
+    """The queue refused the message, as a bounded queue does when it is full."""
+
+
+class Unconfirmed(SendError):
+    """The broker's confirm did not come: the message may have arrived, or not."""
+
+
+class Blocked(SendError):
+    """
+    The broker is under a memory or disk alarm and takes no messages.
+
+    What had been written when the alarm came may still arrive once it ends.
+    """
+
+
+class NotConnected(SendError):
+    """There was no connection to the broker in time: the message never left this process."""
+
+
+class Forbidden(SendError):
+    """The user of this connection may not do this, by the broker's permissions."""
+
+
+class BatchFailed(AmqpWorkerError, ExceptionGroup[SendError]):
+    """
+    Some messages of a batch were not sent.
+
+    `exceptions` has one `SendError` for each of them, with its message; `sent` what was confirmed.
+    """
+
+    sent: list[Any]
+
+    def __new__(cls, text: str, errors: Sequence[SendError], sent: Sequence[Any] = ()) -> Self:
+        """Build the group, and keep what was sent beside it."""
+        group = super().__new__(cls, text, errors)
+        group.sent = list(sent)
+        return group
+
+    def __init__(self, text: str, errors: Sequence[SendError], sent: Sequence[Any] = ()) -> None:  # noqa: ARG002
+        super().__init__(text, errors)
+
+    def derive(self, errors: Sequence[SendError]) -> BatchFailed:  # type: ignore[override]
+        """Keep `sent` when the group is split by `except*`."""
+        return BatchFailed(self.message, errors, self.sent)
+
+
+class CallTimeout(AmqpWorkerError, TimeoutError):
+    """No answer to a call came in time; the task may still run, or have run."""
+
+
+class ResultTimeout(AmqpWorkerError, TimeoutError):
+    """No result was stored in time; the task may still run."""
+
+
+class TaskFailed(AmqpWorkerError):
+    """
+    The task ended without a result.
+
+    `reason` is the dead-letter reason, `error_type`, `text` and `traceback` tell of the remote exception as plain
+    strings. The exception itself is never rebuilt from a message.
+    """
+
+    def __init__(self, reason: str, error_type: str = "", text: str = "", traceback: str = "") -> None:
+        told = f"{error_type}: {text}" if error_type else text
+        super().__init__(f"The task ended as {reason!r}" + (f": {told}" if told else "."))
+        self.reason = reason
+        self.error_type = error_type
+        self.text = text
+        self.traceback = traceback
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (TaskFailed, (self.reason, self.error_type, self.text, self.traceback))
+
+
+class TaskSignal(Exception):
+    """What a task raises to say how its message goes on; not an error of amqpworker."""
+
+
+class Reject(TaskSignal):
+    """Send the message to the dead-letter queue at once, with this reason."""
+
+    def __init__(self, reason: str = "rejected by the task") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RetryLater(TaskSignal):
+    """
+    Run the message again after `delay` seconds.
+
+    It counts as an attempt and asks the policy's `stop`; with `count=False` it does neither.
+    """
+
+    def __init__(self, delay: float | timedelta = 0.0, *, count: bool = True) -> None:
+        seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+        if not 0 <= seconds < float("inf"):
+            raise ValueError(f"RetryLater(delay={delay!r}): the delay must be zero or more seconds.")
+        super().__init__(f"again in {seconds:g} s")
+        self.delay = seconds
+        self.count = count

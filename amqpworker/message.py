@@ -1,0 +1,176 @@
+"""
+The words of the wire: properties, what goes out, what comes in, and the names of our headers.
+
+Decides nothing. What a message may carry on when it is published again stands in `republish`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeAlias
+
+__all__ = [
+    "ATTEMPT",
+    "DEAD_REASON",
+    "Delivery",
+    "HeaderValue",
+    "Headers",
+    "Message",
+    "Properties",
+    "Publication",
+    "new_id",
+    "wait_header",
+]
+
+HeaderValue: TypeAlias = Any
+"""What an AMQP field table holds: None, bool, int, float, Decimal, str, bytes, datetime, list, dict."""
+
+Headers: TypeAlias = dict[str, HeaderValue]
+
+PREFIX = "aw-"
+ATTEMPT = "aw-attempt"
+ETA = "aw-eta"
+EXPIRES = "aw-expires"
+FIRST_SENT = "aw-first-sent"
+FIRST_RUN = "aw-first-run"
+RETURNED = "aw-returned"
+CRASHES = "aw-crashes"
+REPLAYED = "aw-replayed"
+WAIT_PREFIX = "aw-wait-"
+
+DEAD_REASON = "aw-dead-reason"
+ERROR_TYPE = "aw-error-type"
+ERROR_TEXT = "aw-error"
+TRACEBACK = "aw-traceback"
+FAILED_AT = "aw-failed-at"
+WORKER = "aw-worker"
+EVIDENCE = (DEAD_REASON, ERROR_TYPE, ERROR_TEXT, TRACEBACK, FAILED_AT, WORKER)
+
+JSON = "application/json"
+PERSISTENT = 2
+
+
+def wait_header(level: int) -> str:
+    """Return the header whose presence sends a message through this level of the delay ladder."""
+    return f"{WAIT_PREFIX}{level:02d}"
+
+
+class Properties:
+    """
+    The AMQP basic properties; what is absent is `None`.
+
+    Class attributes are the defaults, so that a delivery pays only for the properties that it has.
+    """
+
+    content_type: str | None = None
+    content_encoding: str | None = None
+    headers: Headers | None = None
+    delivery_mode: int | None = None
+    priority: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    expiration: str | None = None
+    message_id: str | None = None
+    timestamp: int | None = None
+    type: str | None = None
+    user_id: str | None = None
+    app_id: str | None = None
+
+    def __init__(self, **present: Any) -> None:
+        self.__dict__.update(present)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Properties):
+            return NotImplemented
+        return self.present() == other.present()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def present(self) -> dict[str, Any]:
+        """Return the properties that are there, by name."""
+        return {name: value for name, value in self.__dict__.items() if value is not None}
+
+    def __repr__(self) -> str:
+        return f"Properties({', '.join(f'{name}={value!r}' for name, value in self.present().items())})"
+
+
+@dataclass(slots=True)
+class Publication:
+    """One message on its way out: where to, and what."""
+
+    exchange: str
+    routing_key: str
+    properties: Properties
+    body: bytes
+    mandatory: bool = True
+
+
+class Delivery:
+    """
+    One message on its way in, as a queue delivered it.
+
+    `problem` tells what of its properties could not be read ("" when all could): such a message is `malformed`.
+    `channel` is the consumer's side of it (which incarnation of which channel), opaque to everybody but `broker`.
+    """
+
+    __slots__ = (
+        "body",
+        "channel",
+        "exchange",
+        "problem",
+        "properties",
+        "queue",
+        "redelivered",
+        "routing_key",
+        "tag",
+    )
+
+    def __init__(
+        self,
+        tag: int,
+        redelivered: bool,
+        exchange: str,
+        routing_key: str,
+        properties: Properties,
+        body: bytes,
+        problem: str = "",
+    ) -> None:
+        self.tag = tag
+        self.redelivered = redelivered
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.properties = properties
+        self.body = body
+        self.problem = problem
+        self.queue = routing_key
+        self.channel: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """
+    One request to run a task: validated, not yet sent.
+
+    `delay` (seconds) and `expires` (seconds, or an aware datetime) count from the sending; `at` is an aware datetime.
+    """
+
+    task: str
+    queue: str
+    body: bytes
+    id: str
+    headers: Mapping[str, HeaderValue] = field(default_factory=dict)
+    delay: float | None = None
+    at: datetime | None = None
+    expires: float | datetime | None = None
+
+
+def new_id() -> str:
+    """Return a new task id: a UUIDv7, so that ids sort by the time of their making (RFC 9562 §5.7)."""
+    milliseconds = time.time_ns() // 1_000_000
+    random = int.from_bytes(os.urandom(10), "big")
+    value = f"{milliseconds:012x}7{random >> 68:03x}{8 | (random >> 64 & 3):x}{random >> 4 & 0xFFFFFFFFFFFFFFF:015x}"
+    return f"{value[:8]}-{value[8:12]}-{value[12:16]}-{value[16:20]}-{value[20:]}"

@@ -1,0 +1,1 @@
+"""Where answers and results go: one contract, several stores."""

@@ -1,0 +1,67 @@
+"""
+What can be set from outside: by `App(settings=Settings(...))` or by `AMQPWORKER_…` in the environment.
+
+Decides defaults, and where the broker's URL comes from. Durations are seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from amqpworker.errors import ConfigError
+
+__all__ = ["Settings", "broker_url"]
+
+DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
+CREDENTIAL = "amqpworker_url"
+
+
+class Settings(BaseSettings):
+    """The settings of an `App`; each field is also read from `AMQPWORKER_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="AMQPWORKER_", extra="forbid", frozen=True)
+
+    declare: bool = Field(True, description="make sure that the topology of a queue exists at its first use")
+    send_timeout: float = Field(10.0, gt=0, description="seconds until `send` gives up")
+    call_timeout: float = Field(30.0, gt=0, description="seconds until `call` gives up, unless told")
+    ack_timeout: float = Field(1800.0, gt=0, description="the broker's consumer_timeout, in seconds")
+    drain_timeout: float = Field(30.0, ge=0, description="seconds that running tasks get when a worker stops")
+    connect_timeout: float = Field(10.0, gt=0, description="seconds for one attempt to connect")
+    heartbeat: int = Field(30, ge=0, description="AMQP heartbeat in seconds, 0 turns it off")
+    max_body: int = Field(1024 * 1024, gt=0, description="largest body that is sent, in bytes")
+    result_ttl: float = Field(86400.0, gt=0, description="seconds that a stored result is kept")
+    app_id: str | None = Field(None, description="the `app_id` property of what is sent: which service it was")
+    tls_ca: Path | None = Field(None, description="the authority to trust for amqps, beside the system's")
+    tls_cert: Path | None = Field(None, description="our own certificate for amqps")
+    tls_key: Path | None = Field(None, description="the key of our own certificate")
+
+    @classmethod
+    def load(cls) -> Settings:
+        """
+        Read the settings from the environment.
+
+        Raises:
+            ConfigError: a variable has a value that does not fit.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            told = "; ".join(f"AMQPWORKER_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+            raise ConfigError(f"The environment has a setting that does not fit: {told}.") from None
+
+
+def broker_url(given: str | None) -> str:
+    """Return the URL that was given, else `AMQPWORKER_URL`, else the systemd credential, else the local default."""
+    if given is not None:
+        return given
+    if from_environment := os.environ.get("AMQPWORKER_URL"):
+        return from_environment
+    if folder := os.environ.get("CREDENTIALS_DIRECTORY"):
+        credential = Path(folder) / CREDENTIAL
+        if credential.is_file():
+            return credential.read_text(encoding="utf-8").strip()
+    return DEFAULT_URL

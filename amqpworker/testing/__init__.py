@@ -1,0 +1,1 @@
+"""A private RabbitMQ node for development, tests and the demo."""

@@ -1,0 +1,1 @@
+"""A worker process: deliveries in, outcomes settled."""
