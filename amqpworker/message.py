@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -22,6 +22,7 @@ __all__ = [
     "Message",
     "Properties",
     "Publication",
+    "integer_header",
     "new_id",
     "wait_header",
 ]
@@ -59,11 +60,12 @@ def wait_header(level: int) -> str:
     return f"{WAIT_PREFIX}{level:02d}"
 
 
+@dataclass(slots=True, kw_only=True)
 class Properties:
     """
     The AMQP basic properties; what is absent is `None`.
 
-    Class attributes are the defaults, so that a delivery pays only for the properties that it has.
+    The codec's decoder makes instances without calling the class and sets every field itself: a new field goes there too.
     """
 
     content_type: str | None = None
@@ -80,22 +82,15 @@ class Properties:
     user_id: str | None = None
     app_id: str | None = None
 
-    def __init__(self, **present: Any) -> None:
-        self.__dict__.update(present)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Properties):
-            return NotImplemented
-        return self.present() == other.present()
-
-    __hash__ = None  # type: ignore[assignment]
-
     def present(self) -> dict[str, Any]:
         """Return the properties that are there, by name."""
-        return {name: value for name, value in self.__dict__.items() if value is not None}
+        return {name: value for name in PROPERTY_NAMES if (value := getattr(self, name)) is not None}
 
     def __repr__(self) -> str:
         return f"Properties({', '.join(f'{name}={value!r}' for name, value in self.present().items())})"
+
+
+PROPERTY_NAMES = tuple(each.name for each in fields(Properties))
 
 
 @dataclass(slots=True)
@@ -109,45 +104,31 @@ class Publication:
     mandatory: bool = True
 
 
+@dataclass(slots=True, eq=False)
 class Delivery:
     """
     One message on its way in, as a queue delivered it.
 
     `problem` tells what of its properties could not be read ("" when all could): such a message is `malformed`.
-    `channel` is the consumer's side of it (which incarnation of which channel), opaque to everybody but `broker`.
+    `consumer_tag` and `channel_number` tell which consumer it came to. `channel` is the consumer's side of it (which
+    incarnation of which channel), opaque to everybody but `broker`. The codec's decoder makes instances without
+    calling the class and sets every field itself: a new field goes there too.
     """
 
-    __slots__ = (
-        "body",
-        "channel",
-        "exchange",
-        "problem",
-        "properties",
-        "queue",
-        "redelivered",
-        "routing_key",
-        "tag",
-    )
+    tag: int
+    redelivered: bool
+    exchange: str
+    routing_key: str
+    properties: Properties
+    body: bytes
+    problem: str = ""
+    consumer_tag: str = ""
+    channel_number: int = 0
+    queue: str = field(init=False)
+    channel: Any = field(init=False, default=None)
 
-    def __init__(
-        self,
-        tag: int,
-        redelivered: bool,
-        exchange: str,
-        routing_key: str,
-        properties: Properties,
-        body: bytes,
-        problem: str = "",
-    ) -> None:
-        self.tag = tag
-        self.redelivered = redelivered
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.properties = properties
-        self.body = body
-        self.problem = problem
-        self.queue = routing_key
-        self.channel: Any = None
+    def __post_init__(self) -> None:
+        self.queue = self.routing_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,3 +155,13 @@ def new_id() -> str:
     random = int.from_bytes(os.urandom(10), "big")
     value = f"{milliseconds:012x}7{random >> 68:03x}{8 | (random >> 64 & 3):x}{random >> 4 & 0xFFFFFFFFFFFFFFF:015x}"
     return f"{value[:8]}-{value[8:12]}-{value[12:16]}-{value[16:20]}-{value[20:]}"
+
+
+def integer_header(headers: Headers, name: str) -> int | None:
+    """Return a header that is a whole number, also where it is written as decimal text; `None` for anything else."""
+    value = headers.get(name)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, str) and len(value) < 20 and value.isascii() and value.lstrip("-").isdigit():
+        return int(value)
+    return None
