@@ -1,1 +1,8 @@
 """A private RabbitMQ node for development, tests and the demo."""
+
+from __future__ import annotations
+
+from amqpworker.testing.management import Management
+from amqpworker.testing.node import Node, NodeStatus
+
+__all__ = ["Management", "Node", "NodeStatus"]

@@ -1,0 +1,275 @@
+"""
+A private RabbitMQ node: from the installed package, in a folder, on free loopback ports, as any user.
+
+Decides where things lie, when the node counts as started and how it ends. What a process is and how it is killed
+stands in `processes`, what the node reads in `configuration`, what it writes in `logfiles`, its HTTP API in `management`.
+
+Everything that the node has is in its folder, `node.json` with its ports and process ids among it; whoever opens the
+same folder later finds the same node. It brings an epmd of its own, Erlang's name server, on a port of its own: nodes
+of several users and checkouts do not meet, and none is left behind.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+from amqpworker.errors import ConfigError
+from amqpworker.testing import logfiles, processes
+from amqpworker.testing.configuration import (
+    Ports,
+    Record,
+    environment,
+    plain_path,
+    remove_link,
+    scripts_folder,
+    write_files,
+)
+from amqpworker.testing.management import Management
+
+__all__ = ["Node", "NodeStatus"]
+
+# Without its management statistics the broker stops in one second; with them it waits five for itself (3.10.8).
+_FORGET_STATISTICS = "gen_event:delete_handler(rabbit_event, rabbit_mgmt_db_handler, stop)."
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """What is known of a node: `state` is `stopped`, `starting` or `running`."""
+
+    state: str
+    folder: str
+    name: str | None = None
+    pid: int | None = None
+    url: str | None = None
+    management_url: str | None = None
+
+    @property
+    def running(self) -> bool:
+        """Tell whether the node takes connections."""
+        return self.state == "running"
+
+
+class Node:
+    """
+    The private node of a folder; making the object starts nothing.
+
+    `extra_config` are lines of `rabbitmq.conf` that count from the next start on. A `tied` node ends with this process,
+    however the process ends; without, it runs on until `stop`, by whomever.
+    """
+
+    def __init__(self, folder: Path | str, *, extra_config: str = "", tied: bool = False) -> None:
+        self.folder = Path(folder).absolute()
+        self._extra_config = extra_config
+        self._tied = tied
+        self._tie: int | None = None
+
+    def start(self, timeout: float = 60.0) -> Self:
+        """
+        Start the node, unless it runs already, and return when it takes connections.
+
+        Raises: `ConfigError` when RabbitMQ is not installed, or did not start in time: with the end of its log.
+        """
+        scripts = scripts_folder()
+        with self._lock():
+            record = Record.read(self.folder)
+            if record and processes.is_ours(record.pid, record.mark):
+                self._wait(record, timeout)
+                return self
+            if record:
+                processes.end_all(record.mark)
+            for may_try_again in (True, True, False):
+                record = Record.renewed(record)
+                try:
+                    self._launch(record, scripts)
+                    self._wait(record, timeout)
+                except BaseException as error:
+                    processes.end_all(record.mark)
+                    self._untie()
+                    if not (may_try_again and isinstance(error, ConfigError) and self._lost_a_port(record)):
+                        raise
+                else:
+                    break
+        return self
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """Stop the node in good order, and leave none of its processes behind; nothing happens when it is stopped."""
+        with self._lock():
+            record = Record.read(self.folder)
+            if record and processes.is_ours(record.pid, record.mark):
+                with suppress(ConfigError):
+                    self.rabbitmqctl("eval", _FORGET_STATISTICS, timeout=10.0)
+                processes.send_signal(record.pid, record.mark, signal.SIGTERM)
+                self._wait_gone(record, timeout)
+            self._clear(record)
+
+    def discard(self) -> None:
+        """End the node at once, without order: for a node whose data nobody needs any more."""
+        with self._lock():
+            self._clear(Record.read(self.folder))
+
+    def kill(self) -> None:
+        """Kill the broker as a power cut does (SIGKILL); `start` or `restart` brings it back on the same ports."""
+        record = self._record()
+        processes.send_signal(record.pid, record.mark, signal.SIGKILL)
+        self._wait_gone(record, timeout=10.0)
+
+    def restart(self, timeout: float = 60.0) -> Self:
+        """Stop the node, if it runs, and start it with the same data on the same ports."""
+        self.stop()
+        return self.start(timeout)
+
+    def status(self) -> NodeStatus:
+        """Tell whether the node runs, and where."""
+        record = Record.read(self.folder)
+        if record is None:
+            return NodeStatus("stopped", str(self.folder))
+        if not processes.is_ours(record.pid, record.mark):
+            return NodeStatus("stopped", str(self.folder), record.name)
+        state = "running" if self._answers(record) else "starting"
+        return NodeStatus(state, str(self.folder), record.name, record.pid, self.url(), self.management_url)
+
+    def url(self, vhost: str = "/", user: str = "guest", password: str = "guest") -> str:  # noqa: S107
+        """Return the AMQP URL of a virtual host."""
+        login = f"{quote(user, safe='')}:{quote(password, safe='')}"
+        return f"amqp://{login}@127.0.0.1:{self.ports.amqp}/{quote(vhost, safe='')}"
+
+    @property
+    def ports(self) -> Ports:
+        """Return the node's ports, which it has from its first start on."""
+        return self._record().ports
+
+    @property
+    def pid(self) -> int:
+        """Return the process id of the broker's Erlang machine, as of the last start."""
+        return self._record().pid
+
+    @property
+    def name(self) -> str:
+        """Return the Erlang name of the node."""
+        return self._record().name
+
+    @property
+    def management_url(self) -> str:
+        """Return the address of the management UI; its login is guest, guest."""
+        return f"http://127.0.0.1:{self.ports.management}/"
+
+    @property
+    def management(self) -> Management:
+        """Return the HTTP API of the node."""
+        return Management(self.management_url)
+
+    def rabbitmqctl(self, *arguments: str, timeout: float = 30.0) -> str:
+        """
+        Run `rabbitmqctl` against this node and return what it printed.
+
+        Raises: `ConfigError` when it failed, with its last line.
+        """
+        command = [str(scripts_folder() / "rabbitmqctl"), *arguments]
+        record = self._record()
+        env = environment(plain_path(self.folder, record), record)
+        try:
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout, check=False)  # noqa: S603
+        except subprocess.TimeoutExpired as error:
+            raise ConfigError(f"rabbitmqctl {arguments[0]} did not end within {timeout:g} s.") from error
+        if done.returncode != 0:
+            told = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["no reason given"]
+            raise ConfigError(f"rabbitmqctl {arguments[0]}: {told[-1]}")
+        return done.stdout
+
+    def log_tail(self, count: int = 20) -> list[str]:
+        """Return the last lines of what the broker printed and logged."""
+        return logfiles.tail(self.folder, count)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # ---- steps
+
+    def _launch(self, record: Record, scripts: Path) -> None:
+        """Start epmd and the broker, and write down their ids before anything else can go wrong."""
+        write_files(self.folder, record.ports, self._extra_config)
+        env = environment(plain_path(self.folder, record), record)
+        log = self.folder / "log" / "output.log"
+        record.write(self.folder)
+        record.epmd_pid = processes.spawn(
+            ["/usr/bin/env", "epmd", "-address", "127.0.0.1", "-port", str(record.ports.epmd)], env, log
+        )
+        if not processes.wait_until(lambda: not processes.is_free(record.ports.epmd), timeout=10.0):
+            raise ConfigError("Erlang's name server (epmd) did not start: " + logfiles.failure(self.folder))
+        record.pid = processes.spawn([str(scripts / "rabbitmq-server")], env, log)
+        record.write(self.folder)
+        if self._tied:
+            self._tie = processes.leash(env, log, [record.pid, record.epmd_pid])
+
+    def _wait(self, record: Record, timeout: float) -> None:
+        def ended() -> bool:
+            return not processes.is_ours(record.pid, record.mark)
+
+        processes.wait_until(lambda: ended() or self._answers(record), timeout)
+        if ended():
+            raise ConfigError(f"RabbitMQ did not start in {self.folder}: {logfiles.failure(self.folder)}")
+        if not self._answers(record):
+            raise ConfigError(
+                f"RabbitMQ did not start within {timeout:g} s in {self.folder}: {logfiles.failure(self.folder)}"
+            )
+
+    def _answers(self, record: Record) -> bool:
+        """Tell whether it is this node that listens, for AMQP too, which a starting broker opens last."""
+        try:
+            told = Management(f"http://127.0.0.1:{record.ports.management}").overview()
+        except (ConfigError, ValueError):
+            return False
+        amqp = ("amqp", record.ports.amqp)
+        return told.get("node") == record.name and amqp in {(it["protocol"], it["port"]) for it in told["listeners"]}
+
+    def _lost_a_port(self, record: Record) -> bool:
+        """Tell whether somebody else took a port between our choice and the start."""
+        return logfiles.names_taken_port(self.folder) or not all(processes.is_free(port) for port in record.ports)
+
+    def _wait_gone(self, record: Record, timeout: float) -> None:
+        processes.wait_until(lambda: processes.gone(record.pid, record.mark), timeout)
+
+    def _clear(self, record: Record | None) -> None:
+        if record is not None:
+            if not processes.end_all(record.mark):
+                raise ConfigError(f"Processes {processes.marked(record.mark)} of {self.folder} do not end.")
+            remove_link(record)
+        self._untie()
+
+    def _untie(self) -> None:
+        if self._tie is not None:
+            os.close(self._tie)
+            self._tie = None
+
+    def _record(self) -> Record:
+        record = Record.read(self.folder)
+        if record is None:
+            raise ConfigError(f"There is no node in {self.folder}: it was never started.")
+        return record
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Let one process at a time start or stop this node."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle = (self.folder / "lock").open("w")
+        except OSError as error:
+            raise ConfigError(f"The folder {self.folder} cannot be used for a node: {error}") from error
+        with handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield

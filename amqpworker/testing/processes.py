@@ -1,0 +1,141 @@
+"""
+Child processes that outlive their starter, told apart from everybody else's by a mark in their environment.
+
+Every process started here, and what it starts in turn, carries `AMQPWORKER_NODE=<mark>`. A process id is only ever
+signalled after its environment was read, so that a stale id never hits a stranger.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+MARK = "AMQPWORKER_NODE"
+
+_LEASH = f"""
+read -r _
+for pid in "$@"; do grep -qzsx "{MARK}=${MARK}" "/proc/$pid/environ" && kill -9 "$pid"; done
+"""
+
+
+def spawn(command: list[str], environment: Mapping[str, str], log: Path, stdin: int | None = None) -> int:
+    """
+    Start a process in a session of its own and return its id; what it prints goes to the end of `log`.
+
+    Its session keeps a Ctrl-C in our terminal away from it. There is no object that complains when it outlives us.
+    """
+    appending = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    first = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0) if stdin is None else (os.POSIX_SPAWN_DUP2, stdin, 0)
+    actions = [first, (os.POSIX_SPAWN_OPEN, 1, str(log), appending, 0o600), (os.POSIX_SPAWN_DUP2, 1, 2)]
+    default = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE]
+    return os.posix_spawn(
+        command[0], command, dict(environment), file_actions=actions, setsid=True, setsigmask=[], setsigdef=default
+    )
+
+
+def leash(environment: Mapping[str, str], log: Path, pids: Iterable[int]) -> int:
+    """
+    Tie `pids` to the life of this process: when it is gone, however it went, they are killed.
+
+    Returns a file descriptor; the tie holds as long as it is open.
+    """
+    held, ours = os.pipe()
+    try:
+        spawn(["/bin/sh", "-c", _LEASH, "leash", *map(str, pids)], environment, log, stdin=held)
+    except BaseException:
+        os.close(ours)
+        raise
+    finally:
+        os.close(held)
+    return ours
+
+
+def is_ours(pid: int, mark: str) -> bool:
+    """Tell whether the process lives and carries the mark; one that is only waiting to be reaped does not."""
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return f"{MARK}={mark}".encode() in environment.split(b"\0")
+
+
+def marked(mark: str) -> list[int]:
+    """Find all living processes that carry the mark."""
+    pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+    return [pid for pid in pids if pid != os.getpid() and is_ours(pid, mark)]
+
+
+def send_signal(pid: int, mark: str, number: signal.Signals) -> None:
+    """Signal the process if it carries the mark; anything else is left alone."""
+    if is_ours(pid, mark):
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def gone(pid: int, mark: str) -> bool:
+    """Tell whether the process has ended; a child of ours is reaped with that."""
+    if pid <= 0:
+        return True
+    if is_ours(pid, mark):
+        return False
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
+
+
+def end_all(mark: str, timeout: float = 10.0) -> bool:
+    """Kill every process that carries the mark, and wait until none is left; false when the time ran out."""
+    seen: set[int] = set()
+
+    def none_left() -> bool:
+        living = marked(mark)
+        for pid in living:
+            send_signal(pid, mark, signal.SIGKILL)
+        seen.update(living)
+        seen.difference_update([pid for pid in seen if gone(pid, mark)])
+        return not seen
+
+    return wait_until(none_left, timeout)
+
+
+def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
+    """Ask every few milliseconds until the condition holds; false when the time ran out."""
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def is_free(port: int) -> bool:
+    """Tell whether a server could listen on this loopback port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the broker does: old connections do not count
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def free_ports(count: int) -> list[int]:
+    """
+    Choose loopback ports that nobody listens on.
+
+    They lie below the range from which the kernel takes the ports of clients: a client that tries again and again while
+    the node restarts could else be given the node's own port, and connect to itself.
+    """
+    chosen: list[int] = []
+    while len(chosen) < count:
+        port = random.randint(10_000, 32_000)  # noqa: S311
+        if port not in chosen and is_free(port):
+            chosen.append(port)
+    return chosen
