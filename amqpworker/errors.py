@@ -14,6 +14,8 @@ Everything that amqpworker raises, in one tree.
     ├── BatchFailed             an ExceptionGroup of SendErrors, and what was sent
     ├── CallTimeout             no answer to a call in time
     ├── ResultTimeout           no stored result in time
+    ├── ResultStoreError        the store of results did not do what it was asked
+    ├── MalformedAnswer         an answer or stored result that cannot be read
     └── TaskFailed              the task ended without a result; carries the remote error
 
     TaskSignal                  raised *by* a task to say how its message goes on
@@ -40,10 +42,12 @@ __all__ = [
     "ConfigError",
     "Forbidden",
     "InvalidArguments",
+    "MalformedAnswer",
     "NotConnected",
     "NotRouted",
     "QueueFull",
     "Reject",
+    "ResultStoreError",
     "ResultTimeout",
     "RetryLater",
     "SendError",
@@ -134,6 +138,14 @@ class CallTimeout(AmqpWorkerError, TimeoutError):
 
 class ResultTimeout(AmqpWorkerError, TimeoutError):
     """No result was stored in time; the task may still run."""
+
+
+class ResultStoreError(AmqpWorkerError):
+    """The store of results could not write or read: locked for too long, full, damaged, gone. Trying again may help."""
+
+
+class MalformedAnswer(AmqpWorkerError, ValueError):
+    """An answer to a call, or a stored result, is not what the wire contract says; nothing of it is used."""
 
 
 class TaskFailed(AmqpWorkerError):

@@ -1,1 +1,80 @@
-"""Where answers and results go: one contract, several stores."""
+"""
+Where answers and results go: one contract, several stores.
+
+Decides which store a URL means. What a stored result looks like stands in `answer`, how a store keeps it in a module
+of its own, and answers to calls, which are never stored, in `rpc`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from amqpworker.errors import ConfigError
+from amqpworker.redaction import redact_url
+
+__all__ = ["Clock", "ResultStore", "check_url", "open_store"]
+
+Clock: TypeAlias = Callable[[], float]
+"""What tells the time, in seconds since the epoch."""
+
+EXAMPLES = {"sqlite": "sqlite:///results.db"}
+
+
+class ResultStore(Protocol):
+    """Keeps one result per task id, for any number of threads and processes."""
+
+    def store(self, task_id: str, result: bytes, expires_at: float) -> None:
+        """
+        Keep `result` until `expires_at` (seconds since the epoch), in place of an earlier one.
+
+        When this returns, the result outlives the end of this process, however it ends.
+
+        Raises:
+            ResultStoreError: it was not stored, or it is not known whether it was.
+        """
+
+    def fetch(self, task_id: str) -> bytes | None:
+        """
+        Return what was stored last under this id, `None` where there is nothing or it has expired.
+
+        Raises:
+            ResultStoreError: the store cannot be read.
+        """
+
+    def close(self) -> None:
+        """Let go of files and connections; the store is of no use afterwards."""
+
+
+def check_url(url: str) -> None:
+    """
+    Make sure that a store can be opened by this URL, without opening anything.
+
+    Raises:
+        ConfigError: the URL is malformed, or there is no such store.
+    """
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        raise ConfigError(f"results={redact_url(url)!r} is not a URL; one that works: {EXAMPLES['sqlite']}")
+    if scheme not in EXAMPLES:
+        known = ", ".join(f"{name} ({example})" for name, example in EXAMPLES.items())
+        raise ConfigError(f"results={redact_url(url)!r}: there is no store named {scheme!r}; there are: {known}.")
+    from amqpworker.results.sql import path_of
+
+    path_of(url)
+
+
+def open_store(url: str | None, clock: Clock = time.time) -> ResultStore | None:
+    """
+    Open the store that the URL names; `None` means that nothing is stored.
+
+    Raises:
+        ConfigError: the URL is malformed, there is no such store, or it cannot be opened.
+    """
+    if url is None:
+        return None
+    check_url(url)
+    from amqpworker.results.sql import SqliteStore, path_of
+
+    return SqliteStore(path_of(url), clock)

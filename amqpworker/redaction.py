@@ -1,0 +1,77 @@
+"""
+Passwords do not leave in messages and logs.
+
+Decides what in a URL is a password: whatever stands between the user's name and the host, also where the URL is
+malformed. When in doubt, more is hidden than needed.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+__all__ = ["redact_text", "redact_url", "redact_value"]
+
+HIDDEN = "***"
+
+# bounded, so that a long text costs no more than its length
+_SCHEME = re.compile(r"((?:^|[,\s])\s{0,8}[A-Za-z][A-Za-z0-9+.-]{0,30}://)")
+
+_HOST_AND_PORT = re.compile(r"(\[[^\]]*+\]?+|(?!\[)[^:/?#]*):([^/?#,]*)(.*)", re.DOTALL)
+
+_IN_TEXT = re.compile(
+    r"(?<=://)"
+    r"(?!\[[0-9A-Fa-f:.]+\]|[^\s:/?#@]*:\d{1,5}(?:[/?#\"'\s,;)\]}>]|$))"  # a host and its port
+    r"([^\s:/?#@]*):"
+    r"(?:(?![,;|'\"<>()\[\]{}]{1,4}[A-Za-z][A-Za-z0-9+.-]{0,30}://)\S)*@"  # to the last @ before another URL
+)
+
+DEEPEST = 8
+
+
+def redact_url(url: str) -> str:
+    """Return a URL, or a list of them separated by commas, with `***` in place of each password."""
+    parts = _SCHEME.split(url)
+    # the odd ones are schemes
+    return "".join(part if number % 2 else _hide(part) for number, part in enumerate(parts))
+
+
+def _hide(part: str) -> str:
+    """Hide the password in what follows a scheme: everything up to the last `@`, where a `/` in it is not encoded."""
+    before, at, after = part.rpartition("@")
+    if at:
+        user, colon, _ = before.partition(":")
+        return f"{user}:{HIDDEN}@{after}" if colon else part
+    match = _HOST_AND_PORT.match(part)
+    if match is None or match[2].isdigit() or not match[2]:
+        return part
+    # no host at all, or a password that ends up where the port belongs
+    return f"{match[1]}:{HIDDEN}{match[3]}"
+
+
+def redact_text(text: str) -> str:
+    """Return a text with `***` in place of the password of each URL in it."""
+    if "://" not in text or "@" not in text:
+        return text
+    return _IN_TEXT.sub(rf"\1:{HIDDEN}@", text)
+
+
+def redact_value(value: Any, depth: int = 0) -> Any:
+    """Return a value of a log line without passwords; what is neither plain nor a collection becomes its text."""
+    if isinstance(value, str):
+        return redact_text(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if depth < DEEPEST:
+        if isinstance(value, dict):
+            return {redact_text(str(name)): redact_value(held, depth + 1) for name, held in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [redact_value(held, depth + 1) for held in value]
+    return redact_text(_text_of(value))
+
+
+def _text_of(value: Any) -> str:
+    try:
+        return f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else repr(value)
+    except Exception as error:  # noqa: BLE001 - a line must not fail because of what it tells about
+        return f"<{type(value).__name__}, whose text fails with {type(error).__name__}>"

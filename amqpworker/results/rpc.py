@@ -1,0 +1,128 @@
+"""
+Calls that wait for their answer, by correlation id.
+
+Decides who gets which answer and when waiting ends. Knows no connection: the one who reads the replies calls
+`resolve`, the one who loses the connection `fail_all`, any thread opens calls and waits.
+"""
+
+from __future__ import annotations
+
+import copy
+from _thread import allocate_lock
+from threading import TIMEOUT_MAX
+
+from amqpworker.errors import AmqpWorkerError, CallTimeout
+
+__all__ = ["Calls", "PendingCall"]
+
+
+class PendingCall:
+    """
+    One call that waits for its answer.
+
+    A bare lock, held until the answer is there, wakes its thread in less time than an event or condition, which are
+    made of several.
+    """
+
+    __slots__ = ("_body", "_calls", "_ended", "_error", "_lock", "correlation_id")
+
+    def __init__(self, calls: Calls, correlation_id: str) -> None:
+        self.correlation_id = correlation_id
+        self._calls = calls
+        self._body: bytes | None = None
+        self._error: AmqpWorkerError | None = None
+        self._ended = False
+        self._lock = allocate_lock()
+        self._lock.acquire()
+
+    def wait(self, timeout: float) -> bytes:
+        """
+        Return the answer; whatever the end, the call is forgotten.
+
+        Raises:
+            CallTimeout: none came within `timeout` seconds.
+            AmqpWorkerError: what `fail_all` was told.
+        """
+        if self._body is None and self._error is None:
+            try:
+                answered = self._lock.acquire(timeout=min(max(timeout, 0.0), TIMEOUT_MAX))
+            except BaseException:
+                self.forget()
+                raise
+            if not answered and self.forget():
+                raise CallTimeout(f"No answer to call {self.correlation_id} within {timeout:g} s.")
+            if not answered:
+                # taken out by the one who answers at this very moment
+                self._lock.acquire()
+        if self._error is not None:
+            # one instance must not be raised by many threads
+            raise copy.copy(self._error)
+        assert self._body is not None
+        return self._body
+
+    def forget(self) -> bool:
+        """Wait no more, so that an answer is dropped; false where the call has ended already."""
+        if self._ended:
+            return False
+        self._ended = True
+        return self._calls.take(self.correlation_id) is not None
+
+    def settle(self, body: bytes | None, error: AmqpWorkerError | None = None) -> None:
+        """Give the answer, once: the one who took the call out does it."""
+        self._ended = True
+        self._body = body
+        self._error = error
+        self._lock.release()
+
+
+class Calls:
+    """
+    The calls of one process that wait for an answer.
+
+    Each call is taken out of the dictionary by exactly one of its answer, its time-out and the loss of the
+    connection: `dict.pop` is atomic, so no further lock is needed.
+    """
+
+    def __init__(self) -> None:
+        self._pending: dict[str, PendingCall] = {}
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def open(self, correlation_id: str) -> PendingCall:
+        """
+        Begin to wait for an answer with this id.
+
+        Raises:
+            ValueError: a call with this id waits already.
+        """
+        call = PendingCall(self, correlation_id)
+        if self._pending.setdefault(correlation_id, call) is not call:
+            raise ValueError(f"A call with the id {correlation_id!r} waits already.")
+        return call
+
+    def take(self, correlation_id: str) -> PendingCall | None:
+        """Take a call out, so that nobody else answers it."""
+        return self._pending.pop(correlation_id, None)
+
+    def resolve(self, correlation_id: str, body: bytes) -> bool:
+        """Hand an answer to the call that waits for it; false where none does: it is late, or not ours."""
+        call = self.take(correlation_id)
+        if call is None:
+            return False
+        call.settle(body)
+        return True
+
+    def fail_all(self, error: AmqpWorkerError) -> int:
+        """
+        End all calls that wait now, and return how many.
+
+        With the channel, the reply address that their requests carried is gone (direct reply-to): no answer can come.
+        """
+        failed = 0
+        for correlation_id in list(self._pending):
+            call = self.take(correlation_id)
+            if call is not None:
+                call.settle(None, error)
+                failed += 1
+        return failed

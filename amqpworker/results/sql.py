@@ -1,0 +1,177 @@
+"""
+Results in one SQLite file, shared by the threads and processes of one machine.
+
+Decides the file's schema, when a result is safe (at its commit, written through to the disk) and when expired ones go.
+What a result looks like is left to `answer`.
+
+Threads that store at the same time share a commit: whoever holds the lock commits for all that wait. No thread of
+its own is needed for that, so nothing has to be stopped and nothing is missing after a fork.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import deque
+from pathlib import Path
+from urllib.parse import unquote
+
+from amqpworker.errors import ConfigError, ResultStoreError
+from amqpworker.redaction import redact_url
+from amqpworker.results import Clock
+from amqpworker.results.sqlfile import Link, reason
+
+__all__ = ["SqliteStore", "path_of"]
+
+SCHEME = "sqlite://"
+PATIENCE = 30.0
+"""Seconds that a store waits for other processes to end their transactions."""
+
+PURGE_EVERY = 64
+"""After so many results, at most twice as many expired ones go: the file shrinks, and no commit takes long."""
+
+STORE = "INSERT OR REPLACE INTO results (task_id, result, expires_at) VALUES (?, ?, ?)"
+FETCH = "SELECT result FROM results WHERE task_id = ? AND expires_at > ?"
+PURGE = "DELETE FROM results WHERE rowid IN (SELECT rowid FROM results WHERE expires_at <= ? LIMIT ?)"
+
+
+def path_of(url: str) -> Path:
+    """
+    Return the file that a URL names: `sqlite:///relative.db`, `sqlite:////absolute/path.db`.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    shown = redact_url(url)
+    place, slash, name = url.removeprefix(SCHEME).partition("/")
+    if place:
+        raise ConfigError(
+            f"results={shown!r} has too few slashes: sqlite:///results.db, sqlite:////var/lib/results.db."
+        )
+    if "?" in name or "#" in name:
+        raise ConfigError(f"results={shown!r}: a SQLite file takes no options ('?' in a name is written %3F, '#' %23).")
+    path = unquote(name)
+    if not slash or not path or path == ":memory:" or "\0" in path:
+        raise ConfigError(f"results={shown!r} names no file, as sqlite:///results.db does.")
+    return Path(path).absolute()
+
+
+class _Row:
+    """One result on its way into the file, and how that ended."""
+
+    __slots__ = ("error", "settled", "values")
+
+    def __init__(self, values: tuple[str, bytes, float]) -> None:
+        self.values = values
+        self.settled = False
+        self.error: BaseException | None = None
+
+
+class SqliteStore:
+    """A `ResultStore` in a SQLite file."""
+
+    def __init__(self, path: Path, clock: Clock = time.time, patience: float = PATIENCE) -> None:
+        """
+        Open the file, and make it where there is none.
+
+        Raises:
+            ConfigError: it cannot be opened, or is something else than a store of ours.
+        """
+        self.path = path
+        self._clock = clock
+        self._waiting: deque[_Row] = deque()
+        self._since_purge = PURGE_EVERY
+        self._closed = False
+        # reading has a connection of its own, so that it never waits for a commit
+        self._writer = Link(path, patience)
+        self._reader = Link(path, patience)
+        try:
+            with self._writer.lock:
+                self._writer.connection()
+        except (sqlite3.Error, OSError) as error:
+            raise ConfigError(f"Results cannot be kept in {path}: {reason(error, path)}.") from error
+
+    def store(self, task_id: str, result: bytes, expires_at: float) -> None:
+        """Keep `result` until `expires_at`; it is on the disk when this returns."""
+        row = _Row((_key(task_id), result, expires_at))
+        self._waiting.append(row)
+        with self._writer.lock:
+            if not row.settled:
+                self._commit_waiting()
+        if row.error is not None:
+            why = reason(row.error, self.path)
+            raise ResultStoreError(f"The result of task {task_id} was not stored in {self.path}: {why}.") from row.error
+
+    def fetch(self, task_id: str) -> bytes | None:
+        """Return what is kept under this id, unless it has expired."""
+        with self._reader.lock:
+            try:
+                self._refuse_closed()
+                found = self._reader.connection().execute(FETCH, (_key(task_id), self._clock())).fetchone()
+            except (sqlite3.Error, ConfigError, OSError) as error:
+                self._reader.drop()
+                why = reason(error, self.path)
+                raise ResultStoreError(
+                    f"The result of task {task_id} cannot be read from {self.path}: {why}."
+                ) from error
+        return None if found is None else bytes(found[0])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._closed = True
+        for link in (self._writer, self._reader):
+            with link.lock:
+                link.drop()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise ConfigError("the store has been closed")
+
+    def _commit_waiting(self) -> None:
+        rows = []
+        while self._waiting:
+            rows.append(self._waiting.popleft())
+        self._settle(rows)
+
+    def _settle(self, rows: list[_Row]) -> None:
+        """Commit the rows, and tell each of them how that ended."""
+        error: BaseException | None = None
+        try:
+            self._commit(rows)
+        except (sqlite3.OperationalError, ConfigError, OSError) as trouble:
+            error = trouble
+        except Exception as trouble:  # noqa: BLE001 - it is raised where the row came from
+            if len(rows) > 1:
+                # one of them cannot be stored whatever the state of the file: it must not take the others along
+                for row in rows:
+                    self._settle([row])
+                return
+            error = trouble
+        except BaseException as trouble:
+            error = trouble
+            raise
+        finally:
+            for row in rows:
+                if not row.settled:
+                    row.error = error
+                    row.settled = True
+
+    def _commit(self, rows: list[_Row]) -> None:
+        self._refuse_closed()
+        connection = self._writer.connection()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(STORE, [row.values for row in rows])
+            self._since_purge += len(rows)
+            if self._since_purge >= PURGE_EVERY:
+                connection.execute(PURGE, (self._clock(), 2 * self._since_purge))
+                self._since_purge = 0
+            connection.execute("COMMIT")
+        except BaseException:
+            self._writer.drop()
+            raise
+
+
+def _key(task_id: str) -> str:
+    """Return the id as SQLite can keep it: a lone surrogate, which an id made elsewhere may have, is written out."""
+    return task_id.encode("utf-8", "backslashreplace").decode()
