@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -32,6 +33,7 @@ class Settings(BaseSettings):
     drain_timeout: float = Field(30.0, ge=0, description="seconds that running tasks get when a worker stops")
     connect_timeout: float = Field(10.0, gt=0, description="seconds for one attempt to connect")
     heartbeat: int = Field(30, ge=0, description="AMQP heartbeat in seconds, 0 turns it off")
+    codec: Literal["own", "pika"] = Field("own", description="who decodes frames; `pika` is the slower public path")
     max_body: int = Field(1024 * 1024, gt=0, description="largest body that is sent, in bytes")
     result_ttl: float = Field(86400.0, gt=0, description="seconds that a stored result is kept")
     app_id: str | None = Field(None, description="the `app_id` property of what is sent: which service it was")

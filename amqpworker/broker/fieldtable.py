@@ -83,10 +83,16 @@ def encode_table(table: Headers, depth: int = 0) -> bytes:
             else:
                 pieces.append(encode_value(value, depth))
         except (ValueError, TypeError, AttributeError) as error:
-            what = f"has a key {name!r:.300} that" if depth else f"header {name!r:.300}"
-            raise ValueError(f"{what} {reason(error)}") from error
+            raise ValueError(named(name, reason(error), depth)) from error
     body = b"".join(pieces)
     return pack_length(len(body)) + body
+
+
+def named(name: object, problem: str, depth: int) -> str:
+    """Return the problem with the header's name, and with the innermost key where it lies deeper."""
+    if not depth:
+        return f"header {name!r:.300} {problem}"
+    return problem if problem.startswith("has a key ") else f"has a key {name!r:.300} that {problem}"
 
 
 def reason(error: Exception) -> str:

@@ -1,0 +1,280 @@
+"""
+The app: its tasks, its queues, and the one place to send from.
+
+Decides what a task is called and that no two are called the same. Making an `App` opens no connection and starts no
+thread.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ParamSpec, Self, TypeVar
+
+from amqpworker.errors import BatchFailed, ConfigError, SendError
+from amqpworker.message import Message
+from amqpworker.plan import Plan
+from amqpworker.producer import Producer
+from amqpworker.results import ResultStore, check_url, open_store
+from amqpworker.retry import DEFAULT, PolicySpec, policy
+from amqpworker.sent import Sent
+from amqpworker.settings import Settings, broker_url
+from amqpworker.task import Signature
+from amqpworker.topology import check_namespace
+from amqpworker.verbs import RemoteTask, Task
+
+__all__ = ["App"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+MOST_NAME_BYTES = 255
+
+
+class App:
+    """
+    Tasks on RabbitMQ.
+
+    `url` is one AMQP URL, or several separated by commas; without it `AMQPWORKER_URL` is read, then the systemd
+    credential `amqpworker_url`. `results` is the URL of a store. `modules` are imported by workers.
+
+    Example:
+        app = App("amqp://guest:guest@localhost:5672/", results="sqlite:///results.db")
+
+        @app.task(queue="emails")
+        def send_welcome(user_id: int, lang: str = "en") -> str: ...
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        results: str | None = None,
+        namespace: str = "amqpworker",
+        default_queue: str = "default",
+        modules: Sequence[str] = (),
+        settings: Settings | None = None,
+    ) -> None:
+        if isinstance(modules, str):
+            raise ConfigError(f"App(modules={modules!r}): give a list of module names, such as [{modules!r}].")
+        check_namespace(namespace)
+        if results is not None:
+            check_url(results)
+        self.settings = settings if settings is not None else Settings.load()
+        self.url = broker_url(url)
+        self.plan = Plan(namespace, self.settings.declare)
+        self.default_queue = default_queue
+        self.modules = tuple(modules)
+        self.results = results
+        self.tasks: dict[str, Task[Any, Any]] = {}
+        self.remotes: dict[str, RemoteTask[Any, Any]] = {}
+        self.max_body = self.settings.max_body
+        self.call_timeout = self.settings.call_timeout
+        self._producer = Producer(self.url, self.plan, self.settings)
+        self._store: ResultStore | None = None
+        self._store_lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wait for what is not confirmed yet, bounded by `send_timeout`, and close the connection."""
+        self._producer.close(self.settings.send_timeout)
+
+    # ---- tasks and queues -------------------------------------------------------------------------------------------
+
+    def task(
+        self,
+        function: Callable[P, R] | None = None,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        retry: PolicySpec = DEFAULT,
+        aliases: Sequence[str] = (),
+        result: bool = True,
+    ) -> Any:
+        """
+        Make a function a task.
+
+        `name` is `module.function` unless given; `aliases` are names that it had before. `retry` is a
+        `tenacity.Retrying`, a number of retries, a list of waits in seconds, or `None`. `result=False` stores nothing.
+
+        Raises:
+            ConfigError: the name is taken or is in `__main__`, or a parameter cannot be carried as JSON.
+
+        Example:
+            @app.task(queue="emails", retry=[1, 5, 30])
+            def send_welcome(user_id: int) -> str: ...
+        """
+
+        def register(function: Callable[P, R]) -> Task[P, R]:
+            task_name = name if name is not None else default_name(function)
+            task_queue = queue if queue is not None else self.default_queue
+            signature = Signature.of(function, task_name)
+            task = Task(self, (task_name, task_queue), function, signature)
+            task.policy = policy(retry)
+            task.stores_result = result
+            for one in (task_name, *aliases):
+                self._check_name(one)
+            self.plan.add_queue(task_queue)
+            for one in (task_name, *aliases):
+                self.tasks[one] = task
+            return task
+
+        return register if function is None else register(function)
+
+    def remote(self, *, name: str, queue: str | None = None) -> Callable[[Callable[P, R]], RemoteTask[P, R]]:
+        """
+        Describe a task whose code lives elsewhere, by a function without a body.
+
+        Raises:
+            ConfigError: the name is taken, or a parameter cannot be carried as JSON.
+
+        Example:
+            @app.remote(name="billing.charge", queue="billing")
+            def charge(order_id: str, cents: int) -> str: ...
+        """
+
+        def register(function: Callable[P, R]) -> RemoteTask[P, R]:
+            task_queue = queue if queue is not None else self.default_queue
+            task: RemoteTask[P, R] = RemoteTask(self, name, task_queue, Signature.of(function, name))
+            self._check_name(name)
+            self.plan.add_queue(task_queue)
+            self.remotes[name] = task
+            return task
+
+        return register
+
+    def queue(self, name: str) -> str:
+        """
+        Have a queue declared at its first use, though no task names it; returns the name.
+
+        Raises:
+            ConfigError: no queue can have this name.
+        """
+        self.plan.add_queue(name)
+        return name
+
+    def _check_name(self, name: str) -> None:
+        if not name or len(name.encode("utf-8", "replace")) > MOST_NAME_BYTES:
+            raise ConfigError(f"The task name {name!r} must be 1 to {MOST_NAME_BYTES} bytes long.")
+        if name in self.tasks or name in self.remotes:
+            raise ConfigError(f"There are two tasks with the name {name!r} in one app: give one another name=….")
+
+    def load(self) -> None:
+        """
+        Import the modules that hold tasks, as a worker does.
+
+        Raises:
+            ConfigError: there is no such module.
+        """
+        for module in self.modules:
+            try:
+                importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                raise ConfigError(f"App(modules=…) names {module!r}, but {error}.") from error
+
+    # ---- sending ----------------------------------------------------------------------------------------------------
+
+    def send(self, message: Message) -> Sent[Any]:
+        """
+        Send a message; returns once the broker has confirmed it and not returned it.
+
+        Raises:
+            SendError: it has not, in time; the error carries the message, to send it again with the same id.
+            ConfigError: its queue cannot be declared.
+        """
+        self._producer.send(message)
+        return self._sent(message)
+
+    def send_each(self, messages: Iterable[Message]) -> Iterator[Sent[Any] | SendError]:
+        """
+        Send messages as they are read, in flat memory; yield a `Sent` or the `SendError` for each, in input order.
+
+        A bounded window of messages and bytes is in flight. Stopping early leaves what was read to be confirmed.
+
+        Raises:
+            ConfigError: a queue cannot be declared.
+        """
+        for message, error in self._producer.send_each(messages):
+            if error is None:
+                yield self._sent(message)
+            elif isinstance(error, SendError):
+                error.message = message
+                yield error
+            else:
+                raise error
+
+    def send_many(self, messages: Iterable[Message]) -> list[Sent[Any]]:
+        """
+        Send messages; returns once all are confirmed.
+
+        Raises:
+            BatchFailed: some were not: a group of one `SendError` each, with `sent`, what was confirmed.
+            ConfigError: a queue cannot be declared.
+        """
+        sent: list[Sent[Any]] = []
+        failed: list[SendError] = []
+        for outcome in self.send_each(messages):
+            if isinstance(outcome, SendError):
+                failed.append(outcome)
+            else:
+                sent.append(outcome)
+        if failed:
+            raise BatchFailed(f"{len(failed)} of {len(sent) + len(failed)} messages were not sent", failed, sent)
+        return sent
+
+    def answer_to(self, message: Message, timeout: float) -> bytes:
+        """Send a message and return the body of its answer; `task.call` is the way to use it."""
+        return self._producer.call(message, timeout)
+
+    @property
+    def producer(self) -> Producer:
+        """The sending side, which workers share."""
+        return self._producer
+
+    def store(self) -> ResultStore | None:
+        """Return the result store, opened at its first use; `None` where results are not stored."""
+        if self._store is None and self.results is not None:
+            with self._store_lock:
+                if self._store is None:
+                    self._store = open_store(self.results)
+        return self._store
+
+    def _sent(self, message: Message) -> Sent[Any]:
+        task = self.tasks.get(message.task) or self.remotes.get(message.task)
+        return Sent(
+            message.id, message.task, self.store, task.signature.decode_result if task is not None else plain_json
+        )
+
+
+def plain_json(data: bytes) -> Any:
+    """Return a result of a task that this app does not know."""
+    import json
+
+    return json.loads(data)
+
+
+def default_name(function: Callable[..., Any]) -> str:
+    """
+    Return `module.function`.
+
+    Raises:
+        ConfigError: it would not be the same name in a worker.
+    """
+    module = getattr(function, "__module__", None)
+    qualified = getattr(function, "__qualname__", repr(function))
+    if module == "__main__":
+        raise ConfigError(
+            f"Task {qualified!r} is defined in __main__, which is another module in a worker: move it to a module "
+            f"that both import, or give it a name=…."
+        )
+    if "<" in qualified:
+        raise ConfigError(
+            f"Task {qualified!r} is defined inside a function, so workers cannot name it: give it a name=…."
+        )
+    return f"{module}.{qualified}"

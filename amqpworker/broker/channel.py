@@ -1,0 +1,232 @@
+"""
+A channel, by our codec or by pika's public methods: the same verbs for both.
+
+Decides nothing about messages. All of it runs in the I/O thread of its connection, `prepare` aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import pika
+from pika import exceptions
+
+from amqpworker.broker.codec import Returned, encode_ack, encode_nack, encode_publish
+from amqpworker.broker.seam import OwnCodecConnection, PublicConnection, Sink
+from amqpworker.logs import get_logger
+from amqpworker.message import Delivery, Properties, Publication
+
+__all__ = ["PUBLISH_CHANNEL", "Channel", "Closed", "Prepared", "open_channel", "prepare"]
+
+log = get_logger(__name__)
+
+# Publications are marshalled in the caller's thread, before there may even be a connection: the number is agreed on.
+PUBLISH_CHANNEL = 1
+REPLY_TO = "amq.rabbitmq.reply-to"
+
+Closed: TypeAlias = Callable[[BaseException], None]
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A publication and its frames, for channel `PUBLISH_CHANNEL` and frames of up to `frame_max` bytes."""
+
+    publication: Publication
+    data: bytes
+    frame_max: int
+
+
+def prepare(publication: Publication, frame_max: int) -> Prepared:
+    """
+    Marshal a publication.
+
+    Raises:
+        ValueError: a property or header has a value that AMQP cannot carry; the text names it.
+    """
+    return Prepared(publication, encode_publish(publication, PUBLISH_CHANNEL, frame_max), frame_max)
+
+
+class Channel:
+    """An open channel that writes by our codec."""
+
+    def __init__(self, connection: OwnCodecConnection, channel: Any, sink: Sink) -> None:
+        self.connection = connection
+        self.pika = channel
+        self.number: int = channel.channel_number
+        self._settlements: list[bytes] = []
+        connection.sinks[self.number] = sink
+
+    @property
+    def is_open(self) -> bool:
+        """Whether frames can still be sent on it."""
+        return bool(self.pika.is_open)
+
+    def publish(self, batch: Iterable[Prepared]) -> None:
+        """Put publications on the wire in one write."""
+        limit = self.connection.params.frame_max
+        self.connection.write(
+            b"".join(
+                [
+                    one.data if one.frame_max <= limit else encode_publish(one.publication, PUBLISH_CHANNEL, limit)
+                    for one in batch
+                ]
+            )
+        )
+
+    def ack(self, tag: int, multiple: bool) -> None:
+        """Acknowledge, at the next `flush`."""
+        self._settlements.append(encode_ack(self.number, tag, multiple))
+
+    def give_back(self, tag: int) -> None:
+        """Requeue one delivery, at the next `flush`; from RabbitMQ 4.3 on a nack does not count as a delivery."""
+        self._settlements.append(encode_nack(self.number, tag, False, True))
+
+    def flush(self) -> None:
+        """Put the gathered acknowledgements on the wire in one write."""
+        if self._settlements:
+            data = b"".join(self._settlements)
+            self._settlements.clear()
+            self.connection.write(data)
+
+    def consume(self, queue: str, prefetch: int, consumed: Callable[[str], None]) -> None:
+        """Subscribe to a queue; `consumed` gets the consumer tag once the broker agreed."""
+        self.pika.basic_qos(prefetch_count=prefetch, callback=lambda _: self._consume(queue, consumed))
+
+    def _consume(self, queue: str, consumed: Callable[[str], None], no_ack: bool = False) -> None:
+        self.pika.basic_consume(
+            queue, self._on_message, auto_ack=no_ack, callback=lambda frame: consumed(frame.method.consumer_tag)
+        )
+
+    def consume_replies(self, consumed: Callable[[str], None]) -> None:
+        """Subscribe to direct reply-to (https://www.rabbitmq.com/docs/direct-reply-to): without acknowledgement."""
+        self._consume(REPLY_TO, consumed, no_ack=True)
+
+    def select_confirms(self, selected: Callable[[], None]) -> None:
+        """Have the broker confirm every publication from now on."""
+        self.pika.confirm_delivery(self._on_confirm, callback=lambda _: selected())
+
+    def on_cancel(self, cancelled: Callable[[], None]) -> None:
+        """Call `cancelled` when the broker ends the subscription: its queue is gone, or the ack timeout passed."""
+        self.pika.add_on_cancel_callback(lambda _: cancelled())
+
+    def cancel(self, consumer_tag: str, cancelled: Callable[[], None]) -> None:
+        """End a subscription; deliveries may come until `cancelled`."""
+        self.pika.basic_cancel(consumer_tag, callback=lambda _: cancelled())
+
+    def close(self) -> None:
+        """Close the channel; the broker requeues what was not settled on it."""
+        self.connection.sinks.pop(self.number, None)
+        if self.pika.is_open:
+            self.pika.close()
+
+    def _on_message(self, *_: Any) -> None:
+        """Contents do not come this way: the connection gives them to the sink."""
+
+    def _on_confirm(self, _frame: Any) -> None:
+        """Confirms do not come this way either."""
+
+
+class PublicChannel(Channel):
+    """An open channel that goes by pika's public methods alone."""
+
+    def __init__(self, connection: PublicConnection, channel: Any, sink: Sink) -> None:
+        self.connection = connection
+        self.pika = channel
+        self.number = channel.channel_number
+        self.sink = sink
+        self.pika.add_on_return_callback(self._on_return)
+
+    def publish(self, batch: Iterable[Prepared]) -> None:
+        """Publish one by one."""
+        for one in batch:
+            what = one.publication
+            self.pika.basic_publish(
+                what.exchange, what.routing_key, what.body, to_pika(what.properties), mandatory=what.mandatory
+            )
+
+    def ack(self, tag: int, multiple: bool) -> None:
+        """Acknowledge at once."""
+        if self.pika.is_open:
+            self.pika.basic_ack(tag, multiple)
+
+    def give_back(self, tag: int) -> None:
+        """Requeue at once."""
+        if self.pika.is_open:
+            self.pika.basic_nack(tag, requeue=True)
+
+    def flush(self) -> None:
+        """Nothing gathers here."""
+
+    def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        delivery = Delivery(
+            method.delivery_tag, method.redelivered, method.exchange, method.routing_key, from_pika(properties), body
+        )
+        self.sink.on_delivery(delivery)
+
+    def _on_confirm(self, frame: Any) -> None:
+        method = frame.method
+        self.sink.on_confirm(method.delivery_tag, method.multiple, isinstance(method, pika.spec.Basic.Ack))
+
+    def _on_return(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        self.sink.on_return(
+            Returned(
+                channel.channel_number,
+                method.reply_code,
+                method.reply_text,
+                method.exchange,
+                method.routing_key,
+                from_pika(properties),
+                body,
+            )
+        )
+
+
+def open_channel(
+    connection: PublicConnection,
+    sink: Sink,
+    opened: Callable[[Channel], None],
+    closed: Closed,
+    number: int | None = None,
+) -> None:
+    """Open a channel; then `opened` is called, and `closed` when it ends, with the reason."""
+
+    def on_open(channel: Any) -> None:
+        kind = Channel if isinstance(connection, OwnCodecConnection) else PublicChannel
+        opened(kind(connection, channel, sink))
+
+    def on_close(channel: Any, reason: BaseException) -> None:
+        connection.sinks.pop(channel.channel_number, None)
+        closed(reason)
+
+    try:
+        channel = connection.channel(channel_number=number, on_open_callback=on_open)
+    except exceptions.AMQPError as error:
+        closed(error)
+        return
+    channel.add_on_close_callback(on_close)
+
+
+def to_pika(properties: Properties) -> pika.BasicProperties:
+    """Return pika's form of the properties."""
+    return pika.BasicProperties(**properties.present())
+
+
+def from_pika(properties: pika.BasicProperties) -> Properties:
+    """Return our form of the properties; a header that is pika's `long` becomes an int."""
+    present = {name: value for name, value in vars(properties).items() if value is not None}
+    if present.get("headers") is not None:
+        present["headers"] = {name: plain(value) for name, value in present["headers"].items()}
+    return Properties(**present)
+
+
+def plain(value: Any) -> Any:
+    """Return pika's `long` as an int, in lists and tables too."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    return value

@@ -1,0 +1,248 @@
+"""
+One thread that keeps one connection to RabbitMQ.
+
+Decides when to connect, to which address, and when again. What happens on the connection is its user's: `publisher`
+and `consumer` are called in this thread only, and other threads reach them by `wake`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from pika.adapters.select_connection import IOLoop
+from tenacity import RetryCallState, Retrying, wait_random_exponential
+
+from amqpworker.broker.address import Address, parameters
+from amqpworker.broker.reasons import ConnectionProblem, problem_of, too_old
+from amqpworker.broker.seam import PublicConnection, connection_class, socket_of
+from amqpworker.logs import get_logger
+from amqpworker.settings import Settings
+
+__all__ = ["ConnectionUser", "IOThread"]
+
+log = get_logger(__name__)
+
+TICK = 0.05
+LONGEST_PAUSE = 5.0
+PAUSE = wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE)
+
+
+class ConnectionUser(Protocol):
+    """What runs on a connection; all in the I/O thread."""
+
+    def opened(self, connection: PublicConnection) -> None:
+        """Begin: the connection is open."""
+
+    def lost(self, problem: ConnectionProblem) -> None:
+        """End what was under way: the connection is gone, or could not be made."""
+
+    def woken(self) -> None:
+        """Take what other threads have left."""
+
+    def tick(self) -> bool:
+        """Look at deadlines, connected or not; true while there is anything to wait for."""
+
+
+class IOThread:
+    """
+    The thread of one connection: connects, runs pika's loop, reconnects with jitter until it is stopped.
+
+    A forked child must make its own: `forget` lets go of the parent's socket there.
+    """
+
+    def __init__(self, name: str, addresses: Sequence[Address], settings: Settings, user: ConnectionUser) -> None:
+        self.name = name
+        self.settings = settings
+        self.addresses = addresses
+        self.user = user
+        self.connection: PublicConnection | None = None
+        self._connection_class = connection_class(settings.codec)
+        self._address = addresses[0]
+        self._loop: Any = None
+        self._kick = threading.Event()
+        self._woken = self._ticking = self._open = self._stopping = False
+        self._problem: ConnectionProblem | None = None
+        self._failures = 0
+        self._thread = threading.Thread(target=self._run, name=f"amqpworker-{name}", daemon=True)
+
+    # ---- from any thread --------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread; it connects by itself."""
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def wake(self) -> None:
+        """Have `user.woken` called soon; many calls before it runs are one."""
+        if self._woken:
+            return
+        self._woken = True
+        loop = self._loop
+        if loop is None:
+            self._kick.set()
+        else:
+            loop.add_callback_threadsafe(self._on_wake)
+
+    def stop(self, timeout: float) -> bool:
+        """Close the connection and end the thread; false where it did not end in time."""
+        self._stopping = True
+        self._kick.set()
+        loop = self._loop
+        if loop is not None:
+            loop.add_callback_threadsafe(self._close)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def forget(self) -> None:
+        """In a forked child: close the parent's socket here, without a word to the broker."""
+        connection = self.connection
+        sock = socket_of(connection) if connection is not None else None
+        if sock is not None:
+            # Detached first, so that neither TLS nor the garbage collector says goodbye on the parent's connection.
+            os.close(sock.detach())
+
+    # ---- from the I/O thread ----------------------------------------------------------------------------------------
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        """Run `callback` in `delay` seconds, while this connection lasts."""
+        if self._loop is not None:
+            self._loop.call_later(delay, lambda: self._guard(callback))
+
+    def drop(self, text: str) -> None:
+        """Give up the connection, as if it had been lost."""
+        if self.connection is not None and self.connection.is_open:
+            self.connection.close(reply_code=320, reply_text=text)
+
+    # ---- the thread -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        position = 0
+        while not self._stopping:
+            self._attempt(self.addresses[position % len(self.addresses)])
+            position += 1
+            if self._failures and position % len(self.addresses) == 0:
+                self._back_off()
+        problem = ConnectionProblem("the connection was closed by this process.", "away", str(self._address))
+        self._guard(lambda: self.user.lost(problem))
+
+    def _attempt(self, address: Address) -> None:
+        """Connect to one address and stay on it until the connection ends."""
+        self._address = address
+        self._problem = None
+        self._open = self._ticking = False
+        loop = IOLoop()
+        try:
+            self.connection = self._connect(address, loop)
+            self._loop = loop
+            self._start_ticking()
+            if self._stopping:
+                self._close()
+            loop.start()
+        except Exception as error:
+            log.error("io_thread_error", connection=self.name, exc_info=error)
+            self._problem = problem_of(error, address, self._open)
+        finally:
+            self._loop = None
+            self.connection = None
+        self._report(self._problem or problem_of(None, address, self._open))
+        self._guard(loop.close)
+
+    def _connect(self, address: Address, loop: IOLoop) -> PublicConnection:
+        connection = self._connection_class(
+            parameters(address, self.settings, self.name),
+            on_open_callback=self._on_open,
+            on_open_error_callback=self._on_end,
+            on_close_callback=self._on_end,
+            custom_ioloop=loop,
+        )
+        connection.add_on_connection_blocked_callback(self._on_blocked)
+        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        return connection
+
+    def _report(self, problem: ConnectionProblem) -> None:
+        if not self._stopping:
+            self._failures += 1
+            event = "connection_lost" if problem.was_open else "connection_failed"
+            log.warning(event, connection=self.name, broker=problem.broker, reason=problem.text)
+        self._guard(lambda: self.user.lost(problem))
+
+    def _back_off(self) -> None:
+        """Wait before the next round of addresses, looking at deadlines meanwhile; a message to send ends the wait."""
+        until = time.monotonic() + pause_after(self._failures)
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            self._guard(self.user.tick)
+            if self._kick.wait(min(left, TICK)):
+                self._kick.clear()
+                self._woken = False
+                until = min(until, time.monotonic() + TICK)
+        self._woken = False
+
+    def _on_open(self, connection: PublicConnection) -> None:
+        if text := too_old(connection.server_properties or {}):
+            self._problem = ConnectionProblem(text, "wrong", str(self._address))
+            connection.close()
+            return
+        self._open = True
+        self._failures = 0
+        log.info("connection_opened", connection=self.name, broker=str(self._address))
+        self._guard(lambda: self.user.opened(connection))
+        self._on_wake()
+
+    def _on_end(self, connection: PublicConnection, error: BaseException) -> None:
+        self._problem = self._problem or problem_of(error, self._address, self._open)
+        connection.ioloop.stop()
+
+    def _on_blocked(self, connection: PublicConnection, _method: Any) -> None:
+        log.warning("connection_blocked", connection=self.name, effect="the broker is under an alarm: nothing is sent")
+        connection.blocked_now = True
+
+    def _on_unblocked(self, connection: PublicConnection, _method: Any) -> None:
+        log.info("connection_unblocked", connection=self.name)
+        connection.blocked_now = False
+        self._on_wake()
+
+    def _on_wake(self) -> None:
+        # First this, then the look at what has gathered: what comes in between wakes us again.
+        self._woken = False
+        self._guard(self.user.woken)
+        self._start_ticking()
+
+    def _start_ticking(self) -> None:
+        """Tick while anything waits; an idle connection costs nothing."""
+        if not self._ticking and self._loop is not None:
+            self._ticking = True
+            self._loop.call_later(TICK, self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = False
+        if self._guard(self.user.tick):
+            self._start_ticking()
+
+    def _close(self) -> None:
+        connection = self.connection
+        if connection is not None and not (connection.is_closing or connection.is_closed):
+            connection.close()
+
+    def _guard(self, function: Callable[[], Any]) -> Any:
+        """Call `function`; an error in it is logged and does not end the thread."""
+        try:
+            return function()
+        except Exception as error:
+            log.error("io_callback_error", connection=self.name, exc_info=error)
+            return None
+
+
+def pause_after(failures: int) -> float:
+    """Return the seconds before the next round: exponential with jitter, so that a fleet does not come back at once."""
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = max(1, failures)
+    return float(PAUSE(state))

@@ -1,0 +1,282 @@
+"""
+The consuming side of a process: one connection, one channel for each queue.
+
+Decides when to subscribe, and again. A channel that ends, for whatever reason, voids its deliveries: the broker
+requeues them. Settling them is left to `worker.settle`, the only place that acknowledges.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from amqpworker.broker.address import Address
+from amqpworker.broker.channel import Channel, open_channel
+from amqpworker.broker.connection import IOThread
+from amqpworker.broker.declare import Declarer, Need
+from amqpworker.broker.reasons import ConnectionProblem, channel_error
+from amqpworker.broker.seam import PublicConnection, Sink
+from amqpworker.errors import AmqpWorkerError
+from amqpworker.logs import get_logger
+from amqpworker.message import Delivery
+from amqpworker.settings import Settings
+from amqpworker.topology import Topology
+
+__all__ = ["Consumer", "Intake", "Receiver", "Subscription"]
+
+log = get_logger(__name__)
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A queue to consume from: how many deliveries at once, and what must exist first."""
+
+    queue: str
+    prefetch: int
+    needs: tuple[Need, ...] = ()
+
+
+class Receiver(Protocol):
+    """Who takes deliveries and settles them; all in the I/O thread."""
+
+    def begin(self, intake: Intake) -> None:
+        """Make ready for the deliveries of a new channel."""
+
+    def receive(self, delivery: Delivery) -> None:
+        """Take a delivery."""
+
+    def end(self, intake: Intake) -> None:
+        """Forget the deliveries of a channel that is gone."""
+
+    def settle(self) -> None:
+        """Settle what has gathered."""
+
+    def tick(self) -> bool:
+        """Look at what has waited for too long; true while there is anything to look at."""
+
+
+class Intake(Sink):
+    """
+    One incarnation of the channel of one queue: the generation that its deliveries belong to.
+
+    `unstarted` maps the tag of each delivery that no runner has begun to the time it came. Whoever pops a tag from it
+    owns the delivery: a runner to run it, the I/O thread to give it back.
+    """
+
+    def __init__(self, subscription: Subscription, receiver: Receiver) -> None:
+        self.subscription = subscription
+        self.queue = subscription.queue
+        self.receiver = receiver
+        self.channel: Channel | None = None
+        self.consumer_tag: str | None = None
+        self.unstarted: dict[int, float] = {}
+        self.is_open = True
+        self.ledger: Any = None
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Take a delivery from the channel."""
+        delivery.channel = self
+        delivery.queue = self.queue
+        self.unstarted[delivery.tag] = time.monotonic()
+        self.receiver.receive(delivery)
+
+
+class Consumer:
+    """Consumes from queues over one connection, and goes on after whatever ends a channel or the connection."""
+
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        settings: Settings,
+        topology_of: Callable[[Need], Topology],
+        subscriptions: Sequence[Subscription],
+        receiver: Receiver,
+    ) -> None:
+        self.subscriptions = subscriptions
+        self.receiver = receiver
+        self.problem: ConnectionProblem | None = None
+        self.failure: AmqpWorkerError | None = None
+        self.ever_consumed = False
+        self._topology_of = topology_of
+        self._io = IOThread("consumer", addresses, settings, self)
+        self._intakes: dict[str, Intake] = {}
+        self._pauses: dict[str, float] = {}
+        self._connection: PublicConnection | None = None
+        self._declarer: Declarer | None = None
+        self._draining = False
+        self._cancelling: set[Intake] = set()
+        self._on_drained: Callable[[], None] = lambda: None
+
+    # ---- from any thread --------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Connect and consume."""
+        self._io.start()
+
+    def wake(self) -> None:
+        """Have what was settled meanwhile be told to the broker."""
+        self._io.wake()
+
+    @property
+    def consuming(self) -> bool:
+        """Whether every queue has a consumer that the broker confirmed."""
+        intakes = list(self._intakes.values())
+        return len(intakes) == len(self.subscriptions) and all(one.consumer_tag for one in intakes)
+
+    def drain(self, drained: Callable[[], None]) -> None:
+        """Stop consuming; `drained` is called in the I/O thread once no delivery can come any more."""
+        self._on_drained = drained
+        self._draining = True
+        self._io.wake()
+
+    def close(self, timeout: float) -> bool:
+        """Close the connection: whatever is not settled goes back to its queue."""
+        return self._io.stop(timeout)
+
+    # ---- in the I/O thread ------------------------------------------------------------------------------------------
+
+    def opened(self, connection: PublicConnection) -> None:
+        """Subscribe to every queue."""
+        self._connection = connection
+        self.problem = None
+        self._declarer = Declarer(connection, self._topology_of)
+        self._pauses.clear()
+        for subscription in self.subscriptions:
+            self._prepare(subscription)
+
+    def _prepare(self, subscription: Subscription) -> None:
+        """Make sure that what a subscription needs exists, then subscribe."""
+        declarer = self._declarer
+        if declarer is None or self._draining:
+            return
+        missing = [need for need in subscription.needs if need not in declarer.done]
+
+        def answer(error: AmqpWorkerError | None) -> None:
+            if declarer is not self._declarer:
+                return
+            if error is None:
+                self._prepare(subscription)
+            else:
+                self._later(subscription, error)
+
+        if missing:
+            declarer.ensure(missing[0], answer)
+        else:
+            self._subscribe(subscription)
+
+    def _subscribe(self, subscription: Subscription) -> None:
+        connection = self._connection
+        if connection is None or not connection.is_open:
+            return
+        intake = Intake(subscription, self.receiver)
+        self._intakes[subscription.queue] = intake
+        self.receiver.begin(intake)
+
+        def opened(channel: Channel) -> None:
+            intake.channel = channel
+            channel.on_cancel(lambda: self._on_cancelled(intake))
+            channel.consume(subscription.queue, subscription.prefetch, consumed)
+
+        def consumed(tag: str) -> None:
+            intake.consumer_tag = tag
+            self.ever_consumed = True
+            self.failure = None
+            self._pauses.pop(subscription.queue, None)
+            log.info("queue_consuming", queue=subscription.queue, prefetch=subscription.prefetch)
+            if self._draining:
+                self._cancel_all()
+
+        open_channel(connection, intake, opened, lambda error: self._on_channel_closed(intake, error))
+
+    def _on_cancelled(self, intake: Intake) -> None:
+        """
+        Begin anew: the broker ended the subscription, because the queue is gone or an ack came too late.
+
+        https://www.rabbitmq.com/docs/consumer-cancel
+        """
+        log.warning("consumer_cancelled", queue=intake.queue, effect="subscribing again")
+        self._void(intake)
+        if self._declarer is not None:
+            self._declarer.forget()
+        if intake.channel is not None:
+            intake.channel.close()
+        self._resume(intake.subscription)
+
+    def _on_channel_closed(self, intake: Intake, error: BaseException) -> None:
+        was_open = intake.is_open
+        self._void(intake)
+        connected = self._connection is not None and self._connection.is_open
+        if was_open and connected and not self._draining:
+            if self._declarer is not None:
+                self._declarer.forget()
+            self._later(intake.subscription, channel_error(error, f"consuming from queue {intake.queue!r}"))
+        self._check_drained()
+
+    def _void(self, intake: Intake) -> None:
+        """Void the deliveries of a channel that is gone: they come again, to whoever consumes then."""
+        if intake.is_open:
+            intake.is_open = False
+            intake.consumer_tag = None
+            intake.unstarted.clear()
+            self.receiver.end(intake)
+
+    def _later(self, subscription: Subscription, error: AmqpWorkerError) -> None:
+        self.failure = error
+        log.warning("queue_not_consumed", queue=subscription.queue, reason=str(error))
+        self._resume(subscription)
+
+    def _resume(self, subscription: Subscription) -> None:
+        """Subscribe again after a pause that doubles."""
+        pause = self._pauses.get(subscription.queue, FIRST_PAUSE)
+        self._pauses[subscription.queue] = min(pause * 2, LONGEST_PAUSE)
+        connection = self._connection
+
+        def again() -> None:
+            if self._connection is connection:
+                self._prepare(subscription)
+
+        self._io.call_later(pause, again)
+
+    def lost(self, problem: ConnectionProblem) -> None:
+        """Void every delivery: the connection is gone."""
+        self.problem = problem
+        self._connection = None
+        self._declarer = None
+        for intake in self._intakes.values():
+            self._void(intake)
+        self._intakes.clear()
+        self._check_drained()
+
+    def woken(self) -> None:
+        """Settle what has gathered; begin to drain where that was asked for."""
+        if self._draining:
+            self._cancel_all()
+        self.receiver.settle()
+
+    def tick(self) -> bool:
+        """Let the receiver look at its deadlines."""
+        return self.receiver.tick()
+
+    def _cancel_all(self) -> None:
+        """Cancel each subscription once; a channel without one is done."""
+        for intake in list(self._intakes.values()):
+            tag, intake.consumer_tag = intake.consumer_tag, None
+            if tag is not None and intake.channel is not None and intake.channel.is_open:
+                self._cancelling.add(intake)
+                intake.channel.cancel(tag, lambda intake=intake: self._on_cancel_ok(intake))  # type: ignore[misc]
+        self._check_drained()
+
+    def _on_cancel_ok(self, intake: Intake) -> None:
+        self._cancelling.discard(intake)
+        self._check_drained()
+
+    def _check_drained(self) -> None:
+        self._cancelling = {intake for intake in self._cancelling if intake.is_open}
+        if self._draining and not self._cancelling:
+            drained, self._on_drained = self._on_drained, lambda: None
+            drained()

@@ -1,0 +1,117 @@
+"""
+Make sure that the topology exists, once per connection.
+
+Decides the order of the declarations and what a refusal means. It uses a channel of its own, since a refusal closes
+the channel it happens on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from amqpworker.broker.channel import Channel, open_channel
+from amqpworker.broker.reasons import channel_error
+from amqpworker.broker.seam import PublicConnection, Sink
+from amqpworker.errors import AmqpWorkerError
+from amqpworker.logs import get_logger
+from amqpworker.topology import Binding, Exchange, Queue, Topology
+
+__all__ = ["Declarer", "Need"]
+
+log = get_logger(__name__)
+
+Need: TypeAlias = str
+"""What must exist: the name of a piece of the topology, as `Plan.topology_of` knows it."""
+
+Answer: TypeAlias = Callable[[AmqpWorkerError | None], None]
+Part: TypeAlias = Exchange | Queue | Binding
+
+
+class Declarer:
+    """Declares the pieces that are asked for on one connection, each once."""
+
+    def __init__(self, connection: PublicConnection, topology_of: Callable[[Need], Topology]) -> None:
+        self.done: set[Need] = set()
+        self._connection = connection
+        self._topology_of = topology_of
+        self._known: set[Need] = set()
+        self._waiting: dict[Need, list[Answer]] = {}
+        self._queue: deque[Need] = deque()
+        self._declared: list[Part] = []
+        self._current: Need | None = None
+        self._channel: Channel | None = None
+
+    def ensure(self, need: Need, answer: Answer) -> None:
+        """Call `answer` once the need exists, or with the error why it cannot."""
+        if need in self.done:
+            answer(None)
+            return
+        waiting = self._waiting.setdefault(need, [])
+        waiting.append(answer)
+        if len(waiting) == 1:
+            self._queue.append(need)
+            self._next()
+
+    def forget(self) -> None:
+        """Declare everything again when it is asked for: something that was declared may be gone."""
+        self.done = {need for need in self.done if need not in self._known}
+        self._known.clear()
+        self._declared.clear()
+
+    def _next(self) -> None:
+        if self._current is not None or not self._queue:
+            return
+        self._current = self._queue.popleft()
+        if self._channel is None:
+            open_channel(self._connection, Sink(), self._on_open, self._on_closed)
+        else:
+            self._declare(self._channel)
+
+    def _on_open(self, channel: Channel) -> None:
+        self._channel = channel
+        self._declare(channel)
+
+    def _declare(self, channel: Channel) -> None:
+        assert self._current is not None
+        parts = [part for part in self._topology_of(self._current) if part not in self._declared]
+        if not parts:
+            self._finish(None)
+            return
+        # All at once: pika sends the next when the broker has answered the one before.
+        for part in parts[:-1]:
+            declare(channel.pika, part, lambda _: None)
+        declare(channel.pika, parts[-1], lambda _: self._on_all(parts))
+
+    def _on_all(self, parts: list[Part]) -> None:
+        self._declared += parts
+        self._finish(None)
+
+    def _on_closed(self, error: BaseException) -> None:
+        self._channel = None
+        if self._current is not None:
+            self._finish(channel_error(error, f"declaring {self._current}"))
+
+    def _finish(self, error: AmqpWorkerError | None) -> None:
+        need, self._current = self._current, None
+        assert need is not None
+        if error is None:
+            self.done.add(need)
+            self._known.add(need)
+        else:
+            log.warning("topology_not_declared", need=need, reason=str(error))
+        for answer in self._waiting.pop(need, []):
+            answer(error)
+        self._next()
+
+
+def declare(channel: Any, part: Part, done: Callable[[Any], None]) -> None:
+    """Declare one part on pika's channel."""
+    match part:
+        case Exchange():
+            channel.exchange_declare(part.name, part.type, durable=True, arguments=dict(part.arguments), callback=done)
+        case Queue():
+            channel.queue_declare(part.name, durable=True, arguments=dict(part.arguments), callback=done)
+        case Binding():
+            channel.queue_bind(part.queue, part.source, part.routing_key, dict(part.arguments), callback=done)

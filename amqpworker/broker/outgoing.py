@@ -1,0 +1,69 @@
+"""
+One publication on its way: who waits for it, until when, and how it ended.
+
+Decides nothing; `publisher` moves it on.
+"""
+
+from __future__ import annotations
+
+import _thread
+import time
+from collections.abc import Callable
+from typing import TypeAlias
+
+from amqpworker.broker.channel import Prepared
+from amqpworker.broker.declare import Need
+from amqpworker.errors import AmqpWorkerError, Unconfirmed
+
+__all__ = ["Outgoing", "WhenDone"]
+
+WhenDone: TypeAlias = Callable[[AmqpWorkerError | None], None]
+"""Called in the I/O thread with the error, or None once the broker confirmed and did not return the message."""
+
+# The I/O thread keeps the deadlines; this much later its silence is an error of its own.
+GRACE = 5.0
+
+
+class Outgoing:
+    """A publication between its caller and the broker's confirm."""
+
+    __slots__ = ("_waiter", "deadline", "done", "error", "needs", "prepared", "returned", "size", "when_done")
+
+    def __init__(
+        self, prepared: Prepared, deadline: float, needs: tuple[Need, ...] = (), when_done: WhenDone | None = None
+    ) -> None:
+        self.prepared = prepared
+        self.size = len(prepared.data)
+        self.deadline = deadline
+        self.needs = needs
+        self.when_done = when_done
+        self.done = False
+        self.error: AmqpWorkerError | None = None
+        self.returned: str | None = None
+        self._waiter: _thread.LockType | None = None
+
+    def finish(self, error: AmqpWorkerError | None) -> None:
+        """End it, once; in the I/O thread."""
+        if self.done:
+            return
+        self.error = error
+        self.done = True
+        waiter = self._waiter
+        if waiter is not None:
+            waiter.release()
+        if self.when_done is not None:
+            self.when_done(error)
+
+    def wait(self) -> None:
+        """Wait until it has ended; `error` then tells how. One thread may wait."""
+        if self.done:
+            return
+        # A bare lock costs a tenth of an Event. Set it first and look again after: `finish` does the reverse.
+        waiter = _thread.allocate_lock()
+        waiter.acquire()
+        self._waiter = waiter
+        if self.done:
+            return
+        if not waiter.acquire(timeout=max(0.0, self.deadline - time.monotonic()) + GRACE):
+            self.error = Unconfirmed("The thread that talks to RabbitMQ did not answer: the message may have arrived.")
+            self.done = True

@@ -1,0 +1,371 @@
+"""
+The publishing side of a process: one connection, any number of threads that call it.
+
+Decides when a publication goes out, and how it ended: confirmed and not returned, or one error each. Bounds what is in
+flight, and every wait. Direct reply-to lives here too, since replies come on the channel that asked.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from amqpworker.broker.address import Address
+from amqpworker.broker.channel import PUBLISH_CHANNEL, Channel, Prepared, open_channel, prepare
+from amqpworker.broker.codec import Returned
+from amqpworker.broker.connection import IOThread
+from amqpworker.broker.declare import Declarer, Need
+from amqpworker.broker.outgoing import Outgoing, WhenDone
+from amqpworker.broker.reasons import ConnectionProblem, channel_error, exchange_of
+from amqpworker.broker.seam import PublicConnection, Sink
+from amqpworker.errors import (
+    AmqpWorkerError,
+    Blocked,
+    Forbidden,
+    InvalidArguments,
+    NotConnected,
+    NotRouted,
+    QueueFull,
+    Unconfirmed,
+)
+from amqpworker.logs import get_logger
+from amqpworker.message import Delivery, Publication
+from amqpworker.settings import Settings
+from amqpworker.topology import Topology
+
+__all__ = ["REPLIES", "Publisher"]
+
+log = get_logger(__name__)
+
+REPLIES: Need = "the reply consumer"
+
+MOST_IN_FLIGHT = 4096
+MOST_BYTES_IN_FLIGHT = 32 * 1024 * 1024
+DEFAULT_FRAME_MAX = 131_072
+CHANNEL_PAUSE = 0.5
+# A connection whose confirms stay away this much longer than a caller waits is no use, though its heartbeats come.
+SILENCE = 20.0
+
+OnReply = Callable[[str, bytes], bool]
+
+
+class Publisher(Sink):
+    """Publishes with confirms and `mandatory`, from any thread, over one connection that is made at first use."""
+
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        settings: Settings,
+        topology_of: Callable[[Need], Topology],
+        on_reply: OnReply,
+    ) -> None:
+        self.pid = os.getpid()
+        self.settings = settings
+        self._topology_of = topology_of
+        self._on_reply = on_reply
+        self._io = IOThread("publisher", addresses, settings, self)
+        self._start_lock = threading.Lock()
+        self._started = self._closed = False
+        self._frame_max = DEFAULT_FRAME_MAX
+        self._inbox: deque[Outgoing] = deque()
+        self._forget_session()
+        self._problem: ConnectionProblem | None = None
+        self.on_channel_lost: Callable[[], None] = lambda: None
+
+    def _forget_session(self) -> None:
+        self._connection: PublicConnection | None = None
+        self._channel: Channel | None = None
+        self._declarer: Declarer | None = None
+        self._in_flight: dict[int, Outgoing] = {}
+        self._bytes_in_flight = 0
+        self._held: set[Outgoing] = set()
+        self._tags = itertools.count(1)
+        self._reply_waiters: list[Callable[[AmqpWorkerError | None], None]] = []
+
+    # ---- from any thread --------------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        publication: Publication,
+        needs: tuple[Need, ...] = (),
+        timeout: float | None = None,
+        when_done: WhenDone | None = None,
+    ) -> Outgoing:
+        """
+        Put a publication on its way.
+
+        Raises:
+            InvalidArguments: a property or header cannot be carried; the text names it.
+        """
+        try:
+            prepared = prepare(publication, self._frame_max)
+        except ValueError as error:
+            raise InvalidArguments(f"The message cannot be carried by AMQP: {error}.") from error
+        deadline = time.monotonic() + (self.settings.send_timeout if timeout is None else timeout)
+        outgoing = Outgoing(prepared, deadline, needs, when_done)
+        if not self._started:
+            self._start()
+        if self._closed:
+            outgoing.finish(NotConnected("The connection to RabbitMQ was closed by this process."))
+            return outgoing
+        self._inbox.append(outgoing)
+        self._io.wake()
+        return outgoing
+
+    def _start(self) -> None:
+        with self._start_lock:
+            if not self._started:
+                self._io.start()
+                self._started = True
+
+    @property
+    def problem(self) -> ConnectionProblem | None:
+        """Why there is no connection, where there is none."""
+        return self._problem
+
+    def start(self) -> None:
+        """Connect now, instead of at the first publication."""
+        if not self._started:
+            self._start()
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        """Run `callback` in the I/O thread; only from there."""
+        self._io.call_later(delay, callback)
+
+    def idle(self) -> bool:
+        """Whether nothing waits for a confirm."""
+        return not (self._inbox or self._in_flight or self._held)
+
+    def close(self, timeout: float) -> bool:
+        """Wait for what is under way, then close; what is not confirmed by then fails. False: it was not all confirmed."""
+        if not self._started:
+            self._closed = True
+            return True
+        until = time.monotonic() + timeout
+        done = threading.Event()
+        while not self.idle() and self._io.alive and time.monotonic() < until:
+            done.wait(0.005)
+        confirmed = self.idle()
+        self._closed = True
+        self._io.stop(max(1.0, until - time.monotonic()))
+        return confirmed
+
+    def forget(self) -> None:
+        """In a forked child: let go of what is the parent's."""
+        self._io.forget()
+
+    # ---- in the I/O thread: the connection --------------------------------------------------------------------------
+
+    def opened(self, connection: PublicConnection) -> None:
+        """Open the publishing channel."""
+        self._forget_session()
+        self._problem = None
+        self._connection = connection
+        self._frame_max = connection.params.frame_max
+        self._declarer = Declarer(connection, self._topology_of)
+        self._open_channel()
+
+    def _open_channel(self) -> None:
+        if self._connection is not None and self._connection.is_open:
+            open_channel(self._connection, self, self._on_channel, self._on_channel_closed, PUBLISH_CHANNEL)
+
+    def _on_channel(self, channel: Channel) -> None:
+        def selected() -> None:
+            self._tags = itertools.count(1)
+            self._channel = channel
+            self.woken()
+
+        channel.select_confirms(selected)
+
+    def _on_channel_closed(self, error: BaseException) -> None:
+        """Fail what was in flight: the broker closed the channel because of one of them."""
+        if self._connection is None:
+            return
+        self._channel = None
+        if self._declarer is not None:
+            self._declarer.done.discard(REPLIES)
+        # What is held for a reply consumer on the old channel begins again on the next.
+        self._inbox.extend(self._held)
+        self._held.clear()
+        self._reply_waiters.clear()
+        told = channel_error(error, "publishing")
+        culprit = exchange_of(error)
+        log.warning("publish_channel_closed", reason=str(told))
+        self.on_channel_lost()
+        for outgoing in self._take_in_flight():
+            mine = outgoing.prepared.publication.exchange == culprit
+            blamed = mine and isinstance(told, Forbidden | NotRouted)
+            outgoing.finish(type(told)(str(told)) if blamed else unconfirmed(str(told)))
+        self._io.call_later(CHANNEL_PAUSE, self._open_channel)
+
+    def lost(self, problem: ConnectionProblem) -> None:
+        """Fail what was in flight; what waits to go out goes on waiting, where it helps."""
+        self._problem = problem
+        in_flight, held = self._take_in_flight(), list(self._held)
+        self._forget_session()
+        self.on_channel_lost()
+        for outgoing in in_flight:
+            outgoing.finish(unconfirmed(problem.text))
+        self._inbox.extendleft(reversed(held))
+        if self._closed or problem.kind != "away":
+            while self._inbox:
+                self._inbox.popleft().finish(problem.error())
+
+    def _take_in_flight(self) -> list[Outgoing]:
+        taken = list(self._in_flight.values())
+        self._in_flight.clear()
+        self._bytes_in_flight = 0
+        return taken
+
+    # ---- in the I/O thread: publications ----------------------------------------------------------------------------
+
+    def woken(self) -> None:
+        """Write what has gathered, as far as the bounds allow."""
+        channel = self._channel
+        if channel is None or self._connection is None or self._connection.blocked_now:
+            return
+        batch: list[Prepared] = []
+        inbox, in_flight = self._inbox, self._in_flight
+        while inbox and self._bytes_in_flight < MOST_BYTES_IN_FLIGHT and len(in_flight) < MOST_IN_FLIGHT:
+            outgoing = inbox.popleft()
+            if outgoing.done or (outgoing.needs and self._hold(outgoing)):
+                continue
+            in_flight[next(self._tags)] = outgoing
+            self._bytes_in_flight += outgoing.size
+            batch.append(outgoing.prepared)
+        if batch:
+            channel.publish(batch)
+
+    def _hold(self, outgoing: Outgoing) -> bool:
+        """Hold a publication back until what it needs exists; false where it does already."""
+        assert self._declarer is not None
+        missing = [need for need in outgoing.needs if need not in self._declarer.done]
+        if not missing:
+            return False
+        self._held.add(outgoing)
+
+        def answer(error: AmqpWorkerError | None) -> None:
+            if outgoing not in self._held:
+                return
+            self._held.discard(outgoing)
+            if error is not None:
+                outgoing.finish(error)
+            else:
+                self._inbox.append(outgoing)
+                self._io.wake()
+
+        if missing[0] == REPLIES:
+            self._consume_replies(answer)
+        else:
+            self._declarer.ensure(missing[0], answer)
+        return True
+
+    def _consume_replies(self, answer: Callable[[AmqpWorkerError | None], None]) -> None:
+        declarer = self._declarer
+        assert self._channel is not None
+        assert declarer is not None
+
+        def consumed(_tag: str) -> None:
+            declarer.done.add(REPLIES)
+            for waiting in self._reply_waiters:
+                waiting(None)
+            self._reply_waiters.clear()
+
+        self._reply_waiters.append(answer)
+        if len(self._reply_waiters) == 1:
+            self._channel.consume_replies(consumed)
+
+    def on_confirm(self, tag: int, multiple: bool, ack: bool) -> None:
+        """End what the broker confirmed or refused."""
+        in_flight = self._in_flight
+        if multiple:
+            tags = list(itertools.takewhile(lambda one: one <= tag, in_flight))
+        else:
+            tags = [tag] if tag in in_flight else []
+        for one in tags:
+            outgoing = in_flight.pop(one)
+            self._bytes_in_flight -= outgoing.size
+            if ack and outgoing.returned is None:
+                outgoing.finish(None)
+            else:
+                self._refuse(outgoing, ack)
+        if self._inbox:
+            self.woken()
+
+    def _refuse(self, outgoing: Outgoing, ack: bool) -> None:
+        if ack and outgoing.needs and self._declarer is not None:
+            # A queue that we declared is gone: the next message makes it anew.
+            self._declarer.forget()
+        outgoing.finish(refusal(outgoing, ack))
+
+    def on_return(self, returned: Returned) -> None:
+        """Note which publication came back; its confirm comes next (https://www.rabbitmq.com/docs/confirms)."""
+        message_id = returned.properties.message_id
+        for outgoing in self._in_flight.values():
+            what = outgoing.prepared.publication
+            if (
+                outgoing.returned is None
+                and what.properties.message_id == message_id
+                and what.routing_key == returned.routing_key
+                and what.exchange == returned.exchange
+            ):
+                outgoing.returned = returned.reply_text
+                return
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Hand on a reply."""
+        self._on_reply(delivery.properties.correlation_id or "", delivery.body)
+
+    def tick(self) -> bool:
+        """Fail what has waited for too long."""
+        now = time.monotonic()
+        for outgoing in [one for one in list(self._inbox) if one.deadline <= now]:
+            outgoing.finish(self._not_sent())
+        while self._inbox and self._inbox[0].done:
+            self._inbox.popleft()
+        for outgoing in [one for one in self._held if one.deadline <= now]:
+            self._held.discard(outgoing)
+            outgoing.finish(self._not_sent())
+        silent = False
+        for outgoing in self._in_flight.values():
+            if outgoing.deadline <= now and not outgoing.done:
+                outgoing.finish(self._not_confirmed())
+            silent = silent or outgoing.deadline + SILENCE <= now
+        if silent and self._connection is not None and not self._connection.blocked_now:
+            self._io.drop("publications were not confirmed")
+        return not self.idle()
+
+    def _not_sent(self) -> AmqpWorkerError:
+        if self._connection is not None and self._connection.blocked_now:
+            return Blocked("RabbitMQ takes no messages: it is under a memory or disk alarm.")
+        if self._connection is None:
+            reason = self._problem.text if self._problem is not None else "it is still connecting."
+            return NotConnected(f"There was no connection to RabbitMQ in time: {reason}")
+        return NotConnected("The message could not be written in time: the connection is congested.")
+
+    def _not_confirmed(self) -> AmqpWorkerError:
+        if self._connection is not None and self._connection.blocked_now:
+            return Blocked("RabbitMQ came under a memory or disk alarm: the message may arrive once it ends.")
+        return unconfirmed("it did not confirm in time.")
+
+
+def unconfirmed(reason: str) -> Unconfirmed:
+    """Return the error of a publication whose fate is unknown."""
+    return Unconfirmed(f"RabbitMQ did not confirm the message, so it may have arrived or not: {reason}")
+
+
+def refusal(outgoing: Outgoing, ack: bool) -> AmqpWorkerError:
+    """Return why the broker did not take a publication."""
+    what = outgoing.prepared.publication
+    if not ack:
+        return QueueFull(
+            f"Queue {what.routing_key!r} refused the message: it is full, or most of its members are not up."
+        )
+    return NotRouted(
+        f"No queue takes messages from exchange {what.exchange!r} with routing key {what.routing_key!r} "
+        f"({outgoing.returned}): is the queue's name right, and was it declared?"
+    )

@@ -1,0 +1,158 @@
+"""
+What pika's and the broker's errors mean, in one sentence each.
+
+Decides the text, and whether it helps to try again. The one place that reads pika's exceptions and reply codes.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pika import exceptions
+from pika.adapters.utils import connection_workflow as workflow
+
+from amqpworker.broker.address import Address
+from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted
+from amqpworker.topology import explain_mismatch
+
+__all__ = ["ConnectionProblem", "channel_error", "exchange_of", "problem_of", "too_old"]
+
+Kind = Literal["away", "refused", "wrong"]
+OLDEST = (3, 10)
+
+ACCESS_REFUSED = 403
+NOT_FOUND = 404
+PRECONDITION_FAILED = 406
+NOT_ALLOWED = 530
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionProblem:
+    """
+    Why there is no connection.
+
+    `kind` is `away` (try again), `refused` (login or virtual host) or `wrong` (no RabbitMQ that we can speak to).
+    """
+
+    text: str
+    kind: Kind
+    broker: str
+    was_open: bool = False
+
+    def error(self) -> AmqpWorkerError:
+        """Return the error that tells a caller of it."""
+        if self.kind == "refused":
+            return Forbidden(self.text)
+        if self.kind == "wrong":
+            return ConfigError(self.text)
+        return NotConnected(self.text)
+
+
+def problem_of(error: BaseException | None, address: Address, was_open: bool = False) -> ConnectionProblem:
+    """Return what an error of a connection, or of the attempt to make one, means."""
+    text, kind = explained(error, address, was_open)
+    return ConnectionProblem(text, kind, str(address), was_open)
+
+
+def explained(error: BaseException | None, address: Address, was_open: bool) -> tuple[str, Kind]:
+    """Return the sentence and the kind of the first cause that is known."""
+    for cause in causes(error):
+        match cause:
+            case exceptions.ProbableAuthenticationError() | exceptions.AuthenticationError():
+                return f"RabbitMQ at {address} refused the login of user {address.user!r}.", "refused"
+            case exceptions.ProbableAccessDeniedError():
+                return no_virtual_host(address), "refused"
+            case exceptions.ConnectionClosedByBroker(reply_code=code) if (
+                code in {ACCESS_REFUSED, NOT_ALLOWED} and not was_open
+            ):
+                if code == NOT_ALLOWED or "vhost" in cause.reply_text:
+                    return no_virtual_host(address), "refused"
+                return (
+                    f"RabbitMQ at {address} refused the login of user {address.user!r}: {cause.reply_text}.",
+                    "refused",
+                )
+            case exceptions.ConnectionClosedByBroker():
+                return f"RabbitMQ at {address} closed the connection: {cause.reply_text} ({cause.reply_code}).", "away"
+            case exceptions.IncompatibleProtocolError() | exceptions.ProtocolSyntaxError():
+                return f"What listens at {address} does not speak AMQP 0-9-1: check the port.", "wrong"
+            case ssl.SSLCertVerificationError():
+                return f"The certificate of {address} is not trusted: {cause.verify_message}.", "wrong"
+            case ssl.SSLError():
+                return f"TLS with {address} failed: {cause.reason or cause}.", "wrong"
+            case socket.gaierror():
+                return f"The name of the broker, {address.host!r}, cannot be resolved: {cause.strerror}.", "away"
+            case ConnectionRefusedError():
+                return f"Nothing listens at {address}: is RabbitMQ running?", "away"
+            case exceptions.AMQPHeartbeatTimeout():
+                return f"RabbitMQ at {address} sent no heartbeat in time.", "away"
+            case exceptions.ConnectionBlockedTimeout():
+                return f"RabbitMQ at {address} stayed under its alarm for too long.", "away"
+            case workflow.AMQPConnectorStackTimeout() | TimeoutError():
+                return f"There was no answer from {address} in time.", "away"
+            case exceptions.StreamLostError() | OSError():
+                return f"The connection to {address} broke: {cause}.", "away"
+            case ConfigError():
+                return str(cause), "wrong"
+    return f"The connection to {address} ended: {error!r}." if error else f"The connection to {address} ended.", "away"
+
+
+def no_virtual_host(address: Address) -> str:
+    """Return the sentence for a virtual host that this user may not enter."""
+    return f"User {address.user!r} may not enter virtual host {address.virtual_host!r} at {address}, or there is none."
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the errors that an error of pika's workflow wraps, innermost first."""
+    if error is None:
+        return
+    inner: list[Any] = []
+    if isinstance(error, workflow.AMQPConnectionWorkflowFailed):
+        inner = list(reversed(error.exceptions))
+    elif isinstance(error, workflow.AMQPConnectorPhaseErrorBase):
+        inner = [error.exception]
+    else:
+        inner = [part for part in error.args if isinstance(part, BaseException)]
+        inner += [part for part in (error.__cause__, error.__context__) if part is not None]
+    for part in inner:
+        yield from causes(part)
+    yield error
+
+
+def too_old(server_properties: Mapping[str, Any]) -> str | None:
+    """Return a sentence where the server is not RabbitMQ 3.10 or later (at-least-once dead-lettering came with it)."""
+    product = server_properties.get("product")
+    version = str(server_properties.get("version", ""))
+    if product != "RabbitMQ":
+        return f"The broker calls itself {product!r}: amqpworker needs RabbitMQ 3.10 or later."
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if numbers < OLDEST:
+        return f"The broker is RabbitMQ {version}: amqpworker needs 3.10 or later."
+    return None
+
+
+def channel_error(error: BaseException, what: str) -> AmqpWorkerError:
+    """Return the error that a channel closed by the broker means; `what` was being done on it."""
+    if not isinstance(error, exceptions.ChannelClosedByBroker):
+        return NotConnected(f"The connection ended while {what}.")
+    text = error.reply_text
+    if error.reply_code == ACCESS_REFUSED:
+        return Forbidden(
+            f"RabbitMQ refused {what}: {text}. Grant the right, or let `amqpworker topology declare` run with an "
+            f"administrator's rights and set AMQPWORKER_DECLARE=0 here."
+        )
+    if error.reply_code == PRECONDITION_FAILED and "inequivalent" in text:
+        return ConfigError(f"{what[:1].upper()}{what[1:]} failed: {explain_mismatch(text)}")
+    if error.reply_code == NOT_FOUND:
+        return NotRouted(f"RabbitMQ does not know what was needed for {what}: {text}.")
+    return ConfigError(f"RabbitMQ closed the channel while {what}: {text} ({error.reply_code}).")
+
+
+def exchange_of(error: BaseException) -> str | None:
+    """Return the exchange that a channel's close names, where it names one."""
+    found = re.search(r"exchange '([^']*)'", str(getattr(error, "reply_text", "")))
+    return found.group(1) if found else None

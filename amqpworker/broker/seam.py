@@ -1,0 +1,125 @@
+"""
+The one place that meets pika's insides: bytes in, bytes out.
+
+`OwnCodecConnection` hands what the socket read to our `StreamDecoder` and only what is no content back to pika, whose
+decoder gives up the connection at a property that it cannot read. Where pika looks different from the versions that
+this was written for, or where settings say `codec="pika"`, channels go by pika's public methods instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pika
+import pika.channel
+import pika.frame
+from pika.adapters.select_connection import SelectConnection
+
+from amqpworker.broker.codec import Confirm, FrameError, RawFrame, Returned, StreamDecoder
+from amqpworker.logs import get_logger
+from amqpworker.message import Delivery
+
+__all__ = ["OwnCodecConnection", "PublicConnection", "Sink", "connection_class", "socket_of"]
+
+log = get_logger(__name__)
+
+# pika reads 4 KiB at a time: thirteen deliveries, then another system call.
+RECEIVE_BYTES = 256 * 1024
+
+SEAM = {
+    SelectConnection: ("_on_data_available", "_process_frame", "_output_marshaled_frames", "_terminate_stream"),
+    pika.frame: ("decode_frame",),
+}
+
+
+class Sink:
+    """Who takes what arrives on one channel; every method runs in the I/O thread."""
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Take a message."""
+
+    def on_return(self, returned: Returned) -> None:
+        """Take a message of ours that no queue takes."""
+
+    def on_confirm(self, tag: int, multiple: bool, ack: bool) -> None:
+        """Take the broker's word about messages of ours."""
+
+
+class PublicConnection(SelectConnection):  # type: ignore[misc]
+    """A connection that decodes and encodes by pika alone."""
+
+    own_codec = False
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self.sinks: dict[int, Sink] = {}
+        self.blocked_now = False
+        super().__init__(*arguments, **named)
+
+
+class OwnCodecConnection(PublicConnection):
+    """A connection that decodes contents and confirms by our codec, and leaves all else to pika."""
+
+    own_codec = True
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self.decoder = StreamDecoder()
+        super().__init__(*arguments, **named)
+
+    def _proto_connection_made(self, transport: Any) -> None:
+        if hasattr(transport, "_MAX_RECV_BYTES"):
+            transport._MAX_RECV_BYTES = RECEIVE_BYTES  # noqa: SLF001 - a constant of pika's class, for this socket only
+        super()._proto_connection_made(transport)
+
+    def _on_data_available(self, data: bytes) -> None:
+        self.bytes_received += len(data)
+        try:
+            events = self.decoder.feed(data)
+        except FrameError as error:
+            log.error("stream_corrupt", problem=str(error))
+            self._terminate_stream(error)
+            return
+        sinks = self.sinks
+        for event in events:
+            # By exact type, deliveries first: this loop is run for every message.
+            if type(event) is Delivery:
+                if sink := sinks.get(event.channel_number):
+                    sink.on_delivery(event)
+            elif type(event) is Confirm:
+                if sink := sinks.get(event.channel):
+                    sink.on_confirm(event.tag, event.multiple, event.ack)
+            elif type(event) is RawFrame:
+                self._hand_to_pika(event)
+            elif type(event) is Returned and (sink := sinks.get(event.channel)):
+                sink.on_return(event)
+
+    def _hand_to_pika(self, raw: bytes) -> None:
+        _, frame = pika.frame.decode_frame(raw)
+        if frame is not None:
+            self._process_frame(frame)
+
+    def write(self, data: bytes) -> None:
+        """Put marshalled frames on the wire, all in one write."""
+        if not self.is_closed:
+            self._output_marshaled_frames([data])
+
+
+def connection_class(codec: str) -> type[PublicConnection]:
+    """Return the connection to use: ours where pika has the seam that it was written for, and it is wanted."""
+    if codec != "own":
+        return PublicConnection
+    missing = missing_parts(SEAM)
+    if missing:
+        log.warning("pika_seam_missing", missing=missing, pika=pika.__version__, effect="slower: pika's own codec")
+        return PublicConnection
+    return OwnCodecConnection
+
+
+def socket_of(connection: PublicConnection) -> Any:
+    """Return the socket of a connection, `None` where there is none yet."""
+    return getattr(getattr(connection, "_transport", None), "_sock", None)
+
+
+def missing_parts(seam: Mapping[Any, Sequence[str]]) -> list[str]:
+    """Return the private parts of pika that are not there."""
+    return [name for owner, names in seam.items() for name in names if not callable(getattr(owner, name, None))]

@@ -1,0 +1,120 @@
+"""
+What can be said about one message, apart from the task's own parameters.
+
+Decides which values are taken; what they become on the wire is `publication`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from amqpworker.delay import seconds_of, seconds_until
+from amqpworker.errors import InvalidArguments
+from amqpworker.message import PREFIX, HeaderValue
+
+__all__ = ["Options", "check_options"]
+
+MOST_ID_BYTES = 255
+RESERVED_HEADERS = ("cc", "bcc")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of one message, checked; durations are seconds."""
+
+    delay: float | None = None
+    at: datetime | None = None
+    expires: float | datetime | None = None
+    id: str | None = None
+    queue: str | None = None
+    headers: Mapping[str, HeaderValue] = field(default_factory=dict)
+    timeout: float | None = None
+
+
+def check_options(given: Mapping[str, Any]) -> Options:
+    """
+    Return the options that were given, checked.
+
+    Raises:
+        InvalidArguments: one has a value that cannot be; the text names it.
+    """
+    checked: dict[str, Any] = {
+        name: check(value) for name, check in CHECKS.items() if (value := given[name]) is not None
+    }
+    if "delay" in checked and "at" in checked:
+        raise InvalidArguments("options(delay=…, at=…): give one of them, not both.")
+    timed = [name for name in ("delay", "at", "expires") if name in checked]
+    if "timeout" in checked and timed:
+        raise InvalidArguments(f"options(timeout=…, {timed[0]}=…): `timeout` is for call, {timed[0]!r} for send.")
+    return Options(**checked)
+
+
+def check_delay(value: float | timedelta) -> float:
+    """Return a delay in seconds."""
+    return seconds_of(value, "delay")
+
+
+def check_at(value: datetime) -> datetime:
+    """Return an aware datetime that the ladder reaches."""
+    # Checked again when it is sent: a message may be kept for a while before.
+    seconds_until(value, time.time())
+    return value
+
+
+def check_expires(value: float | timedelta | datetime) -> float | datetime:
+    """Return seconds, or an aware datetime."""
+    if isinstance(value, datetime):
+        if value.utcoffset() is None:
+            raise InvalidArguments("options(expires=…): the datetime has no time zone.")
+        return value
+    return seconds_of(value, "expires")
+
+
+def check_timeout(value: float | timedelta) -> float:
+    """Return a timeout in seconds, above zero."""
+    seconds = seconds_of(value, "timeout")
+    if seconds == 0:
+        raise InvalidArguments("options(timeout=…): it must be more than zero seconds.")
+    return seconds
+
+
+def check_id(value: Any) -> str:
+    """Return a task id that AMQP can carry."""
+    if not isinstance(value, str) or not value or len(value.encode("utf-8", "replace")) > MOST_ID_BYTES:
+        raise InvalidArguments(f"options(id=…): it must be text of 1 to {MOST_ID_BYTES} bytes.")
+    return value
+
+
+def check_queue(value: Any) -> str:
+    """Return a queue name that AMQP can carry."""
+    if not isinstance(value, str) or not value or len(value.encode("utf-8", "replace")) > MOST_ID_BYTES:
+        raise InvalidArguments("options(queue=…): it must be the name of a queue, 1 to 255 bytes long.")
+    return value
+
+
+def check_headers(value: Any) -> Mapping[str, HeaderValue]:
+    """Return headers without any name that is ours or the broker's."""
+    if not isinstance(value, Mapping):
+        raise InvalidArguments("options(headers=…): it must be a mapping of names to values.")
+    for name in value:
+        lowered = name.lower() if isinstance(name, str) else ""
+        if not lowered or lowered.startswith(("x-", PREFIX)) or lowered in RESERVED_HEADERS:
+            raise InvalidArguments(
+                f"options(headers=…): {name!r} is reserved: no header may begin with 'x-' or 'aw-', or be CC or BCC."
+            )
+    return dict(value)
+
+
+CHECKS: dict[str, Callable[[Any], Any]] = {
+    "delay": check_delay,
+    "at": check_at,
+    "expires": check_expires,
+    "id": check_id,
+    "queue": check_queue,
+    "headers": check_headers,
+    "timeout": check_timeout,
+}

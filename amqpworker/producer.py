@@ -1,0 +1,193 @@
+"""
+Send messages and wait for answers, from any thread of any process.
+
+Decides when a connection is made (at the first use, and anew in a forked child) and which error a caller sees. The
+connection itself is `broker.publisher`'s.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected, SendError
+from amqpworker.message import Message
+from amqpworker.plan import Plan
+from amqpworker.publication import sent as publication_of
+from amqpworker.results.rpc import Calls
+from amqpworker.settings import Settings
+
+if TYPE_CHECKING:
+    from amqpworker.broker.outgoing import Outgoing
+    from amqpworker.broker.publisher import Publisher
+
+__all__ = ["Producer"]
+
+REPLY_TO = "amq.rabbitmq.reply-to"
+WINDOW = 2000
+WINDOW_BYTES = 16 * 1024 * 1024
+EXIT_TIMEOUT = 10.0
+
+
+class Producer:
+    """The sending side of an app: one publisher for each process that uses it."""
+
+    def __init__(self, url: str, plan: Plan, settings: Settings) -> None:
+        self._url = url
+        self._plan = plan
+        self._settings = settings
+        self._publisher: Publisher | None = None
+        self._calls = Calls()
+        self._lock = threading.Lock()
+        me = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: on_fork(me))
+        atexit.register(lambda: on_exit(me))
+
+    def forked(self) -> None:
+        """In a forked child: begin without the parent's connection, calls and locks."""
+        parents = self._publisher
+        self._publisher = None
+        self._calls = Calls()
+        self._lock = threading.Lock()
+        if parents is not None:
+            parents.forget()
+
+    @property
+    def publisher(self) -> Publisher:
+        """The publisher of this process, which connects at its first publication."""
+        publisher = self._publisher
+        if publisher is None:
+            with self._lock:
+                if self._publisher is None:
+                    self._publisher = self._make()
+                publisher = self._publisher
+        return publisher
+
+    def _make(self) -> Publisher:
+        # pika is loaded by the process that sends, not by every one that imports an app.
+        from amqpworker.broker.address import addresses
+        from amqpworker.broker.publisher import Publisher
+
+        calls = self._calls
+        publisher = Publisher(addresses(self._url), self._settings, self._plan.topology_of, calls.resolve)
+        publisher.on_channel_lost = lambda: self._fail_calls(calls)
+        return publisher
+
+    def _fail_calls(self, calls: Calls) -> None:
+        calls.fail_all(NotConnected("The connection was lost while waiting for an answer: the task may have run."))
+
+    def close(self, timeout: float) -> None:
+        """Wait for what is not confirmed yet, then close the connection; a later use opens another."""
+        with self._lock:
+            publisher, self._publisher = self._publisher, None
+        if publisher is not None:
+            publisher.close(timeout)
+
+    # ---- sending ----------------------------------------------------------------------------------------------------
+
+    def begin(self, message: Message) -> Outgoing:
+        """
+        Put a message on its way.
+
+        Raises:
+            InvalidArguments: a header cannot be carried.
+        """
+        now = time.time()
+        publication = publication_of(message, self._plan.names, now, self._settings.app_id)
+        delayed = publication.exchange != self._plan.names.tasks
+        return self.publisher.publish(publication, self._plan.needs(message.queue, delayed))
+
+    def send(self, message: Message) -> None:
+        """
+        Return once the broker has confirmed the message, and not returned it.
+
+        Raises:
+            SendError: it has not, in time; which error tells why.
+            ConfigError: its queue cannot be declared.
+        """
+        outgoing = self.begin(message)
+        outgoing.wait()
+        if outgoing.error is not None:
+            raise about(outgoing.error, message)
+
+    def send_each(self, messages: Iterable[Message]) -> Iterator[tuple[Message, AmqpWorkerError | None]]:
+        """Send messages as they are read from `messages`, a bounded window ahead; yield how each ended, in order."""
+        window: deque[tuple[Message, Outgoing]] = deque()
+        size = 0
+        for message in messages:
+            outgoing = self.begin(message)
+            window.append((message, outgoing))
+            size += outgoing.size
+            if len(window) >= WINDOW or size >= WINDOW_BYTES:
+                # Waiting for the middle and not for the first: one wake-up for half a window, and the rest goes on.
+                window[len(window) // 2][1].wait()
+                while window and window[0][1].done:
+                    first, ended = window.popleft()
+                    size -= ended.size
+                    yield first, ended.error
+        while window:
+            first, ended = window.popleft()
+            ended.wait()
+            yield first, ended.error
+
+    # ---- calling ----------------------------------------------------------------------------------------------------
+
+    def call(self, message: Message, timeout: float) -> bytes:
+        """
+        Send a message and return the answer's body.
+
+        Raises:
+            CallTimeout: none came in time.
+            SendError: the message was not sent, or the connection was lost meanwhile.
+        """
+        from amqpworker.broker.publisher import REPLIES
+
+        until = time.monotonic() + timeout
+        publisher, calls = self.publisher, self._calls
+        publication = publication_of(
+            replace(message, expires=timeout), self._plan.names, time.time(), self._settings.app_id
+        )
+        properties = publication.properties
+        properties.reply_to = REPLY_TO
+        properties.correlation_id = message.id
+        needs = (*self._plan.needs(message.queue, delayed=False), REPLIES)
+        pending = calls.open(message.id)
+
+        def sent(error: AmqpWorkerError | None) -> None:
+            if error is not None and (waiting := calls.take(message.id)) is not None:
+                waiting.settle(None, error)
+
+        try:
+            publisher.publish(publication, needs, min(timeout, self._settings.send_timeout), sent)
+            return pending.wait(until - time.monotonic())
+        except CallTimeout:
+            raise CallTimeout(f"Task {message.task!r} did not answer within {timeout:g} s (id {message.id}).") from None
+        except AmqpWorkerError as error:
+            pending.forget()
+            raise about(error, message) from None
+
+
+def about(error: AmqpWorkerError, message: Message) -> AmqpWorkerError:
+    """Return the error with the message that it is about, so that it can be sent again."""
+    if isinstance(error, SendError):
+        error.message = message
+    return error
+
+
+def on_fork(producer: weakref.ref[Producer]) -> None:
+    """In a forked child: have a producer that is still in use begin anew."""
+    if (alive := producer()) is not None:
+        alive.forked()
+
+
+def on_exit(producer: weakref.ref[Producer]) -> None:
+    """At the interpreter's exit: have a producer that is still in use wait for its confirms."""
+    if (alive := producer()) is not None:
+        alive.close(EXIT_TIMEOUT)

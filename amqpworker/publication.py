@@ -1,0 +1,190 @@
+"""
+Which publication a message becomes: sent, retried, dead, given back to the ladder, or answered.
+
+Decides the exchange, the routing key and every property; publishing is left to `broker`. What is published again is
+built from an allow-list (docs/wire.md): an `x-death` that came back to RabbitMQ 3.x would stop dead-lettering.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from amqpworker import delay as ladder
+from amqpworker.message import (
+    ATTEMPT,
+    DEAD_REASON,
+    ERROR_TEXT,
+    ERROR_TYPE,
+    ETA,
+    EXPIRES,
+    FAILED_AT,
+    FIRST_RUN,
+    FIRST_SENT,
+    JSON,
+    PERSISTENT,
+    PREFIX,
+    RETURNED,
+    TRACEBACK,
+    WAIT_PREFIX,
+    WORKER,
+    Delivery,
+    Headers,
+    Message,
+    Properties,
+    Publication,
+)
+
+if TYPE_CHECKING:
+    from amqpworker.outcome import Dead, Retry
+    from amqpworker.topology import Names
+
+__all__ = ["answered", "bare", "dead_lettered", "retried", "sent", "user_headers"]
+
+MAX_TRACEBACK = 32 * 1024
+MAX_TEXT = 4 * 1024
+
+# Not `expiration`: a level would let the message go early. Not `user_id`: the broker wants ours. Not CC, BCC, `x-*`.
+BARE_HEADERS = (ATTEMPT, FIRST_SENT, DEAD_REASON, ERROR_TYPE, ERROR_TEXT, FAILED_AT, WORKER)
+KEPT_PROPERTIES = ("type", "correlation_id", "reply_to", "timestamp", "app_id", "priority")
+
+
+def sent(message: Message, names: Names, now: float, app_id: str | None = None) -> Publication:
+    """Return what `message` is on the wire when it is sent at `now`."""
+    milliseconds = int(now * 1000)
+    headers: Headers = dict(message.headers)
+    headers[FIRST_SENT] = milliseconds
+    if message.expires is not None:
+        headers[EXPIRES] = expiry(message.expires, now)
+    delay = message.delay or 0.0
+    if message.at is not None:
+        delay = ladder.seconds_until(message.at, now)
+    if delay:
+        headers[ETA] = int((now + delay) * 1000)
+        route = ladder.route(names, message.queue, delay)
+        exchange = route.exchange
+        headers.update(route.headers)
+    else:
+        exchange = names.tasks
+    properties = Properties()
+    # One by one: this is the producer's hot path, and keyword arguments would cost a dictionary.
+    properties.content_type = JSON
+    properties.headers = headers
+    properties.delivery_mode = PERSISTENT
+    properties.message_id = message.id
+    properties.timestamp = milliseconds // 1000
+    properties.type = message.task
+    if app_id is not None:
+        properties.app_id = app_id
+    return Publication(exchange, message.queue, properties, message.body)
+
+
+def expiry(expires: float | datetime, now: float) -> int:
+    """Return the time that `expires` means, in milliseconds since the epoch."""
+    moment = expires.timestamp() if isinstance(expires, datetime) else now + expires
+    return int(moment * 1000)
+
+
+def retried(delivery: Delivery, retry: Retry, run: tuple[str, int, float], names: Names, now: float) -> Publication:
+    """
+    Return the copy of a delivery that runs again after `retry.delay`.
+
+    `run` is the task id, the attempt that just ended, and when the first one began.
+    """
+    task_id, attempt, first_run = run
+    properties = kept(delivery.properties)
+    properties.message_id = task_id
+    headers = properties.headers or {}
+    wait = ladder.clamp(retry.delay)
+    headers[ATTEMPT] = attempt + 1 if retry.counts and not retry.returned else attempt
+    if retry.returned:
+        headers[RETURNED] = int(now * 1000)
+    else:
+        headers.pop(RETURNED, None)
+        headers[FIRST_RUN] = int(first_run * 1000)
+        headers[ETA] = int((now + wait) * 1000)
+    # Every retry ends in the `due` exchange, whatever its wait: what was accepted once does not meet a bound again.
+    route = ladder.route(names, delivery.queue, wait, via_due=True)
+    headers.update(route.headers)
+    properties.headers = headers
+    return Publication(route.exchange, delivery.queue, properties, delivery.body)
+
+
+def dead_lettered(delivery: Delivery, dead: Dead, by: tuple[str, str, Names], now: float) -> Publication:
+    """
+    Return the dead letter of a delivery: what it was, and the evidence of why it died.
+
+    `by` is the task id, the worker's name, and the names of the topology.
+    """
+    task_id, worker, names = by
+    properties = kept(delivery.properties)
+    properties.message_id = task_id
+    # It may be what the message was refused for, so it stands beside the reason.
+    if delivery.properties.content_encoding is not None:
+        properties.content_encoding = delivery.properties.content_encoding
+    headers = properties.headers or {}
+    headers[DEAD_REASON] = dead.reason
+    if dead.failure.error_type:
+        headers[ERROR_TYPE] = capped(dead.failure.error_type, MAX_TEXT)
+    if dead.failure.text:
+        headers[ERROR_TEXT] = capped(dead.failure.text, MAX_TEXT)
+    if dead.failure.traceback:
+        headers[TRACEBACK] = capped(dead.failure.traceback, MAX_TRACEBACK)
+    headers[FAILED_AT] = int(now * 1000)
+    headers[WORKER] = worker
+    properties.headers = headers
+    return Publication(names.dead, delivery.queue, properties, delivery.body)
+
+
+def bare(publication: Publication) -> Publication:
+    """Return a dead letter without the user's headers: the fallback where they leave no room for the evidence."""
+    properties = kept(publication.properties)
+    properties.message_id = publication.properties.message_id
+    headers = publication.properties.headers or {}
+    properties.headers = {name: value for name, value in headers.items() if name in BARE_HEADERS}
+    return Publication(publication.exchange, publication.routing_key, properties, publication.body)
+
+
+def answered(delivery: Delivery, body: bytes) -> Publication:
+    """Return the reply to a call."""
+    asked = delivery.properties
+    properties = Properties(content_type=JSON, correlation_id=asked.correlation_id or asked.message_id)
+    # A reply is never mandatory: from RabbitMQ 4.2 on a caller that is gone counts as routed, before it does not.
+    return Publication("", asked.reply_to or "", properties, body, mandatory=False)
+
+
+def kept(old: Properties) -> Properties:
+    """Return the properties of a message that is published again: the allow-list of the wire contract."""
+    new = Properties()
+    new.content_type = old.content_type
+    for name in KEPT_PROPERTIES:
+        value = getattr(old, name)
+        if value is not None:
+            setattr(new, name, value)
+    new.delivery_mode = PERSISTENT
+    new.headers = {name: value for name, value in (old.headers or {}).items() if may_stay(name)}
+    return new
+
+
+def may_stay(header: str) -> bool:
+    """Tell whether a header is kept when its message is published again."""
+    lowered = header.lower()
+    return not lowered.startswith(("x-", WAIT_PREFIX)) and lowered not in {"cc", "bcc"}
+
+
+def user_headers(headers: Headers | None) -> Headers:
+    """Return the headers that are the user's own: neither ours nor the broker's."""
+    return {
+        name: value
+        for name, value in (headers or {}).items()
+        if not name.lower().startswith((PREFIX, "x-")) and name.lower() not in {"cc", "bcc"}
+    }
+
+
+def capped(text: str, most: int) -> str:
+    """Return the text, its middle cut out where its UTF-8 is longer than `most` bytes."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= most:
+        return data.decode("utf-8")
+    half = most // 2 - 16
+    return f"{data[:half].decode('utf-8', 'ignore')}\n… cut …\n{data[-half:].decode('utf-8', 'ignore')}"

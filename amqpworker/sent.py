@@ -1,0 +1,99 @@
+"""
+What a sender gets back: the id of what it sent, and a way to the stored result.
+
+Decides how the store is asked while a result is not there yet.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Generic, Literal, TypeVar
+
+from amqpworker.delay import seconds_of
+from amqpworker.errors import ConfigError, ResultTimeout, TaskFailed
+from amqpworker.results import ResultStore
+from amqpworker.results.answer import Answer, read
+
+__all__ = ["Sent", "value_of"]
+
+R = TypeVar("R")
+
+FIRST_PAUSE = 0.005
+LONGEST_PAUSE = 0.25
+
+
+class Sent(Generic[R]):
+    """A message that the broker confirmed; `R` is what its task returns."""
+
+    __slots__ = ("_decode", "_store", "id", "task")
+
+    def __init__(
+        self, task_id: str, task: str, store: Callable[[], ResultStore | None], decode: Callable[[bytes], Any]
+    ) -> None:
+        self.id = task_id
+        self.task = task
+        self._store = store
+        self._decode = decode
+
+    def __repr__(self) -> str:
+        return f"<sent {self.task}, id {self.id}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sent) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def result(self, timeout: float | timedelta = 10.0) -> R:
+        """
+        Return what the task returned, typed by its return hint, as soon as it is stored.
+
+        Raises:
+            TaskFailed: the task ended without a result.
+            ResultTimeout: nothing was stored within `timeout` seconds.
+            ConfigError: the app stores no results.
+        """
+        seconds = seconds_of(timeout, "timeout")
+        until = time.monotonic() + seconds
+        pause = FIRST_PAUSE
+        while (answer := self._fetch()) is None:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise ResultTimeout(f"No result of task {self.task!r} within {seconds:g} s (id {self.id}).")
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+        return value_of(answer, self._decode)  # type: ignore[no-any-return]
+
+    def status(self) -> Literal["pending", "done", "failed"]:
+        """
+        Return what the store knows; `pending` stands for everything before the end, and for a result that expired.
+
+        Raises:
+            ConfigError: the app stores no results.
+        """
+        answer = self._fetch()
+        return "pending" if answer is None else answer.status
+
+    def _fetch(self) -> Answer | None:
+        store = self._store()
+        if store is None:
+            raise ConfigError(
+                "This app stores no results: give it a store, such as App(results='sqlite:///results.db'), "
+                "in the process that sends and in the workers."
+            )
+        stored = store.fetch(self.id)
+        return None if stored is None else read(stored)
+
+
+def value_of(answer: Answer, decode: Callable[[bytes], Any]) -> Any:
+    """
+    Return the value of an answer.
+
+    Raises:
+        TaskFailed: it tells of a failure.
+    """
+    if answer.status == "failed":
+        raise TaskFailed(answer.reason, answer.error_type, answer.text, answer.traceback)
+    return decode(answer.value or b"null")

@@ -1,0 +1,246 @@
+"""
+Values of known types to JSON and back: one `Shape` for a task's parameters, one for what it returns.
+
+pydantic does the work. What it does not see is looked at only where `survey` found that it may occur, so that plainly
+typed values pay nothing for it. Which value belongs to which parameter is `task`'s to say.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import deque
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from decimal import Decimal
+from typing import Any, get_args
+
+from pydantic import ValidationError
+from pydantic_core import (
+    ErrorDetails,
+    PydanticSerializationError,
+    SchemaSerializer,
+    SchemaValidator,
+    core_schema,
+    from_json,
+)
+
+from amqpworker.survey import CORE_CONFIG, Survey
+
+__all__ = ["LARGE", "NotJson", "Shape", "Unfit", "explain", "not_json"]
+
+SUSPECT_NUMBER = re.compile(rb"[0-9NI](?:(?<=[0-9])(?:[eE]\+?[0-9]{3}|[0-9]{200})|(?<=N)aN|(?<=I)nfinity)")
+"""Any NaN or infinity in JSON has one of these; most of what has one is innocent, and is looked at in full."""
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()  # what pydantic writes for a lone surrogate in a key
+NO_TEXT = "It has a lone surrogate, which is no text"
+MOST_DIGITS = 4300  # Python's own limit for the text of an int, and that of pydantic's parser
+DEEP = 150  # pydantic's parser ends at 200 levels
+LARGE = 1 << 20
+MANY_ERRORS = 1000
+MOST_TOLD = 3
+LONGEST_NAME = 60
+LONGEST_TEXT = 200
+KNOWN_TEXTS = frozenset(get_args(core_schema.ErrorType)) | {"json_key", "json_value"}
+OTHERS_TEXTS = frozenset({"value_error", "assertion_error"})
+
+
+class Unfit(ValueError):
+    """A value that its hint allows and JSON does not; the text tells why, never the value."""
+
+
+class NotJson(ValueError):
+    """Bytes that are not JSON, or not an object where one is due."""
+
+
+class Shape:
+    """One kind of value, to JSON and back."""
+
+    __slots__ = ("_check", "_dump", "_read", "_survey", "_verify", "_wild", "_write")
+
+    def __init__(self, survey: Survey) -> None:
+        validator = SchemaValidator(survey.schema, CORE_CONFIG)
+        serializer = SchemaSerializer(survey.schema, CORE_CONFIG)
+        self._check = validator.validate_python
+        self._read = validator.validate_json
+        self._write = serializer.to_json
+        self._dump = serializer.to_python
+        self._survey = survey
+        self._verify = survey.verify or survey.lookalikes
+        self._wild = survey.wild
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of fields, which an error may tell: everything else in its path may be somebody's secret."""
+        return self._survey.names
+
+    def write(self, value: Any) -> bytes:
+        """
+        Return the value as compact JSON, after checking it.
+
+        Raises:
+            Exception: it does not fit, whatever pydantic, a validator or the value itself raised; see `explain`.
+
+        """
+        value = self._check(value)
+        body = self._write(value, warnings="error", by_alias=True, round_trip=True)
+        if self._verify or len(body) > MOST_DIGITS or REPLACEMENT in body:
+            self._confirm(value, body)
+        return body
+
+    def read(self, body: bytes) -> Any:
+        """
+        Return the value that this JSON stands for.
+
+        Raises:
+            NotJson: a number in it is NaN or infinite.
+            Exception: as `write`; `not_json` knows which of them mean that it is no JSON.
+
+        """
+        value = self._read(body)
+        if self._wild:
+            _check_numbers(body)
+        return value
+
+    def _confirm(self, value: Any, body: bytes) -> None:
+        """Refuse what was written and would be refused, or be something else, where it is read."""
+        if self._survey.hides_numbers and any(map(_is_unfinite, _parts(self._dump(value, round_trip=True)))):
+            raise Unfit("Input should be a finite number")
+        if REPLACEMENT in body and any(map(_is_no_text, _parts(self._dump(value, round_trip=True)))):
+            raise Unfit(NO_TEXT)
+        if body.count(b"[") + body.count(b"{") > DEEP:
+            _check_depth(body)
+        arrived = self.read(body)
+        if self._survey.lookalikes and arrived != value:
+            raise Unfit("JSON does not tell the types of its union apart: it would arrive as another value")
+
+
+def not_json(error: Exception, body: bytes) -> str | None:
+    """Return what makes a body that could not be read no JSON object, or `None` where it is one and its values do not fit."""
+    if isinstance(error, NotJson):
+        return str(error)
+    if not isinstance(error, ValidationError):
+        return None
+    if error.error_count() == 1:
+        details = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        if not details["loc"] and details["type"] == "json_invalid":
+            return f"The body is not JSON: {details['msg'].removeprefix('Invalid JSON: ')}"
+        if not details["loc"] and details["type"] == "dict_type":
+            return "The body is not a JSON object"
+    try:
+        _check_numbers(body)
+    except NotJson as found:
+        return str(found)
+    return None
+
+
+def explain(error: Exception, names: AbstractSet[str], value_name: str | None = None) -> str:
+    """
+    Return what was wrong as one sentence without its end, and without any of the values.
+
+    `value_name` is what the whole value is called; without it, it is an object whose keys are parameters.
+    """
+    if isinstance(error, ValidationError):
+        count = error.error_count()
+        if count > MANY_ERRORS:
+            return f"{count} values in it do not fit"
+        told = [_problem(details, names, value_name) for details in error.errors(include_url=False)[:MOST_TOLD]]
+        return "; ".join(told) + (f"; and {count - MOST_TOLD} more" if count > MOST_TOLD else "")
+    return f"{value_name or 'a value'}: {_why(error)}"
+
+
+def _problem(details: ErrorDetails, names: AbstractSet[str], value_name: str | None) -> str:
+    path = details["loc"]
+    where = value_name
+    if where is None:
+        name = _short(path[0]) if path else "?"
+        if len(path) == 1 and details["type"] == "missing":
+            return f"parameter {name} is missing"
+        if len(path) == 1 and details["type"] == "extra_forbidden":
+            return f"there is no parameter {name}"
+        where, path = f"parameter {name}", path[1:]
+    steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" if step in names else "" for step in path)
+    return f"{where}{' at ' if steps else ''}{steps.removeprefix('.')}: {_message(details)}"
+
+
+def _message(details: ErrorDetails) -> str:
+    """Return pydantic's text; that of a validator of somebody's own only where it does not repeat the value."""
+    kind, text = details["type"], details["msg"].rstrip(".")
+    if kind == "union_tag_invalid":
+        return "Input tag is none of the expected tags"
+    if kind in OTHERS_TEXTS or kind not in KNOWN_TEXTS:
+        value = details["input"]
+        if not isinstance(value, str | int | float) or str(value) in text:
+            return "Value refused by its validator"
+    return _one_line(text)
+
+
+def _why(error: Exception) -> str:
+    """Tell of an error that has no details, as far as its text is known to hold no value."""
+    text = str(error)
+    if isinstance(error, Unfit | NotJson):
+        return text
+    if isinstance(error, RecursionError) or "Circular reference" in text or "depth exceeded" in text:
+        return "It is nested too deep, or in itself"
+    if not isinstance(error, PydanticSerializationError):
+        return f"A validator raised {type(error).__name__}"
+    if "surrogates not allowed" in text:
+        return NO_TEXT
+    if text.startswith("Unable to serialize unknown type: "):
+        return f"JSON has no {text.removeprefix('Unable to serialize unknown type: ')}"
+    if "invalid utf-8" in text:
+        return "A model has bytes that are not UTF-8, and its model_config does not ask for base64"
+    return "It cannot be written as JSON"
+
+
+def _short(name: object) -> str:
+    text = repr(name)
+    return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…"
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]}…"
+
+
+def _check_numbers(body: bytes) -> None:
+    if SUSPECT_NUMBER.search(body) and any(map(_is_unfinite, _parts(from_json(body)))):
+        raise NotJson("The body has a number that is NaN or infinite")
+
+
+def _check_depth(body: bytes) -> None:
+    """Leave a level for what the value is wrapped into on its way."""
+    try:
+        from_json(b"[[%b]]" % body)
+    except ValueError:
+        raise Unfit("It is nested too deep") from None
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """Walk over everything in a value that holds nothing itself."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting.extend(item)
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple | set | frozenset | deque):
+            waiting.extend(item)
+        else:
+            yield item
+
+
+def _is_unfinite(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    return isinstance(value, Decimal) and not value.is_finite()
+
+
+def _is_no_text(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -1,0 +1,215 @@
+"""
+What can be done with a task: call it here, send it, or call it there.
+
+Decides how a task's own parameters and the message's options become a `Message`. The types keep the two apart: verbs
+take exactly the task's parameters, `options` takes everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from amqpworker.errors import ConfigError, InvalidArguments
+from amqpworker.message import HeaderValue, Message, new_id
+from amqpworker.options import Options, check_options
+from amqpworker.results.answer import read
+from amqpworker.sent import Sent, value_of
+
+if TYPE_CHECKING:
+    from amqpworker.retry import Policy
+    from amqpworker.task import Signature
+
+__all__ = ["Calling", "RemoteTask", "Sending", "Task", "Verbs"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Sends(Protocol):
+    """What the verbs need of an app."""
+
+    max_body: int
+    call_timeout: float
+
+    def send(self, message: Message) -> Sent[Any]:
+        """Send a message."""
+
+    def answer_to(self, message: Message, timeout: float) -> bytes:
+        """Send a message and return the body of its answer."""
+
+
+class Sending(Generic[P, R]):
+    """A task with options for a message that is sent."""
+
+    def __init__(self, task: RemoteTask[P, R], options: Options) -> None:
+        self._task = task
+        self._options = options
+
+    def message(self, *args: P.args, **kwargs: P.kwargs) -> Message:
+        """
+        Return a message, validated now, to be sent later by `app.send`.
+
+        Raises:
+            InvalidArguments: the arguments do not fit the task's parameters.
+        """
+        return self._task.build(args, kwargs, self._options)
+
+    def send(self, *args: P.args, **kwargs: P.kwargs) -> Sent[R]:
+        """
+        Send a message; returns once the broker has confirmed it.
+
+        Raises:
+            InvalidArguments: the arguments do not fit the task's parameters.
+            SendError: the broker did not confirm it in time; which error tells why.
+        """
+        return self._task.app.send(self._task.build(args, kwargs, self._options))
+
+
+class Calling(Generic[P, R]):
+    """A task with options for a message that is answered."""
+
+    def __init__(self, task: RemoteTask[P, R], options: Options) -> None:
+        self._task = task
+        self._options = options
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """
+        Run the task in a worker and return what it returned.
+
+        Raises:
+            InvalidArguments: the arguments do not fit the task's parameters.
+            CallTimeout: no answer came in time.
+            TaskFailed: the task ended without a result.
+            SendError: the message was not sent, or the connection was lost meanwhile.
+        """
+        return self._task.ask(self._task.build(args, kwargs, self._options), self._options.timeout)
+
+
+class Verbs(Sending[P, R], Calling[P, R]):
+    """A task with options that suit a message of either kind."""
+
+
+class RemoteTask(Verbs[P, R]):
+    """A task whose code is not here: it can be sent and called, not run."""
+
+    def __init__(self, app: Sends, name: str, queue: str, signature: Signature) -> None:
+        super().__init__(self, Options())
+        self.app = app
+        self.name = name
+        self.queue = queue
+        self.signature = signature
+
+    def __repr__(self) -> str:
+        return f"<task {self.name} in queue {self.queue!r}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: ARG002 - the task's own signature
+        """Refuse: there is no code to run."""
+        raise ConfigError(f"Task {self.name!r} lives in another program: use .send(…) or .call(…).")
+
+    @overload
+    def options(
+        self, *, id: str | None = None, queue: str | None = None, headers: Mapping[str, HeaderValue] | None = None
+    ) -> Verbs[P, R]: ...
+
+    @overload
+    def options(
+        self,
+        *,
+        delay: float | timedelta | None = None,
+        at: datetime | None = None,
+        expires: float | timedelta | datetime | None = None,
+        id: str | None = None,
+        queue: str | None = None,
+        headers: Mapping[str, HeaderValue] | None = None,
+    ) -> Sending[P, R]: ...
+
+    @overload
+    def options(
+        self,
+        *,
+        timeout: float | timedelta,
+        id: str | None = None,
+        queue: str | None = None,
+        headers: Mapping[str, HeaderValue] | None = None,
+    ) -> Calling[P, R]: ...
+
+    def options(
+        self,
+        *,
+        delay: float | timedelta | None = None,
+        at: datetime | None = None,
+        expires: float | timedelta | datetime | None = None,
+        id: str | None = None,  # noqa: A002 - the word of the field
+        queue: str | None = None,
+        headers: Mapping[str, HeaderValue] | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> Any:
+        """
+        Return the task with options for one message.
+
+        `delay` and `expires` are seconds from the sending (or a timedelta), `at` and `expires` may be aware
+        datetimes; `timeout` is how long `call` waits. What expires before it starts becomes a dead letter.
+
+        Raises:
+            InvalidArguments: an option has a value that cannot be, or one does not go with another.
+
+        Example:
+            send_welcome.options(delay=60, headers={"tenant": "acme"}).send(42)
+        """
+        checked = check_options(
+            {
+                "delay": delay,
+                "at": at,
+                "expires": expires,
+                "id": id,
+                "queue": queue,
+                "headers": headers,
+                "timeout": timeout,
+            }
+        )
+        if checked.timeout is not None:
+            return Calling(self, checked)
+        timed = checked.delay is not None or checked.at is not None or checked.expires is not None
+        return Sending(self, checked) if timed else Verbs(self, checked)
+
+    def build(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Message:
+        """Return the message for these arguments and options."""
+        body = self.signature.encode(args, kwargs)
+        if len(body) > self.app.max_body:
+            raise InvalidArguments(
+                f"The arguments of task {self.name!r} are {len(body)} bytes of JSON, more than the {self.app.max_body} "
+                f"that AMQPWORKER_MAX_BODY allows: send a reference to large data instead."
+            )
+        return Message(
+            self.name,
+            options.queue or self.queue,
+            body,
+            options.id or new_id(),
+            options.headers,
+            options.delay,
+            options.at,
+            options.expires,
+        )
+
+    def ask(self, message: Message, timeout: float | None) -> R:
+        """Send a message and return the value of its answer."""
+        body = self.app.answer_to(message, self.app.call_timeout if timeout is None else timeout)
+        return value_of(read(body), self.signature.decode_result)  # type: ignore[no-any-return]
+
+
+class Task(RemoteTask[P, R]):
+    """A task: a function that workers run, and that can still be called as it is."""
+
+    def __init__(self, app: Sends, names: tuple[str, str], function: Callable[P, R], signature: Signature) -> None:
+        super().__init__(app, *names, signature)
+        self.function = function
+        self.policy: Policy
+        self.stores_result = True
+        self.__wrapped__ = function
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here, in this process."""
+        return self.function(*args, **kwargs)

@@ -1,0 +1,70 @@
+"""
+Which acknowledgements settle what has been settled: few of them, never a wrong one.
+
+Pure. Decides between one acknowledgement for many deliveries and one for each, by the rules of AMQP 0-9-1: `multiple`
+covers every unsettled tag up to the one it names, and naming a tag that is not unsettled closes the channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+__all__ = ["Ack", "AckLedger"]
+
+
+class Ack(NamedTuple):
+    """One `basic.ack`."""
+
+    tag: int
+    multiple: bool
+
+
+class AckLedger:
+    """
+    The deliveries of one channel, by tag: 1, 2, 3 … as the broker counts them.
+
+    Everything below `_lowest` is settled and the broker knows; `_ahead` are settled tags behind an unfinished one,
+    about which it knows as well.
+    """
+
+    __slots__ = ("_ahead", "_lowest")
+
+    def __init__(self) -> None:
+        self._lowest = 1
+        self._ahead: set[int] = set()
+
+    def settle(self, tags: Iterable[int]) -> list[Ack]:
+        """
+        Return what to send for deliveries that were settled since the last call.
+
+        The settled prefix goes in one acknowledgement that names its highest tag of this call; what is settled behind
+        an unfinished delivery goes singly, at once: a long task does not hold back the others.
+        """
+        fresh = set(tags)
+        ahead = self._ahead
+        lowest = self._lowest
+        highest = 0
+        while True:
+            if lowest in fresh:
+                fresh.remove(lowest)
+                highest = lowest
+            elif lowest in ahead:
+                ahead.remove(lowest)
+            else:
+                break
+            lowest += 1
+        covered = self._lowest
+        self._lowest = lowest
+        ahead |= fresh
+        acks = [Ack(tag, False) for tag in sorted(fresh)]
+        if highest:
+            acks.insert(0, Ack(highest, highest > covered))
+        return acks
+
+    def given_back(self, tag: int) -> None:
+        """Note a delivery that was requeued: it is settled too, and needs no acknowledgement."""
+        self._ahead.add(tag)
+        while self._lowest in self._ahead:
+            self._ahead.remove(self._lowest)
+            self._lowest += 1

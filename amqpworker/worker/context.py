@@ -1,0 +1,65 @@
+"""
+What a task may know of the message it runs for.
+
+Decides nothing; `runner` makes one for each run, `current()` finds it from inside the task, and log lines ask it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from amqpworker.errors import AmqpWorkerError
+from amqpworker.logs import task_context
+from amqpworker.publication import user_headers
+
+if TYPE_CHECKING:
+    from amqpworker.message import Delivery, Headers
+
+__all__ = ["Run", "current"]
+
+
+class Run:
+    """One run of a task: its message, and which attempt this is."""
+
+    __slots__ = ("attempt", "delivery", "first_run", "id", "registered", "started")
+
+    def __init__(
+        self, registered: Any, delivery: Delivery, task_id: str, attempt: int, started: float, first_run: float
+    ) -> None:
+        self.registered = registered
+        self.delivery = delivery
+        self.id = task_id
+        self.attempt = attempt
+        self.started = started
+        self.first_run = first_run
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self.registered.name  # type: ignore[no-any-return]
+
+    @property
+    def queue(self) -> str:
+        """The queue that the message came from."""
+        return self.delivery.queue
+
+    @property
+    def headers(self) -> Headers:
+        """The headers that the sender gave, as a copy."""
+        return user_headers(self.delivery.properties.headers)
+
+    def __repr__(self) -> str:
+        return f"<run of {self.task}, id {self.id}, attempt {self.attempt}, queue {self.queue}>"
+
+
+def current() -> Run:
+    """
+    Return the run that this code is part of: its `id`, `attempt`, `queue`, `headers` and `task`.
+
+    Raises:
+        AmqpWorkerError: this code does not run inside a task.
+    """
+    run = task_context.get()
+    if not isinstance(run, Run):
+        raise AmqpWorkerError("current() has nothing to tell: this code does not run inside a task of a worker.")
+    return run

@@ -1,0 +1,175 @@
+"""
+One worker process: an app's queues consumed, its tasks run, until a signal ends it.
+
+Decides the order of starting and of stopping: stop consuming, give back what has not started, finish what runs,
+settle, leave. Signal handlers only note the signal; the main thread acts.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from amqpworker.app import App
+from amqpworker.broker.address import addresses
+from amqpworker.broker.consumer import Consumer, Subscription
+from amqpworker.errors import AmqpWorkerError, ConfigError
+from amqpworker.logs import configure, get_logger
+from amqpworker.worker.locate import locate
+from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.pool import Pool
+from amqpworker.worker.receiver import Reception
+from amqpworker.worker.runner import Runner
+from amqpworker.worker.settle import Settler, Surroundings
+
+__all__ = ["ABANDONED", "MISCONFIGURED", "STOPPED", "WorkerProcess", "main"]
+
+log = get_logger(__name__)
+
+STOPPED = 0
+FAILED = 1
+MISCONFIGURED = 2
+ABANDONED = 3
+
+TICK = 0.02
+CLOSE_TIMEOUT = 5.0
+
+
+class WorkerProcess:
+    """The parts of a worker process, wired together."""
+
+    def __init__(self, app: App, options: WorkerOptions) -> None:
+        self.app = app
+        self.options = options
+        self.drain_timeout = app.settings.drain_timeout if options.drain_timeout is None else options.drain_timeout
+        self.publisher = app.producer.publisher
+        store = app.store()
+        surroundings = Surroundings(self.publisher, store, app.plan.names, app.settings)
+        self.settler = Settler(surroundings, self._wake)
+        self.pool = Pool(Runner(app.tasks, store is not None), self.settler, options.threads, options.async_tasks)
+        reception = Reception(self.pool.put, self.settler, app.settings.ack_timeout)
+        self.consumer = Consumer(
+            addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), reception
+        )
+        self.reception = reception
+        self.stop_requested = threading.Event()
+        self.stop_now = False
+
+    def _wake(self) -> None:
+        self.consumer.wake()
+
+    def _subscriptions(self) -> list[Subscription]:
+        queues = self.options.queues or tuple(sorted({task.queue for task in self.app.tasks.values()}))
+        if not queues:
+            raise ConfigError(f"{self.options.app!r} has no tasks, so there is no queue to consume: name one with -q.")
+        has_coroutines = any(task.signature.is_async for task in self.app.tasks.values())
+        prefetch = self.options.prefetch_for(has_coroutines)
+        if prefetch < self.options.threads:
+            log.warning("prefetch_below_threads", prefetch=prefetch, threads=self.options.threads)
+        for queue in self.options.queues:
+            self.app.plan.add_queue(queue)
+        return [Subscription(queue, prefetch, self.app.plan.worker_needs(queue)) for queue in queues]
+
+    def run(self) -> int:
+        """Consume until a signal; return the exit code."""
+        self.pool.start()
+        self.publisher.start()
+        self.consumer.start()
+        waited = 0
+        while not self.stop_requested.wait(0.25):
+            problem = self._hopeless()
+            if problem is not None:
+                log.error("worker_misconfigured", reason=str(problem))
+                self.consumer.close(CLOSE_TIMEOUT)
+                return MISCONFIGURED
+            waited += 1
+            if not self.consumer.ever_consumed and waited % 20 == 0:
+                reason = self.consumer.problem or self.consumer.failure
+                log.warning("worker_waiting", reason=getattr(reason, "text", None) or str(reason))
+        return self.stop()
+
+    def _hopeless(self) -> AmqpWorkerError | None:
+        """Return why this worker will never consume: only before it ever has, and only what waiting cannot mend."""
+        if self.consumer.ever_consumed:
+            return None
+        problem = self.consumer.problem
+        if problem is not None and problem.kind != "away":
+            return problem.error()
+        failure = self.consumer.failure
+        return failure if isinstance(failure, ConfigError) else None
+
+    def stop(self) -> int:
+        """Drain; return the exit code: whether something that ran had to be abandoned."""
+        until = time.monotonic() + self.drain_timeout
+        log.info("worker_draining", running=len(self.pool.running), timeout=self.drain_timeout)
+        drained = threading.Event()
+        self.settler.draining.set()
+        self.reception.drain()
+        self.consumer.drain(drained.set)
+        self._wait_until(drained.is_set, until)
+        finished = self._wait_until(lambda: self.pool.idle() and self.settler.idle(), until)
+        if not finished:
+            log.warning("worker_abandons", running=[one.properties.type for one in list(self.pool.running.values())])
+        self.pool.stop()
+        self.consumer.wake()
+        self.app.producer.close(CLOSE_TIMEOUT if not self.stop_now else 0.0)
+        self.consumer.close(CLOSE_TIMEOUT)
+        log.info("worker_stopped", abandoned=not finished)
+        return STOPPED if finished else ABANDONED
+
+    def _wait_until(self, is_true: object, until: float) -> bool:
+        assert callable(is_true)
+        pause = threading.Event()
+        while not is_true():
+            if self.stop_now or time.monotonic() >= until:
+                return False
+            pause.wait(TICK)
+        return True
+
+    def on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        """Note a signal; a second Ctrl-C ends the wait."""
+        if self.stop_requested.is_set() and _number == signal.SIGINT:
+            self.stop_now = True
+        self.stop_requested.set()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a worker process with options as JSON; the parent's pipe is standard input, its end means to stop."""
+    options = WorkerOptions.model_validate_json(arguments[0])
+    configure(options.log_level, options.log_json)
+    try:
+        worker = WorkerProcess(locate(options.app), options)
+    except AmqpWorkerError as error:
+        log.error("worker_misconfigured", reason=str(error))
+        return MISCONFIGURED
+    except Exception as error:
+        log.error("app_not_imported", app=options.app, exc_info=error)
+        return MISCONFIGURED
+    signal.signal(signal.SIGTERM, worker.on_signal)
+    signal.signal(signal.SIGINT, worker.on_signal)
+    threading.Thread(target=watch_parent, args=(worker,), name="amqpworker-parent", daemon=True).start()
+    return worker.run()
+
+
+def watch_parent(worker: WorkerProcess) -> None:
+    """Stop when the parent is gone, however it went: the pipe that it holds open ends."""
+    try:
+        while os.read(0, 1024):
+            pass
+    except OSError as error:
+        log.debug("parent_pipe_error", error=repr(error))
+    if not worker.stop_requested.is_set():
+        log.warning("parent_gone", effect="draining")
+        worker.stop_requested.set()
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    # Runner threads that were abandoned must not hold up the exit.
+    os._exit(code)

@@ -1,0 +1,69 @@
+"""
+Take deliveries from the consumer and hand them to the runner threads.
+
+Decides when a delivery that nobody has begun goes back: when the worker drains, and before the broker's ack timeout
+would close its channel with every delivery on it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from amqpworker.broker.consumer import Intake
+from amqpworker.logs import get_logger
+from amqpworker.message import Delivery
+from amqpworker.worker.settle import Settler
+
+__all__ = ["Reception"]
+
+log = get_logger(__name__)
+
+CHECK_SECONDS = 1.0
+
+
+class Reception:
+    """The receiver of a worker process; all of it runs in the consumer's I/O thread, `drain` aside."""
+
+    def __init__(self, put: Callable[[Delivery], None], settler: Settler, ack_timeout: float) -> None:
+        self.receive = put
+        self._settler = settler
+        # Half of it: the other half is for the task that is begun last.
+        self._patience = ack_timeout / 2
+        self._intakes: set[Intake] = set()
+        self._draining = False
+        self._next_check = 0.0
+
+    def begin(self, intake: Intake) -> None:
+        """Make ready for the deliveries of a new channel."""
+        self._intakes.add(intake)
+        self._settler.begin(intake)
+
+    def end(self, intake: Intake) -> None:
+        """Forget the deliveries of a channel that is gone."""
+        self._intakes.discard(intake)
+
+    def settle(self) -> None:
+        """Tell the broker what was settled."""
+        self._settler.flush()
+        if self._draining:
+            self._give_back(time.monotonic())
+
+    def drain(self) -> None:
+        """Give back what has not started, from now on."""
+        self._draining = True
+
+    def tick(self) -> bool:
+        """Give back what has waited unstarted for too long; true while deliveries are here."""
+        now = time.monotonic()
+        if self._draining:
+            self._settler.flush()
+            self._give_back(now)
+        elif now >= self._next_check:
+            self._next_check = now + min(CHECK_SECONDS, self._patience / 4)
+            if count := self._give_back(now - self._patience):
+                log.warning("deliveries_given_back", count=count, waited=self._patience)
+        return any(intake.unstarted for intake in self._intakes) or self._draining
+
+    def _give_back(self, before: float) -> int:
+        return sum(self._settler.give_back_unstarted(intake, before) for intake in list(self._intakes))

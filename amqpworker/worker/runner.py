@@ -1,0 +1,187 @@
+"""
+Run a delivery and decide how it ends.
+
+`prepare` decides whether it runs at all, `conclude` and `fail` what a return value or an exception means. No broker
+call, no store, no acknowledgement: all of that is `settle`'s, which acts on the outcome.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from amqpworker.errors import InvalidArguments, Reject, RetryLater
+from amqpworker.logs import redact_text
+from amqpworker.message import (
+    ATTEMPT,
+    ETA,
+    EXPIRES,
+    FIRST_RUN,
+    JSON,
+    RETURNED,
+    Delivery,
+    Headers,
+    Properties,
+    integer_header,
+    new_id,
+)
+from amqpworker.outcome import Dead, Done, Dropped, Failure, Outcome, Retry
+from amqpworker.publication import MAX_TEXT, MAX_TRACEBACK, capped
+from amqpworker.retry import Policy, ResultRefused, RunInfo
+from amqpworker.task import Call, InvalidResult, Signature
+from amqpworker.worker.context import Run
+
+__all__ = ["DONE", "Registered", "Runner"]
+
+DONE = Done()
+# A clock that differs by less than this is not worth a round through the ladder (docs/guarantees.md).
+EARLY = 1.0
+
+
+class Registered(Protocol):
+    """What the worker knows of a task."""
+
+    name: str
+    function: Any
+    signature: Signature
+    policy: Policy
+    stores_result: bool
+
+
+class Runner:
+    """Runs deliveries of the tasks that it knows; safe to use from many threads."""
+
+    def __init__(self, tasks: Mapping[str, Registered], stores_results: bool) -> None:
+        self._tasks = tasks
+        self._stores_results = stores_results
+
+    def call(self, run: Run, call: Call) -> Outcome:
+        """Run a task that is no coroutine function, in this thread, and return how it ends."""
+        try:
+            value = run.registered.function(*call.args, **call.kwargs)
+        except BaseException as error:  # noqa: BLE001 - whatever a task raises is an outcome, SystemExit too
+            return self.fail(run, error)
+        return self.conclude(run, value)
+
+    async def await_call(self, run: Run, call: Call) -> Outcome:
+        """Run a task that is a coroutine function, in this event loop, and return how it ends."""
+        try:
+            value = await run.registered.function(*call.args, **call.kwargs)
+        except BaseException as error:  # noqa: BLE001 - as above; a cancelled task is one that failed
+            return self.fail(run, error)
+        return self.conclude(run, value)
+
+    def prepare(self, delivery: Delivery) -> tuple[Run, Call] | Outcome:
+        """Return the run and the call to make, or how the delivery ends without one."""
+        properties = delivery.properties
+        if delivery.problem or properties.content_encoding or properties.content_type not in {JSON, None}:
+            return unreadable(delivery)
+        registered = self._tasks.get(properties.type or "")
+        if registered is None:
+            return unknown(properties)
+        now = time.time()
+        attempt, first_run = 1, now
+        headers = properties.headers
+        if headers:
+            ended = ended_by_time(headers, properties, now)
+            if ended is not None:
+                return ended
+            attempt = max(1, integer_header(headers, ATTEMPT) or 1)
+            since = integer_header(headers, FIRST_RUN)
+            first_run = now if since is None else since / 1000
+        try:
+            call = registered.signature.decode(delivery.body)
+        except InvalidArguments as error:
+            return Dead("malformed", Failure(type(error).__name__, str(error)))
+        return Run(registered, delivery, properties.message_id or new_id(), attempt, now, first_run), call
+
+    def conclude(self, run: Run, value: Any) -> Outcome:
+        """Decide what a task's return value means."""
+        registered = run.registered
+        if registered.policy.asks_about_results:
+            try:
+                wait = registered.policy.decide_result(value, info(run))
+            except ResultRefused as error:
+                return Dead("failed", failure_of(error))
+            if wait is not None:
+                return Retry(wait, Failure("", "the retry policy asked for another result"))
+        if not self.wants_result(run):
+            return DONE
+        try:
+            return Done(registered.signature.encode_result(value))
+        except InvalidResult as error:
+            return Dead("failed", failure_of(error))
+
+    def wants_result(self, run: Run) -> bool:
+        """Tell whether anybody will see what the task returns."""
+        if run.delivery.properties.reply_to:
+            return True
+        return self._stores_results and bool(run.registered.stores_result)
+
+    def fail(self, run: Run, error: BaseException) -> Outcome:
+        """Decide what an exception of a task means."""
+        policy = run.registered.policy
+        match error:
+            case Reject():
+                return Dead("rejected", failure_of(error))
+            case RetryLater(count=False):
+                return Retry(error.delay, failure_of(error), counts=False)
+            case RetryLater():
+                allowed = policy.allows(info(run), error.delay, error)
+                return Retry(error.delay, failure_of(error)) if allowed else Dead("failed", failure_of(error))
+        wait = policy.decide(error, info(run))
+        return Dead("failed", failure_of(error)) if wait is None else Retry(wait, failure_of(error))
+
+
+def unreadable(delivery: Delivery) -> Dead:
+    """Return why a message cannot be read, whatever its body says."""
+    properties = delivery.properties
+    if delivery.problem:
+        return Dead("malformed", Failure("", delivery.problem))
+    if properties.content_encoding:
+        return Dead("malformed", Failure("", f"content_encoding is {properties.content_encoding!r}: only plain JSON"))
+    return Dead("malformed", Failure("", f"content_type is {properties.content_type!r}: only {JSON}"))
+
+
+def unknown(properties: Properties) -> Dead:
+    """Return why no task of ours takes this message."""
+    if not properties.type:
+        return Dead("malformed", Failure("", "the message has no `type`: it is the name of the task to run"))
+    return Dead("unknown-task", Failure("", f"no task {properties.type!r} is registered in this worker"))
+
+
+def ended_by_time(headers: Headers, properties: Properties, now: float) -> Outcome | None:
+    """Return how a message ends that comes too late, or goes on that comes too early."""
+    expires = integer_header(headers, EXPIRES)
+    if expires is not None and expires / 1000 <= now:
+        if properties.reply_to:
+            return Dropped("nobody waits for the answer any more")
+        return Dead("expired", Failure("", f"it was to start {now - expires / 1000:.3f} s ago at the latest"))
+    eta = integer_header(headers, ETA)
+    # Once only: the second time it runs, so that two clocks that disagree cannot keep a message for ever.
+    if eta is not None and eta / 1000 - now > EARLY and RETURNED not in headers:
+        return Retry(eta / 1000 - now, Failure("", "it came before its time"), counts=False, returned=True)
+    return None
+
+
+def info(run: Run) -> RunInfo:
+    """Return what the retry policy is asked about."""
+    return RunInfo(run.attempt, run.first_run, time.time())
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Return an exception as text: its type, what it says, and its traceback without our own frames, no passwords."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - user code, too
+        text = "(its text could not be made)"
+    try:
+        below = error.__traceback__.tb_next if error.__traceback__ else None
+        shown = "".join(traceback.format_exception(kind, error, below))
+    except Exception:  # noqa: BLE001 - as above
+        shown = ""
+    return Failure(name, capped(redact_text(text), MAX_TEXT), capped(redact_text(shown), MAX_TRACEBACK))

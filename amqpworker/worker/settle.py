@@ -1,0 +1,280 @@
+"""
+Act on how a delivery ended: the only place that acknowledges.
+
+The order is the promise (docs/guarantees.md): a copy is confirmed before its original is acknowledged, a result is
+stored and a reply has left before that too. Every branch settles its message. It decides nothing: `runner` did.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+from amqpworker.broker.consumer import Intake
+from amqpworker.broker.outgoing import Outgoing, WhenDone
+from amqpworker.errors import AmqpWorkerError, InvalidArguments, ResultStoreError
+from amqpworker.logs import get_logger
+from amqpworker.message import ATTEMPT, FIRST_RUN, Delivery, Publication, integer_header, new_id
+from amqpworker.outcome import Dead, Done, Dropped, Outcome, Requeue, Retry
+from amqpworker.publication import answered, bare, dead_lettered, retried
+from amqpworker.results import ResultStore
+from amqpworker.results.answer import done as done_answer
+from amqpworker.results.answer import failed as failed_answer
+from amqpworker.settings import Settings
+from amqpworker.topology import Names
+from amqpworker.worker.acks import AckLedger
+from amqpworker.worker.context import Run
+
+__all__ = ["Publishes", "Settler", "worker_name"]
+
+log = get_logger(__name__)
+
+REPLY_TIMEOUT = 5.0
+COPY_PAUSE = 1.0
+MOST_LOGGED = 200
+STORE_PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
+
+
+class Publishes(Protocol):
+    """What settling needs of the publisher."""
+
+    def publish(
+        self,
+        publication: Publication,
+        needs: tuple[str, ...] = (),
+        timeout: float | None = None,
+        when_done: WhenDone | None = None,
+    ) -> Outgoing:
+        """Put a publication on its way."""
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        """Run `callback` in the publisher's I/O thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a settler works with."""
+
+    publisher: Publishes
+    store: ResultStore | None
+    names: Names
+    settings: Settings
+
+
+class Settler:
+    """
+    Settles deliveries.
+
+    `settle` is called by runner threads. `begin`, `flush`, `end` and `give_back_…` belong to the consumer's I/O thread.
+    """
+
+    def __init__(self, surroundings: Surroundings, wake: Callable[[], None]) -> None:
+        self._publisher = surroundings.publisher
+        self._store = surroundings.store
+        self._names = surroundings.names
+        self._result_ttl = surroundings.settings.result_ttl
+        self._copy_timeout = surroundings.settings.send_timeout
+        self._wake = wake
+        self._worker = worker_name()
+        self._acks: deque[Delivery] = deque()
+        self._requeues: deque[Delivery] = deque()
+        self._copies = 0
+        self._copies_lock = threading.Lock()
+        self.draining = threading.Event()
+
+    # ---- by runner threads ------------------------------------------------------------------------------------------
+
+    def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
+        """Act on an outcome; `run` is there where the task was started."""
+        match outcome:
+            case Done(value=None):
+                self._ack(delivery)
+            case Done(value):
+                self._answer(delivery, run, done_answer(value))
+            case Retry():
+                self._retry(delivery, outcome, run)
+            case Dead():
+                self._bury(delivery, outcome, run)
+            case Dropped(reason):
+                log.info("call_dropped", id=delivery.properties.message_id, queue=delivery.queue, reason=reason)
+                self._ack(delivery)
+            case Requeue():
+                self._requeues.append(delivery)
+                self._wake()
+            case _:
+                assert_never(outcome)
+
+    def _ack(self, delivery: Delivery) -> None:
+        self._acks.append(delivery)
+        self._wake()
+
+    def _answer(self, delivery: Delivery, run: Run | None, body: bytes) -> None:
+        """Store what the task returned, reply it, then acknowledge."""
+        if not self._stored(delivery, run, body):
+            self.settle(delivery, Requeue())
+        elif delivery.properties.reply_to:
+            self._reply(delivery, body)
+        else:
+            self._ack(delivery)
+
+    def _stored(self, delivery: Delivery, run: Run | None, body: bytes) -> bool:
+        """Store a result; false where the store stays away until the worker stops or the channel is gone."""
+        task_id = run.id if run is not None else delivery.properties.message_id
+        wanted = run is None or run.registered.stores_result
+        if self._store is None or task_id is None or not wanted:
+            return True
+        for pause in (*STORE_PAUSES, None):
+            try:
+                self._store.store(task_id, body, time.time() + self._result_ttl)
+            except ResultStoreError as error:
+                log.warning("result_not_stored", id=task_id, reason=str(error))
+            else:
+                return True
+            if pause is None or not delivery.channel.is_open or self.draining.wait(pause):
+                break
+        return False
+
+    def _reply(self, delivery: Delivery, body: bytes) -> None:
+        """Reply, then acknowledge, whether it left or not: replies are best effort, and bounded."""
+
+        def replied(error: AmqpWorkerError | None) -> None:
+            if error is not None:
+                log.warning("reply_lost", id=delivery.properties.message_id, reason=str(error))
+            self._ack(delivery)
+
+        try:
+            self._publisher.publish(answered(delivery, body), timeout=REPLY_TIMEOUT, when_done=replied)
+        except InvalidArguments as error:
+            replied(error)
+
+    def _retry(self, delivery: Delivery, retry: Retry, run: Run | None) -> None:
+        now = time.time()
+        identity = (run.id, run.attempt, run.first_run) if run is not None else identity_of(delivery, now)
+        log.info(
+            "task_returned" if retry.returned else "task_retried",
+            id=identity[0],
+            attempt=identity[1],
+            delay=round(retry.delay, 3),
+            error=retry.failure.error_type,
+            text=retry.failure.text[:MOST_LOGGED],
+        )
+        self._publish_copy(delivery, retried(delivery, retry, identity, self._names, now), lambda: self._ack(delivery))
+
+    def _bury(self, delivery: Delivery, dead: Dead, run: Run | None) -> None:
+        """Publish the dead letter; once it is confirmed, tell whoever waits for a result, and acknowledge."""
+        task_id = run.id if run is not None else delivery.properties.message_id or new_id()
+        failure = dead.failure
+        log.warning(
+            "task_dead",
+            id=task_id,
+            task=delivery.properties.type,
+            queue=delivery.queue,
+            reason=dead.reason,
+            error=failure.error_type,
+            text=failure.text[:MOST_LOGGED],
+        )
+        answer = failed_answer(dead.reason, failure)
+        if not self._stored(delivery, run, answer):
+            self.settle(delivery, Requeue())
+            return
+
+        def confirmed() -> None:
+            if delivery.properties.reply_to:
+                self._reply(delivery, answer)
+            else:
+                self._ack(delivery)
+
+        letter = dead_lettered(delivery, dead, (task_id, self._worker, self._names), time.time())
+        self._publish_copy(delivery, letter, confirmed)
+
+    def _publish_copy(self, delivery: Delivery, copy: Publication, confirmed: Callable[[], None]) -> None:
+        """Publish a copy until it is confirmed, then call `confirmed`; give up once its original comes again anyway."""
+        with self._copies_lock:
+            self._copies += 1
+
+        def attempt() -> None:
+            self._publisher.publish(copy, timeout=self._copy_timeout, when_done=when_done)
+
+        def when_done(error: AmqpWorkerError | None) -> None:
+            if error is not None and delivery.channel.is_open:
+                log.warning("copy_not_confirmed", queue=copy.routing_key, exchange=copy.exchange, reason=str(error))
+                self._publisher.call_later(COPY_PAUSE, attempt)
+                return
+            with self._copies_lock:
+                self._copies -= 1
+            if error is None:
+                confirmed()
+
+        try:
+            attempt()
+        except InvalidArguments as error:
+            log.warning("copy_cut", queue=copy.routing_key, reason=str(error), effect="without the sender's headers")
+            copy = bare(copy)
+            attempt()
+
+    # ---- in the consumer's I/O thread -------------------------------------------------------------------------------
+
+    def begin(self, intake: Intake) -> None:
+        """Make ready for the deliveries of a new channel."""
+        intake.ledger = AckLedger()
+
+    def flush(self) -> None:
+        """Tell the broker what was settled, in as few frames as the rules allow."""
+        settled: dict[Intake, list[int]] = {}
+        acks = self._acks
+        while acks:
+            delivery = acks.popleft()
+            intake = delivery.channel
+            # The tags of a channel that is gone mean nothing on the next: those messages come again.
+            if intake.is_open:
+                settled.setdefault(intake, []).append(delivery.tag)
+        for intake, tags in settled.items():
+            if intake.channel is not None:
+                for tag, multiple in intake.ledger.settle(tags):
+                    intake.channel.ack(tag, multiple)
+        requeued = {delivery.channel for delivery in self._requeues}
+        while self._requeues:
+            delivery = self._requeues.popleft()
+            self._give_back(delivery.channel, delivery.tag)
+        for intake in settled.keys() | requeued:
+            if intake.is_open and intake.channel is not None:
+                intake.channel.flush()
+
+    def give_back_unstarted(self, intake: Intake, before: float) -> int:
+        """Requeue the deliveries that came before `before` (monotonic) and that no runner has begun; return how many."""
+        count = 0
+        for tag, came in list(intake.unstarted.items()):
+            if came <= before and intake.unstarted.pop(tag, None) is not None:
+                self._give_back(intake, tag)
+                count += 1
+        if count and intake.is_open and intake.channel is not None:
+            intake.channel.flush()
+        return count
+
+    def _give_back(self, intake: Intake, tag: int) -> None:
+        if intake.is_open and intake.channel is not None:
+            intake.ledger.given_back(tag)
+            intake.channel.give_back(tag)
+
+    def idle(self) -> bool:
+        """Whether nothing is left to be settled."""
+        return not (self._acks or self._requeues or self._copies)
+
+
+def identity_of(delivery: Delivery, now: float) -> tuple[str, int, float]:
+    """Return the task id, the attempt and the first run of a delivery whose task was not started."""
+    headers = delivery.properties.headers or {}
+    since = integer_header(headers, FIRST_RUN)
+    attempt = max(1, integer_header(headers, ATTEMPT) or 1)
+    return delivery.properties.message_id or new_id(), attempt, now if since is None else since / 1000
+
+
+def worker_name() -> str:
+    """Return what this process is called on dead letters: host and process id."""
+    return f"{socket.gethostname()}:{os.getpid()}"
