@@ -1,0 +1,62 @@
+"""
+Fixtures for tests against a real broker.
+
+The shared node starts when the first test asks for it and never for a unit test. Nodes are tied to the test process:
+none outlives it, even when it is killed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from amqpworker.testing import Node
+from tests.support import Broker
+
+# figures of the management API are otherwise up to five seconds old
+TEST_CONFIG = "collect_statistics_interval = 500"
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """The node that all tests share; a test that stops or changes it asks for `make_node` instead."""
+    shared = Node(tmp_path_factory.mktemp("node"), extra_config=TEST_CONFIG, tied=True)
+    try:
+        yield shared.start()
+    finally:
+        throw_away(shared)
+
+
+@pytest.fixture
+def vhost(node: Node) -> Iterator[Broker]:
+    """A fresh virtual host on the shared node."""
+    broker = Broker(node, f"test-{next(_numbers)}")
+    node.management.create_vhost(broker.vhost)
+    yield broker
+    node.management.delete_vhost(broker.vhost)
+
+
+@pytest.fixture
+def make_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
+    """Make nodes of the test's own, not yet started: `make_node("name", extra_config="consumer_timeout = 10000")`."""
+    made: list[Node] = []
+
+    def make(name: str = "node", extra_config: str = "") -> Node:
+        made.append(Node(tmp_path / name, extra_config=f"{TEST_CONFIG}\n{extra_config}", tied=True))
+        return made[-1]
+
+    yield make
+    for own in made:
+        throw_away(own)
+
+
+def throw_away(used: Node) -> None:
+    """End a node at once and drop its data; its logs stay for who wants to know what happened."""
+    used.discard()
+    shutil.rmtree(used.folder / "data", ignore_errors=True)
