@@ -1,0 +1,38 @@
+"""What every measure is given: the node, the scale, and a place of its own for each measure."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.broker import Broker
+
+
+@dataclass(frozen=True)
+class Place:
+    """A virtual host and a folder that nobody else uses."""
+
+    url: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One run of the bench."""
+
+    broker: Broker
+    scale: float = 1.0
+
+    def count(self, full: int, least: int = 256) -> int:
+        """Return a number of messages at this run's scale."""
+        return max(int(full * self.scale), min(full, least))
+
+    @contextmanager
+    def place(self) -> Iterator[Place]:
+        """Make a place, and remove it with all that is in it."""
+        self.broker.wait_until_idle()  # what the last one left behind is deleted by then
+        with self.broker.vhost() as url, tempfile.TemporaryDirectory(prefix="amqpworker-bench-") as folder:
+            yield Place(url, Path(folder))

@@ -1,0 +1,30 @@
+"""The rows of the table, one file each, in the table's order."""
+
+from __future__ import annotations
+
+import importlib
+
+from bench.row import Row
+
+ORDER = (
+    "empty",
+    "go",
+    "mixed",
+    "defaults",
+    "raw",
+    "sleep",
+    "retry",
+    "send_one",
+    "send_threads",
+    "send_many",
+    "call",
+    "ladder",
+    "steady",
+    "behind",
+    "start",
+)
+
+
+def load() -> list[Row]:
+    """Return all rows."""
+    return [importlib.import_module(f"bench.rows.{name}").ROW for name in ORDER]

@@ -1,0 +1,1 @@
+"""What runs in processes of its own while the bench measures: tasks, publishers, bare clients."""
