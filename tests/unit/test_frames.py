@@ -1,0 +1,405 @@
+"""What comes in: the same events however the stream is cut, and nothing but FrameError for what is no AMQP."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import struct
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import pika
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from pika import frame, spec
+
+from amqpworker.broker.codec import (
+    Confirm,
+    Event,
+    FrameError,
+    GotMessage,
+    RawFrame,
+    Returned,
+    StreamDecoder,
+    encode_properties,
+    encode_publish,
+)
+from amqpworker.message import Delivery, Properties, Publication
+
+FRAME_MAX = 4096
+OPEN_OK = frame.Method(0, spec.Connection.OpenOk()).marshal()
+HEARTBEAT = frame.Heartbeat().marshal()
+ORDINARY = Properties(
+    content_type="application/json",
+    headers={"aw-attempt": 1, "aw-first-sent": 1_790_000_000_000},
+    delivery_mode=2,
+    message_id="0199a0de-8000-7000-8000-000000000001",
+    timestamp=1_790_000_000,
+    type="shop.send_welcome",
+    app_id="shop",
+)
+
+
+def method(channel: int, what: Any) -> bytes:
+    return bytes(frame.Method(channel, what).marshal())
+
+
+def content(channel: int, properties: Properties, body: bytes, most: int = FRAME_MAX - 8) -> list[bytes]:
+    """Return the frames of a content, one by one."""
+    values = encode_properties(properties)
+    header = struct.pack(">BHIHHQ", 2, channel, 12 + len(values), 60, 0, len(body)) + values + b"\xce"
+    return [
+        header,
+        *(frame.Body(channel, body[start : start + most]).marshal() for start in range(0, len(body), most)),
+    ]
+
+
+def delivery(
+    tag: int, properties: Properties = ORDINARY, body: bytes = b"{}", channel: int = 1, consumer: str = "c-1"
+) -> list[bytes]:
+    """Return the frames of a delivery, one by one."""
+    what = spec.Basic.Deliver(consumer, tag, False, "amqpworker.tasks", "emails")
+    return [method(channel, what), *content(channel, properties, body)]
+
+
+def fields(event: Event) -> Any:
+    """Return what two events that mean the same have in common."""
+    if isinstance(event, Delivery):
+        return tuple(getattr(event, name) for name in Delivery.__slots__)
+    return type(event), event
+
+
+def fed(stream: bytes, cuts: list[int] | None = None) -> list[Any]:
+    """Return the fields of all events of a stream that is fed in pieces."""
+    decoder = StreamDecoder(FRAME_MAX)
+    edges = [0, *sorted(cuts or []), len(stream)]
+    return [fields(e) for start, end in itertools.pairwise(edges) for e in decoder.feed(stream[start:end])]
+
+
+def by_pika(stream: bytes) -> Iterator[Any]:
+    while stream:
+        used, what = frame.decode_frame(stream)
+        yield what
+        stream = stream[used:]
+
+
+names = some.text(max_size=40).filter(lambda text: text.isprintable() and len(text.encode()) <= 255)
+some_properties = some.builds(
+    Properties,
+    content_type=some.none() | some.just("application/json"),
+    headers=some.none() | some.dictionaries(names, some.booleans() | some.integers(0, 2**40) | names, max_size=3),
+    delivery_mode=some.none() | some.just(2),
+    priority=some.none() | some.integers(0, 9),
+    correlation_id=some.none() | names,
+    message_id=some.none() | names,
+    type=some.none() | names,
+)
+bodies = some.binary(max_size=60) | some.integers(4080, 13_000).map(lambda size: b"b" * size)
+deliveries = some.builds(
+    lambda channel, consumer, tag, again, route, properties, body: [
+        method(channel, spec.Basic.Deliver(consumer, tag, again, *route)),
+        *content(channel, properties, body),
+    ],
+    some.integers(1, 3),
+    some.sampled_from(["c-1", "c-2", "another consumer", ""]),
+    some.integers(0, 2**64 - 1),
+    some.booleans(),
+    some.tuples(names, names),
+    some_properties,
+    bodies,
+)
+returns = some.builds(
+    lambda channel, properties, body: [
+        method(channel, spec.Basic.Return(312, "NO_ROUTE", "x", "q")),
+        *content(channel, properties, body),
+    ],
+    some.integers(1, 3),
+    some_properties,
+    bodies,
+)
+others = some.sampled_from(
+    [
+        [HEARTBEAT],
+        [OPEN_OK],
+        [method(1, spec.Basic.ConsumeOk("c-1"))],
+        [method(1, spec.Basic.Ack(5, True))],
+        [method(2, spec.Basic.Nack(6, False))],
+        [method(0, spec.Connection.Blocked("low on memory"))],
+    ]
+)
+
+
+@some.composite
+def streams(draw: Any) -> list[bytes]:
+    """Return frames of several messages: each channel's in order, those of different channels between each other."""
+    waiting = draw(some.lists(deliveries | returns | others, max_size=8))
+    mixed: list[bytes] = []
+    lanes: dict[int, list[bytes]] = {}
+    for frames in waiting:
+        lanes.setdefault(int.from_bytes(frames[0][1:3]), []).extend(frames)
+    while lanes:
+        channel = draw(some.sampled_from(sorted(lanes)))
+        many = draw(some.integers(1, 6))
+        mixed += lanes[channel][:many]
+        del lanes[channel][:many]
+        if not lanes[channel]:
+            del lanes[channel]
+    return mixed
+
+
+@settings(max_examples=150)
+@given(streams(), some.data())
+def test_the_events_are_the_same_however_the_stream_is_cut(frames: list[bytes], data: Any) -> None:
+    stream = b"".join(frames)
+    whole = fed(stream)
+    cuts = data.draw(some.lists(some.integers(0, len(stream)), max_size=12))
+    assert fed(stream, cuts) == whole
+    assert fed(stream * 2) == whole * 2
+
+
+@given(some.lists(deliveries | returns, max_size=5))
+def test_ordinary_messages_mean_what_pika_reads_in_them(messages: list[list[bytes]]) -> None:
+    for frames in messages:
+        (event,) = StreamDecoder(FRAME_MAX).feed(b"".join(frames))
+        assert isinstance(event, Delivery | Returned)
+        start, header, *parts = by_pika(b"".join(frames))
+        assert event.body == b"".join(part.fragment for part in parts)
+        read = {name: value for name, value in vars(header.properties).items() if value is not None}
+        assert event.properties.present() == read
+        assert (event.exchange, event.routing_key) == (start.method.exchange, start.method.routing_key)
+        if isinstance(event, Delivery):
+            assert (event.tag, event.redelivered) == (start.method.delivery_tag, start.method.redelivered)
+            assert (event.consumer_tag, event.channel_number) == (start.method.consumer_tag, start.channel_number)
+            assert (event.queue, event.problem, event.channel) == (event.routing_key, "", None)
+
+
+@given(streams(), some.data())
+def test_a_damaged_stream_raises_only_frame_error(frames: list[bytes], data: Any) -> None:
+    stream = bytearray(b"".join(frames))
+    for _ in range(data.draw(some.integers(0, 4))):
+        if stream:
+            stream[data.draw(some.integers(0, len(stream) - 1))] = data.draw(some.integers(0, 255))
+    decoder = StreamDecoder(FRAME_MAX)
+    try:
+        decoder.feed(bytes(stream))
+    except FrameError:
+        with pytest.raises(FrameError):
+            decoder.feed(HEARTBEAT)
+
+
+@given(some.lists(some.tuples(some.sampled_from([1, 2, 3, 8]), some.integers(0, 2), some.binary(max_size=60))))
+def test_frames_of_garbage_raise_only_frame_error(frames: list[tuple[int, int, bytes]]) -> None:
+    decoder = StreamDecoder(FRAME_MAX)
+    try:
+        for kind, channel, payload in frames:
+            index = b"\x00\x3c\x00\x3c" if kind == 1 else b""
+            size = len(index) + len(payload)
+            decoder.feed(struct.pack(">BHI", kind, channel, size) + index + payload + b"\xce")
+    except FrameError:
+        pass
+
+
+@given(some.binary(max_size=200), some.lists(some.integers(0, 200), max_size=5))
+def test_bytes_of_any_kind_raise_only_frame_error(stream: bytes, cuts: list[int]) -> None:
+    with contextlib.suppress(FrameError):
+        fed(stream, cuts)
+
+
+def test_a_delivery_is_whole_with_its_last_byte_and_not_before() -> None:
+    stream = b"".join(delivery(1, body=b"b" * 9000))
+    decoder = StreamDecoder(FRAME_MAX)
+    for position in range(len(stream) - 1):
+        assert decoder.feed(stream[position : position + 1]) == []
+    (event,) = decoder.feed(stream[-1:])
+    assert isinstance(event, Delivery)
+    assert event.body == b"b" * 9000
+
+
+def test_contents_of_different_channels_may_come_between_each_other() -> None:
+    one, two = delivery(1, body=b"1" * 9000, channel=1), delivery(2, body=b"2" * 9000, channel=2)
+    mixed = [part for pair in zip(one, two, strict=True) for part in pair]
+    first, second = StreamDecoder(FRAME_MAX).feed(b"".join(mixed))
+    assert isinstance(first, Delivery)
+    assert isinstance(second, Delivery)
+    assert (first.tag, first.body) == (1, b"1" * 9000)
+    assert (second.tag, second.body) == (2, b"2" * 9000)
+
+
+def test_an_answer_to_a_get_is_read() -> None:
+    start = method(4, spec.Basic.GetOk(8, True, "x", "q", 17))
+    stream = start + b"".join(content(4, ORDINARY, b"{}"))
+    assert StreamDecoder().feed(stream) == [GotMessage(4, 8, True, "x", "q", 17, ORDINARY, b"{}", "")]
+
+
+def test_a_return_is_read_without_a_body_too() -> None:
+    start = method(4, spec.Basic.Return(312, "NO_ROUTE", "x", "q"))
+    stream = start + b"".join(content(4, ORDINARY, b""))
+    assert StreamDecoder().feed(stream) == [Returned(4, 312, "NO_ROUTE", "x", "q", ORDINARY, b"")]
+
+
+def test_confirms_are_read_and_everything_else_goes_to_pika_as_it_came() -> None:
+    stream = OPEN_OK + method(3, spec.Basic.Ack(5, True)) + HEARTBEAT + method(3, spec.Basic.Nack(6, False))
+    events = StreamDecoder().feed(stream)
+    assert events == [OPEN_OK, Confirm(3, 5, True, True), HEARTBEAT, Confirm(3, 6, False, False)]
+    assert [type(event) for event in events] == [RawFrame, Confirm, RawFrame, Confirm]
+    assert frame.decode_frame(events[0])[0] == len(OPEN_OK)  # type: ignore[arg-type]
+
+
+def test_a_hostile_property_is_a_problem_of_one_delivery() -> None:
+    hostile = b"".join(delivery(2)).replace(b"\x0aaw-attemptI", b"\x0aaw-attemptZ")
+    stream = b"".join(delivery(1)) + hostile + b"".join(delivery(3))
+    for cuts in ([], list(range(0, len(stream), 7))):
+        problems = [event[Delivery.__slots__.index("problem")] for event in fed(stream, cuts)]
+        assert problems == ["", "header 'aw-attempt' has a value of unknown type 'Z'", ""]
+
+
+def test_a_timestamp_of_any_size_does_not_end_the_connection() -> None:
+    raw = encode_properties(Properties(timestamp=2**64 - 1, headers={"x": True}))
+    raw = raw.replace(b"\x00\x00\x00\x04\x01xt\x01", b"\x00\x00\x00\x0b\x01xT" + struct.pack(">Q", 2**62))
+    header = struct.pack(">BHIHHQ", 2, 1, 12 + len(raw), 60, 0, 0) + raw + b"\xce"
+    (event,) = StreamDecoder().feed(delivery(1)[0] + header)
+    assert isinstance(event, Delivery)
+    assert event.properties == Properties(timestamp=2**64 - 1, headers={"x": 2**62})
+    assert event.problem == ""
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_route_that_is_not_utf8_is_told_and_replaced(times: int) -> None:
+    good = b"".join(delivery(1))
+    events = StreamDecoder().feed(good + good.replace(b"emails", b"email\xff") * times)
+    for event in events[1:]:
+        assert isinstance(event, Delivery)
+        assert (event.routing_key, event.problem) == ("email\ufffd", "the routing key is not UTF-8")
+
+
+def test_a_consumer_tag_that_is_not_utf8_is_told_and_replaced() -> None:
+    stream = b"".join(delivery(1)).replace(b"c-1", b"c-\xff")
+    for event in StreamDecoder().feed(stream * 3):
+        assert isinstance(event, Delivery)
+        assert (event.consumer_tag, event.problem) == ("c-\ufffd", "the consumer tag is not UTF-8")
+
+
+def test_a_message_left_off_by_the_closing_of_its_channel_is_dropped() -> None:
+    close = method(1, spec.Channel.Close(406, "delivery acknowledgement timed out", 0, 0))
+    events = StreamDecoder(FRAME_MAX).feed(b"".join(delivery(1, body=b"b" * 9000)[:-1]) + close + b"".join(delivery(1)))
+    assert isinstance(events[0], RawFrame)
+    assert isinstance(events[1], Delivery)
+    assert len(events) == 2
+
+
+def lengthened(one: bytes) -> bytes:
+    """Return a frame with another byte at its end."""
+    return one[:3] + struct.pack(">I", len(one) - 7) + one[7:-1] + b"\x00\xce"
+
+
+START = delivery(1)[0]
+TOO_MUCH = [START, struct.pack(">BHIHHQH", 2, 1, 14, 60, 0, 2**63, 0) + b"\xce"]
+SHORT = struct.pack(">BHIHHQ", 2, 1, 12, 60, 0, 0) + b"\xce"
+OTHER_CLASS = [START, struct.pack(">BHIHHQH", 2, 1, 14, 61, 0, 0, 0) + b"\xce"]
+
+
+@pytest.mark.parametrize(
+    ("stream", "problem"),
+    [
+        (b"AMQP\x00\x00\x09\x01", "does not speak AMQP 0-9-1"),
+        (b"HTTP/1.1 400 Bad Request", "no frame begins with b'HTTP/1.1'"),
+        (HEARTBEAT[:-1] + b"\x00", "does not end where it says"),
+        (b"\x01\x00\x01\x00\x00\x10\x00", "a frame of 4104 bytes, more than the 4096 that were agreed on"),
+        (b"\x03\x00\x01\xff\xff\xff\xff", "more than the 4096"),
+        (b"\x01\x00\x01\x00\x00\x00\x02\x00\x00\xce", "a method frame without a method"),
+        (b"".join(delivery(1)[1:]), "a content header without its method on channel 1"),
+        (delivery(1)[2], "a piece of a body without its header on channel 1"),
+        (START + delivery(1)[2], "a piece of a body without its header on channel 1"),
+        (START + delivery(1)[1] * 2, "a content header without its method on channel 1"),
+        (START * 2, "a method in the middle of a message on channel 1"),
+        (b"".join(delivery(1)[:2]) + frame.Body(1, b"abc").marshal(), "a body longer than its header says"),
+        (START + b"".join(delivery(1)), "a method in the middle of a message on channel 1"),
+        (
+            b"".join(delivery(1)[:2]) + frame.Body(2, b"{}").marshal(),
+            "a piece of a body without its header on channel 2",
+        ),
+        (START + delivery(1, channel=2)[1] + delivery(1)[2], "a content header without its method on channel 2"),
+        (START + SHORT + HEARTBEAT, "a content header of another class, or cut short"),
+        (lengthened(START), "a method has more arguments than it should"),
+        (lengthened(START) + b"".join(delivery(1)[1:]), "a method has more arguments than it should"),
+        (b"".join(TOO_MUCH), "a message of 9223372036854775808 bytes, more than 536870912"),
+        (b"".join(OTHER_CLASS), "a content header of another class"),
+        (START + b"\x02\x00\x01\x00\x00\x00\x02\x00\x3c\xce", "a content header of another class, or cut short"),
+        (b"\x01\x00\x01\x00\x00\x00\x05\x00\x3c\x00\x3c\xff\xce", "a method is cut short"),
+        (b"\x01\x00\x01\x00\x00\x00\x04\x00\x3c\x00\x50\xce", "a confirm of the wrong length"),
+    ],
+)
+def test_what_is_no_amqp_ends_the_stream(stream: bytes, problem: str) -> None:
+    for before in (b"", b"".join(delivery(7))):
+        decoder = StreamDecoder(FRAME_MAX)
+        with pytest.raises(FrameError, match=problem):
+            decoder.feed(before + stream)
+        with pytest.raises(FrameError, match=problem):
+            decoder.feed(b"".join(delivery(8)))
+
+
+def test_a_delivery_larger_than_agreed_raises_also_when_it_is_whole() -> None:
+    stream = b"".join(delivery(1)) + delivery(2)[0] + b"".join(content(1, ORDINARY, b"b" * 5000, most=5000))
+    with pytest.raises(FrameError, match="more than the 4096"):
+        StreamDecoder(FRAME_MAX).feed(stream)
+    assert len(StreamDecoder(0).feed(stream)) == 2
+
+
+def test_the_agreed_size_may_be_set_later() -> None:
+    decoder = StreamDecoder()
+    decoder.frame_max = FRAME_MAX
+    with pytest.raises(FrameError, match="more than the 4096"):
+        decoder.feed(b"\x03\x00\x01\x00\x00\x10\x00")
+
+
+def test_nothing_is_allocated_for_a_size_that_is_only_claimed() -> None:
+    frames = delivery(1)
+    huge = struct.pack(">BHIHHQH", 2, 1, 14, 60, 0, 2**29, 0) + b"\xce" + struct.pack(">BHI", 3, 1, 2**29)
+    decoder = StreamDecoder(0)
+    tracemalloc.start()
+    try:
+        assert decoder.feed(frames[0] + huge) == []
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 100_000
+
+
+def test_a_large_body_in_small_pieces_is_not_copied_again_and_again() -> None:
+    body = bytes(4_000_000)
+    stream = b"".join([START, *content(1, Properties(), body, most=131_064)])
+    decoder = StreamDecoder(131_072)
+    copied = 0
+    take = decoder._take
+
+    def counted(data: bytes, events: list[Event]) -> int:
+        nonlocal copied
+        copied += len(data)
+        return take(data, events)
+
+    decoder._take = counted  # type: ignore[method-assign]
+    events = [event for start in range(0, len(stream), 4096) for event in decoder.feed(stream[start : start + 4096])]
+    assert copied < 1.1 * len(stream)
+    assert isinstance(events[0], Delivery)
+    assert events[0].body == body
+
+
+def test_consumers_that_come_and_go_do_not_fill_the_memory() -> None:
+    decoder = StreamDecoder()
+    for number in range(5000):
+        decoder.feed(b"".join(delivery(number, Properties(type="t"), consumer=f"c-{number}")))
+    assert len(decoder._heads) <= 1024
+
+
+def test_what_our_own_publish_makes_is_read_by_pika() -> None:
+    publication = Publication("amqpworker.tasks", "emails", ORDINARY, b"{}")
+    start, header, body = by_pika(encode_publish(publication, 3, FRAME_MAX))
+    assert (start.method.exchange, start.method.routing_key, start.method.mandatory) == (
+        "amqpworker.tasks",
+        "emails",
+        True,
+    )
+    assert header.properties == pika.BasicProperties(**ORDINARY.present())
+    assert body.fragment == b"{}"
