@@ -1,0 +1,47 @@
+# `make` lists the targets. All logic stands in scripts/; paths here are relative, so that a space in the path of the
+# checkout does no harm.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test lint unit integration acceptance mutants bench clean
+
+PYTHON := .venv/bin/python
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name told; do printf '%-20s %s\n' "$$name" "$$told"; done
+
+setup: ## make .venv with pinned versions, and see to it that RabbitMQ is installed
+	@scripts/setup.sh
+
+demo: setup ## the whole path on real input; DIR=folder of source files, KEEP=1 leaves it running
+	@scripts/demo.sh
+
+test: lint unit integration ## everything that must hold, against real brokers
+
+lint: setup ## style, format and types
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+unit: setup ## tests without a broker; ARGS='-k name' chooses
+	$(PYTHON) -m pytest tests/unit $(ARGS)
+
+integration: setup ## tests against private RabbitMQ nodes; ARGS='-k name' chooses
+	@scripts/rabbitmq.sh
+	$(PYTHON) -m pytest tests/integration $(ARGS)
+
+acceptance: setup ## tests of the built and installed wheel, with processes that are killed
+	@scripts/rabbitmq.sh
+	@scripts/acceptance.sh $(ARGS)
+
+mutants: setup ## break the code in known ways; the tests must notice each
+	@scripts/rabbitmq.sh
+	$(PYTHON) scripts/mutants.py
+
+bench: setup ## measure against other libraries on the same node; writes bench/results.md
+	@scripts/rabbitmq.sh
+	bench/run.sh $(ARGS)
+
+clean: ## stop this checkout's nodes and remove what was made
+	@scripts/clean.sh

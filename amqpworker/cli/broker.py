@@ -1,0 +1,109 @@
+"""
+`amqpworker broker`: the private node of a folder, for development.
+
+Decides what is printed and the exit code; the node itself is `amqpworker.testing.Node`.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from amqpworker.errors import ConfigError
+from amqpworker.testing.node import Node, NodeStatus
+
+__all__ = ["broker_app"]
+
+DEFAULT_FOLDER = Path(".amqpworker/broker")
+
+broker_app = typer.Typer(
+    no_args_is_help=True,
+    help="A private RabbitMQ node from the installed package, on loopback, for development and tests.",
+)
+
+Folder = Annotated[Path, typer.Option("--folder", help="Where the node keeps its data, log and ports.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@broker_app.command(
+    epilog="Examples:\n\n  amqpworker broker start\n\n  amqpworker broker start --folder /tmp/my-node --json"
+)
+def start(
+    folder: Folder = DEFAULT_FOLDER,
+    as_json: AsJson = False,
+    timeout: Annotated[float, typer.Option(help="Seconds that the start may take.", min=1)] = 60.0,
+) -> None:
+    """
+    Start the node, unless it runs already, and print its addresses.
+
+    It runs on until `broker stop`. Exit code: 0 it runs, 2 it cannot be started.
+    """
+    with _reporting():
+        node = Node(folder).start(timeout)
+        _show(node.status(), as_json=as_json)
+
+
+@broker_app.command(epilog="Example:\n\n  amqpworker broker stop --folder /tmp/my-node")
+def stop(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
+    """
+    Stop the node and keep its data for the next start.
+
+    Exit code: 0 it is stopped, whether it ran or not; 2 it cannot be stopped.
+    """
+    with _reporting():
+        node = Node(folder)
+        if node.folder.exists():  # else there is nothing to stop, and no folder to make for it
+            node.stop()
+        _show(node.status(), as_json=as_json)
+
+
+@broker_app.command(epilog="Example:\n\n  amqpworker broker status --json")
+def status(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
+    """
+    Tell whether the node runs, and where.
+
+    Exit code: 0 it runs, 1 it does not, 2 its folder cannot be read.
+    """
+    with _reporting():
+        found = Node(folder).status()
+        _show(found, as_json=as_json)
+        if not found.running:
+            raise typer.Exit(1)
+
+
+def _show(status: NodeStatus, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(status)) + "\n")
+        return
+    lines = [f"RabbitMQ in {status.folder}: {status.state}"]
+    if status.url is not None:
+        lines += [f"  URL            {status.url}", f"  management UI  {status.management_url}  (guest / guest)"]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+@contextmanager
+def _reporting() -> Iterator[None]:
+    """Turn what is wrong into one line on standard error and exit code 2, and a SIGTERM into a clean way out."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except ConfigError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    raise KeyboardInterrupt
