@@ -101,7 +101,8 @@ def decode_table(data: bytes, offset: int, end: int) -> tuple[Headers, int, str]
             continue
         if offset > stop:
             return table, stop, problem or f"header {name!r} is cut short"
-        problem = problem or trouble
+        if trouble:
+            problem = problem or trouble
         table[name] = value
     return table, stop, problem
 

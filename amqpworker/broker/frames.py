@@ -38,14 +38,16 @@ KINDS = frozenset({METHOD, HEADER, BODY, HEARTBEAT})
 CHANNEL_CLOSE, CHANNEL_CLOSE_OK = 0x00140028, 0x00140029
 BASIC_ACK, BASIC_NACK = 0x003C0050, 0x003C0078
 BASIC_CLASS = 0x003C0000
+CONFIRMS = frozenset({BASIC_ACK, BASIC_NACK})
 CONFIRM_SIZE = 13
+CONFIRM_FRAME = 21
 HEADER_FIELDS = 14
 MAX_HEADS = 1024
 
 read_frame = struct.Struct(">BHI").unpack_from
 read_index = struct.Struct(">I").unpack_from
 read_tag = struct.Struct(">Q").unpack_from
-read_confirm = struct.Struct(">QB").unpack_from
+read_confirm = struct.Struct(">BHIIQBB").unpack_from
 # From the end byte of the frame before: that it is there, the frame's kind and its channel are one number to compare.
 read_header = struct.Struct(">IIIQH").unpack_from
 read_body = struct.Struct(">II").unpack_from
@@ -108,7 +110,7 @@ class StreamDecoder:
         while following != position:
             position = following
             if not self._contents:
-                position = self._deliveries(data, position, events)
+                position = confirms(data, self._deliveries(data, position, events), events)
             following = self._frame(data, position, events)
         return position
 
@@ -119,7 +121,8 @@ class StreamDecoder:
         What is unusual in any way is left to `_frame`, and so are the errors. A delivery begins with the same bytes as
         the last one to its consumer, up to the tag; where it came from repeats too: both are looked up, not decoded.
         """
-        heads, routes, limit = self._heads, self._routes, self.frame_max or MAX_BODY
+        heads, routes = self._heads, self._routes
+        limit = min(self.frame_max or self.max_body, self.max_body)
         try:
             while True:
                 tag_at = position + 12 + data[position + 11]
@@ -188,11 +191,9 @@ class StreamDecoder:
             if index not in {CHANNEL_CLOSE, CHANNEL_CLOSE_OK}:
                 raise FrameError(f"a method in the middle of a message on channel {channel}")
             del self._contents[channel]
-        if index in {BASIC_ACK, BASIC_NACK}:
-            if end - start != CONFIRM_SIZE:
+        if index in CONFIRMS:
+            if confirms(data[start - 7 : end + 1], 0, events) == 0:
                 raise FrameError("a confirm of the wrong length")
-            tag, bits = read_confirm(data, start + 4)
-            events.append(Confirm(channel, tag, bool(bits & 1), index == BASIC_ACK))
         elif index in BUILDERS:
             arguments = Arguments(data, start + 4, end)
             self._contents[channel] = Content(BUILDERS[index](channel, arguments))
@@ -241,6 +242,17 @@ class StreamDecoder:
         """Add the event of a content that is whole."""
         del self._contents[channel]
         events.append(content.build(content.properties, b"".join(content.parts), content.problem))
+
+
+def confirms(data: bytes, position: int, events: list[Event]) -> int:
+    """Add the confirms that lie whole in the data, and return where something else begins."""
+    while position + CONFIRM_FRAME <= len(data):
+        kind, channel, size, index, tag, bits, end = read_confirm(data, position)
+        if index not in CONFIRMS or kind != METHOD or size != CONFIRM_SIZE or end != END:
+            break
+        events.append(Confirm(channel, tag, bits & 1 == 1, index == BASIC_ACK))
+        position += CONFIRM_FRAME
+    return position
 
 
 def unknown_kind(beginning: bytes) -> str:

@@ -20,6 +20,7 @@ from amqpworker.broker.codec import (
     encode_publish,
 )
 from amqpworker.message import Properties, Publication
+from tests.unit.wire import patient
 
 
 def fits(text: str) -> bool:
@@ -68,6 +69,7 @@ def read(raw: bytes) -> tuple[Properties, str]:
     return decode_properties(b"a" * 5 + raw + b"a" * 300, 5, 5 + len(raw))
 
 
+@patient
 @given(some_properties)
 def test_properties_are_the_bytes_that_pika_makes_and_come_back_the_same(properties: Properties) -> None:
     raw = encode_properties(properties)
@@ -75,6 +77,7 @@ def test_properties_are_the_bytes_that_pika_makes_and_come_back_the_same(propert
     assert read(raw) == (properties, "")
 
 
+@patient
 @given(some_properties, short_texts, short_texts, some.binary(max_size=300), some.booleans(), some.integers(100, 5000))
 def test_a_publish_is_the_bytes_that_pika_makes(
     properties: Properties, exchange: str, routing_key: str, body: bytes, mandatory: bool, spare: int
@@ -166,6 +169,7 @@ def test_many_reply_addresses_do_not_fill_the_memory() -> None:
     assert held < 2_000_000
 
 
+@patient
 @given(some.integers(0, 65535), some.integers(0, 2**64 - 1), some.booleans(), some.booleans())
 def test_acks_and_nacks_are_the_bytes_that_pika_makes(channel: int, tag: int, multiple: bool, requeue: bool) -> None:
     ack = frame.Method(channel, spec.Basic.Ack(tag, multiple)).marshal()
@@ -178,6 +182,7 @@ def test_acks_of_several_are_those_of_each_in_order() -> None:
     assert encode_acks(3, [5, 9]) == encode_ack(3, 5) + encode_ack(3, 9)
 
 
+@patient
 @given(some.binary(max_size=120))
 def test_no_bytes_stop_the_reader_of_properties(raw: bytes) -> None:
     properties, _ = read(raw)
@@ -185,6 +190,7 @@ def test_no_bytes_stop_the_reader_of_properties(raw: bytes) -> None:
         assert read(encode_properties(properties)) == (properties, "")
 
 
+@patient
 @given(some_properties, some.data())
 def test_cut_properties_are_a_problem_and_what_stood_before_is_kept(properties: Properties, data: Any) -> None:
     raw = encode_properties(properties)
@@ -227,6 +233,7 @@ def test_what_the_broker_allows_and_nobody_uses_is_read_over() -> None:
     assert read(b"\x00\x21\x00\x00\x03job") == (Properties(type="job"), "")
 
 
+@patient
 @given(some_properties)
 def test_properties_tell_what_is_there(properties: Properties) -> None:
     assert Properties(**properties.present()) == properties

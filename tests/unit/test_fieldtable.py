@@ -14,6 +14,7 @@ from hypothesis import strategies as some
 
 from amqpworker.broker.fieldreader import decode_table
 from amqpworker.broker.fieldtable import MAX_DEPTH, Timestamp, encode_table
+from tests.unit.wire import patient
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -93,16 +94,19 @@ def whole_seconds(value: Any) -> Any:
     return value
 
 
+@patient
 @given(tables_for_pika)
 def test_what_pika_can_encode_is_the_same_bytes_here(headers: dict[str, Any]) -> None:
     assert encode_table(headers) == by_pika(headers)
 
 
+@patient
 @given(tables)
 def test_what_was_encoded_is_read_again(headers: dict[str, Any]) -> None:
     assert read(encode_table(headers)) == (whole_seconds(headers), "")
 
 
+@patient
 @given(some.binary(max_size=200))
 def test_no_bytes_stop_the_reader_and_all_that_it_returns_can_be_encoded(raw: bytes) -> None:
     found, stop, _ = decode_table(raw, 0, len(raw))
@@ -115,6 +119,7 @@ pieces_of_tables = some.lists(
 )
 
 
+@patient
 @given(pieces_of_tables)
 def test_nearly_right_tables_do_not_stop_the_reader_either(parts: list[tuple[bytes, int, bytes]]) -> None:
     raw = table(*(entry(name, bytes((letter,)) + value) for name, letter, value in parts))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import struct
 import tracemalloc
-from collections.abc import Iterator
 from typing import Any
 
 import pika
@@ -27,129 +25,24 @@ from amqpworker.broker.codec import (
     encode_publish,
 )
 from amqpworker.message import Delivery, Properties, Publication
-
-FRAME_MAX = 4096
-OPEN_OK = frame.Method(0, spec.Connection.OpenOk()).marshal()
-HEARTBEAT = frame.Heartbeat().marshal()
-ORDINARY = Properties(
-    content_type="application/json",
-    headers={"aw-attempt": 1, "aw-first-sent": 1_790_000_000_000},
-    delivery_mode=2,
-    message_id="0199a0de-8000-7000-8000-000000000001",
-    timestamp=1_790_000_000,
-    type="shop.send_welcome",
-    app_id="shop",
+from tests.unit.wire import (
+    FRAME_MAX,
+    HEARTBEAT,
+    OPEN_OK,
+    ORDINARY,
+    by_pika,
+    content,
+    deliveries,
+    delivery,
+    fed,
+    method,
+    patient,
+    returns,
+    streams,
 )
 
 
-def method(channel: int, what: Any) -> bytes:
-    return bytes(frame.Method(channel, what).marshal())
-
-
-def content(channel: int, properties: Properties, body: bytes, most: int = FRAME_MAX - 8) -> list[bytes]:
-    """Return the frames of a content, one by one."""
-    values = encode_properties(properties)
-    header = struct.pack(">BHIHHQ", 2, channel, 12 + len(values), 60, 0, len(body)) + values + b"\xce"
-    return [
-        header,
-        *(frame.Body(channel, body[start : start + most]).marshal() for start in range(0, len(body), most)),
-    ]
-
-
-def delivery(
-    tag: int, properties: Properties = ORDINARY, body: bytes = b"{}", channel: int = 1, consumer: str = "c-1"
-) -> list[bytes]:
-    """Return the frames of a delivery, one by one."""
-    what = spec.Basic.Deliver(consumer, tag, False, "amqpworker.tasks", "emails")
-    return [method(channel, what), *content(channel, properties, body)]
-
-
-def fields(event: Event) -> Any:
-    """Return what two events that mean the same have in common."""
-    if isinstance(event, Delivery):
-        return tuple(getattr(event, name) for name in Delivery.__slots__)
-    return type(event), event
-
-
-def fed(stream: bytes, cuts: list[int] | None = None) -> list[Any]:
-    """Return the fields of all events of a stream that is fed in pieces."""
-    decoder = StreamDecoder(FRAME_MAX)
-    edges = [0, *sorted(cuts or []), len(stream)]
-    return [fields(e) for start, end in itertools.pairwise(edges) for e in decoder.feed(stream[start:end])]
-
-
-def by_pika(stream: bytes) -> Iterator[Any]:
-    while stream:
-        used, what = frame.decode_frame(stream)
-        yield what
-        stream = stream[used:]
-
-
-names = some.text(max_size=40).filter(lambda text: text.isprintable() and len(text.encode()) <= 255)
-some_properties = some.builds(
-    Properties,
-    content_type=some.none() | some.just("application/json"),
-    headers=some.none() | some.dictionaries(names, some.booleans() | some.integers(0, 2**40) | names, max_size=3),
-    delivery_mode=some.none() | some.just(2),
-    priority=some.none() | some.integers(0, 9),
-    correlation_id=some.none() | names,
-    message_id=some.none() | names,
-    type=some.none() | names,
-)
-bodies = some.binary(max_size=60) | some.integers(4080, 13_000).map(lambda size: b"b" * size)
-deliveries = some.builds(
-    lambda channel, consumer, tag, again, route, properties, body: [
-        method(channel, spec.Basic.Deliver(consumer, tag, again, *route)),
-        *content(channel, properties, body),
-    ],
-    some.integers(1, 3),
-    some.sampled_from(["c-1", "c-2", "another consumer", ""]),
-    some.integers(0, 2**64 - 1),
-    some.booleans(),
-    some.tuples(names, names),
-    some_properties,
-    bodies,
-)
-returns = some.builds(
-    lambda channel, properties, body: [
-        method(channel, spec.Basic.Return(312, "NO_ROUTE", "x", "q")),
-        *content(channel, properties, body),
-    ],
-    some.integers(1, 3),
-    some_properties,
-    bodies,
-)
-others = some.sampled_from(
-    [
-        [HEARTBEAT],
-        [OPEN_OK],
-        [method(1, spec.Basic.ConsumeOk("c-1"))],
-        [method(1, spec.Basic.Ack(5, True))],
-        [method(2, spec.Basic.Nack(6, False))],
-        [method(0, spec.Connection.Blocked("low on memory"))],
-    ]
-)
-
-
-@some.composite
-def streams(draw: Any) -> list[bytes]:
-    """Return frames of several messages: each channel's in order, those of different channels between each other."""
-    waiting = draw(some.lists(deliveries | returns | others, max_size=8))
-    mixed: list[bytes] = []
-    lanes: dict[int, list[bytes]] = {}
-    for frames in waiting:
-        lanes.setdefault(int.from_bytes(frames[0][1:3]), []).extend(frames)
-    while lanes:
-        channel = draw(some.sampled_from(sorted(lanes)))
-        many = draw(some.integers(1, 6))
-        mixed += lanes[channel][:many]
-        del lanes[channel][:many]
-        if not lanes[channel]:
-            del lanes[channel]
-    return mixed
-
-
-@settings(max_examples=150)
+@settings(patient, max_examples=150)
 @given(streams(), some.data())
 def test_the_events_are_the_same_however_the_stream_is_cut(frames: list[bytes], data: Any) -> None:
     stream = b"".join(frames)
@@ -159,6 +52,7 @@ def test_the_events_are_the_same_however_the_stream_is_cut(frames: list[bytes], 
     assert fed(stream * 2) == whole * 2
 
 
+@patient
 @given(some.lists(deliveries | returns, max_size=5))
 def test_ordinary_messages_mean_what_pika_reads_in_them(messages: list[list[bytes]]) -> None:
     for frames in messages:
@@ -175,6 +69,7 @@ def test_ordinary_messages_mean_what_pika_reads_in_them(messages: list[list[byte
             assert (event.queue, event.problem, event.channel) == (event.routing_key, "", None)
 
 
+@patient
 @given(streams(), some.data())
 def test_a_damaged_stream_raises_only_frame_error(frames: list[bytes], data: Any) -> None:
     stream = bytearray(b"".join(frames))
@@ -189,6 +84,7 @@ def test_a_damaged_stream_raises_only_frame_error(frames: list[bytes], data: Any
             decoder.feed(HEARTBEAT)
 
 
+@patient
 @given(some.lists(some.tuples(some.sampled_from([1, 2, 3, 8]), some.integers(0, 2), some.binary(max_size=60))))
 def test_frames_of_garbage_raise_only_frame_error(frames: list[tuple[int, int, bytes]]) -> None:
     decoder = StreamDecoder(FRAME_MAX)
@@ -201,6 +97,7 @@ def test_frames_of_garbage_raise_only_frame_error(frames: list[tuple[int, int, b
         pass
 
 
+@patient
 @given(some.binary(max_size=200), some.lists(some.integers(0, 200), max_size=5))
 def test_bytes_of_any_kind_raise_only_frame_error(stream: bytes, cuts: list[int]) -> None:
     with contextlib.suppress(FrameError):
@@ -245,6 +142,14 @@ def test_confirms_are_read_and_everything_else_goes_to_pika_as_it_came() -> None
     assert events == [OPEN_OK, Confirm(3, 5, True, True), HEARTBEAT, Confirm(3, 6, False, False)]
     assert [type(event) for event in events] == [RawFrame, Confirm, RawFrame, Confirm]
     assert frame.decode_frame(events[0])[0] == len(OPEN_OK)  # type: ignore[arg-type]
+
+
+def test_a_confirm_in_the_middle_of_a_message_is_an_error_on_its_own_channel_only() -> None:
+    begun = b"".join(delivery(1)[:2])
+    events = StreamDecoder().feed(begun + method(2, spec.Basic.Ack(5, True)))
+    assert events == [Confirm(2, 5, True, True)]
+    with pytest.raises(FrameError, match="a method in the middle of a message on channel 1"):
+        StreamDecoder().feed(begun + method(1, spec.Basic.Ack(5, True)))
 
 
 def test_a_hostile_property_is_a_problem_of_one_delivery() -> None:
@@ -328,6 +233,8 @@ OTHER_CLASS = [START, struct.pack(">BHIHHQH", 2, 1, 14, 61, 0, 0, 0) + b"\xce"]
         (b"".join(OTHER_CLASS), "a content header of another class"),
         (START + b"\x02\x00\x01\x00\x00\x00\x02\x00\x3c\xce", "a content header of another class, or cut short"),
         (b"\x01\x00\x01\x00\x00\x00\x05\x00\x3c\x00\x3c\xff\xce", "a method is cut short"),
+        (lengthened(method(1, spec.Basic.Ack(5, True))), "a confirm of the wrong length"),
+        (method(1, spec.Basic.Ack(5, True))[:-1] + b"\x00", "does not end where it says"),
         (b"\x01\x00\x01\x00\x00\x00\x04\x00\x3c\x00\x50\xce", "a confirm of the wrong length"),
     ],
 )
@@ -345,6 +252,13 @@ def test_a_delivery_larger_than_agreed_raises_also_when_it_is_whole() -> None:
     with pytest.raises(FrameError, match="more than the 4096"):
         StreamDecoder(FRAME_MAX).feed(stream)
     assert len(StreamDecoder(0).feed(stream)) == 2
+
+
+def test_a_body_larger_than_allowed_raises_also_when_it_is_whole() -> None:
+    decoder = StreamDecoder(max_body=1000)
+    assert len(decoder.feed(b"".join(delivery(1, body=bytes(1000))))) == 1
+    with pytest.raises(FrameError, match="a message of 1001 bytes, more than 1000"):
+        decoder.feed(b"".join(delivery(2, body=bytes(1001))))
 
 
 def test_the_agreed_size_may_be_set_later() -> None:
