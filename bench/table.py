@@ -17,7 +17,7 @@ def figures_of(result: Result, side: str) -> list[str]:
     """Return a side's medians, each with its metric."""
     runs = result.runs.get(side)
     if not runs:
-        return ["failed"]
+        return ["–"]
     medians = {metric: median(result.runs, side, metric) for metric in runs[0]}
     return ["never" if math.isinf(value) else f"{number(value)} {metric}" for metric, value in medians.items()]
 
