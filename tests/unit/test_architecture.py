@@ -1,0 +1,245 @@
+"""The shape of the package, held by reading its source: sizes, who imports whom, and who may do what."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import amqpworker
+
+ROOT = Path(amqpworker.__file__).parent
+TESTS = Path(__file__).parents[1]
+
+# From the bottom up: a module imports from its own layer and from those above it in this list, never from below.
+# A directory stands for all its modules; a module of the root that is not named here fails the test.
+LAYERS: dict[str, set[str]] = {
+    "words": {"errors", "outcome", "message", "settings"},
+    "decisions": {
+        *("topology", "delay", "retry", "plan", "publication", "options"),
+        *("task", "shape", "survey", "hints"),
+        *("logs", "logsink", "redaction"),
+    },
+    "broker": {"broker"},
+    "results": {"results"},
+    "app": {"app", "producer", "sent", "verbs"},
+    "worker": {"worker"},
+    "testing": {"testing"},
+    "cli": {"cli"},
+}
+ORDER = list(LAYERS)
+
+# what a decision may not touch; a clock is passed in as a number
+IMPURE = {
+    "asyncio",
+    "concurrent",
+    "multiprocessing",
+    "selectors",
+    "signal",
+    "socket",
+    "sqlite3",
+    "subprocess",
+    "threading",
+}
+LOGGING = {"logs", "logsink", "redaction"}
+
+# who may wait by sleeping, and why
+SLEEPERS = {
+    "sent.py": "asks the store for a result",
+    "results/sqlfile.py": "a locked database file",
+    "testing/processes.py": "the start and the end of a node's processes",
+}
+
+MANY_PARAMETERS = {"options", "task"}  # keyword options are the interface there, as in `App.__init__`
+
+
+def modules() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), filename=str(path))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield the full names that a module imports, inside functions too, but not for the type checker only."""
+    waiting: list[ast.AST] = [tree(path)]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, ast.If) and "TYPE_CHECKING" in ast.unparse(found.test):
+            waiting.extend(found.orelse)
+            continue
+        if isinstance(found, ast.Import):
+            yield from (alias.name for alias in found.names)
+        elif isinstance(found, ast.ImportFrom):
+            assert not found.level, f"{named(path)}:{found.lineno}: imports are absolute"
+            yield from (f"{found.module}.{alias.name}" for alias in found.names)
+        waiting.extend(ast.iter_child_nodes(found))
+
+
+def layer_of(module: str) -> str | None:
+    """Return the layer of `amqpworker.x.y`; `None` for the package itself and for `python -m amqpworker`."""
+    parts = module.split(".")
+    if len(parts) == 1 or parts[1] == "__main__":
+        return None
+    for layer, members in LAYERS.items():
+        if parts[1] in members:
+            return layer
+    raise AssertionError(f"{module} belongs to no layer: say where it stands, in LAYERS and in docs/structure.md")
+
+
+def dotted(path: Path) -> str:
+    return ".".join(("amqpworker", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def test_every_module_imports_only_from_its_own_layer_and_those_before_it() -> None:
+    wrong = []
+    for path in modules():
+        own = layer_of(dotted(path))
+        for name in imported(path):
+            theirs = layer_of(name) if own and name.startswith("amqpworker.") else None
+            if own and theirs and ORDER.index(theirs) > ORDER.index(own):
+                wrong.append(f"{named(path)} ({own}) imports {name} ({theirs})")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_two_modules_import_each_other_when_they_are_loaded() -> None:
+    names = {dotted(path) for path in modules()}
+    needs = {}
+    for path in modules():
+        found = {
+            full if (full := f"{it.module}.{alias.name}") in names else str(it.module)
+            for it in tree(path).body
+            if isinstance(it, ast.ImportFrom)
+            for alias in it.names
+        }
+        needs[dotted(path)] = (found & names) - {dotted(path)}
+    while ready := {name for name, needed in needs.items() if not needed}:
+        needs = {name: needed - ready for name, needed in needs.items() if name not in ready}
+    assert not needs, f"a circle somewhere among {sorted(needs)}"
+
+
+def test_only_the_broker_package_imports_pika_or_aio_pika() -> None:
+    wrong = [
+        f"{named(path)} imports {name}"
+        for path in modules()
+        for name in imported(path)
+        if name.split(".")[0] in {"pika", "aio_pika"} and not named(path).startswith("broker/")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_words_and_decisions_know_no_thread_socket_or_process() -> None:
+    wrong = [
+        f"{named(path)} imports {name}"
+        for path in modules()
+        for name in imported(path)
+        if path.parent == ROOT
+        and path.stem in (LAYERS["words"] | LAYERS["decisions"]) - LOGGING
+        and name.split(".")[0] in IMPURE
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_only_settle_acknowledges_deliveries() -> None:
+    acts = re.compile(r"\bbasic_(ack|nack|reject)\b|\.(ack|nack|reject)\(")
+    wrong = [
+        f"{named(path)}:{number}: {line.strip()}"
+        for path in modules()
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if acts.search(line) and not named(path).startswith("broker/") and named(path) != "worker/settle.py"
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nobody_sleeps_but_those_who_say_why() -> None:
+    found = {
+        named(path) for path in modules() if re.search(r"\btime\.sleep\(|from time import .*sleep", path.read_text())
+    }
+    assert found <= SLEEPERS.keys()
+
+
+def test_no_file_is_longer_than_400_lines() -> None:
+    lengths = {named(path): len(path.read_text().splitlines()) for path in modules()}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (it for it in ast.walk(tree(path)) if isinstance(it, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def test_no_function_is_longer_than_60_lines() -> None:
+    lengths = {
+        f"{named(path)}:{it.lineno} {it.name}": (it.end_lineno or it.lineno) - it.lineno + 1
+        for path in modules()
+        for it in functions(path)
+    }
+    assert {name: length for name, length in lengths.items() if length > 60} == {}
+
+
+def test_no_function_has_more_than_six_parameters() -> None:
+    wrong = {}
+    for path in modules():
+        exempt = set(MANY_PARAMETERS)
+        if named(path).startswith("cli/"):
+            exempt |= {it.name for it in functions(path) if it.decorator_list}  # a command's options
+        for it in functions(path):
+            names = [a.arg for a in (*it.args.posonlyargs, *it.args.args, *it.args.kwonlyargs)]
+            if names[:1] in (["self"], ["cls"]):
+                del names[0]
+            allowed = it.name in exempt or (named(path), it.name) == ("app.py", "__init__")
+            if len(names) > 6 and not allowed:
+                wrong[f"{named(path)}:{it.lineno} {it.name}"] = len(names)
+    assert wrong == {}
+
+
+def test_every_module_says_what_it_decides_and_takes_annotations_lazily() -> None:
+    for path in modules():
+        assert ast.get_docstring(tree(path)), f"{named(path)} has no docstring"
+        lazy = "from __future__ import annotations" in path.read_text()
+        assert lazy or len(tree(path).body) == 1 or path.name == "__init__.py", f"{named(path)}: no lazy annotations"
+
+
+IMPORT = """
+import sys
+seen = []
+sys.addaudithook(lambda event, details: seen.append(event) if event.startswith(("socket.", "os.fork", "subprocess")) else None)
+import amqpworker
+from amqpworker import App
+app = App("amqp://guest:guest@127.0.0.1:1/")
+
+@app.task(name="a.b", queue="q")
+def task(number: int) -> int:
+    return number
+
+app.remote
+import threading
+assert threading.active_count() == 1, threading.enumerate()
+assert not seen, seen
+"""
+
+
+def test_importing_amqpworker_and_defining_tasks_starts_no_thread_and_opens_no_socket() -> None:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", IMPORT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("word", ["skip(", "skipif(", "importorskip(", "xfail"])
+def test_no_test_is_skipped(word: str) -> None:
+    found = [
+        path.relative_to(TESTS).as_posix()
+        for path in sorted(TESTS.rglob("*.py"))
+        if path != Path(__file__) and re.search(rf"pytest\.(mark\.)?{re.escape(word)}", path.read_text())
+    ]
+    assert found == []
