@@ -8,6 +8,7 @@ none outlives it, even when it is killed.
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,13 @@ from tests.support import Broker
 TEST_CONFIG = "collect_statistics_interval = 500"
 
 _numbers = itertools.count(1)
+
+
+def pytest_configure() -> None:
+    """Keep the settings of whoever runs the tests out of them."""
+    for name in list(os.environ):
+        if name.startswith("AMQPWORKER_") and name != "AMQPWORKER_PYTHON":
+            del os.environ[name]
 
 
 @pytest.fixture(scope="session")
