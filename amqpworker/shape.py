@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from decimal import Decimal
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
 from pydantic_core import (
@@ -29,10 +29,13 @@ from amqpworker.survey import CORE_CONFIG, Survey
 
 __all__ = ["LARGE", "NotJson", "Shape", "Unfit", "explain", "not_json"]
 
-SUSPECT_NUMBER = re.compile(rb"[0-9NI](?:(?<=[0-9])(?:[eE]\+?[0-9]{3}|[0-9]{200})|(?<=N)aN|(?<=I)nfinity)")
+SUSPECT_NUMBER = re.compile(
+    rb"[0-9NI](?:(?<=N)aN|(?<=I)nfinity|(?<=[0-9])(?:[eE]\+?[0-9]{3}|(?<![0-9][0-9])[0-9]{199}))"
+)
 """Any NaN or infinity in JSON has one of these; most of what has one is innocent, and is looked at in full."""
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()  # what pydantic writes for a lone surrogate in a key
+UNFINITE = "The body has a number that is NaN or infinite"
 NO_TEXT = "It has a lone surrogate, which is no text"
 MOST_DIGITS = 4300  # Python's own limit for the text of an int, and that of pydantic's parser
 DEEP = 150  # pydantic's parser ends at 200 levels
@@ -56,7 +59,7 @@ class NotJson(ValueError):
 class Shape:
     """One kind of value, to JSON and back."""
 
-    __slots__ = ("_check", "_dump", "_read", "_survey", "_verify", "_wild", "_write")
+    __slots__ = ("_check", "_dump", "_read", "_survey", "_verify", "_warnings", "_wild", "_write")
 
     def __init__(self, survey: Survey) -> None:
         validator = SchemaValidator(survey.schema, CORE_CONFIG)
@@ -68,6 +71,8 @@ class Shape:
         self._survey = survey
         self._verify = survey.verify or survey.lookalikes
         self._wild = survey.wild
+        # asking for them costs a microsecond, and what has just been checked field by field gives none
+        self._warnings: Literal["error", False] = "error" if survey.verify else False
 
     @property
     def names(self) -> frozenset[str]:
@@ -83,7 +88,7 @@ class Shape:
 
         """
         value = self._check(value)
-        body = self._write(value, warnings="error", by_alias=True, round_trip=True)
+        body = self._write(value, warnings=self._warnings, by_alias=True, round_trip=True)
         if self._verify or len(body) > MOST_DIGITS or REPLACEMENT in body:
             self._confirm(value, body)
         return body
@@ -98,21 +103,26 @@ class Shape:
 
         """
         value = self._read(body)
-        if self._wild:
-            _check_numbers(body)
+        if self._wild and _has_unfinite(body):
+            raise NotJson(UNFINITE)
         return value
 
     def _confirm(self, value: Any, body: bytes) -> None:
         """Refuse what was written and would be refused, or be something else, where it is read."""
-        if self._survey.hides_numbers and any(map(_is_unfinite, _parts(self._dump(value, round_trip=True)))):
+        if self._survey.hides_numbers and any(map(_is_unfinite, self._parts(value))):
             raise Unfit("Input should be a finite number")
-        if REPLACEMENT in body and any(map(_is_no_text, _parts(self._dump(value, round_trip=True)))):
+        if self._wild and _has_unfinite(body):
+            raise Unfit("Input should be a finite number")
+        if REPLACEMENT in body and any(map(_is_no_text, self._parts(value))):
             raise Unfit(NO_TEXT)
         if body.count(b"[") + body.count(b"{") > DEEP:
             _check_depth(body)
-        arrived = self.read(body)
+        arrived = self._read(body)
         if self._survey.lookalikes and arrived != value:
-            raise Unfit("JSON does not tell the types of its union apart: it would arrive as another value")
+            raise Unfit("JSON does not tell the types of its union apart: what arrives would not equal it")
+
+    def _parts(self, value: Any) -> Iterator[Any]:
+        return _parts(self._dump(value, round_trip=True, warnings=False))
 
 
 def not_json(error: Exception, body: bytes) -> str | None:
@@ -127,11 +137,7 @@ def not_json(error: Exception, body: bytes) -> str | None:
             return f"The body is not JSON: {details['msg'].removeprefix('Invalid JSON: ')}"
         if not details["loc"] and details["type"] == "dict_type":
             return "The body is not a JSON object"
-    try:
-        _check_numbers(body)
-    except NotJson as found:
-        return str(found)
-    return None
+    return UNFINITE if _has_unfinite(body) else None
 
 
 def explain(error: Exception, names: AbstractSet[str], value_name: str | None = None) -> str:
@@ -203,9 +209,8 @@ def _one_line(text: str) -> str:
     return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]}…"
 
 
-def _check_numbers(body: bytes) -> None:
-    if SUSPECT_NUMBER.search(body) and any(map(_is_unfinite, _parts(from_json(body)))):
-        raise NotJson("The body has a number that is NaN or infinite")
+def _has_unfinite(body: bytes) -> bool:
+    return bool(SUSPECT_NUMBER.search(body)) and any(map(_is_unfinite, _parts(from_json(body))))
 
 
 def _check_depth(body: bytes) -> None:

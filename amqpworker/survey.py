@@ -158,6 +158,8 @@ def _check_field(field: Any, definitions: Mapping[str, Any], what: str) -> None:
         kind = node["type"]
         if kind in REFUSED and not (kind == "is-instance" and parent == "chain"):
             raise ConfigError(f"{what} {REFUSED[kind]}.")
+        if kind == "literal" and not all(isinstance(value, str | int | None) for value in node["expected"]):
+            raise ConfigError(f"{what} has a Literal in its hint that cannot be read from JSON: use text, or the Enum.")
         if kind == "dict" and not _text_key(node.get("keys_schema"), definitions):
             raise ConfigError(f"{what} has a dict in its hint whose keys JSON cannot carry: there they are text.")
 
@@ -214,9 +216,10 @@ def _survey(schema: CoreSchema, names: Mapping[str, Any] | tuple[()]) -> Survey:
 
 
 def _is_open(node: Mapping[str, Any]) -> bool:
-    """Tell whether a node takes or gives more than its type says: fields of any name, or by code of its own."""
+    """Tell whether a node takes or gives more than its type says: fields of any name, members of any type, own code."""
     extra = node.get("extra_behavior") or node.get("config", {}).get("extra_fields_behavior")
-    return "serialization" in node or extra == "allow"
+    plain = all(isinstance(member.value, str | int) for member in node.get("members", ()))
+    return "serialization" in node or extra == "allow" or not plain
 
 
 def _names(node: Mapping[str, Any]) -> Iterator[str]:

@@ -30,6 +30,11 @@ class Level(enum.IntEnum):
     LOW = 1
 
 
+class Odd(enum.Enum):
+    HALF = 0.5
+    PAIR = (1, 2)
+
+
 class Order(BaseModel):
     order_id: int = Field(alias="orderId")
     amount: float = 0.0

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from amqpworker.errors import ConfigError
 from tests.unit.signatures import (
+    Colour,
     OldRow,
     P,
     Point,
@@ -45,6 +46,8 @@ def leftover(*args: P.args, **kwargs: P.kwargs) -> None: ...
         (dict[int | str, str], "keys"),
         (dict[str | None, str], "keys"),
         (dict[Literal[1, 2], str], "keys"),
+        (Literal[Colour.RED], "Literal"),
+        (Literal[b"x"], "Literal"),
         (SecretStr, "asterisks"),
         (list[SecretStr | None], "asterisks"),
         (Self, "Self"),

@@ -20,6 +20,7 @@ from tests.unit.signatures import (
     Colour,
     Level,
     Loose,
+    Odd,
     Order,
     Packed,
     Page,
@@ -53,6 +54,8 @@ ROUND_TRIPS: list[tuple[Any, Any]] = [
     (Colour, Colour.BLUE),
     (Level, Level.LOW),
     (Literal["a", 1], 1),
+    (Literal[Level.LOW], Level.LOW),
+    (Odd, Odd.HALF),
     (UserId, UserId(5)),
     (Optional[int], None),  # noqa: UP045
     (Union[int, str], "1"),  # noqa: UP007
@@ -238,6 +241,11 @@ def test_bytes_that_a_model_would_break_are_refused_and_the_remedy_told() -> Non
     with pytest.raises(InvalidArguments, match=r"'p'.*model_config"):
         taking(Loose).encode((Loose(data=b"\xff"),), {})
     assert run_value(Packed, Packed(data=b"\xff")) == Packed(data=b"\xff")
+
+
+def test_a_member_of_an_enum_that_could_not_be_read_is_refused() -> None:
+    with pytest.raises(InvalidArguments, match="'p'"):
+        taking(Odd).encode((Odd.PAIR,), {})
 
 
 def test_a_value_that_would_arrive_as_another_is_refused() -> None:
