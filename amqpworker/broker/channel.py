@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import pika
 from pika import exceptions
 
-from amqpworker.broker.codec import Returned, encode_ack, encode_nack, encode_publish
+from amqpworker.broker.codec import GotMessage, Returned, encode_ack, encode_nack, encode_publish
 from amqpworker.broker.seam import OwnCodecConnection, PublicConnection, Sink
 from amqpworker.logs import get_logger
 from amqpworker.message import Delivery, Properties, Publication
@@ -90,6 +90,15 @@ class Channel:
             self._settlements.clear()
             self.connection.write(data)
 
+    def get(self, queue: str) -> None:
+        """Ask for one message, which the sink takes by `on_got`; where there is none, `on_empty` tells."""
+        # Written by ourselves: pika would wait for a content that never comes its way.
+        self.connection.write(pika.frame.Method(self.number, pika.spec.Basic.Get(queue=queue)).marshal())
+
+    def on_empty(self, empty: Callable[[], None]) -> None:
+        """Call `empty` for each get from an empty queue."""
+        self.pika.add_callback(lambda _: empty(), [pika.spec.Basic.GetEmpty], one_shot=False)
+
     def consume(self, queue: str, prefetch: int, consumed: Callable[[str], None]) -> None:
         """Subscribe to a queue; `consumed` gets the consumer tag once the broker agreed."""
         self.pika.basic_qos(prefetch_count=prefetch, callback=lambda _: self._consume(queue, consumed))
@@ -158,6 +167,14 @@ class PublicChannel(Channel):
 
     def flush(self) -> None:
         """Nothing gathers here."""
+
+    def get(self, queue: str) -> None:
+        """Ask for one message."""
+        self.pika.basic_get(queue, self._on_got)
+
+    def _on_got(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        route = (channel.channel_number, method.delivery_tag, method.redelivered, method.exchange, method.routing_key)
+        self.sink.on_got(GotMessage(*route, method.message_count, from_pika(properties), body))
 
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         delivery = Delivery(

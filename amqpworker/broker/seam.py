@@ -16,7 +16,7 @@ import pika.channel
 import pika.frame
 from pika.adapters.select_connection import SelectConnection
 
-from amqpworker.broker.codec import Confirm, FrameError, RawFrame, Returned, StreamDecoder
+from amqpworker.broker.codec import Confirm, FrameError, GotMessage, RawFrame, Returned, StreamDecoder
 from amqpworker.logs import get_logger
 from amqpworker.message import Delivery
 
@@ -44,6 +44,9 @@ class Sink:
 
     def on_confirm(self, tag: int, multiple: bool, ack: bool) -> None:
         """Take the broker's word about messages of ours."""
+
+    def on_got(self, got: GotMessage) -> None:
+        """Take the answer to a get."""
 
 
 class PublicConnection(SelectConnection):  # type: ignore[misc]
@@ -90,8 +93,11 @@ class OwnCodecConnection(PublicConnection):
                     sink.on_confirm(event.tag, event.multiple, event.ack)
             elif type(event) is RawFrame:
                 self._hand_to_pika(event)
-            elif type(event) is Returned and (sink := sinks.get(event.channel)):
-                sink.on_return(event)
+            elif type(event) is Returned:
+                if sink := sinks.get(event.channel):
+                    sink.on_return(event)
+            elif type(event) is GotMessage and (sink := sinks.get(event.channel)):
+                sink.on_got(event)
 
     def _hand_to_pika(self, raw: bytes) -> None:
         _, frame = pika.frame.decode_frame(raw)
