@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -83,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; 1 where a requirement is not met."""
     told = options(arguments)
     console = Console(stderr=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers and node are ended then, too
     prepare()
     chosen = [row for row in rows.load() if not told.only or row.name in told.only]
     columns = (
