@@ -34,6 +34,8 @@ REPLY_TO = "amq.rabbitmq.reply-to"
 WINDOW = 2000
 WINDOW_BYTES = 16 * 1024 * 1024
 EXIT_TIMEOUT = 10.0
+BURST = 128
+BURST_SECONDS = 0.005
 
 
 class Producer:
@@ -92,7 +94,7 @@ class Producer:
 
     # ---- sending ----------------------------------------------------------------------------------------------------
 
-    def begin(self, message: Message) -> Outgoing:
+    def begin(self, message: Message, urgent: bool = True) -> Outgoing:
         """
         Put a message on its way.
 
@@ -102,7 +104,7 @@ class Producer:
         now = time.time()
         publication = publication_of(message, self._plan.names, now, self._settings.app_id)
         delayed = publication.exchange != self._plan.names.tasks
-        return self.publisher.publish(publication, self._plan.needs(message.queue, delayed))
+        return self.publisher.publish(publication, self._plan.needs(message.queue, delayed), urgent=urgent)
 
     def send(self, message: Message) -> None:
         """
@@ -120,9 +122,15 @@ class Producer:
     def send_each(self, messages: Iterable[Message]) -> Iterator[tuple[Message, AmqpWorkerError | None]]:
         """Send messages as they are read from `messages`, a bounded window ahead; yield how each ended, in order."""
         window: deque[tuple[Message, Outgoing]] = deque()
-        size = 0
+        size = woken = 0
+        next_wake = 0.0
         for message in messages:
-            outgoing = self.begin(message)
+            # The first of a burst goes at once, then one write for many; a slow source is never kept waiting.
+            woken += 1
+            urgent = woken >= BURST or time.monotonic() >= next_wake
+            outgoing = self.begin(message, urgent)
+            if urgent:
+                woken, next_wake = 0, time.monotonic() + BURST_SECONDS
             window.append((message, outgoing))
             size += outgoing.size
             if len(window) >= WINDOW or size >= WINDOW_BYTES:

@@ -94,9 +94,12 @@ class Publisher(Sink):
         needs: tuple[Need, ...] = (),
         timeout: float | None = None,
         when_done: WhenDone | None = None,
+        urgent: bool = True,
     ) -> Outgoing:
         """
         Put a publication on its way.
+
+        What is not `urgent` may wait for the next that is, or for the next look at deadlines: one write for many.
 
         Raises:
             InvalidArguments: a property or header cannot be carried; the text names it.
@@ -113,7 +116,8 @@ class Publisher(Sink):
             outgoing.finish(NotConnected("The connection to RabbitMQ was closed by this process."))
             return outgoing
         self._inbox.append(outgoing)
-        self._io.wake()
+        if urgent:
+            self._io.wake()
         return outgoing
 
     def _start(self) -> None:
@@ -321,8 +325,9 @@ class Publisher(Sink):
         self._on_reply(delivery.properties.correlation_id or "", delivery.body)
 
     def tick(self) -> bool:
-        """Fail what has waited for too long."""
+        """Fail what has waited for too long, and write what nobody was in a hurry for."""
         now = time.monotonic()
+        self.woken()
         for outgoing in [one for one in list(self._inbox) if one.deadline <= now]:
             outgoing.finish(self._not_sent())
         while self._inbox and self._inbox[0].done:
