@@ -1,0 +1,321 @@
+"""
+Ask the broker one thing after the other and wait for each answer: what command line tools need.
+
+Decides how long a wait may take, and what an answer means. Everything comes through our own codec, since a dead letter
+of the broker's own keeps whatever it died of, properties that pika cannot read included.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, Literal, NamedTuple, Self, TypeAlias
+
+from pika import exceptions
+
+from amqpworker.broker.address import addresses
+from amqpworker.broker.channel import Channel, open_channel
+from amqpworker.broker.codec import GotMessage
+from amqpworker.broker.connection import IOThread
+from amqpworker.broker.declare import declare
+from amqpworker.broker.reasons import ConnectionProblem, channel_error
+from amqpworker.broker.seam import PublicConnection, Sink
+from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted
+from amqpworker.settings import Settings
+from amqpworker.topology import Binding, Exchange, Queue, Topology
+
+__all__ = ["Admin", "Depth", "GotMessage", "Problem"]
+
+TIMEOUT = 10.0
+LAST_TIMEOUT = 2.0
+
+Begin: TypeAlias = Callable[[PublicConnection], None]
+Answers: TypeAlias = "SimpleQueue[Any]"
+
+
+class Depth(NamedTuple):
+    """How many messages are ready in a queue, and how many consumers it has."""
+
+    messages: int
+    consumers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with an exchange or a queue; `kind` tells whether that is known at all."""
+
+    kind: Literal["missing", "differs", "unknown"]
+    text: str
+
+
+class End:
+    """The last answer of a question that has several."""
+
+
+class Admin:
+    """
+    A connection for a tool, as a context manager; entering it connects, or raises why that cannot be.
+
+    `timeout` bounds each wait for an answer.
+
+    Raises:
+        ConfigError: the URL cannot be read, or what listens there is no RabbitMQ of today.
+        Forbidden: the login or the virtual host is refused.
+        NotConnected: nobody answers, or not in time.
+    """
+
+    def __init__(self, url: str, settings: Settings, timeout: float = TIMEOUT) -> None:
+        self._addresses = addresses(url)
+        self._timeout = timeout
+        self._io = IOThread("admin", self._addresses, settings, self)
+        self._connect_timeout = settings.connect_timeout * len(self._addresses) + 1.0
+        self._connection: PublicConnection | None = None
+        self._problems: list[ConnectionProblem] = []
+        self._opened: Answers = SimpleQueue()
+        self._questions: deque[tuple[Begin, Answers]] = deque()
+        self._asked: Answers | None = None
+
+    def __enter__(self) -> Self:
+        self._io.start()
+        try:
+            self._wait(self._opened, self._connect_timeout)
+        except BaseException:
+            self._io.stop(LAST_TIMEOUT)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._io.stop(LAST_TIMEOUT)
+
+    # ---- questions --------------------------------------------------------------------------------------------------
+
+    def declare(self, topology: Topology, declared: Callable[[Exchange | Queue | Binding], None]) -> None:
+        """
+        Declare everything, in order; `declared` is called for each part once it exists.
+
+        Raises:
+            ConfigError: something exists with other arguments; the text tells which, and both values.
+            Forbidden: the rights of this user do not allow it.
+            NotConnected: the connection ended, or the broker did not answer in time.
+        """
+        parts = list(topology)
+        answers: Answers = SimpleQueue()
+
+        def opened(channel: Channel) -> None:
+            for part in parts:
+                declare(channel.pika, part, lambda _, part=part: answers.put(part))  # type: ignore[misc]
+
+        self._ask(lambda connection: open_channel(connection, Sink(), opened, answers.put), answers)
+        for _ in parts:
+            try:
+                declared(self._wait(answers))
+            except exceptions.AMQPError as error:
+                raise channel_error(error, "declaring the topology") from error
+
+    def check(self, part: Exchange | Queue) -> Problem | None:
+        """
+        Compare an exchange or queue with what stands on the broker.
+
+        Raises:
+            NotConnected: the connection ended, or the broker did not answer in time.
+        """
+        kind = "exchange" if isinstance(part, Exchange) else "queue"
+        if (error := self._error_of(lambda channel, done: exists(channel, part, done))) is not None:
+            # A queue whose members are all down is "not found" too.
+            if isinstance(error, NotRouted) and f"no {kind}" in str(error):
+                return Problem("missing", f"There is no {kind} {part.name!r}.")
+            return Problem("unknown", f"The {kind} {part.name!r} cannot be looked at: {error}")
+        # A passive declaration compares nothing; an active one of what exists changes nothing.
+        error = self._error_of(lambda channel, done: declare(channel, part, done))
+        if isinstance(error, ConfigError):
+            return Problem("differs", str(error))
+        if isinstance(error, Forbidden):
+            return Problem("unknown", f"The {kind} {part.name!r} cannot be compared: this user may not configure it.")
+        return Problem("unknown", f"The {kind} {part.name!r} cannot be compared: {error}") if error else None
+
+    def depth(self, queue: str) -> Depth | None:
+        """
+        Return how full a queue is; `None` where there is none.
+
+        Raises:
+            NotConnected: the connection ended, or the broker did not answer in time.
+            AmqpWorkerError: the broker refuses to tell.
+        """
+        try:
+            answer = self._on_channel(lambda channel, done: exists(channel, Queue(queue), done)).method
+        except NotRouted:
+            return None
+        return Depth(answer.message_count, answer.consumer_count)
+
+    def look(self, queue: str, most: int, enough: Callable[[GotMessage], bool] | None = None) -> list[GotMessage]:
+        """
+        Return the first messages of a queue, up to `most`, and put them back where they were.
+
+        With `enough` only the message that it is true for is kept: it is the last one that is looked at.
+
+        Raises:
+            NotRouted: there is no such queue.
+            NotConnected: the connection ended, or the broker did not answer in time.
+        """
+        answers: Answers = SimpleQueue()
+        looking = Looking(queue, most, enough, answers)
+        self._ask(looking.begin, answers)
+        kept: list[GotMessage] = []
+        try:
+            while (answer := self._wait(answers)) is not End:
+                if answer is not None:
+                    kept.append(answer)
+        except exceptions.AMQPError as error:
+            raise channel_error(error, f"looking into queue {queue!r}") from error
+        except BaseException:
+            self._give_back(looking, answers)
+            raise
+        return kept
+
+    def _give_back(self, looking: Looking, answers: Answers) -> None:
+        """End a look early, for a Ctrl-C or a broker that became slow: what it holds goes back by a nack."""
+        looking.most = 0
+        try:
+            while self._wait(answers, LAST_TIMEOUT) is not End:
+                pass
+        except (AmqpWorkerError, exceptions.AMQPError):
+            return  # the connection is gone, and the broker has put them back itself
+
+    # ---- asking, from the caller's thread ---------------------------------------------------------------------------
+
+    def _error_of(self, action: Callable[[Any, Callable[[Any], None]], None]) -> AmqpWorkerError | None:
+        """Return what the broker has against an action, which closes the channel."""
+        try:
+            self._on_channel(action)
+        except NotConnected:
+            raise
+        except AmqpWorkerError as error:
+            return error
+        return None
+
+    def _on_channel(self, action: Callable[[Any, Callable[[Any], None]], None]) -> Any:
+        """Return the broker's answer to what `action` does on a channel of its own."""
+        answers: Answers = SimpleQueue()
+
+        def opened(channel: Channel) -> None:
+            def done(frame: Any) -> None:
+                answers.put(frame)
+                channel.close()
+
+            action(channel.pika, done)
+
+        self._ask(lambda connection: open_channel(connection, Sink(), opened, answers.put), answers)
+        try:
+            return self._wait(answers)
+        except exceptions.AMQPError as error:
+            raise channel_error(error, "looking at the topology") from error
+
+    def _ask(self, begin: Begin, answers: Answers) -> None:
+        self._questions.append((begin, answers))
+        self._io.wake()
+
+    def _wait(self, answers: Answers, timeout: float | None = None) -> Any:
+        """Return the next answer; an error that was put there is raised here."""
+        seconds = self._timeout if timeout is None else timeout
+        try:
+            answer = answers.get(timeout=seconds)
+        except Empty:
+            raise NotConnected(f"RabbitMQ did not answer within {seconds:g} s.") from None
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    # ---- in the I/O thread ------------------------------------------------------------------------------------------
+
+    def opened(self, connection: PublicConnection) -> None:
+        """Let whoever waits begin; a connection that comes again after a loss is of no use."""
+        self._connection = connection
+        self._opened.put(None)
+
+    def lost(self, problem: ConnectionProblem) -> None:
+        """Tell whoever waits, once every address was tried."""
+        self._connection = None
+        self._problems.append(problem)
+        if len(self._problems) >= len(self._addresses):
+            telling = [one for one in self._problems if one.kind != "away"] or [problem]
+            self._opened.put(telling[0].error())
+        if self._asked is not None:
+            self._asked.put(problem.error())
+            self._asked = None
+
+    def woken(self) -> None:
+        """Put the questions that wait."""
+        while self._questions:
+            begin, answers = self._questions.popleft()
+            if self._connection is None or not self._connection.is_open:
+                answers.put(NotConnected("The connection to RabbitMQ was lost."))
+            else:
+                self._asked = answers
+                begin(self._connection)
+
+    def tick(self) -> bool:
+        """Nothing here waits for a deadline: the callers do."""
+        return False
+
+
+class Looking(Sink):
+    """
+    Gets messages one after the other, keeps hold of them, and gives all of them back by nack.
+
+    Never by closing the channel: RabbitMQ would count each of them as a failed delivery, and put it behind the others.
+    """
+
+    def __init__(
+        self, queue: str, most: int, enough: Callable[[GotMessage], bool] | None, answers: SimpleQueue[Any]
+    ) -> None:
+        self.most = most
+        self._queue = queue
+        self._enough = enough
+        self._answers = answers
+        self._channel: Channel | None = None
+        self._tags: list[int] = []
+
+    def begin(self, connection: PublicConnection) -> None:
+        """Open a channel and ask for the first message."""
+        open_channel(connection, self, self._on_channel, self._answers.put)
+
+    def _on_channel(self, channel: Channel) -> None:
+        self._channel = channel
+        channel.on_empty(self._finish)
+        self._next()
+
+    def _next(self) -> None:
+        if self._channel is None or len(self._tags) >= self.most:
+            self._finish()
+        else:
+            self._channel.get(self._queue)
+
+    def on_got(self, got: GotMessage) -> None:
+        """Hold one message, and go on."""
+        self._tags.append(got.tag)
+        enough = self._enough is not None and self._enough(got)
+        self._answers.put(got if enough or self._enough is None else None)
+        if enough:
+            self._finish()
+        else:
+            self._next()
+
+    def _finish(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is None:
+            return
+        for tag in self._tags:
+            channel.give_back(tag)
+        channel.flush()
+        self._answers.put(End)
+        channel.close()
+
+
+def exists(channel: Any, part: Exchange | Queue, done: Callable[[Any], None]) -> None:
+    """Ask whether an exchange or queue exists: a passive declaration."""
+    if isinstance(part, Exchange):
+        channel.exchange_declare(part.name, passive=True, callback=done)
+    else:
+        channel.queue_declare(part.name, passive=True, callback=done)

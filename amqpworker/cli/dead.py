@@ -1,0 +1,205 @@
+"""
+`amqpworker dead`: look at dead letters, and leave them where they are.
+
+Decides which queues are looked into and what of a letter is shown. Looking does not count as a delivery against a letter
+any more than it must: get, then nack (see `broker.admin`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from amqpworker.cli.letters import Letter, letter_of
+from amqpworker.cli.screen import console, printable, table, write, write_json
+from amqpworker.cli.shared import APP_VARIABLE, AsJson, UrlOption, app_of, quiet
+from amqpworker.errors import ConfigError, NotRouted
+
+if TYPE_CHECKING:
+    from amqpworker.app import App
+    from amqpworker.broker.admin import Admin, GotMessage
+
+__all__ = ["dead_app"]
+
+FAR = 100_000
+SUFFIX = ".dead"
+
+dead_app = typer.Typer(no_args_is_help=True, help="Look at dead letters; they stay where they are.")
+
+AppArgument = Annotated[
+    str | None, typer.Argument(metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app whose queues are meant.")
+]
+Queues = Annotated[list[str] | None, typer.Option("-q", "--queue", metavar="QUEUE", help="This queue; repeatable.")]
+
+
+@dead_app.command(
+    "list",
+    epilog="Examples:\n\n  amqpworker dead list shop.tasks:app\n\n"
+    "  amqpworker dead list -q emails -q reports --limit 100 --json\n\n"
+    "  amqpworker dead list -q amqpworker.parked",
+)
+def list_letters(
+    app: AppArgument = None,
+    queue: Queues = None,
+    limit: Annotated[int, typer.Option(min=1, max=FAR, metavar="N", help="Letters shown of each queue.")] = 20,
+    url: UrlOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    List dead letters, the oldest first.
+
+    Exit codes: 0 listed, also where there is none; 2 a queue could not be looked into.
+    """
+    quiet()
+    found = source(app, queue, url)
+    listed: list[dict[str, Any]] = []
+    with admin_of(found) as admin:
+        for name in names_of(found, queue):
+            depth = admin.depth(name)
+            if depth is None and queue:
+                raise NotLookedAt(name)
+            letters = [letter_of(n, name, got) for n, got in enumerate(admin.look(name, limit), 1)] if depth else []
+            if as_json:
+                told = [letter.summary() for letter in letters]
+                listed.append({"queue": name, "messages": depth.messages if depth else 0, "letters": told})
+            else:
+                show_list(name, depth.messages if depth else None, letters)
+    if as_json:
+        write_json(listed)
+
+
+@dead_app.command(
+    epilog="Examples:\n\n  amqpworker dead show 1 -q emails\n\n"
+    "  amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails --json"
+)
+def show(
+    letter: Annotated[str, typer.Argument(metavar="ID|N", help="The message's id, or its place in the list, from 1.")],
+    queue: Annotated[str, typer.Option("-q", "--queue", metavar="QUEUE", help="The queue that it died in.")],
+    app: Annotated[
+        str | None,
+        typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app with the broker's URL."),
+    ] = None,
+    url: UrlOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Show one dead letter with its headers, body and traceback.
+
+    Exit codes: 0 shown, 1 there is no such letter, 2 the queue could not be looked into.
+    """
+    quiet()
+    name = dead_name(queue)
+    with admin_of(app_of(app, url)) as admin:
+        try:
+            found = find(admin, name, letter)
+        except NotRouted:
+            raise NotLookedAt(name) from None
+    if found is None:
+        write(f"There is no letter {printable(letter)!r} in queue {printable(name)!r}.")
+        raise typer.Exit(1)
+    if as_json:
+        write_json(found.whole())
+    else:
+        show_letter(found)
+
+
+class NotLookedAt(ConfigError):
+    """A queue that was named does not exist."""
+
+    def __init__(self, queue: str) -> None:
+        super().__init__(f"There is no queue {queue!r}: is its name right, and the virtual host of the URL?")
+
+
+def source(app: str | None, queues: list[str] | None, url: str | None) -> App:
+    """Return the app to take URL and queues from."""
+    if app is None and not queues:
+        raise ConfigError("Give MODULE:APP, or queues by -q: whose dead letters?")
+    # An app from the environment is no reason to refuse a URL from the command line.
+    return app_of(None if url is not None and queues else app, url)
+
+
+def names_of(app: App, queues: list[str] | None) -> list[str]:
+    """Return the queues to look into: those that were named, or all of the app and the parking queue."""
+    if queues:
+        return [dead_name(name) for name in queues]
+    return [*(name + SUFFIX for name in sorted(app.plan.queues)), app.plan.names.parked]
+
+
+def dead_name(queue: str) -> str:
+    """Return the queue that holds the dead letters of `queue`; such a queue, or the parking queue, stands for itself."""
+    return queue if queue.endswith((SUFFIX, ".parked")) else queue + SUFFIX
+
+
+def admin_of(app: App) -> Admin:
+    """Return a client for the app's broker."""
+    from amqpworker.broker.admin import Admin
+
+    return Admin(app.url, app.settings)
+
+
+def find(admin: Admin, queue: str, wanted: str) -> Letter | None:
+    """Return the letter with this id, or at this place of the queue."""
+    position = int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 7 else 0
+    seen = 0
+
+    def enough(got: GotMessage) -> bool:
+        nonlocal seen
+        seen += 1
+        return got.properties.message_id == wanted or seen == position
+
+    found = admin.look(queue, FAR, enough)
+    return letter_of(seen, queue, found[0]) if found else None
+
+
+def show_list(queue: str, count: int | None, letters: list[Letter]) -> None:
+    """Print the letters of a queue as a table of two lines each."""
+    if not letters:
+        write(f"{printable(queue)}: {'there is no such queue yet' if count is None else 'no dead letters'}")
+        return
+    more = f", {len(letters)} shown" if count is not None and count > len(letters) else ""
+    shown = table("#", "id, task", "reason, error", "when, attempt", title=f"{printable(queue)}: {count}{more}")
+    for letter in letters:
+        error = ": ".join(part for part in (letter.error_type, letter.error or letter.problem) if part)
+        shown.add_row(
+            str(letter.position),
+            f"{clipped(letter.id) or '(no id)'}\n{clipped(letter.task) or '(no task)'}",
+            f"{clipped(letter.reason) or '(no reason)'}\n{clipped(error, 120)}",
+            f"{f'{letter.failed_at.astimezone():%Y-%m-%d %H:%M}' if letter.failed_at else '?'}\nattempt {letter.attempt}",
+        )
+    console().print(shown)
+
+
+def clipped(text: str, most: int = 80) -> str:
+    """Return text for a cell: one line, printable, not too long."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def show_letter(letter: Letter) -> None:
+    """Print everything about a letter."""
+    whole = letter.whole()
+    facts = table("", "")
+    facts.show_header = False
+    names = ("id", "task", "queue", "reason", "error_type", "error", "problem", "attempt", "worker", "routing_key")
+    for name in names:
+        if whole[name]:
+            facts.add_row(name.replace("_", " "), printable(str(whole[name]), keep="\n"))
+    for name, time in (("first sent", letter.first_sent), ("failed at", letter.failed_at)):
+        if time is not None:
+            facts.add_row(name, f"{time.astimezone():%Y-%m-%d %H:%M:%S %z}")
+    screen = console()
+    screen.print(facts)
+    section("properties", whole["properties"])
+    headers = {name: held for name, held in whole["headers"].items() if held != letter.traceback or not held}
+    section("headers", headers)
+    section("body", whole["body"])
+    if letter.traceback:
+        write("\ntraceback")
+        write(printable(letter.traceback.rstrip(), keep="\n\t"))
+
+
+def section(title: str, value: Any) -> None:
+    """Print a value as JSON under a title, in ASCII: what strangers wrote cannot act on the terminal."""
+    write(f"\n{title}")
+    write_json(value)

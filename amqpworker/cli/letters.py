@@ -1,0 +1,141 @@
+"""
+What a dead letter tells, whoever buried it: us, with evidence, or the broker, with an `x-death`.
+
+Pure. Decides what of a stranger's properties is believed, and never fails on any of them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from amqpworker.cli.screen import plain
+from amqpworker.message import (
+    ATTEMPT,
+    DEAD_REASON,
+    ERROR_TEXT,
+    ERROR_TYPE,
+    FAILED_AT,
+    FIRST_SENT,
+    TRACEBACK,
+    WORKER,
+    integer_header,
+)
+
+if TYPE_CHECKING:
+    from amqpworker.broker.codec import GotMessage
+
+__all__ = ["Letter", "letter_of"]
+
+DEATHS = "x-death"
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One dead letter, as far as it can be understood; `position` counts from 1, the oldest first."""
+
+    position: int
+    id: str
+    task: str
+    queue: str
+    reason: str
+    error_type: str
+    error: str
+    traceback: str
+    attempt: int
+    failed_at: datetime | None
+    first_sent: datetime | None
+    worker: str
+    problem: str
+    message: GotMessage
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a list tells of it, for JSON."""
+        return {
+            "position": self.position,
+            "id": self.id,
+            "task": self.task,
+            "reason": self.reason,
+            "error_type": self.error_type,
+            "error": self.error,
+            "failed_at": plain(self.failed_at),
+            "attempt": self.attempt,
+            "worker": self.worker,
+            "problem": self.problem,
+        }
+
+    def whole(self) -> dict[str, Any]:
+        """Return everything, for JSON; a body that is no JSON stands there as text."""
+        got = self.message
+        properties = got.properties.present()
+        properties.pop("headers", None)
+        return {
+            **self.summary(),
+            "traceback": self.traceback,
+            "first_sent": plain(self.first_sent),
+            "queue": self.queue,
+            "exchange": got.exchange,
+            "routing_key": got.routing_key,
+            "redelivered": got.redelivered,
+            "properties": plain(properties),
+            "headers": plain(got.properties.headers or {}),
+            "body": self.body(),
+        }
+
+    def body(self) -> Any:
+        """Return the body as JSON, or as text where it is none."""
+        try:
+            return json.loads(self.message.body)
+        except (ValueError, RecursionError):
+            return plain(self.message.body)
+
+
+def letter_of(position: int, queue: str, got: GotMessage) -> Letter:
+    """Return what a message of a dead-letter queue tells."""
+    headers = got.properties.headers or {}
+    death = first_death(headers.get(DEATHS))
+    reason = text_of(headers.get(DEAD_REASON)) or (f"{text_of(death.get('reason'))} (RabbitMQ)" if death else "")
+    return Letter(
+        position,
+        text_of(got.properties.message_id),
+        text_of(got.properties.type),
+        queue,
+        reason,
+        text_of(headers.get(ERROR_TYPE)),
+        text_of(headers.get(ERROR_TEXT)),
+        text_of(headers.get(TRACEBACK)),
+        max(1, integer_header(headers, ATTEMPT) or 1),
+        moment(integer_header(headers, FAILED_AT)) or time_of(death.get("time")),
+        moment(integer_header(headers, FIRST_SENT)),
+        text_of(headers.get(WORKER)),
+        got.problem,
+        got,
+    )
+
+
+def first_death(deaths: Any) -> dict[str, Any]:
+    """Return the entry of the broker's latest death; empty where there is none, or somebody forged it."""
+    found = deaths[0] if isinstance(deaths, list) and deaths else None
+    return found if isinstance(found, dict) else {}
+
+
+def text_of(value: Any) -> str:
+    """Return a header's value as text."""
+    return "" if value is None else str(plain(value))
+
+
+def time_of(value: Any) -> datetime | None:
+    """Return a time that the broker wrote."""
+    return value if isinstance(value, datetime) else None
+
+
+def moment(milliseconds: int | None) -> datetime | None:
+    """Return the time that is so many milliseconds after the epoch; `None` where no calendar has it."""
+    if milliseconds is None:
+        return None
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None

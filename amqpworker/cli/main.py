@@ -1,0 +1,107 @@
+"""
+The `amqpworker` program: its commands, and how it ends.
+
+Decides that an error of ours is one line on standard error, that a defect keeps its traceback, and the exit code: 0 done,
+1 the answer is no, 2 it could not be asked, 130 after Ctrl-C. Each command stands in a file of its own.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from amqpworker import __version__
+from amqpworker.cli.broker import broker_app
+from amqpworker.cli.dead import dead_app
+from amqpworker.cli.screen import complain
+from amqpworker.cli.send import send_app
+from amqpworker.cli.shared import exit_code
+from amqpworker.cli.topology import topology_app
+from amqpworker.cli.worker import worker_app
+from amqpworker.errors import AmqpWorkerError
+from amqpworker.redaction import redact_text
+
+__all__ = ["main", "program"]
+
+INTERRUPTED = 128 + signal.SIGINT
+
+program = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Background work on RabbitMQ: run workers, send tasks, look after queues and dead letters.",
+    epilog="Examples:\n\n"
+    "  amqpworker worker shop.tasks:app -p 2 -t 8\n\n"
+    "  amqpworker send shop.tasks.send_welcome user_id=42 --app shop.tasks:app\n\n"
+    "  amqpworker topology check shop.tasks:app\n\n"
+    "  amqpworker dead list shop.tasks:app\n\n"
+    "Exit codes: 0 done, 1 the answer is no, 2 it could not be asked.",
+)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        sys.stdout.write(f"amqpworker {__version__}\n")
+        raise typer.Exit
+
+
+@program.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Background work on RabbitMQ: run workers, send tasks, look after queues and dead letters."""
+
+
+# typer has no way to take commands over without a name of their own for all versions from 0.12 on.
+program.registered_commands += [*worker_app.registered_commands, *send_app.registered_commands]
+program.add_typer(topology_app, name="topology")
+program.add_typer(dead_app, name="dead")
+program.add_typer(broker_app, name="broker")
+
+# typer has click's classes under another name from one version to the next; their order of inheritance stays.
+UsageError: type[Any] = next(one for one in typer.BadParameter.__mro__ if one.__name__ == "ClickException")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit code."""
+    signal.signal(signal.SIGTERM, on_terminate)
+    try:
+        command = typer.main.get_command(program)
+        code = command.main(
+            args=None if arguments is None else list(arguments), prog_name="amqpworker", standalone_mode=False
+        )
+    except AmqpWorkerError as error:
+        complain(redact_text(str(error)))
+        return exit_code(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except UsageError as error:
+        return misused(error)
+    return code if isinstance(code, int) else 0
+
+
+def misused(error: Any) -> int:
+    """Tell in one line what is wrong with the command line, and where it is explained."""
+    text = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":
+        # Where rich formats the help, it is on the screen by now.
+        sys.stderr.write(text)
+        return 2
+    context = getattr(error, "ctx", None)
+    hint = f" ({context.command_path} --help tells more)" if context is not None else ""
+    complain(f"{text}{hint}")
+    return 2
+
+
+def on_terminate(number: int, _frame: FrameType | None) -> None:
+    """End in good order: what a tool holds of a queue is given back."""
+    raise SystemExit(128 + number)

@@ -1,0 +1,91 @@
+"""
+What goes to the terminal: tables, JSON, lines of trouble.
+
+Decides that nothing a stranger's message holds can move the cursor or feign a line, that colours are for terminals, and
+how values that JSON does not know are written in it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = ["complain", "console", "plain", "printable", "table", "write", "write_json"]
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console that takes text as it is; off a terminal it is 80 columns wide and has no colours."""
+    # Loaded by the commands that show something, not by each.
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def table(*columns: str, title: str = "") -> Table:
+    """Return an empty table; long words are folded, never cut."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(
+        box=box.SIMPLE_HEAD,
+        title=Text(title, style="bold") if title else None,
+        title_justify="left",
+        pad_edge=False,
+        show_edge=False,
+    )
+    for column in columns:
+        made.add_column(Text(column), overflow="fold")
+    return made
+
+
+def write(text: str) -> None:
+    """Print text and a line's end."""
+    sys.stdout.write(text + "\n")
+
+
+def write_json(value: Any) -> None:
+    """Print a value as JSON in ASCII, indented."""
+    write(json.dumps(plain(value), indent=2))
+
+
+def complain(text: str) -> None:
+    """Say in one line on standard error what is wrong."""
+    sys.stderr.write(f"amqpworker: {printable(' '.join(text.split()))}\n")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return text with every character escaped that a terminal would act on, those in `keep` aside."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in keep else repr(one)[1:-1] for one in text)
+
+
+def plain(value: Any) -> Any:
+    """Return a value in the types of JSON: bytes as text with escapes, times in ISO 8601, other numbers as text."""
+    match value:
+        case None | bool() | str():
+            return value
+        case int():
+            return int(value)
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case bytes() | bytearray():
+            return bytes(value).decode("utf-8", "backslashreplace")
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")
+        case Decimal():
+            return str(value)
+        case dict():
+            return {str(plain(name)): plain(held) for name, held in value.items()}
+        case list() | tuple():
+            return [plain(held) for held in value]
+    return str(value)

@@ -1,0 +1,242 @@
+"""
+`amqpworker send` and `amqpworker call`: one message from the command line.
+
+Decides whose word counts for a message's body and queue: the task's own signature where an app is given that knows it,
+else the command line's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from amqpworker.cli.screen import complain, printable, write, write_json
+from amqpworker.cli.shared import AppOption, AsJson, NamespaceOption, UrlOption, app_of, pairs, quiet, standard_input
+from amqpworker.errors import ConfigError, InvalidArguments, TaskFailed
+
+if TYPE_CHECKING:
+    from amqpworker.app import App
+    from amqpworker.message import Message
+
+__all__ = ["send_app"]
+
+send_app = typer.Typer()
+
+TaskName = Annotated[str, typer.Argument(metavar="TASK", help="The task's name.")]
+Values = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="NAME=VALUE…",
+        help="The task's parameters. What can be read as JSON is JSON, all else is text: n=3, name=Ann, tags='[1, 2]', "
+        "text='\"3\"'.",
+        show_default=False,
+    ),
+]
+Body = Annotated[
+    str | None,
+    typer.Option(metavar="JSON", help="All parameters as one JSON object, in place of NAME=VALUE; - reads it."),
+]
+QueueName = Annotated[str | None, typer.Option("--queue", "-q", metavar="QUEUE", help="In place of the task's own.")]
+Id = Annotated[str | None, typer.Option("--id", metavar="ID", help="The message's id; default: a new one.")]
+Header = Annotated[list[str] | None, typer.Option("--header", metavar="NAME=VALUE", help="A header; repeatable.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line says about the message."""
+
+    task: str
+    values: list[str]
+    body: str | None
+    options: dict[str, Any]
+
+
+@send_app.command(
+    epilog="Examples:\n\n"
+    "  amqpworker send shop.tasks.welcome user_id=42 --app shop.tasks:app\n\n"
+    "  amqpworker send billing.charge order_id=o-1 -q billing --delay 60\n\n"
+    '  amqpworker send shop.tasks.report --queue reports --body \'{"day": "2026-11-25"}\''
+)
+def send(
+    task: TaskName,
+    values: Values = None,
+    body: Body = None,
+    delay: Annotated[float | None, typer.Option(metavar="SECONDS", help="Run it no sooner than this from now.")] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Run it no sooner: ISO 8601 with a zone, 2026-12-24T18:00+01:00.")
+    ] = None,
+    expires: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Not started by then, it becomes a dead letter.")
+    ] = None,
+    queue: QueueName = None,
+    id: Id = None,  # noqa: A002 - the option's name
+    header: Header = None,
+    app: AppOption = None,
+    url: UrlOption = None,
+    namespace: NamespaceOption = "amqpworker",
+    as_json: AsJson = False,
+) -> None:
+    """
+    Send a task and print the message's id, once the broker has confirmed it.
+
+    With --app the task's own signature checks the parameters, and its queue is taken. Without, --queue must be given.
+
+    Exit codes: 0 confirmed, 1 the broker did not take it, 2 it could not be sent.
+    """
+    quiet()
+    options = {
+        "delay": delay,
+        "at": moment(at) if at is not None else None,
+        "expires": expires,
+        "id": id,
+        "queue": queue,
+        "headers": pairs(header, "header") if header else None,
+        "timeout": None,
+    }
+    with app_of(app, url, namespace) as found:
+        sent = found.send(message(found, Asked(task, values or [], body, options)))
+        if as_json:
+            write_json({"id": sent.id, "task": sent.task})
+        else:
+            write(printable(sent.id))
+
+
+@send_app.command(
+    epilog="Examples:\n\n"
+    "  amqpworker call shop.tasks.price sku=A-17 --app shop.tasks:app --timeout 5\n\n"
+    "  amqpworker call billing.balance account=7 --queue billing"
+)
+def call(
+    task: TaskName,
+    values: Values = None,
+    body: Body = None,
+    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="How long to wait; default: 30.")] = None,
+    queue: QueueName = None,
+    id: Id = None,  # noqa: A002 - the option's name
+    header: Header = None,
+    app: AppOption = None,
+    url: UrlOption = None,
+    namespace: NamespaceOption = "amqpworker",
+) -> None:
+    """
+    Run a task in a worker and print what it returned, as JSON.
+
+    With --app the task's own signature checks the parameters, and its queue is taken. Without, --queue must be given.
+
+    Exit codes: 0 answered, 1 the task failed or did not answer in time, 2 it could not be called.
+    """
+    from amqpworker.results.answer import read
+
+    quiet()
+    options = {
+        "delay": None,
+        "at": None,
+        "expires": None,
+        "id": id,
+        "queue": queue,
+        "headers": pairs(header, "header") if header else None,
+        "timeout": timeout,
+    }
+    with app_of(app, url, namespace) as found:
+        asked = message(found, Asked(task, values or [], body, options))
+        answer = read(found.answer_to(asked, found.call_timeout if timeout is None else timeout))
+    if answer.status == "failed":
+        report(TaskFailed(answer.reason, answer.error_type, answer.text, answer.traceback))
+        raise typer.Exit(1)
+    text = (answer.value or b"null").decode("utf-8", "replace")
+    write(printable(text) if sys.stdout.isatty() else text)
+
+
+def report(failed: TaskFailed) -> None:
+    """Tell how a task failed: where its code was, then the sentence."""
+    if failed.traceback:
+        sys.stderr.write(printable(failed.traceback.rstrip(), keep="\n\t") + "\n")
+    complain(str(failed))
+
+
+def message(app: App, asked: Asked) -> Message:
+    """
+    Return the message, checked by the task's own signature where the app knows the task.
+
+    Raises:
+        InvalidArguments: a parameter or an option has a value that cannot be.
+        ConfigError: nobody tells the queue.
+    """
+    body = body_of(asked)
+    known = app.tasks.get(asked.task) or app.remotes.get(asked.task)
+    try:
+        if known is None:
+            return as_it_is(app, asked, body)
+        given = known.signature.decode(body)
+        # `timeout` is the call's own, and would give a task that makes no message.
+        options = {name: value for name, value in asked.options.items() if name != "timeout"}
+        return known.options(**options).message(*given.args, **given.kwargs)  # type: ignore[no-any-return]
+    except InvalidArguments as error:
+        raise InvalidArguments(in_words_of_the_command(str(error))) from error
+
+
+def as_it_is(app: App, asked: Asked, body: bytes) -> Message:
+    """Return the message of a task that no app of ours describes."""
+    from amqpworker.message import Message, new_id
+    from amqpworker.options import check_options
+
+    options = check_options({**asked.options, "timeout": None})
+    if options.queue is None:
+        known = f"The app has no task {asked.task!r}" if app.tasks or app.remotes else "Without --app nothing is known"
+        raise ConfigError(f"{known} of the queue: give it by --queue.")
+    if len(body) > app.max_body:
+        raise InvalidArguments(f"The body has {len(body)} bytes, more than the {app.max_body} of AMQPWORKER_MAX_BODY.")
+    return Message(
+        asked.task,
+        options.queue,
+        body,
+        options.id or new_id(),
+        options.headers,
+        options.delay,
+        options.at,
+        options.expires,
+    )
+
+
+def body_of(asked: Asked) -> bytes:
+    """Return the JSON object that holds the parameters."""
+    if asked.body is None:
+        try:
+            return json.dumps(pairs(asked.values, "parameter"), ensure_ascii=False, allow_nan=False).encode()
+        except UnicodeEncodeError:
+            raise InvalidArguments("A parameter is not UTF-8.") from None
+        except ValueError:
+            raise InvalidArguments("A parameter is a number that JSON cannot carry.") from None
+    if asked.values:
+        raise InvalidArguments("Give NAME=VALUE or --body, not both.")
+    body = standard_input().strip() if asked.body == "-" else asked.body.encode("utf-8", "surrogateescape")
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArguments(f"--body is not JSON: {error}.") from None
+    if not isinstance(found, dict):
+        raise InvalidArguments("--body is not a JSON object: a task's parameters have names.")
+    return body
+
+
+def moment(text: str) -> datetime:
+    """Return the time that a text means; that it has a zone is checked with the other options."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidArguments(f"--at {text!r} is no time of ISO 8601, such as 2026-12-24T18:00+01:00.") from None
+
+
+def in_words_of_the_command(text: str) -> str:
+    """Return an error's text with `options(delay=…)` written as `--delay`."""
+    return re.sub(
+        r"options\(((?:\w+=…(?:, )?)+)\)",
+        lambda found: ", ".join(f"--{name}" for name in re.findall(r"(\w+)=…", found[1])),
+        text,
+    )

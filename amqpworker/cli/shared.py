@@ -1,0 +1,144 @@
+"""
+What the commands have in common: options, the user's app, values from the command line.
+
+Decides how `key=value` is read, and which errors mean that the answer is no (1) and which that nothing could be asked
+(2).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from amqpworker.errors import (
+    AmqpWorkerError,
+    Blocked,
+    CallTimeout,
+    ConfigError,
+    InvalidArguments,
+    NotRouted,
+    QueueFull,
+    TaskFailed,
+    Unconfirmed,
+)
+
+if TYPE_CHECKING:
+    from amqpworker.app import App
+
+__all__ = [
+    "APP_VARIABLE",
+    "AppOption",
+    "AsJson",
+    "NamespaceOption",
+    "UrlOption",
+    "app_of",
+    "exit_code",
+    "load",
+    "pairs",
+    "quiet",
+]
+
+APP_VARIABLE = "AMQPWORKER_APP"
+
+AppOption = Annotated[
+    str | None,
+    typer.Option(
+        "--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that knows the task: its types and its queue."
+    ),
+]
+UrlOption = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="The broker, where no app tells; else AMQPWORKER_URL is taken, then localhost."),
+]
+NamespaceOption = Annotated[str, typer.Option(metavar="NAME", help="The prefix of exchanges, where no app tells.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+ANSWERED = (TaskFailed, CallTimeout, NotRouted, QueueFull, Blocked, Unconfirmed)
+
+
+def exit_code(error: AmqpWorkerError) -> int:
+    """Return 1 where something was asked and the answer is no, 2 where it could not be asked."""
+    return 1 if isinstance(error, ANSWERED) else 2
+
+
+def quiet() -> None:
+    """Keep log lines away: a tool tells what is wrong by its last line. Defects are still told."""
+    from amqpworker.logs import configure
+
+    configure("error", json=False)
+
+
+def load(target: str) -> App:
+    """
+    Import the user's app; an error in the user's own code is shown with its traceback.
+
+    Raises:
+        ConfigError: `target` names no app.
+    """
+    from amqpworker.worker.locate import locate
+
+    try:
+        return locate(target)
+    except AmqpWorkerError:
+        raise
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        raise ConfigError(f"{target!r} cannot be imported: {type(error).__name__} (see above).") from error
+
+
+def app_of(target: str | None, url: str | None, namespace: str | None = None) -> App:
+    """
+    Return the user's app, or one without tasks for the broker at `url`.
+
+    Raises:
+        ConfigError: `target` names no app, or both were given.
+    """
+    if target is not None:
+        if url is not None:
+            raise ConfigError("Give an app or --url, not both: the app has a URL of its own.")
+        return load(target)
+    from amqpworker.app import App
+    from amqpworker.topology import DEFAULT_NAMESPACE
+
+    return App(url, namespace=DEFAULT_NAMESPACE if namespace is None else namespace)
+
+
+def pairs(items: Iterable[str], what: str) -> dict[str, Any]:
+    """
+    Read `name=value` items: a value is JSON where it can be read as JSON, else text.
+
+    Raises:
+        InvalidArguments: an item has no `=`, or a name comes twice.
+    """
+    found: dict[str, Any] = {}
+    for item in items:
+        name, separator, text = item.partition("=")
+        if not separator or not name:
+            raise InvalidArguments(f"The {what} {item!r} is not of the form name=value.")
+        if name in found:
+            raise InvalidArguments(f"The {what} {name!r} is given twice.")
+        found[name] = value_of(text)
+    return found
+
+
+def value_of(text: str) -> Any:
+    """Return what the text is as JSON, else the text."""
+    try:
+        return json.loads(text, parse_constant=refuse_constant)
+    except (ValueError, RecursionError):
+        return text
+
+
+def refuse_constant(name: str) -> NoReturn:
+    """Refuse NaN and the infinities, which JSON does not have: they stay text."""
+    raise ValueError(name)
+
+
+def standard_input() -> bytes:
+    """Read all of standard input."""
+    return sys.stdin.buffer.read()

@@ -1,0 +1,257 @@
+"""
+`amqpworker topology`: show, declare and check what an app needs on its broker.
+
+Decides how it is shown and which sources are asked. What is needed is decided by `amqpworker.topology` and the app.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import typer
+
+from amqpworker.cli.findings import Finding, findings_of
+from amqpworker.cli.screen import console, plain, printable, table, write, write_json
+from amqpworker.cli.shared import APP_VARIABLE, AsJson, load, quiet
+from amqpworker.errors import ConfigError
+from amqpworker.topology import LEVELS, Binding, Exchange, Names, Queue, Topology
+
+if TYPE_CHECKING:
+    from amqpworker.app import App
+    from amqpworker.broker.admin import Admin
+    from amqpworker.testing.management import Management
+
+__all__ = ["topology_app"]
+
+topology_app = typer.Typer(no_args_is_help=True, help="Exchanges, queues and bindings: show, declare and check them.")
+
+AppArgument = Annotated[str, typer.Argument(metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that needs them.")]
+
+PICTURE = """\
+  new work        ──▶ {tasks} ──▶ QUEUE ──▶ worker
+  delay and retry ──▶ {top} ──▶ … ──▶ {bottom}
+                      ──▶ {due} ──▶ QUEUE ──▶ worker
+  dead letter     ──▶ {dead} ──▶ QUEUE.dead
+  no such queue   ──▶ {parked} ──▶ {parked}
+"""
+
+
+@topology_app.command(
+    epilog="Examples:\n\n  amqpworker topology show shop.tasks:app\n\n  amqpworker topology show shop.tasks:app --json"
+)
+def show(
+    app: AppArgument,
+    every: Annotated[bool, typer.Option("--all", help="Show each level of the delay ladder.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an app needs, without asking the broker."""
+    quiet()
+    plan = load(app).plan
+    whole = plan.whole()
+    if as_json:
+        write_json(
+            {
+                "exchanges": [described(one) for one in whole.exchanges],
+                "queues": [described(one) for one in whole.queues],
+                "bindings": [described(one) for one in whole.bindings],
+            }
+        )
+        return
+    names = plan.names
+    picture = PICTURE.format(
+        tasks=names.tasks,
+        due=names.due,
+        dead=names.dead,
+        parked=names.parked,
+        top=names.level(LEVELS - 1),
+        bottom=names.level(0),
+    )
+    write(f"{picture}\n  QUEUE: {', '.join(printable(name) for name in sorted(plan.queues)) or '(the app has none)'}\n")
+    for shown in tables(whole if every else folded(whole, names)):
+        console().print(shown)
+
+
+@topology_app.command(epilog="Example:\n\n  amqpworker topology declare shop.tasks:app")
+def declare(app: AppArgument) -> None:
+    """
+    Declare everything that an app needs; what exists already stays as it is.
+
+    With an administrator's rights, once: workers and producers can then run with AMQPWORKER_DECLARE=0.
+
+    Exit codes: 0 all is there, 2 it is not, and the text says why.
+    """
+    quiet()
+    found = load(app)
+    whole = found.plan.whole()
+    parts = list(whole)
+    with admin_of(found) as admin, progress(len(parts)) as advance:
+        admin.declare(whole, lambda _: advance())
+    write(f"{counted(whole)}: all there.")
+
+
+@topology_app.command(
+    epilog="Examples:\n\n  amqpworker topology check shop.tasks:app\n\n"
+    "  amqpworker topology check shop.tasks:app --management http://localhost:15672"
+)
+def check(
+    app: AppArgument,
+    management: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="AMQPWORKER_MANAGEMENT",
+            help="The broker's HTTP API, for bindings, policies and stuck letters; login as for AMQP unless given.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Compare what an app needs with what stands on its broker; nothing is changed.
+
+    Exit codes: 0 all as it should be, 1 something is not, 2 it could not be compared.
+    """
+    quiet()
+    found = load(app)
+    whole = found.plan.whole()
+    findings = by_management(found, whole, management) if management is not None else []
+    with admin_of(found) as admin:
+        parts: list[Exchange | Queue] = [*whole.exchanges, *whole.queues]
+        for part in parts:
+            if (problem := admin.check(part)) is not None:
+                findings.append(Finding(problem.kind, part.name, problem.text))
+    findings.sort(key=lambda one: ORDER.index(one.kind))
+    if as_json:
+        told = [{"kind": one.kind, "name": one.name, "text": one.text} for one in findings]
+        write_json({"findings": told, "management": management is not None})
+    else:
+        show_findings(findings, whole, management is not None)
+    if findings:
+        raise typer.Exit(2 if all(one.kind == "unknown" for one in findings) else 1)
+
+
+ORDER = ("missing", "differs", "unbound", "policy", "stuck", "unknown")
+
+
+def show_findings(findings: list[Finding], whole: Topology, with_management: bool) -> None:
+    """Print what was found, and what was not looked at."""
+    if findings:
+        shown = table("", "")
+        shown.show_header = False
+        for one in findings:
+            shown.add_row(one.kind, printable(one.text))
+        console().print(shown)
+        if any(one.kind in {"missing", "unbound"} for one in findings):
+            write("`amqpworker topology declare` makes what is missing.")
+    write(f"{counted(whole)}: {f'{len(findings)} findings' if findings else 'all as it should be'}.")
+    if not with_management:
+        write("Bindings and policies were not looked at: AMQP does not tell them, --management URL does.")
+
+
+def by_management(app: App, whole: Topology, url: str) -> list[Finding]:
+    """Return what the broker's HTTP API tells."""
+    from amqpworker.broker.address import addresses
+
+    address = addresses(app.url)[0]
+    api = management_of(url, address.user, address.password)
+    vhost = address.virtual_host
+    return findings_of(whole, api.queues(vhost), api.bindings(vhost))
+
+
+def management_of(url: str, user: str, password: str) -> Management:
+    """
+    Return a client of the HTTP API; a login in the URL comes before the other.
+
+    Raises:
+        ConfigError: this is no such URL.
+    """
+    from amqpworker.testing.management import Management
+
+    try:
+        split = urlsplit(url)
+        host = f"[{split.hostname}]" if ":" in (split.hostname or "") else split.hostname
+        bare = urlunsplit((split.scheme, f"{host}:{split.port}" if split.port else f"{host}", split.path, "", ""))
+    except ValueError as error:
+        raise ConfigError(f"The management URL cannot be read: {error}.") from None
+    if split.scheme not in {"http", "https"} or not host:
+        raise ConfigError("The management URL must begin with http:// or https:// and name a host.")
+    if split.username is not None:
+        user, password = unquote(split.username), unquote(split.password or "")
+    return Management(bare, user, password)
+
+
+def admin_of(app: App) -> Admin:
+    """Return a client for the app's broker."""
+    from amqpworker.broker.admin import Admin
+
+    return Admin(app.url, app.settings)
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Any]:
+    """Show a bar on a terminal; what is yielded is called for each step."""
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        yield lambda: None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=screen, transient=True) as bar:
+        task = bar.add_task("declaring", total=total)
+        yield lambda: bar.advance(task)
+
+
+def counted(whole: Topology) -> str:
+    """Return how many there are of each."""
+    return f"{len(whole.exchanges)} exchanges, {len(whole.queues)} queues, {len(whole.bindings)} bindings"
+
+
+def folded(whole: Topology, names: Names) -> Topology:
+    """Return the topology with the top and the bottom level alone for the whole ladder."""
+    hidden = {names.level(number) for number in range(1, LEVELS - 1)}
+    return Topology(
+        tuple(one for one in whole.exchanges if one.name not in hidden),
+        tuple(one for one in whole.queues if one.name not in hidden),
+        tuple(one for one in whole.bindings if one.queue not in hidden),
+    )
+
+
+def tables(whole: Topology) -> Iterator[Any]:
+    """Yield a table of each kind."""
+    exchanges = table("exchange", "type", "alternate exchange", title="Exchanges")
+    for exchange in whole.exchanges:
+        exchanges.add_row(exchange.name, exchange.type, str(exchange.arguments.get("alternate-exchange", "")))
+    yield exchanges
+    queues = table("queue", "arguments", title="\nQueues")
+    for queue in whole.queues:
+        queues.add_row(printable(queue.name), lines(queue.arguments))
+    yield queues
+    bindings = table("exchange", "routing key", "queue", "arguments", title="\nBindings")
+    for binding in whole.bindings:
+        bindings.add_row(
+            binding.source, printable(binding.routing_key), printable(binding.queue), lines(binding.arguments)
+        )
+    yield bindings
+
+
+def lines(arguments: Mapping[str, Any]) -> str:
+    """Return arguments, one on each line."""
+    return "\n".join(f"{name} = {'void' if value is None else value}" for name, value in arguments.items())
+
+
+def described(part: Exchange | Queue | Binding) -> dict[str, Any]:
+    """Return a part for JSON."""
+    match part:
+        case Exchange(name, type, arguments):
+            return {"name": name, "type": type, "durable": True, "arguments": plain(dict(arguments))}
+        case Queue(name, arguments):
+            return {"name": name, "durable": True, "arguments": plain(dict(arguments))}
+        case Binding(source, queue, routing_key, arguments):
+            return {
+                "source": source,
+                "queue": queue,
+                "routing_key": routing_key,
+                "arguments": plain(dict(arguments)),
+            }
