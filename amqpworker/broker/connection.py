@@ -20,6 +20,7 @@ from amqpworker.broker.address import Address, parameters
 from amqpworker.broker.reasons import ConnectionProblem, problem_of, too_old
 from amqpworker.broker.seam import PublicConnection, connection_class, socket_of
 from amqpworker.logs import get_logger
+from amqpworker.broker.waker import Waker
 from amqpworker.settings import Settings
 
 __all__ = ["ConnectionUser", "IOThread"]
@@ -63,7 +64,7 @@ class IOThread:
         self._connection_class = connection_class(settings.codec)
         self._address = addresses[0]
         self._loop: Any = None
-        self._kick = threading.Event()
+        self._waker = Waker()
         self._woken = self._ticking = self._open = self._stopping = False
         self._problem: ConnectionProblem | None = None
         self._failures = 0
@@ -85,16 +86,12 @@ class IOThread:
         if self._woken:
             return
         self._woken = True
-        loop = self._loop
-        if loop is None:
-            self._kick.set()
-        else:
-            loop.add_callback_threadsafe(self._on_wake)
+        self._waker.set()
 
     def stop(self, timeout: float) -> bool:
         """Close the connection and end the thread; false where it did not end in time."""
         self._stopping = True
-        self._kick.set()
+        self._waker.set()
         loop = self._loop
         if loop is not None:
             loop.add_callback_threadsafe(self._close)
@@ -143,6 +140,7 @@ class IOThread:
         try:
             self.connection = self._connect(address, loop)
             self._loop = loop
+            loop.add_handler(self._waker.fd, self._on_waker, loop.READ)
             self._start_ticking()
             if self._stopping:
                 self._close()
@@ -180,11 +178,9 @@ class IOThread:
         until = time.monotonic() + pause_after(self._failures)
         while not self._stopping and (left := until - time.monotonic()) > 0:
             self._guard(self.user.tick)
-            if self._kick.wait(min(left, TICK)):
-                self._kick.clear()
+            if self._waker.wait(min(left, TICK)):
                 self._woken = False
                 until = min(until, time.monotonic() + TICK)
-        self._woken = False
 
     def _on_open(self, connection: PublicConnection) -> None:
         if text := too_old(connection.server_properties or {}):
@@ -208,6 +204,10 @@ class IOThread:
     def _on_unblocked(self, connection: PublicConnection, _method: Any) -> None:
         log.info("connection_unblocked", connection=self.name)
         connection.blocked_now = False
+        self._on_wake()
+
+    def _on_waker(self, _fd: int, _events: int) -> None:
+        self._waker.clear()
         self._on_wake()
 
     def _on_wake(self) -> None:

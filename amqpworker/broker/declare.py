@@ -79,9 +79,9 @@ class Declarer:
         if not parts:
             self._finish(None)
             return
-        # All at once: pika sends the next when the broker has answered the one before.
+        # Only the last is answered: a channel is served in order, and a refusal of any of them closes it.
         for part in parts[:-1]:
-            declare(channel.pika, part, lambda _: None)
+            declare(channel.pika, part, None)
         declare(channel.pika, parts[-1], lambda _: self._on_all(parts))
 
     def _on_all(self, parts: list[Part]) -> None:
@@ -106,7 +106,7 @@ class Declarer:
         self._next()
 
 
-def declare(channel: Any, part: Part, done: Callable[[Any], None]) -> None:
+def declare(channel: Any, part: Part, done: Callable[[Any], None] | None) -> None:
     """Declare one part on pika's channel."""
     match part:
         case Exchange():

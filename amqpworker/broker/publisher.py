@@ -172,6 +172,9 @@ class Publisher(Sink):
         self._frame_max = connection.params.frame_max
         self._declarer = Declarer(connection, self._topology_of)
         self._open_channel()
+        # At the same time: the first messages wait for both.
+        for need in {need for outgoing in self._inbox for need in outgoing.needs if need != REPLIES}:
+            self._declarer.ensure(need, lambda _: None)
 
     def _open_channel(self) -> None:
         if self._connection is not None and self._connection.is_open:

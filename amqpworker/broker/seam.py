@@ -8,6 +8,7 @@ this was written for, or where settings say `codec="pika"`, channels go by pika'
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,11 +68,14 @@ class OwnCodecConnection(PublicConnection):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self.decoder = StreamDecoder()
+        self._plain_socket: socket.socket | None = None
         super().__init__(*arguments, **named)
 
     def _proto_connection_made(self, transport: Any) -> None:
         if hasattr(transport, "_MAX_RECV_BYTES"):
             transport._MAX_RECV_BYTES = RECEIVE_BYTES  # noqa: SLF001 - a constant of pika's class, for this socket only
+        sock = getattr(transport, "_sock", None)
+        self._plain_socket = sock if type(sock) is socket.socket else None
         super()._proto_connection_made(transport)
 
     def _on_data_available(self, data: bytes) -> None:
@@ -105,9 +109,24 @@ class OwnCodecConnection(PublicConnection):
             self._process_frame(frame)
 
     def write(self, data: bytes) -> None:
-        """Put marshalled frames on the wire, all in one write."""
-        if not self.is_closed:
-            self._output_marshaled_frames([data])
+        """
+        Put marshalled frames on the wire, all in one write, and now where the socket takes them.
+
+        pika would first ask the poller whether the socket is writable: four system calls and a round of its loop.
+        """
+        if self.is_closed:
+            return
+        transport = self._transport
+        if transport.get_write_buffer_size() == 0 and self._plain_socket is not None:
+            try:
+                count = self._plain_socket.send(data)
+            except OSError:
+                count = 0  # full, or broken: pika finds out which
+            self.bytes_sent += count
+            if count == len(data):
+                return
+            data = data[count:]
+        self._output_marshaled_frames([data])
 
 
 def connection_class(codec: str) -> type[PublicConnection]:
