@@ -20,8 +20,8 @@ demo: setup ## the whole path on real input; DIR=folder of source files, KEEP=1 
 test: lint unit integration ## everything that must hold, against real brokers
 
 lint: setup ## style, format and types
-	$(PYTHON) -m ruff check .
-	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check --extend-exclude .amqpworker .
+	$(PYTHON) -m ruff format --check --extend-exclude .amqpworker .
 	$(PYTHON) -m mypy
 
 unit: setup ## tests without a broker; ARGS='-k name' chooses

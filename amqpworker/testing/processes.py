@@ -18,6 +18,9 @@ from pathlib import Path
 
 MARK = "AMQPWORKER_NODE"
 
+_KERNEL_OR_EXITING = 0x00200000 | 0x00000004
+"""`PF_KTHREAD` and `PF_EXITING` of Linux: processes that have no environment, and will not get one."""
+
 _LEASH = f"""
 read -r _
 for pid in "$@"; do grep -qzsx "{MARK}=${MARK}" "/proc/$pid/environ" && kill -9 "$pid"; done
@@ -58,11 +61,28 @@ def leash(environment: Mapping[str, str], log: Path, pids: Iterable[int]) -> int
 
 def is_ours(pid: int, mark: str) -> bool:
     """Tell whether the process lives and carries the mark; one that is only waiting to be reaped does not."""
+    return f"{MARK}={mark}".encode() in _environment(pid).split(b"\0")
+
+
+def _environment(pid: int) -> bytes:
+    """
+    Read a process's environment; empty for one that has ended or is somebody else's.
+
+    Within an `exec` it reads as empty for a moment, so an empty one is looked at again.
+    """
     try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        for _ in range(20):
+            content = Path(f"/proc/{pid}/environ").read_bytes()
+            if content:
+                return content
+            # man proc_pid_stat: the fields after the name, of which state is the third of all and flags the ninth
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            if fields[0] in "ZX" or int(fields[6]) & _KERNEL_OR_EXITING:
+                break
+            time.sleep(0.001)
     except OSError:
-        return False
-    return f"{MARK}={mark}".encode() in environment.split(b"\0")
+        pass
+    return b""
 
 
 def marked(mark: str) -> list[int]:
