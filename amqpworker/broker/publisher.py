@@ -190,9 +190,10 @@ class Publisher(Sink):
 
     def _on_channel_closed(self, error: BaseException) -> None:
         """Fail what was in flight: the broker closed the channel because of one of them."""
-        if self._connection is None:
-            return
         self._channel = None
+        # Where the connection ends it is the connection's end that tells why: `lost` comes next.
+        if self._connection is None or not self._connection.is_open:
+            return
         if self._declarer is not None:
             self._declarer.done.discard(REPLIES)
         # What is held for a reply consumer on the old channel begins again on the next.
