@@ -136,10 +136,6 @@ class Publisher(Sink):
         if not self._started:
             self._start()
 
-    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
-        """Run `callback` in the I/O thread; only from there."""
-        self._io.call_later(delay, callback)
-
     def idle(self) -> bool:
         """Whether nothing waits for a confirm."""
         return not (self._inbox or self._in_flight or self._held)

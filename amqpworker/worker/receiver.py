@@ -56,6 +56,7 @@ class Reception:
     def tick(self) -> bool:
         """Give back what has waited unstarted for too long; true while deliveries are here."""
         now = time.monotonic()
+        self._settler.copies.try_again(now)
         if self._draining:
             self._settler.flush()
             self._give_back(now)
@@ -63,7 +64,8 @@ class Reception:
             self._next_check = now + min(CHECK_SECONDS, self._patience / 4)
             if count := self._give_back(now - self._patience):
                 log.warning("deliveries_given_back", count=count, waited=self._patience)
-        return any(intake.unstarted for intake in self._intakes) or self._draining
+        waiting = any(intake.unstarted for intake in self._intakes) or self._settler.copies.waiting
+        return waiting or self._draining
 
     def _give_back(self, before: float) -> int:
         return sum(self._settler.give_back_unstarted(intake, before) for intake in list(self._intakes))

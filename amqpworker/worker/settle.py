@@ -14,14 +14,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from amqpworker.broker.consumer import Intake
-from amqpworker.broker.outgoing import Outgoing, WhenDone
 from amqpworker.errors import AmqpWorkerError, InvalidArguments, ResultStoreError
 from amqpworker.logs import get_logger
-from amqpworker.message import ATTEMPT, FIRST_RUN, Delivery, Publication, integer_header, new_id
-from amqpworker.outcome import Dead, Done, Dropped, Outcome, Requeue, Retry
+from amqpworker.message import ATTEMPT, FIRST_RUN, Delivery, integer_header, new_id
+from amqpworker.outcome import Dead, Done, Dropped, Failure, Outcome, Requeue, Retry
 from amqpworker.publication import answered, bare, dead_lettered, retried
 from amqpworker.results import ResultStore
 from amqpworker.results.answer import done as done_answer
@@ -30,31 +29,15 @@ from amqpworker.settings import Settings
 from amqpworker.topology import Names
 from amqpworker.worker.acks import AckLedger
 from amqpworker.worker.context import Run
+from amqpworker.worker.copies import Copies, Publishes
 
-__all__ = ["Publishes", "Settler", "worker_name"]
+__all__ = ["Settler", "Surroundings", "worker_name"]
 
 log = get_logger(__name__)
 
 REPLY_TIMEOUT = 5.0
-COPY_PAUSE = 1.0
 MOST_LOGGED = 200
 STORE_PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
-
-
-class Publishes(Protocol):
-    """What settling needs of the publisher."""
-
-    def publish(
-        self,
-        publication: Publication,
-        needs: tuple[str, ...] = (),
-        timeout: float | None = None,
-        when_done: WhenDone | None = None,
-    ) -> Outgoing:
-        """Put a publication on its way."""
-
-    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
-        """Run `callback` in the publisher's I/O thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +62,11 @@ class Settler:
         self._store = surroundings.store
         self._names = surroundings.names
         self._result_ttl = surroundings.settings.result_ttl
-        self._copy_timeout = surroundings.settings.send_timeout
+        self.copies = Copies(surroundings.publisher, surroundings.settings.send_timeout, wake)
         self._wake = wake
         self._worker = worker_name()
         self._acks: deque[Delivery] = deque()
         self._requeues: deque[Delivery] = deque()
-        self._copies = 0
-        self._copies_lock = threading.Lock()
         self.draining = threading.Event()
 
     # ---- by runner threads ------------------------------------------------------------------------------------------
@@ -164,7 +145,12 @@ class Settler:
             error=retry.failure.error_type,
             text=retry.failure.text[:MOST_LOGGED],
         )
-        self._publish_copy(delivery, retried(delivery, retry, identity, self._names, now), lambda: self._ack(delivery))
+        copy = retried(delivery, retry, identity, self._names, now)
+        try:
+            self.copies.publish(delivery, copy, lambda: self._ack(delivery))
+        except InvalidArguments as error:
+            # Its own headers fill the frame, so that what a retry adds has no room.
+            self._bury(delivery, Dead("failed", Failure(retry.failure.error_type, str(error))), run)
 
     def _bury(self, delivery: Delivery, dead: Dead, run: Run | None) -> None:
         """Publish the dead letter; once it is confirmed, tell whoever waits for a result, and acknowledge."""
@@ -191,32 +177,11 @@ class Settler:
                 self._ack(delivery)
 
         letter = dead_lettered(delivery, dead, (task_id, self._worker, self._names), time.time())
-        self._publish_copy(delivery, letter, confirmed)
-
-    def _publish_copy(self, delivery: Delivery, copy: Publication, confirmed: Callable[[], None]) -> None:
-        """Publish a copy until it is confirmed, then call `confirmed`; give up once its original comes again anyway."""
-        with self._copies_lock:
-            self._copies += 1
-
-        def attempt() -> None:
-            self._publisher.publish(copy, timeout=self._copy_timeout, when_done=when_done)
-
-        def when_done(error: AmqpWorkerError | None) -> None:
-            if error is not None and delivery.channel.is_open:
-                log.warning("copy_not_confirmed", queue=copy.routing_key, exchange=copy.exchange, reason=str(error))
-                self._publisher.call_later(COPY_PAUSE, attempt)
-                return
-            with self._copies_lock:
-                self._copies -= 1
-            if error is None:
-                confirmed()
-
         try:
-            attempt()
+            self.copies.publish(delivery, letter, confirmed)
         except InvalidArguments as error:
-            log.warning("copy_cut", queue=copy.routing_key, reason=str(error), effect="without the sender's headers")
-            copy = bare(copy)
-            attempt()
+            log.warning("letter_cut", id=task_id, reason=str(error), effect="without the sender's headers")
+            self.copies.publish(delivery, bare(letter), confirmed)
 
     # ---- in the consumer's I/O thread -------------------------------------------------------------------------------
 
@@ -264,7 +229,7 @@ class Settler:
 
     def idle(self) -> bool:
         """Whether nothing is left to be settled."""
-        return not (self._acks or self._requeues or self._copies)
+        return not (self._acks or self._requeues) and self.copies.idle
 
 
 def identity_of(delivery: Delivery, now: float) -> tuple[str, int, float]:
