@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ParamSpec, Self, TypeVar
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from amqpworker.errors import BatchFailed, ConfigError, SendError
 from amqpworker.message import Message
@@ -22,7 +22,7 @@ from amqpworker.sent import Sent
 from amqpworker.settings import Settings, broker_url
 from amqpworker.task import Signature
 from amqpworker.topology import check_namespace
-from amqpworker.verbs import RemoteTask, Task
+from amqpworker.verbs import AsyncTask, MakesTask, RemoteTask, Task
 
 __all__ = ["App"]
 
@@ -87,9 +87,26 @@ class App:
 
     # ---- tasks and queues -------------------------------------------------------------------------------------------
 
+    @overload
+    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+    @overload
     def task(
         self,
-        function: Callable[P, R] | None = None,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        retry: PolicySpec = DEFAULT,
+        aliases: Sequence[str] = (),
+        result: bool = True,
+    ) -> MakesTask: ...
+
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
         *,
         name: str | None = None,
         queue: str | None = None,
@@ -111,11 +128,11 @@ class App:
             def send_welcome(user_id: int) -> str: ...
         """
 
-        def register(function: Callable[P, R]) -> Task[P, R]:
+        def register(function: Callable[..., Any]) -> Task[..., Any]:
             task_name = name if name is not None else default_name(function)
             task_queue = queue if queue is not None else self.default_queue
             signature = Signature.of(function, task_name)
-            task = Task(self, (task_name, task_queue), function, signature)
+            task: Task[..., Any] = Task(self, (task_name, task_queue), function, signature)
             task.policy = policy(retry)
             task.stores_result = result
             for one in (task_name, *aliases):

@@ -7,7 +7,7 @@ take exactly the task's parameters, `options` takes everything else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from amqpworker.retry import Policy
     from amqpworker.task import Signature
 
-__all__ = ["Calling", "RemoteTask", "Sending", "Task", "Verbs"]
+__all__ = ["AsyncTask", "Calling", "MakesTask", "RemoteTask", "Sending", "Task", "Verbs"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -213,3 +213,22 @@ class Task(RemoteTask[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here, in this process."""
         return self.function(*args, **kwargs)
+
+
+class AsyncTask(Task[P, R]):
+    """For the type checker: a task that is an `async def`; called here it is awaited, and answers are `R` as ever."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+            """Run the function here, in this process."""
+
+
+class MakesTask(Protocol):
+    """What `app.task(…)` returns: it makes a function a task, with these options."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
