@@ -17,6 +17,7 @@ from pika import exceptions
 from pika.adapters.utils import connection_workflow as workflow
 
 from amqpworker.broker.address import Address
+from amqpworker.broker.contents import FrameError
 from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted
 from amqpworker.topology import explain_mismatch
 
@@ -59,51 +60,54 @@ def problem_of(error: BaseException | None, address: Address, was_open: bool = F
     return ConnectionProblem(text, kind, str(address), was_open)
 
 
+REFUSED_LOGIN = "RabbitMQ at {address} refused the login of user {user!r}."
+NO_VIRTUAL_HOST = "User {user!r} may not enter virtual host {virtual_host!r} at {address}, or there is none."
+
+# The first row whose type fits the first cause that has one; causes come innermost first.
+MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str, Kind], ...] = (
+    ((exceptions.ProbableAuthenticationError, exceptions.AuthenticationError), REFUSED_LOGIN, "refused"),
+    ((exceptions.ProbableAccessDeniedError,), NO_VIRTUAL_HOST, "refused"),
+    (
+        (exceptions.ConnectionClosedByBroker,),
+        "RabbitMQ at {address} closed the connection: {cause.reply_text} ({cause.reply_code}).",
+        "away",
+    ),
+    (
+        (exceptions.IncompatibleProtocolError, exceptions.ProtocolSyntaxError, FrameError),
+        "What listens at {address} does not speak AMQP 0-9-1: check the port.",
+        "wrong",
+    ),
+    ((ssl.SSLCertVerificationError,), "The certificate of {address} is not trusted: {cause.verify_message}.", "wrong"),
+    ((ssl.SSLError,), "TLS with {address} failed: {cause.reason}.", "wrong"),
+    ((socket.gaierror,), "The name of the broker, {host!r}, cannot be resolved: {cause.strerror}.", "away"),
+    ((ConnectionRefusedError,), "Nothing listens at {address}: is RabbitMQ running?", "away"),
+    ((exceptions.AMQPHeartbeatTimeout,), "RabbitMQ at {address} sent no heartbeat in time.", "away"),
+    ((exceptions.ConnectionBlockedTimeout,), "RabbitMQ at {address} stayed under its alarm for too long.", "away"),
+    ((workflow.AMQPConnectorStackTimeout, TimeoutError), "There was no answer from {address} in time.", "away"),
+    ((exceptions.StreamLostError, OSError), "The connection to {address} broke: {cause}.", "away"),
+    ((ConfigError,), "{cause}", "wrong"),
+)
+
+
 def explained(error: BaseException | None, address: Address, was_open: bool) -> tuple[str, Kind]:
     """Return the sentence and the kind of the first cause that is known."""
+    facts = {"address": address, "host": address.host, "user": address.user, "virtual_host": address.virtual_host}
     for cause in causes(error):
-        match cause:
-            case exceptions.ProbableAuthenticationError() | exceptions.AuthenticationError():
-                return f"RabbitMQ at {address} refused the login of user {address.user!r}.", "refused"
-            case exceptions.ProbableAccessDeniedError():
-                return no_virtual_host(address), "refused"
-            case exceptions.ConnectionClosedByBroker(reply_code=code) if (
-                code in {ACCESS_REFUSED, NOT_ALLOWED} and not was_open
-            ):
-                if code == NOT_ALLOWED or "vhost" in cause.reply_text:
-                    return no_virtual_host(address), "refused"
-                return (
-                    f"RabbitMQ at {address} refused the login of user {address.user!r}: {cause.reply_text}.",
-                    "refused",
-                )
-            case exceptions.ConnectionClosedByBroker():
-                return f"RabbitMQ at {address} closed the connection: {cause.reply_text} ({cause.reply_code}).", "away"
-            case exceptions.IncompatibleProtocolError() | exceptions.ProtocolSyntaxError():
-                return f"What listens at {address} does not speak AMQP 0-9-1: check the port.", "wrong"
-            case ssl.SSLCertVerificationError():
-                return f"The certificate of {address} is not trusted: {cause.verify_message}.", "wrong"
-            case ssl.SSLError():
-                return f"TLS with {address} failed: {cause.reason or cause}.", "wrong"
-            case socket.gaierror():
-                return f"The name of the broker, {address.host!r}, cannot be resolved: {cause.strerror}.", "away"
-            case ConnectionRefusedError():
-                return f"Nothing listens at {address}: is RabbitMQ running?", "away"
-            case exceptions.AMQPHeartbeatTimeout():
-                return f"RabbitMQ at {address} sent no heartbeat in time.", "away"
-            case exceptions.ConnectionBlockedTimeout():
-                return f"RabbitMQ at {address} stayed under its alarm for too long.", "away"
-            case workflow.AMQPConnectorStackTimeout() | TimeoutError():
-                return f"There was no answer from {address} in time.", "away"
-            case exceptions.StreamLostError() | OSError():
-                return f"The connection to {address} broke: {cause}.", "away"
-            case ConfigError():
-                return str(cause), "wrong"
+        if not was_open and (refusal := refused(cause)):
+            return refusal.format(cause=cause, **facts), "refused"
+        for types, sentence, kind in MEANINGS:
+            if isinstance(cause, types):
+                return sentence.format(cause=cause, **facts), kind
     return f"The connection to {address} ended: {error!r}." if error else f"The connection to {address} ended.", "away"
 
 
-def no_virtual_host(address: Address) -> str:
-    """Return the sentence for a virtual host that this user may not enter."""
-    return f"User {address.user!r} may not enter virtual host {address.virtual_host!r} at {address}, or there is none."
+def refused(cause: BaseException) -> str | None:
+    """Return the sentence for a broker that closes a connection instead of opening it."""
+    if not isinstance(cause, exceptions.ConnectionClosedByBroker):
+        return None
+    if cause.reply_code == NOT_ALLOWED or "vhost" in cause.reply_text:
+        return NO_VIRTUAL_HOST
+    return REFUSED_LOGIN if cause.reply_code == ACCESS_REFUSED else None
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
