@@ -97,6 +97,8 @@ def explained(error: BaseException | None, address: Address, was_open: bool) -> 
             return refusal.format(cause=cause, **facts), "refused"
         for types, sentence, kind in MEANINGS:
             if isinstance(cause, types):
+                if kind == "wrong" and was_open:
+                    return f"The stream from {address} cannot be understood any more: {cause}.", "away"
                 return sentence.format(cause=cause, **facts), kind
     return f"The connection to {address} ended: {error!r}." if error else f"The connection to {address} ended.", "away"
 

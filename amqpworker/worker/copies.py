@@ -66,9 +66,9 @@ class Copies:
                 self._again.append((time.monotonic() + PAUSE, attempt))
                 self._wake()
                 return
-            self._add(-1)
             if error is None:
                 confirmed()
+            self._add(-1)
 
         self._add(1)
         try:

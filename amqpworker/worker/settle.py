@@ -67,6 +67,7 @@ class Settler:
         self._worker = worker_name()
         self._acks: deque[Delivery] = deque()
         self._requeues: deque[Delivery] = deque()
+        self._replying: set[Delivery] = set()
         self.draining = threading.Event()
 
     # ---- by runner threads ------------------------------------------------------------------------------------------
@@ -128,7 +129,9 @@ class Settler:
             if error is not None:
                 log.warning("reply_lost", id=delivery.properties.message_id, reason=str(error))
             self._ack(delivery)
+            self._replying.discard(delivery)
 
+        self._replying.add(delivery)
         try:
             self._publisher.publish(answered(delivery, body), timeout=REPLY_TIMEOUT, when_done=replied)
         except InvalidArguments as error:
@@ -229,7 +232,7 @@ class Settler:
 
     def idle(self) -> bool:
         """Whether nothing is left to be settled."""
-        return not (self._acks or self._requeues) and self.copies.idle
+        return not (self._acks or self._requeues or self._replying) and self.copies.idle
 
 
 def identity_of(delivery: Delivery, now: float) -> tuple[str, int, float]:
