@@ -69,7 +69,7 @@ class Admin:
     def __init__(self, url: str, settings: Settings, timeout: float = TIMEOUT) -> None:
         self._addresses = addresses(url)
         self._timeout = timeout
-        self._io = IOThread("admin", self._addresses, settings, self)
+        self._io = IOThread("admin", self._addresses, settings, self, mistakes_told=True)
         self._connect_timeout = settings.connect_timeout * len(self._addresses) + 1.0
         self._connection: PublicConnection | None = None
         self._problems: list[ConnectionProblem] = []

@@ -19,8 +19,8 @@ from tenacity import RetryCallState, Retrying, wait_random_exponential
 from amqpworker.broker.address import Address, parameters
 from amqpworker.broker.reasons import ConnectionProblem, problem_of, too_old
 from amqpworker.broker.seam import PublicConnection, connection_class, socket_of
-from amqpworker.logs import get_logger
 from amqpworker.broker.waker import Waker
+from amqpworker.logs import get_logger
 from amqpworker.settings import Settings
 
 __all__ = ["ConnectionUser", "IOThread"]
@@ -29,6 +29,7 @@ log = get_logger(__name__)
 
 TICK = 0.05
 LONGEST_PAUSE = 5.0
+SAY_AGAIN = 30.0
 PAUSE = wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE)
 
 
@@ -52,10 +53,18 @@ class IOThread:
     """
     The thread of one connection: connects, runs pika's loop, reconnects with jitter until it is stopped.
 
-    A forked child must make its own: `forget` lets go of the parent's socket there.
+    A forked child must make its own: `forget` lets go of the parent's socket there. With `mistakes_told` a mistake such as
+    a refused login is not logged before the first connection: its user tells it, and ends.
     """
 
-    def __init__(self, name: str, addresses: Sequence[Address], settings: Settings, user: ConnectionUser) -> None:
+    def __init__(
+        self,
+        name: str,
+        addresses: Sequence[Address],
+        settings: Settings,
+        user: ConnectionUser,
+        mistakes_told: bool = False,
+    ) -> None:
         self.name = name
         self.settings = settings
         self.addresses = addresses
@@ -68,6 +77,9 @@ class IOThread:
         self._woken = self._ticking = self._open = self._stopping = False
         self._problem: ConnectionProblem | None = None
         self._failures = 0
+        self._ever_open = False
+        self._mistakes_told = mistakes_told
+        self._told: tuple[str, float] = ("", 0.0)
         self._thread = threading.Thread(target=self._run, name=f"amqpworker-{name}", daemon=True)
 
     # ---- from any thread --------------------------------------------------------------------------------------------
@@ -169,9 +181,19 @@ class IOThread:
     def _report(self, problem: ConnectionProblem) -> None:
         if not self._stopping:
             self._failures += 1
-            event = "connection_lost" if problem.was_open else "connection_failed"
-            log.warning(event, connection=self.name, broker=problem.broker, reason=problem.text)
+            self._log(problem)
         self._guard(lambda: self.user.lost(problem))
+
+    def _log(self, problem: ConnectionProblem) -> None:
+        """Log a problem, unless it was told a moment ago, or is told by the user."""
+        now = time.monotonic()
+        told, at = self._told
+        mistake = problem.kind != "away" and not self._ever_open
+        if (mistake and self._mistakes_told) or (problem.text == told and now < at + SAY_AGAIN):
+            return
+        self._told = (problem.text, now)
+        event = "connection_lost" if problem.was_open else "connection_failed"
+        log.warning(event, connection=self.name, broker=problem.broker, reason=problem.text)
 
     def _back_off(self) -> None:
         """Wait before the next round of addresses, looking at deadlines meanwhile; a message to send ends the wait."""
@@ -187,8 +209,9 @@ class IOThread:
             self._problem = ConnectionProblem(text, "wrong", str(self._address))
             connection.close()
             return
-        self._open = True
+        self._open = self._ever_open = True
         self._failures = 0
+        self._told = ("", 0.0)
         log.info("connection_opened", connection=self.name, broker=str(self._address))
         self._guard(lambda: self.user.opened(connection))
         self._on_wake()

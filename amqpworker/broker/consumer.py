@@ -103,7 +103,7 @@ class Consumer:
         self.failure: AmqpWorkerError | None = None
         self.ever_consumed = False
         self._topology_of = topology_of
-        self._io = IOThread("consumer", addresses, settings, self)
+        self._io = IOThread("consumer", addresses, settings, self, mistakes_told=True)
         self._intakes: dict[str, Intake] = {}
         self._pauses: dict[str, float] = {}
         self._connection: PublicConnection | None = None

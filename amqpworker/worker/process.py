@@ -18,18 +18,20 @@ from types import FrameType
 from amqpworker.app import App
 from amqpworker.broker.address import addresses
 from amqpworker.broker.consumer import Consumer, Subscription
-from amqpworker.errors import AmqpWorkerError, ConfigError
-from amqpworker.logs import configure, get_logger
+from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
+from amqpworker.logs import configure, get_logger, redact_text
 from amqpworker.worker.locate import locate
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.pool import Pool
 from amqpworker.worker.receiver import Reception
+from amqpworker.worker.report import Report, Reporter
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.settle import Settler, Surroundings
 
 __all__ = ["ABANDONED", "MISCONFIGURED", "STOPPED", "WorkerProcess", "main"]
 
-log = get_logger(__name__)
+# Not `__name__`: this is `__main__` where it matters.
+log = get_logger("amqpworker.worker.process")
 
 STOPPED = 0
 FAILED = 1
@@ -37,6 +39,9 @@ MISCONFIGURED = 2
 ABANDONED = 3
 
 TICK = 0.02
+FIRST_LOOK = 0.05
+LOOK = 0.25
+SAY_WAITING = 5.0
 CLOSE_TIMEOUT = 5.0
 
 
@@ -75,23 +80,35 @@ class WorkerProcess:
             self.app.plan.add_queue(queue)
         return [Subscription(queue, prefetch, self.app.plan.worker_needs(queue)) for queue in queues]
 
-    def run(self) -> int:
+    def run(self, reporter: Reporter) -> int:
         """Consume until a signal; return the exit code."""
+        reporter.tell(Report("ready", self.drain_timeout))
         self.pool.start()
-        self.publisher.start()
         self.consumer.start()
-        waited = 0
-        while not self.stop_requested.wait(0.25):
-            problem = self._hopeless()
-            if problem is not None:
-                log.error("worker_misconfigured", reason=str(problem))
-                self.consumer.close(CLOSE_TIMEOUT)
-                return MISCONFIGURED
-            waited += 1
-            if not self.consumer.ever_consumed and waited % 20 == 0:
-                reason = self.consumer.problem or self.consumer.failure
-                log.warning("worker_waiting", reason=getattr(reason, "text", None) or str(reason))
+        if (problem := self._wait_for_consumer(reporter)) is not None:
+            self.consumer.close(CLOSE_TIMEOUT)
+            return misconfigured(problem, reporter)
+        # Not before: what is wrong with the broker is told once, by the consumer.
+        if not self.stop_requested.is_set():
+            self.publisher.start()
+        while not self.stop_requested.wait(LOOK):
+            pass
         return self.stop()
+
+    def _wait_for_consumer(self, reporter: Reporter) -> AmqpWorkerError | None:
+        """Wait until there is a first consumer; return why there never will be one, where that is so."""
+        say_at = time.monotonic() + SAY_WAITING
+        while not self.stop_requested.wait(FIRST_LOOK):
+            if self.consumer.ever_consumed:
+                reporter.tell(Report("consuming"))
+                return None
+            if (problem := self._hopeless()) is not None:
+                return problem
+            if time.monotonic() >= say_at:
+                say_at += SAY_WAITING
+                reason = self.consumer.problem or self.consumer.failure or "it is still connecting"
+                log.warning("worker_waiting", reason=getattr(reason, "text", None) or str(reason))
+        return None
 
     def _hopeless(self) -> AmqpWorkerError | None:
         """Return why this worker will never consume: only before it ever has, and only what waiting cannot mend."""
@@ -101,7 +118,7 @@ class WorkerProcess:
         if problem is not None and problem.kind != "away":
             return problem.error()
         failure = self.consumer.failure
-        return failure if isinstance(failure, ConfigError) else None
+        return failure if isinstance(failure, ConfigError | Forbidden) else None
 
     def stop(self) -> int:
         """Drain; return the exit code: whether something that ran had to be abandoned."""
@@ -139,21 +156,33 @@ class WorkerProcess:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a worker process with options as JSON; the parent's pipe is standard input, its end means to stop."""
+    """
+    Run a worker process.
+
+    The first argument holds the options as JSON, the second the descriptor for reports to the parent. Standard input is
+    the parent's pipe: its end means to stop.
+    """
     options = WorkerOptions.model_validate_json(arguments[0])
+    reporter = Reporter(int(arguments[1]) if len(arguments) > 1 else None)
     configure(options.log_level, options.log_json)
     try:
         worker = WorkerProcess(locate(options.app), options)
     except AmqpWorkerError as error:
-        log.error("worker_misconfigured", reason=str(error))
-        return MISCONFIGURED
-    except Exception as error:
+        return misconfigured(error, reporter)
+    except (Exception, SystemExit) as error:
         log.error("app_not_imported", app=options.app, exc_info=error)
-        return MISCONFIGURED
+        return misconfigured(ConfigError(f"{options.app!r} cannot be imported: {type(error).__name__}."), reporter)
     signal.signal(signal.SIGTERM, worker.on_signal)
     signal.signal(signal.SIGINT, worker.on_signal)
     threading.Thread(target=watch_parent, args=(worker,), name="amqpworker-parent", daemon=True).start()
-    return worker.run()
+    return worker.run(reporter)
+
+
+def misconfigured(error: AmqpWorkerError, reporter: Reporter) -> int:
+    """Tell why this worker will never run: the parent where there is one, else the log."""
+    if not reporter.tell(Report("misconfigured", text=redact_text(str(error)))):
+        log.error("worker_misconfigured", reason=str(error))
+    return MISCONFIGURED
 
 
 def watch_parent(worker: WorkerProcess) -> None:

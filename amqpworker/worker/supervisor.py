@@ -2,7 +2,8 @@
 The parent of a pool: starts worker processes, replaces the dead, passes signals on.
 
 Decides when a child is started again and when the pool ends. It imports no user code and holds no connection, so that
-whatever a task does, it is there to replace the process that did it.
+whatever a task does, it is there to replace the process that did it. The first process goes ahead: the others start once
+it consumes, so that a mistake is told once, and the topology is declared once.
 """
 
 from __future__ import annotations
@@ -14,37 +15,46 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from types import FrameType
 
+from amqpworker.errors import ConfigError
 from amqpworker.logs import get_logger
 from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.report import Report, reports_in
 
 __all__ = ["Supervisor"]
 
 log = get_logger(__name__)
 
 STOPPED = 0
-FAILED = 1
 MISCONFIGURED = 2
 ABANDONED = 3
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 STEADY_SECONDS = 10.0
+DRAIN_TIMEOUT = 30.0
 KILL_GRACE = 10.0
+IMPATIENT_GRACE = 2.0
+IDLE_LOOK = 5.0
 
 
 @dataclass(slots=True)
 class Child:
-    """One place in the pool, and the process in it."""
+    """One place in the pool, and the process in it; `reports` is our end of the pipe that it tells of itself by."""
 
     number: int
     process: subprocess.Popen[bytes] | None = None
+    reports: int = -1
+    unread: bytes = b""
+    ready: bool = False
+    consumed: bool = False
+    told: str = ""
     started: float = 0.0
     start_at: float = 0.0
     pause: float = FIRST_PAUSE
-    codes: list[int] = field(default_factory=list)
 
 
 class Supervisor:
@@ -54,20 +64,29 @@ class Supervisor:
         self._options = options
         self._clock = clock
         self._children = [Child(number) for number in range(1, processes + 1)]
+        self._drain_timeout = DRAIN_TIMEOUT if options.drain_timeout is None else options.drain_timeout
         self._signals: list[int] = []
+        self._up = False
         self._stopping: float | None = None
+        self._impatient = False
+        self._misconfigured = ""
         self._worst = STOPPED
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
 
     def run(self) -> int:
-        """Run the pool until a signal ends it; return the exit code."""
+        """
+        Run the pool until a signal ends it; return the exit code.
+
+        Raises:
+            ConfigError: nothing could ever run; what the first process said about it.
+        """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, self._note)
         signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
-        log.info("pool_started", processes=len(self._children), app=self._options.app, pid=os.getpid())
         while True:
             self._act_on_signals()
+            self._hear()
             self._reap()
             alive = [child for child in self._children if child.process is not None]
             if self._stopping is not None and not alive:
@@ -76,18 +95,31 @@ class Supervisor:
                 self._start_due()
             elif self._clock() > self._stopping:
                 self._kill(alive)
-            select.select([self._read_end], [], [], self._patience())
-            self._drain_pipe()
+            self._wait()
+        if self._misconfigured:
+            raise ConfigError(self._misconfigured)
         log.info("pool_stopped", code=self._worst)
         return self._worst
+
+    def _wait(self) -> None:
+        """Wait for a signal, a report, or the time when something is due."""
+        pipes = [self._read_end, *(child.reports for child in self._children if child.reports >= 0)]
+        ready, _, _ = select.select(pipes, [], [], self._patience())
+        if self._read_end in ready:
+            os.read(self._read_end, 4096)
+
+    def _patience(self) -> float:
+        """Return the seconds until something is due without a signal."""
+        due = [child.start_at for child in self._startable() if child.process is None]
+        if self._stopping is not None:
+            due = [self._stopping]
+        return max(0.0, min([*due, self._clock() + IDLE_LOOK]) - self._clock())
+
+    # ---- signals ----------------------------------------------------------------------------------------------------
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         """Only note a signal: the loop acts on it."""
         self._signals.append(number)
-
-    def _drain_pipe(self) -> None:
-        if select.select([self._read_end], [], [], 0)[0]:
-            os.read(self._read_end, 4096)
 
     def _act_on_signals(self) -> None:
         while self._signals:
@@ -95,16 +127,17 @@ class Supervisor:
             if number == signal.SIGCHLD:
                 continue
             if self._stopping is None:
-                self._stop(f"signal {signal.Signals(number).name}")
-            elif number == signal.SIGINT:
+                log.info("pool_stopping", why=f"signal {name_of(number)}", timeout=self._drain_timeout)
+                self._stop()
+            elif number == signal.SIGINT and not self._impatient:
                 log.warning("pool_ends_at_once")
+                self._impatient = True
+                # The children see a second signal, and abandon what runs.
                 self._signal_all(signal.SIGINT)
-                self._stopping = min(self._stopping, self._clock() + KILL_GRACE / 5)
+                self._stopping = min(self._stopping, self._clock() + IMPATIENT_GRACE)
 
-    def _stop(self, why: str) -> None:
-        log.info("pool_stopping", why=why)
-        drain = self._options.drain_timeout
-        self._stopping = self._clock() + (30.0 if drain is None else drain) + KILL_GRACE
+    def _stop(self) -> None:
+        self._stopping = self._clock() + self._drain_timeout + KILL_GRACE
         self._signal_all(signal.SIGTERM)
 
     def _signal_all(self, number: int) -> None:
@@ -118,50 +151,119 @@ class Supervisor:
             log.error("process_killed", number=child.number, pid=child.process.pid, why="it did not stop in time")
             child.process.kill()
             child.process.wait()
-            child.process = None
+            self._clear(child)
             self._worst = max(self._worst, ABANDONED)
+
+    # ---- children ---------------------------------------------------------------------------------------------------
+
+    def _startable(self) -> list[Child]:
+        return self._children if self._up else self._children[:1]
 
     def _start_due(self) -> None:
         now = self._clock()
-        for child in self._children:
+        for child in self._startable():
             if child.process is None and child.start_at <= now:
-                child.process = self._spawn()
+                child.process = self._spawn(child)
                 child.started = now
-                log.info("process_started", number=child.number, pid=child.process.pid)
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    def _spawn(self, child: Child) -> subprocess.Popen[bytes]:
         """Start a fresh interpreter in a process group of its own; the pipe to it ends when we do, however we end."""
-        command = [sys.executable, "-m", "amqpworker.worker.process", self._options.model_dump_json()]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0)  # noqa: S603 - our own command
+        child.reports, theirs = os.pipe()
+        os.set_blocking(child.reports, False)
+        command = [sys.executable, "-m", "amqpworker.worker.process", self._options.model_dump_json(), str(theirs)]
+        try:
+            return subprocess.Popen(  # noqa: S603 - our own command
+                command, stdin=subprocess.PIPE, process_group=0, pass_fds=(theirs,)
+            )
+        finally:
+            os.close(theirs)
+
+    def _hear(self) -> None:
+        for child in self._children:
+            while child.reports >= 0:
+                try:
+                    data = os.read(child.reports, 65536)
+                except BlockingIOError:
+                    break
+                if not data:
+                    os.close(child.reports)
+                    child.reports = -1
+                reports, child.unread = reports_in(child.unread + data)
+                for report in reports:
+                    self._take(child, report)
+
+    def _take(self, child: Child, report: Report) -> None:
+        match report.event:
+            case "ready":
+                child.ready = True
+                self._drain_timeout = report.drain_timeout
+            case "misconfigured":
+                child.told = report.text
+            case "consuming":
+                child.consumed = True
+                if not self._up:
+                    self._up = True
+                    log.info("pool_started", processes=len(self._children), app=self._options.app, pid=os.getpid())
+                pid = child.process.pid if child.process is not None else None
+                log.info("process_started", number=child.number, pid=pid)
 
     def _reap(self) -> None:
         for child in self._children:
             process = child.process
             if process is None or process.poll() is None:
                 continue
-            child.process = None
-            if process.stdin is not None:
-                process.stdin.close()
+            self._hear()
             self._on_end(child, process.returncode)
+            self._clear(child)
+        self._reap_strangers()
+
+    def _reap_strangers(self) -> None:
+        """Reap what others left to us: as the first process of a container we are given every orphan."""
+        ours = {child.process.pid for child in self._children if child.process is not None}
+        with suppress(ChildProcessError):
+            while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if found.si_pid in ours:
+                    return  # it ended since we looked: the next round takes it
+                os.waitpid(found.si_pid, 0)
+
+    def _clear(self, child: Child) -> None:
+        process, child.process = child.process, None
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+        if child.reports >= 0:
+            os.close(child.reports)
+        child.reports, child.unread, child.told = -1, b"", ""
+        child.ready = child.consumed = False
 
     def _on_end(self, child: Child, code: int) -> None:
         """Decide what the end of a process means."""
         if self._stopping is not None:
-            self._worst = max(self._worst, code if code >= 0 else ABANDONED)
-            return
-        lived = self._clock() - child.started
-        if code == MISCONFIGURED:
-            self._worst = MISCONFIGURED
-            self._stop("a worker process is misconfigured")
-            return
-        child.pause = FIRST_PAUSE if lived >= STEADY_SECONDS else min(child.pause * 2, LONGEST_PAUSE)
-        child.start_at = self._clock() + (0.0 if lived >= STEADY_SECONDS else child.pause / 2)
-        told = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        log.error("process_died", number=child.number, how=told, again_in=round(child.start_at - self._clock(), 1))
+            # One that was still starting has nothing to abandon.
+            killed = ABANDONED if child.ready else STOPPED
+            self._worst = max(self._worst, code if code >= 0 else killed)
+        elif code == MISCONFIGURED and not self._up:
+            self._misconfigured = child.told or "A worker process ended with exit code 2."
+            self._stop()
+        else:
+            self._start_again(child, code)
 
-    def _patience(self) -> float:
-        """Return the seconds until something is due without a signal."""
-        waiting = [child.start_at for child in self._children if child.process is None]
-        if self._stopping is not None:
-            waiting.append(self._stopping)
-        return max(0.0, min([*waiting, self._clock() + 5.0]) - self._clock())
+    def _start_again(self, child: Child, code: int) -> None:
+        """Plan the next process: at once after one that did its work, else after a pause that doubles."""
+        now = self._clock()
+        if child.consumed and now - child.started >= STEADY_SECONDS:
+            child.pause = FIRST_PAUSE
+            child.start_at = now
+        else:
+            child.start_at = now + child.pause
+            child.pause = min(child.pause * 2, LONGEST_PAUSE)
+        told = f"signal {name_of(-code)}" if code < 0 else f"exit code {code}"
+        again_in = round(child.start_at - now, 1)
+        log.error("process_died", number=child.number, how=told, reason=child.told or None, again_in=again_in)
+
+
+def name_of(number: int) -> str:
+    """Return the name of a signal; real-time signals have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
