@@ -39,10 +39,11 @@ class AckLedger:
         Return what to send for deliveries that were settled since the last call.
 
         The settled prefix goes in one acknowledgement that names its highest tag of this call; what is settled behind
-        an unfinished delivery goes singly, at once: a long task does not hold back the others.
+        an unfinished delivery goes singly, at once: a long task does not hold back the others. What the broker knows
+        already is not told again: it would close the channel.
         """
-        fresh = set(tags)
         ahead = self._ahead
+        fresh = set(tags).difference(ahead)
         lowest = self._lowest
         highest = 0
         while True:
@@ -56,15 +57,19 @@ class AckLedger:
             lowest += 1
         covered = self._lowest
         self._lowest = lowest
-        ahead |= fresh
-        acks = [Ack(tag, False) for tag in sorted(fresh)]
+        singly = sorted(tag for tag in fresh if tag > lowest)
+        ahead.update(singly)
+        acks = [Ack(tag, False) for tag in singly]
         if highest:
             acks.insert(0, Ack(highest, highest > covered))
         return acks
 
-    def given_back(self, tag: int) -> None:
-        """Note a delivery that was requeued: it is settled too, and needs no acknowledgement."""
+    def given_back(self, tag: int) -> bool:
+        """Note a delivery that is requeued: it needs no acknowledgement then; false where it was settled before."""
+        if tag < self._lowest or tag in self._ahead:
+            return False
         self._ahead.add(tag)
         while self._lowest in self._ahead:
             self._ahead.remove(self._lowest)
             self._lowest += 1
+        return True

@@ -226,8 +226,7 @@ class Settler:
         return count
 
     def _give_back(self, intake: Intake, tag: int) -> None:
-        if intake.is_open and intake.channel is not None:
-            intake.ledger.given_back(tag)
+        if intake.is_open and intake.channel is not None and intake.ledger.given_back(tag):
             intake.channel.give_back(tag)
 
     def idle(self) -> bool:

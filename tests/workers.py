@@ -1,0 +1,145 @@
+"""
+Workers for tests: one in a thread of the test's own process for most, one as a real process for signals and ends.
+
+A test defines its tasks on an app of its own, so that it sees what they do; what a real process imports stands in
+`tests/workertasks.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from amqpworker import App
+from amqpworker.settings import Settings
+from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.process import WorkerProcess
+from amqpworker.worker.report import Reporter
+from tests.support import Broker, wait_until
+
+ROOT = Path(__file__).parents[1]
+
+
+def make_app(broker: Broker, results: str | None = None, **settings: Any) -> App:
+    """Make an app for tasks of a test; `settings` are those of `Settings`."""
+    return App(broker.url, results=results, default_queue="work", settings=Settings(**settings))
+
+
+class LocalWorker:
+    """A worker process without the process: the same parts, run in a thread of this one."""
+
+    def __init__(self, app: App, **options: Any) -> None:
+        self.app = app
+        self.process = WorkerProcess(app, WorkerOptions(app="tests:app", **options))
+        self.code: int | None = None
+        self._thread = threading.Thread(target=self._run, name="local-worker", daemon=True)
+
+    def _run(self) -> None:
+        self.code = self.process.run(Reporter(None))
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wait_until_consuming(self, timeout: float = 15.0) -> None:
+        wait_until(lambda: self.process.consumer.consuming, timeout, "the worker consumes from all its queues")
+
+    def stop(self, timeout: float = 40.0) -> int:
+        """Stop as SIGTERM does and return the exit code."""
+        self.process.stop_requested.set()
+        self._thread.join(timeout)
+        assert not self._thread.is_alive(), "the worker did not stop"
+        assert self.code is not None, "the worker failed"
+        return self.code
+
+
+@contextmanager
+def running(app: App, *, wait: bool = True, code: int = 0, **options: Any) -> Iterator[LocalWorker]:
+    """Run a worker for the time of a block; it must end with this exit code."""
+    worker = LocalWorker(app, **options)
+    worker.start()
+    try:
+        if wait:
+            worker.wait_until_consuming()
+        yield worker
+    finally:
+        ended = worker.stop()
+        app.close()
+    assert ended == code
+
+
+class RealWorker:
+    """A worker in a process of its own: `python -m amqpworker.worker.process`, or the pool with its supervisor."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("wb") as output:
+            self.popen = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stderr=output, stdout=output, env=environment, cwd=ROOT
+            )
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return what it has logged."""
+        found = []
+        for line in self.log.read_text(errors="replace").splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                found.append({"event": line})
+        return found
+
+    def wait_for_event(self, event: str, timeout: float = 20.0) -> dict[str, Any]:
+        """Return the first line of this event, once there is one."""
+
+        def look() -> dict[str, Any] | None:
+            return next((one for one in self.events() if one["event"] == event), None)
+
+        try:
+            found = wait_until(look, timeout, f"the line {event!r}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log.read_text(errors='replace')[-4000:]}") from None
+        assert found is not None
+        return found
+
+    def interrupt(self, number: int = signal.SIGTERM) -> None:
+        self.popen.send_signal(number)
+
+    def end(self, timeout: float = 30.0) -> int:
+        """Wait for its end and return the exit code."""
+        return self.popen.wait(timeout)
+
+
+@contextmanager
+def real_worker(broker: Broker, folder: Path, *, pool: int = 0, **options: Any) -> Iterator[RealWorker]:
+    """
+    Start a real worker on `tests.workertasks`; with `pool`, so many processes under a supervisor.
+
+    What the tasks write goes into `folder`.
+    """
+    given = WorkerOptions(app="tests.workertasks:app", log_json=True, **options)
+    environment = {**os.environ, "AMQPWORKER_URL": broker.url, "WORKERTASKS_FOLDER": str(folder)}
+    if pool:
+        code = (
+            "import sys; from amqpworker.logs import configure; from amqpworker.worker.supervisor import Supervisor;"
+            "from amqpworker.worker.options import WorkerOptions; configure('info', True);"
+            "sys.exit(Supervisor(WorkerOptions.model_validate_json(sys.argv[1]), int(sys.argv[2])).run())"
+        )
+        command = [sys.executable, "-c", code, given.model_dump_json(), str(pool)]
+    else:
+        command = [sys.executable, "-m", "amqpworker.worker.process", given.model_dump_json()]
+    worker = RealWorker(command, environment, folder / "worker.log")
+    try:
+        yield worker
+    finally:
+        if worker.popen.poll() is None:
+            worker.popen.kill()
+        worker.popen.wait()
+        if worker.popen.stdin is not None:
+            worker.popen.stdin.close()
