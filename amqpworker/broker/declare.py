@@ -90,7 +90,8 @@ class Declarer:
 
     def _on_closed(self, error: BaseException) -> None:
         self._channel = None
-        if self._current is not None:
+        # Where the connection has ended nobody is answered: whoever waits begins again on the next one.
+        if self._current is not None and self._connection.is_open:
             self._finish(channel_error(error, f"declaring {self._current}"))
 
     def _finish(self, error: AmqpWorkerError | None) -> None:

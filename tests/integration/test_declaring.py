@@ -1,0 +1,35 @@
+"""Declaring what a message needs, on a connection that ends meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from amqpworker import App, Settings
+from amqpworker.testing import Node
+from tests.support import Broker, wait_until
+
+
+def test_a_message_whose_queue_was_being_declared_when_the_broker_died_is_sent_once_it_is_back(
+    make_node: Callable[..., Node],
+) -> None:
+    node = make_node().start()
+    app = App(node.url(), settings=Settings(send_timeout=60, declare=True))
+    first, second = app.queue("first"), app.queue("second")
+
+    @app.task(name="nothing", queue=first)
+    def nothing() -> None: ...
+
+    with app, ThreadPoolExecutor() as pool:
+        nothing.send()
+        os.kill(node.pid, signal.SIGSTOP)
+        sending = pool.submit(nothing.options(queue=second).send)
+        publisher: Any = app.producer.publisher
+        wait_until(lambda: publisher._held, what="a message that waits for its queue")
+        node.kill()
+        node.start()
+        assert sending.result(timeout=60).id
+        assert Broker(node, "/").count(second) == 1
