@@ -53,8 +53,12 @@ def address(url: str) -> Address:
     try:
         split = urlsplit(url)
         host, port = split.hostname, split.port
-    except ValueError as error:
-        raise ConfigError(f"The broker's URL cannot be read: {error}.") from None
+    except ValueError:
+        # Not what Python says: where a sign in a password is not encoded, the "port" that it shows is the password's.
+        raise ConfigError(
+            "The broker's URL cannot be read: after the host comes a port from 0 to 65535, IPv6 stands in brackets, and "
+            "/, ?, # and @ in a password are written as %2F, %3F, %23 and %40."
+        ) from None
     if split.scheme not in PORTS:
         told = f"begins with {split.scheme!r}" if split.scheme else "has no scheme"
         raise ConfigError(f"The broker's URL {told}: it must begin with amqp:// or amqps://.")

@@ -24,6 +24,9 @@ __all__ = ["dead_app"]
 
 FAR = 100_000
 SUFFIX = ".dead"
+ID_WIDTH = 36
+# An id is there to be copied, so it stands in one piece.
+WIDTHS = {"id, task": ID_WIDTH, "when, attempt": 16}
 
 dead_app = typer.Typer(no_args_is_help=True, help="Look at dead letters; they stay where they are.")
 
@@ -158,12 +161,13 @@ def show_list(queue: str, count: int | None, letters: list[Letter]) -> None:
         write(f"{printable(queue)}: {'there is no such queue yet' if count is None else 'no dead letters'}")
         return
     more = f", {len(letters)} shown" if count is not None and count > len(letters) else ""
-    shown = table("#", "id, task", "reason, error", "when, attempt", title=f"{printable(queue)}: {count}{more}")
+    title = f"{printable(queue)}: {count} {'letter' if count == 1 else 'letters'}{more}"
+    shown = table("#", "id, task", "reason, error", "when, attempt", title=title, widths=WIDTHS)
     for letter in letters:
         error = ": ".join(part for part in (letter.error_type, letter.error or letter.problem) if part)
         shown.add_row(
             str(letter.position),
-            f"{clipped(letter.id) or '(no id)'}\n{clipped(letter.task) or '(no task)'}",
+            f"{clipped(letter.id, ID_WIDTH) or '(no id)'}\n{folded(letter.task) or '(no task)'}",
             f"{clipped(letter.reason) or '(no reason)'}\n{clipped(error, 120)}",
             f"{f'{letter.failed_at.astimezone():%Y-%m-%d %H:%M}' if letter.failed_at else '?'}\nattempt {letter.attempt}",
         )
@@ -174,6 +178,12 @@ def clipped(text: str, most: int = 80) -> str:
     """Return text for a cell: one line, printable, not too long."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def folded(text: str) -> str:
+    """Return a task's name for its cell, on as many lines as it takes."""
+    line = clipped(text, 255)
+    return "\n".join(line[begin : begin + ID_WIDTH] for begin in range(0, len(line), ID_WIDTH))
 
 
 def show_letter(letter: Letter) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["complain", "console", "plain", "printable", "table", "write", "write_json"]
 
+NO_WIDTHS: Mapping[str, int] = {}
+
 
 def console(*, stderr: bool = False) -> Console:
     """Return a console that takes text as it is; off a terminal it is 80 columns wide and has no colours."""
@@ -29,8 +32,8 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 
-def table(*columns: str, title: str = "") -> Table:
-    """Return an empty table; long words are folded, never cut."""
+def table(*columns: str, title: str = "", widths: Mapping[str, int] = NO_WIDTHS) -> Table:
+    """Return an empty table; long words are folded, never cut, but in columns that have a width."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -39,11 +42,12 @@ def table(*columns: str, title: str = "") -> Table:
         box=box.SIMPLE_HEAD,
         title=Text(title, style="bold") if title else None,
         title_justify="left",
+        padding=(0, 1, 0, 0),
         pad_edge=False,
         show_edge=False,
     )
     for column in columns:
-        made.add_column(Text(column), overflow="fold")
+        made.add_column(Text(column), overflow="fold", width=widths.get(column), no_wrap=column in widths)
     return made
 
 

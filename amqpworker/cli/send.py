@@ -67,12 +67,14 @@ def send(
     task: TaskName,
     values: Values = None,
     body: Body = None,
-    delay: Annotated[float | None, typer.Option(metavar="SECONDS", help="Run it no sooner than this from now.")] = None,
+    delay: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Run it no sooner than this from now.")
+    ] = None,
     at: Annotated[
         str | None, typer.Option(metavar="TIME", help="Run it no sooner: ISO 8601 with a zone, 2026-12-24T18:00+01:00.")
     ] = None,
     expires: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Not started by then, it becomes a dead letter.")
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Not started by then, it becomes a dead letter.")
     ] = None,
     queue: QueueName = None,
     id: Id = None,  # noqa: A002 - the option's name
@@ -116,7 +118,9 @@ def call(
     task: TaskName,
     values: Values = None,
     body: Body = None,
-    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="How long to wait; default: 30.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.001, metavar="SECONDS", help="How long to wait; default: the app's, 30.")
+    ] = None,
     queue: QueueName = None,
     id: Id = None,  # noqa: A002 - the option's name
     header: Header = None,
@@ -226,11 +230,14 @@ def body_of(asked: Asked) -> bytes:
 
 
 def moment(text: str) -> datetime:
-    """Return the time that a text means; that it has a zone is checked with the other options."""
+    """Return the time that a text means."""
     try:
-        return datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text)
     except ValueError:
         raise InvalidArguments(f"--at {text!r} is no time of ISO 8601, such as 2026-12-24T18:00+01:00.") from None
+    if found.utcoffset() is None:
+        raise InvalidArguments(f"--at {text!r} has no time zone: add Z for UTC, or an offset such as +01:00.")
+    return found
 
 
 def in_words_of_the_command(text: str) -> str:

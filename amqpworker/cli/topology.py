@@ -70,6 +70,8 @@ def show(
         bottom=names.level(0),
     )
     write(f"{picture}\n  QUEUE: {', '.join(printable(name) for name in sorted(plan.queues)) or '(the app has none)'}\n")
+    if not every:
+        write(f"  --all shows each of the {LEVELS} levels of the delay ladder.\n")
     for shown in tables(whole if every else folded(whole, names)):
         console().print(shown)
 
