@@ -1,0 +1,1 @@
+"""The demo: the whole path on real input, one task per source file."""
