@@ -60,10 +60,19 @@ class Copies:
         def attempt() -> None:
             self._publisher.publish(copy, timeout=self._timeout, when_done=when_done)
 
+        def again() -> None:
+            try:
+                if delivery.channel.is_open:
+                    attempt()
+                else:
+                    self._add(-1)
+            except AmqpWorkerError as error:
+                when_done(error)
+
         def when_done(error: AmqpWorkerError | None) -> None:
             if error is not None and delivery.channel.is_open:
                 log.warning("copy_not_confirmed", queue=copy.routing_key, exchange=copy.exchange, reason=str(error))
-                self._again.append((time.monotonic() + PAUSE, attempt))
+                self._again.append((time.monotonic() + PAUSE, again))
                 self._wake()
                 return
             if error is None:
@@ -84,8 +93,8 @@ class Copies:
     def try_again(self, now: float) -> None:
         """Publish once more what was not confirmed a while ago (`now` is monotonic)."""
         while self._again and self._again[0][0] <= now:
-            _, attempt = self._again.popleft()
-            attempt()
+            _, again = self._again.popleft()
+            again()
 
     @property
     def waiting(self) -> bool:

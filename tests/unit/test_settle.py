@@ -1,0 +1,292 @@
+"""Settling: in which order things happen, and that every branch settles its message."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from amqpworker.errors import InvalidArguments, NotRouted, Unconfirmed
+from amqpworker.outcome import Dead, Done, Dropped, Failure, Outcome, Requeue, Retry
+from amqpworker.worker import copies
+from amqpworker.worker import settle as settle_module
+from tests.unit.settling import DEAD, FAILURE, NAMES, RETRY, Bench
+
+LOST = Unconfirmed("the connection was lost")
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.fixture(autouse=True)
+def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle_module, "STORE_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(copies, "PAUSE", 0.0)
+
+
+def retry_copies(bench: Bench) -> None:
+    bench.settler.copies.try_again(time.monotonic() + 1)
+
+
+# ---- order ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_result_that_nobody_wants_is_acknowledged_at_once(bench: Bench) -> None:
+    delivery = bench.delivery()
+    bench.settler.settle(delivery, Done(), bench.started(delivery))
+    assert bench.flush() == [("ack", 1, False)]
+
+
+def test_a_result_is_stored_before_its_message_is_acknowledged(bench: Bench) -> None:
+    delivery = bench.delivery()
+    bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
+    assert bench.flush() == [("store", "id-1"), ("ack", 1, False)]
+    assert json.loads(bench.store.fetch("id-1") or b"") == {"status": "done", "value": 42}
+
+
+def test_a_result_is_kept_for_as_long_as_the_settings_say() -> None:
+    bench = Bench(result_ttl=60.0)
+    delivery = bench.delivery()
+    before = time.time()
+    bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
+    _, expires_at = bench.store.kept["id-1"]
+    assert before + 60 <= expires_at <= time.time() + 60
+
+
+def test_a_reply_has_left_before_its_message_is_acknowledged(bench: Bench) -> None:
+    delivery = bench.delivery(reply_to="amq.rabbitmq.reply-to.x", correlation_id="c-1")
+    bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
+    assert bench.flush() == [("store", "id-1"), ("publish", "", "amq.rabbitmq.reply-to.x")]
+    assert bench.publisher.underway[0].publication.properties.correlation_id == "c-1"
+    bench.publisher.confirm()
+    assert bench.flush() == [("ack", 1, False)]
+
+
+def test_a_retry_is_confirmed_before_its_original_is_acknowledged(bench: Bench) -> None:
+    delivery = bench.delivery()
+    bench.settler.settle(delivery, RETRY, bench.started(delivery))
+    assert bench.flush() == [("publish", NAMES.level(4), "work")]
+    bench.publisher.confirm()
+    assert bench.flush() == [("ack", 1, False)]
+
+
+def test_a_dead_letter_is_confirmed_before_its_original_is_acknowledged(bench: Bench) -> None:
+    delivery = bench.delivery()
+    bench.settler.settle(delivery, DEAD, bench.started(delivery))
+    assert bench.flush()[-1] == ("publish", NAMES.dead, "work")
+    bench.publisher.confirm()
+    assert bench.flush() == [("ack", 1, False)]
+
+
+def test_whoever_asked_hears_of_the_failure_before_the_message_is_acknowledged(bench: Bench) -> None:
+    delivery = bench.delivery(reply_to="r", message_id="asked")
+    bench.settler.settle(delivery, DEAD, bench.started(delivery))
+    assert bench.flush() == [("store", "asked"), ("publish", NAMES.dead, "work")]
+    bench.publisher.confirm()
+    assert bench.flush() == [("publish", "", "r")]
+    reply = bench.publisher.underway[0].publication
+    assert json.loads(reply.body)["reason"] == "failed"
+    assert reply.properties.correlation_id == "asked"
+    bench.publisher.confirm()
+    assert bench.flush() == [("ack", 1, False)]
+
+
+def test_what_did_not_run_goes_back(bench: Bench) -> None:
+    delivery = bench.delivery()
+    bench.settler.settle(delivery, Requeue())
+    assert bench.flush() == [("nack", 1)]
+
+
+def test_a_call_that_nobody_waits_for_is_acknowledged_without_a_trace(bench: Bench) -> None:
+    delivery = bench.delivery(reply_to="r")
+    bench.settler.settle(delivery, Dropped("nobody waits"))
+    assert bench.flush() == [("ack", 1, False)]
+
+
+# ---- every branch settles -------------------------------------------------------------------------------------------
+
+
+OUTCOMES: list[Outcome] = [Done(), Done(b"1"), RETRY, Retry(0.0, FAILURE), DEAD, Dropped("why"), Requeue()]
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES, ids=repr)
+@pytest.mark.parametrize("stores", [True, False])
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("was_started", [True, False])
+def test_every_outcome_settles_its_message_once(outcome: Outcome, stores: bool, asked: bool, was_started: bool) -> None:
+    bench = Bench(stores)
+    bench.publisher.confirms_at_once = True
+    delivery = bench.delivery(reply_to="r" if asked else None, message_id=None if was_started else "id")
+    run = bench.started(delivery) if was_started else None
+    bench.settler.settle(delivery, outcome, run)
+    settled = [step for step in bench.flush() if step[0] in {"ack", "nack"}]
+    assert len(settled) == 1
+    assert bench.settler.idle()
+    assert bench.wakes, "the I/O thread is told"
+
+
+@pytest.mark.parametrize("outcome", [RETRY, DEAD], ids=repr)
+def test_a_copy_is_published_until_it_is_confirmed(bench: Bench, outcome: Outcome) -> None:
+    delivery = bench.delivery()
+    bench.settler.settle(delivery, outcome, bench.started(delivery))
+    first = bench.publisher.underway[0].publication
+    for error in (LOST, NotRouted("no queue"), LOST):
+        bench.publisher.fail(error)
+        assert not [step for step in bench.flush() if step[0] == "ack"]
+        assert not bench.settler.idle(), "a drain waits for it"
+        retry_copies(bench)
+    assert bench.publisher.underway[0].publication == first
+    bench.publisher.confirm()
+    assert bench.flush()[-1] == ("ack", 1, False)
+    assert bench.settler.idle()
+
+
+def test_a_copy_is_given_up_once_its_original_comes_again_anyway(bench: Bench) -> None:
+    delivery = bench.delivery()
+    bench.settler.settle(delivery, RETRY, bench.started(delivery))
+    bench.intake.is_open = False
+    bench.publisher.fail(LOST)
+    retry_copies(bench)
+    assert not bench.publisher.underway
+    assert bench.settler.idle()
+
+
+def test_a_copy_whose_original_is_gone_by_the_time_it_is_tried_again_is_not_published(bench: Bench) -> None:
+    delivery = bench.delivery()
+    bench.settler.settle(delivery, RETRY, bench.started(delivery))
+    bench.publisher.fail(LOST)
+    bench.intake.is_open = False
+    retry_copies(bench)
+    assert not bench.publisher.underway, "it would run beside its original"
+    assert bench.settler.idle()
+
+
+def test_a_copy_that_cannot_be_carried_any_more_is_tried_on(bench: Bench) -> None:
+    """The broker may have come back with smaller frames."""
+    delivery = bench.delivery()
+    bench.settler.settle(delivery, RETRY, bench.started(delivery))
+    bench.publisher.fail(LOST)
+    bench.publisher.refusals.append(InvalidArguments("no room"))
+    retry_copies(bench)
+    assert not bench.settler.idle()
+    bench.settler.copies.try_again(time.monotonic() + 1)
+    bench.publisher.confirm()
+    assert bench.flush()[-1] == ("ack", 1, False)
+    assert bench.settler.idle()
+
+
+def test_a_reply_that_cannot_leave_is_given_up_within_its_bound_and_the_message_acknowledged(bench: Bench) -> None:
+    delivery = bench.delivery(reply_to="r")
+    bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
+    bound = bench.publisher.underway[0].timeout
+    assert bound is not None
+    assert bound <= 10
+    assert not bench.settler.idle(), "a drain waits for it"
+    bench.publisher.fail(LOST)
+    assert bench.flush()[-1] == ("ack", 1, False)
+    assert bench.settler.idle()
+
+
+def test_a_reply_that_cannot_be_carried_is_given_up_and_the_message_acknowledged(bench: Bench) -> None:
+    delivery = bench.delivery(reply_to="r")
+    bench.publisher.refusals.append(InvalidArguments("too long"))
+    bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
+    assert bench.flush()[-1] == ("ack", 1, False)
+    assert bench.settler.idle()
+
+
+# ---- what does not fit ----------------------------------------------------------------------------------------------
+
+
+def test_a_dead_letter_whose_headers_leave_no_room_is_published_without_its_senders(bench: Bench) -> None:
+    delivery = bench.delivery(headers={"tenant": "x" * 1000, "aw-attempt": 3})
+    bench.publisher.refusals.append(InvalidArguments("no room"))
+    bench.settler.settle(delivery, DEAD, bench.started(delivery))
+    letter = bench.publisher.underway[0].publication
+    headers = letter.properties.headers or {}
+    assert "tenant" not in headers
+    assert headers["aw-dead-reason"] == "failed"
+    assert headers["aw-attempt"] == 3
+    assert letter.body == delivery.body
+    bench.publisher.confirm()
+    assert bench.flush()[-1] == ("ack", 1, False)
+
+
+def test_a_retry_that_has_no_room_for_its_headers_becomes_a_dead_letter(bench: Bench) -> None:
+    """It must not run again without its sender's headers, nor without its wait."""
+    delivery = bench.delivery(headers={"tenant": "x" * 1000})
+    bench.publisher.refusals.append(InvalidArguments("no room"))
+    bench.settler.settle(delivery, RETRY, bench.started(delivery))
+    assert bench.publisher.underway[0].publication.exchange == NAMES.dead
+    bench.publisher.confirm()
+    assert bench.flush()[-1] == ("ack", 1, False)
+    assert bench.settler.idle()
+
+
+# ---- the store ------------------------------------------------------------------------------------------------------
+
+
+def test_a_store_that_fails_at_first_is_asked_again_before_the_message_is_acknowledged(bench: Bench) -> None:
+    bench.store.failures = 2
+    delivery = bench.delivery()
+    bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
+    assert bench.flush() == [("store", "id-1"), ("ack", 1, False)]
+
+
+def test_a_store_that_stays_away_gives_the_message_back(bench: Bench) -> None:
+    bench.store.failures = 1000
+    delivery = bench.delivery()
+    bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
+    assert bench.flush() == [("nack", 1)]
+
+
+def test_a_failure_that_cannot_be_stored_gives_the_message_back_without_a_dead_letter(bench: Bench) -> None:
+    bench.store.failures = 1000
+    delivery = bench.delivery()
+    bench.settler.settle(delivery, DEAD, bench.started(delivery))
+    assert bench.flush() == [("nack", 1)]
+
+
+def test_a_store_that_stays_away_does_not_hold_up_a_drain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle_module, "STORE_PAUSES", (60.0,))
+    bench.settler.draining.set()
+    bench.store.failures = 1000
+    delivery = bench.delivery()
+    bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
+    assert bench.flush() == [("nack", 1)]
+
+
+def test_a_store_is_not_asked_again_for_a_message_that_comes_again_anyway(bench: Bench) -> None:
+    bench.store.failures = 1000
+
+    def lose_the_channel() -> None:
+        bench.intake.is_open = False
+
+    bench.store.at_failure = lose_the_channel
+    delivery = bench.delivery()
+    bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
+    assert bench.store.failures == 999
+    assert bench.flush() == []
+    assert bench.settler.idle()
+
+
+def test_a_task_that_stores_no_result_stores_no_failure_either(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    delivery = bench.delivery()
+    run = bench.started(delivery)
+    monkeypatch.setattr(run.registered, "stores_result", False)
+    bench.settler.settle(delivery, DEAD, run)
+    assert bench.flush() == [("publish", NAMES.dead, "work")]
+
+
+def test_the_end_of_a_message_that_never_started_is_stored_under_its_id(bench: Bench) -> None:
+    bench.settler.settle(bench.delivery(message_id="mine"), Dead("expired", Failure("", "too late")))
+    assert json.loads(bench.store.fetch("mine") or b"")["reason"] == "expired"
+
+
+def test_a_message_without_an_id_has_nothing_to_store_its_end_under(bench: Bench) -> None:
+    bench.settler.settle(bench.delivery(message_id=None), Dead("malformed", FAILURE))
+    assert bench.flush() == [("publish", NAMES.dead, "work")]
+    assert bench.publisher.underway[0].publication.properties.message_id, "the dead letter has one"
