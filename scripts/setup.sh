@@ -30,13 +30,19 @@ install() {
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "$@"
 }
 
+is_usable() {
+    # made for another path it is not: its programs name the Python that they were installed for
+    [[ -f .venv/pyvenv.cfg && "$(sed -n 's/^command = //p' .venv/pyvenv.cfg)" == *" $PWD/.venv" ]] &&
+        .venv/bin/python -m pip --version >/dev/null 2>&1
+}
+
 make_venv() {
     command -v "$python" >/dev/null || fail "python3 is missing: apt-get install python3 python3-venv"
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11 or newer is needed"
     "$python" -c 'import ensurepip, venv' 2>/dev/null || fail "venv is missing: apt-get install python3-venv"
     echo "setup: making .venv (half a minute)"
     rm -f "$stamp"
-    "$python" -m venv --clear .venv
+    is_usable || "$python" -m venv --clear .venv
     local tools
     mapfile -t tools < <(dev_tools)
     install hatchling editables "${tools[@]}"

@@ -93,6 +93,8 @@ def layer_of(module: str) -> str | None:
     parts = module.split(".")
     if len(parts) == 1 or parts[1] == "__main__":
         return None
+    if len(parts) == 2 and not (ROOT / parts[1]).is_dir() and not (ROOT / f"{parts[1]}.py").is_file():
+        return "worker"  # a name that the package itself gives: it gathers everything up to `worker.context`
     for layer, members in LAYERS.items():
         if parts[1] in members:
             return layer
