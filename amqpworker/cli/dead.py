@@ -164,7 +164,8 @@ def show_list(queue: str, count: int | None, letters: list[Letter]) -> None:
     title = f"{printable(queue)}: {count} {'letter' if count == 1 else 'letters'}{more}"
     shown = table("#", "id, task", "reason, error", "when, attempt", title=title, widths=WIDTHS)
     for letter in letters:
-        error = ": ".join(part for part in (letter.error_type, letter.error or letter.problem) if part)
+        error_type = letter.error_type.rpartition(".")[2]
+        error = ": ".join(part for part in (error_type, letter.error or letter.problem) if part)
         shown.add_row(
             str(letter.position),
             f"{clipped(letter.id, ID_WIDTH) or '(no id)'}\n{folded(letter.task) or '(no task)'}",

@@ -211,8 +211,9 @@ def as_it_is(app: App, asked: Asked, body: bytes) -> Message:
 def body_of(asked: Asked) -> bytes:
     """Return the JSON object that holds the parameters."""
     if asked.body is None:
+        values = pairs(asked.values, "parameter")
         try:
-            return json.dumps(pairs(asked.values, "parameter"), ensure_ascii=False, allow_nan=False).encode()
+            return json.dumps(values, ensure_ascii=False, allow_nan=False).encode()
         except UnicodeEncodeError:
             raise InvalidArguments("A parameter is not UTF-8.") from None
         except ValueError:

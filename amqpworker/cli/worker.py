@@ -25,6 +25,19 @@ CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 worker_app = typer.Typer()
 
+Queues = Annotated[
+    list[str] | None,
+    typer.Option("-q", "--queue", metavar="QUEUE", help="Consume this queue; repeatable; default: all of the app."),
+]
+DrainTimeout = Annotated[
+    float | None,
+    typer.Option(min=0, metavar="SECONDS", help="What running tasks get when the pool stops; default: the app's."),
+]
+LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning, error or critical.")]
+LogJson = Annotated[
+    bool | None, typer.Option("--log-json/--no-log-json", help="JSON lines; default: text on a terminal, else JSON.")
+]
+
 
 @worker_app.command(
     epilog="Examples:\n\n"
@@ -57,17 +70,11 @@ def worker(
             help="Messages of each queue held by each; default: 4 for each thread.",
         ),
     ] = None,
-    queues: Annotated[
-        list[str] | None,
-        typer.Option("-q", "--queue", metavar="QUEUE", help="Consume this queue; repeatable; default: all of the app."),
-    ] = None,
+    queues: Queues = None,
     async_tasks: Annotated[
         int, typer.Option(min=1, max=MOST_PREFETCH, metavar="N", help="Coroutines that run at once in each process.")
     ] = 100,
-    drain_timeout: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="SECONDS", help="What running tasks get when the pool stops; default: the app's."),
-    ] = None,
+    drain_timeout: DrainTimeout = None,
     log_level: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning, error or critical.")] = "info",
     log_json: Annotated[
         bool | None,

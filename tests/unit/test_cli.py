@@ -1,0 +1,372 @@
+"""The command line without a broker: what it takes, what it refuses, and how it says so."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from amqpworker.cli.main import main
+from amqpworker.cli.screen import plain, printable
+from amqpworker.cli.send import in_words_of_the_command
+from amqpworker.cli.shared import exit_code, pairs
+from amqpworker.cli.topology import management_of
+from amqpworker.cli.worker import usable_cores
+from amqpworker.errors import (
+    AmqpWorkerError,
+    CallTimeout,
+    ConfigError,
+    Forbidden,
+    InvalidArguments,
+    NotConnected,
+    NotRouted,
+    TaskFailed,
+)
+from tests.cli import Ended, environment, run_here
+
+COMMANDS = [
+    "worker",
+    "send",
+    "call",
+    "topology show",
+    "topology declare",
+    "topology check",
+    "dead list",
+    "dead show",
+    "broker start",
+    "broker stop",
+    "broker status",
+]
+
+APP = """
+from amqpworker import App
+app = App("amqp://guest:hidden@127.0.0.1:1/")
+
+@app.task(name="shop.welcome", queue="emails")
+def welcome(user_id: int, lang: str = "en") -> str: ...
+
+app.queue("reports")
+other = 3
+"""
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object:
+    """Run the program in a folder that has a module `clishop` with an app."""
+    (tmp_path / "clishop.py").write_text(APP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "clishop", raising=False)
+    return lambda line: run_here(capsys, *(line.split() if isinstance(line, str) else line))
+
+
+class Cli:
+    """What the fixture is, for the type checker."""
+
+    def __call__(self, line: str | list[str]) -> Ended:
+        raise NotImplementedError
+
+
+# ---- help and version -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_help_has_an_example_and_fits_80_columns(cli: Cli, command: str) -> None:
+    ended = cli(f"{command} --help")
+    assert ended.code == 0
+    assert f"amqpworker {command}" in ended.out.partition("Example")[2]
+    assert max(map(len, ended.out.splitlines())) <= 80
+    assert not re.search(r"\[/?(bold|blue|cyan|dim)\]", ended.out)
+
+
+def test_help_stands_without_an_argument_too(cli: Cli) -> None:
+    ended = cli("")
+    assert ended.code == 2
+    for group in ("worker", "send", "call", "topology", "dead", "broker"):
+        assert f" {group} " in ended.out
+
+
+def test_the_version_is_printed(cli: Cli) -> None:
+    assert cli("--version") == Ended(0, "amqpworker 0.1.0\n", "")
+
+
+def test_the_program_is_there_as_a_module_too(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "amqpworker", "--version"], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.startswith("amqpworker ")
+
+
+def test_the_command_line_is_loaded_without_what_a_single_command_needs() -> None:
+    code = "import sys, amqpworker.cli.main; print([m for m in ('pika', 'aio_pika', 'sqlite3') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("more", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colours_are_for_terminals_and_not_with_no_color(more: dict[str, str], coloured: bool) -> None:
+    ours, theirs = pty.openpty()
+    env = {**environment(), "TERM": "xterm", **more}
+    subprocess.run([sys.executable, "-m", "amqpworker", "--help"], stdout=theirs, stderr=theirs, env=env, check=True)
+    os.close(theirs)
+    text = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            text += chunk
+    except OSError:  # how a terminal says that nobody writes to it any more
+        pass
+    os.close(ours)
+    assert b"worker" in text
+    assert bool(re.search(rb"\x1b\[[0-9;]*3[0-7]m", text)) == coloured
+
+
+def test_there_are_no_colours_off_a_terminal(cli: Cli) -> None:
+    assert "\x1b" not in cli("topology show clishop:app").out + cli("--help").out
+
+
+# ---- wrong input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("nothing", "No such command 'nothing'"),
+        ("worker", "Missing argument 'MODULE:APP'"),
+        ("worker a:b -p 0", "'-p'"),
+        ("worker a:b -t 0", "'-t'"),
+        ("worker a:b -t many", "'-t'"),
+        ("worker a:b --prefetch 65536", "'--prefetch'"),
+        ("worker a:b --drain-timeout -1", "'--drain-timeout'"),
+        ("worker a:b --drain-timeout nan", "--drain-timeout"),
+        ("worker a:b --async-tasks 0", "'--async-tasks'"),
+        ("worker a:b --log-level loud", "no log level 'loud'"),
+        ("worker a:b --nope", "No such option"),
+        ("send", "Missing argument 'TASK'"),
+        ("send t x=1", "give it by --queue"),
+        ("send t x -q q", "'x' is not of the form name=value"),
+        ("send t =1 -q q", "'=1' is not of the form name=value"),
+        ("send t x=1 x=2 -q q", "'x' is given twice"),
+        ("send t x=1e999 -q q", "a number that JSON cannot carry"),
+        ("send t -q q --delay -1", "'--delay'"),
+        ("send t -q q --delay 1e12", "at most 268435456 seconds"),
+        ("send t -q q --at tomorrow", "--at 'tomorrow' is no time"),
+        ("send t -q q --at 2026-12-24T18:00", "has no time zone"),
+        ("send t -q q --delay 1 --at 2026-12-24T18:00Z", "--delay, --at"),
+        ("send t -q q --header x-death=1", "'x-death' is reserved"),
+        ("send t -q q --header aw-attempt=1", "'aw-attempt' is reserved"),
+        ("send t -q q --body {", "--body is not JSON"),
+        ("send t -q q --body [1]", "--body is not a JSON object"),
+        ("send t x=1 -q q --body {}", "NAME=VALUE or --body"),
+        ("send shop.welcome user_id=1 --app clishop:app --url amqp://x", "not both"),
+        ("send shop.welcome user_id=x --app clishop:app", "parameter 'user_id'"),
+        ("send shop.welcome user_id=1 nope=2 --app clishop:app", "'nope'"),
+        ("send shop.nope --app clishop:app", "no task 'shop.nope'"),
+        ("send t -q q --url http://x", "begins with 'http'"),
+        ("call t -q q --timeout 0", "'--timeout'"),
+        ("dead list", "Give MODULE:APP, or queues by -q"),
+        ("dead show 1", "Missing option '-q'"),
+        ("dead list -q x --limit 0", "'--limit'"),
+        ("topology show", "Missing argument 'MODULE:APP'"),
+        ("topology show clishop", "write MODULE:APP"),
+        ("topology show clishop:nope", "has no 'nope'"),
+        ("topology show clishop:other", "is a int, not an App"),
+        ("topology show no.such:app", "There is no module 'no.such'"),
+        ("topology check clishop:app --management localhost:1", "must begin with http:// or https://"),
+    ],
+)
+def test_wrong_input_is_told_in_one_line_with_exit_code_2(cli: Cli, line: str, told: str) -> None:
+    ended = cli(line)
+    assert told in ended.complaint()
+    assert ended.code == 2
+    assert ended.out == ""
+
+
+def test_an_error_inside_the_users_module_keeps_its_traceback(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "clibroken.py").write_text("def helper():\n    raise RuntimeError('inside')\nhelper()\n")
+    ended = cli("topology show clibroken:app")
+    assert ended.code == 2
+    assert "Traceback" in ended.err
+    assert "in helper" in ended.err
+    assert ended.err.splitlines()[-1].startswith("amqpworker: 'clibroken:app' cannot be imported: RuntimeError")
+
+
+def test_a_broker_that_is_away_is_one_line_without_the_password(cli: Cli) -> None:
+    for line in ("dead list clishop:app", "topology declare clishop:app", "topology check clishop:app"):
+        ended = cli(line)
+        assert "Nothing listens at 127.0.0.1:1" in ended.complaint()
+        assert "hidden" not in ended.err
+        assert ended.code == 2
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://guest:hid/den@host/",
+        "amqp://guest:hid?den@host/",
+        "amqp://guest:hidden@host:no/",
+        "amqp://guest:[hid@x/",
+    ],
+)
+def test_a_url_that_cannot_be_read_is_told_without_any_part_of_its_password(cli: Cli, url: str) -> None:
+    ended = cli(["send", "t", "-q", "q", "--url", url])
+    assert ended.code == 2
+    assert "hid" not in ended.complaint()
+
+
+def test_a_setting_that_does_not_fit_is_told_by_its_variable(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMQPWORKER_SEND_TIMEOUT", "soon")
+    ended = cli("send t -q q")
+    assert "AMQPWORKER_SEND_TIMEOUT" in ended.complaint()
+    assert ended.code == 2
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("amqpworker.cli.topology.load", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["topology", "show", "a:b"])
+
+
+# ---- topology show ----------------------------------------------------------------------------------------------------
+
+
+def test_topology_show_fits_80_columns_and_folds_the_ladder(cli: Cli) -> None:
+    ended = cli("topology show clishop:app")
+    assert ended.code == 0
+    assert max(map(len, ended.out.splitlines())) <= 80
+    assert "QUEUE: emails, reports" in ended.out
+    assert "amqpworker.delay.30" in ended.out
+    assert "amqpworker.delay.15" not in ended.out
+    assert "amqpworker.delay.15" in cli("topology show clishop:app --all").out
+
+
+def test_topology_show_as_json_has_every_part(cli: Cli) -> None:
+    told = cli("topology show clishop:app --json").json
+    assert {name: len(parts) for name, parts in told.items()} == {"exchanges": 35, "queues": 36, "bindings": 38}
+    assert {
+        "source": "amqpworker.delay.00",
+        "queue": "amqpworker.delay.00",
+        "routing_key": "",
+        "arguments": {"x-match": "all", "aw-wait-00": None},
+    } in told["bindings"]
+
+
+def test_the_app_may_come_from_the_environment(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMQPWORKER_APP", "clishop:app")
+    assert "emails" in cli("topology show").out
+
+
+# ---- values -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("42", 42),
+        ("1.5", 1.5),
+        ("true", True),
+        ("null", None),
+        ('"42"', "42"),
+        ("[1, 2]", [1, 2]),
+        ('{"a": {"b": null}}', {"a": {"b": None}}),
+        ("text", "text"),
+        ("", ""),
+        ("a=b", "a=b"),
+        ("NaN", "NaN"),
+        ("Infinity", "Infinity"),
+        ("007", "007"),
+        ("{half", "{half"),
+        ("[" * 100_000, "[" * 100_000),
+    ],
+)
+def test_a_value_is_json_where_it_can_be_read_as_json_and_text_elsewhere(text: str, value: object) -> None:
+    assert pairs([f"x={text}"], "parameter") == {"x": value}
+
+
+def test_errors_name_options_as_the_command_line_does() -> None:
+    assert in_words_of_the_command("options(delay=…, at=…): no") == "--delay, --at: no"
+    assert in_words_of_the_command("options(id=…): no") == "--id: no"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (TaskFailed("failed"), 1),
+        (CallTimeout(), 1),
+        (NotRouted(""), 1),
+        (NotConnected(""), 2),
+        (Forbidden(""), 2),
+        (ConfigError(), 2),
+        (InvalidArguments(), 2),
+    ],
+)
+def test_exit_code_1_means_an_answer_and_2_that_nothing_could_be_asked(error: AmqpWorkerError, code: int) -> None:
+    assert exit_code(error) == code
+
+
+# ---- the machine ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "cores"),
+    [
+        ("100000 100000\n", 1),
+        ("150000 100000", 2),
+        ("1000 100000", 1),
+        ("max 100000", 4),
+        ("", 4),
+        ("900000 100000", 4),
+    ],
+)
+def test_the_default_of_processes_heeds_the_quota_of_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, cores: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    (tmp_path / "cpu.max").write_text(limit)
+    assert usable_cores(tmp_path / "cpu.max") == cores
+    assert usable_cores(tmp_path / "none") == 4
+
+
+# ---- the screen -------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_printable_can_act_on_a_terminal() -> None:
+    hostile = "\x1b[31m red \x07\r\x9b2J \u202e \ud800 \n kept"
+    shown = printable(hostile, keep="\n")
+    assert shown.replace("\n", "").isprintable()
+    assert "\n kept" in shown
+    assert printable("plain ü ✓") == "plain ü ✓"
+
+
+def test_every_value_of_a_header_can_be_written_as_json() -> None:
+    assert plain({b"\xff": [b"a\xfe", float("inf"), float("nan"), 1.5, True, None, {"x": (1,)}]}) == {
+        "\\xff": ["a\\xfe", "inf", "nan", 1.5, True, None, {"x": [1]}]
+    }
+
+
+# ---- the management URL -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "bare"),
+    [
+        ("http://localhost:15672", "http://localhost:15672"),
+        ("https://me:pass%40word@broker.example/rabbit/", "https://broker.example/rabbit"),
+        ("http://[::1]:15672/", "http://[::1]:15672"),
+    ],
+)
+def test_a_login_in_the_management_url_is_taken_out_of_it(url: str, bare: str) -> None:
+    assert management_of(url, "guest", "guest").url == bare
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "localhost:15672", "http://", "http://x:port/", "http://[::1"])
+def test_what_is_no_management_url_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError):
+        management_of(url, "guest", "guest")

@@ -1,0 +1,76 @@
+"""What is wrong with a topology, by what the broker's HTTP API tells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from amqpworker.cli.findings import findings_of
+from amqpworker.topology import Topology, base, work_queue
+
+NEEDED = base("amqpworker") + work_queue("amqpworker", "emails")
+
+
+def listed_bindings(topology: Topology) -> list[dict[str, Any]]:
+    return [
+        {
+            "source": one.source,
+            "destination": one.queue,
+            "destination_type": "queue",
+            "routing_key": one.routing_key,
+            "arguments": {},
+        }
+        for one in topology.bindings
+    ]
+
+
+def listed_queues(topology: Topology, **told: Any) -> list[dict[str, Any]]:
+    """Return what the API lists; `told` is about the queue `emails`."""
+    return [{"name": one.name, **(told if one.name == "emails" else {})} for one in topology.queues]
+
+
+def test_what_is_as_declared_is_no_finding() -> None:
+    told = {"policy": None, "effective_policy_definition": {}, "messages_dlx": 0}
+    assert findings_of(NEEDED, listed_queues(NEEDED, **told), listed_bindings(NEEDED)) == []
+
+
+def test_a_binding_that_is_missing_is_found() -> None:
+    bindings = [one for one in listed_bindings(NEEDED) if one["source"] != "amqpworker.due"]
+    (found,) = findings_of(NEEDED, listed_queues(NEEDED), bindings)
+    assert (found.kind, found.name) == ("unbound", "emails")
+    assert "'amqpworker.due' with routing key 'emails'" in found.text
+
+
+def test_a_binding_of_an_exchange_is_not_taken_for_one_of_a_queue() -> None:
+    bindings = [{**one, "destination_type": "exchange"} for one in listed_bindings(NEEDED)]
+    assert len(findings_of(NEEDED, listed_queues(NEEDED), bindings)) == len(NEEDED.bindings)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("message-ttl", 1000),
+        ("expires", 60_000),
+        ("overflow", "drop-head"),
+        ("delivery-limit", 5),
+        ("max-length", 10),
+        ("dead-letter-exchange", "elsewhere"),
+    ],
+)
+def test_a_policy_that_overrides_an_argument_is_found_with_its_name_and_both_values(key: str, value: object) -> None:
+    told = {"policy": "all", "effective_policy_definition": {key: value, "ha-mode": "all"}}
+    (found,) = findings_of(NEEDED, listed_queues(NEEDED, **told), listed_bindings(NEEDED))
+    assert found.kind == "policy"
+    assert f"The policy 'all' sets {key} = {value!r} for queue 'emails'" in found.text
+
+
+def test_a_policy_that_says_the_same_is_no_finding() -> None:
+    told = {"policy": "all", "effective_policy_definition": {"overflow": "reject-publish", "delivery-limit": 200}}
+    assert findings_of(NEEDED, listed_queues(NEEDED, **told), listed_bindings(NEEDED)) == []
+
+
+def test_letters_that_a_queue_cannot_hand_on_are_found() -> None:
+    (found,) = findings_of(NEEDED, listed_queues(NEEDED, messages_dlx=7), listed_bindings(NEEDED))
+    assert found.kind == "stuck"
+    assert "holds 7 messages" in found.text

@@ -1,0 +1,113 @@
+"""What is read out of a dead letter, whoever wrote it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amqpworker.broker.codec import GotMessage, Timestamp
+from amqpworker.cli.dead import clipped, dead_name, folded
+from amqpworker.cli.letters import letter_of
+from amqpworker.cli.screen import plain
+from amqpworker.message import Properties
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=5)
+    | st.datetimes(timezones=st.just(UTC))
+    | st.builds(Decimal, st.integers(-(2**31), 2**31 - 1))
+    | st.builds(Timestamp, st.integers(2**40, 2**64 - 1)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(
+    ["x-death", "aw-dead-reason", "aw-error", "aw-traceback", "aw-attempt", "aw-failed-at", "aw-first-sent", "other"]
+)
+
+
+def got(headers: dict[str, Any] | None = None, body: bytes = b"{}", **properties: Any) -> GotMessage:
+    return GotMessage(1, 1, False, "amqpworker.dead", "emails", 0, Properties(headers=headers, **properties), body)
+
+
+def test_our_own_evidence_is_read() -> None:
+    letter = letter_of(
+        3,
+        "emails.dead",
+        got(
+            {
+                "aw-dead-reason": "failed",
+                "aw-error-type": "shop.errors.NoRoute",
+                "aw-error": "no route",
+                "aw-traceback": "Traceback …",
+                "aw-failed-at": 1_795_572_548_797,
+                "aw-attempt": "4",
+                "aw-worker": "host:1",
+            },
+            message_id="id-1",
+            type="shop.welcome",
+        ),
+    )
+    assert letter.summary() == {
+        "position": 3,
+        "id": "id-1",
+        "task": "shop.welcome",
+        "reason": "failed",
+        "error_type": "shop.errors.NoRoute",
+        "error": "no route",
+        "failed_at": "2026-11-25T02:09:08.797000Z",
+        "attempt": 4,
+        "worker": "host:1",
+        "problem": "",
+    }
+
+
+def test_the_brokers_own_evidence_is_read_where_there_is_none_of_ours() -> None:
+    at = datetime(2026, 11, 25, 2, 9, tzinfo=UTC)
+    letter = letter_of(
+        1, "emails.dead", got({"x-death": [{"reason": "delivery_limit", "time": at}, {"reason": "expired"}]})
+    )
+    assert letter.reason == "delivery_limit (RabbitMQ)"
+    assert letter.failed_at == at
+
+
+@pytest.mark.parametrize("forged", [1, "x", [], [1], [[]], {"reason": "x"}, [{"reason": 5, "time": 2**62}]])
+def test_a_forged_death_is_no_reason_to_fail(forged: object) -> None:
+    assert letter_of(1, "q", got({"x-death": forged})).failed_at is None
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=6), st.binary(max_size=20))
+def test_every_letter_can_be_read_and_written_as_json(headers: dict[str, Any], body: bytes) -> None:
+    letter = letter_of(1, "q", got(headers, body))
+    json.loads(json.dumps(plain(letter.whole()), allow_nan=False))
+    assert clipped(letter.reason).isprintable()
+    assert clipped(letter.error).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"), [(b'{"a": 1}', {"a": 1}), (b"\xffno", "\\xffno"), (b"", ""), (b"[" * 100_000, "[" * 100_000)]
+)
+def test_a_body_that_is_no_json_is_shown_as_text(body: bytes, shown: object) -> None:
+    assert letter_of(1, "q", got(body=body)).whole()["body"] == shown
+
+
+def test_cells_are_one_line_printable_and_bounded() -> None:
+    assert clipped("a\nb\x1b[2J" + "c" * 100) == "a b\\x1b[2J" + "c" * 69 + "…"
+    assert folded("n" * 80) == "\n".join(["n" * 36, "n" * 36, "n" * 8])
+
+
+@pytest.mark.parametrize(
+    ("queue", "dead"),
+    [("emails", "emails.dead"), ("emails.dead", "emails.dead"), ("amqpworker.parked", "amqpworker.parked")],
+)
+def test_a_queue_stands_for_its_dead_letters(queue: str, dead: str) -> None:
+    assert dead_name(queue) == dead
