@@ -26,6 +26,9 @@ __all__ = ["AsyncTask", "Calling", "MakesTask", "RemoteTask", "Sending", "Task",
 P = ParamSpec("P")
 R = TypeVar("R")
 
+# All headers of a message stay under 64 KiB (docs/wire.md), the evidence of a dead letter included.
+MOST_HEADER_BYTES = 16 * 1024
+
 
 class Sends(Protocol):
     """What the verbs need of an app."""
@@ -169,6 +172,8 @@ class RemoteTask(Verbs[P, R]):
                 "timeout": timeout,
             }
         )
+        if checked.headers:
+            check_room(checked.headers)
         if checked.timeout is not None:
             return Calling(self, checked)
         timed = checked.delay is not None or checked.at is not None or checked.expires is not None
@@ -232,3 +237,23 @@ class MakesTask(Protocol):
 
     @overload
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+def check_room(headers: Mapping[str, HeaderValue]) -> None:
+    """
+    Refuse headers that AMQP cannot carry, or that leave no room for ours.
+
+    Raises:
+        InvalidArguments: one has such a value, or they are too large.
+    """
+    from amqpworker.broker.fieldtable import encode_table
+
+    try:
+        size = len(encode_table(dict(headers)))
+    except ValueError as error:
+        raise InvalidArguments(f"options(headers=…): {error}.") from error
+    if size > MOST_HEADER_BYTES:
+        raise InvalidArguments(
+            f"options(headers=…): they take {size} bytes, more than {MOST_HEADER_BYTES}: put large values into the "
+            f"task's arguments."
+        )

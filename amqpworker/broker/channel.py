@@ -38,13 +38,16 @@ class Prepared:
     frame_max: int
 
 
-def prepare(publication: Publication, frame_max: int) -> Prepared:
+def prepare(publication: Publication, frame_max: int, own_codec: bool = True) -> Prepared:
     """
-    Marshal a publication.
+    Marshal a publication; where pika will write it, see to it that pika can, too.
 
     Raises:
-        ValueError: a property or header has a value that AMQP cannot carry; the text names it.
+        ValueError: a property or header has a value that cannot be carried; the text names it.
     """
+    if not own_codec:
+        for name, value in (publication.properties.headers or {}).items():
+            check_for_pika(name, value)
     return Prepared(publication, encode_publish(publication, PUBLISH_CHANNEL, frame_max), frame_max)
 
 
@@ -65,15 +68,7 @@ class Channel:
 
     def publish(self, batch: Iterable[Prepared]) -> None:
         """Put publications on the wire in one write."""
-        limit = self.connection.params.frame_max
-        self.connection.write(
-            b"".join(
-                [
-                    one.data if one.frame_max <= limit else encode_publish(one.publication, PUBLISH_CHANNEL, limit)
-                    for one in batch
-                ]
-            )
-        )
+        self.connection.write(b"".join([one.data for one in batch]))
 
     def ack(self, tag: int, multiple: bool) -> None:
         """Acknowledge, at the next `flush`."""
@@ -225,9 +220,39 @@ def open_channel(
     channel.add_on_close_callback(on_close)
 
 
+def check_for_pika(name: str, value: Any) -> None:
+    """
+    Refuse a header that pika cannot write, such as a float: later it would fail in the I/O thread, for all in a batch.
+
+    Raises:
+        ValueError: it cannot; the text names the header.
+    """
+    match value:
+        case float():
+            raise ValueError(f"header {name!r} is a float, which the codec 'pika' cannot write: take the codec 'own'")
+        case dict():
+            for inner in value.values():
+                check_for_pika(name, inner)
+        case list() | tuple():
+            for inner in value:
+                check_for_pika(name, inner)
+
+
 def to_pika(properties: Properties) -> pika.BasicProperties:
     """Return pika's form of the properties."""
-    return pika.BasicProperties(**properties.present())
+    present = properties.present()
+    if "headers" in present:
+        present["headers"] = listed(present["headers"])
+    return pika.BasicProperties(**present)
+
+
+def listed(value: Any) -> Any:
+    """Return tuples as lists, which alone pika can write, in tables too."""
+    if isinstance(value, dict):
+        return {name: listed(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [listed(inner) for inner in value]
+    return value
 
 
 def from_pika(properties: pika.BasicProperties) -> Properties:

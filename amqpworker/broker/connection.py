@@ -89,6 +89,11 @@ class IOThread:
         self._thread.start()
 
     @property
+    def own_codec(self) -> bool:
+        """Whether frames are written by our own codec."""
+        return self._connection_class.own_codec
+
+    @property
     def alive(self) -> bool:
         """Whether the thread runs."""
         return self._thread.is_alive()
@@ -153,7 +158,7 @@ class IOThread:
             self.connection = self._connect(address, loop)
             self._loop = loop
             loop.add_handler(self._waker.fd, self._on_waker, loop.READ)
-            self._start_ticking()
+            self.start_ticking()
             if self._stopping:
                 self._close()
             loop.start()
@@ -237,10 +242,10 @@ class IOThread:
         # First this, then the look at what has gathered: what comes in between wakes us again.
         self._woken = False
         self._guard(self.user.woken)
-        self._start_ticking()
+        self.start_ticking()
 
-    def _start_ticking(self) -> None:
-        """Tick while anything waits; an idle connection costs nothing."""
+    def start_ticking(self) -> None:
+        """Tick while anything waits; an idle connection costs nothing. From the I/O thread."""
         if not self._ticking and self._loop is not None:
             self._ticking = True
             self._loop.call_later(TICK, self._tick)
@@ -248,7 +253,7 @@ class IOThread:
     def _tick(self) -> None:
         self._ticking = False
         if self._guard(self.user.tick):
-            self._start_ticking()
+            self.start_ticking()
 
     def _close(self) -> None:
         connection = self.connection

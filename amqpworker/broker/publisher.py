@@ -71,6 +71,7 @@ class Publisher(Sink):
         self._start_lock = threading.Lock()
         self._started = self._closed = False
         self._frame_max = DEFAULT_FRAME_MAX
+        self._own_codec = self._io.own_codec
         self._inbox: deque[Outgoing] = deque()
         self._forget_session()
         self._problem: ConnectionProblem | None = None
@@ -105,7 +106,7 @@ class Publisher(Sink):
             InvalidArguments: a property or header cannot be carried; the text names it.
         """
         try:
-            prepared = prepare(publication, self._frame_max)
+            prepared = prepare(publication, self._frame_max, self._own_codec)
         except ValueError as error:
             raise InvalidArguments(f"The message cannot be carried by AMQP: {error}.") from error
         deadline = time.monotonic() + (self.settings.send_timeout if timeout is None else timeout)
@@ -165,7 +166,7 @@ class Publisher(Sink):
         self._forget_session()
         self._problem = None
         self._connection = connection
-        self._frame_max = connection.params.frame_max
+        self._frame_max = connection.params.frame_max or DEFAULT_FRAME_MAX
         self._declarer = Declarer(connection, self._topology_of)
         self._open_channel()
         # At the same time: the first messages wait for both.
@@ -238,11 +239,22 @@ class Publisher(Sink):
             outgoing = inbox.popleft()
             if outgoing.done or (outgoing.needs and self._hold(outgoing)):
                 continue
+            if outgoing.prepared.frame_max > self._frame_max and not self._prepare_again(outgoing):
+                continue
             in_flight[next(self._tags)] = outgoing
             self._bytes_in_flight += outgoing.size
             batch.append(outgoing.prepared)
         if batch:
             channel.publish(batch)
+
+    def _prepare_again(self, outgoing: Outgoing) -> bool:
+        """Marshal for the smaller frames of this broker; false where its headers do not fit into one."""
+        try:
+            outgoing.prepared = prepare(outgoing.prepared.publication, self._frame_max, self._own_codec)
+        except ValueError as error:
+            outgoing.finish(InvalidArguments(f"This broker cannot carry the message: {error}."))
+            return False
+        return True
 
     def _hold(self, outgoing: Outgoing) -> bool:
         """Hold a publication back until what it needs exists; false where it does already."""

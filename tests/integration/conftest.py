@@ -1,0 +1,53 @@
+"""Fixtures for sending and working against the shared node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import pytest
+
+from amqpworker import App, Settings
+from amqpworker.testing import Node
+from tests.conftest import TEST_CONFIG, throw_away
+from tests.support import Broker
+
+Codec = Literal["own", "pika"]
+
+
+@pytest.fixture(params=["own", "pika"])
+def codec(request: pytest.FixtureRequest) -> Codec:
+    """Both ways to put frames on the wire: a test that asks for it runs on each."""
+    chosen: Codec = request.param
+    return chosen
+
+
+@pytest.fixture
+def make_app(vhost: Broker) -> Iterator[Callable[..., App]]:
+    """Make apps on the test's virtual host, or on another `url`; keywords are settings. They are closed at the end."""
+    made: list[App] = []
+
+    def make(url: str | None = None, *, results: str | None = None, **settings: Any) -> App:
+        chosen = Settings(**{"send_timeout": 5.0, "call_timeout": 5.0, "connect_timeout": 5.0, **settings})
+        made.append(App(vhost.url if url is None else url, results=results, settings=chosen))
+        return made[-1]
+
+    yield make
+    for app in made:
+        app.close()
+
+
+@pytest.fixture
+def app(make_app: Callable[..., App], codec: Codec) -> App:
+    """An app on the test's virtual host, once for each codec."""
+    return make_app(codec=codec)
+
+
+@pytest.fixture(scope="session")
+def spare_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A second node, for tests that stop it or raise its alarms, and leave it running and calm."""
+    spare = Node(tmp_path_factory.mktemp("spare"), extra_config=TEST_CONFIG, tied=True)
+    try:
+        yield spare.start()
+    finally:
+        throw_away(spare)

@@ -1,0 +1,24 @@
+"""Tasks that tests send; their code is nowhere, unless a test runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from amqpworker import App, Message
+from amqpworker.verbs import RemoteTask
+
+QUEUE = "work"
+
+
+def echo_of(app: App, queue: str = QUEUE) -> RemoteTask[[str], str]:
+    """Describe a task that gives back its text."""
+
+    @app.remote(name="test.echo", queue=queue)
+    def echo(text: str) -> str: ...
+
+    return echo
+
+
+def messages(task: RemoteTask[[str], str], count: int, text: str = "x") -> Iterator[Message]:
+    """Yield so many messages."""
+    return (task.message(text) for _ in range(count))
