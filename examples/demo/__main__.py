@@ -142,8 +142,11 @@ def work(console: Console, stage: Stage, found: list[Path], folder: Path) -> Non
             stage.check_workers()
             show(tally)
 
-        tally = job.run(found, folder, tell)
-    app.close()
+        try:
+            tally = job.run(found, folder, tell)
+        finally:
+            # Before the broker is stopped: a connection that is lost would be reported.
+            app.producer.close(timeout=1.0)
     screen.summary(console, tally, folder)
 
 
