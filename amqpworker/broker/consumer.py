@@ -65,13 +65,14 @@ class Intake(Sink):
     One incarnation of the channel of one queue: the generation that its deliveries belong to.
 
     `unstarted` maps the tag of each delivery that no runner has begun to the time it came. Whoever pops a tag from it
-    owns the delivery: a runner to run it, the I/O thread to give it back.
+    owns the delivery: a runner to run it, the I/O thread to give it back. `watch` is called when the first of them comes.
     """
 
-    def __init__(self, subscription: Subscription, receiver: Receiver) -> None:
+    def __init__(self, subscription: Subscription, receiver: Receiver, watch: Callable[[], None]) -> None:
         self.subscription = subscription
         self.queue = subscription.queue
         self.receiver = receiver
+        self.watch = watch
         self.channel: Channel | None = None
         self.consumer_tag: str | None = None
         self.unstarted: dict[int, float] = {}
@@ -80,8 +81,12 @@ class Intake(Sink):
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Take a delivery from the channel."""
+        if not self.is_open:
+            return  # it comes again on the next channel
         delivery.channel = self
         delivery.queue = self.queue
+        if not self.unstarted:
+            self.watch()
         self.unstarted[delivery.tag] = time.monotonic()
         self.receiver.receive(delivery)
 
@@ -173,7 +178,7 @@ class Consumer:
         connection = self._connection
         if connection is None or not connection.is_open:
             return
-        intake = Intake(subscription, self.receiver)
+        intake = Intake(subscription, self.receiver, self._io.start_ticking)
         self._intakes[subscription.queue] = intake
         self.receiver.begin(intake)
 
@@ -259,7 +264,9 @@ class Consumer:
         self.receiver.settle()
 
     def tick(self) -> bool:
-        """Let the receiver look at its deadlines."""
+        """Let the receiver look at its deadlines; without a connection nothing else tells that there is no more to drain."""
+        if self._draining and self._connection is None:
+            self._check_drained()
         return self.receiver.tick()
 
     def _cancel_all(self) -> None:

@@ -61,7 +61,7 @@ class Declarer:
         self._declared.clear()
 
     def _next(self) -> None:
-        if self._current is not None or not self._queue:
+        if self._current is not None or not self._queue or not self._connection.is_open:
             return
         self._current = self._queue.popleft()
         if self._channel is None:

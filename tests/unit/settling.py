@@ -52,7 +52,7 @@ class Publisher:
     def publish(
         self,
         publication: Publication,
-        needs: tuple[str, ...] = (),
+        needs: tuple[str, ...] = (),  # noqa: ARG002
         timeout: float | None = None,
         when_done: WhenDone | None = None,
     ) -> Any:
@@ -164,7 +164,7 @@ class Bench:
 
     def new_intake(self) -> Intake:
         """Begin a new channel."""
-        intake = Intake(Subscription("work", 10), Nobody())
+        intake = Intake(Subscription("work", 10), Nobody(), lambda: None)
         intake.channel = Wire(self.steps)  # type: ignore[assignment]
         self.settler.begin(intake)
         self.tags = 0
