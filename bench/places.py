@@ -46,9 +46,7 @@ def prepare() -> None:
 
 def environment(more: Mapping[str, str]) -> dict[str, str]:
     """Return what a side's process finds in its environment."""
-    # With PYTHONDONTWRITEBYTECODE every process would compile the package anew, which no installed package does.
-    unwanted = ("AMQPWORKER_", "PYTHONDONTWRITEBYTECODE")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AMQPWORKER_")}
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", **more}
 
 
