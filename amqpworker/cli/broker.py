@@ -80,6 +80,21 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
             raise typer.Exit(1)
 
 
+@broker_app.command(epilog="Example:\n\n  export AMQPWORKER_URL=$(amqpworker broker url)")
+def url(folder: Folder = DEFAULT_FOLDER) -> None:
+    """
+    Print the URL of the node, for AMQPWORKER_URL.
+
+    Exit code: 0 it runs, 1 it does not, 2 its folder cannot be read.
+    """
+    with _reporting():
+        found = Node(folder).status()
+        if not found.running:
+            sys.stderr.write(f"The node in {found.folder} does not run: amqpworker broker start.\n")
+            raise typer.Exit(1)
+        sys.stdout.write(f"{found.url}\n")
+
+
 def _show(status: NodeStatus, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(asdict(status)) + "\n")
