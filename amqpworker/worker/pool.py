@@ -1,31 +1,27 @@
 """
-The runner threads of a worker process, and the event loop for its `async def` tasks.
+The runner threads of a worker process.
 
-Decides which thread runs what, and that a delivery is started once. How it ends is `runner`'s to decide and `settle`'s
-to act on.
+Decides which thread runs what, and that a delivery is started once; `async def` tasks go to `coroutines`. How a run ends
+is `runner`'s to decide and `settle`'s to act on.
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import TypeAlias
 
 from amqpworker.logs import get_logger, task_context
 from amqpworker.message import Delivery
-from amqpworker.outcome import Dead, Outcome, Requeue
-from amqpworker.task import Call
+from amqpworker.outcome import Outcome, Requeue
 from amqpworker.worker.context import Run
-from amqpworker.worker.runner import Runner, failure_of
+from amqpworker.worker.coroutines import Coroutines
+from amqpworker.worker.runner import Runner
 from amqpworker.worker.settle import Settler
 
 __all__ = ["Pool"]
 
 log = get_logger(__name__)
-
-Work: TypeAlias = Callable[[], None]
 
 
 class Pool:
@@ -34,18 +30,16 @@ class Pool:
     def __init__(self, runner: Runner, settler: Settler, threads: int, async_tasks: int) -> None:
         self._runner = runner
         self._settler = settler
-        self._queue: SimpleQueue[Delivery | Work | None] = SimpleQueue()
+        self._queue: SimpleQueue[Delivery | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, args=(number,), name=f"amqpworker-runner-{number}", daemon=True)
             for number in range(1, threads + 1)
         ]
-        self._async_tasks = async_tasks
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._loop_lock = threading.Lock()
-        self._places: asyncio.Semaphore | None = None
-        self.put = self._queue.put
-        # By thread number, or by the id of a coroutine's run: what was claimed and is not settled yet.
+        # By thread number, or by the id of a coroutine's delivery: what was claimed and is not settled yet.
         self.running: dict[int, Delivery] = {}
+        self._coroutines = Coroutines(runner, self._settle, async_tasks, self.running)
+        # Looked up for each delivery only where there are both kinds of tasks.
+        self.put: Callable[[Delivery], None] = self._route if runner.has_coroutines else self._queue.put
 
     def start(self) -> None:
         """Start the threads."""
@@ -57,82 +51,52 @@ class Pool:
         return not self.running
 
     def stop(self) -> None:
-        """Let each thread end after what it runs."""
+        """Let each thread end after what it runs, and cancel coroutines."""
         for _ in self._threads:
             self._queue.put(None)
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._coroutines.stop()
+
+    def _route(self, delivery: Delivery) -> None:
+        """Coroutines have places of their own: they do not wait until a thread is free."""
+        if self._runner.is_coroutine(delivery):
+            self._coroutines.put(delivery)
+        else:
+            self._queue.put(delivery)
 
     def _run(self, slot: int) -> None:
         get, running = self._queue.get, self.running
-        while (work := get()) is not None:
-            try:
-                if isinstance(work, Delivery):
-                    running[slot] = work
-                    self._take(work)
-                else:
-                    work()
-            except BaseException as error:
-                log.error("runner_error", exc_info=error)
+        while (delivery := get()) is not None:
+            running[slot] = delivery
+            self._take(delivery)
             running.pop(slot, None)
 
     def _take(self, delivery: Delivery) -> None:
         # Popping the tag claims the delivery: it may have been given back, or its channel may be gone.
         if delivery.channel.unstarted.pop(delivery.tag, None) is None:
             return
+        outcome: Outcome
+        run: Run | None = None
         try:
             prepared = self._runner.prepare(delivery)
-            if not isinstance(prepared, tuple):
-                self._settler.settle(delivery, prepared)
-                return
-            run, call = prepared
-            if run.registered.signature.is_async:
-                self._start_coroutine(run, call)
-                return
-            task_context.set(run)
-            self._settler.settle(delivery, self._runner.call(run, call), run)
-        except Exception as error:  # noqa: BLE001 - a defect of ours must not leave a message unsettled
-            self._defect(delivery, error)
-        finally:
-            task_context.set(None)
-
-    def _defect(self, delivery: Delivery, error: Exception) -> None:
-        log.error("worker_defect", id=delivery.properties.message_id, queue=delivery.queue, exc_info=error)
-        self._settler.settle(delivery, Dead("failed", failure_of(error)))
-
-    # ---- coroutines -------------------------------------------------------------------------------------------------
-
-    def _start_coroutine(self, run: Run, call: Call) -> None:
-        self.running[id(run)] = run.delivery
-        asyncio.run_coroutine_threadsafe(self._await(run, call), self._event_loop())
-
-    def _event_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the event loop, which is started with the first coroutine."""
-        with self._loop_lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._places = asyncio.Semaphore(self._async_tasks)
-                threading.Thread(target=self._loop.run_forever, name="amqpworker-event-loop", daemon=True).start()
-            return self._loop
-
-    async def _await(self, run: Run, call: Call) -> None:
-        assert self._places is not None
-        outcome: Outcome
-        async with self._places:
-            if self._settler.draining.is_set():
-                outcome = Requeue()
-            else:
+            if isinstance(prepared, tuple):
+                run, call = prepared
                 task_context.set(run)
-                outcome = await self._runner.await_call(run, call)
-        # Storing a result may take a while, which is no work for an event loop.
-        self._queue.put(lambda: self._settle(run, outcome))
+                outcome = self._runner.call(run, call)
+            else:
+                outcome = prepared
+        except BaseException as error:  # noqa: BLE001 - a defect of ours must not leave a message unsettled
+            outcome = self._runner.defect(delivery, error)
+        self._settle(delivery, outcome, run)
+        task_context.set(None)
 
-    def _settle(self, run: Run, outcome: Outcome) -> None:
-        task_context.set(run)
+    def _settle(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:
+        """Settle in any case: what cannot be settled as it should goes as a dead letter, or back to its queue."""
         try:
-            self._settler.settle(run.delivery, outcome, run)
-        except Exception as error:  # noqa: BLE001 - as above
-            self._defect(run.delivery, error)
-        finally:
-            task_context.set(None)
-            self.running.pop(id(run), None)
+            self._settler.settle(delivery, outcome, run)
+        except BaseException as error:  # noqa: BLE001 - as above
+            dead = self._runner.defect(delivery, error)
+            try:
+                self._settler.settle(delivery, dead)
+            except BaseException as another:
+                log.error("not_settled", queue=delivery.queue, exc_info=another)
+                self._settler.settle(delivery, Requeue())

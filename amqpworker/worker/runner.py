@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from amqpworker.errors import InvalidArguments, Reject, RetryLater
-from amqpworker.logs import redact_text
+from amqpworker.logs import get_logger, redact_text
 from amqpworker.message import (
     ATTEMPT,
     ETA,
@@ -34,6 +34,8 @@ from amqpworker.task import Call, InvalidResult, Signature
 from amqpworker.worker.context import Run
 
 __all__ = ["DONE", "Registered", "Runner"]
+
+log = get_logger(__name__)
 
 DONE = Done()
 # A clock that differs by less than this is not worth a round through the ladder (docs/guarantees.md).
@@ -56,6 +58,12 @@ class Runner:
     def __init__(self, tasks: Mapping[str, Registered], stores_results: bool) -> None:
         self._tasks = tasks
         self._stores_results = stores_results
+        self.has_coroutines = any(task.signature.is_async for task in tasks.values())
+
+    def is_coroutine(self, delivery: Delivery) -> bool:
+        """Tell whether a delivery's task is a coroutine function."""
+        registered = self._tasks.get(delivery.properties.type or "")
+        return registered is not None and registered.signature.is_async
 
     def call(self, run: Run, call: Call) -> Outcome:
         """Run a task that is no coroutine function, in this thread, and return how it ends."""
@@ -133,6 +141,11 @@ class Runner:
                 return Retry(error.delay, failure_of(error)) if allowed else Dead("failed", failure_of(error))
         wait = policy.decide(error, info(run))
         return Dead("failed", failure_of(error)) if wait is None else Retry(wait, failure_of(error))
+
+    def defect(self, delivery: Delivery, error: BaseException) -> Dead:
+        """Return how a delivery ends at an error of our own."""
+        log.error("worker_defect", id=delivery.properties.message_id, queue=delivery.queue, exc_info=error)
+        return Dead("failed", failure_of(error))
 
 
 def unreadable(delivery: Delivery) -> Dead:

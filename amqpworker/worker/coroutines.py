@@ -1,0 +1,146 @@
+"""
+The event loop of a worker process, for its `async def` tasks.
+
+Decides when one starts: so many run at once, the others wait unclaimed and can still be given back. How a run ends is
+`runner`'s to decide and `settle`'s to act on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
+
+from amqpworker.logs import task_context
+from amqpworker.message import Delivery
+from amqpworker.outcome import Dead, Done, Outcome
+from amqpworker.worker.context import Run
+from amqpworker.worker.runner import Runner
+
+__all__ = ["Coroutines"]
+
+SETTLING_THREADS = 4
+CANCEL_SECONDS = 0.5
+
+Settle: TypeAlias = Callable[[Delivery, Outcome, Run | None], None]
+
+
+class Coroutines:
+    """
+    Runs `async def` tasks, `places` of them at once; the loop and its thread are made with the first.
+
+    `running` is the pool's: what was claimed and is not settled yet, by the number of its slot.
+    """
+
+    def __init__(self, runner: Runner, settle: Settle, places: int, running: dict[int, Delivery]) -> None:
+        self._runner = runner
+        self._settle = settle
+        self._running = running
+        self._places = places
+        self._lock = threading.Lock()
+        self._waiting: deque[Delivery] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        # Storing a result may take a while, which is no work for an event loop; runner threads may be busy for long.
+        self._settling = ThreadPoolExecutor(SETTLING_THREADS, thread_name_prefix="amqpworker-settle")
+
+    def put(self, delivery: Delivery) -> None:
+        """Run a delivery of an `async def` task as soon as there is a place; from any thread."""
+        with self._lock:
+            if not self._places:
+                self._waiting.append(delivery)
+                return
+            self._places -= 1
+            loop = self._started_loop()
+        with contextlib.suppress(RuntimeError):  # closed: the worker stops
+            loop.call_soon_threadsafe(self._start, delivery)
+
+    def _started_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(
+                target=self._run_loop, args=(self._loop,), name="amqpworker-event-loop", daemon=True
+            )
+            self._thread.start()
+        return self._loop
+
+    def stop(self) -> None:
+        """Cancel what still runs: its message comes again, whatever the coroutine makes of it."""
+        with self._lock:
+            self._stopping = True
+            loop, thread = self._loop, self._thread
+        if loop is not None and thread is not None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(loop.stop)
+            thread.join(CANCEL_SECONDS * 2)
+        self._settling.shutdown(wait=False)
+
+    # ---- in the event loop's thread ---------------------------------------------------------------------------------
+
+    def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        while not self._stopping:
+            # Again, where a task has stopped the loop that it shares with others.
+            loop.run_forever()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            loop.run_until_complete(asyncio.wait(self._tasks, timeout=CANCEL_SECONDS))
+        if not self._tasks:
+            loop.close()
+
+    def _start(self, delivery: Delivery) -> None:
+        task = asyncio.get_running_loop().create_task(self._take(delivery))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _take(self, delivery: Delivery) -> None:
+        # Popping the tag claims the delivery: it may have been given back, or its channel may be gone.
+        if not self._stopping and delivery.channel.unstarted.pop(delivery.tag, None) is not None:
+            self._running[id(delivery)] = delivery
+            try:
+                await self._run(delivery)
+            except BaseException as error:  # noqa: BLE001 - a defect of ours must not leave a message unsettled
+                self._end(delivery, self._runner.defect(delivery, error), None)
+        self._next()
+
+    async def _run(self, delivery: Delivery) -> None:
+        prepared = self._runner.prepare(delivery)
+        if not isinstance(prepared, tuple):
+            self._end(delivery, prepared, None)
+            return
+        run, call = prepared
+        task_context.set(run)
+        outcome = await self._runner.await_call(run, call)
+        if self._stopping and not isinstance(outcome, Done):
+            return  # most likely it was cancelled by us
+        self._end(delivery, outcome, run)
+
+    def _end(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:
+        match outcome:
+            case Done(value=bytes()) | Dead():
+                self._settling.submit(self._settle_it, delivery, outcome, run)
+            case _:
+                self._settle_it(delivery, outcome, run)
+
+    def _settle_it(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:
+        task_context.set(run)
+        try:
+            self._settle(delivery, outcome, run)
+        finally:
+            task_context.set(None)
+            self._running.pop(id(delivery), None)
+
+    def _next(self) -> None:
+        """Give the place to whoever waits."""
+        with self._lock:
+            if not self._waiting:
+                self._places += 1
+                return
+            following = self._waiting.popleft()
+        self._start(following)

@@ -1,0 +1,396 @@
+"""Runner threads and coroutines: each delivery is started once, settled in any case, and no thread is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from amqpworker.errors import AmqpWorkerError
+from amqpworker.message import Delivery
+from amqpworker.outcome import Dead, Done, Outcome, Requeue, Retry
+from amqpworker.retry import policy
+from amqpworker.task import Signature
+from amqpworker.worker.context import Run, current
+from amqpworker.worker.pool import Pool
+from amqpworker.worker.runner import Runner
+from tests.support import wait_until
+from tests.unit.settling import Bench
+
+
+class Settled:
+    """A settler that notes outcomes; `breaks` are raised, one a call."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[tuple[int, Outcome]] = []
+        self.breaks: list[BaseException] = []
+        self.threads: set[str] = set()
+
+    def settle(self, delivery: Delivery, outcome: Outcome, _run: Run | None = None) -> None:
+        self.threads.add(threading.current_thread().name)
+        if self.breaks:
+            raise self.breaks.pop(0)
+        self.outcomes.append((delivery.tag, outcome))
+
+    def of(self, delivery: Delivery) -> Outcome:
+        return next(outcome for tag, outcome in self.outcomes if tag == delivery.tag)
+
+
+class Scene:
+    """A pool with tasks; `run` hands it deliveries and waits until they are settled."""
+
+    def __init__(self) -> None:
+        self.bench = Bench()
+        self.settled = Settled()
+        self.tasks: dict[str, Any] = {}
+        self.pools: list[Pool] = []
+
+    def task(self, function: Callable[..., Any], stores: bool = False, retry: Any = None) -> str:
+        name = function.__name__
+        self.tasks[name] = SimpleNamespace(
+            name=name,
+            function=function,
+            signature=Signature.of(function, name),
+            policy=policy(retry),
+            stores_result=stores,
+        )
+        return name
+
+    def start(self, threads: int = 1, async_tasks: int = 100) -> Pool:
+        pool = Pool(Runner(self.tasks, True), self.settled, threads, async_tasks)  # type: ignore[arg-type]
+        self.pools.append(pool)
+        pool.start()
+        return pool
+
+    def put(self, pool: Pool, name: str, body: bytes = b"{}") -> Delivery:
+        delivery = self.bench.delivery(body, type=name)
+        pool.put(delivery)
+        return delivery
+
+    def wait_for(self, count: int) -> None:
+        wait_until(lambda: len(self.settled.outcomes) >= count, 10, f"{count} settled deliveries")
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    made = Scene()
+    yield made
+    for pool in made.pools:
+        pool.stop()
+
+
+def test_a_delivery_that_was_given_back_is_not_started(scene: Scene) -> None:
+    ran: list[int] = []
+    go = threading.Event()
+
+    def hold() -> None:
+        go.wait(10)
+
+    def note() -> None:
+        ran.append(1)
+
+    pool = (scene.task(hold), scene.task(note), scene.start())[-1]
+    scene.put(pool, "hold")
+    gone = scene.put(pool, "note")
+    scene.put(pool, "note")
+    del scene.bench.intake.unstarted[gone.tag]
+    go.set()
+    scene.wait_for(2)
+    assert ran == [1]
+
+
+def test_a_delivery_is_running_until_it_is_settled(scene: Scene) -> None:
+    go = threading.Event()
+
+    def hold() -> None:
+        go.wait(10)
+
+    pool = (scene.task(hold), scene.start(2))[-1]
+    scene.put(pool, "hold")
+    wait_until(lambda: pool.running)
+    assert not pool.idle()
+    go.set()
+    wait_until(pool.idle)
+    assert scene.settled.outcomes
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("even this")
+
+
+def deeper(depth: int) -> int:
+    return deeper(depth + 1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no"),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        StopIteration(1),
+        asyncio.CancelledError(),
+        BaseException("bare"),
+        Unspeakable(),
+        MemoryError(),
+        BaseExceptionGroup("several", [KeyboardInterrupt(), ValueError()]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("kind", ["thread", "coroutine"])
+def test_whatever_a_task_raises_is_an_outcome_and_its_thread_goes_on(
+    scene: Scene, error: BaseException, kind: str
+) -> None:
+    def fail() -> None:
+        raise error
+
+    async def fail_later() -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    def fine() -> None: ...
+
+    async def fine_later() -> None: ...
+
+    names = [scene.task(one) for one in (fail, fine)] if kind == "thread" else []
+    names = names or [scene.task(one) for one in (fail_later, fine_later)]
+    pool = scene.start()
+    bad, good = (scene.put(pool, name) for name in names)
+    scene.wait_for(2)
+    outcome = scene.settled.of(bad)
+    assert isinstance(outcome, Dead)
+    assert outcome.reason == "failed"
+    assert outcome.failure.error_type
+    assert scene.settled.of(good) == Done()
+
+
+def test_a_task_that_recurses_for_ever_fails_and_the_next_runs(scene: Scene) -> None:
+    def recurse() -> int:
+        return deeper(0)
+
+    def fine() -> None: ...
+
+    pool = (scene.task(recurse), scene.task(fine), scene.start())[-1]
+    bad, good = scene.put(pool, "recurse"), scene.put(pool, "fine")
+    scene.wait_for(2)
+    outcome = scene.settled.of(bad)
+    assert isinstance(outcome, Dead)
+    assert outcome.failure.error_type == "RecursionError"
+    assert scene.settled.of(good) == Done()
+
+
+def test_a_policy_that_raises_beyond_exceptions_does_not_leave_its_message_unsettled(scene: Scene) -> None:
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt
+
+    def interrupt(_: BaseException) -> bool:
+        raise KeyboardInterrupt
+
+    def fail() -> None:
+        raise ValueError
+
+    scene.task(fail, retry=Retrying(stop=stop_after_attempt(3), retry=retry_if_exception(interrupt)))
+    pool = scene.start()
+    bad = scene.put(pool, "fail")
+    scene.wait_for(1)
+    assert isinstance(scene.settled.of(bad), Dead)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a defect"), KeyboardInterrupt()], ids=repr)
+def test_a_defect_while_settling_makes_a_dead_letter(scene: Scene, error: BaseException) -> None:
+    def fine() -> None: ...
+
+    pool = (scene.task(fine), scene.start())[-1]
+    scene.settled.breaks.append(error)
+    first = scene.put(pool, "fine")
+    scene.wait_for(1)
+    assert isinstance(scene.settled.of(first), Dead)
+
+
+def test_a_message_that_cannot_even_be_buried_goes_back(scene: Scene) -> None:
+    def fine() -> None: ...
+
+    pool = (scene.task(fine), scene.start())[-1]
+    scene.settled.breaks += [RuntimeError("a defect"), RuntimeError("again")]
+    first, second = scene.put(pool, "fine"), scene.put(pool, "fine")
+    scene.wait_for(2)
+    assert scene.settled.of(first) == Requeue()
+    assert scene.settled.of(second) == Done()
+
+
+def test_current_tells_of_the_run_in_its_thread_only(scene: Scene) -> None:
+    seen: list[Any] = []
+
+    def look() -> None:
+        seen.append(current().id)
+        inner = threading.Thread(target=ask)
+        inner.start()
+        inner.join()
+
+    def ask() -> None:
+        try:
+            current()
+        except AmqpWorkerError as error:
+            seen.append(error)
+
+    pool = (scene.task(look), scene.start())[-1]
+    delivery = scene.put(pool, "look")
+    scene.wait_for(1)
+    assert seen[0] == delivery.properties.message_id
+    assert isinstance(seen[1], AmqpWorkerError)
+    with pytest.raises(AmqpWorkerError, match="not run inside a task"):
+        current()
+
+
+# ---- coroutines -----------------------------------------------------------------------------------------------------
+
+
+def test_no_more_coroutines_run_at_once_than_there_are_places(scene: Scene) -> None:
+    now: list[int] = []
+    most: list[int] = []
+
+    async def step() -> None:
+        now.append(1)
+        most.append(len(now))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        now.pop()
+
+    pool = (scene.task(step), scene.start(async_tasks=3))[-1]
+    for _ in range(20):
+        scene.put(pool, "step")
+    scene.wait_for(20)
+    assert max(most) == 3
+    assert {outcome for _, outcome in scene.settled.outcomes} == {Done()}
+
+
+def test_a_coroutine_that_waits_for_a_place_can_still_be_given_back(scene: Scene) -> None:
+    ran: list[str] = []
+    go = threading.Event()
+
+    async def hold() -> None:
+        ran.append(current().id)
+        while not go.is_set():
+            await asyncio.sleep(0.001)
+
+    pool = (scene.task(hold), scene.start(async_tasks=1))[-1]
+    first, second, third = (scene.put(pool, "hold") for _ in range(3))
+    wait_until(lambda: ran)
+    assert list(scene.bench.intake.unstarted) == [second.tag, third.tag], "unclaimed: they have not started"
+    del scene.bench.intake.unstarted[second.tag]
+    go.set()
+    scene.wait_for(2)
+    assert ran == [first.properties.message_id, third.properties.message_id]
+    wait_until(pool.idle)
+
+
+def test_a_coroutine_does_not_wait_for_a_thread(scene: Scene) -> None:
+    """Neither to start, nor to be settled, which with a store is no work for the event loop."""
+    go = threading.Event()
+
+    def hold() -> None:
+        go.wait(10)
+
+    async def quick() -> int:
+        return 1
+
+    pool = (scene.task(hold), scene.task(quick, stores=True), scene.start(threads=1))[-1]
+    scene.put(pool, "hold")
+    later = scene.put(pool, "quick")
+    try:
+        scene.wait_for(1)
+        assert scene.settled.of(later) == Done(b"1")
+        assert not any("event-loop" in name for name in scene.settled.threads)
+    finally:
+        go.set()
+
+
+def test_each_coroutine_has_a_current_run_of_its_own(scene: Scene) -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def look() -> None:
+        mine = current().id
+        for _ in range(5):
+            await asyncio.sleep(0)
+        seen.append((mine, current().id))
+
+    pool = (scene.task(look), scene.start())[-1]
+    for _ in range(10):
+        scene.put(pool, "look")
+    scene.wait_for(10)
+    assert len({mine for mine, _ in seen}) == 10
+    assert all(mine == later for mine, later in seen)
+
+
+def test_a_coroutine_that_cancels_itself_has_failed_and_the_next_runs(scene: Scene) -> None:
+    async def cancel() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    async def fine() -> None: ...
+
+    pool = (scene.task(cancel), scene.task(fine), scene.start(async_tasks=1))[-1]
+    bad, good = scene.put(pool, "cancel"), scene.put(pool, "fine")
+    scene.wait_for(2)
+    assert isinstance(scene.settled.of(bad), Dead)
+    assert scene.settled.of(good) == Done()
+
+
+def test_a_coroutine_that_stops_the_event_loop_does_not_stop_the_others(scene: Scene) -> None:
+    async def stop() -> None:
+        asyncio.get_running_loop().stop()
+
+    async def fine() -> None:
+        await asyncio.sleep(0.001)
+
+    pool = (scene.task(stop), scene.task(fine), scene.start())[-1]
+    scene.put(pool, "stop")
+    good = scene.put(pool, "fine")
+    scene.wait_for(2)
+    assert scene.settled.of(good) == Done()
+
+
+def test_a_coroutine_that_is_still_running_when_the_pool_stops_is_cancelled_and_not_settled(scene: Scene) -> None:
+    """Its message comes again: a dead letter beside it would be a lie."""
+    cleaned: list[bool] = []
+    began = threading.Event()
+
+    async def endless() -> None:
+        began.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            cleaned.append(True)
+
+    pool = (scene.task(endless, retry=[1]), scene.start(async_tasks=1))[-1]
+    scene.put(pool, "endless")
+    waiting = scene.put(pool, "endless")
+    assert began.wait(10)
+    pool.stop()
+    assert cleaned == [True]
+    assert scene.settled.outcomes == []
+    assert waiting.tag in scene.bench.intake.unstarted
+    assert not [one for one in threading.enumerate() if one.name == "amqpworker-event-loop" and one.is_alive()]
+
+
+def test_a_coroutine_is_decided_on_as_other_tasks_are(scene: Scene) -> None:
+    async def fail() -> None:
+        raise OSError
+
+    pool = (scene.task(fail, retry=[7]), scene.start())[-1]
+    first = scene.put(pool, "fail")
+    second = scene.put(pool, "fail", b"not JSON")
+    scene.wait_for(2)
+    outcome = scene.settled.of(first)
+    assert isinstance(outcome, Retry)
+    assert outcome.delay == 7
+    refused = scene.settled.of(second)
+    assert isinstance(refused, Dead)
+    assert refused.reason == "malformed"
