@@ -7,6 +7,7 @@ call, no store, no acknowledgement: all of that is `settle`'s, which acts on the
 
 from __future__ import annotations
 
+import inspect
 import time
 import traceback
 from collections.abc import Mapping
@@ -40,6 +41,8 @@ log = get_logger(__name__)
 DONE = Done()
 # A clock that differs by less than this is not worth a round through the ladder (docs/guarantees.md).
 EARLY = 1.0
+# What is one more than this can still be carried in a header.
+MOST_ATTEMPTS = 1_000_000_000
 
 
 class Registered(Protocol):
@@ -96,9 +99,7 @@ class Runner:
             ended = ended_by_time(headers, properties, now)
             if ended is not None:
                 return ended
-            attempt = max(1, integer_header(headers, ATTEMPT) or 1)
-            since = integer_header(headers, FIRST_RUN)
-            first_run = now if since is None else since / 1000
+            attempt, first_run = attempt_and_first_run(headers, now)
         try:
             call = registered.signature.decode(delivery.body)
         except InvalidArguments as error:
@@ -108,6 +109,8 @@ class Runner:
     def conclude(self, run: Run, value: Any) -> Outcome:
         """Decide what a task's return value means."""
         registered = run.registered
+        if value is not None and hasattr(type(value), "__await__"):
+            return Dead("failed", never_awaited(registered.name, value))
         if registered.policy.asks_about_results:
             try:
                 wait = registered.policy.decide_result(value, info(run))
@@ -173,10 +176,29 @@ def ended_by_time(headers: Headers, properties: Properties, now: float) -> Outco
             return Dropped("nobody waits for the answer any more")
         return Dead("expired", Failure("", f"it was to start {now - expires / 1000:.3f} s ago at the latest"))
     eta = integer_header(headers, ETA)
+    if eta is None or eta / 1000 - now <= EARLY:
+        return None
     # Once only: the second time it runs, so that two clocks that disagree cannot keep a message for ever.
-    if eta is not None and eta / 1000 - now > EARLY and RETURNED not in headers:
-        return Retry(eta / 1000 - now, Failure("", "it came before its time"), counts=False, returned=True)
-    return None
+    if RETURNED in headers:
+        log.warning("task_runs_early", id=properties.message_id, task=properties.type, early=round(eta / 1000 - now, 3))
+        return None
+    return Retry(eta / 1000 - now, Failure("", "it came before its time"), counts=False, returned=True)
+
+
+def attempt_and_first_run(headers: Headers, now: float) -> tuple[int, float]:
+    """Return which attempt a message is and when the first began, within bounds whatever its headers claim."""
+    attempt = integer_header(headers, ATTEMPT) or 1
+    since = integer_header(headers, FIRST_RUN)
+    return min(max(1, attempt), MOST_ATTEMPTS), now if since is None else min(max(0.0, since / 1000), now)
+
+
+def never_awaited(name: str, value: Any) -> Failure:
+    """Return why a task did nothing that returned something to await, as a coroutine function behind a decorator does."""
+    if inspect.iscoroutine(value):
+        value.close()
+    kind = type(value).__name__
+    told = f"task {name!r} returned a {kind} that nobody awaits: its decorators hide that it is an async def function"
+    return Failure("TypeError", told)
 
 
 def info(run: Run) -> RunInfo:

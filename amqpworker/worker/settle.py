@@ -19,7 +19,7 @@ from typing import assert_never
 from amqpworker.broker.consumer import Intake
 from amqpworker.errors import AmqpWorkerError, InvalidArguments, ResultStoreError
 from amqpworker.logs import get_logger
-from amqpworker.message import ATTEMPT, FIRST_RUN, Delivery, integer_header, new_id
+from amqpworker.message import Delivery, new_id
 from amqpworker.outcome import Dead, Done, Dropped, Failure, Outcome, Requeue, Retry
 from amqpworker.publication import answered, bare, dead_lettered, retried
 from amqpworker.results import ResultStore
@@ -30,6 +30,7 @@ from amqpworker.topology import Names
 from amqpworker.worker.acks import AckLedger
 from amqpworker.worker.context import Run
 from amqpworker.worker.copies import Copies, Publishes
+from amqpworker.worker.runner import attempt_and_first_run
 
 __all__ = ["Settler", "Surroundings", "worker_name"]
 
@@ -236,10 +237,7 @@ class Settler:
 
 def identity_of(delivery: Delivery, now: float) -> tuple[str, int, float]:
     """Return the task id, the attempt and the first run of a delivery whose task was not started."""
-    headers = delivery.properties.headers or {}
-    since = integer_header(headers, FIRST_RUN)
-    attempt = max(1, integer_header(headers, ATTEMPT) or 1)
-    return delivery.properties.message_id or new_id(), attempt, now if since is None else since / 1000
+    return delivery.properties.message_id or new_id(), *attempt_and_first_run(delivery.properties.headers or {}, now)
 
 
 def worker_name() -> str:
