@@ -1,0 +1,426 @@
+"""`send`, `call`, `topology` and `dead` against a real broker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pika
+import pytest
+
+from amqpworker import Settings
+from amqpworker.broker.admin import Admin
+from amqpworker.errors import NotConnected, NotRouted
+from amqpworker.testing import Node
+from amqpworker.worker.locate import locate
+from tests.cli import Ended, run_here
+from tests.support import Broker, raw_channel, wait_until
+from tests.workers import running
+
+SHOP = """
+from amqpworker import App, Reject
+app = App()
+
+@app.task(name="shop.welcome", queue="emails", retry=None)
+def welcome(user_id: int, lang: str = "en") -> dict[str, str]:
+    if user_id == 0:
+        raise Reject("nobody")
+    if user_id < 0:
+        raise ValueError("no such user: " + lang)
+    return {"greeting": f"{lang} {user_id}"}
+"""
+
+HEADERS_FLAG, TYPE_FLAG = 0x2000, 0x0020
+FAR_TIME = b"\x04timeT" + struct.pack(">Q", 2**62)
+NOT_UTF8 = b"\x03\xff\xfe\xfdS" + struct.pack(">I", 2) + b"\xc3\x28"
+
+
+class RawProperties(pika.BasicProperties):
+    """Properties of bytes that pika would not write."""
+
+    def encode(self) -> list[bytes]:
+        table = FAR_TIME + NOT_UTF8
+        return [struct.pack(">H", HEADERS_FLAG | TYPE_FLAG), struct.pack(">I", len(table)), table, b"\x03t\xffe"]
+
+
+@pytest.fixture
+def shop(vhost: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module with an app whose broker is the test's, by the environment."""
+    for name in ("clishop", "workershop"):
+        (tmp_path / f"{name}.py").write_text(SHOP)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("AMQPWORKER_URL", vhost.url)
+    return "clishop:app"
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], shop: str) -> Callable[[str], Ended]:
+    return lambda line: run_here(capsys, *line.split())
+
+
+@pytest.fixture
+def worker(shop: str) -> Iterator[None]:
+    """Run the shop's tasks, on an app of its own: the commands close theirs."""
+    with running(locate("workershop:app"), threads=2):
+        yield
+
+
+# ---- send and call ----------------------------------------------------------------------------------------------------
+
+
+def test_send_with_an_app_declares_the_tasks_queue_and_sends_what_the_signature_makes_of_it(
+    cli: Callable[[str], Ended], vhost: Broker
+) -> None:
+    ended = cli("send shop.welcome user_id=42 --app clishop:app --header tenant=acme --id my-id --expires 60")
+    assert ended == Ended(0, "my-id\n", "")
+    message = vhost.wait_for_message("emails")
+    assert json.loads(message.body) == {"user_id": 42}
+    assert message.properties.type == "shop.welcome"
+    assert message.properties.message_id == "my-id"
+    assert message.headers["tenant"] == "acme"
+
+
+def test_send_without_an_app_sends_the_body_as_it_is(cli: Callable[[str], Ended], vhost: Broker) -> None:
+    vhost.management.request("PUT", "exchanges", vhost.vhost, "amqpworker.tasks", body={"type": "direct"})
+    vhost.declare_queue("other")
+    vhost.management.request(
+        "POST", "bindings", vhost.vhost, "e", "amqpworker.tasks", "q", "other", body={"routing_key": "other"}
+    )
+    told = cli('send a.b -q other --json --body {"n":1,"s":"ü"}').json
+    message = vhost.wait_for_message("other")
+    assert told == {"id": message.properties.message_id, "task": "a.b"}
+    assert message.body == '{"n":1,"s":"ü"}'.encode()
+
+
+def test_send_to_a_queue_that_is_not_there_exits_with_1(cli: Callable[[str], Ended]) -> None:
+    cli("topology declare clishop:app")
+    ended = cli("send a.b -q slip x=1")
+    assert "No queue takes messages" in ended.complaint()
+    assert ended.code == 1
+
+
+def test_send_with_a_delay_goes_through_the_ladder(cli: Callable[[str], Ended], vhost: Broker) -> None:
+    assert cli("send shop.welcome user_id=1 --app clishop:app --delay 0.2").code == 0
+    message = vhost.wait_for_message("emails")
+    assert message.headers["aw-eta"] >= message.headers["aw-first-sent"] + 200
+    assert message.headers["x-death"][0]["reason"] == "expired"
+
+
+def test_call_prints_the_value_as_json(cli: Callable[[str], Ended], worker: None) -> None:
+    assert cli("call shop.welcome user_id=7 --app clishop:app").json == {"greeting": "en 7"}
+    assert cli("call shop.welcome user_id=7 lang=fr -q emails").json == {"greeting": "fr 7"}
+
+
+def test_a_call_of_a_task_that_fails_tells_its_traceback_and_exits_with_1(
+    cli: Callable[[str], Ended], worker: None
+) -> None:
+    ended = cli("call shop.welcome user_id=-7 --app clishop:app")
+    assert ended.code == 1
+    assert ended.out == ""
+    assert "Traceback" in ended.err
+    assert ended.err.splitlines()[-1] == "amqpworker: The task ended as 'failed': ValueError: no such user: en"
+
+
+def test_a_call_that_nobody_answers_exits_with_1(cli: Callable[[str], Ended]) -> None:
+    ended = cli("call shop.welcome user_id=7 --app clishop:app --timeout 0.3")
+    assert "did not answer within 0.3 s" in ended.complaint()
+    assert ended.code == 1
+
+
+@pytest.mark.parametrize("line", ["send t -q q", "call t -q q", "dead list -q q", "topology declare clishop:app"])
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        (lambda url: url.replace("guest:guest", "guest:wrong"), "refused the login of user 'guest'"),
+        (lambda url: f"{url}-not", "may not enter virtual host"),
+    ],
+)
+def test_a_refused_login_or_virtual_host_is_one_line_with_exit_code_2(
+    cli: Callable[[str], Ended], vhost: Broker, monkeypatch: pytest.MonkeyPatch, line: str, broken: Any, told: str
+) -> None:
+    monkeypatch.setenv("AMQPWORKER_URL", broken(vhost.url))
+    ended = cli(line)
+    assert told in ended.complaint()
+    assert "wrong" not in ended.err
+    assert ended.code == 2
+
+
+# ---- topology ---------------------------------------------------------------------------------------------------------
+
+
+def test_topology_declare_makes_everything_and_can_be_repeated(cli: Callable[[str], Ended], vhost: Broker) -> None:
+    first, second = cli("topology declare clishop:app"), cli("topology declare clishop:app")
+    assert first == second == Ended(0, "35 exchanges, 34 queues, 35 bindings: all there.\n", "")
+    assert len(vhost.queues()) == 34
+    assert cli("topology check clishop:app").code == 0
+
+
+def test_topology_declare_names_the_argument_that_is_in_the_way(cli: Callable[[str], Ended], vhost: Broker) -> None:
+    vhost.declare_queue("emails", x_delivery_limit=7)
+    ended = cli("topology declare clishop:app")
+    assert ended.code == 2
+    assert re_all(ended.complaint(), "'emails'", "x-", "but amqpworker declares")
+
+
+def re_all(text: str, *parts: str) -> bool:
+    return all(part in text for part in parts)
+
+
+def test_topology_check_finds_what_is_missing_and_changes_nothing(cli: Callable[[str], Ended], vhost: Broker) -> None:
+    ended = cli("topology check clishop:app --json")
+    assert ended.code == 1
+    assert {one["kind"] for one in ended.json["findings"]} == {"missing"}
+    assert len(ended.json["findings"]) == 35 + 34
+    assert vhost.queues() == []
+
+
+@pytest.mark.parametrize(
+    ("queue", "argument", "there", "wanted"),
+    [
+        ("emails", "x-delivery-limit", 7, 200),
+        ("emails", "x-overflow", "drop-head", "reject-publish"),
+        ("emails", "x-dead-letter-exchange", "elsewhere", "amqpworker.dead"),
+        ("amqpworker.delay.03", "x-message-ttl", 5000, 1000),
+    ],
+)
+def test_topology_check_tells_which_argument_differs_and_both_values(
+    cli: Callable[[str], Ended], vhost: Broker, shop: str, queue: str, argument: str, there: object, wanted: object
+) -> None:
+    arguments = next(one.arguments for one in locate(shop).plan.whole().queues if one.name == queue)
+    vhost.management.declare_queue(vhost.vhost, queue, {**arguments, argument: there})
+    ended = cli("topology check clishop:app --json")
+    assert ended.code == 1
+    (told,) = [one["text"] for one in ended.json["findings"] if one["kind"] == "differs"]
+    assert f"{queue!r}" in told
+    assert f"{argument} = '{there}'" in told
+    assert f"'{wanted}'" in told
+
+
+def test_topology_check_by_the_management_api_finds_policies_and_missing_bindings(
+    cli: Callable[[str], Ended], vhost: Broker
+) -> None:
+    cli("topology declare clishop:app")
+    command = f"topology check clishop:app --management {vhost.node.management_url}"
+    assert cli(command).code == 0
+    vhost.management.set_policy(vhost.vhost, "short", "^emails$", {"message-ttl": 1000, "overflow": "drop-head"})
+    with raw_channel(vhost.url) as channel:
+        channel.queue_unbind("emails", "amqpworker.due", "emails")
+
+    def found() -> dict[str, Any] | None:
+        ended = cli(f"{command} --json")
+        kinds = {one["kind"]: one["text"] for one in ended.json["findings"]}
+        return kinds if ended.code == 1 and {"policy", "unbound"} <= kinds.keys() else None
+
+    # a policy reaches the queue, and the API, some moments after it was set
+    kinds = wait_until(found)
+    assert kinds is not None
+    assert "'short'" in kinds["policy"]
+    assert "'amqpworker.due'" in kinds["unbound"]
+    ended = cli(command)
+    assert max(map(len, ended.out.splitlines())) <= 80
+    assert "message-ttl = 1000" in " ".join(ended.out.split())
+
+
+def test_topology_check_without_the_right_to_compare_exits_with_2(
+    cli: Callable[[str], Ended], vhost: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("topology declare clishop:app")
+    vhost.management.create_user(f"{vhost.vhost}-reader", "reader")
+    try:
+        vhost.management.set_permissions(vhost.vhost, f"{vhost.vhost}-reader", configure="^$")
+        monkeypatch.setenv("AMQPWORKER_URL", vhost.node.url(vhost.vhost, f"{vhost.vhost}-reader", "reader"))
+        monkeypatch.delitem(sys.modules, "clishop")
+        ended = cli("topology check clishop:app --json")
+        assert ended.code == 2
+        assert {one["kind"] for one in ended.json["findings"]} == {"unknown"}
+    finally:
+        vhost.management.delete_user(f"{vhost.vhost}-reader")
+
+
+# ---- dead letters -----------------------------------------------------------------------------------------------------
+
+
+def bury(cli: Callable[[str], Ended], vhost: Broker, count: int) -> None:
+    for number in range(1, count + 1):
+        assert (
+            cli(f"send shop.welcome user_id=-{number} lang=text-{number} --id id-{number} --app clishop:app").code == 0
+        )
+    vhost.wait_for_count("emails.dead", count)
+
+
+def test_dead_letters_are_listed_and_shown_with_their_evidence(
+    cli: Callable[[str], Ended], vhost: Broker, worker: None
+) -> None:
+    bury(cli, vhost, 3)
+    ended = cli("dead list clishop:app")
+    assert ended.code == 0
+    assert max(map(len, ended.out.splitlines())) <= 80
+    assert "emails.dead: 3 letters" in ended.out
+    assert "ValueError" in ended.out
+    assert "amqpworker.parked" in ended.out
+    listed = cli("dead list -q emails --limit 2 --json").json
+    assert listed[0]["messages"] == 3
+    assert [one["id"] for one in listed[0]["letters"]] == ["id-1", "id-2"]
+    assert listed[0]["letters"][0]["reason"] == "failed"
+    whole = cli("dead show id-2 -q emails --json").json
+    assert whole["body"] == {"user_id": -2, "lang": "text-2"}
+    assert whole["headers"]["aw-dead-reason"] == "failed"
+    assert "ValueError: no such user: text-2" in whole["traceback"]
+    assert cli("dead show 2 -q emails.dead --json").json["id"] == "id-2"
+    shown = cli("dead show 3 -q emails").out
+    assert re_all(shown, "id-3", "Traceback", '"user_id": -3', "aw-worker")
+    ended = cli("dead show 4 -q emails")
+    assert (ended.code, ended.out) == (1, "There is no letter '4' in queue 'emails.dead'.\n")
+
+
+def test_looking_leaves_every_letter_where_it_is(cli: Callable[[str], Ended], vhost: Broker, worker: None) -> None:
+    bury(cli, vhost, 5)
+    for _ in range(3):
+        for line in ("dead list -q emails --limit 3", "dead show id-4 -q emails", "dead list -q emails"):
+            assert cli(line).code == 0
+    listed = cli("dead list -q emails --json").json
+    assert [one["id"] for one in listed[0]["letters"]] == [f"id-{number}" for number in range(1, 6)]
+    vhost.wait_for_count("emails.dead", 5)
+
+
+def test_a_letter_that_pika_cannot_read_is_listed_and_shown(cli: Callable[[str], Ended], vhost: Broker) -> None:
+    cli("topology declare clishop:app")
+    assert vhost.publish("amqpworker.dead", "emails", b"\xff\x00 no JSON \x1b[2J", RawProperties())
+    assert vhost.publish("amqpworker.dead", "emails", b"{}", pika.BasicProperties(type="plain", message_id="after"))
+    ended = cli("dead list clishop:app")
+    assert ended.code == 0
+    assert "emails.dead: 2 letters" in ended.out
+    assert "\x1b" not in ended.out
+    whole = cli("dead show 1 -q emails --json").json
+    assert whole["problem"]
+    assert whole["body"] == "\\xff\x00 no JSON \x1b[2J"
+    shown = cli("dead show 1 -q emails")
+    assert shown.code == 0
+    assert "\x1b" not in shown.out
+    assert cli("dead show after -q emails --json").json["task"] == "plain"
+    vhost.wait_for_count("emails.dead", 2)
+
+
+def test_the_brokers_own_dead_letters_tell_their_reason(cli: Callable[[str], Ended], vhost: Broker) -> None:
+    cli("topology declare clishop:app")
+    vhost.declare_queue(
+        "short", x_message_ttl=1, x_dead_letter_exchange="amqpworker.dead", x_dead_letter_routing_key="emails"
+    )
+    assert vhost.publish("", "short", b"{}")
+    vhost.wait_for_count("emails.dead", 1)
+    (letter,) = cli("dead list -q emails --json").json[0]["letters"]
+    assert letter["reason"] == "expired (RabbitMQ)"
+    assert letter["failed_at"]
+
+
+def test_dead_letters_of_a_queue_that_is_not_there_exit_with_2(cli: Callable[[str], Ended]) -> None:
+    for line in ("dead list -q nope", "dead show 1 -q nope"):
+        ended = cli(line)
+        assert "There is no queue 'nope.dead'" in ended.complaint()
+        assert ended.code == 2
+    # an app's own queues may not have been made yet
+    assert cli("dead list clishop:app").out.startswith("emails.dead: there is no such queue yet")
+
+
+# ---- the client underneath --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", ["own", "pika"])
+def test_looking_works_by_either_codec(vhost: Broker, codec: Any) -> None:
+    vhost.declare_queue("some", x_delivery_limit=1000)
+    for number in range(4):
+        vhost.publish("", "some", str(number))
+    with Admin(vhost.url, Settings(codec=codec)) as admin:
+        assert [got.body for got in admin.look("some", 3)] == [b"0", b"1", b"2"]
+        assert [got.body for got in admin.look("some", 99)] == [b"0", b"1", b"2", b"3"]
+        assert [got.body for got in admin.look("some", 99, lambda got: got.body == b"2")] == [b"2"]
+        assert admin.look("some", 99, lambda _: False) == []
+        vhost.wait_for_count("some", 4)
+        assert admin.depth("none") is None
+        with pytest.raises(NotRouted):
+            admin.look("none", 1)
+        assert [got.body for got in admin.look("some", 1)] == [b"0"]
+        assert admin.look("some", 0) == []
+
+
+def test_a_long_queue_is_not_looked_at_as_a_whole(vhost: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amqpworker.broker.admin.WHOLE", 2)
+    vhost.declare_queue("some", x_delivery_limit=1000)
+    for number in range(4):
+        vhost.publish("", "some", str(number))
+    with Admin(vhost.url, Settings()) as admin:
+        looking = admin.look("some", 1)
+        assert [got.body for got in looking] == [b"0"]
+        assert looking[0].message_count == 3
+        assert [got.body for got in admin.look("some", 3)] == [b"0", b"1", b"2"]
+    with raw_channel(vhost.url) as channel:
+        # whoever gets a message again is told so
+        again = [channel.basic_get("some")[0].redelivered for _ in range(4)]
+    assert again == [True, True, True, False]
+
+
+def test_an_interrupted_look_gives_back_what_it_holds_in_its_order(vhost: Broker) -> None:
+    vhost.declare_queue("some", x_delivery_limit=1000)
+    for number in range(50):
+        vhost.publish("", "some", str(number))
+    with Admin(vhost.url, Settings()) as admin:
+        waits = iter([None] * 5)
+        answer = admin._wait
+
+        def interrupted(*arguments: Any) -> Any:
+            if len(arguments) == 1 and next(waits, "over") == "over":
+                raise KeyboardInterrupt
+            return answer(*arguments)
+
+        admin._wait = interrupted  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            admin.look("some", 50)
+        admin._wait = answer  # type: ignore[method-assign]
+        # All are ready again while the connection is still open: it was the nack.
+        vhost.wait_for_count("some", 50)
+        assert [got.body for got in admin.look("some", 2)] == [b"0", b"1"]
+
+
+def test_a_tool_does_not_wait_longer_than_its_timeout_for_an_answer(make_node: Callable[..., Node]) -> None:
+    node = make_node().start()
+    with Admin(node.url(), Settings(), timeout=0.5) as admin:
+        os.kill(node.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(NotConnected, match=r"within 0\.5 s"):
+                admin.depth("some")
+            with pytest.raises(NotConnected, match=r"within 0\.5 s"):
+                admin.look("some", 1)
+        finally:
+            os.kill(node.pid, signal.SIGCONT)
+
+
+def test_a_tool_goes_on_after_its_connection_was_closed(vhost: Broker) -> None:
+    vhost.declare_queue("some")
+    with Admin(vhost.url, Settings()) as admin:
+        assert admin.depth("some") == (0, 0)
+        vhost.close_connections()
+        wait_until(lambda: depth_of(admin, "some") == (0, 0))
+
+
+def depth_of(admin: Admin, queue: str) -> tuple[int, int] | None:
+    """Ask for the depth, once more where the connection ended meanwhile."""
+    try:
+        return admin.depth(queue)
+    except NotConnected:
+        return admin.depth(queue)
+
+
+def test_nothing_stays_open_behind_a_tool(vhost: Broker) -> None:
+    before = {thread.name for thread in threading.enumerate()}
+    with Admin(vhost.url, Settings()) as admin:
+        assert admin.depth("none") is None
+    assert {thread.name for thread in threading.enumerate()} == before
