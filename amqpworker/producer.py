@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected, SendError
+from amqpworker.errors import AmqpWorkerError, CallTimeout, InvalidArguments, SendError, Unconfirmed
 from amqpworker.message import Message
 from amqpworker.plan import Plan
 from amqpworker.publication import sent as publication_of
@@ -83,7 +83,7 @@ class Producer:
         return publisher
 
     def _fail_calls(self, calls: Calls) -> None:
-        calls.fail_all(NotConnected("The connection was lost while waiting for an answer: the task may have run."))
+        calls.fail_asked(Unconfirmed("The connection was lost while waiting for an answer: the task may have run."))
 
     def close(self, timeout: float) -> None:
         """Wait for what is not confirmed yet, then close the connection; a later use opens another."""
@@ -120,30 +120,47 @@ class Producer:
             raise about(outgoing.error, message)
 
     def send_each(self, messages: Iterable[Message]) -> Iterator[tuple[Message, AmqpWorkerError | None]]:
-        """Send messages as they are read from `messages`, a bounded window ahead; yield how each ended, in order."""
+        """
+        Send messages as they are read from `messages`, a bounded window ahead; yield how each ended, in order.
+
+        Raises:
+            Exception: what reading them raised, once it is told how those before ended.
+        """
         window: deque[tuple[Message, Outgoing]] = deque()
         size = woken = 0
         next_wake = 0.0
-        for message in messages:
-            # The first of a burst goes at once, then one write for many; a slow source is never kept waiting.
-            woken += 1
-            urgent = woken >= BURST or time.monotonic() >= next_wake
-            outgoing = self.begin(message, urgent)
-            if urgent:
-                woken, next_wake = 0, time.monotonic() + BURST_SECONDS
-            window.append((message, outgoing))
-            size += outgoing.size
-            if len(window) >= WINDOW or size >= WINDOW_BYTES:
-                # Waiting for the middle and not for the first: one wake-up for half a window, and the rest goes on.
-                window[len(window) // 2][1].wait()
+        failure: Exception | None = None
+        try:
+            for message in messages:
+                # The first of a burst goes at once, then one write for many; a slow source is never kept waiting.
+                woken += 1
+                urgent = woken >= BURST or time.monotonic() >= next_wake
+                outgoing = self.begin(message, urgent)
+                if urgent:
+                    woken, next_wake = 0, time.monotonic() + BURST_SECONDS
+                window.append((message, outgoing))
+                size += outgoing.size
+                if len(window) >= WINDOW or size >= WINDOW_BYTES:
+                    # For the middle and not for the first: one wake-up for half a window, and the rest goes on.
+                    self._wait(window[len(window) // 2][1])
                 while window and window[0][1].done:
                     first, ended = window.popleft()
                     size -= ended.size
                     yield first, ended.error
+        except Exception as error:  # noqa: BLE001 - raised again below
+            failure = error
         while window:
             first, ended = window.popleft()
-            ended.wait()
+            self._wait(ended)
             yield first, ended.error
+        if failure is not None:
+            raise failure
+
+    def _wait(self, outgoing: Outgoing) -> None:
+        """Wait until it has ended, and have everything before it written now."""
+        if not outgoing.done:
+            self.publisher.wake()
+            outgoing.wait()
 
     # ---- calling ----------------------------------------------------------------------------------------------------
 
@@ -166,16 +183,27 @@ class Producer:
         properties.reply_to = REPLY_TO
         properties.correlation_id = message.id
         needs = (*self._plan.needs(message.queue, delayed=False), REPLIES)
-        pending = calls.open(message.id)
+        try:
+            pending = calls.open(message.id)
+        except ValueError as error:
+            raise InvalidArguments(f"options(id=…): {error}") from None
 
         def sent(error: AmqpWorkerError | None) -> None:
-            if error is not None and (waiting := calls.take(message.id)) is not None:
+            if error is None:
+                pending.asked = True
+            elif (waiting := calls.take(message.id)) is not None:
                 waiting.settle(None, error)
 
+        outgoing: Outgoing | None = None
         try:
-            publisher.publish(publication, needs, min(timeout, self._settings.send_timeout), sent)
+            outgoing = publisher.publish(publication, needs, min(timeout, self._settings.send_timeout), sent)
             return pending.wait(until - time.monotonic())
         except CallTimeout:
+            if outgoing is not None and not pending.asked:
+                # Its own time has passed as well, so the I/O thread says now what kept it.
+                outgoing.wait()
+                if outgoing.error is not None:
+                    raise about(outgoing.error, message) from None
             raise CallTimeout(f"Task {message.task!r} did not answer within {timeout:g} s (id {message.id}).") from None
         except AmqpWorkerError as error:
             pending.forget()

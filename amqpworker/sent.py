@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 from amqpworker.delay import seconds_of
 from amqpworker.errors import ConfigError, ResultTimeout, TaskFailed
@@ -39,6 +39,10 @@ class Sent(Generic[R]):
 
     def __repr__(self) -> str:
         return f"<sent {self.task}, id {self.id}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as what it names: the store of another process is another."""
+        return (Sent, (self.id, self.task, no_store, no_store))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sent) and other.id == self.id
@@ -85,6 +89,11 @@ class Sent(Generic[R]):
             )
         stored = store.fetch(self.id)
         return None if stored is None else read(stored)
+
+
+def no_store(*_: object) -> NoReturn:
+    """Refuse to fetch a result."""
+    raise ConfigError("This `Sent` was copied or came from another process, without its app: ask the one that sent it.")
 
 
 def value_of(answer: Answer, decode: Callable[[bytes], Any]) -> Any:

@@ -202,7 +202,7 @@ def open_channel(
     closed: Closed,
     number: int | None = None,
 ) -> None:
-    """Open a channel; then `opened` is called, and `closed` when it ends, with the reason."""
+    """Open a channel, by `number` or by the next; then `opened` is called, and `closed` when it ends, with the reason."""
 
     def on_open(channel: Any) -> None:
         kind = Channel if isinstance(connection, OwnCodecConnection) else PublicChannel
@@ -210,10 +210,13 @@ def open_channel(
 
     def on_close(channel: Any, reason: BaseException) -> None:
         connection.sinks.pop(channel.channel_number, None)
+        connection.give_number(channel.channel_number)
         closed(reason)
 
     try:
-        channel = connection.channel(channel_number=number, on_open_callback=on_open)
+        channel = connection.channel(
+            channel_number=connection.take_number() if number is None else number, on_open_callback=on_open
+        )
     except exceptions.AMQPError as error:
         closed(error)
         return

@@ -11,15 +11,18 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from pika.adapters.select_connection import IOLoop
-from tenacity import RetryCallState, Retrying, wait_random_exponential
+from tenacity import RetryCallState, Retrying, wait_random, wait_random_exponential
+from tenacity.wait import wait_base
 
 from amqpworker.broker.address import Address, parameters
 from amqpworker.broker.reasons import ConnectionProblem, problem_of, too_old
 from amqpworker.broker.seam import PublicConnection, connection_class, socket_of
 from amqpworker.broker.waker import Waker
+from amqpworker.errors import AmqpWorkerError
 from amqpworker.logs import get_logger
 from amqpworker.settings import Settings
 
@@ -31,6 +34,9 @@ TICK = 0.05
 LONGEST_PAUSE = 5.0
 SAY_AGAIN = 30.0
 PAUSE = wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE)
+HURRY = wait_random(0.3, 1.0)
+# A broker that does not answer our goodbye is left without it.
+CLOSE_PATIENCE = 2.0
 
 
 class ConnectionUser(Protocol):
@@ -76,7 +82,7 @@ class IOThread:
         self._waker = Waker()
         self._woken = self._ticking = self._open = self._stopping = False
         self._problem: ConnectionProblem | None = None
-        self._failures = 0
+        self._failures = self._mistakes = 0
         self._ever_open = False
         self._mistakes_told = mistakes_told
         self._told: tuple[str, float] = ("", 0.0)
@@ -92,6 +98,11 @@ class IOThread:
     def own_codec(self) -> bool:
         """Whether frames are written by our own codec."""
         return self._connection_class.own_codec
+
+    @property
+    def ticking(self) -> bool:
+        """Whether `user.tick` will be called soon."""
+        return self._ticking
 
     @property
     def alive(self) -> bool:
@@ -134,7 +145,9 @@ class IOThread:
     def drop(self, text: str) -> None:
         """Give up the connection, as if it had been lost."""
         if self.connection is not None and self.connection.is_open:
+            self._problem = ConnectionProblem(f"{text[:1].upper()}{text[1:]}.", "away", str(self._address), True)
             self.connection.close(reply_code=320, reply_text=text)
+            self._loop.call_later(CLOSE_PATIENCE, self._loop.stop)
 
     # ---- the thread -------------------------------------------------------------------------------------------------
 
@@ -163,10 +176,12 @@ class IOThread:
                 self._close()
             loop.start()
         except Exception as error:
-            log.error("io_thread_error", connection=self.name, exc_info=error)
+            if not isinstance(error, AmqpWorkerError):
+                log.error("io_thread_error", connection=self.name, exc_info=error)
             self._problem = problem_of(error, address, self._open)
         finally:
             self._loop = None
+            hang_up(self.connection)
             self.connection = None
         self._report(self._problem or problem_of(None, address, self._open))
         self._guard(loop.close)
@@ -186,7 +201,11 @@ class IOThread:
     def _report(self, problem: ConnectionProblem) -> None:
         if not self._stopping:
             self._failures += 1
+            self._mistakes = self._mistakes + 1 if problem.kind != "away" else 0
             self._log(problem)
+        if self._mistakes < len(self.addresses):
+            # One of the other addresses may be right.
+            problem = replace(problem, kind="away")
         self._guard(lambda: self.user.lost(problem))
 
     def _log(self, problem: ConnectionProblem) -> None:
@@ -201,13 +220,15 @@ class IOThread:
         log.warning(event, connection=self.name, broker=problem.broker, reason=problem.text)
 
     def _back_off(self) -> None:
-        """Wait before the next round of addresses, looking at deadlines meanwhile; a message to send ends the wait."""
-        until = time.monotonic() + pause_after(self._failures)
+        """Wait before the next round of addresses, looking at deadlines meanwhile; a message to send cuts it short."""
+        begin = time.monotonic()
+        until = begin + seconds_of(PAUSE, self._failures)
         while not self._stopping and (left := until - time.monotonic()) > 0:
             self._guard(self.user.tick)
             if self._waker.wait(min(left, TICK)):
                 self._woken = False
-                until = min(until, time.monotonic() + TICK)
+                # Not at once: who sends all the time would try to connect all the time.
+                until = min(until, begin + seconds_of(HURRY, self._failures))
 
     def _on_open(self, connection: PublicConnection) -> None:
         if text := too_old(connection.server_properties or {}):
@@ -215,14 +236,15 @@ class IOThread:
             connection.close()
             return
         self._open = self._ever_open = True
-        self._failures = 0
+        self._failures = self._mistakes = 0
         self._told = ("", 0.0)
         log.info("connection_opened", connection=self.name, broker=str(self._address))
         self._guard(lambda: self.user.opened(connection))
         self._on_wake()
 
     def _on_end(self, connection: PublicConnection, error: BaseException) -> None:
-        self._problem = self._problem or problem_of(error, self._address, self._open)
+        heard = connection.bytes_received > 0
+        self._problem = self._problem or problem_of(error, self._address, self._open, heard)
         connection.ioloop.stop()
 
     def _on_blocked(self, connection: PublicConnection, _method: Any) -> None:
@@ -259,6 +281,7 @@ class IOThread:
         connection = self.connection
         if connection is not None and not (connection.is_closing or connection.is_closed):
             connection.close()
+            self._loop.call_later(CLOSE_PATIENCE, self._loop.stop)
 
     def _guard(self, function: Callable[[], Any]) -> Any:
         """Call `function`; an error in it is logged and does not end the thread."""
@@ -269,8 +292,15 @@ class IOThread:
             return None
 
 
-def pause_after(failures: int) -> float:
-    """Return the seconds before the next round: exponential with jitter, so that a fleet does not come back at once."""
+def seconds_of(pause: wait_base, failures: int) -> float:
+    """Return the seconds before the next round, with jitter, so that a fleet does not come back at once."""
     state = RetryCallState(Retrying(), None, (), {})
     state.attempt_number = max(1, failures)
-    return float(PAUSE(state))
+    return float(pause(state))
+
+
+def hang_up(connection: PublicConnection | None) -> None:
+    """Close the socket of a connection whose loop has ended, where pika has not."""
+    sock = socket_of(connection) if connection is not None else None
+    if sock is not None:
+        sock.close()

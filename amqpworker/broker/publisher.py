@@ -7,6 +7,7 @@ flight, and every wait. Direct reply-to lives here too, since replies come on th
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
 import threading
@@ -21,17 +22,9 @@ from amqpworker.broker.connection import IOThread
 from amqpworker.broker.declare import Declarer, Need
 from amqpworker.broker.outgoing import Outgoing, WhenDone
 from amqpworker.broker.reasons import ConnectionProblem, channel_error, exchange_of
+from amqpworker.broker.refusals import not_confirmed, not_connected, not_written, refusal, unconfirmed
 from amqpworker.broker.seam import PublicConnection, Sink
-from amqpworker.errors import (
-    AmqpWorkerError,
-    Blocked,
-    Forbidden,
-    InvalidArguments,
-    NotConnected,
-    NotRouted,
-    QueueFull,
-    Unconfirmed,
-)
+from amqpworker.errors import AmqpWorkerError, Forbidden, InvalidArguments, NotConnected, NotRouted
 from amqpworker.logs import get_logger
 from amqpworker.message import Delivery, Publication
 from amqpworker.settings import Settings
@@ -47,6 +40,7 @@ MOST_IN_FLIGHT = 4096
 MOST_BYTES_IN_FLIGHT = 32 * 1024 * 1024
 DEFAULT_FRAME_MAX = 131_072
 CHANNEL_PAUSE = 0.5
+CLOSED = "The connection to RabbitMQ was closed by this process."
 # A connection whose confirms stay away this much longer than a caller waits is no use, though its heartbeats come.
 SILENCE = 20.0
 
@@ -111,14 +105,17 @@ class Publisher(Sink):
             raise InvalidArguments(f"The message cannot be carried by AMQP: {error}.") from error
         deadline = time.monotonic() + (self.settings.send_timeout if timeout is None else timeout)
         outgoing = Outgoing(prepared, deadline, needs, when_done)
-        if not self._started:
+        if not self._started and not self._closed:
             self._start()
         if self._closed:
-            outgoing.finish(NotConnected("The connection to RabbitMQ was closed by this process."))
+            outgoing.finish(NotConnected(CLOSED))
             return outgoing
         self._inbox.append(outgoing)
-        if urgent:
+        if urgent or not self._io.ticking:
             self._io.wake()
+        if self._closed and not self._io.alive:
+            # It ended between the look above and here: nobody else will.
+            outgoing.finish(NotConnected(CLOSED))
         return outgoing
 
     def _start(self) -> None:
@@ -136,6 +133,10 @@ class Publisher(Sink):
         """Connect now, instead of at the first publication."""
         if not self._started:
             self._start()
+
+    def wake(self) -> None:
+        """Write what has gathered now."""
+        self._io.wake()
 
     def idle(self) -> bool:
         """Whether nothing waits for a confirm."""
@@ -170,7 +171,7 @@ class Publisher(Sink):
         self._declarer = Declarer(connection, self._topology_of)
         self._open_channel()
         # At the same time: the first messages wait for both.
-        for need in {need for outgoing in self._inbox for need in outgoing.needs if need != REPLIES}:
+        for need in {need for outgoing in list(self._inbox) for need in outgoing.needs if need != REPLIES}:
             self._declarer.ensure(need, lambda _: None)
 
     def _open_channel(self) -> None:
@@ -199,6 +200,9 @@ class Publisher(Sink):
         self._reply_waiters.clear()
         told = channel_error(error, "publishing")
         culprit = exchange_of(error)
+        if isinstance(told, NotRouted) and self._declarer is not None:
+            # An exchange that we declared may be gone: the next message makes it anew.
+            self._declarer.forget()
         log.warning("publish_channel_closed", reason=str(told))
         self.on_channel_lost()
         for outgoing in self._take_in_flight():
@@ -269,7 +273,7 @@ class Publisher(Sink):
                 return
             self._held.discard(outgoing)
             if error is not None:
-                outgoing.finish(error)
+                outgoing.finish(copy.copy(error))  # one instance would be raised by many threads
             else:
                 self._inbox.append(outgoing)
                 self._io.wake()
@@ -357,32 +361,10 @@ class Publisher(Sink):
         return not self.idle()
 
     def _not_sent(self) -> AmqpWorkerError:
-        if self._connection is not None and self._connection.blocked_now:
-            return Blocked("RabbitMQ takes no messages: it is under a memory or disk alarm.")
-        if self._connection is None:
-            reason = self._problem.text if self._problem is not None else "it is still connecting."
-            return NotConnected(f"There was no connection to RabbitMQ in time: {reason}")
-        return NotConnected("The message could not be written in time: the connection is congested.")
+        connection = self._connection
+        if connection is None:
+            return not_connected(self._problem)
+        return not_written(connection.blocked_now)
 
     def _not_confirmed(self) -> AmqpWorkerError:
-        if self._connection is not None and self._connection.blocked_now:
-            return Blocked("RabbitMQ came under a memory or disk alarm: the message may arrive once it ends.")
-        return unconfirmed("it did not confirm in time.")
-
-
-def unconfirmed(reason: str) -> Unconfirmed:
-    """Return the error of a publication whose fate is unknown."""
-    return Unconfirmed(f"RabbitMQ did not confirm the message, so it may have arrived or not: {reason}")
-
-
-def refusal(outgoing: Outgoing, ack: bool) -> AmqpWorkerError:
-    """Return why the broker did not take a publication."""
-    what = outgoing.prepared.publication
-    if not ack:
-        return QueueFull(
-            f"Queue {what.routing_key!r} refused the message: it is full, or most of its members are not up."
-        )
-    return NotRouted(
-        f"No queue takes messages from exchange {what.exchange!r} with routing key {what.routing_key!r} "
-        f"({outgoing.returned}): is the queue's name right, and was it declared?"
-    )
+        return not_confirmed(self._connection is not None and self._connection.blocked_now)

@@ -54,9 +54,14 @@ class ConnectionProblem:
         return NotConnected(self.text)
 
 
-def problem_of(error: BaseException | None, address: Address, was_open: bool = False) -> ConnectionProblem:
-    """Return what an error of a connection, or of the attempt to make one, means."""
+def problem_of(
+    error: BaseException | None, address: Address, was_open: bool = False, heard: bool = True
+) -> ConnectionProblem:
+    """Return what an error of a connection, or of the attempt to make one, means; `heard` tells whether anything came."""
     text, kind = explained(error, address, was_open)
+    if not heard and any(isinstance(cause, exceptions.IncompatibleProtocolError) for cause in causes(error)):
+        # pika takes it for another protocol, but so does a proxy behave whose RabbitMQ is away.
+        text, kind = f"What listens at {address} hung up without a word: is RabbitMQ running behind it?", "away"
     return ConnectionProblem(text, kind, str(address), was_open)
 
 
@@ -107,9 +112,9 @@ def refused(cause: BaseException) -> str | None:
     """Return the sentence for a broker that closes a connection instead of opening it."""
     if not isinstance(cause, exceptions.ConnectionClosedByBroker):
         return None
-    if cause.reply_code == NOT_ALLOWED or "vhost" in cause.reply_text:
-        return NO_VIRTUAL_HOST
-    return REFUSED_LOGIN if cause.reply_code == ACCESS_REFUSED else None
+    if cause.reply_code not in {NOT_ALLOWED, ACCESS_REFUSED}:
+        return None
+    return NO_VIRTUAL_HOST if cause.reply_code == NOT_ALLOWED or "vhost" in cause.reply_text else REFUSED_LOGIN
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -16,6 +16,7 @@ import pika
 import pika.channel
 import pika.frame
 from pika.adapters.select_connection import SelectConnection
+from pika.exceptions import NoFreeChannels
 
 from amqpworker.broker.codec import Confirm, FrameError, GotMessage, RawFrame, Returned, StreamDecoder
 from amqpworker.logs import get_logger
@@ -27,6 +28,9 @@ log = get_logger(__name__)
 
 # pika reads 4 KiB at a time: thirteen deliveries, then another system call.
 RECEIVE_BYTES = 256 * 1024
+
+# Channels up to this number are opened by number: the publishing one is.
+FIXED_CHANNELS = 1
 
 SEAM = {
     SelectConnection: ("_on_data_available", "_process_frame", "_output_marshaled_frames", "_terminate_stream"),
@@ -58,7 +62,31 @@ class PublicConnection(SelectConnection):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self.sinks: dict[int, Sink] = {}
         self.blocked_now = False
+        self._numbers_in_use: set[int] = set()
+        self._last_number = FIXED_CHANNELS
         super().__init__(*arguments, **named)
+
+    def take_number(self) -> int:
+        """
+        Return a number for another channel.
+
+        pika takes the lowest that is free, which may be that of a channel which was closed this moment and is about to
+        be opened again.
+
+        Raises:
+            NoFreeChannels: all numbers are in use.
+        """
+        limit = self.params.channel_max or pika.channel.MAX_CHANNELS
+        for _ in range(limit):
+            self._last_number = self._last_number + 1 if self._last_number < limit else FIXED_CHANNELS + 1
+            if self._last_number not in self._numbers_in_use:
+                self._numbers_in_use.add(self._last_number)
+                return self._last_number
+        raise NoFreeChannels
+
+    def give_number(self, number: int) -> None:
+        """Take a number back whose channel is closed."""
+        self._numbers_in_use.discard(number)
 
 
 class OwnCodecConnection(PublicConnection):

@@ -2,7 +2,7 @@
 Calls that wait for their answer, by correlation id.
 
 Decides who gets which answer and when waiting ends. Knows no connection: the one who reads the replies calls
-`resolve`, the one who loses the connection `fail_all`, any thread opens calls and waits.
+`resolve`, the one who loses the connection `fail_asked`, any thread opens calls and waits.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ class PendingCall:
     made of several.
     """
 
-    __slots__ = ("_body", "_calls", "_ended", "_error", "_lock", "correlation_id")
+    __slots__ = ("_body", "_calls", "_ended", "_error", "_lock", "asked", "correlation_id")
 
     def __init__(self, calls: Calls, correlation_id: str) -> None:
         self.correlation_id = correlation_id
+        self.asked = False  # whether the broker has confirmed the question
         self._calls = calls
         self._body: bytes | None = None
         self._error: AmqpWorkerError | None = None
@@ -41,7 +42,7 @@ class PendingCall:
 
         Raises:
             CallTimeout: none came within `timeout` seconds.
-            AmqpWorkerError: what `fail_all` was told.
+            AmqpWorkerError: what `fail_asked` was told.
         """
         if self._body is None and self._error is None:
             try:
@@ -113,16 +114,16 @@ class Calls:
         call.settle(body)
         return True
 
-    def fail_all(self, error: AmqpWorkerError) -> int:
+    def fail_asked(self, error: AmqpWorkerError) -> int:
         """
-        End all calls that wait now, and return how many.
+        End all calls that have been asked, and return how many.
 
         With the channel, the reply address that their requests carried is gone (direct reply-to): no answer can come.
+        What has not been asked yet will be on the next channel.
         """
         failed = 0
-        for correlation_id in list(self._pending):
-            call = self.take(correlation_id)
-            if call is not None:
+        for correlation_id, call in list(self._pending.items()):
+            if call.asked and self.take(correlation_id) is call:
                 call.settle(None, error)
                 failed += 1
         return failed

@@ -95,13 +95,16 @@ def test_two_calls_with_one_id_cannot_wait_at_once() -> None:
     assert first.wait(0) == b"1"
 
 
-def test_a_lost_connection_ends_every_call_with_an_error_of_its_own() -> None:
+def test_a_lost_connection_ends_every_call_that_was_asked_with_an_error_of_its_own() -> None:
     calls = Calls()
     opened = [calls.open(str(number)) for number in range(5)]
+    for call in opened:
+        call.asked = True
+    waits_to_be_asked = calls.open("not yet")
     answered = calls.open("answered")
     calls.resolve("answered", b"1")
     lost = NotConnected("the connection was lost")
-    assert calls.fail_all(lost) == 5
+    assert calls.fail_asked(lost) == 5
     raised = []
     for call in opened:
         with pytest.raises(NotConnected, match="was lost") as caught:
@@ -109,8 +112,10 @@ def test_a_lost_connection_ends_every_call_with_an_error_of_its_own() -> None:
         raised.append(caught.value)
     assert len({id(error) for error in [*raised, lost]}) == 6
     assert answered.wait(0) == b"1"
-    assert len(calls) == 0
-    assert calls.fail_all(lost) == 0
+    assert len(calls) == 1
+    assert calls.fail_asked(lost) == 0
+    assert calls.resolve("not yet", b"2")
+    assert waits_to_be_asked.wait(0) == b"2"
 
 
 def test_256_threads_hammering_get_each_their_own_answer_and_leave_nothing() -> None:
@@ -178,11 +183,15 @@ class CallsMachine(RuleBasedStateMachine):
         if waits:
             self.truth[call] = body
 
+    @rule(call=waiting)
+    def ask(self, call: PendingCall) -> None:
+        call.asked = True
+
     @rule(reason=st.text())
-    def fail_all(self, reason: str) -> None:
-        open_now = [call for call, end in self.truth.items() if end is None]
-        assert self.calls.fail_all(NotConnected(reason)) == len(open_now)
-        self.truth.update(dict.fromkeys(open_now, reason))
+    def fail_asked(self, reason: str) -> None:
+        asked = [call for call, end in self.truth.items() if end is None and call.asked]
+        assert self.calls.fail_asked(NotConnected(reason)) == len(asked)
+        self.truth.update(dict.fromkeys(asked, reason))
 
     @rule(call=consumes(waiting))
     def forget(self, call: PendingCall) -> None:
