@@ -7,6 +7,7 @@ built from an allow-list (docs/wire.md): an `x-death` that came back to RabbitMQ
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from amqpworker.message import (
     ERROR_TEXT,
     ERROR_TYPE,
     ETA,
+    EVIDENCE,
     EXPIRES,
     FAILED_AT,
     FIRST_RUN,
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from amqpworker.outcome import Dead, Retry
     from amqpworker.topology import Names
 
-__all__ = ["answered", "bare", "dead_lettered", "retried", "sent", "user_headers"]
+__all__ = ["answered", "dead_lettered", "letters", "retried", "sent", "user_headers"]
 
 MAX_TRACEBACK = 32 * 1024
 MAX_TEXT = 4 * 1024
@@ -122,7 +124,8 @@ def dead_lettered(delivery: Delivery, dead: Dead, by: tuple[str, str, Names], no
     # It may be what the message was refused for, so it stands beside the reason.
     if delivery.properties.content_encoding is not None:
         properties.content_encoding = delivery.properties.content_encoding
-    headers = properties.headers or {}
+    # A letter that was moved back by hand tells of its last death only.
+    headers = {name: value for name, value in (properties.headers or {}).items() if name not in EVIDENCE}
     headers[DEAD_REASON] = dead.reason
     if dead.failure.error_type:
         headers[ERROR_TYPE] = capped(dead.failure.error_type, MAX_TEXT)
@@ -136,13 +139,19 @@ def dead_lettered(delivery: Delivery, dead: Dead, by: tuple[str, str, Names], no
     return Publication(names.dead, delivery.queue, properties, delivery.body)
 
 
-def bare(publication: Publication) -> Publication:
-    """Return a dead letter without the user's headers: the fallback where they leave no room for the evidence."""
-    properties = kept(publication.properties)
-    properties.message_id = publication.properties.message_id
-    headers = publication.properties.headers or {}
-    properties.headers = {name: value for name, value in headers.items() if name in BARE_HEADERS}
-    return Publication(publication.exchange, publication.routing_key, properties, publication.body)
+def letters(letter: Publication) -> Iterator[Publication]:
+    """
+    Yield a dead letter, then what is left of it where its headers have no room in a frame.
+
+    First it goes without its traceback, at last without the sender's headers, which it cannot be replayed without.
+    """
+    yield letter
+    for stays in (lambda name: name != TRACEBACK, lambda name: name in BARE_HEADERS):
+        properties = kept(letter.properties)
+        properties.message_id = letter.properties.message_id
+        headers = letter.properties.headers or {}
+        properties.headers = {name: value for name, value in headers.items() if stays(name)}
+        yield Publication(letter.exchange, letter.routing_key, properties, letter.body)
 
 
 def answered(delivery: Delivery, body: bytes) -> Publication:

@@ -21,7 +21,7 @@ from amqpworker.errors import AmqpWorkerError, InvalidArguments, ResultStoreErro
 from amqpworker.logs import get_logger
 from amqpworker.message import Delivery, new_id
 from amqpworker.outcome import Dead, Done, Dropped, Failure, Outcome, Requeue, Retry
-from amqpworker.publication import answered, bare, dead_lettered, retried
+from amqpworker.publication import answered, dead_lettered, letters, retried
 from amqpworker.results import ResultStore
 from amqpworker.results.answer import done as done_answer
 from amqpworker.results.answer import failed as failed_answer
@@ -180,12 +180,15 @@ class Settler:
             else:
                 self._ack(delivery)
 
-        letter = dead_lettered(delivery, dead, (task_id, self._worker, self._names), time.time())
-        try:
-            self.copies.publish(delivery, letter, confirmed)
-        except InvalidArguments as error:
-            log.warning("letter_cut", id=task_id, reason=str(error), effect="without the sender's headers")
-            self.copies.publish(delivery, bare(letter), confirmed)
+        whole = dead_lettered(delivery, dead, (task_id, self._worker, self._names), time.time())
+        for letter in letters(whole):
+            try:
+                self.copies.publish(delivery, letter, confirmed)
+            except InvalidArguments as error:
+                log.warning("letter_cut", id=task_id, reason=str(error))
+            else:
+                return
+        self.settle(delivery, Requeue())
 
     # ---- in the consumer's I/O thread -------------------------------------------------------------------------------
 

@@ -201,9 +201,27 @@ def test_a_reply_that_cannot_be_carried_is_given_up_and_the_message_acknowledged
 # ---- what does not fit ----------------------------------------------------------------------------------------------
 
 
-def test_a_dead_letter_whose_headers_leave_no_room_is_published_without_its_senders(bench: Bench) -> None:
-    delivery = bench.delivery(headers={"tenant": "x" * 1000, "aw-attempt": 3})
+def test_a_dead_letter_whose_headers_leave_no_room_goes_without_its_traceback_first(bench: Bench) -> None:
+    delivery = bench.delivery(headers={"tenant": "x" * 1000})
     bench.publisher.refusals.append(InvalidArguments("no room"))
+    bench.settler.settle(delivery, DEAD, bench.started(delivery))
+    headers = bench.publisher.underway[0].publication.properties.headers or {}
+    assert headers["tenant"] == "x" * 1000
+    assert headers["aw-error"] == FAILURE.text
+    assert "aw-traceback" not in headers
+
+
+def test_a_dead_letter_that_cannot_be_published_at_all_gives_the_message_back(bench: Bench) -> None:
+    delivery = bench.delivery()
+    bench.publisher.refusals += [InvalidArguments("no room")] * 3
+    bench.settler.settle(delivery, DEAD, bench.started(delivery))
+    assert bench.flush()[-1] == ("nack", 1)
+    assert bench.settler.idle()
+
+
+def test_a_dead_letter_whose_headers_leave_no_room_goes_at_last_without_its_senders(bench: Bench) -> None:
+    delivery = bench.delivery(headers={"tenant": "x" * 1000, "aw-attempt": 3})
+    bench.publisher.refusals += [InvalidArguments("no room"), InvalidArguments("still none")]
     bench.settler.settle(delivery, DEAD, bench.started(delivery))
     letter = bench.publisher.underway[0].publication
     headers = letter.properties.headers or {}
