@@ -1,0 +1,88 @@
+"""Finding the app that MODULE:APP names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from amqpworker import App
+from amqpworker.errors import ConfigError
+from amqpworker.worker.locate import locate
+
+APP = "from amqpworker import App\napp = App('amqp://localhost')\n"
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Write modules into a folder that is the current one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    before = set(sys.modules)
+
+    def write(name: str, source: str = APP) -> None:
+        path = tmp_path / f"{name.replace('.', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+
+    yield write
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_an_app_is_found_in_the_current_folder(module: Callable[..., None]) -> None:
+    module("located_plain")
+    assert isinstance(locate("located_plain:app"), App)
+
+
+def test_an_app_may_lie_deeper(module: Callable[..., None]) -> None:
+    module("located_package/inner", APP + "class Holder:\n    inner = app\n")
+    assert isinstance(locate("located_package.inner:Holder.inner"), App)
+
+
+def test_the_modules_that_hold_tasks_are_imported_too(module: Callable[..., None]) -> None:
+    module("located_app", "from amqpworker import App\napp = App('amqp://localhost', modules=['located_tasks'])\n")
+    module("located_tasks", "from located_app import app\n@app.task\ndef work() -> None: ...\n")
+    assert list(locate("located_app:app").tasks) == ["located_tasks.work"]
+
+
+@pytest.mark.parametrize("target", ["shop", "shop:", ":app", "", ":"])
+def test_a_target_of_another_form_is_refused(target: str) -> None:
+    with pytest.raises(ConfigError, match="MODULE:APP"):
+        locate(target)
+
+
+def test_a_module_that_is_not_there_is_named(module: Callable[..., None]) -> None:
+    with pytest.raises(ConfigError, match="no module 'no_such_module'"):
+        locate("no_such_module:app")
+    module("located_parent", APP)
+    with pytest.raises(ConfigError, match=r"no module 'located_parent\.child'"):
+        locate("located_parent.child:app")
+
+
+def test_what_a_module_itself_lacks_is_told_apart(module: Callable[..., None]) -> None:
+    module("located_lacking", "import no_such_library\n" + APP)
+    with pytest.raises(ConfigError, match="cannot be imported: No module named 'no_such_library'"):
+        locate("located_lacking:app")
+
+
+def test_a_module_with_a_syntax_error_is_refused_in_a_sentence(module: Callable[..., None]) -> None:
+    module("located_broken", "def (:\n")
+    with pytest.raises(ConfigError, match="located_broken"):
+        locate("located_broken:app")
+
+
+def test_an_error_of_the_module_is_its_own(module: Callable[..., None]) -> None:
+    module("located_failing", "1 / 0\n")
+    with pytest.raises(ZeroDivisionError):
+        locate("located_failing:app")
+
+
+def test_a_name_that_is_not_there_or_no_app_is_refused(module: Callable[..., None]) -> None:
+    module("located_named", APP + "other = 5\n")
+    with pytest.raises(ConfigError, match="has no 'application'"):
+        locate("located_named:application")
+    with pytest.raises(ConfigError, match="is a int, not an App"):
+        locate("located_named:other")

@@ -1,0 +1,138 @@
+"""What goes back to its queue because nobody began it: for the ack timeout, and for a drain."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from amqpworker.errors import Unconfirmed
+from amqpworker.outcome import Done
+from amqpworker.worker import copies, receiver
+from amqpworker.worker.receiver import Reception
+from tests.unit.settling import RETRY, Bench
+
+
+class Clock:
+    """A monotonic clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (receiver, copies):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
+    return clock
+
+
+class Scene:
+    def __init__(self, clock: Clock, ack_timeout: float = 1800.0) -> None:
+        self.clock = clock
+        self.bench = Bench()
+        self.reception = Reception(lambda _: None, self.bench.settler, ack_timeout)
+        self.reception.begin(self.bench.intake)
+
+    def tick(self) -> list[int]:
+        """Let the I/O thread look, and return the tags that went back."""
+        self.reception.tick()
+        return [step[1] for step in self.bench.flush() if step[0] == "nack"]
+
+    def deliver(self) -> int:
+        delivery = self.bench.delivery()
+        self.bench.intake.unstarted[delivery.tag] = self.clock.now
+        return delivery.tag
+
+
+def test_what_nobody_began_for_half_of_the_ack_timeout_goes_back(clock: Clock) -> None:
+    scene = Scene(clock, ack_timeout=100.0)
+    tag = scene.deliver()
+    assert scene.tick() == []
+    clock.now += 49
+    assert scene.tick() == []
+    clock.now += 1.5
+    assert scene.tick() == [tag]
+    assert scene.tick() == []
+
+
+def test_what_was_begun_never_goes_back(clock: Clock) -> None:
+    scene = Scene(clock, ack_timeout=100.0)
+    tag = scene.deliver()
+    del scene.bench.intake.unstarted[tag]
+    clock.now += 1000
+    assert scene.tick() == []
+
+
+def test_a_short_ack_timeout_is_looked_at_often_enough(clock: Clock) -> None:
+    scene = Scene(clock, ack_timeout=1.0)
+    tag = scene.deliver()
+    waited = 0.0
+    while not (back := scene.tick()):
+        clock.now += 0.05
+        waited += 0.05
+    assert back == [tag]
+    assert 0.5 <= waited <= 0.75
+
+
+def test_it_asks_to_be_called_again_while_deliveries_wait_and_not_otherwise(clock: Clock) -> None:
+    scene = Scene(clock)
+    assert not scene.reception.tick()
+    tag = scene.deliver()
+    assert scene.reception.tick()
+    del scene.bench.intake.unstarted[tag]
+    assert not scene.reception.tick()
+
+
+def test_a_drain_gives_back_at_once_what_has_not_begun_and_what_still_comes(clock: Clock) -> None:
+    scene = Scene(clock)
+    first, second = scene.deliver(), scene.deliver()
+    del scene.bench.intake.unstarted[first]
+    scene.reception.drain()
+    scene.reception.settle()
+    assert [step for step in scene.bench.flush() if step[0] == "nack"] == [("nack", second)]
+    late = scene.deliver()
+    assert scene.reception.tick(), "it looks on until the worker ends"
+    assert [step for step in scene.bench.flush() if step[0] == "nack"] == [("nack", late)]
+
+
+def test_a_drain_settles_without_a_connection_too(clock: Clock) -> None:
+    """Nothing wakes the I/O thread then: what ran to its end must not seem to be unsettled."""
+    scene = Scene(clock)
+    delivery = scene.bench.delivery()
+    scene.bench.intake.is_open = False
+    scene.reception.end(scene.bench.intake)
+    scene.bench.settler.settle(delivery, Done())
+    assert not scene.bench.settler.idle()
+    scene.reception.drain()
+    scene.reception.tick()
+    assert scene.bench.settler.idle()
+
+
+def test_a_channel_that_is_gone_is_not_looked_at(clock: Clock) -> None:
+    scene = Scene(clock, ack_timeout=2.0)
+    scene.deliver()
+    scene.reception.end(scene.bench.intake)
+    clock.now += 10
+    assert scene.tick() == []
+    assert not scene.reception.tick()
+
+
+def test_copies_that_were_not_confirmed_are_tried_again_after_a_pause(clock: Clock) -> None:
+    scene = Scene(clock)
+    delivery = scene.bench.delivery()
+    run = scene.bench.started(delivery)
+    scene.bench.settler.settle(delivery, RETRY, run)
+    scene.bench.publisher.fail(Unconfirmed("lost"))
+    assert scene.reception.tick(), "it asks to be called again"
+    assert not scene.bench.publisher.underway
+    clock.now += copies.PAUSE
+    scene.reception.tick()
+    assert len(scene.bench.publisher.underway) == 1
+    scene.bench.publisher.confirm()
+    assert scene.bench.flush()[-1] == ("ack", 1, False)

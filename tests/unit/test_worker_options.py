@@ -1,0 +1,53 @@
+"""What a worker can be told, and what it takes by itself."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from amqpworker.worker.options import WorkerOptions
+
+
+def options(**given: object) -> WorkerOptions:
+    return WorkerOptions.model_validate({"app": "shop:app", **given})
+
+
+def test_four_messages_are_prefetched_for_each_thread() -> None:
+    assert options().prefetch_for(has_coroutines=False) == 32
+    assert options(threads=1).prefetch_for(has_coroutines=False) == 4
+
+
+def test_coroutines_have_places_like_threads() -> None:
+    assert options(threads=8, async_tasks=100).prefetch_for(has_coroutines=True) == 432
+
+
+def test_a_prefetch_that_was_given_is_taken() -> None:
+    assert options(prefetch=1, threads=8).prefetch_for(has_coroutines=True) == 1
+
+
+def test_a_prefetch_is_never_beyond_what_amqp_carries() -> None:
+    assert options(threads=10_000, async_tasks=65_535).prefetch_for(has_coroutines=True) == 65_535
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"threads": 0},
+        {"threads": -1},
+        {"threads": 10_001},
+        {"prefetch": 0},
+        {"prefetch": 65_536},
+        {"async_tasks": 0},
+        {"drain_timeout": -1},
+        {"processes": 2},
+    ],
+    ids=repr,
+)
+def test_values_that_cannot_be_are_refused(given: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        options(**given)
+
+
+def test_options_reach_a_child_as_they_were() -> None:
+    given = options(queues=("a", "b"), prefetch=5, drain_timeout=0.5, log_json=True)
+    assert WorkerOptions.model_validate_json(given.model_dump_json()) == given
