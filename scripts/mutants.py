@@ -1,0 +1,235 @@
+"""
+Break the package in ten ways that would lose or repeat messages, and see that the tests notice each.
+
+Each mutant is a copy of the checkout in which one piece of text was replaced. The tests that must notice it run on the
+copy: they have to pass before and fail after. Exit code 0 means that every mutant was caught.
+
+Usage: python scripts/mutants.py [--only NAME] [--list]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("amqpworker", "tests", "pyproject.toml", "README.md", "examples", "docs", "scripts", "bench")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One way to break a file of the package: texts and what stands in their place, and the tests that must notice."""
+
+    name: str
+    file: str
+    edits: tuple[tuple[str, str], ...]
+    tests: tuple[str, ...]
+
+
+MUTANTS = (
+    Mutant(
+        "acknowledge before the task runs",
+        "amqpworker/worker/pool.py",
+        (
+            (
+                "                outcome = self._runner.call(run, call)\n",
+                (
+                    '                self._settler.settle(delivery, __import__("amqpworker.outcome").outcome.Done())\n'
+                    "                self._runner.call(run, call)\n"
+                    "                return\n"
+                ),
+            ),
+        ),
+        ("tests/unit/test_pool.py", "tests/integration/test_retry_and_dead.py"),
+    ),
+    Mutant(
+        "acknowledge before the copy is confirmed",
+        "amqpworker/worker/copies.py",
+        (
+            (
+                "        try:\n            attempt()\n        except",
+                "        try:\n            attempt()\n            confirmed()\n        except",
+            ),
+        ),
+        ("tests/unit/test_settle.py",),
+    ),
+    Mutant(
+        "forget mandatory",
+        "amqpworker/broker/codec.py",
+        (('b"\\x01" if mandatory else b"\\x00"', 'b"\\x00"'),),
+        ("tests/unit/test_codec.py", "tests/integration/test_publishing.py"),
+    ),
+    Mutant(
+        "keep x-death in what is published again",
+        "amqpworker/publication.py",
+        (('return not lowered.startswith(("x-", WAIT_PREFIX))', "return not lowered.startswith(WAIT_PREFIX)"),),
+        ("tests/unit/test_publication.py", "tests/integration/test_retry_and_dead.py"),
+    ),
+    Mutant(
+        "ignore basic.cancel",
+        "amqpworker/broker/channel.py",
+        (
+            (
+                "self.pika.add_on_cancel_callback(lambda _: cancelled())",
+                "self.pika.add_on_cancel_callback(lambda _: None)",
+            ),
+        ),
+        ("tests/integration/test_consuming.py",),
+    ),
+    Mutant(
+        "reuse delivery tags after a reconnect",
+        "amqpworker/broker/consumer.py",
+        (
+            (
+                "        intake = Intake(subscription, self.receiver, self._io.start_ticking)\n",
+                (
+                    "        intake = self._intakes.get(subscription.queue)\n"
+                    "        if intake is None:\n"
+                    "            intake = Intake(subscription, self.receiver, self._io.start_ticking)\n"
+                    "        intake.is_open = True\n"
+                ),
+            ),
+            ("            self._void(intake)\n        self._intakes.clear()\n", "            self._void(intake)\n"),
+        ),
+        ("tests/integration/test_consuming.py",),
+    ),
+    Mutant(
+        "floor instead of ceil in the ladder",
+        "amqpworker/delay.py",
+        (("math.ceil(delay / UNIT)", "math.floor(delay / UNIT)"),),
+        ("tests/unit/test_delay.py",),
+    ),
+    Mutant(
+        "drop the allow-list of properties",
+        "amqpworker/publication.py",
+        (('"priority")', '"priority", "expiration", "user_id", "content_encoding")'),),
+        ("tests/unit/test_publication.py",),
+    ),
+    Mutant(
+        "withhold acknowledgements behind a long task",
+        "amqpworker/worker/acks.py",
+        (
+            (
+                "                ahead.remove(lowest)\n            else:",
+                "                ahead.remove(lowest)\n                highest = lowest\n            else:",
+            ),
+            ("        acks = [Ack(tag, False) for tag in singly]\n", "        acks: list[Ack] = []\n"),
+        ),
+        ("tests/unit/test_acks.py", "tests/unit/test_settle_acks.py"),
+    ),
+    Mutant(
+        "swallow a runner's exception",
+        "amqpworker/worker/runner.py",
+        (
+            (
+                "            return self.fail(run, error)\n        return self.conclude(run, value)\n\n    async",
+                "            return DONE\n        return self.conclude(run, value)\n\n    async",
+            ),
+        ),
+        ("tests/unit/test_runner.py",),
+    ),
+)
+
+
+def main() -> int:
+    """Run the mutants; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="only mutants whose name contains this")
+    parser.add_argument("--list", action="store_true", help="list the mutants and stop")
+    arguments = parser.parse_args()
+    chosen = [mutant for mutant in MUTANTS if not arguments.only or arguments.only in mutant.name]
+    console = Console()
+    if arguments.list:
+        for mutant in chosen:
+            console.print(f"{mutant.name}: {mutant.file}", highlight=False)
+        return 0
+    results = run_all(chosen, console)
+    table = Table("mutant", "file", "caught", "seconds")
+    for mutant, caught, seconds in results:
+        table.add_row(mutant.name, mutant.file, "yes" if caught else "[red]NO[/red]", f"{seconds:.0f}")
+    console.print(table)
+    count = sum(caught for _, caught, _ in results)
+    console.print(f"{count} of {len(results)} mutants caught")
+    return 0 if count == len(results) else 1
+
+
+def run_all(chosen: list[Mutant], console: Console) -> list[tuple[Mutant, bool, float]]:
+    """Check that the tests pass unbroken, then break the package in each way."""
+    tests = sorted({test for mutant in chosen for test in mutant.tests})
+    results = []
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("unbroken", total=len(chosen) + 1)
+        with copied() as folder:
+            done = run_tests(folder, tests)
+            if done.returncode != 0:
+                console.print(done.stdout[-4000:], highlight=False, markup=False)
+                console.print("The tests fail on the unbroken package: nothing can be said of mutants.")
+                sys.exit(1)
+        progress.advance(bar)
+        for mutant in chosen:
+            progress.update(bar, description=mutant.name)
+            started = time.monotonic()
+            with copied() as folder:
+                apply(mutant, folder)
+                caught = run_tests(folder, list(mutant.tests)).returncode == 1
+            results.append((mutant, caught, time.monotonic() - started))
+            if not console.is_terminal:
+                console.print(f"{'caught' if caught else 'NOT CAUGHT'}: {mutant.name}", highlight=False)
+            progress.advance(bar)
+    return results
+
+
+class copied:  # noqa: N801 - used as a function
+    """A copy of the checkout, for as long as the block runs."""
+
+    def __enter__(self) -> Path:
+        self.folder = Path(tempfile.mkdtemp(prefix="amqpworker-mutant-"))
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(
+                    source, self.folder / name, ignore=shutil.ignore_patterns("__pycache__", ".venv", ".build")
+                )
+            elif source.exists():
+                shutil.copy(source, self.folder / name)
+        return self.folder
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def apply(mutant: Mutant, folder: Path) -> None:
+    """Replace the texts in the copy; that one is not there exactly once is an error of this script."""
+    path = folder / mutant.file
+    text = path.read_text(encoding="utf-8")
+    for old, new in mutant.edits:
+        if text.count(old) != 1:
+            sys.exit(
+                f"mutant {mutant.name!r}: a text stands {text.count(old)} times in {mutant.file}, not once: {old!r}"
+            )
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+
+
+def run_tests(folder: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run tests on the copy, which hides the installed package."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(  # noqa: S603 - our own tests
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
