@@ -19,18 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from amqpworker import App
-from amqpworker.settings import Settings
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.process import WorkerProcess
 from amqpworker.worker.report import Reporter
 from tests.support import Broker, wait_until
 
 ROOT = Path(__file__).parents[1]
-
-
-def make_app(broker: Broker, results: str | None = None, **settings: Any) -> App:
-    """Make an app for tasks of a test; `settings` are those of `Settings`."""
-    return App(broker.url, results=results, default_queue="work", settings=Settings(**settings))
 
 
 class LocalWorker:
