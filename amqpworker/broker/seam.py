@@ -111,7 +111,8 @@ class OwnCodecConnection(PublicConnection):
         try:
             events = self.decoder.feed(data)
         except FrameError as error:
-            log.error("stream_corrupt", problem=str(error))
+            if self.is_open:  # else it is no RabbitMQ, and whoever connects tells so
+                log.error("stream_corrupt", problem=str(error))
             self._terminate_stream(error)
             return
         sinks = self.sinks
