@@ -1,0 +1,110 @@
+"""The documentation says what the code does: figures, names and links, held without a broker."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import amqpworker
+from amqpworker import errors
+from amqpworker.delay import route, units
+from amqpworker.errors import AmqpWorkerError, TaskSignal
+from amqpworker.topology import LEVELS, Names, base, ladder, work_queue
+from tests.docs import PAGES, ROOT, blocks
+
+PACKAGE = Path(amqpworker.__file__).parent
+VECTOR = re.compile(r"^\| ([\d.]+) \| (\d+) \| `([^`]+)` \| (.*?) ?\|$", re.MULTILINE)
+
+
+def vectors() -> list[tuple[str, ...]]:
+    return VECTOR.findall((ROOT / "docs/wire.md").read_text())
+
+
+def test_the_wire_contract_has_vectors_from_no_delay_to_the_longest() -> None:
+    delays = [float(row[0]) for row in vectors()]
+    assert delays == sorted(delays)
+    assert (delays[0], delays[-1]) == (0, (2**LEVELS - 1) / 8)
+
+
+@pytest.mark.parametrize("vector", vectors(), ids=lambda vector: vector[0])
+def test_a_vector_of_the_wire_contract_is_the_way_that_the_ladder_takes(vector: tuple[str, ...]) -> None:
+    delay, count, exchange, told = vector
+    way = route(Names(), "emails", float(delay))
+    assert units(float(delay)) == int(count)
+    assert way.exchange == exchange
+    headers = [f"aw-wait-{n:02d}" for n in range(LEVELS - 1, -1, -1)] if "all" in told else re.findall("aw-[^`]+", told)
+    assert list(way.headers) == headers
+
+
+def test_the_wire_contract_names_every_header_of_ours() -> None:
+    page = (ROOT / "docs/wire.md").read_text()
+    source = (PACKAGE / "message.py").read_text()
+    names = set(re.findall(r'"(aw-[a-z-]+[a-z])"', source))
+    assert len(names) > 10
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_the_topology_page_names_every_exchange_and_argument() -> None:
+    page = (ROOT / "docs/topology.md").read_text()
+    made = base("amqpworker") + ladder("amqpworker") + work_queue("amqpworker", "emails")
+    told = [re.sub(r"delay\.\d\d", "delay.", exchange.name) for exchange in made.exchanges]
+    arguments = {name for queue in made.queues for name in queue.arguments}
+    keys = {name for name in arguments if not name.startswith("x-dead-letter-")} | {"x-dead-letter-strategy"}
+    assert [name for name in (*told, *keys) if name not in page] == []
+
+
+def test_the_errors_page_tells_every_error_of_the_package() -> None:
+    page = (ROOT / "docs/errors.md").read_text()
+    found = [
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, AmqpWorkerError | TaskSignal) and value is not TaskSignal
+    ]
+    assert len(found) > 15
+    assert [name for name in found if f"`{name}" not in page] == []
+
+
+def test_the_structure_page_names_every_module() -> None:
+    page = (ROOT / "docs/structure.md").read_text()
+    stems = {path.stem for path in PACKAGE.rglob("*.py")} - {"__init__"}
+    assert sorted(stem for stem in stems if not re.search(rf"[`/ ]{stem}(\.py)?[`. ]", page)) == []
+
+
+def test_every_link_leads_to_a_page_and_a_heading_that_exist() -> None:
+    wrong = []
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+            if target.startswith("http"):
+                continue
+            path, _, anchor = target.partition("#")
+            there = (page.parent / path).resolve() if path else page
+            headings = re.findall(r"^#+ (.*)$", there.read_text(), re.MULTILINE) if there.suffix == ".md" else []
+            anchors = {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+            if not there.exists() or (anchor and anchor not in anchors):
+                wrong.append(f"{page.name}: {target}")
+    assert wrong == []
+
+
+def test_the_readme_fits_a_reader_and_names_the_test_command_that_the_checks_call() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 200
+    assert re.search(r"^make test\b", "".join(blocks(ROOT / "README.md", "sh")), re.MULTILINE)
+    assert "for target in test " in (ROOT / ".ci/run").read_text()
+
+
+def test_python_on_the_pages_is_python() -> None:
+    for page in PAGES:
+        for block in blocks(page, "python"):
+            compile(block, page.name, "exec")
+
+
+def test_no_page_is_wider_than_a_screen_but_for_tables_and_vectors() -> None:
+    wide = [
+        f"{page.name}: {line}"
+        for page in PAGES
+        for line in page.read_text().splitlines()
+        if len(line) > 130 and not line.startswith("|")
+    ]
+    assert wide == []
