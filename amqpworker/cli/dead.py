@@ -93,7 +93,8 @@ def show(
     """
     quiet()
     name = dead_name(queue)
-    with admin_of(app_of(app, url)) as admin:
+    # An app, which may come from the environment, only tells a URL here.
+    with admin_of(app_of(app if url is None else None, url)) as admin:
         try:
             found = find(admin, name, letter)
         except NotRouted:

@@ -81,7 +81,7 @@ def send(
     header: Header = None,
     app: AppOption = None,
     url: UrlOption = None,
-    namespace: NamespaceOption = "amqpworker",
+    namespace: NamespaceOption = None,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -126,7 +126,7 @@ def call(
     header: Header = None,
     app: AppOption = None,
     url: UrlOption = None,
-    namespace: NamespaceOption = "amqpworker",
+    namespace: NamespaceOption = None,
 ) -> None:
     """
     Run a task in a worker and print what it returned, as JSON.

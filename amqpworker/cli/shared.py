@@ -55,7 +55,9 @@ UrlOption = Annotated[
     str | None,
     typer.Option(metavar="URL", help="The broker, where no app tells; else AMQPWORKER_URL is taken, then localhost."),
 ]
-NamespaceOption = Annotated[str, typer.Option(metavar="NAME", help="The prefix of exchanges, where no app tells.")]
+NamespaceOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The prefix of exchanges, where no app tells; default: amqpworker.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 ANSWERED = (TaskFailed, CallTimeout, NotRouted, QueueFull, Blocked, Unconfirmed)
@@ -99,8 +101,9 @@ def app_of(target: str | None, url: str | None, namespace: str | None = None) ->
         ConfigError: `target` names no app, or both were given.
     """
     if target is not None:
-        if url is not None:
-            raise ConfigError("Give an app or --url, not both: the app has a URL of its own.")
+        for option, value in (("--url", url), ("--namespace", namespace)):
+            if value is not None:
+                raise ConfigError(f"Give an app (--app or {APP_VARIABLE}) or {option}, not both: the app has its own.")
         return load(target)
     from amqpworker.app import App
     from amqpworker.topology import DEFAULT_NAMESPACE

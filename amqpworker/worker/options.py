@@ -24,7 +24,7 @@ class WorkerOptions(BaseModel):
     prefetch: int | None = Field(None, ge=1, le=MOST_PREFETCH)
     async_tasks: int = Field(100, ge=1, le=MOST_PREFETCH)
     queues: tuple[str, ...] = ()
-    drain_timeout: float | None = Field(None, ge=0)
+    drain_timeout: float | None = Field(None, ge=0, allow_inf_nan=False)
     log_level: str = "info"
     log_json: bool | None = None
 

@@ -322,6 +322,24 @@ def test_the_brokers_own_dead_letters_tell_their_reason(cli: Callable[[str], End
     assert letter["failed_at"]
 
 
+def test_the_right_to_read_is_enough_to_look_at_dead_letters(
+    cli: Callable[[str], Ended], vhost: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("topology declare clishop:app")
+    vhost.publish("amqpworker.dead", "emails", b"{}")
+    user = f"{vhost.vhost}-operator"
+    vhost.management.create_user(user, "operator")
+    try:
+        vhost.management.set_permissions(vhost.vhost, user, configure="^$", write="^$", read=r"^.*\.dead$")
+        monkeypatch.setenv("AMQPWORKER_URL", vhost.node.url(vhost.vhost, user, "operator"))
+        assert cli("dead list -q emails --json").json[0]["messages"] == 1
+        ended = cli("dead list -q amqpworker.parked")
+        assert ended.code == 2
+        assert "refused" in ended.complaint()
+    finally:
+        vhost.management.delete_user(user)
+
+
 def test_dead_letters_of_a_queue_that_is_not_there_exit_with_2(cli: Callable[[str], Ended]) -> None:
     for line in ("dead list -q nope", "dead show 1 -q nope"):
         ended = cli(line)

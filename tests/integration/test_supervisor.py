@@ -311,6 +311,8 @@ def test_a_killed_process_is_replaced_and_the_others_go_on(tmp_path: Path, vhost
     with pool(tmp_path, vhost.url, "-p", "2", broker=vhost) as workers:
         workers.wait_for("process_started", 2)
         first, second = workers.children()
+        # A Ctrl-C in a terminal must not reach them: it goes to whole process groups.
+        assert len({os.getpgid(pid) for pid in (first, second, workers.process.pid)}) == 3
         os.kill(first, signal.SIGKILL)
         third = workers.wait_for("process_started", 3)[2]
         assert third["number"] == 1

@@ -1,0 +1,176 @@
+"""How the program ends as a process: Ctrl-C and SIGTERM, in a terminal too, a closed pipe, a broker that is too old."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pika
+import pytest
+from pika import spec
+
+from tests.cli import environment, run, started
+from tests.support import Broker, wait_until
+
+# A program whose terminal is its standard input: what a shell does.
+IN_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "amqpworker", *sys.argv[1:]])
+"""
+
+SHOP = """
+from pathlib import Path
+from amqpworker import App
+app = App()
+
+@app.task(name="shop.wait", queue="work")
+def wait() -> None:
+    Path("begun").touch()
+    import time
+    while not Path("go").exists():
+        time.sleep(0.01)
+    Path("done").touch()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_tool_that_is_interrupted_ends_without_a_traceback(
+    tmp_path: Path, vhost: Broker, number: signal.Signals, code: int
+) -> None:
+    vhost.management.request("PUT", "exchanges", vhost.vhost, "amqpworker.tasks", body={"type": "direct"})
+    vhost.declare_queue("quiet")
+    vhost.management.request(
+        "POST", "bindings", vhost.vhost, "e", "amqpworker.tasks", "q", "quiet", body={"routing_key": "quiet"}
+    )
+    with started(tmp_path, environment(vhost.url), "call", "a.b", "-q", "quiet", "--timeout", "60") as process:
+        vhost.wait_for_count("quiet", 1)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=15)
+    assert (process.returncode, out, err) == (code, "", "")
+
+
+def test_the_program_ends_quietly_when_nobody_reads_on(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    with started(tmp_path, environment(), "topology", "show", "shop:app", "--json") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        process.wait(15)
+
+
+@contextmanager
+def in_terminal(folder: Path, env: dict[str, str], *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run the program in a terminal of its own; yield the process, and the side of the terminal where keys are pressed."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", IN_TERMINAL, *arguments]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=env, stdin=theirs, stdout=theirs, stderr=log)
+    os.close(theirs)
+    try:
+        yield process, ours
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def test_one_ctrl_c_in_a_terminal_lets_the_running_task_end(tmp_path: Path, vhost: Broker) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    env = environment(vhost.url)
+    with in_terminal(tmp_path, env, "worker", "shop:app", "-p", "2") as (process, keys):
+        log = tmp_path / "log"
+        wait_until(lambda: log.read_text().count("process_started") == 2, 20)
+        assert run(tmp_path, env, "send", "shop.wait", "--app", "shop:app").code == 0
+        wait_until((tmp_path / "begun").exists)
+        os.write(keys, b"\x03")
+        wait_until(lambda: log.read_text().count("worker_draining") == 2)
+        (tmp_path / "go").touch()
+        assert process.wait(20) == 0
+    assert (tmp_path / "done").exists()
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_second_ctrl_c_in_a_terminal_ends_at_once(tmp_path: Path, vhost: Broker) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    env = environment(vhost.url)
+    with in_terminal(tmp_path, env, "worker", "shop:app", "-p", "1") as (process, keys):
+        log = tmp_path / "log"
+        wait_until(lambda: "pool_started" in log.read_text(), 20)
+        assert run(tmp_path, env, "send", "shop.wait", "--app", "shop:app").code == 0
+        wait_until((tmp_path / "begun").exists)
+        os.write(keys, b"\x03")
+        wait_until(lambda: "worker_draining" in log.read_text())
+        os.write(keys, b"\x03")
+        assert process.wait(10) == 3
+    assert "Traceback" not in log.read_text()
+    vhost.wait_for_count("work", 1)
+
+
+# ---- a broker that is too old -----------------------------------------------------------------------------------------
+
+
+def say_hello(connection: socket.socket, properties: dict[str, str]) -> None:
+    """Play a broker that opens a connection and calls itself by these properties."""
+
+    def say(method: object) -> None:
+        connection.sendall(pika.frame.Method(0, method).marshal())
+
+    connection.recv(8)
+    say(spec.Connection.Start(0, 9, properties, b"PLAIN", b"en_US"))
+    connection.recv(65536)
+    say(spec.Connection.Tune(0, 131072, 0))
+    heard = b""
+    while b"\x00\x0a\x00\x28" not in heard:  # connection.open
+        heard += connection.recv(65536)
+    say(spec.Connection.OpenOk())
+    while connection.recv(65536):
+        say(spec.Connection.CloseOk())
+
+
+@contextmanager
+def fake_broker(properties: dict[str, str]) -> Iterator[str]:
+    """Listen as such a broker; yield its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection, suppress(OSError):
+                        say_hello(connection, properties)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"amqp://127.0.0.1:{server.getsockname()[1]}/"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("properties", "told"),
+    [
+        ({"product": "RabbitMQ", "version": "3.9.29"}, "RabbitMQ 3.9.29: amqpworker needs 3.10 or later"),
+        ({"product": "Other", "version": "9"}, "calls itself 'Other'"),
+    ],
+)
+def test_a_broker_that_is_too_old_or_another_is_one_line_and_exit_code_2(
+    tmp_path: Path, properties: dict[str, str], told: str
+) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    with fake_broker(properties) as url:
+        for line in ("worker shop:app -p 2", "dead list shop:app", "send a.b -q c", "topology check shop:app"):
+            ended = run(tmp_path, environment(url), *line.split())
+            assert told in ended.complaint()
+            assert (ended.code, ended.out) == (2, "")
