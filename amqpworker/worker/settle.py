@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import assert_never
 
 from amqpworker.broker.consumer import Intake
@@ -107,19 +108,23 @@ class Settler:
             self._ack(delivery)
 
     def _stored(self, delivery: Delivery, run: Run | None, body: bytes) -> bool:
-        """Store a result; false where the store stays away until the worker stops or the channel is gone."""
+        """
+        Store a result, however long the store stays away; false where the worker stops or the channel is gone.
+
+        Giving the message back instead would run its task again and again, and use up the delivery limit of its queue.
+        """
         task_id = run.id if run is not None else delivery.properties.message_id
         wanted = run is None or run.registered.stores_result
         if self._store is None or task_id is None or not wanted:
             return True
-        for pause in (*STORE_PAUSES, None):
+        for pause in chain(STORE_PAUSES, repeat(STORE_PAUSES[-1])):
             try:
                 self._store.store(task_id, body, time.time() + self._result_ttl)
             except ResultStoreError as error:
                 log.warning("result_not_stored", id=task_id, reason=str(error))
             else:
                 return True
-            if pause is None or not delivery.channel.is_open or self.draining.wait(pause):
+            if not delivery.channel.is_open or self.draining.wait(pause):
                 break
         return False
 

@@ -254,7 +254,15 @@ def test_a_store_that_fails_at_first_is_asked_again_before_the_message_is_acknow
     assert bench.flush() == [("store", "id-1"), ("ack", 1, False)]
 
 
-def test_a_store_that_stays_away_gives_the_message_back(bench: Bench) -> None:
+def test_a_store_that_stays_away_is_asked_until_it_is_back_and_the_task_does_not_run_again(bench: Bench) -> None:
+    bench.store.failures = 50
+    delivery = bench.delivery()
+    bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
+    assert bench.flush() == [("store", "id-1"), ("ack", 1, False)]
+
+
+def test_a_store_that_stays_away_when_the_worker_stops_gives_the_message_back(bench: Bench) -> None:
+    bench.store.at_failure = bench.settler.draining.set
     bench.store.failures = 1000
     delivery = bench.delivery()
     bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
@@ -262,6 +270,7 @@ def test_a_store_that_stays_away_gives_the_message_back(bench: Bench) -> None:
 
 
 def test_a_failure_that_cannot_be_stored_gives_the_message_back_without_a_dead_letter(bench: Bench) -> None:
+    bench.store.at_failure = bench.settler.draining.set
     bench.store.failures = 1000
     delivery = bench.delivery()
     bench.settler.settle(delivery, DEAD, bench.started(delivery))
