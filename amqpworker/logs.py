@@ -24,7 +24,7 @@ from amqpworker.errors import ConfigError
 from amqpworker.logsink import Sink
 from amqpworker.redaction import redact_text, redact_url, redact_value
 
-__all__ = ["Logger", "configure", "get_logger", "redact", "redact_text", "redact_url", "task_context"]
+__all__ = ["Logger", "configure", "get_logger", "hush", "redact", "redact_text", "redact_url", "task_context"]
 
 task_context: ContextVar[object | None] = ContextVar("amqpworker_task", default=None)
 """What runs in this context: something with the attributes `task`, `id`, `attempt` and `queue`."""
@@ -124,6 +124,33 @@ def configure(level: str = "info", json: bool | None = None, stream: TextIO | No
     for name, least in LIBRARY_LEVELS.items():
         logging.getLogger(name).setLevel(least)
     _take_along_structlog()
+
+
+def hush(library: str, threads: str) -> None:
+    """
+    Drop what a library logs in threads whose names begin with `threads`, unless its debug lines are wanted.
+
+    pika tells a lost connection in up to five lines with tracebacks, in every service that publishes, where our own
+    line says the same once. What a service does with pika itself is left alone.
+    """
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".")[0] == library:
+            logger = logging.getLogger(name)
+            if not any(isinstance(one, Hush) for one in logger.filters):
+                logger.addFilter(Hush(threads))
+
+
+class Hush(logging.Filter):
+    """Lets nothing through that is said in certain threads."""
+
+    def __init__(self, threads: str) -> None:
+        super().__init__()
+        self._threads = threads
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is written."""
+        ours = (record.threadName or "").startswith(self._threads)
+        return not ours or logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
 
 
 def _take_along_structlog() -> None:

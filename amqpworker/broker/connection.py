@@ -23,13 +23,14 @@ from amqpworker.broker.reasons import ConnectionProblem, problem_of, too_old
 from amqpworker.broker.seam import PublicConnection, connection_class, socket_of
 from amqpworker.broker.waker import Waker
 from amqpworker.errors import AmqpWorkerError
-from amqpworker.logs import get_logger
+from amqpworker.logs import get_logger, hush
 from amqpworker.settings import Settings
 
 __all__ = ["ConnectionUser", "IOThread"]
 
 log = get_logger(__name__)
 
+THREADS = "amqpworker-"
 TICK = 0.05
 LONGEST_PAUSE = 5.0
 SAY_AGAIN = 30.0
@@ -86,7 +87,8 @@ class IOThread:
         self._ever_open = False
         self._mistakes_told = mistakes_told
         self._told: tuple[str, float] = ("", 0.0)
-        self._thread = threading.Thread(target=self._run, name=f"amqpworker-{name}", daemon=True)
+        hush("pika", THREADS)
+        self._thread = threading.Thread(target=self._run, name=f"{THREADS}{name}", daemon=True)
 
     # ---- from any thread --------------------------------------------------------------------------------------------
 
@@ -176,7 +178,8 @@ class IOThread:
                 self._close()
             loop.start()
         except Exception as error:
-            if not isinstance(error, AmqpWorkerError):
+            # pika stumbles over a close while it is connecting.
+            if not (self._stopping or isinstance(error, AmqpWorkerError)):
                 log.error("io_thread_error", connection=self.name, exc_info=error)
             self._problem = problem_of(error, address, self._open)
         finally:
@@ -243,8 +246,7 @@ class IOThread:
         self._on_wake()
 
     def _on_end(self, connection: PublicConnection, error: BaseException) -> None:
-        heard = connection.bytes_received > 0
-        self._problem = self._problem or problem_of(error, self._address, self._open, heard)
+        self._problem = self._problem or problem_of(error, self._address, self._open, connection.heard)
         connection.ioloop.stop()
 
     def _on_blocked(self, connection: PublicConnection, _method: Any) -> None:

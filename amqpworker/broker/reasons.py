@@ -88,7 +88,12 @@ MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str, Kind], ...] = (
     ((ConnectionRefusedError,), "Nothing listens at {address}: is RabbitMQ running?", "away"),
     ((exceptions.AMQPHeartbeatTimeout,), "RabbitMQ at {address} sent no heartbeat in time.", "away"),
     ((exceptions.ConnectionBlockedTimeout,), "RabbitMQ at {address} stayed under its alarm for too long.", "away"),
-    ((workflow.AMQPConnectorStackTimeout, TimeoutError), "There was no answer from {address} in time.", "away"),
+    # pika closes what it is opening only when `connect_timeout` is over.
+    (
+        (workflow.AMQPConnectorStackTimeout, exceptions.ConnectionOpenAborted, TimeoutError),
+        "There was no answer from {address} in time.",
+        "away",
+    ),
     ((exceptions.StreamLostError, OSError), "The connection to {address} broke: {cause}.", "away"),
     ((ConfigError,), "{cause}", "wrong"),
 )

@@ -62,9 +62,14 @@ class PublicConnection(SelectConnection):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self.sinks: dict[int, Sink] = {}
         self.blocked_now = False
+        self.heard = False
         self._numbers_in_use: set[int] = set()
         self._last_number = FIXED_CHANNELS
         super().__init__(*arguments, **named)
+
+    def _on_data_available(self, data: bytes) -> None:
+        self.heard = True
+        super()._on_data_available(data)
 
     def take_number(self) -> int:
         """
@@ -107,6 +112,7 @@ class OwnCodecConnection(PublicConnection):
         super()._proto_connection_made(transport)
 
     def _on_data_available(self, data: bytes) -> None:
+        self.heard = True
         self.bytes_received += len(data)
         try:
             events = self.decoder.feed(data)

@@ -118,17 +118,6 @@ def test_a_message_is_made_now_and_sent_later_with_its_own_id(app: App, vhost: B
     assert found.properties.message_id == message.id
 
 
-def test_messages_survive_a_restart_of_the_broker(make_app: Any, spare_node: Any) -> None:
-    app = make_app(url=spare_node.url())
-    echo = echo_of(app, "survivors")
-    ids = [echo.send("x").id for _ in range(20)]
-    spare_node.restart()
-    broker = Broker(spare_node, "/")
-    wait_until(lambda: broker.count("survivors") == 20, 15)
-    found = [broker.get("survivors") for _ in ids]
-    assert [one.properties.message_id for one in found if one is not None] == ids
-
-
 def test_many_threads_may_send_at_once(app: App, vhost: Broker) -> None:
     echo = echo_of(app)
     start = threading.Barrier(32)
