@@ -387,11 +387,14 @@ def test_orphans_of_tasks_are_reaped_where_the_pool_is_the_first_process(tmp_pat
 
 def test_a_pool_waits_for_its_broker_and_says_so(tmp_path: Path, spare_node: Node) -> None:
     spare_node.kill()
-    with pool(tmp_path, spare_node.url(), "-p", "2") as workers:
-        (waiting,) = workers.wait_for("worker_waiting")[:1]
-        assert "Nothing listens" in waiting["reason"]
-        assert workers.events("pool_started") == []
+    try:
+        with pool(tmp_path, spare_node.url(), "-p", "2") as workers:
+            (waiting,) = workers.wait_for("worker_waiting")[:1]
+            assert "Nothing listens" in waiting["reason"]
+            assert workers.events("pool_started") == []
+            spare_node.start()
+            workers.wait_for("process_started", 2, timeout=40)
+            workers.signal(signal.SIGTERM)
+            assert workers.end() == 0
+    finally:
         spare_node.start()
-        workers.wait_for("process_started", 2, timeout=40)
-        workers.signal(signal.SIGTERM)
-        assert workers.end() == 0
