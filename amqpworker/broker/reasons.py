@@ -105,12 +105,22 @@ def explained(error: BaseException | None, address: Address, was_open: bool) -> 
     for cause in causes(error):
         if not was_open and (refusal := refused(cause)):
             return refusal.format(cause=cause, **facts), "refused"
+        if is_no_refusal(cause):
+            return f"The connection to {address} broke while it was being opened: {cause}.", "away"
         for types, sentence, kind in MEANINGS:
             if isinstance(cause, types):
                 if kind == "wrong" and was_open:
                     return f"The stream from {address} cannot be understood any more: {cause}.", "away"
                 return sentence.format(cause=cause, **facts), kind
     return f"The connection to {address} ended: {error!r}." if error else f"The connection to {address} ended.", "away"
+
+
+def is_no_refusal(cause: BaseException) -> bool:
+    """Tell whether pika guesses a refusal by the moment alone, though the broker said nothing, or that it is full."""
+    if not isinstance(cause, exceptions.ProbableAuthenticationError | exceptions.ProbableAccessDeniedError):
+        return False
+    text = str(cause.args)
+    return "ConnectionClosedByBroker" not in text or "connection limit" in text
 
 
 def refused(cause: BaseException) -> str | None:
