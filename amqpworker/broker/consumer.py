@@ -105,7 +105,8 @@ class Consumer:
         self.subscriptions = subscriptions
         self.receiver = receiver
         self.problem: ConnectionProblem | None = None
-        self.failure: AmqpWorkerError | None = None
+        # Why a queue is not consumed, for each where it is so.
+        self.failures: dict[str, AmqpWorkerError] = {}
         self.ever_consumed = False
         self._topology_of = topology_of
         self._io = IOThread("consumer", addresses, settings, self, mistakes_told=True)
@@ -151,6 +152,7 @@ class Consumer:
         self.problem = None
         self._declarer = Declarer(connection, self._topology_of)
         self._pauses.clear()
+        self.failures.clear()
         for subscription in self.subscriptions:
             self._prepare(subscription)
 
@@ -190,7 +192,7 @@ class Consumer:
         def consumed(tag: str) -> None:
             intake.consumer_tag = tag
             self.ever_consumed = True
-            self.failure = None
+            self.failures.pop(subscription.queue, None)
             self._pauses.pop(subscription.queue, None)
             log.info("queue_consuming", queue=subscription.queue, prefetch=subscription.prefetch)
             if self._draining:
@@ -231,7 +233,7 @@ class Consumer:
             self.receiver.end(intake)
 
     def _later(self, subscription: Subscription, error: AmqpWorkerError) -> None:
-        self.failure = error
+        self.failures[subscription.queue] = error
         log.warning("queue_not_consumed", queue=subscription.queue, reason=str(error))
         self._resume(subscription)
 

@@ -106,7 +106,8 @@ class WorkerProcess:
                 return problem
             if time.monotonic() >= say_at:
                 say_at += SAY_WAITING
-                reason = self.consumer.problem or self.consumer.failure or "it is still connecting"
+                failures = list(self.consumer.failures.values())
+                reason = self.consumer.problem or (failures[0] if failures else "it is still connecting")
                 log.warning("worker_waiting", reason=getattr(reason, "text", None) or str(reason))
         return None
 
@@ -117,8 +118,10 @@ class WorkerProcess:
         problem = self.consumer.problem
         if problem is not None and problem.kind != "away":
             return problem.error()
-        failure = self.consumer.failure
-        return failure if isinstance(failure, ConfigError | Forbidden) else None
+        # One queue that can be consumed is worth it, whatever the others.
+        failures = list(self.consumer.failures.values())
+        hopeless = [failure for failure in failures if isinstance(failure, ConfigError | Forbidden)]
+        return hopeless[0] if len(hopeless) == len(self.consumer.subscriptions) else None
 
     def stop(self) -> int:
         """Drain; return the exit code: whether something that ran had to be abandoned."""

@@ -1,0 +1,287 @@
+"""A worker whose channel, queue, connection or broker goes away: it consumes again, and nothing is lost."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from amqpworker import App, current
+from amqpworker.testing import Node
+from tests.integration.conftest import Codec
+from tests.support import Broker, raw_channel, wait_until
+from tests.workers import LocalWorker, running
+
+QUEUE = "work"
+
+
+class Ledger:
+    """Counts runs by number, and holds those that a test wants to be held."""
+
+    def __init__(self, app: App, *, queue: str = QUEUE, name: str = "note") -> None:
+        self.runs: Counter[int] = Counter()
+        self.held: set[int] = set()
+        self.go = threading.Event()
+        self._lock = threading.Lock()
+
+        @app.task(name=name, queue=queue)
+        def note(n: int) -> None:
+            with self._lock:
+                self.runs[n] += 1
+                hold = n in self.held and self.runs[n] == 1
+            if hold:
+                self.go.wait(60)
+
+        self.task = note
+
+    def send(self, numbers: range) -> None:
+        self.task.app.send_many(self.task.message(n) for n in numbers)  # type: ignore[attr-defined]
+
+    def wait_for(self, numbers: range, timeout: float = 20.0) -> None:
+        wait_until(lambda: set(numbers) <= set(self.runs), timeout, f"runs of {numbers}")
+
+
+def generation(worker: LocalWorker, queue: str = QUEUE) -> object:
+    return worker.process.consumer._intakes.get(queue)
+
+
+def wait_for_another(worker: LocalWorker, before: object, queue: str = QUEUE) -> None:
+    """Wait until the worker consumes again, on another channel than before."""
+
+    def again() -> bool:
+        return generation(worker, queue) is not before and worker.process.consumer.consuming
+
+    wait_until(again, 20, "the worker consumes again")
+
+
+def test_an_outcome_that_is_late_for_its_channel_acknowledges_nothing_on_the_next(vhost: Broker, app: App) -> None:
+    """
+    Tags begin anew on each channel.
+
+    The first of the old one is still running when the first of the new one, another message, is running too.
+    """
+    ledger = Ledger(app)
+    ledger.held = {0, 1, 2, 3}
+    with running(app, threads=8, prefetch=8) as worker:
+        ledger.send(range(4))
+        ledger.wait_for(range(4))
+        before = generation(worker)
+        second = threading.Event()
+        vhost.close_connections()
+        wait_for_another(worker, before)
+        wait_until(lambda: all(ledger.runs[n] == 2 for n in range(4)), 20, "each runs again")
+        ledger.held = {10, 11}
+        ledger.send(range(10, 12))
+        ledger.wait_for(range(10, 12))
+        first_go, ledger.go = ledger.go, second
+        first_go.set()
+        wait_until(lambda: len(worker.process.pool.running) <= 2, what="the late outcomes are there")
+        after = generation(worker)
+        ledger.send(range(20, 40))
+        ledger.wait_for(range(20, 40))
+        assert generation(worker) is after, "no wrong ack has closed the channel"
+        second.set()
+    assert vhost.count(QUEUE) == 0
+    assert {n: ledger.runs[n] for n in range(4)} == dict.fromkeys(range(4), 2)
+    assert all(ledger.runs[n] == 1 for n in (10, 11, *range(20, 40)))
+
+
+def test_a_queue_that_is_deleted_under_a_worker_is_declared_and_consumed_again(vhost: Broker, app: App) -> None:
+    ledger = Ledger(app)
+    with running(app, threads=2) as worker:
+        ledger.send(range(5))
+        ledger.wait_for(range(5))
+        before = generation(worker)
+        vhost.delete_queue(QUEUE)
+        wait_for_another(worker, before)
+        ledger.send(range(5, 10))
+        ledger.wait_for(range(5, 10))
+    assert max(ledger.runs.values()) == 1
+    assert vhost.count(QUEUE) == 0
+
+
+def test_a_queue_that_is_deleted_while_its_tasks_run_voids_their_outcomes(vhost: Broker, app: App) -> None:
+    ledger = Ledger(app)
+    ledger.held = {0, 1}
+    with running(app, threads=4) as worker:
+        ledger.send(range(2))
+        ledger.wait_for(range(2))
+        before = generation(worker)
+        vhost.delete_queue(QUEUE)
+        wait_for_another(worker, before)
+        after = generation(worker)
+        ledger.go.set()
+        wait_until(worker.process.pool.idle, what="the late outcomes are there")
+        ledger.send(range(10, 20))
+        ledger.wait_for(range(10, 20))
+        assert generation(worker) is after
+    assert max(ledger.runs.values()) == 1
+
+
+def test_without_declaring_a_worker_waits_for_its_queue_and_then_consumes(
+    vhost: Broker, make_app: Callable[..., App], codec: Codec
+) -> None:
+    app = make_app(codec=codec, declare=False)
+    ledger = Ledger(app)
+    with running(app, wait=False, threads=1) as worker:
+        wait_until(lambda: QUEUE in worker.process.consumer.failures, what="404")
+        assert "'work'" in str(worker.process.consumer.failures[QUEUE])
+        vhost.declare_queue(QUEUE)
+        worker.wait_until_consuming()
+        assert vhost.management.publish(vhost.vhost, "", QUEUE, '{"n": 1}', {"type": "note"})
+        ledger.wait_for(range(1, 2))
+
+
+@pytest.mark.parametrize("reply_code", [403, 404, 406])
+def test_a_channel_that_the_broker_closes_is_opened_again(
+    vhost: Broker, app: App, reply_code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The queue that a channel consumes from does not matter to the broker: any wrong method closes it."""
+    ledger = Ledger(app)
+    with running(app, threads=2) as worker:
+        ledger.send(range(3))
+        ledger.wait_for(range(3))
+        before = worker.process.consumer._intakes[QUEUE]
+        ask = {
+            403: lambda: before.channel.pika.exchange_delete("amq.direct"),  # type: ignore[union-attr]
+            404: lambda: before.channel.pika.queue_declare("no such queue", passive=True),  # type: ignore[union-attr]
+            406: lambda: before.channel.pika.basic_ack(9999),  # type: ignore[union-attr]
+        }[reply_code]
+        loop = worker.process.consumer._io._loop
+        loop.add_callback_threadsafe(ask)
+        wait_for_another(worker, before)
+        assert "queue_not_consumed" in caplog.text
+        ledger.send(range(3, 6))
+        ledger.wait_for(range(3, 6))
+    assert vhost.count(QUEUE) == 0
+
+
+def test_one_queue_that_cannot_be_consumed_does_not_keep_the_worker_from_the_other(
+    vhost: Broker, make_app: Callable[..., App], codec: Codec
+) -> None:
+    app = make_app(codec=codec, declare=False)
+    missing = Ledger(app, queue="missing", name="missing")
+    good = Ledger(app, queue="good", name="good")
+    vhost.declare_queue("good")
+    with running(app, wait=False, threads=2) as worker:
+        wait_until(lambda: worker.process.consumer.ever_consumed, what="the good queue is consumed")
+        assert vhost.management.publish(vhost.vhost, "", "good", '{"n": 1}', {"type": "good"})
+        good.wait_for(range(1, 2))
+        vhost.declare_queue("missing")
+        worker.wait_until_consuming()
+        assert vhost.management.publish(vhost.vhost, "", "missing", '{"n": 1}', {"type": "missing"})
+        missing.wait_for(range(1, 2))
+
+
+def test_a_forbidden_queue_does_not_keep_the_worker_from_the_other(
+    vhost: Broker, make_app: Callable[..., App], codec: Codec
+) -> None:
+    user = f"limited-{vhost.vhost}"
+    vhost.management.create_user(user, "secret")
+    vhost.management.set_permissions(vhost.vhost, user, configure="^$", write=".*", read="^good$")
+    for queue in ("good", "forbidden"):
+        vhost.declare_queue(queue)
+    try:
+        app = make_app(vhost.node.url(vhost.vhost, user, "secret"), codec=codec, declare=False)
+        good = Ledger(app, queue="good", name="good")
+        Ledger(app, queue="forbidden", name="forbidden")
+        with running(app, wait=False, threads=2) as worker:
+            wait_until(lambda: worker.process.consumer.ever_consumed, what="the good queue is consumed")
+            wait_until(lambda: "forbidden" in worker.process.consumer.failures, what="the other is refused")
+            assert vhost.management.publish(vhost.vhost, "", "good", '{"n": 1}', {"type": "good"})
+            good.wait_for(range(1, 2))
+            vhost.management.set_permissions(vhost.vhost, user, configure="^$", write=".*", read=".*")
+            worker.wait_until_consuming()
+    finally:
+        vhost.management.delete_user(user)
+
+
+def test_a_queue_with_other_arguments_does_not_keep_the_worker_from_the_other(vhost: Broker, app: App) -> None:
+    vhost.declare_queue("another")
+    Ledger(app, queue="another", name="another")
+    good = Ledger(app, queue="good", name="good")
+    with running(app, wait=False, threads=2):
+        good.send(range(3))
+        good.wait_for(range(3))
+
+
+def test_a_worker_none_of_whose_queues_can_ever_be_consumed_ends_with_code_2(vhost: Broker, app: App) -> None:
+    for queue in ("one", "two"):
+        vhost.declare_queue(queue)
+        Ledger(app, queue=queue, name=queue)
+    with running(app, wait=False, threads=2, code=2) as worker:
+        wait_until(lambda: worker.code is not None, what="it ends by itself")
+
+
+def test_connections_closed_again_and_again_lose_nothing(vhost: Broker, app: App) -> None:
+    ledger = Ledger(app)
+    with running(app, threads=4) as worker:
+        for round_number in range(3):
+            before = generation(worker)
+            ledger.send(range(round_number * 100, round_number * 100 + 100))
+            vhost.close_connections()
+            wait_for_another(worker, before)
+        ledger.wait_for(range(300))
+    assert set(ledger.runs) == set(range(300))
+    assert vhost.count(QUEUE) == 0
+
+
+def test_a_broker_that_restarts_gets_its_worker_back_and_nothing_is_lost(
+    spare_node: Node, make_app: Callable[..., App]
+) -> None:
+    app = make_app(spare_node.url())
+    ledger = Ledger(app)
+    ledger.held = {0, 1}
+    with running(app, threads=4) as worker:
+        ledger.send(range(50))
+        ledger.wait_for(range(2))
+        before = generation(worker)
+        spare_node.kill()
+        spare_node.start()
+        wait_for_another(worker, before)
+        ledger.go.set()
+        ledger.send(range(50, 100))
+        ledger.wait_for(range(100), timeout=40)
+    with raw_channel(spare_node.url()) as channel:
+        assert channel.queue_declare(QUEUE, passive=True).method.message_count == 0
+
+
+def test_a_worker_that_is_started_before_its_broker_waits_for_it(
+    spare_node: Node, make_app: Callable[..., App], caplog: pytest.LogCaptureFixture
+) -> None:
+    spare_node.stop()
+    app = make_app(spare_node.url())
+    ledger = Ledger(app)
+    try:
+        with running(app, wait=False, threads=1) as worker:
+            wait_until(lambda: "connection_failed" in caplog.text, what="it says that nothing listens")
+            assert "is RabbitMQ running?" in caplog.text
+            spare_node.start()
+            worker.wait_until_consuming(30)
+            ledger.send(range(3))
+            ledger.wait_for(range(3))
+    finally:
+        spare_node.start()
+
+
+def test_current_is_the_same_message_on_both_runs_of_a_lost_delivery(vhost: Broker, app: App) -> None:
+    ids: list[str] = []
+    go = threading.Event()
+
+    @app.task(name="look", queue=QUEUE)
+    def look() -> None:
+        ids.append(current().id)
+        if len(ids) == 1:
+            go.wait(30)
+
+    with running(app, threads=2) as worker:
+        sent = look.send()
+        wait_until(lambda: ids, what="the first run")
+        before = generation(worker)
+        vhost.close_connections()
+        wait_for_another(worker, before)
+        wait_until(lambda: len(ids) == 2, what="the second run")
+        go.set()
+    assert ids == [sent.id] * 2
