@@ -408,11 +408,18 @@ def test_an_interrupted_look_gives_back_what_it_holds_in_its_order(vhost: Broker
         assert [got.body for got in admin.look("some", 2)] == [b"0", b"1"]
 
 
+def stopped(pid: int) -> bool:
+    """Tell whether every thread of a process is stopped, which takes a moment."""
+    states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path("/proc").glob(f"{pid}/task/*/stat")]
+    return set(states) == {"T"}
+
+
 def test_a_tool_does_not_wait_longer_than_its_timeout_for_an_answer(make_node: Callable[..., Node]) -> None:
     node = make_node().start()
     with Admin(node.url(), Settings(), timeout=0.5) as admin:
         os.kill(node.pid, signal.SIGSTOP)
         try:
+            wait_until(lambda: stopped(node.pid))
             with pytest.raises(NotConnected, match=r"within 0\.5 s"):
                 admin.depth("some")
             with pytest.raises(NotConnected, match=r"within 0\.5 s"):
