@@ -254,6 +254,17 @@ def test_a_delivery_larger_than_agreed_raises_also_when_it_is_whole() -> None:
     assert len(StreamDecoder(0).feed(stream)) == 2
 
 
+@pytest.mark.parametrize("size", [FRAME_MAX, 3 * FRAME_MAX])
+def test_a_content_header_that_the_broker_made_larger_than_agreed_is_read(size: int) -> None:
+    """RabbitMQ 3.10.8 adds `x-death` to headers that filled their frame: refused, the message would come for ever."""
+    properties = Properties(headers={"large": "x" * size})
+    (read,) = StreamDecoder(FRAME_MAX).feed(b"".join(delivery(1, properties)))
+    assert isinstance(read, Delivery)
+    assert read.properties == properties
+    with pytest.raises(FrameError, match="more than the 4096"):
+        StreamDecoder(FRAME_MAX).feed(b"".join(delivery(1, Properties(headers={"large": "x" * 4 * FRAME_MAX}))))
+
+
 def test_a_body_larger_than_allowed_raises_also_when_it_is_whole() -> None:
     decoder = StreamDecoder(max_body=1000)
     assert len(decoder.feed(b"".join(delivery(1, body=bytes(1000))))) == 1
