@@ -1,0 +1,303 @@
+"""Results and answers of a running worker: stored and replied before their message is acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amqpworker import App, CallTimeout, ResultTimeout, TaskFailed, current
+from amqpworker.errors import ResultStoreError
+from tests.integration.conftest import Codec
+from tests.support import Broker, wait_until
+from tests.workers import running
+
+QUEUE = "work"
+
+
+@pytest.fixture
+def storing(make_app: Callable[..., App], codec: Codec, tmp_path: Path) -> App:
+    """An app that stores results, once for each codec."""
+    return make_app(codec=codec, results=f"sqlite:///{tmp_path}/results.db")
+
+
+@pytest.fixture
+def one_storing(make_app: Callable[..., App], tmp_path: Path) -> App:
+    """An app that stores results, for what does not depend on the codec."""
+    return make_app(results=f"sqlite:///{tmp_path}/results.db")
+
+
+def test_a_result_comes_back_typed(vhost: Broker, storing: App) -> None:
+    @storing.task(name="halve", queue=QUEUE)
+    def halve(n: int) -> tuple[float, list[bytes]]:
+        return n / 2, [b"\xff"]
+
+    with running(storing, threads=2):
+        sent = storing.send_many(halve.message(n) for n in range(20))
+        assert [one.result(timeout=10) for one in sent] == [(n / 2, [b"\xff"]) for n in range(20)]
+        assert halve.options(timeout=10).call(3) == (1.5, [b"\xff"])
+        assert {one.status() for one in sent} == {"done"}
+    assert vhost.count(QUEUE) == 0
+
+
+def test_a_failure_is_a_result_too(vhost: Broker, storing: App) -> None:
+    @storing.task(name="fail", queue=QUEUE, retry=[0])
+    def fail() -> int:
+        raise LookupError("nothing there")
+
+    with running(storing, threads=1):
+        sent = fail.send()
+        with pytest.raises(TaskFailed) as stored:
+            sent.result(timeout=10)
+        with pytest.raises(TaskFailed) as answered:
+            fail.options(timeout=10).call()
+        assert sent.status() == "failed"
+    for error in (stored.value, answered.value):
+        assert (error.reason, error.error_type, error.text) == ("failed", "LookupError", "nothing there")
+        assert "in fail" in error.traceback
+    vhost.wait_for_count(f"{QUEUE}.dead", 2)
+
+
+def test_what_has_not_ended_is_pending(vhost: Broker, one_storing: App) -> None:
+    go = threading.Event()
+
+    @one_storing.task(name="hold", queue=QUEUE)
+    def hold() -> int:
+        go.wait(30)
+        return 1
+
+    with running(one_storing, threads=1):
+        sent = hold.send()
+        assert sent.status() == "pending"
+        with pytest.raises(ResultTimeout):
+            sent.result(timeout=0.05)
+        go.set()
+        assert sent.result(timeout=10) == 1
+
+
+def test_a_task_that_stores_nothing_leaves_nothing(vhost: Broker, one_storing: App, tmp_path: Path) -> None:
+    ended: list[str] = []
+
+    @one_storing.task(name="quiet", queue=QUEUE, result=False, retry=None)
+    def quiet(fails: bool) -> int:
+        ended.append(current().id)
+        if fails:
+            raise ValueError
+        return 5
+
+    with running(one_storing, threads=1):
+        first = quiet.send(False)
+        quiet.send(True)
+        vhost.wait_for_count(f"{QUEUE}.dead", 1)
+        assert first.status() == "pending"
+        assert quiet.options(timeout=10).call(False) == 5, "who calls is answered all the same"
+    assert len(ended) == 3
+    with sqlite3.connect(tmp_path / "results.db") as file:
+        assert file.execute("SELECT count(*) FROM results").fetchone() == (0,)
+    file.close()
+
+
+def test_a_result_expires(vhost: Broker, make_app: Callable[..., App], tmp_path: Path) -> None:
+    app = make_app(results=f"sqlite:///{tmp_path}/results.db", result_ttl=0.4)
+
+    @app.task(name="give", queue=QUEUE)
+    def give() -> int:
+        return 1
+
+    with running(app, threads=1):
+        sent = give.send()
+        assert sent.result(timeout=10) == 1
+        wait_until(lambda: sent.status() == "pending", what="it expires")
+
+
+class Unsteady:
+    """A store whose first attempts fail; it notes how many messages were ready or gone when it was asked."""
+
+    def __init__(self, inner: Any, failures: int) -> None:
+        self.inner = inner
+        self.failures = failures
+        self.attempts = 0
+
+    def store(self, task_id: str, result: bytes, expires_at: float) -> None:
+        self.attempts += 1
+        if self.attempts <= self.failures:
+            raise ResultStoreError("the disk is full")
+        self.inner.store(task_id, result, expires_at)
+
+
+def test_a_store_that_fails_at_first_is_asked_again_and_the_task_runs_once(
+    vhost: Broker, one_storing: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+    store = Unsteady(one_storing.store(), failures=2)
+
+    @one_storing.task(name="give", queue=QUEUE)
+    def give() -> int:
+        ran.append(1)
+        return 7
+
+    with running(one_storing, threads=1) as worker:
+        monkeypatch.setattr(worker.process.settler, "_store", store)
+        assert give.send().result(timeout=10) == 7
+    assert ran == [1]
+    assert store.attempts == 3
+    assert vhost.count(QUEUE) == 0
+
+
+def test_a_message_whose_result_cannot_be_stored_is_not_acknowledged(
+    vhost: Broker, one_storing: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+
+    @one_storing.task(name="give", queue=QUEUE)
+    def give() -> int:
+        ran.append(1)
+        return 7
+
+    with running(one_storing, threads=1) as worker:
+        monkeypatch.setattr(worker.process.settler, "_store", Unsteady(None, failures=10**6))
+        sent = give.send()
+        wait_until(lambda: ran, what="it has run")
+    vhost.wait_for_count(QUEUE, 1)
+    with running(one_storing, threads=1):
+        assert sent.result(timeout=10) == 7
+    assert ran == [1, 1]
+
+
+# ---- answers --------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_is_too_late_is_dropped_and_runs_nothing(vhost: Broker, make_app: Callable[..., App]) -> None:
+    app = make_app()
+    ran: list[int] = []
+    go = threading.Event()
+
+    @app.task(name="hold", queue=QUEUE)
+    def hold(n: int) -> None:
+        ran.append(n)
+        go.wait(30)
+
+    with running(app, threads=1):
+        hold.send(1)
+        with pytest.raises(CallTimeout):
+            hold.options(timeout=0.3).call(2)
+        go.set()
+        wait_until(lambda: vhost.count(QUEUE) == 0, what="the queue is empty")
+        hold.send(3)
+        wait_until(lambda: 3 in ran, what="the next runs")
+    assert ran == [1, 3]
+    assert vhost.count(f"{QUEUE}.dead") == 0
+
+
+def test_an_answer_to_a_caller_that_is_gone_does_not_hold_up_the_worker(vhost: Broker, app: App) -> None:
+    ran: list[int] = []
+
+    @app.task(name="give", queue=QUEUE)
+    def give(n: int) -> int:
+        ran.append(n)
+        return n
+
+    with running(app, threads=1):
+        for reply_to in ("amq.rabbitmq.reply-to.g1h2AA.gone", "no such queue"):
+            told = {"type": "give", "reply_to": reply_to}
+            assert vhost.management.publish(vhost.vhost, "amqpworker.tasks", QUEUE, '{"n": 1}', told)
+        wait_until(lambda: len(ran) == 2, what="both run")
+        assert give.options(timeout=10).call(5) == 5, "the publishing channel is well"
+    assert vhost.count(QUEUE) == 0
+
+
+def test_a_reply_that_cannot_leave_is_given_up_and_its_message_acknowledged(
+    vhost: Broker, make_app: Callable[..., App], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection that publishes is away, the one that consumes is not."""
+    monkeypatch.setattr("amqpworker.worker.settle.REPLY_TIMEOUT", 0.5)
+    app, caller = make_app(), make_app()
+    go = threading.Event()
+    ran: list[int] = []
+
+    @app.task(name="give", queue=QUEUE)
+    def give() -> int:
+        ran.append(1)
+        go.wait(30)
+        return 1
+
+    @caller.remote(name="give", queue=QUEUE)
+    def ask() -> int: ...
+
+    with running(app, threads=1) as worker:
+        publisher = worker.process.publisher
+        failed: list[BaseException] = []
+
+        def call() -> None:
+            try:
+                ask.options(timeout=3).call()
+            except CallTimeout as error:
+                failed.append(error)
+
+        calling = threading.Thread(target=call)
+        calling.start()
+        wait_until(lambda: ran, what="it runs")
+        monkeypatch.setattr(publisher, "woken", lambda: None)  # nothing is written any more
+        began = time.monotonic()
+        go.set()
+        wait_until(lambda: worker.process.pool.idle() and worker.process.settler.idle(), what="it is settled")
+        assert 0.4 < time.monotonic() - began < 3
+        monkeypatch.undo()
+        calling.join()
+        assert failed
+    assert vhost.count(QUEUE) == 0
+    assert ran == [1]
+
+
+# ---- coroutines -----------------------------------------------------------------------------------------------------
+
+
+def test_coroutines_run_side_by_side_within_their_places(vhost: Broker, storing: App) -> None:
+    now, most = [0], [0]
+
+    @storing.task(name="step", queue=QUEUE)
+    async def step(n: int) -> str:
+        now[0] += 1
+        most[0] = max(most[0], now[0])
+        await asyncio.sleep(0.02)
+        now[0] -= 1
+        return f"{n} in {current().attempt}"
+
+    with running(storing, threads=1, async_tasks=6):
+        sent = storing.send_many(step.message(n) for n in range(30))
+        assert [one.result(timeout=10) for one in sent] == [f"{n} in 1" for n in range(30)]
+    assert most[0] == 6
+    assert vhost.count(QUEUE) == 0
+
+
+def test_a_coroutine_that_fails_is_retried_and_dead_as_others_are(vhost: Broker, storing: App) -> None:
+    attempts: list[int] = []
+
+    @storing.task(name="fail", queue=QUEUE, retry=[0.125])
+    async def fail() -> None:
+        attempts.append(current().attempt)
+        await asyncio.sleep(0)
+        raise OSError("away")
+
+    with running(storing, threads=1):
+        with pytest.raises(TaskFailed, match="away"):
+            fail.send().result(timeout=10)
+        letter = vhost.wait_for_message(f"{QUEUE}.dead")
+    assert attempts == [1, 2]
+    assert "in fail" in letter.headers["aw-traceback"]
+
+
+def test_a_coroutine_answers_its_caller(vhost: Broker, app: App) -> None:
+    @app.task(name="double", queue=QUEUE)
+    async def double(n: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * n
+
+    with running(app, threads=1):
+        assert double.options(timeout=10).call(21) == 42
