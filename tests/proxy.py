@@ -17,10 +17,10 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() sends RST
 class Proxy:
     """Passes bytes on to `url`'s broker; in a `with` block it listens, and its threads end with it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, port: int = 0) -> None:
         split = urlsplit(url)
         self._target = (split.hostname or "", split.port or 0)
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=100)
         self._host = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.url = urlunsplit(split._replace(netloc=f"{split.username}:{split.password}@{self._host}"))
         self._swallowed: set[Direction] = set()
