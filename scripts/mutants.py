@@ -51,7 +51,7 @@ MUTANTS = (
                 ),
             ),
         ),
-        ("tests/unit/test_pool.py", "tests/integration/test_retry_and_dead.py"),
+        ("tests/unit/test_pool.py", "tests/integration/test_retry.py"),
     ),
     Mutant(
         "acknowledge before the copy is confirmed",
@@ -74,7 +74,7 @@ MUTANTS = (
         "keep x-death in what is published again",
         "amqpworker/publication.py",
         (('return not lowered.startswith(("x-", WAIT_PREFIX))', "return not lowered.startswith(WAIT_PREFIX)"),),
-        ("tests/unit/test_publication.py", "tests/integration/test_retry_and_dead.py"),
+        ("tests/unit/test_publication.py", "tests/integration/test_retry.py"),
     ),
     Mutant(
         "ignore basic.cancel",
@@ -85,7 +85,9 @@ MUTANTS = (
                 "self.pika.add_on_cancel_callback(lambda _: None)",
             ),
         ),
-        ("tests/integration/test_consuming.py",),
+        (
+            "tests/integration/test_consuming_faults.py::test_a_queue_that_is_deleted_under_a_worker_is_declared_and_consumed_again",
+        ),
     ),
     Mutant(
         "reuse delivery tags after a reconnect",
@@ -102,7 +104,9 @@ MUTANTS = (
             ),
             ("            self._void(intake)\n        self._intakes.clear()\n", "            self._void(intake)\n"),
         ),
-        ("tests/integration/test_consuming.py",),
+        (
+            "tests/integration/test_consuming_faults.py::test_an_outcome_that_is_late_for_its_channel_acknowledges_nothing_on_the_next",
+        ),
     ),
     Mutant(
         "floor instead of ceil in the ladder",
