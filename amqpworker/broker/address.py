@@ -106,13 +106,16 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
     Raises:
         ConfigError: a certificate or key file cannot be used.
     """
+    context = ssl.create_default_context()
+    used = "tls_ca", settings.tls_ca
     try:
-        context = ssl.create_default_context()
         if settings.tls_ca is not None:
             context.load_verify_locations(settings.tls_ca)
+        used = "tls_cert or tls_key", settings.tls_cert
         if settings.tls_cert is not None:
             context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"The TLS files of the settings cannot be used: {error}.") from error
+    except OSError as error:  # an SSLError is one, too
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigError(f"The file of the setting {used[0]}, {str(used[1])!r}, cannot be used: {reason}.") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context

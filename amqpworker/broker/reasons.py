@@ -95,12 +95,13 @@ MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str, Kind], ...] = (
         "away",
     ),
     ((exceptions.StreamLostError, OSError), "The connection to {address} broke: {cause}.", "away"),
-    ((ConfigError,), "{cause}", "wrong"),
 )
 
 
 def explained(error: BaseException | None, address: Address, was_open: bool) -> tuple[str, Kind]:
     """Return the sentence and the kind of the first cause that is known."""
+    if isinstance(error, ConfigError):
+        return str(error), "wrong"
     facts = {"address": address, "host": address.host, "user": address.user, "virtual_host": address.virtual_host}
     for cause in causes(error):
         if not was_open and (refusal := refused(cause)):

@@ -1,0 +1,161 @@
+"""`amqps`: the broker's certificate is checked against its authority and its name."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from amqpworker import App, ConfigError, InvalidArguments, SendError
+from amqpworker.testing import Node
+from amqpworker.testing.processes import free_ports
+from tests.conftest import TEST_CONFIG, throw_away
+from tests.integration.conftest import Codec
+from tests.integration.tasks import echo_of, messages
+from tests.support import Broker
+
+MakeApp = Callable[..., App]
+
+
+def openssl(*arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=60)
+
+
+def make_authority(folder: Path, name: str) -> Path:
+    """Make a certificate authority and return its certificate."""
+    certificate = folder / f"{name}.pem"
+    key = str(folder / f"{name}.key")
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}", "-keyout", key,
+            "-out", str(certificate))  # fmt: skip
+    return certificate
+
+
+def make_certificate(folder: Path, authority: Path, host: str) -> tuple[Path, Path]:
+    """Make a certificate for a host name and its key."""
+    certificate, key, request = (folder / f"{host}.{kind}" for kind in ("pem", "key", "csr"))
+    names = folder / f"{host}.ext"
+    names.write_text(f"subjectAltName=DNS:{host}\n")
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={host}", "-keyout", str(key), "-out", str(request))
+    openssl("x509", "-req", "-in", str(request), "-CA", str(authority), "-CAkey", str(authority.with_suffix(".key")),
+            "-CAcreateserial", "-days", "2", "-extfile", str(names), "-out", str(certificate))  # fmt: skip
+    return certificate, key
+
+
+@dataclass(frozen=True)
+class Secured:
+    """A node that speaks TLS, and small frames; `ca` is the authority to trust, `other_ca` a stranger's."""
+
+    node: Node
+    port: int
+    ca: Path
+    other_ca: Path
+
+    def url(self, host: str = "localhost", scheme: str = "amqps") -> str:
+        return f"{scheme}://guest:guest@{host}:{self.port}/"
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    folder = tmp_path_factory.mktemp("tls")
+    ca, other_ca = make_authority(folder, "authority"), make_authority(folder, "stranger")
+    certificate, key = make_certificate(folder, ca, "localhost")
+    (port,) = free_ports(1)
+    extra = f"""
+    frame_max = 8192
+    listeners.ssl.1 = 127.0.0.1:{port}
+    ssl_options.cacertfile = {ca}
+    ssl_options.certfile = {certificate}
+    ssl_options.keyfile = {key}
+    """
+    node = Node(folder / "node", extra_config=TEST_CONFIG + "\n".join(map(str.strip, extra.splitlines())), tied=True)
+    try:
+        yield Secured(node.start(), port, ca, other_ca)
+    finally:
+        throw_away(node)
+
+
+def test_a_broker_with_the_right_certificate_is_trusted(make_app: MakeApp, codec: Codec, secured: Secured) -> None:
+    app = make_app(secured.url(), codec=codec, tls_ca=secured.ca)
+    echo = echo_of(app, f"secure-{codec}")
+    echo.send("x")
+    app.send_many(messages(echo, 500))
+    echo.send("y" * 500_000)
+    assert Broker(secured.node, "/").count(f"secure-{codec}") == 502
+
+
+def test_parent_and_child_share_no_secure_connection(make_app: MakeApp, codec: Codec, secured: Secured) -> None:
+    app = make_app(secured.url(), codec=codec, tls_ca=secured.ca)
+    echo = echo_of(app, f"forked-{codec}")
+    echo.send("x")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            echo.send("child")
+            app.close()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    for _ in range(20):
+        echo.send("x")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    echo.send("x")
+    assert Broker(secured.node, "/").count(f"forked-{codec}") == 23
+
+
+REFUSED = {
+    "another name": ("127.0.0.1", "ca", "amqps", "IP address mismatch"),
+    "an unknown authority": ("localhost", "other_ca", "amqps", "is not trusted"),
+    "no TLS at all": ("localhost", "ca", "amqp", "does not speak AMQP 0-9-1"),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_what_cannot_be_trusted_is_refused_in_one_sentence(
+    make_app: MakeApp, codec: Codec, secured: Secured, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, ca, scheme, told = REFUSED[why]
+    app = make_app(secured.url(host, scheme), codec=codec, tls_ca=getattr(secured, ca), connect_timeout=2.0)
+    begin = time.monotonic()
+    with pytest.raises(ConfigError, match=told) as caught:
+        echo_of(app).send("x")
+    assert time.monotonic() - begin < 3.0
+    assert "\n" not in str(caught.value)
+    assert host in str(caught.value)
+    assert "Traceback" not in caplog.text
+
+
+def test_a_port_without_tls_is_told(make_app: MakeApp, codec: Codec, secured: Secured) -> None:
+    app = make_app(f"amqps://127.0.0.1:{secured.node.ports.amqp}/", codec=codec, tls_ca=secured.ca)
+    with pytest.raises(ConfigError, match="TLS"):
+        echo_of(app).send("x")
+
+
+def test_certificate_files_that_cannot_be_read_are_told_without_a_traceback(
+    make_app: MakeApp, codec: Codec, secured: Secured, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nonsense = tmp_path / "nonsense.pem"
+    nonsense.write_text("nonsense")
+    for wrong in (nonsense, tmp_path / "missing.pem"):
+        with pytest.raises(ConfigError, match=f"tls_ca, '{wrong}'"):
+            echo_of(make_app(secured.url(), codec=codec, tls_ca=wrong)).send("x")
+    assert "Traceback" not in caplog.text
+
+
+def test_headers_that_do_not_fit_into_the_frames_of_this_broker_are_refused_and_others_go_on(
+    make_app: MakeApp, codec: Codec, secured: Secured
+) -> None:
+    app = make_app(secured.node.url(), codec=codec)
+    echo = echo_of(app, f"frames-{codec}")
+    large = echo.options(headers={"large": "x" * 10_000}).message("x")
+    for _ in range(2):  # before the connection, and on it
+        outcomes: list[object] = []
+        batch = [echo.message("a"), large, echo.message("b")]
+        with pytest.raises(InvalidArguments, match="only 8170 are allowed"):
+            outcomes.extend(app.send_each(batch))
+    echo.send("z" * 100_000)
+    assert not any(isinstance(one, SendError) for one in outcomes)
