@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 from amqpworker.delay import seconds_of, seconds_until
 from amqpworker.errors import InvalidArguments
@@ -84,16 +84,28 @@ def check_timeout(value: float | timedelta) -> float:
 
 def check_id(value: Any) -> str:
     """Return a task id that AMQP can carry."""
-    if not isinstance(value, str) or not value or len(value.encode("utf-8", "replace")) > MOST_ID_BYTES:
-        raise InvalidArguments(f"options(id=…): it must be text of 1 to {MOST_ID_BYTES} bytes.")
+    if not fits_short_string(value):
+        raise InvalidArguments(f"options(id=…): it must be text of 1 to {MOST_ID_BYTES} bytes of UTF-8.")
     return value
 
 
 def check_queue(value: Any) -> str:
     """Return a queue name that AMQP can carry."""
-    if not isinstance(value, str) or not value or len(value.encode("utf-8", "replace")) > MOST_ID_BYTES:
-        raise InvalidArguments("options(queue=…): it must be the name of a queue, 1 to 255 bytes long.")
+    if not fits_short_string(value):
+        raise InvalidArguments(
+            f"options(queue=…): it must be the name of a queue, 1 to {MOST_ID_BYTES} bytes of UTF-8."
+        )
     return value
+
+
+def fits_short_string(value: Any) -> TypeGuard[str]:
+    """Tell whether AMQP can carry a value as a name: text that is not empty and not too long."""
+    if not isinstance(value, str):
+        return False
+    try:
+        return 0 < len(value.encode()) <= MOST_ID_BYTES
+    except UnicodeEncodeError:
+        return False
 
 
 def check_headers(value: Any) -> Mapping[str, HeaderValue]:

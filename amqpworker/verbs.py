@@ -50,6 +50,11 @@ class Sending(Generic[P, R]):
         self._task = task
         self._options = options
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing(name, "call", "`delay`, `at` and `expires` are for messages that are sent")
+
     def message(self, *args: P.args, **kwargs: P.kwargs) -> Message:
         """
         Return a message, validated now, to be sent later by `app.send`.
@@ -76,6 +81,11 @@ class Calling(Generic[P, R]):
     def __init__(self, task: RemoteTask[P, R], options: Options) -> None:
         self._task = task
         self._options = options
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing(name, "send", "`timeout` is for calls")
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """
@@ -237,6 +247,11 @@ class MakesTask(Protocol):
 
     @overload
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+def missing(name: str, verb: str, why: str) -> AttributeError:
+    """Return the error of a verb that does not go with the options that were given."""
+    return AttributeError(f"There is no {name} with these options" + (f": {why}." if name == verb else "."), name=name)
 
 
 def check_room(headers: Mapping[str, HeaderValue]) -> None:
