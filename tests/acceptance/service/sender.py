@@ -1,0 +1,167 @@
+"""
+A service that sends, and writes down what it asked for and what it was told.
+
+    python -m sender batch --count 1000        through send_each, ends when all are known
+    python -m sender load --threads 4 …        one by one from many threads, until SIGTERM
+
+What is not confirmed is sent again with its id by `load`, until it is confirmed or the service ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from jobs import answer, app, doomed, flaky, ledger, plain, slow_at_first, waits
+
+from amqpworker import AmqpWorkerError, Blocked, Message, SendError, Unconfirmed
+from amqpworker.message import new_id
+
+CALL_TIMEOUT = 5.0
+PATIENCE = 10.0
+PAUSE = 0.2
+SMALL_DELAYS = (0.3, 1.1, 2.7)
+
+stop = threading.Event()
+
+
+def mix(delays: bool = False) -> Iterator[tuple[Message, float]]:
+    """Yield messages of all kinds without end, and the seconds that each must wait at least."""
+    for n in itertools.count():
+        delay = SMALL_DELAYS[n % len(SMALL_DELAYS)] if delays and n % 4 == 1 else 0.0
+        match n % 8:
+            case 0 | 1:
+                yield plain.options(delay=delay).message(n), delay
+            case 2 | 3:
+                yield flaky.options(delay=delay).message(n), delay
+            case 4:
+                yield doomed.options(delay=delay).message(n), delay
+            case 5 | 6:
+                yield waits.options(delay=delay).message(n, seconds=0.01), delay
+            case _:
+                yield plain.options(delay=delay).message(n, seconds=0.005), delay
+
+
+def only(kind: str, seconds: float) -> Callable[[bool], Iterator[tuple[Message, float]]]:
+    """Return a source of messages of one kind, in place of `mix`."""
+
+    def source(_: bool) -> Iterator[tuple[Message, float]]:
+        for n in itertools.count():
+            match kind:
+                case "plain":
+                    yield plain.message(n, seconds), 0.0
+                case "flaky":
+                    yield flaky.message(n, seconds), 0.0
+                case "slow_at_first":
+                    yield slow_at_first.message(n, seconds), 0.0
+                case _:
+                    yield doomed.message(n), 0.0
+
+    return source
+
+
+def tried(message: Message, delay: float = 0.0) -> None:
+    """Write down that a message is about to be sent, and how long it must wait at least."""
+    ledger.write("try", id=message.id, task=message.task, delay=delay)
+
+
+def told(message: Message, error: BaseException | None) -> bool:
+    """Write down what became of it, as the sender knows; true when it is confirmed."""
+    if error is None:
+        ledger.write("confirmed", id=message.id)
+    elif isinstance(error, Unconfirmed | Blocked):
+        ledger.write("unknown", id=message.id, why=repr(error))
+    else:
+        ledger.write("refused", id=message.id, why=repr(error))
+    return error is None
+
+
+def batch(source: Iterator[tuple[Message, float]], count: int) -> None:
+    """Send through `send_each`; a line for each message when it is read, and when its fate is known."""
+    sent: list[Message] = []
+
+    def read() -> Iterator[Message]:
+        for message, delay in itertools.islice(source, count):
+            tried(message, delay)
+            sent.append(message)
+            yield message
+
+    for number, outcome in enumerate(app.send_each(read())):
+        told(sent[number], outcome if isinstance(outcome, SendError) else None)
+
+
+def send_until_confirmed(message: Message, delay: float) -> None:
+    """Send a message, and again as long as it is not confirmed: for a while even when we are to stop."""
+    patience = int(PATIENCE / PAUSE)
+    while patience:
+        patience -= stop.is_set()
+        tried(message, delay)
+        try:
+            app.send(message)
+        except SendError as error:
+            told(message, error)
+        else:
+            told(message, None)
+            return
+        time.sleep(PAUSE)
+
+
+def sending(source: Iterator[tuple[Message, float]], pause: float) -> None:
+    """Send one by one until we are to stop."""
+    for message, delay in source:
+        send_until_confirmed(message, delay)
+        if stop.wait(pause):
+            return
+
+
+def calling(pause: float) -> None:
+    """Call one by one until we are to stop; an answer is written down, and so is that there was none."""
+    for n in itertools.count():
+        task_id = new_id()
+        ledger.write("call", id=task_id, task=answer.name)
+        try:
+            assert answer.options(id=task_id, timeout=CALL_TIMEOUT).call(n) == n + 1
+        except AmqpWorkerError as error:
+            ledger.write("unanswered", id=task_id, why=repr(error))
+            stop.wait(PAUSE)
+        else:
+            ledger.write("answered", id=task_id)
+        if stop.wait(pause):
+            return
+
+
+def main() -> None:
+    """Send as the command line says."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("how", choices=["batch", "load"])
+    parser.add_argument("--count", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=4)
+    parser.add_argument("--callers", type=int, default=0)
+    parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--delays", action="store_true")
+    parser.add_argument("--only", choices=["plain", "flaky", "doomed", "slow_at_first"])
+    parser.add_argument("--seconds", type=float, default=0.0)
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    source = only(given.only, given.seconds) if given.only else mix
+    if given.how == "batch":
+        batch(source(given.delays), given.count)
+    else:
+        threads = [
+            threading.Thread(target=sending, args=(source(given.delays), given.pause)) for _ in range(given.threads)
+        ]
+        threads += [threading.Thread(target=calling, args=(given.pause,)) for _ in range(given.callers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    ledger.write("sender done")
+    app.close()
+
+
+if __name__ == "__main__":
+    main()
