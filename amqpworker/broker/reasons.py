@@ -83,7 +83,7 @@ MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str, Kind], ...] = (
         "wrong",
     ),
     ((ssl.SSLCertVerificationError,), "The certificate of {address} is not trusted: {cause.verify_message}.", "wrong"),
-    ((ssl.SSLError,), "TLS with {address} failed: {cause.reason}.", "wrong"),
+    ((ssl.SSLError,), "TLS with {address} failed: {reason}.", "wrong"),
     ((socket.gaierror,), "The name of the broker, {host!r}, cannot be resolved: {cause.strerror}.", "away"),
     ((ConnectionRefusedError,), "Nothing listens at {address}: is RabbitMQ running?", "away"),
     ((exceptions.AMQPHeartbeatTimeout,), "RabbitMQ at {address} sent no heartbeat in time.", "away"),
@@ -112,7 +112,7 @@ def explained(error: BaseException | None, address: Address, was_open: bool) -> 
             if isinstance(cause, types):
                 if kind == "wrong" and was_open:
                     return f"The stream from {address} cannot be understood any more: {cause}.", "away"
-                return sentence.format(cause=cause, **facts), kind
+                return sentence.format(cause=cause, reason=getattr(cause, "reason", None) or cause, **facts), kind
     return f"The connection to {address} ended: {error!r}." if error else f"The connection to {address} ended.", "away"
 
 

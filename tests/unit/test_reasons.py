@@ -1,0 +1,146 @@
+"""What the end of a connection or a channel means: one sentence, and whether it helps to wait."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+import pytest
+from pika import exceptions
+from pika.adapters.utils import connection_workflow as workflow
+
+from amqpworker.broker.address import addresses
+from amqpworker.broker.contents import FrameError
+from amqpworker.broker.reasons import channel_error, exchange_of, problem_of, too_old
+from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted
+
+(ADDRESS,) = addresses("amqp://me:sesame@broker.example/shop")
+
+CASES: list[tuple[BaseException | None, str, str]] = [
+    (ConnectionRefusedError(111, "Connection refused"), "away", "Nothing listens at broker.example:5672"),
+    (socket.gaierror(-2, "Name or service not known"), "away", "'broker.example', cannot be resolved"),
+    (TimeoutError(), "away", "no answer from broker.example:5672"),
+    (workflow.AMQPConnectorStackTimeout(), "away", "no answer from broker.example:5672"),
+    (exceptions.ConnectionOpenAborted(320, "Timeout"), "away", "no answer from broker.example:5672"),
+    (exceptions.StreamLostError("Stream connection lost"), "away", "broke"),
+    (ConnectionResetError(104, "Connection reset by peer"), "away", "broke"),
+    (
+        exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED - shutdown"),
+        "away",
+        "CONNECTION_FORCED - shutdown (320)",
+    ),
+    (exceptions.ConnectionClosedByBroker(541, "INTERNAL_ERROR - vhost 'shop' is down"), "away", "is down"),
+    (exceptions.ConnectionClosedByBroker(530, "NOT_ALLOWED - vhost shop not found"), "refused", "virtual host 'shop'"),
+    (exceptions.ConnectionClosedByBroker(403, "ACCESS_REFUSED - Login was refused"), "refused", "login of user 'me'"),
+    (exceptions.IncompatibleProtocolError("HTTP"), "wrong", "does not speak AMQP 0-9-1"),
+    (FrameError("what?"), "wrong", "does not speak AMQP 0-9-1"),
+    (
+        ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"),
+        "wrong",
+        "TLS with broker.example:5672 failed",
+    ),
+    (ConfigError("The file is missing."), "wrong", "The file is missing."),
+    (RuntimeError("odd"), "away", "odd"),
+    (None, "away", "ended"),
+]
+
+
+@pytest.mark.parametrize(("error", "kind", "told"), CASES)
+def test_the_end_of_a_connection_is_one_sentence(error: BaseException | None, kind: str, told: str) -> None:
+    wrapped: list[BaseException | None] = [error]
+    if isinstance(error, Exception) and not isinstance(error, ConfigError):
+        wrapped.append(workflow.AMQPConnectionWorkflowFailed([workflow.AMQPConnectorSocketConnectError(error)]))
+    for each in wrapped:
+        problem = problem_of(each, ADDRESS)
+        assert (problem.kind, problem.broker) == (kind, "broker.example:5672")
+        assert told in problem.text
+        assert "sesame" not in problem.text
+        assert problem.text.endswith((".", "?"))
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        (ConnectionRefusedError(), NotConnected),
+        (exceptions.ProbableAuthenticationError("ConnectionClosedByBroker: (403)"), Forbidden),
+        (exceptions.IncompatibleProtocolError("HTTP"), ConfigError),
+    ],
+)
+def test_each_kind_is_an_error_of_its_own(error: BaseException, wanted: type[AmqpWorkerError]) -> None:
+    assert type(problem_of(error, ADDRESS).error()) is wanted
+    assert problem_of(error, ADDRESS).error() is not problem_of(error, ADDRESS).error()
+
+
+def test_silence_is_not_taken_for_another_protocol() -> None:
+    error = exceptions.IncompatibleProtocolError("StreamLostError")
+    failed = workflow.AMQPConnectionWorkflowFailed([workflow.AMQPConnectorAMQPHandshakeError(error)])
+    assert problem_of(failed, ADDRESS, heard=True).kind == "wrong"
+    silent = problem_of(failed, ADDRESS, heard=False)
+    assert silent.kind == "away"
+    assert "hung up without a word" in silent.text
+
+
+def test_a_connection_that_was_open_is_worth_another_try_whatever_ended_it() -> None:
+    for error, _, _ in CASES:
+        if not isinstance(error, ConfigError):
+            assert problem_of(error, ADDRESS, was_open=True).kind == "away", error
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "wanted", "told"),
+    [
+        (
+            403,
+            "ACCESS_REFUSED - access to exchange 'amqpworker.tasks' in vhost '/' refused",
+            Forbidden,
+            "amqpworker.tasks",
+        ),
+        (404, "NOT_FOUND - no exchange 'amqpworker.tasks' in vhost '/'", NotRouted, "amqpworker.tasks"),
+        (
+            406,
+            (
+                "PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'work' in vhost '/': received the value "
+                "'200' of type 'signedint' but current is the value '5' of type 'signedint'"
+            ),
+            ConfigError,
+            "'work' in vhost '/' exists with x-delivery-limit = '5', but amqpworker declares '200'",
+        ),
+        (406, "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out", ConfigError, "timed out"),
+        (405, "RESOURCE_LOCKED - cannot obtain exclusive access", ConfigError, "exclusive"),
+    ],
+)
+def test_the_end_of_a_channel_is_an_error_that_says_why(
+    code: int, text: str, wanted: type[AmqpWorkerError], told: str
+) -> None:
+    error = channel_error(exceptions.ChannelClosedByBroker(code, text), "declaring queue work")
+    assert type(error) is wanted
+    assert told in str(error)
+
+
+def test_a_channel_that_ends_with_its_connection_is_not_connected() -> None:
+    error = channel_error(exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED"), "publishing")
+    assert type(error) is NotConnected
+
+
+def test_the_exchange_that_a_close_names_is_read() -> None:
+    def named(text: str) -> str | None:
+        return exchange_of(exceptions.ChannelClosedByBroker(404, text))
+
+    assert named("NOT_FOUND - no exchange 'a.b' in vhost '/'") == "a.b"
+    assert named("ACCESS_REFUSED - access to exchange 'a' in vhost '/' refused for user 'x'") == "a"
+    assert named("PRECONDITION_FAILED - fast reply consumer does not exist") is None
+    assert exchange_of(RuntimeError()) is None
+
+
+@pytest.mark.parametrize("version", ["3.10.0", "3.10.8", "3.13.7", "4.0.5", "4.3.6", "10.0"])
+def test_a_broker_of_today_is_taken(version: str) -> None:
+    assert too_old({"product": "RabbitMQ", "version": version}) is None
+
+
+@pytest.mark.parametrize(
+    "told", [{"product": "RabbitMQ", "version": "3.9.29"}, {"product": "LavinMQ", "version": "2.0"}, {}]
+)
+def test_an_old_or_other_broker_is_refused(told: dict[str, str]) -> None:
+    text = too_old(told)
+    assert text is not None
+    assert "3.10" in text
