@@ -1,0 +1,62 @@
+"""
+Tasks for real worker processes.
+
+Each run leaves a file in the folder that `WORKERTASKS_FOLDER` names, so that a test sees it from outside, and some wait
+there for a file that the test makes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from amqpworker import App, current
+
+FOLDER = Path(os.environ.get("WORKERTASKS_FOLDER", "."))
+QUEUE = "work"
+WAITS = 60.0
+
+app = App(default_queue=QUEUE)
+
+
+def mark(what: str) -> None:
+    """Leave a line that tells what happened in which process."""
+    with (FOLDER / "runs.txt").open("a") as file:
+        file.write(f"{what} {os.getpid()} {current().id}\n")
+
+
+@app.task(name="note")
+def note(n: int) -> None:
+    """Run, and tell so."""
+    mark(f"note-{n}")
+
+
+@app.task(name="hold")
+def hold(name: str) -> None:
+    """Run until the file `name` is there."""
+    mark(f"hold-{name}")
+    until = time.monotonic() + WAITS
+    while not (FOLDER / name).exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    mark(f"held-{name}")
+
+
+@app.task(name="hold-coroutine", retry=[0.125])
+async def hold_coroutine(name: str) -> None:
+    """Run until the file `name` is there, or until it is cancelled."""
+    mark(f"hold-{name}")
+    try:
+        while not (FOLDER / name).exists():
+            await asyncio.sleep(0.01)
+    finally:
+        mark(f"held-{name}")
+
+
+@app.task(name="die")
+def die(name: str) -> None:
+    """End the process at once, unless the file `name` is there."""
+    mark(f"die-{name}")
+    if not (FOLDER / name).exists():
+        os._exit(66)
