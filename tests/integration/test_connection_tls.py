@@ -88,6 +88,7 @@ def test_a_broker_with_the_right_certificate_is_trusted(make_app: MakeApp, codec
     assert Broker(secured.node, "/").count(f"secure-{codec}") == 502
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_parent_and_child_share_no_secure_connection(make_app: MakeApp, codec: Codec, secured: Secured) -> None:
     app = make_app(secured.url(), codec=codec, tls_ca=secured.ca)
     echo = echo_of(app, f"forked-{codec}")
