@@ -104,8 +104,8 @@ class Proxy:
                     return
                 if left is not None:
                     self._left[direction] = left - len(data)
+                self.passed[direction] += len(data)  # before anybody can act on it
                 target.sendall(data)
-                self.passed[direction] += len(data)
         except OSError:
             pass
         if direction not in self._swallowed:
