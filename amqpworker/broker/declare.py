@@ -22,6 +22,10 @@ __all__ = ["Declarer", "Need"]
 
 log = get_logger(__name__)
 
+# A queue that is made again within 20 ms of its deletion leaves its consumers behind: RabbitMQ 3.10 tells them nothing, and
+# drops what the new queue delivers to them (tried). Longer than any broker takes to tell everybody that a queue is gone.
+MOURNING = 1.0
+
 Need: TypeAlias = str
 """What must exist: the name of a piece of the topology, as `Plan.topology_of` knows it."""
 
@@ -42,6 +46,7 @@ class Declarer:
         self._declared: list[Part] = []
         self._current: Need | None = None
         self._channel: Channel | None = None
+        self._mourning = False
 
     def ensure(self, need: Need, answer: Answer) -> None:
         """Call `answer` once the need exists, or with the error why it cannot."""
@@ -55,13 +60,20 @@ class Declarer:
             self._next()
 
     def forget(self) -> None:
-        """Declare everything again when it is asked for: something that was declared may be gone."""
+        """Declare everything again when it is asked for, not at once: something that was declared may be gone."""
         self.done = {need for need in self.done if need not in self._known}
         self._known.clear()
         self._declared.clear()
+        if not self._mourning and self._connection.is_open:
+            self._mourning = True
+            self._connection.ioloop.call_later(MOURNING, self._go_on)
+
+    def _go_on(self) -> None:
+        self._mourning = False
+        self._next()
 
     def _next(self) -> None:
-        if self._current is not None or not self._queue or not self._connection.is_open:
+        if self._mourning or self._current is not None or not self._queue or not self._connection.is_open:
             return
         self._current = self._queue.popleft()
         if self._channel is None:

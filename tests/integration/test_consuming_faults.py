@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
-from amqpworker import App, current
+from amqpworker import App, NotRouted, current
 from amqpworker.testing import Node
 from tests.integration.conftest import Codec
 from tests.support import Broker, raw_channel, wait_until
@@ -118,6 +119,29 @@ def test_a_queue_that_is_deleted_while_its_tasks_run_voids_their_outcomes(vhost:
         ledger.wait_for(range(10, 20))
         assert generation(worker) is after
     assert max(ledger.runs.values()) == 1
+
+
+def test_a_queue_that_its_senders_make_again_is_not_left_by_its_consumer(vhost: Broker, app: App) -> None:
+    """RabbitMQ 3.10 forgets a consumer whose queue is made again within 20 ms: no cancel, and no delivery ever."""
+    ledger = Ledger(app)
+    sent = itertools.count()
+
+    def send() -> int:
+        """Send until a queue takes it, as fast as that goes."""
+        number = next(sent)
+        while True:
+            try:
+                ledger.task.send(number)  # type: ignore[attr-defined]
+            except NotRouted:
+                continue
+            return number
+
+    with running(app, threads=2):
+        for _ in range(3):
+            ledger.wait_for(range(send(), send() + 1))
+            vhost.delete_queue(QUEUE)
+            ledger.wait_for(range(send(), send() + 1))
+    assert vhost.count(QUEUE) == 0
 
 
 def test_without_declaring_a_worker_waits_for_its_queue_and_then_consumes(
