@@ -287,5 +287,7 @@ class Consumer:
     def _check_drained(self) -> None:
         self._cancelling = {intake for intake in self._cancelling if intake.is_open}
         if self._draining and not self._cancelling:
+            # What nobody has begun goes back first: from now on whatever is not settled is running.
+            self.receiver.settle()
             drained, self._on_drained = self._on_drained, lambda: None
             drained()

@@ -100,9 +100,11 @@ class Coroutines:
         task.add_done_callback(self._tasks.discard)
 
     async def _take(self, delivery: Delivery) -> None:
-        # Popping the tag claims the delivery: it may have been given back, or its channel may be gone.
-        if not self._stopping and delivery.channel.unstarted.pop(delivery.tag, None) is not None:
-            self._running[id(delivery)] = delivery
+        # Noted first, then claimed by popping its tag: who drains must never see it as neither waiting nor running.
+        self._running[id(delivery)] = delivery
+        if self._stopping or delivery.channel.unstarted.pop(delivery.tag, None) is None:
+            self._running.pop(id(delivery), None)
+        else:
             try:
                 await self._run(delivery)
             except BaseException as error:  # noqa: BLE001 - a defect of ours must not leave a message unsettled

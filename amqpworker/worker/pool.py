@@ -66,6 +66,7 @@ class Pool:
     def _run(self, slot: int) -> None:
         get, running = self._queue.get, self.running
         while (delivery := get()) is not None:
+            # Before it is claimed: who drains must never see it as neither waiting nor running.
             running[slot] = delivery
             self._take(delivery)
             running.pop(slot, None)

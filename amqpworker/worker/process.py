@@ -12,12 +12,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from amqpworker.app import App
 from amqpworker.broker.address import addresses
 from amqpworker.broker.consumer import Consumer, Subscription
+from amqpworker.broker.waker import Waker
 from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
 from amqpworker.logs import configure, get_logger, redact_text
 from amqpworker.worker.locate import locate
@@ -45,6 +46,33 @@ SAY_WAITING = 5.0
 CLOSE_TIMEOUT = 5.0
 
 
+class StopRequest:
+    """
+    The wish that this process stops.
+
+    An `Event` could not be set by a signal handler: the main thread may hold the event's lock that very moment.
+    """
+
+    def __init__(self) -> None:
+        self._waker = Waker()
+        self._requested = False
+
+    def set(self) -> None:
+        """Ask to stop; from any thread, and from a signal handler."""
+        self._requested = True
+        self._waker.set()
+
+    def is_set(self) -> bool:
+        """Tell whether it was asked for."""
+        return self._requested
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until it is asked for, `timeout` seconds at the most; tell whether it was. One thread may wait."""
+        if not self._requested:
+            self._waker.wait(timeout)
+        return self._requested
+
+
 class WorkerProcess:
     """The parts of a worker process, wired together."""
 
@@ -62,7 +90,7 @@ class WorkerProcess:
             addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), reception
         )
         self.reception = reception
-        self.stop_requested = threading.Event()
+        self.stop_requested = StopRequest()
         self.stop_now = False
 
     def _wake(self) -> None:
@@ -142,8 +170,7 @@ class WorkerProcess:
         log.info("worker_stopped", abandoned=not finished)
         return STOPPED if finished else ABANDONED
 
-    def _wait_until(self, is_true: object, until: float) -> bool:
-        assert callable(is_true)
+    def _wait_until(self, is_true: Callable[[], bool], until: float) -> bool:
         pause = threading.Event()
         while not is_true():
             if self.stop_now or time.monotonic() >= until:
@@ -151,9 +178,9 @@ class WorkerProcess:
             pause.wait(TICK)
         return True
 
-    def on_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Note a signal; a second Ctrl-C ends the wait."""
-        if self.stop_requested.is_set() and _number == signal.SIGINT:
+        if self.stop_requested.is_set() and number == signal.SIGINT:
             self.stop_now = True
         self.stop_requested.set()
 

@@ -215,11 +215,12 @@ class Settler:
             if intake.channel is not None:
                 for tag, multiple in intake.ledger.settle(tags):
                     intake.channel.ack(tag, multiple)
-        requeued = {delivery.channel for delivery in self._requeues}
+        touched = set(settled)
         while self._requeues:
             delivery = self._requeues.popleft()
             self._give_back(delivery.channel, delivery.tag)
-        for intake in settled.keys() | requeued:
+            touched.add(delivery.channel)
+        for intake in touched:
             if intake.is_open and intake.channel is not None:
                 intake.channel.flush()
 
@@ -240,7 +241,8 @@ class Settler:
 
     def idle(self) -> bool:
         """Whether nothing is left to be settled."""
-        return not (self._acks or self._requeues or self._replying) and self.copies.idle
+        # In the order in which a delivery goes through them, so that one that moves on meanwhile is seen further down.
+        return self.copies.idle and not (self._replying or self._requeues or self._acks)
 
 
 def identity_of(delivery: Delivery, now: float) -> tuple[str, int, float]:
