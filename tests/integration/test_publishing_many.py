@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -68,15 +69,21 @@ def test_what_is_confirmed_is_told_though_the_source_is_slow(app: App) -> None:
     assert time.monotonic() - begin < 0.9
 
 
-def test_a_few_messages_are_sent_at_once(app: App) -> None:
+def test_the_last_messages_of_a_batch_do_not_wait_for_others(app: App) -> None:
     echo = echo_of(app)
-    app.send_many(messages(echo, 3))
-    fastest = 1.0
-    for _ in range(10):
+
+    def three() -> Iterator[Message]:
+        for _ in range(3):
+            yield echo.message("x")
+            threading.Event().wait(0.001)
+
+    app.send_many(three())
+    took = []
+    for _ in range(11):
         begin = time.monotonic()
-        app.send_many(messages(echo, 3))
-        fastest = min(fastest, time.monotonic() - begin)
-    assert fastest < 0.03  # and not only at the next look at deadlines
+        app.send_many(three())
+        took.append(time.monotonic() - begin)
+    assert statistics.median(took) < 0.03  # and not at the next look at deadlines, 0.05 s later
 
 
 def test_memory_stays_flat_for_very_many_small_messages(make_app: MakeApp, vhost: Broker) -> None:
