@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import os
 import threading
 import time
 from collections import deque
@@ -57,7 +56,6 @@ class Publisher(Sink):
         topology_of: Callable[[Need], Topology],
         on_reply: OnReply,
     ) -> None:
-        self.pid = os.getpid()
         self.settings = settings
         self._topology_of = topology_of
         self._on_reply = on_reply
@@ -68,7 +66,7 @@ class Publisher(Sink):
         self._own_codec = self._io.own_codec
         self._inbox: deque[Outgoing] = deque()
         self._forget_session()
-        self._problem: ConnectionProblem | None = None
+        self.problem: ConnectionProblem | None = None
         self.on_channel_lost: Callable[[], None] = lambda: None
 
     def _forget_session(self) -> None:
@@ -105,8 +103,8 @@ class Publisher(Sink):
             raise InvalidArguments(f"The message cannot be carried by AMQP: {error}.") from error
         deadline = time.monotonic() + (self.settings.send_timeout if timeout is None else timeout)
         outgoing = Outgoing(prepared, deadline, needs, when_done)
-        if not self._started and not self._closed:
-            self._start()
+        if not self._started:
+            self.start()
         if self._closed:
             outgoing.finish(NotConnected(CLOSED))
             return outgoing
@@ -118,21 +116,12 @@ class Publisher(Sink):
             outgoing.finish(NotConnected(CLOSED))
         return outgoing
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Connect now, instead of at the first publication; what was closed stays closed."""
         with self._start_lock:
-            if not self._started:
+            if not (self._started or self._closed):
                 self._io.start()
                 self._started = True
-
-    @property
-    def problem(self) -> ConnectionProblem | None:
-        """Why there is no connection, where there is none."""
-        return self._problem
-
-    def start(self) -> None:
-        """Connect now, instead of at the first publication."""
-        if not self._started:
-            self._start()
 
     def wake(self) -> None:
         """Write what has gathered now."""
@@ -144,9 +133,10 @@ class Publisher(Sink):
 
     def close(self, timeout: float) -> bool:
         """Wait for what is under way, then close; what is not confirmed by then fails. False: it was not all confirmed."""
-        if not self._started:
-            self._closed = True
-            return True
+        with self._start_lock:
+            if not self._started:
+                self._closed = True
+                return True
         until = time.monotonic() + timeout
         done = threading.Event()
         while not self.idle() and self._io.alive and time.monotonic() < until:
@@ -165,7 +155,7 @@ class Publisher(Sink):
     def opened(self, connection: PublicConnection) -> None:
         """Open the publishing channel."""
         self._forget_session()
-        self._problem = None
+        self.problem = None
         self._connection = connection
         self._frame_max = connection.params.frame_max or DEFAULT_FRAME_MAX
         self._declarer = Declarer(connection, self._topology_of)
@@ -213,13 +203,14 @@ class Publisher(Sink):
 
     def lost(self, problem: ConnectionProblem) -> None:
         """Fail what was in flight; what waits to go out goes on waiting, where it helps."""
-        self._problem = problem
-        in_flight, held = self._take_in_flight(), list(self._held)
+        self.problem = problem
+        in_flight = self._take_in_flight()
+        # Before they are held no more: `close` must not take us for idle in between.
+        self._inbox.extendleft(reversed(list(self._held)))
         self._forget_session()
         self.on_channel_lost()
         for outgoing in in_flight:
             outgoing.finish(unconfirmed(problem.text))
-        self._inbox.extendleft(reversed(held))
         if self._closed or problem.kind != "away":
             while self._inbox:
                 self._inbox.popleft().finish(problem.error())
@@ -271,12 +262,12 @@ class Publisher(Sink):
         def answer(error: AmqpWorkerError | None) -> None:
             if outgoing not in self._held:
                 return
-            self._held.discard(outgoing)
             if error is not None:
                 outgoing.finish(copy.copy(error))  # one instance would be raised by many threads
             else:
                 self._inbox.append(outgoing)
                 self._io.wake()
+            self._held.discard(outgoing)
 
         if missing[0] == REPLIES:
             self._consume_replies(answer)
@@ -363,7 +354,7 @@ class Publisher(Sink):
     def _not_sent(self) -> AmqpWorkerError:
         connection = self._connection
         if connection is None:
-            return not_connected(self._problem)
+            return not_connected(self.problem)
         return not_written(connection.blocked_now)
 
     def _not_confirmed(self) -> AmqpWorkerError:

@@ -1,0 +1,40 @@
+"""The ends of a publisher: what waits is seen at every moment, and what was closed stays closed."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from amqpworker.broker.address import addresses
+from amqpworker.broker.channel import prepare
+from amqpworker.broker.outgoing import Outgoing
+from amqpworker.broker.publisher import Publisher
+from amqpworker.broker.reasons import ConnectionProblem
+from amqpworker.message import Properties, Publication
+from amqpworker.settings import Settings
+from amqpworker.topology import Topology
+
+
+def new_publisher() -> Publisher:
+    return Publisher(addresses("amqp://localhost:1"), Settings(), lambda _: Topology(), lambda *_: False)
+
+
+def test_what_is_held_for_its_queue_is_under_way_while_the_connection_is_lost() -> None:
+    """It waits for the next connection: whoever closes meanwhile has to wait for it."""
+    publisher = new_publisher()
+    held = Outgoing(prepare(Publication("e", "k", Properties(), b""), 4096), time.monotonic() + 10, ("queue k",))
+    publisher._held.add(held)
+    idle: list[bool] = []
+    publisher.on_channel_lost = lambda: idle.append(publisher.idle())
+    publisher.lost(ConnectionProblem("gone.", "away", "localhost:1"))
+    assert idle == [False]
+    assert not publisher.idle()
+    assert not held.done
+
+
+def test_a_publisher_that_was_closed_before_its_first_message_never_connects() -> None:
+    publisher = new_publisher()
+    before = threading.active_count()
+    assert publisher.close(1)
+    publisher.start()
+    assert threading.active_count() == before
