@@ -212,11 +212,11 @@ def failure_of(error: BaseException) -> Failure:
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - user code, too
+    except BaseException:  # noqa: BLE001 - user code, which may raise SystemExit here as well
         text = "(its text could not be made)"
     try:
         below = error.__traceback__.tb_next if error.__traceback__ else None
         shown = "".join(traceback.format_exception(kind, error, below))
-    except Exception:  # noqa: BLE001 - as above
+    except BaseException:  # noqa: BLE001 - as above
         shown = ""
     return Failure(name, capped(redact_text(text), MAX_TEXT), capped(redact_text(shown), MAX_TRACEBACK))
