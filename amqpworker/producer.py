@@ -54,12 +54,9 @@ class Producer:
 
     def forked(self) -> None:
         """In a forked child: begin without the parent's connection, calls and locks."""
-        parents = self._publisher
         self._publisher = None
         self._calls = Calls()
         self._lock = threading.Lock()
-        if parents is not None:
-            parents.forget()
 
     @property
     def publisher(self) -> Publisher:

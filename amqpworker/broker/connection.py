@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -26,10 +27,11 @@ from amqpworker.errors import AmqpWorkerError
 from amqpworker.logs import get_logger, hush
 from amqpworker.settings import Settings
 
-__all__ = ["ConnectionUser", "IOThread"]
+__all__ = ["CLOSED", "ConnectionUser", "IOThread"]
 
 log = get_logger(__name__)
 
+CLOSED = "The connection to RabbitMQ was closed by this process."
 THREADS = "amqpworker-"
 TICK = 0.05
 LONGEST_PAUSE = 5.0
@@ -60,7 +62,7 @@ class IOThread:
     """
     The thread of one connection: connects, runs pika's loop, reconnects with jitter until it is stopped.
 
-    A forked child must make its own: `forget` lets go of the parent's socket there. With `mistakes_told` a mistake such as
+    A forked child must make its own: the parent's socket is let go of there. With `mistakes_told` a mistake such as
     a refused login is not logged before the first connection: its user tells it, and ends.
     """
 
@@ -94,6 +96,8 @@ class IOThread:
 
     def start(self) -> None:
         """Start the thread; it connects by itself."""
+        me = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: on_fork(me))
         self._thread.start()
 
     @property
@@ -131,7 +135,7 @@ class IOThread:
 
     def forget(self) -> None:
         """In a forked child: close the parent's socket here, without a word to the broker."""
-        connection = self.connection
+        connection, self.connection = self.connection, None
         sock = socket_of(connection) if connection is not None else None
         if sock is not None:
             # Detached first, so that neither TLS nor the garbage collector says goodbye on the parent's connection.
@@ -160,7 +164,7 @@ class IOThread:
             position += 1
             if self._failures and position % len(self.addresses) == 0:
                 self._back_off()
-        problem = ConnectionProblem("the connection was closed by this process.", "away", str(self._address))
+        problem = ConnectionProblem(CLOSED, "away", str(self._address))
         self._guard(lambda: self.user.lost(problem))
 
     def _attempt(self, address: Address) -> None:
@@ -276,7 +280,8 @@ class IOThread:
 
     def _tick(self) -> None:
         self._ticking = False
-        if self._guard(self.user.tick):
+        # Again after one that failed, too: deadlines are kept by the next.
+        if self._guard(self.user.tick) is not False:
             self.start_ticking()
 
     def _close(self) -> None:
@@ -299,6 +304,12 @@ def seconds_of(pause: wait_base, failures: int) -> float:
     state = RetryCallState(Retrying(), None, (), {})
     state.attempt_number = max(1, failures)
     return float(pause(state))
+
+
+def on_fork(io: weakref.ref[IOThread]) -> None:
+    """In a forked child: let go of the connection, or the broker would not see the end of the parent."""
+    if (alive := io()) is not None:
+        alive.forget()
 
 
 def hang_up(connection: PublicConnection | None) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from amqpworker.broker.address import Address
 from amqpworker.broker.channel import PUBLISH_CHANNEL, Channel, Prepared, open_channel, prepare
 from amqpworker.broker.codec import Returned
-from amqpworker.broker.connection import IOThread
+from amqpworker.broker.connection import CLOSED, IOThread
 from amqpworker.broker.declare import Declarer, Need
 from amqpworker.broker.outgoing import Outgoing, WhenDone
 from amqpworker.broker.reasons import ConnectionProblem, channel_error, exchange_of
@@ -39,7 +39,6 @@ MOST_IN_FLIGHT = 4096
 MOST_BYTES_IN_FLIGHT = 32 * 1024 * 1024
 DEFAULT_FRAME_MAX = 131_072
 CHANNEL_PAUSE = 0.5
-CLOSED = "The connection to RabbitMQ was closed by this process."
 # A connection whose confirms stay away this much longer than a caller waits is no use, though its heartbeats come.
 SILENCE = 20.0
 
@@ -145,10 +144,6 @@ class Publisher(Sink):
         self._closed = True
         self._io.stop(max(1.0, until - time.monotonic()))
         return confirmed
-
-    def forget(self) -> None:
-        """In a forked child: let go of what is the parent's."""
-        self._io.forget()
 
     # ---- in the I/O thread: the connection --------------------------------------------------------------------------
 

@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 
 from amqpworker import App
+from amqpworker.broker.seam import socket_of
 from amqpworker.testing.processes import free_ports
 from tests.integration.conftest import Codec
 from tests.integration.tasks import QUEUE, echo_of, messages
 from tests.support import Broker, wait_until
+from tests.workers import running
 
 MakeApp = Callable[..., App]
 
@@ -98,6 +100,25 @@ def test_the_broker_sees_the_end_of_a_killed_parent_though_its_child_lives_on(vh
         parent.wait(10)
         parent.stdout.close()
         os.kill(child, signal.SIGKILL)
+
+
+def test_a_child_of_a_task_does_not_keep_the_connection_of_its_worker(app: App) -> None:
+    """A pool of processes that a task left behind would hide the end of its worker from the broker."""
+    with running(app, queues=(QUEUE,)) as worker:
+        connection = worker.process.consumer._io.connection
+        assert connection is not None
+        number = socket_of(connection).fileno()
+
+        def is_closed() -> None:
+            with pytest.raises(OSError, match="Bad file"):
+                os.fstat(number)
+
+        def is_closed_in_a_child() -> None:
+            in_child(is_closed)()
+
+        in_child(is_closed_in_a_child)()
+        in_child(is_closed)()
+        assert os.fstat(number)
 
 
 def test_children_forked_while_other_threads_send_can_send(app: App, vhost: Broker) -> None:
