@@ -1,0 +1,113 @@
+"""What administrators and time-outs do to a running system: a queue deleted, connections closed, a channel closed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import pytest
+from pika.exceptions import ChannelClosedByBroker
+
+from amqpworker.errors import ConfigError
+from amqpworker.testing import Node
+from tests.acceptance.conftest import MakeScene, quicken
+from tests.acceptance.oracle import balance
+from tests.acceptance.scene import QUEUE, Scene
+from tests.support import Broker
+
+SECONDS = float(os.environ.get("ACCEPTANCE_SECONDS", "20"))
+ACK_TIMEOUT = 10
+
+
+def test_a_queue_that_is_deleted_under_its_consumers_is_consumed_again(scene: Scene) -> None:
+    scene.pool()
+    scene.sender("load", "--threads", "4", "--delays", "--pause", "0.005")
+    scene.wait_until(lambda: consumers(scene.broker) == 2, 30, "both processes consume")
+    scene.wait_for("end", 100)
+    scene.fault("queue deleted")
+    scene.broker.delete_queue(QUEUE)
+    scene.wait_until(lambda: scene.said("pool", 10**6).count("consumer_cancelled") == 2, 30, "both hear of it")
+    scene.wait_until(lambda: consumers(scene.broker) == 2, 30, "both processes consume again")
+    back = scene.fault("consuming again")
+    scene.wait_for("end", 100, back)
+    scene.stop_all("sender")
+    result = balance(scene)
+    lost = result.lost()
+    # What stood in the queue is gone, as the administrator wished; nothing that was sent afterwards is.
+    asked = {one: max(line["at"] for line in lines) for one, lines in result.tries.items()}
+    assert all(asked[one] <= back for one in lost)
+    result.check("queue deleted under its consumers", may_be_lost=lost, may_park=True)
+    assert len(lost) < len(result.confirmed) / 2
+    scene.stop_all("pool")
+
+
+@pytest.mark.timeout(240)
+def test_fifty_threads_send_while_their_connection_is_closed_every_second(scene: Scene) -> None:
+    scene.pool()
+    scene.sender("load", "--threads", "50", "--callers", "2", "--pause", "0.2")
+    scene.wait_for("confirmed", 50)
+    end = time.monotonic() + SECONDS
+    closed = 0
+    while time.monotonic() < end:
+        began = time.monotonic()
+        scene.fault("connections closed")
+        closed += close_connections(scene.broker)
+        time.sleep(max(0.0, began + 1 - time.monotonic()))
+    calm = scene.fault("calm again")
+    for kind in ("end", "confirmed", "answered"):
+        scene.wait_for(kind, 50, calm)
+    scene.stop_all("sender")
+    result = balance(scene, timeout=90)
+    result.check(f"50 threads, {closed} connections closed in {SECONDS:g} s")
+    assert closed >= SECONDS / 2
+    assert result.confirmed == result.tries.keys()
+    scene.stop_all("pool")
+
+
+def consumers(broker: Broker) -> int:
+    """Count the consumers of the work queue; 0 where it is gone."""
+    try:
+        return broker.consumers(QUEUE)
+    except ChannelClosedByBroker:
+        return 0
+
+
+def close_connections(broker: Broker) -> int:
+    """Close every connection of the virtual host as an administrator does, and count them."""
+    closed = 0
+    for connection in broker.management.connections(broker.vhost):
+        try:
+            broker.management.close_connection(connection["name"])
+            closed += 1
+        except ConfigError:
+            continue  # it has gone meanwhile
+    return closed
+
+
+def test_a_task_longer_than_the_ack_timeout_costs_doubles_but_no_message_and_no_worker(
+    make_node: Callable[..., Node], make_scene: MakeScene
+) -> None:
+    node = make_node(extra_config=f"consumer_timeout = {ACK_TIMEOUT}000")
+    quicken(node.start())
+    scene = make_scene(node, settings={"ack_timeout": str(ACK_TIMEOUT)})
+    scene.send("batch", "--count", "2", "--only", "slow_at_first", "--seconds", str(ACK_TIMEOUT * 1.5))
+    scene.pool("-p", "2", "-t", "2")
+    scene.sender("load", "--threads", "2", "--pause", "0.05")
+    scene.wait_for("start", 2)
+    scene.wait_until(lambda: "delivery acknowledgement" in scene.said("pool", 10**6), 60, "the broker closes a channel")
+    closed = scene.fault("ack timeout")
+    scene.wait_until(lambda: slow_ends(scene) >= 4, 60, "the long tasks have ended, and once more")
+    scene.wait_until(lambda: consumers(scene.broker) == 2, 30, "both processes consume again")
+    scene.wait_for("end", 50, closed)
+    scene.stop_all("sender")
+    result = balance(scene)
+    result.check("tasks longer than the ack timeout")
+    assert result.confirmed == result.tries.keys()
+    assert len(scene.events("process")) == 4, "a worker did not come through by itself"
+    scene.stop_all("pool")
+
+
+def slow_ends(scene: Scene) -> int:
+    """Count the ends of the long tasks."""
+    return sum(line["task"] == "slow at first" for line in scene.events("end"))
