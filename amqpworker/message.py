@@ -1,7 +1,7 @@
 """
 The words of the wire: properties, what goes out, what comes in, and the names of our headers.
 
-Decides nothing. What a message may carry on when it is published again stands in `republish`.
+Decides nothing. What a message may carry on when it is published again stands in `publication`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ __all__ = [
     "Properties",
     "Publication",
     "integer_header",
+    "is_reserved",
     "new_id",
     "wait_header",
 ]
@@ -53,11 +54,22 @@ EVIDENCE = (DEAD_REASON, ERROR_TYPE, ERROR_TEXT, TRACEBACK, FAILED_AT, WORKER)
 
 JSON = "application/json"
 PERSISTENT = 2
+# Direct reply-to (https://www.rabbitmq.com/docs/direct-reply-to).
+REPLY_TO = "amq.rabbitmq.reply-to"
+
+# Headers by which RabbitMQ would send copies elsewhere.
+COPY_HEADERS = ("cc", "bcc")
 
 
 def wait_header(level: int) -> str:
     """Return the header whose presence sends a message through this level of the delay ladder."""
     return f"{WAIT_PREFIX}{level:02d}"
+
+
+def is_reserved(header: str) -> bool:
+    """Tell whether a header's name is ours or the broker's: no sender may give it."""
+    lowered = header.lower()
+    return lowered.startswith((PREFIX, "x-")) or lowered in COPY_HEADERS
 
 
 @dataclass(slots=True, kw_only=True)

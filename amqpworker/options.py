@@ -14,12 +14,11 @@ from typing import Any, TypeGuard
 
 from amqpworker.delay import seconds_of, seconds_until
 from amqpworker.errors import InvalidArguments
-from amqpworker.message import PREFIX, HeaderValue
+from amqpworker.message import HeaderValue, is_reserved
 
 __all__ = ["Options", "check_options"]
 
 MOST_ID_BYTES = 255
-RESERVED_HEADERS = ("cc", "bcc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +112,7 @@ def check_headers(value: Any) -> Mapping[str, HeaderValue]:
     if not isinstance(value, Mapping):
         raise InvalidArguments("options(headers=…): it must be a mapping of names to values.")
     for name in value:
-        lowered = name.lower() if isinstance(name, str) else ""
-        if not lowered or lowered.startswith(("x-", PREFIX)) or lowered in RESERVED_HEADERS:
+        if not isinstance(name, str) or not name or is_reserved(name):
             raise InvalidArguments(
                 f"options(headers=…): {name!r} is reserved: no header may begin with 'x-' or 'aw-', or be CC or BCC."
             )

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from amqpworker.errors import AmqpWorkerError, CallTimeout, InvalidArguments, SendError, Unconfirmed
-from amqpworker.message import Message
+from amqpworker.message import REPLY_TO, Message
 from amqpworker.plan import Plan
 from amqpworker.publication import sent as publication_of
 from amqpworker.results.rpc import Calls
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Producer"]
 
-REPLY_TO = "amq.rabbitmq.reply-to"
 WINDOW = 2000
 WINDOW_BYTES = 16 * 1024 * 1024
 EXIT_TIMEOUT = 10.0

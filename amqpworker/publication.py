@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from amqpworker import delay as ladder
 from amqpworker.message import (
     ATTEMPT,
+    COPY_HEADERS,
     DEAD_REASON,
     ERROR_TEXT,
     ERROR_TYPE,
@@ -25,7 +26,6 @@ from amqpworker.message import (
     FIRST_SENT,
     JSON,
     PERSISTENT,
-    PREFIX,
     RETURNED,
     TRACEBACK,
     WAIT_PREFIX,
@@ -35,6 +35,7 @@ from amqpworker.message import (
     Message,
     Properties,
     Publication,
+    is_reserved,
 )
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def retried(delivery: Delivery, retry: Retry, run: tuple[str, int, float], names
     properties.message_id = task_id
     headers = properties.headers or {}
     wait = ladder.clamp(retry.delay)
-    headers[ATTEMPT] = attempt + 1 if retry.counts and not retry.returned else attempt
+    headers[ATTEMPT] = attempt + 1 if retry.counts else attempt
     if retry.returned:
         headers[RETURNED] = int(now * 1000)
     else:
@@ -178,16 +179,12 @@ def kept(old: Properties) -> Properties:
 def may_stay(header: str) -> bool:
     """Tell whether a header is kept when its message is published again."""
     lowered = header.lower()
-    return not lowered.startswith(("x-", WAIT_PREFIX)) and lowered not in {"cc", "bcc"}
+    return not lowered.startswith(("x-", WAIT_PREFIX)) and lowered not in COPY_HEADERS
 
 
 def user_headers(headers: Headers | None) -> Headers:
     """Return the headers that are the user's own: neither ours nor the broker's."""
-    return {
-        name: value
-        for name, value in (headers or {}).items()
-        if not name.lower().startswith((PREFIX, "x-")) and name.lower() not in {"cc", "bcc"}
-    }
+    return {name: value for name, value in (headers or {}).items() if not is_reserved(name)}
 
 
 def capped(text: str, most: int) -> str:

@@ -57,6 +57,7 @@ class Sent(Generic[R]):
         Raises:
             TaskFailed: the task ended without a result.
             ResultTimeout: nothing was stored within `timeout` seconds.
+            ResultStoreError: the store could not be asked.
             ConfigError: the app stores no results.
         """
         seconds = seconds_of(timeout, "timeout")

@@ -24,7 +24,7 @@ CREDENTIAL = "amqpworker_url"
 class Settings(BaseSettings):
     """The settings of an `App`; each field is also read from `AMQPWORKER_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="AMQPWORKER_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="AMQPWORKER_", extra="forbid", frozen=True, allow_inf_nan=False)
 
     declare: bool = Field(True, description="make sure that the topology of a queue exists at its first use")
     send_timeout: float = Field(10.0, gt=0, description="seconds until `send` gives up")

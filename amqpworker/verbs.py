@@ -71,6 +71,7 @@ class Sending(Generic[P, R]):
         Raises:
             InvalidArguments: the arguments do not fit the task's parameters.
             SendError: the broker did not confirm it in time; which error tells why.
+            ConfigError: its queue cannot be declared.
         """
         return self._task.app.send(self._task.build(args, kwargs, self._options))
 

@@ -16,7 +16,7 @@ from pika import exceptions
 from amqpworker.broker.codec import GotMessage, Returned, encode_ack, encode_nack, encode_publish
 from amqpworker.broker.seam import OwnCodecConnection, PublicConnection, Sink
 from amqpworker.logs import get_logger
-from amqpworker.message import Delivery, Properties, Publication
+from amqpworker.message import REPLY_TO, Delivery, Properties, Publication
 
 __all__ = ["PUBLISH_CHANNEL", "Channel", "Closed", "Prepared", "open_channel", "prepare"]
 
@@ -24,7 +24,6 @@ log = get_logger(__name__)
 
 # Publications are marshalled in the caller's thread, before there may even be a connection: the number is agreed on.
 PUBLISH_CHANNEL = 1
-REPLY_TO = "amq.rabbitmq.reply-to"
 
 Closed: TypeAlias = Callable[[BaseException], None]
 
@@ -104,7 +103,7 @@ class Channel:
         )
 
     def consume_replies(self, consumed: Callable[[str], None]) -> None:
-        """Subscribe to direct reply-to (https://www.rabbitmq.com/docs/direct-reply-to): without acknowledgement."""
+        """Subscribe to the answers to our calls: without acknowledgement, as direct reply-to has it."""
         self._consume(REPLY_TO, consumed, no_ack=True)
 
     def select_confirms(self, selected: Callable[[], None]) -> None:

@@ -25,19 +25,14 @@ from amqpworker.worker.locate import locate
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.pool import Pool
 from amqpworker.worker.receiver import Reception
-from amqpworker.worker.report import Report, Reporter
+from amqpworker.worker.report import ABANDONED, MISCONFIGURED, STOPPED, Report, Reporter
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.settle import Settler, Surroundings
 
-__all__ = ["ABANDONED", "MISCONFIGURED", "STOPPED", "WorkerProcess", "main"]
+__all__ = ["StopRequest", "WorkerProcess", "main"]
 
 # Not `__name__`: this is `__main__` where it matters.
 log = get_logger("amqpworker.worker.process")
-
-STOPPED = 0
-FAILED = 1
-MISCONFIGURED = 2
-ABANDONED = 3
 
 TICK = 0.02
 FIRST_LOOK = 0.05
@@ -140,9 +135,7 @@ class WorkerProcess:
         return None
 
     def _hopeless(self) -> AmqpWorkerError | None:
-        """Return why this worker will never consume: only before it ever has, and only what waiting cannot mend."""
-        if self.consumer.ever_consumed:
-            return None
+        """Return what keeps every queue from being consumed and cannot be mended by waiting."""
         problem = self.consumer.problem
         if problem is not None and problem.kind != "away":
             return problem.error()

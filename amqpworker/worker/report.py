@@ -1,7 +1,7 @@
 """
-What a worker process tells its parent: that it is ready, that it consumes, or why it never will.
+What a worker process tells its parent: that it is ready, that it consumes, why it never will, and how it ended.
 
-Decides the lines on the pipe between the two: one JSON object each, small enough to be written in one piece.
+Decides the exit codes, and the lines on the pipe between the two: one JSON object each, small enough to be written in one piece.
 """
 
 from __future__ import annotations
@@ -12,7 +12,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-__all__ = ["Report", "Reporter", "reports_in"]
+__all__ = ["ABANDONED", "MISCONFIGURED", "STOPPED", "Report", "Reporter", "reports_in"]
+
+# Exit codes of a worker process, and of the pool.
+STOPPED = 0
+MISCONFIGURED = 2
+ABANDONED = 3
 
 MOST_TEXT = 500
 

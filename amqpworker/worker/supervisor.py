@@ -22,15 +22,11 @@ from types import FrameType
 from amqpworker.errors import ConfigError
 from amqpworker.logs import get_logger
 from amqpworker.worker.options import WorkerOptions
-from amqpworker.worker.report import Report, reports_in
+from amqpworker.worker.report import ABANDONED, MISCONFIGURED, STOPPED, Report, reports_in
 
 __all__ = ["Supervisor"]
 
 log = get_logger(__name__)
-
-STOPPED = 0
-MISCONFIGURED = 2
-ABANDONED = 3
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
