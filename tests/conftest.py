@@ -8,6 +8,7 @@ none outlives it, even when it is killed.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -29,6 +30,16 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name.startswith("AMQPWORKER_") and name != "AMQPWORKER_PYTHON":
             del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Undo what a test's `configure` or a command of the program did to logging, so that the next test hears it all."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
