@@ -43,6 +43,12 @@ def app(make_app: Callable[..., App], codec: Codec) -> App:
     return make_app(codec=codec)
 
 
+@pytest.fixture
+def one_app(make_app: Callable[..., App]) -> App:
+    """An app on the test's virtual host, for what does not depend on the codec."""
+    return make_app()
+
+
 @pytest.fixture(scope="session")
 def spare_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A second node, for tests that stop it or raise its alarms, and leave it running and calm."""

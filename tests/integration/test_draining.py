@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from amqpworker import App
-from amqpworker.testing import Node
 from tests import workertasks
-from tests.integration.conftest import Codec
+from tests.proxy import Proxy
 from tests.support import Broker, wait_until
 from tests.workers import LocalWorker, RealWorker, real_worker, running
 
@@ -69,23 +68,23 @@ def test_a_drain_gives_back_at_once_what_has_not_begun_and_finishes_what_runs(vh
     assert vhost.count(QUEUE) == 9, "and those two were acknowledged"
 
 
-def test_a_drain_waits_until_a_retry_and_a_dead_letter_are_confirmed(vhost: Broker, app: App) -> None:
+def test_a_drain_waits_until_a_retry_and_a_dead_letter_are_confirmed(vhost: Broker, one_app: App) -> None:
     go = threading.Event()
     began: list[str] = []
 
-    @app.task(name="retry", queue=QUEUE, retry=[60])
+    @one_app.task(name="retry", queue=QUEUE, retry=[60])
     def retry() -> None:
         began.append("retry")
         go.wait(60)
         raise OSError
 
-    @app.task(name="dead", queue=QUEUE, retry=None)
+    @one_app.task(name="dead", queue=QUEUE, retry=None)
     def dead() -> None:
         began.append("dead")
         go.wait(60)
         raise OSError
 
-    with running(app, threads=2) as worker:
+    with running(one_app, threads=2) as worker:
         retry.send()
         dead.send()
         wait_until(lambda: len(began) == 2, what="both run")
@@ -97,8 +96,8 @@ def test_a_drain_waits_until_a_retry_and_a_dead_letter_are_confirmed(vhost: Brok
     assert vhost.count("amqpworker.delay.08") == 1
 
 
-def test_a_drain_waits_until_an_answer_has_left(vhost: Broker, make_app: Callable[..., App], codec: Codec) -> None:
-    app, caller = make_app(codec=codec), make_app(codec=codec)
+def test_a_drain_waits_until_an_answer_has_left(vhost: Broker, make_app: Callable[..., App]) -> None:
+    app, caller = make_app(), make_app()
     go, began = threading.Event(), threading.Event()
 
     @app.task(name="give", queue=QUEUE)
@@ -123,15 +122,15 @@ def test_a_drain_waits_until_an_answer_has_left(vhost: Broker, make_app: Callabl
     assert vhost.count(QUEUE) == 0
 
 
-def test_what_does_not_end_in_time_is_abandoned_and_comes_again(vhost: Broker, app: App) -> None:
+def test_what_does_not_end_in_time_is_abandoned_and_comes_again(vhost: Broker, one_app: App) -> None:
     go, began = threading.Event(), threading.Event()
 
-    @app.task(name="hold", queue=QUEUE)
+    @one_app.task(name="hold", queue=QUEUE)
     def hold() -> None:
         began.set()
         go.wait(60)
 
-    with running(app, threads=1, drain_timeout=0.2, code=3) as worker:
+    with running(one_app, threads=1, drain_timeout=0.2, code=3) as worker:
         hold.send()
         assert began.wait(10)
         since = time.monotonic()
@@ -155,30 +154,27 @@ def test_a_worker_without_a_broker_stops_at_once(make_app: Callable[..., App]) -
         assert time.monotonic() - since < 3
 
 
-def test_a_worker_that_loses_its_broker_while_it_drains_still_ends(
-    spare_node: Node, make_app: Callable[..., App]
-) -> None:
-    app = make_app(spare_node.url())
+def test_a_worker_that_loses_its_broker_while_it_drains_still_ends(vhost: Broker, make_app: Callable[..., App]) -> None:
     go, began = threading.Event(), threading.Event()
+    with Proxy(vhost.url) as proxy:
+        app = make_app(proxy.url)
 
-    @app.task(name="hold", queue=QUEUE)
-    def hold() -> None:
-        began.set()
-        go.wait(60)
+        @app.task(name="hold", queue=QUEUE)
+        def hold() -> None:
+            began.set()
+            go.wait(60)
 
-    try:
-        with running(app, threads=1) as worker:
-            hold.send()
-            assert began.wait(10)
-            worker.process.stop_requested.set()
-            spare_node.kill()
-            wait_until(lambda: worker.process.consumer.problem is not None, what="the connection is lost")
-            since = time.monotonic()
-            go.set()
-            wait_until(lambda: worker.code is not None, what="it ends")
-            assert time.monotonic() - since < 10
-    finally:
-        spare_node.start()
+        worker = LocalWorker(app, threads=1)
+        worker.start()
+        hold.send()
+        assert began.wait(10)
+        worker.process.stop_requested.set()
+    wait_until(lambda: worker.process.consumer.problem is not None, what="the connection is lost")
+    since = time.monotonic()
+    go.set()
+    assert worker.stop() == 0
+    assert time.monotonic() - since < 10
+    vhost.wait_for_count(QUEUE, 1)
 
 
 # ---- real processes -------------------------------------------------------------------------------------------------

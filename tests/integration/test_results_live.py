@@ -46,12 +46,12 @@ def test_a_result_comes_back_typed(vhost: Broker, storing: App) -> None:
     assert vhost.count(QUEUE) == 0
 
 
-def test_a_failure_is_a_result_too(vhost: Broker, storing: App) -> None:
-    @storing.task(name="fail", queue=QUEUE, retry=[0])
+def test_a_failure_is_a_result_too(vhost: Broker, one_storing: App) -> None:
+    @one_storing.task(name="fail", queue=QUEUE, retry=[0])
     def fail() -> int:
         raise LookupError("nothing there")
 
-    with running(storing, threads=1):
+    with running(one_storing, threads=1):
         sent = fail.send()
         with pytest.raises(TaskFailed) as stored:
             sent.result(timeout=10)
@@ -195,15 +195,15 @@ def test_a_call_that_is_too_late_is_dropped_and_runs_nothing(vhost: Broker, make
     assert vhost.count(f"{QUEUE}.dead") == 0
 
 
-def test_an_answer_to_a_caller_that_is_gone_does_not_hold_up_the_worker(vhost: Broker, app: App) -> None:
+def test_an_answer_to_a_caller_that_is_gone_does_not_hold_up_the_worker(vhost: Broker, one_app: App) -> None:
     ran: list[int] = []
 
-    @app.task(name="give", queue=QUEUE)
+    @one_app.task(name="give", queue=QUEUE)
     def give(n: int) -> int:
         ran.append(n)
         return n
 
-    with running(app, threads=1):
+    with running(one_app, threads=1):
         for reply_to in ("amq.rabbitmq.reply-to.g1h2AA.gone", "no such queue"):
             told = {"type": "give", "reply_to": reply_to}
             assert vhost.management.publish(vhost.vhost, "amqpworker.tasks", QUEUE, '{"n": 1}', told)
@@ -258,10 +258,10 @@ def test_a_reply_that_cannot_leave_is_given_up_and_its_message_acknowledged(
 # ---- coroutines -----------------------------------------------------------------------------------------------------
 
 
-def test_coroutines_run_side_by_side_within_their_places(vhost: Broker, storing: App) -> None:
+def test_coroutines_run_side_by_side_within_their_places(vhost: Broker, one_storing: App) -> None:
     now, most = [0], [0]
 
-    @storing.task(name="step", queue=QUEUE)
+    @one_storing.task(name="step", queue=QUEUE)
     async def step(n: int) -> str:
         now[0] += 1
         most[0] = max(most[0], now[0])
@@ -269,23 +269,23 @@ def test_coroutines_run_side_by_side_within_their_places(vhost: Broker, storing:
         now[0] -= 1
         return f"{n} in {current().attempt}"
 
-    with running(storing, threads=1, async_tasks=6):
-        sent = storing.send_many(step.message(n) for n in range(30))
+    with running(one_storing, threads=1, async_tasks=6):
+        sent = one_storing.send_many(step.message(n) for n in range(30))
         assert [one.result(timeout=10) for one in sent] == [f"{n} in 1" for n in range(30)]
     assert most[0] == 6
     assert vhost.count(QUEUE) == 0
 
 
-def test_a_coroutine_that_fails_is_retried_and_dead_as_others_are(vhost: Broker, storing: App) -> None:
+def test_a_coroutine_that_fails_is_retried_and_dead_as_others_are(vhost: Broker, one_storing: App) -> None:
     attempts: list[int] = []
 
-    @storing.task(name="fail", queue=QUEUE, retry=[0.125])
+    @one_storing.task(name="fail", queue=QUEUE, retry=[0.125])
     async def fail() -> None:
         attempts.append(current().attempt)
         await asyncio.sleep(0)
         raise OSError("away")
 
-    with running(storing, threads=1):
+    with running(one_storing, threads=1):
         with pytest.raises(TaskFailed, match="away"):
             fail.send().result(timeout=10)
         letter = vhost.wait_for_message(f"{QUEUE}.dead")
@@ -293,11 +293,11 @@ def test_a_coroutine_that_fails_is_retried_and_dead_as_others_are(vhost: Broker,
     assert "in fail" in letter.headers["aw-traceback"]
 
 
-def test_a_coroutine_answers_its_caller(vhost: Broker, app: App) -> None:
-    @app.task(name="double", queue=QUEUE)
+def test_a_coroutine_answers_its_caller(vhost: Broker, one_app: App) -> None:
+    @one_app.task(name="double", queue=QUEUE)
     async def double(n: int) -> int:
         await asyncio.sleep(0)
         return 2 * n
 
-    with running(app, threads=1):
+    with running(one_app, threads=1):
         assert double.options(timeout=10).call(21) == 42
