@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -269,6 +270,46 @@ def test_a_broker_that_restarts_gets_its_worker_back_and_nothing_is_lost(
         ledger.wait_for(range(100), timeout=40)
     with raw_channel(spare_node.url()) as channel:
         assert channel.queue_declare(QUEUE, passive=True).method.message_count == 0
+
+
+@contextmanager
+def ack_timeout(node: Node, milliseconds: int) -> Iterator[None]:
+    """Let the broker look every half a second whether a delivery is older than this, on channels opened meanwhile."""
+    usual = node.rabbitmqctl("eval", "{ok, T} = application:get_env(rabbit, consumer_timeout), T.").strip()
+
+    def let(timeout: int | str, tick: int) -> None:
+        settings = f"[{{consumer_timeout, {timeout}}}, {{channel_tick_interval, {tick}}}]"
+        node.rabbitmqctl("eval", f"[application:set_env(rabbit, K, V) || {{K, V}} <- {settings}].")
+
+    let(milliseconds, 500)
+    try:
+        yield
+    finally:
+        let(usual, 60_000)
+
+
+def test_a_task_longer_than_the_ack_timeout_costs_its_channel_and_nothing_else(
+    spare_node: Node, make_app: Callable[..., App], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(spare_node.url())
+    ledger = Ledger(app, queue="slow")
+    ledger.held = {0}
+    with ack_timeout(spare_node, 1500), running(app, threads=4) as worker:
+        before = generation(worker, "slow")
+        ledger.send(range(1))
+        ledger.wait_for(range(1))
+        wait_for_another(worker, before, "slow")
+        assert "acknowledgement on channel" in caplog.text
+        wait_until(lambda: ledger.runs[0] == 2, what="it runs again")
+        after = generation(worker, "slow")
+        ledger.go.set()
+        wait_until(worker.process.pool.idle, what="the late outcome is there")
+        ledger.send(range(1, 20))
+        ledger.wait_for(range(20))
+        assert generation(worker, "slow") is after, "it acknowledged nothing on the next channel"
+    with raw_channel(spare_node.url()) as channel:
+        assert channel.queue_declare("slow", passive=True).method.message_count == 0
+    assert sum(ledger.runs.values()) == 21
 
 
 def test_a_worker_that_is_started_before_its_broker_waits_for_it(
