@@ -15,7 +15,11 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() sends RST
 
 
 class Proxy:
-    """Passes bytes on to `url`'s broker; in a `with` block it listens, and its threads end with it."""
+    """
+    Passes bytes on to `url`'s broker; in a `with` block it listens, and its threads end with it.
+
+    `accepted` counts the clients that came, `ended` those that went.
+    """
 
     def __init__(self, url: str, port: int = 0) -> None:
         split = urlsplit(url)
@@ -27,7 +31,7 @@ class Proxy:
         self._left: dict[Direction, int] = {}
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._lock = threading.Lock()
-        self.accepted = 0
+        self.accepted = self.ended = 0
         self.passed: dict[Direction, int] = {"to_broker": 0, "to_client": 0}
         self._closed = False
 
@@ -108,6 +112,8 @@ class Proxy:
                 target.sendall(data)
         except OSError:
             pass
+        if direction == "to_broker":
+            self.ended += 1
         if direction not in self._swallowed:
             with suppress(OSError):
                 target.shutdown(socket.SHUT_WR)

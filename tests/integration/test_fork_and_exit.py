@@ -22,6 +22,7 @@ from amqpworker.broker.seam import socket_of
 from amqpworker.testing.processes import free_ports
 from tests.integration.conftest import Codec
 from tests.integration.tasks import QUEUE, echo_of, messages
+from tests.proxy import Proxy
 from tests.support import Broker, wait_until
 from tests.workers import running
 
@@ -29,6 +30,12 @@ MakeApp = Callable[..., App]
 
 # from Python 3.12 on: threads of the parent are not in the child, which is what is tried here
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> App:
+    """An app: whose connection it is does not depend on the codec."""
+    return make_app()
 
 
 def in_child(work: Callable[[], object]) -> Callable[[], None]:
@@ -64,18 +71,17 @@ def test_parent_and_child_send_over_connections_of_their_own(app: App, vhost: Br
 
 
 def test_the_end_of_a_child_does_not_end_the_parent_s_connection(make_app: MakeApp, vhost: Broker) -> None:
-    app = make_app()
-    echo = echo_of(app)
-    echo.send("x")
-    wait_until(lambda: vhost.management.connections(vhost.vhost))
-    (mine,) = [one["name"] for one in vhost.management.connections(vhost.vhost)]
-    for _ in range(3):
-        in_child(lambda: None)()
-        in_child(app.close)()
-        in_child(lambda: echo.send("x"))()
+    with Proxy(vhost.url) as proxy:
+        app = make_app(proxy.url)
+        echo = echo_of(app)
         echo.send("x")
-    wait_until(lambda: len(vhost.management.connections(vhost.vhost)) == 1)
-    assert [one["name"] for one in vhost.management.connections(vhost.vhost)] == [mine]
+        for number in range(3):
+            in_child(lambda: None)()
+            in_child(app.close)()
+            in_child(lambda: echo.send("x"))()
+            echo.send("x")
+            # one for each child that sent, and the parent's is still the first
+            assert proxy.accepted == number + 2
     assert vhost.count(QUEUE) == 7
 
 
@@ -88,15 +94,12 @@ def test_the_broker_sees_the_end_of_a_killed_parent_though_its_child_lives_on(vh
         print(child, flush=True)
     signal.pause()
     """
-    parent = subprocess.Popen(python(HEAD + program, vhost.url, "own"), stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    child = int(parent.stdout.readline())
-    try:
-        wait_until(lambda: vhost.management.connections(vhost.vhost))
+    with Proxy(vhost.url) as proxy:
+        parent = subprocess.Popen(python(HEAD + program, proxy.url, "own"), stdout=subprocess.PIPE, text=True)
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
         parent.kill()
-        wait_until(lambda: not vhost.management.connections(vhost.vhost))  # long before a heartbeat is missed
-    finally:
-        parent.kill()
+        wait_until(lambda: proxy.ended == 1)  # long before a heartbeat is missed
         parent.wait(10)
         parent.stdout.close()
         os.kill(child, signal.SIGKILL)
@@ -271,7 +274,7 @@ def test_a_daemon_thread_that_sends_for_ever_does_not_hold_up_the_exit(vhost: Br
     assert vhost.count(QUEUE) >= int(printed) >= 200
 
 
-def test_the_exit_is_bounded_where_the_broker_is_away(codec: Codec) -> None:
+def test_the_exit_is_bounded_where_the_broker_is_away() -> None:
     seconds, _ = run_program(
         HEAD
         + """
@@ -280,7 +283,7 @@ def test_the_exit_is_bounded_where_the_broker_is_away(codec: Codec) -> None:
     threading.Thread(target=lambda: next(outcomes), daemon=True).start()
     """,
         f"amqp://127.0.0.1:{free_ports(1)[0]}/",
-        codec,
+        "own",
     )
     assert seconds < 9
 

@@ -21,6 +21,12 @@ MakeApp = Callable[..., App]
 WORK = {"work", "work.dead", "amqpworker.parked"}
 
 
+@pytest.fixture
+def app(make_app: MakeApp) -> App:
+    """An app: which codec writes its messages does not matter to what is declared, or to the ladder."""
+    return make_app()
+
+
 # ---- declaring -----------------------------------------------------------------------------------------------------
 
 
