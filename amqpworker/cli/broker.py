@@ -18,6 +18,7 @@ from typing import Annotated
 
 import typer
 
+from amqpworker.cli.screen import complain
 from amqpworker.errors import ConfigError
 from amqpworker.testing.node import Node, NodeStatus
 
@@ -40,7 +41,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def start(
     folder: Folder = DEFAULT_FOLDER,
     as_json: AsJson = False,
-    timeout: Annotated[float, typer.Option(help="Seconds that the start may take.", min=1)] = 60.0,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="What the start may take.", min=1)] = 60.0,
 ) -> None:
     """
     Start the node, unless it runs already, and print its addresses.
@@ -112,7 +113,7 @@ def _reporting() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        sys.stderr.write(f"Error: {error}\n")
+        complain(str(error))
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

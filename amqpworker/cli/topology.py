@@ -147,7 +147,8 @@ def show_findings(findings: list[Finding], whole: Topology, with_management: boo
         console().print(shown)
         if any(one.kind in {"missing", "unbound"} for one in findings):
             write("`amqpworker topology declare` makes what is missing.")
-    write(f"{counted(whole)}: {f'{len(findings)} findings' if findings else 'all as it should be'}.")
+    told = f"{len(findings)} finding{'s' if len(findings) > 1 else ''}" if findings else "all as it should be"
+    write(f"{counted(whole)}: {told}.")
     if not with_management:
         write("Bindings and policies were not looked at: AMQP does not tell them, --management URL does.")
 
