@@ -34,6 +34,7 @@ log = get_logger(__name__)
 CLOSED = "The connection to RabbitMQ was closed by this process."
 THREADS = "amqpworker-"
 TICK = 0.05
+STEADY = 5.0
 LONGEST_PAUSE = 5.0
 SAY_AGAIN = 30.0
 PAUSE = wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE)
@@ -86,6 +87,7 @@ class IOThread:
         self._woken = self._ticking = self._open = self._stopping = False
         self._problem: ConnectionProblem | None = None
         self._failures = self._mistakes = 0
+        self._opened_at = 0.0
         self._ever_open = False
         self._mistakes_told = mistakes_told
         self._told: tuple[str, float] = ("", 0.0)
@@ -207,7 +209,9 @@ class IOThread:
 
     def _report(self, problem: ConnectionProblem) -> None:
         if not self._stopping:
-            self._failures += 1
+            # A connection that ends as soon as it is open is a failure too, and not a reason to hurry.
+            steady = problem.was_open and time.monotonic() - self._opened_at >= STEADY
+            self._failures = 1 if steady else self._failures + 1
             self._mistakes = self._mistakes + 1 if problem.kind != "away" else 0
             self._log(problem)
         if self._mistakes < len(self.addresses):
@@ -243,7 +247,8 @@ class IOThread:
             connection.close()
             return
         self._open = self._ever_open = True
-        self._failures = self._mistakes = 0
+        self._opened_at = time.monotonic()
+        self._mistakes = 0
         self._told = ("", 0.0)
         log.info("connection_opened", connection=self.name, broker=str(self._address))
         self._guard(lambda: self.user.opened(connection))
