@@ -90,7 +90,7 @@ class QueueFull(SendError):
 
 
 class Unconfirmed(SendError):
-    """The broker's confirm did not come: the message may have arrived, or not."""
+    """The broker's confirm, or the answer to a call, was lost: the message may have arrived, or not."""
 
 
 class Blocked(SendError):

@@ -21,9 +21,9 @@ from amqpworker.broker.connection import CLOSED, IOThread
 from amqpworker.broker.declare import Declarer, Need
 from amqpworker.broker.outgoing import Outgoing, WhenDone
 from amqpworker.broker.reasons import ConnectionProblem, channel_error, exchange_of
-from amqpworker.broker.refusals import not_confirmed, not_connected, not_written, refusal, unconfirmed
+from amqpworker.broker.refusals import culprits, not_confirmed, not_connected, not_written, refusal, unconfirmed
 from amqpworker.broker.seam import PublicConnection, Sink
-from amqpworker.errors import AmqpWorkerError, Forbidden, InvalidArguments, NotConnected, NotRouted
+from amqpworker.errors import AmqpWorkerError, InvalidArguments, NotConnected, NotRouted
 from amqpworker.logs import get_logger
 from amqpworker.message import Delivery, Publication
 from amqpworker.settings import Settings
@@ -184,16 +184,15 @@ class Publisher(Sink):
         self._held.clear()
         self._reply_waiters.clear()
         told = channel_error(error, "publishing")
-        culprit = exchange_of(error)
         if isinstance(told, NotRouted) and self._declarer is not None:
             # An exchange that we declared may be gone: the next message makes it anew.
             self._declarer.forget()
         log.warning("publish_channel_closed", reason=str(told))
         self.on_channel_lost()
-        for outgoing in self._take_in_flight():
-            mine = outgoing.prepared.publication.exchange == culprit
-            blamed = mine and isinstance(told, Forbidden | NotRouted)
-            outgoing.finish(type(told)(str(told)) if blamed else unconfirmed(str(told)))
+        in_flight = self._take_in_flight()
+        blamed = culprits(told, exchange_of(error), in_flight)
+        for outgoing in in_flight:
+            outgoing.finish(type(told)(str(told)) if outgoing in blamed else unconfirmed(str(told)))
         self._io.call_later(CHANNEL_PAUSE, self._open_channel)
 
     def lost(self, problem: ConnectionProblem) -> None:

@@ -6,11 +6,13 @@ Decides which error says what is known: whether it left, whether it may have arr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from amqpworker.broker.outgoing import Outgoing
 from amqpworker.broker.reasons import ConnectionProblem
-from amqpworker.errors import AmqpWorkerError, Blocked, NotConnected, NotRouted, QueueFull, Unconfirmed
+from amqpworker.errors import AmqpWorkerError, Blocked, Forbidden, NotConnected, NotRouted, QueueFull, Unconfirmed
 
-__all__ = ["not_confirmed", "not_connected", "not_written", "refusal", "unconfirmed"]
+__all__ = ["culprits", "not_confirmed", "not_connected", "not_written", "refusal", "unconfirmed"]
 
 
 def not_connected(problem: ConnectionProblem | None) -> AmqpWorkerError:
@@ -31,6 +33,20 @@ def not_confirmed(blocked: bool) -> AmqpWorkerError:
     if blocked:
         return Blocked("RabbitMQ came under a memory or disk alarm: the message may arrive once it ends.")
     return unconfirmed("it did not confirm in time.")
+
+
+def culprits(told: AmqpWorkerError, exchange: str | None, in_flight: Sequence[Outgoing]) -> set[Outgoing]:
+    """
+    Return the publications that certainly did not arrive when the broker closed their channel because of `exchange`.
+
+    It does not say which one it stumbled over: what came before that one is taken, what came after it is not.
+    """
+    mine = {one for one in in_flight if one.prepared.publication.exchange == exchange}
+    if isinstance(told, Forbidden):
+        return mine
+    # Where the exchange was declared on this connection it went meanwhile, and may have taken some before.
+    never_was = not any(one.needs for one in mine)
+    return mine if isinstance(told, NotRouted) and (never_was or len(mine) == 1) else set()
 
 
 def unconfirmed(reason: str) -> Unconfirmed:
