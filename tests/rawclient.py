@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-HEADERS, TYPE, CONTENT_TYPE = 1 << 13, 1 << 5, 1 << 15
+HEADERS, TYPE, CONTENT_TYPE, CLUSTER_ID = 1 << 13, 1 << 5, 1 << 15, 1 << 2
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 END = b"\xce"
 
@@ -48,6 +48,12 @@ def properties(
     if kind is not None:
         flags, values = flags | TYPE, values + short(kind)
     return struct.pack(">H", flags) + values
+
+
+def with_cluster_id(values: bytes, cluster_id: bytes) -> bytes:
+    """Return the same properties with the one that is reserved, the last of all."""
+    (flags,) = struct.unpack(">H", values[:2])
+    return struct.pack(">H", flags | CLUSTER_ID) + values[2:] + short(cluster_id)
 
 
 class RawClient:

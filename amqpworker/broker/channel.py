@@ -14,9 +14,10 @@ import pika
 from pika import exceptions
 
 from amqpworker.broker.codec import GotMessage, Returned, encode_ack, encode_nack, encode_publish
+from amqpworker.broker.fieldreader import replaced
 from amqpworker.broker.seam import OwnCodecConnection, PublicConnection, Sink
 from amqpworker.logs import get_logger
-from amqpworker.message import REPLY_TO, Delivery, Properties, Publication
+from amqpworker.message import PROPERTY_NAMES, REPLY_TO, Delivery, Properties, Publication
 
 __all__ = ["PUBLISH_CHANNEL", "Channel", "Closed", "Prepared", "open_channel", "prepare"]
 
@@ -168,13 +169,13 @@ class PublicChannel(Channel):
 
     def _on_got(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         route = (channel.channel_number, method.delivery_tag, method.redelivered, method.exchange, method.routing_key)
-        self.sink.on_got(GotMessage(*route, method.message_count, from_pika(properties), body))
+        ours, problem = from_pika(properties)
+        self.sink.on_got(GotMessage(*route, method.message_count, ours, body, problem))
 
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        delivery = Delivery(
-            method.delivery_tag, method.redelivered, method.exchange, method.routing_key, from_pika(properties), body
-        )
-        self.sink.on_delivery(delivery)
+        ours, problem = from_pika(properties)
+        route = (method.delivery_tag, method.redelivered, method.exchange, method.routing_key)
+        self.sink.on_delivery(Delivery(*route, ours, body, problem))
 
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method
@@ -188,7 +189,7 @@ class PublicChannel(Channel):
                 method.reply_text,
                 method.exchange,
                 method.routing_key,
-                from_pika(properties),
+                from_pika(properties)[0],
                 body,
             )
         )
@@ -257,20 +258,35 @@ def listed(value: Any) -> Any:
     return value
 
 
-def from_pika(properties: pika.BasicProperties) -> Properties:
-    """Return our form of the properties; a header that is pika's `long` becomes an int."""
-    present = {name: value for name, value in vars(properties).items() if value is not None}
-    if present.get("headers") is not None:
-        present["headers"] = {name: plain(value) for name, value in present["headers"].items()}
-    return Properties(**present)
+def from_pika(properties: pika.BasicProperties) -> tuple[Properties, str]:
+    """Return our form of the properties, and the first name in them that is not UTF-8, which pika leaves as bytes."""
+    new, problem = Properties(), ""
+    for name in PROPERTY_NAMES:
+        value = getattr(properties, name)
+        if isinstance(value, bytes):
+            value, problem = replaced(value), problem or f"property {name} is not UTF-8"
+        elif isinstance(value, dict):
+            value, trouble = plain(value)
+            problem = problem or trouble
+        setattr(new, name, value)
+    return new, problem
 
 
-def plain(value: Any) -> Any:
-    """Return pika's `long` as an int, in lists and tables too."""
+def plain(value: Any) -> tuple[Any, str]:
+    """Return a header's value with pika's `long` as an int, in lists and tables too, and what is wrong with it."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return int(value)
+        return int(value), ""
     if isinstance(value, list):
-        return [plain(one) for one in value]
-    if isinstance(value, dict):
-        return {name: plain(one) for name, one in value.items()}
-    return value
+        items = [plain(one) for one in value]
+        return [item for item, _ in items], next((trouble for _, trouble in items if trouble), "")
+    if not isinstance(value, dict):
+        return value, ""
+    table: dict[str, Any] = {}
+    problem = ""
+    for name, held in value.items():
+        readable = replaced(name) if isinstance(name, bytes) else name
+        if readable is not name:
+            problem = problem or f"the name of header {readable!r} is not UTF-8"
+        table[readable], trouble = plain(held)
+        problem = problem or trouble
+    return table, problem
