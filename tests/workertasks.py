@@ -8,7 +8,9 @@ there for a file that the test makes.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -52,6 +54,14 @@ async def hold_coroutine(name: str) -> None:
             await asyncio.sleep(0.01)
     finally:
         mark(f"held-{name}")
+
+
+@app.task(name="last-words")
+def last_words() -> None:
+    """Close standard output, and leave something to be done at the interpreter's exit."""
+    mark("last-words")
+    atexit.register((FOLDER / "said").touch)
+    sys.stdout.close()
 
 
 @app.task(name="die")

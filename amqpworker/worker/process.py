@@ -7,13 +7,16 @@ settle, leave. Signal handlers only note the signal; the main thread acts.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
+from typing import NoReturn
 
 from amqpworker.app import App
 from amqpworker.broker.address import addresses
@@ -220,8 +223,19 @@ def watch_parent(worker: WorkerProcess) -> None:
         worker.stop_requested.set()
 
 
-if __name__ == "__main__":
-    code = main(sys.argv[1:])
-    sys.stdout.flush()
-    # Runner threads that were abandoned must not hold up the exit.
+def leave(code: int) -> NoReturn:
+    """
+    End this process; threads that were abandoned do not hold it up.
+
+    What user code has registered for the interpreter's exit is run where nothing of it runs any more.
+    """
+    if code == STOPPED:
+        atexit._run_exitfuncs()  # noqa: SLF001 - os._exit does not, and sys.exit would wait for any thread
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # a task may have closed it
+            stream.flush()
     os._exit(code)
+
+
+if __name__ == "__main__":
+    leave(main(sys.argv[1:]))

@@ -205,6 +205,17 @@ def test_a_signal_drains_and_the_exit_code_is_0(vhost: Broker, folder: Path, num
     assert vhost.count(QUEUE) == 4
 
 
+def test_what_user_code_left_for_the_exit_is_done_whatever_it_closed(vhost: Broker, folder: Path) -> None:
+    with real_worker(vhost, folder, threads=1) as worker:
+        started(worker)
+        put(vhost, "last-words", "{}")
+        wait_until(lambda: runs(folder) == ["last-words"], what="it runs")
+        worker.interrupt()
+        assert worker.end() == 0
+    assert (folder / "said").exists()
+    assert vhost.count(QUEUE) == 0
+
+
 def test_what_runs_too_long_is_abandoned_with_exit_code_3(vhost: Broker, folder: Path) -> None:
     with real_worker(vhost, folder, threads=1, drain_timeout=0.3) as worker:
         started(worker)
