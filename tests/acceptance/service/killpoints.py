@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ from amqpworker.worker.runner import Runner
 from amqpworker.worker.settle import Settler
 
 AT_LAST = int(os.environ.get("KILL_BY", "8"))  # a process dies when it is there for the n-th time, n up to this
+HOLD = 0.05  # other threads go on for so long: what they do too early, such as an acknowledgement, gets out
 
 Hit = Callable[[], None]
 
@@ -47,6 +49,7 @@ class Trap:
         with self._lock:  # one ticket for each process, however many of its threads are there
             self._left -= 1
             if self._left <= 0 and self._take_ticket():
+                time.sleep(HOLD)
                 self._ledger.write("killed", point=self.point)
                 os.kill(os.getpid(), signal.SIGKILL)
                 signal.pause()
@@ -150,6 +153,11 @@ def confirmed(part: str) -> Callable[[Hit], None]:
     return set_trap
 
 
+def is_copy(part: str) -> Callable[..., bool]:
+    """Return the question whether what `Copies.publish` is called with goes there."""
+    return lambda _copies, _delivery, copy, *_: goes_to(copy, part)
+
+
 def has_settlements(channel: Channel) -> bool:
     return bool(channel._settlements)
 
@@ -162,11 +170,14 @@ POINTS: dict[str, Callable[[Hit], None]] = {
     "before the run": lambda hit: before(Runner, "prepare", hit),
     "in the run": lambda _: None,
     "after the run": lambda hit: before(Settler, "settle", hit),
+    "result not stored": lambda hit: before(SqliteStore, "store", hit),
     "result stored": lambda hit: after(SqliteStore, "store", hit),
     "reply sent": lambda hit: before(Settler, "_ack", hit, was_a_call),
+    "copy not sent": lambda hit: before(Copies, "publish", hit, is_copy("delay")),
     "copy written": written("delay"),
     "copy unheard": unheard("delay"),
     "copy confirmed": confirmed("delay"),
+    "letter not sent": lambda hit: before(Copies, "publish", hit, is_copy("dead")),
     "letter written": written("dead"),
     "letter unheard": unheard("dead"),
     "letter confirmed": confirmed("dead"),
