@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from amqpworker.errors import BatchFailed, ConfigError, SendError
+from amqpworker.logs import redact_url
 from amqpworker.message import Message
 from amqpworker.plan import Plan
 from amqpworker.producer import Producer
@@ -74,6 +75,9 @@ class App:
         self._producer = Producer(self.url, self.plan, self.settings)
         self._store: ResultStore | None = None
         self._store_lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<App {redact_url(self.url)}, {len(self.tasks)} tasks in {len(self.plan.queues)} queues>"
 
     def __enter__(self) -> Self:
         return self

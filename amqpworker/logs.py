@@ -57,6 +57,10 @@ class Line(dict[str, Any]):
 class Logger(structlog.BoundLoggerBase):
     """A structlog logger that asks `logging` whether a line is wanted before it does anything for it."""
 
+    def wants_debug(self) -> bool:
+        """Tell whether a debug line would be written, where making its fields costs something."""
+        return self._logger.isEnabledFor(logging.DEBUG)  # type: ignore[no-any-return]
+
     def debug(self, event: str, **fields: Any) -> None:
         """Log what helps to follow the program step by step."""
         if self._logger.isEnabledFor(logging.DEBUG):

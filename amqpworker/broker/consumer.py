@@ -30,6 +30,9 @@ log = get_logger(__name__)
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
+# RabbitMQ 3.10 leaves a consumer behind whose queue is deleted and made again within 20 ms: no cancel comes, and no
+# delivery (tried). So a subscription that has nothing to do is made anew this often.
+RENEWAL = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,9 @@ class Receiver(Protocol):
 
     def end(self, intake: Intake) -> None:
         """Forget the deliveries of a channel that is gone."""
+
+    def holds(self, intake: Intake) -> bool:
+        """Tell whether deliveries of a channel are not settled yet."""
 
     def settle(self) -> None:
         """Settle what has gathered."""
@@ -76,6 +82,7 @@ class Intake(Sink):
         self.channel: Channel | None = None
         self.consumer_tag: str | None = None
         self.unstarted: dict[int, float] = {}
+        self.last_tag = 0
         self.is_open = True
         self.ledger: Any = None
 
@@ -87,7 +94,8 @@ class Intake(Sink):
         delivery.queue = self.queue
         if not self.unstarted:
             self.watch()
-        self.unstarted[delivery.tag] = time.monotonic()
+        tag = self.last_tag = delivery.tag
+        self.unstarted[tag] = time.monotonic()
         self.receiver.receive(delivery)
 
 
@@ -176,7 +184,7 @@ class Consumer:
         else:
             self._subscribe(subscription)
 
-    def _subscribe(self, subscription: Subscription) -> None:
+    def _subscribe(self, subscription: Subscription, renewed: bool = False) -> None:
         connection = self._connection
         if connection is None or not connection.is_open:
             return
@@ -194,11 +202,26 @@ class Consumer:
             self.ever_consumed = True
             self.failures.pop(subscription.queue, None)
             self._pauses.pop(subscription.queue, None)
-            log.info("queue_consuming", queue=subscription.queue, prefetch=subscription.prefetch)
+            tell = log.debug if renewed else log.info
+            tell("queue_consuming", queue=subscription.queue, prefetch=subscription.prefetch)
+            self._io.call_later(RENEWAL, lambda: self._renew(intake, 0))
             if self._draining:
                 self._cancel_all()
 
         open_channel(connection, intake, opened, lambda error: self._on_channel_closed(intake, error))
+
+    def _renew(self, intake: Intake, seen: int) -> None:
+        """Subscribe anew on another channel, unless deliveries came since the last look, or are still here."""
+        if not intake.is_open or self._draining:
+            return
+        if intake.last_tag != seen or self.receiver.holds(intake):
+            last = intake.last_tag
+            self._io.call_later(RENEWAL, lambda: self._renew(intake, last))
+            return
+        self._void(intake)
+        if intake.channel is not None:
+            intake.channel.close()
+        self._subscribe(intake.subscription, renewed=True)
 
     def _on_cancelled(self, intake: Intake) -> None:
         """

@@ -7,6 +7,7 @@ else the command line's.
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import sys
@@ -185,6 +186,16 @@ def message(app: App, asked: Asked) -> Message:
         raise InvalidArguments(in_words_of_the_command(str(error))) from error
 
 
+def unknown_queue(app: App, task: str) -> str:
+    """Return the sentence for a task whose queue nobody tells, with the nearest names that the app has."""
+    names = [*app.tasks, *app.remotes]
+    if not names:
+        return "Without --app nothing is known of the queue: give it by --queue."
+    near = difflib.get_close_matches(task, names, n=3)
+    told = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(sorted(names)[:10])}."
+    return f"The app has no task {task!r}: {told} A task of another program needs --queue."
+
+
 def as_it_is(app: App, asked: Asked, body: bytes) -> Message:
     """Return the message of a task that no app of ours describes."""
     from amqpworker.message import Message, new_id
@@ -192,8 +203,7 @@ def as_it_is(app: App, asked: Asked, body: bytes) -> Message:
 
     options = check_options({**asked.options, "timeout": None})
     if options.queue is None:
-        known = f"The app has no task {asked.task!r}" if app.tasks or app.remotes else "Without --app nothing is known"
-        raise ConfigError(f"{known} of the queue: give it by --queue.")
+        raise ConfigError(unknown_queue(app, asked.task))
     if len(body) > app.max_body:
         raise InvalidArguments(f"The body has {len(body)} bytes, more than the {app.max_body} of AMQPWORKER_MAX_BODY.")
     return Message(

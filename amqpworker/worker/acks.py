@@ -64,6 +64,10 @@ class AckLedger:
             acks.insert(0, Ack(highest, highest > covered))
         return acks
 
+    def covers(self, tag: int) -> bool:
+        """Tell whether every delivery up to this one is settled."""
+        return tag < self._lowest
+
     def given_back(self, tag: int) -> bool:
         """Note a delivery that is requeued: it needs no acknowledgement then; false where it was settled before."""
         if tag < self._lowest or tag in self._ahead:

@@ -8,6 +8,7 @@ is `runner`'s to decide and `settle`'s to act on.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
@@ -92,6 +93,8 @@ class Pool:
 
     def _settle(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:
         """Settle in any case: what cannot be settled as it should goes as a dead letter, or back to its queue."""
+        if run is not None and log.wants_debug():
+            log.debug("task_ran", outcome=type(outcome).__name__.lower(), seconds=round(time.time() - run.started, 4))
         try:
             self._settler.settle(delivery, outcome, run)
         except BaseException as error:  # noqa: BLE001 - as above

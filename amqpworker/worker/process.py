@@ -103,6 +103,8 @@ class WorkerProcess:
         if prefetch < self.options.threads:
             log.warning("prefetch_below_threads", prefetch=prefetch, threads=self.options.threads)
         for queue in self.options.queues:
+            if queue not in self.app.plan.queues:
+                log.warning("queue_of_no_task", queue=queue, known=sorted(self.app.plan.queues))
             self.app.plan.add_queue(queue)
         return [Subscription(queue, prefetch, self.app.plan.worker_needs(queue)) for queue in queues]
 

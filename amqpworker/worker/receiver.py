@@ -43,6 +43,10 @@ class Reception:
         """Forget the deliveries of a channel that is gone."""
         self._intakes.discard(intake)
 
+    def holds(self, intake: Intake) -> bool:
+        """Tell whether deliveries of a channel are not settled yet."""
+        return not intake.ledger.covers(intake.last_tag)
+
     def settle(self) -> None:
         """Tell the broker what was settled."""
         self._settler.flush()
