@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from amqpworker import App, NotRouted, current
+from amqpworker import App, NotRouted, current, topology
 from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
 from tests.proxy import Proxy
@@ -144,6 +144,46 @@ def test_a_queue_that_its_senders_make_again_is_not_left_by_its_consumer(vhost: 
             vhost.delete_queue(QUEUE)
             ledger.wait_for(range(send(), send() + 1))
     assert vhost.count(QUEUE) == 0
+
+
+def test_a_consumer_that_the_broker_forgot_gets_its_messages_all_the_same(
+    vhost: Broker, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amqpworker.broker.consumer.RENEWAL", 1.0)
+    ledger = Ledger(app)
+    queue = topology.work_queue("amqpworker", QUEUE).queues[0]
+    with running(app, threads=2) as worker, raw_channel(vhost.url) as channel:
+        ledger.send(range(20))
+        ledger.wait_for(range(20))
+        vhost.delete_queue(QUEUE)
+        channel.queue_declare(QUEUE, durable=True, arguments=dict(queue.arguments))
+        for exchange in ("amqpworker.tasks", "amqpworker.due"):
+            channel.queue_bind(QUEUE, exchange, QUEUE)
+        assert worker.process.consumer.consuming
+        ledger.send(range(20, 30))
+        ledger.wait_for(range(20, 30))
+    assert max(ledger.runs.values()) == 1
+    assert vhost.count(QUEUE) == 0
+
+
+def test_a_subscription_is_not_renewed_while_it_has_something_to_do(
+    vhost: Broker, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amqpworker.broker.consumer.RENEWAL", 0.2)
+    ledger = Ledger(app)
+    ledger.held = {0}
+    with running(app, threads=2) as worker:
+        ledger.send(range(1))
+        ledger.wait_for(range(1))
+        first = generation(worker)
+        for n in range(1, 20):
+            ledger.send(range(n, n + 1))
+            ledger.wait_for(range(n, n + 1))
+            assert generation(worker) is first
+            threading.Event().wait(0.05)
+        ledger.go.set()
+        wait_for_another(worker, first)
+    assert max(ledger.runs.values()) == 1
 
 
 def test_without_declaring_a_worker_waits_for_its_queue_and_then_consumes(
