@@ -1,11 +1,13 @@
 """
-Declares topologies with pika: amqpworker's own for the bare clients, and the ladder of topic keys.
+Declares topologies with pika: amqpworker's own for the bare clients, the ladder of topic keys, and steps without routing.
 
-The ladder of topic keys is the layout of NServiceBus, which Celery uses for its quorum queues: level k is a topic exchange and
-a queue that holds a message for 2^k seconds; the bits of the delay stand in front of the routing key, one word each.
+The ladder of topic keys is the layout of NServiceBus, which Celery uses for its quorum queues: level k is a topic exchange
+and a queue that holds a message for 2^k seconds; the bits of the delay stand in front of the routing key, one word each.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import pika
 from amqpworker.topology import Binding, Exchange, Queue, Topology, base, ladder, work_queue
@@ -46,15 +48,8 @@ def declare_topic_ladder(url: str, queue: str) -> None:
     below = "topic.due"
     for level in range(TOPIC_LEVELS):
         name = topic_level(level)
-        arguments = {
-            "x-queue-type": "quorum",
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-            "x-dead-letter-exchange": below,
-            "x-message-ttl": 1000 * 2**level,
-        }
         channel.exchange_declare(name, "topic", durable=True)
-        channel.queue_declare(name, durable=True, arguments=arguments)
+        channel.queue_declare(name, durable=True, arguments=_delay_queue(below, 2**level))
         words_before = "*." * (TOPIC_LEVELS - 1 - level)
         channel.queue_bind(name, name, f"{words_before}1.#")
         channel.exchange_bind(below, name, f"{words_before}0.#")
@@ -67,7 +62,33 @@ def topic_level(level: int) -> str:
     return f"topic.delay.{level:02d}"
 
 
-def topic_route(seconds: int, queue: str) -> tuple[str, str]:
-    """Return the exchange (the highest level that is needed) and the routing key for a delay."""
-    key = ".".join(f"{seconds:0{TOPIC_LEVELS}b}")
-    return topic_level(seconds.bit_length() - 1), f"{key}.{queue}"
+def topic_key(seconds: int, queue: str) -> str:
+    """Return the routing key for a delay: its bits, one word each, and the queue."""
+    return ".".join(f"{seconds:0{TOPIC_LEVELS}b}") + f".{queue}"
+
+
+def declare_fixed_steps(url: str, queue: str, steps: Sequence[int]) -> str:
+    """Declare delay queues that lead straight into each other and then into the queue; return the first one's name."""
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    channel = connection.channel()
+    channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
+    following = queue
+    for seconds in reversed(steps):
+        channel.queue_declare(f"fixed.{seconds}", durable=True, arguments=_delay_queue("", seconds) | _to(following))
+        following = f"fixed.{seconds}"
+    connection.close()
+    return following
+
+
+def _delay_queue(dead_letter_exchange: str, seconds: int) -> dict[str, object]:
+    return {
+        "x-queue-type": "quorum",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+        "x-dead-letter-exchange": dead_letter_exchange,
+        "x-message-ttl": 1000 * seconds,
+    }
+
+
+def _to(routing_key: str) -> dict[str, object]:
+    return {"x-dead-letter-routing-key": routing_key}
