@@ -13,10 +13,10 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from amqpworker.errors import BatchFailed, ConfigError, SendError
-from amqpworker.logs import redact_url
 from amqpworker.message import Message
 from amqpworker.plan import Plan
 from amqpworker.producer import Producer
+from amqpworker.redaction import redact_url
 from amqpworker.results import ResultStore, check_url, open_store
 from amqpworker.retry import DEFAULT, PolicySpec, policy
 from amqpworker.sent import Sent

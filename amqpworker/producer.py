@@ -15,18 +15,16 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from amqpworker.broker.address import addresses
+from amqpworker.broker.outgoing import Outgoing
+from amqpworker.broker.publisher import REPLIES, Publisher
 from amqpworker.errors import AmqpWorkerError, CallTimeout, InvalidArguments, SendError, Unconfirmed
 from amqpworker.message import REPLY_TO, Message
 from amqpworker.plan import Plan
 from amqpworker.publication import sent as publication_of
 from amqpworker.results.rpc import Calls
 from amqpworker.settings import Settings
-
-if TYPE_CHECKING:
-    from amqpworker.broker.outgoing import Outgoing
-    from amqpworker.broker.publisher import Publisher
 
 __all__ = ["Producer"]
 
@@ -69,10 +67,6 @@ class Producer:
         return publisher
 
     def _make(self) -> Publisher:
-        # pika is loaded by the process that sends, not by every one that imports an app.
-        from amqpworker.broker.address import addresses
-        from amqpworker.broker.publisher import Publisher
-
         calls = self._calls
         publisher = Publisher(addresses(self._url), self._settings, self._plan.topology_of, calls.resolve)
         publisher.on_channel_lost = lambda: self._fail_calls(calls)
@@ -168,8 +162,6 @@ class Producer:
             CallTimeout: none came in time.
             SendError: the message was not sent, or the connection was lost meanwhile.
         """
-        from amqpworker.broker.publisher import REPLIES
-
         until = time.monotonic() + timeout
         publisher, calls = self.publisher, self._calls
         publication = publication_of(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
+from amqpworker.broker.fieldtable import encode_table
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.message import HeaderValue, Message, new_id
 from amqpworker.options import Options, check_options
@@ -262,8 +263,6 @@ def check_room(headers: Mapping[str, HeaderValue]) -> None:
     Raises:
         InvalidArguments: one has such a value, or they are too large.
     """
-    from amqpworker.broker.fieldtable import encode_table
-
     try:
         size = len(encode_table(dict(headers)))
     except ValueError as error:

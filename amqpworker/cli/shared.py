@@ -70,7 +70,7 @@ def exit_code(error: AmqpWorkerError) -> int:
 
 def quiet() -> None:
     """Keep log lines away: a tool tells what is wrong by its last line. Defects are still told."""
-    from amqpworker.logs import configure
+    from amqpworker.logform import configure
 
     configure("error", json=False)
 

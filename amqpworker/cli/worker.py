@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from amqpworker.cli.shared import APP_VARIABLE
 from amqpworker.errors import ConfigError
-from amqpworker.logs import configure
 from amqpworker.worker.options import MOST_PREFETCH, WorkerOptions
 
 __all__ = ["usable_cores", "worker_app"]
@@ -100,9 +99,10 @@ def worker(
             "log_json": log_json,
         }
     )
-    configure(options.log_level, options.log_json)
+    from amqpworker.logform import configure
     from amqpworker.worker.supervisor import Supervisor
 
+    configure(options.log_level, options.log_json)
     raise typer.Exit(Supervisor(options, processes or usable_cores()).run())
 
 

@@ -23,7 +23,9 @@ from amqpworker.broker.address import addresses
 from amqpworker.broker.consumer import Consumer, Subscription
 from amqpworker.broker.waker import Waker
 from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
-from amqpworker.logs import configure, get_logger, redact_text
+from amqpworker.logform import configure
+from amqpworker.logs import get_logger
+from amqpworker.redaction import redact_text
 from amqpworker.worker.locate import locate
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.pool import Pool

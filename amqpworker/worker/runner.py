@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from amqpworker.errors import InvalidArguments, Reject, RetryLater
-from amqpworker.logs import get_logger, redact_text
+from amqpworker.logs import get_logger
 from amqpworker.message import (
     ATTEMPT,
     ETA,
@@ -30,6 +30,7 @@ from amqpworker.message import (
 )
 from amqpworker.outcome import Dead, Done, Dropped, Failure, Outcome, Retry
 from amqpworker.publication import MAX_TEXT, MAX_TRACEBACK, capped
+from amqpworker.redaction import redact_text
 from amqpworker.retry import Policy, ResultRefused, RunInfo
 from amqpworker.task import Call, InvalidResult, Signature
 from amqpworker.worker.context import Run

@@ -43,5 +43,5 @@ ROW = Row(
         Measure("bare pika", "BlockingConnection, one confirmed publish", pika),
     ),
     (Limit("s import", at_most=0.25), Ratio("bare pika", "s first send", at_most=2)),
-    "The first send is reckoned with pika imported already, on both sides: amqpworker imports it at its first send.",
+    "The first send is reckoned with the import done, on both sides; `import amqpworker` brings pika along.",
 )

@@ -24,7 +24,7 @@ LAYERS: dict[str, set[str]] = {
     "decisions": {
         *("topology", "delay", "retry", "plan", "publication", "options"),
         *("task", "shape", "survey", "hints"),
-        *("logs", "logsink", "redaction"),
+        *("logs", "logform", "logsink", "redaction"),
     },
     "broker": {"broker"},
     "results": {"results"},
@@ -47,7 +47,7 @@ IMPURE = {
     "subprocess",
     "threading",
 }
-LOGGING = {"logs", "logsink", "redaction"}
+LOGGING = {"logs", "logform", "logsink", "redaction"}
 
 # who may wait by sleeping, and why
 SLEEPERS = {

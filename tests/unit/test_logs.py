@@ -13,13 +13,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
 from amqpworker.errors import ConfigError
-from amqpworker.logs import LIBRARY_LEVELS, configure, get_logger, task_context
+from amqpworker.logform import LIBRARY_LEVELS, configure
+from amqpworker.logs import get_logger, task_context
 from amqpworker.logsink import Sink
 
 
@@ -147,10 +149,10 @@ def test_an_unknown_level_is_told_with_those_that_there_are() -> None:
     configure("INFO", stream=io.StringIO())
 
 
-def test_fields_are_bound_for_later_lines(lines: Callable[[], list[dict[str, Any]]]) -> None:
-    get_logger("x").bind(connection=1).error("lost", why="reset")
-    (line,) = lines()
-    assert (line["level"], line["connection"], line["why"]) == ("error", 1, "reset")
+def test_a_line_knows_the_place_that_wrote_it(caplog: pytest.LogCaptureFixture) -> None:
+    get_logger("x").error("lost", why="reset")
+    (record,) = caplog.records
+    assert (record.filename, record.funcName) == (Path(__file__).name, "test_a_line_knows_the_place_that_wrote_it")
 
 
 # -- other loggers
@@ -251,7 +253,6 @@ def test_no_password_of_a_url_is_logged(json_lines: bool) -> None:
     url = "amqp://user:secret@host/"
     log = get_logger("x")
     log.info(url, value=url, deep={"a": [{url: (url,)}]}, raw=url.encode(), error=ValueError(url))
-    log.bind(url=url).info("bound")
     logging.getLogger("shop").info("foreign %s", url)
     structlog.get_logger("shop").info(url, value=url)
     try:
@@ -265,7 +266,7 @@ def test_no_password_of_a_url_is_logged(json_lines: bool) -> None:
     without_other_handlers()
     logging.getLogger("shop").info("%d", url)
     assert "secret" not in stream.getvalue()
-    assert stream.getvalue().count("user:***@host") >= 14
+    assert stream.getvalue().count("user:***@host") >= 13
 
 
 def test_a_traceback_is_text_in_one_field(lines: Callable[[], list[dict[str, Any]]]) -> None:
@@ -334,7 +335,8 @@ def test_a_pipe_that_nobody_reads_holds_nobody_up_and_the_loss_is_told() -> None
 
 PROGRAM = """
 import sys
-from amqpworker.logs import configure, get_logger
+from amqpworker.logform import configure
+from amqpworker.logs import get_logger
 configure("info")
 for number in range(2000):
     get_logger("x").info("line", number=number)
