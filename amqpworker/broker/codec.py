@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from amqpworker.broker.contents import Confirm, Event, FrameError, GotMessage, RawFrame, Returned
 from amqpworker.broker.fieldreader import decode_table
-from amqpworker.broker.fieldtable import Timestamp, encode_table, reason
+from amqpworker.broker.fieldtable import encode_table, reason
 from amqpworker.broker.frames import StreamDecoder
 from amqpworker.broker.memo import Memo
 from amqpworker.broker.properties import SHORT_STRINGS, decode_properties, encode_properties, property_values
@@ -26,7 +26,6 @@ __all__ = [
     "RawFrame",
     "Returned",
     "StreamDecoder",
-    "Timestamp",
     "decode_properties",
     "decode_table",
     "encode_ack",

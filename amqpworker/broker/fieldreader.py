@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from amqpworker.broker.fieldtable import MAX_DEPTH, MAX_SHORT, Timestamp
+from amqpworker.broker.fieldtable import MAX_DEPTH, MAX_SHORT
 from amqpworker.broker.memo import Memo
 from amqpworker.message import Headers, HeaderValue
 
@@ -135,7 +135,9 @@ def read_value(data: bytes, letter: int, offset: int, stop: int, depth: int) -> 
         return None, offset
     if letter == TIME:
         seconds = read_time(data, offset)[0]
-        return datetime.fromtimestamp(seconds, UTC) if seconds <= LAST_SECOND else Timestamp(seconds), offset + 8
+        if seconds > LAST_SECOND:
+            raise Unreadable(f"is a time beyond the year 9999 ({seconds} s)", offset + 8)
+        return datetime.fromtimestamp(seconds, UTC), offset + 8
     if letter in FLOATS:
         unpack, width = FLOATS[letter]
         number = unpack(data, offset)[0]

@@ -17,7 +17,7 @@ from typing import Any
 from amqpworker.broker.memo import Memo
 from amqpworker.message import Headers, HeaderValue
 
-__all__ = ["MAX_DEPTH", "MAX_SHORT", "Timestamp", "encode_table", "reason", "short_string"]
+__all__ = ["MAX_DEPTH", "MAX_SHORT", "encode_table", "reason", "short_string"]
 
 MAX_DEPTH = 64
 """Tables and lists inside each other; more is a mistake or an attack, and would end in a RecursionError."""
@@ -37,10 +37,6 @@ pack_long = struct.Struct(">Bq").pack
 pack_time = struct.Struct(">BQ").pack
 pack_double = struct.Struct(">Bd").pack
 pack_decimal = struct.Struct(">BBi").pack
-
-
-class Timestamp(int):
-    """Seconds since the epoch where they are beyond what a `datetime` can be; encoded as the timestamp that it was."""
 
 
 def short_string(text: str) -> bytes:
@@ -104,7 +100,7 @@ def reason(error: Exception) -> str:
 
 def encode_value(value: HeaderValue, depth: int) -> bytes:
     """Return the value behind its type's letter."""
-    # By the order of resolution a subclass is found at its nearest: bool and Timestamp before int.
+    # By the order of resolution a subclass is found at its nearest: bool before int.
     for kind in type(value).__mro__:
         encode = ENCODERS.get(kind)
         if encode is not None:
@@ -158,17 +154,13 @@ def encode_decimal(value: Decimal, _depth: int) -> bytes:
     raise ValueError("is a decimal of more than 32 bits or more than 255 decimals")
 
 
-def encode_datetime(value: datetime, depth: int) -> bytes:
+def encode_datetime(value: datetime, _depth: int) -> bytes:
     """Return a moment as a timestamp, in whole seconds."""
     if value.utcoffset() is None:
         raise ValueError("is a time without a time zone")
-    return encode_timestamp((value - EPOCH) // SECOND, depth)
-
-
-def encode_timestamp(seconds: int, _depth: int) -> bytes:
-    """Return seconds since the epoch as a timestamp."""
-    if not 0 <= seconds <= 0xFFFFFFFFFFFFFFFF:
-        raise ValueError("is a time before 1970 or beyond 64 bits")
+    seconds = (value - EPOCH) // SECOND
+    if seconds < 0:
+        raise ValueError("is a time before 1970")
     return pack_time(TIME, seconds)
 
 
@@ -197,7 +189,6 @@ ENCODERS: dict[type, Callable[[Any, int], bytes]] = {
     bool: lambda value, _depth: b"t\x01" if value else b"t\x00",
     type(None): lambda _value, _depth: b"V",
     int: encode_int,
-    Timestamp: encode_timestamp,
     float: encode_float,
     Decimal: encode_decimal,
     datetime: encode_datetime,

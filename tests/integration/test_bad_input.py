@@ -138,19 +138,24 @@ def test_a_hand_made_message_without_id_or_content_type_runs(vhost: Broker, app:
 # ---- properties that pika's decoder gives up the connection for -----------------------------------------------------
 
 BIG = struct.pack(">Q", 2**62)
-NOT_UTF8: dict[str, tuple[bytes, str]] = {
+UNREADABLE: dict[str, tuple[bytes, str]] = {
     "type": (properties(b"\xff\xfe"), "property type is not UTF-8"),
     "long type": (properties(b"\xff" * 255), "property type is not UTF-8"),
     "content type": (properties(b"nothing", content_type=b"\xff"), "property content_type is not UTF-8"),
     "name of a header": (properties(b"nothing", table((b"\xff", b"t\x01"))), "the name of header"),
     "inner name": (properties(b"nothing", table((b"o", b"F" + table((b"\xff", b"V"))))), "not UTF-8"),
+    "a time beyond the years": (
+        properties(b"nothing", table((b"when", b"T" + BIG))),
+        f"'when' is a time beyond the year 9999 ({2**62} s)",
+    ),
+    "a time before 1970": (
+        properties(b"nothing", table((b"when", b"T" + struct.pack(">q", -1)))),
+        "'when' is a time beyond",
+    ),
 }
 """What cannot be read; other damage is refused by the broker itself, when it is published."""
 
-BIG = struct.pack(">Q", 2**62)
 UNUSUAL: dict[str, bytes] = {
-    "a time beyond the years": properties(b"nothing", table((b"when", b"T" + BIG))),
-    "a time before 1970": properties(b"nothing", table((b"when", b"T" + struct.pack(">q", -1)))),
     "a text that is not UTF-8": properties(b"nothing", table((b"name", b"S" + rawclient.long(b"\xff")))),
     "64 bits unsigned": properties(b"nothing", table((b"big", b"L" + b"\xff" * 8))),
     "64 bits": properties(b"nothing", table((b"big", b"l" + b"\x80" + b"\0" * 7))),
@@ -180,20 +185,20 @@ def test_properties_that_no_library_would_send_make_dead_letters_and_the_connect
 ) -> None:
     ran = add_tasks(app)
     fatal = set() if app.settings.codec == "own" else FATAL_TO_PIKA
-    unusual = [values for case, values in UNUSUAL.items() if case not in fatal]
+    unreadable = {case: values for case, values in UNREADABLE.items() if case not in fatal}
     with running(app, threads=2) as worker:
         connection = worker.process.consumer._io.connection
         with RawClient(vhost.url) as client:
-            for case, (values, _) in NOT_UTF8.items():
+            for case, (values, _) in unreadable.items():
                 client.publish(TASKS, QUEUE, case.encode(), values)
                 # More than one frame, and so cut anywhere by the socket: nothing of it may reach pika.
                 client.publish(TASKS, QUEUE, case.encode() + b"\n" * 300_000, values)
-            for values in unusual:
+            for values in UNUSUAL.values():
                 client.publish(TASKS, QUEUE, b"{}", values)
-        wait_until(lambda: len(ran) == len(unusual), 20, "messages with unusual headers run")
-        found = letters(vhost, 2 * len(NOT_UTF8))
+        wait_until(lambda: len(ran) == len(UNUSUAL), 20, "messages with unusual headers run")
+        found = letters(vhost, 2 * len(unreadable))
         assert worker.process.consumer._io.connection is connection, "the connection was never lost"
-    for case, (_, told) in NOT_UTF8.items():
+    for case, (_, told) in unreadable.items():
         mine = [one for one in found if one.body.decode().strip() == case]
         assert [one.headers["aw-dead-reason"] for one in mine] == ["malformed"] * 2, case
         assert told in mine[0].headers["aw-error"]
