@@ -7,7 +7,10 @@ in `options(queue=…)` is an error at once. Declaring is left to `broker.declar
 
 from __future__ import annotations
 
+import difflib
+
 from amqpworker import topology
+from amqpworker.errors import ConfigError
 from amqpworker.topology import Names, Topology
 
 __all__ = ["LADDER", "Plan"]
@@ -34,6 +37,21 @@ class Plan:
         if name not in self.queues:
             topology.check_queue_name(name, self.names.namespace)
             self.queues[name] = (_QUEUE + name,)
+
+    def check_known(self, name: str) -> None:
+        """
+        Refuse a queue that the app does not name.
+
+        Raises:
+            ConfigError: it does not; the nearest names are told.
+        """
+        if name not in self.queues:
+            near = difflib.get_close_matches(name, self.queues, n=3)
+            known = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(sorted(self.queues)[:10])}."
+            raise ConfigError(
+                f"The app has no queue {name!r}: {known} A queue that only options(queue=…) names is made known by "
+                f"app.queue({name!r})."
+            )
 
     def needs(self, queue: str, delayed: bool) -> tuple[str, ...]:
         """Return what must exist before a message for `queue` is published."""

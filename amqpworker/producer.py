@@ -131,8 +131,9 @@ class Producer:
                 window.append((message, outgoing))
                 size += outgoing.size
                 if len(window) >= WINDOW or size >= WINDOW_BYTES:
-                    # For the middle and not for the first: one wake-up for half a window, and the rest goes on.
+                    # For the middle first: one wake-up for half a window, and the rest goes on.
                     self._wait(window[len(window) // 2][1])
+                    self._wait(window[0][1])
                 while window and window[0][1].done:
                     first, ended = window.popleft()
                     size -= ended.size

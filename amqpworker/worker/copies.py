@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from amqpworker.broker.outgoing import Outgoing, WhenDone
-from amqpworker.errors import AmqpWorkerError
+from amqpworker.errors import AmqpWorkerError, InvalidArguments
 from amqpworker.logs import get_logger
 from amqpworker.message import Delivery, Publication
 
@@ -49,9 +49,11 @@ class Copies:
         self._count_lock = threading.Lock()
         self._again: deque[tuple[float, Callable[[], None]]] = deque()
 
-    def publish(self, delivery: Delivery, copy: Publication, confirmed: Callable[[], None]) -> None:
+    def publish(
+        self, delivery: Delivery, copy: Publication, confirmed: Callable[[], None], refused: Callable[[], None]
+    ) -> None:
         """
-        Publish `copy`, and call `confirmed` once it is.
+        Publish `copy`, and call `confirmed` once it is, or `refused` where it turns out later that it cannot be carried.
 
         Raises:
             InvalidArguments: it cannot be carried; nothing was published.
@@ -70,7 +72,11 @@ class Copies:
                 when_done(error)
 
         def when_done(error: AmqpWorkerError | None) -> None:
-            if error is not None and delivery.channel.is_open:
+            if isinstance(error, InvalidArguments):
+                # Only now has the broker told how small its frames are: trying again would not help.
+                log.warning("copy_too_large", queue=copy.routing_key, exchange=copy.exchange, reason=str(error))
+                refused()
+            elif error is not None and delivery.channel.is_open:
                 log.warning("copy_not_confirmed", queue=copy.routing_key, exchange=copy.exchange, reason=str(error))
                 self._again.append((time.monotonic() + PAUSE, again))
                 self._wake()

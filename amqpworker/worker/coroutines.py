@@ -70,6 +70,11 @@ class Coroutines:
             self._thread.start()
         return self._loop
 
+    def let_go(self) -> None:
+        """Drop the waiting deliveries that were taken back."""
+        with self._lock:
+            self._waiting = deque(one for one in self._waiting if one.tag in one.channel.unstarted)
+
     def stop(self) -> None:
         """Cancel what still runs: its message comes again, whatever the coroutine makes of it."""
         with self._lock:

@@ -7,10 +7,11 @@ is `runner`'s to decide and `settle`'s to act on.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from amqpworker.logs import get_logger, task_context
 from amqpworker.message import Delivery
@@ -46,6 +47,17 @@ class Pool:
         """Start the threads."""
         for thread in self._threads:
             thread.start()
+
+    def let_go(self) -> None:
+        """Drop the deliveries that were taken back before they began, with their bodies; by the thread that puts."""
+        waiting: list[Delivery | None] = []
+        with contextlib.suppress(Empty):
+            while True:
+                waiting.append(self._queue.get_nowait())
+        for delivery in waiting:
+            if delivery is None or delivery.tag in delivery.channel.unstarted:
+                self._queue.put(delivery)
+        self._coroutines.let_go()
 
     def idle(self) -> bool:
         """Whether nothing runs."""

@@ -85,7 +85,7 @@ class WorkerProcess:
         surroundings = Surroundings(self.publisher, store, app.plan.names, app.settings)
         self.settler = Settler(surroundings, self._wake)
         self.pool = Pool(Runner(app.tasks, store is not None), self.settler, options.threads, options.async_tasks)
-        reception = Reception(self.pool.put, self.settler, app.settings.ack_timeout)
+        reception = Reception(self.pool, self.settler, app.settings.ack_timeout)
         self.consumer = Consumer(
             addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), reception
         )
@@ -105,9 +105,7 @@ class WorkerProcess:
         if prefetch < self.options.threads:
             log.warning("prefetch_below_threads", prefetch=prefetch, threads=self.options.threads)
         for queue in self.options.queues:
-            if queue not in self.app.plan.queues:
-                log.warning("queue_of_no_task", queue=queue, known=sorted(self.app.plan.queues))
-            self.app.plan.add_queue(queue)
+            self.app.plan.check_known(queue)
         return [Subscription(queue, prefetch, self.app.plan.worker_needs(queue)) for queue in queues]
 
     def run(self, reporter: Reporter) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from amqpworker.broker.consumer import Intake
 from amqpworker.logs import get_logger
@@ -22,11 +23,21 @@ log = get_logger(__name__)
 CHECK_SECONDS = 1.0
 
 
+class Takes(Protocol):
+    """What is needed of the pool."""
+
+    put: Callable[[Delivery], None]
+
+    def let_go(self) -> None:
+        """Drop the deliveries that were taken back before they began."""
+
+
 class Reception:
     """The receiver of a worker process; all of it runs in the consumer's I/O thread, `drain` aside."""
 
-    def __init__(self, put: Callable[[Delivery], None], settler: Settler, ack_timeout: float) -> None:
-        self.receive = put
+    def __init__(self, pool: Takes, settler: Settler, ack_timeout: float) -> None:
+        self.receive = pool.put
+        self._let_go = pool.let_go
         self._settler = settler
         # Half of it: the other half is for the task that is begun last.
         self._patience = ack_timeout / 2
@@ -42,6 +53,7 @@ class Reception:
     def end(self, intake: Intake) -> None:
         """Forget the deliveries of a channel that is gone."""
         self._intakes.discard(intake)
+        self._let_go()
 
     def holds(self, intake: Intake) -> bool:
         """Tell whether deliveries of a channel are not settled yet."""
@@ -72,4 +84,7 @@ class Reception:
         return waiting or self._draining
 
     def _give_back(self, before: float) -> int:
-        return sum(self._settler.give_back_unstarted(intake, before) for intake in list(self._intakes))
+        count = sum(self._settler.give_back_unstarted(intake, before) for intake in list(self._intakes))
+        if count:
+            self._let_go()
+        return count

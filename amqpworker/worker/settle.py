@@ -89,8 +89,7 @@ class Settler:
                 log.info("call_dropped", id=delivery.properties.message_id, queue=delivery.queue, reason=reason)
                 self._ack(delivery)
             case Requeue():
-                self._requeues.append(delivery)
-                self._wake()
+                self._requeue(delivery)
             case _:
                 assert_never(outcome)
 
@@ -98,10 +97,14 @@ class Settler:
         self._acks.append(delivery)
         self._wake()
 
+    def _requeue(self, delivery: Delivery) -> None:
+        self._requeues.append(delivery)
+        self._wake()
+
     def _answer(self, delivery: Delivery, run: Run | None, body: bytes) -> None:
         """Store what the task returned, reply it, then acknowledge."""
         if not self._stored(delivery, run, body):
-            self.settle(delivery, Requeue())
+            self._requeue(delivery)
         elif delivery.properties.reply_to:
             self._reply(delivery, body)
         else:
@@ -156,7 +159,7 @@ class Settler:
         )
         copy = retried(delivery, retry, identity, self._names, now)
         try:
-            self.copies.publish(delivery, copy, lambda: self._ack(delivery))
+            self.copies.publish(delivery, copy, lambda: self._ack(delivery), lambda: self._requeue(delivery))
         except InvalidArguments as error:
             # Its own headers fill the frame, so that what a retry adds has no room.
             self._bury(delivery, Dead("failed", Failure(retry.failure.error_type, str(error))), run)
@@ -176,7 +179,7 @@ class Settler:
         )
         answer = failed_answer(dead.reason, failure)
         if not self._stored(delivery, run, answer):
-            self.settle(delivery, Requeue())
+            self._requeue(delivery)
             return
 
         def confirmed() -> None:
@@ -188,12 +191,12 @@ class Settler:
         whole = dead_lettered(delivery, dead, (task_id, self._worker, self._names), time.time())
         for letter in letters(whole):
             try:
-                self.copies.publish(delivery, letter, confirmed)
+                self.copies.publish(delivery, letter, confirmed, lambda: self._requeue(delivery))
             except InvalidArguments as error:
                 log.warning("letter_cut", id=task_id, reason=str(error))
             else:
                 return
-        self.settle(delivery, Requeue())
+        self._requeue(delivery)
 
     # ---- in the consumer's I/O thread -------------------------------------------------------------------------------
 

@@ -175,6 +175,13 @@ def test_an_app_that_cannot_run_is_one_line_and_exit_code_2(
     assert (ended.code, ended.out) == (2, "")
 
 
+def test_a_queue_that_the_app_does_not_name_is_one_line_with_the_nearest_name(tmp_path: Path) -> None:
+    (tmp_path / "mail.py").write_text("from amqpworker import App; app = App(); app.queue('emails')\n")
+    ended = run(tmp_path, environment(), "worker", "mail:app", "-q", "emials")
+    assert "The app has no queue 'emials': did you mean emails?" in ended.complaint()
+    assert ended.code == 2
+
+
 @pytest.mark.parametrize(("source", "kind"), [("1/0", "ZeroDivisionError"), ("import sys; sys.exit(0)", "SystemExit")])
 def test_an_error_inside_the_users_module_is_told_once_with_its_traceback(
     tmp_path: Path, source: str, kind: str

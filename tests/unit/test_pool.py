@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -101,6 +102,33 @@ def test_a_delivery_that_was_given_back_is_not_started(scene: Scene) -> None:
     go.set()
     scene.wait_for(2)
     assert ran == [1]
+
+
+@pytest.mark.parametrize("kind", ["thread", "coroutine"])
+def test_bodies_that_were_taken_back_are_let_go_while_every_place_is_taken(scene: Scene, kind: str) -> None:
+    go = threading.Event()
+
+    def hold() -> None:
+        go.wait(10)
+
+    async def hold_loop() -> None:
+        await asyncio.to_thread(go.wait, 10)
+
+    name = scene.task(hold) if kind == "thread" else scene.task(hold_loop)
+    pool = scene.start(threads=1, async_tasks=1)
+    first = scene.put(pool, name)
+    wait_until(lambda: first.tag not in scene.bench.intake.unstarted, 10, "the first runs")
+    body = b"{%s}" % (b" " * 1000)
+    mine = sys.getrefcount(body)
+    for _ in range(2):
+        del scene.bench.intake.unstarted[scene.put(pool, name, body).tag]
+    kept = scene.put(pool, name)
+    assert sys.getrefcount(body) > mine
+    pool.let_go()
+    assert sys.getrefcount(body) == mine
+    go.set()
+    scene.wait_for(2)
+    assert [tag for tag, _ in scene.settled.outcomes] == [first.tag, kept.tag]
 
 
 def test_a_delivery_is_running_until_it_is_settled(scene: Scene) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from amqpworker.errors import Unconfirmed
+from amqpworker.message import Delivery
 from amqpworker.outcome import Done
 from amqpworker.worker import copies, receiver
 from amqpworker.worker.receiver import Reception
@@ -35,9 +36,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 class Scene:
     def __init__(self, clock: Clock, ack_timeout: float = 1800.0) -> None:
         self.clock = clock
+        self.let_go_at: list[float] = []
         self.bench = Bench()
-        self.reception = Reception(lambda _: None, self.bench.settler, ack_timeout)
+        self.reception = Reception(self, self.bench.settler, ack_timeout)
         self.reception.begin(self.bench.intake)
+
+    def put(self, _delivery: Delivery) -> None:
+        """What a runner would take; no test here has one."""
+
+    def let_go(self) -> None:
+        self.let_go_at.append(self.clock.now)
 
     def tick(self) -> list[int]:
         """Let the I/O thread look, and return the tags that went back."""
@@ -59,6 +67,20 @@ def test_what_nobody_began_for_half_of_the_ack_timeout_goes_back(clock: Clock) -
     clock.now += 1.5
     assert scene.tick() == [tag]
     assert scene.tick() == []
+
+
+def test_the_pool_lets_go_of_what_goes_back_and_of_what_a_lost_channel_brought(clock: Clock) -> None:
+    scene = Scene(clock, ack_timeout=100.0)
+    scene.deliver()
+    scene.tick()
+    assert scene.let_go_at == []
+    clock.now += 51
+    scene.tick()
+    scene.tick()
+    assert scene.let_go_at == [clock.now]
+    clock.now += 1
+    scene.reception.end(scene.bench.intake)
+    assert scene.let_go_at[1:] == [clock.now]
 
 
 def test_what_was_begun_never_goes_back(clock: Clock) -> None:

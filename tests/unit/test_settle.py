@@ -164,17 +164,21 @@ def test_a_copy_whose_original_is_gone_by_the_time_it_is_tried_again_is_not_publ
     assert bench.settler.idle()
 
 
-def test_a_copy_that_cannot_be_carried_any_more_is_tried_on(bench: Bench) -> None:
-    """The broker may have come back with smaller frames."""
+@pytest.mark.parametrize("outcome", [RETRY, DEAD], ids=repr)
+@pytest.mark.parametrize("meanwhile", ["first connection", "reconnection"])
+def test_a_copy_that_turns_out_later_to_be_too_large_sends_its_original_back(
+    bench: Bench, outcome: Outcome, meanwhile: str
+) -> None:
+    """How small the broker's frames are is known once there is a connection; the next time the copy is cut."""
     delivery = bench.delivery()
-    bench.settler.settle(delivery, RETRY, bench.started(delivery))
-    bench.publisher.fail(LOST)
-    bench.publisher.refusals.append(InvalidArguments("no room"))
-    retry_copies(bench)
-    assert not bench.settler.idle()
-    bench.settler.copies.try_again(time.monotonic() + 1)
-    bench.publisher.confirm()
-    assert bench.flush()[-1] == ("ack", 1, False)
+    bench.settler.settle(delivery, outcome, bench.started(delivery))
+    if meanwhile == "first connection":
+        bench.publisher.fail(InvalidArguments("no room"))
+    else:
+        bench.publisher.fail(LOST)
+        bench.publisher.refusals.append(InvalidArguments("no room"))
+        retry_copies(bench)
+    assert bench.flush()[-1] == ("nack", 1)
     assert bench.settler.idle()
 
 
