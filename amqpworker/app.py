@@ -150,14 +150,15 @@ class App:
 
     def remote(self, *, name: str, queue: str | None = None) -> Callable[[Callable[P, R]], RemoteTask[P, R]]:
         """
-        Describe a task whose code lives elsewhere, by a function without a body.
+        Describe a task whose code lives elsewhere, by a function whose body is never run.
 
         Raises:
             ConfigError: the name is taken, or a parameter cannot be carried as JSON.
 
         Example:
             @app.remote(name="billing.charge", queue="billing")
-            def charge(order_id: str, cents: int) -> str: ...
+            def charge(order_id: str, cents: int) -> str:
+                raise NotImplementedError  # mypy takes no `...` where something is returned
         """
 
         def register(function: Callable[P, R]) -> RemoteTask[P, R]:

@@ -47,7 +47,8 @@ class Plan:
         """
         if name not in self.queues:
             near = difflib.get_close_matches(name, self.queues, n=3)
-            known = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(sorted(self.queues)[:10])}."
+            some = ", ".join(sorted(self.queues)[:10]) or "none"
+            known = f"did you mean {' or '.join(near)}?" if near else f"it has {some}."
             raise ConfigError(
                 f"The app has no queue {name!r}: {known} A queue that only options(queue=…) names is made known by "
                 f"app.queue({name!r})."
