@@ -20,9 +20,9 @@ from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.codec import GotMessage
 from amqpworker.broker.connection import IOThread
 from amqpworker.broker.declare import declare
-from amqpworker.broker.reasons import ConnectionProblem, channel_error
+from amqpworker.broker.reasons import ConnectionProblem, access_refused, channel_error
 from amqpworker.broker.seam import PublicConnection, Sink
-from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted
+from amqpworker.errors import AmqpWorkerError, ConfigError, NotConnected, NotRouted
 from amqpworker.settings import Settings
 from amqpworker.topology import Binding, Exchange, Queue, Topology
 
@@ -47,10 +47,15 @@ class Depth(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with an exchange or a queue; `kind` tells whether that is known at all."""
+    """
+    What is wrong with an exchange or a queue; `kind` tells whether that is known at all.
+
+    `why` is the right that is missing, in words that are the same for whatever lacks the same.
+    """
 
     kind: Literal["missing", "differs", "unknown"]
     text: str
+    why: str = ""
 
 
 class End:
@@ -134,9 +139,7 @@ class Admin:
         error = self._error_of(lambda channel, done: declare(channel, part, done))
         if isinstance(error, ConfigError):
             return Problem("differs", str(error))
-        if isinstance(error, Forbidden):
-            return Problem("unknown", f"The {kind} {part.name!r} cannot be compared: this user may not configure it.")
-        return Problem("unknown", f"The {kind} {part.name!r} cannot be compared: {error}") if error else None
+        return not_compared(kind, part.name, error) if error is not None else None
 
     def depth(self, queue: str) -> Depth | None:
         """
@@ -172,7 +175,7 @@ class Admin:
                 if answer is not None:
                     kept.append(answer)
         except exceptions.AMQPError as error:
-            raise channel_error(error, f"looking into queue {queue!r}") from error
+            raise channel_error(error, f"looking into queue {queue!r}", "read") from error
         except BaseException:
             self._give_back(looking, answers)
             raise
@@ -214,7 +217,7 @@ class Admin:
         try:
             return self._wait(answers)
         except exceptions.AMQPError as error:
-            raise channel_error(error, "looking at the topology") from error
+            raise channel_error(error, "looking at the topology", "read") from error
 
     def _ask(self, begin: Begin, answers: Answers) -> None:
         self._questions.append((begin, answers))
@@ -320,6 +323,15 @@ class Looking(Sink):
         channel.flush()
         self._answers.put(End)
         channel.close()
+
+
+def not_compared(kind: str, name: str, error: AmqpWorkerError) -> Problem:
+    """Return why a part cannot be compared; a right that is missing is told by its name."""
+    refused = access_refused(error.__cause__)
+    if refused is None:
+        return Problem("unknown", f"The {kind} {name!r} cannot be compared: {error}")
+    why = f"user {refused.user!r} lacks the right `{refused.right or 'configure'}` in virtual host {refused.vhost!r}"
+    return Problem("unknown", f"The {kind} {name!r} cannot be compared: {why}.", why)
 
 
 def exists(channel: Any, part: Exchange | Queue, done: Callable[[Any], None]) -> None:

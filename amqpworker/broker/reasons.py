@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pika import exceptions
 from pika.adapters.utils import connection_workflow as workflow
@@ -21,7 +21,7 @@ from amqpworker.broker.contents import FrameError
 from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted
 from amqpworker.topology import explain_mismatch
 
-__all__ = ["ConnectionProblem", "channel_error", "exchange_of", "problem_of", "too_old"]
+__all__ = ["ConnectionProblem", "access_refused", "channel_error", "exchange_of", "problem_of", "too_old"]
 
 Kind = Literal["away", "refused", "wrong"]
 OLDEST = (3, 10)
@@ -162,21 +162,51 @@ def too_old(server_properties: Mapping[str, Any]) -> str | None:
     return None
 
 
-def channel_error(error: BaseException, what: str) -> AmqpWorkerError:
-    """Return the error that a channel closed by the broker means; `what` was being done on it."""
+def channel_error(error: BaseException, what: str, right: str = "") -> AmqpWorkerError:
+    """
+    Return the error that a channel closed by the broker means; `what` was being done on it.
+
+    `right` is what that takes, where it is nothing that `amqpworker topology declare` could do in our place.
+    """
     if not isinstance(error, exceptions.ChannelClosedByBroker):
         return NotConnected(f"The connection ended while {what}.")
     text = error.reply_text
     if error.reply_code == ACCESS_REFUSED:
+        if right and (found := access_refused(error)) is not None:
+            return Forbidden(
+                f"RabbitMQ refused {what}: user {found.user!r} lacks the right `{found.right or right}` on {found.thing} in "
+                f"virtual host {found.vhost!r}. Grant it (rabbitmqctl set_permissions), or log in as another user."
+            )
         return Forbidden(
             f"RabbitMQ refused {what}: {text}. Grant the right, or let `amqpworker topology declare` run with an "
             f"administrator's rights and set AMQPWORKER_DECLARE=0 here."
         )
     if error.reply_code == PRECONDITION_FAILED and "inequivalent" in text:
-        return ConfigError(f"{what[:1].upper()}{what[1:]} failed: {explain_mismatch(text)}")
+        return ConfigError(explain_mismatch(text))
     if error.reply_code == NOT_FOUND:
         return NotRouted(f"RabbitMQ does not know what was needed for {what}: {text}.")
     return ConfigError(f"RabbitMQ closed the channel while {what}: {text} ({error.reply_code}).")
+
+
+class AccessRefused(NamedTuple):
+    """Who lacks which right on what; `thing` is as `queue 'emails'`."""
+
+    user: str
+    right: str
+    thing: str
+    vhost: str
+
+
+_ACCESS_REFUSED = re.compile(
+    r"(?:(?P<right>configure|write|read) )?access to (?P<thing>.+) in vhost '(?P<vhost>.*)' refused for user '(?P<user>.*)'",
+    re.DOTALL,
+)
+
+
+def access_refused(error: BaseException | None) -> AccessRefused | None:
+    """Return what a channel's close says of a missing right; brokers before 3.11 do not name it."""
+    found = _ACCESS_REFUSED.search(str(getattr(error, "reply_text", "")))
+    return found and AccessRefused(found["user"], found["right"] or "", found["thing"], found["vhost"])
 
 
 def exchange_of(error: BaseException) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from amqpworker.topology import Topology
 
-__all__ = ["Finding", "findings_of", "policy_findings", "stuck_findings", "unbound"]
+__all__ = ["Finding", "findings_of", "gathered", "policy_findings", "stuck_findings", "unbound"]
 
 OVERRIDING = (
     "message-ttl",
@@ -30,11 +30,29 @@ OVERRIDING = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as it should be; `kind` is one word for programs, `text` a sentence for people."""
+    """
+    Something that is not as it should be; `kind` is one word for programs, `text` a sentence for people.
+
+    `why` is the same for whatever could not be looked at for the same reason.
+    """
 
     kind: str
     name: str
     text: str
+    why: str = ""
+
+
+def gathered(findings: Iterable[Finding], looked_at: int) -> Iterator[tuple[str, str]]:
+    """Yield kind and text of each line to show; what could not be looked at for one reason is one line."""
+    reasons: dict[str, list[Finding]] = {}
+    for one in findings:
+        if one.why:
+            reasons.setdefault(one.why, []).append(one)
+        else:
+            yield one.kind, one.text
+    for why, of_it in reasons.items():
+        parts = "exchanges and queues" if looked_at > 1 else "exchange or queue"
+        yield of_it[0].kind, f"{len(of_it)} of {looked_at} {parts} could not be compared: {why}."
 
 
 def findings_of(

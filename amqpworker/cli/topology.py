@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import typer
 
-from amqpworker.cli.findings import Finding, findings_of
+from amqpworker.cli.findings import Finding, findings_of, gathered
 from amqpworker.cli.screen import console, plain, printable, table, write, write_json
 from amqpworker.cli.shared import APP_VARIABLE, AsJson, load, quiet
 from amqpworker.errors import ConfigError
@@ -123,7 +123,7 @@ def check(
         parts: list[Exchange | Queue] = [*whole.exchanges, *whole.queues]
         for part in parts:
             if (problem := admin.check(part)) is not None:
-                findings.append(Finding(problem.kind, part.name, problem.text))
+                findings.append(Finding(problem.kind, part.name, problem.text, problem.why))
     findings.sort(key=lambda one: ORDER.index(one.kind))
     if as_json:
         told = [{"kind": one.kind, "name": one.name, "text": one.text} for one in findings]
@@ -134,6 +134,9 @@ def check(
         raise typer.Exit(2 if all(one.kind == "unknown" for one in findings) else 1)
 
 
+RIGHTS = """\
+Comparing declares what exists already, which takes the right to configure it:
+run this as whoever declares, or grant the right (rabbitmqctl set_permissions)."""
 ORDER = ("missing", "differs", "unbound", "policy", "stuck", "unknown")
 
 
@@ -142,13 +145,18 @@ def show_findings(findings: list[Finding], whole: Topology, with_management: boo
     if findings:
         shown = table("", "")
         shown.show_header = False
-        for one in findings:
-            shown.add_row(one.kind, printable(one.text))
+        for kind, text in gathered(findings, len(whole.exchanges) + len(whole.queues)):
+            shown.add_row(kind, printable(text))
         console().print(shown)
+        if any(one.why for one in findings):
+            write(RIGHTS)
         if any(one.kind in {"missing", "unbound"} for one in findings):
             write("`amqpworker topology declare` makes what is missing.")
-    told = f"{len(findings)} finding{'s' if len(findings) > 1 else ''}" if findings else "all as it should be"
-    write(f"{counted(whole)}: {told}.")
+    unknown = sum(one.kind == "unknown" for one in findings)
+    found = len(findings) - unknown
+    told = [f"{found} finding{'s' if found > 1 else ''}"] if found else []
+    told += [f"{unknown} not compared"] if unknown else []
+    write(f"{counted(whole)}: {', '.join(told) or 'all as it should be'}.")
     if not with_management:
         write("Bindings and policies were not looked at: AMQP does not tell them, --management URL does.")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from amqpworker.cli.findings import findings_of
+from amqpworker.cli.findings import Finding, findings_of, gathered
 from amqpworker.topology import Topology, base, work_queue
 
 NEEDED = base("amqpworker") + work_queue("amqpworker", "emails")
@@ -74,3 +74,16 @@ def test_letters_that_a_queue_cannot_hand_on_are_found() -> None:
     (found,) = findings_of(NEEDED, listed_queues(NEEDED, messages_dlx=7), listed_bindings(NEEDED))
     assert found.kind == "stuck"
     assert "holds 7 messages" in found.text
+
+
+def test_what_could_not_be_looked_at_for_one_reason_is_one_line() -> None:
+    findings = [
+        Finding("missing", "a", "There is no queue 'a'."),
+        *(Finding("unknown", name, f"The queue {name!r} …", "user 'op' lacks it") for name in "bcd"),
+        Finding("unknown", "e", "The queue 'e' is down."),
+    ]
+    assert list(gathered(findings, 9)) == [
+        ("missing", "There is no queue 'a'."),
+        ("unknown", "The queue 'e' is down."),
+        ("unknown", "3 of 9 exchanges and queues could not be compared: user 'op' lacks it."),
+    ]

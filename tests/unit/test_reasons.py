@@ -117,6 +117,21 @@ def test_the_end_of_a_channel_is_an_error_that_says_why(
     assert told in str(error)
 
 
+@pytest.mark.parametrize(("named", "right"), [("", "read"), ("configure ", "configure")])
+def test_a_right_that_is_missing_is_told_by_its_name_where_it_is_asked_for(named: str, right: str) -> None:
+    text = f"ACCESS_REFUSED - {named}access to queue 'a.dead' in vhost '/' refused for user 'op'"
+    error = channel_error(exceptions.ChannelClosedByBroker(403, text), "looking into queue 'a.dead'", "read")
+    assert type(error) is Forbidden
+    assert f"user 'op' lacks the right `{right}` on queue 'a.dead' in virtual host '/'" in str(error)
+    assert "topology declare" not in str(error)
+
+
+def test_what_differs_is_told_without_what_was_being_done() -> None:
+    text = "PRECONDITION_FAILED - inequivalent arg 'x-a' for queue 'q' in vhost '/': received '1' but current is '2'"
+    error = channel_error(exceptions.ChannelClosedByBroker(406, text), "looking at the topology")
+    assert str(error).startswith("The queue 'q' in vhost '/' exists with")
+
+
 def test_a_channel_that_ends_with_its_connection_is_not_connected() -> None:
     error = channel_error(exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED"), "publishing")
     assert type(error) is NotConnected
