@@ -1,5 +1,5 @@
 """
-The broker's HTTP API, as far as tests and the demo need it.
+The broker's HTTP API, as far as tests, the demo and `amqpworker topology check` need it.
 
 A thin layer over `urllib`: one method a call, plain dictionaries as the broker sends them. Figures that the broker
 gathers every few seconds (message counts, connections) are as old as that; nothing here waits for them.
@@ -10,6 +10,8 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import socket
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -18,16 +20,19 @@ from urllib.parse import quote
 
 from amqpworker.errors import ConfigError
 
+NO_API = "What answers at {url} is not RabbitMQ's management API: check host, port (15672 as a rule) and path"
+
 
 class Management:
     """
     The HTTP API of one node.
 
-    Raises: `ConfigError` with the broker's own words, from every method.
+    Raises: `ConfigError` with the broker's own words, or why there is no broker, from every method; never the password.
     """
 
     def __init__(self, url: str, user: str = "guest", password: str = "guest") -> None:  # noqa: S107
         self.url = url.rstrip("/")
+        self.user = user
         self._authorization = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
         # the node is on loopback: a proxy set for the machine is not asked
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -41,13 +46,41 @@ class Management:
         try:
             with self._opener.open(request, timeout=timeout) as answer:
                 content = answer.read()
+            return json.loads(content) if content else None
         except urllib.error.HTTPError as error:
             with error:
-                told = error.read().decode(errors="replace")
-            raise ConfigError(f"{method} /api/{'/'.join(path)}: HTTP {error.code} {told}") from error
+                told = error.read()
+            raise ConfigError(self._refused(f"{method} /api/{'/'.join(path)}", error.code, told)) from error
         except (OSError, http.client.HTTPException) as error:
-            raise ConfigError(f"The management API at {self.url} does not answer: {error}") from error
-        return json.loads(content) if content else None
+            raise ConfigError(no_answer(self.url, error, timeout)) from error
+        except UnicodeError as error:  # a host's name that no resolver is asked for; also an answer that is no text
+            raise ConfigError(f"{NO_API.format(url=self.url)} ({error}).") from error
+        except ValueError as error:
+            raise ConfigError(f"{NO_API.format(url=self.url)}.") from error
+
+    def _refused(self, asked: str, code: int, told: bytes) -> str:
+        """Return what an answer means that is no success."""
+        try:
+            answer = json.loads(told)
+            words = f"{answer['error']}: {answer['reason']}"
+        except (ValueError, TypeError, KeyError):
+            words = ""
+        if code == http.client.UNAUTHORIZED:
+            return (
+                f"The management API at {self.url} refused the login of user {self.user!r}{words and f' ({words})'}: it "
+                f"takes the right password, the tag `management` and a right in the virtual host. Another login goes "
+                f"into the URL: http://USER:PASSWORD@HOST:PORT."
+            )
+        if words or code >= http.client.INTERNAL_SERVER_ERROR:
+            return f"The management API at {self.url} answered {asked} with HTTP {code} {words}".rstrip() + "."
+        return f"{NO_API.format(url=self.url)} (HTTP {code})."
+
+    def _list(self, *path: str) -> list[dict[str, Any]]:
+        """Return the API's list of something."""
+        found = self.request("GET", *path)
+        if not isinstance(found, list):
+            raise ConfigError(f"{NO_API.format(url=self.url)}.")
+        return found
 
     def overview(self) -> dict[str, Any]:
         """Return the node's name, version and listeners, among much else."""
@@ -84,8 +117,7 @@ class Management:
 
     def queues(self, vhost: str) -> list[dict[str, Any]]:
         """Return all queues of a virtual host."""
-        result: list[dict[str, Any]] = self.request("GET", "queues", vhost)
-        return result
+        return self._list("queues", vhost)
 
     def queue(self, vhost: str, name: str) -> dict[str, Any]:
         """Return one queue."""
@@ -94,13 +126,11 @@ class Management:
 
     def exchanges(self, vhost: str) -> list[dict[str, Any]]:
         """Return all exchanges of a virtual host, the broker's own included."""
-        result: list[dict[str, Any]] = self.request("GET", "exchanges", vhost)
-        return result
+        return self._list("exchanges", vhost)
 
     def bindings(self, vhost: str) -> list[dict[str, Any]]:
         """Return all bindings of a virtual host."""
-        result: list[dict[str, Any]] = self.request("GET", "bindings", vhost)
-        return result
+        return self._list("bindings", vhost)
 
     def declare_queue(self, vhost: str, name: str, arguments: Mapping[str, Any] | None = None) -> None:
         """Declare a durable queue."""
@@ -137,9 +167,35 @@ class Management:
     def connections(self, vhost: str | None = None) -> list[dict[str, Any]]:
         """Return the open connections of a virtual host, or of all; a new one takes a moment to show up."""
         path = ("connections",) if vhost is None else ("vhosts", vhost, "connections")
-        result: list[dict[str, Any]] = self.request("GET", *path)
-        return result
+        return self._list(*path)
 
     def close_connection(self, name: str) -> None:
         """Close a connection, as an administrator does."""
         self.request("DELETE", "connections", name)
+
+
+def no_answer(url: str, error: OSError | http.client.HTTPException, timeout: float) -> str:
+    """Return why there was no answer in HTTP, and what to do."""
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    match cause:
+        case ConnectionRefusedError():
+            return (
+                f"Nothing listens at {url}: is the port right (15672 as a rule), and the management plugin on "
+                f"(rabbitmq-plugins enable rabbitmq_management)?"
+            )
+        case socket.gaierror():
+            return f"The name of the host in {url} cannot be resolved: {cause.strerror}."
+        case ssl.SSLCertVerificationError():
+            return f"The certificate of {url} is not trusted: {cause.verify_message}."
+        case ssl.SSLError():
+            return f"What listens at {url} does not speak TLS as it should ({cause.reason}): is it http:// there?"
+        case http.client.InvalidURL():
+            return f"The management URL {url} cannot be read: {cause}."
+        case TimeoutError():
+            return f"The management API at {url} did not answer within {timeout:g} s."
+        case ConnectionResetError() | http.client.HTTPException():
+            return (
+                f"What listens at {url} does not speak HTTP: 5672 is AMQP's port, the management API's is 15672 as a "
+                f"rule; with TLS it is https://."
+            )
+    return f"The management API at {url} cannot be reached: {cause}."
