@@ -69,7 +69,7 @@ class Management:
             return (
                 f"The management API at {self.url} refused the login of user {self.user!r}{words and f' ({words})'}: it "
                 f"takes the right password, the tag `management` and a right in the virtual host. Another login goes "
-                f"into the URL: http://USER:PASSWORD@HOST:PORT."
+                f"into the URL, as USER:PASSWORD@ before the host."
             )
         if words or code >= http.client.INTERNAL_SERVER_ERROR:
             return f"The management API at {self.url} answered {asked} with HTTP {code} {words}".rstrip() + "."
