@@ -7,6 +7,7 @@ any more than it must: get, then nack (see `broker.admin`).
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,7 +27,7 @@ FAR = 100_000
 SUFFIX = ".dead"
 ID_WIDTH = 36
 # An id is there to be copied, so it stands in one piece.
-WIDTHS = {"id, task": ID_WIDTH, "when, attempt": 16}
+WIDTHS = {"id, task": ID_WIDTH, "when, attempt": 20}
 
 dead_app = typer.Typer(no_args_is_help=True, help="Look at dead letters; they stay where they are.")
 
@@ -170,10 +171,15 @@ def show_list(queue: str, count: int | None, letters: list[Letter]) -> None:
         shown.add_row(
             str(letter.position),
             f"{clipped(letter.id, ID_WIDTH) or '(no id)'}\n{folded(letter.task) or '(no task)'}",
-            f"{clipped(letter.reason) or '(no reason)'}\n{clipped(error, 120)}",
-            f"{f'{letter.failed_at.astimezone():%Y-%m-%d %H:%M}' if letter.failed_at else '?'}\nattempt {letter.attempt}",
+            f"{clipped(letter.told_reason) or '(no reason)'}\n{clipped(error, 120)}",
+            f"{in_utc(letter.failed_at) if letter.failed_at else '?'}\nattempt {letter.attempt}",
         )
     console().print(shown)
+
+
+def in_utc(time: datetime) -> str:
+    """Return a time for people of any zone."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
 def clipped(text: str, most: int = 80) -> str:
@@ -193,13 +199,14 @@ def show_letter(letter: Letter) -> None:
     whole = letter.whole()
     facts = table("", "")
     facts.show_header = False
+    whole["reason"] = letter.told_reason
     names = ("id", "task", "queue", "reason", "error_type", "error", "problem", "attempt", "worker", "routing_key")
     for name in names:
         if whole[name]:
             facts.add_row(name.replace("_", " "), printable(str(whole[name]), keep="\n"))
     for name, time in (("first sent", letter.first_sent), ("failed at", letter.failed_at)):
         if time is not None:
-            facts.add_row(name, f"{time.astimezone():%Y-%m-%d %H:%M:%S %z}")
+            facts.add_row(name, in_utc(time))
     screen = console()
     screen.print(facts)
     section("properties", whole["properties"])

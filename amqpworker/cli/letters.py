@@ -7,6 +7,7 @@ Pure. Decides what of a stranger's properties is believed, and never fails on an
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -30,11 +31,25 @@ if TYPE_CHECKING:
 __all__ = ["Letter", "letter_of"]
 
 DEATHS = "x-death"
+BY_BROKER = " (RabbitMQ)"
+LEVEL = re.compile(r"\.delay\.\d\d")
+NO_QUEUE = "no-queue"
+TOLD_BY_BROKER = {
+    "delivery_limit": "delivered too often (delivery limit)",
+    "expired": "its time to live was over (TTL)",
+    "maxlen": "its queue was full",
+    "rejected": "a consumer rejected it",
+}
+"""What RabbitMQ's reasons mean (https://www.rabbitmq.com/docs/dlx#effects)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One dead letter, as far as it can be understood; `position` counts from 1, the oldest first."""
+    """
+    One dead letter, as far as it can be understood; `position` counts from 1, the oldest first.
+
+    `reason` is a word for programs, with ` (RabbitMQ)` where the broker buried it; `told_reason` is for people.
+    """
 
     position: int
     id: str
@@ -50,6 +65,16 @@ class Letter:
     worker: str
     problem: str
     message: GotMessage
+
+    @property
+    def told_reason(self) -> str:
+        """The reason in words."""
+        word, by_broker, _ = self.reason.partition(BY_BROKER)
+        if not by_broker:
+            return self.reason
+        if word == NO_QUEUE:
+            return f"there was no queue {self.message.routing_key!r} when it was due"
+        return f"RabbitMQ: {TOLD_BY_BROKER.get(word, word)}"
 
     def summary(self) -> dict[str, Any]:
         """Return what a list tells of it, for JSON."""
@@ -96,7 +121,7 @@ def letter_of(position: int, queue: str, got: GotMessage) -> Letter:
     """Return what a message of a dead-letter queue tells."""
     headers = got.properties.headers or {}
     death = first_death(headers.get(DEATHS))
-    reason = text_of(headers.get(DEAD_REASON)) or (f"{text_of(death.get('reason'))} (RabbitMQ)" if death else "")
+    reason = text_of(headers.get(DEAD_REASON)) or (reason_of(death) + BY_BROKER if death else "")
     return Letter(
         position,
         text_of(got.properties.message_id),
@@ -119,6 +144,12 @@ def first_death(deaths: Any) -> dict[str, Any]:
     """Return the entry of the broker's latest death; empty where there is none, or somebody forged it."""
     found = deaths[0] if isinstance(deaths, list) and deaths else None
     return found if isinstance(found, dict) else {}
+
+
+def reason_of(death: dict[str, Any]) -> str:
+    """Return why the broker buried a letter; one that has waited out its delay has only found no queue."""
+    waited = LEVEL.search(text_of(death.get("queue"))) is not None and death.get("reason") == "expired"
+    return NO_QUEUE if waited else text_of(death.get("reason"))
 
 
 def text_of(value: Any) -> str:

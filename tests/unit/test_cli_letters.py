@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqpworker.broker.codec import GotMessage
-from amqpworker.cli.dead import clipped, dead_name, folded
+from amqpworker.cli.dead import clipped, dead_name, folded, show_letter, show_list
 from amqpworker.cli.letters import letter_of
 from amqpworker.cli.screen import plain
 from amqpworker.message import Properties
@@ -76,7 +76,39 @@ def test_the_brokers_own_evidence_is_read_where_there_is_none_of_ours() -> None:
         1, "emails.dead", got({"x-death": [{"reason": "delivery_limit", "time": at}, {"reason": "expired"}]})
     )
     assert letter.reason == "delivery_limit (RabbitMQ)"
+    assert letter.told_reason == "RabbitMQ: delivered too often (delivery limit)"
     assert letter.failed_at == at
+
+
+def test_a_message_that_was_due_and_found_no_queue_has_not_expired() -> None:
+    deaths = [{"reason": "expired", "queue": "amqpworker.delay.02"}]
+    letter = letter_of(1, "amqpworker.parked", got({"x-death": deaths}))
+    assert letter.reason == "no-queue (RabbitMQ)"
+    assert letter.told_reason == "there was no queue 'emails' when it was due"
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"), [("expired", "RabbitMQ: its time to live was over (TTL)"), ("odd", "RabbitMQ: odd")]
+)
+def test_the_brokers_reasons_are_told_in_words(reason: str, told: str) -> None:
+    deaths = [{"reason": reason, "queue": "emails"}, {"reason": "expired", "queue": "amqpworker.delay.02"}]
+    assert letter_of(1, "emails.dead", got({"x-death": deaths})).told_reason == told
+    assert letter_of(1, "q", got({"aw-dead-reason": reason})).told_reason == reason
+
+
+def test_a_list_tells_times_with_their_zone_in_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    headers = {"aw-dead-reason": "failed", "aw-failed-at": 1_795_572_548_797, "aw-error": "no route to host " * 5}
+    letter = letter_of(1000, "q", got(headers, message_id="0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071", type="n" * 80))
+    show_list("emails.dead", 1, [letter])
+    told = capsys.readouterr().out
+    assert "2026-11-25 02:09:08Z" in told
+    assert "0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071" in told
+    assert max(map(len, told.splitlines())) <= 80
+    show_letter(letter)
+    assert "failed at 2026-11-25 02:09:08Z" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("forged", [1, "x", [], [1], [[]], {"reason": "x"}, [{"reason": 5, "time": 2**62}]])
