@@ -7,6 +7,8 @@ any more than it must: get, then nack (see `broker.admin`).
 
 from __future__ import annotations
 
+import difflib
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +17,7 @@ import typer
 from amqpworker.cli.letters import Letter, letter_of
 from amqpworker.cli.screen import console, printable, table, write, write_json
 from amqpworker.cli.shared import APP_VARIABLE, AsJson, UrlOption, app_of, quiet
-from amqpworker.errors import ConfigError, NotRouted
+from amqpworker.errors import AmqpWorkerError, ConfigError, NotRouted
 
 if TYPE_CHECKING:
     from amqpworker.app import App
@@ -62,7 +64,7 @@ def list_letters(
         for name in names_of(found, queue):
             depth = admin.depth(name)
             if depth is None and queue:
-                raise NotLookedAt(name)
+                raise no_such_queue(found, admin, name)
             letters = [letter_of(n, name, got) for n, got in enumerate(admin.look(name, limit), 1)] if depth else []
             if as_json:
                 told = [letter.summary() for letter in letters]
@@ -95,11 +97,12 @@ def show(
     quiet()
     name = dead_name(queue)
     # An app, which may come from the environment, only tells a URL here.
-    with admin_of(app_of(app if url is None else None, url)) as admin:
+    told = app_of(app if url is None else None, url)
+    with admin_of(told) as admin:
         try:
             found = find(admin, name, letter)
         except NotRouted:
-            raise NotLookedAt(name) from None
+            raise no_such_queue(told, admin, name) from None
     if found is None:
         write(f"There is no letter {printable(letter)!r} in queue {printable(name)!r}.")
         raise typer.Exit(1)
@@ -109,11 +112,19 @@ def show(
         show_letter(found)
 
 
-class NotLookedAt(ConfigError):
-    """A queue that was named does not exist."""
-
-    def __init__(self, queue: str) -> None:
-        super().__init__(f"There is no queue {queue!r}: is its name right, and the virtual host of the URL?")
+def no_such_queue(app: App, admin: Admin, name: str) -> ConfigError:
+    """Return the error for a queue that was named and does not exist, with what the app or the broker knows instead."""
+    alive = name.removesuffix(SUFFIX)
+    known = [*app.plan.queues, app.plan.names.parked]
+    if near := difflib.get_close_matches(alive, [one for one in known if one != alive], n=1):
+        return ConfigError(f"There is no queue {name!r}: did you mean `-q {near[0]}`?")
+    with suppress(AmqpWorkerError):  # whoever cannot look at that queue either is told the usual
+        if alive != name and admin.depth(alive) is not None:
+            return ConfigError(
+                f"There is no queue {name!r}, though there is a queue {alive!r}: has it been declared by amqpworker, "
+                f"`amqpworker topology declare` for one?"
+            )
+    return ConfigError(f"There is no queue {name!r}: is its name right, and the virtual host of the URL?")
 
 
 def source(app: str | None, queues: list[str] | None, url: str | None) -> App:

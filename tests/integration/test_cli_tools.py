@@ -358,11 +358,20 @@ def test_the_right_to_read_is_enough_to_look_at_dead_letters(
             assert "topology declare" not in ended.err
 
 
-def test_dead_letters_of_a_queue_that_is_not_there_exit_with_2(cli: Callable[[str], Ended]) -> None:
+def test_dead_letters_of_a_queue_that_is_not_there_exit_with_2_and_a_name_that_is_near(
+    cli: Callable[[str], Ended], vhost: Broker
+) -> None:
     for line in ("dead list -q nope", "dead show 1 -q nope"):
         ended = cli(line)
         assert "There is no queue 'nope.dead'" in ended.complaint()
         assert ended.code == 2
+    for line in ("dead list clishop:app -q email", "dead show 1 -q email.dead --app clishop:app"):
+        ended = cli(line)
+        assert "There is no queue 'email.dead': did you mean `-q emails`?" in ended.complaint()
+        assert ended.code == 2
+    assert "did you mean `-q amqpworker.parked`?" in cli("dead list -q amqpworker.parket").complaint()
+    vhost.declare_queue("foreign")
+    assert "though there is a queue 'foreign'" in cli("dead list -q foreign").complaint()
     # an app's own queues may not have been made yet
     assert cli("dead list clishop:app").out.startswith("emails.dead: there is no such queue yet")
 
