@@ -84,9 +84,9 @@ class Producer:
 
     # ---- sending ----------------------------------------------------------------------------------------------------
 
-    def begin(self, message: Message, urgent: bool = True) -> Outgoing:
+    def begin(self, message: Message, urgent: bool = True, timeout: float | None = None) -> Outgoing:
         """
-        Put a message on its way.
+        Put a message on its way; `timeout` takes the place of `send_timeout`.
 
         Raises:
             InvalidArguments: a header cannot be carried.
@@ -94,17 +94,17 @@ class Producer:
         now = time.time()
         publication = publication_of(message, self._plan.names, now, self._settings.app_id)
         delayed = publication.exchange != self._plan.names.tasks
-        return self.publisher.publish(publication, self._plan.needs(message.queue, delayed), urgent=urgent)
+        return self.publisher.publish(publication, self._plan.needs(message.queue, delayed), timeout, urgent=urgent)
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message, timeout: float | None = None) -> None:
         """
-        Return once the broker has confirmed the message, and not returned it.
+        Return once the broker has confirmed the message, and not returned it; `timeout` is as in `begin`.
 
         Raises:
             SendError: it has not, in time; which error tells why.
             ConfigError: its queue cannot be declared.
         """
-        outgoing = self.begin(message)
+        outgoing = self.begin(message, timeout=timeout)
         outgoing.wait()
         if outgoing.error is not None:
             raise about(outgoing.error, message)

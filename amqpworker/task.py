@@ -10,7 +10,7 @@ validator of somebody's own runs on both). Where a key stands twice in a body th
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from pydantic import ValidationError
@@ -63,6 +63,11 @@ class Signature:
 
         """
         return cls(name, inspect.iscoroutinefunction(function), hints.read(function, name))
+
+    @property
+    def hints(self) -> Mapping[str, Any]:
+        """The type hint of each parameter."""
+        return self._parameters.hints
 
     def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         """

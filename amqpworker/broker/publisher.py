@@ -126,6 +126,11 @@ class Publisher(Sink):
         """Write what has gathered now."""
         self._io.wake()
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._connection is not None
+
     def idle(self) -> bool:
         """Whether nothing waits for a confirm."""
         return not (self._inbox or self._in_flight or self._held)

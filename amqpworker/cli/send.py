@@ -11,6 +11,7 @@ import difflib
 import json
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from amqpworker.cli.screen import complain, printable, write, write_json
-from amqpworker.cli.shared import AppOption, AsJson, NamespaceOption, UrlOption, app_of, pairs, quiet, standard_input
+from amqpworker.cli.shared import AppOption, AsJson, NamespaceOption, UrlOption, app_of, quiet, standard_input
+from amqpworker.cli.values import pairs
+from amqpworker.cli.waiting import at_work
 from amqpworker.errors import ConfigError, InvalidArguments, TaskFailed
 
 if TYPE_CHECKING:
@@ -34,8 +37,8 @@ Values = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="NAME=VALUE…",
-        help="The task's parameters. What can be read as JSON is JSON, all else is text: n=3, name=Ann, tags='[1, 2]', "
-        "text='\"3\"'.",
+        help="The task's parameters. What can be read as JSON is JSON, all else is text: n=3, name=Ann, tags='[1, 2]'. "
+        "A parameter that --app knows as str takes 3 as text; elsewhere that is '\"3\"'.",
         show_default=False,
     ),
 ]
@@ -46,6 +49,26 @@ Body = Annotated[
 QueueName = Annotated[str | None, typer.Option("--queue", "-q", metavar="QUEUE", help="In place of the task's own.")]
 Id = Annotated[str | None, typer.Option("--id", metavar="ID", help="The message's id; default: a new one.")]
 Header = Annotated[list[str] | None, typer.Option("--header", metavar="NAME=VALUE", help="A header; repeatable.")]
+
+
+Delay = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Run it no sooner than this from now.")]
+At = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Run it no sooner: ISO 8601 with a zone, 2026-12-24T18:00+01:00.")
+]
+Expires = Annotated[
+    float | None, typer.Option(min=0, metavar="SECONDS", help="Not started by then, it becomes a dead letter.")
+]
+SendTimeout = Annotated[
+    float | None,
+    typer.Option("--timeout", min=0.001, metavar="SECONDS", help="How long to try; default: the app's, 10."),
+]
+CallTimeout = Annotated[
+    float | None,
+    typer.Option("--timeout", min=0.001, metavar="SECONDS", help="How long to wait; default: the app's, 30."),
+]
+
+OPTIONS = {"headers": "header"}
+"""Options of a message that the command line calls otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +91,10 @@ def send(
     task: TaskName,
     values: Values = None,
     body: Body = None,
-    delay: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="Run it no sooner than this from now.")
-    ] = None,
-    at: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Run it no sooner: ISO 8601 with a zone, 2026-12-24T18:00+01:00.")
-    ] = None,
-    expires: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="Not started by then, it becomes a dead letter.")
-    ] = None,
+    delay: Delay = None,
+    at: At = None,
+    expires: Expires = None,
+    timeout: SendTimeout = None,
     queue: QueueName = None,
     id: Id = None,  # noqa: A002 - the option's name
     header: Header = None,
@@ -93,21 +111,16 @@ def send(
     Exit codes: 0 confirmed, 1 the broker did not take it, 2 it could not be sent.
     """
     quiet()
-    options = {
-        "delay": delay,
-        "at": moment(at) if at is not None else None,
-        "expires": expires,
-        "id": id,
-        "queue": queue,
-        "headers": pairs(header, "header") if header else None,
-        "timeout": None,
-    }
-    with app_of(app, url, namespace) as found:
-        sent = found.send(message(found, Asked(task, values or [], body, options)))
-        if as_json:
-            write_json({"id": sent.id, "task": sent.task})
-        else:
-            write(printable(sent.id))
+    options = {**common_options(queue, id, header), "delay": delay, "at": moment(at), "expires": expires}
+    bound = seconds(timeout)
+    found = app_of(app, url, namespace)
+    sent = message(found, Asked(task, values or [], body, options))
+    with at_work(found):
+        found.producer.send(sent, bound)
+    if as_json:
+        write_json({"id": sent.id, "task": sent.task})
+    else:
+        write(printable(sent.id))
 
 
 @send_app.command(
@@ -119,9 +132,7 @@ def call(
     task: TaskName,
     values: Values = None,
     body: Body = None,
-    timeout: Annotated[
-        float | None, typer.Option(min=0.001, metavar="SECONDS", help="How long to wait; default: the app's, 30.")
-    ] = None,
+    timeout: CallTimeout = None,
     queue: QueueName = None,
     id: Id = None,  # noqa: A002 - the option's name
     header: Header = None,
@@ -139,23 +150,22 @@ def call(
     from amqpworker.results.answer import read
 
     quiet()
-    options = {
-        "delay": None,
-        "at": None,
-        "expires": None,
-        "id": id,
-        "queue": queue,
-        "headers": pairs(header, "header") if header else None,
-        "timeout": timeout,
-    }
-    with app_of(app, url, namespace) as found:
-        asked = message(found, Asked(task, values or [], body, options))
-        answer = read(found.answer_to(asked, found.call_timeout if timeout is None else timeout))
+    bound = seconds(timeout)
+    found = app_of(app, url, namespace)
+    asked = message(found, Asked(task, values or [], body, common_options(queue, id, header)))
+    with at_work(found):
+        answer = read(found.answer_to(asked, found.call_timeout if bound is None else bound))
     if answer.status == "failed":
         report(TaskFailed(answer.reason, answer.error_type, answer.text, answer.traceback))
         raise typer.Exit(1)
     text = (answer.value or b"null").decode("utf-8", "replace")
     write(printable(text) if sys.stdout.isatty() else text)
+
+
+def common_options(queue: str | None, id: str | None, header: list[str] | None) -> dict[str, Any]:  # noqa: A002
+    """Return the options of a message that is sent or answered, those aside that are for sending alone."""
+    headers = pairs(header, "header") if header else None
+    return {"delay": None, "at": None, "expires": None, "id": id, "queue": queue, "headers": headers}
 
 
 def report(failed: TaskFailed) -> None:
@@ -173,15 +183,13 @@ def message(app: App, asked: Asked) -> Message:
         InvalidArguments: a parameter or an option has a value that cannot be.
         ConfigError: nobody tells the queue.
     """
-    body = body_of(asked)
     known = app.tasks.get(asked.task) or app.remotes.get(asked.task)
+    body = body_of(asked, known.signature.hints if known is not None else {})
     try:
         if known is None:
             return as_it_is(app, asked, body)
         given = known.signature.decode(body)
-        # `timeout` is the call's own, and would give a task that makes no message.
-        options = {name: value for name, value in asked.options.items() if name != "timeout"}
-        return known.options(**options).message(*given.args, **given.kwargs)  # type: ignore[no-any-return]
+        return known.options(**asked.options).message(*given.args, **given.kwargs)  # type: ignore[no-any-return]
     except InvalidArguments as error:
         raise InvalidArguments(in_words_of_the_command(str(error))) from error
 
@@ -218,10 +226,10 @@ def as_it_is(app: App, asked: Asked, body: bytes) -> Message:
     )
 
 
-def body_of(asked: Asked) -> bytes:
-    """Return the JSON object that holds the parameters."""
+def body_of(asked: Asked, hints: Mapping[str, Any]) -> bytes:
+    """Return the JSON object that holds the parameters, read by their type hints where those are known."""
     if asked.body is None:
-        values = pairs(asked.values, "parameter")
+        values = pairs(asked.values, "parameter", hints)
         try:
             return json.dumps(values, ensure_ascii=False, allow_nan=False).encode()
         except UnicodeEncodeError:
@@ -240,8 +248,20 @@ def body_of(asked: Asked) -> bytes:
     return body
 
 
-def moment(text: str) -> datetime:
+def seconds(timeout: float | None) -> float | None:
+    """Return a timeout, checked."""
+    from amqpworker.options import check_timeout
+
+    try:
+        return None if timeout is None else check_timeout(timeout)
+    except InvalidArguments as error:
+        raise InvalidArguments(in_words_of_the_command(str(error))) from error
+
+
+def moment(text: str | None) -> datetime | None:
     """Return the time that a text means."""
+    if text is None:
+        return None
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
@@ -255,6 +275,6 @@ def in_words_of_the_command(text: str) -> str:
     """Return an error's text with `options(delay=…)` written as `--delay`."""
     return re.sub(
         r"options\(((?:\w+=…(?:, )?)+)\)",
-        lambda found: ", ".join(f"--{name}" for name in re.findall(r"(\w+)=…", found[1])),
+        lambda found: ", ".join(f"--{OPTIONS.get(name, name)}" for name in re.findall(r"(\w+)=…", found[1])),
         text,
     )

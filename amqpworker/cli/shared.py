@@ -1,17 +1,14 @@
 """
-What the commands have in common: options, the user's app, values from the command line.
+What the commands have in common: options, the user's app, standard input.
 
-Decides how `key=value` is read, and which errors mean that the answer is no (1) and which that nothing could be asked
-(2).
+Decides which errors mean that the answer is no (1) and which that nothing could be asked (2).
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import traceback
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +17,6 @@ from amqpworker.errors import (
     Blocked,
     CallTimeout,
     ConfigError,
-    InvalidArguments,
     NotRouted,
     QueueFull,
     TaskFailed,
@@ -39,8 +35,8 @@ __all__ = [
     "app_of",
     "exit_code",
     "load",
-    "pairs",
     "quiet",
+    "standard_input",
 ]
 
 APP_VARIABLE = "AMQPWORKER_APP"
@@ -109,37 +105,6 @@ def app_of(target: str | None, url: str | None, namespace: str | None = None) ->
     from amqpworker.topology import DEFAULT_NAMESPACE
 
     return App(url, namespace=DEFAULT_NAMESPACE if namespace is None else namespace)
-
-
-def pairs(items: Iterable[str], what: str) -> dict[str, Any]:
-    """
-    Read `name=value` items: a value is JSON where it can be read as JSON, else text.
-
-    Raises:
-        InvalidArguments: an item has no `=`, or a name comes twice.
-    """
-    found: dict[str, Any] = {}
-    for item in items:
-        name, separator, text = item.partition("=")
-        if not separator or not name:
-            raise InvalidArguments(f"The {what} {item!r} is not of the form name=value.")
-        if name in found:
-            raise InvalidArguments(f"The {what} {name!r} is given twice.")
-        found[name] = value_of(text)
-    return found
-
-
-def value_of(text: str) -> Any:
-    """Return what the text is as JSON, else the text."""
-    try:
-        return json.loads(text, parse_constant=refuse_constant)
-    except (ValueError, RecursionError):
-        return text
-
-
-def refuse_constant(name: str) -> NoReturn:
-    """Refuse NaN and the infinities, which JSON does not have: they stay text."""
-    raise ValueError(name)
 
 
 def standard_input() -> bytes:

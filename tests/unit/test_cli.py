@@ -14,8 +14,9 @@ import pytest
 from amqpworker.cli.main import main
 from amqpworker.cli.screen import plain, printable
 from amqpworker.cli.send import in_words_of_the_command
-from amqpworker.cli.shared import exit_code, pairs
+from amqpworker.cli.shared import exit_code
 from amqpworker.cli.topology import management_of
+from amqpworker.cli.values import pairs
 from amqpworker.cli.worker import usable_cores
 from amqpworker.errors import (
     AmqpWorkerError,
@@ -160,7 +161,8 @@ def test_there_are_no_colours_off_a_terminal(cli: Cli) -> None:
         ("send t -q q --at tomorrow", "--at 'tomorrow' is no time"),
         ("send t -q q --at 2026-12-24T18:00", "has no time zone"),
         ("send t -q q --delay 1 --at 2026-12-24T18:00Z", "--delay, --at"),
-        ("send t -q q --header x-death=1", "'x-death' is reserved"),
+        ("send t -q q --header x-death=1", "--header: 'x-death' is reserved"),
+        ("send shop.welcome user_id=1 --header x-foo=1 --app clishop:app", "--header: 'x-foo' is reserved"),
         ("send t -q q --header aw-attempt=1", "'aw-attempt' is reserved"),
         ("send t -q q --body {", "--body is not JSON"),
         ("send t -q q --body [1]", "--body is not a JSON object"),
@@ -172,6 +174,9 @@ def test_there_are_no_colours_off_a_terminal(cli: Cli) -> None:
         ("send shop.nope --app clishop:app", "no task 'shop.nope'"),
         ("send t -q q --url http://x", "begins with 'http'"),
         ("call t -q q --timeout 0", "'--timeout'"),
+        ("call t -q q --timeout nan", "timeout"),
+        ("send t -q q --timeout 0", "'--timeout'"),
+        ("send t -q q --timeout inf", "timeout is too long"),
         ("dead list", "Give MODULE:APP, or queues by -q"),
         ("dead show 1", "Missing option '-q'"),
         ("dead list -q x --limit 0", "'--limit'"),
@@ -297,6 +302,7 @@ def test_a_value_is_json_where_it_can_be_read_as_json_and_text_elsewhere(text: s
 def test_errors_name_options_as_the_command_line_does() -> None:
     assert in_words_of_the_command("options(delay=…, at=…): no") == "--delay, --at: no"
     assert in_words_of_the_command("options(id=…): no") == "--id: no"
+    assert in_words_of_the_command("options(headers=…): no") == "--header: no"
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ class Publisher:
         self.most_beside_the_first = 0
         self.first: Underway | None = None
 
-    def publish(self, _publication: Publication, _needs: tuple[str, ...], urgent: bool) -> Any:  # noqa: ARG002
+    def publish(self, _publication: Publication, _needs: tuple[str, ...], _timeout: float | None, urgent: bool) -> Any:  # noqa: ARG002
         self.count += 1
         one = Underway(done=self.first is not None)
         if self.first is None:

@@ -1,0 +1,47 @@
+"""
+How a command waits for the broker: with a word on a terminal, and never longer than somebody wants to.
+
+Decides what is said meanwhile, and that a command that is interrupted waits for nothing more.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from amqpworker.app import App
+
+__all__ = ["at_work"]
+
+PATIENCE = 1.0
+
+
+@contextmanager
+def at_work(app: App) -> Iterator[None]:
+    """Send by an app: a wait for its broker is told on a terminal, and the app is closed at the end."""
+    telling = threading.Timer(PATIENCE, tell, [app])
+    telling.daemon = True
+    if sys.stderr.isatty():
+        telling.start()
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        # What is not confirmed by now is given up: `close` would wait for it.
+        app.producer.close(0.0)
+        raise
+    finally:
+        telling.cancel()
+        app.close()
+
+
+def tell(app: App) -> None:
+    """Say what is waited for, unless the broker is there."""
+    from amqpworker.broker.address import addresses
+
+    if not app.producer.publisher.connected:
+        where = " or ".join(str(one) for one in addresses(app.url))
+        sys.stderr.write(f"waiting for the broker at {where} …\n")
