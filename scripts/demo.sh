@@ -6,4 +6,24 @@ cd "$(dirname "$0")/.."
 arguments=()
 [[ -n ${DIR:-} ]] && arguments+=("$DIR")
 [[ -n ${KEEP:-} && ${KEEP} != 0 ]] && arguments+=(--keep)
-exec .venv/bin/python -m examples.demo "${arguments[@]}"
+
+# Python answers a Ctrl-C with a traceback until the demo listens to it. In the background it ignores one until then, and
+# this script hands on a SIGTERM, which ends a Python that has just begun without a word.
+demo=
+interrupted=
+hand_on() {
+    interrupted=1
+    if [[ -n $demo ]]; then kill -TERM "$demo" 2>/dev/null || true; fi
+}
+trap hand_on INT TERM HUP
+.venv/bin/python -m examples.demo "${arguments[@]}" &
+demo=$!
+if [[ -n $interrupted ]]; then hand_on; fi # it came between the two lines above
+# More than once: a signal ends a `wait` before the demo has tidied up.
+while :; do
+    code=0
+    wait "$demo" 2>/dev/null || code=$?
+    kill -0 "$demo" 2>/dev/null || break
+done
+if [[ -n $interrupted ]]; then exit 130; fi
+exit "$code"
