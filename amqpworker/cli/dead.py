@@ -116,6 +116,8 @@ def no_such_queue(app: App, admin: Admin, name: str) -> ConfigError:
     """Return the error for a queue that was named and does not exist, with what the app or the broker knows instead."""
     alive = name.removesuffix(SUFFIX)
     known = [*app.plan.queues, app.plan.names.parked]
+    if alive in app.plan.queues:
+        return ConfigError(f"There is no queue {name!r} yet: a worker or `amqpworker topology declare` makes it.")
     if near := difflib.get_close_matches(alive, [one for one in known if one != alive], n=1):
         return ConfigError(f"There is no queue {name!r}: did you mean `-q {near[0]}`?")
     with suppress(AmqpWorkerError):  # whoever cannot look at that queue either is told the usual

@@ -370,6 +370,8 @@ def test_dead_letters_of_a_queue_that_is_not_there_exit_with_2_and_a_name_that_i
         assert "There is no queue 'email.dead': did you mean `-q emails`?" in ended.complaint()
         assert ended.code == 2
     assert "did you mean `-q amqpworker.parked`?" in cli("dead list -q amqpworker.parket").complaint()
+    told = cli("dead list clishop:app -q emails").complaint()
+    assert "There is no queue 'emails.dead' yet: a worker or `amqpworker topology declare` makes it" in told
     vhost.declare_queue("foreign")
     assert "though there is a queue 'foreign'" in cli("dead list -q foreign").complaint()
     # an app's own queues may not have been made yet
