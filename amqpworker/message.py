@@ -7,6 +7,7 @@ Decides nothing. What a message may carry on when it is published again stands i
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -169,11 +170,14 @@ def new_id() -> str:
     return f"{value[:8]}-{value[8:12]}-{value[12:16]}-{value[16:20]}-{value[20:]}"
 
 
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
+
+
 def integer_header(headers: Headers, name: str) -> int | None:
     """Return a header that is a whole number, also where it is written as decimal text; `None` for anything else."""
     value = headers.get(name)
     if isinstance(value, int) and not isinstance(value, bool):
         return int(value)
-    if isinstance(value, str) and len(value) < 20 and value.isascii() and value.lstrip("-").isdigit():
+    if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
         return int(value)
     return None

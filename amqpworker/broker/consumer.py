@@ -84,6 +84,7 @@ class Intake(Sink):
         self.unstarted: dict[int, float] = {}
         self.last_tag = 0
         self.is_open = True
+        self.cancelled = False
         self.ledger: Any = None
 
     def on_delivery(self, delivery: Delivery) -> None:
@@ -123,7 +124,6 @@ class Consumer:
         self._connection: PublicConnection | None = None
         self._declarer: Declarer | None = None
         self._draining = False
-        self._cancelling: set[Intake] = set()
         self._on_drained: Callable[[], None] = lambda: None
 
     # ---- from any thread --------------------------------------------------------------------------------------------
@@ -194,6 +194,11 @@ class Consumer:
 
         def opened(channel: Channel) -> None:
             intake.channel = channel
+            if self._draining:
+                self._void(intake)
+                channel.close()
+                self._check_drained()
+                return
             channel.on_cancel(lambda: self._on_cancelled(intake))
             channel.consume(subscription.queue, subscription.prefetch, consumed)
 
@@ -295,21 +300,20 @@ class Consumer:
         return self.receiver.tick()
 
     def _cancel_all(self) -> None:
-        """Cancel each subscription once; a channel without one is done."""
+        """Cancel each subscription once; one that is on its way is cancelled when it is there."""
         for intake in list(self._intakes.values()):
             tag, intake.consumer_tag = intake.consumer_tag, None
             if tag is not None and intake.channel is not None and intake.channel.is_open:
-                self._cancelling.add(intake)
                 intake.channel.cancel(tag, lambda intake=intake: self._on_cancel_ok(intake))  # type: ignore[misc]
         self._check_drained()
 
     def _on_cancel_ok(self, intake: Intake) -> None:
-        self._cancelling.discard(intake)
+        intake.cancelled = True
         self._check_drained()
 
     def _check_drained(self) -> None:
-        self._cancelling = {intake for intake in self._cancelling if intake.is_open}
-        if self._draining and not self._cancelling:
+        """Tell once that no channel is left that may still bring deliveries."""
+        if self._draining and all(one.cancelled or not one.is_open for one in self._intakes.values()):
             # What nobody has begun goes back first: from now on whatever is not settled is running.
             self.receiver.settle()
             drained, self._on_drained = self._on_drained, lambda: None

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from amqpworker.broker import consumer as consumer_module
 from amqpworker.broker.address import addresses
 from amqpworker.broker.consumer import Consumer, Intake, Subscription
 from amqpworker.message import Delivery, Properties
@@ -68,3 +75,73 @@ def test_without_a_connection_there_is_nothing_left_to_drain() -> None:
     assert drained == [True]
     consumer.tick()
     assert drained == [True], "told once"
+
+
+class SlowChannel:
+    """A channel that is opened and subscribed when the test says so."""
+
+    def __init__(self, opened: Callable[[Any], None]) -> None:
+        self._opened = opened
+        self.is_open = True
+        self.steps: list[str] = []
+        self.consumed: Callable[[str], None] = lambda _: None
+        self.cancelled: Callable[[], None] = lambda: None
+
+    def open(self) -> None:
+        self._opened(self)
+
+    def on_cancel(self, _callback: Callable[[], None]) -> None:
+        """The broker never cancels it."""
+
+    def consume(self, _queue: str, _prefetch: int, consumed: Callable[[str], None]) -> None:
+        self.steps.append("consume")
+        self.consumed = consumed
+
+    def cancel(self, _tag: str, cancelled: Callable[[], None]) -> None:
+        self.steps.append("cancel")
+        self.cancelled = cancelled
+
+    def close(self) -> None:
+        self.steps.append("close")
+        self.is_open = False
+
+
+@pytest.fixture
+def opening(monkeypatch: pytest.MonkeyPatch) -> tuple[Consumer, SlowChannel, list[bool]]:
+    """A consumer that has asked for its channel."""
+    channels: list[SlowChannel] = []
+    monkeypatch.setattr(
+        consumer_module, "open_channel", lambda _, __, opened, ___: channels.append(SlowChannel(opened))
+    )
+    plan = Plan("amqpworker", declare=False)
+    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), plan.topology_of, [WORK], Nobody())
+    connection: Any = SimpleNamespace(is_open=True)
+    consumer.opened(connection)
+    return consumer, channels[0], []
+
+
+def test_a_drain_waits_for_a_subscription_that_is_on_its_way(
+    opening: tuple[Consumer, SlowChannel, list[bool]],
+) -> None:
+    consumer, channel, drained = opening
+    channel.open()
+    consumer.drain(lambda: drained.append(True))
+    consumer.woken()
+    assert drained == [], "deliveries may come with its confirmation"
+    channel.consumed("tag")
+    assert channel.steps == ["consume", "cancel"]
+    assert drained == []
+    channel.cancelled()
+    assert drained == [True]
+
+
+def test_a_channel_that_opens_during_a_drain_does_not_consume(
+    opening: tuple[Consumer, SlowChannel, list[bool]],
+) -> None:
+    consumer, channel, drained = opening
+    consumer.drain(lambda: drained.append(True))
+    consumer.woken()
+    assert drained == []
+    channel.open()
+    assert channel.steps == ["close"]
+    assert drained == [True]
