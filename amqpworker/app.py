@@ -40,6 +40,9 @@ class App:
     `url` is one AMQP URL, or several separated by commas; without it `AMQPWORKER_URL` is read, then the systemd
     credential `amqpworker_url`. `results` is the URL of a store. `modules` are imported by workers.
 
+    Raises:
+        ConfigError: one of them, or a setting in the environment, has a value that cannot be.
+
     Example:
         app = App("amqp://guest:guest@localhost:5672/", results="sqlite:///results.db")
 
@@ -125,7 +128,8 @@ class App:
         `tenacity.Retrying`, a number of retries, a list of waits in seconds, or `None`. `result=False` stores nothing.
 
         Raises:
-            ConfigError: the name is taken or is in `__main__`, or a parameter cannot be carried as JSON.
+            ConfigError: the name is taken or is in `__main__`, a parameter cannot be carried as JSON, or no queue can have
+                that name, or `retry` is no policy.
 
         Example:
             @app.task(queue="emails", retry=[1, 5, 30])
@@ -153,7 +157,7 @@ class App:
         Describe a task whose code lives elsewhere, by a function whose body is never run.
 
         Raises:
-            ConfigError: the name is taken, or a parameter cannot be carried as JSON.
+            ConfigError: the name is taken, a parameter cannot be carried as JSON, or no queue can have that name.
 
         Example:
             @app.remote(name="billing.charge", queue="billing")
@@ -208,6 +212,7 @@ class App:
 
         Raises:
             SendError: it has not, in time; the error carries the message, to send it again with the same id.
+            InvalidArguments: AMQP cannot carry it, or its `at` is too far away.
             ConfigError: its queue cannot be declared.
         """
         self._producer.send(message)
@@ -220,6 +225,7 @@ class App:
         A bounded window of messages and bytes is in flight. Stopping early leaves what was read to be confirmed.
 
         Raises:
+            InvalidArguments: AMQP cannot carry a message, or its `at` is too far away.
             ConfigError: a queue cannot be declared.
         """
         for message, error in self._producer.send_each(messages):
@@ -237,6 +243,7 @@ class App:
 
         Raises:
             BatchFailed: some were not: a group of one `SendError` each, with `sent`, what was confirmed.
+            InvalidArguments: AMQP cannot carry a message, or its `at` is too far away.
             ConfigError: a queue cannot be declared.
         """
         sent: list[Sent[Any]] = []
@@ -251,7 +258,15 @@ class App:
         return sent
 
     def answer_to(self, message: Message, timeout: float) -> bytes:
-        """Send a message and return the body of its answer; `task.call` is the way to use it."""
+        """
+        Send a message and return the body of its answer; `task.call` is the way to use it.
+
+        Raises:
+            CallTimeout: none came in time.
+            SendError: the message was not sent, or the connection was lost meanwhile.
+            InvalidArguments: a header cannot be carried, or a call with its id waits already.
+            ConfigError: its queue cannot be declared.
+        """
         return self._producer.call(message, timeout)
 
     @property
@@ -260,7 +275,12 @@ class App:
         return self._producer
 
     def store(self) -> ResultStore | None:
-        """Return the result store, opened at its first use; `None` where results are not stored."""
+        """
+        Return the result store, opened at its first use; `None` where results are not stored.
+
+        Raises:
+            ConfigError: it cannot be opened.
+        """
         if self._store is None and self.results is not None:
             with self._store_lock:
                 if self._store is None:

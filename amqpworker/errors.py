@@ -1,9 +1,10 @@
 """
-Everything that amqpworker raises, in one tree.
+Everything that amqpworker raises for its users to catch, in one tree.
 
     AmqpWorkerError
     ├── ConfigError             the set-up is wrong: URL, topology, task definition, settings
     ├── InvalidArguments        what was passed to a task is not what its type hints say
+    ├── InvalidResult           nor is what a task returned
     ├── SendError               one message was not sent; carries it as `.message`
     │   ├── NotRouted           no queue took it
     │   ├── QueueFull           its queue refused it
@@ -22,7 +23,9 @@ Everything that amqpworker raises, in one tree.
     ├── Reject                  to the dead-letter queue, at once
     └── RetryLater              again, after a delay
 
-Errors of pika and of the stores are translated where they appear, with the cause kept.
+Errors of pika and of the stores are translated where they appear, with the cause kept. `task.MalformedBody` and
+`retry.ResultRefused` are of the tree and not here: they never leave a worker, and are seen as the `error_type` of a
+dead letter only.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ __all__ = [
     "ConfigError",
     "Forbidden",
     "InvalidArguments",
+    "InvalidResult",
     "MalformedAnswer",
     "NotConnected",
     "NotRouted",
@@ -67,6 +71,10 @@ class ConfigError(AmqpWorkerError):
 
 class InvalidArguments(AmqpWorkerError, ValueError):
     """The values for a task's parameters do not fit its type hints, or cannot be carried as JSON."""
+
+
+class InvalidResult(AmqpWorkerError, ValueError):
+    """What a task returned does not fit its return hint, or cannot be carried as JSON."""
 
 
 class SendError(AmqpWorkerError):

@@ -58,7 +58,10 @@ class Sent(Generic[R]):
             TaskFailed: the task ended without a result.
             ResultTimeout: nothing was stored within `timeout` seconds.
             ResultStoreError: the store could not be asked.
-            ConfigError: the app stores no results.
+            MalformedAnswer: what is stored is no result.
+            InvalidResult: the result is not what the task's return hint allows.
+            InvalidArguments: `timeout` is no duration.
+            ConfigError: the app stores no results, or its store cannot be opened.
         """
         seconds = seconds_of(timeout, "timeout")
         until = time.monotonic() + seconds
@@ -76,7 +79,9 @@ class Sent(Generic[R]):
         Return what the store knows; `pending` stands for everything before the end, and for a result that expired.
 
         Raises:
-            ConfigError: the app stores no results.
+            ResultStoreError: the store could not be asked.
+            MalformedAnswer: what is stored is no result.
+            ConfigError: the app stores no results, or its store cannot be opened.
         """
         answer = self._fetch()
         return "pending" if answer is None else answer.status
@@ -103,6 +108,7 @@ def value_of(answer: Answer, decode: Callable[[bytes], Any]) -> Any:
 
     Raises:
         TaskFailed: it tells of a failure.
+        InvalidResult: the value is not what `decode` takes.
     """
     if answer.status == "failed":
         raise TaskFailed(answer.reason, answer.error_type, answer.text, answer.traceback)

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from amqpworker import hints
-from amqpworker.errors import AmqpWorkerError, InvalidArguments
+from amqpworker.errors import InvalidArguments, InvalidResult
 from amqpworker.shape import LARGE, Shape, explain, not_json
 from amqpworker.survey import survey, survey_value
 
@@ -26,10 +26,6 @@ __all__ = ["Call", "InvalidResult", "MalformedBody", "Signature"]
 
 class MalformedBody(InvalidArguments):
     """A message's body is not a JSON object, or one of its numbers is NaN or infinite."""
-
-
-class InvalidResult(AmqpWorkerError, ValueError):
-    """What a task returned does not fit its return hint, or cannot be carried as JSON."""
 
 
 class Call(NamedTuple):

@@ -70,7 +70,7 @@ class Sending(Generic[P, R]):
         Send a message; returns once the broker has confirmed it.
 
         Raises:
-            InvalidArguments: the arguments do not fit the task's parameters.
+            InvalidArguments: the arguments do not fit the task's parameters, or AMQP cannot carry a header.
             SendError: the broker did not confirm it in time; which error tells why.
             ConfigError: its queue cannot be declared.
         """
@@ -94,10 +94,13 @@ class Calling(Generic[P, R]):
         Run the task in a worker and return what it returned.
 
         Raises:
-            InvalidArguments: the arguments do not fit the task's parameters.
+            InvalidArguments: the arguments do not fit the task's parameters, or a call with its id waits already.
             CallTimeout: no answer came in time.
             TaskFailed: the task ended without a result.
+            MalformedAnswer: the answer cannot be read.
+            InvalidResult: the answer is not what the task's return hint allows.
             SendError: the message was not sent, or the connection was lost meanwhile.
+            ConfigError: its queue cannot be declared.
         """
         return self._task.ask(self._task.build(args, kwargs, self._options), self._options.timeout)
 
@@ -192,7 +195,12 @@ class RemoteTask(Verbs[P, R]):
         return Sending(self, checked) if timed else Verbs(self, checked)
 
     def build(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Message:
-        """Return the message for these arguments and options."""
+        """
+        Return the message for these arguments and options.
+
+        Raises:
+            InvalidArguments: the arguments do not fit the task's parameters, or are too large.
+        """
         body = self.signature.encode(args, kwargs)
         if len(body) > self.app.max_body:
             raise InvalidArguments(
@@ -211,7 +219,12 @@ class RemoteTask(Verbs[P, R]):
         )
 
     def ask(self, message: Message, timeout: float | None) -> R:
-        """Send a message and return the value of its answer."""
+        """
+        Send a message and return the value of its answer.
+
+        Raises:
+            AmqpWorkerError: as `call`.
+        """
         body = self.app.answer_to(message, self.app.call_timeout if timeout is None else timeout)
         return value_of(read(body), self.signature.decode_result)  # type: ignore[no-any-return]
 
