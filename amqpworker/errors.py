@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 if TYPE_CHECKING:
     from amqpworker.message import Message
@@ -59,6 +59,9 @@ __all__ = [
     "TaskSignal",
     "Unconfirmed",
 ]
+
+
+_Error = TypeVar("_Error", bound=BaseException)
 
 
 class AmqpWorkerError(Exception):
@@ -173,7 +176,7 @@ class TaskFailed(AmqpWorkerError):
         self.traceback = traceback
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (TaskFailed, (self.reason, self.error_type, self.text, self.traceback))
+        return (restored, (type(self), self.args), vars(self))
 
 
 class TaskSignal(Exception):
@@ -202,3 +205,11 @@ class RetryLater(TaskSignal):
         super().__init__(f"again in {seconds:g} s")
         self.delay = seconds
         self.count = count
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (restored, (type(self), self.args), vars(self))
+
+
+def restored(kind: type[_Error], args: tuple[Any, ...]) -> _Error:
+    """Return an error as it was before it was pickled or copied, where its text is not what its class is called with."""
+    return kind.__new__(kind, *args)

@@ -1,14 +1,31 @@
-"""What users catch: all of it exported, and told of by the docs as it is."""
+"""What users catch: all of it exported, told of by the docs as it is, and the same in another process."""
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
 
 import amqpworker
 from amqpworker import errors
-from amqpworker.errors import AmqpWorkerError, TaskSignal
+from amqpworker.errors import (
+    AmqpWorkerError,
+    BatchFailed,
+    NotRouted,
+    Reject,
+    RetryLater,
+    SendError,
+    TaskFailed,
+    TaskSignal,
+)
+from amqpworker.message import Message
 from amqpworker.retry import ResultRefused
+from amqpworker.sent import Sent, no_store
 from amqpworker.task import MalformedBody
 from tests.docs import ROOT
 
@@ -46,3 +63,49 @@ def test_the_tree_of_the_docs_and_that_of_the_docstring_are_that_of_the_classes(
     page = (ROOT / "docs/errors.md").read_text()
     assert set(tree(page.split("```")[1])) == wanted
     assert set(tree((errors.__doc__ or "").split("Errors of pika")[0].split("\n\n", 1)[1])) >= wanted
+
+
+MESSAGE = Message("shop.task", "work", b"{}", "an-id", {"tenant": "acme"})
+GIVEN: dict[type[BaseException], list[BaseException]] = {
+    TaskFailed: [TaskFailed("failed", "ValueError", "no", "Traceback …"), TaskFailed("expired")],
+    BatchFailed: [
+        BatchFailed("1 of 1", [NotRouted("no queue", MESSAGE)], [Sent("id", "shop.task", no_store, no_store)])
+    ],
+    Reject: [Reject(), Reject("too cheap")],
+    RetryLater: [RetryLater(), RetryLater(5), RetryLater(timedelta(minutes=1), count=False)],
+}
+TOLD = {kind: [kind("what was wrong")] for kind in {*family(AmqpWorkerError), *family(TaskSignal)} - GIVEN.keys()}
+SENDING: dict[type[BaseException], list[BaseException]] = {
+    kind: [kind("what was wrong", MESSAGE)] for kind in family(SendError)
+}
+EACH = [error for kinds in (GIVEN, TOLD, SENDING) for errors in kinds.values() for error in errors]
+
+
+def same(one: BaseException, other: BaseException) -> None:
+    """Assert that two errors tell the same."""
+    assert type(one) is type(other)
+    assert str(one) == str(other)
+    assert vars(one) == vars(other)
+
+
+@pytest.mark.parametrize(
+    "again", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy], ids=["pickled", "copied"]
+)
+@pytest.mark.parametrize("error", EACH, ids=repr)
+def test_an_error_that_is_carried_elsewhere_tells_the_same(error: BaseException, again: Any) -> None:
+    error.add_note("seen on the way")
+    same(again(error), error)
+    if isinstance(error, BatchFailed):
+        same(again(error).exceptions[0], error.exceptions[0])
+
+
+def test_a_signal_of_ones_own_is_carried_as_what_it_is() -> None:
+    error = pickle.loads(pickle.dumps(TooFast()))
+    assert (type(error), error.delay, error.count) == (TooFast, 60, False)
+
+
+class TooFast(RetryLater):
+    """As users may derive one."""
+
+    def __init__(self) -> None:
+        super().__init__(60, count=False)
