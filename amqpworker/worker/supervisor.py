@@ -159,11 +159,21 @@ class Supervisor:
         now = self._clock()
         for child in self._startable():
             if child.process is None and child.start_at <= now:
-                child.process = self._spawn(child)
                 child.started = now
+                try:
+                    child.process = self._spawn(child)
+                except OSError as error:
+                    self._clear(child)
+                    again_in = self._put_off(child, now)
+                    log.error("process_not_started", number=child.number, reason=str(error), again_in=again_in)
 
     def _spawn(self, child: Child) -> subprocess.Popen[bytes]:
-        """Start a fresh interpreter in a process group of its own; the pipe to it ends when we do, however we end."""
+        """
+        Start a fresh interpreter in a process group of its own; the pipe to it ends when we do, however we end.
+
+        Raises:
+            OSError: the machine has no room for another process or pipe, as it may have in a moment.
+        """
         child.reports, theirs = os.pipe()
         os.set_blocking(child.reports, False)
         command = [sys.executable, "-m", "amqpworker.worker.process", self._options.model_dump_json(), str(theirs)]
@@ -248,13 +258,18 @@ class Supervisor:
         now = self._clock()
         if child.consumed and now - child.started >= STEADY_SECONDS:
             child.pause = FIRST_PAUSE
-            child.start_at = now
+            child.start_at, again_in = now, 0.0
         else:
-            child.start_at = now + child.pause
-            child.pause = min(child.pause * 2, LONGEST_PAUSE)
+            again_in = self._put_off(child, now)
         told = f"signal {name_of(-code)}" if code < 0 else f"exit code {code}"
-        again_in = round(child.start_at - now, 1)
         log.error("process_died", number=child.number, how=told, reason=child.told or None, again_in=again_in)
+
+    def _put_off(self, child: Child, now: float) -> float:
+        """Plan a start after a pause that doubles from one to the next; return the seconds until it."""
+        pause = child.pause
+        child.start_at = now + pause
+        child.pause = min(pause * 2, LONGEST_PAUSE)
+        return round(pause, 1)
 
 
 def name_of(number: int) -> str:
