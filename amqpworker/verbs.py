@@ -47,6 +47,8 @@ class Sends(Protocol):
 class Sending(Generic[P, R]):
     """A task with options for a message that is sent."""
 
+    _verbs = ".send(…) or .message(…)"
+
     def __init__(self, task: RemoteTask[P, R], options: Options) -> None:
         self._task = task
         self._options = options
@@ -54,7 +56,9 @@ class Sending(Generic[P, R]):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            raise missing(name, "call", "`delay`, `at` and `expires` are for messages that are sent")
+            if name == "call":
+                raise unsuited(name, "`delay`, `at` and `expires` are for messages that are sent")
+            raise missing(self, name, self._verbs)
 
     def message(self, *args: P.args, **kwargs: P.kwargs) -> Message:
         """
@@ -80,6 +84,8 @@ class Sending(Generic[P, R]):
 class Calling(Generic[P, R]):
     """A task with options for a message that is answered."""
 
+    _verbs = ".call(…)"
+
     def __init__(self, task: RemoteTask[P, R], options: Options) -> None:
         self._task = task
         self._options = options
@@ -87,7 +93,9 @@ class Calling(Generic[P, R]):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            raise missing(name, "send", "`timeout` is for calls")
+            if name in ("send", "message"):
+                raise unsuited(name, "`timeout` is for calls")
+            raise missing(self, name, self._verbs)
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """
@@ -108,9 +116,13 @@ class Calling(Generic[P, R]):
 class Verbs(Sending[P, R], Calling[P, R]):
     """A task with options that suit a message of either kind."""
 
+    _verbs = ".send(…), .call(…) or .message(…)"
+
 
 class RemoteTask(Verbs[P, R]):
     """A task whose code is not here: it can be sent and called, not run."""
+
+    _verbs = ".send(…), .call(…) or .options(…)"
 
     def __init__(self, app: Sends, name: str, queue: str, signature: Signature) -> None:
         super().__init__(self, Options())
@@ -264,9 +276,18 @@ class MakesTask(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
 
-def missing(name: str, verb: str, why: str) -> AttributeError:
+def unsuited(verb: str, why: str) -> AttributeError:
     """Return the error of a verb that does not go with the options that were given."""
-    return AttributeError(f"There is no {name} with these options" + (f": {why}." if name == verb else "."), name=name)
+    return AttributeError(f"There is no {verb} with these options: {why}.", name=verb)
+
+
+def missing(asked: object, name: str, verbs: str) -> AttributeError:
+    """Return the error of what a task has never had, with what it has."""
+    # Whoever copies or unpickles asks before anything is set, and must not end up here again.
+    task = vars(asked).get("_task")
+    known = vars(task).get("name", "?") if task is not None else "?"
+    options = "" if isinstance(asked, RemoteTask) else " with these options"
+    return AttributeError(f"Task {known!r}{options} has no attribute {name!r}: use {verbs}.", name=name)
 
 
 def check_room(headers: Mapping[str, HeaderValue]) -> None:

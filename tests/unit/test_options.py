@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from types import MappingProxyType
@@ -136,9 +138,47 @@ def test_options_leave_the_verbs_that_they_suit() -> None:
         timed.call("x")  # type: ignore[attr-defined]
     with pytest.raises(AttributeError, match="`timeout` is for calls"):
         timeout.send("x")  # type: ignore[attr-defined]
-    with pytest.raises(AttributeError, match="no delay_by"):
-        timed.delay_by  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(AttributeError, match="`timeout` is for calls"):
+        timeout.message("x")  # type: ignore[attr-defined]
     assert not hasattr(timed, "call")
+
+
+@pytest.mark.parametrize("name", ["delay", "apply_async", "send_with_options"])
+def test_what_a_task_does_not_have_is_told_with_what_it_has(name: str) -> None:
+    echo = task()
+    for asked, told in (
+        (echo, f"Task 'test.echo' has no attribute {name!r}: use .send(…), .call(…) or .options(…)."),
+        (
+            echo.options(id="1"),
+            f"Task 'test.echo' with these options has no attribute {name!r}: use .send(…), .call(…) or",
+        ),
+        (
+            echo.options(delay=1),
+            f"Task 'test.echo' with these options has no attribute {name!r}: use .send(…) or .mess",
+        ),
+        (echo.options(timeout=1), f"Task 'test.echo' with these options has no attribute {name!r}: use .call(…)."),
+    ):
+        assert not hasattr(asked, name)
+        with pytest.raises(AttributeError, match=f"^{re.escape(told)}") as caught:
+            getattr(asked, name)
+        assert caught.value.name == name
+
+
+def test_a_task_can_be_copied_and_looked_into() -> None:
+    echo = task()
+    for asked in (echo, echo.options(id="1"), echo.options(delay=1), echo.options(timeout=1)):
+        assert vars(copy.copy(asked)) == vars(asked)
+        assert not hasattr(type(asked).__new__(type(asked)), "_task")
+
+
+def test_a_task_looks_like_its_function() -> None:
+    def double(number: int) -> int:
+        return number * 2
+
+    made = App("amqp://127.0.0.1:1/").task(name="test.double")(double)
+    assert inspect.unwrap(made) is double
+    assert inspect.signature(made) == inspect.signature(double)
+    assert copy.copy(made)(3) == 6
 
 
 def test_options_do_not_stay_on_the_task() -> None:
