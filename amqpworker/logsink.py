@@ -3,7 +3,7 @@ The last step of a log line: written where it can be, let go where not.
 
 A closed or full sink must not end the process, and one that nobody reads (a pipe whose reader hangs, a terminal
 stopped by Ctrl-S) must not hold up the thread that keeps the connection alive: after a moment lines are dropped until
-some are taken again, and their number is told. What a line looks like is left to `logs`.
+some are taken again, and their number is told. What a line looks like is left to `logform`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Sink(logging.Handler):
         super().__init__()
         self._stream = stream
         self._dropped = 0
+        self._torn = False
         self._file: int | None = None
         self._poll = select.poll()
         try:
@@ -72,7 +73,8 @@ class Sink(logging.Handler):
     def _write(self, text: str) -> bool:
         assert self._stream is not None
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        data = text.encode(encoding, "backslashreplace")
+        # What could be written of a line only in part stays a line of its own.
+        data = (f"\n{text}" if self._torn else text).encode(encoding, "backslashreplace")
         if self._file is None:
             self._stream.write(data.decode(encoding))
             self._stream.flush()
@@ -81,6 +83,7 @@ class Sink(logging.Handler):
             if not self._takes(0 if self._dropped else MOMENT):
                 return False
             data = data[os.write(self._file, data[:PIECE]) :]
+            self._torn = bool(data)
         return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import fcntl
 import io
 import json
 import logging
@@ -331,6 +332,24 @@ def test_a_pipe_that_nobody_reads_holds_nobody_up_and_the_loss_is_told() -> None
     assert "lines before this one could not be written" in told
     assert '"number": 0' in told
     assert '"number": 299' not in told
+
+
+def test_a_line_that_was_torn_does_not_spoil_the_next() -> None:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 16384)
+    with os.fdopen(writer, "w") as stream, os.fdopen(reader, "rb", buffering=0) as read:
+        configure("info", json=True, stream=stream)
+        log = get_logger("x")
+        log.info("long", fill="x" * 20000)
+        log.info("dropped")
+        assert len(read.read(65536) or b"") == 16384
+        log.info("first")
+        log.info("second")
+        rest = (read.read(65536) or b"").decode()
+    nothing, notice, first, second = rest.splitlines()
+    assert nothing == ""
+    assert notice == "amqpworker.logs: 2 lines before this one could not be written"
+    assert [json.loads(line)["event"] for line in (first, second)] == ["first", "second"]
 
 
 PROGRAM = """
