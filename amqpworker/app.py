@@ -89,8 +89,17 @@ class App:
         self.close()
 
     def close(self) -> None:
-        """Wait for what is not confirmed yet, bounded by `send_timeout`, and close the connection."""
-        self._producer.close(self.settings.send_timeout)
+        """
+        Wait for what is not confirmed yet, bounded by `send_timeout`, then close the connection and the result store.
+
+        A later use opens them anew.
+        """
+        try:
+            self._producer.close(self.settings.send_timeout)
+        finally:
+            # Not forgotten: a worker holds the same store, and threads may be inside it.
+            if self._store is not None:
+                self._store.close()
 
     # ---- tasks and queues -------------------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ class ResultStore(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of files and connections; the store is of no use afterwards."""
+        """Let go of files and connections; a later use opens them anew, as a thread may ask for a result even now."""
 
 
 def check_url(url: str) -> None:

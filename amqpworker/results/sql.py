@@ -81,7 +81,6 @@ class SqliteStore:
         self._clock = clock
         self._waiting: deque[_Row] = deque()
         self._since_purge = PURGE_EVERY
-        self._closed = False
         # reading has a connection of its own, so that it never waits for a commit
         self._writer = Link(path, patience)
         self._reader = Link(path, patience)
@@ -106,7 +105,6 @@ class SqliteStore:
         """Return what is kept under this id, unless it has expired."""
         with self._reader.lock:
             try:
-                self._refuse_closed()
                 found = self._reader.connection().execute(FETCH, (_key(task_id), self._clock())).fetchone()
             except (sqlite3.Error, ConfigError, OSError) as error:
                 self._reader.drop()
@@ -117,15 +115,10 @@ class SqliteStore:
         return None if found is None else bytes(found[0])
 
     def close(self) -> None:
-        """Close the file."""
-        self._closed = True
+        """Close the file, once whoever is at it has done; the next use opens it anew."""
         for link in (self._writer, self._reader):
             with link.lock:
                 link.drop()
-
-    def _refuse_closed(self) -> None:
-        if self._closed:
-            raise ConfigError("the store has been closed")
 
     def _commit_waiting(self) -> None:
         rows = []
@@ -157,7 +150,6 @@ class SqliteStore:
                     row.settled = True
 
     def _commit(self, rows: list[_Row]) -> None:
-        self._refuse_closed()
         connection = self._writer.connection()
         try:
             connection.execute("BEGIN IMMEDIATE")

@@ -225,13 +225,37 @@ def test_a_fork_in_the_middle_of_storing_threads_loses_nothing(store: ResultStor
     assert all(store.fetch(f"child-{turn}") == b"1" for turn in range(5))
 
 
-def test_a_closed_store_says_so(store: ResultStore) -> None:
+def test_a_closed_store_opens_anew_at_its_next_use(store: ResultStore) -> None:
+    store.store("a", b"1", LATER)
     store.close()
     store.close()
-    with pytest.raises(ResultStoreError, match="closed"):
-        store.store("a", b"1", LATER)
-    with pytest.raises(ResultStoreError, match="closed"):
-        store.fetch("a")
+    assert store.fetch("a") == b"1"
+    store.close()
+    store.store("b", b"2", LATER)
+    assert store.fetch("b") == b"2"
+
+
+def test_a_store_can_be_closed_while_threads_are_at_it(store: ResultStore) -> None:
+    ended = threading.Event()
+
+    def work(name: str) -> None:
+        for turn in range(20):
+            store.store(name, str(turn).encode(), LATER)
+            assert store.fetch(name) == str(turn).encode()
+
+    def close() -> None:
+        while not ended.is_set():
+            store.close()
+
+    with ThreadPoolExecutor(5) as threads:
+        closing = threads.submit(close)
+        working = [threads.submit(work, str(number)) for number in range(4)]
+        try:
+            for one in working:
+                one.result(60)
+        finally:
+            ended.set()
+        closing.result(10)
 
 
 # -- URLs

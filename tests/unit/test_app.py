@@ -1,0 +1,46 @@
+"""The app itself: what it is called, what it takes as a task, and what is left open when it is closed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from amqpworker import App
+from amqpworker.results.answer import done
+from amqpworker.sent import Sent
+
+LATER = 4_000_000_000.0
+
+
+def open_files(folder: Path) -> list[str]:
+    """Return the files in a folder that this process has open."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            target = os.readlink(descriptor)
+        except OSError:
+            continue
+        if target.startswith(f"{folder}/"):
+            found.append(target)
+    return found
+
+
+def test_closing_an_app_leaves_nothing_of_its_results_open(tmp_path: Path) -> None:
+    with App("amqp://127.0.0.1:1/", results=f"sqlite:///{tmp_path}/results.db") as app:
+        store = app.store()
+        assert store is not None
+        store.store("a", done(b"1"), LATER)
+        sent = Sent[int]("a", "shop.task", app.store, int)
+        assert sent.result() == 1
+        assert open_files(tmp_path)
+    assert open_files(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["results.db"]
+    assert sent.result() == 1, "it is opened anew"
+    store.store("b", done(b"2"), LATER)
+    app.close()
+    assert open_files(tmp_path) == []
+
+
+def test_an_app_whose_results_were_not_used_opens_no_file_to_close_it(tmp_path: Path) -> None:
+    App("amqp://127.0.0.1:1/", results=f"sqlite:///{tmp_path}/results.db").close()
+    assert list(tmp_path.iterdir()) == []
