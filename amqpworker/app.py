@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from amqpworker.errors import BatchFailed, ConfigError, SendError
-from amqpworker.message import Message
+from amqpworker.message import MOST_SHORT_BYTES, Message, fits_short_string
 from amqpworker.plan import Plan
 from amqpworker.producer import Producer
 from amqpworker.redaction import redact_url
@@ -22,15 +22,13 @@ from amqpworker.retry import DEFAULT, PolicySpec, policy
 from amqpworker.sent import Sent
 from amqpworker.settings import Settings, broker_url
 from amqpworker.task import Signature
-from amqpworker.topology import check_namespace
+from amqpworker.topology import DEFAULT_NAMESPACE, check_namespace
 from amqpworker.verbs import AsyncTask, MakesTask, RemoteTask, Task
 
 __all__ = ["App"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-MOST_NAME_BYTES = 255
 
 
 class App:
@@ -55,7 +53,7 @@ class App:
         url: str | None = None,
         *,
         results: str | None = None,
-        namespace: str = "amqpworker",
+        namespace: str = DEFAULT_NAMESPACE,
         default_queue: str = "default",
         modules: Sequence[str] = (),
         settings: Settings | None = None,
@@ -80,7 +78,7 @@ class App:
         self._store_lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"<App {redact_url(self.url)}, {len(self.tasks)} tasks in {len(self.plan.queues)} queues>"
+        return f"<App {redact_url(self.url)}, {len(set(self.tasks.values()))} tasks in {len(self.plan.queues)} queues>"
 
     def __enter__(self) -> Self:
         return self
@@ -195,8 +193,10 @@ class App:
         return name
 
     def _check_name(self, name: str) -> None:
-        if not name or len(name.encode("utf-8", "replace")) > MOST_NAME_BYTES:
-            raise ConfigError(f"The task name {name!r} must be 1 to {MOST_NAME_BYTES} bytes long.")
+        if not fits_short_string(name):
+            raise ConfigError(
+                f"The task name {name!r:.60} does not fit: it must be 1 to {MOST_SHORT_BYTES} bytes of UTF-8."
+            )
         if name in self.tasks or name in self.remotes:
             raise ConfigError(f"There are two tasks with the name {name!r} in one app: give one another name=….")
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 __all__ = [
     "ATTEMPT",
@@ -23,6 +23,7 @@ __all__ = [
     "Message",
     "Properties",
     "Publication",
+    "fits_short_string",
     "integer_header",
     "is_reserved",
     "new_id",
@@ -58,6 +59,9 @@ PERSISTENT = 2
 # Direct reply-to (https://www.rabbitmq.com/docs/direct-reply-to).
 REPLY_TO = "amq.rabbitmq.reply-to"
 
+MOST_SHORT_BYTES = 255
+"""Bytes of UTF-8 that a short string of AMQP holds: names of exchanges, queues and tasks, routing keys, ids."""
+
 # Headers by which RabbitMQ would send copies elsewhere.
 COPY_HEADERS = ("cc", "bcc")
 
@@ -71,6 +75,16 @@ def is_reserved(header: str) -> bool:
     """Tell whether a header's name is ours or the broker's: no sender may give it."""
     lowered = header.lower()
     return lowered.startswith((PREFIX, "x-")) or lowered in COPY_HEADERS
+
+
+def fits_short_string(value: object) -> TypeGuard[str]:
+    """Tell whether AMQP can carry a value as a name or an id: text that is neither empty nor too long."""
+    if not isinstance(value, str):
+        return False
+    try:
+        return 0 < len(value.encode()) <= MOST_SHORT_BYTES
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
 
 
 @dataclass(slots=True, kw_only=True)

@@ -10,15 +10,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TypeGuard
+from typing import Any
 
 from amqpworker.delay import seconds_of, seconds_until
 from amqpworker.errors import InvalidArguments
-from amqpworker.message import HeaderValue, is_reserved
+from amqpworker.message import MOST_SHORT_BYTES, HeaderValue, fits_short_string, is_reserved
 
 __all__ = ["Options", "check_options"]
-
-MOST_ID_BYTES = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ def check_timeout(value: float | timedelta) -> float:
 def check_id(value: Any) -> str:
     """Return a task id that AMQP can carry."""
     if not fits_short_string(value):
-        raise InvalidArguments(f"options(id=…): it must be text of 1 to {MOST_ID_BYTES} bytes of UTF-8.")
+        raise InvalidArguments(f"options(id=…): it must be text of 1 to {MOST_SHORT_BYTES} bytes of UTF-8.")
     return value
 
 
@@ -92,19 +90,9 @@ def check_queue(value: Any) -> str:
     """Return a queue name that AMQP can carry."""
     if not fits_short_string(value):
         raise InvalidArguments(
-            f"options(queue=…): it must be the name of a queue, 1 to {MOST_ID_BYTES} bytes of UTF-8."
+            f"options(queue=…): it must be the name of a queue, 1 to {MOST_SHORT_BYTES} bytes of UTF-8."
         )
     return value
-
-
-def fits_short_string(value: Any) -> TypeGuard[str]:
-    """Tell whether AMQP can carry a value as a name: text that is not empty and not too long."""
-    if not isinstance(value, str):
-        return False
-    try:
-        return 0 < len(value.encode()) <= MOST_ID_BYTES
-    except UnicodeEncodeError:
-        return False
 
 
 def check_headers(value: Any) -> Mapping[str, HeaderValue]:

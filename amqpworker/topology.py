@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from amqpworker.errors import ConfigError
-from amqpworker.message import wait_header
+from amqpworker.message import MOST_SHORT_BYTES, fits_short_string, wait_header
 
 __all__ = [
     "DEFAULT_NAMESPACE",
@@ -46,7 +46,6 @@ UNIT = 0.125
 WORK_LIMIT = 200
 ENDLESS = 2_000_000_000
 
-_NAME_BYTES = 255
 _OWN_SUFFIXES = (".dead", ".due")
 
 
@@ -291,13 +290,9 @@ def _level_arguments(number: int, below: str) -> dict[str, Any]:
 def _check_name(name: object, what: str, longest_suffix: str) -> None:
     if not isinstance(name, str) or not name:
         raise ConfigError(f"A {what} name is a text that is not empty, and not {name!r}.")
-    try:
-        size = len((name + longest_suffix).encode())
-    except UnicodeEncodeError:
-        raise ConfigError(f"The {what} name {name!r} cannot be written as UTF-8.") from None
-    if size > _NAME_BYTES:
-        room = _NAME_BYTES - len(longest_suffix)
-        raise ConfigError(f"The {what} name {name[:40]!r}… is too long: at most {room} bytes of UTF-8.")
+    if not fits_short_string(name + longest_suffix):
+        room = MOST_SHORT_BYTES - len(longest_suffix)
+        raise ConfigError(f"The {what} name {name!r:.60} does not fit: at most {room} bytes of UTF-8.")
     if any(unicodedata.category(character) == "Cc" for character in name):
         raise ConfigError(f"The {what} name {name!r} has control characters.")
     if f"{name}.".startswith("amq."):

@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from amqpworker.broker.fieldtable import MAX_DEPTH, MAX_SHORT
+from amqpworker.broker.fieldtable import MAX_DEPTH
 from amqpworker.broker.memo import Memo
-from amqpworker.message import Headers, HeaderValue
+from amqpworker.message import MOST_SHORT_BYTES, Headers, HeaderValue
 
 __all__ = ["decode_table", "replaced"]
 
@@ -57,7 +57,7 @@ class Unreadable(Exception):
 
 def replaced(raw: bytes) -> str:
     """Return what can be read of a short string that is not UTF-8, no longer than a short string may be."""
-    return raw.decode("utf-8", "replace").encode()[:MAX_SHORT].decode("utf-8", "ignore")
+    return raw.decode("utf-8", "replace").encode()[:MOST_SHORT_BYTES].decode("utf-8", "ignore")
 
 
 def decode_table(data: bytes, offset: int, end: int) -> tuple[Headers, int, str]:

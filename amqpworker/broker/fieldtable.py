@@ -15,14 +15,13 @@ from decimal import Decimal
 from typing import Any
 
 from amqpworker.broker.memo import Memo
-from amqpworker.message import Headers, HeaderValue
+from amqpworker.message import MOST_SHORT_BYTES, Headers, HeaderValue
 
-__all__ = ["MAX_DEPTH", "MAX_SHORT", "encode_table", "reason", "short_string"]
+__all__ = ["MAX_DEPTH", "encode_table", "reason", "short_string"]
 
 MAX_DEPTH = 64
 """Tables and lists inside each other; more is a mistake or an attack, and would end in a RecursionError."""
 
-MAX_SHORT = 255
 MAX_DIGITS = 300
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -49,8 +48,8 @@ def short_string(text: str) -> bytes:
     if not isinstance(text, str):
         raise ValueError(f"is {type(text).__name__}, not text")
     raw = text.encode()
-    if len(raw) > MAX_SHORT:
-        raise ValueError(f"is {len(raw)} bytes long, more than {MAX_SHORT}")
+    if len(raw) > MOST_SHORT_BYTES:
+        raise ValueError(f"is {len(raw)} bytes long, more than {MOST_SHORT_BYTES}")
     return bytes((len(raw),)) + raw
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from amqpworker import App
+from amqpworker.errors import ConfigError
 from amqpworker.results.answer import done
 from amqpworker.sent import Sent
 
@@ -44,3 +48,29 @@ def test_closing_an_app_leaves_nothing_of_its_results_open(tmp_path: Path) -> No
 def test_an_app_whose_results_were_not_used_opens_no_file_to_close_it(tmp_path: Path) -> None:
     App("amqp://127.0.0.1:1/", results=f"sqlite:///{tmp_path}/results.db").close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", "\ud800", "ä\udc80", "a" * 256, "é" * 128, 5, b"shop.task"])
+def test_a_name_that_no_message_can_carry_is_refused_where_the_task_is_made(name: Any) -> None:
+    app = App("amqp://127.0.0.1:1/")
+
+    def work() -> None: ...
+
+    told = r"^The task name .{1,60} does not fit: it must be 1 to 255 bytes of UTF-8\.$"
+    with pytest.raises(ConfigError, match=told):
+        app.task(name=name)(work)
+    with pytest.raises(ConfigError, match=told):
+        app.remote(name=name)(work)
+    with pytest.raises(ConfigError, match=told):
+        app.task(name="shop.work", aliases=[name])(work)
+    assert not app.tasks
+    assert not app.remotes
+
+
+def test_an_app_tells_its_broker_without_the_password_and_counts_a_task_once() -> None:
+    app = App("amqp://me:sesame@127.0.0.1:1/")
+
+    @app.task(name="shop.work", aliases=["shop.former", "shop.older"])
+    def work() -> None: ...
+
+    assert repr(app) == "<App amqp://me:***@127.0.0.1:1/, 1 tasks in 1 queues>"
