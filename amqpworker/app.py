@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from types import ModuleType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from amqpworker.errors import BatchFailed, ConfigError, SendError
@@ -25,7 +26,7 @@ from amqpworker.task import Signature
 from amqpworker.topology import DEFAULT_NAMESPACE, check_namespace
 from amqpworker.verbs import AsyncTask, MakesTask, RemoteTask, Task
 
-__all__ = ["App"]
+__all__ = ["App", "imported"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -205,13 +206,10 @@ class App:
         Import the modules that hold tasks, as a worker does.
 
         Raises:
-            ConfigError: there is no such module.
+            ConfigError: there is no such module, or it cannot be imported.
         """
         for module in self.modules:
-            try:
-                importlib.import_module(module)
-            except ModuleNotFoundError as error:
-                raise ConfigError(f"App(modules=…) names {module!r}, but {error}.") from error
+            imported(module, f"App(modules=…) names {module!r}, and there is no such module")
 
     # ---- sending ----------------------------------------------------------------------------------------------------
 
@@ -308,6 +306,23 @@ def plain_json(data: bytes) -> Any:
     import json
 
     return json.loads(data)
+
+
+def imported(name: str, missing: str) -> ModuleType:
+    """
+    Import a module of the user's; `missing` tells that it is not there. What it raises itself is left as it is.
+
+    Raises:
+        ConfigError: it is not there, it lacks a module that it needs, or it is no Python.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise ConfigError(f"{missing}: is the name right, and is it found from the current folder?") from error
+        raise ConfigError(f"Module {name!r} cannot be imported: {error}.") from error
+    except SyntaxError as error:
+        raise ConfigError(f"Module {name!r} cannot be imported: {error}.") from error
 
 
 def default_name(function: Callable[..., Any]) -> str:
