@@ -1,7 +1,7 @@
 """
 What a task's parameters are: their names, kinds and type hints, read once at decoration.
 
-Decides which functions can be tasks and resolves hints written as text. What JSON makes of a hint is `shape`'s to say.
+Decides which functions can be tasks and resolves hints written as text. What JSON makes of a hint is `survey`'s to say.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def read(function: Callable[..., Any], task: str) -> Parameters:
     parameters = inspect.signature(function).parameters.values()
     hints = _resolve(function, task)
     for name, hint in hints.items():
-        _check_hint(hint, told(task, name))
+        _check_hint(hint, named(task, name))
     return Parameters(
         hints={parameter.name: _carried(parameter, hints.get(parameter.name, Any)) for parameter in parameters},
         returns=hints.get(RETURN, Any),
@@ -76,7 +76,7 @@ def read(function: Callable[..., Any], task: str) -> Parameters:
     )
 
 
-def told(task: str, name: str) -> str:
+def named(task: str, name: str) -> str:
     """Return how an error names a parameter, or the return value, of a task."""
     return f"Task {task!r}: the return value" if name == RETURN else f"Task {task!r}: parameter {name!r}"
 
@@ -104,11 +104,11 @@ def _resolve(function: Callable[..., Any], task: str) -> dict[str, Any]:
             hints[name] = _resolve_one(hint, inner.__globals__, names)
         except NameError as error:
             raise ConfigError(
-                f"{told(task, name)} has the hint {hint!r}, and there is no {error.name!r} where the function stands."
+                f"{named(task, name)} has the hint {hint!r}, and there is no {error.name!r} where the function stands."
                 " A hint must exist when the program runs, not only for the type checker."
             ) from error
         except Exception as error:
-            raise ConfigError(f"{told(task, name)} has a hint that cannot be read: {hint!r} ({error}).") from error
+            raise ConfigError(f"{named(task, name)} has a hint that cannot be read: {hint!r} ({error}).") from error
     return hints
 
 

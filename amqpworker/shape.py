@@ -35,7 +35,7 @@ SUSPECT_NUMBER = re.compile(
 """Any NaN or infinity in JSON has one of these; most of what has one is innocent, and is looked at in full."""
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()  # what pydantic writes for a lone surrogate in a key
-UNFINITE = "The body has a number that is NaN or infinite"
+NOT_FINITE = "The body has a number that is NaN or infinite"
 NO_TEXT = "It has a lone surrogate, which is no text"
 MOST_DIGITS = 4300  # Python's own limit for the text of an int, and that of pydantic's parser
 DEEP = 150  # pydantic's parser ends at 200 levels
@@ -44,8 +44,8 @@ MANY_ERRORS = 1000
 MOST_TOLD = 3
 LONGEST_NAME = 60
 LONGEST_TEXT = 200
-KNOWN_TEXTS = frozenset(get_args(core_schema.ErrorType)) | {"json_key", "json_value"}
-OTHERS_TEXTS = frozenset({"value_error", "assertion_error"})
+PYDANTIC_KINDS = frozenset(get_args(core_schema.ErrorType)) | {"json_key", "json_value"}
+VALIDATOR_KINDS = frozenset({"value_error", "assertion_error"})
 
 
 class Unfit(ValueError):
@@ -59,7 +59,7 @@ class NotJson(ValueError):
 class Shape:
     """One kind of value, to JSON and back."""
 
-    __slots__ = ("_check", "_dump", "_read", "_survey", "_verify", "_warnings", "_wild", "_write")
+    __slots__ = ("_check", "_dump", "_may_hold_nan", "_read", "_survey", "_verify", "_warnings", "_write")
 
     def __init__(self, survey: Survey) -> None:
         validator = SchemaValidator(survey.schema, CORE_CONFIG)
@@ -70,7 +70,7 @@ class Shape:
         self._dump = serializer.to_python
         self._survey = survey
         self._verify = survey.verify or survey.lookalikes
-        self._wild = survey.wild
+        self._may_hold_nan = survey.may_hold_nan
         # asking for them costs a microsecond, and what has just been checked field by field gives none
         self._warnings: Literal["error", False] = "error" if survey.verify else False
 
@@ -103,15 +103,15 @@ class Shape:
 
         """
         value = self._read(body)
-        if self._wild and _has_unfinite(body):
-            raise NotJson(UNFINITE)
+        if self._may_hold_nan and _has_non_finite(body):
+            raise NotJson(NOT_FINITE)
         return value
 
     def _confirm(self, value: Any, body: bytes) -> None:
         """Refuse what was written and would be refused, or be something else, where it is read."""
-        if self._survey.hides_numbers and any(map(_is_unfinite, self._parts(value))):
+        if self._survey.hides_numbers and any(map(_is_non_finite, self._parts(value))):
             raise Unfit("Input should be a finite number")
-        if self._wild and _has_unfinite(body):
+        if self._may_hold_nan and _has_non_finite(body):
             raise Unfit("Input should be a finite number")
         if REPLACEMENT in body and any(map(_is_no_text, self._parts(value))):
             raise Unfit(NO_TEXT)
@@ -137,7 +137,7 @@ def not_json(error: Exception, body: bytes) -> str | None:
             return f"The body is not JSON: {details['msg'].removeprefix('Invalid JSON: ')}"
         if not details["loc"] and details["type"] == "dict_type":
             return "The body is not a JSON object"
-    return UNFINITE if _has_unfinite(body) else None
+    return NOT_FINITE if _has_non_finite(body) else None
 
 
 def explain(error: Exception, names: AbstractSet[str], value_name: str | None = None) -> str:
@@ -174,7 +174,7 @@ def _message(details: ErrorDetails) -> str:
     kind, text = details["type"], details["msg"].rstrip(".")
     if kind == "union_tag_invalid":
         return "Input tag is none of the expected tags"
-    if kind in OTHERS_TEXTS or kind not in KNOWN_TEXTS:
+    if kind in VALIDATOR_KINDS or kind not in PYDANTIC_KINDS:
         value = details["input"]
         if not isinstance(value, str | int | float) or str(value) in text:
             return "Value refused by its validator"
@@ -209,8 +209,8 @@ def _one_line(text: str) -> str:
     return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]}…"
 
 
-def _has_unfinite(body: bytes) -> bool:
-    return bool(SUSPECT_NUMBER.search(body)) and any(map(_is_unfinite, _parts(from_json(body))))
+def _has_non_finite(body: bytes) -> bool:
+    return bool(SUSPECT_NUMBER.search(body)) and any(map(_is_non_finite, _parts(from_json(body))))
 
 
 def _check_depth(body: bytes) -> None:
@@ -235,7 +235,7 @@ def _parts(value: Any) -> Iterator[Any]:
             yield item
 
 
-def _is_unfinite(value: Any) -> bool:
+def _is_non_finite(value: Any) -> bool:
     if isinstance(value, float):
         return not math.isfinite(value)
     return isinstance(value, Decimal) and not value.is_finite()

@@ -20,7 +20,7 @@ from pydantic.errors import PydanticErrorMixin
 from pydantic_core import CoreConfig, CoreSchema, PydanticCustomError, core_schema
 
 from amqpworker.errors import ConfigError
-from amqpworker.hints import told
+from amqpworker.hints import named
 
 __all__ = ["CORE_CONFIG", "Survey", "survey", "survey_value"]
 
@@ -67,13 +67,13 @@ class Survey:
     """
     The schema of some hints, and what pydantic does not see for itself.
 
-    `wild` where a NaN or an infinity may get in from JSON, `hides_numbers` where one may leave inside a model,
+    `may_hold_nan` where a NaN or an infinity may get in from JSON, `hides_numbers` where one may leave inside a model,
     `lookalikes` where JSON may not tell the members of a union apart, `verify` where something that can be written
     may be unreadable. `names` are the names of fields, which an error may tell.
     """
 
     schema: CoreSchema
-    wild: bool
+    may_hold_nan: bool
     hides_numbers: bool
     lookalikes: bool
     verify: bool
@@ -91,7 +91,7 @@ def survey(hints: Mapping[str, Any], optional: AbstractSet[str], task: str) -> S
     schema = _schema_of(hints, optional, task)
     definitions = _definitions(schema)
     for name, field in _fields(schema).items():
-        _check_field(field, definitions, told(task, name))
+        _check_field(field, definitions, named(task, name))
     return _survey(schema, hints)
 
 
@@ -106,7 +106,7 @@ def survey_value(hint: Any, what: str, task: str) -> Survey:
     schema = _schema_of({what: hint}, frozenset(), task)
     definitions = _definitions(schema)
     field = _fields(schema)[what]
-    _check_field(field, definitions, told(task, what))
+    _check_field(field, definitions, named(task, what))
     inner = field["schema"]
     if definitions:
         inner = core_schema.definitions_schema(inner, list(definitions.values()))
@@ -121,7 +121,7 @@ def _schema_of(hints: Mapping[str, Any], optional: AbstractSet[str], task: str) 
             try:
                 _generate({name: hint}, frozenset())
             except Exception as found:
-                raise ConfigError(f"{told(task, name)} {_why(hint, found)}") from found
+                raise ConfigError(f"{named(task, name)} {_why(hint, found)}") from found
         raise ConfigError(f"Task {task!r} has hints that pydantic cannot use together: {error}") from error
 
 
@@ -200,7 +200,7 @@ def _nodes(schema: Any, definitions: Mapping[str, Any]) -> Iterator[tuple[dict[s
 
 
 def _survey(schema: CoreSchema, names: Mapping[str, Any] | tuple[()]) -> Survey:
-    wild = hides = lookalikes = verify = False
+    may_hold_nan = hides = lookalikes = verify = False
     fields = set(names)
     for node, owned, _ in _nodes(schema, _definitions(schema)):
         kind = node["type"]
@@ -208,11 +208,11 @@ def _survey(schema: CoreSchema, names: Mapping[str, Any] | tuple[()]) -> Survey:
         verify |= kind not in PLAIN | NUMBERS | CONTAINERS | FIELDS | {"typed-dict", "definitions"}
         known = kind in PLAIN | CONTAINERS | FIELDS | OBJECTS | UNIONS | {"definitions", "definition-ref"}
         if _is_open(node) or (not known and (owned or kind not in NUMBERS)):
-            wild = verify = True
+            may_hold_nan = verify = True
             hides |= owned or kind in MODELS
         if kind in OBJECTS:
             fields.update(_names(node))
-    return Survey(_tighten(schema), wild, hides, lookalikes, verify, frozenset(fields))
+    return Survey(_tighten(schema), may_hold_nan, hides, lookalikes, verify, frozenset(fields))
 
 
 def _is_open(node: Mapping[str, Any]) -> bool:

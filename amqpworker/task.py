@@ -78,6 +78,8 @@ class Signature:
             values = dict(zip(self._positional, args, strict=False))
             if kwargs:
                 values.update(kwargs)
+            # What is too much by position was left out, and what was given twice has one key: in both cases values are
+            # fewer than arguments. A name that does not exist is refused by the shape.
             if len(values) != len(args) + len(kwargs):
                 values = self._gather(args, kwargs)
         else:
@@ -98,7 +100,7 @@ class Signature:
         """
         try:
             if len(body) > LARGE:
-                self._look_at_keys(body)
+                self._refuse_unknown_keys(body)
             values = self._arguments.read(body)
         except InvalidArguments:
             raise
@@ -169,7 +171,7 @@ class Signature:
                 raise self._invalid(f"parameter {name!r} is given inside {known.extra!r}")
         return Call((*args, *rest), values | extra)
 
-    def _look_at_keys(self, body: bytes) -> None:
+    def _refuse_unknown_keys(self, body: bytes) -> None:
         """Refuse a large body by its first unknown key, where pydantic would make an error of each."""
         try:
             found = from_json(body)
