@@ -8,7 +8,6 @@ declare a queue again with other arguments (406).
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -30,7 +29,6 @@ __all__ = [
     "check_namespace",
     "check_queue_name",
     "dead_queue",
-    "explain_mismatch",
     "ladder",
     "work_queue",
 ]
@@ -222,37 +220,6 @@ def check_namespace(namespace: str) -> None:
         ConfigError: AMQP refuses such names.
     """
     _check_name(namespace, "namespace", longest_suffix=Names("").level(0))
-
-
-def explain_mismatch(text: str) -> str:
-    """
-    Tell in one sentence what a broker's 406 says about a declaration: of what, which argument, which two values.
-
-    Source: RabbitMQ's `rabbit_misc:assert_args_equivalence`; it cuts texts over 255 bytes.
-    """
-    found = _MISMATCH.search(text)
-    if found is None:
-        return f"The broker refuses a declaration: {text}"
-    kind, name, vhost = found["kind"], found["name"], found["vhost"]
-    other = "use another queue name" if kind == "queue" else "use another namespace"
-    what_to_do = "empty and delete the queue" if kind == "queue" else "delete the exchange"
-    return (
-        f"The {kind} {name!r} in vhost {vhost!r} exists with {found['argument']} = {_value(found['there'])}, "
-        f"but amqpworker declares {_value(found['wanted'])}: {what_to_do}, or {other}."
-    )
-
-
-_MISMATCH = re.compile(
-    r"inequivalent arg '(?P<argument>[^']+)' for (?P<kind>queue|exchange) '(?P<name>.*)' in vhost '(?P<vhost>.*?)': "
-    r"received (?P<wanted>.+?) but current is (?P<there>.+)",
-    re.DOTALL,
-)
-_VALUE = re.compile(r"(?:the value )?'(?P<value>.*?)'(?: of type '\w+')?", re.DOTALL)
-
-
-def _value(told: str) -> str:
-    found = _VALUE.fullmatch(told)
-    return repr(found["value"]) if found else told
 
 
 def _parking(names: Names) -> Topology:

@@ -20,7 +20,7 @@ from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.codec import GotMessage
 from amqpworker.broker.connection import IOThread
 from amqpworker.broker.declare import declare
-from amqpworker.broker.reasons import ConnectionProblem, access_refused, channel_error
+from amqpworker.broker.reasons import ConnectionProblem, access_refused, channel_error, does_not_exist
 from amqpworker.broker.seam import PublicConnection, Sink
 from amqpworker.errors import AmqpWorkerError, ConfigError, NotConnected, NotRouted
 from amqpworker.settings import Settings
@@ -131,8 +131,7 @@ class Admin:
         """
         kind = "exchange" if isinstance(part, Exchange) else "queue"
         if (error := self._error_of(lambda channel, done: exists(channel, part, done))) is not None:
-            # A queue whose members are all down is "not found" too.
-            if isinstance(error, NotRouted) and f"no {kind}" in str(error):
+            if does_not_exist(error.__cause__, kind):
                 return Problem("missing", f"There is no {kind} {part.name!r}.")
             return Problem("unknown", f"The {kind} {part.name!r} cannot be looked at: {error}")
         # A passive declaration compares nothing; an active one of what exists changes nothing.

@@ -19,9 +19,16 @@ from pika.adapters.utils import connection_workflow as workflow
 from amqpworker.broker.address import Address
 from amqpworker.broker.contents import FrameError
 from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted
-from amqpworker.topology import explain_mismatch
 
-__all__ = ["ConnectionProblem", "access_refused", "channel_error", "exchange_of", "problem_of", "too_old"]
+__all__ = [
+    "ConnectionProblem",
+    "access_refused",
+    "channel_error",
+    "does_not_exist",
+    "exchange_of",
+    "problem_of",
+    "too_old",
+]
 
 Kind = Literal["away", "refused", "wrong"]
 OLDEST = (3, 10)
@@ -186,6 +193,43 @@ def channel_error(error: BaseException, what: str, right: str = "") -> AmqpWorke
     if error.reply_code == NOT_FOUND:
         return NotRouted(f"RabbitMQ does not know what was needed for {what}: {text}.")
     return ConfigError(f"RabbitMQ closed the channel while {what}: {text} ({error.reply_code}).")
+
+
+def explain_mismatch(text: str) -> str:
+    """
+    Tell in one sentence what a broker's 406 says about a declaration: of what, which argument, which two values.
+
+    Source: RabbitMQ's `rabbit_misc:assert_args_equivalence`; it cuts texts over 255 bytes.
+    """
+    found = _MISMATCH.search(text)
+    if found is None:
+        return f"The broker refuses a declaration: {text}"
+    kind, name, vhost = found["kind"], found["name"], found["vhost"]
+    other = "use another queue name" if kind == "queue" else "use another namespace"
+    what_to_do = "empty and delete the queue" if kind == "queue" else "delete the exchange"
+    return (
+        f"The {kind} {name!r} in vhost {vhost!r} exists with {found['argument']} = {quoted(found['there'])}, "
+        f"but amqpworker declares {quoted(found['wanted'])}: {what_to_do}, or {other}."
+    )
+
+
+_MISMATCH = re.compile(
+    r"inequivalent arg '(?P<argument>[^']+)' for (?P<kind>queue|exchange) '(?P<name>.*)' in vhost '(?P<vhost>.*?)': "
+    r"received (?P<wanted>.+?) but current is (?P<there>.+)",
+    re.DOTALL,
+)
+_VALUE = re.compile(r"(?:the value )?'(?P<value>.*?)'(?: of type '\w+')?", re.DOTALL)
+
+
+def quoted(told: str) -> str:
+    """Return a value of an argument without what RabbitMQ says of its type."""
+    found = _VALUE.fullmatch(told)
+    return repr(found["value"]) if found else told
+
+
+def does_not_exist(error: BaseException | None, kind: str) -> bool:
+    """Tell whether a channel's close says that there is no such `exchange` or `queue`; one that is down is 404 as well."""
+    return getattr(error, "reply_code", None) == NOT_FOUND and f"no {kind} " in str(getattr(error, "reply_text", ""))
 
 
 class AccessRefused(NamedTuple):

@@ -11,7 +11,7 @@ from pika.adapters.utils import connection_workflow as workflow
 
 from amqpworker.broker.address import addresses
 from amqpworker.broker.contents import FrameError
-from amqpworker.broker.reasons import channel_error, exchange_of, problem_of, too_old
+from amqpworker.broker.reasons import channel_error, does_not_exist, exchange_of, explain_mismatch, problem_of, too_old
 from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted
 
 (ADDRESS,) = addresses("amqp://me:sesame@broker.example/shop")
@@ -124,6 +124,70 @@ def test_a_right_that_is_missing_is_told_by_its_name_where_it_is_asked_for(named
     assert type(error) is Forbidden
     assert f"user 'op' lacks the right `{right}` on queue 'a.dead' in virtual host '/'" in str(error)
     assert "topology declare" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("refused", "told"),
+    [
+        (
+            (
+                "'x-delivery-limit' for queue 'emails' in vhost '/': received the value '200' of type 'signedint' "
+                "but current is none"
+            ),
+            (
+                "queue 'emails' in vhost '/' exists with x-delivery-limit = none, but amqpworker declares '200': "
+                "empty and delete the queue, or use another queue name."
+            ),
+        ),
+        (
+            (
+                "'x-max-length' for queue 'it's' in vhost 'shop': received none but current is the value '10' "
+                "of type 'long'"
+            ),
+            (
+                "queue \"it's\" in vhost 'shop' exists with x-max-length = '10', but amqpworker declares none: "
+                "empty and delete the queue, or use another queue name."
+            ),
+        ),
+        (
+            "'type' for exchange 'amqpworker.due' in vhost '/': received 'direct' but current is 'fanout'",
+            (
+                "exchange 'amqpworker.due' in vhost '/' exists with type = 'fanout', but amqpworker declares 'direct': "
+                "delete the exchange, or use another namespace."
+            ),
+        ),
+    ],
+)
+def test_a_mismatch_is_told_with_the_argument_and_both_values(refused: str, told: str) -> None:
+    assert explain_mismatch(f"PRECONDITION_FAILED - inequivalent arg {refused}") == f"The {told}"
+
+
+def test_a_mismatch_that_the_broker_cut_short_is_told_as_far_as_it_goes() -> None:
+    text = (
+        "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'emails' in vhost '/': "
+        "received the value 'quorum' of type 'longstr' but current is the val..."
+    )
+    assert "x-queue-type = the val..., but amqpworker declares 'quorum'" in explain_mismatch(text)
+
+
+def test_another_refusal_is_told_as_it_is() -> None:
+    text = "PRECONDITION_FAILED - invalid arg 'x-max-priority' for queue 'emails' in vhost '/'"
+    assert explain_mismatch(text) == f"The broker refuses a declaration: {text}"
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "missing"),
+    [
+        (404, "NOT_FOUND - no queue 'a' in vhost '/'", True),
+        (404, "NOT_FOUND - no exchange 'a' in vhost '/'", False),
+        (404, "NOT_FOUND - queue 'a' in vhost '/' process is stopped by supervisor", False),
+        (404, "NOT_FOUND - failed to perform operation on queue 'a' in vhost '/' due to timeout", False),
+        (403, "ACCESS_REFUSED - access to queue 'no queue ' in vhost '/' refused for user 'x'", False),
+    ],
+)
+def test_a_queue_that_is_down_is_told_from_one_that_is_not_there(code: int, text: str, missing: bool) -> None:
+    assert does_not_exist(exceptions.ChannelClosedByBroker(code, text), "queue") is missing
+    assert not does_not_exist(None, "queue")
 
 
 def test_what_differs_is_told_without_what_was_being_done() -> None:

@@ -16,7 +16,6 @@ from amqpworker.topology import (
     check_namespace,
     check_queue_name,
     dead_queue,
-    explain_mismatch,
     ladder,
     work_queue,
 )
@@ -183,52 +182,3 @@ def test_a_namespace_whose_names_amqp_refuses_is_refused(namespace: str) -> None
 
 def test_the_dead_letters_of_a_queue_have_its_name() -> None:
     assert dead_queue("emails") == "emails.dead"
-
-
-@pytest.mark.parametrize(
-    ("refused", "told"),
-    [
-        (
-            (
-                "'x-delivery-limit' for queue 'emails' in vhost '/': received the value '200' of type 'signedint' "
-                "but current is none"
-            ),
-            (
-                "queue 'emails' in vhost '/' exists with x-delivery-limit = none, but amqpworker declares '200': "
-                "empty and delete the queue, or use another queue name."
-            ),
-        ),
-        (
-            (
-                "'x-max-length' for queue 'it's' in vhost 'shop': received none but current is the value '10' "
-                "of type 'long'"
-            ),
-            (
-                "queue \"it's\" in vhost 'shop' exists with x-max-length = '10', but amqpworker declares none: "
-                "empty and delete the queue, or use another queue name."
-            ),
-        ),
-        (
-            "'type' for exchange 'amqpworker.due' in vhost '/': received 'direct' but current is 'fanout'",
-            (
-                "exchange 'amqpworker.due' in vhost '/' exists with type = 'fanout', but amqpworker declares 'direct': "
-                "delete the exchange, or use another namespace."
-            ),
-        ),
-    ],
-)
-def test_a_mismatch_is_told_with_the_argument_and_both_values(refused: str, told: str) -> None:
-    assert explain_mismatch(f"PRECONDITION_FAILED - inequivalent arg {refused}") == f"The {told}"
-
-
-def test_a_mismatch_that_the_broker_cut_short_is_told_as_far_as_it_goes() -> None:
-    text = (
-        "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'emails' in vhost '/': "
-        "received the value 'quorum' of type 'longstr' but current is the val..."
-    )
-    assert "x-queue-type = the val..., but amqpworker declares 'quorum'" in explain_mismatch(text)
-
-
-def test_another_refusal_is_told_as_it_is() -> None:
-    text = "PRECONDITION_FAILED - invalid arg 'x-max-priority' for queue 'emails' in vhost '/'"
-    assert explain_mismatch(text) == f"The broker refuses a declaration: {text}"
