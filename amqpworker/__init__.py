@@ -15,7 +15,7 @@ The flow of a message, which is also the layout:
     RabbitMQ                       keeps, waits and counts
       │
       ▼
-    broker.consumer                in: one channel per queue, decoded by `broker.codec`
+    broker.consumer                in: one channel per queue, decoded by `broker.frames`
       │
       ▼
     worker.receiver ─ worker.pool  to a runner thread, or the event loop

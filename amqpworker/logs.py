@@ -57,14 +57,6 @@ class Logger:
         """Log what went wrong."""
         self._write(logging.ERROR, event, fields)
 
-    def exception(self, event: str, **fields: Any) -> None:
-        """Log what went wrong, with the traceback of the exception that is being handled."""
-        self._write(logging.ERROR, event, {"exc_info": True, **fields})
-
-    def critical(self, event: str, **fields: Any) -> None:
-        """Log what ends the program."""
-        self._write(logging.CRITICAL, event, fields)
-
     def _write(self, level: int, event: str, fields: dict[str, Any]) -> None:
         if not self._logger.isEnabledFor(level):
             return

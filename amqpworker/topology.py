@@ -128,7 +128,7 @@ class Names:
 
     @property
     def control(self) -> str:
-        """The stream that tells all processes of cancels and pauses."""
+        """A name kept free for telling all processes of cancels and pauses; nothing makes it so far."""
         return f"{self.namespace}.control"
 
     def level(self, number: int) -> str:

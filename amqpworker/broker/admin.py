@@ -17,8 +17,8 @@ from pika import exceptions
 
 from amqpworker.broker.address import addresses
 from amqpworker.broker.channel import Channel, open_channel
-from amqpworker.broker.codec import GotMessage
 from amqpworker.broker.connection import IOThread
+from amqpworker.broker.contents import GotMessage
 from amqpworker.broker.declare import declare
 from amqpworker.broker.reasons import ConnectionProblem, access_refused, channel_error, does_not_exist
 from amqpworker.broker.seam import PublicConnection, Sink

@@ -1,5 +1,5 @@
 """
-What goes out on the wire and what comes in, in one place: bytes in, values out.
+What goes out on the wire: values in, bytes out.
 
 Publishes and acknowledgements are made here, each as one piece of bytes; what comes in is taken apart by `frames`.
 Whatever cannot be carried raises here, in the thread of the caller. No socket, no clock, and nothing of pika.
@@ -10,31 +10,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-from amqpworker.broker.contents import Confirm, Event, FrameError, GotMessage, RawFrame, Returned
-from amqpworker.broker.fieldreader import decode_table
-from amqpworker.broker.fieldtable import encode_table, reason
-from amqpworker.broker.frames import StreamDecoder
+from amqpworker.broker.contents import GotMessage, Returned
+from amqpworker.broker.fieldtable import reason
 from amqpworker.broker.memo import Memo
-from amqpworker.broker.properties import SHORT_STRINGS, decode_properties, encode_properties, property_values
+from amqpworker.broker.properties import SHORT_STRINGS, property_values
 from amqpworker.message import Publication
 
-__all__ = [
-    "Confirm",
-    "Event",
-    "FrameError",
-    "GotMessage",
-    "RawFrame",
-    "Returned",
-    "StreamDecoder",
-    "decode_properties",
-    "decode_table",
-    "encode_ack",
-    "encode_acks",
-    "encode_nack",
-    "encode_properties",
-    "encode_publish",
-    "encode_table",
-]
+__all__ = ["GotMessage", "Returned", "encode_ack", "encode_nack", "encode_publish"]
 
 METHOD, HEADER, BODY, END = 1, 2, 3, b"\xce"
 BASIC_PUBLISH, BASIC_ACK, BASIC_NACK = 0x003C0028, 0x003C0050, 0x003C0078
@@ -102,11 +84,6 @@ METHODS: Memo[tuple[int, str, str, bool], bytes] = Memo(publish_method)
 def encode_ack(channel: int, tag: int, multiple: bool = False) -> bytes:
     """Return the frame that acknowledges one delivery, or all up to it."""
     return pack_settle(METHOD, channel, 13, BASIC_ACK, tag, multiple, 0xCE)
-
-
-def encode_acks(channel: int, tags: Iterable[int]) -> bytes:
-    """Return the frames that acknowledge these deliveries one by one."""
-    return b"".join([pack_settle(METHOD, channel, 13, BASIC_ACK, tag, 0, 0xCE) for tag in tags])
 
 
 def encode_nack(channel: int, tag: int, multiple: bool = False, requeue: bool = True) -> bytes:

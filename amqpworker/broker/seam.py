@@ -18,7 +18,8 @@ import pika.frame
 from pika.adapters.select_connection import SelectConnection
 from pika.exceptions import NoFreeChannels
 
-from amqpworker.broker.codec import Confirm, FrameError, GotMessage, RawFrame, Returned, StreamDecoder
+from amqpworker.broker.contents import Confirm, FrameError, GotMessage, RawFrame, Returned
+from amqpworker.broker.frames import StreamDecoder
 from amqpworker.logs import get_logger
 from amqpworker.message import Delivery
 

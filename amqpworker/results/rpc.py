@@ -114,16 +114,13 @@ class Calls:
         call.settle(body)
         return True
 
-    def fail_asked(self, error: AmqpWorkerError) -> int:
+    def fail_asked(self, error: AmqpWorkerError) -> None:
         """
-        End all calls that have been asked, and return how many.
+        End all calls that have been asked.
 
         With the channel, the reply address that their requests carried is gone (direct reply-to): no answer can come.
         What has not been asked yet will be on the next channel.
         """
-        failed = 0
         for correlation_id, call in list(self._pending.items()):
             if call.asked and self.take(correlation_id) is call:
                 call.settle(None, error)
-                failed += 1
-        return failed

@@ -186,10 +186,6 @@ class Node:
             raise ConfigError(f"rabbitmqctl {arguments[0]}: {told[-1]}")
         return done.stdout
 
-    def log_tail(self, count: int = 20) -> list[str]:
-        """Return the last lines of what the broker printed and logged."""
-        return logfiles.tail(self.folder, count)
-
     def __enter__(self) -> Self:
         return self.start()
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.broker.codec import GotMessage
+from amqpworker.broker.contents import GotMessage
 from amqpworker.cli.dead import clipped, dead_name, folded, show_letter, show_list
 from amqpworker.cli.letters import letter_of
 from amqpworker.cli.screen import plain

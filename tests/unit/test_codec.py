@@ -11,14 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 from pika import frame, spec
 
-from amqpworker.broker.codec import (
-    decode_properties,
-    encode_ack,
-    encode_acks,
-    encode_nack,
-    encode_properties,
-    encode_publish,
-)
+from amqpworker.broker.codec import encode_ack, encode_nack, encode_publish
+from amqpworker.broker.properties import decode_properties, encode_properties
 from amqpworker.message import Properties, Publication
 from tests.unit.wire import patient
 
@@ -176,10 +170,6 @@ def test_acks_and_nacks_are_the_bytes_that_pika_makes(channel: int, tag: int, mu
     nack = frame.Method(channel, spec.Basic.Nack(tag, multiple, requeue)).marshal()
     assert encode_ack(channel, tag, multiple) == ack
     assert encode_nack(channel, tag, multiple, requeue) == nack
-
-
-def test_acks_of_several_are_those_of_each_in_order() -> None:
-    assert encode_acks(3, [5, 9]) == encode_ack(3, 5) + encode_ack(3, 9)
 
 
 @patient

@@ -13,17 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from pika import frame, spec
 
-from amqpworker.broker.codec import (
-    Confirm,
-    Event,
-    FrameError,
-    GotMessage,
-    RawFrame,
-    Returned,
-    StreamDecoder,
-    encode_properties,
-    encode_publish,
-)
+from amqpworker.broker.codec import encode_publish
+from amqpworker.broker.contents import Confirm, Event, FrameError, GotMessage, RawFrame, Returned
+from amqpworker.broker.frames import StreamDecoder
+from amqpworker.broker.properties import encode_properties
 from amqpworker.message import Delivery, Properties, Publication
 from tests.unit.wire import (
     FRAME_MAX,

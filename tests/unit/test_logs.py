@@ -200,8 +200,8 @@ def test_in_a_process_that_did_not_configure_its_own_handlers_show_our_lines(cap
 def test_an_exception_reaches_handlers_of_others(caplog: pytest.LogCaptureFixture) -> None:
     try:
         raise ValueError("no")
-    except ValueError:
-        get_logger("x").exception("failed")
+    except ValueError as error:
+        get_logger("x").error("failed", exc_info=error)
     assert caplog.records[0].exc_info is not None
     assert "ValueError: no" in caplog.text
 
@@ -261,8 +261,8 @@ def test_no_password_of_a_url_is_logged(json_lines: bool) -> None:
             raise KeyError(url)
         except KeyError as error:
             raise ValueError(f"no {url}") from error
-    except ValueError:
-        log.exception("failed")
+    except ValueError as error:
+        log.error("failed", exc_info=error)
         logging.getLogger("shop").exception("failed")
     without_other_handlers()
     logging.getLogger("shop").info("%d", url)
@@ -274,8 +274,7 @@ def test_a_traceback_is_text_in_one_field(lines: Callable[[], list[dict[str, Any
     try:
         raise ValueError("no")
     except ValueError as error:
-        get_logger("x").exception("failed")
-        get_logger("x").warning("failed", exc_info=error)
+        get_logger("x").error("failed", exc_info=error)
         logging.getLogger("shop").exception("failed")
     for line in lines():
         assert line["exception"].startswith("Traceback")

@@ -10,7 +10,7 @@ import pytest
 
 from amqpworker.broker import admin
 from amqpworker.broker.admin import End, Looking
-from amqpworker.broker.codec import GotMessage
+from amqpworker.broker.contents import GotMessage
 from amqpworker.message import Properties
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from amqpworker.broker.codec import decode_properties, encode_properties
+from amqpworker.broker.properties import decode_properties, encode_properties
 from amqpworker.errors import InvalidArguments
 from amqpworker.message import Delivery, Message, Properties
 from amqpworker.outcome import Dead, Failure, Retry

@@ -11,7 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as some
 from pika import frame, spec
 
-from amqpworker.broker.codec import Event, StreamDecoder, encode_properties
+from amqpworker.broker.contents import Event
+from amqpworker.broker.frames import StreamDecoder
+from amqpworker.broker.properties import encode_properties
 from amqpworker.message import Delivery, Properties
 
 patient = settings(deadline=None)
