@@ -1,0 +1,17 @@
+"""Keeps the machine's speed out of what hypothesis tells of the tests."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import strategies as st
+
+
+@pytest.fixture(scope="session", autouse=True)
+def characters_are_known() -> None:
+    """
+    Have hypothesis make its table of UTF-8's characters before the first test.
+
+    Its folder keeps the table, but a fresh checkout has none. Making one takes a second, several on a busy machine, and
+    they count as the drawing time of whichever test draws text first: hypothesis then fails it for being too slow.
+    """
+    st.text().validate()
