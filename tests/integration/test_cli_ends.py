@@ -6,6 +6,7 @@ import os
 import pty
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 from pika import spec
 
 from tests.cli import environment, run, started
+from tests.rawclient import CLOSE, OPEN, START_OK
 from tests.support import Broker, wait_until
 
 # A program whose terminal is its standard input: what a shell does.
@@ -122,40 +124,51 @@ def test_a_second_ctrl_c_in_a_terminal_ends_at_once(tmp_path: Path, vhost: Broke
 
 
 def say_hello(connection: socket.socket, properties: dict[str, str]) -> None:
-    """Play a broker that opens a connection and calls itself by these properties."""
+    """Play a broker that opens a connection, calls itself by these properties, and closes it when it is asked to."""
 
     def say(method: object) -> None:
         connection.sendall(pika.frame.Method(0, method).marshal())
 
-    connection.recv(8)
+    def hear(wanted: bytes) -> None:
+        heard = b""
+        while wanted not in heard:
+            # A worker that has learnt enough hangs up in the middle of its next attempt.
+            if not (data := connection.recv(65536)):
+                raise ConnectionAbortedError
+            heard += data
+
+    hear(b"AMQP\x00\x00\x09\x01")
     say(spec.Connection.Start(0, 9, properties, b"PLAIN", b"en_US"))
-    connection.recv(65536)
+    hear(struct.pack(">HH", *START_OK))
     say(spec.Connection.Tune(0, 131072, 0))
-    heard = b""
-    while b"\x00\x0a\x00\x28" not in heard:  # connection.open
-        heard += connection.recv(65536)
+    hear(struct.pack(">HH", *OPEN))
     say(spec.Connection.OpenOk())
-    while connection.recv(65536):
-        say(spec.Connection.CloseOk())
+    hear(struct.pack(">HH", *CLOSE))
+    say(spec.Connection.CloseOk())
 
 
 @contextmanager
 def fake_broker(properties: dict[str, str]) -> Iterator[str]:
-    """Listen as such a broker; yield its URL."""
+    """Listen as such a broker, to any number of clients at a time; yield its URL."""
     with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer(connection: socket.socket) -> None:
+            with connection, suppress(OSError):
+                say_hello(connection, properties)
 
         def serve() -> None:
             with suppress(OSError):
                 while True:
                     connection, _ = server.accept()
-                    with connection, suppress(OSError):
-                        say_hello(connection, properties)
+                    threading.Thread(target=answer, args=(connection,), name="fake-client", daemon=True).start()
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, name="fake-broker", daemon=True)
         thread.start()
-        yield f"amqp://127.0.0.1:{server.getsockname()[1]}/"
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        try:
+            yield f"amqp://127.0.0.1:{server.getsockname()[1]}/"
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
 
 
 @pytest.mark.parametrize(
