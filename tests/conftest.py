@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -45,11 +46,8 @@ def logging_as_it_was() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """The node that all tests share; a test that stops or changes it asks for `make_node` instead."""
-    shared = Node(tmp_path_factory.mktemp("node"), extra_config=TEST_CONFIG, tied=True)
-    try:
-        yield shared.start()
-    finally:
-        throw_away(shared)
+    with running_node(tmp_path_factory.mktemp("node")) as shared:
+        yield shared
 
 
 @pytest.fixture
@@ -67,12 +65,27 @@ def make_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
     made: list[Node] = []
 
     def make(name: str = "node", extra_config: str = "") -> Node:
-        made.append(Node(tmp_path / name, extra_config=f"{TEST_CONFIG}\n{extra_config}", tied=True))
+        made.append(new_node(tmp_path / name, extra_config))
         return made[-1]
 
     yield make
     for own in made:
         throw_away(own)
+
+
+def new_node(folder: Path, extra_config: str = "") -> Node:
+    """Make a node, not yet started, that ends with the tests."""
+    return Node(folder, extra_config=f"{TEST_CONFIG}\n{extra_config}", tied=True)
+
+
+@contextmanager
+def running_node(folder: Path) -> Iterator[Node]:
+    """Run a node for the time of a block."""
+    made = new_node(folder)
+    try:
+        yield made.start()
+    finally:
+        throw_away(made)
 
 
 def throw_away(used: Node) -> None:

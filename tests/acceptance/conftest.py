@@ -12,7 +12,7 @@ import pytest
 from amqpworker.testing import Node
 from tests.acceptance import oracle
 from tests.acceptance.scene import Scene
-from tests.conftest import TEST_CONFIG, throw_away
+from tests.conftest import running_node
 from tests.support import Broker
 
 MakeScene = Callable[..., Scene]
@@ -67,12 +67,9 @@ def scene(calm_node: Node, make_scene: MakeScene) -> Scene:
 @pytest.fixture(scope="module")
 def own_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A node that the tests of one module may kill, alarm and configure."""
-    own = Node(tmp_path_factory.mktemp("own"), extra_config=TEST_CONFIG, tied=True)
-    try:
-        quicken(own.start())
+    with running_node(tmp_path_factory.mktemp("own")) as own:
+        quicken(own)
         yield own
-    finally:
-        throw_away(own)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from amqpworker import App, Settings
 from amqpworker.testing import Node
-from tests.conftest import TEST_CONFIG, throw_away
+from tests.conftest import running_node
 from tests.support import Broker
 
 Codec = Literal["own", "pika"]
@@ -52,8 +52,5 @@ def one_app(make_app: Callable[..., App]) -> App:
 @pytest.fixture(scope="session")
 def spare_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A second node, for tests that stop it or raise its alarms, and leave it running and calm."""
-    spare = Node(tmp_path_factory.mktemp("spare"), extra_config=TEST_CONFIG, tied=True)
-    try:
-        yield spare.start()
-    finally:
-        throw_away(spare)
+    with running_node(tmp_path_factory.mktemp("spare")) as spare:
+        yield spare

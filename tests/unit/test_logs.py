@@ -35,14 +35,10 @@ class Running:
 
 
 @pytest.fixture(autouse=True)
-def logging_as_it_was() -> Iterator[None]:
-    """Give the process its logging back after each test."""
-    root = logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
+def libraries_log_as_they_did() -> Iterator[None]:
+    """Undo what `configure` does beside the root logger, which every test gets back."""
     levels = {name: logging.getLogger(name).level for name in LIBRARY_LEVELS}
     yield
-    root.setLevel(level)
-    root.handlers[:] = handlers
     for name, before in levels.items():
         logging.getLogger(name).setLevel(before)
     structlog.reset_defaults()
@@ -241,7 +237,10 @@ def test_nothing_is_asked_for_a_line_that_is_not_written(text: io.StringIO) -> N
     get_logger("x").info("unseen")
     logging.getLogger("shop").info("unseen")
     structlog.get_logger("shop").info("unseen")
+    with pytest.raises(AssertionError):
+        get_logger("x").warning("seen")
     task_context.reset(token)
+    assert text.getvalue() == ""
 
 
 # -- secrets
@@ -306,11 +305,13 @@ def test_what_the_stream_cannot_encode_is_escaped() -> None:
     assert b"f\\xfcr \\ud800" in raw.getvalue()
 
 
-def test_a_closed_stream_takes_no_lines_and_harms_nobody() -> None:
+def test_a_closed_stream_takes_no_lines_and_harms_nobody(capsys: pytest.CaptureFixture[str]) -> None:
     stream = io.StringIO()
     configure("info", stream=stream)
     stream.close()
     get_logger("x").info("one")
+    logging.getLogger("shop").info("one")
+    assert capsys.readouterr() == ("", ""), "neither logging complains of it, nor does the line go elsewhere"
 
 
 def test_a_pipe_that_nobody_reads_holds_nobody_up_and_the_loss_is_told() -> None:
