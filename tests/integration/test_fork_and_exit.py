@@ -177,8 +177,29 @@ def test_multiprocessing_workers_that_were_forked_can_send(app: App, vhost: Brok
     assert vhost.count(QUEUE) == 62
 
 
-def test_a_call_in_a_child_is_not_answered_to_the_parent(app: App, vhost: Broker) -> None:
-    # nobody works: what counts is that both wait by themselves, and end in time
+def test_calls_in_a_child_and_in_the_parent_are_answered_each_to_its_own(
+    app: App, make_app: MakeApp, vhost: Broker
+) -> None:
+    echo = echo_of(app)
+    times_out(echo.options(timeout=0.3).call)  # the parent has called before, and the child inherits what it noted
+    vhost.get(QUEUE)
+    server = make_app()
+
+    @server.task(name="test.echo", queue=QUEUE)
+    def answer(text: str) -> str:
+        return text
+
+    def calls(who: str) -> None:
+        for number in range(20):
+            assert echo.options(timeout=10).call(f"{who} {number}") == f"{who} {number}"
+
+    end = in_child(lambda: calls("child"))
+    with running(server, threads=2):
+        calls("parent")
+        end()
+
+
+def test_calls_that_nobody_answers_end_in_time_in_a_child_and_in_the_parent(app: App) -> None:
     echo = echo_of(app)
     end = in_child(lambda: times_out(echo.options(timeout=0.3).call))
     times_out(echo.options(timeout=0.3).call)
