@@ -37,9 +37,12 @@ def comes_back(app: App, timeout: float = 10.0) -> None:
     wait_until(sends, timeout, "sending works again")
 
 
-def test_a_connection_closed_by_an_administrator_comes_back(app: App, vhost: Broker) -> None:
+def test_a_connection_closed_by_an_administrator_comes_back(
+    app: App, vhost: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
     echo_of(app).send("x")
     vhost.close_connections()
+    wait_until(lambda: "connection_lost" in caplog.text, what="it is lost")
     comes_back(app)
 
 
@@ -89,6 +92,7 @@ def test_the_next_address_is_taken_where_one_is_away(make_app: MakeApp, codec: C
 def test_the_next_address_is_taken_where_one_is_wrong(make_app: MakeApp, codec: Codec, vhost: Broker) -> None:
     refused = vhost.node.url(vhost.vhost, "guest", "not-the-password")
     echo_of(make_app(f"{refused},{vhost.url}", codec=codec)).send("x")
+    assert vhost.count(QUEUE) == 1
 
 
 def test_fifty_threads_send_while_the_connection_is_closed_every_second(

@@ -266,7 +266,8 @@ def test_a_queue_with_other_arguments_does_not_keep_the_worker_from_the_other(vh
     vhost.declare_queue("another")
     Ledger(one_app, queue="another", name="another")
     good = Ledger(one_app, queue="good", name="good")
-    with running(one_app, wait=False, threads=2):
+    with running(one_app, wait=False, threads=2) as worker:
+        wait_until(lambda: "another" in worker.process.consumer.failures, what="the other is refused")
         good.send(range(3))
         good.wait_for(range(3))
 

@@ -103,7 +103,9 @@ def test_a_task_that_stores_nothing_leaves_nothing(vhost: Broker, one_storing: A
     file.close()
 
 
-def test_a_result_expires(vhost: Broker, make_app: Callable[..., App], tmp_path: Path) -> None:
+def test_a_result_is_there_for_its_time_to_live_and_then_pending_again(
+    vhost: Broker, make_app: Callable[..., App], tmp_path: Path
+) -> None:
     app = make_app(results=f"sqlite:///{tmp_path}/results.db", result_ttl=0.4)
 
     @app.task(name="give", queue=QUEUE)

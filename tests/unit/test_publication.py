@@ -200,11 +200,10 @@ def test_a_dead_letter_keeps_what_it_was_refused_for() -> None:
     assert retry(refused)[2].content_encoding is None
 
 
-def test_evidence_is_capped() -> None:
+def test_an_error_its_type_and_its_traceback_are_cut_and_not_left_out() -> None:
     headers = letter(delivery(), Dead("failed", Failure("E" * 10**6, "t" * 10**6, "f" * 10**6)))
-    assert len(headers["aw-error"]) <= 4096
-    assert len(headers["aw-error-type"]) <= 4096
-    assert len(headers["aw-traceback"]) <= 32 * 1024
+    for name, most in {"aw-error": 4096, "aw-error-type": 4096, "aw-traceback": 32 * 1024}.items():
+        assert most / 2 < len(headers[name]) <= most, name
 
 
 def test_a_letter_without_room_loses_its_traceback_first_and_its_senders_headers_last() -> None:
