@@ -14,14 +14,14 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from amqpworker.broker.address import addresses
 from amqpworker.broker.outgoing import Outgoing
 from amqpworker.broker.publisher import REPLIES, Publisher
 from amqpworker.errors import AmqpWorkerError, CallTimeout, InvalidArguments, SendError, Unconfirmed
-from amqpworker.message import REPLY_TO, Message
+from amqpworker.message import Message
 from amqpworker.plan import Plan
+from amqpworker.publication import called
 from amqpworker.publication import sent as publication_of
 from amqpworker.results.rpc import Calls
 from amqpworker.settings import Settings
@@ -89,7 +89,7 @@ class Producer:
         Put a message on its way; `timeout` takes the place of `send_timeout`.
 
         Raises:
-            InvalidArguments: a header cannot be carried.
+            InvalidArguments: a header cannot be carried, or the message's `at` is too far away.
         """
         now = time.time()
         publication = publication_of(message, self._plan.names, now, self._settings.app_id)
@@ -165,12 +165,7 @@ class Producer:
         """
         until = time.monotonic() + timeout
         publisher, calls = self.publisher, self._calls
-        publication = publication_of(
-            replace(message, expires=timeout), self._plan.names, time.time(), self._settings.app_id
-        )
-        properties = publication.properties
-        properties.reply_to = REPLY_TO
-        properties.correlation_id = message.id
+        publication = called(message, timeout, self._plan.names, time.time(), self._settings.app_id)
         needs = (*self._plan.needs(message.queue, delayed=False), REPLIES)
         try:
             pending = calls.open(message.id)
@@ -195,8 +190,9 @@ class Producer:
                     raise about(outgoing.error, message) from None
             raise CallTimeout(f"Task {message.task!r} did not answer within {timeout:g} s (id {message.id}).") from None
         except AmqpWorkerError as error:
-            pending.forget()
             raise about(error, message) from None
+        finally:
+            pending.forget()
 
 
 def about(error: AmqpWorkerError, message: Message) -> AmqpWorkerError:

@@ -8,6 +8,7 @@ built from an allow-list (docs/wire.md): an `x-death` that came back to RabbitMQ
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from amqpworker.message import (
     FIRST_SENT,
     JSON,
     PERSISTENT,
+    REPLY_TO,
     RETURNED,
     TRACEBACK,
     WAIT_PREFIX,
@@ -42,13 +44,13 @@ if TYPE_CHECKING:
     from amqpworker.outcome import Dead, Retry
     from amqpworker.topology import Names
 
-__all__ = ["answered", "dead_lettered", "letters", "retried", "sent", "user_headers"]
+__all__ = ["answered", "called", "dead_lettered", "letters", "retried", "sent", "user_headers"]
 
 MAX_TRACEBACK = 32 * 1024
 MAX_TEXT = 4 * 1024
 
-# Not `expiration`: a level would let the message go early. Not `user_id`: the broker wants ours. Not CC, BCC, `x-*`.
 BARE_HEADERS = (ATTEMPT, FIRST_SENT, DEAD_REASON, ERROR_TYPE, ERROR_TEXT, FAILED_AT, WORKER)
+# Not `expiration`: a level would let the message go early. Not `user_id`: the broker wants ours. Not CC, BCC, `x-*`.
 KEPT_PROPERTIES = ("type", "correlation_id", "reply_to", "timestamp", "app_id", "priority")
 
 
@@ -80,6 +82,14 @@ def sent(message: Message, names: Names, now: float, app_id: str | None = None) 
     if app_id is not None:
         properties.app_id = app_id
     return Publication(exchange, message.queue, properties, message.body)
+
+
+def called(message: Message, timeout: float, names: Names, now: float, app_id: str | None = None) -> Publication:
+    """Return what `message` is on the wire where its caller waits `timeout` seconds for the answer (direct reply-to)."""
+    publication = sent(replace(message, expires=timeout), names, now, app_id)
+    publication.properties.reply_to = REPLY_TO
+    publication.properties.correlation_id = message.id
+    return publication
 
 
 def expiry(expires: float | datetime, now: float) -> int:
@@ -148,10 +158,9 @@ def letters(letter: Publication) -> Iterator[Publication]:
     """
     yield letter
     for stays in (lambda name: name != TRACEBACK, lambda name: name in BARE_HEADERS):
-        properties = kept(letter.properties)
-        properties.message_id = letter.properties.message_id
         headers = letter.properties.headers or {}
-        properties.headers = {name: value for name, value in headers.items() if stays(name)}
+        rest = {name: value for name, value in headers.items() if stays(name)}
+        properties = replace(letter.properties, headers=rest)
         yield Publication(letter.exchange, letter.routing_key, properties, letter.body)
 
 

@@ -60,7 +60,7 @@ class Publisher(Sink):
         self._on_reply = on_reply
         self._io = IOThread("publisher", addresses, settings, self)
         self._start_lock = threading.Lock()
-        self._started = self._closed = False
+        self._started = self._closed = self._ended = self._moving = False
         self._frame_max = DEFAULT_FRAME_MAX
         self._own_codec = self._io.own_codec
         self._inbox: deque[Outgoing] = deque()
@@ -110,8 +110,8 @@ class Publisher(Sink):
         self._inbox.append(outgoing)
         if urgent or not self._io.ticking:
             self._io.wake()
-        if self._closed and not self._io.alive:
-            # It ended between the look above and here: nobody else will.
+        if self._ended or (self._closed and not self._io.alive):
+            # The last look into the inbox was between the look above and here: nobody else will end it.
             outgoing.finish(NotConnected(CLOSED))
         return outgoing
 
@@ -133,7 +133,8 @@ class Publisher(Sink):
 
     def idle(self) -> bool:
         """Whether nothing waits for a confirm."""
-        return not (self._inbox or self._in_flight or self._held)
+        # In the order in which a message goes through them, so that one that moves on meanwhile is seen further down.
+        return not (self._inbox or self._moving or self._in_flight or self._held)
 
     def close(self, timeout: float) -> bool:
         """Wait for what is under way, then close; what is not confirmed by then fails. False: it was not all confirmed."""
@@ -210,6 +211,7 @@ class Publisher(Sink):
         self.on_channel_lost()
         for outgoing in in_flight:
             outgoing.finish(unconfirmed(problem.text))
+        self._ended = self._closed
         if self._closed or problem.kind != "away":
             while self._inbox:
                 self._inbox.popleft().finish(problem.error())
@@ -227,6 +229,13 @@ class Publisher(Sink):
         channel = self._channel
         if channel is None or self._connection is None or self._connection.blocked_now:
             return
+        self._moving = True
+        batch = self._take_batch()
+        self._moving = False
+        if batch:
+            channel.publish(batch)
+
+    def _take_batch(self) -> list[Prepared]:
         batch: list[Prepared] = []
         inbox, in_flight = self._inbox, self._in_flight
         while inbox and self._bytes_in_flight < MOST_BYTES_IN_FLIGHT and len(in_flight) < MOST_IN_FLIGHT:
@@ -238,8 +247,7 @@ class Publisher(Sink):
             in_flight[next(self._tags)] = outgoing
             self._bytes_in_flight += outgoing.size
             batch.append(outgoing.prepared)
-        if batch:
-            channel.publish(batch)
+        return batch
 
     def _prepare_again(self, outgoing: Outgoing) -> bool:
         """Marshal for the smaller frames of this broker; false where its headers do not fit into one."""

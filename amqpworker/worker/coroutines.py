@@ -13,11 +13,11 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from amqpworker.logs import task_context
 from amqpworker.message import Delivery
-from amqpworker.outcome import Dead, Done, Outcome
+from amqpworker.outcome import Dead, Done, Dropped, Outcome, Requeue, Retry
 from amqpworker.worker.context import Run
 from amqpworker.worker.runner import Runner
 
@@ -130,10 +130,13 @@ class Coroutines:
 
     def _end(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:
         match outcome:
-            case Done(value=bytes()) | Dead():
+            case Done(value=None) | Dropped() | Requeue():
+                self._settle_it(delivery, outcome, run)
+            case Done() | Dead() | Retry():
+                # A copy may turn out too large, and end as a dead letter whose failure is stored.
                 self._settling.submit(self._settle_it, delivery, outcome, run)
             case _:
-                self._settle_it(delivery, outcome, run)
+                assert_never(outcome)
 
     def _settle_it(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:
         task_context.set(run)

@@ -145,6 +145,9 @@ class Settler:
             self._publisher.publish(answered(delivery, body), timeout=REPLY_TIMEOUT, when_done=replied)
         except InvalidArguments as error:
             replied(error)
+        except BaseException:
+            self._replying.discard(delivery)
+            raise
 
     def _retry(self, delivery: Delivery, retry: Retry, run: Run | None) -> None:
         now = time.time()
@@ -165,7 +168,7 @@ class Settler:
             self._bury(delivery, Dead("failed", Failure(retry.failure.error_type, str(error))), run)
 
     def _bury(self, delivery: Delivery, dead: Dead, run: Run | None) -> None:
-        """Publish the dead letter; once it is confirmed, tell whoever waits for a result, and acknowledge."""
+        """Store the failure, publish the dead letter, and once it is confirmed reply and acknowledge."""
         task_id = run.id if run is not None else delivery.properties.message_id or new_id()
         failure = dead.failure
         log.warning(
