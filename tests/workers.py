@@ -127,7 +127,7 @@ def real_worker(broker: Broker, folder: Path, *, pool: int = 0, **options: Any) 
         )
         command = [sys.executable, "-c", code, given.model_dump_json(), str(pool)]
     else:
-        command = [sys.executable, "-m", "amqpworker.worker.process", given.model_dump_json()]
+        command = [sys.executable, "-m", "amqpworker.worker.process", given.model_dump_json(), "0"]
     worker = RealWorker(command, environment, folder / "worker.log")
     try:
         yield worker

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import stat
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -70,3 +72,28 @@ def die(name: str) -> None:
     mark(f"die-{name}")
     if not (FOLDER / name).exists():
         os._exit(66)
+
+
+@app.task(name="start-others")
+def start_others() -> None:
+    """Start programs that read standard input to its end, and that tell which pipes they hold."""
+    read = subprocess.run(["/bin/cat"], stdout=subprocess.PIPE, check=True, timeout=WAITS).stdout
+    code = (
+        "import os, stat; there = [n for n in range(3, 64) if os.path.exists(f'/proc/self/fd/{n}')];"
+        "print([n for n in there if stat.S_ISFIFO(os.fstat(n).st_mode)])"
+    )
+    command = [sys.executable, "-c", code]
+    held = subprocess.run(command, stdout=subprocess.PIPE, close_fds=False, check=True, text=True).stdout.split()
+    mark(f"read-{len(read)}-bytes,holds-{''.join(held)}")
+
+
+@app.task(name="scribble")
+def scribble(count: int) -> None:
+    """Write into every pipe of this process."""
+    for descriptor in range(3, 64):
+        try:
+            if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                os.write(descriptor, b"hello" * count + b"\n")
+        except OSError:
+            continue
+    mark(f"scribble-{count}")

@@ -187,11 +187,15 @@ def main(arguments: Sequence[str]) -> int:
     """
     Run a worker process.
 
-    The first argument holds the options as JSON, the second the descriptor for reports to the parent. Standard input is
-    the parent's pipe: its end means to stop.
+    The first argument holds the options as JSON, the second the descriptor of the leash, a pipe whose end means that the
+    parent is gone, and to stop; the third that for reports to the parent.
     """
     options = WorkerOptions.model_validate_json(arguments[0])
-    reporter = Reporter(int(arguments[1]) if len(arguments) > 1 else None)
+    leash, reports, *_ = *map(int, arguments[1:]), None, None
+    reporter = Reporter(reports)
+    if leash is not None:
+        # What a task starts must not hold it.
+        os.set_inheritable(leash, False)
     configure(options.log_level, options.log_json)
     try:
         worker = WorkerProcess(locate(options.app), options)
@@ -202,7 +206,8 @@ def main(arguments: Sequence[str]) -> int:
         return misconfigured(ConfigError(f"{options.app!r} cannot be imported: {type(error).__name__}."), reporter)
     signal.signal(signal.SIGTERM, worker.on_signal)
     signal.signal(signal.SIGINT, worker.on_signal)
-    threading.Thread(target=watch_parent, args=(worker,), name="amqpworker-parent", daemon=True).start()
+    if leash is not None:
+        threading.Thread(target=watch_parent, args=(worker, leash), name="amqpworker-parent", daemon=True).start()
     return worker.run(reporter)
 
 
@@ -213,10 +218,10 @@ def misconfigured(error: AmqpWorkerError, reporter: Reporter) -> int:
     return MISCONFIGURED
 
 
-def watch_parent(worker: WorkerProcess) -> None:
+def watch_parent(worker: WorkerProcess, leash: int) -> None:
     """Stop when the parent is gone, however it went: the pipe that it holds open ends."""
     try:
-        while os.read(0, 1024):
+        while os.read(leash, 1024):
             pass
     except OSError as error:
         log.debug("parent_pipe_error", error=repr(error))

@@ -1,18 +1,20 @@
 """
 What a worker process tells its parent: that it is ready, that it consumes, why it never will, and how it ended.
 
-Decides the exit codes, and the lines on the pipe between the two: one JSON object each, small enough to be written in one piece.
+Decides the exit codes, and the lines on the pipe between the two: one JSON object each, small enough to be written in one
+piece. User code runs in the same process and may write there, too: what is no report is told apart, and not kept.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
-__all__ = ["ABANDONED", "MISCONFIGURED", "STOPPED", "Report", "Reporter", "reports_in"]
+__all__ = ["ABANDONED", "MISCONFIGURED", "STOPPED", "Heard", "Report", "Reporter", "heard"]
 
 # Exit codes of a worker process, and of the pool.
 STOPPED = 0
@@ -20,6 +22,10 @@ MISCONFIGURED = 2
 ABANDONED = 3
 
 MOST_TEXT = 500
+LONGEST_LINE = 16384
+
+Event = Literal["ready", "consuming", "misconfigured"]
+EVENTS = frozenset(get_args(Event))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,7 @@ class Report:
     `consuming`: the broker has confirmed a first consumer. `misconfigured`: `text` tells why nothing will ever run.
     """
 
-    event: Literal["ready", "consuming", "misconfigured"]
+    event: Event
     drain_timeout: float = 0.0
     text: str = ""
 
@@ -51,12 +57,36 @@ class Reporter:
             return False
         fields = {**asdict(report), "text": report.text[:MOST_TEXT]}
         with suppress(OSError):
-            os.write(self._descriptor, json.dumps(fields).encode() + b"\n")
+            # A line of its own, whatever else has been written there.
+            os.write(self._descriptor, b"\n" + json.dumps(fields).encode() + b"\n")
             return True
         return False
 
 
-def reports_in(data: bytes) -> tuple[list[Report], bytes]:
-    """Return the reports that have come whole, and the beginning of the next."""
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What came through the pipe: `reports`, the beginning of the next (`rest`), and whether there was something else."""
+
+    reports: list[Report]
+    rest: bytes
+    strange: bool
+
+
+def heard(data: bytes) -> Heard:
+    """Return what `data` has to say; never fails, and keeps no more of it than one line can have."""
     *lines, rest = data.split(b"\n")
-    return [Report(**json.loads(line)) for line in lines], rest
+    found = [report_of(line) for line in lines if line]
+    endless = len(rest) > LONGEST_LINE
+    reports = [report for report in found if report is not None]
+    return Heard(reports, b"" if endless else rest, endless or len(reports) < len(found))
+
+
+def report_of(line: bytes) -> Report | None:
+    """Return a line as a report, None where it is none."""
+    try:
+        fields: dict[str, Any] = json.loads(line)
+        report = Report(**fields)
+        known = report.event in EVENTS and isinstance(report.text, str)
+        return report if known and report.drain_timeout >= 0 and math.isfinite(report.drain_timeout) else None
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return None

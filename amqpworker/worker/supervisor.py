@@ -22,7 +22,7 @@ from types import FrameType
 from amqpworker.errors import ConfigError
 from amqpworker.logs import get_logger
 from amqpworker.worker.options import WorkerOptions
-from amqpworker.worker.report import ABANDONED, MISCONFIGURED, STOPPED, Report, reports_in
+from amqpworker.worker.report import ABANDONED, MISCONFIGURED, STOPPED, Report, heard
 
 __all__ = ["Supervisor"]
 
@@ -35,16 +35,24 @@ DRAIN_TIMEOUT = 30.0
 KILL_GRACE = 10.0
 IMPATIENT_GRACE = 2.0
 IDLE_LOOK = 5.0
+# A child that writes without end must not keep us from hearing signals; a dead one's pipe holds less than this.
+MOST_READS = 16
 
 
 @dataclass(slots=True)
 class Child:
-    """One place in the pool, and the process in it; `reports` is our end of the pipe that it tells of itself by."""
+    """
+    One place in the pool, and the process in it.
+
+    `reports` is our end of the pipe that it tells of itself by, `leash` that of the one whose end tells it that we are gone.
+    """
 
     number: int
     process: subprocess.Popen[bytes] | None = None
     reports: int = -1
+    leash: int = -1
     unread: bytes = b""
+    strange: bool = False
     ready: bool = False
     consumed: bool = False
     told: str = ""
@@ -99,9 +107,10 @@ class Supervisor:
 
     def _wait(self) -> None:
         """Wait for a signal, a report, or the time when something is due."""
-        pipes = [self._read_end, *(child.reports for child in self._children if child.reports >= 0)]
-        ready, _, _ = select.select(pipes, [], [], self._patience())
-        if self._read_end in ready:
+        waiting = select.poll()
+        for pipe in (self._read_end, *(child.reports for child in self._children if child.reports >= 0)):
+            waiting.register(pipe, select.POLLIN)
+        if any(pipe == self._read_end for pipe, _ in waiting.poll(self._patience() * 1000)):
             os.read(self._read_end, 4096)
 
     def _patience(self) -> float:
@@ -169,24 +178,35 @@ class Supervisor:
 
     def _spawn(self, child: Child) -> subprocess.Popen[bytes]:
         """
-        Start a fresh interpreter in a process group of its own; the pipe to it ends when we do, however we end.
+        Start a fresh interpreter in a process group of its own; its leash ends when we do, however we end.
 
         Raises:
             OSError: the machine has no room for another process or pipe, as it may have in a moment.
         """
-        child.reports, theirs = os.pipe()
-        os.set_blocking(child.reports, False)
-        command = [sys.executable, "-m", "amqpworker.worker.process", self._options.model_dump_json(), str(theirs)]
+        theirs: list[int] = []
         try:
+            leashed, child.leash = os.pipe()
+            theirs.append(leashed)
+            child.reports, reporting = os.pipe()
+            theirs.append(reporting)
+            os.set_blocking(child.reports, False)
+            command = [sys.executable, "-m", "amqpworker.worker.process", self._options.model_dump_json()]
             return subprocess.Popen(  # noqa: S603 - our own command
-                command, stdin=subprocess.PIPE, process_group=0, pass_fds=(theirs,)
+                # Not by standard input: that is the tasks', and whoever reads it must find its end.
+                [*command, *map(str, theirs)],
+                stdin=subprocess.DEVNULL,
+                process_group=0,
+                pass_fds=theirs,
             )
         finally:
-            os.close(theirs)
+            for descriptor in theirs:
+                os.close(descriptor)
 
     def _hear(self) -> None:
         for child in self._children:
-            while child.reports >= 0:
+            for _ in range(MOST_READS):
+                if child.reports < 0:
+                    break
                 try:
                     data = os.read(child.reports, 65536)
                 except BlockingIOError:
@@ -194,8 +214,12 @@ class Supervisor:
                 if not data:
                     os.close(child.reports)
                     child.reports = -1
-                reports, child.unread = reports_in(child.unread + data)
-                for report in reports:
+                found = heard(child.unread + data)
+                child.unread = found.rest
+                if found.strange and not child.strange:
+                    child.strange = True
+                    log.warning("report_unreadable", number=child.number, effect="what is no report is ignored")
+                for report in found.reports:
                     self._take(child, report)
 
     def _take(self, child: Child, report: Report) -> None:
@@ -233,13 +257,11 @@ class Supervisor:
                 os.waitpid(found.si_pid, 0)
 
     def _clear(self, child: Child) -> None:
-        process, child.process = child.process, None
-        if process is not None and process.stdin is not None:
-            process.stdin.close()
-        if child.reports >= 0:
-            os.close(child.reports)
-        child.reports, child.unread, child.told = -1, b"", ""
-        child.ready = child.consumed = False
+        for descriptor in (child.reports, child.leash):
+            if descriptor >= 0:
+                os.close(descriptor)
+        child.process, child.reports, child.leash, child.unread, child.told = None, -1, -1, b"", ""
+        child.ready = child.consumed = child.strange = False
 
     def _on_end(self, child: Child, code: int) -> None:
         """Decide what the end of a process means."""

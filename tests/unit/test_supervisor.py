@@ -1,10 +1,15 @@
-"""The parent of a pool where the machine refuses it another process."""
+"""The parent of a pool where the machine refuses it another process, and where what it hears is no report."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from amqpworker.worker.report import LONGEST_LINE, Heard, Report, heard
 
 NO_ROOM = """
 import errno, os, subprocess
@@ -42,3 +47,66 @@ def test_a_pool_that_cannot_start_a_process_tries_again_ever_more_slowly(tmp_pat
     told = [line.split("again_in=")[1] for line in done.stderr.splitlines() if "process_not_started" in line]
     assert told == ["0.1", "0.2", "0.4"]
     assert "Resource temporarily unavailable" in done.stderr
+
+
+MANY_FILES = """
+import os, resource
+from amqpworker.errors import ConfigError
+from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.supervisor import Supervisor
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (1500, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+while os.dup(0) < 1100:
+    pass
+try:
+    Supervisor(WorkerOptions(app="no_such_module:app"), 1).run()
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_a_pool_hears_its_processes_on_descriptors_of_any_number(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MANY_FILES], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "There is no module 'no_such_module'" in done.stdout, done.stderr
+
+
+CONSUMING = b'{"event": "consuming"}\n'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"hello",
+        b"\xff\xfe",
+        b"[]",
+        b"5",
+        b"{}",
+        b"[" * 10_000,
+        b"1" * 5000,
+        b'{"event": "another"}',
+        b'{"event": []}',
+        b'{"event": "ready", "drain_timeout": "soon"}',
+        b'{"event": "ready", "drain_timeout": Infinity}',
+        b'{"event": "ready", "drain_timeout": NaN}',
+        b'{"event": "ready", "drain_timeout": -1}',
+        b'{"event": "ready", "drain_timeout": 1' + b"0" * 400 + b"}",
+        b'{"event": "misconfigured", "text": 5}',
+        b'{"event": "ready", "more": 1}',
+    ],
+)
+def test_a_line_that_is_no_report_is_told_apart_from_those_that_are(line: bytes) -> None:
+    assert heard(line + b"\n" + CONSUMING) == Heard([Report("consuming")], b"", strange=True)
+
+
+def test_a_report_that_comes_in_pieces_is_taken_when_it_is_whole() -> None:
+    begun = heard(CONSUMING[:9])
+    assert begun == Heard([], CONSUMING[:9], strange=False)
+    assert heard(begun.rest + CONSUMING[9:]) == Heard([Report("consuming")], b"", strange=False)
+
+
+def test_a_line_without_an_end_is_not_kept() -> None:
+    assert heard(b"x" * (LONGEST_LINE + 1)) == Heard([], b"", strange=True)
+    longest = json.dumps({"event": "misconfigured", "drain_timeout": 1e300, "text": "\N{GRINNING FACE}" * 500})
+    assert heard(longest.encode()).rest == longest.encode()

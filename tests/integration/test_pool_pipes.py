@@ -1,0 +1,52 @@
+"""The pipes between a pool and its processes, and tasks that meddle with them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests import workertasks
+from tests.support import Broker, wait_until
+from tests.workers import RealWorker, real_worker
+
+
+def send(broker: Broker, task: str, body: str) -> None:
+    properties = {"type": task, "delivery_mode": 2}
+    assert broker.management.publish(broker.vhost, "amqpworker.tasks", workertasks.QUEUE, body, properties)
+
+
+def told(folder: Path) -> list[str]:
+    runs = folder / "runs.txt"
+    return [line.split()[0] for line in runs.read_text().splitlines()] if runs.exists() else []
+
+
+def end(worker: RealWorker) -> None:
+    worker.interrupt()
+    assert worker.end() == 0
+
+
+def test_what_a_task_starts_finds_the_end_of_standard_input_and_holds_no_pipe_of_ours(
+    vhost: Broker, tmp_path: Path
+) -> None:
+    with real_worker(vhost, tmp_path, pool=1, threads=1) as worker:
+        worker.wait_for_event("pool_started")
+        send(vhost, "start-others", "{}")
+        wait_until(lambda: told(tmp_path), 20, "it has run")
+        assert told(tmp_path) == ["read-0-bytes,holds-[]"]
+        end(worker)
+
+
+def test_a_task_that_writes_into_the_pipe_of_reports_does_not_end_the_pool(vhost: Broker, tmp_path: Path) -> None:
+    with real_worker(vhost, tmp_path, pool=2, threads=1) as worker:
+        wait_until(lambda: [one["event"] for one in worker.events()].count("process_started") == 2, 20, "both consume")
+        for count in (1, 100_000):
+            send(vhost, "scribble", f'{{"count": {count}}}')
+        wait_until(lambda: len(told(tmp_path)) == 2, 20, "both have run")
+        worker.wait_for_event("report_unreadable")
+        os.kill(worker.wait_for_event("process_started")["pid"], 9)
+        wait_until(
+            lambda: [one["event"] for one in worker.events()].count("process_started") == 3, 20, "it is replaced"
+        )
+        end(worker)
+        events = [one["event"] for one in worker.events()]
+        assert 1 <= events.count("report_unreadable") <= 2, "once for each process"
