@@ -7,7 +7,9 @@ lines. What a line looks like in programs of ours is left to `logform`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import traceback
 from contextvars import ContextVar
 from typing import Any
 
@@ -61,7 +63,13 @@ class Logger:
         if not self._logger.isEnabledFor(level):
             return
         line, told = record_of(self._logger, redact(add_task({"event": event, **fields})))
-        self._logger.log(level, line, stacklevel=3, **told)
+        try:
+            self._logger.log(level, line, stacklevel=3, **told)
+        except Exception:  # noqa: BLE001 - a filter of the service: no thread of ours may end for a line
+            # As `logging.Handler.handleError` does, which is not asked about filters.
+            if logging.raiseExceptions:
+                with contextlib.suppress(Exception):
+                    traceback.print_exc()
 
 
 def get_logger(name: str) -> Logger:

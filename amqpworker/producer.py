@@ -59,9 +59,9 @@ class Producer:
     def publisher(self) -> Publisher:
         """The publisher of this process, which connects at its first publication."""
         publisher = self._publisher
-        if publisher is None:
+        if publisher is None or publisher.broken:
             with self._lock:
-                if self._publisher is None:
+                if self._publisher is None or self._publisher.broken:
                     self._publisher = self._make()
                 publisher = self._publisher
         return publisher

@@ -32,6 +32,7 @@ __all__ = ["CLOSED", "ConnectionUser", "IOThread"]
 log = get_logger(__name__)
 
 CLOSED = "The connection to RabbitMQ was closed by this process."
+BROKEN = "The thread that talks to RabbitMQ broke; its log line tells why."
 THREADS = "amqpworker-"
 TICK = 0.05
 STEADY = 5.0
@@ -89,6 +90,8 @@ class IOThread:
         self._failures = self._mistakes = 0
         self._opened_at = 0.0
         self._ever_open = False
+        self.ended = False
+        """Whether the thread has done its last work: nothing that its user is given from now on goes out."""
         self._mistakes_told = mistakes_told
         self._told: tuple[str, float] = ("", 0.0)
         hush("pika", THREADS)
@@ -160,22 +163,32 @@ class IOThread:
     # ---- the thread -------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        text = CLOSED
+        try:
+            self._connect_again_and_again()
+        except Exception as error:
+            # Somebody closed descriptors that are not theirs, for example: no connection can be had from here.
+            log.error("io_thread_broken", connection=self.name, exc_info=error)
+            text = BROKEN
+        self.ended = True
+        self._guard(lambda: self.user.lost(ConnectionProblem(text, "away", str(self._address))))
+
+    def _connect_again_and_again(self) -> None:
         position = 0
         while not self._stopping:
             self._attempt(self.addresses[position % len(self.addresses)])
             position += 1
             if self._failures and position % len(self.addresses) == 0:
                 self._back_off()
-        problem = ConnectionProblem(CLOSED, "away", str(self._address))
-        self._guard(lambda: self.user.lost(problem))
 
     def _attempt(self, address: Address) -> None:
         """Connect to one address and stay on it until the connection ends."""
         self._address = address
         self._problem = None
         self._open = self._ticking = False
-        loop = IOLoop()
+        loop: Any = None
         try:
+            loop = IOLoop()
             self.connection = self._connect(address, loop)
             self._loop = loop
             loop.add_handler(self._waker.fd, self._on_waker, loop.READ)
@@ -193,7 +206,8 @@ class IOThread:
             hang_up(self.connection)
             self.connection = None
         self._report(self._problem or problem_of(None, address, self._open))
-        self._guard(loop.close)
+        if loop is not None:
+            self._guard(loop.close)
 
     def _connect(self, address: Address, loop: IOLoop) -> PublicConnection:
         connection = self._connection_class(

@@ -142,6 +142,11 @@ class Consumer:
         intakes = list(self._intakes.values())
         return len(intakes) == len(self.subscriptions) and all(one.consumer_tag for one in intakes)
 
+    @property
+    def broken(self) -> bool:
+        """Whether the I/O thread has ended though nobody closed it."""
+        return self._io.ended
+
     def drain(self, drained: Callable[[], None]) -> None:
         """Stop consuming; `drained` is called in the I/O thread once no delivery can come any more."""
         self._on_drained = drained

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from amqpworker.broker.address import Address
 from amqpworker.broker.channel import PUBLISH_CHANNEL, Channel, Prepared, open_channel, prepare
 from amqpworker.broker.codec import Returned
-from amqpworker.broker.connection import CLOSED, IOThread
+from amqpworker.broker.connection import BROKEN, CLOSED, IOThread
 from amqpworker.broker.declare import Declarer, Need
 from amqpworker.broker.outgoing import Outgoing, WhenDone
 from amqpworker.broker.reasons import ConnectionProblem, channel_error, exchange_of
@@ -60,7 +60,7 @@ class Publisher(Sink):
         self._on_reply = on_reply
         self._io = IOThread("publisher", addresses, settings, self)
         self._start_lock = threading.Lock()
-        self._started = self._closed = self._ended = self._moving = False
+        self._started = self._closed = self._moving = False
         self._frame_max = DEFAULT_FRAME_MAX
         self._own_codec = self._io.own_codec
         self._inbox: deque[Outgoing] = deque()
@@ -110,9 +110,9 @@ class Publisher(Sink):
         self._inbox.append(outgoing)
         if urgent or not self._io.ticking:
             self._io.wake()
-        if self._ended or (self._closed and not self._io.alive):
-            # The last look into the inbox was between the look above and here: nobody else will end it.
-            outgoing.finish(NotConnected(CLOSED))
+        if self._io.ended:
+            # The last look into the inbox was before it came in: nobody else will end it.
+            outgoing.finish(NotConnected(BROKEN if self.broken else CLOSED))
         return outgoing
 
     def start(self) -> None:
@@ -125,6 +125,11 @@ class Publisher(Sink):
     def wake(self) -> None:
         """Write what has gathered now."""
         self._io.wake()
+
+    @property
+    def broken(self) -> bool:
+        """Whether the I/O thread has ended though nobody closed it: another publisher has to be made."""
+        return self._io.ended and not self._closed
 
     @property
     def connected(self) -> bool:
@@ -211,8 +216,7 @@ class Publisher(Sink):
         self.on_channel_lost()
         for outgoing in in_flight:
             outgoing.finish(unconfirmed(problem.text))
-        self._ended = self._closed
-        if self._closed or problem.kind != "away":
+        if self._io.ended or self._closed or problem.kind != "away":
             while self._inbox:
                 self._inbox.popleft().finish(problem.error())
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+from typing import Any
 
+import pytest
+
+from amqpworker.broker import connection as connection_module
 from amqpworker.broker.address import addresses
 from amqpworker.broker.connection import IOThread
 from amqpworker.broker.reasons import ConnectionProblem
@@ -17,10 +22,12 @@ class Stumbles:
 
     def __init__(self) -> None:
         self.looks = 0
+        self.problems: list[str] = []
 
     def opened(self, connection: PublicConnection) -> None: ...
 
-    def lost(self, problem: ConnectionProblem) -> None: ...
+    def lost(self, problem: ConnectionProblem) -> None:
+        self.problems.append(problem.text)
 
     def woken(self) -> None: ...
 
@@ -41,3 +48,36 @@ def test_a_look_at_deadlines_that_fails_is_not_the_last() -> None:
             wait_until(lambda: user.looks >= 2, 5)
         finally:
             assert io.stop(5)
+
+
+def test_a_moment_without_free_descriptors_is_a_failed_attempt_and_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[int] = []
+
+    def none_left() -> Any:
+        tries.append(1)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(connection_module, "IOLoop", none_left)
+    user = Stumbles()
+    io = IOThread("test", addresses("amqp://127.0.0.1:1"), Settings(), user)
+    io.start()
+    try:
+        wait_until(lambda: len(tries) >= 2, 10, "another attempt")
+        assert "Too many open files" in user.problems[0]
+        assert not io.ended
+    finally:
+        assert io.stop(5)
+
+
+def test_a_thread_that_cannot_go_on_tells_its_user_and_is_known_to_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    user = Stumbles()
+    io = IOThread("test", addresses("amqp://127.0.0.1:1"), Settings(), user)
+
+    def closed(_timeout: float) -> bool:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(io._waker, "wait", closed)
+    io.start()
+    wait_until(lambda: not io.alive, 10, "the thread's end")
+    assert io.ended
+    assert user.problems[-1] == connection_module.BROKEN

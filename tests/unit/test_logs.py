@@ -281,6 +281,20 @@ def test_a_traceback_is_text_in_one_field(lines: Callable[[], list[dict[str, Any
         assert "exc_info" not in line
 
 
+def test_a_filter_of_the_service_that_fails_costs_the_line_and_not_the_thread(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_record: logging.LogRecord) -> bool:
+        raise LookupError("no request")
+
+    logging.getLogger("x").addFilter(fail)
+    try:
+        get_logger("x").error("lost")
+    finally:
+        logging.getLogger("x").removeFilter(fail)
+    assert "LookupError: no request" in capsys.readouterr().err
+
+
 # -- sinks
 
 

@@ -27,6 +27,8 @@ class Underway:
 class Publisher:
     """Holds the first publication until it is waited for; notes how many there were then."""
 
+    broken = False
+
     def __init__(self) -> None:
         self.count = 0
         self.most_beside_the_first = 0
