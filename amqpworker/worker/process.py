@@ -45,6 +45,9 @@ LOOK = 0.25
 SAY_WAITING = 5.0
 CLOSE_TIMEOUT = 5.0
 
+BROKEN = 1
+"""Exit code of a process that cannot go on; its parent replaces it, as after any end that it does not know."""
+
 
 class StopRequest:
     """
@@ -120,7 +123,9 @@ class WorkerProcess:
         if not self.stop_requested.is_set():
             self.publisher.start()
         while not self.stop_requested.wait(LOOK):
-            pass
+            if self.consumer.broken or self.publisher.broken:
+                log.error("worker_broken", effect="it ends, and is replaced")
+                return BROKEN
         return self.stop()
 
     def _wait_for_consumer(self, reporter: Reporter) -> AmqpWorkerError | None:
