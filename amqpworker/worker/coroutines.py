@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias, assert_never
 
-from amqpworker.logs import task_context
+from amqpworker.logs import get_logger, task_context
 from amqpworker.message import Delivery
 from amqpworker.outcome import Dead, Done, Dropped, Outcome, Requeue, Retry
 from amqpworker.worker.context import Run
+from amqpworker.worker.forked import leave_if_forked
 from amqpworker.worker.runner import Runner
 
 __all__ = ["Coroutines"]
+
+log = get_logger(__name__)
 
 SETTLING_THREADS = 4
 CANCEL_SECONDS = 0.5
@@ -47,6 +51,7 @@ class Coroutines:
         self._thread: threading.Thread | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._process = os.getpid()
         # Storing a result may take a while, which is no work for an event loop; runner threads may be busy for long.
         self._settling = ThreadPoolExecutor(SETTLING_THREADS, thread_name_prefix="amqpworker-settle")
 
@@ -91,7 +96,10 @@ class Coroutines:
     def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         while not self._stopping:
             # Again, where a task has stopped the loop that it shares with others.
-            loop.run_forever()
+            try:
+                loop.run_forever()
+            except BaseException as error:
+                log.error("event_loop_interrupted", effect="it goes on", exc_info=error)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -102,7 +110,16 @@ class Coroutines:
     def _start(self, delivery: Delivery) -> None:
         task = asyncio.get_running_loop().create_task(self._take(delivery))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda task: self._on_done(task, delivery))
+
+    def _on_done(self, task: asyncio.Task[None], delivery: Delivery) -> None:
+        self._tasks.discard(task)
+        # `_take` lets no error out: it was cancelled before its first step, by a task that cancels all it can find.
+        if task.cancelled() and not self._stopping:
+            if delivery.tag in delivery.channel.unstarted:
+                self._start(delivery)
+            else:
+                self._next()
 
     async def _take(self, delivery: Delivery) -> None:
         # Noted first, then claimed by popping its tag: who drains must never see it as neither waiting nor running.
@@ -129,6 +146,7 @@ class Coroutines:
         self._end(delivery, outcome, run)
 
     def _end(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:
+        leave_if_forked(self._process)
         match outcome:
             case Done(value=None) | Dropped() | Requeue():
                 self._settle_it(delivery, outcome, run)

@@ -8,6 +8,7 @@ is `runner`'s to decide and `settle`'s to act on.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from amqpworker.message import Delivery
 from amqpworker.outcome import Outcome, Requeue
 from amqpworker.worker.context import Run
 from amqpworker.worker.coroutines import Coroutines
+from amqpworker.worker.forked import leave_if_forked
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.settle import Settler
 
@@ -32,6 +34,7 @@ class Pool:
     def __init__(self, runner: Runner, settler: Settler, threads: int, async_tasks: int) -> None:
         self._runner = runner
         self._settler = settler
+        self._process = os.getpid()
         self._queue: SimpleQueue[Delivery | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, args=(number,), name=f"amqpworker-runner-{number}", daemon=True)
@@ -105,6 +108,7 @@ class Pool:
 
     def _settle(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:
         """Settle in any case: what cannot be settled as it should goes as a dead letter, or back to its queue."""
+        leave_if_forked(self._process)
         if run is not None and log.wants_debug():
             log.debug("task_ran", outcome=type(outcome).__name__.lower(), seconds=round(time.time() - run.started, 4))
         try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -383,6 +385,74 @@ def test_a_coroutine_that_stops_the_event_loop_does_not_stop_the_others(scene: S
     good = scene.put(pool, "fine")
     scene.wait_for(2)
     assert scene.settled.of(good) == Done()
+
+
+def test_an_exit_inside_what_a_coroutine_started_does_not_stop_the_others(scene: Scene) -> None:
+    """Asyncio lets SystemExit and KeyboardInterrupt out of its loop, whoever raised them."""
+
+    async def leave() -> None:
+        async def inner() -> None:
+            sys.exit(3)
+
+        await asyncio.gather(inner())
+
+    async def leave_later() -> None:
+        asyncio.get_running_loop().call_soon(sys.exit, 1)
+
+    async def fine() -> None: ...
+
+    pool = (scene.task(leave), scene.task(leave_later), scene.task(fine), scene.start())[-1]
+    first = scene.put(pool, "leave")
+    scene.put(pool, "leave_later")
+    last = scene.put(pool, "fine")
+    scene.wait_for(3)
+    assert isinstance(scene.settled.of(first), Dead)
+    assert scene.settled.of(last) == Done()
+
+
+def test_a_coroutine_that_was_cancelled_before_its_first_step_begins_again(scene: Scene) -> None:
+    go = threading.Event()
+
+    async def cancel_others() -> None:
+        go.wait(10)  # so that the next waits in the loop, not yet begun
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    async def fine() -> None: ...
+
+    pool = (scene.task(cancel_others), scene.task(fine), scene.start(async_tasks=2))[-1]
+    scene.put(pool, "cancel_others")
+    following = [scene.put(pool, "fine") for _ in range(3)]
+    go.set()
+    scene.wait_for(4)
+    assert [scene.settled.of(one) for one in following] == [Done()] * 3
+
+
+@pytest.mark.parametrize("kind", ["thread", "coroutine"])
+def test_a_child_that_a_task_forked_and_let_return_ends_there(scene: Scene, tmp_path: Path, kind: str) -> None:
+    ran = tmp_path / "ran"
+
+    def note() -> None:
+        with ran.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+    children: list[int] = []
+
+    def fork() -> None:
+        if child := os.fork():
+            children.append(child)
+
+    async def fork_later() -> None:
+        fork()
+
+    name = scene.task(fork) if kind == "thread" else scene.task(fork_later)
+    pool = (scene.task(note), scene.start())[-1]
+    scene.put(pool, name)
+    scene.put(pool, "note")
+    scene.wait_for(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 1
+    assert ran.read_text().split() == [str(os.getpid())]
 
 
 def test_a_coroutine_that_is_still_running_when_the_pool_stops_is_cancelled_and_not_settled(scene: Scene) -> None:
