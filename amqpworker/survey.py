@@ -57,6 +57,7 @@ REFUSED = {
     "is-instance": "has a class in its hint that pydantic knows no JSON for",
 }
 NOT_KEYS = {"tuple", "list", "set", "frozenset", "dict", "none", "nullable"} | UNIONS | OBJECTS
+KEYS_ARE_TEXT = "there they are text (as keys, members of an Enum have text as their values, or it is an IntEnum)"
 STOP_EARLY = {"list", "tuple", "set", "frozenset"}
 LEAVES = {"cls", "config", "default", "expected", "function", "members", "metadata", "serialization"}
 JSON_SCALARS = frozenset({str, int, bool, NoneType})
@@ -161,7 +162,7 @@ def _check_field(field: Any, definitions: Mapping[str, Any], what: str) -> None:
         if kind == "literal" and not all(isinstance(value, str | int | None) for value in node["expected"]):
             raise ConfigError(f"{what} has a Literal in its hint that cannot be read from JSON: use text, or the Enum.")
         if kind == "dict" and not _text_key(node.get("keys_schema"), definitions):
-            raise ConfigError(f"{what} has a dict in its hint whose keys JSON cannot carry: there they are text.")
+            raise ConfigError(f"{what} has a dict in its hint whose keys JSON cannot carry: {KEYS_ARE_TEXT}.")
 
 
 def _text_key(keys: Any, definitions: Mapping[str, Any]) -> bool:
@@ -173,6 +174,8 @@ def _text_key(keys: Any, definitions: Mapping[str, Any]) -> bool:
         return True
     if keys["type"] == "literal":
         return all(isinstance(value, str) for value in keys["expected"])
+    if keys["type"] == "enum" and "sub_type" not in keys:
+        return all(isinstance(member.value, str) for member in keys["members"])
     return keys["type"] not in NOT_KEYS
 
 

@@ -30,6 +30,11 @@ class Level(enum.IntEnum):
     LOW = 1
 
 
+class Mixed(enum.Enum):
+    RED = "red"
+    SECOND = 2
+
+
 class Odd(enum.Enum):
     HALF = 0.5
     PAIR = (1, 2)

@@ -13,6 +13,8 @@ from pydantic import BaseModel, Field, SecretStr
 from amqpworker.errors import ConfigError
 from tests.unit.signatures import (
     Colour,
+    Mixed,
+    Odd,
     OldRow,
     P,
     Point,
@@ -46,6 +48,8 @@ def leftover(*args: P.args, **kwargs: P.kwargs) -> None: ...
         (dict[int | str, str], "keys"),
         (dict[str | None, str], "keys"),
         (dict[Literal[1, 2], str], "keys"),
+        (dict[Mixed, int], "keys.*Enum"),
+        (list[dict[Odd, int] | None], "keys.*Enum"),
         (Literal[Colour.RED], "Literal"),
         (Literal[b"x"], "Literal"),
         (SecretStr, "asterisks"),

@@ -70,6 +70,7 @@ ROUND_TRIPS: list[tuple[Any, Any]] = [
     (dict[int, bytes], {1: b"\xff"}),
     (dict[uuid.UUID, dt.date], {uuid.UUID(int=7): NOON.date()}),
     (dict[Level, int], {Level.LOW: 1}),
+    (dict[Colour, int], {Colour.RED: 1}),
     (Order, Order(orderId=1, note="x", parts=[Order(orderId=2)])),
     (list[Order], [Order(orderId=1)]),
     (Page[int], Page[int](items=[1])),
