@@ -22,15 +22,15 @@ from amqpworker.errors import AmqpWorkerError, InvalidArguments, ResultStoreErro
 from amqpworker.logs import get_logger
 from amqpworker.message import Delivery, new_id
 from amqpworker.outcome import Dead, Done, Dropped, Failure, Outcome, Requeue, Retry
+from amqpworker.plan import Plan
 from amqpworker.publication import answered, dead_lettered, letters, retried
 from amqpworker.results import ResultStore
 from amqpworker.results.answer import done as done_answer
 from amqpworker.results.answer import failed as failed_answer
 from amqpworker.settings import Settings
-from amqpworker.topology import Names
 from amqpworker.worker.acks import AckLedger
 from amqpworker.worker.context import Run
-from amqpworker.worker.copies import Copies, Publishes
+from amqpworker.worker.copies import Copies, Copy, Publishes
 from amqpworker.worker.runner import attempt_and_first_run
 
 __all__ = ["Settler", "Surroundings", "worker_name"]
@@ -48,7 +48,7 @@ class Surroundings:
 
     publisher: Publishes
     store: ResultStore | None
-    names: Names
+    plan: Plan
     settings: Settings
 
 
@@ -62,9 +62,10 @@ class Settler:
     def __init__(self, surroundings: Surroundings, wake: Callable[[], None]) -> None:
         self._publisher = surroundings.publisher
         self._store = surroundings.store
-        self._names = surroundings.names
+        self._names = surroundings.plan.names
         self._result_ttl = surroundings.settings.result_ttl
-        self.copies = Copies(surroundings.publisher, surroundings.settings.send_timeout, wake)
+        timeout = surroundings.settings.send_timeout
+        self.copies = Copies(surroundings.publisher, timeout, surroundings.plan.worker_needs, wake)
         self._wake = wake
         self._worker = worker_name()
         self._acks: deque[Delivery] = deque()
@@ -162,7 +163,7 @@ class Settler:
         )
         copy = retried(delivery, retry, identity, self._names, now)
         try:
-            self.copies.publish(delivery, copy, lambda: self._ack(delivery), lambda: self._requeue(delivery))
+            self.copies.publish(Copy(delivery, copy, lambda: self._ack(delivery), lambda: self._requeue(delivery)))
         except InvalidArguments as error:
             # Its own headers fill the frame, so that what a retry adds has no room.
             self._bury(delivery, Dead("failed", Failure(retry.failure.error_type, str(error))), run)
@@ -194,7 +195,7 @@ class Settler:
         whole = dead_lettered(delivery, dead, (task_id, self._worker, self._names), time.time())
         for letter in letters(whole):
             try:
-                self.copies.publish(delivery, letter, confirmed, lambda: self._requeue(delivery))
+                self.copies.publish(Copy(delivery, letter, confirmed, lambda: self._requeue(delivery)))
             except InvalidArguments as error:
                 log.warning("letter_cut", id=task_id, reason=str(error))
             else:

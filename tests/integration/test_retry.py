@@ -13,7 +13,7 @@ import pytest
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from amqpworker import App, Reject, RetryLater, current
-from tests.support import Broker, wait_until
+from tests.support import Broker, raw_channel, wait_until
 from tests.workers import running
 
 QUEUE = "work"
@@ -170,6 +170,34 @@ def test_a_retry_without_a_wait_comes_by_the_exchange_of_due_messages(vhost: Bro
         fail.send()
         wait_until(lambda: len(came) == 2, what="two runs")
     assert came == [TASKS, "amqpworker.due"]
+
+
+@pytest.mark.parametrize("exchange", ["amqpworker.dead", "amqpworker.delay.03", "amqpworker.due"])
+def test_an_exchange_that_was_deleted_under_a_worker_is_declared_anew_for_its_copies(
+    vhost: Broker, app: App, exchange: str
+) -> None:
+    ran: list[tuple[str, int]] = []
+    retry = {"amqpworker.dead": None, "amqpworker.delay.03": [1], "amqpworker.due": [0]}[exchange]
+
+    @app.task(name="fail", queue=QUEUE, retry=retry)
+    def fail() -> None:
+        ran.append(("fail", current().attempt))
+        if current().attempt == 1:
+            raise OSError
+
+    @app.task(name="fine", queue=QUEUE)
+    def fine() -> None:
+        ran.append(("fine", 1))
+
+    with running(app, threads=1):
+        fine.send()
+        wait_until(lambda: len(ran) == 1, what="it runs")
+        with raw_channel(vhost.url) as channel:
+            channel.exchange_delete(exchange)
+        app.send_many([fail.message(), fine.message()])
+        ends = [("fail", 2)] if retry else []
+        wait_until(lambda: sorted(ran) == sorted([("fail", 1), *ends, ("fine", 1), ("fine", 1)]), 20, "all run")
+        vhost.wait_for_count(f"{QUEUE}.dead", 0 if retry else 1)
 
 
 # ---- what a task asks for -------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from amqpworker.broker.outgoing import WhenDone
 from amqpworker.errors import AmqpWorkerError, ResultStoreError
 from amqpworker.message import Delivery, Properties, Publication
 from amqpworker.outcome import Dead, Failure, Retry
+from amqpworker.plan import Plan
 from amqpworker.settings import Settings
 from amqpworker.task import Signature
 from amqpworker.topology import Names
@@ -156,7 +157,9 @@ class Bench:
         self.publisher = Publisher(self.steps)
         self.store = Store(self.steps)
         store = self.store if stores else None
-        self.settler = Settler(Surroundings(self.publisher, store, NAMES, Settings(**settings)), self._wake)
+        self.settler = Settler(
+            Surroundings(self.publisher, store, Plan(NAMES.namespace, declare=True), Settings(**settings)), self._wake
+        )
         self.intake = self.new_intake()
 
     def _wake(self) -> None:
