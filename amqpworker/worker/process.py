@@ -85,7 +85,7 @@ class WorkerProcess:
         self.drain_timeout = app.settings.drain_timeout if options.drain_timeout is None else options.drain_timeout
         self.publisher = app.producer.publisher
         store = app.store()
-        surroundings = Surroundings(self.publisher, store, app.plan.names, app.settings)
+        surroundings = Surroundings(self.publisher, store, app.plan, app.settings)
         self.settler = Settler(surroundings, self._wake)
         self.pool = Pool(Runner(app.tasks, store is not None), self.settler, options.threads, options.async_tasks)
         reception = Reception(self.pool, self.settler, app.settings.ack_timeout)
