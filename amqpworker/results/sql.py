@@ -13,7 +13,9 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import deque
+from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from amqpworker.errors import ConfigError, ResultStoreError
@@ -86,7 +88,7 @@ class SqliteStore:
         self._reader = Link(path, patience)
         try:
             with self._writer.lock:
-                self._writer.connection()
+                self._writer.patiently(lambda _: None)
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(f"Results cannot be kept in {path}: {reason(error, path)}.") from error
 
@@ -105,7 +107,7 @@ class SqliteStore:
         """Return what is kept under this id, unless it has expired."""
         with self._reader.lock:
             try:
-                found = self._reader.connection().execute(FETCH, (_key(task_id), self._clock())).fetchone()
+                found = self._reader.patiently(partial(_fetch, task_id=task_id, now=self._clock()))
             except (sqlite3.Error, ConfigError, OSError) as error:
                 self._reader.drop()
                 why = reason(error, self.path)
@@ -150,9 +152,8 @@ class SqliteStore:
                     row.settled = True
 
     def _commit(self, rows: list[_Row]) -> None:
-        connection = self._writer.connection()
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            connection = self._writer.patiently(_begin)
             connection.executemany(STORE, [row.values for row in rows])
             self._since_purge += len(rows)
             if self._since_purge >= PURGE_EVERY:
@@ -162,6 +163,16 @@ class SqliteStore:
         except BaseException:
             self._writer.drop()
             raise
+
+
+def _begin(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """Begin to write, and return the connection that does."""
+    connection.execute("BEGIN IMMEDIATE")
+    return connection
+
+
+def _fetch(connection: sqlite3.Connection, task_id: str, now: float) -> Any:
+    return connection.execute(FETCH, (_key(task_id), now)).fetchone()
 
 
 def _key(task_id: str) -> str:

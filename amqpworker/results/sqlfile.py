@@ -15,7 +15,7 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from amqpworker.errors import ConfigError
 
@@ -33,11 +33,22 @@ SCHEMA = (
 )
 
 
+MOMENT = 0.1
+"""Seconds that SQLite waits by itself for a locked file: as long does a fork wait for a store that waits."""
+
+SLOWEST_COMMIT = 5.0
+"""Seconds that a fork waits for a store that writes."""
+
+PAUSE = 0.01
+
+_Found = TypeVar("_Found")
+
+
 class Link:
     """
     A connection that opens at its first use, and again after a fork, an error, or when the file was replaced.
 
-    Whoever calls `connection` or `drop` holds `lock`.
+    Whoever calls `patiently` or `drop` holds `lock`.
     """
 
     def __init__(self, path: Path, patience: float) -> None:
@@ -46,27 +57,58 @@ class Link:
         self._patience = patience
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
-        self._held = False
+        # by the ident of their threads: who forks, and who of them holds the lock for it
+        self._forking: set[int] = set()
+        self._held: set[int] = set()
+        self._torn = False
         _register(before=self._before_fork, after_in_parent=self._after_in_parent, after_in_child=self._after_in_child)
 
-    def connection(self) -> sqlite3.Connection:
+    def patiently(self, work: Callable[[sqlite3.Connection], _Found]) -> _Found:
         """
-        Return the open connection.
+        Return what `work` makes of the connection; it is asked again for as long as others keep the file locked.
+
+        Another thread may hold the lock meanwhile: a fork goes between two attempts.
 
         Raises:
-            sqlite3.Error: it cannot be opened.
+            sqlite3.Error: it cannot be opened, or stays locked.
             ConfigError: the file is something else than a store of ours.
         """
+        give_up = time.monotonic() + self._patience
+        while True:
+            self._let_fork()
+            try:
+                return work(self._open())
+            except sqlite3.OperationalError as error:
+                if code_of(error) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                    raise
+            # SQLite does not always wait by itself
+            time.sleep(PAUSE)
+
+    def _let_fork(self) -> None:
+        """Leave the lock to threads that want to fork, until they have."""
+        if self._forking:
+            self.lock.release()
+            try:
+                while self._forking:
+                    time.sleep(PAUSE)
+            finally:
+                self.lock.acquire()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._torn:
+            raise sqlite3.OperationalError(
+                "this process was forked while its parent wrote, which SQLite does not allow"
+            )
         if self._connection is not None:
             if _identity(self._path) == self._file:
                 return self._connection
             self.drop()
         # in autocommit mode, and used by any thread that holds the lock
         self._connection = sqlite3.connect(
-            self._path, timeout=self._patience, isolation_level=None, check_same_thread=False
+            self._path, timeout=min(MOMENT, self._patience), isolation_level=None, check_same_thread=False
         )
         try:
-            _prepare(self._connection, self._path, self._patience)
+            _prepare(self._connection, self._path)
         except BaseException:
             self.drop()
             raise
@@ -85,18 +127,24 @@ class Link:
     def _before_fork(self) -> None:
         # closed, not just left alone: SQLite keeps its locks per process in memory that a child would inherit, and
         # even a connection that the child opens itself would then believe in locks that it does not have
-        self._held = self.lock.acquire(timeout=self._patience + 1)
-        if self._held:
+        forker = threading.get_ident()
+        self._forking.add(forker)
+        if self.lock.acquire(timeout=SLOWEST_COMMIT):
+            self._held.add(forker)
             self.drop()
 
     def _after_in_parent(self) -> None:
-        if self._held:
-            self._held = False
+        forker = threading.get_ident()
+        self._forking.discard(forker)
+        if forker in self._held:
+            self._held.discard(forker)
             self.lock.release()
 
     def _after_in_child(self) -> None:
         self.lock = threading.Lock()
-        self._held = False
+        forker = threading.get_ident()
+        self._torn = self._torn or (forker in self._forking and forker not in self._held)
+        self._forking, self._held = set(), set()
         if self._connection is not None:
             # forked by something that does not announce it (uWSGI): not even closing is allowed, so it lives for ever
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
@@ -127,7 +175,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, patience: float) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Make an empty file a store of ours, and refuse what is something else."""
     # each commit reaches the disk: a result that was acknowledged survives a power cut, too
     connection.execute("PRAGMA synchronous = FULL")
@@ -137,7 +185,10 @@ def _prepare(connection: sqlite3.Connection, path: Path, patience: float) -> Non
             for statement in SCHEMA:
                 connection.execute(statement)
         connection.execute("COMMIT")
-    _become_wal(connection, path, patience)
+    # Readers and one writer do not wait for each other then.
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise ConfigError(f"{path} is on a file system that cannot hold a write-ahead log (a network share?).")
 
 
 def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
@@ -157,28 +208,14 @@ def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
     return False
 
 
-def _become_wal(connection: sqlite3.Connection, path: Path, patience: float) -> None:
-    """Switch the file to a write-ahead log, so that readers and one writer do not wait for each other."""
-    if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
-        return
-    # SQLite does not wait by itself here when another process does the same
-    give_up = time.monotonic() + patience
-    while True:
-        try:
-            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
-                raise
-            time.sleep(0.01)
-        else:
-            break
-    if mode != "wal":
-        raise ConfigError(f"{path} is on a file system that cannot hold a write-ahead log (a network share?).")
+def code_of(error: BaseException) -> int:
+    """Return the number by which SQLite knows an error; 0 where it has none."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def reason(error: BaseException, path: Path) -> str:
     """Say in a few words why SQLite failed, with what it leaves out."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    code = code_of(error)
     if code == sqlite3.SQLITE_CANTOPEN:
         if not path.parent.is_dir():
             return f"there is no folder {path.parent}"
