@@ -7,6 +7,8 @@ built from an allow-list (docs/wire.md): an `x-death` that came back to RabbitMQ
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -44,10 +46,11 @@ if TYPE_CHECKING:
     from amqpworker.outcome import Dead, Retry
     from amqpworker.topology import Names
 
-__all__ = ["answered", "called", "dead_lettered", "letters", "retried", "sent", "user_headers"]
+__all__ = ["answered", "called", "can_answer", "dead_lettered", "letters", "retried", "sent", "user_headers"]
 
 MAX_TRACEBACK = 32 * 1024
 MAX_TEXT = 4 * 1024
+SHORT_TEXT = 512
 
 BARE_HEADERS = (ATTEMPT, FIRST_SENT, DEAD_REASON, ERROR_TYPE, ERROR_TEXT, FAILED_AT, WORKER)
 # Not `expiration`: a level would let the message go early. Not `user_id`: the broker wants ours. Not CC, BCC, `x-*`.
@@ -154,12 +157,17 @@ def letters(letter: Publication) -> Iterator[Publication]:
     """
     Yield a dead letter, then what is left of it where its headers have no room in a frame.
 
-    First it goes without its traceback, at last without the sender's headers, which it cannot be replayed without.
+    First it goes without its traceback, then without the sender's headers, which it cannot be replayed without, and at
+    last with the beginnings of its texts, for which the smallest frame of AMQP (4096 bytes) has room.
     """
     yield letter
-    for stays in (lambda name: name != TRACEBACK, lambda name: name in BARE_HEADERS):
-        headers = letter.properties.headers or {}
-        rest = {name: value for name, value in headers.items() if stays(name)}
+    headers = letter.properties.headers or {}
+    bare = {name: value for name, value in headers.items() if name in BARE_HEADERS}
+    for rest in (
+        {name: value for name, value in headers.items() if name != TRACEBACK},
+        bare,
+        {name: capped(value, SHORT_TEXT) if isinstance(value, str) else value for name, value in bare.items()},
+    ):
         properties = replace(letter.properties, headers=rest)
         yield Publication(letter.exchange, letter.routing_key, properties, letter.body)
 
@@ -170,6 +178,32 @@ def answered(delivery: Delivery, body: bytes) -> Publication:
     properties = Properties(content_type=JSON, correlation_id=asked.correlation_id or asked.message_id)
     # A reply is never mandatory: from RabbitMQ 4.2 on a caller that is gone counts as routed, before it does not.
     return Publication("", asked.reply_to or "", properties, body, mandatory=False)
+
+
+def can_answer(reply_to: str) -> bool:
+    """
+    Tell whether the broker can read this reply address: a queue's name, or what it makes of direct reply-to itself.
+
+    RabbitMQ 3.10 ends the whole connection (541) where the part behind `amq.rabbitmq.reply-to.` is not the pid of a
+    process in Erlang's external format and a key, each in base64.
+    """
+    if not reply_to.startswith(REPLY_TO):
+        return True
+    match = _DIRECT.fullmatch(reply_to)
+    if match is None:
+        return False
+    try:
+        pid, key = (base64.b64decode(part, validate=True) for part in match.groups())
+    except ValueError:
+        return False
+    return pid.startswith(_PIDS) and len(pid) >= _SHORTEST_PID and len(key) == _KEY_BYTES
+
+
+_DIRECT = re.compile(rf"{re.escape(REPLY_TO)}\.([^.]+)\.([^.]+)")
+_PIDS = (b"\x83X", b"\x83g")
+"""NEW_PID_EXT and PID_EXT: https://www.erlang.org/doc/apps/erts/erl_ext_dist"""
+_SHORTEST_PID = 15
+_KEY_BYTES = 16
 
 
 def kept(old: Properties) -> Properties:

@@ -23,7 +23,7 @@ from amqpworker.logs import get_logger
 from amqpworker.message import Delivery, new_id
 from amqpworker.outcome import Dead, Done, Dropped, Failure, Outcome, Requeue, Retry
 from amqpworker.plan import Plan
-from amqpworker.publication import answered, dead_lettered, letters, retried
+from amqpworker.publication import answered, can_answer, dead_lettered, letters, retried
 from amqpworker.results import ResultStore
 from amqpworker.results.answer import done as done_answer
 from amqpworker.results.answer import failed as failed_answer
@@ -141,6 +141,9 @@ class Settler:
             self._ack(delivery)
             self._replying.discard(delivery)
 
+        if not can_answer(delivery.properties.reply_to or ""):
+            replied(InvalidArguments("its reply_to is no address that RabbitMQ could have made"))
+            return
         self._replying.add(delivery)
         try:
             self._publisher.publish(answered(delivery, body), timeout=REPLY_TIMEOUT, when_done=replied)

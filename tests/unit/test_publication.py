@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from amqpworker.broker.channel import prepare
 from amqpworker.broker.properties import decode_properties, encode_properties
 from amqpworker.errors import InvalidArguments
 from amqpworker.message import Delivery, Message, Properties
 from amqpworker.outcome import Dead, Failure, Retry
-from amqpworker.publication import answered, capped, dead_lettered, letters, retried, sent, user_headers
+from amqpworker.publication import answered, can_answer, capped, dead_lettered, letters, retried, sent, user_headers
 from amqpworker.topology import Names
 
 NAMES = Names("amqpworker")
@@ -209,10 +211,39 @@ def test_an_error_its_type_and_its_traceback_are_cut_and_not_left_out() -> None:
 def test_a_letter_without_room_loses_its_traceback_first_and_its_senders_headers_last() -> None:
     whole = dead_lettered(delivery(content_encoding="gzip"), Dead("failed", FAILURE), ("id", "host:1", NAMES), NOW)
     headers = [one.properties.headers or {} for one in letters(whole)]
-    assert ["aw-traceback" in one for one in headers] == [True, False, False]
-    assert ["tenant" in one for one in headers] == [True, True, False]
+    assert ["aw-traceback" in one for one in headers] == [True, False, False, False]
+    assert ["tenant" in one for one in headers] == [True, True, False, False]
     assert all(one["aw-dead-reason"] == "failed" for one in headers)
     assert all(one.body == whole.body and one.properties.message_id == "id" for one in letters(whole))
+    assert all(one.properties.content_encoding == "gzip" for one in letters(whole))
+
+
+def test_the_last_form_of_a_letter_fits_into_the_smallest_frame() -> None:
+    failure = Failure("E" * 9000, "ü" * 9000, "t" * 90_000)
+    given = delivery({"tenant": "x" * 9000}, content_encoding="e" * 255, type="t" * 255, app_id="a" * 255)
+    letter = list(letters(dead_lettered(given, Dead("failed", failure), ("i" * 255, "w" * 255, NAMES), NOW)))[-1]
+    assert prepare(letter, 4096).frame_max <= 4096
+    headers = letter.properties.headers or {}
+    assert headers["aw-error"].startswith("üü")
+
+
+# ---- replies --------------------------------------------------------------------------------------------------------
+
+PID = base64.b64encode(b"\x83Xv\x00\x0freply@130412212\x00\x00\x03!\x00\x00\x00\x00k\x06\xa0o").decode()
+KEY = base64.b64encode(b"k" * 16).decode()
+
+
+@pytest.mark.parametrize("reply_to", ["answers", "amq.gen-x", f"amq.rabbitmq.reply-to.{PID}.{KEY}"])
+def test_a_queue_or_an_address_of_the_brokers_own_can_be_answered(reply_to: str) -> None:
+    assert can_answer(reply_to)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["", ".", ".!!!!.###", ".g1h0.x", ".AAAA.BBBB", f".{PID}", f".{PID}.BBBB", f".{KEY}.{KEY}", f".{PID}.{KEY}.x"],
+)
+def test_an_address_that_would_end_the_connection_cannot_be_answered(rest: str) -> None:
+    assert not can_answer("amq.rabbitmq.reply-to" + rest)
 
 
 @given(some.text(), some.integers(64, 300))

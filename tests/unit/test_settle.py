@@ -57,9 +57,9 @@ def test_a_result_is_kept_for_as_long_as_the_settings_say() -> None:
 
 
 def test_a_reply_has_left_before_its_message_is_acknowledged(bench: Bench) -> None:
-    delivery = bench.delivery(reply_to="amq.rabbitmq.reply-to.x", correlation_id="c-1")
+    delivery = bench.delivery(reply_to="answers", correlation_id="c-1")
     bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
-    assert bench.flush() == [("store", "id-1"), ("publish", "", "amq.rabbitmq.reply-to.x")]
+    assert bench.flush() == [("store", "id-1"), ("publish", "", "answers")]
     assert bench.publisher.underway[0].publication.properties.correlation_id == "c-1"
     bench.publisher.confirm()
     assert bench.flush() == [("ack", 1, False)]
@@ -194,6 +194,13 @@ def test_a_reply_that_cannot_leave_is_given_up_within_its_bound_and_the_message_
     assert bench.settler.idle()
 
 
+def test_a_reply_to_a_forged_address_is_not_published_and_the_message_acknowledged(bench: Bench) -> None:
+    delivery = bench.delivery(reply_to="amq.rabbitmq.reply-to.!!!!.###")
+    bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
+    assert bench.flush() == [("store", "id-1"), ("ack", 1, False)]
+    assert bench.settler.idle()
+
+
 def test_a_reply_that_cannot_be_carried_is_given_up_and_the_message_acknowledged(bench: Bench) -> None:
     delivery = bench.delivery(reply_to="r")
     bench.publisher.refusals.append(InvalidArguments("too long"))
@@ -217,7 +224,7 @@ def test_a_dead_letter_whose_headers_leave_no_room_goes_without_its_traceback_fi
 
 def test_a_dead_letter_that_cannot_be_published_at_all_gives_the_message_back(bench: Bench) -> None:
     delivery = bench.delivery()
-    bench.publisher.refusals += [InvalidArguments("no room")] * 3
+    bench.publisher.refusals += [InvalidArguments("no room")] * 4
     bench.settler.settle(delivery, DEAD, bench.started(delivery))
     assert bench.flush()[-1] == ("nack", 1)
     assert bench.settler.idle()
