@@ -15,7 +15,18 @@ from amqpworker.errors import InvalidArguments
 from amqpworker.message import wait_header
 from amqpworker.topology import LEVELS, UNIT, Names
 
-__all__ = ["LEVELS", "MAX_DELAY", "UNIT", "Route", "clamp", "route", "seconds_of", "seconds_until", "units"]
+__all__ = [
+    "LEVELS",
+    "MAX_DELAY",
+    "UNIT",
+    "Route",
+    "clamp",
+    "route",
+    "seconds_of",
+    "seconds_until",
+    "timestamp_of",
+    "units",
+]
 
 MAX_DELAY = (2**LEVELS - 1) * UNIT
 """The longest wait that the ladder has, in seconds: 8.5 years."""
@@ -93,9 +104,24 @@ def seconds_until(at: datetime, now: float, what: str = "at") -> float:
     """
     if not isinstance(at, datetime):
         raise InvalidArguments(f"{what}={at!r}: a time is a datetime with a time zone.")
-    if at.utcoffset() is None:
+    return _within(max(0.0, timestamp_of(at, what) - now), at, what)
+
+
+def timestamp_of(at: datetime, what: str) -> float:
+    """
+    Return the time that a user gave as the option `what`, in seconds since the epoch.
+
+    Raises:
+        InvalidArguments: it has no time zone, or one that fails.
+    """
+    try:
+        seconds = None if at.utcoffset() is None else at.timestamp()
+    except Exception as error:
+        # Without the value, whose text may fail as well.
+        raise InvalidArguments(f"{what}=…: its time zone does not tell the time: {type(error).__name__}.") from error
+    if seconds is None:
         raise InvalidArguments(f"{what}={at!r} has no time zone: which time it is depends on the machine.")
-    return _within(max(0.0, at.timestamp() - now), at, what)
+    return seconds
 
 
 def clamp(seconds: float) -> float:

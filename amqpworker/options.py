@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from amqpworker.delay import seconds_of, seconds_until
+from amqpworker.delay import seconds_of, seconds_until, timestamp_of
 from amqpworker.errors import InvalidArguments
 from amqpworker.message import MOST_SHORT_BYTES, HeaderValue, fits_short_string, is_reserved
 
@@ -65,8 +65,7 @@ def check_at(value: datetime) -> datetime:
 def check_expires(value: float | timedelta | datetime) -> float | datetime:
     """Return seconds, or an aware datetime."""
     if isinstance(value, datetime):
-        if value.utcoffset() is None:
-            raise InvalidArguments("options(expires=…): the datetime has no time zone.")
+        timestamp_of(value, "expires")
         return value
     return seconds_of(value, "expires")
 

@@ -6,7 +6,7 @@ import copy
 import inspect
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from types import MappingProxyType
 from typing import Any
 
@@ -67,6 +67,20 @@ def test_times_must_have_a_zone() -> None:
             checked(**{name: naive})
     for zone in (UTC, timezone(timedelta(hours=5, minutes=30))):
         assert checked(at=naive.replace(tzinfo=zone)).at == naive.replace(tzinfo=zone)
+
+
+class Failing(tzinfo):
+    def utcoffset(self, _at: datetime | None) -> timedelta:
+        raise RuntimeError("no such zone")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text either")
+
+
+@pytest.mark.parametrize("name", ["at", "expires"])
+def test_a_time_zone_that_fails_is_refused_with_the_option_s_name(name: str) -> None:
+    with pytest.raises(InvalidArguments, match=f"^{name}=…: .*RuntimeError"):
+        checked(**{name: datetime(2030, 1, 1, tzinfo=Failing())})
 
 
 def test_a_time_beyond_the_ladder_is_refused_and_a_past_one_is_taken() -> None:
