@@ -136,13 +136,16 @@ class App:
         `tenacity.Retrying`, a number of retries, a list of waits in seconds, or `None`. `result=False` stores nothing.
 
         Raises:
-            ConfigError: the name is taken or is in `__main__`, a parameter cannot be carried as JSON, or no queue can have
-                that name, or `retry` is no policy.
+            ConfigError: the name is taken or is in `__main__`, a parameter cannot be carried as JSON, no queue can have
+                that name, `aliases` is no list, or `retry` is no policy.
 
         Example:
             @app.task(queue="emails", retry=[1, 5, 30])
             def send_welcome(user_id: int) -> str: ...
         """
+
+        if isinstance(aliases, str):
+            raise ConfigError(f"task(aliases={aliases!r:.60}): give a list of names, such as [{aliases!r:.60}].")
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             task_name = name if name is not None else default_name(function)

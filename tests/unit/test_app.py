@@ -67,6 +67,13 @@ def test_a_name_that_no_message_can_carry_is_refused_where_the_task_is_made(name
     assert not app.remotes
 
 
+def test_aliases_that_are_one_text_are_refused_and_not_taken_letter_by_letter() -> None:
+    app = App("amqp://127.0.0.1:1/")
+    with pytest.raises(ConfigError, match=r"aliases='former'\): give a list of names, such as \['former'\]"):
+        app.task(name="shop.work", aliases="former")
+    assert not app.tasks
+
+
 def test_an_app_tells_its_broker_without_the_password_and_counts_a_task_once() -> None:
     app = App("amqp://me:sesame@127.0.0.1:1/")
 
