@@ -143,7 +143,6 @@ class App:
             @app.task(queue="emails", retry=[1, 5, 30])
             def send_welcome(user_id: int) -> str: ...
         """
-
         if isinstance(aliases, str):
             raise ConfigError(f"task(aliases={aliases!r:.60}): give a list of names, such as [{aliases!r:.60}].")
 
