@@ -137,7 +137,7 @@ class Delivery:
     One message on its way in, as a queue delivered it.
 
     `problem` tells what of its properties could not be read ("" when all could): such a message is `malformed`.
-    `consumer_tag` and `channel_number` tell which consumer it came to. `channel` is the consumer's side of it (which
+    `consumer_tag` and `channel_number` tell which consumer it came to. `intake` is the consumer's side of it (which
     incarnation of which channel), opaque to everybody but `broker`. The codec's decoder makes instances without
     calling the class and sets every field itself: a new field goes there too.
     """
@@ -152,7 +152,7 @@ class Delivery:
     consumer_tag: str = ""
     channel_number: int = 0
     queue: str = field(init=False)
-    channel: Any = field(init=False, default=None)
+    intake: Any = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.queue = self.routing_key

@@ -176,11 +176,11 @@ class Admin:
         except exceptions.AMQPError as error:
             raise channel_error(error, f"looking into queue {queue!r}", "read") from error
         except BaseException:
-            self._give_back(looking, answers)
+            self._end_early(looking, answers)
             raise
         return kept
 
-    def _give_back(self, looking: Looking, answers: Answers) -> None:
+    def _end_early(self, looking: Looking, answers: Answers) -> None:
         """End a look early, for a Ctrl-C or a broker that became slow: what it holds goes back by a nack."""
         looking.stopped = True
         try:
@@ -318,7 +318,7 @@ class Looking(Sink):
         if channel is None:
             return
         for tag in self._tags:
-            channel.give_back(tag)
+            channel.requeue(tag)
         channel.flush()
         self._answers.put(End)
         channel.close()

@@ -74,7 +74,7 @@ class Channel:
         """Acknowledge, at the next `flush`."""
         self._settlements.append(encode_ack(self.number, tag, multiple))
 
-    def give_back(self, tag: int) -> None:
+    def requeue(self, tag: int) -> None:
         """Requeue one delivery, at the next `flush`; from RabbitMQ 4.3 on a nack does not count as a delivery."""
         self._settlements.append(encode_nack(self.number, tag, False, True))
 
@@ -155,7 +155,7 @@ class PublicChannel(Channel):
         if self.pika.is_open:
             self.pika.basic_ack(tag, multiple)
 
-    def give_back(self, tag: int) -> None:
+    def requeue(self, tag: int) -> None:
         """Requeue at once."""
         if self.pika.is_open:
             self.pika.basic_nack(tag, requeue=True)

@@ -91,7 +91,7 @@ class Intake(Sink):
         """Take a delivery from the channel."""
         if not self.is_open:
             return  # it comes again on the next channel
-        delivery.channel = self
+        delivery.intake = self
         delivery.queue = self.queue
         if not self.unstarted:
             self.watch()

@@ -68,7 +68,7 @@ class AckLedger:
         """Tell whether every delivery up to this one is settled."""
         return tag < self._lowest
 
-    def given_back(self, tag: int) -> bool:
+    def note_requeued(self, tag: int) -> bool:
         """Note a delivery that is requeued: it needs no acknowledgement then; false where it was settled before."""
         if tag < self._lowest or tag in self._ahead:
             return False

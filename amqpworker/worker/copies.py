@@ -102,7 +102,7 @@ class Copies:
                 # Only now has the broker told how small its frames are: trying again would not help.
                 copy.warn("copy_too_large", error)
                 copy.refused()
-            case _ if copy.original.channel.is_open:
+            case _ if copy.original.intake.is_open:
                 copy.warn("copy_not_confirmed", error)
                 self._again.append((time.monotonic() + PAUSE, copy))
                 self._wake()
@@ -113,7 +113,7 @@ class Copies:
         """Publish once more what was not confirmed a while ago (`now` is monotonic)."""
         while self._again and self._again[0][0] <= now:
             _, copy = self._again.popleft()
-            if not copy.original.channel.is_open:
+            if not copy.original.intake.is_open:
                 self._under_way.discard(copy)
                 continue
             try:

@@ -78,7 +78,7 @@ class Coroutines:
     def let_go(self) -> None:
         """Drop the waiting deliveries that were taken back."""
         with self._lock:
-            self._waiting = deque(one for one in self._waiting if one.tag in one.channel.unstarted)
+            self._waiting = deque(one for one in self._waiting if one.tag in one.intake.unstarted)
 
     def stop(self) -> None:
         """Cancel what still runs: its message comes again, whatever the coroutine makes of it."""
@@ -116,7 +116,7 @@ class Coroutines:
         self._tasks.discard(task)
         # `_take` lets no error out: it was cancelled before its first step, by a task that cancels all it can find.
         if task.cancelled() and not self._stopping:
-            if delivery.tag in delivery.channel.unstarted:
+            if delivery.tag in delivery.intake.unstarted:
                 self._start(delivery)
             else:
                 self._next()
@@ -124,7 +124,7 @@ class Coroutines:
     async def _take(self, delivery: Delivery) -> None:
         # Noted first, then claimed by popping its tag: who drains must never see it as neither waiting nor running.
         self._running[id(delivery)] = delivery
-        if self._stopping or delivery.channel.unstarted.pop(delivery.tag, None) is None:
+        if self._stopping or delivery.intake.unstarted.pop(delivery.tag, None) is None:
             self._running.pop(id(delivery), None)
         else:
             try:

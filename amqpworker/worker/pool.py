@@ -58,7 +58,7 @@ class Pool:
             while True:
                 waiting.append(self._queue.get_nowait())
         for delivery in waiting:
-            if delivery is None or delivery.tag in delivery.channel.unstarted:
+            if delivery is None or delivery.tag in delivery.intake.unstarted:
                 self._queue.put(delivery)
         self._coroutines.let_go()
 
@@ -89,7 +89,7 @@ class Pool:
 
     def _take(self, delivery: Delivery) -> None:
         # Popping the tag claims the delivery: it may have been given back, or its channel may be gone.
-        if delivery.channel.unstarted.pop(delivery.tag, None) is None:
+        if delivery.intake.unstarted.pop(delivery.tag, None) is None:
             return
         outcome: Outcome
         run: Run | None = None

@@ -63,7 +63,7 @@ class Reception:
         """Tell the broker what was settled."""
         self._settler.flush()
         if self._draining:
-            self._give_back(time.monotonic())
+            self._requeue_unstarted(time.monotonic())
 
     def drain(self) -> None:
         """Give back what has not started, from now on."""
@@ -75,16 +75,16 @@ class Reception:
         self._settler.copies.try_again(now)
         if self._draining:
             self._settler.flush()
-            self._give_back(now)
+            self._requeue_unstarted(now)
         elif now >= self._next_check:
             self._next_check = now + min(CHECK_SECONDS, self._patience / 4)
-            if count := self._give_back(now - self._patience):
-                log.warning("deliveries_given_back", count=count, waited=self._patience)
+            if count := self._requeue_unstarted(now - self._patience):
+                log.warning("deliveries_requeued", count=count, waited=self._patience)
         waiting = any(intake.unstarted for intake in self._intakes) or self._settler.copies.waiting
         return waiting or self._draining
 
-    def _give_back(self, before: float) -> int:
-        count = sum(self._settler.give_back_unstarted(intake, before) for intake in list(self._intakes))
+    def _requeue_unstarted(self, before: float) -> int:
+        count = sum(self._settler.requeue_unstarted(intake, before) for intake in list(self._intakes))
         if count:
             self._let_go()
         return count

@@ -56,7 +56,7 @@ class Settler:
     """
     Settles deliveries.
 
-    `settle` is called by runner threads. `begin`, `flush`, `end` and `give_back_…` belong to the consumer's I/O thread.
+    `settle` is called by runner threads. `begin`, `flush`, `end` and `requeue_…` belong to the consumer's I/O thread.
     """
 
     def __init__(self, surroundings: Surroundings, wake: Callable[[], None]) -> None:
@@ -128,7 +128,7 @@ class Settler:
                 log.warning("result_not_stored", id=task_id, reason=str(error))
             else:
                 return True
-            if not delivery.channel.is_open or self.draining.wait(pause):
+            if not delivery.intake.is_open or self.draining.wait(pause):
                 break
         return False
 
@@ -217,7 +217,7 @@ class Settler:
         acks = self._acks
         while acks:
             delivery = acks.popleft()
-            intake = delivery.channel
+            intake = delivery.intake
             # The tags of a channel that is gone mean nothing on the next: those messages come again.
             if intake.is_open:
                 settled.setdefault(intake, []).append(delivery.tag)
@@ -228,26 +228,26 @@ class Settler:
         touched = set(settled)
         while self._requeues:
             delivery = self._requeues.popleft()
-            self._give_back(delivery.channel, delivery.tag)
-            touched.add(delivery.channel)
+            self._requeue_tag(delivery.intake, delivery.tag)
+            touched.add(delivery.intake)
         for intake in touched:
             if intake.is_open and intake.channel is not None:
                 intake.channel.flush()
 
-    def give_back_unstarted(self, intake: Intake, before: float) -> int:
+    def requeue_unstarted(self, intake: Intake, before: float) -> int:
         """Requeue the deliveries that came before `before` (monotonic) and that no runner has begun; return how many."""
         count = 0
         for tag, came in list(intake.unstarted.items()):
             if came <= before and intake.unstarted.pop(tag, None) is not None:
-                self._give_back(intake, tag)
+                self._requeue_tag(intake, tag)
                 count += 1
         if count and intake.is_open and intake.channel is not None:
             intake.channel.flush()
         return count
 
-    def _give_back(self, intake: Intake, tag: int) -> None:
-        if intake.is_open and intake.channel is not None and intake.ledger.given_back(tag):
-            intake.channel.give_back(tag)
+    def _requeue_tag(self, intake: Intake, tag: int) -> None:
+        if intake.is_open and intake.channel is not None and intake.ledger.note_requeued(tag):
+            intake.channel.requeue(tag)
 
     def idle(self) -> bool:
         """Whether nothing is left to be settled."""

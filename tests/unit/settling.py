@@ -111,7 +111,7 @@ class Wire:
     def ack(self, tag: int, multiple: bool) -> None:
         self.gathered.append(("ack", tag, multiple))
 
-    def give_back(self, tag: int) -> None:
+    def requeue(self, tag: int) -> None:
         self.gathered.append(("nack", tag))
 
     def flush(self) -> None:

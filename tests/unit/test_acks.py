@@ -60,10 +60,10 @@ class Acknowledging(RuleBasedStateMachine):
 
     @precondition(lambda self: self.running)
     @rule(data=some.data())
-    def give_back(self, data: some.DataObject) -> None:
+    def requeue(self, data: some.DataObject) -> None:
         tag = self.running.pop(data.draw(some.integers(0, len(self.running) - 1)))
         self.broker.nack(tag)
-        self.ledger.given_back(tag)
+        self.ledger.note_requeued(tag)
 
     @rule()
     def tell(self) -> None:
@@ -125,13 +125,13 @@ def test_multiple_names_the_highest_tag_that_the_broker_still_waits_for() -> Non
 def test_nothing_is_sent_where_nothing_was_settled() -> None:
     ledger = AckLedger()
     assert ledger.settle([]) == []
-    ledger.given_back(1)
+    ledger.note_requeued(1)
     assert ledger.settle([]) == []
 
 
 def test_a_delivery_that_was_given_back_needs_no_acknowledgement_and_holds_up_none() -> None:
     ledger = AckLedger()
-    ledger.given_back(2)
+    ledger.note_requeued(2)
     assert ledger.settle([1, 3]) == [Ack(3, True)]
 
 
@@ -141,9 +141,9 @@ def test_a_tag_that_was_told_before_is_never_named_again() -> None:
     ledger.settle([1, 2, 5])
     assert ledger.settle([2, 5]) == []
     assert ledger.settle([1, 3]) == [Ack(3, False)]
-    assert ledger.given_back(6)
-    assert not ledger.given_back(6)
-    assert not ledger.given_back(1)
+    assert ledger.note_requeued(6)
+    assert not ledger.note_requeued(6)
+    assert not ledger.note_requeued(1)
     assert ledger.settle([6, 4]) == [Ack(4, False)]
 
 

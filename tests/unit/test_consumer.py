@@ -39,7 +39,7 @@ def test_a_delivery_belongs_to_the_channel_and_the_queue_that_it_came_by() -> No
     one = delivery(1)
     intake.on_delivery(one)
     assert receiver.taken == [one]
-    assert one.channel is intake
+    assert one.intake is intake
     assert one.queue == "work"
     assert list(intake.unstarted) == [1]
 

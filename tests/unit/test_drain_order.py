@@ -108,7 +108,7 @@ def test_deliveries_may_be_given_back_while_others_are_settled() -> None:
         tag = bench.delivery().tag
 
         @property
-        def channel(self) -> Any:
+        def intake(self) -> Any:
             if bench.settler._requeues.count(requeued) == 0:
                 bench.settler.settle(requeued, Requeue())
             return bench.intake

@@ -41,7 +41,7 @@ class Queue:
         body = str(self.given).encode()
         self.sink.on_got(GotMessage(1, self.given, False, "", "q", self.left, Properties(), body))
 
-    def give_back(self, tag: int) -> None:
+    def requeue(self, tag: int) -> None:
         self.log.append(tag)
 
     def flush(self) -> None:

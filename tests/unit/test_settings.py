@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from typing import Any
+
 import pytest
 
 from amqpworker.errors import ConfigError
@@ -16,4 +19,20 @@ def test_a_duration_that_no_clock_can_wait_for_is_refused(
     """An endless one would fail at the first message instead, in whoever sends it."""
     monkeypatch.setenv(f"AMQPWORKER_{name}", value)
     with pytest.raises(ConfigError, match=f"AMQPWORKER_{name}"):
-        Settings.load()
+        Settings()
+
+
+@pytest.mark.parametrize("value", [-1, 65536, 10**9])
+def test_a_heartbeat_that_amqp_cannot_carry_is_refused(value: int) -> None:
+    with pytest.raises(ConfigError, match="heartbeat: "):
+        Settings(heartbeat=value)
+    assert Settings(heartbeat=65535).heartbeat == 65535
+
+
+@pytest.mark.parametrize("name", ["url", "passwort", "send_timeout"])
+def test_what_does_not_fit_is_named_and_its_value_not_told(name: str) -> None:
+    given: dict[str, Any] = {name: "amqp://me:sesame@host"}
+    with pytest.raises(ConfigError, match=f"{name}: ") as caught:
+        Settings(**given)
+    shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value.__context__)
+    assert "sesame" not in shown

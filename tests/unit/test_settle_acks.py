@@ -71,7 +71,7 @@ def test_only_what_waited_since_before_goes_back_unstarted() -> None:
     bench.intake.unstarted[old.tag] = border - 1
     bench.delivery()
     bench.intake.unstarted[3] = border + 1
-    assert bench.settler.give_back_unstarted(bench.intake, border) == 1
+    assert bench.settler.requeue_unstarted(bench.intake, border) == 1
     assert acks(bench) == [("nack", old.tag)]
     assert list(bench.intake.unstarted) == [3]
 
@@ -79,7 +79,7 @@ def test_only_what_waited_since_before_goes_back_unstarted() -> None:
 def test_what_was_given_back_cannot_be_started_any_more() -> None:
     bench = Bench()
     delivery = bench.delivery()
-    bench.settler.give_back_unstarted(bench.intake, time.monotonic())
+    bench.settler.requeue_unstarted(bench.intake, time.monotonic())
     assert delivery.tag not in bench.intake.unstarted
 
 
@@ -120,7 +120,7 @@ class Settling(RuleBasedStateMachine):
     @rule(data=some.data())
     def begin(self, data: some.DataObject) -> None:
         delivery = self.pick(data, self.known)
-        if delivery.channel.unstarted.pop(delivery.tag, None) is not None:
+        if delivery.intake.unstarted.pop(delivery.tag, None) is not None:
             self.begun.append(delivery)
 
     @precondition(lambda self: self.begun)
@@ -128,7 +128,7 @@ class Settling(RuleBasedStateMachine):
     def settle(self, data: some.DataObject, outcome: object) -> None:
         delivery = self.pick(data, self.begun)
         self.bench.settler.settle(delivery, outcome)  # type: ignore[arg-type]
-        if delivery.channel is self.bench.intake:
+        if delivery.intake is self.bench.intake:
             if isinstance(outcome, Done):
                 self.done.add(delivery.tag)
             elif isinstance(outcome, Requeue):
@@ -143,13 +143,13 @@ class Settling(RuleBasedStateMachine):
         one.confirm()
         if len(self.bench.settler._acks) > waiting:
             delivery = self.bench.settler._acks[-1]
-            if delivery.channel is self.bench.intake:
+            if delivery.intake is self.bench.intake:
                 self.done.add(delivery.tag)
 
     @rule()
-    def give_back_unstarted(self) -> None:
+    def requeue_unstarted(self) -> None:
         self.back |= set(self.bench.intake.unstarted)
-        self.bench.settler.give_back_unstarted(self.bench.intake, time.monotonic())
+        self.bench.settler.requeue_unstarted(self.bench.intake, time.monotonic())
         self.flush()
 
     @rule()
@@ -176,7 +176,7 @@ class Settling(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_forgotten(self) -> None:
-        mine = {one.tag for one in self.begun if one.channel is self.bench.intake}
+        mine = {one.tag for one in self.begun if one.intake is self.bench.intake}
         unsettled = mine | set(self.bench.intake.unstarted) | self.done | self.back
         assert unsettled <= set(self.broker.unacked)
         if not self.bench.publisher.underway:
