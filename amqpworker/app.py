@@ -64,7 +64,7 @@ class App:
         check_namespace(namespace)
         if results is not None:
             check_url(results)
-        self.settings = settings if settings is not None else Settings.load()
+        self.settings = settings if settings is not None else Settings()
         self.url = broker_url(url)
         self.plan = Plan(namespace, self.settings.declare)
         self.default_queue = default_queue

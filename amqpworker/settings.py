@@ -7,8 +7,9 @@ Decides defaults, and where the broker's URL comes from. Durations are seconds.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,12 +20,20 @@ __all__ = ["Settings", "broker_url"]
 
 DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
 CREDENTIAL = "amqpworker_url"
+MOST_HEARTBEAT = 0xFFFF  # AMQP has 16 bits for it
 
 
 class Settings(BaseSettings):
-    """The settings of an `App`; each field is also read from `AMQPWORKER_<NAME>`."""
+    """
+    The settings of an `App`; each field is also read from `AMQPWORKER_<NAME>`.
 
-    model_config = SettingsConfigDict(env_prefix="AMQPWORKER_", extra="forbid", frozen=True, allow_inf_nan=False)
+    Raises:
+        ConfigError: one has a value that does not fit, or there is no such setting; the value is not told.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="AMQPWORKER_", extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
 
     declare: bool = Field(True, description="make sure that the topology of a queue exists at its first use")
     send_timeout: float = Field(10.0, gt=0, description="seconds until `send` gives up")
@@ -32,7 +41,7 @@ class Settings(BaseSettings):
     ack_timeout: float = Field(1800.0, gt=0, description="the broker's consumer_timeout, in seconds")
     drain_timeout: float = Field(30.0, ge=0, description="seconds that running tasks get when a worker stops")
     connect_timeout: float = Field(10.0, gt=0, description="seconds for one attempt to connect")
-    heartbeat: int = Field(30, ge=0, description="AMQP heartbeat in seconds, 0 turns it off")
+    heartbeat: int = Field(30, ge=0, le=MOST_HEARTBEAT, description="AMQP heartbeat in seconds, 0 turns it off")
     codec: Literal["own", "pika"] = Field("own", description="who decodes frames; `pika` is the slower public path")
     max_body: int = Field(1024 * 1024, gt=0, description="largest body that is sent, in bytes")
     result_ttl: float = Field(86400.0, gt=0, description="seconds that a stored result is kept")
@@ -41,19 +50,23 @@ class Settings(BaseSettings):
     tls_cert: Path | None = Field(None, description="our own certificate for amqps")
     tls_key: Path | None = Field(None, description="the key of our own certificate")
 
-    @classmethod
-    def load(cls) -> Settings:
-        """
-        Read the settings from the environment.
+    if not TYPE_CHECKING:  # a type checker is to see the fields instead
 
-        Raises:
-            ConfigError: a variable has a value that does not fit.
-        """
-        try:
-            return cls()
-        except ValidationError as error:
-            told = "; ".join(f"AMQPWORKER_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-            raise ConfigError(f"The environment has a setting that does not fit: {told}.") from None
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                told = "; ".join(_problem(str(one["loc"][0]), one, values) for one in error.errors(include_url=False))
+                raise ConfigError(f"A setting does not fit: {told}.") from None
+
+
+def _problem(name: str, error: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Say what is wrong with a setting, under the name that it was given by."""
+    if name == "url" and name in given:
+        return "url: the broker's URL is given to App, or as AMQPWORKER_URL"
+    if error["type"] == "extra_forbidden":
+        return f"{name}: there is no such setting"
+    return f"{name if name in given else f'AMQPWORKER_{name.upper()}'}: {error['msg']}"
 
 
 def broker_url(given: str | None) -> str:
