@@ -80,7 +80,7 @@ class Producer:
         with self._lock:
             publisher, self._publisher = self._publisher, None
         if publisher is not None:
-            publisher.close(timeout)
+            publisher.close(min(timeout, threading.TIMEOUT_MAX))
 
     # ---- sending ----------------------------------------------------------------------------------------------------
 

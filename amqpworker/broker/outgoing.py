@@ -64,6 +64,7 @@ class Outgoing:
         self._waiter = waiter
         if self.done:
             return
-        if not waiter.acquire(timeout=max(0.0, self.deadline - time.monotonic()) + GRACE):
+        patience = max(0.0, self.deadline - time.monotonic()) + GRACE
+        if not waiter.acquire(timeout=min(patience, _thread.TIMEOUT_MAX)):
             self.error = Unconfirmed("The thread that talks to RabbitMQ did not answer: the message may have arrived.")
             self.done = True

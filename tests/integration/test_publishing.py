@@ -133,6 +133,14 @@ def test_many_threads_may_send_at_once(app: App, vhost: Broker) -> None:
     assert vhost.count(QUEUE) == 800
 
 
+def test_a_timeout_longer_than_any_clock_waits_as_long_as_it_takes(make_app: Any, codec: Codec, vhost: Broker) -> None:
+    for seconds in (1e10, 1e300):
+        app = make_app(codec=codec, send_timeout=seconds)
+        echo_of(app).send("x")
+        app.close()
+    assert vhost.count(QUEUE) == 2
+
+
 def test_one_connection_serves_all_threads_and_tasks_of_an_app(make_app: Any, codec: Codec, vhost: Broker) -> None:
     with Proxy(vhost.url) as proxy:
         app = make_app(proxy.url, codec=codec)
