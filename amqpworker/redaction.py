@@ -2,7 +2,7 @@
 Passwords do not leave in messages and logs.
 
 Decides what in a URL is a password: whatever stands between the user's name and the host, also where the URL is
-malformed. When in doubt, more is hidden than needed.
+malformed, and a parameter that is called so. When in doubt, more is hidden than needed.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ _IN_TEXT = re.compile(
     r"(?:(?![,;|'\"<>()\[\]{}]{1,4}[A-Za-z][A-Za-z0-9+.-]{0,30}://)\S)*@"  # to the last @ before another URL
 )
 
+_PARAMETER = re.compile(r"([?&;](?:password|passwd|pwd|pass|secret|token)=)[^\s&;#'\"<>]+", re.IGNORECASE)
+
 DEEPEST = 8
 
 
@@ -33,7 +35,8 @@ def redact_url(url: str) -> str:
     """Return a URL, or a list of them separated by commas, with `***` in place of each password."""
     parts = _SCHEME.split(url)
     # the odd ones are schemes
-    return "".join(part if number % 2 else _hide(part) for number, part in enumerate(parts))
+    shown = "".join(part if number % 2 else _hide(part) for number, part in enumerate(parts))
+    return _PARAMETER.sub(rf"\1{HIDDEN}", shown)
 
 
 def _hide(part: str) -> str:
@@ -51,9 +54,11 @@ def _hide(part: str) -> str:
 
 def redact_text(text: str) -> str:
     """Return a text with `***` in place of the password of each URL in it."""
-    if "://" not in text or "@" not in text:
+    if "://" not in text:
         return text
-    return _IN_TEXT.sub(rf"\1:{HIDDEN}@", text)
+    if "?" in text:
+        text = _PARAMETER.sub(rf"\1{HIDDEN}", text)
+    return _IN_TEXT.sub(rf"\1:{HIDDEN}@", text) if "@" in text else text
 
 
 def redact_value(value: Any, depth: int = 0) -> Any:

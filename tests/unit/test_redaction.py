@@ -30,6 +30,8 @@ from amqpworker.redaction import redact_text, redact_url, redact_value
         ("amqp://host", "amqp://host"),
         ("amqp://user@host/", "amqp://user@host/"),
         ("amqp://a:1@h1,amqps://b:2@h2:5671/v, amqp://h3", "amqp://a:***@h1,amqps://b:***@h2:5671/v, amqp://h3"),
+        ("amqp://h/?password=pw", "amqp://h/?password=***"),
+        ("amqp://user:pw@h/v?a=1&Pass=p%26w&b=2#c", "amqp://user:***@h/v?a=1&Pass=***&b=2#c"),
         # malformed ones
         ("amqp://user:p@ss@host/", "amqp://user:***@host/"),
         ("amqp://user:p/w?x#y@host/", "amqp://user:***@host/"),
@@ -85,6 +87,8 @@ def test_a_password_that_is_not_encoded_is_hidden_as_well(password: str) -> None
         ("amqp://u:p@ss/wo@rd@h1", "amqp://u:***@h1"),
         ("http://[::1]:80/a@b", "http://[::1]:80/a@b"),
         ("'postgres://:p@h'", "'postgres://:***@h'"),
+        ("'amqp://h/?password=p', and more", "'amqp://h/?password=***', and more"),
+        ("Is it amqp://h? token=none", "Is it amqp://h? token=none"),
     ],
 )
 def test_passwords_in_a_text_are_hidden(text: str, shown: str) -> None:
