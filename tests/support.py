@@ -12,7 +12,8 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker, UnroutableError
 
-from amqpworker.testing import Management, Node
+from amqpworker.broker.management import Management
+from amqpworker.testing import Node
 
 T = TypeVar("T")
 

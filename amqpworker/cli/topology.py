@@ -22,7 +22,7 @@ from amqpworker.topology import LEVELS, Binding, Exchange, Names, Queue, Topolog
 if TYPE_CHECKING:
     from amqpworker.app import App
     from amqpworker.broker.admin import Admin
-    from amqpworker.testing.management import Management
+    from amqpworker.broker.management import Management
 
 __all__ = ["topology_app"]
 
@@ -178,7 +178,7 @@ def management_of(url: str, user: str, password: str) -> Management:
     Raises:
         ConfigError: this is no such URL.
     """
-    from amqpworker.testing.management import Management
+    from amqpworker.broker.management import Management
 
     try:
         split = urlsplit(url)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from amqpworker.testing.management import Management
 from amqpworker.testing.node import Node, NodeStatus
 
-__all__ = ["Management", "Node", "NodeStatus"]
+__all__ = ["Node", "NodeStatus"]

@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
+from amqpworker.broker.management import Management
 from amqpworker.errors import ConfigError
 from amqpworker.testing import logfiles, processes
 from amqpworker.testing.configuration import (
@@ -34,7 +35,6 @@ from amqpworker.testing.configuration import (
     scripts_folder,
     write_files,
 )
-from amqpworker.testing.management import Management
 
 __all__ = ["Node", "NodeStatus"]
 

@@ -27,14 +27,15 @@ class Management:
     """
     The HTTP API of one node.
 
-    Raises: `ConfigError` with the broker's own words, or why there is no broker, from every method; never the password.
+    Raises:
+        ConfigError: from every method, with the broker's own words or why there is no answer; never the password.
     """
 
     def __init__(self, url: str, user: str = "guest", password: str = "guest") -> None:  # noqa: S107
         self.url = url.rstrip("/")
         self.user = user
         self._authorization = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-        # the node is on loopback: a proxy set for the machine is not asked
+        # A broker is near; the machine's proxy is for what is far.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def request(self, method: str, *path: str, body: Any = None, timeout: float = 30.0) -> Any:
