@@ -8,12 +8,14 @@ call, no store, no acknowledgement: all of that is `settle`'s, which acts on the
 from __future__ import annotations
 
 import inspect
+import math
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
-from amqpworker.errors import InvalidArguments, Reject, RetryLater
+from amqpworker.errors import InvalidArguments, InvalidResult, Reject, RetryLater
 from amqpworker.logs import get_logger
 from amqpworker.message import (
     ATTEMPT,
@@ -32,7 +34,7 @@ from amqpworker.outcome import Dead, Done, Dropped, Failure, Outcome, Retry
 from amqpworker.publication import MAX_TEXT, MAX_TRACEBACK, capped
 from amqpworker.redaction import redact_text
 from amqpworker.retry import Policy, ResultRefused, RunInfo
-from amqpworker.task import Call, InvalidResult, Signature
+from amqpworker.task import Call, Signature
 from amqpworker.worker.context import Run
 
 __all__ = ["DONE", "Registered", "Runner"]
@@ -138,9 +140,9 @@ class Runner:
         match error:
             case Reject():
                 return Dead("rejected", failure_of(error))
-            case RetryLater(count=False):
-                return Retry(error.delay, failure_of(error), counts=False)
-            case RetryLater():
+            case RetryLater() if says_when(error):
+                if not error.count:
+                    return Retry(error.delay, failure_of(error), counts=False)
                 allowed = policy.allows(info(run), error.delay, error)
                 return Retry(error.delay, failure_of(error)) if allowed else Dead("failed", failure_of(error))
         wait = policy.decide(error, info(run))
@@ -202,6 +204,16 @@ def never_awaited(name: str, value: Any) -> Failure:
     return Failure("TypeError", told)
 
 
+def says_when(error: Any) -> bool:
+    """Tell whether a `RetryLater` can be followed: one with an `__init__` of its own may lack what ours gives it."""
+    with suppress(Exception):  # not there, or a property that fails
+        if isinstance(error.delay, int | float) and 0 <= float(error.delay) < math.inf and error.count in {True, False}:
+            return True
+    with suppress(Exception):
+        error.add_note("It says not when: its __init__ must call that of RetryLater, with a delay in seconds.")
+    return False
+
+
 def info(run: Run) -> RunInfo:
     """Return what the retry policy is asked about."""
     return RunInfo(run.attempt, run.first_run, time.time())
@@ -211,6 +223,8 @@ def failure_of(error: BaseException) -> Failure:
     """Return an exception as text: its type, what it says, and its traceback without our own frames, no passwords."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    # It goes where only UTF-8 can: a class can be given any name.
+    name = name.encode("utf-8", "backslashreplace").decode()
     try:
         text = str(error)
     except BaseException:  # noqa: BLE001 - user code, which may raise SystemExit here as well

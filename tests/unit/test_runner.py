@@ -303,6 +303,33 @@ def test_retry_later_that_does_not_count_never_stops() -> None:
     assert (outcome.delay, outcome.counts) == (30, False)
 
 
+class Unfinished(RetryLater):
+    def __init__(self, **given: Any) -> None:
+        vars(self).update(given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"delay": 5},
+        {"count": True},
+        *({"delay": delay, "count": True} for delay in ("5", None, -1, 10**400, float("inf"))),
+    ],
+)
+def test_a_retry_later_that_does_not_say_when_is_an_exception_like_any_other(given: dict[str, Any]) -> None:
+    runner = runner_of(failing(Unfinished(**given)), retry=[7])
+    outcome = outcome_of(runner, delivery_of())
+    assert isinstance(outcome, Retry)
+    assert (outcome.delay, outcome.counts) == (7, True)
+    failure = dead(outcome_of(runner, delivery_of(headers={"aw-attempt": 2}))).failure
+    assert failure.error_type.endswith(".Unfinished")
+    assert "must call that of RetryLater" in failure.traceback
+    followed = outcome_of(runner_of(failing(Unfinished(delay=5, count=True)), retry=[7]), delivery_of())
+    assert isinstance(followed, Retry)
+    assert followed.delay == 5
+
+
 def test_an_exception_that_is_no_error_is_not_retried_unless_the_policy_says_so() -> None:
     assert dead(outcome_of(runner_of(failing(SystemExit(1)), retry=3), delivery_of())).reason == "failed"
     always = Retrying(retry=lambda _: True, stop=stop_after_attempt(3))
@@ -322,6 +349,17 @@ def test_evidence_names_type_text_and_place_without_our_own_frames() -> None:
     assert (kind, text) == ("ZeroDivisionError", "by zero")
     assert "in fail" in traceback
     assert "worker/runner.py" not in traceback
+
+
+def test_evidence_of_a_class_whose_name_is_no_text_can_be_carried() -> None:
+    class Named(Exception):
+        __qualname__ = "Gone\ud800"
+
+    evidence = failure_text(Named("why"))
+    assert evidence[0].endswith(".Gone\\ud800")
+    assert evidence[1] == "why"
+    for text in evidence:
+        text.encode()
 
 
 class OurError(Exception):
