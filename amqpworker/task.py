@@ -21,7 +21,7 @@ from amqpworker.errors import InvalidArguments, InvalidResult
 from amqpworker.shape import LARGE, Shape, explain, not_json
 from amqpworker.survey import survey, survey_value
 
-__all__ = ["Call", "InvalidResult", "MalformedBody", "Signature"]
+__all__ = ["Call", "MalformedBody", "Signature"]
 
 
 class MalformedBody(InvalidArguments):

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 import pika
 from pika import exceptions
 
-from amqpworker.broker.codec import GotMessage, Returned, encode_ack, encode_nack, encode_publish
+from amqpworker.broker.codec import encode_ack, encode_nack, encode_publish
+from amqpworker.broker.contents import GotMessage, Returned
 from amqpworker.broker.fieldreader import replaced
 from amqpworker.broker.seam import OwnCodecConnection, PublicConnection, Sink
 from amqpworker.logs import get_logger

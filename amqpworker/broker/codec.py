@@ -10,13 +10,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-from amqpworker.broker.contents import GotMessage, Returned
 from amqpworker.broker.fieldtable import reason
 from amqpworker.broker.memo import Memo
 from amqpworker.broker.properties import SHORT_STRINGS, property_values
 from amqpworker.message import Publication
 
-__all__ = ["GotMessage", "Returned", "encode_ack", "encode_nack", "encode_publish"]
+__all__ = ["encode_ack", "encode_nack", "encode_publish"]
 
 METHOD, HEADER, BODY, END = 1, 2, 3, b"\xce"
 BASIC_PUBLISH, BASIC_ACK, BASIC_NACK = 0x003C0028, 0x003C0050, 0x003C0078

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 
 from amqpworker.broker.address import Address
 from amqpworker.broker.channel import PUBLISH_CHANNEL, Channel, Prepared, open_channel, prepare
-from amqpworker.broker.codec import Returned
 from amqpworker.broker.connection import BROKEN, CLOSED, IOThread
+from amqpworker.broker.contents import Returned
 from amqpworker.broker.declare import Declarer, Need
 from amqpworker.broker.outgoing import Outgoing, WhenDone
 from amqpworker.broker.reasons import ConnectionProblem, channel_error, exchange_of

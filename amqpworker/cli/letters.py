@@ -26,7 +26,7 @@ from amqpworker.message import (
 )
 
 if TYPE_CHECKING:
-    from amqpworker.broker.codec import GotMessage
+    from amqpworker.broker.contents import GotMessage
 
 __all__ = ["Letter", "letter_of"]
 

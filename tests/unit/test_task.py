@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from amqpworker.errors import InvalidArguments
-from amqpworker.task import Call, InvalidResult
+from amqpworker.errors import InvalidArguments, InvalidResult
+from amqpworker.task import Call
 from tests.unit.signatures import (
     BAD_BODIES,
     Order,

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Optional, Union
 import pytest
 from pydantic import AfterValidator, Field
 
-from amqpworker.errors import InvalidArguments
-from amqpworker.task import InvalidResult, MalformedBody
+from amqpworker.errors import InvalidArguments, InvalidResult
+from amqpworker.task import MalformedBody
 from tests.unit.signatures import (
     INFINITY,
     NAN,
