@@ -18,7 +18,7 @@ import typer
 from amqpworker import __version__
 from amqpworker.cli.broker import broker_app
 from amqpworker.cli.dead import dead_app
-from amqpworker.cli.screen import complain
+from amqpworker.cli.screen import complain, encode_all
 from amqpworker.cli.send import send_app
 from amqpworker.cli.shared import exit_code
 from amqpworker.cli.topology import topology_app
@@ -74,6 +74,7 @@ UsageError: type[Any] = next(one for one in typer.BadParameter.__mro__ if one.__
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code."""
     signal.signal(signal.SIGTERM, on_terminate)
+    encode_all()
     try:
         command = typer.main.get_command(program)
         code = command.main(

@@ -1,8 +1,8 @@
 """
 What goes to the terminal: tables, JSON, lines of trouble.
 
-Decides that nothing a stranger's message holds can move the cursor or feign a line, that colours are for terminals, and
-how values that JSON does not know are written in it.
+Decides that nothing a stranger's message holds can move the cursor or feign a line, that colours are for terminals, how
+values that JSON does not know are written in it, and what becomes of characters that the terminal's encoding has not.
 """
 
 from __future__ import annotations
@@ -13,15 +13,23 @@ import sys
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["complain", "console", "plain", "printable", "table", "write", "write_json"]
+__all__ = ["complain", "console", "encode_all", "plain", "printable", "table", "write", "write_json"]
 
 NO_WIDTHS: Mapping[str, int] = {}
+
+
+def encode_all() -> None:
+    """Let standard output and error write what their encoding has no character for as an escape, not fail at it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -28,7 +28,7 @@ from amqpworker.errors import (
     NotRouted,
     TaskFailed,
 )
-from tests.cli import Ended, environment, run_here
+from tests.cli import Ended, environment, run, run_here
 
 COMMANDS = [
     "worker",
@@ -126,6 +126,18 @@ def test_colours_are_for_terminals_and_not_with_no_color(more: dict[str, str], c
     os.close(ours)
     assert b"worker" in text
     assert bool(re.search(rb"\x1b\[[0-9;]*3[0-7]m", text)) == coloured
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "ascii:strict"])
+def test_what_the_terminals_encoding_has_not_is_escaped(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "shop.py").write_text(
+        "from amqpworker import App; app = App(default_queue='b\\u0171ro')\napp.queue('b\\u0171ro')\n"
+    )
+    ended = run(tmp_path, environment(PYTHONIOENCODING=encoding), "topology", "show", "shop:app")
+    assert (ended.code, ended.err) == (0, "")
+    assert "b\\u0171ro" in ended.out
+    ended = run(tmp_path, environment(PYTHONIOENCODING=encoding), "topology", "show", "b\u0171ro:app")
+    assert "b\\u0171ro" in ended.complaint()
 
 
 def test_there_are_no_colours_off_a_terminal(cli: Cli) -> None:
