@@ -106,7 +106,7 @@ class Runner:
         try:
             call = registered.signature.decode(delivery.body)
         except InvalidArguments as error:
-            return Dead("malformed", Failure(type(error).__name__, str(error)))
+            return refused("malformed", str(error), type(error).__name__)
         return Run(registered, delivery, properties.message_id or new_id(), attempt, now, first_run), call
 
     def conclude(self, run: Run, value: Any) -> Outcome:
@@ -158,17 +158,22 @@ def unreadable(delivery: Delivery) -> Dead:
     """Return why a message cannot be read, whatever its body says."""
     properties = delivery.properties
     if delivery.problem:
-        return Dead("malformed", Failure("", delivery.problem))
+        return refused("malformed", delivery.problem)
     if properties.content_encoding:
-        return Dead("malformed", Failure("", f"content_encoding is {properties.content_encoding!r}: only plain JSON"))
-    return Dead("malformed", Failure("", f"content_type is {properties.content_type!r}: only {JSON}"))
+        return refused("malformed", f"content_encoding is {properties.content_encoding!r}: only plain JSON")
+    return refused("malformed", f"content_type is {properties.content_type!r}: only {JSON}")
 
 
 def unknown(properties: Properties) -> Dead:
     """Return why no task of ours takes this message."""
     if not properties.type:
-        return Dead("malformed", Failure("", "the message has no `type`: it is the name of the task to run"))
-    return Dead("unknown-task", Failure("", f"no task {properties.type!r} is registered in this worker"))
+        return refused("malformed", "the message has no `type`: it is the name of the task to run")
+    return refused("unknown-task", f"no task {properties.type!r} is registered in this worker")
+
+
+def refused(reason: str, text: str, error_type: str = "") -> Dead:
+    """Return the end of a message whose task did not begin; the text may quote what a stranger wrote."""
+    return Dead(reason, Failure(error_type, capped(redact_text(text), MAX_TEXT)))
 
 
 def ended_by_time(headers: Headers, properties: Properties, now: float) -> Outcome | None:

@@ -424,6 +424,17 @@ def test_evidence_holds_no_password() -> None:
     assert "amqp://app:***@broker/" in kept[1]
 
 
+@pytest.mark.parametrize(
+    "properties", [{"type": "amqp://app:hunter2@broker/"}, {"content_type": "amqp://app:hunter2@broker/"}]
+)
+def test_what_a_stranger_wrote_is_quoted_without_its_password_and_within_bounds(properties: dict[str, Any]) -> None:
+    text = dead(outcome_of(runner_of(nothing), delivery_of(**properties))).failure.text
+    assert "amqp://app:***@broker/" in text
+    delivery = delivery_of()
+    delivery.problem = "x" * 10_000
+    assert len(dead(outcome_of(runner_of(nothing), delivery)).failure.text) <= 4096
+
+
 def test_a_lone_surrogate_in_an_error_can_travel() -> None:
     kept = failure_text(ValueError("\ud800"))
     assert all(part.encode() is not None for part in kept)
