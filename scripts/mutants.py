@@ -58,8 +58,8 @@ MUTANTS = (
         "amqpworker/worker/copies.py",
         (
             (
-                "        try:\n            attempt()\n        except",
-                "        try:\n            attempt()\n            confirmed()\n        except",
+                "            self._attempt(copy, ())\n        except",
+                "            self._attempt(copy, ())\n            copy.confirmed()\n        except",
             ),
         ),
         ("tests/unit/test_settle.py",),
