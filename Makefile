@@ -23,6 +23,7 @@ lint: setup ## style, format and types
 	$(PYTHON) -m ruff check --extend-exclude .amqpworker .
 	$(PYTHON) -m ruff format --check --extend-exclude .amqpworker .
 	$(PYTHON) -m mypy
+	MYPYPATH=tests/acceptance/service $(PYTHON) -m mypy --explicit-package-bases tests/acceptance/service/*.py
 
 unit: setup ## tests without a broker; ARGS='-k name' chooses
 	$(PYTHON) -m pytest tests/unit $(ARGS)

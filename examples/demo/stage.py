@@ -143,7 +143,7 @@ class Stage:
         """
         first = addresses(self.url)[0]
         try:
-            connection = pika.BlockingConnection(parameters(first, Settings.load(), "amqpworker demo"))
+            connection = pika.BlockingConnection(parameters(first, Settings(), "amqpworker demo"))
             with connection:
                 for name in (self.queue, f"{self.queue}.dead"):
                     connection.channel().queue_delete(name)

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from amqpworker.broker.channel import Channel
 from amqpworker.broker.publisher import Publisher
 from amqpworker.message import Delivery, Publication
 from amqpworker.results.sql import SqliteStore
-from amqpworker.worker.copies import Copies
+from amqpworker.worker.copies import Copies, Copy
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.settle import Settler
 
@@ -140,13 +141,13 @@ def confirmed(part: str) -> Callable[[Hit], None]:
     def set_trap(hit: Hit) -> None:
         original = Copies.publish
 
-        def publish(self: Copies, delivery: Delivery, copy: Publication, then: Callable[[], None]) -> None:
+        def publish(self: Copies, copy: Copy) -> None:
             def trapped() -> None:
-                if goes_to(copy, part):
+                if goes_to(copy.publication, part):
                     hit()
-                then()
+                copy.confirmed()
 
-            original(self, delivery, copy, trapped)
+            original(self, replace(copy, confirmed=trapped))
 
         Copies.publish = publish  # type: ignore[method-assign]
 
@@ -155,7 +156,7 @@ def confirmed(part: str) -> Callable[[Hit], None]:
 
 def is_copy(part: str) -> Callable[..., bool]:
     """Return the question whether what `Copies.publish` is called with goes there."""
-    return lambda _copies, _delivery, copy, *_: goes_to(copy, part)
+    return lambda _copies, copy: goes_to(copy.publication, part)
 
 
 def has_settlements(channel: Channel) -> bool:
