@@ -42,6 +42,7 @@ mutants: setup ## break the code in known ways; the tests must notice each
 
 bench: setup ## measure against other libraries on the same node; writes bench/results.md
 	@scripts/rabbitmq.sh
+	@scripts/golang.sh
 	bench/run.sh $(ARGS)
 
 clean: ## stop this checkout's nodes and remove what was made
