@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from amqpworker import App, BatchFailed, InvalidArguments, Message, NotRouted, Sent
+from amqpworker import App, BatchFailed, InvalidArguments, Message, NotRouted, SendError, Sent
 from amqpworker.producer import WINDOW, WINDOW_BYTES
 from tests.integration.conftest import Codec
 from tests.integration.tasks import QUEUE, echo_of, messages
@@ -193,7 +193,15 @@ def test_a_lost_connection_in_mid_batch_is_told_for_each_message(
 ) -> None:
     app = make_app(codec=codec)
     echo = echo_of(app)
-    closing = threading.Thread(target=vhost.close_connections)
+    batch: list[Message] = []
+    outcomes: list[Sent[str] | SendError] = []
+
+    def close_until_one_fails() -> None:
+        # It may be closed in a moment when nothing is under way.
+        while all(isinstance(one, Sent) for one in list(outcomes)):
+            vhost.close_connections()
+
+    closing = threading.Thread(target=close_until_one_fails)
 
     def source() -> Iterator[Message]:
         yield from messages(echo, 3000)
@@ -202,8 +210,7 @@ def test_a_lost_connection_in_mid_batch_is_told_for_each_message(
             yield echo.message("x")
         yield from messages(echo, 3000)
 
-    batch: list[Message] = []
-    outcomes = list(app.send_each(batch.append(one) or one for one in source()))  # type: ignore[func-returns-value]
+    outcomes.extend(app.send_each(batch.append(one) or one for one in source()))  # type: ignore[func-returns-value]
     assert len(outcomes) == len(batch)
     sent = {one.id for one in outcomes if isinstance(one, Sent)}
     failed = [one.message for one in outcomes if not isinstance(one, Sent) and one.message is not None]
