@@ -121,9 +121,11 @@ def real_worker(broker: Broker, folder: Path, *, pool: int = 0, **options: Any) 
     environment = {**os.environ, "AMQPWORKER_URL": broker.url, "WORKERTASKS_FOLDER": str(folder)}
     if pool:
         code = (
-            "import sys; from amqpworker.logform import configure; from amqpworker.worker.supervisor import Supervisor;"
+            "import sys; from amqpworker.logform import configure; from amqpworker.supervisor.pools import PoolSpec;"
+            "from amqpworker.supervisor.supervisor import Supervisor;"
             "from amqpworker.worker.options import WorkerOptions; configure('info', True);"
-            "sys.exit(Supervisor(WorkerOptions.model_validate_json(sys.argv[1]), int(sys.argv[2])).run())"
+            "options = WorkerOptions.model_validate_json(sys.argv[1]);"
+            "sys.exit(Supervisor([PoolSpec('main', int(sys.argv[2]), options)]).run())"
         )
         command = [sys.executable, "-c", code, given.model_dump_json(), str(pool)]
     else:

@@ -35,6 +35,7 @@ CLOSED = "The connection to RabbitMQ was closed by this process."
 BROKEN = "The thread that talks to RabbitMQ broke; its log line tells why."
 THREADS = "amqpworker-"
 TICK = 0.05
+BEAT = 1.0
 STEADY = 5.0
 LONGEST_PAUSE = 5.0
 SAY_AGAIN = 30.0
@@ -92,6 +93,8 @@ class IOThread:
         self._ever_open = False
         self.ended = False
         """Whether the thread has done its last work: nothing that its user is given from now on goes out."""
+        self.beat: Callable[[], None] | None = None
+        """Called about once in a second by the thread, where somebody wants to know that it is alive."""
         self._mistakes_told = mistakes_told
         self._told: tuple[str, float] = ("", 0.0)
         hush("pika", THREADS)
@@ -193,6 +196,7 @@ class IOThread:
             self._loop = loop
             loop.add_handler(self._waker.fd, self._on_waker, loop.READ)
             self.start_ticking()
+            self._beat(loop)
             if self._stopping:
                 self._close()
             loop.start()
@@ -208,6 +212,11 @@ class IOThread:
         self._report(self._problem or problem_of(None, address, self._open))
         if loop is not None:
             self._guard(loop.close)
+
+    def _beat(self, loop: Any) -> None:
+        if self.beat is not None:
+            self._guard(self.beat)
+            loop.call_later(BEAT, lambda: self._beat(loop))
 
     def _connect(self, address: Address, loop: IOLoop) -> PublicConnection:
         connection = self._connection_class(
@@ -250,6 +259,8 @@ class IOThread:
         until = begin + seconds_of(PAUSE, self._failures)
         while not self._stopping and (left := until - time.monotonic()) > 0:
             self._guard(self.user.tick)
+            if self.beat is not None:
+                self._guard(self.beat)
             if self._waker.wait(min(left, TICK)):
                 self._woken = False
                 # Not at once: who sends all the time would try to connect all the time.

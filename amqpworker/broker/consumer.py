@@ -132,6 +132,10 @@ class Consumer:
         """Connect and consume."""
         self._io.start()
 
+    def on_beat(self, beat: Callable[[], None]) -> None:
+        """Have `beat` called about once in a second by the I/O thread; before `start`."""
+        self._io.beat = beat
+
     def wake(self) -> None:
         """Have what was settled meanwhile be told to the broker."""
         self._io.wake()

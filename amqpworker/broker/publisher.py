@@ -122,6 +122,10 @@ class Publisher(Sink):
                 self._io.start()
                 self._started = True
 
+    def on_beat(self, beat: Callable[[], None]) -> None:
+        """Have `beat` called about once in a second by the I/O thread; before it starts."""
+        self._io.beat = beat
+
     def wake(self) -> None:
         """Write what has gathered now."""
         self._io.wake()

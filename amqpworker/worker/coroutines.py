@@ -21,6 +21,7 @@ from amqpworker.message import Delivery
 from amqpworker.outcome import Dead, Done, Dropped, Outcome, Requeue, Retry
 from amqpworker.worker.context import Run
 from amqpworker.worker.forked import leave_if_forked
+from amqpworker.worker.recorder import Slot, key_of
 from amqpworker.worker.runner import Runner
 
 __all__ = ["Coroutines"]
@@ -29,22 +30,26 @@ log = get_logger(__name__)
 
 SETTLING_THREADS = 4
 CANCEL_SECONDS = 0.5
+BEAT = 1.0
 
 Settle: TypeAlias = Callable[[Delivery, Outcome, Run | None], None]
 
 
 class Coroutines:
     """
-    Runs `async def` tasks, `places` of them at once; the loop and its thread are made with the first.
+    Runs `async def` tasks, as many at once as there are `slots`; the loop and its thread are made with the first.
 
     `running` is the pool's: what was claimed and is not settled yet, by the number of its slot.
     """
 
-    def __init__(self, runner: Runner, settle: Settle, places: int, running: dict[int, Delivery]) -> None:
+    def __init__(self, runner: Runner, settle: Settle, slots: list[Slot], running: dict[int, Delivery]) -> None:
         self._runner = runner
         self._settle = settle
         self._running = running
-        self._places = places
+        self._places = len(slots)
+        self._slots = list(slots)
+        self.beat: Callable[[], None] = lambda: None
+        """Called once in a while by the event loop's thread, while it has one."""
         self._lock = threading.Lock()
         self._waiting: deque[Delivery] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -93,7 +98,12 @@ class Coroutines:
 
     # ---- in the event loop's thread ---------------------------------------------------------------------------------
 
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.beat()
+        loop.call_later(BEAT, self._beat, loop)
+
     def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._beat(loop)
         while not self._stopping:
             # Again, where a task has stopped the loop that it shares with others.
             try:
@@ -140,13 +150,17 @@ class Coroutines:
             return
         run, call = prepared
         task_context.set(run)
+        slot = self._slots.pop()
+        slot.begin(key_of(delivery), run.registered.name.encode(), run.attempt, run.started, 0.0)
         outcome = await self._runner.await_call(run, call)
+        leave_if_forked(self._process)
+        slot.end()
+        self._slots.append(slot)
         if self._stopping and not isinstance(outcome, Done):
             return  # most likely it was cancelled by us
         self._end(delivery, outcome, run)
 
     def _end(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:
-        leave_if_forked(self._process)
         match outcome:
             case Done(value=None) | Dropped() | Requeue():
                 self._settle_it(delivery, outcome, run)

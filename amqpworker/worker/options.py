@@ -28,6 +28,11 @@ class WorkerOptions(BaseModel):
     log_level: str = "info"
     log_json: bool | None = None
 
+    @property
+    def slots(self) -> int:
+        """How many tasks may run at once."""
+        return self.threads + self.async_tasks
+
     def prefetch_for(self, has_coroutines: bool) -> int:
         """Return how many deliveries each queue may have here that are not settled."""
         if self.prefetch is not None:

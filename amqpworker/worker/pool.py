@@ -20,6 +20,7 @@ from amqpworker.outcome import Outcome, Requeue
 from amqpworker.worker.context import Run
 from amqpworker.worker.coroutines import Coroutines
 from amqpworker.worker.forked import leave_if_forked
+from amqpworker.worker.recorder import Recorder, Slot, key_of
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.settle import Settler
 
@@ -29,22 +30,33 @@ log = get_logger(__name__)
 
 
 class Pool:
-    """Runs what is put into it on `threads` threads; `async_tasks` coroutines at once at the most."""
+    """
+    Runs what is put into it on `threads` threads; `async_tasks` coroutines at once at the most.
 
-    def __init__(self, runner: Runner, settler: Settler, threads: int, async_tasks: int) -> None:
+    Each has a place in the flight recorder, which has as many.
+    """
+
+    def __init__(
+        self, runner: Runner, settler: Settler, threads: int, async_tasks: int, recorder: Recorder | None = None
+    ) -> None:
         self._runner = runner
         self._settler = settler
         self._process = os.getpid()
+        recorder = Recorder(threads + async_tasks) if recorder is None else recorder
         self._queue: SimpleQueue[Delivery | None] = SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._run, args=(number,), name=f"amqpworker-runner-{number}", daemon=True)
-            for number in range(1, threads + 1)
+            threading.Thread(target=self._run, args=(number, slot), name=f"amqpworker-runner-{number}", daemon=True)
+            for number, slot in enumerate(recorder.slots[:threads], 1)
         ]
         # By thread number, or by the id of a coroutine's delivery: what was claimed and is not settled yet.
         self.running: dict[int, Delivery] = {}
-        self._coroutines = Coroutines(runner, self._settle, async_tasks, self.running)
+        self._coroutines = Coroutines(runner, self._settle, recorder.slots[threads:], self.running)
         # Looked up for each delivery only where there are both kinds of tasks.
         self.put: Callable[[Delivery], None] = self._route if runner.has_coroutines else self._queue.put
+
+    def on_beat(self, beat: Callable[[], None]) -> None:
+        """Have `beat` called about once in a second by the event loop's thread; before `start`."""
+        self._coroutines.beat = beat
 
     def start(self) -> None:
         """Start the threads."""
@@ -79,15 +91,15 @@ class Pool:
         else:
             self._queue.put(delivery)
 
-    def _run(self, slot: int) -> None:
+    def _run(self, number: int, slot: Slot) -> None:
         get, running = self._queue.get, self.running
         while (delivery := get()) is not None:
             # Before it is claimed: who drains must never see it as neither waiting nor running.
-            running[slot] = delivery
-            self._take(delivery)
-            running.pop(slot, None)
+            running[number] = delivery
+            self._take(delivery, slot)
+            running.pop(number, None)
 
-    def _take(self, delivery: Delivery) -> None:
+    def _take(self, delivery: Delivery, slot: Slot) -> None:
         # Popping the tag claims the delivery: it may have been given back, or its channel may be gone.
         if delivery.intake.unstarted.pop(delivery.tag, None) is None:
             return
@@ -98,17 +110,19 @@ class Pool:
             if isinstance(prepared, tuple):
                 run, call = prepared
                 task_context.set(run)
+                slot.begin(key_of(delivery), run.registered.name.encode(), run.attempt, run.started, 0.0)
                 outcome = self._runner.call(run, call)
             else:
                 outcome = prepared
         except BaseException as error:  # noqa: BLE001 - a defect of ours must not leave a message unsettled
             outcome = self._runner.defect(delivery, error)
+        leave_if_forked(self._process)
+        slot.end()
         self._settle(delivery, outcome, run)
         task_context.set(None)
 
     def _settle(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:
         """Settle in any case: what cannot be settled as it should goes as a dead letter, or back to its queue."""
-        leave_if_forked(self._process)
         if run is not None and log.wants_debug():
             log.debug("task_ran", outcome=type(outcome).__name__.lower(), seconds=round(time.time() - run.started, 4))
         try:

@@ -8,6 +8,8 @@ settle, leave. Signal handlers only note the signal; the main thread acts.
 from __future__ import annotations
 
 import atexit
+import faulthandler
+import mmap
 import os
 import signal
 import sys
@@ -30,7 +32,8 @@ from amqpworker.worker.locate import locate
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.pool import Pool
 from amqpworker.worker.receiver import Reception
-from amqpworker.worker.report import ABANDONED, MISCONFIGURED, STOPPED, Report, Reporter
+from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Recorder
+from amqpworker.worker.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, STOPPED, Report, Reporter
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.settle import Settler, Surroundings
 
@@ -44,9 +47,6 @@ FIRST_LOOK = 0.05
 LOOK = 0.25
 SAY_WAITING = 5.0
 CLOSE_TIMEOUT = 5.0
-
-BROKEN = 1
-"""Exit code of a process that cannot go on; its parent replaces it, as after any end that it does not know."""
 
 
 class StopRequest:
@@ -79,15 +79,18 @@ class StopRequest:
 class WorkerProcess:
     """The parts of a worker process, wired together."""
 
-    def __init__(self, app: App, options: WorkerOptions) -> None:
+    def __init__(self, app: App, options: WorkerOptions, recorder: Recorder | None = None) -> None:
         self.app = app
+        self.recorder = recorder = Recorder(options.slots) if recorder is None else recorder
         self.options = options
         self.drain_timeout = app.settings.drain_timeout if options.drain_timeout is None else options.drain_timeout
         self.publisher = app.producer.publisher
         store = app.store()
         surroundings = Surroundings(self.publisher, store, app.plan, app.settings)
         self.settler = Settler(surroundings, self._wake)
-        self.pool = Pool(Runner(app.tasks, store is not None), self.settler, options.threads, options.async_tasks)
+        self.pool = Pool(
+            Runner(app.tasks, store is not None), self.settler, options.threads, options.async_tasks, recorder
+        )
         reception = Reception(self.pool, self.settler, app.settings.ack_timeout)
         self.consumer = Consumer(
             addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), reception
@@ -95,6 +98,9 @@ class WorkerProcess:
         self.reception = reception
         self.stop_requested = StopRequest()
         self.stop_now = False
+        self.consumer.on_beat(lambda: recorder.beat(CONSUMER))
+        self.publisher.on_beat(lambda: recorder.beat(PUBLISHER))
+        self.pool.on_beat(lambda: recorder.beat(EVENT_LOOP))
 
     def _wake(self) -> None:
         self.consumer.wake()
@@ -123,15 +129,17 @@ class WorkerProcess:
         if not self.stop_requested.is_set():
             self.publisher.start()
         while not self.stop_requested.wait(LOOK):
+            self._record()
             if self.consumer.broken or self.publisher.broken:
                 log.error("worker_broken", effect="it ends, and is replaced")
-                return BROKEN
+                return FAILED
         return self.stop()
 
     def _wait_for_consumer(self, reporter: Reporter) -> AmqpWorkerError | None:
         """Wait until there is a first consumer; return why there never will be one, where that is so."""
         say_at = time.monotonic() + SAY_WAITING
         while not self.stop_requested.wait(FIRST_LOOK):
+            self._record()
             if self.consumer.ever_consumed:
                 reporter.tell(Report("consuming"))
                 return None
@@ -173,9 +181,15 @@ class WorkerProcess:
         log.info("worker_stopped", abandoned=not finished)
         return STOPPED if finished else ABANDONED
 
+    def _record(self) -> None:
+        """Note for the supervisor that this thread is alive, and what was done so far."""
+        self.recorder.beat(MAIN)
+        self.recorder.count(self.settler.counts())
+
     def _wait_until(self, is_true: Callable[[], bool], until: float) -> bool:
         pause = threading.Event()
         while not is_true():
+            self._record()
             if self.stop_now or time.monotonic() >= until:
                 return False
             pause.wait(TICK)
@@ -193,17 +207,21 @@ def main(arguments: Sequence[str]) -> int:
     Run a worker process.
 
     The first argument holds the options as JSON, the second the descriptor of the leash, a pipe whose end means that the
-    parent is gone, and to stop; the third that for reports to the parent.
+    parent is gone, and to stop; the third that for reports to the parent, the fourth that of memory for the flight recorder.
     """
     options = WorkerOptions.model_validate_json(arguments[0])
-    leash, reports, *_ = *map(int, arguments[1:]), None, None
+    descriptors: list[int | None] = [*map(int, arguments[1:]), None, None, None]
+    leash, reports, memory = descriptors[:3]
     reporter = Reporter(reports)
+    recorder = Recorder(options.slots, None if memory is None else mapped(memory))
+    # By a signal, since it works where Python itself hangs: the parent sends it before it kills.
+    faulthandler.register(DUMP_SIGNAL, all_threads=True)
     if leash is not None:
         # What a task starts must not hold it.
         os.set_inheritable(leash, False)
     configure(options.log_level, options.log_json)
     try:
-        worker = WorkerProcess(locate(options.app), options)
+        worker = WorkerProcess(locate(options.app), options, recorder)
     except AmqpWorkerError as error:
         return misconfigured(error, reporter)
     except (Exception, SystemExit) as error:
@@ -214,6 +232,14 @@ def main(arguments: Sequence[str]) -> int:
     if leash is not None:
         threading.Thread(target=watch_parent, args=(worker, leash), name="amqpworker-parent", daemon=True).start()
     return worker.run(reporter)
+
+
+def mapped(descriptor: int) -> mmap.mmap:
+    """Return the memory behind a descriptor, which is not needed any more then."""
+    try:
+        return mmap.mmap(descriptor, 0)
+    finally:
+        os.close(descriptor)
 
 
 def misconfigured(error: AmqpWorkerError, reporter: Reporter) -> int:

@@ -10,21 +10,26 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-__all__ = ["ABANDONED", "MISCONFIGURED", "STOPPED", "Heard", "Report", "Reporter", "heard"]
+__all__ = ["ABANDONED", "DUMP_SIGNAL", "FAILED", "MISCONFIGURED", "STOPPED", "Heard", "Report", "Reporter", "heard"]
 
 # Exit codes of a worker process, and of the pool.
 STOPPED = 0
+FAILED = 1
 MISCONFIGURED = 2
 ABANDONED = 3
 
 MOST_TEXT = 500
 LONGEST_LINE = 16384
 
-Event = Literal["ready", "consuming", "misconfigured"]
+# Has a process write what each of its threads does to the log.
+DUMP_SIGNAL = signal.SIGUSR2
+
+Event = Literal["ready", "consuming", "misconfigured", "leaving"]
 EVENTS = frozenset(get_args(Event))
 
 
@@ -35,6 +40,7 @@ class Report:
 
     `ready`: the app is loaded, signals are listened to, and stopping takes up to `drain_timeout` seconds.
     `consuming`: the broker has confirmed a first consumer. `misconfigured`: `text` tells why nothing will ever run.
+    `leaving`: it has stopped consuming by itself, for the reason in `text`, and ends soon.
     """
 
     event: Event

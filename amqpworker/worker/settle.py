@@ -31,6 +31,7 @@ from amqpworker.settings import Settings
 from amqpworker.worker.acks import AckLedger
 from amqpworker.worker.context import Run
 from amqpworker.worker.copies import Copies, Copy, Publishes
+from amqpworker.worker.recorder import Counts
 from amqpworker.worker.runner import attempt_and_first_run
 
 __all__ = ["Settler", "Surroundings", "worker_name"]
@@ -71,6 +72,8 @@ class Settler:
         self._acks: deque[Delivery] = deque()
         self._requeues: deque[Delivery] = deque()
         self._replying: set[Delivery] = set()
+        # Each is counted by one thread: the first and the last by the consumer's, the others by the publisher's.
+        self._settled = self._retried = self._dead = self._requeued = 0
         self.draining = threading.Event()
 
     # ---- by runner threads ------------------------------------------------------------------------------------------
@@ -165,8 +168,13 @@ class Settler:
             text=retry.failure.text[:MOST_LOGGED],
         )
         copy = retried(delivery, retry, identity, self._names, now)
+
+        def confirmed() -> None:
+            self._retried += 1
+            self._ack(delivery)
+
         try:
-            self.copies.publish(Copy(delivery, copy, lambda: self._ack(delivery), lambda: self._requeue(delivery)))
+            self.copies.publish(Copy(delivery, copy, confirmed, lambda: self._requeue(delivery)))
         except InvalidArguments as error:
             # Its own headers fill the frame, so that what a retry adds has no room.
             self._bury(delivery, Dead("failed", Failure(retry.failure.error_type, str(error))), run)
@@ -190,6 +198,7 @@ class Settler:
             return
 
         def confirmed() -> None:
+            self._dead += 1
             if delivery.properties.reply_to:
                 self._reply(delivery, answer)
             else:
@@ -222,6 +231,7 @@ class Settler:
             if intake.is_open:
                 settled.setdefault(intake, []).append(delivery.tag)
         for intake, tags in settled.items():
+            self._settled += len(tags)
             if intake.channel is not None:
                 for tag, multiple in intake.ledger.settle(tags):
                     intake.channel.ack(tag, multiple)
@@ -247,7 +257,13 @@ class Settler:
 
     def _requeue_tag(self, intake: Intake, tag: int) -> None:
         if intake.is_open and intake.channel is not None and intake.ledger.note_requeued(tag):
+            self._requeued += 1
             intake.channel.requeue(tag)
+
+    def counts(self) -> Counts:
+        """Return how many deliveries have ended how so far."""
+        copies = self._retried + self._dead
+        return Counts(max(0, self._settled - copies), self._retried, self._dead, self._requeued)
 
     def idle(self) -> bool:
         """Whether nothing is left to be settled."""

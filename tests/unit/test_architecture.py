@@ -30,6 +30,7 @@ LAYERS: dict[str, set[str]] = {
     "results": {"results"},
     "app": {"app", "producer", "sent", "verbs"},
     "worker": {"worker"},
+    "supervisor": {"supervisor"},
     "testing": {"testing"},
     "cli": {"cli"},
 }

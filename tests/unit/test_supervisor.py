@@ -14,12 +14,12 @@ from amqpworker.worker.report import LONGEST_LINE, Heard, Report, heard
 NO_ROOM = """
 import errno, os, subprocess
 from amqpworker.errors import ConfigError
-from amqpworker.worker import supervisor
+from amqpworker.supervisor import places
+from amqpworker.supervisor.pools import PoolSpec
+from amqpworker.supervisor.supervisor import Supervisor
 from amqpworker.worker.options import WorkerOptions
 
-pool = supervisor.Supervisor(WorkerOptions(app="no_such_module:app"), 2)
-for child in pool._children:
-    child.pause = 0.1
+places.FIRST_PAUSE = 0.1
 real, refused, open_files = subprocess.Popen, [], []
 
 def popen(*arguments, **options):
@@ -31,7 +31,7 @@ def popen(*arguments, **options):
 
 subprocess.Popen = popen
 try:
-    pool.run()
+    Supervisor([PoolSpec("main", 2, WorkerOptions(app="no_such_module:app"))]).run()
 except ConfigError as error:
     print(error)
 assert len(open_files) == 4
@@ -44,22 +44,24 @@ def test_a_pool_that_cannot_start_a_process_tries_again_ever_more_slowly(tmp_pat
         [sys.executable, "-c", NO_ROOM], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert "There is no module 'no_such_module'" in done.stdout, done.stderr
-    told = [line.split("again_in=")[1] for line in done.stderr.splitlines() if "process_not_started" in line]
-    assert told == ["0.1", "0.2", "0.4"]
+    told = [float(line.split("again_in=")[1].split()[0]) for line in done.stderr.splitlines() if "not_started" in line]
+    assert told == sorted(told)
+    assert len(set(told)) == 3
     assert "Resource temporarily unavailable" in done.stderr
 
 
 MANY_FILES = """
 import os, resource
 from amqpworker.errors import ConfigError
+from amqpworker.supervisor.pools import PoolSpec
+from amqpworker.supervisor.supervisor import Supervisor
 from amqpworker.worker.options import WorkerOptions
-from amqpworker.worker.supervisor import Supervisor
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (1500, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 while os.dup(0) < 1100:
     pass
 try:
-    Supervisor(WorkerOptions(app="no_such_module:app"), 1).run()
+    Supervisor([PoolSpec("main", 1, WorkerOptions(app="no_such_module:app"))]).run()
 except ConfigError as error:
     print(error)
 """

@@ -1,0 +1,1 @@
+"""The parent of the worker processes: what it decides (`fleet`), and what acts on that."""

@@ -1,0 +1,138 @@
+"""
+A worker process as its parent holds it: the process, two pipes, and the memory that it records in.
+
+Decides how a process is started: a fresh interpreter in a process group of its own. What it says is handed on unjudged.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from amqpworker.supervisor.pools import PoolSpec
+from amqpworker.worker.recorder import Recording, read, size_of
+from amqpworker.worker.report import Report, heard
+
+__all__ = ["Child"]
+
+# A process that writes without end must not keep us from hearing signals; a dead one's pipe holds less than this.
+MOST_READS = 16
+READ_BYTES = 65536
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Child:
+    """
+    A running worker process.
+
+    `reports` is our end of the pipe that it tells of itself by, -1 once that has ended; the other pipe is its leash:
+    its end tells the process that we are gone.
+
+    Raises:
+        OSError: the machine has no room for another process or pipe, as it may have in a moment.
+    """
+
+    def __init__(self, spec: PoolSpec) -> None:
+        theirs: list[int] = []
+        self.strange = False
+        self._unread = b""
+        self.reports = self._leash = -1
+        self._memory: mmap.mmap | None = None
+        try:
+            leashed, self._leash = os.pipe()
+            theirs.append(leashed)
+            self.reports, reporting = os.pipe()
+            theirs.append(reporting)
+            os.set_blocking(self.reports, False)
+            recording, self._memory = shared_memory(size_of(spec.options.slots))
+            theirs.append(recording)
+            command = [sys.executable, "-m", "amqpworker.worker.process", spec.options.model_dump_json()]
+            self._process = subprocess.Popen(  # noqa: S603 - our own command
+                # Not by standard input: that is the tasks', and whoever reads it must find its end.
+                [*command, *map(str, theirs)],
+                stdin=subprocess.DEVNULL,
+                process_group=0,
+                pass_fds=theirs,
+            )
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            for descriptor in theirs:
+                os.close(descriptor)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def ended(self) -> int | None:
+        """Return its exit code, or (negative) the signal that ended it; None while it runs."""
+        return self._process.poll()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it at once, with whatever its tasks have started in its process group."""
+        with suppress(ProcessLookupError):
+            if self._process.poll() is None:
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def hear(self) -> list[Report]:
+        """Return what it has told since the last call; `strange` is set where something was no report."""
+        reports: list[Report] = []
+        for _ in range(MOST_READS):
+            if self.reports < 0:
+                break
+            try:
+                data = os.read(self.reports, READ_BYTES)
+            except BlockingIOError:
+                break
+            if not data:
+                os.close(self.reports)
+                self.reports = -1
+            found = heard(self._unread + data)
+            self._unread = found.rest
+            self.strange = self.strange or found.strange
+            reports += found.reports
+        return reports
+
+    def recording(self) -> Recording | None:
+        """Return what it has recorded, also after its end; None where that is no recording."""
+        return None if self._memory is None else read(self._memory)
+
+    def resident(self) -> int:
+        """Return how many bytes of memory it holds, 0 where the system does not tell."""
+        try:
+            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE
+        except (OSError, ValueError, IndexError):
+            return 0
+
+    def close(self) -> None:
+        """Let go of the pipes and the memory."""
+        for descriptor in (self.reports, self._leash):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.reports = self._leash = -1
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
+
+
+def shared_memory(size: int) -> tuple[int, mmap.mmap]:
+    """Return memory that has no name, and the descriptor by which another process maps it too."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("amqpworker")
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, size)
+    return descriptor, mmap.mmap(descriptor, size)

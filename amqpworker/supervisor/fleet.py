@@ -1,0 +1,378 @@
+"""
+What a supervisor does about what happens: no process, clock, pipe or signal is touched here.
+
+Decides when a worker process is started, drained or killed, and when all of it ends. There is never more than one process
+beyond those that were asked for, and none that consumes is drained before its successor consumes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias, assert_never
+
+from amqpworker.supervisor.events import (
+    Action,
+    Consuming,
+    Drain,
+    DumpStacks,
+    Ended,
+    Event,
+    Finish,
+    Grow,
+    Interrupt,
+    Kill,
+    Leaving,
+    NotStarted,
+    Outgrown,
+    Ready,
+    Refused,
+    Reload,
+    Shrink,
+    Stalled,
+    Start,
+    Stop,
+    StopNow,
+    Tell,
+    Tick,
+)
+from amqpworker.supervisor.places import Change, Changes, Place, Pool, Process, Stage
+from amqpworker.supervisor.wording import how_it_ended
+from amqpworker.worker.report import ABANDONED, FAILED, MISCONFIGURED, STOPPED
+
+__all__ = ["Fleet"]
+
+DRAIN_TIMEOUT = 30.0
+KILL_GRACE = 10.0
+IMPATIENT_GRACE = 2.0
+# Writing the stacks of many threads takes a moment.
+DUMP_GRACE = 1.0
+# Of a program that has never consumed: it takes about three minutes.
+MOST_DEATHS = 8
+MOST_RELOAD_FAILURES = 3
+
+AboutOne: TypeAlias = Ready | Consuming | Refused | Leaving | Stalled | Outgrown | NotStarted | Ended
+
+
+class Fleet:
+    """All worker processes of a supervisor; `sizes` gives how many each pool has, `jitter` a factor about 1."""
+
+    def __init__(self, sizes: Mapping[str, int], jitter: Callable[[], float]) -> None:
+        self.pools = {name: Pool(name, [Place(name, n) for n in range(1, size + 1)]) for name, size in sizes.items()}
+        self.processes: dict[int, Process] = {}
+        self.generation = 1
+        self.stopping: float | None = None
+        self.finished = False
+        self.changes = Changes()
+        self._jitter = jitter
+        self._serial = 0
+        self._deaths = 0
+        self._impatient = False
+        self._problem = ""
+        self._worst = STOPPED
+        self._actions: list[Action] = []
+
+    # ---- what others ask --------------------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """How many processes there are to be."""
+        return sum(len(pool.places) for pool in self.pools.values())
+
+    @property
+    def up(self) -> bool:
+        """Whether any process has ever consumed."""
+        return any(pool.up for pool in self.pools.values())
+
+    @property
+    def reloading(self) -> bool:
+        """Whether processes are still to be replaced because of a reload."""
+        return any(change.kind == "reload" for change in self.changes.pending())
+
+    def next_due(self, now: float) -> float | None:
+        """Return when something is due without an event, None where nothing is."""
+        alive = [one for one in self.processes.values() if one.stage is not Stage.KILLED]
+        due = [one.kill_at for one in alive if one.kill_at is not None]
+        if self.stopping is not None:
+            return min([*due, self.stopping]) if alive else None
+        due += [place.start_at for pool in self.pools.values() for place in pool.startable() if place.process is None]
+        change = self.changes.next_due(now) if self._may_change() else None
+        return min(due if change is None else [*due, change], default=None)
+
+    # ---- what happens -----------------------------------------------------------------------------------------------
+
+    def on(self, event: Event, now: float) -> list[Action]:
+        """Take an event, and return what to do; `now` is monotonic."""
+        self._actions = []
+        self._take(event, now)
+        self._kill_due(now)
+        if self.stopping is None:
+            self._fill_places(now)
+            self._go_on_changing(now)
+        elif not self.processes and not self.finished:
+            self.finished = True
+            self._actions.append(Finish(self._worst, self._problem))
+        return self._actions
+
+    def _take(self, event: Event, now: float) -> None:
+        match event:
+            case Ready() | Consuming() | Refused() | Leaving() | Stalled() | Outgrown() | NotStarted() | Ended():
+                # What a process said may be heard after its end.
+                process = self.processes.get(event.serial)
+                if process is not None:
+                    self._about(process, event, now)
+            case Stop(why):
+                self._stop(why, now)
+            case StopNow():
+                self._stop_now(now)
+            case Reload():
+                self._reload()
+            case Grow():
+                self._grow()
+            case Shrink():
+                self._shrink()
+            case Tick():
+                pass
+            case _:
+                assert_never(event)
+
+    def _about(self, process: Process, event: AboutOne, now: float) -> None:
+        """Take what happened to one process."""
+        match event:
+            case Ready(_, drain_timeout):
+                process.drain_timeout = drain_timeout
+                if process.stage is Stage.STARTING:
+                    process.stage = Stage.READY
+            case Consuming():
+                self._on_consuming(process, now)
+            case Refused(_, reason):
+                process.problem = reason
+            case Leaving(_, reason):
+                self._drain(process, now, ask=False)
+                self.changes.add(Change(process.place, process, "recycle", reason), urgent=True)
+            case Stalled(_, what):
+                self._on_stalled(process, what, now)
+            case Outgrown(_, reason):
+                if process.stage is Stage.CONSUMING:
+                    self.changes.add(Change(process.place, process, "recycle", reason))
+            case NotStarted(_, reason):
+                self._on_not_started(process, reason, now)
+            case Ended(_, code):
+                self._on_ended(process, code, now)
+            case _:
+                assert_never(event)
+
+    def _tell(self, level: Literal["info", "warning", "error"], event: str, process: Process, **fields: Any) -> None:
+        place = process.place
+        where = {"number": place.number} if len(self.pools) == 1 else {"pool": place.pool, "number": place.number}
+        self._actions.append(Tell(level, event, process.serial, {**where, **fields}))
+
+    def _say(self, level: Literal["info", "warning", "error"], event: str, **fields: Any) -> None:
+        self._actions.append(Tell(level, event, None, fields))
+
+    # ---- starting ---------------------------------------------------------------------------------------------------
+
+    def _fill_places(self, now: float) -> None:
+        for pool in self.pools.values():
+            for place in pool.startable():
+                if place.process is None and place.start_at <= now:
+                    place.process = self._start(place, now)
+
+    def _start(self, place: Place, now: float) -> Process:
+        self._serial += 1
+        process = Process(self._serial, place, self.generation, now)
+        self.processes[process.serial] = process
+        self._actions.append(Start(process.serial, place.pool, place.number))
+        return process
+
+    def _on_not_started(self, process: Process, reason: str, now: float) -> None:
+        self._forget(process)
+        again_in = process.place.put_off(process, now, self._jitter)
+        self._tell("error", "process_not_started", process, reason=reason, again_in=round(again_in, 1))
+
+    def _on_consuming(self, process: Process, now: float) -> None:
+        if process.stage not in {Stage.STARTING, Stage.READY} or process.wanted:
+            return
+        process.stage = Stage.CONSUMING
+        process.consumed = True
+        pool, place = self.pools[process.place.pool], process.place
+        if not pool.up:
+            pool.up = True
+            self._tell("info", "pool_started", process, processes=len(pool.places))
+        self._tell("info", "process_started", process)
+        if place.successor is process and place.process is not None:
+            self._drain(place.process, now)
+
+    # ---- ending -----------------------------------------------------------------------------------------------------
+
+    def _drain(self, process: Process, now: float, ask: bool = True) -> None:
+        """Have a process finish what runs and end, and be killed where it does not in time."""
+        if process.wanted:
+            return
+        process.wanted = True
+        if process.stage is Stage.CONSUMING:
+            process.stage = Stage.DRAINING
+        timeout = DRAIN_TIMEOUT if process.drain_timeout is None else process.drain_timeout
+        self._kill_by(process, now + timeout + KILL_GRACE)
+        if ask:
+            self._actions.append(Drain(process.serial))
+
+    def _kill_by(self, process: Process, when: float) -> None:
+        process.kill_at = when if process.kill_at is None else min(process.kill_at, when)
+
+    def _on_stalled(self, process: Process, what: str, now: float) -> None:
+        soon = now + DUMP_GRACE
+        if process.stage is Stage.KILLED or (process.kill_at is not None and process.kill_at <= soon):
+            return
+        self._tell("error", "process_stalled", process, what=what, effect="its stacks follow, then it is killed")
+        self._actions.append(DumpStacks(process.serial))
+        self._kill_by(process, soon)
+
+    def _kill_due(self, now: float) -> None:
+        late = self.stopping is not None and now >= self.stopping
+        for process in self.processes.values():
+            due = late or (process.kill_at is not None and process.kill_at <= now)
+            if due and process.stage is not Stage.KILLED:
+                self._tell("error", "process_killed", process, why="it did not stop in time")
+                process.stage = Stage.KILLED
+                self._actions.append(Kill(process.serial))
+
+    def _on_ended(self, process: Process, code: int, now: float) -> None:
+        follows = process.place.successor is process
+        self._forget(process)
+        if self.stopping is not None:
+            # One that was still starting has nothing to abandon.
+            killed = STOPPED if process.drain_timeout is None else ABANDONED
+            self._worst = max(self._worst, code if code >= 0 else killed)
+        elif process.wanted:
+            process.place.start_at = now
+            expected = code == STOPPED or not process.consumed
+            self._tell("info" if expected else "warning", "process_ended", process, how=how_it_ended(code))
+        elif not self.up and code == MISCONFIGURED:
+            self._give_up(MISCONFIGURED, process.problem or "A worker process ended with exit code 2.", now)
+        else:
+            self._on_death(process, code, now)
+            if follows and not process.consumed:
+                self._on_successor_lost(process, code)
+
+    def _on_death(self, process: Process, code: int, now: float) -> None:
+        again_in = process.place.put_off(process, now, self._jitter)
+        how = how_it_ended(code)
+        self._tell(
+            "error", "process_died", process, how=how, reason=process.problem or None, again_in=round(again_in, 1)
+        )
+        self._deaths += 1
+        if not self.up and self._deaths >= MOST_DEATHS:
+            told = f"No worker process has ever consumed, and {self._deaths} have ended, the last by {how}"
+            self._give_up(FAILED, f"{told}: see the log.", now)
+
+    def _give_up(self, code: int, problem: str, now: float) -> None:
+        self._worst, self._problem = code, problem
+        self._stop_all(now)
+
+    def _forget(self, process: Process) -> None:
+        self.processes.pop(process.serial, None)
+        process.place.vacate(process)
+
+    # ---- what people ask for ----------------------------------------------------------------------------------------
+
+    def _stop(self, why: str, now: float) -> None:
+        if self.stopping is None:
+            self._stop_all(now)
+            assert self.stopping is not None
+            self._say("info", "pool_stopping", why=why, timeout=round(self.stopping - now - KILL_GRACE, 3))
+
+    def _stop_all(self, now: float) -> None:
+        timeouts = [one.drain_timeout for one in self.processes.values() if one.drain_timeout is not None]
+        self.stopping = now + max(timeouts, default=DRAIN_TIMEOUT) + KILL_GRACE
+        for process in self.processes.values():
+            self._drain(process, now)
+
+    def _stop_now(self, now: float) -> None:
+        self._stop("interrupted", now)
+        assert self.stopping is not None
+        if self._impatient:
+            return
+        self._impatient = True
+        self._say("warning", "pool_ends_at_once")
+        self.stopping = min(self.stopping, now + IMPATIENT_GRACE)
+        # The processes see a second signal, and abandon what runs.
+        self._actions += [Interrupt(serial) for serial in self.processes]
+
+    def _reload(self) -> None:
+        self.generation += 1
+        self._say("info", "pool_reloading", generation=self.generation, processes=self.size)
+        for pool in self.pools.values():
+            for place in pool.places:
+                self.changes.add(Change(place, place.process, "reload", "reload"))
+
+    def _grow(self) -> None:
+        for pool in self.pools.values():
+            number = max(place.number for place in pool.places) + 1
+            pool.places.append(Place(pool.name, number))
+            self._say("info", "pool_grown", pool=pool.name, processes=len(pool.places))
+
+    def _shrink(self) -> None:
+        for pool in self.pools.values():
+            if len(pool.places) > 1:
+                self.changes.add(Change(pool.places[-1], None, "retire", "one process less"))
+
+    # ---- one change after the other ---------------------------------------------------------------------------------
+
+    def _go_on_changing(self, now: float) -> None:
+        current = self.changes.current
+        if current is not None and not self._is_under_way(current):
+            self.changes.current = None
+        if self._may_change():
+            change = self.changes.take(lambda one: self._is_due(one, now))
+            if change is not None:
+                self._begin(change, now)
+
+    def _may_change(self) -> bool:
+        """Tell whether there may be one more: a process that is left over from the change before is one already."""
+        return len(self.processes) <= self.size
+
+    def _is_due(self, change: Change, now: float) -> bool:
+        # A reload goes from place to place: where one is put off, all of them wait.
+        places = [change.place]
+        if change.kind == "reload":
+            places += [one.place for one in self.changes.pending() if one.kind == "reload"]
+        return all(place.start_at <= now for place in places) and not self._would_leave_none(change)
+
+    def _would_leave_none(self, change: Change) -> bool:
+        """Tell whether nobody would consume for its pool any more."""
+        others = [one.process for one in self.pools[change.place.pool].places if one is not change.place]
+        return change.kind == "retire" and not any(one is not None and one.consumes for one in others)
+
+    def _is_under_way(self, change: Change) -> bool:
+        if change.kind == "retire":
+            return change.place.process is not None
+        return change.place.successor is not None
+
+    def _begin(self, change: Change, now: float) -> None:
+        place = change.place
+        if change.kind == "retire":
+            pool = self.pools[place.pool]
+            pool.places.remove(place)
+            self._say("info", "pool_shrunk", pool=pool.name, processes=len(pool.places))
+            if place.process is not None:
+                self._drain(place.process, now)
+        elif place.process is not None and self._is_meant(change, place.process):
+            place.successor = self._start(place, now)
+            self._tell("info", "process_replaced", place.process, why=change.reason)
+
+    def _is_meant(self, change: Change, process: Process) -> bool:
+        """Tell whether a process is still the one to replace: it may have died and been replaced meanwhile."""
+        return process.generation < self.generation if change.kind == "reload" else process is change.process
+
+    def _on_successor_lost(self, process: Process, code: int) -> None:
+        """Go on with the old process; a reload that fails is given up for all that were still to come."""
+        change = self.changes.current
+        if change is None or change.place is not process.place:
+            return
+        change.failures += 1
+        if change.kind == "reload" and (code == MISCONFIGURED or change.failures >= MOST_RELOAD_FAILURES):
+            self.changes.drop("reload")
+            reason = process.problem or how_it_ended(code)
+            self._say("error", "reload_failed", reason=reason, effect="the processes that run go on")
+        else:
+            self.changes.put_back()

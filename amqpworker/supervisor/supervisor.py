@@ -1,0 +1,277 @@
+"""
+The parent of the worker processes: hears what happens, and does what `fleet` decides.
+
+It imports no user code and holds no connection, so that whatever a task does, it is there to replace the process that
+did it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import signal
+import termios
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import FrameType
+from typing import assert_never
+
+from amqpworker.errors import AmqpWorkerError, ConfigError
+from amqpworker.logs import get_logger
+from amqpworker.supervisor.child import Child
+from amqpworker.supervisor.events import (
+    Action,
+    Consuming,
+    Drain,
+    DumpStacks,
+    Ended,
+    Event,
+    Finish,
+    Grow,
+    Interrupt,
+    Kill,
+    Leaving,
+    NotStarted,
+    Outgrown,
+    Ready,
+    Refused,
+    Reload,
+    Shrink,
+    Stalled,
+    Start,
+    Stop,
+    StopNow,
+    Tell,
+    Tick,
+)
+from amqpworker.supervisor.fleet import Fleet
+from amqpworker.supervisor.judging import Sample, outgrown, stalled
+from amqpworker.supervisor.pools import PoolSpec
+from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Report
+
+__all__ = ["Supervisor"]
+
+log = get_logger(__name__)
+
+LOOK = 1.0
+# Whoever has not looked for so long was stopped itself: its processes may have been, too.
+GAP = 5.0
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGCHLD,
+)
+
+
+class Supervisor:
+    """Pools of worker processes, each process a fresh interpreter."""
+
+    def __init__(self, pools: Sequence[PoolSpec], clock: Callable[[], float] = time.monotonic) -> None:
+        self._pools = {pool.name: pool for pool in pools}
+        self._clock = clock
+        self.fleet = Fleet({pool.name: pool.processes for pool in pools}, lambda: random.uniform(0.8, 1.2))  # noqa: S311
+        self._children: dict[int, Child] = {}
+        self._signals: list[int] = []
+        self._events: list[Event] = []
+        self._finish: Finish | None = None
+        self._look_at = self._looked = clock()
+        self._lenient_until = 0.0
+        self._on_terminal = has_terminal()
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._write_end, False)
+
+    def run(self) -> int:
+        """
+        Run the pools until a signal ends them; return the exit code.
+
+        Raises:
+            ConfigError: nothing could ever run; what the first process said about it.
+            AmqpWorkerError: no process ever came so far as to consume.
+        """
+        for number in SIGNALS:
+            signal.signal(number, self._note)
+        signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        while self._finish is None:
+            self._hear_signals()
+            self._hear_children()
+            self._reap()
+            self._look()
+            self._handle(Tick())
+            if self._finish is None:
+                self._wait()
+        if self._finish.problem:
+            kind = ConfigError if self._finish.code == MISCONFIGURED else AmqpWorkerError
+            raise kind(self._finish.problem)
+        log.info("pool_stopped", code=self._finish.code)
+        return self._finish.code
+
+    def _wait(self) -> None:
+        """Wait for a signal, a report, or the time when something is due."""
+        waiting = select.poll()
+        for pipe in (self._read_end, *(child.reports for child in self._children.values() if child.reports >= 0)):
+            waiting.register(pipe, select.POLLIN)
+        due = self.fleet.next_due(self._clock())
+        until = self._look_at if due is None else min(due, self._look_at)
+        # Rounded up: a wait that ends a moment too early would be followed by many.
+        patience = int(max(0.0, until - self._clock()) * 1000) + 1
+        if any(pipe == self._read_end for pipe, _ in waiting.poll(patience)):
+            os.read(self._read_end, 4096)
+
+    # ---- what happens -----------------------------------------------------------------------------------------------
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        """Only note a signal: the loop acts on it."""
+        self._signals.append(number)
+
+    def _hear_signals(self) -> None:
+        while self._signals:
+            number = self._signals.pop(0)
+            match number:
+                case signal.SIGTERM:
+                    self._handle(Stop("signal SIGTERM"))
+                case signal.SIGINT:
+                    self._handle(Stop("signal SIGINT") if self.fleet.stopping is None else StopNow())
+                case signal.SIGHUP if self._on_terminal and not has_terminal():
+                    self._handle(Stop("its terminal is gone"))
+                case signal.SIGHUP:
+                    self._handle(Reload())
+                case signal.SIGUSR1:
+                    self._dump()
+                case signal.SIGTTIN:
+                    self._handle(Grow())
+                case signal.SIGTTOU:
+                    self._handle(Shrink())
+
+    def _hear_children(self) -> None:
+        for serial, child in list(self._children.items()):
+            was_strange = child.strange
+            for report in child.hear():
+                self._handle(event_of(serial, report))
+            if child.strange and not was_strange:
+                log.warning("report_unreadable", pid=child.pid, effect="what is no report is ignored")
+
+    def _reap(self) -> None:
+        for serial, child in list(self._children.items()):
+            code = child.ended()
+            if code is not None:
+                self._hear_children()
+                self._handle(Ended(serial, code))
+                child.close()
+                del self._children[serial]
+        self._reap_strangers()
+
+    def _reap_strangers(self) -> None:
+        """Reap what others left to us: as the first process of a container we are given every orphan."""
+        ours = {child.pid for child in self._children.values()}
+        with suppress(ChildProcessError):
+            while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if found.si_pid in ours:
+                    return  # it ended since we looked: the next round takes it
+                os.waitpid(found.si_pid, 0)
+
+    def _look(self) -> None:
+        """Look at every process once in a while: whether it moves, and whether it has run for long enough."""
+        now = self._clock()
+        if now < self._look_at:
+            return
+        if now - self._looked > GAP:
+            longest = max(pool.stall_timeout for pool in self._pools.values())
+            self._lenient_until = now + longest
+        self._looked, self._look_at = now, now + LOOK
+        for serial, child in list(self._children.items()):
+            self._judge(serial, child, now)
+
+    def _judge(self, serial: int, child: Child, now: float) -> None:
+        process = self.fleet.processes.get(serial)
+        if process is None or process.drain_timeout is None:
+            return  # it has not begun to record
+        pool = self._pools[process.place.pool]
+        recording = child.recording()
+        if recording is None:
+            self._handle(Stalled(serial, "what it records cannot be read"))
+            return
+        if now >= self._lenient_until and (what := stalled(recording, now, pool.stall_timeout)):
+            self._handle(Stalled(serial, what))
+        sample = Sample(now - process.started, recording.counts.settled, child.resident())
+        if reason := outgrown(pool.recycling, sample):
+            self._handle(Outgrown(serial, reason))
+
+    def _dump(self) -> None:
+        """Write to the log how it stands, and what each thread of each process does."""
+        for process in self.fleet.processes.values():
+            child = self._children[process.serial]
+            recording = child.recording()
+            running = [] if recording is None else [f"{one.task} {one.key}" for one in recording.running]
+            log.info(
+                "process_status",
+                pool=process.place.pool,
+                number=process.place.number,
+                pid=child.pid,
+                stage=process.stage.value,
+                generation=process.generation,
+                memory=child.resident(),
+                running=running,
+            )
+            child.signal(DUMP_SIGNAL)
+
+    # ---- what is done about it --------------------------------------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        """Do what an event leads to; what fails on the way is an event, too."""
+        self._events.append(event)
+        while self._events:
+            for action in self.fleet.on(self._events.pop(0), self._clock()):
+                self._act(action)
+
+    def _act(self, action: Action) -> None:
+        match action:
+            case Start(serial, pool):
+                try:
+                    self._children[serial] = Child(self._pools[pool])
+                except OSError as error:
+                    self._events.append(NotStarted(serial, str(error)))
+            case Drain(serial):
+                self._children[serial].signal(signal.SIGTERM)
+            case Interrupt(serial):
+                self._children[serial].signal(signal.SIGINT)
+            case DumpStacks(serial):
+                self._children[serial].signal(DUMP_SIGNAL)
+            case Kill(serial):
+                self._children[serial].kill()
+            case Tell(level, event, serial, fields):
+                child = self._children.get(serial) if serial is not None else None
+                getattr(log, level)(event, **fields, **({} if child is None else {"pid": child.pid}))
+            case Finish():
+                self._finish = action
+            case _:
+                assert_never(action)
+
+
+def event_of(serial: int, report: Report) -> Event:
+    """Return what a process tells of itself as an event."""
+    match report.event:
+        case "ready":
+            return Ready(serial, report.drain_timeout)
+        case "consuming":
+            return Consuming(serial)
+        case "misconfigured":
+            return Refused(serial, report.text)
+        case "leaving":
+            return Leaving(serial, report.text)
+        case _:
+            assert_never(report.event)
+
+
+def has_terminal() -> bool:
+    """Tell whether standard input is a terminal, and is still there."""
+    try:
+        termios.tcgetattr(0)
+    except (termios.error, OSError, ValueError):
+        return False
+    return True

@@ -1,0 +1,174 @@
+"""
+The flight recorder of a worker process: what each runner does, in memory that outlives the process.
+
+Decides the layout. The process writes, its supervisor reads at any time, also after a SIGKILL. A place is marked as
+running after all of it is written, so that what is half written was not begun. What is no recording is told apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import mmap
+import struct
+import time
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from amqpworker.message import Delivery
+
+__all__ = [
+    "CONSUMER",
+    "EVENT_LOOP",
+    "HEARTS",
+    "MAIN",
+    "PUBLISHER",
+    "Counts",
+    "Recorder",
+    "Recording",
+    "Running",
+    "Slot",
+    "key_of",
+    "read",
+    "size_of",
+]
+
+Memory: TypeAlias = mmap.mmap | bytearray
+
+MAGIC = b"awflight"
+VERSION = 1
+HEARTS = ("main thread", "consumer thread", "publisher thread", "event loop")
+MAIN, CONSUMER, PUBLISHER, EVENT_LOOP = range(len(HEARTS))
+
+HEADER = struct.Struct("=8sII4d4Q")
+HEART = struct.Struct("=d")
+COUNTS = struct.Struct("=4Q")
+FIRST_HEART = 16
+COUNTS_AT = FIRST_HEART + len(HEARTS) * HEART.size
+# Attempt, start, limit, the key and the name of the task; the byte before them tells whether it runs.
+SLOT = struct.Struct("=Idd64p64p")
+SLOT_SIZE = 1 + SLOT.size
+MOST_SLOTS = 1_000_000
+MOST_KEY = 63
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many deliveries of a process ended how."""
+
+    done: int = 0
+    retried: int = 0
+    dead: int = 0
+    requeued: int = 0
+
+    @property
+    def settled(self) -> int:
+        """How many were settled for good, as far as this process goes."""
+        return self.done + self.retried + self.dead
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A task that has started: times are seconds since the epoch, `limit` is 0 where there is none."""
+
+    slot: int
+    key: str
+    task: str
+    attempt: int
+    started: float
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What a process has written; `hearts` are monotonic, 0 where such a thread has not begun."""
+
+    hearts: tuple[float, ...]
+    counts: Counts
+    running: tuple[Running, ...]
+
+
+def size_of(slots: int) -> int:
+    """Return how many bytes a recording with so many places has."""
+    return HEADER.size + slots * SLOT_SIZE
+
+
+def key_of(delivery: Delivery) -> bytes:
+    """
+    Return what a message is known by in a recording, also after it was delivered again.
+
+    A message without an id is given another at each delivery: it is known by its contents.
+    """
+    properties = delivery.properties
+    if properties.message_id:
+        return properties.message_id.encode("utf-8", "replace")[:MOST_KEY]
+    digest = hashlib.blake2b(delivery.body, digest_size=16, key=f"{delivery.queue} {properties.type}".encode()[:64])
+    return b"#" + digest.hexdigest().encode()
+
+
+class Slot:
+    """The place of one runner; one thread writes it."""
+
+    __slots__ = ("_fields", "_flag", "_memory")
+
+    def __init__(self, memory: Memory, number: int) -> None:
+        self._memory = memory
+        self._flag = HEADER.size + number * SLOT_SIZE
+        self._fields = self._flag + 1
+
+    def begin(self, key: bytes, task: bytes, attempt: int, started: float, limit: float) -> None:
+        """Note that a task starts."""
+        SLOT.pack_into(self._memory, self._fields, attempt, started, limit, key, task)
+        self._memory[self._flag] = 1
+
+    def end(self) -> None:
+        """Note that it is over."""
+        self._memory[self._flag] = 0
+
+
+class Recorder:
+    """The writing side; without memory of a supervisor it writes into its own."""
+
+    def __init__(self, slots: int, memory: Memory | None = None) -> None:
+        self._memory: Memory = bytearray(size_of(slots)) if memory is None else memory
+        self.slots = [Slot(self._memory, number) for number in range(slots)]
+        struct.pack_into("=8sII", self._memory, 0, MAGIC, VERSION, slots)
+
+    @property
+    def memory(self) -> Memory:
+        """What it is written to."""
+        return self._memory
+
+    def beat(self, heart: int) -> None:
+        """Note that a thread (by its index in `HEARTS`) is alive."""
+        HEART.pack_into(self._memory, FIRST_HEART + heart * HEART.size, time.monotonic())
+
+    def count(self, counts: Counts) -> None:
+        """Note how many deliveries ended how."""
+        COUNTS.pack_into(self._memory, COUNTS_AT, counts.done, counts.retried, counts.dead, counts.requeued)
+
+
+def read(memory: Memory) -> Recording | None:
+    """Return what is recorded, None where it is no recording; while the process writes, a place may be missing."""
+    if len(memory) < HEADER.size:
+        return None
+    magic, version, slots, *numbers = HEADER.unpack_from(memory)
+    if magic != MAGIC or version != VERSION or slots > MOST_SLOTS or len(memory) < size_of(slots):
+        return None
+    hearts = tuple(numbers[: len(HEARTS)])
+    if not all(math.isfinite(heart) and heart >= 0 for heart in hearts):
+        return None
+    running = [one for number in range(slots) if (one := _read_slot(memory, number)) is not None]
+    return Recording(hearts, Counts(*numbers[len(HEARTS) :]), tuple(running))
+
+
+def _read_slot(memory: Memory, number: int) -> Running | None:
+    at = HEADER.size + number * SLOT_SIZE
+    before = bytes(memory[at : at + SLOT_SIZE])
+    # Twice the same: nobody was writing it in between.
+    if before[0] != 1 or before != bytes(memory[at : at + SLOT_SIZE]):
+        return None
+    attempt, started, limit, key, task = SLOT.unpack_from(before, 1)
+    if not (math.isfinite(started) and math.isfinite(limit)):
+        return None
+    return Running(number, key.decode("utf-8", "replace"), task.decode("utf-8", "replace"), attempt, started, limit)

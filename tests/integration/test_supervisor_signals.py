@@ -1,0 +1,123 @@
+"""What operators ask a running pool for: new code, more or fewer processes, its status; and what it does by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+from tests.pools import Pool, alive, pool
+from tests.support import Broker, wait_until
+
+
+def consuming(workers: Pool, count: int) -> None:
+    """Wait until so many of the pool's processes consume."""
+    wait_until(
+        lambda: workers.broker is not None and workers.broker.consumers("work") == count, what=f"{count} consumers"
+    )
+
+
+def test_hup_replaces_each_process_and_never_leaves_fewer_consumers(tmp_path: Path, vhost: Broker) -> None:
+    with pool(tmp_path, vhost.url, "-p", "2", "-t", "1", broker=vhost) as workers:
+        workers.wait_for("process_started", 2)
+        old = workers.children()
+        fewest: list[int] = []
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.is_set():
+                fewest.append(vhost.consumers("work"))
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        shop = tmp_path / "shop.py"
+        shop.write_text(shop.read_text() + '\nnote("new code")\n')
+        workers.signal(signal.SIGHUP)
+        workers.wait_for("process_ended", 2)
+        done.set()
+        watching.join()
+        assert min(fewest) >= 2
+        assert max(fewest) <= 3
+        assert workers.ledger() == ["new code", "new code"]
+        wait_until(lambda: not any(alive(pid) for pid in old), what="the end of the old ones")
+        workers.signal(signal.SIGTERM)
+        assert workers.end() == 0
+
+
+def test_hup_with_code_that_cannot_start_leaves_the_old_processes_and_says_so(tmp_path: Path, vhost: Broker) -> None:
+    with pool(tmp_path, vhost.url, "-p", "2", "-t", "1", broker=vhost) as workers:
+        workers.wait_for("process_started", 2)
+        (tmp_path / "shop.py").write_text("this is no Python\n")
+        workers.signal(signal.SIGHUP)
+        (failed,) = workers.wait_for("reload_failed")
+        assert "'shop' cannot be imported" in failed["reason"]
+        assert all(alive(pid) for pid in workers.children())
+        consuming(workers, 2)
+        workers.send("slow", seconds=0, mark="x")
+        wait_until(lambda: workers.ledger() == ["begin x", "end x"])
+
+
+def test_ttin_and_ttou_start_one_process_more_and_drain_one(tmp_path: Path, vhost: Broker) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", broker=vhost) as workers:
+        workers.wait_for("process_started")
+        workers.signal(signal.SIGTTIN)
+        workers.wait_for("process_started", 2)
+        workers.signal(signal.SIGTTOU)
+        (ended,) = workers.wait_for("process_ended")
+        assert ended["how"] == "exit code 0"
+        assert alive(workers.children()[0])
+
+
+def test_usr1_writes_the_status_and_the_stacks_of_all_threads_to_the_log(tmp_path: Path, vhost: Broker) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", broker=vhost) as workers:
+        workers.wait_for("process_started")
+        workers.send("slow", seconds=60, mark="x")
+        wait_until(lambda: workers.ledger() == ["begin x"])
+        workers.signal(signal.SIGUSR1)
+        (status,) = workers.wait_for("process_status")
+        assert [one.split()[0] for one in status["running"]] == ["shop.slow"]
+        assert status["stage"] == "consuming"
+        wait_until(lambda: 'shop.py", line' in workers.log, what="the stack of the task")
+        (tmp_path / "go").touch()
+
+
+def test_a_process_that_does_not_move_any_more_is_killed_and_replaced_with_its_stacks_in_the_log(
+    tmp_path: Path, vhost: Broker
+) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", "--stall-timeout", "2", broker=vhost) as workers:
+        workers.wait_for("process_started")
+        workers.send("stuck")
+        (stalled,) = workers.wait_for("process_stalled")
+        assert "thread has not moved" in stalled["what"]
+        workers.wait_for("process_started", 2)
+        assert "in stuck" in workers.log
+        assert workers.wait_for("process_died")[0]["how"] == "signal SIGKILL"
+
+
+def test_a_process_is_replaced_after_so_many_tasks_and_none_is_lost_or_run_twice(tmp_path: Path, vhost: Broker) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", "--max-tasks", "20", broker=vhost) as workers:
+        workers.wait_for("process_started")
+        for number in range(60):
+            workers.send("slow", seconds=0, mark=str(number))
+        (replaced,) = workers.wait_for("process_replaced")[:1]
+        assert "it has run" in replaced["why"]
+        workers.wait_for("process_ended")
+        wait_until(lambda: len(workers.ledger()) == 120)
+        assert len(set(workers.ledger())) == 120
+
+
+def test_a_process_that_was_stopped_as_a_whole_is_not_taken_for_one_that_has_stalled(
+    tmp_path: Path, vhost: Broker
+) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", "--stall-timeout", "7", broker=vhost) as workers:
+        workers.wait_for("process_started")
+        (child,) = workers.children()
+        os.kill(workers.process.pid, signal.SIGSTOP)
+        os.kill(child, signal.SIGSTOP)
+        threading.Event().wait(8)
+        os.kill(workers.process.pid, signal.SIGCONT)
+        os.kill(child, signal.SIGCONT)
+        workers.send("slow", seconds=0, mark="x")
+        wait_until(lambda: workers.ledger() == ["begin x", "end x"])
+        assert workers.events("process_stalled") == []

@@ -1,0 +1,249 @@
+"""What a supervisor decides, event by event, without a process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from amqpworker.supervisor.events import (
+    Action,
+    Consuming,
+    Drain,
+    DumpStacks,
+    Ended,
+    Event,
+    Finish,
+    Grow,
+    Interrupt,
+    Kill,
+    Leaving,
+    NotStarted,
+    Outgrown,
+    Ready,
+    Refused,
+    Reload,
+    Shrink,
+    Stalled,
+    Start,
+    Stop,
+    StopNow,
+    Tell,
+    Tick,
+)
+from amqpworker.supervisor.fleet import Fleet
+
+
+class Told:
+    """A fleet with a clock, and what it wanted done."""
+
+    def __init__(self, **sizes: int) -> None:
+        self.fleet = Fleet(sizes or {"main": 2}, lambda: 1.0)
+        self.now = 100.0
+        self.said: list[Tell] = []
+        self.first = self.on(Tick())
+
+    def on(self, event: Event, after: float = 0.0) -> list[Action]:
+        """Return what is done about an event, `after` seconds later; what is only said is kept aside."""
+        self.now += after
+        actions = self.fleet.on(event, self.now)
+        self.said += [one for one in actions if isinstance(one, Tell)]
+        return [one for one in actions if not isinstance(one, Tell)]
+
+    def consumes(self, serial: int) -> list[Action]:
+        return [*self.on(Ready(serial, 30.0)), *self.on(Consuming(serial))]
+
+    def words(self) -> list[str]:
+        return [one.event for one in self.said]
+
+    def field(self, event: str, name: str) -> Any:
+        """Return a field of what was said last of that."""
+        return [one for one in self.said if one.event == event][-1].fields[name]
+
+
+@pytest.fixture
+def two() -> Told:
+    """Two processes that consume: 1 and 2."""
+    told = Told()
+    told.consumes(1)
+    told.consumes(2)
+    return told
+
+
+def test_the_first_process_goes_ahead_and_the_others_follow_once_it_consumes() -> None:
+    told = Told(main=3)
+    assert told.first == [Start(1, "main", 1)]
+    assert told.on(Ready(1, 30.0)) == []
+    assert told.on(Consuming(1)) == [Start(2, "main", 2), Start(3, "main", 3)]
+
+
+def test_each_pool_has_a_first_process_of_its_own() -> None:
+    told = Told(mails=2, reports=1)
+    assert told.first == [Start(1, "mails", 1), Start(2, "reports", 1)]
+    assert told.consumes(2) == []
+    assert told.consumes(1) == [Start(3, "mails", 2)]
+
+
+def test_a_process_that_dies_after_it_consumed_is_replaced_at_once(two: Told) -> None:
+    assert two.on(Ended(2, -9)) == [Start(3, "main", 2)]
+    assert two.field("process_died", "how") == "signal SIGKILL"
+
+
+def test_what_dies_young_is_started_ever_more_rarely_and_after_a_steady_life_at_once_again(two: Told) -> None:
+    pauses = []
+    serial = 2
+    for _ in range(9):
+        two.on(Ended(serial, 1))
+        pauses.append(two.field("process_died", "again_in"))
+        started = two.on(Tick(), after=pauses[-1]) or [Start(serial + 1, "main", 2)]
+        assert started == [Start(serial + 1, "main", 2)]
+        serial += 1
+    assert pauses == [0.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+    two.consumes(serial)
+    two.now += 10.0
+    assert two.on(Ended(serial, 1)) == [Start(serial + 1, "main", 2)]
+
+
+def test_a_mistake_in_the_configuration_ends_a_pool_that_has_never_consumed_at_once() -> None:
+    told = Told()
+    told.on(Refused(1, "There is no module 'shop'."))
+    assert told.on(Ended(1, 2)) == [Finish(2, "There is no module 'shop'.")]
+
+
+def test_the_same_mistake_does_not_end_a_pool_that_has_consumed(two: Told) -> None:
+    two.on(Ended(2, -9))
+    two.on(Refused(3, "SyntaxError"))
+    assert two.on(Ended(3, 2)) == []
+    assert two.field("process_died", "reason") == "SyntaxError"
+
+
+def test_a_pool_that_never_consumes_is_given_up_after_a_bounded_number_of_deaths() -> None:
+    told = Told(main=1)
+    for serial in range(1, 8):
+        assert told.on(Ended(serial, -11)) == []
+        assert told.on(Tick(), after=60.0) == [Start(serial + 1, "main", 1)]
+    (finish,) = told.on(Ended(8, -11))
+    assert isinstance(finish, Finish)
+    assert finish.code == 1
+    assert "8 have ended, the last by signal SIGSEGV" in finish.problem
+
+
+def test_where_the_machine_has_no_room_for_a_process_it_is_tried_again_ever_more_slowly() -> None:
+    told = Told(main=1)
+    for serial, pause in ((1, 1.0), (2, 2.0), (3, 4.0)):
+        assert told.on(NotStarted(serial, "no room")) == []
+        assert told.field("process_not_started", "again_in") == pause
+        assert told.on(Tick(), after=pause) == [Start(serial + 1, "main", 1)]
+
+
+def test_a_reload_replaces_one_process_after_the_other_and_drains_none_before_its_successor_consumes(two: Told) -> None:
+    assert two.on(Reload()) == [Start(3, "main", 1)]
+    assert two.on(Ready(3, 30.0)) == []
+    assert two.on(Consuming(3)) == [Drain(1)]
+    assert two.on(Ended(1, 0)) == [Start(4, "main", 2)]
+    assert two.consumes(4) == [Drain(2)]
+    assert two.fleet.reloading
+    assert two.on(Ended(2, 0)) == []
+    assert not two.fleet.reloading
+
+
+def test_a_reload_whose_new_code_cannot_start_leaves_the_old_processes_and_says_so(two: Told) -> None:
+    two.on(Reload())
+    two.on(Refused(3, "SyntaxError in shop.py"))
+    assert two.on(Ended(3, 2)) == []
+    assert two.field("reload_failed", "reason") == "SyntaxError in shop.py"
+    assert two.on(Tick(), after=3600.0) == []
+    assert sorted(two.fleet.processes) == [1, 2]
+
+
+def test_a_reload_whose_new_processes_die_is_given_up_after_three(two: Told) -> None:
+    two.on(Reload())
+    for serial in (3, 4):
+        assert two.on(Ended(serial, 1)) == []
+        assert two.on(Tick(), after=60.0) == [Start(serial + 1, "main", 1)]
+    assert two.on(Ended(5, 1)) == []
+    assert "reload_failed" in two.words()
+
+
+def test_a_second_reload_during_the_first_replaces_what_the_first_has_started(two: Told) -> None:
+    two.on(Reload())
+    assert two.on(Reload()) == []
+    two.consumes(3)
+    assert two.on(Ended(1, 0)) == [Start(4, "main", 2)]
+    two.consumes(4)
+    assert two.on(Ended(2, 0)) == [Start(5, "main", 1)]
+    two.consumes(5)
+    assert two.on(Ended(3, 0)) == []
+    assert {one.generation for one in two.fleet.processes.values()} == {3}
+
+
+def test_a_process_that_dies_while_its_successor_starts_leaves_it_the_place(two: Told) -> None:
+    two.on(Reload())
+    assert two.on(Ended(1, -9)) == [Start(4, "main", 2)], "the next may begin: two are there, and one more"
+    assert two.consumes(3) == []
+    assert two.consumes(4) == [Drain(2)]
+
+
+def test_what_has_outgrown_its_limits_is_drained_once_its_successor_consumes(two: Told) -> None:
+    assert two.on(Outgrown(2, "it has run 1000 tasks")) == [Start(3, "main", 2)]
+    assert two.on(Outgrown(2, "it has run 1001 tasks")) == []
+    assert two.consumes(3) == [Drain(2)]
+    assert two.on(Ended(2, 0)) == []
+    assert two.field("process_replaced", "why") == "it has run 1000 tasks"
+
+
+def test_a_process_that_leaves_by_itself_is_not_asked_to_and_its_successor_starts_meanwhile(two: Told) -> None:
+    assert two.on(Leaving(2, "a task ran over its hard limit")) == [Start(3, "main", 2)]
+    assert two.consumes(3) == []
+    assert two.on(Ended(2, 4)) == []
+    assert sorted(two.fleet.processes) == [1, 3]
+
+
+def test_what_has_stalled_writes_its_stacks_and_is_killed_a_moment_later(two: Told) -> None:
+    assert two.on(Stalled(2, "its main thread has not moved for 61 s")) == [DumpStacks(2)]
+    assert two.on(Stalled(2, "its main thread has not moved for 61 s")) == []
+    assert two.on(Tick(), after=1.0) == [Kill(2)]
+    assert two.on(Ended(2, -9)) == [Start(3, "main", 2)]
+
+
+def test_one_process_more_and_one_less(two: Told) -> None:
+    assert two.on(Grow()) == [Start(3, "main", 3)]
+    two.consumes(3)
+    assert two.on(Shrink()) == [Drain(3)]
+    assert two.on(Ended(3, 0)) == []
+    assert two.on(Shrink()) == [Drain(2)]
+    assert two.on(Ended(2, 0)) == []
+    assert two.on(Shrink()) == [], "one stays"
+
+
+def test_a_stop_drains_all_and_ends_with_the_worst_of_their_codes(two: Told) -> None:
+    assert two.on(Stop("signal SIGTERM")) == [Drain(1), Drain(2)]
+    assert two.on(Ended(1, 3)) == []
+    assert two.on(Ended(2, 0)) == [Finish(3)]
+
+
+def test_what_does_not_end_after_its_drain_timeout_is_killed(two: Told) -> None:
+    two.on(Stop("signal SIGTERM"))
+    two.on(Ended(1, 0))
+    assert two.on(Tick(), after=39.9) == []
+    assert two.on(Tick(), after=0.2) == [Kill(2)]
+    assert two.on(Ended(2, -9)) == [Finish(3)]
+
+
+def test_a_second_interrupt_has_the_processes_abandon_what_runs(two: Told) -> None:
+    two.on(Stop("signal SIGINT"))
+    assert two.on(StopNow()) == [Interrupt(1), Interrupt(2)]
+    assert two.on(StopNow()) == []
+    assert two.on(Tick(), after=2.0) == [Kill(1), Kill(2)]
+
+
+def test_a_process_that_was_still_starting_at_a_stop_has_nothing_to_abandon() -> None:
+    told = Told(main=1)
+    assert told.on(Stop("signal SIGTERM")) == [Drain(1)]
+    assert told.on(Ended(1, -15)) == [Finish(0)]
+
+
+def test_what_a_process_told_before_its_end_may_be_heard_after_it(two: Told) -> None:
+    two.on(Ended(2, -9))
+    for late in (Ready(2, 5.0), Consuming(2), Refused(2, ""), Leaving(2, ""), Stalled(2, ""), Outgrown(2, "")):
+        assert two.on(late) == []
