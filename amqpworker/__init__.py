@@ -50,6 +50,7 @@ from amqpworker.errors import (
     RetryLater,
     SendError,
     TaskFailed,
+    TimeLimitExceeded,
     Unconfirmed,
 )
 from amqpworker.message import Message
@@ -80,6 +81,7 @@ __all__ = [
     "Sent",
     "Settings",
     "TaskFailed",
+    "TimeLimitExceeded",
     "Unconfirmed",
     "current",
 ]

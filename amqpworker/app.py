@@ -23,6 +23,7 @@ from amqpworker.retry import DEFAULT, PolicySpec, policy
 from amqpworker.sent import Sent
 from amqpworker.settings import Settings, broker_url
 from amqpworker.task import Signature
+from amqpworker.timelimit import LimitSpec, time_limit_of
 from amqpworker.topology import DEFAULT_NAMESPACE, check_namespace
 from amqpworker.verbs import AsyncTask, MakesTask, RemoteTask, Task
 
@@ -117,9 +118,11 @@ class App:
         retry: PolicySpec = DEFAULT,
         aliases: Sequence[str] = (),
         result: bool = True,
+        time_limit: LimitSpec = None,
+        hard_limit: LimitSpec = None,
     ) -> MakesTask: ...
 
-    def task(
+    def task(  # noqa: PLR0913 - keyword options are the interface here
         self,
         function: Callable[..., Any] | None = None,
         *,
@@ -128,16 +131,20 @@ class App:
         retry: PolicySpec = DEFAULT,
         aliases: Sequence[str] = (),
         result: bool = True,
+        time_limit: LimitSpec = None,
+        hard_limit: LimitSpec = None,
     ) -> Any:
         """
         Make a function a task.
 
         `name` is `module.function` unless given; `aliases` are names that it had before. `retry` is a
         `tenacity.Retrying`, a number of retries, a list of waits in seconds, or `None`. `result=False` stores nothing.
+        After `time_limit` seconds `TimeLimitExceeded` is raised in the task, where it can be caught; after `hard_limit`
+        seconds the task is given up together with its worker process, and goes on as its retry policy has it.
 
         Raises:
             ConfigError: the name is taken or is in `__main__`, a parameter cannot be carried as JSON, no queue can have
-                that name, `aliases` is no list, or `retry` is no policy.
+                that name, `aliases` is no list, `retry` is no policy, or a limit is no duration.
 
         Example:
             @app.task(queue="emails", retry=[1, 5, 30])
@@ -146,6 +153,8 @@ class App:
         if isinstance(aliases, str):
             raise ConfigError(f"task(aliases={aliases!r:.60}): give a list of names, such as [{aliases!r:.60}].")
 
+        limit = time_limit_of(time_limit, hard_limit)
+
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             task_name = name if name is not None else default_name(function)
             task_queue = queue if queue is not None else self.default_queue
@@ -153,6 +162,7 @@ class App:
             task: Task[..., Any] = Task(self, (task_name, task_queue), function, signature)
             task.policy = policy(retry)
             task.stores_result = result
+            task.time_limit = limit
             for one in (task_name, *aliases):
                 self._check_name(one)
             self.plan.add_queue(task_queue)

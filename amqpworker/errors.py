@@ -17,7 +17,8 @@ Everything that amqpworker raises for its users to catch, in one tree.
     ├── ResultTimeout           no stored result in time
     ├── ResultStoreError        the store of results did not do what it was asked
     ├── MalformedAnswer         an answer or stored result that cannot be read
-    └── TaskFailed              the task ended without a result; carries the remote error
+    ├── TaskFailed              the task ended without a result; carries the remote error
+    └── TimeLimitExceeded       raised *in* a task that has had its time
 
     TaskSignal                  raised *by* a task to say how its message goes on
     ├── Reject                  to the dead-letter queue, at once
@@ -57,6 +58,7 @@ __all__ = [
     "SendError",
     "TaskFailed",
     "TaskSignal",
+    "TimeLimitExceeded",
     "Unconfirmed",
 ]
 
@@ -177,6 +179,17 @@ class TaskFailed(AmqpWorkerError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (restored, (type(self), self.args), vars(self))
+
+
+class TimeLimitExceeded(AmqpWorkerError, TimeoutError):
+    """
+    A task has run for longer than its `time_limit`.
+
+    It is raised in the task, between two of its lines or as soon as a call into C returns; a task may catch it to clean up.
+    """
+
+    def __init__(self, text: str = "the task has run for longer than its time_limit") -> None:
+        super().__init__(text)
 
 
 class TaskSignal(Exception):

@@ -21,6 +21,7 @@ from amqpworker.sent import Sent, value_of
 if TYPE_CHECKING:
     from amqpworker.retry import Policy
     from amqpworker.task import Signature
+from amqpworker.timelimit import UNLIMITED
 
 __all__ = ["AsyncTask", "Calling", "MakesTask", "RemoteTask", "Sending", "Task", "Verbs"]
 
@@ -249,6 +250,7 @@ class Task(RemoteTask[P, R]):
         self.function = function
         self.policy: Policy
         self.stores_result = True
+        self.time_limit = UNLIMITED
         self.__wrapped__ = function
         self.__doc__ = function.__doc__
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from amqpworker import App
+from amqpworker.message import Message, new_id
 from tests.cli import environment, started
 from tests.support import Broker, wait_until
 
-__all__ = ["REMOTE", "SHOP", "Pool", "alive", "pool", "zombies_of"]
+__all__ = ["SHOP", "Pool", "alive", "pool", "zombies_of"]
 
 SHOP = """
 import ctypes, os, signal, subprocess, sys, time
@@ -51,8 +52,6 @@ def stuck() -> None:
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 """
-
-REMOTE = {"slow": "shop.slow", "orphan": "shop.orphan", "stuck": "shop.stuck", "die": "shop.die"}
 
 
 class Pool:
@@ -101,13 +100,8 @@ class Pool:
         """Send one of the shop's tasks."""
         assert self.broker is not None
         with App(self.broker.url) as app:
-
-            @app.remote(name=REMOTE[task], queue="work")
-            def sent(**values: Any) -> None: ...
-
-            from amqpworker.message import Message, new_id
-
-            app.send(Message(REMOTE[task], "work", json.dumps(values).encode(), new_id()))
+            app.queue("work")
+            app.send(Message(f"shop.{task}", "work", json.dumps(values).encode(), new_id()))
 
 
 def alive(pid: int) -> bool:
@@ -132,9 +126,11 @@ def zombies_of(pid: int) -> list[int]:
 
 
 @contextmanager
-def pool(folder: Path, url: str, *options: str, broker: Broker | None = None, drain: float = 20.0) -> Iterator[Pool]:
-    """Run a pool on the shop's tasks; whatever is left of it at the end is killed."""
-    (folder / "shop.py").write_text(SHOP.format(url=url, drain=drain))
+def pool(
+    folder: Path, url: str, *options: str, broker: Broker | None = None, drain: float = 20.0, more: str = ""
+) -> Iterator[Pool]:
+    """Run a pool on the shop's tasks, and on `more` of them; whatever is left of it at the end is killed."""
+    (folder / "shop.py").write_text(SHOP.format(url=url, drain=drain) + more)
     with (
         (folder / "log").open("w") as log,
         started(folder, environment(), "worker", "shop:app", *options, stdout=log, stderr=log) as process,

@@ -6,6 +6,7 @@ Decides nothing; `runner` makes one for each run, `current()` finds it from insi
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from amqpworker.errors import AmqpWorkerError
@@ -21,7 +22,7 @@ __all__ = ["Run", "current"]
 class Run:
     """One run of a task: its message, and which attempt this is."""
 
-    __slots__ = ("attempt", "delivery", "first_run", "id", "registered", "started")
+    __slots__ = ("attempt", "deadline", "delivery", "first_run", "id", "registered", "started")
 
     def __init__(
         self, registered: Any, delivery: Delivery, task_id: str, attempt: int, started: float, first_run: float
@@ -32,6 +33,8 @@ class Run:
         self.attempt = attempt
         self.started = started
         self.first_run = first_run
+        self.deadline: float | None = None
+        """When its time is up, by the monotonic clock; None where it has no limit."""
 
     @property
     def task(self) -> str:
@@ -44,6 +47,11 @@ class Run:
         return self.delivery.queue
 
     @property
+    def time_left(self) -> float | None:
+        """The seconds until its time limit is reached, None where it has none."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    @property
     def headers(self) -> Headers:
         """The headers that the sender gave, as a copy."""
         return user_headers(self.delivery.properties.headers)
@@ -54,7 +62,7 @@ class Run:
 
 def current() -> Run:
     """
-    Return the run that this code is part of: its `id`, `attempt`, `queue`, `headers` and `task`.
+    Return the run that this code is part of: its `id`, `attempt`, `queue`, `headers`, `task` and `time_left`.
 
     Raises:
         AmqpWorkerError: this code does not run inside a task.

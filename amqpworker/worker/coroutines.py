@@ -21,6 +21,7 @@ from amqpworker.message import Delivery
 from amqpworker.outcome import Dead, Done, Dropped, Outcome, Requeue, Retry
 from amqpworker.worker.context import Run
 from amqpworker.worker.forked import leave_if_forked
+from amqpworker.worker.limits import Overtaken
 from amqpworker.worker.recorder import Slot, key_of
 from amqpworker.worker.runner import Runner
 
@@ -139,6 +140,8 @@ class Coroutines:
         else:
             try:
                 await self._run(delivery)
+            except Overtaken:
+                pass  # the worker ends
             except BaseException as error:  # noqa: BLE001 - a defect of ours must not leave a message unsettled
                 self._end(delivery, self._runner.defect(delivery, error), None)
         self._next()
@@ -151,7 +154,7 @@ class Coroutines:
         run, call = prepared
         task_context.set(run)
         slot = self._slots.pop()
-        slot.begin(key_of(delivery), run.registered.name.encode(), run.attempt, run.started, 0.0)
+        slot.begin(key_of(delivery), run)
         outcome = await self._runner.await_call(run, call)
         leave_if_forked(self._process)
         slot.end()

@@ -20,6 +20,7 @@ from amqpworker.outcome import Outcome, Requeue
 from amqpworker.worker.context import Run
 from amqpworker.worker.coroutines import Coroutines
 from amqpworker.worker.forked import leave_if_forked
+from amqpworker.worker.limits import Overtaken
 from amqpworker.worker.recorder import Recorder, Slot, key_of
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.settle import Settler
@@ -110,10 +111,13 @@ class Pool:
             if isinstance(prepared, tuple):
                 run, call = prepared
                 task_context.set(run)
-                slot.begin(key_of(delivery), run.registered.name.encode(), run.attempt, run.started, 0.0)
+                slot.begin(key_of(delivery), run)
                 outcome = self._runner.call(run, call)
             else:
                 outcome = prepared
+        except Overtaken:
+            task_context.set(None)
+            return
         except BaseException as error:  # noqa: BLE001 - a defect of ours must not leave a message unsettled
             outcome = self._runner.defect(delivery, error)
         leave_if_forked(self._process)

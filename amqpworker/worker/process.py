@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import atexit
 import faulthandler
+import math
 import mmap
 import os
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
@@ -28,6 +30,7 @@ from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
 from amqpworker.logform import configure
 from amqpworker.logs import get_logger
 from amqpworker.redaction import redact_text
+from amqpworker.worker.limits import Limits, Watch
 from amqpworker.worker.locate import locate
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.pool import Pool
@@ -47,6 +50,7 @@ FIRST_LOOK = 0.05
 LOOK = 0.25
 SAY_WAITING = 5.0
 CLOSE_TIMEOUT = 5.0
+LAST_COPY_TIMEOUT = 10.0
 
 
 class StopRequest:
@@ -88,14 +92,17 @@ class WorkerProcess:
         store = app.store()
         surroundings = Surroundings(self.publisher, store, app.plan, app.settings)
         self.settler = Settler(surroundings, self._wake)
-        self.pool = Pool(
-            Runner(app.tasks, store is not None), self.settler, options.threads, options.async_tasks, recorder
-        )
+        # Runs over their hard limit, in the order in which they reached it.
+        self.overruns: list[Watch] = []
+        self.limits = Limits(self.overruns.append)
+        self.runner = Runner(app.tasks, store is not None, self.limits)
+        self.pool = Pool(self.runner, self.settler, options.threads, options.async_tasks, recorder)
         reception = Reception(self.pool, self.settler, app.settings.ack_timeout)
         self.consumer = Consumer(
             addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), reception
         )
         self.reception = reception
+        warn_of_long_tasks(app)
         self.stop_requested = StopRequest()
         self.stop_now = False
         self.consumer.on_beat(lambda: recorder.beat(CONSUMER))
@@ -130,6 +137,8 @@ class WorkerProcess:
             self.publisher.start()
         while not self.stop_requested.wait(LOOK):
             self._record()
+            if self.overruns:
+                return self.leave_behind(reporter)
             if self.consumer.broken or self.publisher.broken:
                 log.error("worker_broken", effect="it ends, and is replaced")
                 return FAILED
@@ -164,22 +173,55 @@ class WorkerProcess:
 
     def stop(self) -> int:
         """Drain; return the exit code: whether something that ran had to be abandoned."""
-        until = time.monotonic() + self.drain_timeout
         log.info("worker_draining", running=len(self.pool.running), timeout=self.drain_timeout)
-        drained = threading.Event()
-        self.settler.draining.set()
-        self.reception.drain()
-        self.consumer.drain(drained.set)
-        self._wait_until(drained.is_set, until)
-        finished = self._wait_until(lambda: self.pool.idle() and self.settler.idle(), until)
+        return self._wind_down()
+
+    def leave_behind(self, reporter: Reporter) -> int:
+        """End this process, since nothing else ends a task that is over its hard limit; return the exit code."""
+        run = self.overruns[0].run
+        reason = f"task {run.task!r} has run for longer than its hard limit"
+        log.error("worker_leaves", reason=reason, id=run.id, effect="it drains, and is replaced")
+        reporter.tell(Report("leaving", text=reason))
+        return self._wind_down()
+
+    def _wind_down(self) -> int:
+        """
+        End everything: what has not started is given back, what runs gets its own limits or the drain timeout.
+
+        Last of all the messages of tasks over their hard limit are taken care of, and then this process ends at once: so
+        they do not run elsewhere while they still run here.
+        """
+        until = time.monotonic() + self.drain_timeout
+        self._stop_consuming(until)
+        finished = self._wait_until(
+            lambda: len(self.pool.running) <= self._overrunning() and self.settler.idle(), until
+        )
         if not finished:
             log.warning("worker_abandons", running=[one.properties.type for one in list(self.pool.running.values())])
         self.pool.stop()
+        for watch in list(self.overruns):
+            if self.limits.claim(watch):
+                outcome = self.runner.overrun(watch.run, stack_of(watch.thread))
+                self.settler.settle(watch.run.delivery, outcome, watch.run)
+        if self.overruns:
+            self._wait_until(self.settler.idle, time.monotonic() + LAST_COPY_TIMEOUT)
         self.consumer.wake()
         self.app.producer.close(CLOSE_TIMEOUT if not self.stop_now else 0.0)
         self.consumer.close(CLOSE_TIMEOUT)
         log.info("worker_stopped", abandoned=not finished)
         return STOPPED if finished else ABANDONED
+
+    def _stop_consuming(self, until: float) -> None:
+        """Have no more deliveries come, and what has not started go back."""
+        drained = threading.Event()
+        self.settler.draining.set()
+        self.reception.drain()
+        self.consumer.drain(drained.set)
+        self._wait_until(drained.is_set, until)
+
+    def _overrunning(self) -> int:
+        """Return how many runs are over their hard limit, and have not ended by themselves."""
+        return sum(self.limits.holds(watch) for watch in list(self.overruns))
 
     def _record(self) -> None:
         """Note for the supervisor that this thread is alive, and what was done so far."""
@@ -232,6 +274,25 @@ def main(arguments: Sequence[str]) -> int:
     if leash is not None:
         threading.Thread(target=watch_parent, args=(worker, leash), name="amqpworker-parent", daemon=True).start()
     return worker.run(reporter)
+
+
+def warn_of_long_tasks(app: App) -> None:
+    """Tell which tasks may run for longer than the broker waits for an acknowledgement."""
+    for task in {id(one): one for one in app.tasks.values()}.values():
+        if app.settings.ack_timeout < task.time_limit.last < math.inf:
+            log.warning(
+                "limit_beyond_ack_timeout",
+                task=task.name,
+                limit=task.time_limit.last,
+                ack_timeout=app.settings.ack_timeout,
+                effect="the broker hands its message to another worker while it still runs",
+            )
+
+
+def stack_of(thread: int) -> str:
+    """Return where a thread is, as a traceback shows it."""
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, and made for this
+    return "".join(traceback.format_stack(frame)) if frame is not None else ""
 
 
 def mapped(descriptor: int) -> mmap.mmap:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from amqpworker.message import Delivery
+from amqpworker.timelimit import UNLIMITED
+from amqpworker.worker.context import Run
 
 __all__ = [
     "CONSUMER",
@@ -116,9 +118,13 @@ class Slot:
         self._flag = HEADER.size + number * SLOT_SIZE
         self._fields = self._flag + 1
 
-    def begin(self, key: bytes, task: bytes, attempt: int, started: float, limit: float) -> None:
+    def begin(self, key: bytes, run: Run) -> None:
         """Note that a task starts."""
-        SLOT.pack_into(self._memory, self._fields, attempt, started, limit, key, task)
+        registered = run.registered
+        limit = registered.time_limit
+        last = 0.0 if limit is UNLIMITED else run.started + limit.last
+        task = registered.name.encode()
+        SLOT.pack_into(self._memory, self._fields, run.attempt, run.started, last, key, task)
         self._memory[self._flag] = 1
 
     def end(self) -> None:

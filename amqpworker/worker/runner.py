@@ -7,6 +7,7 @@ call, no store, no acknowledgement: all of that is `settle`'s, which acts on the
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import math
 import time
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
-from amqpworker.errors import InvalidArguments, InvalidResult, Reject, RetryLater
+from amqpworker.errors import InvalidArguments, InvalidResult, Reject, RetryLater, TimeLimitExceeded
 from amqpworker.logs import get_logger
 from amqpworker.message import (
     ATTEMPT,
@@ -35,7 +36,9 @@ from amqpworker.publication import MAX_TEXT, MAX_TRACEBACK, capped
 from amqpworker.redaction import redact_text
 from amqpworker.retry import Policy, ResultRefused, RunInfo
 from amqpworker.task import Call, Signature
+from amqpworker.timelimit import UNLIMITED, TimeLimit
 from amqpworker.worker.context import Run
+from amqpworker.worker.limits import Limits, Overtaken
 
 __all__ = ["DONE", "Registered", "Runner"]
 
@@ -44,6 +47,8 @@ log = get_logger(__name__)
 DONE = Done()
 # A clock that differs by less than this is not worth a round through the ladder (docs/guarantees.md).
 EARLY = 1.0
+# A process ends so soon after it has taken care of a task over its hard limit, which runs in it to the very end.
+GONE_AFTER = 1.0
 # What is one more than this can still be carried in a header.
 MOST_ATTEMPTS = 1_000_000_000
 
@@ -56,13 +61,15 @@ class Registered(Protocol):
     signature: Signature
     policy: Policy
     stores_result: bool
+    time_limit: TimeLimit
 
 
 class Runner:
-    """Runs deliveries of the tasks that it knows; safe to use from many threads."""
+    """Runs deliveries of the tasks that it knows, within `limits`; safe to use from many threads."""
 
-    def __init__(self, tasks: Mapping[str, Registered], stores_results: bool) -> None:
+    def __init__(self, tasks: Mapping[str, Registered], stores_results: bool, limits: Limits | None = None) -> None:
         self._tasks = tasks
+        self._limits = Limits(lambda _: None) if limits is None else limits
         self._stores_results = stores_results
         self.has_coroutines = any(task.signature.is_async for task in tasks.values())
 
@@ -72,20 +79,69 @@ class Runner:
         return registered is not None and registered.signature.is_async
 
     def call(self, run: Run, call: Call) -> Outcome:
-        """Run a task that is no coroutine function, in this thread, and return how it ends."""
+        """
+        Run a task that is no coroutine function, in this thread, and return how it ends.
+
+        Raises:
+            Overtaken: it was over its hard limit, and its message has been taken care of.
+        """
+        registered = run.registered
         try:
-            value = run.registered.function(*call.args, **call.kwargs)
+            if registered.time_limit is not UNLIMITED:
+                value = self._call_within_limits(run, call)
+            else:
+                value = registered.function(*call.args, **call.kwargs)
+        except Overtaken:
+            raise
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is an outcome, SystemExit too
             return self.fail(run, error)
         return self.conclude(run, value)
 
+    def _call_within_limits(self, run: Run, call: Call) -> Any:
+        registered = run.registered
+        limit = registered.time_limit
+        run.deadline = time.monotonic() + min(limit.soft, limit.hard)
+        return self._limits.call(run, lambda: registered.function(*call.args, **call.kwargs), limit.soft, limit.hard)
+
     async def await_call(self, run: Run, call: Call) -> Outcome:
-        """Run a task that is a coroutine function, in this event loop, and return how it ends."""
+        """
+        Run a task that is a coroutine function, in this event loop, and return how it ends.
+
+        Raises:
+            Overtaken: as above.
+        """
         try:
-            value = await run.registered.function(*call.args, **call.kwargs)
+            if run.registered.time_limit is not UNLIMITED:
+                value = await self._await_within_limits(run, call)
+            else:
+                value = await run.registered.function(*call.args, **call.kwargs)
+        except Overtaken:
+            raise
         except BaseException as error:  # noqa: BLE001 - as above; a cancelled task is one that failed
             return self.fail(run, error)
         return self.conclude(run, value)
+
+    async def _await_within_limits(self, run: Run, call: Call) -> Any:
+        limit = run.registered.time_limit
+        run.deadline = time.monotonic() + min(limit.soft, limit.hard)
+        watch = self._limits.begin(run, limit.hard)
+        try:
+            async with asyncio.timeout(limit.soft if limit.soft < math.inf else None) as scope:
+                return await run.registered.function(*call.args, **call.kwargs)
+        except TimeoutError as error:
+            if scope.expired():
+                raise TimeLimitExceeded from error
+            raise
+        finally:
+            self._limits.end(watch)
+
+    def overrun(self, run: Run, stack: str) -> Outcome:
+        """Decide what it means that a task has run for longer than its hard limit; `stack` tells where it is."""
+        limit = run.registered.time_limit
+        text = f"the task has run for longer than its hard limit of {limit.hard:g} s"
+        failure = Failure(TimeLimitExceeded.__name__, text, capped(redact_text(stack), MAX_TRACEBACK))
+        wait = run.registered.policy.decide(TimeLimitExceeded(text), info(run))
+        return Dead("timeout", failure) if wait is None else Retry(max(wait, GONE_AFTER), failure)
 
     def prepare(self, delivery: Delivery) -> tuple[Run, Call] | Outcome:
         """Return the run and the call to make, or how the delivery ends without one."""
@@ -146,7 +202,8 @@ class Runner:
                 allowed = policy.allows(info(run), error.delay, error)
                 return Retry(error.delay, failure_of(error)) if allowed else Dead("failed", failure_of(error))
         wait = policy.decide(error, info(run))
-        return Dead("failed", failure_of(error)) if wait is None else Retry(wait, failure_of(error))
+        reason = "timeout" if isinstance(error, TimeLimitExceeded) else "failed"
+        return Dead(reason, failure_of(error)) if wait is None else Retry(wait, failure_of(error))
 
     def defect(self, delivery: Delivery, error: BaseException) -> Dead:
         """Return how a delivery ends at an error of our own."""

@@ -14,6 +14,7 @@ from amqpworker.outcome import Dead, Failure, Retry
 from amqpworker.plan import Plan
 from amqpworker.settings import Settings
 from amqpworker.task import Signature
+from amqpworker.timelimit import UNLIMITED
 from amqpworker.topology import Names
 from amqpworker.worker.context import Run
 from amqpworker.worker.settle import Settler, Surroundings
@@ -145,6 +146,7 @@ class Registered:
     function = staticmethod(example)
     signature = Signature.of(example, "example")
     stores_result = True
+    time_limit = UNLIMITED
     policy: Any = None
 
 

@@ -23,7 +23,7 @@ LAYERS: dict[str, set[str]] = {
     "words": {"errors", "outcome", "message", "settings"},
     "decisions": {
         *("topology", "delay", "retry", "plan", "publication", "options"),
-        *("task", "shape", "survey", "hints"),
+        *("task", "shape", "survey", "hints", "timelimit"),
         *("logs", "logform", "logsink", "redaction"),
     },
     "broker": {"broker"},
@@ -54,6 +54,7 @@ LOGGING = {"logs", "logform", "logsink", "redaction"}
 SLEEPERS = {
     "sent.py": "asks the store for a result",
     "results/sqlfile.py": "a locked database file",
+    "worker/limits.py": "gives way to the thread that is about to raise an exception in this one",
     "testing/processes.py": "the start and the end of a node's processes",
 }
 

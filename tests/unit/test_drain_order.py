@@ -17,6 +17,7 @@ from amqpworker.outcome import Done, Requeue
 from amqpworker.retry import policy
 from amqpworker.settings import Settings
 from amqpworker.task import Signature
+from amqpworker.timelimit import UNLIMITED
 from amqpworker.topology import Topology
 from amqpworker.worker import process
 from amqpworker.worker.pool import Pool
@@ -52,6 +53,7 @@ class Task:
         self.signature = Signature.of(function, self.name)
         self.policy = policy(None)
         self.stores_result = False
+        self.time_limit = UNLIMITED
 
 
 @pytest.mark.parametrize("function", [plain, asynchronous])

@@ -18,6 +18,7 @@ from amqpworker.message import Delivery
 from amqpworker.outcome import Dead, Done, Outcome, Requeue, Retry
 from amqpworker.retry import policy
 from amqpworker.task import Signature
+from amqpworker.timelimit import UNLIMITED
 from amqpworker.worker.context import Run, current
 from amqpworker.worker.pool import Pool
 from amqpworker.worker.runner import Runner
@@ -60,6 +61,7 @@ class Scene:
             signature=Signature.of(function, name),
             policy=policy(retry),
             stores_result=stores,
+            time_limit=UNLIMITED,
         )
         return name
 

@@ -16,6 +16,7 @@ from amqpworker.message import Delivery, Properties
 from amqpworker.outcome import Dead, Done, Dropped, Outcome, Retry
 from amqpworker.retry import policy
 from amqpworker.task import Signature
+from amqpworker.timelimit import UNLIMITED
 from amqpworker.worker.context import Run
 from amqpworker.worker.runner import Runner
 
@@ -39,6 +40,7 @@ def runner_of(function: Callable[..., Any], *, retry: Any = None, stores: bool =
         signature=Signature.of(function, "example"),
         policy=policy(retry),
         stores_result=True,
+        time_limit=UNLIMITED,
     )
     return Runner({"example": registered}, stores)
 

@@ -1,0 +1,67 @@
+"""
+How long a task may run.
+
+Decides what `time_limit=` and `hard_limit=` may be, and whether they fit the broker's ack timeout. Keeping them is left to
+`worker.limits`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeAlias
+
+from amqpworker.delay import seconds_of
+from amqpworker.errors import ConfigError, InvalidArguments
+
+__all__ = ["UNLIMITED", "LimitSpec", "TimeLimit", "time_limit_of"]
+
+LimitSpec: TypeAlias = float | timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimit:
+    """
+    Seconds that a run may take, `inf` where there is no limit.
+
+    At `soft` an exception is raised in the task; at `hard` its process, or its coroutine's, is given up.
+    """
+
+    soft: float = math.inf
+    hard: float = math.inf
+
+    @property
+    def last(self) -> float:
+        """The seconds after which a run is over for certain, as far as it lets itself be ended."""
+        return self.soft if self.hard == math.inf else self.hard
+
+
+UNLIMITED = TimeLimit()
+
+
+def time_limit_of(time_limit: LimitSpec, hard_limit: LimitSpec) -> TimeLimit:
+    """
+    Return the limits of a task.
+
+    Raises:
+        ConfigError: one is no duration above zero, or the hard one comes before the other.
+    """
+    if time_limit is None and hard_limit is None:
+        return UNLIMITED
+    soft, hard = _seconds(time_limit, "time_limit"), _seconds(hard_limit, "hard_limit")
+    if hard < math.inf and time_limit is not None and hard < soft:
+        raise ConfigError(f"task(time_limit={soft:g}, hard_limit={hard:g}): the hard limit cannot come first.")
+    return TimeLimit(soft, hard)
+
+
+def _seconds(value: LimitSpec, name: str) -> float:
+    if value is None:
+        return math.inf
+    try:
+        seconds = seconds_of(value, name)
+    except InvalidArguments as error:
+        raise ConfigError(f"task({name}=…): {error}") from None
+    if seconds == 0:
+        raise ConfigError(f"task({name}=…): it must be more than zero seconds.")
+    return seconds

@@ -1,0 +1,119 @@
+"""Time limits in real worker processes: what becomes of the task, of its neighbours, and of the process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.pools import Pool, pool
+from tests.support import Broker, wait_until
+
+TASKS = """
+import asyncio
+from amqpworker import current
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+def first(mark):
+    # The first run notes its process; the second tells whether that is still there.
+    file = HERE / mark
+    if file.exists():
+        note(f"again {mark}, {'beside' if alive(int(file.read_text())) else 'after'} the first")
+        return False
+    note(f"first {mark}, {current().time_left:.0f} s left")
+    file.write_text(str(os.getpid()))
+    return True
+
+@app.task(name="shop.spins", queue="work", retry=None, time_limit=1)
+def spins() -> None:
+    note(f"{current().time_left:.0f} s left")
+    while True:
+        pass
+
+@app.task(name="shop.sleeps", queue="work", retry=[0], time_limit=1, hard_limit=2)
+def sleeps() -> None:
+    if first("sleeps"):
+        time.sleep(600)
+
+@app.task(name="shop.awaits", queue="work", retry=None, time_limit=1)
+async def awaits() -> None:
+    try:
+        await asyncio.sleep(600)
+    finally:
+        note("cancelled")
+
+@app.task(name="shop.blocks", queue="work", retry=[0], time_limit=1, hard_limit=2)
+async def blocks() -> None:
+    if first("blocks"):
+        time.sleep(600)
+"""
+
+
+def reason(workers: Pool) -> tuple[str, str]:
+    """Return the reason and the traceback of the only dead letter."""
+    assert workers.broker is not None
+    letter = workers.broker.wait_for_message("work.dead")
+    return letter.headers["aw-dead-reason"], letter.headers.get("aw-traceback", "")
+
+
+def test_a_task_over_its_soft_limit_ends_as_its_retry_policy_has_it_with_the_reason(
+    tmp_path: Path, vhost: Broker
+) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", broker=vhost, more=TASKS) as workers:
+        workers.send("spins")
+        why, shown = reason(workers)
+        assert why == "timeout"
+        assert "in spins" in shown
+        assert workers.ledger() == ["1 s left"]
+        workers.send("slow", seconds=0, mark="next")
+        wait_until(lambda: "end next" in workers.ledger(), what="the same process goes on")
+        assert len(workers.events("process_started")) == 1
+
+
+def test_a_coroutine_over_its_soft_limit_is_cancelled(tmp_path: Path, vhost: Broker) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", broker=vhost, more=TASKS) as workers:
+        workers.send("awaits")
+        assert reason(workers)[0] == "timeout"
+        assert workers.ledger() == ["cancelled"]
+
+
+def over_the_hard_limit(tmp_path: Path, vhost: Broker, task: str) -> None:
+    """A task that nothing can stop beside others: they end in peace, and its message runs again once it is gone."""
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "2", "--prefetch", "50", broker=vhost, more=TASKS) as workers:
+        workers.wait_for("process_started")
+        workers.send(task)
+        wait_until(lambda: any(line.startswith(f"first {task}") for line in workers.ledger()))
+        workers.send("slow", seconds=3, mark="neighbour")
+        wait_until(lambda: "begin neighbour" in workers.ledger())
+        for number in range(10):
+            workers.send("slow", seconds=0.1, mark=f"waits {number}")
+        wait_until(lambda: any(line.startswith("again") for line in workers.ledger()), what="its second run")
+        wait_until(lambda: sum(line.startswith("end waits") for line in workers.ledger()) == 10)
+        ledger = workers.ledger()
+        assert f"first {task}, 1 s left" in ledger
+        assert f"again {task}, after the first" in ledger
+        assert len(ledger) == len(set(ledger)) == 2 + 2 + 20, "nothing ran twice but the task that was given up"
+        assert "its hard limit" in workers.wait_for("worker_leaves")[0]["reason"]
+        assert workers.wait_for("process_ended")[0]["how"] == "exit code 0"
+        assert len(workers.wait_for("process_started", 2)) == 2
+        assert workers.events("process_died") == []
+        retried = workers.wait_for("task_retried")[0]
+        assert (retried["error"], retried["text"]) == (
+            "TimeLimitExceeded",
+            "the task has run for longer than its hard limit of 2 s",
+        )
+
+
+def test_a_task_over_its_hard_limit_is_given_up_with_its_process_and_its_neighbours_end_in_peace(
+    tmp_path: Path, vhost: Broker
+) -> None:
+    over_the_hard_limit(tmp_path, vhost, "sleeps")
+
+
+def test_a_coroutine_that_blocks_its_event_loop_over_its_hard_limit_is_given_up_as_well(
+    tmp_path: Path, vhost: Broker
+) -> None:
+    over_the_hard_limit(tmp_path, vhost, "blocks")
