@@ -33,6 +33,9 @@ def spins() -> None:
     while True:
         pass
 
+@app.task(name="shop.long", queue="work", time_limit=3600)
+def long() -> None: ...
+
 @app.task(name="shop.sleeps", queue="work", retry=[0], time_limit=1, hard_limit=2)
 def sleeps() -> None:
     if first("sleeps"):
@@ -68,6 +71,8 @@ def test_a_task_over_its_soft_limit_ends_as_its_retry_policy_has_it_with_the_rea
         assert why == "timeout"
         assert "in spins" in shown
         assert workers.ledger() == ["1 s left"]
+        (warned,) = workers.events("limit_beyond_ack_timeout")
+        assert (warned["task"], warned["limit"], warned["ack_timeout"]) == ("shop.long", 3600.0, 1800.0)
         workers.send("slow", seconds=0, mark="next")
         wait_until(lambda: "end next" in workers.ledger(), what="the same process goes on")
         assert len(workers.events("process_started")) == 1
