@@ -15,6 +15,7 @@ import termios
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from types import FrameType
 from typing import assert_never
 
@@ -48,7 +49,10 @@ from amqpworker.supervisor.events import (
 )
 from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.judging import Sample, outgrown, stalled
+from amqpworker.supervisor.notify import notifier_from
+from amqpworker.supervisor.overview import Overview, Seen, condition, overview
 from amqpworker.supervisor.pools import PoolSpec
+from amqpworker.worker.recorder import Counts
 from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Report
 
 __all__ = ["Supervisor"]
@@ -82,6 +86,9 @@ class Supervisor:
         self._finish: Finish | None = None
         self._look_at = self._looked = clock()
         self._lenient_until = 0.0
+        self._seen: dict[int, Seen] = {}
+        self._past = Counts()
+        self._notifier, self._announcer = notifier_from(os.environ)
         self._on_terminal = has_terminal()
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
@@ -142,6 +149,8 @@ class Supervisor:
                 case signal.SIGHUP:
                     self._handle(Reload())
                 case signal.SIGUSR1:
+                    self._look_at = 0.0
+                    self._look()
                     self._dump()
                 case signal.SIGTTIN:
                     self._handle(Grow())
@@ -162,8 +171,11 @@ class Supervisor:
             if code is not None:
                 self._hear_children()
                 self._handle(Ended(serial, code))
+                if (recording := child.recording()) is not None:
+                    self._past = self._past.plus(recording.counts)
                 child.close()
                 del self._children[serial]
+                self._seen.pop(serial, None)
         self._reap_strangers()
 
     def _reap_strangers(self) -> None:
@@ -176,54 +188,60 @@ class Supervisor:
                 os.waitpid(found.si_pid, 0)
 
     def _look(self) -> None:
-        """Look at every process once in a while: whether it moves, and whether it has run for long enough."""
+        """Look at every process once in a while, judge it, and tell who wants to know how all of them stand."""
         now = self._clock()
         if now < self._look_at:
             return
         if now - self._looked > GAP:
-            longest = max(pool.stall_timeout for pool in self._pools.values())
-            self._lenient_until = now + longest
+            self._lenient_until = now + max(pool.stall_timeout for pool in self._pools.values())
         self._looked, self._look_at = now, now + LOOK
         for serial, child in list(self._children.items()):
-            self._judge(serial, child, now)
+            seen = self._seen[serial] = self._look_at_one(serial, child, now)
+            self._judge(serial, seen, now)
+        self._announce(now)
 
-    def _judge(self, serial: int, child: Child, now: float) -> None:
+    def _look_at_one(self, serial: int, child: Child, now: float) -> Seen:
         process = self.fleet.processes.get(serial)
-        if process is None or process.drain_timeout is None:
-            return  # it has not begun to record
-        pool = self._pools[process.place.pool]
         recording = child.recording()
-        if recording is None:
-            self._handle(Stalled(serial, "what it records cannot be read"))
+        what = ""
+        if process is not None and process.drain_timeout is not None:  # else it has not begun to record
+            timeout = self._pools[process.place.pool].stall_timeout
+            what = "what it records cannot be read" if recording is None else stalled(recording, now, timeout)
+        return Seen(child.pid, child.resident(), recording, what)
+
+    def _judge(self, serial: int, seen: Seen, now: float) -> None:
+        process = self.fleet.processes.get(serial)
+        if process is not None and seen.stalled and now >= self._lenient_until:
+            self._handle(Stalled(serial, seen.stalled))
+        if process is None or seen.recording is None:
             return
-        if now >= self._lenient_until and (what := stalled(recording, now, pool.stall_timeout)):
-            self._handle(Stalled(serial, what))
-        sample = Sample(now - process.started, recording.counts.settled, child.resident())
-        if reason := outgrown(pool.recycling, sample):
+        sample = Sample(now - process.started, seen.recording.counts.settled, seen.memory)
+        if reason := outgrown(self._pools[process.place.pool].recycling, sample):
             self._handle(Outgrown(serial, reason))
+
+    def _announce(self, now: float) -> None:
+        stands = self.overview(now)
+        self._notifier.send(self._announcer.next(now, condition(stands)))
+
+    def overview(self, now: float) -> Overview:
+        """Return how all of it stands, as of the last look."""
+        return overview(self.fleet, self._seen, self._past, os.getpid(), (time.time(), now))
 
     def _dump(self) -> None:
         """Write to the log how it stands, and what each thread of each process does."""
-        for process in self.fleet.processes.values():
-            child = self._children[process.serial]
-            recording = child.recording()
-            running = [] if recording is None else [f"{one.task} {one.key}" for one in recording.running]
-            log.info(
-                "process_status",
-                pool=process.place.pool,
-                number=process.place.number,
-                pid=child.pid,
-                stage=process.stage.value,
-                generation=process.generation,
-                memory=child.resident(),
-                running=running,
-            )
-            child.signal(DUMP_SIGNAL)
+        for one in self.overview(self._clock()).processes:
+            told = {name: value for name, value in asdict(one).items() if name not in {"running", "counts"}}
+            log.info("process_status", **told, running=[f"{task.task} {task.key}" for task in one.running])
+        for serial, process in self.fleet.processes.items():
+            if process.drain_timeout is not None:  # it listens to the signal
+                self._children[serial].signal(DUMP_SIGNAL)
 
     # ---- what is done about it --------------------------------------------------------------------------------------
 
     def _handle(self, event: Event) -> None:
         """Do what an event leads to; what fails on the way is an event, too."""
+        if isinstance(event, Consuming | Ended | Stop | Reload):
+            self._look_at = 0.0
         self._events.append(event)
         while self._events:
             for action in self.fleet.on(self._events.pop(0), self._clock()):

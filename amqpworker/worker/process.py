@@ -150,6 +150,7 @@ class WorkerProcess:
         while not self.stop_requested.wait(FIRST_LOOK):
             self._record()
             if self.consumer.ever_consumed:
+                self._record()
                 reporter.tell(Report("consuming"))
                 return None
             if (problem := self._hopeless()) is not None:
@@ -226,7 +227,7 @@ class WorkerProcess:
     def _record(self) -> None:
         """Note for the supervisor that this thread is alive, and what was done so far."""
         self.recorder.beat(MAIN)
-        self.recorder.count(self.settler.counts())
+        self.recorder.note(self.settler.counts(), self.consumer.consuming)
 
     def _wait_until(self, is_true: Callable[[], bool], until: float) -> bool:
         pause = threading.Event()

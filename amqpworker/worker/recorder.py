@@ -42,9 +42,9 @@ VERSION = 1
 HEARTS = ("main thread", "consumer thread", "publisher thread", "event loop")
 MAIN, CONSUMER, PUBLISHER, EVENT_LOOP = range(len(HEARTS))
 
-HEADER = struct.Struct("=8sII4d4Q")
+HEADER = struct.Struct("=8sII4d4QB")
 HEART = struct.Struct("=d")
-COUNTS = struct.Struct("=4Q")
+COUNTS = struct.Struct("=4QB")
 FIRST_HEART = 16
 COUNTS_AT = FIRST_HEART + len(HEARTS) * HEART.size
 # Attempt, start, limit, the key and the name of the task; the byte before them tells whether it runs.
@@ -62,6 +62,15 @@ class Counts:
     retried: int = 0
     dead: int = 0
     requeued: int = 0
+
+    def plus(self, others: Counts) -> Counts:
+        """Return the sum of both."""
+        return Counts(
+            self.done + others.done,
+            self.retried + others.retried,
+            self.dead + others.dead,
+            self.requeued + others.requeued,
+        )
 
     @property
     def settled(self) -> int:
@@ -88,6 +97,7 @@ class Recording:
     hearts: tuple[float, ...]
     counts: Counts
     running: tuple[Running, ...]
+    consuming: bool = False
 
 
 def size_of(slots: int) -> int:
@@ -149,30 +159,32 @@ class Recorder:
         """Note that a thread (by its index in `HEARTS`) is alive."""
         HEART.pack_into(self._memory, FIRST_HEART + heart * HEART.size, time.monotonic())
 
-    def count(self, counts: Counts) -> None:
-        """Note how many deliveries ended how."""
-        COUNTS.pack_into(self._memory, COUNTS_AT, counts.done, counts.retried, counts.dead, counts.requeued)
+    def note(self, counts: Counts, consuming: bool) -> None:
+        """Note how many deliveries ended how, and whether every queue has a consumer."""
+        COUNTS.pack_into(self._memory, COUNTS_AT, counts.done, counts.retried, counts.dead, counts.requeued, consuming)
 
 
 def read(memory: Memory) -> Recording | None:
     """Return what is recorded, None where it is no recording; while the process writes, a place may be missing."""
     if len(memory) < HEADER.size:
         return None
-    magic, version, slots, *numbers = HEADER.unpack_from(memory)
+    magic, version, slots, *numbers, consuming = HEADER.unpack_from(memory)
     if magic != MAGIC or version != VERSION or slots > MOST_SLOTS or len(memory) < size_of(slots):
         return None
     hearts = tuple(numbers[: len(HEARTS)])
     if not all(math.isfinite(heart) and heart >= 0 for heart in hearts):
         return None
     running = [one for number in range(slots) if (one := _read_slot(memory, number)) is not None]
-    return Recording(hearts, Counts(*numbers[len(HEARTS) :]), tuple(running))
+    return Recording(hearts, Counts(*numbers[len(HEARTS) :]), tuple(running), bool(consuming))
 
 
 def _read_slot(memory: Memory, number: int) -> Running | None:
     at = HEADER.size + number * SLOT_SIZE
+    if memory[at] != 1:
+        return None
     before = bytes(memory[at : at + SLOT_SIZE])
     # Twice the same: nobody was writing it in between.
-    if before[0] != 1 or before != bytes(memory[at : at + SLOT_SIZE]):
+    if before != bytes(memory[at : at + SLOT_SIZE]):
         return None
     attempt, started, limit, key, task = SLOT.unpack_from(before, 1)
     if not (math.isfinite(started) and math.isfinite(limit)):

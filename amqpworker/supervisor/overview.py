@@ -1,0 +1,143 @@
+"""
+How a supervisor and its processes stand at one moment: what systemd, health checks and people are told.
+
+Decides the numbers and the words; nothing here asks the system.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amqpworker.supervisor.fleet import Fleet
+from amqpworker.supervisor.notify import Condition
+from amqpworker.supervisor.places import Process, Stage
+from amqpworker.worker.recorder import Counts, Recording, Running
+
+__all__ = ["Overview", "ProcessView", "Seen", "condition", "overview", "status_line"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was found out about a process at the last look: `stalled` tells which of its threads stands still."""
+
+    pid: int
+    memory: int
+    recording: Recording | None
+    stalled: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessView:
+    """One worker process; times are seconds, `started` counts from the epoch as those of `running` do."""
+
+    pool: str
+    number: int
+    pid: int
+    stage: str
+    generation: int
+    started: float
+    consuming: bool
+    stalled: str
+    memory: int
+    counts: Counts
+    running: tuple[Running, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All of them; `counts` holds what processes that have ended did, too, `errors` what went wrong lately."""
+
+    pid: int
+    at: float
+    wanted: int
+    generation: int
+    reloading: bool
+    stopping: bool
+    counts: Counts
+    processes: tuple[ProcessView, ...]
+    errors: tuple[str, ...] = ()
+
+    @property
+    def consuming(self) -> int:
+        """How many processes consume."""
+        return sum(one.consuming for one in self.processes)
+
+    @property
+    def running(self) -> int:
+        """How many tasks run."""
+        return sum(len(one.running) for one in self.processes)
+
+
+def overview(fleet: Fleet, seen: dict[int, Seen], past: Counts, pid: int, clocks: tuple[float, float]) -> Overview:
+    """Return how it stands; `clocks` is the time now, since the epoch and by the monotonic clock."""
+    now, monotonic = clocks
+    views = tuple(
+        view(process, seen[process.serial], now - (monotonic - process.started))
+        for process in fleet.processes.values()
+        if process.serial in seen
+    )
+    counts = past
+    for one in views:
+        counts = counts.plus(one.counts)
+    return Overview(pid, now, fleet.size, fleet.generation, fleet.reloading, fleet.stopping is not None, counts, views)
+
+
+def view(process: Process, seen: Seen, started: float) -> ProcessView:
+    """Return one process as it stands."""
+    recording = seen.recording
+    return ProcessView(
+        process.place.pool,
+        process.place.number,
+        seen.pid,
+        process.stage.value,
+        process.generation,
+        started,
+        recording is not None and recording.consuming and process.stage is Stage.CONSUMING,
+        seen.stalled,
+        seen.memory,
+        Counts() if recording is None else recording.counts,
+        () if recording is None else recording.running,
+    )
+
+
+def condition(stands: Overview) -> Condition:
+    """Return what systemd wants to know of it."""
+    waiting = sum(
+        one.stage in {Stage.READY.value, Stage.CONSUMING.value} and not one.consuming for one in stands.processes
+    )
+    return Condition(
+        wanted=stands.wanted,
+        sound=sum(not one.stalled for one in stands.processes),
+        waiting=waiting,
+        consuming=stands.consuming,
+        reloading=stands.reloading,
+        stopping=stands.stopping,
+        status=status_line(stands),
+    )
+
+
+def status_line(stands: Overview) -> str:
+    """Return how it stands in a few words."""
+    parts = [
+        f"{stands.consuming}/{stands.wanted} consuming",
+        f"{stands.running} running",
+        f"{short(stands.counts.done)} done",
+    ]
+    if stands.counts.dead:
+        parts.append(f"{short(stands.counts.dead)} dead")
+    if stands.stopping:
+        parts.insert(0, "stopping")
+    elif stands.reloading:
+        parts.insert(0, "reloading")
+    elif stands.processes and all(one.stage == Stage.READY.value for one in stands.processes):
+        parts.insert(0, "waiting for the broker")
+    return ", ".join(parts)
+
+
+def short(count: int) -> str:
+    """Return a count as people say it: 999, 12 k, 3.4 M."""
+    if count < 10_000:
+        return str(count)
+    if count < 1_000_000:
+        return f"{count // 1000} k"
+    return f"{count / 1_000_000:.1f} M"
