@@ -4,12 +4,12 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint unit integration acceptance mutants bench clean
+.PHONY: help setup demo test lint unit integration acceptance test-systemd mutants bench clean
 
 PYTHON := .venv/bin/python
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name told; do printf '%-20s %s\n' "$$name" "$$told"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name told; do printf '%-20s %s\n' "$$name" "$$told"; done
 
 setup: ## make .venv with pinned versions, and see to it that RabbitMQ is installed
 	@scripts/setup.sh
@@ -35,6 +35,11 @@ integration: setup ## tests against private RabbitMQ nodes; ARGS='-k name' choos
 acceptance: setup ## tests of the built and installed wheel, with processes that are killed
 	@scripts/rabbitmq.sh
 	@scripts/acceptance.sh $(ARGS)
+
+test-systemd: setup ## tests of the unit in a machine of its own with a real systemd; needs root
+	@scripts/rabbitmq.sh
+	@scripts/systemd.sh
+	$(PYTHON) -m pytest tests/systemd $(ARGS)
 
 mutants: setup ## break the code in known ways; the tests must notice each
 	@scripts/rabbitmq.sh

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from amqpworker.errors import ConfigError
 
-__all__ = ["Settings", "broker_url"]
+__all__ = ["CREDENTIAL", "Settings", "broker_url"]
 
 DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
 CREDENTIAL = "amqpworker_url"

@@ -22,6 +22,7 @@ from amqpworker.cli.screen import complain, encode_all
 from amqpworker.cli.send import send_app
 from amqpworker.cli.shared import exit_code
 from amqpworker.cli.topology import topology_app
+from amqpworker.cli.unit import unit_app
 from amqpworker.cli.worker import worker_app
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.redaction import redact_text
@@ -62,7 +63,11 @@ def options(
 
 
 # typer has no way to take commands over without a name of their own for all versions from 0.12 on.
-program.registered_commands += [*worker_app.registered_commands, *send_app.registered_commands]
+program.registered_commands += [
+    *worker_app.registered_commands,
+    *send_app.registered_commands,
+    *unit_app.registered_commands,
+]
 program.add_typer(topology_app, name="topology")
 program.add_typer(dead_app, name="dead")
 program.add_typer(broker_app, name="broker")

@@ -1,0 +1,168 @@
+"""
+`amqpworker unit`: a systemd unit for a pool.
+
+Decides how a pool is run under systemd: what it may touch, when it is restarted, how it is stopped. `deploy/systemd/` has
+the same for many pools, one instance each.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from amqpworker.settings import CREDENTIAL
+
+__all__ = ["instances", "unit_app", "unit_text"]
+
+UNIT = """\
+# {install}
+[Unit]
+Description=amqpworker pool {name}
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+Type=notify
+NotifyAccess=main
+{environment}WorkingDirectory={folder}
+ExecStart={command}
+ExecReload=/bin/kill -HUP $MAINPID
+
+# The supervisor feeds the watchdog while it and most of its processes are sound, and asks for more time while it drains
+# or waits for the broker.
+WatchdogSec=30
+TimeoutStartSec=90
+TimeoutStopSec=90
+KillMode=mixed
+Restart=on-failure
+RestartSec=1
+# 2: a mistake in the configuration, which a restart does not mend. 3: something that ran was abandoned at the stop.
+RestartPreventExitStatus=2
+SuccessExitStatus=3
+# A worker process that is out of memory is replaced by its supervisor.
+OOMPolicy=continue
+# MemoryMax=2G
+
+# The broker's URL: not in the environment, and not in what ps shows.
+LoadCredential={credential}:{credential_file}
+
+DynamicUser=yes
+UMask=0077
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
+PrivateTmp=yes
+PrivateDevices=yes
+PrivateUsers=yes
+DevicePolicy=closed
+ProtectSystem=strict
+ProtectHome={protect_home}
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+RemoveIPC=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+SystemCallErrorNumber=EPERM
+# Where results are stored in a file: StateDirectory=amqpworker, and results="sqlite:////var/lib/amqpworker/results.db".
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+unit_app = typer.Typer()
+
+
+@unit_app.command(
+    epilog="Examples:\n\n"
+    "  amqpworker unit shop.tasks:app > /etc/systemd/system/shop.service\n\n"
+    "  amqpworker unit shop.tasks:app --name shop --folder /srv/shop -- -p 4 -t 16 -q emails"
+)
+def unit(
+    app: Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the app is.")],
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- OPTIONS OF WORKER]", help="What `amqpworker worker` is to be given."),
+    ] = None,
+    name: Annotated[str, typer.Option(metavar="NAME", help="What the unit is called.")] = "amqpworker",
+    folder: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where the app's modules are; default: here.")
+    ] = None,
+    credential_file: Annotated[
+        Path, typer.Option(metavar="FILE", help="The file with the broker's URL, which only root needs to read.")
+    ] = Path("/etc/amqpworker/url"),
+) -> None:
+    """
+    Print a systemd unit that runs a pool of this app.
+
+    It notifies systemd, reloads without losing a consumer, reads the broker's URL as a credential and may touch little.
+    """
+    command = [program(), "worker", app, *(options or [])]
+    typer.echo(
+        unit_text(
+            install=f"/etc/systemd/system/{name}.service",
+            name=name,
+            folder=str((folder or Path.cwd()).resolve()),
+            command=" ".join(map(quoted, command)),
+            credential_file=str(credential_file),
+        ),
+        nl=False,
+    )
+
+
+def unit_text(
+    *, install: str, name: str, folder: str, command: str, credential_file: str, environment: str = ""
+) -> str:
+    """Return a unit; `environment` is a line of its own, where there is one."""
+    # What lies in somebody's home must be seen there; a virtual environment often has its interpreter in one.
+    needed = (folder, command, str(Path(sys.executable).resolve()))
+    inside_home = "%i" not in name and any(path.startswith(("/home/", "/root/")) for path in needed)
+    return UNIT.format(
+        install=install,
+        name=name,
+        folder=folder,
+        command=command,
+        credential=CREDENTIAL,
+        credential_file=credential_file,
+        environment=environment,
+        protect_home="read-only" if inside_home else "yes",
+    )
+
+
+def instances() -> str:
+    """Return the unit for many pools, `amqpworker@NAME`, each with a file of its own in /etc/amqpworker."""
+    return unit_text(
+        install="/etc/systemd/system/amqpworker@.service: a pool for each /etc/amqpworker/NAME.env",
+        name="%i",
+        folder="/srv/%i",
+        # systemd splits what stands without braces into words.
+        command="/opt/amqpworker/bin/amqpworker worker $WORKER_OPTIONS",
+        credential_file="/etc/amqpworker/%i.url",
+        environment="# AMQPWORKER_APP=shop.tasks:app and WORKER_OPTIONS=-p 4 -t 16\nEnvironmentFile=/etc/amqpworker/%i.env\n",
+    )
+
+
+def program() -> str:
+    """Return the path of this program, as the unit is to start it."""
+    beside = Path(sys.executable).parent / "amqpworker"
+    return str(beside) if beside.is_file() else f"{sys.executable} -m amqpworker"
+
+
+def quoted(word: str) -> str:
+    """Return a word of a command line as systemd reads it: percent signs and dollars stand for themselves."""
+    plain = word.replace("%", "%%").replace("$", "$$")
+    return plain if shlex.quote(word) == word else f'"{plain}"'

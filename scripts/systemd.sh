@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Installs what boots a machine with systemd as its first process, where it is not found; tells what else is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/apt.sh
+
+is_installed() {
+    command -v systemd-nspawn systemctl systemd-analyze dbus-daemon >/dev/null
+}
+
+refuse() {
+    echo "There is no systemd-nspawn, and $1: run \`apt-get install systemd-container dbus\` as root, then this again." >&2
+    exit 1
+}
+
+install_packages is_installed refuse systemd systemd-container dbus
+[[ $(id -u) == 0 ]] || {
+    echo "A machine of its own can be booted by root only: run this as root." >&2
+    exit 1
+}

@@ -1,0 +1,150 @@
+"""
+A machine with systemd as its first process, in seconds: this one's files below a throw-away layer, this one's network.
+
+It needs root, `systemd-nspawn` and overlay mounts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support import wait_until
+
+__all__ = ["Machine"]
+
+TARGET = """
+[Unit]
+Requires=basic.target dbus.service
+After=basic.target dbus.service
+"""
+
+
+class Machine:
+    """A booted machine; what is written in it is gone with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.root = folder / "root"
+        for name in ("root", "upper", "work"):
+            (folder / name).mkdir()
+        layers = f"lowerdir=/,upperdir={folder / 'upper'},workdir={folder / 'work'}"
+        command("mount", "-t", "overlay", "overlay", "-o", layers, str(self.root))
+        try:
+            self._prepare()
+            self._log = (folder / "boot.log").open("w")
+            self._nspawn = subprocess.Popen(
+                [
+                    *("systemd-nspawn", "-q", "-D", str(self.root), "--register=no", "--keep-unit", "--boot"),
+                    "systemd.unit=amqpworker-test.target",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+            )
+        except BaseException:
+            command("umount", str(self.root))
+            raise
+        self._first = wait_until(self._find_first, 20, "the machine's first process")
+        wait_until(
+            lambda: self.run("systemctl", "is-active", "dbus.service").returncode == 0, 40, "the machine to boot"
+        )
+
+    def _prepare(self) -> None:
+        (self.root / "etc/machine-id").unlink(missing_ok=True)
+        command("systemd-machine-id-setup", f"--root={self.root}")
+        (self.root / "etc/systemd/system/amqpworker-test.target").write_text(TARGET)
+        # The interpreter may be in a home that others may not enter; here they may.
+        for parent in (*Path(sys.executable).resolve().parents, *Path(sys.prefix).resolve().parents):
+            inside = self.root / str(parent).lstrip("/")
+            inside.chmod(inside.stat().st_mode | 0o055)
+
+    def _find_first(self) -> int | None:
+        children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text().split()
+        return int(children[0]) if children else None
+
+    def run(self, *words: str, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
+        """Run a command inside."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AMQPWORKER_")}
+        return subprocess.run(
+            ["nsenter", "-t", str(self._first), "-a", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+            env={**environment, "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0"},
+        )
+
+    def systemctl(self, *words: str, timeout: float = 120.0) -> str:
+        """Run systemctl inside and return what it prints; it must succeed."""
+        done = self.run("systemctl", *words, timeout=timeout)
+        assert done.returncode == 0, f"systemctl {' '.join(words)}: {done.stderr}{done.stdout}\n{self.journal()}"
+        return done.stdout.strip()
+
+    def show(self, unit: str, name: str) -> str:
+        """Return a property of a unit."""
+        return self.systemctl("show", "--value", "-p", name, unit)
+
+    def journal(self, unit: str = "shop.service") -> str:
+        """Return what a unit has logged."""
+        return self.run("journalctl", "--no-pager", "-o", "cat", "-u", unit).stdout
+
+    def processes(self, unit: str) -> list[int]:
+        """Return the processes of a unit, by their numbers inside."""
+        group = self.show(unit, "ControlGroup")
+        # Groups of the second version, and of the first.
+        places = [f"/sys/fs/cgroup{version}{group}/cgroup.procs" for version in ("", "/systemd")]
+        return sorted({int(line) for line in self.run("cat", *places).stdout.split()})
+
+    def limit_memory(self, unit: str, limit: int) -> None:
+        """
+        Give a unit so many bytes of memory, as `MemoryMax=` does.
+
+        By ourselves where the groups are of the first version: there a machine inside may not set limits.
+        """
+        controller = Path("/sys/fs/cgroup/memory")
+        if not controller.is_dir():
+            self.systemctl("set-property", "--runtime", unit, f"MemoryMax={limit}", "MemorySwapMax=0")
+            return
+        group = controller / f"amqpworker-{self._first}"
+        group.mkdir(exist_ok=True)
+        (group / "memory.limit_in_bytes").write_text(str(limit))
+        inside = set(self.processes(unit))
+        for status in Path("/proc").glob("[0-9]*/status"):
+            numbers = next((line.split()[1:] for line in lines_of(status) if line.startswith("NSpid:")), [])
+            if len(numbers) == 2 and int(numbers[1]) in inside:
+                (group / "cgroup.procs").write_text(numbers[0])
+
+    def power_off(self) -> None:
+        """End it, and leave nothing behind."""
+        try:
+            self.run("systemctl", "poweroff", timeout=20)
+            self._nspawn.wait(30)
+        except subprocess.TimeoutExpired:
+            self._nspawn.kill()
+            self._nspawn.wait()
+        self._log.close()
+        command("umount", str(self.root))
+        group = Path(f"/sys/fs/cgroup/memory/amqpworker-{self._first}")
+        if group.is_dir():
+            wait_until(lambda: not (group / "cgroup.procs").read_text(), what="an empty group")
+            group.rmdir()
+        for name in ("root", "upper", "work"):
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+
+
+def lines_of(path: Path) -> list[str]:
+    """Return a file's lines, none where it is gone."""
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def command(*words: str) -> None:
+    """Run a command that must succeed."""
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"

@@ -1,0 +1,131 @@
+"""The unit that `amqpworker unit` prints, under a real systemd."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+from tests.support import wait_until
+from tests.systemd.conftest import UNIT, Service
+
+
+def test_start_returns_once_every_process_consumes_and_the_status_says_so(service: Service) -> None:
+    service.install("-p", "2", "-t", "2")
+    service.start()
+    assert service.broker.consumers("work") == 2
+    wait_until(lambda: service.status() == "2/2 consuming, 0 running, 0 done", what=service.status())
+    shown = service.machine.run("cat", f"/proc/{service.pid()}/environ", f"/proc/{service.pid()}/cmdline").stdout
+    assert "amqp://" not in shown, "the URL is neither in the environment nor in what ps shows"
+
+
+def test_stop_under_load_finishes_what_runs_and_ends_well(service: Service) -> None:
+    service.install("-p", "2", "-t", "2")
+    service.start()
+    for number in range(40):
+        service.send("slow", seconds=0.5, mark=str(number))
+    wait_until(lambda: len(service.ledger()) >= 8, what="some that run")
+    service.machine.systemctl("stop", UNIT)
+    assert service.machine.show(UNIT, "Result") == "success"
+    begun = {line.split()[1] for line in service.ledger() if line.startswith("begin")}
+    ended = {line.split()[1] for line in service.ledger() if line.startswith("end")}
+    assert begun == ended
+    assert service.broker.count("work") == 40 - len(ended)
+
+
+def test_reload_loses_no_message_and_never_leaves_queues_without_a_consumer(service: Service) -> None:
+    service.install("-p", "2", "-t", "2")
+    service.start()
+    fewest: list[int] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            fewest.append(service.broker.consumers("work"))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    before = set(service.children())
+    service.write_app('\nnote("new code")\n')
+    service.machine.systemctl("reload", UNIT)
+    for number in range(60):
+        service.send("slow", seconds=0.05, mark=str(number))
+    wait_until(lambda: service.ledger().count("new code") == 2, 60, "two new processes")
+    wait_until(lambda: sum(line.startswith("end") for line in service.ledger()) == 60, 60, "all tasks")
+    wait_until(lambda: not before & set(service.children()), 60, "the end of the old processes")
+    done.set()
+    watching.join()
+    assert min(fewest) >= 2
+    assert len(set(service.ledger())) == 1 + 2 * 60, "none lost, none twice"
+    wait_until(lambda: service.machine.show(UNIT, "ActiveState") == "active", what="the end of the reload")
+
+
+def test_a_supervisor_that_hangs_is_ended_by_the_watchdog_and_started_again(service: Service) -> None:
+    service.install("-p", "1", changes={"WatchdogSec=30": "WatchdogSec=3"})
+    service.start()
+    old = service.pid()
+    service.machine.run("kill", "-STOP", str(old))
+    wait_until(lambda: service.pid() not in {0, old}, 60, "another supervisor")
+    wait_until(lambda: service.machine.show(UNIT, "ActiveState") == "active", 60, "an active unit")
+    assert service.broker.consumers("work") == 1
+    assert service.machine.show(UNIT, "NRestarts") == "1"
+
+
+def test_a_supervisor_that_is_killed_leaves_no_orphan_and_the_unit_comes_back(service: Service) -> None:
+    service.install("-p", "2")
+    service.start()
+    old = {service.pid(), *service.children()}
+    assert len(old) == 3
+    service.machine.run("kill", "-KILL", str(service.pid()))
+    wait_until(lambda: service.machine.show(UNIT, "NRestarts") == "1", 60, "a restart")
+    wait_until(lambda: service.machine.show(UNIT, "ActiveState") == "active", 60, "an active unit")
+    assert not old & set(service.machine.processes(UNIT))
+    assert service.broker.consumers("work") == 2
+
+
+def test_a_mistake_in_the_configuration_is_not_tried_again_and_again(service: Service) -> None:
+    service.install("-p", "1")
+    (service.folder / "shop.py").write_text("no Python")
+    assert service.machine.run("systemctl", "start", UNIT).returncode != 0
+    assert service.machine.show(UNIT, "NRestarts") == "0"
+    assert service.machine.show(UNIT, "ExecMainStatus") == "2"
+    assert "Module 'shop' cannot be imported" in service.machine.journal()
+
+
+def test_a_pool_without_its_broker_waits_says_so_and_is_neither_timed_out_nor_killed(service: Service) -> None:
+    nobody = "amqp://127.0.0.1:1/"
+    service.install(
+        "-p", "1", changes={"TimeoutStartSec=90": "TimeoutStartSec=6", "WatchdogSec=30": "WatchdogSec=4"}, url=nobody
+    )
+    service.machine.systemctl("start", "--no-block", UNIT)
+    wait_until(lambda: "waiting for the broker" in service.status(), what="a status")
+    threading.Event().wait(15)
+    assert service.machine.show(UNIT, "ActiveState") == "activating"
+    assert service.machine.show(UNIT, "NRestarts") == "0"
+
+
+def test_a_process_that_is_out_of_memory_is_replaced_and_the_unit_lives(service: Service) -> None:
+    service.install("-p", "2", "-t", "1")
+    service.write_app("""
+@app.task(name="shop.hungry", queue="work", retry=None)
+def hungry() -> None:
+    if not (HERE / "eaten").exists():
+        (HERE / "eaten").touch()
+        food = [b"x" * 50_000_000 + bytes([n]) for n in range(100)]
+    note("fed")
+""")
+    service.start()
+    supervisor = service.pid()
+    service.machine.limit_memory(UNIT, 400_000_000)
+    service.send("hungry")
+    service.wait_for("process_died")
+    wait_until(lambda: "fed" in service.ledger(), 60, "its second run")
+    assert service.pid() == supervisor
+    assert service.machine.show(UNIT, "ActiveState") == "active"
+    assert f"signal {signal.SIGKILL.name}" in service.machine.journal()
+
+
+def test_the_unit_may_touch_so_little_that_systemd_calls_it_safe(service: Service) -> None:
+    service.install("-p", "1")
+    told = service.machine.run("systemd-analyze", "security", "--no-pager", UNIT).stdout
+    level = float(told.rpartition("Overall exposure level for shop.service: ")[2].split()[0])
+    assert level <= 2.0, told

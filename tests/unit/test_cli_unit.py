@@ -1,0 +1,34 @@
+"""The systemd unit that is printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from amqpworker.cli.main import main
+from amqpworker.cli.unit import instances
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_unit_of_the_repository_is_the_one_that_the_program_knows() -> None:
+    assert (ROOT / "deploy/systemd/amqpworker@.service").read_text() == instances()
+
+
+def test_a_unit_starts_this_program_with_the_options_of_a_worker(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["unit", "shop.tasks:app", "--name", "shop", "--folder", "/srv/shop", "--", "-p", "4", "-q", "a b$%"]) == 0
+    )
+    lines = capsys.readouterr().out.splitlines()
+    command = next(line for line in lines if line.startswith("ExecStart="))
+    assert command.endswith('amqpworker worker shop.tasks:app -p 4 -q "a b$$%%"')
+    assert "WorkingDirectory=/srv/shop" in lines
+    assert "LoadCredential=amqpworker_url:/etc/amqpworker/url" in lines
+    assert lines[0] == "# /etc/systemd/system/shop.service"
+
+
+@pytest.mark.parametrize(("folder", "told"), [("/home/me/shop", "read-only"), ("/root/shop", "read-only")])
+def test_what_lies_in_a_home_can_be_read_there(capsys: pytest.CaptureFixture[str], folder: str, told: str) -> None:
+    assert main(["unit", "shop.tasks:app", "--folder", folder]) == 0
+    assert f"ProtectHome={told}" in capsys.readouterr().out
