@@ -137,8 +137,8 @@ MUTANTS = (
         "amqpworker/worker/runner.py",
         (
             (
-                "            return self.fail(run, error)\n        return self.conclude(run, value)\n\n    async",
-                "            return DONE\n        return self.conclude(run, value)\n\n    async",
+                "            return self.fail(run, error)\n        return self.conclude(run, value)\n\n    def _call",
+                "            return DONE\n        return self.conclude(run, value)\n\n    def _call",
             ),
         ),
         ("tests/unit/test_runner.py",),
