@@ -21,6 +21,7 @@ from amqpworker.cli.dead import dead_app
 from amqpworker.cli.screen import complain, encode_all
 from amqpworker.cli.send import send_app
 from amqpworker.cli.shared import exit_code
+from amqpworker.cli.status import status_app
 from amqpworker.cli.topology import topology_app
 from amqpworker.cli.unit import unit_app
 from amqpworker.cli.worker import worker_app
@@ -66,6 +67,7 @@ def options(
 program.registered_commands += [
     *worker_app.registered_commands,
     *send_app.registered_commands,
+    *status_app.registered_commands,
     *unit_app.registered_commands,
 ]
 program.add_typer(topology_app, name="topology")

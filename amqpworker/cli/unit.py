@@ -78,6 +78,8 @@ SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
 SystemCallErrorNumber=EPERM
+# Where `amqpworker workers` finds it.
+RuntimeDirectory=amqpworker/{name}
 # Where results are stored in a file: StateDirectory=amqpworker, and results="sqlite:////var/lib/amqpworker/results.db".
 
 [Install]

@@ -44,6 +44,10 @@ MaxHours = Annotated[
 MaxMemory = Annotated[
     int | None, typer.Option(min=1, metavar="MIB", help="Replace a process by a fresh one above so much memory.")
 ]
+Health = Annotated[
+    str | None,
+    typer.Option(metavar="WHERE", help="Answer /livez, /readyz and /status at HOST:PORT, or on a unix socket."),
+]
 StallTimeout = Annotated[
     float,
     typer.Option(min=1, metavar="SECONDS", help="Kill and replace a process whose threads do not move for so long."),
@@ -94,6 +98,7 @@ def worker(
     max_hours: MaxHours = None,
     max_memory: MaxMemory = None,
     stall_timeout: StallTimeout = STALL_TIMEOUT,
+    health: Health = None,
     log_level: LogLevel = "info",
     log_json: LogJson = None,
 ) -> None:
@@ -133,7 +138,7 @@ def worker(
         None if max_memory is None else max_memory * MIB,
     )
     spec = PoolSpec("main", processes or usable_cores(), options, recycling, stall_timeout)
-    raise typer.Exit(Supervisor([spec]).run())
+    raise typer.Exit(Supervisor([spec], health=health).run())
 
 
 def options_of(given: dict[str, object]) -> WorkerOptions:

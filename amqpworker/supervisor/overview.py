@@ -6,14 +6,18 @@ Decides the numbers and the words; nothing here asks the system.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections import deque
+from dataclasses import dataclass, field
 
 from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.notify import Condition
 from amqpworker.supervisor.places import Process, Stage
 from amqpworker.worker.recorder import Counts, Recording, Running
 
-__all__ = ["Overview", "ProcessView", "Seen", "condition", "overview", "status_line"]
+__all__ = ["Overview", "Past", "ProcessView", "Seen", "condition", "overview", "status_line"]
+
+MOST_ERRORS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,14 @@ class Seen:
     memory: int
     recording: Recording | None
     stalled: str = ""
+
+
+@dataclass(slots=True)
+class Past:
+    """What a supervisor remembers: what processes that have ended did, and what went wrong lately."""
+
+    counts: Counts = field(default_factory=Counts)
+    errors: deque[str] = field(default_factory=lambda: deque(maxlen=MOST_ERRORS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +80,7 @@ class Overview:
         return sum(len(one.running) for one in self.processes)
 
 
-def overview(fleet: Fleet, seen: dict[int, Seen], past: Counts, pid: int, clocks: tuple[float, float]) -> Overview:
+def overview(fleet: Fleet, seen: dict[int, Seen], past: Past, clocks: tuple[float, float]) -> Overview:
     """Return how it stands; `clocks` is the time now, since the epoch and by the monotonic clock."""
     now, monotonic = clocks
     views = tuple(
@@ -76,10 +88,20 @@ def overview(fleet: Fleet, seen: dict[int, Seen], past: Counts, pid: int, clocks
         for process in fleet.processes.values()
         if process.serial in seen
     )
-    counts = past
+    counts = past.counts
     for one in views:
         counts = counts.plus(one.counts)
-    return Overview(pid, now, fleet.size, fleet.generation, fleet.reloading, fleet.stopping is not None, counts, views)
+    return Overview(
+        pid=os.getpid(),
+        at=now,
+        wanted=fleet.size,
+        generation=fleet.generation,
+        reloading=fleet.reloading,
+        stopping=fleet.stopping is not None,
+        counts=counts,
+        processes=views,
+        errors=tuple(past.errors),
+    )
 
 
 def view(process: Process, seen: Seen, started: float) -> ProcessView:

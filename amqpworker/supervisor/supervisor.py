@@ -13,11 +13,12 @@ import select
 import signal
 import termios
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import UTC, datetime
 from types import FrameType
-from typing import assert_never
+from typing import Any, assert_never
 
 from amqpworker.errors import AmqpWorkerError, ConfigError
 from amqpworker.logs import get_logger
@@ -48,11 +49,11 @@ from amqpworker.supervisor.events import (
     Tick,
 )
 from amqpworker.supervisor.fleet import Fleet
+from amqpworker.supervisor.health import answering
 from amqpworker.supervisor.judging import Sample, outgrown, stalled
 from amqpworker.supervisor.notify import notifier_from
-from amqpworker.supervisor.overview import Overview, Seen, condition, overview
+from amqpworker.supervisor.overview import Overview, Past, Seen, condition, overview
 from amqpworker.supervisor.pools import PoolSpec
-from amqpworker.worker.recorder import Counts
 from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Report
 
 __all__ = ["Supervisor"]
@@ -74,9 +75,15 @@ SIGNALS = (
 
 
 class Supervisor:
-    """Pools of worker processes, each process a fresh interpreter."""
+    """
+    Pools of worker processes, each process a fresh interpreter.
 
-    def __init__(self, pools: Sequence[PoolSpec], clock: Callable[[], float] = time.monotonic) -> None:
+    `health` is where it answers how it stands, beside the socket by which `amqpworker status` finds it.
+    """
+
+    def __init__(
+        self, pools: Sequence[PoolSpec], clock: Callable[[], float] = time.monotonic, health: str | None = None
+    ) -> None:
         self._pools = {pool.name: pool for pool in pools}
         self._clock = clock
         self.fleet = Fleet({pool.name: pool.processes for pool in pools}, lambda: random.uniform(0.8, 1.2))  # noqa: S311
@@ -87,8 +94,11 @@ class Supervisor:
         self._look_at = self._looked = clock()
         self._lenient_until = 0.0
         self._seen: dict[int, Seen] = {}
-        self._past = Counts()
+        self._past = Past()
+        self.latest: Overview | None = None
+        """How all of it stood at the last look."""
         self._notifier, self._announcer = notifier_from(os.environ)
+        self._health = health
         self._on_terminal = has_terminal()
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
@@ -98,25 +108,31 @@ class Supervisor:
         Run the pools until a signal ends them; return the exit code.
 
         Raises:
-            ConfigError: nothing could ever run; what the first process said about it.
+            ConfigError: nothing could ever run, and what the first process said about it; or nothing can be opened
+                where it is to answer.
             AmqpWorkerError: no process ever came so far as to consume.
         """
         for number in SIGNALS:
             signal.signal(number, self._note)
         signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
-        while self._finish is None:
+        with answering(self._health, lambda: self.latest):
+            finish = self._run()
+        if finish.problem:
+            kind = ConfigError if finish.code == MISCONFIGURED else AmqpWorkerError
+            raise kind(finish.problem)
+        log.info("pool_stopped", code=finish.code)
+        return finish.code
+
+    def _run(self) -> Finish:
+        while True:
             self._hear_signals()
             self._hear_children()
             self._reap()
             self._look()
             self._handle(Tick())
-            if self._finish is None:
-                self._wait()
-        if self._finish.problem:
-            kind = ConfigError if self._finish.code == MISCONFIGURED else AmqpWorkerError
-            raise kind(self._finish.problem)
-        log.info("pool_stopped", code=self._finish.code)
-        return self._finish.code
+            if self._finish is not None:
+                return self._finish
+            self._wait()
 
     def _wait(self) -> None:
         """Wait for a signal, a report, or the time when something is due."""
@@ -172,7 +188,7 @@ class Supervisor:
                 self._hear_children()
                 self._handle(Ended(serial, code))
                 if (recording := child.recording()) is not None:
-                    self._past = self._past.plus(recording.counts)
+                    self._past.counts = self._past.counts.plus(recording.counts)
                 child.close()
                 del self._children[serial]
                 self._seen.pop(serial, None)
@@ -220,16 +236,13 @@ class Supervisor:
             self._handle(Outgrown(serial, reason))
 
     def _announce(self, now: float) -> None:
-        stands = self.overview(now)
-        self._notifier.send(self._announcer.next(now, condition(stands)))
-
-    def overview(self, now: float) -> Overview:
-        """Return how all of it stands, as of the last look."""
-        return overview(self.fleet, self._seen, self._past, os.getpid(), (time.time(), now))
+        self.latest = overview(self.fleet, self._seen, self._past, (time.time(), now))
+        self._notifier.send(self._announcer.next(now, condition(self.latest)))
 
     def _dump(self) -> None:
         """Write to the log how it stands, and what each thread of each process does."""
-        for one in self.overview(self._clock()).processes:
+        assert self.latest is not None
+        for one in self.latest.processes:
             told = {name: value for name, value in asdict(one).items() if name not in {"running", "counts"}}
             log.info("process_status", **told, running=[f"{task.task} {task.key}" for task in one.running])
         for serial, process in self.fleet.processes.items():
@@ -265,6 +278,8 @@ class Supervisor:
             case Tell(level, event, serial, fields):
                 child = self._children.get(serial) if serial is not None else None
                 getattr(log, level)(event, **fields, **({} if child is None else {"pid": child.pid}))
+                if level == "error":
+                    self._past.errors.append(told(event, fields, time.time()))
             case Finish():
                 self._finish = action
             case _:
@@ -284,6 +299,12 @@ def event_of(serial: int, report: Report) -> Event:
             return Leaving(serial, report.text)
         case _:
             assert_never(report.event)
+
+
+def told(event: str, fields: Mapping[str, Any], now: float) -> str:
+    """Return what went wrong as a line of text, with its time."""
+    values = ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
+    return f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M:%S} UTC {event}: {values}"
 
 
 def has_terminal() -> bool:

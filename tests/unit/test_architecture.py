@@ -54,6 +54,7 @@ LOGGING = {"logs", "logform", "logsink", "redaction"}
 SLEEPERS = {
     "sent.py": "asks the store for a result",
     "results/sqlfile.py": "a locked database file",
+    "cli/status.py": "shows it again each second",
     "worker/limits.py": "gives way to the thread that is about to raise an exception in this one",
     "testing/processes.py": "the start and the end of a node's processes",
 }

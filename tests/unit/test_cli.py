@@ -32,6 +32,9 @@ from tests.cli import Ended, environment, run, run_here
 
 COMMANDS = [
     "worker",
+    "status",
+    "workers",
+    "unit",
     "send",
     "call",
     "topology show",

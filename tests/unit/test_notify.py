@@ -12,7 +12,7 @@ import pytest
 from amqpworker.supervisor.events import Consuming, Ready, Reload, Stop, Tick
 from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.notify import Announcer, Condition, notifier_from
-from amqpworker.supervisor.overview import Seen, condition, overview, status_line
+from amqpworker.supervisor.overview import Past, Seen, condition, overview, status_line
 from amqpworker.worker.recorder import Counts, Recording, Running
 
 STARTING = Condition(2, sound=2, waiting=0, consuming=0, reloading=False, stopping=False, status="0/2 consuming")
@@ -102,20 +102,22 @@ def test_how_it_stands_in_a_few_words() -> None:
     fleet = Fleet({"main": 2}, lambda: 1.0)
     fleet.on(Tick(), 0)
     fleet.on(Ready(1, 30.0), 1)
-    stands = overview(fleet, {1: seen(False)}, Counts(), 7, (1000.0, 1.0))
+    stands = overview(fleet, {1: seen(False)}, Past(), (1000.0, 1.0))
     assert status_line(stands) == "waiting for the broker, 0/2 consuming, 0 running, 0 done"
     assert condition(stands).waiting == 1
     fleet.on(Consuming(1), 2)
     fleet.on(Consuming(2), 2)
     both = {1: seen(True, 1, 500), 2: seen(True, 2, 7500, "its main thread has not moved for 61 s")}
-    stands = overview(fleet, both, Counts(4_000), 7, (1000.0, 2.0))
+    stands = overview(fleet, both, Past(Counts(4_000)), (1000.0, 2.0))
     assert status_line(stands) == "2/2 consuming, 3 running, 12 k done, 7 dead"
     assert (condition(stands).consuming, condition(stands).sound) == (2, 1)
     assert stands.processes[0].started == 998.0
     fleet.on(Reload(), 3)
-    assert status_line(overview(fleet, both, Counts(2_000_000), 7, (0.0, 0.0))).startswith("reloading, 2/2 consuming")
+    assert status_line(overview(fleet, both, Past(Counts(2_000_000)), (0.0, 0.0))).startswith(
+        "reloading, 2/2 consuming"
+    )
     fleet.on(Stop("test"), 4)
     assert (
-        status_line(overview(fleet, {}, Counts(2_000_000), 7, (0.0, 0.0)))
+        status_line(overview(fleet, {}, Past(Counts(2_000_000)), (0.0, 0.0)))
         == "stopping, 0/2 consuming, 0 running, 2.0 M done"
     )

@@ -1,0 +1,202 @@
+"""
+`amqpworker status` and `amqpworker workers`: how the pools of this machine stand.
+
+Decides what is shown, and the exit code: 1 where a pool is not ready. The supervisors themselves answer (`supervisor.health`).
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from amqpworker.cli.screen import console, printable, table, write, write_json
+from amqpworker.cli.shared import AsJson
+from amqpworker.errors import ConfigError, NotConnected
+from amqpworker.supervisor.health import places
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+__all__ = ["status_app"]
+
+PATIENCE = 5.0
+PAUSE = 1.0
+MIB = 1024 * 1024
+
+status_app = typer.Typer()
+
+
+@status_app.command(
+    epilog="Examples:\n\n  amqpworker status\n\n  amqpworker status 4711 --watch\n\n  amqpworker status 127.0.0.1:8080 --json"
+)
+def status(
+    where: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[WHERE]",
+            help="A pool: its supervisor's process id, or what --health was; default: the only one here.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again each second, until Ctrl-C.")] = False,
+) -> None:
+    """
+    Show how a pool stands: its processes, and the tasks that run.
+
+    Exit code: 0 every process consumes, 1 not all do, 2 there is no such pool, or it does not answer.
+    """
+    address = found(where)
+    if as_json:
+        stands = asked(address)
+        write_json(stands)
+    elif watch:
+        stands = watched(address)
+    else:
+        stands = asked(address)
+        console().print(shown(stands))
+    raise typer.Exit(0 if stands["consuming"] >= stands["wanted"] else 1)
+
+
+@status_app.command(epilog="Examples:\n\n  amqpworker workers\n\n  amqpworker workers --json")
+def workers(as_json: AsJson = False) -> None:
+    """List the pools on this machine that may be seen: as root those of services, too."""
+    pools = []
+    for place in places():
+        try:
+            pools.append({**asked(str(place)), "socket": str(place)})
+        except NotConnected:
+            continue  # it was killed, and has left its socket
+    if as_json:
+        write_json(pools)
+        return
+    if not pools:
+        write("No pool runs here.")
+        return
+    made = table("pid", "processes", "status", widths={"pid": 8})
+    for one in pools:
+        made.add_row(str(one["pid"]), str(one["wanted"]), one["status"])
+    console().print(made)
+
+
+def found(where: str | None) -> str:
+    """
+    Return the address of the pool that is meant.
+
+    Raises:
+        ConfigError: there is none, or more than one.
+    """
+    if where is not None and not where.isdecimal():
+        return where
+    known = [str(place) for place in places() if where is None or place.stem == where]
+    living = known if where is not None else [place for place in known if answers(place)]
+    if len(living) == 1:
+        return living[0]
+    if where is not None or not living:
+        told = "No pool runs here" if where is None else f"No pool with the process id {where} runs here"
+        raise ConfigError(f"{told}, or none that may be seen: run this as its user, or give what its --health is.")
+    raise ConfigError(f"{len(living)} pools run here: give the process id of one (amqpworker workers lists them).")
+
+
+def answers(place: str) -> bool:
+    """Tell whether somebody answers there."""
+    try:
+        asked(place)
+    except NotConnected:
+        return False
+    return True
+
+
+def asked(address: str) -> dict[str, Any]:
+    """
+    Return what a supervisor says of itself.
+
+    Raises:
+        NotConnected: it does not answer.
+    """
+    try:
+        with closing(connection_to(address)) as connection:
+            connection.request("GET", "/status")
+            told = json.loads(connection.getresponse().read())
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise NotConnected(f"No supervisor answers at {address}: {error}.") from error
+    if not isinstance(told, dict) or "wanted" not in told:
+        reason = told.get("status", "it is no supervisor") if isinstance(told, dict) else "it is no supervisor"
+        raise NotConnected(f"The supervisor at {address} cannot tell how it stands: {reason}.")
+    return told
+
+
+def connection_to(address: str) -> http.client.HTTPConnection:
+    """Return a connection to a port, or to a unix socket."""
+    if "/" not in address:
+        return http.client.HTTPConnection(address, timeout=PATIENCE)
+    connection = http.client.HTTPConnection("localhost", timeout=PATIENCE)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(PATIENCE)
+    try:
+        connection.sock.connect(address)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def watched(address: str) -> dict[str, Any]:
+    """Show it until Ctrl-C; return what was shown last."""
+    from rich.live import Live
+
+    stands = asked(address)
+    with Live(shown(stands), console=console(), refresh_per_second=4) as live:
+        try:
+            while True:
+                time.sleep(PAUSE)
+                stands = asked(address)
+                live.update(shown(stands))
+        except KeyboardInterrupt:
+            return stands
+
+
+def shown(stands: dict[str, Any]) -> Group:
+    """Return a pool as tables."""
+    from rich.console import Group
+    from rich.text import Text
+
+    processes = table("pool", "nr", "pid", "stage", "tasks", "done", "retried", "dead", "MiB", "age")
+    for one in stands["processes"]:
+        counts = one["counts"]
+        stage = "waiting" if one["stage"] == "consuming" and not one["consuming"] else one["stage"]
+        processes.add_row(
+            printable(one["pool"]),
+            str(one["number"]),
+            str(one["pid"]),
+            "stalled" if one["stalled"] else stage,
+            str(len(one["running"])),
+            *(str(counts[name]) for name in ("done", "retried", "dead")),
+            str(one["memory"] // MIB),
+            age(stands["at"] - one["started"]),
+        )
+    parts: list[Any] = [Text(f"pool {stands['pid']}: {stands['status']}"), Text(""), processes]
+    running = [(one["pid"], task) for one in stands["processes"] for task in one["running"]]
+    if running:
+        tasks = table("pid", "task", "id", "attempt", "for")
+        for pid, task in sorted(running, key=lambda pair: pair[1]["started"]):
+            since = age(stands["at"] - task["started"])
+            tasks.add_row(str(pid), printable(task["task"]), printable(task["key"]), str(task["attempt"]), since)
+        parts += [Text(""), tasks]
+    parts += [Text(printable(line)) for line in ("", *stands["errors"])] if stands["errors"] else []
+    return Group(*parts)
+
+
+def age(seconds: float) -> str:
+    """Return a time as people say it: 0.3 s, 12 min, 3 h, 2 d."""
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f} s"
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

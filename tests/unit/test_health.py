@@ -1,0 +1,175 @@
+"""What a supervisor answers about itself, and where."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amqpworker.cli.status import age, asked
+from amqpworker.errors import ConfigError, NotConnected
+from amqpworker.supervisor.health import HealthServer, answer, answering, places, socket_folder, split
+from amqpworker.supervisor.overview import Overview, ProcessView
+from amqpworker.worker.recorder import Counts, Running
+
+TASK = Running(0, "m-1", "shop.task", 1, 990.0, 0.0)
+PROCESS = ProcessView("main", 1, 4712, "consuming", 1, 900.0, True, "", 30 << 20, Counts(7, 1, 2), (TASK,))
+STANDS = Overview(4711, 1000.0, 1, 1, False, False, Counts(7, 1, 2), (PROCESS,), ("went wrong",))
+
+
+def test_alive_is_who_looks_and_ready_is_who_consumes_with_every_process() -> None:
+    waiting = replace(STANDS, processes=(replace(PROCESS, consuming=False),))
+    for stands, now, alive, ready in (
+        (STANDS, 1001.0, 200, 200),
+        (waiting, 1001.0, 200, 503),
+        (replace(STANDS, stopping=True), 1001.0, 200, 503),
+        (STANDS, 1011.0, 503, 503),
+        (None, 1001.0, 503, 503),
+    ):
+        assert (answer("/livez", stands, now)[0], answer("/readyz", stands, now)[0]) == (alive, ready)
+
+
+def test_the_status_tells_of_each_process_and_each_task_that_runs() -> None:
+    code, told = answer("/status", STANDS, 1001.0)
+    assert code == 200
+    read = json.loads(json.dumps(told))
+    assert (read["status"], read["pid"], read["errors"]) == (
+        "1/1 consuming, 1 running, 7 done, 2 dead",
+        4711,
+        ["went wrong"],
+    )
+    assert read["processes"][0]["running"][0]["task"] == "shop.task"
+
+
+def test_what_there_is_not_is_not_found() -> None:
+    assert answer("/", STANDS, 1001.0)[0] == 404
+
+
+@pytest.fixture(params=["unix", "tcp", "tcp6"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "unix":
+        return str(tmp_path / "health.sock")
+    family, host = (socket.AF_INET, "127.0.0.1") if request.param == "tcp" else (socket.AF_INET6, "::1")
+    with socket.socket(family) as free:
+        free.bind((host, 0))
+        port = free.getsockname()[1]
+    return f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
+
+
+@pytest.fixture
+def server(where: str) -> Iterator[HealthServer]:
+    running = HealthServer(where, lambda: replace(STANDS, at=time.time()))
+    yield running
+    running.close()
+
+
+def test_it_answers_on_a_port_and_on_a_unix_socket(server: HealthServer) -> None:
+    assert asked(server.where)["pid"] == 4711
+
+
+def test_whoever_asks_and_says_nothing_more_holds_up_nobody_else(server: HealthServer) -> None:
+    silent = []
+    for _ in range(20):
+        asking = socket.socket(
+            socket.AF_UNIX if "/" in server.where else socket.AF_INET6 if "[" in server.where else socket.AF_INET
+        )
+        asking.connect(server.where if "/" in server.where else split(server.where))
+        silent.append(asking)
+    assert asked(server.where)["pid"] == 4711
+    for asking in silent:
+        asking.close()
+
+
+def test_two_do_not_answer_at_one_place(server: HealthServer) -> None:
+    with pytest.raises(ConfigError, match="--health"):
+        HealthServer(server.where, lambda: None)
+
+
+def test_a_socket_that_was_left_behind_is_taken_over(tmp_path: Path) -> None:
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(tmp_path / "x.sock"))
+    left.close()
+    HealthServer(str(tmp_path / "x.sock"), lambda: None).close()
+    assert not (tmp_path / "x.sock").exists()
+
+
+@pytest.mark.parametrize(
+    "where", ["8080", "localhost", "127.0.0.1:http", "127.0.0.1:99999", "", "/no/such/folder/x.sock"]
+)
+def test_what_is_no_place_is_refused_in_one_line(where: str) -> None:
+    with pytest.raises(ConfigError, match="--health"):
+        HealthServer(where, lambda: None)
+
+
+def test_each_supervisor_is_found_by_its_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with answering(None, lambda: replace(STANDS, at=time.time())):
+        (found,) = [place for place in places() if tmp_path in place.parents]
+        assert asked(str(found))["pid"] == 4711
+        assert found.stat().st_mode & 0o077 == 0
+        assert socket_folder().stat().st_mode & 0o077 == 0
+    assert not found.exists()
+
+
+def test_a_folder_that_others_may_write_to_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "amqpworker").mkdir(mode=0o777)
+    (tmp_path / "amqpworker").chmod(0o777)
+    with pytest.raises(ConfigError, match="others may write"):
+        socket_folder()
+    with answering(None, lambda: None):  # the pool runs all the same
+        pass
+
+
+class Other:
+    """A server that is no supervisor."""
+
+    def __init__(self, reply: bytes) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.where = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.serve, args=(reply,), daemon=True).start()
+
+    def serve(self, reply: bytes) -> None:
+        peer, _ = self.listener.accept()
+        with peer:
+            peer.recv(1000)
+            peer.sendall(reply)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [b"", b"SSH-2.0\r\n", b"HTTP/1.1 200 OK\r\n\r\nhello", b"HTTP/1.1 200 OK\r\n\r\n[]", b"HTTP/1.1 503 X\r\n\r\n{}"],
+)
+def test_whoever_is_no_supervisor_is_told_apart(reply: bytes) -> None:
+    other: Any = Other(reply)
+    with pytest.raises(NotConnected, match=other.where):
+        asked(other.where)
+    other.listener.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(-1, "0.0 s"), (0.34, "0.3 s"), (59, "59 s"), (150, "2 min"), (3 * 3600, "3 h"), (10 * 86_400, "10 d")],
+)
+def test_times_are_told_as_people_say_them(seconds: float, told: str) -> None:
+    assert age(seconds) == told
+
+
+def test_http_is_kept_to(server: HealthServer) -> None:
+    if "/" in server.where:
+        return
+    connection = http.client.HTTPConnection(server.where, timeout=5)
+    connection.request("GET", "/livez?verbose=1")
+    response = connection.getresponse()
+    assert (response.status, response.getheader("Content-Type")) == (200, "application/json")
+    connection.close()
