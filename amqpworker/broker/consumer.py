@@ -16,6 +16,7 @@ from amqpworker.broker.address import Address
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.connection import IOThread
 from amqpworker.broker.declare import Declarer, Need
+from amqpworker.broker.probe import Look, Probe, trouble_of
 from amqpworker.broker.reasons import ConnectionProblem, channel_error
 from amqpworker.broker.seam import PublicConnection, Sink
 from amqpworker.errors import AmqpWorkerError
@@ -33,6 +34,8 @@ LONGEST_PAUSE = 30.0
 # RabbitMQ 3.10 leaves a consumer behind whose queue is deleted and made again within 20 ms: no cancel comes, and no
 # delivery (tried). So a subscription that has nothing to do is made anew this often.
 RENEWAL = 60.0
+# The first half of them subscribe again, the others connect again; then another process is to try it.
+MOST_HEALINGS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,8 @@ class Intake(Sink):
         self.is_open = True
         self.cancelled = False
         self.ledger: Any = None
+        self.looked_at = 0
+        self.starved = 0
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Take a delivery from the channel."""
@@ -124,6 +129,9 @@ class Consumer:
         self._connection: PublicConnection | None = None
         self._declarer: Declarer | None = None
         self._draining = False
+        # How often a queue's subscription brought nothing, since it last did.
+        self._healings: dict[str, int] = {}
+        self._hopeless = False
         self._on_drained: Callable[[], None] = lambda: None
 
     # ---- from any thread --------------------------------------------------------------------------------------------
@@ -148,8 +156,8 @@ class Consumer:
 
     @property
     def broken(self) -> bool:
-        """Whether the I/O thread has ended though nobody closed it."""
-        return self._io.ended
+        """Whether the I/O thread has ended though nobody closed it, or a queue brings nothing whatever is tried."""
+        return self._io.ended or self._hopeless
 
     def drain(self, drained: Callable[[], None]) -> None:
         """Stop consuming; `drained` is called in the I/O thread once no delivery can come any more."""
@@ -170,6 +178,7 @@ class Consumer:
         self._declarer = Declarer(connection, self._topology_of)
         self._pauses.clear()
         self.failures.clear()
+        Probe(connection, self._io.call_later, self).start()
         for subscription in self.subscriptions:
             self._prepare(subscription)
 
@@ -237,6 +246,42 @@ class Consumer:
             intake.channel.close()
         self._subscribe(intake.subscription, renewed=True)
 
+    # ---- what the broker says of our queues -------------------------------------------------------------------------
+
+    def subscribed(self) -> list[str]:
+        """Return the queues that have a consumer, as far as we know; none where we stop."""
+        return [] if self._draining else [queue for queue, one in self._intakes.items() if one.consumer_tag]
+
+    def looked(self, queue: str, ready: int | None, consumers: int) -> None:
+        """Subscribe again where the broker does not see the subscription, or where nothing comes of it."""
+        intake = self._intakes.get(queue)
+        if intake is None or not intake.consumer_tag or self._draining:
+            return
+        hungry = bool(ready) and intake.last_tag == intake.looked_at and not self.receiver.holds(intake)
+        intake.starved = intake.starved + 1 if hungry else 0
+        intake.looked_at = intake.last_tag
+        trouble = trouble_of(Look(ready, consumers, intake.starved))
+        if trouble:
+            self._heal(intake, trouble)
+        elif not intake.starved:
+            self._healings.pop(queue, None)
+
+    def _heal(self, intake: Intake, trouble: str) -> None:
+        """Subscribe again; where that has not helped before, by another connection, and at last by another process."""
+        tries = self._healings[intake.queue] = self._healings.get(intake.queue, 0) + 1
+        log.warning("consumer_lost", queue=intake.queue, reason=trouble, tries=tries)
+        if tries > MOST_HEALINGS:
+            self._hopeless = True
+        if tries > MOST_HEALINGS // 2:
+            self._io.drop("a subscription brings nothing")
+            return
+        self._begin_anew(intake)
+
+    def unanswered(self) -> None:
+        """Give up a connection on which the broker does not answer any more."""
+        log.warning("broker_silent", effect="connecting again")
+        self._io.drop("the broker did not answer")
+
     def _on_cancelled(self, intake: Intake) -> None:
         """
         Begin anew: the broker ended the subscription, because the queue is gone or an ack came too late.
@@ -244,6 +289,10 @@ class Consumer:
         https://www.rabbitmq.com/docs/consumer-cancel
         """
         log.warning("consumer_cancelled", queue=intake.queue, effect="subscribing again")
+        self._begin_anew(intake)
+
+    def _begin_anew(self, intake: Intake) -> None:
+        """Leave a subscription that is none, and make another, with whatever it needs."""
         self._void(intake)
         if self._declarer is not None:
             self._declarer.forget()

@@ -1,0 +1,107 @@
+"""A worker that is alive and does not consume any more notices by itself, within ten seconds, and consumes again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from amqpworker import App, topology
+from amqpworker.broker.probe import Look, trouble_of
+from amqpworker.testing import Node
+from tests.integration.test_consuming_faults import QUEUE, Ledger, generation
+from tests.proxy import Proxy
+from tests.support import Broker, raw_channel, wait_until
+from tests.workers import running
+
+SOON = 10.0
+
+
+@pytest.mark.parametrize(
+    ("look", "told"),
+    [
+        (Look(0, 1), ""),
+        (Look(5, 1), ""),
+        (Look(5, 1, starved=1), ""),
+        (Look(5, 1, starved=2), "5 messages are ready, and none comes"),
+        (Look(0, 0), "the broker knows of no consumer"),
+        (Look(None, 0), "the queue is gone"),
+    ],
+)
+def test_what_the_broker_says_of_a_queue_tells_whether_it_is_consumed(look: Look, told: str) -> None:
+    assert trouble_of(look) == told
+
+
+def test_a_consumer_that_the_broker_forgot_is_noticed(
+    vhost: Broker, app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = Ledger(app)
+    queue = next(one for one in topology.work_queue("amqpworker", QUEUE).queues if one.name == QUEUE)
+    with running(app, threads=2) as worker, raw_channel(vhost.url) as channel:
+        before = generation(worker)
+        vhost.delete_queue(QUEUE)
+        # So soon after that RabbitMQ 3.10 tells its consumers nothing, and delivers nothing to them.
+        channel.queue_declare(QUEUE, durable=True, arguments=dict(queue.arguments))
+        for exchange in ("amqpworker.tasks", "amqpworker.due"):
+            channel.queue_bind(QUEUE, exchange, QUEUE)
+        assert worker.process.consumer.consuming
+        ledger.send(range(10))
+        ledger.wait_for(range(10), SOON)
+        assert generation(worker) is not before
+    assert "consumer_lost" in caplog.text
+    assert vhost.count(QUEUE) == 0
+
+
+def test_a_worker_that_has_long_tasks_keeps_its_subscription(vhost: Broker, one_app: App) -> None:
+    ledger = Ledger(one_app)
+    ledger.held = {0, 1}
+    with running(one_app, threads=2, prefetch=2) as worker:
+        ledger.send(range(40))
+        ledger.wait_for(range(2))
+        before = generation(worker)
+        time.sleep(8)  # several looks that find ready messages, and nothing delivered
+        assert generation(worker) is before
+        ledger.go.set()
+        ledger.wait_for(range(40))
+    assert max(ledger.runs.values()) == 1
+
+
+def test_a_connection_of_which_the_other_half_is_lost_is_given_up(
+    vhost: Broker, make_app: Callable[..., App], caplog: pytest.LogCaptureFixture
+) -> None:
+    with Proxy(vhost.url) as proxy:
+        app = make_app(url=proxy.url, heartbeat=300)
+        ledger = Ledger(app)
+        with running(app, threads=2) as worker:
+            before = generation(worker)
+            proxy.swallow("to_client")
+            wait_until(lambda: "broker_silent" in caplog.text, SOON, "that it is noticed")
+            proxy.heal()
+            wait_until(lambda: generation(worker) is not before and worker.process.consumer.consuming, 20)
+            with App(vhost.url) as sender:
+                sender.send_many(ledger.task.message(n) for n in range(10))  # type: ignore[attr-defined]
+            ledger.wait_for(range(10))
+
+
+def test_a_broker_that_is_frozen_is_noticed_and_consumed_from_again_when_it_thaws(
+    spare_node: Node, make_app: Callable[..., App], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(url=spare_node.url(), heartbeat=300, connect_timeout=3.0)
+    ledger = Ledger(app)
+    with running(app, threads=2) as worker:
+        ledger.send(range(5))
+        ledger.wait_for(range(5))
+        pid = spare_node.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: "broker_silent" in caplog.text, SOON, "that it is noticed")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: worker.process.consumer.consuming, 30, "the worker consumes again")
+        wait_until(lambda: app.producer.publisher.connected, 30, "the publisher, too")
+        ledger.send(range(5, 10))
+        ledger.wait_for(range(5, 10))
