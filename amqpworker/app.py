@@ -10,8 +10,9 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import ModuleType
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import Any, ParamSpec, Self, TypeAlias, TypeVar, overload
 
 from amqpworker.errors import BatchFailed, ConfigError, SendError
 from amqpworker.message import MOST_SHORT_BYTES, Message, fits_short_string
@@ -29,6 +30,8 @@ from amqpworker.verbs import AsyncTask, MakesTask, RemoteTask, Task
 
 __all__ = ["App", "imported"]
 
+Context: TypeAlias = AbstractContextManager[Any] | AbstractAsyncContextManager[Any]
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -38,7 +41,8 @@ class App:
     Tasks on RabbitMQ.
 
     `url` is one AMQP URL, or several separated by commas; without it `AMQPWORKER_URL` is read, then the systemd
-    credential `amqpworker_url`. `results` is the URL of a store. `modules` are imported by workers.
+    credential `amqpworker_url`. `results` is the URL of a store. `modules` are imported by workers. `lifespan` returns a
+    context manager, asynchronous or not, that each worker process enters before its first task and leaves after its last.
 
     Raises:
         ConfigError: one of them, or a setting in the environment, has a value that cannot be.
@@ -59,6 +63,7 @@ class App:
         default_queue: str = "default",
         modules: Sequence[str] = (),
         settings: Settings | None = None,
+        lifespan: Callable[[], Context] | None = None,
     ) -> None:
         if isinstance(modules, str):
             raise ConfigError(f"App(modules={modules!r}): give a list of module names, such as [{modules!r}].")
@@ -71,6 +76,7 @@ class App:
         self.default_queue = default_queue
         self.modules = tuple(modules)
         self.results = results
+        self.lifespan = lifespan
         self.tasks: dict[str, Task[Any, Any]] = {}
         self.remotes: dict[str, RemoteTask[Any, Any]] = {}
         self.max_body = self.settings.max_body

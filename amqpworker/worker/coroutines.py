@@ -12,9 +12,9 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias, assert_never
+from typing import Any, TypeAlias, assert_never
 
 from amqpworker.logs import get_logger, task_context
 from amqpworker.message import Delivery
@@ -71,6 +71,12 @@ class Coroutines:
             loop = self._started_loop()
         with contextlib.suppress(RuntimeError):  # closed: the worker stops
             loop.call_soon_threadsafe(self._start, delivery)
+
+    def awaits(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine beside the tasks, from another thread, and return what it returns."""
+        with self._lock:
+            loop = self._started_loop()
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
 
     def _started_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:

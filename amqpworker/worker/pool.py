@@ -11,8 +11,9 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from amqpworker.logs import get_logger, task_context
 from amqpworker.message import Delivery
@@ -58,6 +59,10 @@ class Pool:
     def on_beat(self, beat: Callable[[], None]) -> None:
         """Have `beat` called about once in a second by the event loop's thread; before `start`."""
         self._coroutines.beat = beat
+
+    def awaits(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine in the event loop of the tasks, and return what it returns."""
+        return self._coroutines.awaits(coroutine)
 
     def start(self) -> None:
         """Start the threads."""

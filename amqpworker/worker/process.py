@@ -30,6 +30,7 @@ from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
 from amqpworker.logform import configure
 from amqpworker.logs import get_logger
 from amqpworker.redaction import redact_text
+from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits import Limits, Watch
 from amqpworker.worker.locate import locate
 from amqpworker.worker.options import WorkerOptions
@@ -102,6 +103,7 @@ class WorkerProcess:
             addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), reception
         )
         self.reception = reception
+        self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.pool.awaits)
         warn_of_long_tasks(app)
         self.stop_requested = StopRequest()
         self.stop_now = False
@@ -127,10 +129,16 @@ class WorkerProcess:
     def run(self, reporter: Reporter) -> int:
         """Consume until a signal; return the exit code."""
         reporter.tell(Report("ready", self.drain_timeout))
+        try:
+            self.lifespan.begin()
+        except (Exception, SystemExit) as error:
+            log.error("lifespan_not_begun", app=self.options.app, exc_info=error)
+            return FAILED
         self.pool.start()
         self.consumer.start()
         if (problem := self._wait_for_consumer(reporter)) is not None:
             self.consumer.close(CLOSE_TIMEOUT)
+            self.lifespan.end()
             return misconfigured(problem, reporter)
         # Not before: what is wrong with the broker is told once, by the consumer.
         if not self.stop_requested.is_set():
@@ -199,6 +207,7 @@ class WorkerProcess:
         )
         if not finished:
             log.warning("worker_abandons", running=[one.properties.type for one in list(self.pool.running.values())])
+        self.lifespan.end()
         self.pool.stop()
         for watch in list(self.overruns):
             if self.limits.claim(watch):

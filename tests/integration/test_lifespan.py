@@ -1,0 +1,89 @@
+"""What an app has around each of its worker processes."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.pools import pool
+from tests.support import Broker, wait_until
+
+SYNC = """
+from contextlib import contextmanager
+
+@contextmanager
+def around():
+    note("begin")
+    made.append("a pool")
+    yield
+    note("end")
+"""
+ASYNC = """
+import asyncio
+from contextlib import asynccontextmanager
+
+@asynccontextmanager
+async def around():
+    await asyncio.sleep(0)
+    made.append(asyncio.get_running_loop())
+    note("begin")
+    yield
+    note("end")
+"""
+TASKS = """
+made = []
+app.lifespan = around
+
+@app.task(name="shop.uses", queue="work", retry=None)
+def uses() -> None:
+    note("uses" if made == ["a pool"] else f"finds {made}")
+
+@app.task(name="shop.shares", queue="work", retry=None)
+async def shares() -> None:
+    note("uses" if made[0] is asyncio.get_running_loop() else "has another loop")
+"""
+
+
+@pytest.mark.parametrize(("text", "task"), [(SYNC, "uses"), (ASYNC, "shares")], ids=["sync", "async"])
+def test_it_begins_before_the_first_task_and_ends_after_the_last(
+    tmp_path: Path, vhost: Broker, text: str, task: str
+) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", broker=vhost, more=text + TASKS) as workers:
+        workers.wait_for("process_started")
+        assert workers.ledger() == ["begin"]
+        workers.send(task)
+        wait_until(lambda: workers.ledger() == ["begin", "uses"])
+        workers.send("slow", seconds=1, mark="x")
+        wait_until(lambda: "begin x" in workers.ledger())
+        workers.signal(signal.SIGTERM)
+        assert workers.end() == 0
+        assert workers.ledger() == ["begin", "uses", "begin x", "end x", "end"]
+
+
+BROKEN = """
+from contextlib import contextmanager
+
+@contextmanager
+def around():
+    raise RuntimeError("the database is away")
+    yield
+
+app.lifespan = around
+"""
+
+
+def test_one_that_cannot_begin_is_the_failure_of_its_process_with_its_traceback(tmp_path: Path, vhost: Broker) -> None:
+    with pool(tmp_path, vhost.url, "-p", "2", "-t", "1", broker=vhost, more=BROKEN) as workers:
+        (died,) = workers.wait_for("process_died")[:1]
+        assert (died["number"], died["how"]) == (1, "exit code 1")
+        assert "RuntimeError: the database is away" in workers.log
+        workers.signal(signal.SIGTERM)
+        assert workers.end() in {0, 1}
+
+
+def test_what_is_no_context_manager_is_refused_in_one_line(tmp_path: Path, vhost: Broker) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", broker=vhost, more="\napp.lifespan = lambda: 42\n") as workers:
+        assert workers.end() == 2
+        assert workers.log.strip() == "amqpworker: App(lifespan=…) must return a context manager, and has returned 42."
