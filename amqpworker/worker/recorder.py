@@ -49,9 +49,9 @@ FIRST_HEART = 16
 COUNTS_AT = FIRST_HEART + len(HEARTS) * HEART.size
 # Attempt, start, limit, the key and the name of the task; the byte before them tells whether it runs.
 SLOT = struct.Struct("=Idd64p64p")
+PACK = SLOT.pack_into
 SLOT_SIZE = 1 + SLOT.size
 MOST_SLOTS = 1_000_000
-MOST_KEY = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +112,8 @@ def key_of(delivery: Delivery) -> bytes:
     A message without an id is given another at each delivery: it is known by its contents.
     """
     properties = delivery.properties
-    if properties.message_id:
-        return properties.message_id.encode("utf-8", "replace")[:MOST_KEY]
+    if message_id := properties.message_id:
+        return message_id.encode()
     digest = hashlib.blake2b(delivery.body, digest_size=16, key=f"{delivery.queue} {properties.type}".encode()[:64])
     return b"#" + digest.hexdigest().encode()
 
@@ -133,8 +133,8 @@ class Slot:
         registered = run.registered
         limit = registered.time_limit
         last = 0.0 if limit is UNLIMITED else run.started + limit.last
-        task = registered.name.encode()
-        SLOT.pack_into(self._memory, self._fields, run.attempt, run.started, last, key, task)
+        # What is longer than its field is cut off there.
+        PACK(self._memory, self._fields, run.attempt, run.started, last, key, registered.name.encode())
         self._memory[self._flag] = 1
 
     def end(self) -> None:
