@@ -27,6 +27,10 @@ class Machine:
     """A booted machine; what is written in it is gone with it."""
 
     def __init__(self, folder: Path) -> None:
+        for needed in (sys.prefix, sys.base_prefix):
+            assert not needed.startswith(("/tmp/", "/run/")), (
+                f"{needed} is not seen there: a machine has a /tmp of its own"
+            )
         self._folder = folder
         self.root = folder / "root"
         for name in ("root", "upper", "work"):
