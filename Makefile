@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint unit integration acceptance test-systemd mutants bench clean
+.PHONY: help setup demo test lint unit integration acceptance test-pools test-systemd mutants bench clean
 
 PYTHON := .venv/bin/python
 
@@ -35,6 +35,10 @@ integration: setup ## tests against private RabbitMQ nodes; ARGS='-k name' choos
 acceptance: setup ## tests of the built and installed wheel, with processes that are killed
 	@scripts/rabbitmq.sh
 	@scripts/acceptance.sh $(ARGS)
+
+test-pools: setup ## tests of pools as programs of their own: signals, reload, limits, deaths
+	@scripts/rabbitmq.sh
+	$(PYTHON) -m pytest tests/supervised $(ARGS)
 
 test-systemd: setup ## tests of the unit in a machine of its own with a real systemd; needs root
 	@scripts/rabbitmq.sh

@@ -92,3 +92,10 @@ def throw_away(used: Node) -> None:
     """End a node at once and drop its data; its logs stay for who wants to know what happened."""
     used.discard()
     shutil.rmtree(used.folder / "data", ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def spare_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A second node, for tests that stop it or raise its alarms, and leave it running and calm."""
+    with running_node(tmp_path_factory.mktemp("spare")) as spare:
+        yield spare

@@ -8,8 +8,6 @@ from typing import Any, Literal
 import pytest
 
 from amqpworker import App, Settings
-from amqpworker.testing import Node
-from tests.conftest import running_node
 from tests.support import Broker
 
 Codec = Literal["own", "pika"]
@@ -47,10 +45,3 @@ def app(make_app: Callable[..., App], codec: Codec) -> App:
 def one_app(make_app: Callable[..., App]) -> App:
     """An app on the test's virtual host, for what does not depend on the codec."""
     return make_app()
-
-
-@pytest.fixture(scope="session")
-def spare_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A second node, for tests that stop it or raise its alarms, and leave it running and calm."""
-    with running_node(tmp_path_factory.mktemp("spare")) as spare:
-        yield spare
