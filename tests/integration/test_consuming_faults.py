@@ -91,7 +91,11 @@ def test_an_outcome_that_is_late_for_its_channel_acknowledges_nothing_on_the_nex
     assert all(ledger.runs[n] == 1 for n in (10, 11, *range(20, 40)))
 
 
-def test_a_queue_that_is_deleted_under_a_worker_is_declared_and_consumed_again(vhost: Broker, app: App) -> None:
+def test_a_queue_that_is_deleted_under_a_worker_is_declared_and_consumed_again(
+    vhost: Broker, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It must not be the probe that notices.
+    monkeypatch.setattr("amqpworker.broker.probe.EVERY", 3600.0)
     ledger = Ledger(app)
     with running(app, threads=2) as worker:
         ledger.send(range(5))
