@@ -36,8 +36,8 @@ from amqpworker.supervisor.events import (
     Tick,
 )
 from amqpworker.supervisor.places import Change, Changes, Place, Pool, Process, Stage
-from amqpworker.supervisor.wording import how_it_ended
 from amqpworker.worker.report import ABANDONED, FAILED, MISCONFIGURED, STOPPED
+from amqpworker.worker.wording import how_it_ended
 
 __all__ = ["Fleet"]
 

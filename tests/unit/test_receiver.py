@@ -44,6 +44,8 @@ class Scene:
     def put(self, _delivery: Delivery) -> None:
         """What a runner would take; no test here has one."""
 
+    put_isolated = put
+
     def let_go(self) -> None:
         self.let_go_at.append(self.clock.now)
 
