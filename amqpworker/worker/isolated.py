@@ -158,17 +158,17 @@ class IsolatedProcess:
         """Return how it ended; it is killed where it has not, and `why` tells the reason."""
         if why:
             stack = self._dumped()
-            self.kill()
             return self._reap(why, stack)
         # It has closed its socket: what is left of it ends now, or is ended.
         poll = select.poll()
         poll.register(self._gone, select.POLLIN)
-        if not poll.poll(STEP * 1000):
-            self.kill()
+        poll.poll(STEP * 1000)
         return self._reap("", self._stack())
 
     def _reap(self, why: str = "", stack: str = "") -> Crash:
         if self._ended is None:
+            # What it has started goes with it: nobody else can have the id of its group before it is reaped.
+            self.kill()
             try:
                 _, status, usage = os.wait4(self.pid, 0)
             except ChildProcessError:
@@ -205,7 +205,6 @@ class IsolatedProcess:
     def close(self) -> None:
         """End it, and let go of everything."""
         if hasattr(self, "_process"):
-            self.kill()
             self._reap()
         self._socket.close()
         for descriptor in (self._stacks, self._gone):
