@@ -25,6 +25,7 @@ from amqpworker.logform import configure
 from amqpworker.logs import get_logger, task_context
 from amqpworker.outcome import Outcome
 from amqpworker.worker.context import Run
+from amqpworker.worker.forked import leave_if_forked
 from amqpworker.worker.isolated_wire import BEAT, READY, Request, frame, outcome_to, requested
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.locate import locate
@@ -49,6 +50,7 @@ class Isolated:
     def __init__(self, app: App, connection: socket.socket) -> None:
         self._app = app
         self._connection = connection
+        self._process = os.getpid()
         self._runner = Runner(app.tasks, app.results is not None)
         self._loop = asyncio.Runner()
         self._lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self._await)
@@ -82,6 +84,7 @@ class Isolated:
                 outcome = self._runner.call(run)
         except BaseException as error:  # noqa: BLE001 - a defect of ours must not look like a crash of the task
             outcome = self._runner.defect(delivery, error)
+        leave_if_forked(self._process)
         task_context.set(None)
         return outcome
 

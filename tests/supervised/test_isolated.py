@@ -68,6 +68,18 @@ def forks() -> None:
     print(child, file=open("child", "w"), flush=True)
     os._exit(5)
 
+@app.task(name="comes_back_twice")
+def comes_back_twice() -> str:
+    if os.fork() == 0:
+        return "from the child"
+    os.wait()
+    return "from the parent"
+
+@app.task(name="spins", time_limit=0.5, retry=None)
+def spins() -> None:
+    while True:
+        pass
+
 @app.task(name="scribbles")
 def scribbles() -> None:
     for number in range(3, 20):
@@ -178,6 +190,17 @@ def test_its_end_is_noticed_though_a_child_of_its_task_holds_its_socket(process:
     child = int(Path("child").read_text())
     process.close()
     wait_until(lambda: not alive(child), what="the end of what the task has started")
+
+
+def test_a_child_that_comes_back_from_a_task_answers_nothing(process: IsolatedProcess) -> None:
+    assert outcome(asked(process, "comes_back_twice")) == Done(b'"from the parent"')
+    assert outcome(asked(process, "echo", b'{"text": "a"}')) == Done(b'"a"')
+
+
+def test_a_soft_limit_strikes_there_too(process: IsolatedProcess) -> None:
+    late = outcome(asked(process, "spins"))
+    assert isinstance(late, Dead)
+    assert (late.reason, late.failure.error_type) == ("timeout", "amqpworker.errors.TimeLimitExceeded")
 
 
 @pytest.mark.parametrize("task", ["scribbles", "closes"])
