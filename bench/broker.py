@@ -51,9 +51,9 @@ class Broker:
             return
         deadline = time.monotonic() + IDLE_PATIENCE
         while time.monotonic() < deadline:
-            before, start = _cpu_seconds(self.pid), time.monotonic()
+            before, start = cpu_seconds(self.pid), time.monotonic()
             time.sleep(0.25)
-            if (_cpu_seconds(self.pid) - before) / (time.monotonic() - start) < IDLE:
+            if (cpu_seconds(self.pid) - before) / (time.monotonic() - start) < IDLE:
                 return
 
     def _http(self, verb: str, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -85,6 +85,7 @@ def private_node() -> Iterator[Broker]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has taken so far, in it and in the kernel."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

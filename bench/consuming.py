@@ -41,11 +41,12 @@ class Side:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def _ours(shape: Shape) -> list[list[str]]:
+def ours(shape: Shape, app: str = "bench.sides.ours:app") -> list[list[str]]:
+    """Return the command of amqpworker's worker."""
     own = [] if shape.prefetch is None else ["--prefetch", str(shape.prefetch)]
     program = str(Path(OWN_PYTHON).with_name("amqpworker"))
     size = ["-p", str(shape.processes), "-t", str(shape.threads), *own]
-    return [[program, "worker", "bench.sides.ours:app", *size, "-q", QUEUE, "--log-level", "critical"]]
+    return [[program, "worker", app, *size, "-q", QUEUE, "--log-level", "critical"]]
 
 
 def _celery(shape: Shape) -> list[list[str]]:
@@ -67,7 +68,7 @@ def _taskiq(shape: Shape) -> list[list[str]]:
     return [[str(PEERS / "taskiq"), "worker", module, *size, *own, "--log-level", "CRITICAL"]]
 
 
-OURS = Side("amqpworker", "quorum queue, acked when done", OWN_PYTHON, "bench.sides.ours", _ours)
+OURS = Side("amqpworker", "quorum queue, acked when done", OWN_PYTHON, "bench.sides.ours", ours)
 CELERY = Side("Celery", "threads pool, classic queue, acked early", PEER_PYTHON, "bench.sides.celery_tasks", _celery)
 DRAMATIQ = Side("Dramatiq", "classic queue, acked when done", PEER_PYTHON, "bench.sides.dramatiq_tasks", _dramatiq)
 TASKIQ = Side("taskiq", "aio-pika, coroutines, quorum queue", PEER_PYTHON, "bench.sides.taskiq_tasks", _taskiq)
