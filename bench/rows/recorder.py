@@ -9,7 +9,8 @@ from bench.places import OWN_PYTHON
 from bench.row import Ratio, Row
 from bench.rows import POOLS
 
-COUNT = 60_000
+COUNT = 100_000
+"""More than elsewhere, as two sides are compared that hardly differ."""
 SHAPE = Shape(processes=1, threads=8, prefetch=256)
 WITHOUT = "without recorder"
 UNRECORDED = Side(
