@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
+
+from bench.places import cpu_seconds
 
 IDLE = 0.10
 IDLE_PATIENCE = 15.0
@@ -83,9 +84,3 @@ def private_node() -> Iterator[Broker]:
     finally:
         node.stop()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process has taken so far, in it and in the kernel."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

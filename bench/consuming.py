@@ -75,9 +75,9 @@ TASKIQ = Side("taskiq", "aio-pika, coroutines, quorum queue", PEER_PYTHON, "benc
 GO = Side("Go", "amqp091-go, amqpworker's queue", OWN_PYTHON, "bench.sides.bare", lambda _: [[str(GO_CONSUMER)]])
 
 
-def consume(bench: Bench, side: Side, task: str, count: int, shape: Shape) -> float:
+def consume(bench: Bench, side: Side, task: str, count: int, shape: Shape) -> tuple[float, float]:
     """
-    Return the tasks per second that this side reaches.
+    Return the tasks per second that this side reaches, and the processor time of its worker, its start included.
 
     Raises:
         SideFailed: it died, or did not do all of them in time.
@@ -100,13 +100,14 @@ def consume(bench: Bench, side: Side, task: str, count: int, shape: Shape) -> fl
             if not tally.wait(PATIENCE, worker.check):
                 left = tally.unfinished()
                 raise SideFailed(f"{side.name} left {left} of {count} undone after {PATIENCE:.0f} s:\n{worker.tail()}")
-        return count / tally.seconds()
+            processor_time = worker.cpu_seconds()
+        return count / tally.seconds(), processor_time
 
 
 def rate(side: Side, task: str, count: int, shape: Shape, name: str | None = None) -> Measure:
     """Return the measure of `consume`."""
 
     def measure(bench: Bench) -> Figures:
-        return {"tasks/s": consume(bench, side, task, bench.count(count), shape)}
+        return {"tasks/s": consume(bench, side, task, bench.count(count), shape)[0]}
 
     return Measure(name or side.name, side.note, measure)

@@ -98,6 +98,10 @@ class Running:
         """Return the resident bytes of these processes and their children."""
         return sum(resident(pid) for process in self.processes for pid in _family(process.pid))
 
+    def cpu_seconds(self) -> float:
+        """Return the processor time that these processes and their children have taken so far."""
+        return sum(cpu_seconds(pid) for process in self.processes for pid in _family(process.pid))
+
 
 @contextmanager
 def running(commands: Sequence[Sequence[str]], more: Mapping[str, str], log: Path) -> Iterator[Running]:
@@ -158,6 +162,12 @@ def _family(pid: int) -> list[int]:
     """Return the processes of the session that this process leads, itself first."""
     numbers = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
     return [pid, *(number for number in numbers if number != pid and _in_session(number, pid))]
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has taken so far, in it and in the kernel; 0 where there is none."""
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
 
 def resident(pid: int) -> int:

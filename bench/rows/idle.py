@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 
-from bench.broker import cpu_seconds
 from bench.context import Bench
-from bench.places import resident
+from bench.places import cpu_seconds, resident
 from bench.pool import pool
 from bench.row import Figures, Limit, Measure, Row
 from bench.rows import POOLS
