@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
+
+from bench.places import cpu_seconds
 
 IDLE = 0.10
 IDLE_PATIENCE = 15.0
@@ -51,9 +52,9 @@ class Broker:
             return
         deadline = time.monotonic() + IDLE_PATIENCE
         while time.monotonic() < deadline:
-            before, start = _cpu_seconds(self.pid), time.monotonic()
+            before, start = cpu_seconds(self.pid), time.monotonic()
             time.sleep(0.25)
-            if (_cpu_seconds(self.pid) - before) / (time.monotonic() - start) < IDLE:
+            if (cpu_seconds(self.pid) - before) / (time.monotonic() - start) < IDLE:
                 return
 
     def _http(self, verb: str, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -83,8 +84,3 @@ def private_node() -> Iterator[Broker]:
     finally:
         node.stop()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

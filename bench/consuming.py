@@ -41,11 +41,12 @@ class Side:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def _ours(shape: Shape) -> list[list[str]]:
+def ours(shape: Shape, app: str = "bench.sides.ours:app") -> list[list[str]]:
+    """Return the command of amqpworker's worker."""
     own = [] if shape.prefetch is None else ["--prefetch", str(shape.prefetch)]
     program = str(Path(OWN_PYTHON).with_name("amqpworker"))
     size = ["-p", str(shape.processes), "-t", str(shape.threads), *own]
-    return [[program, "worker", "bench.sides.ours:app", *size, "-q", QUEUE, "--log-level", "critical"]]
+    return [[program, "worker", app, *size, "-q", QUEUE, "--log-level", "critical"]]
 
 
 def _celery(shape: Shape) -> list[list[str]]:
@@ -67,16 +68,16 @@ def _taskiq(shape: Shape) -> list[list[str]]:
     return [[str(PEERS / "taskiq"), "worker", module, *size, *own, "--log-level", "CRITICAL"]]
 
 
-OURS = Side("amqpworker", "quorum queue, acked when done", OWN_PYTHON, "bench.sides.ours", _ours)
+OURS = Side("amqpworker", "quorum queue, acked when done", OWN_PYTHON, "bench.sides.ours", ours)
 CELERY = Side("Celery", "threads pool, classic queue, acked early", PEER_PYTHON, "bench.sides.celery_tasks", _celery)
 DRAMATIQ = Side("Dramatiq", "classic queue, acked when done", PEER_PYTHON, "bench.sides.dramatiq_tasks", _dramatiq)
 TASKIQ = Side("taskiq", "aio-pika, coroutines, quorum queue", PEER_PYTHON, "bench.sides.taskiq_tasks", _taskiq)
 GO = Side("Go", "amqp091-go, amqpworker's queue", OWN_PYTHON, "bench.sides.bare", lambda _: [[str(GO_CONSUMER)]])
 
 
-def consume(bench: Bench, side: Side, task: str, count: int, shape: Shape) -> float:
+def consume(bench: Bench, side: Side, task: str, count: int, shape: Shape) -> tuple[float, float]:
     """
-    Return the tasks per second that this side reaches.
+    Return the tasks per second that this side reaches, and the processor time of its worker, its start included.
 
     Raises:
         SideFailed: it died, or did not do all of them in time.
@@ -99,13 +100,14 @@ def consume(bench: Bench, side: Side, task: str, count: int, shape: Shape) -> fl
             if not tally.wait(PATIENCE, worker.check):
                 left = tally.unfinished()
                 raise SideFailed(f"{side.name} left {left} of {count} undone after {PATIENCE:.0f} s:\n{worker.tail()}")
-        return count / tally.seconds()
+            processor_time = worker.cpu_seconds()
+        return count / tally.seconds(), processor_time
 
 
 def rate(side: Side, task: str, count: int, shape: Shape, name: str | None = None) -> Measure:
     """Return the measure of `consume`."""
 
     def measure(bench: Bench) -> Figures:
-        return {"tasks/s": consume(bench, side, task, bench.count(count), shape)}
+        return {"tasks/s": consume(bench, side, task, bench.count(count), shape)[0]}
 
     return Measure(name or side.name, side.note, measure)

@@ -27,6 +27,10 @@ class SideFailed(Exception):
     """A process of one side did not do what it was started for."""
 
 
+class SideSkipped(Exception):
+    """A side cannot be measured here, and nobody is to blame: the text says why."""
+
+
 def prepare() -> None:
     """Make the peers' virtual environment and build the Go consumer, where that has not been done."""
     wanted = (BENCH / "requirements.txt").read_text()
@@ -92,7 +96,11 @@ class Running:
 
     def memory(self) -> int:
         """Return the resident bytes of these processes and their children."""
-        return sum(_resident(pid) for process in self.processes for pid in _family(process.pid))
+        return sum(resident(pid) for process in self.processes for pid in _family(process.pid))
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that these processes and their children have taken so far."""
+        return sum(cpu_seconds(pid) for process in self.processes for pid in _family(process.pid))
 
 
 @contextmanager
@@ -156,7 +164,14 @@ def _family(pid: int) -> list[int]:
     return [pid, *(number for number in numbers if number != pid and _in_session(number, pid))]
 
 
-def _resident(pid: int) -> int:
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has taken so far, in it and in the kernel; 0 where there is none."""
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
+def resident(pid: int) -> int:
+    """Return the resident bytes of a process, 0 where there is none."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except OSError:

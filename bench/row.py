@@ -38,6 +38,12 @@ class Verdict:
     required: str
     reached: str
     met: bool
+    skipped: bool = False
+
+    @property
+    def word(self) -> str:
+        """The verdict in a word or two."""
+        return "skipped" if self.skipped else "met" if self.met else "NOT MET"
 
 
 def median(runs: Runs, side: str, metric: str) -> float:
@@ -95,6 +101,9 @@ class Row:
     measures: tuple[Measure, ...]
     requirements: tuple[Ratio | Limit, ...]
     note: str = ""
+    section: str = ""
+    rounds: int = 1
+    """How often each run is done, where one run tells too little."""
 
 
 @dataclass
@@ -104,11 +113,15 @@ class Result:
     row: Row
     runs: dict[str, list[Figures]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
 
     def verdicts(self) -> list[Verdict]:
-        """Judge each requirement; one whose sides could not be measured is not met."""
+        """Judge each requirement; one whose sides could not be measured is not met, unless they were skipped."""
         verdicts = []
         for requirement in self.row.requirements:
+            if reason := self.skipped.get(requirement.of):
+                verdicts.append(Verdict(requirement.required(), reason, met=False, skipped=True))
+                continue
             try:
                 verdicts.append(requirement.judge(self.runs))
             except (KeyError, statistics.StatisticsError, ZeroDivisionError):

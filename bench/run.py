@@ -22,7 +22,7 @@ from bench import rows, table
 from bench.broker import Broker, private_node
 from bench.context import Bench
 from bench.facts import facts
-from bench.places import BENCH, SideFailed, prepare
+from bench.places import BENCH, SideFailed, SideSkipped, prepare
 from bench.row import Result, Row
 
 RESULTS = BENCH / "results.md"
@@ -30,13 +30,19 @@ RESULTS = BENCH / "results.md"
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    names = [row.name for row in rows.load()]
+    names = [row.name for row in rows.load()] + [rows.POOLS.lower()]
     parser = argparse.ArgumentParser(
         prog="python -m bench.run",
         description="Measure amqpworker, its peers and bare clients side by side on one node.",
         epilog="example: python -m bench.run --only empty --only go --runs 1 --scale 0.1",
     )
-    parser.add_argument("--only", action="append", metavar="ROW", choices=names, help=f"one of {', '.join(names)}")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="ROW",
+        choices=names,
+        help=f"one of {', '.join(names)} (all rows about pools)",
+    )
     parser.add_argument("--side", action="append", metavar="SIDE", help="measure only these sides of a row")
     parser.add_argument("--runs", type=int, default=3, help="how often each side is measured (3)")
     parser.add_argument("--scale", type=float, default=1.0, help="times the number of messages (1.0)")
@@ -59,22 +65,25 @@ def node(told: argparse.Namespace) -> Iterator[Broker]:
 
 
 def measure(row: Row, bench: Bench, runs: int, sides: Sequence[str] | None, progress: Progress) -> Result:
-    """Measure all sides of a row, in turn; a side that fails once is not tried again."""
+    """Measure all sides of a row, in turn; a side that fails once, or is skipped, is not tried again."""
     result = Result(row)
+    runs *= row.rounds
     measures = [measure for measure in row.measures if not sides or measure.side in sides]
     bar = progress.add_task(row.name, total=runs * len(measures), what="")
     failed: set[str] = set()
     for number in range(runs):
         for measure in measures:
             progress.update(bar, what=f"{measure.side}, run {number + 1}")
-            if measure.side not in failed:
+            if measure.side not in failed and measure.side not in result.skipped:
                 try:
                     result.runs.setdefault(measure.side, []).append(measure.run(bench))
+                except SideSkipped as error:
+                    result.skipped[measure.side] = str(error)
                 except SideFailed as error:
                     failed.add(measure.side)
                     result.failures.append(f"{measure.side}: {error}")
             progress.advance(bar)
-    for side in failed:
+    for side in failed.union(result.skipped):
         result.runs.pop(side, None)
     progress.update(bar, what="")
     return result
@@ -85,8 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     told = options(arguments)
     console = Console(stderr=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers and node are ended then, too
-    prepare()
-    chosen = [row for row in rows.load() if not told.only or row.name in told.only]
+    chosen = [row for row in rows.load() if not told.only or {row.name, row.section.lower()} & set(told.only)]
+    if any(row.section != rows.POOLS for row in chosen):
+        prepare()
     columns = (
         TextColumn("{task.description:>13}"),
         BarColumn(),
@@ -101,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for result in results:
         for failure in result.failures:
             console.print(f"{result.row.name}: {failure}", style="red", markup=False)
+        for side, reason in result.skipped.items():
+            console.print(f"{result.row.name}: {side} was skipped: {reason}", style="yellow", markup=False)
     if told.json:
         print(json.dumps(table.plain(results, known), indent=1))
     else:
@@ -108,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     complete = not told.only and not told.side and told.scale == 1
     if target := told.write or (RESULTS if complete else None):
         target.write_text(table.markdown(results, known))
-    return 0 if all(verdict.met for result in results for verdict in result.verdicts()) else 1
+    return 0 if all(verdict.met or verdict.skipped for result in results for verdict in result.verdicts()) else 1
 
 
 if __name__ == "__main__":

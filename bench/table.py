@@ -10,7 +10,7 @@ from rich.table import Table
 
 from bench.row import Result, median, number
 
-MET, NOT_MET = "met", "NOT MET"
+COLORS = {"met": "green", "NOT MET": "red", "skipped": "yellow"}
 
 
 def figures_of(result: Result, side: str) -> list[str]:
@@ -34,7 +34,7 @@ def terminal(results: Sequence[Result]) -> Table:
             "\n".join(figures for _, figures in sides),
             "\n".join(verdict.required for verdict in verdicts),
             "\n".join(verdict.reached for verdict in verdicts),
-            "\n".join("[green]met[/]" if verdict.met else "[red]NOT MET[/]" for verdict in verdicts),
+            "\n".join(f"[{COLORS[verdict.word]}]{verdict.word}[/]" for verdict in verdicts),
         )
     return table
 
@@ -48,15 +48,27 @@ def markdown(results: Sequence[Result], facts: dict[str, str]) -> str:
         "",
     ]
     lines += ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
+    by_section: dict[str, list[Result]] = {}
+    for result in results:
+        by_section.setdefault(result.row.section, []).append(result)
+    for section, members in by_section.items():
+        lines += _section(section, members)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _section(name: str, results: Sequence[Result]) -> list[str]:
+    """Return what is required of some rows, and then each of them; a section with a name has a heading."""
+    lines = [f"## {name}", ""] if name else []
     lines += ["| row | required | reached | |", "| --- | --- | --- | --- |"]
     for result in results:
         lines += [
-            f"| {result.row.title} | {verdict.required} | {verdict.reached} | {MET if verdict.met else NOT_MET} |"
+            f"| {result.row.title} | {verdict.required} | {verdict.reached} | {verdict.word} |"
             for verdict in result.verdicts()
         ]
+    level = "###" if name else "##"
     for result in results:
-        lines += ["", f"## {result.row.title}", "", *_row(result)]
-    return "\n".join(lines) + "\n"
+        lines += ["", f"{level} {result.row.title}", "", *_row(result)]
+    return [*lines, ""]
 
 
 def _row(result: Result) -> list[str]:
@@ -68,6 +80,7 @@ def _row(result: Result) -> list[str]:
     if result.row.note:
         lines += ["", result.row.note]
     lines += [f"\nFailed: {failure}" for failure in result.failures]
+    lines += [f"\nSkipped: {side}: {reason}" for side, reason in result.skipped.items()]
     return lines
 
 
@@ -82,6 +95,7 @@ def plain(results: Sequence[Result], facts: dict[str, str]) -> dict[str, Any]:
                 "runs": {side: [_finite(figures) for figures in runs] for side, runs in result.runs.items()},
                 "requirements": [vars(verdict) for verdict in result.verdicts()],
                 "failures": result.failures,
+                "skipped": result.skipped,
             }
             for result in results
         ],

@@ -22,7 +22,19 @@ ORDER = (
     "steady",
     "behind",
     "start",
+    "idle",
+    "recorder",
+    "killed",
+    "reload",
+    "soft_limit",
+    "hard_limit",
+    "isolated",
+    "forgotten",
+    "frozen",
+    "days",
 )
+POOLS = "Pools"
+"""The section of the rows about a supervisor and its processes."""
 
 
 def load() -> list[Row]:

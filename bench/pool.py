@@ -1,0 +1,135 @@
+"""
+A pool of amqpworker as a program that is watched from outside: by its log, its tasks' ledger, and the broker's own count.
+
+What happens to it (signals, kills, a broker that stands still) is up to the rows.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import pika
+from amqpworker import App
+from amqpworker.message import Message, new_id
+
+from bench import declare
+from bench.context import Place
+from bench.ledger import VARIABLE, Ledger
+from bench.load import QUEUE
+from bench.places import OWN_PYTHON, Running, SideFailed, running
+
+MODULE = "bench.sides.pool_tasks"
+LOOK = 0.002
+"""How often is looked whether something has happened: no figure is more exact than this."""
+DRAIN_TIMEOUT = 5
+PATIENCE = 30.0
+
+T = TypeVar("T")
+
+
+class Pool:
+    """A pool that runs; its first process is the supervisor."""
+
+    def __init__(self, processes: Running, url: str, ledger: Ledger) -> None:
+        self.processes = processes
+        self.url = url
+        self.ledger = ledger
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process."""
+        return self.processes.processes[0].pid
+
+    def signal(self, number: int) -> None:
+        """Send the supervisor a signal."""
+        self.processes.processes[0].send_signal(number)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return the log lines of an event."""
+        lines = self.processes.log.read_text(errors="replace").splitlines()
+        complete = (line for line in lines if f'"{name}"' in line and line.endswith("}"))
+        return [line for line in map(json.loads, complete) if line["event"] == name]
+
+    def wait_for(
+        self, name: str, count: int = 1, patience: float = PATIENCE, look: float = LOOK
+    ) -> list[dict[str, Any]]:
+        """Return the log lines of an event, once there are so many."""
+        return self.until(lambda: self._at_least(name, count), f"{count} lines {name!r}", patience, look)
+
+    def _at_least(self, name: str, count: int) -> list[dict[str, Any]] | None:
+        found = self.events(name)
+        return found if len(found) >= count else None
+
+    def until(self, found: Callable[[], T | None], what: str, patience: float = PATIENCE, look: float = LOOK) -> T:
+        """
+        Return what `found` returns, once that is something true; it is asked every `look` seconds.
+
+        Raises:
+            SideFailed: it was not in time, or the pool has ended.
+        """
+        deadline = time.monotonic() + patience
+        while not (value := found()):
+            self.processes.check()
+            if time.monotonic() > deadline:
+                raise SideFailed(f"waited {patience:.0f} s in vain for {what}:\n{self.processes.tail()}")
+            time.sleep(look)
+        return value
+
+    def wait_for_lines(self, count: int, patience: float = PATIENCE) -> list[tuple[str, float]]:
+        """Return what the tasks have noted, once there are so many lines."""
+        self.until(lambda: self.ledger.count() >= count, f"{count} lines of tasks", patience)
+        return self.ledger.lines()
+
+
+def send(url: str, task: str, indexes: Iterable[int]) -> None:
+    """Send a message of one of the pool's tasks for each index, all confirmed."""
+    with App(url) as app:
+        app.queue(QUEUE)
+        bodies = (json.dumps({"index": index}).encode() for index in indexes)
+        app.send_many(Message(f"{MODULE}.{task}", QUEUE, body, new_id()) for body in bodies)
+
+
+class QueueView:
+    """What the broker says of the bench's queue, asked over a connection of its own."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = pika.BlockingConnection(pika.URLParameters(url))
+        self.channel = self._connection.channel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._connection.is_open:
+            self._connection.close()
+
+    def consumers(self) -> int:
+        """Return how many consumers the broker knows of."""
+        return self._declared().consumer_count
+
+    def ready(self) -> int:
+        """Return how many messages wait that nobody has been given."""
+        return self._declared().message_count
+
+    def _declared(self) -> Any:
+        return self.channel.queue_declare(QUEUE, passive=True).method
+
+
+@contextmanager
+def pool(place: Place, *options: str) -> Iterator[Pool]:
+    """Run a pool on `sides/pool_tasks.py` whose queue exists already."""
+    declare.declare(place.url, declare.ours())
+    ledger = Ledger(place.folder / "ledger")
+    told = {"BENCH_URL": place.url, VARIABLE: str(ledger.path)}
+    program = str(Path(OWN_PYTHON).with_name("amqpworker"))
+    fixed = ["-q", QUEUE, "--drain-timeout", str(DRAIN_TIMEOUT), "--log-json"]
+    with running([[program, "worker", f"{MODULE}:app", *fixed, *options]], told, place.folder / "log") as processes:
+        yield Pool(processes, place.url, ledger)
