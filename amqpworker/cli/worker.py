@@ -15,6 +15,8 @@ from pydantic import ValidationError
 
 from amqpworker.cli.shared import APP_VARIABLE
 from amqpworker.errors import ConfigError
+from amqpworker.logform import check_level
+from amqpworker.supervisor.launch import Orders, launch
 from amqpworker.supervisor.pools import STALL_TIMEOUT, PoolSpec, Recycling
 from amqpworker.worker.options import MOST_PREFETCH, WorkerOptions
 
@@ -128,17 +130,15 @@ def worker(
             "log_json": log_json,
         }
     )
-    from amqpworker.logform import configure
-    from amqpworker.supervisor.supervisor import Supervisor
-
-    configure(options.log_level, options.log_json)
+    check_level(options.log_level)
     recycling = Recycling(
         max_tasks,
         None if max_hours is None else max_hours * SECONDS_IN_HOUR,
         None if max_memory is None else max_memory * MIB,
     )
-    spec = PoolSpec("main", processes or usable_cores(), options, recycling, stall_timeout)
-    raise typer.Exit(Supervisor([spec], health=health).run())
+    given = options.model_dump(mode="json")
+    spec = PoolSpec("main", processes or usable_cores(), given, options.slots, recycling, stall_timeout)
+    launch(Orders((spec,), health, options.log_level, options.log_json))
 
 
 def options_of(given: dict[str, object]) -> WorkerOptions:

@@ -6,6 +6,7 @@ Decides how a process is started: a fresh interpreter in a process group of its 
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import signal
@@ -50,9 +51,9 @@ class Child:
             self.reports, reporting = os.pipe()
             theirs.append(reporting)
             os.set_blocking(self.reports, False)
-            recording, self._memory = shared_memory(size_of(spec.options.slots))
+            recording, self._memory = shared_memory(size_of(spec.slots))
             theirs.append(recording)
-            command = [sys.executable, "-m", "amqpworker.worker.process", spec.options.model_dump_json()]
+            command = [sys.executable, "-m", "amqpworker.worker.process", json.dumps(spec.options)]
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 # Not by standard input: that is the tasks', and whoever reads it must find its end.
                 [*command, *map(str, theirs)],

@@ -51,6 +51,7 @@ from amqpworker.supervisor.events import (
 from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.health import answering
 from amqpworker.supervisor.judging import Sample, outgrown, stalled
+from amqpworker.supervisor.launch import SIGNALS
 from amqpworker.supervisor.notify import notifier_from
 from amqpworker.supervisor.overview import Overview, Past, Seen, condition, overview
 from amqpworker.supervisor.pools import PoolSpec
@@ -63,15 +64,6 @@ log = get_logger(__name__)
 LOOK = 1.0
 # Whoever has not looked for so long was stopped itself: its processes may have been, too.
 GAP = 5.0
-SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGCHLD,
-)
 
 
 class Supervisor:
@@ -115,6 +107,7 @@ class Supervisor:
         for number in SIGNALS:
             signal.signal(number, self._note)
         signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # held up by `launch`
         with answering(self._health, lambda: self.latest):
             finish = self._run()
         if finish.problem:

@@ -30,8 +30,9 @@ def popen(*arguments, **options):
     return real(*arguments, **options)
 
 subprocess.Popen = popen
+given = WorkerOptions(app="no_such_module:app")
 try:
-    Supervisor([PoolSpec("main", 2, WorkerOptions(app="no_such_module:app"))]).run()
+    Supervisor([PoolSpec("main", 2, given.model_dump(mode="json"), given.slots)]).run()
 except ConfigError as error:
     print(error)
 assert len(open_files) == 4
@@ -60,8 +61,9 @@ from amqpworker.worker.options import WorkerOptions
 resource.setrlimit(resource.RLIMIT_NOFILE, (1500, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 while os.dup(0) < 1100:
     pass
+given = WorkerOptions(app="no_such_module:app")
 try:
-    Supervisor([PoolSpec("main", 1, WorkerOptions(app="no_such_module:app"))]).run()
+    Supervisor([PoolSpec("main", 1, given.model_dump(mode="json"), given.slots)]).run()
 except ConfigError as error:
     print(error)
 """
