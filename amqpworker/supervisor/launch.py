@@ -58,8 +58,9 @@ def launch(orders: Orders) -> NoReturn:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         os.execv(sys.executable, command(orders))  # noqa: S606 - our own command
-    except OSError as error:
-        raise ConfigError(f"The supervisor cannot be started as {sys.executable!r}: {error.strerror}.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"The supervisor cannot be started as {sys.executable!r}: {reason}.") from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
