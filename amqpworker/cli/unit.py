@@ -14,8 +14,6 @@ from typing import Annotated
 
 import typer
 
-from amqpworker.settings import CREDENTIAL
-
 __all__ = ["instances", "unit_app", "unit_text"]
 
 UNIT = """\
@@ -130,6 +128,8 @@ def unit_text(
     *, install: str, name: str, folder: str, command: str, credential_file: str, environment: str = ""
 ) -> str:
     """Return a unit; `environment` is a line of its own, where there is one."""
+    from amqpworker.settings import CREDENTIAL
+
     # What lies in somebody's home must be seen there; a virtual environment often has its interpreter in one.
     needed = (folder, command, str(Path(sys.executable).resolve()))
     inside_home = "%i" not in name and any(path.startswith(("/home/", "/root/")) for path in needed)
