@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from amqpworker.cli.shared import APP_VARIABLE
 from amqpworker.errors import ConfigError
 from amqpworker.logform import check_level
-from amqpworker.supervisor.launch import Orders, launch
+from amqpworker.supervisor.launch import Setup, launch
 from amqpworker.supervisor.pools import STALL_TIMEOUT, PoolSpec, Recycling
 from amqpworker.worker.options import MOST_PREFETCH, WorkerOptions
 
@@ -138,7 +138,7 @@ def worker(
     )
     given = options.model_dump(mode="json")
     spec = PoolSpec("main", processes or usable_cores(), given, options.slots, recycling, stall_timeout)
-    launch(Orders((spec,), health, options.log_level, options.log_json))
+    launch(Setup((spec,), health, options.log_level, options.log_json))
 
 
 def options_of(given: dict[str, object]) -> WorkerOptions:

@@ -30,10 +30,10 @@ def main(arguments: Sequence[str]) -> int:
     with suppress(OSError):
         Path("/proc/self/comm").write_text(NAME)  # what `top` shows
     encode_all()
-    orders = read(arguments[-1])
-    configure(orders.log_level, orders.log_json, user_code=False)
+    setup = read(arguments[-1])
+    configure(setup.log_level, setup.log_json, user_code=False)
     try:
-        return Supervisor(orders.pools, health=orders.health).run()
+        return Supervisor(setup.pools, health=setup.health).run()
     except AmqpWorkerError as error:
         complain(redact_text(str(error)))
         return MISCONFIGURED if isinstance(error, ConfigError) else FAILED

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from amqpworker.errors import ConfigError
 from amqpworker.supervisor.pools import PoolSpec, Recycling
 
-__all__ = ["SIGNALS", "Orders", "launch", "read"]
+__all__ = ["SIGNALS", "Setup", "launch", "read"]
 
 PROGRAM = "amqpworker.supervisor"
 SIGNALS = (
@@ -36,7 +36,7 @@ SIGNALS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class Setup:
     """What a supervisor is to run, where it answers (`health`), and how it logs."""
 
     pools: tuple[PoolSpec, ...]
@@ -45,7 +45,7 @@ class Orders:
     log_json: bool | None = None
 
 
-def launch(orders: Orders) -> NoReturn:
+def launch(setup: Setup) -> NoReturn:
     """
     Become the supervisor: this process goes on as it, and ends with its exit code.
 
@@ -57,7 +57,7 @@ def launch(orders: Orders) -> NoReturn:
             stream.flush()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        os.execv(sys.executable, command(orders))  # noqa: S606 - our own command
+        os.execv(sys.executable, command(setup))  # noqa: S606 - our own command
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"The supervisor cannot be started as {sys.executable!r}: {reason}.") from error
@@ -65,10 +65,10 @@ def launch(orders: Orders) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def command(orders: Orders) -> list[str]:
+def command(setup: Setup) -> list[str]:
     """Return the command of a supervisor; the apps stand in it for people who look at processes."""
-    apps = sorted({str(pool.options["app"]) for pool in orders.pools})
-    return [sys.executable, *path_options(), "-m", PROGRAM, *apps, json.dumps(asdict(orders), separators=(",", ":"))]
+    apps = sorted({str(pool.options["app"]) for pool in setup.pools})
+    return [sys.executable, *path_options(), "-m", PROGRAM, *apps, json.dumps(asdict(setup), separators=(",", ":"))]
 
 
 def path_options() -> list[str]:
@@ -77,8 +77,8 @@ def path_options() -> list[str]:
     return [] if here.is_dir() and here.samefile(".") else ["-P"]
 
 
-def read(text: str) -> Orders:
-    """Return the orders in the last argument of the command."""
+def read(text: str) -> Setup:
+    """Return the setup in the last argument of the command."""
     told: dict[str, Any] = json.loads(text)
     pools: Sequence[dict[str, Any]] = told.pop("pools")
-    return Orders(tuple(PoolSpec(**{**pool, "recycling": Recycling(**pool["recycling"])}) for pool in pools), **told)
+    return Setup(tuple(PoolSpec(**{**pool, "recycling": Recycling(**pool["recycling"])}) for pool in pools), **told)

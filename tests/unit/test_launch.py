@@ -13,7 +13,7 @@ import pytest
 import amqpworker
 from amqpworker.errors import ConfigError
 from amqpworker.supervisor import launch
-from amqpworker.supervisor.launch import SIGNALS, Orders, command, read
+from amqpworker.supervisor.launch import SIGNALS, Setup, command, read
 from amqpworker.supervisor.pools import PoolSpec, Recycling
 
 
@@ -21,25 +21,25 @@ def spec(name: str = "main", app: str = "none:app") -> PoolSpec:
     return PoolSpec(name, 2, {"app": app, "queues": ["a"]}, 108, Recycling(tasks=5, memory=1 << 40), 7.5)
 
 
-ORDERS = Orders((spec(), spec("mails", "mail:app")), "127.0.0.1:8080", "debug", log_json=True)
+SETUP = Setup((spec(), spec("mails", "mail:app")), "127.0.0.1:8080", "debug", log_json=True)
 
 
 def test_a_supervisor_reads_what_it_was_given() -> None:
-    assert read(command(ORDERS)[-1]) == ORDERS
-    assert read(command(Orders((spec(),)))[-1]) == Orders((spec(),))
+    assert read(command(SETUP)[-1]) == SETUP
+    assert read(command(Setup((spec(),)))[-1]) == Setup((spec(),))
 
 
 def test_whose_supervisor_it_is_stands_before_the_details() -> None:
-    assert command(ORDERS)[-4:-1] == ["amqpworker.supervisor", "mail:app", "none:app"]
+    assert command(SETUP)[-4:-1] == ["amqpworker.supervisor", "mail:app", "none:app"]
 
 
 def test_the_current_folder_is_no_place_for_its_modules_unless_the_package_lies_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "-P" in command(ORDERS)
+    assert "-P" in command(SETUP)
     monkeypatch.chdir(Path(amqpworker.__file__).parents[1])
-    assert "-P" not in command(ORDERS)
+    assert "-P" not in command(SETUP)
 
 
 @pytest.mark.parametrize("executable", ["", "/not/there"])
@@ -49,12 +49,12 @@ def test_a_program_that_cannot_be_started_is_told_and_signals_are_heard_as_befor
     monkeypatch.setattr(sys, "executable", executable)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     with pytest.raises(ConfigError, match=f"supervisor cannot be started as '{executable}': "):
-        launch.launch(ORDERS)
+        launch.launch(SETUP)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 def test_more_pools_than_a_command_can_hold_are_told() -> None:
-    many = Orders(tuple(spec(f"pool-{number}") for number in range(20_000)))
+    many = Setup(tuple(spec(f"pool-{number}") for number in range(20_000)))
     with pytest.raises(ConfigError, match="Argument list too long"):
         launch.launch(many)
 
@@ -75,7 +75,7 @@ def interrupted(*command):
 if len(sys.argv) > 1:
     os.execv = interrupted
 given = WorkerOptions(app="none:app", log_json=True)
-launch.launch(launch.Orders((PoolSpec("main", 1, given.model_dump(mode="json"), given.slots),), log_json=True))
+launch.launch(launch.Setup((PoolSpec("main", 1, given.model_dump(mode="json"), given.slots),), log_json=True))
 """
 
 
@@ -135,7 +135,7 @@ def test_it_says_in_one_line_why_nothing_runs_and_has_loaded_no_broker_checks_or
 ) -> None:
     if source is not None:
         (tmp_path / "deadly.py").write_text(source)
-    given = Orders((PoolSpec("main", 1, {"app": "deadly:app"}, 108),), "127.0.0.1:0", "critical", log_json=True)
+    given = Setup((PoolSpec("main", 1, {"app": "deadly:app"}, 108),), "127.0.0.1:0", "critical", log_json=True)
     done = subprocess.run(
         [sys.executable, "-c", RUN, *command(given)[-2:]], cwd=tmp_path, capture_output=True, text=True, check=False
     )
