@@ -34,11 +34,11 @@ from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits import Limits, Watch
 from amqpworker.worker.locate import locate
 from amqpworker.worker.options import WorkerOptions
-from amqpworker.worker.pool import Pool
 from amqpworker.worker.receiver import Reception
 from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Recorder
 from amqpworker.worker.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, STOPPED, Report, Reporter
 from amqpworker.worker.runner import Runner
+from amqpworker.worker.runners import Runners
 from amqpworker.worker.settle import Settler, Surroundings
 
 __all__ = ["StopRequest", "WorkerProcess", "main"]
@@ -97,19 +97,19 @@ class WorkerProcess:
         self.overruns: list[Watch] = []
         self.limits = Limits(self.overruns.append)
         self.runner = Runner(app.tasks, store is not None, self.limits)
-        self.pool = Pool(self.runner, self.settler, options.threads, options.async_tasks, recorder)
-        reception = Reception(self.pool, self.settler, app.settings.ack_timeout)
+        self.runners = Runners(self.runner, self.settler, options.threads, options.async_tasks, recorder)
+        reception = Reception(self.runners, self.settler, app.settings.ack_timeout)
         self.consumer = Consumer(
             addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), reception
         )
         self.reception = reception
-        self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.pool.awaits)
+        self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.runners.awaits)
         warn_of_long_tasks(app)
         self.stop_requested = StopRequest()
         self.stop_now = False
         self.consumer.on_beat(lambda: recorder.beat(CONSUMER))
         self.publisher.on_beat(lambda: recorder.beat(PUBLISHER))
-        self.pool.on_beat(lambda: recorder.beat(EVENT_LOOP))
+        self.runners.on_beat(lambda: recorder.beat(EVENT_LOOP))
 
     def _wake(self) -> None:
         self.consumer.wake()
@@ -134,7 +134,7 @@ class WorkerProcess:
         except (Exception, SystemExit) as error:
             log.error("lifespan_not_begun", app=self.options.app, exc_info=error)
             return FAILED
-        self.pool.start()
+        self.runners.start()
         self.consumer.start()
         if (problem := self._wait_for_consumer(reporter)) is not None:
             self.consumer.close(CLOSE_TIMEOUT)
@@ -182,7 +182,7 @@ class WorkerProcess:
 
     def stop(self) -> int:
         """Drain; return the exit code: whether something that ran had to be abandoned."""
-        log.info("worker_draining", running=len(self.pool.running), timeout=self.drain_timeout)
+        log.info("worker_draining", running=len(self.runners.running), timeout=self.drain_timeout)
         return self._wind_down()
 
     def leave_behind(self, reporter: Reporter) -> int:
@@ -203,12 +203,12 @@ class WorkerProcess:
         until = time.monotonic() + self.drain_timeout
         self._stop_consuming(until)
         finished = self._wait_until(
-            lambda: len(self.pool.running) <= self._overrunning() and self.settler.idle(), until
+            lambda: len(self.runners.running) <= self._overrunning() and self.settler.idle(), until
         )
         if not finished:
-            log.warning("worker_abandons", running=[one.properties.type for one in list(self.pool.running.values())])
+            log.warning("worker_abandons", running=[one.properties.type for one in list(self.runners.running.values())])
         self.lifespan.end()
-        self.pool.stop()
+        self.runners.stop()
         for watch in list(self.overruns):
             if self.limits.claim(watch):
                 outcome = self.runner.overrun(watch.run, stack_of(watch.thread))

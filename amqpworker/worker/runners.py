@@ -26,12 +26,12 @@ from amqpworker.worker.recorder import Recorder, Slot, key_of
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.settle import Settler
 
-__all__ = ["Pool"]
+__all__ = ["Runners"]
 
 log = get_logger(__name__)
 
 
-class Pool:
+class Runners:
     """
     Runs what is put into it on `threads` threads; `async_tasks` coroutines at once at the most.
 
