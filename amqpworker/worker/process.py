@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import faulthandler
-import math
 import mmap
 import os
 import signal
@@ -39,6 +38,7 @@ from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Re
 from amqpworker.worker.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, STOPPED, Report, Reporter
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.runners import Runners
+from amqpworker.worker.serving import long_tasks, servings
 from amqpworker.worker.settle import Settler, Surroundings
 
 __all__ = ["StopRequest", "WorkerProcess", "main"]
@@ -97,7 +97,9 @@ class WorkerProcess:
         self.overruns: list[Watch] = []
         self.limits = Limits(self.overruns.append)
         self.runner = Runner(app.tasks, store is not None, self.limits)
-        self.runners = Runners(self.runner, self.settler, options.threads, options.async_tasks, recorder)
+        self.runners = Runners(
+            self.runner, self.settler, options.shared_threads, options.async_tasks, recorder, options.own_threads
+        )
         reception = Reception(self.runners, self.settler, app.settings.ack_timeout)
         self.consumer = Consumer(
             addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), reception
@@ -115,16 +117,11 @@ class WorkerProcess:
         self.consumer.wake()
 
     def _subscriptions(self) -> list[Subscription]:
-        queues = self.options.queues or tuple(sorted({task.queue for task in self.app.tasks.values()}))
-        if not queues:
-            raise ConfigError(f"{self.options.app!r} has no tasks, so there is no queue to consume: name one with -q.")
-        has_coroutines = any(task.signature.is_async for task in self.app.tasks.values())
-        prefetch = self.options.prefetch_for(has_coroutines)
-        if prefetch < self.options.threads:
-            log.warning("prefetch_below_threads", prefetch=prefetch, threads=self.options.threads)
-        for queue in self.options.queues:
-            self.app.plan.check_known(queue)
-        return [Subscription(queue, prefetch, self.app.plan.worker_needs(queue)) for queue in queues]
+        served = servings(self.app, self.options)
+        for one in served:
+            if one.idles:
+                log.warning("prefetch_below_threads", queue=one.queue, prefetch=one.prefetch, threads=one.threads)
+        return [Subscription(one.queue, one.prefetch, self.app.plan.worker_needs(one.queue)) for one in served]
 
     def run(self, reporter: Reporter) -> int:
         """Consume until a signal; return the exit code."""
@@ -288,15 +285,14 @@ def main(arguments: Sequence[str]) -> int:
 
 def warn_of_long_tasks(app: App) -> None:
     """Tell which tasks may run for longer than the broker waits for an acknowledgement."""
-    for task in {id(one): one for one in app.tasks.values()}.values():
-        if app.settings.ack_timeout < task.time_limit.last < math.inf:
-            log.warning(
-                "limit_beyond_ack_timeout",
-                task=task.name,
-                limit=task.time_limit.last,
-                ack_timeout=app.settings.ack_timeout,
-                effect="the broker hands its message to another worker while it still runs",
-            )
+    for task in long_tasks(app):
+        log.warning(
+            "limit_beyond_ack_timeout",
+            task=task.name,
+            limit=task.time_limit.last,
+            ack_timeout=app.settings.ack_timeout,
+            effect="the broker hands its message to another worker while it still runs",
+        )
 
 
 def stack_of(thread: int) -> str:

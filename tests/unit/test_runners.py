@@ -71,8 +71,15 @@ class Scene:
         runners.start()
         return runners
 
-    def put(self, runners: Runners, name: str, body: bytes = b"{}") -> Delivery:
+    def start_groups(self, own: dict[str, int], threads: int = 1) -> Runners:
+        runners = Runners(Runner(self.tasks, True), self.settled, threads, 10, None, own)  # type: ignore[arg-type]
+        self.started.append(runners)
+        runners.start()
+        return runners
+
+    def put(self, runners: Runners, name: str, body: bytes = b"{}", queue: str = "") -> Delivery:
         delivery = self.bench.delivery(body, type=name)
+        delivery.queue = queue or delivery.queue
         runners.put(delivery)
         return delivery
 
@@ -277,6 +284,88 @@ def test_current_tells_of_the_run_in_its_thread_only(scene: Scene) -> None:
     assert isinstance(seen[1], AmqpWorkerError)
     with pytest.raises(AmqpWorkerError, match="not run inside a task"):
         current()
+
+
+# ---- queues with threads of their own -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("own", [{"reports": 1}, {"reports": 1, "emails": 1}], ids=str)
+def test_a_queue_with_threads_of_its_own_holds_back_no_other(scene: Scene, own: dict[str, int]) -> None:
+    go = threading.Event()
+
+    def hold() -> None:
+        go.wait(10)
+
+    def quick() -> None: ...
+
+    runners = (scene.task(hold), scene.task(quick), scene.start_groups(own))[-1]
+    for _ in range(3):
+        scene.put(runners, "hold", queue="reports")
+    emails = [scene.put(runners, "quick", queue="emails") for _ in range(3)]
+    try:
+        scene.wait_for(3)
+        assert [scene.settled.of(one) for one in emails] == [Done()] * 3
+        assert len(runners.running) == 1
+    finally:
+        go.set()
+    scene.wait_for(6)
+
+
+def test_others_are_never_served_by_the_threads_of_a_queue(scene: Scene) -> None:
+    began: list[str] = []
+    go = threading.Event()
+
+    def hold() -> None:
+        began.append(current().queue)
+        go.wait(10)
+
+    runners = (scene.task(hold), scene.start_groups({"reports": 3}, threads=1))[-1]
+    for _ in range(2):
+        scene.put(runners, "hold", queue="emails")
+    for _ in range(3):
+        scene.put(runners, "hold", queue="reports")
+    wait_until(lambda: len(began) == 4)
+    assert sorted(began) == ["emails", "reports", "reports", "reports"]
+    go.set()
+    scene.wait_for(5)
+
+
+def test_what_waits_for_threads_of_a_queue_is_let_go_when_it_was_taken_back(scene: Scene) -> None:
+    go = threading.Event()
+
+    def hold() -> None:
+        go.wait(10)
+
+    runners = (scene.task(hold), scene.start_groups({"reports": 1}))[-1]
+    first = scene.put(runners, "hold", queue="reports")
+    wait_until(lambda: first.tag not in scene.bench.intake.unstarted)
+    body = b"{%s}" % (b" " * 1000)
+    mine = sys.getrefcount(body)
+    del scene.bench.intake.unstarted[scene.put(runners, "hold", body, queue="reports").tag]
+    runners.let_go()
+    assert sys.getrefcount(body) == mine
+    go.set()
+    scene.wait_for(1)
+
+
+def test_coroutines_of_a_queue_with_threads_of_its_own_run_in_the_event_loop(scene: Scene) -> None:
+    seen: list[str] = []
+
+    async def look() -> None:
+        seen.append(threading.current_thread().name)
+
+    runners = (scene.task(look), scene.start_groups({"reports": 1}))[-1]
+    scene.put(runners, "look", queue="reports")
+    scene.wait_for(1)
+    assert seen == ["amqpworker-event-loop"]
+
+
+def test_one_group_of_threads_costs_nothing_for_each_delivery(scene: Scene) -> None:
+    def quick() -> None: ...
+
+    runners = (scene.task(quick), scene.start())[-1]
+    assert runners.put.__name__ == "put"
+    assert type(getattr(runners.put, "__self__", None)).__name__ == "SimpleQueue"
 
 
 # ---- coroutines -----------------------------------------------------------------------------------------------------
