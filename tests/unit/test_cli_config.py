@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.cli.config import Setup, read_config
+from amqpworker.cli.config import ConfigFile, PoolTable, Setup, read_config
 from amqpworker.errors import ConfigError
 from amqpworker.supervisor.pools import PoolSpec, Recycling
 from amqpworker.worker.options import QueueOptions, WorkerOptions
@@ -164,3 +165,13 @@ def test_whatever_a_file_holds_is_pools_or_one_line(
     except ConfigError:
         return
     assert len(setup.pools) == 1
+
+
+def test_the_example_is_a_file_with_every_key_and_stands_in_the_docs() -> None:
+    root = Path(__file__).parents[2]
+    example = root / "deploy/pools.toml"
+    assert [pool.name for pool in read_config(example, None, 1).pools] == ["mail", "images"]
+    held = tomllib.loads(example.read_text())
+    assert {*held} == {*ConfigFile.model_fields}
+    assert {*held["pools"][0]} == {*PoolTable.model_fields}
+    assert example.read_text() in (root / "docs/operations.md").read_text()
