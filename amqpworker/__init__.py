@@ -18,7 +18,7 @@ The flow of a message, which is also the layout:
     broker.consumer                in: one channel per queue, decoded by `broker.frames`
       │
       ▼
-    worker.receiver ─ worker.pool  to a runner thread, or the event loop
+    worker.receiver ─ .runners     to a runner thread, or the event loop
       │
       ▼
     worker.runner                  decides: an `Outcome` (done, retry, dead, dropped, requeue)

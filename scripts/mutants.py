@@ -40,7 +40,7 @@ class Mutant:
 MUTANTS = (
     Mutant(
         "acknowledge before the task runs",
-        "amqpworker/worker/pool.py",
+        "amqpworker/worker/runners.py",
         (
             (
                 "                outcome = self._runner.call(run, call)\n",
@@ -51,7 +51,7 @@ MUTANTS = (
                 ),
             ),
         ),
-        ("tests/unit/test_pool.py", "tests/integration/test_retry.py"),
+        ("tests/unit/test_runners.py", "tests/integration/test_retry.py"),
     ),
     Mutant(
         "acknowledge before the copy is confirmed",

@@ -66,7 +66,7 @@ def status(
 
 @status_app.command(epilog="Examples:\n\n  amqpworker workers\n\n  amqpworker workers --json")
 def workers(as_json: AsJson = False) -> None:
-    """List the pools on this machine that may be seen: as root those of services, too."""
+    """List what runs on this machine, a supervisor each with its pools, as far as it may be seen: as root services, too."""
     pools = []
     for place in places():
         try:
@@ -79,9 +79,10 @@ def workers(as_json: AsJson = False) -> None:
     if not pools:
         write("No pool runs here.")
         return
-    made = table("pid", "processes", "status", widths={"pid": 8})
+    made = table("pid", "pools", "processes", "status", widths={"pid": 8})
     for one in pools:
-        made.add_row(str(one["pid"]), str(one["wanted"]), one["status"])
+        names = ", ".join(printable(pool["name"]) for pool in one.get("pools", ()))
+        made.add_row(str(one["pid"]), names, str(one["wanted"]), one["status"])
     console().print(made)
 
 
@@ -193,7 +194,11 @@ def shown(stands: dict[str, Any]) -> Group:
             str(one["memory"] // MIB),
             age(stands["at"] - one["started"]),
         )
-    parts: list[Any] = [Text(f"pool {stands['pid']}: {stands['status']}"), Text(""), processes]
+    parts: list[Any] = [Text(f"pool {stands['pid']}: {stands['status']}"), Text("")]
+    if len(pools := stands.get("pools", ())) > 1:  # one of an older version does not tell
+        told = [f"{printable(one['name'])}: {one['consuming']}/{one['wanted']} consuming" for one in pools]
+        parts += [*map(Text, told), Text("")]
+    parts.append(processes)
     running = [(one["pid"], task) for one in stands["processes"] for task in one["running"]]
     if running:
         tasks = table("pid", "task", "id", "attempt", "for")

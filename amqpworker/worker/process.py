@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import faulthandler
-import math
 import mmap
 import os
 import signal
@@ -34,11 +33,12 @@ from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits import Limits, Watch
 from amqpworker.worker.locate import locate
 from amqpworker.worker.options import WorkerOptions
-from amqpworker.worker.pool import Pool
 from amqpworker.worker.receiver import Reception
 from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Recorder
 from amqpworker.worker.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, STOPPED, Report, Reporter
 from amqpworker.worker.runner import Runner
+from amqpworker.worker.runners import Runners
+from amqpworker.worker.serving import long_tasks, servings
 from amqpworker.worker.settle import Settler, Surroundings
 
 __all__ = ["StopRequest", "WorkerProcess", "main"]
@@ -97,34 +97,31 @@ class WorkerProcess:
         self.overruns: list[Watch] = []
         self.limits = Limits(self.overruns.append)
         self.runner = Runner(app.tasks, store is not None, self.limits)
-        self.pool = Pool(self.runner, self.settler, options.threads, options.async_tasks, recorder)
-        reception = Reception(self.pool, self.settler, app.settings.ack_timeout)
+        self.runners = Runners(
+            self.runner, self.settler, options.shared_threads, options.async_tasks, recorder, options.own_threads
+        )
+        reception = Reception(self.runners, self.settler, app.settings.ack_timeout)
         self.consumer = Consumer(
             addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), reception
         )
         self.reception = reception
-        self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.pool.awaits)
+        self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.runners.awaits)
         warn_of_long_tasks(app)
         self.stop_requested = StopRequest()
         self.stop_now = False
         self.consumer.on_beat(lambda: recorder.beat(CONSUMER))
         self.publisher.on_beat(lambda: recorder.beat(PUBLISHER))
-        self.pool.on_beat(lambda: recorder.beat(EVENT_LOOP))
+        self.runners.on_beat(lambda: recorder.beat(EVENT_LOOP))
 
     def _wake(self) -> None:
         self.consumer.wake()
 
     def _subscriptions(self) -> list[Subscription]:
-        queues = self.options.queues or tuple(sorted({task.queue for task in self.app.tasks.values()}))
-        if not queues:
-            raise ConfigError(f"{self.options.app!r} has no tasks, so there is no queue to consume: name one with -q.")
-        has_coroutines = any(task.signature.is_async for task in self.app.tasks.values())
-        prefetch = self.options.prefetch_for(has_coroutines)
-        if prefetch < self.options.threads:
-            log.warning("prefetch_below_threads", prefetch=prefetch, threads=self.options.threads)
-        for queue in self.options.queues:
-            self.app.plan.check_known(queue)
-        return [Subscription(queue, prefetch, self.app.plan.worker_needs(queue)) for queue in queues]
+        served = servings(self.app, self.options)
+        for one in served:
+            if one.idles:
+                log.warning("prefetch_below_threads", queue=one.queue, prefetch=one.prefetch, threads=one.threads)
+        return [Subscription(one.queue, one.prefetch, self.app.plan.worker_needs(one.queue)) for one in served]
 
     def run(self, reporter: Reporter) -> int:
         """Consume until a signal; return the exit code."""
@@ -134,7 +131,7 @@ class WorkerProcess:
         except (Exception, SystemExit) as error:
             log.error("lifespan_not_begun", app=self.options.app, exc_info=error)
             return FAILED
-        self.pool.start()
+        self.runners.start()
         self.consumer.start()
         if (problem := self._wait_for_consumer(reporter)) is not None:
             self.consumer.close(CLOSE_TIMEOUT)
@@ -182,7 +179,7 @@ class WorkerProcess:
 
     def stop(self) -> int:
         """Drain; return the exit code: whether something that ran had to be abandoned."""
-        log.info("worker_draining", running=len(self.pool.running), timeout=self.drain_timeout)
+        log.info("worker_draining", running=len(self.runners.running), timeout=self.drain_timeout)
         return self._wind_down()
 
     def leave_behind(self, reporter: Reporter) -> int:
@@ -203,12 +200,12 @@ class WorkerProcess:
         until = time.monotonic() + self.drain_timeout
         self._stop_consuming(until)
         finished = self._wait_until(
-            lambda: len(self.pool.running) <= self._overrunning() and self.settler.idle(), until
+            lambda: len(self.runners.running) <= self._overrunning() and self.settler.idle(), until
         )
         if not finished:
-            log.warning("worker_abandons", running=[one.properties.type for one in list(self.pool.running.values())])
+            log.warning("worker_abandons", running=[one.properties.type for one in list(self.runners.running.values())])
         self.lifespan.end()
-        self.pool.stop()
+        self.runners.stop()
         for watch in list(self.overruns):
             if self.limits.claim(watch):
                 outcome = self.runner.overrun(watch.run, stack_of(watch.thread))
@@ -288,15 +285,14 @@ def main(arguments: Sequence[str]) -> int:
 
 def warn_of_long_tasks(app: App) -> None:
     """Tell which tasks may run for longer than the broker waits for an acknowledgement."""
-    for task in {id(one): one for one in app.tasks.values()}.values():
-        if app.settings.ack_timeout < task.time_limit.last < math.inf:
-            log.warning(
-                "limit_beyond_ack_timeout",
-                task=task.name,
-                limit=task.time_limit.last,
-                ack_timeout=app.settings.ack_timeout,
-                effect="the broker hands its message to another worker while it still runs",
-            )
+    for task in long_tasks(app):
+        log.warning(
+            "limit_beyond_ack_timeout",
+            task=task.name,
+            limit=task.time_limit.last,
+            ack_timeout=app.settings.ack_timeout,
+            effect="the broker hands its message to another worker while it still runs",
+        )
 
 
 def stack_of(thread: int) -> str:

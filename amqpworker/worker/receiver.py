@@ -24,7 +24,7 @@ CHECK_SECONDS = 1.0
 
 
 class Takes(Protocol):
-    """What is needed of the pool."""
+    """What is needed of the runners."""
 
     put: Callable[[Delivery], None]
 
@@ -35,9 +35,9 @@ class Takes(Protocol):
 class Reception:
     """The receiver of a worker process; all of it runs in the consumer's I/O thread, `drain` aside."""
 
-    def __init__(self, pool: Takes, settler: Settler, ack_timeout: float) -> None:
-        self.receive = pool.put
-        self._let_go = pool.let_go
+    def __init__(self, runners: Takes, settler: Settler, ack_timeout: float) -> None:
+        self.receive = runners.put
+        self._let_go = runners.let_go
         self._settler = settler
         # Half of it: the other half is for the task that is begun last.
         self._patience = ack_timeout / 2
