@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from amqpworker.cli.shared import APP_VARIABLE
 from amqpworker.errors import ConfigError
-from amqpworker.supervisor.pools import STALL_TIMEOUT, PoolSpec, Recycling
+from amqpworker.supervisor.pools import STALL_TIMEOUT, START_TIMEOUT, PoolSpec, Recycling
 from amqpworker.worker.options import MOST_PREFETCH, WorkerOptions
 
 __all__ = ["usable_cores", "worker_app"]
@@ -51,6 +51,12 @@ Health = Annotated[
 StallTimeout = Annotated[
     float,
     typer.Option(min=1, metavar="SECONDS", help="Kill and replace a process whose threads do not move for so long."),
+]
+StartTimeout = Annotated[
+    float,
+    typer.Option(
+        min=1, metavar="SECONDS", help="Kill a process that has not loaded the app and entered its lifespan by then."
+    ),
 ]
 LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning, error or critical.")]
 LogJson = Annotated[
@@ -98,6 +104,7 @@ def worker(
     max_hours: MaxHours = None,
     max_memory: MaxMemory = None,
     stall_timeout: StallTimeout = STALL_TIMEOUT,
+    start_timeout: StartTimeout = START_TIMEOUT,
     health: Health = None,
     log_level: LogLevel = "info",
     log_json: LogJson = None,
@@ -137,7 +144,7 @@ def worker(
         None if max_hours is None else max_hours * SECONDS_IN_HOUR,
         None if max_memory is None else max_memory * MIB,
     )
-    spec = PoolSpec("main", processes or usable_cores(), options, recycling, stall_timeout)
+    spec = PoolSpec("main", processes or usable_cores(), options, recycling, stall_timeout, start_timeout)
     raise typer.Exit(Supervisor([spec], health=health).run())
 
 

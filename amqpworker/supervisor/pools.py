@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from amqpworker.worker.options import WorkerOptions
 
-__all__ = ["STALL_TIMEOUT", "PoolSpec", "Recycling"]
+__all__ = ["STALL_TIMEOUT", "START_TIMEOUT", "PoolSpec", "Recycling"]
 
 STALL_TIMEOUT = 60.0
+START_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class PoolSpec:
     """
     One pool: its name, how many processes, and what each of them does.
 
-    A process whose threads do not move for `stall_timeout` seconds is killed and replaced.
+    A process whose threads do not move for `stall_timeout` seconds is killed and replaced; so is one that has not loaded
+    its app and entered its lifespan within `start_timeout` seconds.
     """
 
     name: str
@@ -37,3 +39,4 @@ class PoolSpec:
     options: WorkerOptions
     recycling: Recycling = Recycling()
     stall_timeout: float = STALL_TIMEOUT
+    start_timeout: float = START_TIMEOUT

@@ -31,6 +31,7 @@ from amqpworker.supervisor.events import (
     Ended,
     Event,
     Finish,
+    Gap,
     Grow,
     Interrupt,
     Kill,
@@ -86,7 +87,11 @@ class Supervisor:
     ) -> None:
         self._pools = {pool.name: pool for pool in pools}
         self._clock = clock
-        self.fleet = Fleet({pool.name: pool.processes for pool in pools}, lambda: random.uniform(0.8, 1.2))  # noqa: S311
+        self.fleet = Fleet(
+            {pool.name: pool.processes for pool in pools},
+            lambda: random.uniform(0.8, 1.2),  # noqa: S311
+            {pool.name: pool.start_timeout for pool in pools},
+        )
         self._children: dict[int, Child] = {}
         self._signals: list[int] = []
         self._events: list[Event] = []
@@ -210,6 +215,7 @@ class Supervisor:
             return
         if now - self._looked > GAP:
             self._lenient_until = now + max(pool.stall_timeout for pool in self._pools.values())
+            self._handle(Gap(now - self._looked))
         self._looked, self._look_at = now, now + LOOK
         for serial, child in list(self._children.items()):
             seen = self._seen[serial] = self._look_at_one(serial, child, now)

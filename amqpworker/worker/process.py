@@ -128,12 +128,12 @@ class WorkerProcess:
 
     def run(self, reporter: Reporter) -> int:
         """Consume until a signal; return the exit code."""
-        reporter.tell(Report("ready", self.drain_timeout))
         try:
             self.lifespan.begin()
         except (Exception, SystemExit) as error:
             log.error("lifespan_not_begun", app=self.options.app, exc_info=error)
             return FAILED
+        reporter.tell(Report("ready", self.drain_timeout))
         self.pool.start()
         self.consumer.start()
         if (problem := self._wait_for_consumer(reporter)) is not None:
