@@ -41,7 +41,7 @@ from amqpworker.supervisor.pools import START_TIMEOUT
 from amqpworker.supervisor.wording import how_it_ended
 from amqpworker.worker.report import ABANDONED, FAILED, MISCONFIGURED, STOPPED
 
-__all__ = ["Fleet"]
+__all__ = ["KILL_GRACE", "Fleet"]
 
 DRAIN_TIMEOUT = 30.0
 KILL_GRACE = 10.0

@@ -14,7 +14,7 @@ import signal
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from types import FrameType
@@ -49,12 +49,13 @@ from amqpworker.supervisor.events import (
     Tell,
     Tick,
 )
-from amqpworker.supervisor.fleet import Fleet
+from amqpworker.supervisor.fleet import KILL_GRACE, Fleet
 from amqpworker.supervisor.health import answering
 from amqpworker.supervisor.judging import Sample, outgrown, stalled
 from amqpworker.supervisor.notify import notifier_from
 from amqpworker.supervisor.overview import Overview, Past, Seen, condition, overview
 from amqpworker.supervisor.pools import PoolSpec
+from amqpworker.supervisor.will import Will
 from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Report
 
 __all__ = ["Supervisor"]
@@ -93,6 +94,7 @@ class Supervisor:
             {pool.name: pool.start_timeout for pool in pools},
         )
         self._children: dict[int, Child] = {}
+        self._will = Will()
         self._signals: list[int] = []
         self._events: list[Event] = []
         self._finish: Finish | None = None
@@ -120,7 +122,7 @@ class Supervisor:
         for number in SIGNALS:
             signal.signal(number, self._note)
         signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
-        with answering(self._health, lambda: self.latest):
+        with answering(self._health, lambda: self.latest), closing(self._will):
             finish = self._run()
         if finish.problem:
             kind = ConfigError if finish.code == MISCONFIGURED else AmqpWorkerError
@@ -135,9 +137,15 @@ class Supervisor:
             self._reap()
             self._look()
             self._handle(Tick())
+            self._state_will()
             if self._finish is not None:
                 return self._finish
             self._wait()
+
+    def _state_will(self) -> None:
+        """See to it that no process survives us by more than it has to drain."""
+        drains = {serial: one.drain_timeout or 0.0 for serial, one in self.fleet.processes.items()}
+        self._will.state({child.pid: drains.get(serial, 0.0) + KILL_GRACE for serial, child in self._children.items()})
 
     def _wait(self) -> None:
         """Wait for a signal, a report, or the time when something is due."""
