@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from amqpworker.errors import ConfigError
 from amqpworker.supervisor.launch import Setup
-from amqpworker.supervisor.pools import STALL_TIMEOUT, PoolSpec, Recycling
+from amqpworker.supervisor.pools import STALL_TIMEOUT, START_TIMEOUT, PoolSpec, Recycling
 from amqpworker.worker.options import PoolOptions, QueueOptions, WorkerOptions
 
-__all__ = ["read_config", "recycling_of"]
+__all__ = ["pool_of", "read_config", "recycling_of"]
 
 SECONDS_IN_HOUR = 3600
 MIB = 1024 * 1024
@@ -38,6 +38,7 @@ class PoolTable(PoolOptions):
     max_hours: float | None = Field(None, ge=0.001, allow_inf_nan=False)
     max_memory: int | None = Field(None, ge=1)
     stall_timeout: float = Field(STALL_TIMEOUT, ge=1, allow_inf_nan=False)
+    start_timeout: float = Field(START_TIMEOUT, ge=1, allow_inf_nan=False)
 
 
 class ConfigFile(BaseModel):
@@ -127,8 +128,21 @@ def spec_of(table: PoolTable, config: ConfigFile, app: str, processes: int) -> P
         **{name: getattr(table, name) for name in PoolOptions.model_fields},
     )
     recycling = recycling_of(table.max_tasks, table.max_hours, table.max_memory)
+    number = table.processes or processes
+    return pool_of(table.name, number, options, recycling, table.stall_timeout, table.start_timeout)
+
+
+def pool_of(
+    name: str,
+    processes: int,
+    options: WorkerOptions,
+    recycling: Recycling,
+    stall_timeout: float,
+    start_timeout: float,
+) -> PoolSpec:
+    """Return a pool as the supervisor's program is given it."""
     given = options.model_dump(mode="json")
-    return PoolSpec(table.name, table.processes or processes, given, options.slots, recycling, table.stall_timeout)
+    return PoolSpec(name, processes, given, options.slots, recycling, stall_timeout, start_timeout)
 
 
 def recycling_of(tasks: int | None, hours: float | None, mebibytes: int | None) -> Recycling:

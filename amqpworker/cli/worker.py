@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from amqpworker.cli.config import read_config, recycling_of
+from amqpworker.cli.config import pool_of, read_config, recycling_of
 from amqpworker.cli.queues import parsed
 from amqpworker.cli.shared import APP_VARIABLE, AsJson
 from amqpworker.errors import ConfigError
 from amqpworker.logform import check_level
 from amqpworker.supervisor.launch import Setup, launch
-from amqpworker.supervisor.pools import STALL_TIMEOUT, PoolSpec
+from amqpworker.supervisor.pools import STALL_TIMEOUT, START_TIMEOUT
 from amqpworker.worker.options import MOST_PREFETCH, MOST_THREADS, QueueOptions, WorkerOptions
 
 if TYPE_CHECKING:
@@ -64,6 +64,12 @@ Health = Annotated[
 StallTimeout = Annotated[
     float,
     typer.Option(min=1, metavar="SECONDS", help="Kill and replace a process whose threads do not move for so long."),
+]
+StartTimeout = Annotated[
+    float,
+    typer.Option(
+        min=1, metavar="SECONDS", help="Kill a process that has not loaded the app and entered its lifespan by then."
+    ),
 ]
 LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning, error or critical.")]
 LogJson = Annotated[
@@ -133,6 +139,7 @@ def worker(
     max_hours: MaxHours = None,
     max_memory: MaxMemory = None,
     stall_timeout: StallTimeout = STALL_TIMEOUT,
+    start_timeout: StartTimeout = START_TIMEOUT,
     health: Health = None,
     config: ConfigPath = None,
     check: Check = False,
@@ -168,14 +175,12 @@ def worker(
             "log_json": log_json,
         }
         recycling = recycling_of(max_tasks, max_hours, max_memory)
-        options = options_of(given)
-        told = options.model_dump(mode="json")
-        spec = PoolSpec("main", processes or usable_cores(), told, options.slots, recycling, stall_timeout)
+        number = processes or usable_cores()
+        spec = pool_of("main", number, options_of(given), recycling, stall_timeout, start_timeout)
         setup = Setup((spec,), health, log_level, log_json)
     else:
         refuse_beside_config(context)
         setup = read_config(config, app, usable_cores())
-    check_level(setup.log_level)
     if check:
         raise typer.Exit(checked(setup, as_json))
     launch(setup)
@@ -220,6 +225,7 @@ def options_of(given: Mapping[str, Any]) -> WorkerOptions:
         raise ConfigError(
             "Missing argument 'MODULE:APP': name your app, such as shop.tasks:app, or a file by --config."
         )
+    check_level(given["log_level"])
     queues = tuple(queue_of(text) for text in given["queues"])
     try:
         return WorkerOptions.model_validate({**given, "queues": queues})

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["STALL_TIMEOUT", "PoolSpec", "Recycling"]
+__all__ = ["STALL_TIMEOUT", "START_TIMEOUT", "PoolSpec", "Recycling"]
 
 STALL_TIMEOUT = 60.0
+START_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,10 @@ class PoolSpec:
     One pool: its name, how many processes, and what each of them does.
 
     `options` are those of each process (`worker.options`, checked, as JSON has them): they are passed on, not read here.
-    `slots` is how many tasks may run at once in each. A process whose threads do not move for `stall_timeout` seconds is killed and replaced.
+    `slots` is how many tasks may run at once in each.
+
+    A process whose threads do not move for `stall_timeout` seconds is killed and replaced; so is one that has not loaded
+    its app and entered its lifespan within `start_timeout` seconds.
     """
 
     name: str
@@ -40,3 +44,4 @@ class PoolSpec:
     slots: int
     recycling: Recycling = Recycling()
     stall_timeout: float = STALL_TIMEOUT
+    start_timeout: float = START_TIMEOUT

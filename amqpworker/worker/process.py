@@ -29,6 +29,7 @@ from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
 from amqpworker.logform import configure
 from amqpworker.logs import get_logger
 from amqpworker.redaction import redact_text
+from amqpworker.worker.leash import Leash
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits import Limits, Watch
 from amqpworker.worker.locate import locate
@@ -125,12 +126,12 @@ class WorkerProcess:
 
     def run(self, reporter: Reporter) -> int:
         """Consume until a signal; return the exit code."""
-        reporter.tell(Report("ready", self.drain_timeout))
         try:
             self.lifespan.begin()
         except (Exception, SystemExit) as error:
             log.error("lifespan_not_begun", app=self.options.app, exc_info=error)
             return FAILED
+        reporter.tell(Report("ready", self.drain_timeout))
         self.runners.start()
         self.consumer.start()
         if (problem := self._wait_for_consumer(reporter)) is not None:
@@ -250,6 +251,12 @@ class WorkerProcess:
             self.stop_now = True
         self.stop_requested.set()
 
+    def on_parent_gone(self) -> None:
+        """Stop as by a signal: nobody is there any more to send one."""
+        if not self.stop_requested.is_set():
+            log.warning("parent_gone", effect="draining")
+            self.stop_requested.set()
+
 
 def main(arguments: Sequence[str]) -> int:
     """
@@ -265,10 +272,9 @@ def main(arguments: Sequence[str]) -> int:
     recorder = Recorder(options.slots, None if memory is None else mapped(memory))
     # By a signal, since it works where Python itself hangs: the parent sends it before it kills.
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
-    if leash is not None:
-        # What a task starts must not hold it.
-        os.set_inheritable(leash, False)
     configure(options.log_level, options.log_json)
+    # Before the app is imported, which may take for ever.
+    parent = Leash(leash)
     try:
         worker = WorkerProcess(locate(options.app), options, recorder)
     except AmqpWorkerError as error:
@@ -278,8 +284,7 @@ def main(arguments: Sequence[str]) -> int:
         return misconfigured(ConfigError(f"{options.app!r} cannot be imported: {type(error).__name__}."), reporter)
     signal.signal(signal.SIGTERM, worker.on_signal)
     signal.signal(signal.SIGINT, worker.on_signal)
-    if leash is not None:
-        threading.Thread(target=watch_parent, args=(worker, leash), name="amqpworker-parent", daemon=True).start()
+    parent.drain_by(worker.on_parent_gone)
     return worker.run(reporter)
 
 
@@ -314,18 +319,6 @@ def misconfigured(error: AmqpWorkerError, reporter: Reporter) -> int:
     if not reporter.tell(Report("misconfigured", text=redact_text(str(error)))):
         log.error("worker_misconfigured", reason=str(error))
     return MISCONFIGURED
-
-
-def watch_parent(worker: WorkerProcess, leash: int) -> None:
-    """Stop when the parent is gone, however it went: the pipe that it holds open ends."""
-    try:
-        while os.read(leash, 1024):
-            pass
-    except OSError as error:
-        log.debug("parent_pipe_error", error=repr(error))
-    if not worker.stop_requested.is_set():
-        log.warning("parent_gone", effect="draining")
-        worker.stop_requested.set()
 
 
 def leave(code: int) -> NoReturn:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from amqpworker import App, current
+from amqpworker.broker import acktimeout
 from amqpworker.errors import AmqpWorkerError
 from tests.support import Broker, wait_until
 from tests.workers import running
@@ -103,6 +104,21 @@ def test_deliveries_that_nobody_begins_go_back_in_time(vhost: Broker, make_app: 
         finally:
             go.set()
     assert sorted(ran) == [("busy", 0), ("free", 1), ("free", 2), ("free", 3)]
+
+
+def test_an_ack_timeout_that_was_given_is_asked_for_where_the_broker_heeds_it(
+    vhost: Broker, make_app: Callable[..., App], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker of the tests does not, and takes the argument nevertheless: so it can be seen there."""
+    monkeypatch.setattr(acktimeout, "FIRST", (3, 10))
+    app = make_app(ack_timeout=7200)
+
+    @app.task(name="note", queue=QUEUE)
+    def note() -> None: ...
+
+    with running(app, threads=1):
+        (there,) = wait_until(lambda: vhost.management.request("GET", "consumers", vhost.vhost))
+        assert there["arguments"] == {"x-consumer-timeout": 7_200_000}
 
 
 # ---- what tasks do --------------------------------------------------------------------------------------------------

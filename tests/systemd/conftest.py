@@ -66,9 +66,12 @@ class Service:
 
     def children(self) -> list[int]:
         """Return the worker processes' numbers inside."""
-        found = [pid for pid in self.machine.processes(UNIT) if pid != self.pid()]
+        found = [pid for pid in self.machine.processes(UNIT) if self._is_worker(pid)]
         assert found, "a unit that runs has processes"
         return found
+
+    def _is_worker(self, pid: int) -> bool:
+        return "amqpworker.worker.process" in self.machine.run("cat", f"/proc/{pid}/cmdline").stdout
 
     def status(self) -> str:
         return self.machine.show(UNIT, "StatusText")

@@ -28,6 +28,8 @@ places.FIRST_PAUSE = 0.1
 real, refused, open_files = subprocess.Popen, [], []
 
 def popen(*arguments, **options):
+    if "amqpworker.worker.process" not in arguments[0]:
+        return real(*arguments, **options)
     open_files.append(len(os.listdir("/proc/self/fd")))
     if len(refused) < 3:
         refused.append(1)
