@@ -31,7 +31,9 @@ class PoolSpec:
     One pool: its name, how many processes, and what each of them does.
 
     `options` are those of each process (`worker.options`, checked, as JSON has them): they are passed on, not read here.
-    `slots` is how many tasks may run at once in each. A process whose threads do not move for `stall_timeout` seconds is killed and replaced.
+    `slots` is how many tasks may run at once in each.
+
+    A process whose threads do not move for `stall_timeout` seconds is killed and replaced.
     """
 
     name: str
