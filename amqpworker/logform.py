@@ -1,5 +1,5 @@
 """
-What log lines look like in programs of ours: text on a terminal, JSON lines elsewhere.
+What log lines look like in programs of ours: text on a terminal, fields in systemd's journal, JSON lines elsewhere.
 
 Decides the form and the order of a line's fields, for the lines of all loggers of the process; structlog renders them.
 What a line tells is left to `logs`, and where lines go that nobody takes to `logsink`.
@@ -43,7 +43,7 @@ def configure(level: str = "info", json: bool | None = None, stream: TextIO | No
     """
     Let this process log to `stream` (default: standard error), whatever logger a line comes from.
 
-    `json` is true for JSON lines, false for text; left out, a terminal gets text.
+    `json` is true for JSON lines, false for text; left out, a terminal and systemd's journal get text.
 
     Raises:
         ConfigError: there is no such level.
@@ -51,9 +51,7 @@ def configure(level: str = "info", json: bool | None = None, stream: TextIO | No
     if level.lower() not in LEVELS:
         raise ConfigError(f"There is no log level {level!r}; there are {', '.join(LEVELS)}.")
     stream = sys.stderr if stream is None else stream
-    on_terminal = _is_terminal(stream)
-    render = _json_renderer() if (not on_terminal if json is None else json) else _text_renderer(stream)
-    sink = Sink(stream)
+    sink, render = _way_out(stream, json)
     sink.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[_add_task],
@@ -66,11 +64,24 @@ def configure(level: str = "info", json: bool | None = None, stream: TextIO | No
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, Sink)]:
         root.removeHandler(handler)
+        handler.close()
     root.addHandler(sink)
     root.setLevel(level.upper())
     for name, least in LIBRARY_LEVELS.items():
         logging.getLogger(name).setLevel(least)
     _take_along_structlog()
+
+
+def _way_out(stream: TextIO | None, json: bool | None) -> tuple[Sink, list[Processor]]:
+    """Return who writes the lines for a stream, and what renders them for it."""
+    if "JOURNAL_STREAM" in os.environ:
+        # Loaded only where it may be needed.
+        from amqpworker.logjournal import JournalSink, is_journal
+
+        if is_journal(stream):
+            return JournalSink(stream, as_json=bool(json)), _json_renderer()
+    as_json = not _is_terminal(stream) if json is None else json
+    return Sink(stream), _json_renderer() if as_json else _text_renderer(stream)
 
 
 def _take_along_structlog() -> None:
