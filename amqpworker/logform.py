@@ -1,5 +1,5 @@
 """
-What log lines look like in programs of ours: text on a terminal, JSON lines elsewhere.
+What log lines look like in programs of ours: text on a terminal, fields in systemd's journal, JSON lines elsewhere.
 
 Decides the form and the order of a line's fields, for the lines of all loggers of the process. What a line tells is left
 to `logs`, and where lines go that nobody takes to `logsink`. structlog, which renders text, is loaded where it is needed.
@@ -49,20 +49,20 @@ def configure(
     """
     Let this process log to `stream` (default: standard error), whatever logger a line comes from.
 
-    `json` is true for JSON lines, false for text; left out, a terminal gets text. A process that runs no `user_code` has
-    no lines of structlog to take along.
+    `json` is true for JSON lines, false for text; left out, a terminal and systemd's journal get text. A process that runs
+    no `user_code` has no lines of structlog to take along.
 
     Raises:
         ConfigError: there is no such level.
     """
     check_level(level)
     stream = sys.stderr if stream is None else stream
-    on_terminal = _is_terminal(stream)
-    sink = Sink(stream)
-    sink.setFormatter(Form(_json if (not on_terminal if json is None else json) else _text_renderer(stream)))
+    sink, render = _way_out(stream, json)
+    sink.setFormatter(Form(render))
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, Sink)]:
         root.removeHandler(handler)
+        handler.close()
     root.addHandler(sink)
     root.setLevel(level.upper())
     for name, least in LIBRARY_LEVELS.items():
@@ -92,6 +92,18 @@ class Form(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as a line."""
         return self._render(redact(_described(record)))
+
+
+def _way_out(stream: TextIO | None, json: bool | None) -> tuple[Sink, Render]:
+    """Return who writes the lines for a stream, and what renders them for it."""
+    if "JOURNAL_STREAM" in os.environ:
+        # Loaded only where it may be needed.
+        from amqpworker.logjournal import JournalSink, is_journal
+
+        if is_journal(stream):
+            return JournalSink(stream, as_json=bool(json)), _json
+    as_json = not _is_terminal(stream) if json is None else json
+    return Sink(stream), _json if as_json else _text_renderer(stream)
 
 
 def _take_along_structlog() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from amqpworker.redaction import redact_value
 
-__all__ = ["Logger", "add_task", "fields_of", "get_logger", "hush", "record_of", "redact", "task_context"]
+__all__ = ["Line", "Logger", "add_task", "fields_of", "get_logger", "hush", "record_of", "redact", "task_context"]
 
 task_context: ContextVar[object | None] = ContextVar("amqpworker_task", default=None)
 """What runs in this context: something with the attributes `task`, `id`, `attempt` and `queue`."""

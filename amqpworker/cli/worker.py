@@ -73,7 +73,10 @@ StartTimeout = Annotated[
 ]
 LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning, error or critical.")]
 LogJson = Annotated[
-    bool | None, typer.Option("--log-json/--no-log-json", help="JSON lines; default: text on a terminal, else JSON.")
+    bool | None,
+    typer.Option(
+        "--log-json/--no-log-json", help="JSON lines; default: text on a terminal and in a journal, else JSON."
+    ),
 ]
 
 
