@@ -54,6 +54,12 @@ MUTANTS = (
         ("tests/unit/test_runners.py", "tests/integration/test_retry.py"),
     ),
     Mutant(
+        "let the threads of a queue serve all queues",
+        "amqpworker/worker/runners.py",
+        (("self._to_line if own else self._shared.put", "self._shared.put"),),
+        ("tests/unit/test_runners.py",),
+    ),
+    Mutant(
         "acknowledge before the copy is confirmed",
         "amqpworker/worker/copies.py",
         (

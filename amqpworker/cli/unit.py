@@ -96,7 +96,7 @@ unit_app = typer.Typer()
     "  amqpworker unit --name shop --folder /srv/shop --config /etc/amqpworker/shop.toml"
 )
 def unit(
-    app: Annotated[str | None, typer.Argument(metavar="[MODULE:APP]", help="Where the app is.")] = None,
+    app: Annotated[str | None, typer.Argument(metavar="MODULE:APP", help="Where the app is.")] = None,
     options: Annotated[
         list[str] | None,
         typer.Argument(metavar="[-- OPTIONS OF WORKER]", help="What `amqpworker worker` is to be given."),

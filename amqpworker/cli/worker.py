@@ -39,9 +39,9 @@ Queues = Annotated[
     typer.Option(
         "-q",
         "--queue",
-        metavar="QUEUE[:[THREADS][,prefetch=N]]",
-        help="Consume this queue; repeatable; default: all of the app. With THREADS those serve it, and only it. "
-        "Settings begin at the last colon; a name that ends like settings itself gets a colon behind it.",
+        metavar="QUEUE",
+        help="Consume this queue; repeatable; default: all of the app. QUEUE:N or QUEUE:N,prefetch=N: by N threads that "
+        "serve nothing else. Settings begin at the last colon; a name that itself ends like them gets a colon behind it.",
     ),
 ]
 DrainTimeout = Annotated[
@@ -80,7 +80,7 @@ LogJson = Annotated[
 ]
 
 
-AppPath = Annotated[str | None, typer.Argument(metavar="[MODULE:APP]", envvar=APP_VARIABLE, help="Where the app is.")]
+AppPath = Annotated[str | None, typer.Argument(metavar="MODULE:APP", envvar=APP_VARIABLE, help="Where the app is.")]
 Processes = Annotated[
     int | None,
     typer.Option(
@@ -95,7 +95,7 @@ Threads = Annotated[
         min=1,
         max=MOST_THREADS,
         metavar="N",
-        help="Runner threads of each, for the queues without THREADS of their own.",
+        help="Runner threads of each, for the queues without a number of their own.",
     ),
 ]
 Prefetch = Annotated[
@@ -157,7 +157,7 @@ def worker(
 
     A second Ctrl-C ends at once.
 
-    SIGHUP: replace one process after the other by one with the new code.
+    SIGHUP: replace one process after the other by one with the new code; the file is not read again.
 
     SIGUSR1: status and stacks to the log. SIGTTIN, SIGTTOU: a process more, less.
 

@@ -69,7 +69,7 @@ def test_no_more_is_held_than_the_prefetch(vhost: Broker, one_app: App, options:
         try:
             one_app.send_many(hold.message() for _ in range(held + 5))
             intake = worker.process.consumer._intakes[QUEUE]
-            wait_until(lambda: len(intake.unstarted) + len(worker.process.pool.running) >= held, what="it is full")
+            wait_until(lambda: len(intake.unstarted) + len(worker.process.runners.running) >= held, what="it is full")
             vhost.wait_for_count(QUEUE, 5)
         finally:
             go.set()
@@ -176,7 +176,7 @@ def test_whatever_tasks_raise_the_threads_go_on(vhost: Broker, one_app: App) -> 
         fine.send()
         wait_until(lambda: "fine" in ran, what="the task after them")
         vhost.wait_for_count(f"{QUEUE}.dead", len(DEEDS))
-        assert all(thread.is_alive() for thread in worker.process.pool._threads)
+        assert all(thread.is_alive() for thread in worker.process.runners._threads)
     assert ran == [*DEEDS, "fine"], "each once"
     assert vhost.count(QUEUE) == 0
     kinds = [vhost.wait_for_message(f"{QUEUE}.dead").headers["aw-error-type"] for _ in DEEDS]

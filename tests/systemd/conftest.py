@@ -47,8 +47,9 @@ class Service:
         credential = self.machine.root / "etc/amqpworker"
         credential.mkdir(exist_ok=True)
         (credential / "url").write_text(url or self.broker.url)
-        command = [sys.executable, "-m", "amqpworker", "unit", "shop:app", "--name", "shop", "--folder", "/srv/shop"]
-        done = subprocess.run([*command, "--", *options], capture_output=True, text=True, check=True)
+        command = [sys.executable, "-m", "amqpworker", "unit", "--name", "shop", "--folder", "/srv/shop"]
+        told = options if "--config" in options else ("shop:app", "--", *options)
+        done = subprocess.run([*command, *told], capture_output=True, text=True, check=True)
         text = done.stdout
         for old, new in (changes or {}).items():
             assert old in text

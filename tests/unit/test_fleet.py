@@ -85,6 +85,20 @@ def test_each_pool_has_a_first_process_of_its_own() -> None:
     assert told.consumes(1) == [Start(3, "mails", 2)]
 
 
+def test_a_pool_that_can_never_run_ends_all_of_it_only_while_no_pool_has_consumed() -> None:
+    told = Told(mails=1, reports=1)
+    told.on(Refused(2, "no such queue"))
+    assert told.on(Ended(2, 2)) == [Drain(1)]
+    assert told.on(Ended(1, 0)) == [Finish(2, "no such queue")]
+
+    told = Told(mails=1, reports=1)
+    told.consumes(1)
+    told.on(Refused(2, "no such queue"))
+    assert told.on(Ended(2, 2)) == []
+    assert (told.field("process_died", "pool"), told.field("process_died", "reason")) == ("reports", "no such queue")
+    assert told.on(Tick(), after=told.field("process_died", "again_in")) == [Start(3, "reports", 1)]
+
+
 def test_a_process_that_dies_after_it_consumed_is_replaced_at_once(two: Told) -> None:
     assert two.on(Ended(2, -9)) == [Start(3, "main", 2)]
     assert two.field("process_died", "how") == "signal SIGKILL"
