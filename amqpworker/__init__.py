@@ -18,7 +18,7 @@ The flow of a message, which is also the layout:
     broker.consumer                in: one channel per queue, decoded by `broker.frames`
       │
       ▼
-    worker.receiver ─ worker.pool  to a runner thread, or the event loop
+    worker.receiver ─ .runners     to a runner thread, or the event loop
       │
       ▼
     worker.runner                  decides: an `Outcome` (done, retry, dead, dropped, requeue)
@@ -28,35 +28,41 @@ The flow of a message, which is also the layout:
 
 Imports point one way: words (errors, outcome, message, settings), decisions, broker, results, app, worker, cli.
 docs/structure.md follows one message through all of it.
+
+What is public is loaded when it is first asked for, so that a part which needs little, such as the supervisor, is small.
 """
 
-from amqpworker.app import App
-from amqpworker.errors import (
-    AmqpWorkerError,
-    BatchFailed,
-    Blocked,
-    CallTimeout,
-    ConfigError,
-    Forbidden,
-    InvalidArguments,
-    InvalidResult,
-    MalformedAnswer,
-    NotConnected,
-    NotRouted,
-    QueueFull,
-    Reject,
-    ResultStoreError,
-    ResultTimeout,
-    RetryLater,
-    SendError,
-    TaskFailed,
-    TimeLimitExceeded,
-    Unconfirmed,
-)
-from amqpworker.message import Message
-from amqpworker.sent import Sent
-from amqpworker.settings import Settings
-from amqpworker.worker.context import current
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from amqpworker.app import App
+    from amqpworker.errors import (
+        AmqpWorkerError,
+        BatchFailed,
+        Blocked,
+        CallTimeout,
+        ConfigError,
+        Forbidden,
+        InvalidArguments,
+        InvalidResult,
+        MalformedAnswer,
+        NotConnected,
+        NotRouted,
+        QueueFull,
+        Reject,
+        ResultStoreError,
+        ResultTimeout,
+        RetryLater,
+        SendError,
+        TaskFailed,
+        TimeLimitExceeded,
+        Unconfirmed,
+    )
+    from amqpworker.message import Message
+    from amqpworker.sent import Sent
+    from amqpworker.settings import Settings
+    from amqpworker.worker.context import current
 
 __all__ = [
     "AmqpWorkerError",
@@ -87,3 +93,24 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "App": "amqpworker.app",
+    "Message": "amqpworker.message",
+    "Sent": "amqpworker.sent",
+    "Settings": "amqpworker.settings",
+    "current": "amqpworker.worker.context",
+}
+
+if not TYPE_CHECKING:  # a type checker is to see which names there are
+
+    def __getattr__(name: str) -> Any:
+        """Load a public name (PEP 562); those without a home of their own are errors."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+        value = getattr(import_module(_HOMES.get(name, "amqpworker.errors")), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

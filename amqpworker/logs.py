@@ -15,7 +15,7 @@ from typing import Any
 
 from amqpworker.redaction import redact_value
 
-__all__ = ["Logger", "add_task", "get_logger", "hush", "record_of", "redact", "task_context"]
+__all__ = ["Line", "Logger", "add_task", "fields_of", "get_logger", "hush", "record_of", "redact", "task_context"]
 
 task_context: ContextVar[object | None] = ContextVar("amqpworker_task", default=None)
 """What runs in this context: something with the attributes `task`, `id`, `attempt` and `queue`."""
@@ -122,13 +122,20 @@ def redact(event: dict[str, Any]) -> dict[str, Any]:
     return event
 
 
-_META = ("_record", "_from_structlog", "exc_info", "stack_info")
+_META = ("exc_info", "stack_info")
 
 
 def record_of(logger: object, event: dict[str, Any]) -> tuple[Line, dict[str, Any]]:
     """Return the line and the keywords of which `logging` makes a record that structlog's formatter takes as its own."""
     told = {name: event.pop(name) for name in ("exc_info", "stack_info") if event.get(name) is not None}
     return Line(event), {"extra": {"_logger": logger, "_name": ""}, **told}
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the fields of a record: of one by `record_of` or by structlog, or the message of any other, with its task."""
+    if isinstance(record.msg, dict) and hasattr(record, "_logger"):
+        return dict(record.msg)
+    return add_task({"event": record.getMessage()})
 
 
 def _shown(value: object) -> str:

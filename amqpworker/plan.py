@@ -7,8 +7,6 @@ in `options(queue=…)` is an error at once. Declaring is left to `broker.declar
 
 from __future__ import annotations
 
-import difflib
-
 from amqpworker import topology
 from amqpworker.errors import ConfigError
 from amqpworker.topology import Names, Topology
@@ -46,6 +44,8 @@ class Plan:
             ConfigError: it does not; the nearest names are told.
         """
         if name not in self.queues:
+            import difflib  # slow to load, and seldom needed
+
             near = difflib.get_close_matches(name, self.queues, n=3)
             some = ", ".join(sorted(self.queues)[:10]) or "none"
             known = f"did you mean {' or '.join(near)}?" if near else f"it has {some}."

@@ -38,7 +38,9 @@ class Settings(BaseSettings):
     declare: bool = Field(True, description="make sure that the topology of a queue exists at its first use")
     send_timeout: float = Field(10.0, gt=0, description="seconds until `send` gives up")
     call_timeout: float = Field(30.0, gt=0, description="seconds until `call` gives up, unless told")
-    ack_timeout: float = Field(1800.0, gt=0, description="the broker's consumer_timeout, in seconds")
+    ack_timeout: float = Field(
+        1800.0, gt=0, description="the broker's consumer_timeout, in seconds; from RabbitMQ 4.3 on it is asked for"
+    )
     drain_timeout: float = Field(30.0, ge=0, description="seconds that running tasks get when a worker stops")
     max_crashes: int = Field(3, ge=1, description="how often a message may take down its isolated process")
     connect_timeout: float = Field(10.0, gt=0, description="seconds for one attempt to connect")

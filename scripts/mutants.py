@@ -40,7 +40,7 @@ class Mutant:
 MUTANTS = (
     Mutant(
         "acknowledge before the task runs",
-        "amqpworker/worker/pool.py",
+        "amqpworker/worker/runners.py",
         (
             (
                 "                    outcome = self._runner.call(run)\n",
@@ -51,7 +51,13 @@ MUTANTS = (
                 ),
             ),
         ),
-        ("tests/unit/test_pool.py", "tests/integration/test_retry.py"),
+        ("tests/unit/test_runners.py", "tests/integration/test_retry.py"),
+    ),
+    Mutant(
+        "let the threads of a queue serve all queues",
+        "amqpworker/worker/runners.py",
+        (("self._to_line if own else self._shared.put", "self._shared.put"),),
+        ("tests/unit/test_runners.py",),
     ),
     Mutant(
         "acknowledge before the copy is confirmed",

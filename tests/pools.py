@@ -127,13 +127,20 @@ def zombies_of(pid: int) -> list[int]:
 
 @contextmanager
 def pool(
-    folder: Path, url: str, *options: str, broker: Broker | None = None, drain: float = 20.0, more: str = ""
+    folder: Path,
+    url: str,
+    *options: str,
+    broker: Broker | None = None,
+    drain: float = 20.0,
+    more: str = "",
+    target: str | None = "shop:app",
 ) -> Iterator[Pool]:
     """Run a pool on the shop's tasks, and on `more` of them; whatever is left of it at the end is killed."""
+    named = [] if target is None else [target]
     (folder / "shop.py").write_text(SHOP.format(url=url, drain=drain) + more)
     with (
         (folder / "log").open("w") as log,
-        started(folder, environment(), "worker", "shop:app", *options, stdout=log, stderr=log) as process,
+        started(folder, environment(), "worker", *named, *options, stdout=log, stderr=log) as process,
     ):
         running = Pool(process, folder, broker)
         try:

@@ -124,7 +124,7 @@ def real_worker(broker: Broker, folder: Path, *, pool: int = 0, **options: Any) 
             "from amqpworker.supervisor.supervisor import Supervisor;"
             "from amqpworker.worker.options import WorkerOptions; configure('info', True);"
             "options = WorkerOptions.model_validate_json(sys.argv[1]);"
-            "sys.exit(Supervisor([PoolSpec('main', int(sys.argv[2]), options)]).run())"
+            "sys.exit(Supervisor([PoolSpec('main', int(sys.argv[2]), options.model_dump(mode='json'), options.slots)]).run())"
         )
         command = [sys.executable, "-c", code, given.model_dump_json(), str(pool)]
     else:

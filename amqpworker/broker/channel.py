@@ -95,13 +95,27 @@ class Channel:
         """Call `empty` for each get from an empty queue."""
         self.pika.add_callback(lambda _: empty(), [pika.spec.Basic.GetEmpty], one_shot=False)
 
-    def consume(self, queue: str, prefetch: int, consumed: Callable[[str], None]) -> None:
+    def consume(
+        self, queue: str, prefetch: int, consumed: Callable[[str], None], arguments: dict[str, int] | None = None
+    ) -> None:
         """Subscribe to a queue; `consumed` gets the consumer tag once the broker agreed."""
-        self.pika.basic_qos(prefetch_count=prefetch, callback=lambda _: self._consume(queue, consumed))
+        self.pika.basic_qos(
+            prefetch_count=prefetch, callback=lambda _: self._consume(queue, consumed, arguments=arguments)
+        )
 
-    def _consume(self, queue: str, consumed: Callable[[str], None], no_ack: bool = False) -> None:
+    def _consume(
+        self,
+        queue: str,
+        consumed: Callable[[str], None],
+        no_ack: bool = False,
+        arguments: dict[str, int] | None = None,
+    ) -> None:
         self.pika.basic_consume(
-            queue, self._on_message, auto_ack=no_ack, callback=lambda frame: consumed(frame.method.consumer_tag)
+            queue,
+            self._on_message,
+            auto_ack=no_ack,
+            arguments=arguments,
+            callback=lambda frame: consumed(frame.method.consumer_tag),
         )
 
     def consume_replies(self, consumed: Callable[[str], None]) -> None:

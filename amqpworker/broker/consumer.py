@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from amqpworker.broker import acktimeout
 from amqpworker.broker.address import Address
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.connection import IOThread
@@ -124,6 +125,7 @@ class Consumer:
         # Why a queue is not consumed, for each where it is so.
         self.failures: dict[str, AmqpWorkerError] = {}
         self.ever_consumed = False
+        self._settings = settings
         self._topology_of = topology_of
         self._io = IOThread("consumer", addresses, settings, self, mistakes_told=True)
         self._intakes: dict[str, Intake] = {}
@@ -133,6 +135,8 @@ class Consumer:
         self._draining = False
         # How often a queue's subscription brought nothing, since it last did.
         self._healings: dict[str, int] = {}
+        # Queues that cannot be asked for an ack timeout.
+        self._untimed: set[str] = set()
         self._hopeless = False
         self._on_drained: Callable[[], None] = lambda: None
 
@@ -220,7 +224,7 @@ class Consumer:
                 self._check_drained()
                 return
             channel.on_cancel(lambda: self._on_cancelled(intake))
-            channel.consume(subscription.queue, subscription.prefetch, consumed)
+            channel.consume(subscription.queue, subscription.prefetch, consumed, self._arguments(subscription))
 
         def consumed(tag: str) -> None:
             intake.consumer_tag = tag
@@ -234,6 +238,11 @@ class Consumer:
                 self._cancel_all()
 
         open_channel(connection, intake, opened, lambda error: self._on_channel_closed(intake, error))
+
+    def _arguments(self, subscription: Subscription) -> dict[str, int]:
+        if self._connection is None or subscription.queue in self._untimed:
+            return {}
+        return acktimeout.asked_for(self._settings, self._connection.server_properties or {})
 
     def _renew(self, intake: Intake, seen: int) -> None:
         """Subscribe anew on another channel, unless deliveries came since the last look, or are still here."""
@@ -306,7 +315,10 @@ class Consumer:
         was_open = intake.is_open
         self._void(intake)
         connected = self._connection is not None and self._connection.is_open
-        if was_open and connected and not self._draining:
+        if acktimeout.is_refused(error) and intake.queue not in self._untimed:
+            self._untimed.add(intake.queue)
+            self._subscribe(intake.subscription)
+        elif was_open and connected and not self._draining:
             if self._declarer is not None:
                 self._declarer.forget()
             self._later(intake.subscription, channel_error(error, f"consuming from queue {intake.queue!r}"))

@@ -14,13 +14,15 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from amqpworker.cli.screen import complain
 from amqpworker.errors import ConfigError
-from amqpworker.testing.node import Node, NodeStatus
+
+if TYPE_CHECKING:
+    from amqpworker.testing.node import Node, NodeStatus
 
 __all__ = ["broker_app"]
 
@@ -49,7 +51,7 @@ def start(
     It runs on until `broker stop`. Exit code: 0 it runs, 2 it cannot be started.
     """
     with _reporting():
-        node = Node(folder).start(timeout)
+        node = node_of(folder).start(timeout)
         _show(node.status(), as_json=as_json)
 
 
@@ -61,7 +63,7 @@ def stop(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
     Exit code: 0 it is stopped, whether it ran or not; 2 it cannot be stopped.
     """
     with _reporting():
-        node = Node(folder)
+        node = node_of(folder)
         if node.folder.exists():  # else there is nothing to stop, and no folder to make for it
             node.stop()
         _show(node.status(), as_json=as_json)
@@ -75,7 +77,7 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
     Exit code: 0 it runs, 1 it does not, 2 its folder cannot be read.
     """
     with _reporting():
-        found = Node(folder).status()
+        found = node_of(folder).status()
         _show(found, as_json=as_json)
         if not found.running:
             raise typer.Exit(1)
@@ -89,11 +91,18 @@ def url(folder: Folder = DEFAULT_FOLDER) -> None:
     Exit code: 0 it runs, 1 it does not, 2 its folder cannot be read.
     """
     with _reporting():
-        found = Node(folder).status()
+        found = node_of(folder).status()
         if not found.running:
             sys.stderr.write(f"The node in {found.folder} does not run: amqpworker broker start.\n")
             raise typer.Exit(1)
         sys.stdout.write(f"{found.url}\n")
+
+
+def node_of(folder: Path) -> Node:
+    """Return the node of a folder; what it takes is loaded by these commands, not by each."""
+    from amqpworker.testing.node import Node
+
+    return Node(folder)
 
 
 def _show(status: NodeStatus, *, as_json: bool) -> None:

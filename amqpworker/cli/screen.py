@@ -13,8 +13,9 @@ import sys
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
+
+from amqpworker.printable import complain, encode_all, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["complain", "console", "encode_all", "plain", "printable", "table", "write", "write_json"]
 
 NO_WIDTHS: Mapping[str, int] = {}
-
-
-def encode_all() -> None:
-    """Let standard output and error write what their encoding has no character for as an escape, not fail at it."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="backslashreplace")
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -67,18 +61,6 @@ def write(text: str) -> None:
 def write_json(value: Any) -> None:
     """Print a value as JSON in ASCII, indented."""
     write(json.dumps(plain(value), indent=2))
-
-
-def complain(text: str) -> None:
-    """Say in one line on standard error what is wrong."""
-    sys.stderr.write(f"amqpworker: {printable(' '.join(text.split()))}\n")
-
-
-def printable(text: str, keep: str = "") -> str:
-    """Return text with every character escaped that a terminal would act on, those in `keep` aside."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() or one in keep else repr(one)[1:-1] for one in text)
 
 
 def plain(value: Any) -> Any:

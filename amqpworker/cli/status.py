@@ -6,7 +6,6 @@ Decides what is shown, and the exit code: 1 where a pool is not ready. The super
 
 from __future__ import annotations
 
-import http.client
 import json
 import socket
 import time
@@ -18,9 +17,11 @@ import typer
 from amqpworker.cli.screen import console, printable, table, write, write_json
 from amqpworker.cli.shared import AsJson
 from amqpworker.errors import ConfigError, NotConnected
-from amqpworker.supervisor.health import places
 
 if TYPE_CHECKING:
+    from http.client import HTTPConnection
+    from pathlib import Path
+
     from rich.console import Group
 
 __all__ = ["status_app"]
@@ -65,7 +66,7 @@ def status(
 
 @status_app.command(epilog="Examples:\n\n  amqpworker workers\n\n  amqpworker workers --json")
 def workers(as_json: AsJson = False) -> None:
-    """List the pools on this machine that may be seen: as root those of services, too."""
+    """List what runs on this machine, a supervisor each with its pools, as far as it may be seen: as root services, too."""
     pools = []
     for place in places():
         try:
@@ -78,9 +79,10 @@ def workers(as_json: AsJson = False) -> None:
     if not pools:
         write("No pool runs here.")
         return
-    made = table("pid", "processes", "status", widths={"pid": 8})
+    made = table("pid", "pools", "processes", "status", widths={"pid": 8})
     for one in pools:
-        made.add_row(str(one["pid"]), str(one["wanted"]), one["status"])
+        names = ", ".join(printable(pool["name"]) for pool in one.get("pools", ()))
+        made.add_row(str(one["pid"]), names, str(one["wanted"]), one["status"])
     console().print(made)
 
 
@@ -103,6 +105,14 @@ def found(where: str | None) -> str:
     raise ConfigError(f"{len(living)} pools run here: give the process id of one (amqpworker workers lists them).")
 
 
+def places() -> list[Path]:
+    """Return the sockets of the pools on this machine that may be seen."""
+    # Loaded by the commands that ask, not by each; so is HTTP below.
+    from amqpworker.supervisor import health
+
+    return health.places()
+
+
 def answers(place: str) -> bool:
     """Tell whether somebody answers there."""
     try:
@@ -119,11 +129,13 @@ def asked(address: str) -> dict[str, Any]:
     Raises:
         NotConnected: it does not answer.
     """
+    from http.client import HTTPException
+
     try:
         with closing(connection_to(address)) as connection:
             connection.request("GET", "/status")
             told = json.loads(connection.getresponse().read())
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise NotConnected(f"No supervisor answers at {address}: {error}.") from error
     if not isinstance(told, dict) or "wanted" not in told:
         reason = told.get("status", "it is no supervisor") if isinstance(told, dict) else "it is no supervisor"
@@ -131,11 +143,13 @@ def asked(address: str) -> dict[str, Any]:
     return told
 
 
-def connection_to(address: str) -> http.client.HTTPConnection:
+def connection_to(address: str) -> HTTPConnection:
     """Return a connection to a port, or to a unix socket."""
+    from http.client import HTTPConnection
+
     if "/" not in address:
-        return http.client.HTTPConnection(address, timeout=PATIENCE)
-    connection = http.client.HTTPConnection("localhost", timeout=PATIENCE)
+        return HTTPConnection(address, timeout=PATIENCE)
+    connection = HTTPConnection("localhost", timeout=PATIENCE)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(PATIENCE)
     try:
@@ -180,7 +194,11 @@ def shown(stands: dict[str, Any]) -> Group:
             str(one["memory"] // MIB),
             age(stands["at"] - one["started"]),
         )
-    parts: list[Any] = [Text(f"pool {stands['pid']}: {stands['status']}"), Text(""), processes]
+    parts: list[Any] = [Text(f"pool {stands['pid']}: {stands['status']}"), Text("")]
+    if len(pools := stands.get("pools", ())) > 1:  # one of an older version does not tell
+        told = [f"{printable(one['name'])}: {one['consuming']}/{one['wanted']} consuming" for one in pools]
+        parts += [*map(Text, told), Text("")]
+    parts.append(processes)
     running = [(one["pid"], task) for one in stands["processes"] for task in one["running"]]
     if running:
         tasks = table("pid", "task", "id", "attempt", "for")

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from amqpworker.settings import CREDENTIAL
+from amqpworker.errors import ConfigError
 
 __all__ = ["instances", "unit_app", "unit_text"]
 
@@ -92,10 +92,11 @@ unit_app = typer.Typer()
 @unit_app.command(
     epilog="Examples:\n\n"
     "  amqpworker unit shop.tasks:app > /etc/systemd/system/shop.service\n\n"
-    "  amqpworker unit shop.tasks:app --name shop --folder /srv/shop -- -p 4 -t 16 -q emails"
+    "  amqpworker unit shop.tasks:app --name shop --folder /srv/shop -- -p 4 -t 16 -q emails\n\n"
+    "  amqpworker unit --name shop --folder /srv/shop --config /etc/amqpworker/shop.toml"
 )
 def unit(
-    app: Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the app is.")],
+    app: Annotated[str | None, typer.Argument(metavar="MODULE:APP", help="Where the app is.")] = None,
     options: Annotated[
         list[str] | None,
         typer.Argument(metavar="[-- OPTIONS OF WORKER]", help="What `amqpworker worker` is to be given."),
@@ -104,16 +105,22 @@ def unit(
     folder: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where the app's modules are; default: here.")
     ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Run the pools of this file instead of those of an app.")
+    ] = None,
     credential_file: Annotated[
         Path, typer.Option(metavar="FILE", help="The file with the broker's URL, which only root needs to read.")
     ] = Path("/etc/amqpworker/url"),
 ) -> None:
     """
-    Print a systemd unit that runs a pool of this app.
+    Print a systemd unit that runs a pool of this app, or the pools of a file.
 
     It notifies systemd, reloads without losing a consumer, reads the broker's URL as a credential and may touch little.
     """
-    command = [program(), "worker", app, *(options or [])]
+    if (app is None) == (config is None):
+        raise ConfigError("Give MODULE:APP, and behind -- the options of its pool, or --config FILE, not both.")
+    told = [app, *(options or [])] if app is not None else ["--config", str(Path(str(config)).resolve())]
+    command = [program(), "worker", *told]
     typer.echo(
         unit_text(
             install=f"/etc/systemd/system/{name}.service",
@@ -130,8 +137,10 @@ def unit_text(
     *, install: str, name: str, folder: str, command: str, credential_file: str, environment: str = ""
 ) -> str:
     """Return a unit; `environment` is a line of its own, where there is one."""
+    from amqpworker.settings import CREDENTIAL
+
     # What lies in somebody's home must be seen there; a virtual environment often has its interpreter in one.
-    needed = (folder, command, str(Path(sys.executable).resolve()))
+    needed = (folder, *(word.strip('"') for word in command.split()), str(Path(sys.executable).resolve()))
     inside_home = "%i" not in name and any(path.startswith(("/home/", "/root/")) for path in needed)
     return UNIT.format(
         install=install,

@@ -1,5 +1,5 @@
 """
-`amqpworker worker`: a pool of worker processes.
+`amqpworker worker`: a pool of worker processes, or several that a file describes.
 
 Decides the defaults that depend on the machine. It never imports the user's module: the processes of the pool do.
 """
@@ -7,29 +7,42 @@ Decides the defaults that depend on the machine. It never imports the user's mod
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
-from amqpworker.cli.shared import APP_VARIABLE
+from amqpworker.cli.config import pool_of, read_config, recycling_of
+from amqpworker.cli.queues import parsed
+from amqpworker.cli.shared import APP_VARIABLE, AsJson
 from amqpworker.errors import ConfigError
-from amqpworker.supervisor.pools import STALL_TIMEOUT, PoolSpec, Recycling
-from amqpworker.worker.options import MOST_PREFETCH, WorkerOptions
+from amqpworker.logform import check_level
+from amqpworker.supervisor.launch import Setup, launch
+from amqpworker.supervisor.pools import STALL_TIMEOUT, START_TIMEOUT
+from amqpworker.worker.options import MOST_PREFETCH, MOST_THREADS, QueueOptions, WorkerOptions
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = ["usable_cores", "worker_app"]
 
-SECONDS_IN_HOUR = 3600
-MIB = 1024 * 1024
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+BESIDE_CONFIG = {"config", "check", "as_json"}
 
 
 worker_app = typer.Typer()
 
 Queues = Annotated[
     list[str] | None,
-    typer.Option("-q", "--queue", metavar="QUEUE", help="Consume this queue; repeatable; default: all of the app."),
+    typer.Option(
+        "-q",
+        "--queue",
+        metavar="QUEUE",
+        help="Consume this queue; repeatable; default: all of the app. QUEUE:N or QUEUE:N,prefetch=N: by N threads that "
+        "serve nothing else. Settings begin at the last colon; a name that itself ends like them gets a colon behind it.",
+    ),
 ]
 DrainTimeout = Annotated[
     float | None,
@@ -52,13 +65,22 @@ StallTimeout = Annotated[
     float,
     typer.Option(min=1, metavar="SECONDS", help="Kill and replace a process whose threads do not move for so long."),
 ]
+StartTimeout = Annotated[
+    float,
+    typer.Option(
+        min=1, metavar="SECONDS", help="Kill a process that has not loaded the app and entered its lifespan by then."
+    ),
+]
 LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning, error or critical.")]
 LogJson = Annotated[
-    bool | None, typer.Option("--log-json/--no-log-json", help="JSON lines; default: text on a terminal, else JSON.")
+    bool | None,
+    typer.Option(
+        "--log-json/--no-log-json", help="JSON lines; default: text on a terminal and in a journal, else JSON."
+    ),
 ]
 
 
-AppPath = Annotated[str, typer.Argument(metavar="MODULE:APP", envvar=APP_VARIABLE, help="Where the app is.")]
+AppPath = Annotated[str | None, typer.Argument(metavar="MODULE:APP", envvar=APP_VARIABLE, help="Where the app is.")]
 Processes = Annotated[
     int | None,
     typer.Option(
@@ -66,13 +88,32 @@ Processes = Annotated[
     ),
 ]
 Threads = Annotated[
-    int, typer.Option("-t", "--threads", min=1, max=10_000, metavar="N", help="Runner threads of each.")
+    int,
+    typer.Option(
+        "-t",
+        "--threads",
+        min=1,
+        max=MOST_THREADS,
+        metavar="N",
+        help="Runner threads of each, for the queues without a number of their own.",
+    ),
 ]
 Prefetch = Annotated[
     int | None,
     typer.Option(
         min=1, max=MOST_PREFETCH, metavar="N", help="Messages of each queue held by each; default: 4 for each thread."
     ),
+]
+ConfigPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Run the pools of this TOML file; beside it only --check and --json can be given.",
+    ),
+]
+Check = Annotated[
+    bool, typer.Option("--check", help="Show what would run, or what is wrong, and run nothing. --json: as JSON.")
 ]
 AsyncTasks = Annotated[
     int, typer.Option(min=1, max=MOST_PREFETCH, metavar="N", help="Coroutines that run at once in each process.")
@@ -83,11 +124,14 @@ AsyncTasks = Annotated[
     epilog="Examples:\n\n"
     "  amqpworker worker shop.tasks:app\n\n"
     "  amqpworker worker shop.tasks:app -p 4 -t 16 -q emails -q reports\n\n"
+    "  amqpworker worker shop.tasks:app -q emails:8 -q reports:2,prefetch=4\n\n"
     "  amqpworker worker shop.tasks:app --prefetch 1 --drain-timeout 120\n\n"
-    "  amqpworker worker shop.tasks:app --max-memory 500 --max-hours 24"
+    "  amqpworker worker shop.tasks:app --max-memory 500 --max-hours 24\n\n"
+    "  amqpworker worker --config pools.toml --check"
 )
 def worker(
-    app: AppPath,
+    context: typer.Context,
+    app: AppPath = None,
     processes: Processes = None,
     threads: Threads = 8,
     prefetch: Prefetch = None,
@@ -98,7 +142,11 @@ def worker(
     max_hours: MaxHours = None,
     max_memory: MaxMemory = None,
     stall_timeout: StallTimeout = STALL_TIMEOUT,
+    start_timeout: StartTimeout = START_TIMEOUT,
     health: Health = None,
+    config: ConfigPath = None,
+    check: Check = False,
+    as_json: AsJson = False,
     log_level: LogLevel = "info",
     log_json: LogJson = None,
 ) -> None:
@@ -109,50 +157,103 @@ def worker(
 
     A second Ctrl-C ends at once.
 
-    SIGHUP: replace one process after the other by one with the new code.
+    SIGHUP: replace one process after the other by one with the new code; the file is not read again.
 
     SIGUSR1: status and stacks to the log. SIGTTIN, SIGTTOU: a process more, less.
 
     Exit codes: 0 stopped, 1 no process could be kept running, 2 nothing to run (no such app, login refused, …), 3
     something that ran was abandoned.
     """
-    options = options_of(
-        {
+    if as_json and not check:
+        raise ConfigError("--json belongs to --check.")
+    if config is None:
+        given = {
             "app": app,
             "threads": threads,
             "prefetch": prefetch,
             "async_tasks": async_tasks,
-            "queues": tuple(queues or ()),
+            "queues": queues or (),
             "drain_timeout": drain_timeout,
             "log_level": log_level,
             "log_json": log_json,
         }
-    )
+        recycling = recycling_of(max_tasks, max_hours, max_memory)
+        number = processes or usable_cores()
+        spec = pool_of("main", number, options_of(given), recycling, stall_timeout, start_timeout)
+        setup = Setup((spec,), health, log_level, log_json)
+    else:
+        refuse_beside_config(context)
+        setup = read_config(config, app, usable_cores())
+    if check:
+        raise typer.Exit(checked(setup, as_json))
+    launch(setup)
+
+
+def refuse_beside_config(context: typer.Context) -> None:
+    """
+    Refuse what a file tells.
+
+    Raises:
+        ConfigError: it was told on the command line as well.
+    """
+    given = [
+        "MODULE:APP" if name == "app" else f"--{name.replace('_', '-').removesuffix('s' if name == 'queues' else '')}"
+        for name in context.params
+        if name not in BESIDE_CONFIG and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        raise ConfigError(
+            f"Give --config or {', '.join(sorted(given))}, not both: with --config it stands in the file."
+        )
+
+
+def checked(setup: Setup, as_json: bool) -> int:
+    """Show what would run, and return the exit code."""
+    from amqpworker.cli.check import check
     from amqpworker.logform import configure
-    from amqpworker.supervisor.supervisor import Supervisor
 
-    configure(options.log_level, options.log_json)
-    recycling = Recycling(
-        max_tasks,
-        None if max_hours is None else max_hours * SECONDS_IN_HOUR,
-        None if max_memory is None else max_memory * MIB,
-    )
-    spec = PoolSpec("main", processes or usable_cores(), options, recycling, stall_timeout)
-    raise typer.Exit(Supervisor([spec], health=health).run())
+    configure(setup.log_level, setup.log_json)
+    check(setup, as_json)
+    return 0
 
 
-def options_of(given: dict[str, object]) -> WorkerOptions:
+def options_of(given: Mapping[str, Any]) -> WorkerOptions:
     """
     Return the options, checked.
 
     Raises:
-        ConfigError: one has a value that cannot be.
+        ConfigError: one is missing, or has a value that cannot be.
+    """
+    if not given["app"]:
+        raise ConfigError(
+            "Missing argument 'MODULE:APP': name your app, such as shop.tasks:app, or a file by --config."
+        )
+    check_level(given["log_level"])
+    queues = tuple(queue_of(text) for text in given["queues"])
+    try:
+        return WorkerOptions.model_validate({**given, "queues": queues})
+    except ValidationError as error:
+        raise ConfigError(f"{'; '.join(map(problem, error.errors()))}.") from None
+
+
+def queue_of(text: str) -> QueueOptions:
+    """
+    Return what is said of a queue.
+
+    Raises:
+        ConfigError: it cannot be.
     """
     try:
-        return WorkerOptions.model_validate(given)
+        return parsed(text)
     except ValidationError as error:
-        told = "; ".join(f"--{str(one['loc'][0]).replace('_', '-')}: {one['msg']}" for one in error.errors())
-        raise ConfigError(f"{told}.") from None
+        told = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())
+        raise ConfigError(f"--queue {text}: {told}.") from None
+
+
+def problem(one: ErrorDetails) -> str:
+    """Return what pydantic complains about in words of the command line."""
+    option = {"queues": "queue"}.get(name := str(next(iter(one["loc"]), "threads")), name).replace("_", "-")
+    return f"--{option}: {one['msg'].removeprefix('Value error, ')}"
 
 
 def usable_cores(limit: Path = CPU_LIMIT) -> int:

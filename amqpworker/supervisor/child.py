@@ -6,6 +6,8 @@ Decides how a process is started: a fresh interpreter in a process group of its 
 
 from __future__ import annotations
 
+import fcntl
+import json
 import mmap
 import os
 import signal
@@ -51,9 +53,9 @@ class Child:
             theirs.append(reporting)
             os.set_blocking(self.reports, False)
             os.set_blocking(self._leash, False)
-            recording, self._memory = shared_memory(size_of(spec.options.slots))
+            recording, self._memory = shared_memory(size_of(spec.slots))
             theirs.append(recording)
-            command = [sys.executable, "-m", "amqpworker.worker.process", spec.options.model_dump_json()]
+            command = [sys.executable, "-m", "amqpworker.worker.process", json.dumps(spec.options)]
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 # Not by standard input: that is the tasks', and whoever reads it must find its end.
                 [*command, *map(str, theirs)],
@@ -136,9 +138,12 @@ class Child:
 def shared_memory(size: int) -> tuple[int, mmap.mmap]:
     """Return memory that has no name, and the descriptor by which another process maps it too."""
     if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("amqpworker")
+        descriptor = os.memfd_create("amqpworker", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(descriptor, size)
+        # Whoever reads mapped memory that was cut off meanwhile is killed by the kernel: that would be us.
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     else:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, size)
+        os.ftruncate(descriptor, size)
     return descriptor, mmap.mmap(descriptor, size)

@@ -18,6 +18,7 @@ __all__ = [
     "Ended",
     "Event",
     "Finish",
+    "Gap",
     "Grow",
     "Interrupt",
     "Kill",
@@ -43,6 +44,13 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """We stood still for so many seconds ourselves, and our processes perhaps with us."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class NotStarted:
     """The machine had no room for a process."""
 
@@ -52,7 +60,11 @@ class NotStarted:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A process has loaded its app, and listens to signals; draining takes it up to `drain_timeout` seconds."""
+    """
+    A process has loaded its app, entered its lifespan, and listens to signals.
+
+    Draining takes it up to `drain_timeout` seconds.
+    """
 
     serial: int
     drain_timeout: float
@@ -134,6 +146,7 @@ class Shrink:
 
 Event: TypeAlias = (
     Tick
+    | Gap
     | NotStarted
     | Ready
     | Consuming

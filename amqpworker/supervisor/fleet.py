@@ -18,6 +18,7 @@ from amqpworker.supervisor.events import (
     Ended,
     Event,
     Finish,
+    Gap,
     Grow,
     Interrupt,
     Kill,
@@ -36,10 +37,11 @@ from amqpworker.supervisor.events import (
     Tick,
 )
 from amqpworker.supervisor.places import Change, Changes, Place, Pool, Process, Stage
+from amqpworker.supervisor.pools import START_TIMEOUT
 from amqpworker.worker.report import ABANDONED, FAILED, MISCONFIGURED, STOPPED
 from amqpworker.worker.wording import how_it_ended
 
-__all__ = ["Fleet"]
+__all__ = ["KILL_GRACE", "Fleet"]
 
 DRAIN_TIMEOUT = 30.0
 KILL_GRACE = 10.0
@@ -54,10 +56,18 @@ AboutOne: TypeAlias = Ready | Consuming | Refused | Leaving | Stalled | Outgrown
 
 
 class Fleet:
-    """All worker processes of a supervisor; `sizes` gives how many each pool has, `jitter` a factor about 1."""
+    """
+    All worker processes of a supervisor.
 
-    def __init__(self, sizes: Mapping[str, int], jitter: Callable[[], float]) -> None:
+    `sizes` gives how many each pool has, `jitter` a factor about 1, `start_timeouts` the seconds that its processes have
+    to become ready.
+    """
+
+    def __init__(
+        self, sizes: Mapping[str, int], jitter: Callable[[], float], start_timeouts: Mapping[str, float] | None = None
+    ) -> None:
         self.pools = {name: Pool(name, [Place(name, n) for n in range(1, size + 1)]) for name, size in sizes.items()}
+        self._start_timeouts = start_timeouts or {}
         self.processes: dict[int, Process] = {}
         self.generation = 1
         self.stopping: float | None = None
@@ -94,6 +104,7 @@ class Fleet:
         due = [one.kill_at for one in alive if one.kill_at is not None]
         if self.stopping is not None:
             return min([*due, self.stopping]) if alive else None
+        due += [one.ready_by for one in alive if one.starts]
         due += [place.start_at for pool in self.pools.values() for place in pool.startable() if place.process is None]
         change = self.changes.next_due(now) if self._may_change() else None
         return min(due if change is None else [*due, change], default=None)
@@ -104,6 +115,7 @@ class Fleet:
         """Take an event, and return what to do; `now` is monotonic."""
         self._actions = []
         self._take(event, now)
+        self._give_up_starting(now)
         self._kill_due(now)
         if self.stopping is None:
             self._fill_places(now)
@@ -130,6 +142,9 @@ class Fleet:
                 self._grow()
             case Shrink():
                 self._shrink()
+            case Gap(seconds):
+                for process in self.processes.values():
+                    process.ready_by += seconds
             case Tick():
                 pass
             case _:
@@ -179,10 +194,16 @@ class Fleet:
 
     def _start(self, place: Place, now: float) -> Process:
         self._serial += 1
-        process = Process(self._serial, place, self.generation, now)
+        ready_by = now + self._start_timeouts.get(place.pool, START_TIMEOUT)
+        process = Process(self._serial, place, self.generation, now, ready_by)
         self.processes[process.serial] = process
         self._actions.append(Start(process.serial, place.pool, place.number))
         return process
+
+    def _give_up_starting(self, now: float) -> None:
+        for process in self.processes.values():
+            if process.starts and process.ready_by <= now:
+                self._on_stalled(process, f"it was not ready within {now - process.started:.0f} s", now)
 
     def _on_not_started(self, process: Process, reason: str, now: float) -> None:
         self._forget(process)
@@ -224,6 +245,7 @@ class Fleet:
         if process.stage is Stage.KILLED or (process.kill_at is not None and process.kill_at <= soon):
             return
         self._tell("error", "process_stalled", process, what=what, effect="its stacks follow, then it is killed")
+        process.problem = what
         self._actions.append(DumpStacks(process.serial))
         self._kill_by(process, soon)
 
@@ -232,7 +254,7 @@ class Fleet:
         for process in self.processes.values():
             due = late or (process.kill_at is not None and process.kill_at <= now)
             if due and process.stage is not Stage.KILLED:
-                self._tell("error", "process_killed", process, why="it did not stop in time")
+                self._tell("error", "process_killed", process, why=process.problem or "it did not stop in time")
                 process.stage = Stage.KILLED
                 self._actions.append(Kill(process.serial))
 

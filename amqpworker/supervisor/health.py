@@ -23,7 +23,7 @@ from amqpworker.errors import ConfigError
 from amqpworker.logs import get_logger
 from amqpworker.supervisor.overview import Overview, status_line
 
-__all__ = ["HealthServer", "answer", "answering", "places", "socket_folder"]
+__all__ = ["HealthServer", "answer", "answering", "check_address", "places", "socket_folder"]
 
 log = get_logger(__name__)
 
@@ -68,7 +68,7 @@ class HealthServer:
             self._server = UnixServer(where, source) if self._path else TcpServer(split(where), source)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise ConfigError(f"--health {where}: nothing can be opened there: {reason}.") from error
+            raise ConfigError(f"health {where}: nothing can be opened there: {reason}.") from error
         threading.Thread(target=self._server.serve_forever, name="amqpworker-health", daemon=True).start()
 
     def close(self) -> None:
@@ -160,7 +160,7 @@ class UnixServer(TcpServer):
         """Take the place of a socket that nobody listens on any more."""
         with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
             probe.connect(self._path)
-            raise ConfigError(f"--health {self._path}: somebody answers there already.")
+            raise ConfigError(f"health {self._path}: somebody answers there already.")
         Path(self._path).unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
@@ -168,6 +168,17 @@ class UnixServer(TcpServer):
         finally:
             os.umask(before)
         self.server_name, self.server_port = "amqpworker", 0
+
+
+def check_address(where: str) -> None:
+    """
+    Refuse what is no place to answer at, without opening it.
+
+    Raises:
+        ConfigError: it is no such thing.
+    """
+    if "/" not in where:
+        split(where)
 
 
 def split(where: str) -> tuple[str, int]:
@@ -179,7 +190,7 @@ def split(where: str) -> tuple[str, int]:
     """
     host, colon, port = where.rpartition(":")
     if not colon or not port.isdecimal() or not 0 <= int(port) <= 65_535:
-        raise ConfigError(f"--health {where}: give HOST:PORT, such as 127.0.0.1:8080, or the path of a unix socket.")
+        raise ConfigError(f"health {where}: give HOST:PORT, such as 127.0.0.1:8080, or the path of a unix socket.")
     return host.strip("[]") or "127.0.0.1", int(port)
 
 

@@ -15,7 +15,7 @@ from amqpworker.supervisor.notify import Condition
 from amqpworker.supervisor.places import Process, Stage
 from amqpworker.worker.recorder import Counts, Recording, Running
 
-__all__ = ["Overview", "Past", "ProcessView", "Seen", "condition", "overview", "status_line"]
+__all__ = ["Overview", "Past", "PoolView", "ProcessView", "Seen", "condition", "overview", "status_line"]
 
 MOST_ERRORS = 10
 
@@ -56,6 +56,15 @@ class ProcessView:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolView:
+    """One pool: how many processes it is to have, and how many of them consume."""
+
+    name: str
+    wanted: int
+    consuming: int
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     """All of them; `counts` holds what processes that have ended did, too, `errors` what went wrong lately."""
 
@@ -68,6 +77,7 @@ class Overview:
     counts: Counts
     processes: tuple[ProcessView, ...]
     errors: tuple[str, ...] = ()
+    pools: tuple[PoolView, ...] = ()
 
     @property
     def consuming(self) -> int:
@@ -101,6 +111,10 @@ def overview(fleet: Fleet, seen: dict[int, Seen], past: Past, clocks: tuple[floa
         counts=counts,
         processes=views,
         errors=tuple(past.errors),
+        pools=tuple(
+            PoolView(pool.name, len(pool.places), sum(one.consuming for one in views if one.pool == pool.name))
+            for pool in fleet.pools.values()
+        ),
     )
 
 

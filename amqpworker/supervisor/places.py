@@ -35,21 +35,27 @@ class Stage(Enum):
 @dataclass(slots=True, eq=False)
 class Process:
     """
-    One worker process; it is to be killed at `kill_at`, where that is set.
+    One worker process; it is to be ready at `ready_by`, and to be killed at `kill_at`, where that is set.
 
-    `wanted` tells that its end is, `problem` why it never ran.
+    `wanted` tells that its end is, `problem` why it never ran or is killed.
     """
 
     serial: int
     place: Place
     generation: int
     started: float
+    ready_by: float
     stage: Stage = Stage.STARTING
     consumed: bool = False
     drain_timeout: float | None = None
     kill_at: float | None = None
     wanted: bool = False
     problem: str = ""
+
+    @property
+    def starts(self) -> bool:
+        """Whether it is still to become ready in time."""
+        return self.stage is Stage.STARTING and self.kill_at is None
 
     @property
     def consumes(self) -> bool:

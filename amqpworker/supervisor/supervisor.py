@@ -14,7 +14,7 @@ import signal
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from types import FrameType
@@ -31,6 +31,7 @@ from amqpworker.supervisor.events import (
     Ended,
     Event,
     Finish,
+    Gap,
     Grow,
     Interrupt,
     Kill,
@@ -48,13 +49,15 @@ from amqpworker.supervisor.events import (
     Tell,
     Tick,
 )
-from amqpworker.supervisor.fleet import Fleet
+from amqpworker.supervisor.fleet import KILL_GRACE, Fleet
 from amqpworker.supervisor.health import answering
 from amqpworker.supervisor.judging import Sample, outgrown, stalled
+from amqpworker.supervisor.launch import SIGNALS
 from amqpworker.supervisor.notify import notifier_from
 from amqpworker.supervisor.overview import Overview, Past, Seen, condition, overview
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.suspects import Suspects
+from amqpworker.supervisor.will import Will
 from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Answer, Report
 
 __all__ = ["Supervisor"]
@@ -65,15 +68,6 @@ LOOK = 1.0
 ANSWER_PAUSE = 0.02
 # Whoever has not looked for so long was stopped itself: its processes may have been, too.
 GAP = 5.0
-SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGCHLD,
-)
 
 
 class Supervisor:
@@ -88,8 +82,13 @@ class Supervisor:
     ) -> None:
         self._pools = {pool.name: pool for pool in pools}
         self._clock = clock
-        self.fleet = Fleet({pool.name: pool.processes for pool in pools}, lambda: random.uniform(0.8, 1.2))  # noqa: S311
+        self.fleet = Fleet(
+            {pool.name: pool.processes for pool in pools},
+            lambda: random.uniform(0.8, 1.2),  # noqa: S311
+            {pool.name: pool.start_timeout for pool in pools},
+        )
         self._children: dict[int, Child] = {}
+        self._will = Will()
         self._signals: list[int] = []
         self._events: list[Event] = []
         self._finish: Finish | None = None
@@ -118,7 +117,8 @@ class Supervisor:
         for number in SIGNALS:
             signal.signal(number, self._note)
         signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
-        with answering(self._health, lambda: self.latest):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # held up by `launch`
+        with answering(self._health, lambda: self.latest), closing(self._will):
             finish = self._run()
         if finish.problem:
             kind = ConfigError if finish.code == MISCONFIGURED else AmqpWorkerError
@@ -134,9 +134,15 @@ class Supervisor:
             self._answer()
             self._look()
             self._handle(Tick())
+            self._state_will()
             if self._finish is not None:
                 return self._finish
             self._wait()
+
+    def _state_will(self) -> None:
+        """See to it that no process survives us by more than it has to drain."""
+        drains = {serial: one.drain_timeout or 0.0 for serial, one in self.fleet.processes.items()}
+        self._will.state({child.pid: drains.get(serial, 0.0) + KILL_GRACE for serial, child in self._children.items()})
 
     def _wait(self) -> None:
         """Wait for a signal, a report, or the time when something is due."""
@@ -229,6 +235,7 @@ class Supervisor:
             return
         if now - self._looked > GAP:
             self._lenient_until = now + max(pool.stall_timeout for pool in self._pools.values())
+            self._handle(Gap(now - self._looked))
         self._looked, self._look_at = now, now + LOOK
         for serial, child in list(self._children.items()):
             seen = self._seen[serial] = self._look_at_one(serial, child, now)

@@ -40,7 +40,7 @@ class Coroutines:
     """
     Runs `async def` tasks, as many at once as there are `slots`; the loop and its thread are made with the first.
 
-    `running` is the pool's: what was claimed and is not settled yet, by the number of its slot.
+    `running` is that of the runners: what was claimed and is not settled yet, by the number of its slot.
     """
 
     def __init__(self, runner: Runner, settle: Settle, slots: list[Slot], running: dict[int, Delivery]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import faulthandler
-import math
 import mmap
 import os
 import signal
@@ -32,24 +31,17 @@ from amqpworker.logs import get_logger
 from amqpworker.redaction import redact_text
 from amqpworker.worker.isolated import IsolatedProcess
 from amqpworker.worker.isolation import Isolation
+from amqpworker.worker.leash import Leash
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits import Limits, Watch
 from amqpworker.worker.locate import locate
 from amqpworker.worker.options import WorkerOptions
-from amqpworker.worker.pool import Pool
 from amqpworker.worker.receiver import Reception
 from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Recorder
-from amqpworker.worker.report import (
-    ABANDONED,
-    DUMP_SIGNAL,
-    FAILED,
-    MISCONFIGURED,
-    STOPPED,
-    Report,
-    Reporter,
-    answers_in,
-)
+from amqpworker.worker.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, STOPPED, Report, Reporter
 from amqpworker.worker.runner import Runner
+from amqpworker.worker.runners import Places, Runners
+from amqpworker.worker.serving import long_tasks, servings
 from amqpworker.worker.settle import Settler, Surroundings
 
 __all__ = ["StopRequest", "WorkerProcess", "main"]
@@ -62,7 +54,6 @@ FIRST_LOOK = 0.05
 LOOK = 0.25
 SAY_WAITING = 5.0
 CLOSE_TIMEOUT = 5.0
-READ_BYTES = 65536
 LAST_COPY_TIMEOUT = 10.0
 
 
@@ -118,22 +109,22 @@ class WorkerProcess:
             app.settings.max_crashes,
             any(task.isolated for task in app.tasks.values()),
         )
-        places = options.threads, options.async_tasks
-        self.pool = Pool(self.runner, self.settler, self.isolation, places, recorder)
+        places = Places(options.shared_threads, options.async_tasks, options.own_threads)
+        self.runners = Runners(self.runner, self.settler, self.isolation, places, recorder)
         reception = Reception(
-            self.pool, self.settler, app.settings.ack_timeout, self._ask if reporter.has_parent else None
+            self.runners, self.settler, app.settings.ack_timeout, self._ask if reporter.has_parent else None
         )
         self.consumer = Consumer(
             addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), reception
         )
         self.reception = reception
-        self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.pool.awaits)
+        self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.runners.awaits)
         warn_of_long_tasks(app)
         self.stop_requested = StopRequest()
         self.stop_now = False
         self.consumer.on_beat(lambda: recorder.beat(CONSUMER))
         self.publisher.on_beat(lambda: recorder.beat(PUBLISHER))
-        self.pool.on_beat(lambda: recorder.beat(EVENT_LOOP))
+        self.runners.on_beat(lambda: recorder.beat(EVENT_LOOP))
 
     def _wake(self) -> None:
         self.consumer.wake()
@@ -142,26 +133,21 @@ class WorkerProcess:
         return self.reporter.tell(Report("asks", text=key))
 
     def _subscriptions(self) -> list[Subscription]:
-        queues = self.options.queues or tuple(sorted({task.queue for task in self.app.tasks.values()}))
-        if not queues:
-            raise ConfigError(f"{self.options.app!r} has no tasks, so there is no queue to consume: name one with -q.")
-        has_coroutines = any(task.signature.is_async for task in self.app.tasks.values())
-        prefetch = self.options.prefetch_for(has_coroutines)
-        if prefetch < self.options.threads:
-            log.warning("prefetch_below_threads", prefetch=prefetch, threads=self.options.threads)
-        for queue in self.options.queues:
-            self.app.plan.check_known(queue)
-        return [Subscription(queue, prefetch, self.app.plan.worker_needs(queue)) for queue in queues]
+        served = servings(self.app, self.options)
+        for one in served:
+            if one.idles:
+                log.warning("prefetch_below_threads", queue=one.queue, prefetch=one.prefetch, threads=one.threads)
+        return [Subscription(one.queue, one.prefetch, self.app.plan.worker_needs(one.queue)) for one in served]
 
     def run(self) -> int:
         """Consume until a signal; return the exit code."""
-        self.reporter.tell(Report("ready", self.drain_timeout))
         try:
             self.lifespan.begin()
         except (Exception, SystemExit) as error:
             log.error("lifespan_not_begun", app=self.options.app, exc_info=error)
             return FAILED
-        self.pool.start()
+        self.reporter.tell(Report("ready", self.drain_timeout))
+        self.runners.start()
         self.consumer.start()
         if (problem := self._wait_for_consumer()) is not None:
             self.consumer.close(CLOSE_TIMEOUT)
@@ -210,7 +196,7 @@ class WorkerProcess:
 
     def stop(self) -> int:
         """Drain; return the exit code: whether something that ran had to be abandoned."""
-        log.info("worker_draining", running=len(self.pool.running), timeout=self.drain_timeout)
+        log.info("worker_draining", running=len(self.runners.running), timeout=self.drain_timeout)
         return self._wind_down()
 
     def leave_behind(self) -> int:
@@ -231,13 +217,13 @@ class WorkerProcess:
         until = time.monotonic() + self.drain_timeout
         self._stop_consuming(until)
         finished = self._wait_until(
-            lambda: len(self.pool.running) <= self._overrunning() and self.settler.idle(), until
+            lambda: len(self.runners.running) <= self._overrunning() and self.settler.idle(), until
         )
         if not finished:
-            log.warning("worker_abandons", running=[one.properties.type for one in list(self.pool.running.values())])
+            log.warning("worker_abandons", running=[one.properties.type for one in list(self.runners.running.values())])
         self.isolation.close()
         self.lifespan.end()
-        self.pool.stop()
+        self.runners.stop()
         for watch in list(self.overruns):
             if self.limits.claim(watch):
                 outcome = self.runner.overrun(watch.run, stack_of(watch.thread))
@@ -282,6 +268,12 @@ class WorkerProcess:
             self.stop_now = True
         self.stop_requested.set()
 
+    def on_parent_gone(self) -> None:
+        """Stop as by a signal: nobody is there any more to send one."""
+        if not self.stop_requested.is_set():
+            log.warning("parent_gone", effect="draining")
+            self.stop_requested.set()
+
 
 def main(arguments: Sequence[str]) -> int:
     """
@@ -297,10 +289,9 @@ def main(arguments: Sequence[str]) -> int:
     recorder = Recorder(options.slots, None if memory is None else mapped(memory))
     # By a signal, since it works where Python itself hangs: the parent sends it before it kills.
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
-    if leash is not None:
-        # What a task starts must not hold it.
-        os.set_inheritable(leash, False)
     configure(options.log_level, options.log_json)
+    # Before the app is imported, which may take for ever.
+    parent = Leash(leash)
     try:
         worker = WorkerProcess(locate(options.app), options, recorder, reporter)
     except AmqpWorkerError as error:
@@ -310,8 +301,7 @@ def main(arguments: Sequence[str]) -> int:
         return misconfigured(ConfigError(f"{options.app!r} cannot be imported: {type(error).__name__}."), reporter)
     signal.signal(signal.SIGTERM, worker.on_signal)
     signal.signal(signal.SIGINT, worker.on_signal)
-    if leash is not None:
-        threading.Thread(target=watch_parent, args=(worker, leash), name="amqpworker-parent", daemon=True).start()
+    parent.heard_by(worker.on_parent_gone, worker.reception.answered)
     code = worker.run()
     # It ends by itself: nothing that runs still is to be blamed for that.
     recorder.clear()
@@ -320,15 +310,14 @@ def main(arguments: Sequence[str]) -> int:
 
 def warn_of_long_tasks(app: App) -> None:
     """Tell which tasks may run for longer than the broker waits for an acknowledgement."""
-    for task in {id(one): one for one in app.tasks.values()}.values():
-        if app.settings.ack_timeout < task.time_limit.last < math.inf:
-            log.warning(
-                "limit_beyond_ack_timeout",
-                task=task.name,
-                limit=task.time_limit.last,
-                ack_timeout=app.settings.ack_timeout,
-                effect="the broker hands its message to another worker while it still runs",
-            )
+    for task in long_tasks(app):
+        log.warning(
+            "limit_beyond_ack_timeout",
+            task=task.name,
+            limit=task.time_limit.last,
+            ack_timeout=app.settings.ack_timeout,
+            effect="the broker hands its message to another worker while it still runs",
+        )
 
 
 def stack_of(thread: int) -> str:
@@ -350,21 +339,6 @@ def misconfigured(error: AmqpWorkerError, reporter: Reporter) -> int:
     if not reporter.tell(Report("misconfigured", text=redact_text(str(error)))):
         log.error("worker_misconfigured", reason=str(error))
     return MISCONFIGURED
-
-
-def watch_parent(worker: WorkerProcess, leash: int) -> None:
-    """Hear what the parent answers, and stop when it is gone, however it went: the pipe that it holds open ends."""
-    unread = b""
-    try:
-        while data := os.read(leash, READ_BYTES):
-            answers, unread = answers_in(unread + data)
-            for answer in answers:
-                worker.reception.answered(answer.key, answer.suspect)
-    except OSError as error:
-        log.debug("parent_pipe_error", error=repr(error))
-    if not worker.stop_requested.is_set():
-        log.warning("parent_gone", effect="draining")
-        worker.stop_requested.set()
 
 
 def leave(code: int) -> NoReturn:

@@ -27,7 +27,7 @@ CHECK_SECONDS = 1.0
 
 
 class Takes(Protocol):
-    """What is needed of the pool."""
+    """What is needed of the runners."""
 
     put: Callable[[Delivery], None]
     put_isolated: Callable[[Delivery], None]
@@ -44,11 +44,11 @@ class Reception:
     """
 
     def __init__(
-        self, pool: Takes, settler: Settler, ack_timeout: float, ask: Callable[[str], bool] | None = None
+        self, runners: Takes, settler: Settler, ack_timeout: float, ask: Callable[[str], bool] | None = None
     ) -> None:
-        self._put = pool.put
-        self._put_isolated = pool.put_isolated
-        self._let_go = pool.let_go
+        self._put = runners.put
+        self._put_isolated = runners.put_isolated
+        self._let_go = runners.let_go
         self._inquiry = Inquiry(ask, self._put, self._isolate)
         self.answered = self._inquiry.answered
         self._settler = settler

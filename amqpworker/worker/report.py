@@ -51,7 +51,7 @@ class Report:
     """
     One thing to tell.
 
-    `ready`: the app is loaded, signals are listened to, and stopping takes up to `drain_timeout` seconds.
+    `ready`: the app is loaded and its lifespan entered, signals are listened to, and stopping takes up to `drain_timeout` seconds.
     `consuming`: the broker has confirmed a first consumer. `misconfigured`: `text` tells why nothing will ever run.
     `leaving`: it has stopped consuming by itself, for the reason in `text`, and ends soon. `asks`: whether the message that
     is known by `text` ran in a process that has died.

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from amqpworker import App, current
+from amqpworker.broker import acktimeout
 from amqpworker.errors import AmqpWorkerError
 from tests.support import Broker, wait_until
 from tests.workers import running
@@ -68,7 +69,7 @@ def test_no_more_is_held_than_the_prefetch(vhost: Broker, one_app: App, options:
         try:
             one_app.send_many(hold.message() for _ in range(held + 5))
             intake = worker.process.consumer._intakes[QUEUE]
-            wait_until(lambda: len(intake.unstarted) + len(worker.process.pool.running) >= held, what="it is full")
+            wait_until(lambda: len(intake.unstarted) + len(worker.process.runners.running) >= held, what="it is full")
             vhost.wait_for_count(QUEUE, 5)
         finally:
             go.set()
@@ -103,6 +104,21 @@ def test_deliveries_that_nobody_begins_go_back_in_time(vhost: Broker, make_app: 
         finally:
             go.set()
     assert sorted(ran) == [("busy", 0), ("free", 1), ("free", 2), ("free", 3)]
+
+
+def test_an_ack_timeout_that_was_given_is_asked_for_where_the_broker_heeds_it(
+    vhost: Broker, make_app: Callable[..., App], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker of the tests does not, and takes the argument nevertheless: so it can be seen there."""
+    monkeypatch.setattr(acktimeout, "FIRST", (3, 10))
+    app = make_app(ack_timeout=7200)
+
+    @app.task(name="note", queue=QUEUE)
+    def note() -> None: ...
+
+    with running(app, threads=1):
+        (there,) = wait_until(lambda: vhost.management.request("GET", "consumers", vhost.vhost))
+        assert there["arguments"] == {"x-consumer-timeout": 7_200_000}
 
 
 # ---- what tasks do --------------------------------------------------------------------------------------------------
@@ -160,7 +176,7 @@ def test_whatever_tasks_raise_the_threads_go_on(vhost: Broker, one_app: App) -> 
         fine.send()
         wait_until(lambda: "fine" in ran, what="the task after them")
         vhost.wait_for_count(f"{QUEUE}.dead", len(DEEDS))
-        assert all(thread.is_alive() for thread in worker.process.pool._threads)
+        assert all(thread.is_alive() for thread in worker.process.runners._threads)
     assert ran == [*DEEDS, "fine"], "each once"
     assert vhost.count(QUEUE) == 0
     kinds = [vhost.wait_for_message(f"{QUEUE}.dead").headers["aw-error-type"] for _ in DEEDS]

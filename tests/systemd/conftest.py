@@ -47,8 +47,9 @@ class Service:
         credential = self.machine.root / "etc/amqpworker"
         credential.mkdir(exist_ok=True)
         (credential / "url").write_text(url or self.broker.url)
-        command = [sys.executable, "-m", "amqpworker", "unit", "shop:app", "--name", "shop", "--folder", "/srv/shop"]
-        done = subprocess.run([*command, "--", *options], capture_output=True, text=True, check=True)
+        command = [sys.executable, "-m", "amqpworker", "unit", "--name", "shop", "--folder", "/srv/shop"]
+        told = options if "--config" in options else ("shop:app", "--", *options)
+        done = subprocess.run([*command, *told], capture_output=True, text=True, check=True)
         text = done.stdout
         for old, new in (changes or {}).items():
             assert old in text
@@ -66,9 +67,12 @@ class Service:
 
     def children(self) -> list[int]:
         """Return the worker processes' numbers inside."""
-        found = [pid for pid in self.machine.processes(UNIT) if pid != self.pid()]
+        found = [pid for pid in self.machine.processes(UNIT) if self._is_worker(pid)]
         assert found, "a unit that runs has processes"
         return found
+
+    def _is_worker(self, pid: int) -> bool:
+        return "amqpworker.worker.process" in self.machine.run("cat", f"/proc/{pid}/cmdline").stdout
 
     def status(self) -> str:
         return self.machine.show(UNIT, "StatusText")

@@ -91,6 +91,21 @@ def test_a_mistake_in_the_configuration_is_not_tried_again_and_again(service: Se
     assert "Module 'shop' cannot be imported" in service.machine.journal()
 
 
+def test_a_unit_runs_the_pools_of_a_file_and_a_mistake_in_it_is_told(service: Service) -> None:
+    file = service.folder / "pools.toml"
+    pools = "".join(f'[[pools]]\nname = "{name}"\napp = "shop:app"\nprocesses = 1\n' for name in ("one", "two"))
+    file.write_text(pools)
+    service.install("--config", "/srv/shop/pools.toml")
+    service.start()
+    assert service.broker.consumers("work") == 2
+    wait_until(lambda: "2/2 consuming" in service.status(), what="a status")
+    service.machine.systemctl("stop", UNIT)
+    file.write_text(pools + "thread = 3\n")
+    assert service.machine.run("systemctl", "start", UNIT).returncode != 0
+    assert service.machine.show(UNIT, "ExecMainStatus") == "2"
+    service.wait_for("/srv/shop/pools.toml: pool 'two', thread: there is no such key (is it threads?).")
+
+
 def test_a_pool_without_its_broker_waits_says_so_and_is_neither_timed_out_nor_killed(service: Service) -> None:
     nobody = "amqp://127.0.0.1:1/"
     service.install(

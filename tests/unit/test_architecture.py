@@ -24,7 +24,7 @@ LAYERS: dict[str, set[str]] = {
     "decisions": {
         *("topology", "delay", "retry", "plan", "publication", "options"),
         *("task", "shape", "survey", "hints", "timelimit"),
-        *("logs", "logform", "logsink", "redaction"),
+        *("logs", "logform", "logsink", "logjournal", "redaction", "printable"),
     },
     "broker": {"broker"},
     "results": {"results"},
@@ -48,7 +48,7 @@ IMPURE = {
     "subprocess",
     "threading",
 }
-LOGGING = {"logs", "logform", "logsink", "redaction"}
+LOGGING = {"logs", "logform", "logsink", "logjournal", "redaction", "printable"}
 
 # who may wait by sleeping, and why
 SLEEPERS = {

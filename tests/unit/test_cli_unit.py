@@ -28,6 +28,29 @@ def test_a_unit_starts_this_program_with_the_options_of_a_worker(capsys: pytest.
     assert lines[0] == "# /etc/systemd/system/shop.service"
 
 
+def test_a_unit_runs_the_pools_of_a_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["unit", "--name", "shop", "--folder", "/srv/shop", "--config", "pools.toml"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    command = next(line for line in lines if line.startswith("ExecStart="))
+    assert command.endswith(f"amqpworker worker --config {tmp_path}/pools.toml")
+
+
+@pytest.mark.parametrize("arguments", [[], ["shop:app", "--config", "x.toml"], ["--config", "x.toml", "--", "-p", "4"]])
+def test_a_unit_is_for_an_app_or_for_a_file(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert main(["unit", *arguments]) == 2
+    assert capsys.readouterr().err == (
+        "amqpworker: Give MODULE:APP, and behind -- the options of its pool, or --config FILE, not both.\n"
+    )
+
+
+def test_a_file_with_pools_in_a_home_can_be_read_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["unit", "--folder", "/srv/shop", "--config", "/home/me/pools.toml"]) == 0
+    assert "ProtectHome=read-only" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("folder", "told"), [("/home/me/shop", "read-only"), ("/root/shop", "read-only")])
 def test_what_lies_in_a_home_can_be_read_there(capsys: pytest.CaptureFixture[str], folder: str, told: str) -> None:
     assert main(["unit", "shop.tasks:app", "--folder", folder]) == 0

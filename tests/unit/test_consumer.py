@@ -7,9 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pika.exceptions import ChannelClosedByBroker
 
 from amqpworker.broker import consumer as consumer_module
 from amqpworker.broker.address import addresses
+from amqpworker.broker.channel import Closed
 from amqpworker.broker.consumer import Consumer, Intake, Subscription
 from amqpworker.message import Delivery, Properties
 from amqpworker.plan import Plan
@@ -80,10 +82,12 @@ def test_without_a_connection_there_is_nothing_left_to_drain() -> None:
 class SlowChannel:
     """A channel that is opened and subscribed when the test says so."""
 
-    def __init__(self, opened: Callable[[Any], None]) -> None:
+    def __init__(self, opened: Callable[[Any], None], closed: Closed) -> None:
         self._opened = opened
+        self.closed = closed
         self.is_open = True
         self.steps: list[str] = []
+        self.arguments: dict[str, int] = {}
         self.consumed: Callable[[str], None] = lambda _: None
         self.cancelled: Callable[[], None] = lambda: None
 
@@ -93,8 +97,9 @@ class SlowChannel:
     def on_cancel(self, _callback: Callable[[], None]) -> None:
         """The broker never cancels it."""
 
-    def consume(self, _queue: str, _prefetch: int, consumed: Callable[[str], None]) -> None:
+    def consume(self, _queue: str, _prefetch: int, consumed: Callable[[str], None], arguments: dict[str, int]) -> None:
         self.steps.append("consume")
+        self.arguments = arguments
         self.consumed = consumed
 
     def cancel(self, _tag: str, cancelled: Callable[[], None]) -> None:
@@ -106,16 +111,22 @@ class SlowChannel:
         self.is_open = False
 
 
+def slow_channels(monkeypatch: pytest.MonkeyPatch) -> list[SlowChannel]:
+    """Return the channels that are asked for from now on."""
+    channels: list[SlowChannel] = []
+    monkeypatch.setattr(
+        consumer_module, "open_channel", lambda _, __, opened, closed: channels.append(SlowChannel(opened, closed))
+    )
+    return channels
+
+
 @pytest.fixture
 def opening(monkeypatch: pytest.MonkeyPatch) -> tuple[Consumer, SlowChannel, list[bool]]:
     """A consumer that has asked for its channel."""
-    channels: list[SlowChannel] = []
-    monkeypatch.setattr(
-        consumer_module, "open_channel", lambda _, __, opened, ___: channels.append(SlowChannel(opened))
-    )
+    channels = slow_channels(monkeypatch)
     plan = Plan("amqpworker", declare=False)
     consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), plan.topology_of, [WORK], Nobody())
-    connection: Any = SimpleNamespace(is_open=True)
+    connection: Any = SimpleNamespace(is_open=True, server_properties={})
     consumer.opened(connection)
     return consumer, channels[0], []
 
@@ -145,3 +156,23 @@ def test_a_channel_that_opens_during_a_drain_does_not_consume(
     channel.open()
     assert channel.steps == ["close"]
     assert drained == [True]
+
+
+def test_a_queue_that_knows_no_ack_timeout_of_a_consumer_is_consumed_without_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    channels = slow_channels(monkeypatch)
+    plan = Plan("amqpworker", declare=False)
+    given = Settings(ack_timeout=60)
+    consumer = Consumer(addresses("amqp://127.0.0.1:1"), given, plan.topology_of, [WORK], Nobody())
+    loop = SimpleNamespace(call_later=lambda *_: None)
+    connection: Any = SimpleNamespace(is_open=True, server_properties={"version": "4.3.6"}, ioloop=loop)
+    consumer.opened(connection)
+    channels[0].open()
+    assert channels[0].arguments == {"x-consumer-timeout": 60_000}
+    channels[0].closed(ChannelClosedByBroker(406, "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue"))
+    channels[1].open()
+    assert channels[1].arguments == {}
+    channels[1].closed(ChannelClosedByBroker(406, "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue"))
+    assert len(channels) == 2, "never again and again"
+    assert "work" in consumer.failures

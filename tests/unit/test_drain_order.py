@@ -20,8 +20,8 @@ from amqpworker.task import Signature
 from amqpworker.timelimit import UNLIMITED
 from amqpworker.topology import Topology
 from amqpworker.worker import process
-from amqpworker.worker.pool import Pool
 from amqpworker.worker.runner import Runner
+from amqpworker.worker.runners import Places, Runners
 from tests.support import wait_until
 from tests.unit.settling import RETRY, Bench, Nobody
 
@@ -60,13 +60,13 @@ class Task:
 @pytest.mark.parametrize("function", [plain, asynchronous])
 def test_a_delivery_is_running_before_it_is_no_longer_unstarted(function: Callable[..., Any]) -> None:
     bench = Bench()
-    pool = Pool(Runner({function.__name__: Task(function)}, False), bench.settler, None, (1, 1))  # type: ignore[arg-type]
+    runners = Runners(Runner({function.__name__: Task(function)}, False), bench.settler, None, Places(1, 1))  # type: ignore[arg-type]
     idle: list[bool] = []
-    bench.intake.unstarted = Watched(lambda: idle.append(pool.idle()))
-    pool.start()
-    pool.put(bench.delivery(type=function.__name__))
-    wait_until(lambda: idle and pool.idle(), 10)
-    pool.stop()
+    bench.intake.unstarted = Watched(lambda: idle.append(runners.idle()))
+    runners.start()
+    runners.put(bench.delivery(type=function.__name__))
+    wait_until(lambda: idle and runners.idle(), 10)
+    runners.stop()
     assert idle == [False]
     assert bench.flush() == [("ack", 1, False)]
 

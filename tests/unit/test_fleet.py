@@ -14,6 +14,7 @@ from amqpworker.supervisor.events import (
     Ended,
     Event,
     Finish,
+    Gap,
     Grow,
     Interrupt,
     Kill,
@@ -38,7 +39,7 @@ class Told:
     """A fleet with a clock, and what it wanted done."""
 
     def __init__(self, **sizes: int) -> None:
-        self.fleet = Fleet(sizes or {"main": 2}, lambda: 1.0)
+        self.fleet = Fleet(sizes or {"main": 2}, lambda: 1.0, {"patient": 600.0})
         self.now = 100.0
         self.said: list[Tell] = []
         self.first = self.on(Tick())
@@ -84,6 +85,20 @@ def test_each_pool_has_a_first_process_of_its_own() -> None:
     assert told.consumes(1) == [Start(3, "mails", 2)]
 
 
+def test_a_pool_that_can_never_run_ends_all_of_it_only_while_no_pool_has_consumed() -> None:
+    told = Told(mails=1, reports=1)
+    told.on(Refused(2, "no such queue"))
+    assert told.on(Ended(2, 2)) == [Drain(1)]
+    assert told.on(Ended(1, 0)) == [Finish(2, "no such queue")]
+
+    told = Told(mails=1, reports=1)
+    told.consumes(1)
+    told.on(Refused(2, "no such queue"))
+    assert told.on(Ended(2, 2)) == []
+    assert (told.field("process_died", "pool"), told.field("process_died", "reason")) == ("reports", "no such queue")
+    assert told.on(Tick(), after=told.field("process_died", "again_in")) == [Start(3, "reports", 1)]
+
+
 def test_a_process_that_dies_after_it_consumed_is_replaced_at_once(two: Told) -> None:
     assert two.on(Ended(2, -9)) == [Start(3, "main", 2)]
     assert two.field("process_died", "how") == "signal SIGKILL"
@@ -126,6 +141,58 @@ def test_a_pool_that_never_consumes_is_given_up_after_a_bounded_number_of_deaths
     assert isinstance(finish, Finish)
     assert finish.code == 1
     assert "8 have ended, the last by signal SIGSEGV" in finish.problem
+
+
+def test_a_process_that_does_not_become_ready_in_time_is_killed_with_its_stacks_and_counts_as_a_death() -> None:
+    told = Told(main=1)
+    assert told.on(Tick(), after=59.9) == []
+    assert told.fleet.next_due(told.now) == pytest.approx(160.0)
+    assert told.on(Tick(), after=0.1) == [DumpStacks(1)]
+    assert told.on(Tick(), after=1.0) == [Kill(1)]
+    assert told.on(Ended(1, -9)) == []
+    assert told.field("process_stalled", "what") == "it was not ready within 60 s"
+    assert told.field("process_killed", "why") == "it was not ready within 60 s"
+    assert told.field("process_died", "reason") == "it was not ready within 60 s"
+    assert told.on(Tick(), after=1.0) == [Start(2, "main", 1)]
+
+
+def test_a_process_that_waits_for_the_broker_after_it_was_ready_may_take_as_long_as_that_takes() -> None:
+    told = Told(main=1)
+    told.on(Ready(1, 30.0), after=59.0)
+    assert told.on(Tick(), after=86_400.0) == []
+    assert told.words() == []
+
+
+def test_each_pool_has_a_start_timeout_of_its_own() -> None:
+    told = Told(main=1, patient=1)
+    assert told.on(Tick(), after=60.0) == [DumpStacks(1)]
+    assert told.on(Tick(), after=540.0) == [DumpStacks(2), Kill(1)]
+
+
+def test_time_in_which_the_supervisor_stood_still_does_not_count_as_starting() -> None:
+    told = Told(main=1)
+    assert told.on(Gap(1000.0), after=1000.0) == []
+    assert told.on(Tick(), after=59.0) == []
+    assert told.on(Tick(), after=1.0) == [DumpStacks(1)]
+
+
+def test_a_process_that_is_asked_to_stop_while_it_starts_is_not_judged_by_its_start() -> None:
+    told = Told(main=1)
+    told.on(Stop("signal SIGTERM"), after=30.0)
+    assert told.on(Tick(), after=39.0) == []
+    assert told.on(Tick(), after=1.0) == [Kill(1)]
+    assert told.field("process_killed", "why") == "it did not stop in time"
+
+
+def test_a_reload_whose_new_code_never_becomes_ready_leaves_the_old_processes_and_says_so(two: Told) -> None:
+    assert two.on(Reload()) == [Start(3, "main", 1)]
+    for serial in (3, 4, 5):
+        assert two.on(Tick(), after=60.0) == [DumpStacks(serial)]
+        assert two.on(Tick(), after=1.0) == [Kill(serial)]
+        two.on(Ended(serial, -9))
+        two.on(Tick(), after=60.0)
+    assert two.field("reload_failed", "reason") == "it was not ready within 60 s"
+    assert sorted(two.fleet.processes) == [1, 2]
 
 
 def test_where_the_machine_has_no_room_for_a_process_it_is_tried_again_ever_more_slowly() -> None:

@@ -19,6 +19,7 @@ from amqpworker.supervisor.events import (
     Ended,
     Event,
     Finish,
+    Gap,
     Grow,
     Interrupt,
     Kill,
@@ -38,6 +39,7 @@ from amqpworker.supervisor.events import (
 )
 from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.places import Stage
+from amqpworker.supervisor.pools import START_TIMEOUT
 
 DAY = 86_400.0
 SIZES = {"fast": 3, "slow": 1}
@@ -74,6 +76,7 @@ class World:
         self.turn = 0
         self.broken_code = False
         self.finished: Finish | None = None
+        self.stood_still = 0.0
         self.act(Tick())
 
     # ---- the machine ------------------------------------------------------------------------------------------------
@@ -113,6 +116,8 @@ class World:
             self.later(0.4, lambda: self.refuse(body))
         elif luck < 0.1:
             self.later(0.3, lambda: self.end(body, 1))
+        elif luck < 0.13:
+            body.hangs = True
         else:
             self.later(0.3, lambda: self.tell(body, Ready(serial, 30.0)))
             self.later(0.5 + self.chance.random() * 5, lambda: self.tell(body, Consuming(serial)))
@@ -154,13 +159,16 @@ class World:
             assert self.consuming(), f"{event} left nobody who consumes"
         for pool in fleet.pools.values():
             assert pool.places
+        for one in fleet.processes.values():
+            patience = START_TIMEOUT + self.stood_still
+            assert not one.starts or self.now - one.started <= patience, f"{one.serial} starts for ever"
 
     # ---- a day ------------------------------------------------------------------------------------------------------
 
     def fault(self) -> None:
         """Let something happen that nobody wished for, or that somebody asked for."""
         body = self.chance.choice(list(self.bodies.values())) if self.bodies else None
-        match self.chance.randrange(9):
+        match self.chance.randrange(10):
             case 0 if body:
                 self.end(body, self.chance.choice([-9, -11, 1, 0, 3]))
             case 1 if body:
@@ -182,6 +190,10 @@ class World:
             case 8 if self.bodies:
                 for one in list(self.bodies.values()):
                     self.end(one, -9)
+            case 9:
+                self.now += 30.0
+                self.stood_still += 30.0
+                self.act(Gap(30.0))
             case _:
                 self.act(Tick())
 

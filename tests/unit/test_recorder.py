@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amqpworker.cli.status import shown
 from amqpworker.message import Delivery, Properties
+from amqpworker.supervisor.events import Tick
+from amqpworker.supervisor.fleet import Fleet
+from amqpworker.supervisor.health import answer
 from amqpworker.supervisor.judging import Sample, outgrown, stalled
+from amqpworker.supervisor.overview import Past, Seen, condition, overview
 from amqpworker.supervisor.pools import Recycling
 from amqpworker.timelimit import UNLIMITED, TimeLimit
 from amqpworker.worker.context import Run
@@ -103,6 +109,35 @@ def test_a_recording_that_somebody_wrote_over_is_read_or_told_apart_and_never_fa
     torn = bytearray(recorder.memory)
     torn[at : at + len(garbage)] = garbage
     read(torn)
+
+
+RECORDED = bytearray(size_of(3))
+for number, recorded_slot in enumerate(Recorder(3, RECORDED).slots):
+    recorded_slot.begin(f"m-{number}".encode(), run_of("shop.task"))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, len(RECORDED) - 1), st.binary(min_size=1, max_size=16)), max_size=20),
+    st.floats(0, 1e9),
+)
+def test_whatever_a_recording_says_can_be_judged_and_told_to_everybody(
+    changes: list[tuple[int, bytes]], now: float
+) -> None:
+    memory = bytearray(RECORDED)
+    for at, bytes_ in changes:
+        memory[at : at + len(bytes_)] = bytes_
+    del memory[len(RECORDED) :]
+    recording = read(memory)
+    if recording is not None:
+        stalled(recording, now, 60.0)
+        outgrown(Recycling(5, 60, 1), Sample(1.0, recording.counts.settled, 1))
+    fleet = Fleet({"main": 1}, lambda: 1.0)
+    fleet.on(Tick(), now)
+    stands = overview(fleet, {1: Seen(4711, 0, recording)}, Past(), (now, now))
+    condition(stands)
+    code, told = answer("/status", stands, now)
+    assert code == 200
+    shown(json.loads(json.dumps(told)))
 
 
 @pytest.mark.parametrize("size", [0, 10, HEADER.size, HEADER.size + SLOT_SIZE])

@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.worker.report import LONGEST_LINE, Answer, Heard, Report, Reporter, answer_to, answers_in, heard
+from amqpworker.supervisor.child import shared_memory
+from amqpworker.worker.report import EVENTS, LONGEST_LINE, Answer, Heard, Report, Reporter, answer_to, answers_in, heard
 
 NO_ROOM = """
 import errno, os, subprocess
@@ -26,6 +28,8 @@ places.FIRST_PAUSE = 0.1
 real, refused, open_files = subprocess.Popen, [], []
 
 def popen(*arguments, **options):
+    if "amqpworker.worker.process" not in arguments[0]:
+        return real(*arguments, **options)
     open_files.append(len(os.listdir("/proc/self/fd")))
     if len(refused) < 3:
         refused.append(1)
@@ -33,8 +37,9 @@ def popen(*arguments, **options):
     return real(*arguments, **options)
 
 subprocess.Popen = popen
+given = WorkerOptions(app="no_such_module:app")
 try:
-    Supervisor([PoolSpec("main", 2, WorkerOptions(app="no_such_module:app"))]).run()
+    Supervisor([PoolSpec("main", 2, given.model_dump(mode="json"), given.slots)]).run()
 except ConfigError as error:
     print(error)
 assert len(open_files) == 4
@@ -63,8 +68,9 @@ from amqpworker.worker.options import WorkerOptions
 resource.setrlimit(resource.RLIMIT_NOFILE, (1500, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 while os.dup(0) < 1100:
     pass
+given = WorkerOptions(app="no_such_module:app")
 try:
-    Supervisor([PoolSpec("main", 1, WorkerOptions(app="no_such_module:app"))]).run()
+    Supervisor([PoolSpec("main", 1, given.model_dump(mode="json"), given.slots)]).run()
 except ConfigError as error:
     print(error)
 """
@@ -139,3 +145,59 @@ def test_a_parent_that_does_not_listen_holds_nobody_up() -> None:
     assert told > 10
     os.close(ours)
     os.close(theirs)
+
+
+def written(report: Report) -> bytes:
+    """Return what a process writes to tell something."""
+    reading, writing = os.pipe()
+    Reporter(writing).tell(report)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        return pipe.read()
+
+
+def heard_in_pieces(data: bytes, cuts: list[int]) -> tuple[list[Report], bool]:
+    """Return what is heard where data comes in pieces that end at the cuts."""
+    reports: list[Report] = []
+    rest, strange = b"", False
+    ends = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    for begin, end in pairwise(ends):
+        found = heard(rest + data[begin:end])
+        rest, strange = found.rest, strange or found.strange
+        assert len(rest) <= LONGEST_LINE
+        reports += found.reports
+    return reports, strange
+
+
+REPORTS = st.builds(Report, st.sampled_from(sorted(EVENTS)), st.floats(0, 1e9), st.text(max_size=600))
+# `hello` many times over: a line that is longer than any report.
+GARBAGE = st.binary(max_size=40) | st.just(b"hello" * 4000) | st.just(b'{"event": "ready"') | st.just(b"\n\x00\n")
+
+
+@given(st.lists(GARBAGE | REPORTS, max_size=8), st.lists(st.integers(0, 30_000), max_size=8))
+def test_every_report_is_heard_whatever_else_is_written_and_wherever_it_is_cut(
+    parts: list[bytes | Report], cuts: list[int]
+) -> None:
+    sent = [part for part in parts if isinstance(part, Report)]
+    data = b"".join(written(part) if isinstance(part, Report) else part for part in parts)
+    reports, strange = heard_in_pieces(data, cuts)
+    assert [one.event for one in reports] == [one.event for one in sent]
+    assert [one.text for one in reports] == [one.text[:500] for one in sent]
+    assert not strange or len(sent) < len(parts)
+
+
+@given(st.lists(REPORTS, min_size=1, max_size=3), st.data())
+def test_a_report_that_is_torn_is_not_half_heard(sent: list[Report], data: st.DataObject) -> None:
+    whole = b"".join(map(written, sent))
+    torn = whole[: data.draw(st.integers(0, len(whole)))]
+    reports = heard(torn).reports
+    assert [one.event for one in reports] == [one.event for one in sent[: len(reports)]]
+
+
+def test_a_process_cannot_cut_off_the_memory_that_its_parent_reads() -> None:
+    descriptor, memory = shared_memory(100)
+    with pytest.raises(PermissionError):
+        os.ftruncate(descriptor, 0)
+    os.write(descriptor, b"x" * 100)
+    assert memory[99:] == b"x"
+    os.close(descriptor)

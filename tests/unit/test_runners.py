@@ -20,8 +20,8 @@ from amqpworker.retry import policy
 from amqpworker.task import Signature
 from amqpworker.timelimit import UNLIMITED
 from amqpworker.worker.context import Run, current
-from amqpworker.worker.pool import Pool
 from amqpworker.worker.runner import Runner
+from amqpworker.worker.runners import Places, Runners
 from tests.support import wait_until
 from tests.unit.settling import Bench
 
@@ -45,13 +45,13 @@ class Settled:
 
 
 class Scene:
-    """A pool with tasks; `run` hands it deliveries and waits until they are settled."""
+    """Runners with tasks; `run` hands them deliveries and waits until they are settled."""
 
     def __init__(self) -> None:
         self.bench = Bench()
         self.settled = Settled()
         self.tasks: dict[str, Any] = {}
-        self.pools: list[Pool] = []
+        self.started: list[Runners] = []
 
     def task(self, function: Callable[..., Any], stores: bool = False, retry: Any = None) -> str:
         name = function.__name__
@@ -66,15 +66,22 @@ class Scene:
         )
         return name
 
-    def start(self, threads: int = 1, async_tasks: int = 100) -> Pool:
-        pool = Pool(Runner(self.tasks, True), self.settled, None, (threads, async_tasks))  # type: ignore[arg-type]
-        self.pools.append(pool)
-        pool.start()
-        return pool
+    def start(self, threads: int = 1, async_tasks: int = 100) -> Runners:
+        return self.begin(Places(threads, async_tasks))
 
-    def put(self, pool: Pool, name: str, body: bytes = b"{}") -> Delivery:
+    def begin(self, places: Places) -> Runners:
+        runners = Runners(Runner(self.tasks, True), self.settled, None, places)  # type: ignore[arg-type]
+        self.started.append(runners)
+        runners.start()
+        return runners
+
+    def start_groups(self, own: dict[str, int], threads: int = 1) -> Runners:
+        return self.begin(Places(threads, 10, own))
+
+    def put(self, runners: Runners, name: str, body: bytes = b"{}", queue: str = "") -> Delivery:
         delivery = self.bench.delivery(body, type=name)
-        pool.put(delivery)
+        delivery.queue = queue or delivery.queue
+        runners.put(delivery)
         return delivery
 
     def wait_for(self, count: int) -> None:
@@ -85,8 +92,8 @@ class Scene:
 def scene() -> Iterator[Scene]:
     made = Scene()
     yield made
-    for pool in made.pools:
-        pool.stop()
+    for runners in made.started:
+        runners.stop()
 
 
 def test_a_delivery_that_was_given_back_is_not_started(scene: Scene) -> None:
@@ -99,10 +106,10 @@ def test_a_delivery_that_was_given_back_is_not_started(scene: Scene) -> None:
     def note() -> None:
         ran.append(1)
 
-    pool = (scene.task(hold), scene.task(note), scene.start())[-1]
-    scene.put(pool, "hold")
-    gone = scene.put(pool, "note")
-    scene.put(pool, "note")
+    runners = (scene.task(hold), scene.task(note), scene.start())[-1]
+    scene.put(runners, "hold")
+    gone = scene.put(runners, "note")
+    scene.put(runners, "note")
     del scene.bench.intake.unstarted[gone.tag]
     go.set()
     scene.wait_for(2)
@@ -120,16 +127,16 @@ def test_bodies_that_were_taken_back_are_let_go_while_every_place_is_taken(scene
         await asyncio.to_thread(go.wait, 10)
 
     name = scene.task(hold) if kind == "thread" else scene.task(hold_loop)
-    pool = scene.start(threads=1, async_tasks=1)
-    first = scene.put(pool, name)
+    runners = scene.start(threads=1, async_tasks=1)
+    first = scene.put(runners, name)
     wait_until(lambda: first.tag not in scene.bench.intake.unstarted, 10, "the first runs")
     body = b"{%s}" % (b" " * 1000)
     mine = sys.getrefcount(body)
     for _ in range(2):
-        del scene.bench.intake.unstarted[scene.put(pool, name, body).tag]
-    kept = scene.put(pool, name)
+        del scene.bench.intake.unstarted[scene.put(runners, name, body).tag]
+    kept = scene.put(runners, name)
     assert sys.getrefcount(body) > mine
-    pool.let_go()
+    runners.let_go()
     assert sys.getrefcount(body) == mine
     go.set()
     scene.wait_for(2)
@@ -142,12 +149,12 @@ def test_a_delivery_is_running_until_it_is_settled(scene: Scene) -> None:
     def hold() -> None:
         go.wait(10)
 
-    pool = (scene.task(hold), scene.start(2))[-1]
-    scene.put(pool, "hold")
-    wait_until(lambda: pool.running)
-    assert not pool.idle()
+    runners = (scene.task(hold), scene.start(2))[-1]
+    scene.put(runners, "hold")
+    wait_until(lambda: runners.running)
+    assert not runners.idle()
     go.set()
-    wait_until(pool.idle)
+    wait_until(runners.idle)
     assert scene.settled.outcomes
 
 
@@ -193,8 +200,8 @@ def test_whatever_a_task_raises_is_an_outcome_and_its_thread_goes_on(
 
     names = [scene.task(one) for one in (fail, fine)] if kind == "thread" else []
     names = names or [scene.task(one) for one in (fail_later, fine_later)]
-    pool = scene.start()
-    bad, good = (scene.put(pool, name) for name in names)
+    runners = scene.start()
+    bad, good = (scene.put(runners, name) for name in names)
     scene.wait_for(2)
     outcome = scene.settled.of(bad)
     assert isinstance(outcome, Dead)
@@ -209,8 +216,8 @@ def test_a_task_that_recurses_for_ever_fails_and_the_next_runs(scene: Scene) -> 
 
     def fine() -> None: ...
 
-    pool = (scene.task(recurse), scene.task(fine), scene.start())[-1]
-    bad, good = scene.put(pool, "recurse"), scene.put(pool, "fine")
+    runners = (scene.task(recurse), scene.task(fine), scene.start())[-1]
+    bad, good = scene.put(runners, "recurse"), scene.put(runners, "fine")
     scene.wait_for(2)
     outcome = scene.settled.of(bad)
     assert isinstance(outcome, Dead)
@@ -228,8 +235,8 @@ def test_a_policy_that_raises_beyond_exceptions_does_not_leave_its_message_unset
         raise ValueError
 
     scene.task(fail, retry=Retrying(stop=stop_after_attempt(3), retry=retry_if_exception(interrupt)))
-    pool = scene.start()
-    bad = scene.put(pool, "fail")
+    runners = scene.start()
+    bad = scene.put(runners, "fail")
     scene.wait_for(1)
     assert isinstance(scene.settled.of(bad), Dead)
 
@@ -238,9 +245,9 @@ def test_a_policy_that_raises_beyond_exceptions_does_not_leave_its_message_unset
 def test_a_defect_while_settling_makes_a_dead_letter(scene: Scene, error: BaseException) -> None:
     def fine() -> None: ...
 
-    pool = (scene.task(fine), scene.start())[-1]
+    runners = (scene.task(fine), scene.start())[-1]
     scene.settled.breaks.append(error)
-    first = scene.put(pool, "fine")
+    first = scene.put(runners, "fine")
     scene.wait_for(1)
     assert isinstance(scene.settled.of(first), Dead)
 
@@ -248,9 +255,9 @@ def test_a_defect_while_settling_makes_a_dead_letter(scene: Scene, error: BaseEx
 def test_a_message_that_cannot_even_be_buried_goes_back(scene: Scene) -> None:
     def fine() -> None: ...
 
-    pool = (scene.task(fine), scene.start())[-1]
+    runners = (scene.task(fine), scene.start())[-1]
     scene.settled.breaks += [RuntimeError("a defect"), RuntimeError("again")]
-    first, second = scene.put(pool, "fine"), scene.put(pool, "fine")
+    first, second = scene.put(runners, "fine"), scene.put(runners, "fine")
     scene.wait_for(2)
     assert scene.settled.of(first) == Requeue()
     assert scene.settled.of(second) == Done()
@@ -271,13 +278,95 @@ def test_current_tells_of_the_run_in_its_thread_only(scene: Scene) -> None:
         except AmqpWorkerError as error:
             seen.append(error)
 
-    pool = (scene.task(look), scene.start())[-1]
-    delivery = scene.put(pool, "look")
+    runners = (scene.task(look), scene.start())[-1]
+    delivery = scene.put(runners, "look")
     scene.wait_for(1)
     assert seen[0] == delivery.properties.message_id
     assert isinstance(seen[1], AmqpWorkerError)
     with pytest.raises(AmqpWorkerError, match="not run inside a task"):
         current()
+
+
+# ---- queues with threads of their own -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("own", [{"reports": 1}, {"reports": 1, "emails": 1}], ids=str)
+def test_a_queue_with_threads_of_its_own_holds_back_no_other(scene: Scene, own: dict[str, int]) -> None:
+    go = threading.Event()
+
+    def hold() -> None:
+        go.wait(10)
+
+    def quick() -> None: ...
+
+    runners = (scene.task(hold), scene.task(quick), scene.start_groups(own))[-1]
+    for _ in range(3):
+        scene.put(runners, "hold", queue="reports")
+    emails = [scene.put(runners, "quick", queue="emails") for _ in range(3)]
+    try:
+        scene.wait_for(3)
+        assert [scene.settled.of(one) for one in emails] == [Done()] * 3
+        assert len(runners.running) == 1
+    finally:
+        go.set()
+    scene.wait_for(6)
+
+
+def test_others_are_never_served_by_the_threads_of_a_queue(scene: Scene) -> None:
+    began: list[str] = []
+    go = threading.Event()
+
+    def hold() -> None:
+        began.append(current().queue)
+        go.wait(10)
+
+    runners = (scene.task(hold), scene.start_groups({"reports": 3}, threads=1))[-1]
+    for _ in range(2):
+        scene.put(runners, "hold", queue="emails")
+    for _ in range(3):
+        scene.put(runners, "hold", queue="reports")
+    wait_until(lambda: len(began) == 4)
+    assert sorted(began) == ["emails", "reports", "reports", "reports"]
+    go.set()
+    scene.wait_for(5)
+
+
+def test_what_waits_for_threads_of_a_queue_is_let_go_when_it_was_taken_back(scene: Scene) -> None:
+    go = threading.Event()
+
+    def hold() -> None:
+        go.wait(10)
+
+    runners = (scene.task(hold), scene.start_groups({"reports": 1}))[-1]
+    first = scene.put(runners, "hold", queue="reports")
+    wait_until(lambda: first.tag not in scene.bench.intake.unstarted)
+    body = b"{%s}" % (b" " * 1000)
+    mine = sys.getrefcount(body)
+    del scene.bench.intake.unstarted[scene.put(runners, "hold", body, queue="reports").tag]
+    runners.let_go()
+    assert sys.getrefcount(body) == mine
+    go.set()
+    scene.wait_for(1)
+
+
+def test_coroutines_of_a_queue_with_threads_of_its_own_run_in_the_event_loop(scene: Scene) -> None:
+    seen: list[str] = []
+
+    async def look() -> None:
+        seen.append(threading.current_thread().name)
+
+    runners = (scene.task(look), scene.start_groups({"reports": 1}))[-1]
+    scene.put(runners, "look", queue="reports")
+    scene.wait_for(1)
+    assert seen == ["amqpworker-event-loop"]
+
+
+def test_one_group_of_threads_costs_nothing_for_each_delivery(scene: Scene) -> None:
+    def quick() -> None: ...
+
+    runners = (scene.task(quick), scene.start())[-1]
+    assert runners.put.__name__ == "put"
+    assert type(getattr(runners.put, "__self__", None)).__name__ == "SimpleQueue"
 
 
 # ---- coroutines -----------------------------------------------------------------------------------------------------
@@ -294,9 +383,9 @@ def test_no_more_coroutines_run_at_once_than_there_are_places(scene: Scene) -> N
             await asyncio.sleep(0)
         now.pop()
 
-    pool = (scene.task(step), scene.start(async_tasks=3))[-1]
+    runners = (scene.task(step), scene.start(async_tasks=3))[-1]
     for _ in range(20):
-        scene.put(pool, "step")
+        scene.put(runners, "step")
     scene.wait_for(20)
     assert max(most) == 3
     assert {outcome for _, outcome in scene.settled.outcomes} == {Done()}
@@ -311,15 +400,15 @@ def test_a_coroutine_that_waits_for_a_place_can_still_be_given_back(scene: Scene
         while not go.is_set():
             await asyncio.sleep(0.001)
 
-    pool = (scene.task(hold), scene.start(async_tasks=1))[-1]
-    first, second, third = (scene.put(pool, "hold") for _ in range(3))
+    runners = (scene.task(hold), scene.start(async_tasks=1))[-1]
+    first, second, third = (scene.put(runners, "hold") for _ in range(3))
     wait_until(lambda: ran)
     assert list(scene.bench.intake.unstarted) == [second.tag, third.tag], "unclaimed: they have not started"
     del scene.bench.intake.unstarted[second.tag]
     go.set()
     scene.wait_for(2)
     assert ran == [first.properties.message_id, third.properties.message_id]
-    wait_until(pool.idle)
+    wait_until(runners.idle)
 
 
 def test_a_coroutine_does_not_wait_for_a_thread(scene: Scene) -> None:
@@ -332,9 +421,9 @@ def test_a_coroutine_does_not_wait_for_a_thread(scene: Scene) -> None:
     async def quick() -> int:
         return 1
 
-    pool = (scene.task(hold), scene.task(quick, stores=True), scene.start(threads=1))[-1]
-    scene.put(pool, "hold")
-    later = scene.put(pool, "quick")
+    runners = (scene.task(hold), scene.task(quick, stores=True), scene.start(threads=1))[-1]
+    scene.put(runners, "hold")
+    later = scene.put(runners, "quick")
     try:
         scene.wait_for(1)
         assert scene.settled.of(later) == Done(b"1")
@@ -352,9 +441,9 @@ def test_each_coroutine_has_a_current_run_of_its_own(scene: Scene) -> None:
             await asyncio.sleep(0)
         seen.append((mine, current().id))
 
-    pool = (scene.task(look), scene.start())[-1]
+    runners = (scene.task(look), scene.start())[-1]
     for _ in range(10):
-        scene.put(pool, "look")
+        scene.put(runners, "look")
     scene.wait_for(10)
     assert len({mine for mine, _ in seen}) == 10
     assert all(mine == later for mine, later in seen)
@@ -369,8 +458,8 @@ def test_a_coroutine_that_cancels_itself_has_failed_and_the_next_runs(scene: Sce
 
     async def fine() -> None: ...
 
-    pool = (scene.task(cancel), scene.task(fine), scene.start(async_tasks=1))[-1]
-    bad, good = scene.put(pool, "cancel"), scene.put(pool, "fine")
+    runners = (scene.task(cancel), scene.task(fine), scene.start(async_tasks=1))[-1]
+    bad, good = scene.put(runners, "cancel"), scene.put(runners, "fine")
     scene.wait_for(2)
     assert isinstance(scene.settled.of(bad), Dead)
     assert scene.settled.of(good) == Done()
@@ -383,9 +472,9 @@ def test_a_coroutine_that_stops_the_event_loop_does_not_stop_the_others(scene: S
     async def fine() -> None:
         await asyncio.sleep(0.001)
 
-    pool = (scene.task(stop), scene.task(fine), scene.start())[-1]
-    scene.put(pool, "stop")
-    good = scene.put(pool, "fine")
+    runners = (scene.task(stop), scene.task(fine), scene.start())[-1]
+    scene.put(runners, "stop")
+    good = scene.put(runners, "fine")
     scene.wait_for(2)
     assert scene.settled.of(good) == Done()
 
@@ -404,10 +493,10 @@ def test_an_exit_inside_what_a_coroutine_started_does_not_stop_the_others(scene:
 
     async def fine() -> None: ...
 
-    pool = (scene.task(leave), scene.task(leave_later), scene.task(fine), scene.start())[-1]
-    first = scene.put(pool, "leave")
-    scene.put(pool, "leave_later")
-    last = scene.put(pool, "fine")
+    runners = (scene.task(leave), scene.task(leave_later), scene.task(fine), scene.start())[-1]
+    first = scene.put(runners, "leave")
+    scene.put(runners, "leave_later")
+    last = scene.put(runners, "fine")
     scene.wait_for(3)
     assert isinstance(scene.settled.of(first), Dead)
     assert scene.settled.of(last) == Done()
@@ -424,9 +513,9 @@ def test_a_coroutine_that_was_cancelled_before_its_first_step_begins_again(scene
 
     async def fine() -> None: ...
 
-    pool = (scene.task(cancel_others), scene.task(fine), scene.start(async_tasks=2))[-1]
-    scene.put(pool, "cancel_others")
-    following = [scene.put(pool, "fine") for _ in range(3)]
+    runners = (scene.task(cancel_others), scene.task(fine), scene.start(async_tasks=2))[-1]
+    scene.put(runners, "cancel_others")
+    following = [scene.put(runners, "fine") for _ in range(3)]
     go.set()
     scene.wait_for(4)
     assert [scene.settled.of(one) for one in following] == [Done()] * 3
@@ -450,15 +539,15 @@ def test_a_child_that_a_task_forked_and_let_return_ends_there(scene: Scene, tmp_
         fork()
 
     name = scene.task(fork) if kind == "thread" else scene.task(fork_later)
-    pool = (scene.task(note), scene.start())[-1]
-    scene.put(pool, name)
-    scene.put(pool, "note")
+    runners = (scene.task(note), scene.start())[-1]
+    scene.put(runners, name)
+    scene.put(runners, "note")
     scene.wait_for(2)
     assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 1
     assert ran.read_text().split() == [str(os.getpid())]
 
 
-def test_a_coroutine_that_is_still_running_when_the_pool_stops_is_cancelled_and_not_settled(scene: Scene) -> None:
+def test_a_coroutine_that_is_still_running_when_its_runners_stop_is_cancelled_and_not_settled(scene: Scene) -> None:
     """Its message comes again: a dead letter beside it would be a lie."""
     cleaned: list[bool] = []
     began = threading.Event()
@@ -470,11 +559,11 @@ def test_a_coroutine_that_is_still_running_when_the_pool_stops_is_cancelled_and_
         finally:
             cleaned.append(True)
 
-    pool = (scene.task(endless, retry=[1]), scene.start(async_tasks=1))[-1]
-    scene.put(pool, "endless")
-    waiting = scene.put(pool, "endless")
+    runners = (scene.task(endless, retry=[1]), scene.start(async_tasks=1))[-1]
+    scene.put(runners, "endless")
+    waiting = scene.put(runners, "endless")
     assert began.wait(10)
-    pool.stop()
+    runners.stop()
     assert cleaned == [True]
     assert scene.settled.outcomes == []
     assert waiting.tag in scene.bench.intake.unstarted
@@ -485,9 +574,9 @@ def test_a_coroutine_is_decided_on_as_other_tasks_are(scene: Scene) -> None:
     async def fail() -> None:
         raise OSError
 
-    pool = (scene.task(fail, retry=[7]), scene.start())[-1]
-    first = scene.put(pool, "fail")
-    second = scene.put(pool, "fail", b"not JSON")
+    runners = (scene.task(fail, retry=[7]), scene.start())[-1]
+    first = scene.put(runners, "fail")
+    second = scene.put(runners, "fail", b"not JSON")
     scene.wait_for(2)
     outcome = scene.settled.of(first)
     assert isinstance(outcome, Retry)

@@ -11,9 +11,10 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeAlias
 
 from amqpworker.logs import get_logger, task_context
 from amqpworker.message import Delivery
@@ -27,14 +28,29 @@ from amqpworker.worker.recorder import Recorder, Slot, key_of
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.settle import Settler
 
-__all__ = ["Pool"]
+__all__ = ["Places", "Runners"]
 
 log = get_logger(__name__)
 
+Line: TypeAlias = "SimpleQueue[Delivery | None]"
 
-class Pool:
+
+@dataclass(frozen=True, slots=True)
+class Places:
     """
-    Runs what is put into it, in `places`: on so many threads, and so many coroutines at once at the most.
+    How much runs at once: on `threads`, and in the event loop.
+
+    A queue that is named in `own` has so many threads of its own: they serve nothing else, and no others serve it.
+    """
+
+    threads: int
+    async_tasks: int
+    own: Mapping[str, int] = field(default_factory=dict)
+
+
+class Runners:
+    """
+    Runs what is put into it, in its `places`.
 
     A thread waits while `isolation` runs a task for it. Each has a place in the flight recorder, which has as many.
     """
@@ -44,27 +60,34 @@ class Pool:
         runner: Runner,
         settler: Settler,
         isolation: Isolation,
-        places: tuple[int, int],
+        places: Places,
         recorder: Recorder | None = None,
     ) -> None:
-        threads, async_tasks = places
         self._runner = runner
         self._settler = settler
         self._isolation = isolation
         self._process = os.getpid()
-        recorder = Recorder(threads + async_tasks) if recorder is None else recorder
-        self._queue: SimpleQueue[Delivery | None] = SimpleQueue()
+        self._shared: Line = SimpleQueue()
+        self._own: dict[str, Line] = {queue: SimpleQueue() for queue in places.own}
+        # The line that each thread takes from.
+        own = [line for queue, line in self._own.items() for _ in range(places.own[queue])]
+        self._lines = [self._shared] * places.threads + own
+        threads = len(self._lines)
+        recorder = Recorder(threads + places.async_tasks) if recorder is None else recorder
         self._threads = [
-            threading.Thread(target=self._run, args=(number, slot), name=f"amqpworker-runner-{number}", daemon=True)
-            for number, slot in enumerate(recorder.slots[:threads], 1)
+            threading.Thread(
+                target=self._run, args=(number, slot, line), name=f"amqpworker-runner-{number}", daemon=True
+            )
+            for number, (slot, line) in enumerate(zip(recorder.slots, self._lines, strict=False), 1)
         ]
         # By thread number, or by the id of a coroutine's delivery: what was claimed and is not settled yet.
         self.running: dict[int, Delivery] = {}
         self._coroutines = Coroutines(runner, self._settle, recorder.slots[threads:], self.running)
-        # Looked up for each delivery only where there are both kinds of tasks.
-        self.put: Callable[[Delivery], None] = self._route if runner.has_coroutines else self._queue.put
+        # Looked up for each delivery only where there is more than one line, or both kinds of tasks.
+        self._to_thread: Callable[[Delivery], None] = self._to_line if places.own else self._shared.put
+        self.put: Callable[[Delivery], None] = self._route if runner.has_coroutines else self._to_thread
         # Nothing runs in the event loop that may take its process down.
-        self.put_isolated: Callable[[Delivery], None] = self._queue.put
+        self.put_isolated: Callable[[Delivery], None] = self._to_thread
 
     def on_beat(self, beat: Callable[[], None]) -> None:
         """Have `beat` called about once in a second by the event loop's thread; before `start`."""
@@ -81,13 +104,8 @@ class Pool:
 
     def let_go(self) -> None:
         """Drop the deliveries that were taken back before they began, with their bodies; by the thread that puts."""
-        waiting: list[Delivery | None] = []
-        with contextlib.suppress(Empty):
-            while True:
-                waiting.append(self._queue.get_nowait())
-        for delivery in waiting:
-            if delivery is None or delivery.tag in delivery.intake.unstarted:
-                self._queue.put(delivery)
+        for line in (self._shared, *self._own.values()):
+            let_go(line)
         self._coroutines.let_go()
 
     def idle(self) -> bool:
@@ -96,8 +114,8 @@ class Pool:
 
     def stop(self) -> None:
         """Let each thread end after what it runs, and cancel coroutines."""
-        for _ in self._threads:
-            self._queue.put(None)
+        for line in self._lines:
+            line.put(None)
         self._coroutines.stop()
 
     def _route(self, delivery: Delivery) -> None:
@@ -105,10 +123,13 @@ class Pool:
         if self._runner.is_coroutine(delivery):
             self._coroutines.put(delivery)
         else:
-            self._queue.put(delivery)
+            self._to_thread(delivery)
 
-    def _run(self, number: int, slot: Slot) -> None:
-        get, running = self._queue.get, self.running
+    def _to_line(self, delivery: Delivery) -> None:
+        self._own.get(delivery.queue, self._shared).put(delivery)
+
+    def _run(self, number: int, slot: Slot, line: Line) -> None:
+        get, running = line.get, self.running
         while (delivery := get()) is not None:
             # Before it is claimed: who drains must never see it as neither waiting nor running.
             running[number] = delivery
@@ -157,3 +178,14 @@ class Pool:
             except BaseException as another:
                 log.error("not_settled", queue=delivery.queue, exc_info=another)
                 self._settler.settle(delivery, Requeue())
+
+
+def let_go(line: Line) -> None:
+    """Drop from a line the deliveries that were taken back; by the thread that puts."""
+    waiting: list[Delivery | None] = []
+    with contextlib.suppress(Empty):
+        while True:
+            waiting.append(line.get_nowait())
+    for delivery in waiting:
+        if delivery is None or delivery.tag in delivery.intake.unstarted:
+            line.put(delivery)

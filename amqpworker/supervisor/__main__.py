@@ -1,0 +1,43 @@
+"""
+`python -m amqpworker.supervisor`: the supervisor as a program, which `amqpworker worker` becomes.
+
+Decides its exit code where nothing could run: 2 where a person has to mend something, else 1. Only what a supervisor needs
+is imported: it is small, and starts fast.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from amqpworker.errors import AmqpWorkerError, ConfigError
+from amqpworker.logform import configure
+from amqpworker.printable import complain, encode_all
+from amqpworker.redaction import redact_text
+from amqpworker.supervisor.launch import read
+from amqpworker.supervisor.supervisor import Supervisor
+from amqpworker.worker.report import FAILED, MISCONFIGURED
+
+__all__ = ["main"]
+
+NAME = "amqpworker"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the pools that the last argument tells of; return the exit code."""
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(NAME)  # what `top` shows
+    encode_all()
+    setup = read(arguments[-1])
+    configure(setup.log_level, setup.log_json, user_code=False)
+    try:
+        return Supervisor(setup.pools, health=setup.health).run()
+    except AmqpWorkerError as error:
+        complain(redact_text(str(error)))
+        return MISCONFIGURED if isinstance(error, ConfigError) else FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

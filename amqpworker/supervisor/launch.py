@@ -1,0 +1,84 @@
+"""
+How the command line becomes the supervisor: by another program in its place, in the same process.
+
+The command line has loaded what reads and explains options, which a supervisor that lives for months does not need.
+Decides what the program is given, and that no signal is lost on the way: those are held up until it listens.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from amqpworker.errors import ConfigError
+from amqpworker.supervisor.pools import PoolSpec, Recycling
+
+__all__ = ["SIGNALS", "Setup", "launch", "read"]
+
+PROGRAM = "amqpworker.supervisor"
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGCHLD,
+)
+"""What a supervisor listens to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a supervisor is to run, where it answers (`health`), and how it logs."""
+
+    pools: tuple[PoolSpec, ...]
+    health: str | None = None
+    log_level: str = "info"
+    log_json: bool | None = None
+
+
+def launch(setup: Setup) -> NoReturn:
+    """
+    Become the supervisor: this process goes on as it, and ends with its exit code.
+
+    Raises:
+        ConfigError: the system does not let us.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # it is closed, or was from the beginning
+            stream.flush()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        os.execv(sys.executable, command(setup))  # noqa: S606 - our own command
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"The supervisor cannot be started as {sys.executable!r}: {reason}.") from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def command(setup: Setup) -> list[str]:
+    """Return the command of a supervisor; the apps stand in it for people who look at processes."""
+    apps = sorted({str(pool.options["app"]) for pool in setup.pools})
+    return [sys.executable, *path_options(), "-m", PROGRAM, *apps, json.dumps(asdict(setup), separators=(",", ":"))]
+
+
+def path_options() -> list[str]:
+    """Keep modules of the current folder from taking the place of those that a supervisor needs; unless it is among them."""
+    here = Path(__file__).parents[2]
+    return [] if here.is_dir() and here.samefile(".") else ["-P"]
+
+
+def read(text: str) -> Setup:
+    """Return the setup in the last argument of the command."""
+    told: dict[str, Any] = json.loads(text)
+    pools: Sequence[dict[str, Any]] = told.pop("pools")
+    return Setup(tuple(PoolSpec(**{**pool, "recycling": Recycling(**pool["recycling"])}) for pool in pools), **told)

@@ -1,0 +1,85 @@
+"""
+What a worker process would do, found out in a process of its own: the user's app is imported, and nothing is run.
+
+Decides what of an app is looked at. Started by `amqpworker worker --check`, whose own process imports no user code.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+from pydantic import BaseModel
+
+from amqpworker.app import App
+from amqpworker.broker.address import addresses
+from amqpworker.errors import AmqpWorkerError
+from amqpworker.redaction import redact_text
+from amqpworker.worker.locate import locate
+from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.serving import Serving, long_tasks, servings
+
+__all__ = ["Checked", "doubts", "main"]
+
+
+class Checked(BaseModel):
+    """What came out: `problem` tells why nothing would run."""
+
+    problem: str = ""
+    queues: tuple[Serving, ...] = ()
+    warnings: tuple[str, ...] = ()
+    drain_timeout: float = 0.0
+
+
+def checked(options: WorkerOptions) -> Checked:
+    """Import the app and look at it; what is raised in the user's code is shown with its traceback."""
+    try:
+        app = locate(options.app)
+        addresses(app.url)
+        served = servings(app, options)
+    except AmqpWorkerError as error:
+        return Checked(problem=redact_text(str(error)))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a module raises is the answer
+        traceback.print_exc()
+        return Checked(problem=f"{options.app!r} cannot be imported: {type(error).__name__}.")
+    timeout = app.settings.drain_timeout if options.drain_timeout is None else options.drain_timeout
+    return Checked(queues=tuple(served), warnings=tuple(doubts(app, served, timeout)), drain_timeout=timeout)
+
+
+def doubts(app: App, served: Sequence[Serving], drain_timeout: float) -> list[str]:
+    """Return what is most likely not meant so, a sentence each."""
+    told = [
+        f"Queue {one.queue!r} has a prefetch of {one.prefetch}, below its {one.threads} threads: some of them never run."
+        for one in served
+        if one.idles
+    ]
+    timeout = app.settings.ack_timeout
+    queues = {one.queue for one in served}
+    for task in (one for one in long_tasks(app) if one.queue in queues):
+        last = f"Task {task.name!r} may run for {task.time_limit.last:g} s"
+        told.append(f"{last}, beyond the ack timeout of {timeout:g} s: it is handed to another worker meanwhile.")
+    if drain_timeout > timeout:
+        told.append(f"The drain timeout of {drain_timeout:g} s is beyond the ack timeout of {timeout:g} s.")
+    return told
+
+
+def main(arguments: Sequence[str]) -> NoReturn:
+    """Check the options in the first argument (JSON), and write what came out to the descriptor in the second."""
+    descriptor = int(arguments[1])
+    os.set_inheritable(descriptor, False)
+    # What the user's code prints is not what our caller prints.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    found = checked(WorkerOptions.model_validate_json(arguments[0]))
+    os.write(descriptor, found.model_dump_json().encode())
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # the user's code may have closed it
+            stream.flush()
+    os._exit(0)  # whatever threads that code has started
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

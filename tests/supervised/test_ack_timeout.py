@@ -1,0 +1,123 @@
+"""
+Tasks that take longer than the broker waits for an acknowledgement: doubles at worst, no lost message, no dead worker.
+
+On the RabbitMQ of the tests (before 4.3) the broker closes the channel with every delivery on it.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from amqpworker.testing import Node
+from tests.conftest import new_node, throw_away
+from tests.pools import Pool, pool
+from tests.support import Broker, wait_until
+
+# The broker looks each second.
+TIMEOUT = 6
+TASKS = """
+@app.task(name="shop.first_long", queue="work", retry=None)
+def first_long(mark: str) -> None:
+    note(f"begin {mark}")
+    if not (HERE / mark).exists():
+        (HERE / mark).touch()
+        end = time.monotonic() + 60
+        while time.monotonic() < end and not (HERE / "go").exists():
+            time.sleep(0.01)
+    note(f"end {mark}")
+
+@app.task(name="shop.limited", queue="work", retry=[0], time_limit=2)
+def limited(mark: str) -> None:
+    note(f"begin {mark}")
+    if not (HERE / mark).exists():
+        (HERE / mark).touch()
+        while True:
+            time.sleep(0.01)
+    note(f"end {mark}")
+"""
+
+
+NEIGHBOURS = [f"n{number}" for number in range(5)]
+
+
+@pytest.fixture(scope="module")
+def impatient_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node that waits only for a moment, and looks each second."""
+    node = new_node(tmp_path_factory.mktemp("impatient"), f"consumer_timeout = {TIMEOUT}000")
+    node.start()
+    node.rabbitmqctl("eval", "application:set_env(rabbit, channel_tick_interval, 1000).")
+    yield node
+    throw_away(node)
+
+
+@pytest.fixture
+def impatient(impatient_node: Node, request: pytest.FixtureRequest) -> Iterator[Broker]:
+    broker = Broker(impatient_node, request.node.name[:60])
+    impatient_node.management.create_vhost(broker.vhost)
+    yield broker
+    impatient_node.management.delete_vhost(broker.vhost)
+
+
+def runs(workers: Pool, what: str) -> list[str]:
+    """Return which tasks have begun, or ended, in this order."""
+    return [line.split()[1] for line in workers.ledger() if line.startswith(what)]
+
+
+def send(workers: Pool, task: str) -> None:
+    """Send a task, and once it runs its neighbours."""
+    workers.send(task, mark="a")
+    wait_until(lambda: runs(workers, "begin") == ["a"], what="it runs")
+    for mark in NEIGHBOURS:
+        workers.send("slow", seconds=0, mark=mark)
+
+
+def check_all_is_well(workers: Pool, processes: int) -> None:
+    """Wait until everything is done, and see that no process died."""
+    assert workers.broker is not None
+    wait_until(lambda: set(runs(workers, "end")) == {"a", *NEIGHBOURS}, 40, "the end of all")
+    workers.signal(signal.SIGTERM)
+    assert workers.end() == 0
+    assert workers.broker.count("work") == 0
+    assert len(workers.events("process_started")) == processes
+    assert workers.events("process_died") == []
+
+
+def test_a_task_that_takes_longer_runs_twice_and_those_that_waited_behind_it_once(
+    tmp_path: Path, impatient: Broker
+) -> None:
+    with pool(tmp_path, impatient.url, "-p", "1", "-t", "1", broker=impatient, more=TASKS) as workers:
+        workers.wait_for("pool_started")
+        send(workers, "first_long")
+        (closed,) = workers.wait_for("queue_not_consumed")[:1]
+        assert "delivery acknowledgement on channel" in closed["reason"]
+        (tmp_path / "go").touch()
+        wait_until(lambda: runs(workers, "end").count("a") == 2, 40, "its second run")
+        check_all_is_well(workers, 1)
+        assert sorted(runs(workers, "begin")) == ["a", "a", *NEIGHBOURS]
+
+
+def test_what_waits_behind_it_goes_back_in_time_where_the_ack_timeout_is_told(
+    tmp_path: Path, impatient: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMQPWORKER_ACK_TIMEOUT", str(TIMEOUT))
+    with pool(tmp_path, impatient.url, "-p", "2", "-t", "1", broker=impatient, more=TASKS) as workers:
+        workers.wait_for("process_started", 2)
+        send(workers, "first_long")
+        assert workers.wait_for("deliveries_requeued")[0]["waited"] == TIMEOUT / 2
+        wait_until(lambda: set(runs(workers, "end")) >= set(NEIGHBOURS), 40, "the end of those that waited")
+        (tmp_path / "go").touch()
+        check_all_is_well(workers, 2)
+        assert sorted(runs(workers, "end"))[-len(NEIGHBOURS) :] == NEIGHBOURS, "once each"
+
+
+def test_a_task_with_a_time_limit_below_it_never_meets_it(tmp_path: Path, impatient: Broker) -> None:
+    with pool(tmp_path, impatient.url, "-p", "1", "-t", "1", broker=impatient, more=TASKS) as workers:
+        workers.wait_for("pool_started")
+        send(workers, "limited")
+        check_all_is_well(workers, 1)
+        assert sorted(runs(workers, "begin")) == ["a", "a", *NEIGHBOURS]
+        assert workers.events("queue_not_consumed") == []

@@ -1,0 +1,61 @@
+"""A worker process that writes garbage to the pipe and the memory that it shares with its parent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FAKE = """#!/bin/sh
+# In place of a worker process: $4 is the leash, $5 the pipe for reports, $6 the memory. USR2 asks for stacks.
+trap '' USR2
+printf '%s' '{{"event": "ready", "drain_timeout": 1, "text": ""}}' >&$5
+{ready}
+cat garbage >&$5 &
+cat garbage 1<> /proc/self/fd/$6
+{end}
+"""
+
+BESIDE_FAKES = """
+import sys
+from amqpworker.errors import AmqpWorkerError
+from amqpworker.supervisor import fleet, places
+from amqpworker.supervisor.pools import PoolSpec
+from amqpworker.supervisor.supervisor import Supervisor
+from amqpworker.worker.options import WorkerOptions
+
+places.FIRST_PAUSE = places.LONGEST_PAUSE = 0.01
+fleet.MOST_DEATHS, fleet.DUMP_GRACE = 3, 0.01
+sys.executable = "./fake"
+given = WorkerOptions(app="a:b")
+try:
+    Supervisor([PoolSpec("main", 1, given.model_dump(mode="json"), given.slots)]).run()
+except AmqpWorkerError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("garbage", "ready", "end"),
+    [
+        (b"\x00", "", "exit 1"),
+        (b"awflight", "", "exit 1"),
+        (b"\xff", "echo >&$5", "exec sleep 60"),
+        (b'{"event": "ready", "drain_timeout": 1e308}\n', "echo >&$5", "exec sleep 60"),
+    ],
+    ids=["dies-zeros", "dies-headers", "hangs-ones", "hangs-reports"],
+)
+def test_a_process_that_writes_garbage_wherever_it_can_is_replaced_and_its_parent_lives(
+    tmp_path: Path, garbage: bytes, ready: str, end: str
+) -> None:
+    (tmp_path / "garbage").write_bytes(garbage * 1000)
+    (tmp_path / "fake").write_text(FAKE.format(ready=ready, end=end))
+    (tmp_path / "fake").chmod(0o700)
+    done = subprocess.run(
+        [sys.executable, "-c", BESIDE_FAKES], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "No worker process has ever consumed, and 3 have ended" in done.stdout, done.stderr
+    assert "Traceback" not in done.stderr
+    assert ("what it records cannot be read" in done.stderr) == bool(ready)

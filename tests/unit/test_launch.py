@@ -1,0 +1,144 @@
+"""How the command line becomes the supervisor: what is handed over, what it loads, and that no signal is lost between."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import amqpworker
+from amqpworker.errors import ConfigError
+from amqpworker.supervisor import launch
+from amqpworker.supervisor.launch import SIGNALS, Setup, command, read
+from amqpworker.supervisor.pools import PoolSpec, Recycling
+
+
+def spec(name: str = "main", app: str = "none:app") -> PoolSpec:
+    return PoolSpec(name, 2, {"app": app, "queues": ["a"]}, 108, Recycling(tasks=5, memory=1 << 40), 7.5)
+
+
+SETUP = Setup((spec(), spec("mails", "mail:app")), "127.0.0.1:8080", "debug", log_json=True)
+
+
+def test_a_supervisor_reads_what_it_was_given() -> None:
+    assert read(command(SETUP)[-1]) == SETUP
+    assert read(command(Setup((spec(),)))[-1]) == Setup((spec(),))
+
+
+def test_whose_supervisor_it_is_stands_before_the_details() -> None:
+    assert command(SETUP)[-4:-1] == ["amqpworker.supervisor", "mail:app", "none:app"]
+
+
+def test_the_current_folder_is_no_place_for_its_modules_unless_the_package_lies_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "-P" in command(SETUP)
+    monkeypatch.chdir(Path(amqpworker.__file__).parents[1])
+    assert "-P" not in command(SETUP)
+
+
+@pytest.mark.parametrize("executable", ["", "/not/there"])
+def test_a_program_that_cannot_be_started_is_told_and_signals_are_heard_as_before(
+    monkeypatch: pytest.MonkeyPatch, executable: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", executable)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with pytest.raises(ConfigError, match=f"supervisor cannot be started as '{executable}': "):
+        launch.launch(SETUP)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+def test_more_pools_than_a_command_can_hold_are_told() -> None:
+    many = Setup(tuple(spec(f"pool-{number}") for number in range(20_000)))
+    with pytest.raises(ConfigError, match="Argument list too long"):
+        launch.launch(many)
+
+
+LAUNCH = """
+import os, signal, sys
+from amqpworker.supervisor import launch
+from amqpworker.supervisor.pools import PoolSpec
+from amqpworker.worker.options import WorkerOptions
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+execv = os.execv
+
+def interrupted(*command):
+    os.kill(os.getpid(), int(sys.argv[1]))
+    execv(*command)
+
+if len(sys.argv) > 1:
+    os.execv = interrupted
+given = WorkerOptions(app="none:app", log_json=True)
+launch.launch(launch.Setup((PoolSpec("main", 1, given.model_dump(mode="json"), given.slots),), log_json=True))
+"""
+
+
+def launched(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Become a supervisor in a folder whose modules are named like those that it needs."""
+    for name in ("json", "signal", "logging", "select", "subprocess"):
+        (folder / f"{name}.py").write_text("raise SystemExit('a module of the folder')\n")
+    return subprocess.run(
+        # The first program is not to find them either.
+        [sys.executable, "-P", "-c", LAUNCH, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_between_the_two_programs_stops_the_pool_in_good_order(tmp_path: Path, number: signal.Signals) -> None:
+    done = launched(tmp_path, str(int(number)))
+    assert done.returncode == 0, done.stderr
+    stopping, stopped = (json.loads(line) for line in done.stderr.splitlines())
+    assert (stopping["event"], stopping["why"]) == ("pool_stopping", f"signal {number.name}")
+    assert stopped["event"] == "pool_stopped"
+
+
+def test_modules_of_the_current_folder_take_the_place_of_none_that_the_supervisor_needs(tmp_path: Path) -> None:
+    assert launched(tmp_path, str(int(signal.SIGTERM))).returncode == 0
+
+
+def test_all_signals_that_a_supervisor_acts_on_are_held_up() -> None:
+    assert {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD} <= set(SIGNALS)
+
+
+RUN = """
+import sys
+from amqpworker.supervisor import fleet
+from amqpworker.supervisor.__main__ import main
+
+fleet.MOST_DEATHS = 1
+code = main(sys.argv[1:])
+loaded = {"aio_pika", "pika", "pydantic", "pydantic_settings", "rich", "structlog", "tenacity", "typer", "asyncio"} & {*sys.modules}
+print(code, sorted(loaded))
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "told"),
+    [
+        (None, 2, "There is no module 'deadly'"),
+        ("import os; os._exit(1)", 1, "No worker process has ever consumed, and 1 have ended, the last by exit code 1"),
+    ],
+)
+def test_it_says_in_one_line_why_nothing_runs_and_has_loaded_no_broker_checks_or_colours(
+    tmp_path: Path, source: str | None, code: int, told: str
+) -> None:
+    if source is not None:
+        (tmp_path / "deadly.py").write_text(source)
+    given = Setup((PoolSpec("main", 1, {"app": "deadly:app"}, 108),), "127.0.0.1:0", "critical", log_json=True)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *command(given)[-2:]], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == f"{code} []\n", done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"amqpworker: {told}")
