@@ -4,9 +4,10 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint unit integration acceptance test-pools test-systemd mutants bench clean
+.PHONY: help setup demo test lint unit integration acceptance test-pools test-systemd test-newer mutants bench clean
 
 PYTHON := .venv/bin/python
+NEWER := $(addprefix tests/,supervised/test_crashes.py $(addprefix integration/test_,retry.py consuming.py draining.py publishing.py call.py))
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name told; do printf '%-20s %s\n' "$$name" "$$told"; done
@@ -44,6 +45,10 @@ test-systemd: setup ## tests of the unit in a machine of its own with a real sys
 	@scripts/rabbitmq.sh
 	@scripts/systemd.sh
 	$(PYTHON) -m pytest tests/systemd $(ARGS)
+
+test-newer: setup ## tests of crashes and redelivery against RabbitMQ 4.0 and 4.3; needs root
+	@scripts/newer.sh trixie $(or $(ARGS),$(NEWER))
+	@scripts/newer.sh sid $(or $(ARGS),$(NEWER))
 
 mutants: setup ## break the code in known ways; the tests must notice each
 	@scripts/rabbitmq.sh

@@ -126,6 +126,7 @@ class App:
         result: bool = True,
         time_limit: LimitSpec = None,
         hard_limit: LimitSpec = None,
+        isolated: bool = False,
     ) -> MakesTask: ...
 
     def task(  # noqa: PLR0913 - keyword options are the interface here
@@ -139,6 +140,7 @@ class App:
         result: bool = True,
         time_limit: LimitSpec = None,
         hard_limit: LimitSpec = None,
+        isolated: bool = False,
     ) -> Any:
         """
         Make a function a task.
@@ -146,7 +148,8 @@ class App:
         `name` is `module.function` unless given; `aliases` are names that it had before. `retry` is a
         `tenacity.Retrying`, a number of retries, a list of waits in seconds, or `None`. `result=False` stores nothing.
         After `time_limit` seconds `TimeLimitExceeded` is raised in the task, where it can be caught; after `hard_limit`
-        seconds the task is given up together with its worker process, and goes on as its retry policy has it.
+        seconds the task is given up together with its worker process, and goes on as its retry policy has it. One that
+        is `isolated` runs in a child process of the worker: its crash or hard limit ends that child, and nothing else.
 
         Raises:
             ConfigError: the name is taken or is in `__main__`, a parameter cannot be carried as JSON, no queue can have
@@ -169,6 +172,7 @@ class App:
             task.policy = policy(retry)
             task.stores_result = result
             task.time_limit = limit
+            task.isolated = isolated
             for one in (task_name, *aliases):
                 self._check_name(one)
             self.plan.add_queue(task_queue)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Dead", "Done", "Dropped", "Failure", "Outcome", "Requeue", "Retry"]
+__all__ = ["Dead", "Done", "Dropped", "Failure", "Outcome", "Renew", "Requeue", "Retry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,15 @@ class Retry:
     """
     Run again, no sooner than `delay` seconds from now.
 
-    `counts` is false where the next run is the same attempt; `returned` where a message came before its time.
+    `counts` is false where the next run is the same attempt; `returned` where a message came before its time. `crashes`
+    is how often its message has taken a process down by now, 0 where this is about something else.
     """
 
     delay: float
     failure: Failure
     counts: bool = True
     returned: bool = False
+    crashes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +58,15 @@ class Requeue:
 
 
 @dataclass(frozen=True, slots=True)
+class Renew:
+    """Give the message back to its queue as a copy that was never delivered: its broker would give it up soon."""
+
+
+@dataclass(frozen=True, slots=True)
 class Dropped:
     """Acknowledge without a trace but a log line: a call whose caller has stopped waiting."""
 
     reason: str
 
 
-Outcome: TypeAlias = Done | Retry | Dead | Requeue | Dropped
+Outcome: TypeAlias = Done | Retry | Dead | Requeue | Renew | Dropped

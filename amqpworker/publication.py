@@ -18,6 +18,7 @@ from amqpworker import delay as ladder
 from amqpworker.message import (
     ATTEMPT,
     COPY_HEADERS,
+    CRASHES,
     DEAD_REASON,
     ERROR_TEXT,
     ERROR_TYPE,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from amqpworker.outcome import Dead, Retry
     from amqpworker.topology import Names
 
-__all__ = ["answered", "called", "can_answer", "dead_lettered", "letters", "retried", "sent", "user_headers"]
+__all__ = ["answered", "called", "can_answer", "dead_lettered", "letters", "renewed", "retried", "sent", "user_headers"]
 
 MAX_TRACEBACK = 32 * 1024
 MAX_TEXT = 4 * 1024
@@ -119,11 +120,20 @@ def retried(delivery: Delivery, retry: Retry, run: tuple[str, int, float], names
         headers.pop(RETURNED, None)
         headers[FIRST_RUN] = int(first_run * 1000)
         headers[ETA] = int((now + wait) * 1000)
+    if retry.crashes:
+        headers[CRASHES] = retry.crashes
     # Every retry ends in the `due` exchange, whatever its wait: what was accepted once does not meet a bound again.
     route = ladder.route(names, delivery.queue, wait, via_due=True)
     headers.update(route.headers)
     properties.headers = headers
     return Publication(route.exchange, delivery.queue, properties, delivery.body)
+
+
+def renewed(delivery: Delivery, names: Names) -> Publication:
+    """Return a copy of a delivery for its own queue, whose deliveries the broker has not counted."""
+    properties = kept(delivery.properties)
+    properties.message_id = delivery.properties.message_id
+    return Publication(names.due, delivery.queue, properties, delivery.body)
 
 
 def dead_lettered(delivery: Delivery, dead: Dead, by: tuple[str, str, Names], now: float) -> Publication:

@@ -42,6 +42,7 @@ class Settings(BaseSettings):
         1800.0, gt=0, description="the broker's consumer_timeout, in seconds; from RabbitMQ 4.3 on it is asked for"
     )
     drain_timeout: float = Field(30.0, ge=0, description="seconds that running tasks get when a worker stops")
+    max_crashes: int = Field(3, ge=1, description="how often a message may take down its isolated process")
     connect_timeout: float = Field(10.0, gt=0, description="seconds for one attempt to connect")
     heartbeat: int = Field(30, ge=0, le=MOST_HEARTBEAT, description="AMQP heartbeat in seconds, 0 turns it off")
     codec: Literal["own", "pika"] = Field("own", description="who decodes frames; `pika` is the slower public path")

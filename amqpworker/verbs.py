@@ -251,6 +251,7 @@ class Task(RemoteTask[P, R]):
         self.policy: Policy
         self.stores_result = True
         self.time_limit = UNLIMITED
+        self.isolated = False
         self.__wrapped__ = function
         self.__doc__ = function.__doc__
 

@@ -1,5 +1,5 @@
 """
-Break the package in ten ways that would lose or repeat messages, and see that the tests notice each.
+Break the package in twelve ways that would lose or repeat messages, and see that the tests notice each.
 
 Each mutant is a copy of the checkout in which one piece of text was replaced. The tests that must notice it run on the
 copy: they have to pass before and fail after. Exit code 0 means that every mutant was caught.
@@ -43,11 +43,11 @@ MUTANTS = (
         "amqpworker/worker/pool.py",
         (
             (
-                "                outcome = self._runner.call(run, call)\n",
+                "                    outcome = self._runner.call(run)\n",
                 (
-                    '                self._settler.settle(delivery, __import__("amqpworker.outcome").outcome.Done())\n'
-                    "                self._runner.call(run, call)\n"
-                    "                return\n"
+                    '                    self._settler.settle(delivery, __import__("amqpworker.outcome").outcome.Done())\n'
+                    "                    self._runner.call(run)\n"
+                    "                    return\n"
                 ),
             ),
         ),
@@ -142,6 +142,18 @@ MUTANTS = (
             ),
         ),
         ("tests/unit/test_runner.py",),
+    ),
+    Mutant(
+        "forget what ran in a process that has died",
+        "amqpworker/supervisor/supervisor.py",
+        (("                self._suspects.note_death(recording)\n", ""),),
+        ("tests/supervised/test_crashes.py",),
+    ),
+    Mutant(
+        "blame nobody for a crash in an isolated process",
+        "amqpworker/worker/crashes.py",
+        (("counts=False, crashes=crashes)", "counts=False)"),),
+        ("tests/unit/test_crashes.py",),
     ),
 )
 

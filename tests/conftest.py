@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from amqpworker.testing import Node
+from amqpworker.testing import node as node_module
 from tests.support import Broker
 
 # figures of the management API are otherwise up to five seconds old
@@ -26,8 +27,15 @@ TEST_CONFIG = "collect_statistics_interval = 500"
 _numbers = itertools.count(1)
 
 
-def pytest_configure() -> None:
-    """Keep the settings of whoever runs the tests out of them."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests run against another RabbitMQ than the installed one."""
+    parser.addoption("--rabbitmq", metavar="FOLDER", type=Path, help="where its rabbitmq-server and rabbitmqctl are")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the settings of whoever runs the tests out of them, and take the RabbitMQ that was asked for."""
+    if (folder := config.getoption("--rabbitmq")) is not None:
+        node_module.scripts_folder = lambda: folder  # type: ignore[attr-defined]
     for name in list(os.environ):
         if name.startswith("AMQPWORKER_") and name != "AMQPWORKER_PYTHON":
             del os.environ[name]

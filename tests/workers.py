@@ -21,7 +21,6 @@ from typing import Any
 from amqpworker import App
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.process import WorkerProcess
-from amqpworker.worker.report import Reporter
 from tests.support import Broker, wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +36,7 @@ class LocalWorker:
         self._thread = threading.Thread(target=self._run, name="local-worker", daemon=True)
 
     def _run(self) -> None:
-        self.code = self.process.run(Reporter(None))
+        self.code = self.process.run()
 
     def start(self) -> None:
         self._thread.start()

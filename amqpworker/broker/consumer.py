@@ -75,7 +75,8 @@ class Intake(Sink):
     One incarnation of the channel of one queue: the generation that its deliveries belong to.
 
     `unstarted` maps the tag of each delivery that no runner has begun to the time it came. Whoever pops a tag from it
-    owns the delivery: a runner to run it, the I/O thread to give it back. `watch` is called when the first of them comes.
+    owns the delivery: a runner to run it, the I/O thread to give it back. `suspects` are tags of those to run in an
+    isolated process. `watch` is called when the first delivery comes.
     """
 
     def __init__(self, subscription: Subscription, receiver: Receiver, watch: Callable[[], None]) -> None:
@@ -86,6 +87,7 @@ class Intake(Sink):
         self.channel: Channel | None = None
         self.consumer_tag: str | None = None
         self.unstarted: dict[int, float] = {}
+        self.suspects: set[int] = set()
         self.last_tag = 0
         self.is_open = True
         self.cancelled = False

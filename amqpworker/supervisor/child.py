@@ -17,7 +17,7 @@ from pathlib import Path
 
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.recorder import Recording, read, size_of
-from amqpworker.worker.report import Report, heard
+from amqpworker.worker.report import Answer, Report, answer_to, heard
 
 __all__ = ["Child"]
 
@@ -32,7 +32,7 @@ class Child:
     A running worker process.
 
     `reports` is our end of the pipe that it tells of itself by, -1 once that has ended; the other pipe is its leash:
-    its end tells the process that we are gone.
+    it is answered there, and its end tells the process that we are gone.
 
     Raises:
         OSError: the machine has no room for another process or pipe, as it may have in a moment.
@@ -50,6 +50,7 @@ class Child:
             self.reports, reporting = os.pipe()
             theirs.append(reporting)
             os.set_blocking(self.reports, False)
+            os.set_blocking(self._leash, False)
             recording, self._memory = shared_memory(size_of(spec.options.slots))
             theirs.append(recording)
             command = [sys.executable, "-m", "amqpworker.worker.process", spec.options.model_dump_json()]
@@ -104,6 +105,11 @@ class Child:
             self.strange = self.strange or found.strange
             reports += found.reports
         return reports
+
+    def answer(self, answer: Answer) -> None:
+        """Answer what it has asked; one that does not listen does without."""
+        with suppress(OSError):
+            os.write(self._leash, answer_to(answer))
 
     def recording(self) -> Recording | None:
         """Return what it has recorded, also after its end; None where that is no recording."""

@@ -38,8 +38,8 @@ from amqpworker.supervisor.events import (
 )
 from amqpworker.supervisor.places import Change, Changes, Place, Pool, Process, Stage
 from amqpworker.supervisor.pools import START_TIMEOUT
-from amqpworker.supervisor.wording import how_it_ended
 from amqpworker.worker.report import ABANDONED, FAILED, MISCONFIGURED, STOPPED
+from amqpworker.worker.wording import how_it_ended
 
 __all__ = ["KILL_GRACE", "Fleet"]
 

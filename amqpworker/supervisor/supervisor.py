@@ -18,7 +18,7 @@ from contextlib import closing, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 from amqpworker.errors import AmqpWorkerError, ConfigError
 from amqpworker.logs import get_logger
@@ -55,14 +55,16 @@ from amqpworker.supervisor.judging import Sample, outgrown, stalled
 from amqpworker.supervisor.notify import notifier_from
 from amqpworker.supervisor.overview import Overview, Past, Seen, condition, overview
 from amqpworker.supervisor.pools import PoolSpec
+from amqpworker.supervisor.suspects import Suspects
 from amqpworker.supervisor.will import Will
-from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Report
+from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Answer, Report
 
 __all__ = ["Supervisor"]
 
 log = get_logger(__name__)
 
 LOOK = 1.0
+ANSWER_PAUSE = 0.02
 # Whoever has not looked for so long was stopped itself: its processes may have been, too.
 GAP = 5.0
 SIGNALS = (
@@ -102,6 +104,7 @@ class Supervisor:
         self._lenient_until = 0.0
         self._seen: dict[int, Seen] = {}
         self._past = Past()
+        self._suspects = Suspects()
         self.latest: Overview | None = None
         """How all of it stood at the last look."""
         self._notifier, self._announcer = notifier_from(os.environ)
@@ -135,6 +138,7 @@ class Supervisor:
             self._hear_signals()
             self._hear_children()
             self._reap()
+            self._answer()
             self._look()
             self._handle(Tick())
             self._state_will()
@@ -154,6 +158,8 @@ class Supervisor:
             waiting.register(pipe, select.POLLIN)
         due = self.fleet.next_due(self._clock())
         until = self._look_at if due is None else min(due, self._look_at)
+        if self._suspects.asked:  # what they wait for does not tell of itself
+            until = min(until, self._clock() + ANSWER_PAUSE)
         # Rounded up: a wait that ends a moment too early would be followed by many.
         patience = int(max(0.0, until - self._clock()) * 1000) + 1
         if any(pipe == self._read_end for pipe, _ in waiting.poll(patience)):
@@ -190,7 +196,10 @@ class Supervisor:
         for serial, child in list(self._children.items()):
             was_strange = child.strange
             for report in child.hear():
-                self._handle(event_of(serial, report))
+                if report.event == "asks":
+                    self._suspects.ask(serial, report.text, self._clock())
+                else:
+                    self._handle(event_of(serial, report.event, report))
             if child.strange and not was_strange:
                 log.warning("report_unreadable", pid=child.pid, effect="what is no report is ignored")
 
@@ -200,12 +209,22 @@ class Supervisor:
             if code is not None:
                 self._hear_children()
                 self._handle(Ended(serial, code))
-                if (recording := child.recording()) is not None:
+                recording = child.recording()
+                self._suspects.note_death(recording)
+                if recording is not None:
                     self._past.counts = self._past.counts.plus(recording.counts)
                 child.close()
                 del self._children[serial]
                 self._seen.pop(serial, None)
         self._reap_strangers()
+
+    def _answer(self) -> None:
+        """Tell who has asked whether a message ran in a process that has died; the dead are reaped before."""
+        if not self._suspects.asked:
+            return
+        recordings = {serial: child.recording() for serial, child in self._children.items()}
+        for verdict in self._suspects.verdicts(recordings, self._clock()):
+            self._children[verdict.serial].answer(Answer(verdict.key, verdict.suspect))
 
     def _reap_strangers(self) -> None:
         """Reap what others left to us: as the first process of a container we are given every orphan."""
@@ -300,9 +319,9 @@ class Supervisor:
                 assert_never(action)
 
 
-def event_of(serial: int, report: Report) -> Event:
+def event_of(serial: int, kind: Literal["ready", "consuming", "misconfigured", "leaving"], report: Report) -> Event:
     """Return what a process tells of itself as an event."""
-    match report.event:
+    match kind:
         case "ready":
             return Ready(serial, report.drain_timeout)
         case "consuming":
@@ -312,7 +331,7 @@ def event_of(serial: int, report: Report) -> Event:
         case "leaving":
             return Leaving(serial, report.text)
         case _:
-            assert_never(report.event)
+            assert_never(kind)
 
 
 def told(event: str, fields: Mapping[str, Any], now: float) -> str:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, assert_never
 
 from amqpworker.logs import get_logger, task_context
 from amqpworker.message import Delivery
-from amqpworker.outcome import Dead, Done, Dropped, Outcome, Requeue, Retry
+from amqpworker.outcome import Dead, Done, Dropped, Outcome, Renew, Requeue, Retry
 from amqpworker.worker.context import Run
 from amqpworker.worker.forked import leave_if_forked
 from amqpworker.worker.limits import Overtaken
@@ -153,15 +153,14 @@ class Coroutines:
         self._next()
 
     async def _run(self, delivery: Delivery) -> None:
-        prepared = self._runner.prepare(delivery)
-        if not isinstance(prepared, tuple):
-            self._end(delivery, prepared, None)
+        run = self._runner.admit(delivery)
+        if not isinstance(run, Run):
+            self._end(delivery, run, None)
             return
-        run, call = prepared
         task_context.set(run)
         slot = self._slots.pop()
         slot.begin(key_of(delivery), run)
-        outcome = await self._runner.await_call(run, call)
+        outcome = await self._runner.await_call(run)
         leave_if_forked(self._process)
         slot.end()
         self._slots.append(slot)
@@ -173,7 +172,7 @@ class Coroutines:
         match outcome:
             case Done(value=None) | Dropped() | Requeue():
                 self._settle_it(delivery, outcome, run)
-            case Done() | Dead() | Retry():
+            case Done() | Dead() | Retry() | Renew():
                 # A copy may turn out too large, and end as a dead letter whose failure is stored.
                 self._settling.submit(self._settle_it, delivery, outcome, run)
             case _:

@@ -1,5 +1,5 @@
 """
-The leash of a worker process: a pipe that its parent holds open, so that its end tells that the parent is gone.
+The leash of a worker process: a pipe that its parent answers by, and holds open: its end tells that the parent is gone.
 
 Decides what happens then: before there is anything to drain the process ends at once, later it drains. A process that
 hangs with the interpreter's lock held does not notice: it is ended by its supervisor's heir.
@@ -10,37 +10,51 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from typing import TypeAlias
 
 from amqpworker.logs import get_logger
-from amqpworker.worker.report import STOPPED
+from amqpworker.worker.report import STOPPED, answers_in
 
 __all__ = ["Leash"]
 
 # Not `__name__`: its lines are the process's.
 log = get_logger("amqpworker.worker.process")
 
+READ_BYTES = 65536
+
+Answered: TypeAlias = Callable[[str, bool], object]
+
 
 class Leash:
-    """Watches the descriptor of a leash in a thread of its own; `None` watches nothing."""
+    """Reads the descriptor of a leash in a thread of its own; `None` is none."""
 
     def __init__(self, descriptor: int | None) -> None:
+        self._answered: Answered | None = None
         self._drain: Callable[[], None] | None = None
         self._lock = threading.Lock()
         if descriptor is not None:
             # What a task starts must not hold it.
             os.set_inheritable(descriptor, False)
-            watching = threading.Thread(target=self._watch, args=(descriptor,), name="amqpworker-parent", daemon=True)
-            watching.start()
+            reading = threading.Thread(target=self._read, args=(descriptor,), name="amqpworker-parent", daemon=True)
+            reading.start()
 
-    def drain_by(self, drain: Callable[[], None]) -> None:
-        """Have `drain` called at its end, from now on; until then the process just ends."""
+    def heed(self, answered: Answered, drain: Callable[[], None]) -> None:
+        """
+        From now on hand on what the parent answers (a message's key, and whether it is a suspect), and drain at its end.
+
+        Until then nothing was asked, and the process just ends.
+        """
         with self._lock:
-            self._drain = drain
+            self._answered, self._drain = answered, drain
 
-    def _watch(self, descriptor: int) -> None:
+    def _read(self, descriptor: int) -> None:
+        unread = b""
         try:
-            while os.read(descriptor, 1024):
-                pass
+            while data := os.read(descriptor, READ_BYTES):
+                answers, unread = answers_in(unread + data)
+                for answer in answers:
+                    if self._answered is not None:
+                        self._answered(answer.key, answer.suspect)
         except OSError as error:
             log.debug("parent_pipe_error", error=repr(error))
         with self._lock:

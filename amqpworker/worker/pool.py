@@ -21,6 +21,7 @@ from amqpworker.outcome import Outcome, Requeue
 from amqpworker.worker.context import Run
 from amqpworker.worker.coroutines import Coroutines
 from amqpworker.worker.forked import leave_if_forked
+from amqpworker.worker.isolation import Isolation
 from amqpworker.worker.limits import Overtaken
 from amqpworker.worker.recorder import Recorder, Slot, key_of
 from amqpworker.worker.runner import Runner
@@ -33,16 +34,23 @@ log = get_logger(__name__)
 
 class Pool:
     """
-    Runs what is put into it on `threads` threads; `async_tasks` coroutines at once at the most.
+    Runs what is put into it, in `places`: on so many threads, and so many coroutines at once at the most.
 
-    Each has a place in the flight recorder, which has as many.
+    A thread waits while `isolation` runs a task for it. Each has a place in the flight recorder, which has as many.
     """
 
     def __init__(
-        self, runner: Runner, settler: Settler, threads: int, async_tasks: int, recorder: Recorder | None = None
+        self,
+        runner: Runner,
+        settler: Settler,
+        isolation: Isolation,
+        places: tuple[int, int],
+        recorder: Recorder | None = None,
     ) -> None:
+        threads, async_tasks = places
         self._runner = runner
         self._settler = settler
+        self._isolation = isolation
         self._process = os.getpid()
         recorder = Recorder(threads + async_tasks) if recorder is None else recorder
         self._queue: SimpleQueue[Delivery | None] = SimpleQueue()
@@ -55,6 +63,8 @@ class Pool:
         self._coroutines = Coroutines(runner, self._settle, recorder.slots[threads:], self.running)
         # Looked up for each delivery only where there are both kinds of tasks.
         self.put: Callable[[Delivery], None] = self._route if runner.has_coroutines else self._queue.put
+        # Nothing runs in the event loop that may take its process down.
+        self.put_isolated: Callable[[Delivery], None] = self._queue.put
 
     def on_beat(self, beat: Callable[[], None]) -> None:
         """Have `beat` called about once in a second by the event loop's thread; before `start`."""
@@ -112,14 +122,18 @@ class Pool:
         outcome: Outcome
         run: Run | None = None
         try:
-            prepared = self._runner.prepare(delivery)
-            if isinstance(prepared, tuple):
-                run, call = prepared
+            admitted = self._runner.admit(delivery)
+            if isinstance(admitted, Run):
+                run = admitted
                 task_context.set(run)
                 slot.begin(key_of(delivery), run)
-                outcome = self._runner.call(run, call)
+                if run.registered.isolated or delivery.tag in delivery.intake.suspects:
+                    delivery.intake.suspects.discard(delivery.tag)
+                    outcome = self._isolation.run(run)
+                else:
+                    outcome = self._runner.call(run)
             else:
-                outcome = prepared
+                outcome = admitted
         except Overtaken:
             task_context.set(None)
             return

@@ -30,6 +30,8 @@ from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
 from amqpworker.logform import configure
 from amqpworker.logs import get_logger
 from amqpworker.redaction import redact_text
+from amqpworker.worker.isolated import IsolatedProcess
+from amqpworker.worker.isolation import Isolation
 from amqpworker.worker.leash import Leash
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits import Limits, Watch
@@ -38,7 +40,15 @@ from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.pool import Pool
 from amqpworker.worker.receiver import Reception
 from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Recorder
-from amqpworker.worker.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, STOPPED, Report, Reporter
+from amqpworker.worker.report import (
+    ABANDONED,
+    DUMP_SIGNAL,
+    FAILED,
+    MISCONFIGURED,
+    STOPPED,
+    Report,
+    Reporter,
+)
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.settle import Settler, Surroundings
 
@@ -85,10 +95,13 @@ class StopRequest:
 class WorkerProcess:
     """The parts of a worker process, wired together."""
 
-    def __init__(self, app: App, options: WorkerOptions, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self, app: App, options: WorkerOptions, recorder: Recorder | None = None, reporter: Reporter | None = None
+    ) -> None:
         self.app = app
         self.recorder = recorder = Recorder(options.slots) if recorder is None else recorder
         self.options = options
+        self.reporter = reporter = Reporter(None) if reporter is None else reporter
         self.drain_timeout = app.settings.drain_timeout if options.drain_timeout is None else options.drain_timeout
         self.publisher = app.producer.publisher
         store = app.store()
@@ -98,8 +111,17 @@ class WorkerProcess:
         self.overruns: list[Watch] = []
         self.limits = Limits(self.overruns.append)
         self.runner = Runner(app.tasks, store is not None, self.limits)
-        self.pool = Pool(self.runner, self.settler, options.threads, options.async_tasks, recorder)
-        reception = Reception(self.pool, self.settler, app.settings.ack_timeout)
+        self.isolation = Isolation(
+            lambda: IsolatedProcess(options),
+            self.runner,
+            app.settings.max_crashes,
+            any(task.isolated for task in app.tasks.values()),
+        )
+        places = options.threads, options.async_tasks
+        self.pool = Pool(self.runner, self.settler, self.isolation, places, recorder)
+        reception = Reception(
+            self.pool, self.settler, app.settings.ack_timeout, self._ask if reporter.has_parent else None
+        )
         self.consumer = Consumer(
             addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), reception
         )
@@ -115,6 +137,9 @@ class WorkerProcess:
     def _wake(self) -> None:
         self.consumer.wake()
 
+    def _ask(self, key: str) -> bool:
+        return self.reporter.tell(Report("asks", text=key))
+
     def _subscriptions(self) -> list[Subscription]:
         queues = self.options.queues or tuple(sorted({task.queue for task in self.app.tasks.values()}))
         if not queues:
@@ -127,40 +152,41 @@ class WorkerProcess:
             self.app.plan.check_known(queue)
         return [Subscription(queue, prefetch, self.app.plan.worker_needs(queue)) for queue in queues]
 
-    def run(self, reporter: Reporter) -> int:
+    def run(self) -> int:
         """Consume until a signal; return the exit code."""
         try:
             self.lifespan.begin()
         except (Exception, SystemExit) as error:
             log.error("lifespan_not_begun", app=self.options.app, exc_info=error)
             return FAILED
-        reporter.tell(Report("ready", self.drain_timeout))
+        self.reporter.tell(Report("ready", self.drain_timeout))
         self.pool.start()
         self.consumer.start()
-        if (problem := self._wait_for_consumer(reporter)) is not None:
+        if (problem := self._wait_for_consumer()) is not None:
             self.consumer.close(CLOSE_TIMEOUT)
             self.lifespan.end()
-            return misconfigured(problem, reporter)
+            return misconfigured(problem, self.reporter)
         # Not before: what is wrong with the broker is told once, by the consumer.
         if not self.stop_requested.is_set():
             self.publisher.start()
         while not self.stop_requested.wait(LOOK):
             self._record()
+            self.isolation.tidy()
             if self.overruns:
-                return self.leave_behind(reporter)
+                return self.leave_behind()
             if self.consumer.broken or self.publisher.broken:
                 log.error("worker_broken", effect="it ends, and is replaced")
                 return FAILED
         return self.stop()
 
-    def _wait_for_consumer(self, reporter: Reporter) -> AmqpWorkerError | None:
+    def _wait_for_consumer(self) -> AmqpWorkerError | None:
         """Wait until there is a first consumer; return why there never will be one, where that is so."""
         say_at = time.monotonic() + SAY_WAITING
         while not self.stop_requested.wait(FIRST_LOOK):
             self._record()
             if self.consumer.ever_consumed:
                 self._record()
-                reporter.tell(Report("consuming"))
+                self.reporter.tell(Report("consuming"))
                 return None
             if (problem := self._hopeless()) is not None:
                 return problem
@@ -186,12 +212,12 @@ class WorkerProcess:
         log.info("worker_draining", running=len(self.pool.running), timeout=self.drain_timeout)
         return self._wind_down()
 
-    def leave_behind(self, reporter: Reporter) -> int:
+    def leave_behind(self) -> int:
         """End this process, since nothing else ends a task that is over its hard limit; return the exit code."""
         run = self.overruns[0].run
         reason = f"task {run.task!r} has run for longer than its hard limit"
         log.error("worker_leaves", reason=reason, id=run.id, effect="it drains, and is replaced")
-        reporter.tell(Report("leaving", text=reason))
+        self.reporter.tell(Report("leaving", text=reason))
         return self._wind_down()
 
     def _wind_down(self) -> int:
@@ -208,6 +234,7 @@ class WorkerProcess:
         )
         if not finished:
             log.warning("worker_abandons", running=[one.properties.type for one in list(self.pool.running.values())])
+        self.isolation.close()
         self.lifespan.end()
         self.pool.stop()
         for watch in list(self.overruns):
@@ -279,7 +306,7 @@ def main(arguments: Sequence[str]) -> int:
     # Before the app is imported, which may take for ever.
     parent = Leash(leash)
     try:
-        worker = WorkerProcess(locate(options.app), options, recorder)
+        worker = WorkerProcess(locate(options.app), options, recorder, reporter)
     except AmqpWorkerError as error:
         return misconfigured(error, reporter)
     except (Exception, SystemExit) as error:
@@ -287,8 +314,11 @@ def main(arguments: Sequence[str]) -> int:
         return misconfigured(ConfigError(f"{options.app!r} cannot be imported: {type(error).__name__}."), reporter)
     signal.signal(signal.SIGTERM, worker.on_signal)
     signal.signal(signal.SIGINT, worker.on_signal)
-    parent.drain_by(worker.on_parent_gone)
-    return worker.run(reporter)
+    parent.heed(worker.reception.answered, worker.on_parent_gone)
+    code = worker.run()
+    # It ends by itself: nothing that runs still is to be blamed for that.
+    recorder.clear()
+    return code
 
 
 def warn_of_long_tasks(app: App) -> None:

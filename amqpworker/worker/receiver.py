@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from amqpworker.broker.consumer import Intake
 from amqpworker.logs import get_logger
-from amqpworker.message import Delivery
+from amqpworker.message import CRASHES, Delivery
+from amqpworker.outcome import Renew
+from amqpworker.worker.crashes import NO_HEADERS, Verdict, examined
+from amqpworker.worker.inquiry import Inquiry
 from amqpworker.worker.settle import Settler
 
 __all__ = ["Reception"]
@@ -27,17 +30,27 @@ class Takes(Protocol):
     """What is needed of the pool."""
 
     put: Callable[[Delivery], None]
+    put_isolated: Callable[[Delivery], None]
 
     def let_go(self) -> None:
         """Drop the deliveries that were taken back before they began."""
 
 
 class Reception:
-    """The receiver of a worker process; all of it runs in the consumer's I/O thread, `drain` aside."""
+    """
+    The receiver of a worker process; all of it runs in the consumer's I/O thread, `drain` and `answered` aside.
 
-    def __init__(self, pool: Takes, settler: Settler, ack_timeout: float) -> None:
-        self.receive = pool.put
+    `ask` asks the supervisor about a message that was delivered before; None where there is no supervisor.
+    """
+
+    def __init__(
+        self, pool: Takes, settler: Settler, ack_timeout: float, ask: Callable[[str], bool] | None = None
+    ) -> None:
+        self._put = pool.put
+        self._put_isolated = pool.put_isolated
         self._let_go = pool.let_go
+        self._inquiry = Inquiry(ask, self._put, self._isolate)
+        self.answered = self._inquiry.answered
         self._settler = settler
         # Half of it: the other half is for the task that is begun last.
         self._patience = ack_timeout / 2
@@ -49,6 +62,31 @@ class Reception:
         """Make ready for the deliveries of a new channel."""
         self._intakes.add(intake)
         self._settler.begin(intake)
+
+    def receive(self, delivery: Delivery) -> None:
+        """Hand a delivery to the runners; one that may have taken a process down is looked at first."""
+        if delivery.redelivered or CRASHES in (delivery.properties.headers or NO_HEADERS):
+            self._examine(delivery)
+        else:
+            self._put(delivery)
+
+    def _examine(self, delivery: Delivery) -> None:
+        match examined(delivery):
+            case Verdict.RUN:
+                self._put(delivery)
+            case Verdict.ASK:
+                self._inquiry.ask_about(delivery)
+            case Verdict.ISOLATE:
+                self._isolate(delivery)
+            case Verdict.RENEW:
+                if delivery.intake.unstarted.pop(delivery.tag, None) is not None:
+                    self._settler.settle(delivery, Renew())
+            case verdict:
+                assert_never(verdict)
+
+    def _isolate(self, delivery: Delivery) -> None:
+        delivery.intake.suspects.add(delivery.tag)
+        self._put_isolated(delivery)
 
     def end(self, intake: Intake) -> None:
         """Forget the deliveries of a channel that is gone."""
@@ -73,6 +111,7 @@ class Reception:
         """Give back what has waited unstarted for too long; true while deliveries are here."""
         now = time.monotonic()
         self._settler.copies.try_again(now)
+        self._inquiry.look(now)
         if self._draining:
             self._settler.flush()
             self._requeue_unstarted(now)

@@ -1,7 +1,7 @@
 """
-What a worker process tells its parent: that it is ready, that it consumes, why it never will, and how it ended.
+What a worker process tells its parent and asks it: that it is ready, that it consumes, why it never will, how it ended.
 
-Decides the exit codes, and the lines on the pipe between the two: one JSON object each, small enough to be written in one
+Decides the exit codes, and the lines on the pipes between the two: one JSON object each, small enough to be written in one
 piece. User code runs in the same process and may write there, too: what is no report is told apart, and not kept.
 """
 
@@ -15,7 +15,20 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-__all__ = ["ABANDONED", "DUMP_SIGNAL", "FAILED", "MISCONFIGURED", "STOPPED", "Heard", "Report", "Reporter", "heard"]
+__all__ = [
+    "ABANDONED",
+    "DUMP_SIGNAL",
+    "FAILED",
+    "MISCONFIGURED",
+    "STOPPED",
+    "Answer",
+    "Heard",
+    "Report",
+    "Reporter",
+    "answer_to",
+    "answers_in",
+    "heard",
+]
 
 # Exit codes of a worker process, and of the pool.
 STOPPED = 0
@@ -29,7 +42,7 @@ LONGEST_LINE = 16384
 # Has a process write what each of its threads does to the log.
 DUMP_SIGNAL = signal.SIGUSR2
 
-Event = Literal["ready", "consuming", "misconfigured", "leaving"]
+Event = Literal["ready", "consuming", "misconfigured", "leaving", "asks"]
 EVENTS = frozenset(get_args(Event))
 
 
@@ -40,7 +53,8 @@ class Report:
 
     `ready`: the app is loaded and its lifespan entered, signals are listened to, and stopping takes up to `drain_timeout` seconds.
     `consuming`: the broker has confirmed a first consumer. `misconfigured`: `text` tells why nothing will ever run.
-    `leaving`: it has stopped consuming by itself, for the reason in `text`, and ends soon.
+    `leaving`: it has stopped consuming by itself, for the reason in `text`, and ends soon. `asks`: whether the message that
+    is known by `text` ran in a process that has died.
     """
 
     event: Event
@@ -56,9 +70,16 @@ class Reporter:
         if descriptor is not None:
             # What a task starts must not hold it.
             os.set_inheritable(descriptor, False)
+            # A parent that stands still must not keep the consumer from its heartbeats.
+            os.set_blocking(descriptor, False)
+
+    @property
+    def has_parent(self) -> bool:
+        """Whether there is anybody to tell."""
+        return self._descriptor is not None
 
     def tell(self, report: Report) -> bool:
-        """Write a report; false where nobody reads it."""
+        """Write a report; false where nobody reads it, or has not read for long."""
         if self._descriptor is None:
             return False
         fields = {**asdict(report), "text": report.text[:MOST_TEXT]}
@@ -85,6 +106,25 @@ def heard(data: bytes) -> Heard:
     endless = len(rest) > LONGEST_LINE
     reports = [report for report in found if report is not None]
     return Heard(reports, b"" if endless else rest, endless or len(reports) < len(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the parent says of a message: whether it ran in a process that has died."""
+
+    key: str
+    suspect: bool
+
+
+def answer_to(answer: Answer) -> bytes:
+    """Return an answer as a line."""
+    return json.dumps(asdict(answer)).encode() + b"\n"
+
+
+def answers_in(data: bytes) -> tuple[list[Answer], bytes]:
+    """Return the answers in what the parent has written, and the beginning of the next."""
+    *lines, rest = data.split(b"\n")
+    return [Answer(**json.loads(line)) for line in lines], rest
 
 
 def report_of(line: bytes) -> Report | None:

@@ -1,7 +1,7 @@
 """
 Run a delivery and decide how it ends.
 
-`prepare` decides whether it runs at all, `conclude` and `fail` what a return value or an exception means. No broker
+`admit` decides whether it runs at all, `conclude` and `fail` what a return value or an exception means. No broker
 call, no store, no acknowledgement: all of that is `settle`'s, which acts on the outcome.
 """
 
@@ -62,6 +62,7 @@ class Registered(Protocol):
     policy: Policy
     stores_result: bool
     time_limit: TimeLimit
+    isolated: bool
 
 
 class Runner:
@@ -71,14 +72,14 @@ class Runner:
         self._tasks = tasks
         self._limits = Limits(lambda _: None) if limits is None else limits
         self._stores_results = stores_results
-        self.has_coroutines = any(task.signature.is_async for task in tasks.values())
+        self.has_coroutines = any(map(in_event_loop, tasks.values()))
 
     def is_coroutine(self, delivery: Delivery) -> bool:
-        """Tell whether a delivery's task is a coroutine function."""
+        """Tell whether a delivery's task runs in the event loop."""
         registered = self._tasks.get(delivery.properties.type or "")
-        return registered is not None and registered.signature.is_async
+        return registered is not None and in_event_loop(registered)
 
-    def call(self, run: Run, call: Call) -> Outcome:
+    def call(self, run: Run) -> Outcome:
         """
         Run a task that is no coroutine function, in this thread, and return how it ends.
 
@@ -86,6 +87,10 @@ class Runner:
             Overtaken: it was over its hard limit, and its message has been taken care of.
         """
         registered = run.registered
+        try:
+            call = registered.signature.decode(run.delivery.body)
+        except InvalidArguments as error:
+            return refused("malformed", str(error), type(error).__name__)
         try:
             if registered.time_limit is not UNLIMITED:
                 value = self._call_within_limits(run, call)
@@ -103,13 +108,17 @@ class Runner:
         run.deadline = time.monotonic() + min(limit.soft, limit.hard)
         return self._limits.call(run, lambda: registered.function(*call.args, **call.kwargs), limit.soft, limit.hard)
 
-    async def await_call(self, run: Run, call: Call) -> Outcome:
+    async def await_call(self, run: Run) -> Outcome:
         """
         Run a task that is a coroutine function, in this event loop, and return how it ends.
 
         Raises:
             Overtaken: as above.
         """
+        try:
+            call = run.registered.signature.decode(run.delivery.body)
+        except InvalidArguments as error:
+            return refused("malformed", str(error), type(error).__name__)
         try:
             if run.registered.time_limit is not UNLIMITED:
                 value = await self._await_within_limits(run, call)
@@ -143,8 +152,8 @@ class Runner:
         wait = run.registered.policy.decide(TimeLimitExceeded(text), info(run))
         return Dead("timeout", failure) if wait is None else Retry(max(wait, GONE_AFTER), failure)
 
-    def prepare(self, delivery: Delivery) -> tuple[Run, Call] | Outcome:
-        """Return the run and the call to make, or how the delivery ends without one."""
+    def admit(self, delivery: Delivery) -> Run | Outcome:
+        """Return the run to make, or how the delivery ends without one; no code of the user's is run here."""
         properties = delivery.properties
         if delivery.problem or properties.content_encoding or properties.content_type not in {JSON, None}:
             return unreadable(delivery)
@@ -159,11 +168,7 @@ class Runner:
             if ended is not None:
                 return ended
             attempt, first_run = attempt_and_first_run(headers, now)
-        try:
-            call = registered.signature.decode(delivery.body)
-        except InvalidArguments as error:
-            return refused("malformed", str(error), type(error).__name__)
-        return Run(registered, delivery, properties.message_id or new_id(), attempt, now, first_run), call
+        return Run(registered, delivery, properties.message_id or new_id(), attempt, now, first_run)
 
     def conclude(self, run: Run, value: Any) -> Outcome:
         """Decide what a task's return value means."""
@@ -209,6 +214,11 @@ class Runner:
         """Return how a delivery ends at an error of our own."""
         log.error("worker_defect", id=delivery.properties.message_id, queue=delivery.queue, exc_info=error)
         return Dead("failed", failure_of(error))
+
+
+def in_event_loop(registered: Registered) -> bool:
+    """Tell whether a task runs in the event loop of its process, beside others."""
+    return registered.signature.is_async and not registered.isolated
 
 
 def unreadable(delivery: Delivery) -> Dead:

@@ -21,9 +21,9 @@ from amqpworker.broker.consumer import Intake
 from amqpworker.errors import AmqpWorkerError, InvalidArguments, ResultStoreError
 from amqpworker.logs import get_logger
 from amqpworker.message import Delivery, new_id
-from amqpworker.outcome import Dead, Done, Dropped, Failure, Outcome, Requeue, Retry
+from amqpworker.outcome import Dead, Done, Dropped, Failure, Outcome, Renew, Requeue, Retry
 from amqpworker.plan import Plan
-from amqpworker.publication import answered, can_answer, dead_lettered, letters, retried
+from amqpworker.publication import answered, can_answer, dead_lettered, letters, renewed, retried
 from amqpworker.results import ResultStore
 from amqpworker.results.answer import done as done_answer
 from amqpworker.results.answer import failed as failed_answer
@@ -73,7 +73,7 @@ class Settler:
         self._requeues: deque[Delivery] = deque()
         self._replying: set[Delivery] = set()
         # Each is counted by one thread: the first and the last by the consumer's, the others by the publisher's.
-        self._settled = self._retried = self._dead = self._requeued = 0
+        self._settled = self._retried = self._dead = self._renewed = self._requeued = 0
         self.draining = threading.Event()
 
     # ---- by runner threads ------------------------------------------------------------------------------------------
@@ -94,6 +94,8 @@ class Settler:
                 self._ack(delivery)
             case Requeue():
                 self._requeue(delivery)
+            case Renew():
+                self._renew(delivery)
             case _:
                 assert_never(outcome)
 
@@ -179,6 +181,20 @@ class Settler:
             # Its own headers fill the frame, so that what a retry adds has no room.
             self._bury(delivery, Dead("failed", Failure(retry.failure.error_type, str(error))), run)
 
+    def _renew(self, delivery: Delivery) -> None:
+        """Publish a copy to the same queue, and acknowledge once it is confirmed."""
+
+        def confirmed() -> None:
+            self._renewed += 1
+            self._ack(delivery)
+
+        log.warning("delivery_renewed", id=delivery.properties.message_id, queue=delivery.queue)
+        copy = renewed(delivery, self._names)
+        try:
+            self.copies.publish(Copy(delivery, copy, confirmed, lambda: self._requeue(delivery)))
+        except InvalidArguments:
+            self._requeue(delivery)
+
     def _bury(self, delivery: Delivery, dead: Dead, run: Run | None) -> None:
         """Store the failure, publish the dead letter, and once it is confirmed reply and acknowledge."""
         task_id = run.id if run is not None else delivery.properties.message_id or new_id()
@@ -262,8 +278,9 @@ class Settler:
 
     def counts(self) -> Counts:
         """Return how many deliveries have ended how so far."""
-        copies = self._retried + self._dead
-        return Counts(max(0, self._settled - copies), self._retried, self._dead, self._requeued)
+        copies = self._retried + self._dead + self._renewed
+        done = max(0, self._settled - copies)
+        return Counts(done, self._retried, self._dead, self._requeued + self._renewed)
 
     def idle(self) -> bool:
         """Whether nothing is left to be settled."""

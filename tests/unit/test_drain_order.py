@@ -54,12 +54,13 @@ class Task:
         self.policy = policy(None)
         self.stores_result = False
         self.time_limit = UNLIMITED
+        self.isolated = False
 
 
 @pytest.mark.parametrize("function", [plain, asynchronous])
 def test_a_delivery_is_running_before_it_is_no_longer_unstarted(function: Callable[..., Any]) -> None:
     bench = Bench()
-    pool = Pool(Runner({function.__name__: Task(function)}, False), bench.settler, 1, 1)
+    pool = Pool(Runner({function.__name__: Task(function)}, False), bench.settler, None, (1, 1))  # type: ignore[arg-type]
     idle: list[bool] = []
     bench.intake.unstarted = Watched(lambda: idle.append(pool.idle()))
     pool.start()

@@ -62,11 +62,12 @@ class Scene:
             policy=policy(retry),
             stores_result=stores,
             time_limit=UNLIMITED,
+            isolated=False,
         )
         return name
 
     def start(self, threads: int = 1, async_tasks: int = 100) -> Pool:
-        pool = Pool(Runner(self.tasks, True), self.settled, threads, async_tasks)  # type: ignore[arg-type]
+        pool = Pool(Runner(self.tasks, True), self.settled, None, (threads, async_tasks))  # type: ignore[arg-type]
         self.pools.append(pool)
         pool.start()
         return pool

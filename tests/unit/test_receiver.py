@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from amqpworker.errors import Unconfirmed
 from amqpworker.message import Delivery
 from amqpworker.outcome import Done
-from amqpworker.worker import copies, receiver
+from amqpworker.worker import copies, inquiry, receiver
 from amqpworker.worker.receiver import Reception
 from tests.unit.settling import RETRY, Bench
 
@@ -28,7 +29,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (receiver, copies):
+    for module in (receiver, copies, inquiry):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
 
@@ -37,12 +38,33 @@ class Scene:
     def __init__(self, clock: Clock, ack_timeout: float = 1800.0) -> None:
         self.clock = clock
         self.let_go_at: list[float] = []
+        self.put_there: list[int] = []
+        self.put_apart: list[int] = []
+        self.asked: list[str] = []
         self.bench = Bench()
-        self.reception = Reception(self, self.bench.settler, ack_timeout)
+        self.reception = Reception(self, self.bench.settler, ack_timeout, self.ask)
         self.reception.begin(self.bench.intake)
 
-    def put(self, _delivery: Delivery) -> None:
-        """What a runner would take; no test here has one."""
+    def put(self, delivery: Delivery) -> None:
+        """Take what a runner thread or the event loop would."""
+        self.put_there.append(delivery.tag)
+
+    def put_isolated(self, delivery: Delivery) -> None:
+        """Take what a runner thread would."""
+        assert delivery.tag in delivery.intake.suspects
+        self.put_apart.append(delivery.tag)
+
+    def ask(self, key: str) -> bool:
+        self.asked.append(key)
+        return True
+
+    def receive(self, redelivered: bool, **headers: Any) -> Delivery:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        delivery = self.bench.delivery(headers=named or None)
+        delivery.redelivered = redelivered
+        self.bench.intake.unstarted[delivery.tag] = self.clock.now
+        self.reception.receive(delivery)
+        return delivery
 
     def let_go(self) -> None:
         self.let_go_at.append(self.clock.now)
@@ -158,3 +180,55 @@ def test_copies_that_were_not_confirmed_are_tried_again_after_a_pause(clock: Clo
     assert len(scene.bench.publisher.underway) == 1
     scene.bench.publisher.confirm()
     assert scene.bench.flush()[-1] == ("ack", 1, False)
+
+
+def test_a_message_runs_at_once_where_nothing_is_known_against_it(clock: Clock) -> None:
+    scene = Scene(clock)
+    scene.receive(redelivered=False)
+    scene.receive(redelivered=False, shop="a")
+    assert (scene.put_there, scene.put_apart, scene.asked) == ([1, 2], [], [])
+
+
+def test_a_message_that_comes_again_runs_as_the_supervisor_has_answered(clock: Clock) -> None:
+    scene = Scene(clock)
+    scene.receive(redelivered=True)
+    scene.receive(redelivered=True, x_delivery_count=1)
+    assert (scene.put_there, scene.put_apart, scene.asked) == ([], [], ["id-1", "id-2"])
+    scene.reception.answered("id-2", suspect=False)
+    scene.reception.answered("id-1", suspect=True)
+    assert (scene.put_there, scene.put_apart) == ([2], [1])
+
+
+def test_a_supervisor_that_does_not_answer_holds_nothing_up_for_long(clock: Clock) -> None:
+    scene = Scene(clock)
+    scene.receive(redelivered=True)
+    assert scene.reception.tick()
+    assert scene.put_apart == []
+    clock.now += inquiry.PATIENCE
+    scene.reception.tick()
+    assert scene.put_apart == [1]
+
+
+def test_a_message_that_took_a_process_down_or_comes_too_often_runs_alone_unasked(clock: Clock) -> None:
+    scene = Scene(clock)
+    scene.receive(redelivered=False, aw_crashes=1)
+    scene.receive(redelivered=True, x_delivery_count=2)
+    assert (scene.put_there, scene.put_apart, scene.asked) == ([], [1, 2], [])
+
+
+def test_a_message_that_the_broker_would_soon_give_up_goes_back_as_a_copy_and_runs_nowhere(clock: Clock) -> None:
+    scene = Scene(clock)
+    delivery = scene.receive(redelivered=True, x_delivery_count=51)
+    assert (scene.put_there, scene.put_apart, scene.asked) == ([], [], [])
+    assert delivery.tag not in scene.bench.intake.unstarted
+    (copy,) = scene.bench.publisher.underway
+    assert copy.publication.routing_key == "work"
+    copy.confirm()
+    assert scene.bench.flush()[-1] == ("ack", 1, False)
+
+
+def test_what_is_asked_about_can_still_go_back(clock: Clock) -> None:
+    scene = Scene(clock)
+    scene.receive(redelivered=True)
+    scene.reception.drain()
+    assert scene.tick() == [1]

@@ -41,6 +41,7 @@ def runner_of(function: Callable[..., Any], *, retry: Any = None, stores: bool =
         policy=policy(retry),
         stores_result=True,
         time_limit=UNLIMITED,
+        isolated=False,
     )
     return Runner({"example": registered}, stores)
 
@@ -51,14 +52,14 @@ def delivery_of(body: bytes = b"{}", headers: dict[str, Any] | None = None, **pr
 
 
 def outcome_of(runner: Runner, delivery: Delivery) -> Outcome:
-    prepared = runner.prepare(delivery)
-    return runner.call(*prepared) if isinstance(prepared, tuple) else prepared
+    admitted = runner.admit(delivery)
+    return runner.call(admitted) if isinstance(admitted, Run) else admitted
 
 
 def run_of(runner: Runner, delivery: Delivery) -> Run:
-    prepared = runner.prepare(delivery)
-    assert isinstance(prepared, tuple), prepared
-    return prepared[0]
+    admitted = runner.admit(delivery)
+    assert isinstance(admitted, Run), admitted
+    return admitted
 
 
 def dead(outcome: Outcome) -> Dead:

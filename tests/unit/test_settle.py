@@ -8,7 +8,7 @@ import time
 import pytest
 
 from amqpworker.errors import InvalidArguments, NotRouted, Unconfirmed
-from amqpworker.outcome import Dead, Done, Dropped, Failure, Outcome, Requeue, Retry
+from amqpworker.outcome import Dead, Done, Dropped, Failure, Outcome, Renew, Requeue, Retry
 from amqpworker.worker import copies
 from amqpworker.worker import settle as settle_module
 from tests.unit.settling import DEAD, FAILURE, NAMES, RETRY, Bench
@@ -100,6 +100,25 @@ def test_what_did_not_run_goes_back(bench: Bench) -> None:
     assert bench.flush() == [("nack", 1)]
 
 
+def test_what_was_delivered_too_often_goes_back_as_a_copy_that_is_confirmed_first(bench: Bench) -> None:
+    headers = {"x-delivery-count": 51, "aw-attempt": 2, "shop": "a"}
+    delivery = bench.delivery(headers=headers)
+    bench.settler.settle(delivery, Renew())
+    assert bench.flush() == [("publish", "amqpworker.due", "work")]
+    copy = bench.publisher.underway[0].publication
+    assert copy.properties.headers == {"aw-attempt": 2, "shop": "a"}
+    assert (copy.properties.message_id, copy.body) == ("id-1", delivery.body)
+    bench.publisher.confirm()
+    assert bench.flush() == [("ack", 1, False)]
+    assert (bench.settler.counts().done, bench.settler.counts().requeued) == (0, 1)
+
+
+def test_what_cannot_be_copied_goes_back_as_it_is(bench: Bench) -> None:
+    bench.publisher.refusals = [InvalidArguments("no room")]
+    bench.settler.settle(bench.delivery(), Renew())
+    assert bench.flush() == [("nack", 1)]
+
+
 def test_a_call_that_nobody_waits_for_is_acknowledged_without_a_trace(bench: Bench) -> None:
     delivery = bench.delivery(reply_to="r")
     bench.settler.settle(delivery, Dropped("nobody waits"))
@@ -109,7 +128,7 @@ def test_a_call_that_nobody_waits_for_is_acknowledged_without_a_trace(bench: Ben
 # ---- every branch settles -------------------------------------------------------------------------------------------
 
 
-OUTCOMES: list[Outcome] = [Done(), Done(b"1"), RETRY, Retry(0.0, FAILURE), DEAD, Dropped("why"), Requeue()]
+OUTCOMES: list[Outcome] = [Done(), Done(b"1"), RETRY, Retry(0.0, FAILURE), DEAD, Dropped("why"), Requeue(), Renew()]
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES, ids=repr)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from amqpworker.worker.report import LONGEST_LINE, Heard, Report, heard
+from amqpworker.worker.report import LONGEST_LINE, Answer, Heard, Report, Reporter, answer_to, answers_in, heard
 
 NO_ROOM = """
 import errno, os, subprocess
@@ -114,3 +117,27 @@ def test_a_line_without_an_end_is_not_kept() -> None:
     assert heard(b"x" * (LONGEST_LINE + 1)) == Heard([], b"", strange=True)
     longest = json.dumps({"event": "misconfigured", "drain_timeout": 1e300, "text": "\N{GRINNING FACE}" * 500})
     assert heard(longest.encode()).rest == longest.encode()
+
+
+@given(st.lists(st.tuples(st.text(max_size=80), st.booleans())), st.data())
+def test_answers_are_read_in_whatever_pieces_they_come(told: list[tuple[str, bool]], data: st.DataObject) -> None:
+    answers = [Answer(key, suspect) for key, suspect in told]
+    stream, rest, read = b"".join(map(answer_to, answers)), b"", []
+    while stream:
+        cut = data.draw(st.integers(1, len(stream)))
+        found, rest = answers_in(rest + stream[:cut])
+        read += found
+        stream = stream[cut:]
+    assert read == answers
+    assert rest == b""
+
+
+def test_a_parent_that_does_not_listen_holds_nobody_up() -> None:
+    ours, theirs = os.pipe()
+    reporter = Reporter(theirs)
+    told = 0
+    while reporter.tell(Report("asks", text="x" * 400)):
+        told += 1
+    assert told > 10
+    os.close(ours)
+    os.close(theirs)

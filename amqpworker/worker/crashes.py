@@ -1,0 +1,92 @@
+"""
+What it means that a message was delivered before, or that the process which ran it has crashed.
+
+Pure. Decides which deliveries run in an isolated process, which are asked about first, and when a message that takes
+its process down is dead. Running them there is `isolation`'s, asking is `inquiry`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from amqpworker.message import CRASHES, Delivery, Headers, integer_header
+from amqpworker.outcome import Dead, Failure, Outcome, Retry
+from amqpworker.publication import MAX_TRACEBACK, capped
+from amqpworker.redaction import redact_text
+from amqpworker.worker.wording import how_it_ended
+
+__all__ = ["Crash", "Verdict", "crashed", "examined"]
+
+DELIVERY_COUNT = "x-delivery-count"
+"""How often a quorum queue has delivered a message before (https://www.rabbitmq.com/docs/quorum-queues)."""
+
+# A copy is made of a message that was delivered so often: queues give up at 200, others' may at 20, which is too late.
+MOST_DELIVERIES = 50
+SUSPECT_DELIVERIES = 2
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+MOST_CRASHES = 1000
+MIB = 1024 * 1024
+NO_HEADERS: Headers = {}
+
+
+class Verdict(Enum):
+    """What is done with a delivery before it runs."""
+
+    RUN = auto()
+    ASK = auto()
+    ISOLATE = auto()
+    RENEW = auto()
+
+
+def examined(delivery: Delivery) -> Verdict:
+    """
+    Decide about a delivery that may have taken a process down.
+
+    The broker's count may be forged and grows for neighbours of the guilty, too: nothing is condemned by it.
+    """
+    headers = delivery.properties.headers or NO_HEADERS
+    if (integer_header(headers, CRASHES) or 0) > 0:
+        return Verdict.ISOLATE
+    if not delivery.redelivered:
+        return Verdict.RUN
+    count = integer_header(headers, DELIVERY_COUNT) or 0
+    if count > MOST_DELIVERIES:
+        return Verdict.RENEW
+    return Verdict.ISOLATE if count >= SUSPECT_DELIVERIES else Verdict.ASK
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """
+    The end of an isolated process while it ran a task.
+
+    `code` is its exit code, or (negative) the signal that ended it, None where nobody can tell; `memory` the most bytes
+    that it held, `stack` where it was, as far as that is known; `why` tells why it was killed, where we did that.
+    """
+
+    code: int | None
+    memory: int = 0
+    stack: str = ""
+    why: str = ""
+
+    @property
+    def how(self) -> str:
+        """How it ended, in few words."""
+        return "an unknown exit code" if self.code is None else how_it_ended(self.code)
+
+
+def crashed(delivery: Delivery, crash: Crash, max_crashes: int) -> Outcome:
+    """Decide how a delivery ends whose task took its isolated process down: it is tried again, or dead in the end."""
+    before = integer_header(delivery.properties.headers or NO_HEADERS, CRASHES) or 0
+    crashes = min(max(0, before), MOST_CRASHES) + 1
+    held = f", after it had held up to {-(-crash.memory // MIB)} MiB of memory" if crash.memory else ""
+    told = f"the isolated process that ran it ended by {crash.how}{held}: crash {crashes} of {max_crashes}"
+    if crash.why:
+        told = f"{told} ({crash.why})"
+    failure = Failure(crash.how, told, capped(redact_text(crash.stack), MAX_TRACEBACK))
+    if crashes >= max_crashes:
+        return Dead("crashed", failure)
+    pause = min(FIRST_PAUSE * 2.0 ** (crashes - 1), LONGEST_PAUSE)
+    return Retry(pause, failure, counts=False, crashes=crashes)

@@ -1,0 +1,213 @@
+"""
+An isolated process as its worker process holds it: a fresh interpreter that runs one task after the other.
+
+Decides how it is started, when it counts as hung, and how its end is found out. What its end means is left to others.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from amqpworker.worker.crashes import Crash
+from amqpworker.worker.isolated_wire import BEAT, OUTCOME, READY, Frames, Unreadable
+from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.report import DUMP_SIGNAL
+
+__all__ = ["Answered", "Heard", "IsolatedProcess", "Late"]
+
+STEP = 1.0
+# It says that it is alive each second; what holds the interpreter's lock for so long is not coming back.
+MOST_SILENT_STEPS = 60
+DUMP_PATIENCE = 0.2
+DUMP_STEP = 0.01
+MOST_STACK_BYTES = 64 * 1024
+READ_BYTES = 1 << 18
+KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """It has told how the task ended."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """The task has not ended in time; `stack` tells where it is."""
+
+    stack: str
+
+
+Heard: TypeAlias = Answered | Late | Crash
+
+
+class IsolatedProcess:
+    """
+    A running isolated process; one thread uses it at a time, `kill` aside.
+
+    Raises:
+        OSError: the machine has no room for another process.
+    """
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self.runs = 0
+        self.idle_since = time.monotonic()
+        self._frames = Frames()
+        self._stacks = os.memfd_create("amqpworker-stacks")
+        self._socket, theirs = socket.socketpair()
+        self._gone = -1
+        self._ended: Crash | None = None
+        command = [sys.executable, "-m", "amqpworker.worker.isolated_process", options.model_dump_json()]
+        try:
+            with theirs:
+                descriptors = (theirs.fileno(), self._stacks)
+                self._process = subprocess.Popen(  # noqa: S603 - our own command
+                    [*command, *map(str, descriptors), str(os.getpid())],
+                    stdin=subprocess.DEVNULL,
+                    process_group=0,
+                    pass_fds=descriptors,
+                )
+            # Its end of the pair may live on in a child that a task has forked meanwhile, so that no end is seen there.
+            self._gone = os.pidfd_open(self._process.pid)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def alive(self) -> bool:
+        """Tell whether it runs; where it has ended it is reaped, too."""
+        if self._ended is None and self._has_ended():
+            self._reap()
+        return self._ended is None
+
+    def wait_ready(self, timeout: float) -> bool:
+        """Wait until it has imported the app and can run tasks; false where it has ended, or has not come so far."""
+        return self._listen(READY, timeout) == Answered(b"")
+
+    def run(self, request: bytes, timeout: float) -> Heard:
+        """Have it run a task, for `timeout` seconds at the most."""
+        os.ftruncate(self._stacks, 0)
+        os.lseek(self._stacks, 0, os.SEEK_SET)
+        self.runs += 1
+        try:
+            self._socket.settimeout(STEP * MOST_SILENT_STEPS)
+            self._socket.sendall(request)
+        except OSError:
+            return self._crash("it took no more requests")
+        return self._listen(OUTCOME, timeout)
+
+    def _listen(self, wanted: bytes, timeout: float) -> Heard:
+        until = time.monotonic() + timeout
+        silent = 0
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        poll.register(self._gone, select.POLLIN)
+        while (left := until - time.monotonic()) > 0:
+            # In steps, so that a machine that stood still has not been waiting for it all that time.
+            ready = {found for found, _ in poll.poll(min(left, STEP) * 1000)}
+            if self._socket.fileno() in ready:
+                silent = 0
+                heard = self._read(wanted)
+                if heard is not None:
+                    return heard
+            elif ready:
+                return self._crash()
+            else:
+                silent += 1
+                if silent >= MOST_SILENT_STEPS and wanted == OUTCOME:
+                    return self._crash(f"killed: it had not moved for {silent * STEP:.0f} s")
+        return Late(self._dumped())
+
+    def _read(self, wanted: bytes) -> Heard | None:
+        try:
+            data = self._socket.recv(READ_BYTES)
+            found = self._frames.feed(data)
+        except (OSError, Unreadable) as error:
+            return self._crash(f"killed: {error}")
+        if not data:
+            return self._crash()
+        for kind, content in found:
+            if kind == wanted:
+                return Answered(content)
+            if kind != BEAT:
+                return self._crash("killed: it did not answer what it was asked")
+        return None
+
+    # ---- how it ends ------------------------------------------------------------------------------------------------
+
+    def _has_ended(self) -> bool:
+        poll = select.poll()
+        poll.register(self._gone, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _crash(self, why: str = "") -> Crash:
+        """Return how it ended; it is killed where it has not, and `why` tells the reason."""
+        if why:
+            stack = self._dumped()
+            return self._reap(why, stack)
+        # It has closed its socket: what is left of it ends now, or is ended.
+        poll = select.poll()
+        poll.register(self._gone, select.POLLIN)
+        poll.poll(STEP * 1000)
+        return self._reap("", self._stack())
+
+    def _reap(self, why: str = "", stack: str = "") -> Crash:
+        if self._ended is None:
+            # What it has started goes with it: nobody else can have the id of its group before it is reaped.
+            self.kill()
+            try:
+                _, status, usage = os.wait4(self.pid, 0)
+            except ChildProcessError:
+                # Code of the app waits for any child, and has got this one.
+                self._ended = Crash(None, 0, stack, why)
+            else:
+                code = os.waitstatus_to_exitcode(status)
+                self._ended = Crash(code, usage.ru_maxrss * KIB, stack, why)
+            self._process.returncode = self._ended.code or 0
+        return self._ended
+
+    def _dumped(self) -> str:
+        """Have it write its stacks, and return them."""
+        if not self._has_ended():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, DUMP_SIGNAL)
+            pause, size = select.poll(), 0
+            for _ in range(int(DUMP_PATIENCE / DUMP_STEP)):
+                pause.poll(DUMP_STEP * 1000)
+                before, size = size, os.fstat(self._stacks).st_size
+                if size and size == before:
+                    break
+        return self._stack()
+
+    def _stack(self) -> str:
+        return os.pread(self._stacks, MOST_STACK_BYTES, 0).decode("utf-8", "replace")
+
+    def kill(self) -> None:
+        """End it at once, with whatever its task has started in its process group."""
+        if self._ended is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End it, and let go of everything."""
+        if hasattr(self, "_process"):
+            self._reap()
+        self._socket.close()
+        for descriptor in (self._stacks, self._gone):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._stacks = self._gone = -1

@@ -1,0 +1,149 @@
+"""
+An isolated process: runs one task after the other for the worker process that has started it.
+
+Decides nothing about messages: it says how a task ended, and the worker settles it. It ends with its worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import ctypes
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from amqpworker.app import App
+from amqpworker.logform import configure
+from amqpworker.logs import get_logger, task_context
+from amqpworker.outcome import Outcome
+from amqpworker.worker.context import Run
+from amqpworker.worker.forked import leave_if_forked
+from amqpworker.worker.isolated_wire import BEAT, READY, Request, frame, outcome_to, requested
+from amqpworker.worker.lifespan import Lifespan
+from amqpworker.worker.locate import locate
+from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.report import DUMP_SIGNAL
+from amqpworker.worker.runner import Runner, unknown
+
+__all__ = ["main"]
+
+log = get_logger("amqpworker.worker.isolated_process")
+
+BEAT_SECONDS = 1.0
+PR_SET_PDEATHSIG = 1
+# Of the processes here this is the one to end where memory runs out.
+OOM_SCORE = "500"
+FAILED = 1
+
+
+class Isolated:
+    """The parts of an isolated process."""
+
+    def __init__(self, app: App, connection: socket.socket) -> None:
+        self._app = app
+        self._connection = connection
+        self._process = os.getpid()
+        self._runner = Runner(app.tasks, app.results is not None)
+        self._loop = asyncio.Runner()
+        self._lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self._await)
+        self._sending = threading.Lock()
+        self._busy = threading.Event()
+
+    def serve(self) -> None:
+        """Run what is asked for, until nobody asks any more."""
+        self._lifespan.begin()
+        threading.Thread(target=self._beat, name="amqpworker-beat", daemon=True).start()
+        self._send(frame(READY))
+        while (request := requested(self._connection)) is not None:
+            self._busy.set()
+            outcome = self._run(request)
+            self._busy.clear()
+            self._send(outcome_to(outcome))
+        self._lifespan.end()
+        self._app.close()
+
+    def _run(self, request: Request) -> Outcome:
+        delivery = request.delivery
+        registered = self._app.tasks.get(delivery.properties.type or "")
+        if registered is None:
+            return unknown(delivery.properties)
+        run = Run(registered, delivery, request.id, request.attempt, request.started, request.first_run)
+        task_context.set(run)
+        try:
+            if registered.signature.is_async:
+                outcome: Outcome = self._await(self._runner.await_call(run))
+            else:
+                outcome = self._runner.call(run)
+        except BaseException as error:  # noqa: BLE001 - a defect of ours must not look like a crash of the task
+            outcome = self._runner.defect(delivery, error)
+        leave_if_forked(self._process)
+        task_context.set(None)
+        return outcome
+
+    def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        # The loop would have the context of its own beginning otherwise, where no task runs.
+        return self._loop.run(coroutine, context=contextvars.copy_context())
+
+    def _send(self, data: bytes) -> None:
+        with self._sending:
+            self._connection.sendall(data)
+
+    def _beat(self) -> None:
+        """Tell that this interpreter moves, while a task runs."""
+        pause = threading.Event()
+        while self._busy.wait():
+            with suppress(OSError):
+                self._send(frame(BEAT))
+            pause.wait(BEAT_SECONDS)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run an isolated process: the options as JSON, the descriptors of its socket and of its stacks, the worker's id."""
+    options = WorkerOptions.model_validate_json(arguments[0])
+    connection, stacks, worker = map(int, arguments[1:])
+    faulthandler.enable(stacks, all_threads=False)
+    faulthandler.register(DUMP_SIGNAL, stacks, all_threads=True)
+    end_with(worker)
+    # The worker decides when it ends. Not SIG_IGN, which programs that a task starts would inherit.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
+    os.set_inheritable(connection, False)
+    os.set_inheritable(stacks, False)
+    configure(options.log_level, options.log_json)
+    try:
+        Isolated(locate(options.app), socket.socket(fileno=connection)).serve()
+    except (Exception, SystemExit) as error:
+        log.error("isolated_process_failed", app=options.app, exc_info=error)
+        return FAILED
+    return 0
+
+
+def end_with(worker: int) -> None:
+    """
+    Have the kernel end this process with the thread that has started it.
+
+    https://man7.org/linux/man-pages/man2/pr_set_pdeathsig.2const.html
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != worker:
+            os._exit(FAILED)
+
+
+if __name__ == "__main__":
+    ENDED = main(sys.argv[1:])
+    # Threads that a task has left behind do not hold it up.
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(ENDED)

@@ -1,0 +1,167 @@
+"""
+Run tasks in isolated processes: those marked so, and messages that may have taken a process down.
+
+Decides which process runs what, how many wait for work, and what becomes of a message whose process has crashed, hangs
+or cannot be started.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import assert_never
+
+from amqpworker.logs import get_logger
+from amqpworker.outcome import Failure, Outcome, Retry
+from amqpworker.worker.context import Run
+from amqpworker.worker.crashes import Crash, crashed
+from amqpworker.worker.isolated import Answered, IsolatedProcess, Late
+from amqpworker.worker.isolated_wire import Unreadable, outcome_from, request_to
+from amqpworker.worker.limits import Overtaken
+from amqpworker.worker.runner import Runner
+
+__all__ = ["Isolation"]
+
+log = get_logger(__name__)
+
+START_TIMEOUT = 60.0
+# Nothing is blamed on a message whose process cannot be started: it comes again when that may have been mended.
+START_PAUSE = 5.0
+IDLE_SECONDS = 60.0
+# A fresh interpreter now and then: what a task leaks goes with the old one.
+MOST_RUNS = 1000
+
+
+class Isolation:
+    """
+    The isolated processes of a worker process, each started by `start`; safe to use from many threads.
+
+    With `ahead` one that has nothing to do is kept ready.
+    """
+
+    def __init__(
+        self, start: Callable[[], IsolatedProcess], runner: Runner, max_crashes: int, ahead: bool = False
+    ) -> None:
+        self._start = start
+        self._runner = runner
+        self._max_crashes = max_crashes
+        self._ahead = ahead
+        self._lock = threading.Lock()
+        self._idle: list[IsolatedProcess] = []
+        self._busy: set[IsolatedProcess] = set()
+        self._closed = False
+
+    def run(self, run: Run) -> Outcome:
+        """
+        Run a task in an isolated process, and return how it ends.
+
+        Raises:
+            Overtaken: the worker ends, and has abandoned the task.
+        """
+        process = self._ready_process()
+        if process is None:
+            return Retry(START_PAUSE, Failure("", "no isolated process could be started: see the log"), counts=False)
+        try:
+            heard = process.run(request_to(run), run.registered.time_limit.hard)
+        except BaseException:
+            self._end(process)
+            raise
+        if self._closed:
+            raise Overtaken
+        match heard:
+            case Answered(data):
+                try:
+                    outcome = outcome_from(data)
+                except Unreadable as error:
+                    self._end(process)
+                    return self._crashed(run, process, Crash(None, why=str(error)))
+                self._give_back(process)
+                return outcome
+            case Late(stack):
+                self._end(process)
+                log.warning("isolated_killed", child=process.pid, reason="its task has reached its hard limit")
+                return self._runner.overrun(run, stack)
+            case Crash():
+                self._end(process)
+                return self._crashed(run, process, heard)
+            case _:
+                assert_never(heard)
+
+    def _crashed(self, run: Run, process: IsolatedProcess, crash: Crash) -> Outcome:
+        log.error("isolated_crashed", child=process.pid, how=crash.how, memory=crash.memory, why=crash.why or None)
+        return crashed(run.delivery, crash, self._max_crashes)
+
+    # ---- which process ----------------------------------------------------------------------------------------------
+
+    def _ready_process(self) -> IsolatedProcess | None:
+        """Return a process that waits for a task, or a new one; None where none can be started."""
+        while True:
+            with self._lock:
+                if self._closed:
+                    raise Overtaken
+                waited = bool(self._idle)
+                process = self._idle.pop() if waited else self._started()
+                if process is not None:
+                    self._busy.add(process)
+            if process is None:
+                return None
+            if process.alive() and (process.runs or process.wait_ready(START_TIMEOUT)):
+                return process
+            self._end(process)
+            if self._closed:
+                raise Overtaken
+            if not waited:
+                log.error("isolated_not_started", child=process.pid, effect="its message comes again later")
+                return None
+
+    def _started(self) -> IsolatedProcess | None:
+        try:
+            return self._start()
+        except OSError as error:
+            log.error("isolated_not_started", reason=str(error), effect="its message comes again later")
+            return None
+
+    def _give_back(self, process: IsolatedProcess) -> None:
+        if process.runs >= MOST_RUNS:
+            self._end(process)
+            return
+        process.idle_since = time.monotonic()
+        with self._lock:
+            self._busy.discard(process)
+            if not self._closed:
+                self._idle.append(process)
+                return
+        process.close()
+
+    def _end(self, process: IsolatedProcess) -> None:
+        with self._lock:
+            self._busy.discard(process)
+        process.close()
+
+    def tidy(self) -> None:
+        """End what has had nothing to do for long or is gone, and start one ahead; the worker calls this now and then."""
+        now = time.monotonic()
+        with self._lock:
+            spare = 1 if self._ahead else 0
+            kept = [one for one in self._idle if one.alive()]
+            over = [one for one in kept if now - one.idle_since > IDLE_SECONDS][: max(0, len(kept) - spare)]
+            ended = [one for one in self._idle if one in over or one not in kept]
+            self._idle = [one for one in kept if one not in over]
+            if self._ahead and not self._closed and not self._idle and not self._busy:
+                ahead = self._started()
+                if ahead is not None:
+                    self._idle.append(ahead)
+        for process in ended:
+            process.close()
+
+    def close(self) -> None:
+        """End all of them; whatever runs in one is abandoned."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            busy = list(self._busy)
+        for process in busy:
+            process.kill()
+        for process in idle:
+            process.close()

@@ -1,0 +1,263 @@
+"""An isolated process as its worker holds it: it answers, or its end is found out, whatever a task does to it."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from amqpworker.message import Delivery, Properties
+from amqpworker.outcome import Dead, Done, Outcome
+from amqpworker.worker import isolated as isolated_module
+from amqpworker.worker.context import Run
+from amqpworker.worker.crashes import Crash
+from amqpworker.worker.isolated import Answered, Heard, IsolatedProcess, Late
+from amqpworker.worker.isolated_wire import outcome_from, request_to
+from amqpworker.worker.options import WorkerOptions
+from tests.pools import alive
+from tests.support import wait_until
+
+APP = """
+import ctypes, os, signal, sys, time
+from contextlib import asynccontextmanager
+from amqpworker import App, Reject, current
+
+entered = []
+
+@asynccontextmanager
+async def lifespan():
+    entered.append("entered")
+    yield
+
+app = App("amqp://nobody@localhost:1/", results="sqlite:///none.db", lifespan=lifespan)
+
+@app.task(name="echo")
+def echo(text: str, times: int = 1) -> str:
+    return text * times
+
+@app.task(name="told")
+async def told() -> list:
+    run = current()
+    return [run.id, run.attempt, run.queue, run.headers, entered, os.getppid()]
+
+@app.task(name="fails")
+def fails() -> None:
+    raise ValueError("no")
+
+@app.task(name="sleeps")
+def sleeps() -> None:
+    time.sleep(600)
+
+@app.task(name="hangs")
+def hangs() -> None:
+    ctypes.PyDLL(None).sleep(600)
+
+@app.task(name="forks")
+def forks() -> None:
+    child = os.fork()
+    if child == 0:
+        time.sleep(600)
+    print(child, file=open("child", "w"), flush=True)
+    os._exit(5)
+
+@app.task(name="comes_back_twice")
+def comes_back_twice() -> str:
+    if os.fork() == 0:
+        return "from the child"
+    os.wait()
+    return "from the parent"
+
+@app.task(name="spins", time_limit=0.5, retry=None)
+def spins() -> None:
+    while True:
+        pass
+
+@app.task(name="scribbles")
+def scribbles() -> None:
+    for number in range(3, 20):
+        try:
+            os.write(number, b"hello there, this is no frame" * 3)
+        except OSError:
+            pass
+
+@app.task(name="closes")
+def closes() -> None:
+    os.closerange(3, 20)
+
+@app.task(name="exits")
+def exits() -> None:
+    sys.exit(3)
+
+@app.task(name="signals")
+def signals() -> str:
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
+    return "here"
+
+@app.task(name="starts")
+def starts() -> str:
+    import subprocess
+    program = "import signal; print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip()
+"""
+
+
+@pytest.fixture
+def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IsolatedProcess]:
+    (tmp_path / "alone.py").write_text(APP)
+    monkeypatch.chdir(tmp_path)
+    made = IsolatedProcess(WorkerOptions(app="alone:app"))
+    yield made
+    made.close()
+    assert not alive(made.pid)
+
+
+def asked(process: IsolatedProcess, task: str, body: bytes = b"{}", timeout: float = math.inf) -> Heard:
+    headers = {"shop": "a", "aw-first-sent": 1}
+    delivery = Delivery(1, False, "", "key", Properties(type=task, message_id="m", headers=headers), body)
+    delivery.queue = "work"
+    registered: Any = SimpleNamespace(name=task)
+    if not process.runs:
+        assert process.wait_ready(60)
+    return process.run(request_to(Run(registered, delivery, "the id", 2, time.time(), time.time())), timeout)
+
+
+def outcome(heard: Heard) -> Outcome:
+    assert isinstance(heard, Answered), heard
+    return outcome_from(heard.data)
+
+
+def crash(heard: Heard) -> Crash:
+    assert isinstance(heard, Crash), heard
+    return heard
+
+
+def test_it_runs_one_task_after_the_other_and_knows_what_they_are_about(process: IsolatedProcess) -> None:
+    assert outcome(asked(process, "echo", b'{"text": "a"}')) == Done(b'"a"')
+    expected = f'["the id",2,"work",{{"shop":"a"}},["entered"],{os.getpid()}]'.encode()
+    assert outcome(asked(process, "told")) == Done(expected)
+    failed = outcome(asked(process, "fails"))
+    assert not isinstance(failed, Done)
+    assert failed.failure.error_type == "ValueError"  # type: ignore[union-attr]
+    malformed = outcome(asked(process, "echo", b"[]"))
+    assert isinstance(malformed, Dead)
+    assert malformed.reason == "malformed"
+    unknown = outcome(asked(process, "nothing"))
+    assert isinstance(unknown, Dead)
+    assert unknown.reason == "unknown-task"
+    assert process.runs == 5
+    assert process.alive()
+
+
+def test_large_messages_and_results_pass(process: IsolatedProcess) -> None:
+    text = b"x" * 3_000_000
+    assert outcome(asked(process, "echo", b'{"text": "' + text + b'", "times": 3}')) == Done(b'"' + text * 3 + b'"')
+
+
+def test_a_task_that_is_late_is_told_with_its_stack(process: IsolatedProcess) -> None:
+    heard = asked(process, "sleeps", timeout=0.5)
+    assert isinstance(heard, Late)
+    assert "in sleeps" in heard.stack
+
+
+def test_what_holds_the_lock_of_the_interpreter_for_too_long_is_ended_with_its_stack(
+    process: IsolatedProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolated_module, "MOST_SILENT_STEPS", 3)
+    found = crash(asked(process, "hangs"))
+    assert (found.code, found.why) == (-signal.SIGKILL, "killed: it had not moved for 3 s")
+    assert "in hangs" in found.stack
+    assert not process.alive()
+
+
+def test_a_task_that_only_takes_long_is_left_alone(process: IsolatedProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolated_module, "MOST_SILENT_STEPS", 2)
+    assert isinstance(asked(process, "sleeps", timeout=4), Late)
+
+
+def test_its_end_is_noticed_though_a_child_of_its_task_holds_its_socket(process: IsolatedProcess) -> None:
+    found = crash(asked(process, "forks"))
+    assert found.code == 5
+    assert found.memory > 1 << 20
+    child = int(Path("child").read_text())
+    process.close()
+    wait_until(lambda: not alive(child), what="the end of what the task has started")
+
+
+def test_a_child_that_comes_back_from_a_task_answers_nothing(process: IsolatedProcess) -> None:
+    assert outcome(asked(process, "comes_back_twice")) == Done(b'"from the parent"')
+    assert outcome(asked(process, "echo", b'{"text": "a"}')) == Done(b'"a"')
+
+
+def test_a_soft_limit_strikes_there_too(process: IsolatedProcess) -> None:
+    late = outcome(asked(process, "spins"))
+    assert isinstance(late, Dead)
+    assert (late.reason, late.failure.error_type) == ("timeout", "amqpworker.errors.TimeLimitExceeded")
+
+
+@pytest.mark.parametrize("task", ["scribbles", "closes"])
+def test_a_task_that_spoils_the_connection_has_taken_its_process_down(process: IsolatedProcess, task: str) -> None:
+    crash(asked(process, task))
+    assert not process.alive()
+
+
+def test_sys_exit_is_a_failure_like_any_other_and_signals_change_nothing(process: IsolatedProcess) -> None:
+    failed = outcome(asked(process, "exits"))
+    assert failed.failure.error_type == "SystemExit"  # type: ignore[union-attr]
+    assert outcome(asked(process, "signals")) == Done(b'"here"')
+    assert outcome(asked(process, "starts")) == Done(b'"True"')
+
+
+@pytest.mark.parametrize("when", ["idle", "running"])
+def test_a_kill_is_noticed(process: IsolatedProcess, when: str) -> None:
+    assert process.wait_ready(60)
+    if when == "idle":
+        process.runs = 1
+        os.kill(process.pid, signal.SIGKILL)
+        wait_until(lambda: not process.alive())
+    else:
+        process.runs = 1
+        killer = threading.Timer(0.3, lambda: os.kill(process.pid, signal.SIGKILL))
+        killer.start()
+        assert crash(asked(process, "sleeps")).code == -signal.SIGKILL
+
+
+def test_somebody_elses_wait_for_any_child_is_survived(process: IsolatedProcess) -> None:
+    assert process.wait_ready(60)
+    process.runs = 1
+    os.kill(process.pid, signal.SIGKILL)
+    assert os.waitpid(process.pid, 0)[0] == process.pid
+    found = crash(asked(process, "echo", b'{"text": "a"}'))
+    assert (found.code, found.how) == (None, "an unknown exit code")
+
+
+@pytest.mark.parametrize("text", ["raise RuntimeError('broken')", "import os; os._exit(0)", "app = 3", "def"])
+def test_an_app_that_cannot_be_imported_does_not_get_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    (tmp_path / "alone.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    made = IsolatedProcess(WorkerOptions(app="alone:app"))
+    assert not made.wait_ready(60)
+    made.close()
+
+
+def test_nothing_is_left_open(process: IsolatedProcess) -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = descriptors()
+    for end in ("close", "kill"):
+        another = IsolatedProcess(WorkerOptions(app="alone:app"))
+        ended: Callable[[], None] = getattr(another, end)
+        ended()
+        another.close()
+    assert descriptors() == before
