@@ -89,13 +89,13 @@ def too_late(workers: Pool) -> bool:
     return any("acknowledgement on channel" in one for one in closed) or bool(workers.events("consumer_cancelled"))
 
 
-def check_all_is_well(workers: Pool, processes: int) -> None:
+def check_all_is_well(workers: Pool, processes: int, may_come_again: int = 0) -> None:
     """Wait until everything is done, and see that no process died."""
     assert workers.broker is not None
     wait_until(lambda: set(runs(workers, "end")) == {"a", *NEIGHBOURS}, 40, "the end of all")
     workers.signal(signal.SIGTERM)
     assert workers.end() == 0
-    assert workers.broker.count("work") == 0
+    assert workers.broker.count("work") <= may_come_again
     assert len(workers.events("process_started")) == processes
     assert workers.events("process_died") == []
 
@@ -123,7 +123,8 @@ def test_what_waits_behind_it_goes_back_in_time_where_the_ack_timeout_is_told(
         assert workers.wait_for("deliveries_requeued")[0]["waited"] == TIMEOUT / 2
         wait_until(lambda: set(runs(workers, "end")) >= set(NEIGHBOURS), 40, "the end of those that waited")
         (tmp_path / "go").touch()
-        check_all_is_well(workers, 2)
+        # The long one may have been given to somebody else this moment.
+        check_all_is_well(workers, 2, may_come_again=1)
         assert sorted(runs(workers, "end"))[-len(NEIGHBOURS) :] == NEIGHBOURS, "once each"
 
 
