@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .PHONY: help setup demo test lint unit integration acceptance test-pools test-systemd test-newer mutants bench clean
 
 PYTHON := .venv/bin/python
-NEWER := $(addprefix tests/,supervised/test_crashes.py $(addprefix integration/test_,retry.py consuming.py draining.py publishing.py call.py))
+NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py ack_timeout.py) $(addprefix integration/test_,retry.py consuming.py draining.py publishing.py call.py))
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name told; do printf '%-20s %s\n' "$$name" "$$told"; done
@@ -46,7 +46,7 @@ test-systemd: setup ## tests of the unit in a machine of its own with a real sys
 	@scripts/systemd.sh
 	$(PYTHON) -m pytest tests/systemd $(ARGS)
 
-test-newer: setup ## tests of crashes and redelivery against RabbitMQ 4.0 and 4.3; needs root
+test-newer: setup ## tests of crashes, ack timeouts and redelivery against RabbitMQ 4.0 and 4.3; needs root
 	@scripts/newer.sh trixie $(or $(ARGS),$(NEWER))
 	@scripts/newer.sh sid $(or $(ARGS),$(NEWER))
 

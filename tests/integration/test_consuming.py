@@ -100,10 +100,11 @@ def test_deliveries_that_nobody_begins_go_back_in_time(vhost: Broker, make_app: 
                 hold.send(n)
             vhost.wait_for_count(QUEUE, 0)
             with running(free, threads=1, prefetch=4):
-                wait_until(lambda: len(ran) == 4, 15, "the free worker runs them")
+                wait_until(lambda: len([one for one in ran if one[1]]) == 3, 15, "the free worker runs them")
         finally:
             go.set()
-    assert sorted(ran) == [("busy", 0), ("free", 1), ("free", 2), ("free", 3)]
+    # The first may come a second time: from RabbitMQ 4.3 on its ack timeout is as short as it was asked for.
+    assert sorted(one for one in ran if one[1]) == [("free", 1), ("free", 2), ("free", 3)]
 
 
 def test_an_ack_timeout_that_was_given_is_asked_for_where_the_broker_heeds_it(
