@@ -40,7 +40,7 @@ def status(
     where: Annotated[
         str | None,
         typer.Argument(
-            metavar="[WHERE]",
+            metavar="WHERE",
             help="A pool: its supervisor's process id, or what --health was; default: the only one here.",
         ),
     ] = None,
@@ -67,23 +67,31 @@ def status(
 @status_app.command(epilog="Examples:\n\n  amqpworker workers\n\n  amqpworker workers --json")
 def workers(as_json: AsJson = False) -> None:
     """List what runs on this machine, a supervisor each with its pools, as far as it may be seen: as root services, too."""
-    pools = []
-    for place in places():
-        try:
-            pools.append({**asked(str(place)), "socket": str(place)})
-        except NotConnected:
-            continue  # it was killed, and has left its socket
+    pools = [stands for place in places() if (stands := standing(place)) is not None]
     if as_json:
         write_json(pools)
         return
     if not pools:
         write("No pool runs here.")
         return
-    made = table("pid", "pools", "processes", "status", widths={"pid": 8})
+    made = table("pid", "service", "pools", "processes", "status", widths={"pid": 8})
     for one in pools:
         names = ", ".join(printable(pool["name"]) for pool in one.get("pools", ()))
-        made.add_row(str(one["pid"]), names, str(one["wanted"]), one["status"])
+        wanted = str(one.get("wanted", ""))
+        made.add_row(str(one["pid"]), printable(one["service"]), names, wanted, printable(one["status"]))
     console().print(made)
+
+
+def standing(place: Path) -> dict[str, Any] | None:
+    """Return what the supervisor with this socket says of itself, or that it does not answer; None where it is gone."""
+    from amqpworker.supervisor import health
+
+    known = {"socket": str(place), "service": health.service_of(place)}
+    try:
+        return {**asked(str(place)), **known}
+    except NotConnected as error:
+        pid = int(place.stem) if place.stem.isdecimal() else None
+        return None if is_gone(error) else {"pid": pid, "status": silent(error), **known}
 
 
 def found(where: str | None) -> str:
@@ -96,7 +104,7 @@ def found(where: str | None) -> str:
     if where is not None and not where.isdecimal():
         return where
     known = [str(place) for place in places() if where is None or place.stem == where]
-    living = known if where is not None else [place for place in known if answers(place)]
+    living = known if where is not None else [place for place in known if lives(place)]
     if len(living) == 1:
         return living[0]
     if where is not None or not living:
@@ -113,13 +121,23 @@ def places() -> list[Path]:
     return health.places()
 
 
-def answers(place: str) -> bool:
-    """Tell whether somebody answers there."""
+def lives(place: str) -> bool:
+    """Tell whether there is a supervisor, be it one that hangs."""
     try:
         asked(place)
-    except NotConnected:
-        return False
+    except NotConnected as error:
+        return not is_gone(error)
     return True
+
+
+def is_gone(error: NotConnected) -> bool:
+    """Tell whether nobody listens there: a supervisor that was killed leaves its socket. One that hangs listens."""
+    return isinstance(error.__cause__, ConnectionRefusedError | FileNotFoundError | PermissionError)
+
+
+def silent(error: NotConnected) -> str:
+    """Return the status of a supervisor that listens and does not tell how it stands."""
+    return "it does not answer" if error.__cause__ is not None else str(error)
 
 
 def asked(address: str) -> dict[str, Any]:
@@ -135,6 +153,9 @@ def asked(address: str) -> dict[str, Any]:
         with closing(connection_to(address)) as connection:
             connection.request("GET", "/status")
             told = json.loads(connection.getresponse().read())
+    except TimeoutError as error:
+        told = f"The supervisor at {address} does not answer within {PATIENCE:g} s: it hangs, or the machine is overloaded."
+        raise NotConnected(told) from error
     except (OSError, ValueError, HTTPException) as error:
         raise NotConnected(f"No supervisor answers at {address}: {error}.") from error
     if not isinstance(told, dict) or "wanted" not in told:

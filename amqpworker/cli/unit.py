@@ -7,13 +7,16 @@ the same for many pools, one instance each.
 
 from __future__ import annotations
 
+import re
 import shlex
+import stat
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from amqpworker.cli.screen import complain
 from amqpworker.errors import ConfigError
 
 __all__ = ["instances", "unit_app", "unit_text"]
@@ -80,7 +83,8 @@ SystemCallFilter=~@privileged @resources
 SystemCallErrorNumber=EPERM
 # Where `amqpworker workers` finds it.
 RuntimeDirectory=amqpworker/{name}
-# Where results are stored in a file: StateDirectory=amqpworker, and results="sqlite:////var/lib/amqpworker/results.db".
+# Where results are stored in a file, results="sqlite:////var/lib/amqpworker/{name}/results.db":
+# StateDirectory=amqpworker/{name}
 
 [Install]
 WantedBy=multi-user.target
@@ -99,7 +103,7 @@ def unit(
     app: Annotated[str | None, typer.Argument(metavar="MODULE:APP", help="Where the app is.")] = None,
     options: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[-- OPTIONS OF WORKER]", help="What `amqpworker worker` is to be given."),
+        typer.Argument(metavar="-- OPTIONS OF WORKER", help="What `amqpworker worker` is to be given."),
     ] = None,
     name: Annotated[str, typer.Option(metavar="NAME", help="What the unit is called.")] = "amqpworker",
     folder: Annotated[
@@ -119,18 +123,51 @@ def unit(
     """
     if (app is None) == (config is None):
         raise ConfigError("Give MODULE:APP, and behind -- the options of its pool, or --config FILE, not both.")
+    check_name(name)
     told = [app, *(options or [])] if app is not None else ["--config", str(Path(str(config)).resolve())]
     command = [program(), "worker", *told]
+    where = (folder or Path.cwd()).resolve()
+    for path in (where, Path(sys.executable), Path(sys.executable).resolve(), *([Path(told[1])] if config else [])):
+        if barred := bar(path):
+            complain(
+                f"Warning: the service runs as a user of its own, and cannot reach {path}: others may not read {barred}."
+            )
     typer.echo(
         unit_text(
             install=f"/etc/systemd/system/{name}.service",
             name=name,
-            folder=str((folder or Path.cwd()).resolve()),
+            folder=str(where),
             command=" ".join(map(quoted, command)),
             credential_file=str(credential_file),
         ),
         nl=False,
     )
+
+
+def check_name(name: str) -> None:
+    """
+    Refuse what no unit can be called.
+
+    Raises:
+        ConfigError: it is no such name.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) or name.endswith(".service"):
+        raise ConfigError(
+            f"--name {name!r}: letters, digits, '.', '_' and '-' are allowed, 64 at the most, and no '.service' behind it."
+        )
+
+
+def bar(path: Path) -> Path | None:
+    """Return what keeps others from reading a path: a folder above it, or itself; None where nothing does, or it is not there."""
+    for one in (*reversed(path.parents), path):
+        try:
+            mode = one.stat().st_mode
+        except OSError:
+            return None  # it is of another machine
+        needed = (0o5 if one == path else 0o1) if stat.S_ISDIR(mode) else 0o4
+        if mode & needed != needed:
+            return one
+    return None
 
 
 def unit_text(

@@ -161,8 +161,7 @@ def worker(
 
     SIGUSR1: status and stacks to the log. SIGTTIN, SIGTTOU: a process more, less.
 
-    Exit codes: 0 stopped, 1 no process could be kept running, 2 nothing to run (no such app, login refused, …), 3
-    something that ran was abandoned.
+    Exit codes: 0 stopped, 1 no process could be kept running, 2 nothing to run, 3 something that ran was abandoned.
     """
     if as_json and not check:
         raise ConfigError("--json belongs to --check.")

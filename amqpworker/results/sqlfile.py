@@ -217,10 +217,13 @@ def reason(error: BaseException, path: Path) -> str:
     """Say in a few words why SQLite failed, with what it leaves out."""
     code = code_of(error)
     if code == sqlite3.SQLITE_CANTOPEN:
-        if not path.parent.is_dir():
-            return f"there is no folder {path.parent}"
-        if path.is_dir():
-            return "it is a folder"
+        try:
+            if not path.parent.is_dir():
+                return f"there is no folder {path.parent}"
+            if path.is_dir():
+                return "it is a folder"
+        except PermissionError:
+            return f"this user may not enter {path.parent}"
         return "it cannot be opened; its folder must be writable, too"
     return _KNOWN.get(code) or str(error) or type(error).__name__
 

@@ -23,7 +23,7 @@ from amqpworker.errors import ConfigError
 from amqpworker.logs import get_logger
 from amqpworker.supervisor.overview import Overview, status_line
 
-__all__ = ["HealthServer", "answer", "answering", "check_address", "places", "socket_folder"]
+__all__ = ["HealthServer", "answer", "answering", "check_address", "places", "service_of", "socket_folder"]
 
 log = get_logger(__name__)
 
@@ -220,3 +220,9 @@ def places() -> list[Path]:
         with suppress(OSError):
             found.update(folder.glob("*.sock"))
     return sorted(found)
+
+
+def service_of(place: Path) -> str:
+    """Return the name of the service that a socket belongs to, as the unit has it (`RuntimeDirectory=amqpworker/NAME`)."""
+    folder = place.parent.parent
+    return folder.name if folder.parent == SHARED else ""

@@ -59,7 +59,8 @@ class Announcer:
     def next(self, now: float, is_so: Condition) -> list[str]:
         """Return the lines to send at `now`."""
         lines = [*self._phase(now, is_so), *self._extension(now, is_so)]
-        if is_so.status != self.status and now - self.status_at >= STATUS_EVERY:
+        # With `READY=1` at once: `systemctl status` right after `systemctl start` is not to tell how it stood a second ago.
+        if is_so.status != self.status and (now - self.status_at >= STATUS_EVERY or "READY=1" in lines):
             self.status, self.status_at = is_so.status, now
             lines.append(f"STATUS={is_so.status}")
         if self.watchdog is not None and now - self.fed_at >= self.watchdog / 3 and is_sound(is_so):

@@ -18,6 +18,8 @@ from amqpworker.worker.recorder import Counts, Recording, Running
 __all__ = ["Overview", "Past", "PoolView", "ProcessView", "Seen", "condition", "overview", "status_line"]
 
 MOST_ERRORS = 10
+# The stages in which a process that does not consume waits for the broker.
+WAITING = frozenset({Stage.READY.value, Stage.CONSUMING.value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +140,7 @@ def view(process: Process, seen: Seen, started: float) -> ProcessView:
 
 def condition(stands: Overview) -> Condition:
     """Return what systemd wants to know of it."""
-    waiting = sum(
-        one.stage in {Stage.READY.value, Stage.CONSUMING.value} and not one.consuming for one in stands.processes
-    )
+    waiting = sum(one.stage in WAITING and not one.consuming for one in stands.processes)
     return Condition(
         wanted=stands.wanted,
         sound=sum(not one.stalled for one in stands.processes),
@@ -167,6 +167,8 @@ def status_line(stands: Overview) -> str:
         parts.insert(0, "reloading")
     elif stands.processes and all(one.stage == Stage.READY.value for one in stands.processes):
         parts.insert(0, "waiting for the broker")
+    elif stands.processes and all(one.stage in WAITING and not one.consuming for one in stands.processes):
+        parts.insert(0, "waiting for the broker or its queues")  # it has consumed; the log tells which
     return ", ".join(parts)
 
 

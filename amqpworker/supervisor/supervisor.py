@@ -58,6 +58,7 @@ from amqpworker.supervisor.overview import Overview, Past, Seen, condition, over
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.suspects import Suspects
 from amqpworker.supervisor.will import Will
+from amqpworker.worker.recorder import Recording
 from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Answer, Report
 
 __all__ = ["Supervisor"]
@@ -68,6 +69,8 @@ LOOK = 1.0
 ANSWER_PAUSE = 0.02
 # Whoever has not looked for so long was stopped itself: its processes may have been, too.
 GAP = 5.0
+# Messages that one line of the log names.
+MOST_TOLD = 20
 
 
 class Supervisor:
@@ -205,6 +208,7 @@ class Supervisor:
                 recording = child.recording()
                 self._suspects.note_death(recording)
                 if recording is not None:
+                    tell_suspects(child.pid, recording)
                     self._past.counts = self._past.counts.plus(recording.counts)
                 child.close()
                 del self._children[serial]
@@ -325,6 +329,13 @@ def event_of(serial: int, kind: Literal["ready", "consuming", "misconfigured", "
             return Leaving(serial, report.text)
         case _:
             assert_never(kind)
+
+
+def tell_suspects(pid: int, recording: Recording) -> None:
+    """Say in the log what was running in a process that has ended; nothing where it had told that nothing runs."""
+    if recording.running:
+        named = [f"{one.task} {one.key}" for one in recording.running[:MOST_TOLD]]
+        log.warning("suspects_noted", pid=pid, messages=len(recording.running), running=named)
 
 
 def told(event: str, fields: Mapping[str, Any], now: float) -> str:

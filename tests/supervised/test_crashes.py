@@ -111,6 +111,9 @@ def test_what_takes_its_process_down_is_tried_alone_and_dies_with_the_evidence_w
         died = [line["pid"] for line in workers.events("process_died")]
         assert len(ran) == 4, "once in a worker, three times alone"
         assert died == ran[:1], "one worker died, of the first run"
+        (noted,) = workers.events("suspects_noted")
+        assert noted["pid"] == died[0]
+        assert any(one.startswith(f"shop.{task} ") for one in noted["running"])
         assert workers.process.poll() is None
 
 

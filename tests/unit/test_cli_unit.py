@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from amqpworker.cli.main import main
-from amqpworker.cli.unit import instances
+from amqpworker.cli.unit import bar, instances
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,3 +55,25 @@ def test_a_file_with_pools_in_a_home_can_be_read_there(capsys: pytest.CaptureFix
 def test_what_lies_in_a_home_can_be_read_there(capsys: pytest.CaptureFixture[str], folder: str, told: str) -> None:
     assert main(["unit", "shop.tasks:app", "--folder", folder]) == 0
     assert f"ProtectHome={told}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "shop@", "a%i", "shop.service", "x" * 65])
+def test_a_unit_is_called_what_systemd_takes(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert main(["unit", "shop.tasks:app", "--name", name]) == 2
+    assert capsys.readouterr().err.startswith(f"amqpworker: --name {name!r}: letters, digits")
+
+
+def test_what_the_service_cannot_reach_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    shop, pools = tmp_path / "srv" / "shop", tmp_path / "pools.toml"
+    shop.mkdir(parents=True)
+    pools.touch()
+    pools.chmod(0o600)
+    shop.parent.chmod(0o700)
+    assert bar(shop) in {shop.parent, *tmp_path.parents, tmp_path}
+    assert bar(Path("/")) is None
+    assert bar(tmp_path / "elsewhere" / "shop") in {None, tmp_path, *tmp_path.parents}
+    assert main(["unit", "--name", "shop", "--folder", str(shop), "--config", str(pools)]) == 0
+    told = capsys.readouterr()
+    assert f"cannot reach {shop}: others may not read {bar(shop)}." in told.err
+    assert f"cannot reach {pools}: others may not read {bar(pools)}." in told.err
+    assert "Warning" not in told.out

@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 
+from amqpworker.cli import status as cli_status
+from amqpworker.cli.main import main
 from amqpworker.cli.status import age, asked
 from amqpworker.errors import ConfigError, NotConnected
+from amqpworker.supervisor import health
 from amqpworker.supervisor.health import HealthServer, answer, answering, places, socket_folder, split
 from amqpworker.supervisor.overview import Overview, ProcessView
 from amqpworker.worker.recorder import Counts, Running
@@ -173,3 +176,25 @@ def test_http_is_kept_to(server: HealthServer) -> None:
     response = connection.getresponse()
     assert (response.status, response.getheader("Content-Type")) == (200, "application/json")
     connection.close()
+
+
+def test_a_supervisor_that_hangs_is_listed_and_one_that_was_killed_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(health, "SHARED", tmp_path)
+    monkeypatch.setattr(health, "socket_folder", lambda: tmp_path)
+    monkeypatch.setattr(cli_status, "PATIENCE", 0.05)
+    place = tmp_path / "shop" / "amqpworker" / "4711.sock"
+    place.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as hanging:
+        hanging.bind(str(place))
+        hanging.listen()
+        assert main(["workers", "--json"]) == 0
+        (one,) = json.loads(capsys.readouterr().out)
+        assert (one["pid"], one["service"], one["status"]) == (4711, "shop", "it does not answer")
+        assert main(["workers"]) == 0
+        assert "4711" in capsys.readouterr().out
+        assert main(["status"]) == 2
+        assert "does not answer within 0.05 s: it hangs" in capsys.readouterr().err
+    assert main(["workers"]) == 0
+    assert capsys.readouterr().out == "No pool runs here.\n"

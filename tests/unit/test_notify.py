@@ -74,6 +74,12 @@ def test_the_status_is_told_when_it_changes_once_in_a_second_at_the_most() -> No
     assert announcer.next(1.0, replace(STARTING, status="x")) == ["STATUS=x"]
 
 
+def test_the_status_that_comes_with_ready_is_the_one_of_that_moment() -> None:
+    announcer = Announcer()
+    assert announcer.next(0, STARTING) == ["STATUS=0/2 consuming"]
+    assert announcer.next(0.5, CONSUMING) == ["READY=1", "STATUS=2/2 consuming"]
+
+
 @pytest.mark.parametrize("abstract", [False, True])
 def test_it_is_sent_to_where_the_environment_says_which_no_child_sees(tmp_path: Path, abstract: bool) -> None:
     name = f"@amqpworker-{os.getpid()}" if abstract else str(tmp_path / "notify")
@@ -112,6 +118,8 @@ def test_how_it_stands_in_a_few_words() -> None:
     assert status_line(stands) == "2/2 consuming, 3 running, 12 k done, 7 dead"
     assert (condition(stands).consuming, condition(stands).sound) == (2, 1)
     assert stands.processes[0].started == 998.0
+    away = overview(fleet, {1: seen(False), 2: seen(False)}, Past(), (1000.0, 2.0))
+    assert status_line(away) == "waiting for the broker or its queues, 0/2 consuming, 0 running, 0 done"
     fleet.on(Reload(), 3)
     assert status_line(overview(fleet, both, Past(Counts(2_000_000)), (0.0, 0.0))).startswith(
         "reloading, 2/2 consuming"

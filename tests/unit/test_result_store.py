@@ -486,6 +486,25 @@ except AmqpWorkerError as error:
     assert "writable" in done.stdout or "read-only" in done.stdout
 
 
+def test_a_folder_that_may_not_be_entered_is_told(tmp_path: Path) -> None:
+    code = f"""
+import os, pathlib
+from amqpworker.errors import ConfigError
+from amqpworker.results.sql import SqliteStore
+if os.getuid() == 0:
+    os.setgid(65534); os.setuid(65534)
+try:
+    SqliteStore(pathlib.Path({str(tmp_path / "private" / "results.db")!r}))
+except ConfigError as error:
+    print(error)
+"""
+    for folder in [tmp_path, *list(tmp_path.parents)[:2]]:
+        folder.chmod(0o755)
+    (tmp_path / "private").mkdir(mode=0o000)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.endswith(f"results.db: this user may not enter {tmp_path}/private.\n"), done.stderr
+
+
 def test_an_interrupt_while_storing_is_passed_on_and_counts_as_not_stored(
     sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
