@@ -1,10 +1,25 @@
-"""`python -m amqpworker`: the same as the program `amqpworker`."""
+"""
+The program `amqpworker`, also as `python -m amqpworker`: it loads the command line, and runs it.
+
+Decides that Ctrl-C while it loads just ends it: nothing has begun that could be told or tidied up.
+"""
 
 from __future__ import annotations
 
+import signal
 import sys
 
-from amqpworker.cli.main import main
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Run the command that the arguments name; return the exit code."""
+    heeded = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from amqpworker.cli.main import main as run
+
+    signal.signal(signal.SIGINT, heeded)
+    return run()
+
 
 if __name__ == "__main__":
     sys.exit(main())

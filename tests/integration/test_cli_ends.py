@@ -187,3 +187,19 @@ def test_a_broker_that_is_too_old_or_another_is_one_line_and_exit_code_2(
             ended = run(tmp_path, environment(url), *line.split())
             assert told in ended.complaint()
             assert (ended.code, ended.out) == (2, "")
+
+
+def test_ctrl_c_while_the_program_loads_ends_it_without_a_word(tmp_path: Path) -> None:
+    # As slow as it can be: the import waits for the signal.
+    slow = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / "typer.py").write_text(slow)
+    done = subprocess.run(
+        [sys.executable, "-m", "amqpworker", "--help"],
+        cwd=tmp_path,
+        env={**environment(), "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGINT
+    assert (done.stdout, done.stderr) == ("", "")
