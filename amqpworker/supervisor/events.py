@@ -1,7 +1,7 @@
 """
 What happens to a supervisor and what it does then: two closed sets of frozen values.
 
-`fleet` turns the first into the second; `loop` makes the one and acts on the other. A process is named by its serial
+`fleet` turns the first into the second; `supervisor` makes the one and acts on the other. A process is named by its serial
 number, which is never used twice; a pid may be.
 """
 

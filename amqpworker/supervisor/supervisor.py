@@ -58,7 +58,7 @@ from amqpworker.supervisor.overview import Overview, Past, Seen, condition, over
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.suspects import Suspects
 from amqpworker.supervisor.will import Will
-from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Answer, Report
+from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Report
 
 __all__ = ["Supervisor"]
 
@@ -216,8 +216,8 @@ class Supervisor:
         if not self._suspects.asked:
             return
         recordings = {serial: child.recording() for serial, child in self._children.items()}
-        for verdict in self._suspects.verdicts(recordings, self._clock()):
-            self._children[verdict.serial].answer(Answer(verdict.key, verdict.suspect))
+        for serial, verdict in self._suspects.verdicts(recordings, self._clock()):
+            self._children[serial].answer(verdict)
 
     def _reap_strangers(self) -> None:
         """Reap what others left to us: as the first process of a container we are given every orphan."""

@@ -16,7 +16,7 @@ from amqpworker.publication import MAX_TRACEBACK, capped
 from amqpworker.redaction import redact_text
 from amqpworker.worker.wording import how_it_ended
 
-__all__ = ["Crash", "Verdict", "crashed", "examined"]
+__all__ = ["Crash", "Triage", "crashed", "triaged"]
 
 DELIVERY_COUNT = "x-delivery-count"
 """How often a quorum queue has delivered a message before (https://www.rabbitmq.com/docs/quorum-queues)."""
@@ -31,8 +31,8 @@ MIB = 1024 * 1024
 NO_HEADERS: Headers = {}
 
 
-class Verdict(Enum):
-    """What is done with a delivery before it runs."""
+class Triage(Enum):
+    """What is done first with a delivery that came before: run it as any other, ask the supervisor, isolate it, copy it."""
 
     RUN = auto()
     ASK = auto()
@@ -40,7 +40,7 @@ class Verdict(Enum):
     RENEW = auto()
 
 
-def examined(delivery: Delivery) -> Verdict:
+def triaged(delivery: Delivery) -> Triage:
     """
     Decide about a delivery that may have taken a process down.
 
@@ -48,13 +48,13 @@ def examined(delivery: Delivery) -> Verdict:
     """
     headers = delivery.properties.headers or NO_HEADERS
     if (integer_header(headers, CRASHES) or 0) > 0:
-        return Verdict.ISOLATE
+        return Triage.ISOLATE
     if not delivery.redelivered:
-        return Verdict.RUN
+        return Triage.RUN
     count = integer_header(headers, DELIVERY_COUNT) or 0
     if count > MOST_DELIVERIES:
-        return Verdict.RENEW
-    return Verdict.ISOLATE if count >= SUSPECT_DELIVERIES else Verdict.ASK
+        return Triage.RENEW
+    return Triage.ISOLATE if count >= SUSPECT_DELIVERIES else Triage.ASK
 
 
 @dataclass(frozen=True, slots=True)

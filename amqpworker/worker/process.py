@@ -301,7 +301,7 @@ def main(arguments: Sequence[str]) -> int:
         return misconfigured(ConfigError(f"{options.app!r} cannot be imported: {type(error).__name__}."), reporter)
     signal.signal(signal.SIGTERM, worker.on_signal)
     signal.signal(signal.SIGINT, worker.on_signal)
-    parent.heed(worker.reception.answered, worker.on_parent_gone)
+    parent.heed(worker.reception.on_verdict, worker.on_parent_gone)
     code = worker.run()
     # It ends by itself: nothing that runs still is to be blamed for that.
     recorder.clear()

@@ -194,8 +194,8 @@ def test_a_message_that_comes_again_runs_as_the_supervisor_has_answered(clock: C
     scene.receive(redelivered=True)
     scene.receive(redelivered=True, x_delivery_count=1)
     assert (scene.put_there, scene.put_apart, scene.asked) == ([], [], ["id-1", "id-2"])
-    scene.reception.answered("id-2", suspect=False)
-    scene.reception.answered("id-1", suspect=True)
+    scene.reception.on_verdict("id-2", suspect=False)
+    scene.reception.on_verdict("id-1", suspect=True)
     assert (scene.put_there, scene.put_apart) == ([2], [1])
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqpworker.supervisor.child import shared_memory
-from amqpworker.worker.report import EVENTS, LONGEST_LINE, Answer, Heard, Report, Reporter, answer_to, answers_in, heard
+from amqpworker.worker.report import EVENTS, LONGEST_LINE, Heard, Report, Reporter, Verdict, heard, line_of, verdicts_in
 
 NO_ROOM = """
 import errno, os, subprocess
@@ -125,14 +125,14 @@ def test_a_line_without_an_end_is_not_kept() -> None:
 
 @given(st.lists(st.tuples(st.text(max_size=80), st.booleans())), st.data())
 def test_answers_are_read_in_whatever_pieces_they_come(told: list[tuple[str, bool]], data: st.DataObject) -> None:
-    answers = [Answer(key, suspect) for key, suspect in told]
-    stream, rest, read = b"".join(map(answer_to, answers)), b"", []
+    verdicts = [Verdict(key, suspect) for key, suspect in told]
+    stream, rest, read = b"".join(map(line_of, verdicts)), b"", []
     while stream:
         cut = data.draw(st.integers(1, len(stream)))
-        found, rest = answers_in(rest + stream[:cut])
+        found, rest = verdicts_in(rest + stream[:cut])
         read += found
         stream = stream[cut:]
-    assert read == answers
+    assert read == verdicts
     assert rest == b""
 
 

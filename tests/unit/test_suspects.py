@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from amqpworker.supervisor import suspects
-from amqpworker.supervisor.suspects import Suspects, Verdict
+from amqpworker.supervisor.suspects import Suspects
 from amqpworker.worker.recorder import Counts, Recording, Running
+from amqpworker.worker.report import Verdict
 
 
 def recording(*keys: str, moved: float = 100.0) -> Recording:
@@ -18,9 +19,9 @@ def test_what_ran_in_a_dead_process_is_suspected_and_nothing_else() -> None:
     for key in ("a", "b", "c"):
         told.ask(1, key, 100.0)
     assert told.verdicts({1: recording()}, 100.0) == [
-        Verdict(1, "a", suspect=True),
-        Verdict(1, "b", suspect=True),
-        Verdict(1, "c", suspect=False),
+        (1, Verdict("a", suspect=True)),
+        (1, Verdict("b", suspect=True)),
+        (1, Verdict("c", suspect=False)),
     ]
     assert not told.asked
 
@@ -31,7 +32,7 @@ def test_a_process_that_seems_to_live_is_waited_for_and_its_death_is_the_answer(
     assert told.verdicts({1: recording(), 2: recording("a")}, 100.1) == []
     assert told.asked
     told.note_death(recording("a"))
-    assert told.verdicts({1: recording()}, 100.2) == [Verdict(1, "a", suspect=True)]
+    assert told.verdicts({1: recording()}, 100.2) == [(1, Verdict("a", suspect=True))]
 
 
 def test_a_process_that_lives_on_has_lost_its_connection_only() -> None:
@@ -39,21 +40,21 @@ def test_a_process_that_lives_on_has_lost_its_connection_only() -> None:
     told.ask(1, "a", 100.0)
     moves = recording("a", moved=101.0)
     assert told.verdicts({1: recording(), 2: moves}, 100.9) == []
-    assert told.verdicts({1: recording(), 2: moves}, 101.1) == [Verdict(1, "a", suspect=False)]
+    assert told.verdicts({1: recording(), 2: moves}, 101.1) == [(1, Verdict("a", suspect=False))]
 
 
 def test_a_process_that_does_not_move_is_as_good_as_dead() -> None:
     told = Suspects()
     told.ask(1, "a", 100.0)
-    assert told.verdicts({1: recording(), 2: recording("a", moved=90.0)}, 101.1) == [Verdict(1, "a", suspect=True)]
+    assert told.verdicts({1: recording(), 2: recording("a", moved=90.0)}, 101.1) == [(1, Verdict("a", suspect=True))]
     told.ask(1, "b", 100.0)
-    assert told.verdicts({1: recording(), 2: None}, 101.1) == [Verdict(1, "b", suspect=False)]
+    assert told.verdicts({1: recording(), 2: None}, 101.1) == [(1, Verdict("b", suspect=False))]
 
 
 def test_whoever_asks_while_it_runs_the_message_itself_is_answered_at_once() -> None:
     told = Suspects()
     told.ask(1, "a", 100.0)
-    assert told.verdicts({1: recording("a")}, 100.0) == [Verdict(1, "a", suspect=False)]
+    assert told.verdicts({1: recording("a")}, 100.0) == [(1, Verdict("a", suspect=False))]
 
 
 def test_a_process_that_is_gone_is_not_answered() -> None:
@@ -67,7 +68,7 @@ def test_a_process_without_a_recording_leaves_no_suspects() -> None:
     told = Suspects()
     told.note_death(None)
     told.ask(1, "a", 100.0)
-    assert told.verdicts({1: None}, 100.0) == [Verdict(1, "a", suspect=False)]
+    assert told.verdicts({1: None}, 100.0) == [(1, Verdict("a", suspect=False))]
 
 
 def test_the_oldest_suspects_are_forgotten_where_there_are_too_many() -> None:
@@ -77,7 +78,7 @@ def test_the_oldest_suspects_are_forgotten_where_there_are_too_many() -> None:
     told.note_death(recording("again"))
     for key in ("first", "again", "k5"):
         told.ask(1, key, 100.0)
-    assert [verdict.suspect for verdict in told.verdicts({1: recording()}, 100.0)] == [False, True, True]
+    assert [verdict.suspect for _, verdict in told.verdicts({1: recording()}, 100.0)] == [False, True, True]
 
 
 def test_a_process_that_floods_us_with_questions_is_not_kept_in_memory() -> None:
