@@ -36,10 +36,10 @@ from amqpworker.supervisor.events import (
     Interrupt,
     Kill,
     Leaving,
+    Misconfigured,
     NotStarted,
-    Outgrown,
     Ready,
-    Refused,
+    RecyclingDue,
     Reload,
     Shrink,
     Stalled,
@@ -51,7 +51,7 @@ from amqpworker.supervisor.events import (
 )
 from amqpworker.supervisor.fleet import KILL_GRACE, Fleet
 from amqpworker.supervisor.health import answering
-from amqpworker.supervisor.judging import Sample, outgrown, stalled
+from amqpworker.supervisor.judging import Sample, recycling_due, stalled
 from amqpworker.supervisor.launch import SIGNALS
 from amqpworker.supervisor.notify import notifier_from
 from amqpworker.supervisor.overview import Overview, Past, Seen, condition, overview
@@ -258,8 +258,8 @@ class Supervisor:
         if process is None or seen.recording is None:
             return
         sample = Sample(now - process.started, seen.recording.counts.settled, seen.memory)
-        if reason := outgrown(self._pools[process.place.pool].recycling, sample):
-            self._handle(Outgrown(serial, reason))
+        if reason := recycling_due(self._pools[process.place.pool].recycling, sample):
+            self._handle(RecyclingDue(serial, reason))
 
     def _announce(self, now: float) -> None:
         self.latest = overview(self.fleet, self._seen, self._past, (time.time(), now))
@@ -320,7 +320,7 @@ def event_of(serial: int, kind: Literal["ready", "consuming", "misconfigured", "
         case "consuming":
             return Consuming(serial)
         case "misconfigured":
-            return Refused(serial, report.text)
+            return Misconfigured(serial, report.text)
         case "leaving":
             return Leaving(serial, report.text)
         case _:

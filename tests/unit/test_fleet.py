@@ -19,10 +19,10 @@ from amqpworker.supervisor.events import (
     Interrupt,
     Kill,
     Leaving,
+    Misconfigured,
     NotStarted,
-    Outgrown,
     Ready,
-    Refused,
+    RecyclingDue,
     Reload,
     Shrink,
     Stalled,
@@ -87,13 +87,13 @@ def test_each_pool_has_a_first_process_of_its_own() -> None:
 
 def test_a_pool_that_can_never_run_ends_all_of_it_only_while_no_pool_has_consumed() -> None:
     told = Told(mails=1, reports=1)
-    told.on(Refused(2, "no such queue"))
+    told.on(Misconfigured(2, "no such queue"))
     assert told.on(Ended(2, 2)) == [Drain(1)]
     assert told.on(Ended(1, 0)) == [Finish(2, "no such queue")]
 
     told = Told(mails=1, reports=1)
     told.consumes(1)
-    told.on(Refused(2, "no such queue"))
+    told.on(Misconfigured(2, "no such queue"))
     assert told.on(Ended(2, 2)) == []
     assert (told.field("process_died", "pool"), told.field("process_died", "reason")) == ("reports", "no such queue")
     assert told.on(Tick(), after=told.field("process_died", "again_in")) == [Start(3, "reports", 1)]
@@ -121,13 +121,13 @@ def test_what_dies_young_is_started_ever_more_rarely_and_after_a_steady_life_at_
 
 def test_a_mistake_in_the_configuration_ends_a_pool_that_has_never_consumed_at_once() -> None:
     told = Told()
-    told.on(Refused(1, "There is no module 'shop'."))
+    told.on(Misconfigured(1, "There is no module 'shop'."))
     assert told.on(Ended(1, 2)) == [Finish(2, "There is no module 'shop'.")]
 
 
 def test_the_same_mistake_does_not_end_a_pool_that_has_consumed(two: Told) -> None:
     two.on(Ended(2, -9))
-    two.on(Refused(3, "SyntaxError"))
+    two.on(Misconfigured(3, "SyntaxError"))
     assert two.on(Ended(3, 2)) == []
     assert two.field("process_died", "reason") == "SyntaxError"
 
@@ -216,7 +216,7 @@ def test_a_reload_replaces_one_process_after_the_other_and_drains_none_before_it
 
 def test_a_reload_whose_new_code_cannot_start_leaves_the_old_processes_and_says_so(two: Told) -> None:
     two.on(Reload())
-    two.on(Refused(3, "SyntaxError in shop.py"))
+    two.on(Misconfigured(3, "SyntaxError in shop.py"))
     assert two.on(Ended(3, 2)) == []
     assert two.field("reload_failed", "reason") == "SyntaxError in shop.py"
     assert two.on(Tick(), after=3600.0) == []
@@ -252,8 +252,8 @@ def test_a_process_that_dies_while_its_successor_starts_leaves_it_the_place(two:
 
 
 def test_what_has_outgrown_its_limits_is_drained_once_its_successor_consumes(two: Told) -> None:
-    assert two.on(Outgrown(2, "it has run 1000 tasks")) == [Start(3, "main", 2)]
-    assert two.on(Outgrown(2, "it has run 1001 tasks")) == []
+    assert two.on(RecyclingDue(2, "it has run 1000 tasks")) == [Start(3, "main", 2)]
+    assert two.on(RecyclingDue(2, "it has run 1001 tasks")) == []
     assert two.consumes(3) == [Drain(2)]
     assert two.on(Ended(2, 0)) == []
     assert two.field("process_replaced", "why") == "it has run 1000 tasks"
@@ -312,5 +312,12 @@ def test_a_process_that_was_still_starting_at_a_stop_has_nothing_to_abandon() ->
 
 def test_what_a_process_told_before_its_end_may_be_heard_after_it(two: Told) -> None:
     two.on(Ended(2, -9))
-    for late in (Ready(2, 5.0), Consuming(2), Refused(2, ""), Leaving(2, ""), Stalled(2, ""), Outgrown(2, "")):
+    for late in (
+        Ready(2, 5.0),
+        Consuming(2),
+        Misconfigured(2, ""),
+        Leaving(2, ""),
+        Stalled(2, ""),
+        RecyclingDue(2, ""),
+    ):
         assert two.on(late) == []

@@ -16,7 +16,7 @@ from amqpworker.message import Delivery, Properties
 from amqpworker.supervisor.events import Tick
 from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.health import answer
-from amqpworker.supervisor.judging import Sample, outgrown, stalled
+from amqpworker.supervisor.judging import Sample, recycling_due, stalled
 from amqpworker.supervisor.overview import Past, Seen, condition, overview
 from amqpworker.supervisor.pools import Recycling
 from amqpworker.timelimit import UNLIMITED, TimeLimit
@@ -130,7 +130,7 @@ def test_whatever_a_recording_says_can_be_judged_and_told_to_everybody(
     recording = read(memory)
     if recording is not None:
         stalled(recording, now, 60.0)
-        outgrown(Recycling(5, 60, 1), Sample(1.0, recording.counts.settled, 1))
+        recycling_due(Recycling(5, 60, 1), Sample(1.0, recording.counts.settled, 1))
     fleet = Fleet({"main": 1}, lambda: 1.0)
     fleet.on(Tick(), now)
     stands = overview(fleet, {1: Seen(4711, 0, recording)}, Past(), (now, now))
@@ -164,4 +164,4 @@ def test_a_thread_that_does_not_move_is_named_and_one_that_never_began_is_not() 
     ],
 )
 def test_a_process_is_replaced_at_each_of_its_limits(limits: Recycling, told: str) -> None:
-    assert outgrown(limits, Sample(60.0, 100, 200 * 1024 * 1024)) == told
+    assert recycling_due(limits, Sample(60.0, 100, 200 * 1024 * 1024)) == told
