@@ -86,7 +86,7 @@ def read_config(path: Path, app: str | None, processes: int) -> Setup:
     try:
         config = ConfigFile.model_validate(held)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {told(error, held)}.") from None
+        raise ConfigError(f"{path}: {mistakes(error, held)}.") from None
     return Setup(
         tuple(spec_of(table, config, app_of(path, table, app), processes) for table in config.pools),
         config.health,
@@ -157,12 +157,12 @@ def recycling_of(tasks: int | None, hours: float | None, mebibytes: int | None) 
 # ---- what is wrong with it --------------------------------------------------------------------------------------------
 
 
-def told(error: ValidationError, held: Mapping[str, Any]) -> str:
+def mistakes(error: ValidationError, held: Mapping[str, Any]) -> str:
     """Return the mistakes in a file: where each stands, and what it is."""
-    return "; ".join(f"{place(one['loc'], held)}: {mistake(dict(one))}" for one in error.errors())
+    return "; ".join(f"{where(one['loc'], held)}: {mistake(dict(one))}" for one in error.errors())
 
 
-def place(location: tuple[int | str, ...], held: Any) -> str:
+def where(location: tuple[int | str, ...], held: Any) -> str:
     """Return where a mistake stands in words: pool 'mail', queue 'emails', threads."""
     parts: list[str] = []
     for step in location:

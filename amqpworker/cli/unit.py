@@ -119,8 +119,8 @@ def unit(
     """
     if (app is None) == (config is None):
         raise ConfigError("Give MODULE:APP, and behind -- the options of its pool, or --config FILE, not both.")
-    told = [app, *(options or [])] if app is not None else ["--config", str(Path(str(config)).resolve())]
-    command = [program(), "worker", *told]
+    arguments = [app, *(options or [])] if app is not None else ["--config", str(Path(str(config)).resolve())]
+    command = [program(), "worker", *arguments]
     typer.echo(
         unit_text(
             install=f"/etc/systemd/system/{name}.service",

@@ -281,8 +281,8 @@ class Fleet:
         )
         self._deaths += 1
         if not self.up and self._deaths >= MOST_DEATHS:
-            told = f"No worker process has ever consumed, and {self._deaths} have ended, the last by {how}"
-            self._give_up(FAILED, f"{told}: see the log.", now)
+            problem = f"No worker process has ever consumed, and {self._deaths} have ended, the last by {how}"
+            self._give_up(FAILED, f"{problem}: see the log.", now)
 
     def _give_up(self, code: int, problem: str, now: float) -> None:
         self._worst, self._problem = code, problem

@@ -134,15 +134,15 @@ class Supervisor:
             self._answer()
             self._look()
             self._handle(Tick())
-            self._state_will()
+            self._update_will()
             if self._finish is not None:
                 return self._finish
             self._wait()
 
-    def _state_will(self) -> None:
+    def _update_will(self) -> None:
         """See to it that no process survives us by more than it has to drain."""
         drains = {serial: one.drain_timeout or 0.0 for serial, one in self.fleet.processes.items()}
-        self._will.state({child.pid: drains.get(serial, 0.0) + KILL_GRACE for serial, child in self._children.items()})
+        self._will.update({child.pid: drains.get(serial, 0.0) + KILL_GRACE for serial, child in self._children.items()})
 
     def _wait(self) -> None:
         """Wait for a signal, a report, or the time when something is due."""
@@ -269,8 +269,8 @@ class Supervisor:
         """Write to the log how it stands, and what each thread of each process does."""
         assert self.latest is not None
         for one in self.latest.processes:
-            told = {name: value for name, value in asdict(one).items() if name not in {"running", "counts"}}
-            log.info("process_status", **told, running=[f"{task.task} {task.key}" for task in one.running])
+            fields = {name: value for name, value in asdict(one).items() if name not in {"running", "counts"}}
+            log.info("process_status", **fields, running=[f"{task.task} {task.key}" for task in one.running])
         for serial, process in self.fleet.processes.items():
             if process.drain_timeout is not None:  # it listens to the signal
                 self._children[serial].signal(DUMP_SIGNAL)
@@ -305,7 +305,7 @@ class Supervisor:
                 child = self._children.get(serial) if serial is not None else None
                 getattr(log, level)(event, **fields, **({} if child is None else {"pid": child.pid}))
                 if level == "error":
-                    self._past.errors.append(told(event, fields, time.time()))
+                    self._past.errors.append(error_line(event, fields, time.time()))
             case Finish():
                 self._finish = action
             case _:
@@ -327,7 +327,7 @@ def event_of(serial: int, kind: Literal["ready", "consuming", "misconfigured", "
             assert_never(kind)
 
 
-def told(event: str, fields: Mapping[str, Any], now: float) -> str:
+def error_line(event: str, fields: Mapping[str, Any], now: float) -> str:
     """Return what went wrong as a line of text, with its time."""
     values = ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
     return f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M:%S} UTC {event}: {values}"

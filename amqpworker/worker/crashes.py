@@ -82,10 +82,10 @@ def crashed(delivery: Delivery, crash: Crash, max_crashes: int) -> Outcome:
     before = integer_header(delivery.properties.headers or NO_HEADERS, CRASHES) or 0
     crashes = min(max(0, before), MOST_CRASHES) + 1
     held = f", after it had held up to {-(-crash.memory // MIB)} MiB of memory" if crash.memory else ""
-    told = f"the isolated process that ran it ended by {crash.how}{held}: crash {crashes} of {max_crashes}"
+    text = f"the isolated process that ran it ended by {crash.how}{held}: crash {crashes} of {max_crashes}"
     if crash.why:
-        told = f"{told} ({crash.why})"
-    failure = Failure(crash.how, told, capped(redact_text(crash.stack), MAX_TRACEBACK))
+        text = f"{text} ({crash.why})"
+    failure = Failure(crash.how, text, capped(redact_text(crash.stack), MAX_TRACEBACK))
     if crashes >= max_crashes:
         return Dead("crashed", failure)
     pause = min(FIRST_PAUSE * 2.0 ** (crashes - 1), LONGEST_PAUSE)

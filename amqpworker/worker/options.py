@@ -1,8 +1,8 @@
 """
-What a pool of workers is told, and the limits of it.
+The options of a worker process, and their limits.
 
-Decides the defaults, and which threads serve which queue: prefetch follows threads. Checked once by the parent, and passed
-on to each child as JSON.
+Decides the defaults, and which threads serve which queue: prefetch follows threads. Checked once by the command line, and
+passed on to each process as JSON.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class QueueOptions(BaseModel):
 
 
 class PoolOptions(BaseModel):
-    """What is told of the processes of a pool wherever it is told; durations are seconds."""
+    """What can be set for the processes of a pool, on the command line or in a file; durations are seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -88,11 +88,11 @@ class PoolOptions(BaseModel):
     def prefetch_for(self, queue: str, has_coroutines: bool) -> int:
         """Return how many deliveries of a queue may be here that are not settled."""
         own = next((one.prefetch for one in self.queues if one.name == queue), None)
-        told = self.prefetch if own is None else own
-        if told is not None:
-            return told
-        places = self.threads_for(queue) + (self.async_tasks if has_coroutines else 0)
-        return min(places * PREFETCH_PER_THREAD, MOST_PREFETCH)
+        prefetch = self.prefetch if own is None else own
+        if prefetch is not None:
+            return prefetch
+        at_once = self.threads_for(queue) + (self.async_tasks if has_coroutines else 0)
+        return min(at_once * PREFETCH_PER_THREAD, MOST_PREFETCH)
 
 
 class WorkerOptions(PoolOptions):

@@ -16,7 +16,7 @@ import pytest
 
 from amqpworker.cli.status import age, asked
 from amqpworker.errors import ConfigError, NotConnected
-from amqpworker.supervisor.health import HealthServer, answer, answering, places, socket_folder, split
+from amqpworker.supervisor.health import HealthServer, answer, answering, socket_folder, sockets, split
 from amqpworker.supervisor.overview import Overview, ProcessView
 from amqpworker.worker.recorder import Counts, Running
 
@@ -27,14 +27,14 @@ STANDS = Overview(4711, 1000.0, 1, 1, False, False, Counts(7, 1, 2), (PROCESS,),
 
 def test_alive_is_who_looks_and_ready_is_who_consumes_with_every_process() -> None:
     waiting = replace(STANDS, processes=(replace(PROCESS, consuming=False),))
-    for stands, now, alive, ready in (
+    for state, now, alive, ready in (
         (STANDS, 1001.0, 200, 200),
         (waiting, 1001.0, 200, 503),
         (replace(STANDS, stopping=True), 1001.0, 200, 503),
         (STANDS, 1011.0, 503, 503),
         (None, 1001.0, 503, 503),
     ):
-        assert (answer("/livez", stands, now)[0], answer("/readyz", stands, now)[0]) == (alive, ready)
+        assert (answer("/livez", state, now)[0], answer("/readyz", state, now)[0]) == (alive, ready)
 
 
 def test_the_status_tells_of_each_process_and_each_task_that_runs() -> None:
@@ -113,7 +113,7 @@ def test_each_supervisor_is_found_by_its_user_alone(tmp_path: Path, monkeypatch:
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     with answering(None, lambda: replace(STANDS, at=time.time())):
-        (found,) = [place for place in places() if tmp_path in place.parents]
+        (found,) = [path for path in sockets() if tmp_path in path.parents]
         assert asked(str(found))["pid"] == 4711
         assert found.stat().st_mode & 0o077 == 0
         assert socket_folder().stat().st_mode & 0o077 == 0

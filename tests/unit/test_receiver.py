@@ -91,7 +91,7 @@ def test_what_nobody_began_for_half_of_the_ack_timeout_goes_back(clock: Clock) -
     assert scene.tick() == []
 
 
-def test_the_pool_lets_go_of_what_goes_back_and_of_what_a_lost_channel_brought(clock: Clock) -> None:
+def test_the_runners_let_go_of_what_goes_back_and_of_what_a_lost_channel_brought(clock: Clock) -> None:
     scene = Scene(clock, ack_timeout=100.0)
     scene.deliver()
     scene.tick()

@@ -66,7 +66,7 @@ def test_what_a_runner_does_is_read_as_it_was_written_whatever_its_names_are(
     assert recorded(recorder).running == ()
 
 
-def test_a_place_that_is_half_written_was_not_begun() -> None:
+def test_a_slot_that_is_half_written_was_not_begun() -> None:
     recorder = Recorder(1)
     recorder.slots[0].begin(b"m-1", run_of("shop.task"))
     recorder.memory[HEADER.size] = 0
