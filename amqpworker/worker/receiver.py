@@ -2,7 +2,8 @@
 Take deliveries from the consumer and hand them to the runner threads.
 
 Decides when a delivery that nobody has begun goes back: when the worker drains, and before the broker's ack timeout
-would close its channel with every delivery on it.
+would close its channel with every delivery on it. Where one runs that may have taken a process down is decided by
+`crashes`, and by the supervisor that `inquiry` asks.
 """
 
 from __future__ import annotations

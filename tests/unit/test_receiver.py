@@ -1,4 +1,4 @@
-"""What goes back to its queue because nobody began it: for the ack timeout, and for a drain."""
+"""What goes back to its queue because nobody began it, and what of a message that comes again runs where."""
 
 from __future__ import annotations
 
