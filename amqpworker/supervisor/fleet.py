@@ -145,9 +145,9 @@ class Fleet:
             case _:
                 # What a process said may be heard after its end.
                 if (about := self.processes.get(event.serial)) is not None:
-                    self._take_of(about, event, now)
+                    self._on_process(about, event, now)
 
-    def _take_of(self, process: Process, event: ProcessEvent, now: float) -> None:
+    def _on_process(self, process: Process, event: ProcessEvent, now: float) -> None:
         """Take what happened to one process."""
         match event:
             case Ready(_, drain_timeout):
