@@ -7,10 +7,6 @@ https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any
-
 from pika import exceptions
 
 from amqpworker.settings import Settings
@@ -22,13 +18,12 @@ FIRST = (4, 3)
 ARGUMENT = "x-consumer-timeout"
 
 
-def asked_for(settings: Settings, server_properties: Mapping[str, Any]) -> dict[str, int]:
+def asked_for(settings: Settings, version: tuple[int, ...]) -> dict[str, int]:
     """
     Return the arguments of a subscription: with the app's `ack_timeout` where it was given and the broker heeds it.
 
     What nobody has given is only what RabbitMQ has by default: the operator of the broker may have another.
     """
-    version = tuple(int(part) for part in re.findall(r"\d+", str(server_properties.get("version", "")))[:2])
     if "ack_timeout" not in settings.model_fields_set or version < FIRST:
         return {}
     return {ARGUMENT: max(1, round(settings.ack_timeout * 1000))}

@@ -17,9 +17,10 @@ from amqpworker.broker.address import Address
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.connection import IOThread
 from amqpworker.broker.declare import Declarer, Need
-from amqpworker.broker.probe import Look, Probe, trouble_of
+from amqpworker.broker.probe import Look, Probe, renewal, trouble_of
 from amqpworker.broker.reasons import ConnectionProblem, channel_error
 from amqpworker.broker.seam import PublicConnection, Sink
+from amqpworker.broker.version import version_of
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.logs import get_logger
 from amqpworker.message import Delivery
@@ -32,9 +33,6 @@ log = get_logger(__name__)
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
-# RabbitMQ 3.10 leaves a consumer behind whose queue is deleted and made again within 20 ms: no cancel comes, and no
-# delivery (tried). So a subscription that has nothing to do is made anew this often.
-RENEWAL = 60.0
 # The first half of them subscribe again, the others connect again; then another process is to try it.
 MOST_HEALINGS = 6
 
@@ -91,6 +89,7 @@ class Intake(Sink):
         self.last_tag = 0
         self.is_open = True
         self.cancelled = False
+        self.renewing = False
         self.ledger: Any = None
         self.looked_at = 0
         self.starved = 0
@@ -158,7 +157,7 @@ class Consumer:
     def consuming(self) -> bool:
         """Whether every queue has a consumer that the broker confirmed."""
         intakes = list(self._intakes.values())
-        return len(intakes) == len(self.subscriptions) and all(one.consumer_tag for one in intakes)
+        return len(intakes) == len(self.subscriptions) and all(one.consumer_tag or one.renewing for one in intakes)
 
     @property
     def broken(self) -> bool:
@@ -213,6 +212,7 @@ class Consumer:
         if connection is None or not connection.is_open:
             return
         intake = Intake(subscription, self.receiver, self._io.start_ticking)
+        intake.renewing = renewed
         self._intakes[subscription.queue] = intake
         self.receiver.begin(intake)
 
@@ -228,12 +228,13 @@ class Consumer:
 
         def consumed(tag: str) -> None:
             intake.consumer_tag = tag
+            intake.renewing = False
             self.ever_consumed = True
             self.failures.pop(subscription.queue, None)
             self._pauses.pop(subscription.queue, None)
             tell = log.debug if renewed else log.info
             tell("queue_consuming", queue=subscription.queue, prefetch=subscription.prefetch)
-            self._io.call_later(RENEWAL, lambda: self._renew(intake, 0))
+            self._io.call_later(renewal(version_of(connection)), lambda: self._renew(intake, 0))
             if self._draining:
                 self._cancel_all()
 
@@ -242,15 +243,15 @@ class Consumer:
     def _arguments(self, subscription: Subscription) -> dict[str, int]:
         if self._connection is None or subscription.queue in self._untimed:
             return {}
-        return acktimeout.asked_for(self._settings, self._connection.server_properties or {})
+        return acktimeout.asked_for(self._settings, version_of(self._connection))
 
     def _renew(self, intake: Intake, seen: int) -> None:
         """Subscribe anew on another channel, unless deliveries came since the last look, or are still here."""
-        if not intake.is_open or self._draining:
+        if not intake.is_open or self._draining or self._connection is None:
             return
         if intake.last_tag != seen or self.receiver.holds(intake):
             last = intake.last_tag
-            self._io.call_later(RENEWAL, lambda: self._renew(intake, last))
+            self._io.call_later(renewal(version_of(self._connection)), lambda: self._renew(intake, last))
             return
         self._void(intake)
         if intake.channel is not None:
@@ -328,6 +329,7 @@ class Consumer:
         """Void the deliveries of a channel that is gone: they come again, to whoever consumes then."""
         if intake.is_open:
             intake.is_open = False
+            intake.renewing = False
             intake.consumer_tag = None
             intake.unstarted.clear()
             self.receiver.end(intake)

@@ -68,6 +68,10 @@ class StopRequest:
         self._waker = Waker()
         self._requested = False
 
+    def nudge(self) -> None:
+        """Have who waits look around, though nobody asks to stop."""
+        self._waker.set()
+
     def set(self) -> None:
         """Ask to stop; from any thread, and from a signal handler."""
         self._requested = True
@@ -101,7 +105,7 @@ class WorkerProcess:
         self.settler = Settler(surroundings, self._wake)
         # Runs over their hard limit, in the order in which they reached it.
         self.overruns: list[Watch] = []
-        self.limits = Limits(self.overruns.append)
+        self.limits = Limits(self._on_overrun)
         self.runner = Runner(app.tasks, store is not None, self.limits)
         self.isolation = Isolation(
             lambda: IsolatedProcess(options),
@@ -128,6 +132,10 @@ class WorkerProcess:
 
     def _wake(self) -> None:
         self.consumer.wake()
+
+    def _on_overrun(self, watch: Watch) -> None:
+        self.overruns.append(watch)
+        self.stop_requested.nudge()
 
     def _ask(self, key: str) -> bool:
         return self.reporter.tell(Report("asks", text=key))

@@ -153,7 +153,7 @@ def test_a_queue_that_its_senders_make_again_is_not_left_by_its_consumer(vhost: 
 def test_a_consumer_that_the_broker_forgot_gets_its_messages_all_the_same(
     vhost: Broker, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amqpworker.broker.consumer.RENEWAL", 1.0)
+    monkeypatch.setattr("amqpworker.broker.consumer.renewal", lambda _: 1.0)
     ledger = Ledger(app)
     queue = topology.work_queue("amqpworker", QUEUE).queues[0]
     with running(app, threads=2) as worker, raw_channel(vhost.url) as channel:
@@ -173,7 +173,7 @@ def test_a_consumer_that_the_broker_forgot_gets_its_messages_all_the_same(
 def test_a_subscription_is_not_renewed_while_it_has_something_to_do(
     vhost: Broker, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amqpworker.broker.consumer.RENEWAL", 0.2)
+    monkeypatch.setattr("amqpworker.broker.consumer.renewal", lambda _: 0.2)
     ledger = Ledger(app)
     ledger.held = {0}
     with running(app, threads=2) as worker:

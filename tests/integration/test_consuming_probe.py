@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from amqpworker import App, topology
-from amqpworker.broker.probe import Look, trouble_of
+from amqpworker.broker.probe import Look, renewal, trouble_of
 from amqpworker.testing import Node
 from tests.integration.test_consuming_faults import QUEUE, Ledger, generation
 from tests.proxy import Proxy
@@ -36,8 +36,9 @@ def test_what_the_broker_says_of_a_queue_tells_whether_it_is_consumed(look: Look
 
 
 def test_a_consumer_that_the_broker_forgot_is_noticed(
-    vhost: Broker, app: App, caplog: pytest.LogCaptureFixture
+    vhost: Broker, app: App, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("amqpworker.broker.consumer.renewal", lambda _: 60.0)
     ledger = Ledger(app)
     queue = next(one for one in topology.work_queue("amqpworker", QUEUE).queues if one.name == QUEUE)
     with running(app, threads=2) as worker, raw_channel(vhost.url) as channel:
@@ -53,6 +54,28 @@ def test_a_consumer_that_the_broker_forgot_is_noticed(
         assert generation(worker) is not before
     assert "consumer_lost" in caplog.text
     assert vhost.count(QUEUE) == 0
+
+
+def test_a_message_that_the_broker_gave_to_a_consumer_it_forgot_is_run_soon(vhost: Broker, one_app: App) -> None:
+    ledger = Ledger(one_app)
+    queue = topology.work_queue("amqpworker", QUEUE).queues[0]
+    with running(one_app, threads=2), raw_channel(vhost.url) as channel:
+        ledger.send(range(1))
+        ledger.wait_for(range(1))
+        vhost.delete_queue(QUEUE)
+        channel.queue_declare(QUEUE, durable=True, arguments=dict(queue.arguments))
+        for exchange in ("amqpworker.tasks", "amqpworker.due"):
+            channel.queue_bind(QUEUE, exchange, QUEUE)
+        # Fewer than are prefetched: none of them is left ready for a look to find.
+        ledger.send(range(1, 2))
+        ledger.wait_for(range(1, 2), SOON)
+
+
+@pytest.mark.parametrize(("version", "seconds"), [((), 4.0), ((3, 10), 4.0), ((3, 13), 4.0), ((4, 0), 60.0)])
+def test_a_subscription_is_renewed_more_often_where_the_broker_may_forget_it(
+    version: tuple[int, ...], seconds: float
+) -> None:
+    assert renewal(version) == seconds
 
 
 def test_a_worker_that_has_long_tasks_keeps_its_subscription(vhost: Broker, one_app: App) -> None:

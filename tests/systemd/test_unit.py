@@ -139,6 +139,26 @@ def hungry() -> None:
     assert f"signal {signal.SIGKILL.name}" in service.machine.journal()
 
 
+def test_a_task_that_takes_its_process_down_is_tried_alone_within_the_rights_of_the_unit(service: Service) -> None:
+    poison = """
+
+@app.task(name="shop.poison", queue="work", retry=None)
+def poison() -> None:
+    note(f"poison {os.getpid()}")
+    ctypes.string_at(0)
+"""
+    service.install("-p", "1", "-t", "2")
+    service.write_app(poison)
+    service.start()
+    service.send("poison")
+    letter = service.broker.wait_for_message("work.dead", 60)
+    assert letter.headers["aw-dead-reason"] == "crashed"
+    assert letter.headers["aw-error-type"] == "signal SIGSEGV"
+    assert "in poison" in letter.headers["aw-traceback"]
+    assert len(set(service.ledger())) == 4, "once in a worker, three times alone"
+    assert service.machine.show(UNIT, "NRestarts") == "0"
+
+
 def test_the_unit_may_touch_so_little_that_systemd_calls_it_safe(service: Service) -> None:
     service.install("-p", "1")
     told = service.machine.run("systemd-analyze", "security", "--no-pager", UNIT).stdout
