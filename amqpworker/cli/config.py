@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from amqpworker.errors import ConfigError
 from amqpworker.supervisor.launch import Setup
 from amqpworker.supervisor.pools import STALL_TIMEOUT, START_TIMEOUT, PoolSpec, Recycling
-from amqpworker.worker.options import PoolOptions, QueueOptions, WorkerOptions
+from amqpworker.worker.options import PoolOptions, QueueOptions, WorkerOptions, repeated
 
 __all__ = ["pool_of", "read_config", "recycling_of"]
 
@@ -70,8 +70,8 @@ class ConfigFile(BaseModel):
         names = [pool.name for pool in pools]
         if not names:
             raise ValueError("there is none: write [[pools]], and below it name = …")
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"there are two pools with the name {twice[0]!r}")
+        if (twice := repeated(names)) is not None:
+            raise ValueError(f"there are two pools with the name {twice!r}")
         return pools
 
 

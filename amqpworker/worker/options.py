@@ -7,15 +7,21 @@ passed on to each process as JSON.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["MOST_PREFETCH", "MOST_THREADS", "PoolOptions", "QueueOptions", "WorkerOptions"]
+__all__ = ["MOST_PREFETCH", "MOST_THREADS", "PoolOptions", "QueueOptions", "WorkerOptions", "repeated"]
 
 PREFETCH_PER_THREAD = 4
 MOST_PREFETCH = 65_535
 MOST_THREADS = 10_000
+
+
+def repeated(names: Sequence[str]) -> str | None:
+    """Return a name that is there more than once, None where each is there once."""
+    return min((name for name in names if names.count(name) > 1), default=None)
 
 
 class QueueOptions(BaseModel):
@@ -52,8 +58,8 @@ class PoolOptions(BaseModel):
     @classmethod
     def _each_once(cls, queues: tuple[QueueOptions, ...]) -> tuple[QueueOptions, ...]:
         names = [queue.name for queue in queues]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"queue {twice[0]!r} is named twice")
+        if (twice := repeated(names)) is not None:
+            raise ValueError(f"queue {twice!r} is named twice")
         return queues
 
     @model_validator(mode="after")

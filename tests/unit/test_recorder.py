@@ -133,11 +133,11 @@ def test_whatever_a_recording_says_can_be_judged_and_told_to_everybody(
         recycling_due(Recycling(5, 60, 1), Sample(1.0, recording.counts.settled, 1))
     fleet = Fleet({"main": 1}, lambda: 1.0)
     fleet.on(Tick(), now)
-    stands = overview(fleet, {1: Seen(4711, 0, recording)}, Past(), (now, now))
-    condition(stands)
-    code, told = answer("/status", stands, now)
+    state = overview(fleet, {1: Seen(4711, 0, recording)}, Past(), (now, now))
+    condition(state)
+    code, content = answer("/status", state, now)
     assert code == 200
-    shown(json.loads(json.dumps(told)))
+    shown(json.loads(json.dumps(content)))
 
 
 @pytest.mark.parametrize("size", [0, 10, HEADER.size, HEADER.size + SLOT_SIZE])
@@ -154,7 +154,7 @@ def test_a_thread_that_does_not_move_is_named_and_one_that_never_began_is_not() 
 
 
 @pytest.mark.parametrize(
-    ("limits", "told"),
+    ("limits", "reason"),
     [
         (Recycling(), ""),
         (Recycling(tasks=101, seconds=61, memory=201 * 1024 * 1024), ""),
@@ -163,5 +163,5 @@ def test_a_thread_that_does_not_move_is_named_and_one_that_never_began_is_not() 
         (Recycling(memory=200 * 1024 * 1024), "it holds 200 MiB of memory"),
     ],
 )
-def test_a_process_is_replaced_at_each_of_its_limits(limits: Recycling, told: str) -> None:
-    assert recycling_due(limits, Sample(60.0, 100, 200 * 1024 * 1024)) == told
+def test_a_process_is_replaced_at_each_of_its_limits(limits: Recycling, reason: str) -> None:
+    assert recycling_due(limits, Sample(60.0, 100, 200 * 1024 * 1024)) == reason
