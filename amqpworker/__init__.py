@@ -18,15 +18,17 @@ The flow of a message, which is also the layout:
     broker.consumer                in: one channel per queue, decoded by `broker.frames`
       │
       ▼
-    worker.receiver ─ .runners     to a runner thread, or the event loop
+    worker.receiver ─ .runners     to a runner thread, or the event loop; what came before is looked at first
       │
       ▼
-    worker.runner                  decides: an `Outcome` (done, retry, dead, dropped, requeue)
-      │
+    worker.runner                  decides: an `Outcome` (done, retry, dead, dropped, requeue, renew);
+      │                            `isolation` has what may crash run in a process of its own
       ▼
     worker.settle                  acts: copy confirmed, result stored, reply sent, then acknowledged
 
-Imports point one way: words (errors, outcome, message, settings), decisions, broker, results, app, worker, cli.
+A worker process is one of many: `supervisor` starts them, watches them and replaces them.
+
+Imports point one way: words (errors, outcome, message, settings), decisions, broker, results, app, worker, supervisor, cli.
 docs/structure.md follows one message through all of it.
 
 What is public is loaded when it is first asked for, so that a part which needs little, such as the supervisor, is small.

@@ -130,29 +130,29 @@ def _add_task(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 
 def _hand_over(logger: Any, _method: str, event: EventDict) -> tuple[tuple[object], dict[str, Any]]:
-    line, told = record_of(logger, dict(event))
-    return (line,), told
+    line, keywords = record_of(logger, dict(event))
+    return (line,), keywords
 
 
 def _described(record: logging.LogRecord) -> dict[str, Any]:
     """Return time, level and logger of a record, its fields, and its traceback, as text, behind them."""
     fields = fields_of(record)
     at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-    told: dict[str, Any] = {
+    line: dict[str, Any] = {
         "timestamp": at.replace("+00:00", "Z"),
         "level": record.levelname.lower(),
         "event": fields.pop("event", ""),
         "logger": record.name,
     }
     # what a line says of itself must not hide what it is
-    told.update({f"{name}_" if name in told else name: value for name, value in fields.items()})
-    told.pop("exc_info", None)
+    line.update({f"{name}_" if name in line else name: value for name, value in fields.items()})
+    line.pop("exc_info", None)
     if record.exc_info and record.exc_info[1] is not None:
-        told["exception"] = "".join(traceback.format_exception(record.exc_info[1])).rstrip()
+        line["exception"] = "".join(traceback.format_exception(record.exc_info[1])).rstrip()
     if record.stack_info:
-        told["stack"] = str(record.stack_info)
-    told.pop("stack_info", None)
-    return told
+        line["stack"] = str(record.stack_info)
+    line.pop("stack_info", None)
+    return line
 
 
 def _json(fields: dict[str, Any]) -> str:

@@ -35,40 +35,40 @@ APART = frozenset({"timestamp", "level", "logger", "exception", "stack"})
 
 def is_journal(stream: TextIO | None, environ: Mapping[str, str] = os.environ) -> bool:
     """Tell whether a stream is the one that systemd has connected with the journal (systemd.exec(5), `JOURNAL_STREAM`)."""
-    told = environ.get("JOURNAL_STREAM")
-    if stream is None or not told:
+    expected = environ.get("JOURNAL_STREAM")
+    if stream is None or not expected:
         return False
     try:
         found = os.fstat(stream.fileno())
     except (AttributeError, OSError, ValueError):
         return False
-    return told == f"{found.st_dev}:{found.st_ino}"
+    return expected == f"{found.st_dev}:{found.st_ino}"
 
 
 def entry_of(line: str, as_json: bool) -> dict[str, str]:
     """Return the journal's fields for a line of JSON; its message is that line itself, or text. What is no JSON is text."""
     try:
-        told = json.loads(line)
+        fields = json.loads(line)
     except ValueError:
-        told = None
-    if not isinstance(told, dict):
+        fields = None
+    if not isinstance(fields, dict):
         return {"MESSAGE": printable(line), "PRIORITY": str(NOTICE), "SYSLOG_IDENTIFIER": "amqpworker"}
-    priority = PRIORITIES.get(str(told.get("level")), NOTICE)
+    priority = PRIORITIES.get(str(fields.get("level")), NOTICE)
     entry = {
-        "MESSAGE": line if as_json else text_of(told),
+        "MESSAGE": line if as_json else text_of(fields),
         "PRIORITY": str(priority),
         "SYSLOG_IDENTIFIER": "amqpworker",
     }
-    for name, value in told.items():
+    for name, value in fields.items():
         if name not in APART or name == "logger":
             entry[field_name(name)] = value if isinstance(value, str) else json.dumps(value)
     return entry
 
 
-def text_of(told: dict[str, Any]) -> str:
+def text_of(fields: dict[str, Any]) -> str:
     """Return a line as people read it."""
-    head = printable(str(Line({name: value for name, value in told.items() if name not in APART})))
-    tail = [printable(str(told[name]), "\n\t") for name in ("exception", "stack") if told.get(name)]
+    head = printable(str(Line({name: value for name, value in fields.items() if name not in APART})))
+    tail = [printable(str(fields[name]), "\n\t") for name in ("exception", "stack") if fields.get(name)]
     return "\n".join([head, *tail])
 
 

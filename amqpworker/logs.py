@@ -62,9 +62,9 @@ class Logger:
     def _write(self, level: int, event: str, fields: dict[str, Any]) -> None:
         if not self._logger.isEnabledFor(level):
             return
-        line, told = record_of(self._logger, redact(add_task({"event": event, **fields})))
+        line, keywords = record_of(self._logger, redact(add_task({"event": event, **fields})))
         try:
-            self._logger.log(level, line, stacklevel=3, **told)
+            self._logger.log(level, line, stacklevel=3, **keywords)
         except Exception:  # noqa: BLE001 - a filter of the service: no thread of ours may end for a line
             # As `logging.Handler.handleError` does, which is not asked about filters.
             if logging.raiseExceptions:
@@ -127,8 +127,8 @@ _META = ("exc_info", "stack_info")
 
 def record_of(logger: object, event: dict[str, Any]) -> tuple[Line, dict[str, Any]]:
     """Return the line and the keywords of which `logging` makes a record that structlog's formatter takes as its own."""
-    told = {name: event.pop(name) for name in ("exc_info", "stack_info") if event.get(name) is not None}
-    return Line(event), {"extra": {"_logger": logger, "_name": ""}, **told}
+    keywords = {name: event.pop(name) for name in ("exc_info", "stack_info") if event.get(name) is not None}
+    return Line(event), {"extra": {"_logger": logger, "_name": ""}, **keywords}
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:

@@ -43,7 +43,6 @@ FIRST_SENT = "aw-first-sent"
 FIRST_RUN = "aw-first-run"
 RETURNED = "aw-returned"
 CRASHES = "aw-crashes"
-REPLAYED = "aw-replayed"
 WAIT_PREFIX = "aw-wait-"
 
 DEAD_REASON = "aw-dead-reason"

@@ -170,10 +170,6 @@ class Management:
         path = ("connections",) if vhost is None else ("vhosts", vhost, "connections")
         return self._list(*path)
 
-    def close_connection(self, name: str) -> None:
-        """Close a connection, as an administrator does."""
-        self.request("DELETE", "connections", name)
-
 
 def no_answer(url: str, error: OSError | http.client.HTTPException, timeout: float) -> str:
     """Return why there was no answer in HTTP, and what to do."""

@@ -56,12 +56,12 @@ def looked_at(spec: PoolSpec) -> Checked:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[writing])  # noqa: S603 - our own
     finally:
         os.close(writing)
-    with open(reading, "rb") as told, process:
-        answer = told.read()
-    if not answer:
+    with open(reading, "rb") as pipe, process:
+        found = pipe.read()
+    if not found:
         how = how_it_ended(process.returncode)
         return Checked(problem=f"{spec.options['app']!r} cannot be imported: its process ended by {how}.")
-    return Checked.model_validate_json(answer)
+    return Checked.model_validate_json(found)
 
 
 def described(spec: PoolSpec, found: Checked) -> dict[str, Any]:

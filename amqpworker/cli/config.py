@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from amqpworker.errors import ConfigError
 from amqpworker.supervisor.launch import Setup
 from amqpworker.supervisor.pools import STALL_TIMEOUT, START_TIMEOUT, PoolSpec, Recycling
-from amqpworker.worker.options import PoolOptions, QueueOptions, WorkerOptions
+from amqpworker.worker.options import PoolOptions, QueueOptions, WorkerOptions, repeated
 
 __all__ = ["pool_of", "read_config", "recycling_of"]
 
@@ -70,8 +70,8 @@ class ConfigFile(BaseModel):
         names = [pool.name for pool in pools]
         if not names:
             raise ValueError("there is none: write [[pools]], and below it name = …")
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"there are two pools with the name {twice[0]!r}")
+        if (twice := repeated(names)) is not None:
+            raise ValueError(f"there are two pools with the name {twice!r}")
         return pools
 
 
@@ -86,7 +86,7 @@ def read_config(path: Path, app: str | None, processes: int) -> Setup:
     try:
         config = ConfigFile.model_validate(held)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {told(error, held)}.") from None
+        raise ConfigError(f"{path}: {mistakes(error, held)}.") from None
     return Setup(
         tuple(spec_of(table, config, app_of(path, table, app), processes) for table in config.pools),
         config.health,
@@ -157,12 +157,12 @@ def recycling_of(tasks: int | None, hours: float | None, mebibytes: int | None) 
 # ---- what is wrong with it --------------------------------------------------------------------------------------------
 
 
-def told(error: ValidationError, held: Mapping[str, Any]) -> str:
+def mistakes(error: ValidationError, held: Mapping[str, Any]) -> str:
     """Return the mistakes in a file: where each stands, and what it is."""
-    return "; ".join(f"{place(one['loc'], held)}: {mistake(dict(one))}" for one in error.errors())
+    return "; ".join(f"{where(one['loc'], held)}: {mistake(dict(one))}" for one in error.errors())
 
 
-def place(location: tuple[int | str, ...], held: Any) -> str:
+def where(location: tuple[int | str, ...], held: Any) -> str:
     """Return where a mistake stands in words: pool 'mail', queue 'emails', threads."""
     parts: list[str] = []
     for step in location:

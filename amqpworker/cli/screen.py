@@ -1,8 +1,8 @@
 """
-What goes to the terminal: tables, JSON, lines of trouble.
+What goes to the terminal: tables, JSON, lines.
 
-Decides that nothing a stranger's message holds can move the cursor or feign a line, that colours are for terminals, how
-values that JSON does not know are written in it, and what becomes of characters that the terminal's encoding has not.
+Decides that colours are for terminals, and how values that JSON does not know are written in it. What makes the text of
+strangers harmless there is `printable`'s, and passed on for the commands.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Group
+    from rich.table import Table
 
 __all__ = ["status_app"]
 
@@ -54,20 +55,20 @@ def status(
     """
     address = found(where)
     if as_json:
-        stands = asked(address)
-        write_json(stands)
+        state = asked(address)
+        write_json(state)
     elif watch:
-        stands = watched(address)
+        state = watched(address)
     else:
-        stands = asked(address)
-        console().print(shown(stands))
-    raise typer.Exit(0 if stands["consuming"] >= stands["wanted"] else 1)
+        state = asked(address)
+        console().print(shown(state))
+    raise typer.Exit(0 if state["consuming"] >= state["wanted"] else 1)
 
 
 @status_app.command(epilog="Examples:\n\n  amqpworker workers\n\n  amqpworker workers --json")
 def workers(as_json: AsJson = False) -> None:
     """List what runs on this machine, a supervisor each with its pools, as far as it may be seen: as root services, too."""
-    pools = [stands for place in places() if (stands := standing(place)) is not None]
+    pools = [state for path in sockets() if (state := standing(path)) is not None]
     if as_json:
         write_json(pools)
         return
@@ -82,15 +83,15 @@ def workers(as_json: AsJson = False) -> None:
     console().print(made)
 
 
-def standing(place: Path) -> dict[str, Any] | None:
+def standing(path: Path) -> dict[str, Any] | None:
     """Return what the supervisor with this socket says of itself, or that it does not answer; None where it is gone."""
     from amqpworker.supervisor import health
 
-    known = {"socket": str(place), "service": health.service_of(place)}
+    known = {"socket": str(path), "service": health.service_of(path)}
     try:
-        return {**asked(str(place)), **known}
+        return {**asked(str(path)), **known}
     except NotConnected as error:
-        pid = int(place.stem) if place.stem.isdecimal() else None
+        pid = int(path.stem) if path.stem.isdecimal() else None
         return None if is_gone(error) else {"pid": pid, "status": silent(error), **known}
 
 
@@ -103,28 +104,28 @@ def found(where: str | None) -> str:
     """
     if where is not None and not where.isdecimal():
         return where
-    known = [str(place) for place in places() if where is None or place.stem == where]
-    living = known if where is not None else [place for place in known if lives(place)]
+    known = [str(path) for path in sockets() if where is None or path.stem == where]
+    living = known if where is not None else [address for address in known if lives(address)]
     if len(living) == 1:
         return living[0]
     if where is not None or not living:
-        told = "No pool runs here" if where is None else f"No pool with the process id {where} runs here"
-        raise ConfigError(f"{told}, or none that may be seen: run this as its user, or give what its --health is.")
+        problem = "No pool runs here" if where is None else f"No pool with the process id {where} runs here"
+        raise ConfigError(f"{problem}, or none that may be seen: run this as its user, or give what its --health is.")
     raise ConfigError(f"{len(living)} pools run here: give the process id of one (amqpworker workers lists them).")
 
 
-def places() -> list[Path]:
+def sockets() -> list[Path]:
     """Return the sockets of the pools on this machine that may be seen."""
     # Loaded by the commands that ask, not by each; so is HTTP below.
     from amqpworker.supervisor import health
 
-    return health.places()
+    return health.sockets()
 
 
-def lives(place: str) -> bool:
+def lives(address: str) -> bool:
     """Tell whether there is a supervisor, be it one that hangs."""
     try:
-        asked(place)
+        asked(address)
     except NotConnected as error:
         return not is_gone(error)
     return True
@@ -152,16 +153,16 @@ def asked(address: str) -> dict[str, Any]:
     try:
         with closing(connection_to(address)) as connection:
             connection.request("GET", "/status")
-            told = json.loads(connection.getresponse().read())
+            state = json.loads(connection.getresponse().read())
     except TimeoutError as error:
-        told = f"The supervisor at {address} does not answer within {PATIENCE:g} s: it hangs, or the machine is overloaded."
-        raise NotConnected(told) from error
+        reason = f"does not answer within {PATIENCE:g} s: it hangs, or the machine is overloaded"
+        raise NotConnected(f"The supervisor at {address} {reason}.") from error
     except (OSError, ValueError, HTTPException) as error:
         raise NotConnected(f"No supervisor answers at {address}: {error}.") from error
-    if not isinstance(told, dict) or "wanted" not in told:
-        reason = told.get("status", "it is no supervisor") if isinstance(told, dict) else "it is no supervisor"
+    if not isinstance(state, dict) or "wanted" not in state:
+        reason = state.get("status", "it is no supervisor") if isinstance(state, dict) else "it is no supervisor"
         raise NotConnected(f"The supervisor at {address} cannot tell how it stands: {reason}.")
-    return told
+    return state
 
 
 def connection_to(address: str) -> HTTPConnection:
@@ -185,50 +186,60 @@ def watched(address: str) -> dict[str, Any]:
     """Show it until Ctrl-C; return what was shown last."""
     from rich.live import Live
 
-    stands = asked(address)
-    with Live(shown(stands), console=console(), refresh_per_second=4) as live:
+    state = asked(address)
+    with Live(shown(state), console=console(), refresh_per_second=4) as live:
         try:
             while True:
                 time.sleep(PAUSE)
-                stands = asked(address)
-                live.update(shown(stands))
+                state = asked(address)
+                live.update(shown(state))
         except KeyboardInterrupt:
-            return stands
+            return state
 
 
-def shown(stands: dict[str, Any]) -> Group:
+def shown(state: dict[str, Any]) -> Group:
     """Return a pool as tables."""
     from rich.console import Group
     from rich.text import Text
 
-    processes = table("pool", "nr", "pid", "stage", "tasks", "done", "retried", "dead", "MiB", "age")
-    for one in stands["processes"]:
-        counts = one["counts"]
+    parts: list[Any] = [Text(f"pool {state['pid']}: {state['status']}"), Text("")]
+    if len(pools := state.get("pools", ())) > 1:  # one of an older version does not tell
+        lines = [f"{printable(one['name'])}: {one['consuming']}/{one['wanted']} consuming" for one in pools]
+        parts += [*map(Text, lines), Text("")]
+    parts.append(processes_table(state))
+    if any(one["running"] for one in state["processes"]):
+        parts += [Text(""), running_table(state)]
+    if state["errors"]:
+        parts += [Text(printable(line)) for line in ("", *state["errors"])]
+    return Group(*parts)
+
+
+def processes_table(state: dict[str, Any]) -> Table:
+    """Return the worker processes, a row each."""
+    made = table("pool", "nr", "pid", "stage", "tasks", "done", "retried", "dead", "MiB", "age")
+    for one in state["processes"]:
         stage = "waiting" if one["stage"] == "consuming" and not one["consuming"] else one["stage"]
-        processes.add_row(
+        made.add_row(
             printable(one["pool"]),
             str(one["number"]),
             str(one["pid"]),
             "stalled" if one["stalled"] else stage,
             str(len(one["running"])),
-            *(str(counts[name]) for name in ("done", "retried", "dead")),
+            *(str(one["counts"][name]) for name in ("done", "retried", "dead")),
             str(one["memory"] // MIB),
-            age(stands["at"] - one["started"]),
+            age(state["at"] - one["started"]),
         )
-    parts: list[Any] = [Text(f"pool {stands['pid']}: {stands['status']}"), Text("")]
-    if len(pools := stands.get("pools", ())) > 1:  # one of an older version does not tell
-        told = [f"{printable(one['name'])}: {one['consuming']}/{one['wanted']} consuming" for one in pools]
-        parts += [*map(Text, told), Text("")]
-    parts.append(processes)
-    running = [(one["pid"], task) for one in stands["processes"] for task in one["running"]]
-    if running:
-        tasks = table("pid", "task", "id", "attempt", "for")
-        for pid, task in sorted(running, key=lambda pair: pair[1]["started"]):
-            since = age(stands["at"] - task["started"])
-            tasks.add_row(str(pid), printable(task["task"]), printable(task["key"]), str(task["attempt"]), since)
-        parts += [Text(""), tasks]
-    parts += [Text(printable(line)) for line in ("", *stands["errors"])] if stands["errors"] else []
-    return Group(*parts)
+    return made
+
+
+def running_table(state: dict[str, Any]) -> Table:
+    """Return the tasks that run, a row each, those first that have run for longest."""
+    made = table("pid", "task", "id", "attempt", "for")
+    running = [(one["pid"], task) for one in state["processes"] for task in one["running"]]
+    for pid, task in sorted(running, key=lambda pair: pair[1]["started"]):
+        since = age(state["at"] - task["started"])
+        made.add_row(str(pid), printable(task["task"]), printable(task["key"]), str(task["attempt"]), since)
+    return made
 
 
 def age(seconds: float) -> str:

@@ -124,10 +124,15 @@ def unit(
     if (app is None) == (config is None):
         raise ConfigError("Give MODULE:APP, and behind -- the options of its pool, or --config FILE, not both.")
     check_name(name)
-    told = [app, *(options or [])] if app is not None else ["--config", str(Path(str(config)).resolve())]
-    command = [program(), "worker", *told]
+    arguments = [app, *(options or [])] if app is not None else ["--config", str(Path(str(config)).resolve())]
+    command = [program(), "worker", *arguments]
     where = (folder or Path.cwd()).resolve()
-    for path in (where, Path(sys.executable), Path(sys.executable).resolve(), *([Path(told[1])] if config else [])):
+    for path in (
+        where,
+        Path(sys.executable),
+        Path(sys.executable).resolve(),
+        *([Path(arguments[1])] if config else []),
+    ):
         if barred := bar(path):
             complain(
                 f"Warning: the service runs as a user of its own, and cannot reach {path}: others may not read {barred}."

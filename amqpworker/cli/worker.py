@@ -31,54 +31,7 @@ __all__ = ["usable_cores", "worker_app"]
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 BESIDE_CONFIG = {"config", "check", "as_json"}
 
-
 worker_app = typer.Typer()
-
-Queues = Annotated[
-    list[str] | None,
-    typer.Option(
-        "-q",
-        "--queue",
-        metavar="QUEUE",
-        help="Consume this queue; repeatable; default: all of the app. QUEUE:N or QUEUE:N,prefetch=N: by N threads that "
-        "serve nothing else. Settings begin at the last colon; a name that itself ends like them gets a colon behind it.",
-    ),
-]
-DrainTimeout = Annotated[
-    float | None,
-    typer.Option(min=0, metavar="SECONDS", help="What running tasks get when the pool stops; default: the app's."),
-]
-MaxTasks = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Replace a process by a fresh one after so many tasks.")
-]
-MaxHours = Annotated[
-    float | None, typer.Option(min=0.001, metavar="HOURS", help="Replace a process by a fresh one after so long.")
-]
-MaxMemory = Annotated[
-    int | None, typer.Option(min=1, metavar="MIB", help="Replace a process by a fresh one above so much memory.")
-]
-Health = Annotated[
-    str | None,
-    typer.Option(metavar="WHERE", help="Answer /livez, /readyz and /status at HOST:PORT, or on a unix socket."),
-]
-StallTimeout = Annotated[
-    float,
-    typer.Option(min=1, metavar="SECONDS", help="Kill and replace a process whose threads do not move for so long."),
-]
-StartTimeout = Annotated[
-    float,
-    typer.Option(
-        min=1, metavar="SECONDS", help="Kill a process that has not loaded the app and entered its lifespan by then."
-    ),
-]
-LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning, error or critical.")]
-LogJson = Annotated[
-    bool | None,
-    typer.Option(
-        "--log-json/--no-log-json", help="JSON lines; default: text on a terminal and in a journal, else JSON."
-    ),
-]
-
 
 AppPath = Annotated[str | None, typer.Argument(metavar="MODULE:APP", envvar=APP_VARIABLE, help="Where the app is.")]
 Processes = Annotated[
@@ -104,6 +57,46 @@ Prefetch = Annotated[
         min=1, max=MOST_PREFETCH, metavar="N", help="Messages of each queue held by each; default: 4 for each thread."
     ),
 ]
+Queues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-q",
+        "--queue",
+        metavar="QUEUE",
+        help="Consume this queue; repeatable; default: all of the app. QUEUE:N or QUEUE:N,prefetch=N: by N threads that "
+        "serve nothing else. Settings begin at the last colon; a name that itself ends like them gets a colon behind it.",
+    ),
+]
+AsyncTasks = Annotated[
+    int, typer.Option(min=1, max=MOST_PREFETCH, metavar="N", help="Coroutines that run at once in each process.")
+]
+DrainTimeout = Annotated[
+    float | None,
+    typer.Option(min=0, metavar="SECONDS", help="What running tasks get when the pool stops; default: the app's."),
+]
+MaxTasks = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Replace a process by a fresh one after so many tasks.")
+]
+MaxHours = Annotated[
+    float | None, typer.Option(min=0.001, metavar="HOURS", help="Replace a process by a fresh one after so long.")
+]
+MaxMemory = Annotated[
+    int | None, typer.Option(min=1, metavar="MIB", help="Replace a process by a fresh one above so much memory.")
+]
+StallTimeout = Annotated[
+    float,
+    typer.Option(min=1, metavar="SECONDS", help="Kill and replace a process whose threads do not move for so long."),
+]
+StartTimeout = Annotated[
+    float,
+    typer.Option(
+        min=1, metavar="SECONDS", help="Kill a process that has not loaded the app and entered its lifespan by then."
+    ),
+]
+Health = Annotated[
+    str | None,
+    typer.Option(metavar="WHERE", help="Answer /livez, /readyz and /status at HOST:PORT, or on a unix socket."),
+]
 ConfigPath = Annotated[
     Path | None,
     typer.Option(
@@ -115,8 +108,12 @@ ConfigPath = Annotated[
 Check = Annotated[
     bool, typer.Option("--check", help="Show what would run, or what is wrong, and run nothing. --json: as JSON.")
 ]
-AsyncTasks = Annotated[
-    int, typer.Option(min=1, max=MOST_PREFETCH, metavar="N", help="Coroutines that run at once in each process.")
+LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning, error or critical.")]
+LogJson = Annotated[
+    bool | None,
+    typer.Option(
+        "--log-json/--no-log-json", help="JSON lines; default: text on a terminal and in a journal, else JSON."
+    ),
 ]
 
 
@@ -190,10 +187,10 @@ def worker(
 
 def refuse_beside_config(context: typer.Context) -> None:
     """
-    Refuse what a file tells.
+    See to it that nothing is said on the command line that stands in the file.
 
     Raises:
-        ConfigError: it was told on the command line as well.
+        ConfigError: something is.
     """
     given = [
         "MODULE:APP" if name == "app" else f"--{name.replace('_', '-').removesuffix('s' if name == 'queues' else '')}"
@@ -237,16 +234,16 @@ def options_of(given: Mapping[str, Any]) -> WorkerOptions:
 
 def queue_of(text: str) -> QueueOptions:
     """
-    Return what is said of a queue.
+    Return the options of a queue.
 
     Raises:
-        ConfigError: it cannot be.
+        ConfigError: the text cannot be read, or a number in it cannot be.
     """
     try:
         return parsed(text)
     except ValidationError as error:
-        told = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())
-        raise ConfigError(f"--queue {text}: {told}.") from None
+        mistakes = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())
+        raise ConfigError(f"--queue {text}: {mistakes}.") from None
 
 
 def problem(one: ErrorDetails) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.recorder import Recording, read, size_of
-from amqpworker.worker.report import Answer, Report, answer_to, heard
+from amqpworker.worker.report import Report, Verdict, heard, line_of
 
 __all__ = ["Child"]
 
@@ -108,10 +108,10 @@ class Child:
             reports += found.reports
         return reports
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, verdict: Verdict) -> None:
         """Answer what it has asked; one that does not listen does without."""
         with suppress(OSError):
-            os.write(self._leash, answer_to(answer))
+            os.write(self._leash, line_of(verdict))
 
     def recording(self) -> Recording | None:
         """Return what it has recorded, also after its end; None where that is no recording."""

@@ -1,7 +1,7 @@
 """
 What happens to a supervisor and what it does then: two closed sets of frozen values.
 
-`fleet` turns the first into the second; `loop` makes the one and acts on the other. A process is named by its serial
+`fleet` turns the first into the second; `supervisor` makes the one and acts on the other. A process is named by its serial
 number, which is never used twice; a pid may be.
 """
 
@@ -23,10 +23,11 @@ __all__ = [
     "Interrupt",
     "Kill",
     "Leaving",
+    "Misconfigured",
     "NotStarted",
-    "Outgrown",
+    "ProcessEvent",
     "Ready",
-    "Refused",
+    "RecyclingDue",
     "Reload",
     "Shrink",
     "Stalled",
@@ -78,7 +79,7 @@ class Consuming:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Misconfigured:
     """A process tells why it will never run, and ends."""
 
     serial: int
@@ -110,7 +111,7 @@ class Stalled:
 
 
 @dataclass(frozen=True, slots=True)
-class Outgrown:
+class RecyclingDue:
     """A process has run for long enough, or has grown too large."""
 
     serial: int
@@ -144,23 +145,10 @@ class Shrink:
     """Somebody wants one process less in each pool."""
 
 
-Event: TypeAlias = (
-    Tick
-    | Gap
-    | NotStarted
-    | Ready
-    | Consuming
-    | Refused
-    | Leaving
-    | Ended
-    | Stalled
-    | Outgrown
-    | Stop
-    | StopNow
-    | Reload
-    | Grow
-    | Shrink
-)
+ProcessEvent: TypeAlias = NotStarted | Ready | Consuming | Misconfigured | Leaving | Ended | Stalled | RecyclingDue
+"""What happens to one process."""
+
+Event: TypeAlias = ProcessEvent | Tick | Gap | Stop | StopNow | Reload | Grow | Shrink
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ beyond those that were asked for, and none that consumes is drained before its s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias, assert_never
+from typing import Any, Literal, assert_never
 
+from amqpworker.supervisor.changes import Change, Changes
 from amqpworker.supervisor.events import (
     Action,
     Consuming,
@@ -23,10 +24,11 @@ from amqpworker.supervisor.events import (
     Interrupt,
     Kill,
     Leaving,
+    Misconfigured,
     NotStarted,
-    Outgrown,
+    ProcessEvent,
     Ready,
-    Refused,
+    RecyclingDue,
     Reload,
     Shrink,
     Stalled,
@@ -36,7 +38,7 @@ from amqpworker.supervisor.events import (
     Tell,
     Tick,
 )
-from amqpworker.supervisor.places import Change, Changes, Place, Pool, Process, Stage
+from amqpworker.supervisor.places import Place, Pool, Process, Stage
 from amqpworker.supervisor.pools import START_TIMEOUT
 from amqpworker.worker.report import ABANDONED, FAILED, MISCONFIGURED, STOPPED
 from amqpworker.worker.wording import how_it_ended
@@ -51,8 +53,6 @@ DUMP_GRACE = 1.0
 # Of a program that has never consumed: it takes about three minutes.
 MOST_DEATHS = 8
 MOST_RELOAD_FAILURES = 3
-
-AboutOne: TypeAlias = Ready | Consuming | Refused | Leaving | Stalled | Outgrown | NotStarted | Ended
 
 
 class Fleet:
@@ -127,11 +127,6 @@ class Fleet:
 
     def _take(self, event: Event, now: float) -> None:
         match event:
-            case Ready() | Consuming() | Refused() | Leaving() | Stalled() | Outgrown() | NotStarted() | Ended():
-                # What a process said may be heard after its end.
-                process = self.processes.get(event.serial)
-                if process is not None:
-                    self._about(process, event, now)
             case Stop(why):
                 self._stop(why, now)
             case StopNow():
@@ -148,9 +143,11 @@ class Fleet:
             case Tick():
                 pass
             case _:
-                assert_never(event)
+                # What a process said may be heard after its end.
+                if (about := self.processes.get(event.serial)) is not None:
+                    self._on_process(about, event, now)
 
-    def _about(self, process: Process, event: AboutOne, now: float) -> None:
+    def _on_process(self, process: Process, event: ProcessEvent, now: float) -> None:
         """Take what happened to one process."""
         match event:
             case Ready(_, drain_timeout):
@@ -159,14 +156,14 @@ class Fleet:
                     process.stage = Stage.READY
             case Consuming():
                 self._on_consuming(process, now)
-            case Refused(_, reason):
+            case Misconfigured(_, reason):
                 process.problem = reason
             case Leaving(_, reason):
                 self._drain(process, now, ask=False)
                 self.changes.add(Change(process.place, process, "recycle", reason), urgent=True)
             case Stalled(_, what):
                 self._on_stalled(process, what, now)
-            case Outgrown(_, reason):
+            case RecyclingDue(_, reason):
                 if process.stage is Stage.CONSUMING:
                     self.changes.add(Change(process.place, process, "recycle", reason))
             case NotStarted(_, reason):
@@ -284,8 +281,8 @@ class Fleet:
         )
         self._deaths += 1
         if not self.up and self._deaths >= MOST_DEATHS:
-            told = f"No worker process has ever consumed, and {self._deaths} have ended, the last by {how}"
-            self._give_up(FAILED, f"{told}: see the log.", now)
+            problem = f"No worker process has ever consumed, and {self._deaths} have ended, the last by {how}"
+            self._give_up(FAILED, f"{problem}: see the log.", now)
 
     def _give_up(self, code: int, problem: str, now: float) -> None:
         self._worst, self._problem = code, problem
@@ -341,34 +338,14 @@ class Fleet:
     # ---- one change after the other ---------------------------------------------------------------------------------
 
     def _go_on_changing(self, now: float) -> None:
-        current = self.changes.current
-        if current is not None and not self._is_under_way(current):
-            self.changes.current = None
-        if self._may_change():
-            change = self.changes.take(lambda one: self._is_due(one, now))
-            if change is not None:
-                self._begin(change, now)
+        self.changes.end_current()
+        change = self.changes.take(self.pools, now) if self._may_change() else None
+        if change is not None:
+            self._begin(change, now)
 
     def _may_change(self) -> bool:
         """Tell whether there may be one more: a process that is left over from the change before is one already."""
         return len(self.processes) <= self.size
-
-    def _is_due(self, change: Change, now: float) -> bool:
-        # A reload goes from place to place: where one is put off, all of them wait.
-        places = [change.place]
-        if change.kind == "reload":
-            places += [one.place for one in self.changes.pending() if one.kind == "reload"]
-        return all(place.start_at <= now for place in places) and not self._would_leave_none(change)
-
-    def _would_leave_none(self, change: Change) -> bool:
-        """Tell whether nobody would consume for its pool any more."""
-        others = [one.process for one in self.pools[change.place.pool].places if one is not change.place]
-        return change.kind == "retire" and not any(one is not None and one.consumes for one in others)
-
-    def _is_under_way(self, change: Change) -> bool:
-        if change.kind == "retire":
-            return change.place.process is not None
-        return change.place.successor is not None
 
     def _begin(self, change: Change, now: float) -> None:
         place = change.place
@@ -378,13 +355,9 @@ class Fleet:
             self._say("info", "pool_shrunk", pool=pool.name, processes=len(pool.places))
             if place.process is not None:
                 self._drain(place.process, now)
-        elif place.process is not None and self._is_meant(change, place.process):
+        elif place.process is not None and change.replaces(place.process, self.generation):
             place.successor = self._start(place, now)
             self._tell("info", "process_replaced", place.process, why=change.reason)
-
-    def _is_meant(self, change: Change, process: Process) -> bool:
-        """Tell whether a process is still the one to replace: it may have died and been replaced meanwhile."""
-        return process.generation < self.generation if change.kind == "reload" else process is change.process
 
     def _on_successor_lost(self, process: Process, code: int) -> None:
         """Go on with the old process; a reload that fails is given up for all that were still to come."""

@@ -23,7 +23,7 @@ from amqpworker.errors import ConfigError
 from amqpworker.logs import get_logger
 from amqpworker.supervisor.overview import Overview, status_line
 
-__all__ = ["HealthServer", "answer", "answering", "check_address", "places", "service_of", "socket_folder"]
+__all__ = ["HealthServer", "answer", "answering", "check_address", "service_of", "socket_folder", "sockets"]
 
 log = get_logger(__name__)
 
@@ -35,22 +35,22 @@ SHARED = Path("/run/amqpworker")
 Source = Callable[[], Overview | None]
 
 
-def answer(path: str, stands: Overview | None, now: float) -> tuple[int, dict[str, Any]]:
+def answer(path: str, state: Overview | None, now: float) -> tuple[int, dict[str, Any]]:
     """Return the status code and the JSON object for a path; `now` is seconds since the epoch."""
     if path not in {"/livez", "/readyz", "/status"}:
         return 404, {"error": "there are /livez, /readyz and /status"}
-    if stands is None:
+    if state is None:
         return 503, {"status": "starting"}
-    since = now - stands.at
+    since = now - state.at
     alive = since < ALIVE_WITHIN
     if not alive:
         return 503, {"status": f"the supervisor has not looked for {since:.0f} s"}
-    told = {"status": status_line(stands)}
+    brief = {"status": status_line(state)}
     if path == "/livez":
-        return 200, told
+        return 200, brief
     if path == "/readyz":
-        return 200 if stands.consuming >= stands.wanted and not stands.stopping else 503, told
-    return 200, {**told, "consuming": stands.consuming, "running": stands.running, **asdict(stands)}
+        return 200 if state.consuming >= state.wanted and not state.stopping else 503, brief
+    return 200, {**brief, "consuming": state.consuming, "running": state.running, **asdict(state)}
 
 
 class HealthServer:
@@ -107,8 +107,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer with a JSON object."""
-        code, told = answer(self.path.partition("?")[0], self.server.source(), time.time())
-        body = json.dumps(told).encode() + b"\n"
+        code, content = answer(self.path.partition("?")[0], self.server.source(), time.time())
+        body = json.dumps(content).encode() + b"\n"
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -210,7 +210,7 @@ def socket_folder() -> Path:
     return folder
 
 
-def places() -> list[Path]:
+def sockets() -> list[Path]:
     """Return the sockets of the supervisors on this machine that may be seen."""
     folders = [SHARED, *(SHARED.glob("*/amqpworker") if SHARED.is_dir() else [])]
     with suppress(ConfigError, OSError):

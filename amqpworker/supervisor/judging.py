@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from amqpworker.supervisor.pools import Recycling
 from amqpworker.worker.recorder import HEARTS, Recording
 
-__all__ = ["Sample", "outgrown", "stalled"]
+__all__ = ["Sample", "recycling_due", "stalled"]
 
 MIB = 1024 * 1024
 
@@ -33,7 +33,7 @@ def stalled(recording: Recording, now: float, timeout: float) -> str:
     return ""
 
 
-def outgrown(limits: Recycling, sample: Sample) -> str:
+def recycling_due(limits: Recycling, sample: Sample) -> str:
     """Return why a process is to be replaced by a fresh one, "" where it is not."""
     if limits.tasks is not None and sample.tasks >= limits.tasks:
         return f"it has run {sample.tasks} tasks"

@@ -79,6 +79,6 @@ def path_options() -> list[str]:
 
 def read(text: str) -> Setup:
     """Return the setup in the last argument of the command."""
-    told: dict[str, Any] = json.loads(text)
-    pools: Sequence[dict[str, Any]] = told.pop("pools")
-    return Setup(tuple(PoolSpec(**{**pool, "recycling": Recycling(**pool["recycling"])}) for pool in pools), **told)
+    fields: dict[str, Any] = json.loads(text)
+    pools: Sequence[dict[str, Any]] = fields.pop("pools")
+    return Setup(tuple(PoolSpec(**{**pool, "recycling": Recycling(**pool["recycling"])}) for pool in pools), **fields)

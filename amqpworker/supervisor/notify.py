@@ -56,45 +56,45 @@ class Announcer:
     extended_at: float = field(default=float("-inf"))
     fed_at: float = field(default=float("-inf"))
 
-    def next(self, now: float, is_so: Condition) -> list[str]:
+    def next(self, now: float, condition: Condition) -> list[str]:
         """Return the lines to send at `now`."""
-        lines = [*self._phase(now, is_so), *self._extension(now, is_so)]
+        lines = [*self._phase(now, condition), *self._extension(now, condition)]
         # With `READY=1` at once: `systemctl status` right after `systemctl start` is not to tell how it stood a second ago.
-        if is_so.status != self.status and (now - self.status_at >= STATUS_EVERY or "READY=1" in lines):
-            self.status, self.status_at = is_so.status, now
-            lines.append(f"STATUS={is_so.status}")
-        if self.watchdog is not None and now - self.fed_at >= self.watchdog / 3 and is_sound(is_so):
+        if condition.status != self.status and (now - self.status_at >= STATUS_EVERY or "READY=1" in lines):
+            self.status, self.status_at = condition.status, now
+            lines.append(f"STATUS={condition.status}")
+        if self.watchdog is not None and now - self.fed_at >= self.watchdog / 3 and is_sound(condition):
             self.fed_at = now
             lines.append("WATCHDOG=1")
         return lines
 
-    def _phase(self, now: float, is_so: Condition) -> list[str]:
-        if is_so.stopping:
-            told, self.stopping = self.stopping, True
-            return [] if told else ["STOPPING=1"]
-        if is_so.reloading and self.ready and not self.reloading:
+    def _phase(self, now: float, condition: Condition) -> list[str]:
+        if condition.stopping:
+            said, self.stopping = self.stopping, True
+            return [] if said else ["STOPPING=1"]
+        if condition.reloading and self.ready and not self.reloading:
             self.reloading = True
             return ["RELOADING=1", f"MONOTONIC_USEC={int(now * MICROSECONDS)}"]
-        if self.reloading and not is_so.reloading:
+        if self.reloading and not condition.reloading:
             self.reloading = False
             return ["READY=1"]
-        if not self.ready and is_so.consuming >= is_so.wanted:
+        if not self.ready and condition.consuming >= condition.wanted:
             self.ready = True
             return ["READY=1"]
         return []
 
-    def _extension(self, now: float, is_so: Condition) -> list[str]:
+    def _extension(self, now: float, condition: Condition) -> list[str]:
         """Ask for more time while it takes long for a reason; whoever hangs while starting gets none."""
-        under_way = is_so.stopping or (not self.ready and is_so.waiting + is_so.consuming > 0)
+        under_way = condition.stopping or (not self.ready and condition.waiting + condition.consuming > 0)
         if not under_way or now - self.extended_at < EXTEND_EVERY:
             return []
         self.extended_at = now
         return [f"EXTEND_TIMEOUT_USEC={int(EXTENSION * MICROSECONDS)}"]
 
 
-def is_sound(is_so: Condition) -> bool:
+def is_sound(condition: Condition) -> bool:
     """Tell whether enough processes are sound: more than half, or those that are left while it stops."""
-    return is_so.stopping or is_so.sound * 2 > is_so.wanted or is_so.wanted == 0
+    return condition.stopping or condition.sound * 2 > condition.wanted or condition.wanted == 0
 
 
 class Notifier:

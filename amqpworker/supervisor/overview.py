@@ -138,36 +138,36 @@ def view(process: Process, seen: Seen, started: float) -> ProcessView:
     )
 
 
-def condition(stands: Overview) -> Condition:
+def condition(state: Overview) -> Condition:
     """Return what systemd wants to know of it."""
-    waiting = sum(one.stage in WAITING and not one.consuming for one in stands.processes)
+    waiting = sum(one.stage in WAITING and not one.consuming for one in state.processes)
     return Condition(
-        wanted=stands.wanted,
-        sound=sum(not one.stalled for one in stands.processes),
+        wanted=state.wanted,
+        sound=sum(not one.stalled for one in state.processes),
         waiting=waiting,
-        consuming=stands.consuming,
-        reloading=stands.reloading,
-        stopping=stands.stopping,
-        status=status_line(stands),
+        consuming=state.consuming,
+        reloading=state.reloading,
+        stopping=state.stopping,
+        status=status_line(state),
     )
 
 
-def status_line(stands: Overview) -> str:
+def status_line(state: Overview) -> str:
     """Return how it stands in a few words."""
     parts = [
-        f"{stands.consuming}/{stands.wanted} consuming",
-        f"{stands.running} running",
-        f"{short(stands.counts.done)} done",
+        f"{state.consuming}/{state.wanted} consuming",
+        f"{state.running} running",
+        f"{short(state.counts.done)} done",
     ]
-    if stands.counts.dead:
-        parts.append(f"{short(stands.counts.dead)} dead")
-    if stands.stopping:
+    if state.counts.dead:
+        parts.append(f"{short(state.counts.dead)} dead")
+    if state.stopping:
         parts.insert(0, "stopping")
-    elif stands.reloading:
+    elif state.reloading:
         parts.insert(0, "reloading")
-    elif stands.processes and all(one.stage == Stage.READY.value for one in stands.processes):
+    elif state.processes and all(one.stage == Stage.READY.value for one in state.processes):
         parts.insert(0, "waiting for the broker")
-    elif stands.processes and all(one.stage in WAITING and not one.consuming for one in stands.processes):
+    elif state.processes and all(one.stage in WAITING and not one.consuming for one in state.processes):
         parts.insert(0, "waiting for the broker or its queues")  # it has consumed; the log tells which
     return ", ".join(parts)
 

@@ -1,25 +1,21 @@
 """
-The places of a pool, the worker processes in them, and the changes that are to come.
+The places of a pool, and the worker processes in them.
 
-Decides when a place whose process has died is filled again, and that places change one after the other. What a change
-does, and which process ends when, is `fleet`'s.
+Decides when a place whose process has died is filled again, and which places of a pool may be filled at all. Which process
+ends when is `fleet`'s.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal, TypeAlias
 
-__all__ = ["Change", "Changes", "Kind", "Place", "Pool", "Process", "Stage"]
+__all__ = ["Place", "Pool", "Process", "Stage"]
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 STEADY_SECONDS = 10.0
-
-Kind: TypeAlias = Literal["reload", "recycle", "retire"]
 
 
 class Stage(Enum):
@@ -108,58 +104,7 @@ class Pool:
         """Return the places to fill: the first goes ahead, so that a mistake is told once."""
         return self.places if self.up else self.places[:1]
 
-
-@dataclass(slots=True, eq=False)
-class Change:
-    """One place that is to get another process than `process`, or to go."""
-
-    place: Place
-    process: Process | None
-    kind: Kind
-    reason: str
-    failures: int = 0
-
-
-class Changes:
-    """What is to change: one at a time (`current`), the others wait for their turn."""
-
-    def __init__(self) -> None:
-        self.current: Change | None = None
-        self._waiting: deque[Change] = deque()
-
-    def add(self, change: Change, urgent: bool = False) -> None:
-        """Note what is to change, unless such a change waits already."""
-        if all((one.place, one.kind) != (change.place, change.kind) for one in self._waiting):
-            if urgent:
-                self._waiting.appendleft(change)
-            else:
-                self._waiting.append(change)
-
-    def pending(self) -> list[Change]:
-        """Return everything that is to change."""
-        return [*([self.current] if self.current else []), *self._waiting]
-
-    def take(self, is_due: Callable[[Change], bool]) -> Change | None:
-        """Return the first that is due, which becomes the current one, None where one is under way or none is due."""
-        change = next((one for one in self._waiting if is_due(one)), None) if self.current is None else None
-        if change is not None:
-            self._waiting.remove(change)
-            self.current = change
-        return change
-
-    def next_due(self, now: float) -> float | None:
-        """Return when the next has its turn, None where nothing waits for a time to come."""
-        due = [one.place.start_at for one in self._waiting if one.place.start_at > now]
-        return min(due, default=None) if self.current is None else None
-
-    def put_back(self) -> None:
-        """Have the current one wait once more."""
-        change, self.current = self.current, None
-        if change is not None:
-            self._waiting.appendleft(change)
-
-    def drop(self, kind: Kind) -> None:
-        """Forget changes of a kind."""
-        self._waiting = deque(one for one in self._waiting if one.kind != kind)
-        if self.current is not None and self.current.kind == kind:
-            self.current = None
+    def consumes_without(self, place: Place) -> bool:
+        """Tell whether another place than this has a process that consumes."""
+        others = [one.process for one in self.places if one is not place]
+        return any(one is not None and one.consumes for one in others)

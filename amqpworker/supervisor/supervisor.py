@@ -31,18 +31,15 @@ from amqpworker.supervisor.events import (
     Ended,
     Event,
     Finish,
-    Gap,
     Grow,
     Interrupt,
     Kill,
     Leaving,
+    Misconfigured,
     NotStarted,
-    Outgrown,
     Ready,
-    Refused,
     Reload,
     Shrink,
-    Stalled,
     Start,
     Stop,
     StopNow,
@@ -51,26 +48,23 @@ from amqpworker.supervisor.events import (
 )
 from amqpworker.supervisor.fleet import KILL_GRACE, Fleet
 from amqpworker.supervisor.health import answering
-from amqpworker.supervisor.judging import Sample, outgrown, stalled
 from amqpworker.supervisor.launch import SIGNALS
+from amqpworker.supervisor.lookout import Lookout
 from amqpworker.supervisor.notify import notifier_from
-from amqpworker.supervisor.overview import Overview, Past, Seen, condition, overview
+from amqpworker.supervisor.overview import condition
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.suspects import Suspects
 from amqpworker.supervisor.will import Will
 from amqpworker.worker.recorder import Recording
-from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Answer, Report
+from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Report
 
 __all__ = ["Supervisor"]
 
 log = get_logger(__name__)
 
-LOOK = 1.0
 ANSWER_PAUSE = 0.02
-# Whoever has not looked for so long was stopped itself: its processes may have been, too.
-GAP = 5.0
 # Messages that one line of the log names.
-MOST_TOLD = 20
+MOST_NAMED = 20
 
 
 class Supervisor:
@@ -95,13 +89,8 @@ class Supervisor:
         self._signals: list[int] = []
         self._events: list[Event] = []
         self._finish: Finish | None = None
-        self._look_at = self._looked = clock()
-        self._lenient_until = 0.0
-        self._seen: dict[int, Seen] = {}
-        self._past = Past()
+        self._lookout = Lookout(self._pools, clock())
         self._suspects = Suspects()
-        self.latest: Overview | None = None
-        """How all of it stood at the last look."""
         self._notifier, self._announcer = notifier_from(os.environ)
         self._health = health
         self._on_terminal = has_terminal()
@@ -121,7 +110,7 @@ class Supervisor:
             signal.signal(number, self._note)
         signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # held up by `launch`
-        with answering(self._health, lambda: self.latest), closing(self._will):
+        with answering(self._health, lambda: self._lookout.latest), closing(self._will):
             finish = self._run()
         if finish.problem:
             kind = ConfigError if finish.code == MISCONFIGURED else AmqpWorkerError
@@ -137,15 +126,15 @@ class Supervisor:
             self._answer()
             self._look()
             self._handle(Tick())
-            self._state_will()
+            self._update_will()
             if self._finish is not None:
                 return self._finish
             self._wait()
 
-    def _state_will(self) -> None:
+    def _update_will(self) -> None:
         """See to it that no process survives us by more than it has to drain."""
         drains = {serial: one.drain_timeout or 0.0 for serial, one in self.fleet.processes.items()}
-        self._will.state({child.pid: drains.get(serial, 0.0) + KILL_GRACE for serial, child in self._children.items()})
+        self._will.update({child.pid: drains.get(serial, 0.0) + KILL_GRACE for serial, child in self._children.items()})
 
     def _wait(self) -> None:
         """Wait for a signal, a report, or the time when something is due."""
@@ -153,7 +142,7 @@ class Supervisor:
         for pipe in (self._read_end, *(child.reports for child in self._children.values() if child.reports >= 0)):
             waiting.register(pipe, select.POLLIN)
         due = self.fleet.next_due(self._clock())
-        until = self._look_at if due is None else min(due, self._look_at)
+        until = self._lookout.due if due is None else min(due, self._lookout.due)
         if self._suspects.asked:  # what they wait for does not tell of itself
             until = min(until, self._clock() + ANSWER_PAUSE)
         # Rounded up: a wait that ends a moment too early would be followed by many.
@@ -180,7 +169,7 @@ class Supervisor:
                 case signal.SIGHUP:
                     self._handle(Reload())
                 case signal.SIGUSR1:
-                    self._look_at = 0.0
+                    self._lookout.hasten()
                     self._look()
                     self._dump()
                 case signal.SIGTTIN:
@@ -208,11 +197,10 @@ class Supervisor:
                 recording = child.recording()
                 self._suspects.note_death(recording)
                 if recording is not None:
-                    tell_suspects(child.pid, recording)
-                    self._past.counts = self._past.counts.plus(recording.counts)
+                    log_suspects(child.pid, recording)
+                self._lookout.note_death(serial, recording)
                 child.close()
                 del self._children[serial]
-                self._seen.pop(serial, None)
         self._reap_strangers()
 
     def _answer(self) -> None:
@@ -220,8 +208,8 @@ class Supervisor:
         if not self._suspects.asked:
             return
         recordings = {serial: child.recording() for serial, child in self._children.items()}
-        for verdict in self._suspects.verdicts(recordings, self._clock()):
-            self._children[verdict.serial].answer(Answer(verdict.key, verdict.suspect))
+        for serial, verdict in self._suspects.verdicts(recordings, self._clock()):
+            self._children[serial].answer(verdict)
 
     def _reap_strangers(self) -> None:
         """Reap what others left to us: as the first process of a container we are given every orphan."""
@@ -233,48 +221,21 @@ class Supervisor:
                 os.waitpid(found.si_pid, 0)
 
     def _look(self) -> None:
-        """Look at every process once in a while, judge it, and tell who wants to know how all of them stand."""
+        """Act on what is wrong with processes, and tell systemd how all of them stand."""
         now = self._clock()
-        if now < self._look_at:
+        if now < self._lookout.due:
             return
-        if now - self._looked > GAP:
-            self._lenient_until = now + max(pool.stall_timeout for pool in self._pools.values())
-            self._handle(Gap(now - self._looked))
-        self._looked, self._look_at = now, now + LOOK
-        for serial, child in list(self._children.items()):
-            seen = self._seen[serial] = self._look_at_one(serial, child, now)
-            self._judge(serial, seen, now)
-        self._announce(now)
-
-    def _look_at_one(self, serial: int, child: Child, now: float) -> Seen:
-        process = self.fleet.processes.get(serial)
-        recording = child.recording()
-        what = ""
-        if process is not None and process.drain_timeout is not None:  # else it has not begun to record
-            timeout = self._pools[process.place.pool].stall_timeout
-            what = "what it records cannot be read" if recording is None else stalled(recording, now, timeout)
-        return Seen(child.pid, child.resident(), recording, what)
-
-    def _judge(self, serial: int, seen: Seen, now: float) -> None:
-        process = self.fleet.processes.get(serial)
-        if process is not None and seen.stalled and now >= self._lenient_until:
-            self._handle(Stalled(serial, seen.stalled))
-        if process is None or seen.recording is None:
-            return
-        sample = Sample(now - process.started, seen.recording.counts.settled, seen.memory)
-        if reason := outgrown(self._pools[process.place.pool].recycling, sample):
-            self._handle(Outgrown(serial, reason))
-
-    def _announce(self, now: float) -> None:
-        self.latest = overview(self.fleet, self._seen, self._past, (time.time(), now))
-        self._notifier.send(self._announcer.next(now, condition(self.latest)))
+        for event in self._lookout.look(self.fleet, self._children, now):
+            self._handle(event)
+        state = self._lookout.sum_up(self.fleet, now)
+        self._notifier.send(self._announcer.next(now, condition(state)))
 
     def _dump(self) -> None:
         """Write to the log how it stands, and what each thread of each process does."""
-        assert self.latest is not None
-        for one in self.latest.processes:
-            told = {name: value for name, value in asdict(one).items() if name not in {"running", "counts"}}
-            log.info("process_status", **told, running=[f"{task.task} {task.key}" for task in one.running])
+        assert self._lookout.latest is not None
+        for one in self._lookout.latest.processes:
+            fields = {name: value for name, value in asdict(one).items() if name not in {"running", "counts"}}
+            log.info("process_status", **fields, running=[f"{task.task} {task.key}" for task in one.running])
         for serial, process in self.fleet.processes.items():
             if process.drain_timeout is not None:  # it listens to the signal
                 self._children[serial].signal(DUMP_SIGNAL)
@@ -284,7 +245,7 @@ class Supervisor:
     def _handle(self, event: Event) -> None:
         """Do what an event leads to; what fails on the way is an event, too."""
         if isinstance(event, Consuming | Ended | Stop | Reload):
-            self._look_at = 0.0
+            self._lookout.hasten()
         self._events.append(event)
         while self._events:
             for action in self.fleet.on(self._events.pop(0), self._clock()):
@@ -309,7 +270,7 @@ class Supervisor:
                 child = self._children.get(serial) if serial is not None else None
                 getattr(log, level)(event, **fields, **({} if child is None else {"pid": child.pid}))
                 if level == "error":
-                    self._past.errors.append(told(event, fields, time.time()))
+                    self._lookout.past.errors.append(error_line(event, fields, time.time()))
             case Finish():
                 self._finish = action
             case _:
@@ -324,21 +285,21 @@ def event_of(serial: int, kind: Literal["ready", "consuming", "misconfigured", "
         case "consuming":
             return Consuming(serial)
         case "misconfigured":
-            return Refused(serial, report.text)
+            return Misconfigured(serial, report.text)
         case "leaving":
             return Leaving(serial, report.text)
         case _:
             assert_never(kind)
 
 
-def tell_suspects(pid: int, recording: Recording) -> None:
+def log_suspects(pid: int, recording: Recording) -> None:
     """Say in the log what was running in a process that has ended; nothing where it had told that nothing runs."""
     if recording.running:
-        named = [f"{one.task} {one.key}" for one in recording.running[:MOST_TOLD]]
+        named = [f"{one.task} {one.key}" for one in recording.running[:MOST_NAMED]]
         log.warning("suspects_noted", pid=pid, messages=len(recording.running), running=named)
 
 
-def told(event: str, fields: Mapping[str, Any], now: float) -> str:
+def error_line(event: str, fields: Mapping[str, Any], now: float) -> str:
     """Return what went wrong as a line of text, with its time."""
     values = ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
     return f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M:%S} UTC {event}: {values}"

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from amqpworker.supervisor.judging import stalled
 from amqpworker.worker.recorder import Recording
+from amqpworker.worker.report import Verdict
 
-__all__ = ["Suspects", "Verdict"]
+__all__ = ["Suspects"]
 
 MOST_SUSPECTS = 10_000
 MOST_QUESTIONS = 100_000
@@ -31,15 +32,6 @@ class Question:
     serial: int
     key: str
     asked: float
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is answered to a process about a message."""
-
-    serial: int
-    key: str
-    suspect: bool
 
 
 class Suspects:
@@ -67,24 +59,29 @@ class Suspects:
         """Whether a question waits for its answer."""
         return bool(self._questions)
 
-    def verdicts(self, recordings: Mapping[int, Recording | None], now: float) -> list[Verdict]:
-        """Return what can be answered now; `recordings` are those of the living, read after the dead were noted."""
+    def verdicts(self, recordings: Mapping[int, Recording | None], now: float) -> list[tuple[int, Verdict]]:
+        """
+        Return what can be answered now, and the serial number of who asked.
+
+        `recordings` are those of the living, read after the dead were noted.
+        """
         holders: dict[str, list[int]] = {}
         for serial, recording in recordings.items():
             for one in () if recording is None else recording.running:
                 holders.setdefault(one.key, []).append(serial)
-        found: list[Verdict] = []
+        found: list[tuple[int, Verdict]] = []
         waiting: list[Question] = []
         for question in self._questions:
             if question.serial not in recordings:
                 continue  # whoever asked is gone
             others = [one for one in holders.get(question.key, ()) if one != question.serial]
             if question.key in self._keys:
-                found.append(Verdict(question.serial, question.key, suspect=True))
+                found.append((question.serial, Verdict(question.key, suspect=True)))
             elif others and now < question.asked + DEATH_PATIENCE:
                 waiting.append(question)
             else:
-                found.append(Verdict(question.serial, question.key, any(hangs(recordings[one], now) for one in others)))
+                suspect = any(hangs(recordings[one], now) for one in others)
+                found.append((question.serial, Verdict(question.key, suspect)))
         self._questions = waiting
         return found
 

@@ -34,7 +34,7 @@ class Will:
         self._told: dict[int, float] = {}
         self._start_at = 0.0
 
-    def state(self, patience: dict[int, float]) -> None:
+    def update(self, patience: dict[int, float]) -> None:
         """Tell which processes there are, and for how many seconds each may survive us."""
         if self._heir is not None and self._heir.poll() is not None:
             log.warning("heir_lost", pid=self._heir.pid, effect="another is started")

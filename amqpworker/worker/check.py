@@ -52,7 +52,7 @@ def checked(options: WorkerOptions) -> Checked:
 
 def doubts(app: App, served: Sequence[Serving], drain_timeout: float) -> list[str]:
     """Return what is most likely not meant so, a sentence each."""
-    told = [
+    found = [
         f"Queue {one.queue!r} has a prefetch of {one.prefetch}, below its {one.threads} threads: some of them never run."
         for one in served
         if one.idles
@@ -61,10 +61,10 @@ def doubts(app: App, served: Sequence[Serving], drain_timeout: float) -> list[st
     queues = {one.queue for one in served}
     for task in (one for one in long_tasks(app) if one.queue in queues):
         last = f"Task {task.name!r} may run for {task.time_limit.last:g} s"
-        told.append(f"{last}, beyond the ack timeout of {timeout:g} s: it is handed to another worker meanwhile.")
+        found.append(f"{last}, beyond the ack timeout of {timeout:g} s: it is handed to another worker meanwhile.")
     if drain_timeout > timeout:
-        told.append(f"The drain timeout of {drain_timeout:g} s is beyond the ack timeout of {timeout:g} s.")
-    return told
+        found.append(f"The drain timeout of {drain_timeout:g} s is beyond the ack timeout of {timeout:g} s.")
+    return found
 
 
 def main(arguments: Sequence[str]) -> NoReturn:

@@ -47,7 +47,7 @@ class Coroutines:
         self._runner = runner
         self._settle = settle
         self._running = running
-        self._places = len(slots)
+        self._free = len(slots)
         self._slots = list(slots)
         self.beat: Callable[[], None] = lambda: None
         """Called once in a while by the event loop's thread, while it has one."""
@@ -62,12 +62,12 @@ class Coroutines:
         self._settling = ThreadPoolExecutor(SETTLING_THREADS, thread_name_prefix="amqpworker-settle")
 
     def put(self, delivery: Delivery) -> None:
-        """Run a delivery of an `async def` task as soon as there is a place; from any thread."""
+        """Run a delivery of an `async def` task as soon as a slot is free; from any thread."""
         with self._lock:
-            if not self._places:
+            if not self._free:
                 self._waiting.append(delivery)
                 return
-            self._places -= 1
+            self._free -= 1
             loop = self._started_loop()
         with contextlib.suppress(RuntimeError):  # closed: the worker stops
             loop.call_soon_threadsafe(self._start, delivery)
@@ -187,10 +187,10 @@ class Coroutines:
             self._running.pop(id(delivery), None)
 
     def _next(self) -> None:
-        """Give the place to whoever waits."""
+        """Give the slot to whoever waits."""
         with self._lock:
             if not self._waiting:
-                self._places += 1
+                self._free += 1
                 return
             following = self._waiting.popleft()
         self._start(following)

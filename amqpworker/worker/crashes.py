@@ -16,7 +16,7 @@ from amqpworker.publication import MAX_TRACEBACK, capped
 from amqpworker.redaction import redact_text
 from amqpworker.worker.wording import how_it_ended
 
-__all__ = ["Crash", "Verdict", "crashed", "examined"]
+__all__ = ["Crash", "Triage", "crashed", "triaged"]
 
 DELIVERY_COUNT = "x-delivery-count"
 """How often a quorum queue has delivered a message before (https://www.rabbitmq.com/docs/quorum-queues)."""
@@ -31,8 +31,8 @@ MIB = 1024 * 1024
 NO_HEADERS: Headers = {}
 
 
-class Verdict(Enum):
-    """What is done with a delivery before it runs."""
+class Triage(Enum):
+    """What is done first with a delivery that came before: run it as any other, ask the supervisor, isolate it, copy it."""
 
     RUN = auto()
     ASK = auto()
@@ -40,7 +40,7 @@ class Verdict(Enum):
     RENEW = auto()
 
 
-def examined(delivery: Delivery) -> Verdict:
+def triaged(delivery: Delivery) -> Triage:
     """
     Decide about a delivery that may have taken a process down.
 
@@ -48,13 +48,13 @@ def examined(delivery: Delivery) -> Verdict:
     """
     headers = delivery.properties.headers or NO_HEADERS
     if (integer_header(headers, CRASHES) or 0) > 0:
-        return Verdict.ISOLATE
+        return Triage.ISOLATE
     if not delivery.redelivered:
-        return Verdict.RUN
+        return Triage.RUN
     count = integer_header(headers, DELIVERY_COUNT) or 0
     if count > MOST_DELIVERIES:
-        return Verdict.RENEW
-    return Verdict.ISOLATE if count >= SUSPECT_DELIVERIES else Verdict.ASK
+        return Triage.RENEW
+    return Triage.ISOLATE if count >= SUSPECT_DELIVERIES else Triage.ASK
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +82,10 @@ def crashed(delivery: Delivery, crash: Crash, max_crashes: int) -> Outcome:
     before = integer_header(delivery.properties.headers or NO_HEADERS, CRASHES) or 0
     crashes = min(max(0, before), MOST_CRASHES) + 1
     held = f", after it had held up to {-(-crash.memory // MIB)} MiB of memory" if crash.memory else ""
-    told = f"the isolated process that ran it ended by {crash.how}{held}: crash {crashes} of {max_crashes}"
+    text = f"the isolated process that ran it ended by {crash.how}{held}: crash {crashes} of {max_crashes}"
     if crash.why:
-        told = f"{told} ({crash.why})"
-    failure = Failure(crash.how, told, capped(redact_text(crash.stack), MAX_TRACEBACK))
+        text = f"{text} ({crash.why})"
+    failure = Failure(crash.how, text, capped(redact_text(crash.stack), MAX_TRACEBACK))
     if crashes >= max_crashes:
         return Dead("crashed", failure)
     pause = min(FIRST_PAUSE * 2.0 ** (crashes - 1), LONGEST_PAUSE)

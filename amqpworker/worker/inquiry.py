@@ -29,7 +29,8 @@ class Inquiry:
     Deliveries that are asked about.
 
     `ask` is given what a message is known by, and returns false where it cannot be asked now; it is None where nobody can
-    be. `run` and `isolate` take a delivery once that is decided. `answered` may be called from any thread, the others by the one that takes deliveries.
+    be. `run` and `isolate` take a delivery once that is decided. `on_verdict` may be called from any thread, the others by
+    the one that takes deliveries.
     """
 
     def __init__(
@@ -56,8 +57,8 @@ class Inquiry:
         if self._unasked or not self._ask(key):
             self._unasked.append(key)
 
-    def answered(self, key: str, suspect: bool) -> None:
-        """Let go of what was asked about under this key."""
+    def on_verdict(self, key: str, suspect: bool) -> None:
+        """Let go of what was asked about under this key: to be isolated where it is a suspect, else to run."""
         with self._lock:
             _, deliveries = self._held.pop(key, (0.0, []))
         for delivery in deliveries:
@@ -72,4 +73,4 @@ class Inquiry:
         if late:
             log.warning("supervisor_silent", messages=len(late), effect="they run in isolated processes")
         for key in late:
-            self.answered(key, suspect=True)
+            self.on_verdict(key, suspect=True)

@@ -22,7 +22,7 @@ from amqpworker.worker.isolated_wire import BEAT, OUTCOME, READY, Frames, Unread
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.report import DUMP_SIGNAL
 
-__all__ = ["Answered", "Heard", "IsolatedProcess", "Late"]
+__all__ = ["Arrived", "Ending", "IsolatedProcess", "Late"]
 
 STEP = 1.0
 # It says that it is alive each second; what holds the interpreter's lock for so long is not coming back.
@@ -35,8 +35,8 @@ KIB = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """It has told how the task ended."""
+class Arrived:
+    """The frame that was waited for, with what it holds."""
 
     data: bytes
 
@@ -48,7 +48,7 @@ class Late:
     stack: str
 
 
-Heard: TypeAlias = Answered | Late | Crash
+Ending: TypeAlias = Arrived | Late | Crash
 
 
 class IsolatedProcess:
@@ -96,9 +96,9 @@ class IsolatedProcess:
 
     def wait_ready(self, timeout: float) -> bool:
         """Wait until it has imported the app and can run tasks; false where it has ended, or has not come so far."""
-        return self._listen(READY, timeout) == Answered(b"")
+        return self._listen(READY, timeout) == Arrived(b"")
 
-    def run(self, request: bytes, timeout: float) -> Heard:
+    def run(self, request: bytes, timeout: float) -> Ending:
         """Have it run a task, for `timeout` seconds at the most."""
         os.ftruncate(self._stacks, 0)
         os.lseek(self._stacks, 0, os.SEEK_SET)
@@ -110,7 +110,7 @@ class IsolatedProcess:
             return self._crash("it took no more requests")
         return self._listen(OUTCOME, timeout)
 
-    def _listen(self, wanted: bytes, timeout: float) -> Heard:
+    def _listen(self, wanted: bytes, timeout: float) -> Ending:
         until = time.monotonic() + timeout
         silent = 0
         poll = select.poll()
@@ -121,9 +121,9 @@ class IsolatedProcess:
             ready = {found for found, _ in poll.poll(min(left, STEP) * 1000)}
             if self._socket.fileno() in ready:
                 silent = 0
-                heard = self._read(wanted)
-                if heard is not None:
-                    return heard
+                ending = self._read(wanted)
+                if ending is not None:
+                    return ending
             elif ready:
                 return self._crash()
             else:
@@ -132,7 +132,7 @@ class IsolatedProcess:
                     return self._crash(f"killed: it had not moved for {silent * STEP:.0f} s")
         return Late(self._dumped())
 
-    def _read(self, wanted: bytes) -> Heard | None:
+    def _read(self, wanted: bytes) -> Ending | None:
         try:
             data = self._socket.recv(READ_BYTES)
             found = self._frames.feed(data)
@@ -142,7 +142,7 @@ class IsolatedProcess:
             return self._crash()
         for kind, content in found:
             if kind == wanted:
-                return Answered(content)
+                return Arrived(content)
             if kind != BEAT:
                 return self._crash("killed: it did not answer what it was asked")
         return None

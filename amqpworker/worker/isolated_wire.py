@@ -38,7 +38,7 @@ READY, BEAT, OUTCOME, REQUEST = b"r", b"b", b"o", b"q"
 KINDS = (READY, BEAT, OUTCOME, REQUEST)
 MOST_BYTES = 1 << 30
 
-ENDINGS: dict[str, TypeAdapter[Any]] = {one.__name__: TypeAdapter(one) for one in (Done, Retry, Dead)}
+ADAPTERS: dict[str, TypeAdapter[Any]] = {one.__name__: TypeAdapter(one) for one in (Done, Retry, Dead)}
 
 
 class Unreadable(Exception):
@@ -128,7 +128,7 @@ def received(connection: socket.socket, count: int) -> bytes | None:
 def outcome_to(outcome: Outcome) -> bytes:
     """Return the frame that tells how a task ended."""
     kind = type(outcome).__name__
-    return frame(OUTCOME, kind.encode() + b"\n" + ENDINGS[kind].dump_json(outcome))
+    return frame(OUTCOME, kind.encode() + b"\n" + ADAPTERS[kind].dump_json(outcome))
 
 
 def outcome_from(data: bytes) -> Outcome:
@@ -139,7 +139,7 @@ def outcome_from(data: bytes) -> Outcome:
         Unreadable: it does not tell.
     """
     kind, _, fields = data.partition(b"\n")
-    adapter = ENDINGS.get(kind.decode("ascii", "replace"))
+    adapter = ADAPTERS.get(kind.decode("ascii", "replace"))
     if adapter is None:
         raise Unreadable(f"no task ends as {kind[:40]!r}")
     try:

@@ -16,7 +16,7 @@ from amqpworker.logs import get_logger
 from amqpworker.outcome import Failure, Outcome, Retry
 from amqpworker.worker.context import Run
 from amqpworker.worker.crashes import Crash, crashed
-from amqpworker.worker.isolated import Answered, IsolatedProcess, Late
+from amqpworker.worker.isolated import Arrived, IsolatedProcess, Late
 from amqpworker.worker.isolated_wire import Unreadable, outcome_from, request_to
 from amqpworker.worker.limits import Overtaken
 from amqpworker.worker.runner import Runner
@@ -63,14 +63,14 @@ class Isolation:
         if process is None:
             return Retry(START_PAUSE, Failure("", "no isolated process could be started: see the log"), counts=False)
         try:
-            heard = process.run(request_to(run), run.registered.time_limit.hard)
+            ending = process.run(request_to(run), run.registered.time_limit.hard)
         except BaseException:
             self._end(process)
             raise
         if self._closed:
             raise Overtaken
-        match heard:
-            case Answered(data):
+        match ending:
+            case Arrived(data):
                 try:
                     outcome = outcome_from(data)
                 except Unreadable as error:
@@ -84,9 +84,9 @@ class Isolation:
                 return self._runner.overrun(run, stack)
             case Crash():
                 self._end(process)
-                return self._crashed(run, process, heard)
+                return self._crashed(run, process, ending)
             case _:
-                assert_never(heard)
+                assert_never(ending)
 
     def _crashed(self, run: Run, process: IsolatedProcess, crash: Crash) -> Outcome:
         log.error("isolated_crashed", child=process.pid, how=crash.how, memory=crash.memory, why=crash.why or None)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from amqpworker.logs import get_logger
-from amqpworker.worker.report import STOPPED, answers_in
+from amqpworker.worker.report import STOPPED, verdicts_in
 
 __all__ = ["Leash"]
 
@@ -22,14 +22,14 @@ log = get_logger("amqpworker.worker.process")
 
 READ_BYTES = 65536
 
-Answered: TypeAlias = Callable[[str, bool], object]
+OnVerdict: TypeAlias = Callable[[str, bool], object]
 
 
 class Leash:
     """Reads the descriptor of a leash in a thread of its own; `None` is none."""
 
     def __init__(self, descriptor: int | None) -> None:
-        self._answered: Answered | None = None
+        self._on_verdict: OnVerdict | None = None
         self._drain: Callable[[], None] | None = None
         self._lock = threading.Lock()
         if descriptor is not None:
@@ -38,23 +38,23 @@ class Leash:
             reading = threading.Thread(target=self._read, args=(descriptor,), name="amqpworker-parent", daemon=True)
             reading.start()
 
-    def heed(self, answered: Answered, drain: Callable[[], None]) -> None:
+    def heed(self, on_verdict: OnVerdict, drain: Callable[[], None]) -> None:
         """
         From now on hand on what the parent answers (a message's key, and whether it is a suspect), and drain at its end.
 
         Until then nothing was asked, and the process just ends.
         """
         with self._lock:
-            self._answered, self._drain = answered, drain
+            self._on_verdict, self._drain = on_verdict, drain
 
     def _read(self, descriptor: int) -> None:
         unread = b""
         try:
             while data := os.read(descriptor, READ_BYTES):
-                answers, unread = answers_in(unread + data)
-                for answer in answers:
-                    if self._answered is not None:
-                        self._answered(answer.key, answer.suspect)
+                verdicts, unread = verdicts_in(unread + data)
+                for verdict in verdicts:
+                    if self._on_verdict is not None:
+                        self._on_verdict(verdict.key, verdict.suspect)
         except OSError as error:
             log.debug("parent_pipe_error", error=repr(error))
         with self._lock:

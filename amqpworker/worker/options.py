@@ -1,21 +1,27 @@
 """
-What a pool of workers is told, and the limits of it.
+The options of a worker process, and their limits.
 
-Decides the defaults, and which threads serve which queue: prefetch follows threads. Checked once by the parent, and passed
-on to each child as JSON.
+Decides the defaults, and which threads serve which queue: prefetch follows threads. Checked once by the command line, and
+passed on to each process as JSON.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["MOST_PREFETCH", "MOST_THREADS", "PoolOptions", "QueueOptions", "WorkerOptions"]
+__all__ = ["MOST_PREFETCH", "MOST_THREADS", "PoolOptions", "QueueOptions", "WorkerOptions", "repeated"]
 
 PREFETCH_PER_THREAD = 4
 MOST_PREFETCH = 65_535
 MOST_THREADS = 10_000
+
+
+def repeated(names: Sequence[str]) -> str | None:
+    """Return a name that is there more than once, None where each is there once."""
+    return min((name for name in names if names.count(name) > 1), default=None)
 
 
 class QueueOptions(BaseModel):
@@ -38,7 +44,7 @@ class QueueOptions(BaseModel):
 
 
 class PoolOptions(BaseModel):
-    """What is told of the processes of a pool wherever it is told; durations are seconds."""
+    """What can be set for the processes of a pool, on the command line or in a file; durations are seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,8 +58,8 @@ class PoolOptions(BaseModel):
     @classmethod
     def _each_once(cls, queues: tuple[QueueOptions, ...]) -> tuple[QueueOptions, ...]:
         names = [queue.name for queue in queues]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"queue {twice[0]!r} is named twice")
+        if (twice := repeated(names)) is not None:
+            raise ValueError(f"queue {twice!r} is named twice")
         return queues
 
     @model_validator(mode="after")
@@ -88,11 +94,11 @@ class PoolOptions(BaseModel):
     def prefetch_for(self, queue: str, has_coroutines: bool) -> int:
         """Return how many deliveries of a queue may be here that are not settled."""
         own = next((one.prefetch for one in self.queues if one.name == queue), None)
-        told = self.prefetch if own is None else own
-        if told is not None:
-            return told
-        places = self.threads_for(queue) + (self.async_tasks if has_coroutines else 0)
-        return min(places * PREFETCH_PER_THREAD, MOST_PREFETCH)
+        prefetch = self.prefetch if own is None else own
+        if prefetch is not None:
+            return prefetch
+        at_once = self.threads_for(queue) + (self.async_tasks if has_coroutines else 0)
+        return min(at_once * PREFETCH_PER_THREAD, MOST_PREFETCH)
 
 
 class WorkerOptions(PoolOptions):

@@ -40,7 +40,7 @@ from amqpworker.worker.receiver import Reception
 from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Recorder
 from amqpworker.worker.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, STOPPED, Report, Reporter
 from amqpworker.worker.runner import Runner
-from amqpworker.worker.runners import Places, Runners
+from amqpworker.worker.runners import Concurrency, Runners
 from amqpworker.worker.serving import long_tasks, servings
 from amqpworker.worker.settle import Settler, Surroundings
 
@@ -113,8 +113,8 @@ class WorkerProcess:
             app.settings.max_crashes,
             any(task.isolated for task in app.tasks.values()),
         )
-        places = Places(options.shared_threads, options.async_tasks, options.own_threads)
-        self.runners = Runners(self.runner, self.settler, self.isolation, places, recorder)
+        concurrency = Concurrency(options.shared_threads, options.async_tasks, options.own_threads)
+        self.runners = Runners(self.runner, self.settler, self.isolation, concurrency, recorder)
         reception = Reception(
             self.runners, self.settler, app.settings.ack_timeout, self._ask if reporter.has_parent else None
         )
@@ -309,7 +309,7 @@ def main(arguments: Sequence[str]) -> int:
         return misconfigured(ConfigError(f"{options.app!r} cannot be imported: {type(error).__name__}."), reporter)
     signal.signal(signal.SIGTERM, worker.on_signal)
     signal.signal(signal.SIGINT, worker.on_signal)
-    parent.heed(worker.reception.answered, worker.on_parent_gone)
+    parent.heed(worker.reception.on_verdict, worker.on_parent_gone)
     code = worker.run()
     # It ends by itself: nothing that runs still is to be blamed for that.
     recorder.clear()

@@ -2,7 +2,8 @@
 Take deliveries from the consumer and hand them to the runner threads.
 
 Decides when a delivery that nobody has begun goes back: when the worker drains, and before the broker's ack timeout
-would close its channel with every delivery on it.
+would close its channel with every delivery on it. Where one runs that may have taken a process down is decided by
+`crashes`, and by the supervisor that `inquiry` asks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from amqpworker.broker.consumer import Intake
 from amqpworker.logs import get_logger
 from amqpworker.message import CRASHES, Delivery
 from amqpworker.outcome import Renew
-from amqpworker.worker.crashes import NO_HEADERS, Verdict, examined
+from amqpworker.worker.crashes import NO_HEADERS, Triage, triaged
 from amqpworker.worker.inquiry import Inquiry
 from amqpworker.worker.settle import Settler
 
@@ -38,7 +39,7 @@ class Takes(Protocol):
 
 class Reception:
     """
-    The receiver of a worker process; all of it runs in the consumer's I/O thread, `drain` and `answered` aside.
+    The receiver of a worker process; all of it runs in the consumer's I/O thread, `drain` and `on_verdict` aside.
 
     `ask` asks the supervisor about a message that was delivered before; None where there is no supervisor.
     """
@@ -50,7 +51,7 @@ class Reception:
         self._put_isolated = runners.put_isolated
         self._let_go = runners.let_go
         self._inquiry = Inquiry(ask, self._put, self._isolate)
-        self.answered = self._inquiry.answered
+        self.on_verdict = self._inquiry.on_verdict
         self._settler = settler
         # Half of it: the other half is for the task that is begun last.
         self._patience = ack_timeout / 2
@@ -66,23 +67,23 @@ class Reception:
     def receive(self, delivery: Delivery) -> None:
         """Hand a delivery to the runners; one that may have taken a process down is looked at first."""
         if delivery.redelivered or CRASHES in (delivery.properties.headers or NO_HEADERS):
-            self._examine(delivery)
+            self._triage(delivery)
         else:
             self._put(delivery)
 
-    def _examine(self, delivery: Delivery) -> None:
-        match examined(delivery):
-            case Verdict.RUN:
+    def _triage(self, delivery: Delivery) -> None:
+        match triaged(delivery):
+            case Triage.RUN:
                 self._put(delivery)
-            case Verdict.ASK:
+            case Triage.ASK:
                 self._inquiry.ask_about(delivery)
-            case Verdict.ISOLATE:
+            case Triage.ISOLATE:
                 self._isolate(delivery)
-            case Verdict.RENEW:
+            case Triage.RENEW:
                 if delivery.intake.unstarted.pop(delivery.tag, None) is not None:
                     self._settler.settle(delivery, Renew())
-            case verdict:
-                assert_never(verdict)
+            case triage:
+                assert_never(triage)
 
     def _isolate(self, delivery: Delivery) -> None:
         delivery.intake.suspects.add(delivery.tag)

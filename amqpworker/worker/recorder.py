@@ -1,7 +1,7 @@
 """
 The flight recorder of a worker process: what each runner does, in memory that outlives the process.
 
-Decides the layout. The process writes, its supervisor reads at any time, also after a SIGKILL. A place is marked as
+Decides the layout. The process writes, its supervisor reads at any time, also after a SIGKILL. A slot is marked as
 running after all of it is written, so that what is half written was not begun. What is no recording is told apart.
 """
 
@@ -102,7 +102,7 @@ class Recording:
 
 
 def size_of(slots: int) -> int:
-    """Return how many bytes a recording with so many places has."""
+    """Return how many bytes a recording with so many slots has."""
     return HEADER.size + slots * SLOT_SIZE
 
 
@@ -121,7 +121,7 @@ def key_of(delivery: Delivery) -> bytes:
 
 
 class Slot:
-    """The place of one runner; one thread writes it."""
+    """Where one runner, or one coroutine, notes what it runs; one thread writes it."""
 
     __slots__ = ("_fields", "_flag", "_memory")
 
@@ -172,7 +172,7 @@ class Recorder:
 
 
 def read(memory: Memory) -> Recording | None:
-    """Return what is recorded, None where it is no recording; while the process writes, a place may be missing."""
+    """Return what is recorded, None where it is no recording; while the process writes, a slot may be missing."""
     if len(memory) < HEADER.size:
         return None
     magic, version, slots, *numbers, consuming = HEADER.unpack_from(memory)

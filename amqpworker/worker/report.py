@@ -1,8 +1,8 @@
 """
-What a worker process tells its parent and asks it: that it is ready, that it consumes, why it never will, how it ended.
+What a worker process and its parent tell each other: reports and questions one way, verdicts about messages the other.
 
-Decides the exit codes, and the lines on the pipes between the two: one JSON object each, small enough to be written in one
-piece. User code runs in the same process and may write there, too: what is no report is told apart, and not kept.
+Decides the exit codes, and the lines on the two pipes: one JSON object each, small enough to be written in one piece.
+User code runs in the same process and may write there, too: what is no report is told apart, and not kept.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ __all__ = [
     "FAILED",
     "MISCONFIGURED",
     "STOPPED",
-    "Answer",
     "Heard",
     "Report",
     "Reporter",
-    "answer_to",
-    "answers_in",
+    "Verdict",
     "heard",
+    "line_of",
+    "verdicts_in",
 ]
 
 # Exit codes of a worker process, and of the pool.
@@ -51,10 +51,12 @@ class Report:
     """
     One thing to tell.
 
-    `ready`: the app is loaded and its lifespan entered, signals are listened to, and stopping takes up to `drain_timeout` seconds.
-    `consuming`: the broker has confirmed a first consumer. `misconfigured`: `text` tells why nothing will ever run.
-    `leaving`: it has stopped consuming by itself, for the reason in `text`, and ends soon. `asks`: whether the message that
-    is known by `text` ran in a process that has died.
+    * `ready`: the app is loaded and its lifespan entered, signals are listened to; draining takes up to `drain_timeout`
+      seconds.
+    * `consuming`: the broker has confirmed a first consumer.
+    * `misconfigured`: `text` tells why nothing will ever run.
+    * `leaving`: it has stopped consuming by itself, for the reason in `text`, and ends soon.
+    * `asks`: whether the message that is known by `text` ran in a process that has died.
     """
 
     event: Event
@@ -109,22 +111,22 @@ def heard(data: bytes) -> Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Verdict:
     """What the parent says of a message: whether it ran in a process that has died."""
 
     key: str
     suspect: bool
 
 
-def answer_to(answer: Answer) -> bytes:
-    """Return an answer as a line."""
-    return json.dumps(asdict(answer)).encode() + b"\n"
+def line_of(verdict: Verdict) -> bytes:
+    """Return a verdict as the line that goes to the process."""
+    return json.dumps(asdict(verdict)).encode() + b"\n"
 
 
-def answers_in(data: bytes) -> tuple[list[Answer], bytes]:
-    """Return the answers in what the parent has written, and the beginning of the next."""
+def verdicts_in(data: bytes) -> tuple[list[Verdict], bytes]:
+    """Return the verdicts in what the parent has written, and the beginning of the next."""
     *lines, rest = data.split(b"\n")
-    return [Answer(**json.loads(line)) for line in lines], rest
+    return [Verdict(**json.loads(line)) for line in lines], rest
 
 
 def report_of(line: bytes) -> Report | None:

@@ -28,7 +28,7 @@ from amqpworker.worker.recorder import Recorder, Slot, key_of
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.settle import Settler
 
-__all__ = ["Places", "Runners"]
+__all__ = ["Concurrency", "Runners"]
 
 log = get_logger(__name__)
 
@@ -36,7 +36,7 @@ Line: TypeAlias = "SimpleQueue[Delivery | None]"
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class Concurrency:
     """
     How much runs at once: on `threads`, and in the event loop.
 
@@ -50,9 +50,9 @@ class Places:
 
 class Runners:
     """
-    Runs what is put into it, in its `places`.
+    Runs what is put into it, as much at once as its `concurrency` allows.
 
-    A thread waits while `isolation` runs a task for it. Each has a place in the flight recorder, which has as many.
+    A thread waits while `isolation` runs a task for it. Each has a slot in the flight recorder.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Runners:
         runner: Runner,
         settler: Settler,
         isolation: Isolation,
-        places: Places,
+        concurrency: Concurrency,
         recorder: Recorder | None = None,
     ) -> None:
         self._runner = runner
@@ -68,12 +68,12 @@ class Runners:
         self._isolation = isolation
         self._process = os.getpid()
         self._shared: Line = SimpleQueue()
-        self._own: dict[str, Line] = {queue: SimpleQueue() for queue in places.own}
+        self._own: dict[str, Line] = {queue: SimpleQueue() for queue in concurrency.own}
         # The line that each thread takes from.
-        own = [line for queue, line in self._own.items() for _ in range(places.own[queue])]
-        self._lines = [self._shared] * places.threads + own
+        own = [line for queue, line in self._own.items() for _ in range(concurrency.own[queue])]
+        self._lines = [self._shared] * concurrency.threads + own
         threads = len(self._lines)
-        recorder = Recorder(threads + places.async_tasks) if recorder is None else recorder
+        recorder = Recorder(threads + concurrency.async_tasks) if recorder is None else recorder
         self._threads = [
             threading.Thread(
                 target=self._run, args=(number, slot, line), name=f"amqpworker-runner-{number}", daemon=True
@@ -84,7 +84,7 @@ class Runners:
         self.running: dict[int, Delivery] = {}
         self._coroutines = Coroutines(runner, self._settle, recorder.slots[threads:], self.running)
         # Looked up for each delivery only where there is more than one line, or both kinds of tasks.
-        self._to_thread: Callable[[Delivery], None] = self._to_line if places.own else self._shared.put
+        self._to_thread: Callable[[Delivery], None] = self._to_line if concurrency.own else self._shared.put
         self.put: Callable[[Delivery], None] = self._route if runner.has_coroutines else self._to_thread
         # Nothing runs in the event loop that may take its process down.
         self.put_isolated: Callable[[Delivery], None] = self._to_thread
@@ -119,7 +119,7 @@ class Runners:
         self._coroutines.stop()
 
     def _route(self, delivery: Delivery) -> None:
-        """Coroutines have places of their own: they do not wait until a thread is free."""
+        """Put a delivery where its task can run: coroutines do not wait until a thread is free."""
         if self._runner.is_coroutine(delivery):
             self._coroutines.put(delivery)
         else:

@@ -260,7 +260,7 @@ def test_a_reply_that_cannot_leave_is_given_up_and_its_message_acknowledged(
 # ---- coroutines -----------------------------------------------------------------------------------------------------
 
 
-def test_coroutines_run_side_by_side_within_their_places(vhost: Broker, one_storing: App) -> None:
+def test_coroutines_run_side_by_side_within_their_slots(vhost: Broker, one_storing: App) -> None:
     now, most = [0], [0]
 
     @one_storing.task(name="step", queue=QUEUE)

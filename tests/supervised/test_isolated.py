@@ -19,7 +19,7 @@ from amqpworker.outcome import Dead, Done, Outcome
 from amqpworker.worker import isolated as isolated_module
 from amqpworker.worker.context import Run
 from amqpworker.worker.crashes import Crash
-from amqpworker.worker.isolated import Answered, Heard, IsolatedProcess, Late
+from amqpworker.worker.isolated import Arrived, Ending, IsolatedProcess, Late
 from amqpworker.worker.isolated_wire import outcome_from, request_to
 from amqpworker.worker.options import WorkerOptions
 from tests.pools import alive
@@ -120,7 +120,7 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Isolate
     assert not alive(made.pid)
 
 
-def asked(process: IsolatedProcess, task: str, body: bytes = b"{}", timeout: float = math.inf) -> Heard:
+def asked(process: IsolatedProcess, task: str, body: bytes = b"{}", timeout: float = math.inf) -> Ending:
     headers = {"shop": "a", "aw-first-sent": 1}
     delivery = Delivery(1, False, "", "key", Properties(type=task, message_id="m", headers=headers), body)
     delivery.queue = "work"
@@ -130,14 +130,14 @@ def asked(process: IsolatedProcess, task: str, body: bytes = b"{}", timeout: flo
     return process.run(request_to(Run(registered, delivery, "the id", 2, time.time(), time.time())), timeout)
 
 
-def outcome(heard: Heard) -> Outcome:
-    assert isinstance(heard, Answered), heard
-    return outcome_from(heard.data)
+def outcome(ending: Ending) -> Outcome:
+    assert isinstance(ending, Arrived), ending
+    return outcome_from(ending.data)
 
 
-def crash(heard: Heard) -> Crash:
-    assert isinstance(heard, Crash), heard
-    return heard
+def crash(ending: Ending) -> Crash:
+    assert isinstance(ending, Crash), ending
+    return ending
 
 
 def test_it_runs_one_task_after_the_other_and_knows_what_they_are_about(process: IsolatedProcess) -> None:
@@ -163,9 +163,9 @@ def test_large_messages_and_results_pass(process: IsolatedProcess) -> None:
 
 
 def test_a_task_that_is_late_is_told_with_its_stack(process: IsolatedProcess) -> None:
-    heard = asked(process, "sleeps", timeout=0.5)
-    assert isinstance(heard, Late)
-    assert "in sleeps" in heard.stack
+    ending = asked(process, "sleeps", timeout=0.5)
+    assert isinstance(ending, Late)
+    assert "in sleeps" in ending.stack
 
 
 def test_what_holds_the_lock_of_the_interpreter_for_too_long_is_ended_with_its_stack(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from amqpworker.message import Delivery, Properties
 from amqpworker.outcome import Dead, Retry
-from amqpworker.worker.crashes import Crash, Verdict, crashed, examined
+from amqpworker.worker.crashes import Crash, Triage, crashed, triaged
 
 
 def delivery(redelivered: bool = True, **headers: Any) -> Delivery:
@@ -19,27 +19,25 @@ def delivery(redelivered: bool = True, **headers: Any) -> Delivery:
 
 
 @pytest.mark.parametrize(
-    ("one", "verdict"),
+    ("one", "triage"),
     [
-        (delivery(redelivered=False), Verdict.RUN),
-        (delivery(redelivered=False, x_delivery_count=9), Verdict.RUN),
-        (delivery(), Verdict.ASK),
-        (delivery(x_delivery_count=1), Verdict.ASK),
-        (delivery(x_delivery_count=2), Verdict.ISOLATE),
-        (delivery(x_delivery_count=50), Verdict.ISOLATE),
-        (delivery(x_delivery_count=51), Verdict.RENEW),
-        (delivery(redelivered=False, aw_crashes=1), Verdict.ISOLATE),
-        (delivery(redelivered=False, aw_crashes="2"), Verdict.ISOLATE),
-        (delivery(redelivered=False, aw_crashes=0), Verdict.RUN),
-        (delivery(redelivered=False, aw_crashes="often"), Verdict.RUN),
-        (delivery(aw_crashes=-5, x_delivery_count="1"), Verdict.ASK),
-        (delivery(aw_crashes=1, x_delivery_count=51), Verdict.ISOLATE),
+        (delivery(redelivered=False), Triage.RUN),
+        (delivery(redelivered=False, x_delivery_count=9), Triage.RUN),
+        (delivery(), Triage.ASK),
+        (delivery(x_delivery_count=1), Triage.ASK),
+        (delivery(x_delivery_count=2), Triage.ISOLATE),
+        (delivery(x_delivery_count=50), Triage.ISOLATE),
+        (delivery(x_delivery_count=51), Triage.RENEW),
+        (delivery(redelivered=False, aw_crashes=1), Triage.ISOLATE),
+        (delivery(redelivered=False, aw_crashes="2"), Triage.ISOLATE),
+        (delivery(redelivered=False, aw_crashes=0), Triage.RUN),
+        (delivery(redelivered=False, aw_crashes="often"), Triage.RUN),
+        (delivery(aw_crashes=-5, x_delivery_count="1"), Triage.ASK),
+        (delivery(aw_crashes=1, x_delivery_count=51), Triage.ISOLATE),
     ],
 )
-def test_who_has_taken_a_process_down_runs_alone_and_who_may_have_is_asked_about(
-    one: Delivery, verdict: Verdict
-) -> None:
-    assert examined(one) is verdict
+def test_who_has_taken_a_process_down_runs_alone_and_who_may_have_is_asked_about(one: Delivery, triage: Triage) -> None:
+    assert triaged(one) is triage
 
 
 def test_a_crash_is_tried_again_later_each_time_and_is_dead_in_the_end() -> None:

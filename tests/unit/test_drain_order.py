@@ -21,7 +21,7 @@ from amqpworker.timelimit import UNLIMITED
 from amqpworker.topology import Topology
 from amqpworker.worker import process
 from amqpworker.worker.runner import Runner
-from amqpworker.worker.runners import Places, Runners
+from amqpworker.worker.runners import Concurrency, Runners
 from tests.support import wait_until
 from tests.unit.settling import RETRY, Bench, Nobody
 
@@ -60,7 +60,7 @@ class Task:
 @pytest.mark.parametrize("function", [plain, asynchronous])
 def test_a_delivery_is_running_before_it_is_no_longer_unstarted(function: Callable[..., Any]) -> None:
     bench = Bench()
-    runners = Runners(Runner({function.__name__: Task(function)}, False), bench.settler, None, Places(1, 1))  # type: ignore[arg-type]
+    runners = Runners(Runner({function.__name__: Task(function)}, False), bench.settler, None, Concurrency(1, 1))  # type: ignore[arg-type]
     idle: list[bool] = []
     bench.intake.unstarted = Watched(lambda: idle.append(runners.idle()))
     runners.start()

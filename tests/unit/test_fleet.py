@@ -19,10 +19,10 @@ from amqpworker.supervisor.events import (
     Interrupt,
     Kill,
     Leaving,
+    Misconfigured,
     NotStarted,
-    Outgrown,
     Ready,
-    Refused,
+    RecyclingDue,
     Reload,
     Shrink,
     Stalled,
@@ -35,7 +35,7 @@ from amqpworker.supervisor.events import (
 from amqpworker.supervisor.fleet import Fleet
 
 
-class Told:
+class Scene:
     """A fleet with a clock, and what it wanted done."""
 
     def __init__(self, **sizes: int) -> None:
@@ -63,48 +63,48 @@ class Told:
 
 
 @pytest.fixture
-def two() -> Told:
+def two() -> Scene:
     """Two processes that consume: 1 and 2."""
-    told = Told()
-    told.consumes(1)
-    told.consumes(2)
-    return told
+    scene = Scene()
+    scene.consumes(1)
+    scene.consumes(2)
+    return scene
 
 
 def test_the_first_process_goes_ahead_and_the_others_follow_once_it_consumes() -> None:
-    told = Told(main=3)
-    assert told.first == [Start(1, "main", 1)]
-    assert told.on(Ready(1, 30.0)) == []
-    assert told.on(Consuming(1)) == [Start(2, "main", 2), Start(3, "main", 3)]
+    scene = Scene(main=3)
+    assert scene.first == [Start(1, "main", 1)]
+    assert scene.on(Ready(1, 30.0)) == []
+    assert scene.on(Consuming(1)) == [Start(2, "main", 2), Start(3, "main", 3)]
 
 
 def test_each_pool_has_a_first_process_of_its_own() -> None:
-    told = Told(mails=2, reports=1)
-    assert told.first == [Start(1, "mails", 1), Start(2, "reports", 1)]
-    assert told.consumes(2) == []
-    assert told.consumes(1) == [Start(3, "mails", 2)]
+    scene = Scene(mails=2, reports=1)
+    assert scene.first == [Start(1, "mails", 1), Start(2, "reports", 1)]
+    assert scene.consumes(2) == []
+    assert scene.consumes(1) == [Start(3, "mails", 2)]
 
 
 def test_a_pool_that_can_never_run_ends_all_of_it_only_while_no_pool_has_consumed() -> None:
-    told = Told(mails=1, reports=1)
-    told.on(Refused(2, "no such queue"))
-    assert told.on(Ended(2, 2)) == [Drain(1)]
-    assert told.on(Ended(1, 0)) == [Finish(2, "no such queue")]
+    scene = Scene(mails=1, reports=1)
+    scene.on(Misconfigured(2, "no such queue"))
+    assert scene.on(Ended(2, 2)) == [Drain(1)]
+    assert scene.on(Ended(1, 0)) == [Finish(2, "no such queue")]
 
-    told = Told(mails=1, reports=1)
-    told.consumes(1)
-    told.on(Refused(2, "no such queue"))
-    assert told.on(Ended(2, 2)) == []
-    assert (told.field("process_died", "pool"), told.field("process_died", "reason")) == ("reports", "no such queue")
-    assert told.on(Tick(), after=told.field("process_died", "again_in")) == [Start(3, "reports", 1)]
+    scene = Scene(mails=1, reports=1)
+    scene.consumes(1)
+    scene.on(Misconfigured(2, "no such queue"))
+    assert scene.on(Ended(2, 2)) == []
+    assert (scene.field("process_died", "pool"), scene.field("process_died", "reason")) == ("reports", "no such queue")
+    assert scene.on(Tick(), after=scene.field("process_died", "again_in")) == [Start(3, "reports", 1)]
 
 
-def test_a_process_that_dies_after_it_consumed_is_replaced_at_once(two: Told) -> None:
+def test_a_process_that_dies_after_it_consumed_is_replaced_at_once(two: Scene) -> None:
     assert two.on(Ended(2, -9)) == [Start(3, "main", 2)]
     assert two.field("process_died", "how") == "signal SIGKILL"
 
 
-def test_what_dies_young_is_started_ever_more_rarely_and_after_a_steady_life_at_once_again(two: Told) -> None:
+def test_what_dies_young_is_started_ever_more_rarely_and_after_a_steady_life_at_once_again(two: Scene) -> None:
     pauses = []
     serial = 2
     for _ in range(9):
@@ -120,71 +120,71 @@ def test_what_dies_young_is_started_ever_more_rarely_and_after_a_steady_life_at_
 
 
 def test_a_mistake_in_the_configuration_ends_a_pool_that_has_never_consumed_at_once() -> None:
-    told = Told()
-    told.on(Refused(1, "There is no module 'shop'."))
-    assert told.on(Ended(1, 2)) == [Finish(2, "There is no module 'shop'.")]
+    scene = Scene()
+    scene.on(Misconfigured(1, "There is no module 'shop'."))
+    assert scene.on(Ended(1, 2)) == [Finish(2, "There is no module 'shop'.")]
 
 
-def test_the_same_mistake_does_not_end_a_pool_that_has_consumed(two: Told) -> None:
+def test_the_same_mistake_does_not_end_a_pool_that_has_consumed(two: Scene) -> None:
     two.on(Ended(2, -9))
-    two.on(Refused(3, "SyntaxError"))
+    two.on(Misconfigured(3, "SyntaxError"))
     assert two.on(Ended(3, 2)) == []
     assert two.field("process_died", "reason") == "SyntaxError"
 
 
 def test_a_pool_that_never_consumes_is_given_up_after_a_bounded_number_of_deaths() -> None:
-    told = Told(main=1)
+    scene = Scene(main=1)
     for serial in range(1, 8):
-        assert told.on(Ended(serial, -11)) == []
-        assert told.on(Tick(), after=60.0) == [Start(serial + 1, "main", 1)]
-    (finish,) = told.on(Ended(8, -11))
+        assert scene.on(Ended(serial, -11)) == []
+        assert scene.on(Tick(), after=60.0) == [Start(serial + 1, "main", 1)]
+    (finish,) = scene.on(Ended(8, -11))
     assert isinstance(finish, Finish)
     assert finish.code == 1
     assert "8 have ended, the last by signal SIGSEGV" in finish.problem
 
 
 def test_a_process_that_does_not_become_ready_in_time_is_killed_with_its_stacks_and_counts_as_a_death() -> None:
-    told = Told(main=1)
-    assert told.on(Tick(), after=59.9) == []
-    assert told.fleet.next_due(told.now) == pytest.approx(160.0)
-    assert told.on(Tick(), after=0.1) == [DumpStacks(1)]
-    assert told.on(Tick(), after=1.0) == [Kill(1)]
-    assert told.on(Ended(1, -9)) == []
-    assert told.field("process_stalled", "what") == "it was not ready within 60 s"
-    assert told.field("process_killed", "why") == "it was not ready within 60 s"
-    assert told.field("process_died", "reason") == "it was not ready within 60 s"
-    assert told.on(Tick(), after=1.0) == [Start(2, "main", 1)]
+    scene = Scene(main=1)
+    assert scene.on(Tick(), after=59.9) == []
+    assert scene.fleet.next_due(scene.now) == pytest.approx(160.0)
+    assert scene.on(Tick(), after=0.1) == [DumpStacks(1)]
+    assert scene.on(Tick(), after=1.0) == [Kill(1)]
+    assert scene.on(Ended(1, -9)) == []
+    assert scene.field("process_stalled", "what") == "it was not ready within 60 s"
+    assert scene.field("process_killed", "why") == "it was not ready within 60 s"
+    assert scene.field("process_died", "reason") == "it was not ready within 60 s"
+    assert scene.on(Tick(), after=1.0) == [Start(2, "main", 1)]
 
 
 def test_a_process_that_waits_for_the_broker_after_it_was_ready_may_take_as_long_as_that_takes() -> None:
-    told = Told(main=1)
-    told.on(Ready(1, 30.0), after=59.0)
-    assert told.on(Tick(), after=86_400.0) == []
-    assert told.words() == []
+    scene = Scene(main=1)
+    scene.on(Ready(1, 30.0), after=59.0)
+    assert scene.on(Tick(), after=86_400.0) == []
+    assert scene.words() == []
 
 
 def test_each_pool_has_a_start_timeout_of_its_own() -> None:
-    told = Told(main=1, patient=1)
-    assert told.on(Tick(), after=60.0) == [DumpStacks(1)]
-    assert told.on(Tick(), after=540.0) == [DumpStacks(2), Kill(1)]
+    scene = Scene(main=1, patient=1)
+    assert scene.on(Tick(), after=60.0) == [DumpStacks(1)]
+    assert scene.on(Tick(), after=540.0) == [DumpStacks(2), Kill(1)]
 
 
 def test_time_in_which_the_supervisor_stood_still_does_not_count_as_starting() -> None:
-    told = Told(main=1)
-    assert told.on(Gap(1000.0), after=1000.0) == []
-    assert told.on(Tick(), after=59.0) == []
-    assert told.on(Tick(), after=1.0) == [DumpStacks(1)]
+    scene = Scene(main=1)
+    assert scene.on(Gap(1000.0), after=1000.0) == []
+    assert scene.on(Tick(), after=59.0) == []
+    assert scene.on(Tick(), after=1.0) == [DumpStacks(1)]
 
 
 def test_a_process_that_is_asked_to_stop_while_it_starts_is_not_judged_by_its_start() -> None:
-    told = Told(main=1)
-    told.on(Stop("signal SIGTERM"), after=30.0)
-    assert told.on(Tick(), after=39.0) == []
-    assert told.on(Tick(), after=1.0) == [Kill(1)]
-    assert told.field("process_killed", "why") == "it did not stop in time"
+    scene = Scene(main=1)
+    scene.on(Stop("signal SIGTERM"), after=30.0)
+    assert scene.on(Tick(), after=39.0) == []
+    assert scene.on(Tick(), after=1.0) == [Kill(1)]
+    assert scene.field("process_killed", "why") == "it did not stop in time"
 
 
-def test_a_reload_whose_new_code_never_becomes_ready_leaves_the_old_processes_and_says_so(two: Told) -> None:
+def test_a_reload_whose_new_code_never_becomes_ready_leaves_the_old_processes_and_says_so(two: Scene) -> None:
     assert two.on(Reload()) == [Start(3, "main", 1)]
     for serial in (3, 4, 5):
         assert two.on(Tick(), after=60.0) == [DumpStacks(serial)]
@@ -196,14 +196,16 @@ def test_a_reload_whose_new_code_never_becomes_ready_leaves_the_old_processes_an
 
 
 def test_where_the_machine_has_no_room_for_a_process_it_is_tried_again_ever_more_slowly() -> None:
-    told = Told(main=1)
+    scene = Scene(main=1)
     for serial, pause in ((1, 1.0), (2, 2.0), (3, 4.0)):
-        assert told.on(NotStarted(serial, "no room")) == []
-        assert told.field("process_not_started", "again_in") == pause
-        assert told.on(Tick(), after=pause) == [Start(serial + 1, "main", 1)]
+        assert scene.on(NotStarted(serial, "no room")) == []
+        assert scene.field("process_not_started", "again_in") == pause
+        assert scene.on(Tick(), after=pause) == [Start(serial + 1, "main", 1)]
 
 
-def test_a_reload_replaces_one_process_after_the_other_and_drains_none_before_its_successor_consumes(two: Told) -> None:
+def test_a_reload_replaces_one_process_after_the_other_and_drains_none_before_its_successor_consumes(
+    two: Scene,
+) -> None:
     assert two.on(Reload()) == [Start(3, "main", 1)]
     assert two.on(Ready(3, 30.0)) == []
     assert two.on(Consuming(3)) == [Drain(1)]
@@ -214,16 +216,16 @@ def test_a_reload_replaces_one_process_after_the_other_and_drains_none_before_it
     assert not two.fleet.reloading
 
 
-def test_a_reload_whose_new_code_cannot_start_leaves_the_old_processes_and_says_so(two: Told) -> None:
+def test_a_reload_whose_new_code_cannot_start_leaves_the_old_processes_and_says_so(two: Scene) -> None:
     two.on(Reload())
-    two.on(Refused(3, "SyntaxError in shop.py"))
+    two.on(Misconfigured(3, "SyntaxError in shop.py"))
     assert two.on(Ended(3, 2)) == []
     assert two.field("reload_failed", "reason") == "SyntaxError in shop.py"
     assert two.on(Tick(), after=3600.0) == []
     assert sorted(two.fleet.processes) == [1, 2]
 
 
-def test_a_reload_whose_new_processes_die_is_given_up_after_three(two: Told) -> None:
+def test_a_reload_whose_new_processes_die_is_given_up_after_three(two: Scene) -> None:
     two.on(Reload())
     for serial in (3, 4):
         assert two.on(Ended(serial, 1)) == []
@@ -232,7 +234,7 @@ def test_a_reload_whose_new_processes_die_is_given_up_after_three(two: Told) -> 
     assert "reload_failed" in two.words()
 
 
-def test_a_second_reload_during_the_first_replaces_what_the_first_has_started(two: Told) -> None:
+def test_a_second_reload_during_the_first_replaces_what_the_first_has_started(two: Scene) -> None:
     two.on(Reload())
     assert two.on(Reload()) == []
     two.consumes(3)
@@ -244,36 +246,36 @@ def test_a_second_reload_during_the_first_replaces_what_the_first_has_started(tw
     assert {one.generation for one in two.fleet.processes.values()} == {3}
 
 
-def test_a_process_that_dies_while_its_successor_starts_leaves_it_the_place(two: Told) -> None:
+def test_a_process_that_dies_while_its_successor_starts_leaves_it_the_place(two: Scene) -> None:
     two.on(Reload())
     assert two.on(Ended(1, -9)) == [Start(4, "main", 2)], "the next may begin: two are there, and one more"
     assert two.consumes(3) == []
     assert two.consumes(4) == [Drain(2)]
 
 
-def test_what_has_outgrown_its_limits_is_drained_once_its_successor_consumes(two: Told) -> None:
-    assert two.on(Outgrown(2, "it has run 1000 tasks")) == [Start(3, "main", 2)]
-    assert two.on(Outgrown(2, "it has run 1001 tasks")) == []
+def test_what_has_outgrown_its_limits_is_drained_once_its_successor_consumes(two: Scene) -> None:
+    assert two.on(RecyclingDue(2, "it has run 1000 tasks")) == [Start(3, "main", 2)]
+    assert two.on(RecyclingDue(2, "it has run 1001 tasks")) == []
     assert two.consumes(3) == [Drain(2)]
     assert two.on(Ended(2, 0)) == []
     assert two.field("process_replaced", "why") == "it has run 1000 tasks"
 
 
-def test_a_process_that_leaves_by_itself_is_not_asked_to_and_its_successor_starts_meanwhile(two: Told) -> None:
+def test_a_process_that_leaves_by_itself_is_not_asked_to_and_its_successor_starts_meanwhile(two: Scene) -> None:
     assert two.on(Leaving(2, "a task ran over its hard limit")) == [Start(3, "main", 2)]
     assert two.consumes(3) == []
     assert two.on(Ended(2, 4)) == []
     assert sorted(two.fleet.processes) == [1, 3]
 
 
-def test_what_has_stalled_writes_its_stacks_and_is_killed_a_moment_later(two: Told) -> None:
+def test_what_has_stalled_writes_its_stacks_and_is_killed_a_moment_later(two: Scene) -> None:
     assert two.on(Stalled(2, "its main thread has not moved for 61 s")) == [DumpStacks(2)]
     assert two.on(Stalled(2, "its main thread has not moved for 61 s")) == []
     assert two.on(Tick(), after=1.0) == [Kill(2)]
     assert two.on(Ended(2, -9)) == [Start(3, "main", 2)]
 
 
-def test_one_process_more_and_one_less(two: Told) -> None:
+def test_one_process_more_and_one_less(two: Scene) -> None:
     assert two.on(Grow()) == [Start(3, "main", 3)]
     two.consumes(3)
     assert two.on(Shrink()) == [Drain(3)]
@@ -283,13 +285,13 @@ def test_one_process_more_and_one_less(two: Told) -> None:
     assert two.on(Shrink()) == [], "one stays"
 
 
-def test_a_stop_drains_all_and_ends_with_the_worst_of_their_codes(two: Told) -> None:
+def test_a_stop_drains_all_and_ends_with_the_worst_of_their_codes(two: Scene) -> None:
     assert two.on(Stop("signal SIGTERM")) == [Drain(1), Drain(2)]
     assert two.on(Ended(1, 3)) == []
     assert two.on(Ended(2, 0)) == [Finish(3)]
 
 
-def test_what_does_not_end_after_its_drain_timeout_is_killed(two: Told) -> None:
+def test_what_does_not_end_after_its_drain_timeout_is_killed(two: Scene) -> None:
     two.on(Stop("signal SIGTERM"))
     two.on(Ended(1, 0))
     assert two.on(Tick(), after=39.9) == []
@@ -297,7 +299,7 @@ def test_what_does_not_end_after_its_drain_timeout_is_killed(two: Told) -> None:
     assert two.on(Ended(2, -9)) == [Finish(3)]
 
 
-def test_a_second_interrupt_has_the_processes_abandon_what_runs(two: Told) -> None:
+def test_a_second_interrupt_has_the_processes_abandon_what_runs(two: Scene) -> None:
     two.on(Stop("signal SIGINT"))
     assert two.on(StopNow()) == [Interrupt(1), Interrupt(2)]
     assert two.on(StopNow()) == []
@@ -305,12 +307,19 @@ def test_a_second_interrupt_has_the_processes_abandon_what_runs(two: Told) -> No
 
 
 def test_a_process_that_was_still_starting_at_a_stop_has_nothing_to_abandon() -> None:
-    told = Told(main=1)
-    assert told.on(Stop("signal SIGTERM")) == [Drain(1)]
-    assert told.on(Ended(1, -15)) == [Finish(0)]
+    scene = Scene(main=1)
+    assert scene.on(Stop("signal SIGTERM")) == [Drain(1)]
+    assert scene.on(Ended(1, -15)) == [Finish(0)]
 
 
-def test_what_a_process_told_before_its_end_may_be_heard_after_it(two: Told) -> None:
+def test_what_a_process_told_before_its_end_may_be_heard_after_it(two: Scene) -> None:
     two.on(Ended(2, -9))
-    for late in (Ready(2, 5.0), Consuming(2), Refused(2, ""), Leaving(2, ""), Stalled(2, ""), Outgrown(2, "")):
+    for late in (
+        Ready(2, 5.0),
+        Consuming(2),
+        Misconfigured(2, ""),
+        Leaving(2, ""),
+        Stalled(2, ""),
+        RecyclingDue(2, ""),
+    ):
         assert two.on(late) == []

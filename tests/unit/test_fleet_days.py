@@ -24,10 +24,10 @@ from amqpworker.supervisor.events import (
     Interrupt,
     Kill,
     Leaving,
+    Misconfigured,
     NotStarted,
-    Outgrown,
     Ready,
-    Refused,
+    RecyclingDue,
     Reload,
     Shrink,
     Stalled,
@@ -127,7 +127,7 @@ class World:
             self.act(NotStarted(body.serial, "no room"))
 
     def refuse(self, body: Body) -> None:
-        self.tell(body, Refused(body.serial, "SyntaxError"))
+        self.tell(body, Misconfigured(body.serial, "SyntaxError"))
         self.end(body, 2)
 
     def tell(self, body: Body, event: Event) -> None:
@@ -175,7 +175,7 @@ class World:
                 body.hangs = True
                 self.act(Stalled(body.serial, "main thread"))
             case 2 if body:
-                self.tell(body, Outgrown(body.serial, "memory"))
+                self.tell(body, RecyclingDue(body.serial, "memory"))
             case 3 if body and not body.asked:
                 self.tell(body, Leaving(body.serial, "hard limit"))
                 self.later(2.0, lambda: self.end(body, 4))

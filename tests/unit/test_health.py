@@ -19,29 +19,29 @@ from amqpworker.cli.main import main
 from amqpworker.cli.status import age, asked
 from amqpworker.errors import ConfigError, NotConnected
 from amqpworker.supervisor import health
-from amqpworker.supervisor.health import HealthServer, answer, answering, places, socket_folder, split
+from amqpworker.supervisor.health import HealthServer, answer, answering, socket_folder, sockets, split
 from amqpworker.supervisor.overview import Overview, ProcessView
 from amqpworker.worker.recorder import Counts, Running
 
 TASK = Running(0, "m-1", "shop.task", 1, 990.0, 0.0)
 PROCESS = ProcessView("main", 1, 4712, "consuming", 1, 900.0, True, "", 30 << 20, Counts(7, 1, 2), (TASK,))
-STANDS = Overview(4711, 1000.0, 1, 1, False, False, Counts(7, 1, 2), (PROCESS,), ("went wrong",))
+STATE = Overview(4711, 1000.0, 1, 1, False, False, Counts(7, 1, 2), (PROCESS,), ("went wrong",))
 
 
 def test_alive_is_who_looks_and_ready_is_who_consumes_with_every_process() -> None:
-    waiting = replace(STANDS, processes=(replace(PROCESS, consuming=False),))
-    for stands, now, alive, ready in (
-        (STANDS, 1001.0, 200, 200),
+    waiting = replace(STATE, processes=(replace(PROCESS, consuming=False),))
+    for state, now, alive, ready in (
+        (STATE, 1001.0, 200, 200),
         (waiting, 1001.0, 200, 503),
-        (replace(STANDS, stopping=True), 1001.0, 200, 503),
-        (STANDS, 1011.0, 503, 503),
+        (replace(STATE, stopping=True), 1001.0, 200, 503),
+        (STATE, 1011.0, 503, 503),
         (None, 1001.0, 503, 503),
     ):
-        assert (answer("/livez", stands, now)[0], answer("/readyz", stands, now)[0]) == (alive, ready)
+        assert (answer("/livez", state, now)[0], answer("/readyz", state, now)[0]) == (alive, ready)
 
 
 def test_the_status_tells_of_each_process_and_each_task_that_runs() -> None:
-    code, told = answer("/status", STANDS, 1001.0)
+    code, told = answer("/status", STATE, 1001.0)
     assert code == 200
     read = json.loads(json.dumps(told))
     assert (read["status"], read["pid"], read["errors"]) == (
@@ -53,7 +53,7 @@ def test_the_status_tells_of_each_process_and_each_task_that_runs() -> None:
 
 
 def test_what_there_is_not_is_not_found() -> None:
-    assert answer("/", STANDS, 1001.0)[0] == 404
+    assert answer("/", STATE, 1001.0)[0] == 404
 
 
 @pytest.fixture(params=["unix", "tcp", "tcp6"])
@@ -69,7 +69,7 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def server(where: str) -> Iterator[HealthServer]:
-    running = HealthServer(where, lambda: replace(STANDS, at=time.time()))
+    running = HealthServer(where, lambda: replace(STATE, at=time.time()))
     yield running
     running.close()
 
@@ -115,8 +115,8 @@ def test_what_is_no_place_is_refused_in_one_line(where: str) -> None:
 def test_each_supervisor_is_found_by_its_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    with answering(None, lambda: replace(STANDS, at=time.time())):
-        (found,) = [place for place in places() if tmp_path in place.parents]
+    with answering(None, lambda: replace(STATE, at=time.time())):
+        (found,) = [path for path in sockets() if tmp_path in path.parents]
         assert asked(str(found))["pid"] == 4711
         assert found.stat().st_mode & 0o077 == 0
         assert socket_folder().stat().st_mode & 0o077 == 0

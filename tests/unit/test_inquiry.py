@@ -38,8 +38,8 @@ def test_a_message_runs_as_the_supervisor_has_answered() -> None:
     scene.deliver(1, "a")
     scene.deliver(2, "b")
     assert (scene.ran, scene.isolated) == ([], [])
-    scene.inquiry.answered("b", suspect=True)
-    scene.inquiry.answered("a", suspect=False)
+    scene.inquiry.on_verdict("b", suspect=True)
+    scene.inquiry.on_verdict("a", suspect=False)
     assert (scene.ran, scene.isolated) == ([1], [2])
 
 
@@ -48,13 +48,13 @@ def test_messages_that_are_known_by_the_same_are_asked_about_once() -> None:
     scene.deliver(1)
     scene.deliver(2)
     assert len(scene.asked) == 1
-    scene.inquiry.answered(scene.asked[0], suspect=True)
+    scene.inquiry.on_verdict(scene.asked[0], suspect=True)
     assert scene.isolated == [1, 2]
 
 
 def test_an_answer_to_nothing_is_ignored() -> None:
     scene = Scene()
-    scene.inquiry.answered("x", suspect=True)
+    scene.inquiry.on_verdict("x", suspect=True)
     assert (scene.ran, scene.isolated) == ([], [])
 
 
@@ -65,7 +65,7 @@ def test_what_is_not_answered_in_time_runs_alone() -> None:
     assert scene.isolated == []
     scene.inquiry.look(time.monotonic() + PATIENCE + 1)
     assert scene.isolated == [1]
-    scene.inquiry.answered("a", suspect=False)
+    scene.inquiry.on_verdict("a", suspect=False)
     assert scene.ran == []
 
 

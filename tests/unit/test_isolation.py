@@ -17,14 +17,14 @@ from amqpworker.timelimit import TimeLimit
 from amqpworker.worker import isolation as isolation_module
 from amqpworker.worker.context import Run
 from amqpworker.worker.crashes import Crash
-from amqpworker.worker.isolated import Answered, Heard, Late
+from amqpworker.worker.isolated import Arrived, Ending, Late
 from amqpworker.worker.isolated_wire import HEAD, outcome_to
 from amqpworker.worker.isolation import Isolation
 from amqpworker.worker.limits import Overtaken
 from amqpworker.worker.runner import Runner
 from tests.unit.settling import Bench
 
-DONE = Answered(outcome_to(Done(b"1"))[HEAD.size :])
+DONE = Arrived(outcome_to(Done(b"1"))[HEAD.size :])
 
 
 class Process:
@@ -47,7 +47,7 @@ class Process:
     def wait_ready(self, _timeout: float) -> bool:
         return self.gets_ready
 
-    def run(self, _request: bytes, timeout: float) -> Heard:
+    def run(self, _request: bytes, timeout: float) -> Ending:
         assert not self.closed
         self.runs += 1
         self.timeouts.append(timeout)
@@ -64,7 +64,7 @@ class Scene:
     def __init__(self) -> None:
         self.bench = Bench()
         self.started: list[Process] = []
-        self.answer: Callable[[], Heard] = lambda: DONE
+        self.answer: Callable[[], Ending] = lambda: DONE
         self.fails: list[OSError] = []
         self.gets_ready = True
 
@@ -106,7 +106,7 @@ def test_a_process_is_used_again_after_it_has_answered(scene: Scene) -> None:
 def test_two_tasks_at_once_have_a_process_each(scene: Scene) -> None:
     both = threading.Barrier(2, timeout=10)
 
-    def answer() -> Heard:
+    def answer() -> Ending:
         both.wait()
         return DONE
 
@@ -123,14 +123,14 @@ def test_two_tasks_at_once_have_a_process_each(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    "heard", [Crash(-9, why="killed: it had not moved"), Late("in f"), Answered(b"nonsense"), Answered(b"Requeue\n{}")]
+    "ending", [Crash(-9, why="killed: it had not moved"), Late("in f"), Arrived(b"nonsense"), Arrived(b"Requeue\n{}")]
 )
-def test_a_process_that_has_crashed_or_hangs_or_talks_nonsense_is_not_used_again(scene: Scene, heard: Heard) -> None:
-    scene.answer = lambda: heard
+def test_a_process_that_has_crashed_or_hangs_or_talks_nonsense_is_not_used_again(scene: Scene, ending: Ending) -> None:
+    scene.answer = lambda: ending
     isolation = scene.isolation()
     outcome = isolation.run(scene.run(TimeLimit(1, 1)))
     assert scene.started[0].closed
-    if isinstance(heard, Late):
+    if isinstance(ending, Late):
         assert outcome == Dead(
             "timeout", Failure("TimeLimitExceeded", "the task has run for longer than its hard limit of 1 s", "in f")
         )
@@ -207,7 +207,7 @@ def test_a_process_is_replaced_after_many_runs(scene: Scene, monkeypatch: pytest
 def test_what_runs_at_the_end_is_abandoned_and_neither_settled_nor_blamed(scene: Scene) -> None:
     isolation = scene.isolation()
 
-    def answer() -> Heard:
+    def answer() -> Ending:
         isolation.close()
         assert scene.started[0].killed.is_set()
         return Crash(-9)

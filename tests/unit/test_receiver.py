@@ -1,4 +1,4 @@
-"""What goes back to its queue because nobody began it: for the ack timeout, and for a drain."""
+"""What goes back to its queue because nobody began it, and what of a message that comes again runs where."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_what_nobody_began_for_half_of_the_ack_timeout_goes_back(clock: Clock) -
     assert scene.tick() == []
 
 
-def test_the_pool_lets_go_of_what_goes_back_and_of_what_a_lost_channel_brought(clock: Clock) -> None:
+def test_the_runners_let_go_of_what_goes_back_and_of_what_a_lost_channel_brought(clock: Clock) -> None:
     scene = Scene(clock, ack_timeout=100.0)
     scene.deliver()
     scene.tick()
@@ -194,8 +194,8 @@ def test_a_message_that_comes_again_runs_as_the_supervisor_has_answered(clock: C
     scene.receive(redelivered=True)
     scene.receive(redelivered=True, x_delivery_count=1)
     assert (scene.put_there, scene.put_apart, scene.asked) == ([], [], ["id-1", "id-2"])
-    scene.reception.answered("id-2", suspect=False)
-    scene.reception.answered("id-1", suspect=True)
+    scene.reception.on_verdict("id-2", suspect=False)
+    scene.reception.on_verdict("id-1", suspect=True)
     assert (scene.put_there, scene.put_apart) == ([2], [1])
 
 

@@ -16,7 +16,7 @@ from amqpworker.message import Delivery, Properties
 from amqpworker.supervisor.events import Tick
 from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.health import answer
-from amqpworker.supervisor.judging import Sample, outgrown, stalled
+from amqpworker.supervisor.judging import Sample, recycling_due, stalled
 from amqpworker.supervisor.overview import Past, Seen, condition, overview
 from amqpworker.supervisor.pools import Recycling
 from amqpworker.timelimit import UNLIMITED, TimeLimit
@@ -66,7 +66,7 @@ def test_what_a_runner_does_is_read_as_it_was_written_whatever_its_names_are(
     assert recorded(recorder).running == ()
 
 
-def test_a_place_that_is_half_written_was_not_begun() -> None:
+def test_a_slot_that_is_half_written_was_not_begun() -> None:
     recorder = Recorder(1)
     recorder.slots[0].begin(b"m-1", run_of("shop.task"))
     recorder.memory[HEADER.size] = 0
@@ -130,14 +130,14 @@ def test_whatever_a_recording_says_can_be_judged_and_told_to_everybody(
     recording = read(memory)
     if recording is not None:
         stalled(recording, now, 60.0)
-        outgrown(Recycling(5, 60, 1), Sample(1.0, recording.counts.settled, 1))
+        recycling_due(Recycling(5, 60, 1), Sample(1.0, recording.counts.settled, 1))
     fleet = Fleet({"main": 1}, lambda: 1.0)
     fleet.on(Tick(), now)
-    stands = overview(fleet, {1: Seen(4711, 0, recording)}, Past(), (now, now))
-    condition(stands)
-    code, told = answer("/status", stands, now)
+    state = overview(fleet, {1: Seen(4711, 0, recording)}, Past(), (now, now))
+    condition(state)
+    code, content = answer("/status", state, now)
     assert code == 200
-    shown(json.loads(json.dumps(told)))
+    shown(json.loads(json.dumps(content)))
 
 
 @pytest.mark.parametrize("size", [0, 10, HEADER.size, HEADER.size + SLOT_SIZE])
@@ -154,7 +154,7 @@ def test_a_thread_that_does_not_move_is_named_and_one_that_never_began_is_not() 
 
 
 @pytest.mark.parametrize(
-    ("limits", "told"),
+    ("limits", "reason"),
     [
         (Recycling(), ""),
         (Recycling(tasks=101, seconds=61, memory=201 * 1024 * 1024), ""),
@@ -163,5 +163,5 @@ def test_a_thread_that_does_not_move_is_named_and_one_that_never_began_is_not() 
         (Recycling(memory=200 * 1024 * 1024), "it holds 200 MiB of memory"),
     ],
 )
-def test_a_process_is_replaced_at_each_of_its_limits(limits: Recycling, told: str) -> None:
-    assert outgrown(limits, Sample(60.0, 100, 200 * 1024 * 1024)) == told
+def test_a_process_is_replaced_at_each_of_its_limits(limits: Recycling, reason: str) -> None:
+    assert recycling_due(limits, Sample(60.0, 100, 200 * 1024 * 1024)) == reason

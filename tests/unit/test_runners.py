@@ -21,7 +21,7 @@ from amqpworker.task import Signature
 from amqpworker.timelimit import UNLIMITED
 from amqpworker.worker.context import Run, current
 from amqpworker.worker.runner import Runner
-from amqpworker.worker.runners import Places, Runners
+from amqpworker.worker.runners import Concurrency, Runners
 from tests.support import wait_until
 from tests.unit.settling import Bench
 
@@ -67,16 +67,16 @@ class Scene:
         return name
 
     def start(self, threads: int = 1, async_tasks: int = 100) -> Runners:
-        return self.begin(Places(threads, async_tasks))
+        return self.begin(Concurrency(threads, async_tasks))
 
-    def begin(self, places: Places) -> Runners:
-        runners = Runners(Runner(self.tasks, True), self.settled, None, places)  # type: ignore[arg-type]
+    def begin(self, concurrency: Concurrency) -> Runners:
+        runners = Runners(Runner(self.tasks, True), self.settled, None, concurrency)  # type: ignore[arg-type]
         self.started.append(runners)
         runners.start()
         return runners
 
     def start_groups(self, own: dict[str, int], threads: int = 1) -> Runners:
-        return self.begin(Places(threads, 10, own))
+        return self.begin(Concurrency(threads, 10, own))
 
     def put(self, runners: Runners, name: str, body: bytes = b"{}", queue: str = "") -> Delivery:
         delivery = self.bench.delivery(body, type=name)
@@ -372,7 +372,7 @@ def test_one_group_of_threads_costs_nothing_for_each_delivery(scene: Scene) -> N
 # ---- coroutines -----------------------------------------------------------------------------------------------------
 
 
-def test_no_more_coroutines_run_at_once_than_there_are_places(scene: Scene) -> None:
+def test_no_more_coroutines_run_at_once_than_there_are_slots(scene: Scene) -> None:
     now: list[int] = []
     most: list[int] = []
 

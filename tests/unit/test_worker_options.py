@@ -17,7 +17,7 @@ def test_four_messages_are_prefetched_for_each_thread() -> None:
     assert options(threads=1).prefetch_for("emails", has_coroutines=False) == 4
 
 
-def test_coroutines_have_places_like_threads() -> None:
+def test_prefetch_counts_coroutines_like_threads() -> None:
     assert options(threads=8, async_tasks=100).prefetch_for("emails", has_coroutines=True) == 432
 
 

@@ -1,0 +1,96 @@
+"""
+The changes that are to come: processes to replace, and places to give up.
+
+Decides that places change one after the other, and whose turn it is. What a change does is `fleet`'s.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from amqpworker.supervisor.places import Place, Pool, Process
+
+__all__ = ["Change", "Changes", "Kind"]
+
+Kind: TypeAlias = Literal["reload", "recycle", "retire"]
+
+
+@dataclass(slots=True, eq=False)
+class Change:
+    """One place that is to get another process than `process`, or to go (`retire`)."""
+
+    place: Place
+    process: Process | None
+    kind: Kind
+    reason: str
+    failures: int = 0
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a change that was begun is not over yet."""
+        return (self.place.process if self.kind == "retire" else self.place.successor) is not None
+
+    def replaces(self, process: Process, generation: int) -> bool:
+        """Tell whether a process is still the one to replace: it may have died and been replaced meanwhile."""
+        return process.generation < generation if self.kind == "reload" else process is self.process
+
+
+class Changes:
+    """What is to change: one at a time (`current`), the others wait for their turn."""
+
+    def __init__(self) -> None:
+        self.current: Change | None = None
+        self._waiting: deque[Change] = deque()
+
+    def add(self, change: Change, urgent: bool = False) -> None:
+        """Note what is to change, unless such a change waits already."""
+        if all((one.place, one.kind) != (change.place, change.kind) for one in self._waiting):
+            if urgent:
+                self._waiting.appendleft(change)
+            else:
+                self._waiting.append(change)
+
+    def pending(self) -> list[Change]:
+        """Return everything that is to change."""
+        return [*([self.current] if self.current else []), *self._waiting]
+
+    def take(self, pools: Mapping[str, Pool], now: float) -> Change | None:
+        """Return the first that is due, which becomes the current one, None where one is under way or none is due."""
+        if self.current is None:
+            self.current = next((one for one in self._waiting if self._is_due(one, pools, now)), None)
+            if self.current is not None:
+                self._waiting.remove(self.current)
+                return self.current
+        return None
+
+    def _is_due(self, change: Change, pools: Mapping[str, Pool], now: float) -> bool:
+        if change.kind == "retire" and not pools[change.place.pool].consumes_without(change.place):
+            return False
+        # A reload goes from place to place: where one is put off, all of them wait.
+        alike = [one for one in self._waiting if one.kind == "reload"] if change.kind == "reload" else []
+        return all(one.place.start_at <= now for one in (change, *alike))
+
+    def next_due(self, now: float) -> float | None:
+        """Return when the next has its turn, None where nothing waits for a time to come."""
+        due = [one.place.start_at for one in self._waiting if one.place.start_at > now]
+        return min(due, default=None) if self.current is None else None
+
+    def end_current(self) -> None:
+        """Forget the current one, unless it is still under way."""
+        if self.current is not None and not self.current.under_way:
+            self.current = None
+
+    def put_back(self) -> None:
+        """Have the current one wait once more."""
+        change, self.current = self.current, None
+        if change is not None:
+            self._waiting.appendleft(change)
+
+    def drop(self, kind: Kind) -> None:
+        """Forget changes of a kind."""
+        self._waiting = deque(one for one in self._waiting if one.kind != kind)
+        if self.current is not None and self.current.kind == kind:
+            self.current = None
