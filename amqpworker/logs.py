@@ -62,7 +62,8 @@ class Logger:
     def _write(self, level: int, event: str, fields: dict[str, Any]) -> None:
         if not self._logger.isEnabledFor(level):
             return
-        line, keywords = record_of(self._logger, redact(add_task({"event": event, **fields})))
+        known = {name: value for name, value in fields.items() if value is not None}
+        line, keywords = record_of(self._logger, redact(add_task({"event": event, **known})))
         try:
             self._logger.log(level, line, stacklevel=3, **keywords)
         except Exception:  # noqa: BLE001 - a filter of the service: no thread of ours may end for a line

@@ -46,10 +46,15 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """Never run again: to the dead-letter queue with `reason` (wire contract, `aw-dead-reason`)."""
+    """
+    Never run again: to the dead-letter queue with `reason` (wire contract, `aw-dead-reason`).
+
+    `crashes` is as in `Retry`.
+    """
 
     reason: str
     failure: Failure = Failure()
+    crashes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,6 +151,8 @@ def dead_lettered(delivery: Delivery, dead: Dead, by: tuple[str, str, Names], no
     # A letter that was moved back by hand tells of its last death only.
     headers = {name: value for name, value in (properties.headers or {}).items() if name not in EVIDENCE}
     headers[DEAD_REASON] = dead.reason
+    if dead.crashes:
+        headers[CRASHES] = dead.crashes
     if dead.failure.error_type:
         headers[ERROR_TYPE] = capped(dead.failure.error_type, MAX_TEXT)
     if dead.failure.text:

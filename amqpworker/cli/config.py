@@ -40,6 +40,14 @@ class PoolTable(PoolOptions):
     stall_timeout: float = Field(STALL_TIMEOUT, ge=1, allow_inf_nan=False)
     start_timeout: float = Field(START_TIMEOUT, ge=1, allow_inf_nan=False)
 
+    @field_validator("queues")
+    @classmethod
+    def _some(cls, queues: tuple[QueueOptions, ...]) -> tuple[QueueOptions, ...]:
+        # None at all stands for all of the app: whoever writes an empty list has something else in mind.
+        if not queues:
+            raise ValueError("there is none: name some, or leave the key out for all of the app")
+        return queues
+
 
 class ConfigFile(BaseModel):
     """The whole file."""

@@ -87,6 +87,6 @@ def crashed(delivery: Delivery, crash: Crash, max_crashes: int) -> Outcome:
         text = f"{text} ({crash.why})"
     failure = Failure(crash.how, text, capped(redact_text(crash.stack), MAX_TRACEBACK))
     if crashes >= max_crashes:
-        return Dead("crashed", failure)
+        return Dead("crashed", failure, crashes)
     pause = min(FIRST_PAUSE * 2.0 ** (crashes - 1), LONGEST_PAUSE)
     return Retry(pause, failure, counts=False, crashes=crashes)

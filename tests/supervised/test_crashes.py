@@ -102,6 +102,7 @@ def test_what_takes_its_process_down_is_tried_alone_and_dies_with_the_evidence_w
         dead = letter(workers)
         assert dead.headers["aw-dead-reason"] == "crashed"
         assert dead.headers["aw-error-type"] == told
+        assert dead.headers["aw-crashes"] == 3
         assert f"ended by {told}, after it had held up to" in dead.headers["aw-error"]
         assert "crash 3 of 3" in dead.headers["aw-error"]
         assert ("in die" in dead.headers.get("aw-traceback", "")) == (how == "crash")

@@ -85,6 +85,10 @@ POOL = '[[pools]]\nname = "mail"\napp = "shop:app"\n'
         (POOL + "queues = ['a', 'a']", "pool 'mail', queues: queue 'a' is named twice"),
         (POOL + "queues = ['a', {name = 'a', threads = 2}]", "pool 'mail', queues: queue 'a' is named twice"),
         (POOL + "queues = 'a'", "pool 'mail', queues: it should be a valid list, not 'a'"),
+        (
+            POOL + "queues = []",
+            "pool 'mail', queues: there is none: name some, or leave the key out for all of the app",
+        ),
         (POOL + "queues = [5]", "pool 'mail', queue 1: it must be a table, not 5"),
         (POOL + "queues = [{threads = 5}]", "pool 'mail', queue 1, name: it is missing"),
         (POOL + "queues = [{name = 'a', thread = 5}]", "queue 'a', thread: there is no such key (is it threads?)"),

@@ -50,7 +50,7 @@ def test_a_crash_is_tried_again_later_each_time_and_is_dead_in_the_end() -> None
     assert waits == [1.0, 2.0]
     dead = crashed(delivery(aw_crashes=2), Crash(-11, 100 << 20, "in f"), 3)
     assert isinstance(dead, Dead)
-    assert dead.reason == "crashed"
+    assert (dead.reason, dead.crashes) == ("crashed", 3)
     assert dead.failure.error_type == "signal SIGSEGV"
     assert dead.failure.text == (
         "the isolated process that ran it ended by signal SIGSEGV, after it had held up to 100 MiB of memory: crash 3 of 3"

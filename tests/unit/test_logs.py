@@ -227,6 +227,14 @@ def test_a_field_of_the_line_itself_comes_before_that_of_the_task(lines: Callabl
     assert lines()[0]["queue"] == "other"
 
 
+def test_a_field_that_has_nothing_to_say_is_left_out(text: io.StringIO) -> None:
+    configure("info", json=True, stream=text)
+    get_logger("x").info("one", reason=None, count=0)
+    (line,) = [json.loads(one) for one in text.getvalue().splitlines()]
+    assert "reason" not in line
+    assert line["count"] == 0
+
+
 def test_nothing_is_asked_for_a_line_that_is_not_written(text: io.StringIO) -> None:
     class Asked:
         def __getattr__(self, name: str) -> Any:
