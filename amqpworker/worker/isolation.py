@@ -25,9 +25,10 @@ __all__ = ["Isolation"]
 
 log = get_logger(__name__)
 
-START_TIMEOUT = 60.0
 # Nothing is blamed on a message whose process cannot be started: it comes again when that may have been mended.
 START_PAUSE = 5.0
+# One that was started ahead and ended before it had run anything, or could not be started, would do so again and again.
+AHEAD_PAUSE = 60.0
 IDLE_SECONDS = 60.0
 # A fresh interpreter now and then: what a task leaks goes with the old one.
 MOST_RUNS = 1000
@@ -37,16 +38,23 @@ class Isolation:
     """
     The isolated processes of a worker process, each started by `start`; safe to use from many threads.
 
-    With `ahead` one that has nothing to do is kept ready.
+    With `ahead` one that has nothing to do is kept ready. Each has `start_timeout` seconds to become so.
     """
 
     def __init__(
-        self, start: Callable[[], IsolatedProcess], runner: Runner, max_crashes: int, ahead: bool = False
+        self,
+        start: Callable[[], IsolatedProcess],
+        runner: Runner,
+        max_crashes: int,
+        start_timeout: float,
+        ahead: bool = False,
     ) -> None:
         self._start = start
         self._runner = runner
         self._max_crashes = max_crashes
         self._ahead = ahead
+        self._ahead_at = 0.0
+        self._start_timeout = start_timeout
         self._lock = threading.Lock()
         self._idle: list[IsolatedProcess] = []
         self._busy: set[IsolatedProcess] = set()
@@ -106,7 +114,7 @@ class Isolation:
                     self._busy.add(process)
             if process is None:
                 return None
-            if process.alive() and (process.runs or process.wait_ready(START_TIMEOUT)):
+            if process.alive() and (process.runs or process.wait_ready(self._start_timeout)):
                 return process
             self._end(process)
             if self._closed:
@@ -148,12 +156,20 @@ class Isolation:
             over = [one for one in kept if now - one.idle_since > IDLE_SECONDS][: max(0, len(kept) - spare)]
             ended = [one for one in self._idle if one in over or one not in kept]
             self._idle = [one for one in kept if one not in over]
-            if self._ahead and not self._closed and not self._idle and not self._busy:
-                ahead = self._started()
-                if ahead is not None:
-                    self._idle.append(ahead)
+            if any(not one.runs for one in ended):
+                log.error("isolated_not_started", effect="none is kept ready for a while", again_in=AHEAD_PAUSE)
+                self._ahead_at = now + AHEAD_PAUSE
+            if self._ahead and now >= self._ahead_at and not (self._closed or self._idle or self._busy):
+                self._start_ahead(now)
         for process in ended:
             process.close()
+
+    def _start_ahead(self, now: float) -> None:
+        ahead = self._started()
+        if ahead is None:
+            self._ahead_at = now + AHEAD_PAUSE
+        else:
+            self._idle.append(ahead)
 
     def close(self) -> None:
         """End all of them; whatever runs in one is abandoned."""

@@ -107,6 +107,7 @@ class WorkerProcess:
             lambda: IsolatedProcess(options),
             self.runner,
             app.settings.max_crashes,
+            options.start_timeout,
             any(task.isolated for task in app.tasks.values()),
         )
         places = Places(options.shared_threads, options.async_tasks, options.own_threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -44,7 +45,8 @@ class Process:
     def alive(self) -> bool:
         return self.is_alive
 
-    def wait_ready(self, _timeout: float) -> bool:
+    def wait_ready(self, timeout: float) -> bool:
+        assert timeout == 7.0
         return self.gets_ready
 
     def run(self, _request: bytes, timeout: float) -> Heard:
@@ -77,7 +79,7 @@ class Scene:
         return process
 
     def isolation(self, ahead: bool = False, max_crashes: int = 3) -> Isolation:
-        return Isolation(self.start, Runner({}, False), max_crashes, ahead)
+        return Isolation(self.start, Runner({}, False), max_crashes, 7.0, ahead)
 
     def run(self, limit: TimeLimit = TimeLimit()) -> Run:  # noqa: B008 - frozen
         registered: Any = SimpleNamespace(
@@ -182,6 +184,26 @@ def test_one_is_kept_ready_where_tasks_ask_for_it(scene: Scene) -> None:
     scene.started[0].is_alive = False
     isolation.tidy()
     assert [process.closed for process in scene.started] == [True, False]
+
+
+@pytest.mark.parametrize("how", ["no room", "it ends"])
+def test_what_cannot_be_kept_ready_is_not_started_again_and_again(
+    scene: Scene, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolation = scene.isolation(ahead=True)
+    room = OSError("no room")
+    scene.fails = [room, room] if how == "no room" else []
+    isolation.tidy()
+    for process in scene.started:
+        process.is_alive = False
+    isolation.tidy()
+    isolation.tidy()
+    assert (len(scene.started), scene.fails) == ((0, [room]) if how == "no room" else (1, []))
+    later = time.monotonic() + isolation_module.AHEAD_PAUSE
+    scene.fails = []
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    isolation.tidy()
+    assert not scene.started[-1].closed
 
 
 def test_what_has_nothing_to_do_for_long_is_ended(scene: Scene) -> None:
