@@ -199,8 +199,9 @@ class IsolatedProcess:
     def kill(self) -> None:
         """End it at once, with whatever its task has started in its process group."""
         if self._ended is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+            for end in (os.kill, os.killpg):  # its task may have taken it out of its group
+                with suppress(ProcessLookupError):
+                    end(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End it, and let go of everything."""

@@ -92,6 +92,19 @@ def scribbles() -> None:
 def closes() -> None:
     os.closerange(3, 20)
 
+@app.task(name="leaves_its_group")
+def leaves_its_group() -> None:
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        os.write(write, b"x")
+        time.sleep(600)
+    os.read(read, 1)
+    os.setpgid(0, child)
+    print(child, file=open("child", "w"), flush=True)
+    time.sleep(600)
+
 @app.task(name="exits")
 def exits() -> None:
     sys.exit(3)
@@ -190,6 +203,17 @@ def test_its_end_is_noticed_though_a_child_of_its_task_holds_its_socket(process:
     child = int(Path("child").read_text())
     process.close()
     wait_until(lambda: not alive(child), what="the end of what the task has started")
+
+
+def test_a_task_that_has_left_its_process_group_is_ended_all_the_same(process: IsolatedProcess) -> None:
+    assert isinstance(asked(process, "leaves_its_group", timeout=1), Late)
+    child = int(Path("child").read_text())
+    killer = threading.Timer(10, os.kill, (process.pid, signal.SIGKILL))
+    killer.start()
+    process.close()
+    assert killer.is_alive(), "nobody else has to end it"
+    killer.cancel()
+    os.kill(child, signal.SIGKILL)
 
 
 def test_a_child_that_comes_back_from_a_task_answers_nothing(process: IsolatedProcess) -> None:
