@@ -149,10 +149,19 @@ class IsolatedProcess:
 
     # ---- how it ends ------------------------------------------------------------------------------------------------
 
-    def _has_ended(self) -> bool:
+    def dismiss(self) -> None:
+        """Have it end by itself, so that it leaves its lifespan; only while it has nothing to do."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def wait_end(self, timeout: float) -> None:
+        """Wait until it has ended."""
+        self._has_ended(timeout)
+
+    def _has_ended(self, timeout: float = 0.0) -> bool:
         poll = select.poll()
         poll.register(self._gone, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(poll.poll(timeout * 1000))
 
     def _crash(self, why: str = "") -> Crash:
         """Return how it ended; it is killed where it has not, and `why` tells the reason."""

@@ -21,7 +21,7 @@ from amqpworker.worker.isolated_wire import Unreadable, outcome_from, request_to
 from amqpworker.worker.limits import Overtaken
 from amqpworker.worker.runner import Runner
 
-__all__ = ["Isolation"]
+__all__ = ["FAREWELL", "Isolation"]
 
 log = get_logger(__name__)
 
@@ -32,6 +32,8 @@ AHEAD_PAUSE = 60.0
 IDLE_SECONDS = 60.0
 # A fresh interpreter now and then: what a task leaks goes with the old one.
 MOST_RUNS = 1000
+# What leaving its lifespan may take.
+FAREWELL = 2.0
 
 
 class Isolation:
@@ -58,6 +60,7 @@ class Isolation:
         self._lock = threading.Lock()
         self._idle: list[IsolatedProcess] = []
         self._busy: set[IsolatedProcess] = set()
+        self._leaving: list[tuple[float, IsolatedProcess]] = []
         self._closed = False
 
     def run(self, run: Run) -> Outcome:
@@ -131,12 +134,12 @@ class Isolation:
             return None
 
     def _give_back(self, process: IsolatedProcess) -> None:
-        if process.runs >= MOST_RUNS:
-            self._end(process)
-            return
         process.idle_since = time.monotonic()
         with self._lock:
             self._busy.discard(process)
+            if not self._closed and process.runs >= MOST_RUNS:
+                self._dismiss(process)
+                return
             if not self._closed:
                 self._idle.append(process)
                 return
@@ -154,15 +157,23 @@ class Isolation:
             spare = 1 if self._ahead else 0
             kept = [one for one in self._idle if one.alive()]
             over = [one for one in kept if now - one.idle_since > IDLE_SECONDS][: max(0, len(kept) - spare)]
-            ended = [one for one in self._idle if one in over or one not in kept]
+            ended = [one for one in self._idle if one not in kept]
+            for one in over:
+                self._dismiss(one)
             self._idle = [one for one in kept if one not in over]
             if any(not one.runs for one in ended):
                 log.error("isolated_not_started", effect="none is kept ready for a while", again_in=AHEAD_PAUSE)
                 self._ahead_at = now + AHEAD_PAUSE
             if self._ahead and now >= self._ahead_at and not (self._closed or self._idle or self._busy):
                 self._start_ahead(now)
+            ended += [one for until, one in self._leaving if until <= now or not one.alive()]
+            self._leaving = [(until, one) for until, one in self._leaving if one not in ended]
         for process in ended:
             process.close()
+
+    def _dismiss(self, process: IsolatedProcess) -> None:
+        process.dismiss()
+        self._leaving.append((time.monotonic() + FAREWELL, process))
 
     def _start_ahead(self, now: float) -> None:
         ahead = self._started()
@@ -171,13 +182,18 @@ class Isolation:
         else:
             self._idle.append(ahead)
 
-    def close(self) -> None:
-        """End all of them; whatever runs in one is abandoned."""
+    def close(self, timeout: float = FAREWELL) -> None:
+        """End all of them, within `timeout` seconds; whatever runs in one is abandoned."""
+        until = time.monotonic() + timeout
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
+            for process in self._idle:
+                self._dismiss(process)
+            self._idle = []
+            leaving, self._leaving = self._leaving, []
             busy = list(self._busy)
         for process in busy:
             process.kill()
-        for process in idle:
+        for _, process in leaving:
+            process.wait_end(max(0.0, until - time.monotonic()))
             process.close()

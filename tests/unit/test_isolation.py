@@ -37,6 +37,8 @@ class Process:
         self.idle_since = 0.0
         self.is_alive = True
         self.gets_ready = True
+        self.dismissed = False
+        self.leaves = True
         self.closed = False
         self.killed = threading.Event()
         self.timeouts: list[float] = []
@@ -54,6 +56,14 @@ class Process:
         self.runs += 1
         self.timeouts.append(timeout)
         return self._scene.answer()
+
+    def dismiss(self) -> None:
+        self.dismissed = True
+        if self.leaves:
+            self.is_alive = False
+
+    def wait_end(self, timeout: float) -> None:
+        assert timeout <= isolation_module.FAREWELL
 
     def kill(self) -> None:
         self.killed.set()
@@ -215,7 +225,24 @@ def test_what_has_nothing_to_do_for_long_is_ended(scene: Scene) -> None:
     assert not scene.started[0].closed
     scene.started[0].idle_since = -math.inf
     isolation.tidy()
+    assert scene.started[0].dismissed
     assert scene.started[0].closed
+
+
+def test_what_does_not_leave_when_it_is_told_to_is_ended_a_moment_later(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolation = scene.isolation()
+    isolation.run(scene.run())
+    (process,) = scene.started
+    process.idle_since, process.leaves = -math.inf, False
+    isolation.tidy()
+    isolation.tidy()
+    assert (process.dismissed, process.closed) == (True, False)
+    later = time.monotonic() + isolation_module.FAREWELL
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    isolation.tidy()
+    assert process.closed
 
 
 def test_a_process_is_replaced_after_many_runs(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,6 +272,7 @@ def test_what_waits_at_the_end_is_ended(scene: Scene) -> None:
     isolation = scene.isolation(ahead=True)
     isolation.tidy()
     isolation.close()
+    assert scene.started[0].dismissed
     assert scene.started[0].closed
     isolation.tidy()
     assert len(scene.started) == 1
