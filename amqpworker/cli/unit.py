@@ -7,6 +7,7 @@ the same for many pools, one instance each.
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated
 import typer
 
 from amqpworker.errors import ConfigError
+from amqpworker.printable import printable
 
 __all__ = ["instances", "unit_app", "unit_text"]
 
@@ -121,16 +123,30 @@ def unit(
         raise ConfigError("Give MODULE:APP, and behind -- the options of its pool, or --config FILE, not both.")
     told = [app, *(options or [])] if app is not None else ["--config", str(Path(str(config)).resolve())]
     command = [program(), "worker", *told]
+    check_words(name, [*command, str(folder), str(credential_file)])
     typer.echo(
         unit_text(
             install=f"/etc/systemd/system/{name}.service",
             name=name,
-            folder=str((folder or Path.cwd()).resolve()),
+            folder=str((folder or Path.cwd()).resolve()).replace("%", "%%"),
             command=" ".join(map(quoted, command)),
-            credential_file=str(credential_file),
+            credential_file=str(credential_file).replace("%", "%%"),
         ),
         nl=False,
     )
+
+
+def check_words(name: str, words: list[str]) -> None:
+    """
+    Refuse what no unit can say.
+
+    Raises:
+        ConfigError: the name is none of a unit, or a word would not stay in its line.
+    """
+    if not re.fullmatch(r"[\w:-][\w.:-]*", name, re.ASCII):
+        raise ConfigError(f"--name {printable(name)}: letters, digits, '.', '_', ':' and '-' make a unit's name.")
+    if strange := next((word for word in words if not word.isprintable()), None):
+        raise ConfigError(f"{printable(strange)}: a unit cannot hold it: it has control characters, or is no UTF-8.")
 
 
 def unit_text(
@@ -174,6 +190,6 @@ def program() -> str:
 
 
 def quoted(word: str) -> str:
-    """Return a word of a command line as systemd reads it: percent signs and dollars stand for themselves."""
-    plain = word.replace("%", "%%").replace("$", "$$")
+    """Return a word of a command line as systemd reads it: each of its characters stands for itself."""
+    plain = word.replace("%", "%%").replace("$", "$$").replace("\\", "\\\\").replace('"', '\\"')
     return plain if shlex.quote(word) == word else f'"{plain}"'
