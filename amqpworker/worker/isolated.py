@@ -63,13 +63,13 @@ class IsolatedProcess:
         self.runs = 0
         self.idle_since = time.monotonic()
         self._frames = Frames()
-        self._stacks = os.memfd_create("amqpworker-stacks")
         self._socket, theirs = socket.socketpair()
-        self._gone = -1
+        self._stacks = self._gone = -1
         self._ended: Crash | None = None
         command = [sys.executable, "-m", "amqpworker.worker.isolated_process", options.model_dump_json()]
         try:
             with theirs:
+                self._stacks = os.memfd_create("amqpworker-stacks")
                 descriptors = (theirs.fileno(), self._stacks)
                 self._process = subprocess.Popen(  # noqa: S603 - our own command
                     [*command, *map(str, descriptors), str(os.getpid())],

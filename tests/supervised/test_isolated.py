@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import signal
 import threading
 import time
@@ -272,6 +273,25 @@ def test_an_app_that_cannot_be_imported_does_not_get_ready(
     made = IsolatedProcess(WorkerOptions(app="alone:app"))
     assert not made.wait_ready(60)
     made.close()
+
+
+def test_nothing_is_left_open_where_there_is_no_room() -> None:
+    def descriptors() -> list[str]:
+        return sorted(os.listdir("/proc/self/fd"))
+
+    before, kept = descriptors(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    refused = 0
+    for limit in range(3, kept[0]):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, kept[1]))
+        try:
+            IsolatedProcess(WorkerOptions(app="alone:app")).close()
+            break
+        except OSError:
+            refused += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, kept)
+        assert descriptors() == before
+    assert refused > 3
 
 
 def test_nothing_is_left_open(process: IsolatedProcess) -> None:
