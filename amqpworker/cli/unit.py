@@ -18,6 +18,7 @@ import typer
 
 from amqpworker.cli.screen import complain
 from amqpworker.errors import ConfigError
+from amqpworker.printable import printable
 
 __all__ = ["instances", "unit_app", "unit_text"]
 
@@ -123,10 +124,10 @@ def unit(
     """
     if (app is None) == (config is None):
         raise ConfigError("Give MODULE:APP, and behind -- the options of its pool, or --config FILE, not both.")
-    check_name(name)
     arguments = [app, *(options or [])] if app is not None else ["--config", str(Path(str(config)).resolve())]
     command = [program(), "worker", *arguments]
     where = (folder or Path.cwd()).resolve()
+    check_words(name, [*command, str(where), str(credential_file)])
     for path in (
         where,
         Path(sys.executable),
@@ -141,25 +142,27 @@ def unit(
         unit_text(
             install=f"/etc/systemd/system/{name}.service",
             name=name,
-            folder=str(where),
+            folder=str(where).replace("%", "%%"),
             command=" ".join(map(quoted, command)),
-            credential_file=str(credential_file),
+            credential_file=str(credential_file).replace("%", "%%"),
         ),
         nl=False,
     )
 
 
-def check_name(name: str) -> None:
+def check_words(name: str, words: list[str]) -> None:
     """
-    Refuse what no unit can be called.
+    Refuse what no unit can say.
 
     Raises:
-        ConfigError: it is no such name.
+        ConfigError: the name is none of a unit, or a word would not stay in its line.
     """
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) or name.endswith(".service"):
         raise ConfigError(
-            f"--name {name!r}: letters, digits, '.', '_' and '-' are allowed, 64 at the most, and no '.service' behind it."
+            f"--name {printable(repr(name))}: letters, digits, '.', '_' and '-' are allowed, 64 at the most, and no '.service' behind it."
         )
+    if strange := next((word for word in words if not word.isprintable()), None):
+        raise ConfigError(f"{printable(strange)}: a unit cannot hold it: it has control characters, or is no UTF-8.")
 
 
 def bar(path: Path) -> Path | None:
@@ -216,6 +219,6 @@ def program() -> str:
 
 
 def quoted(word: str) -> str:
-    """Return a word of a command line as systemd reads it: percent signs and dollars stand for themselves."""
-    plain = word.replace("%", "%%").replace("$", "$$")
+    """Return a word of a command line as systemd reads it: each of its characters stands for itself."""
+    plain = word.replace("%", "%%").replace("$", "$$").replace("\\", "\\\\").replace('"', '\\"')
     return plain if shlex.quote(word) == word else f'"{plain}"'

@@ -85,9 +85,10 @@ class Child:
 
     def kill(self) -> None:
         """End it at once, with whatever its tasks have started in its process group."""
-        with suppress(ProcessLookupError):
-            if self._process.poll() is None:
-                os.killpg(self.pid, signal.SIGKILL)
+        if self._process.poll() is None:
+            for end in (os.kill, os.killpg):  # its tasks may have taken it out of its group
+                with suppress(ProcessLookupError):
+                    end(self.pid, signal.SIGKILL)
 
     def hear(self) -> list[Report]:
         """Return what it has told since the last call; `strange` is set where something was no report."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -66,7 +67,7 @@ class HealthServer:
         self._path = Path(where) if "/" in where else None
         try:
             self._server = UnixServer(where, source) if self._path else TcpServer(split(where), source)
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, TypeError, ValueError) as error:  # the last two: a null character
             reason = getattr(error, "strerror", None) or str(error)
             raise ConfigError(f"health {where}: nothing can be opened there: {reason}.") from error
         threading.Thread(target=self._server.serve_forever, name="amqpworker-health", daemon=True).start()
@@ -157,11 +158,15 @@ class UnixServer(TcpServer):
         super().__init__((path, 0), source)
 
     def server_bind(self) -> None:
-        """Take the place of a socket that nobody listens on any more."""
+        """Take the place of a socket that nobody listens on any more, and of nothing else."""
+        path = Path(self._path)
+        with suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(path.lstat().st_mode):
+                raise ConfigError(f"health {self._path}: there is something that is no socket: give another path.")
         with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
             probe.connect(self._path)
             raise ConfigError(f"health {self._path}: somebody answers there already.")
-        Path(self._path).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
             self.socket.bind(self._path)

@@ -90,6 +90,7 @@ def press(pid: int, ward: Ward, late: float) -> None:
             os.kill(pid, DUMP_SIGNAL)
             tell(f"amqpworker: process {pid} survives its supervisor: its stacks follow, then it is killed\n")
         elif late >= DUMP_GRACE:
+            os.kill(pid, signal.SIGKILL)  # it may have left its group
             os.killpg(pid, signal.SIGKILL)
 
 

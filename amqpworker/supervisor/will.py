@@ -60,7 +60,11 @@ class Will:
         if now < self._start_at or not hasattr(os, "pidfd_open"):
             return
         self._start_at = now + PAUSE
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            not_started(error)
+            return
         with theirs:
             try:
                 self._heir = subprocess.Popen(  # noqa: S603 - our own program
@@ -73,7 +77,7 @@ class Will:
                 )
             except OSError as error:
                 ours.close()
-                log.warning("heir_not_started", reason=str(error), again_in=PAUSE)
+                not_started(error)
                 return
         ours.setblocking(False)
         self._line = ours
@@ -83,3 +87,8 @@ class Will:
             self._line.close()
         self._heir = self._line = None
         self._told = {}
+
+
+def not_started(error: OSError) -> None:
+    """Tell why there is no heir for now."""
+    log.warning("heir_not_started", reason=str(error), again_in=PAUSE)

@@ -63,13 +63,13 @@ class IsolatedProcess:
         self.runs = 0
         self.idle_since = time.monotonic()
         self._frames = Frames()
-        self._stacks = os.memfd_create("amqpworker-stacks")
         self._socket, theirs = socket.socketpair()
-        self._gone = -1
+        self._stacks = self._gone = -1
         self._ended: Crash | None = None
         command = [sys.executable, "-m", "amqpworker.worker.isolated_process", options.model_dump_json()]
         try:
             with theirs:
+                self._stacks = os.memfd_create("amqpworker-stacks")
                 descriptors = (theirs.fileno(), self._stacks)
                 self._process = subprocess.Popen(  # noqa: S603 - our own command
                     [*command, *map(str, descriptors), str(os.getpid())],
@@ -149,10 +149,19 @@ class IsolatedProcess:
 
     # ---- how it ends ------------------------------------------------------------------------------------------------
 
-    def _has_ended(self) -> bool:
+    def dismiss(self) -> None:
+        """Have it end by itself, so that it leaves its lifespan; only while it has nothing to do."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def wait_end(self, timeout: float) -> None:
+        """Wait until it has ended."""
+        self._has_ended(timeout)
+
+    def _has_ended(self, timeout: float = 0.0) -> bool:
         poll = select.poll()
         poll.register(self._gone, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(poll.poll(timeout * 1000))
 
     def _crash(self, why: str = "") -> Crash:
         """Return how it ended; it is killed where it has not, and `why` tells the reason."""
@@ -199,8 +208,9 @@ class IsolatedProcess:
     def kill(self) -> None:
         """End it at once, with whatever its task has started in its process group."""
         if self._ended is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+            for end in (os.kill, os.killpg):  # its task may have taken it out of its group
+                with suppress(ProcessLookupError):
+                    end(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End it, and let go of everything."""

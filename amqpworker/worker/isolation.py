@@ -21,35 +21,46 @@ from amqpworker.worker.isolated_wire import Unreadable, outcome_from, request_to
 from amqpworker.worker.limits import Overtaken
 from amqpworker.worker.runner import Runner
 
-__all__ = ["Isolation"]
+__all__ = ["FAREWELL", "Isolation"]
 
 log = get_logger(__name__)
 
-START_TIMEOUT = 60.0
 # Nothing is blamed on a message whose process cannot be started: it comes again when that may have been mended.
 START_PAUSE = 5.0
+# One that was started ahead and ended before it had run anything, or could not be started, would do so again and again.
+AHEAD_PAUSE = 60.0
 IDLE_SECONDS = 60.0
 # A fresh interpreter now and then: what a task leaks goes with the old one.
 MOST_RUNS = 1000
+# What leaving its lifespan may take.
+FAREWELL = 2.0
 
 
 class Isolation:
     """
     The isolated processes of a worker process, each started by `start`; safe to use from many threads.
 
-    With `ahead` one that has nothing to do is kept ready.
+    With `ahead` one that has nothing to do is kept ready. Each has `start_timeout` seconds to become so.
     """
 
     def __init__(
-        self, start: Callable[[], IsolatedProcess], runner: Runner, max_crashes: int, ahead: bool = False
+        self,
+        start: Callable[[], IsolatedProcess],
+        runner: Runner,
+        max_crashes: int,
+        start_timeout: float,
+        ahead: bool = False,
     ) -> None:
         self._start = start
         self._runner = runner
         self._max_crashes = max_crashes
         self._ahead = ahead
+        self._ahead_at = 0.0
+        self._start_timeout = start_timeout
         self._lock = threading.Lock()
         self._idle: list[IsolatedProcess] = []
         self._busy: set[IsolatedProcess] = set()
+        self._leaving: list[tuple[float, IsolatedProcess]] = []
         self._closed = False
 
     def run(self, run: Run) -> Outcome:
@@ -106,7 +117,7 @@ class Isolation:
                     self._busy.add(process)
             if process is None:
                 return None
-            if process.alive() and (process.runs or process.wait_ready(START_TIMEOUT)):
+            if process.alive() and (process.runs or process.wait_ready(self._start_timeout)):
                 return process
             self._end(process)
             if self._closed:
@@ -123,12 +134,12 @@ class Isolation:
             return None
 
     def _give_back(self, process: IsolatedProcess) -> None:
-        if process.runs >= MOST_RUNS:
-            self._end(process)
-            return
         process.idle_since = time.monotonic()
         with self._lock:
             self._busy.discard(process)
+            if not self._closed and process.runs >= MOST_RUNS:
+                self._dismiss(process)
+                return
             if not self._closed:
                 self._idle.append(process)
                 return
@@ -146,22 +157,43 @@ class Isolation:
             spare = 1 if self._ahead else 0
             kept = [one for one in self._idle if one.alive()]
             over = [one for one in kept if now - one.idle_since > IDLE_SECONDS][: max(0, len(kept) - spare)]
-            ended = [one for one in self._idle if one in over or one not in kept]
+            ended = [one for one in self._idle if one not in kept]
+            for one in over:
+                self._dismiss(one)
             self._idle = [one for one in kept if one not in over]
-            if self._ahead and not self._closed and not self._idle and not self._busy:
-                ahead = self._started()
-                if ahead is not None:
-                    self._idle.append(ahead)
+            if any(not one.runs for one in ended):
+                log.error("isolated_not_started", effect="none is kept ready for a while", again_in=AHEAD_PAUSE)
+                self._ahead_at = now + AHEAD_PAUSE
+            if self._ahead and now >= self._ahead_at and not (self._closed or self._idle or self._busy):
+                self._start_ahead(now)
+            ended += [one for until, one in self._leaving if until <= now or not one.alive()]
+            self._leaving = [(until, one) for until, one in self._leaving if one not in ended]
         for process in ended:
             process.close()
 
-    def close(self) -> None:
-        """End all of them; whatever runs in one is abandoned."""
+    def _dismiss(self, process: IsolatedProcess) -> None:
+        process.dismiss()
+        self._leaving.append((time.monotonic() + FAREWELL, process))
+
+    def _start_ahead(self, now: float) -> None:
+        ahead = self._started()
+        if ahead is None:
+            self._ahead_at = now + AHEAD_PAUSE
+        else:
+            self._idle.append(ahead)
+
+    def close(self, timeout: float = FAREWELL) -> None:
+        """End all of them, within `timeout` seconds; whatever runs in one is abandoned."""
+        until = time.monotonic() + timeout
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
+            for process in self._idle:
+                self._dismiss(process)
+            self._idle = []
+            leaving, self._leaving = self._leaving, []
             busy = list(self._busy)
         for process in busy:
             process.kill()
-        for process in idle:
+        for _, process in leaving:
+            process.wait_end(max(0.0, until - time.monotonic()))
             process.close()

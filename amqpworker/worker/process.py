@@ -30,7 +30,7 @@ from amqpworker.logform import configure
 from amqpworker.logs import get_logger
 from amqpworker.redaction import redact_text
 from amqpworker.worker.isolated import IsolatedProcess
-from amqpworker.worker.isolation import Isolation
+from amqpworker.worker.isolation import FAREWELL, Isolation
 from amqpworker.worker.leash import Leash
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits import Limits, Watch
@@ -111,6 +111,7 @@ class WorkerProcess:
             lambda: IsolatedProcess(options),
             self.runner,
             app.settings.max_crashes,
+            options.start_timeout,
             any(task.isolated for task in app.tasks.values()),
         )
         concurrency = Concurrency(options.shared_threads, options.async_tasks, options.own_threads)
@@ -229,7 +230,7 @@ class WorkerProcess:
         )
         if not finished:
             log.warning("worker_abandons", running=[one.properties.type for one in list(self.runners.running.values())])
-        self.isolation.close()
+        self.isolation.close(FAREWELL if not self.stop_now else 0.0)
         self.lifespan.end()
         self.runners.stop()
         for watch in list(self.overruns):

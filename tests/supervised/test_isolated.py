@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import signal
 import threading
 import time
@@ -91,6 +92,19 @@ def scribbles() -> None:
 @app.task(name="closes")
 def closes() -> None:
     os.closerange(3, 20)
+
+@app.task(name="leaves_its_group")
+def leaves_its_group() -> None:
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        os.write(write, b"x")
+        time.sleep(600)
+    os.read(read, 1)
+    os.setpgid(0, child)
+    print(child, file=open("child", "w"), flush=True)
+    time.sleep(600)
 
 @app.task(name="exits")
 def exits() -> None:
@@ -192,6 +206,17 @@ def test_its_end_is_noticed_though_a_child_of_its_task_holds_its_socket(process:
     wait_until(lambda: not alive(child), what="the end of what the task has started")
 
 
+def test_a_task_that_has_left_its_process_group_is_ended_all_the_same(process: IsolatedProcess) -> None:
+    assert isinstance(asked(process, "leaves_its_group", timeout=1), Late)
+    child = int(Path("child").read_text())
+    killer = threading.Timer(10, os.kill, (process.pid, signal.SIGKILL))
+    killer.start()
+    process.close()
+    assert killer.is_alive(), "nobody else has to end it"
+    killer.cancel()
+    os.kill(child, signal.SIGKILL)
+
+
 def test_a_child_that_comes_back_from_a_task_answers_nothing(process: IsolatedProcess) -> None:
     assert outcome(asked(process, "comes_back_twice")) == Done(b'"from the parent"')
     assert outcome(asked(process, "echo", b'{"text": "a"}')) == Done(b'"a"')
@@ -248,6 +273,25 @@ def test_an_app_that_cannot_be_imported_does_not_get_ready(
     made = IsolatedProcess(WorkerOptions(app="alone:app"))
     assert not made.wait_ready(60)
     made.close()
+
+
+def test_nothing_is_left_open_where_there_is_no_room() -> None:
+    def descriptors() -> list[str]:
+        return sorted(os.listdir("/proc/self/fd"))
+
+    before, kept = descriptors(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    refused = 0
+    for limit in range(3, kept[0]):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, kept[1]))
+        try:
+            IsolatedProcess(WorkerOptions(app="alone:app")).close()
+            break
+        except OSError:
+            refused += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, kept)
+        assert descriptors() == before
+    assert refused > 3
 
 
 def test_nothing_is_left_open(process: IsolatedProcess) -> None:

@@ -87,3 +87,22 @@ def test_what_is_no_context_manager_is_refused_in_one_line(tmp_path: Path, vhost
     with pool(tmp_path, vhost.url, "-p", "1", broker=vhost, more="\napp.lifespan = lambda: 42\n") as workers:
         assert workers.end() == 2
         assert workers.log.strip() == "amqpworker: App(lifespan=…) must return a context manager, and has returned 42."
+
+
+ISOLATED = """
+@app.task(name="shop.isolated", queue="work", retry=None, isolated=True)
+def isolated() -> None:
+    note(f"uses {os.getpid()}")
+"""
+
+
+def test_an_isolated_process_leaves_its_own_where_the_worker_ends(tmp_path: Path, vhost: Broker) -> None:
+    text = SYNC.replace('"end"', 'f"end {os.getpid()}"')
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", broker=vhost, more=text + TASKS + ISOLATED) as workers:
+        workers.wait_for("process_started")
+        workers.send("isolated")
+        wait_until(lambda: "uses" in " ".join(workers.ledger()))
+        (used,) = (line for line in workers.ledger() if line.startswith("uses"))
+        workers.signal(signal.SIGTERM)
+        assert workers.end() == 0
+        assert workers.ledger().count(used.replace("uses", "end")) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from tests.pools import Pool, alive, pool
@@ -92,6 +93,34 @@ def test_a_process_that_does_not_move_any_more_is_killed_and_replaced_with_its_s
         assert "thread has not moved" in stalled["what"]
         workers.wait_for("process_started", 2)
         assert "in stuck" in workers.log
+        assert workers.wait_for("process_died")[0]["how"] == "signal SIGKILL"
+
+
+LEAVER = """
+@app.task(name="shop.leaver", queue="work", retry=None)
+def leaver() -> None:
+    if (HERE / "left").exists():
+        return
+    other = subprocess.Popen(["sleep", "60"], process_group=0)
+    os.setpgid(0, other.pid)
+    (HERE / "left").write_text(str(other.pid))
+    ctypes.PyDLL(None).sleep(600)
+"""
+
+
+def test_a_process_that_hangs_is_killed_though_a_task_has_taken_it_out_of_its_group(
+    tmp_path: Path, vhost: Broker
+) -> None:
+    form = ("-p", "1", "-t", "1", "--stall-timeout", "2")
+    with pool(tmp_path, vhost.url, *form, broker=vhost, more=LEAVER) as workers:
+        (before,) = workers.wait_for("process_started")
+        workers.send("leaver")
+        try:
+            workers.wait_for("process_started", 2)
+        finally:
+            for pid in (before["pid"], int((tmp_path / "left").read_text())):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         assert workers.wait_for("process_died")[0]["how"] == "signal SIGKILL"
 
 

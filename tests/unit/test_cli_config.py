@@ -34,6 +34,7 @@ max_tasks = 1000
 max_hours = 24
 max_memory = 500
 stall_timeout = 90
+start_timeout = 300
 queues = ["emails", { name = "reports", threads = 2, prefetch = 4 }]
 
 [[pools]]
@@ -59,10 +60,11 @@ def test_everything_that_a_file_says_reaches_the_supervisor_and_the_rest_has_its
         async_tasks=7,
         queues=queues,
         drain_timeout=120,
+        start_timeout=300,
         log_level="warning",
         log_json=True,
     )
-    assert (mail.name, mail.processes, mail.stall_timeout) == ("mail", 2, 90)
+    assert (mail.name, mail.processes, mail.stall_timeout, mail.start_timeout) == ("mail", 2, 90, 300)
     assert mail.recycling == Recycling(1000, 24 * 3600, 500 * 1024 * 1024)
     defaults = WorkerOptions(app="other:app", log_level="warning", log_json=True)
     assert other == PoolSpec("other", 3, defaults.model_dump(mode="json"), defaults.slots)

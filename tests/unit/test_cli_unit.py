@@ -28,6 +28,33 @@ def test_a_unit_starts_this_program_with_the_options_of_a_worker(capsys: pytest.
     assert lines[0] == "# /etc/systemd/system/shop.service"
 
 
+def test_each_character_of_an_option_and_of_a_folder_stands_for_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["unit", "shop:app", "--folder", "/srv/50%", "--credential-file", "/srv/%i", "--", "-q", 'a"b\\c']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "WorkingDirectory=/srv/50%%" in lines
+    assert "LoadCredential=amqpworker_url:/srv/%%i" in lines
+    command = next(line for line in lines if line.startswith("ExecStart="))
+    assert command.endswith(r'-q "a\"b\\c"')
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--name", "../shop"],
+        ["--name", "a b"],
+        ["--name", ""],
+        ["--name", "a\nUser=root"],
+        ["--folder", "/srv/a\nUser=root"],
+        ["--", "-q", "a\nUser=root"],
+        ["--", "-q", "\udcff"],
+    ],
+)
+def test_what_no_unit_can_say_is_refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert main(["unit", "shop:app", *arguments]) == 2
+    told = capsys.readouterr()
+    assert (told.out, len(told.err.splitlines())) == ("", 1)
+
+
 def test_a_unit_runs_the_pools_of_a_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,8 +104,18 @@ def test_a_socket_that_was_left_behind_is_taken_over(tmp_path: Path) -> None:
     assert not (tmp_path / "x.sock").exists()
 
 
+def test_a_file_that_is_no_socket_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "link").symlink_to("file")
+    for name in ("file", "link", "."):
+        with pytest.raises(ConfigError, match=r"health .*: there is something that is no socket"):
+            HealthServer(f"{tmp_path}/{name}", lambda: None)
+    assert (tmp_path / "link").read_text() == "precious"
+
+
 @pytest.mark.parametrize(
-    "where", ["8080", "localhost", "127.0.0.1:http", "127.0.0.1:99999", "", "/no/such/folder/x.sock"]
+    "where",
+    ["8080", "localhost", "127.0.0.1:http", "127.0.0.1:99999", "", "/no/such/folder/x.sock", "/tmp/\0", "\0:80"],
 )
 def test_what_is_no_place_is_refused_in_one_line(where: str) -> None:
     with pytest.raises(ConfigError, match="health"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -36,6 +37,8 @@ class Process:
         self.idle_since = 0.0
         self.is_alive = True
         self.gets_ready = True
+        self.dismissed = False
+        self.leaves = True
         self.closed = False
         self.killed = threading.Event()
         self.timeouts: list[float] = []
@@ -44,7 +47,8 @@ class Process:
     def alive(self) -> bool:
         return self.is_alive
 
-    def wait_ready(self, _timeout: float) -> bool:
+    def wait_ready(self, timeout: float) -> bool:
+        assert timeout == 7.0
         return self.gets_ready
 
     def run(self, _request: bytes, timeout: float) -> Ending:
@@ -52,6 +56,14 @@ class Process:
         self.runs += 1
         self.timeouts.append(timeout)
         return self._scene.answer()
+
+    def dismiss(self) -> None:
+        self.dismissed = True
+        if self.leaves:
+            self.is_alive = False
+
+    def wait_end(self, timeout: float) -> None:
+        assert timeout <= isolation_module.FAREWELL
 
     def kill(self) -> None:
         self.killed.set()
@@ -77,7 +89,7 @@ class Scene:
         return process
 
     def isolation(self, ahead: bool = False, max_crashes: int = 3) -> Isolation:
-        return Isolation(self.start, Runner({}, False), max_crashes, ahead)
+        return Isolation(self.start, Runner({}, False), max_crashes, 7.0, ahead)
 
     def run(self, limit: TimeLimit = TimeLimit()) -> Run:  # noqa: B008 - frozen
         registered: Any = SimpleNamespace(
@@ -184,6 +196,26 @@ def test_one_is_kept_ready_where_tasks_ask_for_it(scene: Scene) -> None:
     assert [process.closed for process in scene.started] == [True, False]
 
 
+@pytest.mark.parametrize("how", ["no room", "it ends"])
+def test_what_cannot_be_kept_ready_is_not_started_again_and_again(
+    scene: Scene, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolation = scene.isolation(ahead=True)
+    room = OSError("no room")
+    scene.fails = [room, room] if how == "no room" else []
+    isolation.tidy()
+    for process in scene.started:
+        process.is_alive = False
+    isolation.tidy()
+    isolation.tidy()
+    assert (len(scene.started), scene.fails) == ((0, [room]) if how == "no room" else (1, []))
+    later = time.monotonic() + isolation_module.AHEAD_PAUSE
+    scene.fails = []
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    isolation.tidy()
+    assert not scene.started[-1].closed
+
+
 def test_what_has_nothing_to_do_for_long_is_ended(scene: Scene) -> None:
     isolation = scene.isolation()
     isolation.tidy()
@@ -193,7 +225,24 @@ def test_what_has_nothing_to_do_for_long_is_ended(scene: Scene) -> None:
     assert not scene.started[0].closed
     scene.started[0].idle_since = -math.inf
     isolation.tidy()
+    assert scene.started[0].dismissed
     assert scene.started[0].closed
+
+
+def test_what_does_not_leave_when_it_is_told_to_is_ended_a_moment_later(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolation = scene.isolation()
+    isolation.run(scene.run())
+    (process,) = scene.started
+    process.idle_since, process.leaves = -math.inf, False
+    isolation.tidy()
+    isolation.tidy()
+    assert (process.dismissed, process.closed) == (True, False)
+    later = time.monotonic() + isolation_module.FAREWELL
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    isolation.tidy()
+    assert process.closed
 
 
 def test_a_process_is_replaced_after_many_runs(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,6 +272,7 @@ def test_what_waits_at_the_end_is_ended(scene: Scene) -> None:
     isolation = scene.isolation(ahead=True)
     isolation.tidy()
     isolation.close()
+    assert scene.started[0].dismissed
     assert scene.started[0].closed
     isolation.tidy()
     assert len(scene.started) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from pydantic import ValidationError
 
@@ -39,6 +41,7 @@ def test_a_prefetch_is_never_beyond_what_amqp_carries() -> None:
         {"prefetch": 65_536},
         {"async_tasks": 0},
         {"drain_timeout": -1},
+        {"start_timeout": math.inf},
         {"processes": 2},
         {"queues": ("a", "b", "a")},
         {"queues": ("",)},
