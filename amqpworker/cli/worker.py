@@ -250,7 +250,8 @@ def queue_of(text: str) -> QueueOptions:
 def problem(one: ErrorDetails) -> str:
     """Return what pydantic complains about in words of the command line."""
     option = {"queues": "queue"}.get(name := str(next(iter(one["loc"]), "threads")), name).replace("_", "-")
-    return f"--{option}: {one['msg'].removeprefix('Value error, ')}"
+    option = "MODULE:APP" if name == "app" else f"--{option}"
+    return f"{option}: {one['msg'].removeprefix('Value error, ')}"
 
 
 def usable_cores(limit: Path = CPU_LIMIT) -> int:

@@ -31,6 +31,8 @@ log = get_logger(__name__)
 # A supervisor looks once in a second.
 ALIVE_WITHIN = 10.0
 MOST_SECONDS = 5.0
+# Each has a thread and a descriptor, which the supervisor needs to replace processes.
+MOST_CLIENTS = 200
 SHARED = Path("/run/amqpworker")
 
 Source = Callable[[], Overview | None]
@@ -143,6 +145,10 @@ class TcpServer(ThreadingHTTPServer):
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "amqpworker", 0
+
+    def verify_request(self, *_: Any) -> bool:
+        """Hang up on whoever comes while too many are being answered."""
+        return threading.active_count() <= MOST_CLIENTS
 
     def handle_error(self, *_: Any) -> None:
         """Say nothing: whoever asked has gone."""

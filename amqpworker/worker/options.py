@@ -104,7 +104,7 @@ class PoolOptions(BaseModel):
 class WorkerOptions(PoolOptions):
     """The options of a worker process."""
 
-    app: str = Field(description="MODULE:APP")
+    app: str = Field(min_length=1, description="MODULE:APP")
     start_timeout: float = Field(60.0, ge=1, allow_inf_nan=False)
     log_level: str = "info"
     log_json: bool | None = None

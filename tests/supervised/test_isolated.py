@@ -83,7 +83,7 @@ def spins() -> None:
 
 @app.task(name="scribbles")
 def scribbles() -> None:
-    for number in range(3, 20):
+    for number in range(3, 200):
         try:
             os.write(number, b"hello there, this is no frame" * 3)
         except OSError:
@@ -91,7 +91,7 @@ def scribbles() -> None:
 
 @app.task(name="closes")
 def closes() -> None:
-    os.closerange(3, 20)
+    os.closerange(3, 200)
 
 @app.task(name="leaves_its_group")
 def leaves_its_group() -> None:

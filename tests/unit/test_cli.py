@@ -157,6 +157,7 @@ def test_there_are_no_colours_off_a_terminal(cli: Cli) -> None:
     [
         ("nothing", "No such command 'nothing'"),
         ("worker", "Missing argument 'MODULE:APP'"),
+        ("worker sh\udcffop:app", "MODULE:APP: Input should be a valid string"),
         ("worker a:b -p 0", "'-p'"),
         ("worker a:b -t 0", "'-t'"),
         ("worker a:b -t many", "'-t'"),

@@ -91,6 +91,23 @@ def test_whoever_asks_and_says_nothing_more_holds_up_nobody_else(server: HealthS
         asking.close()
 
 
+def test_those_who_say_nothing_are_hung_up_on_where_there_are_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health.Handler, "timeout", 600)
+    monkeypatch.setattr(health, "MOST_CLIENTS", threading.active_count() + 5)
+    running = HealthServer(str(tmp_path / "x.sock"), lambda: None)
+    asking = [socket.socket(socket.AF_UNIX) for _ in range(20)]
+    for one in asking:
+        one.settimeout(10)
+        one.connect(running.where)
+    assert asking[-1].recv(1) == b""
+    assert threading.active_count() <= health.MOST_CLIENTS + 1
+    for one in asking:
+        one.close()
+    running.close()
+
+
 def test_two_do_not_answer_at_one_place(server: HealthServer) -> None:
     with pytest.raises(ConfigError, match="health"):
         HealthServer(server.where, lambda: None)
