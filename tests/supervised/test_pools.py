@@ -235,21 +235,21 @@ GOOD = "from amqpworker import App\napp = App()\n@app.task(queue='emails')\ndef 
 @pytest.mark.parametrize(
     ("source", "target", "queues", "told"),
     [
-        (GOOD, "none:app", '["emails"]', "There is no module 'none'"),
-        (GOOD, "mail", '["emails"]', "'mail' does not name an app: write MODULE:APP"),
-        ("", "mail:app", '["emails"]', "Module 'mail' has no 'app'"),
-        ("app = 3", "mail:app", '["emails"]', "'mail:app' is a int, not an App"),
-        ("def broken(:", "mail:app", '["emails"]', "Module 'mail' cannot be imported: invalid syntax"),
-        (GOOD, "mail:app", '["emials"]', "The app has no queue 'emials': did you mean emails?"),
-        ("from amqpworker import App\napp = App()", "mail:app", "[]", "has no tasks, so there is no queue to consume"),
-        ("from amqpworker import App\napp = App('http://x/')", "mail:app", "[]", "must begin with amqp://"),
+        (GOOD, "none:app", 'queues = ["emails"]', "There is no module 'none'"),
+        (GOOD, "mail", 'queues = ["emails"]', "'mail' does not name an app: write MODULE:APP"),
+        ("", "mail:app", 'queues = ["emails"]', "Module 'mail' has no 'app'"),
+        ("app = 3", "mail:app", 'queues = ["emails"]', "'mail:app' is a int, not an App"),
+        ("def broken(:", "mail:app", 'queues = ["emails"]', "Module 'mail' cannot be imported: invalid syntax"),
+        (GOOD, "mail:app", 'queues = ["emials"]', "The app has no queue 'emials': did you mean emails?"),
+        ("from amqpworker import App\napp = App()", "mail:app", "", "has no tasks, so there is no queue to consume"),
+        ("from amqpworker import App\napp = App('http://x/')", "mail:app", "", "must begin with amqp://"),
     ],
 )
 def test_a_pool_of_a_file_that_can_never_run_is_one_line_and_exit_code_2(
     tmp_path: Path, source: str, target: str, queues: str, told: str, more: tuple[str, ...]
 ) -> None:
     (tmp_path / "mail.py").write_text(source)
-    (tmp_path / "pools.toml").write_text(f'[[pools]]\nname = "mail"\napp = "{target}"\nqueues = {queues}\n')
+    (tmp_path / "pools.toml").write_text(f'[[pools]]\nname = "mail"\napp = "{target}"\n{queues}\n')
     ended = run(tmp_path, environment(), "worker", "--config", "pools.toml", *more)
     assert told in ended.complaint()
     assert (ended.code, ended.out) == (2, "")
