@@ -37,7 +37,7 @@ acceptance: setup ## tests of the built and installed wheel, with processes that
 	@scripts/rabbitmq.sh
 	@scripts/acceptance.sh $(ARGS)
 
-test-pools: setup ## tests of pools as programs of their own: signals, reload, limits, deaths
+test-pools: setup ## slower tests of workers, most of them as programs of their own: signals, reload, limits, deaths
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/supervised $(ARGS)
 
