@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 import killpoints
@@ -15,11 +16,15 @@ QUEUE = "work"
 FIRST_WAITS = [0.25, 0.25]
 MOST_ATTEMPTS = 1 + len(FIRST_WAITS)
 
-ledger = Ledger(os.environ["LEDGER"])
-ledger.write("process", package=amqpworker.__file__)
+# An isolated process runs tasks for the worker process that has started it: theirs are the runs, and it is who is killed.
+spec = sys.modules["__main__"].__spec__
+isolated = spec is not None and spec.name == "amqpworker.worker.isolated_process"
+ledger = Ledger(os.environ["LEDGER"], os.getppid() if isolated else os.getpid())
 
 app = App(results=os.environ.get("RESULTS"), default_queue=QUEUE)
-killpoints.arm(ledger)
+if not isolated:
+    ledger.write("process", package=amqpworker.__file__)
+    killpoints.arm(ledger)
 
 
 def started() -> int:

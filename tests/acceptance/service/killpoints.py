@@ -168,7 +168,7 @@ def was_a_call(_settler: Settler, delivery: Delivery) -> bool:
 
 
 POINTS: dict[str, Callable[[Hit], None]] = {
-    "before the run": lambda hit: before(Runner, "prepare", hit),
+    "before the run": lambda hit: before(Runner, "admit", hit),
     "in the run": lambda _: None,
     "after the run": lambda hit: before(Settler, "settle", hit),
     "result not stored": lambda hit: before(SqliteStore, "store", hit),

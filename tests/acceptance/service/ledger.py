@@ -18,15 +18,16 @@ Line = dict[str, Any]
 
 
 class Ledger:
-    """One file of events; safe to use from many threads and processes."""
+    """One file of events, those of this process or of another (`pid`); safe to use from many threads and processes."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, pid: int | None = None) -> None:
         self.path = Path(path)
+        self._pid = os.getpid() if pid is None else pid
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def write(self, event: str, **fields: Any) -> None:
         """Write an event down; it is on the disk when this returns."""
-        line = {"event": event, "pid": os.getpid(), "at": time.time(), **fields}
+        line = {"event": event, "pid": self._pid, "at": time.time(), **fields}
         os.write(self._file, f"\n{json.dumps(line)}\n".encode())
         os.fdatasync(self._file)
 
