@@ -153,7 +153,10 @@ MUTANTS = (
         "forget what ran in a process that has died",
         "amqpworker/supervisor/supervisor.py",
         (("                self._suspects.note_death(recording)\n", ""),),
-        ("tests/supervised/test_crashes.py",),
+        (
+            "tests/supervised/test_crashes.py::"
+            "test_what_takes_its_process_down_is_tried_alone_and_dies_with_the_evidence_while_neighbours_run",
+        ),
     ),
     Mutant(
         "blame nobody for a crash in an isolated process",
