@@ -94,8 +94,9 @@ def test_an_outcome_that_is_late_for_its_channel_acknowledges_nothing_on_the_nex
 def test_a_queue_that_is_deleted_under_a_worker_is_declared_and_consumed_again(
     vhost: Broker, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # It must not be the probe that notices.
+    # It must be neither the probe that notices nor a renewal.
     monkeypatch.setattr("amqpworker.broker.probe.EVERY", 3600.0)
+    monkeypatch.setattr("amqpworker.broker.consumer.renewal", lambda _: 60.0)
     ledger = Ledger(app)
     with running(app, threads=2) as worker:
         ledger.send(range(5))
