@@ -6,7 +6,7 @@ The app is imported before the process makes its threads, so what is put in plac
 
 from __future__ import annotations
 
-from amqpworker.worker import coroutines, pool
+from amqpworker.worker import coroutines, runners
 from amqpworker.worker.recorder import Slot
 
 from bench.sides.ours import app
@@ -26,4 +26,4 @@ def _no_key(delivery: object) -> bytes:
 
 Slot.begin = _no_begin
 Slot.end = _no_end
-pool.key_of = coroutines.key_of = _no_key
+runners.key_of = coroutines.key_of = _no_key
