@@ -154,8 +154,10 @@ MUTANTS = (
         "amqpworker/supervisor/supervisor.py",
         (("                self._suspects.note_death(recording)\n", ""),),
         (
-            "tests/supervised/test_crashes.py::"
-            "test_what_takes_its_process_down_is_tried_alone_and_dies_with_the_evidence_while_neighbours_run",
+            (
+                "tests/supervised/test_crashes.py::"
+                "test_what_takes_its_process_down_is_tried_alone_and_dies_with_the_evidence_while_neighbours_run"
+            ),
         ),
     ),
     Mutant(
