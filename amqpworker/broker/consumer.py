@@ -94,6 +94,11 @@ class Intake(Sink):
         self.looked_at = 0
         self.starved = 0
 
+    @property
+    def subscribed(self) -> bool:
+        """Whether the broker has confirmed a consumer, here or on the channel that this one takes the place of."""
+        return self.consumer_tag is not None or self.renewing
+
     def on_delivery(self, delivery: Delivery) -> None:
         """Take a delivery from the channel."""
         if not self.is_open:
@@ -157,7 +162,7 @@ class Consumer:
     def consuming(self) -> bool:
         """Whether every queue has a consumer that the broker confirmed."""
         intakes = list(self._intakes.values())
-        return len(intakes) == len(self.subscriptions) and all(one.consumer_tag or one.renewing for one in intakes)
+        return len(intakes) == len(self.subscriptions) and all(one.subscribed for one in intakes)
 
     @property
     def broken(self) -> bool:
@@ -261,8 +266,8 @@ class Consumer:
     # ---- what the broker says of our queues -------------------------------------------------------------------------
 
     def subscribed(self) -> list[str]:
-        """Return the queues that have a consumer, as far as we know; none where we stop."""
-        return [] if self._draining else [queue for queue, one in self._intakes.items() if one.consumer_tag]
+        """Return the queues that have a consumer, as far as we know, or are about to again; none where we stop."""
+        return [] if self._draining else [queue for queue, one in self._intakes.items() if one.subscribed]
 
     def looked(self, queue: str, ready: int | None, consumers: int) -> None:
         """Subscribe again where the broker does not see the subscription, or where nothing comes of it."""

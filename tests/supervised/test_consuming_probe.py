@@ -109,6 +109,23 @@ def test_a_connection_of_which_the_other_half_is_lost_is_given_up(
             ledger.wait_for(range(10))
 
 
+def test_a_broker_that_freezes_while_a_subscription_is_renewed_is_noticed_too(
+    spare_node: Node, make_app: Callable[..., App], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So often that one is under way before the broker is asked.
+    monkeypatch.setattr("amqpworker.broker.consumer.renewal", lambda _: 0.05)
+    app = make_app(url=spare_node.url(), heartbeat=300, connect_timeout=3.0)
+    Ledger(app)
+    with running(app, threads=2):
+        pid = spare_node.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: "broker_silent" in caplog.text, SOON, "that it is noticed")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
 def test_a_broker_that_is_frozen_is_noticed_and_consumed_from_again_when_it_thaws(
     spare_node: Node, make_app: Callable[..., App], caplog: pytest.LogCaptureFixture
 ) -> None:
