@@ -18,6 +18,7 @@ from pika.adapters.utils import connection_workflow as workflow
 
 from amqpworker.broker.address import Address
 from amqpworker.broker.contents import FrameError
+from amqpworker.broker.version import version_in
 from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted
 
 __all__ = [
@@ -163,8 +164,7 @@ def too_old(server_properties: Mapping[str, Any]) -> str | None:
     version = str(server_properties.get("version", ""))
     if product != "RabbitMQ":
         return f"The broker calls itself {product!r}: amqpworker needs RabbitMQ 3.10 or later."
-    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    if numbers < OLDEST:
+    if version_in(server_properties) < OLDEST:
         return f"The broker is RabbitMQ {version}: amqpworker needs 3.10 or later."
     return None
 

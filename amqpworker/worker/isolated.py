@@ -169,9 +169,7 @@ class IsolatedProcess:
             stack = self._dumped()
             return self._reap(why, stack)
         # It has closed its socket: what is left of it ends now, or is ended.
-        poll = select.poll()
-        poll.register(self._gone, select.POLLIN)
-        poll.poll(STEP * 1000)
+        self._has_ended(STEP)
         return self._reap("", self._stack())
 
     def _reap(self, why: str = "", stack: str = "") -> Crash:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from amqpworker import App, topology
+from amqpworker import App
 from amqpworker.broker.probe import Look, renewal, trouble_of
 from amqpworker.testing import Node
-from tests.integration.test_consuming_faults import QUEUE, Ledger, generation
+from tests.integration.test_consuming_faults import QUEUE, Ledger, generation, make_anew
 from tests.proxy import Proxy
 from tests.support import Broker, raw_channel, wait_until
 from tests.workers import running
@@ -40,14 +40,9 @@ def test_a_consumer_that_the_broker_forgot_is_noticed(
 ) -> None:
     monkeypatch.setattr("amqpworker.broker.consumer.renewal", lambda _: 60.0)
     ledger = Ledger(app)
-    queue = next(one for one in topology.work_queue("amqpworker", QUEUE).queues if one.name == QUEUE)
     with running(app, threads=2) as worker, raw_channel(vhost.url) as channel:
         before = generation(worker)
-        vhost.delete_queue(QUEUE)
-        # So soon after that RabbitMQ 3.10 tells its consumers nothing, and delivers nothing to them.
-        channel.queue_declare(QUEUE, durable=True, arguments=dict(queue.arguments))
-        for exchange in ("amqpworker.tasks", "amqpworker.due"):
-            channel.queue_bind(QUEUE, exchange, QUEUE)
+        make_anew(vhost, channel)
         assert worker.process.consumer.consuming
         ledger.send(range(10))
         ledger.wait_for(range(10), SOON)
@@ -58,14 +53,10 @@ def test_a_consumer_that_the_broker_forgot_is_noticed(
 
 def test_a_message_that_the_broker_gave_to_a_consumer_it_forgot_is_run_soon(vhost: Broker, one_app: App) -> None:
     ledger = Ledger(one_app)
-    queue = topology.work_queue("amqpworker", QUEUE).queues[0]
     with running(one_app, threads=2), raw_channel(vhost.url) as channel:
         ledger.send(range(1))
         ledger.wait_for(range(1))
-        vhost.delete_queue(QUEUE)
-        channel.queue_declare(QUEUE, durable=True, arguments=dict(queue.arguments))
-        for exchange in ("amqpworker.tasks", "amqpworker.due"):
-            channel.queue_bind(QUEUE, exchange, QUEUE)
+        make_anew(vhost, channel)
         # Fewer than are prefetched: none of them is left ready for a look to find.
         ledger.send(range(1, 2))
         ledger.wait_for(range(1, 2), SOON)
