@@ -39,23 +39,35 @@ class Machine:
         command("mount", "-t", "overlay", "overlay", "-o", layers, str(self.root))
         try:
             self._prepare()
-            self._log = (folder / "boot.log").open("w")
-            self._nspawn = subprocess.Popen(
-                [
-                    *("systemd-nspawn", "-q", "-D", str(self.root), "--register=no", "--keep-unit", "--boot"),
-                    "systemd.unit=amqpworker-test.target",
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-            )
+            self._boot()
         except BaseException:
-            command("umount", str(self.root))
+            command("umount", "--lazy", str(self.root))
             raise
-        self._first = wait_until(self._find_first, 20, "the machine's first process")
-        wait_until(
-            lambda: self.run("systemctl", "is-active", "dbus.service").returncode == 0, 40, "the machine to boot"
+
+    def _boot(self) -> None:
+        self._log_path = self._folder / "boot.log"
+        self._log = self._log_path.open("w")
+        self._nspawn = subprocess.Popen(
+            [
+                *("systemd-nspawn", "-q", "-D", str(self.root), "--register=no", "--keep-unit", "--boot"),
+                "systemd.unit=amqpworker-test.target",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
         )
+        try:
+            self._first = wait_until(self._find_first, 60, "the machine's first process")
+            wait_until(self._is_up, 120, "the machine to boot")
+        except BaseException as error:
+            self._nspawn.kill()
+            self._nspawn.wait()
+            self._log.close()
+            error.add_note(self._log_path.read_text())
+            raise
+
+    def _is_up(self) -> bool:
+        return self.run("systemctl", "is-active", "dbus.service").returncode == 0
 
     def _prepare(self) -> None:
         (self.root / "etc/machine-id").unlink(missing_ok=True)
@@ -67,8 +79,11 @@ class Machine:
             inside.chmod(inside.stat().st_mode | 0o055)
 
     def _find_first(self) -> int | None:
-        children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text().split()
-        return int(children[0]) if children else None
+        """Return the child that is process 1 inside; for a moment nspawn has another one, that starts it and ends."""
+        for child in Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text().split():
+            if numbers_of(Path(f"/proc/{child}/status"))[1:] == ["1"]:
+                return int(child)
+        return None
 
     def run(self, *words: str, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
         """Run a command inside."""
@@ -118,7 +133,7 @@ class Machine:
         (group / "memory.limit_in_bytes").write_text(str(limit))
         inside = set(self.processes(unit))
         for status in Path("/proc").glob("[0-9]*/status"):
-            numbers = next((line.split()[1:] for line in lines_of(status) if line.startswith("NSpid:")), [])
+            numbers = numbers_of(status)
             if len(numbers) == 2 and int(numbers[1]) in inside:
                 (group / "cgroup.procs").write_text(numbers[0])
 
@@ -140,12 +155,13 @@ class Machine:
             shutil.rmtree(self._folder / name, ignore_errors=True)
 
 
-def lines_of(path: Path) -> list[str]:
-    """Return a file's lines, none where it is gone."""
+def numbers_of(status: Path) -> list[str]:
+    """Return a process's numbers from its status file, from the outermost machine to the innermost; none if it is gone."""
     try:
-        return path.read_text().splitlines()
+        lines = status.read_text().splitlines()
     except OSError:
         return []
+    return next((line.split()[1:] for line in lines if line.startswith("NSpid:")), [])
 
 
 def command(*words: str) -> None:
