@@ -6,6 +6,7 @@ Decides defaults, and where the broker's URL comes from. Durations are seconds.
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +17,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from amqpworker.errors import ConfigError
 
-__all__ = ["CREDENTIAL", "Settings", "broker_url"]
+__all__ = ["CREDENTIAL", "Settings", "broker_url", "mistyped"]
 
 DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
+PREFIX = "AMQPWORKER_"
+# What is read from the environment beside the settings.
+OTHER_VARIABLES = ("APP", "URL", "MANAGEMENT")
+# Nearer than this is a slip, as AMQPWORKER_ACK_TIMOUT is; what is further off may be a variable of the service's own.
+SLIP = 0.75
 CREDENTIAL = "amqpworker_url"
 MOST_HEARTBEAT = 0xFFFF  # AMQP has 16 bits for it
 
@@ -32,7 +38,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="AMQPWORKER_", extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+        env_prefix=PREFIX, extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
     )
 
     declare: bool = Field(True, description="make sure that the topology of a queue exists at its first use")
@@ -69,7 +75,19 @@ def _problem(name: str, error: Mapping[str, Any], given: Mapping[str, Any]) -> s
         return "url: the broker's URL is given to App, or as AMQPWORKER_URL"
     if error["type"] == "extra_forbidden":
         return f"{name}: there is no such setting"
-    return f"{name if name in given else f'AMQPWORKER_{name.upper()}'}: {error['msg']}"
+    return f"{name if name in given else f'{PREFIX}{name.upper()}'}: {error['msg']}"
+
+
+def mistyped(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that are read by nobody but look like one that is, each with the one most likely meant."""
+    known = [name.upper() for name in (*Settings.model_fields, *OTHER_VARIABLES)]
+    found = {}
+    for variable in environment:
+        name = variable.upper().removeprefix(PREFIX)
+        if name != variable.upper() and name not in known:
+            for near in difflib.get_close_matches(name, known, n=1, cutoff=SLIP):
+                found[variable] = PREFIX + near
+    return found
 
 
 def broker_url(given: str | None) -> str:

@@ -208,6 +208,8 @@ def mistake(one: Mapping[str, Any]) -> str:
             return str(one["ctx"]["error"])
         case "string_pattern_mismatch":
             return f"letters, digits, '.', '_' and '-' are allowed, 64 at the most, not {one['input']!r:.80}"
+        case "tuple_type" if one["loc"] == ("pools",) and isinstance(one["input"], dict):
+            return "each pool begins with [[pools]], in two brackets"
         case "model_type" | "dict_type" | "model_attributes_type":
             return f"it must be a table, not {one['input']!r:.80}"
     text = str(one["msg"]).removeprefix("Input ").replace("tuple", "list").replace("dictionary", "table")

@@ -35,6 +35,14 @@ class ResultStore(Protocol):
             ResultStoreError: it was not stored, or it is not known whether it was.
         """
 
+    def check_writable(self) -> None:
+        """
+        Make sure that results can be stored by this user; a store that is busy or away counts as one that can.
+
+        Raises:
+            ConfigError: they cannot, and that will not end by itself.
+        """
+
     def fetch(self, task_id: str) -> bytes | None:
         """
         Return what was stored last under this id, `None` where there is nothing or it has expired.

@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.redaction import redact_url
 from amqpworker.results import Clock
-from amqpworker.results.sqlfile import Link, reason
+from amqpworker.results.sqlfile import Link, code_of, reason
 
 __all__ = ["SqliteStore", "path_of"]
 
@@ -102,6 +102,19 @@ class SqliteStore:
         if row.error is not None:
             why = reason(row.error, self.path)
             raise ResultStoreError(f"The result of task {task_id} was not stored in {self.path}: {why}.") from row.error
+
+    def check_writable(self) -> None:
+        """Begin to write, and undo it."""
+        with self._writer.lock:
+            try:
+                connection = self._writer.patiently(_begin)
+                # SQLite lets even those begin who may only read.
+                connection.execute(STORE, ("", b"", 0.0))
+                connection.execute("ROLLBACK")
+            except (sqlite3.Error, OSError) as error:
+                self._writer.drop()
+                if code_of(error) != sqlite3.SQLITE_BUSY:
+                    raise ConfigError(f"Results cannot be kept in {self.path}: {reason(error, self.path)}.") from error
 
     def fetch(self, task_id: str) -> bytes | None:
         """Return what is kept under this id, unless it has expired."""

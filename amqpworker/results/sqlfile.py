@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from amqpworker.errors import ConfigError
 
-__all__ = ["Link", "reason"]
+__all__ = ["Link", "code_of", "reason"]
 
 APPLICATION_ID = 0x61775273
 """What marks a file as ours (`file` shows it): "awRs"."""

@@ -19,6 +19,7 @@ from amqpworker.app import App
 from amqpworker.broker.address import addresses
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.redaction import redact_text
+from amqpworker.settings import mistyped
 from amqpworker.worker.locate import locate
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.serving import Serving, long_tasks, servings
@@ -64,6 +65,7 @@ def doubts(app: App, served: Sequence[Serving], drain_timeout: float) -> list[st
         found.append(f"{last}, beyond the ack timeout of {timeout:g} s: it is handed to another worker meanwhile.")
     if drain_timeout > timeout:
         found.append(f"The drain timeout of {drain_timeout:g} s is beyond the ack timeout of {timeout:g} s.")
+    found += [f"{name} is not read by anything: is it {meant}?" for name, meant in mistyped(os.environ).items()]
     return found
 
 

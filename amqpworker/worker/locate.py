@@ -25,6 +25,9 @@ def locate(target: str) -> App:
     module_name, separator, name = target.partition(":")
     if not separator or not module_name or not name:
         raise ConfigError(f"{target!r} does not name an app: write MODULE:APP, such as shop.tasks:app.")
+    if "/" in module_name or module_name.endswith(".py"):
+        dotted = module_name.removeprefix("./").removesuffix(".py").strip("/").replace("/", ".")
+        raise ConfigError(f"{target!r} names a file: write its module, {dotted}:{name}.")
     # As `python -m` has it: the folder where the command was typed.
     if "" not in sys.path:
         sys.path.insert(0, "")

@@ -29,6 +29,7 @@ from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
 from amqpworker.logform import configure
 from amqpworker.logs import get_logger
 from amqpworker.redaction import redact_text
+from amqpworker.settings import mistyped
 from amqpworker.worker.isolated import IsolatedProcess
 from amqpworker.worker.isolation import FAREWELL, Isolation
 from amqpworker.worker.leash import Leash
@@ -101,6 +102,8 @@ class WorkerProcess:
         self.drain_timeout = app.settings.drain_timeout if options.drain_timeout is None else options.drain_timeout
         self.publisher = app.producer.publisher
         store = app.store()
+        if store is not None:
+            store.check_writable()
         surroundings = Surroundings(self.publisher, store, app.plan, app.settings)
         self.settler = Settler(surroundings, self._wake)
         # Runs over their hard limit, in the order in which they reached it.
@@ -125,6 +128,7 @@ class WorkerProcess:
         self.reception = reception
         self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.runners.awaits)
         warn_of_long_tasks(app)
+        warn_of_mistyped_variables()
         self.stop_requested = StopRequest()
         self.stop_now = False
         self.consumer.on_beat(lambda: recorder.beat(CONSUMER))
@@ -327,6 +331,12 @@ def warn_of_long_tasks(app: App) -> None:
             ack_timeout=app.settings.ack_timeout,
             effect="the broker hands its message to another worker while it still runs",
         )
+
+
+def warn_of_mistyped_variables() -> None:
+    """Tell which variables of the environment are most likely meant to be settings."""
+    for name, meant in mistyped(os.environ).items():
+        log.warning("unknown_variable", name=name, meant=meant, effect="it is not read")
 
 
 def stack_of(thread: int) -> str:

@@ -79,7 +79,7 @@ POOL = '[[pools]]\nname = "mail"\napp = "shop:app"\n'
         ("", "pools: there is none: write [[pools]], and below it name = …"),
         ("pools = 3", "pools: it should be a valid list, not 3"),
         ("pools = [3]", "pool 1: it must be a table, not 3"),
-        ("[pools]\nname = 'a'", "pools: it should be a valid list, not {'name': 'a'}"),
+        ("[pools]\nname = 'a'", "pools: each pool begins with [[pools]], in two brackets."),
         ("[[pools]]\napp = 'a:b'", "pool 1, name: it is missing"),
         ("[[pools]]\nname = 'a b'\napp = 'a:b'", "pool 'a b', name: letters, digits, '.', '_' and '-' are allowed"),
         ('[[pools]]\nname = "mail"', "pool 'mail', app: it is missing, and AMQPWORKER_APP is not set either"),

@@ -54,6 +54,12 @@ def test_a_target_of_another_form_is_refused(target: str) -> None:
         locate(target)
 
 
+@pytest.mark.parametrize("target", ["shop/tasks.py:app", "./shop/tasks.py:app", "shop/tasks:app", "shop.tasks.py:app"])
+def test_a_file_in_place_of_a_module_is_refused_and_the_module_told(target: str) -> None:
+    with pytest.raises(ConfigError, match=r"write its module, shop\.tasks:app\.$"):
+        locate(target)
+
+
 def test_a_module_that_is_not_there_is_named(module: Callable[..., None]) -> None:
     with pytest.raises(ConfigError, match="no module 'no_such_module'"):
         locate("no_such_module:app")

@@ -10,13 +10,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from amqpworker import App
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.results import ResultStore, check_url, open_store
 from amqpworker.results.sql import SqliteStore, path_of
+from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.process import WorkerProcess
 
 LATER = 4_000_000_000.0
 
@@ -484,6 +488,49 @@ except AmqpWorkerError as error:
     tmp_path.chmod(0o755)
     assert "Traceback" not in done.stderr
     assert "writable" in done.stdout or "read-only" in done.stdout
+
+
+def test_a_worker_whose_results_cannot_be_stored_does_not_begin(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(store: SqliteStore) -> None:
+        raise ConfigError(f"Results cannot be kept in {store.path}")
+
+    monkeypatch.setattr(SqliteStore, "check_writable", refuse)
+    with App(results=f"sqlite:///{path}") as app, pytest.raises(ConfigError, match="Results cannot be kept"):
+        WorkerProcess(app, WorkerOptions(app="tests:app"))
+
+
+def test_a_file_that_this_user_may_only_read_is_told_before_anything_is_stored(
+    sqlite: SqliteStore, path: Path, tmp_path: Path
+) -> None:
+    sqlite.check_writable()
+    sqlite.store("a", b"1", LATER)
+    sqlite.close()
+    code = f"""
+import os, pathlib
+from amqpworker.errors import ConfigError
+from amqpworker.results.sql import SqliteStore
+if os.getuid() == 0:
+    os.setgid(65534); os.setuid(65534)
+store = SqliteStore(pathlib.Path({str(path)!r}))
+try:
+    store.check_writable()
+except ConfigError as error:
+    print(error)
+"""
+    for folder in list(tmp_path.parents)[:2]:
+        folder.chmod(0o755)
+    tmp_path.chmod(0o777)
+    path.chmod(0o444)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == f"Results cannot be kept in {path}: the file or its folder is read-only.\n", done.stderr
+
+
+def test_a_file_that_another_process_writes_to_counts_as_writable(path: Path) -> None:
+    store = SqliteStore(path, patience=0.0)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        store.check_writable()
+    store.close()
 
 
 def test_a_folder_that_may_not_be_entered_is_told(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from amqpworker.errors import ConfigError
-from amqpworker.settings import Settings
+from amqpworker.settings import Settings, mistyped
 
 
 @pytest.mark.parametrize("name", ["SEND_TIMEOUT", "CALL_TIMEOUT", "CONNECT_TIMEOUT", "RESULT_TTL"])
@@ -36,3 +36,23 @@ def test_what_does_not_fit_is_named_and_its_value_not_told(name: str) -> None:
         Settings(**given)
     shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value.__context__)
     assert "sesame" not in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("AMQPWORKER_ACK_TIMOUT", "AMQPWORKER_ACK_TIMEOUT"),
+        ("AMQPWORKER_MAXCRASHES", "AMQPWORKER_MAX_CRASHES"),
+        ("amqpworker_drain_timeot", "AMQPWORKER_DRAIN_TIMEOUT"),
+        ("AMQPWORKER_URLS", "AMQPWORKER_URL"),
+    ],
+)
+def test_a_slip_in_a_variable_is_found(name: str, meant: str) -> None:
+    assert mistyped({name: "1"}) == {name: meant}
+
+
+@pytest.mark.parametrize(
+    "name", ["AMQPWORKER_ACK_TIMEOUT", "amqpworker_url", "AMQPWORKER_APP", "AMQPWORKER_NODE", "AMQPWORKER_SLOTS", "URL"]
+)
+def test_a_variable_that_is_read_or_is_somebody_elses_is_no_slip(name: str) -> None:
+    assert mistyped({name: "1"}) == {}
