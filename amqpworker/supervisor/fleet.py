@@ -298,7 +298,7 @@ class Fleet:
         if self.stopping is None:
             self._stop_all(now)
             assert self.stopping is not None
-            self._say("info", "pool_stopping", why=why, timeout=round(self.stopping - now - KILL_GRACE, 3))
+            self._say("info", "supervisor_stopping", why=why, timeout=round(self.stopping - now - KILL_GRACE, 3))
 
     def _stop_all(self, now: float) -> None:
         timeouts = [one.drain_timeout for one in self.processes.values() if one.drain_timeout is not None]
@@ -312,14 +312,14 @@ class Fleet:
         if self._impatient:
             return
         self._impatient = True
-        self._say("warning", "pool_ends_at_once")
+        self._say("warning", "supervisor_ends_at_once")
         self.stopping = min(self.stopping, now + IMPATIENT_GRACE)
         # The processes see a second signal, and abandon what runs.
         self._actions += [Interrupt(serial) for serial in self.processes]
 
     def _reload(self) -> None:
         self.generation += 1
-        self._say("info", "pool_reloading", generation=self.generation, processes=self.size)
+        self._say("info", "supervisor_reloading", generation=self.generation, processes=self.size)
         for pool in self.pools.values():
             for place in pool.places:
                 self.changes.add(Change(place, place.process, "reload", "reload"))

@@ -115,7 +115,7 @@ class Supervisor:
         if finish.problem:
             kind = ConfigError if finish.code == MISCONFIGURED else AmqpWorkerError
             raise kind(finish.problem)
-        log.info("pool_stopped", code=finish.code)
+        log.info("supervisor_stopped", code=finish.code)
         return finish.code
 
     def _run(self) -> Finish:

@@ -33,7 +33,7 @@ def test_a_pool_is_found_and_shown_with_what_runs_also_while_its_process_hangs(t
         stands = json.loads(run(tmp_path, environment(), "status", where, "--json").out)
         assert stands["processes"][0]["pid"] == child
         workers.signal(signal.SIGINT)
-        workers.wait_for("pool_stopping")
+        workers.wait_for("supervisor_stopping")
         workers.signal(signal.SIGINT)
         workers.end()
     gone = run(tmp_path, environment(), "status", where)

@@ -167,7 +167,7 @@ def test_the_apps_own_drain_timeout_is_known_to_the_parent(tmp_path: Path, vhost
         workers.wait_for("pool_started")
         workers.signal(signal.SIGTERM)
         assert workers.end() == 0
-        assert workers.events("pool_stopping")[0]["timeout"] == 77.0
+        assert workers.events("supervisor_stopping")[0]["timeout"] == 77.0
 
 
 def test_a_signal_while_the_app_is_being_imported_ends_the_pool_at_once(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,25 @@ def test_the_topology_page_names_every_exchange_and_argument() -> None:
     arguments = {name for queue in made.queues for name in queue.arguments}
     keys = {name for name in arguments if not name.startswith("x-dead-letter-")} | {"x-dead-letter-strategy"}
     assert [name for name in (*told, *keys) if name not in page] == []
+
+
+def logged_events(path: Path) -> Iterator[str]:
+    """Yield the events that a module logs by `log.LEVEL("event")`, or has logged by `_say("LEVEL", "event")`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            said = node.func.attr in {"_say", "_tell"}
+            if said or node.func.attr in {"info", "warning", "error", "exception", "critical"}:
+                first = node.args[1 if said else 0] if len(node.args) > said else None
+                yield from (
+                    one.value for one in ast.walk(first or node.func) if isinstance(one, ast.Constant) and one.value
+                )
+
+
+def test_the_operations_page_tells_every_event_that_is_logged() -> None:
+    page = (ROOT / "docs/operations.md").read_text()
+    events = {str(event) for path in PACKAGE.rglob("*.py") for event in logged_events(path)}
+    assert {"pool_started", "task_dead", "task_returned", "heir_lost"} <= events
+    assert sorted(event for event in events if f"`{event}`" not in page) == []
 
 
 def test_the_errors_page_tells_every_error_of_the_package() -> None:

@@ -99,8 +99,8 @@ def test_a_signal_between_the_two_programs_stops_the_pool_in_good_order(tmp_path
     done = launched(tmp_path, str(int(number)))
     assert done.returncode == 0, done.stderr
     stopping, stopped = (json.loads(line) for line in done.stderr.splitlines())
-    assert (stopping["event"], stopping["why"]) == ("pool_stopping", f"signal {number.name}")
-    assert stopped["event"] == "pool_stopped"
+    assert (stopping["event"], stopping["why"]) == ("supervisor_stopping", f"signal {number.name}")
+    assert stopped["event"] == "supervisor_stopped"
 
 
 def test_modules_of_the_current_folder_take_the_place_of_none_that_the_supervisor_needs(tmp_path: Path) -> None:
