@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import select
 import statistics
 import time
 
-from amqpworker import App
-
 from bench.context import Bench
-from bench.places import SideFailed, SideSkipped
+from bench.places import SideFailed
 from bench.pool import PATIENCE, pool, send
 from bench.row import Figures, Limit, Measure, Row
 from bench.rows import POOLS
@@ -37,8 +34,6 @@ def _death_of(pid: int) -> float:
 
 def ours(bench: Bench) -> Figures:
     """Run one task that sleeps for ever after the other; the worker process itself goes on."""
-    if "isolated" not in inspect.signature(App.task).parameters:
-        raise SideSkipped("`app.task` has no `isolated` in this version")
     seconds = []
     with bench.place() as place, pool(place, "-p", "1", "-t", "2") as workers:
         workers.wait_for("process_started")

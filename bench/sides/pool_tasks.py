@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import time
 from pathlib import Path
@@ -53,9 +52,7 @@ def stuck(index: int) -> None:
     time.sleep(FOR_EVER)
 
 
-if "isolated" in inspect.signature(app.task).parameters:
-
-    @app.task(queue=QUEUE, retry=None, hard_limit=HARD_LIMIT, isolated=True)
-    def alone(index: int) -> None:
-        ledger.note(os.getpid(), deadline())
-        time.sleep(FOR_EVER)
+@app.task(queue=QUEUE, retry=None, hard_limit=HARD_LIMIT, isolated=True)
+def alone(index: int) -> None:
+    ledger.note(os.getpid(), deadline())
+    time.sleep(FOR_EVER)
