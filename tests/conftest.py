@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep the settings of whoever runs the tests out of them, and take the RabbitMQ that was asked for."""
     if (folder := config.getoption("--rabbitmq")) is not None:
         node_module.scripts_folder = lambda: folder  # type: ignore[attr-defined]
+    # A shell has its jobs in the background ignore Ctrl-C, and they hand that down to the programs that are tested.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in list(os.environ):
         if name.startswith("AMQPWORKER_") and name != "AMQPWORKER_PYTHON":
             del os.environ[name]
