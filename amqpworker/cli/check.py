@@ -6,11 +6,16 @@ Decides how it is shown. The apps are imported by processes of their own (`worke
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -23,6 +28,10 @@ from amqpworker.worker.check import Checked
 from amqpworker.worker.wording import how_it_ended
 
 __all__ = ["check"]
+
+# An end without an answer is seen this late where something that it has started holds the pipe.
+STEP = 0.2
+MOST_READ = 1 << 16
 
 
 def check(setup: Setup, as_json: bool) -> None:
@@ -49,19 +58,42 @@ def check(setup: Setup, as_json: bool) -> None:
 
 
 def looked_at(spec: PoolSpec) -> Checked:
-    """Return what a process of its own has found out about a pool."""
+    """Return what a process of its own has found out about a pool; it and what it has started are ended in any case."""
     reading, writing = os.pipe()
     command = [sys.executable, "-m", "amqpworker.worker.check", json.dumps(spec.options), str(writing)]
-    try:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[writing])  # noqa: S603 - our own
-    finally:
-        os.close(writing)
-    with open(reading, "rb") as pipe, process:
-        found = pipe.read()
-    if not found:
-        how = how_it_ended(process.returncode)
-        return Checked(problem=f"{spec.options['app']!r} cannot be imported: its process ended by {how}.")
-    return Checked.model_validate_json(found)
+    with open(reading, "rb", buffering=0) as pipe:
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own
+                command, stdin=subprocess.DEVNULL, pass_fds=[writing], process_group=0
+            )
+        finally:
+            os.close(writing)
+        try:
+            found = answer_of(process, pipe, spec.start_timeout)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return found if isinstance(found, Checked) else Checked(problem=f"{spec.options['app']!r} {found}.")
+
+
+def answer_of(process: subprocess.Popen[bytes], pipe: io.FileIO, patience: float) -> Checked | str:
+    """Return the line that a process writes into a pipe, or why there is none."""
+    until = time.monotonic() + patience
+    line = b""
+    while not line.endswith(b"\n"):
+        # Before it is looked into the pipe: what it had written by then is read.
+        code = process.poll()
+        if select.select([pipe], [], [], STEP if code is None else 0)[0]:
+            line += (read := pipe.read(MOST_READ) or b"")
+            if read:
+                continue
+            code = process.wait()
+        if code is not None:
+            return f"cannot be imported: its process ended by {how_it_ended(code)}"
+        if time.monotonic() >= until:
+            return f"is not imported within {patience:g} s: find what it waits for, or give more by --start-timeout"
+    return Checked.model_validate_json(line)
 
 
 def described(spec: PoolSpec, found: Checked) -> dict[str, Any]:
@@ -73,6 +105,7 @@ def described(spec: PoolSpec, found: Checked) -> dict[str, Any]:
         "async_tasks": spec.options["async_tasks"],
         "drain_timeout": found.drain_timeout,
         "stall_timeout": spec.stall_timeout,
+        "start_timeout": spec.start_timeout,
         "recycling": asdict(spec.recycling),
         "queues": [asdict(one) for one in found.queues],
         "warnings": list(found.warnings),

@@ -22,6 +22,7 @@ from amqpworker.errors import (
     TaskFailed,
     Unconfirmed,
 )
+from amqpworker.redaction import redact_text
 
 if TYPE_CHECKING:
     from amqpworker.app import App
@@ -78,15 +79,15 @@ def load(target: str) -> App:
     Raises:
         ConfigError: `target` names no app.
     """
-    from amqpworker.worker.locate import locate
+    from amqpworker.worker.locate import failing, locate
 
     try:
         return locate(target)
     except AmqpWorkerError:
         raise
     except (Exception, SystemExit) as error:
-        traceback.print_exc()
-        raise ConfigError(f"{target!r} cannot be imported: {type(error).__name__} (see above).") from error
+        sys.stderr.write(redact_text(traceback.format_exc()))
+        raise failing(target, error) from error
 
 
 def app_of(target: str | None, url: str | None, namespace: str | None = None) -> App:

@@ -125,15 +125,17 @@ def unit(
     if (app is None) == (config is None):
         raise ConfigError("Give MODULE:APP, and behind -- the options of its pool, or --config FILE, not both.")
     arguments = [app, *(options or [])] if app is not None else ["--config", str(Path(str(config)).resolve())]
-    command = [program(), "worker", *arguments]
+    command = [*program(), "worker", *arguments]
     where = (folder or Path.cwd()).resolve()
-    check_words(name, [*command, str(where), str(credential_file)])
-    for path in (
-        where,
-        Path(sys.executable),
-        Path(sys.executable).resolve(),
-        *([Path(arguments[1])] if config else []),
-    ):
+    credential = credential_file.absolute()
+    check_words(name, [*command, str(where), str(credential)])
+    if app is not None:
+        check_worker(app, options or [])
+    needed = [where, *([Path(arguments[1])] if config else [])]
+    for path in needed:
+        if not path.exists():
+            complain(f"Warning: {path} is not there on this machine.")
+    for path in (*needed, Path(sys.executable), Path(sys.executable).resolve()):
         if barred := bar(path):
             complain(
                 f"Warning: the service runs as a user of its own, and cannot reach {path}: others may not read {barred}."
@@ -144,7 +146,7 @@ def unit(
             name=name,
             folder=str(where).replace("%", "%%"),
             command=" ".join(map(quoted, command)),
-            credential_file=str(credential_file).replace("%", "%%"),
+            credential_file=str(credential).replace("%", "%%"),
         ),
         nl=False,
     )
@@ -157,12 +159,31 @@ def check_words(name: str, words: list[str]) -> None:
     Raises:
         ConfigError: the name is none of a unit, or a word would not stay in its line.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) or name.endswith(".service"):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name) or name.endswith(".service"):
         raise ConfigError(
-            f"--name {printable(repr(name))}: letters, digits, '.', '_' and '-' are allowed, 64 at the most, and no '.service' behind it."
+            f"--name {printable(repr(name))}: letters a to z, digits, '.', '_' and '-' are allowed, 64 at the most, the"
+            f" first a letter or a digit, and no '.service' behind it."
         )
     if strange := next((word for word in words if not word.isprintable()), None):
         raise ConfigError(f"{printable(strange)}: a unit cannot hold it: it has control characters, or is no UTF-8.")
+
+
+def check_worker(app: str, options: list[str]) -> None:
+    """
+    Refuse what `amqpworker worker` would refuse at once, without looking for the app.
+
+    Raises:
+        ConfigError: it is no MODULE:APP, or an option belongs to no unit; click's UsageError: an option cannot be.
+    """
+    # The worker's own code, loaded by this command and not by each.
+    from amqpworker.cli.worker import worker_app
+    from amqpworker.worker.locate import parted
+
+    parted(app)
+    given = typer.main.get_command(worker_app).make_context("amqpworker worker", [app, *options]).params
+    for name in ("config", "check", "as_json"):
+        if given[name]:
+            raise ConfigError(f"--{name.removeprefix('as_')} does not belong behind --: it is no option of a service.")
 
 
 def bar(path: Path) -> Path | None:
@@ -212,10 +233,10 @@ def instances() -> str:
     )
 
 
-def program() -> str:
-    """Return the path of this program, as the unit is to start it."""
+def program() -> list[str]:
+    """Return the command that is this program, as the unit is to start it."""
     beside = Path(sys.executable).parent / "amqpworker"
-    return str(beside) if beside.is_file() else f"{sys.executable} -m amqpworker"
+    return [str(beside)] if beside.is_file() else [sys.executable, "-m", "amqpworker"]
 
 
 def quoted(word: str) -> str:

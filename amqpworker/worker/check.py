@@ -20,7 +20,7 @@ from amqpworker.broker.address import addresses
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.redaction import redact_text
 from amqpworker.settings import mistyped
-from amqpworker.worker.locate import locate
+from amqpworker.worker.locate import failing, locate
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.serving import Serving, long_tasks, servings
 
@@ -45,8 +45,8 @@ def checked(options: WorkerOptions) -> Checked:
     except AmqpWorkerError as error:
         return Checked(problem=redact_text(str(error)))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a module raises is the answer
-        traceback.print_exc()
-        return Checked(problem=f"{options.app!r} cannot be imported: {type(error).__name__}.")
+        sys.stderr.write(redact_text(traceback.format_exc()))
+        return Checked(problem=str(failing(options.app, error)))
     timeout = app.settings.drain_timeout if options.drain_timeout is None else options.drain_timeout
     return Checked(queues=tuple(served), warnings=tuple(doubts(app, served, timeout)), drain_timeout=timeout)
 
@@ -70,13 +70,13 @@ def doubts(app: App, served: Sequence[Serving], drain_timeout: float) -> list[st
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    """Check the options in the first argument (JSON), and write what came out to the descriptor in the second."""
+    """Check the options in the first argument (JSON), and write what came out to the descriptor in the second, as a line."""
     descriptor = int(arguments[1])
     os.set_inheritable(descriptor, False)
     # What the user's code prints is not what our caller prints.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     found = checked(WorkerOptions.model_validate_json(arguments[0]))
-    os.write(descriptor, found.model_dump_json().encode())
+    os.write(descriptor, found.model_dump_json().encode() + b"\n")
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # the user's code may have closed it
             stream.flush()

@@ -35,7 +35,7 @@ from amqpworker.worker.isolation import FAREWELL, Isolation
 from amqpworker.worker.leash import Leash
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits import Limits, Watch
-from amqpworker.worker.locate import locate
+from amqpworker.worker.locate import failing, locate
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.receiver import Reception
 from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Recorder
@@ -311,7 +311,7 @@ def main(arguments: Sequence[str]) -> int:
         return misconfigured(error, reporter)
     except (Exception, SystemExit) as error:
         log.error("app_not_imported", app=options.app, exc_info=error)
-        return misconfigured(ConfigError(f"{options.app!r} cannot be imported: {type(error).__name__}."), reporter)
+        return misconfigured(failing(options.app, error), reporter)
     signal.signal(signal.SIGTERM, worker.on_signal)
     signal.signal(signal.SIGINT, worker.on_signal)
     parent.heed(worker.reception.on_verdict, worker.on_parent_gone)

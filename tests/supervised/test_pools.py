@@ -238,7 +238,7 @@ GOOD = "from amqpworker import App\napp = App()\n@app.task(queue='emails')\ndef 
         (GOOD, "none:app", 'queues = ["emails"]', "There is no module 'none'"),
         (GOOD, "mail", 'queues = ["emails"]', "'mail' does not name an app: write MODULE:APP"),
         ("", "mail:app", 'queues = ["emails"]', "Module 'mail' has no 'app'"),
-        ("app = 3", "mail:app", 'queues = ["emails"]', "'mail:app' is a int, not an App"),
+        ("app = 3", "mail:app", 'queues = ["emails"]', "'mail:app' is of type int"),
         ("def broken(:", "mail:app", 'queues = ["emails"]', "Module 'mail' cannot be imported: invalid syntax"),
         (GOOD, "mail:app", 'queues = ["emials"]', "The app has no queue 'emials': did you mean emails?"),
         ("from amqpworker import App\napp = App()", "mail:app", "", "has no tasks, so there is no queue to consume"),
@@ -288,56 +288,3 @@ def test_a_health_port_that_is_taken_is_one_line_and_exit_code_2(tmp_path: Path)
         ended = run(tmp_path, environment(), "worker", "mail:app", "--health", where)
     assert ended.complaint() == f"health {where}: nothing can be opened there: Address already in use."
     assert ended.code == 2
-
-
-# ---- --check ----------------------------------------------------------------------------------------------------------
-
-DOUBTFUL = """
-import os, sys
-from amqpworker import App
-print("imported")
-with open("pids", "a") as file:
-    file.write(f"{os.getpid()} ")
-app = App("amqp://user:hidden@127.0.0.1:1/")
-@app.task(queue="emails", time_limit=4000)
-def send() -> None: ...
-@app.task(queue="reports")
-def report() -> None: ...
-"""
-
-
-def test_a_check_shows_what_would_run_and_what_is_doubtful_and_runs_nothing(tmp_path: Path) -> None:
-    (tmp_path / "mail.py").write_text(DOUBTFUL)
-    options = ("worker", "mail:app", "-p", "3", "-t", "4", "-q", "emails", "-q", "reports:2,prefetch=1", "--check")
-    ended = run(tmp_path, environment(), *options)
-    assert ended.code == 0
-    rows = [line.split() for line in ended.out.splitlines()]
-    assert rows[0] == ["pool", "app", "processes", "queue", "threads", "prefetch"]
-    assert rows[2:] == [["main", "mail:app", "3", "emails", "4", "16"], ["reports", "2", "of", "its", "own", "1"]]
-    assert ended.err.splitlines() == [
-        "imported",
-        "amqpworker: Warning: Queue 'reports' has a prefetch of 1, below its 2 threads: some of them never run.",
-        (
-            "amqpworker: Warning: Task 'mail.send' may run for 4000 s, beyond the ack timeout of 1800 s: it is handed to "
-            "another worker meanwhile."
-        ),
-    ]
-    (main,) = run(tmp_path, environment(), *options, "--json").json["pools"]
-    assert [one["queue"] for one in main["queues"]] == ["emails", "reports"]
-    assert (main["name"], main["processes"], len(main["warnings"])) == ("main", 3, 2)
-
-
-def test_a_check_imports_the_apps_in_processes_of_their_own_and_tells_what_is_wrong_with_each(tmp_path: Path) -> None:
-    (tmp_path / "mail.py").write_text("1 / 0\n")
-    (tmp_path / "gone.py").write_text("import os\nos._exit(0)\n")
-    (tmp_path / "dead.py").write_text("import os\nos.kill(os.getpid(), 11)\n")
-    names = ("mail", "gone", "dead")
-    (tmp_path / "pools.toml").write_text("".join(f'[[pools]]\nname = "{one}"\napp = "{one}:app"\n' for one in names))
-    ended = run(tmp_path, environment(), "worker", "--config", "pools.toml", "--check")
-    assert (ended.code, ended.out) == (2, "")
-    assert ended.err.count("Traceback") == 1
-    assert ended.err.splitlines()[-1] == (
-        "amqpworker: Pool 'mail': 'mail:app' cannot be imported: ZeroDivisionError. "
-        "Pool 'gone': 'gone:app' cannot be imported: its process ended by exit code 0. "
-        "Pool 'dead': 'dead:app' cannot be imported: its process ended by signal SIGSEGV."
-    )

@@ -26,7 +26,7 @@ from tests.support import Broker, wait_until
         ("", "none:app", "There is no module 'none'"),
         ("", "bad", "write MODULE:APP"),
         ("", "bad:app", "has no 'app'"),
-        ("app = 3", "bad:app", "is a int, not an App"),
+        ("app = 3", "bad:app", "is of type int"),
         ("def broken(:", "bad:app", "cannot be imported: invalid syntax (bad.py, line 1)"),
         ("import not_installed", "bad:app", "cannot be imported: No module named 'not_installed'"),
         ("from amqpworker import App; app = App('http://x:hidden@y/')", "bad:app", "must begin with amqp://"),

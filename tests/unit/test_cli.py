@@ -201,7 +201,7 @@ def test_there_are_no_colours_off_a_terminal(cli: Cli) -> None:
         ("topology show", "Missing argument 'MODULE:APP'"),
         ("topology show clishop", "write MODULE:APP"),
         ("topology show clishop:nope", "has no 'nope'"),
-        ("topology show clishop:other", "is a int, not an App"),
+        ("topology show clishop:other", "is of type int"),
         ("topology show no.such:app", "There is no module 'no.such'"),
         ("topology check clishop:app --management localhost:1", "must begin with http:// or https://"),
     ],

@@ -43,6 +43,7 @@ def test_each_character_of_an_option_and_of_a_folder_stands_for_itself(capsys: p
         ["--name", "../shop"],
         ["--name", "a b"],
         ["--name", ""],
+        ["--name", ".."],
         ["--name", "a\nUser=root"],
         ["--folder", "/srv/a\nUser=root"],
         ["--", "-q", "a\nUser=root"],
@@ -53,6 +54,51 @@ def test_what_no_unit_can_say_is_refused(capsys: pytest.CaptureFixture[str], arg
     assert main(["unit", "shop:app", *arguments]) == 2
     told = capsys.readouterr()
     assert (told.out, len(told.err.splitlines())) == ("", 1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["shop"],
+        [""],
+        ["shop.py:app"],
+        ["shop:app", "--", "--bogus"],
+        ["shop:app", "--", "-p", "0"],
+        ["shop:app", "--", "--check"],
+        ["shop:app", "--", "--config", "pools.toml"],
+        ["shop:app", "--", "another:app"],
+    ],
+)
+def test_what_no_worker_would_be_started_by_is_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert main(["unit", *arguments]) == 2
+    told = capsys.readouterr()
+    assert (told.out, len(told.err.splitlines())) == ("", 1)
+
+
+def test_a_program_that_has_no_script_beside_its_interpreter_is_started_by_its_module(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    assert main(["unit", "shop:app"]) == 0
+    assert f"\nExecStart={tmp_path}/python -m amqpworker worker shop:app\n" in capsys.readouterr().out
+
+
+def test_the_file_with_the_url_is_named_from_the_root(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else systemd would take it for a credential of its own."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["unit", "shop:app", "--credential-file", "url"]) == 0
+    assert f"\nLoadCredential=amqpworker_url:{tmp_path}/url\n" in capsys.readouterr().out
+
+
+def test_a_folder_or_a_file_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["unit", "--folder", "/no/such", "--config", "/no/such.toml"]) == 0
+    told = capsys.readouterr().err
+    assert "/no/such is not there" in told
+    assert "/no/such.toml is not there" in told
 
 
 def test_a_unit_runs_the_pools_of_a_file(
@@ -87,7 +133,7 @@ def test_what_lies_in_a_home_can_be_read_there(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "shop@", "a%i", "shop.service", "x" * 65])
 def test_a_unit_is_called_what_systemd_takes(capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert main(["unit", "shop.tasks:app", "--name", name]) == 2
-    assert capsys.readouterr().err.startswith(f"amqpworker: --name {name!r}: letters, digits")
+    assert capsys.readouterr().err.startswith(f"amqpworker: --name {name!r}: letters a to z, digits")
 
 
 def test_what_the_service_cannot_reach_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

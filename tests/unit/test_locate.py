@@ -60,6 +60,25 @@ def test_a_file_in_place_of_a_module_is_refused_and_the_module_told(target: str)
         locate(target)
 
 
+@pytest.mark.parametrize("target", ["../tasks:app", "/srv/tasks.py:app", "shop/my-tasks.py:app"])
+def test_a_file_that_no_module_can_be_named_for_from_here_is_refused(target: str) -> None:
+    with pytest.raises(ConfigError, match="go to its folder"):
+        locate(target)
+
+
+@pytest.mark.parametrize("target", [".tasks:app", "shop..tasks:app", "shop.:app"])
+def test_what_cannot_be_a_module_is_refused(target: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be a module"):
+        locate(target)
+
+
+def test_a_folder_in_place_of_a_module_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "located_folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"is a folder: name a module in it, such as located_folder\.tasks:app"):
+        locate("located_folder:app")
+
+
 def test_a_module_that_is_not_there_is_named(module: Callable[..., None]) -> None:
     with pytest.raises(ConfigError, match="no module 'no_such_module'"):
         locate("no_such_module:app")
@@ -102,5 +121,5 @@ def test_a_name_that_is_not_there_or_no_app_is_refused(module: Callable[..., Non
     module("located_named", APP + "other = 5\n")
     with pytest.raises(ConfigError, match="has no 'application'"):
         locate("located_named:application")
-    with pytest.raises(ConfigError, match="is a int, not an App"):
+    with pytest.raises(ConfigError, match="is of type int"):
         locate("located_named:other")

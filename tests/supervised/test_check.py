@@ -1,0 +1,88 @@
+"""`amqpworker worker --check`: it tells what would run, runs nothing, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli import environment, run
+from tests.pools import alive
+from tests.support import wait_until
+
+DOUBTFUL = """
+import os, sys
+from amqpworker import App
+print("imported")
+with open("pids", "a") as file:
+    file.write(f"{os.getpid()} ")
+app = App("amqp://user:hidden@127.0.0.1:1/")
+@app.task(queue="emails", time_limit=4000)
+def send() -> None: ...
+@app.task(queue="reports")
+def report() -> None: ...
+"""
+
+
+def test_a_check_shows_what_would_run_and_what_is_doubtful_and_runs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mail.py").write_text(DOUBTFUL)
+    options = ("worker", "mail:app", "-p", "3", "-t", "4", "-q", "emails", "-q", "reports:2,prefetch=1", "--check")
+    ended = run(tmp_path, environment(), *options)
+    assert ended.code == 0
+    rows = [line.split() for line in ended.out.splitlines()]
+    assert rows[0] == ["pool", "app", "processes", "queue", "threads", "prefetch"]
+    assert rows[2:] == [["main", "mail:app", "3", "emails", "4", "16"], ["reports", "2", "of", "its", "own", "1"]]
+    assert ended.err.splitlines() == [
+        "imported",
+        "amqpworker: Warning: Queue 'reports' has a prefetch of 1, below its 2 threads: some of them never run.",
+        (
+            "amqpworker: Warning: Task 'mail.send' may run for 4000 s, beyond the ack timeout of 1800 s: it is handed to "
+            "another worker meanwhile."
+        ),
+    ]
+    (main,) = run(tmp_path, environment(), *options, "--json").json["pools"]
+    assert [one["queue"] for one in main["queues"]] == ["emails", "reports"]
+    assert (main["name"], main["processes"], len(main["warnings"])) == ("main", 3, 2)
+
+
+def test_a_check_imports_the_apps_in_processes_of_their_own_and_tells_what_is_wrong_with_each(tmp_path: Path) -> None:
+    (tmp_path / "mail.py").write_text("1 / 0\n")
+    (tmp_path / "gone.py").write_text("import os\nos._exit(0)\n")
+    (tmp_path / "dead.py").write_text("import os\nos.kill(os.getpid(), 11)\n")
+    names = ("mail", "gone", "dead")
+    (tmp_path / "pools.toml").write_text("".join(f'[[pools]]\nname = "{one}"\napp = "{one}:app"\n' for one in names))
+    ended = run(tmp_path, environment(), "worker", "--config", "pools.toml", "--check")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.count("Traceback") == 1
+    assert ended.err.splitlines()[-1] == (
+        "amqpworker: Pool 'mail': 'mail:app' cannot be imported: ZeroDivisionError: division by zero. "
+        "Pool 'gone': 'gone:app' cannot be imported: its process ended by exit code 0. "
+        "Pool 'dead': 'dead:app' cannot be imported: its process ended by signal SIGSEGV."
+    )
+
+
+def test_a_check_of_an_app_that_hangs_or_forks_at_its_import_ends_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "hangs.py").write_text("import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(3600)\n")
+    ended = run(tmp_path, environment(), "worker", "hangs:app", "--check", "--start-timeout", "3")
+    assert ended.code == 2
+    assert ended.complaint().startswith("'hangs:app' is not imported within 3 s: ")
+    forks = "import os, time\nif (pid := os.fork()) == 0:\n    time.sleep(3600)\nopen('pid', 'w').write(str(pid))\n"
+    (tmp_path / "forks.py").write_text(forks + "from amqpworker import App\napp = App()\napp.queue('emails')\n")
+    first = (tmp_path / "pid").read_text()
+    assert run(tmp_path, environment(), "worker", "forks:app", "--check").code == 0
+    wait_until(lambda: not any(alive(int(pid)) for pid in (first, (tmp_path / "pid").read_text())))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_check_that_is_broken_off_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "hangs.py").write_text("import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(3600)\n")
+    command = [sys.executable, "-m", "amqpworker", "worker", "hangs:app", "--check"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE)
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    process.send_signal(number)
+    _, told = process.communicate(timeout=15)
+    assert (process.returncode, told) == (128 + number, b"")
+    assert not alive(int((tmp_path / "pid").read_text()))
