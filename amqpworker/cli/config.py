@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from amqpworker.errors import ConfigError
 from amqpworker.supervisor.launch import Setup
-from amqpworker.supervisor.pools import STALL_TIMEOUT, START_TIMEOUT, PoolSpec, Recycling
+from amqpworker.supervisor.pools import MOST_HOURS, STALL_TIMEOUT, START_TIMEOUT, PoolSpec, Recycling
 from amqpworker.worker.options import PoolOptions, QueueOptions, WorkerOptions, repeated
 
 __all__ = ["pool_of", "read_config", "recycling_of"]
@@ -35,7 +35,7 @@ class PoolTable(PoolOptions):
     app: str | None = None
     processes: int | None = Field(None, ge=1, le=1000)
     max_tasks: int | None = Field(None, ge=1)
-    max_hours: float | None = Field(None, ge=0.001, allow_inf_nan=False)
+    max_hours: float | None = Field(None, ge=0.001, le=MOST_HOURS, allow_inf_nan=False)
     max_memory: int | None = Field(None, ge=1)
     stall_timeout: float = Field(STALL_TIMEOUT, ge=1, allow_inf_nan=False)
     start_timeout: float = Field(START_TIMEOUT, ge=1, allow_inf_nan=False)
@@ -220,5 +220,8 @@ def unknown(location: tuple[int | str, ...]) -> str:
     """Return that there is no such key, and which may have been meant."""
     models: dict[int, type[BaseModel]] = {1: ConfigFile, 3: PoolTable}
     keys = models.get(len(location), QueueOptions).model_fields
-    near = difflib.get_close_matches(str(location[-1]), keys, n=1)
+    key = str(location[-1])
+    if len(location) > 1 and key in ConfigFile.model_fields:
+        return "it belongs to the whole file: write it above the first [[pools]]"
+    near = difflib.get_close_matches(key, keys, n=1)
     return f"there is no such key{f' (is it {near[0]}?)' if near else ''}"

@@ -6,6 +6,7 @@ Decides the defaults that depend on the machine. It never imports the user's mod
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from amqpworker.cli.shared import APP_VARIABLE, AsJson
 from amqpworker.errors import ConfigError
 from amqpworker.logform import check_level
 from amqpworker.supervisor.launch import Setup, launch
-from amqpworker.supervisor.pools import STALL_TIMEOUT, START_TIMEOUT
+from amqpworker.supervisor.pools import MOST_HOURS, STALL_TIMEOUT, START_TIMEOUT
 from amqpworker.worker.options import MOST_PREFETCH, MOST_THREADS, QueueOptions, WorkerOptions
 
 if TYPE_CHECKING:
@@ -32,6 +33,14 @@ CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 BESIDE_CONFIG = {"config", "check", "as_json"}
 
 worker_app = typer.Typer()
+
+
+def finite(value: float | None) -> float | None:
+    """Refuse what click takes for a number within any limits."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no number of seconds or hours.")
+    return value
+
 
 AppPath = Annotated[str | None, typer.Argument(metavar="MODULE:APP", envvar=APP_VARIABLE, help="Where the app is.")]
 Processes = Annotated[
@@ -54,7 +63,10 @@ Threads = Annotated[
 Prefetch = Annotated[
     int | None,
     typer.Option(
-        min=1, max=MOST_PREFETCH, metavar="N", help="Messages of each queue held by each; default: 4 for each thread."
+        min=1,
+        max=MOST_PREFETCH,
+        metavar="N",
+        help="Messages of each queue held by each; default: 4 for each task at once.",
     ),
 ]
 Queues = Annotated[
@@ -78,14 +90,26 @@ MaxTasks = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Replace a process by a fresh one after so many tasks.")
 ]
 MaxHours = Annotated[
-    float | None, typer.Option(min=0.001, metavar="HOURS", help="Replace a process by a fresh one after so long.")
+    float | None,
+    typer.Option(
+        min=0.001,
+        max=MOST_HOURS,
+        callback=finite,
+        metavar="HOURS",
+        help="Replace a process by a fresh one after so long.",
+    ),
 ]
 MaxMemory = Annotated[
     int | None, typer.Option(min=1, metavar="MIB", help="Replace a process by a fresh one above so much memory.")
 ]
 StallTimeout = Annotated[
     float,
-    typer.Option(min=1, metavar="SECONDS", help="Kill and replace a process whose threads do not move for so long."),
+    typer.Option(
+        min=1,
+        callback=finite,
+        metavar="SECONDS",
+        help="Kill and replace a process whose threads do not move for so long.",
+    ),
 ]
 StartTimeout = Annotated[
     float,

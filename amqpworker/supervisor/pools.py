@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["STALL_TIMEOUT", "START_TIMEOUT", "PoolSpec", "Recycling"]
+__all__ = ["MOST_HOURS", "STALL_TIMEOUT", "START_TIMEOUT", "PoolSpec", "Recycling"]
 
 STALL_TIMEOUT = 60.0
 START_TIMEOUT = 60.0
+MOST_HOURS = 87_600
 
 
 @dataclass(frozen=True, slots=True)

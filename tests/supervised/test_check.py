@@ -72,7 +72,7 @@ def test_a_check_of_an_app_that_hangs_or_forks_at_its_import_ends_and_leaves_not
     forks = "import os, time\nif (pid := os.fork()) == 0:\n    time.sleep(3600)\nopen('pid', 'w').write(str(pid))\n"
     (tmp_path / "forks.py").write_text(forks + "from amqpworker import App\napp = App()\napp.queue('emails')\n")
     first = (tmp_path / "pid").read_text()
-    assert run(tmp_path, environment(), "worker", "forks:app", "--check").code == 0
+    assert run(tmp_path, environment(), "worker", "forks:app", "-q", "emails", "--check").code == 0
     wait_until(lambda: not any(alive(int(pid)) for pid in (first, (tmp_path / "pid").read_text())))
 
 

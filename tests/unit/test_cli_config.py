@@ -106,6 +106,8 @@ POOL = '[[pools]]\nname = "mail"\napp = "shop:app"\n'
         (POOL + "processes = 1001", "pool 'mail', processes: it should be less than or equal to 1000, not 1001"),
         (POOL + "drain_timeout = nan", "pool 'mail', drain_timeout: it should be a finite number, not nan"),
         (POOL + "max_hours = 0", "pool 'mail', max_hours: it should be greater than or equal to 0.001, not 0"),
+        (POOL + "max_hours = 1e308", "pool 'mail', max_hours: it should be less than or equal to 87600, not 1e+308"),
+        (POOL + "log_level = 'info'", "pool 'mail', log_level: it belongs to the whole file: write it above the first"),
         (POOL + "stall_timeout = inf", "pool 'mail', stall_timeout: it should be a finite number, not inf"),
         ("log_level = 'loud'\n" + POOL, "log_level: it should be 'debug', 'info', 'warning', 'error' or 'critical'"),
         ("health = 'here'\n" + POOL, "health: give HOST:PORT, such as 127.0.0.1:8080, or the path of a unix socket"),
