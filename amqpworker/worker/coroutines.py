@@ -56,6 +56,7 @@ class Coroutines:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._abandoned = False
         self._stopping = False
         self._process = os.getpid()
         # Storing a result may take a while, which is no work for an event loop; runner threads may be busy for long.
@@ -72,11 +73,21 @@ class Coroutines:
         with contextlib.suppress(RuntimeError):  # closed: the worker stops
             loop.call_soon_threadsafe(self._start, delivery)
 
-    def awaits(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine beside the tasks, from another thread, and return what it returns."""
+    def awaits(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
+        """
+        Run a coroutine beside the tasks, from another thread, and return what it returns.
+
+        Raises:
+            TimeoutError: it has not ended within `timeout` seconds, and is cancelled.
+        """
         with self._lock:
             loop = self._started_loop()
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            future.cancel()
+            raise
 
     def _started_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -92,8 +103,16 @@ class Coroutines:
         with self._lock:
             self._waiting = deque(one for one in self._waiting if one.tag in one.intake.unstarted)
 
+    def abandon(self) -> None:
+        """Cancel what still runs: its message comes again, whatever the coroutine makes of it. The loop goes on."""
+        with self._lock:
+            has_loop = self._loop is not None
+        if has_loop:
+            with contextlib.suppress(TimeoutError):  # a task holds the loop up
+                self.awaits(self._cancel_all(), CANCEL_SECONDS * 2)
+
     def stop(self) -> None:
-        """Cancel what still runs: its message comes again, whatever the coroutine makes of it."""
+        """End the loop, and what still runs in it."""
         with self._lock:
             self._stopping = True
             loop, thread = self._loop, self._thread
@@ -117,12 +136,16 @@ class Coroutines:
                 loop.run_forever()
             except BaseException as error:
                 log.error("event_loop_interrupted", effect="it goes on", exc_info=error)
+        loop.run_until_complete(self._cancel_all())
+        if not self._tasks:
+            loop.close()
+
+    async def _cancel_all(self) -> None:
+        self._abandoned = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            loop.run_until_complete(asyncio.wait(self._tasks, timeout=CANCEL_SECONDS))
-        if not self._tasks:
-            loop.close()
+            await asyncio.wait(self._tasks, timeout=CANCEL_SECONDS)
 
     def _start(self, delivery: Delivery) -> None:
         task = asyncio.get_running_loop().create_task(self._take(delivery))
@@ -132,7 +155,7 @@ class Coroutines:
     def _on_done(self, task: asyncio.Task[None], delivery: Delivery) -> None:
         self._tasks.discard(task)
         # `_take` lets no error out: it was cancelled before its first step, by a task that cancels all it can find.
-        if task.cancelled() and not self._stopping:
+        if task.cancelled() and not self._abandoned:
             if delivery.tag in delivery.intake.unstarted:
                 self._start(delivery)
             else:
@@ -141,7 +164,7 @@ class Coroutines:
     async def _take(self, delivery: Delivery) -> None:
         # Noted first, then claimed by popping its tag: who drains must never see it as neither waiting nor running.
         self._running[id(delivery)] = delivery
-        if self._stopping or delivery.intake.unstarted.pop(delivery.tag, None) is None:
+        if self._abandoned or delivery.intake.unstarted.pop(delivery.tag, None) is None:
             self._running.pop(id(delivery), None)
         else:
             try:
@@ -164,8 +187,9 @@ class Coroutines:
         leave_if_forked(self._process)
         slot.end()
         self._slots.append(slot)
-        if self._stopping and not isinstance(outcome, Done):
-            return  # most likely it was cancelled by us
+        # What has ended by itself was settled before it could be cancelled.
+        if self._abandoned:
+            return
         self._end(delivery, outcome, run)
 
     def _end(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:

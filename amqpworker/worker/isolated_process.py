@@ -53,7 +53,9 @@ class Isolated:
         self._process = os.getpid()
         self._runner = Runner(app.tasks, app.results is not None)
         self._loop = asyncio.Runner()
-        self._lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self._await)
+        self._lifespan = Lifespan(
+            None if app.lifespan is None else app.lifespan(), lambda coroutine, _: self._await(coroutine)
+        )
         self._sending = threading.Lock()
         self._busy = threading.Event()
 

@@ -2,11 +2,13 @@
 What an app wants to have around its worker process: database pools, clients, a warm model.
 
 Decides when it begins (before the first delivery) and ends (after the last task), and in which thread: an asynchronous
-one in the event loop of the `async def` tasks, so that they can use what it makes.
+one in the event loop of the `async def` tasks, so that they can use what it makes, and in one asyncio task from begin to
+end, as task groups and cancel scopes want it.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, TypeAlias
@@ -19,20 +21,22 @@ __all__ = ["Lifespan"]
 log = get_logger(__name__)
 
 Context: TypeAlias = AbstractContextManager[Any] | AbstractAsyncContextManager[Any]
-Awaits: TypeAlias = Callable[[Coroutine[Any, Any, Any]], Any]
+Awaits: TypeAlias = Callable[[Coroutine[Any, Any, Any], float | None], Any]
 
 
 class Lifespan:
     """
     The context around one worker process; nothing without a `context`.
 
-    `awaits` runs a coroutine in the process's event loop and returns what it returns.
+    `awaits` runs a coroutine in the process's event loop for so many seconds at the most, and returns what it returns.
     """
 
     def __init__(self, context: Context | None, awaits: Awaits) -> None:
         self._context = context
         self._awaits = awaits
         self._entered = False
+        self._leave: asyncio.Event | None = None
+        self._held: asyncio.Task[None] | None = None
         if context is not None and not isinstance(context, AbstractContextManager | AbstractAsyncContextManager):
             raise ConfigError(f"App(lifespan=…) must return a context manager, and has returned {context!r:.60}.")
 
@@ -42,21 +46,52 @@ class Lifespan:
             case None:
                 return
             case AbstractAsyncContextManager():
-                self._awaits(self._context.__aenter__())
+                self._awaits(self._begin(self._context), None)
             case _:
                 self._context.__enter__()
         self._entered = True
 
-    def end(self) -> None:
-        """Leave it, where it was entered; what it raises is logged."""
+    @property
+    def lost(self) -> bool:
+        """Whether it has ended by itself, as one does whose background tasks have failed; `end` tells why."""
+        return self._entered and self._held is not None and self._held.done()
+
+    def end(self, timeout: float | None = None) -> None:
+        """
+        Leave it, where it was entered; what it raises is logged.
+
+        An asynchronous one may take so many seconds; nothing can end another.
+        """
         if not self._entered:
             return
         self._entered = False
         try:
             match self._context:
                 case AbstractAsyncContextManager():
-                    self._awaits(self._context.__aexit__(None, None, None))
+                    self._awaits(self._end(), timeout)
                 case AbstractContextManager():
                     self._context.__exit__(None, None, None)
         except BaseException as error:
             log.error("lifespan_not_ended", exc_info=error)
+
+    # ---- in the event loop ------------------------------------------------------------------------------------------
+
+    async def _begin(self, context: AbstractAsyncContextManager[Any]) -> None:
+        entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._leave = asyncio.Event()
+        self._held = asyncio.create_task(self._hold(context, entered))
+        await asyncio.wait([entered, self._held], return_when=asyncio.FIRST_COMPLETED)
+        if not entered.done():
+            await self._held
+
+    async def _hold(self, context: AbstractAsyncContextManager[Any], entered: asyncio.Future[None]) -> None:
+        assert self._leave is not None
+        async with context:
+            entered.set_result(None)
+            await self._leave.wait()
+
+    async def _end(self) -> None:
+        assert self._leave is not None
+        assert self._held is not None
+        self._leave.set()
+        await self._held

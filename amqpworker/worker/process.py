@@ -28,8 +28,10 @@ from amqpworker.broker.waker import Waker
 from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
 from amqpworker.logform import configure
 from amqpworker.logs import get_logger
+from amqpworker.outcome import Outcome
 from amqpworker.redaction import redact_text
 from amqpworker.settings import mistyped
+from amqpworker.worker.context import Run
 from amqpworker.worker.isolated import IsolatedProcess
 from amqpworker.worker.isolation import FAREWELL, Isolation
 from amqpworker.worker.leash import Leash
@@ -159,7 +161,7 @@ class WorkerProcess:
         except (Exception, SystemExit) as error:
             log.error("lifespan_not_begun", app=self.options.app, exc_info=error)
             return FAILED
-        self.reporter.tell(Report("ready", self.drain_timeout))
+        self.reporter.insist(Report("ready", self.drain_timeout))
         self.runners.start()
         self.consumer.start()
         if (problem := self._wait_for_consumer()) is not None:
@@ -174,6 +176,10 @@ class WorkerProcess:
             self.isolation.tidy()
             if self.overruns:
                 return self.leave_behind()
+            if self.lifespan.lost:
+                log.error("lifespan_lost", effect="it drains, and is replaced")
+                self._wind_down()
+                return FAILED
             if self.consumer.broken or self.publisher.broken:
                 log.error("worker_broken", effect="it ends, and is replaced")
                 return FAILED
@@ -186,7 +192,7 @@ class WorkerProcess:
             self._record()
             if self.consumer.ever_consumed:
                 self._record()
-                self.reporter.tell(Report("consuming"))
+                self.reporter.insist(Report("consuming"))
                 return None
             if (problem := self._hopeless()) is not None:
                 return problem
@@ -217,7 +223,7 @@ class WorkerProcess:
         run = self.overruns[0].run
         reason = f"task {run.task!r} has run for longer than its hard limit"
         log.error("worker_leaves", reason=reason, id=run.id, effect="it drains, and is replaced")
-        self.reporter.tell(Report("leaving", text=reason))
+        self.reporter.insist(Report("leaving", text=reason))
         return self._wind_down()
 
     def _wind_down(self) -> int:
@@ -234,20 +240,32 @@ class WorkerProcess:
         )
         if not finished:
             log.warning("worker_abandons", running=[one.properties.type for one in list(self.runners.running.values())])
-        self.isolation.close(FAREWELL if not self.stop_now else 0.0)
-        self.lifespan.end()
-        self.runners.stop()
-        for watch in list(self.overruns):
-            if self.limits.claim(watch):
-                outcome = self.runner.overrun(watch.run, stack_of(watch.thread))
-                self.settler.settle(watch.run.delivery, outcome, watch.run)
-        if self.overruns:
+        overrun = self._overrun()
+        self._end_running(until)
+        for run, outcome in overrun:
+            self.settler.settle(run.delivery, outcome, run)
+        if overrun:
             self._wait_until(self.settler.idle, time.monotonic() + LAST_COPY_TIMEOUT)
         self.consumer.wake()
         self.app.producer.close(CLOSE_TIMEOUT if not self.stop_now else 0.0)
         self.consumer.close(CLOSE_TIMEOUT)
         log.info("worker_stopped", abandoned=not finished)
         return STOPPED if finished else ABANDONED
+
+    def _overrun(self) -> list[tuple[Run, Outcome]]:
+        """Claim the runs that are over their hard limit, and return how they end; before anything of them is cancelled."""
+        return [
+            (watch.run, self.runner.overrun(watch.run, stack_of(watch.thread)))
+            for watch in list(self.overruns)
+            if self.limits.claim(watch)
+        ]
+
+    def _end_running(self, until: float) -> None:
+        """Give up what runs, and only then leave what it uses: it would fail for that."""
+        self.isolation.close(FAREWELL if not self.stop_now else 0.0)
+        self.runners.abandon()
+        self.lifespan.end(max(FAREWELL, until - time.monotonic()) if not self.stop_now else FAREWELL)
+        self.runners.stop()
 
     def _stop_consuming(self, until: float) -> None:
         """Have no more deliveries come, and what has not started go back."""
@@ -262,9 +280,10 @@ class WorkerProcess:
         return sum(self.limits.holds(watch) for watch in list(self.overruns))
 
     def _record(self) -> None:
-        """Note for the supervisor that this thread is alive, and what was done so far."""
+        """Tell the supervisor that this thread is alive, and what was done so far."""
         self.recorder.beat(MAIN)
         self.recorder.note(self.settler.counts(), self.consumer.consuming)
+        self.reporter.again()
 
     def _wait_until(self, is_true: Callable[[], bool], until: float) -> bool:
         pause = threading.Event()

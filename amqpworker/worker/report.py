@@ -69,6 +69,7 @@ class Reporter:
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
+        self._untold: list[Report] = []
         if descriptor is not None:
             # What a task starts must not hold it.
             os.set_inheritable(descriptor, False)
@@ -79,6 +80,16 @@ class Reporter:
     def has_parent(self) -> bool:
         """Whether there is anybody to tell."""
         return self._descriptor is not None
+
+    def insist(self, report: Report) -> None:
+        """Write a report that must arrive: now, or as soon as `again` finds room for it. One thread does this."""
+        self._untold.append(report)
+        self.again()
+
+    def again(self) -> None:
+        """Write what there was no room for, in its order."""
+        while self._untold and self.tell(self._untold[0]):
+            del self._untold[0]
 
     def tell(self, report: Report) -> bool:
         """Write a report; false where nobody reads it, or has not read for long."""

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from amqpworker.logs import get_logger, task_context
 from amqpworker.message import Delivery
-from amqpworker.outcome import Outcome, Requeue
+from amqpworker.outcome import Done, Outcome, Requeue
 from amqpworker.worker.context import Run
 from amqpworker.worker.coroutines import Coroutines
 from amqpworker.worker.forked import leave_if_forked
@@ -67,6 +67,7 @@ class Runners:
         self._settler = settler
         self._isolation = isolation
         self._process = os.getpid()
+        self._abandoned = False
         self._shared: Line = SimpleQueue()
         self._own: dict[str, Line] = {queue: SimpleQueue() for queue in concurrency.own}
         # The line that each thread takes from.
@@ -93,9 +94,14 @@ class Runners:
         """Have `beat` called about once in a second by the event loop's thread; before `start`."""
         self._coroutines.beat = beat
 
-    def awaits(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine in the event loop of the tasks, and return what it returns."""
-        return self._coroutines.awaits(coroutine)
+    def awaits(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
+        """
+        Run a coroutine in the event loop of the tasks, and return what it returns.
+
+        Raises:
+            TimeoutError: it has not ended within `timeout` seconds.
+        """
+        return self._coroutines.awaits(coroutine, timeout)
 
     def start(self) -> None:
         """Start the threads."""
@@ -112,8 +118,18 @@ class Runners:
         """Whether nothing runs."""
         return not self.running
 
+    def abandon(self) -> None:
+        """
+        Give up what runs, so that its messages come again: coroutines are cancelled.
+
+        A thread goes on; what its task returns still counts, and what it raises does not: most likely it misses what has
+        been closed under it.
+        """
+        self._abandoned = True
+        self._coroutines.abandon()
+
     def stop(self) -> None:
-        """Let each thread end after what it runs, and cancel coroutines."""
+        """Let each thread end after what it runs, and end the event loop."""
         for line in self._lines:
             line.put(None)
         self._coroutines.stop()
@@ -162,7 +178,8 @@ class Runners:
             outcome = self._runner.defect(delivery, error)
         leave_if_forked(self._process)
         slot.end()
-        self._settle(delivery, outcome, run)
+        if not self._abandoned or isinstance(outcome, Done):
+            self._settle(delivery, outcome, run)
         task_context.set(None)
 
     def _settle(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:

@@ -62,6 +62,140 @@ def test_it_begins_before_the_first_task_and_ends_after_the_last(
         assert workers.ledger() == ["begin", "uses", "begin x", "end x", "end"]
 
 
+CLOSED = """
+from contextlib import contextmanager
+import threading
+
+closed = threading.Event()
+
+@contextmanager
+def around():
+    yield
+    closed.set()
+    time.sleep(0.2)
+
+app.lifespan = around
+
+@app.task(name="shop.uses", queue="work", retry=None)
+def uses() -> None:
+    note("begin")
+    closed.wait(60)
+    raise RuntimeError("the pool is closed")
+"""
+
+
+def test_a_task_that_is_abandoned_is_not_blamed_for_what_is_closed_under_it(tmp_path: Path, vhost: Broker) -> None:
+    with pool(
+        tmp_path, vhost.url, "-p", "1", "-t", "1", "--drain-timeout", "0.2", broker=vhost, more=CLOSED
+    ) as workers:
+        workers.send("uses")
+        wait_until(lambda: workers.ledger() == ["begin"])
+        workers.signal(signal.SIGTERM)
+        assert workers.end() == 3
+        assert vhost.wait_for_message("work").properties.type == "shop.uses"
+        assert vhost.count("work.dead") == 0
+
+
+LENT = """
+import asyncio
+from contextlib import asynccontextmanager
+
+lent = []
+
+@asynccontextmanager
+async def around():
+    yield
+    while lent:
+        await asyncio.sleep(0.01)
+    note("all came back")
+
+app.lifespan = around
+
+@app.task(name="shop.borrows", queue="work", retry=None)
+async def borrows() -> None:
+    lent.append(1)
+    note("lent")
+    try:
+        await asyncio.sleep(600)
+    finally:
+        lent.clear()
+"""
+
+
+def test_one_that_waits_for_what_it_has_lent_gets_it_back_from_tasks_that_are_abandoned(
+    tmp_path: Path, vhost: Broker
+) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", "--drain-timeout", "0.2", broker=vhost, more=LENT) as workers:
+        workers.send("borrows")
+        wait_until(lambda: workers.ledger() == ["lent"])
+        workers.signal(signal.SIGTERM)
+        assert workers.end() == 3
+        assert workers.ledger() == ["lent", "all came back"]
+
+
+BLOCKED = """
+import asyncio
+from contextlib import asynccontextmanager
+
+@asynccontextmanager
+async def around():
+    yield
+
+app.lifespan = around
+
+@app.task(name="shop.blocks", queue="work", retry=None)
+async def blocks() -> None:
+    note("begin")
+    time.sleep(600)
+"""
+
+
+def test_one_whose_event_loop_is_held_up_by_a_task_is_not_waited_for(tmp_path: Path, vhost: Broker) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", "--drain-timeout", "0.2", broker=vhost, more=BLOCKED) as workers:
+        workers.send("blocks")
+        wait_until(lambda: workers.ledger() == ["begin"])
+        workers.signal(signal.SIGTERM)
+        assert workers.end() == 3
+        assert workers.events("process_killed") == []
+
+
+FAILS_LATER = """
+import asyncio
+from contextlib import asynccontextmanager
+
+async def watches():
+    while not (HERE / "fail").exists():
+        await asyncio.sleep(0.01)
+    (HERE / "fail").unlink()
+    raise RuntimeError("the feed has ended")
+
+@asynccontextmanager
+async def around():
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watches())
+        yield
+        watching.cancel()
+    note("end")
+
+app.lifespan = around
+"""
+
+
+def test_one_with_a_task_group_ends_well_and_where_the_group_fails_its_process_is_replaced(
+    tmp_path: Path, vhost: Broker
+) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", broker=vhost, more=FAILS_LATER) as workers:
+        workers.wait_for("process_started")
+        (tmp_path / "fail").touch()
+        workers.wait_for("process_started", 2)
+        assert workers.ledger() == []
+        assert len(workers.events("lifespan_lost")) == 1
+        assert "RuntimeError: the feed has ended" in workers.log
+        workers.signal(signal.SIGTERM)
+        assert workers.end() == 0
+        assert workers.ledger() == ["end"]
+
+
 BROKEN = """
 from contextlib import contextmanager
 

@@ -48,6 +48,11 @@ async def awaits() -> None:
     finally:
         note("cancelled")
 
+@app.task(name="shop.hangs", queue="work", retry=None, hard_limit=1)
+async def hangs() -> None:
+    note("begin")
+    await asyncio.sleep(600)
+
 @app.task(name="shop.blocks", queue="work", retry=[0], time_limit=1, hard_limit=2)
 async def blocks() -> None:
     if first("blocks"):
@@ -122,3 +127,13 @@ def test_a_coroutine_that_blocks_its_event_loop_over_its_hard_limit_is_given_up_
     tmp_path: Path, vhost: Broker
 ) -> None:
     over_the_hard_limit(tmp_path, vhost, "blocks")
+
+
+def test_a_coroutine_that_awaits_over_its_hard_limit_ends_as_its_retry_policy_has_it_at_its_first_run(
+    tmp_path: Path, vhost: Broker
+) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", broker=vhost, more=TASKS) as workers:
+        workers.send("hangs")
+        assert reason(workers)[0] == "timeout"
+        workers.wait_for("process_started", 2)
+        assert workers.ledger() == ["begin"]

@@ -76,6 +76,23 @@ def test_a_parent_that_does_not_listen_holds_nobody_up() -> None:
     os.close(theirs)
 
 
+def test_what_must_arrive_is_told_once_there_is_room_and_in_its_order() -> None:
+    ours, theirs = os.pipe()
+    reporter = Reporter(theirs)
+    while reporter.tell(Report("asks", text="x")):
+        pass
+    reporter.insist(Report("ready", 5.0))
+    reporter.insist(Report("consuming"))
+    with open(ours, "rb", buffering=0) as pipe:
+        os.set_blocking(ours, False)
+        while pipe.read(1 << 16):
+            pass
+        reporter.again()
+        reporter.again()
+        assert heard(pipe.read(1 << 16) or b"").reports == [Report("ready", 5.0), Report("consuming")]
+    os.close(theirs)
+
+
 def written(report: Report) -> bytes:
     """Return what a process writes to tell something."""
     reading, writing = os.pipe()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
@@ -568,6 +569,53 @@ def test_a_coroutine_that_is_still_running_when_its_runners_stop_is_cancelled_an
     assert scene.settled.outcomes == []
     assert waiting.tag in scene.bench.intake.unstarted
     assert not [one for one in threading.enumerate() if one.name == "amqpworker-event-loop" and one.is_alive()]
+
+
+def test_a_coroutine_that_is_given_up_is_not_settled_whatever_it_makes_of_that(scene: Scene) -> None:
+    """Half of its work is done: an acknowledgement would be the end of the other half."""
+    began = threading.Event()
+
+    async def unfinished() -> None:
+        began.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+
+    runners = (scene.task(unfinished), scene.start())[-1]
+    scene.put(runners, "unfinished")
+    assert began.wait(10)
+    runners.abandon()
+    assert scene.settled.outcomes == []
+    assert runners.awaits(asyncio.sleep(0, "the loop goes on")) == "the loop goes on"
+
+
+def test_a_thread_that_is_given_up_may_still_succeed_but_its_failure_is_not_told(scene: Scene) -> None:
+    """What it used has most likely been closed under it."""
+    go = threading.Event()
+    running = threading.Barrier(3)
+
+    def fails() -> None:
+        running.wait(10)
+        go.wait(10)
+        raise OSError
+
+    def succeeds() -> None:
+        running.wait(10)
+        go.wait(10)
+
+    runners = (scene.task(fails, retry=[1]), scene.task(succeeds), scene.start(threads=2))[-1]
+    scene.put(runners, "fails")
+    finished = scene.put(runners, "succeeds")
+    running.wait(10)
+    runners.abandon()
+    go.set()
+    wait_until(runners.idle)
+    assert scene.settled.outcomes == [(finished.tag, Done())]
+
+
+def test_what_is_awaited_beside_the_tasks_for_too_long_is_cancelled(scene: Scene) -> None:
+    runners = scene.start()
+    with pytest.raises(TimeoutError):
+        runners.awaits(asyncio.sleep(3600), 0.01)
 
 
 def test_a_coroutine_is_decided_on_as_other_tasks_are(scene: Scene) -> None:
