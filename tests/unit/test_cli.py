@@ -28,6 +28,7 @@ from amqpworker.errors import (
     NotRouted,
     TaskFailed,
 )
+from amqpworker.supervisor.launch import Setup
 from tests.cli import Ended, environment, run, run_here
 
 COMMANDS = [
@@ -259,6 +260,17 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("amqpworker.cli.topology.load", broken)
     with pytest.raises(ZeroDivisionError):
         main(["topology", "show", "a:b"])
+
+
+def test_how_long_something_may_hang_reaches_the_supervisor_and_each_process(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[Setup] = []
+    monkeypatch.setattr("amqpworker.cli.worker.launch", launched.append)
+    assert cli("worker clishop:app --stall-timeout 90 --start-timeout 300").code == 0
+    (spec,) = launched[0].pools
+    assert (spec.stall_timeout, spec.start_timeout) == (90, 300)
+    assert (spec.options["stall_timeout"], spec.options["start_timeout"]) == (90, 300)
 
 
 # ---- topology show ----------------------------------------------------------------------------------------------------
