@@ -279,6 +279,20 @@ def test_an_app_that_cannot_be_imported_does_not_get_ready(
     made.close()
 
 
+def test_what_an_app_lets_its_own_sockets_wait_for_is_not_for_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "impatient.py").write_text(APP + "\nimport socket; socket.setdefaulttimeout(0)")
+    monkeypatch.chdir(tmp_path)
+    made = IsolatedProcess(WorkerOptions(app="impatient:app"))
+    # More than is there at once, so that it has to wait.
+    text = b"x" * 3_000_000
+    try:
+        assert outcome(asked(made, "echo", b'{"text": "' + text + b'"}')) == Done(b'"' + text + b'"')
+    finally:
+        made.close()
+
+
 def test_nothing_is_left_open_where_there_is_no_room() -> None:
     def descriptors() -> list[str]:
         return sorted(os.listdir("/proc/self/fd"))
