@@ -91,13 +91,30 @@ def mistyped(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def broker_url(given: str | None) -> str:
-    """Return the URL that was given, else `AMQPWORKER_URL`, else the systemd credential, else the local default."""
+    """
+    Return the URL that was given, else `AMQPWORKER_URL`, else the systemd credential, else the local default.
+
+    Raises:
+        ConfigError: the credential cannot be read; what it holds is not told.
+    """
     if given is not None:
         return given
     if from_environment := os.environ.get("AMQPWORKER_URL"):
         return from_environment
-    if folder := os.environ.get("CREDENTIALS_DIRECTORY"):
-        credential = Path(folder) / CREDENTIAL
-        if credential.is_file():
-            return credential.read_text(encoding="utf-8").strip()
-    return DEFAULT_URL
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    credential = _text_of(Path(folder) / CREDENTIAL) if folder else None
+    return DEFAULT_URL if credential is None else credential
+
+
+def _text_of(credential: Path) -> str | None:
+    """Return what a credential says, None where there is none."""
+    try:
+        return credential.read_bytes().decode().strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        problem = f"it cannot be read: {error.strerror or error}"
+    except UnicodeDecodeError:
+        problem = "it is not in UTF-8"
+    # Not inside of `except`: the error of a decoder holds all of the text.
+    raise ConfigError(f"The broker's URL is to come from the credential {credential}: {problem}.")

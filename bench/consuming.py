@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from bench.context import Bench
 from bench.load import QUEUE
-from bench.places import GO_CONSUMER, OWN_PYTHON, PEER_PYTHON, PEERS, SideFailed, run, running
+from bench.places import GO_CONSUMER, OWN_PROGRAM, OWN_PYTHON, PEER_PYTHON, PEERS, SideFailed, run, running
 from bench.row import Figures, Measure
 from bench.tally import Tally
 
@@ -44,9 +43,8 @@ class Side:
 def ours(shape: Shape, app: str = "bench.sides.ours:app") -> list[list[str]]:
     """Return the command of amqpworker's worker."""
     own = [] if shape.prefetch is None else ["--prefetch", str(shape.prefetch)]
-    program = str(Path(OWN_PYTHON).with_name("amqpworker"))
     size = ["-p", str(shape.processes), "-t", str(shape.threads), *own]
-    return [[program, "worker", app, *size, "-q", QUEUE, "--log-level", "critical"]]
+    return [[OWN_PROGRAM, "worker", app, *size, "-q", QUEUE, "--log-level", "critical"]]
 
 
 def _celery(shape: Shape) -> list[list[str]]:

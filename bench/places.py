@@ -17,6 +17,7 @@ PEERS = BENCH / ".venv" / "bin"
 BUILD = BENCH / ".build"
 GO_CONSUMER = BUILD / "go_consumer"
 OWN_PYTHON = sys.executable
+OWN_PROGRAM = str(Path(OWN_PYTHON).with_name("amqpworker"))
 PEER_PYTHON = str(PEERS / "python")
 GOCODE = "/usr/share/gocode"
 
@@ -89,6 +90,26 @@ class Running:
         for process in self.processes:
             if process.poll() is not None:
                 raise SideFailed(f"{process.args} ended with {process.returncode}:\n{self.tail()}")
+
+    def wait(self, patience: float) -> None:
+        """
+        Wait until all have ended.
+
+        Raises:
+            SideFailed: one has ended with an error, or not in time.
+        """
+        deadline = time.monotonic() + patience
+        for process in self.processes:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired as error:
+                raise SideFailed(f"{process.args} took longer than {patience:.0f} s:\n{self.tail()}") from error
+            if process.returncode:
+                raise SideFailed(f"{process.args} ended with {process.returncode}:\n{self.tail()}")
+
+    def lines(self) -> list[str]:
+        """Return what they printed, line by line."""
+        return self.log.read_text(errors="replace").splitlines()
 
     def tail(self) -> str:
         """Return the end of what they printed."""

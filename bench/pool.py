@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -22,7 +21,7 @@ from bench import declare
 from bench.context import Place
 from bench.ledger import VARIABLE, Ledger
 from bench.load import QUEUE
-from bench.places import OWN_PYTHON, Running, SideFailed, running
+from bench.places import OWN_PROGRAM, Running, SideFailed, running
 
 MODULE = "bench.sides.pool_tasks"
 LOOK = 0.002
@@ -52,8 +51,7 @@ class Pool:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return the log lines of an event."""
-        lines = self.processes.log.read_text(errors="replace").splitlines()
-        complete = (line for line in lines if f'"{name}"' in line and line.endswith("}"))
+        complete = (line for line in self.processes.lines() if f'"{name}"' in line and line.endswith("}"))
         return [line for line in map(json.loads, complete) if line["event"] == name]
 
     def wait_for(
@@ -129,7 +127,6 @@ def pool(place: Place, *options: str) -> Iterator[Pool]:
     declare.declare(place.url, declare.ours())
     ledger = Ledger(place.folder / "ledger")
     told = {"BENCH_URL": place.url, VARIABLE: str(ledger.path)}
-    program = str(Path(OWN_PYTHON).with_name("amqpworker"))
     fixed = ["-q", QUEUE, "--drain-timeout", str(DRAIN_TIMEOUT), "--log-json"]
-    with running([[program, "worker", f"{MODULE}:app", *fixed, *options]], told, place.folder / "log") as processes:
+    with running([[OWN_PROGRAM, "worker", f"{MODULE}:app", *fixed, *options]], told, place.folder / "log") as processes:
         yield Pool(processes, place.url, ledger)

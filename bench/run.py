@@ -51,7 +51,10 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--url", help="measure on this node instead of a private one (needs --management)")
     parser.add_argument("--management", help="its management URL, http://USER:PASSWORD@HOST:PORT")
     parser.add_argument("--pid", type=int, help="its process, where it runs here: to wait until it is idle")
-    return parser.parse_args(arguments)
+    told = parser.parse_args(arguments)
+    if told.url and not told.management:
+        parser.error("--url needs --management")
+    return told
 
 
 @contextmanager

@@ -88,12 +88,15 @@ class Wire:
         Take messages until none comes for `idle` seconds or `count` have come; acknowledge what each read brought.
 
         Returns how many came, and when the first and the last came (nanoseconds since the epoch).
+
+        Raises:
+            ConnectionError: the broker has closed the connection.
         """
         self._call(1, QOS, struct.pack(">IHB", 0, prefetch, 0), QOS_OK)
         self._call(1, CONSUME, struct.pack(">H", 0) + short(queue) + short("") + b"\0" + long(b""), CONSUME_OK)
         head = struct.Struct(">BHI").unpack_from
         ack = struct.Struct(">BHIHHQBB").pack
-        receive, send = self._socket.recv, self._socket.sendall
+        receive, send = self._receive, self._socket.sendall
         data, self._rest = self._rest, b""
         taken = first = last = 0
         while True:
@@ -113,7 +116,7 @@ class Wire:
                 break
             self._socket.settimeout(idle if taken else 30)
             try:
-                data = data[position:] + receive(CHUNK)
+                data = data[position:] + receive()
             except TimeoutError:
                 break
         return taken, first, last
@@ -124,6 +127,7 @@ class Wire:
 
         Raises:
             RuntimeError: the broker refused or returned one.
+            ConnectionError: it has closed the connection.
         """
         self._call(1, SELECT, b"\0", SELECT_OK)
         sent = 0
@@ -143,7 +147,7 @@ class Wire:
         return sent
 
     def _read_confirms(self, confirms: Confirms) -> None:
-        data = self._rest + self._socket.recv(CHUNK)
+        data = self._rest + self._receive()
         position = 0
         while position + 7 <= len(data):
             size = struct.unpack_from(">I", data, position + 3)[0]
@@ -157,6 +161,12 @@ class Wire:
             position += size + 8
         self._rest = data[position:]
 
+    def _receive(self) -> bytes:
+        data = self._socket.recv(CHUNK)
+        if not data:
+            raise ConnectionError("the broker has closed the connection")
+        return data
+
     def _call(self, channel: int, which: tuple[int, int], arguments: bytes, answer: tuple[int, int]) -> None:
         self._socket.sendall(method(channel, which, arguments))
         self._expect(answer)
@@ -167,10 +177,7 @@ class Wire:
                 size = struct.unpack_from(">I", self._rest, 3)[0]
                 if len(self._rest) >= size + 8:
                     break
-            more = self._socket.recv(CHUNK)
-            if not more:
-                raise ConnectionError(f"closed by the broker instead of {answer}")
-            self._rest += more
+            self._rest += self._receive()
         got = struct.unpack_from(">HH", self._rest, 7)
         if got != answer:
             raise RuntimeError(f"expected {answer}, got {got}: {self._rest[:200]!r}")

@@ -7,19 +7,16 @@ Decides what is printed and the exit code; the node itself is `amqpworker.testin
 from __future__ import annotations
 
 import json
-import signal
+import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from amqpworker.cli.screen import complain
-from amqpworker.errors import ConfigError
+from amqpworker.cli.shared import AsJson
 
 if TYPE_CHECKING:
     from amqpworker.testing.node import Node, NodeStatus
@@ -34,7 +31,6 @@ broker_app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Option("--folder", help="Where the node keeps its data, log and ports.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @broker_app.command(
@@ -50,9 +46,8 @@ def start(
 
     It runs on until `broker stop`. Exit code: 0 it runs, 2 it cannot be started.
     """
-    with _reporting():
-        node = node_of(folder).start(timeout)
-        _show(node.status(), as_json=as_json)
+    node = node_of(folder).start(timeout)
+    _show(node.status(), as_json=as_json)
 
 
 @broker_app.command(epilog="Example:\n\n  amqpworker broker stop --folder /tmp/my-node")
@@ -62,11 +57,10 @@ def stop(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
 
     Exit code: 0 it is stopped, whether it ran or not; 2 it cannot be stopped.
     """
-    with _reporting():
-        node = node_of(folder)
-        if node.folder.exists():  # else there is nothing to stop, and no folder to make for it
-            node.stop()
-        _show(node.status(), as_json=as_json)
+    node = node_of(folder)
+    if node.folder.exists():  # else there is nothing to stop, and no folder to make for it
+        node.stop()
+    _show(node.status(), as_json=as_json)
 
 
 @broker_app.command(epilog="Example:\n\n  amqpworker broker status --json")
@@ -76,11 +70,10 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
 
     Exit code: 0 it runs, 1 it does not, 2 its folder cannot be read.
     """
-    with _reporting():
-        found = node_of(folder).status()
-        _show(found, as_json=as_json)
-        if not found.running:
-            raise typer.Exit(1)
+    found = node_of(folder).status()
+    _show(found, as_json=as_json)
+    if not found.running:
+        raise typer.Exit(1)
 
 
 @broker_app.command(epilog="Example:\n\n  export AMQPWORKER_URL=$(amqpworker broker url)")
@@ -90,12 +83,12 @@ def url(folder: Folder = DEFAULT_FOLDER) -> None:
 
     Exit code: 0 it runs, 1 it does not, 2 its folder cannot be read.
     """
-    with _reporting():
-        found = node_of(folder).status()
-        if not found.running:
-            sys.stderr.write(f"The node in {found.folder} does not run: amqpworker broker start.\n")
-            raise typer.Exit(1)
-        sys.stdout.write(f"{found.url}\n")
+    found = node_of(folder).status()
+    if not found.running:
+        where = "" if folder == DEFAULT_FOLDER else f" --folder {shlex.quote(str(folder))}"
+        complain(f"The node in {found.folder} does not run: amqpworker broker start{where}.")
+        raise typer.Exit(1)
+    sys.stdout.write(f"{found.url}\n")
 
 
 def node_of(folder: Path) -> Node:
@@ -113,22 +106,3 @@ def _show(status: NodeStatus, *, as_json: bool) -> None:
     if status.url is not None:
         lines += [f"  URL            {status.url}", f"  management UI  {status.management_url}  (guest / guest)"]
     sys.stdout.write("\n".join(lines) + "\n")
-
-
-@contextmanager
-def _reporting() -> Iterator[None]:
-    """Turn what is wrong into one line on standard error and exit code 2, and a SIGTERM into a clean way out."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    except ConfigError as error:
-        complain(str(error))
-        raise typer.Exit(2) from error
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    raise KeyboardInterrupt

@@ -131,6 +131,7 @@ def spec_of(table: PoolTable, config: ConfigFile, app: str, processes: int) -> P
     """Return a pool of the file as the supervisor wants it."""
     options = WorkerOptions(
         app=app,
+        stall_timeout=table.stall_timeout,
         start_timeout=table.start_timeout,
         log_level=config.log_level,
         log_json=config.log_json,

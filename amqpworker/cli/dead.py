@@ -16,7 +16,7 @@ import typer
 
 from amqpworker.cli.letters import Letter, letter_of
 from amqpworker.cli.screen import console, printable, table, write, write_json
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, UrlOption, app_of, quiet
+from amqpworker.cli.shared import APP_VARIABLE, AsJson, UrlOption, admin_of, app_of, quiet
 from amqpworker.errors import AmqpWorkerError, ConfigError, NotRouted
 
 if TYPE_CHECKING:
@@ -147,13 +147,6 @@ def names_of(app: App, queues: list[str] | None) -> list[str]:
 def dead_name(queue: str) -> str:
     """Return the queue that holds the dead letters of `queue`; such a queue, or the parking queue, stands for itself."""
     return queue if queue.endswith((SUFFIX, ".parked")) else queue + SUFFIX
-
-
-def admin_of(app: App) -> Admin:
-    """Return a client for the app's broker."""
-    from amqpworker.broker.admin import Admin
-
-    return Admin(app.url, app.settings)
 
 
 def find(admin: Admin, queue: str, wanted: str) -> Letter | None:

@@ -1,5 +1,5 @@
 """
-What the commands have in common: options, the user's app, standard input.
+What the commands have in common: options, the user's app and its broker, standard input.
 
 Decides which errors mean that the answer is no (1) and which that nothing could be asked (2).
 """
@@ -26,6 +26,7 @@ from amqpworker.redaction import redact_text
 
 if TYPE_CHECKING:
     from amqpworker.app import App
+    from amqpworker.broker.admin import Admin
 
 __all__ = [
     "APP_VARIABLE",
@@ -33,6 +34,7 @@ __all__ = [
     "AsJson",
     "NamespaceOption",
     "UrlOption",
+    "admin_of",
     "app_of",
     "exit_code",
     "load",
@@ -106,6 +108,13 @@ def app_of(target: str | None, url: str | None, namespace: str | None = None) ->
     from amqpworker.topology import DEFAULT_NAMESPACE
 
     return App(url, namespace=DEFAULT_NAMESPACE if namespace is None else namespace)
+
+
+def admin_of(app: App) -> Admin:
+    """Return a client that asks the app's broker."""
+    from amqpworker.broker.admin import Admin
+
+    return Admin(app.url, app.settings)
 
 
 def standard_input() -> bytes:

@@ -53,6 +53,8 @@ def status(
 
     Exit code: 0 every process consumes, 1 not all do, 2 there is no such pool, or it does not answer.
     """
+    if as_json and watch:
+        raise ConfigError("Give --json or --watch, not both.")
     address = found(where)
     if as_json:
         state = asked(address)
@@ -100,10 +102,10 @@ def found(where: str | None) -> str:
     Return the address of the pool that is meant.
 
     Raises:
-        ConfigError: there is none, or more than one.
+        ConfigError: there is none, or more than one, or it cannot be one.
     """
     if where is not None and not where.isdecimal():
-        return where
+        return checked(where)
     known = [str(path) for path in sockets() if where is None or path.stem == where]
     living = known if where is not None else [address for address in known if lives(address)]
     if len(living) == 1:
@@ -112,6 +114,22 @@ def found(where: str | None) -> str:
         problem = "No pool runs here" if where is None else f"No pool with the process id {where} runs here"
         raise ConfigError(f"{problem}, or none that may be seen: run this as its user, or give what its --health is.")
     raise ConfigError(f"{len(living)} pools run here: give the process id of one (amqpworker workers lists them).")
+
+
+def checked(address: str) -> str:
+    """
+    Return an address as it is.
+
+    Raises:
+        ConfigError: it is neither HOST:PORT nor a path.
+    """
+    from amqpworker.supervisor import health
+
+    try:
+        health.check_address(address)
+    except ConfigError:
+        raise ConfigError(f"{address!r} is no pool: give a process id, HOST:PORT or the path of a socket.") from None
+    return address
 
 
 def sockets() -> list[Path]:
@@ -158,7 +176,8 @@ def asked(address: str) -> dict[str, Any]:
         reason = f"does not answer within {PATIENCE:g} s: it hangs, or the machine is overloaded"
         raise NotConnected(f"The supervisor at {address} {reason}.") from error
     except (OSError, ValueError, HTTPException) as error:
-        raise NotConnected(f"No supervisor answers at {address}: {error}.") from error
+        why = getattr(error, "strerror", None) or error
+        raise NotConnected(f"No supervisor answers at {address}: {why}.") from error
     if not isinstance(state, dict) or "wanted" not in state:
         reason = state.get("status", "it is no supervisor") if isinstance(state, dict) else "it is no supervisor"
         raise NotConnected(f"The supervisor at {address} cannot tell how it stands: {reason}.")
@@ -169,8 +188,10 @@ def connection_to(address: str) -> HTTPConnection:
     """Return a connection to a port, or to a unix socket."""
     from http.client import HTTPConnection
 
+    from amqpworker.supervisor import health
+
     if "/" not in address:
-        return HTTPConnection(address, timeout=PATIENCE)
+        return HTTPConnection(*health.split(address), timeout=PATIENCE)
     connection = HTTPConnection("localhost", timeout=PATIENCE)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(PATIENCE)

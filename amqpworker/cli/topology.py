@@ -15,13 +15,12 @@ import typer
 
 from amqpworker.cli.findings import Finding, findings_of, gathered
 from amqpworker.cli.screen import console, plain, printable, table, write, write_json
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, load, quiet
+from amqpworker.cli.shared import APP_VARIABLE, AsJson, admin_of, load, quiet
 from amqpworker.errors import ConfigError
 from amqpworker.topology import LEVELS, Binding, Exchange, Names, Queue, Topology
 
 if TYPE_CHECKING:
     from amqpworker.app import App
-    from amqpworker.broker.admin import Admin
     from amqpworker.broker.management import Management
 
 __all__ = ["topology_app"]
@@ -191,13 +190,6 @@ def management_of(url: str, user: str, password: str) -> Management:
     if split.username is not None:
         user, password = unquote(split.username), unquote(split.password or "")
     return Management(bare, user, password)
-
-
-def admin_of(app: App) -> Admin:
-    """Return a client for the app's broker."""
-    from amqpworker.broker.admin import Admin
-
-    return Admin(app.url, app.settings)
 
 
 @contextmanager

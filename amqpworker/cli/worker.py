@@ -194,6 +194,7 @@ def worker(
             "async_tasks": async_tasks,
             "queues": queues or (),
             "drain_timeout": drain_timeout,
+            "stall_timeout": stall_timeout,
             "start_timeout": start_timeout,
             "log_level": log_level,
             "log_json": log_json,

@@ -71,13 +71,15 @@ class Record:
         """
         Read the record of a folder; `None` where no node was ever started.
 
-        Raises: `ConfigError` when it cannot be understood.
+        Raises: `ConfigError` when it cannot be understood, or this is no folder.
         """
         try:
             fields = json.loads((folder / "node.json").read_text())
             return cls(**{**fields, "ports": Ports(**fields["ports"])})
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return None
+        except NotADirectoryError as error:
+            raise ConfigError(f"{folder} cannot be the folder of a node: there is a file in its place.") from error
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ConfigError(
                 f"{folder / 'node.json'} cannot be read ({error}): delete the folder to begin anew."

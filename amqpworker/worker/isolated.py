@@ -6,6 +6,7 @@ Decides how it is started, when it counts as hung, and how its end is found out.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -25,8 +26,8 @@ from amqpworker.worker.report import DUMP_SIGNAL
 __all__ = ["Arrived", "Ending", "IsolatedProcess", "Late"]
 
 STEP = 1.0
-# It says that it is alive each second; what holds the interpreter's lock for so long is not coming back.
-MOST_SILENT_STEPS = 60
+# A socket cannot wait for just any time.
+MOST_SENDING = 86_400.0
 DUMP_PATIENCE = 0.2
 DUMP_STEP = 0.01
 MOST_STACK_BYTES = 64 * 1024
@@ -55,6 +56,8 @@ class IsolatedProcess:
     """
     A running isolated process; one thread uses it at a time, `kill` aside.
 
+    While a task runs it says that it is alive each second: silent for `stall_timeout` seconds, it counts as hung.
+
     Raises:
         OSError: the machine has no room for another process.
     """
@@ -62,6 +65,7 @@ class IsolatedProcess:
     def __init__(self, options: WorkerOptions) -> None:
         self.runs = 0
         self.idle_since = time.monotonic()
+        self._stall_timeout = options.stall_timeout
         self._frames = Frames()
         self._socket, theirs = socket.socketpair()
         self._stacks = self._gone = -1
@@ -104,7 +108,7 @@ class IsolatedProcess:
         os.lseek(self._stacks, 0, os.SEEK_SET)
         self.runs += 1
         try:
-            self._socket.settimeout(STEP * MOST_SILENT_STEPS)
+            self._socket.settimeout(min(self._stall_timeout, MOST_SENDING))
             self._socket.sendall(request)
         except OSError:
             return self._crash("it took no more requests")
@@ -112,7 +116,7 @@ class IsolatedProcess:
 
     def _listen(self, wanted: bytes, timeout: float) -> Ending:
         until = time.monotonic() + timeout
-        silent = 0
+        silent, most_silent = 0, math.ceil(self._stall_timeout / STEP)
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         poll.register(self._gone, select.POLLIN)
@@ -128,7 +132,7 @@ class IsolatedProcess:
                 return self._crash()
             else:
                 silent += 1
-                if silent >= MOST_SILENT_STEPS and wanted == OUTCOME:
+                if silent >= most_silent and wanted == OUTCOME:
                     return self._crash(f"killed: it had not moved for {silent * STEP:.0f} s")
         return Late(self._dumped())
 

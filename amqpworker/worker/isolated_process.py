@@ -123,11 +123,18 @@ def main(arguments: Sequence[str]) -> int:
     os.set_inheritable(stacks, False)
     configure(options.log_level, options.log_json)
     try:
-        Isolated(locate(options.app), socket.socket(fileno=connection)).serve()
+        Isolated(locate(options.app), patient(connection)).serve()
     except (Exception, SystemExit) as error:
         log.error("isolated_process_failed", app=options.app, exc_info=error)
         return FAILED
     return 0
+
+
+def patient(descriptor: int) -> socket.socket:
+    """Return the socket, which waits for as long as it takes, whatever the app has given to `socket.setdefaulttimeout`."""
+    connection = socket.socket(fileno=descriptor)
+    connection.settimeout(None)
+    return connection
 
 
 def end_with(worker: int) -> None:

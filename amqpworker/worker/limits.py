@@ -123,8 +123,9 @@ class Limits:
     def _start(self) -> None:
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._watch, name="amqpworker-limits", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._watch, name="amqpworker-limits", daemon=True)
+                thread.start()  # where there is no room for it, the next run tries again
+                self._thread = thread
 
     def _disarm(self, watch: Watch) -> None:
         """See to it that no exception strikes any more; it may strike in here."""

@@ -105,6 +105,7 @@ class WorkerOptions(PoolOptions):
     """The options of a worker process."""
 
     app: str = Field(min_length=1, description="MODULE:APP")
+    stall_timeout: float = Field(60.0, ge=1, allow_inf_nan=False)
     start_timeout: float = Field(60.0, ge=1, allow_inf_nan=False)
     log_level: str = "info"
     log_json: bool | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 from amqpworker.delay import route
 from amqpworker.topology import Names
@@ -23,17 +24,17 @@ STEPS = (4, 2, 1)
 
 def _measure(bench: Bench, url: str, exchange: str, key: str, headers: dict[str, object]) -> Figures:
     count = bench.count(COUNT)
-    publisher, consumer = Wire(url), Wire(url)
     frames = list(messages.frames("bench.sides.ours.empty", count, exchange, key, headers=headers))
-    bench.broker.wait_until_idle()
-    with ThreadPoolExecutor(1) as beside:
-        consuming = beside.submit(consumer.consume, QUEUE, 1000, idle=30, count=count)
-        start = time.time()
-        publisher.publish(frames)
-        published = time.time() - start
-        taken, first, last = consuming.result()
-    publisher.close()
-    consumer.close()
+    try:
+        with closing(Wire(url)) as publisher, closing(Wire(url)) as consumer, ThreadPoolExecutor(1) as beside:
+            bench.broker.wait_until_idle()
+            consuming = beside.submit(consumer.consume, QUEUE, 1000, idle=30, count=count)
+            start = time.time()
+            publisher.publish(frames)
+            published = time.time() - start
+            taken, first, last = consuming.result()
+    except (OSError, RuntimeError) as error:
+        raise SideFailed(f"the raw client failed: {error}") from error
     if taken != count:
         raise SideFailed(f"{taken} of {count} messages came")
     due = start + sum(STEPS)

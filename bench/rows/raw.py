@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
 from bench.consuming import OURS, Shape, rate
 from bench.context import Bench
 from bench.load import QUEUE
-from bench.places import OWN_PYTHON, ROOT, SideFailed, environment, run
+from bench.places import OWN_PYTHON, SideFailed, run, running
 from bench.row import Figures, Measure, Ratio, Row
 from bench.tally import Tally
 
 COUNT = 150_000
 PREFETCH = 256
+PATIENCE = 120.0
 NOTE = "pure Python, decodes nothing, one ack for each read"
 
 
@@ -28,11 +28,9 @@ def raw(processes: int) -> Measure:
             bench.broker.wait_until_idle()
             told["BENCH_TALLY"] = str(Tally.create(place.folder / "tally", 1).path)
             command = [OWN_PYTHON, "-m", "bench.sides.raw", QUEUE, str(PREFETCH)]
-            clients = [
-                subprocess.Popen(command, cwd=ROOT, env=environment(told), stdout=subprocess.PIPE)
-                for _ in range(processes)
-            ]
-            answers = [json.loads(client.communicate(timeout=120)[0]) for client in clients]
+            with running([command] * processes, told, place.folder / "log") as clients:
+                clients.wait(PATIENCE)
+                answers = [json.loads(line) for line in clients.lines() if line.startswith("[")]
         if sum(taken for taken, _, _ in answers) != count:
             raise SideFailed(f"the raw clients took {answers}, which is not {count} in all")
         begins, ends = [first for _, first, _ in answers if first], [last for _, _, last in answers]

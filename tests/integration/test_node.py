@@ -134,6 +134,23 @@ def test_ctrl_c_during_the_start_leaves_nothing_behind(tmp_path: Path) -> None:
     assert living(Node(tmp_path)) == []
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_command_that_is_interrupted_while_it_starts_a_node_leaves_nothing_behind(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from amqpworker.cli.main import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", program, "broker", "start", "--folder", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as owner:
+        wait_until(lambda: (tmp_path / "node.json").exists() and living(Node(tmp_path)), what="the node to begin")
+        owner.send_signal(number)
+        _, said = owner.communicate(timeout=30)
+    assert (owner.returncode, said) == (code, "")
+    assert living(Node(tmp_path)) == []
+
+
 def test_a_start_that_fails_says_why_in_one_line_and_leaves_nothing_behind(make_node: MakeNode) -> None:
     node = make_node(extra_config="nonsense = 1")
     with pytest.raises(ConfigError, match="unknown variable: nonsense") as caught:

@@ -17,7 +17,6 @@ import pytest
 
 from amqpworker.message import Delivery, Properties
 from amqpworker.outcome import Dead, Done, Outcome
-from amqpworker.worker import isolated as isolated_module
 from amqpworker.worker.context import Run
 from amqpworker.worker.crashes import Crash
 from amqpworker.worker.isolated import Arrived, Ending, IsolatedProcess, Late
@@ -125,10 +124,15 @@ def starts() -> str:
 
 
 @pytest.fixture
-def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IsolatedProcess]:
+def stall_timeout() -> float:
+    return 60.0
+
+
+@pytest.fixture
+def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stall_timeout: float) -> Iterator[IsolatedProcess]:
     (tmp_path / "alone.py").write_text(APP)
     monkeypatch.chdir(tmp_path)
-    made = IsolatedProcess(WorkerOptions(app="alone:app"))
+    made = IsolatedProcess(WorkerOptions(app="alone:app", stall_timeout=stall_timeout))
     yield made
     made.close()
     assert not alive(made.pid)
@@ -182,18 +186,18 @@ def test_a_task_that_is_late_is_told_with_its_stack(process: IsolatedProcess) ->
     assert "in sleeps" in ending.stack
 
 
-def test_what_holds_the_lock_of_the_interpreter_for_too_long_is_ended_with_its_stack(
-    process: IsolatedProcess, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stall_timeout", [2.5])
+def test_what_holds_the_lock_of_the_interpreter_for_the_stall_timeout_is_ended_with_its_stack(
+    process: IsolatedProcess,
 ) -> None:
-    monkeypatch.setattr(isolated_module, "MOST_SILENT_STEPS", 3)
     found = crash(asked(process, "hangs"))
     assert (found.code, found.why) == (-signal.SIGKILL, "killed: it had not moved for 3 s")
     assert "in hangs" in found.stack
     assert not process.alive()
 
 
-def test_a_task_that_only_takes_long_is_left_alone(process: IsolatedProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolated_module, "MOST_SILENT_STEPS", 2)
+@pytest.mark.parametrize("stall_timeout", [2])
+def test_a_task_that_only_takes_long_is_left_alone(process: IsolatedProcess) -> None:
     assert isinstance(asked(process, "sleeps", timeout=4), Late)
 
 
@@ -273,6 +277,20 @@ def test_an_app_that_cannot_be_imported_does_not_get_ready(
     made = IsolatedProcess(WorkerOptions(app="alone:app"))
     assert not made.wait_ready(60)
     made.close()
+
+
+def test_what_an_app_lets_its_own_sockets_wait_for_is_not_for_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "impatient.py").write_text(APP + "\nimport socket; socket.setdefaulttimeout(0)")
+    monkeypatch.chdir(tmp_path)
+    made = IsolatedProcess(WorkerOptions(app="impatient:app"))
+    # More than is there at once, so that it has to wait.
+    text = b"x" * 3_000_000
+    try:
+        assert outcome(asked(made, "echo", b'{"text": "' + text + b'"}')) == Done(b'"' + text + b'"')
+    finally:
+        made.close()
 
 
 def test_nothing_is_left_open_where_there_is_no_room() -> None:

@@ -28,6 +28,7 @@ from amqpworker.errors import (
     NotRouted,
     TaskFailed,
 )
+from amqpworker.supervisor.launch import Setup
 from tests.cli import Ended, environment, run, run_here
 
 COMMANDS = [
@@ -45,6 +46,7 @@ COMMANDS = [
     "broker start",
     "broker stop",
     "broker status",
+    "broker url",
 ]
 
 APP = """
@@ -204,6 +206,15 @@ def test_there_are_no_colours_off_a_terminal(cli: Cli) -> None:
         ("topology show clishop:other", "is of type int"),
         ("topology show no.such:app", "There is no module 'no.such'"),
         ("topology check clishop:app --management localhost:1", "must begin with http:// or https://"),
+        ("status abc", "'abc' is no pool: give a process id, HOST:PORT or the path of a socket."),
+        ("status localhost:http", "give a process id, HOST:PORT or the path of a socket."),
+        ("status 1 --json --watch", "Give --json or --watch, not both"),
+        ("status /no/such.sock", "No supervisor answers at /no/such.sock: No such file or directory."),
+        ("status 127.0.0.1:1", "No supervisor answers at 127.0.0.1:1: Connection refused."),
+        ("status :1", "No supervisor answers at :1: Connection refused."),
+        ("broker status --folder clishop.py", "there is a file in its place"),
+        ("broker url --folder clishop.py/deeper", "there is a file in its place"),
+        ("broker stop --folder clishop.py", "clishop.py cannot be used for a node"),
     ],
 )
 def test_wrong_input_is_told_in_one_line_with_exit_code_2(cli: Cli, line: str, told: str) -> None:
@@ -211,6 +222,22 @@ def test_wrong_input_is_told_in_one_line_with_exit_code_2(cli: Cli, line: str, t
     assert told in ended.complaint()
     assert ended.code == 2
     assert ended.out == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("broker url", "amqpworker broker start."),
+        ("broker url --folder my-node", "amqpworker broker start --folder my-node."),
+        (["broker", "url", "--folder", "my node"], "amqpworker broker start --folder 'my node'."),
+    ],
+)
+def test_the_url_of_a_node_that_does_not_run_is_told_with_how_to_start_it(
+    cli: Cli, line: str | list[str], told: str
+) -> None:
+    ended = cli(line)
+    assert ended.complaint().endswith(f"does not run: {told}")
+    assert (ended.code, ended.out) == (1, "")
 
 
 def test_an_error_inside_the_users_module_keeps_its_traceback(cli: Cli, tmp_path: Path) -> None:
@@ -259,6 +286,17 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("amqpworker.cli.topology.load", broken)
     with pytest.raises(ZeroDivisionError):
         main(["topology", "show", "a:b"])
+
+
+def test_how_long_something_may_hang_reaches_the_supervisor_and_each_process(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[Setup] = []
+    monkeypatch.setattr("amqpworker.cli.worker.launch", launched.append)
+    assert cli("worker clishop:app --stall-timeout 90 --start-timeout 300").code == 0
+    (spec,) = launched[0].pools
+    assert (spec.stall_timeout, spec.start_timeout) == (90, 300)
+    assert (spec.options["stall_timeout"], spec.options["start_timeout"]) == (90, 300)
 
 
 # ---- topology show ----------------------------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ def test_everything_that_a_file_says_reaches_the_supervisor_and_the_rest_has_its
         async_tasks=7,
         queues=queues,
         drain_timeout=120,
+        stall_timeout=90,
         start_timeout=300,
         log_level="warning",
         log_json=True,

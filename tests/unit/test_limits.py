@@ -40,6 +40,19 @@ def test_a_task_that_runs_python_code_is_struck_at_its_soft_limit(limits: Limits
         limits.call(None, spin, 0.05, math.inf)
 
 
+def test_limits_are_kept_again_once_a_thread_can_be_started(limits: Limits, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as crowded:
+        crowded.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            limits.call(None, spin, 0.05, math.inf)
+    give_up = time.monotonic() + 10
+    with pytest.raises(TimeLimitExceeded):
+        limits.call(None, lambda: spin(lambda: time.monotonic() > give_up), 0.05, math.inf)
+
+
 def test_a_task_that_is_inside_a_call_into_c_is_struck_as_soon_as_that_returns(limits: Limits) -> None:
     with pytest.raises(TimeLimitExceeded):
         limits.call(None, lambda: time.sleep(0.2) or spin(), 0.05, math.inf)

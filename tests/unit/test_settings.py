@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from amqpworker.errors import ConfigError
-from amqpworker.settings import Settings, mistyped
+from amqpworker.settings import Settings, broker_url, mistyped
 
 
 @pytest.mark.parametrize("name", ["SEND_TIMEOUT", "CALL_TIMEOUT", "CONNECT_TIMEOUT", "RESULT_TTL"])
@@ -20,6 +21,38 @@ def test_a_duration_that_no_clock_can_wait_for_is_refused(
     monkeypatch.setenv(f"AMQPWORKER_{name}", value)
     with pytest.raises(ConfigError, match=f"AMQPWORKER_{name}"):
         Settings()
+
+
+def test_the_url_of_a_credential_is_taken_and_one_of_the_environment_comes_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AMQPWORKER_URL", raising=False)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert broker_url(None) == "amqp://guest:guest@localhost:5672/"
+    (tmp_path / "amqpworker_url").write_text("amqp://me:sesame@host/\n")
+    assert broker_url(None) == "amqp://me:sesame@host/"
+    monkeypatch.setenv("AMQPWORKER_URL", "amqp://other/")
+    assert broker_url(None) == "amqp://other/"
+
+
+def test_a_credential_that_is_no_text_is_named_and_its_content_not_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AMQPWORKER_URL", raising=False)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    (tmp_path / "amqpworker_url").write_bytes(b"amqp://me:sesame\xff@host/")
+    with pytest.raises(ConfigError, match=f"{tmp_path}/amqpworker_url: it is not in UTF-8") as caught:
+        broker_url(None)
+    shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value.__context__)
+    assert "sesame" not in shown
+
+
+def test_a_credential_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AMQPWORKER_URL", raising=False)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    (tmp_path / "amqpworker_url").mkdir()  # root may read any file
+    with pytest.raises(ConfigError, match=f"{tmp_path}/amqpworker_url: it cannot be read: Is a directory"):
+        broker_url(None)
 
 
 @pytest.mark.parametrize("value", [-1, 65536, 10**9])

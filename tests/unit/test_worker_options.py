@@ -42,6 +42,8 @@ def test_a_prefetch_is_never_beyond_what_amqp_carries() -> None:
         {"async_tasks": 0},
         {"drain_timeout": -1},
         {"start_timeout": math.inf},
+        {"stall_timeout": math.inf},
+        {"stall_timeout": 0.5},
         {"processes": 2},
         {"queues": ("a", "b", "a")},
         {"queues": ("",)},

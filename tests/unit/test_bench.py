@@ -1,0 +1,77 @@
+"""The benchmark where something goes wrong: a side fails and says so, and the others are measured all the same."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bench import run
+from bench.broker import Broker
+from bench.context import Bench
+from bench.places import SideFailed, running
+from bench.rows import days
+from bench.wire import ACK, CONSUME_OK, QOS_OK, SELECT_OK, Wire, method, short
+
+
+@contextmanager
+def connected(*answers: bytes) -> Iterator[Wire]:
+    """Give a raw client that is connected to a broker which says this and goes."""
+    ours, theirs = socket.socketpair()
+    wire = Wire.__new__(Wire)
+    wire._socket, wire._rest = ours, b""
+    with ours, theirs:
+        theirs.sendall(b"".join(answers))
+        theirs.shutdown(socket.SHUT_WR)
+        yield wire
+
+
+def test_a_raw_client_that_consumes_ends_when_its_broker_goes() -> None:
+    answers = [method(1, QOS_OK), method(1, CONSUME_OK, short("tag"))]
+    with connected(*answers) as wire, pytest.raises(ConnectionError):
+        wire.consume("queue", 1)
+
+
+def test_a_raw_client_that_publishes_ends_when_its_broker_goes() -> None:
+    answers = [method(1, SELECT_OK), method(1, ACK, struct.pack(">QB", 1, 0))]
+    with connected(*answers) as wire, pytest.raises(ConnectionError):
+        wire.publish([b"one", b"two"])
+
+
+@pytest.mark.parametrize(
+    ("program", "patience", "told"),
+    [
+        ("import sys; sys.exit('no queue')", 60, "ended with 1:\nno queue"),
+        ("import signal; signal.pause()", 0, "took longer than 0 s"),
+    ],
+)
+def test_processes_that_fail_or_hang_are_a_failure_of_their_side(
+    tmp_path: Path, program: str, patience: float, told: str
+) -> None:
+    command = [sys.executable, "-c", program]
+    with running([command, command], {}, tmp_path / "log") as started, pytest.raises(SideFailed, match=told):
+        started.wait(patience)
+    assert None not in [process.returncode for process in started.processes]
+
+
+def test_days_on_which_something_did_not_hold_are_counted_and_their_seeds_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = json.dumps({"hours": 48, "events": 9, "broken": [17, 23]})
+    monkeypatch.setattr(days, "run", lambda *_: told)
+    assert days.ours(Bench(Broker("", "")))["days broken"] == 2
+    said = capsys.readouterr().err
+    assert "fleet_days 1 17" in said
+    assert "fleet_days 1 23" in said
+
+
+def test_a_node_without_its_management_url_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run.options(["--url", "amqp://localhost"])
+    assert "--url needs --management" in capsys.readouterr().err
