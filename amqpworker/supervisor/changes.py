@@ -57,6 +57,10 @@ class Changes:
         """Return everything that is to change."""
         return [*([self.current] if self.current else []), *self._waiting]
 
+    def retires(self, place: Place) -> bool:
+        """Tell whether a place is to go."""
+        return any(one.place is place and one.kind == "retire" for one in self.pending())
+
     def take(self, pools: Mapping[str, Pool], now: float) -> Change | None:
         """Return the first that is due, which becomes the current one, None where one is under way or none is due."""
         if self.current is None:
@@ -67,8 +71,8 @@ class Changes:
         return None
 
     def _is_due(self, change: Change, pools: Mapping[str, Pool], now: float) -> bool:
-        if change.kind == "retire" and not pools[change.place.pool].consumes_without(change.place):
-            return False
+        if change.kind == "retire":
+            return change.place.process is None or pools[change.place.pool].consumes_without(change.place)
         # A reload goes from place to place: where one is put off, all of them wait.
         alike = [one for one in self._waiting if one.kind == "reload"] if change.kind == "reload" else []
         return all(one.place.start_at <= now for one in (change, *alike))

@@ -105,7 +105,7 @@ class Fleet:
         if self.stopping is not None:
             return min([*due, self.stopping]) if alive else None
         due += [one.ready_by for one in alive if one.starts]
-        due += [place.start_at for pool in self.pools.values() for place in pool.startable() if place.process is None]
+        due += [place.start_at for place in self._to_fill()]
         change = self.changes.next_due(now) if self._may_change() else None
         return min(due if change is None else [*due, change], default=None)
 
@@ -183,11 +183,15 @@ class Fleet:
 
     # ---- starting ---------------------------------------------------------------------------------------------------
 
+    def _to_fill(self) -> list[Place]:
+        """Return the places that are to get a process; one that is to go gets none any more."""
+        empty = [place for pool in self.pools.values() for place in pool.startable() if place.process is None]
+        return [place for place in empty if not self.changes.retires(place)]
+
     def _fill_places(self, now: float) -> None:
-        for pool in self.pools.values():
-            for place in pool.startable():
-                if place.process is None and place.start_at <= now:
-                    place.process = self._start(place, now)
+        for place in self._to_fill():
+            if place.start_at <= now:
+                place.process = self._start(place, now)
 
     def _start(self, place: Place, now: float) -> Process:
         self._serial += 1

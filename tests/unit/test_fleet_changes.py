@@ -1,0 +1,37 @@
+"""What a supervisor makes of changes that come together: reloads, one process less, and a machine without room."""
+
+from __future__ import annotations
+
+import pytest
+
+from amqpworker.supervisor.events import Drain, Ended, Grow, Reload, Shrink, Start, Tick
+from tests.unit.scene import Scene
+
+
+@pytest.fixture
+def two() -> Scene:
+    """Two processes that consume: 1 and 2."""
+    scene = Scene()
+    scene.consumes(1)
+    scene.consumes(2)
+    return scene
+
+
+# ---- one process less -------------------------------------------------------------------------------------------------
+
+
+def test_a_place_that_could_not_be_filled_goes_without_another_start(two: Scene) -> None:
+    assert two.refused(Grow()) == [Start(3, "main", 3)]
+    assert two.on(Shrink(), after=0.5) == []
+    assert two.said[-1].fields == {"pool": "main", "processes": 2}
+    assert two.on(Tick(), after=60.0) == []
+    assert two.fleet.next_due(two.now) is None
+
+
+def test_a_place_that_is_to_go_and_has_died_is_not_filled_again_while_another_change_is_under_way(two: Scene) -> None:
+    assert two.on(Reload()) == [Start(3, "main", 1)]
+    two.on(Shrink())
+    assert two.on(Ended(2, -9)) == []
+    assert two.consumes(3) == [Drain(1)]
+    assert two.on(Ended(1, 0)) == []
+    assert sorted(two.fleet.processes) == [3]
