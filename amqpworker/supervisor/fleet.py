@@ -207,6 +207,8 @@ class Fleet:
                 self._on_stalled(process, f"it was not ready within {now - process.started:.0f} s", now)
 
     def _on_not_started(self, process: Process, reason: str, now: float) -> None:
+        if process.place.successor is process:
+            self.changes.put_back()
         self._forget(process)
         again_in = process.place.put_off(process, now, self._jitter)
         self._tell("error", "process_not_started", process, reason=reason, again_in=round(again_in, 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from amqpworker.supervisor.events import Drain, Ended, Grow, Reload, Shrink, Start, Tick
+from amqpworker.supervisor.events import Drain, Ended, Grow, RecyclingDue, Reload, Shrink, Start, Tick
 from tests.unit.scene import Scene
 
 
@@ -15,6 +15,25 @@ def two() -> Scene:
     scene.consumes(1)
     scene.consumes(2)
     return scene
+
+
+# ---- reloads ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_reload_that_finds_no_room_for_a_process_goes_on_when_there_is(two: Scene) -> None:
+    assert two.refused(Reload()) == [Start(3, "main", 1)]
+    assert two.fleet.reloading
+    assert two.fleet.next_due(two.now) == two.now + 1.0
+    assert two.refused(Tick(), after=1.0) == [Start(4, "main", 1)]
+    assert two.on(Tick(), after=2.0) == [Start(5, "main", 1)]
+    assert two.consumes(5) == [Drain(1)]
+    assert two.on(Ended(1, 0)) == [Start(6, "main", 2)]
+
+
+def test_what_has_outgrown_its_limits_is_replaced_when_there_is_room(two: Scene) -> None:
+    assert two.refused(RecyclingDue(2, "it has run 1000 tasks")) == [Start(3, "main", 2)]
+    assert two.on(Tick(), after=1.0) == [Start(4, "main", 2)]
+    assert two.consumes(4) == [Drain(2)]
 
 
 # ---- one process less -------------------------------------------------------------------------------------------------
