@@ -272,12 +272,15 @@ class Fleet:
             process.place.start_at = now
             expected = code == STOPPED or not process.consumed
             self._tell("info" if expected else "warning", "process_ended", process, how=how_it_ended(code))
+        elif follows:
+            self._on_death(process, code, now)
+            if not process.consumed:
+                self._on_successor_lost(process, code)
         elif not self.up and code == MISCONFIGURED:
             self._give_up(MISCONFIGURED, process.problem or "A worker process ended with exit code 2.", now)
         else:
             self._on_death(process, code, now)
-            if follows and not process.consumed:
-                self._on_successor_lost(process, code)
+            self._count_death(code, now)
 
     def _on_death(self, process: Process, code: int, now: float) -> None:
         again_in = process.place.put_off(process, now, self._jitter)
@@ -285,9 +288,13 @@ class Fleet:
         self._tell(
             "error", "process_died", process, how=how, reason=process.problem or None, again_in=round(again_in, 1)
         )
+
+    def _count_death(self, code: int, now: float) -> None:
+        """Give up where nothing has ever consumed; what was to follow a process that lives is not counted."""
         self._deaths += 1
         if not self.up and self._deaths >= MOST_DEATHS:
-            problem = f"No worker process has ever consumed, and {self._deaths} have ended, the last by {how}"
+            last = how_it_ended(code)
+            problem = f"No worker process has ever consumed, and {self._deaths} have ended, the last by {last}"
             self._give_up(FAILED, f"{problem}: see the log.", now)
 
     def _give_up(self, code: int, problem: str, now: float) -> None:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from amqpworker.supervisor.events import Drain, Ended, Grow, RecyclingDue, Reload, Shrink, Start, Tick
+from amqpworker.supervisor.events import (
+    Consuming,
+    Drain,
+    Ended,
+    Grow,
+    Misconfigured,
+    Ready,
+    RecyclingDue,
+    Reload,
+    Shrink,
+    Start,
+    Tick,
+)
 from tests.unit.scene import Scene
 
 
@@ -28,6 +40,32 @@ def test_a_reload_that_finds_no_room_for_a_process_goes_on_when_there_is(two: Sc
     assert two.on(Tick(), after=2.0) == [Start(5, "main", 1)]
     assert two.consumes(5) == [Drain(1)]
     assert two.on(Ended(1, 0)) == [Start(6, "main", 2)]
+
+
+def test_a_reload_that_fails_before_the_broker_was_ever_reached_leaves_the_process_that_waits_for_it() -> None:
+    scene = Scene(main=1)
+    scene.on(Ready(1, 30.0))
+    assert scene.on(Reload()) == [Start(2, "main", 1)]
+    scene.on(Misconfigured(2, "SyntaxError in shop.py"))
+    assert scene.on(Ended(2, 2)) == []
+    assert scene.field("reload_failed", "reason") == "SyntaxError in shop.py"
+    assert scene.on(Consuming(1)) == []
+    assert sorted(scene.fleet.processes) == [1]
+
+
+def test_what_a_reload_started_in_vain_is_no_reason_to_give_up_what_waits_for_the_broker() -> None:
+    scene = Scene(main=1)
+    scene.on(Ready(1, 30.0))
+    serial = 1
+    for _ in range(3):
+        started = scene.on(Reload())
+        for _ in range(3):
+            serial += 1
+            assert started == [Start(serial, "main", 1)]
+            assert scene.on(Ended(serial, 1)) == []
+            started = scene.on(Tick(), after=80.0)
+    assert scene.words().count("reload_failed") == 3
+    assert sorted(scene.fleet.processes) == [1]
 
 
 def test_what_has_outgrown_its_limits_is_replaced_when_there_is_room(two: Scene) -> None:
