@@ -1,7 +1,7 @@
 """
 What a supervisor does about what happens: no process, clock, pipe or signal is touched here.
 
-Decides when a worker process is started, drained or killed, and when all of it ends. There is never more than one process
+Decides when a worker process is started, drained or killed, and when all of it ends. A pool never has more than one process
 beyond those that were asked for, and none that consumes is drained before its successor consumes.
 """
 
@@ -52,7 +52,6 @@ IMPATIENT_GRACE = 2.0
 DUMP_GRACE = 1.0
 # Of a program that has never consumed: it takes about three minutes.
 MOST_DEATHS = 8
-MOST_RELOAD_FAILURES = 3
 
 
 class Fleet:
@@ -72,7 +71,7 @@ class Fleet:
         self.generation = 1
         self.stopping: float | None = None
         self.finished = False
-        self.changes = Changes()
+        self.changes = {name: Changes(pool) for name, pool in self.pools.items()}
         self._jitter = jitter
         self._serial = 0
         self._deaths = 0
@@ -96,7 +95,7 @@ class Fleet:
     @property
     def reloading(self) -> bool:
         """Whether processes are still to be replaced because of a reload."""
-        return any(change.kind == "reload" for change in self.changes.pending())
+        return any(changes.reloading for changes in self.changes.values())
 
     def next_due(self, now: float) -> float | None:
         """Return when something is due without an event, None where nothing is."""
@@ -106,8 +105,8 @@ class Fleet:
             return min([*due, self.stopping]) if alive else None
         due += [one.ready_by for one in alive if one.starts]
         due += [place.start_at for place in self._to_fill()]
-        change = self.changes.next_due(now) if self._may_change() else None
-        return min(due if change is None else [*due, change], default=None)
+        changing = [changes.next_due(now) for changes in self.changes.values() if self._may_change(changes.pool)]
+        return min([*due, *(when for when in changing if when is not None)], default=None)
 
     # ---- what happens -----------------------------------------------------------------------------------------------
 
@@ -160,12 +159,12 @@ class Fleet:
                 process.problem = reason
             case Leaving(_, reason):
                 self._drain(process, now, ask=False)
-                self.changes.add(Change(process.place, process, "recycle", reason), urgent=True)
+                self._changes_of(process).add(Change(process.place, process, "recycle", reason), urgent=True)
             case Stalled(_, what):
                 self._on_stalled(process, what, now)
             case RecyclingDue(_, reason):
                 if process.stage is Stage.CONSUMING:
-                    self.changes.add(Change(process.place, process, "recycle", reason))
+                    self._changes_of(process).add(Change(process.place, process, "recycle", reason))
             case NotStarted(_, reason):
                 self._on_not_started(process, reason, now)
             case Ended(_, code):
@@ -186,7 +185,7 @@ class Fleet:
     def _to_fill(self) -> list[Place]:
         """Return the places that are to get a process; one that is to go gets none any more."""
         empty = [place for pool in self.pools.values() for place in pool.startable() if place.process is None]
-        return [place for place in empty if not self.changes.retires(place)]
+        return [place for place in empty if not self.changes[place.pool].retires(place)]
 
     def _fill_places(self, now: float) -> None:
         for place in self._to_fill():
@@ -208,7 +207,7 @@ class Fleet:
 
     def _on_not_started(self, process: Process, reason: str, now: float) -> None:
         if process.place.successor is process:
-            self.changes.put_back()
+            self._changes_of(process).put_back()
         self._forget(process)
         again_in = process.place.put_off(process, now, self._jitter)
         self._tell("error", "process_not_started", process, reason=reason, again_in=round(again_in, 1))
@@ -274,8 +273,9 @@ class Fleet:
             self._tell("info" if expected else "warning", "process_ended", process, how=how_it_ended(code))
         elif follows:
             self._on_death(process, code, now)
-            if not process.consumed:
-                self._on_successor_lost(process, code)
+            if not process.consumed and self._changes_of(process).fail_current(hopeless=code == MISCONFIGURED):
+                reason, effect = process.problem or how_it_ended(code), "the processes that run go on"
+                self._say("error", "reload_failed", pool=process.place.pool, reason=reason, effect=effect)
         elif not self.up and code == MISCONFIGURED:
             self._give_up(MISCONFIGURED, process.problem or "A worker process ended with exit code 2.", now)
         else:
@@ -333,9 +333,9 @@ class Fleet:
     def _reload(self) -> None:
         self.generation += 1
         self._say("info", "supervisor_reloading", generation=self.generation, processes=self.size)
-        for pool in self.pools.values():
-            for place in pool.places:
-                self.changes.add(Change(place, place.process, "reload", "reload"))
+        for changes in self.changes.values():
+            for place in changes.pool.places:
+                changes.add(Change(place, place.process, "reload", "reload"))
 
     def _grow(self) -> None:
         for pool in self.pools.values():
@@ -346,19 +346,23 @@ class Fleet:
     def _shrink(self) -> None:
         for pool in self.pools.values():
             if len(pool.places) > 1:
-                self.changes.add(Change(pool.places[-1], None, "retire", "one process less"))
+                self.changes[pool.name].add(Change(pool.places[-1], None, "retire", "one process less"))
 
     # ---- one change after the other ---------------------------------------------------------------------------------
 
     def _go_on_changing(self, now: float) -> None:
-        self.changes.end_current()
-        change = self.changes.take(self.pools, now) if self._may_change() else None
-        if change is not None:
-            self._begin(change, now)
+        for changes in self.changes.values():
+            changes.end_current()
+            change = changes.take(now) if self._may_change(changes.pool) else None
+            if change is not None:
+                self._begin(change, now)
 
-    def _may_change(self) -> bool:
+    def _may_change(self, pool: Pool) -> bool:
         """Tell whether there may be one more: a process that is left over from the change before is one already."""
-        return len(self.processes) <= self.size
+        return sum(one.place.pool == pool.name for one in self.processes.values()) <= len(pool.places)
+
+    def _changes_of(self, process: Process) -> Changes:
+        return self.changes[process.place.pool]
 
     def _begin(self, change: Change, now: float) -> None:
         place = change.place
@@ -371,16 +375,3 @@ class Fleet:
         elif place.process is not None and change.replaces(place.process, self.generation):
             place.successor = self._start(place, now)
             self._tell("info", "process_replaced", place.process, why=change.reason)
-
-    def _on_successor_lost(self, process: Process, code: int) -> None:
-        """Go on with the old process; a reload that fails is given up for all that were still to come."""
-        change = self.changes.current
-        if change is None or change.place is not process.place:
-            return
-        change.failures += 1
-        if change.kind == "reload" and (code == MISCONFIGURED or change.failures >= MOST_RELOAD_FAILURES):
-            self.changes.drop("reload")
-            reason = process.problem or how_it_ended(code)
-            self._say("error", "reload_failed", reason=reason, effect="the processes that run go on")
-        else:
-            self.changes.put_back()

@@ -74,6 +74,32 @@ def test_what_has_outgrown_its_limits_is_replaced_when_there_is_room(two: Scene)
     assert two.consumes(4) == [Drain(2)]
 
 
+def test_a_pool_whose_new_processes_wait_for_their_broker_holds_up_no_other_pool() -> None:
+    scene = Scene(away=1, main=1)
+    for serial in (1, 2):
+        scene.consumes(serial)
+    assert scene.on(Reload()) == [Start(3, "away", 1), Start(4, "main", 1)], "one more in each pool"
+    scene.on(Ready(3, 30.0))
+    assert scene.consumes(4) == [Drain(2)]
+    scene.on(Ended(2, 0))
+    assert scene.on(RecyclingDue(4, "it holds 500 MiB of memory"), after=3600.0) == [Start(5, "main", 1)]
+    assert scene.consumes(5) == [Drain(4)]
+    assert scene.fleet.reloading
+
+
+def test_a_reload_that_fails_in_one_pool_goes_on_in_the_others() -> None:
+    scene = Scene(broken=1, main=1)
+    for serial in (1, 2):
+        scene.consumes(serial)
+    scene.on(Reload())
+    assert scene.on(Ended(3, 2)) == []
+    assert scene.field("reload_failed", "pool") == "broken"
+    assert scene.consumes(4) == [Drain(2)]
+    scene.on(Ended(2, 0))
+    assert sorted(scene.fleet.processes) == [1, 4]
+    assert not scene.fleet.reloading
+
+
 # ---- one process less -------------------------------------------------------------------------------------------------
 
 

@@ -152,8 +152,9 @@ class World:
 
     def check(self, event: Event, consuming_before: set[int]) -> None:
         fleet = self.fleet
-        extra = len(fleet.processes) - fleet.size
-        assert extra <= 1, (event, extra)
+        for pool in fleet.pools.values():
+            extra = sum(one.place.pool == pool.name for one in fleet.processes.values()) - len(pool.places)
+            assert extra <= 1, (event, pool.name, extra)
         assert set(fleet.processes) == set(self.bodies), "an orphan, or a ghost"
         if fleet.stopping is None and consuming_before and not isinstance(event, Ended | Stalled | Leaving):
             assert self.consuming(), f"{event} left nobody who consumes"
