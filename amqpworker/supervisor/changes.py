@@ -61,6 +61,11 @@ class Changes:
         return [*([self.current] if self.current else []), *self._waiting]
 
     @property
+    def successor(self) -> Process | None:
+        """The process that is to follow another by the current change, None where there is none."""
+        return None if self.current is None else self.current.place.successor
+
+    @property
     def reloading(self) -> bool:
         """Whether processes are still to be replaced because of a reload."""
         return any(change.kind == "reload" for change in self.pending())

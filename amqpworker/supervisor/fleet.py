@@ -131,7 +131,7 @@ class Fleet:
             case StopNow():
                 self._stop_now(now)
             case Reload():
-                self._reload()
+                self._reload(now)
             case Grow():
                 self._grow()
             case Shrink():
@@ -330,10 +330,12 @@ class Fleet:
         # The processes see a second signal, and abandon what runs.
         self._actions += [Interrupt(serial) for serial in self.processes]
 
-    def _reload(self) -> None:
+    def _reload(self, now: float) -> None:
         self.generation += 1
         self._say("info", "supervisor_reloading", generation=self.generation, processes=self.size)
         for changes in self.changes.values():
+            if (late := changes.successor) is not None and late.stage in {Stage.STARTING, Stage.READY}:
+                self._drain(late, now)  # it may wait for ever, and is of the code before
             for place in changes.pool.places:
                 changes.add(Change(place, place.process, "reload", "reload"))
 

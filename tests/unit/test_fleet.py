@@ -204,8 +204,8 @@ def test_a_reload_whose_new_processes_die_is_given_up_after_three(two: Scene) ->
 
 def test_a_second_reload_during_the_first_replaces_what_the_first_has_started(two: Scene) -> None:
     two.on(Reload())
-    assert two.on(Reload()) == []
     two.consumes(3)
+    assert two.on(Reload()) == []
     assert two.on(Ended(1, 0)) == [Start(4, "main", 2)]
     two.consumes(4)
     assert two.on(Ended(2, 0)) == [Start(5, "main", 1)]

@@ -9,6 +9,7 @@ from amqpworker.supervisor.events import (
     Drain,
     Ended,
     Grow,
+    Kill,
     Misconfigured,
     Ready,
     RecyclingDue,
@@ -72,6 +73,42 @@ def test_what_has_outgrown_its_limits_is_replaced_when_there_is_room(two: Scene)
     assert two.refused(RecyclingDue(2, "it has run 1000 tasks")) == [Start(3, "main", 2)]
     assert two.on(Tick(), after=1.0) == [Start(4, "main", 2)]
     assert two.consumes(4) == [Drain(2)]
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_reload_takes_back_what_the_last_one_has_started_and_what_does_not_consume_yet(
+    two: Scene, ready: bool
+) -> None:
+    two.on(Reload())
+    if ready:
+        two.on(Ready(3, 30.0))
+    assert two.on(Reload(), after=600.0 if ready else 1.0) == [Drain(3)]
+    assert two.on(Reload()) == [], "asked once"
+    assert two.on(Consuming(3)) == [], "too late"
+    assert two.on(Ended(3, 0)) == [Start(4, "main", 2)]
+    assert two.consumes(4) == [Drain(2)]
+    assert two.on(Ended(2, 0)) == [Start(5, "main", 1)]
+    assert two.consumes(5) == [Drain(1)]
+    two.on(Ended(1, 0))
+    assert {one.generation for one in two.fleet.processes.values()} == {4}
+    assert not two.fleet.reloading
+
+
+def test_a_reload_takes_back_the_successor_of_what_has_outgrown_its_limits_too(two: Scene) -> None:
+    assert two.on(RecyclingDue(1, "it has run 1000 tasks")) == [Start(3, "main", 1)]
+    two.on(Ready(3, 30.0))
+    assert two.on(Reload(), after=600.0) == [Drain(3)]
+    assert two.on(Ended(3, 0)) == [Start(4, "main", 1)]
+    assert two.consumes(4) == [Drain(1)]
+
+
+def test_a_reload_does_not_wait_for_a_new_process_that_does_not_even_end(two: Scene) -> None:
+    two.on(Reload())
+    two.on(Ready(3, 5.0))
+    assert two.on(Reload()) == [Drain(3)]
+    assert two.on(Tick(), after=15.0) == [Kill(3)]
+    assert two.on(Ended(3, -9)) == [Start(4, "main", 2)]
+    assert "reload_failed" not in two.words()
 
 
 def test_a_pool_whose_new_processes_wait_for_their_broker_holds_up_no_other_pool() -> None:
