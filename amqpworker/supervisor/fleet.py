@@ -346,18 +346,19 @@ class Fleet:
             self._say("info", "pool_grown", pool=pool.name, processes=len(pool.places))
 
     def _shrink(self) -> None:
-        for pool in self.pools.values():
-            if len(pool.places) > 1:
-                self.changes[pool.name].add(Change(pool.places[-1], None, "retire", "one process less"))
+        for changes in self.changes.values():
+            staying = [place for place in changes.pool.places if not changes.retires(place)]
+            if len(staying) > 1:
+                changes.add(Change(staying[-1], None, "retire", "one process less"))
 
     # ---- one change after the other ---------------------------------------------------------------------------------
 
     def _go_on_changing(self, now: float) -> None:
         for changes in self.changes.values():
             changes.end_current()
-            change = changes.take(now) if self._may_change(changes.pool) else None
-            if change is not None:
+            while self._may_change(changes.pool) and (change := changes.take(now)) is not None:
                 self._begin(change, now)
+                changes.end_current()  # at once where there is nothing to wait for
 
     def _may_change(self, pool: Pool) -> bool:
         """Tell whether there may be one more: a process that is left over from the change before is one already."""

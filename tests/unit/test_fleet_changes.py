@@ -155,3 +155,28 @@ def test_a_place_that_is_to_go_and_has_died_is_not_filled_again_while_another_ch
     assert two.consumes(3) == [Drain(1)]
     assert two.on(Ended(1, 0)) == []
     assert sorted(two.fleet.processes) == [3]
+
+
+def test_so_many_processes_go_as_were_asked_to_also_while_another_change_is_under_way_and_one_stays() -> None:
+    scene = Scene(main=4)
+    for serial in range(1, 5):
+        scene.consumes(serial)
+    assert scene.on(RecyclingDue(1, "it has run 1000 tasks")) == [Start(5, "main", 1)]
+    for _ in range(9):
+        assert scene.on(Shrink()) == []
+    assert scene.consumes(5) == [Drain(1)]
+    for ended, drained in ((1, 4), (4, 3), (3, 2)):
+        assert scene.on(Ended(ended, 0)) == [Drain(drained)]
+    assert scene.on(Ended(2, 0)) == []
+    assert sorted(scene.fleet.processes) == [5]
+
+
+def test_places_that_could_not_be_filled_go_together(two: Scene) -> None:
+    two.refused(Grow())
+    two.refused(Grow())
+    two.on(RecyclingDue(1, "it has run 1000 tasks"))
+    assert two.refused(Shrink()) == []
+    assert two.refused(Shrink()) == []
+    two.consumes(5)
+    assert two.on(Ended(1, 0)) == []
+    assert two.fleet.size == 2
