@@ -1,19 +1,21 @@
 """
-The changes that are to come: processes to replace, and places to give up.
+The changes that are to come in a pool: processes to replace, and places to give up.
 
-Decides that places change one after the other, and whose turn it is. What a change does is `fleet`'s.
+Decides that its places change one after the other, whose turn it is, and when a reload is given up. What a change does is
+`fleet`'s.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from amqpworker.supervisor.places import Place, Pool, Process
 
 __all__ = ["Change", "Changes", "Kind"]
+
+MOST_RELOAD_FAILURES = 3
 
 Kind: TypeAlias = Literal["reload", "recycle", "retire"]
 
@@ -39,9 +41,10 @@ class Change:
 
 
 class Changes:
-    """What is to change: one at a time (`current`), the others wait for their turn."""
+    """What is to change in `pool`: one at a time (`current`), the others wait for their turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
         self.current: Change | None = None
         self._waiting: deque[Change] = deque()
 
@@ -57,18 +60,32 @@ class Changes:
         """Return everything that is to change."""
         return [*([self.current] if self.current else []), *self._waiting]
 
-    def take(self, pools: Mapping[str, Pool], now: float) -> Change | None:
+    @property
+    def successor(self) -> Process | None:
+        """The process that is to follow another by the current change, None where there is none."""
+        return None if self.current is None else self.current.place.successor
+
+    @property
+    def reloading(self) -> bool:
+        """Whether processes are still to be replaced because of a reload."""
+        return any(change.kind == "reload" for change in self.pending())
+
+    def retires(self, place: Place) -> bool:
+        """Tell whether a place is to go."""
+        return any(one.place is place and one.kind == "retire" for one in self.pending())
+
+    def take(self, now: float) -> Change | None:
         """Return the first that is due, which becomes the current one, None where one is under way or none is due."""
         if self.current is None:
-            self.current = next((one for one in self._waiting if self._is_due(one, pools, now)), None)
+            self.current = next((one for one in self._waiting if self._is_due(one, now)), None)
             if self.current is not None:
                 self._waiting.remove(self.current)
                 return self.current
         return None
 
-    def _is_due(self, change: Change, pools: Mapping[str, Pool], now: float) -> bool:
-        if change.kind == "retire" and not pools[change.place.pool].consumes_without(change.place):
-            return False
+    def _is_due(self, change: Change, now: float) -> bool:
+        if change.kind == "retire":
+            return change.place.process is None or self.pool.consumes_without(change.place)
         # A reload goes from place to place: where one is put off, all of them wait.
         alike = [one for one in self._waiting if one.kind == "reload"] if change.kind == "reload" else []
         return all(one.place.start_at <= now for one in (change, *alike))
@@ -89,8 +106,18 @@ class Changes:
         if change is not None:
             self._waiting.appendleft(change)
 
-    def drop(self, kind: Kind) -> None:
-        """Forget changes of a kind."""
-        self._waiting = deque(one for one in self._waiting if one.kind != kind)
-        if self.current is not None and self.current.kind == kind:
-            self.current = None
+    def fail_current(self, hopeless: bool) -> bool:
+        """
+        Have the current one, whose successor is lost, wait once more; or give up a reload that is `hopeless` or failed often.
+
+        Returns whether the reload is given up, for all that were still to come.
+        """
+        change = self.current
+        if change is None:
+            return False
+        change.failures += 1
+        given_up = change.kind == "reload" and (hopeless or change.failures >= MOST_RELOAD_FAILURES)
+        self.put_back()
+        if given_up:
+            self._waiting = deque(one for one in self._waiting if one.kind != "reload")
+        return given_up

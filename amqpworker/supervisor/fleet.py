@@ -1,7 +1,7 @@
 """
 What a supervisor does about what happens: no process, clock, pipe or signal is touched here.
 
-Decides when a worker process is started, drained or killed, and when all of it ends. There is never more than one process
+Decides when a worker process is started, drained or killed, and when all of it ends. A pool never has more than one process
 beyond those that were asked for, and none that consumes is drained before its successor consumes.
 """
 
@@ -52,7 +52,6 @@ IMPATIENT_GRACE = 2.0
 DUMP_GRACE = 1.0
 # Of a program that has never consumed: it takes about three minutes.
 MOST_DEATHS = 8
-MOST_RELOAD_FAILURES = 3
 
 
 class Fleet:
@@ -72,7 +71,7 @@ class Fleet:
         self.generation = 1
         self.stopping: float | None = None
         self.finished = False
-        self.changes = Changes()
+        self.changes = {name: Changes(pool) for name, pool in self.pools.items()}
         self._jitter = jitter
         self._serial = 0
         self._deaths = 0
@@ -96,7 +95,7 @@ class Fleet:
     @property
     def reloading(self) -> bool:
         """Whether processes are still to be replaced because of a reload."""
-        return any(change.kind == "reload" for change in self.changes.pending())
+        return any(changes.reloading for changes in self.changes.values())
 
     def next_due(self, now: float) -> float | None:
         """Return when something is due without an event, None where nothing is."""
@@ -105,9 +104,9 @@ class Fleet:
         if self.stopping is not None:
             return min([*due, self.stopping]) if alive else None
         due += [one.ready_by for one in alive if one.starts]
-        due += [place.start_at for pool in self.pools.values() for place in pool.startable() if place.process is None]
-        change = self.changes.next_due(now) if self._may_change() else None
-        return min(due if change is None else [*due, change], default=None)
+        due += [place.start_at for place in self._to_fill()]
+        changing = [changes.next_due(now) for changes in self.changes.values() if self._may_change(changes.pool)]
+        return min([*due, *(when for when in changing if when is not None)], default=None)
 
     # ---- what happens -----------------------------------------------------------------------------------------------
 
@@ -132,7 +131,7 @@ class Fleet:
             case StopNow():
                 self._stop_now(now)
             case Reload():
-                self._reload()
+                self._reload(now)
             case Grow():
                 self._grow()
             case Shrink():
@@ -160,12 +159,12 @@ class Fleet:
                 process.problem = reason
             case Leaving(_, reason):
                 self._drain(process, now, ask=False)
-                self.changes.add(Change(process.place, process, "recycle", reason), urgent=True)
+                self._changes_of(process).add(Change(process.place, process, "recycle", reason), urgent=True)
             case Stalled(_, what):
                 self._on_stalled(process, what, now)
             case RecyclingDue(_, reason):
                 if process.stage is Stage.CONSUMING:
-                    self.changes.add(Change(process.place, process, "recycle", reason))
+                    self._changes_of(process).add(Change(process.place, process, "recycle", reason))
             case NotStarted(_, reason):
                 self._on_not_started(process, reason, now)
             case Ended(_, code):
@@ -183,11 +182,15 @@ class Fleet:
 
     # ---- starting ---------------------------------------------------------------------------------------------------
 
+    def _to_fill(self) -> list[Place]:
+        """Return the places that are to get a process; one that is to go gets none any more."""
+        empty = [place for pool in self.pools.values() for place in pool.startable() if place.process is None]
+        return [place for place in empty if not self.changes[place.pool].retires(place)]
+
     def _fill_places(self, now: float) -> None:
-        for pool in self.pools.values():
-            for place in pool.startable():
-                if place.process is None and place.start_at <= now:
-                    place.process = self._start(place, now)
+        for place in self._to_fill():
+            if place.start_at <= now:
+                place.process = self._start(place, now)
 
     def _start(self, place: Place, now: float) -> Process:
         self._serial += 1
@@ -203,6 +206,8 @@ class Fleet:
                 self._on_stalled(process, f"it was not ready within {now - process.started:.0f} s", now)
 
     def _on_not_started(self, process: Process, reason: str, now: float) -> None:
+        if process.place.successor is process:
+            self._changes_of(process).put_back()
         self._forget(process)
         again_in = process.place.put_off(process, now, self._jitter)
         self._tell("error", "process_not_started", process, reason=reason, again_in=round(again_in, 1))
@@ -266,12 +271,16 @@ class Fleet:
             process.place.start_at = now
             expected = code == STOPPED or not process.consumed
             self._tell("info" if expected else "warning", "process_ended", process, how=how_it_ended(code))
+        elif follows:
+            self._on_death(process, code, now)
+            if not process.consumed and self._changes_of(process).fail_current(hopeless=code == MISCONFIGURED):
+                reason, effect = process.problem or how_it_ended(code), "the processes that run go on"
+                self._say("error", "reload_failed", pool=process.place.pool, reason=reason, effect=effect)
         elif not self.up and code == MISCONFIGURED:
             self._give_up(MISCONFIGURED, process.problem or "A worker process ended with exit code 2.", now)
         else:
             self._on_death(process, code, now)
-            if follows and not process.consumed:
-                self._on_successor_lost(process, code)
+            self._count_death(code, now)
 
     def _on_death(self, process: Process, code: int, now: float) -> None:
         again_in = process.place.put_off(process, now, self._jitter)
@@ -279,9 +288,13 @@ class Fleet:
         self._tell(
             "error", "process_died", process, how=how, reason=process.problem or None, again_in=round(again_in, 1)
         )
+
+    def _count_death(self, code: int, now: float) -> None:
+        """Give up where nothing has ever consumed; what was to follow a process that lives is not counted."""
         self._deaths += 1
         if not self.up and self._deaths >= MOST_DEATHS:
-            problem = f"No worker process has ever consumed, and {self._deaths} have ended, the last by {how}"
+            last = how_it_ended(code)
+            problem = f"No worker process has ever consumed, and {self._deaths} have ended, the last by {last}"
             self._give_up(FAILED, f"{problem}: see the log.", now)
 
     def _give_up(self, code: int, problem: str, now: float) -> None:
@@ -317,12 +330,14 @@ class Fleet:
         # The processes see a second signal, and abandon what runs.
         self._actions += [Interrupt(serial) for serial in self.processes]
 
-    def _reload(self) -> None:
+    def _reload(self, now: float) -> None:
         self.generation += 1
         self._say("info", "supervisor_reloading", generation=self.generation, processes=self.size)
-        for pool in self.pools.values():
-            for place in pool.places:
-                self.changes.add(Change(place, place.process, "reload", "reload"))
+        for changes in self.changes.values():
+            if (late := changes.successor) is not None and late.stage in {Stage.STARTING, Stage.READY}:
+                self._drain(late, now)  # it may wait for ever, and is of the code before
+            for place in changes.pool.places:
+                changes.add(Change(place, place.process, "reload", "reload"))
 
     def _grow(self) -> None:
         for pool in self.pools.values():
@@ -331,21 +346,26 @@ class Fleet:
             self._say("info", "pool_grown", pool=pool.name, processes=len(pool.places))
 
     def _shrink(self) -> None:
-        for pool in self.pools.values():
-            if len(pool.places) > 1:
-                self.changes.add(Change(pool.places[-1], None, "retire", "one process less"))
+        for changes in self.changes.values():
+            staying = [place for place in changes.pool.places if not changes.retires(place)]
+            if len(staying) > 1:
+                changes.add(Change(staying[-1], None, "retire", "one process less"))
 
     # ---- one change after the other ---------------------------------------------------------------------------------
 
     def _go_on_changing(self, now: float) -> None:
-        self.changes.end_current()
-        change = self.changes.take(self.pools, now) if self._may_change() else None
-        if change is not None:
-            self._begin(change, now)
+        for changes in self.changes.values():
+            changes.end_current()
+            while self._may_change(changes.pool) and (change := changes.take(now)) is not None:
+                self._begin(change, now)
+                changes.end_current()  # at once where there is nothing to wait for
 
-    def _may_change(self) -> bool:
+    def _may_change(self, pool: Pool) -> bool:
         """Tell whether there may be one more: a process that is left over from the change before is one already."""
-        return len(self.processes) <= self.size
+        return sum(one.place.pool == pool.name for one in self.processes.values()) <= len(pool.places)
+
+    def _changes_of(self, process: Process) -> Changes:
+        return self.changes[process.place.pool]
 
     def _begin(self, change: Change, now: float) -> None:
         place = change.place
@@ -358,16 +378,3 @@ class Fleet:
         elif place.process is not None and change.replaces(place.process, self.generation):
             place.successor = self._start(place, now)
             self._tell("info", "process_replaced", place.process, why=change.reason)
-
-    def _on_successor_lost(self, process: Process, code: int) -> None:
-        """Go on with the old process; a reload that fails is given up for all that were still to come."""
-        change = self.changes.current
-        if change is None or change.place is not process.place:
-            return
-        change.failures += 1
-        if change.kind == "reload" and (code == MISCONFIGURED or change.failures >= MOST_RELOAD_FAILURES):
-            self.changes.drop("reload")
-            reason = process.problem or how_it_ended(code)
-            self._say("error", "reload_failed", reason=reason, effect="the processes that run go on")
-        else:
-            self.changes.put_back()

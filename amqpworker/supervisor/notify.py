@@ -1,8 +1,8 @@
 """
 What systemd is told of a supervisor (sd_notify(3)).
 
-Decides what to say when: ready once every process consumes, the watchdog only while enough of them are sound. A broker
-that is away is no fault of the service: while it waits for one, its timeouts are extended and the watchdog is fed.
+Decides what to say when: ready once every process consumes, the watchdog only while enough of those that live are sound.
+A broker that is away is no fault of the service: while it waits for one, its timeouts are extended and the watchdog is fed.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ class Condition:
     """
     How a supervisor stands.
 
-    Of `wanted` processes so many are `sound` (none of their threads stands still), `waiting` (loaded, and without a
-    broker) and `consuming`. `status` is that in words.
+    Of `wanted` processes so many are `alive`; of these, `sound` (none of their threads stands still), `waiting` (loaded,
+    and without a broker) and `consuming`. `status` is that in words.
     """
 
     wanted: int
+    alive: int
     sound: int
     waiting: int
     consuming: int
@@ -93,8 +94,12 @@ class Announcer:
 
 
 def is_sound(condition: Condition) -> bool:
-    """Tell whether enough processes are sound: more than half, or those that are left while it stops."""
-    return condition.stopping or condition.sound * 2 > condition.wanted or condition.wanted == 0
+    """
+    Tell whether enough processes are sound: more than half of those that there are, or whatever is left while it stops.
+
+    One that has died and is to be started again does not hang: whatever takes it down, a restart of all would not mend it.
+    """
+    return condition.stopping or condition.alive == 0 or condition.sound * 2 > condition.alive
 
 
 class Notifier:

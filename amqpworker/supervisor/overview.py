@@ -143,6 +143,7 @@ def condition(state: Overview) -> Condition:
     waiting = sum(one.stage in WAITING and not one.consuming for one in state.processes)
     return Condition(
         wanted=state.wanted,
+        alive=len(state.processes),
         sound=sum(not one.stalled for one in state.processes),
         waiting=waiting,
         consuming=state.consuming,

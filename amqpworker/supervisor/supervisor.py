@@ -258,6 +258,8 @@ class Supervisor:
                     self._children[serial] = Child(self._pools[pool])
                 except OSError as error:
                     self._events.append(NotStarted(serial, str(error)))
+            case Drain(serial) | Interrupt(serial) | DumpStacks(serial) | Kill(serial) if serial not in self._children:
+                pass  # it could not be started, and the fleet is yet to hear of it
             case Drain(serial):
                 self._children[serial].signal(signal.SIGTERM)
             case Interrupt(serial):

@@ -59,6 +59,27 @@ def test_hup_with_code_that_cannot_start_leaves_the_old_processes_and_says_so(tm
         wait_until(lambda: workers.ledger() == ["begin x", "end x"])
 
 
+def test_hup_with_mended_code_takes_back_new_processes_that_wait_for_a_broker_that_is_not_there(
+    tmp_path: Path, vhost: Broker
+) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", broker=vhost) as workers:
+        workers.wait_for("process_started")
+        (old,) = workers.children()
+        shop = tmp_path / "shop.py"
+        mended = shop.read_text()
+        shop.write_text(mended.replace(vhost.url, "amqp://127.0.0.1:1/"))
+        workers.signal(signal.SIGHUP)
+        workers.wait_for("worker_waiting")
+        assert alive(old)
+        shop.write_text(mended)
+        workers.signal(signal.SIGHUP)
+        workers.wait_for("process_ended", 2)
+        wait_until(lambda: not alive(old))
+        consuming(workers, 1)
+        workers.signal(signal.SIGTERM)
+        assert workers.end() == 0
+
+
 def test_ttin_and_ttou_start_one_process_more_and_drain_one(tmp_path: Path, vhost: Broker) -> None:
     with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", broker=vhost) as workers:
         workers.wait_for("process_started")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from amqpworker.supervisor.events import (
-    Action,
     Consuming,
     Drain,
     DumpStacks,
     Ended,
-    Event,
     Finish,
     Gap,
     Grow,
@@ -29,37 +25,9 @@ from amqpworker.supervisor.events import (
     Start,
     Stop,
     StopNow,
-    Tell,
     Tick,
 )
-from amqpworker.supervisor.fleet import Fleet
-
-
-class Scene:
-    """A fleet with a clock, and what it wanted done."""
-
-    def __init__(self, **sizes: int) -> None:
-        self.fleet = Fleet(sizes or {"main": 2}, lambda: 1.0, {"patient": 600.0})
-        self.now = 100.0
-        self.said: list[Tell] = []
-        self.first = self.on(Tick())
-
-    def on(self, event: Event, after: float = 0.0) -> list[Action]:
-        """Return what is done about an event, `after` seconds later; what is only said is kept aside."""
-        self.now += after
-        actions = self.fleet.on(event, self.now)
-        self.said += [one for one in actions if isinstance(one, Tell)]
-        return [one for one in actions if not isinstance(one, Tell)]
-
-    def consumes(self, serial: int) -> list[Action]:
-        return [*self.on(Ready(serial, 30.0)), *self.on(Consuming(serial))]
-
-    def words(self) -> list[str]:
-        return [one.event for one in self.said]
-
-    def field(self, event: str, name: str) -> Any:
-        """Return a field of what was said last of that."""
-        return [one for one in self.said if one.event == event][-1].fields[name]
+from tests.unit.scene import Scene
 
 
 @pytest.fixture
@@ -236,8 +204,8 @@ def test_a_reload_whose_new_processes_die_is_given_up_after_three(two: Scene) ->
 
 def test_a_second_reload_during_the_first_replaces_what_the_first_has_started(two: Scene) -> None:
     two.on(Reload())
-    assert two.on(Reload()) == []
     two.consumes(3)
+    assert two.on(Reload()) == []
     assert two.on(Ended(1, 0)) == [Start(4, "main", 2)]
     two.consumes(4)
     assert two.on(Ended(2, 0)) == [Start(5, "main", 1)]

@@ -1,4 +1,8 @@
-"""A day of a supervisor on a virtual clock: deaths, stalls, reloads and impatient operators, and what must always hold."""
+"""
+A day of a supervisor on a virtual clock, and what must always hold.
+
+There are deaths, stalls, a machine without room, brokers that are away, code that cannot start, and impatient operators.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +57,7 @@ class Body:
     pool: str
     asked: bool = False
     hangs: bool = False
+    waits: bool = False
 
 
 @dataclass(order=True)
@@ -75,6 +80,11 @@ class World:
         self.due: list[Due] = []
         self.turn = 0
         self.broken_code = False
+        self.no_room = False
+        self.away: set[str] = set()
+        self.refused: list[int] = []
+        self.wanted = dict(SIZES)
+        self.given_up: set[str] = set()
         self.finished: Finish | None = None
         self.stood_still = 0.0
         self.act(Tick())
@@ -86,10 +96,13 @@ class World:
         self.due.append(Due(self.now + delay, self.turn, happens))
 
     def act(self, event: Event) -> None:
+        """Do what an event leads to, and tell of what could not be started once all of it is done."""
         consuming = self.consuming()
         for action in self.fleet.on(event, self.now):
             self.do(action)
         self.check(event, consuming)
+        while self.refused:
+            self.act(NotStarted(self.refused.pop(0), "no room"))
 
     def do(self, action: Action) -> None:
         match action:
@@ -102,17 +115,20 @@ class World:
                 self.later(0.01, lambda: self.end(body, -9))
             case Finish():
                 self.finished = action
+            case Tell(event="reload_failed", fields=fields):
+                self.given_up.add(fields["pool"])
             case Tell() | DumpStacks():
                 pass
             case _:
                 assert_never(action)
 
     def start(self, serial: int, pool: str) -> None:
-        body = self.bodies[serial] = Body(serial, pool)
         luck = self.chance.random()
-        if luck < 0.02:
-            self.later(0.0, lambda: self.not_started(body))
-        elif self.broken_code:
+        if self.no_room or luck < 0.02:
+            self.refused.append(serial)
+            return
+        body = self.bodies[serial] = Body(serial, pool)
+        if self.broken_code:
             self.later(0.4, lambda: self.refuse(body))
         elif luck < 0.1:
             self.later(0.3, lambda: self.end(body, 1))
@@ -120,11 +136,18 @@ class World:
             body.hangs = True
         else:
             self.later(0.3, lambda: self.tell(body, Ready(serial, 30.0)))
-            self.later(0.5 + self.chance.random() * 5, lambda: self.tell(body, Consuming(serial)))
+            self.later(0.5 + self.chance.random() * 5, lambda: self.consume(body))
 
-    def not_started(self, body: Body) -> None:
-        if self.bodies.pop(body.serial, None):
-            self.act(NotStarted(body.serial, "no room"))
+    def consume(self, body: Body) -> None:
+        body.waits = body.pool in self.away
+        if not body.waits:
+            self.tell(body, Consuming(body.serial))
+
+    def come_back(self, pool: str) -> None:
+        """Have the broker of a pool be there again."""
+        self.away.discard(pool)
+        for body in [one for one in self.bodies.values() if one.pool == pool and one.waits]:
+            self.consume(body)
 
     def refuse(self, body: Body) -> None:
         self.tell(body, Misconfigured(body.serial, "SyntaxError"))
@@ -144,31 +167,43 @@ class World:
         if self.bodies.pop(body.serial, None):
             self.act(Ended(body.serial, code))
 
-    def consuming(self) -> set[int]:
-        sound = {serial for serial, body in self.bodies.items() if not body.hangs}
-        return {serial for serial, one in self.fleet.processes.items() if one.stage is Stage.CONSUMING} & sound
+    def consuming(self) -> dict[str, set[int]]:
+        """Return which processes of each pool consume."""
+        found: dict[str, set[int]] = {pool: set() for pool in SIZES}
+        for body in self.bodies.values():
+            process = self.fleet.processes.get(body.serial)
+            if process is not None and process.stage is Stage.CONSUMING and not body.hangs:
+                found[body.pool].add(body.serial)
+        return found
 
     # ---- what must always hold --------------------------------------------------------------------------------------
 
-    def check(self, event: Event, consuming_before: set[int]) -> None:
+    def check(self, event: Event, before: dict[str, set[int]]) -> None:
         fleet = self.fleet
-        extra = len(fleet.processes) - fleet.size
-        assert extra <= 1, (event, extra)
-        assert set(fleet.processes) == set(self.bodies), "an orphan, or a ghost"
-        if fleet.stopping is None and consuming_before and not isinstance(event, Ended | Stalled | Leaving):
-            assert self.consuming(), f"{event} left nobody who consumes"
         for pool in fleet.pools.values():
+            extra = sum(one.place.pool == pool.name for one in fleet.processes.values()) - len(pool.places)
+            assert extra <= 1, (event, pool.name, extra)
             assert pool.places
+        assert set(fleet.processes) == {*self.bodies, *self.refused}, "an orphan, or a ghost"
+        if fleet.stopping is None and not isinstance(event, Ended | Stalled | Leaving):
+            for name, consuming in self.consuming().items():
+                assert consuming or not before[name], f"{event} left nobody of {name} who consumes"
+        due = fleet.next_due(self.now)
+        assert due is None or due > self.now, f"something was left undone after {event}"
         for one in fleet.processes.values():
             patience = START_TIMEOUT + self.stood_still
             assert not one.starts or self.now - one.started <= patience, f"{one.serial} starts for ever"
 
     # ---- a day ------------------------------------------------------------------------------------------------------
 
-    def fault(self) -> None:
+    def happen(self) -> None:
         """Let something happen that nobody wished for, or that somebody asked for."""
+        self.chance.choice([self.fault, self.outage, self.operate])()
+
+    def fault(self) -> None:
+        """Let something happen to a process, to all of them, or to the supervisor."""
         body = self.chance.choice(list(self.bodies.values())) if self.bodies else None
-        match self.chance.randrange(10):
+        match self.chance.randrange(6):
             case 0 if body:
                 self.end(body, self.chance.choice([-9, -11, 1, 0, 3]))
             case 1 if body:
@@ -176,26 +211,48 @@ class World:
                 self.act(Stalled(body.serial, "main thread"))
             case 2 if body:
                 self.tell(body, RecyclingDue(body.serial, "memory"))
-            case 3 if body and not body.asked:
+            case 3 if body and not body.asked and body.serial in self.consuming()[body.pool]:
                 self.tell(body, Leaving(body.serial, "hard limit"))
                 self.later(2.0, lambda: self.end(body, 4))
             case 4:
-                self.act(Reload())
-            case 5 if self.fleet.size < 12:
-                self.act(Grow())
-            case 6:
-                self.act(Shrink())
-            case 7:
-                self.broken_code = self.fleet.up and not self.broken_code
-            case 8 if self.bodies:
                 for one in list(self.bodies.values()):
                     self.end(one, -9)
-            case 9:
+            case _:
                 self.now += 30.0
                 self.stood_still += 30.0
                 self.act(Gap(30.0))
+
+    def outage(self) -> None:
+        """Let what processes need be gone, or be there again."""
+        pool = self.chance.choice(list(SIZES))
+        match self.chance.randrange(3):
+            case 0:
+                self.broken_code = self.fleet.up and not self.broken_code
+            case 1:
+                self.no_room = not self.no_room
+            case 2 if pool in self.away:
+                self.come_back(pool)
             case _:
-                self.act(Tick())
+                self.away.add(pool)
+
+    def operate(self) -> None:
+        """Let somebody ask for something."""
+        match self.chance.randrange(3):
+            case 0:
+                self.given_up.clear()
+                self.act(Reload())
+            case 1 if self.fleet.size < 12:
+                self.wanted = {name: size + 1 for name, size in self.wanted.items()}
+                self.act(Grow())
+            case _:
+                self.wanted = {name: max(1, size - 1) for name, size in self.wanted.items()}
+                self.act(Shrink())
+
+    def mend(self) -> None:
+        """Let nothing be wrong any more, but for bad luck."""
+        self.broken_code = self.no_room = False
+        for pool in SIZES:
+            self.come_back(pool)
 
     def run_until(self, until: float) -> None:
         """Let time pass, from one thing that is due to the next."""
@@ -222,11 +279,14 @@ def test_a_day_of_deaths_stalls_and_reloads_leaves_no_orphan_and_never_one_proce
     while world.now < DAY and world.finished is None:
         world.run_until(world.now + chance.choice([0.0, 0.2, 5.0, 120.0, 900.0]))
         if world.finished is None:
-            world.fault()
+            world.happen()
     if world.finished is None:
-        world.broken_code = False
-        world.run_until(world.now + 1200)
-        assert len(world.consuming()) == world.fleet.size, "all is well again in the end"
+        world.mend()
+        world.run_until(world.now + 3600)
+        assert {pool: len(found) for pool, found in world.consuming().items()} == world.wanted, "all is well in the end"
+        assert not world.fleet.reloading
+        old = [one for one in world.fleet.processes.values() if one.generation < world.fleet.generation]
+        assert {one.place.pool for one in old} <= world.given_up, "a reload was forgotten"
         world.act(Stop("the day is over"))
         world.run_until(world.now + 100)
     assert world.finished is not None

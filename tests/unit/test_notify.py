@@ -15,7 +15,9 @@ from amqpworker.supervisor.notify import Announcer, Condition, notifier_from
 from amqpworker.supervisor.overview import Past, Seen, condition, overview, status_line
 from amqpworker.worker.recorder import Counts, Recording, Running
 
-STARTING = Condition(2, sound=2, waiting=0, consuming=0, reloading=False, stopping=False, status="0/2 consuming")
+STARTING = Condition(
+    2, alive=2, sound=2, waiting=0, consuming=0, reloading=False, stopping=False, status="0/2 consuming"
+)
 WAITING = replace(STARTING, waiting=2)
 CONSUMING = replace(STARTING, consuming=2, status="2/2 consuming")
 
@@ -45,6 +47,13 @@ def test_the_watchdog_is_fed_while_more_than_half_of_the_processes_are_sound() -
     assert "WATCHDOG=1" in announcer.next(10, CONSUMING)
     assert "WATCHDOG=1" not in announcer.next(30, replace(CONSUMING, sound=1))
     assert "WATCHDOG=1" in announcer.next(31, replace(WAITING, sound=2)), "a broker that is away is no fault of ours"
+
+
+def test_the_watchdog_is_fed_while_what_has_died_waits_for_its_next_start() -> None:
+    dying = Announcer(watchdog=30.0)
+    assert "WATCHDOG=1" in dying.next(0, replace(CONSUMING, alive=1, sound=1))
+    assert "WATCHDOG=1" in dying.next(10, replace(CONSUMING, alive=0, sound=0))
+    assert "WATCHDOG=1" not in dying.next(20, replace(CONSUMING, alive=1, sound=0)), "the only one that is left hangs"
 
 
 def test_nobody_feeds_a_watchdog_that_there_is_not() -> None:
@@ -116,8 +125,10 @@ def test_how_it_stands_in_a_few_words() -> None:
     both = {1: seen(True, 1, 500), 2: seen(True, 2, 7500, "its main thread has not moved for 61 s")}
     stands = overview(fleet, both, Past(Counts(4_000)), (1000.0, 2.0))
     assert status_line(stands) == "2/2 consuming, 3 running, 12 k done, 7 dead"
-    assert (condition(stands).consuming, condition(stands).sound) == (2, 1)
+    assert (condition(stands).consuming, condition(stands).alive, condition(stands).sound) == (2, 2, 1)
     assert stands.processes[0].started == 998.0
+    left = condition(overview(fleet, {1: seen(True)}, Past(), (1000.0, 2.0)))
+    assert (left.wanted, left.alive, left.sound) == (2, 1, 1)
     away = overview(fleet, {1: seen(False), 2: seen(False)}, Past(), (1000.0, 2.0))
     assert status_line(away) == "waiting for the broker or its queues, 0/2 consuming, 0 running, 0 done"
     fleet.on(Reload(), 3)

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from amqpworker.supervisor.child import shared_memory
+from amqpworker.supervisor.events import (
+    Action,
+    Drain,
+    DumpStacks,
+    Event,
+    Interrupt,
+    Kill,
+    NotStarted,
+    Start,
+    Tick,
+)
+from amqpworker.supervisor.pools import PoolSpec
+from amqpworker.supervisor.supervisor import Supervisor
 
 NO_ROOM = """
 import errno, os, subprocess
@@ -53,6 +68,23 @@ def test_a_pool_that_cannot_start_a_process_tries_again_ever_more_slowly(tmp_pat
     assert pauses == sorted(pauses)
     assert len(set(pauses)) == 3
     assert "Resource temporarily unavailable" in done.stderr
+
+
+def test_what_is_wanted_of_a_process_that_could_not_be_started_is_left_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_spec: PoolSpec) -> NoReturn:
+        raise BlockingIOError(errno.EAGAIN, "no room")
+
+    def decide(event: Event, _now: float) -> list[Action]:
+        heard.append(event)
+        at_once: list[Action] = [Start(1, "main", 1), Drain(1), Interrupt(1), DumpStacks(1), Kill(1)]
+        return at_once if event == Tick() else []
+
+    heard: list[Event] = []
+    supervisor = Supervisor([PoolSpec("main", 1, {}, 1)])
+    monkeypatch.setattr("amqpworker.supervisor.supervisor.Child", refuse)
+    monkeypatch.setattr(supervisor.fleet, "on", decide)
+    supervisor._handle(Tick())
+    assert heard == [Tick(), NotStarted(1, f"[Errno {errno.EAGAIN}] no room")]
 
 
 MANY_FILES = """
