@@ -51,7 +51,9 @@ def test_a_queue_that_the_app_does_not_name_is_one_line_with_the_nearest_name(tm
     assert ended.code == 2
 
 
-@pytest.mark.parametrize(("source", "kind"), [("1/0", "ZeroDivisionError"), ("import sys; sys.exit(0)", "SystemExit")])
+@pytest.mark.parametrize(
+    ("source", "kind"), [("1/0", "ZeroDivisionError: division by zero"), ("import sys; sys.exit(0)", "SystemExit: 0")]
+)
 def test_an_error_inside_the_users_module_is_told_once_with_its_traceback(
     tmp_path: Path, source: str, kind: str
 ) -> None:
