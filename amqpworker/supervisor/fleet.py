@@ -268,7 +268,10 @@ class Fleet:
             killed = STOPPED if process.drain_timeout is None else ABANDONED
             self._worst = max(self._worst, code if code >= 0 else killed)
         elif process.wanted:
-            process.place.start_at = now
+            if code == FAILED:
+                process.place.put_off(process, now, self._jitter)  # it left by itself, and may do so again
+            else:
+                process.place.start_at = now
             expected = code == STOPPED or not process.consumed
             self._tell("info" if expected else "warning", "process_ended", process, how=how_it_ended(code))
         elif follows:

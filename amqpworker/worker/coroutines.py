@@ -13,7 +13,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any, TypeAlias, assert_never
 
 from amqpworker.logs import get_logger, task_context
@@ -56,7 +56,9 @@ class Coroutines:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._abandoned = False
+        # From the first on, what fails does not count any more; from the second on, whatever becomes of it.
+        self._given_up = False
+        self._cancelled = False
         self._stopping = False
         self._process = os.getpid()
         # Storing a result may take a while, which is no work for an event loop; runner threads may be busy for long.
@@ -105,10 +107,12 @@ class Coroutines:
 
     def abandon(self) -> None:
         """Cancel what still runs: its message comes again, whatever the coroutine makes of it. The loop goes on."""
+        self._given_up = True
         with self._lock:
             has_loop = self._loop is not None
         if has_loop:
-            with contextlib.suppress(TimeoutError):  # a task holds the loop up
+            # A task holds the loop up, or cancels all that it can find.
+            with contextlib.suppress(TimeoutError, CancelledError):
                 self.awaits(self._cancel_all(), CANCEL_SECONDS * 2)
 
     def stop(self) -> None:
@@ -141,7 +145,7 @@ class Coroutines:
             loop.close()
 
     async def _cancel_all(self) -> None:
-        self._abandoned = True
+        self._cancelled = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -155,7 +159,7 @@ class Coroutines:
     def _on_done(self, task: asyncio.Task[None], delivery: Delivery) -> None:
         self._tasks.discard(task)
         # `_take` lets no error out: it was cancelled before its first step, by a task that cancels all it can find.
-        if task.cancelled() and not self._abandoned:
+        if task.cancelled() and not self._cancelled:
             if delivery.tag in delivery.intake.unstarted:
                 self._start(delivery)
             else:
@@ -164,7 +168,7 @@ class Coroutines:
     async def _take(self, delivery: Delivery) -> None:
         # Noted first, then claimed by popping its tag: who drains must never see it as neither waiting nor running.
         self._running[id(delivery)] = delivery
-        if self._abandoned or delivery.intake.unstarted.pop(delivery.tag, None) is None:
+        if self._cancelled or delivery.intake.unstarted.pop(delivery.tag, None) is None:
             self._running.pop(id(delivery), None)
         else:
             try:
@@ -188,7 +192,7 @@ class Coroutines:
         slot.end()
         self._slots.append(slot)
         # What has ended by itself was settled before it could be cancelled.
-        if self._abandoned:
+        if self._cancelled or (self._given_up and not isinstance(outcome, Done)):
             return
         self._end(delivery, outcome, run)
 

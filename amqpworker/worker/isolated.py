@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from amqpworker.worker.crashes import Crash
-from amqpworker.worker.isolated_wire import BEAT, OUTCOME, READY, Frames, Unreadable
+from amqpworker.worker.isolated_wire import BEAT, OUTCOME, READY, SPENT, Frames, Unreadable
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.report import DUMP_SIGNAL
 
@@ -64,6 +64,8 @@ class IsolatedProcess:
 
     def __init__(self, options: WorkerOptions) -> None:
         self.runs = 0
+        self.spent = False
+        """Whether it ends by itself after what it has run, and takes nothing more."""
         self.idle_since = time.monotonic()
         self._stall_timeout = options.stall_timeout
         self._frames = Frames()
@@ -116,7 +118,7 @@ class IsolatedProcess:
 
     def _listen(self, wanted: bytes, timeout: float) -> Ending:
         until = time.monotonic() + timeout
-        silent, most_silent = 0, math.ceil(self._stall_timeout / STEP)
+        silent, most_silent = 0, math.ceil(self._stall_timeout / STEP) + 1
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         poll.register(self._gone, select.POLLIN)
@@ -147,7 +149,9 @@ class IsolatedProcess:
         for kind, content in found:
             if kind == wanted:
                 return Arrived(content)
-            if kind != BEAT:
+            if kind == SPENT:
+                self.spent = True
+            elif kind != BEAT:
                 return self._crash("killed: it did not answer what it was asked")
         return None
 

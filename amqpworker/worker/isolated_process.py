@@ -26,7 +26,7 @@ from amqpworker.logs import get_logger, task_context
 from amqpworker.outcome import Outcome
 from amqpworker.worker.context import Run
 from amqpworker.worker.forked import leave_if_forked
-from amqpworker.worker.isolated_wire import BEAT, READY, Request, frame, outcome_to, requested
+from amqpworker.worker.isolated_wire import BEAT, READY, SPENT, Request, frame, outcome_to, requested
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.locate import locate
 from amqpworker.worker.options import WorkerOptions
@@ -68,6 +68,10 @@ class Isolated:
             self._busy.set()
             outcome = self._run(request)
             self._busy.clear()
+            if self._lifespan.lost:
+                log.error("lifespan_lost", effect="this isolated process ends")
+                self._send(frame(SPENT) + outcome_to(outcome))
+                break
             self._send(outcome_to(outcome))
         self._lifespan.end()
         self._app.close()

@@ -23,6 +23,7 @@ __all__ = [
     "BEAT",
     "OUTCOME",
     "READY",
+    "SPENT",
     "Frames",
     "Request",
     "Unreadable",
@@ -34,8 +35,8 @@ __all__ = [
 ]
 
 HEAD = struct.Struct("=cI")
-READY, BEAT, OUTCOME, REQUEST = b"r", b"b", b"o", b"q"
-KINDS = (READY, BEAT, OUTCOME, REQUEST)
+READY, BEAT, OUTCOME, SPENT, REQUEST = b"r", b"b", b"o", b"s", b"q"
+KINDS = (READY, BEAT, OUTCOME, SPENT, REQUEST)
 MOST_BYTES = 1 << 30
 
 ADAPTERS: dict[str, TypeAdapter[Any]] = {one.__name__: TypeAdapter(one) for one in (Done, Retry, Dead)}

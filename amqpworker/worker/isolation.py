@@ -137,7 +137,7 @@ class Isolation:
         process.idle_since = time.monotonic()
         with self._lock:
             self._busy.discard(process)
-            if not self._closed and process.runs >= MOST_RUNS:
+            if not self._closed and (process.spent or process.runs >= MOST_RUNS):
                 self._dismiss(process)
                 return
             if not self._closed:

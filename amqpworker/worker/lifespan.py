@@ -37,6 +37,8 @@ class Lifespan:
         self._entered = False
         self._leave: asyncio.Event | None = None
         self._held: asyncio.Task[None] | None = None
+        self.on_lost: Callable[[], None] = lambda: None
+        """Called by the event loop's thread where it has ended by itself."""
         if context is not None and not isinstance(context, AbstractContextManager | AbstractAsyncContextManager):
             raise ConfigError(f"App(lifespan=…) must return a context manager, and has returned {context!r:.60}.")
 
@@ -80,6 +82,9 @@ class Lifespan:
         entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._leave = asyncio.Event()
         self._held = asyncio.create_task(self._hold(context, entered))
+        self._held.add_done_callback(lambda _: self.on_lost())
+        # Not to be found by a task that cancels all it can find (https://docs.python.org/3/library/asyncio-extending.html).
+        asyncio._unregister_task(self._held)  # noqa: SLF001
         await asyncio.wait([entered, self._held], return_when=asyncio.FIRST_COMPLETED)
         if not entered.done():
             await self._held

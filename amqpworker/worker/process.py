@@ -24,7 +24,6 @@ from typing import NoReturn
 from amqpworker.app import App
 from amqpworker.broker.address import addresses
 from amqpworker.broker.consumer import Consumer, Subscription
-from amqpworker.broker.waker import Waker
 from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
 from amqpworker.logform import configure
 from amqpworker.logs import get_logger
@@ -46,6 +45,7 @@ from amqpworker.worker.runner import Runner
 from amqpworker.worker.runners import Concurrency, Runners
 from amqpworker.worker.serving import long_tasks, servings
 from amqpworker.worker.settle import Settler, Surroundings
+from amqpworker.worker.stoprequest import StopRequest
 
 __all__ = ["StopRequest", "WorkerProcess", "main"]
 
@@ -58,37 +58,6 @@ LOOK = 0.25
 SAY_WAITING = 5.0
 CLOSE_TIMEOUT = 5.0
 LAST_COPY_TIMEOUT = 10.0
-
-
-class StopRequest:
-    """
-    The wish that this process stops.
-
-    An `Event` could not be set by a signal handler: the main thread may hold the event's lock that very moment.
-    """
-
-    def __init__(self) -> None:
-        self._waker = Waker()
-        self._requested = False
-
-    def nudge(self) -> None:
-        """Have who waits look around, though nobody asks to stop."""
-        self._waker.set()
-
-    def set(self) -> None:
-        """Ask to stop; from any thread, and from a signal handler."""
-        self._requested = True
-        self._waker.set()
-
-    def is_set(self) -> bool:
-        """Tell whether it was asked for."""
-        return self._requested
-
-    def wait(self, timeout: float) -> bool:
-        """Wait until it is asked for, `timeout` seconds at the most; tell whether it was. One thread may wait."""
-        if not self._requested:
-            self._waker.wait(timeout)
-        return self._requested
 
 
 class WorkerProcess:
@@ -132,6 +101,7 @@ class WorkerProcess:
         warn_of_long_tasks(app)
         warn_of_mistyped_variables()
         self.stop_requested = StopRequest()
+        self.lifespan.on_lost = self.stop_requested.nudge
         self.stop_now = False
         self.consumer.on_beat(lambda: recorder.beat(CONSUMER))
         self.publisher.on_beat(lambda: recorder.beat(PUBLISHER))
@@ -166,29 +136,28 @@ class WorkerProcess:
         self.consumer.start()
         if (problem := self._wait_for_consumer()) is not None:
             self.consumer.close(CLOSE_TIMEOUT)
-            self.lifespan.end()
+            self.lifespan.end(FAREWELL)
             return misconfigured(problem, self.reporter)
         # Not before: what is wrong with the broker is told once, by the consumer.
         if not self.stop_requested.is_set():
             self.publisher.start()
-        while not self.stop_requested.wait(LOOK):
+        while not self.stop_requested.is_set():
             self._record()
             self.isolation.tidy()
             if self.overruns:
                 return self.leave_behind()
             if self.lifespan.lost:
-                log.error("lifespan_lost", effect="it drains, and is replaced")
-                self._wind_down()
-                return FAILED
+                return self.leave_bereft()
             if self.consumer.broken or self.publisher.broken:
                 log.error("worker_broken", effect="it ends, and is replaced")
                 return FAILED
+            self.stop_requested.wait(LOOK)
         return self.stop()
 
     def _wait_for_consumer(self) -> AmqpWorkerError | None:
         """Wait until there is a first consumer; return why there never will be one, where that is so."""
         say_at = time.monotonic() + SAY_WAITING
-        while not self.stop_requested.wait(FIRST_LOOK):
+        while not self.stop_requested.wait(FIRST_LOOK) and not self.lifespan.lost:
             self._record()
             if self.consumer.ever_consumed:
                 self._record()
@@ -225,6 +194,13 @@ class WorkerProcess:
         log.error("worker_leaves", reason=reason, id=run.id, effect="it drains, and is replaced")
         self.reporter.insist(Report("leaving", text=reason))
         return self._wind_down()
+
+    def leave_bereft(self) -> int:
+        """End this process, whose tasks miss what the app's lifespan gave them; return the exit code."""
+        log.error("lifespan_lost", effect="it drains, and is replaced")
+        self.reporter.insist(Report("leaving", text="the app's lifespan has ended by itself"))
+        self._wind_down()
+        return FAILED
 
     def _wind_down(self) -> int:
         """

@@ -186,7 +186,7 @@ def test_a_task_that_is_late_is_told_with_its_stack(process: IsolatedProcess) ->
     assert "in sleeps" in ending.stack
 
 
-@pytest.mark.parametrize("stall_timeout", [2.5])
+@pytest.mark.parametrize("stall_timeout", [1.5])
 def test_what_holds_the_lock_of_the_interpreter_for_the_stall_timeout_is_ended_with_its_stack(
     process: IsolatedProcess,
 ) -> None:
@@ -196,7 +196,7 @@ def test_what_holds_the_lock_of_the_interpreter_for_the_stall_timeout_is_ended_w
     assert not process.alive()
 
 
-@pytest.mark.parametrize("stall_timeout", [2])
+@pytest.mark.parametrize("stall_timeout", [1])
 def test_a_task_that_only_takes_long_is_left_alone(process: IsolatedProcess) -> None:
     assert isinstance(asked(process, "sleeps", timeout=4), Late)
 

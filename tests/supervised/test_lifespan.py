@@ -240,3 +240,28 @@ def test_an_isolated_process_leaves_its_own_where_the_worker_ends(tmp_path: Path
         workers.signal(signal.SIGTERM)
         assert workers.end() == 0
         assert workers.ledger().count(used.replace("uses", "end")) == 1
+
+
+LOST_ALONE = """
+@app.task(name="shop.feeds", queue="work", retry=None, isolated=True)
+async def feeds() -> None:
+    if not (HERE / "lost").exists():
+        (HERE / "lost").touch()
+        (HERE / f"fail {os.getpid()}").touch()
+        await asyncio.sleep(0.5)
+    note(f"ran {os.getpid()}")
+"""
+
+
+def test_an_isolated_process_whose_own_is_lost_runs_nothing_more(tmp_path: Path, vhost: Broker) -> None:
+    text = FAILS_LATER.replace('"fail"', 'f"fail {os.getpid()}"') + LOST_ALONE
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", broker=vhost, more=text) as workers:
+        workers.wait_for("process_started")
+        workers.send("feeds")
+        workers.send("feeds")
+        wait_until(lambda: sum(line.startswith("ran") for line in workers.ledger()) == 2)
+        first, second = (line for line in workers.ledger() if line.startswith("ran"))
+        assert first != second
+        assert vhost.count("work.dead") == 0
+        assert len(workers.events("lifespan_lost")) == 1
+        assert workers.events("isolated_crashed") == workers.events("process_ended") == []

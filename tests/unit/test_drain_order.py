@@ -19,9 +19,9 @@ from amqpworker.settings import Settings
 from amqpworker.task import Signature
 from amqpworker.timelimit import UNLIMITED
 from amqpworker.topology import Topology
-from amqpworker.worker import process
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.runners import Concurrency, Runners
+from amqpworker.worker.stoprequest import StopRequest
 from tests.support import wait_until
 from tests.unit.settling import RETRY, Bench, Nobody
 
@@ -123,7 +123,7 @@ def test_deliveries_may_be_given_back_while_others_are_settled() -> None:
 
 def test_a_signal_may_come_at_any_moment_of_the_wait_for_it() -> None:
     """The handler runs in the thread that waits, between any two of its steps: it must not wait for a lock there."""
-    wish = process.StopRequest()
+    wish = StopRequest()
 
     def interrupt(_frame: FrameType, _event: str, _argument: object) -> Any:
         wish.set()

@@ -10,6 +10,7 @@ from amqpworker.supervisor.events import (
     Ended,
     Grow,
     Kill,
+    Leaving,
     Misconfigured,
     Ready,
     RecyclingDue,
@@ -18,6 +19,7 @@ from amqpworker.supervisor.events import (
     Start,
     Tick,
 )
+from amqpworker.worker.report import FAILED
 from tests.unit.scene import Scene
 
 
@@ -180,3 +182,28 @@ def test_places_that_could_not_be_filled_go_together(two: Scene) -> None:
     two.consumes(5)
     assert two.on(Ended(1, 0)) == []
     assert two.fleet.size == 2
+
+
+@pytest.mark.parametrize("consumes", [True, False])
+def test_what_leaves_by_itself_as_a_failure_again_and_again_is_replaced_ever_more_rarely(consumes: bool) -> None:
+    scene = Scene(main=1)
+    scene.consumes(1)
+    serial, pauses = 1, []
+    for _ in range(5):
+        started = [
+            *scene.on(Leaving(serial, "the app's lifespan has ended by itself")),
+            *scene.on(Ended(serial, FAILED)),
+        ]
+        began = scene.now
+        while not started:
+            due = scene.fleet.next_due(scene.now)
+            assert due is not None
+            started = scene.on(Tick(), after=max(0.0, due - scene.now))
+        assert started == [Start(serial + 1, "main", 1)]
+        pauses.append(scene.now - began)
+        serial += 1
+        scene.on(Ready(serial, 30.0))
+        if consumes:
+            scene.on(Consuming(serial))
+    # One that leaves while it consumes has its successor at once, and that one has to wait.
+    assert 0 == max(pauses[:2]) < max(pauses[2:4]) < pauses[4]

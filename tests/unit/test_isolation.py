@@ -34,6 +34,7 @@ class Process:
     def __init__(self, number: int, scene: Scene) -> None:
         self.pid = number
         self.runs = 0
+        self.spent = False
         self.idle_since = 0.0
         self.is_alive = True
         self.gets_ready = True
@@ -113,6 +114,19 @@ def test_a_process_is_used_again_after_it_has_answered(scene: Scene) -> None:
     assert isolation.run(scene.run(TimeLimit(1, 2))) == Done(b"1")
     (process,) = scene.started
     assert process.timeouts == [math.inf, 2]
+
+
+def test_a_process_that_takes_nothing_more_is_not_used_again(scene: Scene) -> None:
+    isolation = scene.isolation()
+
+    def last() -> Ending:
+        scene.started[-1].spent = True
+        return DONE
+
+    scene.answer = last
+    assert isolation.run(scene.run()) == Done(b"1")
+    assert isolation.run(scene.run()) == Done(b"1")
+    assert [process.runs for process in scene.started] == [1, 1]
 
 
 def test_two_tasks_at_once_have_a_process_each(scene: Scene) -> None:

@@ -588,6 +588,49 @@ def test_a_coroutine_that_is_given_up_is_not_settled_whatever_it_makes_of_that(s
     assert runners.awaits(asyncio.sleep(0, "the loop goes on")) == "the loop goes on"
 
 
+def test_a_coroutine_that_holds_up_its_loop_may_still_succeed_but_its_failure_is_not_told(scene: Scene) -> None:
+    go = threading.Event()
+    began = threading.Event()
+
+    async def fails() -> None:
+        began.set()
+        go.wait(10)
+        raise OSError
+
+    async def succeeds() -> None:
+        began.set()
+        go.wait(10)
+
+    for function, outcomes in ((fails, []), (succeeds, [Done()])):
+        runners = (scene.task(function), scene.start())[-1]
+        began.clear()
+        go.clear()
+        scene.put(runners, function.__name__)
+        assert began.wait(10)
+        runners.abandon()
+        go.set()
+        runners.awaits(asyncio.sleep(0))
+        assert [outcome for _, outcome in scene.settled.outcomes] == outcomes
+
+
+def test_a_coroutine_that_cancels_all_it_can_find_while_it_is_given_up_holds_nobody_up(scene: Scene) -> None:
+    began = threading.Event()
+
+    async def cancels() -> None:
+        began.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+
+    runners = (scene.task(cancels), scene.start())[-1]
+    scene.put(runners, "cancels")
+    assert began.wait(10)
+    runners.abandon()
+    assert scene.settled.outcomes == []
+
+
 def test_a_thread_that_is_given_up_may_still_succeed_but_its_failure_is_not_told(scene: Scene) -> None:
     """What it used has most likely been closed under it."""
     go = threading.Event()

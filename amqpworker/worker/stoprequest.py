@@ -1,0 +1,42 @@
+"""
+The wish that a worker process stops, and what wakes its main thread.
+
+Decides nothing: who wishes it, and what is done then, is `process`'s.
+"""
+
+from __future__ import annotations
+
+from amqpworker.broker.waker import Waker
+
+__all__ = ["StopRequest"]
+
+
+class StopRequest:
+    """
+    Asked for once, and waited for by one thread.
+
+    An `Event` could not be set by a signal handler: the main thread may hold the event's lock that very moment.
+    """
+
+    def __init__(self) -> None:
+        self._waker = Waker()
+        self._requested = False
+
+    def nudge(self) -> None:
+        """Have who waits look around, though nobody asks to stop."""
+        self._waker.set()
+
+    def set(self) -> None:
+        """Ask to stop; from any thread, and from a signal handler."""
+        self._requested = True
+        self._waker.set()
+
+    def is_set(self) -> bool:
+        """Tell whether it was asked for."""
+        return self._requested
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until it is asked for, `timeout` seconds at the most; tell whether it was. One thread may wait."""
+        if not self._requested:
+            self._waker.wait(timeout)
+        return self._requested

@@ -1,0 +1,114 @@
+"""The lifespan of a worker process in an event loop: one asyncio task holds it, and its end is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from amqpworker.worker.lifespan import Awaits, Lifespan
+
+
+@pytest.fixture
+def awaits() -> Iterator[Awaits]:
+    with asyncio.Runner() as loop:
+
+        def run(coroutine: Coroutine[Any, Any, Any], timeout: float | None) -> Any:
+            return loop.run(asyncio.wait_for(coroutine, timeout))
+
+        yield run
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_one_task_enters_and_leaves_it(awaits: Awaits) -> None:
+    tasks: list[asyncio.Task[Any] | None] = []
+
+    @asynccontextmanager
+    async def around() -> AsyncIterator[None]:
+        tasks.append(asyncio.current_task())
+        yield
+        tasks.append(asyncio.current_task())
+
+    lifespan = Lifespan(around(), awaits)
+    lifespan.begin()
+    assert not lifespan.lost
+    lifespan.end(5)
+    assert tasks[0] is tasks[1] is not None
+    assert not lifespan.lost
+
+
+@pytest.mark.parametrize("error", [OSError, SystemExit])
+def test_what_it_raises_at_its_beginning_is_raised(awaits: Awaits, error: type[BaseException]) -> None:
+    @asynccontextmanager
+    async def around() -> AsyncIterator[None]:
+        raise error
+        yield
+
+    lifespan = Lifespan(around(), awaits)
+    with pytest.raises(error):
+        lifespan.begin()
+    assert not lifespan.lost
+    lifespan.end()
+
+
+def test_a_task_that_cancels_all_it_can_find_does_not_end_it(awaits: Awaits) -> None:
+    left: list[bool] = []
+
+    @asynccontextmanager
+    async def around() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            left.append(True)
+
+    async def cancel_all() -> None:
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await settle()
+
+    lifespan = Lifespan(around(), awaits)
+    lifespan.begin()
+    awaits(cancel_all(), None)
+    assert left == []
+    lifespan.end(5)
+    assert left == [True]
+
+
+def test_a_task_group_in_it_that_fails_is_noticed_at_once(awaits: Awaits) -> None:
+    lost: list[bool] = []
+
+    async def fail() -> None:
+        raise OSError
+
+    @asynccontextmanager
+    async def around() -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+            yield
+
+    lifespan = Lifespan(around(), awaits)
+    lifespan.on_lost = lambda: lost.append(lifespan.lost)
+    lifespan.begin()
+    awaits(settle(), None)
+    assert lost == [True]
+    lifespan.end(5)
+    assert not lifespan.lost
+
+
+def test_one_that_does_not_leave_is_not_waited_for_longer_than_told(awaits: Awaits) -> None:
+    @asynccontextmanager
+    async def around() -> AsyncIterator[None]:
+        yield
+        await asyncio.sleep(3600)
+
+    lifespan = Lifespan(around(), awaits)
+    lifespan.begin()
+    lifespan.end(0.01)
+    assert not lifespan.lost
