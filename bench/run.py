@@ -11,6 +11,7 @@ import argparse
 import json
 import signal
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +86,10 @@ def measure(row: Row, bench: Bench, runs: int, sides: Sequence[str] | None, prog
                 except SideFailed as error:
                     failed.add(measure.side)
                     result.failures.append(f"{measure.side}: {error}")
+                except Exception as error:  # noqa: BLE001 - an hour of other figures must not be lost for it
+                    failed.add(measure.side)
+                    result.failures.append(f"{measure.side}: {type(error).__name__}: {error}")
+                    traceback.print_exc()
             progress.advance(bar)
     for side in failed.union(result.skipped):
         result.runs.pop(side, None)

@@ -19,7 +19,8 @@ def main() -> None:
     queue, prefetch = sys.argv[1], int(sys.argv[2])
     wire = Wire(os.environ["BENCH_URL"])
     Gate(gate_of(Path(os.environ["BENCH_TALLY"])), int(os.environ["BENCH_PROCESSES"])).wait()
-    print(json.dumps(wire.consume(queue, prefetch)))
+    # At once with the end of its line: another client writes to the same file.
+    sys.stdout.write(json.dumps(wire.consume(queue, prefetch)) + "\n")
 
 
 if __name__ == "__main__":
