@@ -88,7 +88,9 @@ def answer_of(process: subprocess.Popen[bytes], pipe: io.FileIO, patience: float
             line += (read := pipe.read(MOST_READ) or b"")
             if read:
                 continue
-            code = process.wait()
+            # Its end of the pipe is closed: it has ended, or the app has closed all that it has not opened itself.
+            with suppress(subprocess.TimeoutExpired):
+                code = process.wait(max(0.0, until - time.monotonic()))
         if code is not None:
             return f"cannot be imported: its process ended by {how_it_ended(code)}"
         if time.monotonic() >= until:

@@ -32,6 +32,9 @@ PATIENCE = 30.0
 PURGE_EVERY = 64
 """After so many results, at most twice as many expired ones go: the file shrinks, and no commit takes long."""
 
+PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+"""What may be well again without anybody's doing: no reason not to start."""
+
 STORE = "INSERT OR REPLACE INTO results (task_id, result, expires_at) VALUES (?, ?, ?)"
 FETCH = "SELECT result FROM results WHERE task_id = ? AND expires_at > ?"
 PURGE = "DELETE FROM results WHERE rowid IN (SELECT rowid FROM results WHERE expires_at <= ? LIMIT ?)"
@@ -113,7 +116,7 @@ class SqliteStore:
                 connection.execute("ROLLBACK")
             except (sqlite3.Error, OSError) as error:
                 self._writer.drop()
-                if code_of(error) != sqlite3.SQLITE_BUSY:
+                if code_of(error) not in PASSING:
                     raise ConfigError(f"Results cannot be kept in {self.path}: {reason(error, self.path)}.") from error
 
     def fetch(self, task_id: str) -> bytes | None:

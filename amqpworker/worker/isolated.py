@@ -118,6 +118,7 @@ class IsolatedProcess:
 
     def _listen(self, wanted: bytes, timeout: float) -> Ending:
         until = time.monotonic() + timeout
+        # One more: what it says each second may come just after our own second.
         silent, most_silent = 0, math.ceil(self._stall_timeout / STEP) + 1
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)

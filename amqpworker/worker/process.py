@@ -47,7 +47,7 @@ from amqpworker.worker.serving import long_tasks, servings
 from amqpworker.worker.settle import Settler, Surroundings
 from amqpworker.worker.stoprequest import StopRequest
 
-__all__ = ["StopRequest", "WorkerProcess", "main"]
+__all__ = ["WorkerProcess", "main"]
 
 # Not `__name__`: this is `__main__` where it matters.
 log = get_logger("amqpworker.worker.process")

@@ -76,6 +76,13 @@ def test_a_check_of_an_app_that_hangs_or_forks_at_its_import_ends_and_leaves_not
     wait_until(lambda: not any(alive(int(pid)) for pid in (first, (tmp_path / "pid").read_text())))
 
 
+def test_a_check_of_an_app_that_closes_all_descriptors_and_hangs_ends(tmp_path: Path) -> None:
+    (tmp_path / "hangs.py").write_text("import os, time\nos.closerange(3, 1000)\ntime.sleep(3600)\n")
+    ended = run(tmp_path, environment(), "worker", "hangs:app", "--check", "--start-timeout", "3")
+    assert ended.code == 2
+    assert ended.complaint().startswith("'hangs:app' is not imported within 3 s: ")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_check_that_is_broken_off_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "hangs.py").write_text("import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(3600)\n")

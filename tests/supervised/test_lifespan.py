@@ -67,12 +67,13 @@ from contextlib import contextmanager
 import threading
 
 closed = threading.Event()
+failed = threading.Event()
 
 @contextmanager
 def around():
     yield
     closed.set()
-    time.sleep(0.2)
+    failed.wait(60)
 
 app.lifespan = around
 
@@ -80,7 +81,10 @@ app.lifespan = around
 def uses() -> None:
     note("begin")
     closed.wait(60)
-    raise RuntimeError("the pool is closed")
+    try:
+        raise RuntimeError("the pool is closed")
+    finally:
+        failed.set()
 """
 
 
@@ -169,13 +173,18 @@ async def watches():
     (HERE / "fail").unlink()
     raise RuntimeError("the feed has ended")
 
+over = []
+
 @asynccontextmanager
 async def around():
-    async with asyncio.TaskGroup() as group:
-        watching = group.create_task(watches())
-        yield
-        watching.cancel()
-    note("end")
+    try:
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(watches())
+            yield
+            watching.cancel()
+        note("end")
+    finally:
+        over.append(True)
 
 app.lifespan = around
 """
@@ -248,7 +257,8 @@ async def feeds() -> None:
     if not (HERE / "lost").exists():
         (HERE / "lost").touch()
         (HERE / f"fail {os.getpid()}").touch()
-        await asyncio.sleep(0.5)
+        while not over:
+            await asyncio.sleep(0.01)
     note(f"ran {os.getpid()}")
 """
 

@@ -1,9 +1,11 @@
-"""Keeps the machine's speed out of what hypothesis tells of the tests."""
+"""Keeps the machine's speed out of what hypothesis tells of the tests; and a fleet that several files begin with."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import strategies as st
+
+from tests.unit.scene import Scene
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -15,3 +17,12 @@ def characters_are_known() -> None:
     they count as the drawing time of whichever test draws text first: hypothesis then fails it for being too slow.
     """
     st.text().validate()
+
+
+@pytest.fixture
+def two() -> Scene:
+    """Two processes that consume: 1 and 2."""
+    scene = Scene()
+    scene.consumes(1)
+    scene.consumes(2)
+    return scene

@@ -30,15 +30,6 @@ from amqpworker.supervisor.events import (
 from tests.unit.scene import Scene
 
 
-@pytest.fixture
-def two() -> Scene:
-    """Two processes that consume: 1 and 2."""
-    scene = Scene()
-    scene.consumes(1)
-    scene.consumes(2)
-    return scene
-
-
 def test_the_first_process_goes_ahead_and_the_others_follow_once_it_consumes() -> None:
     scene = Scene(main=3)
     assert scene.first == [Start(1, "main", 1)]

@@ -22,16 +22,6 @@ from amqpworker.supervisor.events import (
 from amqpworker.worker.report import FAILED
 from tests.unit.scene import Scene
 
-
-@pytest.fixture
-def two() -> Scene:
-    """Two processes that consume: 1 and 2."""
-    scene = Scene()
-    scene.consumes(1)
-    scene.consumes(2)
-    return scene
-
-
 # ---- reloads ----------------------------------------------------------------------------------------------------------
 
 

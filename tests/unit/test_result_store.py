@@ -15,12 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from amqpworker import App
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.results import ResultStore, check_url, open_store
 from amqpworker.results.sql import SqliteStore, path_of
-from amqpworker.worker.options import WorkerOptions
-from amqpworker.worker.process import WorkerProcess
 
 LATER = 4_000_000_000.0
 
@@ -490,16 +487,7 @@ except AmqpWorkerError as error:
     assert "writable" in done.stdout or "read-only" in done.stdout
 
 
-def test_a_worker_whose_results_cannot_be_stored_does_not_begin(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(store: SqliteStore) -> None:
-        raise ConfigError(f"Results cannot be kept in {store.path}")
-
-    monkeypatch.setattr(SqliteStore, "check_writable", refuse)
-    with App(results=f"sqlite:///{path}") as app, pytest.raises(ConfigError, match="Results cannot be kept"):
-        WorkerProcess(app, WorkerOptions(app="tests:app"))
-
-
-def test_a_file_that_this_user_may_only_read_is_told_before_anything_is_stored(
+def test_a_worker_whose_results_this_user_may_not_store_does_not_begin(
     sqlite: SqliteStore, path: Path, tmp_path: Path
 ) -> None:
     sqlite.check_writable()
@@ -507,13 +495,15 @@ def test_a_file_that_this_user_may_only_read_is_told_before_anything_is_stored(
     sqlite.close()
     code = f"""
 import os, pathlib
+from amqpworker import App
 from amqpworker.errors import ConfigError
-from amqpworker.results.sql import SqliteStore
+from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.process import WorkerProcess
+app = App(results={f"sqlite:///{path}"!r})
 if os.getuid() == 0:
     os.setgid(65534); os.setuid(65534)
-store = SqliteStore(pathlib.Path({str(path)!r}))
 try:
-    store.check_writable()
+    WorkerProcess(app, WorkerOptions(app="tests:app"))
 except ConfigError as error:
     print(error)
 """
