@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import ModuleType
 from typing import Any, ParamSpec, Self, TypeAlias, TypeVar, overload
 
-from amqpworker.errors import BatchFailed, ConfigError, SendError
+from amqpworker.errors import AmqpWorkerError, BatchFailed, ConfigError, SendError
 from amqpworker.message import MOST_SHORT_BYTES, Message, fits_short_string
 from amqpworker.plan import Plan
 from amqpworker.producer import Producer
@@ -251,20 +251,15 @@ class App:
         """
         Send messages as they are read, in flat memory; yield a `Sent` or the `SendError` for each, in input order.
 
-        A bounded window of messages and bytes is in flight. Stopping early leaves what was read to be confirmed.
+        A bounded window of messages and bytes is in flight. Stopping early leaves what was read to be confirmed. A message
+        that cannot be sent at all is a `SendError` too, whose cause tells why: its queue cannot be declared, its `at` is too
+        far away, or AMQP cannot carry it.
 
         Raises:
-            InvalidArguments: AMQP cannot carry a message, or its `at` is too far away.
-            ConfigError: a queue cannot be declared.
+            Exception: what reading `messages` raised, once it is told how those before ended.
         """
         for message, error in self._producer.send_each(messages):
-            if error is None:
-                yield self._sent(message)
-            elif isinstance(error, SendError):
-                error.message = message
-                yield error
-            else:
-                raise error
+            yield self._sent(message) if error is None else send_error(error, message)
 
     def send_many(self, messages: Iterable[Message]) -> list[Sent[Any]]:
         """
@@ -272,16 +267,19 @@ class App:
 
         Raises:
             BatchFailed: some were not: a group of one `SendError` each, with `sent`, what was confirmed.
-            InvalidArguments: AMQP cannot carry a message, or its `at` is too far away.
-            ConfigError: a queue cannot be declared.
+            Exception: what reading `messages` raised; a note on it says how many had been sent.
         """
         sent: list[Sent[Any]] = []
         failed: list[SendError] = []
-        for outcome in self.send_each(messages):
-            if isinstance(outcome, SendError):
-                failed.append(outcome)
-            else:
-                sent.append(outcome)
+        try:
+            for outcome in self.send_each(messages):
+                if isinstance(outcome, SendError):
+                    failed.append(outcome)
+                else:
+                    sent.append(outcome)
+        except Exception as error:
+            error.add_note(f"send_many: {len(sent)} messages had been sent before, and {len(failed)} had failed.")
+            raise
         if failed:
             raise BatchFailed(f"{len(failed)} of {len(sent) + len(failed)} messages were not sent", failed, sent)
         return sent
@@ -321,6 +319,15 @@ class App:
         return Sent(
             message.id, message.task, self.store, task.signature.decode_result if task is not None else plain_json
         )
+
+
+def send_error(error: AmqpWorkerError, message: Message) -> SendError:
+    """Return an error of one message among many, which does not end the others."""
+    if not isinstance(error, SendError):
+        cause, error = error, SendError(str(error))
+        error.__cause__ = cause
+    error.message = message
+    return error
 
 
 def plain_json(data: bytes) -> Any:

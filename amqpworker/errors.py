@@ -7,7 +7,8 @@ Everything that amqpworker raises for its users to catch, in one tree.
     ├── InvalidResult           nor is what a task returned
     ├── SendError               one message was not sent; carries it as `.message`
     │   ├── NotRouted           no queue took it
-    │   ├── QueueFull           its queue refused it
+    │   ├── QueueFull           its queue has a bound, and refused it
+    │   ├── QueueUnavailable    its queue refused it until `send_timeout` was over: no majority, or a bound
     │   ├── Unconfirmed         unknown: it may have arrived
     │   ├── Blocked             the broker is under an alarm and takes no messages
     │   ├── NotConnected        it never left this process
@@ -51,6 +52,7 @@ __all__ = [
     "NotConnected",
     "NotRouted",
     "QueueFull",
+    "QueueUnavailable",
     "Reject",
     "ResultStoreError",
     "ResultTimeout",
@@ -99,11 +101,24 @@ class NotRouted(SendError):
 
 
 class QueueFull(SendError):
-    """The queue refused the message, as a bounded queue does when it is full."""
+    """The queue has a bound that this app names, and is full: it refused the message."""
+
+
+class QueueUnavailable(SendError):
+    """
+    The queue refused the message on every channel until `send_timeout` was over.
+
+    Most of the queue's members are not up, or it has a bound that this app does not name, and is full. The message did not
+    arrive, unless a confirm of it was lost before: that is `Unconfirmed`.
+    """
 
 
 class Unconfirmed(SendError):
-    """The broker's confirm, or the answer to a call, was lost: the message may have arrived, or not."""
+    """
+    The broker's confirm, or the answer to a call, was lost: the message may have arrived, or not.
+
+    A message is published again until `send_timeout` is over (`Settings.resend`), so this is what remains then.
+    """
 
 
 class Blocked(SendError):

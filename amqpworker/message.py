@@ -163,6 +163,7 @@ class Message:
     One request to run a task: validated, not yet sent.
 
     `delay` (seconds) and `expires` (seconds, or an aware datetime) count from the sending; `at` is an aware datetime.
+    `resend` tells whether it is published again if its confirm is lost; None is as the app's settings have it.
     """
 
     task: str
@@ -173,6 +174,7 @@ class Message:
     delay: float | None = None
     at: datetime | None = None
     expires: float | datetime | None = None
+    resend: bool | None = None
 
 
 def new_id() -> str:

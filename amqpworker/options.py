@@ -30,6 +30,7 @@ class Options:
     queue: str | None = None
     headers: Mapping[str, HeaderValue] = field(default_factory=dict)
     timeout: float | None = None
+    resend: bool | None = None
 
 
 def check_options(given: Mapping[str, Any]) -> Options:
@@ -40,11 +41,11 @@ def check_options(given: Mapping[str, Any]) -> Options:
         InvalidArguments: one has a value that cannot be; the text names it.
     """
     checked: dict[str, Any] = {
-        name: check(value) for name, check in CHECKS.items() if (value := given[name]) is not None
+        name: check(value) for name, check in CHECKS.items() if (value := given.get(name)) is not None
     }
     if "delay" in checked and "at" in checked:
         raise InvalidArguments("options(delay=…, at=…): give one of them, not both.")
-    timed = [name for name in ("delay", "at", "expires") if name in checked]
+    timed = [name for name in ("delay", "at", "expires", "resend") if name in checked]
     if "timeout" in checked and timed:
         raise InvalidArguments(f"options(timeout=…, {timed[0]}=…): `timeout` is for call, {timed[0]!r} for send.")
     return Options(**checked)
@@ -76,6 +77,13 @@ def check_timeout(value: float | timedelta) -> float:
     if seconds == 0:
         raise InvalidArguments("options(timeout=…): it must be more than zero seconds.")
     return seconds
+
+
+def check_resend(value: Any) -> bool:
+    """Return whether the message is published again if its confirm is lost."""
+    if not isinstance(value, bool):
+        raise InvalidArguments(f"options(resend={value!r}): it must be True or False.")
+    return value
 
 
 def check_id(value: Any) -> str:
@@ -114,4 +122,5 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "queue": check_queue,
     "headers": check_headers,
     "timeout": check_timeout,
+    "resend": check_resend,
 }

@@ -12,12 +12,12 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Iterable, Iterator
 
+from amqpworker.batch import send_each
 from amqpworker.broker.address import addresses
 from amqpworker.broker.outgoing import Outgoing
-from amqpworker.broker.publisher import REPLIES, Publisher
+from amqpworker.broker.publisher import Publisher
 from amqpworker.errors import AmqpWorkerError, CallTimeout, InvalidArguments, SendError, Unconfirmed
 from amqpworker.message import Message
 from amqpworker.plan import Plan
@@ -28,11 +28,7 @@ from amqpworker.settings import Settings
 
 __all__ = ["Producer"]
 
-WINDOW = 2000
-WINDOW_BYTES = 16 * 1024 * 1024
 EXIT_TIMEOUT = 10.0
-BURST = 128
-BURST_SECONDS = 0.005
 
 
 class Producer:
@@ -69,11 +65,10 @@ class Producer:
     def _make(self) -> Publisher:
         calls = self._calls
         publisher = Publisher(addresses(self._url), self._settings, self._plan.topology_of, calls.resolve)
-        publisher.on_channel_lost = lambda: self._fail_calls(calls)
+        lost = Unconfirmed("The connection was lost while waiting for an answer: the task may have run.")
+        publisher.session.on_channel_lost = lambda serial: calls.fail_asked(serial, lost)
+        publisher.session.replies_expected = calls.are_expected
         return publisher
-
-    def _fail_calls(self, calls: Calls) -> None:
-        calls.fail_asked(Unconfirmed("The connection was lost while waiting for an answer: the task may have run."))
 
     def close(self, timeout: float) -> None:
         """Wait for what is not confirmed yet, then close the connection; a later use opens another."""
@@ -89,12 +84,13 @@ class Producer:
         Put a message on its way; `timeout` takes the place of `send_timeout`.
 
         Raises:
-            InvalidArguments: a header cannot be carried, or the message's `at` is too far away.
+            InvalidArguments: a header cannot be carried, its body is too large for the broker, or its `at` is too far away.
         """
         now = time.time()
         publication = publication_of(message, self._plan.names, now, self._settings.app_id)
         delayed = publication.exchange != self._plan.names.tasks
-        return self.publisher.publish(publication, self._plan.needs(message.queue, delayed), timeout, urgent=urgent)
+        needs = self._plan.needs(message.queue, delayed)
+        return self.publisher.sends.publish(publication, needs, timeout, None, urgent, message.resend)
 
     def send(self, message: Message, timeout: float | None = None) -> None:
         """
@@ -116,42 +112,11 @@ class Producer:
         Raises:
             Exception: what reading them raised, once it is told how those before ended.
         """
-        window: deque[tuple[Message, Outgoing]] = deque()
-        size = woken = 0
-        next_wake = 0.0
-        failure: Exception | None = None
-        try:
-            for message in messages:
-                # The first of a burst goes at once, then one write for many; a slow source is never kept waiting.
-                woken += 1
-                urgent = woken >= BURST or time.monotonic() >= next_wake
-                outgoing = self.begin(message, urgent)
-                if urgent:
-                    woken, next_wake = 0, time.monotonic() + BURST_SECONDS
-                window.append((message, outgoing))
-                size += outgoing.size
-                if len(window) >= WINDOW or size >= WINDOW_BYTES:
-                    # For the middle first: one wake-up for half a window, and the rest goes on.
-                    self._wait(window[len(window) // 2][1])
-                    self._wait(window[0][1])
-                while window and window[0][1].done:
-                    first, ended = window.popleft()
-                    size -= ended.size
-                    yield first, ended.error
-        except Exception as error:  # noqa: BLE001 - raised again below
-            failure = error
-        while window:
-            first, ended = window.popleft()
-            self._wait(ended)
-            yield first, ended.error
-        if failure is not None:
-            raise failure
+        return send_each(self, messages, self._settings.send_timeout)
 
-    def _wait(self, outgoing: Outgoing) -> None:
-        """Wait until it has ended, and have everything before it written now."""
-        if not outgoing.done:
-            self.publisher.wake()
-            outgoing.wait()
+    def wake(self) -> None:
+        """Have everything that was put on its way written now."""
+        self.publisher.wake()
 
     # ---- calling ----------------------------------------------------------------------------------------------------
 
@@ -164,9 +129,9 @@ class Producer:
             SendError: the message was not sent, or the connection was lost meanwhile.
         """
         until = time.monotonic() + timeout
-        publisher, calls = self.publisher, self._calls
+        lane, calls = self.publisher.calls, self._calls
         publication = called(message, timeout, self._plan.names, time.time(), self._settings.app_id)
-        needs = (*self._plan.needs(message.queue, delayed=False), REPLIES)
+        needs = self._plan.needs(message.queue, delayed=False)
         try:
             pending = calls.open(message.id)
         except ValueError as error:
@@ -174,16 +139,16 @@ class Producer:
 
         def sent(error: AmqpWorkerError | None) -> None:
             if error is None:
-                pending.asked = True
+                pending.asked = outgoing.channel
             elif (waiting := calls.take(message.id)) is not None:
                 waiting.settle(None, error)
 
-        outgoing: Outgoing | None = None
         try:
-            outgoing = publisher.publish(publication, needs, min(timeout, self._settings.send_timeout), sent)
+            outgoing = lane.outgoing(publication, needs, min(timeout, self._settings.send_timeout), sent)
+            lane.submit(outgoing)
             return pending.wait(until - time.monotonic())
         except CallTimeout:
-            if outgoing is not None and not pending.asked:
+            if not pending.asked:
                 # Its own time has passed as well, so the I/O thread says now what kept it.
                 outgoing.wait()
                 if outgoing.error is not None:

@@ -42,7 +42,8 @@ class Settings(BaseSettings):
     )
 
     declare: bool = Field(True, description="make sure that the topology of a queue exists at its first use")
-    send_timeout: float = Field(10.0, gt=0, description="seconds until `send` gives up")
+    send_timeout: float = Field(15.0, gt=0, description="seconds until `send` gives up")
+    resend: bool = Field(True, description="publish a message again, under its id, if its confirm was lost")
     call_timeout: float = Field(30.0, gt=0, description="seconds until `call` gives up, unless told")
     ack_timeout: float = Field(
         1800.0, gt=0, description="the broker's consumer_timeout, in seconds; from RabbitMQ 4.3 on it is asked for"

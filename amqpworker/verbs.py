@@ -58,7 +58,7 @@ class Sending(Generic[P, R]):
 
         def __getattr__(self, name: str) -> Any:
             if name == "call":
-                raise unsuited(name, "`delay`, `at` and `expires` are for messages that are sent")
+                raise unsuited(name, "`delay`, `at`, `expires` and `resend` are for messages that are sent")
             raise missing(self, name, self._verbs)
 
     def message(self, *args: P.args, **kwargs: P.kwargs) -> Message:
@@ -151,6 +151,7 @@ class RemoteTask(Verbs[P, R]):
         delay: float | timedelta | None = None,
         at: datetime | None = None,
         expires: float | timedelta | datetime | None = None,
+        resend: bool | None = None,
         id: str | None = None,
         queue: str | None = None,
         headers: Mapping[str, HeaderValue] | None = None,
@@ -166,12 +167,13 @@ class RemoteTask(Verbs[P, R]):
         headers: Mapping[str, HeaderValue] | None = None,
     ) -> Calling[P, R]: ...
 
-    def options(
+    def options(  # noqa: PLR0913 - keyword options are the interface here
         self,
         *,
         delay: float | timedelta | None = None,
         at: datetime | None = None,
         expires: float | timedelta | datetime | None = None,
+        resend: bool | None = None,
         id: str | None = None,  # noqa: A002 - the word of the field
         queue: str | None = None,
         headers: Mapping[str, HeaderValue] | None = None,
@@ -181,7 +183,8 @@ class RemoteTask(Verbs[P, R]):
         Return the task with options for one message.
 
         `delay` and `expires` are seconds from the sending (or a timedelta), `at` and `expires` may be aware
-        datetimes; `timeout` is how long `call` waits. What expires before it starts becomes a dead letter.
+        datetimes; `timeout` is how long `call` waits. What expires before it starts becomes a dead letter. With
+        `resend=False` a message whose confirm is lost is not published again: it ends as `Unconfirmed` instead.
 
         Raises:
             InvalidArguments: an option has a value that cannot be, or one does not go with another.
@@ -198,14 +201,15 @@ class RemoteTask(Verbs[P, R]):
                 "queue": queue,
                 "headers": headers,
                 "timeout": timeout,
+                "resend": resend,
             }
         )
         if checked.headers:
             check_room(checked.headers)
         if checked.timeout is not None:
             return Calling(self, checked)
-        timed = checked.delay is not None or checked.at is not None or checked.expires is not None
-        return Sending(self, checked) if timed else Verbs(self, checked)
+        for_sending = (checked.delay, checked.at, checked.expires, checked.resend)
+        return Verbs(self, checked) if for_sending == (None, None, None, None) else Sending(self, checked)
 
     def build(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Message:
         """
@@ -229,6 +233,7 @@ class RemoteTask(Verbs[P, R]):
             options.delay,
             options.at,
             options.expires,
+            options.resend,
         )
 
     def ask(self, message: Message, timeout: float | None) -> R:

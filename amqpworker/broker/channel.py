@@ -20,28 +20,26 @@ from amqpworker.broker.seam import OwnCodecConnection, PublicConnection, Sink
 from amqpworker.logs import get_logger
 from amqpworker.message import PROPERTY_NAMES, REPLY_TO, Delivery, Properties, Publication
 
-__all__ = ["PUBLISH_CHANNEL", "Channel", "Closed", "Prepared", "open_channel", "prepare"]
+__all__ = ["Channel", "Closed", "Prepared", "open_channel", "prepare"]
 
 log = get_logger(__name__)
-
-# Publications are marshalled in the caller's thread, before there may even be a connection: the number is agreed on.
-PUBLISH_CHANNEL = 1
 
 Closed: TypeAlias = Callable[[BaseException], None]
 
 
 @dataclass(slots=True)
 class Prepared:
-    """A publication and its frames, for channel `PUBLISH_CHANNEL` and frames of up to `frame_max` bytes."""
+    """A publication and its frames, for the channel with this number and frames of up to `frame_max` bytes."""
 
     publication: Publication
     data: bytes
     frame_max: int
+    channel: int = 1
 
 
-def prepare(publication: Publication, frame_max: int, own_codec: bool = True) -> Prepared:
+def prepare(publication: Publication, frame_max: int, own_codec: bool = True, channel: int = 1) -> Prepared:
     """
-    Marshal a publication; where pika will write it, see to it that pika can, too.
+    Marshal a publication, for a channel that may not be open yet; where pika will write it, see to it that pika can, too.
 
     Raises:
         ValueError: a property or header has a value that cannot be carried; the text names it.
@@ -49,7 +47,7 @@ def prepare(publication: Publication, frame_max: int, own_codec: bool = True) ->
     if not own_codec:
         for name, value in (publication.properties.headers or {}).items():
             check_for_pika(name, value)
-    return Prepared(publication, encode_publish(publication, PUBLISH_CHANNEL, frame_max), frame_max)
+    return Prepared(publication, encode_publish(publication, channel, frame_max), frame_max, channel)
 
 
 class Channel:
@@ -210,14 +208,8 @@ class PublicChannel(Channel):
         )
 
 
-def open_channel(
-    connection: PublicConnection,
-    sink: Sink,
-    opened: Callable[[Channel], None],
-    closed: Closed,
-    number: int | None = None,
-) -> None:
-    """Open a channel, by `number` or by the next; then `opened` is called, and `closed` when it ends, with the reason."""
+def open_channel(connection: PublicConnection, sink: Sink, opened: Callable[[Channel], None], closed: Closed) -> None:
+    """Open a channel; then `opened` is called, and `closed` when it ends, with the reason."""
 
     def on_open(channel: Any) -> None:
         kind = Channel if isinstance(connection, OwnCodecConnection) else PublicChannel
@@ -229,9 +221,7 @@ def open_channel(
         closed(reason)
 
     try:
-        channel = connection.channel(
-            channel_number=connection.take_number() if number is None else number, on_open_callback=on_open
-        )
+        channel = connection.channel(channel_number=connection.take_number(), on_open_callback=on_open)
     except exceptions.AMQPError as error:
         closed(error)
         return

@@ -8,7 +8,7 @@ the channel it happens on.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from amqpworker.broker.channel import Channel, open_channel
@@ -46,7 +46,7 @@ class Declarer:
         self._declared: list[Part] = []
         self._current: Need | None = None
         self._channel: Channel | None = None
-        self._mourning = False
+        self._mourned: set[Need] = set()
 
     def ensure(self, need: Need, answer: Answer) -> None:
         """Call `answer` once the need exists, or with the error why it cannot."""
@@ -59,23 +59,35 @@ class Declarer:
             self._queue.append(need)
             self._next()
 
-    def forget(self) -> None:
-        """Declare everything again when it is asked for, not at once: something that was declared may be gone."""
-        self.done = {need for need in self.done if need not in self._known}
-        self._known.clear()
-        self._declared.clear()
-        if not self._mourning and self._connection.is_open:
-            self._mourning = True
-            self._connection.ioloop.call_later(MOURNING, self._go_on)
+    def forget(self, needs: Iterable[Need] | None = None) -> None:
+        """
+        Declare `needs`, or everything, again when it is asked for, not at once: something that was declared may be gone.
 
-    def _go_on(self) -> None:
-        self._mourning = False
+        What others need is not touched: a queue that is gone holds up nobody but those who send to it.
+        """
+        gone = self._known if needs is None else self._known.intersection(needs)
+        if not gone:
+            return
+        self._known = self._known - gone
+        self.done = self.done - gone
+        parts = [part for need in gone for part in self._topology_of(need)]
+        self._declared = [part for part in self._declared if part not in parts]
+        self._mourned |= gone
+        if self._connection.is_open:
+            self._connection.ioloop.call_later(MOURNING, lambda: self._go_on(gone))
+
+    def _go_on(self, needs: set[Need]) -> None:
+        self._mourned -= needs
         self._next()
 
     def _next(self) -> None:
-        if self._mourning or self._current is not None or not self._queue or not self._connection.is_open:
+        if self._current is not None or not self._connection.is_open:
             return
-        self._current = self._queue.popleft()
+        need = next((one for one in self._queue if one not in self._mourned), None)
+        if need is None:
+            return
+        self._queue.remove(need)
+        self._current = need
         if self._channel is None:
             open_channel(self._connection, Sink(), self._on_open, self._on_closed)
         else:

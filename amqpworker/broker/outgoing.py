@@ -1,7 +1,7 @@
 """
-One publication on its way: who waits for it, until when, and how it ended.
+One publication on its way: who waits for it, until when, what is known of it so far, and how it ended.
 
-Decides nothing; `publisher` moves it on.
+Decides nothing; its `lane` moves it on.
 """
 
 from __future__ import annotations
@@ -25,21 +25,54 @@ GRACE = 5.0
 
 
 class Outgoing:
-    """A publication between its caller and the broker's confirm."""
+    """
+    A publication between its caller and the broker's confirm.
 
-    __slots__ = ("_waiter", "deadline", "done", "error", "needs", "prepared", "returned", "size", "when_done")
+    With `resend` it is published again if its confirm was lost. `wanted` is asked before it is written, if it is set.
+    `channel` is the serial number of the channel that it was written on last, 0 before. `lost` is why a confirm of it
+    was lost ("" if none was): from then on nobody knows whether it arrived. `refusals` counts the broker's nacks.
+    """
+
+    __slots__ = (
+        "_waiter",
+        "channel",
+        "deadline",
+        "done",
+        "error",
+        "lost",
+        "needs",
+        "prepared",
+        "problem",
+        "refusals",
+        "resend",
+        "returned",
+        "size",
+        "wanted",
+        "when_done",
+    )
 
     def __init__(
-        self, prepared: Prepared, deadline: float, needs: tuple[Need, ...] = (), when_done: WhenDone | None = None
+        self,
+        prepared: Prepared,
+        deadline: float,
+        needs: tuple[Need, ...] = (),
+        when_done: WhenDone | None = None,
+        resend: bool = False,
     ) -> None:
         self.prepared = prepared
         self.size = len(prepared.data)
         self.deadline = deadline
         self.needs = needs
         self.when_done = when_done
+        self.resend = resend
+        self.wanted: Callable[[], bool] | None = None
         self.done = False
         self.error: AmqpWorkerError | None = None
         self.returned: str | None = None
+        self.lost = ""
+        self.problem: AmqpWorkerError | None = None
+        """Why it could not be written yet, if that may pass: what it needs could not be declared, for example."""
+        self.refusals = self.channel = 0
         self._waiter: _thread.LockType | None = None
 
     def finish(self, error: AmqpWorkerError | None) -> None:

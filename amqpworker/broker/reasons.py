@@ -27,6 +27,7 @@ __all__ = [
     "channel_error",
     "does_not_exist",
     "exchange_of",
+    "max_message_size",
     "problem_of",
     "too_old",
 ]
@@ -251,6 +252,12 @@ def access_refused(error: BaseException | None) -> AccessRefused | None:
     """Return what a channel's close says of a missing right; brokers before 3.11 do not name it."""
     found = _ACCESS_REFUSED.search(str(getattr(error, "reply_text", "")))
     return found and AccessRefused(found["user"], found["right"] or "", found["thing"], found["vhost"])
+
+
+def max_message_size(error: BaseException) -> int | None:
+    """Return the `max_message_size` that a channel's close names, if a message was larger."""
+    found = re.search(r"message size \d+ .*larger than .*max size (\d+)", str(getattr(error, "reply_text", "")))
+    return int(found.group(1)) if found else None
 
 
 def exchange_of(error: BaseException) -> str | None:

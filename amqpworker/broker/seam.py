@@ -8,6 +8,7 @@ this was written for, or where settings say `codec="pika"`, channels go by pika'
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,9 +30,6 @@ log = get_logger(__name__)
 
 # pika reads 4 KiB at a time: thirteen deliveries, then another system call.
 RECEIVE_BYTES = 256 * 1024
-
-# Channels up to this number are opened by number: the publishing one is.
-FIXED_CHANNELS = 1
 
 SEAM = {
     SelectConnection: ("_on_data_available", "_process_frame", "_output_marshaled_frames", "_terminate_stream"),
@@ -65,7 +63,7 @@ class PublicConnection(SelectConnection):  # type: ignore[misc]
         self.blocked_now = False
         self.heard = False
         self._numbers_in_use: set[int] = set()
-        self._last_number = FIXED_CHANNELS
+        self._last_number = 0
         super().__init__(*arguments, **named)
 
     def _on_data_available(self, data: bytes) -> None:
@@ -84,7 +82,7 @@ class PublicConnection(SelectConnection):  # type: ignore[misc]
         """
         limit = self.params.channel_max or pika.channel.MAX_CHANNELS
         for _ in range(limit):
-            self._last_number = self._last_number + 1 if self._last_number < limit else FIXED_CHANNELS + 1
+            self._last_number = self._last_number + 1 if self._last_number < limit else 1
             if self._last_number not in self._numbers_in_use:
                 self._numbers_in_use.add(self._last_number)
                 return self._last_number
@@ -93,6 +91,16 @@ class PublicConnection(SelectConnection):  # type: ignore[misc]
     def give_number(self, number: int) -> None:
         """Take a number back whose channel is closed."""
         self._numbers_in_use.discard(number)
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the other side has closed the connection, even if there is still something to read before that shows."""
+        sock = socket_of(self)
+        if sock is None:
+            return False
+        poller = select.poll()
+        poller.register(sock, select.POLLRDHUP)
+        return bool(poller.poll(0))
 
 
 class OwnCodecConnection(PublicConnection):

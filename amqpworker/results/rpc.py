@@ -28,7 +28,7 @@ class PendingCall:
 
     def __init__(self, calls: Calls, correlation_id: str) -> None:
         self.correlation_id = correlation_id
-        self.asked = False  # whether the broker has confirmed the question
+        self.asked = 0  # the channel on which the broker has confirmed the question, by its serial number
         self._calls = calls
         self._body: bytes | None = None
         self._error: AmqpWorkerError | None = None
@@ -114,13 +114,17 @@ class Calls:
         call.settle(body)
         return True
 
-    def fail_asked(self, error: AmqpWorkerError) -> None:
+    def are_expected(self, channel: int) -> bool:
+        """Tell whether a call waits that was asked on the channel with this serial number."""
+        return any(call.asked == channel for call in list(self._pending.values()))
+
+    def fail_asked(self, channel: int, error: AmqpWorkerError) -> None:
         """
-        End all calls that have been asked.
+        End all calls that have been asked on the channel with this serial number.
 
         With the channel, the reply address that their requests carried is gone (direct reply-to): no answer can come.
         What has not been asked yet will be on the next channel.
         """
         for correlation_id, call in list(self._pending.items()):
-            if call.asked and self.take(correlation_id) is call:
+            if call.asked == channel and self.take(correlation_id) is call:
                 call.settle(None, error)

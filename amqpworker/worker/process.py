@@ -75,7 +75,7 @@ class WorkerProcess:
         store = app.store()
         if store is not None:
             store.check_writable()
-        surroundings = Surroundings(self.publisher, store, app.plan, app.settings)
+        surroundings = Surroundings(self.publisher.copies, self.publisher.replies, store, app.plan, app.settings)
         self.settler = Settler(surroundings, self._wake)
         # Runs over their hard limit, in the order in which they reached it.
         self.overruns: list[Watch] = []

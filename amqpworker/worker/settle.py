@@ -15,12 +15,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain, repeat
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from amqpworker.broker.consumer import Intake
+from amqpworker.broker.outgoing import Outgoing, WhenDone
 from amqpworker.errors import AmqpWorkerError, InvalidArguments, ResultStoreError
 from amqpworker.logs import get_logger
-from amqpworker.message import Delivery, new_id
+from amqpworker.message import Delivery, Publication, new_id
 from amqpworker.outcome import Dead, Done, Dropped, Failure, Outcome, Renew, Requeue, Retry
 from amqpworker.plan import Plan
 from amqpworker.publication import answered, can_answer, dead_lettered, letters, renewed, retried
@@ -43,11 +44,25 @@ MOST_LOGGED = 200
 STORE_PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
 
 
+class Replies(Protocol):
+    """What is needed of the publisher's lane for replies."""
+
+    def publish(
+        self,
+        publication: Publication,
+        needs: tuple[str, ...] = (),
+        timeout: float | None = None,
+        when_done: WhenDone | None = None,
+    ) -> Outgoing:
+        """Put a publication on its way."""
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a settler works with."""
+    """What a settler works with: the publisher's lanes for copies and for replies, among others."""
 
-    publisher: Publishes
+    copies: Publishes
+    replies: Replies
     store: ResultStore | None
     plan: Plan
     settings: Settings
@@ -61,12 +76,12 @@ class Settler:
     """
 
     def __init__(self, surroundings: Surroundings, wake: Callable[[], None]) -> None:
-        self._publisher = surroundings.publisher
+        self._replies = surroundings.replies
         self._store = surroundings.store
         self._names = surroundings.plan.names
         self._result_ttl = surroundings.settings.result_ttl
         timeout = surroundings.settings.send_timeout
-        self.copies = Copies(surroundings.publisher, timeout, surroundings.plan.worker_needs, wake)
+        self.copies = Copies(surroundings.copies, timeout, surroundings.plan.worker_needs, wake)
         self._wake = wake
         self._worker = worker_name()
         self._acks: deque[Delivery] = deque()
@@ -151,7 +166,7 @@ class Settler:
             return
         self._replying.add(delivery)
         try:
-            self._publisher.publish(answered(delivery, body), timeout=REPLY_TIMEOUT, when_done=replied)
+            self._replies.publish(answered(delivery, body), timeout=REPLY_TIMEOUT, when_done=replied)
         except InvalidArguments as error:
             replied(error)
         except BaseException:

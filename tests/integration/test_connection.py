@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import pytest
 
 from amqpworker import App, ConfigError, NotConnected, SendError, Unconfirmed
-from amqpworker.broker import publisher
 from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
 from tests.integration.conftest import Codec
@@ -146,10 +145,7 @@ def ids_of(broker: Broker, queue: str) -> set[str]:
     raise AssertionError("the queue was empty")
 
 
-def test_a_connection_that_confirms_nothing_is_given_up(
-    make_app: MakeApp, vhost: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(publisher, "SILENCE", 0.5)
+def test_a_connection_that_confirms_nothing_is_given_up(make_app: MakeApp, vhost: Broker) -> None:
     with Proxy(vhost.url) as proxy:
         app = make_app(proxy.url, send_timeout=0.5, connect_timeout=1.0, heartbeat=0)
         echo_of(app).send("x")
@@ -157,7 +153,7 @@ def test_a_connection_that_confirms_nothing_is_given_up(
         with pytest.raises(Unconfirmed):
             app.remotes["test.echo"].send("x")
         # the old connection stays as it is: only giving it up helps
-        wait_until(lambda: proxy.accepted == 2, 10, "a second connection is tried")
+        wait_until(lambda: proxy.accepted == 2, 20, "a second connection is tried")
         proxy.heal()
         comes_back(app)
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from amqpworker.broker.channel import Prepared
 from amqpworker.broker.consumer import Intake, Subscription
-from amqpworker.broker.outgoing import WhenDone
+from amqpworker.broker.outgoing import Outgoing, WhenDone
 from amqpworker.errors import AmqpWorkerError, ResultStoreError
 from amqpworker.message import Delivery, Properties, Publication
 from amqpworker.outcome import Dead, Failure, Retry
@@ -68,6 +69,23 @@ class Publisher:
         else:
             self.underway.append(one)
         return None
+
+    def outgoing(
+        self,
+        publication: Publication,
+        needs: tuple[str, ...] = (),
+        timeout: float | None = None,
+        when_done: WhenDone | None = None,
+    ) -> Outgoing:
+        if self.refusals:
+            raise self.refusals.pop(0)
+        return Outgoing(Prepared(publication, b"", 4096), timeout or 0.0, needs, when_done)
+
+    def submit(self, outgoing: Outgoing) -> None:
+        self.publish(outgoing.prepared.publication, outgoing.needs, outgoing.deadline, outgoing.when_done)
+
+    def overdue(self, before: float) -> int:
+        return sum(1 for one in self.underway if (one.timeout or 0.0) <= before)
 
     def confirm(self) -> None:
         """Confirm the oldest."""
@@ -163,7 +181,10 @@ class Bench:
         self.store = Store(self.steps)
         store = self.store if stores else None
         self.settler = Settler(
-            Surroundings(self.publisher, store, Plan(NAMES.namespace, declare=True), Settings(**settings)), self._wake
+            Surroundings(
+                self.publisher, self.publisher, store, Plan(NAMES.namespace, declare=True), Settings(**settings)
+            ),
+            self._wake,
         )
         self.intake = self.new_intake()
 

@@ -28,7 +28,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "broker": {"broker"},
     "results": {"results"},
-    "app": {"app", "producer", "sent", "verbs"},
+    "app": {"app", "batch", "producer", "sent", "verbs"},
     "worker": {"worker"},
     "supervisor": {"supervisor"},
     "testing": {"testing"},

@@ -21,7 +21,7 @@ from amqpworker.message import Message
 from amqpworker.options import Options, check_options
 from amqpworker.verbs import Calling, RemoteTask, Sending, Verbs
 
-NONE: dict[str, Any] = dict.fromkeys(("delay", "at", "expires", "id", "queue", "headers", "timeout"))
+NONE: dict[str, Any] = dict.fromkeys(("delay", "at", "expires", "id", "queue", "headers", "timeout", "resend"))
 
 
 def checked(**given: Any) -> Options:
@@ -138,9 +138,16 @@ def test_what_does_not_go_together_is_refused() -> None:
     moment = datetime(2030, 1, 1, tzinfo=UTC)
     with pytest.raises(InvalidArguments, match="not both"):
         checked(delay=1, at=moment)
-    for name, value in (("delay", 0), ("at", moment), ("expires", 5)):
+    for name, value in (("delay", 0), ("at", moment), ("expires", 5), ("resend", False)):
         with pytest.raises(InvalidArguments, match=f"{name!r}"):
             checked(timeout=5, **{name: value})
+
+
+def test_whether_a_message_is_published_again_is_yes_or_no() -> None:
+    assert checked(resend=False).resend is False
+    assert task().options(resend=False).message("x").resend is False
+    with pytest.raises(InvalidArguments, match="True or False"):
+        checked(resend=1)
 
 
 def test_options_leave_the_verbs_that_they_suit() -> None:
@@ -148,7 +155,7 @@ def test_options_leave_the_verbs_that_they_suit() -> None:
     assert type(plain) is Verbs
     assert type(timed) is Sending
     assert type(timeout) is Calling
-    with pytest.raises(AttributeError, match="`delay`, `at` and `expires` are for messages that are sent"):
+    with pytest.raises(AttributeError, match="`delay`, `at`, `expires` and `resend` are for messages that are sent"):
         timed.call("x")  # type: ignore[attr-defined]
     with pytest.raises(AttributeError, match="`timeout` is for calls"):
         timeout.send("x")  # type: ignore[attr-defined]

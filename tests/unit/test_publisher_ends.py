@@ -3,34 +3,75 @@
 from __future__ import annotations
 
 import time
-from types import SimpleNamespace
 
 from amqpworker.broker.address import addresses
 from amqpworker.broker.channel import prepare
 from amqpworker.broker.outgoing import Outgoing
+from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.broker.publisher import Publisher
 from amqpworker.broker.reasons import ConnectionProblem
-from amqpworker.errors import NotConnected
+from amqpworker.errors import NotConnected, Unconfirmed
 from amqpworker.message import Properties, Publication
 from amqpworker.settings import Settings
 from amqpworker.topology import Topology
+
+GONE = ConnectionProblem("gone.", "away", "localhost:1")
 
 
 def new_publisher() -> Publisher:
     return Publisher(addresses("amqp://localhost:1"), Settings(), lambda _: Topology(), lambda *_: False)
 
 
+def outgoing(resend: bool = True) -> Outgoing:
+    prepared = prepare(Publication("e", "k", Properties(), b""), 4096)
+    return Outgoing(prepared, time.monotonic() + 10, ("queue k",), resend=resend)
+
+
 def test_what_is_held_for_its_queue_is_under_way_while_the_connection_is_lost() -> None:
     """It waits for the next connection: whoever closes meanwhile has to wait for it."""
     publisher = new_publisher()
-    held = Outgoing(prepare(Publication("e", "k", Properties(), b""), 4096), time.monotonic() + 10, ("queue k",))
-    publisher._held.add(held)
-    idle: list[bool] = []
-    publisher.on_channel_lost = lambda: idle.append(publisher.idle())
-    publisher.lost(ConnectionProblem("gone.", "away", "localhost:1"))
-    assert idle == [False]
+    held = outgoing()
+    publisher.sends._held.add(held)
+    publisher.lost(GONE)
     assert not publisher.idle()
     assert not held.done
+
+
+def in_flight(publisher: Publisher, lane_name: str, one: Outgoing) -> Outgoing:
+    lane = getattr(publisher, lane_name)
+    lane._current = PublishChannel(1, lane)
+    lane._current.add(one)
+    return one
+
+
+def test_what_was_in_flight_waits_for_the_next_connection_and_is_unconfirmed_if_there_is_none() -> None:
+    publisher = new_publisher()
+    sent = in_flight(publisher, "sends", outgoing())
+    publisher.lost(GONE)
+    assert not sent.done
+    assert not publisher.idle()
+    publisher._closed = True
+    publisher.lost(GONE)
+    assert isinstance(sent.error, Unconfirmed)
+    assert publisher.idle()
+
+
+def test_a_message_that_was_in_flight_once_is_unconfirmed_when_its_time_is_over() -> None:
+    publisher = new_publisher()
+    sent = in_flight(publisher, "sends", outgoing())
+    never_left = outgoing()
+    publisher.sends._inbox.append(never_left)
+    publisher.lost(GONE)
+    publisher.sends.tick(time.monotonic() + 11)
+    assert isinstance(sent.error, Unconfirmed)
+    assert isinstance(never_left.error, NotConnected)
+
+
+def test_a_call_that_was_in_flight_is_unconfirmed_at_once() -> None:
+    publisher = new_publisher()
+    asked = in_flight(publisher, "calls", outgoing(resend=False))
+    publisher.lost(GONE)
+    assert isinstance(asked.error, Unconfirmed)
 
 
 def test_a_publisher_that_was_closed_before_its_first_message_never_connects() -> None:
@@ -44,37 +85,29 @@ def test_what_is_published_after_the_last_look_into_the_inbox_fails_at_once() ->
     publisher = new_publisher()
     publisher._started = publisher._io.ended = True
     assert publisher.broken
-    outgoing = publisher.publish(Publication("e", "k", Properties(), b""))
-    assert isinstance(outgoing.error, NotConnected)
+    sent = publisher.sends.publish(Publication("e", "k", Properties(), b""))
+    assert isinstance(sent.error, NotConnected)
 
 
-def test_a_message_that_moves_on_is_under_way_at_every_moment() -> None:
-    """`close` may look at any time."""
+def test_what_is_not_wanted_any_more_is_never_written() -> None:
     publisher = new_publisher()
-    publisher._started = True
-    idle: list[bool] = []
-
-    class Watching(Outgoing):
-        """Looks while it is between the inbox and the wire."""
-
-        __slots__ = ()
-
-        def __getattribute__(self, name: str) -> object:
-            if name == "size":
-                idle.append(publisher.idle())
-            return super().__getattribute__(name)
-
-    channel = SimpleNamespace(publish=lambda _: None)
-    publisher._channel = channel  # type: ignore[assignment]
-    publisher._connection = SimpleNamespace(blocked_now=False)  # type: ignore[assignment]
-    publisher._inbox.append(Watching(prepare(Publication("e", "k", Properties(), b""), 4096), time.monotonic() + 10))
-    publisher._in_flight = NeverSeen()
-    publisher.woken()
-    assert idle == [False]
+    lane = publisher.copies
+    channel = PublishChannel(1, lane)
+    dropped = Outgoing(prepare(Publication("e", "k", Properties(), b""), 4096), time.monotonic() + 10)
+    dropped.wanted = lambda: False
+    lane._inbox.append(dropped)
+    assert lane._take_batch(channel) == []
+    assert isinstance(dropped.error, NotConnected)
+    assert lane.idle
 
 
-class NeverSeen(dict[int, Outgoing]):
-    """What is put in is not there yet for who looks at the same moment."""
-
-    def __len__(self) -> int:
-        return 0
+def test_what_is_late_keeps_no_room_and_its_confirm_is_still_expected() -> None:
+    channel = PublishChannel(1, new_publisher().sends)
+    late = outgoing()
+    channel.add(late)
+    channel.expire(late.deadline + 1, lambda: Unconfirmed("late"))
+    assert isinstance(late.error, Unconfirmed)
+    assert not channel.busy
+    channel.on_confirm(1, False, True)
+    assert isinstance(late.error, Unconfirmed)
+    assert channel.take_in_flight() == []

@@ -175,7 +175,7 @@ def test_copies_that_were_not_confirmed_are_tried_again_after_a_pause(clock: Clo
     scene.bench.publisher.fail(Unconfirmed("lost"))
     assert scene.reception.tick(), "it asks to be called again"
     assert not scene.bench.publisher.underway
-    clock.now += copies.PAUSE
+    clock.now += copies.FIRST_PAUSE
     scene.reception.tick()
     assert len(scene.bench.publisher.underway) == 1
     scene.bench.publisher.confirm()

@@ -99,12 +99,18 @@ def test_a_lost_connection_ends_every_call_that_was_asked_with_an_error_of_its_o
     calls = Calls()
     opened = [calls.open(str(number)) for number in range(5)]
     for call in opened:
-        call.asked = True
+        call.asked = 7
+    asked_elsewhere = calls.open("elsewhere")
+    asked_elsewhere.asked = 8
     waits_to_be_asked = calls.open("not yet")
     answered = calls.open("answered")
     calls.resolve("answered", b"1")
     lost = NotConnected("the connection was lost")
-    calls.fail_asked(lost)
+    assert calls.are_expected(7)
+    calls.fail_asked(7, lost)
+    assert not calls.are_expected(7)
+    assert calls.are_expected(8)
+    calls.resolve("elsewhere", b"3")
     raised = []
     for call in opened:
         with pytest.raises(NotConnected, match="was lost") as caught:
@@ -113,7 +119,7 @@ def test_a_lost_connection_ends_every_call_that_was_asked_with_an_error_of_its_o
     assert len({id(error) for error in [*raised, lost]}) == 6
     assert answered.wait(0) == b"1"
     assert len(calls) == 1
-    calls.fail_asked(lost)
+    calls.fail_asked(7, lost)
     assert len(calls) == 1
     assert calls.resolve("not yet", b"2")
     assert waits_to_be_asked.wait(0) == b"2"
@@ -184,15 +190,15 @@ class CallsMachine(RuleBasedStateMachine):
         if waits:
             self.truth[call] = body
 
-    @rule(call=waiting)
-    def ask(self, call: PendingCall) -> None:
-        call.asked = True
+    @rule(call=waiting, channel=st.integers(1, 2))
+    def ask(self, call: PendingCall, channel: int) -> None:
+        call.asked = channel
 
-    @rule(reason=st.text())
-    def fail_asked(self, reason: str) -> None:
-        asked = [call for call, end in self.truth.items() if end is None and call.asked]
+    @rule(reason=st.text(), channel=st.integers(1, 2))
+    def fail_asked(self, reason: str, channel: int) -> None:
+        asked = [call for call, end in self.truth.items() if end is None and call.asked == channel]
         before = len(self.calls)
-        self.calls.fail_asked(NotConnected(reason))
+        self.calls.fail_asked(channel, NotConnected(reason))
         assert before - len(self.calls) == len(asked)
         self.truth.update(dict.fromkeys(asked, reason))
 

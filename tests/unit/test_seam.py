@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from pika.exceptions import NoFreeChannels
 
-from amqpworker.broker.seam import FIXED_CHANNELS, PublicConnection
+from amqpworker.broker.seam import PublicConnection
 
 
 def connection(channel_max: int) -> PublicConnection:
@@ -15,15 +15,13 @@ def connection(channel_max: int) -> PublicConnection:
     made = PublicConnection.__new__(PublicConnection)
     made.params = SimpleNamespace(channel_max=channel_max)
     made._numbers_in_use = set()
-    made._last_number = FIXED_CHANNELS
+    made._last_number = 0
     return made
 
 
-def test_no_channel_gets_the_number_of_the_publishing_one() -> None:
-    numbers = [connection(5).take_number()]
+def test_numbers_begin_with_the_one_that_publications_are_marshalled_for() -> None:
     one = connection(5)
-    numbers += [one.take_number() for _ in range(4)]
-    assert numbers == [2, 2, 3, 4, 5]
+    assert [one.take_number() for _ in range(5)] == [1, 2, 3, 4, 5]
 
 
 def test_a_number_is_not_given_again_at_once() -> None:
@@ -45,7 +43,7 @@ def test_numbers_come_round_and_those_in_use_are_left_out() -> None:
 
 def test_more_channels_than_there_are_numbers_is_an_error_that_open_channel_tells() -> None:
     one = connection(4)
-    taken = [one.take_number() for _ in range(3)]
+    taken = [one.take_number() for _ in range(4)]
     with pytest.raises(NoFreeChannels):
         one.take_number()
     one.give_number(taken[1])

@@ -24,7 +24,7 @@ def bench() -> Bench:
 @pytest.fixture(autouse=True)
 def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settle_module, "STORE_PAUSES", (0.0, 0.0))
-    monkeypatch.setattr(copies, "PAUSE", 0.0)
+    monkeypatch.setattr(copies, "FIRST_PAUSE", 0.0)
 
 
 def retry_copies(bench: Bench) -> None:

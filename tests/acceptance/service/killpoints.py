@@ -22,7 +22,7 @@ from typing import Any
 from ledger import Ledger
 
 from amqpworker.broker.channel import Channel
-from amqpworker.broker.publisher import Publisher
+from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.message import Delivery, Publication
 from amqpworker.results.sql import SqliteStore
 from amqpworker.worker.copies import Copies, Copy
@@ -128,11 +128,11 @@ def written(part: str) -> Callable[[Hit], None]:
 def unheard(part: str) -> Callable[[Hit], None]:
     """Return the step at which the broker's confirm of such a copy has arrived, and nobody has looked at it."""
 
-    def any_copy(publisher: Publisher, *_: Any) -> bool:
-        in_flight = publisher._in_flight.values()
-        return any(goes_to(outgoing.prepared.publication, part) for outgoing in in_flight)
+    def any_copy(channel: PublishChannel, *_: Any) -> bool:
+        in_flight = channel._in_flight.values()
+        return any(one is not None and goes_to(one.prepared.publication, part) for one in in_flight)
 
-    return lambda hit: before(Publisher, "on_confirm", hit, any_copy)
+    return lambda hit: before(PublishChannel, "on_confirm", hit, any_copy)
 
 
 def confirmed(part: str) -> Callable[[Hit], None]:
