@@ -234,7 +234,7 @@ class Lane:
     def on_confirmed(self, channel: PublishChannel) -> None:  # noqa: ARG002 - a method of every user of channels
         """Go on writing: there is room again."""
         connection = self._session.connection
-        if self._inbox and connection is not None and not connection.blocked_now:
+        if self._inbox and connection is not None and connection.takes_messages:
             self.write()
 
     def on_refused(self, channel: PublishChannel, outgoing: Outgoing, ack: bool) -> None:

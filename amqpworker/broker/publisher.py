@@ -25,9 +25,10 @@ from amqpworker.topology import Topology
 
 __all__ = ["Publisher"]
 
-# After so long without a write it is checked first whether the broker has closed the connection meanwhile: a process that
-# was suspended would write its first message into nothing.
+# After this long without a write, what the broker has sent is read first: it may have closed the connection, and a process
+# that was suspended would write its first message into nothing.
 QUIET = 1.0
+READ_FIRST = 0.002
 
 
 class Publisher:
@@ -53,6 +54,7 @@ class Publisher:
         self._start_lock = threading.Lock()
         self._started = self._closed = self._ever_open = False
         self._written_at = 0.0
+        self._reads_first = False
 
     # ---- from any thread --------------------------------------------------------------------------------------------
 
@@ -120,6 +122,7 @@ class Publisher:
     def opened(self, connection: PublicConnection) -> None:
         """Write what waits, and have what it needs declared at the same time."""
         self._ever_open = True
+        self._reads_first = False
         self._written_at = time.monotonic()
         self.session.begin(connection)
         assert self.session.declarer is not None
@@ -139,14 +142,22 @@ class Publisher:
     def woken(self) -> None:
         """Write what has gathered."""
         connection = self.session.connection
-        if connection is None or connection.blocked_now:
+        if connection is None or not connection.takes_messages:
             return
         now = time.monotonic()
-        if now - self._written_at > QUIET and connection.hung_up:
-            return  # what waits goes out on the next connection
+        if now - self._written_at > QUIET and connection.has_unread:
+            if not self._reads_first:
+                self._reads_first = True
+                self._io.call_later(READ_FIRST, self._has_read)
+            return
         for lane in self._lanes:
             if lane.write():
                 self._written_at = now
+
+    def _has_read(self) -> None:
+        self._reads_first = False
+        self._written_at = time.monotonic()
+        self.woken()
 
     def tick(self) -> bool:
         """End what has waited for too long, and write what nobody was in a hurry for."""

@@ -61,6 +61,7 @@ class PublicConnection(SelectConnection):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self.sinks: dict[int, Sink] = {}
         self.blocked_now = False
+        self._ending = False
         self.heard = False
         self._numbers_in_use: set[int] = set()
         self._last_number = 0
@@ -93,13 +94,22 @@ class PublicConnection(SelectConnection):  # type: ignore[misc]
         self._numbers_in_use.discard(number)
 
     @property
-    def hung_up(self) -> bool:
-        """Whether the other side has closed the connection, even if there is still something to read before that shows."""
+    def takes_messages(self) -> bool:
+        """Whether publications can be written now; pika calls itself open for a moment after the broker's goodbye."""
+        return bool(self.is_open) and not self.blocked_now and not self._ending
+
+    def _terminate_stream(self, error: Exception | None) -> None:
+        self._ending = True
+        super()._terminate_stream(error)
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the broker has sent something that was not read yet: its goodbye, perhaps."""
         sock = socket_of(self)
         if sock is None:
             return False
         poller = select.poll()
-        poller.register(sock, select.POLLRDHUP)
+        poller.register(sock, select.POLLIN | select.POLLRDHUP)
         return bool(poller.poll(0))
 
 
