@@ -105,6 +105,7 @@ def described(spec: PoolSpec, found: Checked) -> dict[str, Any]:
         "app": spec.options["app"],
         "processes": spec.processes,
         "async_tasks": spec.options["async_tasks"],
+        "isolated": spec.options["isolated"],
         "drain_timeout": found.drain_timeout,
         "stall_timeout": spec.stall_timeout,
         "start_timeout": spec.start_timeout,

@@ -26,6 +26,8 @@ __all__ = ["Child"]
 # A process that writes without end must not keep us from hearing signals; a dead one's pipe holds less than this.
 MOST_READS = 16
 READ_BYTES = 65536
+# One that never reads what it has asked for does without in the end.
+MOST_ANSWERS = 1 << 20
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -43,7 +45,7 @@ class Child:
     def __init__(self, spec: PoolSpec) -> None:
         theirs: list[int] = []
         self.strange = False
-        self._unread = b""
+        self._unread = self._answers = b""
         self.reports = self._leash = -1
         self._memory: mmap.mmap | None = None
         try:
@@ -109,10 +111,25 @@ class Child:
             reports += found.reports
         return reports
 
+    @property
+    def has_answers(self) -> bool:
+        """Whether it is yet to take answers, for which its pipe had no room."""
+        return bool(self._answers)
+
     def answer(self, verdict: Verdict) -> None:
-        """Answer what it has asked; one that does not listen does without."""
-        with suppress(OSError):
-            os.write(self._leash, line_of(verdict))
+        """Answer what it has asked, with the next `flush_answers`; one that does not listen for long does without."""
+        if len(self._answers) < MOST_ANSWERS:
+            self._answers += line_of(verdict)
+
+    def flush_answers(self) -> None:
+        """Write as many of the answers as its pipe has room for."""
+        try:
+            while self._answers:
+                self._answers = self._answers[os.write(self._leash, self._answers) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # it has closed its end
+            self._answers = b""
 
     def recording(self) -> Recording | None:
         """Return what it has recorded, also after its end; None where that is no recording."""
