@@ -185,9 +185,7 @@ def worker(
     """
     Run the tasks of an app.
 
-    SIGTERM or Ctrl-C: stop consuming, finish what runs, settle it, end.
-
-    A second Ctrl-C ends at once.
+    SIGTERM or Ctrl-C: stop consuming, finish what runs, settle it, end. A second Ctrl-C ends at once.
 
     SIGHUP: replace one process after the other by one with the new code; the file is not read again.
 

@@ -19,15 +19,13 @@ from pathlib import Path
 
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.recorder import Recording, read, size_of
-from amqpworker.worker.report import Report, Verdict, heard, line_of
+from amqpworker.worker.report import Answers, Report, heard
 
 __all__ = ["Child"]
 
 # A process that writes without end must not keep us from hearing signals; a dead one's pipe holds less than this.
 MOST_READS = 16
 READ_BYTES = 65536
-# One that never reads what it has asked for does without in the end.
-MOST_ANSWERS = 1 << 20
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -36,7 +34,7 @@ class Child:
     A running worker process.
 
     `reports` is our end of the pipe that it tells of itself by, -1 once that has ended; the other pipe is its leash:
-    it is answered there, and its end tells the process that we are gone.
+    `answers` go there, and its end tells the process that we are gone.
 
     Raises:
         OSError: the machine has no room for another process or pipe, as it may have in a moment.
@@ -45,7 +43,7 @@ class Child:
     def __init__(self, spec: PoolSpec) -> None:
         theirs: list[int] = []
         self.strange = False
-        self._unread = self._answers = b""
+        self._unread = b""
         self.reports = self._leash = -1
         self._memory: mmap.mmap | None = None
         try:
@@ -54,7 +52,7 @@ class Child:
             self.reports, reporting = os.pipe()
             theirs.append(reporting)
             os.set_blocking(self.reports, False)
-            os.set_blocking(self._leash, False)
+            self.answers = Answers(self._leash)
             recording, self._memory = shared_memory(size_of(spec.slots))
             theirs.append(recording)
             command = [sys.executable, "-m", "amqpworker.worker.process", json.dumps(spec.options)]
@@ -110,26 +108,6 @@ class Child:
             self.strange = self.strange or found.strange
             reports += found.reports
         return reports
-
-    @property
-    def has_answers(self) -> bool:
-        """Whether it is yet to take answers, for which its pipe had no room."""
-        return bool(self._answers)
-
-    def answer(self, verdict: Verdict) -> None:
-        """Answer what it has asked, with the next `flush_answers`; one that does not listen for long does without."""
-        if len(self._answers) < MOST_ANSWERS:
-            self._answers += line_of(verdict)
-
-    def flush_answers(self) -> None:
-        """Write as many of the answers as its pipe has room for."""
-        try:
-            while self._answers:
-                self._answers = self._answers[os.write(self._leash, self._answers) :]
-        except BlockingIOError:
-            pass
-        except OSError:  # it has closed its end
-            self._answers = b""
 
     def recording(self) -> Recording | None:
         """Return what it has recorded, also after its end; None where that is no recording."""

@@ -144,7 +144,7 @@ class Supervisor:
         due = self.fleet.next_due(self._clock())
         until = self._lookout.due if due is None else min(due, self._lookout.due)
         # What these wait for does not tell of itself.
-        if self._suspects.asked or any(child.has_answers for child in self._children.values()):
+        if self._suspects.asked or any(child.answers.waiting for child in self._children.values()):
             until = min(until, self._clock() + ANSWER_PAUSE)
         # Rounded up: a wait that ends a moment too early would be followed by many.
         patience = int(max(0.0, until - self._clock()) * 1000) + 1
@@ -209,9 +209,9 @@ class Supervisor:
         if self._suspects.asked:
             recordings = {serial: child.recording() for serial, child in self._children.items()}
             for serial, verdict in self._suspects.verdicts(recordings, self._clock()):
-                self._children[serial].answer(verdict)
+                self._children[serial].answers.add(verdict)
         for child in self._children.values():
-            child.flush_answers()
+            child.answers.flush()
 
     def _reap_strangers(self) -> None:
         """Reap what others left to us: as the first process of a container we are given every orphan."""

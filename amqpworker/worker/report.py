@@ -24,6 +24,7 @@ __all__ = [
     "FAILED",
     "MISCONFIGURED",
     "STOPPED",
+    "Answers",
     "Heard",
     "Report",
     "Reporter",
@@ -42,6 +43,7 @@ ABANDONED = 3
 
 MOST_TEXT = 500
 LONGEST_LINE = 16384
+MOST_UNSENT = 1 << 20
 # What is not longer is written to a pipe as a whole or not at all; some of it is for the rest of the line.
 LONGEST_BATCH = select.PIPE_BUF - 200
 
@@ -134,6 +136,35 @@ class Verdict:
 
     keys: tuple[str, ...]
     suspect: bool
+
+
+class Answers:
+    """The parent's end of the other pipe: verdicts that are written as far as the process reads them."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._unsent = b""
+        os.set_blocking(descriptor, False)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there was no room for all of them."""
+        return bool(self._unsent)
+
+    def add(self, verdict: Verdict) -> None:
+        """Have the next `flush` write a verdict; a process that does not read for long does without."""
+        if len(self._unsent) < MOST_UNSENT:
+            self._unsent += line_of(verdict)
+
+    def flush(self) -> None:
+        """Write as much as there is room for."""
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[os.write(self._descriptor, self._unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # the process has closed its end
+            self._unsent = b""
 
 
 def batch_of(keys: Iterable[str]) -> tuple[str, ...]:

@@ -98,6 +98,20 @@ def test_two_reloads_under_load_put_nothing_into_an_isolated_process(tmp_path: P
         assert vhost.count("work.dead") == 0
 
 
+def test_thousands_of_messages_that_come_again_at_once_are_all_answered_for(tmp_path: Path, vhost: Broker) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "4", "--prefetch", "5000", broker=vhost, more=TASKS) as workers:
+        workers.wait_for("process_started")
+        send(vhost, "shop.hold", 4000)
+        wait_until(lambda: vhost.count("work") == 0, what="all of them are here")
+        vhost.close_connections()
+        workers.wait_for("queue_consuming", 2)
+        wait_until(lambda: vhost.count("work") == 0, what="all of them are here again")
+        (tmp_path / "go").touch()
+        has_run(workers, {f"hold{number}" for number in range(4000)})
+        assert isolated(workers) == set()
+        assert workers.events("supervisor_silent") == []
+
+
 @pytest.mark.parametrize(("options", "most"), [(("--isolated", "2"), 2), ((), 4)], ids=["given", "default"])
 def test_no_more_suspects_run_at_once_than_allowed_and_others_run_beside_them(
     tmp_path: Path, vhost: Broker, options: tuple[str, ...], most: int
