@@ -257,7 +257,7 @@ def processes_table(state: dict[str, Any]) -> Table:
 def isolated(process: dict[str, Any]) -> str:
     """Return how many isolated processes are in use, and how many suspects wait for one."""
     waiting = process["waiting_suspects"]
-    return f"{process['isolated']} (+{waiting} waiting)" if waiting else str(process["isolated"])
+    return f"{process['isolated']} +{waiting}" if waiting else str(process["isolated"])
 
 
 def running_table(state: dict[str, Any]) -> Table:

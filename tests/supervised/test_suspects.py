@@ -8,12 +8,14 @@ import signal
 from collections import Counter
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import pika
 import pytest
 
 from amqpworker import App
 from amqpworker.message import Message, new_id
+from tests.cli import environment, run
 from tests.pools import Pool, pool
 from tests.support import Broker, wait_until
 
@@ -61,6 +63,13 @@ def lines(workers: Pool, kind: str) -> list[tuple[str, int]]:
 def isolated(workers: Pool) -> set[int]:
     """Return the isolated processes that have run something."""
     return {pid for _, pid in lines(workers, "begin")} - set(workers.children())
+
+
+def standing(workers: Pool) -> dict[str, Any]:
+    """Return what `amqpworker status` shows of the last process."""
+    shown = run(workers.folder, environment(), "status", str(workers.process.pid), "--json").out
+    process: dict[str, Any] = json.loads(shown)["processes"][-1]
+    return process
 
 
 def has_run(workers: Pool, marks: set[str], timeout: float = 60.0) -> None:
@@ -128,6 +137,8 @@ def test_no_more_suspects_run_at_once_than_allowed_and_others_run_beside_them(
         send(vhost, "shop.short", 40)
         has_run(workers, {f"short{number}" for number in range(40)})
         assert len(lines(workers, "begin")) == 8 + 40 + most, "the other suspects wait"
+        stands = wait_until(lambda: found if (found := standing(workers))["isolated"] == most else None)
+        assert stands["waiting_suspects"] == 8 - most
         (tmp_path / "go").touch()
         has_run(workers, {f"hold{number}" for number in range(8)})
         assert len(isolated(workers)) == most
