@@ -43,11 +43,11 @@ MUTANTS = (
         "amqpworker/worker/runners.py",
         (
             (
-                "                    outcome = self._runner.call(run)\n",
+                "                outcome = call(run)\n",
                 (
-                    '                    self._settler.settle(delivery, __import__("amqpworker.outcome").outcome.Done())\n'
-                    "                    self._runner.call(run)\n"
-                    "                    return\n"
+                    '                self._settler.settle(delivery, __import__("amqpworker.outcome").outcome.Done())\n'
+                    "                call(run)\n"
+                    "                return\n"
                 ),
             ),
         ),
@@ -159,6 +159,24 @@ MUTANTS = (
                 "test_what_takes_its_process_down_is_tried_alone_and_dies_with_the_evidence_while_neighbours_run"
             ),
         ),
+    ),
+    Mutant(
+        "let the count of deliveries decide though a supervisor can be asked",
+        "amqpworker/worker/crashes.py",
+        (("    if supervised:\n        return Triage.ASK\n", ""),),
+        ("tests/unit/test_crashes.py", "tests/unit/test_receiver.py"),
+    ),
+    Mutant(
+        "run as many suspects at once as there are threads",
+        "amqpworker/worker/permits.py",
+        (("            if not self._free:\n", "            if False:\n"),),
+        ("tests/unit/test_permits.py", "tests/unit/test_runners.py"),
+    ),
+    Mutant(
+        "start an isolated run though its connection is gone",
+        "amqpworker/worker/isolation.py",
+        (("        if not run.delivery.intake.is_open:\n", "        if False:\n"),),
+        ("tests/unit/test_isolation.py",),
     ),
     Mutant(
         "blame nobody for a crash in an isolated process",

@@ -25,6 +25,7 @@ from amqpworker.supervisor.health import check_address
 from amqpworker.supervisor.launch import Setup
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.check import Checked
+from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.wording import how_it_ended
 
 __all__ = ["check"]
@@ -105,6 +106,7 @@ def described(spec: PoolSpec, found: Checked) -> dict[str, Any]:
         "app": spec.options["app"],
         "processes": spec.processes,
         "async_tasks": spec.options["async_tasks"],
+        "isolated": WorkerOptions.model_validate_json(json.dumps(spec.options)).suspects,
         "drain_timeout": found.drain_timeout,
         "stall_timeout": spec.stall_timeout,
         "start_timeout": spec.start_timeout,

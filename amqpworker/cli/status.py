@@ -237,7 +237,7 @@ def shown(state: dict[str, Any]) -> Group:
 
 def processes_table(state: dict[str, Any]) -> Table:
     """Return the worker processes, a row each."""
-    made = table("pool", "nr", "pid", "stage", "tasks", "done", "retried", "dead", "MiB", "age")
+    made = table("pool", "nr", "pid", "stage", "tasks", "isolated", "done", "retried", "dead", "MiB", "age")
     for one in state["processes"]:
         stage = "waiting" if one["stage"] == "consuming" and not one["consuming"] else one["stage"]
         made.add_row(
@@ -246,11 +246,18 @@ def processes_table(state: dict[str, Any]) -> Table:
             str(one["pid"]),
             "stalled" if one["stalled"] else stage,
             str(len(one["running"])),
+            isolated(one),
             *(str(one["counts"][name]) for name in ("done", "retried", "dead")),
             str(one["memory"] // MIB),
             age(state["at"] - one["started"]),
         )
     return made
+
+
+def isolated(process: dict[str, Any]) -> str:
+    """Return how many isolated processes are in use, and how many suspects wait for one."""
+    waiting = process["waiting_suspects"]
+    return f"{process['isolated']} +{waiting}" if waiting else str(process["isolated"])
 
 
 def running_table(state: dict[str, Any]) -> Table:

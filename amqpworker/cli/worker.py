@@ -82,6 +82,16 @@ Queues = Annotated[
 AsyncTasks = Annotated[
     int, typer.Option(min=1, max=MOST_PREFETCH, metavar="N", help="Coroutines that run at once in each process.")
 ]
+Isolated = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=MOST_THREADS,
+        metavar="N",
+        help="Suspected messages that run in isolated processes at once, per worker process; default: as many as it has "
+        "threads, 4 at most.",
+    ),
+]
 DrainTimeout = Annotated[
     float | None,
     typer.Option(min=0, metavar="SECONDS", help="What running tasks get when the pool stops; default: the app's."),
@@ -158,6 +168,7 @@ def worker(
     prefetch: Prefetch = None,
     queues: Queues = None,
     async_tasks: AsyncTasks = 100,
+    isolated: Isolated = None,
     drain_timeout: DrainTimeout = None,
     max_tasks: MaxTasks = None,
     max_hours: MaxHours = None,
@@ -174,9 +185,7 @@ def worker(
     """
     Run the tasks of an app.
 
-    SIGTERM or Ctrl-C: stop consuming, finish what runs, settle it, end.
-
-    A second Ctrl-C ends at once.
+    SIGTERM or Ctrl-C: stop consuming, finish what runs, settle it, end. A second Ctrl-C ends at once.
 
     SIGHUP: replace one process after the other by one with the new code; the file is not read again.
 
@@ -192,6 +201,7 @@ def worker(
             "threads": threads,
             "prefetch": prefetch,
             "async_tasks": async_tasks,
+            "isolated": isolated,
             "queues": queues or (),
             "drain_timeout": drain_timeout,
             "stall_timeout": stall_timeout,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.recorder import Recording, read, size_of
-from amqpworker.worker.report import Report, Verdict, heard, line_of
+from amqpworker.worker.report import Answers, Report, heard
 
 __all__ = ["Child"]
 
@@ -34,7 +34,7 @@ class Child:
     A running worker process.
 
     `reports` is our end of the pipe that it tells of itself by, -1 once that has ended; the other pipe is its leash:
-    it is answered there, and its end tells the process that we are gone.
+    `answers` go there, and its end tells the process that we are gone.
 
     Raises:
         OSError: the machine has no room for another process or pipe, as it may have in a moment.
@@ -52,7 +52,7 @@ class Child:
             self.reports, reporting = os.pipe()
             theirs.append(reporting)
             os.set_blocking(self.reports, False)
-            os.set_blocking(self._leash, False)
+            self.answers = Answers(self._leash)
             recording, self._memory = shared_memory(size_of(spec.slots))
             theirs.append(recording)
             command = [sys.executable, "-m", "amqpworker.worker.process", json.dumps(spec.options)]
@@ -108,11 +108,6 @@ class Child:
             self.strange = self.strange or found.strange
             reports += found.reports
         return reports
-
-    def answer(self, verdict: Verdict) -> None:
-        """Answer what it has asked; one that does not listen does without."""
-        with suppress(OSError):
-            os.write(self._leash, line_of(verdict))
 
     def recording(self) -> Recording | None:
         """Return what it has recorded, also after its end; None where that is no recording."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.notify import Condition
 from amqpworker.supervisor.places import Process, Stage
-from amqpworker.worker.recorder import Counts, Recording, Running
+from amqpworker.worker.recorder import Counts, Isolated, Recording, Running
 
 __all__ = ["Overview", "Past", "PoolView", "ProcessView", "Seen", "condition", "overview", "status_line"]
 
@@ -42,7 +42,11 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class ProcessView:
-    """One worker process; times are seconds, `started` counts from the epoch as those of `running` do."""
+    """
+    One worker process; times are seconds, `started` counts from the epoch as those of `running` do.
+
+    `isolated` is how many isolated processes it uses now, `waiting_suspects` how many messages wait for one.
+    """
 
     pool: str
     number: int
@@ -55,6 +59,8 @@ class ProcessView:
     memory: int
     counts: Counts
     running: tuple[Running, ...]
+    isolated: int
+    waiting_suspects: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +129,7 @@ def overview(fleet: Fleet, seen: dict[int, Seen], past: Past, clocks: tuple[floa
 def view(process: Process, seen: Seen, started: float) -> ProcessView:
     """Return one process as it stands."""
     recording = seen.recording
+    isolated = Isolated() if recording is None else recording.isolated
     return ProcessView(
         process.place.pool,
         process.place.number,
@@ -135,6 +142,8 @@ def view(process: Process, seen: Seen, started: float) -> ProcessView:
         seen.memory,
         Counts() if recording is None else recording.counts,
         () if recording is None else recording.running,
+        isolated.in_use,
+        isolated.waiting,
     )
 
 

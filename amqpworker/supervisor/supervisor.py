@@ -143,7 +143,8 @@ class Supervisor:
             waiting.register(pipe, select.POLLIN)
         due = self.fleet.next_due(self._clock())
         until = self._lookout.due if due is None else min(due, self._lookout.due)
-        if self._suspects.asked:  # what they wait for does not tell of itself
+        # What these wait for does not tell of itself.
+        if self._suspects.asked or any(child.answers.waiting for child in self._children.values()):
             until = min(until, self._clock() + ANSWER_PAUSE)
         # Rounded up: a wait that ends a moment too early would be followed by many.
         patience = int(max(0.0, until - self._clock()) * 1000) + 1
@@ -182,7 +183,7 @@ class Supervisor:
             was_strange = child.strange
             for report in child.hear():
                 if report.event == "asks":
-                    self._suspects.ask(serial, report.text, self._clock())
+                    self._suspects.ask(serial, report.keys, self._clock())
                 else:
                     self._handle(event_of(serial, report.event, report))
             if child.strange and not was_strange:
@@ -204,12 +205,13 @@ class Supervisor:
         self._reap_strangers()
 
     def _answer(self) -> None:
-        """Tell who has asked whether a message ran in a process that has died; the dead are reaped before."""
-        if not self._suspects.asked:
-            return
-        recordings = {serial: child.recording() for serial, child in self._children.items()}
-        for serial, verdict in self._suspects.verdicts(recordings, self._clock()):
-            self._children[serial].answer(verdict)
+        """Tell who has asked which messages ran in a process that has died; the dead are reaped before."""
+        if self._suspects.asked:
+            recordings = {serial: child.recording() for serial, child in self._children.items()}
+            for serial, verdict in self._suspects.verdicts(recordings, self._clock()):
+                self._children[serial].answers.add(verdict)
+        for child in self._children.values():
+            child.answers.flush()
 
     def _reap_strangers(self) -> None:
         """Reap what others left to us: as the first process of a container we are given every orphan."""

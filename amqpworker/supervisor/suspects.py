@@ -7,8 +7,8 @@ noticed the death. Decides what is answered, and how long a process that seems t
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from amqpworker.supervisor.judging import stalled
@@ -49,10 +49,10 @@ class Suspects:
         while len(self._keys) > MOST_SUSPECTS:
             self._keys.popitem(last=False)
 
-    def ask(self, serial: int, key: str, now: float) -> None:
-        """Note a question; a process that asks for too much is not answered, and does without."""
-        if len(self._questions) < MOST_QUESTIONS:
-            self._questions.append(Question(serial, key, now))
+    def ask(self, serial: int, keys: Sequence[str], now: float) -> None:
+        """Note questions; a process that asks for too much is not answered, and does without."""
+        room = MOST_QUESTIONS - len(self._questions)
+        self._questions += [Question(serial, key, now) for key in keys[:room]]
 
     @property
     def asked(self) -> bool:
@@ -69,21 +69,21 @@ class Suspects:
         for serial, recording in recordings.items():
             for one in () if recording is None else recording.running:
                 holders.setdefault(one.key, []).append(serial)
-        found: list[tuple[int, Verdict]] = []
+        found: defaultdict[tuple[int, bool], list[str]] = defaultdict(list)
         waiting: list[Question] = []
         for question in self._questions:
             if question.serial not in recordings:
                 continue  # whoever asked is gone
             others = [one for one in holders.get(question.key, ()) if one != question.serial]
             if question.key in self._keys:
-                found.append((question.serial, Verdict(question.key, suspect=True)))
+                found[question.serial, True].append(question.key)
             elif others and now < question.asked + DEATH_PATIENCE:
                 waiting.append(question)
             else:
                 suspect = any(hangs(recordings[one], now) for one in others)
-                found.append((question.serial, Verdict(question.key, suspect)))
+                found[question.serial, suspect].append(question.key)
         self._questions = waiting
-        return found
+        return [(serial, Verdict(tuple(keys), suspect)) for (serial, suspect), keys in found.items()]
 
 
 def hangs(recording: Recording | None, now: float) -> bool:

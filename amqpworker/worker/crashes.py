@@ -40,11 +40,12 @@ class Triage(Enum):
     RENEW = auto()
 
 
-def triaged(delivery: Delivery) -> Triage:
+def triaged(delivery: Delivery, supervised: bool) -> Triage:
     """
-    Decide about a delivery that may have taken a process down.
+    Decide about a delivery that may have taken a process down; if `supervised`, there is a supervisor that can be asked.
 
-    The broker's count may be forged and grows for neighbours of the guilty, too: nothing is condemned by it.
+    The broker's count may be forged. It also grows for the neighbours of the guilty, with each lost connection, and (before
+    RabbitMQ 4.3) with each delivery that we requeue ourselves. So it decides only where nobody can be asked.
     """
     headers = delivery.properties.headers or NO_HEADERS
     if (integer_header(headers, CRASHES) or 0) > 0:
@@ -54,7 +55,9 @@ def triaged(delivery: Delivery) -> Triage:
     count = integer_header(headers, DELIVERY_COUNT) or 0
     if count > MOST_DELIVERIES:
         return Triage.RENEW
-    return Triage.ISOLATE if count >= SUSPECT_DELIVERIES else Triage.ASK
+    if supervised:
+        return Triage.ASK
+    return Triage.ISOLATE if count >= SUSPECT_DELIVERIES else Triage.RUN
 
 
 @dataclass(frozen=True, slots=True)

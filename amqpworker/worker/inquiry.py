@@ -2,7 +2,8 @@
 Ask the supervisor about messages that were delivered before, and hold them until it answers.
 
 Decides how long an answer is waited for: a message without one is run in an isolated process, which is safe whatever
-it has done. What the answer is, the supervisor finds out from the processes that have died.
+it has done. What the answer is, the supervisor finds out from the processes that have died. After a lost connection or a
+reload everything that was prefetched comes again at once, so the questions go in batches.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from amqpworker.logs import get_logger
 from amqpworker.message import Delivery
 from amqpworker.worker.recorder import key_of
+from amqpworker.worker.report import batch_of
 
 __all__ = ["Inquiry"]
 
@@ -28,15 +30,20 @@ class Inquiry:
     """
     Deliveries that are asked about.
 
-    `ask` is given what a message is known by, and returns false where it cannot be asked now; it is None where nobody can
-    be. `run` and `isolate` take a delivery once that is decided. `on_verdict` may be called from any thread, the others by
-    the one that takes deliveries.
+    `ask` is given what messages are known by, and returns false where it cannot be asked now; it is None where nobody can
+    be. `run` and `isolate` take a delivery once that is decided. `wake` has `flush` called soon. `on_verdict` may be called
+    from any thread, the others by the one that takes deliveries.
     """
 
     def __init__(
-        self, ask: Callable[[str], bool] | None, run: Callable[[Delivery], None], isolate: Callable[[Delivery], None]
+        self,
+        ask: Callable[[tuple[str, ...]], bool] | None,
+        run: Callable[[Delivery], None],
+        isolate: Callable[[Delivery], None],
+        wake: Callable[[], None],
     ) -> None:
         self._ask = ask
+        self._wake = wake
         self._run = run
         self._isolate = isolate
         self._lock = threading.Lock()
@@ -54,23 +61,33 @@ class Inquiry:
                 self._held[key][1].append(delivery)
                 return
             self._held[key] = (time.monotonic() + PATIENCE, [delivery])
-        if self._unasked or not self._ask(key):
-            self._unasked.append(key)
+        if not self._unasked:
+            self._wake()
+        self._unasked.append(key)
 
-    def on_verdict(self, key: str, suspect: bool) -> None:
-        """Let go of what was asked about under this key: to be isolated where it is a suspect, else to run."""
-        with self._lock:
-            _, deliveries = self._held.pop(key, (0.0, []))
-        for delivery in deliveries:
-            (self._isolate if suspect else self._run)(delivery)
+    def flush(self) -> None:
+        """Ask about what has gathered, as far as there is room for it."""
+        while self._unasked and self._ask is not None:
+            batch = batch_of(self._unasked)
+            if not self._ask(batch):
+                return
+            for _ in batch:
+                self._unasked.popleft()
+
+    def on_verdict(self, keys: Sequence[str], suspect: bool) -> None:
+        """Let go of what was asked about under these keys: to be isolated where they are suspects, else to run."""
+        take = self._isolate if suspect else self._run
+        for key in keys:
+            with self._lock:
+                _, deliveries = self._held.pop(key, (0.0, []))
+            for delivery in deliveries:
+                take(delivery)
 
     def look(self, now: float) -> None:
         """Ask what could not be asked before, and isolate what was not answered in time (`now` is monotonic)."""
-        while self._unasked and self._ask is not None and self._ask(self._unasked[0]):
-            self._unasked.popleft()
+        self.flush()
         with self._lock:
             late = [key for key, (until, _) in self._held.items() if until <= now]
         if late:
             log.warning("supervisor_silent", messages=len(late), effect="they run in isolated processes")
-        for key in late:
-            self.on_verdict(key, suspect=True)
+            self.on_verdict(late, suspect=True)

@@ -64,6 +64,7 @@ class IsolatedProcess:
 
     def __init__(self, options: WorkerOptions) -> None:
         self.runs = 0
+        self._is_ready = False
         self.spent = False
         """Whether it ends by itself after what it has run, and takes nothing more."""
         self.idle_since = time.monotonic()
@@ -102,7 +103,9 @@ class IsolatedProcess:
 
     def wait_ready(self, timeout: float) -> bool:
         """Wait until it has imported the app and can run tasks; false where it has ended, or has not come so far."""
-        return self._listen(READY, timeout) == Arrived(b"")
+        if not self._is_ready:
+            self._is_ready = self._listen(READY, timeout) == Arrived(b"")
+        return self._is_ready
 
     def run(self, request: bytes, timeout: float) -> Ending:
         """Have it run a task, for `timeout` seconds at the most."""

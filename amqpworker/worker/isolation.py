@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from amqpworker.logs import get_logger
-from amqpworker.outcome import Failure, Outcome, Retry
+from amqpworker.outcome import Failure, Outcome, Requeue, Retry
 from amqpworker.worker.context import Run
 from amqpworker.worker.crashes import Crash, crashed
 from amqpworker.worker.isolated import Arrived, IsolatedProcess, Late
@@ -63,6 +63,11 @@ class Isolation:
         self._leaving: list[tuple[float, IsolatedProcess]] = []
         self._closed = False
 
+    @property
+    def in_use(self) -> int:
+        """How many isolated processes run something, or start for it."""
+        return len(self._busy)
+
     def run(self, run: Run) -> Outcome:
         """
         Run a task in an isolated process, and return how it ends.
@@ -71,6 +76,11 @@ class Isolation:
             Overtaken: the worker ends, and has abandoned the task.
         """
         process = self._ready_process()
+        if not run.delivery.intake.is_open:
+            # Starting a process may have taken seconds: its message comes again, and may be running elsewhere by now.
+            if process is not None:
+                self._give_back(process)
+            return Requeue()
         if process is None:
             return Retry(START_PAUSE, Failure("", "no isolated process could be started: see the log"), counts=False)
         try:
@@ -117,7 +127,7 @@ class Isolation:
                     self._busy.add(process)
             if process is None:
                 return None
-            if process.alive() and (process.runs or process.wait_ready(self._start_timeout)):
+            if process.alive() and process.wait_ready(self._start_timeout):
                 return process
             self._end(process)
             if self._closed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from amqpworker.logs import get_logger
@@ -22,7 +22,7 @@ log = get_logger("amqpworker.worker.process")
 
 READ_BYTES = 65536
 
-OnVerdict: TypeAlias = Callable[[str, bool], object]
+OnVerdict: TypeAlias = Callable[[Sequence[str], bool], object]
 
 
 class Leash:
@@ -40,7 +40,7 @@ class Leash:
 
     def heed(self, on_verdict: OnVerdict, drain: Callable[[], None]) -> None:
         """
-        From now on hand on what the parent answers (a message's key, and whether it is a suspect), and drain at its end.
+        From now on hand on what the parent answers (keys of messages, and whether these are suspects), and drain at its end.
 
         Until then nothing was asked, and the process just ends.
         """
@@ -54,7 +54,7 @@ class Leash:
                 verdicts, unread = verdicts_in(unread + data)
                 for verdict in verdicts:
                     if self._on_verdict is not None:
-                        self._on_verdict(verdict.key, verdict.suspect)
+                        self._on_verdict(verdict.keys, verdict.suspect)
         except OSError as error:
             log.debug("parent_pipe_error", error=repr(error))
         with self._lock:

@@ -17,6 +17,7 @@ __all__ = ["MOST_PREFETCH", "MOST_THREADS", "PoolOptions", "QueueOptions", "Work
 PREFETCH_PER_THREAD = 4
 MOST_PREFETCH = 65_535
 MOST_THREADS = 10_000
+MOST_SUSPECTS = 4
 
 
 def repeated(names: Sequence[str]) -> str | None:
@@ -51,6 +52,7 @@ class PoolOptions(BaseModel):
     threads: int = Field(8, ge=1, le=MOST_THREADS)
     prefetch: int | None = Field(None, ge=1, le=MOST_PREFETCH)
     async_tasks: int = Field(100, ge=1, le=MOST_PREFETCH)
+    isolated: int | None = Field(None, ge=1, le=MOST_THREADS)
     queues: tuple[QueueOptions, ...] = Field((), strict=False)
     drain_timeout: float | None = Field(None, ge=0, allow_inf_nan=False)
 
@@ -64,7 +66,7 @@ class PoolOptions(BaseModel):
 
     @model_validator(mode="after")
     def _not_too_many(self) -> Self:
-        if (count := self.slots - self.async_tasks) > MOST_THREADS:
+        if (count := self.all_threads) > MOST_THREADS:
             raise ValueError(f"{count} threads in each process are too many: {MOST_THREADS} at the most")
         return self
 
@@ -83,9 +85,19 @@ class PoolOptions(BaseModel):
         return 0 if self.queues and len(self.own_threads) == len(self.queues) else self.threads
 
     @property
+    def all_threads(self) -> int:
+        """How many threads there are, for whatever queues."""
+        return self.shared_threads + sum(self.own_threads.values())
+
+    @property
     def slots(self) -> int:
         """How many tasks may run at once."""
-        return self.shared_threads + sum(self.own_threads.values()) + self.async_tasks
+        return self.all_threads + self.async_tasks
+
+    @property
+    def suspects(self) -> int:
+        """How many messages that may take their process down may run at once, each in an isolated process."""
+        return min(self.all_threads, MOST_SUSPECTS) if self.isolated is None else self.isolated
 
     def threads_for(self, queue: str) -> int:
         """Return how many threads serve a queue."""

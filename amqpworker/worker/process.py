@@ -39,7 +39,7 @@ from amqpworker.worker.limits import Limits, Watch
 from amqpworker.worker.locate import failing, locate
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.receiver import Reception
-from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Recorder
+from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Isolated, Recorder
 from amqpworker.worker.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, STOPPED, Report, Reporter
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.runners import Concurrency, Runners
@@ -88,11 +88,10 @@ class WorkerProcess:
             options.start_timeout,
             any(task.isolated for task in app.tasks.values()),
         )
-        concurrency = Concurrency(options.shared_threads, options.async_tasks, options.own_threads)
+        concurrency = Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects)
         self.runners = Runners(self.runner, self.settler, self.isolation, concurrency, recorder)
-        reception = Reception(
-            self.runners, self.settler, app.settings.ack_timeout, self._ask if reporter.has_parent else None
-        )
+        ask = self._ask if reporter.has_parent else None
+        reception = Reception(self.runners, self.settler, app.settings.ack_timeout, ask, self._wake)
         self.consumer = Consumer(
             addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), reception
         )
@@ -114,8 +113,8 @@ class WorkerProcess:
         self.overruns.append(watch)
         self.stop_requested.nudge()
 
-    def _ask(self, key: str) -> bool:
-        return self.reporter.tell(Report("asks", text=key))
+    def _ask(self, keys: tuple[str, ...]) -> bool:
+        return self.reporter.tell(Report("asks", keys=keys))
 
     def _subscriptions(self) -> list[Subscription]:
         served = servings(self.app, self.options)
@@ -258,7 +257,8 @@ class WorkerProcess:
     def _record(self) -> None:
         """Tell the supervisor that this thread is alive, and what was done so far."""
         self.recorder.beat(MAIN)
-        self.recorder.note(self.settler.counts(), self.consumer.consuming)
+        isolated = Isolated(self.isolation.in_use, self.runners.waiting_suspects)
+        self.recorder.note(self.settler.counts(), self.consumer.consuming, isolated)
         self.reporter.again()
 
     def _wait_until(self, is_true: Callable[[], bool], until: float) -> bool:

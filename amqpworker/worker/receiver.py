@@ -41,16 +41,23 @@ class Reception:
     """
     The receiver of a worker process; all of it runs in the consumer's I/O thread, `drain` and `on_verdict` aside.
 
-    `ask` asks the supervisor about a message that was delivered before; None where there is no supervisor.
+    `ask` asks the supervisor about messages that were delivered before; None where there is no supervisor. `wake` has
+    `settle` called soon.
     """
 
     def __init__(
-        self, runners: Takes, settler: Settler, ack_timeout: float, ask: Callable[[str], bool] | None = None
+        self,
+        runners: Takes,
+        settler: Settler,
+        ack_timeout: float,
+        ask: Callable[[tuple[str, ...]], bool] | None = None,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._put = runners.put
         self._put_isolated = runners.put_isolated
         self._let_go = runners.let_go
-        self._inquiry = Inquiry(ask, self._put, self._isolate)
+        self._supervised = ask is not None
+        self._inquiry = Inquiry(ask, self._put, self._isolate, wake)
         self.on_verdict = self._inquiry.on_verdict
         self._settler = settler
         # Half of it: the other half is for the task that is begun last.
@@ -72,7 +79,7 @@ class Reception:
             self._put(delivery)
 
     def _triage(self, delivery: Delivery) -> None:
-        match triaged(delivery):
+        match triaged(delivery, self._supervised):
             case Triage.RUN:
                 self._put(delivery)
             case Triage.ASK:
@@ -99,8 +106,9 @@ class Reception:
         return not intake.ledger.covers(intake.last_tag)
 
     def settle(self) -> None:
-        """Tell the broker what was settled."""
+        """Tell the broker what was settled, and ask the supervisor about what has come again."""
         self._settler.flush()
+        self._inquiry.flush()
         if self._draining:
             self._requeue_unstarted(time.monotonic())
 

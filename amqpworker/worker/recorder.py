@@ -26,6 +26,7 @@ __all__ = [
     "MAIN",
     "PUBLISHER",
     "Counts",
+    "Isolated",
     "Recorder",
     "Recording",
     "Running",
@@ -38,13 +39,13 @@ __all__ = [
 Memory: TypeAlias = mmap.mmap | bytearray
 
 MAGIC = b"awflight"
-VERSION = 1
+VERSION = 2
 HEARTS = ("main thread", "consumer thread", "publisher thread", "event loop")
 MAIN, CONSUMER, PUBLISHER, EVENT_LOOP = range(len(HEARTS))
 
-HEADER = struct.Struct("=8sII4d4QB")
+HEADER = struct.Struct("=8sII4d4QB2I")
 HEART = struct.Struct("=d")
-COUNTS = struct.Struct("=4QB")
+COUNTS = struct.Struct("=4QB2I")
 FIRST_HEART = 16
 COUNTS_AT = FIRST_HEART + len(HEARTS) * HEART.size
 # Attempt, start, limit, the key and the name of the task; the byte before them tells whether it runs.
@@ -80,6 +81,14 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class Isolated:
+    """How many isolated processes are in use, and how many suspects wait until as many run as may."""
+
+    in_use: int = 0
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """A task that has started: times are seconds since the epoch, `limit` is 0 where there is none."""
 
@@ -99,6 +108,7 @@ class Recording:
     counts: Counts
     running: tuple[Running, ...]
     consuming: bool = False
+    isolated: Isolated = Isolated()
 
 
 def size_of(slots: int) -> int:
@@ -166,23 +176,25 @@ class Recorder:
         """Note that a thread (by its index in `HEARTS`) is alive."""
         HEART.pack_into(self._memory, FIRST_HEART + heart * HEART.size, time.monotonic())
 
-    def note(self, counts: Counts, consuming: bool) -> None:
-        """Note how many deliveries ended how, and whether every queue has a consumer."""
-        COUNTS.pack_into(self._memory, COUNTS_AT, counts.done, counts.retried, counts.dead, counts.requeued, consuming)
+    def note(self, counts: Counts, consuming: bool, isolated: Isolated) -> None:
+        """Note how many deliveries ended how, whether every queue has a consumer, and what runs isolated."""
+        ended = (counts.done, counts.retried, counts.dead, counts.requeued)
+        COUNTS.pack_into(self._memory, COUNTS_AT, *ended, consuming, isolated.in_use, isolated.waiting)
 
 
 def read(memory: Memory) -> Recording | None:
     """Return what is recorded, None where it is no recording; while the process writes, a slot may be missing."""
     if len(memory) < HEADER.size:
         return None
-    magic, version, slots, *numbers, consuming = HEADER.unpack_from(memory)
+    magic, version, slots, *numbers, consuming, in_use, waiting = HEADER.unpack_from(memory)
     if magic != MAGIC or version != VERSION or slots > MOST_SLOTS or len(memory) < size_of(slots):
         return None
     hearts = tuple(numbers[: len(HEARTS)])
     if not all(math.isfinite(heart) and heart >= 0 for heart in hearts):
         return None
     running = [one for number in range(slots) if (one := _read_slot(memory, number)) is not None]
-    return Recording(hearts, Counts(*numbers[len(HEARTS) :]), tuple(running), bool(consuming))
+    counts = Counts(*numbers[len(HEARTS) :])
+    return Recording(hearts, counts, tuple(running), bool(consuming), Isolated(in_use, waiting))
 
 
 def _read_slot(memory: Memory, number: int) -> Running | None:

@@ -2,6 +2,7 @@
 What a worker process and its parent tell each other: reports and questions one way, verdicts about messages the other.
 
 Decides the exit codes, and the lines on the two pipes: one JSON object each, small enough to be written in one piece.
+Messages are asked about many at a time.
 User code runs in the same process and may write there, too: what is no report is told apart, and not kept.
 """
 
@@ -10,7 +11,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import select
 import signal
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
@@ -21,10 +24,12 @@ __all__ = [
     "FAILED",
     "MISCONFIGURED",
     "STOPPED",
+    "Answers",
     "Heard",
     "Report",
     "Reporter",
     "Verdict",
+    "batch_of",
     "heard",
     "line_of",
     "verdicts_in",
@@ -38,6 +43,9 @@ ABANDONED = 3
 
 MOST_TEXT = 500
 LONGEST_LINE = 16384
+MOST_UNSENT = 1 << 20
+# What is not longer is written to a pipe as a whole or not at all; some of it is for the rest of the line.
+LONGEST_BATCH = select.PIPE_BUF - 200
 
 # Has a process write what each of its threads does to the log.
 DUMP_SIGNAL = signal.SIGUSR2
@@ -56,12 +64,13 @@ class Report:
     * `consuming`: the broker has confirmed a first consumer.
     * `misconfigured`: `text` tells why nothing will ever run.
     * `leaving`: it has stopped consuming by itself, for the reason in `text`, and ends soon.
-    * `asks`: whether the message that is known by `text` ran in a process that has died.
+    * `asks`: which of the messages that are known by `keys` ran in a process that has died.
     """
 
     event: Event
     drain_timeout: float = 0.0
     text: str = ""
+    keys: tuple[str, ...] = ()
 
 
 class Reporter:
@@ -123,10 +132,51 @@ def heard(data: bytes) -> Heard:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the parent says of a message: whether it ran in a process that has died."""
+    """What the parent says of messages: whether they ran in a process that has died."""
 
-    key: str
+    keys: tuple[str, ...]
     suspect: bool
+
+
+class Answers:
+    """The parent's end of the other pipe: verdicts that are written as far as the process reads them."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._unsent = b""
+        os.set_blocking(descriptor, False)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there was no room for all of them."""
+        return bool(self._unsent)
+
+    def add(self, verdict: Verdict) -> None:
+        """Have the next `flush` write a verdict; a process that does not read for long does without."""
+        if len(self._unsent) < MOST_UNSENT:
+            self._unsent += line_of(verdict)
+
+    def flush(self) -> None:
+        """Write as much as there is room for."""
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[os.write(self._descriptor, self._unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # the process has closed its end
+            self._unsent = b""
+
+
+def batch_of(keys: Iterable[str]) -> tuple[str, ...]:
+    """Return as many of these keys, from the first on, as can be asked about in one line: at least one, where there is any."""
+    batch: list[str] = []
+    size = 0
+    for key in keys:
+        size += len(json.dumps(key)) + 2
+        if batch and size > LONGEST_BATCH:
+            break
+        batch.append(key)
+    return tuple(batch)
 
 
 def line_of(verdict: Verdict) -> bytes:
@@ -137,15 +187,16 @@ def line_of(verdict: Verdict) -> bytes:
 def verdicts_in(data: bytes) -> tuple[list[Verdict], bytes]:
     """Return the verdicts in what the parent has written, and the beginning of the next."""
     *lines, rest = data.split(b"\n")
-    return [Verdict(**json.loads(line)) for line in lines], rest
+    found = [json.loads(line) for line in lines]
+    return [Verdict(tuple(one["keys"]), one["suspect"]) for one in found], rest
 
 
 def report_of(line: bytes) -> Report | None:
     """Return a line as a report, None where it is none."""
     try:
         fields: dict[str, Any] = json.loads(line)
-        report = Report(**fields)
-        known = report.event in EVENTS and isinstance(report.text, str)
+        report = Report(**{**fields, "keys": tuple(fields.get("keys", ()))})
+        known = report.event in EVENTS and all(isinstance(text, str) for text in (report.text, *report.keys))
         return report if known and report.drain_timeout >= 0 and math.isfinite(report.drain_timeout) else None
-    except (ValueError, TypeError, OverflowError, RecursionError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from amqpworker.errors import InvalidArguments, InvalidResult, Reject, RetryLater, TimeLimitExceeded
@@ -38,6 +39,7 @@ from amqpworker.retry import Policy, ResultRefused, RunInfo
 from amqpworker.task import Call, Signature
 from amqpworker.timelimit import UNLIMITED, TimeLimit
 from amqpworker.worker.context import Run
+from amqpworker.worker.latecalls import LateCalls
 from amqpworker.worker.limits import Limits, Overtaken
 
 __all__ = ["DONE", "Registered", "Runner"]
@@ -47,6 +49,8 @@ log = get_logger(__name__)
 DONE = Done()
 # A clock that differs by less than this is not worth a round through the ladder (docs/guarantees.md).
 EARLY = 1.0
+# A call is dropped only so long after it has expired: the clocks of its caller and of its worker may be apart.
+CLOCKS_APART = 5.0
 # A process ends so soon after it has taken care of a task over its hard limit, which runs in it to the very end.
 GONE_AFTER = 1.0
 # What is one more than this can still be carried in a header.
@@ -72,12 +76,18 @@ class Runner:
         self._tasks = tasks
         self._limits = Limits(lambda _: None) if limits is None else limits
         self._stores_results = stores_results
+        self._late_calls = LateCalls()
         self.has_coroutines = any(map(in_event_loop, tasks.values()))
 
     def is_coroutine(self, delivery: Delivery) -> bool:
         """Tell whether a delivery's task runs in the event loop."""
         registered = self._tasks.get(delivery.properties.type or "")
         return registered is not None and in_event_loop(registered)
+
+    def is_isolated(self, delivery: Delivery) -> bool:
+        """Tell whether a delivery's task runs in an isolated process, whoever sent it."""
+        registered = self._tasks.get(delivery.properties.type or "")
+        return registered is not None and registered.isolated
 
     def call(self, run: Run) -> Outcome:
         """
@@ -166,9 +176,26 @@ class Runner:
         if headers:
             ended = ended_by_time(headers, properties, now)
             if ended is not None:
+                if isinstance(ended, Dropped):
+                    self._note_dropped(properties, headers, now)
                 return ended
             attempt, first_run = attempt_and_first_run(headers, now)
+        if properties.reply_to:
+            self._late_calls.note_run(properties.app_id or "")
         return Run(registered, delivery, properties.message_id or new_id(), attempt, now, first_run)
+
+    def _note_dropped(self, properties: Properties, headers: Headers, now: float) -> None:
+        """Warn where none of a sender's calls has run for a while."""
+        count = self._late_calls.note_dropped(properties.app_id or "", time.monotonic())
+        if count:
+            log.warning(
+                "calls_expired",
+                sender=properties.app_id,
+                dropped=count,
+                expired=told((integer_header(headers, EXPIRES) or 0) / 1000),
+                now=told(now),
+                reason="a clock is off, or the queue is behind",
+            )
 
     def conclude(self, run: Run, value: Any) -> Outcome:
         """Decide what a task's return value means."""
@@ -246,7 +273,7 @@ def refused(reason: str, text: str, error_type: str = "") -> Dead:
 def ended_by_time(headers: Headers, properties: Properties, now: float) -> Outcome | None:
     """Return how a message ends that comes too late, or goes on that comes too early."""
     expires = integer_header(headers, EXPIRES)
-    if expires is not None and expires / 1000 <= now:
+    if expires is not None and expires / 1000 <= now - (CLOCKS_APART if properties.reply_to else 0.0):
         if properties.reply_to:
             return Dropped("nobody waits for the answer any more")
         return Dead("expired", Failure("", f"it was to start {now - expires / 1000:.3f} s ago at the latest"))
@@ -258,6 +285,12 @@ def ended_by_time(headers: Headers, properties: Properties, now: float) -> Outco
         log.warning("task_runs_early", id=properties.message_id, task=properties.type, early=round(eta / 1000 - now, 3))
         return None
     return Retry(eta / 1000 - now, Failure("", "it came before its time"), counts=False, returned=True)
+
+
+def told(moment: float) -> str:
+    """Return a time (seconds since the epoch) as people read it; what a stranger claims is kept within bounds."""
+    text = datetime.fromtimestamp(min(max(0.0, moment), 4e9), UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
 
 
 def attempt_and_first_run(headers: Headers, now: float) -> tuple[int, float]:

@@ -24,6 +24,7 @@ from amqpworker.worker.coroutines import Coroutines
 from amqpworker.worker.forked import leave_if_forked
 from amqpworker.worker.isolation import Isolation
 from amqpworker.worker.limits import Overtaken
+from amqpworker.worker.permits import Permits
 from amqpworker.worker.recorder import Recorder, Slot, key_of
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.settle import Settler
@@ -40,12 +41,14 @@ class Concurrency:
     """
     How much runs at once: on `threads`, and in the event loop.
 
-    A queue that is named in `own` has so many threads of its own: they serve nothing else, and no others serve it.
+    A queue that is named in `own` has so many threads of its own: they serve nothing else, and no others serve it. Of what
+    the threads run, at most `suspects` are messages that may take their process down.
     """
 
     threads: int
     async_tasks: int
     own: Mapping[str, int] = field(default_factory=dict)
+    suspects: int = 1
 
 
 class Runners:
@@ -68,6 +71,7 @@ class Runners:
         self._isolation = isolation
         self._process = os.getpid()
         self._abandoned = False
+        self._permits = Permits(concurrency.suspects)
         self._shared: Line = SimpleQueue()
         self._own: dict[str, Line] = {queue: SimpleQueue() for queue in concurrency.own}
         # The line that each thread takes from.
@@ -113,6 +117,9 @@ class Runners:
         for line in (self._shared, *self._own.values()):
             let_go(line)
         self._coroutines.let_go()
+        # One that was to take a free permit may be among those that were dropped: so all others ask again.
+        for delivery in self._permits.take_back():
+            self._to_thread(delivery)
 
     def idle(self) -> bool:
         """Whether nothing runs."""
@@ -149,10 +156,30 @@ class Runners:
         while (delivery := get()) is not None:
             # Before it is claimed: who drains must never see it as neither waiting nor running.
             running[number] = delivery
-            self._take(delivery, slot)
+            if delivery.tag in delivery.intake.suspects:
+                self._take_suspect(delivery, slot)
+            else:
+                self._take(delivery, slot)
             running.pop(number, None)
 
-    def _take(self, delivery: Delivery, slot: Slot) -> None:
+    def _take_suspect(self, delivery: Delivery, slot: Slot) -> None:
+        """Run a suspect, or let it wait unclaimed while as many run as may. Tasks that are isolated anyway do not count."""
+        suspects = delivery.intake.suspects
+        if self._runner.is_isolated(delivery):
+            suspects.discard(delivery.tag)
+            self._take(delivery, slot)
+        elif self._permits.acquire(delivery):
+            suspects.discard(delivery.tag)
+            self._take(delivery, slot, isolated=True)
+            if (following := self._permits.release()) is not None:
+                self._to_thread(following)
+
+    @property
+    def waiting_suspects(self) -> int:
+        """How many suspects wait until another has run."""
+        return self._permits.waiting
+
+    def _take(self, delivery: Delivery, slot: Slot, isolated: bool = False) -> None:
         # Popping the tag claims the delivery: it may have been given back, or its channel may be gone.
         if delivery.intake.unstarted.pop(delivery.tag, None) is None:
             return
@@ -164,11 +191,8 @@ class Runners:
                 run = admitted
                 task_context.set(run)
                 slot.begin(key_of(delivery), run)
-                if run.registered.isolated or delivery.tag in delivery.intake.suspects:
-                    delivery.intake.suspects.discard(delivery.tag)
-                    outcome = self._isolation.run(run)
-                else:
-                    outcome = self._runner.call(run)
+                call = self._isolation.run if isolated or run.registered.isolated else self._runner.call
+                outcome = call(run)
             else:
                 outcome = admitted
         except Overtaken:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pika
@@ -174,6 +175,14 @@ def test_a_call_has_the_form_of_the_wire_contract(app: App, vhost: Broker) -> No
     assert message.headers["tenant"] == "acme"
     assert properties.expiration is None
     assert properties.delivery_mode == 2
+
+
+def test_a_worker_whose_clock_is_ahead_of_the_timeout_of_a_call_runs_it(
+    app: App, server: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = SimpleNamespace(time=lambda: time.time() + 4.0, monotonic=time.monotonic)
+    monkeypatch.setattr("amqpworker.worker.runner.time", ahead)
+    assert echo_of(app).options(timeout=3).call("x") == "x"
 
 
 def test_a_timeout_is_bounded_and_leaves_nothing_behind(app: App) -> None:

@@ -29,6 +29,7 @@ processes = 2
 threads = 16
 prefetch = 32
 async_tasks = 7
+isolated = 2
 drain_timeout = 120
 max_tasks = 1000
 max_hours = 24
@@ -58,6 +59,7 @@ def test_everything_that_a_file_says_reaches_the_supervisor_and_the_rest_has_its
         threads=16,
         prefetch=32,
         async_tasks=7,
+        isolated=2,
         queues=queues,
         drain_timeout=120,
         stall_timeout=90,

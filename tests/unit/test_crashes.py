@@ -25,8 +25,8 @@ def delivery(redelivered: bool = True, **headers: Any) -> Delivery:
         (delivery(redelivered=False, x_delivery_count=9), Triage.RUN),
         (delivery(), Triage.ASK),
         (delivery(x_delivery_count=1), Triage.ASK),
-        (delivery(x_delivery_count=2), Triage.ISOLATE),
-        (delivery(x_delivery_count=50), Triage.ISOLATE),
+        (delivery(x_delivery_count=2), Triage.ASK),
+        (delivery(x_delivery_count=50), Triage.ASK),
         (delivery(x_delivery_count=51), Triage.RENEW),
         (delivery(redelivered=False, aw_crashes=1), Triage.ISOLATE),
         (delivery(redelivered=False, aw_crashes="2"), Triage.ISOLATE),
@@ -37,7 +37,25 @@ def delivery(redelivered: bool = True, **headers: Any) -> Delivery:
     ],
 )
 def test_who_has_taken_a_process_down_runs_alone_and_who_may_have_is_asked_about(one: Delivery, triage: Triage) -> None:
-    assert triaged(one) is triage
+    assert triaged(one, supervised=True) is triage
+
+
+@pytest.mark.parametrize(
+    ("one", "triage"),
+    [
+        (delivery(redelivered=False), Triage.RUN),
+        (delivery(), Triage.RUN),
+        (delivery(x_delivery_count=1), Triage.RUN),
+        (delivery(x_delivery_count=2), Triage.ISOLATE),
+        (delivery(x_delivery_count=50), Triage.ISOLATE),
+        (delivery(x_delivery_count=51), Triage.RENEW),
+        (delivery(redelivered=False, aw_crashes=1), Triage.ISOLATE),
+    ],
+)
+def test_only_where_nobody_can_be_asked_what_was_delivered_three_times_runs_alone(
+    one: Delivery, triage: Triage
+) -> None:
+    assert triaged(one, supervised=False) is triage
 
 
 def test_a_crash_is_tried_again_later_each_time_and_is_dead_in_the_end() -> None:

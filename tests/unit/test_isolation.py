@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from amqpworker.outcome import Dead, Done, Failure, Outcome, Retry
+from amqpworker.outcome import Dead, Done, Failure, Outcome, Requeue, Retry
 from amqpworker.retry import policy
 from amqpworker.task import Signature
 from amqpworker.timelimit import TimeLimit
@@ -127,6 +127,25 @@ def test_a_process_that_takes_nothing_more_is_not_used_again(scene: Scene) -> No
     assert isolation.run(scene.run()) == Done(b"1")
     assert isolation.run(scene.run()) == Done(b"1")
     assert [process.runs for process in scene.started] == [1, 1]
+
+
+def test_a_run_does_not_start_where_its_connection_was_lost_meanwhile_and_its_process_is_kept(scene: Scene) -> None:
+    isolation = scene.isolation()
+    lost = scene.run()
+    lost.delivery.intake.is_open = False
+    assert isolation.run(lost) == Requeue()
+    (process,) = scene.started
+    assert (process.runs, process.closed, isolation.in_use) == (0, False, 0)
+    scene.bench.intake.is_open = True
+    assert isolation.run(scene.run()) == Done(b"1")
+    assert (len(scene.started), process.runs) == (1, 1)
+
+
+def test_no_copy_is_made_of_a_message_whose_connection_was_lost_where_no_process_can_be_started(scene: Scene) -> None:
+    scene.gets_ready = False
+    lost = scene.run()
+    lost.delivery.intake.is_open = False
+    assert scene.isolation().run(lost) == Requeue()
 
 
 def test_two_tasks_at_once_have_a_process_each(scene: Scene) -> None:

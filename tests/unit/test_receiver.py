@@ -35,14 +35,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Scene:
-    def __init__(self, clock: Clock, ack_timeout: float = 1800.0) -> None:
+    def __init__(self, clock: Clock, ack_timeout: float = 1800.0, supervised: bool = True) -> None:
         self.clock = clock
         self.let_go_at: list[float] = []
         self.put_there: list[int] = []
         self.put_apart: list[int] = []
         self.asked: list[str] = []
         self.bench = Bench()
-        self.reception = Reception(self, self.bench.settler, ack_timeout, self.ask)
+        self.wakes = 0
+        self.reception = Reception(self, self.bench.settler, ack_timeout, self.ask if supervised else None, self.wake)
         self.reception.begin(self.bench.intake)
 
     def put(self, delivery: Delivery) -> None:
@@ -54,9 +55,12 @@ class Scene:
         assert delivery.tag in delivery.intake.suspects
         self.put_apart.append(delivery.tag)
 
-    def ask(self, key: str) -> bool:
-        self.asked.append(key)
+    def ask(self, keys: tuple[str, ...]) -> bool:
+        self.asked += keys
         return True
+
+    def wake(self) -> None:
+        self.wakes += 1
 
     def receive(self, redelivered: bool, **headers: Any) -> Delivery:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -193,10 +197,21 @@ def test_a_message_that_comes_again_runs_as_the_supervisor_has_answered(clock: C
     scene = Scene(clock)
     scene.receive(redelivered=True)
     scene.receive(redelivered=True, x_delivery_count=1)
-    assert (scene.put_there, scene.put_apart, scene.asked) == ([], [], ["id-1", "id-2"])
-    scene.reception.on_verdict("id-2", suspect=False)
-    scene.reception.on_verdict("id-1", suspect=True)
-    assert (scene.put_there, scene.put_apart) == ([2], [1])
+    scene.receive(redelivered=True, x_delivery_count=40)
+    assert (scene.wakes, scene.asked) == (1, []), "asked about together, soon"
+    scene.reception.settle()
+    assert (scene.put_there, scene.put_apart, scene.asked) == ([], [], ["id-1", "id-2", "id-3"])
+    scene.reception.on_verdict(("id-2", "id-3"), suspect=False)
+    scene.reception.on_verdict(("id-1",), suspect=True)
+    assert (scene.put_there, scene.put_apart) == ([2, 3], [1])
+
+
+def test_without_a_supervisor_what_comes_for_the_third_time_runs_alone(clock: Clock) -> None:
+    scene = Scene(clock, supervised=False)
+    scene.receive(redelivered=True)
+    scene.receive(redelivered=True, x_delivery_count=1)
+    scene.receive(redelivered=True, x_delivery_count=2)
+    assert (scene.put_there, scene.put_apart, scene.wakes) == ([1, 2], [3], 0)
 
 
 def test_a_supervisor_that_does_not_answer_holds_nothing_up_for_long(clock: Clock) -> None:
@@ -209,11 +224,11 @@ def test_a_supervisor_that_does_not_answer_holds_nothing_up_for_long(clock: Cloc
     assert scene.put_apart == [1]
 
 
-def test_a_message_that_took_a_process_down_or_comes_too_often_runs_alone_unasked(clock: Clock) -> None:
+def test_a_message_that_took_a_process_down_runs_alone_unasked(clock: Clock) -> None:
     scene = Scene(clock)
     scene.receive(redelivered=False, aw_crashes=1)
-    scene.receive(redelivered=True, x_delivery_count=2)
-    assert (scene.put_there, scene.put_apart, scene.asked) == ([], [1, 2], [])
+    scene.reception.settle()
+    assert (scene.put_there, scene.put_apart, scene.asked) == ([], [1], [])
 
 
 def test_a_message_that_the_broker_would_soon_give_up_goes_back_as_a_copy_and_runs_nowhere(clock: Clock) -> None:

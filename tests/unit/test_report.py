@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import select
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.worker.report import EVENTS, LONGEST_LINE, Heard, Report, Reporter, Verdict, heard, line_of, verdicts_in
+from amqpworker.message import new_id
+from amqpworker.worker.report import (
+    EVENTS,
+    LONGEST_LINE,
+    MOST_UNSENT,
+    Answers,
+    Heard,
+    Report,
+    Reporter,
+    Verdict,
+    batch_of,
+    heard,
+    line_of,
+    verdicts_in,
+)
 
 CONSUMING = b'{"event": "consuming"}\n'
 
@@ -33,6 +48,9 @@ CONSUMING = b'{"event": "consuming"}\n'
         b'{"event": "ready", "drain_timeout": -1}',
         b'{"event": "ready", "drain_timeout": 1' + b"0" * 400 + b"}",
         b'{"event": "misconfigured", "text": 5}',
+        b'{"event": "asks", "keys": 5}',
+        b'{"event": "asks", "keys": [5]}',
+        b'{"event": "asks", "keys": [["a"]]}',
         b'{"event": "ready", "more": 1}',
     ],
 )
@@ -52,9 +70,11 @@ def test_a_line_without_an_end_is_not_kept() -> None:
     assert heard(longest.encode()).rest == longest.encode()
 
 
-@given(st.lists(st.tuples(st.text(max_size=80), st.booleans())), st.data())
-def test_verdicts_are_read_in_whatever_pieces_they_come(sent: list[tuple[str, bool]], data: st.DataObject) -> None:
-    verdicts = [Verdict(key, suspect) for key, suspect in sent]
+@given(st.lists(st.tuples(st.lists(st.text(max_size=80)), st.booleans())), st.data())
+def test_verdicts_are_read_in_whatever_pieces_they_come(
+    sent: list[tuple[list[str], bool]], data: st.DataObject
+) -> None:
+    verdicts = [Verdict(tuple(keys), suspect) for keys, suspect in sent]
     stream, rest, read = b"".join(map(line_of, verdicts)), b"", []
     while stream:
         cut = data.draw(st.integers(1, len(stream)))
@@ -74,6 +94,58 @@ def test_a_parent_that_does_not_listen_holds_nobody_up() -> None:
     assert count > 10
     os.close(ours)
     os.close(theirs)
+
+
+@given(st.lists(st.text(max_size=63)))
+def test_questions_about_many_messages_are_lines_that_are_written_in_one_piece(keys: list[str]) -> None:
+    left, lines = list(keys), []
+    while batch := batch_of(left):
+        lines.append(written(Report("asks", keys=batch)))
+        left = left[len(batch) :]
+    assert max(map(len, lines), default=0) <= select.PIPE_BUF
+    assert [key for line in lines for one in heard(line).reports for key in one.keys] == keys
+
+
+def test_about_a_hundred_messages_are_asked_about_in_one_line() -> None:
+    assert 80 < len(batch_of(new_id() for _ in range(1000))) < 100
+
+
+def test_answers_that_find_no_room_are_written_once_there_is_some() -> None:
+    reading, writing = os.pipe()
+    answers = Answers(writing)
+    verdicts = [Verdict(tuple(new_id() for _ in range(1000)), suspect) for suspect in (True, False, True)]
+    for verdict in verdicts:
+        answers.add(verdict)
+    found, rest = [], b""
+    with open(reading, "rb", buffering=0) as pipe:
+        answers.flush()
+        assert answers.waiting
+        while answers.waiting or len(found) < 3:
+            some, rest = verdicts_in(rest + (pipe.read(1 << 16) or b""))
+            found += some
+            answers.flush()
+    assert found == verdicts
+    os.close(writing)
+
+
+def test_answers_to_a_process_that_is_gone_or_never_reads_are_not_kept() -> None:
+    reading, writing = os.pipe()
+    answers = Answers(writing)
+    verdict = Verdict(tuple("x" * 60 for _ in range(1000)), suspect=False)
+    for _ in range(1000):
+        answers.add(verdict)
+    answers.flush()
+    os.set_blocking(reading, False)
+    with open(reading, "rb", buffering=0) as pipe:
+        size = 0
+        while data := pipe.read(1 << 16):
+            size += len(data)
+            answers.flush()
+    assert MOST_UNSENT <= size < MOST_UNSENT + 100_000
+    answers.add(verdict)
+    answers.flush()
+    assert not answers.waiting
+    os.close(writing)
 
 
 def test_what_must_arrive_is_told_once_there_is_room_and_in_its_order() -> None:
@@ -115,7 +187,13 @@ def heard_in_pieces(data: bytes, cuts: list[int]) -> tuple[list[Report], bool]:
     return reports, strange
 
 
-REPORTS = st.builds(Report, st.sampled_from(sorted(EVENTS)), st.floats(0, 1e9), st.text(max_size=600))
+REPORTS = st.builds(
+    Report,
+    st.sampled_from(sorted(EVENTS)),
+    st.floats(0, 1e9),
+    st.text(max_size=600),
+    st.lists(st.text(max_size=63), max_size=8).map(tuple),
+)
 # `hello` many times over: a line that is longer than any report.
 GARBAGE = st.binary(max_size=40) | st.just(b"hello" * 4000) | st.just(b'{"event": "ready"') | st.just(b"\n\x00\n")
 
@@ -129,6 +207,7 @@ def test_every_report_is_heard_whatever_else_is_written_and_wherever_it_is_cut(
     reports, strange = heard_in_pieces(data, cuts)
     assert [one.event for one in reports] == [one.event for one in sent]
     assert [one.text for one in reports] == [one.text[:500] for one in sent]
+    assert [one.keys for one in reports] == [one.keys for one in sent]
     assert not strange or len(sent) < len(parts)
 
 

@@ -25,8 +25,10 @@ MOST = 2**63 - 1
 
 
 @pytest.fixture(autouse=True)
-def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("amqpworker.worker.runner.time", SimpleNamespace(time=lambda: NOW))
+def _clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    clock = SimpleNamespace(time=lambda: NOW, monotonic=lambda: 0.0)
+    monkeypatch.setattr("amqpworker.worker.runner.time", clock)
+    return clock
 
 
 def milliseconds(from_now: float) -> int:
@@ -142,9 +144,37 @@ def test_a_message_that_is_in_time_or_names_no_time_runs(expires: Any) -> None:
     assert outcome_of(runner_of(nothing), delivery_of(headers={"aw-expires": expires})) == Done()
 
 
-def test_a_call_that_nobody_waits_for_any_more_is_dropped() -> None:
-    delivery = delivery_of(headers={"aw-expires": milliseconds(-1)}, reply_to="r")
-    assert isinstance(outcome_of(runner_of(nothing), delivery), Dropped)
+def test_a_call_is_dropped_only_where_clocks_that_are_apart_cannot_be_the_reason() -> None:
+    runs = delivery_of(headers={"aw-expires": milliseconds(-4.9)}, reply_to="r")
+    assert isinstance(outcome_of(runner_of(nothing), runs), Done)
+    late = delivery_of(headers={"aw-expires": milliseconds(-5)}, reply_to="r")
+    assert isinstance(outcome_of(runner_of(nothing), late), Dropped)
+
+
+def test_a_minute_in_which_all_calls_of_a_sender_were_dropped_is_told_with_both_times(
+    _clock: SimpleNamespace,  # noqa: PT019 - the one that it moves
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runner = runner_of(nothing)
+    late = delivery_of(headers={"aw-expires": milliseconds(-6.5)}, reply_to="r", app_id="shop")
+    in_time = delivery_of(headers={"aw-expires": milliseconds(1)}, reply_to="r", app_id="shop")
+    moments = [(0, late), (30, in_time), (40, late), (90, late), (101, late)]
+    for now, delivery in moments:
+        _clock.monotonic = lambda now=now: float(now)
+        assert "calls_expired" not in caplog.text
+        outcome_of(runner, delivery)
+    (line,) = [record.getMessage() for record in caplog.records if "calls_expired" in record.getMessage()]
+    for part in ("shop", "2026-09-21T14:13:13.500Z", "2026-09-21T14:13:20.000Z", "a clock is off", "dropped=3"):
+        assert part in line
+
+
+@pytest.mark.parametrize("expires", [-MOST, -1, 0])
+def test_whatever_time_a_dropped_call_names_it_can_be_told(_clock: SimpleNamespace, expires: int) -> None:  # noqa: PT019
+    runner = runner_of(nothing)
+    for now in (0.0, 61.0):
+        _clock.monotonic = lambda now=now: now
+        delivery = delivery_of(headers={"aw-expires": expires}, reply_to="r")
+        assert isinstance(outcome_of(runner, delivery), Dropped)
 
 
 def test_an_unknown_task_is_answered_even_when_it_is_late() -> None:

@@ -31,6 +31,15 @@ def test_a_prefetch_is_never_beyond_what_amqp_carries() -> None:
     assert options(threads=10_000, async_tasks=65_535).prefetch_for("emails", has_coroutines=True) == 65_535
 
 
+def test_as_many_suspects_run_at_once_as_there_are_threads_and_four_at_most_where_nothing_is_said() -> None:
+    assert options().suspects == 4
+    assert options(threads=2).suspects == 2
+    queues = ({"name": "a", "threads": 1}, {"name": "b", "threads": 2})
+    assert options(queues=queues).suspects == 3
+    assert options(isolated=1).suspects == 1
+    assert options(isolated=16, threads=32).suspects == 16
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -40,6 +49,8 @@ def test_a_prefetch_is_never_beyond_what_amqp_carries() -> None:
         {"prefetch": 0},
         {"prefetch": 65_536},
         {"async_tasks": 0},
+        {"isolated": 0},
+        {"isolated": 10_001},
         {"drain_timeout": -1},
         {"start_timeout": math.inf},
         {"stall_timeout": math.inf},
