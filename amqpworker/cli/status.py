@@ -230,6 +230,11 @@ def shown(state: dict[str, Any]) -> Group:
     parts.append(processes_table(state))
     if any(one["running"] for one in state["processes"]):
         parts += [Text(""), running_table(state)]
+    if unconfirmed := sum(one["unconfirmed"] for one in state["processes"]):
+        parts += [
+            Text(""),
+            Text(f"{unconfirmed} retries and dead letters are not confirmed: has their queue a majority?"),
+        ]
     if state["errors"]:
         parts += [Text(printable(line)) for line in ("", *state["errors"])]
     return Group(*parts)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.notify import Condition
 from amqpworker.supervisor.places import Process, Stage
-from amqpworker.worker.recorder import Counts, Isolated, Recording, Running
+from amqpworker.worker.recorder import Counts, Gauges, Recording, Running
 
 __all__ = ["Overview", "Past", "PoolView", "ProcessView", "Seen", "condition", "overview", "status_line"]
 
@@ -45,7 +45,8 @@ class ProcessView:
     """
     One worker process; times are seconds, `started` counts from the epoch as those of `running` do.
 
-    `isolated` is how many isolated processes it uses now, `waiting_suspects` how many messages wait for one.
+    `isolated` is how many isolated processes it uses now, `waiting_suspects` how many messages wait for one, `unconfirmed`
+    how many retries and dead letters the broker has not confirmed in time.
     """
 
     pool: str
@@ -61,6 +62,7 @@ class ProcessView:
     running: tuple[Running, ...]
     isolated: int
     waiting_suspects: int
+    unconfirmed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ def overview(fleet: Fleet, seen: dict[int, Seen], past: Past, clocks: tuple[floa
 def view(process: Process, seen: Seen, started: float) -> ProcessView:
     """Return one process as it stands."""
     recording = seen.recording
-    isolated = Isolated() if recording is None else recording.isolated
+    gauges = Gauges() if recording is None else recording.gauges
     return ProcessView(
         process.place.pool,
         process.place.number,
@@ -142,8 +144,9 @@ def view(process: Process, seen: Seen, started: float) -> ProcessView:
         seen.memory,
         Counts() if recording is None else recording.counts,
         () if recording is None else recording.running,
-        isolated.in_use,
-        isolated.waiting,
+        gauges.isolated,
+        gauges.waiting_suspects,
+        gauges.unconfirmed,
     )
 
 

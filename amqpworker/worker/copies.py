@@ -94,6 +94,7 @@ class Copies:
         self._again: list[tuple[float, Copy]] = []
         # For each exchange: when it was logged last that it takes no copies, and how often that happened since.
         self._logged: dict[str, tuple[float, int]] = {}
+        self._overdue_logged = -REPEAT_LOG_AFTER
 
     def publish(self, copy: Copy) -> None:
         """
@@ -167,8 +168,12 @@ class Copies:
                 self._on_done(copy, error)
 
     def overdue(self, now: float) -> int:
-        """Return how many were published and are not confirmed though it is time (`now` is monotonic)."""
-        return self._lane.overdue(now) if self._under_way else 0
+        """Return how many were published and are not confirmed though it is time; logged once a minute (`now` is monotonic)."""
+        count = self._lane.overdue(now) if self._under_way else 0
+        if count and now >= self._overdue_logged + REPEAT_LOG_AFTER:
+            self._overdue_logged = now
+            log.warning("copies_unconfirmed", count=count, effect="their deliveries are kept until the broker answers")
+        return count
 
     @property
     def waiting(self) -> bool:

@@ -39,7 +39,7 @@ from amqpworker.worker.limits import Limits, Watch
 from amqpworker.worker.locate import failing, locate
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.receiver import Reception
-from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Isolated, Recorder
+from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Gauges, Recorder
 from amqpworker.worker.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, STOPPED, Report, Reporter
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.runners import Concurrency, Runners
@@ -257,8 +257,9 @@ class WorkerProcess:
     def _record(self) -> None:
         """Tell the supervisor that this thread is alive, and what was done so far."""
         self.recorder.beat(MAIN)
-        isolated = Isolated(self.isolation.in_use, self.runners.waiting_suspects)
-        self.recorder.note(self.settler.counts(), self.consumer.consuming, isolated)
+        unconfirmed = self.settler.copies.overdue(time.monotonic())
+        gauges = Gauges(self.isolation.in_use, self.runners.waiting_suspects, unconfirmed)
+        self.recorder.note(self.settler.counts(), self.consumer.consuming, gauges)
         self.reporter.again()
 
     def _wait_until(self, is_true: Callable[[], bool], until: float) -> bool:

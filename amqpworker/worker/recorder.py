@@ -26,7 +26,7 @@ __all__ = [
     "MAIN",
     "PUBLISHER",
     "Counts",
-    "Isolated",
+    "Gauges",
     "Recorder",
     "Recording",
     "Running",
@@ -43,9 +43,9 @@ VERSION = 2
 HEARTS = ("main thread", "consumer thread", "publisher thread", "event loop")
 MAIN, CONSUMER, PUBLISHER, EVENT_LOOP = range(len(HEARTS))
 
-HEADER = struct.Struct("=8sII4d4QB2I")
+HEADER = struct.Struct("=8sII4d4QB3I")
 HEART = struct.Struct("=d")
-COUNTS = struct.Struct("=4QB2I")
+COUNTS = struct.Struct("=4QB3I")
 FIRST_HEART = 16
 COUNTS_AT = FIRST_HEART + len(HEARTS) * HEART.size
 # Attempt, start, limit, the key and the name of the task; the byte before them tells whether it runs.
@@ -81,11 +81,17 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Isolated:
-    """How many isolated processes are in use, and how many suspects wait until as many run as may."""
+class Gauges:
+    """
+    What is so at this moment.
 
-    in_use: int = 0
-    waiting: int = 0
+    `isolated` processes are in use, `waiting_suspects` wait until as many run as may, and `unconfirmed` copies were published
+    and are not confirmed though it is time: their queue has no majority, perhaps.
+    """
+
+    isolated: int = 0
+    waiting_suspects: int = 0
+    unconfirmed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,7 @@ class Recording:
     counts: Counts
     running: tuple[Running, ...]
     consuming: bool = False
-    isolated: Isolated = Isolated()
+    gauges: Gauges = Gauges()
 
 
 def size_of(slots: int) -> int:
@@ -176,17 +182,18 @@ class Recorder:
         """Note that a thread (by its index in `HEARTS`) is alive."""
         HEART.pack_into(self._memory, FIRST_HEART + heart * HEART.size, time.monotonic())
 
-    def note(self, counts: Counts, consuming: bool, isolated: Isolated) -> None:
-        """Note how many deliveries ended how, whether every queue has a consumer, and what runs isolated."""
+    def note(self, counts: Counts, consuming: bool, gauges: Gauges) -> None:
+        """Note how many deliveries ended how, whether every queue has a consumer, and what is so now."""
         ended = (counts.done, counts.retried, counts.dead, counts.requeued)
-        COUNTS.pack_into(self._memory, COUNTS_AT, *ended, consuming, isolated.in_use, isolated.waiting)
+        now = (gauges.isolated, gauges.waiting_suspects, gauges.unconfirmed)
+        COUNTS.pack_into(self._memory, COUNTS_AT, *ended, consuming, *now)
 
 
 def read(memory: Memory) -> Recording | None:
     """Return what is recorded, None where it is no recording; while the process writes, a slot may be missing."""
     if len(memory) < HEADER.size:
         return None
-    magic, version, slots, *numbers, consuming, in_use, waiting = HEADER.unpack_from(memory)
+    magic, version, slots, *numbers, consuming, isolated, waiting, unconfirmed = HEADER.unpack_from(memory)
     if magic != MAGIC or version != VERSION or slots > MOST_SLOTS or len(memory) < size_of(slots):
         return None
     hearts = tuple(numbers[: len(HEARTS)])
@@ -194,7 +201,7 @@ def read(memory: Memory) -> Recording | None:
         return None
     running = [one for number in range(slots) if (one := _read_slot(memory, number)) is not None]
     counts = Counts(*numbers[len(HEARTS) :])
-    return Recording(hearts, counts, tuple(running), bool(consuming), Isolated(in_use, waiting))
+    return Recording(hearts, counts, tuple(running), bool(consuming), Gauges(isolated, waiting, unconfirmed))
 
 
 def _read_slot(memory: Memory, number: int) -> Running | None:

@@ -24,7 +24,7 @@ from amqpworker.supervisor.overview import Overview, ProcessView
 from amqpworker.worker.recorder import Counts, Running
 
 TASK = Running(0, "m-1", "shop.task", 1, 990.0, 0.0)
-PROCESS = ProcessView("main", 1, 4712, "consuming", 1, 900.0, True, "", 30 << 20, Counts(7, 1, 2), (TASK,), 2, 14)
+PROCESS = ProcessView("main", 1, 4712, "consuming", 1, 900.0, True, "", 30 << 20, Counts(7, 1, 2), (TASK,), 2, 14, 0)
 STATE = Overview(4711, 1000.0, 1, 1, False, False, Counts(7, 1, 2), (PROCESS,), ("went wrong",))
 
 

@@ -28,7 +28,7 @@ from amqpworker.worker.recorder import (
     MAIN,
     SLOT_SIZE,
     Counts,
-    Isolated,
+    Gauges,
     Recorder,
     Recording,
     Running,
@@ -80,14 +80,14 @@ def test_memory_that_is_shared_tells_the_same_to_both_sides() -> None:
     memory = mmap.mmap(-1, size_of(3))
     recorder = Recorder(3, memory)
     recorder.beat(MAIN)
-    recorder.note(Counts(1, 2, 3, 4), consuming=True, isolated=Isolated(2, 14))
+    recorder.note(Counts(1, 2, 3, 4), consuming=True, gauges=Gauges(2, 14, 3))
     found = read(memory)
     assert found is not None
     assert found.consuming
     assert found.hearts[MAIN] > 0
     assert found.hearts[CONSUMER] == 0
     assert (found.counts, found.counts.settled) == (Counts(1, 2, 3, 4), 6)
-    assert found.isolated == Isolated(2, 14)
+    assert found.gauges == Gauges(2, 14, 3)
 
 
 def test_a_message_without_an_id_is_known_by_its_contents() -> None:
