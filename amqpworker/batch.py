@@ -79,15 +79,12 @@ class Window:
     def __len__(self) -> int:
         return len(self._held)
 
-    def add(self, message: Message, underway: Underway, now: float) -> None:
-        """Take a message in that was put on its way now (monotonic)."""
-        self._held.append((message, underway, now))
+    def add(self, message: Message, underway: Underway, now: float) -> bool:
+        """Take a message in that was put on its way now (monotonic); true if confirms are to be waited for before more."""
+        held = self._held
+        held.append((message, underway, now))
         self._bytes += underway.size
-
-    @property
-    def is_full(self) -> bool:
-        """Whether to wait for confirms before more is sent; one message always has room."""
-        return len(self._held) >= self.most_messages or self._bytes >= self.most_bytes
+        return len(held) >= self.most_messages or self._bytes >= self.most_bytes
 
     @property
     def middle(self) -> Underway:
@@ -99,16 +96,20 @@ class Window:
         """The oldest one."""
         return self._held[0][1]
 
-    @property
-    def first_is_done(self) -> bool:
-        """Whether how the oldest one ended is known."""
-        return bool(self._held) and self._held[0][1].done
-
     def pop(self) -> tuple[Message, Underway]:
         """Take the oldest one out."""
         message, underway, _ = self._held.popleft()
         self._bytes -= underway.size
         return message, underway
+
+    def pop_ended(self) -> tuple[Message, AmqpWorkerError | None] | None:
+        """Take the oldest one out, if it is known how it ended."""
+        held = self._held
+        if not held or not held[0][1].done:
+            return None
+        message, underway, _ = held.popleft()
+        self._bytes -= underway.size
+        return message, underway.error
 
     def adapt(self, now: float) -> None:
         """Make it larger or smaller, by how long the oldest one took until now (monotonic)."""
@@ -138,12 +139,8 @@ def send_each(
     unwoken = 0
     next_wake = 0.0
     while True:
-        while window.first_is_done:
-            message, ended = window.pop()
-            yield message, ended.error
-        if window.is_full:
-            wait_for_room(producer, window)
-            continue
+        while (outcome := window.pop_ended()) is not None:
+            yield outcome
         try:
             message = next(reading)
         except StopIteration:
@@ -157,7 +154,8 @@ def send_each(
         urgent = unwoken >= BURST or now >= next_wake
         if urgent:
             unwoken, next_wake = 0, now + BURST_SECONDS
-        window.add(message, begun(producer, message, urgent), now)
+        if window.add(message, begun(producer, message, urgent), now):
+            wait_for_room(producer, window)
     while len(window):
         message, ended = window.pop()
         wait_for(producer, ended)

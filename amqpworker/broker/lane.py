@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from amqpworker.broker.channel import Prepared, prepare
-from amqpworker.broker.declare import Need
+from amqpworker.broker.declare import Declarer, Need
 from amqpworker.broker.outgoing import Outgoing, WhenDone
 from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.broker.quarantine import Quarantine
@@ -88,7 +88,9 @@ class Lane:
         outgoing = self.outgoing(publication, needs, timeout, when_done)
         if resend is not None:
             outgoing.resend = resend
-        return self.submit(outgoing, urgent)
+        self._inbox.append(outgoing)
+        self._submitted(outgoing, urgent)
+        return outgoing
 
     def outgoing(
         self,
@@ -113,11 +115,10 @@ class Lane:
         deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
         return Outgoing(prepared, deadline, needs, when_done, self.resend)
 
-    def submit(self, outgoing: Outgoing, urgent: bool = True) -> Outgoing:
+    def submit(self, outgoing: Outgoing) -> None:
         """Put a publication on its way that `outgoing` has made."""
         self._inbox.append(outgoing)
-        self._submitted(outgoing, urgent)
-        return outgoing
+        self._submitted(outgoing, True)
 
     @property
     def idle(self) -> bool:
@@ -161,9 +162,16 @@ class Lane:
         batch: list[Prepared] = []
         inbox, number, frame_max = self._inbox, self._number, self._session.frame_max
         quarantined = self._quarantine.exchanges
-        while inbox and channel.has_room:
+        declarer = self._session.declarer
+        assert declarer is not None
+        done = declarer.done
+        count, size = channel.room()
+        while inbox and count > 0 and size > 0:
             outgoing = inbox.popleft()
-            if outgoing.done or (outgoing.needs and self._hold(outgoing)):
+            if outgoing.done:
+                continue
+            if outgoing.needs and not done.issuperset(outgoing.needs):
+                self._hold(outgoing, declarer)
                 continue
             prepared = outgoing.prepared
             if quarantined and prepared.publication.exchange in quarantined:
@@ -178,6 +186,8 @@ class Lane:
                 prepared = outgoing.prepared
             channel.add(outgoing)
             batch.append(prepared)
+            count -= 1
+            size -= outgoing.size
         return batch
 
     def fit(self, outgoing: Outgoing, number: int) -> bool:
@@ -190,13 +200,9 @@ class Lane:
             return False
         return True
 
-    def _hold(self, outgoing: Outgoing) -> bool:
-        """Hold a publication back until what it needs exists; false if it does already."""
-        declarer = self._session.declarer
-        assert declarer is not None
-        missing = [need for need in outgoing.needs if need not in declarer.done]
-        if not missing:
-            return False
+    def _hold(self, outgoing: Outgoing, declarer: Declarer) -> None:
+        """Hold a publication back until what it needs exists."""
+        missing = next(need for need in outgoing.needs if need not in declarer.done)
         self._held.add(outgoing)
 
         def answer(error: AmqpWorkerError | None) -> None:
@@ -212,8 +218,7 @@ class Lane:
                 outgoing.finish(copy.copy(error))  # one instance would be raised by many threads
             self._held.discard(outgoing)
 
-        declarer.ensure(missing[0], answer)
-        return True
+        declarer.ensure(missing, answer)
 
     # ---- channels ---------------------------------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ class PublishChannel(Sink):
         self._in_flight: dict[int, Outgoing | None] = {}
         self._bytes_in_flight = 0
         self._expired = 0
-        self._tags = itertools.count(1)
+        self._next_tag = 1
 
     @property
     def number(self) -> int:
@@ -71,15 +71,11 @@ class PublishChannel(Sink):
         """Whether a caller still waits for a confirm."""
         return len(self._in_flight) > self._expired
 
-    @property
-    def has_room(self) -> bool:
-        """Whether the bounds allow another publication."""
-        expired = self._expired
-        return (
-            self._bytes_in_flight < MOST_BYTES_IN_FLIGHT
-            and len(self._in_flight) - expired < MOST_IN_FLIGHT
-            and expired < MOST_EXPIRED
-        )
+    def room(self) -> tuple[int, int]:
+        """Return how many publications, and how many bytes of them, the bounds allow now."""
+        if self._expired >= MOST_EXPIRED:
+            return 0, 0
+        return MOST_IN_FLIGHT - len(self._in_flight) + self._expired, MOST_BYTES_IN_FLIGHT - self._bytes_in_flight
 
     def open(self, connection: PublicConnection) -> None:
         """Open it, in confirm mode, with a consumer of direct replies if it is to have one."""
@@ -114,7 +110,8 @@ class PublishChannel(Sink):
     def add(self, outgoing: Outgoing) -> None:
         """Count a publication as in flight; whoever does writes it next, in the same order."""
         outgoing.channel = self.serial
-        self._in_flight[next(self._tags)] = outgoing
+        self._in_flight[self._next_tag] = outgoing
+        self._next_tag += 1
         self._bytes_in_flight += outgoing.size
 
     def write(self, batch: list[Prepared]) -> None:

@@ -102,17 +102,16 @@ def test_the_window_grows_while_confirms_come_soon_and_shrinks_to_one_message_wh
         window.add(message("m"), Underway(True), now)
         window.adapt(now + 5)
         window.pop()
-    assert not window.is_full
-    window.add(message("m"), Underway(True), 0)
-    assert window.is_full
+    assert window.add(message("m"), Underway(True), 0)
 
 
 @given(st.lists(st.integers(0, 1_000_000), max_size=50), st.floats(0.1, 60))
 def test_the_window_counts_what_it_holds(sizes: list[int], timeout: float) -> None:
     window = Window(timeout)
-    for size in sizes:
-        window.add(message("m"), Underway(False, size), 0.0)
+    full = [window.add(message("m"), Underway(False, size), 0.0) for size in sizes]
     assert len(window) == len(sizes)
-    assert window.is_full == (len(sizes) >= window.most_messages or sum(sizes) >= window.most_bytes)
+    assert full == [sum(sizes[: count + 1]) >= window.most_bytes for count in range(len(sizes))]
+    assert window.pop_ended() is None
     assert [window.pop()[1].size for _ in sizes] == sizes
-    assert not window.is_full
+    assert not window.add(message("m"), Underway(True, 1), 0.0)
+    assert window.pop_ended() is not None

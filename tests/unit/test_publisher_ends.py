@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 from amqpworker.broker.address import addresses
 from amqpworker.broker.channel import prepare
@@ -91,6 +92,7 @@ def test_what_is_published_after_the_last_look_into_the_inbox_fails_at_once() ->
 
 def test_what_is_not_wanted_any_more_is_never_written() -> None:
     publisher = new_publisher()
+    publisher.session.declarer = SimpleNamespace(done=set())  # type: ignore[assignment]
     lane = publisher.copies
     channel = PublishChannel(1, lane)
     dropped = Outgoing(prepare(Publication("e", "k", Properties(), b""), 4096), time.monotonic() + 10)
