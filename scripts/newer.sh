@@ -10,7 +10,7 @@ shift
 root=$PWD/.amqpworker/debian-$suite
 
 is_installed() {
-    command -v debootstrap unshare >/dev/null
+    type -P debootstrap unshare >/dev/null # `command -v` is content with one of several
 }
 
 refuse() {

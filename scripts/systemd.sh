@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 source scripts/apt.sh
 
 is_installed() {
-    command -v systemd-nspawn systemctl systemd-analyze dbus-daemon >/dev/null
+    type -P systemd-nspawn systemctl systemd-analyze dbus-daemon >/dev/null # `command -v` is content with one of several
 }
 
 refuse() {

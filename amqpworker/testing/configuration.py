@@ -20,6 +20,8 @@ from amqpworker.errors import ConfigError
 from amqpworker.testing import logfiles, processes
 
 PACKAGE = "/usr/lib/rabbitmq/lib"
+# The last two do the UI's *Move messages*.
+PLUGINS = ("rabbitmq_management", "rabbitmq_shovel", "rabbitmq_shovel_management")
 PLACES = ("/opt/rabbitmq/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 
 MISSING = (
@@ -57,14 +59,22 @@ class Record:
     epmd_pid: int = 0
 
     @classmethod
-    def renewed(cls, old: Record | None) -> Record:
-        """Prepare a start: the old ports where they are still free, the old name always, since the data goes by it."""
+    def renewed(cls, old: Record | None, epmd: int | None = None) -> Record:
+        """
+        Prepare a start: the old ports where they are still free, the old name always, since the data goes by it.
+
+        With `epmd`, another node's name server on that port is used instead of one of its own.
+        """
         if old is None:
             mark = secrets.token_hex(6)
-            return cls(f"amqpworker-{mark}@localhost", mark, Ports.free())
-        processes.wait_until(lambda: processes.is_free(old.ports.amqp), timeout=2.0)
-        ports = [port if processes.is_free(port) else new for port, new in zip(old.ports, Ports.free(), strict=True)]
-        return replace(old, ports=Ports(*ports), pid=0, epmd_pid=0)
+            new = cls(f"amqpworker-{mark}@localhost", mark, Ports.free())
+        else:
+            processes.wait_until(lambda: processes.is_free(old.ports.amqp), timeout=2.0)
+            ports = [
+                port if processes.is_free(port) else other for port, other in zip(old.ports, Ports.free(), strict=True)
+            ]
+            new = replace(old, ports=Ports(*ports), pid=0, epmd_pid=0)
+        return new if epmd is None else replace(new, ports=replace(new.ports, epmd=epmd))
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:
@@ -166,12 +176,23 @@ def environment(folder: Path, record: Record) -> dict[str, str]:
     }
 
 
+def share_cookie(folder: Path, other: Path) -> None:
+    """Give the node of `folder` the secret by which nodes of one cluster know each other: the one of `other`'s node."""
+    home = folder / "home"
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    cookie = home / ".erlang.cookie"
+    cookie.unlink(missing_ok=True)
+    cookie.touch(mode=0o600)
+    cookie.write_bytes((other / "home" / ".erlang.cookie").read_bytes())
+    cookie.chmod(0o400)
+
+
 def write_files(folder: Path, ports: Ports, extra_config: str) -> None:
     """Write what the node reads when it starts, and begin new logs."""
     for name in ("home", "log", "data"):
         (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
     logfiles.begin(folder)
-    (folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
+    (folder / "enabled_plugins").write_text(f"[{', '.join(PLUGINS)}].\n")
     (folder / "rabbitmq.conf").write_text(
         f"""\
 listeners.tcp.1 = 127.0.0.1:{ports.amqp}

@@ -33,6 +33,7 @@ from amqpworker.testing.configuration import (
     plain_path,
     remove_link,
     scripts_folder,
+    share_cookie,
     write_files,
 )
 
@@ -64,13 +65,18 @@ class Node:
     The private node of a folder; making the object starts nothing.
 
     `extra_config` are lines of `rabbitmq.conf` that count from the next start on. A `tied` node ends with this process,
-    however the process ends; without, it runs on until `stop`, by whomever.
+    however the process ends; without, it runs on until `stop`, by whomever. One `beside` another, which was started
+    before, shares its cookie and its name server, and can `join` it; where the other is stopped or discarded, the name
+    server goes too, while `kill` leaves it.
     """
 
-    def __init__(self, folder: Path | str, *, extra_config: str = "", tied: bool = False) -> None:
+    def __init__(
+        self, folder: Path | str, *, extra_config: str = "", tied: bool = False, beside: Node | None = None
+    ) -> None:
         self.folder = Path(folder).absolute()
         self._extra_config = extra_config
         self._tied = tied
+        self._beside = beside
         self._tie: int | None = None
 
     def start(self, timeout: float = 60.0) -> Self:
@@ -88,7 +94,7 @@ class Node:
             if record:
                 processes.end_all(record.mark)
             for may_try_again in (True, True, False):
-                record = Record.renewed(record)
+                record = Record.renewed(record, self._beside.ports.epmd if self._beside else None)
                 try:
                     self._launch(record, scripts)
                     self._wait(record, timeout)
@@ -122,6 +128,11 @@ class Node:
         record = self._record()
         processes.send_signal(record.pid, record.mark, signal.SIGKILL)
         self._wait_gone(record, timeout=10.0)
+
+    def join(self, other: Node) -> None:
+        """Become a node of the other's cluster, for which this one forgets what it holds."""
+        for command in (["stop_app"], ["join_cluster", other.name], ["start_app"]):
+            self.rabbitmqctl(*command, timeout=60.0)
 
     def restart(self, timeout: float = 60.0) -> Self:
         """Stop the node, if it runs, and start it with the same data on the same ports."""
@@ -202,15 +213,18 @@ class Node:
         env = environment(plain_path(self.folder, record), record)
         log = self.folder / "log" / "output.log"
         record.write(self.folder)
-        record.epmd_pid = processes.spawn(
-            ["/usr/bin/env", "epmd", "-address", "127.0.0.1", "-port", str(record.ports.epmd)], env, log
-        )
+        if self._beside is None:
+            record.epmd_pid = processes.spawn(
+                ["/usr/bin/env", "epmd", "-address", "127.0.0.1", "-port", str(record.ports.epmd)], env, log
+            )
+        else:
+            share_cookie(self.folder, self._beside.folder)
         if not processes.wait_until(lambda: not processes.is_free(record.ports.epmd), timeout=10.0):
             raise ConfigError("Erlang's name server (epmd) did not start: " + logfiles.failure(self.folder))
         record.pid = processes.spawn([str(scripts / "rabbitmq-server")], env, log)
         record.write(self.folder)
         if self._tied:
-            self._tie = processes.leash(env, log, [record.pid, record.epmd_pid])
+            self._tie = processes.leash(env, log, [pid for pid in (record.pid, record.epmd_pid) if pid])
 
     def _wait(self, record: Record, timeout: float) -> None:
         def ended() -> bool:
@@ -235,7 +249,8 @@ class Node:
 
     def _lost_a_port(self, record: Record) -> bool:
         """Tell whether somebody else took a port between our choice and the start."""
-        return logfiles.names_taken_port(self.folder) or not all(processes.is_free(port) for port in record.ports)
+        own = (port for port in record.ports if self._beside is None or port != record.ports.epmd)
+        return logfiles.names_taken_port(self.folder) or not all(processes.is_free(port) for port in own)
 
     def _wait_gone(self, record: Record, timeout: float) -> None:
         processes.wait_until(lambda: processes.gone(record.pid, record.mark), timeout)
