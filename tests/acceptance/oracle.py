@@ -4,6 +4,7 @@ Judges a scene: waits until nothing moves any more, drains the dead letters, and
     confirmed is finished, dead or parked     nothing is lost
     started was attempted                     nothing is invented, and nothing runs that was refused
     runs of an attempt                        one, and one more for each reason that the guarantees allow
+    seconds of a send                         its timeout at most, and some grace for a busy machine
 
 An attempt may run again for each of its runs in a process that was killed, for each time it was sent, for each run of
 the attempt before (each gives a copy of its own), and where a fault of the broker or of the network fell into the life
@@ -20,15 +21,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.scene import MOST_ATTEMPTS, PYTHON, QUEUE, Scene
+from tests.acceptance.scene import CALL_TIMEOUT, MOST_ATTEMPTS, PYTHON, QUEUE, Scene
 from tests.acceptance.service.ledger import Line
 from tests.support import Broker, raw_channel
 
 STILL = 2.0  # nothing may be seen for so long: the broker's figures are up to a second old
 SLACK = 1.0
+GRACE = 5.0
 DEAD = f"{QUEUE}.dead"
 PARKED = "amqpworker.parked"
 UNSETTLED = ("messages_unacknowledged", "messages_dlx")
+ENTERED = (
+    "try",
+    "call",
+    "confirmed",
+    "unknown",
+    "refused",
+    "answered",
+    "unanswered",
+    "start",
+    "end",
+    "killed",
+    "fault",
+    "process",
+)
 KINDS = ("messages_ready", *UNSETTLED)
 
 told: list[str] = []
@@ -58,6 +74,8 @@ class Balance:
     killed: set[int] = field(default_factory=set)
     faults: list[float] = field(default_factory=list)
     packages: set[str] = field(default_factory=set)
+    send_timeout: float = 0.0
+    slow: list[Line] = field(default_factory=list)
 
     @property
     def confirmed(self) -> set[str]:
@@ -103,7 +121,7 @@ class Balance:
     def was_disturbed(self, one: str) -> bool:
         """Tell whether a fault fell into the life of a message."""
         times = [line["at"] for line in self.tries.get(one, ())]
-        times += [run["at"] for (other, _), runs in self.runs.items() if other == one for run in runs]
+        times += [run["at"] for attempt in range(1, MOST_ATTEMPTS + 1) for run in self.runs.get((one, attempt), ())]
         times += [end["at"] for end in self.ends.get(one, ())]
         return any(min(times) - SLACK <= fault <= max(times) + SLACK for fault in self.faults)
 
@@ -157,6 +175,9 @@ class Balance:
             "attempts not counted right": self.misnumbered(),
             "started too early": self.early(),
             "dead letters that are wrong": self.misburied(),
+            "sends that took too long": [
+                f"{line['id']}: {line['seconds']:.1f} s, {line['event']}" for line in self.slow
+            ],
             "parked": [] if may_park else list(self.parked),
             "not the installed package": strangers(self.packages),
         }
@@ -185,8 +206,8 @@ def balances(scenes: Mapping[str, Scene], timeout: float = 60.0) -> dict[str, Ba
 
 def judged(scene: Scene) -> Balance:
     """Balance a scene in which nothing moves."""
-    result = Balance()
-    for line in scene.ledger.lines():
+    result = Balance(send_timeout=scene.send_timeout)
+    for line in scene.events(*ENTERED):
         enter(result, line)
     for queue, letters in ((DEAD, result.dead), (PARKED, result.parked)):
         for letter in drain(scene.broker, queue):
@@ -203,6 +224,9 @@ def enter(result: Balance, line: Line) -> None:
             result.calls.add(line["id"])
         case "confirmed" | "unknown" | "refused" | "answered" | "unanswered" as outcome:
             result.outcomes[line["id"]].add(outcome)
+            bound = CALL_TIMEOUT if outcome.endswith("answered") else result.send_timeout
+            if line.get("seconds", 0.0) > bound + GRACE:
+                result.slow.append(line)
         case "start":
             result.runs[line["id"], line["attempt"]].append(line)
         case "end":

@@ -16,13 +16,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.acceptance.service.ledger import Ledger, Line
+from amqpworker import Settings
+from tests.acceptance.service.ledger import Ledger, Line, Reader
 from tests.support import Broker, wait_until
 
 PYTHON = os.environ.get("AMQPWORKER_PYTHON", sys.executable)
 SERVICE = Path(__file__).parent / "service"
 QUEUE = "work"
 MOST_ATTEMPTS = 3
+CALL_TIMEOUT = 5.0
 DRAIN = 10.0
 
 
@@ -43,11 +45,17 @@ class Scene:
         self.kills.mkdir()
         self.url = self.url or self.broker.url
         self._processes: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._lines = Reader(self.ledger.path)
 
     @property
     def results_url(self) -> str:
         """The store of results, where the scene has one."""
         return f"sqlite:///{self.folder}/results.db"
+
+    @property
+    def send_timeout(self) -> float:
+        """The seconds in which each send of the scene is to end."""
+        return float(self.settings.get("send_timeout", Settings.model_fields["send_timeout"].default))
 
     # ---- processes --------------------------------------------------------------------------------------------------
 
@@ -144,7 +152,8 @@ class Scene:
 
     def events(self, *kinds: str) -> list[Line]:
         """Return what was written so far, of these kinds."""
-        return [line for line in self.ledger.lines() if line["event"] in kinds]
+        by_kind = self._lines.by_kind()
+        return [line for kind in kinds for line in by_kind.get(kind, ())]
 
     def count(self, kind: str, since: float = 0.0) -> int:
         """Count the events of a kind, from a time on."""
@@ -159,7 +168,5 @@ class Scene:
         try:
             wait_until(predicate, timeout, what)
         except AssertionError as error:
-            counts: dict[str, int] = {}
-            for line in self.ledger.lines():
-                counts[line["event"]] = counts.get(line["event"], 0) + 1
+            counts = {kind: len(lines) for kind, lines in self._lines.by_kind().items()}
             raise AssertionError(f"{error}\n{counts}{self.said('pool')}{self.said('sender')}") from None

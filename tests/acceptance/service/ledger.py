@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,33 @@ class Ledger:
         os.write(self._file, f"\n{json.dumps(line)}\n".encode())
         os.fdatasync(self._file)
 
-    def lines(self) -> Iterator[Line]:
-        """Yield what was written so far, without what a kill tore."""
-        for text in self.path.read_text(errors="replace").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(line, dict):
-                yield line
+
+class Reader:
+    """Follows a ledger: each look reads only what is new."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._begun = b""
+        self._by_kind: dict[str, list[Line]] = {}
+
+    def by_kind(self) -> dict[str, list[Line]]:
+        """Return what was written so far, by event, without what a kill tore."""
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            new = file.read()
+        self._offset += len(new)
+        *texts, self._begun = (self._begun + new).split(b"\n")
+        for text in texts:
+            if (line := read(text)) is not None:
+                self._by_kind.setdefault(line["event"], []).append(line)
+        return self._by_kind
+
+
+def read(text: bytes) -> Line | None:
+    """Read one line; None where it is empty or torn."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) else None

@@ -4,7 +4,8 @@ A service that sends, and writes down what it asked for and what it was told.
     python -m sender batch --count 1000        through send_each, ends when all are known
     python -m sender load --threads 4 …        one by one from many threads, until SIGTERM
 
-What is not confirmed is sent again with its id by `load`, until it is confirmed or the service ends.
+What is not confirmed is sent again with its id by `load`, until it is confirmed or the service ends. Of each outcome that
+is waited for, the ledger has the seconds that it took.
 """
 
 from __future__ import annotations
@@ -12,18 +13,21 @@ from __future__ import annotations
 import argparse
 import itertools
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from jobs import answer, app, doomed, flaky, ledger, plain, slow_at_first, waits
 
-from amqpworker import AmqpWorkerError, Blocked, Message, SendError, Unconfirmed
+from amqpworker import AmqpWorkerError, BatchFailed, Blocked, Message, SendError, Unconfirmed
 from amqpworker.message import new_id
 
 CALL_TIMEOUT = 5.0
 PATIENCE = 10.0
 PAUSE = 0.2
+BATCH = 20
 SMALL_DELAYS = (0.3, 1.1, 2.7)
 
 stop = threading.Event()
@@ -69,15 +73,14 @@ def tried(message: Message, delay: float = 0.0) -> None:
     ledger.write("try", id=message.id, task=message.task, delay=delay)
 
 
-def told(message: Message, error: BaseException | None) -> bool:
-    """Write down what became of it, as the sender knows; true when it is confirmed."""
+def told(message: Message, error: BaseException | None, **fields: Any) -> None:
+    """Write down what became of it, as the sender knows."""
     if error is None:
-        ledger.write("confirmed", id=message.id)
+        ledger.write("confirmed", id=message.id, **fields)
     elif isinstance(error, Unconfirmed | Blocked):
-        ledger.write("unknown", id=message.id, why=repr(error))
+        ledger.write("unknown", id=message.id, why=repr(error), **fields)
     else:
-        ledger.write("refused", id=message.id, why=repr(error))
-    return error is None
+        ledger.write("refused", id=message.id, why=repr(error), **fields)
 
 
 def batch(source: Iterator[tuple[Message, float]], count: int) -> None:
@@ -94,20 +97,44 @@ def batch(source: Iterator[tuple[Message, float]], count: int) -> None:
         told(sent[number], outcome if isinstance(outcome, SendError) else None)
 
 
+def send_once(message: Message, delay: float = 0.0) -> bool:
+    """Send a message; true when it is confirmed."""
+    tried(message, delay)
+    began = time.monotonic()
+    error: SendError | None = None
+    try:
+        app.send(message)
+    except SendError as failure:
+        error = failure
+    told(message, error, seconds=time.monotonic() - began)
+    return error is None
+
+
 def send_until_confirmed(message: Message, delay: float) -> None:
     """Send a message, and again as long as it is not confirmed: for a while even when we are to stop."""
     patience = int(PATIENCE / PAUSE)
-    while patience:
+    while patience and not send_once(message, delay):
         patience -= stop.is_set()
-        tried(message, delay)
-        try:
-            app.send(message)
-        except SendError as error:
-            told(message, error)
-        else:
-            told(message, None)
-            return
         time.sleep(PAUSE)
+
+
+def send_batch(batch: list[tuple[Message, float]]) -> None:
+    """Send through `send_many`, and one by one what of it was not confirmed."""
+    for message, delay in batch:
+        tried(message, delay)
+    began = time.monotonic()
+    failed: dict[str, SendError] = {}
+    try:
+        app.send_many(message for message, _ in batch)
+    except BatchFailed as failure:
+        errors = [error for error in failure.exceptions if isinstance(error, SendError)]
+        failed = {error.message.id: error for error in errors if error.message is not None}
+    seconds = time.monotonic() - began
+    for message, _ in batch:
+        told(message, failed.get(message.id), seconds=seconds)
+    for message, delay in batch:
+        if message.id in failed:
+            send_until_confirmed(message, delay)
 
 
 def sending(source: Iterator[tuple[Message, float]], pause: float) -> None:
@@ -118,18 +145,25 @@ def sending(source: Iterator[tuple[Message, float]], pause: float) -> None:
             return
 
 
+def sending_many(source: Iterator[tuple[Message, float]], pause: float) -> None:
+    """Send in batches until we are to stop."""
+    while not stop.wait(pause * BATCH):
+        send_batch(list(itertools.islice(source, BATCH)))
+
+
 def calling(pause: float) -> None:
     """Call one by one until we are to stop; an answer is written down, and so is that there was none."""
     for n in itertools.count():
         task_id = new_id()
         ledger.write("call", id=task_id, task=answer.name)
+        began = time.monotonic()
         try:
             assert answer.options(id=task_id, timeout=CALL_TIMEOUT).call(n) == n + 1
         except AmqpWorkerError as error:
-            ledger.write("unanswered", id=task_id, why=repr(error))
+            ledger.write("unanswered", id=task_id, why=repr(error), seconds=time.monotonic() - began)
             stop.wait(PAUSE)
         else:
-            ledger.write("answered", id=task_id)
+            ledger.write("answered", id=task_id, seconds=time.monotonic() - began)
         if stop.wait(pause):
             return
 
@@ -140,6 +174,7 @@ def main() -> None:
     parser.add_argument("how", choices=["batch", "load"])
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--threads", type=int, default=4)
+    parser.add_argument("--many", type=int, default=0, help="threads that send in batches")
     parser.add_argument("--callers", type=int, default=0)
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--delays", action="store_true")
@@ -154,11 +189,24 @@ def main() -> None:
         threads = [
             threading.Thread(target=sending, args=(source(given.delays), given.pause)) for _ in range(given.threads)
         ]
+        threads += [
+            threading.Thread(target=sending_many, args=(source(given.delays), given.pause)) for _ in range(given.many)
+        ]
         threads += [threading.Thread(target=calling, args=(given.pause,)) for _ in range(given.callers)]
+        broken: list[threading.ExceptHookArgs] = []
+        show = threading.excepthook
+
+        def noted(args: threading.ExceptHookArgs) -> None:
+            broken.append(args)
+            show(args)
+
+        threading.excepthook = noted
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        if broken:
+            sys.exit(1)
     ledger.write("sender done")
     app.close()
 
