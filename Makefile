@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint unit integration acceptance test-pools test-systemd test-newer mutants bench clean
+.PHONY: help setup demo test lint unit integration acceptance test-pools test-systemd test-newer test-cluster soak long mutants bench clean
 
 PYTHON := .venv/bin/python
 NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py) $(addprefix integration/test_,retry.py consuming.py draining.py publishing.py call.py))
@@ -49,6 +49,18 @@ test-systemd: setup ## tests of the unit in a machine of its own with a real sys
 test-newer: setup ## tests of crashes, ack timeouts and redelivery against RabbitMQ 4.0 and 4.3; needs root
 	@scripts/newer.sh trixie $(or $(ARGS),$(NEWER))
 	@scripts/newer.sh sid $(or $(ARGS),$(NEWER))
+
+test-cluster: setup ## three nodes, of which one or two die: the installed RabbitMQ and 4.3; needs root
+	@scripts/rabbitmq.sh
+	@$(PYTHON) -m pytest tests/cluster $(ARGS); installed=$$?; scripts/newer.sh sid tests/cluster $(ARGS) && exit $$installed
+
+soak: setup ## the short form of `make long`: half a minute for each soak
+	@scripts/rabbitmq.sh
+	$(PYTHON) -m pytest tests/long $(ARGS)
+
+long: setup ## two soaks of ten minutes each while broker, workers and network fail; prints rows for docs/long-run.md
+	@scripts/rabbitmq.sh
+	SOAK_SECONDS=600 $(PYTHON) -m pytest tests/long $(ARGS)
 
 mutants: setup ## break the code in known ways; the tests must notice each
 	@scripts/rabbitmq.sh

@@ -15,6 +15,11 @@ BEFORE, AFTER = 500, 5000
 TOLD_WITHIN = 15.0
 
 
+def failures(scene: Scene) -> dict[str, str]:
+    """Return the sends that failed, each with its error."""
+    return {line["id"]: line["why"] for line in scene.events("refused", "unknown")}
+
+
 def leader(scene: Scene, queue: str = QUEUE) -> str:
     """Return the node that leads a queue."""
     return str(scene.broker.management.queue(VHOST, queue)["leader"])
@@ -30,14 +35,18 @@ def test_no_send_fails_and_all_run_when_the_node_of_the_leader_dies_and_stays_do
     assert leader(scene) == cluster.first.name
     killed = scene.fault("leader's node killed")
     cluster.first.kill()
-    scene.wait_for("confirmed", AFTER, killed, timeout=90)
+    scene.wait_until(
+        lambda: scene.count("confirmed", killed) >= AFTER or failures(scene) != {},
+        90,
+        f"{AFTER} messages are confirmed",
+    )
+    assert failures(scene) == {}
     scene.wait_for("end", AFTER, killed, timeout=60)
     assert leader(scene) != cluster.first.name
     scene.stop_all("sender")
     result = balance(scene)
     result.check(f"leader's node killed and kept down, {THREADS} threads")
-    failed = [line for line in scene.events("refused", "unknown") if line["at"] >= killed]
-    assert not failed, f"{len(failed)} sends failed, the first: {failed[:3]}"
+    assert failures(scene) == {}
     assert result.ends.keys() == result.confirmed == result.tries.keys()
     assert not cluster.first.status().running
     scene.stop_all("pool")
@@ -49,12 +58,13 @@ def test_the_check_of_the_topology_tells_soon_that_two_of_three_nodes_are_down(c
     assert check(scene, "sound", *management)[0] == 0, scene.said("sound")
     for node in (cluster.first, cluster.third):
         node.kill()
-    for log, options in (("by both", management), ("by AMQP alone", ())):
-        code, seconds = check(scene, log, *options)
-        assert code != 0, scene.said(log)
-        assert seconds < TOLD_WITHIN, f"{seconds:.1f} s{scene.said(log)}"
-        if options:
-            assert "no majority" in scene.said(log)
+    code, seconds = check(scene, "minority", *management)
+    assert code != 0, scene.said("minority")
+    assert "no majority" in scene.said("minority")
+    assert seconds < TOLD_WITHIN, f"{seconds:.1f} s{scene.said('minority')}"
+    # AMQP alone may not tell (3.10.8 answers a declaration as if nothing were), but it does not keep anybody waiting.
+    _, seconds = check(scene, "by AMQP alone")
+    assert seconds < TOLD_WITHIN, f"{seconds:.1f} s{scene.said('by AMQP alone')}"
 
 
 def check(scene: Scene, log: str, *options: str) -> tuple[int, float]:

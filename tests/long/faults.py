@@ -20,7 +20,7 @@ from tests.acceptance.scene import Scene
 from tests.acceptance.service.ledger import Ledger
 from tests.proxy import Direction, Proxy
 
-SHORT = (2.0, 4.0)
+SHORT = (1.0, 2.5)
 LONG = (2.0, 25.0)
 WAYS: tuple[Direction, ...] = ("to_broker", "to_client")
 MOST_BYTES = 200_000
@@ -42,7 +42,6 @@ class Faults:
         """Return one of each, in an order of chance."""
         found = [
             self.broker_killed,
-            self.broker_stopped,
             self.broker_frozen,
             self.worker_killed,
             self.worker_frozen,
@@ -57,13 +56,6 @@ class Faults:
         """Kill the broker and start it again with what it has on the disk."""
         with self.noted("broker killed"):
             self.node.kill()
-            self.node.start()
-        quicken(self.node)
-
-    def broker_stopped(self) -> None:
-        """Stop the broker in good order and start it again."""
-        with self.noted("broker stopped"):
-            self.node.stop()
             self.node.start()
         quicken(self.node)
 

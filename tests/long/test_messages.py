@@ -19,8 +19,11 @@ from tests.long.faults import Faults
 from tests.proxy import Proxy
 
 SENDERS = 3
-LOAD = ("--threads", "6", "--many", "1", "--callers", "1", "--delays", "--pause", "0.04")
+PAUSE = 0.02 if LONG else 0.04
+LOAD = ("--threads", "6", "--many", "1", "--callers", "1", "--delays", "--pause", str(PAUSE))
 LEAST = 100_000 if LONG else 1_000
+CALM = 1_000 if LONG else 50
+"""So many messages are sent and run after each fault, before the next."""
 BACK = 60.0
 
 
@@ -56,11 +59,9 @@ def disturb(scene: Scene, faults: Faults) -> None:
     end = time.monotonic() + SECONDS
     for turn in itertools.count():
         for fault in faults.all():
-            if turn and time.monotonic() >= end:
+            if turn and time.monotonic() >= end and scene.count("confirmed") >= LEAST:
                 return
             fault()
             healed = time.time()
-            for kind, count in (("end", 50), ("confirmed", 50), ("answered", 2)):
+            for kind, count in (("end", CALM), ("confirmed", CALM), ("answered", SENDERS)):
                 scene.wait_for(kind, count, healed, BACK)
-        if time.monotonic() >= end:
-            return
