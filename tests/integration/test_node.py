@@ -171,3 +171,28 @@ def test_an_administrator_closes_the_connections_of_one_vhost_only(vhost: Broker
         with pytest.raises(Exception, match="CONNECTION_FORCED"):
             closed.queue_declare("", exclusive=True)
         assert open_one.queue_declare("", exclusive=True).method.queue
+
+
+def test_the_ui_moves_messages_from_one_queue_to_another(vhost: Broker) -> None:
+    for queue in ("from", "to"):
+        vhost.declare_queue(queue)
+    for _ in range(3):
+        assert vhost.publish("", "from", "{}")
+    address = f"amqp:///{vhost.vhost}"
+    move = {
+        "src-uri": address,
+        "src-queue": "from",
+        "src-protocol": "amqp091",
+        "src-prefetch-count": 1000,
+        "src-delete-after": "queue-length",
+        "dest-protocol": "amqp091",
+        "dest-uri": address,
+        "dest-add-forward-headers": False,
+        "ack-mode": "on-confirm",
+        "dest-queue": "to",
+    }
+    name = "Move from from"
+    body = {"component": "shovel", "vhost": vhost.vhost, "name": name, "value": move}
+    vhost.management.request("PUT", "parameters", "shovel", vhost.vhost, name, body=body)
+    vhost.wait_for_count("to", 3)
+    assert vhost.count("from") == 0
