@@ -52,6 +52,7 @@ def test_no_confirmed_message_is_lost_or_early_while_broker_workers_and_network_
     assert set(left.values()) <= {0, -1}, left
     assert pool.returncode == 0
     assert not scene.living()
+    assert "Traceback" not in scene.said("sender", 10**8)
 
 
 def disturb(scene: Scene, faults: Faults) -> None:

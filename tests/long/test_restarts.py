@@ -55,6 +55,7 @@ def test_no_send_fails_under_gunicorn_and_from_fifty_threads_while_the_broker_re
     assert result.ends.keys() == result.confirmed == result.tries.keys()
     assert set(left.values()) <= {0, -1}, left
     assert not scene.living()
+    assert [log for log in ("sender", "gunicorn", "pool") if "Traceback" in scene.said(log, 10**8)] == []
 
 
 def serve(scene: Scene) -> int:
