@@ -110,8 +110,10 @@ class Producer:
         Send messages as they are read from `messages`, a bounded window ahead; yield how each ended, in order.
 
         Raises:
+            ConfigError: the broker's URL cannot be read, which is no matter of one message.
             Exception: what reading them raised, once it is told how those before ended.
         """
+        self.publisher.start()
         return send_each(self, messages, self._settings.send_timeout)
 
     def wake(self) -> None:
