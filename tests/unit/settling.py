@@ -105,7 +105,7 @@ class Store:
         self.failures = 0
         self.at_failure: Callable[[], None] = lambda: None
 
-    def store(self, task_id: str, result: bytes, expires_at: float) -> None:
+    def store(self, task_id: str, result: bytes, expires_at: float, first_sent: str = "") -> None:
         if self.failures:
             self.failures -= 1
             self.at_failure()
@@ -116,7 +116,7 @@ class Store:
     def check_writable(self) -> None:
         """It always is."""
 
-    def fetch(self, task_id: str) -> bytes | None:
+    def fetch(self, task_id: str, first_sent: str | None = None) -> bytes | None:
         return self.kept[task_id][0] if task_id in self.kept else None
 
     def close(self) -> None:
