@@ -108,7 +108,9 @@ class Sent(Generic[R]):
 
 def never_stored() -> NoReturn:
     """Refuse to fetch what is never stored."""
-    raise ConfigError("This task stores no results, since it is declared with result=False: use call, or leave that out.")
+    raise ConfigError(
+        "This task stores no results, since it is declared with result=False: use call, or leave that out."
+    )
 
 
 def no_store(*_: object) -> NoReturn:

@@ -131,7 +131,9 @@ class SqliteStore:
         """Return what is kept of this message, unless it has expired."""
         with self._reader.lock:
             try:
-                found = self._reader.patiently(partial(_fetch, key=_key(task_id), first_sent=first_sent, now=self._clock()))
+                found = self._reader.patiently(
+                    partial(_fetch, key=_key(task_id), first_sent=first_sent, now=self._clock())
+                )
             except (sqlite3.Error, ConfigError, OSError) as error:
                 self._reader.drop()
                 why = reason(error, self.path)

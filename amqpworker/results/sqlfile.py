@@ -26,8 +26,10 @@ APPLICATION_ID = 0x61775273
 
 SCHEMA_VERSION = 2
 SCHEMA = (
-    "CREATE TABLE results (task_id TEXT NOT NULL, first_sent TEXT NOT NULL, result BLOB NOT NULL,"
-    " expires_at REAL NOT NULL, PRIMARY KEY (task_id, first_sent))",
+    (
+        "CREATE TABLE results (task_id TEXT NOT NULL, first_sent TEXT NOT NULL, result BLOB NOT NULL,"
+        " expires_at REAL NOT NULL, PRIMARY KEY (task_id, first_sent))"
+    ),
     "CREATE INDEX results_by_expiry ON results (expires_at)",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
