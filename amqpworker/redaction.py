@@ -70,7 +70,7 @@ def _hide_in_text(text: str) -> str:
 
     Each part of the text is looked at a fixed number of times: it may be long, and the whole process waits.
     """
-    shown = []
+    shown: list[str] = []
     done = place = end = last_at = 0
     while (found := text.find("://", place)) >= 0:
         start = found + len("://")

@@ -262,8 +262,11 @@ def _never_waits(spec: Retrying) -> bool:
 
 def _is_tenacitys(wait: object) -> bool:
     """Tell whether a wait is made of nothing but tenacity's own parts that look at the number of attempts only."""
-    parts = {tenacity.wait_chain: "strategies", tenacity.wait_combine: "wait_funcs"}.get(type(wait))
-    return all(map(_is_tenacitys, getattr(wait, parts))) if parts else type(wait) in _COUNTING_WAITS
+    if type(wait) is tenacity.wait_chain:
+        return all(map(_is_tenacitys, wait.strategies))
+    if type(wait) is tenacity.wait_combine:
+        return all(map(_is_tenacitys, wait.wait_funcs))
+    return type(wait) in _COUNTING_WAITS
 
 
 def _asks_about_results(predicate: object) -> bool:
