@@ -163,16 +163,25 @@ class Settler:
                 break
         return False
 
-    def _reply(self, delivery: Delivery, body: bytes) -> None:
-        """Reply, then acknowledge, whether it left or not: replies are best effort, and bounded."""
+    def _reply(self, delivery: Delivery, body: bytes, last: bool = False) -> None:
+        """
+        Reply, then acknowledge, whether it left or not: replies are best effort, and bounded.
+
+        Where an answer cannot be carried, being too large, its caller hears so, unless this is the `last` attempt.
+        """
 
         def replied(error: AmqpWorkerError | None) -> None:
+            if isinstance(error, InvalidArguments) and not last:
+                log.error("result_refused", id=delivery.properties.message_id, size=len(body), reason=str(error))
+                self._reply(delivery, failed_answer(RESULT_REFUSED, Failure("", str(error))), last=True)
+                return
             if error is not None:
                 log.warning("reply_lost", id=delivery.properties.message_id, reason=str(error))
             self._ack(delivery)
             self._replying.discard(delivery)
 
         if not can_answer(delivery.properties.reply_to or ""):
+            last = True
             replied(InvalidArguments("its reply_to is no address that RabbitMQ could have made"))
             return
         self._replying.add(delivery)

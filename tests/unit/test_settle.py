@@ -89,6 +89,27 @@ def test_a_result_that_the_store_can_never_hold_is_not_waited_for_and_whoever_as
         assert bench.publisher.underway[0].publication.body == b'{"status":"done","value":42}', "the caller has it all"
 
 
+def test_an_answer_that_is_too_large_for_the_broker_is_told_to_its_caller(bench: Bench) -> None:
+    bench.publisher.refusals.append(InvalidArguments("at most 16 MB"))
+    delivery = bench.delivery(reply_to="answers")
+    bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
+    told = json.loads(bench.publisher.underway[0].publication.body)
+    assert (told["status"], told["reason"], told["error"]) == ("failed", "result-refused", "at most 16 MB")
+    bench.publisher.confirm()
+    assert bench.flush()[-1] == ("ack", 1, False)
+    assert bench.settler.idle()
+
+
+def test_an_answer_that_turns_out_too_large_later_is_told_to_its_caller_once(bench: Bench) -> None:
+    delivery = bench.delivery(reply_to="answers")
+    bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
+    for _ in range(2):
+        assert bench.flush()[-1][0] == "publish"
+        bench.publisher.fail(InvalidArguments("at most 16 MB"))
+    assert bench.flush() == [("ack", 1, False)]
+    assert bench.settler.idle()
+
+
 def test_a_store_that_refuses_even_that_ends_the_waiting(bench: Bench) -> None:
     bench.store.failures, bench.store.failure = 99, ResultNotStorable("never")
     delivery = bench.delivery()
@@ -263,7 +284,7 @@ def test_a_reply_to_a_forged_address_is_not_published_and_the_message_acknowledg
 
 def test_a_reply_that_cannot_be_carried_is_given_up_and_the_message_acknowledged(bench: Bench) -> None:
     delivery = bench.delivery(reply_to="r")
-    bench.publisher.refusals.append(InvalidArguments("too long"))
+    bench.publisher.refusals += [InvalidArguments("too long")] * 2
     bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
     assert bench.flush()[-1] == ("ack", 1, False)
     assert bench.settler.idle()
