@@ -15,6 +15,7 @@ import pytest
 
 from amqpworker import App, CallTimeout, ResultTimeout, TaskFailed, current
 from amqpworker.errors import ConfigError, ResultStoreError
+from amqpworker.worker.runner import CLOCKS_APART
 from tests.integration.conftest import Codec
 from tests.support import Broker, wait_until
 from tests.workers import running
@@ -279,6 +280,8 @@ def test_a_call_that_is_too_late_is_dropped_and_runs_nothing(vhost: Broker, make
         hold.send(1)
         with pytest.raises(CallTimeout):
             hold.options(timeout=0.3).call(2)
+        late = time.monotonic() + CLOCKS_APART
+        wait_until(lambda: time.monotonic() > late, CLOCKS_APART * 2, "clocks that are apart cannot be the reason")
         go.set()
         wait_until(lambda: vhost.count(QUEUE) == 0, what="the queue is empty")
         hold.send(3)
