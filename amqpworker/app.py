@@ -21,7 +21,7 @@ from amqpworker.producer import Producer
 from amqpworker.redaction import redact_url
 from amqpworker.results import ResultStore, check_url, open_store
 from amqpworker.retry import DEFAULT, PolicySpec, policy
-from amqpworker.sent import Sent
+from amqpworker.sent import Sent, never_stored
 from amqpworker.settings import Settings, broker_url
 from amqpworker.task import Signature
 from amqpworker.timelimit import LimitSpec, time_limit_of
@@ -291,7 +291,7 @@ class App:
         Raises:
             CallTimeout: none came in time.
             SendError: the message was not sent, or the connection was lost meanwhile.
-            InvalidArguments: a header cannot be carried, or a call with its id waits already.
+            InvalidArguments: a header cannot be carried.
             ConfigError: its queue cannot be declared.
         """
         return self._producer.call(message, timeout)
@@ -316,9 +316,9 @@ class App:
 
     def _sent(self, message: Message) -> Sent[Any]:
         task = self.tasks.get(message.task) or self.remotes.get(message.task)
-        return Sent(
-            message.id, message.task, self.store, task.signature.decode_result if task is not None else plain_json
-        )
+        decode = task.signature.decode_result if task is not None else plain_json
+        stores = task.stores_result if isinstance(task, Task) else True
+        return Sent(message.id, message.task, self.store if stores else never_stored, decode, message.first_sent)
 
 
 def send_error(error: AmqpWorkerError, message: Message) -> SendError:

@@ -25,9 +25,9 @@ Everything that amqpworker raises for its users to catch, in one tree.
     ├── Reject                  to the dead-letter queue, at once
     └── RetryLater              again, after a delay
 
-Errors of pika and of the stores are translated where they appear, with the cause kept. `task.MalformedBody` and
-`retry.ResultRefused` are of the tree and not here: they never leave a worker, and are seen as the `error_type` of a
-dead letter only.
+Errors of pika and of the stores are translated where they appear, with the cause kept. `task.MalformedBody`,
+`retry.ResultRefused` and `results.ResultNotStorable` are of the tree and not here: they never leave a worker, and are
+seen as the `error_type` of a dead letter, if at all.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ Decides nothing. What a message may carry on when it is published again stands i
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -24,7 +23,6 @@ __all__ = [
     "Properties",
     "Publication",
     "fits_short_string",
-    "integer_header",
     "is_reserved",
     "new_id",
     "wait_header",
@@ -42,6 +40,7 @@ EXPIRES = "aw-expires"
 FIRST_SENT = "aw-first-sent"
 FIRST_RUN = "aw-first-run"
 RETURNED = "aw-returned"
+REPLAYED = "aw-replayed"
 CRASHES = "aw-crashes"
 WAIT_PREFIX = "aw-wait-"
 
@@ -164,6 +163,8 @@ class Message:
 
     `delay` (seconds) and `expires` (seconds, or an aware datetime) count from the sending; `at` is an aware datetime.
     `resend` tells whether it is published again if its confirm is lost; None is as the app's settings have it.
+    `first_sent` is when it was sent first, in milliseconds since the epoch: sending sets it, once. A message that is
+    sent again after an error keeps it, a copy that `dataclasses.replace` makes is another message.
     """
 
     task: str
@@ -175,6 +176,16 @@ class Message:
     at: datetime | None = None
     expires: float | datetime | None = None
     resend: bool | None = None
+    first_sent: int | None = field(default=None, init=False, repr=False, compare=False)
+
+    def begin_sending(self, now: int) -> int:
+        """Return when it was sent first: `now` (milliseconds since the epoch), unless it was sent before."""
+        first = self.first_sent
+        if first is None:
+            first = now
+            # All else of it is what its sender gave.
+            object.__setattr__(self, "first_sent", now)
+        return first
 
 
 def new_id() -> str:
@@ -183,16 +194,3 @@ def new_id() -> str:
     random = int.from_bytes(os.urandom(10), "big")
     value = f"{milliseconds:012x}7{random >> 68:03x}{8 | (random >> 64 & 3):x}{random >> 4 & 0xFFFFFFFFFFFFFFF:015x}"
     return f"{value[:8]}-{value[8:12]}-{value[12:16]}-{value[16:20]}-{value[20:]}"
-
-
-_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
-
-
-def integer_header(headers: Headers, name: str) -> int | None:
-    """Return a header that is a whole number, also where it is written as decimal text; `None` for anything else."""
-    value = headers.get(name)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return int(value)
-    if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
-        return int(value)
-    return None

@@ -16,7 +16,9 @@ from amqpworker.delay import seconds_of, seconds_until, timestamp_of
 from amqpworker.errors import InvalidArguments
 from amqpworker.message import MOST_SHORT_BYTES, HeaderValue, fits_short_string, is_reserved
 
-__all__ = ["Options", "check_options"]
+__all__ = ["LATE_BEFORE_DUE", "Options", "check_options"]
+
+LATE_BEFORE_DUE = "A message that expires before its delay is over could never run: give a later `expires`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,21 @@ def check_options(given: Mapping[str, Any]) -> Options:
     timed = [name for name in ("delay", "at", "expires", "resend") if name in checked]
     if "timeout" in checked and timed:
         raise InvalidArguments(f"options(timeout=…, {timed[0]}=…): `timeout` is for call, {timed[0]!r} for send.")
-    return Options(**checked)
+    options = Options(**checked)
+    if "expires" in checked and _never_runs(options, time.time()):
+        raise InvalidArguments(LATE_BEFORE_DUE)
+    return options
+
+
+def _never_runs(options: Options, now: float) -> bool:
+    """Tell whether a message of these options is late before it is due, whenever it is sent."""
+    expires, delay = options.expires, options.delay
+    if isinstance(expires, datetime):
+        if options.at is not None:
+            return timestamp_of(options.at, "at") >= timestamp_of(expires, "expires")
+        return bool(delay) and now + (delay or 0.0) >= timestamp_of(expires, "expires")
+    # How long it waits for an `at` depends on when it is sent.
+    return bool(delay) and expires is not None and expires <= (delay or 0.0)
 
 
 def check_delay(value: float | timedelta) -> float:

@@ -18,7 +18,7 @@ from amqpworker.batch import send_each
 from amqpworker.broker.address import addresses
 from amqpworker.broker.outgoing import Outgoing
 from amqpworker.broker.publisher import Publisher
-from amqpworker.errors import AmqpWorkerError, CallTimeout, InvalidArguments, SendError, Unconfirmed
+from amqpworker.errors import AmqpWorkerError, CallTimeout, SendError, Unconfirmed
 from amqpworker.message import Message
 from amqpworker.plan import Plan
 from amqpworker.publication import called
@@ -132,20 +132,18 @@ class Producer:
         """
         until = time.monotonic() + timeout
         lane, calls = self.publisher.calls, self._calls
-        publication = called(message, timeout, self._plan.names, time.time(), self._settings.app_id)
+        pending = calls.open()
+        call = (pending.correlation_id, timeout)
         needs = self._plan.needs(message.queue, delayed=False)
-        try:
-            pending = calls.open(message.id)
-        except ValueError as error:
-            raise InvalidArguments(f"options(id=…): {error}") from None
 
         def sent(error: AmqpWorkerError | None) -> None:
             if error is None:
                 pending.asked = outgoing.channel
-            elif (waiting := calls.take(message.id)) is not None:
+            elif (waiting := calls.take(pending.correlation_id)) is not None:
                 waiting.settle(None, error)
 
         try:
+            publication = called(message, call, self._plan.names, time.time(), self._settings.app_id)
             outgoing = lane.outgoing(publication, needs, min(timeout, self._settings.send_timeout), sent)
             lane.submit(outgoing)
             return pending.wait(until - time.monotonic())

@@ -15,6 +15,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from amqpworker import delay as ladder
+from amqpworker.errors import InvalidArguments
+from amqpworker.headers import now_text, time_text
 from amqpworker.message import (
     ATTEMPT,
     COPY_HEADERS,
@@ -30,6 +32,7 @@ from amqpworker.message import (
     FIRST_SENT,
     JSON,
     PERSISTENT,
+    REPLAYED,
     REPLY_TO,
     RETURNED,
     TRACEBACK,
@@ -42,12 +45,24 @@ from amqpworker.message import (
     Publication,
     is_reserved,
 )
+from amqpworker.options import LATE_BEFORE_DUE
 
 if TYPE_CHECKING:
     from amqpworker.outcome import Dead, Retry
     from amqpworker.topology import Names
 
-__all__ = ["answered", "called", "can_answer", "dead_lettered", "letters", "renewed", "retried", "sent", "user_headers"]
+__all__ = [
+    "answered",
+    "called",
+    "can_answer",
+    "dead_lettered",
+    "letters",
+    "renewed",
+    "replayed",
+    "retried",
+    "sent",
+    "user_headers",
+]
 
 MAX_TRACEBACK = 32 * 1024
 MAX_TEXT = 4 * 1024
@@ -59,17 +74,25 @@ KEPT_PROPERTIES = ("type", "correlation_id", "reply_to", "timestamp", "app_id", 
 
 
 def sent(message: Message, names: Names, now: float, app_id: str | None = None) -> Publication:
-    """Return what `message` is on the wire when it is sent at `now`."""
+    """
+    Return what `message` is on the wire when it is sent at `now`.
+
+    Raises:
+        InvalidArguments: its `at` is too far away, or it expires before it is due.
+    """
     milliseconds = int(now * 1000)
     headers: Headers = dict(message.headers)
-    headers[FIRST_SENT] = milliseconds
+    first_sent = message.begin_sending(milliseconds)
+    headers[FIRST_SENT] = time_text(first_sent)
     if message.expires is not None:
-        headers[EXPIRES] = expiry(message.expires, now)
+        headers[EXPIRES] = time_text(expiry(message.expires, now))
     delay = message.delay or 0.0
     if message.at is not None:
         delay = ladder.seconds_until(message.at, now)
     if delay:
-        headers[ETA] = int((now + delay) * 1000)
+        if message.expires is not None and expiry(message.expires, now) <= int((now + delay) * 1000):
+            raise InvalidArguments(LATE_BEFORE_DUE)
+        headers[ETA] = now_text(now + delay)
         route = ladder.route(names, message.queue, delay)
         exchange = route.exchange
         headers.update(route.headers)
@@ -81,18 +104,28 @@ def sent(message: Message, names: Names, now: float, app_id: str | None = None) 
     properties.headers = headers
     properties.delivery_mode = PERSISTENT
     properties.message_id = message.id
-    properties.timestamp = milliseconds // 1000
+    properties.timestamp = first_sent // 1000
     properties.type = message.task
     if app_id is not None:
         properties.app_id = app_id
     return Publication(exchange, message.queue, properties, message.body)
 
 
-def called(message: Message, timeout: float, names: Names, now: float, app_id: str | None = None) -> Publication:
-    """Return what `message` is on the wire where its caller waits `timeout` seconds for the answer (direct reply-to)."""
-    publication = sent(replace(message, expires=timeout), names, now, app_id)
-    publication.properties.reply_to = REPLY_TO
-    publication.properties.correlation_id = message.id
+def called(
+    message: Message, call: tuple[str, float], names: Names, now: float, app_id: str | None = None
+) -> Publication:
+    """
+    Return what `message` is on the wire where its caller waits for the answer (direct reply-to).
+
+    `call` is the correlation id, and for how many seconds the caller waits.
+    """
+    correlation_id, timeout = call
+    publication = sent(message, names, now, app_id)
+    properties = publication.properties
+    assert properties.headers is not None
+    properties.headers[EXPIRES] = time_text(expiry(timeout, now))
+    properties.reply_to = REPLY_TO
+    properties.correlation_id = correlation_id
     return publication
 
 
@@ -115,11 +148,11 @@ def retried(delivery: Delivery, retry: Retry, run: tuple[str, int, float], names
     wait = ladder.clamp(retry.delay)
     headers[ATTEMPT] = attempt + 1 if retry.counts else attempt
     if retry.returned:
-        headers[RETURNED] = int(now * 1000)
+        headers[RETURNED] = now_text(now)
     else:
         headers.pop(RETURNED, None)
-        headers[FIRST_RUN] = int(first_run * 1000)
-        headers[ETA] = int((now + wait) * 1000)
+        headers[FIRST_RUN] = now_text(first_run)
+        headers[ETA] = now_text(now + wait)
     if retry.crashes:
         headers[CRASHES] = retry.crashes
     # Every retry ends in the `due` exchange, whatever its wait: what was accepted once does not meet a bound again.
@@ -159,7 +192,7 @@ def dead_lettered(delivery: Delivery, dead: Dead, by: tuple[str, str, Names], no
         headers[ERROR_TEXT] = capped(dead.failure.text, MAX_TEXT)
     if dead.failure.traceback:
         headers[TRACEBACK] = capped(dead.failure.traceback, MAX_TRACEBACK)
-    headers[FAILED_AT] = int(now * 1000)
+    headers[FAILED_AT] = now_text(now)
     headers[WORKER] = worker
     properties.headers = headers
     return Publication(names.dead, delivery.queue, properties, delivery.body)
@@ -235,6 +268,16 @@ def may_stay(header: str) -> bool:
     """Tell whether a header is kept when its message is published again."""
     lowered = header.lower()
     return not lowered.startswith(("x-", WAIT_PREFIX)) and lowered not in COPY_HEADERS
+
+
+def replayed(headers: Headers, now: float) -> Headers:
+    """Return the headers of a dead letter that somebody has put back into its queue: it begins anew."""
+    new = {name: value for name, value in headers.items() if name not in _ENDED_BY_DEATH}
+    new[REPLAYED] = now_text(now)
+    return new
+
+
+_ENDED_BY_DEATH = frozenset({*EVIDENCE, ATTEMPT, FIRST_RUN, CRASHES, RETURNED, ETA, EXPIRES})
 
 
 def user_headers(headers: Headers | None) -> Headers:

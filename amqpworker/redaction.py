@@ -19,11 +19,14 @@ _SCHEME = re.compile(r"((?:^|[,\s])\s{0,8}[A-Za-z][A-Za-z0-9+.-]{0,30}://)")
 
 _HOST_AND_PORT = re.compile(r"(\[[^\]]*+\]?+|(?!\[)[^:/?#]*):([^/?#,]*)(.*)", re.DOTALL)
 
-_IN_TEXT = re.compile(
-    r"(?<=://)"
-    r"(?!\[[0-9A-Fa-f:.]+\]|[^\s:/?#@]*:\d{1,5}(?:[/?#\"'\s,;)\]}>]|$))"  # a host and its port
-    r"([^\s:/?#@]*):"
-    r"(?:(?![,;|'\"<>()\[\]{}]{1,4}[A-Za-z][A-Za-z0-9+.-]{0,30}://)\S)*@"  # to the last @ before another URL
+# Where a password in a text ends at the latest: at a space, or where another URL begins.
+_NEXT = re.compile(r"\s|[,;|'\"<>()\[\]{}]{1,4}[A-Za-z][A-Za-z0-9+.-]{0,30}://")
+
+_USER = re.compile(
+    r"(?!\[[0-9A-Fa-f:.]+\])"  # a host that is an address
+    # a host and its port, unless what follows can be all of a password up to its @
+    r"(?![^\s:/?#@]*:\d{1,5}(?:[/?#\"\s,\]}>]|$|[;)'](?![A-Za-z0-9._~!$&'()*+;=%-]*@)))"
+    r"[^\s:/?#@]*:"
 )
 
 _PARAMETER = re.compile(r"([?&;](?:password|passwd|pwd|pass|secret|token)=)[^\s&;#'\"<>]+", re.IGNORECASE)
@@ -58,7 +61,32 @@ def redact_text(text: str) -> str:
         return text
     if "?" in text:
         text = _PARAMETER.sub(rf"\1{HIDDEN}", text)
-    return _IN_TEXT.sub(rf"\1:{HIDDEN}@", text) if "@" in text else text
+    return _hide_in_text(text) if "@" in text else text
+
+
+def _hide_in_text(text: str) -> str:
+    """
+    Hide what stands between a user's name and the last `@` before a space or another URL.
+
+    Each part of the text is looked at a fixed number of times: it may be long, and the whole process waits.
+    """
+    shown: list[str] = []
+    done = place = end = last_at = 0
+    while (found := text.find("://", place)) >= 0:
+        start = found + len("://")
+        if start > end:
+            following = _NEXT.search(text, start)
+            end = len(text) if following is None else following.start()
+            last_at = text.rfind("@", start, end)
+        if last_at < start:
+            place = max(start, end)
+        elif (user := _USER.match(text, start, end)) is None:
+            place = start
+        else:
+            shown += text[done : user.end()], HIDDEN, "@"
+            done = place = last_at + 1
+    shown.append(text[done:])
+    return "".join(shown)
 
 
 def redact_value(value: Any, depth: int = 0) -> Any:

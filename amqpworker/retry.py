@@ -21,7 +21,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import tenacity
 from tenacity import Future, RetryCallState, Retrying, TryAgain
 
-from amqpworker.delay import clamp, seconds_of
+from amqpworker.delay import clamp, seconds_of, units
 from amqpworker.errors import AmqpWorkerError, ConfigError, InvalidArguments, RetryLater
 
 __all__ = ["DEFAULT", "Policy", "PolicySpec", "ResultRefused", "RunInfo", "policy"]
@@ -46,6 +46,19 @@ _EXCEPTIONS_ONLY = (
     tenacity.retry_if_exception_message,
     type(tenacity.retry_never),
 )
+
+_COUNTING_WAITS = (
+    tenacity.wait_none,
+    tenacity.wait_fixed,
+    tenacity.wait_random,
+    tenacity.wait_incrementing,
+    tenacity.wait_exponential,
+    tenacity.wait_random_exponential,
+    tenacity.wait_exponential_jitter,
+)
+# More than anybody lists in a chain, and less than makes 2 ** attempt more than a float can be.
+_MANY_ATTEMPTS = 1000
+_ASKED = 16
 
 _Answer = TypeVar("_Answer")
 
@@ -211,7 +224,7 @@ def _check(spec: Retrying) -> None:
             raise ConfigError(f"retry={type(spec).__name__}: its own {name!r} would be ignored.")
     for name in _QUESTIONS:
         _check_question(name, getattr(spec, name))
-    if spec.stop is tenacity.stop_never and _never_waits(spec.wait):
+    if _never_stops(spec.stop) and _never_waits(spec):
         raise ConfigError(
             "retry=Retrying() without `stop` and `wait` retries for ever without a pause: give one of them."
         )
@@ -224,8 +237,36 @@ def _check_question(name: str, strategy: object) -> None:
         raise ConfigError(f"retry=Retrying({name}={strategy!r}) is asynchronous: a policy is asked and never awaited.")
 
 
-def _never_waits(wait: object) -> bool:
-    return isinstance(wait, tenacity.wait_fixed) and not wait.wait_fixed
+def _never_stops(stop: object) -> bool:
+    """Tell whether tenacity's own strategies never stop; what is somebody's own may stop at any time."""
+    if type(stop) is tenacity.stop_any:
+        return all(map(_never_stops, stop.stops))
+    if type(stop) is tenacity.stop_all:
+        return any(map(_never_stops, stop.stops))
+    if type(stop) is tenacity.stop_after_attempt:
+        return stop.max_attempt_number == math.inf
+    if type(stop) in (tenacity.stop_after_delay, tenacity.stop_before_delay):
+        return stop.max_delay == math.inf  # type: ignore[attr-defined, no-any-return]
+    return type(stop) is type(tenacity.stop_never)
+
+
+def _never_waits(spec: Retrying) -> bool:
+    """Tell whether tenacity's own strategies end without any pause, whatever they begin with; they are asked."""
+    if not _is_tenacitys(spec.wait):
+        return False
+    state = RetryCallState(spec, fn=None, args=(), kwargs={})
+    state.attempt_number = _MANY_ATTEMPTS
+    # Some of them answer at random.
+    return all(units(clamp(spec.wait(state))) == 0 for _ in range(_ASKED))
+
+
+def _is_tenacitys(wait: object) -> bool:
+    """Tell whether a wait is made of nothing but tenacity's own parts that look at the number of attempts only."""
+    if type(wait) is tenacity.wait_chain:
+        return all(map(_is_tenacitys, wait.strategies))
+    if type(wait) is tenacity.wait_combine:
+        return all(map(_is_tenacitys, wait.wait_funcs))
+    return type(wait) in _COUNTING_WAITS
 
 
 def _asks_about_results(predicate: object) -> bool:

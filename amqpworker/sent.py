@@ -13,10 +13,11 @@ from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 from amqpworker.delay import seconds_of
 from amqpworker.errors import ConfigError, ResultTimeout, TaskFailed
+from amqpworker.headers import time_text
 from amqpworker.results import ResultStore
 from amqpworker.results.answer import Answer, read
 
-__all__ = ["Sent", "value_of"]
+__all__ = ["Sent", "never_stored", "value_of"]
 
 R = TypeVar("R")
 
@@ -27,13 +28,19 @@ LONGEST_PAUSE = 0.25
 class Sent(Generic[R]):
     """A message that the broker confirmed; `R` is what its task returns."""
 
-    __slots__ = ("_decode", "_store", "id", "task")
+    __slots__ = ("_decode", "_first_sent", "_store", "id", "task")
 
     def __init__(
-        self, task_id: str, task: str, store: Callable[[], ResultStore | None], decode: Callable[[bytes], Any]
+        self,
+        task_id: str,
+        task: str,
+        store: Callable[[], ResultStore | None],
+        decode: Callable[[bytes], Any],
+        first_sent: int | None = None,
     ) -> None:
         self.id = task_id
         self.task = task
+        self._first_sent = first_sent
         self._store = store
         self._decode = decode
 
@@ -42,10 +49,10 @@ class Sent(Generic[R]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel as what it names: the store of another process is another."""
-        return (Sent, (self.id, self.task, no_store, no_store))
+        return (Sent, (self.id, self.task, no_store, no_store, self._first_sent))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sent) and other.id == self.id
+        return isinstance(other, Sent) and (other.id, other._first_sent) == (self.id, self._first_sent)
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -61,7 +68,7 @@ class Sent(Generic[R]):
             MalformedAnswer: what is stored is no result.
             InvalidResult: the result is not what the task's return hint allows.
             InvalidArguments: `timeout` is no duration.
-            ConfigError: the app stores no results, or its store cannot be opened.
+            ConfigError: the app or the task stores no results, or the store cannot be opened.
         """
         seconds = seconds_of(timeout, "timeout")
         until = time.monotonic() + seconds
@@ -81,7 +88,7 @@ class Sent(Generic[R]):
         Raises:
             ResultStoreError: the store could not be asked.
             MalformedAnswer: what is stored is no result.
-            ConfigError: the app stores no results, or its store cannot be opened.
+            ConfigError: the app or the task stores no results, or the store cannot be opened.
         """
         answer = self._fetch()
         return "pending" if answer is None else answer.status
@@ -93,8 +100,17 @@ class Sent(Generic[R]):
                 "This app stores no results: give it a store, such as App(results='sqlite:///results.db'), "
                 "in the process that sends and in the workers."
             )
-        stored = store.fetch(self.id)
+        # An id may have been used before: what is stored of an earlier message is no result of this one.
+        first_sent = None if self._first_sent is None else time_text(self._first_sent)
+        stored = store.fetch(self.id, first_sent)
         return None if stored is None else read(stored)
+
+
+def never_stored() -> NoReturn:
+    """Refuse to fetch what is never stored."""
+    raise ConfigError(
+        "This task stores no results, since it is declared with result=False: use call, or leave that out."
+    )
 
 
 def no_store(*_: object) -> NoReturn:

@@ -103,7 +103,7 @@ class Calling(Generic[P, R]):
         Run the task in a worker and return what it returned.
 
         Raises:
-            InvalidArguments: the arguments do not fit the task's parameters, or a call with its id waits already.
+            InvalidArguments: the arguments do not fit the task's parameters.
             CallTimeout: no answer came in time.
             TaskFailed: the task ended without a result.
             MalformedAnswer: the answer cannot be read.

@@ -12,6 +12,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from pika import BasicProperties
@@ -32,7 +33,8 @@ def body_of(index: int) -> bytes:
 def properties(task: str, **more: Any) -> BasicProperties:
     """Return the properties of a task's message."""
     now = time.time()
-    headers = {"aw-first-sent": int(now * 1000), **more.pop("headers", {})}
+    sent = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    headers = {"aw-first-sent": sent, **more.pop("headers", {})}
     return BasicProperties(
         content_type="application/json",
         delivery_mode=2,

@@ -16,6 +16,13 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
+def table(page: str, head: str) -> list[list[str]]:
+    """Return the rows of the table that has this head."""
+    _, _, below = page.partition(f"\n{head}\n")
+    rows = below.partition("\n\n")[0].splitlines()[1:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
 @dataclass(frozen=True)
 class Command:
     """A line of a console block, and what it prints; `…` stands for anything."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 import pika
@@ -27,6 +29,13 @@ def wait_until(predicate: Callable[[], T], timeout: float = 10.0, what: str = ""
             raise AssertionError(f"Not within {timeout:g} s: {named} (the last answer was {answer!r}).")
         time.sleep(0.02)
     return answer
+
+
+def milliseconds(header: Any) -> int:
+    """Return the time that one of our headers tells, as it must be written: ISO 8601 in UTC with milliseconds."""
+    assert isinstance(header, str), header
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", header), header
+    return round(datetime.fromisoformat(header).timestamp() * 1000)
 
 
 @contextmanager

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from amqpworker.cli.screen import plain
+from amqpworker.headers import EPOCH, count_of, time_of
 from amqpworker.message import (
     ATTEMPT,
     DEAD_REASON,
@@ -22,7 +23,6 @@ from amqpworker.message import (
     FIRST_SENT,
     TRACEBACK,
     WORKER,
-    integer_header,
 )
 
 if TYPE_CHECKING:
@@ -131,9 +131,9 @@ def letter_of(position: int, queue: str, got: GotMessage) -> Letter:
         text_of(headers.get(ERROR_TYPE)),
         text_of(headers.get(ERROR_TEXT)),
         text_of(headers.get(TRACEBACK)),
-        max(1, integer_header(headers, ATTEMPT) or 1),
-        moment(integer_header(headers, FAILED_AT)) or time_of(death.get("time")),
-        moment(integer_header(headers, FIRST_SENT)),
+        max(1, count_of(headers.get(ATTEMPT)) or 1),
+        moment(headers.get(FAILED_AT)) or buried_at(death),
+        moment(headers.get(FIRST_SENT)),
         text_of(headers.get(WORKER)),
         got.problem,
         got,
@@ -157,16 +157,16 @@ def text_of(value: Any) -> str:
     return "" if value is None else str(plain(value))
 
 
-def time_of(value: Any) -> datetime | None:
-    """Return a time that the broker wrote."""
-    return value if isinstance(value, datetime) else None
+def buried_at(death: dict[str, Any]) -> datetime | None:
+    """Return when the broker buried a letter."""
+    time = death.get("time")
+    return time if isinstance(time, datetime) else None
 
 
-def moment(milliseconds: int | None) -> datetime | None:
-    """Return the time that is so many milliseconds after the epoch; `None` where no calendar has it."""
-    if milliseconds is None:
-        return None
+def moment(value: Any) -> datetime | None:
+    """Return the time that a header tells; `None` where it tells none, or one that no calendar has."""
+    milliseconds = time_of(value)
     try:
-        return datetime.fromtimestamp(milliseconds / 1000, UTC)
-    except (OverflowError, ValueError, OSError):
+        return None if milliseconds is None else EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:
         return None

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from amqpworker.errors import ConfigError
+from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.redaction import redact_url
 
-__all__ = ["Clock", "ResultStore", "check_url", "open_store"]
+__all__ = ["Clock", "ResultNotStorable", "ResultStore", "check_url", "open_store"]
 
 Clock: TypeAlias = Callable[[], float]
 """What tells the time, in seconds since the epoch."""
@@ -22,16 +22,26 @@ Clock: TypeAlias = Callable[[], float]
 EXAMPLES = {"sqlite": "sqlite:///results.db"}
 
 
+class ResultNotStorable(ResultStoreError):
+    """A store can never hold this result, as one that is longer than its longest; nobody need try again."""
+
+
 class ResultStore(Protocol):
-    """Keeps one result per task id, for any number of threads and processes."""
+    """
+    Keeps one result per message, for any number of threads and processes.
 
-    def store(self, task_id: str, result: bytes, expires_at: float) -> None:
+    A message is known by its task id and by `first_sent`, the text of its `aw-first-sent`: an id may be used again.
+    """
+
+    def store(self, task_id: str, result: bytes, expires_at: float, first_sent: str = "") -> None:
         """
-        Keep `result` until `expires_at` (seconds since the epoch), in place of an earlier one.
+        Keep `result` until `expires_at` (seconds since the epoch), in place of an earlier one of the same message.
 
-        When this returns, the result outlives the end of this process, however it ends.
+        When this returns, the result outlives the end of this process, however it ends. `first_sent` is "" where the
+        message does not tell it.
 
         Raises:
+            ResultNotStorable: the store will never take this result, however often it is asked.
             ResultStoreError: it was not stored, or it is not known whether it was.
         """
 
@@ -43,9 +53,12 @@ class ResultStore(Protocol):
             ConfigError: they cannot, and that will not end by itself.
         """
 
-    def fetch(self, task_id: str) -> bytes | None:
+    def fetch(self, task_id: str, first_sent: str | None = None) -> bytes | None:
         """
-        Return what was stored last under this id, `None` where there is nothing or it has expired.
+        Return the result of a message, `None` where there is nothing or it has expired.
+
+        One of a message that does not tell when it was sent first is taken too. Without `first_sent` it is what was
+        stored last under this id.
 
         Raises:
             ResultStoreError: the store cannot be read.

@@ -1,13 +1,16 @@
 """
 Calls that wait for their answer, by correlation id.
 
-Decides who gets which answer and when waiting ends. Knows no connection: the one who reads the replies calls
+Decides who gets which answer and when waiting ends. A correlation id is made for each call: the task id may be one that
+was used before, whose late answer must not be taken for this one's. Knows no connection: the one who reads the replies calls
 `resolve`, the one who loses the connection `fail_asked`, any thread opens calls and waits.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
+import os
 from _thread import allocate_lock
 from threading import TIMEOUT_MAX
 
@@ -86,20 +89,17 @@ class Calls:
 
     def __init__(self) -> None:
         self._pending: dict[str, PendingCall] = {}
+        # Not only counted: in a queue that programs share for their answers, each sees those of the others.
+        self._prefix = os.urandom(6).hex()
+        self._numbers = itertools.count(1)
 
     def __len__(self) -> int:
         return len(self._pending)
 
-    def open(self, correlation_id: str) -> PendingCall:
-        """
-        Begin to wait for an answer with this id.
-
-        Raises:
-            ValueError: a call with this id waits already.
-        """
-        call = PendingCall(self, correlation_id)
-        if self._pending.setdefault(correlation_id, call) is not call:
-            raise ValueError(f"A call with the id {correlation_id!r} waits already.")
+    def open(self) -> PendingCall:
+        """Begin to wait for an answer; its correlation id is one that no call had before."""
+        call = PendingCall(self, f"{self._prefix}-{next(self._numbers):x}")
+        self._pending[call.correlation_id] = call
         return call
 
     def take(self, correlation_id: str) -> PendingCall | None:

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.redaction import redact_url
-from amqpworker.results import Clock
+from amqpworker.results import Clock, ResultNotStorable
 from amqpworker.results.sqlfile import Link, code_of, reason
 
 __all__ = ["SqliteStore", "path_of"]
@@ -35,8 +35,15 @@ PURGE_EVERY = 64
 PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 """What may be well again without anybody's doing: no reason not to start."""
 
-STORE = "INSERT OR REPLACE INTO results (task_id, result, expires_at) VALUES (?, ?, ?)"
-FETCH = "SELECT result FROM results WHERE task_id = ? AND expires_at > ?"
+FOR_GOOD = (sqlite3.DataError, OverflowError)
+"""What SQLite says of a value that it can never hold: longer than its limit (a billion bytes), or than an int of C."""
+
+STORE = "INSERT OR REPLACE INTO results (task_id, first_sent, result, expires_at) VALUES (?, ?, ?, ?)"
+FETCH_LAST = "SELECT result FROM results WHERE task_id = ? AND expires_at > ? ORDER BY rowid DESC LIMIT 1"
+FETCH = (
+    "SELECT result FROM results WHERE task_id = ? AND expires_at > ? AND first_sent IN (?, '') "
+    "ORDER BY first_sent DESC LIMIT 1"
+)
 PURGE = "DELETE FROM results WHERE rowid IN (SELECT rowid FROM results WHERE expires_at <= ? LIMIT ?)"
 
 
@@ -66,7 +73,7 @@ class _Row:
 
     __slots__ = ("error", "settled", "values")
 
-    def __init__(self, values: tuple[str, bytes, float]) -> None:
+    def __init__(self, values: tuple[str, str, bytes, float]) -> None:
         self.values = values
         self.settled = False
         self.error: BaseException | None = None
@@ -95,16 +102,17 @@ class SqliteStore:
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(f"Results cannot be kept in {path}: {reason(error, path)}.") from error
 
-    def store(self, task_id: str, result: bytes, expires_at: float) -> None:
+    def store(self, task_id: str, result: bytes, expires_at: float, first_sent: str = "") -> None:
         """Keep `result` until `expires_at`; it is on the disk when this returns."""
-        row = _Row((_key(task_id), result, expires_at))
+        row = _Row((_key(task_id), first_sent, result, expires_at))
         self._waiting.append(row)
         with self._writer.lock:
             if not row.settled:
                 self._commit_waiting()
         if row.error is not None:
             why = reason(row.error, self.path)
-            raise ResultStoreError(f"The result of task {task_id} was not stored in {self.path}: {why}.") from row.error
+            kind = ResultNotStorable if isinstance(row.error, FOR_GOOD) else ResultStoreError
+            raise kind(f"The result of task {task_id} was not stored in {self.path}: {why}.") from row.error
 
     def check_writable(self) -> None:
         """Begin to write, and undo it."""
@@ -112,18 +120,20 @@ class SqliteStore:
             try:
                 connection = self._writer.patiently(_begin)
                 # SQLite lets even those begin who may only read.
-                connection.execute(STORE, ("", b"", 0.0))
+                connection.execute(STORE, ("", "", b"", 0.0))
                 connection.execute("ROLLBACK")
             except (sqlite3.Error, OSError) as error:
                 self._writer.drop()
                 if code_of(error) not in PASSING:
                     raise ConfigError(f"Results cannot be kept in {self.path}: {reason(error, self.path)}.") from error
 
-    def fetch(self, task_id: str) -> bytes | None:
-        """Return what is kept under this id, unless it has expired."""
+    def fetch(self, task_id: str, first_sent: str | None = None) -> bytes | None:
+        """Return what is kept of this message, unless it has expired."""
         with self._reader.lock:
             try:
-                found = self._reader.patiently(partial(_fetch, task_id=task_id, now=self._clock()))
+                found = self._reader.patiently(
+                    partial(_fetch, key=_key(task_id), first_sent=first_sent, now=self._clock())
+                )
             except (sqlite3.Error, ConfigError, OSError) as error:
                 self._reader.drop()
                 why = reason(error, self.path)
@@ -187,8 +197,10 @@ def _begin(connection: sqlite3.Connection) -> sqlite3.Connection:
     return connection
 
 
-def _fetch(connection: sqlite3.Connection, task_id: str, now: float) -> Any:
-    return connection.execute(FETCH, (_key(task_id), now)).fetchone()
+def _fetch(connection: sqlite3.Connection, key: str, first_sent: str | None, now: float) -> Any:
+    if first_sent is None:
+        return connection.execute(FETCH_LAST, (key, now)).fetchone()
+    return connection.execute(FETCH, (key, now, first_sent)).fetchone()
 
 
 def _key(task_id: str) -> str:

@@ -24,9 +24,12 @@ __all__ = ["Link", "code_of", "reason"]
 APPLICATION_ID = 0x61775273
 """What marks a file as ours (`file` shows it): "awRs"."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = (
-    "CREATE TABLE results (task_id TEXT NOT NULL PRIMARY KEY, result BLOB NOT NULL, expires_at REAL NOT NULL)",
+    (
+        "CREATE TABLE results (task_id TEXT NOT NULL, first_sent TEXT NOT NULL, result BLOB NOT NULL,"
+        " expires_at REAL NOT NULL, PRIMARY KEY (task_id, first_sent))"
+    ),
     "CREATE INDEX results_by_expiry ON results (expires_at)",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",

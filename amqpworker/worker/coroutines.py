@@ -62,7 +62,9 @@ class Coroutines:
         self._stopping = False
         self._process = os.getpid()
         # Storing a result may take a while, which is no work for an event loop; runner threads may be busy for long.
-        self._settling = ThreadPoolExecutor(SETTLING_THREADS, thread_name_prefix="amqpworker-settle")
+        self._storing = ThreadPoolExecutor(SETTLING_THREADS, thread_name_prefix="amqpworker-store")
+        # What needs no store does not wait for one that is away.
+        self._copying = ThreadPoolExecutor(SETTLING_THREADS, thread_name_prefix="amqpworker-settle")
 
     def put(self, delivery: Delivery) -> None:
         """Run a delivery of an `async def` task as soon as a slot is free; from any thread."""
@@ -124,7 +126,8 @@ class Coroutines:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(loop.stop)
             thread.join(CANCEL_SECONDS * 2)
-        self._settling.shutdown(wait=False)
+        self._storing.shutdown(wait=False)
+        self._copying.shutdown(wait=False)
 
     # ---- in the event loop's thread ---------------------------------------------------------------------------------
 
@@ -200,9 +203,11 @@ class Coroutines:
         match outcome:
             case Done(value=None) | Dropped() | Requeue():
                 self._settle_it(delivery, outcome, run)
+            case Done() | Dead() if run is None or run.registered.stores_result:
+                self._storing.submit(self._settle_it, delivery, outcome, run)
             case Done() | Dead() | Retry() | Renew():
-                # A copy may turn out too large, and end as a dead letter whose failure is stored.
-                self._settling.submit(self._settle_it, delivery, outcome, run)
+                # In threads, too: a copy may turn out too large, and end as a dead letter whose failure is stored.
+                self._copying.submit(self._settle_it, delivery, outcome, run)
             case _:
                 assert_never(outcome)
 

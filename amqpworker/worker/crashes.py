@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from amqpworker.message import CRASHES, Delivery, Headers, integer_header
+from amqpworker.headers import count_of
+from amqpworker.message import CRASHES, Delivery, Headers
 from amqpworker.outcome import Dead, Failure, Outcome, Retry
 from amqpworker.publication import MAX_TRACEBACK, capped
 from amqpworker.redaction import redact_text
@@ -48,11 +49,11 @@ def triaged(delivery: Delivery, supervised: bool) -> Triage:
     RabbitMQ 4.3) with each delivery that we requeue ourselves. So it decides only where nobody can be asked.
     """
     headers = delivery.properties.headers or NO_HEADERS
-    if (integer_header(headers, CRASHES) or 0) > 0:
+    if (count_of(headers.get(CRASHES)) or 0) > 0:
         return Triage.ISOLATE
     if not delivery.redelivered:
         return Triage.RUN
-    count = integer_header(headers, DELIVERY_COUNT) or 0
+    count = count_of(headers.get(DELIVERY_COUNT)) or 0
     if count > MOST_DELIVERIES:
         return Triage.RENEW
     if supervised:
@@ -82,7 +83,7 @@ class Crash:
 
 def crashed(delivery: Delivery, crash: Crash, max_crashes: int) -> Outcome:
     """Decide how a delivery ends whose task took its isolated process down: it is tried again, or dead in the end."""
-    before = integer_header(delivery.properties.headers or NO_HEADERS, CRASHES) or 0
+    before = count_of((delivery.properties.headers or NO_HEADERS).get(CRASHES)) or 0
     crashes = min(max(0, before), MOST_CRASHES) + 1
     held = f", after it had held up to {-(-crash.memory // MIB)} MiB of memory" if crash.memory else ""
     text = f"the isolated process that ran it ended by {crash.how}{held}: crash {crashes} of {max_crashes}"

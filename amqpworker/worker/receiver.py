@@ -14,8 +14,9 @@ from typing import Protocol, assert_never
 
 from amqpworker.broker.consumer import Intake
 from amqpworker.logs import get_logger
-from amqpworker.message import CRASHES, Delivery
+from amqpworker.message import CRASHES, DEAD_REASON, Delivery
 from amqpworker.outcome import Renew
+from amqpworker.publication import replayed
 from amqpworker.worker.crashes import NO_HEADERS, Triage, triaged
 from amqpworker.worker.inquiry import Inquiry
 from amqpworker.worker.settle import Settler
@@ -73,7 +74,11 @@ class Reception:
 
     def receive(self, delivery: Delivery) -> None:
         """Hand a delivery to the runners; one that may have taken a process down is looked at first."""
-        if delivery.redelivered or CRASHES in (delivery.properties.headers or NO_HEADERS):
+        headers = delivery.properties.headers or NO_HEADERS
+        if DEAD_REASON in headers:
+            # Before anything is decided by what it once was.
+            headers = delivery.properties.headers = replayed(headers, time.time())
+        if delivery.redelivered or CRASHES in headers:
             self._triage(delivery)
         else:
             self._put(delivery)

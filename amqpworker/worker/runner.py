@@ -14,10 +14,10 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from amqpworker.errors import InvalidArguments, InvalidResult, Reject, RetryLater, TimeLimitExceeded
+from amqpworker.headers import UnusableHeader, now_text, read_headers, time_text
 from amqpworker.logs import get_logger
 from amqpworker.message import (
     ATTEMPT,
@@ -27,9 +27,7 @@ from amqpworker.message import (
     JSON,
     RETURNED,
     Delivery,
-    Headers,
     Properties,
-    integer_header,
     new_id,
 )
 from amqpworker.outcome import Dead, Done, Dropped, Failure, Outcome, Retry
@@ -174,17 +172,21 @@ class Runner:
         attempt, first_run = 1, now
         headers = properties.headers
         if headers:
-            ended = ended_by_time(headers, properties, now)
+            try:
+                known = read_headers(headers)
+            except UnusableHeader as error:
+                return refused("malformed", str(error))
+            ended = ended_by_time(known, properties, now)
             if ended is not None:
                 if isinstance(ended, Dropped):
-                    self._note_dropped(properties, headers, now)
+                    self._note_dropped(properties, known[EXPIRES], now)
                 return ended
-            attempt, first_run = attempt_and_first_run(headers, now)
+            attempt, first_run = attempt_and_first_run(known, now)
         if properties.reply_to:
             self._late_calls.note_run(properties.app_id or "")
         return Run(registered, delivery, properties.message_id or new_id(), attempt, now, first_run)
 
-    def _note_dropped(self, properties: Properties, headers: Headers, now: float) -> None:
+    def _note_dropped(self, properties: Properties, expired: int, now: float) -> None:
         """Warn where none of a sender's calls has run for a while."""
         count = self._late_calls.note_dropped(properties.app_id or "", time.monotonic())
         if count:
@@ -192,8 +194,8 @@ class Runner:
                 "calls_expired",
                 sender=properties.app_id,
                 dropped=count,
-                expired=told((integer_header(headers, EXPIRES) or 0) / 1000),
-                now=told(now),
+                expired=time_text(expired),
+                now=now_text(now),
                 reason="a clock is off, or the queue is behind",
             )
 
@@ -270,34 +272,27 @@ def refused(reason: str, text: str, error_type: str = "") -> Dead:
     return Dead(reason, Failure(error_type, capped(redact_text(text), MAX_TEXT)))
 
 
-def ended_by_time(headers: Headers, properties: Properties, now: float) -> Outcome | None:
-    """Return how a message ends that comes too late, or goes on that comes too early."""
-    expires = integer_header(headers, EXPIRES)
+def ended_by_time(known: Mapping[str, int], properties: Properties, now: float) -> Outcome | None:
+    """Return how a message ends that comes too late, or goes on that comes too early; `known` is what its headers say."""
+    expires = known.get(EXPIRES)
     if expires is not None and expires / 1000 <= now - (CLOCKS_APART if properties.reply_to else 0.0):
         if properties.reply_to:
             return Dropped("nobody waits for the answer any more")
         return Dead("expired", Failure("", f"it was to start {now - expires / 1000:.3f} s ago at the latest"))
-    eta = integer_header(headers, ETA)
+    eta = known.get(ETA)
     if eta is None or eta / 1000 - now <= EARLY:
         return None
     # Once only: the second time it runs, so that two clocks that disagree cannot keep a message for ever.
-    if RETURNED in headers:
+    if RETURNED in known:
         log.warning("task_runs_early", id=properties.message_id, task=properties.type, early=round(eta / 1000 - now, 3))
         return None
     return Retry(eta / 1000 - now, Failure("", "it came before its time"), counts=False, returned=True)
 
 
-def told(moment: float) -> str:
-    """Return a time (seconds since the epoch) as people read it; what a stranger claims is kept within bounds."""
-    text = datetime.fromtimestamp(min(max(0.0, moment), 4e9), UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
-
-
-def attempt_and_first_run(headers: Headers, now: float) -> tuple[int, float]:
+def attempt_and_first_run(known: Mapping[str, int], now: float) -> tuple[int, float]:
     """Return which attempt a message is and when the first began, within bounds whatever its headers claim."""
-    attempt = integer_header(headers, ATTEMPT) or 1
-    since = integer_header(headers, FIRST_RUN)
-    return min(max(1, attempt), MOST_ATTEMPTS), now if since is None else min(max(0.0, since / 1000), now)
+    since = known.get(FIRST_RUN)
+    return min(known.get(ATTEMPT, 1), MOST_ATTEMPTS), now if since is None else min(max(0.0, since / 1000), now)
 
 
 def never_awaited(name: str, value: Any) -> Failure:

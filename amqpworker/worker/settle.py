@@ -20,12 +20,13 @@ from typing import Protocol, assert_never
 from amqpworker.broker.consumer import Intake
 from amqpworker.broker.outgoing import Outgoing, WhenDone
 from amqpworker.errors import AmqpWorkerError, InvalidArguments, ResultStoreError
+from amqpworker.headers import UnusableHeader, read_headers, time_of, time_text
 from amqpworker.logs import get_logger
-from amqpworker.message import Delivery, Publication, new_id
+from amqpworker.message import FIRST_SENT, Delivery, Publication, new_id
 from amqpworker.outcome import Dead, Done, Dropped, Failure, Outcome, Renew, Requeue, Retry
 from amqpworker.plan import Plan
 from amqpworker.publication import answered, can_answer, dead_lettered, letters, renewed, retried
-from amqpworker.results import ResultStore
+from amqpworker.results import ResultNotStorable, ResultStore
 from amqpworker.results.answer import done as done_answer
 from amqpworker.results.answer import failed as failed_answer
 from amqpworker.settings import Settings
@@ -41,6 +42,7 @@ log = get_logger(__name__)
 
 REPLY_TIMEOUT = 5.0
 MOST_LOGGED = 200
+RESULT_REFUSED = "result-refused"
 STORE_PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -136,14 +138,23 @@ class Settler:
         Store a result, however long the store stays away; false where the worker stops or the channel is gone.
 
         Giving the message back instead would run its task again and again, and use up the delivery limit of its queue.
+        A result that the store can never hold is not waited for: that it was refused is stored in its place.
         """
         task_id = run.id if run is not None else delivery.properties.message_id
         wanted = run is None or run.registered.stores_result
         if self._store is None or task_id is None or not wanted:
             return True
+        first_sent = first_sent_of(delivery)
+        refused = False
         for pause in chain(STORE_PAUSES, repeat(STORE_PAUSES[-1])):
             try:
-                self._store.store(task_id, body, time.time() + self._result_ttl)
+                self._store.store(task_id, body, time.time() + self._result_ttl, first_sent)
+            except ResultNotStorable as error:
+                log.error("result_refused", id=task_id, queue=delivery.queue, size=len(body), reason=str(error))
+                if refused:
+                    return True
+                body, refused = failed_answer(RESULT_REFUSED, Failure("", str(error))), True
+                continue
             except ResultStoreError as error:
                 log.warning("result_not_stored", id=task_id, reason=str(error))
             else:
@@ -152,16 +163,25 @@ class Settler:
                 break
         return False
 
-    def _reply(self, delivery: Delivery, body: bytes) -> None:
-        """Reply, then acknowledge, whether it left or not: replies are best effort, and bounded."""
+    def _reply(self, delivery: Delivery, body: bytes, last: bool = False) -> None:
+        """
+        Reply, then acknowledge, whether it left or not: replies are best effort, and bounded.
+
+        Where an answer cannot be carried, being too large, its caller hears so, unless this is the `last` attempt.
+        """
 
         def replied(error: AmqpWorkerError | None) -> None:
+            if isinstance(error, InvalidArguments) and not last:
+                log.error("result_refused", id=delivery.properties.message_id, size=len(body), reason=str(error))
+                self._reply(delivery, failed_answer(RESULT_REFUSED, Failure("", str(error))), last=True)
+                return
             if error is not None:
                 log.warning("reply_lost", id=delivery.properties.message_id, reason=str(error))
             self._ack(delivery)
             self._replying.discard(delivery)
 
         if not can_answer(delivery.properties.reply_to or ""):
+            last = True
             replied(InvalidArguments("its reply_to is no address that RabbitMQ could have made"))
             return
         self._replying.add(delivery)
@@ -305,7 +325,17 @@ class Settler:
 
 def identity_of(delivery: Delivery, now: float) -> tuple[str, int, float]:
     """Return the task id, the attempt and the first run of a delivery whose task was not started."""
-    return delivery.properties.message_id or new_id(), *attempt_and_first_run(delivery.properties.headers or {}, now)
+    try:
+        known = read_headers(delivery.properties.headers or {})
+    except UnusableHeader:
+        known = {}
+    return delivery.properties.message_id or new_id(), *attempt_and_first_run(known, now)
+
+
+def first_sent_of(delivery: Delivery) -> str:
+    """Return when a message was sent first, as its result is kept by it; "" where it does not tell."""
+    milliseconds = time_of((delivery.properties.headers or {}).get(FIRST_SENT))
+    return "" if milliseconds is None else time_text(milliseconds)
 
 
 def worker_name() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from amqpworker.testing.processes import free_ports
 from tests.integration.conftest import Codec
 from tests.integration.tasks import QUEUE, echo_of
 from tests.proxy import Proxy
-from tests.support import Broker, raw_channel, wait_until
+from tests.support import Broker, milliseconds, raw_channel, wait_until
 from tests.workers import running
 
 MakeApp = Callable[..., App]
@@ -169,9 +170,10 @@ def test_a_call_has_the_form_of_the_wire_contract(app: App, vhost: Broker) -> No
     message = vhost.get(QUEUE)
     assert message is not None
     properties = message.properties
-    assert properties.message_id == properties.correlation_id == "call-1"
+    assert properties.message_id == "call-1"
+    assert properties.correlation_id not in (None, "", "call-1"), "it is the call's, not the id's"
     assert properties.reply_to.startswith("amq.rabbitmq.reply-to.")
-    assert before + 400 <= message.headers["aw-expires"] <= before + 400 + 2000
+    assert before + 400 <= milliseconds(message.headers["aw-expires"]) <= before + 400 + 2000
     assert message.headers["tenant"] == "acme"
     assert properties.expiration is None
     assert properties.delivery_mode == 2
@@ -209,6 +211,25 @@ def test_a_late_answer_is_dropped_and_the_next_call_gets_its_own(
         assert echo.call("mine") == "mine"
     assert pending(app) == 0
     assert "ERROR" not in caplog.text
+
+
+def test_a_call_whose_id_was_used_before_gets_its_own_answer(app: App, vhost: Broker) -> None:
+    echo = echo_of(app)
+    with pytest.raises(CallTimeout):
+        echo.options(timeout=0.3, id="order-17").call("x")
+    first = vhost.wait_for_message(QUEUE)
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(echo.options(timeout=10, id="order-17").call, text) for text in ("a", "b")]
+        later = [vhost.wait_for_message(QUEUE) for _ in calls]
+        assert {one.properties.message_id for one in (first, *later)} == {"order-17"}
+        value = b'{"status": "done", "value": "late"}'
+        answer(vhost, first.properties.reply_to, first.properties.correlation_id, value)
+        for one in later:
+            text = json.loads(one.body)["text"]
+            body = json.dumps({"status": "done", "value": f"for {text}"}).encode()
+            answer(vhost, one.properties.reply_to, one.properties.correlation_id, body)
+        assert [one.result(10) for one in calls] == ["for a", "for b"]
+    assert pending(app) == 0
 
 
 def test_a_stranger_s_answer_is_dropped(app: App, vhost: Broker) -> None:
@@ -309,17 +330,6 @@ def test_a_call_to_a_queue_that_is_not_there_is_not_routed(app: App, vhost: Brok
         echo.options(queue="nowhere").call("x")
     assert time.monotonic() - begin < 2.0
     assert pending(app) == 0
-
-
-def test_an_id_that_waits_already_is_refused(app: App, vhost: Broker) -> None:
-    task = echo_of(app).options(id="same", timeout=1)
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(task.call, "x")
-        wait_until(lambda: pending(app) == 1)
-        with pytest.raises(InvalidArguments, match="same"):
-            task.call("x")
-        with pytest.raises(CallTimeout):
-            first.result(5)
 
 
 def test_a_refused_login_ends_a_call_at_once(make_app: MakeApp, codec: Codec, vhost: Broker) -> None:

@@ -22,7 +22,7 @@ from amqpworker.errors import NotConnected, NotRouted
 from amqpworker.testing import Node
 from amqpworker.worker.locate import locate
 from tests.cli import Ended, run_here
-from tests.support import Broker, raw_channel, wait_until
+from tests.support import Broker, milliseconds, raw_channel, wait_until
 from tests.workers import running
 
 SHOP = """
@@ -112,7 +112,7 @@ def test_send_to_a_queue_that_is_not_there_exits_with_1(cli: Callable[[str], End
 def test_send_with_a_delay_goes_through_the_ladder(cli: Callable[[str], Ended], vhost: Broker) -> None:
     assert cli("send shop.welcome user_id=1 --app clishop:app --delay 0.2").code == 0
     message = vhost.wait_for_message("emails")
-    assert message.headers["aw-eta"] >= message.headers["aw-first-sent"] + 200
+    assert milliseconds(message.headers["aw-eta"]) >= milliseconds(message.headers["aw-first-sent"]) + 200
     assert message.headers["x-death"][0]["reason"] == "expired"
 
 

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pika
 import pytest
 
 from amqpworker import App, CallTimeout, ResultTimeout, TaskFailed, current
-from amqpworker.errors import ResultStoreError
+from amqpworker.errors import ConfigError, ResultStoreError
+from amqpworker.worker.runner import CLOCKS_APART
 from tests.integration.conftest import Codec
 from tests.support import Broker, wait_until
 from tests.workers import running
@@ -95,7 +97,9 @@ def test_a_task_that_stores_nothing_leaves_nothing(vhost: Broker, one_storing: A
         first = quiet.send(False)
         quiet.send(True)
         vhost.wait_for_count(f"{QUEUE}.dead", 1)
-        assert first.status() == "pending"
+        for ask in (first.status, first.result):
+            with pytest.raises(ConfigError, match="result=False"):
+                ask()
         assert quiet.options(timeout=10).call(False) == 5, "who calls is answered all the same"
     assert len(ended) == 3
     with sqlite3.connect(tmp_path / "results.db") as file:
@@ -126,11 +130,11 @@ class Unsteady:
         self.failures = failures
         self.attempts = 0
 
-    def store(self, task_id: str, result: bytes, expires_at: float) -> None:
+    def store(self, task_id: str, result: bytes, expires_at: float, first_sent: str = "") -> None:
         self.attempts += 1
         if self.attempts <= self.failures:
             raise ResultStoreError("the disk is full")
-        self.inner.store(task_id, result, expires_at)
+        self.inner.store(task_id, result, expires_at, first_sent)
 
 
 def test_a_store_that_fails_at_first_is_asked_again_and_the_task_runs_once(
@@ -172,6 +176,93 @@ def test_a_message_whose_result_cannot_be_stored_is_not_acknowledged(
     assert ran == [1, 1]
 
 
+def test_while_the_store_is_away_coroutines_that_need_none_are_retried(
+    vhost: Broker, one_storing: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[int] = []
+    gave: list[int] = []
+
+    @one_storing.task(name="give", queue=QUEUE)
+    async def give() -> int:
+        gave.append(1)
+        return 7
+
+    @one_storing.task(name="note", queue=QUEUE, result=False, retry=[0, 0])
+    async def note() -> None:
+        attempts.append(current().attempt)
+        if current().attempt < 3:
+            raise OSError
+
+    store = Unsteady(one_storing.store(), failures=10**6)
+    with running(one_storing, threads=1, async_tasks=20) as worker:
+        monkeypatch.setattr(worker.process.settler, "_store", store)
+        sents = [give.send() for _ in range(8)]
+        wait_until(lambda: len(gave) == 8 and store.attempts >= 4, what="results wait for the store")
+        note.send()
+        wait_until(lambda: attempts == [1, 2, 3], what="what needs no store is retried")
+        store.failures = 0
+        assert [sent.result(timeout=20) for sent in sents] == [7] * 8
+    assert len(gave) == 8
+
+
+@pytest.mark.parametrize("kind", ["thread", "coroutine"])
+def test_a_result_that_the_store_can_never_hold_is_refused_and_its_task_not_repeated(
+    vhost: Broker, one_storing: App, kind: str
+) -> None:
+    ran: list[int] = []
+
+    def give(size: int) -> str:
+        ran.append(size)
+        return "x" * size
+
+    async def give_later(size: int) -> str:
+        return give(size)
+
+    task: Any = one_storing.task(give if kind == "thread" else give_later, name="give", queue=QUEUE)
+    store: Any = one_storing.store()
+    with store._writer.lock:
+        store._writer.patiently(lambda connection: connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 5000))
+    with running(one_storing, threads=1):
+        small = task.send(100)
+        assert small.result(timeout=10) == "x" * 100
+        sent = task.send(6000)
+        with pytest.raises(TaskFailed, match="too big") as caught:
+            sent.result(timeout=10)
+        assert caught.value.reason == "result-refused"
+        assert task.call(6000) == "x" * 6000, "an answer needs no store"
+        assert task.send(10).result(timeout=10) == "x" * 10, "its thread goes on"
+    assert ran == [100, 6000, 6000, 10]
+    assert vhost.count(QUEUE) == vhost.count(f"{QUEUE}.dead") == 0
+
+
+def test_the_result_of_an_id_that_is_used_again_is_that_of_its_own_message(vhost: Broker, storing: App) -> None:
+    @storing.task(name="double", queue=QUEUE)
+    def double(n: int) -> int:
+        return 2 * n
+
+    with running(storing, threads=1):
+        first = double.options(id="order-17").send(1)
+        assert first.result(timeout=10) == 2
+        second = double.options(id="order-17", delay=0.5).send(2)
+        assert second.status() == "pending"
+        assert second.result(timeout=10) == 4
+        assert first.result(timeout=0) == 2
+
+
+def test_the_result_of_a_hand_made_message_is_taken_by_its_id(vhost: Broker, one_storing: App) -> None:
+    @one_storing.task(name="double", queue=QUEUE)
+    def double(n: int) -> int:
+        return 2 * n
+
+    sent = double.options(id="order-17", queue="elsewhere").message(1)
+    one_storing.queue("elsewhere")
+    mine = one_storing.send(sent)
+    with running(one_storing, queues=(QUEUE,), threads=1):
+        told = pika.BasicProperties(type="double", message_id="order-17")
+        assert vhost.publish("amqpworker.tasks", QUEUE, b'{"n": 21}', told)
+        assert mine.result(timeout=10) == 42
+
+
 # ---- answers --------------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +280,8 @@ def test_a_call_that_is_too_late_is_dropped_and_runs_nothing(vhost: Broker, make
         hold.send(1)
         with pytest.raises(CallTimeout):
             hold.options(timeout=0.3).call(2)
+        late = time.monotonic() + CLOCKS_APART
+        wait_until(lambda: time.monotonic() > late, CLOCKS_APART * 2, "clocks that are apart cannot be the reason")
         go.set()
         wait_until(lambda: vhost.count(QUEUE) == 0, what="the queue is empty")
         hold.send(3)

@@ -14,7 +14,7 @@ from amqpworker.topology import base, ladder, work_queue
 from tests.integration.conftest import Codec
 from tests.integration.tasks import QUEUE, echo_of, messages
 from tests.proxy import Proxy
-from tests.support import Broker, raw_channel, wait_until
+from tests.support import Broker, milliseconds, raw_channel, wait_until
 
 MakeApp = Callable[..., App]
 
@@ -163,7 +163,7 @@ def test_a_delayed_message_carries_its_eta_and_its_waits(app: App, vhost: Broker
     message = vhost.wait_for_message(QUEUE)
     assert message.exchange == "amqpworker.due"
     assert message.routing_key == QUEUE
-    assert before + 625 <= message.headers["aw-eta"] <= after + 625
+    assert before + 625 <= milliseconds(message.headers["aw-eta"]) <= after + 625
     assert {name for name in message.headers if name.startswith("aw-wait")} == {"aw-wait-02", "aw-wait-00"}
     assert message.properties.expiration is None
     assert message.properties.delivery_mode == 2

@@ -103,21 +103,25 @@ class Store:
         self.steps = steps
         self.kept: dict[str, tuple[bytes, float]] = {}
         self.failures = 0
+        self.failure: ResultStoreError = ResultStoreError("the disk is full")
+        self.first_sent: dict[str, str] = {}
         self.at_failure: Callable[[], None] = lambda: None
 
-    def store(self, task_id: str, result: bytes, expires_at: float) -> None:
+    def store(self, task_id: str, result: bytes, expires_at: float, first_sent: str = "") -> None:
         if self.failures:
             self.failures -= 1
             self.at_failure()
-            raise ResultStoreError("the disk is full")
+            raise self.failure
         self.steps.append(("store", task_id))
         self.kept[task_id] = result, expires_at
+        self.first_sent[task_id] = first_sent
 
     def check_writable(self) -> None:
         """It always is."""
 
-    def fetch(self, task_id: str) -> bytes | None:
-        return self.kept[task_id][0] if task_id in self.kept else None
+    def fetch(self, task_id: str, first_sent: str | None = None) -> bytes | None:
+        known = task_id in self.kept and (first_sent is None or self.first_sent[task_id] in ("", first_sent))
+        return self.kept[task_id][0] if known else None
 
     def close(self) -> None:
         """Nothing to let go of."""

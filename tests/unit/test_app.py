@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,31 @@ def test_closing_an_app_leaves_nothing_of_its_results_open(tmp_path: Path) -> No
     store.store("b", done(b"2"), LATER)
     app.close()
     assert open_files(tmp_path) == []
+
+
+def test_a_result_is_that_of_the_message_that_was_sent(tmp_path: Path) -> None:
+    app = App("amqp://127.0.0.1:1/", results=f"sqlite:///{tmp_path}/results.db")
+    store = app.store()
+    assert store is not None
+    first, second = (Sent[int]("a", "shop.task", app.store, int, number) for number in (1000, 2000))
+    store.store("a", done(b"1"), LATER, "1970-01-01T00:00:01.000Z")
+    assert first.result(timeout=0) == 1
+    assert second.status() == "pending"
+    assert first != second
+    assert pickle.loads(pickle.dumps(first)) == first
+    app.close()
+
+
+def test_asking_for_the_result_of_a_task_that_stores_none_is_refused_at_once(tmp_path: Path) -> None:
+    app = App("amqp://127.0.0.1:1/", results=f"sqlite:///{tmp_path}/results.db")
+
+    @app.task(name="note", result=False)
+    def note() -> None: ...
+
+    sent = app._sent(note.message())
+    for ask in (sent.result, sent.status):
+        with pytest.raises(ConfigError, match="result=False"):
+            ask()
 
 
 def test_an_app_whose_results_were_not_used_opens_no_file_to_close_it(tmp_path: Path) -> None:

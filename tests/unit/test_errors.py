@@ -24,12 +24,13 @@ from amqpworker.errors import (
     TaskSignal,
 )
 from amqpworker.message import Message
+from amqpworker.results import ResultNotStorable
 from amqpworker.retry import ResultRefused
 from amqpworker.sent import Sent, no_store
 from amqpworker.task import MalformedBody
 from tests.docs import ROOT
 
-INTERNAL = {ResultRefused, MalformedBody}
+INTERNAL = {ResultRefused, MalformedBody, ResultNotStorable}
 """What never leaves a worker; the docstring of `errors` names them."""
 
 

@@ -150,6 +150,23 @@ def test_whether_a_message_is_published_again_is_yes_or_no() -> None:
         checked(resend=1)
 
 
+def test_what_would_be_late_before_it_is_due_is_refused_at_once() -> None:
+    moment = datetime(2030, 1, 1, tzinfo=UTC)
+    soon = datetime.now(UTC) + timedelta(seconds=5)
+    never: list[dict[str, Any]] = [
+        {"delay": 60, "expires": 30},
+        {"delay": 60, "expires": 60},
+        {"delay": timedelta(minutes=1), "expires": soon},
+        {"at": moment, "expires": moment},
+        {"at": moment, "expires": soon},
+    ]
+    for options in never:
+        with pytest.raises(InvalidArguments, match="could never run"):
+            checked(**options)
+    for options in ({"delay": 30, "expires": 60}, {"at": moment, "expires": 30}, {"delay": 0, "expires": 0}):
+        checked(**options)
+
+
 def test_options_leave_the_verbs_that_they_suit() -> None:
     plain, timed, timeout = task().options(id="1"), task().options(delay=1), task().options(timeout=1)
     assert type(plain) is Verbs

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import pickle
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,14 +15,27 @@ from hypothesis import strategies as some
 from amqpworker.broker.channel import prepare
 from amqpworker.broker.properties import decode_properties, encode_properties
 from amqpworker.errors import InvalidArguments
+from amqpworker.headers import time_text
 from amqpworker.message import Delivery, Message, Properties
 from amqpworker.outcome import Dead, Failure, Retry
-from amqpworker.publication import answered, can_answer, capped, dead_lettered, letters, retried, sent, user_headers
+from amqpworker.publication import (
+    answered,
+    called,
+    can_answer,
+    capped,
+    dead_lettered,
+    letters,
+    replayed,
+    retried,
+    sent,
+    user_headers,
+)
 from amqpworker.topology import Names
 
 NAMES = Names("amqpworker")
 NOW = 1_790_000_000.5
 MILLISECONDS = 1_790_000_000_500
+IN_WORDS = "2026-09-21T14:13:20.500Z"
 FAILURE = Failure("OSError", "no route", "Traceback …")
 
 # what a broker or a forger may have put in
@@ -125,8 +140,8 @@ def test_a_retry_counts_on_and_tells_when_it_is_due_and_when_it_began() -> None:
     exchange, headers, _ = retry(delivery({"aw-attempt": 1, "aw-returned": 5}), 1.0, attempt=3)
     assert exchange == NAMES.level(3)
     assert headers["aw-attempt"] == 4
-    assert headers["aw-first-run"] == MILLISECONDS - 10_000
-    assert headers["aw-eta"] == MILLISECONDS + 1000
+    assert headers["aw-first-run"] == time_text(MILLISECONDS - 10_000)
+    assert headers["aw-eta"] == time_text(MILLISECONDS + 1000)
     assert [name for name in headers if name.startswith("aw-wait-")] == ["aw-wait-03"]
     assert "aw-returned" not in headers, "a new delay may come too early once more"
 
@@ -152,7 +167,7 @@ def test_what_came_too_early_goes_back_with_its_time_and_its_attempt() -> None:
     _, headers, _ = retry(delivery({"aw-eta": eta}), 5.0, counts=False, returned=True, attempt=1)
     assert headers["aw-eta"] == eta
     assert headers["aw-attempt"] == 1
-    assert headers["aw-returned"] == MILLISECONDS
+    assert headers["aw-returned"] == IN_WORDS
     assert "aw-first-run" not in headers, "it has not run"
 
 
@@ -178,7 +193,7 @@ def test_a_dead_letter_carries_its_evidence() -> None:
         "aw-error-type": "OSError",
         "aw-error": "no route",
         "aw-traceback": "Traceback …",
-        "aw-failed-at": MILLISECONDS,
+        "aw-failed-at": IN_WORDS,
         "aw-worker": "host:1",
     }
 
@@ -272,7 +287,7 @@ def message(**options: Any) -> Message:
 def test_a_message_without_a_delay_goes_to_the_tasks() -> None:
     wire = sent(message(headers={"tenant": "acme"}), NAMES, NOW, "shop")
     assert (wire.exchange, wire.routing_key, wire.mandatory) == (NAMES.tasks, "work", True)
-    assert wire.properties.headers == {"tenant": "acme", "aw-first-sent": MILLISECONDS}
+    assert wire.properties.headers == {"tenant": "acme", "aw-first-sent": IN_WORDS}
     assert wire.properties.timestamp == 1_790_000_000
     assert wire.properties.app_id == "shop"
     assert wire.properties.delivery_mode == 2
@@ -282,7 +297,8 @@ def test_a_message_without_a_delay_goes_to_the_tasks() -> None:
 def test_a_delayed_message_enters_the_ladder_and_tells_when_it_is_due(when: dict[str, Any]) -> None:
     wire = sent(message(**when), NAMES, NOW)
     assert wire.exchange == NAMES.level(3)
-    assert wire.properties.headers == {"aw-first-sent": MILLISECONDS, "aw-eta": MILLISECONDS + 1000, "aw-wait-03": True}
+    due = time_text(MILLISECONDS + 1000)
+    assert wire.properties.headers == {"aw-first-sent": IN_WORDS, "aw-eta": due, "aw-wait-03": True}
 
 
 def test_a_time_that_is_past_by_the_sending_is_no_delay() -> None:
@@ -299,7 +315,54 @@ def test_a_time_beyond_the_ladder_is_refused() -> None:
 @pytest.mark.parametrize("expires", [60.0, datetime.fromtimestamp(NOW + 60, UTC)])
 def test_an_expiry_is_an_absolute_time_on_the_wire(expires: Any) -> None:
     headers = sent(message(expires=expires), NAMES, NOW).properties.headers or {}
-    assert headers["aw-expires"] == MILLISECONDS + 60_000
+    assert headers["aw-expires"] == time_text(MILLISECONDS + 60_000)
+
+
+def test_a_message_that_is_sent_again_keeps_the_time_of_its_first_sending() -> None:
+    one = message(delay=1.0)
+    first = sent(one, NAMES, NOW).properties
+    again = sent(one, NAMES, NOW + 100, "shop").properties
+    assert first.headers is not None
+    assert again.headers is not None
+    assert first.headers["aw-first-sent"] == again.headers["aw-first-sent"] == IN_WORDS
+    assert again.headers["aw-eta"] == time_text(MILLISECONDS + 101_000), "a delay counts from each sending"
+    assert (first.timestamp, again.timestamp) == (1_790_000_000, 1_790_000_000)
+
+
+def test_a_copy_of_a_message_is_another_message_unless_it_is_the_same_one_elsewhere() -> None:
+    one = message()
+    sent(one, NAMES, NOW)
+    assert pickle.loads(pickle.dumps(one)).first_sent == MILLISECONDS, "kept for later, after an error"
+    assert replace(one, body=b"[]").first_sent is None
+    assert one == message(), "when it was sent is not what it says"
+
+
+def test_a_call_carries_the_correlation_id_of_the_call_and_expires_with_it() -> None:
+    one = message()
+    wire = called(one, ("token-1", 5.0), NAMES, NOW, "shop").properties
+    assert (wire.correlation_id, wire.reply_to, wire.message_id) == ("token-1", "amq.rabbitmq.reply-to", "id")
+    assert (wire.headers or {})["aw-expires"] == time_text(MILLISECONDS + 5000)
+    assert one.first_sent == MILLISECONDS
+
+
+def test_a_message_that_is_late_before_it_is_due_is_refused() -> None:
+    for late in (
+        {"delay": 60.0, "expires": 60.0},
+        {"delay": 60.0, "expires": datetime.fromtimestamp(NOW + 59, UTC)},
+        {"at": datetime.fromtimestamp(NOW + 60, UTC), "expires": 59.0},
+    ):
+        with pytest.raises(InvalidArguments, match="could never run"):
+            sent(message(**late), NAMES, NOW)
+    sent(message(delay=59.0, expires=60.0), NAMES, NOW)
+
+
+# ---- replays --------------------------------------------------------------------------------------------------------
+
+
+def test_a_letter_that_was_put_back_begins_anew() -> None:
+    died = letter(delivery({"aw-attempt": 3, "aw-crashes": 2, "aw-eta": 1, "aw-expires": 1}), Dead("failed", FAILURE))
+    again = replayed({**died, "aw-returned": 1, "aw-first-run": 1}, NOW)
+    assert again == {**KEPT, "aw-replayed": IN_WORDS}
 
 
 def test_every_copy_can_be_carried() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from amqpworker.errors import Unconfirmed
+from amqpworker.headers import time_of
 from amqpworker.message import Delivery
 from amqpworker.outcome import Done
 from amqpworker.worker import copies, inquiry, receiver
@@ -30,7 +31,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     for module in (receiver, copies, inquiry):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic, time=time.time))
     return clock
 
 
@@ -247,3 +248,20 @@ def test_what_is_asked_about_can_still_go_back(clock: Clock) -> None:
     scene.receive(redelivered=True)
     scene.reception.drain()
     assert scene.tick() == [1]
+
+
+def test_a_dead_letter_that_was_put_back_is_decided_about_as_if_it_had_never_run(clock: Clock) -> None:
+    scene = Scene(clock)
+    letter = scene.receive(False, aw_dead_reason="crashed", aw_crashes=3, aw_attempt=4, aw_expires=1, shop="a")
+    assert scene.put_there == [letter.tag], "nothing that it once did condemns it"
+    headers = letter.properties.headers or {}
+    assert set(headers) == {"shop", "aw-replayed"}
+    assert time_of(headers["aw-replayed"]) == pytest.approx(time.time() * 1000, abs=60_000)
+
+
+def test_a_dead_letter_that_was_put_back_and_takes_its_process_down_is_a_suspect_as_any_other(clock: Clock) -> None:
+    scene = Scene(clock)
+    scene.receive(True, aw_dead_reason="crashed", aw_crashes=3)
+    scene.reception.settle()
+    assert len(scene.asked) == 1
+    assert scene.put_there == scene.put_apart == [], "nothing is decided before the answer"

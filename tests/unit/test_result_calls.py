@@ -18,8 +18,8 @@ from amqpworker.results.rpc import Calls, PendingCall
 
 def test_an_answer_that_is_there_is_returned_without_waiting() -> None:
     calls = Calls()
-    call = calls.open("a")
-    assert calls.resolve("a", b"1")
+    call = calls.open()
+    assert calls.resolve(call.correlation_id, b"1")
     assert call.wait(0) == b"1"
     assert call.wait(0) == b"1"
     assert len(calls) == 0
@@ -27,90 +27,77 @@ def test_an_answer_that_is_there_is_returned_without_waiting() -> None:
 
 def test_an_answer_wakes_the_thread_that_waits() -> None:
     calls = Calls()
-    call = calls.open("a")
+    call = calls.open()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(call.wait, 10)
-        assert calls.resolve("a", b"1")
+        assert calls.resolve(call.correlation_id, b"1")
         assert waiting.result(10) == b"1"
 
 
 def test_without_an_answer_waiting_ends_in_time_and_the_call_is_forgotten() -> None:
     calls = Calls()
-    with pytest.raises(CallTimeout, match=r"call a within 0\.01 s"):
-        calls.open("a").wait(0.01)
+    with pytest.raises(CallTimeout, match=r"within 0\.01 s"):
+        calls.open().wait(0.01)
     assert len(calls) == 0
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0])
 def test_no_time_at_all_times_out_at_once(timeout: float) -> None:
     with pytest.raises(CallTimeout):
-        Calls().open("a").wait(timeout)
+        Calls().open().wait(timeout)
 
 
 def test_a_very_long_timeout_is_no_error() -> None:
     calls = Calls()
-    call = calls.open("a")
+    call = calls.open()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(call.wait, float("inf"))
-        calls.resolve("a", b"1")
+        calls.resolve(call.correlation_id, b"1")
         assert waiting.result(10) == b"1"
 
 
 def test_a_late_answer_an_unknown_one_and_a_second_one_are_dropped() -> None:
     calls = Calls()
-    call = calls.open("a")
+    call = calls.open()
     with pytest.raises(CallTimeout):
         call.wait(0)
-    assert not calls.resolve("a", b"late")
+    assert not calls.resolve(call.correlation_id, b"late")
     assert not calls.resolve("never opened", b"1")
-    calls.open("b")
-    assert calls.resolve("b", b"first")
-    assert not calls.resolve("b", b"second")
+    other = calls.open()
+    assert calls.resolve(other.correlation_id, b"first")
+    assert not calls.resolve(other.correlation_id, b"second")
 
 
 def test_a_call_that_was_not_sent_can_be_forgotten() -> None:
     calls = Calls()
-    call = calls.open("a")
+    call = calls.open()
     assert call.forget()
     assert not call.forget()
-    assert not calls.resolve("a", b"1")
+    assert not calls.resolve(call.correlation_id, b"1")
 
 
-def test_forgetting_an_ended_call_leaves_a_new_one_with_its_id_alone() -> None:
-    calls = Calls()
-    first = calls.open("a")
-    calls.resolve("a", b"1")
-    second = calls.open("a")
-    assert not first.forget()
-    assert calls.resolve("a", b"2")
-    assert second.wait(0) == b"2"
-
-
-def test_two_calls_with_one_id_cannot_wait_at_once() -> None:
-    calls = Calls()
-    first = calls.open("a")
-    with pytest.raises(ValueError, match="waits already"):
-        calls.open("a")
-    calls.resolve("a", b"1")
-    assert first.wait(0) == b"1"
+def test_no_two_calls_of_any_process_have_one_correlation_id_and_it_is_short() -> None:
+    ids = [calls.open().correlation_id for calls in (Calls(), Calls(), Calls()) for _ in range(100)]
+    assert len(set(ids)) == 300
+    assert max(map(len, ids)) < 20
 
 
 def test_a_lost_connection_ends_every_call_that_was_asked_with_an_error_of_its_own() -> None:
     calls = Calls()
-    opened = [calls.open(str(number)) for number in range(5)]
+    opened = [calls.open() for _ in range(5)]
     for call in opened:
         call.asked = 7
-    asked_elsewhere = calls.open("elsewhere")
+    asked_elsewhere = calls.open()
     asked_elsewhere.asked = 8
-    waits_to_be_asked = calls.open("not yet")
-    answered = calls.open("answered")
-    calls.resolve("answered", b"1")
+    waits_to_be_asked = calls.open()
+    answered = calls.open()
+    calls.resolve(answered.correlation_id, b"1")
     lost = NotConnected("the connection was lost")
     assert calls.are_expected(7)
     calls.fail_asked(7, lost)
     assert not calls.are_expected(7)
     assert calls.are_expected(8)
-    calls.resolve("elsewhere", b"3")
+    calls.resolve(asked_elsewhere.correlation_id, b"3")
     raised = []
     for call in opened:
         with pytest.raises(NotConnected, match="was lost") as caught:
@@ -121,7 +108,7 @@ def test_a_lost_connection_ends_every_call_that_was_asked_with_an_error_of_its_o
     assert len(calls) == 1
     calls.fail_asked(7, lost)
     assert len(calls) == 1
-    assert calls.resolve("not yet", b"2")
+    assert calls.resolve(waits_to_be_asked.correlation_id, b"2")
     assert waits_to_be_asked.wait(0) == b"2"
 
 
@@ -131,10 +118,10 @@ def test_256_threads_hammering_get_each_their_own_answer_and_leave_nothing() -> 
     wrong: list[str] = []
     finished = threading.Event()
 
-    def caller(number: int) -> None:
+    def caller() -> None:
         for turn in range(10):
-            name = f"{number}-{turn}"
-            call = calls.open(name)
+            call = calls.open()
+            name = call.correlation_id
             sent.append(name)
             try:
                 if call.wait(0.0005 if turn % 3 == 0 else 30) != name.encode():
@@ -154,7 +141,7 @@ def test_256_threads_hammering_get_each_their_own_answer_and_leave_nothing() -> 
 
     answering = threading.Thread(target=replier)
     answering.start()
-    callers = [threading.Thread(target=caller, args=(number,)) for number in range(256)]
+    callers = [threading.Thread(target=caller) for _ in range(256)]
     for thread in callers:
         thread.start()
     for thread in callers:
@@ -174,12 +161,10 @@ class CallsMachine(RuleBasedStateMachine):
         super().__init__()
         self.calls = Calls()
         self.truth: dict[PendingCall, bytes | str | None] = {}
-        self.number = 0
 
     @rule(target=waiting)
     def open(self) -> PendingCall:
-        self.number += 1
-        call = self.calls.open(str(self.number))
+        call = self.calls.open()
         self.truth[call] = None
         return call
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from amqpworker.errors import ConfigError, ResultStoreError
-from amqpworker.results import ResultStore, check_url, open_store
+from amqpworker.results import ResultNotStorable, ResultStore, check_url, open_store
 from amqpworker.results.sql import SqliteStore, path_of
 
 LATER = 4_000_000_000.0
@@ -87,6 +87,31 @@ def test_a_later_result_takes_the_place_of_an_earlier_one(store: ResultStore) ->
     store.store("a", b"1", LATER)
     store.store("a", b"2", LATER)
     assert store.fetch("a") == b"2"
+
+
+def test_a_result_of_another_message_with_the_same_id_is_none_of_this_one(store: ResultStore) -> None:
+    monday, tuesday = "2026-11-23T10:00:00.000Z", "2026-11-24T10:00:00.000Z"
+    store.store("a", b"1", LATER, monday)
+    assert store.fetch("a", tuesday) is None
+    store.store("a", b"2", LATER, tuesday)
+    assert (store.fetch("a", monday), store.fetch("a", tuesday)) == (b"1", b"2")
+    store.store("a", b"3", LATER, monday)
+    assert (store.fetch("a", monday), store.fetch("a", tuesday)) == (b"3", b"2")
+    assert store.fetch("a") == b"3", "the last one of whatever message"
+
+
+def test_a_result_of_a_message_that_does_not_tell_when_it_was_sent_is_taken(store: ResultStore) -> None:
+    store.store("a", b"1", LATER)
+    assert store.fetch("a", "2026-11-23T10:00:00.000Z") == b"1"
+    store.store("a", b"2", LATER, "2026-11-23T10:00:00.000Z")
+    assert store.fetch("a", "2026-11-23T10:00:00.000Z") == b"2", "its own before all others"
+
+
+def test_a_result_that_can_never_be_stored_is_told_from_a_store_that_is_away(store: ResultStore) -> None:
+    with pytest.raises(ResultNotStorable, match="too big"):
+        store.store("a", bytes(1_000_000_001), LATER)
+    store.store("a", b"1", LATER)
+    assert store.fetch("a") == b"1"
 
 
 @pytest.mark.parametrize("task_id", ["", "a b/ü?*%'\";--", "x\0y", "\ud800", "x" * 10_000])
@@ -362,16 +387,16 @@ def test_a_process_that_stores_little_purges_too(path: Path, clock: Clock) -> No
 def test_the_file_is_marked_and_has_the_version_of_its_schema(sqlite: SqliteStore, path: Path) -> None:
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA application_id").fetchone() == (0x61775273,)
-    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
 
 
 def test_a_file_of_a_newer_version_is_refused(sqlite: SqliteStore, path: Path) -> None:
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute("PRAGMA user_version = 3")
     connection.close()
-    with pytest.raises(ConfigError, match="version 2"):
+    with pytest.raises(ConfigError, match="version 3"):
         SqliteStore(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -132,10 +133,61 @@ def test_a_policy_that_is_not_enabled_never_retries() -> None:
     assert waits(policy(Retrying(wait=tenacity.wait_fixed(1), enabled=False))) == []
 
 
-@pytest.mark.parametrize("wait", [tenacity.wait_none(), tenacity.wait_fixed(0), tenacity.wait_fixed(timedelta(0))])
+@pytest.mark.parametrize(
+    "wait",
+    [
+        tenacity.wait_none(),
+        tenacity.wait_fixed(0),
+        tenacity.wait_fixed(timedelta(0)),
+        tenacity.wait_none() + tenacity.wait_none(),
+        tenacity.wait_none() + tenacity.wait_fixed(0) + tenacity.wait_random(0, 0),
+        tenacity.wait_chain(tenacity.wait_none(), tenacity.wait_fixed(0)),
+        tenacity.wait_chain(tenacity.wait_fixed(5), tenacity.wait_none()),
+        tenacity.wait_combine(),
+        tenacity.wait_random(0, 0),
+        tenacity.wait_incrementing(0, 0),
+        tenacity.wait_incrementing(start=60, increment=-10),
+        tenacity.wait_exponential(multiplier=0),
+        tenacity.wait_exponential(max=0),
+        tenacity.wait_random_exponential(max=0),
+        tenacity.wait_exponential_jitter(max=0),
+    ],
+)
 def test_for_ever_without_a_pause_is_refused(wait: Any) -> None:
     with pytest.raises(ConfigError, match="retries for ever without a pause"):
         policy(Retrying(wait=wait))
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        tenacity.stop_any(tenacity.stop_never, tenacity.stop_never),
+        tenacity.stop_all(tenacity.stop_never, tenacity.stop_after_attempt(3)),
+        tenacity.stop_after_delay(math.inf),
+    ],
+)
+def test_what_stops_never_is_seen_in_each_of_its_forms(stop: Any) -> None:
+    with pytest.raises(ConfigError, match="retries for ever without a pause"):
+        policy(Retrying(stop=stop))
+    policy(Retrying(stop=stop | tenacity.stop_after_attempt(3)))
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        tenacity.wait_none() + tenacity.wait_fixed(1),
+        tenacity.wait_chain(tenacity.wait_none(), tenacity.wait_fixed(1)),
+        tenacity.wait_random(0, 1),
+        tenacity.wait_incrementing(),
+        tenacity.wait_exponential(),
+        tenacity.wait_random_exponential(),
+        tenacity.wait_exponential_jitter(),
+        tenacity.wait_exception(lambda _: 1.0),
+        lambda _: 0,
+    ],
+)
+def test_for_ever_with_any_pause_or_with_somebody_s_own_wait_is_a_policy(wait: Any) -> None:
+    policy(Retrying(wait=wait))
 
 
 def test_for_ever_with_a_wait_and_a_few_times_without_one_are_policies() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from tenacity import Retrying, retry_if_result, stop_after_attempt, stop_after_delay
 
 from amqpworker.errors import Reject, RetryLater
+from amqpworker.headers import time_text
 from amqpworker.message import Delivery, Properties
 from amqpworker.outcome import Dead, Done, Dropped, Outcome, Retry
 from amqpworker.retry import policy
@@ -33,6 +34,10 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def milliseconds(from_now: float) -> int:
     return int((NOW + from_now) * 1000)
+
+
+def in_words(from_now: float) -> str:
+    return time_text(milliseconds(from_now))
 
 
 def runner_of(function: Callable[..., Any], *, retry: Any = None, stores: bool = False) -> Runner:
@@ -134,13 +139,24 @@ def test_a_body_that_does_not_fit_is_malformed(body: bytes) -> None:
 # ---- times ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("expires", [milliseconds(-0.001), str(milliseconds(-60)), milliseconds(0), 0, -MOST])
+@pytest.mark.parametrize(
+    "expires",
+    [
+        milliseconds(-0.001),
+        str(milliseconds(-60)),
+        milliseconds(0),
+        0,
+        -MOST,
+        in_words(-0.001),
+        datetime.fromtimestamp(NOW - 1, UTC),
+    ],
+)
 def test_a_message_that_is_too_late_is_dead_as_expired(expires: Any) -> None:
     assert dead(outcome_of(runner_of(nothing), delivery_of(headers={"aw-expires": expires}))).reason == "expired"
 
 
-@pytest.mark.parametrize("expires", [milliseconds(0.001), MOST, "soon", 1.5, None, True, "1" * 40])
-def test_a_message_that_is_in_time_or_names_no_time_runs(expires: Any) -> None:
+@pytest.mark.parametrize("expires", [milliseconds(0.001), MOST, "9999-12-31T23:59:59Z", in_words(60)])
+def test_a_message_that_is_in_time_runs(expires: Any) -> None:
     assert outcome_of(runner_of(nothing), delivery_of(headers={"aw-expires": expires})) == Done()
 
 
@@ -175,6 +191,19 @@ def test_whatever_time_a_dropped_call_names_it_can_be_told(_clock: SimpleNamespa
         _clock.monotonic = lambda now=now: now
         delivery = delivery_of(headers={"aw-expires": expires}, reply_to="r")
         assert isinstance(outcome_of(runner, delivery), Dropped)
+
+
+@pytest.mark.parametrize("name", ["aw-eta", "aw-expires", "aw-first-sent", "aw-returned", "aw-attempt", "aw-crashes"])
+def test_a_header_of_ours_that_means_nothing_makes_a_message_malformed(name: str) -> None:
+    outcome = dead(outcome_of(runner_of(nothing), delivery_of(headers={name: "2030-12-24T18:00:00"})))
+    assert outcome.reason == "malformed"
+    assert f"'{name}' is '2030-12-24T18:00:00'" in outcome.failure.text
+
+
+def test_a_time_in_words_is_kept_to() -> None:
+    outcome = outcome_of(runner_of(nothing), delivery_of(headers={"aw-eta": in_words(5)}))
+    assert isinstance(outcome, Retry)
+    assert outcome.delay == pytest.approx(5, abs=0.001)
 
 
 def test_an_unknown_task_is_answered_even_when_it_is_late() -> None:
@@ -228,7 +257,7 @@ def test_a_message_without_an_id_is_given_one() -> None:
     assert all(ids)
 
 
-@pytest.mark.parametrize("claimed", [0, -1, -MOST - 1, MOST, 2**40, "9999999999999999999", 1.5, "x", b"3", [], None])
+@pytest.mark.parametrize("claimed", [1, MOST, 2**40, "999999999999999999"])
 def test_whatever_headers_claim_an_attempt_can_be_counted_on_and_a_first_run_is_past(claimed: Any) -> None:
     headers = {"aw-attempt": claimed, "aw-first-run": claimed}
     run = run_of(runner_of(nothing), delivery_of(headers=headers))

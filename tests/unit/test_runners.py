@@ -433,6 +433,40 @@ def test_a_coroutine_does_not_wait_for_a_thread(scene: Scene) -> None:
         go.set()
 
 
+def test_what_needs_no_store_does_not_wait_behind_results_for_one_that_is_away(scene: Scene) -> None:
+    away = threading.Event()
+    settle = scene.settled.settle
+
+    def settle_slowly(delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
+        if isinstance(outcome, Done) and run is not None and run.registered.stores_result:
+            away.wait(30)
+        settle(delivery, outcome, run)
+
+    scene.settled.settle = settle_slowly  # type: ignore[method-assign]
+
+    async def give() -> int:
+        return 1
+
+    async def fail() -> None:
+        raise LookupError
+
+    async def fail_for_good() -> None:
+        raise LookupError
+
+    scene.task(give, stores=True)
+    scene.task(fail, retry=[1])
+    scene.task(fail_for_good)
+    runners = scene.start(async_tasks=4)
+    results = [scene.put(runners, "give") for _ in range(8)]
+    failed, dead = scene.put(runners, "fail"), scene.put(runners, "fail_for_good")
+    scene.wait_for(2)
+    assert isinstance(scene.settled.of(failed), Retry)
+    assert isinstance(scene.settled.of(dead), Dead)
+    assert len(scene.settled.outcomes) == 2
+    away.set()
+    scene.wait_for(2 + len(results))
+
+
 def test_each_coroutine_has_a_current_run_of_its_own(scene: Scene) -> None:
     seen: list[tuple[str, str]] = []
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 
 from amqpworker.errors import InvalidArguments, NotRouted, Unconfirmed
 from amqpworker.outcome import Dead, Done, Dropped, Failure, Outcome, Renew, Requeue, Retry
+from amqpworker.results import ResultNotStorable
 from amqpworker.worker import copies
 from amqpworker.worker import settle as settle_module
 from tests.unit.settling import DEAD, FAILURE, NAMES, RETRY, Bench
@@ -54,6 +56,66 @@ def test_a_result_is_kept_for_as_long_as_the_settings_say() -> None:
     bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
     _, expires_at = bench.store.kept["id-1"]
     assert before + 60 <= expires_at <= time.time() + 60
+
+
+@pytest.mark.parametrize(
+    ("headers", "kept"),
+    [
+        (None, ""),
+        ({"aw-first-sent": "2026-11-28T23:59:59.123Z"}, "2026-11-28T23:59:59.123Z"),
+        ({"aw-first-sent": 1_795_910_399_123}, "2026-11-28T23:59:59.123Z"),
+    ],
+)
+def test_a_result_is_stored_with_the_first_sending_of_its_message(
+    bench: Bench, headers: dict[str, Any] | None, kept: str
+) -> None:
+    delivery = bench.delivery(headers=headers)
+    bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
+    assert bench.store.first_sent == {"id-1": kept}
+
+
+@pytest.mark.parametrize("reply_to", [None, "answers"])
+def test_a_result_that_the_store_can_never_hold_is_not_waited_for_and_whoever_asks_hears_so(
+    bench: Bench, reply_to: str | None
+) -> None:
+    bench.store.failures, bench.store.failure = 1, ResultNotStorable("string or blob too big")
+    delivery = bench.delivery(reply_to=reply_to)
+    bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
+    kept = json.loads(bench.store.fetch("id-1") or b"")
+    assert (kept["status"], kept["reason"], kept["error"]) == ("failed", "result-refused", "string or blob too big")
+    if reply_to is None:
+        assert bench.flush() == [("store", "id-1"), ("ack", 1, False)], "it has run, and does not run again"
+    else:
+        assert bench.publisher.underway[0].publication.body == b'{"status":"done","value":42}', "the caller has it all"
+
+
+def test_an_answer_that_is_too_large_for_the_broker_is_told_to_its_caller(bench: Bench) -> None:
+    bench.publisher.refusals.append(InvalidArguments("at most 16 MB"))
+    delivery = bench.delivery(reply_to="answers")
+    bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
+    told = json.loads(bench.publisher.underway[0].publication.body)
+    assert (told["status"], told["reason"], told["error"]) == ("failed", "result-refused", "at most 16 MB")
+    bench.publisher.confirm()
+    assert bench.flush()[-1] == ("ack", 1, False)
+    assert bench.settler.idle()
+
+
+def test_an_answer_that_turns_out_too_large_later_is_told_to_its_caller_once(bench: Bench) -> None:
+    delivery = bench.delivery(reply_to="answers")
+    bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
+    for _ in range(2):
+        assert bench.flush()[-1][0] == "publish"
+        bench.publisher.fail(InvalidArguments("at most 16 MB"))
+    assert bench.flush() == [("ack", 1, False)]
+    assert bench.settler.idle()
+
+
+def test_a_store_that_refuses_even_that_ends_the_waiting(bench: Bench) -> None:
+    bench.store.failures, bench.store.failure = 99, ResultNotStorable("never")
+    delivery = bench.delivery()
+    bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
+    assert bench.flush() == [("ack", 1, False)]
+    assert bench.store.failures == 97
 
 
 def test_a_reply_has_left_before_its_message_is_acknowledged(bench: Bench) -> None:
@@ -222,7 +284,7 @@ def test_a_reply_to_a_forged_address_is_not_published_and_the_message_acknowledg
 
 def test_a_reply_that_cannot_be_carried_is_given_up_and_the_message_acknowledged(bench: Bench) -> None:
     delivery = bench.delivery(reply_to="r")
-    bench.publisher.refusals.append(InvalidArguments("too long"))
+    bench.publisher.refusals += [InvalidArguments("too long")] * 2
     bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
     assert bench.flush()[-1] == ("ack", 1, False)
     assert bench.settler.idle()
