@@ -16,7 +16,16 @@ from tests.support import Broker, wait_until
 HEAD = """
     import ctypes, os, sys, time, traceback
     from amqpworker import App, Settings, SendError, ResultStoreError
+    def is_quiet(task):
+        if task == str(os.getpid()):
+            return True
+        with open(f"/proc/self/task/{task}/wchan") as file:
+            return "poll" in file.read()
     def fork():
+        # Not while another thread waits for the interpreter's lock: CPython itself would hang in the child.
+        until = time.monotonic() + 20
+        while not all(map(is_quiet, os.listdir("/proc/self/task"))) and time.monotonic() < until:
+            time.sleep(0.005)
         return ctypes.PyDLL(None).fork()
     def in_child(work):
         child = fork()
