@@ -8,13 +8,13 @@ thread.
 from __future__ import annotations
 
 import importlib
-import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import ModuleType
 from typing import Any, ParamSpec, Self, TypeAlias, TypeVar, overload
 
 from amqpworker.errors import AmqpWorkerError, BatchFailed, ConfigError, SendError
+from amqpworker.lifecycle import Users
 from amqpworker.message import MOST_SHORT_BYTES, Message, fits_short_string
 from amqpworker.plan import Plan
 from amqpworker.producer import Producer
@@ -82,30 +82,40 @@ class App:
         self.max_body = self.settings.max_body
         self.call_timeout = self.settings.call_timeout
         self._producer = Producer(self.url, self.plan, self.settings)
-        self._store: ResultStore | None = None
-        self._store_lock = threading.Lock()
+        self.users = Users()
+        # One, by its URL: `setdefault` lets one of many threads decide, and nobody has to wait for another.
+        self._stores: dict[str, ResultStore] = {}
 
     def __repr__(self) -> str:
         return f"<App {redact_url(self.url)}, {len(set(self.tasks.values()))} tasks in {len(self.plan.queues)} queues>"
 
     def __enter__(self) -> Self:
+        self.users.enter()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        if self.users.leave():
+            self._close(lambda: True)
 
     def close(self) -> None:
         """
         Wait for what is not confirmed yet, bounded by `send_timeout`, then close the connection and the result store.
 
-        A later use opens them anew.
+        A later use opens them anew. Calls that wait for their answers end with `Unconfirmed`. While other threads are
+        inside `with app:`, closing is left to the last of them, which lets calls end by themselves, and in a worker process
+        to the worker: a task may close the app, and ends nothing by it.
         """
+        if not self.users.others:
+            # One that has come in this very moment is spared, too.
+            self._close(lambda: self.users.others)
+
+    def _close(self, spares_calls: Callable[[], bool]) -> None:
         try:
-            self._producer.close(self.settings.send_timeout)
+            self._producer.close(self.settings.send_timeout, spares_calls)
         finally:
-            # Not forgotten: a worker holds the same store, and threads may be inside it.
-            if self._store is not None:
-                self._store.close()
+            # Not forgotten: threads may be inside it.
+            for store in list(self._stores.values()):
+                store.close()
 
     # ---- tasks and queues -------------------------------------------------------------------------------------------
 
@@ -308,11 +318,17 @@ class App:
         Raises:
             ConfigError: it cannot be opened.
         """
-        if self._store is None and self.results is not None:
-            with self._store_lock:
-                if self._store is None:
-                    self._store = open_store(self.results)
-        return self._store
+        url = self.results
+        if url is None:
+            return None
+        store = self._stores.get(url)
+        if store is None:
+            opened = open_store(url)
+            assert opened is not None
+            store = self._stores.setdefault(url, opened)
+            if store is not opened:
+                opened.close()
+        return store
 
     def _sent(self, message: Message) -> Sent[Any]:
         task = self.tasks.get(message.task) or self.remotes.get(message.task)

@@ -130,7 +130,11 @@ class Blocked(SendError):
 
 
 class NotConnected(SendError):
-    """There was no connection to the broker in time: the message never left this process."""
+    """
+    The message never left this process.
+
+    There was no connection to the broker in time, no thread for one, or it was sent from a thread that must not wait.
+    """
 
 
 class Forbidden(SendError):

@@ -2,20 +2,33 @@
 The loggers that this package writes with, and what each of their lines tells: task, id, attempt, queue, no password.
 
 Loggers pass everything to the standard library's `logging`: in a service that publishes, its own handlers show our
-lines. What a line looks like in programs of ours is left to `logform`.
+lines. What a line looks like in programs of ours is left to `logform`, and the way of lines from threads that must not
+wait to `logqueue`.
 """
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import logging
-import traceback
 from contextvars import ContextVar
 from typing import Any
 
+from amqpworker.lifecycle import in_io_thread
+from amqpworker.logqueue import LogQueue, report_failure
 from amqpworker.redaction import redact_value
 
-__all__ = ["Line", "Logger", "add_task", "fields_of", "get_logger", "hush", "record_of", "redact", "task_context"]
+__all__ = [
+    "Line",
+    "Logger",
+    "add_task",
+    "fields_of",
+    "flush",
+    "get_logger",
+    "hush",
+    "record_of",
+    "redact",
+    "task_context",
+]
 
 task_context: ContextVar[object | None] = ContextVar("amqpworker_task", default=None)
 """What runs in this context: something with the attributes `task`, `id`, `attempt` and `queue`."""
@@ -65,12 +78,37 @@ class Logger:
         known = {name: value for name, value in fields.items() if value is not None}
         line, keywords = record_of(self._logger, redact(add_task({"event": event, **known})))
         try:
-            self._logger.log(level, line, stacklevel=3, **keywords)
+            if in_io_thread():
+                QUEUE.put(made(self._logger, level, line, keywords))
+            else:
+                self._logger.log(level, line, stacklevel=3, **keywords)
         except Exception:  # noqa: BLE001 - a filter of the service: no thread of ours may end for a line
-            # As `logging.Handler.handleError` does, which is not asked about filters.
-            if logging.raiseExceptions:
-                with contextlib.suppress(Exception):
-                    traceback.print_exc()
+            report_failure()
+
+
+QUEUE = LogQueue()
+"""The lines of all threads of this process that keep a connection."""
+
+FLUSH_SECONDS = 5.0
+
+
+def flush(timeout: float = FLUSH_SECONDS) -> None:
+    """Return once the lines of all threads are written; before a process ends that does not end as others do."""
+    QUEUE.flush(timeout)
+
+
+atexit.register(flush)
+
+
+def made(logger: logging.Logger, level: int, line: Line, keywords: dict[str, Any]) -> logging.LogRecord:
+    """Return the record that `logger.log` would hand to its handlers."""
+    # The caller of `Logger.info` and the like.
+    path, number, function, stack = logger.findCaller(bool(keywords.get("stack_info")), stacklevel=4)
+    error = keywords.get("exc_info")
+    told = (type(error), error, error.__traceback__) if isinstance(error, BaseException) else None
+    return logger.makeRecord(
+        logger.name, level, path, number, line, (), told, function, extra=keywords["extra"], sinfo=stack
+    )
 
 
 def get_logger(name: str) -> Logger:
@@ -78,9 +116,9 @@ def get_logger(name: str) -> Logger:
     return Logger(logging.getLogger(name))
 
 
-def hush(library: str, threads: str) -> None:
+def hush(library: str) -> None:
     """
-    Drop what a library logs in threads whose names begin with `threads`, unless its debug lines are wanted.
+    Drop what a library logs in threads that keep a connection of ours, unless its debug lines are wanted.
 
     pika tells a lost connection in up to five lines with tracebacks, in every service that publishes, where our own
     line says the same once. What a service does with pika itself is left alone.
@@ -89,20 +127,20 @@ def hush(library: str, threads: str) -> None:
         if name.split(".")[0] == library:
             logger = logging.getLogger(name)
             if not any(isinstance(one, Hush) for one in logger.filters):
-                logger.addFilter(Hush(threads))
+                logger.addFilter(Hush())
 
 
 class Hush(logging.Filter):
-    """Lets nothing through that is said in certain threads."""
-
-    def __init__(self, threads: str) -> None:
-        super().__init__()
-        self._threads = threads
+    """Lets nothing through that is said in threads which keep a connection; what is wanted is written by another one."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a record is written."""
-        ours = (record.threadName or "").startswith(self._threads)
-        return not ours or logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
+        """Tell whether a record is written now."""
+        if not in_io_thread():
+            return True
+        if logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
+            record.msg, record.args = record.getMessage(), ()
+            QUEUE.put(record)
+        return False
 
 
 def add_task(event: dict[str, Any]) -> dict[str, Any]:

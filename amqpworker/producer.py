@@ -1,24 +1,27 @@
 """
 Send messages and wait for answers, from any thread of any process.
 
-Decides when a connection is made (at the first use, and anew in a forked child) and which error a caller sees. The
-connection itself is `broker.publisher`'s.
+Decides when a connection is made (at the first use, and anew in a forked child), when it ends, from where nothing can be
+sent, and which error a caller sees. The connection itself is `broker.publisher`'s.
+
+No lock is taken: a signal handler, or a finaliser, may send or close in the middle of either.
 """
 
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 import time
-import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from os import getpid
 
 from amqpworker.batch import send_each
 from amqpworker.broker.address import addresses
+from amqpworker.broker.connection import CLOSED
 from amqpworker.broker.outgoing import Outgoing
 from amqpworker.broker.publisher import Publisher
-from amqpworker.errors import AmqpWorkerError, CallTimeout, SendError, Unconfirmed
+from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected, SendError, Unconfirmed
+from amqpworker.lifecycle import Living, in_io_thread
 from amqpworker.message import Message
 from amqpworker.plan import Plan
 from amqpworker.publication import called
@@ -31,6 +34,17 @@ __all__ = ["Producer"]
 EXIT_TIMEOUT = 10.0
 
 
+class Line:
+    """What one process has for one time of its use: a publisher, and the calls that wait for answers on it."""
+
+    def __init__(self, publisher: Publisher | None, calls: Calls, process: int) -> None:
+        self.publisher = publisher
+        self.calls = calls
+        self.process = process
+        # What took its place, once it is closed or was inherited by a fork; `setdefault` lets one thread decide.
+        self.following: dict[None, Line] = {}
+
+
 class Producer:
     """The sending side of an app: one publisher for each process that uses it."""
 
@@ -38,44 +52,69 @@ class Producer:
         self._url = url
         self._plan = plan
         self._settings = settings
-        self._publisher: Publisher | None = None
-        self._calls = Calls()
-        self._lock = threading.Lock()
-        me = weakref.ref(self)
-        os.register_at_fork(after_in_child=lambda: on_fork(me))
-        atexit.register(lambda: on_exit(me))
+        self._line = Line(None, Calls(), 0)
 
-    def forked(self) -> None:
-        """In a forked child: begin without the parent's connection, calls and locks."""
-        self._publisher = None
-        self._calls = Calls()
-        self._lock = threading.Lock()
+    def __del__(self) -> None:
+        """Leave nothing behind where it was not closed: what is under way is confirmed, then its thread ends."""
+        line = self._line
+        if line.publisher is not None and not line.publisher.over and line.process == getpid():
+            line.publisher.retire()
 
-    @property
-    def publisher(self) -> Publisher:
-        """The publisher of this process, which connects at its first publication."""
-        publisher = self._publisher
-        if publisher is None or publisher.broken:
-            with self._lock:
-                if self._publisher is None or self._publisher.broken:
-                    self._publisher = self._make()
-                publisher = self._publisher
-        return publisher
+    def _current(self) -> Line:
+        # For every message: the line as it is, unless it cannot be used any more.
+        line = self._line
+        publisher = line.publisher
+        return self._next(line) if publisher is None or publisher.over or line.process != getpid() else line
 
-    def _make(self) -> Publisher:
-        calls = self._calls
+    def _next(self, line: Line) -> Line:
+        """Return what takes the place of a line: the same for all that ask at the same time."""
+        process = getpid()
+        while line.publisher is None or line.publisher.over or line.process != process:
+            if line.publisher is not None and line.process != process:
+                line.publisher.forget()
+            line = line.following.setdefault(None, self._make(process))
+        self._line = line
+        return line
+
+    def _make(self, process: int) -> Line:
+        calls = Calls()
         publisher = Publisher(addresses(self._url), self._settings, self._plan.topology_of, calls.resolve)
         lost = Unconfirmed("The connection was lost while waiting for an answer: the task may have run.")
         publisher.session.on_channel_lost = lambda serial: calls.fail_asked(serial, lost)
         publisher.session.replies_expected = calls.are_expected
+        PUBLISHERS.add(publisher)
+        return Line(publisher, calls, process)
+
+    @property
+    def publisher(self) -> Publisher:
+        """The publisher of this process, which connects at its first publication."""
+        publisher = self._current().publisher
+        assert publisher is not None
         return publisher
 
-    def close(self, timeout: float) -> None:
-        """Wait for what is not confirmed yet, then close the connection; a later use opens another."""
-        with self._lock:
-            publisher, self._publisher = self._publisher, None
-        if publisher is not None:
-            publisher.close(min(timeout, threading.TIMEOUT_MAX))
+    @property
+    def _calls(self) -> Calls:
+        return self._line.calls
+
+    def close(self, timeout: float, spares_calls: Callable[[], bool] = lambda: False) -> None:
+        """
+        Wait for what is not confirmed yet, then close the connection; a later use opens another.
+
+        Calls that wait for their answers end with it. If they are spared, it stays open until they have ended by
+        themselves, which nobody waits for here. From a thread that keeps a connection, nothing is waited for at all.
+        """
+        line = self._line
+        publisher, calls = line.publisher, line.calls
+        if publisher is None or line.process != getpid():
+            return
+
+        def needed() -> bool:
+            return len(calls) > 0 and spares_calls()
+
+        if in_io_thread():
+            publisher.retire(needed)
+        else:
+            publisher.close(min(timeout, threading.TIMEOUT_MAX), needed)
 
     # ---- sending ----------------------------------------------------------------------------------------------------
 
@@ -85,7 +124,9 @@ class Producer:
 
         Raises:
             InvalidArguments: a header cannot be carried, its body is too large for the broker, or its `at` is too far away.
+            NotConnected: this is a thread that must not wait for it.
         """
+        refuse_io_thread(message)
         now = time.time()
         publication = publication_of(message, self._plan.names, now, self._settings.app_id)
         delayed = publication.exchange != self._plan.names.tasks
@@ -100,10 +141,14 @@ class Producer:
             SendError: it has not, in time; which error tells why.
             ConfigError: its queue cannot be declared.
         """
-        outgoing = self.begin(message, timeout=timeout)
-        outgoing.wait()
-        if outgoing.error is not None:
-            raise about(outgoing.error, message)
+        until = time.monotonic() + (self._settings.send_timeout if timeout is None else timeout)
+        while True:
+            outgoing = self.begin(message, timeout=timeout)
+            outgoing.wait()
+            if outgoing.error is None:
+                return
+            if not came_too_late(outgoing.error) or time.monotonic() >= until:
+                raise about(outgoing.error, message)
 
     def send_each(self, messages: Iterable[Message]) -> Iterator[tuple[Message, AmqpWorkerError | None]]:
         """
@@ -114,7 +159,15 @@ class Producer:
             Exception: what reading them raised, once it is told how those before ended.
         """
         self.publisher.start()
-        return send_each(self, messages, self._settings.send_timeout)
+        for message, error in send_each(self, messages, self._settings.send_timeout):
+            yield message, self._again(message) if came_too_late(error) else error
+
+    def _again(self, message: Message) -> AmqpWorkerError | None:
+        try:
+            self.send(message)
+        except AmqpWorkerError as error:
+            return error
+        return None
 
     def wake(self) -> None:
         """Have everything that was put on its way written now."""
@@ -130,8 +183,19 @@ class Producer:
             CallTimeout: none came in time.
             SendError: the message was not sent, or the connection was lost meanwhile.
         """
+        refuse_io_thread(message)
         until = time.monotonic() + timeout
-        lane, calls = self.publisher.calls, self._calls
+        while True:
+            try:
+                return self._call(message, timeout, until)
+            except NotConnected as error:
+                if not came_too_late(error) or time.monotonic() >= until:
+                    raise
+
+    def _call(self, message: Message, timeout: float, until: float) -> bytes:
+        line = self._current()
+        assert line.publisher is not None
+        lane, calls = line.publisher.calls, line.calls
         pending = calls.open()
         call = (pending.correlation_id, timeout)
         needs = self._plan.needs(message.queue, delayed=False)
@@ -167,13 +231,36 @@ def about(error: AmqpWorkerError, message: Message) -> AmqpWorkerError:
     return error
 
 
-def on_fork(producer: weakref.ref[Producer]) -> None:
-    """In a forked child: have a producer that is still in use begin anew."""
-    if (alive := producer()) is not None:
-        alive.forked()
+def came_too_late(error: AmqpWorkerError | None) -> bool:
+    """Tell whether a message did not leave since its publisher was closed a moment before."""
+    return isinstance(error, NotConnected) and error.args == (CLOSED,)
 
 
-def on_exit(producer: weakref.ref[Producer]) -> None:
-    """At the interpreter's exit: have a producer that is still in use wait for its confirms."""
-    if (alive := producer()) is not None:
-        alive.close(EXIT_TIMEOUT)
+def refuse_io_thread(message: Message | None) -> None:
+    """
+    Refuse to wait for a broker in a thread that keeps a connection to one: it might wait for itself.
+
+    Raises:
+        NotConnected: it is such a thread.
+    """
+    if in_io_thread():
+        name = threading.current_thread().name
+        raise NotConnected(
+            f"Nothing can be sent from the thread {name!r}, which keeps a connection to RabbitMQ and would wait for itself: "
+            "a finaliser (__del__), a log filter or a callback that runs there has to leave it to another thread. The "
+            "message never left this process.",
+            message,
+        )
+
+
+PUBLISHERS: Living[Publisher] = Living()
+
+
+def close_all() -> None:
+    """At the interpreter's exit: wait for the confirms of all that was published, whoever still knows its publisher."""
+    until = time.monotonic() + EXIT_TIMEOUT
+    for publisher in PUBLISHERS.of_this_process():
+        publisher.close(until - time.monotonic())
+
+
+atexit.register(close_all)

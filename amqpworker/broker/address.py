@@ -6,6 +6,7 @@ Decides what a URL may say. Connecting is left to `connection`.
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - else loaded by the I/O thread: a child forked meanwhile would wait for that for ever
 import ssl
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit

@@ -8,9 +8,7 @@ and `consumer` are called in this thread only, and other threads reach them by `
 from __future__ import annotations
 
 import os
-import threading
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -20,10 +18,12 @@ from tenacity import RetryCallState, Retrying, wait_random, wait_random_exponent
 from tenacity.wait import wait_base
 
 from amqpworker.broker.address import Address, parameters
+from amqpworker.broker.onethread import OneThread
 from amqpworker.broker.reasons import ConnectionProblem, problem_of, too_old
 from amqpworker.broker.seam import PublicConnection, connection_class, socket_of
 from amqpworker.broker.waker import Waker
 from amqpworker.errors import AmqpWorkerError
+from amqpworker.lifecycle import Living
 from amqpworker.logs import get_logger, hush
 from amqpworker.settings import Settings
 
@@ -63,10 +63,12 @@ class ConnectionUser(Protocol):
 
 class IOThread:
     """
-    The thread of one connection: connects, runs pika's loop, reconnects with jitter until it is stopped.
+    The thread of one connection: connects, runs pika's loop, reconnects with jitter until it is stopped or retired.
 
     A forked child must make its own: the parent's socket is let go of there. With `mistakes_told` a mistake such as
     a refused login is not logged before the first connection: its user tells it, and ends.
+
+    Starting and ending take no lock: a signal handler may do both while it interrupts either.
     """
 
     def __init__(
@@ -91,21 +93,27 @@ class IOThread:
         self._failures = self._mistakes = 0
         self._opened_at = 0.0
         self._ever_open = False
+        self.leaving = False
+        """Whether it was asked to end: another one takes what is new."""
         self.ended = False
         """Whether the thread has done its last work: nothing that its user is given from now on goes out."""
+        self.end_text = CLOSED
+        """Why nothing goes out once it has ended."""
+        self.over = False
+        """Whether it has ended or was asked to."""
         self.beat: Callable[[], None] | None = None
         """Called about once in a second by the thread, where somebody wants to know that it is alive."""
         self._mistakes_told = mistakes_told
         self._told: tuple[str, float] = ("", 0.0)
-        hush("pika", THREADS)
-        self._thread = threading.Thread(target=self._run, name=f"{THREADS}{name}", daemon=True)
+        self._thread = OneThread(self._run, f"{THREADS}{name}", self._finish)
+        self._needed: Callable[[], bool] | None = None
+        hush("pika")
 
     # ---- from any thread --------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread; it connects by itself."""
-        me = weakref.ref(self)
-        os.register_at_fork(after_in_child=lambda: on_fork(me))
+        """Start the thread, which connects by itself; any number of times, and not after it was stopped."""
+        RUNNING.add(self)
         self._thread.start()
 
     @property
@@ -120,8 +128,8 @@ class IOThread:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
+        """Whether the thread runs, or is about to."""
+        return self._thread.alive
 
     def wake(self) -> None:
         """Have `user.woken` called soon; many calls before it runs are one."""
@@ -133,16 +141,30 @@ class IOThread:
     def stop(self, timeout: float) -> bool:
         """Close the connection and end the thread; false where it did not end in time."""
         self._stopping = True
+        self._leave()
+        return self.join(timeout)
+
+    def retire(self, needed: Callable[[], bool] | None = None) -> None:
+        """
+        Have the thread end by itself once its user waits for nothing and it is not `needed`; waits for nothing itself.
+
+        May be called from any place, a finaliser included.
+        """
+        self._needed = needed
+        self._leave()
+
+    def _leave(self) -> None:
+        self.leaving = self.over = True
+        if self._thread.prevent():
+            self._finish(CLOSED)
         self._waker.set()
-        loop = self._loop
-        if loop is not None:
-            loop.add_callback_threadsafe(self._close)
-        if self._thread.is_alive():
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
+
+    def join(self, timeout: float) -> bool:
+        """Wait until the thread has ended, unless this is such a thread; false where it has not, in time."""
+        return self._thread.join(timeout)
 
     def forget(self) -> None:
-        """In a forked child: close the parent's socket here, without a word to the broker."""
+        """In a forked child, any number of times: close the parent's socket here, without a word to the broker."""
         connection, self.connection = self.connection, None
         sock = socket_of(connection) if connection is not None else None
         if sock is not None:
@@ -173,8 +195,13 @@ class IOThread:
             # Somebody closed descriptors that are not theirs, for example: no connection can be had from here.
             log.error("io_thread_broken", connection=self.name, exc_info=error)
             text = BROKEN
-        self.ended = True
+        self._finish(text)
+
+    def _finish(self, text: str) -> None:
+        self.end_text = text
+        self.ended = self.over = True
         self._guard(lambda: self.user.lost(ConnectionProblem(text, "away", str(self._address))))
+        self._thread.finished()
 
     def _connect_again_and_again(self) -> None:
         position = 0
@@ -258,7 +285,7 @@ class IOThread:
         begin = time.monotonic()
         until = begin + seconds_of(PAUSE, self._failures)
         while not self._stopping and (left := until - time.monotonic()) > 0:
-            self._guard(self.user.tick)
+            self._look()
             if self.beat is not None:
                 self._guard(self.beat)
             if self._waker.wait(min(left, TICK)):
@@ -295,6 +322,10 @@ class IOThread:
     def _on_waker(self, _fd: int, _events: int) -> None:
         self._waker.clear()
         self._on_wake()
+        if self.leaving:
+            self._look()
+            if self._stopping:
+                self._close()
 
     def _on_wake(self) -> None:
         # First this, then the look at what has gathered: what comes in between wakes us again.
@@ -311,8 +342,16 @@ class IOThread:
     def _tick(self) -> None:
         self._ticking = False
         # Again after one that failed, too: deadlines are kept by the next.
-        if self._guard(self.user.tick) is not False:
+        if self._look() or self._needed is not None:
             self.start_ticking()
+
+    def _look(self) -> bool:
+        """Have the user look at its deadlines; end where it waits for nothing and was retired."""
+        waits = self._guard(self.user.tick) is not False
+        if self.leaving and not (waits or self._stopping or (self._needed is not None and self._needed())):
+            self._stopping = True
+            self._close()
+        return waits
 
     def _close(self) -> None:
         connection = self.connection
@@ -336,10 +375,16 @@ def seconds_of(pause: wait_base, failures: int) -> float:
     return float(pause(state))
 
 
-def on_fork(io: weakref.ref[IOThread]) -> None:
-    """In a forked child: let go of the connection, or the broker would not see the end of the parent."""
-    if (alive := io()) is not None:
-        alive.forget()
+RUNNING: Living[IOThread] = Living()
+
+
+def forget_all() -> None:
+    """In a forked child: let go of the connections, or the broker would not see the end of the parent."""
+    for io in RUNNING.all():
+        io.forget()
+
+
+os.register_at_fork(after_in_child=forget_all)
 
 
 def hang_up(connection: PublicConnection | None) -> None:

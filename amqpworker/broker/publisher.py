@@ -7,12 +7,11 @@ that have channels of their own, and what is published again, is up to each `lan
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 
 from amqpworker.broker.address import Address
-from amqpworker.broker.connection import BROKEN, CLOSED, IOThread
+from amqpworker.broker.connection import CLOSED, IOThread
 from amqpworker.broker.declare import Need
 from amqpworker.broker.lane import Lane
 from amqpworker.broker.outgoing import Outgoing
@@ -29,6 +28,8 @@ __all__ = ["Publisher"]
 # that was suspended would write its first message into nothing.
 QUIET = 1.0
 READ_FIRST = 0.002
+# While it closes, it looks this often whether others need it.
+JOIN_SLICE = 0.01
 
 
 class Publisher:
@@ -51,7 +52,6 @@ class Publisher:
         self.sends, self.calls, self.copies, self.replies = self._lanes = tuple(
             Lane(purpose, self.session, self._submitted) for purpose in (SENDS, CALLS, COPIES, REPLIES)
         )
-        self._start_lock = threading.Lock()
         self._started = self._closed = self._ever_open = False
         self._written_at = 0.0
         self._reads_first = False
@@ -66,14 +66,13 @@ class Publisher:
             self._io.wake()
         if self._closed or self._io.ended:
             # The last look into the lanes was perhaps before it came in: nobody else will end it.
-            outgoing.finish(NotConnected(BROKEN if self.broken else CLOSED))
+            outgoing.finish(NotConnected(CLOSED if self._closed else self._io.end_text))
 
     def start(self) -> None:
         """Connect now, instead of at the first publication; what was closed stays closed."""
-        with self._start_lock:
-            if not (self._started or self._closed):
-                self._io.start()
-                self._started = True
+        # In this order: a signal handler in between starts it as well, which does no harm, and does not wait for nothing.
+        self._io.start()
+        self._started = True
 
     def on_beat(self, beat: Callable[[], None]) -> None:
         """Have `beat` called about once in a second by the I/O thread; before it starts."""
@@ -85,8 +84,13 @@ class Publisher:
 
     @property
     def broken(self) -> bool:
-        """Whether the I/O thread has ended though nobody closed it: another publisher has to be made."""
-        return self._io.ended and not self._closed
+        """Whether the I/O thread has ended though nobody asked it to."""
+        return self._io.ended and not self._io.leaving
+
+    @property
+    def over(self) -> bool:
+        """Whether it was closed, or has broken: another publisher has to be made."""
+        return self._io.over
 
     @property
     def connected(self) -> bool:
@@ -102,20 +106,32 @@ class Publisher:
         """Whether nothing waits for a confirm."""
         return all(lane.idle for lane in self._lanes)
 
-    def close(self, timeout: float) -> bool:
-        """Wait for what is under way, then close; what is not confirmed by then fails. False: it was not all confirmed."""
-        with self._start_lock:
-            if not self._started:
-                self._closed = True
-                return True
+    def retire(self, needed: Callable[[], bool] | None = None) -> None:
+        """Close as soon as all is confirmed and it is not `needed`, without waiting for that; from any place."""
+        self._io.retire(needed)
+
+    def close(self, timeout: float, needed: Callable[[], bool] = lambda: False) -> bool:
+        """
+        Wait for what is under way, then close; what is not confirmed by then fails. False: it was not all confirmed.
+
+        While it is `needed`, as by a call that waits for its answer, it stays open, and closes itself after that.
+        """
         until = time.monotonic() + timeout
-        done = threading.Event()
-        while not self.idle() and self._io.alive and time.monotonic() < until:
-            done.wait(0.005)
+        self.retire(needed)
+        while not self._io.join(JOIN_SLICE):
+            if time.monotonic() >= until:
+                break
+            if self.idle() and needed():
+                return True
         confirmed = self.idle()
-        self._closed = True
-        self._io.stop(max(1.0, until - time.monotonic()))
+        if not (confirmed and needed()):
+            self._closed = True
+            self._io.stop(1.0)
         return confirmed
+
+    def forget(self) -> None:
+        """In a forked child: let go of the parent's connection."""
+        self._io.forget()
 
     # ---- in the I/O thread ------------------------------------------------------------------------------------------
 

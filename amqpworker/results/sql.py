@@ -13,6 +13,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,8 @@ class SqliteStore:
     def close(self) -> None:
         """Close the file, once whoever is at it has done; the next use opens it anew."""
         for link in (self._writer, self._reader):
-            with link.lock:
+            # who interrupts a use in its own thread leaves it open
+            with suppress(ResultStoreError), link.lock:
                 link.drop()
 
     def _commit_waiting(self) -> None:

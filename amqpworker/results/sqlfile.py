@@ -12,12 +12,12 @@ import os
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from amqpworker.errors import ConfigError
+from amqpworker.errors import ConfigError, ResultStoreError
+from amqpworker.lifecycle import Living
 
 __all__ = ["Link", "code_of", "reason"]
 
@@ -47,6 +47,56 @@ PAUSE = 0.01
 _Found = TypeVar("_Found")
 
 
+class Guard:
+    """
+    A lock that its own thread does not wait for: a signal handler, or a finaliser, is refused where it interrupts the use.
+
+    `busy` is true while someone uses what it guards; a fork that copies the process then leaves nothing to be used.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.busy = False
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        if self.busy:
+            # Only its own thread comes that far.
+            self._lock.release()
+            raise ResultStoreError(
+                "The results are in use by the code that was interrupted here: a signal handler, or a finaliser (__del__), "
+                "cannot use them at this moment."
+            )
+        self.busy = True
+
+    def __exit__(self, *_: object) -> None:
+        self.busy = False
+        self._lock.release()
+
+    def take_over(self, timeout: float) -> bool:
+        """Hold the lock, without use; false where others kept it, or this thread is in the middle of its use."""
+        if not self._lock.acquire(timeout=timeout):
+            return False
+        if self.busy:
+            self._lock.release()
+        return not self.busy
+
+    def give_back(self) -> None:
+        """Let go of what was taken over."""
+        self._lock.release()
+
+    def step_aside(self, until: Callable[[], bool]) -> None:
+        """Leave the lock to others in the middle of a use, until it is true."""
+        self.busy = False
+        self._lock.release()
+        try:
+            while not until():
+                time.sleep(PAUSE)
+        finally:
+            self._lock.acquire()
+            self.busy = True
+
+
 class Link:
     """
     A connection that opens at its first use, and again after a fork, an error, or when the file was replaced.
@@ -55,16 +105,28 @@ class Link:
     """
 
     def __init__(self, path: Path, patience: float) -> None:
-        self.lock = threading.Lock()
         self._path = path
         self._patience = patience
+        self._process = os.getpid()
+        self._guard = Guard()
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
-        # by the ident of their threads: who forks, and who of them holds the lock for it
-        self._forking: set[int] = set()
-        self._held: set[int] = set()
+        # the ident of the thread that holds the lock to fork
+        self._held_by: int | None = None
         self._torn = False
-        _register(before=self._before_fork, after_in_parent=self._after_in_parent, after_in_child=self._after_in_child)
+        LINKS.add(self)
+
+    @property
+    def lock(self) -> Guard:
+        """
+        What the users of this process hold, one at a time.
+
+        Raises:
+            ResultStoreError: when it is entered by code that has interrupted a user in its own thread.
+        """
+        if self._process != os.getpid():
+            self.after_in_child()
+        return self._guard
 
     def patiently(self, work: Callable[[sqlite3.Connection], _Found]) -> _Found:
         """
@@ -88,19 +150,15 @@ class Link:
             time.sleep(PAUSE)
 
     def _let_fork(self) -> None:
-        """Leave the lock to threads that want to fork, until they have."""
-        if self._forking:
-            self.lock.release()
-            try:
-                while self._forking:
-                    time.sleep(PAUSE)
-            finally:
-                self.lock.acquire()
+        """Leave the lock to threads that want to fork, until they have; links that were made meanwhile wait as well."""
+        if FORKING:
+            self._guard.step_aside(lambda: not FORKING)
 
     def _open(self) -> sqlite3.Connection:
         if self._torn:
             raise sqlite3.OperationalError(
-                "this process was forked while its parent wrote, which SQLite does not allow"
+                "this process was forked while its parent had the file open, which SQLite does not allow (call app.close() "
+                "before a fork that Python does not see, as uWSGI's; or let uWSGI load the app in each worker: lazy-apps)"
             )
         if self._connection is not None:
             if _identity(self._path) == self._file:
@@ -127,47 +185,60 @@ class Link:
             except sqlite3.Error:
                 return
 
-    def _before_fork(self) -> None:
+    def before_fork(self) -> None:
+        """Close the connection before a fork that is announced, once nobody is in the middle of its use."""
         # closed, not just left alone: SQLite keeps its locks per process in memory that a child would inherit, and
         # even a connection that the child opens itself would then believe in locks that it does not have
-        forker = threading.get_ident()
-        self._forking.add(forker)
-        if self.lock.acquire(timeout=SLOWEST_COMMIT):
-            self._held.add(forker)
+        if self.lock.take_over(SLOWEST_COMMIT):
+            self._held_by = threading.get_ident()
             self.drop()
 
-    def _after_in_parent(self) -> None:
-        forker = threading.get_ident()
-        self._forking.discard(forker)
-        if forker in self._held:
-            self._held.discard(forker)
-            self.lock.release()
+    def after_in_parent(self) -> None:
+        """Go on after a fork."""
+        if self._held_by == threading.get_ident():
+            self._held_by = None
+            self._guard.give_back()
 
-    def _after_in_child(self) -> None:
-        self.lock = threading.Lock()
-        forker = threading.get_ident()
-        self._torn = self._torn or (forker in self._forking and forker not in self._held)
-        self._forking, self._held = set(), set()
+    def after_in_child(self) -> None:
+        """Begin anew in a child, where a connection that was open, or about to be, can never be used."""
+        self._process = os.getpid()
+        self._torn = self._torn or self._connection is not None or self._guard.busy
+        self._guard = Guard()
+        self._held_by = None
         if self._connection is not None:
-            # forked by something that does not announce it (uWSGI): not even closing is allowed, so it lives for ever
+            # not even closing it is allowed, so it lives for ever
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
             self._connection = None
 
 
-def _register(**methods: Callable[[], None]) -> None:
-    """Register hooks for forks that do not keep their object alive."""
+LINKS: Living[Link] = Living()
 
-    def weakly(method: Callable[[], None]) -> Callable[[], None]:
-        reference = weakref.WeakMethod(method)
+FORKING: set[int] = set()
+"""The idents of the threads that are about to fork."""
 
-        def call() -> None:
-            if (alive := reference()) is not None:
-                alive()
 
-        return call
+def before_fork() -> None:
+    """Have all connections closed, one after the other, and no other opened."""
+    FORKING.add(threading.get_ident())
+    for link in LINKS.all():
+        link.before_fork()
 
-    hooks: dict[str, Any] = {name: weakly(method) for name, method in methods.items()}
-    os.register_at_fork(**hooks)
+
+def after_in_parent() -> None:
+    """Let all connections be used again."""
+    for link in LINKS.all():
+        link.after_in_parent()
+    FORKING.discard(threading.get_ident())
+
+
+def after_in_child() -> None:
+    """Let all connections begin anew."""
+    FORKING.clear()
+    for link in LINKS.all():
+        link.after_in_child()
+
+
+os.register_at_fork(before=before_fork, after_in_parent=after_in_parent, after_in_child=after_in_child)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from amqpworker.app import App
 from amqpworker.logform import configure
-from amqpworker.logs import get_logger, task_context
+from amqpworker.logs import flush, get_logger, task_context
 from amqpworker.outcome import Outcome
 from amqpworker.worker.context import Run
 from amqpworker.worker.forked import leave_if_forked
@@ -49,6 +49,7 @@ class Isolated:
 
     def __init__(self, app: App, connection: socket.socket) -> None:
         self._app = app
+        app.users.worker_enters()
         self._connection = connection
         self._process = os.getpid()
         self._runner = Runner(app.tasks, app.results is not None)
@@ -74,6 +75,7 @@ class Isolated:
                 break
             self._send(outcome_to(outcome))
         self._lifespan.end()
+        self._app.users.worker_leaves()
         self._app.close()
 
     def _run(self, request: Request) -> Outcome:
@@ -155,6 +157,7 @@ def end_with(worker: int) -> None:
 
 if __name__ == "__main__":
     ENDED = main(sys.argv[1:])
+    flush()
     # Threads that a task has left behind do not hold it up.
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):

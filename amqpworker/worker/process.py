@@ -26,7 +26,7 @@ from amqpworker.broker.address import addresses
 from amqpworker.broker.consumer import Consumer, Subscription
 from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
 from amqpworker.logform import configure
-from amqpworker.logs import get_logger
+from amqpworker.logs import flush, get_logger
 from amqpworker.outcome import Outcome
 from amqpworker.redaction import redact_text
 from amqpworker.settings import mistyped
@@ -96,6 +96,7 @@ class WorkerProcess:
             addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), reception
         )
         self.reception = reception
+        app.users.worker_enters()
         self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.runners.awaits)
         warn_of_long_tasks(app)
         warn_of_mistyped_variables()
@@ -125,6 +126,12 @@ class WorkerProcess:
 
     def run(self) -> int:
         """Consume until a signal; return the exit code."""
+        try:
+            return self._run()
+        finally:
+            self.app.users.worker_leaves()
+
+    def _run(self) -> int:
         try:
             self.lifespan.begin()
         except (Exception, SystemExit) as error:
@@ -364,6 +371,7 @@ def leave(code: int) -> NoReturn:
     """
     if code == STOPPED:
         atexit._run_exitfuncs()  # noqa: SLF001 - os._exit does not, and sys.exit would wait for any thread
+    flush()
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # a task may have closed it
             stream.flush()

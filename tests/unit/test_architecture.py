@@ -21,10 +21,11 @@ TESTS = Path(__file__).parents[1]
 # A directory stands for all its modules; a module of the root that is not named here fails the test.
 LAYERS: dict[str, set[str]] = {
     "words": {"errors", "outcome", "message", "headers", "settings"},
+    "process": {"lifecycle"},
     "decisions": {
         *("topology", "delay", "retry", "plan", "publication", "options"),
         *("task", "shape", "survey", "hints", "timelimit"),
-        *("logs", "logform", "logsink", "logjournal", "redaction", "printable"),
+        *("logs", "logqueue", "logform", "logsink", "logjournal", "redaction", "printable"),
     },
     "broker": {"broker"},
     "results": {"results"},
@@ -48,7 +49,7 @@ IMPURE = {
     "subprocess",
     "threading",
 }
-LOGGING = {"logs", "logform", "logsink", "logjournal", "redaction", "printable"}
+LOGGING = {"logs", "logqueue", "logform", "logsink", "logjournal", "redaction", "printable"}
 
 # who may wait by sleeping, and why
 SLEEPERS = {

@@ -582,11 +582,14 @@ def test_an_interrupt_while_storing_is_passed_on_and_counts_as_not_stored(
     assert sqlite.fetch("a") == b"1"
 
 
-def test_a_fork_that_was_not_announced_leaves_the_inherited_connection_untouched(sqlite: SqliteStore) -> None:
+def test_a_fork_that_was_not_announced_leaves_the_inherited_connection_untouched_and_refuses_to_go_on(
+    sqlite: SqliteStore,
+) -> None:
+    """Where SQLite believes in the parent's locks, a result that the child stores would be lost with the parent's end."""
     sqlite.store("a", b"1", LATER)
     inherited = sqlite._writer._connection
     assert inherited is not None
-    sqlite._writer._after_in_child()
-    sqlite.store("b", b"1", LATER)
-    assert sqlite.fetch("b") == b"1"
-    assert inherited.execute("SELECT count(*) FROM results").fetchone() == (2,), "it was not closed"
+    sqlite._writer.after_in_child()
+    with pytest.raises(ResultStoreError, match="was forked while its parent had the file open"):
+        sqlite.store("b", b"1", LATER)
+    assert inherited.execute("SELECT count(*) FROM results").fetchone() == (1,), "it was not closed"

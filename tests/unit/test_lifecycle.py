@@ -1,0 +1,171 @@
+"""Who uses an app, what is alive, and threads that start at most once: from several threads, and across forks."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from typing import Any
+
+import pytest
+
+from amqpworker import App, NotConnected, Settings
+from amqpworker.broker import onethread
+from amqpworker.broker.onethread import OneThread
+from amqpworker.lifecycle import Living, Users, in_io_thread
+from tests.support import wait_until
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+def in_other_thread(work: Any) -> Any:
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(work()))
+    thread.start()
+    thread.join(10)
+    return found[0]
+
+
+def in_child(work: Any) -> bool:
+    child = os.fork()
+    if child == 0:
+        right = False
+        try:
+            right = bool(work())
+        finally:
+            os._exit(0 if right else 1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def test_the_last_one_out_is_known_among_threads_and_in_nested_blocks() -> None:
+    users = Users()
+    users.enter()
+    users.enter()
+    in_other_thread(users.enter)
+    assert not users.leave()
+    assert not users.leave()
+    assert users.others
+    assert in_other_thread(users.leave)
+    assert not users.others
+
+
+def test_one_that_leaves_in_another_thread_than_it_entered_is_counted_all_the_same() -> None:
+    users = Users()
+    in_other_thread(users.enter)
+    users.enter()
+    assert not in_other_thread(users.leave)
+    assert users.leave()
+
+
+def test_a_worker_is_never_the_thread_that_asks() -> None:
+    users = Users()
+    users.worker_enters()
+    assert users.others
+    users.enter()
+    assert not users.leave()
+    users.worker_leaves()
+    assert not users.others
+
+
+def test_a_forked_child_has_no_users_but_its_own() -> None:
+    users = Users()
+    users.worker_enters()
+    users.enter()
+    assert in_child(lambda: not users.others and users.leave())
+    assert users.others
+
+
+class Thing:
+    """Something that lives."""
+
+
+def test_what_is_gone_is_alive_no_more_and_what_was_inherited_is_told_apart() -> None:
+    living: Living[Thing] = Living()
+    one, other = Thing(), Thing()
+    living.add(one)
+    living.add(one)
+    living.add(other)
+    assert sorted(map(id, living.all())) == sorted(map(id, (one, other)))
+    assert in_child(lambda: len(living.all()) == 2 and living.of_this_process() == [])
+    del other
+    gc.collect()
+    assert living.of_this_process() == [one]
+
+
+def test_a_thread_that_is_started_many_times_runs_once_as_one_that_keeps_a_connection() -> None:
+    runs: list[bool] = []
+
+    def run() -> None:
+        runs.append(in_io_thread())
+        thread.finished()
+
+    thread = OneThread(run, "tested", lambda _: None)
+    starters = [threading.Thread(target=thread.start) for _ in range(8)]
+    for one in starters:
+        one.start()
+    for one in starters:
+        one.join(10)
+    assert thread.join(10)
+    assert runs == [True]
+    assert not in_io_thread()
+
+
+def test_a_thread_that_was_prevented_never_runs() -> None:
+    runs: list[int] = []
+    thread = OneThread(lambda: runs.append(1), "tested", lambda _: None)
+    assert thread.prevent()
+    thread.start()
+    assert not thread.prevent()
+    assert runs == []
+
+
+def test_the_first_send_where_no_thread_can_be_started_is_an_error_that_says_so_and_the_next_tries_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = App("amqp://127.0.0.1:1/", settings=Settings(send_timeout=0.2))
+
+    @app.remote(name="test.echo", queue="work")
+    def echo(text: str) -> str: ...
+
+    def refused(*_: object) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(onethread, "start_new_thread", refused)
+        for send in (echo.send, echo.call):
+            with pytest.raises(NotConnected, match="No thread can be started") as caught:
+                send("x")
+            assert caught.value.message is not None
+        (outcome,) = app.send_each([echo.message("x")])
+        assert isinstance(outcome, NotConnected)
+    with pytest.raises(NotConnected, match="Nothing listens"):
+        echo.send("x")
+    app.close()
+
+
+def test_a_machine_without_room_for_a_thread_fails_the_send_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = App("amqp://127.0.0.1:1/", settings=Settings(send_timeout=60.0))
+
+    @app.remote(name="test.echo", queue="work")
+    def echo(text: str) -> str: ...
+
+    def refused(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        with pytest.raises(NotConnected, match="can't start new thread"):
+            echo.send("x")
+
+
+def test_importing_and_dropping_many_apps_leaves_no_hook_behind() -> None:
+    from amqpworker.broker.connection import RUNNING
+    from amqpworker.producer import PUBLISHERS
+
+    before = len(RUNNING.all()), len(PUBLISHERS.all())
+    for _ in range(20):
+        app = App("amqp://127.0.0.1:1/")
+        app.producer.publisher.start()
+        del app
+    gc.collect()
+    wait_until(lambda: gc.collect() >= 0 and (len(RUNNING.all()), len(PUBLISHERS.all())) <= before)
