@@ -120,7 +120,7 @@ class Admin:
             try:
                 declared(self._wait(answers))
             except exceptions.AMQPError as error:
-                raise channel_error(error, "declaring the topology") from error
+                raise channel_error(error, "declaring the topology", "configure") from error
 
     def check(self, part: Exchange | Queue) -> Problem | None:
         """

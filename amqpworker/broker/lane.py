@@ -298,7 +298,7 @@ class Lane:
     def after_close(self, channel: PublishChannel, in_flight: list[Outgoing], error: BaseException) -> None:
         """End what is to blame for the end of a channel, and publish the rest again if that is wanted."""
         session = self._session
-        told = channel_error(error, "publishing")
+        told = channel_error(error, "publishing", "write")
         if isinstance(told, NotRouted) and session.declarer is not None:
             # An exchange that we declared may be gone: the next message declares it again.
             session.declarer.forget()
