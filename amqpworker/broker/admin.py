@@ -7,6 +7,8 @@ of the broker's own keeps whatever it died of, properties that pika cannot read 
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ WHOLE = 1000
 """Up to so many messages a queue is looked at as a whole, whatever is wanted of it."""
 
 TIMEOUT = 10.0
+LEAST_TIMEOUT = 0.5
 LAST_TIMEOUT = 2.0
 
 Begin: TypeAlias = Callable[[PublicConnection], None]
@@ -66,7 +69,8 @@ class Admin:
     """
     A connection for a tool, as a context manager; entering it connects, or raises why that cannot be.
 
-    `timeout` bounds each wait for an answer.
+    `timeout` bounds each wait for an answer. After `within` seconds altogether each may still take `LEAST_TIMEOUT`: a
+    broker that is far away is given time, and one that hardly answers any more is not.
 
     Raises:
         ConfigError: the URL cannot be read, or what listens there is no RabbitMQ of today.
@@ -74,9 +78,10 @@ class Admin:
         NotConnected: nobody answers, or not in time.
     """
 
-    def __init__(self, url: str, settings: Settings, timeout: float = TIMEOUT) -> None:
+    def __init__(self, url: str, settings: Settings, timeout: float = TIMEOUT, within: float = math.inf) -> None:
         self._addresses = addresses(url)
         self._timeout = timeout
+        self._until = time.monotonic() + within
         self._io = IOThread("admin", self._addresses, settings, self, mistakes_told=True)
         self._connect_timeout = settings.connect_timeout * len(self._addresses) + 1.0
         self._connection: PublicConnection | None = None
@@ -225,10 +230,11 @@ class Admin:
     def _wait(self, answers: Answers, timeout: float | None = None) -> Any:
         """Return the next answer; an error that was put there is raised here."""
         seconds = self._timeout if timeout is None else timeout
+        seconds = min(seconds, max(LEAST_TIMEOUT, self._until - time.monotonic()))
         try:
             answer = answers.get(timeout=seconds)
         except Empty:
-            raise NotConnected(f"RabbitMQ did not answer within {seconds:g} s.") from None
+            raise NotConnected(f"RabbitMQ did not answer within {seconds:.2g} s.") from None
         if isinstance(answer, BaseException):
             raise answer
         return answer

@@ -100,7 +100,9 @@ def test_a_pool_starts_while_another_program_holds_its_file_of_results_and_store
     file = tmp_path / "results.db"
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pool(tmp_path, vhost.url, "-p", "1", broker=vhost, more=f"\napp.results = 'sqlite:///{file}'\n") as workers:
+        with pool(
+            tmp_path, vhost.url, "-p", "1", broker=vhost, more=f"\napp.results = 'sqlite:///{file}'\n"
+        ) as workers:
             workers.wait_for("queue_consuming")
             other.execute("ROLLBACK")
             workers.send("slow", seconds=0, mark="a")

@@ -585,7 +585,9 @@ print(store.fetch("a"))
 def test_what_cannot_be_opened_now_is_told_from_what_never_can(path: Path, tmp_path: Path, wanting: str) -> None:
     error = sqlite3.OperationalError("unable to open database file")
     error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
-    assert may_pass(error, path if wanting == "descriptors" else tmp_path / "none" / "a.db") is (wanting == "descriptors")
+    assert may_pass(error, path if wanting == "descriptors" else tmp_path / "none" / "a.db") is (
+        wanting == "descriptors"
+    )
 
 
 def test_a_folder_that_may_not_be_entered_is_told(tmp_path: Path) -> None:
