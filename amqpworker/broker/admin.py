@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
@@ -35,6 +36,7 @@ WHOLE = 1000
 
 TIMEOUT = 10.0
 LEAST_TIMEOUT = 0.5
+AT_ONCE = 8
 LAST_TIMEOUT = 2.0
 
 Begin: TypeAlias = Callable[[PublicConnection], None]
@@ -88,7 +90,7 @@ class Admin:
         self._problems: list[ConnectionProblem] = []
         self._opened: Answers = SimpleQueue()
         self._questions: deque[tuple[Begin, Answers]] = deque()
-        self._asked: Answers | None = None
+        self._asked: list[Answers] = []
 
     def __enter__(self) -> Self:
         self._io.start()
@@ -144,6 +146,28 @@ class Admin:
         if isinstance(error, ConfigError):
             return Problem("differs", str(error))
         return not_compared(kind, part.name, error) if error is not None else None
+
+    def check_all(self, parts: Sequence[Exchange | Queue]) -> list[tuple[Exchange | Queue, Problem]]:
+        """
+        Compare several with what stands on the broker, and return those that have a problem, each with it.
+
+        Some are asked about at the same time: while a node is frozen RabbitMQ takes a while to answer for each queue. After
+        an answer that does not come nothing more is asked.
+        """
+        lost: list[NotConnected] = []
+
+        def look(part: Exchange | Queue) -> Problem | None:
+            if not lost:
+                try:
+                    return self.check(part)
+                except NotConnected as error:
+                    lost.append(error)
+            return Problem("unknown", f"{part.name!r} was not compared: {lost[0]}", str(lost[0]))
+
+        most = (self._connection.params.channel_max if self._connection is not None else 0) or AT_ONCE
+        with ThreadPoolExecutor(min(most, AT_ONCE)) as pool:
+            problems = list(pool.map(look, parts))
+        return [(part, found) for part, found in zip(parts, problems, strict=True) if found is not None]
 
     def depth(self, queue: str) -> Depth | None:
         """
@@ -253,9 +277,8 @@ class Admin:
         if len(self._problems) >= len(self._addresses):
             telling = [one for one in self._problems if one.kind != "away"] or [problem]
             self._opened.put(telling[0].error())
-        if self._asked is not None:
-            self._asked.put(problem.error())
-            self._asked = None
+        while self._asked:
+            self._asked.pop().put(problem.error())
 
     def woken(self) -> None:
         """Put the questions that wait."""
@@ -264,7 +287,7 @@ class Admin:
             if self._connection is None or not self._connection.is_open:
                 answers.put(NotConnected("The connection to RabbitMQ was lost."))
             else:
-                self._asked = answers
+                self._asked.append(answers)
                 begin(self._connection)
 
     def tick(self) -> bool:

@@ -12,6 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from pika.exceptions import NoFreeChannels
+
 from amqpworker.broker.channel import Prepared, prepare
 from amqpworker.broker.declare import Declarer, Need
 from amqpworker.broker.outgoing import Outgoing, WhenDone
@@ -288,8 +290,17 @@ class Lane:
             self._opening = short
             if short:
                 self._session.io.call_later(CHANNEL_PAUSE, self._open_again)
+            if isinstance(error, NoFreeChannels):
+                self._end_waiting(channel_error(error, f"the {self.purpose.name} of this process", "write"))
+                return
             log.warning("publish_channel_closed", purpose=self.purpose.name, reason=str(error))
         self.after_close(channel, channel.take_in_flight(), error)
+
+    def _end_waiting(self, error: AmqpWorkerError) -> None:
+        """End what waits for a channel if this connection has none left for it."""
+        log.error("publish_channel_missing", purpose=self.purpose.name, reason=str(error))
+        while self._inbox:
+            self._inbox.popleft().finish(copy.copy(error))
 
     def _open_again(self) -> None:
         self._opening = False

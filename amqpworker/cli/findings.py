@@ -70,6 +70,7 @@ class Membership:
 
 def gathered(findings: Iterable[Finding], looked_at: int) -> Iterator[tuple[str, str]]:
     """Yield kind and text of each line to show; one line for what is in one state, or was not compared for one reason."""
+    findings = list(findings)
     reasons: dict[str, list[Finding]] = {}
     states: dict[str, list[Finding]] = {}
     for one in findings:
@@ -85,7 +86,12 @@ def gathered(findings: Iterable[Finding], looked_at: int) -> Iterator[tuple[str,
             yield one.kind, one.text
     for why, of_it in reasons.items():
         parts = "exchanges and queues" if looked_at > 1 else "exchange or queue"
-        yield of_it[0].kind, f"{len(of_it)} of {looked_at} {parts} could not be compared: {why}."
+        yield of_it[0].kind, f"{len(of_it)} of {looked_at} {parts} could not be compared: {sentence(why)}"
+
+
+def sentence(text: str) -> str:
+    """Return a text with an end."""
+    return text if text.endswith(("?", ".")) else f"{text}."
 
 
 def of_several(alike: list[Finding]) -> str:

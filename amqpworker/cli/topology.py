@@ -151,25 +151,21 @@ def compared(app: App, whole: Topology, alone: bool) -> list[Finding]:
         Forbidden: it refuses the login.
         NotConnected: there is no connection, and this source is alone.
     """
-    from amqpworker.broker.admin import Admin
+    from amqpworker.broker.admin import Admin, Problem
 
     settings = app.settings
     quick = settings.model_copy(update={"connect_timeout": min(settings.connect_timeout, CONNECT_TIMEOUT)})
-    findings: list[Finding] = []
-    left: list[Exchange | Queue] = [*whole.exchanges, *whole.queues]
+    parts: list[Exchange | Queue] = [*whole.exchanges, *whole.queues]
     try:
         with Admin(app.url, quick, ANSWER_TIMEOUT, ANSWERS_WITHIN) as admin:
-            alone = False
-            while left:
-                if (problem := admin.check(left[0])) is not None:
-                    findings.append(Finding(problem.kind, left[0].name, problem.text, problem.why))
-                left.pop(0)
+            problems = admin.check_all(parts)
     except NotConnected as error:
         if alone:
             raise
-        why = str(error).removesuffix(".")
-        findings += [Finding("unknown", one.name, f"{one.name!r} was not compared: {why}.", why) for one in left]
-    return findings
+        problems = [
+            (part, Problem("unknown", f"{part.name!r} was not compared: {error}", str(error))) for part in parts
+        ]
+    return [Finding(found.kind, part.name, found.text, found.why) for part, found in problems]
 
 
 RIGHTS = """\
@@ -186,7 +182,7 @@ def show_findings(findings: list[Finding], whole: Topology, with_management: boo
         for kind, text in gathered(findings, len(whole.exchanges) + len(whole.queues)):
             shown.add_row(kind, printable(text))
         console().print(shown)
-        if any(one.why for one in findings):
+        if any("lacks the right" in one.why for one in findings):
             write(RIGHTS)
         if any(one.kind in {"missing", "unbound"} for one in findings):
             write("`amqpworker topology declare` makes what is missing.")

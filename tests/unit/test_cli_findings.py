@@ -137,16 +137,17 @@ def test_a_queue_that_lacks_members_is_told_with_what_that_means(
 
 
 def test_queues_in_the_same_state_are_one_line() -> None:
-    listed = [{"name": one.name, **held_by("rabbit@b", ["rabbit@b"])} for one in NEEDED.queues]
-    held = memberships(NEEDED, listed, None)
+    needed = NEEDED + work_queue("amqpworker", "reports")
+    listed = [{"name": one.name, **held_by("rabbit@b", ["rabbit@b"])} for one in needed.queues]
+    held = memberships(needed, listed, None)
     lines = list(gathered(member_findings(held), 99))
     assert len(lines) == 1
     assert lines[0][0] == "minority"
     assert lines[0][1].startswith(
-        f"{len(NEEDED.queues)} queues have no majority: of the members rabbit@a, rabbit@b, rabb"
+        f"{len(needed.queues)} queues have no majority: of the members rabbit@a, rabbit@b, rabb"
     )
-    assert f" and {len(NEEDED.queues) - 3} more)" in lines[0][1]
-    assert leaders(held) == {"rabbit@b": len(NEEDED.queues)}
+    assert f" and {len(needed.queues) - 3} more)" in lines[0][1]
+    assert leaders(held) == {"rabbit@b": len(needed.queues)}
 
 
 def test_nodes_that_are_down_are_told_where_the_queues_are_not_known() -> None:
