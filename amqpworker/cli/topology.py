@@ -106,7 +106,7 @@ def check(
         typer.Option(
             metavar="URL",
             envvar="AMQPWORKER_MANAGEMENT",
-            help="The broker's HTTP API, for bindings, policies and stuck letters; login as for AMQP unless given.",
+            help="The broker's HTTP API, for members, bindings, policies, stuck letters; login as for AMQP unless given.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -192,7 +192,7 @@ def show_findings(findings: list[Finding], whole: Topology, with_management: boo
     told += [f"{unknown} not compared"] if unknown else []
     write(f"{counted(whole)}: {', '.join(told) or 'all as it should be'}.")
     if not with_management:
-        write("Bindings and policies were not looked at: AMQP does not tell them, --management URL does.")
+        write("Members, bindings and policies were not compared: AMQP does not show them, --management URL does.")
 
 
 def show_leaders(held: Mapping[str, Membership]) -> None:

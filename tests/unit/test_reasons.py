@@ -11,7 +11,15 @@ from pika.adapters.utils import connection_workflow as workflow
 
 from amqpworker.broker.address import addresses
 from amqpworker.broker.contents import FrameError
-from amqpworker.broker.reasons import channel_error, does_not_exist, exchange_of, explain_mismatch, problem_of, too_old
+from amqpworker.broker.reasons import (
+    DECLARED_ELSEWHERE,
+    channel_error,
+    does_not_exist,
+    exchange_of,
+    explain_mismatch,
+    problem_of,
+    too_old,
+)
 from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted, SendError
 
 (ADDRESS,) = addresses("amqp://me:sesame@broker.example/shop")
@@ -117,6 +125,23 @@ def test_the_end_of_a_channel_is_an_error_that_says_why(
     error = channel_error(exceptions.ChannelClosedByBroker(code, text), "declaring queue work", "configure")
     assert type(error) is wanted
     assert told in str(error)
+
+
+@pytest.mark.parametrize(
+    ("what", "right"), [("publishing", "write"), ("consuming from queue 'a'", "read"), ("declaring", "configure")]
+)
+def test_only_who_declares_is_advised_to_leave_that_to_somebody_else(what: str, right: str) -> None:
+    text = "ACCESS_REFUSED - access to exchange 'a' in vhost '/' refused for user 'op'"
+    closed = exceptions.ChannelClosedByBroker(403, text)
+    assert "DECLARE" not in str(channel_error(closed, what, right))
+    assert "AMQPWORKER_DECLARE=0" in str(channel_error(closed, what, right, DECLARED_ELSEWHERE))
+
+
+def test_a_connection_without_a_channel_left_is_an_error_that_says_how_many_are_needed() -> None:
+    error = channel_error(exceptions.NoFreeChannels(3), "consuming from queue 'a'", "read")
+    assert type(error) is ConfigError
+    assert "allows 3 on a connection (channel_max)" in str(error)
+    assert "one for each of its queues and 2 more" in str(error)
 
 
 @pytest.mark.parametrize(("named", "right"), [("", "read"), ("configure ", "configure")])
