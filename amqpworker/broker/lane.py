@@ -291,16 +291,13 @@ class Lane:
             if short:
                 self._session.io.call_later(CHANNEL_PAUSE, self._open_again)
             if isinstance(error, NoFreeChannels):
-                self._end_waiting(channel_error(error, f"the {self.purpose.name} of this process", "write"))
+                missing = channel_error(error, f"the {self.purpose.name} of this process", "write")
+                log.error("publish_channel_missing", purpose=self.purpose.name, reason=str(missing))
+                while self._inbox:
+                    self._inbox.popleft().finish(copy.copy(missing))
                 return
             log.warning("publish_channel_closed", purpose=self.purpose.name, reason=str(error))
         self.after_close(channel, channel.take_in_flight(), error)
-
-    def _end_waiting(self, error: AmqpWorkerError) -> None:
-        """End what waits for a channel if this connection has none left for it."""
-        log.error("publish_channel_missing", purpose=self.purpose.name, reason=str(error))
-        while self._inbox:
-            self._inbox.popleft().finish(copy.copy(error))
 
     def _open_again(self) -> None:
         self._opening = False

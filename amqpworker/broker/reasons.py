@@ -118,9 +118,9 @@ GUESSES = (exceptions.ProbableAuthenticationError, exceptions.ProbableAccessDeni
 def explained(error: BaseException | None, address: Address, was_open: bool, heard: bool) -> tuple[str, Kind]:
     """Return the sentence and the kind of the first cause that is known."""
     facts = {"address": address, "host": address.host, "user": address.user, "virtual_host": address.virtual_host}
+    if isinstance(error, AmqpWorkerError):
+        return str(error), "wrong" if isinstance(error, ConfigError) else "away"
     for cause in causes(error):
-        if isinstance(cause, AmqpWorkerError):
-            return str(cause), "wrong" if isinstance(cause, ConfigError) else "away"
         if (close := close_of(cause)) is not None:
             sentence, kind = (None, "away") if was_open else refusal(close)
             told = {**facts, "user": close.user or address.user, "text": close.text, "code": close.code}
