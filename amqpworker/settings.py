@@ -57,7 +57,9 @@ class Settings(BaseSettings):
     result_ttl: float = Field(86400.0, gt=0, description="seconds that a stored result is kept")
     app_id: str | None = Field(None, description="the `app_id` property of what is sent: which service it was")
     tls_ca: Path | None = Field(None, description="the authority to trust for amqps, beside the system's")
-    tls_cert: Path | None = Field(None, description="our own certificate for amqps")
+    tls_cert: Path | None = Field(
+        None, description="our own certificate for amqps; without a user in the URL, the login too"
+    )
     tls_key: Path | None = Field(None, description="the key of our own certificate")
 
     if not TYPE_CHECKING:  # a type checker is to see the fields instead

@@ -7,12 +7,14 @@ Decides what a URL may say. Connecting is left to `connection`.
 from __future__ import annotations
 
 import encodings.idna  # noqa: F401 - else loaded by the I/O thread: a child forked meanwhile would wait for that for ever
-import ssl
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import pika
+import pika.credentials
 
+from amqpworker.broker.tls import tls_context
 from amqpworker.errors import ConfigError
 from amqpworker.settings import Settings
 
@@ -31,6 +33,8 @@ class Address:
     user: str
     password: str = field(repr=False)
     tls: bool
+    names_user: bool = True
+    """Whether the URL says who logs in; if not, it is `guest`, or whoever our certificate says."""
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -68,7 +72,13 @@ def address(url: str) -> Address:
     password = unquote(split.password) if split.password is not None else "guest"
     virtual_host = unquote(split.path[1:]) or "/"
     return Address(
-        host or "localhost", port or PORTS[split.scheme], virtual_host, user, password, split.scheme == "amqps"
+        host or "localhost",
+        port or PORTS[split.scheme],
+        virtual_host,
+        user,
+        password,
+        split.scheme == "amqps",
+        split.username is not None,
     )
 
 
@@ -84,12 +94,18 @@ def refuse_extras(split: SplitResult) -> None:
 
 
 def parameters(address: Address, settings: Settings, name: str) -> pika.ConnectionParameters:
-    """Return pika's parameters for one attempt to connect to `address`."""
+    """
+    Return pika's parameters for one attempt to connect to `address`.
+
+    Raises:
+        ConfigError: a certificate or key file cannot be used.
+        NotConnected: it cannot be read now.
+    """
     return pika.ConnectionParameters(
         host=address.host,
         port=address.port,
         virtual_host=address.virtual_host,
-        credentials=pika.PlainCredentials(address.user, address.password, erase_on_connect=False),
+        credentials=login(address, settings),
         ssl_options=pika.SSLOptions(tls_context(settings), address.host) if address.tls else None,
         heartbeat=settings.heartbeat,
         socket_timeout=settings.connect_timeout,
@@ -100,23 +116,48 @@ def parameters(address: Address, settings: Settings, name: str) -> pika.Connecti
     )
 
 
-def tls_context(settings: Settings) -> ssl.SSLContext:
+class Password(pika.PlainCredentials):  # type: ignore[misc]
+    """A login by user and password."""
+
+    def response_for(self, start: Any) -> tuple[str | None, bytes | None]:
+        """Return what to answer to a broker that says how one may log in."""
+        answer: tuple[str | None, bytes | None] = super().response_for(start)
+        check_offered(
+            self.TYPE, answer, start, "leave the user out of the URL, and set tls_cert, to log in by certificate"
+        )
+        return answer
+
+
+class Certificate(pika.credentials.ExternalCredentials):  # type: ignore[misc]
+    """A login by the certificate of a connection: EXTERNAL."""
+
+    def response_for(self, start: Any) -> tuple[str | None, bytes | None]:
+        """Return what to answer to a broker that says how one may log in."""
+        answer: tuple[str | None, bytes | None] = super().response_for(start)
+        check_offered(
+            self.TYPE,
+            answer,
+            start,
+            "write user and password into the URL, or turn it on (the plugin rabbitmq_auth_mechanism_ssl, and "
+            "auth_mechanisms.1 = EXTERNAL)",
+        )
+        return answer
+
+
+def check_offered(mechanism: str, answer: tuple[str | None, bytes | None], start: Any, advice: str) -> None:
     """
-    Return a context that verifies the broker's certificate and name, made anew for each connection.
+    Make sure that there is an answer.
 
     Raises:
-        ConfigError: a certificate or key file cannot be used.
+        ConfigError: the broker does not offer this mechanism.
     """
-    context = ssl.create_default_context()
-    used = "tls_ca", settings.tls_ca
-    try:
-        if settings.tls_ca is not None:
-            context.load_verify_locations(settings.tls_ca)
-        used = "tls_cert or tls_key", settings.tls_cert
-        if settings.tls_cert is not None:
-            context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    except OSError as error:  # an SSLError is one, too
-        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-        raise ConfigError(f"The file of the setting {used[0]}, {str(used[1])!r}, cannot be used: {reason}.") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+    if answer[0] is None:
+        offered = start.mechanisms.decode(errors="replace") if isinstance(start.mechanisms, bytes) else start.mechanisms
+        raise ConfigError(f"The broker does not offer the login {mechanism}, only {offered}: {advice}.")
+
+
+def login(address: Address, settings: Settings) -> Password | Certificate:
+    """Return how to log in: who has a certificate and names no user is known by the certificate."""
+    if address.tls and settings.tls_cert is not None and not address.names_user:
+        return Certificate()
+    return Password(address.user, address.password, erase_on_connect=False)

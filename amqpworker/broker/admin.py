@@ -7,8 +7,11 @@ of the broker's own keeps whatever it died of, properties that pika cannot read 
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
@@ -32,6 +35,8 @@ WHOLE = 1000
 """Up to so many messages a queue is looked at as a whole, whatever is wanted of it."""
 
 TIMEOUT = 10.0
+LEAST_TIMEOUT = 0.5
+AT_ONCE = 8
 LAST_TIMEOUT = 2.0
 
 Begin: TypeAlias = Callable[[PublicConnection], None]
@@ -66,7 +71,8 @@ class Admin:
     """
     A connection for a tool, as a context manager; entering it connects, or raises why that cannot be.
 
-    `timeout` bounds each wait for an answer.
+    `timeout` bounds each wait for an answer. After `within` seconds altogether each may still take `LEAST_TIMEOUT`: a
+    broker that is far away is given time, and one that hardly answers any more is not.
 
     Raises:
         ConfigError: the URL cannot be read, or what listens there is no RabbitMQ of today.
@@ -74,16 +80,17 @@ class Admin:
         NotConnected: nobody answers, or not in time.
     """
 
-    def __init__(self, url: str, settings: Settings, timeout: float = TIMEOUT) -> None:
+    def __init__(self, url: str, settings: Settings, timeout: float = TIMEOUT, within: float = math.inf) -> None:
         self._addresses = addresses(url)
         self._timeout = timeout
+        self._until = time.monotonic() + within
         self._io = IOThread("admin", self._addresses, settings, self, mistakes_told=True)
         self._connect_timeout = settings.connect_timeout * len(self._addresses) + 1.0
         self._connection: PublicConnection | None = None
         self._problems: list[ConnectionProblem] = []
         self._opened: Answers = SimpleQueue()
         self._questions: deque[tuple[Begin, Answers]] = deque()
-        self._asked: Answers | None = None
+        self._asked: list[Answers] = []
 
     def __enter__(self) -> Self:
         self._io.start()
@@ -120,7 +127,7 @@ class Admin:
             try:
                 declared(self._wait(answers))
             except exceptions.AMQPError as error:
-                raise channel_error(error, "declaring the topology") from error
+                raise channel_error(error, "declaring the topology", "configure") from error
 
     def check(self, part: Exchange | Queue) -> Problem | None:
         """
@@ -139,6 +146,28 @@ class Admin:
         if isinstance(error, ConfigError):
             return Problem("differs", str(error))
         return not_compared(kind, part.name, error) if error is not None else None
+
+    def check_all(self, parts: Sequence[Exchange | Queue]) -> list[tuple[Exchange | Queue, Problem]]:
+        """
+        Compare several with what stands on the broker, and return those that have a problem, each with it.
+
+        Some are asked about at the same time: while a node is frozen RabbitMQ takes a while to answer for each queue. After
+        an answer that does not come nothing more is asked.
+        """
+        lost: list[NotConnected] = []
+
+        def look(part: Exchange | Queue) -> Problem | None:
+            if not lost:
+                try:
+                    return self.check(part)
+                except NotConnected as error:
+                    lost.append(error)
+            return Problem("unknown", f"{part.name!r} was not compared: {lost[0]}", str(lost[0]))
+
+        most = (self._connection.params.channel_max if self._connection is not None else 0) or AT_ONCE
+        with ThreadPoolExecutor(min(most, AT_ONCE)) as pool:
+            problems = list(pool.map(look, parts))
+        return [(part, found) for part, found in zip(parts, problems, strict=True) if found is not None]
 
     def depth(self, queue: str) -> Depth | None:
         """
@@ -225,10 +254,11 @@ class Admin:
     def _wait(self, answers: Answers, timeout: float | None = None) -> Any:
         """Return the next answer; an error that was put there is raised here."""
         seconds = self._timeout if timeout is None else timeout
+        seconds = min(seconds, max(LEAST_TIMEOUT, self._until - time.monotonic()))
         try:
             answer = answers.get(timeout=seconds)
         except Empty:
-            raise NotConnected(f"RabbitMQ did not answer within {seconds:g} s.") from None
+            raise NotConnected(f"RabbitMQ did not answer within {seconds:.2g} s.") from None
         if isinstance(answer, BaseException):
             raise answer
         return answer
@@ -247,9 +277,8 @@ class Admin:
         if len(self._problems) >= len(self._addresses):
             telling = [one for one in self._problems if one.kind != "away"] or [problem]
             self._opened.put(telling[0].error())
-        if self._asked is not None:
-            self._asked.put(problem.error())
-            self._asked = None
+        while self._asked:
+            self._asked.pop().put(problem.error())
 
     def woken(self) -> None:
         """Put the questions that wait."""
@@ -258,7 +287,7 @@ class Admin:
             if self._connection is None or not self._connection.is_open:
                 answers.put(NotConnected("The connection to RabbitMQ was lost."))
             else:
-                self._asked = answers
+                self._asked.append(answers)
                 begin(self._connection)
 
     def tick(self) -> bool:

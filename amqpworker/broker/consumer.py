@@ -327,7 +327,7 @@ class Consumer:
         elif was_open and connected and not self._draining:
             if self._declarer is not None:
                 self._declarer.forget()
-            self._later(intake.subscription, channel_error(error, f"consuming from queue {intake.queue!r}"))
+            self._later(intake.subscription, channel_error(error, f"consuming from queue {intake.queue!r}", "read"))
         self._check_drained()
 
     def _void(self, intake: Intake) -> None:

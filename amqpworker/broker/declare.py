@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from amqpworker.broker.channel import Channel, open_channel
-from amqpworker.broker.reasons import channel_error
+from amqpworker.broker.reasons import DECLARED_ELSEWHERE, channel_error
 from amqpworker.broker.seam import PublicConnection, Sink
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.logs import get_logger
@@ -116,7 +116,7 @@ class Declarer:
         self._channel = None
         # Where the connection has ended nobody is answered: whoever waits begins again on the next one.
         if self._current is not None and self._connection.is_open:
-            self._finish(channel_error(error, f"declaring {self._current}"))
+            self._finish(channel_error(error, f"declaring {self._current}", "configure", DECLARED_ELSEWHERE))
 
     def _finish(self, error: AmqpWorkerError | None) -> None:
         need, self._current = self._current, None

@@ -12,6 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from pika.exceptions import NoFreeChannels
+
 from amqpworker.broker.channel import Prepared, prepare
 from amqpworker.broker.declare import Declarer, Need
 from amqpworker.broker.outgoing import Outgoing, WhenDone
@@ -288,6 +290,12 @@ class Lane:
             self._opening = short
             if short:
                 self._session.io.call_later(CHANNEL_PAUSE, self._open_again)
+            if isinstance(error, NoFreeChannels):
+                missing = channel_error(error, f"the {self.purpose.name} of this process", "write")
+                log.error("publish_channel_missing", purpose=self.purpose.name, reason=str(missing))
+                while self._inbox:
+                    self._inbox.popleft().finish(copy.copy(missing))
+                return
             log.warning("publish_channel_closed", purpose=self.purpose.name, reason=str(error))
         self.after_close(channel, channel.take_in_flight(), error)
 
@@ -298,7 +306,7 @@ class Lane:
     def after_close(self, channel: PublishChannel, in_flight: list[Outgoing], error: BaseException) -> None:
         """End what is to blame for the end of a channel, and publish the rest again if that is wanted."""
         session = self._session
-        told = channel_error(error, "publishing")
+        told = channel_error(error, "publishing", "write")
         if isinstance(told, NotRouted) and session.declarer is not None:
             # An exchange that we declared may be gone: the next message declares it again.
             session.declarer.forget()

@@ -116,6 +116,10 @@ class Management:
         body = {"pattern": pattern, "definition": dict(definition), "apply-to": "all"}
         self.request("PUT", "policies", vhost, name, body=body)
 
+    def nodes(self) -> list[dict[str, Any]]:
+        """Return the nodes of the cluster; that takes the tag `monitoring`."""
+        return self._list("nodes")
+
     def queues(self, vhost: str) -> list[dict[str, Any]]:
         """Return all queues of a virtual host."""
         return self._list("queues", vhost)

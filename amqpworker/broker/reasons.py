@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import socket
-import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -18,10 +17,12 @@ from pika.adapters.utils import connection_workflow as workflow
 
 from amqpworker.broker.address import Address
 from amqpworker.broker.contents import FrameError
+from amqpworker.broker.tls import tls_failure
 from amqpworker.broker.version import version_in
-from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted
+from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted, SendError
 
 __all__ = [
+    "DECLARED_ELSEWHERE",
     "ConnectionProblem",
     "access_refused",
     "channel_error",
@@ -39,6 +40,11 @@ ACCESS_REFUSED = 403
 NOT_FOUND = 404
 PRECONDITION_FAILED = 406
 NOT_ALLOWED = 530
+
+# One to look at the queues and one to declare.
+WORKER_CHANNELS = 2
+# One for each purpose and one to declare; and as many again, twice over, while older ones wait for confirms.
+PUBLISHER_CHANNELS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,33 +73,34 @@ def problem_of(
     error: BaseException | None, address: Address, was_open: bool = False, heard: bool = True
 ) -> ConnectionProblem:
     """Return what an error of a connection, or of the attempt to make one, means; `heard` tells whether anything came."""
-    text, kind = explained(error, address, was_open)
-    if not heard and any(isinstance(cause, exceptions.IncompatibleProtocolError) for cause in causes(error)):
-        # pika takes it for another protocol, but so does a proxy behave whose RabbitMQ is away.
-        text, kind = f"What listens at {address} hung up without a word: is RabbitMQ running behind it?", "away"
+    text, kind = explained(error, address, was_open, heard)
     return ConnectionProblem(text, kind, str(address), was_open)
 
 
 REFUSED_LOGIN = "RabbitMQ at {address} refused the login of user {user!r}."
-NO_VIRTUAL_HOST = "User {user!r} may not enter virtual host {virtual_host!r} at {address}, or there is none."
+REFUSED_CERTIFICATE = (
+    "RabbitMQ at {address} refused the login by our certificate (the setting tls_cert): it belongs to no user. "
+    "Which part of it is the name says ssl_cert_login_from in rabbitmq.conf."
+)
+NO_VIRTUAL_HOST = "RabbitMQ at {address} has no virtual host {virtual_host!r}."
+NO_ACCESS = "User {user!r} has no access to virtual host {virtual_host!r} at {address}, or it does not exist."
+CLOSED = "RabbitMQ at {address} closed the connection: {text} ({code})."
+NO_RESPONSE = "What listens at {address} hung up without a word: is RabbitMQ running behind it?"
+NO_RESPONSE_BY_TLS = (
+    "What listens at {address} hung up without a word after the TLS handshake: is RabbitMQ running behind it, and does it "
+    "want a certificate of ours (the settings tls_cert and tls_key)?"
+)
 
 # The first row whose type fits the first cause that has one; causes come innermost first.
 MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str, Kind], ...] = (
-    ((exceptions.ProbableAuthenticationError, exceptions.AuthenticationError), REFUSED_LOGIN, "refused"),
-    ((exceptions.ProbableAccessDeniedError,), NO_VIRTUAL_HOST, "refused"),
-    (
-        (exceptions.ConnectionClosedByBroker,),
-        "RabbitMQ at {address} closed the connection: {cause.reply_text} ({cause.reply_code}).",
-        "away",
-    ),
+    ((exceptions.AuthenticationError,), REFUSED_LOGIN, "refused"),
     (
         (exceptions.IncompatibleProtocolError, exceptions.ProtocolSyntaxError, FrameError),
         "What listens at {address} does not speak AMQP 0-9-1: check the port.",
         "wrong",
     ),
-    ((ssl.SSLCertVerificationError,), "The certificate of {address} is not trusted: {cause.verify_message}.", "wrong"),
-    ((ssl.SSLError,), "TLS with {address} failed: {reason}.", "wrong"),
     ((socket.gaierror,), "The name of the broker, {host!r}, cannot be resolved: {cause.strerror}.", "away"),
+    ((UnicodeError,), "The name of the broker, {host!r}, cannot be the name of a host.", "wrong"),
     ((ConnectionRefusedError,), "Nothing listens at {address}: is RabbitMQ running?", "away"),
     ((exceptions.AMQPHeartbeatTimeout,), "RabbitMQ at {address} sent no heartbeat in time.", "away"),
     ((exceptions.ConnectionBlockedTimeout,), "RabbitMQ at {address} stayed under its alarm for too long.", "away"),
@@ -105,41 +112,74 @@ MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str, Kind], ...] = (
     ),
     ((exceptions.StreamLostError, OSError), "The connection to {address} broke: {cause}.", "away"),
 )
+GUESSES = (exceptions.ProbableAuthenticationError, exceptions.ProbableAccessDeniedError)
 
 
-def explained(error: BaseException | None, address: Address, was_open: bool) -> tuple[str, Kind]:
+def explained(error: BaseException | None, address: Address, was_open: bool, heard: bool) -> tuple[str, Kind]:
     """Return the sentence and the kind of the first cause that is known."""
-    if isinstance(error, ConfigError):
-        return str(error), "wrong"
     facts = {"address": address, "host": address.host, "user": address.user, "virtual_host": address.virtual_host}
+    if isinstance(error, AmqpWorkerError):
+        return str(error), "wrong" if isinstance(error, ConfigError) else "away"
     for cause in causes(error):
-        if not was_open and (refusal := refused(cause)):
-            return refusal.format(cause=cause, **facts), "refused"
-        if is_no_refusal(cause):
+        if (close := close_of(cause)) is not None:
+            sentence, kind = (None, "away") if was_open else refusal(close)
+            told = {**facts, "user": close.user or address.user, "text": close.text, "code": close.code}
+            return (sentence or CLOSED).format(**told), kind
+        if not was_open and (found := tls_failure(cause)) is not None:
+            failure, reason = found
+            return failure.sentence.format(address=address, reason=reason), "away" if failure.passes else "wrong"
+        if not heard and isinstance(cause, exceptions.IncompatibleProtocolError):
+            # pika takes it for another protocol, but so does a proxy behave whose RabbitMQ is away.
+            return (NO_RESPONSE_BY_TLS if address.tls else NO_RESPONSE).format(**facts), "away"
+        if isinstance(cause, GUESSES):
+            # By the moment alone: the broker did not say anything.
             return f"The connection to {address} broke while it was being opened: {cause}.", "away"
         for types, sentence, kind in MEANINGS:
             if isinstance(cause, types):
                 if kind == "wrong" and was_open:
                     return f"The stream from {address} cannot be understood any more: {cause}.", "away"
-                return sentence.format(cause=cause, reason=getattr(cause, "reason", None) or cause, **facts), kind
+                return sentence.format(cause=cause, **facts), kind
     return f"The connection to {address} ended: {error!r}." if error else f"The connection to {address} ended.", "away"
 
 
-def is_no_refusal(cause: BaseException) -> bool:
-    """Tell whether pika guesses a refusal by the moment alone, though the broker said nothing, or that it is full."""
-    if not isinstance(cause, exceptions.ProbableAuthenticationError | exceptions.ProbableAccessDeniedError):
-        return False
-    text = str(cause.args)
-    return "ConnectionClosedByBroker" not in text or "connection limit" in text
+class Close(NamedTuple):
+    """What the broker said when it closed a connection."""
+
+    code: int
+    text: str
+
+    @property
+    def user(self) -> str | None:
+        """The user that it names: one who logs in by certificate is known to the broker alone."""
+        found = re.search(r"refused for user '(.*?)'", self.text)
+        return found and found[1]
 
 
-def refused(cause: BaseException) -> str | None:
-    """Return the sentence for a broker that closes a connection instead of opening it."""
-    if not isinstance(cause, exceptions.ConnectionClosedByBroker):
-        return None
-    if cause.reply_code not in {NOT_ALLOWED, ACCESS_REFUSED}:
-        return None
-    return NO_VIRTUAL_HOST if cause.reply_code == NOT_ALLOWED or "vhost" in cause.reply_text else REFUSED_LOGIN
+def close_of(cause: BaseException) -> Close | None:
+    """Return what the broker said; pika keeps it as text if it takes it for a refusal, which it does at any code."""
+    if isinstance(cause, exceptions.ConnectionClosedByBroker):
+        return Close(cause.reply_code, cause.reply_text)
+    if isinstance(cause, GUESSES):
+        found = re.search(
+            r"ConnectionClosedByBroker: \((\d+)\)(?: (['\"])(.*)\2)?", str(cause.args[0]) if cause.args else ""
+        )
+        return found and Close(int(found[1]), found[3] or "")
+    return None
+
+
+def refusal(close: Close) -> tuple[str | None, Kind]:
+    """
+    Return the sentence and the kind for a connection that the broker closed instead of opening it.
+
+    What is neither a login nor a virtual host that it refuses may pass: it stops or starts, or it has a limit.
+    """
+    if close.code not in {NOT_ALLOWED, ACCESS_REFUSED} or "limit" in close.text:
+        return None, "away"
+    if "mechanism EXTERNAL" in close.text:
+        return REFUSED_CERTIFICATE, "refused"
+    if close.code == NOT_ALLOWED or "vhost" in close.text:
+        return NO_VIRTUAL_HOST if "not found" in close.text else NO_ACCESS, "refused"
+    return REFUSED_LOGIN, "refused"
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -170,30 +210,50 @@ def too_old(server_properties: Mapping[str, Any]) -> str | None:
     return None
 
 
-def channel_error(error: BaseException, what: str, right: str = "") -> AmqpWorkerError:
+GRANT = "Grant it (rabbitmqctl set_permissions), or log in as another user."
+DECLARED_ELSEWHERE = (
+    "Grant the right, or let `amqpworker topology declare` run with an administrator's rights and set "
+    "AMQPWORKER_DECLARE=0 here."
+)
+
+
+def channel_error(error: BaseException, what: str, right: str, advice: str = GRANT) -> AmqpWorkerError:
     """
     Return the error that a channel closed by the broker means; `what` was being done on it.
 
-    `right` is what that takes, where it is nothing that `amqpworker topology declare` could do in our place.
+    `right` is what that takes; brokers before 3.11 do not name it. `advice` says what to do if it is missing.
     """
+    if isinstance(error, exceptions.NoFreeChannels):
+        return too_few_channels(error, what)
     if not isinstance(error, exceptions.ChannelClosedByBroker):
         return NotConnected(f"The connection ended while {what}.")
     text = error.reply_text
     if error.reply_code == ACCESS_REFUSED:
-        if right and (found := access_refused(error)) is not None:
-            return Forbidden(
-                f"RabbitMQ refused {what}: user {found.user!r} lacks the right `{found.right or right}` on {found.thing} in "
-                f"virtual host {found.vhost!r}. Grant it (rabbitmqctl set_permissions), or log in as another user."
-            )
+        if (found := access_refused(error)) is None:
+            # Another consumer has the queue to itself, until it goes.
+            return (SendError if "exclusive use" in text else Forbidden)(f"RabbitMQ refused {what}: {text}.")
         return Forbidden(
-            f"RabbitMQ refused {what}: {text}. Grant the right, or let `amqpworker topology declare` run with an "
-            f"administrator's rights and set AMQPWORKER_DECLARE=0 here."
+            f"RabbitMQ refused {what}: user {found.user!r} lacks the right `{found.right or right}` on {found.thing} in "
+            f"virtual host {found.vhost!r}. {advice}"
         )
     if error.reply_code == PRECONDITION_FAILED and "inequivalent" in text:
         return ConfigError(explain_mismatch(text))
     if error.reply_code == NOT_FOUND:
         return NotRouted(f"RabbitMQ does not know what was needed for {what}: {text}.")
-    return ConfigError(f"RabbitMQ closed the channel while {what}: {text} ({error.reply_code}).")
+    # A lock, or a resource that the broker lacks, may be free later.
+    lasts = error.reply_code == PRECONDITION_FAILED
+    told = f"RabbitMQ closed the channel while {what}: {text} ({error.reply_code})."
+    return ConfigError(told) if lasts else SendError(told)
+
+
+def too_few_channels(error: exceptions.NoFreeChannels, what: str) -> ConfigError:
+    """Return the error of a connection that has no channel left."""
+    most = f" {error.args[0]}" if error.args else " too few"
+    return ConfigError(
+        f"There is no channel for {what}: this broker allows{most} on a connection (channel_max). A worker needs one for "
+        f"each of its queues and {WORKER_CHANNELS} more, whatever sends up to {PUBLISHER_CHANNELS}: raise channel_max in "
+        f"rabbitmq.conf, or consume from fewer queues in one pool."
+    )
 
 
 def explain_mismatch(text: str) -> str:

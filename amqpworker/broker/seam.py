@@ -87,7 +87,7 @@ class PublicConnection(SelectConnection):  # type: ignore[misc]
             if self._last_number not in self._numbers_in_use:
                 self._numbers_in_use.add(self._last_number)
                 return self._last_number
-        raise NoFreeChannels
+        raise NoFreeChannels(limit)
 
     def give_number(self, number: int) -> None:
         """Take a number back whose channel is closed."""

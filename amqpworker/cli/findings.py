@@ -1,18 +1,32 @@
 """
-What the broker's HTTP API tells that AMQP does not: bindings, policies that override arguments, letters that are stuck.
+What the broker's HTTP API tells that AMQP does not: bindings, policies, letters that are stuck, members that are down.
 
 Decides what of it is wrong for the topology that we need. Asking the API is `topology`'s.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from amqpworker.topology import Topology
 
-__all__ = ["Finding", "findings_of", "gathered", "policy_findings", "stuck_findings", "unbound"]
+__all__ = [
+    "Finding",
+    "Membership",
+    "findings_of",
+    "gathered",
+    "leaders",
+    "member_findings",
+    "memberships",
+    "node_findings",
+    "policy_findings",
+    "running_nodes",
+    "stuck_findings",
+    "unbound",
+]
 
 OVERRIDING = (
     "message-ttl",
@@ -27,32 +41,124 @@ OVERRIDING = (
 )
 """Keys of a policy that change what becomes of a message, whatever a queue's arguments say."""
 
+MOST_NAMED = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """
     Something that is not as it should be; `kind` is one word for programs, `text` a sentence for people.
 
-    `why` is the same for whatever could not be looked at for the same reason.
+    `why` is the same for whatever could not be looked at for the same reason, `state` for queues that are in the same.
     """
 
     kind: str
     name: str
     text: str
     why: str = ""
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """The nodes that hold a quorum queue: those that are `up` can take part, and the `leader` is one of them, or None."""
+
+    members: tuple[str, ...]
+    up: tuple[str, ...]
+    leader: str | None
 
 
 def gathered(findings: Iterable[Finding], looked_at: int) -> Iterator[tuple[str, str]]:
-    """Yield kind and text of each line to show; what could not be looked at for one reason is one line."""
+    """Yield kind and text of each line to show; one line for what is in one state, or was not compared for one reason."""
+    findings = list(findings)
     reasons: dict[str, list[Finding]] = {}
+    states: dict[str, list[Finding]] = {}
+    for one in findings:
+        if one.state:
+            states.setdefault(one.state, []).append(one)
     for one in findings:
         if one.why:
             reasons.setdefault(one.why, []).append(one)
+        elif one.state:
+            if alike := states.pop(one.state, []):
+                yield one.kind, one.text if len(alike) == 1 else of_several(alike)
         else:
             yield one.kind, one.text
     for why, of_it in reasons.items():
         parts = "exchanges and queues" if looked_at > 1 else "exchange or queue"
-        yield of_it[0].kind, f"{len(of_it)} of {looked_at} {parts} could not be compared: {why}."
+        yield of_it[0].kind, f"{len(of_it)} of {looked_at} {parts} could not be compared: {sentence(why)}"
+
+
+def sentence(text: str) -> str:
+    """Return a text with an end."""
+    return text if text.endswith(("?", ".")) else f"{text}."
+
+
+def of_several(alike: list[Finding]) -> str:
+    """Return the line for queues that are in the same state."""
+    named = ", ".join(repr(one.name) for one in alike[:MOST_NAMED])
+    more = f" and {len(alike) - MOST_NAMED} more" if len(alike) > MOST_NAMED else ""
+    return f"{len(alike)} queues have {alike[0].state} ({named}{more})."
+
+
+def memberships(
+    topology: Topology, queues: Iterable[Mapping[str, Any]], running: frozenset[str] | None
+) -> dict[str, Membership]:
+    """
+    Return who holds each quorum queue, by the API's list of queues and the nodes that are running, if that is known.
+
+    A node counts as up if both say so: after its end each of them still shows it for a while (RabbitMQ 3.10.8).
+    """
+    listed = {queue["name"]: queue for queue in queues}
+    found = {}
+    for queue in topology.queues:
+        told = listed.get(queue.name, {})
+        members = tuple(sorted(told.get("members") or ()))
+        up = tuple(one for one in members if one in (told.get("online") or ()) and (running is None or one in running))
+        leader = told.get("leader")
+        if members:
+            found[queue.name] = Membership(members, up, leader if leader in up else None)
+    return found
+
+
+def member_findings(held: Mapping[str, Membership]) -> Iterator[Finding]:
+    """Yield the queues that lack members, with what that means for them."""
+    for name, one in held.items():
+        if len(one.up) == len(one.members) and one.leader is not None:
+            continue
+        down = [member for member in one.members if member not in one.up]
+        told = f"of the members {', '.join(one.members)} these are down: {', '.join(down)}"
+        if 2 * len(one.up) <= len(one.members):
+            kind, state = "minority", f"no majority: {told}; it takes no message until most are up"
+        elif one.leader is None:
+            kind, state = "leaderless", f"no leader{f': {told}' if down else ', which is being elected'}"
+        else:
+            kind, state = "degraded", f"fewer members than it should: {told}"
+        yield Finding(kind, name, f"The queue {name!r} has {state}.", state=state)
+
+
+def running_nodes(nodes: Iterable[Mapping[str, Any]] | None) -> frozenset[str] | None:
+    """Return the nodes of a cluster that are running, by the API's list of them."""
+    return None if nodes is None else frozenset(one["name"] for one in nodes if one.get("running"))
+
+
+def node_findings(nodes: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Yield that nodes are not running: for where the queues themselves are not known."""
+    everyone = sorted(one["name"] for one in nodes)
+    running = running_nodes(nodes) or frozenset()
+    down = [one for one in everyone if one not in running]
+    if not down:
+        return
+    text = f"Of the nodes {', '.join(everyone)} these are down: {', '.join(down)}"
+    if 2 * len(running) <= len(everyone):
+        yield Finding("minority", down[0], f"{text}: a quorum queue with a member on each has no majority.")
+    else:
+        yield Finding("degraded", down[0], f"{text}.")
+
+
+def leaders(held: Mapping[str, Membership]) -> dict[str, int]:
+    """Return how many of the queues each node leads."""
+    return dict(Counter(one.leader for one in held.values() if one.leader is not None))
 
 
 def findings_of(

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import typer
 
-from amqpworker.cli.findings import Finding, findings_of, gathered
+from amqpworker.cli.cluster import ClusterView
+from amqpworker.cli.findings import Finding, Membership, gathered, leaders
 from amqpworker.cli.screen import console, plain, printable, table, write, write_json
 from amqpworker.cli.shared import APP_VARIABLE, AsJson, admin_of, load, quiet
-from amqpworker.errors import ConfigError
+from amqpworker.errors import ConfigError, NotConnected
 from amqpworker.topology import LEVELS, Binding, Exchange, Names, Queue, Topology
 
 if TYPE_CHECKING:
@@ -104,7 +106,7 @@ def check(
         typer.Option(
             metavar="URL",
             envvar="AMQPWORKER_MANAGEMENT",
-            help="The broker's HTTP API, for bindings, policies and stuck letters; login as for AMQP unless given.",
+            help="The broker's HTTP API, for members, bindings, policies, stuck letters; login as for AMQP unless given.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -117,26 +119,59 @@ def check(
     quiet()
     found = load(app)
     whole = found.plan.whole()
-    findings = by_management(found, whole, management) if management is not None else []
-    with admin_of(found) as admin:
-        parts: list[Exchange | Queue] = [*whole.exchanges, *whole.queues]
-        for part in parts:
-            if (problem := admin.check(part)) is not None:
-                findings.append(Finding(problem.kind, part.name, problem.text, problem.why))
+    asked = None if management is None else ClusterView.begin(api_of(found, management), found)
+    by_amqp = compared(found, whole, alone=asked is None)
+    seen = None if asked is None else asked.seen()
+    findings = by_amqp if seen is None else [*by_amqp, *seen.findings(whole)]
     findings.sort(key=lambda one: ORDER.index(one.kind))
+    held = {} if seen is None else seen.held(whole)
     if as_json:
         told = [{"kind": one.kind, "name": one.name, "text": one.text} for one in findings]
-        write_json({"findings": told, "management": management is not None})
+        queues = {name: asdict(one) for name, one in held.items()}
+        write_json({"findings": told, "management": management is not None, "queues": queues})
     else:
         show_findings(findings, whole, management is not None)
+        show_leaders(held)
     if findings:
         raise typer.Exit(2 if all(one.kind == "unknown" for one in findings) else 1)
+
+
+# Half of a cluster that is away or frozen keeps nobody waiting for longer than these, one after the other.
+CONNECT_TIMEOUT = 2.5
+ANSWER_TIMEOUT = 4.0
+ANSWERS_WITHIN = 8.0
+
+
+def compared(app: App, whole: Topology, alone: bool) -> list[Finding]:
+    """
+    Return what differs, by AMQP. What is not answered in time is not asked again; another source may know why.
+
+    Raises:
+        ConfigError: the broker is not one of today.
+        Forbidden: it refuses the login.
+        NotConnected: there is no connection, and this source is alone.
+    """
+    from amqpworker.broker.admin import Admin, Problem
+
+    settings = app.settings
+    quick = settings.model_copy(update={"connect_timeout": min(settings.connect_timeout, CONNECT_TIMEOUT)})
+    parts: list[Exchange | Queue] = [*whole.exchanges, *whole.queues]
+    try:
+        with Admin(app.url, quick, ANSWER_TIMEOUT, ANSWERS_WITHIN) as admin:
+            problems = admin.check_all(parts)
+    except NotConnected as error:
+        if alone:
+            raise
+        problems = [
+            (part, Problem("unknown", f"{part.name!r} was not compared: {error}", str(error))) for part in parts
+        ]
+    return [Finding(found.kind, part.name, found.text, found.why) for part, found in problems]
 
 
 RIGHTS = """\
 Comparing declares what exists already, which takes the right to configure it:
 run this as whoever declares, or grant the right (rabbitmqctl set_permissions)."""
-ORDER = ("missing", "differs", "unbound", "policy", "stuck", "unknown")
+ORDER = ("minority", "leaderless", "missing", "differs", "unbound", "policy", "stuck", "degraded", "unknown")
 
 
 def show_findings(findings: list[Finding], whole: Topology, with_management: bool) -> None:
@@ -147,7 +182,7 @@ def show_findings(findings: list[Finding], whole: Topology, with_management: boo
         for kind, text in gathered(findings, len(whole.exchanges) + len(whole.queues)):
             shown.add_row(kind, printable(text))
         console().print(shown)
-        if any(one.why for one in findings):
+        if any("lacks the right" in one.why for one in findings):
             write(RIGHTS)
         if any(one.kind in {"missing", "unbound"} for one in findings):
             write("`amqpworker topology declare` makes what is missing.")
@@ -157,17 +192,28 @@ def show_findings(findings: list[Finding], whole: Topology, with_management: boo
     told += [f"{unknown} not compared"] if unknown else []
     write(f"{counted(whole)}: {', '.join(told) or 'all as it should be'}.")
     if not with_management:
-        write("Bindings and policies were not looked at: AMQP does not tell them, --management URL does.")
+        write("Members, bindings and policies were not compared: AMQP does not show them, --management URL does.")
 
 
-def by_management(app: App, whole: Topology, url: str) -> list[Finding]:
-    """Return what the broker's HTTP API tells."""
+def show_leaders(held: Mapping[str, Membership]) -> None:
+    """Print who leads the queues, if they are held by several nodes."""
+    most = max((len(one.members) for one in held.values()), default=0)
+    if most > 1:
+        led = ", ".join(f"{count} by {printable(node)}" for node, count in sorted(leaders(held).items()))
+        write(f"Quorum queues: {len(held)}, with up to {most} members, led: {led or 'by none'}.")
+
+
+def api_of(app: App, url: str) -> Management:
+    """
+    Return a client of the HTTP API with the login of the app, unless the URL has one.
+
+    Raises:
+        ConfigError: this is not such a URL.
+    """
     from amqpworker.broker.address import addresses
 
     address = addresses(app.url)[0]
-    api = management_of(url, address.user, address.password)
-    vhost = address.virtual_host
-    return findings_of(whole, api.queues(vhost), api.bindings(vhost))
+    return management_of(url, address.user, address.password)
 
 
 def management_of(url: str, user: str, password: str) -> Management:

@@ -22,15 +22,15 @@ PATIENCE = 1.0
 
 @contextmanager
 def at_work(app: App) -> Iterator[None]:
-    """Send by an app: a wait for its broker is told on a terminal, and the app is closed at the end."""
+    """Send by an app: a wait for its broker is reported on a terminal, and the app is closed at the end."""
     telling = threading.Timer(PATIENCE, tell, [app])
     telling.daemon = True
     if sys.stderr.isatty():
         telling.start()
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        # What is not confirmed by now is given up: `close` would wait for it.
+    except BaseException:
+        # What has failed, or is not confirmed at an interrupt, is given up: `close` would wait for it.
         app.producer.close(0.0)
         raise
     finally:

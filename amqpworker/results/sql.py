@@ -22,7 +22,7 @@ from urllib.parse import unquote
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.redaction import redact_url
 from amqpworker.results import Clock, ResultNotStorable
-from amqpworker.results.sqlfile import Link, code_of, reason
+from amqpworker.results.sqlfile import Link, may_pass, reason
 
 __all__ = ["SqliteStore", "path_of"]
 
@@ -33,8 +33,8 @@ PATIENCE = 30.0
 PURGE_EVERY = 64
 """After so many results, at most twice as many expired ones go: the file shrinks, and no commit takes long."""
 
-PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
-"""What may be well again without anybody's doing: no reason not to start."""
+FIRST_PATIENCE = 1.0
+"""Seconds that opening a file waits for other processes: no reason not to start."""
 
 FOR_GOOD = (sqlite3.DataError, OverflowError)
 """What SQLite says of a value that it can never hold: longer than its limit (a billion bytes), or than an int of C."""
@@ -85,10 +85,10 @@ class SqliteStore:
 
     def __init__(self, path: Path, clock: Clock = time.time, patience: float = PATIENCE) -> None:
         """
-        Open the file, and make it where there is none.
+        Open the file, or create it. One that is locked, or on a disk that is full, is opened at a later use.
 
         Raises:
-            ConfigError: it cannot be opened, or is something else than a store of ours.
+            ConfigError: it can never be opened, or is something else than a store of ours.
         """
         self.path = path
         self._clock = clock
@@ -99,9 +99,10 @@ class SqliteStore:
         self._reader = Link(path, patience)
         try:
             with self._writer.lock:
-                self._writer.patiently(lambda _: None)
+                self._writer.patiently(lambda _: None, FIRST_PATIENCE)
         except (sqlite3.Error, OSError) as error:
-            raise ConfigError(f"Results cannot be kept in {path}: {reason(error, path)}.") from error
+            if not may_pass(error, path):
+                raise ConfigError(f"Results cannot be kept in {path}: {reason(error, path)}.") from error
 
     def store(self, task_id: str, result: bytes, expires_at: float, first_sent: str = "") -> None:
         """Keep `result` until `expires_at`; it is on the disk when this returns."""
@@ -119,13 +120,13 @@ class SqliteStore:
         """Begin to write, and undo it."""
         with self._writer.lock:
             try:
-                connection = self._writer.patiently(_begin)
+                connection = self._writer.patiently(_begin, FIRST_PATIENCE)
                 # SQLite lets even those begin who may only read.
                 connection.execute(STORE, ("", "", b"", 0.0))
                 connection.execute("ROLLBACK")
             except (sqlite3.Error, OSError) as error:
                 self._writer.drop()
-                if code_of(error) not in PASSING:
+                if not may_pass(error, self.path):
                     raise ConfigError(f"Results cannot be kept in {self.path}: {reason(error, self.path)}.") from error
 
     def fetch(self, task_id: str, first_sent: str | None = None) -> bytes | None:

@@ -19,7 +19,7 @@ from typing import TypeVar
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.lifecycle import Living
 
-__all__ = ["Link", "code_of", "reason"]
+__all__ = ["Link", "code_of", "may_pass", "reason"]
 
 APPLICATION_ID = 0x61775273
 """What marks a file as ours (`file` shows it): "awRs"."""
@@ -128,9 +128,11 @@ class Link:
             self.after_in_child()
         return self._guard
 
-    def patiently(self, work: Callable[[sqlite3.Connection], _Found]) -> _Found:
+    def patiently(self, work: Callable[[sqlite3.Connection], _Found], patience: float | None = None) -> _Found:
         """
         Return what `work` makes of the connection; it is asked again for as long as others keep the file locked.
+
+        `patience` (seconds) takes the place of the connection's own if it is shorter.
 
         Another thread may hold the lock meanwhile: a fork goes between two attempts.
 
@@ -138,7 +140,7 @@ class Link:
             sqlite3.Error: it cannot be opened, or stays locked.
             ConfigError: the file is something else than a store of ours.
         """
-        give_up = time.monotonic() + self._patience
+        give_up = time.monotonic() + min(self._patience, self._patience if patience is None else patience)
         while True:
             self._let_fork()
             try:
@@ -285,6 +287,31 @@ def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
 def code_of(error: BaseException) -> int:
     """Return the number by which SQLite knows an error; 0 where it has none."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def may_pass(error: BaseException, path: Path) -> bool:
+    """Tell whether an error may be over later without a change to the settings or to the rights of this user."""
+    code = code_of(error)
+    # SQLite does not say why it cannot open a file: too many are open, or no room is left for the files beside it.
+    return _is_usable(path) if code == sqlite3.SQLITE_CANTOPEN else code in _PASSING
+
+
+def _is_usable(path: Path) -> bool:
+    """Tell whether this user may make and use the file and those that SQLite has beside it."""
+    try:
+        file = path.resolve()
+        beside = [file.with_name(file.name + suffix) for suffix in ("", "-wal", "-shm")]
+        there = [one for one in beside if one.exists()]
+        usable = all(one.is_file() and os.access(one, os.R_OK | os.W_OK) for one in there)
+        return usable and file.parent.is_dir() and os.access(file.parent, os.W_OK | os.X_OK)
+    except OSError:
+        return False
+
+
+_PASSING = {
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_SCHEMA),
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT),
+}
 
 
 def reason(error: BaseException, path: Path) -> str:

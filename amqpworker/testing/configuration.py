@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -187,12 +187,12 @@ def share_cookie(folder: Path, other: Path) -> None:
     cookie.chmod(0o400)
 
 
-def write_files(folder: Path, ports: Ports, extra_config: str) -> None:
+def write_files(folder: Path, ports: Ports, extra_config: str, plugins: Sequence[str] = ()) -> None:
     """Write what the node reads when it starts, and begin new logs."""
     for name in ("home", "log", "data"):
         (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
     logfiles.begin(folder)
-    (folder / "enabled_plugins").write_text(f"[{', '.join(PLUGINS)}].\n")
+    (folder / "enabled_plugins").write_text(f"[{', '.join((*PLUGINS, *plugins))}].\n")
     (folder / "rabbitmq.conf").write_text(
         f"""\
 listeners.tcp.1 = 127.0.0.1:{ports.amqp}

@@ -15,7 +15,7 @@ import fcntl
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,17 +64,24 @@ class Node:
     """
     The private node of a folder; making the object starts nothing.
 
-    `extra_config` are lines of `rabbitmq.conf` that count from the next start on. A `tied` node ends with this process,
+    `extra_config` are lines of `rabbitmq.conf` and `plugins` more plugins, both from the next start on. A `tied` node ends with this process,
     however the process ends; without, it runs on until `stop`, by whomever. One `beside` another, which was started
     before, shares its cookie and its name server, and can `join` it; where the other is stopped or discarded, the name
     server goes too, while `kill` leaves it.
     """
 
     def __init__(
-        self, folder: Path | str, *, extra_config: str = "", tied: bool = False, beside: Node | None = None
+        self,
+        folder: Path | str,
+        *,
+        extra_config: str = "",
+        plugins: Sequence[str] = (),
+        tied: bool = False,
+        beside: Node | None = None,
     ) -> None:
         self.folder = Path(folder).absolute()
         self._extra_config = extra_config
+        self._plugins = plugins
         self._tied = tied
         self._beside = beside
         self._tie: int | None = None
@@ -209,7 +216,7 @@ class Node:
 
     def _launch(self, record: Record, scripts: Path) -> None:
         """Start epmd and the broker, and write down their ids before anything else can go wrong."""
-        write_files(self.folder, record.ports, self._extra_config)
+        write_files(self.folder, record.ports, self._extra_config, self._plugins)
         env = environment(plain_path(self.folder, record), record)
         log = self.folder / "log" / "output.log"
         record.write(self.folder)

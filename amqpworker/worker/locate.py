@@ -6,17 +6,32 @@ Decides what is an app and where it is looked for; which imports are a mistake o
 
 from __future__ import annotations
 
+import socket
 import sys
 import traceback
 from typing import Any
 
 from amqpworker.app import App, imported
-from amqpworker.errors import ConfigError
+from amqpworker.errors import (
+    Blocked,
+    ConfigError,
+    NotConnected,
+    QueueFull,
+    QueueUnavailable,
+    ResultStoreError,
+    Unconfirmed,
+)
 from amqpworker.redaction import redact_text
 
-__all__ = ["failing", "locate", "parted"]
+__all__ = ["failing", "locate", "may_pass", "parted"]
 
 LONGEST_REASON = 300
+
+# What code that runs at import meets if another service is away.
+PASSING = (
+    *(ConnectionError, TimeoutError, socket.gaierror),
+    *(NotConnected, Blocked, Unconfirmed, QueueFull, QueueUnavailable, ResultStoreError),
+)
 
 
 def locate(target: str) -> App:
@@ -50,6 +65,11 @@ def failing(target: str, error: BaseException) -> ConfigError:
     """Return that an app cannot be imported, since its own code has raised this; its traceback is told elsewhere."""
     reason = redact_text(traceback.format_exception_only(error)[0].splitlines()[0])
     return ConfigError(f"{target!r} cannot be imported: {reason[:LONGEST_REASON].removesuffix('.')}.")
+
+
+def may_pass(error: BaseException) -> bool:
+    """Tell whether an import that raised this may succeed later, with the same code and settings."""
+    return isinstance(error, PASSING)
 
 
 def parted(target: str) -> tuple[str, str]:

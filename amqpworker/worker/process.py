@@ -36,7 +36,7 @@ from amqpworker.worker.isolation import FAREWELL, Isolation
 from amqpworker.worker.leash import Leash
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits import Limits, Watch
-from amqpworker.worker.locate import failing, locate
+from amqpworker.worker.locate import failing, locate, may_pass
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.receiver import Reception
 from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Gauges, Recorder
@@ -310,11 +310,13 @@ def main(arguments: Sequence[str]) -> int:
     parent = Leash(leash)
     try:
         worker = WorkerProcess(locate(options.app), options, recorder, reporter)
-    except AmqpWorkerError as error:
-        return misconfigured(error, reporter)
     except (Exception, SystemExit) as error:
+        passes = may_pass(error)
+        if isinstance(error, AmqpWorkerError) and not passes:
+            return misconfigured(error, reporter)
         log.error("app_not_imported", app=options.app, exc_info=error)
-        return misconfigured(failing(options.app, error), reporter)
+        # After an error that may pass another process tries it again.
+        return FAILED if passes else misconfigured(failing(options.app, error), reporter)
     signal.signal(signal.SIGTERM, worker.on_signal)
     signal.signal(signal.SIGINT, worker.on_signal)
     parent.heed(worker.reception.on_verdict, worker.on_parent_gone)

@@ -142,7 +142,7 @@ def test_a_call_that_nobody_answers_exits_with_1(cli: Callable[[str], Ended]) ->
     ("broken", "told"),
     [
         (lambda url: url.replace("guest:guest", "guest:wrong"), "refused the login of user 'guest'"),
-        (lambda url: f"{url}-not", "may not enter virtual host"),
+        (lambda url: f"{url}-not", "has no virtual host"),
     ],
 )
 def test_a_refused_login_or_virtual_host_is_one_line_with_exit_code_2(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,36 +13,13 @@ import pytest
 from amqpworker import App, ConfigError, InvalidArguments, SendError
 from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
+from tests.certificates import make_authority, make_certificate
 from tests.conftest import TEST_CONFIG, throw_away
 from tests.integration.conftest import Codec
 from tests.integration.tasks import echo_of, messages
 from tests.support import Broker
 
 MakeApp = Callable[..., App]
-
-
-def openssl(*arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=60)
-
-
-def make_authority(folder: Path, name: str) -> Path:
-    """Make a certificate authority and return its certificate."""
-    certificate = folder / f"{name}.pem"
-    key = str(folder / f"{name}.key")
-    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}", "-keyout", key,
-            "-out", str(certificate))  # fmt: skip
-    return certificate
-
-
-def make_certificate(folder: Path, authority: Path, host: str) -> tuple[Path, Path]:
-    """Make a certificate for a host name and its key."""
-    certificate, key, request = (folder / f"{host}.{kind}" for kind in ("pem", "key", "csr"))
-    names = folder / f"{host}.ext"
-    names.write_text(f"subjectAltName=DNS:{host}\n")
-    openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={host}", "-keyout", str(key), "-out", str(request))
-    openssl("x509", "-req", "-in", str(request), "-CA", str(authority), "-CAkey", str(authority.with_suffix(".key")),
-            "-CAcreateserial", "-days", "2", "-extfile", str(names), "-out", str(certificate))  # fmt: skip
-    return certificate, key
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import signal
+import socket
+import sqlite3
+import threading
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from amqpworker.testing import processes
 from tests.pools import pool
-from tests.support import Broker
+from tests.support import Broker, wait_until
 
 ONCE = """
 def first():
@@ -56,5 +60,63 @@ def test_waiting_for_a_broker_does_not_count_as_starting(tmp_path: Path) -> None
     with pool(tmp_path, f"amqp://127.0.0.1:{port}/", "-p", "1", "--start-timeout", "4") as workers:
         workers.wait_for("worker_waiting", 1)
         assert workers.events("process_stalled") == []
+        workers.signal(signal.SIGTERM)
+        assert workers.end() == 0
+
+
+def test_a_pool_waits_for_a_broker_behind_a_proxy_that_ends_each_tls_handshake(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = proxy.accept()
+                except OSError:
+                    return
+                client.recv(1)
+                client.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"amqps://127.0.0.1:{proxy.getsockname()[1]}/"
+        with pool(tmp_path, url, "-p", "1") as workers:
+            waiting = workers.wait_for("worker_waiting", 1)[0]
+            assert "is RabbitMQ running behind it?" in waiting["reason"] or "broke" in waiting["reason"]
+            assert workers.events("process_died") == []
+            workers.signal(signal.SIGTERM)
+            assert workers.end() == 0
+        proxy.shutdown(socket.SHUT_RDWR)
+
+
+def stored(file: Path) -> int:
+    """Return how many results a file holds."""
+    with closing(sqlite3.connect(file)) as connection, suppress(sqlite3.OperationalError):
+        return int(connection.execute("SELECT count(*) FROM results").fetchone()[0])
+    return 0
+
+
+def test_a_pool_starts_while_another_program_holds_its_file_of_results_and_stores_them_afterwards(
+    tmp_path: Path, vhost: Broker
+) -> None:
+    file = tmp_path / "results.db"
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pool(
+            tmp_path, vhost.url, "-p", "1", broker=vhost, more=f"\napp.results = 'sqlite:///{file}'\n"
+        ) as workers:
+            workers.wait_for("queue_consuming")
+            other.execute("ROLLBACK")
+            workers.send("slow", seconds=0, mark="a")
+            wait_until(lambda: stored(file), 30)
+            workers.signal(signal.SIGTERM)
+            assert workers.end() == 0
+
+
+def test_an_app_that_cannot_be_imported_while_another_service_is_away_is_imported_again(
+    tmp_path: Path, vhost: Broker
+) -> None:
+    away = ONCE + "\nif first(): raise ConnectionRefusedError('the database is away')\n"
+    with pool(tmp_path, vhost.url, "-p", "1", broker=vhost, more=away) as workers:
+        workers.wait_for("queue_consuming")
+        assert len(workers.events("app_not_imported")) == 1
         workers.signal(signal.SIGTERM)
         assert workers.end() == 0

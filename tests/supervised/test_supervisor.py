@@ -78,7 +78,7 @@ def test_a_refused_login_and_a_virtual_host_that_is_not_there_end_the_pool_with_
 ) -> None:
     for url, told in (
         (vhost.url.replace("guest:guest", "guest:wrong"), "refused the login of user 'guest'"),
-        (f"{vhost.url}-not", "may not enter virtual host"),
+        (f"{vhost.url}-not", "has no virtual host"),
     ):
         (tmp_path / "shop.py").write_text(SHOP.format(url=url, drain=1))
         ended = run(tmp_path, environment(), "worker", "shop:app", "-p", "3")

@@ -22,17 +22,17 @@ def one(url: str) -> Address:
 @pytest.mark.parametrize(
     ("url", "wanted"),
     [
-        ("amqp://", Address("localhost", 5672, "/", "guest", "guest", False)),
-        ("amqp://host", Address("host", 5672, "/", "guest", "guest", False)),
-        ("amqp://host/", Address("host", 5672, "/", "guest", "guest", False)),
-        ("amqps://host", Address("host", 5671, "/", "guest", "guest", True)),
-        ("amqp://host:1234/shop", Address("host", 1234, "shop", "guest", "guest", False)),
+        ("amqp://", Address("localhost", 5672, "/", "guest", "guest", False, False)),
+        ("amqp://host", Address("host", 5672, "/", "guest", "guest", False, False)),
+        ("amqp://host/", Address("host", 5672, "/", "guest", "guest", False, False)),
+        ("amqps://host", Address("host", 5671, "/", "guest", "guest", True, False)),
+        ("amqp://host:1234/shop", Address("host", 1234, "shop", "guest", "guest", False, False)),
         ("amqp://me:pass@host/%2F", Address("host", 5672, "/", "me", "pass", False)),
         ("amqp://me@host/a%2Fb", Address("host", 5672, "a/b", "me", "guest", False)),
         ("amqp://m%40e:p%2F%3A%40@host", Address("host", 5672, "/", "m@e", "p/:@", False)),
-        ("amqp://[::1]:5673/", Address("::1", 5673, "/", "guest", "guest", False)),
-        ("AMQP://host", Address("host", 5672, "/", "guest", "guest", False)),
-        ("  amqp://host  ", Address("host", 5672, "/", "guest", "guest", False)),
+        ("amqp://[::1]:5673/", Address("::1", 5673, "/", "guest", "guest", False, False)),
+        ("AMQP://host", Address("host", 5672, "/", "guest", "guest", False, False)),
+        ("  amqp://host  ", Address("host", 5672, "/", "guest", "guest", False, False)),
     ],
 )
 def test_a_url_is_read_as_the_uri_specification_says(url: str, wanted: Address) -> None:

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from amqpworker.cli.findings import Finding, findings_of, gathered
+from amqpworker.cli.findings import (
+    Finding,
+    findings_of,
+    gathered,
+    leaders,
+    member_findings,
+    memberships,
+    node_findings,
+    running_nodes,
+)
 from amqpworker.topology import Topology, base, work_queue
 
 NEEDED = base("amqpworker") + work_queue("amqpworker", "emails")
@@ -87,3 +96,65 @@ def test_what_could_not_be_looked_at_for_one_reason_is_one_line() -> None:
         ("unknown", "The queue 'e' is down."),
         ("unknown", "3 of 9 exchanges and queues could not be compared: user 'op' lacks it."),
     ]
+
+
+def cluster(*running: str) -> list[dict[str, Any]]:
+    """Return the API's list of three nodes, as RabbitMQ 3.10.8 gives it."""
+    return [{"name": name, "running": name in running, "type": "disc"} for name in ("rabbit@a", "rabbit@b", "rabbit@c")]
+
+
+def held_by(leader: str | None, online: list[str]) -> dict[str, Any]:
+    """Return what the API tells of a quorum queue; without a leader it has no such key (3.10.8)."""
+    told: dict[str, Any] = {"type": "quorum", "members": ["rabbit@c", "rabbit@a", "rabbit@b"], "online": online}
+    return told if leader is None else {**told, "leader": leader}
+
+
+ALL = ["rabbit@a", "rabbit@b", "rabbit@c"]
+
+
+@pytest.mark.parametrize(
+    ("leader", "online", "nodes", "kind", "told"),
+    [
+        ("rabbit@a", ALL, cluster(*ALL), None, ""),
+        ("rabbit@a", ALL, None, None, ""),
+        (None, ["rabbit@b"], cluster("rabbit@b"), "minority", "no majority"),
+        ("rabbit@b", ["rabbit@b"], cluster("rabbit@b"), "minority", "these are down: rabbit@a, rabbit@c"),
+        # One of the two lists is behind the other for a while.
+        ("rabbit@a", ["rabbit@a", "rabbit@b"], cluster("rabbit@b"), "minority", "no majority"),
+        ("rabbit@b", ["rabbit@b"], cluster(*ALL), "minority", "no majority"),
+        ("rabbit@b", ["rabbit@a", "rabbit@b"], cluster("rabbit@a", "rabbit@b"), "degraded", "these are down: rabbit@c"),
+        ("rabbit@c", ALL, cluster("rabbit@a", "rabbit@b"), "leaderless", "no leader"),
+        (None, ALL, cluster(*ALL), "leaderless", "being elected"),
+    ],
+)
+def test_a_queue_that_lacks_members_is_told_with_what_that_means(
+    leader: str | None, online: list[str], nodes: list[dict[str, Any]] | None, kind: str | None, told: str
+) -> None:
+    held = memberships(NEEDED, listed_queues(NEEDED, **held_by(leader, online)), running_nodes(nodes))
+    found = list(member_findings(held))
+    assert [(one.kind, one.name) for one in found] == ([] if kind is None else [(kind, "emails")])
+    assert all(told in one.text for one in found)
+
+
+def test_queues_in_the_same_state_are_one_line() -> None:
+    needed = NEEDED + work_queue("amqpworker", "reports")
+    listed = [{"name": one.name, **held_by("rabbit@b", ["rabbit@b"])} for one in needed.queues]
+    held = memberships(needed, listed, None)
+    lines = list(gathered(member_findings(held), 99))
+    assert len(lines) == 1
+    assert lines[0][0] == "minority"
+    assert lines[0][1].startswith(
+        f"{len(needed.queues)} queues have no majority: of the members rabbit@a, rabbit@b, rabb"
+    )
+    assert f" and {len(needed.queues) - 3} more)" in lines[0][1]
+    assert leaders(held) == {"rabbit@b": len(needed.queues)}
+
+
+def test_nodes_that_are_down_are_told_where_the_queues_are_not_known() -> None:
+    assert list(node_findings(cluster(*ALL))) == []
+    (found,) = node_findings(cluster("rabbit@b"))
+    assert found.kind == "minority"
+    assert "no majority" in found.text
+    (found,) = node_findings(cluster("rabbit@a", "rabbit@b"))
+    assert (found.kind, found.name) == ("degraded", "rabbit@c")
+    assert found.text == "Of the nodes rabbit@a, rabbit@b, rabbit@c these are down: rabbit@c."

@@ -15,12 +15,23 @@ LOGIN = "ConnectionClosedByBroker: (403) 'ACCESS_REFUSED - Login was refused usi
 VHOST = "ConnectionClosedByBroker: (530) 'NOT_ALLOWED - vhost shop not found'"
 LIMIT = "ConnectionClosedByBroker: (530) 'NOT_ALLOWED - access to vhost refused for user me: connection limit (9) is reached'"
 
+ACCESS = "ConnectionClosedByBroker: (530) \"NOT_ALLOWED - access to vhost 'shop' refused for user 'you'\""
+MECHANISM = (
+    "ConnectionClosedByBroker: (403) 'ACCESS_REFUSED - Login was refused using authentication mechanism EXTERNAL.'"
+)
+DOWN = "ConnectionClosedByBroker: (541) \"INTERNAL_ERROR - access to vhost 'shop' refused for user 'me': vhost 'shop' is down\""
+STOPS = "ConnectionClosedByBroker: (320) 'CONNECTION_FORCED - broker is stopping'"
+
 
 @pytest.mark.parametrize(
     ("error", "kind", "told"),
     [
         (exceptions.ProbableAuthenticationError(LOGIN), "refused", "refused the login of user 'me'"),
-        (exceptions.ProbableAccessDeniedError(VHOST), "refused", "may not enter virtual host 'shop'"),
+        (exceptions.ProbableAccessDeniedError(VHOST), "refused", "has no virtual host 'shop'"),
+        (exceptions.ProbableAccessDeniedError(ACCESS), "refused", "User 'you' has no access to virtual host 'shop'"),
+        (exceptions.ProbableAuthenticationError(MECHANISM), "refused", "our certificate (the setting tls_cert)"),
+        (exceptions.ProbableAccessDeniedError(DOWN), "away", "vhost 'shop' is down (541)"),
+        (exceptions.ProbableAuthenticationError(STOPS), "away", "CONNECTION_FORCED - broker is stopping (320)"),
         (exceptions.ProbableAuthenticationError(EOF), "away", "broke while it was being opened"),
         (exceptions.ProbableAccessDeniedError(EOF), "away", "broke while it was being opened"),
         (exceptions.ProbableAccessDeniedError(LIMIT), "away", "connection limit (9) is reached"),

@@ -11,8 +11,16 @@ from pika.adapters.utils import connection_workflow as workflow
 
 from amqpworker.broker.address import addresses
 from amqpworker.broker.contents import FrameError
-from amqpworker.broker.reasons import channel_error, does_not_exist, exchange_of, explain_mismatch, problem_of, too_old
-from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted
+from amqpworker.broker.reasons import (
+    DECLARED_ELSEWHERE,
+    channel_error,
+    does_not_exist,
+    exchange_of,
+    explain_mismatch,
+    problem_of,
+    too_old,
+)
+from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted, SendError
 
 (ADDRESS,) = addresses("amqp://me:sesame@broker.example/shop")
 
@@ -106,15 +114,34 @@ def test_a_connection_that_was_open_is_worth_another_try_whatever_ended_it() -> 
             "'work' in vhost '/' exists with x-delivery-limit = '5', but amqpworker declares '200'",
         ),
         (406, "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out", ConfigError, "timed out"),
-        (405, "RESOURCE_LOCKED - cannot obtain exclusive access", ConfigError, "exclusive"),
+        (405, "RESOURCE_LOCKED - cannot obtain exclusive access", SendError, "exclusive"),
+        (403, "ACCESS_REFUSED - queue 'a' in vhost '/' in exclusive use", SendError, "exclusive use"),
+        (506, "RESOURCE_ERROR - no more of it", SendError, "no more of it"),
     ],
 )
 def test_the_end_of_a_channel_is_an_error_that_says_why(
     code: int, text: str, wanted: type[AmqpWorkerError], told: str
 ) -> None:
-    error = channel_error(exceptions.ChannelClosedByBroker(code, text), "declaring queue work")
+    error = channel_error(exceptions.ChannelClosedByBroker(code, text), "declaring queue work", "configure")
     assert type(error) is wanted
     assert told in str(error)
+
+
+@pytest.mark.parametrize(
+    ("what", "right"), [("publishing", "write"), ("consuming from queue 'a'", "read"), ("declaring", "configure")]
+)
+def test_only_who_declares_is_advised_to_leave_that_to_somebody_else(what: str, right: str) -> None:
+    text = "ACCESS_REFUSED - access to exchange 'a' in vhost '/' refused for user 'op'"
+    closed = exceptions.ChannelClosedByBroker(403, text)
+    assert "DECLARE" not in str(channel_error(closed, what, right))
+    assert "AMQPWORKER_DECLARE=0" in str(channel_error(closed, what, right, DECLARED_ELSEWHERE))
+
+
+def test_a_connection_without_a_channel_left_is_an_error_that_says_how_many_are_needed() -> None:
+    error = channel_error(exceptions.NoFreeChannels(3), "consuming from queue 'a'", "read")
+    assert type(error) is ConfigError
+    assert "allows 3 on a connection (channel_max)" in str(error)
+    assert "one for each of its queues and 2 more" in str(error)
 
 
 @pytest.mark.parametrize(("named", "right"), [("", "read"), ("configure ", "configure")])
@@ -192,12 +219,12 @@ def test_a_queue_that_is_down_is_told_from_one_that_is_not_there(code: int, text
 
 def test_what_differs_is_told_without_what_was_being_done() -> None:
     text = "PRECONDITION_FAILED - inequivalent arg 'x-a' for queue 'q' in vhost '/': received '1' but current is '2'"
-    error = channel_error(exceptions.ChannelClosedByBroker(406, text), "looking at the topology")
+    error = channel_error(exceptions.ChannelClosedByBroker(406, text), "looking at the topology", "read")
     assert str(error).startswith("The queue 'q' in vhost '/' exists with")
 
 
 def test_a_channel_that_ends_with_its_connection_is_not_connected() -> None:
-    error = channel_error(exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED"), "publishing")
+    error = channel_error(exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED"), "publishing", "write")
     assert type(error) is NotConnected
 
 

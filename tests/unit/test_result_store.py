@@ -18,6 +18,7 @@ import pytest
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.results import ResultNotStorable, ResultStore, check_url, open_store
 from amqpworker.results.sql import SqliteStore, path_of
+from amqpworker.results.sqlfile import may_pass
 
 LATER = 4_000_000_000.0
 
@@ -546,6 +547,47 @@ def test_a_file_that_another_process_writes_to_counts_as_writable(path: Path) ->
         other.execute("BEGIN IMMEDIATE")
         store.check_writable()
     store.close()
+
+
+def test_a_file_that_is_locked_when_it_is_opened_is_used_once_it_is_free(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        store = SqliteStore(path, patience=0.0)
+        store.check_writable()
+        with pytest.raises(ResultStoreError, match="locked"):
+            store.store("a", b"1", LATER)
+    store.store("a", b"1", LATER)
+    assert store.fetch("a") == b"1"
+    store.close()
+
+
+def test_a_worker_begins_though_there_is_no_room_for_its_results_and_stores_them_once_there_is(path: Path) -> None:
+    code = f"""
+import pathlib, resource
+from amqpworker.errors import ResultStoreError
+from amqpworker.results.sql import SqliteStore
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+store = SqliteStore(pathlib.Path({str(path)!r}))
+store.check_writable()
+try:
+    store.store("a", b"1", {LATER})
+except ResultStoreError as error:
+    print("not stored")
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+store.store("a", b"1", {LATER})
+print(store.fetch("a"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "not stored\nb'1'\n", done.stderr
+
+
+@pytest.mark.parametrize("wanting", ["descriptors", "a folder"])
+def test_what_cannot_be_opened_now_is_told_from_what_never_can(path: Path, tmp_path: Path, wanting: str) -> None:
+    error = sqlite3.OperationalError("unable to open database file")
+    error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+    assert may_pass(error, path if wanting == "descriptors" else tmp_path / "none" / "a.db") is (
+        wanting == "descriptors"
+    )
 
 
 def test_a_folder_that_may_not_be_entered_is_told(tmp_path: Path) -> None:

@@ -1,0 +1,126 @@
+"""
+TLS: the context of a connection, and what its errors mean.
+
+Decides which of them can pass without a change to anybody's settings. What becomes of a connection is left to `reasons`.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import ssl
+from typing import NamedTuple
+
+from amqpworker.errors import ConfigError, NotConnected
+from amqpworker.settings import Settings
+
+__all__ = ["TlsFailure", "tls_context", "tls_failure"]
+
+# A process that has run out of something, or a file system that is away, may have it again.
+PASSING_ERRNOS = {
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN),
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN),
+}
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext:
+    """
+    Return a context that verifies the broker's certificate and name, made anew for each connection.
+
+    Raises:
+        ConfigError: a certificate or key file cannot be used.
+        NotConnected: a file cannot be read now; that may pass.
+    """
+    context = ssl.create_default_context()
+    used = "tls_ca", settings.tls_ca
+    try:
+        if settings.tls_ca is not None:
+            context.load_verify_locations(settings.tls_ca)
+        used = "tls_cert or tls_key", settings.tls_cert
+        if settings.tls_cert is not None:
+            # OpenSSL would ask for a pass phrase on the terminal.
+            context.load_cert_chain(settings.tls_cert, settings.tls_key, lambda: no_passphrase(settings))
+    except OSError as error:  # an SSLError is one, too
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        text = f"The file of the setting {used[0]}, {str(used[1])!r}, cannot be used: {reason}."
+        raise (NotConnected if error.errno in PASSING_ERRNOS else ConfigError)(text) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def no_passphrase(settings: Settings) -> str:
+    """
+    Refuse a key that is encrypted.
+
+    Raises:
+        ConfigError: always.
+    """
+    setting, file = ("tls_cert", settings.tls_cert) if settings.tls_key is None else ("tls_key", settings.tls_key)
+    raise ConfigError(
+        f"The key in the file of the setting {setting}, {str(file)!r}, is encrypted, and amqpworker has no pass phrase for "
+        f"it: decrypt it (openssl pkey -in FILE -out KEY) into a file that only this user can read."
+    )
+
+
+class TlsFailure(NamedTuple):
+    """Why TLS failed: `sentence` has the fields `address` and `reason`; `passes` if it may be fine again later."""
+
+    sentence: str
+    passes: bool
+
+
+OURS = "{address} did not accept our certificate (the setting tls_cert): "
+
+# By the name that OpenSSL has for an error; the first that is found in it. An alert is what the other side says.
+MEANINGS: tuple[tuple[str, TlsFailure], ...] = (
+    (
+        "ALERT_CERTIFICATE_REQUIRED",
+        TlsFailure("{address} wants a certificate of ours, and none is set: set tls_cert and tls_key.", False),
+    ),
+    ("ALERT_CERTIFICATE_EXPIRED", TlsFailure(OURS + "it has expired, or is not valid yet.", False)),
+    ("ALERT_UNKNOWN_CA", TlsFailure(OURS + "it does not know the authority that signed it.", False)),
+    ("ALERT_CERTIFICATE_REVOKED", TlsFailure(OURS + "it was revoked.", False)),
+    (
+        "ALERT_(BAD|UNSUPPORTED)_CERTIFICATE|ALERT_CERTIFICATE_|ALERT_ACCESS_DENIED",
+        TlsFailure(OURS + "{reason}.", False),
+    ),
+    (
+        "ALERT_HANDSHAKE_FAILURE",
+        TlsFailure(
+            "{address} refused the TLS handshake: it wants a certificate of ours (the settings tls_cert and tls_key), or "
+            "none of our ciphers is good enough for it.",
+            False,
+        ),
+    ),
+    (
+        "EOF|ALERT_(INTERNAL_ERROR|USER_CANCELLED|CLOSE_NOTIFY)|BAD_RECORD_MAC|DECRYPTION_FAILED",
+        TlsFailure("{address} broke the connection off during the TLS handshake: is RabbitMQ running behind it?", True),
+    ),
+)
+OTHER = TlsFailure("TLS with {address} failed: {reason}.", False)
+NOT_TRUSTED = "The certificate of {address} is not trusted: {reason}."
+
+# X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED: a clock is set, or the broker gets a new certificate.
+PASSING_CODES = {9, 10}
+
+
+def tls_failure(error: BaseException) -> tuple[TlsFailure, str] | None:
+    """Return what an error of TLS means and the reason for its sentence; `None` if it is not one."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return TlsFailure(NOT_TRUSTED, error.verify_code in PASSING_CODES), error.verify_message
+        case ssl.SSLEOFError() | ssl.SSLZeroReturnError() | ssl.SSLSyscallError():
+            return meaning("EOF"), "EOF"
+        case ssl.SSLError():
+            reason = str(getattr(error, "reason", None) or error)
+            return meaning(reason), reason
+    # With TLS 1.3 an alert comes after the handshake; pika keeps it as text then.
+    if (found := re.search(r"\[SSL: (\w+)\]|\b(SSLEOFError)\b", str(error.args))) is None:
+        return None
+    reason = found[1] or "EOF"
+    return meaning(reason), reason
+
+
+def meaning(reason: str) -> TlsFailure:
+    """Return what a reason of OpenSSL's means."""
+    return next((failure for pattern, failure in MEANINGS if re.search(pattern, reason)), OTHER)
