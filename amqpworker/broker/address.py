@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import pika
 
+from amqpworker.broker.labels import client_properties
 from amqpworker.errors import ConfigError
 from amqpworker.settings import Settings
 
@@ -83,7 +84,7 @@ def refuse_extras(split: SplitResult) -> None:
 
 
 def parameters(address: Address, settings: Settings, name: str) -> pika.ConnectionParameters:
-    """Return pika's parameters for one attempt to connect to `address`."""
+    """Return pika's parameters for one attempt to connect to `address`, under a name that people see at the broker."""
     return pika.ConnectionParameters(
         host=address.host,
         port=address.port,
@@ -95,7 +96,7 @@ def parameters(address: Address, settings: Settings, name: str) -> pika.Connecti
         stack_timeout=settings.connect_timeout,
         blocked_connection_timeout=max(600.0, 2 * settings.send_timeout),
         connection_attempts=1,
-        client_properties={"connection_name": name, "product": "amqpworker"},
+        client_properties=client_properties(name),
     )
 
 

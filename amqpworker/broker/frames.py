@@ -79,6 +79,11 @@ class StreamDecoder:
         self._routes: Memo[bytes, Route] = Memo(read_route)
         self._broken = ""
 
+    @property
+    def has_part(self) -> bool:
+        """Whether a part of something has come whose rest has not."""
+        return bool(self._pieces or self._contents)
+
     def feed(self, data: bytes) -> list[Event]:
         """
         Return what has become whole with this piece of the stream, in order.

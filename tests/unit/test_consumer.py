@@ -12,7 +12,8 @@ from pika.exceptions import ChannelClosedByBroker
 from amqpworker.broker import consumer as consumer_module
 from amqpworker.broker.address import addresses
 from amqpworker.broker.channel import Closed
-from amqpworker.broker.consumer import Consumer, Intake, Subscription
+from amqpworker.broker.consumer import Consumer
+from amqpworker.broker.intake import Intake, Subscription
 from amqpworker.message import Delivery, Properties
 from amqpworker.plan import Plan
 from amqpworker.settings import Settings
@@ -88,7 +89,7 @@ class SlowChannel:
         self.is_open = True
         self.steps: list[str] = []
         self.arguments: dict[str, int] = {}
-        self.consumed: Callable[[str], None] = lambda _: None
+        self.consumed: Callable[[], None] = lambda: None
         self.cancelled: Callable[[], None] = lambda: None
 
     def open(self) -> None:
@@ -97,7 +98,12 @@ class SlowChannel:
     def on_cancel(self, _callback: Callable[[], None]) -> None:
         """The broker never cancels it."""
 
-    def consume(self, _queue: str, _prefetch: int, consumed: Callable[[str], None], arguments: dict[str, int]) -> None:
+    def limit_all(self) -> None:
+        """Only real brokers can tell what it is good for."""
+
+    def consume(
+        self, _queue: str, _prefetch: int, _tag: str, consumed: Callable[[], None], arguments: dict[str, int]
+    ) -> None:
         self.steps.append("consume")
         self.arguments = arguments
         self.consumed = consumed
@@ -139,7 +145,7 @@ def test_a_drain_waits_for_a_subscription_that_is_on_its_way(
     consumer.drain(lambda: drained.append(True))
     consumer.woken()
     assert drained == [], "deliveries may come with its confirmation"
-    channel.consumed("tag")
+    channel.consumed()
     assert channel.steps == ["consume", "cancel"]
     assert drained == []
     channel.cancelled()
