@@ -147,10 +147,11 @@ def test_a_connection_of_which_half_is_lost_is_left_by_an_idle_worker(make_app: 
     with Proxy(vhost.url) as proxy:
         app = make_app(proxy.url, heartbeat=0, connect_timeout=2.0)
         noted, task = sizes(app)
-        with running(app, threads=1):
-            accepted = proxy.accepted
+        with running(app, threads=1) as worker:
+            wait_until(lambda: proxy.accepted == 2 and app.producer.publisher.connected, what="both are connected")
+            before = intake_of(worker)
             proxy.swallow("to_client")
-            wait_until(lambda: proxy.accepted > accepted, 9.5, "another connection")
+            wait_until(lambda: intake_of(worker) is not before, 9.5, "the connection is left")
             proxy.heal()
             task.send("x")  # type: ignore[attr-defined]
             wait_until(lambda: noted, 20, "it has run")
@@ -174,25 +175,79 @@ def test_a_queue_that_never_confirms_is_not_taken_for_a_silent_broker(make_app: 
 # ---- what is asked and not answered ---------------------------------------------------------------------------------
 
 
-def test_a_declaration_without_an_answer_is_asked_for_at_the_next_address(
-    make_app: MakeApp, vhost: Broker, spare_node: Node
-) -> None:
+def test_a_declaration_without_an_answer_is_asked_for_at_the_next_address(make_app: MakeApp, spare_node: Node) -> None:
     with Proxy(spare_node.url()) as one, Proxy(spare_node.url()) as other:
         app = make_app(f"{one.url},{other.url}", send_timeout=40.0)
         _, task = sizes(app)
-        pause = suspended(spare_node, "whereis(ra_quorum_queues_server_sup_sup)", 16)
-        wait_until(lambda: not makes_queues(spare_node), 20, "declarations stand still")
+        spare = Broker(spare_node, "/")
+        if QUEUE in spare.queues():
+            spare.delete_queue(QUEUE)
+        pause = suspended(spare_node, "whereis(ra_server_sup_sup)", 16)
+        wait_until(lambda: not moves(spare_node, "whereis(ra_server_sup_sup)"), 20, "declarations stand still")
         with ThreadPoolExecutor() as pool:
             sent = pool.submit(task.send, "x")  # type: ignore[attr-defined]
             wait_until(lambda: one.accepted == 1 and other.accepted == 1, 8, "both were tried")
             pause.join(30)
             sent.result(40)
+            assert one.accepted + other.accepted <= 4, "more slowly in each round"
 
 
-def makes_queues(node: Node) -> bool:
-    """Tell whether the process that makes quorum queues moves."""
-    told = node.rabbitmqctl("eval", "element(2, process_info(whereis(ra_quorum_queues_server_sup_sup), status)).")
-    return "suspended" not in told
+def test_a_subscription_without_an_answer_is_asked_for_at_the_next_address(make_app: MakeApp, spare_node: Node) -> None:
+    spare = Broker(spare_node, "/")
+    with Proxy(spare_node.url()) as one, Proxy(spare_node.url()) as other:
+        app = make_app(f"{one.url},{other.url}")
+        noted, task = sizes(app)
+        task.send("x")  # type: ignore[attr-defined]
+        assert spare.get(QUEUE) is not None
+        wait_until(lambda: one.accepted + other.accepted == 1, what="the publisher is connected")
+        consuming = make_app(f"{one.url},{other.url}", declare=False)
+        noted, _ = sizes(consuming)
+        pause = suspended(spare_node, leader("%2F", QUEUE), 12)
+        wait_until(lambda: not moves(spare_node, leader("%2F", QUEUE)), 20, "the queue stands still")
+        with running(consuming, wait=False, threads=1) as worker:
+            wait_until(
+                lambda: one.accepted + other.accepted >= 4 and one.accepted and other.accepted, 9, "both were tried"
+            )
+            pause.join(30)
+            worker.wait_until_consuming(30)
+            wait_until(lambda: spare.consumers(QUEUE) == 1, 20, "those that were given up have ended")
+            task.send("x")  # type: ignore[attr-defined]
+            wait_until(lambda: noted, 20, "it has run")
+    spare.delete_queue(QUEUE)
+
+
+def test_a_subscription_without_an_answer_ends_nothing_that_runs(make_app: MakeApp, spare_node: Node) -> None:
+    spare = Broker(spare_node, "/")
+    app = make_app(spare_node.url())
+    noted, task = sizes(app)
+    runs: list[int] = []
+    go = threading.Event()
+
+    @app.task(name="hold", queue="other")
+    def hold(n: int) -> None:
+        runs.append(n)
+        go.wait(60)
+
+    task.send("x")  # type: ignore[attr-defined]
+    hold.send(1)
+    pause = suspended(spare_node, leader("%2F", QUEUE), 14)
+    wait_until(lambda: not moves(spare_node, leader("%2F", QUEUE)), 20, "the queue stands still")
+    with running(app, wait=False, threads=2) as worker:
+        wait_until(lambda: runs, what="the other queue is served")
+        wait_until(lambda: QUEUE in worker.process.consumer.failures, 20, "that it is not answered")
+        pause.join(30)
+        wait_until(lambda: noted, 40, "it has run")
+        go.set()
+        wait_until(worker.process.runners.idle, what="all is done")
+    assert runs == [1]
+    assert spare.count("other") == 0
+    for queue in (QUEUE, "other"):
+        spare.delete_queue(queue)
+
+
+def moves(node: Node, process: str) -> bool:
+    """Tell whether a process of the node moves."""
+    return "suspended" not in node.rabbitmqctl("eval", f"process_info({process}, status).")
 
 
 # ---- what the broker says of our queues -------------------------------------------------------------------------------
