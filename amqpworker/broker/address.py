@@ -38,7 +38,7 @@ class Address:
 
 def addresses(url: str) -> tuple[Address, ...]:
     """
-    Read a URL, or several separated by commas: they are tried in this order.
+    Read a URL, or several separated by commas: they are tried in turn.
 
     Raises:
         ConfigError: one of them is no AMQP URL; the text says what is wrong and shows no password.
