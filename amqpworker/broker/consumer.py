@@ -33,6 +33,8 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 # The first half of them subscribe again, the others connect again; then another process is to try it.
 MOST_HEALINGS = 6
+# What a look that finds nothing delivered counts while something else comes in.
+BEHIND_OTHERS = 0.125
 
 
 class Consumer:
@@ -187,6 +189,7 @@ class Consumer:
         self._void(intake)
         if intake.channel is not None:
             intake.channel.close()
+        self._check_drained()
         self._later(
             intake.subscription, NotConnected(f"The broker did not answer in time when it was asked for {asked}.")
         )
@@ -208,8 +211,15 @@ class Consumer:
         if intake is None or not intake.consumer_tag or self._draining or self._connection is None:
             return
         holds = self.receiver.holds(intake)
-        arrives = intake.last_tag != intake.looked_at or self._connection.has_part
-        intake.starved = intake.starved + 1 if look.ready and not (arrives or holds) else 0
+        connection, channel = self._connection, intake.channel
+        arrives = intake.last_tag != intake.looked_at or (
+            channel is not None and connection.has_part_of(channel.number)
+        )
+        if not look.ready or arrives or holds:
+            intake.starved = 0.0
+        else:
+            # A message that comes in by another channel just now, perhaps a long one, may be what ours wait behind.
+            intake.starved += BEHIND_OTHERS if connection.has_part else 1.0
         if look.consumers:
             intake.forgotten = 0
         elif not (look.doubtful and holds):

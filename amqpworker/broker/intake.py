@@ -73,7 +73,7 @@ class Intake(Sink):
         self.cancelled = False
         self.ledger: Any = None
         self.looked_at = 0
-        self.starved = 0
+        self.starved = 0.0
         self.forgotten = 0
         self.answered: Callable[[], None] = lambda: None
 

@@ -43,7 +43,7 @@ class Look:
     doubtful: bool = False
 
 
-def trouble_of(look: Look, starved: int, forgotten: int) -> str:
+def trouble_of(look: Look, starved: float, forgotten: int) -> str:
     """
     Return why a subscription to a queue is none, "" where it is sound as far as one can tell.
 

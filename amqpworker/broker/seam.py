@@ -104,6 +104,10 @@ class PublicConnection(SelectConnection):  # type: ignore[misc]
         """Whether a part of something has come whose rest has not."""
         return bool(getattr(self, "_frame_buffer", b""))
 
+    def has_part_of(self, channel: int) -> bool:  # noqa: ARG002 - pika does not tell by channels
+        """Tell whether a part of something has come on this channel, as far as that is known."""
+        return self.has_part
+
     @property
     def unsent(self) -> int:
         """How many bytes have been written that the other side's system has not taken yet."""
@@ -150,6 +154,10 @@ class OwnCodecConnection(PublicConnection):
     def has_part(self) -> bool:
         """Whether a part of something has come whose rest has not."""
         return self.decoder.has_part
+
+    def has_part_of(self, channel: int) -> bool:
+        """Tell whether a part of something has come on this channel."""
+        return self.decoder.has_part_of(channel)
 
     def _proto_connection_made(self, transport: Any) -> None:
         if hasattr(transport, "_MAX_RECV_BYTES"):
