@@ -172,6 +172,26 @@ def test_a_queue_that_never_confirms_is_not_taken_for_a_silent_broker(make_app: 
     spare.delete_queue(QUEUE)
 
 
+def test_a_broker_under_an_alarm_is_not_left(make_app: MakeApp, spare_node: Node) -> None:
+    app = make_app(spare_node.url(), send_timeout=40.0, heartbeat=60)
+    _, task = sizes(app)
+    task.send("x")  # type: ignore[attr-defined]
+    before = app.producer.publisher.session.connection
+    assert before is not None
+    spare_node.rabbitmqctl("set_vm_memory_high_watermark", "0")
+    try:
+        with ThreadPoolExecutor() as pool:
+            sent = pool.submit(task.send, "x")  # type: ignore[attr-defined]
+            wait_until(lambda: before.blocked_now, 20, "it is blocked")
+            threading.Event().wait(10)
+            spare_node.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
+            sent.result(40)
+    finally:
+        spare_node.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
+    assert app.producer.publisher.session.connection is before
+    Broker(spare_node, "/").delete_queue(QUEUE)
+
+
 # ---- what is asked and not answered ---------------------------------------------------------------------------------
 
 
