@@ -52,6 +52,8 @@ class Producer:
         self._url = url
         self._plan = plan
         self._settings = settings
+        self.owner: str | None = None
+        """What connections are named after, instead of the program, if the settings name no app."""
         self._line = Line(None, Calls(), 0)
 
     def __del__(self) -> None:
@@ -79,6 +81,8 @@ class Producer:
     def _make(self, process: int) -> Line:
         calls = Calls()
         publisher = Publisher(addresses(self._url), self._settings, self._plan.topology_of, calls.resolve)
+        if self.owner is not None:
+            publisher.belongs_to(self.owner)
         lost = Unconfirmed("The connection was lost while waiting for an answer: the task may have run.")
         publisher.session.on_channel_lost = lambda serial: calls.fail_asked(serial, lost)
         publisher.session.replies_expected = calls.are_expected

@@ -1,10 +1,11 @@
-"""A TCP proxy between a client and the broker that fails in the ways of networks: swallows, stops, resets."""
+"""A TCP proxy between a client and the broker that fails in the ways of networks: swallows, stops, resets, is slow."""
 
 from __future__ import annotations
 
 import socket
 import struct
 import threading
+import time
 from contextlib import suppress
 from types import TracebackType
 from typing import Literal, Self
@@ -29,6 +30,7 @@ class Proxy:
         self.url = urlunsplit(split._replace(netloc=f"{split.username}:{split.password}@{self._host}"))
         self._swallowed: set[Direction] = set()
         self._left: dict[Direction, int] = {}
+        self._rates: dict[Direction, float] = {}
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._lock = threading.Lock()
         self.accepted = self.ended = 0
@@ -52,9 +54,14 @@ class Proxy:
         """Take what comes in this direction and let none of it out, from now on."""
         self._swallowed.add(direction)
 
+    def limit(self, direction: Direction, rate: float) -> None:
+        """Pass on only `rate` bytes per second in this direction, from now on."""
+        self._rates[direction] = rate
+
     def heal(self) -> None:
         """Pass everything on again; what was swallowed is gone."""
         self._swallowed.clear()
+        self._rates.clear()
         self._left.clear()
 
     def reset(self) -> None:
@@ -97,7 +104,9 @@ class Proxy:
 
     def _pump(self, source: socket.socket, target: socket.socket, direction: Direction) -> None:
         try:
-            while data := source.recv(65536):
+            while data := source.recv(4096 if direction in self._rates else 65536):
+                if rate := self._rates.get(direction):
+                    time.sleep(len(data) / rate)
                 if direction in self._swallowed:
                     continue
                 left = self._left.get(direction)

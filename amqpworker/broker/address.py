@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import pika
 import pika.credentials
 
+from amqpworker.broker.labels import client_properties
 from amqpworker.broker.tls import tls_context
 from amqpworker.errors import ConfigError
 from amqpworker.settings import Settings
@@ -42,7 +43,7 @@ class Address:
 
 def addresses(url: str) -> tuple[Address, ...]:
     """
-    Read a URL, or several separated by commas: they are tried in this order.
+    Read a URL, or several separated by commas: they are tried in turn.
 
     Raises:
         ConfigError: one of them is no AMQP URL; the text says what is wrong and shows no password.
@@ -95,7 +96,7 @@ def refuse_extras(split: SplitResult) -> None:
 
 def parameters(address: Address, settings: Settings, name: str) -> pika.ConnectionParameters:
     """
-    Return pika's parameters for one attempt to connect to `address`.
+    Return pika's parameters for one attempt to connect to `address`, under a name that people see at the broker.
 
     Raises:
         ConfigError: a certificate or key file cannot be used.
@@ -112,7 +113,7 @@ def parameters(address: Address, settings: Settings, name: str) -> pika.Connecti
         stack_timeout=settings.connect_timeout,
         blocked_connection_timeout=max(600.0, 2 * settings.send_timeout),
         connection_attempts=1,
-        client_properties={"connection_name": name, "product": "amqpworker"},
+        client_properties=client_properties(name),
     )
 
 

@@ -16,6 +16,7 @@ from pika import exceptions
 from amqpworker.broker.codec import encode_ack, encode_nack, encode_publish
 from amqpworker.broker.contents import GotMessage, Returned
 from amqpworker.broker.fieldreader import replaced
+from amqpworker.broker.labels import process_name
 from amqpworker.broker.seam import OwnCodecConnection, PublicConnection, Sink
 from amqpworker.logs import get_logger
 from amqpworker.message import PROPERTY_NAMES, REPLY_TO, Delivery, Properties, Publication
@@ -23,6 +24,8 @@ from amqpworker.message import PROPERTY_NAMES, REPLY_TO, Delivery, Properties, P
 __all__ = ["Channel", "Closed", "Prepared", "open_channel", "prepare"]
 
 log = get_logger(__name__)
+
+MOST_PREFETCH = 65_535
 
 Closed: TypeAlias = Callable[[BaseException], None]
 
@@ -93,18 +96,33 @@ class Channel:
         """Call `empty` for each get from an empty queue."""
         self.pika.add_callback(lambda _: empty(), [pika.spec.Basic.GetEmpty], one_shot=False)
 
+    def limit_all(self) -> None:
+        """
+        Set a limit for all consumers of the channel, larger than they can have together: it limits nothing.
+
+        Quorum queues know no such limit: a broker that wants to subscribe by itself, on this channel, to a queue that was
+        made again cannot, and cancels the consumer. Only after `consume`, which the broker would refuse as well.
+        """
+        self.pika.basic_qos(prefetch_count=MOST_PREFETCH, global_qos=True)
+
     def consume(
-        self, queue: str, prefetch: int, consumed: Callable[[str], None], arguments: dict[str, int] | None = None
+        self,
+        queue: str,
+        prefetch: int,
+        tag: str,
+        consumed: Callable[[], None],
+        arguments: dict[str, int] | None = None,
     ) -> None:
-        """Subscribe to a queue; `consumed` gets the consumer tag once the broker agreed."""
+        """Subscribe to a queue as the consumer `tag`; `consumed` is called once the broker agreed."""
         self.pika.basic_qos(
-            prefetch_count=prefetch, callback=lambda _: self._consume(queue, consumed, arguments=arguments)
+            prefetch_count=prefetch, callback=lambda _: self._consume(queue, tag, consumed, arguments=arguments)
         )
 
     def _consume(
         self,
         queue: str,
-        consumed: Callable[[str], None],
+        tag: str,
+        consumed: Callable[[], None],
         no_ack: bool = False,
         arguments: dict[str, int] | None = None,
     ) -> None:
@@ -112,13 +130,14 @@ class Channel:
             queue,
             self._on_message,
             auto_ack=no_ack,
+            consumer_tag=tag,
             arguments=arguments,
-            callback=lambda frame: consumed(frame.method.consumer_tag),
+            callback=lambda _: consumed(),
         )
 
-    def consume_replies(self, consumed: Callable[[str], None]) -> None:
+    def consume_replies(self, consumed: Callable[[], None]) -> None:
         """Subscribe to the answers to our calls: without acknowledgement, as direct reply-to has it."""
-        self._consume(REPLY_TO, consumed, no_ack=True)
+        self._consume(REPLY_TO, f"{process_name()} replies", consumed, no_ack=True)
 
     def select_confirms(self, selected: Callable[[], None]) -> None:
         """Have the broker confirm every publication from now on."""

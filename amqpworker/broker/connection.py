@@ -8,6 +8,7 @@ and `consumer` are called in this thread only, and other threads reach them by `
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,6 +19,8 @@ from tenacity import RetryCallState, Retrying, wait_random, wait_random_exponent
 from tenacity.wait import wait_base
 
 from amqpworker.broker.address import Address, parameters
+from amqpworker.broker.labels import connection_name, program
+from amqpworker.broker.liveness import Liveness
 from amqpworker.broker.onethread import OneThread
 from amqpworker.broker.reasons import ConnectionProblem, problem_of, too_old
 from amqpworker.broker.seam import PublicConnection, connection_class, socket_of
@@ -80,6 +83,8 @@ class IOThread:
         mistakes_told: bool = False,
     ) -> None:
         self.name = name
+        self.owner: str | None = None
+        """Whose connection it is in the broker's lists, instead of the program, where the settings name no app."""
         self.settings = settings
         self.addresses = addresses
         self.user = user
@@ -89,6 +94,7 @@ class IOThread:
         self._loop: Any = None
         self._waker = Waker()
         self._woken = self._ticking = self._open = self._stopping = False
+        self.liveness = Liveness(self, len(addresses))
         self._problem: ConnectionProblem | None = None
         self._failures = self._mistakes = 0
         self._opened_at = 0.0
@@ -173,17 +179,24 @@ class IOThread:
 
     # ---- from the I/O thread ----------------------------------------------------------------------------------------
 
-    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
-        """Run `callback` in `delay` seconds, while this connection lasts."""
-        if self._loop is not None:
-            self._loop.call_later(delay, lambda: self._guard(callback))
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
+        """Run `callback` in `delay` seconds, while this connection lasts, unless what is returned is called before."""
+        loop = self._loop
+        if loop is None:
+            return lambda: None
+        timer = loop.call_later(delay, lambda: self._guard(callback))
+        return lambda: loop.remove_timeout(timer)
 
-    def drop(self, text: str) -> None:
-        """Give up the connection, as if it had been lost."""
-        if self.connection is not None and self.connection.is_open:
-            self._problem = ConnectionProblem(f"{text[:1].upper()}{text[1:]}.", "away", str(self._address), True)
+    def drop(self, text: str, goodbye: bool = True) -> None:
+        """Give up the connection, as if it had been lost; without a goodbye where no answer to one is expected."""
+        if self.connection is None or not self.connection.is_open:
+            return
+        self._problem = ConnectionProblem(f"{text[:1].upper()}{text[1:]}.", "away", str(self._address), True)
+        if goodbye:
             self.connection.close(reply_code=320, reply_text=text)
             self._loop.call_later(CLOSE_PATIENCE, self._loop.stop)
+        else:
+            self._loop.stop()
 
     # ---- the thread -------------------------------------------------------------------------------------------------
 
@@ -204,11 +217,15 @@ class IOThread:
         self._thread.finished()
 
     def _connect_again_and_again(self) -> None:
-        position = 0
+        # Each process begins elsewhere, or all of them would be on one node; by the system's generator, since a
+        # program that was forked, or has set a seed, would have the same number everywhere.
+        addresses = self.addresses
+        first = secrets.randbelow(len(addresses))
+        tried = 0
         while not self._stopping:
-            self._attempt(self.addresses[position % len(self.addresses)])
-            position += 1
-            if self._failures and position % len(self.addresses) == 0:
+            self._attempt(addresses[(first + tried) % len(addresses)])
+            tried += 1
+            if self._failures and tried % len(addresses) == 0:
                 self._back_off()
 
     def _attempt(self, address: Address) -> None:
@@ -247,7 +264,7 @@ class IOThread:
 
     def _connect(self, address: Address, loop: IOLoop) -> PublicConnection:
         connection = self._connection_class(
-            parameters(address, self.settings, self.name),
+            parameters(address, self.settings, self._label()),
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_end,
             on_close_callback=self._on_end,
@@ -256,6 +273,9 @@ class IOThread:
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         return connection
+
+    def _label(self) -> str:
+        return connection_name(self.settings.app_id or self.owner or program(), self.name)
 
     def _report(self, problem: ConnectionProblem) -> None:
         if not self._stopping:
@@ -300,6 +320,7 @@ class IOThread:
             return
         self._open = self._ever_open = True
         self._opened_at = time.monotonic()
+        self.liveness.opened(self._opened_at)
         self._mistakes = 0
         self._told = ("", 0.0)
         log.info("connection_opened", connection=self.name, broker=str(self._address))
@@ -344,6 +365,7 @@ class IOThread:
         # Again after one that failed, too: deadlines are kept by the next.
         if self._look() or self._needed is not None:
             self.start_ticking()
+            self.liveness.expect()
 
     def _look(self) -> bool:
         """Have the user look at its deadlines; end where it waits for nothing and was retired."""

@@ -7,27 +7,25 @@ requeues them. Settling them is left to `worker.settle`, the only place that ack
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
 
 from amqpworker.broker import acktimeout
 from amqpworker.broker.address import Address
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.connection import IOThread
 from amqpworker.broker.declare import Declarer, Need
-from amqpworker.broker.probe import Look, Probe, renewal, trouble_of
+from amqpworker.broker.intake import Intake, Receiver, Subscription
+from amqpworker.broker.labels import ConsumerTags
+from amqpworker.broker.probe import Look, Probe, subscribes_for_us, trouble_of
 from amqpworker.broker.reasons import ConnectionProblem, channel_error
-from amqpworker.broker.seam import PublicConnection, Sink
+from amqpworker.broker.seam import PublicConnection
 from amqpworker.broker.version import version_of
-from amqpworker.errors import AmqpWorkerError
+from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.logs import get_logger
-from amqpworker.message import Delivery
 from amqpworker.settings import Settings
 from amqpworker.topology import Topology
 
-__all__ = ["Consumer", "Intake", "Receiver", "Subscription"]
+__all__ = ["Consumer"]
 
 log = get_logger(__name__)
 
@@ -35,81 +33,8 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 # The first half of them subscribe again, the others connect again; then another process is to try it.
 MOST_HEALINGS = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """A queue to consume from: how many deliveries at once, and what must exist first."""
-
-    queue: str
-    prefetch: int
-    needs: tuple[Need, ...] = ()
-
-
-class Receiver(Protocol):
-    """Who takes deliveries and settles them; all in the I/O thread."""
-
-    def begin(self, intake: Intake) -> None:
-        """Make ready for the deliveries of a new channel."""
-
-    def receive(self, delivery: Delivery) -> None:
-        """Take a delivery."""
-
-    def end(self, intake: Intake) -> None:
-        """Forget the deliveries of a channel that is gone."""
-
-    def holds(self, intake: Intake) -> bool:
-        """Tell whether deliveries of a channel are not settled yet."""
-
-    def settle(self) -> None:
-        """Settle what has gathered."""
-
-    def tick(self) -> bool:
-        """Look at what has waited for too long; true while there is anything to look at."""
-
-
-class Intake(Sink):
-    """
-    One incarnation of the channel of one queue: the generation that its deliveries belong to.
-
-    `unstarted` maps the tag of each delivery that no runner has begun to the time it came. Whoever pops a tag from it
-    owns the delivery: a runner to run it, the I/O thread to give it back. `suspects` are tags of those to run in an
-    isolated process. `watch` is called when the first delivery comes.
-    """
-
-    def __init__(self, subscription: Subscription, receiver: Receiver, watch: Callable[[], None]) -> None:
-        self.subscription = subscription
-        self.queue = subscription.queue
-        self.receiver = receiver
-        self.watch = watch
-        self.channel: Channel | None = None
-        self.consumer_tag: str | None = None
-        self.unstarted: dict[int, float] = {}
-        self.suspects: set[int] = set()
-        self.last_tag = 0
-        self.is_open = True
-        self.cancelled = False
-        self.renewing = False
-        self.ledger: Any = None
-        self.looked_at = 0
-        self.starved = 0
-
-    @property
-    def subscribed(self) -> bool:
-        """Whether the broker has confirmed a consumer, here or on the channel that this one takes the place of."""
-        return self.consumer_tag is not None or self.renewing
-
-    def on_delivery(self, delivery: Delivery) -> None:
-        """Take a delivery from the channel."""
-        if not self.is_open:
-            return  # it comes again on the next channel
-        delivery.intake = self
-        delivery.queue = self.queue
-        if not self.unstarted:
-            self.watch()
-        tag = self.last_tag = delivery.tag
-        self.unstarted[tag] = time.monotonic()
-        self.receiver.receive(delivery)
+# What a look that finds nothing delivered counts while something else comes in.
+BEHIND_OTHERS = 0.125
 
 
 class Consumer:
@@ -132,6 +57,7 @@ class Consumer:
         self._settings = settings
         self._topology_of = topology_of
         self._io = IOThread("consumer", addresses, settings, self, mistakes_told=True)
+        self._tags = ConsumerTags()
         self._intakes: dict[str, Intake] = {}
         self._pauses: dict[str, float] = {}
         self._connection: PublicConnection | None = None
@@ -153,6 +79,10 @@ class Consumer:
     def on_beat(self, beat: Callable[[], None]) -> None:
         """Have `beat` called about once in a second by the I/O thread; before `start`."""
         self._io.beat = beat
+
+    def belongs_to(self, owner: str) -> None:
+        """Name the connection after an app, if the settings give no name to it; before `start`."""
+        self._io.owner = owner
 
     def wake(self) -> None:
         """Have what was settled meanwhile be told to the broker."""
@@ -185,10 +115,10 @@ class Consumer:
         """Subscribe to every queue."""
         self._connection = connection
         self.problem = None
-        self._declarer = Declarer(connection, self._topology_of)
+        self._declarer = Declarer(connection, self._topology_of, self._io.liveness)
         self._pauses.clear()
         self.failures.clear()
-        Probe(connection, self._io.call_later, self).start()
+        Probe(connection, self._io.call_later, self._io.liveness, self).start()
         for subscription in self.subscriptions:
             self._prepare(subscription)
 
@@ -212,56 +142,62 @@ class Consumer:
         else:
             self._subscribe(subscription)
 
-    def _subscribe(self, subscription: Subscription, renewed: bool = False) -> None:
+    def _subscribe(self, subscription: Subscription) -> None:
         connection = self._connection
         if connection is None or not connection.is_open:
             return
         intake = Intake(subscription, self.receiver, self._io.start_ticking)
-        intake.renewing = renewed
+        intake.answered = self._io.liveness.expect_answer(lambda quiet: self._late(intake, quiet))
         self._intakes[subscription.queue] = intake
         self.receiver.begin(intake)
+        tag = self._tags.make(subscription.queue)
 
         def opened(channel: Channel) -> None:
             intake.channel = channel
-            if self._draining:
+            if self._draining or not intake.is_open:
                 self._void(intake)
                 channel.close()
                 self._check_drained()
                 return
             channel.on_cancel(lambda: self._on_cancelled(intake))
-            channel.consume(subscription.queue, subscription.prefetch, consumed, self._arguments(subscription))
+            channel.consume(subscription.queue, subscription.prefetch, tag, consumed, self._arguments(subscription))
 
-        def consumed(tag: str) -> None:
-            intake.consumer_tag = tag
-            intake.renewing = False
-            self.ever_consumed = True
-            self.failures.pop(subscription.queue, None)
-            self._pauses.pop(subscription.queue, None)
-            tell = log.debug if renewed else log.info
-            tell("queue_consuming", queue=subscription.queue, prefetch=subscription.prefetch)
-            self._io.call_later(renewal(version_of(connection)), lambda: self._renew(intake, 0))
-            if self._draining:
-                self._cancel_all()
+        def consumed() -> None:
+            if intake.is_open:
+                intake.consumer_tag = tag
+                self._on_consumed(intake, connection)
 
         open_channel(connection, intake, opened, lambda error: self._on_channel_closed(intake, error))
+
+    def _on_consumed(self, intake: Intake, connection: PublicConnection) -> None:
+        intake.answered()
+        self.ever_consumed = True
+        self.failures.pop(intake.queue, None)
+        self._pauses.pop(intake.queue, None)
+        log.info("queue_consuming", queue=intake.queue, prefetch=intake.subscription.prefetch)
+        if intake.channel is not None and subscribes_for_us(version_of(connection)):
+            intake.channel.limit_all()
+        if self._draining:
+            self._cancel_all()
+
+    def _late(self, intake: Intake, quiet: bool) -> None:
+        """Give up a subscription that is not answered: by the next address, unless something runs that came by this one."""
+        asked = f"a subscription to queue {intake.queue!r}"
+        if quiet and not any(self.receiver.holds(one) for one in self._intakes.values()):
+            self._io.liveness.leave(asked)
+            return
+        self._void(intake)
+        if intake.channel is not None:
+            intake.channel.close()
+        self._check_drained()
+        self._later(
+            intake.subscription, NotConnected(f"The broker did not answer in time when it was asked for {asked}.")
+        )
 
     def _arguments(self, subscription: Subscription) -> dict[str, int]:
         if self._connection is None or subscription.queue in self._untimed:
             return {}
         return acktimeout.asked_for(self._settings, version_of(self._connection))
-
-    def _renew(self, intake: Intake, seen: int) -> None:
-        """Subscribe anew on another channel, unless deliveries came since the last look, or are still here."""
-        if not intake.is_open or self._draining or self._connection is None:
-            return
-        if intake.last_tag != seen or self.receiver.holds(intake):
-            last = intake.last_tag
-            self._io.call_later(renewal(version_of(self._connection)), lambda: self._renew(intake, last))
-            return
-        self._void(intake)
-        if intake.channel is not None:
-            intake.channel.close()
-        self._subscribe(intake.subscription, renewed=True)
 
     # ---- what the broker says of our queues -------------------------------------------------------------------------
 
@@ -269,18 +205,30 @@ class Consumer:
         """Return the queues that have a consumer, as far as we know, or are about to again; none where we stop."""
         return [] if self._draining else [queue for queue, one in self._intakes.items() if one.subscribed]
 
-    def looked(self, queue: str, ready: int | None, consumers: int) -> None:
+    def looked(self, queue: str, look: Look) -> None:
         """Subscribe again where the broker does not see the subscription, or where nothing comes of it."""
         intake = self._intakes.get(queue)
-        if intake is None or not intake.consumer_tag or self._draining:
+        if intake is None or not intake.consumer_tag or self._draining or self._connection is None:
             return
-        hungry = bool(ready) and intake.last_tag == intake.looked_at and not self.receiver.holds(intake)
-        intake.starved = intake.starved + 1 if hungry else 0
+        holds = self.receiver.holds(intake)
+        connection, channel = self._connection, intake.channel
+        arrives = intake.last_tag != intake.looked_at or (
+            channel is not None and connection.has_part_of(channel.number)
+        )
+        if not look.ready or arrives or holds:
+            intake.starved = 0.0
+        else:
+            # A message that comes in by another channel just now, perhaps a long one, may be what ours wait behind.
+            intake.starved += BEHIND_OTHERS if connection.has_part else 1.0
+        if look.consumers:
+            intake.forgotten = 0
+        elif not (look.doubtful and holds):
+            intake.forgotten += 1
         intake.looked_at = intake.last_tag
-        trouble = trouble_of(Look(ready, consumers, intake.starved))
+        trouble = trouble_of(look, intake.starved, intake.forgotten)
         if trouble:
             self._heal(intake, trouble)
-        elif not intake.starved:
+        elif not intake.starved and not intake.forgotten:
             self._healings.pop(queue, None)
 
     def _heal(self, intake: Intake, trouble: str) -> None:
@@ -293,11 +241,6 @@ class Consumer:
             self._io.drop("a subscription brings nothing")
             return
         self._begin_anew(intake)
-
-    def unanswered(self) -> None:
-        """Give up a connection on which the broker does not answer any more."""
-        log.warning("broker_silent", effect="connecting again")
-        self._io.drop("the broker did not answer")
 
     def _on_cancelled(self, intake: Intake) -> None:
         """
@@ -333,8 +276,8 @@ class Consumer:
     def _void(self, intake: Intake) -> None:
         """Void the deliveries of a channel that is gone: they come again, to whoever consumes then."""
         if intake.is_open:
+            intake.answered()
             intake.is_open = False
-            intake.renewing = False
             intake.consumer_tag = None
             intake.unstarted.clear()
             self.receiver.end(intake)

@@ -1,8 +1,8 @@
 """
 Make sure that the topology exists, once per connection.
 
-Decides the order of the declarations and what a refusal means. It uses a channel of its own, since a refusal closes
-the channel it happens on.
+Decides the order of the declarations, what a refusal means, and what becomes of one that is not answered. It uses a
+channel of its own, since a refusal closes the channel it happens on.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from amqpworker.broker.channel import Channel, open_channel
+from amqpworker.broker.liveness import Liveness
 from amqpworker.broker.reasons import DECLARED_ELSEWHERE, channel_error
 from amqpworker.broker.seam import PublicConnection, Sink
-from amqpworker.errors import AmqpWorkerError
+from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.logs import get_logger
 from amqpworker.topology import Binding, Exchange, Queue, Topology
 
@@ -25,10 +26,13 @@ log = get_logger(__name__)
 # A queue that is made again within 20 ms of its deletion leaves its consumers behind: RabbitMQ 3.10 tells them nothing, and
 # drops what the new queue delivers to them (tried). Longer than any broker takes to tell everybody that a queue is gone.
 MOURNING = 1.0
+# Of so many declarations one is answered, which says that they go on; to have all answered costs a round trip each.
+ANSWERED = 8
 
 Need: TypeAlias = str
 """What must exist: the name of a piece of the topology, as `Plan.topology_of` knows it."""
 
+Answered: TypeAlias = Callable[[], None]
 Answer: TypeAlias = Callable[[AmqpWorkerError | None], None]
 Part: TypeAlias = Exchange | Queue | Binding
 
@@ -36,10 +40,16 @@ Part: TypeAlias = Exchange | Queue | Binding
 class Declarer:
     """Declares the pieces that are asked for on one connection, each once."""
 
-    def __init__(self, connection: PublicConnection, topology_of: Callable[[Need], Topology]) -> None:
+    def __init__(
+        self, connection: PublicConnection, topology_of: Callable[[Need], Topology], liveness: Liveness
+    ) -> None:
         self.done: set[Need] = set()
         self._connection = connection
         self._topology_of = topology_of
+        self._liveness = liveness
+        self._answered: Answered = lambda: None
+        # Counts the channels: what comes by one that was given up is not heard.
+        self._turn = 0
         self._known: set[Need] = set()
         self._waiting: dict[Need, list[Answer]] = {}
         self._queue: deque[Need] = deque()
@@ -88,12 +98,41 @@ class Declarer:
             return
         self._queue.remove(need)
         self._current = need
-        if self._channel is None:
-            open_channel(self._connection, Sink(), self._on_open, self._on_closed)
-        else:
+        self._await_answer()
+        if self._channel is not None:
             self._declare(self._channel)
+            return
+        self._turn += 1
+        turn = self._turn
+        open_channel(
+            self._connection,
+            Sink(),
+            lambda channel: self._on_open(turn, channel),
+            lambda error: self._on_closed(turn, error),
+        )
 
-    def _on_open(self, channel: Channel) -> None:
+    def _await_answer(self) -> None:
+        self._answered()
+        self._answered = self._liveness.expect_answer(self._late)
+
+    def _late(self, quiet: bool) -> None:
+        """Give up what is not answered: the connection, or, if other things go on by it, this channel."""
+        need = self._current
+        if need is None:
+            return
+        if quiet:
+            self._liveness.leave(f"the declaration of {need}")
+            return
+        self._turn += 1
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        self._finish(NotConnected(f"The broker did not answer the declaration of {need} in time."))
+
+    def _on_open(self, turn: int, channel: Channel) -> None:
+        if turn != self._turn:
+            channel.close()
+            return
         self._channel = channel
         self._declare(channel)
 
@@ -103,22 +142,31 @@ class Declarer:
         if not parts:
             self._finish(None)
             return
-        # Only the last is answered: a channel is served in order, and a refusal of any of them closes it.
-        for part in parts[:-1]:
-            declare(channel.pika, part, None)
-        declare(channel.pika, parts[-1], lambda _: self._on_all(parts))
+        # Few are answered: a channel is served in order, and a refusal of any of them closes it.
+        turn = self._turn
+        for number, part in enumerate(parts[:-1], 1):
+            declare(channel.pika, part, None if number % ANSWERED else lambda _: self._on_some(turn))
+        declare(channel.pika, parts[-1], lambda _: self._on_all(turn, parts))
 
-    def _on_all(self, parts: list[Part]) -> None:
-        self._declared += parts
-        self._finish(None)
+    def _on_some(self, turn: int) -> None:
+        if turn == self._turn:
+            self._await_answer()
 
-    def _on_closed(self, error: BaseException) -> None:
+    def _on_all(self, turn: int, parts: list[Part]) -> None:
+        if turn == self._turn:
+            self._declared += parts
+            self._finish(None)
+
+    def _on_closed(self, turn: int, error: BaseException) -> None:
+        if turn != self._turn:
+            return
         self._channel = None
         # Where the connection has ended nobody is answered: whoever waits begins again on the next one.
         if self._current is not None and self._connection.is_open:
             self._finish(channel_error(error, f"declaring {self._current}", "configure", DECLARED_ELSEWHERE))
 
     def _finish(self, error: AmqpWorkerError | None) -> None:
+        self._answered()
         need, self._current = self._current, None
         assert need is not None
         if error is None:

@@ -41,6 +41,7 @@ BASIC_CLASS = 0x003C0000
 CONFIRMS = frozenset({BASIC_ACK, BASIC_NACK})
 CONFIRM_SIZE = 13
 CONFIRM_FRAME = 21
+FRAME_HEAD = 7
 HEADER_FIELDS = 14
 MAX_HEADS = 1024
 GROWN = 4
@@ -78,6 +79,17 @@ class StreamDecoder:
         self._heads: dict[bytes, tuple[int, int, str]] = {}
         self._routes: Memo[bytes, Route] = Memo(read_route)
         self._broken = ""
+
+    @property
+    def has_part(self) -> bool:
+        """Whether a part of something has come whose rest has not."""
+        return bool(self._pieces or self._contents)
+
+    def has_part_of(self, channel: int) -> bool:
+        """Tell whether a part of something has come on this channel."""
+        if channel in self._contents:
+            return True
+        return self._held >= FRAME_HEAD and bool(self._pieces) and read_frame(b"".join(self._pieces))[1] == channel
 
     def feed(self, data: bytes) -> list[Event]:
         """

@@ -228,7 +228,9 @@ class Lane:
         session = self._session
         if not self._opening and session.connection is not None and session.connection.is_open:
             self._opening = True
-            PublishChannel(next(session.serials), self, self.purpose.replies).open(session.connection)
+            PublishChannel(next(session.serials), self, self.purpose.replies).open(
+                session.connection, session.io.liveness
+            )
 
     def on_ready(self, channel: PublishChannel) -> None:
         """Publish on this channel from now on."""

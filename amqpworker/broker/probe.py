@@ -2,32 +2,31 @@
 Whether what we consume is really consumed, asked of the broker itself.
 
 Decides by its own view of each queue (a passive declare: ready messages, consumers) whether a subscription is sound. What
-is done about one that is not is `consumer`'s. A broker that does not answer in time is as good as gone: frozen, or behind
-a connection of which the other half is lost.
+is done about one that is not is `consumer`'s.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from amqpworker.broker.channel import Channel, open_channel
+from amqpworker.broker.liveness import Liveness
 from amqpworker.broker.seam import PublicConnection, Sink
 
-__all__ = ["Look", "Probe", "Watched", "renewal", "trouble_of"]
+__all__ = ["Look", "Probe", "Watched", "subscribes_for_us", "trouble_of"]
 
 EVERY = 3.0
-PATIENCE = 4.0
-# The answer may have come, and wait behind other work of this thread.
-GRACE = 0.5
-# Looks in a row that find ready messages and nothing delivered.
+# A queue that cannot be looked at for so long keeps us from no other.
+PATIENCE = 16.0
+# Looks in a row that find ready messages and nothing delivered, or no consumer.
 MOST_STARVED = 2
-# RabbitMQ 3.10 leaves a consumer behind whose queue is deleted and made again within 20 ms: no cancel comes, and messages
-# are given to it that never arrive (tried; 4.0 and 4.3 do not), which no look shows. So a subscription without work is made
-# anew, this often.
-RENEWAL = 60.0
-OLD_RENEWAL = 4.0
+MOST_FORGOTTEN = 2
+# RabbitMQ asks a queue's leader for 250 ms; then it answers that there are no messages and no consumers (3.10 to 4.3). So an
+# answer that took about as long says nothing.
+DOUBT = 0.2
 FIRST_THAT_CANCELS = (4, 0)
 
 
@@ -36,28 +35,38 @@ class Look:
     """
     One look at a queue: `ready` messages and `consumers` by the broker's count, None where there is no such queue.
 
-    `starved` counts the looks in a row, with this one, that found ready messages while nothing was delivered here or held.
+    A `doubtful` one may say that there are none because the queue's leader has not answered.
     """
 
     ready: int | None
     consumers: int
-    starved: int = 0
+    doubtful: bool = False
 
 
-def trouble_of(look: Look) -> str:
-    """Return why a subscription to a queue is none, "" where it is sound as far as one can tell."""
+def trouble_of(look: Look, starved: float, forgotten: int) -> str:
+    """
+    Return why a subscription to a queue is none, "" where it is sound as far as one can tell.
+
+    `starved` counts the looks in a row, with this one, that found ready messages while nothing was delivered here or held,
+    `forgotten` those that found no consumer and are to be believed.
+    """
     if look.ready is None:
         return "the queue is gone"
-    if look.consumers == 0:
+    if forgotten >= MOST_FORGOTTEN:
         return "the broker knows of no consumer"
-    if look.starved >= MOST_STARVED:
+    if starved >= MOST_STARVED:
         return f"{look.ready} messages are ready, and none comes"
     return ""
 
 
-def renewal(version: tuple[int, ...]) -> float:
-    """Return after how many seconds without work a subscription is made anew, by the broker's version."""
-    return OLD_RENEWAL if version < FIRST_THAT_CANCELS else RENEWAL
+def subscribes_for_us(version: tuple[int, ...]) -> bool:
+    """
+    Tell whether the broker tells nobody of the end of a queue that is made again within some 20 ms.
+
+    It subscribes the channel to the new one, and what is given to that consumer never arrives (3.10: 27 of 27), which no look
+    shows. With `Channel.limit_all` it cannot, and cancels (27 of 27). From 4.0 on it cancels by itself.
+    """
+    return version < FIRST_THAT_CANCELS
 
 
 class Watched(Protocol):
@@ -66,29 +75,35 @@ class Watched(Protocol):
     def subscribed(self) -> list[str]:
         """Return the queues that are consumed, as far as we know."""
 
-    def looked(self, queue: str, ready: int | None, consumers: int) -> None:
-        """Take what the broker says of a queue; None where there is none."""
-
-    def unanswered(self) -> None:
-        """Take that the broker does not answer."""
+    def looked(self, queue: str, look: Look) -> None:
+        """Take what the broker says of a queue."""
 
 
 class Probe:
     """Looks at the queues of one connection every few seconds, on a channel of its own: a missing queue closes it."""
 
     def __init__(
-        self, connection: PublicConnection, call_later: Callable[[float, Callable[[], None]], None], watched: Watched
+        self,
+        connection: PublicConnection,
+        call_later: Callable[[float, Callable[[], None]], Callable[[], None]],
+        liveness: Liveness,
+        watched: Watched,
     ) -> None:
         self._connection = connection
         self._call_later = call_later
+        self._liveness = liveness
         self._watched = watched
         self._channel: Channel | None = None
         self._left: list[str] = []
         self._asked: str | None = None
+        self._asked_at = 0.0
+        # Counts the channels: what comes by one that was given up is not heard.
         self._turn = 0
+        self._answered: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         """Look for the first time in a while, and then again and again as long as the connection lasts."""
+        self._answered()
         self._call_later(EVERY, self._begin)
 
     def _begin(self) -> None:
@@ -97,46 +112,60 @@ class Probe:
         self._left = self._watched.subscribed()
         if not self._left:
             self.start()
-        elif self._channel is None:
-            self._expect()
-            open_channel(self._connection, Sink(), self._on_open, self._on_closed)
-        else:
+            return
+        self._answered = self._call_later(PATIENCE, self._give_up)
+        # The answer to the last look was perhaps the last that came.
+        self._liveness.expect(EVERY)
+        if self._channel is not None:
             self._ask()
+            return
+        self._turn += 1
+        turn = self._turn
+        open_channel(
+            self._connection, Sink(), lambda channel: self._on_open(turn, channel), lambda _: self._on_closed(turn)
+        )
 
-    def _on_open(self, channel: Channel) -> None:
+    def _on_open(self, turn: int, channel: Channel) -> None:
+        if turn != self._turn:
+            channel.close()
+            return
         self._channel = channel
         self._ask()
 
     def _ask(self) -> None:
         if not self._left:
-            self._turn += 1
             self.start()
             return
         assert self._channel is not None
         self._asked = self._left.pop()
-        self._expect()
-        self._channel.pika.queue_declare(self._asked, passive=True, callback=self._on_answer)
+        self._asked_at = time.monotonic()
+        turn = self._turn
+        self._channel.pika.queue_declare(
+            self._asked, passive=True, callback=lambda frame: self._on_answer(turn, frame.method)
+        )
 
-    def _on_answer(self, frame: Any) -> None:
+    def _on_answer(self, turn: int, answer: Any) -> None:
+        if turn != self._turn:
+            return
         queue, self._asked = self._asked, None
         if queue is not None:
-            self._watched.looked(queue, frame.method.message_count, frame.method.consumer_count)
+            doubtful = time.monotonic() >= self._asked_at + DOUBT
+            self._watched.looked(queue, Look(answer.message_count, answer.consumer_count, doubtful))
         self._ask()
 
-    def _on_closed(self, _error: BaseException) -> None:
+    def _on_closed(self, turn: int) -> None:
+        if turn != self._turn:
+            return
         queue, self._asked, self._channel = self._asked, None, None
-        self._turn += 1
         if self._connection.is_open:
             if queue is not None:
-                self._watched.looked(queue, None, 0)
+                self._watched.looked(queue, Look(None, 0))
             self.start()
 
-    def _expect(self) -> None:
-        """Have it told where the next answer does not come in time."""
+    def _give_up(self) -> None:
+        """Leave a channel on which nothing is answered, and go on with another."""
         self._turn += 1
-        turn = self._turn
-        self._call_later(PATIENCE, lambda: self._call_later(GRACE, lambda: self._check(turn)))
-
-    def _check(self, turn: int) -> None:
-        if turn == self._turn and self._connection.is_open:
-            self._watched.unanswered()
+        channel, self._channel, self._asked = self._channel, None, None
+        if channel is not None:
+            channel.close()
+        self.start()

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from amqpworker.broker.channel import Channel, Prepared, open_channel
 from amqpworker.broker.contents import Returned
+from amqpworker.broker.liveness import Liveness
 from amqpworker.broker.outgoing import Outgoing
 from amqpworker.broker.seam import PublicConnection, Sink
 from amqpworker.errors import AmqpWorkerError
@@ -59,6 +60,7 @@ class PublishChannel(Sink):
         self._bytes_in_flight = 0
         self._expired = 0
         self._next_tag = 1
+        self._answered: Callable[[], None] = lambda: None
 
     @property
     def number(self) -> int:
@@ -77,8 +79,16 @@ class PublishChannel(Sink):
             return 0, 0
         return MOST_IN_FLIGHT - len(self._in_flight) + self._expired, MOST_BYTES_IN_FLIGHT - self._bytes_in_flight
 
-    def open(self, connection: PublicConnection) -> None:
+    def open(self, connection: PublicConnection, liveness: Liveness) -> None:
         """Open it, in confirm mode, with a consumer of direct replies if it is to have one."""
+
+        def late(quiet: bool) -> None:
+            if quiet:
+                liveness.leave("a channel to publish on")
+            else:
+                self._answered = liveness.expect_answer(late)
+
+        self._answered = liveness.expect_answer(late)
 
         def opened(channel: Channel) -> None:
             self._channel = channel
@@ -86,13 +96,15 @@ class PublishChannel(Sink):
 
         def consume() -> None:
             assert self._channel is not None
-            self._channel.consume_replies(lambda _tag: ready())
+            self._channel.consume_replies(ready)
 
         def ready() -> None:
+            self._answered()
             self.is_open = True
             self._user.on_ready(self)
 
         def closed(error: BaseException) -> None:
+            self._answered()
             self.is_open = False
             # If the connection has ended it is that which says why: the lane is told next, and takes what is in flight.
             if connection.is_open:
@@ -102,6 +114,7 @@ class PublishChannel(Sink):
 
     def close(self) -> None:
         """Close it; nobody is told."""
+        self._answered()
         self.is_open = False
         self._user = NOBODY
         if self._channel is not None:

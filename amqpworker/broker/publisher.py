@@ -78,6 +78,10 @@ class Publisher:
         """Have `beat` called about once in a second by the I/O thread; before it starts."""
         self._io.beat = beat
 
+    def belongs_to(self, owner: str) -> None:
+        """Name the connection after an app, if the settings give no name to it; before it starts."""
+        self._io.owner = owner
+
     def wake(self) -> None:
         """Write what has gathered now."""
         self._io.wake()

@@ -77,7 +77,7 @@ class Quarantine:
             if not outgoing.done:
                 channel = PublishChannel(next(self._session.serials), self, self._replies)
                 self._channels[channel] = outgoing
-                channel.open(connection)
+                channel.open(connection, self._session.io.liveness)
 
     def on_ready(self, channel: PublishChannel) -> None:
         """Write the publication that the channel was opened for."""

@@ -8,8 +8,11 @@ this was written for, or where settings say `codec="pika"`, channels go by pika'
 
 from __future__ import annotations
 
+import fcntl
 import select
 import socket
+import struct
+import termios
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +33,9 @@ log = get_logger(__name__)
 
 # pika reads 4 KiB at a time: thirteen deliveries, then another system call.
 RECEIVE_BYTES = 256 * 1024
+
+read_count = struct.Struct("i").unpack
+COUNT_SIZE = 4
 
 SEAM = {
     SelectConnection: ("_on_data_available", "_process_frame", "_output_marshaled_frames", "_terminate_stream"),
@@ -94,6 +100,27 @@ class PublicConnection(SelectConnection):  # type: ignore[misc]
         self._numbers_in_use.discard(number)
 
     @property
+    def has_part(self) -> bool:
+        """Whether a part of something has come whose rest has not."""
+        return bool(getattr(self, "_frame_buffer", b""))
+
+    def has_part_of(self, channel: int) -> bool:  # noqa: ARG002 - pika does not tell by channels
+        """Tell whether a part of something has come on this channel, as far as that is known."""
+        return self.has_part
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes have been written that the other side's system has not taken yet."""
+        sock = socket_of(self)
+        if sock is None:
+            return 0
+        buffered: int = self._transport.get_write_buffer_size()
+        try:
+            return buffered + int(read_count(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(COUNT_SIZE)))[0])
+        except OSError:
+            return buffered
+
+    @property
     def takes_messages(self) -> bool:
         """Whether publications can be written now; pika calls itself open for a moment after the broker's goodbye."""
         return bool(self.is_open) and not self.blocked_now and not self._ending
@@ -122,6 +149,15 @@ class OwnCodecConnection(PublicConnection):
         self.decoder = StreamDecoder()
         self._plain_socket: socket.socket | None = None
         super().__init__(*arguments, **named)
+
+    @property
+    def has_part(self) -> bool:
+        """Whether a part of something has come whose rest has not."""
+        return self.decoder.has_part
+
+    def has_part_of(self, channel: int) -> bool:
+        """Tell whether a part of something has come on this channel."""
+        return self.decoder.has_part_of(channel)
 
     def _proto_connection_made(self, transport: Any) -> None:
         if hasattr(transport, "_MAX_RECV_BYTES"):

@@ -76,7 +76,7 @@ class Session:
         self.connection = connection
         self.problem = None
         self.frame_max = connection.params.frame_max or DEFAULT_FRAME_MAX
-        self.declarer = Declarer(connection, self._topology_of)
+        self.declarer = Declarer(connection, self._topology_of, self.io.liveness)
 
     def end(self, problem: ConnectionProblem) -> None:
         """End: the connection is gone, or could not be made."""

@@ -129,7 +129,9 @@ def main(arguments: Sequence[str]) -> int:
     os.set_inheritable(stacks, False)
     configure(options.log_level, options.log_json)
     try:
-        Isolated(locate(options.app), patient(connection)).serve()
+        app = locate(options.app)
+        app.producer.owner = options.app
+        Isolated(app, patient(connection)).serve()
     except (Exception, SystemExit) as error:
         log.error("isolated_process_failed", app=options.app, exc_info=error)
         return FAILED

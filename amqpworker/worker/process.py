@@ -23,7 +23,8 @@ from typing import NoReturn
 
 from amqpworker.app import App
 from amqpworker.broker.address import addresses
-from amqpworker.broker.consumer import Consumer, Subscription
+from amqpworker.broker.consumer import Consumer
+from amqpworker.broker.intake import Subscription
 from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
 from amqpworker.logform import configure
 from amqpworker.logs import flush, get_logger
@@ -71,6 +72,7 @@ class WorkerProcess:
         self.options = options
         self.reporter = reporter = Reporter(None) if reporter is None else reporter
         self.drain_timeout = app.settings.drain_timeout if options.drain_timeout is None else options.drain_timeout
+        app.producer.owner = options.app
         self.publisher = app.producer.publisher
         store = app.store()
         if store is not None:
@@ -95,6 +97,7 @@ class WorkerProcess:
         self.consumer = Consumer(
             addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), reception
         )
+        self.consumer.belongs_to(options.app)
         self.reception = reception
         app.users.worker_enters()
         self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.runners.awaits)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, assert_never
 
-from amqpworker.broker.consumer import Intake
+from amqpworker.broker.intake import Intake
 from amqpworker.logs import get_logger
 from amqpworker.message import CRASHES, DEAD_REASON, Delivery
 from amqpworker.outcome import Renew

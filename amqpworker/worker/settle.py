@@ -7,8 +7,6 @@ stored and a reply has left before that too. Every branch settles its message. I
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 from collections import deque
@@ -17,7 +15,8 @@ from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Protocol, assert_never
 
-from amqpworker.broker.consumer import Intake
+from amqpworker.broker.intake import Intake
+from amqpworker.broker.labels import process_name
 from amqpworker.broker.outgoing import Outgoing, WhenDone
 from amqpworker.errors import AmqpWorkerError, InvalidArguments, ResultStoreError
 from amqpworker.headers import UnusableHeader, read_headers, time_of, time_text
@@ -340,4 +339,4 @@ def first_sent_of(delivery: Delivery) -> str:
 
 def worker_name() -> str:
     """Return what this process is called on dead letters: host and process id."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return process_name()

@@ -80,12 +80,26 @@ def test_the_next_address_is_taken_where_one_is_away(make_app: MakeApp, codec: C
     begin = time.monotonic()
     echo_of(app).send("x")
     assert time.monotonic() - begin < 1.0
-    with Proxy(vhost.url) as proxy:
-        both = make_app(f"{proxy.url},{vhost.url}", codec=codec)
+    with Proxy(vhost.url) as one, Proxy(vhost.url) as other:
+        both = make_app(f"{one.url},{other.url}", codec=codec)
         echo_of(both).send("x")
-        assert proxy.accepted == 1
-        proxy.__exit__(None, None, None)
+        assert one.accepted + other.accepted == 1
+        (one if one.accepted else other).__exit__(None, None, None)
         comes_back(both)
+        assert one.accepted
+        assert other.accepted
+
+
+def test_connections_begin_at_one_of_several_addresses_by_chance(make_app: MakeApp, vhost: Broker) -> None:
+    with Proxy(vhost.url) as one, Proxy(vhost.url) as other:
+        apps = [make_app(f"{one.url},{other.url}") for _ in range(24)]
+        for app in apps:
+            app.producer.publisher.start()
+        wait_until(lambda: one.accepted + other.accepted == 24, 20, "all are connected")
+        assert one.accepted
+        assert other.accepted
+        for app in apps:
+            app.close()
 
 
 def test_the_next_address_is_taken_where_one_is_wrong(make_app: MakeApp, codec: Codec, vhost: Broker) -> None:

@@ -104,9 +104,7 @@ def test_an_outcome_that_is_late_for_its_channel_acknowledges_nothing_on_the_nex
 def test_a_queue_that_is_deleted_under_a_worker_is_declared_and_consumed_again(
     vhost: Broker, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # It must be neither the probe that notices nor a renewal.
-    monkeypatch.setattr("amqpworker.broker.probe.EVERY", 3600.0)
-    monkeypatch.setattr("amqpworker.broker.consumer.renewal", lambda _: 60.0)
+    monkeypatch.setattr("amqpworker.broker.probe.EVERY", 3600.0)  # It must not be the probe that notices.
     ledger = Ledger(app)
     with running(app, threads=2) as worker:
         ledger.send(range(5))
@@ -161,40 +159,18 @@ def test_a_queue_that_its_senders_make_again_is_not_left_by_its_consumer(vhost: 
     assert vhost.count(QUEUE) == 0
 
 
-def test_a_consumer_that_the_broker_forgot_gets_its_messages_all_the_same(
-    vhost: Broker, app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("amqpworker.broker.consumer.renewal", lambda _: 1.0)
+def test_a_consumer_that_the_broker_forgot_gets_its_messages_all_the_same(vhost: Broker, app: App) -> None:
     ledger = Ledger(app)
     with running(app, threads=2) as worker, raw_channel(vhost.url) as channel:
         ledger.send(range(20))
         ledger.wait_for(range(20))
+        before = generation(worker)
         make_anew(vhost, channel)
-        assert worker.process.consumer.consuming
+        wait_for_another(worker, before)
         ledger.send(range(20, 30))
         ledger.wait_for(range(20, 30))
     assert max(ledger.runs.values()) == 1
     assert vhost.count(QUEUE) == 0
-
-
-def test_a_subscription_is_not_renewed_while_it_has_something_to_do(
-    vhost: Broker, app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("amqpworker.broker.consumer.renewal", lambda _: 0.2)
-    ledger = Ledger(app)
-    ledger.held = {0}
-    with running(app, threads=2) as worker:
-        ledger.send(range(1))
-        ledger.wait_for(range(1))
-        first = generation(worker)
-        for n in range(1, 20):
-            ledger.send(range(n, n + 1))
-            ledger.wait_for(range(n, n + 1))
-            assert generation(worker) is first
-            threading.Event().wait(0.05)
-        ledger.go.set()
-        wait_for_another(worker, first)
-    assert max(ledger.runs.values()) == 1
 
 
 def test_without_declaring_a_worker_waits_for_its_queue_and_then_consumes(

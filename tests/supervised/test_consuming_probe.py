@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from amqpworker import App
-from amqpworker.broker.probe import Look, renewal, trouble_of
+from amqpworker.broker.probe import Look, subscribes_for_us, trouble_of
 from amqpworker.testing import Node
 from tests.integration.test_consuming_faults import QUEUE, Ledger, generation, make_anew
 from tests.proxy import Proxy
@@ -21,33 +21,34 @@ SOON = 10.0
 
 
 @pytest.mark.parametrize(
-    ("look", "told"),
+    ("look", "starved", "forgotten", "told"),
     [
-        (Look(0, 1), ""),
-        (Look(5, 1), ""),
-        (Look(5, 1, starved=1), ""),
-        (Look(5, 1, starved=2), "5 messages are ready, and none comes"),
-        (Look(0, 0), "the broker knows of no consumer"),
-        (Look(None, 0), "the queue is gone"),
+        (Look(0, 1), 0, 0, ""),
+        (Look(5, 1), 0, 0, ""),
+        (Look(5, 1), 1, 0, ""),
+        (Look(5, 1), 2, 0, "5 messages are ready, and none comes"),
+        (Look(0, 0), 0, 1, ""),
+        (Look(0, 0), 0, 2, "the broker knows of no consumer"),
+        (Look(None, 0), 0, 0, "the queue is gone"),
     ],
 )
-def test_what_the_broker_says_of_a_queue_tells_whether_it_is_consumed(look: Look, told: str) -> None:
-    assert trouble_of(look) == told
-
-
-def test_a_consumer_that_the_broker_forgot_is_noticed(
-    vhost: Broker, app: App, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_what_the_broker_says_of_a_queue_tells_whether_it_is_consumed(
+    look: Look, starved: int, forgotten: int, told: str
 ) -> None:
-    monkeypatch.setattr("amqpworker.broker.consumer.renewal", lambda _: 60.0)
+    assert trouble_of(look, starved, forgotten) == told
+
+
+def test_a_consumer_whose_queue_is_made_anew_is_noticed(
+    vhost: Broker, app: App, caplog: pytest.LogCaptureFixture
+) -> None:
     ledger = Ledger(app)
     with running(app, threads=2) as worker, raw_channel(vhost.url) as channel:
         before = generation(worker)
         make_anew(vhost, channel)
-        assert worker.process.consumer.consuming
         ledger.send(range(10))
         ledger.wait_for(range(10), SOON)
         assert generation(worker) is not before
-    assert "consumer_lost" in caplog.text
+    assert "consumer_cancelled" in caplog.text
     assert vhost.count(QUEUE) == 0
 
 
@@ -62,11 +63,9 @@ def test_a_message_that_the_broker_gave_to_a_consumer_it_forgot_is_run_soon(vhos
         ledger.wait_for(range(1, 2), SOON)
 
 
-@pytest.mark.parametrize(("version", "seconds"), [((), 4.0), ((3, 10), 4.0), ((3, 13), 4.0), ((4, 0), 60.0)])
-def test_a_subscription_is_renewed_more_often_where_the_broker_may_forget_it(
-    version: tuple[int, ...], seconds: float
-) -> None:
-    assert renewal(version) == seconds
+@pytest.mark.parametrize(("version", "does"), [((), True), ((3, 10), True), ((3, 13), True), ((4, 0), False)])
+def test_only_brokers_before_4_0_subscribe_for_us(version: tuple[int, ...], does: bool) -> None:
+    assert subscribes_for_us(version) is does
 
 
 def test_a_worker_that_has_long_tasks_keeps_its_subscription(vhost: Broker, one_app: App) -> None:
@@ -98,23 +97,6 @@ def test_a_connection_of_which_the_other_half_is_lost_is_given_up(
             with App(vhost.url) as sender:
                 sender.send_many(ledger.task.message(n) for n in range(10))  # type: ignore[attr-defined]
             ledger.wait_for(range(10))
-
-
-def test_a_broker_that_freezes_while_a_subscription_is_renewed_is_noticed_too(
-    spare_node: Node, make_app: Callable[..., App], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # So often that one is under way before the broker is asked.
-    monkeypatch.setattr("amqpworker.broker.consumer.renewal", lambda _: 0.05)
-    app = make_app(url=spare_node.url(), heartbeat=300, connect_timeout=3.0)
-    Ledger(app)
-    with running(app, threads=2):
-        pid = spare_node.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            wait_until(lambda: "broker_silent" in caplog.text, SOON, "that it is noticed")
-        finally:
-            os.kill(pid, signal.SIGCONT)
 
 
 def test_a_broker_that_is_frozen_is_noticed_and_consumed_from_again_when_it_thaws(

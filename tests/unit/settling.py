@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from amqpworker.broker.channel import Prepared
-from amqpworker.broker.consumer import Intake, Subscription
+from amqpworker.broker.intake import Intake, Subscription
 from amqpworker.broker.outgoing import Outgoing, WhenDone
 from amqpworker.errors import AmqpWorkerError, ResultStoreError
 from amqpworker.message import Delivery, Properties, Publication

@@ -12,7 +12,9 @@ from pika.exceptions import ChannelClosedByBroker
 from amqpworker.broker import consumer as consumer_module
 from amqpworker.broker.address import addresses
 from amqpworker.broker.channel import Closed
-from amqpworker.broker.consumer import Consumer, Intake, Subscription
+from amqpworker.broker.consumer import Consumer
+from amqpworker.broker.intake import Intake, Subscription
+from amqpworker.broker.probe import Look
 from amqpworker.message import Delivery, Properties
 from amqpworker.plan import Plan
 from amqpworker.settings import Settings
@@ -85,10 +87,11 @@ class SlowChannel:
     def __init__(self, opened: Callable[[Any], None], closed: Closed) -> None:
         self._opened = opened
         self.closed = closed
+        self.number = 1
         self.is_open = True
         self.steps: list[str] = []
         self.arguments: dict[str, int] = {}
-        self.consumed: Callable[[str], None] = lambda _: None
+        self.consumed: Callable[[], None] = lambda: None
         self.cancelled: Callable[[], None] = lambda: None
 
     def open(self) -> None:
@@ -97,7 +100,12 @@ class SlowChannel:
     def on_cancel(self, _callback: Callable[[], None]) -> None:
         """The broker never cancels it."""
 
-    def consume(self, _queue: str, _prefetch: int, consumed: Callable[[str], None], arguments: dict[str, int]) -> None:
+    def limit_all(self) -> None:
+        """Only real brokers can tell what it is good for."""
+
+    def consume(
+        self, _queue: str, _prefetch: int, _tag: str, consumed: Callable[[], None], arguments: dict[str, int]
+    ) -> None:
         self.steps.append("consume")
         self.arguments = arguments
         self.consumed = consumed
@@ -139,7 +147,7 @@ def test_a_drain_waits_for_a_subscription_that_is_on_its_way(
     consumer.drain(lambda: drained.append(True))
     consumer.woken()
     assert drained == [], "deliveries may come with its confirmation"
-    channel.consumed("tag")
+    channel.consumed()
     assert channel.steps == ["consume", "cancel"]
     assert drained == []
     channel.cancelled()
@@ -176,3 +184,82 @@ def test_a_queue_that_knows_no_ack_timeout_of_a_consumer_is_consumed_without_at_
     channels[1].closed(ChannelClosedByBroker(406, "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue"))
     assert len(channels) == 2, "never again and again"
     assert "work" in consumer.failures
+
+
+class Holding(Nobody):
+    """A receiver that holds deliveries of every channel, or of none."""
+
+    held = False
+
+    def holds(self, _intake: Intake) -> bool:
+        return self.held
+
+
+class Wire:
+    """A connection of which parts have come."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.server_properties: dict[str, str] = {"version": "4.3.6"}
+        self.ioloop = SimpleNamespace(call_later=lambda *_: None)
+        self.has_part = False
+        self.own_part = False
+
+    def has_part_of(self, _channel: int) -> bool:
+        return self.own_part
+
+
+def consuming(monkeypatch: pytest.MonkeyPatch) -> tuple[Consumer, Holding, Wire, list[SlowChannel]]:
+    channels = slow_channels(monkeypatch)
+    receiver, wire = Holding(), Wire()
+    plan = Plan("amqpworker", declare=False)
+    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), plan.topology_of, [WORK], receiver)
+    consumer.opened(wire)  # type: ignore[arg-type]
+    channels[0].open()
+    channels[0].consumed()
+    return consumer, receiver, wire, channels
+
+
+NOBODY_THERE = Look(0, 0)
+PERHAPS_SILENT = Look(0, 0, doubtful=True)
+
+
+def test_an_answer_that_says_nothing_ends_nothing_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer, receiver, _, channels = consuming(monkeypatch)
+    receiver.held = True
+    for _ in range(50):
+        consumer.looked("work", PERHAPS_SILENT)
+    assert "close" not in channels[0].steps
+    receiver.held = False
+    consumer.looked("work", PERHAPS_SILENT)
+    consumer.looked("work", Look(0, 1))
+    consumer.looked("work", PERHAPS_SILENT)
+    assert "close" not in channels[0].steps, "it was asked again, and all is well"
+    consumer.looked("work", PERHAPS_SILENT)
+    assert "close" in channels[0].steps
+
+
+def test_it_is_asked_again_before_a_subscription_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer, receiver, _, channels = consuming(monkeypatch)
+    receiver.held = True
+    consumer.looked("work", NOBODY_THERE)
+    assert "close" not in channels[0].steps
+    consumer.looked("work", NOBODY_THERE)
+    assert "close" in channels[0].steps
+
+
+def test_a_delivery_that_comes_in_slowly_is_no_subscription_that_brings_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    consumer, _, wire, channels = consuming(monkeypatch)
+    wire.own_part = wire.has_part = True
+    for _ in range(50):
+        consumer.looked("work", Look(5, 1))
+    assert "close" not in channels[0].steps
+    wire.own_part = False
+    for _ in range(10):
+        consumer.looked("work", Look(5, 1))
+    assert "close" not in channels[0].steps, "it may wait behind one of another queue"
+    wire.has_part = False
+    consumer.looked("work", Look(5, 1))
+    assert "close" in channels[0].steps

@@ -321,3 +321,18 @@ def test_what_our_own_publish_makes_is_read_by_pika() -> None:
     )
     assert header.properties == pika.BasicProperties(**ORDINARY.present())
     assert body.fragment == b"{}"
+
+
+def test_a_part_is_known_by_its_channel_until_its_rest_has_come() -> None:
+    decoder = StreamDecoder(FRAME_MAX)
+    stream = b"".join(delivery(1, body=b"x" * 1000, channel=3))
+    assert not decoder.has_part
+    for cut in (10, 40, len(stream) - 5):  # in its first frame, behind that, and in its last
+        decoder = StreamDecoder(FRAME_MAX)
+        decoder.feed(stream[:cut])
+        assert decoder.has_part
+        assert decoder.has_part_of(3)
+        assert not decoder.has_part_of(1)
+        assert len(decoder.feed(stream[cut:])) == 1
+        assert not decoder.has_part
+        assert not decoder.has_part_of(3)

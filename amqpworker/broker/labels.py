@@ -1,0 +1,71 @@
+"""
+What a process and its subscriptions are called where people look at the broker.
+
+Decides the names of connections and the consumer tags, within the 255 bytes that AMQP has for a short string.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pika
+
+import amqpworker
+
+__all__ = ["ConsumerTags", "client_properties", "connection_name", "process_name", "program"]
+
+MOST_BYTES = 255
+
+
+def process_name() -> str:
+    """Return what this process is called: its host and its process id."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def program() -> str:
+    """Return what this program is called: the name of its script, or of the module that was run as one."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is not None:
+        return str(spec.name).removesuffix(".__main__")
+    name = Path(sys.argv[0]).name if sys.argv else ""
+    return name if name not in {"", "-c", "-"} else "python"
+
+
+def connection_name(owner: str, role: str) -> str:
+    """Return the name of a connection: whose it is, what it is for, and the process."""
+    end = f" {role} {process_name()}"
+    return cut(owner, MOST_BYTES - len(end.encode())) + end
+
+
+def client_properties(name: str) -> dict[str, Any]:
+    """Return what the broker is told about us."""
+    return {
+        "connection_name": name,
+        "product": "amqpworker",
+        "version": amqpworker.__version__,
+        "platform": f"Python {platform.python_version()}, pika {pika.__version__}",
+        "information": "",
+    }
+
+
+class ConsumerTags:
+    """Makes consumer tags, such as `host:4711 emails`; no tag comes twice in a process, so none is still in use."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, int] = {}
+
+    def make(self, queue: str) -> str:
+        """Return a tag for another subscription to a queue; a number follows from the second on."""
+        base = cut(f"{process_name()} {queue}", MOST_BYTES - len(" 4294967295"))
+        count = self._made[base] = self._made.get(base, 0) + 1
+        return base if count == 1 else f"{base} {count}"
+
+
+def cut(text: str, most: int) -> str:
+    """Return as much of the beginning of a text as fits into so many bytes."""
+    return text.encode(errors="replace")[: max(0, most)].decode(errors="ignore")
