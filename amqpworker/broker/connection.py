@@ -1,7 +1,7 @@
 """
 One thread that keeps one connection to RabbitMQ.
 
-Decides when to connect, to which address, and when again. What happens on the connection is its user's: `publisher`
+Decides to which address to connect, and when to leave it; `attempts` decides when again. What happens on the connection is its user's: `publisher`
 and `consumer` are called in this thread only, and other threads reach them by `wake`.
 """
 
@@ -11,14 +11,12 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 from pika.adapters.select_connection import IOLoop
-from tenacity import RetryCallState, Retrying, wait_random, wait_random_exponential
-from tenacity.wait import wait_base
 
 from amqpworker.broker.address import Address, parameters
+from amqpworker.broker.attempts import Attempts
 from amqpworker.broker.labels import connection_name, program
 from amqpworker.broker.liveness import Liveness
 from amqpworker.broker.onethread import OneThread
@@ -39,11 +37,6 @@ BROKEN = "The thread that talks to RabbitMQ broke; its log line tells why."
 THREADS = "amqpworker-"
 TICK = 0.05
 BEAT = 1.0
-STEADY = 5.0
-LONGEST_PAUSE = 5.0
-SAY_AGAIN = 30.0
-PAUSE = wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE)
-HURRY = wait_random(0.3, 1.0)
 # A broker that does not answer our goodbye is left without it.
 CLOSE_PATIENCE = 2.0
 
@@ -96,9 +89,7 @@ class IOThread:
         self._woken = self._ticking = self._open = self._stopping = False
         self.liveness = Liveness(self, len(addresses))
         self._problem: ConnectionProblem | None = None
-        self._failures = self._mistakes = 0
-        self._opened_at = 0.0
-        self._ever_open = False
+        self._attempts = Attempts(len(addresses), mistakes_told)
         self.leaving = False
         """Whether it was asked to end: another one takes what is new."""
         self.ended = False
@@ -109,8 +100,6 @@ class IOThread:
         """Whether it has ended or was asked to."""
         self.beat: Callable[[], None] | None = None
         """Called about once in a second by the thread, where somebody wants to know that it is alive."""
-        self._mistakes_told = mistakes_told
-        self._told: tuple[str, float] = ("", 0.0)
         self._thread = OneThread(self._run, f"{THREADS}{name}", self._finish)
         self._needed: Callable[[], bool] | None = None
         hush("pika")
@@ -225,7 +214,7 @@ class IOThread:
         while not self._stopping:
             self._attempt(addresses[(first + tried) % len(addresses)])
             tried += 1
-            if self._failures and tried % len(addresses) == 0:
+            if self._attempts.failing and tried % len(addresses) == 0:
                 self._back_off()
 
     def _attempt(self, address: Address) -> None:
@@ -278,51 +267,35 @@ class IOThread:
         return connection_name(self.settings.app_id or self.owner or program(), self.name)
 
     def _report(self, problem: ConnectionProblem) -> None:
-        if not self._stopping:
-            # A connection that ends as soon as it is open is a failure too, and not a reason to hurry.
-            steady = problem.was_open and time.monotonic() - self._opened_at >= STEADY
-            self._failures = 1 if steady else self._failures + 1
-            self._mistakes = self._mistakes + 1 if problem.kind != "away" else 0
-            self._log(problem)
-        if self._mistakes < len(self.addresses):
-            # One of the other addresses may be right.
-            problem = replace(problem, kind="away")
-        self._guard(lambda: self.user.lost(problem))
-
-    def _log(self, problem: ConnectionProblem) -> None:
-        """Log a problem, unless it was told a moment ago, or is told by the user."""
         now = time.monotonic()
-        told, at = self._told
-        mistake = problem.kind != "away" and not self._ever_open
-        if (mistake and self._mistakes_told) or (problem.text == told and now < at + SAY_AGAIN):
-            return
-        self._told = (problem.text, now)
-        event = "connection_lost" if problem.was_open else "connection_failed"
-        log.warning(event, connection=self.name, broker=problem.broker, reason=problem.text)
+        if not self._stopping:
+            self._attempts.failed(problem, now)
+            if self._attempts.is_worth_a_line(problem, now):
+                event = "connection_lost" if problem.was_open else "connection_failed"
+                log.warning(event, connection=self.name, broker=problem.broker, reason=problem.text)
+        self._guard(lambda: self.user.lost(self._attempts.judged(problem)))
 
     def _back_off(self) -> None:
         """Wait before the next round of addresses, looking at deadlines meanwhile; a message to send cuts it short."""
         begin = time.monotonic()
-        until = begin + seconds_of(PAUSE, self._failures)
+        until = begin + self._attempts.pause()
         while not self._stopping and (left := until - time.monotonic()) > 0:
             self._look()
             if self.beat is not None:
                 self._guard(self.beat)
             if self._waker.wait(min(left, TICK)):
                 self._woken = False
-                # Not at once: who sends all the time would try to connect all the time.
-                until = min(until, begin + seconds_of(HURRY, self._failures))
+                until = min(until, begin + self._attempts.shorter_pause())
 
     def _on_open(self, connection: PublicConnection) -> None:
         if text := too_old(connection.server_properties or {}):
             self._problem = ConnectionProblem(text, "wrong", str(self._address))
             connection.close()
             return
-        self._open = self._ever_open = True
-        self._opened_at = time.monotonic()
-        self.liveness.opened(self._opened_at)
-        self._mistakes = 0
-        self._told = ("", 0.0)
+        self._open = True
+        now = time.monotonic()
+        self.liveness.opened(now)
+        self._attempts.opened(now)
         log.info("connection_opened", connection=self.name, broker=str(self._address))
         self._guard(lambda: self.user.opened(connection))
         self._on_wake()
@@ -388,13 +361,6 @@ class IOThread:
         except Exception as error:
             log.error("io_callback_error", connection=self.name, exc_info=error)
             return None
-
-
-def seconds_of(pause: wait_base, failures: int) -> float:
-    """Return the seconds before the next round, with jitter, so that a fleet does not come back at once."""
-    state = RetryCallState(Retrying(), None, (), {})
-    state.attempt_number = max(1, failures)
-    return float(pause(state))
 
 
 RUNNING: Living[IOThread] = Living()
