@@ -57,6 +57,7 @@ class Consumer:
         self._settings = settings
         self._topology_of = topology_of
         self._io = IOThread("consumer", addresses, settings, self, mistakes_told=True)
+        self._io.liveness.must_stay = lambda: any(receiver.holds(one) for one in self._intakes.values())
         self._tags = ConsumerTags()
         self._intakes: dict[str, Intake] = {}
         self._pauses: dict[str, float] = {}
@@ -147,7 +148,7 @@ class Consumer:
         if connection is None or not connection.is_open:
             return
         intake = Intake(subscription, self.receiver, self._io.start_ticking)
-        intake.answered = self._io.liveness.expect_answer(lambda quiet: self._late(intake, quiet))
+        intake.answered = self._io.liveness.expect_answer(lambda may_leave: self._late(intake, may_leave))
         self._intakes[subscription.queue] = intake
         self.receiver.begin(intake)
         tag = self._tags.make(subscription.queue)
@@ -180,10 +181,10 @@ class Consumer:
         if self._draining:
             self._cancel_all()
 
-    def _late(self, intake: Intake, quiet: bool) -> None:
-        """Give up a subscription that is not answered: by the next address, unless something runs that came by this one."""
+    def _late(self, intake: Intake, may_leave: bool) -> None:
+        """Give up a subscription that is not answered: by the next address, or by another channel of this one."""
         asked = f"a subscription to queue {intake.queue!r}"
-        if quiet and not any(self.receiver.holds(one) for one in self._intakes.values()):
+        if may_leave:
             self._io.liveness.leave(asked)
             return
         self._void(intake)

@@ -115,12 +115,12 @@ class Declarer:
         self._answered()
         self._answered = self._liveness.expect_answer(self._late)
 
-    def _late(self, quiet: bool) -> None:
+    def _late(self, may_leave: bool) -> None:
         """Give up what is not answered: the connection, or, if other things go on by it, this channel."""
         need = self._current
         if need is None:
             return
-        if quiet:
+        if may_leave:
             self._liveness.leave(f"the declaration of {need}")
             return
         self._turn += 1

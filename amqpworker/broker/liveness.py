@@ -48,6 +48,8 @@ class Liveness:
         self._keeper = keeper
         self._patience = Patience(addresses)
         self._silence: Silence | None = None
+        self.must_stay: Callable[[], bool] = lambda: False
+        """Asked before a broker is left that lives: something runs that would be run again elsewhere."""
 
     def opened(self, now: float) -> None:
         """Begin with another connection."""
@@ -97,7 +99,8 @@ class Liveness:
         """
         Call `late` if no answer comes in time; what is returned is to be called once there is one.
 
-        `late` is told whether the connection is quiet: nothing comes, and all that was written has left.
+        `late` is told whether the connection may be left: nothing comes, all that was written has gone, and nothing that
+        runs came by it. A broker that has said `connection.blocked` is waited for.
         """
         keeper, connection = self._keeper, self._keeper.connection
         if connection is None:
@@ -107,10 +110,13 @@ class Liveness:
 
         def almost_late() -> None:
             received = connection.bytes_received
-            timers.append(keeper.call_later(QUIET, lambda: over(received)))
+            timers[:] = [keeper.call_later(QUIET, lambda: over(received))]
 
         def over(received: int) -> None:
-            late(connection.bytes_received == received and not connection.unsent)
+            if connection.blocked_now:
+                almost_late()
+            else:
+                late(connection.bytes_received == received and not connection.unsent and not self.must_stay())
 
         def answered() -> None:
             for cancel in timers:

@@ -103,7 +103,6 @@ class Probe:
 
     def start(self) -> None:
         """Look for the first time in a while, and then again and again as long as the connection lasts."""
-        self._answered()
         self._call_later(EVERY, self._begin)
 
     def _begin(self) -> None:
@@ -113,9 +112,12 @@ class Probe:
         if not self._left:
             self.start()
             return
-        self._answered = self._call_later(PATIENCE, self._give_up)
         # The answer to the last look was perhaps the last that came.
         self._liveness.expect(EVERY)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._answered = self._call_later(PATIENCE, self._give_up)
         if self._channel is not None:
             self._ask()
             return
@@ -133,12 +135,14 @@ class Probe:
         self._ask()
 
     def _ask(self) -> None:
+        self._answered()
         if not self._left:
             self.start()
             return
         assert self._channel is not None
         self._asked = self._left.pop()
         self._asked_at = time.monotonic()
+        self._answered = self._call_later(PATIENCE, self._give_up)
         turn = self._turn
         self._channel.pika.queue_declare(
             self._asked, passive=True, callback=lambda frame: self._on_answer(turn, frame.method)
@@ -156,6 +160,7 @@ class Probe:
     def _on_closed(self, turn: int) -> None:
         if turn != self._turn:
             return
+        self._answered()
         queue, self._asked, self._channel = self._asked, None, None
         if self._connection.is_open:
             if queue is not None:
@@ -163,9 +168,12 @@ class Probe:
             self.start()
 
     def _give_up(self) -> None:
-        """Leave a channel on which nothing is answered, and go on with another."""
+        """Leave a channel on which nothing is answered, and go on with the other queues on another."""
         self._turn += 1
         channel, self._channel, self._asked = self._channel, None, None
         if channel is not None:
             channel.close()
-        self.start()
+        if self._left and self._connection.is_open:
+            self._go_on()
+        else:
+            self.start()

@@ -82,8 +82,8 @@ class PublishChannel(Sink):
     def open(self, connection: PublicConnection, liveness: Liveness) -> None:
         """Open it, in confirm mode, with a consumer of direct replies if it is to have one."""
 
-        def late(quiet: bool) -> None:
-            if quiet:
+        def late(may_leave: bool) -> None:
+            if may_leave:
                 liveness.leave("a channel to publish on")
             else:
                 self._answered = liveness.expect_answer(late)
