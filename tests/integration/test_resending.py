@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from amqpworker import App, BatchFailed, CallTimeout, ConfigError, InvalidArguments, Settings, Unconfirmed
+from amqpworker import App, BatchFailed, CallTimeout, ConfigError, InvalidArguments, SendError, Settings, Unconfirmed
 from amqpworker.testing import Node
 from tests.integration.conftest import Codec
 from tests.integration.tasks import QUEUE, echo_of, messages
@@ -221,3 +221,15 @@ def has_unread(port: int) -> bool:
 def stopped(pid: int) -> bool:
     with open(f"/proc/{pid}/stat") as stat:
         return stat.read().rpartition(")")[2].split()[0] == "T"
+
+
+def test_a_batch_over_a_slow_network_is_sent_at_the_pace_of_the_network(make_app: MakeApp, vhost: Broker) -> None:
+    """Half of it would be late if all were written at once: 40 messages of 40 kB, at 200 kB a second."""
+    with Proxy(vhost.url) as proxy:
+        app = make_app(proxy.url, send_timeout=4.0)
+        echo = echo_of(app)
+        echo.send("before")
+        proxy.limit("to_broker", 200_000)
+        outcomes = list(app.send_each(messages(echo, 40, "x" * 40_000)))
+    assert [one for one in outcomes if isinstance(one, SendError)] == []
+    assert vhost.count(QUEUE) == 41
