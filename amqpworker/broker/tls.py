@@ -40,6 +40,8 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
         if settings.tls_cert is not None:
             # OpenSSL would ask for a pass phrase on the terminal.
             context.load_cert_chain(settings.tls_cert, settings.tls_key, lambda: no_passphrase(settings))
+        elif settings.tls_key is not None:
+            raise ConfigError("The setting tls_key needs tls_cert, the certificate that belongs to the key.")
     except OSError as error:  # an SSLError is one, too
         reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
         text = f"The file of the setting {used[0]}, {str(used[1])!r}, cannot be used: {reason}."
@@ -93,7 +95,7 @@ MEANINGS: tuple[tuple[str, TlsFailure], ...] = (
         ),
     ),
     (
-        "EOF|ALERT_(INTERNAL_ERROR|USER_CANCELLED|CLOSE_NOTIFY)|BAD_RECORD_MAC|DECRYPTION_FAILED",
+        "EOF|UNRECOGNIZED_NAME|ALERT_(INTERNAL_ERROR|USER_CANCELLED|CLOSE_NOTIFY)|BAD_RECORD_MAC|DECRYPTION_FAILED",
         TlsFailure("{address} broke the connection off during the TLS handshake: is RabbitMQ running behind it?", True),
     ),
 )

@@ -45,9 +45,9 @@ class ResultStore(Protocol):
             ResultStoreError: it was not stored, or it is not known whether it was.
         """
 
-    def check_writable(self) -> None:
+    def check_writable(self) -> str | None:
         """
-        Make sure that results can be stored by this user; a store that is busy or away counts as one that can.
+        Make sure that results can be stored by this user; return why not now, if the store is busy, full or away.
 
         Raises:
             ConfigError: they cannot, and that will not end by itself.

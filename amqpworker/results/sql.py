@@ -116,8 +116,8 @@ class SqliteStore:
             kind = ResultNotStorable if isinstance(row.error, FOR_GOOD) else ResultStoreError
             raise kind(f"The result of task {task_id} was not stored in {self.path}: {why}.") from row.error
 
-    def check_writable(self) -> None:
-        """Begin to write, and undo it."""
+    def check_writable(self) -> str | None:
+        """Begin to write, and undo it; return why that is not possible at the moment."""
         with self._writer.lock:
             try:
                 connection = self._writer.patiently(_begin, FIRST_PATIENCE)
@@ -126,8 +126,11 @@ class SqliteStore:
                 connection.execute("ROLLBACK")
             except (sqlite3.Error, OSError) as error:
                 self._writer.drop()
+                text = f"Results cannot be kept in {self.path}: {reason(error, self.path)}."
                 if not may_pass(error, self.path):
-                    raise ConfigError(f"Results cannot be kept in {self.path}: {reason(error, self.path)}.") from error
+                    raise ConfigError(text) from error
+                return text
+        return None
 
     def fetch(self, task_id: str, first_sent: str | None = None) -> bytes | None:
         """Return what is kept of this message, unless it has expired."""

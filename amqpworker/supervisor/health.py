@@ -7,6 +7,7 @@ that it does while processes hang; a supervisor that does not look any more is n
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -20,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from amqpworker.errors import ConfigError
+from amqpworker.errors import AmqpWorkerError, ConfigError
 from amqpworker.logs import get_logger
 from amqpworker.supervisor.overview import Overview, status_line
 
@@ -62,6 +63,7 @@ class HealthServer:
 
     Raises:
         ConfigError: nothing can be opened there.
+        AmqpWorkerError: nothing can be opened there now: another process may still answer.
     """
 
     def __init__(self, where: str, source: Source) -> None:
@@ -71,7 +73,9 @@ class HealthServer:
             self._server = UnixServer(where, source) if self._path else TcpServer(split(where), source)
         except (OSError, OverflowError, TypeError, ValueError) as error:  # the last two: a null character
             reason = getattr(error, "strerror", None) or str(error)
-            raise ConfigError(f"health {where}: nothing can be opened there: {reason}.") from error
+            passing = getattr(error, "errno", None) in {errno.EADDRINUSE, errno.EADDRNOTAVAIL}
+            kind = AmqpWorkerError if passing else ConfigError
+            raise kind(f"health {where}: nothing can be opened there: {reason}.") from error
         threading.Thread(target=self._server.serve_forever, name="amqpworker-health", daemon=True).start()
 
     def close(self) -> None:
@@ -88,12 +92,12 @@ def answering(where: str | None, source: Source) -> Iterator[None]:
     Answer at `where`, and where `amqpworker status` looks; a machine that does not let us do the latter is no trouble.
 
     Raises:
-        ConfigError: nothing can be opened at `where`.
+        AmqpWorkerError: nothing can be opened at `where`; a `ConfigError` if it never can.
     """
     servers = [HealthServer(where, source)] if where is not None else []
     try:
         servers.append(HealthServer(str(socket_folder() / f"{os.getpid()}.sock"), source))
-    except (ConfigError, OSError) as error:
+    except (AmqpWorkerError, OSError) as error:
         log.info("status_not_served", reason=str(error), effect="`amqpworker status` does not find this pool")
     try:
         yield
@@ -171,7 +175,7 @@ class UnixServer(TcpServer):
                 raise ConfigError(f"health {self._path}: there is something that is no socket: give another path.")
         with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
             probe.connect(self._path)
-            raise ConfigError(f"health {self._path}: somebody answers there already.")
+            raise AmqpWorkerError(f"health {self._path}: somebody answers there already.")
         path.unlink(missing_ok=True)
         before = os.umask(0o177)
         try:

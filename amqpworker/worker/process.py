@@ -76,7 +76,9 @@ class WorkerProcess:
         self.publisher = app.producer.publisher
         store = app.store()
         if store is not None:
-            store.check_writable()
+            trouble = store.check_writable()
+            if trouble is not None:
+                log.warning("results_unavailable", reason=trouble, effect="the first result waits for it")
         surroundings = Surroundings(self.publisher.copies, self.publisher.replies, store, app.plan, app.settings)
         self.settler = Settler(surroundings, self._wake)
         # Runs over their hard limit, in the order in which they reached it.

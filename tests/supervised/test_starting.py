@@ -120,3 +120,19 @@ def test_an_app_that_cannot_be_imported_while_another_service_is_away_is_importe
         assert len(workers.events("app_not_imported")) == 1
         workers.signal(signal.SIGTERM)
         assert workers.end() == 0
+
+
+def test_a_result_file_that_is_locked_at_the_start_is_in_the_log_and_the_pool_consumes(
+    tmp_path: Path, vhost: Broker
+) -> None:
+    path = tmp_path / "kept.db"
+    more = f"\napp = App({vhost.url!r}, results={f'sqlite:///{path}'!r})\napp.task(name='t', queue='work')(lambda: 1)\n"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pool(tmp_path, vhost.url, "-p", "1", more=more) as workers:
+            (told,) = workers.wait_for("results_unavailable")
+            assert "another process keeps the file locked" in told["reason"]
+            workers.wait_for("queue_consuming")
+            other.execute("ROLLBACK")
+            workers.signal(signal.SIGTERM)
+            assert workers.end() == 0

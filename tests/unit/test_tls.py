@@ -55,6 +55,7 @@ CASES: list[tuple[BaseException, str, str]] = [
     ),
     (failed("UNEXPECTED_EOF_WHILE_READING"), "away", "is RabbitMQ running behind it?"),
     (failed("SSL_ERROR_EOF", ssl.SSLEOFError), "away", "is RabbitMQ running behind it?"),
+    (failed("TLSV1_UNRECOGNIZED_NAME"), "away", "is RabbitMQ running behind it?"),
     (failed("TLSV1_ALERT_INTERNAL_ERROR"), "away", "is RabbitMQ running behind it?"),
     (ConnectionResetError(104, "Connection reset by peer"), "away", "broke"),
     (UnicodeError("label empty or too long"), "wrong", "cannot be the name of a host"),
@@ -128,3 +129,8 @@ def test_who_has_a_certificate_and_names_no_user_logs_in_by_it(
     (address,) = addresses(url)
     found = parameters(address, Settings(**settings), "test").credentials
     assert wanted == found.TYPE
+
+
+def test_a_key_without_its_certificate_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="tls_key needs tls_cert"):
+        tls_context(Settings(tls_key=tmp_path / "shop.key"))
