@@ -195,7 +195,8 @@ def test_a_broker_under_an_alarm_is_not_left(make_app: MakeApp, spare_node: Node
     finally:
         spare_node.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
     assert app.producer.publisher.session.connection is before
-    Broker(spare_node, "/").delete_queue(QUEUE)
+    # Not deleted: RabbitMQ 3.10 serves no queue that was made again once it was killed after that (a raw client: 1 of 1).
+    spare_node.management.purge_queue("/", QUEUE)
 
 
 # ---- what is asked and not answered ---------------------------------------------------------------------------------
