@@ -116,6 +116,14 @@ class Link:
         self._torn = False
         LINKS.add(self)
 
+    def __del__(self) -> None:
+        """Close what was not closed, as the garbage collector would; but never in the middle of a fork."""
+        connection, self._connection = self._connection, None
+        if connection is not None and self._process == os.getpid():
+            let_go(connection)
+        elif connection is not None:
+            keep_for_ever(connection)
+
     @property
     def lock(self) -> Guard:
         """
@@ -207,10 +215,14 @@ class Link:
         self._torn = self._torn or self._connection is not None or self._guard.busy
         self._guard = Guard()
         self._held_by = None
-        if self._connection is not None:
-            # not even closing it is allowed, so it lives for ever
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
-            self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            keep_for_ever(connection)
+
+
+def keep_for_ever(connection: sqlite3.Connection) -> None:
+    """Leave a connection that was inherited alone: not even closing it is allowed."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 LINKS: Living[Link] = Living()
@@ -218,12 +230,37 @@ LINKS: Living[Link] = Living()
 FORKING: set[int] = set()
 """The idents of the threads that are about to fork."""
 
+CLOSING: set[object] = set()
+"""The finalizers that close a connection at this moment: each is waited for by who wants to fork, or sees it and leaves
+its connection to it."""
+
+LEFT: list[sqlite3.Connection] = []
+"""The connections that they left."""
+
+
+def let_go(connection: sqlite3.Connection) -> None:
+    """Close a connection that nobody uses any more; from any place."""
+    me = object()
+    CLOSING.add(me)
+    try:
+        if FORKING:
+            LEFT.append(connection)
+        else:
+            connection.close()
+    finally:
+        CLOSING.discard(me)
+
 
 def before_fork() -> None:
     """Have all connections closed, one after the other, and no other opened."""
     FORKING.add(threading.get_ident())
     for link in LINKS.all():
         link.before_fork()
+    until = time.monotonic() + SLOWEST_COMMIT
+    while CLOSING and time.monotonic() < until:
+        time.sleep(PAUSE)
+    while LEFT:
+        LEFT.pop().close()
 
 
 def after_in_parent() -> None:

@@ -88,7 +88,7 @@ def test_children_of_a_master_that_has_sent_can_send(vhost: Broker) -> None:
 def test_a_child_that_sends_lets_go_of_the_connection_of_its_master(vhost: Broker) -> None:
     """Else the broker would not see the end of a killed master."""
     program = """
-        import signal
+        import select, signal
         echo.send("x")
         ready, tell = os.pipe()
         def sends():
@@ -97,7 +97,11 @@ def test_a_child_that_sends_lets_go_of_the_connection_of_its_master(vhost: Broke
             signal.pause()
         child = in_child(sends)
         os.close(tell)
-        print(child if os.read(ready, 1) else 0, flush=True)
+        print(child, flush=True)
+        if select.select([ready], [], [], 30)[0] and os.read(ready, 1):
+            print("sent", flush=True)
+        else:
+            print("not sent", flush=True)
         signal.pause()
         """
     with Proxy(vhost.url) as proxy:
@@ -105,12 +109,14 @@ def test_a_child_that_sends_lets_go_of_the_connection_of_its_master(vhost: Broke
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as master:
             assert master.stdout is not None
             child = int(master.stdout.readline())
-            master.kill()
-            assert child, "the child could not send"
             try:
+                said = master.stdout.readline()
+                master.kill()
+                assert said == "sent\n"
                 wait_until(lambda: proxy.ended == 1, what="the broker sees the end of the master's connection")
             finally:
                 os.kill(child, signal.SIGKILL)
+                master.kill()
 
 
 def test_a_child_uses_the_store_as_if_its_master_had_not(vhost: Broker, tmp_path: object) -> None:
