@@ -39,6 +39,21 @@ class Mutant:
 
 MUTANTS = (
     Mutant(
+        "forget what was in flight when the connection is lost",
+        "amqpworker/broker/lane.py",
+        (("reversed([*again, *unwritten])", "reversed(unwritten)"),),
+        ("tests/unit/test_publisher_ends.py",),
+    ),
+    Mutant(
+        "publish a call again that was written",
+        "amqpworker/broker/lane.py",
+        (
+            ("again = [one for one in in_flight if one.resend and not hopeless]", "again = in_flight"),
+            ("if not (outgoing.resend and not hopeless):", "if hopeless:"),
+        ),
+        ("tests/unit/test_publisher_ends.py",),
+    ),
+    Mutant(
         "acknowledge before the task runs",
         "amqpworker/worker/runners.py",
         (
