@@ -42,8 +42,9 @@ class UnusableHeader(ValueError):
     """A header of ours has a value that means nothing; the text names it."""
 
 
+@lru_cache(maxsize=64)
 def time_text(milliseconds: int) -> str:
-    """Return a time (milliseconds since the epoch) as it is written; the nearest one that a calendar has."""
+    """Return a time (milliseconds since the epoch) as it is written; the nearest one that a calendar has. A burst has one."""
     seconds, rest = divmod(min(max(milliseconds, EARLIEST), LATEST), 1000)
     return _second_text(seconds) + _FRACTIONS[rest]
 

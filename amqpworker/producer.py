@@ -18,6 +18,7 @@ from os import getpid
 from amqpworker.batch import send_each
 from amqpworker.broker.address import addresses
 from amqpworker.broker.connection import CLOSED
+from amqpworker.broker.lane import Lane
 from amqpworker.broker.outgoing import Outgoing
 from amqpworker.broker.publisher import Publisher
 from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected, SendError, Unconfirmed
@@ -131,11 +132,14 @@ class Producer:
             NotConnected: this is a thread that must not wait for it.
         """
         refuse_io_thread(message)
-        now = time.time()
-        publication = publication_of(message, self._plan.names, now, self._settings.app_id)
+        return self.put(message, self.publisher.sends, urgent, timeout)
+
+    def put(self, message: Message, lane: Lane, urgent: bool, timeout: float | None = None) -> Outgoing:
+        """Put a message on its way by a lane that can be used here; raises what `begin` does."""
+        publication = publication_of(message, self._plan.names, time.time(), self._settings.app_id)
         delayed = publication.exchange != self._plan.names.tasks
         needs = self._plan.needs(message.queue, delayed)
-        return self.publisher.sends.publish(publication, needs, timeout, None, urgent, message.resend)
+        return lane.publish(publication, needs, timeout, None, urgent, message.resend)
 
     def send(self, message: Message, timeout: float | None = None) -> None:
         """
@@ -163,7 +167,7 @@ class Producer:
             Exception: what reading them raised, once it is told how those before ended.
         """
         self.publisher.start()
-        for message, error in send_each(self, messages, self._settings.send_timeout):
+        for message, error in send_each(Batch(self), messages, self._settings.send_timeout):
             yield message, self._again(message) if came_too_late(error) else error
 
     def _again(self, message: Message) -> AmqpWorkerError | None:
@@ -172,10 +176,6 @@ class Producer:
         except AmqpWorkerError as error:
             return error
         return None
-
-    def wake(self) -> None:
-        """Have everything that was put on its way written now."""
-        self.publisher.wake()
 
     # ---- calling ----------------------------------------------------------------------------------------------------
 
@@ -226,6 +226,26 @@ class Producer:
             raise about(error, message) from None
         finally:
             pending.forget()
+
+
+class Batch:
+    """Puts many messages on their way; whether this process and thread may is asked once for each burst of them."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+        self._lane: Lane | None = None
+
+    def begin(self, message: Message, urgent: bool) -> Outgoing:
+        """Put a message on its way."""
+        lane = self._lane
+        if urgent or lane is None:
+            refuse_io_thread(message)
+            lane = self._lane = self._producer.publisher.sends
+        return self._producer.put(message, lane, urgent)
+
+    def wake(self) -> None:
+        """Have everything that was put on its way written now."""
+        self._producer.publisher.wake()
 
 
 def about(error: AmqpWorkerError, message: Message) -> AmqpWorkerError:
