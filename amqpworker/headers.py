@@ -29,6 +29,8 @@ __all__ = ["EPOCH", "UnusableHeader", "count_of", "now_text", "read_headers", "t
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
+# 20261128 is a date in ISO 8601, without a zone; as milliseconds it would be a morning of 1970.
+DIGITS_OF_A_DATE = 8
 # What a calendar of four-digit years has.
 EARLIEST = -62_135_596_800_000
 LATEST = 253_402_300_799_999
@@ -68,16 +70,16 @@ def time_of(value: HeaderValue) -> int | None:
     """
     kind = type(value)
     if kind is str:
+        # First: Python takes many a whole number for a date and a time without anything in between.
+        if _WHOLE_NUMBER.fullmatch(value):
+            return None if len(value) == DIGITS_OF_A_DATE else int(value)
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            if not _WHOLE_NUMBER.fullmatch(value):
-                return None
-            value = int(value)
-            kind = int
+            return None
     if kind is int:
         return value  # type: ignore[no-any-return]
-    # Without a zone it depends on the machine which time it is; so does a date of eight digits, which ISO 8601 has too.
+    # Without a zone it depends on the machine which time it is.
     if isinstance(value, datetime) and value.tzinfo is not None:
         return (value - EPOCH) // MILLISECOND
     return None

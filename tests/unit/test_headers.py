@@ -139,3 +139,14 @@ def test_the_vectors_of_the_wire_contract_are_read_as_it_says() -> None:
             given_value = datetime.fromtimestamp(int(given_value), UTC)
         milliseconds = time_of(given_value)
         assert (None if milliseconds is None else time_text(milliseconds)) == expected, value
+
+
+@given(some.integers(-(10**14), 10**14))
+def test_a_whole_number_is_read_as_milliseconds_as_text_too_unless_it_may_be_a_date(milliseconds: int) -> None:
+    expected = None if len(str(milliseconds)) == 8 else milliseconds
+    assert time_of(str(milliseconds)) == expected
+    assert time_of(milliseconds) == milliseconds
+
+
+def test_a_whole_number_that_python_would_take_for_a_date_is_milliseconds() -> None:
+    assert time_of("1796013071000") == 1_796_013_071_000
