@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint unit integration acceptance test-pools test-systemd test-newer test-cluster soak long mutants bench clean
+.PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-systemd test-newer test-cluster soak long mutants bench clean
 
 PYTHON := .venv/bin/python
 NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py) $(addprefix integration/test_,retry.py consuming.py draining.py publishing.py call.py))
@@ -36,6 +36,10 @@ integration: setup ## tests against private RabbitMQ nodes; ARGS='-k name' choos
 acceptance: setup ## tests of the built and installed wheel, with processes that are killed
 	@scripts/rabbitmq.sh
 	@scripts/acceptance.sh $(ARGS)
+
+test-faults: setup ## slower tests: brokers and networks that fail, forks, sends from unlikely places
+	@scripts/rabbitmq.sh
+	$(PYTHON) -m pytest tests/faults $(ARGS)
 
 test-pools: setup ## slower tests of workers, most of them as programs of their own: signals, reload, limits, deaths
 	@scripts/rabbitmq.sh

@@ -107,7 +107,7 @@ MUTANTS = (
             ),
         ),
         (
-            "tests/integration/test_consuming_faults.py::test_a_queue_that_is_deleted_under_a_worker_is_declared_and_consumed_again",
+            "tests/faults/test_consuming_faults.py::test_a_queue_that_is_deleted_under_a_worker_is_declared_and_consumed_again",
         ),
     ),
     Mutant(
@@ -126,7 +126,7 @@ MUTANTS = (
             ("            self._void(intake)\n        self._intakes.clear()\n", "            self._void(intake)\n"),
         ),
         (
-            "tests/integration/test_consuming_faults.py::test_an_outcome_that_is_late_for_its_channel_acknowledges_nothing_on_the_next",
+            "tests/faults/test_consuming_faults.py::test_an_outcome_that_is_late_for_its_channel_acknowledges_nothing_on_the_next",
         ),
     ),
     Mutant(

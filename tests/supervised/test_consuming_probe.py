@@ -12,7 +12,7 @@ import pytest
 from amqpworker import App
 from amqpworker.broker.probe import Look, subscribes_for_us, trouble_of
 from amqpworker.testing import Node
-from tests.integration.test_consuming_faults import QUEUE, Ledger, generation, make_anew
+from tests.faults.test_consuming_faults import QUEUE, Ledger, generation, make_anew
 from tests.proxy import Proxy
 from tests.support import Broker, raw_channel, wait_until
 from tests.workers import running
