@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from amqpworker.broker.channel import Prepared
 from amqpworker.broker.declare import Need
-from amqpworker.errors import AmqpWorkerError, Unconfirmed
+from amqpworker.errors import AmqpWorkerError, NotConnected, Unconfirmed
 
 __all__ = ["Outgoing", "WhenDone"]
 
@@ -86,6 +86,13 @@ class Outgoing:
             waiter.release()
         if self.when_done is not None:
             self.when_done(error)
+
+    def is_wanted(self) -> bool:
+        """Tell whether it is still to be written; if not, it has ended; in the I/O thread."""
+        if self.wanted is None or self.wanted():
+            return True
+        self.finish(NotConnected("The message is not needed any more."))
+        return False
 
     def wait(self) -> None:
         """Wait until it has ended; `error` then tells how. One thread may wait."""

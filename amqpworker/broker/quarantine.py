@@ -82,7 +82,7 @@ class Quarantine:
     def on_ready(self, channel: PublishChannel) -> None:
         """Write the publication that the channel was opened for."""
         outgoing = self._channels[channel]
-        if outgoing.done or not self._user.fit(outgoing, channel.number):
+        if outgoing.done or not (outgoing.is_wanted() and self._user.fit(outgoing, channel.number)):
             self._end(channel, channel.close)
             return
         channel.add(outgoing)
@@ -115,10 +115,14 @@ class Quarantine:
         then()
         self.start()
 
-    def clear(self) -> list[Outgoing]:
-        """Forget all channels, which are gone, and return what was never written."""
-        unwritten = self.waiting
+    def tidy(self) -> None:
+        """Close the channels of those that ended without a confirm: others wait for their places."""
+        for channel, outgoing in list(self._channels.items()):
+            if outgoing.done:
+                self._end(channel, channel.close)
+
+    def clear(self) -> None:
+        """Forget all channels, which are gone, and what waits."""
         self._waiting.clear()
         self._channels.clear()
         self.exchanges.clear()
-        return unwritten

@@ -103,7 +103,7 @@ def test_what_is_not_wanted_any_more_is_never_written() -> None:
     assert lane.idle
 
 
-def test_what_is_late_keeps_no_room_and_its_confirm_is_still_expected() -> None:
+def test_what_is_late_keeps_no_room_and_its_confirm_harms_nothing() -> None:
     channel = PublishChannel(1, new_publisher().sends)
     late = outgoing()
     channel.add(late)
@@ -113,3 +113,15 @@ def test_what_is_late_keeps_no_room_and_its_confirm_is_still_expected() -> None:
     channel.on_confirm(1, False, True)
     assert isinstance(late.error, Unconfirmed)
     assert channel.take_in_flight() == []
+
+
+def test_a_channel_has_room_however_many_were_late_on_it() -> None:
+    """A queue without a majority confirms nothing for hours, and other queues' messages go by the same channel."""
+    channel = PublishChannel(1, new_publisher().sends)
+    one = outgoing()
+    room = channel.room()
+    for _ in range(20):
+        for _ in range(4096):
+            channel.add(one)
+        channel.expire(one.deadline + 1, lambda: Unconfirmed("late"))
+    assert channel.room() == room
