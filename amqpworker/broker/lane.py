@@ -356,9 +356,9 @@ class Lane:
             self._inbox.popleft()
         self._held = {one for one in self._held if not one.done}
         self._paused = [(until, one) for until, one in self._paused if not one.done]
-        if not self.purpose.patient:
-            for channel in (*self._channels(), *self._quarantine.channels):
-                channel.expire(now, self._session.not_confirmed)
+        error = None if self.purpose.patient else self._session.not_confirmed
+        for channel in (*self._channels(), *self._quarantine.channels):
+            channel.expire(now, error)
         self._quarantine.tidy()
         for channel in [one for one in self._older if not one.busy]:
             if not self._session.replies_expected(channel.serial):

@@ -161,12 +161,20 @@ class PublishChannel(Sink):
         """Hand on a reply."""
         self._user.on_reply(delivery.properties.correlation_id or "", delivery.body)
 
-    def expire(self, now: float, error: Callable[[], AmqpWorkerError]) -> None:
-        """End what was not confirmed in time; a confirm of it that comes later, by hours perhaps, means nothing."""
+    def expire(self, now: float, error: Callable[[], AmqpWorkerError] | None) -> None:
+        """
+        End what was not confirmed in time; a confirm of it that comes later, by hours perhaps, means nothing.
+
+        Without an error it is waited for on, and only takes no room from others: who keeps it has bounds of his own.
+        """
         for tag in [tag for tag, one in self._in_flight.items() if one.deadline <= now]:
-            outgoing = self._in_flight.pop(tag)
-            outgoing.finish(error())
+            outgoing = self._in_flight[tag]
             self._bytes_in_flight -= outgoing.size
+            if error is None:
+                outgoing.size = 0
+            else:
+                del self._in_flight[tag]
+                outgoing.finish(error())
 
     def overdue(self, before: float) -> int:
         """Return how many publications were to be confirmed before this moment (monotonic), and are waited for."""

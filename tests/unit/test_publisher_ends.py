@@ -90,6 +90,31 @@ def test_what_is_published_after_the_last_look_into_the_inbox_fails_at_once() ->
     assert isinstance(sent.error, NotConnected)
 
 
+def test_what_comes_in_while_it_closes_is_left_to_the_thread_that_may_be_writing_it() -> None:
+    """Else it may arrive, and its sender be told that it never left."""
+    publisher = new_publisher()
+    publisher._started = publisher._closed = True
+    sent = publisher.sends.publish(Publication("e", "k", Properties(), b""))
+    assert not sent.done
+    publisher.lost(GONE)
+    assert isinstance(sent.error, NotConnected)
+
+
+def test_copies_that_are_not_confirmed_for_long_keep_no_room_from_those_for_other_queues() -> None:
+    lane = new_publisher().copies
+    channel = lane._current = PublishChannel(1, lane)
+    room = channel.room()
+    channel.add(one := outgoing(resend=False))
+    assert channel.room() < room
+    for _ in range(2):
+        lane.tick(one.deadline + 1)
+    assert channel.room()[1] == room[1]
+    assert not one.done
+    channel.on_confirm(1, False, True)
+    assert one.done
+    assert channel.room() == room
+
+
 def test_what_is_not_wanted_any_more_is_never_written() -> None:
     publisher = new_publisher()
     publisher.session.declarer = SimpleNamespace(done=set())  # type: ignore[assignment]
