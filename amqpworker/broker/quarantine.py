@@ -48,6 +48,7 @@ class Quarantine:
         self._session = session
         self._replies = replies
         self._waiting: deque[Outgoing] = deque()
+        self._starting = False
         self._channels: dict[PublishChannel, Outgoing] = {}
 
     @property
@@ -72,12 +73,16 @@ class Quarantine:
     def start(self) -> None:
         """Open a channel for each of those that wait, a few at a time."""
         connection = self._session.connection
-        while self._waiting and len(self._channels) < MOST_CHANNELS and connection is not None and connection.is_open:
+        if self._starting or connection is None:
+            return  # one that finds no channel ends at once, which calls this again
+        self._starting = True
+        while self._waiting and len(self._channels) < MOST_CHANNELS and connection.is_open:
             outgoing = self._waiting.popleft()
             if not outgoing.done:
                 channel = PublishChannel(next(self._session.serials), self, self._replies)
                 self._channels[channel] = outgoing
                 channel.open(connection, self._session.io.liveness)
+        self._starting = False
 
     def on_ready(self, channel: PublishChannel) -> None:
         """Write the publication that the channel was opened for."""
@@ -123,6 +128,7 @@ class Quarantine:
 
     def clear(self) -> None:
         """Forget all channels, which are gone, and what waits."""
+        self._starting = False
         self._waiting.clear()
         self._channels.clear()
         self.exchanges.clear()

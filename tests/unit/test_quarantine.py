@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from types import SimpleNamespace
 
+from pika.exceptions import NoFreeChannels
+
 from amqpworker.broker.address import addresses
 from amqpworker.broker.channel import prepare
 from amqpworker.broker.lane import Lane
@@ -12,7 +14,7 @@ from amqpworker.broker.outgoing import Outgoing
 from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.broker.publisher import Publisher
 from amqpworker.broker.reasons import ConnectionProblem
-from amqpworker.errors import NotConnected, Unconfirmed
+from amqpworker.errors import ConfigError, NotConnected, Unconfirmed
 from amqpworker.message import Properties, Publication
 from amqpworker.settings import Settings
 from amqpworker.topology import Topology
@@ -78,3 +80,19 @@ def test_what_is_not_wanted_any_more_is_not_written_alone() -> None:
     lane._quarantine.on_ready(channel)
     assert isinstance(one.error, NotConnected)
     assert lane.idle
+
+
+def test_many_that_find_no_channel_all_end() -> None:
+    publisher = new_publisher()
+
+    def take_number() -> int:
+        raise NoFreeChannels(5)
+
+    connection = SimpleNamespace(is_open=True, take_number=take_number, channel=lambda **_: None)
+    publisher.session.connection = connection  # type: ignore[assignment]
+    many = [outgoing() for _ in range(2000)]
+    for one in many:
+        publisher.sends._quarantine.add(one)
+    publisher.sends._quarantine.start()
+    assert all(isinstance(one.error, ConfigError) for one in many)
+    assert publisher.idle()
