@@ -178,7 +178,8 @@ class PublishChannel(Sink):
 
     def overdue(self, before: float) -> int:
         """Return how many publications were to be confirmed before this moment (monotonic), and are waited for."""
-        return sum(1 for one in self._in_flight.values() if one.deadline <= before)
+        # A copy first, in one step: this is asked by other threads.
+        return sum(1 for one in list(self._in_flight.values()) if one.deadline <= before)
 
     def take_in_flight(self) -> list[Outgoing]:
         """Return what somebody waits for, in order, and forget it."""

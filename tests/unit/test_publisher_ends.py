@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -150,3 +152,30 @@ def test_a_channel_has_room_however_many_were_late_on_it() -> None:
             channel.add(one)
         channel.expire(one.deadline + 1, lambda: Unconfirmed("late"))
     assert channel.room() == room
+
+
+def test_what_is_overdue_is_counted_while_the_thread_of_the_connection_goes_on() -> None:
+    """The main thread of a worker counts, and ends with whatever is raised there."""
+    lane = new_publisher().copies
+    channel = lane._current = PublishChannel(1, lane)
+    one = outgoing(resend=False)
+    for _ in range(1000):
+        channel.add(one)
+    stop = threading.Event()
+
+    def go_on() -> None:
+        while not stop.is_set():
+            channel.add(one)
+            channel.on_confirm(channel._next_tag - 1, False, True)
+
+    thread = threading.Thread(target=go_on)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        for _ in range(1000):
+            assert lane.overdue(one.deadline - 1) == 0
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(interval)
