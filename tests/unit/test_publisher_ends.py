@@ -154,6 +154,20 @@ def test_a_channel_has_room_however_many_were_late_on_it() -> None:
     assert channel.room() == room
 
 
+def test_who_fails_when_told_keeps_no_other_from_the_confirm_of_both() -> None:
+    def fail(_: object) -> None:
+        raise LookupError("a mistake")
+
+    channel = PublishChannel(1, new_publisher().sends)
+    first, second = outgoing(), outgoing()
+    first.when_done = fail
+    channel.add(first)
+    channel.add(second)
+    channel.on_confirm(2, True, True)
+    assert first.done
+    assert second.done
+
+
 def test_what_is_overdue_is_counted_while_the_thread_of_the_connection_goes_on() -> None:
     """The main thread of a worker counts, and ends with whatever is raised there."""
     lane = new_publisher().copies
