@@ -65,8 +65,10 @@ class LogQueue:
             if time.monotonic() >= until:
                 return False
             pause.wait(0.002)
-        while self._lines:
-            self._write(self._lines.popleft())
+        # Another thread may take the last one away meanwhile.
+        with contextlib.suppress(IndexError):
+            while True:
+                self._write(self._lines.popleft())
         return True
 
     def _run(self) -> None:

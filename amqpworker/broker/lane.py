@@ -147,16 +147,15 @@ class Lane:
 
     def write(self) -> bool:
         """Write what has gathered, as far as the bounds allow; true if there was something. The broker takes messages."""
-        channel = self._current
-        if channel is None:
-            if self._inbox:
-                self._open()
-            return False
-        self._moving = True
-        batch = self._take_batch(channel)
-        self._moving = False
-        if batch:
-            channel.write(batch)
+        batch: list[Prepared] = []
+        if (channel := self._current) is not None:
+            self._moving = True
+            batch = self._take_batch(channel)
+            self._moving = False
+            if batch:
+                channel.write(batch)
+        elif self._inbox:
+            self._open()
         self._quarantine.start()
         return bool(batch)
 
@@ -179,8 +178,7 @@ class Lane:
             if quarantined and prepared.publication.exchange in quarantined:
                 self._quarantine.add(outgoing)
                 continue
-            if outgoing.wanted is not None and not outgoing.wanted():
-                outgoing.finish(NotConnected("The message is not needed any more."))
+            if outgoing.wanted is not None and not outgoing.is_wanted():
                 continue
             if prepared.channel != number or prepared.frame_max > frame_max:
                 if not self.fit(outgoing, number):
@@ -358,9 +356,10 @@ class Lane:
             self._inbox.popleft()
         self._held = {one for one in self._held if not one.done}
         self._paused = [(until, one) for until, one in self._paused if not one.done]
-        if not self.purpose.patient:
-            for channel in (*self._channels(), *self._quarantine.channels):
-                channel.expire(now, self._session.not_confirmed)
+        error = None if self.purpose.patient else self._session.not_confirmed
+        for channel in (*self._channels(), *self._quarantine.channels):
+            channel.expire(now, error)
+        self._quarantine.tidy()
         for channel in [one for one in self._older if not one.busy]:
             if not self._session.replies_expected(channel.serial):
                 self._older.remove(channel)
@@ -377,22 +376,23 @@ class Lane:
     def lost(self, problem: ConnectionProblem, hopeless: bool) -> None:
         """Keep what was not confirmed for the next connection, if it may be published again; end it if there is none."""
         channels = [*self._channels(), *self._quarantine.channels]
+        # First: once it is taken, what was in flight alone looks as if it had never been written.
+        unwritten = [*self._quarantine.waiting, *(one for _, one in self._paused), *self._held]
         in_flight = [outgoing for channel in channels for outgoing in channel.take_in_flight()]
         again = [one for one in in_flight if one.resend and not hopeless]
         for outgoing in again:
             outgoing.returned, outgoing.lost = None, outgoing.lost or problem.text
         # Before they are held no more: `close` must not take us for idle in between.
-        unwritten = [*self._quarantine.clear(), *(one for _, one in self._paused), *self._held]
         self._inbox.extendleft(reversed([*again, *unwritten]))
+        self._quarantine.clear()
         self._held.clear()
         self._paused.clear()
         self._older.clear()
         self._current, self._opening = None, False
         for channel in channels:
             self._session.on_channel_lost(channel.serial)
-        for outgoing in in_flight:
-            if not (outgoing.resend and not hopeless):
-                outgoing.finish(unconfirmed(problem.text))
+        for outgoing in set(in_flight).difference(again):
+            outgoing.finish(unconfirmed(problem.text))
         if again:
             log.info("publications_resent", count=len(again), reason=problem.text)
         while hopeless and self._inbox:

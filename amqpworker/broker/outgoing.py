@@ -13,9 +13,12 @@ from typing import TypeAlias
 
 from amqpworker.broker.channel import Prepared
 from amqpworker.broker.declare import Need
-from amqpworker.errors import AmqpWorkerError, Unconfirmed
+from amqpworker.errors import AmqpWorkerError, NotConnected, Unconfirmed
+from amqpworker.logs import get_logger
 
 __all__ = ["Outgoing", "WhenDone"]
+
+log = get_logger(__name__)
 
 WhenDone: TypeAlias = Callable[[AmqpWorkerError | None], None]
 """Called in the I/O thread with the error, or None once the broker confirmed and did not return the message."""
@@ -85,7 +88,18 @@ class Outgoing:
         if waiter is not None:
             waiter.release()
         if self.when_done is not None:
-            self.when_done(error)
+            try:
+                self.when_done(error)
+            except Exception as mistake:
+                # Others end in the same step, and what is counted as written is written next.
+                log.error("io_callback_error", exc_info=mistake)
+
+    def is_wanted(self) -> bool:
+        """Tell whether it is still to be written; if not, it has ended; in the I/O thread."""
+        if self.wanted is None or self.wanted():
+            return True
+        self.finish(NotConnected("The message is not needed any more."))
+        return False
 
     def wait(self) -> None:
         """Wait until it has ended; `error` then tells how. One thread may wait."""

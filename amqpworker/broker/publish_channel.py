@@ -23,8 +23,6 @@ __all__ = ["ChannelUser", "PublishChannel"]
 
 MOST_IN_FLIGHT = 4096
 MOST_BYTES_IN_FLIGHT = 32 * 1024 * 1024
-# Publications whose callers wait no longer. Their confirms may come as long as the channel lives, hours later too.
-MOST_EXPIRED = 65_536
 
 
 class ChannelUser(Protocol):
@@ -55,10 +53,8 @@ class PublishChannel(Sink):
         self._user = user
         self._replies = replies
         self._channel: Channel | None = None
-        # None stands for a publication whose caller waits no longer.
-        self._in_flight: dict[int, Outgoing | None] = {}
+        self._in_flight: dict[int, Outgoing] = {}
         self._bytes_in_flight = 0
-        self._expired = 0
         self._next_tag = 1
         self._answered: Callable[[], None] = lambda: None
 
@@ -71,13 +67,11 @@ class PublishChannel(Sink):
     @property
     def busy(self) -> bool:
         """Whether a caller still waits for a confirm."""
-        return len(self._in_flight) > self._expired
+        return bool(self._in_flight)
 
     def room(self) -> tuple[int, int]:
         """Return how many publications, and how many bytes of them, the bounds allow now."""
-        if self._expired >= MOST_EXPIRED:
-            return 0, 0
-        return MOST_IN_FLIGHT - len(self._in_flight) + self._expired, MOST_BYTES_IN_FLIGHT - self._bytes_in_flight
+        return MOST_IN_FLIGHT - len(self._in_flight), MOST_BYTES_IN_FLIGHT - self._bytes_in_flight
 
     def open(self, connection: PublicConnection, liveness: Liveness) -> None:
         """Open it, in confirm mode, with a consumer of direct replies if it is to have one."""
@@ -141,9 +135,6 @@ class PublishChannel(Sink):
             tags = [tag] if tag in in_flight else []
         for one in tags:
             outgoing = in_flight.pop(one)
-            if outgoing is None:
-                self._expired -= 1
-                continue
             self._bytes_in_flight -= outgoing.size
             if ack and outgoing.returned is None:
                 outgoing.finish(None)
@@ -155,7 +146,7 @@ class PublishChannel(Sink):
         """Note which publication was returned: its confirm comes next."""
         message_id = returned.properties.message_id
         for outgoing in self._in_flight.values():
-            if outgoing is None or outgoing.returned is not None:
+            if outgoing.returned is not None:
                 continue
             what = outgoing.prepared.publication
             if (
@@ -170,26 +161,31 @@ class PublishChannel(Sink):
         """Hand on a reply."""
         self._user.on_reply(delivery.properties.correlation_id or "", delivery.body)
 
-    def expire(self, now: float, error: Callable[[], AmqpWorkerError]) -> None:
-        """End what was not confirmed in time. Its confirm is waited for nevertheless: the message is not sent again."""
-        late = [tag for tag, one in self._in_flight.items() if one is not None and one.deadline <= now]
-        for tag in late:
+    def expire(self, now: float, error: Callable[[], AmqpWorkerError] | None) -> None:
+        """
+        End what was not confirmed in time; a confirm of it that comes later, by hours perhaps, means nothing.
+
+        Without an error it is waited for on, and only takes no room from others: who keeps it has bounds of his own.
+        """
+        for tag in [tag for tag, one in self._in_flight.items() if one.deadline <= now]:
             outgoing = self._in_flight[tag]
-            assert outgoing is not None
-            outgoing.finish(error())
-            self._in_flight[tag] = None
             self._bytes_in_flight -= outgoing.size
-            self._expired += 1
+            if error is None:
+                outgoing.size = 0
+            else:
+                del self._in_flight[tag]
+                outgoing.finish(error())
 
     def overdue(self, before: float) -> int:
         """Return how many publications were to be confirmed before this moment (monotonic), and are waited for."""
-        return sum(1 for one in self._in_flight.values() if one is not None and one.deadline <= before)
+        # A copy first, in one step: this is asked by other threads.
+        return sum(1 for one in list(self._in_flight.values()) if one.deadline <= before)
 
     def take_in_flight(self) -> list[Outgoing]:
         """Return what somebody waits for, in order, and forget it."""
-        taken = [one for one in self._in_flight.values() if one is not None and not one.done]
+        taken = [one for one in self._in_flight.values() if not one.done]
         self._in_flight.clear()
-        self._bytes_in_flight = self._expired = 0
+        self._bytes_in_flight = 0
         return taken
 
 

@@ -59,13 +59,14 @@ class Publisher:
     # ---- from any thread --------------------------------------------------------------------------------------------
 
     def _submitted(self, outgoing: Outgoing, urgent: bool) -> None:
-        """Have what was put into a lane written; what is closed ends it at once."""
+        """Have what was put into a lane written; where nothing goes out any more, end it."""
         if not self._started:
             self.start()
         if urgent or not self._io.ticking:
             self._io.wake()
-        if self._closed or self._io.ended:
-            # The last look into the lanes was perhaps before it came in: nobody else will end it.
+        if self._io.ended:
+            # The last look into the lanes was perhaps before it came in: nobody else will end it. While the thread is
+            # there it does: it may be writing it.
             outgoing.finish(NotConnected(CLOSED if self._closed else self._io.end_text))
 
     def start(self) -> None:

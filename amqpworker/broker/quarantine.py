@@ -48,6 +48,7 @@ class Quarantine:
         self._session = session
         self._replies = replies
         self._waiting: deque[Outgoing] = deque()
+        self._starting = False
         self._channels: dict[PublishChannel, Outgoing] = {}
 
     @property
@@ -72,17 +73,21 @@ class Quarantine:
     def start(self) -> None:
         """Open a channel for each of those that wait, a few at a time."""
         connection = self._session.connection
-        while self._waiting and len(self._channels) < MOST_CHANNELS and connection is not None and connection.is_open:
+        if self._starting or connection is None:
+            return  # one that finds no channel ends at once, which calls this again
+        self._starting = True
+        while self._waiting and len(self._channels) < MOST_CHANNELS and connection.is_open:
             outgoing = self._waiting.popleft()
             if not outgoing.done:
                 channel = PublishChannel(next(self._session.serials), self, self._replies)
                 self._channels[channel] = outgoing
                 channel.open(connection, self._session.io.liveness)
+        self._starting = False
 
     def on_ready(self, channel: PublishChannel) -> None:
         """Write the publication that the channel was opened for."""
         outgoing = self._channels[channel]
-        if outgoing.done or not self._user.fit(outgoing, channel.number):
+        if outgoing.done or not (outgoing.is_wanted() and self._user.fit(outgoing, channel.number)):
             self._end(channel, channel.close)
             return
         channel.add(outgoing)
@@ -115,10 +120,15 @@ class Quarantine:
         then()
         self.start()
 
-    def clear(self) -> list[Outgoing]:
-        """Forget all channels, which are gone, and return what was never written."""
-        unwritten = self.waiting
+    def tidy(self) -> None:
+        """Close the channels of those that ended without a confirm: others wait for their places."""
+        for channel, outgoing in list(self._channels.items()):
+            if outgoing.done:
+                self._end(channel, channel.close)
+
+    def clear(self) -> None:
+        """Forget all channels, which are gone, and what waits."""
+        self._starting = False
         self._waiting.clear()
         self._channels.clear()
         self.exchanges.clear()
-        return unwritten

@@ -40,6 +40,8 @@ ACCESS_REFUSED = 403
 NOT_FOUND = 404
 PRECONDITION_FAILED = 406
 NOT_ALLOWED = 530
+# What RabbitMQ calls the exchange without a name.
+DEFAULT_EXCHANGE = "amq.default"
 
 # One to look at the queues and one to declare.
 WORKER_CHANNELS = 2
@@ -321,6 +323,8 @@ def max_message_size(error: BaseException) -> int | None:
 
 
 def exchange_of(error: BaseException) -> str | None:
-    """Return the exchange that a channel's close names, where it names one."""
+    """Return the exchange that a channel's close names, where it names one, as publications name it."""
     found = re.search(r"exchange '([^']*)'", str(getattr(error, "reply_text", "")))
-    return found.group(1) if found else None
+    if found is None:
+        return None
+    return "" if found.group(1) == DEFAULT_EXCHANGE else found.group(1)

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pika
 import pytest
 
-from amqpworker import App, Forbidden
+from amqpworker import App, ConfigError, Forbidden
+from amqpworker.message import Properties, Publication
 from tests.integration.tasks import QUEUE, echo_of
 from tests.support import Broker, raw_channel, wait_until
 from tests.workers import running
@@ -161,3 +162,21 @@ def test_a_copy_to_an_exchange_that_is_missing_holds_up_no_letter(
             letters[properties.message_id] += properties.type == "fails"
     assert sum(letters.values()) == 100
     assert max(letters.values()) == 1
+
+
+def test_what_closes_a_channel_and_is_not_named_holds_up_nothing_that_was_beside_it(
+    make_app: MakeApp, vhost: Broker
+) -> None:
+    """Nothing else is sent meanwhile that would have another channel opened."""
+    declare_all(make_app)
+    publisher = make_app(send_timeout=20)._producer.publisher
+    good, bad = (Properties(message_id="x", user_id=user) for user in (None, "somebody-else"))
+    both = [publisher.sends.outgoing(Publication("amqpworker.tasks", QUEUE, one, b"")) for one in (good, bad)]
+    began = time.monotonic()
+    publisher.sends._inbox.extend(both)
+    publisher.start()
+    for one in both:
+        one.wait()
+    assert both[0].error is None
+    assert isinstance(both[1].error, ConfigError)
+    assert time.monotonic() < began + 15

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -214,3 +215,16 @@ thread.join()
 def test_all_lines_are_written_before_the_interpreter_ends() -> None:
     done = subprocess.run([sys.executable, "-c", EXITS], capture_output=True, text=True, check=True)
     assert done.stdout.count("line") == 50
+
+
+def test_a_line_that_another_thread_takes_away_does_not_end_flushing() -> None:
+    queue = LogQueue()
+
+    class Taken(deque[logging.LogRecord]):
+        """A queue whose last line is gone between the look and the step after it."""
+
+        def __bool__(self) -> bool:
+            return True
+
+    queue._lines = Taken()
+    assert queue.flush(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -90,6 +92,31 @@ def test_what_is_published_after_the_last_look_into_the_inbox_fails_at_once() ->
     assert isinstance(sent.error, NotConnected)
 
 
+def test_what_comes_in_while_it_closes_is_left_to_the_thread_that_may_be_writing_it() -> None:
+    """Else it may arrive, and its sender be told that it never left."""
+    publisher = new_publisher()
+    publisher._started = publisher._closed = True
+    sent = publisher.sends.publish(Publication("e", "k", Properties(), b""))
+    assert not sent.done
+    publisher.lost(GONE)
+    assert isinstance(sent.error, NotConnected)
+
+
+def test_copies_that_are_not_confirmed_for_long_keep_no_room_from_those_for_other_queues() -> None:
+    lane = new_publisher().copies
+    channel = lane._current = PublishChannel(1, lane)
+    room = channel.room()
+    channel.add(one := outgoing(resend=False))
+    assert channel.room() < room
+    for _ in range(2):
+        lane.tick(one.deadline + 1)
+    assert channel.room()[1] == room[1]
+    assert not one.done
+    channel.on_confirm(1, False, True)
+    assert one.done
+    assert channel.room() == room
+
+
 def test_what_is_not_wanted_any_more_is_never_written() -> None:
     publisher = new_publisher()
     publisher.session.declarer = SimpleNamespace(done=set())  # type: ignore[assignment]
@@ -103,7 +130,7 @@ def test_what_is_not_wanted_any_more_is_never_written() -> None:
     assert lane.idle
 
 
-def test_what_is_late_keeps_no_room_and_its_confirm_is_still_expected() -> None:
+def test_what_is_late_keeps_no_room_and_its_confirm_harms_nothing() -> None:
     channel = PublishChannel(1, new_publisher().sends)
     late = outgoing()
     channel.add(late)
@@ -113,3 +140,56 @@ def test_what_is_late_keeps_no_room_and_its_confirm_is_still_expected() -> None:
     channel.on_confirm(1, False, True)
     assert isinstance(late.error, Unconfirmed)
     assert channel.take_in_flight() == []
+
+
+def test_a_channel_has_room_however_many_were_late_on_it() -> None:
+    """A queue without a majority confirms nothing for hours, and other queues' messages go by the same channel."""
+    channel = PublishChannel(1, new_publisher().sends)
+    one = outgoing()
+    room = channel.room()
+    for _ in range(20):
+        for _ in range(4096):
+            channel.add(one)
+        channel.expire(one.deadline + 1, lambda: Unconfirmed("late"))
+    assert channel.room() == room
+
+
+def test_who_fails_when_told_keeps_no_other_from_the_confirm_of_both() -> None:
+    def fail(_: object) -> None:
+        raise LookupError("a mistake")
+
+    channel = PublishChannel(1, new_publisher().sends)
+    first, second = outgoing(), outgoing()
+    first.when_done = fail
+    channel.add(first)
+    channel.add(second)
+    channel.on_confirm(2, True, True)
+    assert first.done
+    assert second.done
+
+
+def test_what_is_overdue_is_counted_while_the_thread_of_the_connection_goes_on() -> None:
+    """The main thread of a worker counts, and ends with whatever is raised there."""
+    lane = new_publisher().copies
+    channel = lane._current = PublishChannel(1, lane)
+    one = outgoing(resend=False)
+    for _ in range(1000):
+        channel.add(one)
+    stop = threading.Event()
+
+    def go_on() -> None:
+        while not stop.is_set():
+            channel.add(one)
+            channel.on_confirm(channel._next_tag - 1, False, True)
+
+    thread = threading.Thread(target=go_on)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        for _ in range(1000):
+            assert lane.overdue(one.deadline - 1) == 0
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(interval)

@@ -234,6 +234,8 @@ def test_the_exchange_that_a_close_names_is_read() -> None:
 
     assert named("NOT_FOUND - no exchange 'a.b' in vhost '/'") == "a.b"
     assert named("ACCESS_REFUSED - access to exchange 'a' in vhost '/' refused for user 'x'") == "a"
+    # What publications name as "", the broker calls by another name.
+    assert named("ACCESS_REFUSED - access to exchange 'amq.default' in vhost '/' refused for user 'x'") == ""
     assert named("PRECONDITION_FAILED - fast reply consumer does not exist") is None
     assert exchange_of(RuntimeError()) is None
 
