@@ -1,8 +1,8 @@
 """
 One thread that keeps one connection to RabbitMQ.
 
-Decides to which address to connect, and when to leave it; `attempts` decides when again. What happens on the connection is its user's: `publisher`
-and `consumer` are called in this thread only, and other threads reach them by `wake`.
+Decides to which address to connect, and when to leave it; `attempts` decides when again. What happens on the connection
+is its user's: `publisher` and `consumer` are called in this thread only, and other threads reach them by `wake`.
 """
 
 from __future__ import annotations
