@@ -143,7 +143,7 @@ class IOThread:
         """
         Have the thread end by itself once its user waits for nothing and it is not `needed`; waits for nothing itself.
 
-        May be called from any place, a finaliser included.
+        May be called from any place, a finalizer included.
         """
         self._needed = needed
         self._leave()
