@@ -1,7 +1,7 @@
 """
 What several parts have to know about the life of a process: its forks, its threads, and who uses what right now.
 
-Nothing here takes a lock. A signal handler or a finaliser may interrupt any line of its thread, and a forked child may
+Nothing here takes a lock. A signal handler or a finalizer may interrupt any line of its thread, and a forked child may
 have been copied at any line of another one: what they need then must not be held by someone who never lets go of it.
 """
 
@@ -39,7 +39,7 @@ class Living(Generic[T]):
     """
     The objects of one kind that are in use, for the one hook of their module; it keeps none of them alive.
 
-    In place of a `weakref.WeakSet`, which may not be iterated while another thread, or a finaliser, adds to it.
+    In place of a `weakref.WeakSet`, which may not be iterated while another thread, or a finalizer, adds to it.
     """
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ class LogQueue:
     """
     The lines that wait for a handler, and the thread that hands them on: it ends with the last, and the next starts another.
 
-    The lock is held for moments only, and never while a handler is called. It is re-entrant, since a finaliser may log.
+    The lock is held for moments only, and never while a handler is called. It is re-entrant, since a finalizer may log.
     """
 
     def __init__(self) -> None:

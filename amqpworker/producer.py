@@ -4,7 +4,7 @@ Send messages and wait for answers, from any thread of any process.
 Decides when a connection is made (at the first use, and anew in a forked child), when it ends, from where nothing can be
 sent, and which error a caller sees. The connection itself is `broker.publisher`'s.
 
-No lock is taken: a signal handler, or a finaliser, may send or close in the middle of either.
+No lock is taken: a signal handler, or a finalizer, may send or close in the middle of either.
 """
 
 from __future__ import annotations
@@ -271,7 +271,7 @@ def refuse_io_thread(message: Message | None) -> None:
         name = threading.current_thread().name
         raise NotConnected(
             f"Nothing can be sent from the thread {name!r}, which keeps a connection to RabbitMQ and would wait for itself: "
-            "a finaliser (__del__), a log filter or a callback that runs there has to leave it to another thread. The "
+            "a finalizer (__del__), a log filter or a callback that runs there has to leave it to another thread. The "
             "message never left this process.",
             message,
         )

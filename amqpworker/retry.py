@@ -226,7 +226,7 @@ def _check(spec: Retrying) -> None:
         _check_question(name, getattr(spec, name))
     if _never_stops(spec.stop) and _never_waits(spec):
         raise ConfigError(
-            "retry=Retrying() without `stop` and `wait` retries for ever without a pause: give one of them."
+            "retry=Retrying(…) never stops and retries for ever without a pause: give it a `stop` or a `wait`."
         )
 
 

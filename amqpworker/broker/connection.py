@@ -1,8 +1,8 @@
 """
 One thread that keeps one connection to RabbitMQ.
 
-Decides to which address to connect, and when to leave it; `attempts` decides when again. What happens on the connection is its user's: `publisher`
-and `consumer` are called in this thread only, and other threads reach them by `wake`.
+Decides to which address to connect, and when to leave it; `attempts` decides when again. What happens on the connection
+is its user's: `publisher` and `consumer` are called in this thread only, and other threads reach them by `wake`.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class IOThread:
         """
         Have the thread end by itself once its user waits for nothing and it is not `needed`; waits for nothing itself.
 
-        May be called from any place, a finaliser included.
+        May be called from any place, a finalizer included.
         """
         self._needed = needed
         self._leave()

@@ -70,7 +70,9 @@ def unconfirmed(reason: str) -> Unconfirmed:
 
 
 def unroutable(outgoing: Outgoing) -> AmqpWorkerError:
-    """Return the error of a publication that the broker returned."""
+    """Return the error of a publication that the broker returned; an earlier one under its id may have arrived."""
+    if outgoing.lost:
+        return unconfirmed(f"{outgoing.lost} It was published again, and no queue took it.")
     what = outgoing.prepared.publication
     return NotRouted(
         f"No queue takes messages from exchange {what.exchange!r} with routing key {what.routing_key!r} "
@@ -80,6 +82,8 @@ def unroutable(outgoing: Outgoing) -> AmqpWorkerError:
 
 def not_taken(outgoing: Outgoing, bounded: bool) -> AmqpWorkerError:
     """Return the error of a publication that the broker refused on every channel; `bounded` if its queue has a known bound."""
+    if outgoing.lost:
+        return unconfirmed(f"{outgoing.lost} It was published again, and its queue refused it.")
     queue = outgoing.prepared.publication.routing_key
     if bounded:
         return QueueFull(f"Queue {queue!r} is full and refused the message: send it again later.")

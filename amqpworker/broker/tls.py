@@ -95,6 +95,14 @@ MEANINGS: tuple[tuple[str, TlsFailure], ...] = (
         ),
     ),
     (
+        "WRONG_VERSION_NUMBER|ALERT_PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL",
+        TlsFailure(
+            "{address} does not speak TLS 1.2 or later ({reason}): is the port right (5671 as a rule), or should the URL "
+            "begin with amqp://?",
+            False,
+        ),
+    ),
+    (
         "EOF|UNRECOGNIZED_NAME|ALERT_(INTERNAL_ERROR|USER_CANCELLED|CLOSE_NOTIFY)|BAD_RECORD_MAC|DECRYPTION_FAILED",
         TlsFailure("{address} broke the connection off during the TLS handshake: is RabbitMQ running behind it?", True),
     ),

@@ -60,7 +60,7 @@ Expires = Annotated[
 ]
 SendTimeout = Annotated[
     float | None,
-    typer.Option("--timeout", min=0.001, metavar="SECONDS", help="How long to try; default: the app's, 10."),
+    typer.Option("--timeout", min=0.001, metavar="SECONDS", help="How long to try; default: the app's, 15."),
 ]
 CallTimeout = Annotated[
     float | None,

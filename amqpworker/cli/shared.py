@@ -19,6 +19,7 @@ from amqpworker.errors import (
     ConfigError,
     NotRouted,
     QueueFull,
+    QueueUnavailable,
     TaskFailed,
     Unconfirmed,
 )
@@ -59,7 +60,7 @@ NamespaceOption = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-ANSWERED = (TaskFailed, CallTimeout, NotRouted, QueueFull, Blocked, Unconfirmed)
+ANSWERED = (TaskFailed, CallTimeout, NotRouted, QueueFull, QueueUnavailable, Blocked, Unconfirmed)
 
 
 def exit_code(error: AmqpWorkerError) -> int:

@@ -233,7 +233,7 @@ def shown(state: dict[str, Any]) -> Group:
     if unconfirmed := sum(one["unconfirmed"] for one in state["processes"]):
         parts += [
             Text(""),
-            Text(f"{unconfirmed} retries and dead letters are not confirmed: has their queue a majority?"),
+            Text(f"{unconfirmed} retries and dead letters are not confirmed yet: do their queues have a majority?"),
         ]
     if state["errors"]:
         parts += [Text(printable(line)) for line in ("", *state["errors"])]

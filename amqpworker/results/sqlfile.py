@@ -49,7 +49,7 @@ _Found = TypeVar("_Found")
 
 class Guard:
     """
-    A lock that its own thread does not wait for: a signal handler, or a finaliser, is refused where it interrupts the use.
+    A lock that its own thread does not wait for: a signal handler, or a finalizer, is refused where it interrupts the use.
 
     `busy` is true while someone uses what it guards; a fork that copies the process then leaves nothing to be used.
     """
@@ -64,7 +64,7 @@ class Guard:
             # Only its own thread comes that far.
             self._lock.release()
             raise ResultStoreError(
-                "The results are in use by the code that was interrupted here: a signal handler, or a finaliser (__del__), "
+                "The results are in use by the code that was interrupted here: a signal handler, or a finalizer (__del__), "
                 "cannot use them at this moment."
             )
         self.busy = True

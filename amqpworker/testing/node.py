@@ -64,10 +64,10 @@ class Node:
     """
     The private node of a folder; making the object starts nothing.
 
-    `extra_config` are lines of `rabbitmq.conf` and `plugins` more plugins, both from the next start on. A `tied` node ends with this process,
-    however the process ends; without, it runs on until `stop`, by whomever. One `beside` another, which was started
-    before, shares its cookie and its name server, and can `join` it; where the other is stopped or discarded, the name
-    server goes too, while `kill` leaves it.
+    `extra_config` are lines of `rabbitmq.conf` and `plugins` more plugins, both from the next start on. A `tied` node ends
+    with this process, however the process ends; without, it runs on until `stop`, by whomever. One `beside` another, which
+    was started before, shares its cookie and its name server, and can `join` it; where the other is stopped or discarded,
+    the name server goes too, while `kill` leaves it.
     """
 
     def __init__(

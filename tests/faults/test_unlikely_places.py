@@ -1,4 +1,4 @@
-"""Sending from where nobody thinks of it: loggers, finalisers, signal handlers, and forks at a bad moment."""
+"""Sending from where nobody thinks of it: loggers, finalizers, signal handlers, and forks at a bad moment."""
 
 from __future__ import annotations
 

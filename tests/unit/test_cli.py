@@ -26,6 +26,8 @@ from amqpworker.errors import (
     InvalidArguments,
     NotConnected,
     NotRouted,
+    QueueFull,
+    QueueUnavailable,
     TaskFailed,
 )
 from amqpworker.supervisor.launch import Setup
@@ -368,6 +370,8 @@ def test_errors_name_options_as_the_command_line_does() -> None:
         (TaskFailed("failed"), 1),
         (CallTimeout(), 1),
         (NotRouted(""), 1),
+        (QueueFull(""), 1),
+        (QueueUnavailable(""), 1),
         (NotConnected(""), 2),
         (Forbidden(""), 2),
         (ConfigError(), 2),

@@ -45,7 +45,7 @@ CASES: list[tuple[BaseException | None, str, str]] = [
     (
         ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"),
         "wrong",
-        "TLS with broker.example:5672 failed",
+        "broker.example:5672 does not speak TLS",
     ),
     (ConfigError("The file is missing."), "wrong", "The file is missing."),
     (RuntimeError("odd"), "away", "odd"),

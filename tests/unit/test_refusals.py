@@ -122,3 +122,11 @@ def test_the_error_tells_what_is_known() -> None:
     assert type(not_taken(outgoing(), bounded=False)) is QueueUnavailable
     assert type(unroutable(outgoing())) is NotRouted
     assert "'work'" in str(unroutable(outgoing()))
+
+
+def test_what_is_refused_may_have_arrived_if_an_earlier_confirm_of_it_was_lost() -> None:
+    again = outgoing()
+    again.lost = "The connection broke."
+    for error in (unroutable(again), not_taken(again, bounded=True), not_taken(again, bounded=False)):
+        assert type(error) is Unconfirmed
+        assert "The connection broke." in str(error)

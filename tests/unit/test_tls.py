@@ -46,7 +46,7 @@ CASES: list[tuple[BaseException, str, str]] = [
     ),
     (failed("SSLV3_ALERT_BAD_CERTIFICATE"), "wrong", "did not accept our certificate"),
     (failed("SSLV3_ALERT_HANDSHAKE_FAILURE"), "wrong", "wants a certificate of ours"),
-    (failed("WRONG_VERSION_NUMBER"), "wrong", "TLS with broker.example:5671 failed: WRONG_VERSION_NUMBER."),
+    (failed("WRONG_VERSION_NUMBER"), "wrong", "does not speak TLS 1.2 or later (WRONG_VERSION_NUMBER): is the port"),
     (not_trusted(19, "self-signed certificate"), "wrong", "is not trusted: self-signed certificate."),
     (
         not_trusted(10, "certificate has expired"),
