@@ -112,6 +112,12 @@ class Outgoing:
         if self.done:
             return
         patience = max(0.0, self.deadline - time.monotonic()) + GRACE
-        if not waiter.acquire(timeout=min(patience, _thread.TIMEOUT_MAX)):
+        try:
+            ended = waiter.acquire(timeout=min(patience, _thread.TIMEOUT_MAX))
+        except BaseException:
+            # Ctrl-C: nobody waits for it any more, and who closes must not either.
+            self.done = True
+            raise
+        if not ended:
             self.error = Unconfirmed("The thread that talks to RabbitMQ did not answer: the message may have arrived.")
             self.done = True

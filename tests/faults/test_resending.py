@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from amqpworker import App, BatchFailed, CallTimeout, ConfigError, InvalidArguments, SendError, Settings, Unconfirmed
 from amqpworker.testing import Node
+from amqpworker.testing.processes import free_ports
 from tests.integration.conftest import Codec
 from tests.integration.tasks import QUEUE, echo_of, messages
 from tests.proxy import Proxy
@@ -233,3 +235,40 @@ def test_a_batch_over_a_slow_network_is_sent_at_the_pace_of_the_network(make_app
         outcomes = list(app.send_each(messages(echo, 40, "x" * 40_000)))
     assert [one for one in outcomes if isinstance(one, SendError)] == []
     assert vhost.count(QUEUE) == 41
+
+
+INTERRUPTED = """
+import sys
+from amqpworker import App, Settings
+app = App(sys.argv[1], settings=Settings(send_timeout=3600))
+@app.remote(name="test.echo", queue="work")
+def echo(text: str) -> str: ...
+with app:
+    print("sends", flush=True)
+    echo.send("x")
+"""
+
+
+def test_ctrl_c_during_a_send_waits_for_no_broker() -> None:
+    port = free_ports(1)[0]
+    command = [sys.executable, "-c", INTERRUPTED, f"amqp://127.0.0.1:{port}/"]
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "sends\n"
+        wait_until(lambda: waits(program.pid), what="the main thread waits")
+        program.send_signal(signal.SIGINT)
+        _, errors = program.communicate(timeout=30)
+        assert errors.rstrip().endswith("KeyboardInterrupt")
+    finally:
+        program.kill()
+        program.wait()
+
+
+def waits(pid: int) -> bool:
+    """Tell whether there is a thread beside the main one, and none of them runs."""
+    states = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/stat") as stat:
+            states.append(stat.read().rpartition(")")[2].split()[0])
+    return len(states) > 1 and set(states) == {"S"}
