@@ -163,7 +163,7 @@ class Producer:
         Send messages as they are read from `messages`, a bounded window ahead; yield how each ended, in order.
 
         Raises:
-            ConfigError: the broker's URL cannot be read, which is no matter of one message.
+            ConfigError: the broker's URL cannot be read, which concerns all messages.
             Exception: what reading them raised, once it is told how those before ended.
         """
         self.publisher.start()

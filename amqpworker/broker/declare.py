@@ -73,7 +73,7 @@ class Declarer:
         """
         Declare `needs`, or everything, again when it is asked for, not at once: something that was declared may be gone.
 
-        What others need is not touched: a queue that is gone holds up nobody but those who send to it.
+        What others need is not touched: a queue that is gone holds up only those who send to it.
         """
         gone = self._known if needs is None else self._known.intersection(needs)
         if not gone:

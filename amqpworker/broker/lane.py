@@ -124,7 +124,7 @@ class Lane:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way that somebody waits for."""
+        """Whether nothing is under way that a caller waits for."""
         # In the order in which a message goes through them, so that one that moves on meanwhile is seen further down.
         if self._inbox or self._moving or self._paused or self._held or self._quarantine.busy:
             return False

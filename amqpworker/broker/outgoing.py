@@ -33,7 +33,7 @@ class Outgoing:
 
     With `resend` it is published again if its confirm was lost. `wanted` is asked before it is written, if it is set.
     `channel` is the serial number of the channel that it was written on last, 0 before. `lost` is why a confirm of it
-    was lost ("" if none was): from then on nobody knows whether it arrived. `refusals` counts the broker's nacks.
+    was lost ("" if none was): from then on it is unknown whether it arrived. `refusals` counts the broker's nacks.
     """
 
     __slots__ = (
@@ -115,7 +115,7 @@ class Outgoing:
         try:
             ended = waiter.acquire(timeout=min(patience, _thread.TIMEOUT_MAX))
         except BaseException:
-            # Ctrl-C: nobody waits for it any more, and who closes must not either.
+            # Ctrl-C: it has no caller any more, and closing must not wait for it either.
             self.done = True
             raise
         if not ended:

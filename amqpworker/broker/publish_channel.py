@@ -107,10 +107,10 @@ class PublishChannel(Sink):
         open_channel(connection, self, opened, closed)
 
     def close(self) -> None:
-        """Close it; nobody is told."""
+        """Close it without a callback."""
         self._answered()
         self.is_open = False
-        self._user = NOBODY
+        self._user = CLOSED_USER
         if self._channel is not None:
             self._channel.close()
 
@@ -182,14 +182,14 @@ class PublishChannel(Sink):
         return sum(1 for one in list(self._in_flight.values()) if one.deadline <= before)
 
     def take_in_flight(self) -> list[Outgoing]:
-        """Return what somebody waits for, in order, and forget it."""
+        """Return what a caller waits for, in order, and forget it."""
         taken = [one for one in self._in_flight.values() if not one.done]
         self._in_flight.clear()
         self._bytes_in_flight = 0
         return taken
 
 
-class _Nobody:
+class _ClosedUser:
     """The user of a channel that was closed here."""
 
     def on_ready(self, channel: PublishChannel) -> None:
@@ -205,4 +205,4 @@ class _Nobody:
     def on_reply(self, *_: object) -> None: ...
 
 
-NOBODY = _Nobody()
+CLOSED_USER = _ClosedUser()

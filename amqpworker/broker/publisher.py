@@ -181,7 +181,7 @@ class Publisher:
         self.woken()
 
     def tick(self) -> bool:
-        """End what has waited for too long, and write what nobody was in a hurry for."""
+        """End what has waited for too long, and write what was not urgent."""
         self.woken()
         now = time.monotonic()
         for lane in self._lanes:

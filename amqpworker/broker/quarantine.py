@@ -2,7 +2,7 @@
 Publications that go out alone, each on a channel of its own.
 
 Decides which do: those to an exchange that the broker has closed a channel for, until it takes one again, and those that
-were in flight beside something that closed a channel without a name. So they harm nobody but themselves.
+were in flight beside something that closed a channel without a name. So they harm no others.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Quarantine:
         self._user.on_refused(channel, outgoing, ack)
 
     def on_closed(self, channel: PublishChannel, error: BaseException) -> None:
-        """Have the lane decide; nobody else was on this channel."""
+        """Have the lane decide; no other publication was on this channel."""
         outgoing = self._channels.get(channel)
         in_flight = channel.take_in_flight() or [one for one in [outgoing] if one is not None and not one.done]
         self._end(channel, lambda: self._user.after_close(channel, in_flight, error))
