@@ -170,3 +170,8 @@ class Scene:
         except AssertionError as error:
             counts = {kind: len(lines) for kind, lines in self._lines.by_kind().items()}
             raise AssertionError(f"{error}\n{counts}{self.said('pool')}{self.said('sender')}") from None
+
+
+def copies_wait(said: str) -> bool:
+    """Tell whether a pool has logged that copies are not confirmed: of those that were written, or of those that were not."""
+    return "copies_unconfirmed" in said or "copy_not_confirmed" in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 from amqpworker.testing import Node
 from tests.acceptance.conftest import MakeScene
 from tests.acceptance.oracle import balance
+from tests.acceptance.scene import copies_wait
 
 ALARM = ("set_vm_memory_high_watermark", "absolute", "1")
 CALM = ("set_vm_memory_high_watermark", "0.6")
@@ -17,7 +18,7 @@ def test_copies_wait_while_the_broker_is_under_a_memory_alarm(own_node: Node, ma
         own_node.rabbitmqctl(*ALARM)
         scene.pool()
         scene.wait_until(lambda: "connection_blocked" in scene.said("pool", 10**6), 30, "the workers hear of the alarm")
-        scene.wait_until(lambda: "copy_not_confirmed" in scene.said("pool", 10**6), 30, "a copy waits in vain")
+        scene.wait_until(lambda: copies_wait(scene.said("pool", 10**6)), 30, "a copy waits in vain")
         assert scene.broker.count("work") + scene.count("start") >= 300
         sender = scene.sender("load", "--threads", "2", "--only", "plain")
         scene.wait_for("unknown", 2, timeout=20)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.acceptance.oracle import balance
-from tests.acceptance.scene import Scene
+from tests.acceptance.scene import Scene, copies_wait
 from tests.proxy import Direction, Proxy
 from tests.support import wait_until
 
@@ -67,9 +67,7 @@ def test_confirms_that_are_swallowed_leave_an_unknown_that_can_be_sent_again(
     scene.send("batch", "--count", "64", "--only", "flaky", "--seconds", "0.5")
     scene.wait_for("start", 32, began)
     with swallowing(scene, workers):
-        scene.wait_until(
-            lambda: "copy_not_confirmed" in scene.said("pool", 10**6), 30, "copies wait for their confirms"
-        )
+        scene.wait_until(lambda: copies_wait(scene.said("pool", 10**6)), 30, "copies wait for their confirms")
     healed = scene.fault("network healed")
     scene.wait_for("end", 32, healed)
     result = balance(scene)
