@@ -307,9 +307,8 @@ class Lane:
         """End what is to blame for the end of a channel, and publish the rest again if that is wanted."""
         session = self._session
         told = channel_error(error, "publishing", "write")
-        if isinstance(told, NotRouted) and session.declarer is not None:
-            # An exchange that we declared may be gone: the next message declares it again.
-            session.declarer.forget()
+        if isinstance(told, NotRouted) and session.declarer is not None and any(one.needs for one in in_flight):
+            session.declarer.forget()  # an exchange that we declared may be gone
         session.max_body = max_message_size(error) or session.max_body
         decided = after_close(told, exchange_of(error), session.max_body, in_flight)
         if decided.quarantined is not None:
@@ -332,6 +331,7 @@ class Lane:
                 outgoing.lost = outgoing.lost or str(error)
                 self._inbox.appendleft(outgoing)
             case Verdict.ALONE:
+                outgoing.alone = not outgoing.lost
                 outgoing.lost = outgoing.lost or str(error)
                 self._quarantine.add(outgoing)
 

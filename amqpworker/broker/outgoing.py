@@ -38,6 +38,7 @@ class Outgoing:
 
     __slots__ = (
         "_waiter",
+        "alone",
         "channel",
         "deadline",
         "done",
@@ -73,6 +74,8 @@ class Outgoing:
         self.error: AmqpWorkerError | None = None
         self.returned: str | None = None
         self.lost = ""
+        self.alone = False
+        """Whether all that may have gone wrong with it before was the end of a channel that it may have caused itself."""
         self.problem: AmqpWorkerError | None = None
         """Why it could not be written yet, if that may pass: what it needs could not be declared, for example."""
         self.refusals = self.channel = 0

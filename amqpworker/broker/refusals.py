@@ -162,14 +162,15 @@ def after_close(
         verdicts = [(one, verdict_of(one, mine - declared, True)) for one in in_flight]
         return AfterClose(verdicts, told, None if declared else exchange)
     if len(in_flight) == 1:
-        return AfterClose([(in_flight[0], Verdict.FAILS)], told)
+        return AfterClose([(in_flight[0], verdict_of(in_flight[0], set(in_flight), True))], told)
     return AfterClose([(one, verdict_of(one, set(), False)) for one in in_flight], told)
 
 
 def verdict_of(outgoing: Outgoing, guilty: set[Outgoing], known: bool) -> Verdict:
     """Return what becomes of one publication; the guilty are all `known`, or anybody may be."""
     if outgoing in guilty:
-        return Verdict.FAILS
+        # It did not arrive this time; it may have before, if its confirm was lost with a connection.
+        return Verdict.UNKNOWN if outgoing.lost and not outgoing.alone else Verdict.FAILS
     if not outgoing.resend:
         return Verdict.UNKNOWN
     return Verdict.AGAIN if known else Verdict.ALONE

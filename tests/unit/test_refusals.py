@@ -130,3 +130,12 @@ def test_what_is_refused_may_have_arrived_if_an_earlier_confirm_of_it_was_lost()
     for error in (unroutable(again), not_taken(again, bounded=True), not_taken(again, bounded=False)):
         assert type(error) is Unconfirmed
         assert "The connection broke." in str(error)
+
+
+def test_a_message_that_may_have_arrived_before_is_unknown_though_it_is_refused_now() -> None:
+    lost, alone, fresh = outgoing(), outgoing(), outgoing()
+    lost.lost = "The connection was lost."
+    alone.lost, alone.alone = "RabbitMQ closed the channel.", True
+    told = Forbidden("no")
+    assert verdicts(told, "tasks", [lost, alone, fresh]) == [Verdict.UNKNOWN, Verdict.FAILS, Verdict.FAILS]
+    assert verdicts(ConfigError("odd"), None, [lost]) == [Verdict.UNKNOWN]
