@@ -26,7 +26,7 @@ log = get_logger(__name__)
 # A queue that is made again within 20 ms of its deletion leaves its consumers behind: RabbitMQ 3.10 tells them nothing, and
 # drops what the new queue delivers to them (tried). Longer than any broker takes to tell everybody that a queue is gone.
 MOURNING = 1.0
-# Of so many declarations one is answered, which says that they go on; to have all answered costs a round trip each.
+# One of this many declarations is answered, which shows progress; to have all answered costs a round trip each.
 ANSWERED = 8
 
 Need: TypeAlias = str

@@ -67,5 +67,5 @@ class ConsumerTags:
 
 
 def cut(text: str, most: int) -> str:
-    """Return as much of the beginning of a text as fits into so many bytes."""
+    """Return as much of the beginning of a text as fits into `most` bytes."""
     return text.encode(errors="replace")[: max(0, most)].decode(errors="ignore")

@@ -20,7 +20,7 @@ __all__ = ["Liveness"]
 
 log = get_logger(__name__)
 
-# A connection is quiet if nothing has come for so long.
+# A connection is quiet if nothing has come for this many seconds.
 QUIET = 1.0
 
 

@@ -19,7 +19,7 @@ from amqpworker.broker.seam import PublicConnection, Sink
 __all__ = ["Look", "Probe", "Watched", "subscribes_for_us", "trouble_of"]
 
 EVERY = 3.0
-# A queue that cannot be looked at for so long keeps us from no other.
+# After this many seconds without an answer about one queue the next one is asked about.
 PATIENCE = 16.0
 # Looks in a row that find ready messages and nothing delivered, or no consumer.
 MOST_STARVED = 2
