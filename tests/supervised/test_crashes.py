@@ -218,6 +218,8 @@ def test_ten_poisons_among_a_thousand_innocents_are_all_that_is_dead(tmp_path: P
             dead[message.properties.message_id] = message.headers["aw-dead-reason"]
         assert dead == dict.fromkeys((f"p{number}" for number in poisons), "crashed")
         times = Counter(line for line in workers.ledger() if line in innocents)
-        print(f"{time.monotonic() - began:.1f} s, {len(workers.events('process_died'))} workers died", end=" ")
+        deaths = len(workers.events("process_died"))
+        print(f"{time.monotonic() - began:.1f} s, {deaths} workers died", end=" ")
         print(f"{sum(count > 1 for count in times.values())} innocents ran twice")
-        assert max(times.values()) <= 3
+        # Each death can lose the acknowledgement of a run that is over, and only a death can.
+        assert max(times.values()) <= 1 + deaths
