@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-systemd test-newer test-cluster soak long mutants bench clean
+.PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-children test-systemd test-newer test-cluster soak long mutants bench clean
 
 PYTHON := .venv/bin/python
 NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py) $(addprefix integration/test_,retry.py consuming.py draining.py publishing.py call.py))
@@ -41,9 +41,13 @@ test-faults: setup ## slower tests: brokers and networks that fail, forks, sends
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/faults $(ARGS)
 
-test-pools: setup ## slower tests of workers, most of them as programs of their own: signals, reload, limits, deaths
+test-pools: setup ## slower tests of workers, most of them as programs of their own: signals, reload, deaths
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/supervised $(ARGS)
+
+test-children: setup ## slower tests: time limits, isolated processes, and what tasks start and leave
+	@scripts/rabbitmq.sh
+	$(PYTHON) -m pytest tests/children $(ARGS)
 
 test-systemd: setup ## tests of the unit in a machine of its own with a real systemd; needs root
 	@scripts/rabbitmq.sh
