@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,6 +18,7 @@ from amqpworker import App, topology
 from amqpworker.broker import probe
 from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
+from tests.cli import environment, run
 from tests.proxy import Proxy
 from tests.support import Broker, wait_until
 from tests.workers import LocalWorker, running
@@ -267,6 +270,20 @@ def test_a_subscription_without_an_answer_ends_nothing_that_runs(make_app: MakeA
 def moves(node: Node, process: str) -> bool:
     """Tell whether a process of the node moves."""
     return "suspended" not in node.rabbitmqctl("eval", f"process_info({process}, status).")
+
+
+def test_a_command_line_send_that_was_not_confirmed_waits_for_nothing_at_its_end(
+    make_app: MakeApp, own_node: Node, tmp_path: Path
+) -> None:
+    _, task = sizes(make_app(own_node.url()))
+    task.send("x")  # type: ignore[attr-defined]
+    pause = suspended(own_node, leader("%2F", QUEUE), 12)
+    wait_until(lambda: not moves(own_node, leader("%2F", QUEUE)), 20, "the queue does not move")
+    began = time.monotonic()
+    ended = run(tmp_path, environment(own_node.url()), "send", "size", "-q", QUEUE, "--timeout", "1", timeout=60)
+    assert (ended.code, "did not confirm in time" in ended.complaint()) == (1, True)
+    assert time.monotonic() - began < 9, "with a wait at its end it is 11 s"
+    pause.join(40)
 
 
 # ---- what the broker says of our queues -------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -204,13 +203,3 @@ def test_ctrl_c_while_the_program_loads_ends_it_without_a_word(tmp_path: Path) -
     )
     assert done.returncode == -signal.SIGINT
     assert (done.stdout, done.stderr) == ("", "")
-
-
-def test_a_send_that_has_failed_waits_for_nothing_at_its_end(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"amqp://127.0.0.1:{silent.getsockname()[1]}/"
-        begin = time.monotonic()
-        ended = run(tmp_path, environment(url), "send", "a.b", "-q", "work", "--timeout", "1")
-        assert time.monotonic() - begin < 8.0
-    assert ended.code == 2
-    assert "no connection to RabbitMQ" in ended.complaint()
