@@ -49,7 +49,7 @@ test-children: setup ## slower tests: time limits, isolated processes, and what 
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/children $(ARGS)
 
-test-systemd: setup ## tests of the unit in a machine of its own with a real systemd; needs root
+test-systemd: setup ## tests of the unit under a real systemd, and of a container, in machines of their own; needs root
 	@scripts/rabbitmq.sh
 	@scripts/systemd.sh
 	$(PYTHON) -m pytest tests/systemd $(ARGS)

@@ -10,11 +10,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.support import wait_until
 
-__all__ = ["Machine"]
+__all__ = ["Machine", "numbers_of", "overlay"]
 
 TARGET = """
 [Unit]
@@ -23,25 +25,40 @@ After=basic.target dbus.service
 """
 
 
+@contextmanager
+def overlay(folder: Path) -> Iterator[Path]:
+    """Yield a copy of this machine's files, in which anything may be written; it is gone at the end."""
+    for needed in (sys.prefix, sys.base_prefix):
+        assert not needed.startswith(("/tmp/", "/run/")), f"{needed} is not seen there: a machine has a /tmp of its own"
+    root, upper, work = (folder / name for name in ("root", "upper", "work"))
+    for each in (root, upper, work):
+        each.mkdir()
+    command("mount", "-t", "overlay", "overlay", "-o", f"lowerdir=/,upperdir={upper},workdir={work}", str(root))
+    try:
+        # The interpreter may be in a home that others may not enter; here they may.
+        for parent in (*Path(sys.executable).resolve().parents, *Path(sys.prefix).resolve().parents):
+            inside = root / str(parent).lstrip("/")
+            inside.chmod(inside.stat().st_mode | 0o055)
+        yield root
+    finally:
+        # Lazily: what runs inside may take a moment to end.
+        command("umount", "--lazy", str(root))
+        for each in (root, upper, work):
+            shutil.rmtree(each, ignore_errors=True)
+
+
 class Machine:
     """A booted machine; what is written in it is gone with it."""
 
     def __init__(self, folder: Path) -> None:
-        for needed in (sys.prefix, sys.base_prefix):
-            assert not needed.startswith(("/tmp/", "/run/")), (
-                f"{needed} is not seen there: a machine has a /tmp of its own"
-            )
         self._folder = folder
-        self.root = folder / "root"
-        for name in ("root", "upper", "work"):
-            (folder / name).mkdir()
-        layers = f"lowerdir=/,upperdir={folder / 'upper'},workdir={folder / 'work'}"
-        command("mount", "-t", "overlay", "overlay", "-o", layers, str(self.root))
+        self._ends = ExitStack()
+        self.root = self._ends.enter_context(overlay(folder))
         try:
             self._prepare()
             self._boot()
         except BaseException:
-            command("umount", "--lazy", str(self.root))
+            self._ends.close()
             raise
 
     def _boot(self) -> None:
@@ -73,10 +90,6 @@ class Machine:
         (self.root / "etc/machine-id").unlink(missing_ok=True)
         command("systemd-machine-id-setup", f"--root={self.root}")
         (self.root / "etc/systemd/system/amqpworker-test.target").write_text(TARGET)
-        # The interpreter may be in a home that others may not enter; here they may.
-        for parent in (*Path(sys.executable).resolve().parents, *Path(sys.prefix).resolve().parents):
-            inside = self.root / str(parent).lstrip("/")
-            inside.chmod(inside.stat().st_mode | 0o055)
 
     def _find_first(self) -> int | None:
         """Return the child that is process 1 inside; for a moment nspawn has another one, that starts it and ends."""
@@ -146,13 +159,11 @@ class Machine:
             self._nspawn.kill()
             self._nspawn.wait()
         self._log.close()
-        command("umount", str(self.root))
         group = Path(f"/sys/fs/cgroup/memory/amqpworker-{self._first}")
         if group.is_dir():
             wait_until(lambda: not (group / "cgroup.procs").read_text(), what="an empty group")
             group.rmdir()
-        for name in ("root", "upper", "work"):
-            shutil.rmtree(self._folder / name, ignore_errors=True)
+        self._ends.close()
 
 
 def numbers_of(status: Path) -> list[str]:
