@@ -96,10 +96,11 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A process has ended, by an exit code or (negative) by a signal."""
+    """A process has ended, by an exit code or (negative) by a signal; `ran`: while a task ran in it."""
 
     serial: int
     code: int
+    ran: bool = False
 
 
 @dataclass(frozen=True, slots=True)

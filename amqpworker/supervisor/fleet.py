@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, assert_never
 
 from amqpworker.supervisor.changes import Change, Changes
+from amqpworker.supervisor.endings import never_runs, pool_code
 from amqpworker.supervisor.events import (
     Action,
     Consuming,
@@ -40,7 +41,7 @@ from amqpworker.supervisor.events import (
 )
 from amqpworker.supervisor.places import Place, Pool, Process, Stage
 from amqpworker.supervisor.pools import START_TIMEOUT
-from amqpworker.worker.report import ABANDONED, FAILED, MISCONFIGURED, STOPPED
+from amqpworker.worker.report import FAILED, MISCONFIGURED, STOPPED
 from amqpworker.worker.wording import how_it_ended
 
 __all__ = ["KILL_GRACE", "Fleet"]
@@ -156,7 +157,7 @@ class Fleet:
             case Consuming():
                 self._on_consuming(process, now)
             case Misconfigured(_, reason):
-                process.problem = reason
+                process.problem, process.misconfigured = reason, True
             case Leaving(_, reason):
                 self._drain(process, now, ask=False)
                 self._changes_of(process).add(Change(process.place, process, "recycle", reason), urgent=True)
@@ -167,7 +168,9 @@ class Fleet:
                     self._changes_of(process).add(Change(process.place, process, "recycle", reason))
             case NotStarted(_, reason):
                 self._on_not_started(process, reason, now)
-            case Ended(_, code):
+            case Ended(_, code, ran):
+                if ran and process.place.successor is not process:
+                    self._on_consuming(process, now)  # it died of a task before it could report that
                 self._on_ended(process, code, now)
             case _:
                 assert_never(event)
@@ -264,9 +267,7 @@ class Fleet:
         follows = process.place.successor is process
         self._forget(process)
         if self.stopping is not None:
-            # One that was still starting has nothing to abandon.
-            killed = STOPPED if process.drain_timeout is None else ABANDONED
-            self._worst = max(self._worst, code if code >= 0 else killed)
+            self._worst = self._worst if self._problem else max(self._worst, pool_code(process, code))
         elif process.wanted:
             if code == FAILED:
                 process.place.put_off(process, now, self._jitter)  # it left by itself, and may do so again
@@ -276,11 +277,11 @@ class Fleet:
             self._tell("info" if expected else "warning", "process_ended", process, how=how_it_ended(code))
         elif follows:
             self._on_death(process, code, now)
-            if not process.consumed and self._changes_of(process).fail_current(hopeless=code == MISCONFIGURED):
+            if not process.consumed and self._changes_of(process).fail_current(never_runs(process, code)):
                 reason, effect = process.problem or how_it_ended(code), "the processes that run go on"
                 self._say("error", "reload_failed", pool=process.place.pool, reason=reason, effect=effect)
-        elif not self.up and code == MISCONFIGURED:
-            self._give_up(MISCONFIGURED, process.problem or "A worker process ended with exit code 2.", now)
+        elif not self.up and never_runs(process, code):
+            self._give_up(MISCONFIGURED, process.problem or "A worker process cannot run: see the log.", now)
         else:
             self._on_death(process, code, now)
             self._count_death(code, now)

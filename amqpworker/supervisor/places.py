@@ -33,7 +33,8 @@ class Process:
     """
     One worker process; it is to be ready at `ready_by`, and to be killed at `kill_at`, where that is set.
 
-    `wanted` tells that its end is, `problem` why it never ran or is killed.
+    `wanted` tells that its end is, `problem` why it never ran or is killed. `misconfigured`: it has reported a mistake in
+    the configuration.
     """
 
     serial: int
@@ -47,6 +48,7 @@ class Process:
     kill_at: float | None = None
     wanted: bool = False
     problem: str = ""
+    misconfigured: bool = False
 
     @property
     def starts(self) -> bool:

@@ -194,8 +194,8 @@ class Supervisor:
             code = child.ended()
             if code is not None:
                 self._hear_children()
-                self._handle(Ended(serial, code))
                 recording = child.recording()
+                self._handle(Ended(serial, code, ran=recording is not None and bool(recording.running)))
                 self._suspects.note_death(recording)
                 if recording is not None:
                     log_suspects(child.pid, recording)

@@ -118,6 +118,31 @@ def test_what_takes_its_process_down_is_tried_alone_and_dies_with_the_evidence_w
         assert workers.process.poll() is None
 
 
+def test_no_exit_code_of_a_task_is_that_of_the_pool_neither_before_it_has_consumed_nor_while_it_drains(
+    tmp_path: Path, vhost: Broker
+) -> None:
+    leaves = """
+@app.task(name="shop.leaves", queue="work", retry=None)
+def leaves(code: int, mark: str) -> None:
+    note(f"leaves {os.getpid()}")
+    while not (HERE / mark).exists():
+        time.sleep(0.01)
+    os._exit(code)
+"""
+    (tmp_path / "at-once").touch()
+    Pool.send(Pool(None, tmp_path, vhost), "leaves", code=2, mark="at-once")  # type: ignore[arg-type]
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "2", broker=vhost, more=TASKS + leaves) as workers:
+        assert workers.wait_for("process_died")[0]["how"] == "exit code 2"
+        workers.wait_for("process_started", 2)
+        assert workers.process.poll() is None
+        workers.send("leaves", code=77, mark="later")
+        wait_until(lambda: pids(workers, "leaves")[-1:] == workers.children()[-1:], 20, "the second message runs")
+        workers.signal(signal.SIGTERM)
+        workers.wait_for("worker_draining")
+        (tmp_path / "later").touch()
+        assert workers.end() == 3
+
+
 def test_an_isolated_task_over_its_hard_limit_ends_alone(tmp_path: Path, vhost: Broker) -> None:
     with pool(tmp_path, vhost.url, "-p", "1", "-t", "2", broker=vhost, more=TASKS) as workers:
         workers.wait_for("process_started")

@@ -91,6 +91,40 @@ def test_the_same_mistake_does_not_end_a_pool_that_has_consumed(two: Scene) -> N
     assert two.field("process_died", "reason") == "SyntaxError"
 
 
+def test_exit_code_2_of_a_task_is_a_death_and_only_a_reported_mistake_ends_the_service() -> None:
+    scene = Scene(main=1)
+    assert scene.on(Ended(1, 2)) == []
+    assert scene.field("process_died", "how") == "exit code 2"
+    assert scene.on(Tick(), after=1.0) == [Start(2, "main", 1)]
+    scene.on(Misconfigured(2, "There is no module 'shop'."))
+    assert scene.on(Ended(2, -9)) == [], "killed while it reported that"
+    assert scene.on(Tick(), after=2.0) == [Start(3, "main", 1)]
+    scene.on(Misconfigured(3, "There is no module 'shop'."))
+    assert scene.on(Ended(3, 2)) == [Finish(2, "There is no module 'shop'.")]
+
+
+def test_exit_code_2_of_a_task_in_new_code_does_not_end_a_reload_at_once(two: Scene) -> None:
+    two.on(Reload())
+    assert two.on(Ended(3, 2)) == []
+    assert "reload_failed" not in two.words()
+    assert two.on(Tick(), after=1.0) == [Start(4, "main", 1)]
+
+
+def test_a_pool_whose_processes_die_of_their_first_tasks_has_consumed_and_is_not_given_up() -> None:
+    scene = Scene(main=2)
+    started = scene.on(Ended(1, 2, ran=True))
+    assert started == [Start(2, "main", 1), Start(3, "main", 2)], "as after any process that has consumed"
+    assert scene.words() == ["pool_started", "process_started", "process_died"]
+    for serial in range(2, 30):
+        assert not any(isinstance(one, Finish) for one in scene.on(Ended(serial, 66), after=60.0))
+
+
+def test_a_successor_that_dies_of_its_first_task_leaves_the_process_before_it(two: Scene) -> None:
+    two.on(Reload())
+    assert two.on(Ended(3, 66, ran=True)) == []
+    assert two.on(Tick(), after=1.0) == [Start(4, "main", 1)]
+
+
 def test_a_pool_that_never_consumes_is_given_up_after_a_bounded_number_of_deaths() -> None:
     scene = Scene(main=1)
     for serial in range(1, 8):
@@ -250,6 +284,23 @@ def test_a_stop_drains_all_and_ends_with_the_worst_of_their_codes(two: Scene) ->
     assert two.on(Ended(2, 0)) == [Finish(3)]
 
 
+@pytest.mark.parametrize("code", [1, 2, 77, 255, -11])
+def test_an_exit_code_of_a_task_during_a_drain_means_that_it_was_abandoned_and_is_not_the_pools(
+    two: Scene, code: int
+) -> None:
+    two.on(Stop("signal SIGTERM"))
+    two.on(Ended(1, code))
+    assert two.on(Ended(2, 0)) == [Finish(3)]
+
+
+def test_a_mistake_ends_a_pool_by_its_own_exit_code_however_the_other_processes_end() -> None:
+    scene = Scene(mails=1, reports=1)
+    scene.on(Ready(1, 30.0))
+    scene.on(Misconfigured(2, "no such queue"))
+    scene.on(Ended(2, 2))
+    assert scene.on(Ended(1, -9)) == [Finish(2, "no such queue")]
+
+
 def test_what_does_not_end_after_its_drain_timeout_is_killed(two: Scene) -> None:
     two.on(Stop("signal SIGTERM"))
     two.on(Ended(1, 0))
@@ -269,6 +320,14 @@ def test_a_process_that_was_still_starting_at_a_stop_has_nothing_to_abandon() ->
     scene = Scene(main=1)
     assert scene.on(Stop("signal SIGTERM")) == [Drain(1)]
     assert scene.on(Ended(1, -15)) == [Finish(0)]
+
+
+def test_a_mistake_that_is_found_during_a_stop_abandons_nothing_either() -> None:
+    scene = Scene(main=1)
+    scene.on(Ready(1, 30.0))
+    scene.on(Stop("signal SIGTERM"))
+    scene.on(Misconfigured(1, "no such queue"))
+    assert scene.on(Ended(1, 2)) == [Finish(0)]
 
 
 def test_what_a_process_told_before_its_end_may_be_heard_after_it(two: Scene) -> None:

@@ -121,6 +121,7 @@ def test_a_reload_that_fails_in_one_pool_goes_on_in_the_others() -> None:
     for serial in (1, 2):
         scene.consumes(serial)
     scene.on(Reload())
+    scene.on(Misconfigured(3, "SyntaxError"))
     assert scene.on(Ended(3, 2)) == []
     assert scene.field("reload_failed", "pool") == "broken"
     assert scene.consumes(4) == [Drain(2)]
