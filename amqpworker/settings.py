@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from amqpworker.errors import ConfigError
@@ -61,6 +61,12 @@ class Settings(BaseSettings):
         None, description="our own certificate for amqps; without a user in the URL, the login too"
     )
     tls_key: Path | None = Field(None, description="the key of our own certificate")
+
+    @field_validator("tls_ca", "tls_cert", "tls_key")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        """Keep the file that is meant now: it is read for each connection, and a task may change the current folder."""
+        return None if path is None else path.absolute()
 
     if not TYPE_CHECKING:  # a type checker is to see the fields instead
 

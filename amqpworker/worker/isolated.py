@@ -22,6 +22,7 @@ from amqpworker.worker.crashes import Crash
 from amqpworker.worker.isolated_wire import BEAT, OUTCOME, READY, SPENT, Frames, Unreadable
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.report import DUMP_SIGNAL
+from amqpworker.worker.signals import held_back
 
 __all__ = ["Arrived", "Ending", "IsolatedProcess", "Late"]
 
@@ -56,13 +57,14 @@ class IsolatedProcess:
     """
     A running isolated process; one thread uses it at a time, `kill` aside.
 
-    While a task runs it says that it is alive each second: silent for `stall_timeout` seconds, it counts as hung.
+    While a task runs it says that it is alive each second: silent for `stall_timeout` seconds, it counts as hung. It starts
+    in `folder` (default: the current one), where its worker process has found the app: a task may have changed that since.
 
     Raises:
         OSError: the machine has no room for another process.
     """
 
-    def __init__(self, options: WorkerOptions) -> None:
+    def __init__(self, options: WorkerOptions, folder: str | None = None) -> None:
         self.runs = 0
         self._is_ready = False
         self.spent = False
@@ -75,7 +77,7 @@ class IsolatedProcess:
         self._ended: Crash | None = None
         command = [sys.executable, "-m", "amqpworker.worker.isolated_process", options.model_dump_json()]
         try:
-            with theirs:
+            with theirs, held_back():
                 self._stacks = os.memfd_create("amqpworker-stacks")
                 descriptors = (theirs.fileno(), self._stacks)
                 self._process = subprocess.Popen(  # noqa: S603 - our own command
@@ -83,6 +85,7 @@ class IsolatedProcess:
                     stdin=subprocess.DEVNULL,
                     process_group=0,
                     pass_fds=descriptors,
+                    cwd=folder,
                 )
             # Its end of the pair may live on in a child that a task has forked meanwhile, so that no end is seen there.
             self._gone = os.pidfd_open(self._process.pid)

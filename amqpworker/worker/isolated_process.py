@@ -32,6 +32,7 @@ from amqpworker.worker.locate import locate
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.report import DUMP_SIGNAL
 from amqpworker.worker.runner import Runner, unknown
+from amqpworker.worker.signals import OwnSignals, ignore, ignore_stray
 
 __all__ = ["main"]
 
@@ -47,8 +48,9 @@ FAILED = 1
 class Isolated:
     """The parts of an isolated process."""
 
-    def __init__(self, app: App, connection: socket.socket) -> None:
+    def __init__(self, app: App, connection: socket.socket, signals: OwnSignals) -> None:
         self._app = app
+        self._signals = signals
         app.users.worker_enters()
         self._connection = connection
         self._process = os.getpid()
@@ -63,12 +65,14 @@ class Isolated:
     def serve(self) -> None:
         """Run what is asked for, until nobody asks any more."""
         self._lifespan.begin()
+        self._signals.check("the app's lifespan")
         threading.Thread(target=self._beat, name="amqpworker-beat", daemon=True).start()
         self._send(frame(READY))
         while (request := requested(self._connection)) is not None:
             self._busy.set()
             outcome = self._run(request)
             self._busy.clear()
+            self._signals.check(f"task {request.delivery.properties.type!r}")
             if self._lifespan.lost:
                 log.error("lifespan_lost", effect="this isolated process ends")
                 self._send(frame(SPENT) + outcome_to(outcome))
@@ -121,8 +125,9 @@ def main(arguments: Sequence[str]) -> int:
     faulthandler.register(DUMP_SIGNAL, stacks, all_threads=True)
     end_with(worker)
     # The worker decides when it ends. Not SIG_IGN, which programs that a task starts would inherit.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.signal(signal.SIGINT, lambda *_: None)
+    signals = OwnSignals()
+    signals.set(ignore)
+    ignore_stray()
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     os.set_inheritable(connection, False)
@@ -130,8 +135,9 @@ def main(arguments: Sequence[str]) -> int:
     configure(options.log_level, options.log_json)
     try:
         app = locate(options.app)
+        signals.check("the app's import")
         app.producer.owner = options.app
-        Isolated(app, patient(connection)).serve()
+        Isolated(app, patient(connection), signals).serve()
     except (Exception, SystemExit) as error:
         log.error("isolated_process_failed", app=options.app, exc_info=error)
         return FAILED

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import faulthandler
-import mmap
 import os
 import signal
 import sys
@@ -39,13 +38,15 @@ from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits import Limits, Watch
 from amqpworker.worker.locate import failing, locate, may_pass
 from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.origin import Origin
 from amqpworker.worker.receiver import Reception
-from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Gauges, Recorder
+from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Gauges, Recorder, mapped
 from amqpworker.worker.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, STOPPED, Report, Reporter
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.runners import Concurrency, Runners
 from amqpworker.worker.serving import long_tasks, servings
 from amqpworker.worker.settle import Settler, Surroundings
+from amqpworker.worker.signals import ignore_stray
 from amqpworker.worker.stoprequest import StopRequest
 
 __all__ = ["WorkerProcess", "main"]
@@ -65,9 +66,15 @@ class WorkerProcess:
     """The parts of a worker process, wired together."""
 
     def __init__(
-        self, app: App, options: WorkerOptions, recorder: Recorder | None = None, reporter: Reporter | None = None
+        self,
+        app: App,
+        options: WorkerOptions,
+        recorder: Recorder | None = None,
+        reporter: Reporter | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.app = app
+        self.origin = origin = Origin() if origin is None else origin
         self.recorder = recorder = Recorder(options.slots) if recorder is None else recorder
         self.options = options
         self.reporter = reporter = Reporter(None) if reporter is None else reporter
@@ -86,7 +93,7 @@ class WorkerProcess:
         self.limits = Limits(self._on_overrun)
         self.runner = Runner(app.tasks, store is not None, self.limits)
         self.isolation = Isolation(
-            lambda: IsolatedProcess(options),
+            lambda: IsolatedProcess(options, origin.folder),
             self.runner,
             app.settings.max_crashes,
             options.start_timeout,
@@ -142,6 +149,7 @@ class WorkerProcess:
         except (Exception, SystemExit) as error:
             log.error("lifespan_not_begun", app=self.options.app, exc_info=error)
             return FAILED
+        self.origin.signals.check("the app's lifespan")
         self.reporter.insist(Report("ready", self.drain_timeout))
         self.runners.start()
         self.consumer.start()
@@ -310,11 +318,13 @@ def main(arguments: Sequence[str]) -> int:
     recorder = Recorder(options.slots, None if memory is None else mapped(memory))
     # By a signal, since it works where Python itself hangs: the parent sends it before it kills.
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
+    ignore_stray()
+    origin = Origin()
     configure(options.log_level, options.log_json)
     # Before the app is imported, which may take for ever.
     parent = Leash(leash)
     try:
-        worker = WorkerProcess(locate(options.app), options, recorder, reporter)
+        worker = WorkerProcess(locate(options.app), options, recorder, reporter, origin)
     except (Exception, SystemExit) as error:
         passes = may_pass(error)
         if isinstance(error, AmqpWorkerError) and not passes:
@@ -322,8 +332,8 @@ def main(arguments: Sequence[str]) -> int:
         log.error("app_not_imported", app=options.app, exc_info=error)
         # After an error that may pass another process tries it again.
         return FAILED if passes else misconfigured(failing(options.app, error), reporter)
-    signal.signal(signal.SIGTERM, worker.on_signal)
-    signal.signal(signal.SIGINT, worker.on_signal)
+    origin.signals.check("the app's import")
+    origin.signals.set(worker.on_signal)
     parent.heed(worker.reception.on_verdict, worker.on_parent_gone)
     code = worker.run()
     # It ends by itself: nothing that runs still is to be blamed for that.
@@ -353,14 +363,6 @@ def stack_of(thread: int) -> str:
     """Return where a thread is, as a traceback shows it."""
     frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, and made for this
     return "".join(traceback.format_stack(frame)) if frame is not None else ""
-
-
-def mapped(descriptor: int) -> mmap.mmap:
-    """Return the memory behind a descriptor, which is not needed any more then."""
-    try:
-        return mmap.mmap(descriptor, 0)
-    finally:
-        os.close(descriptor)
 
 
 def misconfigured(error: AmqpWorkerError, reporter: Reporter) -> int:

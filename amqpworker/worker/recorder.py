@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import mmap
+import os
 import struct
 import time
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ __all__ = [
     "Running",
     "Slot",
     "key_of",
+    "mapped",
     "read",
     "size_of",
 ]
@@ -187,6 +189,14 @@ class Recorder:
         ended = (counts.done, counts.retried, counts.dead, counts.requeued)
         now = (gauges.isolated, gauges.waiting_suspects, gauges.unconfirmed)
         COUNTS.pack_into(self._memory, COUNTS_AT, *ended, consuming, *now)
+
+
+def mapped(descriptor: int) -> mmap.mmap:
+    """Return the memory behind a descriptor, which is not needed any more then."""
+    try:
+        return mmap.mmap(descriptor, 0)
+    finally:
+        os.close(descriptor)
 
 
 def read(memory: Memory) -> Recording | None:

@@ -89,3 +89,12 @@ def test_a_slip_in_a_variable_is_found(name: str, meant: str) -> None:
 )
 def test_a_variable_that_is_read_or_is_somebody_elses_is_no_slip(name: str) -> None:
     assert mistyped({name: "1"}) == {}
+
+
+def test_files_are_those_of_the_folder_in_which_the_settings_were_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(tls_ca=Path("ca.pem"), tls_cert=Path("/etc/shop.pem"))
+    monkeypatch.chdir("/")
+    assert (settings.tls_ca, settings.tls_cert, settings.tls_key) == (tmp_path / "ca.pem", Path("/etc/shop.pem"), None)

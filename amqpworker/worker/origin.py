@@ -1,0 +1,25 @@
+"""
+What a worker process has at its start, before any code of the app has run: its folder, and its handlers of signals.
+
+Decides nothing: a task may change both for the whole process, and the parts that need them as they were find them here.
+"""
+
+from __future__ import annotations
+
+import os
+
+from amqpworker.worker.signals import OwnSignals
+
+__all__ = ["Origin"]
+
+
+class Origin:
+    """What this process has now; `folder` is None if the current folder was deleted."""
+
+    def __init__(self) -> None:
+        self.signals = OwnSignals()
+        self.folder: str | None
+        try:
+            self.folder = os.getcwd()
+        except OSError:
+            self.folder = None
