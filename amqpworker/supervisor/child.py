@@ -20,6 +20,7 @@ from pathlib import Path
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.recorder import Recording, read, size_of
 from amqpworker.worker.report import Answers, Report, heard
+from amqpworker.worker.signals import held_back
 
 __all__ = ["Child"]
 
@@ -56,13 +57,14 @@ class Child:
             recording, self._memory = shared_memory(size_of(spec.slots))
             theirs.append(recording)
             command = [sys.executable, "-m", "amqpworker.worker.process", json.dumps(spec.options)]
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
-                # Not by standard input: that is the tasks', and whoever reads it must find its end.
-                [*command, *map(str, theirs)],
-                stdin=subprocess.DEVNULL,
-                process_group=0,
-                pass_fds=theirs,
-            )
+            with held_back():
+                self._process = subprocess.Popen(  # noqa: S603 - our own command
+                    # Not by standard input: that is the tasks', and whoever reads it must find its end.
+                    [*command, *map(str, theirs)],
+                    stdin=subprocess.DEVNULL,
+                    process_group=0,
+                    pass_fds=theirs,
+                )
         except BaseException:
             self.close()
             raise

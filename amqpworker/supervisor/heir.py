@@ -20,7 +20,10 @@ __all__ = ["LONGEST", "decode", "encode", "main"]
 
 # Bytes of what is told at once: several thousand processes.
 LONGEST = 128 * 1024
-IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+IGNORED = (
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU),
+)
 # `worker.report.DUMP_SIGNAL`, and how long writing takes.
 DUMP_SIGNAL = signal.SIGUSR2
 DUMP_GRACE = 1.0

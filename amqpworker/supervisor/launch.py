@@ -28,11 +28,12 @@ SIGNALS = (
     signal.SIGINT,
     signal.SIGHUP,
     signal.SIGUSR1,
+    signal.SIGUSR2,
     signal.SIGTTIN,
     signal.SIGTTOU,
     signal.SIGCHLD,
 )
-"""What a supervisor listens to."""
+"""What a supervisor listens to; SIGUSR2, which has its processes write their stacks, does nothing there."""
 
 
 @dataclass(frozen=True, slots=True)
