@@ -22,13 +22,19 @@ Kind: TypeAlias = Literal["reload", "recycle", "retire"]
 
 @dataclass(slots=True, eq=False)
 class Change:
-    """One place that is to get another process than `process`, or to go (`retire`)."""
+    """One place that is to get another process than `process`, or to go (`retire`), not before `start_at`."""
 
     place: Place
     process: Process | None
     kind: Kind
     reason: str
     failures: int = 0
+    start_at: float = 0.0
+
+    @property
+    def due_at(self) -> float:
+        """When it may begin: its place may have been put off, too."""
+        return max(self.start_at, self.place.start_at)
 
     @property
     def under_way(self) -> bool:
@@ -88,11 +94,11 @@ class Changes:
             return change.place.process is None or self.pool.consumes_without(change.place)
         # A reload goes from place to place: where one is put off, all of them wait.
         alike = [one for one in self._waiting if one.kind == "reload"] if change.kind == "reload" else []
-        return all(one.place.start_at <= now for one in (change, *alike))
+        return all(one.due_at <= now for one in (change, *alike))
 
     def next_due(self, now: float) -> float | None:
         """Return when the next has its turn, None where nothing waits for a time to come."""
-        due = [one.place.start_at for one in self._waiting if one.place.start_at > now]
+        due = [one.due_at for one in self._waiting if one.due_at > now]
         return min(due, default=None) if self.current is None else None
 
     def end_current(self) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "Leaving",
     "Misconfigured",
     "NotStarted",
+    "Oversize",
     "ProcessEvent",
     "Ready",
     "RecyclingDue",
@@ -112,11 +113,21 @@ class Stalled:
 
 
 @dataclass(frozen=True, slots=True)
+class Oversize:
+    """How large a process is, and may be, in MiB; `at_start`: it never consumed below its limit."""
+
+    memory: int
+    limit: int
+    at_start: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RecyclingDue:
-    """A process has run for long enough, or has grown too large."""
+    """A process has run for long enough, or has grown too large (`oversize`)."""
 
     serial: int
     reason: str
+    oversize: Oversize | None = None
 
 
 @dataclass(frozen=True, slots=True)

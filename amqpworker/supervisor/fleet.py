@@ -163,9 +163,8 @@ class Fleet:
                 self._changes_of(process).add(Change(process.place, process, "recycle", reason), urgent=True)
             case Stalled(_, what):
                 self._on_stalled(process, what, now)
-            case RecyclingDue(_, reason):
-                if process.stage is Stage.CONSUMING:
-                    self._changes_of(process).add(Change(process.place, process, "recycle", reason))
+            case RecyclingDue():
+                self._on_recycling_due(process, event, now)
             case NotStarted(_, reason):
                 self._on_not_started(process, reason, now)
             case Ended(_, code, ran):
@@ -253,6 +252,16 @@ class Fleet:
         process.problem = what
         self._actions.append(DumpStacks(process.serial))
         self._kill_by(process, soon)
+
+    def _on_recycling_due(self, process: Process, event: RecyclingDue, now: float) -> None:
+        if process.stage is not Stage.CONSUMING:
+            return
+        pool, first = self.pools[process.place.pool], process.recycle_at is None
+        due = pool.recycle_at(process, event.oversize, now, self._jitter)
+        if first and (large := event.oversize) is not None and large.at_start:
+            sizes = {"limit": f"{large.limit} MiB", "needed": f"{large.memory} MiB"}
+            self._tell("error", "max_memory_too_low", process, **sizes, retry_in=round(due - now, 1))
+        self._changes_of(process).add(Change(process.place, process, "recycle", event.reason, start_at=due))
 
     def _kill_due(self, now: float) -> None:
         late = self.stopping is not None and now >= self.stopping

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from amqpworker.supervisor.pools import Recycling
 from amqpworker.worker.recorder import HEARTS, Recording
 
-__all__ = ["Sample", "recycling_due", "stalled"]
+__all__ = ["MIB", "Sample", "recycling_due", "stalled"]
 
 MIB = 1024 * 1024
 

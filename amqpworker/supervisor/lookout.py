@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterator, Mapping
 
 from amqpworker.supervisor.child import Child
-from amqpworker.supervisor.events import Event, Gap, RecyclingDue, Stalled
+from amqpworker.supervisor.events import Event, Gap, Oversize, RecyclingDue, Stalled
 from amqpworker.supervisor.fleet import Fleet
-from amqpworker.supervisor.judging import Sample, recycling_due, stalled
+from amqpworker.supervisor.judging import MIB, Sample, recycling_due, stalled
 from amqpworker.supervisor.overview import Overview, Past, Seen, overview
-from amqpworker.supervisor.places import Process
+from amqpworker.supervisor.places import Process, Stage
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.recorder import Recording
 
@@ -38,6 +38,7 @@ class Lookout:
         self.due = self._looked = now
         self._lenient_until = 0.0
         self._seen: dict[int, Seen] = {}
+        self._fit: set[int] = set()
         self.past = Past()
         self.latest: Overview | None = None
 
@@ -70,10 +71,19 @@ class Lookout:
     def _judged(self, process: Process, seen: Seen, now: float) -> Iterator[Event]:
         if seen.stalled and now >= self._lenient_until:
             yield Stalled(process.serial, seen.stalled)
-        if seen.recording is not None:
+        if seen.recording is not None and process.stage is Stage.CONSUMING:
+            limits = self._pools[process.place.pool].recycling
+            oversize = self._oversize(process.serial, seen.memory, limits.memory)
             sample = Sample(now - process.started, seen.recording.counts.settled, seen.memory)
-            if reason := recycling_due(self._pools[process.place.pool].recycling, sample):
-                yield RecyclingDue(process.serial, reason)
+            if reason := recycling_due(limits, sample):
+                yield RecyclingDue(process.serial, reason, oversize)
+
+    def _oversize(self, serial: int, memory: int, limit: int | None) -> Oversize | None:
+        """Return by how much a process that consumes is too large, None if it is not."""
+        if limit is None or memory < limit:
+            self._fit.add(serial)
+            return None
+        return Oversize(memory // MIB, limit // MIB, serial not in self._fit)
 
     def sum_up(self, fleet: Fleet, now: float) -> Overview:
         """Return how all of them stand, by what was seen last; `now` is monotonic."""
@@ -85,3 +95,4 @@ class Lookout:
         if recording is not None:
             self.past.counts = self.past.counts.plus(recording.counts)
         self._seen.pop(serial, None)
+        self._fit.discard(serial)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from amqpworker.supervisor.events import Oversize
+
 __all__ = ["Place", "Pool", "Process", "Stage"]
 
 FIRST_PAUSE = 1.0
@@ -34,7 +36,7 @@ class Process:
     One worker process; it is to be ready at `ready_by`, and to be killed at `kill_at`, where that is set.
 
     `wanted` tells that its end is, `problem` why it never ran or is killed. `misconfigured`: it has reported a mistake in
-    the configuration.
+    the configuration. `recycle_at`: when it is replaced at the earliest, set once it is too large.
     """
 
     serial: int
@@ -49,6 +51,7 @@ class Process:
     wanted: bool = False
     problem: str = ""
     misconfigured: bool = False
+    recycle_at: float | None = None
 
     @property
     def starts(self) -> bool:
@@ -96,11 +99,27 @@ class Place:
 
 @dataclass(slots=True)
 class Pool:
-    """Places that are filled alike; `up` once a process of it has consumed."""
+    """Places that are filled alike; `up` once a process of it has consumed, `outgrown`: how many in a row were too large soon."""
 
     name: str
     places: list[Place] = field(default_factory=list)
     up: bool = False
+    outgrown: int = 0
+
+    def recycle_at(self, process: Process, oversize: Oversize | None, now: float, jitter: Callable[[], float]) -> float:
+        """
+        Return when a process that is due for it may be replaced: at once, unless it became too large soon.
+
+        Its successor would most likely be as large: each is replaced later than the one before, after a minute at last.
+        """
+        if oversize is None:
+            return now
+        if process.recycle_at is None:
+            soon = oversize.at_start or now - process.started < STEADY_SECONDS
+            self.outgrown = self.outgrown + 1 if soon else 0
+            pause = min(FIRST_PAUSE * 2.0 ** min(self.outgrown, 10), LONGEST_PAUSE) * jitter()
+            process.recycle_at = now + pause if soon else now
+        return process.recycle_at
 
     def startable(self) -> list[Place]:
         """Return the places to fill: the first goes ahead, so that a mistake is told once."""

@@ -136,3 +136,19 @@ def test_a_result_file_that_is_locked_at_the_start_is_in_the_log_and_the_pool_co
             other.execute("ROLLBACK")
             workers.signal(signal.SIGTERM)
             assert workers.end() == 0
+
+
+def test_a_memory_limit_below_what_the_app_needs_is_an_error_that_names_both_and_each_replacement_comes_later(
+    tmp_path: Path, vhost: Broker
+) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", "--max-memory", "10", broker=vhost) as workers:
+        first, second = workers.wait_for("max_memory_too_low", 2)
+        assert (first["level"], first["limit"]) == ("error", "10 MiB")
+        assert int(first["needed"].removesuffix(" MiB")) > 10
+        assert 0 < first["retry_in"] < second["retry_in"]
+        assert first["pid"] != second["pid"]
+        assert len(workers.events("process_replaced")) == 1
+        workers.send("slow", seconds=0, mark="a")
+        wait_until(lambda: "end a" in workers.ledger(), 20, "a task in a process that is too large")
+        workers.signal(signal.SIGTERM)
+        assert workers.end() == 0

@@ -17,6 +17,7 @@ from amqpworker.supervisor.events import (
     Leaving,
     Misconfigured,
     NotStarted,
+    Oversize,
     Ready,
     RecyclingDue,
     Reload,
@@ -27,6 +28,7 @@ from amqpworker.supervisor.events import (
     StopNow,
     Tick,
 )
+from amqpworker.supervisor.places import Stage
 from tests.unit.scene import Scene
 
 
@@ -252,6 +254,42 @@ def test_what_has_outgrown_its_limits_is_drained_once_its_successor_consumes(two
     assert two.consumes(3) == [Drain(2)]
     assert two.on(Ended(2, 0)) == []
     assert two.field("process_replaced", "why") == "it has run 1000 tasks"
+
+
+@pytest.mark.parametrize("at_start", [True, False])
+def test_a_memory_limit_that_each_process_reaches_soon_is_backed_off_while_all_of_them_consume(at_start: bool) -> None:
+    scene, large = Scene(main=2), Oversize(58, 10, at_start)
+    scene.consumes(1)
+    scene.consumes(2)
+    starts = []
+    for _ in range(200):
+        scene.now += 0.1
+        consuming = [one for one in scene.fleet.processes.values() if one.stage is Stage.CONSUMING]
+        assert len(consuming) >= 2
+        for one in consuming:
+            for action in scene.on(RecyclingDue(one.serial, "it holds 58 MiB of memory", large)):
+                assert isinstance(action, Start)
+                starts.append(action)
+                scene.consumes(action.serial)
+        for serial in [one.serial for one in scene.fleet.processes.values() if one.stage is Stage.DRAINING]:
+            scene.on(Ended(serial, 0))
+    assert 2 <= len(starts) <= 5
+    assert scene.words().count("max_memory_too_low") == (2 + len(starts)) * at_start
+    if at_start:
+        assert [scene.field("max_memory_too_low", name) for name in ("limit", "needed")] == ["10 MiB", "58 MiB"]
+
+
+def test_a_process_that_outgrows_its_memory_later_is_replaced_at_once_and_a_reload_waits_for_no_memory(
+    two: Scene,
+) -> None:
+    grown = Oversize(510, 500, at_start=False)
+    assert two.on(RecyclingDue(1, "it holds 510 MiB of memory", grown), after=10.0) == [Start(3, "main", 1)]
+    two.consumes(3)
+    two.on(Ended(1, 0))
+    assert two.on(RecyclingDue(3, "it holds 510 MiB of memory", Oversize(510, 500, at_start=True))) == []
+    assert two.fleet.next_due(two.now) == two.now + 2.0
+    assert two.on(Reload()) == [Start(4, "main", 1)]
+    assert "max_memory_too_low" in two.words()
 
 
 def test_a_process_that_leaves_by_itself_is_not_asked_to_and_its_successor_starts_meanwhile(two: Scene) -> None:
