@@ -25,6 +25,7 @@ from amqpworker.supervisor.health import check_address
 from amqpworker.supervisor.launch import Setup
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.check import Checked
+from amqpworker.worker.flags import interpreter_options
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.wording import how_it_ended
 
@@ -61,7 +62,14 @@ def check(setup: Setup, as_json: bool) -> None:
 def looked_at(spec: PoolSpec) -> Checked:
     """Return what a process of its own has found out about a pool; it and what it has started are ended in any case."""
     reading, writing = os.pipe()
-    command = [sys.executable, "-m", "amqpworker.worker.check", json.dumps(spec.options), str(writing)]
+    command = [
+        sys.executable,
+        *interpreter_options(),
+        "-m",
+        "amqpworker.worker.check",
+        json.dumps(spec.options),
+        str(writing),
+    ]
     with open(reading, "rb", buffering=0) as pipe:
         try:
             process = subprocess.Popen(  # noqa: S603 - our own

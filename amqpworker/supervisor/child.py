@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from amqpworker.supervisor.pools import PoolSpec
+from amqpworker.worker.flags import interpreter_options
 from amqpworker.worker.recorder import Recording, read, size_of
 from amqpworker.worker.report import Answers, Report, heard
 from amqpworker.worker.signals import held_back
@@ -56,7 +57,13 @@ class Child:
             self.answers = Answers(self._leash)
             recording, self._memory = shared_memory(size_of(spec.slots))
             theirs.append(recording)
-            command = [sys.executable, "-m", "amqpworker.worker.process", json.dumps(spec.options)]
+            command = [
+                sys.executable,
+                *interpreter_options(),
+                "-m",
+                "amqpworker.worker.process",
+                json.dumps(spec.options),
+            ]
             with held_back():
                 self._process = subprocess.Popen(  # noqa: S603 - our own command
                     # Not by standard input: that is the tasks', and whoever reads it must find its end.

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from amqpworker.errors import ConfigError
 from amqpworker.supervisor.pools import PoolSpec, Recycling
+from amqpworker.worker.flags import interpreter_options
 
 __all__ = ["SIGNALS", "Setup", "launch", "read"]
 
@@ -69,7 +70,15 @@ def launch(setup: Setup) -> NoReturn:
 def command(setup: Setup) -> list[str]:
     """Return the command of a supervisor; the apps stand in it for people who look at processes."""
     apps = sorted({str(pool.options["app"]) for pool in setup.pools})
-    return [sys.executable, *path_options(), "-m", PROGRAM, *apps, json.dumps(asdict(setup), separators=(",", ":"))]
+    return [
+        sys.executable,
+        *interpreter_options(),
+        *path_options(),
+        "-m",
+        PROGRAM,
+        *apps,
+        json.dumps(asdict(setup), separators=(",", ":")),
+    ]
 
 
 def path_options() -> list[str]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from amqpworker.worker.crashes import Crash
+from amqpworker.worker.flags import interpreter_options
 from amqpworker.worker.isolated_wire import BEAT, OUTCOME, READY, SPENT, Frames, Unreadable
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.report import DUMP_SIGNAL
@@ -75,7 +76,13 @@ class IsolatedProcess:
         self._socket, theirs = socket.socketpair()
         self._stacks = self._gone = -1
         self._ended: Crash | None = None
-        command = [sys.executable, "-m", "amqpworker.worker.isolated_process", options.model_dump_json()]
+        command = [
+            sys.executable,
+            *interpreter_options(),
+            "-m",
+            "amqpworker.worker.isolated_process",
+            options.model_dump_json(),
+        ]
         try:
             with theirs, held_back():
                 self._stacks = os.memfd_create("amqpworker-stacks")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 from contextlib import closing, suppress
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from amqpworker.testing import processes
+from tests.cli import environment
 from tests.pools import pool
 from tests.support import Broker, wait_until
 
@@ -152,3 +155,39 @@ def test_a_memory_limit_below_what_the_app_needs_is_an_error_that_names_both_and
         wait_until(lambda: "end a" in workers.ledger(), 20, "a task in a process that is too large")
         workers.signal(signal.SIGTERM)
         assert workers.end() == 0
+
+
+FLAGS = """
+import os, sys
+from pathlib import Path
+from amqpworker import App
+
+app = App()
+
+@app.task(name="alone", queue="work", isolated=True)
+def alone() -> None: ...
+
+unbuffered = not hasattr(sys.stdout.buffer, "raw")
+with Path(__file__).with_name("flags").open("a") as file:
+    print(sys.flags.optimize, "error::FutureWarning" in sys.warnoptions, sys._xoptions, unbuffered, file=file)
+"""
+
+
+def test_options_of_the_interpreter_are_handed_on_to_worker_processes_and_isolated_ones(
+    tmp_path: Path, vhost: Broker
+) -> None:
+    (tmp_path / "flagged.py").write_text(FLAGS)
+    given = ["-O", "-W", "error::FutureWarning", "-X", "no_debug_ranges", "-u"]
+    command = [sys.executable, *given, "-m", "amqpworker", "worker", "flagged:app", "-p", "1"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment(vhost.url), stdout=log, stderr=log)
+    found = tmp_path / "flags"
+    try:
+        # The second is an isolated process, which is started ahead.
+        wait_until(lambda: found.exists() and found.read_text().count("\n") == 2, 30, "two processes with the app")
+        assert set(found.read_text().splitlines()) == {"1 True {'no_debug_ranges': True} True"}
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
