@@ -7,7 +7,6 @@ Decides the defaults that depend on the machine. It never imports the user's mod
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +15,7 @@ import typer
 from pydantic import ValidationError
 
 from amqpworker.cli.config import pool_of, read_config, recycling_of
+from amqpworker.cli.cores import usable_cores
 from amqpworker.cli.queues import parsed
 from amqpworker.cli.shared import APP_VARIABLE, AsJson
 from amqpworker.errors import ConfigError
@@ -27,9 +27,8 @@ from amqpworker.worker.options import MOST_PREFETCH, MOST_THREADS, QueueOptions,
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-__all__ = ["usable_cores", "worker_app"]
+__all__ = ["worker_app"]
 
-CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 BESIDE_CONFIG = {"config", "check", "as_json"}
 
 worker_app = typer.Typer()
@@ -287,13 +286,3 @@ def problem(one: ErrorDetails) -> str:
     option = {"queues": "queue"}.get(name := str(next(iter(one["loc"]), "threads")), name).replace("_", "-")
     option = "MODULE:APP" if name == "app" else f"--{option}"
     return f"{option}: {one['msg'].removeprefix('Value error, ')}"
-
-
-def usable_cores(limit: Path = CPU_LIMIT) -> int:
-    """Return how many cores this process may use: by its affinity, and by the quota of its control group."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = limit.read_text().split()
-        return max(1, min(cores, -(-int(quota) // int(period))))
-    except (OSError, ValueError):
-        return cores  # no control group, or no quota ("max")

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from amqpworker.cli.cores import usable_cores
 from amqpworker.cli.main import main
 from amqpworker.cli.screen import plain, printable
 from amqpworker.cli.send import in_words_of_the_command
 from amqpworker.cli.shared import exit_code
 from amqpworker.cli.topology import management_of
 from amqpworker.cli.values import pairs
-from amqpworker.cli.worker import usable_cores
 from amqpworker.errors import (
     AmqpWorkerError,
     CallTimeout,
@@ -385,6 +385,15 @@ def test_exit_code_1_means_an_answer_and_2_that_nothing_could_be_asked(error: Am
 # ---- the machine ------------------------------------------------------------------------------------------------------
 
 
+def cores_beside(files: dict[str, str], root: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return the usable cores of four, on a machine with these files."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return usable_cores(root)
+
+
 @pytest.mark.parametrize(
     ("limit", "cores"),
     [
@@ -394,15 +403,38 @@ def test_exit_code_1_means_an_answer_and_2_that_nothing_could_be_asked(error: Am
         ("max 100000", 4),
         ("", 4),
         ("900000 100000", 4),
+        ("1 0", 4),
     ],
 )
 def test_the_default_of_processes_heeds_the_quota_of_a_container(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, cores: int
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
-    (tmp_path / "cpu.max").write_text(limit)
-    assert usable_cores(tmp_path / "cpu.max") == cores
-    assert usable_cores(tmp_path / "none") == 4
+    assert cores_beside({"sys/fs/cgroup/cpu.max": limit}, tmp_path, monkeypatch) == cores
+    assert cores_beside({"proc/self/cgroup": "0::/\n"}, tmp_path, monkeypatch) == cores
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("150000", 2), ("-1", 4), ("50000", 1), ("", 4)])
+@pytest.mark.parametrize("folder", ["cpu", "cpu,cpuacct", "cpu,cpuacct/docker/1f"])
+def test_the_default_of_processes_heeds_the_quota_of_a_group_of_version_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, quota: str, cores: int
+) -> None:
+    place = f"sys/fs/cgroup/{folder}"
+    controllers = folder.partition("/")[0]
+    files = {
+        f"{place}/cpu.cfs_quota_us": f"{quota}\n",
+        f"{place}/cpu.cfs_period_us": "100000\n",
+        "proc/self/cgroup": f"7:memory:/\n4:{controllers}:/docker/1f\n0::/docker/1f\n",
+    }
+    assert cores_beside(files, tmp_path, monkeypatch) == cores
+
+
+def test_the_default_of_processes_heeds_the_quota_of_a_service_and_of_all_slices_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"proc/self/cgroup": "0::/shop.slice/shop.service\n"}
+    service = {"sys/fs/cgroup/shop.slice/shop.service/cpu.max": "300000 100000"}
+    assert cores_beside({**own, **service}, tmp_path, monkeypatch) == 3
+    assert cores_beside({"sys/fs/cgroup/shop.slice/cpu.max": "200000 100000"}, tmp_path, monkeypatch) == 2
 
 
 # ---- the screen -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,50 @@
+"""
+How many cores a pool may use: by its affinity, and by the quotas of its control groups.
+
+Decides where the quotas are found: in both versions of control groups, in that of the process and in all above it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+__all__ = ["usable_cores"]
+
+MOUNT = "sys/fs/cgroup"
+OWN = "proc/self/cgroup"
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Return how many cores this process may use, at least one; `root` holds the files of the system."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = (quota_of(folder) for folder in groups(root))
+    return max(1, min([cores, *(quota for quota in quotas if quota is not None)]))
+
+
+def groups(root: Path) -> Iterator[Path]:
+    """Return the folders of the control groups that may limit this process."""
+    mount, own = root / MOUNT, "0::/\n1:cpu:/"
+    with suppress(OSError, ValueError):
+        own = (root / OWN).read_text()
+    for line in own.splitlines():
+        _, controllers, path = line.split(":", 2)
+        # A container may see the path that its group has outside: then its own group is at the mount itself.
+        places = [PurePosixPath(path), *PurePosixPath(path).parents]
+        if controllers == "":
+            yield from (mount / str(place).lstrip("/") for place in places)
+        elif "cpu" in controllers.split(","):
+            base = next((one for one in (mount / controllers, mount / "cpu") if one.is_dir()), mount)
+            yield from (base / str(place).lstrip("/") for place in places)
+
+
+def quota_of(group: Path) -> int | None:
+    """Return how many cores a control group may use, rounded up; None if it has no quota."""
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        with suppress(OSError, ValueError):
+            words = [word for name in names for word in (group / name).read_text().split()]
+            quota, period = map(int, words)  # in version 2 it is "max" if there is none
+            return None if quota <= 0 or period <= 0 else -(-quota // period)
+    return None
