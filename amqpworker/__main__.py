@@ -1,24 +1,48 @@
 """
 The program `amqpworker`, also as `python -m amqpworker`: it loads the command line, and runs it.
 
-Decides that Ctrl-C while it loads just ends it: nothing has begun that could be told or tidied up.
+Decides that Ctrl-C and SIGTERM while it loads just end it: nothing has begun that could be told or tidied up. As the first
+process of a container it would not even receive a SIGTERM without a handler.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
 __all__ = ["main"]
 
 
 def main() -> int:
     """Run the command that the arguments name; return the exit code."""
-    heeded = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, end)
+    heeded = signal.signal(signal.SIGINT, end)
+    open_standard()
     from amqpworker.cli.main import main as run
 
     signal.signal(signal.SIGINT, heeded)
     return run()
+
+
+def end(number: int, _frame: FrameType | None) -> NoReturn:
+    """End by a signal; the first process of a container survives its own."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    os._exit(128 + number)
+
+
+def open_standard() -> None:
+    """Open to nothing what is closed of standard input, output and error: a pipe of ours would get its number."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, "r" if descriptor == 0 else "w", closefd=False))  # noqa: SIM115
 
 
 if __name__ == "__main__":

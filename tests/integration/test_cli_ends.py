@@ -189,10 +189,10 @@ def test_a_broker_that_is_too_old_or_another_is_one_line_and_exit_code_2(
             assert (ended.code, ended.out) == (2, "")
 
 
-def test_ctrl_c_while_the_program_loads_ends_it_without_a_word(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_program_loads_ends_it_without_a_word(tmp_path: Path, number: signal.Signals) -> None:
     # As slow as it can be: the import waits for the signal.
-    slow = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
-    (tmp_path / "typer.py").write_text(slow)
+    (tmp_path / "typer.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\n")
     done = subprocess.run(
         [sys.executable, "-m", "amqpworker", "--help"],
         cwd=tmp_path,
@@ -201,5 +201,27 @@ def test_ctrl_c_while_the_program_loads_ends_it_without_a_word(tmp_path: Path) -
         text=True,
         check=False,
     )
-    assert done.returncode == -signal.SIGINT
+    assert done.returncode == -number
     assert (done.stdout, done.stderr) == ("", "")
+
+
+# Without such a handler the kernel would drop a signal to the first process of a container, and `docker stop` take 10 s.
+HANDLED = """
+import os, signal
+handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+os._exit(70 if all(map(callable, handlers)) and signal.default_int_handler not in handlers else 71)
+"""
+
+
+def test_signals_have_a_handler_before_anything_large_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text(HANDLED)
+    env = {**environment(), "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-m", "amqpworker", "worker"], cwd=tmp_path, env=env, check=False)
+    assert done.returncode == 70
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_a_mistake_keeps_its_exit_code_where_standard_error_is_closed(tmp_path: Path, closed: str) -> None:
+    command = f'exec "{sys.executable}" -m amqpworker worker no_such:app -p 1 {closed}'
+    done = subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, env=environment(), timeout=60, check=False)
+    assert done.returncode == 2

@@ -15,7 +15,7 @@ import pytest
 
 from amqpworker.testing import processes
 from tests.cli import environment
-from tests.pools import pool
+from tests.pools import SHOP, Pool, pool
 from tests.support import Broker, wait_until
 
 ONCE = """
@@ -186,6 +186,23 @@ def test_options_of_the_interpreter_are_handed_on_to_worker_processes_and_isolat
         # The second is an isolated process, which is started ahead.
         wait_until(lambda: found.exists() and found.read_text().count("\n") == 2, 30, "two processes with the app")
         assert set(found.read_text().splitlines()) == {"1 True {'no_debug_ranges': True} True"}
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_pool_whose_standard_input_output_and_error_are_closed_runs_like_any_other(
+    tmp_path: Path, vhost: Broker
+) -> None:
+    (tmp_path / "shop.py").write_text(SHOP.format(url=vhost.url, drain=5.0))
+    command = f'exec "{sys.executable}" -m amqpworker worker shop:app -p 1 <&- >&- 2>&-'
+    process = subprocess.Popen(["/bin/sh", "-c", command], cwd=tmp_path, env=environment())
+    closed = Pool(process, tmp_path, vhost)  # type: ignore[arg-type]
+    try:
+        closed.send("slow", seconds=0, mark="a")
+        wait_until(lambda: "end a" in closed.ledger(), 30, "the end of a task")
         process.terminate()
         assert process.wait(20) == 0
     finally:
