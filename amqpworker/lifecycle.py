@@ -7,6 +7,7 @@ have been copied at any line of another one: what they need then must not be hel
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import weakref
@@ -14,10 +15,11 @@ from _thread import get_ident
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["Living", "Users", "in_io_thread", "run_as_io_thread"]
+__all__ = ["NO_ROOM", "Living", "NoThread", "Users", "in_io_thread", "run_as_io_thread", "start_thread"]
 
 T = TypeVar("T")
 
+NO_ROOM = "the limit of processes and threads is reached (ulimit -u, TasksMax= of a unit, --pids-limit of a container)"
 
 # Not asked of `threading.current_thread`: after a fork that Python does not hear of, a new thread may be taken for one of
 # the parent's, whose number it has.
@@ -33,6 +35,23 @@ def run_as_io_thread(run: Callable[[], None]) -> None:
 def in_io_thread() -> bool:
     """Tell whether the caller must not wait, since a connection depends on this thread."""
     return getattr(HERE, "keeps_connection", False)
+
+
+class NoThread(OSError):
+    """The machine has no room for another thread, as it may have in a moment."""
+
+
+def start_thread(thread: threading.Thread) -> None:
+    """
+    Start a thread.
+
+    Raises:
+        NoThread: there is no room for it.
+    """
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise NoThread(errno.EAGAIN, f"no thread can be started: {NO_ROOM}") from error
 
 
 class Living(Generic[T]):

@@ -10,7 +10,7 @@ import threading
 from _thread import TIMEOUT_MAX, allocate_lock, start_new_thread
 from collections.abc import Callable
 
-from amqpworker.lifecycle import in_io_thread, run_as_io_thread
+from amqpworker.lifecycle import NO_ROOM, in_io_thread, run_as_io_thread
 
 __all__ = ["OneThread"]
 
@@ -18,6 +18,7 @@ NO_THREAD = (
     "No thread can be started to talk to RabbitMQ ({}). While the interpreter exits, Python 3.12 and later start none: what "
     "is sent at exit needs a connection that was made before."
 )
+NO_ROOM_FOR_IT = f"No thread can be started to talk to RabbitMQ: {NO_ROOM}."
 # Seconds for a thread to leave that has done everything.
 LAST_STEP = 0.5
 
@@ -43,14 +44,14 @@ class OneThread:
             start_new_thread(self._start, ())
         except RuntimeError as error:
             if self.prevent():
-                self._cannot_start(NO_THREAD.format(error))
+                self._cannot_start(why_not(error))
 
     def _start(self) -> None:
         if self.prevent():
             try:
                 self._thread.start()
             except RuntimeError as error:
-                self._cannot_start(NO_THREAD.format(error))
+                self._cannot_start(why_not(error))
 
     def prevent(self) -> bool:
         """Have it not start; false where it has, or never will."""
@@ -79,3 +80,8 @@ class OneThread:
         if self._thread.is_alive():
             self._thread.join(LAST_STEP)
         return True
+
+
+def why_not(error: RuntimeError) -> str:
+    """Return why a thread could not be started."""
+    return NO_THREAD.format(error) if "exit" in str(error) or "shutdown" in str(error) else NO_ROOM_FOR_IT

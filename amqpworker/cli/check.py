@@ -75,6 +75,8 @@ def looked_at(spec: PoolSpec) -> Checked:
             process = subprocess.Popen(  # noqa: S603 - our own
                 command, stdin=subprocess.DEVNULL, pass_fds=[writing], process_group=0
             )
+        except OSError as error:
+            return Checked(problem=f"No process can be started to import {spec.options['app']!r}: {error.strerror}.")
         finally:
             os.close(writing)
         try:

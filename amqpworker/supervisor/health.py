@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from amqpworker.errors import AmqpWorkerError, ConfigError
+from amqpworker.lifecycle import start_thread
 from amqpworker.logs import get_logger
 from amqpworker.supervisor.overview import Overview, status_line
 
@@ -69,14 +70,18 @@ class HealthServer:
     def __init__(self, where: str, source: Source) -> None:
         self.where = where
         self._path = Path(where) if "/" in where else None
+        server = None
         try:
-            self._server = UnixServer(where, source) if self._path else TcpServer(split(where), source)
+            server = UnixServer(where, source) if self._path else TcpServer(split(where), source)
+            start_thread(threading.Thread(target=server.serve_forever, name="amqpworker-health", daemon=True))
         except (OSError, OverflowError, TypeError, ValueError) as error:  # the last two: a null character
             reason = getattr(error, "strerror", None) or str(error)
-            passing = getattr(error, "errno", None) in {errno.EADDRINUSE, errno.EADDRNOTAVAIL}
+            passing = getattr(error, "errno", None) in {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EAGAIN}
+            if server is not None:
+                server.server_close()
             kind = AmqpWorkerError if passing else ConfigError
             raise kind(f"health {where}: nothing can be opened there: {reason}.") from error
-        threading.Thread(target=self._server.serve_forever, name="amqpworker-health", daemon=True).start()
+        self._server = server
 
     def close(self) -> None:
         """Stop answering."""

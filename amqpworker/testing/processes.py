@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from amqpworker.errors import ConfigError
+
 MARK = "AMQPWORKER_NODE"
 
 _KERNEL_OR_EXITING = 0x00200000 | 0x00000004
@@ -32,14 +34,20 @@ def spawn(command: list[str], environment: Mapping[str, str], log: Path, stdin: 
     Start a process in a session of its own and return its id; what it prints goes to the end of `log`.
 
     Its session keeps a Ctrl-C in our terminal away from it. There is no object that complains when it outlives us.
+
+    Raises:
+        ConfigError: the system does not let us start it.
     """
     appending = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     first = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0) if stdin is None else (os.POSIX_SPAWN_DUP2, stdin, 0)
     actions = [first, (os.POSIX_SPAWN_OPEN, 1, str(log), appending, 0o600), (os.POSIX_SPAWN_DUP2, 1, 2)]
     default = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE]
-    return os.posix_spawn(
-        command[0], command, dict(environment), file_actions=actions, setsid=True, setsigmask=[], setsigdef=default
-    )
+    try:
+        return os.posix_spawn(
+            command[0], command, dict(environment), file_actions=actions, setsid=True, setsigmask=[], setsigdef=default
+        )
+    except OSError as error:
+        raise ConfigError(f"{command[0]} cannot be started: {error.strerror}.") from error
 
 
 def leash(environment: Mapping[str, str], log: Path, pids: Iterable[int]) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any, TypeAlias, assert_never
 
+from amqpworker.lifecycle import start_thread
 from amqpworker.logs import get_logger, task_context
 from amqpworker.message import Delivery
 from amqpworker.outcome import Dead, Done, Dropped, Outcome, Renew, Requeue, Retry
@@ -38,7 +39,7 @@ Settle: TypeAlias = Callable[[Delivery, Outcome, Run | None], None]
 
 class Coroutines:
     """
-    Runs `async def` tasks, as many at once as there are `slots`; the loop and its thread are made with the first.
+    Runs `async def` tasks, as many at once as there are `slots`; the loop and its thread are there from `start` on.
 
     `running` is that of the runners: what was claimed and is not settled yet, by the number of its slot.
     """
@@ -65,6 +66,16 @@ class Coroutines:
         self._storing = ThreadPoolExecutor(SETTLING_THREADS, thread_name_prefix="amqpworker-store")
         # What needs no store does not wait for one that is away.
         self._copying = ThreadPoolExecutor(SETTLING_THREADS, thread_name_prefix="amqpworker-settle")
+
+    def start(self) -> None:
+        """
+        Start the loop and its thread before the first task.
+
+        Raises:
+            NoThread: there is no room for it.
+        """
+        with self._lock:
+            self._started_loop()
 
     def put(self, delivery: Delivery) -> None:
         """Run a delivery of an `async def` task as soon as a slot is free; from any thread."""
@@ -95,11 +106,14 @@ class Coroutines:
 
     def _started_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(
-                target=self._run_loop, args=(self._loop,), name="amqpworker-event-loop", daemon=True
-            )
-            self._thread.start()
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=self._run_loop, args=(loop,), name="amqpworker-event-loop", daemon=True)
+            try:
+                start_thread(thread)
+            except BaseException:
+                loop.close()
+                raise
+            self._loop, self._thread = loop, thread
         return self._loop
 
     def let_go(self) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from amqpworker.app import App
+from amqpworker.lifecycle import NoThread, start_thread
 from amqpworker.logform import configure
 from amqpworker.logs import flush, get_logger, task_context
 from amqpworker.outcome import Outcome
@@ -31,6 +32,7 @@ from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.locate import locate
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.report import DUMP_SIGNAL
+from amqpworker.worker.room import room_permitting
 from amqpworker.worker.runner import Runner, unknown
 from amqpworker.worker.signals import OwnSignals, ignore, ignore_stray
 
@@ -66,7 +68,7 @@ class Isolated:
         """Run what is asked for, until nobody asks any more."""
         self._lifespan.begin()
         self._signals.check("the app's lifespan")
-        threading.Thread(target=self._beat, name="amqpworker-beat", daemon=True).start()
+        start_thread(threading.Thread(target=self._beat, name="amqpworker-beat", daemon=True))
         self._send(frame(READY))
         while (request := requested(self._connection)) is not None:
             self._busy.set()
@@ -138,6 +140,8 @@ def main(arguments: Sequence[str]) -> int:
         signals.check("the app's import")
         app.producer.owner = options.app
         Isolated(app, patient(connection), signals).serve()
+    except NoThread:
+        raise
     except (Exception, SystemExit) as error:
         log.error("isolated_process_failed", app=options.app, exc_info=error)
         return FAILED
@@ -164,7 +168,7 @@ def end_with(worker: int) -> None:
 
 
 if __name__ == "__main__":
-    ENDED = main(sys.argv[1:])
+    ENDED = room_permitting(lambda: main(sys.argv[1:]))
     flush()
     # Threads that a task has left behind do not hold it up.
     for stream in (sys.stdout, sys.stderr):

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from amqpworker.lifecycle import start_thread
 from amqpworker.logs import get_logger
 from amqpworker.worker.report import STOPPED, verdicts_in
 
@@ -26,7 +27,12 @@ OnVerdict: TypeAlias = Callable[[Sequence[str], bool], object]
 
 
 class Leash:
-    """Reads the descriptor of a leash in a thread of its own; `None` is none."""
+    """
+    Reads the descriptor of a leash in a thread of its own; `None` is none.
+
+    Raises:
+        NoThread: there is no room for it.
+    """
 
     def __init__(self, descriptor: int | None) -> None:
         self._on_verdict: OnVerdict | None = None
@@ -36,7 +42,7 @@ class Leash:
             # What a task starts must not hold it.
             os.set_inheritable(descriptor, False)
             reading = threading.Thread(target=self._read, args=(descriptor,), name="amqpworker-parent", daemon=True)
-            reading.start()
+            start_thread(reading)
 
     def heed(self, on_verdict: OnVerdict, drain: Callable[[], None]) -> None:
         """

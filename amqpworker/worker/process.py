@@ -42,6 +42,7 @@ from amqpworker.worker.origin import Origin
 from amqpworker.worker.receiver import Reception
 from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Gauges, Recorder, mapped
 from amqpworker.worker.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, STOPPED, Report, Reporter
+from amqpworker.worker.room import room_permitting
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.runners import Concurrency, Runners
 from amqpworker.worker.serving import long_tasks, servings
@@ -168,7 +169,8 @@ class WorkerProcess:
             if self.lifespan.lost:
                 return self.leave_bereft()
             if self.consumer.broken or self.publisher.broken:
-                log.error("worker_broken", effect="it ends, and is replaced")
+                lost = self.consumer.problem
+                log.error("worker_broken", reason=lost and lost.text, effect="it ends, and is replaced")
                 return FAILED
             self.stop_requested.wait(LOOK)
         return self.stop()
@@ -176,7 +178,7 @@ class WorkerProcess:
     def _wait_for_consumer(self) -> AmqpWorkerError | None:
         """Wait until there is a first consumer; return why there never will be one, where that is so."""
         say_at = time.monotonic() + SAY_WAITING
-        while not self.stop_requested.wait(FIRST_LOOK) and not self.lifespan.lost:
+        while not (self.stop_requested.wait(FIRST_LOOK) or self.lifespan.lost or self.consumer.broken):
             self._record()
             if self.consumer.ever_consumed:
                 self._record()
@@ -388,4 +390,4 @@ def leave(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    leave(main(sys.argv[1:]))
+    leave(room_permitting(lambda: main(sys.argv[1:])))

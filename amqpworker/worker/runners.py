@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
+from amqpworker.lifecycle import start_thread
 from amqpworker.logs import get_logger, task_context
 from amqpworker.message import Delivery
 from amqpworker.outcome import Done, Outcome, Requeue
@@ -108,9 +109,16 @@ class Runners:
         return self._coroutines.awaits(coroutine, timeout)
 
     def start(self) -> None:
-        """Start the threads."""
+        """
+        Start the threads, that of the event loop too if a task needs it.
+
+        Raises:
+            NoThread: there is no room for all of them.
+        """
         for thread in self._threads:
-            thread.start()
+            start_thread(thread)
+        if self._runner.has_coroutines:
+            self._coroutines.start()
 
     def let_go(self) -> None:
         """Drop the deliveries that were taken back before they began, with their bodies; by the thread that puts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sqlite3
@@ -208,3 +209,28 @@ def test_a_pool_whose_standard_input_output_and_error_are_closed_runs_like_any_o
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_full_process_table_is_told_in_lines_without_a_traceback_and_a_pool_waits_for_room(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SHOP.format(url="amqp://127.0.0.1:1/", drain=5.0))
+    # The limit does not hold for the superuser; another user may not even read what is needed here.
+    other = ["setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    full = [*(other if os.geteuid() == 0 else []), "prlimit", "--nproc=1", sys.executable, "-m", "amqpworker", "worker"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([*full, "shop:app", "-p", "1"], cwd=tmp_path, env=environment(), stderr=log)
+    workers = Pool(process, tmp_path)  # type: ignore[arg-type]
+    try:
+        workers.wait_for("process_not_started")
+        workers.signal(signal.SIGTERM)
+        assert workers.end() == 0
+        for options, told in (("--health 127.0.0.1:0", "no thread can be started"), ("--check", "No process can be")):
+            ended = subprocess.run(
+                [*full, "shop:app", *options.split()], cwd=tmp_path, env=environment(), capture_output=True, check=False
+            )
+            (line,) = ended.stderr.decode().splitlines()
+            assert told in line
+            assert ended.returncode in {1, 2}
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in workers.log

@@ -154,7 +154,7 @@ def test_a_machine_without_room_for_a_thread_fails_the_send_at_once(monkeypatch:
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refused)
-        with pytest.raises(NotConnected, match="can't start new thread"):
+        with pytest.raises(NotConnected, match="limit of processes and threads is reached"):
             echo.send("x")
 
 
