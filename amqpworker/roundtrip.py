@@ -25,7 +25,7 @@ LEAVES = {"cls", "config", "default", "expected", "function", "members", "metada
 """What holds no further nodes of a schema."""
 
 EXAMPLES: tuple[Any, ...] = (
-    *(None, True, 0, 1, 1.5, "", "a", "1", "1.5", "true", "YWJj", "00000000-0000-0000-0000-000000000007"),
+    *(None, True, 0, 1, 0.1, "", "a", "1", "0.1", "true", "1234", "00000000-0000-0000-0000-000000000007"),
     *("2026-01-02", "2026-01-02T00:00:00", "2026-01-02T03:04:05Z", "03:04:05", "P1DT2H", "127.0.0.1", "::1"),
     *("10.0.0.0/8", "http://a.example/", "redis://localhost", "a@b.example", "1+2j"),
 )
@@ -192,11 +192,14 @@ class Trial:
         }
         if kind == "default":
             bare.setdefault("default", None)
+        if "schema" in node.get("serialization", ()):
+            bare["serialization"] |= {"schema": self._bare(node["serialization"]["schema"], depth, deeper)}
         if kind in MODELS:
-            bare["cls"] = self._stand_in(node["cls"], node.get("fields"))
+            bare["cls"] = stand_in = self._stand_in(node["cls"], node.get("fields"))
+            stand_in.__pydantic_serializer__ = SchemaSerializer(bare, self._config)
         return bare
 
-    def _stand_in(self, cls: type, fields: Any) -> type:
+    def _stand_in(self, cls: type, fields: Any) -> Any:
         if cls not in self._stand_ins:
             name = cls.__name__
             made = type(name, (), {}) if fields is None else dataclasses.make_dataclass(name, fields, eq=False)

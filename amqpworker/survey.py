@@ -285,9 +285,9 @@ def _tighten(node: Any) -> Any:
         return node
     tight = {key: part if key in LEAVES else _tighten(part) for key, part in node.items()}
     if kind == "bytes":
-        return core_schema.json_or_python_schema(
-            cast("Any", tight), core_schema.no_info_before_validator_function(_as_bytes, cast("Any", tight))
-        )
+        lax = core_schema.no_info_before_validator_function(_as_bytes, cast("Any", tight))
+        strict = cast("Any", tight | {"strict": True})
+        return core_schema.json_or_python_schema(cast("Any", tight), core_schema.lax_or_strict_schema(lax, strict))
     if kind in STOP_EARLY or (kind == "dict" and "fail_fast" in core_schema.DictSchema.__annotations__):
         tight["fail_fast"] = True
     return tight
