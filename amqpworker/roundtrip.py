@@ -8,6 +8,7 @@ examples and stand-ins: none of the user's code runs for it.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -31,6 +32,7 @@ EXAMPLES: tuple[Any, ...] = (
 )
 """Of each scalar that JSON has, and of each kind of text that pydantic makes something else of."""
 
+OURS = sys.stdlib_module_names | {"pydantic", "pydantic_core"}
 ARRAYS = {"list", "set", "frozenset"}
 ALIASES = {"validation_alias", "serialization_alias", "serialization_exclude"}
 LIMITS = {"pattern", "min_length", "max_length", "gt", "ge", "lt", "le", "multiple_of", "max_digits", "decimal_places"}
@@ -93,10 +95,10 @@ def _parts(value: Any) -> Mapping[Any, Any] | None:
 
 
 def is_foreign(holder: Mapping[str, Any] | None) -> bool:
-    """Tell whether a function in a schema is not pydantic's own."""
+    """Tell whether a function in a schema is neither pydantic's own nor Python's."""
     function = (holder or {}).get("function")
     module = getattr(getattr(function, "func", function), "__module__", None) or ""
-    return function is not None and module.partition(".")[0] != "pydantic"
+    return function is not None and module.partition(".")[0] not in OURS
 
 
 class _UndecidedError(Exception):

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import enum
 import functools
+import ipaddress
 import pathlib
 import uuid
 import zoneinfo
@@ -497,6 +498,7 @@ def test_a_union_inside_a_model_is_refused_with_its_place() -> None:
         (Colour | int, [Colour.RED, 1]),
         (Level | int, [Level.LOW, 1, 2]),
         (bytes | int, [b"x", 1]),
+        (ipaddress.IPv4Address | ipaddress.IPv6Address, [*map(ipaddress.ip_address, ("10.0.0.1", "::1"))]),
         (list[int] | int, [[1], 1]),
         (list[int] | list[str], [[1], ["1"], []]),
         (list[str] | str | None, [["a"], "a", None]),
