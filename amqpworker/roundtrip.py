@@ -95,7 +95,7 @@ def _parts(value: Any) -> Mapping[Any, Any] | None:
 
 
 def is_foreign(holder: Mapping[str, Any] | None) -> bool:
-    """Tell whether a function in a schema is neither pydantic's own nor Python's."""
+    """Return whether a function in a schema is neither pydantic's own nor Python's."""
     function = (holder or {}).get("function")
     module = getattr(getattr(function, "func", function), "__module__", None) or ""
     return function is not None and module.partition(".")[0] not in OURS
@@ -144,7 +144,7 @@ class Trial:
         return f"is written as {next(iter(written))!r} and not read by that name: use one alias for both, or populate_by_name"
 
     def mixed_up(self, union: Mapping[str, Any]) -> tuple[str, str] | None:
-        """Return the types of a value and of what it can arrive as, `None` if the members of a union are told apart."""
+        """Return the types of a value and of what it can arrive as, `None` if a union's members are distinguished."""
         try:
             whole = self._bare(union, 0, inside=False)
             examples = [*EXAMPLES, *self._examples(whole)]

@@ -184,7 +184,7 @@ def _try(trial: Trial, found: Node, what: str) -> None:
         raise ConfigError(f"{what} at {_title(node)}{lost}.")
     if kind == "union" and (mixed := trial.mixed_up(node)):
         raise ConfigError(
-            f"{where} has a union in its hint whose members JSON does not tell apart: {mixed[0]} can arrive as {mixed[1]}."
+            f"{where} has a union in its hint whose members JSON does not distinguish: {mixed[0]} can arrive as {mixed[1]}."
             " Use a tagged union (pydantic's Discriminator) or a narrower hint."
         )
 
