@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, Self, TypeAlias, TypeVar, overload
 
 from amqpworker.errors import AmqpWorkerError, BatchFailed, ConfigError, SendError
 from amqpworker.lifecycle import Users
-from amqpworker.message import MOST_SHORT_BYTES, Message, fits_short_string
+from amqpworker.message import MOST_SHORT_BYTES, Message, fits_short_string, plain
 from amqpworker.plan import Plan
 from amqpworker.producer import Producer
 from amqpworker.redaction import redact_url
@@ -72,8 +72,8 @@ class App:
             check_url(results)
         self.settings = settings if settings is not None else Settings()
         self.url = broker_url(url)
-        self.plan = Plan(namespace, self.settings.declare)
-        self.default_queue = default_queue
+        self.plan = Plan(plain(namespace), self.settings.declare)
+        self.default_queue = plain(default_queue)
         self.modules = tuple(modules)
         self.results = results
         self.lifespan = lifespan
@@ -175,18 +175,19 @@ class App:
         limit = time_limit_of(time_limit, hard_limit)
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
-            task_name = name if name is not None else default_name(function)
-            task_queue = queue if queue is not None else self.default_queue
+            task_name = plain(name) if name is not None else default_name(function)
+            task_queue = plain(queue) if queue is not None else self.default_queue
+            names = (task_name, *map(plain, aliases))
             signature = Signature.of(function, task_name)
             task: Task[..., Any] = Task(self, (task_name, task_queue), function, signature)
             task.policy = policy(retry)
             task.stores_result = result
             task.time_limit = limit
             task.isolated = isolated
-            for one in (task_name, *aliases):
+            for one in names:
                 self._check_name(one)
             self.plan.add_queue(task_queue)
-            for one in (task_name, *aliases):
+            for one in names:
                 self.tasks[one] = task
             return task
 
@@ -206,11 +207,12 @@ class App:
         """
 
         def register(function: Callable[P, R]) -> RemoteTask[P, R]:
-            task_queue = queue if queue is not None else self.default_queue
-            task: RemoteTask[P, R] = RemoteTask(self, name, task_queue, Signature.of(function, name))
-            self._check_name(name)
+            task_name = plain(name)
+            task_queue = plain(queue) if queue is not None else self.default_queue
+            task: RemoteTask[P, R] = RemoteTask(self, task_name, task_queue, Signature.of(function, task_name))
+            self._check_name(task_name)
             self.plan.add_queue(task_queue)
-            self.remotes[name] = task
+            self.remotes[task_name] = task
             return task
 
         return register
@@ -222,8 +224,8 @@ class App:
         Raises:
             ConfigError: no queue can have this name.
         """
-        self.plan.add_queue(name)
-        return name
+        self.plan.add_queue(plain(name))
+        return plain(name)  # type: ignore[no-any-return]
 
     def _check_name(self, name: str) -> None:
         if not fits_short_string(name):

@@ -16,7 +16,6 @@ from types import FrameType, FunctionType
 from typing import Any, ParamSpec, ParamSpecArgs, ParamSpecKwargs, Self, Unpack
 
 import typing_extensions
-from pydantic import Secret, SecretBytes, SecretStr
 
 from amqpworker.errors import ConfigError
 
@@ -24,7 +23,6 @@ __all__ = ["Parameters", "read"]
 
 BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 BY_KEYWORD = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-SECRETS = (SecretStr, SecretBytes, Secret)
 RETURN = "return"
 
 
@@ -149,8 +147,6 @@ def _check_hint(hint: Any, what: str) -> None:
         raise ConfigError(f"{what} has the hint Self: name the class.")
     if typing.get_origin(hint) is Unpack:
         raise ConfigError(f"{what} is unpacked from another type: write its parameters out.")
-    if hint in SECRETS or (isinstance(hint, type) and issubclass(hint, SECRETS)) or typing.get_origin(hint) in SECRETS:
-        raise ConfigError(f"{what} would be sent as asterisks: send the name of a secret, never the secret itself.")
     for part in typing.get_args(hint):
         if not isinstance(part, list):
             _check_hint(part, what)

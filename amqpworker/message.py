@@ -25,6 +25,7 @@ __all__ = [
     "fits_short_string",
     "is_reserved",
     "new_id",
+    "plain",
     "wait_header",
 ]
 
@@ -83,6 +84,11 @@ def fits_short_string(value: object) -> TypeGuard[str]:
         return 0 < len(value.encode()) <= MOST_SHORT_BYTES
     except UnicodeEncodeError:  # a lone surrogate
         return False
+
+
+def plain(name: Any) -> Any:
+    """Return a name as mere text: that of a class such as `(str, Enum)` shows as another (`Queues.WORK`) in other names."""
+    return str.__str__(name) if isinstance(name, str) else name
 
 
 @dataclass(slots=True, kw_only=True)

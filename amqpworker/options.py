@@ -14,7 +14,7 @@ from typing import Any
 
 from amqpworker.delay import seconds_of, seconds_until, timestamp_of
 from amqpworker.errors import InvalidArguments
-from amqpworker.message import MOST_SHORT_BYTES, HeaderValue, fits_short_string, is_reserved
+from amqpworker.message import MOST_SHORT_BYTES, HeaderValue, fits_short_string, is_reserved, plain
 
 __all__ = ["LATE_BEFORE_DUE", "Options", "check_options"]
 
@@ -106,7 +106,7 @@ def check_id(value: Any) -> str:
     """Return a task id that AMQP can carry."""
     if not fits_short_string(value):
         raise InvalidArguments(f"options(id=…): it must be text of 1 to {MOST_SHORT_BYTES} bytes of UTF-8.")
-    return value
+    return plain(value)  # type: ignore[no-any-return]
 
 
 def check_queue(value: Any) -> str:
@@ -115,7 +115,7 @@ def check_queue(value: Any) -> str:
         raise InvalidArguments(
             f"options(queue=…): it must be the name of a queue, 1 to {MOST_SHORT_BYTES} bytes of UTF-8."
         )
-    return value
+    return plain(value)  # type: ignore[no-any-return]
 
 
 def check_headers(value: Any) -> Mapping[str, HeaderValue]:
@@ -127,7 +127,7 @@ def check_headers(value: Any) -> Mapping[str, HeaderValue]:
             raise InvalidArguments(
                 f"options(headers=…): {name!r} is reserved: no header may begin with 'x-' or 'aw-', or be CC or BCC."
             )
-    return dict(value)
+    return {plain(name): plain(part) for name, part in value.items()}
 
 
 CHECKS: dict[str, Callable[[Any], Any]] = {

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from decimal import Decimal
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic_core import (
@@ -25,6 +23,7 @@ from pydantic_core import (
     from_json,
 )
 
+from amqpworker.roundtrip import Difference, difference
 from amqpworker.survey import CORE_CONFIG, Survey
 
 __all__ = ["LARGE", "NotJson", "Shape", "Unfit", "explain", "not_json"]
@@ -37,6 +36,8 @@ SUSPECT_NUMBER = re.compile(
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()  # what pydantic writes for a lone surrogate in a key
 NOT_FINITE = "The body has a number that is NaN or infinite"
 NO_TEXT = "It has a lone surrogate, which is no text"
+RUN_AGAIN = "its validators, serializers and __post_init__ run again on arrival, and must keep what they made"
+UNKNOWN = "Unable to serialize unknown type: "
 MOST_DIGITS = 4300  # Python's own limit for the text of an int, and that of pydantic's parser
 DEEP = 150  # pydantic's parser ends at 200 levels
 LARGE = 1 << 20
@@ -44,12 +45,16 @@ MANY_ERRORS = 1000
 MOST_TOLD = 3
 LONGEST_NAME = 60
 LONGEST_TEXT = 200
-PYDANTIC_KINDS = frozenset(get_args(core_schema.ErrorType)) | {"json_key", "json_value"}
+PYDANTIC_KINDS = frozenset(get_args(core_schema.ErrorType))
 VALIDATOR_KINDS = frozenset({"value_error", "assertion_error"})
 
 
 class Unfit(ValueError):
-    """A value that its hint allows and JSON does not; the text tells why, never the value."""
+    """A value that its hint allows and JSON does not, at this path; the text says why, never the value."""
+
+    def __init__(self, text: str, path: tuple[str | int, ...] = ()) -> None:
+        super().__init__(text)
+        self.path = path
 
 
 class NotJson(ValueError):
@@ -59,7 +64,7 @@ class NotJson(ValueError):
 class Shape:
     """One kind of value, to JSON and back."""
 
-    __slots__ = ("_check", "_dump", "_may_hold_nan", "_read", "_survey", "_verify", "_warnings", "_write")
+    __slots__ = ("_check", "_dump", "_may_hold_nan", "_read", "_survey", "_verify", "_write")
 
     def __init__(self, survey: Survey) -> None:
         validator = SchemaValidator(survey.schema, CORE_CONFIG)
@@ -69,10 +74,8 @@ class Shape:
         self._write = serializer.to_json
         self._dump = serializer.to_python
         self._survey = survey
-        self._verify = survey.verify or survey.lookalikes
+        self._verify = survey.verify
         self._may_hold_nan = survey.may_hold_nan
-        # asking for them costs a microsecond, and what has just been checked field by field gives none
-        self._warnings: Literal["error", False] = "error" if survey.verify else False
 
     @property
     def names(self) -> frozenset[str]:
@@ -88,7 +91,12 @@ class Shape:
 
         """
         value = self._check(value)
-        body = self._write(value, warnings=self._warnings, by_alias=True, round_trip=True)
+        try:
+            body = self._write(value, warnings=False, by_alias=True, round_trip=True)
+        except PydanticSerializationError as error:
+            if UNKNOWN not in str(error):
+                raise
+            raise self._foreign(value) from None
         if self._verify or len(body) > MOST_DIGITS or REPLACEMENT in body:
             self._confirm(value, body)
         return body
@@ -107,22 +115,44 @@ class Shape:
             raise NotJson(NOT_FINITE)
         return value
 
+    def _foreign(self, value: Any) -> Unfit:
+        """Find the part that pydantic knows no JSON for."""
+        marked = self._dump(value, mode="json", fallback=lambda part: f"{UNKNOWN}{type(part).__name__}", warnings=False)
+        marks = ((path, part) for path, part in _places(marked) if str(part).startswith(UNKNOWN))
+        path, mark = next(marks, ((), "a key"))
+        return Unfit(f"{mark.removeprefix(UNKNOWN)} is not JSON serializable; use a more specific type hint", path)
+
     def _confirm(self, value: Any, body: bytes) -> None:
-        """Refuse what was written and would be refused, or be something else, where it is read."""
-        if self._survey.hides_numbers and any(map(_is_non_finite, self._parts(value))):
-            raise Unfit("Input should be a finite number")
+        """Refuse what was written and would be refused, or be something else, when it is read."""
         if self._may_hold_nan and _has_non_finite(body):
             raise Unfit("Input should be a finite number")
-        if REPLACEMENT in body and any(map(_is_no_text, self._parts(value))):
-            raise Unfit(NO_TEXT)
         if body.count(b"[") + body.count(b"{") > DEEP:
             _check_depth(body)
-        arrived = self._read(body)
-        if self._survey.lookalikes and arrived != value:
-            raise Unfit("JSON does not tell the types of its union apart: what arrives would not equal it")
+        try:
+            arrived = self._read(body)
+        except ValidationError as error:
+            raise Unfit(f"Its JSON cannot be read back: {explain(error, self.names, '')}; {RUN_AGAIN}") from None
+        if arrived != value:
+            found = difference(value, arrived)
+            if found is not None:
+                raise Unfit(_loss(found), found.path)
 
-    def _parts(self, value: Any) -> Iterator[Any]:
-        return _parts(self._dump(value, round_trip=True, warnings=False))
+
+def _loss(found: Difference) -> str:
+    """Return the sentence for a value that would arrive as another, and what to do about it."""
+    sent, arrived = type(found.sent), type(found.arrived)
+    if _is_no_text(found.sent):
+        return NO_TEXT
+    if found.are_keys:
+        return f"a key of type {sent.__name__} would arrive as {arrived.__name__}; use a more specific type hint"
+    if found.path and str(found.path[-1]).startswith("_"):
+        return "a private attribute is not sent; use a field"
+    if sent is arrived:
+        return f"it would arrive as another {sent.__name__}; {RUN_AGAIN}"
+    hint = "a more specific type hint"
+    if issubclass(sent, arrived):
+        hint = f"{sent.__name__} or a tagged union (pydantic's Discriminator) as its hint"
+    return f"{sent.__name__} would arrive as {arrived.__name__}; use {hint}"
 
 
 def not_json(error: Exception, body: bytes) -> str | None:
@@ -152,7 +182,8 @@ def explain(error: Exception, names: AbstractSet[str], value_name: str | None = 
             return f"{count} values in it do not fit"
         told = [_problem(details, names, value_name) for details in error.errors(include_url=False)[:MOST_TOLD]]
         return "; ".join(told) + (f"; and {count - MOST_TOLD} more" if count > MOST_TOLD else "")
-    return f"{value_name or 'a value'}: {_why(error)}"
+    steps = _steps(error.path, names) if isinstance(error, Unfit) else ""
+    return f"{value_name or 'a value'}{steps}: {_why(error)}"
 
 
 def _problem(details: ErrorDetails, names: AbstractSet[str], value_name: str | None) -> str:
@@ -165,8 +196,13 @@ def _problem(details: ErrorDetails, names: AbstractSet[str], value_name: str | N
         if len(path) == 1 and details["type"] == "extra_forbidden":
             return f"there is no parameter {name}"
         where, path = f"parameter {name}", path[1:]
+    return f"{where}{_steps(path, names)}: {_message(details)}"
+
+
+def _steps(path: Iterable[str | int], names: AbstractSet[str]) -> str:
+    """Return the way to a part, without the keys of anybody's dict."""
     steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" if step in names else "" for step in path)
-    return f"{where}{' at ' if steps else ''}{steps.removeprefix('.')}: {_message(details)}"
+    return f"{' at ' if steps else ''}{steps.removeprefix('.')}"
 
 
 def _message(details: ErrorDetails) -> str:
@@ -192,8 +228,6 @@ def _why(error: Exception) -> str:
         return f"A validator raised {type(error).__name__}"
     if "surrogates not allowed" in text:
         return NO_TEXT
-    if text.startswith("Unable to serialize unknown type: "):
-        return f"JSON has no {text.removeprefix('Unable to serialize unknown type: ')}"
     if "invalid utf-8" in text:
         return "A model has bytes that are not UTF-8, and its model_config does not ask for base64"
     return "It cannot be written as JSON"
@@ -221,24 +255,31 @@ def _check_depth(body: bytes) -> None:
         raise Unfit("It is nested too deep") from None
 
 
+def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Walk over a value of our own, with the way to each part."""
+    if isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _places(part, (*path, key))
+    else:
+        yield path, value
+
+
 def _parts(value: Any) -> Iterator[Any]:
-    """Walk over everything in a value that holds nothing itself."""
+    """Walk over everything in JSON that holds nothing itself."""
     waiting = [value]
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
             waiting.extend(item)
             waiting.extend(item.values())
-        elif isinstance(item, list | tuple | set | frozenset | deque):
+        elif isinstance(item, list):
             waiting.extend(item)
         else:
             yield item
 
 
 def _is_non_finite(value: Any) -> bool:
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    return isinstance(value, Decimal) and not value.is_finite()
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _is_no_text(value: Any) -> bool:

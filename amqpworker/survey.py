@@ -1,26 +1,25 @@
 """
 What JSON makes of type hints: a pydantic schema of them, and what must be looked at again each time it is used.
 
-Decides which hints can be carried at all, and closes pydantic's gaps as far as a schema can: `Any` takes only what JSON
-has, and the first wrong item of a list ends the look at it (a hostile body must not make a million errors).
+Decides which hints can be carried at all, and closes pydantic's gaps as far as a schema can: text for bytes is never
+read as base64, and the first wrong item of a list ends the check of it (a hostile body must not make a million errors).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from types import NoneType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import typing_extensions
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.errors import PydanticErrorMixin
-from pydantic_core import CoreConfig, CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreConfig, CoreSchema, core_schema
 
 from amqpworker.errors import ConfigError
 from amqpworker.hints import named
+from amqpworker.roundtrip import LEAVES, MODELS, Trial, fields_of, is_foreign
 
 __all__ = ["CORE_CONFIG", "Survey", "survey", "survey_value"]
 
@@ -47,9 +46,6 @@ CONTAINERS = {"list", "tuple", "set", "frozenset", "dict", "nullable", "default"
 FIELDS = {"typed-dict-field", "model-field", "dataclass-field", "named-tuple-field"}
 OBJECTS = {"typed-dict", "model", "model-fields", "dataclass", "dataclass-args", "named-tuple"}
 UNIONS = {"union", "tagged-union"}
-MODELS = {"model", "dataclass"}
-"""Their instances are taken as they are, without a look at their fields."""
-
 REFUSED = {
     "callable": "has a function in its hint, which JSON cannot carry",
     "generator": "has an iterator in its hint, which can be read only once: say list[…] or Sequence[…]",
@@ -59,8 +55,6 @@ REFUSED = {
 NOT_KEYS = {"tuple", "list", "set", "frozenset", "dict", "none", "nullable"} | UNIONS | OBJECTS
 KEYS_ARE_TEXT = "there they are text (as keys, members of an Enum have text as their values, or it is an IntEnum)"
 STOP_EARLY = {"list", "tuple", "set", "frozenset"}
-LEAVES = {"cls", "config", "default", "expected", "function", "members", "metadata", "serialization"}
-JSON_SCALARS = frozenset({str, int, bool, NoneType})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +62,28 @@ class Survey:
     """
     The schema of some hints, and what pydantic does not see for itself.
 
-    `may_hold_nan` where a NaN or an infinity may get in from JSON, `hides_numbers` where one may leave inside a model,
-    `lookalikes` where JSON may not tell the members of a union apart, `verify` where something that can be written
-    may be unreadable. `names` are the names of fields, which an error may tell.
+    `may_hold_nan` if a NaN or an infinity may get in from JSON, `verify` if a value may arrive as another or not be read
+    at all: only reading what was written shows it. `names` are the names of fields, which an error may show.
     """
 
     schema: CoreSchema
     may_hold_nan: bool
-    hides_numbers: bool
-    lookalikes: bool
     verify: bool
     names: frozenset[str]
+
+
+class Node(NamedTuple):
+    """
+    A node of a schema that JSON meets.
+
+    `owned` if it lies inside a model, `custom` if code of the user's writes it; `place` is the field that it lies in.
+    """
+
+    schema: Any
+    owned: bool = False
+    custom: bool = False
+    parent: str = ""
+    place: str = ""
 
 
 def survey(hints: Mapping[str, Any], optional: AbstractSet[str], task: str) -> Survey:
@@ -155,14 +160,44 @@ def _fields(schema: Any) -> dict[str, Any]:
 def _check_field(field: Any, definitions: Mapping[str, Any], what: str) -> None:
     if "validation_alias" in field or "serialization_alias" in field or field.get("serialization_exclude"):
         raise ConfigError(f"{what} has an alias or an exclusion: a message has every parameter under its own name.")
-    for node, _, parent in _nodes(field, definitions):
-        kind = node["type"]
-        if kind in REFUSED and not (kind == "is-instance" and parent == "chain"):
-            raise ConfigError(f"{what} {REFUSED[kind]}.")
+    trial = Trial(definitions, CORE_CONFIG)
+    for found in _nodes(field, definitions):
+        node, kind, where = found.schema, found.schema["type"], f"{what}{found.place}"
+        if kind in REFUSED and not (kind == "is-instance" and found.parent == "chain"):
+            raise ConfigError(f"{where} {REFUSED[kind]}.")
         if kind == "literal" and not all(isinstance(value, str | int | None) for value in node["expected"]):
-            raise ConfigError(f"{what} has a Literal in its hint that cannot be read from JSON: use text, or the Enum.")
+            raise ConfigError(
+                f"{where} has a Literal in its hint that cannot be read from JSON: use text, or the Enum."
+            )
         if kind == "dict" and not _text_key(node.get("keys_schema"), definitions):
-            raise ConfigError(f"{what} has a dict in its hint whose keys JSON cannot carry: {KEYS_ARE_TEXT}.")
+            raise ConfigError(f"{where} has a dict in its hint whose keys JSON cannot carry: {KEYS_ARE_TEXT}.")
+        if not found.custom:
+            _try(trial, found, what)
+
+
+def _try(trial: Trial, found: Node, what: str) -> None:
+    """Refuse what is written as something else than it is read."""
+    node, kind, where = found.schema, found.schema["type"], f"{what}{found.place}"
+    if _is_secret(node.get("serialization", {}).get("function")):
+        raise ConfigError(f"{where} would be sent as asterisks: send the name of a secret, never the secret itself.")
+    if kind in MODELS | {"typed-dict"} and (lost := trial.lost_field(node)):
+        raise ConfigError(f"{what} at {_title(node)}{lost}.")
+    if kind == "union" and (mixed := trial.mixed_up(node)):
+        raise ConfigError(
+            f"{where} has a union in its hint whose members JSON does not distinguish: {mixed[0]} can arrive as {mixed[1]}."
+            " Use a tagged union (pydantic's Discriminator) or a narrower hint."
+        )
+
+
+def _is_secret(function: Any) -> bool:
+    return getattr(function, "__module__", "") == "pydantic.types" and "secret" in function.__name__
+
+
+def _title(node: Mapping[str, Any]) -> str:
+    cls = node.get("cls")
+    return str(
+        node.get("model_name") or node.get("dataclass_name") or node.get("cls_name") or getattr(cls, "__name__", "")
+    )
 
 
 def _text_key(keys: Any, definitions: Mapping[str, Any]) -> bool:
@@ -179,43 +214,46 @@ def _text_key(keys: Any, definitions: Mapping[str, Any]) -> bool:
     return keys["type"] not in NOT_KEYS
 
 
-def _nodes(schema: Any, definitions: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], bool, str]]:
-    """Walk over what JSON meets: each node with whether it lies inside a model, and with its parent's type."""
-    waiting: list[tuple[Any, bool, str]] = [(schema, False, "")]
-    followed: set[tuple[str, bool]] = set()
+def _nodes(schema: Any, definitions: Mapping[str, Any]) -> Iterator[Node]:
+    """Walk over what JSON meets."""
+    waiting = [Node(schema)]
+    followed: set[tuple[str, bool, bool]] = set()
     while waiting:
-        item, owned, parent = waiting.pop()
+        found = waiting.pop()
+        item = found.schema
         if isinstance(item, list | tuple):
-            waiting.extend((part, owned, parent) for part in item)
+            waiting.extend(found._replace(schema=part) for part in item)
         if not isinstance(item, dict):
             continue
         kind = item.get("type")
         if not isinstance(kind, str):  # a mapping of names to nodes
-            waiting.extend((part, owned, parent) for part in item.values())
+            waiting.extend(found._replace(schema=part) for part in item.values())
             continue
-        yield item, owned, parent
-        owned = owned or kind in MODELS
-        if kind == "definition-ref" and (item["schema_ref"], owned) not in followed:
-            followed.add((item["schema_ref"], owned))
-            waiting.append((definitions.get(item["schema_ref"]), owned, kind))
-        skipped = LEAVES | {"python_schema", "strict_schema", "definitions"}
-        waiting.extend((part, owned, kind) for key, part in item.items() if key not in skipped)
+        custom = found.custom or is_foreign(item.get("serialization"))
+        found = found._replace(custom=custom)
+        yield found
+        below = Node(None, found.owned or kind in MODELS, custom, kind, found.place)
+        if kind == "definition-ref" and (item["schema_ref"], below.owned, custom) not in followed:
+            followed.add((item["schema_ref"], below.owned, custom))
+            waiting.append(below._replace(schema=definitions.get(item["schema_ref"])))
+        skipped = LEAVES | {"python_schema", "strict_schema", "definitions", "fields"}
+        waiting.extend(below._replace(schema=part) for key, part in item.items() if key not in skipped)
+        for name, field in fields_of(item):
+            waiting.append(below._replace(schema=field, place=f" at {_title(item)}.{name}"))
 
 
 def _survey(schema: CoreSchema, names: Mapping[str, Any] | tuple[()]) -> Survey:
-    may_hold_nan = hides = lookalikes = verify = False
+    may_hold_nan = verify = False
     fields = set(names)
-    for node, owned, _ in _nodes(schema, _definitions(schema)):
-        kind = node["type"]
-        lookalikes |= kind == "union"
+    for found in _nodes(schema, _definitions(schema)):
+        node, kind = found.schema, found.schema["type"]
         verify |= kind not in PLAIN | NUMBERS | CONTAINERS | FIELDS | {"typed-dict", "definitions"}
         known = kind in PLAIN | CONTAINERS | FIELDS | OBJECTS | UNIONS | {"definitions", "definition-ref"}
-        if _is_open(node) or (not known and (owned or kind not in NUMBERS)):
+        if _is_open(node) or (not known and (found.owned or kind not in NUMBERS)):
             may_hold_nan = verify = True
-            hides |= owned or kind in MODELS
         if kind in OBJECTS:
             fields.update(_names(node))
-    return Survey(_tighten(schema), may_hold_nan, hides, lookalikes, verify, frozenset(fields))
+    return Survey(_tighten(schema), may_hold_nan, verify, frozenset(fields))
 
 
 def _is_open(node: Mapping[str, Any]) -> bool:
@@ -226,14 +264,11 @@ def _is_open(node: Mapping[str, Any]) -> bool:
 
 
 def _names(node: Mapping[str, Any]) -> Iterator[str]:
-    fields = node.get("fields", ())
-    if isinstance(fields, dict):
-        yield from fields
-        for field in fields.values():
-            if isinstance(field.get("validation_alias"), str):
-                yield field["validation_alias"]
-    else:
-        yield from (field if isinstance(field, str) else field["name"] for field in fields)
+    yield from getattr(node.get("cls"), "__private_attributes__", ())
+    for name, field in fields_of(node):
+        yield name
+        if isinstance(field.get("validation_alias"), str):
+            yield field["validation_alias"]
 
 
 def _tighten(node: Any) -> Any:
@@ -246,46 +281,18 @@ def _tighten(node: Any) -> Any:
     kind = node.get("type")
     if not isinstance(kind, str):  # a mapping of names to nodes
         return {name: _tighten(part) for name, part in node.items()}
-    if kind in MODELS:
+    if kind == "model":  # it has a configuration of its own
         return node
-    if kind == "any" and not node.keys() & {"ref", "serialization"}:
-        return _checked(_json_value)
     tight = {key: part if key in LEAVES else _tighten(part) for key, part in node.items()}
-    if kind == "dict" and node.get("keys_schema", {}).get("type") == "any":
-        tight["keys_schema"] = _checked(_json_key)
+    if kind == "bytes":
+        lax = core_schema.no_info_before_validator_function(_as_bytes, cast("Any", tight))
+        strict = cast("Any", tight | {"strict": True})
+        return core_schema.json_or_python_schema(cast("Any", tight), core_schema.lax_or_strict_schema(lax, strict))
     if kind in STOP_EARLY or (kind == "dict" and "fail_fast" in core_schema.DictSchema.__annotations__):
         tight["fail_fast"] = True
     return tight
 
 
-def _checked(check: Any) -> CoreSchema:
-    return core_schema.json_or_python_schema(
-        core_schema.any_schema(), core_schema.no_info_plain_validator_function(check)
-    )
-
-
-def _json_key(key: Any) -> str:
-    if not isinstance(key, str):
-        raise PydanticCustomError("json_key", "A key in JSON is text; give the parameter a more exact hint")
-    return key
-
-
-def _json_value(value: Any) -> Any:
-    """Refuse what JSON would turn into something else, at any depth."""
-    if type(value) in JSON_SCALARS:
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise PydanticCustomError("finite_number", "Input should be a finite number")
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _json_value(item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            _json_key(key)
-            _json_value(item)
-    elif not isinstance(value, str | int):
-        raise PydanticCustomError(
-            "json_value", "JSON has no {kind}; give the parameter a more exact hint", {"kind": type(value).__name__}
-        )
-    return value
+def _as_bytes(value: Any) -> Any:
+    """Convert as pydantic does without our configuration, which has it read base64 from Python's text too."""
+    return value.encode() if isinstance(value, str) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import pickle
 from pathlib import Path
@@ -107,3 +108,28 @@ def test_an_app_tells_its_broker_without_the_password_and_counts_a_task_once() -
     def work() -> None: ...
 
     assert repr(app) == "<App amqp://me:***@127.0.0.1:1/, 1 tasks in 1 queues>"
+
+
+class Names(str, enum.Enum):  # noqa: UP042 - StrEnum shows its value, which this does not
+    SPACE = "space"
+    QUEUE = "emails"
+    TASK = "shop.send"
+    OLD = "shop.old"
+    ID = "id-1"
+
+
+def test_names_that_are_members_of_an_enum_are_their_values_everywhere() -> None:
+    app = App("amqp://127.0.0.1:1/", namespace=Names.SPACE, default_queue=Names.QUEUE)
+
+    @app.task(name=Names.TASK, queue=Names.QUEUE, aliases=[Names.OLD])
+    def send(user_id: int) -> None: ...
+
+    @app.remote(name="shop.remote")
+    def remote(user_id: int) -> None: ...
+
+    message = send.options(id=Names.ID, queue=Names.QUEUE, headers={Names.OLD: Names.QUEUE}).message(1)
+    shown = f"{send!r} {remote.queue} {[*app.tasks]} {[*app.plan.queues]} {message} {app.queue(Names.QUEUE)}"
+    assert "Names" not in shown
+    assert {type(text) for text in (send.name, send.queue, message.id, message.queue, *message.headers)} == {str}
+    declared = app.plan.topology_of(app.plan.needs(Names.QUEUE.value, delayed=False)[0])
+    assert {queue.name for queue in declared.queues} == {"emails", "emails.dead", "space.parked"}

@@ -24,7 +24,7 @@ LAYERS: dict[str, set[str]] = {
     "process": {"lifecycle"},
     "decisions": {
         *("topology", "delay", "retry", "plan", "publication", "options"),
-        *("task", "shape", "survey", "hints", "timelimit"),
+        *("task", "shape", "survey", "roundtrip", "hints", "timelimit"),
         *("logs", "logqueue", "logform", "logsink", "logjournal", "redaction", "printable"),
     },
     "broker": {"broker"},
