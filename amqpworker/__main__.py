@@ -6,7 +6,6 @@ Decides that Ctrl-C while it loads just ends it: nothing has begun that could be
 
 from __future__ import annotations
 
-import signal
 import sys
 
 __all__ = ["main"]
@@ -14,6 +13,11 @@ __all__ = ["main"]
 
 def main() -> int:
     """Run the command that the arguments name; return the exit code."""
+    if __name__ == "__main__" and not sys.flags.safe_path:
+        # No module of the app's folder is to take the place of one that is needed here.
+        sys.path.append(sys.path.pop(0))
+    import signal
+
     heeded = signal.signal(signal.SIGINT, signal.SIG_DFL)
     from amqpworker.cli.main import main as run
 

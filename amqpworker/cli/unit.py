@@ -236,7 +236,7 @@ def instances() -> str:
 def program() -> list[str]:
     """Return the command that is this program, as the unit is to start it."""
     beside = Path(sys.executable).parent / "amqpworker"
-    return [str(beside)] if beside.is_file() else [sys.executable, "-m", "amqpworker"]
+    return [str(beside)] if beside.is_file() else [sys.executable, "-P", "-m", "amqpworker"]
 
 
 def quoted(word: str) -> str:

@@ -14,11 +14,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 from amqpworker.errors import ConfigError
 from amqpworker.supervisor.pools import PoolSpec, Recycling
+from amqpworker.worker.interpreter import command_of
 
 __all__ = ["SIGNALS", "Setup", "launch", "read"]
 
@@ -68,13 +68,7 @@ def launch(setup: Setup) -> NoReturn:
 def command(setup: Setup) -> list[str]:
     """Return the command of a supervisor; the apps stand in it for people who look at processes."""
     apps = sorted({str(pool.options["app"]) for pool in setup.pools})
-    return [sys.executable, *path_options(), "-m", PROGRAM, *apps, json.dumps(asdict(setup), separators=(",", ":"))]
-
-
-def path_options() -> list[str]:
-    """Keep modules of the current folder from taking the place of those that a supervisor needs; unless it is among them."""
-    here = Path(__file__).parents[2]
-    return [] if here.is_dir() and here.samefile(".") else ["-P"]
+    return [*command_of(PROGRAM), *apps, json.dumps(asdict(setup), separators=(",", ":"))]
 
 
 def read(text: str) -> Setup:

@@ -12,13 +12,13 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from amqpworker.worker.crashes import Crash
+from amqpworker.worker.interpreter import command_of
 from amqpworker.worker.isolated_wire import BEAT, OUTCOME, READY, SPENT, Frames, Unreadable
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.report import DUMP_SIGNAL
@@ -73,7 +73,7 @@ class IsolatedProcess:
         self._socket, theirs = socket.socketpair()
         self._stacks = self._gone = -1
         self._ended: Crash | None = None
-        command = [sys.executable, "-m", "amqpworker.worker.isolated_process", options.model_dump_json()]
+        command = [*command_of("amqpworker.worker.isolated_process"), options.model_dump_json()]
         try:
             with theirs:
                 self._stacks = os.memfd_create("amqpworker-stacks")

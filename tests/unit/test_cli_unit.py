@@ -82,7 +82,7 @@ def test_a_program_that_has_no_script_beside_its_interpreter_is_started_by_its_m
 ) -> None:
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     assert main(["unit", "shop:app"]) == 0
-    assert f"\nExecStart={tmp_path}/python -m amqpworker worker shop:app\n" in capsys.readouterr().out
+    assert f"\nExecStart={tmp_path}/python -P -m amqpworker worker shop:app\n" in capsys.readouterr().out
 
 
 def test_the_file_with_the_url_is_named_from_the_root(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +36,40 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 def test_an_app_is_found_in_the_current_folder(module: Callable[..., None]) -> None:
     module("located_plain")
     assert isinstance(locate("located_plain:app"), App)
+
+
+LOADED = """
+import sys
+from importlib import import_module
+from amqpworker.worker.locate import load_ours
+
+import_module(sys.argv[1])
+load_ours()
+print(*sorted({name.partition(".")[0] for name in sys.modules} & sys.stdlib_module_names))
+"""
+
+
+def test_worker_processes_isolated_ones_and_checks_leave_the_same_names_to_the_folder() -> None:
+    names = ("process", "isolated_process", "check")
+    commands = [[sys.executable, "-c", LOADED, f"amqpworker.worker.{name}"] for name in names]
+    loaded = {subprocess.run(one, capture_output=True, text=True, check=True).stdout for one in commands}
+    assert len(loaded) == 1, loaded
+
+
+def test_the_folder_comes_first_by_its_own_name(module: Callable[..., None], tmp_path: Path) -> None:
+    module("located_first", "import located_second\n" + APP)
+    module("located_second", "")
+    locate("located_first:app")
+    assert sys.path[0] == str(tmp_path)
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match="The current folder cannot be read: No such file or directory"):
+        locate("located_gone:app")
+    monkeypatch.chdir(tmp_path)
 
 
 def test_an_app_may_lie_deeper(module: Callable[..., None]) -> None:
