@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,7 +125,9 @@ StallTimeout = Annotated[
 StartTimeout = Annotated[
     float,
     typer.Option(
-        min=1, metavar="SECONDS", help="Kill a process that has not loaded the app and entered its lifespan by then."
+        min=1,
+        metavar="SECONDS",
+        help="Kill a process that has not loaded the app and entered its lifespan by then, counted from its turn to start.",
     ),
 ]
 Health = Annotated[
@@ -218,7 +221,7 @@ def worker(
         setup = read_config(config, app, usable_cores())
     if check:
         raise typer.Exit(checked(setup, as_json))
-    launch(setup)
+    launch(replace(setup, cores=usable_cores()))
 
 
 def refuse_beside_config(context: typer.Context) -> None:

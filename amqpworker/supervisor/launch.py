@@ -37,12 +37,13 @@ SIGNALS = (
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a supervisor is to run, where it answers (`health`), and how it logs."""
+    """What a supervisor is to run, where it answers (`health`), how it logs, and how many `cores` its processes may use."""
 
     pools: tuple[PoolSpec, ...]
     health: str | None = None
     log_level: str = "info"
     log_json: bool | None = None
+    cores: int | None = None
 
 
 def launch(setup: Setup) -> NoReturn:

@@ -71,11 +71,16 @@ class Supervisor:
     """
     Pools of worker processes, each process a fresh interpreter.
 
-    `health` is where it answers how it stands, beside the socket by which `amqpworker status` finds it.
+    `health` is where it answers how it stands, beside the socket by which `amqpworker status` finds it; at most `most_starts`
+    processes start at once.
     """
 
     def __init__(
-        self, pools: Sequence[PoolSpec], clock: Callable[[], float] = time.monotonic, health: str | None = None
+        self,
+        pools: Sequence[PoolSpec],
+        clock: Callable[[], float] = time.monotonic,
+        health: str | None = None,
+        most_starts: int | None = None,
     ) -> None:
         self._pools = {pool.name: pool for pool in pools}
         self._clock = clock
@@ -83,6 +88,7 @@ class Supervisor:
             {pool.name: pool.processes for pool in pools},
             lambda: random.uniform(0.8, 1.2),  # noqa: S311
             {pool.name: pool.start_timeout for pool in pools},
+            most_starts,
         )
         self._children: dict[int, Child] = {}
         self._will = Will()
