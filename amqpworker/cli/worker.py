@@ -23,6 +23,7 @@ from amqpworker.errors import ConfigError
 from amqpworker.logform import check_level
 from amqpworker.supervisor.launch import Setup, launch
 from amqpworker.supervisor.pools import MOST_HOURS, STALL_TIMEOUT, START_TIMEOUT
+from amqpworker.worker.interpreter import folder_as_given
 from amqpworker.worker.options import MOST_PREFETCH, MOST_THREADS, QueueOptions, WorkerOptions
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ def worker(
         setup = read_config(config, app, usable_cores())
     if check:
         raise typer.Exit(checked(setup, as_json))
-    launch(replace(setup, cores=usable_cores()))
+    launch(replace(setup, cores=usable_cores(), folder=str(folder_as_given())))
 
 
 def refuse_beside_config(context: typer.Context) -> None:

@@ -34,13 +34,13 @@ class Child:
     A running worker process.
 
     `reports` is our end of the pipe that it tells of itself by, -1 once that has ended; the other pipe is its leash:
-    `answers` go there, and its end tells the process that we are gone.
+    `answers` go there, and its end tells the process that we are gone. It starts in `folder`, else in our current one.
 
     Raises:
         OSError: the machine has no room for another process or pipe, as it may have in a moment.
     """
 
-    def __init__(self, spec: PoolSpec) -> None:
+    def __init__(self, spec: PoolSpec, folder: str | None = None) -> None:
         theirs: list[int] = []
         self.strange = False
         self._unread = b""
@@ -62,6 +62,8 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 process_group=0,
                 pass_fds=theirs,
+                # A link is followed each time; while it is exchanged, the place where it led to before is used.
+                cwd=folder if folder is not None and Path(folder).is_dir() else None,
             )
         except BaseException:
             self.close()

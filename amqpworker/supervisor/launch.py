@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from amqpworker.errors import ConfigError
 from amqpworker.supervisor.pools import PoolSpec, Recycling
-from amqpworker.worker.interpreter import command_of
+from amqpworker.worker.interpreter import command_of, interpreter_as_given
 
 __all__ = ["SIGNALS", "Setup", "launch", "read"]
 
@@ -37,13 +37,18 @@ SIGNALS = (
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a supervisor is to run, where it answers (`health`), how it logs, and how many `cores` its processes may use."""
+    """
+    What a supervisor is to run, where it answers (`health`), and how it logs.
+
+    Its processes may use so many `cores`, and start in `folder`: a name, which may lead to another place by then.
+    """
 
     pools: tuple[PoolSpec, ...]
     health: str | None = None
     log_level: str = "info"
     log_json: bool | None = None
     cores: int | None = None
+    folder: str | None = None
 
 
 def launch(setup: Setup) -> NoReturn:
@@ -57,11 +62,12 @@ def launch(setup: Setup) -> NoReturn:
         with suppress(OSError, ValueError, AttributeError):  # it is closed, or was from the beginning
             stream.flush()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    program = interpreter_as_given()
     try:
-        os.execv(sys.executable, command(setup))  # noqa: S606 - our own command
+        os.execv(program, [program, *command(setup)[1:]])  # noqa: S606 - our own command
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"The supervisor cannot be started as {sys.executable!r}: {reason}.") from error
+        raise ConfigError(f"The supervisor cannot be started as {program!r}: {reason}.") from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -72,7 +72,7 @@ class Supervisor:
     Pools of worker processes, each process a fresh interpreter.
 
     `health` is where it answers how it stands, beside the socket by which `amqpworker status` finds it; at most `most_starts`
-    processes start at once.
+    processes start at once, in `folder` if it is there, else in the current one.
     """
 
     def __init__(
@@ -81,7 +81,9 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
         health: str | None = None,
         most_starts: int | None = None,
+        folder: str | None = None,
     ) -> None:
+        self._folder = folder
         self._pools = {pool.name: pool for pool in pools}
         self._clock = clock
         self.fleet = Fleet(
@@ -263,7 +265,7 @@ class Supervisor:
         match action:
             case Start(serial, pool):
                 try:
-                    self._children[serial] = Child(self._pools[pool])
+                    self._children[serial] = Child(self._pools[pool], self._folder)
                 except OSError as error:
                     self._events.append(NotStarted(serial, str(error)))
             case Drain(serial) | Interrupt(serial) | DumpStacks(serial) | Kill(serial) if serial not in self._children:

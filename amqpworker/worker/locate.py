@@ -6,7 +6,6 @@ Decides what is an app and where it is looked for; which imports are a mistake o
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 import traceback
@@ -27,6 +26,7 @@ from amqpworker.errors import (
     Unconfirmed,
 )
 from amqpworker.redaction import redact_text
+from amqpworker.worker.interpreter import folder_as_given
 
 __all__ = ["failing", "locate", "may_pass", "parted"]
 
@@ -86,10 +86,8 @@ def put_folder_first() -> None:
     Raises:
         ConfigError: the folder does not exist any more.
     """
-    try:
-        folder = os.getcwd()
-    except OSError as error:
-        raise ConfigError(f"The current folder cannot be read: {error.strerror}. Was it deleted?") from error
+    # Its own name: what is imported late is of the same release, wherever a link leads by then.
+    folder = str(folder_as_given().resolve())
     if sys.path[:1] != [folder]:
         sys.path.insert(0, folder)
 

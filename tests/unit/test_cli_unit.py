@@ -111,6 +111,26 @@ def test_a_unit_runs_the_pools_of_a_file(
     assert command.endswith(f"amqpworker worker --config {tmp_path}/pools.toml")
 
 
+def test_a_unit_names_links_as_they_were_given(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "release 1").mkdir()
+    current = tmp_path / "current"
+    current.symlink_to("release 1")
+    monkeypatch.chdir(current)
+    monkeypatch.setenv("PWD", str(current))
+    expected = {f"WorkingDirectory={current}", f'Environment="PWD={current}"'}
+    for arguments in (["--folder", str(current)], []):
+        assert main(["unit", "shop:app", *arguments]) == 0
+        assert expected <= {*capsys.readouterr().out.splitlines()}
+    assert main(["unit", "--config", "pools.toml", "--credential-file", "url"]) == 0
+    told = capsys.readouterr().out
+    assert f" --config {current}/pools.toml\n" in told
+    assert f":{current}/url\n" in told
+    assert main(["unit", "shop:app", "--folder", "../current"]) == 0
+    assert f"WorkingDirectory={tmp_path}/release 1\n" in capsys.readouterr().out, "systemd takes no '..'"
+
+
 @pytest.mark.parametrize("arguments", [[], ["shop:app", "--config", "x.toml"], ["--config", "x.toml", "--", "-p", "4"]])
 def test_a_unit_is_for_an_app_or_for_a_file(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert main(["unit", *arguments]) == 2

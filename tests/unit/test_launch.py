@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import amqpworker
 from amqpworker.errors import ConfigError
 from amqpworker.supervisor import launch
 from amqpworker.supervisor.launch import SIGNALS, Setup, command, read
 from amqpworker.supervisor.pools import PoolSpec, Recycling
-from amqpworker.worker.interpreter import command_of
 
 
 def spec(name: str = "main", app: str = "none:app") -> PoolSpec:
@@ -32,26 +30,6 @@ def test_a_supervisor_reads_what_it_was_given() -> None:
 
 def test_whose_supervisor_it_is_stands_before_the_details() -> None:
     assert command(SETUP)[-4:-1] == ["amqpworker.supervisor", "mail:app", "none:app"]
-
-
-def test_a_package_that_only_the_current_folder_has_is_started_from_there_and_after_the_standard_library(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert command_of("amqpworker.worker.check") == [sys.executable, "-P", "-m", "amqpworker.worker.check"]
-    home = Path(amqpworker.__file__).parents[1]
-    monkeypatch.chdir(home)
-    given = command_of("amqpworker.worker.check")
-    program = "import json, queue, sys; print(json.__file__, queue.__file__, sys.argv[1:])"
-    package = tmp_path / "amqpworker" / "worker"
-    package.mkdir(parents=True)
-    (package / "check.py").write_text(program)
-    (tmp_path / "queue.py").write_text("raise SystemExit('a module of the folder')")
-    there = [str(tmp_path) if one == str(home) else one for one in given]
-    # Without the installed package it is the folder's.
-    there[1:1] = ["-I", "-S"]
-    done = subprocess.run([*there, "5"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.stdout.endswith(" ['5']\n"), done.stderr
 
 
 @pytest.mark.parametrize("executable", ["", "/not/there"])
