@@ -20,6 +20,7 @@ from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.interpreter import command_of
 from amqpworker.worker.recorder import Recording, read, size_of
 from amqpworker.worker.report import Answers, Report, heard
+from amqpworker.worker.version import OURS
 
 __all__ = ["Child"]
 
@@ -55,7 +56,7 @@ class Child:
             self.answers = Answers(self._leash)
             recording, self._memory = shared_memory(size_of(spec.slots))
             theirs.append(recording)
-            command = [*command_of("amqpworker.worker.process"), json.dumps(spec.options)]
+            command = [*command_of("amqpworker.worker.process"), OURS, json.dumps(spec.options)]
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 # Not by standard input: that is the tasks', and whoever reads it must find its end.
                 [*command, *map(str, theirs)],

@@ -30,8 +30,9 @@ from amqpworker.worker.isolated_wire import BEAT, READY, SPENT, Request, frame, 
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.locate import locate
 from amqpworker.worker.options import WorkerOptions
-from amqpworker.worker.report import DUMP_SIGNAL
+from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED
 from amqpworker.worker.runner import Runner, unknown
+from amqpworker.worker.version import difference, without_version
 
 __all__ = ["main"]
 
@@ -115,6 +116,9 @@ class Isolated:
 
 def main(arguments: Sequence[str]) -> int:
     """Run an isolated process: the options as JSON, the descriptors of its socket and of its stacks, the worker's id."""
+    if difference(arguments):
+        return MISCONFIGURED
+    arguments = without_version(arguments)
     options = WorkerOptions.model_validate_json(arguments[0])
     connection, stacks, worker = map(int, arguments[1:])
     faulthandler.enable(stacks, all_threads=False)
