@@ -83,7 +83,7 @@ class Isolated:
         delivery = request.delivery
         registered = self._app.tasks.get(delivery.properties.type or "")
         if registered is None:
-            return unknown(delivery.properties)
+            return unknown(delivery.properties, self._app.tasks)
         run = Run(registered, delivery, request.id, request.attempt, request.started, request.first_run)
         task_context.set(run)
         try:

@@ -77,6 +77,31 @@ def load_ours() -> None:
         import_module(name)
 
 
+def instead_of_file(file: str, name: str) -> str:
+    """Return what to write in place of a file: the module by which producers import it, and from which folder it is found."""
+    path = Path(file if "/" in file else file.removesuffix(".py").replace(".", "/")).with_suffix(".py").absolute()
+    root = root_of(path)
+    parts = () if root is None else path.relative_to(root).with_suffix("").parts
+    if root is None or not all(part.isidentifier() for part in parts):
+        return "go to its folder, and write MODULE:APP, such as shop.tasks:app"
+    module = f"{'.'.join(parts)}:{name}"
+    here = Path().absolute()
+    if root == here or str(root) in sys.path:
+        return f"write its module, {module}"
+    shown = root.relative_to(here) if root.is_relative_to(here) else root
+    return f"its module is found from the folder {shown}: go there (or install the project), and write {module}"
+
+
+def root_of(path: Path) -> Path | None:
+    """Return the folder from which the module in a file is imported, None if that is unknown: above its packages, or `src`."""
+    if (path.parent / "__init__.py").exists():
+        return next((folder for folder in path.parents if not (folder / "__init__.py").exists()), None)
+    here = Path().absolute()
+    if ".." not in path.parts and path.is_relative_to(here):
+        return here / "src" if path.relative_to(here).parts[0] == "src" else here
+    return path.parent.resolve() if path.exists() and ".." not in path.parts else None
+
+
 def put_folder_first() -> None:
     """
     Have modules found in the current folder first, as `python -m` does: from now on, when all of ours are loaded.
@@ -137,10 +162,7 @@ def parted(target: str) -> tuple[str, str]:
     if not separator or not module or not name:
         raise ConfigError(f"{target!r} does not name an app: write MODULE:APP, such as shop.tasks:app.")
     if "/" in module or module.endswith(".py"):
-        dotted = module.removeprefix("./").removesuffix(".py").replace("/", ".")
-        if all(part.isidentifier() for part in dotted.split(".")):
-            raise ConfigError(f"{target!r} names a file: write its module, {dotted}:{name}.")
-        raise ConfigError(f"{target!r} names a file: go to its folder, and write MODULE:APP, such as shop.tasks:app.")
+        raise ConfigError(f"{target!r} names a file: {instead_of_file(module, name)}.")
     if not all(module.split(".")):
         raise ConfigError(f"{module!r} cannot be a module: write MODULE:APP, such as shop.tasks:app.")
     return module, name

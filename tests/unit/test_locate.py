@@ -101,6 +101,57 @@ def test_a_file_that_no_module_can_be_named_for_from_here_is_refused(target: str
         locate(target)
 
 
+@pytest.mark.parametrize(
+    ("target", "packages", "told"),
+    [
+        (
+            "src/shop/tasks.py:app",
+            ["src/shop"],
+            "found from the folder src: go there (or install the project), and write",
+        ),
+        ("src/shop/tasks.py:app", [], "found from the folder src: go there (or install the project), and write"),
+        (
+            "lib/shop/tasks.py:app",
+            ["lib/shop"],
+            "found from the folder lib: go there (or install the project), and write",
+        ),
+        ("shop/tasks.py:app", ["shop"], "write its module,"),
+        ("shop/tasks.py:app", [], "write its module,"),
+        ("{here}/shop/tasks.py:app", ["shop"], "write its module,"),
+    ],
+)
+def test_a_file_is_answered_with_the_module_by_which_its_tasks_are_named_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, packages: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for package in packages:
+        (tmp_path / package).mkdir(parents=True)
+        (tmp_path / package / "__init__.py").touch()
+        (tmp_path / package / "tasks.py").touch()
+    with pytest.raises(ConfigError) as caught:
+        locate(target.format(here=tmp_path))
+    assert f"{told} shop.tasks:app." in str(caught.value)
+
+
+def test_a_file_of_an_installed_project_is_answered_with_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "src")])
+    with pytest.raises(ConfigError, match=r"write its module, shop\.tasks:app\.$"):
+        locate("src/shop/tasks.py:app")
+
+
+def test_a_file_inside_the_package_that_is_the_current_folder_is_answered_with_the_folder_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop/__init__.py").touch()
+    monkeypatch.chdir(tmp_path / "shop")
+    with pytest.raises(ConfigError, match=rf"found from the folder {tmp_path}: go there .* write shop\.tasks:app\.$"):
+        locate("tasks.py:app")
+
+
 @pytest.mark.parametrize("target", [".tasks:app", "shop..tasks:app", "shop.:app"])
 def test_what_cannot_be_a_module_is_refused(target: str) -> None:
     with pytest.raises(ConfigError, match="cannot be a module"):
