@@ -8,16 +8,18 @@ process of a container it would not even receive a SIGTERM without a handler.
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from types import FrameType
-from typing import NoReturn
 
 __all__ = ["main"]
 
 
 def main() -> int:
     """Run the command that the arguments name; return the exit code."""
+    if __name__ == "__main__" and not sys.flags.safe_path:
+        # No module of the app's folder is to take the place of one that is needed here.
+        sys.path.append(sys.path.pop(0))
+    import signal
+
     signal.signal(signal.SIGTERM, end)
     heeded = signal.signal(signal.SIGINT, end)
     open_standard()
@@ -27,8 +29,10 @@ def main() -> int:
     return run()
 
 
-def end(number: int, _frame: FrameType | None) -> NoReturn:
+def end(number: int, _frame: object) -> None:
     """End by a signal; the first process of a container survives its own."""
+    import signal
+
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     os._exit(128 + number)

@@ -64,7 +64,9 @@ def environment(url: str | None = None, **more: str) -> dict[str, str]:
 def started(folder: Path, env: dict[str, str], *arguments: str, **more: Any) -> Iterator[subprocess.Popen[str]]:
     """Start the program as a process in `folder`; what is left of it at the end is killed."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more}
-    process = subprocess.Popen([sys.executable, "-m", "amqpworker", *arguments], cwd=folder, env=env, **options)
+    # By `-P` as the installed program is started: not with the folder before everything else.
+    command = [sys.executable, "-P", "-m", "amqpworker", *arguments]
+    process = subprocess.Popen(command, cwd=folder, env=env, **options)
     try:
         yield process
     finally:

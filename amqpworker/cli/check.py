@@ -12,7 +12,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,7 +24,7 @@ from amqpworker.supervisor.health import check_address
 from amqpworker.supervisor.launch import Setup
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.check import Checked
-from amqpworker.worker.flags import interpreter_options
+from amqpworker.worker.interpreter import command_of
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.wording import how_it_ended
 
@@ -62,14 +61,7 @@ def check(setup: Setup, as_json: bool) -> None:
 def looked_at(spec: PoolSpec) -> Checked:
     """Return what a process of its own has found out about a pool; it and what it has started are ended in any case."""
     reading, writing = os.pipe()
-    command = [
-        sys.executable,
-        *interpreter_options(),
-        "-m",
-        "amqpworker.worker.check",
-        json.dumps(spec.options),
-        str(writing),
-    ]
+    command = [*command_of("amqpworker.worker.check"), json.dumps(spec.options), str(writing)]
     with open(reading, "rb", buffering=0) as pipe:
         try:
             process = subprocess.Popen(  # noqa: S603 - our own

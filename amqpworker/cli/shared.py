@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -60,6 +61,9 @@ NamespaceOption = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+# What the commands import only when they need it: before the app's folder is on the path, whose modules it would get else.
+LATER = ("amqpworker.broker.admin", "amqpworker.broker.management", "rich.progress", "rich.table")
+
 ANSWERED = (TaskFailed, CallTimeout, NotRouted, QueueFull, QueueUnavailable, Blocked, Unconfirmed)
 
 
@@ -84,6 +88,8 @@ def load(target: str) -> App:
     """
     from amqpworker.worker.locate import failing, locate
 
+    for name in LATER:
+        import_module(name)
     try:
         return locate(target)
     except AmqpWorkerError:

@@ -19,6 +19,7 @@ import typer
 from amqpworker.cli.screen import complain
 from amqpworker.errors import ConfigError
 from amqpworker.printable import printable
+from amqpworker.worker.interpreter import folder_as_given, interpreter_as_given
 
 __all__ = ["instances", "unit_app", "unit_text"]
 
@@ -33,6 +34,8 @@ After=network-online.target
 Type=notify
 NotifyAccess=main
 {environment}WorkingDirectory={folder}
+# The same path as a name: a reload follows the links in it.
+Environment="PWD={quoted_folder}"
 ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
 
@@ -124,10 +127,10 @@ def unit(
     """
     if (app is None) == (config is None):
         raise ConfigError("Give MODULE:APP, and behind -- the options of its pool, or --config FILE, not both.")
-    arguments = [app, *(options or [])] if app is not None else ["--config", str(Path(str(config)).resolve())]
+    arguments = [app, *(options or [])] if app is not None else ["--config", str(as_given(Path(str(config))))]
     command = [*program(), "worker", *arguments]
-    where = (folder or Path.cwd()).resolve()
-    credential = credential_file.absolute()
+    where = as_given(folder or Path())
+    credential = as_given(credential_file)
     check_words(name, [*command, str(where), str(credential)])
     if app is not None:
         check_worker(app, options or [])
@@ -135,7 +138,8 @@ def unit(
     for path in needed:
         if not path.exists():
             complain(f"Warning: {path} is not there on this machine.")
-    for path in (*needed, Path(sys.executable), Path(sys.executable).resolve()):
+    reached = [*needed, Path(sys.executable)]
+    for path in dict.fromkeys([*reached, *(one.resolve() for one in reached)]):
         if barred := bar(path):
             complain(
                 f"Warning: the service runs as a user of its own, and cannot reach {path}: others may not read {barred}."
@@ -212,6 +216,7 @@ def unit_text(
         install=install,
         name=name,
         folder=folder,
+        quoted_folder=folder.replace("\\", "\\\\").replace('"', '\\"'),
         command=command,
         credential=CREDENTIAL,
         credential_file=credential_file,
@@ -235,8 +240,15 @@ def instances() -> str:
 
 def program() -> list[str]:
     """Return the command that is this program, as the unit is to start it."""
-    beside = Path(sys.executable).parent / "amqpworker"
-    return [str(beside)] if beside.is_file() else [sys.executable, "-m", "amqpworker"]
+    python = interpreter_as_given()
+    beside = Path(python).parent / "amqpworker"
+    return [str(beside)] if beside.is_file() else [python, "-P", "-m", "amqpworker"]
+
+
+def as_given(path: Path) -> Path:
+    """Return a path from the root on, with the links in it; systemd takes none with `..`."""
+    whole = folder_as_given() / path
+    return whole.resolve() if ".." in whole.parts else whole
 
 
 def quoted(word: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ from amqpworker.errors import ConfigError
 from amqpworker.logform import check_level
 from amqpworker.supervisor.launch import Setup, launch
 from amqpworker.supervisor.pools import MOST_HOURS, STALL_TIMEOUT, START_TIMEOUT
+from amqpworker.worker.interpreter import folder_as_given
 from amqpworker.worker.options import MOST_PREFETCH, MOST_THREADS, QueueOptions, WorkerOptions
 
 if TYPE_CHECKING:
@@ -123,7 +125,9 @@ StallTimeout = Annotated[
 StartTimeout = Annotated[
     float,
     typer.Option(
-        min=1, metavar="SECONDS", help="Kill a process that has not loaded the app and entered its lifespan by then."
+        min=1,
+        metavar="SECONDS",
+        help="Kill a process that has not loaded the app and entered its lifespan by then, counted from its turn to start.",
     ),
 ]
 Health = Annotated[
@@ -217,7 +221,7 @@ def worker(
         setup = read_config(config, app, usable_cores())
     if check:
         raise typer.Exit(checked(setup, as_json))
-    launch(setup)
+    launch(replace(setup, cores=usable_cores(), folder=str(folder_as_given())))
 
 
 def refuse_beside_config(context: typer.Context) -> None:

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     setup = read(arguments[-1])
     configure(setup.log_level, setup.log_json, user_code=False)
     try:
-        return Supervisor(setup.pools, health=setup.health).run()
+        return Supervisor(setup.pools, health=setup.health, most_starts=setup.cores, folder=setup.folder).run()
     except AmqpWorkerError as error:
         complain(redact_text(str(error)))
         return MISCONFIGURED if isinstance(error, ConfigError) else FAILED

@@ -80,10 +80,15 @@ class Changes:
         """Tell whether a place is to go."""
         return any(one.place is place and one.kind == "retire" for one in self.pending())
 
-    def take(self, now: float) -> Change | None:
-        """Return the first that is due, which becomes the current one, None where one is under way or none is due."""
+    def take(self, now: float, may_start: bool = True) -> Change | None:
+        """
+        Return the first that is due, which becomes the current one, None where one is under way or none is due.
+
+        What starts a process is due only if one `may_start`.
+        """
         if self.current is None:
-            self.current = next((one for one in self._waiting if self._is_due(one, now)), None)
+            may_begin = (one for one in self._waiting if may_start or one.kind == "retire")
+            self.current = next((one for one in may_begin if self._is_due(one, now)), None)
             if self.current is not None:
                 self._waiting.remove(self.current)
                 return self.current

@@ -12,16 +12,16 @@ import mmap
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 from amqpworker.supervisor.pools import PoolSpec
-from amqpworker.worker.flags import interpreter_options
+from amqpworker.worker.interpreter import command_of
 from amqpworker.worker.recorder import Recording, read, size_of
 from amqpworker.worker.report import Answers, Report, heard
 from amqpworker.worker.signals import held_back
+from amqpworker.worker.version import OURS
 
 __all__ = ["Child"]
 
@@ -36,13 +36,13 @@ class Child:
     A running worker process.
 
     `reports` is our end of the pipe that it tells of itself by, -1 once that has ended; the other pipe is its leash:
-    `answers` go there, and its end tells the process that we are gone.
+    `answers` go there, and its end tells the process that we are gone. It starts in `folder`, else in our current one.
 
     Raises:
         OSError: the machine has no room for another process or pipe, as it may have in a moment.
     """
 
-    def __init__(self, spec: PoolSpec) -> None:
+    def __init__(self, spec: PoolSpec, folder: str | None = None) -> None:
         theirs: list[int] = []
         self.strange = False
         self._unread = b""
@@ -57,13 +57,7 @@ class Child:
             self.answers = Answers(self._leash)
             recording, self._memory = shared_memory(size_of(spec.slots))
             theirs.append(recording)
-            command = [
-                sys.executable,
-                *interpreter_options(),
-                "-m",
-                "amqpworker.worker.process",
-                json.dumps(spec.options),
-            ]
+            command = [*command_of("amqpworker.worker.process"), OURS, json.dumps(spec.options)]
             with held_back():
                 self._process = subprocess.Popen(  # noqa: S603 - our own command
                     # Not by standard input: that is the tasks', and whoever reads it must find its end.
@@ -71,6 +65,8 @@ class Child:
                     stdin=subprocess.DEVNULL,
                     process_group=0,
                     pass_fds=theirs,
+                    # A link is followed each time; while it is exchanged, the place where it led to before is used.
+                    cwd=folder if folder is not None and Path(folder).is_dir() else None,
                 )
         except BaseException:
             self.close()

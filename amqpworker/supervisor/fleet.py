@@ -41,6 +41,7 @@ from amqpworker.supervisor.events import (
 )
 from amqpworker.supervisor.places import Place, Pool, Process, Stage
 from amqpworker.supervisor.pools import START_TIMEOUT
+from amqpworker.supervisor.turns import Turns
 from amqpworker.worker.report import FAILED, MISCONFIGURED, STOPPED
 from amqpworker.worker.wording import how_it_ended
 
@@ -60,14 +61,19 @@ class Fleet:
     All worker processes of a supervisor.
 
     `sizes` gives how many each pool has, `jitter` a factor about 1, `start_timeouts` the seconds that its processes have
-    to become ready.
+    to become ready, `most_starts` how many of all processes may start at once.
     """
 
     def __init__(
-        self, sizes: Mapping[str, int], jitter: Callable[[], float], start_timeouts: Mapping[str, float] | None = None
+        self,
+        sizes: Mapping[str, int],
+        jitter: Callable[[], float],
+        start_timeouts: Mapping[str, float] | None = None,
+        most_starts: int | None = None,
     ) -> None:
         self.pools = {name: Pool(name, [Place(name, n) for n in range(1, size + 1)]) for name, size in sizes.items()}
         self._start_timeouts = start_timeouts or {}
+        self._turns = Turns(most_starts)
         self.processes: dict[int, Process] = {}
         self.generation = 1
         self.stopping: float | None = None
@@ -105,7 +111,8 @@ class Fleet:
         if self.stopping is not None:
             return min([*due, self.stopping]) if alive else None
         due += [one.ready_by for one in alive if one.starts]
-        due += [place.start_at for place in self._to_fill()]
+        may_start = self._turns.free(self.processes.values())
+        due += [place.start_at for place in self._to_fill() if may_start or place.start_at > now]
         changing = [changes.next_due(now) for changes in self.changes.values() if self._may_change(changes.pool)]
         return min([*due, *(when for when in changing if when is not None)], default=None)
 
@@ -190,12 +197,14 @@ class Fleet:
         return [place for place in empty if not self.changes[place.pool].retires(place)]
 
     def _fill_places(self, now: float) -> None:
-        for place in self._to_fill():
-            if place.start_at <= now:
-                place.process = self._start(place, now)
+        waiting = [place for place in self._to_fill() if place.start_at <= now]
+        while (place := self._turns.next(waiting, self.processes.values())) is not None:
+            waiting.remove(place)
+            place.process = self._start(place, now)
 
     def _start(self, place: Place, now: float) -> Process:
         self._serial += 1
+        self._turns.take(place.pool)
         ready_by = now + self._start_timeouts.get(place.pool, START_TIMEOUT)
         process = Process(self._serial, place, self.generation, now, ready_by)
         self.processes[process.serial] = process
@@ -367,9 +376,11 @@ class Fleet:
     # ---- one change after the other ---------------------------------------------------------------------------------
 
     def _go_on_changing(self, now: float) -> None:
-        for changes in self.changes.values():
+        for changes in sorted(self.changes.values(), key=lambda one: self._turns.rank(one.pool.name)):
             changes.end_current()
-            while self._may_change(changes.pool) and (change := changes.take(now)) is not None:
+            while self._may_change(changes.pool):
+                if (change := changes.take(now, self._turns.free(self.processes.values()))) is None:
+                    break
                 self._begin(change, now)
                 changes.end_current()  # at once where there is nothing to wait for
 

@@ -14,12 +14,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 from amqpworker.errors import ConfigError
 from amqpworker.supervisor.pools import PoolSpec, Recycling
-from amqpworker.worker.flags import interpreter_options
+from amqpworker.worker.interpreter import command_of, interpreter_as_given
 
 __all__ = ["SIGNALS", "Setup", "launch", "read"]
 
@@ -39,12 +38,18 @@ SIGNALS = (
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a supervisor is to run, where it answers (`health`), and how it logs."""
+    """
+    What a supervisor is to run, where it answers (`health`), and how it logs.
+
+    Its processes may use so many `cores`, and start in `folder`: a name, which may lead to another place by then.
+    """
 
     pools: tuple[PoolSpec, ...]
     health: str | None = None
     log_level: str = "info"
     log_json: bool | None = None
+    cores: int | None = None
+    folder: str | None = None
 
 
 def launch(setup: Setup) -> NoReturn:
@@ -58,11 +63,12 @@ def launch(setup: Setup) -> NoReturn:
         with suppress(OSError, ValueError, AttributeError):  # it is closed, or was from the beginning
             stream.flush()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    program = interpreter_as_given()
     try:
-        os.execv(sys.executable, command(setup))  # noqa: S606 - our own command
+        os.execv(program, [program, *command(setup)[1:]])  # noqa: S606 - our own command
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"The supervisor cannot be started as {sys.executable!r}: {reason}.") from error
+        raise ConfigError(f"The supervisor cannot be started as {program!r}: {reason}.") from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -70,21 +76,7 @@ def launch(setup: Setup) -> NoReturn:
 def command(setup: Setup) -> list[str]:
     """Return the command of a supervisor; the apps stand in it for people who look at processes."""
     apps = sorted({str(pool.options["app"]) for pool in setup.pools})
-    return [
-        sys.executable,
-        *interpreter_options(),
-        *path_options(),
-        "-m",
-        PROGRAM,
-        *apps,
-        json.dumps(asdict(setup), separators=(",", ":")),
-    ]
-
-
-def path_options() -> list[str]:
-    """Keep modules of the current folder from taking the place of those that a supervisor needs; unless it is among them."""
-    here = Path(__file__).parents[2]
-    return [] if here.is_dir() and here.samefile(".") else ["-P"]
+    return [*command_of(PROGRAM), *apps, json.dumps(asdict(setup), separators=(",", ":"))]
 
 
 def read(text: str) -> Setup:

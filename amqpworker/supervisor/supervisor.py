@@ -71,18 +71,26 @@ class Supervisor:
     """
     Pools of worker processes, each process a fresh interpreter.
 
-    `health` is where it answers how it stands, beside the socket by which `amqpworker status` finds it.
+    `health` is where it answers how it stands, beside the socket by which `amqpworker status` finds it; at most `most_starts`
+    processes start at once, in `folder` if it is there, else in the current one.
     """
 
     def __init__(
-        self, pools: Sequence[PoolSpec], clock: Callable[[], float] = time.monotonic, health: str | None = None
+        self,
+        pools: Sequence[PoolSpec],
+        clock: Callable[[], float] = time.monotonic,
+        health: str | None = None,
+        most_starts: int | None = None,
+        folder: str | None = None,
     ) -> None:
+        self._folder = folder
         self._pools = {pool.name: pool for pool in pools}
         self._clock = clock
         self.fleet = Fleet(
             {pool.name: pool.processes for pool in pools},
             lambda: random.uniform(0.8, 1.2),  # noqa: S311
             {pool.name: pool.start_timeout for pool in pools},
+            most_starts,
         )
         self._children: dict[int, Child] = {}
         self._will = Will()
@@ -257,7 +265,7 @@ class Supervisor:
         match action:
             case Start(serial, pool):
                 try:
-                    self._children[serial] = Child(self._pools[pool])
+                    self._children[serial] = Child(self._pools[pool], self._folder)
                 except OSError as error:
                     self._events.append(NotStarted(serial, str(error)))
             case Drain(serial) | Interrupt(serial) | DumpStacks(serial) | Kill(serial) if serial not in self._children:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pydantic import BaseModel
 
@@ -20,6 +20,7 @@ from amqpworker.broker.address import addresses
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.redaction import redact_text
 from amqpworker.settings import mistyped
+from amqpworker.verbs import Task
 from amqpworker.worker.locate import failing, locate
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.serving import Serving, long_tasks, servings
@@ -58,6 +59,7 @@ def doubts(app: App, served: Sequence[Serving], drain_timeout: float) -> list[st
         for one in served
         if one.idles
     ]
+    found += doubtful_names(app.tasks, served)
     timeout = app.settings.ack_timeout
     queues = {one.queue for one in served}
     for task in (one for one in long_tasks(app) if one.queue in queues):
@@ -67,6 +69,29 @@ def doubts(app: App, served: Sequence[Serving], drain_timeout: float) -> list[st
         found.append(f"The drain timeout of {drain_timeout:g} s is beyond the ack timeout of {timeout:g} s.")
     found += [f"{name} is not read by anything: is it {meant}?" for name, meant in mistyped(os.environ).items()]
     return found
+
+
+def doubtful_names(tasks: Mapping[str, Task[Any, Any]], served: Sequence[Serving]) -> list[str]:
+    """Return what tells that tasks are missing here, or have other names than their producers give them."""
+    found = [
+        f"No task names queue {one.queue!r}: is each module that defines tasks imported, or named in App(modules=[…])?"
+        for one in served
+        if all(task.queue != one.queue for task in tasks.values())
+    ]
+    for folder in sorted({name.partition(".")[0] for name in tasks}):
+        packages = {name.split(".")[1] for name in tasks if name.startswith(f"{folder}.")}
+        if is_plain_folder(folder) and any(not is_plain_folder(f"{folder}.{package}") for package in packages):
+            found.append(
+                f"Task names begin with {folder!r}, a folder that is no package: who imports the modules from inside it "
+                f"sends other names. Start the worker in {folder}, or install the project."
+            )
+    return found
+
+
+def is_plain_folder(module: str) -> bool:
+    """Tell whether an imported module is a folder without an `__init__.py`."""
+    found = sys.modules.get(module)
+    return found is not None and getattr(found, "__file__", None) is None and hasattr(found, "__path__")
 
 
 def main(arguments: Sequence[str]) -> NoReturn:

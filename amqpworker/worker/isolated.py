@@ -12,18 +12,18 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from amqpworker.worker.crashes import Crash
-from amqpworker.worker.flags import interpreter_options
+from amqpworker.worker.interpreter import command_of
 from amqpworker.worker.isolated_wire import BEAT, OUTCOME, READY, SPENT, Frames, Unreadable
 from amqpworker.worker.options import WorkerOptions
-from amqpworker.worker.report import DUMP_SIGNAL
+from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED
 from amqpworker.worker.signals import held_back
+from amqpworker.worker.version import OURS
 
 __all__ = ["Arrived", "Ending", "IsolatedProcess", "Late"]
 
@@ -76,13 +76,7 @@ class IsolatedProcess:
         self._socket, theirs = socket.socketpair()
         self._stacks = self._gone = -1
         self._ended: Crash | None = None
-        command = [
-            sys.executable,
-            *interpreter_options(),
-            "-m",
-            "amqpworker.worker.isolated_process",
-            options.model_dump_json(),
-        ]
+        command = [*command_of("amqpworker.worker.isolated_process"), OURS, options.model_dump_json()]
         try:
             with theirs, held_back():
                 self._stacks = os.memfd_create("amqpworker-stacks")
@@ -104,6 +98,11 @@ class IsolatedProcess:
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    @property
+    def outdated(self) -> bool:
+        """Whether it has ended since another version of ours is installed by now."""
+        return self._ended is not None and self._ended.code == MISCONFIGURED
 
     def alive(self) -> bool:
         """Tell whether it runs; where it has ended it is reaped, too."""

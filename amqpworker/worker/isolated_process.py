@@ -31,10 +31,11 @@ from amqpworker.worker.isolated_wire import BEAT, READY, SPENT, Request, frame, 
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.locate import locate
 from amqpworker.worker.options import WorkerOptions
-from amqpworker.worker.report import DUMP_SIGNAL
+from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED
 from amqpworker.worker.room import room_permitting
 from amqpworker.worker.runner import Runner, unknown
 from amqpworker.worker.signals import OwnSignals, ignore, ignore_stray
+from amqpworker.worker.version import difference, without_version
 
 __all__ = ["main"]
 
@@ -88,7 +89,7 @@ class Isolated:
         delivery = request.delivery
         registered = self._app.tasks.get(delivery.properties.type or "")
         if registered is None:
-            return unknown(delivery.properties)
+            return unknown(delivery.properties, self._app.tasks)
         run = Run(registered, delivery, request.id, request.attempt, request.started, request.first_run)
         task_context.set(run)
         try:
@@ -121,6 +122,9 @@ class Isolated:
 
 def main(arguments: Sequence[str]) -> int:
     """Run an isolated process: the options as JSON, the descriptors of its socket and of its stacks, the worker's id."""
+    if difference(arguments):
+        return MISCONFIGURED
+    arguments = without_version(arguments)
     options = WorkerOptions.model_validate_json(arguments[0])
     connection, stacks, worker = map(int, arguments[1:])
     faulthandler.enable(stacks, all_threads=False)

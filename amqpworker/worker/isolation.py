@@ -32,6 +32,7 @@ AHEAD_PAUSE = 60.0
 IDLE_SECONDS = 60.0
 # A fresh interpreter now and then: what a task leaks goes with the old one.
 MOST_RUNS = 1000
+OUTDATED = "another version of amqpworker is installed: a restart of the pool is due"
 # What leaving its lifespan may take.
 FAREWELL = 2.0
 
@@ -133,7 +134,10 @@ class Isolation:
             if self._closed:
                 raise Overtaken
             if not waited:
-                log.error("isolated_not_started", child=process.pid, effect="its message comes again later")
+                reason = OUTDATED if process.outdated else None
+                log.error(
+                    "isolated_not_started", child=process.pid, reason=reason, effect="its message comes again later"
+                )
                 return None
 
     def _started(self) -> IsolatedProcess | None:

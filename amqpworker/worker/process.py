@@ -49,6 +49,7 @@ from amqpworker.worker.serving import long_tasks, servings
 from amqpworker.worker.settle import Settler, Surroundings
 from amqpworker.worker.signals import ignore_stray
 from amqpworker.worker.stoprequest import StopRequest
+from amqpworker.worker.version import difference, without_version
 
 __all__ = ["WorkerProcess", "main"]
 
@@ -310,9 +311,12 @@ def main(arguments: Sequence[str]) -> int:
     """
     Run a worker process.
 
-    The first argument holds the options as JSON, the second the descriptor of the leash, a pipe whose end means that the
+    Behind the version of the parent the first argument holds the options as JSON, the second the descriptor of the leash, a pipe whose end means that the
     parent is gone, and to stop; the third that for reports to the parent, the fourth that of memory for the flight recorder.
     """
+    if reason := difference(arguments):
+        return misconfigured(ConfigError(reason), Reporter(int(arguments[3])))
+    arguments = without_version(arguments)
     options = WorkerOptions.model_validate_json(arguments[0])
     descriptors: list[int | None] = [*map(int, arguments[1:]), None, None, None]
     leash, reports, memory = descriptors[:3]

@@ -12,7 +12,7 @@ import inspect
 import math
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ from amqpworker.timelimit import UNLIMITED, TimeLimit
 from amqpworker.worker.context import Run
 from amqpworker.worker.latecalls import LateCalls
 from amqpworker.worker.limits import Limits, Overtaken
+from amqpworker.worker.unknown import advice
 
 __all__ = ["DONE", "Registered", "Runner"]
 
@@ -167,7 +168,7 @@ class Runner:
             return unreadable(delivery)
         registered = self._tasks.get(properties.type or "")
         if registered is None:
-            return unknown(properties)
+            return unknown(properties, self._tasks)
         now = time.time()
         attempt, first_run = 1, now
         headers = properties.headers
@@ -260,11 +261,12 @@ def unreadable(delivery: Delivery) -> Dead:
     return refused("malformed", f"content_type is {properties.content_type!r}: only {JSON}")
 
 
-def unknown(properties: Properties) -> Dead:
+def unknown(properties: Properties, known: Iterable[str]) -> Dead:
     """Return why no task of ours takes this message."""
     if not properties.type:
         return refused("malformed", "the message has no `type`: it is the name of the task to run")
-    return refused("unknown-task", f"no task {properties.type!r} is registered in this worker")
+    told = f"no task {properties.type!r} is registered in this worker"
+    return refused("unknown-task", f"{told}: {advice(properties.type, known)}")
 
 
 def refused(reason: str, text: str, error_type: str = "") -> Dead:

@@ -14,6 +14,7 @@ from amqpworker.app import App
 from amqpworker.errors import ConfigError
 from amqpworker.verbs import Task
 from amqpworker.worker.options import QueueOptions, WorkerOptions
+from amqpworker.worker.unknown import no_tasks
 
 __all__ = ["Serving", "long_tasks", "servings"]
 
@@ -38,13 +39,13 @@ def servings(app: App, options: WorkerOptions) -> list[Serving]:
     Return what each process consumes, in the order of the options, else by name.
 
     Raises:
-        ConfigError: there is no queue, or the app knows nothing of one.
+        ConfigError: there is no task, or the app knows nothing of a queue.
     """
     names = [queue.name for queue in options.queues] or sorted({task.queue for task in app.tasks.values()})
-    if not names:
-        raise ConfigError(f"{options.app!r} has no tasks, so there is no queue to consume: name one with -q.")
     for queue in options.queues:
         check_known(app, queue)
+    if not app.tasks:
+        raise ConfigError(no_tasks(options.app, app.modules))
     with_coroutines = {task.queue for task in app.tasks.values() if task.signature.is_async}
     return [serving(queue, options, with_coroutines) for queue in names]
 

@@ -281,7 +281,15 @@ def test_a_call_of_an_unknown_task_is_answered_at_once_and_leaves_a_letter(vhost
     @one_app.remote(name="unknown", queue=QUEUE)
     def unknown() -> int: ...
 
+    @one_app.remote(name="shop.tasks.known", queue=QUEUE)
+    def elsewhere() -> int: ...
+
     with running(one_app, threads=1):
+        with pytest.raises(
+            TaskFailed, match=r"no task 'shop\.tasks\.known' .*: it has 'known': import the module by one"
+        ):
+            elsewhere.options(timeout=20).call()
+        assert "it has 'known'" in vhost.wait_for_message(DEAD).headers["aw-error"]
         began = time.monotonic()
         try:
             unknown.options(timeout=20).call()

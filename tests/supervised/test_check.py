@@ -49,6 +49,24 @@ def test_a_check_shows_what_would_run_and_what_is_doubtful_and_runs_nothing(tmp_
     assert main["isolated"] == 4, "as many as threads, 4 at most"
 
 
+def test_a_check_warns_of_queues_without_tasks_and_of_names_that_begin_with_a_folder(tmp_path: Path) -> None:
+    package = tmp_path / "src" / "shop"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "tasks.py").write_text(
+        "from amqpworker import App\napp = App()\napp.queue('reports')\n@app.task(queue='emails')\ndef send() -> None: ...\n"
+    )
+    ended = run(tmp_path, environment(), "worker", "src.shop.tasks:app", "-q", "emails", "-q", "reports", "--check")
+    assert ended.code == 0
+    first, second = ended.err.splitlines()
+    assert first.startswith("amqpworker: Warning: No task names queue 'reports': is each module")
+    assert second.startswith("amqpworker: Warning: Task names begin with 'src', a folder that is no package")
+    ended = run(tmp_path, environment(), "worker", "src/shop/tasks.py:app")
+    assert ended.complaint().endswith(
+        "names a file: its module is found from the folder src: go there (or install the project), and write shop.tasks:app."
+    )
+
+
 def test_a_check_imports_the_apps_in_processes_of_their_own_and_tells_what_is_wrong_with_each(tmp_path: Path) -> None:
     (tmp_path / "mail.py").write_text("1 / 0\n")
     (tmp_path / "gone.py").write_text("import os\nos._exit(0)\n")
@@ -71,7 +89,9 @@ def test_a_check_of_an_app_that_hangs_or_forks_at_its_import_ends_and_leaves_not
     assert ended.code == 2
     assert ended.complaint().startswith("'hangs:app' is not imported within 3 s: ")
     forks = "import os, time\nif (pid := os.fork()) == 0:\n    time.sleep(3600)\nopen('pid', 'w').write(str(pid))\n"
-    (tmp_path / "forks.py").write_text(forks + "from amqpworker import App\napp = App()\napp.queue('emails')\n")
+    (tmp_path / "forks.py").write_text(
+        forks + "from amqpworker import App\napp = App()\napp.task(name='t', queue='emails')(lambda: 1)\n"
+    )
     first = (tmp_path / "pid").read_text()
     assert run(tmp_path, environment(), "worker", "forks:app", "-q", "emails", "--check").code == 0
     wait_until(lambda: not any(alive(int(pid)) for pid in (first, (tmp_path / "pid").read_text())))

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 FAKE = """#!/bin/sh
-# In place of a worker process: $4 is the leash, $5 the pipe for reports, $6 the memory. USR2 asks for stacks.
+# In place of a worker process: $6 is the leash, $7 the pipe for reports, $8 the memory. USR2 asks for stacks.
 trap '' USR2
-printf '%s' '{{"event": "ready", "drain_timeout": 1, "text": ""}}' >&$5
+printf '%s' '{{"event": "ready", "drain_timeout": 1, "text": ""}}' >&$7
 {ready}
-cat garbage >&$5 &
-cat garbage 1<> /proc/self/fd/$6
+cat garbage >&$7 &
+cat garbage 1<> /proc/self/fd/$8
 {end}
 """
 
@@ -42,8 +42,8 @@ except AmqpWorkerError as error:
     [
         (b"\x00", "", "exit 1"),
         (b"awflight", "", "exit 1"),
-        (b"\xff", "echo >&$5", "exec sleep 60"),
-        (b'{"event": "ready", "drain_timeout": 1e308}\n', "echo >&$5", "exec sleep 60"),
+        (b"\xff", "echo >&$7", "exec sleep 60"),
+        (b'{"event": "ready", "drain_timeout": 1e308}\n', "echo >&$7", "exec sleep 60"),
     ],
     ids=["dies-zeros", "dies-headers", "hangs-ones", "hangs-reports"],
 )

@@ -241,7 +241,12 @@ GOOD = "from amqpworker import App\napp = App()\n@app.task(queue='emails')\ndef 
         ("app = 3", "mail:app", 'queues = ["emails"]', "'mail:app' is of type int"),
         ("def broken(:", "mail:app", 'queues = ["emails"]', "Module 'mail' cannot be imported: invalid syntax"),
         (GOOD, "mail:app", 'queues = ["emials"]', "The app has no queue 'emials': did you mean emails?"),
-        ("from amqpworker import App\napp = App()", "mail:app", "", "has no tasks, so there is no queue to consume"),
+        (
+            "from amqpworker import App\napp = App()",
+            "mail:app",
+            "",
+            "has no tasks: each message would become a dead letter",
+        ),
         ("from amqpworker import App\napp = App('http://x/')", "mail:app", "", "must begin with amqp://"),
     ],
 )

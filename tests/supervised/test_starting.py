@@ -9,7 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,36 @@ def test_a_process_that_hangs_before_it_is_ready_is_killed_with_its_stacks_and_s
         assert (died["how"], died["reason"]) == ("signal SIGKILL", stalled["what"])
         assert 'shop.py", line' in workers.log
         workers.wait_for("process_started")
+        workers.signal(signal.SIGTERM)
+        assert workers.end() == 0
+
+
+IMPORTS = """
+def mark(text):
+    with (HERE / "imports").open("a") as file:
+        file.write(text)
+
+mark("(")
+time.sleep(0.5)
+mark(")")
+"""
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Have what is started meanwhile use a single core."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def test_only_as_many_processes_start_at_once_as_there_are_cores(tmp_path: Path, vhost: Broker) -> None:
+    with one_core(), pool(tmp_path, vhost.url, "-p", "3", more=IMPORTS) as workers:
+        workers.wait_for("process_started", 3, timeout=60)
+        assert (tmp_path / "imports").read_text() == "()()()"
         workers.signal(signal.SIGTERM)
         assert workers.end() == 0
 

@@ -30,7 +30,11 @@ from tests.support import Broker, wait_until
         ("def broken(:", "bad:app", "cannot be imported: invalid syntax (bad.py, line 1)"),
         ("import not_installed", "bad:app", "cannot be imported: No module named 'not_installed'"),
         ("from amqpworker import App; app = App('http://x:hidden@y/')", "bad:app", "must begin with amqp://"),
-        ("from amqpworker import App; app = App()", "bad:app", "has no tasks"),
+        (
+            "from amqpworker import App; app = App()",
+            "bad:app",
+            "Name the modules that define tasks in App(modules=['bad.tasks'",
+        ),
         ("from amqpworker import App; app = App(modules=['gone'])", "bad:app", "'gone'"),
     ],
 )

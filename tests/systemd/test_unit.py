@@ -164,3 +164,19 @@ def test_the_unit_may_touch_so_little_that_systemd_calls_it_safe(service: Servic
     told = service.machine.run("systemd-analyze", "security", "--no-pager", UNIT).stdout
     level = float(told.rpartition("Overall exposure level for shop.service: ")[2].split()[0])
     assert level <= 2.0, told
+
+
+def test_a_reload_follows_the_link_that_the_unit_names(service: Service) -> None:
+    current, release = service.folder.with_name("current"), service.folder.with_name("shop-2")
+    current.unlink(missing_ok=True)
+    current.symlink_to(service.folder.name)
+    service.install("-p", "1", changes={"/srv/shop": "/srv/current"})
+    service.start()
+    release.mkdir(exist_ok=True)
+    app = (service.folder / "shop.py").read_text()
+    (release / "shop.py").write_text(app + "\nnote(f'loaded from {Path(__file__).parent}')\n")
+    link = current.with_name("next")
+    link.symlink_to(release.name)
+    link.rename(current)
+    service.machine.systemctl("reload", UNIT)
+    wait_until(lambda: service.ledger() == ["loaded from /srv/shop-2"], 60, "the process of the new release")

@@ -82,7 +82,7 @@ def test_a_program_that_has_no_script_beside_its_interpreter_is_started_by_its_m
 ) -> None:
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     assert main(["unit", "shop:app"]) == 0
-    assert f"\nExecStart={tmp_path}/python -m amqpworker worker shop:app\n" in capsys.readouterr().out
+    assert f"\nExecStart={tmp_path}/python -P -m amqpworker worker shop:app\n" in capsys.readouterr().out
 
 
 def test_the_file_with_the_url_is_named_from_the_root(
@@ -109,6 +109,26 @@ def test_a_unit_runs_the_pools_of_a_file(
     lines = capsys.readouterr().out.splitlines()
     command = next(line for line in lines if line.startswith("ExecStart="))
     assert command.endswith(f"amqpworker worker --config {tmp_path}/pools.toml")
+
+
+def test_a_unit_names_links_as_they_were_given(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "release 1").mkdir()
+    current = tmp_path / "current"
+    current.symlink_to("release 1")
+    monkeypatch.chdir(current)
+    monkeypatch.setenv("PWD", str(current))
+    expected = {f"WorkingDirectory={current}", f'Environment="PWD={current}"'}
+    for arguments in (["--folder", str(current)], []):
+        assert main(["unit", "shop:app", *arguments]) == 0
+        assert expected <= {*capsys.readouterr().out.splitlines()}
+    assert main(["unit", "--config", "pools.toml", "--credential-file", "url"]) == 0
+    told = capsys.readouterr().out
+    assert f" --config {current}/pools.toml\n" in told
+    assert f":{current}/url\n" in told
+    assert main(["unit", "shop:app", "--folder", "../current"]) == 0
+    assert f"WorkingDirectory={tmp_path}/release 1\n" in capsys.readouterr().out, "systemd takes no '..'"
 
 
 @pytest.mark.parametrize("arguments", [[], ["shop:app", "--config", "x.toml"], ["--config", "x.toml", "--", "-p", "4"]])

@@ -75,7 +75,8 @@ class World:
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
         self.now = 0.0
-        self.fleet = Fleet(SIZES, lambda: 0.75 + chance.random() / 2)
+        self.most_starts = chance.choice([1, 2, 100])
+        self.fleet = Fleet(SIZES, lambda: 0.75 + chance.random() / 2, most_starts=self.most_starts)
         self.bodies: dict[int, Body] = {}
         self.due: list[Due] = []
         self.turn = 0
@@ -188,6 +189,7 @@ class World:
         if fleet.stopping is None and not isinstance(event, Ended | Stalled | Leaving):
             for name, consuming in self.consuming().items():
                 assert consuming or not before[name], f"{event} left nobody of {name} who consumes"
+        assert sum(one.starts for one in fleet.processes.values()) <= self.most_starts
         due = fleet.next_due(self.now)
         assert due is None or due > self.now, f"something was left undone after {event}"
         for one in fleet.processes.values():

@@ -35,6 +35,7 @@ class Process:
         self.pid = number
         self.runs = 0
         self.spent = False
+        self.outdated = False
         self.idle_since = 0.0
         self.is_alive = True
         self.gets_ready = True

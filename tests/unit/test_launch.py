@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import amqpworker
 from amqpworker.errors import ConfigError
 from amqpworker.supervisor import launch
 from amqpworker.supervisor.launch import SIGNALS, Setup, command, read
@@ -31,15 +30,6 @@ def test_a_supervisor_reads_what_it_was_given() -> None:
 
 def test_whose_supervisor_it_is_stands_before_the_details() -> None:
     assert command(SETUP)[-4:-1] == ["amqpworker.supervisor", "mail:app", "none:app"]
-
-
-def test_the_current_folder_is_no_place_for_its_modules_unless_the_package_lies_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert "-P" in command(SETUP)
-    monkeypatch.chdir(Path(amqpworker.__file__).parents[1])
-    assert "-P" not in command(SETUP)
 
 
 @pytest.mark.parametrize("executable", ["", "/not/there"])

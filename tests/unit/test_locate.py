@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +38,40 @@ def test_an_app_is_found_in_the_current_folder(module: Callable[..., None]) -> N
     assert isinstance(locate("located_plain:app"), App)
 
 
+LOADED = """
+import sys
+from importlib import import_module
+from amqpworker.worker.locate import load_ours
+
+import_module(sys.argv[1])
+load_ours()
+print(*sorted({name.partition(".")[0] for name in sys.modules} & sys.stdlib_module_names))
+"""
+
+
+def test_worker_processes_isolated_ones_and_checks_leave_the_same_names_to_the_folder() -> None:
+    names = ("process", "isolated_process", "check")
+    commands = [[sys.executable, "-c", LOADED, f"amqpworker.worker.{name}"] for name in names]
+    loaded = {subprocess.run(one, capture_output=True, text=True, check=True).stdout for one in commands}
+    assert len(loaded) == 1, loaded
+
+
+def test_the_folder_comes_first_by_its_own_name(module: Callable[..., None], tmp_path: Path) -> None:
+    module("located_first", "import located_second\n" + APP)
+    module("located_second", "")
+    locate("located_first:app")
+    assert sys.path[0] == str(tmp_path)
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match="The current folder cannot be read: No such file or directory"):
+        locate("located_gone:app")
+    monkeypatch.chdir(tmp_path)
+
+
 def test_an_app_may_lie_deeper(module: Callable[..., None]) -> None:
     module("located_package/inner", APP + "class Holder:\n    inner = app\n")
     assert isinstance(locate("located_package.inner:Holder.inner"), App)
@@ -64,6 +99,57 @@ def test_a_file_in_place_of_a_module_is_refused_and_the_module_told(target: str)
 def test_a_file_that_no_module_can_be_named_for_from_here_is_refused(target: str) -> None:
     with pytest.raises(ConfigError, match="go to its folder"):
         locate(target)
+
+
+@pytest.mark.parametrize(
+    ("target", "packages", "told"),
+    [
+        (
+            "src/shop/tasks.py:app",
+            ["src/shop"],
+            "found from the folder src: go there (or install the project), and write",
+        ),
+        ("src/shop/tasks.py:app", [], "found from the folder src: go there (or install the project), and write"),
+        (
+            "lib/shop/tasks.py:app",
+            ["lib/shop"],
+            "found from the folder lib: go there (or install the project), and write",
+        ),
+        ("shop/tasks.py:app", ["shop"], "write its module,"),
+        ("shop/tasks.py:app", [], "write its module,"),
+        ("{here}/shop/tasks.py:app", ["shop"], "write its module,"),
+    ],
+)
+def test_a_file_is_answered_with_the_module_by_which_its_tasks_are_named_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, packages: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for package in packages:
+        (tmp_path / package).mkdir(parents=True)
+        (tmp_path / package / "__init__.py").touch()
+        (tmp_path / package / "tasks.py").touch()
+    with pytest.raises(ConfigError) as caught:
+        locate(target.format(here=tmp_path))
+    assert f"{told} shop.tasks:app." in str(caught.value)
+
+
+def test_a_file_of_an_installed_project_is_answered_with_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "src")])
+    with pytest.raises(ConfigError, match=r"write its module, shop\.tasks:app\.$"):
+        locate("src/shop/tasks.py:app")
+
+
+def test_a_file_inside_the_package_that_is_the_current_folder_is_answered_with_the_folder_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop/__init__.py").touch()
+    monkeypatch.chdir(tmp_path / "shop")
+    with pytest.raises(ConfigError, match=rf"found from the folder {tmp_path}: go there .* write shop\.tasks:app\.$"):
+        locate("tasks.py:app")
 
 
 @pytest.mark.parametrize("target", [".tasks:app", "shop..tasks:app", "shop.:app"])

@@ -71,7 +71,7 @@ def test_a_pool_that_cannot_start_a_process_tries_again_ever_more_slowly(tmp_pat
 
 
 def test_what_is_wanted_of_a_process_that_could_not_be_started_is_left_undone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_spec: PoolSpec) -> NoReturn:
+    def refuse(_spec: PoolSpec, _folder: str | None) -> NoReturn:
         raise BlockingIOError(errno.EAGAIN, "no room")
 
     def decide(event: Event, _now: float) -> list[Action]:

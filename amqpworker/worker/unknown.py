@@ -1,0 +1,41 @@
+"""
+Tasks that a worker does not have: what most likely keeps it from having them.
+
+Decides the sentences: a name that stands for a function under another module is most often the same file imported by another
+name; else the module that defines the task is not imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+__all__ = ["advice", "elsewhere", "no_tasks"]
+
+MOST_NAMES = 3
+
+
+def elsewhere(name: str, known: Iterable[str]) -> list[str]:
+    """Return the known names of a task whose module has another name: first those of which one ends with the other."""
+    function = name.rpartition(".")[2]
+    alike = [one for one in known if one.rpartition(".")[2] == function and one != name]
+    return sorted(alike, key=lambda one: (not (one.endswith(f".{name}") or name.endswith(f".{one}")), one))[:MOST_NAMES]
+
+
+def advice(name: str, known: Iterable[str]) -> str:
+    """Return what to do about a task that this worker does not have."""
+    found = elsewhere(name, known)
+    if not found:
+        return "is its module imported, or named in App(modules=[…])?"
+    names = " or ".join(map(repr, found))
+    return f"it has {names}: import the module by one name everywhere, or give the task name=… or aliases=[{name!r}]"
+
+
+def no_tasks(target: str, modules: Sequence[str]) -> str:
+    """Return that an app has no tasks, and how it gets some."""
+    looked = f", nor has one of App(modules={list(modules)!r})" if modules else ""
+    module = target.partition(":")[0]
+    example = f"{module.rpartition('.')[0] or module}.tasks"
+    return (
+        f"{target!r} has no tasks{looked}: each message would become a dead letter. Name the modules that define tasks in "
+        f"App(modules=[{example!r}, …]), or import them in {module}."
+    )

@@ -1,0 +1,34 @@
+"""
+Whether a process has the same version of ours as the program that has started it: an upgrade may have come between.
+
+Decides how a program names its version to what it starts. Every version must understand that, whatever else differs: so it
+is the first argument, and read before any other. A worker process whose parent has another version reports that through the
+pipe in its fourth argument, and ends with exit code 2; an isolated one just ends so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from amqpworker import __version__
+
+__all__ = ["OURS", "difference", "without_version"]
+
+FLAG = "--parent="
+OURS = f"{FLAG}{__version__}"
+
+
+def difference(arguments: Sequence[str]) -> str:
+    """Return why a process cannot work for the program that has started it with these arguments; "" if it can."""
+    if not arguments or not arguments[0].startswith(FLAG) or arguments[0] == OURS:
+        return ""
+    theirs = arguments[0].removeprefix(FLAG)
+    return (
+        f"amqpworker {__version__} is installed, but the pool was started with {theirs}: a restart is due, and until then"
+        f" no process of it can be started."
+    )
+
+
+def without_version(arguments: Sequence[str]) -> Sequence[str]:
+    """Return the arguments behind that of the version."""
+    return arguments[1:] if arguments[:1] and arguments[0].startswith(FLAG) else arguments
