@@ -25,7 +25,7 @@ from amqpworker.logform import configure
 from amqpworker.logs import flush, get_logger, task_context
 from amqpworker.outcome import Outcome
 from amqpworker.worker.context import Run
-from amqpworker.worker.forked import leave_if_forked
+from amqpworker.worker.forked import default_signals_in_forks, leave_if_forked
 from amqpworker.worker.isolated_wire import BEAT, READY, SPENT, Request, frame, outcome_to, requested
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.locate import locate
@@ -123,6 +123,7 @@ def main(arguments: Sequence[str]) -> int:
     # The worker decides when it ends. Not SIG_IGN, which programs that a task starts would inherit.
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)
+    default_signals_in_forks((signal.SIGTERM, signal.SIGINT))
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     os.set_inheritable(connection, False)

@@ -32,6 +32,7 @@ from amqpworker.outcome import Outcome
 from amqpworker.redaction import redact_text
 from amqpworker.settings import mistyped
 from amqpworker.worker.context import Run
+from amqpworker.worker.forked import default_signals_in_forks
 from amqpworker.worker.isolated import IsolatedProcess
 from amqpworker.worker.isolation import FAREWELL, Isolation
 from amqpworker.worker.leash import Leash
@@ -324,6 +325,7 @@ def main(arguments: Sequence[str]) -> int:
         return FAILED if passes else misconfigured(failing(options.app, error), reporter)
     signal.signal(signal.SIGTERM, worker.on_signal)
     signal.signal(signal.SIGINT, worker.on_signal)
+    default_signals_in_forks((signal.SIGTERM, signal.SIGINT))
     parent.heed(worker.reception.on_verdict, worker.on_parent_gone)
     code = worker.run()
     # It ends by itself: nothing that runs still is to be blamed for that.
