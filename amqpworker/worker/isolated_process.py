@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from amqpworker.app import App
 from amqpworker.logform import configure
 from amqpworker.logs import flush, get_logger, task_context
 from amqpworker.outcome import Outcome
+from amqpworker.worker.childprocesses import ChildProcesses
 from amqpworker.worker.context import Run
 from amqpworker.worker.forked import default_signals_in_forks, leave_if_forked
 from amqpworker.worker.isolated_wire import BEAT, READY, SPENT, Request, frame, outcome_to, requested
@@ -47,8 +49,9 @@ FAILED = 1
 class Isolated:
     """The parts of an isolated process."""
 
-    def __init__(self, app: App, connection: socket.socket) -> None:
+    def __init__(self, app: App, connection: socket.socket, children: ChildProcesses) -> None:
         self._app = app
+        self._children = children
         app.users.worker_enters()
         self._connection = connection
         self._process = os.getpid()
@@ -110,6 +113,7 @@ class Isolated:
         while self._busy.wait():
             with suppress(OSError):
                 self._send(frame(BEAT))
+            self._children.tidy(time.monotonic())
             pause.wait(BEAT_SECONDS)
 
 
@@ -120,6 +124,7 @@ def main(arguments: Sequence[str]) -> int:
     faulthandler.enable(stacks, all_threads=False)
     faulthandler.register(DUMP_SIGNAL, stacks, all_threads=True)
     end_with(worker)
+    children = ChildProcesses()
     # The worker decides when it ends. Not SIG_IGN, which programs that a task starts would inherit.
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)
@@ -132,7 +137,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         app = locate(options.app)
         app.producer.owner = options.app
-        Isolated(app, patient(connection)).serve()
+        Isolated(app, patient(connection), children).serve()
     except (Exception, SystemExit) as error:
         log.error("isolated_process_failed", app=options.app, exc_info=error)
         return FAILED

@@ -31,6 +31,7 @@ from amqpworker.logs import flush, get_logger
 from amqpworker.outcome import Outcome
 from amqpworker.redaction import redact_text
 from amqpworker.settings import mistyped
+from amqpworker.worker.childprocesses import ChildProcesses
 from amqpworker.worker.context import Run
 from amqpworker.worker.forked import default_signals_in_forks
 from amqpworker.worker.isolated import IsolatedProcess
@@ -45,7 +46,7 @@ from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Ga
 from amqpworker.worker.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, STOPPED, Report, Reporter
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.runners import Concurrency, Runners
-from amqpworker.worker.serving import long_tasks, servings
+from amqpworker.worker.serving import servings, warn_of_long_tasks
 from amqpworker.worker.settle import Settler, Surroundings
 from amqpworker.worker.stoprequest import StopRequest
 
@@ -109,6 +110,7 @@ class WorkerProcess:
         self.stop_requested = StopRequest()
         self.lifespan.on_lost = self.stop_requested.nudge
         self.stop_now = False
+        self.children = ChildProcesses(ours=False)
         self.consumer.on_beat(lambda: recorder.beat(CONSUMER))
         self.publisher.on_beat(lambda: recorder.beat(PUBLISHER))
         self.runners.on_beat(lambda: recorder.beat(EVENT_LOOP))
@@ -156,6 +158,7 @@ class WorkerProcess:
         while not self.stop_requested.is_set():
             self._record()
             self.isolation.tidy()
+            self.children.tidy(time.monotonic())
             if self.overruns:
                 return self.leave_behind()
             if self.lifespan.lost:
@@ -254,6 +257,9 @@ class WorkerProcess:
         self.runners.abandon()
         self.lifespan.end(max(FAREWELL, until - time.monotonic()) if not self.stop_now else FAREWELL)
         self.runners.stop()
+        # Where nobody waits, the supervisor ends them after this process.
+        if not (self.stop_now and self.reporter.has_parent):
+            self.children.end(self.runners.cut_off)
 
     def _stop_consuming(self, until: float) -> None:
         """Have no more deliveries come, and what has not started go back."""
@@ -312,6 +318,7 @@ def main(arguments: Sequence[str]) -> int:
     # By a signal, since it works where Python itself hangs: the parent sends it before it kills.
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
     configure(options.log_level, options.log_json)
+    children = ChildProcesses()
     # Before the app is imported, which may take for ever.
     parent = Leash(leash)
     try:
@@ -326,23 +333,14 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, worker.on_signal)
     signal.signal(signal.SIGINT, worker.on_signal)
     default_signals_in_forks((signal.SIGTERM, signal.SIGINT))
+    worker.children = children
     parent.heed(worker.reception.on_verdict, worker.on_parent_gone)
     code = worker.run()
+    if not worker.stop_now:
+        children.end()
     # It ends by itself: nothing that runs still is to be blamed for that.
     recorder.clear()
     return code
-
-
-def warn_of_long_tasks(app: App) -> None:
-    """Tell which tasks may run for longer than the broker waits for an acknowledgement."""
-    for task in long_tasks(app):
-        log.warning(
-            "limit_beyond_ack_timeout",
-            task=task.name,
-            limit=task.time_limit.last,
-            ack_timeout=app.settings.ack_timeout,
-            effect="the broker hands its message to another worker while it still runs",
-        )
 
 
 def warn_of_mistyped_variables() -> None:
