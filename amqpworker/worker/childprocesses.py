@@ -37,6 +37,8 @@ log = get_logger(__name__)
 # An adopted process that has ended is reaped after this long.
 UNCLAIMED = 5.0
 LOOK = 1.0
+# How long pools of `multiprocessing`, which replace a process that has ended, have to end themselves.
+POOLS_END = 2.0
 
 
 class ChildProcesses:
@@ -96,6 +98,7 @@ class ChildProcesses:
         if not self._ours or not self._running():
             return
         before()
+        end_pools()
         report(end_all(self._running, TERM_GRACE))
 
     def _running(self) -> set[Known]:
@@ -115,6 +118,16 @@ def waited_for() -> set[int]:
     forks: Any = getattr(sys.modules.get("multiprocessing.popen_fork"), "Popen", subprocess.Popen)
     held = [one for one in gc.get_objects() if issubclass(type(one), (subprocess.Popen, forks))]
     return {pid for one in held if isinstance(pid := getattr(one, "pid", None), int)}
+
+
+def end_pools() -> None:
+    """Have `multiprocessing` end its pools, as at the interpreter's exit."""
+    finalize = getattr(sys.modules.get("multiprocessing.util"), "_run_finalizers", None)
+    if finalize is not None:
+        ends = threading.Thread(target=finalize, args=(0,), name="amqpworker-pools", daemon=True)
+        with suppress(RuntimeError):  # there is no room for a thread
+            ends.start()
+            ends.join(POOLS_END)
 
 
 def report(ending: Ending, **fields: Any) -> None:

@@ -145,3 +145,36 @@ def test_nothing_that_a_task_has_started_survives_its_pool_and_no_run_counts_tha
             wait_until(lambda: not any(map(alive, there)), 25, "the end of what the task has started")
         assert not any(map(alive, there))
         vhost.wait_for_count("work", 1)
+
+
+HOLDS = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+executor = ProcessPoolExecutor(1)
+fork_pool = None
+
+@app.task(name="shop.holds", queue="work", retry=None)
+def holds() -> None:
+    global fork_pool
+    executor.submit(os.getpid).result()
+    fork_pool = multiprocessing.get_context("fork").Pool(1)
+    multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,)).start()
+    note("held")
+"""
+
+
+def test_pools_of_processes_and_processes_left_behind_hold_up_no_stop_and_no_recycling(
+    tmp_path: Path, vhost: Broker
+) -> None:
+    options = ("-p", "1", "-t", "1", "--max-tasks", "1")
+    with pool(tmp_path, vhost.url, *options, broker=vhost, drain=1.0, more=HOLDS) as workers:
+        workers.wait_for("process_started")
+        workers.send("holds")
+        workers.wait_for("process_ended")
+        assert workers.events("process_killed") == []
+        workers.send("holds")
+        wait_until(lambda: len(workers.ledger()) == 2, 20, "its successor has run")
+        workers.signal(signal.SIGTERM)
+        assert workers.end() == 0
+        assert workers.events("process_killed") == []
