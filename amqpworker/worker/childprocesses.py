@@ -54,7 +54,8 @@ class ChildProcesses:
         # Its keys; a dictionary, since each change of it is one step.
         self._forked: dict[int, None] = {}
         self._ended: dict[int, float] = {}
-        self._look_at = 0.0
+        self._held: set[int] = set()
+        self._look_at = self._search_at = 0.0
         if self._ours:
             adopt_orphans()
             os.register_at_fork(after_in_parent=self._note_fork)
@@ -80,8 +81,12 @@ class ChildProcesses:
         here = [] if found is None else [pid for pid in children_in(self._process) if pid not in self._forked]
         ended = {pid for pid in here if (stat := stat_of(pid)) is not None and stat[0] == "Z"}
         self._ended = {pid: self._ended.get(pid, now) for pid in ended}
-        if due := {pid for pid, since in self._ended.items() if since <= now - UNCLAIMED}:
-            for pid in due - waited_for():
+        self._held &= ended
+        due = {pid for pid, since in self._ended.items() if since <= now - UNCLAIMED} - self._held
+        if due and now >= self._search_at:
+            self._search_at = now + UNCLAIMED
+            self._held |= due & waited_for()
+            for pid in due - self._held:
                 with suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
 
@@ -114,7 +119,7 @@ def children_in(thread: int) -> list[int]:
 
 
 def waited_for() -> set[int]:
-    """Return the processes that an object of Python stands for, which waits for them."""
+    """Return the processes that an object of Python stands for, which waits for them; it takes a while to find these."""
     forks: Any = getattr(sys.modules.get("multiprocessing.popen_fork"), "Popen", subprocess.Popen)
     held = [one for one in gc.get_objects() if issubclass(type(one), (subprocess.Popen, forks))]
     return {pid for one in held if isinstance(pid := getattr(one, "pid", None), int)}

@@ -91,6 +91,7 @@ class Isolation:
             self._end(process)
             raise
         if self._closed:
+            self._end(process)
             raise Overtaken
         match ending:
             case Arrived(data):
