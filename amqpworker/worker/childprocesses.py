@@ -138,7 +138,7 @@ def end_pools() -> None:
 def report(ending: Ending, **fields: Any) -> None:
     """Log how many processes were ended."""
     counts = {"ended": len(ending.asked), "killed": len(ending.killed)}
-    if ending.left:
-        log.warning("children_not_ended", **fields, **counts, left=sorted(pid for pid, _ in ending.left))
+    if left := ending.survivors:
+        log.warning("children_not_ended", **fields, **counts, left=sorted(pid for pid, _ in left))
     elif ending.asked:
         log.info("children_ended", **fields, **counts)

@@ -123,7 +123,12 @@ class Ending:
         self.asked: set[Known] = set()
         self.killed: set[Known] = set()
         self.left: set[Known] = set()
-        """What was there at the last look."""
+        """What was there at the last look, other users' processes aside."""
+
+    @property
+    def survivors(self) -> set[Known]:
+        """What has not ended: it is in the kernel, or is another user's."""
+        return self.left | living(self._forbidden)
 
     def proceed(self, now: float) -> bool:
         """Send what is due, and return whether all have ended, or whatever has not is given up."""

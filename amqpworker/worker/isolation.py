@@ -217,8 +217,13 @@ def close_all(processes: Iterable[IsolatedProcess]) -> list[threading.Thread]:
     threads = []
     for process in processes:
         if process.left.any():
-            threads.append(threading.Thread(target=process.close, name="amqpworker-isolated-end", daemon=True))
-            threads[-1].start()
+            thread = threading.Thread(target=process.close, name="amqpworker-isolated-end", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # there is no room for one
+                process.close()
+            else:
+                threads.append(thread)
         else:
             process.close()
     return threads
