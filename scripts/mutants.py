@@ -66,6 +66,41 @@ MUTANTS = (
         ("tests/unit/test_runners.py", "tests/integration/test_retry.py"),
     ),
     Mutant(
+        "let forked children inherit the handlers of their worker",
+        "amqpworker/worker/forked.py",
+        (
+            (
+                "            if signal.getsignal(number) == handler:\n",
+                "            if signal.getsignal(number) is None:\n",
+            ),
+        ),
+        ("tests/unit/test_forked.py",),
+    ),
+    Mutant(
+        "let a forked child lose a signal that is sent to it at once",
+        "amqpworker/worker/forked.py",
+        (("pthread_sigmask(signal.SIG_BLOCK, ours)", "pthread_sigmask(signal.SIG_BLOCK, ())"),),
+        ("tests/unit/test_forked.py",),
+    ),
+    Mutant(
+        "answer about a message before what its last run has started has ended",
+        "amqpworker/supervisor/suspects.py",
+        (("            if question.key in awaited:\n", "            if question.key in awaited and now < 0:\n"),),
+        ("tests/unit/test_suspects.py",),
+    ),
+    Mutant(
+        "reap children that the app waits for",
+        "amqpworker/worker/childprocesses.py",
+        (("self._held |= due & waited_for()", "pass"),),
+        ("tests/unit/test_child_processes.py",),
+    ),
+    Mutant(
+        "count a run whose processes were ended as done",
+        "amqpworker/worker/runners.py",
+        (("(isinstance(outcome, Done) and not self._cut_off)", "isinstance(outcome, Done)"),),
+        ("tests/unit/test_runners.py",),
+    ),
+    Mutant(
         "let the threads of a queue serve all queues",
         "amqpworker/worker/runners.py",
         (("self._to_line if concurrency.own else self._shared.put", "self._shared.put"),),

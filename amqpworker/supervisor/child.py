@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from amqpworker.supervisor.pools import PoolSpec
+from amqpworker.worker.descendants import CAN_ADOPT, MARK
 from amqpworker.worker.interpreter import command_of
 from amqpworker.worker.recorder import Recording, read, size_of
 from amqpworker.worker.report import Answers, Report, heard
@@ -63,6 +64,7 @@ class Child:
                     # Not by standard input: that is the tasks', and whoever reads it must find its end.
                     [*command, *map(str, theirs)],
                     stdin=subprocess.DEVNULL,
+                    env={**os.environ, MARK: "worker"},
                     process_group=0,
                     pass_fds=theirs,
                     # A link is followed each time; while it is exchanged, the place where it led to before is used.
@@ -89,9 +91,9 @@ class Child:
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """End it at once, with whatever its tasks have started in its process group."""
+        """End it at once; what its tasks have started comes to us then, if the system can do this."""
         if self._process.poll() is None:
-            for end in (os.kill, os.killpg):  # its tasks may have taken it out of its group
+            for end in (os.kill,) if CAN_ADOPT else (os.kill, os.killpg):  # it may have left its group
                 with suppress(ProcessLookupError):
                     end(self.pid, signal.SIGKILL)
 

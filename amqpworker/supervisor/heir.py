@@ -2,8 +2,9 @@
 The program that ends whatever worker processes survive their supervisor: it hangs at a supervisor and outlives it.
 
 A worker process learns by its leash that its supervisor is gone, and drains. One that hangs in C with the interpreter's
-lock held learns nothing, and nothing in it could act: so this is a process of its own. It imports the standard library
-alone, to be small. Decides nothing: each process has as many seconds as `will` gave it.
+lock held learns nothing, and nothing in it could act: so this is a process of its own. It imports the standard library, and
+one module that does no more, to be small. Decides nothing: each process has as many seconds as `will` gave it. What its
+tasks have started ends with it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from contextlib import suppress
+
+from amqpworker.worker.descendants import Ending, Known, below, group_of, living, stat_of
 
 __all__ = ["LONGEST", "decode", "encode", "main"]
 
@@ -28,17 +30,39 @@ IGNORED = (
 DUMP_SIGNAL = signal.SIGUSR2
 DUMP_GRACE = 1.0
 # A killed process may be in the kernel for a while.
-FAREWELL = 10.0
+FAREWELL = 20.0
 
 
 class Ward:
-    """A worker process: a descriptor that becomes readable with its end, and how long it may survive its supervisor."""
+    """
+    A worker process: a descriptor that becomes readable with its end, and how long it may survive its supervisor.
+
+    `seen` is what it has started; `ending` is the end of that, once the process itself has ended.
+    """
 
     # No dataclass: that alone would make this program half as large again.
-    def __init__(self, descriptor: int, patience: float) -> None:
+    def __init__(self, pid: int, descriptor: int, patience: float) -> None:
         self.descriptor = descriptor
         self.patience = patience
         self.dumped = False
+        self.seen: set[Known] = set()
+        self.ending: Ending | None = None
+        self._pid = pid
+
+    def look(self) -> None:
+        """Note what the process has started."""
+        self.seen = self.living() | below(self._pid)
+
+    def living(self) -> set[Known]:
+        """Return what of it has not ended."""
+        self.seen = living(self.seen)
+        return self.seen
+
+    def begin_ending(self) -> None:
+        """Begin to end what the process has left, its process group included."""
+        if stat_of(self._pid) is None:  # else another process may have its id by now
+            self.seen |= group_of(self._pid)
+        self.ending = Ending(self.living, time.monotonic())
 
 
 def encode(patience: dict[int, float]) -> bytes:
@@ -64,7 +88,7 @@ def listen(line: socket.socket) -> dict[int, Ward]:
                 wards[pid].patience = patience
             else:
                 with suppress(OSError):  # it has ended already
-                    wards[pid] = Ward(os.pidfd_open(pid), patience)
+                    wards[pid] = Ward(pid, os.pidfd_open(pid), patience)
     return wards
 
 
@@ -78,23 +102,26 @@ def outlast(wards: dict[int, Ward]) -> None:
     while wards and time.monotonic() < until:
         ended = {descriptor for descriptor, _ in ends.poll(100)}
         for pid, ward in list(wards.items()):
-            if ward.descriptor in ended:
+            if ward.ending is not None:
+                if ward.ending.proceed(time.monotonic()):
+                    del wards[pid]
+            elif ward.descriptor in ended:
                 ends.unregister(ward.descriptor)
-                del wards[pid]
+                ward.begin_ending()
             else:
+                ward.look()
                 press(pid, ward, time.monotonic() - began - ward.patience)
 
 
 def press(pid: int, ward: Ward, late: float) -> None:
-    """Have a process that is late write its stacks, and a moment later kill it with all that it has started."""
+    """Have a process that is late write its stacks, and a moment later kill it."""
     with suppress(ProcessLookupError):
         if late >= 0 and not ward.dumped:
             ward.dumped = True
             os.kill(pid, DUMP_SIGNAL)
             tell(f"amqpworker: process {pid} survives its supervisor: its stacks follow, then it is killed\n")
         elif late >= DUMP_GRACE:
-            os.kill(pid, signal.SIGKILL)  # it may have left its group
-            os.killpg(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
 
 
 def tell(line: str) -> None:
@@ -109,7 +136,3 @@ def main(descriptor: int) -> None:
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     outlast(listen(socket.socket(fileno=descriptor)))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

@@ -51,10 +51,12 @@ from amqpworker.supervisor.health import answering
 from amqpworker.supervisor.launch import SIGNALS
 from amqpworker.supervisor.lookout import Lookout
 from amqpworker.supervisor.notify import notifier_from
+from amqpworker.supervisor.orphans import LOOK, Orphans
 from amqpworker.supervisor.overview import condition
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.suspects import Suspects
 from amqpworker.supervisor.will import Will
+from amqpworker.worker.descendants import adopt_orphans
 from amqpworker.worker.recorder import Recording
 from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Report
 
@@ -94,6 +96,7 @@ class Supervisor:
         )
         self._children: dict[int, Child] = {}
         self._will = Will()
+        self._orphans = Orphans()
         self._signals: list[int] = []
         self._events: list[Event] = []
         self._finish: Finish | None = None
@@ -118,6 +121,7 @@ class Supervisor:
             signal.signal(number, self._note)
         signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # held up by `launch`
+        adopt_orphans()
         with answering(self._health, lambda: self._lookout.latest), closing(self._will):
             finish = self._run()
         if finish.problem:
@@ -135,7 +139,7 @@ class Supervisor:
             self._look()
             self._handle(Tick())
             self._update_will()
-            if self._finish is not None:
+            if self._finish is not None and not self._orphans.active:
                 return self._finish
             self._wait()
 
@@ -154,6 +158,8 @@ class Supervisor:
         # What these wait for does not tell of itself.
         if self._suspects.asked or any(child.answers.waiting for child in self._children.values()):
             until = min(until, self._clock() + ANSWER_PAUSE)
+        if self._orphans.active:
+            until = min(until, self._clock() + LOOK)
         # Rounded up: a wait that ends a moment too early would be followed by many.
         patience = int(max(0.0, until - self._clock()) * 1000) + 1
         if any(pipe == self._read_end for pipe, _ in waiting.poll(patience)):
@@ -197,7 +203,13 @@ class Supervisor:
             if child.strange and not was_strange:
                 log.warning("report_unreadable", pid=child.pid, effect="what is no report is ignored")
 
+    @property
+    def _ours(self) -> set[int]:
+        """The processes that we have started ourselves."""
+        return {child.pid for child in self._children.values()} | self._will.pids
+
     def _reap(self) -> None:
+        self._orphans.look(self._ours, self._clock())
         for serial, child in list(self._children.items()):
             code = child.ended()
             if code is not None:
@@ -207,23 +219,26 @@ class Supervisor:
                 self._suspects.note_death(recording)
                 if recording is not None:
                     log_suspects(child.pid, recording)
+                keys = () if recording is None else [one.key for one in recording.running]
+                self._orphans.note_death(child.pid, keys, self._clock())
                 self._lookout.note_death(serial, recording)
                 child.close()
                 del self._children[serial]
+        self._orphans.proceed(self._ours, self._clock())
         self._reap_strangers()
 
     def _answer(self) -> None:
         """Tell who has asked which messages ran in a process that has died; the dead are reaped before."""
         if self._suspects.asked:
             recordings = {serial: child.recording() for serial, child in self._children.items()}
-            for serial, verdict in self._suspects.verdicts(recordings, self._clock()):
+            for serial, verdict in self._suspects.verdicts(recordings, self._clock(), self._orphans.awaited):
                 self._children[serial].answers.add(verdict)
         for child in self._children.values():
             child.answers.flush()
 
     def _reap_strangers(self) -> None:
         """Reap what others left to us: as the first process of a container we are given every orphan."""
-        ours = {child.pid for child in self._children.values()}
+        ours = self._ours
         with suppress(ChildProcessError):
             while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 if found.si_pid in ours:

@@ -8,7 +8,7 @@ noticed the death. Decides what is answered, and how long a process that seems t
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from amqpworker.supervisor.judging import stalled
@@ -59,11 +59,13 @@ class Suspects:
         """Whether a question waits for its answer."""
         return bool(self._questions)
 
-    def verdicts(self, recordings: Mapping[int, Recording | None], now: float) -> list[tuple[int, Verdict]]:
+    def verdicts(
+        self, recordings: Mapping[int, Recording | None], now: float, awaited: Collection[str] = ()
+    ) -> list[tuple[int, Verdict]]:
         """
         Return what can be answered now, and the serial number of who asked.
 
-        `recordings` are those of the living, read after the dead were noted.
+        `recordings` are those of the living, read after the dead were noted. Messages in `awaited` have to wait.
         """
         holders: dict[str, list[int]] = {}
         for serial, recording in recordings.items():
@@ -75,7 +77,9 @@ class Suspects:
             if question.serial not in recordings:
                 continue  # whoever asked is gone
             others = [one for one in holders.get(question.key, ()) if one != question.serial]
-            if question.key in self._keys:
+            if question.key in awaited:
+                waiting.append(question)
+            elif question.key in self._keys:
                 found[question.serial, True].append(question.key)
             elif others and now < question.asked + DEATH_PATIENCE:
                 waiting.append(question)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 from amqpworker.logs import get_logger
 from amqpworker.supervisor import heir
@@ -21,6 +22,12 @@ __all__ = ["Will"]
 
 log = get_logger(__name__)
 
+# Isolated from the app's folder and from installed packages but this one; the last line is for people who look at processes.
+PROGRAM = """import sys
+sys.path.append(sys.argv[1])
+from amqpworker.supervisor.heir import main
+main(int(sys.argv[2]))  # amqpworker/supervisor/heir.py"""
+FOLDER = str(Path(heir.__file__).parents[2])
 PAUSE = 10.0
 CLOSE_TIMEOUT = 5.0
 
@@ -33,6 +40,11 @@ class Will:
         self._line: socket.socket | None = None
         self._told: dict[int, float] = {}
         self._start_at = 0.0
+
+    @property
+    def pids(self) -> set[int]:
+        """The process id of the heir, if there is one."""
+        return set() if self._heir is None else {self._heir.pid}
 
     def update(self, patience: dict[int, float]) -> None:
         """Tell which processes there are, and for how many seconds each may survive us."""
@@ -68,7 +80,7 @@ class Will:
         with theirs:
             try:
                 self._heir = subprocess.Popen(  # noqa: S603 - our own program
-                    [sys.executable, "-I", "-S", heir.__file__, str(theirs.fileno())],
+                    [sys.executable, "-I", "-S", "-c", PROGRAM, FOLDER, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],

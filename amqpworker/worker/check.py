@@ -21,6 +21,7 @@ from amqpworker.errors import AmqpWorkerError
 from amqpworker.redaction import redact_text
 from amqpworker.settings import mistyped
 from amqpworker.verbs import Task
+from amqpworker.worker.childprocesses import ChildProcesses
 from amqpworker.worker.locate import failing, locate
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.serving import Serving, long_tasks, servings
@@ -100,7 +101,9 @@ def main(arguments: Sequence[str]) -> NoReturn:
     os.set_inheritable(descriptor, False)
     # What the user's code prints is not what our caller prints.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    children = ChildProcesses()
     found = checked(WorkerOptions.model_validate_json(arguments[0]))
+    children.end()
     os.write(descriptor, found.model_dump_json().encode() + b"\n")
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # the user's code may have closed it

@@ -131,6 +131,10 @@ class Coroutines:
             with contextlib.suppress(TimeoutError, CancelledError):
                 self.awaits(self._cancel_all(), CANCEL_SECONDS * 2)
 
+    def cut_off(self) -> None:
+        """Let nothing count any more, whatever becomes of what still runs."""
+        self._cancelled = True
+
     def stop(self) -> None:
         """End the loop, and what still runs in it."""
         with self._lock:

@@ -1,19 +1,51 @@
 """
-The end of a child that a task forked and let return: it must not go on as a second runner of its parent's messages.
+Children that a task forks: their signals are the default ones, and none returns to its parent's messages.
 
-Decides nothing else. A child that ends by itself, as `multiprocessing` has it, never comes here.
+Decides nothing else. A child that ends by itself, as `multiprocessing` has it, never calls `leave_if_forked`.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
+import threading
+from collections.abc import Iterable
 from typing import NoReturn
 
-__all__ = ["leave_if_forked"]
+from amqpworker.worker.report import DUMP_SIGNAL
+
+__all__ = ["default_signals_in_forks", "leave_if_forked"]
 
 TOLD = (
     b"amqpworker: a child that a task made by os.fork() came back from the task; it ends here (os._exit it yourself)\n"
 )
+
+
+def default_signals_in_forks(numbers: Iterable[signal.Signals]) -> None:
+    """
+    Have each child that this process forks begin with the default handlers in place of its parent's of now.
+
+    A handler that was set by somebody else since is inherited, as by any program. A signal that is sent to the child
+    before it has the default handlers waits for them.
+    """
+    ours = {number: signal.getsignal(number) for number in numbers}
+    blocked = threading.local()
+
+    def block() -> None:
+        blocked.before = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+
+    def unblock() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked.before)
+
+    def reset() -> None:
+        for number, handler in ours.items():
+            if signal.getsignal(number) == handler:
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        faulthandler.unregister(DUMP_SIGNAL)
+        unblock()
+
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=reset)
 
 
 def leave_if_forked(process: int) -> None:

@@ -22,8 +22,8 @@ __all__ = ["Inquiry"]
 
 log = get_logger(__name__)
 
-# The supervisor waits a second itself for a process that is about to end.
-PATIENCE = 3.0
+# The supervisor waits itself: a second for a process that is about to end, and seven for what that leaves.
+PATIENCE = 10.0
 
 
 class Inquiry:

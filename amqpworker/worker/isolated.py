@@ -20,6 +20,7 @@ from typing import TypeAlias
 from amqpworker.worker.crashes import Crash
 from amqpworker.worker.interpreter import command_of
 from amqpworker.worker.isolated_wire import BEAT, OUTCOME, READY, SPENT, Frames, Unreadable
+from amqpworker.worker.leftbehind import LeftBehind
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED
 from amqpworker.worker.signals import held_back
@@ -76,6 +77,8 @@ class IsolatedProcess:
         self._socket, theirs = socket.socketpair()
         self._stacks = self._gone = -1
         self._ended: Crash | None = None
+        self.left = LeftBehind()
+        """What its tasks have started, and is ended with it."""
         command = [*command_of("amqpworker.worker.isolated_process"), OURS, options.model_dump_json()]
         try:
             with theirs, held_back():
@@ -84,6 +87,7 @@ class IsolatedProcess:
                 self._process = subprocess.Popen(  # noqa: S603 - our own command
                     [*command, *map(str, descriptors), str(os.getpid())],
                     stdin=subprocess.DEVNULL,
+                    env=self.left.environment(),
                     process_group=0,
                     pass_fds=descriptors,
                     cwd=folder,
@@ -121,6 +125,7 @@ class IsolatedProcess:
         os.ftruncate(self._stacks, 0)
         os.lseek(self._stacks, 0, os.SEEK_SET)
         self.runs += 1
+        self.left.begin_run()
         try:
             self._socket.settimeout(min(self._stall_timeout, MOST_SENDING))
             self._socket.sendall(request)
@@ -166,6 +171,8 @@ class IsolatedProcess:
                 self.spent = True
             elif kind != BEAT:
                 return self._crash("killed: it did not answer what it was asked")
+            else:
+                self.left.look(self.pid)
         return None
 
     # ---- how it ends ------------------------------------------------------------------------------------------------
@@ -187,16 +194,20 @@ class IsolatedProcess:
     def _crash(self, why: str = "") -> Crash:
         """Return how it ended; it is killed where it has not, and `why` tells the reason."""
         if why:
-            stack = self._dumped()
-            return self._reap(why, stack)
-        # It has closed its socket: what is left of it ends now, or is ended.
-        self._has_ended(STEP)
-        return self._reap("", self._stack())
+            crash = self._reap(why, self._dumped())
+        else:
+            # It has closed its socket: what is left of it ends now, or is ended.
+            self._has_ended(STEP)
+            crash = self._reap("", self._stack())
+        self.left.look_for_adopted()
+        return crash
 
     def _reap(self, why: str = "", stack: str = "") -> Crash:
         if self._ended is None:
-            # What it has started goes with it: nobody else can have the id of its group before it is reaped.
+            # Before it is reaped: nobody else can have its id, and be taken for its group.
+            self.left.look(self.pid)
             self.kill()
+            self.left.look_at_group(self.pid)
             try:
                 _, status, usage = os.wait4(self.pid, 0)
             except ChildProcessError:
@@ -225,16 +236,16 @@ class IsolatedProcess:
         return os.pread(self._stacks, MOST_STACK_BYTES, 0).decode("utf-8", "replace")
 
     def kill(self) -> None:
-        """End it at once, with whatever its task has started in its process group."""
+        """End it at once; what its tasks have started is ended by `close`."""
         if self._ended is None:
-            for end in (os.kill, os.killpg):  # its task may have taken it out of its group
-                with suppress(ProcessLookupError):
-                    end(self.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End it, and let go of everything."""
+        """End it and what its tasks have started, wait for that, and let go of everything."""
         if hasattr(self, "_process"):
             self._reap()
+            self.left.end(self.pid)
         self._socket.close()
         for descriptor in (self._stacks, self._gone):
             if descriptor >= 0:

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,8 +26,9 @@ from amqpworker.lifecycle import NoThread, start_thread
 from amqpworker.logform import configure
 from amqpworker.logs import flush, get_logger, task_context
 from amqpworker.outcome import Outcome
+from amqpworker.worker.childprocesses import ChildProcesses
 from amqpworker.worker.context import Run
-from amqpworker.worker.forked import leave_if_forked
+from amqpworker.worker.forked import default_signals_in_forks, leave_if_forked
 from amqpworker.worker.isolated_wire import BEAT, READY, SPENT, Request, frame, outcome_to, requested
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.locate import locate
@@ -34,7 +36,7 @@ from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED
 from amqpworker.worker.room import room_permitting
 from amqpworker.worker.runner import Runner, unknown
-from amqpworker.worker.signals import OwnSignals, ignore, ignore_stray
+from amqpworker.worker.signals import STRAY, OwnSignals, ignore, ignore_stray
 from amqpworker.worker.version import difference, without_version
 
 __all__ = ["main"]
@@ -51,9 +53,10 @@ FAILED = 1
 class Isolated:
     """The parts of an isolated process."""
 
-    def __init__(self, app: App, connection: socket.socket, signals: OwnSignals) -> None:
+    def __init__(self, app: App, connection: socket.socket, signals: OwnSignals, children: ChildProcesses) -> None:
         self._app = app
         self._signals = signals
+        self._children = children
         app.users.worker_enters()
         self._connection = connection
         self._process = os.getpid()
@@ -117,6 +120,7 @@ class Isolated:
         while self._busy.wait():
             with suppress(OSError):
                 self._send(frame(BEAT))
+            self._children.tidy(time.monotonic())
             pause.wait(BEAT_SECONDS)
 
 
@@ -130,10 +134,12 @@ def main(arguments: Sequence[str]) -> int:
     faulthandler.enable(stacks, all_threads=False)
     faulthandler.register(DUMP_SIGNAL, stacks, all_threads=True)
     end_with(worker)
+    children = ChildProcesses()
     # The worker decides when it ends. Not SIG_IGN, which programs that a task starts would inherit.
     signals = OwnSignals()
     signals.set(ignore)
     ignore_stray()
+    default_signals_in_forks((signal.SIGTERM, signal.SIGINT, *STRAY))
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     os.set_inheritable(connection, False)
@@ -143,7 +149,7 @@ def main(arguments: Sequence[str]) -> int:
         app = locate(options.app)
         signals.check("the app's import")
         app.producer.owner = options.app
-        Isolated(app, patient(connection), signals).serve()
+        Isolated(app, patient(connection), signals, children).serve()
     except NoThread:
         raise
     except (Exception, SystemExit) as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import assert_never
 
 from amqpworker.logs import get_logger
@@ -35,6 +35,8 @@ MOST_RUNS = 1000
 OUTDATED = "another version of amqpworker is installed: a restart of the pool is due"
 # What leaving its lifespan may take.
 FAREWELL = 2.0
+# What ending the processes may take that its tasks have left behind.
+LEFT_BEHIND = 8.0
 
 
 class Isolation:
@@ -90,6 +92,7 @@ class Isolation:
             self._end(process)
             raise
         if self._closed:
+            self._end(process)
             raise Overtaken
         match ending:
             case Arrived(data):
@@ -182,8 +185,7 @@ class Isolation:
                 self._start_ahead(now)
             ended += [one for until, one in self._leaving if until <= now or not one.alive()]
             self._leaving = [(until, one) for until, one in self._leaving if one not in ended]
-        for process in ended:
-            process.close()
+        close_all(ended)
 
     def _dismiss(self, process: IsolatedProcess) -> None:
         process.dismiss()
@@ -210,4 +212,22 @@ class Isolation:
             process.kill()
         for _, process in leaving:
             process.wait_end(max(0.0, until - time.monotonic()))
+        for thread in close_all([process for _, process in leaving]):
+            thread.join(timeout and LEFT_BEHIND)
+
+
+def close_all(processes: Iterable[IsolatedProcess]) -> list[threading.Thread]:
+    """Close isolated processes, those that leave something behind in threads of their own: that may take seconds."""
+    threads = []
+    for process in processes:
+        if process.left.any():
+            thread = threading.Thread(target=process.close, name="amqpworker-isolated-end", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # there is no room for one
+                process.close()
+            else:
+                threads.append(thread)
+        else:
             process.close()
+    return threads

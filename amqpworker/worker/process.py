@@ -30,7 +30,9 @@ from amqpworker.logs import flush, get_logger
 from amqpworker.outcome import Outcome
 from amqpworker.redaction import redact_text
 from amqpworker.settings import mistyped
+from amqpworker.worker.childprocesses import ChildProcesses
 from amqpworker.worker.context import Run
+from amqpworker.worker.forked import default_signals_in_forks
 from amqpworker.worker.isolated import IsolatedProcess
 from amqpworker.worker.isolation import FAREWELL, Isolation
 from amqpworker.worker.leash import Leash
@@ -45,9 +47,9 @@ from amqpworker.worker.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGUR
 from amqpworker.worker.room import room_permitting
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.runners import Concurrency, Runners
-from amqpworker.worker.serving import long_tasks, servings
+from amqpworker.worker.serving import servings, warn_of_long_tasks
 from amqpworker.worker.settle import Settler, Surroundings
-from amqpworker.worker.signals import ignore_stray
+from amqpworker.worker.signals import STRAY, ignore_stray
 from amqpworker.worker.stoprequest import StopRequest
 from amqpworker.worker.version import difference, without_version
 
@@ -117,6 +119,7 @@ class WorkerProcess:
         self.stop_requested = StopRequest()
         self.lifespan.on_lost = self.stop_requested.nudge
         self.stop_now = False
+        self.children = ChildProcesses(ours=False)
         self.consumer.on_beat(lambda: recorder.beat(CONSUMER))
         self.publisher.on_beat(lambda: recorder.beat(PUBLISHER))
         self.runners.on_beat(lambda: recorder.beat(EVENT_LOOP))
@@ -165,6 +168,7 @@ class WorkerProcess:
         while not self.stop_requested.is_set():
             self._record()
             self.isolation.tidy()
+            self.children.tidy(time.monotonic())
             if self.overruns:
                 return self.leave_behind()
             if self.lifespan.lost:
@@ -264,6 +268,9 @@ class WorkerProcess:
         self.runners.abandon()
         self.lifespan.end(max(FAREWELL, until - time.monotonic()) if not self.stop_now else FAREWELL)
         self.runners.stop()
+        # Where nobody waits, the supervisor ends them after this process.
+        if not (self.stop_now and self.reporter.has_parent):
+            self.children.end(self.runners.cut_off)
 
     def _stop_consuming(self, until: float) -> None:
         """Have no more deliveries come, and what has not started go back."""
@@ -327,6 +334,7 @@ def main(arguments: Sequence[str]) -> int:
     ignore_stray()
     origin = Origin()
     configure(options.log_level, options.log_json)
+    children = ChildProcesses()
     # Before the app is imported, which may take for ever.
     parent = Leash(leash)
     try:
@@ -340,23 +348,15 @@ def main(arguments: Sequence[str]) -> int:
         return FAILED if passes else misconfigured(failing(options.app, error), reporter)
     origin.signals.check("the app's import")
     origin.signals.set(worker.on_signal)
+    default_signals_in_forks((signal.SIGTERM, signal.SIGINT, *STRAY))
+    worker.children = children
     parent.heed(worker.reception.on_verdict, worker.on_parent_gone)
     code = worker.run()
+    if not worker.stop_now:
+        children.end()
     # It ends by itself: nothing that runs still is to be blamed for that.
     recorder.clear()
     return code
-
-
-def warn_of_long_tasks(app: App) -> None:
-    """Tell which tasks may run for longer than the broker waits for an acknowledgement."""
-    for task in long_tasks(app):
-        log.warning(
-            "limit_beyond_ack_timeout",
-            task=task.name,
-            limit=task.time_limit.last,
-            ack_timeout=app.settings.ack_timeout,
-            effect="the broker hands its message to another worker while it still runs",
-        )
 
 
 def warn_of_mistyped_variables() -> None:

@@ -71,7 +71,7 @@ class Runners:
         self._settler = settler
         self._isolation = isolation
         self._process = os.getpid()
-        self._abandoned = False
+        self._abandoned = self._cut_off = False
         self._permits = Permits(concurrency.suspects)
         self._shared: Line = SimpleQueue()
         self._own: dict[str, Line] = {queue: SimpleQueue() for queue in concurrency.own}
@@ -143,6 +143,11 @@ class Runners:
         self._abandoned = True
         self._coroutines.abandon()
 
+    def cut_off(self) -> None:
+        """Let nothing count any more that a task returns: the processes that it waits for are ended."""
+        self._cut_off = True
+        self._coroutines.cut_off()
+
     def stop(self) -> None:
         """Let each thread end after what it runs, and end the event loop."""
         for line in self._lines:
@@ -210,7 +215,7 @@ class Runners:
             outcome = self._runner.defect(delivery, error)
         leave_if_forked(self._process)
         slot.end()
-        if not self._abandoned or isinstance(outcome, Done):
+        if not self._abandoned or (isinstance(outcome, Done) and not self._cut_off):
             self._settle(delivery, outcome, run)
         task_context.set(None)
 

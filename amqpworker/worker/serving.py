@@ -12,11 +12,15 @@ from typing import Any
 
 from amqpworker.app import App
 from amqpworker.errors import ConfigError
+from amqpworker.logs import get_logger
 from amqpworker.verbs import Task
 from amqpworker.worker.options import QueueOptions, WorkerOptions
 from amqpworker.worker.unknown import no_tasks
 
-__all__ = ["Serving", "long_tasks", "servings"]
+__all__ = ["Serving", "long_tasks", "servings", "warn_of_long_tasks"]
+
+# Not `__name__`: its lines are the process's.
+log = get_logger("amqpworker.worker.process")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +81,15 @@ def long_tasks(app: App) -> list[Task[Any, Any]]:
     """Return the tasks that may run for longer than the broker waits for an acknowledgement."""
     tasks = {id(one): one for one in app.tasks.values()}.values()
     return [task for task in tasks if app.settings.ack_timeout < task.time_limit.last < math.inf]
+
+
+def warn_of_long_tasks(app: App) -> None:
+    """Tell which tasks may run for longer than the broker waits for an acknowledgement."""
+    for task in long_tasks(app):
+        log.warning(
+            "limit_beyond_ack_timeout",
+            task=task.name,
+            limit=task.time_limit.last,
+            ack_timeout=app.settings.ack_timeout,
+            effect="the broker hands its message to another worker while it still runs",
+        )

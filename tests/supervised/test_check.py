@@ -84,17 +84,21 @@ def test_a_check_imports_the_apps_in_processes_of_their_own_and_tells_what_is_wr
 
 
 def test_a_check_of_an_app_that_hangs_or_forks_at_its_import_ends_and_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "hangs.py").write_text("import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(3600)\n")
+    forks = (
+        "import os, time\nif (pid := os.fork()) == 0:\n    os.setsid()\n    time.sleep(3600)\n"
+        "open('pid', 'w').write(str(pid))\n"
+    )
+    (tmp_path / "hangs.py").write_text(f"{forks}open('own', 'w').write(str(os.getpid()))\ntime.sleep(3600)\n")
     ended = run(tmp_path, environment(), "worker", "hangs:app", "--check", "--start-timeout", "3")
     assert ended.code == 2
     assert ended.complaint().startswith("'hangs:app' is not imported within 3 s: ")
-    forks = "import os, time\nif (pid := os.fork()) == 0:\n    time.sleep(3600)\nopen('pid', 'w').write(str(pid))\n"
     (tmp_path / "forks.py").write_text(
         forks + "from amqpworker import App\napp = App()\napp.task(name='t', queue='emails')(lambda: 1)\n"
     )
     first = (tmp_path / "pid").read_text()
     assert run(tmp_path, environment(), "worker", "forks:app", "-q", "emails", "--check").code == 0
-    wait_until(lambda: not any(alive(int(pid)) for pid in (first, (tmp_path / "pid").read_text())))
+    pids = [int(one) for one in (first, (tmp_path / "own").read_text(), (tmp_path / "pid").read_text())]
+    wait_until(lambda: not any(map(alive, pids)), what="the end of what the apps have started")
 
 
 def test_a_check_of_an_app_that_closes_all_descriptors_and_hangs_ends(tmp_path: Path) -> None:

@@ -16,6 +16,14 @@ DRAIN = 1.0
 BOUND = DRAIN + 10.0 + 1.0 + 8.0
 
 
+DAEMON = """
+@app.task(name="shop.daemon", queue="work", retry=None)
+def daemon() -> None:
+    program = ["/bin/sh", "-c", "sh -c 'echo $$ >> ledger; exec sleep 600' & exit"]
+    subprocess.run(program, cwd=HERE, start_new_session=True, check=True)
+"""
+
+
 def heirs_of(pid: int) -> list[int]:
     """Return the processes of a supervisor that are to end what survives it."""
     children = [one for file in Path(f"/proc/{pid}/task").glob("*/children") for one in file.read_text().split()]
@@ -61,16 +69,19 @@ def test_a_process_that_hangs_at_import_ends_too(tmp_path: Path, hang: str, kill
 
 
 def test_an_heir_that_dies_is_replaced_and_knows_all_that_the_first_knew(tmp_path: Path, vhost: Broker) -> None:
-    with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", broker=vhost, drain=DRAIN) as workers:
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", broker=vhost, drain=DRAIN, more=DAEMON) as workers:
         workers.wait_for("process_started")
         (first,) = heirs_of(workers.process.pid)
         os.kill(first, signal.SIGKILL)
         workers.wait_for("heir_lost")
         wait_until(lambda: heirs_of(workers.process.pid) not in ([], [first]), 20, "another")
+        workers.send("daemon")
+        daemon = int(wait_until(lambda: [line for line in workers.ledger() if line.isdecimal()], what="a daemon")[0])
         workers.send("stuck")
         wait_until((tmp_path / "stuck").exists, what="a process hangs")
         kill_supervisor(workers)
         wait_until(lambda: not any(alive(pid) for pid in workers.children()), BOUND, "its end")
+        wait_until(lambda: not alive(daemon), what="the end of the daemon that a task of it has started")
 
 
 def test_a_supervisor_that_stops_takes_its_heir_along(tmp_path: Path, vhost: Broker) -> None:

@@ -23,6 +23,7 @@ from amqpworker.worker.isolated_wire import HEAD, outcome_to
 from amqpworker.worker.isolation import Isolation
 from amqpworker.worker.limits import Overtaken
 from amqpworker.worker.runner import Runner
+from tests.support import wait_until
 from tests.unit.settling import Bench
 
 DONE = Arrived(outcome_to(Done(b"1"))[HEAD.size :])
@@ -42,6 +43,8 @@ class Process:
         self.dismissed = False
         self.leaves = True
         self.closed = False
+        self.leaves_others = threading.Event()
+        self.left = SimpleNamespace(any=self.leaves_others.is_set)
         self.killed = threading.Event()
         self.timeouts: list[float] = []
         self._scene = scene
@@ -71,6 +74,8 @@ class Process:
         self.killed.set()
 
     def close(self) -> None:
+        if self.leaves_others.is_set():
+            wait_until(lambda: not self.leaves_others.is_set(), what="the end of what it has left")
         self.closed = True
 
 
@@ -228,6 +233,24 @@ def test_one_is_kept_ready_where_tasks_ask_for_it(scene: Scene) -> None:
     scene.started[0].is_alive = False
     isolation.tidy()
     assert [process.closed for process in scene.started] == [True, False]
+
+
+def test_nobody_waits_for_what_one_has_left_that_nothing_ran_in_but_the_end_of_the_worker_does(scene: Scene) -> None:
+    isolation = scene.isolation()
+    isolation.run(scene.run())
+    isolation.run(scene.run())
+    scene.started[0].leaves_others.set()
+    scene.started[0].is_alive = False
+    isolation.tidy()
+    assert not scene.started[0].closed
+    scene.started[0].leaves_others.clear()
+    wait_until(lambda: scene.started[0].closed)
+    isolation.run(scene.run())
+    scene.started[1].leaves_others.set()
+    ends = threading.Timer(0.1, scene.started[1].leaves_others.clear)
+    ends.start()
+    isolation.close()
+    assert scene.started[1].closed
 
 
 @pytest.mark.parametrize("how", ["no room", "it ends"])

@@ -689,6 +689,29 @@ def test_a_thread_that_is_given_up_may_still_succeed_but_its_failure_is_not_told
     assert scene.settled.outcomes == [(finished.tag, Done())]
 
 
+def test_nothing_counts_any_more_once_the_processes_are_ended_that_tasks_wait_for(scene: Scene) -> None:
+    go = threading.Event()
+    running = threading.Barrier(3)
+
+    def in_thread() -> None:
+        running.wait(10)
+        go.wait(10)
+
+    async def holds_up_its_loop() -> None:
+        in_thread()
+
+    runners = (scene.task(in_thread), scene.task(holds_up_its_loop), scene.start())[-1]
+    scene.put(runners, "in_thread")
+    scene.put(runners, "holds_up_its_loop")
+    running.wait(10)
+    runners.abandon()
+    runners.cut_off()
+    go.set()
+    runners.awaits(asyncio.sleep(0))
+    wait_until(lambda: not [one for one in runners.running if one == 1], what="the thread's task has ended")
+    assert scene.settled.outcomes == []
+
+
 def test_what_is_awaited_beside_the_tasks_for_too_long_is_cancelled(scene: Scene) -> None:
     runners = scene.start()
     with pytest.raises(TimeoutError):

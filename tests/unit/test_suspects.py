@@ -90,3 +90,12 @@ def test_a_process_that_floods_us_with_questions_is_not_kept_in_memory() -> None
         suspects.ask(1, [str(number) for number in range(MOST_QUESTIONS - 5)], 100.0)
     ((_, verdict),) = suspects.verdicts({1: recording()}, 100.0)
     assert len(verdict.keys) == MOST_QUESTIONS
+
+
+def test_a_message_whose_last_run_has_left_processes_is_answered_once_they_have_ended() -> None:
+    suspects = Suspects()
+    suspects.note_death(recording("a", "b"))
+    suspects.ask(1, ("a", "b"), 100.0)
+    assert suspects.verdicts({1: recording()}, 105.0, awaited={"a"}) == [(1, Verdict(("b",), suspect=True))]
+    assert suspects.asked
+    assert suspects.verdicts({1: recording()}, 106.0) == [(1, Verdict(("a",), suspect=True))]
