@@ -29,6 +29,7 @@ __all__ = ["status_app"]
 
 PATIENCE = 5.0
 PAUSE = 1.0
+LINE_PAUSE = 0.02
 MIB = 1024 * 1024
 
 status_app = typer.Typer()
@@ -70,7 +71,7 @@ def status(
 @status_app.command(epilog="Examples:\n\n  amqpworker workers\n\n  amqpworker workers --json")
 def workers(as_json: AsJson = False) -> None:
     """List what runs on this machine, a supervisor each with its pools, as far as it may be seen: as root services, too."""
-    pools = [state for path in sockets() if (state := standing(path)) is not None]
+    pools = [state for path in visible_sockets() if (state := standing(path)) is not None]
     if as_json:
         write_json(pools)
         return
@@ -87,9 +88,9 @@ def workers(as_json: AsJson = False) -> None:
 
 def standing(path: Path) -> dict[str, Any] | None:
     """Return what the supervisor with this socket says of itself, or that it does not answer; None where it is gone."""
-    from amqpworker.supervisor import health
+    from amqpworker.supervisor import sockets
 
-    known = {"socket": str(path), "service": health.service_of(path)}
+    known = {"socket": str(path), "service": sockets.service_of(path)}
     try:
         return {**asked(str(path)), **known}
     except NotConnected as error:
@@ -106,7 +107,7 @@ def found(where: str | None) -> str:
     """
     if where is not None and not where.isdecimal():
         return checked(where)
-    known = [str(path) for path in sockets() if where is None or path.stem == where]
+    known = [str(path) for path in visible_sockets() if where is None or path.stem == where]
     living = known if where is not None else [address for address in known if lives(address)]
     if len(living) == 1:
         return living[0]
@@ -132,12 +133,12 @@ def checked(address: str) -> str:
     return address
 
 
-def sockets() -> list[Path]:
+def visible_sockets() -> list[Path]:
     """Return the sockets of the pools on this machine that may be seen."""
     # Loaded by the commands that ask, not by each; so is HTTP below.
-    from amqpworker.supervisor import health
+    from amqpworker.supervisor import sockets
 
-    return health.sockets()
+    return sockets.sockets()
 
 
 def lives(address: str) -> bool:
@@ -196,11 +197,25 @@ def connection_to(address: str) -> HTTPConnection:
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(PATIENCE)
     try:
-        connection.sock.connect(address)
+        connect(connection.sock, address)
     except OSError:
         connection.close()
         raise
     return connection
+
+
+def connect(client: socket.socket, address: str) -> None:
+    """Connect to a unix socket; if many wait there already, the system refuses at once, and it is tried again for a while."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            client.connect(address)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise TimeoutError from None
+            time.sleep(LINE_PAUSE)
+        else:
+            return
 
 
 def watched(address: str) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class Supervisor:
             signal.signal(number, self._note)
         signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # held up by `launch`
-        with answering(self._health, lambda: self._lookout.latest), closing(self._will):
+        with answering(self._health, lambda: self._lookout.latest), closing(self._will), closing(self._notifier):
             finish = self._run()
         if finish.problem:
             kind = ConfigError if finish.code == MISCONFIGURED else AmqpWorkerError
