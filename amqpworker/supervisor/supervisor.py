@@ -56,7 +56,7 @@ from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.suspects import Suspects
 from amqpworker.supervisor.will import Will
 from amqpworker.worker.recorder import Recording
-from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Report
+from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Report, WriteStacks
 
 __all__ = ["Supervisor"]
 
@@ -238,9 +238,10 @@ class Supervisor:
         for one in self._lookout.latest.processes:
             fields = {name: value for name, value in asdict(one).items() if name not in {"running", "counts"}}
             log.info("process_status", **fields, running=[f"{task.task} {task.key}" for task in one.running])
-        for serial, process in self.fleet.processes.items():
-            if process.drain_timeout is not None:  # it listens to the signal
-                self._children[serial].signal(DUMP_SIGNAL)
+        for child in self._children.values():
+            child.answers.add(
+                WriteStacks()
+            )  # not by a signal: reading stacks in a signal handler may crash the process
 
     # ---- what is done about it --------------------------------------------------------------------------------------
 
