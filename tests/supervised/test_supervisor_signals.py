@@ -113,8 +113,8 @@ def deep(depth):
 def busy() -> None:
     note("busy")
     while not (HERE / "go").exists():
-        for depth in range(200):
-            deep(depth % 40)
+        for depth in range(0, 900, 7):
+            deep(depth)
 """
 LOOKS = 60
 
