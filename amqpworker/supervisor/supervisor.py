@@ -55,6 +55,7 @@ from amqpworker.supervisor.overview import condition
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.suspects import Suspects
 from amqpworker.supervisor.will import Will
+from amqpworker.worker.kernel import missing_calls
 from amqpworker.worker.recorder import Recording
 from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Report, WriteStacks
 
@@ -110,6 +111,8 @@ class Supervisor:
             signal.signal(number, self._note)
         signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # held up by `launch`
+        for call, effect in missing_calls().items():
+            log.warning("system_call_missing", call=call, effect=effect)
         with answering(self._health, lambda: self._lookout.latest), closing(self._will), closing(self._notifier):
             finish = self._run()
         if finish.problem:

@@ -7,7 +7,6 @@ descriptors for processes (Linux before 5.3, others) there is none: a process th
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from contextlib import suppress
 
 from amqpworker.logs import get_logger
 from amqpworker.supervisor import heir
+from amqpworker.worker.kernel import has_process_descriptors
 
 __all__ = ["Will"]
 
@@ -57,7 +57,7 @@ class Will:
 
     def _start(self) -> None:
         now = time.monotonic()
-        if now < self._start_at or not hasattr(os, "pidfd_open"):
+        if now < self._start_at or not has_process_descriptors():
             return
         self._start_at = now + PAUSE
         try:
