@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -80,7 +80,7 @@ def workers(as_json: AsJson = False) -> None:
         return
     made = table("pid", "service", "pools", "processes", "status", widths={"pid": 8})
     for one in pools:
-        names = ", ".join(printable(pool["name"]) for pool in one.get("pools", ()))
+        names = "\n".join(named(pool) for pool in one.get("pools", ()))
         wanted = str(one.get("wanted", ""))
         made.add_row(str(one["pid"]), printable(one["service"]), names, wanted, printable(one["status"]))
     console().print(made)
@@ -114,7 +114,17 @@ def found(where: str | None) -> str:
     if where is not None or not living:
         problem = "No pool runs here" if where is None else f"No pool with the process id {where} runs here"
         raise ConfigError(f"{problem}, or none that may be seen: run this as its user, or give what its --health is.")
-    raise ConfigError(f"{len(living)} pools run here: give the process id of one (amqpworker workers lists them).")
+    known_by = ", ".join(sorted(filter(None, map(told_apart, living))))
+    raise ConfigError(f"{len(living)} pools run here: give the process id of one: {known_by}.")
+
+
+def told_apart(address: str) -> str:
+    """Return the process id of a supervisor, with its apps if it answers."""
+    pid = address.rpartition("/")[2].removesuffix(".sock")
+    with suppress(NotConnected):
+        apps = sorted({pool["app"] for pool in asked(address).get("pools", ()) if pool.get("app")})
+        return f"{pid} ({printable(', '.join(apps))})" if apps else pid
+    return pid
 
 
 def checked(address: str) -> str:
@@ -239,8 +249,8 @@ def shown(state: dict[str, Any]) -> Group:
     from rich.text import Text
 
     parts: list[Any] = [Text(f"pool {state['pid']}: {state['status']}"), Text("")]
-    if len(pools := state.get("pools", ())) > 1:  # one of an older version does not tell
-        lines = [f"{printable(one['name'])}: {one['consuming']}/{one['wanted']} consuming" for one in pools]
+    if pools := state.get("pools", ()):  # one of an older version does not tell
+        lines = [f"{named(one)}: {one['consuming']}/{one['wanted']} consuming" for one in pools]
         parts += [*map(Text, lines), Text("")]
     parts.append(processes_table(state))
     if any(one["running"] for one in state["processes"]):
@@ -253,6 +263,12 @@ def shown(state: dict[str, Any]) -> Group:
     if state["errors"]:
         parts += [Text(printable(line)) for line in ("", *state["errors"])]
     return Group(*parts)
+
+
+def named(pool: dict[str, Any]) -> str:
+    """Return a pool's name with its app, since most pools have the same name; an older supervisor does not report it."""
+    app = pool.get("app")
+    return f"{printable(pool['name'])} ({printable(app)})" if app else printable(pool["name"])
 
 
 def processes_table(state: dict[str, Any]) -> Table:

@@ -38,7 +38,7 @@ class Lookout:
         self.due = self._looked = now
         self._lenient_until = 0.0
         self._seen: dict[int, Seen] = {}
-        self.past = Past()
+        self.past = Past(apps={name: str(pool.options.get("app", "")) for name, pool in pools.items()})
         self.latest: Overview | None = None
 
     def hasten(self) -> None:
