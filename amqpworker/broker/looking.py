@@ -27,8 +27,10 @@ __all__ = ["FULL_SCAN_LIMIT", "End", "Looking"]
 FULL_SCAN_LIMIT = 100_000
 """Up to this many messages a queue is taken as a whole, whatever is wanted of it."""
 
-# Taken by one consumer after the other: a larger credit costs the broker much more memory, and no less time.
-CREDIT = 5_000
+# Taken by one consumer after the other: what one is to get stands in the broker's memory at once, however large it is.
+LEAST_CREDIT = 200
+# Of more than 32 consumers the broker does not keep the order in which it gives their messages back.
+MOST_CONSUMERS = 30
 CLOSING_KEEPS_ORDER_BELOW = (4,)
 
 
@@ -54,6 +56,7 @@ class Looking(Sink):
         self._channel: Channel | None = None
         self._consumers: list[str] = []
         self._to_take = 0
+        self._portion = 0
         self._credit = 0
         self._ending = False
         self._by_closing = True
@@ -85,6 +88,7 @@ class Looking(Sink):
     def _on_count(self, messages: int) -> None:
         self._answers.put(None)
         self._to_take = min(messages, FULL_SCAN_LIMIT)
+        self._portion = max(LEAST_CREDIT, -(-self._to_take // MOST_CONSUMERS))
         self._take_more()
 
     def _take_more(self) -> None:
@@ -92,7 +96,7 @@ class Looking(Sink):
         if self._to_take == 0 or self._ending or self._channel is None:
             self.finish()
             return
-        self._credit = min(self._to_take, CREDIT)
+        self._credit = min(self._to_take, self._portion)
         # The broker gives back consumer by consumer, in the order of their tags.
         tag = f"{process_name()} look {len(self._consumers):04}"
         self._consumers.append(tag)

@@ -107,11 +107,15 @@ def test_what_is_searched_for_is_handed_over_alone() -> None:
 def test_a_long_queue_is_taken_by_several_consumers_and_an_endless_one_not_as_a_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "CREDIT", 3)
+    monkeypatch.setattr(module, "LEAST_CREDIT", 3)
     assert look(Queue(7), 2)[1] == ["consume 3", "consume 3", "consume 1", "close"]
     assert look(Queue(6), 2, closing=False)[1] == ["consume 3"] * 2 + ["cancel"] * 2 + ["requeue all", "close"]
     monkeypatch.setattr(module, "FULL_SCAN_LIMIT", 4)
     assert look(Queue(9), 9) == (["1", "2", "3", "4"], ["consume 3", "consume 1", "close"])
+    monkeypatch.setattr(module, "FULL_SCAN_LIMIT", 100)
+    assert look(Queue(100), 0)[1] == ["consume 4"] * 25 + ["close"], (
+        "never more consumers than the broker keeps in order"
+    )
 
 
 def test_what_comes_meanwhile_is_not_taken_and_what_others_hold_is_not_waited_for() -> None:
