@@ -24,10 +24,10 @@ from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.connection import IOThread
 from amqpworker.broker.contents import GotMessage
 from amqpworker.broker.declare import declare
-from amqpworker.broker.looking import End, Looking
+from amqpworker.broker.looking import End, Looking, needs_read
 from amqpworker.broker.reasons import ConnectionProblem, access_refused, channel_error, does_not_exist
 from amqpworker.broker.seam import PublicConnection, Sink
-from amqpworker.errors import AmqpWorkerError, ConfigError, NotConnected, NotRouted
+from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted
 from amqpworker.settings import Settings
 from amqpworker.topology import Binding, Exchange, Queue, Topology
 
@@ -178,6 +178,9 @@ class Admin:
             answer = self._on_channel(lambda channel, done: exists(channel, Queue(queue), done)).method
         except NotRouted:
             return None
+        except Forbidden as error:
+            refused = needs_read(error.__cause__ or error)
+            raise channel_error(refused, f"looking into queue {queue!r}", "read") from error
         return Depth(answer.message_count, answer.consumer_count)
 
     def look(self, queue: str, most: int, wanted: Callable[[GotMessage], bool] | None = None) -> list[GotMessage]:

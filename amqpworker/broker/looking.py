@@ -22,7 +22,7 @@ from amqpworker.broker.seam import PublicConnection, Sink
 from amqpworker.broker.version import version_of
 from amqpworker.message import Delivery
 
-__all__ = ["FULL_SCAN_LIMIT", "End", "Looking"]
+__all__ = ["FULL_SCAN_LIMIT", "End", "Looking", "needs_read"]
 
 FULL_SCAN_LIMIT = 100_000
 """Up to this many messages a queue is taken as a whole, whatever is wanted of it."""
@@ -32,6 +32,7 @@ LEAST_CREDIT = 200
 # Of more than 32 consumers the broker does not keep the order in which it gives their messages back.
 MOST_CONSUMERS = 30
 CLOSING_KEEPS_ORDER_BELOW = (4,)
+ACCESS_REFUSED = 403
 
 
 class End:
@@ -136,4 +137,13 @@ class Looking(Sink):
     def _on_closed(self, reason: BaseException) -> None:
         self._channel = None
         by_us = self._ending and isinstance(reason, exceptions.ChannelClosedByClient)
-        self._answers.put(End if by_us else reason)
+        self._answers.put(End if by_us else needs_read(reason))
+
+
+def needs_read(error: BaseException) -> BaseException:
+    """Return a refusal with the right that was missing: from 4.3 on `configure` is named if `read` would have been enough."""
+    if not isinstance(error, exceptions.ChannelClosedByBroker) or error.reply_code != ACCESS_REFUSED:
+        return error
+    text = error.reply_text.replace("configure access to queue", "read access to queue", 1)
+    refusal: BaseException = exceptions.ChannelClosedByBroker(error.reply_code, text)
+    return refusal
