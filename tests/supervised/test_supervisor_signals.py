@@ -102,6 +102,15 @@ def test_usr1_writes_the_status_and_the_stacks_of_all_threads_to_the_log(tmp_pat
         assert status["stage"] == "consuming"
         wait_until(lambda: any("in slow" in one["stack"] for one in workers.events("thread_stack")))
         assert "MainThread" in [one["thread"] for one in workers.events("thread_stack")]
+        shop = tmp_path / "shop.py"
+        shop.write_text(shop.read_text() + "\nnote('importing')\nimport threading\nthreading.Event().wait(60)\n")
+        workers.signal(signal.SIGHUP)
+        wait_until(lambda: "importing" in workers.ledger(), what="a process that hangs at import")
+        workers.signal(signal.SIGUSR1)
+        wait_until(
+            lambda: any("in <module>\n    threading.Event" in one["stack"] for one in workers.events("thread_stack")),
+            what="the stack of a process that is starting",
+        )
         (tmp_path / "go").touch()
 
 
