@@ -185,9 +185,9 @@ class Admin:
 
     def look(self, queue: str, most: int, wanted: Callable[[GotMessage], bool] | None = None) -> list[GotMessage]:
         """
-        Return the first messages of a queue that are `wanted` (default: all), up to `most`, and put all back.
+        Return the first messages of a queue that are `wanted` (default: all), up to `most`, and requeue everything.
 
-        The messages keep their order in a queue of up to `FULL_SCAN_LIMIT` of them, if no one else takes messages out of it
+        The messages keep their order in a queue of up to `FULL_SCAN_LIMIT` of them, if no other process takes messages out of it
         meanwhile; a longer one begins with those that were not looked at.
 
         Raises:
@@ -222,7 +222,7 @@ class Admin:
         return self._wait(answers)
 
     def _wait_until_back(self, queue: str, held: int) -> None:
-        """Wait for what was given back to be ready again: whoever looks next would take a part, and leave another order."""
+        """Wait until what was requeued is ready: the next look would take a part of it, and leave another order."""
         until = time.monotonic() + LAST_TIMEOUT
         pause = threading.Event()
         while held and time.monotonic() < until:
@@ -232,7 +232,7 @@ class Admin:
             pause.wait(BACK_PAUSE)
 
     def _end_early(self, looking: Looking, answers: Answers) -> None:
-        """End a look early, for a Ctrl-C or a broker that became slow: what it holds goes back."""
+        """End a look early, for a Ctrl-C or a broker that became slow: what it holds is requeued."""
         self._ask(lambda _: looking.finish(), SimpleQueue())
         try:
             while self._wait(answers, LAST_TIMEOUT) is not End:

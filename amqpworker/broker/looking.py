@@ -1,8 +1,8 @@
 """
-How a queue is looked into so that it is afterwards as it was: a consumer takes all of it, and gives all back at once.
+How a queue is looked into without changing it: consumers take all of it, and all of it is requeued at once.
 
-Decides what to take and how it goes back. RabbitMQ puts what is requeued behind all that was requeued before, and in front
-of the rest (`rabbit_fifo`, 3.10 to 4.3): only who gives back the whole queue leaves its order. Messages from `basic.get` are
+Decides what to take and how it is requeued. RabbitMQ puts what is requeued behind all that was requeued before, and in front
+of the rest (`rabbit_fifo`, 3.10 to 4.3): only a look that requeues the whole queue leaves its order. Messages from `basic.get` are
 requeued in any order on every version. Those of a consumer keep theirs below 4.0 if the channel is closed, and from 4.0 on if
 they are requeued by one nack, which does not count as a failed delivery there.
 """
@@ -29,7 +29,7 @@ FULL_SCAN_LIMIT = 100_000
 
 # Taken by one consumer after the other: what one is to get stands in the broker's memory at once, however large it is.
 LEAST_CREDIT = 200
-# Of more than 32 consumers the broker does not keep the order in which it gives their messages back.
+# The messages of more than 32 consumers are requeued in any order.
 MOST_CONSUMERS = 30
 CLOSING_KEEPS_ORDER_BELOW = (4,)
 ACCESS_REFUSED = 403
@@ -41,7 +41,7 @@ class End:
 
 class Looking(Sink):
     """
-    One look into a queue: hands over the first `most` messages that are `wanted`, and gives all back.
+    One look into a queue: hands over the first `most` messages that are `wanted`, and requeues everything.
 
     Each message is an answer, `None` if it is not handed over: a sign of life. `held` is how many were taken.
     """
@@ -68,7 +68,7 @@ class Looking(Sink):
         open_channel(connection, self, self._on_channel, self._on_closed)
 
     def finish(self) -> None:
-        """Give back what is held, and take nothing more."""
+        """Requeue what is held, and take nothing more."""
         if self._ending:
             return
         self._ending = True
@@ -98,7 +98,7 @@ class Looking(Sink):
             self.finish()
             return
         self._credit = min(self._to_take, self._portion)
-        # The broker gives back consumer by consumer, in the order of their tags.
+        # The broker requeues consumer by consumer, in the order of their tags.
         tag = f"{process_name()} look {len(self._consumers):04}"
         self._consumers.append(tag)
         self._channel.consume(self._queue, self._credit, tag, lambda: None)

@@ -249,7 +249,7 @@ def shown(state: dict[str, Any]) -> Group:
     from rich.text import Text
 
     parts: list[Any] = [Text(f"pool {state['pid']}: {state['status']}"), Text("")]
-    if pools := state.get("pools", ()):  # one of an older version does not tell
+    if pools := state.get("pools", ()):  # an older version does not report them
         lines = [f"{named(one)}: {one['consuming']}/{one['wanted']} consuming" for one in pools]
         parts += [*map(Text, lines), Text("")]
     parts.append(processes_table(state))

@@ -1,7 +1,7 @@
 """
 The HTTP listeners of a supervisor: on a port, or on a unix socket.
 
-Decides how many clients are served at once, and which of them is hung up on if there are too many: the one that has been
+Decides how many clients are served at once, and which of them is disconnected if there are too many: the one that has been
 connected the longest. So slow clients never keep out a new one, and a listener never affects another. What is answered is
 `health`'s decision.
 """

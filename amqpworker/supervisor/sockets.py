@@ -63,7 +63,7 @@ def service_of(place: Path) -> str:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Tell whether no process listens on a socket any more; one that hangs does, however many clients wait for it."""
+    """Return whether no process listens on a socket any more; one that hangs does, however many clients wait for it."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
@@ -71,7 +71,7 @@ def is_abandoned(path: Path) -> bool:
         except (ConnectionRefusedError, FileNotFoundError):
             return True
         except OSError as error:
-            return error.errno is None  # too long for a socket's path: whoever binds it learns why
+            return error.errno is None  # too long for a socket's path: binding it raises why
     return False
 
 
@@ -89,7 +89,7 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def exists(pid: int) -> bool:
-    """Tell whether there is a process with this id."""
+    """Return whether there is a process with this id."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

@@ -34,7 +34,7 @@ def missing_calls() -> dict[str, str]:
 
 
 def has_memory_files() -> bool:
-    """Tell whether there are files in memory."""
+    """Return whether there are files in memory."""
     try:
         descriptor = memory_only("amqpworker-check")
     except OSError:  # none is free now, which is another matter
@@ -70,7 +70,7 @@ def memory_only(name: str, *, sealable: bool = False) -> int:
 
 
 def has_process_descriptors() -> bool:
-    """Tell whether there are descriptors that become readable with the end of a process."""
+    """Return whether there are descriptors that become readable with the end of a process."""
     try:
         descriptor = process_descriptor(os.getpid())
     except OSError:  # none is free now, which is another matter
@@ -107,7 +107,7 @@ class ProcessEnd:
         self.descriptor = process_descriptor(pid)
 
     def has_come(self, timeout: float = 0.0) -> bool:
-        """Wait for the end for up to `timeout` seconds, and tell whether it has come."""
+        """Wait for the end for up to `timeout` seconds, and return whether it has come."""
         poll = select.poll()
         if self.descriptor >= 0:
             poll.register(self.descriptor, select.POLLIN)

@@ -21,7 +21,7 @@ log = get_logger("amqpworker.worker.process")
 
 
 class StackWriter:
-    """Writes stacks to the log in a thread of its own: the log may be slow, and whoever asks must not wait for it."""
+    """Writes stacks to the log in a thread of its own: the log may be slow, and the thread that asks must not wait for it."""
 
     def __init__(self) -> None:
         self._writing: threading.Thread | None = None
@@ -43,7 +43,7 @@ def stacks() -> list[tuple[str, str]]:
     """Return the name of each thread but this one, and its stack as a traceback shows it."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     own = threading.get_ident()
-    # Only names and numbers are kept of the frames: whoever holds a frame keeps its variables alive.
+    # Only names and numbers are kept of the frames: a frame that is held keeps its variables alive.
     places = {
         thread: [
             (frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in traceback.walk_stack(innermost)

@@ -1,4 +1,4 @@
-"""Who is served at a supervisor's health address and status socket, and that nobody keeps others out."""
+"""Who is served at a supervisor's health address and status socket, and that no client keeps others out."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def slow_clients(address: str, count: int) -> Iterator[None]:
             one.close()
 
 
-def test_slow_clients_shut_out_nobody_here_or_at_another_listener(server: HealthServer, tmp_path: Path) -> None:  # noqa: F811
+def test_slow_clients_shut_out_no_one_here_or_at_another_listener(server: HealthServer, tmp_path: Path) -> None:  # noqa: F811
     other = HealthServer(str(tmp_path / "other.sock"), lambda: STATE)
     with slow_clients(server.where, SLOW):
         for _ in range(3):
@@ -59,7 +59,7 @@ def test_slow_clients_shut_out_nobody_here_or_at_another_listener(server: Health
     other.close()
 
 
-def test_whoever_has_waited_longest_is_hung_up_on_so_that_few_threads_serve_all(server: HealthServer) -> None:  # noqa: F811
+def test_the_client_that_has_waited_longest_is_disconnected_so_that_few_threads_serve_all(server: HealthServer) -> None:  # noqa: F811
     first = connected(server.where)
     with slow_clients(server.where, SLOW):
         assert first.recv(1) == b""
@@ -194,7 +194,7 @@ def test_the_place_of_a_supervisor_that_hangs_is_not_taken_however_many_wait_the
 def test_status_waits_for_a_place_in_the_line_of_a_busy_supervisor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A unix socket whose line is full refuses at once whoever has a time limit."""
+    """A unix socket whose line is full refuses a client with a time limit at once."""
     monkeypatch.setattr(cli_status, "PATIENCE", 30.0)
     address = str(tmp_path / "x.sock")
     with socket.socket(socket.AF_UNIX) as busy:

@@ -30,7 +30,7 @@ def test_the_stack_of_each_thread_is_shown_with_its_name_and_keeps_none_of_its_v
     assert 'test_stacks.py", line' in shown["mine"]
     assert "in waiting\n    go.wait(30)" in shown["mine"]
     assert shown["mine"].index("in waiting") < shown["mine"].index("in wait\n"), "the innermost call last"
-    assert threading.current_thread().name not in shown, "whoever looks is not interesting"
+    assert threading.current_thread().name not in shown, "the thread that looks is left out"
     go.set()
     thread.join()
     gc.collect()
