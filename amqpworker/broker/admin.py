@@ -8,6 +8,7 @@ of the broker's own keeps whatever it died of, properties that pika cannot read 
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,21 +24,21 @@ from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.connection import IOThread
 from amqpworker.broker.contents import GotMessage
 from amqpworker.broker.declare import declare
+from amqpworker.broker.looking import End, Looking, needs_read
 from amqpworker.broker.reasons import ConnectionProblem, access_refused, channel_error, does_not_exist
 from amqpworker.broker.seam import PublicConnection, Sink
-from amqpworker.errors import AmqpWorkerError, ConfigError, NotConnected, NotRouted
+from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted
 from amqpworker.settings import Settings
 from amqpworker.topology import Binding, Exchange, Queue, Topology
 
 __all__ = ["Admin", "Depth", "GotMessage", "Problem"]
 
-WHOLE = 1000
-"""Up to so many messages a queue is looked at as a whole, whatever is wanted of it."""
-
 TIMEOUT = 10.0
 LEAST_TIMEOUT = 0.5
 AT_ONCE = 8
 LAST_TIMEOUT = 2.0
+QUIET = 1.0
+BACK_PAUSE = 0.02
 
 Begin: TypeAlias = Callable[[PublicConnection], None]
 Answers: TypeAlias = "SimpleQueue[Any]"
@@ -61,10 +62,6 @@ class Problem:
     kind: Literal["missing", "differs", "unknown"]
     text: str
     why: str = ""
-
-
-class End:
-    """The last answer of a question that has several."""
 
 
 class Admin:
@@ -181,25 +178,28 @@ class Admin:
             answer = self._on_channel(lambda channel, done: exists(channel, Queue(queue), done)).method
         except NotRouted:
             return None
+        except Forbidden as error:
+            refused = needs_read(error.__cause__ or error)
+            raise channel_error(refused, f"looking into queue {queue!r}", "read") from error
         return Depth(answer.message_count, answer.consumer_count)
 
-    def look(self, queue: str, most: int, enough: Callable[[GotMessage], bool] | None = None) -> list[GotMessage]:
+    def look(self, queue: str, most: int, wanted: Callable[[GotMessage], bool] | None = None) -> list[GotMessage]:
         """
-        Return the first messages of a queue, up to `most`, and put all back.
+        Return the first messages of a queue that are `wanted` (default: all), up to `most`, and requeue everything.
 
-        With `enough` only the first message that it is true for is returned. The messages keep their order in a queue of
-        up to `WHOLE` of them; a longer one begins with those that were not looked at before.
+        The messages keep their order in a queue of up to `FULL_SCAN_LIMIT` of them, if no other process takes messages out of it
+        meanwhile; a longer one begins with those that were not looked at.
 
         Raises:
             NotRouted: there is no such queue.
             NotConnected: the connection ended, or the broker did not answer in time.
         """
         answers: Answers = SimpleQueue()
-        looking = Looking(queue, most, enough, answers)
+        looking = Looking(queue, most, wanted, answers)
         self._ask(looking.begin, answers)
         kept: list[GotMessage] = []
         try:
-            while (answer := self._wait(answers)) is not End:
+            while (answer := self._next_of(looking, queue, answers)) is not End:
                 if answer is not None:
                     kept.append(answer)
         except exceptions.AMQPError as error:
@@ -207,11 +207,33 @@ class Admin:
         except BaseException:
             self._end_early(looking, answers)
             raise
+        self._wait_until_back(queue, looking.held)
         return kept
 
+    def _next_of(self, looking: Looking, queue: str, answers: Answers) -> Any:
+        """Return the next answer; a look for which nothing comes any more is ended, since others hold the rest."""
+        if answers.empty():
+            try:
+                return self._wait(answers, min(QUIET, self._timeout))
+            except NotConnected:
+                self.depth(queue)  # raises if the broker does not answer at all; else what it sent before is here
+                if answers.empty():
+                    self._ask(lambda _: looking.finish(), SimpleQueue())
+        return self._wait(answers)
+
+    def _wait_until_back(self, queue: str, held: int) -> None:
+        """Wait until what was requeued is ready: the next look would take a part of it, and leave another order."""
+        until = time.monotonic() + LAST_TIMEOUT
+        pause = threading.Event()
+        while held and time.monotonic() < until:
+            depth = self.depth(queue)
+            if depth is None or depth.messages >= held:
+                return
+            pause.wait(BACK_PAUSE)
+
     def _end_early(self, looking: Looking, answers: Answers) -> None:
-        """End a look early, for a Ctrl-C or a broker that became slow: what it holds goes back by a nack."""
-        looking.stopped = True
+        """End a look early, for a Ctrl-C or a broker that became slow: what it holds is requeued."""
+        self._ask(lambda _: looking.finish(), SimpleQueue())
         try:
             while self._wait(answers, LAST_TIMEOUT) is not End:
                 pass
@@ -293,64 +315,6 @@ class Admin:
     def tick(self) -> bool:
         """Nothing here waits for a deadline: the callers do."""
         return False
-
-
-class Looking(Sink):
-    """
-    Gets messages one after the other, keeps hold of them, and gives all of them back by nack.
-
-    Never by closing the channel: RabbitMQ would count each of them as a failed delivery. It puts what is given back
-    behind all that was given back before, and in front of the rest (`rabbit_fifo`, 3.10 to 4.3): only who gives back
-    the whole queue leaves its order as it was.
-    """
-
-    def __init__(
-        self, queue: str, most: int, enough: Callable[[GotMessage], bool] | None, answers: SimpleQueue[Any]
-    ) -> None:
-        self.stopped = False
-        self._queue = queue
-        self._most = most
-        self._enough = enough
-        self._satisfied = most == 0
-        self._answers = answers
-        self._channel: Channel | None = None
-        self._tags: list[int] = []
-
-    def begin(self, connection: PublicConnection) -> None:
-        """Open a channel and ask for the first message."""
-        open_channel(connection, self, self._on_channel, self._answers.put)
-
-    def _on_channel(self, channel: Channel) -> None:
-        self._channel = channel
-        channel.on_empty(self._finish)
-        self._next()
-
-    def _next(self) -> None:
-        ended = self.stopped or (self._satisfied and len(self._tags) >= WHOLE)
-        if self._channel is None or ended:
-            self._finish()
-        else:
-            self._channel.get(self._queue)
-
-    def on_got(self, got: GotMessage) -> None:
-        """Hold one message, and go on."""
-        self._tags.append(got.tag)
-        wanted = not self._satisfied and (self._enough is None or self._enough(got))
-        last = len(self._tags) >= self._most or (wanted and self._enough is not None)
-        self._satisfied = self._satisfied or last
-        # Nothing is a sign of life: the wait for the next answer begins anew.
-        self._answers.put(got if wanted else None)
-        self._next()
-
-    def _finish(self) -> None:
-        channel, self._channel = self._channel, None
-        if channel is None:
-            return
-        for tag in self._tags:
-            channel.requeue(tag)
-        channel.flush()
-        self._answers.put(End)
-        channel.close()
 
 
 def not_compared(kind: str, name: str, error: AmqpWorkerError) -> Problem:

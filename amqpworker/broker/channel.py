@@ -14,7 +14,7 @@ import pika
 from pika import exceptions
 
 from amqpworker.broker.codec import encode_ack, encode_nack, encode_publish
-from amqpworker.broker.contents import GotMessage, Returned
+from amqpworker.broker.contents import Returned
 from amqpworker.broker.fieldreader import replaced
 from amqpworker.broker.labels import process_name
 from amqpworker.broker.seam import OwnCodecConnection, PublicConnection, Sink
@@ -87,14 +87,14 @@ class Channel:
             self._settlements.clear()
             self.connection.write(data)
 
-    def get(self, queue: str) -> None:
-        """Ask for one message, which the sink takes by `on_got`; where there is none, `on_empty` tells."""
-        # Written by ourselves: pika would wait for a content that never comes its way.
-        self.connection.write(pika.frame.Method(self.number, pika.spec.Basic.Get(queue=queue)).marshal())
+    def requeue_all(self) -> None:
+        """Requeue all deliveries that are not settled, at once."""
+        self.flush()
+        self.connection.write(encode_nack(self.number, 0, True, True))
 
-    def on_empty(self, empty: Callable[[], None]) -> None:
-        """Call `empty` for each get from an empty queue."""
-        self.pika.add_callback(lambda _: empty(), [pika.spec.Basic.GetEmpty], one_shot=False)
+    def count(self, queue: str, counted: Callable[[int], None]) -> None:
+        """Ask how many messages are ready in a queue."""
+        self.pika.queue_declare(queue, passive=True, callback=lambda frame: counted(frame.method.message_count))
 
     def limit_all(self) -> None:
         """
@@ -195,14 +195,10 @@ class PublicChannel(Channel):
     def flush(self) -> None:
         """Nothing gathers here."""
 
-    def get(self, queue: str) -> None:
-        """Ask for one message."""
-        self.pika.basic_get(queue, self._on_got)
-
-    def _on_got(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        route = (channel.channel_number, method.delivery_tag, method.redelivered, method.exchange, method.routing_key)
-        ours, problem = from_pika(properties)
-        self.sink.on_got(GotMessage(*route, method.message_count, ours, body, problem))
+    def requeue_all(self) -> None:
+        """Requeue all deliveries that are not settled, at once."""
+        if self.pika.is_open:
+            self.pika.basic_nack(0, multiple=True, requeue=True)
 
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         ours, problem = from_pika(properties)

@@ -1,14 +1,15 @@
 """
 `amqpworker dead`: look at dead letters, and leave them where they are.
 
-Decides which queues are looked into and what of a letter is shown. Looking does not count as a delivery against a letter
-any more than it must: get, then nack (see `broker.admin`).
+Decides which queues are looked into and what of a letter is shown. How a queue is looked into so that its order stays is
+`broker.looking`'s.
 """
 
 from __future__ import annotations
 
 import difflib
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,13 +22,14 @@ from amqpworker.errors import AmqpWorkerError, ConfigError, NotRouted
 
 if TYPE_CHECKING:
     from amqpworker.app import App
-    from amqpworker.broker.admin import Admin, GotMessage
+    from amqpworker.broker.admin import Admin, Depth, GotMessage
 
 __all__ = ["dead_app"]
 
 FAR = 100_000
 SUFFIX = ".dead"
 ID_WIDTH = 36
+MOST_PLACES = 10
 # An id is there to be copied, so it stands in one piece.
 WIDTHS = {"id, task": ID_WIDTH, "when, attempt": 20}
 
@@ -76,11 +78,11 @@ def list_letters(
 
 
 @dead_app.command(
-    epilog="Examples:\n\n  amqpworker dead show 1 -q emails\n\n"
+    epilog="Examples:\n\n  amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails\n\n"
     "  amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails --json"
 )
 def show(
-    letter: Annotated[str, typer.Argument(metavar="ID|N", help="The message's id, or its place in the list, from 1.")],
+    letter: Annotated[str, typer.Argument(metavar="ID", help="The message's id; '' for one that has none.")],
     queue: Annotated[str, typer.Option("-q", "--queue", metavar="QUEUE", help="The queue that it died in.")],
     app: Annotated[
         str | None,
@@ -90,7 +92,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """
-    Show one dead letter with its headers, body and traceback.
+    Show one dead letter with its headers, body and traceback: the oldest with this id.
 
     Exit codes: 0 shown, 1 there is no such letter, 2 the queue could not be looked into.
     """
@@ -103,13 +105,14 @@ def show(
             found = find(admin, name, letter)
         except NotRouted:
             raise no_such_queue(told, admin, name) from None
-    if found is None:
-        write(f"There is no letter {printable(letter)!r} in queue {printable(name)!r}.")
-        raise typer.Exit(1)
+        if found.letter is None:
+            write(not_found(letter, name, found, admin.depth(name)))
+            raise typer.Exit(1)
     if as_json:
-        write_json(found.whole())
+        write_json({**found.letter.whole(), "positions": found.positions, "messages": found.messages})
     else:
-        show_letter(found)
+        write(f"{where_found(name, found)}\n")
+        show_letter(found.letter)
 
 
 def no_such_queue(app: App, admin: Admin, name: str) -> ConfigError:
@@ -149,18 +152,52 @@ def dead_name(queue: str) -> str:
     return queue if queue.endswith((SUFFIX, ".parked")) else queue + SUFFIX
 
 
-def find(admin: Admin, queue: str, wanted: str) -> Letter | None:
-    """Return the letter with this id, or at this place of the queue."""
-    position = int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 7 else 0
-    seen = 0
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The oldest letter with an id, the places of all that have it, from 1, and how many letters were looked at."""
 
-    def enough(got: GotMessage) -> bool:
-        nonlocal seen
-        seen += 1
-        return got.properties.message_id == wanted or seen == position
+    letter: Letter | None
+    positions: list[int]
+    messages: int
 
-    found = admin.look(queue, FAR, enough)
-    return letter_of(seen, queue, found[0]) if found else None
+
+def find(admin: Admin, queue: str, wanted: str) -> Found:
+    """Return what there is with this id; never by place, since places change between a list and a second look."""
+    messages = 0
+    positions: list[int] = []
+
+    def has_id(got: GotMessage) -> bool:
+        nonlocal messages
+        messages += 1
+        if (got.properties.message_id or "") != wanted:
+            return False
+        positions.append(messages)
+        return True
+
+    found = admin.look(queue, 1, has_id)
+    letter = letter_of(positions[0], queue, found[0]) if found else None
+    return Found(letter, positions, messages)
+
+
+def where_found(queue: str, found: Found) -> str:
+    """Return which letter is shown."""
+    of_all = f"of {found.messages} in queue {printable(queue)!r}"
+    if len(found.positions) == 1:
+        return f"Letter {found.positions[0]} {of_all}"
+    places = ", ".join(map(str, found.positions[:MOST_PLACES]))
+    more = "" if len(found.positions) <= MOST_PLACES else " and more"
+    return f"Letter {found.positions[0]} {of_all}; {len(found.positions)} have this id: {places}{more}"
+
+
+def not_found(wanted: str, queue: str, found: Found, depth: Depth | None) -> str:
+    """Return why nothing is shown: what was looked at, and whether other processes may hold the letter."""
+    missing = f"with the id {printable(wanted)!r}" if wanted else "without an id"
+    lines = [f"There is no letter {missing} among the {found.messages} in queue {printable(queue)!r}."]
+    if depth is not None and depth.consumers:
+        lines.append("Other consumers take letters from it now: look again when they have ended.")
+    if wanted.isascii() and wanted.isdigit():
+        lines.append("A letter is found by its id, not by its place in the list.")
+    return "\n".join(lines)
 
 
 def show_list(queue: str, count: int | None, letters: list[Letter]) -> None:
@@ -176,7 +213,7 @@ def show_list(queue: str, count: int | None, letters: list[Letter]) -> None:
         error = ": ".join(part for part in (error_type, letter.error or letter.problem) if part)
         shown.add_row(
             str(letter.position),
-            f"{clipped(letter.id, ID_WIDTH) or '(no id)'}\n{folded(letter.task) or '(no task)'}",
+            f"{folded(letter.id) or '(no id)'}\n{folded(letter.task) or '(no task)'}",
             f"{clipped(letter.told_reason) or '(no reason)'}\n{clipped(error, 120)}",
             f"{in_utc(letter.failed_at) if letter.failed_at else '?'}\nattempt {letter.attempt}",
         )
@@ -195,7 +232,7 @@ def clipped(text: str, most: int = 80) -> str:
 
 
 def folded(text: str) -> str:
-    """Return a task's name for its cell, on as many lines as it takes."""
+    """Return an id or a task's name for its cell, on as many lines as it takes."""
     line = clipped(text, 255)
     return "\n".join(line[begin : begin + ID_WIDTH] for begin in range(0, len(line), ID_WIDTH))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,6 +29,7 @@ __all__ = ["status_app"]
 
 PATIENCE = 5.0
 PAUSE = 1.0
+LINE_PAUSE = 0.02
 MIB = 1024 * 1024
 
 status_app = typer.Typer()
@@ -70,7 +71,7 @@ def status(
 @status_app.command(epilog="Examples:\n\n  amqpworker workers\n\n  amqpworker workers --json")
 def workers(as_json: AsJson = False) -> None:
     """List what runs on this machine, a supervisor each with its pools, as far as it may be seen: as root services, too."""
-    pools = [state for path in sockets() if (state := standing(path)) is not None]
+    pools = [state for path in visible_sockets() if (state := standing(path)) is not None]
     if as_json:
         write_json(pools)
         return
@@ -79,7 +80,7 @@ def workers(as_json: AsJson = False) -> None:
         return
     made = table("pid", "service", "pools", "processes", "status", widths={"pid": 8})
     for one in pools:
-        names = ", ".join(printable(pool["name"]) for pool in one.get("pools", ()))
+        names = "\n".join(named(pool) for pool in one.get("pools", ()))
         wanted = str(one.get("wanted", ""))
         made.add_row(str(one["pid"]), printable(one["service"]), names, wanted, printable(one["status"]))
     console().print(made)
@@ -87,9 +88,9 @@ def workers(as_json: AsJson = False) -> None:
 
 def standing(path: Path) -> dict[str, Any] | None:
     """Return what the supervisor with this socket says of itself, or that it does not answer; None where it is gone."""
-    from amqpworker.supervisor import health
+    from amqpworker.supervisor import sockets
 
-    known = {"socket": str(path), "service": health.service_of(path)}
+    known = {"socket": str(path), "service": sockets.service_of(path)}
     try:
         return {**asked(str(path)), **known}
     except NotConnected as error:
@@ -106,14 +107,24 @@ def found(where: str | None) -> str:
     """
     if where is not None and not where.isdecimal():
         return checked(where)
-    known = [str(path) for path in sockets() if where is None or path.stem == where]
+    known = [str(path) for path in visible_sockets() if where is None or path.stem == where]
     living = known if where is not None else [address for address in known if lives(address)]
     if len(living) == 1:
         return living[0]
     if where is not None or not living:
         problem = "No pool runs here" if where is None else f"No pool with the process id {where} runs here"
         raise ConfigError(f"{problem}, or none that may be seen: run this as its user, or give what its --health is.")
-    raise ConfigError(f"{len(living)} pools run here: give the process id of one (amqpworker workers lists them).")
+    known_by = ", ".join(sorted(filter(None, map(told_apart, living))))
+    raise ConfigError(f"{len(living)} pools run here: give the process id of one: {known_by}.")
+
+
+def told_apart(address: str) -> str:
+    """Return the process id of a supervisor, with its apps if it answers."""
+    pid = address.rpartition("/")[2].removesuffix(".sock")
+    with suppress(NotConnected):
+        apps = sorted({pool["app"] for pool in asked(address).get("pools", ()) if pool.get("app")})
+        return f"{pid} ({printable(', '.join(apps))})" if apps else pid
+    return pid
 
 
 def checked(address: str) -> str:
@@ -132,12 +143,12 @@ def checked(address: str) -> str:
     return address
 
 
-def sockets() -> list[Path]:
+def visible_sockets() -> list[Path]:
     """Return the sockets of the pools on this machine that may be seen."""
     # Loaded by the commands that ask, not by each; so is HTTP below.
-    from amqpworker.supervisor import health
+    from amqpworker.supervisor import sockets
 
-    return health.sockets()
+    return sockets.sockets()
 
 
 def lives(address: str) -> bool:
@@ -196,11 +207,25 @@ def connection_to(address: str) -> HTTPConnection:
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(PATIENCE)
     try:
-        connection.sock.connect(address)
+        connect(connection.sock, address)
     except OSError:
         connection.close()
         raise
     return connection
+
+
+def connect(client: socket.socket, address: str) -> None:
+    """Connect to a unix socket; if many wait there already, the system refuses at once, and it is tried again for a while."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            client.connect(address)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise TimeoutError from None
+            time.sleep(LINE_PAUSE)
+        else:
+            return
 
 
 def watched(address: str) -> dict[str, Any]:
@@ -224,8 +249,8 @@ def shown(state: dict[str, Any]) -> Group:
     from rich.text import Text
 
     parts: list[Any] = [Text(f"pool {state['pid']}: {state['status']}"), Text("")]
-    if len(pools := state.get("pools", ())) > 1:  # one of an older version does not tell
-        lines = [f"{printable(one['name'])}: {one['consuming']}/{one['wanted']} consuming" for one in pools]
+    if pools := state.get("pools", ()):  # an older version does not report them
+        lines = [f"{named(one)}: {one['consuming']}/{one['wanted']} consuming" for one in pools]
         parts += [*map(Text, lines), Text("")]
     parts.append(processes_table(state))
     if any(one["running"] for one in state["processes"]):
@@ -238,6 +263,12 @@ def shown(state: dict[str, Any]) -> Group:
     if state["errors"]:
         parts += [Text(printable(line)) for line in ("", *state["errors"])]
     return Group(*parts)
+
+
+def named(pool: dict[str, Any]) -> str:
+    """Return a pool's name with its app, since most pools have the same name; an older supervisor does not report it."""
+    app = pool.get("app")
+    return f"{printable(pool['name'])} ({printable(app)})" if app else printable(pool["name"])
 
 
 def processes_table(state: dict[str, Any]) -> Table:

@@ -12,13 +12,13 @@ import mmap
 import os
 import signal
 import subprocess
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.descendants import CAN_ADOPT, MARK
 from amqpworker.worker.interpreter import command_of
+from amqpworker.worker.kernel import memory_file
 from amqpworker.worker.recorder import Recording, read, size_of
 from amqpworker.worker.report import Answers, Report, heard
 from amqpworker.worker.signals import held_back
@@ -140,13 +140,9 @@ class Child:
 
 def shared_memory(size: int) -> tuple[int, mmap.mmap]:
     """Return memory that has no name, and the descriptor by which another process maps it too."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("amqpworker", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(descriptor, size)
-        # Whoever reads mapped memory that was cut off meanwhile is killed by the kernel: that would be us.
+    descriptor = memory_file("amqpworker", sealable=True)
+    os.ftruncate(descriptor, size)
+    # Whoever reads mapped memory that was cut off meanwhile is killed by the kernel: that would be us.
+    with suppress(OSError):  # a temporary file, which stands in for it on some systems, cannot be sealed
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-        os.ftruncate(descriptor, size)
     return descriptor, mmap.mmap(descriptor, size)

@@ -188,7 +188,7 @@ class Interrupt:
 
 @dataclass(frozen=True, slots=True)
 class DumpStacks:
-    """Have a process write the stacks of its threads to the log, whatever it hangs in."""
+    """Have a process that is killed next write the stacks of its threads to the log, whatever it hangs in."""
 
     serial: int
 

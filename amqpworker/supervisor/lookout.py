@@ -39,7 +39,7 @@ class Lookout:
         self._lenient_until = 0.0
         self._seen: dict[int, Seen] = {}
         self._fit: set[int] = set()
-        self.past = Past()
+        self.past = Past(apps={name: str(pool.options.get("app", "")) for name, pool in pools.items()})
         self.latest: Overview | None = None
 
     def hasten(self) -> None:

@@ -107,13 +107,21 @@ class Notifier:
 
     def __init__(self, address: str | None) -> None:
         self._address = address
+        # Open from the start: the watchdog is fed also when no descriptor is left.
+        self._sender = None if address is None else socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+    def close(self) -> None:
+        """Close the socket; after that nothing is sent."""
+        if self._sender is not None:
+            self._sender.close()
+            self._sender = None
 
     def send(self, lines: list[str]) -> None:
         """Send lines in one datagram; systemd that does not listen is none of our troubles."""
-        if self._address is None or not lines:
+        if self._address is None or self._sender is None or not lines:
             return
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.sendto("\n".join(lines).encode(), self._address)
+        with suppress(OSError):
+            self._sender.sendto("\n".join(lines).encode(), self._address)
 
 
 def notifier_from(environment: MutableMapping[str, str]) -> tuple[Notifier, Announcer]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from amqpworker.supervisor.fleet import Fleet
@@ -34,10 +35,11 @@ class Seen:
 
 @dataclass(slots=True)
 class Past:
-    """What a supervisor remembers: what processes that have ended did, and what went wrong lately."""
+    """What a supervisor remembers: what processes that have ended did, what went wrong lately, and the app of each pool."""
 
     counts: Counts = field(default_factory=Counts)
     errors: deque[str] = field(default_factory=lambda: deque(maxlen=MOST_ERRORS))
+    apps: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,12 @@ class ProcessView:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """One pool: how many processes it is to have, and how many of them consume."""
+    """One pool: how many processes it is to have, how many of them consume, and their app (MODULE:APP)."""
 
     name: str
     wanted: int
     consuming: int
+    app: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,12 @@ def overview(fleet: Fleet, seen: dict[int, Seen], past: Past, clocks: tuple[floa
         processes=views,
         errors=tuple(past.errors),
         pools=tuple(
-            PoolView(pool.name, len(pool.places), sum(one.consuming for one in views if one.pool == pool.name))
+            PoolView(
+                pool.name,
+                len(pool.places),
+                sum(one.consuming for one in views if one.pool == pool.name),
+                past.apps.get(pool.name, ""),
+            )
             for pool in fleet.pools.values()
         ),
     )

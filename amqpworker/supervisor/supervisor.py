@@ -57,8 +57,9 @@ from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.suspects import Suspects
 from amqpworker.supervisor.will import Will
 from amqpworker.worker.descendants import adopt_orphans
+from amqpworker.worker.kernel import missing_calls
 from amqpworker.worker.recorder import Recording
-from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Report
+from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Report, WriteStacks
 
 __all__ = ["Supervisor"]
 
@@ -122,7 +123,9 @@ class Supervisor:
         signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # held up by `launch`
         adopt_orphans()
-        with answering(self._health, lambda: self._lookout.latest), closing(self._will):
+        for call, effect in missing_calls().items():
+            log.warning("system_call_missing", call=call, effect=effect)
+        with answering(self._health, lambda: self._lookout.latest), closing(self._will), closing(self._notifier):
             finish = self._run()
         if finish.problem:
             kind = ConfigError if finish.code == MISCONFIGURED else AmqpWorkerError
@@ -261,9 +264,10 @@ class Supervisor:
         for one in self._lookout.latest.processes:
             fields = {name: value for name, value in asdict(one).items() if name not in {"running", "counts"}}
             log.info("process_status", **fields, running=[f"{task.task} {task.key}" for task in one.running])
-        for serial, process in self.fleet.processes.items():
-            if process.drain_timeout is not None:  # it listens to the signal
-                self._children[serial].signal(DUMP_SIGNAL)
+        for child in self._children.values():
+            child.answers.add(
+                WriteStacks()
+            )  # not by a signal: reading stacks in a signal handler may crash the process
 
     # ---- what is done about it --------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ descriptors for processes (Linux before 5.3, others) there is none: a process th
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from amqpworker.logs import get_logger
 from amqpworker.supervisor import heir
+from amqpworker.worker.kernel import has_process_descriptors
 
 __all__ = ["Will"]
 
@@ -69,7 +69,7 @@ class Will:
 
     def _start(self) -> None:
         now = time.monotonic()
-        if now < self._start_at or not hasattr(os, "pidfd_open"):
+        if now < self._start_at or not has_process_descriptors():
             return
         self._start_at = now + PAUSE
         try:

@@ -20,6 +20,7 @@ from typing import TypeAlias
 from amqpworker.worker.crashes import Crash
 from amqpworker.worker.interpreter import command_of
 from amqpworker.worker.isolated_wire import BEAT, OUTCOME, READY, SPENT, Frames, Unreadable
+from amqpworker.worker.kernel import ProcessEnd, memory_file
 from amqpworker.worker.leftbehind import LeftBehind
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED
@@ -75,14 +76,15 @@ class IsolatedProcess:
         self._stall_timeout = options.stall_timeout
         self._frames = Frames()
         self._socket, theirs = socket.socketpair()
-        self._stacks = self._gone = -1
+        self._stacks = -1
+        self._end: ProcessEnd | None = None
         self._ended: Crash | None = None
         self.left = LeftBehind()
         """What its tasks have started, and is ended with it."""
         command = [*command_of("amqpworker.worker.isolated_process"), OURS, options.model_dump_json()]
         try:
             with theirs, held_back():
-                self._stacks = os.memfd_create("amqpworker-stacks")
+                self._stacks = memory_file("amqpworker-stacks")
                 descriptors = (theirs.fileno(), self._stacks)
                 self._process = subprocess.Popen(  # noqa: S603 - our own command
                     [*command, *map(str, descriptors), str(os.getpid())],
@@ -93,7 +95,7 @@ class IsolatedProcess:
                     cwd=folder,
                 )
             # Its end of the pair may live on in a child that a task has forked meanwhile, so that no end is seen there.
-            self._gone = os.pidfd_open(self._process.pid)
+            self._end = ProcessEnd(self._process.pid)
         except BaseException:
             self.close()
             raise
@@ -139,7 +141,9 @@ class IsolatedProcess:
         silent, most_silent = 0, math.ceil(self._stall_timeout / STEP) + 1
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        poll.register(self._gone, select.POLLIN)
+        assert self._end is not None
+        if self._end.descriptor >= 0:
+            poll.register(self._end.descriptor, select.POLLIN)
         while (left := until - time.monotonic()) > 0:
             # In steps, so that a machine that stood still has not been waiting for it all that time.
             ready = {found for found, _ in poll.poll(min(left, STEP) * 1000)}
@@ -148,7 +152,7 @@ class IsolatedProcess:
                 ending = self._read(wanted)
                 if ending is not None:
                     return ending
-            elif ready:
+            elif ready or self._has_ended():
                 return self._crash()
             else:
                 silent += 1
@@ -187,9 +191,7 @@ class IsolatedProcess:
         self._has_ended(timeout)
 
     def _has_ended(self, timeout: float = 0.0) -> bool:
-        poll = select.poll()
-        poll.register(self._gone, select.POLLIN)
-        return bool(poll.poll(timeout * 1000))
+        return self._end is None or self._end.has_come(timeout)
 
     def _crash(self, why: str = "") -> Crash:
         """Return how it ended; it is killed where it has not, and `why` tells the reason."""
@@ -247,7 +249,8 @@ class IsolatedProcess:
             self._reap()
             self.left.end(self.pid)
         self._socket.close()
-        for descriptor in (self._stacks, self._gone):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._stacks = self._gone = -1
+        if self._stacks >= 0:
+            os.close(self._stacks)
+            self._stacks = -1
+        if self._end is not None:
+            self._end.close()

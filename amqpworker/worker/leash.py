@@ -14,7 +14,8 @@ from typing import TypeAlias
 
 from amqpworker.lifecycle import start_thread
 from amqpworker.logs import get_logger
-from amqpworker.worker.report import STOPPED, verdicts_in
+from amqpworker.worker.report import STOPPED, WriteStacks, verdicts_in
+from amqpworker.worker.stacks import StackWriter
 
 __all__ = ["Leash"]
 
@@ -38,6 +39,7 @@ class Leash:
         self._on_verdict: OnVerdict | None = None
         self._drain: Callable[[], None] | None = None
         self._lock = threading.Lock()
+        self._stacks = StackWriter()
         if descriptor is not None:
             # What a task starts must not hold it.
             os.set_inheritable(descriptor, False)
@@ -59,7 +61,9 @@ class Leash:
             while data := os.read(descriptor, READ_BYTES):
                 verdicts, unread = verdicts_in(unread + data)
                 for verdict in verdicts:
-                    if self._on_verdict is not None:
+                    if isinstance(verdict, WriteStacks):
+                        self._stacks.write()
+                    elif self._on_verdict is not None:
                         self._on_verdict(verdict.keys, verdict.suspect)
         except OSError as error:
             log.debug("parent_pipe_error", error=repr(error))

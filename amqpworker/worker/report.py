@@ -1,5 +1,5 @@
 """
-What a worker process and its parent tell each other: reports and questions one way, verdicts about messages the other.
+What a worker process and its parent tell each other: reports and questions one way, verdicts and orders the other.
 
 Decides the exit codes, and the lines on the two pipes: one JSON object each, small enough to be written in one piece.
 Messages are asked about many at a time.
@@ -29,6 +29,7 @@ __all__ = [
     "Report",
     "Reporter",
     "Verdict",
+    "WriteStacks",
     "batch_of",
     "heard",
     "line_of",
@@ -47,7 +48,7 @@ MOST_UNSENT = 1 << 20
 # What is not longer is written to a pipe as a whole or not at all; some of it is for the rest of the line.
 LONGEST_BATCH = select.PIPE_BUF - 200
 
-# Has a process write what each of its threads does to the log.
+# Has a process that is about to be killed write what each of its threads does to the log, whatever it hangs in.
 DUMP_SIGNAL = signal.SIGUSR2
 
 Event = Literal["ready", "consuming", "misconfigured", "leaving", "asks"]
@@ -138,8 +139,13 @@ class Verdict:
     suspect: bool
 
 
+@dataclass(frozen=True, slots=True)
+class WriteStacks:
+    """The parent wants to have the stacks of all threads in the log."""
+
+
 class Answers:
-    """The parent's end of the other pipe: verdicts that are written as far as the process reads them."""
+    """The parent's end of the other pipe: verdicts and orders that are written as far as the process reads them."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -151,10 +157,10 @@ class Answers:
         """Whether there was no room for all of them."""
         return bool(self._unsent)
 
-    def add(self, verdict: Verdict) -> None:
-        """Have the next `flush` write a verdict; a process that does not read for long does without."""
+    def add(self, one: Verdict | WriteStacks) -> None:
+        """Have the next `flush` write a verdict or an order; a process that does not read for long does without."""
         if len(self._unsent) < MOST_UNSENT:
-            self._unsent += line_of(verdict)
+            self._unsent += line_of(one)
 
     def flush(self) -> None:
         """Write as much as there is room for."""
@@ -179,16 +185,16 @@ def batch_of(keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(batch)
 
 
-def line_of(verdict: Verdict) -> bytes:
-    """Return a verdict as the line that goes to the process."""
-    return json.dumps(asdict(verdict)).encode() + b"\n"
+def line_of(one: Verdict | WriteStacks) -> bytes:
+    """Return a verdict or an order as the line that goes to the process."""
+    return json.dumps(asdict(one)).encode() + b"\n"
 
 
-def verdicts_in(data: bytes) -> tuple[list[Verdict], bytes]:
-    """Return the verdicts in what the parent has written, and the beginning of the next."""
+def verdicts_in(data: bytes) -> tuple[list[Verdict | WriteStacks], bytes]:
+    """Return the verdicts and orders in what the parent has written, and the beginning of the next."""
     *lines, rest = data.split(b"\n")
     found = [json.loads(line) for line in lines]
-    return [Verdict(tuple(one["keys"]), one["suspect"]) for one in found], rest
+    return [Verdict(tuple(one["keys"]), one["suspect"]) if one else WriteStacks() for one in found], rest
 
 
 def report_of(line: bytes) -> Report | None:

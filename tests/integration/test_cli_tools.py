@@ -295,11 +295,16 @@ def test_dead_letters_are_listed_and_shown_with_their_evidence(
     assert whole["body"] == {"user_id": -2, "lang": "text-2"}
     assert whole["headers"]["aw-dead-reason"] == "failed"
     assert "ValueError: no such user: text-2" in whole["traceback"]
-    assert cli("dead show 2 -q emails.dead --json").json["id"] == "id-2"
-    shown = cli("dead show 3 -q emails").out
-    assert re_all(shown, "id-3", "Traceback", '"user_id": -3', "aw-worker")
-    ended = cli("dead show 4 -q emails")
-    assert (ended.code, ended.out) == (1, "There is no letter '4' in queue 'emails.dead'.\n")
+    assert (whole["position"], whole["positions"], whole["messages"]) == (2, [2], 3)
+    assert cli("dead show id-2 -q emails.dead --json").json["id"] == "id-2"
+    shown = cli("dead show id-3 -q emails").out
+    assert re_all(shown, "Letter 3 of 3 in queue 'emails.dead'", "id-3", "Traceback", '"user_id": -3', "aw-worker")
+    ended = cli("dead show 2 -q emails")
+    assert ended.code == 1
+    assert ended.out.splitlines() == [
+        "There is no letter with the id '2' among the 3 in queue 'emails.dead'.",
+        "A letter is found by its id, not by its place in the list.",
+    ]
 
 
 def test_looking_leaves_every_letter_where_it_is(cli: Callable[[str], Ended], vhost: Broker, worker: None) -> None:
@@ -312,7 +317,9 @@ def test_looking_leaves_every_letter_where_it_is(cli: Callable[[str], Ended], vh
     vhost.wait_for_count("emails.dead", 5)
 
 
-def test_a_letter_that_pika_cannot_read_is_listed_and_shown(cli: Callable[[str], Ended], vhost: Broker) -> None:
+def test_a_letter_that_pika_cannot_read_is_listed_and_shown(
+    cli: Callable[[str], Ended], vhost: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
     cli("topology declare clishop:app")
     assert vhost.publish("amqpworker.dead", "emails", b"\xff\x00 no JSON \x1b[2J", RawProperties())
     assert vhost.publish("amqpworker.dead", "emails", b"{}", pika.BasicProperties(type="plain", message_id="after"))
@@ -320,10 +327,11 @@ def test_a_letter_that_pika_cannot_read_is_listed_and_shown(cli: Callable[[str],
     assert ended.code == 0
     assert "emails.dead: 2 letters" in ended.out
     assert "\x1b" not in ended.out
-    whole = cli("dead show 1 -q emails --json").json
+    without_id = ("dead", "show", "", "-q", "emails")
+    whole = run_here(capsys, *without_id, "--json").json
     assert whole["problem"]
     assert whole["body"] == "\\xff\x00 no JSON \x1b[2J"
-    shown = cli("dead show 1 -q emails")
+    shown = run_here(capsys, *without_id)
     assert shown.code == 0
     assert "\x1b" not in shown.out
     assert cli("dead show after -q emails --json").json["task"] == "plain"
@@ -399,20 +407,50 @@ def test_looking_works_by_either_codec(vhost: Broker, codec: Any) -> None:
         assert admin.look("some", 0) == []
 
 
-def test_a_long_queue_is_not_looked_at_as_a_whole(vhost: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("amqpworker.broker.admin.WHOLE", 2)
-    vhost.declare_queue("some", x_delivery_limit=1000)
-    for number in range(4):
-        vhost.publish("", "some", str(number))
-    with Admin(vhost.url, Settings()) as admin:
-        looking = admin.look("some", 1)
-        assert [got.body for got in looking] == [b"0"]
-        assert looking[0].message_count == 3
-        assert [got.body for got in admin.look("some", 3)] == [b"0", b"1", b"2"]
+@pytest.mark.parametrize("credit", [200, 1])
+def test_looks_at_more_than_33_letters_leave_their_order(
+    vhost: Broker, cli: Callable[[str], Ended], monkeypatch: pytest.MonkeyPatch, credit: int
+) -> None:
+    monkeypatch.setattr("amqpworker.broker.looking.LEAST_CREDIT", credit)
+    cli("topology declare clishop:app")
+    ids = [f"id-{number}" for number in range(100)]
     with raw_channel(vhost.url) as channel:
-        # whoever gets a message again is told so
-        again = [channel.basic_get("some")[0].redelivered for _ in range(4)]
-    assert again == [True, True, True, False]
+        for one in ids:
+            channel.basic_publish("amqpworker.dead", "emails", b"{}", pika.BasicProperties(message_id=one))
+    vhost.wait_for_count("emails.dead", 100)
+    with Admin(vhost.url, Settings()) as admin:
+        for most in (20, 100, 0, 40):
+            assert [got.properties.message_id for got in admin.look("emails.dead", most)] == ids[:most]
+        found = admin.look("emails.dead", 1, lambda got: got.properties.message_id == "id-40")
+        assert [got.properties.message_id for got in found] == ["id-40"]
+    with raw_channel(vhost.url) as channel:
+        channel.basic_publish("amqpworker.dead", "emails", b"{}", pika.BasicProperties(message_id="id-40"))
+    vhost.wait_for_count("emails.dead", 101)
+    shown = cli("dead show id-40 -q emails").out
+    assert shown.startswith("Letter 41 of 101 in queue 'emails.dead'; 2 have this id: 41, 101\n")
+    listed = cli("dead list -q emails --limit 1000 --json").json
+    assert [one["id"] for one in listed[0]["letters"]] == [*ids, "id-40"]
+
+
+def test_a_look_does_not_wait_for_what_others_hold_and_says_that_they_do(
+    vhost: Broker, cli: Callable[[str], Ended]
+) -> None:
+    cli("topology declare clishop:app")
+    for number in range(4):
+        vhost.publish("amqpworker.dead", "emails", b"{}", pika.BasicProperties(message_id=f"id-{number}"))
+    with raw_channel(vhost.url) as channel:
+        channel.basic_qos(prefetch_count=2)
+        channel.basic_consume("emails.dead", lambda *_: None)
+        vhost.wait_for_count("emails.dead", 2)
+        assert cli("dead show id-3 -q emails --json").json["messages"] == 2
+        ended = cli("dead show id-0 -q emails")
+    assert (ended.code, ended.out.splitlines()) == (
+        1,
+        [
+            "There is no letter with the id 'id-0' among the 2 in queue 'emails.dead'.",
+            "Other consumers take letters from it now: look again when they have ended.",
+        ],
+    )
 
 
 def test_an_interrupted_look_gives_back_what_it_holds_in_its_order(vhost: Broker) -> None:

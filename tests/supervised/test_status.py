@@ -27,7 +27,9 @@ def test_a_pool_is_found_and_shown_with_what_runs_also_while_its_process_hangs(t
         assert max(map(len, shown.out.splitlines())) <= 80
         listed = json.loads(run(tmp_path, environment(), "workers", "--json").out)
         assert workers.process.pid in [one["pid"] for one in listed]
-        assert pid in run(tmp_path, environment(), "workers").out
+        (line,) = [one for one in run(tmp_path, environment(), "workers").out.splitlines() if one.startswith(pid)]
+        assert "main (shop:app)" in line
+        assert "main (shop:app): 1/1 consuming" in shown.out
         workers.send("stuck")
         wait_until((tmp_path / "stuck").exists)
         stands = json.loads(run(tmp_path, environment(), "status", where, "--json").out)

@@ -100,8 +100,49 @@ def test_usr1_writes_the_status_and_the_stacks_of_all_threads_to_the_log(tmp_pat
         (status,) = workers.wait_for("process_status")
         assert [one.split()[0] for one in status["running"]] == ["shop.slow"]
         assert status["stage"] == "consuming"
-        wait_until(lambda: 'shop.py", line' in workers.log, what="the stack of the task")
+        wait_until(lambda: any("in slow" in one["stack"] for one in workers.events("thread_stack")))
+        assert "MainThread" in [one["thread"] for one in workers.events("thread_stack")]
+        shop = tmp_path / "shop.py"
+        shop.write_text(shop.read_text() + "\nnote('importing')\nimport threading\nthreading.Event().wait(60)\n")
+        workers.signal(signal.SIGHUP)
+        wait_until(lambda: "importing" in workers.ledger(), what="a process that hangs at import")
+        workers.signal(signal.SIGUSR1)
+        wait_until(
+            lambda: any("in <module>\n    threading.Event" in one["stack"] for one in workers.events("thread_stack")),
+            what="the stack of a process that is starting",
+        )
         (tmp_path / "go").touch()
+
+
+BUSY = """
+def deep(depth):
+    return deep(depth - 1) if depth else time.monotonic()
+
+@app.task(name="shop.busy", queue="work", retry=None)
+def busy() -> None:
+    note("busy")
+    while not (HERE / "go").exists():
+        for depth in range(0, 900, 7):
+            deep(depth)
+"""
+LOOKS = 60
+
+
+def test_looks_at_the_stacks_of_busy_threads_kill_no_process(tmp_path: Path, vhost: Broker) -> None:
+    """Stacks that are read in a signal handler, while their threads run, were one crash in 24."""
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "4", broker=vhost, more=BUSY) as workers:
+        workers.wait_for("process_started")
+        for _ in range(4):
+            workers.send("busy")
+        wait_until(lambda: len(workers.ledger()) == 4)
+        for number in range(1, LOOKS + 1):
+            workers.signal(signal.SIGUSR1)
+            workers.wait_for("process_status", number)
+        wait_until(lambda: any("in deep" in one["stack"] for one in workers.events("thread_stack")))
+        (tmp_path / "go").touch()
+        workers.signal(signal.SIGTERM)
+        assert workers.end() == 0
+        assert workers.events("process_died") == []
 
 
 def test_a_process_that_does_not_move_any_more_is_killed_and_replaced_with_its_stacks_in_the_log(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from amqpworker.supervisor.events import Consuming, Ready, Reload, Stop, Tick
 from amqpworker.supervisor.fleet import Fleet
-from amqpworker.supervisor.notify import Announcer, Condition, notifier_from
+from amqpworker.supervisor.notify import Announcer, Condition, Notifier, notifier_from
 from amqpworker.supervisor.overview import Past, Seen, condition, overview, status_line
 from amqpworker.worker.recorder import Counts, Recording, Running
 
@@ -101,6 +102,22 @@ def test_it_is_sent_to_where_the_environment_says_which_no_child_sees(tmp_path: 
     assert announcer.watchdog == 2.0
     assert environment == {"HOME": "/"}
     notifier.send(["READY=1"])  # systemd that is gone is none of our troubles
+    notifier.close()
+
+
+def test_systemd_hears_of_us_also_when_no_descriptor_is_left(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+        notifier = Notifier(str(tmp_path / "notify"))
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+        try:
+            notifier.send(["WATCHDOG=1"])
+            notifier.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert systemd.recv(100) == b"WATCHDOG=1"
 
 
 def test_a_watchdog_that_is_meant_for_another_process_is_not_ours() -> None:

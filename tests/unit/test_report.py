@@ -21,6 +21,7 @@ from amqpworker.worker.report import (
     Report,
     Reporter,
     Verdict,
+    WriteStacks,
     batch_of,
     heard,
     line_of,
@@ -70,11 +71,11 @@ def test_a_line_without_an_end_is_not_kept() -> None:
     assert heard(longest.encode()).rest == longest.encode()
 
 
-@given(st.lists(st.tuples(st.lists(st.text(max_size=80)), st.booleans())), st.data())
-def test_verdicts_are_read_in_whatever_pieces_they_come(
-    sent: list[tuple[list[str], bool]], data: st.DataObject
+@given(st.lists(st.none() | st.tuples(st.lists(st.text(max_size=80)), st.booleans())), st.data())
+def test_verdicts_and_orders_are_read_in_whatever_pieces_they_come(
+    sent: list[tuple[list[str], bool] | None], data: st.DataObject
 ) -> None:
-    verdicts = [Verdict(tuple(keys), suspect) for keys, suspect in sent]
+    verdicts = [WriteStacks() if one is None else Verdict(tuple(one[0]), one[1]) for one in sent]
     stream, rest, read = b"".join(map(line_of, verdicts)), b"", []
     while stream:
         cut = data.draw(st.integers(1, len(stream)))

@@ -1,0 +1,161 @@
+"""
+The HTTP listeners of a supervisor: on a port, or on a unix socket.
+
+Decides how many clients are served at once, and which of them is disconnected if there are too many: the one that has been
+connected the longest. So slow clients never keep out a new one, and a listener never affects another. What is answered is
+`health`'s decision.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from amqpworker.errors import AmqpWorkerError, ConfigError
+from amqpworker.supervisor.sockets import is_abandoned
+
+__all__ = ["MOST_CLIENTS", "TcpServer", "UnixServer"]
+
+MOST_SECONDS = 5.0
+# Each has a thread and a descriptor, which the supervisor needs to replace processes.
+MOST_CLIENTS = 32
+# The listener is readable all the time while clients wait and no descriptor is left for them.
+SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+SHORTAGE_PAUSE = 0.5
+
+Respond: TypeAlias = Callable[[str], tuple[int, dict[str, Any]]]
+"""Returns the status code and the JSON object for a path."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    timeout = MOST_SECONDS
+    server: TcpServer
+
+    def do_GET(self) -> None:
+        """Answer with a JSON object."""
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        """Answer with the headers of a GET, as load balancers check."""
+        self._answer(with_body=False)
+
+    def _answer(self, *, with_body: bool) -> None:
+        code, content = self.server.respond(self.path.partition("?")[0])
+        body = json.dumps(content).encode() + b"\n"
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with suppress(OSError):
+            self.wfile.write(body if with_body else b"")
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing: health checks come every few seconds."""
+
+    def address_string(self) -> str:
+        """Return nothing: a unix socket has no address."""
+        return ""
+
+
+class TcpServer(ThreadingHTTPServer):
+    """Answers on a port."""
+
+    daemon_threads = True
+    # A burst of clients that finds no place in the line tries again a second later (TCP), or is refused (unix).
+    request_queue_size = 256
+
+    def __init__(self, address: tuple[str, int], respond: Respond) -> None:
+        self.respond = respond
+        self._clients: dict[socket.socket, None] = {}
+        self._lock = threading.Lock()
+        self._pause = threading.Event()
+        self.address_family = self._family(address[0])
+        super().__init__(address, Handler)
+
+    def _family(self, host: str, /) -> socket.AddressFamily:
+        return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    def server_bind(self) -> None:
+        """Bind without asking the name service who we are."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = "amqpworker", 0
+
+    def shutdown(self) -> None:
+        """Stop answering, also during a shortage of descriptors."""
+        self._pause.set()
+        super().shutdown()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a client; if no descriptor is left, disconnect another one and wait instead of asking all the time."""
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in SHORTAGE:
+                self._hang_up(0)
+                self._pause.wait(SHORTAGE_PAUSE)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a client in a thread of its own; above `MOST_CLIENTS` the oldest one is disconnected."""
+        with self._lock:
+            self._clients[request] = None
+        self._hang_up(MOST_CLIENTS)
+        super().process_request(request, client_address)
+
+    def close_request(self, request: Any) -> None:
+        """Close a client's connection."""
+        with self._lock:
+            self._clients.pop(request, None)
+        super().close_request(request)
+
+    def _hang_up(self, most: int) -> None:
+        """If there are more than `most` clients, disconnect the oldest; its thread then closes the connection."""
+        with self._lock:
+            oldest = next(iter(self._clients)) if len(self._clients) > most else None
+            if oldest is not None:
+                del self._clients[oldest]
+                with suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing: whoever asked has gone."""
+
+
+class UnixServer(TcpServer):
+    """Answers on a unix socket, which its owner alone may use."""
+
+    def __init__(self, path: str, respond: Respond) -> None:
+        self._path = path
+        super().__init__((path, 0), respond)
+
+    def _family(self, _path: str, /) -> socket.AddressFamily:
+        return socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        """Take the place of a socket that nobody listens on any more, and of nothing else."""
+        path = Path(self._path)
+        with suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(path.lstat().st_mode):
+                raise ConfigError(f"health {self._path}: there is something that is no socket: give another path.")
+        if not is_abandoned(path):
+            raise AmqpWorkerError(f"health {self._path}: somebody answers there already.")
+        path.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            self.socket.bind(self._path)
+        finally:
+            os.umask(before)
+        self.server_name, self.server_port = "amqpworker", 0

@@ -1,0 +1,99 @@
+"""
+The unix sockets by which `amqpworker status` finds the supervisors of a machine.
+
+Decides the folder that they are in, and which of them were left by supervisors that were killed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+from amqpworker.errors import ConfigError
+
+__all__ = ["is_abandoned", "remove_abandoned", "service_of", "socket_folder", "sockets"]
+
+SHARED = Path("/run/amqpworker")
+
+
+def socket_folder() -> Path:
+    """
+    Return the folder that this user's supervisors are found in, which others cannot write to.
+
+    Raises:
+        ConfigError: somebody else has put something there.
+    """
+    given = runtime_directory() or os.environ.get("XDG_RUNTIME_DIR")
+    folder = Path(given) / "amqpworker" if given else Path(f"/tmp/amqpworker-{os.getuid()}")  # noqa: S108 - checked below
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or folder.is_symlink() or found.st_mode & 0o022:
+        raise ConfigError(f"{folder} belongs to somebody else, or others may write to it: remove it.")
+    return folder
+
+
+def runtime_directory() -> Path | None:
+    """
+    Return the unit's runtime directory; of several the one that `amqpworker status` looks into, else the first.
+
+    systemd separates them by colons: https://www.freedesktop.org/software/systemd/man/systemd.exec.html#RuntimeDirectory=
+    """
+    given = [Path(one) for one in os.environ.get("RUNTIME_DIRECTORY", "").split(":") if one.startswith("/")]
+    return next((one for one in given if one.parent == SHARED), given[0] if given else None)
+
+
+def sockets() -> list[Path]:
+    """Return the sockets of the supervisors on this machine that may be seen."""
+    folders = [SHARED, *(SHARED.glob("*/amqpworker") if SHARED.is_dir() else [])]
+    with suppress(ConfigError, OSError):
+        folders.append(socket_folder())
+    found: set[Path] = set()
+    for folder in folders:
+        with suppress(OSError):
+            found.update(folder.glob("*.sock"))
+    return sorted(found)
+
+
+def service_of(place: Path) -> str:
+    """Return the name of the service that a socket belongs to, as the unit has it (`RuntimeDirectory=amqpworker/NAME`)."""
+    folder = place.parent.parent
+    return folder.name if folder.parent == SHARED else ""
+
+
+def is_abandoned(path: Path) -> bool:
+    """Return whether no process listens on a socket any more; one that hangs does, however many clients wait for it."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return True
+        except OSError as error:
+            return error.errno is None  # too long for a socket's path: binding it raises why
+    return False
+
+
+def remove_abandoned(folder: Path) -> None:
+    """
+    Remove the sockets that killed supervisors have left in a folder of ours.
+
+    Both have to hold: no process listens, and none has this id. A supervisor in a container of its own has another id
+    here, and one that is just starting has bound its socket and does not listen yet.
+    """
+    for path in folder.glob("*.sock"):
+        if path.stem.isdecimal() and not exists(int(path.stem)) and is_abandoned(path):
+            with suppress(OSError):
+                path.unlink()
+
+
+def exists(pid: int) -> bool:
+    """Return whether there is a process with this id."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,60 @@
+"""
+What each thread of this process does, for the log: a look that does no harm.
+
+Decides how the stacks are read: under the interpreter's lock, by `sys._current_frames`. `faulthandler` reads those of
+running threads without it, which now and then is a segmentation fault: so it is for processes that are killed right after.
+A process whose interpreter hangs writes nothing here.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+
+from amqpworker.logs import get_logger
+
+__all__ = ["StackWriter", "stacks"]
+
+# Not `__name__`: its lines are the process's.
+log = get_logger("amqpworker.worker.process")
+
+
+class StackWriter:
+    """Writes stacks to the log in a thread of its own: the log may be slow, and the thread that asks must not wait for it."""
+
+    def __init__(self) -> None:
+        self._writing: threading.Thread | None = None
+
+    def write(self) -> None:
+        """Have the stacks of all threads written, unless that is still going on. One thread calls this."""
+        if self._writing is None or not self._writing.is_alive():
+            self._writing = threading.Thread(target=write_stacks, name="amqpworker-stacks", daemon=True)
+            self._writing.start()
+
+
+def write_stacks() -> None:
+    """Write the stacks of all threads but this one to the log, a line each."""
+    for name, stack in stacks():
+        log.info("thread_stack", thread=name, stack=stack)
+
+
+def stacks() -> list[tuple[str, str]]:
+    """Return the name of each thread but this one, and its stack as a traceback shows it."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    own = threading.get_ident()
+    # Only names and numbers are kept of the frames: a frame that is held keeps its variables alive.
+    places = {
+        thread: [
+            (frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in traceback.walk_stack(innermost)
+        ]
+        for thread, innermost in sys._current_frames().items()  # noqa: SLF001 - documented, and made for this
+        if thread != own
+    }
+    return [(names.get(thread) or str(thread), formatted(found)) for thread, found in places.items()]
+
+
+def formatted(places: list[tuple[str, int, str]]) -> str:
+    """Return the places of a stack, the innermost first, as a traceback shows them."""
+    frames = [traceback.FrameSummary(file, line, name, lookup_line=False) for file, line, name in reversed(places)]
+    return "".join(traceback.StackSummary.from_list(frames).format()).rstrip()

@@ -1,0 +1,37 @@
+"""How a process looks at its own threads."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+
+from amqpworker.worker.stacks import stacks
+
+
+class Held:
+    """What a task holds in a variable."""
+
+
+def waiting(begun: threading.Event, go: threading.Event, seen: list[weakref.ref[Held]]) -> None:
+    held = Held()
+    seen.append(weakref.ref(held))
+    begun.set()
+    go.wait(30)
+
+
+def test_the_stack_of_each_thread_is_shown_with_its_name_and_keeps_none_of_its_variables() -> None:
+    begun, go = threading.Event(), threading.Event()
+    seen: list[weakref.ref[Held]] = []
+    thread = threading.Thread(target=waiting, args=(begun, go, seen), name="mine")
+    thread.start()
+    assert begun.wait(10)
+    shown = dict(stacks())
+    assert 'test_stacks.py", line' in shown["mine"]
+    assert "in waiting\n    go.wait(30)" in shown["mine"]
+    assert shown["mine"].index("in waiting") < shown["mine"].index("in wait\n"), "the innermost call last"
+    assert threading.current_thread().name not in shown, "the thread that looks is left out"
+    go.set()
+    thread.join()
+    gc.collect()
+    assert seen[0]() is None
