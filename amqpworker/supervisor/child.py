@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from amqpworker.supervisor.pools import PoolSpec
-from amqpworker.worker.recorder import Recording, read, size_of
+from amqpworker.worker.recorder import Recording, note_elsewhere, read, size_of
 from amqpworker.worker.report import Answers, Report, heard
 
 __all__ = ["Child"]
@@ -43,6 +43,7 @@ class Child:
     def __init__(self, spec: PoolSpec) -> None:
         theirs: list[int] = []
         self.strange = False
+        self._slots = spec.slots
         self._unread = b""
         self.reports = self._leash = -1
         self._memory: mmap.mmap | None = None
@@ -112,6 +113,11 @@ class Child:
     def recording(self) -> Recording | None:
         """Return what it has recorded, also after its end; None where that is no recording."""
         return None if self._memory is None else read(self._memory)
+
+    def note_elsewhere(self, bits: int) -> None:
+        """Let it know for which queues another process is idle."""
+        if self._memory is not None:
+            note_elsewhere(self._memory, self._slots, bits)
 
     def resident(self) -> int:
         """Return how many bytes of memory it holds, 0 where the system does not tell."""

@@ -46,6 +46,7 @@ from amqpworker.worker.runner import Runner
 from amqpworker.worker.runners import Concurrency, Runners
 from amqpworker.worker.serving import long_tasks, servings
 from amqpworker.worker.settle import Settler, Surroundings
+from amqpworker.worker.sharing import Sharing, bits_of
 from amqpworker.worker.stoprequest import StopRequest
 
 __all__ = ["WorkerProcess", "main"]
@@ -101,6 +102,8 @@ class WorkerProcess:
         )
         self.consumer.belongs_to(options.app)
         self.reception = reception
+        bits = bits_of(addresses(app.url), [one.queue for one in self.consumer.subscriptions])
+        self.sharing = Sharing(recorder, bits, self.runners.has_room, self.consumer.hold)
         app.users.worker_enters()
         self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.runners.awaits)
         warn_of_long_tasks(app)
@@ -154,6 +157,7 @@ class WorkerProcess:
             self.publisher.start()
         while not self.stop_requested.is_set():
             self._record()
+            self.sharing.look(self.consumer.subscribed(), time.monotonic())
             self.isolation.tidy()
             if self.overruns:
                 return self.leave_behind()
@@ -162,7 +166,8 @@ class WorkerProcess:
             if self.consumer.broken or self.publisher.broken:
                 log.error("worker_broken", effect="it ends, and is replaced")
                 return FAILED
-            self.stop_requested.wait(LOOK)
+            # While messages are left to other processes, a thread that is idle again is not to wait for them.
+            self.stop_requested.wait(FIRST_LOOK if self.sharing.holds else LOOK)
         return self.stop()
 
     def _wait_for_consumer(self) -> AmqpWorkerError | None:
@@ -258,6 +263,7 @@ class WorkerProcess:
         """Have no more deliveries come, and what has not started go back."""
         drained = threading.Event()
         self.settler.draining.set()
+        self.recorder.note_idle(0)
         self.reception.drain()
         self.consumer.drain(drained.set)
         self._wait_until(drained.is_set, until)

@@ -1,8 +1,8 @@
 """
 Take deliveries from the consumer and hand them to the runner threads.
 
-Decides when a delivery that nobody has begun goes back: when the worker drains, and before the broker's ack timeout
-would close its channel with every delivery on it. Where one runs that may have taken a process down is decided by
+Decides when a delivery that nobody has begun goes back: when the worker drains, when another process has a thread for it,
+and before the broker's ack timeout would close its channel with every delivery on it. Where one runs that may have taken a process down is decided by
 `crashes`, and by the supervisor that `inquiry` asks.
 """
 
@@ -26,6 +26,10 @@ __all__ = ["Reception"]
 log = get_logger(__name__)
 
 CHECK_SECONDS = 1.0
+# What has waited for this long is requeued for an idle process.
+UNSTARTED_SECONDS = 5.0
+# Not before all processes that are as busy hold the queue as well: each of them looks a few times per second.
+HELD_SECONDS = 1.0
 
 
 class Takes(Protocol):
@@ -84,6 +88,7 @@ class Reception:
             self._put(delivery)
 
     def _triage(self, delivery: Delivery) -> None:
+        delivery.intake.redelivered.add(delivery.tag)
         match triaged(delivery, self._supervised):
             case Triage.RUN:
                 self._put(delivery)
@@ -132,9 +137,25 @@ class Reception:
         elif now >= self._next_check:
             self._next_check = now + min(CHECK_SECONDS, self._patience / 4)
             if count := self._requeue_unstarted(now - self._patience):
-                log.warning("deliveries_requeued", count=count, waited=self._patience)
+                reason = "the ack timeout is near"
+                log.warning("deliveries_requeued", count=count, waited=self._patience, reason=reason)
+            if count := self._requeue_for_others(now):
+                reason = "another process has an idle thread"
+                log.info("deliveries_requeued", count=count, waited=UNSTARTED_SECONDS, reason=reason)
         waiting = any(intake.unstarted for intake in self._intakes) or self._settler.copies.waiting
         return waiting or self._draining
+
+    def _requeue_for_others(self, now: float) -> int:
+        """Requeue what waits behind long tasks, each message once: what was delivered before stays."""
+        count = 0
+        for intake in list(self._intakes):
+            if intake.redelivered:
+                intake.redelivered = {tag for tag in intake.redelivered if tag in intake.unstarted}
+            if intake.held_since and intake.held_since + HELD_SECONDS <= now:
+                count += self._settler.requeue_unstarted(intake, now - UNSTARTED_SECONDS, intake.redelivered)
+        if count:
+            self._let_go()
+        return count
 
     def _requeue_unstarted(self, before: float) -> int:
         count = sum(self._settler.requeue_unstarted(intake, before) for intake in list(self._intakes))

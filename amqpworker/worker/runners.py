@@ -121,6 +121,13 @@ class Runners:
         for delivery in self._permits.take_back():
             self._to_thread(delivery)
 
+    def has_room(self, queue: str) -> bool:
+        """Whether a message of a queue could start at once, in a thread or in the event loop; from any thread."""
+        line = self._own.get(queue, self._shared)
+        if not (line.empty() and self._coroutines.has_room):
+            return False
+        return any(one is line and number not in self.running for number, one in enumerate(self._lines, 1))
+
     def idle(self) -> bool:
         """Whether nothing runs."""
         return not self.running

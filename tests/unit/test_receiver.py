@@ -110,6 +110,36 @@ def test_the_runners_let_go_of_what_goes_back_and_of_what_a_lost_channel_brought
     assert scene.let_go_at[1:] == [clock.now]
 
 
+def test_what_waits_behind_long_tasks_is_requeued_once_where_the_queue_is_left_to_others(clock: Clock) -> None:
+    scene = Scene(clock)
+    first = scene.deliver()
+    scene.receive(redelivered=True)
+    clock.now += 6
+    assert scene.tick() == [], "no other process is idle"
+    second = scene.deliver()
+    scene.bench.intake.held_since = clock.now
+    clock.now += 0.9
+    assert scene.tick() == [], "others that are as busy leave the queue, too, meanwhile"
+    clock.now += 1.1
+    assert scene.tick() == [first], "what was delivered before stays"
+    clock.now += 3.1
+    assert scene.tick() == [second]
+    assert len(scene.let_go_at) == 2
+    scene.bench.intake.held_since = 0.0
+    scene.deliver()
+    clock.now += 60
+    assert scene.tick() == []
+
+
+def test_what_was_delivered_before_is_not_remembered_for_longer_than_it_waits(clock: Clock) -> None:
+    scene = Scene(clock)
+    begun, waiting = scene.receive(redelivered=True), scene.receive(redelivered=True)
+    del scene.bench.intake.unstarted[begun.tag]
+    clock.now += 2
+    scene.tick()
+    assert scene.bench.intake.redelivered == {waiting.tag}
+
+
 def test_what_was_begun_never_goes_back(clock: Clock) -> None:
     scene = Scene(clock, ack_timeout=100.0)
     tag = scene.deliver()
