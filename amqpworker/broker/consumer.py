@@ -92,6 +92,11 @@ class Consumer:
         self._io.wake()
 
     @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._connection is not None
+
+    @property
     def consuming(self) -> bool:
         """Whether every queue has a consumer that the broker confirmed, or is left to other processes for a while."""
         intakes = list(self._intakes.values())

@@ -34,7 +34,8 @@ class Child:
     A running worker process.
 
     `reports` is our end of the pipe that it tells of itself by, -1 once that has ended; the other pipe is its leash:
-    `answers` go there, and its end tells the process that we are gone.
+    `answers` go there, and its end tells the process that we are gone. `waits` is what it waits for before it consumes, as
+    it has reported.
 
     Raises:
         OSError: the machine has no room for another process or pipe, as it may have in a moment.
@@ -43,6 +44,7 @@ class Child:
     def __init__(self, spec: PoolSpec) -> None:
         theirs: list[int] = []
         self.strange = False
+        self.waits = ""
         self._slots = spec.slots
         self._unread = b""
         self.reports = self._leash = -1

@@ -77,7 +77,7 @@ class Lookout:
         if process is not None and process.drain_timeout is not None:  # else it has not begun to record
             timeout = self._pools[process.place.pool].stall_timeout
             what = "what it records cannot be read" if recording is None else stalled(recording, now, timeout)
-        return Seen(child.pid, child.resident(), recording, what)
+        return Seen(child.pid, child.resident(), recording, what, child.waits)
 
     def _judged(self, process: Process, seen: Seen, now: float) -> Iterator[Event]:
         if seen.stalled and now >= self._lenient_until:

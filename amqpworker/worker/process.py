@@ -22,7 +22,7 @@ from types import FrameType
 from typing import NoReturn
 
 from amqpworker.app import App
-from amqpworker.broker.address import addresses
+from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.intake import Subscription
 from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
@@ -48,6 +48,7 @@ from amqpworker.worker.serving import long_tasks, servings
 from amqpworker.worker.settle import Settler, Surroundings
 from amqpworker.worker.sharing import Sharing, bits_of
 from amqpworker.worker.stoprequest import StopRequest
+from amqpworker.worker.waiting import Waiting
 
 __all__ = ["WorkerProcess", "main"]
 
@@ -57,7 +58,6 @@ log = get_logger("amqpworker.worker.process")
 TICK = 0.02
 FIRST_LOOK = 0.05
 LOOK = 0.25
-SAY_WAITING = 5.0
 CLOSE_TIMEOUT = 5.0
 LAST_COPY_TIMEOUT = 10.0
 
@@ -102,6 +102,7 @@ class WorkerProcess:
         )
         self.consumer.belongs_to(options.app)
         self.reception = reception
+        self.waiting = Waiting(self.consumer, places(addresses(app.url)), reporter)
         bits = bits_of(addresses(app.url), [one.queue for one in self.consumer.subscriptions])
         self.sharing = Sharing(recorder, bits, self.runners.has_room, self.consumer.hold)
         app.users.worker_enters()
@@ -157,7 +158,8 @@ class WorkerProcess:
             self.publisher.start()
         while not self.stop_requested.is_set():
             self._record()
-            self.sharing.look(self.consumer.subscribed(), time.monotonic())
+            self.sharing.look(self.consumer.subscribed(), now := time.monotonic())
+            self.waiting.look(now)
             self.isolation.tidy()
             if self.overruns:
                 return self.leave_behind()
@@ -172,7 +174,6 @@ class WorkerProcess:
 
     def _wait_for_consumer(self) -> AmqpWorkerError | None:
         """Wait until there is a first consumer; return why there never will be one, where that is so."""
-        say_at = time.monotonic() + SAY_WAITING
         while not self.stop_requested.wait(FIRST_LOOK) and not self.lifespan.lost:
             self._record()
             if self.consumer.ever_consumed:
@@ -181,11 +182,7 @@ class WorkerProcess:
                 return None
             if (problem := self._hopeless()) is not None:
                 return problem
-            if time.monotonic() >= say_at:
-                say_at += SAY_WAITING
-                failures = list(self.consumer.failures.values())
-                reason = self.consumer.problem or (failures[0] if failures else "it is still connecting")
-                log.warning("worker_waiting", reason=getattr(reason, "text", None) or str(reason))
+            self.waiting.look(time.monotonic())
         return None
 
     def _hopeless(self) -> AmqpWorkerError | None:

@@ -50,7 +50,7 @@ LONGEST_BATCH = select.PIPE_BUF - 200
 # Has a process write what each of its threads does to the log.
 DUMP_SIGNAL = signal.SIGUSR2
 
-Event = Literal["ready", "consuming", "misconfigured", "leaving", "asks"]
+Event = Literal["ready", "consuming", "misconfigured", "leaving", "asks", "waits"]
 EVENTS = frozenset(get_args(Event))
 
 
@@ -64,6 +64,7 @@ class Report:
     * `consuming`: the broker has confirmed a first consumer.
     * `misconfigured`: `text` tells why nothing will ever run.
     * `leaving`: it has stopped consuming by itself, for the reason in `text`, and ends soon.
+    * `waits`: `text` is what it waits for before it consumes from all its queues, and why; "" if it consumes.
     * `asks`: which of the messages that are known by `keys` ran in a process that has died.
     """
 

@@ -87,6 +87,7 @@ class Child:
     """A process that records that it is idle."""
 
     pid = 1
+    waits = ""
 
     def __init__(self, now: float) -> None:
         recorder = Recorder(1)
