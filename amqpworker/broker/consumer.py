@@ -36,6 +36,7 @@ LONGEST_PAUSE = 30.0
 MOST_HEALINGS = 6
 # What a look that finds nothing delivered counts while something else comes in.
 BEHIND_OTHERS = 0.125
+CANCELLED = "the broker ended the subscription: an acknowledgement came too late, or the queue was deleted"
 
 
 class Consumer:
@@ -273,6 +274,8 @@ class Consumer:
         https://www.rabbitmq.com/docs/consumer-cancel
         """
         log.warning("consumer_cancelled", queue=intake.queue, effect="subscribing again")
+        if self._connection is not None and acktimeout.cancels(version_of(self._connection)):
+            self.receiver.outlasted(intake, self._settings.ack_timeout, CANCELLED)
         self._begin_anew(intake)
 
     def _begin_anew(self, intake: Intake) -> None:
@@ -286,6 +289,8 @@ class Consumer:
 
     def _on_channel_closed(self, intake: Intake, error: BaseException) -> None:
         was_open = intake.is_open
+        if was_open and (timeout := acktimeout.passed(error, self._settings.ack_timeout)) is not None:
+            self.receiver.outlasted(intake, timeout, str(error))
         self._void(intake)
         connected = self._connection is not None and self._connection.is_open
         if acktimeout.is_refused(error) and intake.queue not in self._untimed:

@@ -19,6 +19,7 @@ from amqpworker.outcome import Renew
 from amqpworker.publication import replayed
 from amqpworker.worker.crashes import NO_HEADERS, Triage, triaged
 from amqpworker.worker.inquiry import Inquiry
+from amqpworker.worker.latetasks import log_late
 from amqpworker.worker.settle import Settler
 
 __all__ = ["Reception"]
@@ -41,6 +42,9 @@ class Takes(Protocol):
     def let_go(self) -> None:
         """Drop the deliveries that were taken back before they began."""
 
+    def running_on(self, intake: Intake) -> list[tuple[Delivery, float]]:
+        """Return the deliveries of a channel whose tasks run, and for how many seconds."""
+
 
 class Reception:
     """
@@ -61,6 +65,7 @@ class Reception:
         self._put = runners.put
         self._put_isolated = runners.put_isolated
         self._let_go = runners.let_go
+        self._running_on = runners.running_on
         self._supervised = ask is not None
         self._inquiry = Inquiry(ask, self._put, self._isolate, wake)
         self.on_verdict = self._inquiry.on_verdict
@@ -105,6 +110,10 @@ class Reception:
     def _isolate(self, delivery: Delivery) -> None:
         delivery.intake.suspects.add(delivery.tag)
         self._put_isolated(delivery)
+
+    def outlasted(self, intake: Intake, timeout: float, reason: str) -> None:
+        """Name what runs for longer than the ack timeout, for the `reason` that the channel is lost."""
+        log_late(self._running_on(intake), timeout, reason)
 
     def end(self, intake: Intake) -> None:
         """Forget the deliveries of a channel that is gone."""

@@ -94,12 +94,13 @@ class SlowChannel:
         self.arguments: dict[str, int] = {}
         self.consumed: Callable[[], None] = lambda: None
         self.cancelled: Callable[[], None] = lambda: None
+        self.cancelled_by_broker: Callable[[], None] = lambda: None
 
     def open(self) -> None:
         self._opened(self)
 
-    def on_cancel(self, _callback: Callable[[], None]) -> None:
-        """The broker never cancels it."""
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        self.cancelled_by_broker = callback
 
     def limit_all(self) -> None:
         """Only real brokers can tell what it is good for."""
@@ -190,6 +191,25 @@ def test_a_queue_that_knows_no_ack_timeout_of_a_consumer_is_consumed_without_at_
     assert "work" in consumer.failures
 
 
+@pytest.mark.parametrize(("version", "named"), [("4.3.6", True), ("4.2.9", False)])
+def test_a_subscription_that_the_broker_ends_names_what_was_late_where_it_does_so_for_that(
+    monkeypatch: pytest.MonkeyPatch, version: str, named: bool
+) -> None:
+    _, receiver, wire, (channel,) = consuming(monkeypatch)
+    wire.server_properties = {"version": version}
+    channel.cancelled_by_broker()
+    assert receiver.outlasted_by == ([1800.0] if named else [])
+
+
+def test_a_channel_that_the_broker_closes_names_what_was_late_only_if_that_is_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for text, named in (("delivery acknowledgement on channel 1 timed out", [1800.0]), ("unknown delivery tag", [])):
+        _, receiver, _, (channel,) = consuming(monkeypatch)
+        channel.closed(ChannelClosedByBroker(406, f"PRECONDITION_FAILED - {text}"))
+        assert receiver.outlasted_by == named
+
+
 def hold(consumer: Consumer, *queues: str) -> None:
     consumer.hold(frozenset(queues))
     consumer.woken()
@@ -270,6 +290,12 @@ class Holding(Nobody):
     """A receiver that holds deliveries of every channel, or of none."""
 
     held = False
+
+    def __init__(self) -> None:
+        self.outlasted_by: list[float] = []
+
+    def outlasted(self, _intake: Intake, timeout: float, _reason: str) -> None:
+        self.outlasted_by.append(timeout)
 
     def holds(self, _intake: Intake) -> bool:
         return self.held
