@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-children test-systemd test-newer test-cluster soak long mutants bench clean
 
 PYTHON := .venv/bin/python
-NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py) $(addprefix integration/test_,retry.py consuming.py draining.py publishing.py call.py))
+NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py busy_processes.py) $(addprefix integration/test_,retry.py consuming.py draining.py publishing.py call.py))
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name told; do printf '%-20s %s\n' "$$name" "$$told"; done

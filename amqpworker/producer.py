@@ -33,6 +33,8 @@ from amqpworker.settings import Settings
 __all__ = ["Producer"]
 
 EXIT_TIMEOUT = 10.0
+# For the question why a call was not answered.
+ASK_TIMEOUT = 0.25
 
 
 class Line:
@@ -221,7 +223,7 @@ class Producer:
                 outgoing.wait()
                 if outgoing.error is not None:
                     raise about(outgoing.error, message) from None
-            raise CallTimeout(f"Task {message.task!r} did not answer within {timeout:g} s (id {message.id}).") from None
+            raise CallTimeout(not_answered(message, timeout, line.publisher)) from None
         except AmqpWorkerError as error:
             raise about(error, message) from None
         finally:
@@ -253,6 +255,14 @@ def about(error: AmqpWorkerError, message: Message) -> AmqpWorkerError:
     if isinstance(error, SendError):
         error.message = message
     return error
+
+
+def not_answered(message: Message, timeout: float, publisher: Publisher) -> str:
+    """Return what is known of a call that was not answered in time: whether there is a worker that could."""
+    text = f"Task {message.task!r} did not answer within {timeout:g} s (id {message.id})"
+    if publisher.consumers_of(message.queue, ASK_TIMEOUT) == 0:
+        return f"{text}: queue {message.queue!r} has no consumers, so no worker runs its tasks now."
+    return f"{text}."
 
 
 def came_too_late(error: AmqpWorkerError | None) -> bool:

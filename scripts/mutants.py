@@ -39,6 +39,23 @@ class Mutant:
 
 MUTANTS = (
     Mutant(
+        "requeue for an idle process again and again",
+        "amqpworker/worker/receiver.py",
+        (("now - UNSTARTED_SECONDS, intake.redelivered)", "now - UNSTARTED_SECONDS)"),),
+        ("tests/unit/test_receiver.py",),
+    ),
+    Mutant(
+        "tell that a drain has ended before a queue that is held brings nothing any more",
+        "amqpworker/broker/holding.py",
+        (
+            (
+                "        channel.cancel(tag, cancelled)\n",
+                "        channel.cancel(tag, cancelled)\n        cancelled()\n",
+            ),
+        ),
+        ("tests/unit/test_consumer.py",),
+    ),
+    Mutant(
         "forget what was in flight when the connection is lost",
         "amqpworker/broker/lane.py",
         (("reversed([*again, *unwritten])", "reversed(unwritten)"),),

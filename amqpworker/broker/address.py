@@ -7,6 +7,7 @@ Decides what a URL may say. Connecting is left to `connection`.
 from __future__ import annotations
 
 import encodings.idna  # noqa: F401 - else loaded by the I/O thread: a child forked meanwhile would wait for that for ever
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -19,7 +20,7 @@ from amqpworker.broker.tls import tls_context
 from amqpworker.errors import ConfigError
 from amqpworker.settings import Settings
 
-__all__ = ["Address", "addresses", "parameters"]
+__all__ = ["Address", "addresses", "parameters", "places"]
 
 PORTS = {"amqp": 5672, "amqps": 5671}
 
@@ -39,6 +40,11 @@ class Address:
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+
+def places(known: Iterable[Address]) -> str:
+    """Return where the broker is, as it is shown to people."""
+    return " or ".join(map(str, known))
 
 
 def addresses(url: str) -> tuple[Address, ...]:

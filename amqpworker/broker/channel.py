@@ -105,6 +105,10 @@ class Channel:
         """
         self.pika.basic_qos(prefetch_count=MOST_PREFETCH, global_qos=True)
 
+    def limit_none(self) -> None:
+        """Lift what `limit_all` has set, before another `consume`."""
+        self.pika.basic_qos(prefetch_count=0, global_qos=True)
+
     def consume(
         self,
         queue: str,

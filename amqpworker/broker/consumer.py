@@ -14,6 +14,7 @@ from amqpworker.broker.address import Address
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.connection import IOThread
 from amqpworker.broker.declare import Declarer, Need
+from amqpworker.broker.holding import Holding
 from amqpworker.broker.intake import Intake, Receiver, Subscription
 from amqpworker.broker.labels import ConsumerTags
 from amqpworker.broker.probe import Look, Probe, subscribes_for_us, trouble_of
@@ -35,6 +36,7 @@ LONGEST_PAUSE = 30.0
 MOST_HEALINGS = 6
 # What a look that finds nothing delivered counts while something else comes in.
 BEHIND_OTHERS = 0.125
+CANCELLED = "the broker ended the subscription: an acknowledgement came too late, or the queue was deleted"
 
 
 class Consumer:
@@ -69,6 +71,7 @@ class Consumer:
         # Queues that cannot be asked for an ack timeout.
         self._untimed: set[str] = set()
         self._hopeless = False
+        self._holding = Holding(self._subscribe_again, self._on_cancel_ok)
         self._on_drained: Callable[[], None] = lambda: None
 
     # ---- from any thread --------------------------------------------------------------------------------------------
@@ -90,15 +93,27 @@ class Consumer:
         self._io.wake()
 
     @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._connection is not None
+
+    @property
     def consuming(self) -> bool:
-        """Whether every queue has a consumer that the broker confirmed."""
+        """Whether every queue has a consumer that the broker confirmed, or is left to other processes for a while."""
         intakes = list(self._intakes.values())
-        return len(intakes) == len(self.subscriptions) and all(one.subscribed for one in intakes)
+        return len(intakes) == len(self.subscriptions) and all(one.served for one in intakes)
 
     @property
     def broken(self) -> bool:
         """Whether the I/O thread has ended though nobody closed it, or a queue brings nothing whatever is tried."""
         return self._io.ended or self._hopeless
+
+    def hold(self, queues: frozenset[str]) -> None:
+        """Take nothing from these queues for now, and from the others again; what is here stays."""
+        # Pika's own codec refuses what arrives after a cancel, which leaves gaps in the tags.
+        if self._io.own_codec:
+            self._holding.wanted = queues
+            self._io.wake()
 
     def drain(self, drained: Callable[[], None]) -> None:
         """Stop consuming; `drained` is called in the I/O thread once no delivery can come any more."""
@@ -151,7 +166,6 @@ class Consumer:
         intake.answered = self._io.liveness.expect_answer(lambda may_leave: self._late(intake, may_leave))
         self._intakes[subscription.queue] = intake
         self.receiver.begin(intake)
-        tag = self._tags.make(subscription.queue)
 
         def opened(channel: Channel) -> None:
             intake.channel = channel
@@ -161,25 +175,35 @@ class Consumer:
                 self._check_drained()
                 return
             channel.on_cancel(lambda: self._on_cancelled(intake))
-            channel.consume(subscription.queue, subscription.prefetch, tag, consumed, self._arguments(subscription))
+            self._consume(intake, connection, channel)
+
+        open_channel(connection, intake, opened, lambda error: self._on_channel_closed(intake, error))
+
+    def _consume(self, intake: Intake, connection: PublicConnection, channel: Channel) -> None:
+        subscription = intake.subscription
+        tag = self._tags.make(subscription.queue)
 
         def consumed() -> None:
             if intake.is_open:
                 intake.consumer_tag = tag
                 self._on_consumed(intake, connection)
 
-        open_channel(connection, intake, opened, lambda error: self._on_channel_closed(intake, error))
+        channel.consume(subscription.queue, subscription.prefetch, tag, consumed, self._arguments(subscription))
 
     def _on_consumed(self, intake: Intake, connection: PublicConnection) -> None:
         intake.answered()
         self.ever_consumed = True
         self.failures.pop(intake.queue, None)
         self._pauses.pop(intake.queue, None)
-        log.info("queue_consuming", queue=intake.queue, prefetch=intake.subscription.prefetch)
+        if not intake.released:
+            log.info("queue_consuming", queue=intake.queue, prefetch=intake.subscription.prefetch)
+        intake.released = False
         if intake.channel is not None and subscribes_for_us(version_of(connection)):
             intake.channel.limit_all()
         if self._draining:
             self._cancel_all()
+        else:
+            self._holding.begin(intake)
 
     def _late(self, intake: Intake, may_leave: bool) -> None:
         """Give up a subscription that is not answered: by the next address, or by another channel of this one."""
@@ -204,7 +228,7 @@ class Consumer:
 
     def subscribed(self) -> list[str]:
         """Return the queues that have a consumer, as far as we know, or are about to again; none where we stop."""
-        return [] if self._draining else [queue for queue, one in self._intakes.items() if one.subscribed]
+        return [] if self._draining else [queue for queue, one in list(self._intakes.items()) if one.subscribed]
 
     def looked(self, queue: str, look: Look) -> None:
         """Subscribe again where the broker does not see the subscription, or where nothing comes of it."""
@@ -250,6 +274,8 @@ class Consumer:
         https://www.rabbitmq.com/docs/consumer-cancel
         """
         log.warning("consumer_cancelled", queue=intake.queue, effect="subscribing again")
+        if self._connection is not None and acktimeout.cancels(version_of(self._connection)):
+            self.receiver.outlasted(intake, self._settings.ack_timeout, CANCELLED)
         self._begin_anew(intake)
 
     def _begin_anew(self, intake: Intake) -> None:
@@ -263,6 +289,8 @@ class Consumer:
 
     def _on_channel_closed(self, intake: Intake, error: BaseException) -> None:
         was_open = intake.is_open
+        if was_open and (timeout := acktimeout.passed(error, self._settings.ack_timeout)) is not None:
+            self.receiver.outlasted(intake, timeout, str(error))
         self._void(intake)
         connected = self._connection is not None and self._connection.is_open
         if acktimeout.is_refused(error) and intake.queue not in self._untimed:
@@ -280,6 +308,7 @@ class Consumer:
             intake.answered()
             intake.is_open = False
             intake.consumer_tag = None
+            intake.held_since, intake.released = 0.0, False
             intake.unstarted.clear()
             self.receiver.end(intake)
 
@@ -314,6 +343,8 @@ class Consumer:
         """Settle what has gathered; begin to drain where that was asked for."""
         if self._draining:
             self._cancel_all()
+        elif self._holding.due:
+            self._holding.apply(list(self._intakes.values()))
         self.receiver.settle()
 
     def tick(self) -> bool:
@@ -321,6 +352,16 @@ class Consumer:
         if self._draining and self._connection is None:
             self._check_drained()
         return self.receiver.tick()
+
+    def _subscribe_again(self, intake: Intake) -> None:
+        """Subscribe to a queue that was held, by the same channel."""
+        connection, channel = self._connection, intake.channel
+        if connection is None or channel is None:
+            return
+        intake.answered = self._io.liveness.expect_answer(lambda may_leave: self._late(intake, may_leave))
+        if subscribes_for_us(version_of(connection)):
+            channel.limit_none()
+        self._consume(intake, connection, channel)
 
     def _cancel_all(self) -> None:
         """Cancel each subscription once; one that is on its way is cancelled when it is there."""

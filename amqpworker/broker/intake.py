@@ -40,6 +40,9 @@ class Receiver(Protocol):
     def end(self, intake: Intake) -> None:
         """Forget the deliveries of a channel that is gone."""
 
+    def outlasted(self, intake: Intake, timeout: float, reason: str) -> None:
+        """Name what runs for longer than the ack timeout, for the `reason` that the channel is lost."""
+
     def holds(self, intake: Intake) -> bool:
         """Tell whether deliveries of a channel are not settled yet."""
 
@@ -56,7 +59,10 @@ class Intake(Sink):
 
     `unstarted` maps the tag of each delivery that no runner has begun to the time it came. Whoever pops a tag from it
     owns the delivery: a runner to run it, the I/O thread to give it back. `suspects` are tags of those to run in an
-    isolated process. `watch` is called when the first delivery comes.
+    isolated process, `redelivered` those that were delivered before. `watch` is called when the first delivery comes.
+
+    While it is held, from `held_since` on (monotonic, 0 if it is not), it has no consumer and its deliveries stay; after
+    that it is `released` until it has one again.
     """
 
     def __init__(self, subscription: Subscription, receiver: Receiver, watch: Callable[[], None]) -> None:
@@ -68,6 +74,9 @@ class Intake(Sink):
         self.consumer_tag: str | None = None
         self.unstarted: dict[int, float] = {}
         self.suspects: set[int] = set()
+        self.redelivered: set[int] = set()
+        self.held_since = 0.0
+        self.released = False
         self.last_tag = 0
         self.is_open = True
         self.cancelled = False
@@ -81,6 +90,11 @@ class Intake(Sink):
     def subscribed(self) -> bool:
         """Whether the broker has confirmed a consumer."""
         return self.consumer_tag is not None
+
+    @property
+    def served(self) -> bool:
+        """Whether it has a consumer, or had one and is left to other processes for a while."""
+        return self.subscribed or self.held_since > 0 or self.released
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Take a delivery from the channel."""

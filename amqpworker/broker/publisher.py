@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from amqpworker.broker.address import Address
 from amqpworker.broker.connection import CLOSED, IOThread
+from amqpworker.broker.consumercount import ConsumerCount, Question
 from amqpworker.broker.declare import Need
 from amqpworker.broker.lane import Lane
 from amqpworker.broker.outgoing import Outgoing
@@ -52,6 +53,7 @@ class Publisher:
         self.sends, self.calls, self.copies, self.replies = self._lanes = tuple(
             Lane(purpose, self.session, self._submitted) for purpose in (SENDS, CALLS, COPIES, REPLIES)
         )
+        self._questions = ConsumerCount()
         self._started = self._closed = self._ever_open = False
         self._written_at = 0.0
         self._reads_first = False
@@ -86,6 +88,16 @@ class Publisher:
     def wake(self) -> None:
         """Write what has gathered now."""
         self._io.wake()
+
+    def consumers_of(self, queue: str, timeout: float) -> int | None:
+        """Return how many consumers a queue has; None if that cannot be known within `timeout` seconds."""
+        if not self.connected:
+            return None
+        question = Question(queue)
+        self._questions.waiting.append(question)
+        self._io.wake()
+        question.ended.wait(timeout)
+        return question.consumers
 
     @property
     def broken(self) -> bool:
@@ -153,6 +165,7 @@ class Publisher:
     def lost(self, problem: ConnectionProblem) -> None:
         """Have the lanes keep what may be published on the next connection, if there can be one."""
         self.session.end(problem)
+        self._questions.end()
         # A broker that was there before is waited for, whatever it says while it starts.
         mistake = problem.kind != "away" and not self._ever_open
         for lane in self._lanes:
@@ -163,6 +176,8 @@ class Publisher:
     def woken(self) -> None:
         """Write what has gathered."""
         connection = self.session.connection
+        if self._questions.waiting and connection is not None:
+            self._questions.ask(connection)
         if connection is None or not connection.takes_messages:
             return
         now = time.monotonic()

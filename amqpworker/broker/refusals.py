@@ -44,9 +44,9 @@ FIRST_REFUSAL_PAUSE = 0.1
 LONGEST_REFUSAL_PAUSE = 2.0
 
 
-def not_connected(problem: ConnectionProblem | None) -> AmqpWorkerError:
-    """Return the error of a publication for which there was no connection in time."""
-    reason = problem.text if problem is not None else "it is still connecting."
+def not_connected(problem: ConnectionProblem | None, places: str) -> AmqpWorkerError:
+    """Return the error of a publication for which there was no connection to the broker at `places` in time."""
+    reason = problem.text if problem is not None else f"it is still connecting to {places}."
     return NotConnected(f"There was no connection to RabbitMQ in time: {reason}")
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from amqpworker.broker.address import places
 from amqpworker.broker.connection import IOThread
 from amqpworker.broker.declare import Declarer, Need
 from amqpworker.broker.reasons import ConnectionProblem
@@ -91,7 +92,7 @@ class Session:
     def not_sent(self) -> AmqpWorkerError:
         """Return why nothing could be written until now."""
         if self.connection is None:
-            return not_connected(self.problem)
+            return not_connected(self.problem, places(self.io.addresses))
         return not_written(self.connection.blocked_now)
 
     def not_confirmed(self) -> AmqpWorkerError:

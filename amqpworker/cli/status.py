@@ -253,6 +253,7 @@ def shown(state: dict[str, Any]) -> Group:
         lines = [f"{named(one)}: {one['consuming']}/{one['wanted']} consuming" for one in pools]
         parts += [*map(Text, lines), Text("")]
     parts.append(processes_table(state))
+    parts += waits_lines(state)
     if any(one["running"] for one in state["processes"]):
         parts += [Text(""), running_table(state)]
     if unconfirmed := sum(one["unconfirmed"] for one in state["processes"]):
@@ -269,6 +270,15 @@ def named(pool: dict[str, Any]) -> str:
     """Return a pool's name with its app, since most pools have the same name; an older supervisor does not report it."""
     app = pool.get("app")
     return f"{printable(pool['name'])} ({printable(app)})" if app else printable(pool["name"])
+
+
+def waits_lines(state: dict[str, Any]) -> list[Any]:
+    """Return for which broker or queue processes wait, and why, a line for each that the status does not show already."""
+    from rich.text import Text
+
+    texts = {printable(one.get("waits", "")).rstrip(".") for one in state["processes"]}
+    lines = [f"waiting for {text}" for text in sorted(texts) if text and text not in state["status"]]
+    return [Text(""), *map(Text, lines)] if lines else []
 
 
 def processes_table(state: dict[str, Any]) -> Table:

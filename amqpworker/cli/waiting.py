@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from amqpworker.printable import printable
+
 if TYPE_CHECKING:
     from amqpworker.app import App
 
@@ -39,9 +41,10 @@ def at_work(app: App) -> Iterator[None]:
 
 
 def tell(app: App) -> None:
-    """Say what is waited for, unless the broker is there."""
-    from amqpworker.broker.address import addresses
+    """Say what is waited for, and why as far as that is known, unless the broker is there."""
+    from amqpworker.broker.address import addresses, places
 
-    if not app.producer.publisher.connected:
-        where = " or ".join(str(one) for one in addresses(app.url))
-        sys.stderr.write(f"waiting for the broker at {where} …\n")
+    publisher = app.producer.publisher
+    if not publisher.connected:
+        why = f": {publisher.problem.text}" if publisher.problem is not None else ""
+        sys.stderr.write(printable(f"waiting for the broker at {places(addresses(app.url))}{why} …") + "\n")

@@ -19,7 +19,7 @@ from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.descendants import CAN_ADOPT, MARK
 from amqpworker.worker.interpreter import command_of
 from amqpworker.worker.kernel import memory_file
-from amqpworker.worker.recorder import Recording, read, size_of
+from amqpworker.worker.recorder import Recording, note_elsewhere, read, size_of
 from amqpworker.worker.report import Answers, Report, heard
 from amqpworker.worker.signals import held_back
 from amqpworker.worker.version import OURS
@@ -38,6 +38,7 @@ class Child:
 
     `reports` is our end of the pipe that it tells of itself by, -1 once that has ended; the other pipe is its leash:
     `answers` go there, and its end tells the process that we are gone. It starts in `folder`, else in our current one.
+    `waits` is what it waits for before it consumes, as it has reported.
 
     Raises:
         OSError: the machine has no room for another process or pipe, as it may have in a moment.
@@ -46,6 +47,8 @@ class Child:
     def __init__(self, spec: PoolSpec, folder: str | None = None) -> None:
         theirs: list[int] = []
         self.strange = False
+        self.waits = ""
+        self._slots = spec.slots
         self._unread = b""
         self.reports = self._leash = -1
         self._memory: mmap.mmap | None = None
@@ -119,6 +122,11 @@ class Child:
     def recording(self) -> Recording | None:
         """Return what it has recorded, also after its end; None where that is no recording."""
         return None if self._memory is None else read(self._memory)
+
+    def note_elsewhere(self, bits: int) -> None:
+        """Let it know for which queues another process is idle."""
+        if self._memory is not None:
+            note_elsewhere(self._memory, self._slots, bits)
 
     def resident(self) -> int:
         """Return how many bytes of memory it holds, 0 where the system does not tell."""

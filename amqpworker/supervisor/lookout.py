@@ -17,13 +17,16 @@ from amqpworker.supervisor.judging import MIB, Sample, recycling_due, stalled
 from amqpworker.supervisor.overview import Overview, Past, Seen, overview
 from amqpworker.supervisor.places import Process, Stage
 from amqpworker.supervisor.pools import PoolSpec
-from amqpworker.worker.recorder import Recording
+from amqpworker.worker.idle import elsewhere
+from amqpworker.worker.recorder import MAIN, Recording
 
 __all__ = ["Lookout"]
 
 LOOK = 1.0
 # Whoever has not looked for so long was stopped itself: its processes may have been, too.
 GAP = 5.0
+# What a process recorded longer ago is not what is so now.
+STALE = 3.0
 
 
 class Lookout:
@@ -58,7 +61,16 @@ class Lookout:
             seen = self._seen[serial] = self._seen_of(process, child, now)
             if process is not None:
                 events += self._judged(process, seen, now)
+        for serial, bits in elsewhere({serial: self._idle(fleet, serial, now) for serial in children}).items():
+            children[serial].note_elsewhere(bits)
         return events
+
+    def _idle(self, fleet: Fleet, serial: int, now: float) -> int:
+        """Return for which queues a process is idle: for none unless it consumes and its record is fresh."""
+        process, recording = fleet.processes.get(serial), self._seen[serial].recording
+        if process is None or not process.consumes or recording is None or now - recording.hearts[MAIN] > STALE:
+            return 0
+        return recording.idle
 
     def _seen_of(self, process: Process | None, child: Child, now: float) -> Seen:
         recording = child.recording()
@@ -66,7 +78,7 @@ class Lookout:
         if process is not None and process.drain_timeout is not None:  # else it has not begun to record
             timeout = self._pools[process.place.pool].stall_timeout
             what = "what it records cannot be read" if recording is None else stalled(recording, now, timeout)
-        return Seen(child.pid, child.resident(), recording, what)
+        return Seen(child.pid, child.resident(), recording, what, child.waits)
 
     def _judged(self, process: Process, seen: Seen, now: float) -> Iterator[Event]:
         if seen.stalled and now >= self._lenient_until:

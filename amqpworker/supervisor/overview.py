@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from amqpworker.printable import printable
 from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.notify import Condition
 from amqpworker.supervisor.places import Process, Stage
@@ -19,18 +20,24 @@ from amqpworker.worker.recorder import Counts, Gauges, Recording, Running
 __all__ = ["Overview", "Past", "PoolView", "ProcessView", "Seen", "condition", "overview", "status_line"]
 
 MOST_ERRORS = 10
+MOST_WAITS = 200
 # The stages in which a process that does not consume waits for the broker.
 WAITING = frozenset({Stage.READY.value, Stage.CONSUMING.value})
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was found out about a process at the last look: `stalled` tells which of its threads stands still."""
+    """
+    What was found out about a process at the last look.
+
+    `stalled` tells which of its threads stands still, `waits` what it waits for before it consumes.
+    """
 
     pid: int
     memory: int
     recording: Recording | None
     stalled: str = ""
+    waits: str = ""
 
 
 @dataclass(slots=True)
@@ -48,7 +55,8 @@ class ProcessView:
     One worker process; times are seconds, `started` counts from the epoch as those of `running` do.
 
     `isolated` is how many isolated processes it uses now, `waiting_suspects` how many messages wait for one, `unconfirmed`
-    how many retries and dead letters the broker has not confirmed in time.
+    how many retries and dead letters the broker has not confirmed in time. `waits` is what it waits for before it consumes
+    from all its queues, and why.
     """
 
     pool: str
@@ -65,6 +73,7 @@ class ProcessView:
     isolated: int
     waiting_suspects: int
     unconfirmed: int
+    waits: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +164,13 @@ def view(process: Process, seen: Seen, started: float) -> ProcessView:
         gauges.isolated,
         gauges.waiting_suspects,
         gauges.unconfirmed,
+        seen.waits,
     )
 
 
 def condition(state: Overview) -> Condition:
     """Return what systemd wants to know of it."""
-    waiting = sum(one.stage in WAITING and not one.consuming for one in state.processes)
+    waiting = len(waiting_in(state))
     return Condition(
         wanted=state.wanted,
         alive=len(state.processes),
@@ -186,11 +196,26 @@ def status_line(state: Overview) -> str:
         parts.insert(0, "stopping")
     elif state.reloading:
         parts.insert(0, "reloading")
-    elif state.processes and all(one.stage == Stage.READY.value for one in state.processes):
-        parts.insert(0, "waiting for the broker")
-    elif state.processes and all(one.stage in WAITING and not one.consuming for one in state.processes):
-        parts.insert(0, "waiting for the broker or its queues")  # it has consumed; the log tells which
+    elif waiting := waiting_in(state):
+        ready = all(one.stage == Stage.READY.value for one in waiting)
+        unknown = "the broker" if ready else "the broker or its queues"
+        waits = next((one.waits for one in waiting if one.waits), unknown)
+        if len(waiting) == len(state.processes):
+            parts.insert(0, f"waiting for {in_short(waits)}")
+        elif any(one.waits for one in waiting):
+            parts.append(f"{len(waiting)} waiting for {in_short(waits)}")
     return ", ".join(parts)
+
+
+def waiting_in(state: Overview) -> list[ProcessView]:
+    """Return the processes that have started and do not consume."""
+    return [one for one in state.processes if one.stage in WAITING and not one.consuming]
+
+
+def in_short(waits: str) -> str:
+    """Return what is waited for as part of a line."""
+    text = printable(" ".join(waits.split())).rstrip(".")
+    return text if len(text) <= MOST_WAITS else f"{text[:MOST_WAITS]}…"
 
 
 def short(count: int) -> str:

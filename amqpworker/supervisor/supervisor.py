@@ -201,6 +201,8 @@ class Supervisor:
             for report in child.hear():
                 if report.event == "asks":
                     self._suspects.ask(serial, report.keys, self._clock())
+                elif report.event == "waits":
+                    child.waits = report.text
                 else:
                     self._handle(event_of(serial, report.event, report))
             if child.strange and not was_strange:

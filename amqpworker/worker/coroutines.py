@@ -88,6 +88,11 @@ class Coroutines:
         with contextlib.suppress(RuntimeError):  # closed: the worker stops
             loop.call_soon_threadsafe(self._start, delivery)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether another delivery could start at once."""
+        return self._free > 0
+
     def awaits(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
         """
         Run a coroutine beside the tasks, from another thread, and return what it returns.

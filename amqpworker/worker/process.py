@@ -21,7 +21,7 @@ from types import FrameType
 from typing import NoReturn
 
 from amqpworker.app import App
-from amqpworker.broker.address import addresses
+from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.intake import Subscription
 from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
@@ -49,9 +49,11 @@ from amqpworker.worker.runner import Runner
 from amqpworker.worker.runners import Concurrency, Runners
 from amqpworker.worker.serving import servings, warn_of_long_tasks
 from amqpworker.worker.settle import Settler, Surroundings
+from amqpworker.worker.sharing import Sharing, bits_of
 from amqpworker.worker.signals import STRAY, ignore_stray
 from amqpworker.worker.stoprequest import StopRequest
 from amqpworker.worker.version import difference, without_version
+from amqpworker.worker.waiting import Waiting
 
 __all__ = ["WorkerProcess", "main"]
 
@@ -61,7 +63,6 @@ log = get_logger("amqpworker.worker.process")
 TICK = 0.02
 FIRST_LOOK = 0.05
 LOOK = 0.25
-SAY_WAITING = 5.0
 CLOSE_TIMEOUT = 5.0
 LAST_COPY_TIMEOUT = 10.0
 
@@ -112,6 +113,9 @@ class WorkerProcess:
         )
         self.consumer.belongs_to(options.app)
         self.reception = reception
+        self.waiting = Waiting(self.consumer, places(addresses(app.url)), reporter)
+        bits = bits_of(addresses(app.url), [one.queue for one in self.consumer.subscriptions])
+        self.sharing = Sharing(recorder, bits, self.runners.has_room, self.consumer.hold)
         app.users.worker_enters()
         self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.runners.awaits)
         warn_of_long_tasks(app)
@@ -167,6 +171,8 @@ class WorkerProcess:
             self.publisher.start()
         while not self.stop_requested.is_set():
             self._record()
+            self.sharing.look(self.consumer.subscribed(), now := time.monotonic())
+            self.waiting.look(now)
             self.isolation.tidy()
             self.children.tidy(time.monotonic())
             if self.overruns:
@@ -177,12 +183,12 @@ class WorkerProcess:
                 lost = self.consumer.problem
                 log.error("worker_broken", reason=lost and lost.text, effect="it ends, and is replaced")
                 return FAILED
-            self.stop_requested.wait(LOOK)
+            # While messages are left to other processes, a thread that is idle again is not to wait for them.
+            self.stop_requested.wait(FIRST_LOOK if self.sharing.holds else LOOK)
         return self.stop()
 
     def _wait_for_consumer(self) -> AmqpWorkerError | None:
         """Wait until there is a first consumer; return why there never will be one, where that is so."""
-        say_at = time.monotonic() + SAY_WAITING
         while not (self.stop_requested.wait(FIRST_LOOK) or self.lifespan.lost or self.consumer.broken):
             self._record()
             if self.consumer.ever_consumed:
@@ -191,11 +197,7 @@ class WorkerProcess:
                 return None
             if (problem := self._hopeless()) is not None:
                 return problem
-            if time.monotonic() >= say_at:
-                say_at += SAY_WAITING
-                failures = list(self.consumer.failures.values())
-                reason = self.consumer.problem or (failures[0] if failures else "it is still connecting")
-                log.warning("worker_waiting", reason=getattr(reason, "text", None) or str(reason))
+            self.waiting.look(time.monotonic())
         return None
 
     def _hopeless(self) -> AmqpWorkerError | None:
@@ -276,6 +278,7 @@ class WorkerProcess:
         """Have no more deliveries come, and what has not started go back."""
         drained = threading.Event()
         self.settler.draining.set()
+        self.recorder.note_idle(0)
         self.reception.drain()
         self.consumer.drain(drained.set)
         self._wait_until(drained.is_set, until)

@@ -1,8 +1,8 @@
 """
 Take deliveries from the consumer and hand them to the runner threads.
 
-Decides when a delivery that nobody has begun goes back: when the worker drains, and before the broker's ack timeout
-would close its channel with every delivery on it. Where one runs that may have taken a process down is decided by
+Decides when a delivery that nobody has begun goes back: when the worker drains, when another process has a thread for it,
+and before the broker's ack timeout would close its channel with every delivery on it. Where one runs that may have taken a process down is decided by
 `crashes`, and by the supervisor that `inquiry` asks.
 """
 
@@ -19,6 +19,7 @@ from amqpworker.outcome import Renew
 from amqpworker.publication import replayed
 from amqpworker.worker.crashes import NO_HEADERS, Triage, triaged
 from amqpworker.worker.inquiry import Inquiry
+from amqpworker.worker.latetasks import log_late
 from amqpworker.worker.settle import Settler
 
 __all__ = ["Reception"]
@@ -26,6 +27,10 @@ __all__ = ["Reception"]
 log = get_logger(__name__)
 
 CHECK_SECONDS = 1.0
+# What has waited for this long is requeued for an idle process.
+UNSTARTED_SECONDS = 5.0
+# Not before all processes that are as busy hold the queue as well: each of them looks a few times per second.
+HELD_SECONDS = 1.0
 
 
 class Takes(Protocol):
@@ -36,6 +41,9 @@ class Takes(Protocol):
 
     def let_go(self) -> None:
         """Drop the deliveries that were taken back before they began."""
+
+    def running_on(self, intake: Intake) -> list[tuple[Delivery, float]]:
+        """Return the deliveries of a channel whose tasks run, and for how many seconds."""
 
 
 class Reception:
@@ -57,6 +65,7 @@ class Reception:
         self._put = runners.put
         self._put_isolated = runners.put_isolated
         self._let_go = runners.let_go
+        self._running_on = runners.running_on
         self._supervised = ask is not None
         self._inquiry = Inquiry(ask, self._put, self._isolate, wake)
         self.on_verdict = self._inquiry.on_verdict
@@ -84,6 +93,7 @@ class Reception:
             self._put(delivery)
 
     def _triage(self, delivery: Delivery) -> None:
+        delivery.intake.redelivered.add(delivery.tag)
         match triaged(delivery, self._supervised):
             case Triage.RUN:
                 self._put(delivery)
@@ -100,6 +110,10 @@ class Reception:
     def _isolate(self, delivery: Delivery) -> None:
         delivery.intake.suspects.add(delivery.tag)
         self._put_isolated(delivery)
+
+    def outlasted(self, intake: Intake, timeout: float, reason: str) -> None:
+        """Name what runs for longer than the ack timeout, for the `reason` that the channel is lost."""
+        log_late(self._running_on(intake), timeout, reason)
 
     def end(self, intake: Intake) -> None:
         """Forget the deliveries of a channel that is gone."""
@@ -132,9 +146,25 @@ class Reception:
         elif now >= self._next_check:
             self._next_check = now + min(CHECK_SECONDS, self._patience / 4)
             if count := self._requeue_unstarted(now - self._patience):
-                log.warning("deliveries_requeued", count=count, waited=self._patience)
+                reason = "the ack timeout is near"
+                log.warning("deliveries_requeued", count=count, waited=self._patience, reason=reason)
+            if count := self._requeue_for_others(now):
+                reason = "another process has an idle thread"
+                log.info("deliveries_requeued", count=count, waited=UNSTARTED_SECONDS, reason=reason)
         waiting = any(intake.unstarted for intake in self._intakes) or self._settler.copies.waiting
         return waiting or self._draining
+
+    def _requeue_for_others(self, now: float) -> int:
+        """Requeue what waits behind long tasks, each message once: what was delivered before stays."""
+        count = 0
+        for intake in list(self._intakes):
+            if intake.redelivered:
+                intake.redelivered = {tag for tag in intake.redelivered if tag in intake.unstarted}
+            if intake.held_since and intake.held_since + HELD_SECONDS <= now:
+                count += self._settler.requeue_unstarted(intake, now - UNSTARTED_SECONDS, intake.redelivered)
+        if count:
+            self._let_go()
+        return count
 
     def _requeue_unstarted(self, before: float) -> int:
         count = sum(self._settler.requeue_unstarted(intake, before) for intake in list(self._intakes))

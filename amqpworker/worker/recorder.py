@@ -19,6 +19,7 @@ from typing import TypeAlias
 from amqpworker.message import Delivery
 from amqpworker.timelimit import UNLIMITED
 from amqpworker.worker.context import Run
+from amqpworker.worker.idle import IDLE_BYTES, bytes_of
 
 __all__ = [
     "CONSUMER",
@@ -34,6 +35,7 @@ __all__ = [
     "Slot",
     "key_of",
     "mapped",
+    "note_elsewhere",
     "read",
     "size_of",
 ]
@@ -41,7 +43,7 @@ __all__ = [
 Memory: TypeAlias = mmap.mmap | bytearray
 
 MAGIC = b"awflight"
-VERSION = 2
+VERSION = 3
 HEARTS = ("main thread", "consumer thread", "publisher thread", "event loop")
 MAIN, CONSUMER, PUBLISHER, EVENT_LOOP = range(len(HEARTS))
 
@@ -56,6 +58,8 @@ PACK = SLOT.pack_into
 SLOT_SIZE = 1 + SLOT.size
 KEY_BYTES = 64
 MOST_SLOTS = 1_000_000
+# Behind the slots: for which queues the process is idle, and for which another one is, written by the supervisor.
+IDLE, ELSEWHERE = range(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,18 +114,30 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a process has written; `hearts` are monotonic, 0 where such a thread has not begun."""
+    """What a process has written; `hearts` are monotonic, 0 where such a thread has not begun; `idle` are bits of queues."""
 
     hearts: tuple[float, ...]
     counts: Counts
     running: tuple[Running, ...]
     consuming: bool = False
     gauges: Gauges = Gauges()
+    idle: int = 0
 
 
 def size_of(slots: int) -> int:
     """Return how many bytes a recording with so many slots has."""
-    return HEADER.size + slots * SLOT_SIZE
+    return HEADER.size + slots * SLOT_SIZE + 2 * IDLE_BYTES
+
+
+def bits_at(slots: int, which: int) -> slice:
+    """Return where the bits of idle queues are: those of the process itself, or of the others."""
+    begin = HEADER.size + slots * SLOT_SIZE + which * IDLE_BYTES
+    return slice(begin, begin + IDLE_BYTES)
+
+
+def note_elsewhere(memory: Memory, slots: int, bits: int) -> None:
+    """Write into the recording of a process for which queues another one is idle; by the supervisor."""
+    memory[bits_at(slots, ELSEWHERE)] = bytes_of(bits)
 
 
 def key_of(delivery: Delivery) -> bytes:
@@ -190,6 +206,14 @@ class Recorder:
         now = (gauges.isolated, gauges.waiting_suspects, gauges.unconfirmed)
         COUNTS.pack_into(self._memory, COUNTS_AT, *ended, consuming, *now)
 
+    def note_idle(self, bits: int) -> None:
+        """Note for which queues a message could start at once."""
+        self._memory[bits_at(len(self.slots), IDLE)] = bytes_of(bits)
+
+    def idle_elsewhere(self) -> int:
+        """Return for which queues another process of the supervisor is idle, as it saw at its last look."""
+        return int.from_bytes(self._memory[bits_at(len(self.slots), ELSEWHERE)], "little")
+
 
 def mapped(descriptor: int) -> mmap.mmap:
     """Return the memory behind a descriptor, which is not needed any more then."""
@@ -211,7 +235,8 @@ def read(memory: Memory) -> Recording | None:
         return None
     running = [one for number in range(slots) if (one := _read_slot(memory, number)) is not None]
     counts = Counts(*numbers[len(HEARTS) :])
-    return Recording(hearts, counts, tuple(running), bool(consuming), Gauges(isolated, waiting, unconfirmed))
+    idle = int.from_bytes(memory[bits_at(slots, IDLE)], "little")
+    return Recording(hearts, counts, tuple(running), bool(consuming), Gauges(isolated, waiting, unconfirmed), idle)
 
 
 def _read_slot(memory: Memory, number: int) -> Running | None:

@@ -51,7 +51,7 @@ LONGEST_BATCH = select.PIPE_BUF - 200
 # Has a process that is about to be killed write what each of its threads does to the log, whatever it hangs in.
 DUMP_SIGNAL = signal.SIGUSR2
 
-Event = Literal["ready", "consuming", "misconfigured", "leaving", "asks"]
+Event = Literal["ready", "consuming", "misconfigured", "leaving", "asks", "waits"]
 EVENTS = frozenset(get_args(Event))
 
 
@@ -65,6 +65,7 @@ class Report:
     * `consuming`: the broker has confirmed a first consumer.
     * `misconfigured`: `text` tells why nothing will ever run.
     * `leaving`: it has stopped consuming by itself, for the reason in `text`, and ends soon.
+    * `waits`: `text` is what it waits for before it consumes from all its queues, and why; "" if it consumes.
     * `asks`: which of the messages that are known by `keys` ran in a process that has died.
     """
 

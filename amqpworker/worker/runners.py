@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
+from amqpworker.broker.intake import Intake
 from amqpworker.lifecycle import start_thread
 from amqpworker.logs import get_logger, task_context
 from amqpworker.message import Delivery
@@ -24,9 +25,10 @@ from amqpworker.worker.context import Run
 from amqpworker.worker.coroutines import Coroutines
 from amqpworker.worker.forked import leave_if_forked
 from amqpworker.worker.isolation import Isolation
+from amqpworker.worker.latetasks import seconds_of
 from amqpworker.worker.limits import Overtaken
 from amqpworker.worker.permits import Permits
-from amqpworker.worker.recorder import Recorder, Slot, key_of
+from amqpworker.worker.recorder import Recorder, Slot, key_of, read
 from amqpworker.worker.runner import Runner
 from amqpworker.worker.settle import Settler
 
@@ -80,6 +82,7 @@ class Runners:
         self._lines = [self._shared] * concurrency.threads + own
         threads = len(self._lines)
         recorder = Recorder(threads + concurrency.async_tasks) if recorder is None else recorder
+        self._recorder = recorder
         self._threads = [
             threading.Thread(
                 target=self._run, args=(number, slot, line), name=f"amqpworker-runner-{number}", daemon=True
@@ -128,6 +131,18 @@ class Runners:
         # One that was to take a free permit may be among those that were dropped: so all others ask again.
         for delivery in self._permits.take_back():
             self._to_thread(delivery)
+
+    def running_on(self, intake: Intake) -> list[tuple[Delivery, float]]:
+        """Return the deliveries of a channel whose tasks run, and for how many seconds; from any thread."""
+        running = [delivery for delivery in list(self.running.values()) if delivery.intake is intake]
+        return seconds_of(running, read(self._recorder.memory), time.time())
+
+    def has_room(self, queue: str) -> bool:
+        """Whether a message of a queue could start at once, in a thread or in the event loop; from any thread."""
+        line = self._own.get(queue, self._shared)
+        if not (line.empty() and self._coroutines.has_room):
+            return False
+        return any(one is line and number not in self.running for number, one in enumerate(self._lines, 1))
 
     def idle(self) -> bool:
         """Whether nothing runs."""

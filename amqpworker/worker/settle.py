@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Protocol, assert_never
@@ -294,11 +294,15 @@ class Settler:
             if intake.is_open and intake.channel is not None:
                 intake.channel.flush()
 
-    def requeue_unstarted(self, intake: Intake, before: float) -> int:
-        """Requeue the deliveries that came before `before` (monotonic) and that no runner has begun; return how many."""
+    def requeue_unstarted(self, intake: Intake, before: float, keep: Collection[int] = ()) -> int:
+        """
+        Requeue the deliveries that came before `before` (monotonic) and that no runner has begun; return how many.
+
+        Those with a tag in `keep` stay.
+        """
         count = 0
         for tag, came in list(intake.unstarted.items()):
-            if came <= before and intake.unstarted.pop(tag, None) is not None:
+            if came <= before and tag not in keep and intake.unstarted.pop(tag, None) is not None:
                 self._requeue_tag(intake, tag)
                 count += 1
         if count and intake.is_open and intake.channel is not None:

@@ -198,6 +198,39 @@ def test_a_timeout_is_bounded_and_leaves_nothing_behind(app: App) -> None:
     assert pending(app) == 0
 
 
+NO_CONSUMERS = f"queue '{QUEUE}' has no consumers"
+
+
+def test_a_call_without_a_consumer_says_so_however_many_are_made_at_once(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amqpworker.producer.ASK_TIMEOUT", 10.0)
+    echo = echo_of(app)
+
+    def called(n: int) -> str:
+        with pytest.raises(CallTimeout) as caught:
+            echo.options(timeout=2).call(str(n))
+        return str(caught.value)
+
+    with ThreadPoolExecutor(40) as pool:
+        texts = list(pool.map(called, range(40)))
+    assert [text for text in texts if NO_CONSUMERS not in text] == []
+    assert "did not answer within 2 s" in texts[0]
+    session = app.producer.publisher.session
+    assert session.connection is not None
+    wait_until(lambda: len(session.connection._channels) <= 4, 5, "the channel that asked is closed")
+
+
+def test_a_call_that_its_worker_does_not_answer_in_time_does_not_blame_a_missing_consumer(
+    app: App, server: App
+) -> None:
+    def slow(seconds: float) -> str: ...
+
+    with pytest.raises(CallTimeout) as caught:
+        remote(app, "test.slow", slow).options(timeout=1.5).call(3)
+    assert NO_CONSUMERS not in str(caught.value)
+
+
 def test_a_late_answer_is_dropped_and_the_next_call_gets_its_own(
     app: App, server: App, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -107,6 +107,11 @@ def test_a_task_that_takes_longer_runs_twice_and_those_that_waited_behind_it_onc
         workers.wait_for("pool_started")
         send(workers, "first_long")
         wait_until(lambda: too_late(workers), 40, "the broker gives the message to somebody else")
+        (late,) = workers.wait_for("ack_timeout_passed")
+        assert (late["level"], late["task"], late["queue"]) == ("warning", "shop.first_long", "work")
+        assert late["id"]
+        assert "acknowledgement" in late["reason"]
+        assert late["seconds"] > TIMEOUT - 1, "the broker counts from the delivery on"
         (tmp_path / "go").touch()
         wait_until(lambda: runs(workers, "end").count("a") == 2, 40, "its second run")
         check_all_is_well(workers, 1)

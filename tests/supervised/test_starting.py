@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from amqpworker.testing import processes
-from tests.cli import environment
+from tests.cli import environment, run
 from tests.pools import SHOP, Pool, pool
 from tests.support import Broker, wait_until
 
@@ -93,7 +93,12 @@ def test_only_as_many_processes_start_at_once_as_there_are_cores(tmp_path: Path,
 def test_waiting_for_a_broker_does_not_count_as_starting(tmp_path: Path) -> None:
     (port,) = processes.free_ports(1)
     with pool(tmp_path, f"amqp://127.0.0.1:{port}/", "-p", "1", "--start-timeout", "4") as workers:
-        workers.wait_for("worker_waiting", 1)
+        waiting = workers.wait_for("worker_waiting", 1)[0]
+        assert waiting["waits_for"] == f"the broker at 127.0.0.1:{port}"
+        assert waiting["reason"] == f"Nothing listens at 127.0.0.1:{port}: is RabbitMQ running?"
+        shown = run(tmp_path, environment(), "status", str(workers.process.pid))
+        assert "waiting for the broker at 127.0.0.1" in shown.out, "which"
+        assert "is RabbitMQ running?" in shown.out, "and why"
         assert workers.events("process_stalled") == []
         workers.signal(signal.SIGTERM)
         assert workers.end() == 0

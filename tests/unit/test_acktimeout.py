@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pika import exceptions
 
-from amqpworker.broker.acktimeout import asked_for, is_refused
+from amqpworker.broker.acktimeout import asked_for, cancels, is_refused, passed
 from amqpworker.broker.version import version_of
 from amqpworker.settings import Settings
 
@@ -49,3 +49,17 @@ def test_a_refusal_is_told_from_others() -> None:
     assert is_refused(exceptions.ChannelClosedByBroker(406, TOLD))
     assert not is_refused(exceptions.ChannelClosedByBroker(406, "PRECONDITION_FAILED - inequivalent arg"))
     assert not is_refused(exceptions.ConnectionClosed(320, "x-consumer-timeout"))
+
+
+LATE = (
+    "PRECONDITION_FAILED - delivery acknowledgement on channel 3 timed out. Timeout value used: 6000 ms. This timeout "
+    "value can be configured, see consumers doc guide to learn more"
+)
+
+
+def test_a_channel_that_was_closed_by_the_ack_timeout_is_told_from_others_with_the_timeout() -> None:
+    assert passed(exceptions.ChannelClosedByBroker(406, LATE), 1800.0) == 6.0
+    assert passed(exceptions.ChannelClosedByBroker(406, LATE.partition(".")[0]), 1800.0) == 1800.0
+    assert passed(exceptions.ChannelClosedByBroker(406, "PRECONDITION_FAILED - unknown delivery tag 7"), 1800.0) is None
+    assert passed(exceptions.ConnectionClosed(320, LATE), 1800.0) is None
+    assert [cancels(told(version)) for version in ("3.13.7", "4.2.9", "4.3.0")] == [False, False, True]

@@ -15,6 +15,7 @@ from amqpworker.broker.channel import Closed
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.intake import Intake, Subscription
 from amqpworker.broker.probe import Look
+from amqpworker.broker.reasons import ConnectionProblem
 from amqpworker.message import Delivery, Properties
 from amqpworker.plan import Plan
 from amqpworker.settings import Settings
@@ -93,15 +94,19 @@ class SlowChannel:
         self.arguments: dict[str, int] = {}
         self.consumed: Callable[[], None] = lambda: None
         self.cancelled: Callable[[], None] = lambda: None
+        self.cancelled_by_broker: Callable[[], None] = lambda: None
 
     def open(self) -> None:
         self._opened(self)
 
-    def on_cancel(self, _callback: Callable[[], None]) -> None:
-        """The broker never cancels it."""
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        self.cancelled_by_broker = callback
 
     def limit_all(self) -> None:
         """Only real brokers can tell what it is good for."""
+
+    def limit_none(self) -> None:
+        self.steps.append("limit_none")
 
     def consume(
         self, _queue: str, _prefetch: int, _tag: str, consumed: Callable[[], None], arguments: dict[str, int]
@@ -186,10 +191,111 @@ def test_a_queue_that_knows_no_ack_timeout_of_a_consumer_is_consumed_without_at_
     assert "work" in consumer.failures
 
 
+@pytest.mark.parametrize(("version", "named"), [("4.3.6", True), ("4.2.9", False)])
+def test_a_subscription_that_the_broker_ends_names_what_was_late_where_it_does_so_for_that(
+    monkeypatch: pytest.MonkeyPatch, version: str, named: bool
+) -> None:
+    _, receiver, wire, (channel,) = consuming(monkeypatch)
+    wire.server_properties = {"version": version}
+    channel.cancelled_by_broker()
+    assert receiver.outlasted_by == ([1800.0] if named else [])
+
+
+def test_a_channel_that_the_broker_closes_names_what_was_late_only_if_that_is_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for text, named in (("delivery acknowledgement on channel 1 timed out", [1800.0]), ("unknown delivery tag", [])):
+        _, receiver, _, (channel,) = consuming(monkeypatch)
+        channel.closed(ChannelClosedByBroker(406, f"PRECONDITION_FAILED - {text}"))
+        assert receiver.outlasted_by == named
+
+
+def hold(consumer: Consumer, *queues: str) -> None:
+    consumer.hold(frozenset(queues))
+    consumer.woken()
+
+
+def test_a_queue_that_is_held_has_no_consumer_until_it_is_released_and_its_channel_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    consumer, _, _, (channel,) = consuming(monkeypatch)
+    hold(consumer, "work")
+    hold(consumer, "work")
+    assert channel.steps == ["consume", "cancel"]
+    assert consumer.subscribed() == []
+    assert consumer.consuming, "it is sound, and others consume the queue"
+    channel.cancelled()
+    hold(consumer)
+    assert channel.steps == ["consume", "cancel", "consume"]
+    assert consumer.consuming
+    channel.consumed()
+    assert consumer.subscribed() == ["work"]
+
+
+def test_the_limit_of_a_channel_is_lifted_before_it_consumes_again_where_one_was_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    consumer, _, wire, (channel,) = consuming(monkeypatch)
+    wire.server_properties = {"version": "3.10.8"}
+    hold(consumer, "work")
+    hold(consumer)
+    assert channel.steps == ["consume", "cancel", "limit_none", "consume"]
+
+
+def test_a_subscription_that_is_on_its_way_is_held_when_it_is_there(
+    opening: tuple[Consumer, SlowChannel, list[bool]],
+) -> None:
+    consumer, channel, _ = opening
+    channel.open()
+    hold(consumer, "work")
+    assert channel.steps == ["consume"]
+    channel.consumed()
+    assert channel.steps == ["consume", "cancel"]
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_a_drain_waits_until_a_queue_that_is_held_or_just_released_brings_nothing_any_more(
+    monkeypatch: pytest.MonkeyPatch, released: bool
+) -> None:
+    consumer, _, _, (channel,) = consuming(monkeypatch)
+    drained: list[bool] = []
+    hold(consumer, "work")
+    before = channel.cancelled
+    if released:
+        hold(consumer)
+    consumer.drain(lambda: drained.append(True))
+    consumer.woken()
+    assert drained == [], "deliveries may arrive before the end of the subscription is confirmed"
+    before()
+    assert drained == ([] if released else [True])
+    if released:
+        channel.consumed()
+        channel.cancelled()
+    assert drained == [True]
+
+
+def test_a_queue_whose_channel_ends_while_it_is_held_is_held_again_on_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer, _, wire, channels = consuming(monkeypatch)
+    hold(consumer, "work")
+    consumer.lost(ConnectionProblem("It is gone.", "away", "here"))
+    assert not consumer.consuming
+    hold(consumer, "work")
+    consumer.opened(wire)  # type: ignore[arg-type]
+    channels[1].open()
+    channels[1].consumed()
+    assert channels[1].steps == ["consume", "cancel"]
+
+
 class Holding(Nobody):
     """A receiver that holds deliveries of every channel, or of none."""
 
     held = False
+
+    def __init__(self) -> None:
+        self.outlasted_by: list[float] = []
+
+    def outlasted(self, _intake: Intake, timeout: float, _reason: str) -> None:
+        self.outlasted_by.append(timeout)
 
     def holds(self, _intake: Intake) -> bool:
         return self.held

@@ -148,6 +148,17 @@ def test_how_it_stands_in_a_few_words() -> None:
     assert (left.wanted, left.alive, left.sound) == (2, 1, 1)
     away = overview(fleet, {1: seen(False), 2: seen(False)}, Past(), (1000.0, 2.0))
     assert status_line(away) == "waiting for the broker or its queues, 0/2 consuming, 0 running, 0 done"
+    waits = "the broker at mq-1:5672: Nothing listens at\nmq-1:5672: is RabbitMQ running?"
+    why = {1: replace(seen(False), waits=waits), 2: seen(False)}
+    assert status_line(overview(fleet, why, Past(), (1000.0, 2.0))).startswith(
+        "waiting for the broker at mq-1:5672: Nothing listens at mq-1:5672: is RabbitMQ running?, 0/2 consuming"
+    )
+    some = {1: replace(seen(False), waits="queue 'mail': it does not exist."), 2: seen(True)}
+    assert status_line(overview(fleet, some, Past(), (1000.0, 2.0))) == (
+        "1/2 consuming, 0 running, 0 done, 1 waiting for queue 'mail': it does not exist"
+    )
+    long = {1: replace(seen(False), waits="x" * 1000), 2: seen(True)}
+    assert len(status_line(overview(fleet, long, Past(), (1000.0, 2.0)))) < 260
     fleet.on(Reload(), 3)
     assert status_line(overview(fleet, both, Past(Counts(2_000_000)), (0.0, 0.0))).startswith(
         "reloading, 2/2 consuming"

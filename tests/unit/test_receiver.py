@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from amqpworker.broker.intake import Intake
 from amqpworker.errors import Unconfirmed
 from amqpworker.headers import time_of
 from amqpworker.message import Delivery
@@ -39,6 +41,7 @@ class Scene:
     def __init__(self, clock: Clock, ack_timeout: float = 1800.0, supervised: bool = True) -> None:
         self.clock = clock
         self.let_go_at: list[float] = []
+        self.running: list[tuple[Delivery, float]] = []
         self.put_there: list[int] = []
         self.put_apart: list[int] = []
         self.asked: list[str] = []
@@ -70,6 +73,9 @@ class Scene:
         self.bench.intake.unstarted[delivery.tag] = self.clock.now
         self.reception.receive(delivery)
         return delivery
+
+    def running_on(self, intake: Intake) -> list[tuple[Delivery, float]]:
+        return [(delivery, seconds) for delivery, seconds in self.running if delivery.intake is intake]
 
     def let_go(self) -> None:
         self.let_go_at.append(self.clock.now)
@@ -108,6 +114,49 @@ def test_the_runners_let_go_of_what_goes_back_and_of_what_a_lost_channel_brought
     clock.now += 1
     scene.reception.end(scene.bench.intake)
     assert scene.let_go_at[1:] == [clock.now]
+
+
+def test_what_waits_behind_long_tasks_is_requeued_once_where_the_queue_is_left_to_others(clock: Clock) -> None:
+    scene = Scene(clock)
+    first = scene.deliver()
+    scene.receive(redelivered=True)
+    clock.now += 6
+    assert scene.tick() == [], "no other process is idle"
+    second = scene.deliver()
+    scene.bench.intake.held_since = clock.now
+    clock.now += 0.9
+    assert scene.tick() == [], "others that are as busy leave the queue, too, meanwhile"
+    clock.now += 1.1
+    assert scene.tick() == [first], "what was delivered before stays"
+    clock.now += 3.1
+    assert scene.tick() == [second]
+    assert len(scene.let_go_at) == 2
+    scene.bench.intake.held_since = 0.0
+    scene.deliver()
+    clock.now += 60
+    assert scene.tick() == []
+
+
+def test_what_was_delivered_before_is_not_remembered_for_longer_than_it_waits(clock: Clock) -> None:
+    scene = Scene(clock)
+    begun, waiting = scene.receive(redelivered=True), scene.receive(redelivered=True)
+    del scene.bench.intake.unstarted[begun.tag]
+    clock.now += 2
+    scene.tick()
+    assert scene.bench.intake.redelivered == {waiting.tag}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "named"),
+    [([1.0, 1900.0, 1801.0], [1900.0, 1801.0]), ([1.0, 1799.5], [1799.5]), ([], []), ([2000.0] * 50, [2000.0] * 20)],
+)
+def test_a_channel_that_is_lost_by_the_ack_timeout_names_the_tasks_that_are_late(
+    clock: Clock, caplog: pytest.LogCaptureFixture, seconds: list[float], named: list[float]
+) -> None:
+    scene = Scene(clock)
+    scene.running = [(scene.bench.delivery(), one) for one in seconds]
+    scene.reception.outlasted(scene.bench.intake, 1800.0, "the channel is closed")
+    assert [float(one) for one in re.findall(r"ack_timeout_passed.* seconds=(\S+)", caplog.text)] == named
 
 
 def test_what_was_begun_never_goes_back(clock: Clock) -> None:

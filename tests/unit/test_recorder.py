@@ -21,6 +21,7 @@ from amqpworker.supervisor.overview import Past, Seen, condition, overview
 from amqpworker.supervisor.pools import Recycling
 from amqpworker.timelimit import UNLIMITED, TimeLimit
 from amqpworker.worker.context import Run
+from amqpworker.worker.idle import IDLE_BYTES
 from amqpworker.worker.recorder import (
     CONSUMER,
     HEADER,
@@ -33,6 +34,7 @@ from amqpworker.worker.recorder import (
     Recording,
     Running,
     key_of,
+    note_elsewhere,
     read,
     size_of,
 )
@@ -74,6 +76,20 @@ def test_a_slot_that_is_half_written_was_not_begun() -> None:
     assert recorded(recorder).running == ()
     recorder.memory[HEADER.size] = 1
     assert recorded(recorder).running == (Running(0, "m-1", "shop.task", 1, 1000.0, 0.0),)
+
+
+def test_idle_queues_are_read_on_both_sides_and_touch_nothing_else() -> None:
+    memory = mmap.mmap(-1, size_of(2))
+    recorder = Recorder(2, memory)
+    recorder.slots[1].begin(b"m-1", run_of("shop.task"))
+    most = (1 << 8 * IDLE_BYTES) - 1
+    recorder.note_idle(most)
+    assert recorder.idle_elsewhere() == 0
+    note_elsewhere(memory, 2, 0b101)
+    found = read(memory)
+    assert found is not None
+    assert (found.idle, recorder.idle_elsewhere()) == (most, 0b101)
+    assert [one.key for one in found.running] == ["m-1"]
 
 
 def test_memory_that_is_shared_tells_the_same_to_both_sides() -> None:

@@ -116,8 +116,9 @@ def test_the_error_tells_what_is_known() -> None:
     assert type(not_written(blocked=True)) is type(not_confirmed(blocked=True)) is Blocked
     assert type(not_written(blocked=False)) is NotConnected
     assert type(not_confirmed(blocked=False)) is Unconfirmed
-    assert "still connecting" in str(not_connected(None))
-    assert "Nothing listens" in str(not_connected(ConnectionProblem("Nothing listens.", "away", "host:1")))
+    assert "still connecting" in str(not_connected(None, "host:1"))
+    assert "host:1" in str(not_connected(None, "host:1")), "which broker"
+    assert "Nothing listens" in str(not_connected(ConnectionProblem("Nothing listens.", "away", "host:1"), "host:1"))
     assert type(not_taken(outgoing(), bounded=True)) is QueueFull
     assert type(not_taken(outgoing(), bounded=False)) is QueueUnavailable
     assert type(unroutable(outgoing())) is NotRouted

@@ -732,3 +732,30 @@ def test_a_coroutine_is_decided_on_as_other_tasks_are(scene: Scene) -> None:
     refused = scene.settled.of(second)
     assert isinstance(refused, Dead)
     assert refused.reason == "malformed"
+
+
+def test_there_is_room_for_a_queue_while_a_thread_that_serves_it_and_a_place_in_the_event_loop_are_free(
+    scene: Scene,
+) -> None:
+    go = threading.Event()
+
+    def hold() -> None:
+        go.wait(10)
+
+    async def hold_loop() -> None:
+        await asyncio.to_thread(go.wait, 10)
+
+    tasks = scene.task(hold), scene.task(hold_loop)
+    runners = scene.begin(Concurrency(1, 1, {"own": 1}))
+    rooms = [runners.has_room("own"), runners.has_room("work")]
+    assert rooms == [True, True]
+    thread = scene.put(runners, tasks[0], queue="own")
+    wait_until(lambda: thread.tag not in scene.bench.intake.unstarted, 10, "it runs")
+    assert not runners.has_room("own")
+    assert runners.has_room("work")
+    loop = scene.put(runners, tasks[1])
+    wait_until(lambda: loop.tag not in scene.bench.intake.unstarted, 10, "it runs, too")
+    assert not runners.has_room("work")
+    go.set()
+    scene.wait_for(2)
+    wait_until(lambda: runners.has_room("own") and runners.has_room("work"), 10, "room for both")

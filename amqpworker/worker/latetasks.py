@@ -1,0 +1,52 @@
+"""
+Name the tasks for which the broker waited in vain: they ran for longer than its ack timeout, and their channel is gone.
+
+Decides which of the tasks that run on a channel these are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from amqpworker.logs import get_logger
+from amqpworker.message import Delivery
+from amqpworker.worker.recorder import Recording, key_of
+
+__all__ = ["late_tasks", "log_late", "seconds_of"]
+
+log = get_logger("amqpworker.worker.receiver")
+
+# Lines for one channel.
+MOST_NAMED = 20
+
+
+def seconds_of(deliveries: Sequence[Delivery], recording: Recording | None, now: float) -> list[tuple[Delivery, float]]:
+    """Return for how long each of these deliveries has run, by the flight recorder; `now` is since the epoch."""
+    started = {} if recording is None else {one.key: one.started for one in recording.running}
+    keys = [(one, key_of(one).decode("utf-8", "replace")) for one in deliveries]
+    return [(one, max(0.0, now - started[key])) for one, key in keys if key in started]
+
+
+def late_tasks(running: Sequence[tuple[Delivery, float]], timeout: float) -> list[tuple[Delivery, float]]:
+    """
+    Return those that have run for longer than `timeout` seconds, the longest first.
+
+    The one that has run for longest is one of them in any case: the broker counts from the delivery on, and it may have
+    another timeout than it says.
+    """
+    longest = sorted(running, key=lambda pair: pair[1], reverse=True)
+    return ([pair for pair in longest if pair[1] >= timeout] or longest[:1])[:MOST_NAMED]
+
+
+def log_late(running: Sequence[tuple[Delivery, float]], timeout: float, reason: str) -> None:
+    """Warn of each task that was late; `reason` is why the channel is lost."""
+    for delivery, seconds in late_tasks(running, timeout):
+        log.warning(
+            "ack_timeout_passed",
+            task=delivery.properties.type,
+            id=delivery.properties.message_id,
+            queue=delivery.queue,
+            seconds=round(seconds, 1),
+            reason=reason,
+            effect="it runs on, and its message is redelivered",
+        )
