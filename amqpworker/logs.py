@@ -21,6 +21,7 @@ __all__ = [
     "Line",
     "Logger",
     "add_task",
+    "enable_loggers",
     "fields_of",
     "flush",
     "get_logger",
@@ -114,6 +115,16 @@ def made(logger: logging.Logger, level: int, line: Line, keywords: dict[str, Any
 def get_logger(name: str) -> Logger:
     """Return a logger that costs next to nothing until it writes a line; it follows `logform.configure` at any time."""
     return Logger(logging.getLogger(name))
+
+
+def enable_loggers() -> None:
+    """Enable our loggers again: `logging.config` disables all that it does not name, unless it is asked not to."""
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if name.partition(".")[0] == PACKAGE and isinstance(logger, logging.Logger):
+            logger.disabled = False
+
+
+PACKAGE = __name__.partition(".")[0]
 
 
 def hush(library: str) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from amqpworker.app import App
 from amqpworker.logform import configure
-from amqpworker.logs import flush, get_logger, task_context
+from amqpworker.logs import enable_loggers, flush, get_logger, task_context
 from amqpworker.outcome import Outcome
 from amqpworker.worker.context import Run
 from amqpworker.worker.forked import leave_if_forked
@@ -30,6 +30,7 @@ from amqpworker.worker.isolated_wire import BEAT, READY, SPENT, Request, frame, 
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.locate import locate
 from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.prints import print_by_line
 from amqpworker.worker.report import DUMP_SIGNAL
 from amqpworker.worker.runner import Runner, unknown
 
@@ -94,6 +95,7 @@ class Isolated:
             outcome = self._runner.defect(delivery, error)
         leave_if_forked(self._process)
         task_context.set(None)
+        enable_loggers()  # the task may have configured logging
         return outcome
 
     def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -127,6 +129,7 @@ def main(arguments: Sequence[str]) -> int:
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     os.set_inheritable(connection, False)
     os.set_inheritable(stacks, False)
+    print_by_line()
     configure(options.log_level, options.log_json)
     try:
         app = locate(options.app)

@@ -27,7 +27,7 @@ from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.intake import Subscription
 from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
 from amqpworker.logform import configure
-from amqpworker.logs import flush, get_logger
+from amqpworker.logs import enable_loggers, flush, get_logger
 from amqpworker.outcome import Outcome
 from amqpworker.redaction import redact_text
 from amqpworker.settings import mistyped
@@ -39,6 +39,7 @@ from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits import Limits, Watch
 from amqpworker.worker.locate import failing, locate, may_pass
 from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.prints import print_by_line
 from amqpworker.worker.receiver import Reception
 from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Gauges, Recorder
 from amqpworker.worker.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, STOPPED, Report, Reporter
@@ -273,6 +274,7 @@ class WorkerProcess:
         gauges = Gauges(self.isolation.in_use, self.runners.waiting_suspects, unconfirmed)
         self.recorder.note(self.settler.counts(), self.consumer.consuming, gauges)
         self.reporter.again()
+        enable_loggers()  # a task may have configured logging
 
     def _wait_until(self, is_true: Callable[[], bool], until: float) -> bool:
         pause = threading.Event()
@@ -310,6 +312,7 @@ def main(arguments: Sequence[str]) -> int:
     recorder = Recorder(options.slots, None if memory is None else mapped(memory))
     # By a signal, since it works where Python itself hangs: the parent sends it before it kills.
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
+    print_by_line()
     configure(options.log_level, options.log_json)
     # Before the app is imported, which may take for ever.
     parent = Leash(leash)
