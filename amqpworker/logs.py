@@ -73,6 +73,10 @@ class Logger:
         """Log what went wrong."""
         self._write(logging.ERROR, event, fields)
 
+    def critical(self, event: str, **fields: Any) -> None:
+        """Log why this program ends."""
+        self._write(logging.CRITICAL, event, fields)
+
     def _write(self, level: int, event: str, fields: dict[str, Any]) -> None:
         if not self._logger.isEnabledFor(level):
             return

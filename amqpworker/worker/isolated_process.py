@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from amqpworker.app import App
-from amqpworker.logform import configure
+from amqpworker.logform import configure, log_uncaught
 from amqpworker.logs import enable_loggers, flush, get_logger, task_context
 from amqpworker.outcome import Outcome
 from amqpworker.worker.context import Run
@@ -131,6 +131,7 @@ def main(arguments: Sequence[str]) -> int:
     os.set_inheritable(stacks, False)
     print_by_line()
     configure(options.log_level, options.log_json)
+    log_uncaught()
     try:
         app = locate(options.app)
         app.producer.owner = options.app

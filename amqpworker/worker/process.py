@@ -26,7 +26,7 @@ from amqpworker.broker.address import addresses
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.intake import Subscription
 from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
-from amqpworker.logform import configure
+from amqpworker.logform import configure, log_uncaught
 from amqpworker.logs import enable_loggers, flush, get_logger
 from amqpworker.outcome import Outcome
 from amqpworker.redaction import redact_text
@@ -314,6 +314,7 @@ def main(arguments: Sequence[str]) -> int:
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
     print_by_line()
     configure(options.log_level, options.log_json)
+    log_uncaught()
     # Before the app is imported, which may take for ever.
     parent = Leash(leash)
     try:
