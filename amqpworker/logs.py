@@ -53,9 +53,9 @@ class Logger:
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
 
-    def wants_debug(self) -> bool:
-        """Tell whether a debug line would be written, where making its fields costs something."""
-        return self._logger.isEnabledFor(logging.DEBUG)
+    def wants(self, level: int) -> bool:
+        """Return whether a line of this level would be written, for lines whose fields cost something."""
+        return self._logger.isEnabledFor(level)
 
     def debug(self, event: str, **fields: Any) -> None:
         """Log what helps to follow the program step by step."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,13 @@ CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 BESIDE_CONFIG = {"config", "check", "as_json"}
 
 worker_app = typer.Typer()
+
+
+class LoggedTasks(StrEnum):
+    """What `--log-tasks` takes."""
+
+    all = "all"
+    failed = "failed"
 
 
 def finite(value: float | None) -> float | None:
@@ -143,6 +151,10 @@ Check = Annotated[
     bool, typer.Option("--check", help="Show what would run, or what is wrong, and run nothing. --json: as JSON.")
 ]
 LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning, error or critical.")]
+LogTasks = Annotated[
+    LoggedTasks | None,
+    typer.Option(help="Which tasks leave a line in the log when they end; default: the app's, which is failed."),
+]
 LogJson = Annotated[
     bool | None,
     typer.Option(
@@ -180,6 +192,7 @@ def worker(
     check: Check = False,
     as_json: AsJson = False,
     log_level: LogLevel = "info",
+    log_tasks: LogTasks = None,
     log_json: LogJson = None,
 ) -> None:
     """
@@ -207,11 +220,11 @@ def worker(
             "stall_timeout": stall_timeout,
             "start_timeout": start_timeout,
             "log_level": log_level,
+            "log_tasks": log_tasks and log_tasks.value,
             "log_json": log_json,
         }
         recycling = recycling_of(max_tasks, max_hours, max_memory)
-        number = processes or usable_cores()
-        spec = pool_of("main", number, options_of(given), recycling, stall_timeout, start_timeout)
+        spec = pool_of("main", processes or usable_cores(), options_of(given), recycling, stall_timeout, start_timeout)
         setup = Setup((spec,), health, log_level, log_json)
     else:
         refuse_beside_config(context)

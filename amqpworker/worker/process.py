@@ -80,7 +80,8 @@ class WorkerProcess:
             trouble = store.check_writable()
             if trouble is not None:
                 log.warning("results_unavailable", reason=trouble, effect="the first result waits for it")
-        surroundings = Surroundings(self.publisher.copies, self.publisher.replies, store, app.plan, app.settings)
+        settings = app.settings.model_copy(update={"log_tasks": options.log_tasks or app.settings.log_tasks})
+        surroundings = Surroundings(self.publisher.copies, self.publisher.replies, store, app.plan, settings)
         self.settler = Settler(surroundings, self._wake)
         # Runs over their hard limit, in the order in which they reached it.
         self.overruns: list[Watch] = []
