@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from amqpworker.errors import ConfigError
-from amqpworker.logs import add_task, fields_of, get_logger, record_of, redact
+from amqpworker.logs import add_task, fields_of, get_logger, keep_enabled, record_of, redact
 from amqpworker.logsink import Sink
 from amqpworker.printable import printable
 
@@ -70,6 +70,7 @@ def configure(
     for name, least in LIBRARY_LEVELS.items():
         logging.getLogger(name).setLevel(least)
     if user_code:
+        keep_enabled()
         _take_along_structlog()
 
 

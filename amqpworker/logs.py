@@ -21,11 +21,11 @@ __all__ = [
     "Line",
     "Logger",
     "add_task",
-    "enable_loggers",
     "fields_of",
     "flush",
     "get_logger",
     "hush",
+    "keep_enabled",
     "record_of",
     "redact",
     "task_context",
@@ -118,17 +118,23 @@ def made(logger: logging.Logger, level: int, line: Line, keywords: dict[str, Any
 
 def get_logger(name: str) -> Logger:
     """Return a logger that costs next to nothing until it writes a line; it follows `logform.configure` at any time."""
-    return Logger(logging.getLogger(name))
+    logger = logging.getLogger(name)
+    if isinstance(logging.getLogger("amqpworker"), KeptLogger):
+        logger.__class__ = KeptLogger
+    return Logger(logger)
 
 
-def enable_loggers() -> None:
-    """Enable our loggers again: `logging.config` disables all that it does not name, unless it is asked not to."""
-    for name, logger in list(logging.root.manager.loggerDict.items()):
-        if name.partition(".")[0] == PACKAGE and isinstance(logger, logging.Logger):
-            logger.disabled = False
+class KeptLogger(logging.Logger):
+    """A logger of ours that stays enabled: `logging.config` disables all that it does not name, unless it is asked not to."""
+
+    disabled = property(lambda _: False, lambda *_: None)
 
 
-PACKAGE = __name__.partition(".")[0]
+def keep_enabled() -> None:
+    """From now on keep our loggers enabled, whatever user code does, those too that are made later."""
+    for name in ("amqpworker", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "amqpworker":
+            logging.getLogger(name).__class__ = KeptLogger
 
 
 def hush(library: str) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from amqpworker.app import App
 from amqpworker.logform import configure, log_uncaught
-from amqpworker.logs import enable_loggers, flush, get_logger, task_context
+from amqpworker.logs import flush, get_logger, task_context
 from amqpworker.outcome import Outcome
 from amqpworker.worker.context import Run
 from amqpworker.worker.forked import leave_if_forked
@@ -95,7 +95,6 @@ class Isolated:
             outcome = self._runner.defect(delivery, error)
         leave_if_forked(self._process)
         task_context.set(None)
-        enable_loggers()  # the task may have configured logging
         return outcome
 
     def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Any:

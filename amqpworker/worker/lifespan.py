@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, TypeAlias
 
 from amqpworker.errors import ConfigError
-from amqpworker.logs import enable_loggers, get_logger
+from amqpworker.logs import get_logger
 
 __all__ = ["Lifespan"]
 
@@ -44,12 +44,6 @@ class Lifespan:
 
     def begin(self) -> None:
         """Enter it; what it raises is the process's failure."""
-        try:
-            self._enter()
-        finally:
-            enable_loggers()  # it may have configured logging
-
-    def _enter(self) -> None:
         match self._context:
             case None:
                 return

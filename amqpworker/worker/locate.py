@@ -21,7 +21,6 @@ from amqpworker.errors import (
     ResultStoreError,
     Unconfirmed,
 )
-from amqpworker.logs import enable_loggers
 from amqpworker.redaction import redact_text
 
 __all__ = ["failing", "locate", "may_pass", "parted"]
@@ -42,13 +41,7 @@ def locate(target: str) -> App:
     Raises:
         ConfigError: there is no such module, no such name in it, or what is there is no `App`.
     """
-    try:
-        return _found(*parted(target), target)
-    finally:
-        enable_loggers()  # the app may have configured logging
-
-
-def _found(module_name: str, name: str, target: str) -> App:
+    module_name, name = parted(target)
     # As `python -m` has it: the folder where the command was typed.
     if "" not in sys.path:
         sys.path.insert(0, "")

@@ -27,7 +27,7 @@ from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.intake import Subscription
 from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
 from amqpworker.logform import configure, log_uncaught
-from amqpworker.logs import enable_loggers, flush, get_logger
+from amqpworker.logs import flush, get_logger
 from amqpworker.outcome import Outcome
 from amqpworker.redaction import redact_text
 from amqpworker.settings import mistyped
@@ -275,7 +275,6 @@ class WorkerProcess:
         gauges = Gauges(self.isolation.in_use, self.runners.waiting_suspects, unconfirmed)
         self.recorder.note(self.settler.counts(), self.consumer.consuming, gauges)
         self.reporter.again()
-        enable_loggers()  # a task may have configured logging
 
     def _wait_until(self, is_true: Callable[[], bool], until: float) -> bool:
         pause = threading.Event()
