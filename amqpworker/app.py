@@ -13,7 +13,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import ModuleType
 from typing import Any, ParamSpec, Self, TypeAlias, TypeVar, overload
 
-from amqpworker.errors import AmqpWorkerError, BatchFailed, ConfigError, SendError
+from amqpworker.batch import failed_batch
+from amqpworker.errors import AmqpWorkerError, ConfigError, SendError
 from amqpworker.lifecycle import Users
 from amqpworker.message import MOST_SHORT_BYTES, Message, fits_short_string
 from amqpworker.plan import Plan
@@ -26,7 +27,7 @@ from amqpworker.settings import Settings, broker_url
 from amqpworker.task import Signature
 from amqpworker.timelimit import LimitSpec, time_limit_of
 from amqpworker.topology import DEFAULT_NAMESPACE, check_namespace
-from amqpworker.verbs import AsyncTask, MakesTask, RemoteTask, Task
+from amqpworker.verbs import AsyncTask, MakesTask, RemoteTask, Task, check_decorated
 
 __all__ = ["App", "imported"]
 
@@ -175,6 +176,7 @@ class App:
         limit = time_limit_of(time_limit, hard_limit)
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
+            check_decorated(function, "task")
             task_name = name if name is not None else default_name(function)
             task_queue = queue if queue is not None else self.default_queue
             signature = Signature.of(function, task_name)
@@ -206,8 +208,10 @@ class App:
         """
 
         def register(function: Callable[P, R]) -> RemoteTask[P, R]:
+            check_decorated(function, "remote")
             task_queue = queue if queue is not None else self.default_queue
             task: RemoteTask[P, R] = RemoteTask(self, name, task_queue, Signature.of(function, name))
+            task.stands_for(function)
             self._check_name(name)
             self.plan.add_queue(task_queue)
             self.remotes[name] = task
@@ -291,7 +295,7 @@ class App:
             error.add_note(f"send_many: {len(sent)} messages had been sent before, and {len(failed)} had failed.")
             raise
         if failed:
-            raise BatchFailed(f"{len(failed)} of {len(sent) + len(failed)} messages were not sent", failed, sent)
+            raise failed_batch(failed, sent)
         return sent
 
     def answer_to(self, message: Message, timeout: float) -> bytes:

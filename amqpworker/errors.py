@@ -143,7 +143,7 @@ class Forbidden(SendError):
 
 class BatchFailed(AmqpWorkerError, ExceptionGroup[SendError]):
     """
-    Some messages of a batch were not sent.
+    Some messages of a batch were not sent, or not confirmed: those may have arrived.
 
     `exceptions` has one `SendError` for each of them, with its message; `sent` what was confirmed.
     """

@@ -266,7 +266,7 @@ def _checked(check: Any) -> CoreSchema:
 
 def _json_key(key: Any) -> str:
     if not isinstance(key, str):
-        raise PydanticCustomError("json_key", "A key in JSON is text; give the parameter a more exact hint")
+        raise PydanticCustomError("json_key", "A key in JSON is text; use a more specific type hint")
     return key
 
 
@@ -286,6 +286,8 @@ def _json_value(value: Any) -> Any:
             _json_value(item)
     elif not isinstance(value, str | int):
         raise PydanticCustomError(
-            "json_value", "JSON has no {kind}; give the parameter a more exact hint", {"kind": type(value).__name__}
+            "json_value",
+            "{kind} is not JSON serializable; use a more specific type hint",
+            {"kind": type(value).__name__},
         )
     return value
