@@ -42,7 +42,7 @@ program = typer.Typer(
     "  amqpworker worker shop.tasks:app -p 2 -t 8\n\n"
     "  amqpworker send shop.tasks.send_welcome user_id=42 --app shop.tasks:app\n\n"
     "  amqpworker topology check shop.tasks:app\n\n"
-    "  amqpworker dead list shop.tasks:app\n\n"
+    "  amqpworker dead list --app shop.tasks:app\n\n"
     "Exit codes: 0 done, 1 the answer is no, 2 it could not be asked.",
 )
 
