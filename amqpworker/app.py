@@ -162,6 +162,9 @@ class App:
         seconds the task is given up together with its worker process, and goes on as its retry policy has it. One that
         is `isolated` runs in a child process of the worker: its crash or hard limit ends that child, and nothing else.
 
+        A task may run more than once: make it idempotent. A message whose task runs longer than the broker's ack timeout, 30
+        minutes, is redelivered while it still runs (docs/guarantees.md).
+
         Raises:
             ConfigError: the name is taken or is in `__main__`, a parameter cannot be carried as JSON, no queue can have
                 that name, `aliases` is no list, `retry` is no policy, or a limit is no duration.
