@@ -204,7 +204,7 @@ def _why(error: Exception) -> str:
     if "surrogates not allowed" in text:
         return NO_TEXT
     if text.startswith("Unable to serialize unknown type: "):
-        return f"JSON has no {text.removeprefix('Unable to serialize unknown type: ')}"
+        return f"{text.removeprefix('Unable to serialize unknown type: ')} is not JSON serializable"
     if "invalid utf-8" in text:
         return "A model has bytes that are not UTF-8, and its model_config does not ask for base64"
     return "It cannot be written as JSON"

@@ -11,7 +11,7 @@ import pytest
 import typing_extensions
 from pydantic import BaseModel, ConfigDict
 
-from amqpworker import App, ConfigError, InvalidArguments
+from amqpworker import App, ConfigError, InvalidArguments, RetryLater
 from amqpworker.batch import failed_batch
 from amqpworker.errors import InvalidResult, NotConnected, QueueFull, SendError, Unconfirmed
 
@@ -150,3 +150,9 @@ def test_a_batch_that_failed_does_not_claim_that_a_message_did_not_arrive(
     error = failed_batch(failed(*kinds), list(range(5 - len(kinds))))
     assert error.message == told
     assert len(error.sent) == 5 - len(kinds)
+
+
+@pytest.mark.parametrize("delay", ["soon", None, -1, float("nan"), 10**400])
+def test_a_retry_later_without_a_duration_says_so(delay: Any) -> None:
+    with pytest.raises(ValueError, match=r"^RetryLater\(delay=.*\): the delay must be zero or more seconds\.$"):
+        RetryLater(delay)
