@@ -13,7 +13,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import ModuleType
 from typing import Any, ParamSpec, Self, TypeAlias, TypeVar, overload
 
-from amqpworker.errors import AmqpWorkerError, BatchFailed, ConfigError, SendError
+from amqpworker.batch import failed_batch
+from amqpworker.errors import AmqpWorkerError, ConfigError, SendError
 from amqpworker.lifecycle import Users
 from amqpworker.message import MOST_SHORT_BYTES, Message, fits_short_string, plain
 from amqpworker.plan import Plan
@@ -26,7 +27,7 @@ from amqpworker.settings import Settings, broker_url
 from amqpworker.task import Signature
 from amqpworker.timelimit import LimitSpec, time_limit_of
 from amqpworker.topology import DEFAULT_NAMESPACE, check_namespace
-from amqpworker.verbs import AsyncTask, MakesTask, RemoteTask, Task
+from amqpworker.verbs import AsyncTask, MakesTask, RemoteTask, Task, check_decorated
 
 __all__ = ["App", "imported"]
 
@@ -161,6 +162,9 @@ class App:
         seconds the task is given up together with its worker process, and goes on as its retry policy has it. One that
         is `isolated` runs in a child process of the worker: its crash or hard limit ends that child, and nothing else.
 
+        A task may run more than once: make it idempotent. A message whose task runs longer than the broker's ack timeout, 30
+        minutes, is redelivered while it still runs (docs/guarantees.md).
+
         Raises:
             ConfigError: the name is taken or is in `__main__`, a parameter cannot be carried as JSON, no queue can have
                 that name, `aliases` is no list, `retry` is no policy, or a limit is no duration.
@@ -175,6 +179,7 @@ class App:
         limit = time_limit_of(time_limit, hard_limit)
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
+            check_decorated(function, "task")
             task_name = plain(name) if name is not None else default_name(function)
             task_queue = plain(queue) if queue is not None else self.default_queue
             names = (task_name, *map(plain, aliases))
@@ -207,9 +212,11 @@ class App:
         """
 
         def register(function: Callable[P, R]) -> RemoteTask[P, R]:
+            check_decorated(function, "remote")
             task_name = plain(name)
             task_queue = plain(queue) if queue is not None else self.default_queue
             task: RemoteTask[P, R] = RemoteTask(self, task_name, task_queue, Signature.of(function, task_name))
+            task.stands_for(function)
             self._check_name(task_name)
             self.plan.add_queue(task_queue)
             self.remotes[task_name] = task
@@ -293,7 +300,7 @@ class App:
             error.add_note(f"send_many: {len(sent)} messages had been sent before, and {len(failed)} had failed.")
             raise
         if failed:
-            raise BatchFailed(f"{len(failed)} of {len(sent) + len(failed)} messages were not sent", failed, sent)
+            raise failed_batch(failed, sent)
         return sent
 
     def answer_to(self, message: Message, timeout: float) -> bytes:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from amqpworker.errors import AmqpWorkerError
+from amqpworker.errors import AmqpWorkerError, BatchFailed, SendError, Unconfirmed
 from amqpworker.message import Message
 
-__all__ = ["MOST_MESSAGES", "Window", "send_each"]
+__all__ = ["MOST_MESSAGES", "Window", "failed_batch", "send_each"]
 
 MOST_MESSAGES = 2000
 MOST_BYTES = 16 * 1024 * 1024
@@ -162,6 +162,25 @@ def send_each(
         yield message, ended.error
     if failure is not None:
         raise failure
+
+
+def failed_batch(failed: Sequence[SendError], sent: Sequence[Any]) -> BatchFailed:
+    """Return the error of a batch of which some failed; what is not confirmed may have arrived."""
+    count = len(failed) + len(sent)
+    unknown = sum(1 for one in failed if isinstance(one, Unconfirmed))
+    unsent = len(failed) - unknown
+    parts = []
+    if unsent:
+        parts.append(f"{unsent} of {count} messages {were(unsent)} not sent")
+    if unknown:
+        which = f"and {unknown}" if unsent else f"{unknown} of {count} messages"
+        parts.append(f"{which} {were(unknown)} not confirmed{'' if unsent else ','} and may have arrived")
+    return BatchFailed(", ".join(parts), failed, sent)
+
+
+def were(count: int) -> str:
+    """Return the verb for so many."""
+    return "was" if count == 1 else "were"
 
 
 def begun(producer: Begins, message: Message, urgent: bool) -> Underway:

@@ -143,7 +143,7 @@ class Forbidden(SendError):
 
 class BatchFailed(AmqpWorkerError, ExceptionGroup[SendError]):
     """
-    Some messages of a batch were not sent.
+    Some messages of a batch were not sent, or not confirmed: those may have arrived.
 
     `exceptions` has one `SendError` for each of them, with its message; `sent` what was confirmed.
     """
@@ -231,7 +231,10 @@ class RetryLater(TaskSignal):
     """
 
     def __init__(self, delay: float | timedelta = 0.0, *, count: bool = True) -> None:
-        seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+        try:
+            seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+        except (TypeError, ValueError, OverflowError):
+            seconds = -1.0
         if not 0 <= seconds < float("inf"):
             raise ValueError(f"RetryLater(delay={delay!r}): the delay must be zero or more seconds.")
         super().__init__(f"again in {seconds:g} s")

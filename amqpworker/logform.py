@@ -17,14 +17,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from amqpworker.errors import ConfigError
-from amqpworker.logs import add_task, fields_of, record_of, redact
+from amqpworker.logs import add_task, fields_of, get_logger, keep_enabled, record_of, redact
 from amqpworker.logsink import Sink
 from amqpworker.printable import printable
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from structlog.typing import EventDict
 
-__all__ = ["check_level", "configure"]
+__all__ = ["check_level", "configure", "log_uncaught"]
 
 Render: TypeAlias = Callable[[dict[str, Any]], str]
 
@@ -68,7 +70,22 @@ def configure(
     for name, least in LIBRARY_LEVELS.items():
         logging.getLogger(name).setLevel(least)
     if user_code:
+        keep_enabled()
         _take_along_structlog()
+
+
+def log_uncaught() -> None:
+    """Have the log show what ends this program: an exception that nobody catches would be text among JSON lines."""
+    log = get_logger("amqpworker")
+    shown_by_python = sys.excepthook
+
+    def on_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if isinstance(error, Exception):
+            log.critical("program_failed", exc_info=error)
+        else:
+            shown_by_python(kind, error, traceback)
+
+    sys.excepthook = on_uncaught
 
 
 def check_level(level: str) -> None:

@@ -100,6 +100,9 @@ class JournalSink(Sink):
     def __init__(self, stream: TextIO | None, as_json: bool) -> None:
         super().__init__(stream)
         self._as_json = as_json
+        self._open()
+
+    def _open(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._ready = select.poll()
@@ -124,7 +127,9 @@ class JournalSink(Sink):
         return False
 
     def _connect(self) -> None:
-        """Connect; once that the journal was started anew, too."""
+        """Connect; once that the journal was started anew, too, or `logging.config` has closed all handlers."""
+        if self._socket.fileno() < 0:
+            self._open()
         if not self._connected:
             self._socket.connect(self.address)
             self._connected = True

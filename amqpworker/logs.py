@@ -25,6 +25,7 @@ __all__ = [
     "flush",
     "get_logger",
     "hush",
+    "keep_enabled",
     "record_of",
     "redact",
     "task_context",
@@ -52,9 +53,9 @@ class Logger:
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
 
-    def wants_debug(self) -> bool:
-        """Tell whether a debug line would be written, where making its fields costs something."""
-        return self._logger.isEnabledFor(logging.DEBUG)
+    def wants(self, level: int) -> bool:
+        """Return whether a line of this level would be written, for lines whose fields cost something."""
+        return self._logger.isEnabledFor(level)
 
     def debug(self, event: str, **fields: Any) -> None:
         """Log what helps to follow the program step by step."""
@@ -71,6 +72,10 @@ class Logger:
     def error(self, event: str, **fields: Any) -> None:
         """Log what went wrong."""
         self._write(logging.ERROR, event, fields)
+
+    def critical(self, event: str, **fields: Any) -> None:
+        """Log why this program ends."""
+        self._write(logging.CRITICAL, event, fields)
 
     def _write(self, level: int, event: str, fields: dict[str, Any]) -> None:
         if not self._logger.isEnabledFor(level):
@@ -113,7 +118,23 @@ def made(logger: logging.Logger, level: int, line: Line, keywords: dict[str, Any
 
 def get_logger(name: str) -> Logger:
     """Return a logger that costs next to nothing until it writes a line; it follows `logform.configure` at any time."""
-    return Logger(logging.getLogger(name))
+    logger = logging.getLogger(name)
+    if isinstance(logging.getLogger("amqpworker"), KeptLogger):
+        logger.__class__ = KeptLogger
+    return Logger(logger)
+
+
+class KeptLogger(logging.Logger):
+    """A logger of ours that stays enabled: `logging.config` disables all that it does not name, unless it is asked not to."""
+
+    disabled = property(lambda _: False, lambda *_: None)
+
+
+def keep_enabled() -> None:
+    """From now on keep our loggers enabled, whatever user code does, those too that are made later."""
+    for name in ("amqpworker", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "amqpworker":
+            logging.getLogger(name).__class__ = KeptLogger
 
 
 def hush(library: str) -> None:

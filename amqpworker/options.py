@@ -123,7 +123,11 @@ def check_headers(value: Any) -> Mapping[str, HeaderValue]:
     if not isinstance(value, Mapping):
         raise InvalidArguments("options(headers=…): it must be a mapping of names to values.")
     for name in value:
-        if not isinstance(name, str) or not name or is_reserved(name):
+        if not isinstance(name, str) or not name:
+            raise InvalidArguments(
+                f"options(headers=…): the name of a header must be a non-empty string, got {name!r:.60}."
+            )
+        if is_reserved(name):
             raise InvalidArguments(
                 f"options(headers=…): {name!r} is reserved: no header may begin with 'x-' or 'aw-', or be CC or BCC."
             )

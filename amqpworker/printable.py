@@ -7,10 +7,13 @@ encoding has not.
 
 from __future__ import annotations
 
+import os
 import sys
 from io import TextIOWrapper
 
 __all__ = ["complain", "encode_all", "printable"]
+
+NARROWEST = 40
 
 
 def encode_all() -> None:
@@ -28,5 +31,31 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def complain(text: str) -> None:
-    """Say in one line on standard error what is wrong."""
-    sys.stderr.write(f"amqpworker: {printable(' '.join(text.split()))}\n")
+    """
+    Report on standard error what is wrong: in one line, which a terminal shows wrapped between words.
+
+    In systemd's journal it is an error, or a warning where it begins like one (sd-daemon(3)).
+    """
+    line = f"amqpworker: {printable(' '.join(text.split()))}"
+    if sys.stderr.isatty():
+        import shutil
+        import textwrap
+
+        width = shutil.get_terminal_size().columns if "COLUMNS" in os.environ else _width_of(sys.stderr.fileno())
+        line = textwrap.fill(
+            line, max(width, NARROWEST), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+    elif "JOURNAL_STREAM" in os.environ:
+        # Loaded only where it may be needed.
+        from amqpworker.logjournal import PRIORITIES, is_journal
+
+        if is_journal(sys.stderr):
+            line = f"<{PRIORITIES['warning' if text.startswith('Warning') else 'error']}>{line}"
+    sys.stderr.write(f"{line}\n")
+
+
+def _width_of(terminal: int) -> int:
+    try:
+        return os.get_terminal_size(terminal).columns
+    except OSError:
+        return 80

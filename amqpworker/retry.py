@@ -24,13 +24,16 @@ from tenacity import Future, RetryCallState, Retrying, TryAgain
 from amqpworker.delay import clamp, seconds_of, units
 from amqpworker.errors import AmqpWorkerError, ConfigError, InvalidArguments, RetryLater
 
-__all__ = ["DEFAULT", "Policy", "PolicySpec", "ResultRefused", "RunInfo", "policy"]
+__all__ = ["BROKEN", "DEFAULT", "Policy", "PolicySpec", "ResultRefused", "RunInfo", "policy"]
 
 PolicySpec: TypeAlias = Retrying | int | Sequence[float | timedelta] | None
 """What `retry=` takes: a policy, how many retries, the wait before each of them, or `None` for no retry."""
 
 DEFAULT: Final = 3
 """What a task has that does not say: as many retries, after about 1, 4 and 16 seconds."""
+
+BROKEN: Final = "The retry policy is broken"
+"""How the note begins that an error gets if its policy fails."""
 
 _QUESTIONS = ("retry", "wait", "stop")
 _IGNORED = ("sleep", "before", "after", "before_sleep", "reraise", "retry_error_cls", "retry_error_callback")
@@ -146,7 +149,7 @@ class Policy:
             return read(getattr(self.retrying, question)(state))
         except (Exception, SystemExit) as error:
             told = traceback.format_exception_only(error)[0].strip()
-            raise _Broken(f"The retry policy is broken: its {question!r} failed with {told}") from error
+            raise _Broken(f"{BROKEN}: its {question!r} failed with {told}") from error
 
     def _state(self, run: RunInfo, value: Any, *, failed: bool) -> RetryCallState:
         state = RetryCallState(self.retrying, fn=None, args=(), kwargs={})

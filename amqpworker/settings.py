@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     codec: Literal["own", "pika"] = Field("own", description="who decodes frames; `pika` is the slower public path")
     max_body: int = Field(1024 * 1024, gt=0, description="largest body that is sent, in bytes")
     result_ttl: float = Field(86400.0, gt=0, description="seconds that a stored result is kept")
+    log_tasks: Literal["all", "failed"] = Field(
+        "failed", description="which tasks leave a line in the log when they end: `all`, or those that `failed`"
+    )
     app_id: str | None = Field(None, description="the `app_id` property of what is sent: which service it was")
     tls_ca: Path | None = Field(None, description="the authority to trust for amqps, beside the system's")
     tls_cert: Path | None = Field(

@@ -46,6 +46,7 @@ MOST_TOLD = 3
 LONGEST_NAME = 60
 LONGEST_TEXT = 200
 PYDANTIC_KINDS = frozenset(get_args(core_schema.ErrorType))
+UNKNOWN_KEYS = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 VALIDATOR_KINDS = frozenset({"value_error", "assertion_error"})
 
 
@@ -190,12 +191,17 @@ def _problem(details: ErrorDetails, names: AbstractSet[str], value_name: str | N
     path = details["loc"]
     where = value_name
     if where is None:
-        name = _short(path[0]) if path else "?"
+        if not path:
+            return f"the arguments: {_message(details)}"
+        name = _short(path[0])
         if len(path) == 1 and details["type"] == "missing":
             return f"parameter {name} is missing"
         if len(path) == 1 and details["type"] == "extra_forbidden":
             return f"there is no parameter {name}"
         where, path = f"parameter {name}", path[1:]
+    if path and details["type"] in UNKNOWN_KEYS:
+        # The sender made a mistake in it, and finds it by nothing else.
+        return f"{where}{_steps(path[:-1], names)}: There is no field {_short(path[-1])}"
     return f"{where}{_steps(path, names)}: {_message(details)}"
 
 
@@ -224,6 +230,8 @@ def _why(error: Exception) -> str:
         return text
     if isinstance(error, RecursionError) or "Circular reference" in text or "depth exceeded" in text:
         return "It is nested too deep, or in itself"
+    if text.startswith("number out of range"):
+        return f"An integer has more than {MOST_DIGITS} digits"
     if not isinstance(error, PydanticSerializationError):
         return f"A validator raised {type(error).__name__}"
     if "surrogates not allowed" in text:

@@ -195,7 +195,8 @@ class Signature:
                     Shape(survey_value(self._parameters.hints[name], name, self.name)).write(value)
                 except Exception as found:  # noqa: BLE001 - as in encode
                     return explain(found, self._arguments.names, f"parameter {name!r}")
-            return explain(error, self._arguments.names, f"parameters {', '.join(map(repr, values))}")
+            plural = "s" if len(values) > 1 else ""
+            return explain(error, self._arguments.names, f"parameter{plural} {', '.join(map(repr, values))}")
         return explain(error, self._arguments.names)
 
     def _unfit_result(self, error: Exception) -> str:

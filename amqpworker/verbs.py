@@ -135,6 +135,16 @@ class RemoteTask(Verbs[P, R]):
     def __repr__(self) -> str:
         return f"<task {self.name} in queue {self.queue!r}>"
 
+    def __reduce__(self) -> str:
+        """Pickle by name, as a function is; a copy is the task itself."""
+        return self.__qualname__
+
+    def stands_for(self, function: Callable[..., Any]) -> None:
+        """Have the name, the module and the docstring of the function that it takes the place of."""
+        self.__module__ = function.__module__
+        self.__qualname__ = function.__qualname__
+        self.__doc__ = function.__doc__
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: ARG002 - the task's own signature
         """Refuse: there is no code to run."""
         raise ConfigError(f"Task {self.name!r} lives in another program: use .send(…) or .call(…).")
@@ -258,7 +268,7 @@ class Task(RemoteTask[P, R]):
         self.time_limit = UNLIMITED
         self.isolated = False
         self.__wrapped__ = function
-        self.__doc__ = function.__doc__
+        self.stands_for(function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here, in this process."""
@@ -282,6 +292,21 @@ class MakesTask(Protocol):
 
     @overload
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+def check_decorated(given: object, decorator: str) -> None:
+    """
+    See to it that a decorator was given what can be a function: its options are given by name.
+
+    Raises:
+        ConfigError: it was given an option, or a task.
+    """
+    if isinstance(given, str):
+        raise ConfigError(f"{decorator}({given!r:.60}): give a task's name as name={given!r:.60}.")
+    if isinstance(given, RemoteTask):
+        raise ConfigError(f"{decorator}(…): {given.name!r} is a task already.")
+    if not callable(given):
+        raise ConfigError(f"{decorator}({given!r:.60}): give options by name, such as {decorator}(queue='emails').")
 
 
 def unsuited(verb: str, why: str) -> AttributeError:

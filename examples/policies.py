@@ -3,7 +3,7 @@ Retry policies: any `tenacity.Retrying`. Its `stop`, `wait` and `retry` are aske
 
     amqpworker worker examples.policies:app -p 1
     amqpworker send examples.policies.fetch url=https://example.invalid/ --app examples.policies:app
-    amqpworker dead list examples.policies:app
+    amqpworker dead list --app examples.policies:app
 """
 
 from __future__ import annotations

@@ -30,25 +30,32 @@ FAR = 100_000
 SUFFIX = ".dead"
 ID_WIDTH = 36
 MOST_PLACES = 10
-# An id is there to be copied, so it stands in one piece.
-WIDTHS = {"id, task": ID_WIDTH, "when, attempt": 20}
+# All the rest of a line is for errors, and for ids, which are there to be copied.
+WIDTHS = {"when, attempt": 20}
+MOST_ERROR = 160
 
 dead_app = typer.Typer(no_args_is_help=True, help="Look at dead letters; they stay where they are.")
 
 AppArgument = Annotated[
-    str | None, typer.Argument(metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app whose queues are meant.")
+    str | None, typer.Argument(metavar="MODULE:APP", help="The app whose queues are meant; the same as --app.")
+]
+AppChoice = Annotated[
+    str | None,
+    typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app with the queues and the URL."),
 ]
 Queues = Annotated[list[str] | None, typer.Option("-q", "--queue", metavar="QUEUE", help="This queue; repeatable.")]
 
 
 @dead_app.command(
     "list",
-    epilog="Examples:\n\n  amqpworker dead list shop.tasks:app\n\n"
+    epilog="Examples:\n\n  amqpworker dead list --app shop.tasks:app\n\n"
     "  amqpworker dead list -q emails -q reports --limit 100 --json\n\n"
     "  amqpworker dead list -q amqpworker.parked",
 )
 def list_letters(
-    app: AppArgument = None,
+    context: typer.Context,
+    named: AppArgument = None,
+    app: AppChoice = None,
     queue: Queues = None,
     limit: Annotated[int, typer.Option(min=1, max=FAR, metavar="N", help="Letters shown of each queue.")] = 20,
     url: UrlOption = None,
@@ -60,7 +67,9 @@ def list_letters(
     Exit codes: 0 listed, also where there is none; 2 a queue could not be looked into.
     """
     quiet()
-    found = source(app, queue, url)
+    if named is not None and getattr(context.get_parameter_source("app"), "name", "") == "COMMANDLINE":
+        raise ConfigError("Give MODULE:APP or --app, not both: they mean the same.")
+    found = source(app if named is None else named, queue, url)
     listed: list[dict[str, Any]] = []
     with admin_of(found) as admin:
         for name in names_of(found, queue):
@@ -84,10 +93,7 @@ def list_letters(
 def show(
     letter: Annotated[str, typer.Argument(metavar="ID", help="The message's id; '' for one that has none.")],
     queue: Annotated[str, typer.Option("-q", "--queue", metavar="QUEUE", help="The queue that it died in.")],
-    app: Annotated[
-        str | None,
-        typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app with the broker's URL."),
-    ] = None,
+    app: AppChoice = None,
     url: UrlOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -201,20 +207,26 @@ def not_found(wanted: str, queue: str, found: Found, depth: Depth | None) -> str
 
 
 def show_list(queue: str, count: int | None, letters: list[Letter]) -> None:
-    """Print the letters of a queue as a table of two lines each."""
+    """Print the letters of a queue as a table of three lines each."""
     if not letters:
         write(f"{printable(queue)}: {'there is no such queue yet' if count is None else 'no dead letters'}")
         return
     more = f", {len(letters)} shown" if count is not None and count > len(letters) else ""
     title = f"{printable(queue)}: {count} {'letter' if count == 1 else 'letters'}{more}"
-    shown = table("#", "id, task", "reason, error", "when, attempt", title=title, widths=WIDTHS)
+    shown = table("#", "id, task, error", "when, attempt", title=title, widths=WIDTHS)
     for letter in letters:
         error_type = letter.error_type.rpartition(".")[2]
         error = ": ".join(part for part in (error_type, letter.error or letter.problem) if part)
+        why = ", ".join(part for part in (letter.told_reason, error) if part)
         shown.add_row(
             str(letter.position),
-            f"{folded(letter.id) or '(no id)'}\n{folded(letter.task) or '(no task)'}",
-            f"{clipped(letter.told_reason) or '(no reason)'}\n{clipped(error, 120)}",
+            "\n".join(
+                (
+                    folded(letter.id) or "(no id)",
+                    folded(letter.task) or "(no task)",
+                    clipped(why, MOST_ERROR) or "(no reason)",
+                )
+            ),
             f"{in_utc(letter.failed_at) if letter.failed_at else '?'}\nattempt {letter.attempt}",
         )
     console().print(shown)

@@ -42,7 +42,7 @@ program = typer.Typer(
     "  amqpworker worker shop.tasks:app -p 2 -t 8\n\n"
     "  amqpworker send shop.tasks.send_welcome user_id=42 --app shop.tasks:app\n\n"
     "  amqpworker topology check shop.tasks:app\n\n"
-    "  amqpworker dead list shop.tasks:app\n\n"
+    "  amqpworker dead list --app shop.tasks:app\n\n"
     "Exit codes: 0 done, 1 the answer is no, 2 it could not be asked.",
 )
 
@@ -82,22 +82,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code."""
     signal.signal(signal.SIGTERM, on_terminate)
     encode_all()
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         command = typer.main.get_command(program)
-        code = command.main(
-            args=None if arguments is None else list(arguments), prog_name="amqpworker", standalone_mode=False
-        )
+        code = command.main(args=given, prog_name="amqpworker", standalone_mode=False)
     except AmqpWorkerError as error:
-        complain(redact_text(str(error)))
-        return exit_code(error)
+        code = exit_code(error)
+        fail(redact_text(str(error)), code, given)
+        return code
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except UsageError as error:
-        return misused(error)
+        return misused(error, given)
     return code if isinstance(code, int) else 0
 
 
-def misused(error: Any) -> int:
+def fail(text: str, code: int, given: Sequence[str]) -> None:
+    """Report why a command ends, in the form of the other lines if a worker was to log JSON."""
+    forms = [one for one in given if one in {"--log-json", "--no-log-json"}]
+    if given[:1] == ["worker"] and forms[-1:] == ["--log-json"] and "--check" not in given:
+        from amqpworker.logform import configure
+        from amqpworker.logs import get_logger
+
+        configure(json=True, user_code=False)
+        get_logger("amqpworker.cli").critical("start_failed", reason=text, code=code)
+    else:
+        complain(text)
+
+
+def misused(error: Any, given: Sequence[str]) -> int:
     """Tell in one line what is wrong with the command line, and where it is explained."""
     text = error.format_message()
     if type(error).__name__ == "NoArgsIsHelpError":
@@ -106,7 +119,7 @@ def misused(error: Any) -> int:
         return 2
     context = getattr(error, "ctx", None)
     hint = f" ({context.command_path} --help tells more)" if context is not None else ""
-    complain(f"{text}{hint}")
+    fail(f"{text}{hint}", 2, given)
     return 2
 
 

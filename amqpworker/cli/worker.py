@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +35,13 @@ __all__ = ["worker_app"]
 BESIDE_CONFIG = {"config", "check", "as_json"}
 
 worker_app = typer.Typer()
+
+
+class LoggedTasks(StrEnum):
+    """What `--log-tasks` takes."""
+
+    all = "all"
+    failed = "failed"
 
 
 def finite(value: float | None) -> float | None:
@@ -146,6 +154,10 @@ Check = Annotated[
     bool, typer.Option("--check", help="Show what would run, or what is wrong, and run nothing. --json: as JSON.")
 ]
 LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning, error or critical.")]
+LogTasks = Annotated[
+    LoggedTasks | None,
+    typer.Option(help="Which tasks leave a line in the log when they end; default: the app's, which is failed."),
+]
 LogJson = Annotated[
     bool | None,
     typer.Option(
@@ -183,6 +195,7 @@ def worker(
     check: Check = False,
     as_json: AsJson = False,
     log_level: LogLevel = "info",
+    log_tasks: LogTasks = None,
     log_json: LogJson = None,
 ) -> None:
     """
@@ -210,11 +223,11 @@ def worker(
             "stall_timeout": stall_timeout,
             "start_timeout": start_timeout,
             "log_level": log_level,
+            "log_tasks": log_tasks and log_tasks.value,
             "log_json": log_json,
         }
         recycling = recycling_of(max_tasks, max_hours, max_memory)
-        number = processes or usable_cores()
-        spec = pool_of("main", number, options_of(given), recycling, stall_timeout, start_timeout)
+        spec = pool_of("main", processes or usable_cores(), options_of(given), recycling, stall_timeout, start_timeout)
         setup = Setup((spec,), health, log_level, log_json)
     else:
         refuse_beside_config(context)

@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from amqpworker.errors import AmqpWorkerError, ConfigError
-from amqpworker.logform import configure
+from amqpworker.logform import configure, log_uncaught
+from amqpworker.logs import get_logger
 from amqpworker.printable import complain, encode_all
 from amqpworker.redaction import redact_text
 from amqpworker.supervisor.launch import read
@@ -24,6 +25,9 @@ __all__ = ["main"]
 
 NAME = "amqpworker"
 
+# Not `__name__`: this is `__main__` where it matters.
+log = get_logger("amqpworker.supervisor")
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run the pools that the last argument tells of; return the exit code."""
@@ -32,11 +36,16 @@ def main(arguments: Sequence[str]) -> int:
     encode_all()
     setup = read(arguments[-1])
     configure(setup.log_level, setup.log_json, user_code=False)
+    log_uncaught()
     try:
         return Supervisor(setup.pools, health=setup.health, most_starts=setup.cores, folder=setup.folder).run()
     except AmqpWorkerError as error:
-        complain(redact_text(str(error)))
-        return MISCONFIGURED if isinstance(error, ConfigError) else FAILED
+        code = MISCONFIGURED if isinstance(error, ConfigError) else FAILED
+        if setup.log_json:
+            log.critical("start_failed", reason=str(error), code=code)
+        else:
+            complain(redact_text(str(error)))
+        return code
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 
 from amqpworker.app import App
 from amqpworker.lifecycle import NoThread, start_thread
-from amqpworker.logform import configure
+from amqpworker.logform import configure, log_uncaught
 from amqpworker.logs import flush, get_logger, task_context
 from amqpworker.outcome import Outcome
 from amqpworker.worker.childprocesses import ChildProcesses
@@ -33,6 +33,7 @@ from amqpworker.worker.isolated_wire import BEAT, READY, SPENT, Request, frame, 
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.locate import locate
 from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.prints import print_by_line
 from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED
 from amqpworker.worker.room import room_permitting
 from amqpworker.worker.runner import Runner, unknown
@@ -144,7 +145,9 @@ def main(arguments: Sequence[str]) -> int:
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     os.set_inheritable(connection, False)
     os.set_inheritable(stacks, False)
+    print_by_line()
     configure(options.log_level, options.log_json)
+    log_uncaught()
     try:
         app = locate(options.app)
         signals.check("the app's import")

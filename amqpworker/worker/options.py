@@ -8,7 +8,7 @@ passed on to each process as JSON.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -55,6 +55,7 @@ class PoolOptions(BaseModel):
     isolated: int | None = Field(None, ge=1, le=MOST_THREADS)
     queues: tuple[QueueOptions, ...] = Field((), strict=False)
     drain_timeout: float | None = Field(None, ge=0, allow_inf_nan=False)
+    log_tasks: Literal["all", "failed"] | None = None
 
     @field_validator("queues")
     @classmethod

@@ -25,7 +25,7 @@ from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.intake import Subscription
 from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
-from amqpworker.logform import configure
+from amqpworker.logform import configure, log_uncaught
 from amqpworker.logs import flush, get_logger
 from amqpworker.outcome import Outcome
 from amqpworker.redaction import redact_text
@@ -41,6 +41,7 @@ from amqpworker.worker.limits import Limits, Watch
 from amqpworker.worker.locate import failing, locate, may_pass
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.origin import Origin
+from amqpworker.worker.prints import print_by_line
 from amqpworker.worker.receiver import Reception
 from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Gauges, Recorder, mapped
 from amqpworker.worker.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, STOPPED, Report, Reporter
@@ -91,7 +92,8 @@ class WorkerProcess:
             trouble = store.check_writable()
             if trouble is not None:
                 log.warning("results_unavailable", reason=trouble, effect="the first result waits for it")
-        surroundings = Surroundings(self.publisher.copies, self.publisher.replies, store, app.plan, app.settings)
+        settings = app.settings.model_copy(update={"log_tasks": options.log_tasks or app.settings.log_tasks})
+        surroundings = Surroundings(self.publisher.copies, self.publisher.replies, store, app.plan, settings)
         self.settler = Settler(surroundings, self._wake)
         # Runs over their hard limit, in the order in which they reached it.
         self.overruns: list[Watch] = []
@@ -336,7 +338,9 @@ def main(arguments: Sequence[str]) -> int:
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
     ignore_stray()
     origin = Origin()
+    print_by_line()
     configure(options.log_level, options.log_json)
+    log_uncaught()
     children = ChildProcesses()
     # Before the app is imported, which may take for ever.
     parent = Leash(leash)

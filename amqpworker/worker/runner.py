@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 from amqpworker.errors import InvalidArguments, InvalidResult, Reject, RetryLater, TimeLimitExceeded
@@ -33,7 +34,7 @@ from amqpworker.message import (
 from amqpworker.outcome import Dead, Done, Dropped, Failure, Outcome, Retry
 from amqpworker.publication import MAX_TEXT, MAX_TRACEBACK, capped
 from amqpworker.redaction import redact_text
-from amqpworker.retry import Policy, ResultRefused, RunInfo
+from amqpworker.retry import BROKEN, Policy, ResultRefused, RunInfo
 from amqpworker.task import Call, Signature
 from amqpworker.timelimit import UNLIMITED, TimeLimit
 from amqpworker.worker.context import Run
@@ -232,10 +233,9 @@ class Runner:
             case Reject():
                 return Dead("rejected", failure_of(error))
             case RetryLater() if says_when(error):
-                if not error.count:
-                    return Retry(error.delay, failure_of(error), counts=False)
-                allowed = policy.allows(info(run), error.delay, error)
-                return Retry(error.delay, failure_of(error)) if allowed else Dead("failed", failure_of(error))
+                if not error.count or policy.allows(info(run), error.delay, error):
+                    return Retry(error.delay, retried_for(error), counts=bool(error.count))
+                return Dead("failed", none_left(error, run.attempt))
         wait = policy.decide(error, info(run))
         reason = "timeout" if isinstance(error, TimeLimitExceeded) else "failed"
         return Dead(reason, failure_of(error)) if wait is None else Retry(wait, failure_of(error))
@@ -314,6 +314,33 @@ def says_when(error: Any) -> bool:
     with suppress(Exception):
         error.add_note("It says not when: its __init__ must call that of RetryLater, with a delay in seconds.")
     return False
+
+
+def retried_for(signal: RetryLater) -> Failure:
+    """Return why a task asked to run again, with the error that led to it."""
+    failure = failure_of(signal)
+    if (cause := cause_of(signal)) is None:
+        return failure
+    found = failure_of(cause)
+    return replace(failure, text=capped(f"{failure.text} ({found.error_type}: {found.text})", MAX_TEXT))
+
+
+def none_left(signal: RetryLater, attempt: int) -> Failure:
+    """Return why a task is dead that asked to run again: the error that led to it, or that it may run no more."""
+    failure = failure_of(signal)
+    why = f"no attempt is left after attempt {attempt}"
+    for note in getattr(signal, "__notes__", ()):
+        why = note if isinstance(note, str) and note.startswith(BROKEN) else why
+    if (cause := cause_of(signal)) is None:
+        return replace(failure, text=capped(f"{why} ({failure.text})", MAX_TEXT))
+    found = failure_of(cause)
+    text = capped(f"{found.text} ({type(signal).__name__}, and {why})", MAX_TEXT)
+    return Failure(found.error_type, text, failure.traceback)
+
+
+def cause_of(error: BaseException) -> BaseException | None:
+    """Return the exception that another was raised from, or in whose handling it was raised."""
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def info(run: Run) -> RunInfo:

@@ -236,8 +236,6 @@ class Runners:
 
     def _settle(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:
         """Settle in any case: what cannot be settled as it should goes as a dead letter, or back to its queue."""
-        if run is not None and log.wants_debug():
-            log.debug("task_ran", outcome=type(outcome).__name__.lower(), seconds=round(time.time() - run.started, 4))
         try:
             self._settler.settle(delivery, outcome, run)
         except BaseException as error:  # noqa: BLE001 - as above

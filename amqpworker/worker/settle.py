@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import chain, repeat
+from logging import DEBUG, INFO
 from typing import Protocol, assert_never
 
 from amqpworker.broker.intake import Intake
@@ -81,6 +82,7 @@ class Settler:
         self._store = surroundings.store
         self._names = surroundings.plan.names
         self._result_ttl = surroundings.settings.result_ttl
+        self._done_level = INFO if surroundings.settings.log_tasks == "all" else DEBUG
         timeout = surroundings.settings.send_timeout
         self.copies = Copies(surroundings.copies, timeout, surroundings.plan.worker_needs, wake)
         self._wake = wake
@@ -98,8 +100,12 @@ class Settler:
         """Act on an outcome; `run` is there where the task was started."""
         match outcome:
             case Done(value=None):
+                if run is not None and log.wants(self._done_level):
+                    self._log_done(run)
                 self._ack(delivery)
             case Done(value):
+                if run is not None and log.wants(self._done_level):
+                    self._log_done(run)
                 self._answer(delivery, run, done_answer(value))
             case Retry():
                 self._retry(delivery, outcome, run)
@@ -114,6 +120,10 @@ class Settler:
                 self._renew(delivery)
             case _:
                 assert_never(outcome)
+
+    def _log_done(self, run: Run) -> None:
+        write = log.info if self._done_level == INFO else log.debug
+        write("task_done", task=run.task, id=run.id, seconds=seconds_of(run), outcome="done")
 
     def _ack(self, delivery: Delivery) -> None:
         self._acks.append(delivery)
@@ -197,8 +207,11 @@ class Settler:
         identity = (run.id, run.attempt, run.first_run) if run is not None else identity_of(delivery, now)
         log.info(
             "task_returned" if retry.returned else "task_retried",
+            task=delivery.properties.type,
             id=identity[0],
             attempt=identity[1],
+            seconds=seconds_of(run),
+            outcome="retried",
             delay=round(retry.delay, 3),
             error=retry.failure.error_type,
             text=retry.failure.text[:MOST_LOGGED],
@@ -238,6 +251,8 @@ class Settler:
             id=task_id,
             task=delivery.properties.type,
             queue=delivery.queue,
+            seconds=seconds_of(run),
+            outcome="dead",
             reason=dead.reason,
             error=failure.error_type,
             text=failure.text[:MOST_LOGGED],
@@ -324,6 +339,11 @@ class Settler:
         """Whether nothing is left to be settled."""
         # In the order in which a delivery goes through them, so that one that moves on meanwhile is seen further down.
         return self.copies.idle and not (self._replying or self._requeues or self._acks)
+
+
+def seconds_of(run: Run | None) -> float | None:
+    """Return for how long a task has run, `None` if it was not started."""
+    return None if run is None else round(max(0.0, time.time() - run.started), 4)
 
 
 def identity_of(delivery: Delivery, now: float) -> tuple[str, int, float]:

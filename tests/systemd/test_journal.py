@@ -44,6 +44,18 @@ def test_lines_are_found_by_their_level_and_by_the_task_that_they_tell_of(servic
     assert [one["_TRANSPORT"] for one in plain] == ["stdout"], "what tasks write themselves stays as it is"
 
 
+def test_why_a_start_failed_is_found_among_the_errors(service: Service) -> None:
+    (service.folder / "shop.py").write_text("app = None\n")
+    service.install("-p", "1")
+    assert service.machine.run("systemctl", "start", UNIT).returncode
+    reason = "'shop:app' is of type NoneType"
+    wait_until(lambda: any(reason in one["MESSAGE"] for one in entries(service, "-p", "err")), 20, "the reason")
+    service.install("-p", "1", changes={"worker shop:app": "worker --thread 1 shop:app"})
+    assert service.machine.run("systemctl", "start", UNIT).returncode
+    reason = "No such option: --thread"
+    wait_until(lambda: any(reason in one["MESSAGE"] for one in entries(service, "-p", "err")), 20, "the reason")
+
+
 def test_a_supervisor_in_its_narrow_unit_has_an_heir(service: Service) -> None:
     service.install("-p", "1")
     service.start()

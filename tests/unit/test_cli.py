@@ -203,6 +203,8 @@ def test_there_are_no_colours_off_a_terminal(cli: Cli) -> None:
         ("dead list", "Give MODULE:APP, or queues by -q"),
         ("dead show 1", "Missing option '-q'"),
         ("dead list -q x --limit 0", "'--limit'"),
+        ("dead list clishop:app --app clishop:other", "Give MODULE:APP or --app, not both: they mean the same."),
+        ("dead list --app clishop:nope", "has no 'nope'"),
         ("topology show", "Missing argument 'MODULE:APP'"),
         ("topology show clishop", "write MODULE:APP"),
         ("topology show clishop:nope", "has no 'nope'"),

@@ -31,6 +31,7 @@ prefetch = 32
 async_tasks = 7
 isolated = 2
 drain_timeout = 120
+log_tasks = "all"
 max_tasks = 1000
 max_hours = 24
 max_memory = 500
@@ -62,6 +63,7 @@ def test_everything_that_a_file_says_reaches_the_supervisor_and_the_rest_has_its
         isolated=2,
         queues=queues,
         drain_timeout=120,
+        log_tasks="all",
         stall_timeout=90,
         start_timeout=300,
         log_level="warning",
@@ -107,6 +109,7 @@ POOL = '[[pools]]\nname = "mail"\napp = "shop:app"\n'
         (POOL + "threads = 0", "pool 'mail', threads: it should be greater than or equal to 1, not 0"),
         (POOL + "processes = 0", "pool 'mail', processes: it should be greater than or equal to 1, not 0"),
         (POOL + "processes = 1001", "pool 'mail', processes: it should be less than or equal to 1000, not 1001"),
+        (POOL + 'log_tasks = "none"', "pool 'mail', log_tasks: it should be 'all' or 'failed', not 'none'"),
         (POOL + "drain_timeout = nan", "pool 'mail', drain_timeout: it should be a finite number, not nan"),
         (POOL + "max_hours = 0", "pool 'mail', max_hours: it should be greater than or equal to 0.001, not 0"),
         (POOL + "max_hours = 1e308", "pool 'mail', max_hours: it should be less than or equal to 87600, not 1e+308"),

@@ -111,6 +111,16 @@ def test_a_list_tells_times_with_their_zone_in_80_columns(
     assert "failed at 2026-11-25 02:09:08Z" in " ".join(capsys.readouterr().out.split())
 
 
+def test_an_error_has_most_of_a_line_of_a_list(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    headers = {"aw-dead-reason": "failed", "aw-error-type": "OSError", "aw-error": "no route to db.internal:5432"}
+    show_list("emails.dead", 1, [letter_of(1, "q", got(headers, message_id="id-1", type="shop.welcome"))])
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "failed, OSError: no route to db.internal:5432" in lines
+
+
 @pytest.mark.parametrize("forged", [1, "x", [], [1], [[]], {"reason": "x"}, [{"reason": 5, "time": 2**62}]])
 def test_a_forged_death_is_no_reason_to_fail(forged: object) -> None:
     assert letter_of(1, "q", got({"x-death": forged})).failed_at is None

@@ -113,6 +113,7 @@ print(code, sorted(loaded))
 """
 
 
+@pytest.mark.parametrize("log_json", [True, None])
 @pytest.mark.parametrize(
     ("source", "code", "told"),
     [
@@ -121,14 +122,36 @@ print(code, sorted(loaded))
     ],
 )
 def test_it_says_in_one_line_why_nothing_runs_and_has_loaded_no_broker_checks_or_colours(
-    tmp_path: Path, source: str | None, code: int, told: str
+    tmp_path: Path, source: str | None, code: int, told: str, log_json: bool | None
 ) -> None:
     if source is not None:
         (tmp_path / "deadly.py").write_text(source)
-    given = Setup((PoolSpec("main", 1, {"app": "deadly:app"}, 108),), "127.0.0.1:0", "critical", log_json=True)
+    given = Setup((PoolSpec("main", 1, {"app": "deadly:app"}, 108),), "127.0.0.1:0", "critical", log_json)
     done = subprocess.run(
         [sys.executable, "-c", RUN, *command(given)[-2:]], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.stdout == f"{code} []\n", done.stderr
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"amqpworker: {told}")
+    if log_json:
+        fields = json.loads(line)
+        assert (fields["event"], fields["code"]) == ("start_failed", code)
+        assert fields["reason"].startswith(told)
+    else:
+        assert line.startswith(f"amqpworker: {told}")
+
+
+def test_a_defect_of_the_supervisor_is_a_line_of_the_log(tmp_path: Path) -> None:
+    given = Setup((PoolSpec("main", 1, {"app": "deadly:app"}, 108),), log_json=True)
+    broken = "from amqpworker.supervisor.supervisor import Supervisor; Supervisor.run = lambda _: 1 / 0;"
+    run = "import sys; from amqpworker.supervisor.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", broken + run, *command(given)[-2:]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    line = json.loads(done.stderr)
+    assert (line["level"], line["event"]) == ("critical", "program_failed")
+    assert "ZeroDivisionError" in line["exception"]

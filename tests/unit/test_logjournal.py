@@ -215,6 +215,18 @@ def test_a_journal_that_does_not_read_holds_nobody_up_and_the_loss_is_told(
     assert after["AMQPWORKER_EVENT"] == "after"
 
 
+def test_an_app_that_configures_logging_closes_no_way_to_the_journal(
+    journal: Journal, log: Callable[..., None]
+) -> None:
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, JournalSink):
+            handler.close()  # as `logging.config` does with all handlers that there are
+    log("after", note="x")
+    (entry,) = journal.entries()
+    assert entry["AMQPWORKER_NOTE"] == "x"
+    assert journal.plain() == []
+
+
 @pytest.mark.usefixtures("log")
 def test_a_line_that_cannot_be_shown_is_an_entry(journal: Journal) -> None:
     without_other_handlers()

@@ -106,7 +106,7 @@ def test_any_text_of_up_to_255_bytes_is_a_name(name: str, value: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["x-death", "X-Death", "x-", "aw-attempt", "AW-ATTEMPT", "aw-", "aw-mine", "CC", "cc", "BCC", "Bcc", "", 5, None],
+    ["x-death", "X-Death", "x-", "aw-attempt", "AW-ATTEMPT", "aw-", "aw-mine", "CC", "cc", "BCC", "Bcc"],
 )
 def test_headers_that_are_ours_or_the_broker_s_are_refused(name: object) -> None:
     with pytest.raises(InvalidArguments, match="reserved"):

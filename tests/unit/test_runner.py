@@ -365,6 +365,48 @@ def test_retry_later_that_does_not_count_never_stops() -> None:
     assert (outcome.delay, outcome.counts) == (30, False)
 
 
+def raising_from(cause: Exception, signal: Exception, *, implicitly: bool = False) -> Callable[[], None]:
+    def task() -> None:
+        try:
+            raise cause
+        except Exception as error:
+            if implicitly:
+                raise signal  # noqa: B904 - as many tasks do
+            raise signal from error
+
+    return task
+
+
+@pytest.mark.parametrize("implicitly", [False, True])
+def test_a_retry_later_with_no_attempt_left_is_dead_as_the_error_that_led_to_it(implicitly: bool) -> None:
+    task = raising_from(ConnectionError("refused by db:5432"), RetryLater(0.1), implicitly=implicitly)
+    outcome = dead(outcome_of(runner_of(task, retry=2), delivery_of(headers={"aw-attempt": 3})))
+    assert outcome.reason == "failed"
+    assert outcome.failure.error_type == "ConnectionError"
+    assert outcome.failure.text == "refused by db:5432 (RetryLater, and no attempt is left after attempt 3)"
+    assert "ConnectionError: refused by db:5432" in outcome.failure.traceback
+
+
+def test_a_retry_later_of_its_own_accord_says_that_no_attempt_is_left() -> None:
+    failure = dead(outcome_of(runner_of(failing(RetryLater(30)), retry=0), delivery_of())).failure
+    assert failure.error_type.endswith(".RetryLater")
+    assert failure.text == "no attempt is left after attempt 1 (again in 30 s)"
+
+
+def test_a_retry_later_that_a_broken_policy_ends_says_so() -> None:
+    runner = runner_of(failing(RetryLater(30)), retry=Retrying(stop=lambda _: 1 / 0, wait=lambda _: 1))
+    failure = dead(outcome_of(runner, delivery_of())).failure
+    assert failure.text.startswith("The retry policy is broken: its 'stop' failed with ZeroDivisionError")
+
+
+@pytest.mark.parametrize("count", [True, False])
+def test_a_retry_later_that_is_followed_names_the_error_that_led_to_it(count: bool) -> None:
+    task = raising_from(ConnectionError("refused"), RetryLater(0.5, count=count))
+    outcome = outcome_of(runner_of(task, retry=2), delivery_of())
+    assert isinstance(outcome, Retry)
+    assert outcome.failure.text == "again in 0.5 s (ConnectionError: refused)"
+
+
 class Unfinished(RetryLater):
     def __init__(self, **given: Any) -> None:
         vars(self).update(given)
