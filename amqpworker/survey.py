@@ -190,7 +190,7 @@ def _try(trial: Trial, found: Node, what: str) -> None:
 
 
 def _is_secret(function: Any) -> bool:
-    return getattr(function, "__module__", "") == "pydantic.types" and "secret" in function.__name__
+    return getattr(function, "__module__", "") == "pydantic.types" and "secret" in function.__qualname__.lower()
 
 
 def _title(node: Mapping[str, Any]) -> str:
