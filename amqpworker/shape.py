@@ -36,7 +36,9 @@ SUSPECT_NUMBER = re.compile(
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()  # what pydantic writes for a lone surrogate in a key
 NOT_FINITE = "The body has a number that is NaN or infinite"
 NO_TEXT = "It has a lone surrogate, which is no text"
-RUN_AGAIN = "its validators, serializers and __post_init__ run again on arrival, and must keep what they made"
+CHANGED_AGAIN = (
+    "JSON has no room for all of it, or its validators, serializers or __post_init__ change it again on arrival"
+)
 UNKNOWN = "Unable to serialize unknown type: "
 MOST_DIGITS = 4300  # Python's own limit for the text of an int, and that of pydantic's parser
 DEEP = 150  # pydantic's parser ends at 200 levels
@@ -132,7 +134,9 @@ class Shape:
         try:
             arrived = self._read(body)
         except ValidationError as error:
-            raise Unfit(f"Its JSON cannot be read back: {explain(error, self.names, '')}; {RUN_AGAIN}") from None
+            raise Unfit(
+                f"Its JSON cannot be read back: {explain(error, self.names, '')}; its serializer and validators must fit"
+            ) from None
         if arrived != value:
             found = difference(value, arrived)
             if found is not None:
@@ -144,12 +148,12 @@ def _loss(found: Difference) -> str:
     sent, arrived = type(found.sent), type(found.arrived)
     if _is_no_text(found.sent):
         return NO_TEXT
-    if found.are_keys:
+    if found.are_keys and sent is not arrived:
         return f"a key of type {sent.__name__} would arrive as {arrived.__name__}; use a more specific type hint"
     if found.path and str(found.path[-1]).startswith("_"):
         return "a private attribute is not sent; use a field"
     if sent is arrived:
-        return f"it would arrive as another {sent.__name__}; {RUN_AGAIN}"
+        return f"{'a key' if found.are_keys else 'it'} would arrive as another {sent.__name__}: {CHANGED_AGAIN}"
     hint = "a more specific type hint"
     if issubclass(sent, arrived):
         hint = f"{sent.__name__} or a tagged union (pydantic's Discriminator) as its hint"

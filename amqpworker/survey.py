@@ -41,6 +41,7 @@ CORE_CONFIG = CoreConfig(
 """`CONFIG` in pydantic-core's words. Models have a configuration of their own, and keep it."""
 
 PLAIN = {"int", "str", "bool", "bytes", "none", "date", "time", "datetime", "timedelta", "uuid", "enum", "literal"}
+ZONED = {"datetime", "time"}  # JSON has no room for the seconds of a UTC offset, which clocks before 1950 have
 NUMBERS = {"float", "decimal"}
 CONTAINERS = {"list", "tuple", "set", "frozenset", "dict", "nullable", "default", "json-or-python", "lax-or-strict"}
 FIELDS = {"typed-dict-field", "model-field", "dataclass-field", "named-tuple-field"}
@@ -190,7 +191,7 @@ def _try(trial: Trial, found: Node, what: str) -> None:
 
 
 def _is_secret(function: Any) -> bool:
-    return getattr(function, "__module__", "") == "pydantic.types" and "secret" in function.__name__
+    return getattr(function, "__module__", "") == "pydantic.types" and "secret" in function.__qualname__.lower()
 
 
 def _title(node: Mapping[str, Any]) -> str:
@@ -247,7 +248,7 @@ def _survey(schema: CoreSchema, names: Mapping[str, Any] | tuple[()]) -> Survey:
     fields = set(names)
     for found in _nodes(schema, _definitions(schema)):
         node, kind = found.schema, found.schema["type"]
-        verify |= kind not in PLAIN | NUMBERS | CONTAINERS | FIELDS | {"typed-dict", "definitions"}
+        verify |= kind in ZONED or kind not in PLAIN | NUMBERS | CONTAINERS | FIELDS | {"typed-dict", "definitions"}
         known = kind in PLAIN | CONTAINERS | FIELDS | OBJECTS | UNIONS | {"definitions", "definition-ref"}
         if _is_open(node) or (not known and (found.owned or kind not in NUMBERS)):
             may_hold_nan = verify = True

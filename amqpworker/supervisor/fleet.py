@@ -127,6 +127,7 @@ class Fleet:
         if self.stopping is None:
             self._fill_places(now)
             self._go_on_changing(now)
+            self._fill_places(now)  # a process that started and is to go has left its turn
         elif not self.processes and not self.finished:
             self.finished = True
             self._actions.append(Finish(self._worst, self._problem))

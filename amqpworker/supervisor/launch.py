@@ -41,7 +41,7 @@ class Setup:
     """
     What a supervisor is to run, where it answers (`health`), and how it logs.
 
-    Its processes may use so many `cores`, and start in `folder`: a name, which may lead to another place by then.
+    Its processes may use `cores` cores, and start in `folder`: a name, which may lead to another place by then.
     """
 
     pools: tuple[PoolSpec, ...]

@@ -29,6 +29,10 @@ from amqpworker.worker.serving import Serving, long_tasks, servings
 __all__ = ["Checked", "doubts", "main"]
 
 
+# Folders that hold packages and are none themselves, by custom.
+SOURCE_FOLDERS = {"src", "lib", "source", "python"}
+
+
 class Checked(BaseModel):
     """What came out: `problem` tells why nothing would run."""
 
@@ -73,20 +77,18 @@ def doubts(app: App, served: Sequence[Serving], drain_timeout: float) -> list[st
 
 
 def doubtful_names(tasks: Mapping[str, Task[Any, Any]], served: Sequence[Serving]) -> list[str]:
-    """Return what tells that tasks are missing here, or have other names than their producers give them."""
+    """Return signs of tasks that are missing here, or that producers know by other names."""
     found = [
         f"No task names queue {one.queue!r}: is each module that defines tasks imported, or named in App(modules=[…])?"
         for one in served
         if all(task.queue != one.queue for task in tasks.values())
     ]
-    for folder in sorted({name.partition(".")[0] for name in tasks}):
-        packages = {name.split(".")[1] for name in tasks if name.startswith(f"{folder}.")}
-        if is_plain_folder(folder) and any(not is_plain_folder(f"{folder}.{package}") for package in packages):
-            found.append(
-                f"Task names begin with {folder!r}, a folder that is no package: who imports the modules from inside it "
-                f"sends other names. Start the worker in {folder}, or install the project."
-            )
-    return found
+    folders = sorted({name.partition(".")[0] for name in tasks} & SOURCE_FOLDERS)
+    return found + [
+        f"Task names begin with {folder!r}, which is not a package: a producer that imports the modules from inside it sends "
+        f"other names. Start the worker in {folder}, or install the project."
+        for folder in filter(is_plain_folder, folders)
+    ]
 
 
 def is_plain_folder(module: str) -> bool:

@@ -1,8 +1,8 @@
 """
 Tasks that a worker does not have: what most likely keeps it from having them.
 
-Decides the sentences: a name that stands for a function under another module is most often the same file imported by another
-name; else the module that defines the task is not imported.
+Decides the sentences: the same function under another module is most often the same file imported by another name; else the
+module that defines the task is not imported.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def test_a_check_warns_of_queues_without_tasks_and_of_names_that_begin_with_a_fo
     assert ended.code == 0
     first, second = ended.err.splitlines()
     assert first.startswith("amqpworker: Warning: No task names queue 'reports': is each module")
-    assert second.startswith("amqpworker: Warning: Task names begin with 'src', a folder that is no package")
+    assert second.startswith("amqpworker: Warning: Task names begin with 'src', which is not a package")
     ended = run(tmp_path, environment(), "worker", "src/shop/tasks.py:app")
     assert ended.complaint().endswith(
         "names a file: its module is found from the folder src: go there (or install the project), and write shop.tasks:app."

@@ -35,7 +35,7 @@ def test_a_name_of_another_folder_is_none_of_the_current_one(
     assert folder_as_given() == current.resolve()
 
 
-def test_a_folder_that_was_deleted_is_told(current: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_was_deleted_is_reported(current: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     current.resolve().rmdir()
     with pytest.raises(ConfigError, match="The current folder cannot be read: No such file or directory"):
         folder_as_given()

@@ -80,6 +80,15 @@ def test_reloads_of_many_pools_and_what_they_are_to_grow_by_take_turns_too() -> 
     assert len(pools.fleet.processes) == 9
 
 
+def test_a_starting_process_that_is_to_go_leaves_its_turn_at_once() -> None:
+    pools = scene(1, mails=2, reports=1)
+    pools.consumes(1)
+    pools.consumes(2)
+    assert pools.on(Ended(2, -9)) == []
+    assert pools.on(Shrink()) == [Drain(3), Start(4, "reports", 1)], "the second of the mails was starting"
+    assert pools.fleet.next_due(pools.now) == pytest.approx(pools.now + 40.0)
+
+
 def test_a_process_less_waits_for_no_turn() -> None:
     pools = scene(1, mails=3, reports=2)
     for serial in range(1, 6):

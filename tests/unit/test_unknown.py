@@ -1,4 +1,4 @@
-"""What is said of tasks that a worker does not have."""
+"""What a worker reports of tasks that it does not have."""
 
 from __future__ import annotations
 
