@@ -25,10 +25,12 @@ __all__ = [
     "Leaving",
     "Misconfigured",
     "NotStarted",
+    "OverLimit",
     "ProcessEvent",
     "Ready",
     "RecyclingDue",
     "Reload",
+    "Replace",
     "Shrink",
     "Stalled",
     "Start",
@@ -119,6 +121,13 @@ class RecyclingDue:
 
 
 @dataclass(frozen=True, slots=True)
+class OverLimit:
+    """A process has a run that is far beyond its time limit and does not end."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Somebody wants the whole to end."""
 
@@ -145,7 +154,9 @@ class Shrink:
     """Somebody wants one process less in each pool."""
 
 
-ProcessEvent: TypeAlias = NotStarted | Ready | Consuming | Misconfigured | Leaving | Ended | Stalled | RecyclingDue
+ProcessEvent: TypeAlias = (
+    NotStarted | Ready | Consuming | Misconfigured | Leaving | Ended | Stalled | RecyclingDue | OverLimit
+)
 """What happens to one process."""
 
 Event: TypeAlias = ProcessEvent | Tick | Gap | Stop | StopNow | Reload | Grow | Shrink
@@ -170,6 +181,13 @@ class Drain:
 @dataclass(frozen=True, slots=True)
 class Interrupt:
     """Ask a process to abandon what runs, and to end."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Ask a process to give up the runs that are far beyond their time limits, to drain, and to end."""
 
     serial: int
 
@@ -206,4 +224,4 @@ class Finish:
     problem: str = ""
 
 
-Action: TypeAlias = Start | Drain | Interrupt | DumpStacks | Kill | Tell | Finish
+Action: TypeAlias = Start | Drain | Replace | Interrupt | DumpStacks | Kill | Tell | Finish

@@ -7,6 +7,7 @@ beyond those that were asked for, and none that consumes is drained before its s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, assert_never
 
@@ -26,10 +27,12 @@ from amqpworker.supervisor.events import (
     Leaving,
     Misconfigured,
     NotStarted,
+    OverLimit,
     ProcessEvent,
     Ready,
     RecyclingDue,
     Reload,
+    Replace,
     Shrink,
     Stalled,
     Start,
@@ -52,6 +55,7 @@ IMPATIENT_GRACE = 2.0
 DUMP_GRACE = 1.0
 # Of a program that has never consumed: it takes about three minutes.
 MOST_DEATHS = 8
+OVER_LIMIT_PAUSE = 60.0
 
 
 class Fleet:
@@ -76,6 +80,7 @@ class Fleet:
         self._serial = 0
         self._deaths = 0
         self._impatient = False
+        self._over_limit_at = -math.inf
         self._problem = ""
         self._worst = STOPPED
         self._actions: list[Action] = []
@@ -165,6 +170,8 @@ class Fleet:
             case RecyclingDue(_, reason):
                 if process.stage is Stage.CONSUMING:
                     self._changes_of(process).add(Change(process.place, process, "recycle", reason))
+            case OverLimit():
+                self._on_over_limit(process, now)
             case NotStarted(_, reason):
                 self._on_not_started(process, reason, now)
             case Ended(_, code):
@@ -238,6 +245,12 @@ class Fleet:
         self._kill_by(process, now + timeout + KILL_GRACE)
         if ask:
             self._actions.append(Drain(process.serial))
+
+    def _on_over_limit(self, process: Process, now: float) -> None:
+        """Have a process replaced, one a minute: a task that hangs everywhere must not take all processes at once."""
+        if process.stage is Stage.CONSUMING and not process.wanted and now >= self._over_limit_at:
+            self._over_limit_at = now + OVER_LIMIT_PAUSE
+            self._actions.append(Replace(process.serial))
 
     def _kill_by(self, process: Process, when: float) -> None:
         process.kill_at = when if process.kill_at is None else min(process.kill_at, when)

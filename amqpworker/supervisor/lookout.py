@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator, Mapping
 
 from amqpworker.supervisor.child import Child
-from amqpworker.supervisor.events import Event, Gap, RecyclingDue, Stalled
+from amqpworker.supervisor.events import Event, Gap, OverLimit, RecyclingDue, Stalled
 from amqpworker.supervisor.fleet import Fleet
-from amqpworker.supervisor.judging import Sample, recycling_due, stalled
+from amqpworker.supervisor.judging import Sample, overdue, recycling_due, stalled
 from amqpworker.supervisor.overview import Overview, Past, Seen, overview
 from amqpworker.supervisor.places import Process
 from amqpworker.supervisor.pools import PoolSpec
@@ -74,6 +74,8 @@ class Lookout:
             sample = Sample(now - process.started, seen.recording.counts.settled, seen.memory)
             if reason := recycling_due(self._pools[process.place.pool].recycling, sample):
                 yield RecyclingDue(process.serial, reason)
+            if overdue(seen.recording, time.time()):
+                yield OverLimit(process.serial)
 
     def sum_up(self, fleet: Fleet, now: float) -> Overview:
         """Return how all of them stand, by what was seen last; `now` is monotonic."""

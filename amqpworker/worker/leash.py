@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from amqpworker.logs import get_logger
-from amqpworker.worker.report import STOPPED, verdicts_in
+from amqpworker.worker.report import STOPPED, Leave, Verdict, verdicts_in
 
 __all__ = ["Leash"]
 
@@ -30,6 +30,7 @@ class Leash:
 
     def __init__(self, descriptor: int | None) -> None:
         self._on_verdict: OnVerdict | None = None
+        self._on_leave: Callable[[], None] | None = None
         self._drain: Callable[[], None] | None = None
         self._lock = threading.Lock()
         if descriptor is not None:
@@ -38,14 +39,14 @@ class Leash:
             reading = threading.Thread(target=self._read, args=(descriptor,), name="amqpworker-parent", daemon=True)
             reading.start()
 
-    def heed(self, on_verdict: OnVerdict, drain: Callable[[], None]) -> None:
+    def heed(self, on_verdict: OnVerdict, on_leave: Callable[[], None], drain: Callable[[], None]) -> None:
         """
-        From now on hand on what the parent answers (keys of messages, and whether these are suspects), and drain at its end.
+        From now on hand on what the parent answers (keys of messages, and whether these are suspects), and what it asks for.
 
-        Until then nothing was asked, and the process just ends.
+        Drain at its end; until now nothing was asked, and the process would just end.
         """
         with self._lock:
-            self._on_verdict, self._drain = on_verdict, drain
+            self._on_verdict, self._on_leave, self._drain = on_verdict, on_leave, drain
 
     def _read(self, descriptor: int) -> None:
         unread = b""
@@ -53,8 +54,7 @@ class Leash:
             while data := os.read(descriptor, READ_BYTES):
                 verdicts, unread = verdicts_in(unread + data)
                 for verdict in verdicts:
-                    if self._on_verdict is not None:
-                        self._on_verdict(verdict.keys, verdict.suspect)
+                    self._hand_on(verdict)
         except OSError as error:
             log.debug("parent_pipe_error", error=repr(error))
         with self._lock:
@@ -62,3 +62,10 @@ class Leash:
                 log.warning("parent_gone", effect="ending: nothing has begun")
                 os._exit(STOPPED)
             self._drain()
+
+    def _hand_on(self, verdict: Verdict | Leave) -> None:
+        if isinstance(verdict, Leave):
+            if self._on_leave is not None:
+                self._on_leave()
+        elif self._on_verdict is not None:
+            self._on_verdict(verdict.keys, verdict.suspect)

@@ -31,6 +31,7 @@ from amqpworker.logs import flush, get_logger
 from amqpworker.outcome import Outcome
 from amqpworker.redaction import redact_text
 from amqpworker.settings import mistyped
+from amqpworker.timelimit import OVERDUE
 from amqpworker.worker.context import Run
 from amqpworker.worker.isolated import IsolatedProcess
 from amqpworker.worker.isolation import FAREWELL, Isolation
@@ -59,6 +60,7 @@ LOOK = 0.25
 SAY_WAITING = 5.0
 CLOSE_TIMEOUT = 5.0
 LAST_COPY_TIMEOUT = 10.0
+CLOCKS_APART = 5.0
 
 
 class WorkerProcess:
@@ -118,6 +120,12 @@ class WorkerProcess:
     def _on_overrun(self, watch: Watch) -> None:
         self.overruns.append(watch)
         self.stop_requested.nudge()
+
+    def on_leave(self) -> None:
+        """Leave as after a hard limit, as the supervisor asks; it goes by another clock, which may have been set."""
+        for watch in self.limits.overdue(OVERDUE - CLOCKS_APART):
+            if watch not in self.overruns:
+                self._on_overrun(watch)
 
     def _ask(self, keys: tuple[str, ...]) -> bool:
         return self.reporter.tell(Report("asks", keys=keys))
@@ -201,7 +209,7 @@ class WorkerProcess:
     def leave_behind(self) -> int:
         """End this process, since nothing else ends a task that is over its hard limit; return the exit code."""
         run = self.overruns[0].run
-        reason = f"task {run.task!r} has run for longer than its hard limit"
+        reason = f"task {run.task!r} has run for longer than {run.registered.time_limit.longest}"
         log.error("worker_leaves", reason=reason, id=run.id, effect="it drains, and is replaced")
         self.reporter.insist(Report("leaving", text=reason))
         return self._wind_down()
@@ -324,7 +332,7 @@ def main(arguments: Sequence[str]) -> int:
         return FAILED if passes else misconfigured(failing(options.app, error), reporter)
     signal.signal(signal.SIGTERM, worker.on_signal)
     signal.signal(signal.SIGINT, worker.on_signal)
-    parent.heed(worker.reception.on_verdict, worker.on_parent_gone)
+    parent.heed(worker.reception.on_verdict, worker.on_leave, worker.on_parent_gone)
     code = worker.run()
     # It ends by itself: nothing that runs still is to be blamed for that.
     recorder.clear()

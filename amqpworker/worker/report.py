@@ -26,6 +26,7 @@ __all__ = [
     "STOPPED",
     "Answers",
     "Heard",
+    "Leave",
     "Report",
     "Reporter",
     "Verdict",
@@ -138,8 +139,13 @@ class Verdict:
     suspect: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """What the parent asks of a process that has runs far beyond their time limits: to be replaced because of them."""
+
+
 class Answers:
-    """The parent's end of the other pipe: verdicts that are written as far as the process reads them."""
+    """The parent's end of the other pipe: verdicts and the like, written as far as the process reads them."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -151,8 +157,8 @@ class Answers:
         """Whether there was no room for all of them."""
         return bool(self._unsent)
 
-    def add(self, verdict: Verdict) -> None:
-        """Have the next `flush` write a verdict; a process that does not read for long does without."""
+    def add(self, verdict: Verdict | Leave) -> None:
+        """Have the next `flush` write a verdict, or the like; a process that does not read for long does without."""
         if len(self._unsent) < MOST_UNSENT:
             self._unsent += line_of(verdict)
 
@@ -179,16 +185,16 @@ def batch_of(keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(batch)
 
 
-def line_of(verdict: Verdict) -> bytes:
-    """Return a verdict as the line that goes to the process."""
+def line_of(verdict: Verdict | Leave) -> bytes:
+    """Return a verdict, or the like, as the line that goes to the process."""
     return json.dumps(asdict(verdict)).encode() + b"\n"
 
 
-def verdicts_in(data: bytes) -> tuple[list[Verdict], bytes]:
-    """Return the verdicts in what the parent has written, and the beginning of the next."""
+def verdicts_in(data: bytes) -> tuple[list[Verdict | Leave], bytes]:
+    """Return the verdicts and the like in what the parent has written, and the beginning of the next."""
     *lines, rest = data.split(b"\n")
     found = [json.loads(line) for line in lines]
-    return [Verdict(tuple(one["keys"]), one["suspect"]) for one in found], rest
+    return [Verdict(tuple(one["keys"]), one["suspect"]) if one else Leave() for one in found], rest
 
 
 def report_of(line: bytes) -> Report | None:

@@ -18,6 +18,7 @@ from amqpworker.worker.report import (
     MOST_UNSENT,
     Answers,
     Heard,
+    Leave,
     Report,
     Reporter,
     Verdict,
@@ -74,7 +75,7 @@ def test_a_line_without_an_end_is_not_kept() -> None:
 def test_verdicts_are_read_in_whatever_pieces_they_come(
     sent: list[tuple[list[str], bool]], data: st.DataObject
 ) -> None:
-    verdicts = [Verdict(tuple(keys), suspect) for keys, suspect in sent]
+    verdicts = [*(Verdict(tuple(keys), suspect) for keys, suspect in sent), Leave()]
     stream, rest, read = b"".join(map(line_of, verdicts)), b"", []
     while stream:
         cut = data.draw(st.integers(1, len(stream)))
