@@ -39,8 +39,8 @@ class Hold(Enum):
     What speaks against an exception at the place where a thread is.
 
     * `NONE`: nothing.
-    * `BRIEF`: it would do no harm to locks, and cut off something that usually ends soon: a log line, an import, a lock's
-      own code.
+    * `BRIEF`: it would do no harm to locks, and cut off something that usually ends soon: a log line, an import, code of a
+      lock or of ours.
     * `FULL`: it may leave a lock held for ever.
     """
 
@@ -86,7 +86,8 @@ def hold_of(frame: FrameType) -> Hold:
     waits = code.co_name in WAITS.get(module, ())
     if not waits and (module == "threading" or frame.f_lasti in acquiring(code)):
         return Hold.FULL
-    brief = False
+    # Ours, such as that of a send, keeps accounts that others rely on.
+    brief = module.startswith("amqpworker.")
     in_module_body = False
     for outer in outwards(frame):
         module, code = module_of(outer), outer.f_code

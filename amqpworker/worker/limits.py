@@ -22,6 +22,7 @@ from amqpworker.broker.waker import Waker
 from amqpworker.errors import TimeLimitExceeded
 from amqpworker.lifecycle import run_as_io_thread
 from amqpworker.logs import get_logger, task_context
+from amqpworker.timelimit import OVERDUE
 from amqpworker.worker.interruption import Hold, hold_at, look_out, where
 
 __all__ = ["Limits", "Overtaken", "Pace", "Watch"]
@@ -244,7 +245,8 @@ class Limits:
     def _report(self, watch: Watch, now: float) -> None:
         task_context.set(watch.run)
         over = round(now - min(watch.soft_at, watch.hard_at), 1)
-        log.warning("task_over_limit", over=over, at=where(watch.thread), effect="see docs/operations.md, time limits")
+        effect = f"its process is replaced {OVERDUE:g} s after its limit" if watch.hard_at == math.inf else None
+        log.warning("task_over_limit", over=over, at=where(watch.thread), effect=effect)
         task_context.set(None)
 
     def _tell(self, watch: Watch) -> None:

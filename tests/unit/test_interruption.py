@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import FrameType
+from types import FrameType, GeneratorType
 from typing import Any
 
 import pytest
 
 from amqpworker import TimeLimitExceeded
-from amqpworker.worker.interruption import Hold, acquiring, hold_at, hold_of
+from amqpworker.worker.interruption import Hold, acquiring, hold_at, hold_of, outwards
 from amqpworker.worker.limits import Limits
 from tests.support import wait_until
 
@@ -267,6 +267,13 @@ def test_a_frame_of_importlib_itself_holds_it_back() -> None:
     finally:
         sys.meta_path.remove(finder)
     assert seen == [Hold.FULL]
+
+
+def test_code_of_ours_holds_it_back_briefly() -> None:
+    ours = outwards(sys._getframe())
+    assert isinstance(ours, GeneratorType)
+    assert hold_of(ours.gi_frame) is Hold.BRIEF
+    ours.close()
 
 
 def test_a_function_that_acquires_nothing_is_not_read_at_all() -> None:
