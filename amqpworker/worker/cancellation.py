@@ -35,7 +35,7 @@ class _Deadline:
         self._timer = self._loop.call_later(self._again, self._cancel)
 
     def stop(self) -> bool:
-        """Cancel no more; return whether it was cancelled here, and by nobody else meanwhile."""
+        """Cancel no more; return whether it was cancelled here, and not by others as well."""
         self._timer.cancel()
         for _ in range(self._ours):
             self._task.uncancel()

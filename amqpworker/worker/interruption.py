@@ -36,9 +36,9 @@ SHORTEST_INTERVAL = 1e-6
 
 class Hold(Enum):
     """
-    What speaks against an exception at the place where a thread is.
+    Whether an exception may be raised at the place where a thread is.
 
-    * `NONE`: nothing.
+    * `NONE`: it may.
     * `BRIEF`: it would do no harm to locks, and cut off something that usually ends soon: a log line, an import, code of a
       lock or of ours.
     * `FULL`: it may leave a lock held for ever.

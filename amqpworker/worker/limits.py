@@ -3,7 +3,7 @@ Time limits of tasks.
 
 Decides when a task has had its time. At the soft limit an exception is raised in its thread, and again every few seconds
 until the run has ended; not while that would leave a lock held (`interruption`). At the hard limit nothing can be done to
-a thread: the process is told (`over`), lets the others finish, and ends (`leaving`).
+a thread: `over` is called, and the process lets the others finish and ends.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class Limits:
     """
     Watches runs that have limits, by one thread that starts with the first of them.
 
-    `over` is called in that thread with a run that has reached its hard limit, once. Whoever pops a run from `_runs` owns
-    what becomes of its message: the run itself, as it ends, or whoever claims it.
+    `over` is called in that thread with a run that has reached its hard limit, once. What pops a run from `_runs` owns
+    its message: the run itself, as it ends, or the process that claims it.
     """
 
     def __init__(self, over: Callable[[Watch], None], pace: Pace | None = None) -> None:
@@ -152,7 +152,7 @@ class Limits:
         return self._runs.pop(id(watch), None) is not None
 
     def overdue(self, seconds: float) -> list[Watch]:
-        """Return the runs that are over their soft limit by so many seconds."""
+        """Return the runs that are over their soft limit by `seconds`."""
         latest = time.monotonic() - seconds
         return [watch for watch in list(self._runs.values()) if watch.soft_at <= latest]
 
@@ -227,7 +227,7 @@ class Limits:
         watch.held_since = now if watch.held_since is None else watch.held_since
         held = now - watch.held_since
         watch.raise_at = now + min(max(SOON, held / 50), SELDOM)
-        # A fresh turn with the interpreter's lock: nobody takes it from us for a while.
+        # A fresh turn with the interpreter's lock: no other thread takes it for a while.
         look_out(next(self._glances) if held > AGAIN else 0)
         watch.raising = True
         try:

@@ -122,7 +122,7 @@ class WorkerProcess:
         self.stop_requested.nudge()
 
     def on_leave(self) -> None:
-        """Leave as after a hard limit, as the supervisor asks; it goes by another clock, which may have been set."""
+        """Leave as after a hard limit, when the supervisor asks; its clock may have been set, so the limits are checked here."""
         for watch in self.limits.overdue(OVERDUE - CLOCKS_APART):
             if watch not in self.overruns:
                 self._on_overrun(watch)
