@@ -95,6 +95,7 @@ class Limits:
     def __init__(self, over: Callable[[Watch], None], pace: Pace | None = None) -> None:
         self._over = over
         self.pace = Pace() if pace is None else pace
+        self._report_after = self.pace.report
         self._runs: dict[int, Watch] = {}
         self._wake = Waker()
         # Different ones, so that a thread that does the same again and again is not always found at the same.
@@ -111,8 +112,8 @@ class Limits:
             TimeLimitExceeded: its time was up before it had ended.
             Overtaken: somebody else has claimed the run meanwhile.
         """
-        watch = self._watch_of(run, soft, hard)
-        watch.raise_at = watch.soft_at
+        now = time.monotonic()
+        watch = Watch(run, now + soft, now + hard, now + soft, self._report_at(now, soft, hard))
         try:
             # It may be raised from here on, if the machine stands still for this long.
             self._enter(watch)
@@ -129,7 +130,8 @@ class Limits:
 
     def begin(self, run: Any, soft: float, hard: float) -> Watch:
         """Watch a run that no exception can be raised in from another thread, such as a coroutine."""
-        watch = self._watch_of(run, soft, hard)
+        now = time.monotonic()
+        watch = Watch(run, now + soft, now + hard, math.inf, self._report_at(now, soft, hard))
         self._enter(watch)
         return watch
 
@@ -156,16 +158,15 @@ class Limits:
         latest = time.monotonic() - seconds
         return [watch for watch in list(self._runs.values()) if watch.soft_at <= latest]
 
-    def _watch_of(self, run: Any, soft: float, hard: float) -> Watch:
-        """Return what is known of a run as it begins; nothing is raised in its thread yet."""
-        now = time.monotonic()
-        return Watch(run, now + soft, now + hard, math.inf, now + min(soft, hard) + self.pace.report)
+    def _report_at(self, now: float, soft: float, hard: float) -> float:
+        return now + (soft if soft < hard else hard) + self._report_after
 
     def _enter(self, watch: Watch) -> None:
         if self._thread is None:
             self._start()
         self._runs[id(watch)] = watch
-        if watch.next_at < self._next:
+        # Spelled out: each run of a task that has limits comes here.
+        if watch.raise_at < self._next or watch.hard_at < self._next or watch.report_at < self._next:
             self._wake.set()
 
     def _start(self) -> None:
