@@ -26,8 +26,8 @@ ACQUIRES = frozenset({"acquire", "acquire_lock", "__enter__", "flock", "lockf"})
 LOCKING = frozenset({*ACQUIRES, "release", "release_lock", "__exit__", "_acquire_restore", "_release_save"})
 """Names of functions in Python that are part of a lock: an exception at their first line leaves it held as well."""
 
-WAITS = {"threading": frozenset({"wait", "join", "_wait_for_tstate_lock"})}
-"""Functions that wait by acquiring a lock of their own, and restore everything whatever is raised then."""
+WAITS = frozenset({"wait", "join", "_wait_for_tstate_lock"})
+"""Functions of `threading` that wait by acquiring a lock of their own, and restore everything whatever is raised then."""
 
 CALLS = frozenset({"PRECALL", "CALL", "CALL_KW", "CALL_FUNCTION_EX"})
 JUMPS = frozenset(dis.hasjrel + dis.hasjabs)
@@ -83,8 +83,9 @@ def look_out(seconds: float) -> None:
 def hold_of(frame: FrameType) -> Hold:
     """Return what holds an exception back at a frame, the innermost one of its thread."""
     module, code = module_of(frame), frame.f_code
-    waits = code.co_name in WAITS.get(module, ())
-    if not waits and (module == "threading" or frame.f_lasti in acquiring(code)):
+    acquires = frame.f_lasti in acquiring(code)
+    waits = module == "threading" and code.co_name in WAITS and (acquires or code.co_name == "join")
+    if not waits and (module == "threading" or acquires):
         return Hold.FULL
     # Ours, such as that of a send, keeps accounts that others rely on.
     brief = module.startswith("amqpworker.")

@@ -213,7 +213,7 @@ class Limits:
             # CPython forgets to look in the second of two threads that are interrupted at once: one after the other.
             if watch.raise_at <= now:
                 watch.raise_at = now + AGAIN
-                raised = raised or self._raise(watch, now)
+                raised = raised or self._raise_safely(watch, now)
             if watch.report_at <= now:
                 watch.report_at = math.inf
                 self._report(watch, now)
@@ -222,6 +222,15 @@ class Limits:
                 self._tell(watch)
         again = [now + AGAIN] if raised else []
         return min([*again, *(watch.next_at for watch in list(self._runs.values()))], default=math.inf)
+
+    def _raise_safely(self, watch: Watch, now: float) -> bool:
+        try:
+            return self._raise(watch, now)
+        except Exception as error:
+            # This thread keeps the limits of all other runs, too.
+            watch.raise_at = now + self.pace.again
+            log.error("limit_not_told", exc_info=error)
+            return False
 
     def _raise(self, watch: Watch, now: float) -> bool:
         """Raise the exception in a run's thread, or plan to look again soon; return whether it was raised."""
