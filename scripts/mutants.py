@@ -164,7 +164,12 @@ MUTANTS = (
     Mutant(
         "raise a time limit once only",
         "amqpworker/worker/limits.py",
-        (("        watch.raise_at = now + self.pace.again\n", "        watch.raise_at = math.inf\n"),),
+        (
+            (
+                "        watch.raise_at = now + self.pace.again\n        return True\n",
+                "        watch.raise_at = math.inf\n        return True\n",
+            ),
+        ),
         ("tests/unit/test_limits.py",),
     ),
     Mutant(
