@@ -200,11 +200,12 @@ class TaskFailed(AmqpWorkerError):
         return (restored, (type(self), self.args), vars(self))
 
 
-class TimeLimitExceeded(AmqpWorkerError, TimeoutError):
+class TimeLimitExceeded(AmqpWorkerError):
     """
     A task has run for longer than its `time_limit`.
 
-    It is raised in the task, between two of its lines or as soon as a call into C returns; a task may catch it to clean up.
+    It is raised in the task, between two of its lines or as soon as a call into C returns, and again every 5 s until the run
+    has ended; a task may catch it to clean up. It is not a `TimeoutError`: what handles errors of the network leaves it alone.
     """
 
     def __init__(self, text: str = "the task has run for longer than its time_limit") -> None:

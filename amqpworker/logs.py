@@ -13,6 +13,7 @@ import logging
 from contextvars import ContextVar
 from typing import Any
 
+from amqpworker.errors import TimeLimitExceeded
 from amqpworker.lifecycle import in_io_thread
 from amqpworker.logqueue import LogQueue, report_failure
 from amqpworker.redaction import redact_value
@@ -87,6 +88,8 @@ class Logger:
                 QUEUE.put(made(self._logger, level, line, keywords))
             else:
                 self._logger.log(level, line, stacklevel=3, **keywords)
+        except TimeLimitExceeded:
+            raise  # of the task that writes this line
         except Exception:  # noqa: BLE001 - a filter of the service: no thread of ours may end for a line
             report_failure()
 

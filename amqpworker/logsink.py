@@ -13,6 +13,7 @@ import os
 import select
 from typing import TextIO
 
+from amqpworker.errors import TimeLimitExceeded
 from amqpworker.redaction import redact_text
 
 __all__ = ["Sink"]
@@ -47,11 +48,13 @@ class Sink(logging.Handler):
             self._poll.register(self._file, select.POLLOUT)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line; no failure leaves this method."""
+        """Write one line; no failure leaves this method, except for the end of the time that the thread's task has."""
         if self._stream is None or getattr(self._stream, "closed", False):
             return  # the number of a closed file may belong to another one by now
         try:
             line = self.format(record)
+        except TimeLimitExceeded:
+            raise  # the thread's task has had its time: it must not be taken for a line that fails
         except Exception as error:  # noqa: BLE001 - arguments that do not fit their text, a renderer that fails
             line = f"{record.name}: a line that cannot be shown ({type(error).__name__}): {_raw(record)}"
         try:
@@ -90,5 +93,7 @@ class Sink(logging.Handler):
 def _raw(record: logging.LogRecord) -> str:
     try:
         return redact_text(ascii(record.msg)[:200])
+    except TimeLimitExceeded:
+        raise
     except Exception:  # noqa: BLE001 - the value that made the line fail
         return "…"

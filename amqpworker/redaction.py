@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from amqpworker.errors import TimeLimitExceeded
+
 __all__ = ["redact_text", "redact_url", "redact_value"]
 
 HIDDEN = "***"
@@ -106,5 +108,7 @@ def redact_value(value: Any, depth: int = 0) -> Any:
 def _text_of(value: Any) -> str:
     try:
         return f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else repr(value)
+    except TimeLimitExceeded:
+        raise  # of the task that writes this line
     except Exception as error:  # noqa: BLE001 - a line must not fail because of what it tells about
         return f"<{type(value).__name__}, whose text fails with {type(error).__name__}>"

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from amqpworker import hints
-from amqpworker.errors import InvalidArguments, InvalidResult
+from amqpworker.errors import InvalidArguments, InvalidResult, TimeLimitExceeded
 from amqpworker.shape import LARGE, Shape, explain, not_json
 from amqpworker.survey import survey, survey_value
 
@@ -86,6 +86,8 @@ class Signature:
             values = self._gather(args, kwargs)
         try:
             return self._arguments.write(values)
+        except TimeLimitExceeded:
+            raise  # of the task that this is called in
         except Exception as error:  # noqa: BLE001 - validators and values may raise anything
             raise InvalidArguments(f"Task {self.name!r}: {self._unwritable(error, values)}.") from None
 
@@ -131,6 +133,8 @@ class Signature:
         """
         try:
             return self._result.read(data)
+        except TimeLimitExceeded:
+            raise  # of the task that this is called in
         except Exception as error:  # noqa: BLE001 - validators may raise anything
             raise InvalidResult(self._unfit_result(error)) from None
 
@@ -193,6 +197,8 @@ class Signature:
             for name, value in values.items():
                 try:
                     Shape(survey_value(self._parameters.hints[name], name, self.name)).write(value)
+                except TimeLimitExceeded:
+                    raise
                 except Exception as found:  # noqa: BLE001 - as in encode
                     return explain(found, self._arguments.names, f"parameter {name!r}")
             plural = "s" if len(values) > 1 else ""

@@ -15,7 +15,10 @@ from typing import TypeAlias
 from amqpworker.delay import seconds_of
 from amqpworker.errors import ConfigError, InvalidArguments
 
-__all__ = ["UNLIMITED", "LimitSpec", "TimeLimit", "time_limit_of"]
+__all__ = ["OVERDUE", "UNLIMITED", "LimitSpec", "TimeLimit", "time_limit_of"]
+
+# What has not ended this many seconds after its `time_limit` is given up with its process.
+OVERDUE = 60.0
 
 LimitSpec: TypeAlias = float | timedelta | None
 
@@ -25,16 +28,33 @@ class TimeLimit:
     """
     Seconds that a run may take, `inf` where there is no limit.
 
-    At `soft` an exception is raised in the task; at `hard` its process, or its coroutine's, is given up.
+    At `soft` an exception is raised in the task, or its coroutine is cancelled; at `hard` its process is given up.
     """
 
     soft: float = math.inf
     hard: float = math.inf
 
     @property
+    def first(self) -> float:
+        """The seconds after which a run has had its time."""
+        return min(self.soft, self.hard)
+
+    @property
     def last(self) -> float:
         """The seconds after which a run is over for certain, as far as it lets itself be ended."""
         return self.soft if self.hard == math.inf else self.hard
+
+    @property
+    def end(self) -> float:
+        """The seconds after which a run is given up whatever it does, if another process can be put in its place."""
+        return min(self.soft + OVERDUE, self.hard)
+
+    @property
+    def longest(self) -> str:
+        """The limit that a run had passed when it was given up, in words."""
+        if self.hard <= self.soft + OVERDUE:
+            return f"its hard limit of {self.hard:g} s"
+        return f"its time_limit of {self.soft:g} s and did not end when TimeLimitExceeded was raised in it"
 
 
 UNLIMITED = TimeLimit()

@@ -214,6 +214,23 @@ MUTANTS = (
         ("tests/unit/test_runner.py",),
     ),
     Mutant(
+        "raise a time limit once only",
+        "amqpworker/worker/limits.py",
+        (
+            (
+                "        watch.raise_at = now + self.pace.again\n        return True\n",
+                "        watch.raise_at = math.inf\n        return True\n",
+            ),
+        ),
+        ("tests/unit/test_limits.py",),
+    ),
+    Mutant(
+        "interrupt a thread that acquires a lock",
+        "amqpworker/worker/interruption.py",
+        (("        return Hold.FULL\n    # Ours,", "        return Hold.NONE\n    # Ours,"),),
+        ("tests/unit/test_interruption.py",),
+    ),
+    Mutant(
         "forget what ran in a process that has died",
         "amqpworker/supervisor/supervisor.py",
         (("                self._suspects.note_death(recording)\n", ""),),

@@ -308,12 +308,22 @@ def isolated(process: dict[str, Any]) -> str:
 
 def running_table(state: dict[str, Any]) -> Table:
     """Return the tasks that run, a row each, those first that have run for longest."""
-    made = table("pid", "task", "id", "attempt", "for")
+    made = table("pid", "task", "id", "attempt", "for", "limit")
     running = [(one["pid"], task) for one in state["processes"] for task in one["running"]]
     for pid, task in sorted(running, key=lambda pair: pair[1]["started"]):
         since = age(state["at"] - task["started"])
-        made.add_row(str(pid), printable(task["task"]), printable(task["key"]), str(task["attempt"]), since)
+        named = (printable(task["task"]), printable(task["key"]), str(task["attempt"]))
+        made.add_row(str(pid), *named, since, limit(task))
     return made
+
+
+def limit(task: dict[str, Any]) -> str:
+    """Return the time limit of a task that runs, and how long it has been beyond it."""
+    if not task["limit"]:
+        return ""
+    known = age(task["limit"] - task["started"])
+    over = task.get("over", 0)  # a supervisor of an older version does not tell
+    return f"{known}, over by {age(over)}" if over else known
 
 
 def age(seconds: float) -> str:

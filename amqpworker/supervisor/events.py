@@ -25,11 +25,13 @@ __all__ = [
     "Leaving",
     "Misconfigured",
     "NotStarted",
+    "OverLimit",
     "Oversize",
     "ProcessEvent",
     "Ready",
     "RecyclingDue",
     "Reload",
+    "Replace",
     "Shrink",
     "Stalled",
     "Start",
@@ -131,6 +133,13 @@ class RecyclingDue:
 
 
 @dataclass(frozen=True, slots=True)
+class OverLimit:
+    """A process has a run that is far beyond its time limit and does not end."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Somebody wants the whole to end."""
 
@@ -157,7 +166,9 @@ class Shrink:
     """Somebody wants one process less in each pool."""
 
 
-ProcessEvent: TypeAlias = NotStarted | Ready | Consuming | Misconfigured | Leaving | Ended | Stalled | RecyclingDue
+ProcessEvent: TypeAlias = (
+    NotStarted | Ready | Consuming | Misconfigured | Leaving | Ended | Stalled | RecyclingDue | OverLimit
+)
 """What happens to one process."""
 
 Event: TypeAlias = ProcessEvent | Tick | Gap | Stop | StopNow | Reload | Grow | Shrink
@@ -182,6 +193,13 @@ class Drain:
 @dataclass(frozen=True, slots=True)
 class Interrupt:
     """Ask a process to abandon what runs, and to end."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Ask a process to give up the runs that are far beyond their time limits, to drain, and to end."""
 
     serial: int
 
@@ -218,4 +236,4 @@ class Finish:
     problem: str = ""
 
 
-Action: TypeAlias = Start | Drain | Interrupt | DumpStacks | Kill | Tell | Finish
+Action: TypeAlias = Start | Drain | Replace | Interrupt | DumpStacks | Kill | Tell | Finish

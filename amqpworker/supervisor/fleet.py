@@ -7,38 +7,13 @@ beyond those that were asked for, and none that consumes is drained before its s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, assert_never
 
+from amqpworker.supervisor import events
 from amqpworker.supervisor.changes import Change, Changes
 from amqpworker.supervisor.endings import never_runs, pool_code
-from amqpworker.supervisor.events import (
-    Action,
-    Consuming,
-    Drain,
-    DumpStacks,
-    Ended,
-    Event,
-    Finish,
-    Gap,
-    Grow,
-    Interrupt,
-    Kill,
-    Leaving,
-    Misconfigured,
-    NotStarted,
-    ProcessEvent,
-    Ready,
-    RecyclingDue,
-    Reload,
-    Shrink,
-    Stalled,
-    Start,
-    Stop,
-    StopNow,
-    Tell,
-    Tick,
-)
 from amqpworker.supervisor.places import Place, Pool, Process, Stage
 from amqpworker.supervisor.pools import START_TIMEOUT
 from amqpworker.supervisor.turns import Turns
@@ -54,6 +29,7 @@ IMPATIENT_GRACE = 2.0
 DUMP_GRACE = 1.0
 # Of a program that has never consumed: it takes about three minutes.
 MOST_DEATHS = 8
+OVER_LIMIT_PAUSE = 60.0
 
 
 class Fleet:
@@ -83,9 +59,10 @@ class Fleet:
         self._serial = 0
         self._deaths = 0
         self._impatient = False
+        self._over_limit_at = -math.inf
         self._problem = ""
         self._worst = STOPPED
-        self._actions: list[Action] = []
+        self._actions: list[events.Action] = []
 
     # ---- what others ask --------------------------------------------------------------------------------------------
 
@@ -118,7 +95,7 @@ class Fleet:
 
     # ---- what happens -----------------------------------------------------------------------------------------------
 
-    def on(self, event: Event, now: float) -> list[Action]:
+    def on(self, event: events.Event, now: float) -> list[events.Action]:
         """Take an event, and return what to do; `now` is monotonic."""
         self._actions = []
         self._take(event, now)
@@ -130,52 +107,54 @@ class Fleet:
             self._fill_places(now)  # a process that started and is to go has left its turn
         elif not self.processes and not self.finished:
             self.finished = True
-            self._actions.append(Finish(self._worst, self._problem))
+            self._actions.append(events.Finish(self._worst, self._problem))
         return self._actions
 
-    def _take(self, event: Event, now: float) -> None:
+    def _take(self, event: events.Event, now: float) -> None:
         match event:
-            case Stop(why):
+            case events.Stop(why):
                 self._stop(why, now)
-            case StopNow():
+            case events.StopNow():
                 self._stop_now(now)
-            case Reload():
+            case events.Reload():
                 self._reload(now)
-            case Grow():
+            case events.Grow():
                 self._grow()
-            case Shrink():
+            case events.Shrink():
                 self._shrink()
-            case Gap(seconds):
+            case events.Gap(seconds):
                 for process in self.processes.values():
                     process.ready_by += seconds
-            case Tick():
+            case events.Tick():
                 pass
             case _:
                 # What a process said may be heard after its end.
                 if (about := self.processes.get(event.serial)) is not None:
                     self._on_process(about, event, now)
 
-    def _on_process(self, process: Process, event: ProcessEvent, now: float) -> None:
+    def _on_process(self, process: Process, event: events.ProcessEvent, now: float) -> None:
         """Take what happened to one process."""
         match event:
-            case Ready(_, drain_timeout):
+            case events.Ready(_, drain_timeout):
                 process.drain_timeout = drain_timeout
                 if process.stage is Stage.STARTING:
                     process.stage = Stage.READY
-            case Consuming():
+            case events.Consuming():
                 self._on_consuming(process, now)
-            case Misconfigured(_, reason):
+            case events.Misconfigured(_, reason):
                 process.problem, process.misconfigured = reason, True
-            case Leaving(_, reason):
+            case events.Leaving(_, reason):
                 self._drain(process, now, ask=False)
                 self._changes_of(process).add(Change(process.place, process, "recycle", reason), urgent=True)
-            case Stalled(_, what):
+            case events.Stalled(_, what):
                 self._on_stalled(process, what, now)
-            case RecyclingDue():
+            case events.RecyclingDue():
                 self._on_recycling_due(process, event, now)
-            case NotStarted(_, reason):
+            case events.OverLimit():
+                self._on_over_limit(process, now)
+            case events.NotStarted(_, reason):
                 self._on_not_started(process, reason, now)
-            case Ended(_, code, ran):
+            case events.Ended(_, code, ran):
                 if ran and process.place.successor is not process:
                     self._on_consuming(process, now)  # it died of a task before it could report that
                 self._on_ended(process, code, now)
@@ -185,10 +164,10 @@ class Fleet:
     def _tell(self, level: Literal["info", "warning", "error"], event: str, process: Process, **fields: Any) -> None:
         place = process.place
         where = {"number": place.number} if len(self.pools) == 1 else {"pool": place.pool, "number": place.number}
-        self._actions.append(Tell(level, event, process.serial, {**where, **fields}))
+        self._actions.append(events.Tell(level, event, process.serial, {**where, **fields}))
 
     def _say(self, level: Literal["info", "warning", "error"], event: str, **fields: Any) -> None:
-        self._actions.append(Tell(level, event, None, fields))
+        self._actions.append(events.Tell(level, event, None, fields))
 
     # ---- starting ---------------------------------------------------------------------------------------------------
 
@@ -209,7 +188,7 @@ class Fleet:
         ready_by = now + self._start_timeouts.get(place.pool, START_TIMEOUT)
         process = Process(self._serial, place, self.generation, now, ready_by)
         self.processes[process.serial] = process
-        self._actions.append(Start(process.serial, place.pool, place.number))
+        self._actions.append(events.Start(process.serial, place.pool, place.number))
         return process
 
     def _give_up_starting(self, now: float) -> None:
@@ -249,7 +228,13 @@ class Fleet:
         timeout = DRAIN_TIMEOUT if process.drain_timeout is None else process.drain_timeout
         self._kill_by(process, now + timeout + KILL_GRACE)
         if ask:
-            self._actions.append(Drain(process.serial))
+            self._actions.append(events.Drain(process.serial))
+
+    def _on_over_limit(self, process: Process, now: float) -> None:
+        """Have a process replaced, one a minute: a task that hangs everywhere must not take all processes at once."""
+        if process.stage is Stage.CONSUMING and not process.wanted and now >= self._over_limit_at:
+            self._over_limit_at = now + OVER_LIMIT_PAUSE
+            self._actions.append(events.Replace(process.serial))
 
     def _kill_by(self, process: Process, when: float) -> None:
         process.kill_at = when if process.kill_at is None else min(process.kill_at, when)
@@ -260,10 +245,10 @@ class Fleet:
             return
         self._tell("error", "process_stalled", process, what=what, effect="its stacks follow, then it is killed")
         process.problem = what
-        self._actions.append(DumpStacks(process.serial))
+        self._actions.append(events.DumpStacks(process.serial))
         self._kill_by(process, soon)
 
-    def _on_recycling_due(self, process: Process, event: RecyclingDue, now: float) -> None:
+    def _on_recycling_due(self, process: Process, event: events.RecyclingDue, now: float) -> None:
         if process.stage is not Stage.CONSUMING:
             return
         pool, first = self.pools[process.place.pool], process.recycle_at is None
@@ -280,7 +265,7 @@ class Fleet:
             if due and process.stage is not Stage.KILLED:
                 self._tell("error", "process_killed", process, why=process.problem or "it did not stop in time")
                 process.stage = Stage.KILLED
-                self._actions.append(Kill(process.serial))
+                self._actions.append(events.Kill(process.serial))
 
     def _on_ended(self, process: Process, code: int, now: float) -> None:
         follows = process.place.successor is process
@@ -351,7 +336,7 @@ class Fleet:
         self._say("warning", "supervisor_ends_at_once")
         self.stopping = min(self.stopping, now + IMPATIENT_GRACE)
         # The processes see a second signal, and abandon what runs.
-        self._actions += [Interrupt(serial) for serial in self.processes]
+        self._actions += [events.Interrupt(serial) for serial in self.processes]
 
     def _reload(self, now: float) -> None:
         self.generation += 1

@@ -1,7 +1,7 @@
 """
 Whether a worker process is sound, by what it has recorded and what the machine says of it.
 
-Pure: decides when a process has stalled, and when it has run for long enough or has grown too large.
+Pure: decides when a process has stalled or has a task that does not end, and when it has run for long enough or has grown too large.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from amqpworker.supervisor.pools import Recycling
+from amqpworker.timelimit import OVERDUE
 from amqpworker.worker.recorder import HEARTS, Recording
 
-__all__ = ["MIB", "Sample", "recycling_due", "stalled"]
+__all__ = ["MIB", "Sample", "overdue", "recycling_due", "stalled"]
 
 MIB = 1024 * 1024
 
@@ -31,6 +32,11 @@ def stalled(recording: Recording, now: float, timeout: float) -> str:
         if heart and now - heart > timeout:
             return f"its {name} has not moved for {now - heart:.0f} s"
     return ""
+
+
+def overdue(recording: Recording, now: float) -> bool:
+    """Tell whether a task of a process runs far beyond its time limit; `now` is seconds since the epoch."""
+    return any(one.limit and now - one.limit >= OVERDUE for one in recording.running)
 
 
 def recycling_due(limits: Recycling, sample: Sample) -> str:

@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator, Mapping
 
 from amqpworker.supervisor.child import Child
-from amqpworker.supervisor.events import Event, Gap, Oversize, RecyclingDue, Stalled
+from amqpworker.supervisor.events import Event, Gap, OverLimit, Oversize, RecyclingDue, Stalled
 from amqpworker.supervisor.fleet import Fleet
-from amqpworker.supervisor.judging import MIB, Sample, recycling_due, stalled
+from amqpworker.supervisor.judging import MIB, Sample, overdue, recycling_due, stalled
 from amqpworker.supervisor.overview import Overview, Past, Seen, overview
 from amqpworker.supervisor.places import Process, Stage
 from amqpworker.supervisor.pools import PoolSpec
@@ -89,6 +89,8 @@ class Lookout:
             sample = Sample(now - process.started, seen.recording.counts.settled, seen.memory)
             if reason := recycling_due(limits, sample):
                 yield RecyclingDue(process.serial, reason, oversize)
+            if overdue(seen.recording, time.time()):
+                yield OverLimit(process.serial)
 
     def _oversize(self, serial: int, memory: int, limit: int | None) -> Oversize | None:
         """Return by how much a process that consumes is too large, None if it is not."""

@@ -17,7 +17,7 @@ from amqpworker.supervisor.notify import Condition
 from amqpworker.supervisor.places import Process, Stage
 from amqpworker.worker.recorder import Counts, Gauges, Recording, Running
 
-__all__ = ["Overview", "Past", "PoolView", "ProcessView", "Seen", "condition", "overview", "status_line"]
+__all__ = ["Overview", "Past", "PoolView", "ProcessView", "RunView", "Seen", "condition", "overview", "status_line"]
 
 MOST_ERRORS = 10
 MOST_WAITS = 200
@@ -50,6 +50,23 @@ class Past:
 
 
 @dataclass(frozen=True, slots=True)
+class RunView:
+    """
+    A task that runs; times are seconds since the epoch.
+
+    `limit` is when its time is up, 0 if it has none, and `over` for how many seconds it has been.
+    """
+
+    slot: int
+    key: str
+    task: str
+    attempt: int
+    started: float
+    limit: float
+    over: float
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessView:
     """
     One worker process; times are seconds, `started` counts from the epoch as those of `running` do.
@@ -69,7 +86,7 @@ class ProcessView:
     stalled: str
     memory: int
     counts: Counts
-    running: tuple[Running, ...]
+    running: tuple[RunView, ...]
     isolated: int
     waiting_suspects: int
     unconfirmed: int
@@ -116,7 +133,7 @@ def overview(fleet: Fleet, seen: dict[int, Seen], past: Past, clocks: tuple[floa
     """Return how it stands; `clocks` is the time now, since the epoch and by the monotonic clock."""
     now, monotonic = clocks
     views = tuple(
-        view(process, seen[process.serial], now - (monotonic - process.started))
+        view(process, seen[process.serial], now - (monotonic - process.started), now)
         for process in fleet.processes.values()
         if process.serial in seen
     )
@@ -145,10 +162,11 @@ def overview(fleet: Fleet, seen: dict[int, Seen], past: Past, clocks: tuple[floa
     )
 
 
-def view(process: Process, seen: Seen, started: float) -> ProcessView:
-    """Return one process as it stands."""
+def view(process: Process, seen: Seen, started: float, now: float) -> ProcessView:
+    """Return one process as it stands; the times are seconds since the epoch."""
     recording = seen.recording
     gauges = Gauges() if recording is None else recording.gauges
+    running = () if recording is None else recording.running
     return ProcessView(
         process.place.pool,
         process.place.number,
@@ -160,12 +178,19 @@ def view(process: Process, seen: Seen, started: float) -> ProcessView:
         seen.stalled,
         seen.memory,
         Counts() if recording is None else recording.counts,
-        () if recording is None else recording.running,
+        tuple(
+            RunView(one.slot, one.key, one.task, one.attempt, one.started, one.limit, over(one, now)) for one in running
+        ),
         gauges.isolated,
         gauges.waiting_suspects,
         gauges.unconfirmed,
         seen.waits,
     )
+
+
+def over(running: Running, now: float) -> float:
+    """Return for how many seconds a task has been beyond its limit, 0 if it is not."""
+    return max(0.0, now - running.limit) if running.limit else 0.0
 
 
 def condition(state: Overview) -> Condition:

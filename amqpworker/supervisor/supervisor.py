@@ -39,6 +39,7 @@ from amqpworker.supervisor.events import (
     NotStarted,
     Ready,
     Reload,
+    Replace,
     Shrink,
     Start,
     Stop,
@@ -59,7 +60,7 @@ from amqpworker.supervisor.will import Will
 from amqpworker.worker.descendants import adopt_orphans
 from amqpworker.worker.kernel import missing_calls
 from amqpworker.worker.recorder import Recording
-from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Report, WriteStacks
+from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Leave, Report, WriteStacks
 
 __all__ = ["Supervisor"]
 
@@ -289,10 +290,14 @@ class Supervisor:
                     self._children[serial] = Child(self._pools[pool], self._folder)
                 except OSError as error:
                     self._events.append(NotStarted(serial, str(error)))
-            case Drain(serial) | Interrupt(serial) | DumpStacks(serial) | Kill(serial) if serial not in self._children:
+            case Drain(serial) | Replace(serial) | Interrupt(serial) | DumpStacks(serial) | Kill(serial) if (
+                serial not in self._children
+            ):
                 pass  # it could not be started, and the fleet is yet to hear of it
             case Drain(serial):
                 self._children[serial].signal(signal.SIGTERM)
+            case Replace(serial):
+                self._children[serial].answers.add(Leave())
             case Interrupt(serial):
                 self._children[serial].signal(signal.SIGINT)
             case DumpStacks(serial):

@@ -87,7 +87,7 @@ class Isolation:
         if process is None:
             return Retry(START_PAUSE, Failure("", "no isolated process could be started: see the log"), counts=False)
         try:
-            ending = process.run(request_to(run), run.registered.time_limit.hard)
+            ending = process.run(request_to(run), run.registered.time_limit.end)
         except BaseException:
             self._end(process)
             raise
@@ -105,7 +105,11 @@ class Isolation:
                 return outcome
             case Late(stack):
                 self._end(process)
-                log.warning("isolated_killed", child=process.pid, reason="its task has reached its hard limit")
+                log.warning(
+                    "isolated_killed",
+                    child=process.pid,
+                    reason=f"its task has run for longer than {run.registered.time_limit.longest}",
+                )
                 return self._runner.overrun(run, stack)
             case Crash():
                 self._end(process)

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from amqpworker.lifecycle import start_thread
 from amqpworker.logs import get_logger
-from amqpworker.worker.report import STOPPED, WriteStacks, verdicts_in
+from amqpworker.worker.report import STOPPED, Answer, Leave, WriteStacks, verdicts_in
 from amqpworker.worker.stacks import StackWriter
 
 __all__ = ["Leash"]
@@ -37,6 +37,7 @@ class Leash:
 
     def __init__(self, descriptor: int | None) -> None:
         self._on_verdict: OnVerdict | None = None
+        self._on_leave: Callable[[], None] | None = None
         self._drain: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self._stacks = StackWriter()
@@ -46,14 +47,14 @@ class Leash:
             reading = threading.Thread(target=self._read, args=(descriptor,), name="amqpworker-parent", daemon=True)
             start_thread(reading)
 
-    def heed(self, on_verdict: OnVerdict, drain: Callable[[], None]) -> None:
+    def heed(self, on_verdict: OnVerdict, on_leave: Callable[[], None], drain: Callable[[], None]) -> None:
         """
-        From now on hand on what the parent answers (keys of messages, and whether these are suspects), and drain at its end.
+        From now on hand on what the parent answers (keys of messages, and whether these are suspects), and what it asks for.
 
-        Until then nothing was asked, and the process just ends.
+        Drain at its end; until now nothing was asked, and the process would just end.
         """
         with self._lock:
-            self._on_verdict, self._drain = on_verdict, drain
+            self._on_verdict, self._on_leave, self._drain = on_verdict, on_leave, drain
 
     def _read(self, descriptor: int) -> None:
         unread = b""
@@ -61,10 +62,7 @@ class Leash:
             while data := os.read(descriptor, READ_BYTES):
                 verdicts, unread = verdicts_in(unread + data)
                 for verdict in verdicts:
-                    if isinstance(verdict, WriteStacks):
-                        self._stacks.write()
-                    elif self._on_verdict is not None:
-                        self._on_verdict(verdict.keys, verdict.suspect)
+                    self._hand_on(verdict)
         except OSError as error:
             log.debug("parent_pipe_error", error=repr(error))
         with self._lock:
@@ -72,3 +70,12 @@ class Leash:
                 log.warning("parent_gone", effect="ending: nothing has begun")
                 os._exit(STOPPED)
             self._drain()
+
+    def _hand_on(self, answer: Answer) -> None:
+        if isinstance(answer, WriteStacks):
+            self._stacks.write()
+        elif isinstance(answer, Leave):
+            if self._on_leave is not None:
+                self._on_leave()
+        elif self._on_verdict is not None:
+            self._on_verdict(answer.keys, answer.suspect)

@@ -14,7 +14,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
@@ -24,12 +23,13 @@ from amqpworker.app import App
 from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.intake import Subscription
-from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
+from amqpworker.errors import AmqpWorkerError, ConfigError
 from amqpworker.logform import configure, log_uncaught
 from amqpworker.logs import flush, get_logger
 from amqpworker.outcome import Outcome
 from amqpworker.redaction import redact_text
 from amqpworker.settings import mistyped
+from amqpworker.timelimit import OVERDUE
 from amqpworker.worker.childprocesses import ChildProcesses
 from amqpworker.worker.context import Run
 from amqpworker.worker.forked import default_signals_in_forks
@@ -52,9 +52,10 @@ from amqpworker.worker.serving import servings, warn_of_long_tasks
 from amqpworker.worker.settle import Settler, Surroundings
 from amqpworker.worker.sharing import Sharing, bits_of
 from amqpworker.worker.signals import STRAY, ignore_stray
+from amqpworker.worker.stacks import stack_of
 from amqpworker.worker.stoprequest import StopRequest
 from amqpworker.worker.version import difference, without_version
-from amqpworker.worker.waiting import Waiting
+from amqpworker.worker.waiting import Waiting, hopeless
 
 __all__ = ["WorkerProcess", "main"]
 
@@ -66,6 +67,7 @@ FIRST_LOOK = 0.05
 LOOK = 0.25
 CLOSE_TIMEOUT = 5.0
 LAST_COPY_TIMEOUT = 10.0
+CLOCKS_APART = 5.0
 
 
 class WorkerProcess:
@@ -137,6 +139,12 @@ class WorkerProcess:
         self.overruns.append(watch)
         self.stop_requested.nudge()
 
+    def on_leave(self) -> None:
+        """Leave as after a hard limit, when the supervisor asks; its clock may have been set, so the limits are checked here."""
+        for watch in self.limits.overdue(OVERDUE - CLOCKS_APART):
+            if watch not in self.overruns:
+                self._on_overrun(watch)
+
     def _ask(self, keys: tuple[str, ...]) -> bool:
         return self.reporter.tell(Report("asks", keys=keys))
 
@@ -197,20 +205,10 @@ class WorkerProcess:
                 self._record()
                 self.reporter.insist(Report("consuming"))
                 return None
-            if (problem := self._hopeless()) is not None:
+            if (problem := hopeless(self.consumer)) is not None:
                 return problem
             self.waiting.look(time.monotonic())
         return None
-
-    def _hopeless(self) -> AmqpWorkerError | None:
-        """Return what keeps every queue from being consumed and cannot be mended by waiting."""
-        problem = self.consumer.problem
-        if problem is not None and problem.kind != "away":
-            return problem.error()
-        # One queue that can be consumed is worth it, whatever the others.
-        failures = list(self.consumer.failures.values())
-        hopeless = [failure for failure in failures if isinstance(failure, ConfigError | Forbidden)]
-        return hopeless[0] if len(hopeless) == len(self.consumer.subscriptions) else None
 
     def stop(self) -> int:
         """Drain; return the exit code: whether something that ran had to be abandoned."""
@@ -220,7 +218,7 @@ class WorkerProcess:
     def leave_behind(self) -> int:
         """End this process, since nothing else ends a task that is over its hard limit; return the exit code."""
         run = self.overruns[0].run
-        reason = f"task {run.task!r} has run for longer than its hard limit"
+        reason = f"task {run.task!r} has run for longer than {run.registered.time_limit.longest}"
         log.error("worker_leaves", reason=reason, id=run.id, effect="it drains, and is replaced")
         self.reporter.insist(Report("leaving", text=reason))
         return self._wind_down()
@@ -323,8 +321,9 @@ def main(arguments: Sequence[str]) -> int:
     """
     Run a worker process.
 
-    Behind the version of the parent the first argument holds the options as JSON, the second the descriptor of the leash, a pipe whose end means that the
-    parent is gone, and to stop; the third that for reports to the parent, the fourth that of memory for the flight recorder.
+    Behind the version of the parent the first argument holds the options as JSON, the second the descriptor of the leash, a
+    pipe whose end means that the parent is gone, and to stop; the third that for reports to the parent, the fourth that of
+    memory for the flight recorder.
     """
     if reason := difference(arguments):
         return misconfigured(ConfigError(reason), Reporter(int(arguments[3])))
@@ -357,7 +356,7 @@ def main(arguments: Sequence[str]) -> int:
     origin.signals.set(worker.on_signal)
     default_signals_in_forks((signal.SIGTERM, signal.SIGINT, *STRAY))
     worker.children = children
-    parent.heed(worker.reception.on_verdict, worker.on_parent_gone)
+    parent.heed(worker.reception.on_verdict, worker.on_leave, worker.on_parent_gone)
     code = worker.run()
     if not worker.stop_now:
         children.end()
@@ -370,12 +369,6 @@ def warn_of_mistyped_variables() -> None:
     """Tell which variables of the environment are most likely meant to be settings."""
     for name, meant in mistyped(os.environ).items():
         log.warning("unknown_variable", name=name, meant=meant, effect="it is not read")
-
-
-def stack_of(thread: int) -> str:
-    """Return where a thread is, as a traceback shows it."""
-    frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, and made for this
-    return "".join(traceback.format_stack(frame)) if frame is not None else ""
 
 
 def misconfigured(error: AmqpWorkerError, reporter: Reporter) -> int:

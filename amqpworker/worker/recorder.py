@@ -168,9 +168,9 @@ class Slot:
         """Note that a task starts."""
         registered = run.registered
         limit = registered.time_limit
-        last = 0.0 if limit is UNLIMITED else run.started + limit.last
+        first = 0.0 if limit is UNLIMITED else run.started + limit.first
         # What is longer than its field is cut off there.
-        PACK(self._memory, self._fields, run.attempt, run.started, last, key, registered.name.encode())
+        PACK(self._memory, self._fields, run.attempt, run.started, first, key, registered.name.encode())
         self._memory[self._flag] = 1
 
     def end(self) -> None:

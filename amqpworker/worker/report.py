@@ -16,7 +16,7 @@ import signal
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 __all__ = [
     "ABANDONED",
@@ -26,6 +26,7 @@ __all__ = [
     "STOPPED",
     "Answers",
     "Heard",
+    "Leave",
     "Report",
     "Reporter",
     "Verdict",
@@ -142,7 +143,16 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class WriteStacks:
-    """The parent wants to have the stacks of all threads in the log."""
+    """The parent asks for the stacks of all threads in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The parent asks a process that has runs far beyond their time limits to be replaced because of them."""
+
+
+Answer: TypeAlias = Verdict | WriteStacks | Leave
+ORDERS: dict[str, Answer] = {"write stacks": WriteStacks(), "leave": Leave()}
 
 
 class Answers:
@@ -158,7 +168,7 @@ class Answers:
         """Whether there was no room for all of them."""
         return bool(self._unsent)
 
-    def add(self, one: Verdict | WriteStacks) -> None:
+    def add(self, one: Answer) -> None:
         """Have the next `flush` write a verdict or an order; a process that does not read for long does without."""
         if len(self._unsent) < MOST_UNSENT:
             self._unsent += line_of(one)
@@ -186,16 +196,17 @@ def batch_of(keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(batch)
 
 
-def line_of(one: Verdict | WriteStacks) -> bytes:
+def line_of(one: Answer) -> bytes:
     """Return a verdict or an order as the line that goes to the process."""
-    return json.dumps(asdict(one)).encode() + b"\n"
+    order = next((name for name, order in ORDERS.items() if order == one), None)
+    return json.dumps(asdict(one) if order is None else order).encode() + b"\n"
 
 
-def verdicts_in(data: bytes) -> tuple[list[Verdict | WriteStacks], bytes]:
+def verdicts_in(data: bytes) -> tuple[list[Answer], bytes]:
     """Return the verdicts and orders in what the parent has written, and the beginning of the next."""
     *lines, rest = data.split(b"\n")
     found = [json.loads(line) for line in lines]
-    return [Verdict(tuple(one["keys"]), one["suspect"]) if one else WriteStacks() for one in found], rest
+    return [ORDERS[one] if isinstance(one, str) else Verdict(tuple(one["keys"]), one["suspect"]) for one in found], rest
 
 
 def report_of(line: bytes) -> Report | None:

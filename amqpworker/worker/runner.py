@@ -7,7 +7,6 @@ call, no store, no acknowledgement: all of that is `settle`'s, which acts on the
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import math
 import time
@@ -37,6 +36,7 @@ from amqpworker.redaction import redact_text
 from amqpworker.retry import BROKEN, Policy, ResultRefused, RunInfo
 from amqpworker.task import Call, Signature
 from amqpworker.timelimit import UNLIMITED, TimeLimit
+from amqpworker.worker.cancellation import await_within
 from amqpworker.worker.context import Run
 from amqpworker.worker.latecalls import LateCalls
 from amqpworker.worker.limits import Limits, Overtaken
@@ -143,21 +143,16 @@ class Runner:
     async def _await_within_limits(self, run: Run, call: Call) -> Any:
         limit = run.registered.time_limit
         run.deadline = time.monotonic() + min(limit.soft, limit.hard)
-        watch = self._limits.begin(run, limit.hard)
+        watch = self._limits.begin(run, limit.soft, limit.hard)
         try:
-            async with asyncio.timeout(limit.soft if limit.soft < math.inf else None) as scope:
-                return await run.registered.function(*call.args, **call.kwargs)
-        except TimeoutError as error:
-            if scope.expired():
-                raise TimeLimitExceeded from error
-            raise
+            awaited = run.registered.function(*call.args, **call.kwargs)
+            return await await_within(awaited, limit.soft, self._limits.pace.again)
         finally:
             self._limits.end(watch)
 
     def overrun(self, run: Run, stack: str) -> Outcome:
-        """Decide what it means that a task has run for longer than its hard limit; `stack` tells where it is."""
-        limit = run.registered.time_limit
-        text = f"the task has run for longer than its hard limit of {limit.hard:g} s"
+        """Decide what it means that a task has run for too long and is given up; `stack` shows where it is."""
+        text = f"the task has run for longer than {run.registered.time_limit.longest}"
         failure = Failure(TimeLimitExceeded.__name__, text, capped(redact_text(stack), MAX_TRACEBACK))
         wait = run.registered.policy.decide(TimeLimitExceeded(text), info(run))
         return Dead("timeout", failure) if wait is None else Retry(max(wait, GONE_AFTER), failure)

@@ -14,7 +14,7 @@ import traceback
 
 from amqpworker.logs import get_logger
 
-__all__ = ["StackWriter", "stacks"]
+__all__ = ["StackWriter", "stack_of", "stacks"]
 
 # Not `__name__`: its lines are the process's.
 log = get_logger("amqpworker.worker.process")
@@ -52,6 +52,12 @@ def stacks() -> list[tuple[str, str]]:
         if thread != own
     }
     return [(names.get(thread) or str(thread), formatted(found)) for thread, found in places.items()]
+
+
+def stack_of(thread: int) -> str:
+    """Return where a thread is, as a traceback shows it; "" if it is gone."""
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - as above
+    return "".join(traceback.format_stack(frame)) if frame is not None else ""
 
 
 def formatted(places: list[tuple[str, int, str]]) -> str:

@@ -10,11 +10,12 @@ import time
 from typing import NamedTuple
 
 from amqpworker.broker.consumer import Consumer
+from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
 from amqpworker.logs import get_logger
 from amqpworker.redaction import redact_text
 from amqpworker.worker.report import Report, Reporter
 
-__all__ = ["Wait", "Waiting"]
+__all__ = ["Wait", "Waiting", "hopeless"]
 
 # Not `__name__`: its lines are the process's.
 log = get_logger("amqpworker.worker.process")
@@ -59,3 +60,14 @@ class Waiting:
             return Wait(f"queue {queue!r}", str(error))
         reason = "it has not confirmed all consumers yet" if consumer.connected else "it is still connecting"
         return Wait(self._broker, reason)
+
+
+def hopeless(consumer: Consumer) -> AmqpWorkerError | None:
+    """Return what keeps every queue from being consumed and is not repaired by waiting."""
+    problem = consumer.problem
+    if problem is not None and problem.kind != "away":
+        return problem.error()
+    # One queue that can be consumed is worth it, whatever the others.
+    failures = list(consumer.failures.values())
+    found = [failure for failure in failures if isinstance(failure, ConfigError | Forbidden)]
+    return found[0] if len(found) == len(consumer.subscriptions) else None

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
 
+import pytest
+
+from amqpworker import App
+from amqpworker.worker import process
 from tests.pools import Pool, pool
 from tests.support import Broker, wait_until
+from tests.workers import running
 
 TASKS = """
-import asyncio
+import asyncio, logging
 from amqpworker import current
 
 def alive(pid):
@@ -32,6 +39,22 @@ def spins() -> None:
     note(f"{current().time_left:.0f} s left")
     while True:
         pass
+
+@app.task(name="shop.reconnects", queue="work", retry=None, time_limit=1)
+def reconnects() -> None:
+    while True:
+        try:
+            time.sleep(0.01)
+            raise ConnectionResetError
+        except OSError:
+            pass
+
+@app.task(name="shop.logs", queue="work", retry=None, time_limit=1)
+def logs() -> None:
+    logger = logging.getLogger("shop")
+    while True:
+        logger.warning("a line")
+        time.sleep(0.0001)
 
 @app.task(name="shop.long", queue="work", time_limit=3600)
 def long() -> None: ...
@@ -81,6 +104,62 @@ def test_a_task_over_its_soft_limit_ends_as_its_retry_policy_has_it_with_the_rea
         workers.send("slow", seconds=0, mark="next")
         wait_until(lambda: "end next" in workers.ledger(), what="the same process goes on")
         assert len(workers.events("process_started")) == 1
+
+
+def test_neither_what_handles_network_errors_nor_the_log_sink_keeps_a_task_beyond_its_limit(
+    tmp_path: Path, vhost: Broker
+) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "2", broker=vhost, more=TASKS) as workers:
+        for task in ("reconnects", "logs"):
+            workers.send(task)
+        letters = [vhost.wait_for_message("work.dead") for _ in range(2)]
+        assert {(letter.properties.type, letter.headers["aw-dead-reason"]) for letter in letters} == {
+            ("shop.reconnects", "timeout"),
+            ("shop.logs", "timeout"),
+        }
+        workers.send("slow", seconds=0, mark="next")
+        wait_until(lambda: "end next" in workers.ledger(), what="the same process continues, and logs")
+        assert len(workers.events("process_started")) == 1
+
+
+def test_a_process_gives_up_what_is_far_beyond_its_time_limit_when_its_supervisor_asks_for_that(
+    one_app: App, vhost: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "OVERDUE", process.CLOCKS_APART + 1.0)
+    ours, theirs = socket.socketpair()
+    go = threading.Event()
+    ended: list[str] = []
+
+    @one_app.task(name="shop.blocked", queue="work", retry=None, time_limit=0.2)
+    def blocked() -> None:
+        with ours:
+            ours.recv(1)
+
+    @one_app.task(name="shop.neighbour", queue="work", retry=None, time_limit=60)
+    def neighbour() -> None:
+        go.wait(30)
+        ended.append("neighbour")
+
+    with running(one_app, threads=2) as worker:
+        worker.process.on_leave()
+        assert not worker.process.overruns, "nothing is beyond its limit"
+        blocked.send()
+        neighbour.send()
+        wait_until(lambda: worker.process.limits.overdue(1.0), what="a run is far beyond its limit")
+        worker.process.on_leave()
+        worker.process.on_leave()
+        assert len(worker.process.overruns) == 1
+        wait_until(worker.process.settler.draining.is_set)
+        neighbour.send()
+        go.set()
+        letter = vhost.wait_for_message("work.dead")
+        assert (letter.properties.type, letter.headers["aw-dead-reason"]) == ("shop.blocked", "timeout")
+        assert "ours.recv(1)" in letter.headers["aw-traceback"]
+        assert "time_limit of 0.2 s" in letter.headers["aw-error"]
+        assert ended == ["neighbour"]
+    theirs.send(b"x")
+    theirs.close()
+    assert vhost.wait_for_message("work").properties.type == "shop.neighbour"
 
 
 def test_a_coroutine_over_its_soft_limit_is_cancelled(tmp_path: Path, vhost: Broker) -> None:

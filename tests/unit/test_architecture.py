@@ -57,6 +57,7 @@ SLEEPERS = {
     "results/sqlfile.py": "a locked database file",
     "cli/status.py": "shows it again each second",
     "worker/limits.py": "gives way to the thread that is about to raise an exception in this one",
+    "worker/interruption.py": "lets the other threads move before it looks where one is",
     "testing/processes.py": "the start and the end of a node's processes",
 }
 

@@ -17,10 +17,12 @@ from amqpworker.supervisor.events import (
     Leaving,
     Misconfigured,
     NotStarted,
+    OverLimit,
     Oversize,
     Ready,
     RecyclingDue,
     Reload,
+    Replace,
     Shrink,
     Stalled,
     Start,
@@ -379,3 +381,14 @@ def test_what_a_process_told_before_its_end_may_be_heard_after_it(two: Scene) ->
         RecyclingDue(2, ""),
     ):
         assert two.on(late) == []
+
+
+def test_processes_whose_tasks_do_not_end_are_replaced_one_a_minute(two: Scene) -> None:
+    assert two.on(OverLimit(2)) == [Replace(2)]
+    assert two.on(OverLimit(1), after=30.0) == []
+    assert two.on(Leaving(2, "a task does not end")) == [Start(3, "main", 2)]
+    assert two.on(OverLimit(2), after=31.0) == [], "it leaves already"
+    assert two.on(OverLimit(1)) == [Replace(1)]
+    two.now += 61.0
+    two.on(Stop("signal SIGTERM"))
+    assert two.on(OverLimit(1)) == []

@@ -8,23 +8,30 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from amqpworker.cli import status as cli_status
 from amqpworker.cli.main import main
-from amqpworker.cli.status import age, asked
+from amqpworker.cli.status import age, asked, limit
 from amqpworker.errors import AmqpWorkerError, ConfigError, NotConnected
 from amqpworker.supervisor import sockets as places
+from amqpworker.supervisor.events import Tick
+from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.health import HealthServer, answer, answering, split
-from amqpworker.supervisor.overview import Overview, ProcessView
+from amqpworker.supervisor.judging import overdue
+from amqpworker.supervisor.overview import Overview, Past, ProcessView, RunView, Seen, overview
 from amqpworker.supervisor.sockets import socket_folder, sockets
-from amqpworker.worker.recorder import Counts, Running
+from amqpworker.timelimit import UNLIMITED, TimeLimit
+from amqpworker.worker.context import Run
+from amqpworker.worker.recorder import Counts, Recorder, read
 
-TASK = Running(0, "m-1", "shop.task", 1, 990.0, 0.0)
+LIMITS = (UNLIMITED, TimeLimit(60), TimeLimit(30, 90))
+TASK = RunView(0, "m-1", "shop.task", 1, 990.0, 0.0, 0.0)
 PROCESS = ProcessView("main", 1, 4712, "consuming", 1, 900.0, True, "", 30 << 20, Counts(7, 1, 2), (TASK,), 2, 14, 0)
 STATE = Overview(4711, 1000.0, 1, 1, False, False, Counts(7, 1, 2), (PROCESS,), ("went wrong",))
 
@@ -210,3 +217,30 @@ def test_a_supervisor_that_hangs_is_listed_and_one_that_was_killed_is_not(
         assert "does not answer within 0.05 s: it hangs" in capsys.readouterr().err
     assert main(["workers"]) == 0
     assert capsys.readouterr().out == "No pool runs here.\n"
+
+
+def test_the_status_shows_the_limit_of_each_run_and_who_is_beyond_it() -> None:
+    recorder = Recorder(3)
+    registered = [SimpleNamespace(name=f"t{number}", time_limit=its_limit) for number, its_limit in enumerate(LIMITS)]
+    delivery: Any = None
+    for slot, known in zip(recorder.slots, registered, strict=True):
+        slot.begin(b"m-1", Run(known, delivery, "m-1", 1, 1000.0, 1000.0))
+    fleet = Fleet({"main": 1}, lambda: 1.0)
+    fleet.on(Tick(), 0.0)
+    shown = overview(fleet, {1: Seen(4712, 0, read(recorder.memory))}, Past(), (1042.0, 42.0)).processes[0].running
+    assert [(one.task, one.limit, one.over) for one in shown] == [
+        ("t0", 0.0, 0.0),
+        ("t1", 1060.0, 0.0),
+        ("t2", 1030.0, 12.0),
+    ]
+    assert [limit(asdict(one)) for one in shown] == ["", "60 s", "30 s, over by 12 s"]
+
+
+def test_a_run_is_overdue_a_minute_after_its_limit() -> None:
+    recorder = Recorder(1)
+    known: Any = SimpleNamespace(name="t", time_limit=TimeLimit(5))
+    delivery: Any = None
+    recorder.slots[0].begin(b"m-1", Run(known, delivery, "m-1", 1, 1000.0, 1000.0))
+    recording = read(recorder.memory)
+    assert recording is not None
+    assert [overdue(recording, now) for now in (1006.0, 1064.0, 1065.0)] == [False, False, True]

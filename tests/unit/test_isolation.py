@@ -118,8 +118,9 @@ def test_a_process_is_used_again_after_it_has_answered(scene: Scene) -> None:
     isolation = scene.isolation()
     assert isolation.run(scene.run()) == Done(b"1")
     assert isolation.run(scene.run(TimeLimit(1, 2))) == Done(b"1")
+    assert isolation.run(scene.run(TimeLimit(1))) == Done(b"1")
     (process,) = scene.started
-    assert process.timeouts == [math.inf, 2]
+    assert process.timeouts == [math.inf, 2, 61], "what ignores its time_limit is ended with its process"
 
 
 def test_a_process_that_takes_nothing_more_is_not_used_again(scene: Scene) -> None:

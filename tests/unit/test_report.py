@@ -18,6 +18,7 @@ from amqpworker.worker.report import (
     MOST_UNSENT,
     Answers,
     Heard,
+    Leave,
     Report,
     Reporter,
     Verdict,
@@ -75,7 +76,7 @@ def test_a_line_without_an_end_is_not_kept() -> None:
 def test_verdicts_and_orders_are_read_in_whatever_pieces_they_come(
     sent: list[tuple[list[str], bool] | None], data: st.DataObject
 ) -> None:
-    verdicts = [WriteStacks() if one is None else Verdict(tuple(one[0]), one[1]) for one in sent]
+    verdicts = [WriteStacks() if one is None else Verdict(tuple(one[0]), one[1]) for one in sent] + [Leave()]
     stream, rest, read = b"".join(map(line_of, verdicts)), b"", []
     while stream:
         cut = data.draw(st.integers(1, len(stream)))

@@ -1,0 +1,65 @@
+"""
+The time limit of a coroutine: it is cancelled, and again every few seconds until it has ended.
+
+Decides when a cancellation is ours. `asyncio.timeout` cancels once, which a coroutine may swallow and go on for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable
+from typing import Any
+
+from amqpworker.errors import TimeLimitExceeded
+
+__all__ = ["await_within"]
+
+
+class _Deadline:
+    """Cancels an asyncio task at a time, and every `again` seconds from then on, until it is stopped."""
+
+    def __init__(self, seconds: float, again: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._again = again
+        self._loop = asyncio.get_running_loop()
+        self._before = task.cancelling()
+        self._ours = 0
+        self._timer = self._loop.call_later(seconds, self._cancel)
+
+    def _cancel(self) -> None:
+        self._ours += 1
+        self._task.cancel()
+        self._timer = self._loop.call_later(self._again, self._cancel)
+
+    def stop(self) -> bool:
+        """Cancel no more; return whether it was cancelled here, and not by others as well."""
+        self._timer.cancel()
+        for _ in range(self._ours):
+            self._task.uncancel()
+        return self._ours > 0 and self._task.cancelling() <= self._before
+
+
+async def await_within(awaitable: Awaitable[Any], seconds: float, again: float) -> Any:
+    """
+    Return what is awaited, within `seconds` (`inf` is no limit).
+
+    Raises:
+        TimeLimitExceeded: it was cancelled for that, and has let itself be cancelled.
+    """
+    if seconds == math.inf:
+        return await awaitable
+    deadline = _Deadline(seconds, again)
+    try:
+        value = await awaitable
+    except asyncio.CancelledError as error:
+        if deadline.stop():
+            raise TimeLimitExceeded from error
+        raise
+    except BaseException:
+        deadline.stop()
+        raise
+    deadline.stop()
+    return value
