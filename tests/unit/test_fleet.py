@@ -117,7 +117,8 @@ def test_exit_code_2_of_a_task_in_new_code_does_not_end_a_reload_at_once(two: Sc
 def test_a_pool_whose_processes_die_of_their_first_tasks_has_consumed_and_is_not_given_up() -> None:
     scene = Scene(main=2)
     started = scene.on(Ended(1, 2, ran=True))
-    assert started == [Start(2, "main", 1), Start(3, "main", 2)], "as after any process that has consumed"
+    numbers = [one.number for one in started if isinstance(one, Start)]
+    assert sorted(numbers) == [1, 2], "as after any process that has consumed"
     assert scene.words() == ["pool_started", "process_started", "process_died"]
     for serial in range(2, 30):
         assert not any(isinstance(one, Finish) for one in scene.on(Ended(serial, 66), after=60.0))

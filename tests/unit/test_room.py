@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,7 +103,7 @@ def test_a_process_that_cannot_be_started_by_the_command_line_is_told_in_one_lin
 ) -> None:
     with pytest.raises(ConfigError, match="/not/there cannot be started: No such file"):
         processes.spawn(["/not/there"], {}, tmp_path / "log")
-    monkeypatch.setattr(check.sys, "executable", "/not/there")
+    monkeypatch.setattr(sys, "executable", "/not/there")
     found = check.looked_at(PoolSpec("main", 1, {"app": "shop:app"}, 1))
     assert found.problem == "No process can be started to import 'shop:app': No such file or directory."
 

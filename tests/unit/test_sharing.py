@@ -96,7 +96,7 @@ class Child:
         found = read(self.memory)
         assert found is not None
         hearts = tuple(now if number == MAIN else 0.0 for number in range(4))
-        self.found = SimpleNamespace(hearts=hearts, idle=found.idle, counts=found.counts)
+        self.found = SimpleNamespace(hearts=hearts, idle=found.idle, counts=found.counts, running=())
         self.elsewhere = -1
 
     def recording(self) -> Any:

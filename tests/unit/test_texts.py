@@ -58,8 +58,8 @@ def charge(order: str) -> str:
         ({"many": [{"a": 1}, {"a": 1, "colour": 2}]}, "parameter 'many' at [1]: There is no field 'colour'."),
         ({"named": {"secret": {"a": 1, "colour": 2}}}, "parameter 'named': There is no field 'colour'."),
         ({"m": {"a": 1, "c" * 500: 2}}, f"parameter 'm': There is no field '{'c' * 59}…."),
-        ({"x": {1, 2}}, "parameter 'x': set is not JSON serializable; use a more specific type hint."),
-        ({"x": {5: 1}}, "parameter 'x': A key in JSON is text; use a more specific type hint."),
+        ({"x": {1, 2}}, "parameter 'x': set would arrive as list; use a more specific type hint."),
+        ({"x": {5: 1}}, "parameter 'x': a key of type int would arrive as str; use a more specific type hint."),
         ({"x": 10**5000}, "parameter 'x': An integer has more than 4300 digits."),
     ],
 )
