@@ -47,7 +47,7 @@ def test_children_that_a_task_forks_begin_with_default_signals_so_that_it_can_en
         workers.wait_for("process_started")
         workers.send("forks")
         workers.send("forks_alone")
-        wait_until(lambda: len(workers.ledger()) == 2, 15, "both have ended what they started")
+        wait_until(lambda: len(workers.ledger()) == 2, 40, "both have ended what they started")
         assert sorted(workers.ledger()) == [f"{one} {-signal.SIGTERM} 0" for one in ("isolated", "thread")]
         workers.signal(signal.SIGTERM)
         assert workers.end() == 0

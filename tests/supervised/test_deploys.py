@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import amqpworker
+from amqpworker.worker import recorder
 from amqpworker.worker.version import FLAG
 from tests.pools import alive, pool
 from tests.support import Broker, wait_until
@@ -52,7 +53,7 @@ def upgrade(package: Path) -> None:
     """Have another version of the package, which records in another way."""
     for name, before, after in (
         ("__init__.py", f'__version__ = "{amqpworker.__version__}"', '__version__ = "99.0"'),
-        ("worker/recorder.py", "VERSION = 2", "VERSION = 99"),
+        ("worker/recorder.py", f"VERSION = {recorder.VERSION}", "VERSION = 99"),
     ):
         file = package / name
         assert before in file.read_text()

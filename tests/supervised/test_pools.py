@@ -128,16 +128,18 @@ def test_two_pools_of_two_apps_run_in_one_program_and_a_death_in_one_does_not_to
 
         pid = str(workers.process.pid)
         shown = run(tmp_path, environment(), "status", pid).out
-        assert "mail: 2/2 consuming" in shown
-        assert "other: 1/1 consuming" in shown
+        assert "mail (shop:app): 2/2 consuming" in shown
+        assert "other (other:app): 1/1 consuming" in shown
         listed = next(
             one for one in run(tmp_path, environment(), "workers", "--json").json if one["pid"] == workers.process.pid
         )
         assert listed["pools"] == [
-            {"name": "mail", "wanted": 2, "consuming": 2},
-            {"name": "other", "wanted": 1, "consuming": 1},
+            {"name": "mail", "wanted": 2, "consuming": 2, "app": "shop:app"},
+            {"name": "other", "wanted": 1, "consuming": 1, "app": "other:app"},
         ]
-        assert "mail, other" in run(tmp_path, environment(), "workers").out
+        found = run(tmp_path, environment(), "workers").out
+        assert "mail (shop:app)" in found
+        assert "other (other:app)" in found
 
         os.kill(other, signal.SIGKILL)
         workers.wait_for("process_started", 4)
