@@ -1,8 +1,8 @@
 """
 The program `amqpworker`, also as `python -m amqpworker`: it loads the command line, and runs it.
 
-Decides that Ctrl-C and SIGTERM while it loads just end it: nothing has begun that could be told or tidied up. As the first
-process of a container it would not even receive a SIGTERM without a handler.
+Decides that Ctrl-C and SIGTERM while it loads just end it: nothing has begun that could be reported or cleaned up. As process 1
+of a container it would not even receive a SIGTERM without a handler.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["main"]
 def main() -> int:
     """Run the command that the arguments name; return the exit code."""
     if __name__ == "__main__" and not sys.flags.safe_path:
-        # No module of the app's folder is to take the place of one that is needed here.
+        # No module of the app's folder may take the place of one that is needed here.
         sys.path.append(sys.path.pop(0))
     import signal
 
@@ -30,7 +30,7 @@ def main() -> int:
 
 
 def end(number: int, _frame: object) -> None:
-    """End by a signal; the first process of a container survives its own."""
+    """End by a signal; process 1 of a container survives its own signals, and exits."""
     import signal
 
     signal.signal(number, signal.SIG_DFL)
@@ -39,7 +39,7 @@ def end(number: int, _frame: object) -> None:
 
 
 def open_standard() -> None:
-    """Open to nothing what is closed of standard input, output and error: a pipe of ours would get its number."""
+    """Open `/dev/null` in place of a closed standard input, output or error: a pipe of ours would get its number."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)

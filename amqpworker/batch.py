@@ -179,7 +179,7 @@ def failed_batch(failed: Sequence[SendError], sent: Sequence[Any]) -> BatchFaile
 
 
 def were(count: int) -> str:
-    """Return the verb for so many."""
+    """Return the verb for this number."""
     return "was" if count == 1 else "were"
 
 

@@ -75,7 +75,7 @@ def configure(
 
 
 def log_uncaught() -> None:
-    """Have the log show what ends this program: an exception that nobody catches would be text among JSON lines."""
+    """Have the log show an uncaught exception that ends this program: Python would write it as text among JSON lines."""
     log = get_logger("amqpworker")
     shown_by_python = sys.excepthook
 

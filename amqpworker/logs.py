@@ -134,7 +134,7 @@ class KeptLogger(logging.Logger):
 
 
 def keep_enabled() -> None:
-    """From now on keep our loggers enabled, whatever user code does, those too that are made later."""
+    """From now on keep our loggers enabled, whatever user code does, including those that are made later."""
     for name in ("amqpworker", *logging.root.manager.loggerDict):
         if name.partition(".")[0] == "amqpworker":
             logging.getLogger(name).__class__ = KeptLogger

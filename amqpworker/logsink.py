@@ -48,13 +48,13 @@ class Sink(logging.Handler):
             self._poll.register(self._file, select.POLLOUT)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line; no failure leaves this method, except for the end of the time that the thread's task has."""
+        """Write one line; no failure leaves this method, except for the time limit of the task that writes it."""
         if self._stream is None or getattr(self._stream, "closed", False):
             return  # the number of a closed file may belong to another one by now
         try:
             line = self.format(record)
         except TimeLimitExceeded:
-            raise  # the thread's task has had its time: it must not be taken for a line that fails
+            raise  # the time limit of the task that writes it: not a failure of this line
         except Exception as error:  # noqa: BLE001 - arguments that do not fit their text, a renderer that fails
             line = f"{record.name}: a line that cannot be shown ({type(error).__name__}): {_raw(record)}"
         try:

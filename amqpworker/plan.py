@@ -50,7 +50,7 @@ class Plan:
             some = ", ".join(sorted(self.queues)[:10]) or "none"
             known = f"did you mean {' or '.join(near)}?" if near else f"it has {some}."
             raise ConfigError(
-                f"The app has no queue {name!r}: {known} If no module that is imported defines its tasks, name theirs in "
+                f"The app has no queue {name!r}: {known} If its tasks are in a module that nothing imports, name it in "
                 f"App(modules=[…]). A queue that only options(queue=…) names is made known by app.queue({name!r})."
             )
 

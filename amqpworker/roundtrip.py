@@ -23,14 +23,14 @@ MODELS = {"model", "dataclass"}
 """Their instances are taken as they are, without a look at their fields."""
 
 LEAVES = {"cls", "config", "default", "expected", "function", "members", "metadata", "serialization"}
-"""What holds no further nodes of a schema."""
+"""Keys whose values hold no further nodes of a schema."""
 
 EXAMPLES: tuple[Any, ...] = (
     *(None, True, 0, 1, 0.1, "", "a", "1", "0.1", "true", "1234", "00000000-0000-0000-0000-000000000007"),
     *("2026-01-02", "2026-01-02T00:00:00", "2026-01-02T03:04:05Z", "03:04:05", "P1DT2H", "127.0.0.1", "::1"),
     *("10.0.0.0/8", "http://a.example/", "redis://localhost", "a@b.example", "1+2j"),
 )
-"""Of each scalar that JSON has, and of each kind of text that pydantic makes something else of."""
+"""Of each scalar that JSON has, and of each kind of text that pydantic converts to another type."""
 
 OURS = sys.stdlib_module_names | {"pydantic", "pydantic_core"}
 OBVIOUS = {"str": "text", "int": "number", "float": "number", "bool": "boolean", "none": "null"}

@@ -53,7 +53,7 @@ VALIDATOR_KINDS = frozenset({"value_error", "assertion_error"})
 
 
 class Unfit(ValueError):
-    """A value that its hint allows and JSON does not, at this path; the text says why, never the value."""
+    """A value that its hint allows and JSON does not, at this path; the text has the reason, never the value."""
 
     def __init__(self, text: str, path: tuple[str | int, ...] = ()) -> None:
         super().__init__(text)

@@ -140,7 +140,7 @@ class RemoteTask(Verbs[P, R]):
         return self.__qualname__
 
     def stands_for(self, function: Callable[..., Any]) -> None:
-        """Have the name, the module and the docstring of the function that it takes the place of."""
+        """Take over the name, the module and the docstring of the function that it replaces."""
         self.__module__ = function.__module__
         self.__qualname__ = function.__qualname__
         self.__doc__ = function.__doc__
@@ -296,7 +296,7 @@ class MakesTask(Protocol):
 
 def check_decorated(given: object, decorator: str) -> None:
     """
-    See to it that a decorator was given what can be a function: its options are given by name.
+    Check that a decorator was given a function: its options are given by name.
 
     Raises:
         ConfigError: it was given an option, or a task.

@@ -46,7 +46,7 @@ def passed(error: BaseException, known: float) -> float | None:
     """
     Return the ack timeout that has closed a channel, in seconds, None if something else has.
 
-    It is `known`, unless the broker says which it was.
+    It is `known`, unless the text of the broker has it.
     """
     text = error.reply_text if isinstance(error, exceptions.ChannelClosedByBroker) else ""
     found = LATE.search(text)

@@ -188,7 +188,7 @@ class Admin:
         Return the first messages of a queue that are `wanted` (default: all), up to `most`, and requeue everything.
 
         The messages keep their order in a queue of up to `FULL_SCAN_LIMIT` of them, if no other process takes messages out of it
-        meanwhile; a longer one begins with those that were not looked at.
+        meanwhile; those that were taken from a longer one may come behind the rest.
 
         Raises:
             NotRouted: there is no such queue.
@@ -211,7 +211,7 @@ class Admin:
         return kept
 
     def _next_of(self, looking: Looking, queue: str, answers: Answers) -> Any:
-        """Return the next answer; a look for which nothing comes any more is ended, since others hold the rest."""
+        """Return the next answer; if no message arrives any more the look is ended, since other consumers hold the rest."""
         if answers.empty():
             try:
                 return self._wait(answers, min(QUIET, self._timeout))

@@ -275,7 +275,7 @@ class Consumer:
         """
         log.warning("consumer_cancelled", queue=intake.queue, effect="subscribing again")
         if self._connection is not None and acktimeout.cancels(version_of(self._connection)):
-            self.receiver.outlasted(intake, self._settings.ack_timeout, CANCELLED)
+            self.receiver.on_ack_timeout(intake, self._settings.ack_timeout, CANCELLED)
         self._begin_anew(intake)
 
     def _begin_anew(self, intake: Intake) -> None:
@@ -290,7 +290,7 @@ class Consumer:
     def _on_channel_closed(self, intake: Intake, error: BaseException) -> None:
         was_open = intake.is_open
         if was_open and (timeout := acktimeout.passed(error, self._settings.ack_timeout)) is not None:
-            self.receiver.outlasted(intake, timeout, str(error))
+            self.receiver.on_ack_timeout(intake, timeout, str(error))
         self._void(intake)
         connected = self._connection is not None and self._connection.is_open
         if acktimeout.is_refused(error) and intake.queue not in self._untimed:

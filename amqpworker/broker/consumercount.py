@@ -1,7 +1,7 @@
 """
 How many consumers a queue has, asked of the broker itself, for a call that was not answered in time.
 
-Decides that many who ask about one queue at once share one answer, and that an answer which says nothing is none.
+Decides that all who ask about one queue at the same time share one answer, and when an answer of the broker means nothing.
 """
 
 from __future__ import annotations
@@ -76,5 +76,5 @@ class ConsumerCount:
 
             channel.pika.queue_declare(queue, passive=True, callback=answered)
 
-        # What ends the channel before, such as a queue that is missing, is an answer that says nothing.
+        # If the channel ends before, such as by a queue that is missing, nothing is known.
         open_channel(connection, Sink(), opened, lambda _: self._end(queue, asked, None))

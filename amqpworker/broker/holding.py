@@ -1,5 +1,5 @@
 """
-Queues that a consumer holds: for a while it takes nothing from them, and keeps what is here.
+Queues that a consumer holds: for a while it takes nothing from them, and keeps the deliveries that it has.
 
 Decides how: the subscription ends, and its channel stays, so that what runs can be acknowledged. Which queues are held is
 `worker.sharing`'s.

@@ -40,7 +40,7 @@ class Receiver(Protocol):
     def end(self, intake: Intake) -> None:
         """Forget the deliveries of a channel that is gone."""
 
-    def outlasted(self, intake: Intake, timeout: float, reason: str) -> None:
+    def on_ack_timeout(self, intake: Intake, timeout: float, reason: str) -> None:
         """Name what runs for longer than the ack timeout, for the `reason` that the channel is lost."""
 
     def holds(self, intake: Intake) -> bool:

@@ -2,8 +2,8 @@
 How a queue is looked into without changing it: consumers take all of it, and all of it is requeued at once.
 
 Decides what to take and how it is requeued. RabbitMQ puts what is requeued behind all that was requeued before, and in front
-of the rest (`rabbit_fifo`, 3.10 to 4.3): only a look that requeues the whole queue leaves its order. Messages from `basic.get` are
-requeued in any order on every version. Those of a consumer keep theirs below 4.0 if the channel is closed, and from 4.0 on if
+of the rest (`rabbit_fifo`, 3.10 to 4.3): only a look that requeues the whole queue leaves its order. Messages from `basic.get`
+are requeued in any order on every version. Those of a consumer keep theirs below 4.0 if the channel is closed, and from 4.0 on if
 they are requeued by one nack, which does not count as a failed delivery there.
 """
 
@@ -27,7 +27,7 @@ __all__ = ["FULL_SCAN_LIMIT", "End", "Looking", "needs_read"]
 FULL_SCAN_LIMIT = 100_000
 """Up to this many messages a queue is taken as a whole, whatever is wanted of it."""
 
-# Taken by one consumer after the other: what one is to get stands in the broker's memory at once, however large it is.
+# Taken by one consumer after the other: the broker holds in memory at once what one is to get, however large it is.
 LEAST_CREDIT = 200
 # The messages of more than 32 consumers are requeued in any order.
 MOST_CONSUMERS = 30
@@ -141,7 +141,7 @@ class Looking(Sink):
 
 
 def needs_read(error: BaseException) -> BaseException:
-    """Return a refusal with the right that was missing: from 4.3 on `configure` is named if `read` would have been enough."""
+    """Return a refusal with the missing permission: from 4.3 on `configure` is named although `read` would have been enough."""
     if not isinstance(error, exceptions.ChannelClosedByBroker) or error.reply_code != ACCESS_REFUSED:
         return error
     text = error.reply_text.replace("configure access to queue", "read access to queue", 1)

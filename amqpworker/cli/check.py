@@ -24,7 +24,7 @@ from amqpworker.supervisor.health import check_address
 from amqpworker.supervisor.launch import Setup
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.check import Checked
-from amqpworker.worker.descendants import below, end_all, living
+from amqpworker.worker.descendants import descendants_of, end_all, living
 from amqpworker.worker.interpreter import command_of
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.wording import how_it_ended
@@ -75,7 +75,7 @@ def looked_at(spec: PoolSpec) -> Checked:
         try:
             found = answer_of(process, pipe, spec.start_timeout)
         finally:
-            left = below(process.pid)
+            left = descendants_of(process.pid)
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             end_all(lambda: living(left), grace=0.0)

@@ -23,7 +23,7 @@ from amqpworker.cli.shared import AppOption, AsJson, NamespaceOption, UrlOption,
 from amqpworker.cli.values import pairs
 from amqpworker.cli.waiting import at_work
 from amqpworker.errors import ConfigError, InvalidArguments, TaskFailed
-from amqpworker.worker.unknown import elsewhere
+from amqpworker.worker.unknown import similar_names
 
 if TYPE_CHECKING:
     from amqpworker.app import App
@@ -200,10 +200,10 @@ def unknown_queue(app: App, task: str) -> str:
     names = [*app.tasks, *app.remotes]
     if not names:
         return "Without --app nothing is known of the queue: give it by --queue."
-    if found := elsewhere(task, names):
+    if found := similar_names(task, names):
         return (
-            f"The app has no task {task!r}, but {' and '.join(map(repr, found))}: its module has another name there. A task "
-            f"of another program needs --queue."
+            f"The app has no task {task!r}, but it has {' and '.join(map(repr, found))}: its module has another name there. "
+            f"A task of another program needs --queue."
         )
     near = difflib.get_close_matches(task, names, n=3)
     told = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(sorted(names)[:10])}."

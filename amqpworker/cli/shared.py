@@ -61,7 +61,7 @@ NamespaceOption = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-# What the commands import only when they need it: before the app's folder is on the path, whose modules it would get else.
+# What the commands import only when they need it; loaded before the app's folder is on the path, whose modules might hide it.
 LATER = ("amqpworker.broker.admin", "amqpworker.broker.management", "rich.progress", "rich.table")
 
 ANSWERED = (TaskFailed, CallTimeout, NotRouted, QueueFull, QueueUnavailable, Blocked, Unconfirmed)

@@ -114,11 +114,11 @@ def found(where: str | None) -> str:
     if where is not None or not living:
         problem = "No pool runs here" if where is None else f"No pool with the process id {where} runs here"
         raise ConfigError(f"{problem}, or none that may be seen: run this as its user, or give what its --health is.")
-    known_by = ", ".join(sorted(filter(None, map(told_apart, living))))
+    known_by = ", ".join(sorted(filter(None, map(pid_and_apps, living))))
     raise ConfigError(f"{len(living)} pools run here: give the process id of one: {known_by}.")
 
 
-def told_apart(address: str) -> str:
+def pid_and_apps(address: str) -> str:
     """Return the process id of a supervisor, with its apps if it answers."""
     pid = address.rpartition("/")[2].removesuffix(".sock")
     with suppress(NotConnected):
@@ -215,7 +215,7 @@ def connection_to(address: str) -> HTTPConnection:
 
 
 def connect(client: socket.socket, address: str) -> None:
-    """Connect to a unix socket; if many wait there already, the system refuses at once, and it is tried again for a while."""
+    """Connect to a unix socket; if its queue of clients is full, the system refuses at once, and it is retried for a while."""
     until = time.monotonic() + PATIENCE
     while True:
         try:
@@ -273,7 +273,7 @@ def named(pool: dict[str, Any]) -> str:
 
 
 def waits_lines(state: dict[str, Any]) -> list[Any]:
-    """Return for which broker or queue processes wait, and why, a line for each that the status does not show already."""
+    """Return which broker or queue processes wait for, and why, a line for each that the status does not show already."""
     from rich.text import Text
 
     texts = {printable(one.get("waits", "")).rstrip(".") for one in state["processes"]}
@@ -322,7 +322,7 @@ def limit(task: dict[str, Any]) -> str:
     if not task["limit"]:
         return ""
     known = age(task["limit"] - task["started"])
-    over = task.get("over", 0)  # a supervisor of an older version does not tell
+    over = task.get("over", 0)  # a supervisor of an older version does not report it
     return f"{known}, over by {age(over)}" if over else known
 
 

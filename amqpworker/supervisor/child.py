@@ -38,7 +38,7 @@ class Child:
 
     `reports` is our end of the pipe that it tells of itself by, -1 once that has ended; the other pipe is its leash:
     `answers` go there, and its end tells the process that we are gone. It starts in `folder`, else in our current one.
-    `waits` is what it waits for before it consumes, as it has reported.
+    `waits` is what it waits for until it consumes, as it has reported.
 
     Raises:
         OSError: the machine has no room for another process or pipe, as it may have in a moment.
@@ -70,7 +70,7 @@ class Child:
                     env={**os.environ, MARK: "worker"},
                     process_group=0,
                     pass_fds=theirs,
-                    # A link is followed each time; while it is exchanged, the place where it led to before is used.
+                    # A symbolic link is followed each time; if it leads nowhere, our current folder is used.
                     cwd=folder if folder is not None and Path(folder).is_dir() else None,
                 )
         except BaseException:
@@ -94,7 +94,7 @@ class Child:
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """End it at once; what its tasks have started comes to us then, if the system can do this."""
+        """End it at once; we become the parent of what its tasks have started, if the system supports that."""
         if self._process.poll() is None:
             for end in (os.kill,) if CAN_ADOPT else (os.kill, os.killpg):  # it may have left its group
                 with suppress(ProcessLookupError):

@@ -99,7 +99,7 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A process has ended, by an exit code or (negative) by a signal; `ran`: while a task ran in it."""
+    """A process has ended, by an exit code or (negative) by a signal; `ran` if a task was running in it."""
 
     serial: int
     code: int

@@ -16,7 +16,7 @@ import socket
 import time
 from contextlib import suppress
 
-from amqpworker.worker.descendants import Ending, Known, below, group_of, living, stat_of
+from amqpworker.worker.descendants import Ending, Known, descendants_of, group_of, living, stat_of
 
 __all__ = ["LONGEST", "decode", "encode", "main"]
 
@@ -51,7 +51,7 @@ class Ward:
 
     def look(self) -> None:
         """Note what the process has started."""
-        self.seen = self.living() | below(self._pid)
+        self.seen = self.living() | descendants_of(self._pid)
 
     def living(self) -> set[Known]:
         """Return what of it has not ended."""

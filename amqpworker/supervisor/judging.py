@@ -1,7 +1,8 @@
 """
 Whether a worker process is sound, by what it has recorded and what the machine says of it.
 
-Pure: decides when a process has stalled or has a task that does not end, and when it has run for long enough or has grown too large.
+Pure: decides when a process has stalled or has a task that does not end, and when it has run for long enough or has grown too
+large.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def stalled(recording: Recording, now: float, timeout: float) -> str:
 
 
 def overdue(recording: Recording, now: float) -> bool:
-    """Tell whether a task of a process runs far beyond its time limit; `now` is seconds since the epoch."""
+    """Return whether a task of a process runs far beyond its time limit; `now` is seconds since the epoch."""
     return any(one.limit and now - one.limit >= OVERDUE for one in recording.running)
 
 

@@ -25,7 +25,7 @@ __all__ = ["Lookout"]
 LOOK = 1.0
 # Whoever has not looked for so long was stopped itself: its processes may have been, too.
 GAP = 5.0
-# What a process recorded longer ago is not what is so now.
+# What a process recorded longer ago may be untrue by now.
 STALE = 3.0
 
 
@@ -41,6 +41,7 @@ class Lookout:
         self.due = self._looked = now
         self._lenient_until = 0.0
         self._seen: dict[int, Seen] = {}
+        # Those that were below their limit of memory while they consumed.
         self._fit: set[int] = set()
         self.past = Past(apps={name: str(pool.options.get("app", "")) for name, pool in pools.items()})
         self.latest: Overview | None = None

@@ -1,9 +1,9 @@
 """
 What worker processes leave to their supervisor when they end: the processes that their tasks have started.
 
-Decides which processes these are, and which messages have to wait until they have ended: those that ran in the process that
-has left them. Other processes that come to the supervisor are not touched: those that it had before, and, if it is the
-first process of a container, those that others have left.
+Decides which processes these are, and which messages have to wait until they have ended: those that ran in the worker process
+that has left them. Other children of the supervisor are not touched: those that it had before, and, if it is process 1 of a
+container, orphans of other programs.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from amqpworker.worker.childprocesses import report
+from amqpworker.worker.childprocesses import log_ended
 from amqpworker.worker.descendants import Ending, Known, children_of, known, living
 
 __all__ = ["Orphans"]
 
-# The end of a process with much memory takes a moment, and its threads may leave theirs before it.
+# The end of a process with much memory takes a moment, in which its threads may already leave us their children.
 FRESH = 3.0
 LOOK = 0.05
 
 
 @dataclass(slots=True)
-class Estate:
-    """What one worker process has left."""
+class LeftProcesses:
+    """The processes that one worker process has left."""
 
     pid: int
     keys: frozenset[str]
@@ -43,40 +43,40 @@ class Orphans:
 
     def __init__(self) -> None:
         self._since: dict[int, float] | None = None
-        self._estates: list[Estate] = []
+        self._left: list[LeftProcesses] = []
 
     @property
     def active(self) -> bool:
         """Whether something is being ended; look again in `LOOK` seconds."""
-        return bool(self._estates)
+        return bool(self._left)
 
     @property
     def awaited(self) -> Collection[str]:
         """The messages that are not to be run before what their last run has started has ended."""
-        return frozenset().union(*(estate.keys for estate in self._estates)) if self._estates else ()
+        return frozenset().union(*(left.keys for left in self._left)) if self._left else ()
 
     def look(self, ours: Collection[int], now: float) -> None:
-        """Note what has come to us; before the ends of worker processes are looked for."""
+        """Note what became our child; called before the ends of worker processes are looked for."""
         before, first = self._since or {}, -math.inf if self._since is None else now
         self._since = {pid: before.get(pid, first) for pid in children_of(os.getpid()) if pid not in ours}
 
     def note_death(self, pid: int, keys: Collection[str], now: float) -> None:
         """End what a worker process has left in which the messages ran that are known by `keys`."""
-        estate = Estate(pid, frozenset(keys))
-        estate.ending = Ending(estate.living, now)
-        self._estates.append(estate)
+        left = LeftProcesses(pid, frozenset(keys))
+        left.ending = Ending(left.living, now)
+        self._left.append(left)
 
     def proceed(self, ours: Collection[int], now: float) -> None:
-        """Go on with what is to be ended."""
-        if not self._estates:
+        """Continue to end what is to be ended."""
+        if not self._left:
             return
         self.look(ours, now)
         assert self._since is not None
-        taken = {one for estate in self._estates for one in estate.seen}
+        taken = {one for left in self._left for one in left.seen}
         fresh = known(pid for pid, since in self._since.items() if since >= now - FRESH) - taken
-        self._estates[-1].seen |= fresh
-        for estate in list(self._estates):
-            assert estate.ending is not None
-            if estate.ending.proceed(now):
-                report(estate.ending, parent=estate.pid)
-                self._estates.remove(estate)
+        self._left[-1].seen |= fresh
+        for left in list(self._left):
+            assert left.ending is not None
+            if left.ending.proceed(now):
+                log_ended(left.ending, parent=left.pid)
+                self._left.remove(left)

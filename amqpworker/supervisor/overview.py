@@ -30,7 +30,7 @@ class Seen:
     """
     What was found out about a process at the last look.
 
-    `stalled` tells which of its threads stands still, `waits` what it waits for before it consumes.
+    `stalled` names the thread that hangs, `waits` is what it waits for until it consumes.
     """
 
     pid: int
@@ -72,8 +72,8 @@ class ProcessView:
     One worker process; times are seconds, `started` counts from the epoch as those of `running` do.
 
     `isolated` is how many isolated processes it uses now, `waiting_suspects` how many messages wait for one, `unconfirmed`
-    how many retries and dead letters the broker has not confirmed in time. `waits` is what it waits for before it consumes
-    from all its queues, and why.
+    how many retries and dead letters the broker has not confirmed in time. `waits` is what it waits for until it
+    consumes from all its queues, and why.
     """
 
     pool: str

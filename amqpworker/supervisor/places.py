@@ -99,7 +99,11 @@ class Place:
 
 @dataclass(slots=True)
 class Pool:
-    """Places that are filled alike; `up` once a process of it has consumed, `outgrown`: how many in a row were too large soon."""
+    """
+    Places that are filled alike.
+
+    It is `up` once a process of it has consumed; `outgrown` processes in a row became too large soon after their start.
+    """
 
     name: str
     places: list[Place] = field(default_factory=list)
@@ -108,9 +112,9 @@ class Pool:
 
     def recycle_at(self, process: Process, oversize: Oversize | None, now: float, jitter: Callable[[], float]) -> float:
         """
-        Return when a process that is due for it may be replaced: at once, unless it became too large soon.
+        Return when a process that is due for recycling may be replaced: at once, unless it became too large soon after its start.
 
-        Its successor would most likely be as large: each is replaced later than the one before, after a minute at last.
+        Then its successor would most likely be as large: each waits longer than the one before, up to a minute.
         """
         if oversize is None:
             return now

@@ -268,9 +268,8 @@ class Supervisor:
             fields = {name: value for name, value in asdict(one).items() if name not in {"running", "counts"}}
             log.info("process_status", **fields, running=[f"{task.task} {task.key}" for task in one.running])
         for child in self._children.values():
-            child.answers.add(
-                WriteStacks()
-            )  # not by a signal: reading stacks in a signal handler may crash the process
+            # Not by a signal: reading stacks in a signal handler may crash the process.
+            child.answers.add(WriteStacks())
 
     # ---- what is done about it --------------------------------------------------------------------------------------
 

@@ -1,5 +1,5 @@
 """
-Whose turn it is to start: an import takes a core, and more of them at once than there are cores take longer than one by one.
+Whose turn it is to start: an import takes a core, and with more imports than cores at once each takes longer.
 
 Decides how many processes may start at the same time, and that pools take turns. A turn ends when the process is ready, ends,
 or is to be killed.
@@ -24,7 +24,7 @@ class Turns:
         self._count = 0
 
     def free(self, processes: Iterable[Process]) -> bool:
-        """Tell whether one more of these processes may start."""
+        """Return whether one more process may start beside these."""
         return sum(one.starts for one in processes) < self._most
 
     def take(self, pool: str) -> None:

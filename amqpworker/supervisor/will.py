@@ -22,7 +22,7 @@ __all__ = ["Will"]
 
 log = get_logger(__name__)
 
-# Isolated from the app's folder and from installed packages but this one; the last line is for people who look at processes.
+# Isolated from the app's folder and from installed packages but this one; the comment in its last line is for readers of `ps`.
 PROGRAM = """import sys
 sys.path.append(sys.argv[1])
 from amqpworker.supervisor.heir import main

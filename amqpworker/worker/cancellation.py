@@ -1,7 +1,7 @@
 """
 The time limit of a coroutine: it is cancelled, and again every few seconds until it has ended.
 
-Decides when a cancellation is ours. `asyncio.timeout` cancels once, which a coroutine may swallow and go on for ever.
+Decides when a cancellation is ours. `asyncio.timeout` cancels once, which a coroutine may swallow and continue for ever.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Deadline:
         self._timer = self._loop.call_later(self._again, self._cancel)
 
     def stop(self) -> bool:
-        """Cancel no more; return whether it was cancelled here, and not by others as well."""
+        """Cancel no more; return whether it was cancelled here and by no other code as well."""
         self._timer.cancel()
         for _ in range(self._ours):
             self._task.uncancel()
@@ -47,7 +47,7 @@ async def await_within(awaitable: Awaitable[Any], seconds: float, again: float) 
     Return what is awaited, within `seconds` (`inf` is no limit).
 
     Raises:
-        TimeLimitExceeded: it was cancelled for that, and has let itself be cancelled.
+        TimeLimitExceeded: it was cancelled at its limit, and ended by that.
     """
     if seconds == math.inf:
         return await awaitable

@@ -29,7 +29,7 @@ from amqpworker.worker.serving import Serving, long_tasks, servings
 __all__ = ["Checked", "doubts", "main"]
 
 
-# Folders that hold packages and are none themselves, by custom.
+# Folders that hold packages and are not packages themselves, by convention.
 SOURCE_FOLDERS = {"src", "lib", "source", "python"}
 
 
@@ -86,13 +86,13 @@ def doubtful_names(tasks: Mapping[str, Task[Any, Any]], served: Sequence[Serving
     folders = sorted({name.partition(".")[0] for name in tasks} & SOURCE_FOLDERS)
     return found + [
         f"Task names begin with {folder!r}, which is not a package: a producer that imports the modules from inside it sends "
-        f"other names. Start the worker in {folder}, or install the project."
+        f"tasks by other names. Start the worker in {folder}, or install the project."
         for folder in filter(is_plain_folder, folders)
     ]
 
 
 def is_plain_folder(module: str) -> bool:
-    """Tell whether an imported module is a folder without an `__init__.py`."""
+    """Return whether an imported module is a folder without an `__init__.py`."""
     found = sys.modules.get(module)
     return found is not None and getattr(found, "__file__", None) is None and hasattr(found, "__path__")
 

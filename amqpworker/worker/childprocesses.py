@@ -1,7 +1,7 @@
 """
 What the tasks of this process have started and left: ended with it, and reaped if this process has adopted it.
 
-Decides which ended children nobody waits for: adopted orphans. A child of the app's own code is left to that code: it is
+Decides which ended children no code waits for: adopted orphans. A child of the app's own code is left to that code: it is
 known by the thread that has forked it, by the fork, or by its `Popen`.
 """
 
@@ -24,13 +24,13 @@ from amqpworker.worker.descendants import (
     Ending,
     Known,
     adopt_orphans,
-    below,
     children_of,
+    descendants_of,
     end_all,
     stat_of,
 )
 
-__all__ = ["ChildProcesses", "report"]
+__all__ = ["ChildProcesses", "log_ended"]
 
 log = get_logger(__name__)
 
@@ -45,7 +45,7 @@ class ChildProcesses:
     """
     The descendants of this process, whose orphans it adopts from now on; one thread uses it.
 
-    If not `ours`, the process is not a worker's: then nothing is adopted, reaped or ended.
+    If not `ours` (the process belongs to another program), nothing is adopted, reaped or ended.
     """
 
     def __init__(self, ours: bool = True) -> None:
@@ -91,7 +91,7 @@ class ChildProcesses:
                     os.waitpid(pid, os.WNOHANG)
 
     def _forget_forked(self) -> None:
-        """Forget what was waited for: another process may have its id."""
+        """Forget forked children that were waited for: another process may have such an id by now."""
         if forked := list(self._forked):  # listed first: what is forked meanwhile is kept
             children = children_of(self._process)
             for pid in forked:
@@ -104,13 +104,13 @@ class ChildProcesses:
             return
         before()
         end_pools()
-        report(end_all(self._running, TERM_GRACE))
+        log_ended(end_all(self._running, TERM_GRACE))
 
     def _running(self) -> set[Known]:
         # The one that `multiprocessing` has clean up after this process ends by itself.
         tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
         spared = getattr(tracker, "_pid", None)
-        return {one for one in below(self._process) if one[0] != spared}
+        return {one for one in descendants_of(self._process) if one[0] != spared}
 
 
 def children_in(thread: int) -> list[int]:
@@ -119,7 +119,7 @@ def children_in(thread: int) -> list[int]:
 
 
 def waited_for() -> set[int]:
-    """Return the processes that an object of Python stands for, which waits for them; it takes a while to find these."""
+    """Return the processes for which a Python object (a `Popen`) waits; finding these objects takes a while."""
     forks: Any = getattr(sys.modules.get("multiprocessing.popen_fork"), "Popen", subprocess.Popen)
     held = [one for one in gc.get_objects() if issubclass(type(one), (subprocess.Popen, forks))]
     return {pid for one in held if isinstance(pid := getattr(one, "pid", None), int)}
@@ -135,7 +135,7 @@ def end_pools() -> None:
             ends.join(POOLS_END)
 
 
-def report(ending: Ending, **fields: Any) -> None:
+def log_ended(ending: Ending, **fields: Any) -> None:
     """Log how many processes were ended."""
     counts = {"ended": len(ending.asked), "killed": len(ending.killed)}
     if left := ending.survivors:

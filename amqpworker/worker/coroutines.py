@@ -137,7 +137,7 @@ class Coroutines:
                 self.awaits(self._cancel_all(), CANCEL_SECONDS * 2)
 
     def cut_off(self) -> None:
-        """Let nothing count any more, whatever becomes of what still runs."""
+        """Discard what coroutines that still run return from now on."""
         self._cancelled = True
 
     def stop(self) -> None:

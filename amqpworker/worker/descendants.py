@@ -23,8 +23,8 @@ __all__ = [
     "Ending",
     "Known",
     "adopt_orphans",
-    "below",
     "children_of",
+    "descendants_of",
     "end_all",
     "group_of",
     "known",
@@ -88,7 +88,7 @@ def known(pids: Iterable[int]) -> set[Known]:
     return {(pid, stat[2]) for pid, stat in found if stat is not None and stat[0] not in "ZX"}
 
 
-def below(pid: int) -> set[Known]:
+def descendants_of(pid: int) -> set[Known]:
     """Return all descendants of a process that have not ended."""
     found: set[Known] = set()
     waiting, seen = children_of(pid), {pid}
@@ -102,7 +102,7 @@ def below(pid: int) -> set[Known]:
 def living(of: Iterable[Known]) -> set[Known]:
     """Return those of these processes that have not ended, with their descendants."""
     there = known(pid for pid, _ in of) & set(of)
-    return there.union(*(below(pid) for pid, _ in there))
+    return there.union(*(descendants_of(pid) for pid, _ in there))
 
 
 def group_of(number: int) -> set[Known]:

@@ -1,8 +1,8 @@
 """
 The options of the interpreter that our programs hand on to each other: `python -O -m amqpworker worker …`.
 
-Pure. Decides which: all that were given, but those that say what is run or that the path begins elsewhere (`-P`), since
-each program of ours is started in its own way.
+Pure. Decides which: all that were given, except those that choose the program (`-m`, `-c`) or the begin of the path (`-P`),
+since each program of ours is started in its own way.
 """
 
 from __future__ import annotations

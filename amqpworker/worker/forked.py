@@ -1,5 +1,5 @@
 """
-Children that a task forks: their signals are the default ones, and none returns to its parent's messages.
+Children that a task forks: they have the default signal handlers, and none returns into its parent's loop over messages.
 
 Decides nothing else. A child that ends by itself, as `multiprocessing` has it, never calls `leave_if_forked`.
 """
@@ -26,8 +26,8 @@ def default_signals_in_forks(numbers: Iterable[signal.Signals]) -> None:
     """
     Have each child that this process forks begin with the default handlers in place of its parent's of now.
 
-    A handler that was set by somebody else since is inherited, as by any program. A signal that is sent to the child
-    before it has the default handlers waits for them.
+    A handler that other code has set since is inherited, as in any program. A signal that is sent to the child before it
+    has the default handlers is delivered when it has them.
     """
     ours = {number: signal.getsignal(number) for number in numbers}
     blocked = threading.local()

@@ -1,8 +1,8 @@
 """
 Which queues a process could start a message of at once, as bits of one number: one for each queue of a broker.
 
-Pure. Two queues may share a bit, so that a process takes another for idle that does not consume its queue: then messages
-are requeued that would have waited there for as long.
+Pure. Two queues may share a bit, so that a process takes another one for idle that does not consume its queue: then messages
+are requeued without need.
 """
 
 from __future__ import annotations

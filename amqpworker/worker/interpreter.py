@@ -3,7 +3,7 @@ How a program of ours is started in a fresh interpreter.
 
 Decides that no module of the app's folder can take the place of one that our own code needs: the folder is not on the path
 while our code is imported. `locate` puts it there, when everything of ours is loaded. Folder and interpreter are known by the
-names that were given: what starts later follows a link that leads to another release by then.
+paths that were given: what starts later follows symbolic links, which may lead to another release by then.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FROM_FOLDER = (
 
 def folder_as_given() -> Path:
     """
-    Return the current folder by the name in `$PWD`, which may have links in it, if it is that; else by its own name.
+    Return the current folder as the path in `$PWD`, which may contain links, if that is the same folder; else its real path.
 
     Raises:
         ConfigError: the folder does not exist any more.

@@ -18,10 +18,10 @@ from types import CodeType, FrameType
 
 from amqpworker.logsink import Sink
 
-__all__ = ["Hold", "hold_at", "look_out", "where"]
+__all__ = ["Hold", "hold_at", "wait_and_preempt", "where"]
 
 ACQUIRES = frozenset({"acquire", "acquire_lock", "__enter__", "flock", "lockf"})
-"""Names of calls that return with a lock held. The bytecode of `with lock:` has no moment between that and its body."""
+"""Names of calls that return with a lock held. The bytecode of `with lock:` cannot be interrupted between that and its body."""
 
 LOCKING = frozenset({*ACQUIRES, "release", "release_lock", "__exit__", "_acquire_restore", "_release_save"})
 """Names of functions in Python that are part of a lock: an exception at their first line leaves it held as well."""
@@ -53,8 +53,8 @@ def hold_at(thread: int, never: AbstractSet[CodeType] = frozenset()) -> Hold | N
     """
     Return what holds an exception back in a thread; None if it has moved meanwhile, so that nothing is known.
 
-    Where it is in the code of `never`, it is held back in any case. The caller acts at once: it has the interpreter's lock,
-    and while it keeps that the thread cannot move.
+    In the code of `never` it is always held back. The caller has to act at once: the thread cannot move while the caller keeps
+    the interpreter's lock.
     """
     current = sys._current_frames  # noqa: SLF001 - documented, and made for this
     frame = current().get(thread)
@@ -65,12 +65,12 @@ def hold_at(thread: int, never: AbstractSet[CodeType] = frozenset()) -> Hold | N
     return found if current().get(thread) is frame and frame.f_lasti == position else None
 
 
-def look_out(seconds: float) -> None:
+def wait_and_preempt(seconds: float) -> None:
     """
-    Wait, and stop the other threads wherever they are then.
+    Sleep, then take the interpreter's lock from the thread that runs, wherever it is.
 
-    A thread that is asked for the interpreter's lock gives it away when it waits for something the next time: one that
-    acquires locks or writes lines all the time would be found at nothing else.
+    By default a thread releases that lock when it next waits for something: one that acquires locks or writes lines all the
+    time would never be found at anything else.
     """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SHORTEST_INTERVAL)

@@ -107,7 +107,7 @@ class IsolatedProcess:
 
     @property
     def outdated(self) -> bool:
-        """Whether it has ended since another version of ours is installed by now."""
+        """Whether it has ended because another version of amqpworker is installed by now."""
         return self._ended is not None and self._ended.code == MISCONFIGURED
 
     def alive(self) -> bool:
@@ -206,7 +206,7 @@ class IsolatedProcess:
 
     def _reap(self, why: str = "", stack: str = "") -> Crash:
         if self._ended is None:
-            # Before it is reaped: nobody else can have its id, and be taken for its group.
+            # Before it is reaped: until then no other process or group can have its id.
             self.left.look(self.pid)
             self.kill()
             self.left.look_at_group(self.pid)

@@ -38,7 +38,7 @@ from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED
 from amqpworker.worker.room import room_permitting
 from amqpworker.worker.runner import Runner, unknown
 from amqpworker.worker.signals import STRAY, OwnSignals, ignore, ignore_stray
-from amqpworker.worker.version import difference, without_version
+from amqpworker.worker.version import version_mismatch, without_version
 
 __all__ = ["main"]
 
@@ -127,7 +127,7 @@ class Isolated:
 
 def main(arguments: Sequence[str]) -> int:
     """Run an isolated process: the options as JSON, the descriptors of its socket and of its stacks, the worker's id."""
-    if difference(arguments):
+    if version_mismatch(arguments):
         return MISCONFIGURED
     arguments = without_version(arguments)
     options = WorkerOptions.model_validate_json(arguments[0])

@@ -1,5 +1,5 @@
 """
-What we ask of Linux that older kernels, some containers and some builds of Python do not have, and what stands in for it.
+System calls of Linux that older kernels, some containers and some builds of Python do not have, and what replaces them.
 
 Decides nothing: a supervisor reports at its start what is missing, and everything works without it.
 """

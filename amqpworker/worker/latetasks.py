@@ -1,5 +1,5 @@
 """
-Name the tasks for which the broker waited in vain: they ran for longer than its ack timeout, and their channel is gone.
+Name the tasks that ran for longer than the broker's ack timeout, so that it has closed their channel.
 
 Decides which of the tasks that run on a channel these are.
 """
@@ -31,8 +31,8 @@ def late_tasks(running: Sequence[tuple[Delivery, float]], timeout: float) -> lis
     """
     Return those that have run for longer than `timeout` seconds, the longest first.
 
-    The one that has run for longest is one of them in any case: the broker counts from the delivery on, and it may have
-    another timeout than it says.
+    The one that has run for longest is always one of them: the broker counts from the delivery on, and its timeout may differ
+    from the one that is known.
     """
     longest = sorted(running, key=lambda pair: pair[1], reverse=True)
     return ([pair for pair in longest if pair[1] >= timeout] or longest[:1])[:MOST_NAMED]

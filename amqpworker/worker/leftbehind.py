@@ -12,8 +12,8 @@ import os
 import time
 from pathlib import Path
 
-from amqpworker.worker.childprocesses import report, waited_for
-from amqpworker.worker.descendants import CAN_ADOPT, MARK, Known, below, children_of, end_all, group_of, living
+from amqpworker.worker.childprocesses import log_ended, waited_for
+from amqpworker.worker.descendants import CAN_ADOPT, MARK, Known, children_of, descendants_of, end_all, group_of, living
 
 __all__ = ["LeftBehind"]
 
@@ -41,7 +41,7 @@ class LeftBehind:
 
     def look(self, pid: int) -> None:
         """Note what is below the isolated process."""
-        self._seen = living(self._seen) | below(pid)
+        self._seen = living(self._seen) | descendants_of(pid)
 
     def look_at_group(self, pid: int) -> None:
         """Note what is in its process group, the isolated process aside; before that is reaped."""
@@ -50,26 +50,26 @@ class LeftBehind:
     def look_for_adopted(self) -> None:
         """Note what its last run has left to this process, after it has crashed."""
         if MARK not in os.environ:
-            return  # what this process has started itself could not be told from it
+            return  # it could not be distinguished from what this process has started itself
         me, since = os.getpid(), self._began - TICK
-        marks = {one: mark_of(one[0]) for one in below(me)}
+        marks = {one: mark_of(one[0]) for one in descendants_of(me)}
         self._seen |= {one for one, mark in marks.items() if mark == self._mark}
         if unmarked := {one for one, mark in marks.items() if mark == "" and one[1] * TICK >= since}:
             adopted = children_of(me) - waited_for()
             self._seen |= {one for one in unmarked if one[0] in adopted}
 
     def any(self) -> bool:
-        """Tell whether there is something to be ended."""
+        """Return whether there is something to be ended."""
         return bool(self._living())
 
     def end(self, pid: int) -> None:
         """End what the isolated process has left, and wait for that."""
         if self._living():
-            report(end_all(self._living), child=pid)
+            log_ended(end_all(self._living), child=pid)
 
     def _living(self) -> set[Known]:
         self._seen = living(self._seen)
-        marked = {one for one in below(os.getpid()) - self._seen if mark_of(one[0]) == self._mark}
+        marked = {one for one in descendants_of(os.getpid()) - self._seen if mark_of(one[0]) == self._mark}
         self._seen |= marked
         return self._seen
 

@@ -23,7 +23,7 @@ from amqpworker.errors import TimeLimitExceeded
 from amqpworker.lifecycle import run_as_io_thread
 from amqpworker.logs import get_logger, task_context
 from amqpworker.timelimit import OVERDUE
-from amqpworker.worker.interruption import Hold, hold_at, look_out, where
+from amqpworker.worker.interruption import Hold, hold_at, wait_and_preempt, where
 
 __all__ = ["Limits", "Overtaken", "Pace", "Watch"]
 
@@ -40,7 +40,7 @@ MOST_STEPS = 1_000_000
 @dataclass(frozen=True, slots=True)
 class Pace:
     """
-    How many seconds pass between what is done about a run that is over its limit.
+    The seconds between the steps that are taken against a run beyond its limit.
 
     * `again`: a task that continues after the exception, or swallows it, has this long to clean up until the next one.
     * `briefly`: an exception that would only cut off a log line or an import is held back for this long.
@@ -59,7 +59,7 @@ class Overtaken(BaseException):
 @dataclass(slots=True, eq=False)
 class Watch:
     """
-    One run that has limits; the times are monotonic, `inf` where there is none.
+    One run that has limits; the times are monotonic, `inf` if there is none.
 
     `raise_at` is when the exception is raised in its thread, and `report_at` when the log names it.
     """
@@ -98,7 +98,7 @@ class Limits:
         self._report_after = self.pace.report
         self._runs: dict[int, Watch] = {}
         self._wake = Waker()
-        # Different ones, so that a thread that does the same again and again is not always found at the same.
+        # Different pauses, so that a thread in a loop is not always found at the same line.
         self._glances = itertools.cycle(number * GLANCE for number in range(1, 20))
         self._next = math.inf
         self._lock = threading.Lock()
@@ -146,7 +146,7 @@ class Limits:
             raise Overtaken
 
     def holds(self, watch: Watch) -> bool:
-        """Tell whether a run still runs."""
+        """Return whether a run still runs."""
         return id(watch) in self._runs
 
     def claim(self, watch: Watch) -> bool:
@@ -172,7 +172,7 @@ class Limits:
     def _start(self) -> None:
         with self._lock:
             if self._thread is None:
-                # Its lines take the way of I/O threads: a handler that hangs must not keep limits from being kept.
+                # Its lines are queued like those of I/O threads: limits must be kept although a handler hangs.
                 thread = threading.Thread(
                     target=run_as_io_thread, args=(self._watch,), name="amqpworker-limits", daemon=True
                 )
@@ -180,7 +180,7 @@ class Limits:
                 self._thread = thread
 
     def _disarm(self, watch: Watch) -> None:
-        """See to it that no exception is raised any more; one may still be raised in here, then this is called again."""
+        """Ensure that no exception is raised any more; one may still be raised in here, then this is called again."""
         if watch.raise_at == math.inf:
             return
         watch.ended = True
@@ -238,7 +238,7 @@ class Limits:
         held = now - watch.held_since
         watch.raise_at = now + min(max(SOON, held / 50), SELDOM)
         # A fresh turn with the interpreter's lock: no other thread takes it for a while.
-        look_out(next(self._glances) if held > AGAIN else 0)
+        wait_and_preempt(next(self._glances) if held > AGAIN else 0)
         watch.raising = True
         try:
             hold = hold_at(watch.thread, OWN)

@@ -35,7 +35,7 @@ LONGEST_REASON = 300
 T = TypeVar("T")
 
 # What is imported only when it is needed (`sqlite3` by the first of them, `resource` by `os.wait4`, the pool of threads by
-# `asyncio.to_thread`), and what one of our programs has and another has not: each finds the same modules in the folder.
+# `asyncio.to_thread`), and what only some of our programs import: all must find the same modules in the folder.
 LATER = ("amqpworker.results.sql", "resource", "concurrent.futures.thread", "faulthandler", "mmap", "pickle")
 
 # What code that runs at import meets if another service is away.
@@ -78,7 +78,7 @@ def load_ours() -> None:
 
 
 def instead_of_file(file: str, name: str) -> str:
-    """Return what to write in place of a file: the module by which producers import it, and from which folder it is found."""
+    """Return what to write instead of a file: its module as producers import it, and the folder in which that is found."""
     path = Path(file if "/" in file else file.removesuffix(".py").replace(".", "/")).with_suffix(".py").absolute()
     root = root_of(path)
     parts = () if root is None else path.relative_to(root).with_suffix("").parts
@@ -106,19 +106,19 @@ def put_folder_first() -> None:
     """
     Have modules found in the current folder first, as `python -m` does: from now on, when all of ours are loaded.
 
-    By its name, so that a task may change the current folder.
+    By its path, so that a task may change the current folder.
 
     Raises:
         ConfigError: the folder does not exist any more.
     """
-    # Its own name: what is imported late is of the same release, wherever a link leads by then.
+    # Its real path: what is imported later is of the same release, wherever a link leads by then.
     folder = str(folder_as_given().resolve())
     if sys.path[:1] != [folder]:
         sys.path.insert(0, folder)
 
 
 def found_by(find: Callable[[], T]) -> T:
-    """Return what is found; an error of ours that a file of the app's folder explains names it."""
+    """Return what is found; if a file of the app's folder explains an error of ours, the error names that file."""
     try:
         return find()
     except ConfigError as error:
@@ -128,7 +128,7 @@ def found_by(find: Callable[[], T]) -> T:
 
 
 def namesake(error: BaseException | None) -> str:
-    """Return which file of the current folder was meant by an import and not found, since a module has its name; else ""."""
+    """Return which file of the current folder an import did not find, since another module has its name; "" if none."""
     named = getattr(error, "name", None) if isinstance(error, ImportError) else None
     if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
         named = error.obj.__name__

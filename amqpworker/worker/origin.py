@@ -1,7 +1,7 @@
 """
-What a worker process has at its start, before any code of the app has run: its folder, and its handlers of signals.
+What a worker process has at its start, before any code of the app has run: its folder, and its signal handlers.
 
-Decides nothing: a task may change both for the whole process, and the parts that need them as they were find them here.
+Decides nothing: a task may change both for the whole process, and some parts need them as they were.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
-What tasks print: visible line by line, and harmless if nobody reads it.
+What tasks print: visible line by line, and harmless if no process reads it.
 
-Python keeps 8 KiB of what is printed back where standard output is no terminal, and a write to a pipe whose reader has
-ended, or to a full disk, raises an exception in the task. Decides what becomes of such a write: it is dropped, as the log
-line is in `logsink`, and one line of the log reports that.
+Python buffers 8 KiB of what is printed if standard output is not a terminal, and a write to a pipe whose reader has ended,
+or to a full disk, raises an exception in the task. Decides what happens then: the write is dropped, as a log line is in
+`logsink`, and one line of the log reports that.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Output(io.FileIO):
         try:
             while written < len(view):
                 count = super().write(view[written:])
-                if count is None:  # somebody made it non-blocking, and it is full
+                if count is None:  # another process made it non-blocking, and it is full
                     _wait_for_room(self.fileno())
                 else:
                     written += count
@@ -68,7 +68,7 @@ def print_by_line() -> None:
                 errors="backslashreplace",
                 line_buffering=True,
             )
-            # Nothing is left in it, and whoever holds it may use it on.
+            # Nothing is left in it, and code that holds it may continue to use it.
             stream.flush()
             setattr(sys, name, text)
             setattr(sys, f"__{name}__", text)

@@ -54,7 +54,7 @@ from amqpworker.worker.sharing import Sharing, bits_of
 from amqpworker.worker.signals import STRAY, ignore_stray
 from amqpworker.worker.stacks import stack_of
 from amqpworker.worker.stoprequest import StopRequest
-from amqpworker.worker.version import difference, without_version
+from amqpworker.worker.version import version_mismatch, without_version
 from amqpworker.worker.waiting import Waiting, hopeless
 
 __all__ = ["WorkerProcess", "main"]
@@ -140,7 +140,7 @@ class WorkerProcess:
         self.stop_requested.nudge()
 
     def on_leave(self) -> None:
-        """Leave as after a hard limit, when the supervisor asks; its clock may have been set, so the limits are checked here."""
+        """Leave as after a hard limit, when the supervisor asks; the system clock may have been set, so limits are checked here."""
         for watch in self.limits.overdue(OVERDUE - CLOCKS_APART):
             if watch not in self.overruns:
                 self._on_overrun(watch)
@@ -270,7 +270,7 @@ class WorkerProcess:
         self.runners.abandon()
         self.lifespan.end(max(FAREWELL, until - time.monotonic()) if not self.stop_now else FAREWELL)
         self.runners.stop()
-        # Where nobody waits, the supervisor ends them after this process.
+        # After a second Ctrl-C the supervisor ends them, after this process.
         if not (self.stop_now and self.reporter.has_parent):
             self.children.end(self.runners.cut_off)
 
@@ -325,7 +325,7 @@ def main(arguments: Sequence[str]) -> int:
     pipe whose end means that the parent is gone, and to stop; the third that for reports to the parent, the fourth that of
     memory for the flight recorder.
     """
-    if reason := difference(arguments):
+    if reason := version_mismatch(arguments):
         return misconfigured(ConfigError(reason), Reporter(int(arguments[3])))
     arguments = without_version(arguments)
     options = WorkerOptions.model_validate_json(arguments[0])

@@ -1,9 +1,9 @@
 """
 Take deliveries from the consumer and hand them to the runner threads.
 
-Decides when a delivery that nobody has begun goes back: when the worker drains, when another process has a thread for it,
-and before the broker's ack timeout would close its channel with every delivery on it. Where one runs that may have taken a process down is decided by
-`crashes`, and by the supervisor that `inquiry` asks.
+Decides when an unstarted delivery is requeued: when the worker drains, when another process has a thread for it, and before
+the broker's ack timeout would close its channel with every delivery on it. Where a delivery runs that may have crashed a
+process is decided by `crashes`, and by the supervisor that `inquiry` asks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = get_logger(__name__)
 CHECK_SECONDS = 1.0
 # What has waited for this long is requeued for an idle process.
 UNSTARTED_SECONDS = 5.0
-# Not before all processes that are as busy hold the queue as well: each of them looks a few times per second.
+# Not before all other busy processes hold the queue as well: each of them looks a few times per second.
 HELD_SECONDS = 1.0
 
 
@@ -111,7 +111,7 @@ class Reception:
         delivery.intake.suspects.add(delivery.tag)
         self._put_isolated(delivery)
 
-    def outlasted(self, intake: Intake, timeout: float, reason: str) -> None:
+    def on_ack_timeout(self, intake: Intake, timeout: float, reason: str) -> None:
         """Name what runs for longer than the ack timeout, for the `reason` that the channel is lost."""
         log_late(self._running_on(intake), timeout, reason)
 

@@ -260,8 +260,8 @@ def unknown(properties: Properties, known: Iterable[str]) -> Dead:
     """Return why no task of ours takes this message."""
     if not properties.type:
         return refused("malformed", "the message has no `type`: it is the name of the task to run")
-    told = f"no task {properties.type!r} is registered in this worker"
-    return refused("unknown-task", f"{told}: {advice(properties.type, known)}")
+    text = f"no task {properties.type!r} is registered in this worker: {advice(properties.type, known)}"
+    return refused("unknown-task", text)
 
 
 def refused(reason: str, text: str, error_type: str = "") -> Dead:
@@ -321,7 +321,7 @@ def retried_for(signal: RetryLater) -> Failure:
 
 
 def none_left(signal: RetryLater, attempt: int) -> Failure:
-    """Return why a task is dead that asked to run again: the error that led to it, or that it may run no more."""
+    """Return the failure of a task that asked to run again and has no attempt left: the error that led to it, if there is one."""
     failure = failure_of(signal)
     why = f"no attempt is left after attempt {attempt}"
     for note in getattr(signal, "__notes__", ()):

@@ -113,7 +113,7 @@ class Runners:
 
     def start(self) -> None:
         """
-        Start the threads, that of the event loop too if a task needs it.
+        Start the threads, including that of the event loop if a task needs it.
 
         Raises:
             NoThread: there is no room for all of them.
@@ -159,7 +159,7 @@ class Runners:
         self._coroutines.abandon()
 
     def cut_off(self) -> None:
-        """Let nothing count any more that a task returns: the processes that it waits for are ended."""
+        """Discard what tasks return from now on: the processes that they wait for are ended."""
         self._cut_off = True
         self._coroutines.cut_off()
 

@@ -84,7 +84,7 @@ def long_tasks(app: App) -> list[Task[Any, Any]]:
 
 
 def warn_of_long_tasks(app: App) -> None:
-    """Tell which tasks may run for longer than the broker waits for an acknowledgement."""
+    """Log which tasks may run for longer than the broker waits for an acknowledgement."""
     for task in long_tasks(app):
         log.warning(
             "limit_beyond_ack_timeout",

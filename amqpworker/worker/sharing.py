@@ -60,7 +60,7 @@ class Sharing:
                 idle |= bit if queue in consumed else 0
             elif not elsewhere & bit:
                 if queue in self._held:
-                    # The next time it is held no sooner than the first time.
+                    # Held again after the same time as at first, not sooner.
                     self._room_at[queue] = now
             elif queue in self._held or now - room_at >= BUSY_SECONDS:
                 held.add(queue)

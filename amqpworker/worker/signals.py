@@ -1,9 +1,9 @@
 """
 The signals of a worker process and of its isolated ones.
 
-Decides which signals are ours, that those which are sent to the supervisor do nothing here (a `pkill -HUP -f` reaches all
-processes), and that our handlers are set again after code of the app has replaced them. What a signal leads to is
-`process`'s.
+Decides which signals are ours, that those which are meant for the supervisor do nothing here (a `pkill -HUP -f` reaches all
+processes), and that our handlers are restored after code of the app has replaced them. What a signal causes is decided by
+`process`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def ignore_stray() -> None:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Have a process that is started meanwhile receive stray signals, and that for its stacks, only once it does not end by them."""
+    """Block stray signals, and that for stacks: a process that is started meanwhile receives them once it has handlers."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     try:
         yield

@@ -1,5 +1,5 @@
 """
-What each thread of this process does, for the log: a look that does no harm.
+The stacks of all threads of this process, for the log, read without harm.
 
 Decides how the stacks are read: under the interpreter's lock, by `sys._current_frames`. `faulthandler` reads those of
 running threads without it, which now and then is a segmentation fault: so it is for processes that are killed right after.
@@ -27,7 +27,7 @@ class StackWriter:
         self._writing: threading.Thread | None = None
 
     def write(self) -> None:
-        """Have the stacks of all threads written, unless that is still going on. One thread calls this."""
+        """Have the stacks of all threads written, unless that is still under way. One thread calls this."""
         if self._writing is None or not self._writing.is_alive():
             self._writing = threading.Thread(target=write_stacks, name="amqpworker-stacks", daemon=True)
             self._writing.start()

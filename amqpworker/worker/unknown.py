@@ -1,21 +1,21 @@
 """
-Tasks that a worker does not have: what most likely keeps it from having them.
+Tasks that a worker does not have, and the most likely cause.
 
-Decides the sentences: the same function under another module is most often the same file imported by another name; else the
-module that defines the task is not imported.
+Decides the sentences: the same function under another module is most often the same file imported by another name; otherwise
+the module that defines the task is not imported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["advice", "elsewhere", "no_tasks"]
+__all__ = ["advice", "no_tasks", "similar_names"]
 
 MOST_NAMES = 3
 
 
-def elsewhere(name: str, known: Iterable[str]) -> list[str]:
-    """Return the known names of a task whose module has another name: first those of which one ends with the other."""
+def similar_names(name: str, known: Iterable[str]) -> list[str]:
+    """Return known tasks with the same function name in another module; first those of which one name ends with the other."""
     function = name.rpartition(".")[2]
     alike = [one for one in known if one.rpartition(".")[2] == function and one != name]
     return sorted(alike, key=lambda one: (not (one.endswith(f".{name}") or name.endswith(f".{one}")), one))[:MOST_NAMES]
@@ -23,7 +23,7 @@ def elsewhere(name: str, known: Iterable[str]) -> list[str]:
 
 def advice(name: str, known: Iterable[str]) -> str:
     """Return what to do about a task that this worker does not have."""
-    found = elsewhere(name, known)
+    found = similar_names(name, known)
     if not found:
         return "is its module imported, or named in App(modules=[…])?"
     names = " or ".join(map(repr, found))
@@ -32,7 +32,7 @@ def advice(name: str, known: Iterable[str]) -> str:
 
 def no_tasks(target: str, modules: Sequence[str]) -> str:
     """Return that an app has no tasks, and how it gets some."""
-    looked = f", nor has one of App(modules={list(modules)!r})" if modules else ""
+    looked = f", nor have the modules of App(modules={list(modules)!r})" if modules else ""
     module = target.partition(":")[0]
     example = f"{module.rpartition('.')[0] or module}.tasks"
     return (

@@ -1,5 +1,5 @@
 """
-Whether a process has the same version of ours as the program that has started it: an upgrade may have come between.
+Whether a process is of the same version as the program that has started it: an upgrade may have come between.
 
 Decides how a program names its version to what it starts. Every version must understand that, whatever else differs: so it
 is the first argument, and read before any other. A worker process whose parent has another version reports that through the
@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 from amqpworker import __version__
 
-__all__ = ["OURS", "difference", "without_version"]
+__all__ = ["OURS", "version_mismatch", "without_version"]
 
 FLAG = "--parent="
 OURS = f"{FLAG}{__version__}"
 
 
-def difference(arguments: Sequence[str]) -> str:
+def version_mismatch(arguments: Sequence[str]) -> str:
     """Return why a process cannot work for the program that has started it with these arguments; "" if it can."""
     if not arguments or not arguments[0].startswith(FLAG) or arguments[0] == OURS:
         return ""

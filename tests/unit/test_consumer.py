@@ -198,7 +198,7 @@ def test_a_subscription_that_the_broker_ends_names_what_was_late_where_it_does_s
     _, receiver, wire, (channel,) = consuming(monkeypatch)
     wire.server_properties = {"version": version}
     channel.cancelled_by_broker()
-    assert receiver.outlasted_by == ([1800.0] if named else [])
+    assert receiver.late_after == ([1800.0] if named else [])
 
 
 def test_a_channel_that_the_broker_closes_names_what_was_late_only_if_that_is_why(
@@ -207,7 +207,7 @@ def test_a_channel_that_the_broker_closes_names_what_was_late_only_if_that_is_wh
     for text, named in (("delivery acknowledgement on channel 1 timed out", [1800.0]), ("unknown delivery tag", [])):
         _, receiver, _, (channel,) = consuming(monkeypatch)
         channel.closed(ChannelClosedByBroker(406, f"PRECONDITION_FAILED - {text}"))
-        assert receiver.outlasted_by == named
+        assert receiver.late_after == named
 
 
 def hold(consumer: Consumer, *queues: str) -> None:
@@ -292,10 +292,10 @@ class Holding(Nobody):
     held = False
 
     def __init__(self) -> None:
-        self.outlasted_by: list[float] = []
+        self.late_after: list[float] = []
 
-    def outlasted(self, _intake: Intake, timeout: float, _reason: str) -> None:
-        self.outlasted_by.append(timeout)
+    def on_ack_timeout(self, _intake: Intake, timeout: float, _reason: str) -> None:
+        self.late_after.append(timeout)
 
     def holds(self, _intake: Intake) -> bool:
         return self.held

@@ -11,7 +11,17 @@ from contextlib import contextmanager
 
 from amqpworker.supervisor.orphans import FRESH, Orphans
 from amqpworker.supervisor.suspects import DEATH_PATIENCE
-from amqpworker.worker.descendants import KILL_GRACE, TERM_GRACE, Ending, Known, below, end_all, group_of, known, living
+from amqpworker.worker.descendants import (
+    KILL_GRACE,
+    TERM_GRACE,
+    Ending,
+    Known,
+    descendants_of,
+    end_all,
+    group_of,
+    known,
+    living,
+)
 from amqpworker.worker.inquiry import PATIENCE
 from tests.support import wait_until
 
@@ -55,8 +65,8 @@ def test_another_process_with_the_id_of_an_earlier_one_is_not_touched() -> None:
 
 def test_descendants_are_found_at_any_depth_and_in_groups_of_their_own() -> None:
     with shell("setsid sh -c 'echo on; sleep 600; exit' & wait", start_new_session=True) as program:
-        wait_until(lambda: len(below(program.pid)) == 2, what="a shell and its child below")
-        assert living(known([program.pid])) == below(program.pid) | known([program.pid])
+        wait_until(lambda: len(descendants_of(program.pid)) == 2, what="a shell and its child below")
+        assert living(known([program.pid])) == descendants_of(program.pid) | known([program.pid])
         assert group_of(program.pid) == known([program.pid])
         end_all(lambda: living(known([program.pid])))
         assert program.wait() == -signal.SIGTERM

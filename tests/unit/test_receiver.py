@@ -155,7 +155,7 @@ def test_a_channel_that_is_lost_by_the_ack_timeout_names_the_tasks_that_are_late
 ) -> None:
     scene = Scene(clock)
     scene.running = [(scene.bench.delivery(), one) for one in seconds]
-    scene.reception.outlasted(scene.bench.intake, 1800.0, "the channel is closed")
+    scene.reception.on_ack_timeout(scene.bench.intake, 1800.0, "the channel is closed")
     assert [float(one) for one in re.findall(r"ack_timeout_passed.* seconds=(\S+)", caplog.text)] == named
 
 

@@ -8,7 +8,7 @@ from amqpworker import App
 from amqpworker.errors import ConfigError
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.serving import servings
-from amqpworker.worker.unknown import advice, elsewhere
+from amqpworker.worker.unknown import advice, similar_names
 
 KNOWN = ["billing.tasks.send", "shop.tasks.charge", "shop.tasks.send", "other.send"]
 
@@ -25,7 +25,7 @@ KNOWN = ["billing.tasks.send", "shop.tasks.charge", "shop.tasks.send", "other.se
     ],
 )
 def test_a_name_is_found_under_other_modules_the_nearest_first(name: str, found: list[str]) -> None:
-    assert elsewhere(name, KNOWN) == found
+    assert similar_names(name, KNOWN) == found
 
 
 def test_a_task_that_is_known_by_another_module_gets_its_name_else_the_cure_is_named() -> None:
@@ -46,7 +46,9 @@ def test_an_app_without_tasks_consumes_nothing_and_the_cure_is_named(queues: tup
 
 def test_modules_that_define_no_task_are_named() -> None:
     app = App("amqp://localhost", modules=["shop.models"])
-    with pytest.raises(ConfigError, match=r"^'a:b' has no tasks, nor has one of App\(modules=\['shop\.models'\]\): "):
+    with pytest.raises(
+        ConfigError, match=r"^'a:b' has no tasks, nor have the modules of App\(modules=\['shop\.models'\]\): "
+    ):
         servings(app, WorkerOptions(app="a:b"))
 
 
@@ -54,5 +56,5 @@ def test_a_queue_that_the_app_does_not_know_names_the_cure() -> None:
     app = App("amqp://localhost")
     app.task(name="a.b", queue="emails")(lambda: None)
     options = WorkerOptions.model_validate({"app": "a:app", "queues": ("reports",)})
-    with pytest.raises(ConfigError, match=r"it has emails\. If no module .* App\(modules=\[…\]\)\."):
+    with pytest.raises(ConfigError, match=r"it has emails\. If its tasks are in a module .* App\(modules=\[…\]\)\."):
         servings(app, options)
