@@ -34,7 +34,7 @@ def complain(text: str) -> None:
     """
     Report on standard error what is wrong: in one line, which a terminal shows wrapped between words.
 
-    In systemd's journal it is an error, or a warning where it begins like one (sd-daemon(3)).
+    In systemd's journal it is an error, or a warning if it begins like one (sd-daemon(3)).
     """
     line = f"amqpworker: {printable(' '.join(text.split()))}"
     if sys.stderr.isatty():
@@ -46,7 +46,7 @@ def complain(text: str) -> None:
             line, max(width, NARROWEST), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
         )
     elif "JOURNAL_STREAM" in os.environ:
-        # Loaded only where it may be needed.
+        # Loaded only if it may be needed.
         from amqpworker.logjournal import PRIORITIES, is_journal
 
         if is_journal(sys.stderr):

@@ -210,7 +210,7 @@ def _problem(details: ErrorDetails, names: AbstractSet[str], value_name: str | N
 
 
 def _steps(path: Iterable[str | int], names: AbstractSet[str]) -> str:
-    """Return the way to a part, without the keys of anybody's dict."""
+    """Return the way to a part, without the keys of a user's dict."""
     steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" if step in names else "" for step in path)
     return f"{' at ' if steps else ''}{steps.removeprefix('.')}"
 

@@ -37,7 +37,7 @@ MOST_ERROR = 160
 dead_app = typer.Typer(no_args_is_help=True, help="Look at dead letters; they stay where they are.")
 
 AppArgument = Annotated[
-    str | None, typer.Argument(metavar="MODULE:APP", help="The app whose queues are meant; the same as --app.")
+    str | None, typer.Argument(metavar="MODULE:APP", help="The app whose queues are listed; the same as --app.")
 ]
 AppChoice = Annotated[
     str | None,
@@ -91,7 +91,7 @@ def list_letters(
     "  amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails --json"
 )
 def show(
-    letter: Annotated[str, typer.Argument(metavar="ID", help="The message's id; '' for one that has none.")],
+    letter: Annotated[str, typer.Argument(metavar="ID", help="The message's id; '' for a letter without one.")],
     queue: Annotated[str, typer.Option("-q", "--queue", metavar="QUEUE", help="The queue that it died in.")],
     app: AppChoice = None,
     url: UrlOption = None,

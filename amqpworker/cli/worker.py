@@ -135,7 +135,7 @@ StartTimeout = Annotated[
     typer.Option(
         min=1,
         metavar="SECONDS",
-        help="Kill a process that has not loaded the app and entered its lifespan by then, counted from its turn to start.",
+        help="Kill a process that has not loaded the app and entered its lifespan this long after its start.",
     ),
 ]
 Health = Annotated[
@@ -156,7 +156,7 @@ Check = Annotated[
 LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning, error or critical.")]
 LogTasks = Annotated[
     LoggedTasks | None,
-    typer.Option(help="Which tasks leave a line in the log when they end; default: the app's, which is failed."),
+    typer.Option(help="Which tasks leave a line in the log when they end; default: the app's setting, which is failed by default."),
 ]
 LogJson = Annotated[
     bool | None,

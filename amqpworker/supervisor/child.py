@@ -151,6 +151,6 @@ def shared_memory(size: int) -> tuple[int, mmap.mmap]:
     descriptor = memory_file("amqpworker", sealable=True)
     os.ftruncate(descriptor, size)
     # Whoever reads mapped memory that was cut off meanwhile is killed by the kernel: that would be us.
-    with suppress(OSError):  # a temporary file, which stands in for it on some systems, cannot be sealed
+    with suppress(OSError):  # a temporary file, which replaces it on some systems, cannot be sealed
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     return descriptor, mmap.mmap(descriptor, size)

@@ -163,7 +163,7 @@ def overview(fleet: Fleet, seen: dict[int, Seen], past: Past, clocks: tuple[floa
 
 
 def view(process: Process, seen: Seen, started: float, now: float) -> ProcessView:
-    """Return one process as it stands; the times are seconds since the epoch."""
+    """Return the view of one process; the times are seconds since the epoch."""
     recording = seen.recording
     gauges = Gauges() if recording is None else recording.gauges
     running = () if recording is None else recording.running

@@ -143,7 +143,7 @@ class Isolation:
             if not waited:
                 reason = OUTDATED if process.outdated else None
                 log.error(
-                    "isolated_not_started", child=process.pid, reason=reason, effect="its message comes again later"
+                    "isolated_not_started", child=process.pid, reason=reason, effect="its message is requeued"
                 )
                 return None
 
@@ -151,7 +151,7 @@ class Isolation:
         try:
             return self._start()
         except OSError as error:
-            log.error("isolated_not_started", reason=str(error), effect="its message comes again later")
+            log.error("isolated_not_started", reason=str(error), effect="its message is requeued")
             return None
 
     def _give_back(self, process: IsolatedProcess) -> None:

@@ -48,5 +48,5 @@ def log_late(running: Sequence[tuple[Delivery, float]], timeout: float, reason: 
             queue=delivery.queue,
             seconds=round(seconds, 1),
             reason=reason,
-            effect="it runs on, and its message is redelivered",
+            effect="it continues, and its message is redelivered",
         )

@@ -115,7 +115,7 @@ class Limits:
         now = time.monotonic()
         watch = Watch(run, now + soft, now + hard, now + soft, self._report_at(now, soft, hard))
         try:
-            # It may be raised from here on, if the machine stands still for this long.
+            # It may be raised from here on, if the machine hangs for this long.
             self._enter(watch)
             value, error = attempted(function)
             self._disarm(watch)

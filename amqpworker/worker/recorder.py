@@ -114,7 +114,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a process has written; `hearts` are monotonic, 0 where such a thread has not begun; `idle` are bits of queues."""
+    """What a process has written; `hearts` are monotonic, 0 if such a thread has not begun; `idle` are bits of queues."""
 
     hearts: tuple[float, ...]
     counts: Counts

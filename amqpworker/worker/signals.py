@@ -71,7 +71,7 @@ class OwnSignals:
             self._handlers[number] = handler
 
     def check(self, source: str) -> None:
-        """Set again what `source` has replaced, and report it in the log: a process that ignores SIGTERM never drains."""
+        """Restore what `source` has replaced, and report it in the log: a process that ignores SIGTERM never drains."""
         if threading.current_thread() is not threading.main_thread():
             return
         blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
@@ -82,7 +82,7 @@ class OwnSignals:
                 signal.signal(number, handler)
                 signal.set_wakeup_fd(-1)  # an event loop would still call its handler
         if found:
-            log.warning("signal_handler_replaced", source=source, handlers=found, effect="ours is set again")
+            log.warning("signal_handler_replaced", source=source, handlers=found, effect="ours is restored")
 
 
 def describe(handler: Any) -> str:
