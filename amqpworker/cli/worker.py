@@ -156,7 +156,9 @@ Check = Annotated[
 LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning, error or critical.")]
 LogTasks = Annotated[
     LoggedTasks | None,
-    typer.Option(help="Which tasks leave a line in the log when they end; default: the app's setting, which is failed by default."),
+    typer.Option(
+        help="Which tasks leave a line in the log when they end; default: the app's setting (failed if not set)."
+    ),
 ]
 LogJson = Annotated[
     bool | None,

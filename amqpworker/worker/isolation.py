@@ -142,9 +142,7 @@ class Isolation:
                 raise Overtaken
             if not waited:
                 reason = OUTDATED if process.outdated else None
-                log.error(
-                    "isolated_not_started", child=process.pid, reason=reason, effect="its message is requeued"
-                )
+                log.error("isolated_not_started", child=process.pid, reason=reason, effect="its message is requeued")
                 return None
 
     def _started(self) -> IsolatedProcess | None:
