@@ -37,7 +37,7 @@ acceptance: setup ## tests of the built and installed wheel, with processes that
 	@scripts/rabbitmq.sh
 	@scripts/acceptance.sh $(ARGS)
 
-test-faults: setup ## slower tests: brokers and networks that fail, forks, sends from unlikely places
+test-faults: setup ## slower tests: nodes, certificates, brokers and networks that fail, forks, sends from unlikely places
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/faults $(ARGS)
 
