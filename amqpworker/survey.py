@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any, NamedTuple, cast
 
 import typing_extensions
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic.errors import PydanticErrorMixin
 from pydantic_core import CoreConfig, CoreSchema, core_schema
 
@@ -177,6 +177,8 @@ def _check_field(field: Any, definitions: Mapping[str, Any], what: str) -> None:
             )
         if kind == "dict" and not _text_key(node.get("keys_schema"), definitions):
             raise ConfigError(f"{where} has a dict in its hint whose keys JSON cannot carry: {KEYS_ARE_TEXT}.")
+        if kind == "model" and node["cls"] is BaseModel and not found.prepared:
+            raise ConfigError(f"{where} has BaseModel itself in its hint, which has no fields: name the model.")
         if kind == "enum" and not (found.custom or found.prepared or _is_readable(node["cls"])):
             raise ConfigError(
                 f"{where} has an Enum in its hint whose values JSON cannot carry ({_title(node)}): give it text as values."

@@ -419,6 +419,24 @@ def test_enums_that_can_be_read_from_json_are_carried() -> None:
     arrives(Annotated[Planet, named, BeforeValidator(lambda v: Planet[v] if isinstance(v, str) else v)], Planet.EARTH)
 
 
+def test_the_base_of_all_models_is_refused_as_a_hint() -> None:
+    refused_at_decoration(BaseModel, r" has BaseModel itself in its hint.*name the model")
+    refused_at_decoration(dict[str, BaseModel], r" has BaseModel itself in its hint.*name the model")
+
+
+class Notes(BaseModel):
+    _lines: list[str] = PrivateAttr(default_factory=list)
+
+
+def test_what_is_lost_of_a_list_is_not_told_as_a_key() -> None:
+    notes = Notes()
+    notes._lines.append("lost")
+    refused_when_sent(Notes, notes, r" at _lines: a private attribute is not sent; use a field")
+    refused_when_sent(
+        Annotated[list[int], AfterValidator(lambda v: v[1:])], [1, 2], r": it would arrive as another list"
+    )
+
+
 def test_a_serializer_that_writes_what_cannot_be_read_is_named() -> None:
     refused_when_sent(
         Renamed, Renamed(a=1), r": .*JSON .*cannot be read back: the value at a: Field required; .*serializer"
