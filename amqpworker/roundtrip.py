@@ -60,6 +60,8 @@ def difference(sent: Any, arrived: Any, path: tuple[Any, ...] = ()) -> Differenc
     parts, others = _parts(sent), _parts(arrived)
     if parts is None or others is None or not _are_akin(sent, arrived):
         return Difference(path, sent, arrived)
+    if len(parts) != len(others) and isinstance(sent, list | tuple | deque):
+        return Difference(path, sent, arrived)
     for key in parts.keys() - others.keys():
         return Difference(path, key, next(iter(others.keys() - parts.keys()), None), are_keys=True)
     for key, part in parts.items():

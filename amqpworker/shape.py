@@ -135,7 +135,7 @@ class Shape:
             arrived = self._read(body)
         except ValidationError as error:
             raise Unfit(
-                f"Its JSON cannot be read back: {explain(error, self.names, '')}; its serializer and validators must fit"
+                f"Its JSON cannot be read back: {explain(error, self.names, 'the value')}; its serializer and validators must fit"
             ) from None
         if arrived != value:
             found = difference(value, arrived)

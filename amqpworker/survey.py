@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, NamedTuple, cast
 
 import typing_extensions
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic.errors import PydanticErrorMixin
 from pydantic_core import CoreConfig, CoreSchema, core_schema
 
@@ -55,6 +56,8 @@ REFUSED = {
 }
 NOT_KEYS = {"tuple", "list", "set", "frozenset", "dict", "none", "nullable"} | UNIONS | OBJECTS
 KEYS_ARE_TEXT = "there they are text (as keys, members of an Enum have text as their values, or it is an IntEnum)"
+PREPARING = {"function-before", "function-wrap"}
+BY_VALUE_ONLY = Enum._missing_.__func__  # type: ignore[attr-defined]
 STOP_EARLY = {"list", "tuple", "set", "frozenset"}
 
 
@@ -77,12 +80,14 @@ class Node(NamedTuple):
     """
     A node of a schema that JSON meets.
 
-    `owned` if it lies inside a model, `custom` if code of the user's writes it; `place` is the field that it lies in.
+    `owned` if it lies inside a model, `custom` if code of the user's writes it, `prepared` if such code may change what it
+    reads; `place` is the field that it lies in.
     """
 
     schema: Any
     owned: bool = False
     custom: bool = False
+    prepared: bool = False
     parent: str = ""
     place: str = ""
 
@@ -172,8 +177,21 @@ def _check_field(field: Any, definitions: Mapping[str, Any], what: str) -> None:
             )
         if kind == "dict" and not _text_key(node.get("keys_schema"), definitions):
             raise ConfigError(f"{where} has a dict in its hint whose keys JSON cannot carry: {KEYS_ARE_TEXT}.")
+        if kind == "model" and node["cls"] is BaseModel and not found.prepared:
+            raise ConfigError(f"{where} has BaseModel itself in its hint, which has no fields: name the model.")
+        if kind == "enum" and not (found.custom or found.prepared or _is_readable(node["cls"])):
+            raise ConfigError(
+                f"{where} has an Enum in its hint whose values JSON cannot carry ({_title(node)}): give it text as values."
+            )
         if not found.custom:
             _try(trial, found, what)
+
+
+def _is_readable(cls: type[Enum]) -> bool:
+    """Tell whether any member of an Enum can be read from JSON; a class with a `_missing_` finds its members itself."""
+    if getattr(cls._missing_, "__func__", None) is not BY_VALUE_ONLY:
+        return True
+    return any(isinstance(member.value, str | int | float | None) for member in cls)
 
 
 def _try(trial: Trial, found: Node, what: str) -> None:
@@ -218,7 +236,7 @@ def _text_key(keys: Any, definitions: Mapping[str, Any]) -> bool:
 def _nodes(schema: Any, definitions: Mapping[str, Any]) -> Iterator[Node]:
     """Walk over what JSON meets."""
     waiting = [Node(schema)]
-    followed: set[tuple[str, bool, bool]] = set()
+    followed: set[tuple[Any, ...]] = set()
     while waiting:
         found = waiting.pop()
         item = found.schema
@@ -233,9 +251,10 @@ def _nodes(schema: Any, definitions: Mapping[str, Any]) -> Iterator[Node]:
         custom = found.custom or is_foreign(item.get("serialization"))
         found = found._replace(custom=custom)
         yield found
-        below = Node(None, found.owned or kind in MODELS, custom, kind, found.place)
-        if kind == "definition-ref" and (item["schema_ref"], below.owned, custom) not in followed:
-            followed.add((item["schema_ref"], below.owned, custom))
+        prepared = found.prepared or (kind in PREPARING and is_foreign(item))
+        below = Node(None, found.owned or kind in MODELS, custom, prepared, kind, found.place)
+        if kind == "definition-ref" and (item["schema_ref"], *below[1:4]) not in followed:
+            followed.add((item["schema_ref"], *below[1:4]))
             waiting.append(below._replace(schema=definitions.get(item["schema_ref"])))
         skipped = LEAVES | {"python_schema", "strict_schema", "definitions", "fields"}
         waiting.extend(below._replace(schema=part) for key, part in item.items() if key not in skipped)

@@ -46,15 +46,20 @@ class ChildProcesses:
     The descendants of this process, whose orphans it adopts from now on; one thread uses it.
 
     If not `ours` (the process belongs to another program), nothing is adopted, reaped or ended.
+    If `tasks_here`, tasks run in the first thread and have children there, as orphans do: adopted is what was seen below
+    another child before, or was left by an earlier run.
     """
 
-    def __init__(self, ours: bool = True) -> None:
+    def __init__(self, ours: bool = True, tasks_here: bool = False) -> None:
         self._ours = ours and CAN_ADOPT
+        self._tasks_here = tasks_here
         self._process = os.getpid()
         # Its keys; a dictionary, since each change of it is one step.
         self._forked: dict[int, None] = {}
         self._ended: dict[int, float] = {}
         self._held: set[int] = set()
+        self._deeper: set[int] = set()
+        self._left: set[int] = set()
         self._look_at = self._search_at = 0.0
         if self._ours:
             adopt_orphans()
@@ -72,13 +77,15 @@ class ChildProcesses:
         if not self._ours or now < self._look_at:
             return
         self._look_at = now + LOOK
+        if self._tasks_here:
+            self._note_deeper()
         try:
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             found = None
         self._forget_forked()
         # Orphans come to the first thread; the children of the others are the app's own.
-        here = [] if found is None else [pid for pid in children_in(self._process) if pid not in self._forked]
+        here = [] if found is None else [pid for pid in children_in(self._process) if self._is_adopted(pid)]
         ended = {pid for pid in here if (stat := stat_of(pid)) is not None and stat[0] == "Z"}
         self._ended = {pid: self._ended.get(pid, now) for pid in ended}
         self._held &= ended
@@ -89,6 +96,19 @@ class ChildProcesses:
             for pid in due - self._held:
                 with suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
+
+    def run_ended(self) -> None:
+        """Note that nobody waits any more for what is here; after a run in the first thread."""
+        if self._ours:
+            self._left = children_of(self._process)
+
+    def _is_adopted(self, pid: int) -> bool:
+        return pid not in self._forked and (not self._tasks_here or pid in self._deeper or pid in self._left)
+
+    def _note_deeper(self) -> None:
+        """Note what is below a child: it is adopted as soon as it is one itself."""
+        found = {pid for pid, _ in descendants_of(self._process)} - children_of(self._process)
+        self._deeper = found | {pid for pid in self._deeper if stat_of(pid) is not None}
 
     def _forget_forked(self) -> None:
         """Forget forked children that were waited for: another process may have such an id by now."""

@@ -29,6 +29,9 @@ LOCKING = frozenset({*ACQUIRES, "release", "release_lock", "__exit__", "_acquire
 WAITS = frozenset({"wait", "join", "_wait_for_tstate_lock"})
 """Functions of `threading` that wait by acquiring a lock of their own, and restore everything whatever is raised then."""
 
+AT_FORK = frozenset({"_note_fork", "block", "unblock", "before_fork", "after_in_parent"})
+"""Functions of ours that Python calls around a fork, where it swallows whatever is raised and forks nevertheless."""
+
 CALLS = frozenset({"PRECALL", "CALL", "CALL_KW", "CALL_FUNCTION_EX"})
 JUMPS = frozenset(dis.hasjrel + dis.hasjabs)
 SHORTEST_INTERVAL = 1e-6
@@ -94,6 +97,8 @@ def hold_of(frame: FrameType) -> Hold:
         module, code = module_of(outer), outer.f_code
         if code in SINKS:
             return Hold.BRIEF
+        if code.co_name in AT_FORK and module.startswith("amqpworker."):
+            return Hold.FULL
         if module == "logging" or module.startswith("logging."):
             return Hold.FULL
         if code.co_filename.startswith("<frozen importlib"):

@@ -79,6 +79,7 @@ class Isolated:
             self._busy.set()
             outcome = self._run(request)
             self._busy.clear()
+            self._children.run_ended()
             self._signals.check(f"task {request.delivery.properties.type!r}")
             if self._lifespan.lost:
                 log.error("lifespan_lost", effect="this isolated process ends")
@@ -135,7 +136,7 @@ def main(arguments: Sequence[str]) -> int:
     faulthandler.enable(stacks, all_threads=False)
     faulthandler.register(DUMP_SIGNAL, stacks, all_threads=True)
     end_with(worker)
-    children = ChildProcesses()
+    children = ChildProcesses(tasks_here=True)
     # The worker decides when it ends. Not SIG_IGN, which programs that a task starts would inherit.
     signals = OwnSignals()
     signals.set(ignore)

@@ -20,7 +20,7 @@ from typing import Any
 
 from amqpworker.broker.waker import Waker
 from amqpworker.errors import TimeLimitExceeded
-from amqpworker.lifecycle import run_as_io_thread
+from amqpworker.lifecycle import run_as_io_thread, start_thread
 from amqpworker.logs import get_logger, task_context
 from amqpworker.timelimit import OVERDUE
 from amqpworker.worker.interruption import Hold, hold_at, wait_and_preempt, where
@@ -86,7 +86,7 @@ class Watch:
 
 class Limits:
     """
-    Watches runs that have limits, by one thread that starts with the first of them.
+    Watches runs that have limits, by one thread that starts with the first of them at the latest.
 
     `over` is called in that thread with a run that has reached its hard limit, once. What pops a run from `_runs` owns
     its message: the run itself, as it ends, or the process that claims it.
@@ -163,20 +163,26 @@ class Limits:
 
     def _enter(self, watch: Watch) -> None:
         if self._thread is None:
-            self._start()
+            self.start()
         self._runs[id(watch)] = watch
         # Spelled out: each run of a task that has limits comes here.
         if watch.raise_at < self._next or watch.hard_at < self._next or watch.report_at < self._next:
             self._wake.set()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """
+        Start the thread that watches, unless it runs; a worker does this before the first run, which would fail otherwise.
+
+        Raises:
+            NoThread: there is no room for it.
+        """
         with self._lock:
             if self._thread is None:
                 # Its lines are queued like those of I/O threads: limits must be kept although a handler hangs.
                 thread = threading.Thread(
                     target=run_as_io_thread, args=(self._watch,), name="amqpworker-limits", daemon=True
                 )
-                thread.start()  # where there is no room for it, the next run tries again
+                start_thread(thread)  # where there is no room for it, the next run tries again
                 self._thread = thread
 
     def _disarm(self, watch: Watch) -> None:

@@ -79,6 +79,16 @@ class Runner:
         self._late_calls = LateCalls()
         self.has_coroutines = any(map(in_event_loop, tasks.values()))
 
+    def start(self) -> None:
+        """
+        Make ready for tasks that have limits here, if there are any.
+
+        Raises:
+            NoThread: there is no room for the thread that keeps limits.
+        """
+        if any(task.time_limit is not UNLIMITED and not task.isolated for task in self._tasks.values()):
+            self._limits.start()
+
     def is_coroutine(self, delivery: Delivery) -> bool:
         """Tell whether a delivery's task runs in the event loop."""
         registered = self._tasks.get(delivery.properties.type or "")

@@ -118,6 +118,7 @@ class Runners:
         Raises:
             NoThread: there is no room for all of them.
         """
+        self._runner.start()
         for thread in self._threads:
             start_thread(thread)
         if self._runner.has_coroutines:

@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 
+from amqpworker.lifecycle import NoThread, start_thread
 from amqpworker.logs import get_logger
 
 __all__ = ["StackWriter", "stack_of", "stacks"]
@@ -29,8 +30,13 @@ class StackWriter:
     def write(self) -> None:
         """Have the stacks of all threads written, unless that is still under way. One thread calls this."""
         if self._writing is None or not self._writing.is_alive():
-            self._writing = threading.Thread(target=write_stacks, name="amqpworker-stacks", daemon=True)
-            self._writing.start()
+            writing = threading.Thread(target=write_stacks, name="amqpworker-stacks", daemon=True)
+            try:
+                start_thread(writing)
+            except NoThread as error:  # who asks has more to do: it waits for its parent
+                log.warning("stacks_not_written", reason=error.strerror)
+            else:
+                self._writing = writing
 
 
 def write_stacks() -> None:

@@ -107,7 +107,7 @@ def test_the_broker_sees_the_end_of_a_killed_parent_though_its_child_lives_on(vh
 
 def test_a_child_of_a_task_does_not_keep_the_connection_of_its_worker(app: App) -> None:
     """A pool of processes that a task left behind would hide the end of its worker from the broker."""
-    echo_of(app)
+    app.task(name="rest", queue=QUEUE)(lambda: None)
     with running(app) as worker:
         connection = worker.process.consumer._io.connection
         assert connection is not None

@@ -88,3 +88,44 @@ assert other.poll() is None
 other.kill()
 """
     subprocess.run([sys.executable, "-c", program], timeout=60, check=True)
+
+
+IN_FIRST_THREAD = """
+import os, subprocess, time
+from amqpworker.worker import childprocesses
+from amqpworker.worker.childprocesses import ChildProcesses
+from amqpworker.worker.descendants import children_of, stat_of
+
+childprocesses.UNCLAIMED = 0.1
+childprocesses.LOOK = 0.02
+children = ChildProcesses(tasks_here=True)
+
+def tidied_for(seconds, until=lambda: False):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not until():
+        children.tidy(time.monotonic())
+        time.sleep(0.01)
+
+# Neither an object of Python stands for it, nor is it forked where Python hears of it.
+mine = os.posix_spawn("/bin/true", ["true"], os.environ)
+daemon = subprocess.Popen(["/bin/sh", "-c", "sleep 0.6 & sleep 0.3"])
+tidied_for(0.3)
+daemon.wait()
+tidied_for(20, lambda: children_of(os.getpid()) == {mine})
+assert children_of(os.getpid()) == {mine}, children_of(os.getpid())
+assert stat_of(mine)[0] == "Z"
+assert os.waitpid(mine, 0) == (mine, 0)
+
+# What a run has left nobody waits for.
+os.posix_spawn("/bin/true", ["true"], os.environ)
+children.run_ended()
+tidied_for(20, lambda: not children_of(os.getpid()))
+assert children_of(os.getpid()) == set()
+"""
+
+
+def test_what_a_task_has_spawned_in_the_first_thread_is_left_to_it_for_as_long_as_it_runs() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", IN_FIRST_THREAD], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr

@@ -6,6 +6,8 @@ import importlib
 import logging
 import math
 import queue
+import re
+import subprocess
 import sys
 import threading
 import time
@@ -17,8 +19,9 @@ from typing import Any
 
 import pytest
 
+import amqpworker
 from amqpworker import TimeLimitExceeded
-from amqpworker.worker.interruption import Hold, acquiring, hold_at, hold_of, outwards
+from amqpworker.worker.interruption import AT_FORK, Hold, acquiring, hold_at, hold_of, outwards
 from amqpworker.worker.limits import Limits
 from tests.support import wait_until
 
@@ -278,3 +281,48 @@ def test_code_of_ours_holds_it_back_briefly() -> None:
 
 def test_a_function_that_acquires_nothing_is_not_read_at_all() -> None:
     assert acquiring(frames.__code__) == frozenset()
+
+
+FORKS = """
+import math, os, sys, time
+import amqpworker
+from amqpworker import TimeLimitExceeded
+from amqpworker.worker.childprocesses import ChildProcesses
+from amqpworker.worker.limits import Limits, Pace
+
+def forks():
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+
+ChildProcesses()
+limits = Limits(lambda _: None, Pace(again=5.0))
+ended = 0
+for number in range(60):
+    try:
+        limits.call(None, forks, 0.01 + number / 10000, math.inf)
+    except TimeLimitExceeded:
+        ended += 1
+print(ended)
+"""
+
+
+def test_a_task_that_forks_is_interrupted_outside_of_what_we_do_at_a_fork_where_python_would_swallow_the_exception() -> (
+    None
+):
+    ended = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=60, check=True)
+    assert "Exception ignored" not in ended.stderr, ended.stderr
+    assert int(ended.stdout) == 60
+
+
+def test_each_function_of_ours_that_python_calls_in_the_parent_of_a_fork_is_known() -> None:
+    found = {
+        name
+        for file in Path(amqpworker.__file__).parent.rglob("*.py")
+        for call in re.findall(r"register_at_fork\((.*)\)", file.read_text())
+        for name in re.findall(r"(?:before|after_in_parent)=(?:\w+\.)*(\w+)", call)
+    }
+    assert found == AT_FORK

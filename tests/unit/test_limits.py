@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from amqpworker import AmqpWorkerError, App, ConfigError, TimeLimitExceeded
+from amqpworker.lifecycle import NoThread
 from amqpworker.logs import flush
 from amqpworker.logsink import Sink
 from amqpworker.timelimit import UNLIMITED, TimeLimit, time_limit_of
@@ -53,7 +54,7 @@ def test_limits_are_kept_again_once_a_thread_can_be_started(limits: Limits, monk
 
     with monkeypatch.context() as crowded:
         crowded.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(NoThread):
             limits.call(None, spin, 0.05, math.inf)
     give_up = time.monotonic() + 10
     with pytest.raises(TimeLimitExceeded):

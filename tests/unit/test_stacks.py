@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 import weakref
 
-from amqpworker.worker.stacks import stacks
+import pytest
+
+from amqpworker.worker.stacks import StackWriter, stacks
+from tests.support import wait_until
 
 
 class Held:
@@ -35,3 +39,20 @@ def test_the_stack_of_each_thread_is_shown_with_its_name_and_keeps_none_of_its_v
     thread.join()
     gc.collect()
     assert seen[0]() is None
+
+
+def test_a_machine_without_room_for_a_thread_ends_neither_who_asks_for_stacks_nor_the_next_look(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_room(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    writer = StackWriter()
+    with monkeypatch.context() as full, caplog.at_level(logging.INFO):
+        full.setattr(threading.Thread, "start", no_room)
+        writer.write()
+    assert "stacks_not_written" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        writer.write()
+        wait_until(lambda: "thread_stack" in caplog.text)

@@ -27,6 +27,7 @@ from pydantic import (
     Discriminator,
     Field,
     HttpUrl,
+    PlainSerializer,
     PrivateAttr,
     RootModel,
     Secret,
@@ -376,8 +377,70 @@ def test_models_whose_fields_are_read_as_they_are_written_are_carried(value: Any
     arrives(type(value), value)
 
 
+class Planet(enum.Enum):
+    """As Python's documentation has it."""
+
+    EARTH = (5.976e24, 6.37814e6)
+
+    def __init__(self, mass: float, radius: float) -> None:
+        self.mass = mass
+        self.radius = radius
+
+
+class Found(enum.Enum):
+    """One that makes its members of what arrives."""
+
+    PAIR = (1, 2)
+
+    @classmethod
+    def _missing_(cls, value: Any) -> Any:
+        return cls((*value,)) if isinstance(value, list) else None
+
+
+class Day(enum.Enum):
+    FIRST = dt.date(2026, 1, 1)
+
+
+class Mixed(enum.Enum):
+    TEXT, NUMBER, HALF, NONE, TRUE = "a", 7, 0.5, None, True
+
+
+def test_an_enum_whose_values_json_cannot_carry_is_refused_at_decoration() -> None:
+    refused_at_decoration(Planet, r" has an Enum in its hint .*JSON cannot carry \(Planet\).*text")
+    refused_at_decoration(list[Day] | None, r" has an Enum in its hint .*JSON cannot carry \(Day\).*text")
+
+
+def test_enums_that_can_be_read_from_json_are_carried() -> None:
+    for member in (Found.PAIR, *Mixed):
+        arrives(type(member), member)
+    read = BeforeValidator(lambda value: Planet((*value,)) if isinstance(value, list) else value)
+    arrives(Annotated[Planet, read], Planet.EARTH)
+    named = PlainSerializer(lambda planet: planet.name)
+    arrives(Annotated[Planet, named, BeforeValidator(lambda v: Planet[v] if isinstance(v, str) else v)], Planet.EARTH)
+
+
+def test_the_base_of_all_models_is_refused_as_a_hint() -> None:
+    refused_at_decoration(BaseModel, r" has BaseModel itself in its hint.*name the model")
+    refused_at_decoration(dict[str, BaseModel], r" has BaseModel itself in its hint.*name the model")
+
+
+class Notes(BaseModel):
+    _lines: list[str] = PrivateAttr(default_factory=list)
+
+
+def test_what_is_lost_of_a_list_is_not_told_as_a_key() -> None:
+    notes = Notes()
+    notes._lines.append("lost")
+    refused_when_sent(Notes, notes, r" at _lines: a private attribute is not sent; use a field")
+    refused_when_sent(
+        Annotated[list[int], AfterValidator(lambda v: v[1:])], [1, 2], r": it would arrive as another list"
+    )
+
+
 def test_a_serializer_that_writes_what_cannot_be_read_is_named() -> None:
-    refused_when_sent(Renamed, Renamed(a=1), r": .*JSON .*cannot be read back.*a: Field required.*serializer")
+    refused_when_sent(
+        Renamed, Renamed(a=1), r": .*JSON .*cannot be read back: the value at a: Field required; .*serializer"
+    )
 
 
 def test_what_its_class_would_convert_again_is_refused() -> None:
