@@ -23,9 +23,9 @@ from amqpworker.worker.isolated_wire import BEAT, OUTCOME, READY, SPENT, Frames,
 from amqpworker.worker.kernel import ProcessEnd, memory_file
 from amqpworker.worker.leftbehind import LeftBehind
 from amqpworker.worker.options import WorkerOptions
-from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED
+from amqpworker.worker.report import DUMP_SIGNAL
 from amqpworker.worker.signals import held_back
-from amqpworker.worker.version import OURS
+from amqpworker.worker.version import OTHER_VERSION, OURS
 
 __all__ = ["Arrived", "Ending", "IsolatedProcess", "Late"]
 
@@ -108,7 +108,7 @@ class IsolatedProcess:
     @property
     def outdated(self) -> bool:
         """Whether it has ended because another version of amqpworker is installed by now."""
-        return self._ended is not None and self._ended.code == MISCONFIGURED
+        return self._ended is not None and self._ended.code == OTHER_VERSION
 
     def alive(self) -> bool:
         """Tell whether it runs; where it has ended it is reaped, too."""

@@ -34,11 +34,11 @@ from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.locate import locate
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.prints import print_by_line
-from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED
+from amqpworker.worker.report import DUMP_SIGNAL
 from amqpworker.worker.room import room_permitting
 from amqpworker.worker.runner import Runner, unknown
 from amqpworker.worker.signals import STRAY, OwnSignals, ignore, ignore_stray
-from amqpworker.worker.version import version_mismatch, without_version
+from amqpworker.worker.version import OTHER_VERSION, version_mismatch, without_version
 
 __all__ = ["main"]
 
@@ -129,7 +129,7 @@ class Isolated:
 def main(arguments: Sequence[str]) -> int:
     """Run an isolated process: the options as JSON, the descriptors of its socket and of its stacks, the worker's id."""
     if version_mismatch(arguments):
-        return MISCONFIGURED
+        return OTHER_VERSION
     arguments = without_version(arguments)
     options = WorkerOptions.model_validate_json(arguments[0])
     connection, stacks, worker = map(int, arguments[1:])

@@ -3,7 +3,7 @@ Whether a process is of the same version as the program that has started it: an 
 
 Decides how a program names its version to what it starts. Every version must understand that, whatever else differs: so it
 is the first argument, and read before any other. A worker process whose parent has another version reports that through the
-pipe in its fourth argument, and ends with exit code 2; an isolated one just ends so.
+pipe in its fourth argument, and ends with exit code 2; an isolated one ends with an exit code of its own.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from collections.abc import Sequence
 
 from amqpworker import __version__
 
-__all__ = ["OURS", "version_mismatch", "without_version"]
+__all__ = ["OTHER_VERSION", "OURS", "version_mismatch", "without_version"]
 
 FLAG = "--parent="
 OURS = f"{FLAG}{__version__}"
+OTHER_VERSION = 78
+"""The exit code of an isolated process: not one that apps are likely to end with at their import."""
 
 
 def version_mismatch(arguments: Sequence[str]) -> str:

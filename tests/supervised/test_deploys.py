@@ -13,7 +13,7 @@ import pytest
 
 import amqpworker
 from amqpworker.worker import recorder
-from amqpworker.worker.version import FLAG
+from amqpworker.worker.version import FLAG, OTHER_VERSION
 from tests.pools import alive, pool
 from tests.support import Broker, wait_until
 
@@ -89,4 +89,4 @@ def test_an_upgrade_under_a_running_pool_leaves_the_old_processes_and_says_that_
 def test_an_isolated_process_of_another_version_than_its_worker_runs_nothing() -> None:
     command = [sys.executable, "-m", "amqpworker.worker.isolated_process", f"{FLAG}0.0", "what", "another", "says"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr) == (2, "")
+    assert (ended.returncode, ended.stderr) == (OTHER_VERSION, "")
