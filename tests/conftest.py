@@ -25,6 +25,9 @@ from tests.support import Broker
 # figures of the management API are otherwise up to five seconds old
 TEST_CONFIG = "collect_statistics_interval = 500"
 
+FROM_SYSTEMD = {"CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "RUNTIME_DIRECTORY", "WATCHDOG_PID", "WATCHDOG_USEC"}
+"""What systemd, or `systemd-nspawn`, tells the tests themselves."""
+
 _numbers = itertools.count(1)
 
 
@@ -41,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in list(os.environ):
-        if name.startswith("AMQPWORKER_") and name != "AMQPWORKER_PYTHON":
+        if name in FROM_SYSTEMD or (name.startswith("AMQPWORKER_") and name != "AMQPWORKER_PYTHON"):
             del os.environ[name]
 
 
