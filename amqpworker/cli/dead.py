@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from amqpworker.cli.letters import Letter, letter_of
-from amqpworker.cli.screen import console, printable, table, write, write_json
+from amqpworker.cli.screen import clipped, console, folded, printable, table, write, write_json
 from amqpworker.cli.shared import APP_VARIABLE, AsJson, UrlOption, admin_of, app_of, quiet
 from amqpworker.errors import AmqpWorkerError, ConfigError, NotRouted
 
@@ -28,7 +28,6 @@ __all__ = ["dead_app"]
 
 FAR = 100_000
 SUFFIX = ".dead"
-ID_WIDTH = 36
 MOST_PLACES = 10
 # All the rest of a line is for errors, and for ids, which are there to be copied.
 WIDTHS = {"when, attempt": 20}
@@ -235,18 +234,6 @@ def show_list(queue: str, count: int | None, letters: list[Letter]) -> None:
 def in_utc(time: datetime) -> str:
     """Return a time for people of any zone."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
-
-
-def clipped(text: str, most: int = 80) -> str:
-    """Return text for a cell: one line, printable, not too long."""
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= most else f"{line[: most - 1]}…"
-
-
-def folded(text: str) -> str:
-    """Return an id or a task's name for its cell, on as many lines as it takes."""
-    line = clipped(text, 255)
-    return "\n".join(line[begin : begin + ID_WIDTH] for begin in range(0, len(line), ID_WIDTH))
 
 
 def show_letter(letter: Letter) -> None:

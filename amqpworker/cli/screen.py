@@ -21,9 +21,23 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["complain", "console", "encode_all", "plain", "printable", "table", "write", "write_json"]
+__all__ = [
+    "ID_WIDTH",
+    "clipped",
+    "complain",
+    "console",
+    "encode_all",
+    "folded",
+    "plain",
+    "printable",
+    "table",
+    "write",
+    "write_json",
+]
 
 NO_WIDTHS: Mapping[str, int] = {}
+ID_WIDTH = 36
+"""An id is there to be copied: it is on one line if it is a UUID."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -51,6 +65,18 @@ def table(*columns: str, title: str = "", widths: Mapping[str, int] = NO_WIDTHS)
     for column in columns:
         made.add_column(Text(column), overflow="fold", width=widths.get(column), no_wrap=column in widths)
     return made
+
+
+def clipped(text: str, most: int = 80) -> str:
+    """Return text for a cell: one line, printable, not too long."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def folded(text: str) -> str:
+    """Return an id or a task's name for its cell, on as many lines as it takes."""
+    line = clipped(text, 255)
+    return "\n".join(line[begin : begin + ID_WIDTH] for begin in range(0, len(line), ID_WIDTH))
 
 
 def write(text: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amqpworker.cli.screen import console, printable, table, write, write_json
+from amqpworker.cli.screen import ID_WIDTH, console, folded, printable, table, write, write_json
 from amqpworker.cli.shared import AsJson
 from amqpworker.errors import ConfigError, NotConnected
 
@@ -308,11 +308,11 @@ def isolated(process: dict[str, Any]) -> str:
 
 def running_table(state: dict[str, Any]) -> Table:
     """Return the tasks that run, a row each, those first that have run for longest."""
-    made = table("pid", "task", "id", "attempt", "for", "limit")
+    made = table("pid", "task", "id", "attempt", "for", "limit", widths={"id": ID_WIDTH})
     running = [(one["pid"], task) for one in state["processes"] for task in one["running"]]
     for pid, task in sorted(running, key=lambda pair: pair[1]["started"]):
         since = age(state["at"] - task["started"])
-        named = (printable(task["task"]), printable(task["key"]), str(task["attempt"]))
+        named = (printable(task["task"]), folded(task["key"]), str(task["attempt"]))
         made.add_row(str(pid), *named, since, limit(task))
     return made
 

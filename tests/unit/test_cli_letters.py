@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqpworker.broker.contents import GotMessage
-from amqpworker.cli.dead import clipped, dead_name, folded, show_letter, show_list
+from amqpworker.cli.dead import dead_name, show_letter, show_list
 from amqpworker.cli.letters import letter_of
-from amqpworker.cli.screen import plain
+from amqpworker.cli.screen import clipped, folded, plain
 from amqpworker.message import Properties
 
 VALUES = st.recursive(

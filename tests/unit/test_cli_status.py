@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from amqpworker.cli.main import main
+from amqpworker.cli.screen import console
+from amqpworker.cli.status import running_table
 from amqpworker.supervisor import sockets
 from amqpworker.supervisor.health import HealthServer
 from amqpworker.supervisor.lookout import Lookout
@@ -56,3 +58,12 @@ def test_pools_of_one_name_are_told_apart_by_their_apps(capsys: pytest.CaptureFi
 def test_a_supervisor_knows_the_app_of_each_of_its_pools() -> None:
     pools = {name: PoolSpec(name, 1, {"app": f"{name}:app"}, 1) for name in ("mail", "shop")}
     assert Lookout(pools, 0.0).past.apps == {"mail": "mail:app", "shop": "shop:app"}
+
+
+def test_the_id_of_a_task_that_runs_is_on_one_line_of_a_narrow_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    run = {"task": "shop.tasks.send_welcome", "key": "01a2267a-cb21-7dd7-92ae-8c2f0735bf04", "attempt": 1}
+    run |= {"started": 990.0, "limit": 1020.0, "over": 0.0}
+    console().print(running_table({"at": 1000.0, "processes": [{"pid": 471100, "running": [run]}]}))
+    lines = capsys.readouterr().out.splitlines()
+    assert any(run["key"] in line for line in lines)
+    assert max(map(len, lines)) <= 80
