@@ -63,12 +63,17 @@ class Sink(logging.Handler):
             self._dropped += 1
 
     def _write_or_drop(self, line: str) -> None:
-        if self._dropped and self._takes(0):
-            notice = f"amqpworker.logs: {self._dropped} lines before this one could not be written\n"
-            if self._write(notice):
-                self._dropped = 0
-        if not self._write(line):
+        if not (self._noted_loss() and self._write(line)):
             self._dropped += 1
+
+    def _noted_loss(self) -> bool:
+        """Write how many lines are missing here, if any are; no line goes before that."""
+        if self._dropped:
+            notice = f"amqpworker.logs: {self._dropped} lines before this one could not be written\n"
+            if not (self._takes(0) and self._write(notice)):
+                return False
+            self._dropped = 0
+        return True
 
     def _takes(self, wait: float) -> bool:
         return self._file is None or bool(self._poll.poll(wait * 1000))

@@ -356,6 +356,22 @@ def test_a_pipe_that_nobody_reads_holds_nobody_up_and_the_loss_is_told() -> None
     assert '"number": 299' not in told
 
 
+def test_no_line_goes_before_the_notice_of_those_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that makes room between the look for the notice and that for the line."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream, os.fdopen(reader, "rb", buffering=0) as read:
+        configure("info", json=True, stream=stream)
+        (sink,) = [one for one in logging.getLogger().handlers if isinstance(one, Sink)]
+        room = iter([False, False, True, True, True, True])
+        monkeypatch.setattr(sink, "_takes", lambda _wait: next(room))
+        log = get_logger("x")
+        for event in ("dropped", "too early", "first"):
+            log.info(event)
+        told, line, *_ = (read.read(65536) or b"").decode().splitlines()
+    assert "2 lines before this one" in told
+    assert '"first"' in line
+
+
 def test_a_line_that_was_torn_does_not_spoil_the_next() -> None:
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 16384)
