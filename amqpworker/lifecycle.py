@@ -46,7 +46,7 @@ def start_thread(thread: threading.Thread) -> None:
     Start a thread.
 
     Raises:
-        NoThread: there is no room for it.
+        NoThread: the limit of threads is reached.
     """
     try:
         thread.start()

@@ -51,7 +51,7 @@ class ConsumerCount:
                 self._ask(connection, question.queue, asked)
 
     def end(self) -> None:
-        """Answer that nothing is known: there is no connection."""
+        """Answer all questions with None, since the connection has ended."""
         while self.waiting:
             self.waiting.popleft().end(None)
         for queue, asked in list(self._asked.items()):

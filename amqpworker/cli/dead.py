@@ -197,7 +197,7 @@ def where_found(queue: str, found: Found) -> str:
 def not_found(wanted: str, queue: str, found: Found, depth: Depth | None) -> str:
     """Return why nothing is shown: what was looked at, and whether other processes may hold the letter."""
     missing = f"with the id {printable(wanted)!r}" if wanted else "without an id"
-    lines = [f"There is no letter {missing} among the {found.messages} in queue {printable(queue)!r}."]
+    lines = [f"No letter {missing} found among the {found.messages} in queue {printable(queue)!r}."]
     if depth is not None and depth.consumers:
         lines.append("Other consumers take letters from it now: look again when they have ended.")
     if wanted.isascii() and wanted.isdigit():

@@ -37,7 +37,8 @@ class Child:
     A running worker process.
 
     `reports` is our end of the pipe that it tells of itself by, -1 once that has ended; the other pipe is its leash:
-    `answers` go there, and its end tells the process that we are gone. It starts in `folder`, else in our current one.
+    `answers` go there, and its end shows the process that the supervisor has ended. It starts in `folder`, else in our
+    current one.
     `waits` is what it waits for until it consumes, as it has reported.
 
     Raises:
@@ -64,7 +65,7 @@ class Child:
             command = [*command_of("amqpworker.worker.process"), OURS, json.dumps(spec.options)]
             with held_back():
                 self._process = subprocess.Popen(  # noqa: S603 - our own command
-                    # Not by standard input: that is the tasks', and whoever reads it must find its end.
+                    # Not by standard input: a task that reads that must find its end at once.
                     [*command, *map(str, theirs)],
                     stdin=subprocess.DEVNULL,
                     env={**os.environ, MARK: "worker"},
@@ -150,7 +151,7 @@ def shared_memory(size: int) -> tuple[int, mmap.mmap]:
     """Return memory that has no name, and the descriptor by which another process maps it too."""
     descriptor = memory_file("amqpworker", sealable=True)
     os.ftruncate(descriptor, size)
-    # Whoever reads mapped memory that was cut off meanwhile is killed by the kernel: that would be us.
+    # The kernel kills a process that reads mapped memory which was truncated meanwhile: that would be the supervisor.
     with suppress(OSError):  # a temporary file, which replaces it on some systems, cannot be sealed
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     return descriptor, mmap.mmap(descriptor, size)

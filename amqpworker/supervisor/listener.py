@@ -61,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body if with_body else b"")
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing: health checks come every few seconds."""
+        """Log nothing: health checks arrive every few seconds."""
 
     def address_string(self) -> str:
         """Return nothing: a unix socket has no address."""
@@ -131,7 +131,7 @@ class TcpServer(ThreadingHTTPServer):
                     oldest.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, *_: Any) -> None:
-        """Say nothing: whoever asked has gone."""
+        """Log nothing: the client has disconnected."""
 
 
 class UnixServer(TcpServer):
@@ -145,13 +145,13 @@ class UnixServer(TcpServer):
         return socket.AF_UNIX
 
     def server_bind(self) -> None:
-        """Take the place of a socket that nobody listens on any more, and of nothing else."""
+        """Replace a socket that no process listens on any more; any other file stays."""
         path = Path(self._path)
         with suppress(FileNotFoundError):
             if not stat.S_ISSOCK(path.lstat().st_mode):
-                raise ConfigError(f"health {self._path}: there is something that is no socket: give another path.")
+                raise ConfigError(f"health {self._path}: the path exists and is not a socket: give another path.")
         if not is_abandoned(path):
-            raise AmqpWorkerError(f"health {self._path}: somebody answers there already.")
+            raise AmqpWorkerError(f"health {self._path}: another process listens there already.")
         path.unlink(missing_ok=True)
         before = os.umask(0o177)
         try:

@@ -20,6 +20,9 @@ __all__ = ["Output", "print_by_line"]
 
 log = get_logger(__name__)
 
+# A time limit of the task can be raised in between.
+STEP = 1.0
+
 
 class Output(io.FileIO):
     """A standard stream beneath Python's text: what cannot be written is dropped, and nothing is raised."""
@@ -52,7 +55,7 @@ class Output(io.FileIO):
 def _wait_for_room(descriptor: int) -> None:
     waiting = select.poll()
     waiting.register(descriptor, select.POLLOUT)
-    waiting.poll()
+    waiting.poll(STEP * 1000)
 
 
 def print_by_line() -> None:

@@ -302,7 +302,7 @@ def test_dead_letters_are_listed_and_shown_with_their_evidence(
     ended = cli("dead show 2 -q emails")
     assert ended.code == 1
     assert ended.out.splitlines() == [
-        "There is no letter with the id '2' among the 3 in queue 'emails.dead'.",
+        "No letter with the id '2' found among the 3 in queue 'emails.dead'.",
         "A letter is found by its id, not by its place in the list.",
     ]
 
@@ -447,7 +447,7 @@ def test_a_look_does_not_wait_for_what_others_hold_and_says_that_they_do(
     assert (ended.code, ended.out.splitlines()) == (
         1,
         [
-            "There is no letter with the id 'id-0' among the 2 in queue 'emails.dead'.",
+            "No letter with the id 'id-0' found among the 2 in queue 'emails.dead'.",
             "Other consumers take letters from it now: look again when they have ended.",
         ],
     )

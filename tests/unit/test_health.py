@@ -117,7 +117,7 @@ def test_a_file_that_is_no_socket_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     (tmp_path / "link").symlink_to("file")
     for name in ("file", "link", "."):
-        with pytest.raises(ConfigError, match=r"health .*: there is something that is no socket"):
+        with pytest.raises(ConfigError, match=r"health .*: the path exists and is not a socket"):
             HealthServer(f"{tmp_path}/{name}", lambda: None)
     assert (tmp_path / "link").read_text() == "precious"
 

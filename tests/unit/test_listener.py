@@ -183,7 +183,7 @@ def test_the_place_of_a_supervisor_that_hangs_is_not_taken_however_many_wait_the
     waiting = socket.socket(socket.AF_UNIX)
     waiting.connect(str(tmp_path / "x.sock"))
     begun = time.monotonic()
-    with pytest.raises(AmqpWorkerError, match="somebody answers there already"):
+    with pytest.raises(AmqpWorkerError, match="another process listens there already"):
         HealthServer(str(tmp_path / "x.sock"), lambda: None)
     assert time.monotonic() - begun < 30
     waiting.close()
