@@ -106,7 +106,13 @@ class Scene:
         for process in running:
             process.send_signal(signal.SIGTERM)
         for process in running:
-            code = process.wait(timeout)
+            try:
+                code = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGUSR1)  # it says where its threads are
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(1)
+                raise AssertionError(f"It does not end: {self.said(log, 10_000)}") from None
             assert code == 0, f"exit code {code}: {self.said(log)}"
 
     def said(self, log: str, length: int = 3000) -> str:

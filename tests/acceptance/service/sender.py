@@ -11,6 +11,7 @@ is waited for, the ledger has the seconds that it took.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import itertools
 import signal
 import sys
@@ -182,6 +183,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.0)
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    faulthandler.register(signal.SIGUSR1)
     source = only(given.only, given.seconds) if given.only else mix
     if given.how == "batch":
         batch(source(given.delays), given.count)
