@@ -3,33 +3,37 @@ Background work on RabbitMQ: tasks, retries, delays and results that are not los
 
 The flow of a message, which is also the layout:
 
-    app ─ verbs ─ options          what users hold: `@app.task`, `send`, `call`, `options`
+    app, task                      what users hold: `@app.task`, `send`, `call`, `options`
       │
       ▼
-    task, publication, topology    decisions: arguments to JSON, a message to exchange, key and headers
-      │                            (delay, retry, plan: when and where it goes on)
-      ▼
-    producer ─ broker.publisher    out: confirmed and not returned, over one I/O thread
+    signature, policies            arguments to JSON; what was set for the task and for this message
       │
       ▼
-    RabbitMQ                       keeps, waits and counts
+    routing                        the message to an exchange, a routing key and headers; the delay ladder
       │
       ▼
-    broker.consumer                in: one channel per queue, decoded by `broker.frames`
+    client ─ broker.publisher      out: confirmed and not returned, over one I/O thread
       │
       ▼
-    worker.receiver ─ .runners     to a runner thread, or the event loop; what came before is looked at first
+    RabbitMQ                       stores, delays, counts and delivers
       │
       ▼
-    worker.runner                  decides: an `Outcome` (done, retry, dead, dropped, requeue, renew);
-      │                            `isolation` has what may crash run in a process of its own
+    broker.consumer                in: one channel per queue, decoded by `broker.amqp`
+      │
       ▼
-    worker.settle                  acts: copy confirmed, result stored, reply sent, then acknowledged
+    worker.receiver                checks redelivered messages first, then hands on to threads or the event loop
+      │
+      ▼
+    worker.executor                decides: an `Outcome` (done, retry, dead, dropped, requeue, renew);
+      │                            `worker.isolation` runs what may crash in a process of its own
+      ▼
+    worker.settle                  acts: copy confirmed, result stored (`results`), reply sent, then acknowledged
 
-A worker process is one of many: `supervisor` starts them, watches them and replaces them.
+A worker process is one of many: `supervisor` starts them, watches them and replaces them. What the two share is `ipc`.
+`model` holds the values that all parts share, `log` the log lines, `cli` the program, `testing` a private node.
 
-Imports point one way: words (errors, outcome, message, settings), decisions, broker, results, app, worker, supervisor, cli.
-docs/structure.md follows one message through all of it.
+Imports point one way, from the bottom of this list to its top: errors, model, lifecycle, log, ipc, signature, policies and
+routing, broker, results, client, app, worker, supervisor, testing, cli. docs/structure.md follows one message through all of it.
 
 What is public is loaded when it is first asked for, so that a part which needs little, such as the supervisor, is small.
 """
@@ -39,6 +43,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from amqpworker.app import App
+    from amqpworker.client.sent import Sent
     from amqpworker.errors import (
         AmqpWorkerError,
         BatchFailed,
@@ -62,8 +67,7 @@ if TYPE_CHECKING:
         TimeLimitExceeded,
         Unconfirmed,
     )
-    from amqpworker.message import Message
-    from amqpworker.sent import Sent
+    from amqpworker.model.message import Message
     from amqpworker.settings import Settings
     from amqpworker.worker.context import current
 
@@ -100,8 +104,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "App": "amqpworker.app",
-    "Message": "amqpworker.message",
-    "Sent": "amqpworker.sent",
+    "Message": "amqpworker.model.message",
+    "Sent": "amqpworker.client.sent",
     "Settings": "amqpworker.settings",
     "current": "amqpworker.worker.context",
 }

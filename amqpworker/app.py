@@ -13,21 +13,21 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import ModuleType
 from typing import Any, ParamSpec, Self, TypeAlias, TypeVar, overload
 
-from amqpworker.batch import failed_batch
+from amqpworker.client.batch import failed_batch
+from amqpworker.client.producer import Producer
+from amqpworker.client.sent import Sent, never_stored
 from amqpworker.errors import AmqpWorkerError, ConfigError, SendError
 from amqpworker.lifecycle import Users
-from amqpworker.message import MOST_SHORT_BYTES, Message, fits_short_string, plain
-from amqpworker.plan import Plan
-from amqpworker.producer import Producer
-from amqpworker.redaction import redact_url
-from amqpworker.results import ResultStore, check_url, open_store
-from amqpworker.retry import DEFAULT, PolicySpec, policy
-from amqpworker.sent import Sent, never_stored
+from amqpworker.log.redaction import redact_url
+from amqpworker.model.message import MOST_SHORT_BYTES, Message, fits_short_string, plain
+from amqpworker.policies.retry import DEFAULT, PolicySpec, policy
+from amqpworker.policies.time_limit import LimitSpec, time_limit_of
+from amqpworker.results.store import ResultStore, check_url, open_store
+from amqpworker.routing.queues import Plan
+from amqpworker.routing.topology import DEFAULT_NAMESPACE, check_namespace
 from amqpworker.settings import Settings, broker_url
-from amqpworker.task import Signature
-from amqpworker.timelimit import LimitSpec, time_limit_of
-from amqpworker.topology import DEFAULT_NAMESPACE, check_namespace
-from amqpworker.verbs import AsyncTask, MakesTask, RemoteTask, Task, check_decorated
+from amqpworker.signature.signature import Signature
+from amqpworker.task import AsyncTask, MakesTask, RemoteTask, Task, check_decorated
 
 __all__ = ["App", "imported"]
 

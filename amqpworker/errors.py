@@ -37,7 +37,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 if TYPE_CHECKING:
-    from amqpworker.message import Message
+    from amqpworker.model.message import Message
 
 __all__ = [
     "AmqpWorkerError",

@@ -1,212 +1,341 @@
 """
-What a task takes and returns, as a message carries it.
+What can be done with a task: call it here, send it, or call it there.
 
-The call that a producer makes becomes a JSON object with one key per parameter, and that object becomes the same call
-in a worker. Decides which argument belongs to which parameter; `hints` reads the parameters, `survey` and `shape` know
-JSON. Values are checked by the same code on both sides, so that a wrong argument fails in the service that sends it (a
-validator of somebody's own runs on both). Where a key stands twice in a body the last one counts.
+Decides how a task's own parameters and the message's options become a `Message`. The types keep the two apart: verbs
+take exactly the task's parameters, `options` takes everything else.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from pydantic import ValidationError
-from pydantic_core import from_json
+from amqpworker.broker.amqp.table_encode import encode_table
+from amqpworker.client.sent import Sent, value_of
+from amqpworker.errors import ConfigError, InvalidArguments
+from amqpworker.model.message import HeaderValue, Message, new_id
+from amqpworker.model.reply import read
+from amqpworker.policies.send_options import Options, check_options
 
-from amqpworker import hints
-from amqpworker.errors import InvalidArguments, InvalidResult, TimeLimitExceeded
-from amqpworker.shape import LARGE, Shape, explain, not_json
-from amqpworker.survey import survey, survey_value
+if TYPE_CHECKING:
+    from amqpworker.policies.retry import Policy
+    from amqpworker.signature.signature import Signature
+from amqpworker.policies.time_limit import UNLIMITED
 
-__all__ = ["Call", "MalformedBody", "Signature"]
+__all__ = ["AsyncTask", "Calling", "MakesTask", "RemoteTask", "Sending", "Task", "Verbs"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-class MalformedBody(InvalidArguments):
-    """A message's body is not a JSON object, or one of its numbers is NaN or infinite."""
-
-
-class Call(NamedTuple):
-    """The arguments of one run: `function(*call.args, **call.kwargs)`."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+# All headers of a message stay under 64 KiB (docs/wire.md), the evidence of a dead letter included.
+MOST_HEADER_BYTES = 16 * 1024
 
 
-class Signature:
-    """How a task's calls and results travel; built once, at decoration."""
+class Sends(Protocol):
+    """What the verbs need of an app."""
 
-    __slots__ = ("_arguments", "_parameters", "_positional", "_result", "_simple", "is_async", "name")
+    max_body: int
+    call_timeout: float
 
-    def __init__(self, name: str, is_async: bool, parameters: hints.Parameters) -> None:
+    def send(self, message: Message) -> Sent[Any]:
+        """Send a message."""
+
+    def answer_to(self, message: Message, timeout: float) -> bytes:
+        """Send a message and return the body of its answer."""
+
+
+class Sending(Generic[P, R]):
+    """A task with options for a message that is sent."""
+
+    _verbs = ".send(…) or .message(…)"
+
+    def __init__(self, task: RemoteTask[P, R], options: Options) -> None:
+        self._task = task
+        self._options = options
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "call":
+                raise unsuited(name, "`delay`, `at`, `expires` and `resend` are for messages that are sent")
+            raise missing(self, name, self._verbs)
+
+    def message(self, *args: P.args, **kwargs: P.kwargs) -> Message:
+        """
+        Return a message, validated now, to be sent later by `app.send`.
+
+        Raises:
+            InvalidArguments: the arguments do not fit the task's parameters.
+        """
+        return self._task.build(args, kwargs, self._options)
+
+    def send(self, *args: P.args, **kwargs: P.kwargs) -> Sent[R]:
+        """
+        Send a message; returns once the broker has confirmed it.
+
+        Raises:
+            InvalidArguments: the arguments do not fit the task's parameters, or AMQP cannot carry a header.
+            SendError: the broker did not confirm it in time; which error tells why.
+            ConfigError: its queue cannot be declared.
+        """
+        return self._task.app.send(self._task.build(args, kwargs, self._options))
+
+
+class Calling(Generic[P, R]):
+    """A task with options for a message that is answered."""
+
+    _verbs = ".call(…)"
+
+    def __init__(self, task: RemoteTask[P, R], options: Options) -> None:
+        self._task = task
+        self._options = options
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in ("send", "message"):
+                raise unsuited(name, "`timeout` is for calls")
+            raise missing(self, name, self._verbs)
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """
+        Run the task in a worker and return what it returned.
+
+        Raises:
+            InvalidArguments: the arguments do not fit the task's parameters.
+            CallTimeout: no answer came in time.
+            TaskFailed: the task ended without a result.
+            MalformedAnswer: the answer cannot be read.
+            InvalidResult: the answer is not what the task's return hint allows.
+            SendError: the message was not sent, or the connection was lost meanwhile.
+            ConfigError: its queue cannot be declared.
+        """
+        return self._task.ask(self._task.build(args, kwargs, self._options), self._options.timeout)
+
+
+class Verbs(Sending[P, R], Calling[P, R]):
+    """A task with options that suit a message of either kind."""
+
+    _verbs = ".send(…), .call(…) or .message(…)"
+
+
+class RemoteTask(Verbs[P, R]):
+    """A task whose code is not here: it can be sent and called, not run."""
+
+    _verbs = ".send(…), .call(…) or .options(…)"
+
+    def __init__(self, app: Sends, name: str, queue: str, signature: Signature) -> None:
+        super().__init__(self, Options())
+        self.app = app
         self.name = name
-        self.is_async = is_async
-        self._parameters = parameters
-        self._positional = parameters.positional
-        self._simple = not (parameters.positional_only or parameters.rest or parameters.extra)
-        self._arguments = Shape(survey(parameters.hints, parameters.optional, name))
-        self._result = Shape(survey_value(parameters.returns, hints.RETURN, name))
+        self.queue = queue
+        self.signature = signature
 
-    @classmethod
-    def of(cls, function: Callable[..., Any], name: str) -> Signature:
+    def __repr__(self) -> str:
+        return f"<task {self.name} in queue {self.queue!r}>"
+
+    def __reduce__(self) -> str:
+        """Pickle by name, as a function is; a copy is the task itself."""
+        return self.__qualname__
+
+    def stands_for(self, function: Callable[..., Any]) -> None:
+        """Take over the name, the module and the docstring of the function that it replaces."""
+        self.__module__ = function.__module__
+        self.__qualname__ = function.__qualname__
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: ARG002 - the task's own signature
+        """Refuse: there is no code to run."""
+        raise ConfigError(f"Task {self.name!r} lives in another program: use .send(…) or .call(…).")
+
+    @overload
+    def options(
+        self, *, id: str | None = None, queue: str | None = None, headers: Mapping[str, HeaderValue] | None = None
+    ) -> Verbs[P, R]: ...
+
+    @overload
+    def options(
+        self,
+        *,
+        delay: float | timedelta | None = None,
+        at: datetime | None = None,
+        expires: float | timedelta | datetime | None = None,
+        resend: bool | None = None,
+        id: str | None = None,
+        queue: str | None = None,
+        headers: Mapping[str, HeaderValue] | None = None,
+    ) -> Sending[P, R]: ...
+
+    @overload
+    def options(
+        self,
+        *,
+        timeout: float | timedelta,
+        id: str | None = None,
+        queue: str | None = None,
+        headers: Mapping[str, HeaderValue] | None = None,
+    ) -> Calling[P, R]: ...
+
+    def options(  # noqa: PLR0913 - keyword options are the interface here
+        self,
+        *,
+        delay: float | timedelta | None = None,
+        at: datetime | None = None,
+        expires: float | timedelta | datetime | None = None,
+        resend: bool | None = None,
+        id: str | None = None,  # noqa: A002 - the word of the field
+        queue: str | None = None,
+        headers: Mapping[str, HeaderValue] | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> Any:
         """
-        Return the signature of a function that is to be the task of this name.
+        Return the task with options for one message.
+
+        `delay` and `expires` are seconds from the sending (or a timedelta), `at` and `expires` may be aware
+        datetimes; `timeout` is how long `call` waits. What expires before it starts becomes a dead letter. With
+        `resend=False` a message whose confirm is lost is not published again: it ends as `Unconfirmed` instead.
 
         Raises:
-            ConfigError: it cannot be a task, or JSON cannot carry one of its parameters; names the parameter.
+            InvalidArguments: an option has a value that cannot be, or one does not go with another.
 
+        Example:
+            send_welcome.options(delay=60, headers={"tenant": "acme"}).send(42)
         """
-        return cls(name, inspect.iscoroutinefunction(function), hints.read(function, name))
+        checked = check_options(
+            {
+                "delay": delay,
+                "at": at,
+                "expires": expires,
+                "id": id,
+                "queue": queue,
+                "headers": headers,
+                "timeout": timeout,
+                "resend": resend,
+            }
+        )
+        if checked.headers:
+            check_room(checked.headers)
+        if checked.timeout is not None:
+            return Calling(self, checked)
+        for_sending = (checked.delay, checked.at, checked.expires, checked.resend)
+        return Verbs(self, checked) if for_sending == (None, None, None, None) else Sending(self, checked)
 
-    @property
-    def hints(self) -> Mapping[str, Any]:
-        """The type hint of each parameter."""
-        return self._parameters.hints
-
-    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    def build(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Message:
         """
-        Return the body of a message that makes this call: a key for each parameter that was given.
+        Return the message for these arguments and options.
 
         Raises:
-            InvalidArguments: they do not fit the function or its hints, or JSON cannot carry them; names the
-                parameter, and never tells a value.
-
+            InvalidArguments: the arguments do not fit the task's parameters, or are too large.
         """
-        if self._simple:
-            values = dict(zip(self._positional, args, strict=False))
-            if kwargs:
-                values.update(kwargs)
-            # What is too much by position was left out, and what was given twice has one key: in both cases values are
-            # fewer than arguments. A name that does not exist is refused by the shape.
-            if len(values) != len(args) + len(kwargs):
-                values = self._gather(args, kwargs)
-        else:
-            values = self._gather(args, kwargs)
-        try:
-            return self._arguments.write(values)
-        except TimeLimitExceeded:
-            raise  # of the task that this is called in
-        except Exception as error:  # noqa: BLE001 - validators and values may raise anything
-            raise InvalidArguments(f"Task {self.name!r}: {self._unwritable(error, values)}.") from None
+        body = self.signature.encode(args, kwargs)
+        if len(body) > self.app.max_body:
+            raise InvalidArguments(
+                f"The arguments of task {self.name!r} are {len(body)} bytes of JSON, more than the {self.app.max_body} "
+                f"that AMQPWORKER_MAX_BODY allows: send a reference to large data instead."
+            )
+        return Message(
+            self.name,
+            options.queue or self.queue,
+            body,
+            options.id or new_id(),
+            options.headers,
+            options.delay,
+            options.at,
+            options.expires,
+            options.resend,
+        )
 
-    def decode(self, body: bytes) -> Call:
+    def ask(self, message: Message, timeout: float | None) -> R:
         """
-        Return the call that a message's body asks for.
+        Send a message and return the value of its answer.
 
         Raises:
-            MalformedBody: it is not a JSON object.
-            InvalidArguments: its values are not what the function takes.
-
+            AmqpWorkerError: as `call`.
         """
-        try:
-            if len(body) > LARGE:
-                self._refuse_unknown_keys(body)
-            values = self._arguments.read(body)
-        except InvalidArguments:
-            raise
-        except Exception as error:  # noqa: BLE001 - validators may raise anything
-            self._refuse(error, body)
-        return Call((), values) if self._simple else self._arrange(values)
+        body = self.app.answer_to(message, self.app.call_timeout if timeout is None else timeout)
+        return value_of(read(body), self.signature.decode_result)  # type: ignore[no-any-return]
 
-    def encode_result(self, value: Any) -> bytes:
-        """
-        Return a returned value as JSON.
 
-        Raises:
-            InvalidResult: it does not fit the return hint, or JSON cannot carry it.
+class Task(RemoteTask[P, R]):
+    """A task: a function that workers run, and that can still be called as it is."""
 
-        """
-        try:
-            return self._result.write(value)
-        except Exception as error:  # noqa: BLE001 - validators and values may raise anything
-            raise InvalidResult(self._unfit_result(error)) from None
+    def __init__(self, app: Sends, names: tuple[str, str], function: Callable[P, R], signature: Signature) -> None:
+        super().__init__(app, *names, signature)
+        self.function = function
+        self.policy: Policy
+        self.stores_result = True
+        self.time_limit = UNLIMITED
+        self.isolated = False
+        self.__wrapped__ = function
+        self.stands_for(function)
 
-    def decode_result(self, data: bytes) -> Any:
-        """
-        Return what the task returned, as its return hint has it.
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here, in this process."""
+        return self.function(*args, **kwargs)
 
-        Raises:
-            InvalidResult: the JSON is not what the hint allows.
 
-        """
-        try:
-            return self._result.read(data)
-        except TimeLimitExceeded:
-            raise  # of the task that this is called in
-        except Exception as error:  # noqa: BLE001 - validators may raise anything
-            raise InvalidResult(self._unfit_result(error)) from None
+class AsyncTask(Task[P, R]):
+    """For the type checker: a task that is an `async def`; called here it is awaited, and answers are `R` as ever."""
 
-    def _gather(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Give each argument its key, as the function would bind it."""
-        known = self._parameters
-        values = dict(zip(known.positional, args, strict=False))
-        if len(args) > len(known.positional):
-            if known.rest is None:
-                most = len(known.positional)
-                raise self._invalid(f"{len(args)} positional arguments were given, and it takes at most {most}")
-            values[known.rest] = args[len(known.positional) :]
-        extra = {}
-        for name, value in kwargs.items():
-            if name not in known.keywords:
-                extra[name] = value
-            elif name in values:
-                raise self._invalid(f"parameter {name!r} was given twice")
-            else:
-                values[name] = value
-        if extra and known.extra is None:
-            name = next(iter(extra))
-            by_position = "is given by position only" if name in known.positional_only else "does not exist"
-            raise self._invalid(f"parameter {name!r} {by_position}")
-        if extra and known.extra is not None:
-            values[known.extra] = extra
-        return values
+    if TYPE_CHECKING:
 
-    def _arrange(self, values: dict[str, Any]) -> Call:
-        """Make the call that `_gather` was given."""
-        known = self._parameters
-        extra = values.pop(known.extra, {}) if known.extra else {}
-        rest = values.pop(known.rest, []) if known.rest else []
-        by_position = known.positional if rest else known.positional_only
-        args = [values.pop(name) if name in values else known.defaults[name] for name in by_position]
-        for name in extra:
-            if name in known.keywords:
-                raise self._invalid(f"parameter {name!r} is given inside {known.extra!r}")
-        return Call((*args, *rest), values | extra)
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+            """Run the function here, in this process."""
 
-    def _refuse_unknown_keys(self, body: bytes) -> None:
-        """Refuse a large body by its first unknown key, where pydantic would make an error of each."""
-        try:
-            found = from_json(body)
-        except ValueError:
-            return  # the reading tells what is wrong with it
-        unknown = found.keys() - self._parameters.hints.keys() if isinstance(found, dict) else ()
-        if unknown:
-            raise self._invalid(f"there is no parameter {next(iter(unknown))[:60]!r}")
 
-    def _refuse(self, error: Exception, body: bytes) -> NoReturn:
-        malformed = not_json(error, body)
-        if malformed is not None:
-            raise MalformedBody(f"Task {self.name!r}: {malformed}.") from None
-        raise self._invalid(explain(error, self._arguments.names)) from None
+class MakesTask(Protocol):
+    """What `app.task(…)` returns: it makes a function a task, with these options."""
 
-    def _unwritable(self, error: Exception, values: dict[str, Any]) -> str:
-        """Find the parameter that an error came from, which only pydantic's own errors tell."""
-        if not isinstance(error, ValidationError):
-            for name, value in values.items():
-                try:
-                    Shape(survey_value(self._parameters.hints[name], name, self.name)).write(value)
-                except TimeLimitExceeded:
-                    raise
-                except Exception as found:  # noqa: BLE001 - as in encode
-                    return explain(found, self._arguments.names, f"parameter {name!r}")
-            plural = "s" if len(values) > 1 else ""
-            return explain(error, self._arguments.names, f"parameter{plural} {', '.join(map(repr, values))}")
-        return explain(error, self._arguments.names)
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
 
-    def _unfit_result(self, error: Exception) -> str:
-        return f"Task {self.name!r}: {explain(error, self._result.names, 'the return value')}."
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
-    def _invalid(self, problem: str) -> InvalidArguments:
-        return InvalidArguments(f"Task {self.name!r}: {problem}.")
+
+def check_decorated(given: object, decorator: str) -> None:
+    """
+    Check that a decorator was given a function: its options are given by name.
+
+    Raises:
+        ConfigError: it was given an option, or a task.
+    """
+    if isinstance(given, str):
+        raise ConfigError(f"{decorator}({given!r:.60}): give a task's name as name={given!r:.60}.")
+    if isinstance(given, RemoteTask):
+        raise ConfigError(f"{decorator}(…): {given.name!r} is a task already.")
+    if not callable(given):
+        raise ConfigError(f"{decorator}({given!r:.60}): give options by name, such as {decorator}(queue='emails').")
+
+
+def unsuited(verb: str, why: str) -> AttributeError:
+    """Return the error of a verb that does not go with the options that were given."""
+    return AttributeError(f"There is no {verb} with these options: {why}.", name=verb)
+
+
+def missing(asked: object, name: str, verbs: str) -> AttributeError:
+    """Return the error of what a task has never had, with what it has."""
+    # Whoever copies or unpickles asks before anything is set, and must not end up here again.
+    task = vars(asked).get("_task")
+    known = vars(task).get("name", "?") if task is not None else "?"
+    options = "" if isinstance(asked, RemoteTask) else " with these options"
+    return AttributeError(f"Task {known!r}{options} has no attribute {name!r}: use {verbs}.", name=name)
+
+
+def check_room(headers: Mapping[str, HeaderValue]) -> None:
+    """
+    Refuse headers that AMQP cannot carry, or that leave no room for ours.
+
+    Raises:
+        InvalidArguments: one has such a value, or they are too large.
+    """
+    try:
+        size = len(encode_table(dict(headers)))
+    except ValueError as error:
+        raise InvalidArguments(f"options(headers=…): {error}.") from error
+    if size > MOST_HEADER_BYTES:
+        raise InvalidArguments(
+            f"options(headers=…): they take {size} bytes, more than {MOST_HEADER_BYTES}: put large values into the "
+            f"task's arguments."
+        )

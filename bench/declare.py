@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pika
-from amqpworker.topology import Binding, Exchange, Queue, Topology, base, ladder, work_queue
+from amqpworker.routing.topology import Binding, Exchange, Queue, Topology, base, ladder, work_queue
 
 from bench.load import QUEUE
 

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 
 import pika
 from amqpworker import App
-from amqpworker.message import Message, new_id
+from amqpworker.model.message import Message, new_id
 
 from bench import declare
 from bench.context import Place

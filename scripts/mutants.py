@@ -42,109 +42,109 @@ MUTANTS = (
         "requeue for an idle process again and again",
         "amqpworker/worker/receiver.py",
         (("now - UNSTARTED_SECONDS, intake.redelivered)", "now - UNSTARTED_SECONDS)"),),
-        ("tests/unit/test_receiver.py",),
+        ("tests/unit/worker/test_receiver.py",),
     ),
     Mutant(
         "tell that a drain has ended before a queue that is held brings nothing any more",
-        "amqpworker/broker/holding.py",
+        "amqpworker/broker/queue_pause.py",
         (
             (
                 "        channel.cancel(tag, cancelled)\n",
                 "        channel.cancel(tag, cancelled)\n        cancelled()\n",
             ),
         ),
-        ("tests/unit/test_consumer.py",),
+        ("tests/unit/broker/test_consumer.py",),
     ),
     Mutant(
         "forget what was in flight when the connection is lost",
         "amqpworker/broker/lane.py",
         (("reversed([*again, *unwritten])", "reversed(unwritten)"),),
-        ("tests/unit/test_publisher_ends.py",),
+        ("tests/unit/broker/test_publisher_ends.py",),
     ),
     Mutant(
         "publish a call again that was written",
         "amqpworker/broker/lane.py",
         (("again = [one for one in in_flight if one.resend and not hopeless]", "again = in_flight"),),
-        ("tests/unit/test_publisher_ends.py",),
+        ("tests/unit/broker/test_publisher_ends.py",),
     ),
     Mutant(
         "acknowledge before the task runs",
-        "amqpworker/worker/runners.py",
+        "amqpworker/worker/threads.py",
         (
             (
                 "                outcome = call(run)\n",
                 (
-                    '                self._settler.settle(delivery, __import__("amqpworker.outcome").outcome.Done())\n'
+                    '                self._settler.settle(delivery, __import__("amqpworker.model.outcome").model.outcome.Done())\n'
                     "                call(run)\n"
                     "                return\n"
                 ),
             ),
         ),
-        ("tests/unit/test_runners.py", "tests/integration/test_retry.py"),
+        ("tests/unit/worker/test_threads.py", "tests/integration/test_retry.py"),
     ),
     Mutant(
         "let forked children inherit the handlers of their worker",
-        "amqpworker/worker/forked.py",
+        "amqpworker/worker/forked_children.py",
         (
             (
                 "            if signal.getsignal(number) == handler:\n",
                 "            if signal.getsignal(number) is None:\n",
             ),
         ),
-        ("tests/unit/test_forked.py",),
+        ("tests/unit/worker/test_forked_children.py",),
     ),
     Mutant(
         "let a forked child lose a signal that is sent to it at once",
-        "amqpworker/worker/forked.py",
+        "amqpworker/worker/forked_children.py",
         (("pthread_sigmask(signal.SIG_BLOCK, ours)", "pthread_sigmask(signal.SIG_BLOCK, ())"),),
-        ("tests/unit/test_forked.py",),
+        ("tests/unit/worker/test_forked_children.py",),
     ),
     Mutant(
         "answer about a message before what its last run has started has ended",
-        "amqpworker/supervisor/suspects.py",
+        "amqpworker/supervisor/crash_history.py",
         (("            if question.key in awaited:\n", "            if question.key in awaited and now < 0:\n"),),
-        ("tests/unit/test_suspects.py",),
+        ("tests/unit/supervisor/test_crash_history.py",),
     ),
     Mutant(
         "reap children that the app waits for",
-        "amqpworker/worker/childprocesses.py",
+        "amqpworker/worker/child_processes.py",
         (("self._held |= due & waited_for()", "pass"),),
-        ("tests/unit/test_child_processes.py",),
+        ("tests/unit/worker/test_child_processes.py",),
     ),
     Mutant(
         "count a run whose processes were ended as done",
-        "amqpworker/worker/runners.py",
+        "amqpworker/worker/threads.py",
         (("(isinstance(outcome, Done) and not self._cut_off)", "isinstance(outcome, Done)"),),
-        ("tests/unit/test_runners.py",),
+        ("tests/unit/worker/test_threads.py",),
     ),
     Mutant(
         "let the threads of a queue serve all queues",
-        "amqpworker/worker/runners.py",
+        "amqpworker/worker/threads.py",
         (("self._to_line if concurrency.own else self._shared.put", "self._shared.put"),),
-        ("tests/unit/test_runners.py",),
+        ("tests/unit/worker/test_threads.py",),
     ),
     Mutant(
         "acknowledge before the copy is confirmed",
-        "amqpworker/worker/copies.py",
+        "amqpworker/worker/republish.py",
         (
             (
                 "            self._attempt(copy, ())\n        except",
                 "            self._attempt(copy, ())\n            copy.confirmed()\n        except",
             ),
         ),
-        ("tests/unit/test_settle.py",),
+        ("tests/unit/worker/test_settle.py",),
     ),
     Mutant(
         "forget mandatory",
-        "amqpworker/broker/codec.py",
+        "amqpworker/broker/amqp/encode.py",
         (('b"\\x01" if mandatory else b"\\x00"', 'b"\\x00"'),),
-        ("tests/unit/test_codec.py", "tests/integration/test_publishing.py"),
+        ("tests/unit/broker/amqp/test_encode.py", "tests/integration/test_publishing.py"),
     ),
     Mutant(
         "keep x-death in what is published again",
-        "amqpworker/publication.py",
+        "amqpworker/routing/envelope.py",
         (('return not lowered.startswith(("x-", WAIT_PREFIX))', "return not lowered.startswith(WAIT_PREFIX)"),),
-        ("tests/unit/test_publication.py", "tests/integration/test_retry.py"),
+        ("tests/unit/routing/test_envelope.py", "tests/integration/test_retry.py"),
     ),
     Mutant(
         "ignore basic.cancel",
@@ -180,19 +180,19 @@ MUTANTS = (
     ),
     Mutant(
         "floor instead of ceil in the ladder",
-        "amqpworker/delay.py",
+        "amqpworker/routing/delay.py",
         (("math.ceil(delay / UNIT)", "math.floor(delay / UNIT)"),),
-        ("tests/unit/test_delay.py",),
+        ("tests/unit/routing/test_delay.py",),
     ),
     Mutant(
         "drop the allow-list of properties",
-        "amqpworker/publication.py",
+        "amqpworker/routing/envelope.py",
         (('"priority")', '"priority", "expiration", "user_id", "content_encoding")'),),
-        ("tests/unit/test_publication.py",),
+        ("tests/unit/routing/test_envelope.py",),
     ),
     Mutant(
         "withhold acknowledgements behind a long task",
-        "amqpworker/worker/acks.py",
+        "amqpworker/worker/ack_tracker.py",
         (
             (
                 "                ahead.remove(lowest)\n            else:",
@@ -200,35 +200,35 @@ MUTANTS = (
             ),
             ("        acks = [Ack(tag, False) for tag in singly]\n", "        acks: list[Ack] = []\n"),
         ),
-        ("tests/unit/test_acks.py", "tests/unit/test_settle_acks.py"),
+        ("tests/unit/worker/test_ack_tracker.py", "tests/unit/worker/test_settle_acks.py"),
     ),
     Mutant(
         "swallow a runner's exception",
-        "amqpworker/worker/runner.py",
+        "amqpworker/worker/executor.py",
         (
             (
                 "            return self.fail(run, error)\n        return self.conclude(run, value)\n\n    def _call",
                 "            return DONE\n        return self.conclude(run, value)\n\n    def _call",
             ),
         ),
-        ("tests/unit/test_runner.py",),
+        ("tests/unit/worker/test_executor.py",),
     ),
     Mutant(
         "raise a time limit once only",
-        "amqpworker/worker/limits.py",
+        "amqpworker/worker/limits/deadlines.py",
         (
             (
                 "        watch.raise_at = now + self.pace.again\n        return True\n",
                 "        watch.raise_at = math.inf\n        return True\n",
             ),
         ),
-        ("tests/unit/test_limits.py",),
+        ("tests/unit/worker/limits/test_deadlines.py",),
     ),
     Mutant(
         "interrupt a thread that acquires a lock",
-        "amqpworker/worker/interruption.py",
+        "amqpworker/worker/limits/interruption.py",
         (("        return Hold.FULL\n    # Ours,", "        return Hold.NONE\n    # Ours,"),),
-        ("tests/unit/test_interruption.py",),
+        ("tests/unit/worker/limits/test_interruption.py",),
     ),
     Mutant(
         "forget what ran in a process that has died",
@@ -243,27 +243,27 @@ MUTANTS = (
     ),
     Mutant(
         "let the count of deliveries decide though a supervisor can be asked",
-        "amqpworker/worker/crashes.py",
+        "amqpworker/worker/isolation/crashes.py",
         (("    if supervised:\n        return Triage.ASK\n", ""),),
-        ("tests/unit/test_crashes.py", "tests/unit/test_receiver.py"),
+        ("tests/unit/worker/isolation/test_crashes.py", "tests/unit/worker/test_receiver.py"),
     ),
     Mutant(
         "run as many suspects at once as there are threads",
-        "amqpworker/worker/permits.py",
+        "amqpworker/worker/isolation/permits.py",
         (("            if not self._free:\n", "            if False:\n"),),
-        ("tests/unit/test_permits.py", "tests/unit/test_runners.py"),
+        ("tests/unit/worker/isolation/test_permits.py", "tests/unit/worker/test_threads.py"),
     ),
     Mutant(
         "start an isolated run though its connection is gone",
-        "amqpworker/worker/isolation.py",
+        "amqpworker/worker/isolation/pool.py",
         (("        if not run.delivery.intake.is_open:\n", "        if False:\n"),),
-        ("tests/unit/test_isolation.py",),
+        ("tests/unit/worker/isolation/test_pool.py",),
     ),
     Mutant(
         "blame nobody for a crash in an isolated process",
-        "amqpworker/worker/crashes.py",
+        "amqpworker/worker/isolation/crashes.py",
         (("counts=False, crashes=crashes)", "counts=False)"),),
-        ("tests/unit/test_crashes.py",),
+        ("tests/unit/worker/isolation/test_crashes.py",),
     ),
 )
 

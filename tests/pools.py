@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from amqpworker import App
-from amqpworker.message import Message, new_id
+from amqpworker.model.message import Message, new_id
 from tests.cli import environment, started
 from tests.support import Broker, wait_until
 

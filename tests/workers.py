@@ -120,7 +120,7 @@ def real_worker(broker: Broker, folder: Path, *, pool: int = 0, **options: Any) 
     environment = {**os.environ, "AMQPWORKER_URL": broker.url, "WORKERTASKS_FOLDER": str(folder)}
     if pool:
         code = (
-            "import sys; from amqpworker.logform import configure; from amqpworker.supervisor.pools import PoolSpec;"
+            "import sys; from amqpworker.log.format import configure; from amqpworker.supervisor.pools import PoolSpec;"
             "from amqpworker.supervisor.supervisor import Supervisor;"
             "from amqpworker.worker.options import WorkerOptions; configure('info', True);"
             "options = WorkerOptions.model_validate_json(sys.argv[1]);"

@@ -20,16 +20,16 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 from pika import exceptions
 
 from amqpworker.broker.address import addresses
+from amqpworker.broker.amqp.events import GotMessage
 from amqpworker.broker.channel import Channel, open_channel
-from amqpworker.broker.connection import IOThread
-from amqpworker.broker.contents import GotMessage
-from amqpworker.broker.declare import declare
-from amqpworker.broker.looking import End, Looking, needs_read
-from amqpworker.broker.reasons import ConnectionProblem, access_refused, channel_error, does_not_exist
-from amqpworker.broker.seam import PublicConnection, Sink
+from amqpworker.broker.connection_errors import ConnectionProblem, access_refused, channel_error, does_not_exist
+from amqpworker.broker.declarer import declare
+from amqpworker.broker.io_thread import IOThread
+from amqpworker.broker.peek import End, Looking, needs_read
+from amqpworker.broker.pika_connection import PublicConnection, Sink
 from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted
+from amqpworker.routing.topology import Binding, Exchange, Queue, Topology
 from amqpworker.settings import Settings
-from amqpworker.topology import Binding, Exchange, Queue, Topology
 
 __all__ = ["Admin", "Depth", "GotMessage", "Problem"]
 

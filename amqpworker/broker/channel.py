@@ -13,13 +13,13 @@ from typing import Any, TypeAlias
 import pika
 from pika import exceptions
 
-from amqpworker.broker.codec import encode_ack, encode_nack, encode_publish
-from amqpworker.broker.contents import Returned
-from amqpworker.broker.fieldreader import replaced
+from amqpworker.broker.amqp.encode import encode_ack, encode_nack, encode_publish
+from amqpworker.broker.amqp.events import Returned
+from amqpworker.broker.amqp.table_decode import replaced
 from amqpworker.broker.labels import process_name
-from amqpworker.broker.seam import OwnCodecConnection, PublicConnection, Sink
-from amqpworker.logs import get_logger
-from amqpworker.message import PROPERTY_NAMES, REPLY_TO, Delivery, Properties, Publication
+from amqpworker.broker.pika_connection import OwnCodecConnection, PublicConnection, Sink
+from amqpworker.log.logger import get_logger
+from amqpworker.model.message import PROPERTY_NAMES, REPLY_TO, Delivery, Properties, Publication
 
 __all__ = ["Channel", "Closed", "Prepared", "open_channel", "prepare"]
 

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from amqpworker.broker import acktimeout
+from amqpworker.broker import ack_timeout as acktimeout
 from amqpworker.broker.address import Address
 from amqpworker.broker.channel import Channel, open_channel
-from amqpworker.broker.connection import IOThread
-from amqpworker.broker.declare import Declarer, Need
-from amqpworker.broker.holding import Holding
-from amqpworker.broker.intake import Intake, Receiver, Subscription
+from amqpworker.broker.connection_errors import ConnectionProblem, channel_error
+from amqpworker.broker.consumer_channel import Intake, Receiver, Subscription
+from amqpworker.broker.consumer_check import Look, Probe, subscribes_for_us, trouble_of
+from amqpworker.broker.declarer import Declarer, Need
+from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.labels import ConsumerTags
-from amqpworker.broker.probe import Look, Probe, subscribes_for_us, trouble_of
-from amqpworker.broker.reasons import ConnectionProblem, channel_error
-from amqpworker.broker.seam import PublicConnection
-from amqpworker.broker.version import version_of
+from amqpworker.broker.pika_connection import PublicConnection
+from amqpworker.broker.queue_pause import Holding
+from amqpworker.broker.server_version import version_of
 from amqpworker.errors import AmqpWorkerError, NotConnected
-from amqpworker.logs import get_logger
+from amqpworker.log.logger import get_logger
+from amqpworker.routing.topology import Topology
 from amqpworker.settings import Settings
-from amqpworker.topology import Topology
 
 __all__ = ["Consumer"]
 

@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterator
 from pika.exceptions import NoFreeChannels
 
 from amqpworker.broker.channel import Prepared, prepare
-from amqpworker.broker.declare import Declarer, Need
-from amqpworker.broker.outgoing import Outgoing, WhenDone
+from amqpworker.broker.connection_errors import ConnectionProblem, channel_error, exchange_of, max_message_size
+from amqpworker.broker.declarer import Declarer, Need
+from amqpworker.broker.pending_publish import Outgoing, WhenDone
 from amqpworker.broker.publish_channel import PublishChannel
-from amqpworker.broker.quarantine import Quarantine
-from amqpworker.broker.reasons import ConnectionProblem, channel_error, exchange_of, max_message_size
-from amqpworker.broker.refusals import (
+from amqpworker.broker.publish_errors import (
     Verdict,
     after_close,
     not_taken,
@@ -29,10 +28,11 @@ from amqpworker.broker.refusals import (
     unconfirmed,
     unroutable,
 )
-from amqpworker.broker.session import Purpose, Session
+from amqpworker.broker.publish_session import Purpose, Session
+from amqpworker.broker.quarantine import Quarantine
 from amqpworker.errors import AmqpWorkerError, InvalidArguments, NotConnected, NotRouted
-from amqpworker.logs import get_logger
-from amqpworker.message import Publication
+from amqpworker.log.logger import get_logger
+from amqpworker.model.message import Publication
 
 __all__ = ["Lane"]
 
@@ -118,7 +118,7 @@ class Lane:
         return Outgoing(prepared, deadline, needs, when_done, self.resend)
 
     def submit(self, outgoing: Outgoing) -> None:
-        """Put a publication on its way that `outgoing` has made."""
+        """Put a publication on its way that `pending_publish` has made."""
         self._inbox.append(outgoing)
         self._submitted(outgoing, True)
 

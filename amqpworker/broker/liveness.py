@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from amqpworker.broker.channel import open_channel
-from amqpworker.broker.seam import PublicConnection, Sink
+from amqpworker.broker.pika_connection import PublicConnection, Sink
 from amqpworker.broker.silence import LOOK_EVERY, Patience, Silence, Step
-from amqpworker.logs import get_logger
+from amqpworker.log.logger import get_logger
 
 __all__ = ["Liveness"]
 

@@ -11,13 +11,13 @@ import itertools
 from collections.abc import Callable
 from typing import Protocol
 
+from amqpworker.broker.amqp.events import Returned
 from amqpworker.broker.channel import Channel, Prepared, open_channel
-from amqpworker.broker.contents import Returned
 from amqpworker.broker.liveness import Liveness
-from amqpworker.broker.outgoing import Outgoing
-from amqpworker.broker.seam import PublicConnection, Sink
+from amqpworker.broker.pending_publish import Outgoing
+from amqpworker.broker.pika_connection import PublicConnection, Sink
 from amqpworker.errors import AmqpWorkerError
-from amqpworker.message import Delivery
+from amqpworker.model.message import Delivery
 
 __all__ = ["ChannelUser", "PublishChannel"]
 

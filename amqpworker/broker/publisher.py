@@ -11,17 +11,17 @@ import time
 from collections.abc import Callable, Sequence
 
 from amqpworker.broker.address import Address
-from amqpworker.broker.connection import CLOSED, IOThread
-from amqpworker.broker.consumercount import ConsumerCount, Question
-from amqpworker.broker.declare import Need
+from amqpworker.broker.connection_errors import ConnectionProblem
+from amqpworker.broker.consumer_count import ConsumerCount, Question
+from amqpworker.broker.declarer import Need
+from amqpworker.broker.io_thread import CLOSED, IOThread
 from amqpworker.broker.lane import Lane
-from amqpworker.broker.outgoing import Outgoing
-from amqpworker.broker.reasons import ConnectionProblem
-from amqpworker.broker.seam import PublicConnection
-from amqpworker.broker.session import CALLS, COPIES, REPLIES, SENDS, OnReply, Session
+from amqpworker.broker.pending_publish import Outgoing
+from amqpworker.broker.pika_connection import PublicConnection
+from amqpworker.broker.publish_session import CALLS, COPIES, REPLIES, SENDS, OnReply, Session
 from amqpworker.errors import NotConnected
+from amqpworker.routing.topology import Topology
 from amqpworker.settings import Settings
-from amqpworker.topology import Topology
 
 __all__ = ["Publisher"]
 

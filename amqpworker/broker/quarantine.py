@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from amqpworker.broker.outgoing import Outgoing
+from amqpworker.broker.pending_publish import Outgoing
 from amqpworker.broker.publish_channel import PublishChannel
-from amqpworker.broker.session import Session
+from amqpworker.broker.publish_session import Session
 
 __all__ = ["Quarantine"]
 

@@ -13,7 +13,7 @@ from enum import Enum, auto
 __all__ = ["LOOK_EVERY", "Patience", "Silence", "Step"]
 
 LOOK_EVERY = 0.5
-# With what a check of the subscriptions adds (`probe`), and one look, both kinds of connections are left within 8 s.
+# With what a check of the subscriptions adds (`consumer_check`), and one look, both kinds of connections are left within 8 s.
 ASK_AFTER = 4.5
 GIVE_UP_AFTER = 7.0
 # A process that stood still for longer between two looks has not listened: that time is not the broker's.

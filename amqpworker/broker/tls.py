@@ -1,7 +1,7 @@
 """
 TLS: the context of a connection, and what its errors mean.
 
-Decides which of them can pass without a change to anybody's settings. What becomes of a connection is left to `reasons`.
+Decides which of them can pass without a change to anybody's settings. What becomes of a connection is left to `connection_errors`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from amqpworker.cli.findings import (
     running_nodes,
 )
 from amqpworker.errors import ConfigError
-from amqpworker.topology import Topology
+from amqpworker.routing.topology import Topology
 
 if TYPE_CHECKING:
     from amqpworker.app import App

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from amqpworker.topology import Topology
+from amqpworker.routing.topology import Topology
 
 __all__ = [
     "Finding",

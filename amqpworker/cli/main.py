@@ -16,17 +16,17 @@ from typing import Annotated, Any
 import typer
 
 from amqpworker import __version__
-from amqpworker.cli.broker import broker_app
-from amqpworker.cli.dead import dead_app
-from amqpworker.cli.screen import complain, encode_all
-from amqpworker.cli.send import send_app
+from amqpworker.cli.broker_command import broker_app
+from amqpworker.cli.dead_command import dead_app
+from amqpworker.cli.output import complain, encode_all
+from amqpworker.cli.send_command import send_app
 from amqpworker.cli.shared import exit_code
-from amqpworker.cli.status import status_app
-from amqpworker.cli.topology import topology_app
-from amqpworker.cli.unit import unit_app
-from amqpworker.cli.worker import worker_app
+from amqpworker.cli.status_command import status_app
+from amqpworker.cli.topology_command import topology_app
+from amqpworker.cli.unit_command import unit_app
+from amqpworker.cli.worker_command import worker_app
 from amqpworker.errors import AmqpWorkerError
-from amqpworker.redaction import redact_text
+from amqpworker.log.redaction import redact_text
 
 __all__ = ["main", "program"]
 
@@ -101,8 +101,8 @@ def fail(text: str, code: int, given: Sequence[str]) -> None:
     """Report why a command ends, in the form of the other lines if a worker was to log JSON."""
     forms = [one for one in given if one in {"--log-json", "--no-log-json"}]
     if given[:1] == ["worker"] and forms[-1:] == ["--log-json"] and "--check" not in given:
-        from amqpworker.logform import configure
-        from amqpworker.logs import get_logger
+        from amqpworker.log.format import configure
+        from amqpworker.log.logger import get_logger
 
         configure(json=True, user_code=False)
         get_logger("amqpworker.cli").critical("start_failed", reason=text, code=code)

@@ -24,7 +24,7 @@ from amqpworker.errors import (
     TaskFailed,
     Unconfirmed,
 )
-from amqpworker.redaction import redact_text
+from amqpworker.log.redaction import redact_text
 
 if TYPE_CHECKING:
     from amqpworker.app import App
@@ -74,7 +74,7 @@ def exit_code(error: AmqpWorkerError) -> int:
 
 def quiet() -> None:
     """Keep log lines away: a tool tells what is wrong by its last line. Defects are still told."""
-    from amqpworker.logform import configure
+    from amqpworker.log.format import configure
 
     configure("error", json=False)
 
@@ -86,7 +86,7 @@ def load(target: str) -> App:
     Raises:
         ConfigError: `target` names no app.
     """
-    from amqpworker.worker.locate import failing, locate
+    from amqpworker.worker.app_loader import failing, locate
 
     for name in LATER:
         import_module(name)
@@ -112,7 +112,7 @@ def app_of(target: str | None, url: str | None, namespace: str | None = None) ->
                 raise ConfigError(f"Give an app (--app or {APP_VARIABLE}) or {option}, not both: the app has its own.")
         return load(target)
     from amqpworker.app import App
-    from amqpworker.topology import DEFAULT_NAMESPACE
+    from amqpworker.routing.topology import DEFAULT_NAMESPACE
 
     return App(url, namespace=DEFAULT_NAMESPACE if namespace is None else namespace)
 

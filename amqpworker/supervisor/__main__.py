@@ -13,13 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from amqpworker.errors import AmqpWorkerError, ConfigError
-from amqpworker.logform import configure, log_uncaught
-from amqpworker.logs import get_logger
-from amqpworker.printable import complain, encode_all
-from amqpworker.redaction import redact_text
+from amqpworker.ipc.report import FAILED, MISCONFIGURED
+from amqpworker.log.format import configure, log_uncaught
+from amqpworker.log.logger import get_logger
+from amqpworker.log.redaction import redact_text
+from amqpworker.log.terminal import complain, encode_all
 from amqpworker.supervisor.launch import read
 from amqpworker.supervisor.supervisor import Supervisor
-from amqpworker.worker.report import FAILED, MISCONFIGURED
 
 __all__ = ["main"]
 

@@ -11,14 +11,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, assert_never
 
-from amqpworker.supervisor import events
-from amqpworker.supervisor.changes import Change, Changes
-from amqpworker.supervisor.endings import never_runs, pool_code
-from amqpworker.supervisor.places import Place, Pool, Process, Stage
+from amqpworker.ipc.exit_status import how_it_ended
+from amqpworker.ipc.report import FAILED, MISCONFIGURED, STOPPED
+from amqpworker.supervisor import fleet_events as events
+from amqpworker.supervisor.exit_codes import never_runs, pool_code
 from amqpworker.supervisor.pools import START_TIMEOUT
+from amqpworker.supervisor.rollout import Change, Changes
+from amqpworker.supervisor.slots import Place, Pool, Process, Stage
 from amqpworker.supervisor.turns import Turns
-from amqpworker.worker.report import FAILED, MISCONFIGURED, STOPPED
-from amqpworker.worker.wording import how_it_ended
 
 __all__ = ["KILL_GRACE", "Fleet"]
 

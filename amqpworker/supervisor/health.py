@@ -19,10 +19,10 @@ from typing import Any
 
 from amqpworker.errors import AmqpWorkerError, ConfigError
 from amqpworker.lifecycle import start_thread
-from amqpworker.logs import get_logger
+from amqpworker.log.logger import get_logger
 from amqpworker.supervisor.listener import TcpServer, UnixServer
-from amqpworker.supervisor.overview import Overview, status_line
 from amqpworker.supervisor.sockets import remove_abandoned, socket_folder
+from amqpworker.supervisor.status import Overview, status_line
 
 __all__ = ["HealthServer", "answer", "answering", "check_address", "split"]
 

@@ -16,7 +16,7 @@ import socket
 import time
 from contextlib import suppress
 
-from amqpworker.worker.descendants import Ending, Known, descendants_of, group_of, living, stat_of
+from amqpworker.ipc.descendants import Ending, Known, descendants_of, group_of, living, stat_of
 
 __all__ = ["LONGEST", "decode", "encode", "main"]
 

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
 from amqpworker.errors import ConfigError
+from amqpworker.ipc.interpreter import command_of, interpreter_as_given
 from amqpworker.supervisor.pools import PoolSpec, Recycling
-from amqpworker.worker.interpreter import command_of, interpreter_as_given
 
 __all__ = ["SIGNALS", "Setup", "launch", "read"]
 

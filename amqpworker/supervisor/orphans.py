@@ -13,8 +13,8 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from amqpworker.worker.childprocesses import log_ended
-from amqpworker.worker.descendants import Ending, Known, children_of, known, living
+from amqpworker.ipc.descendants import Ending, Known, children_of, known, living
+from amqpworker.ipc.exit_status import log_ended
 
 __all__ = ["Orphans"]
 

@@ -21,9 +21,14 @@ from types import FrameType
 from typing import Any, Literal, assert_never
 
 from amqpworker.errors import AmqpWorkerError, ConfigError
-from amqpworker.logs import get_logger
-from amqpworker.supervisor.child import Child
-from amqpworker.supervisor.events import (
+from amqpworker.ipc.descendants import adopt_orphans
+from amqpworker.ipc.kernel import missing_calls
+from amqpworker.ipc.recorder import Recording
+from amqpworker.ipc.report import DUMP_SIGNAL, MISCONFIGURED, Leave, Report, WriteStacks
+from amqpworker.log.logger import get_logger
+from amqpworker.supervisor.crash_history import Suspects
+from amqpworker.supervisor.fleet import KILL_GRACE, Fleet
+from amqpworker.supervisor.fleet_events import (
     Action,
     Consuming,
     Drain,
@@ -47,20 +52,15 @@ from amqpworker.supervisor.events import (
     Tell,
     Tick,
 )
-from amqpworker.supervisor.fleet import KILL_GRACE, Fleet
 from amqpworker.supervisor.health import answering
 from amqpworker.supervisor.launch import SIGNALS
-from amqpworker.supervisor.lookout import Lookout
+from amqpworker.supervisor.monitor import Lookout
 from amqpworker.supervisor.notify import notifier_from
 from amqpworker.supervisor.orphans import LOOK, Orphans
-from amqpworker.supervisor.overview import condition
 from amqpworker.supervisor.pools import PoolSpec
-from amqpworker.supervisor.suspects import Suspects
+from amqpworker.supervisor.status import condition
 from amqpworker.supervisor.will import Will
-from amqpworker.worker.descendants import adopt_orphans
-from amqpworker.worker.kernel import missing_calls
-from amqpworker.worker.recorder import Recording
-from amqpworker.worker.report import DUMP_SIGNAL, MISCONFIGURED, Leave, Report, WriteStacks
+from amqpworker.supervisor.worker_process import Child
 
 __all__ = ["Supervisor"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from amqpworker.supervisor.places import Place, Process
+from amqpworker.supervisor.slots import Place, Process
 
 __all__ = ["Turns"]
 

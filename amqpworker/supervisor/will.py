@@ -14,9 +14,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from amqpworker.logs import get_logger
+from amqpworker.ipc.kernel import has_process_descriptors
+from amqpworker.log.logger import get_logger
 from amqpworker.supervisor import heir
-from amqpworker.worker.kernel import has_process_descriptors
 
 __all__ = ["Will"]
 

@@ -1,7 +1,7 @@
 """
 What a task may know of the message it runs for.
 
-Decides nothing; `runner` makes one for each run, `current()` finds it from inside the task, and log lines ask it.
+Decides nothing; `executor` makes one for each run, `current()` finds it from inside the task, and log lines ask it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from amqpworker.errors import AmqpWorkerError
-from amqpworker.logs import task_context
-from amqpworker.publication import user_headers
+from amqpworker.log.logger import task_context
+from amqpworker.policies.time_limit import UNLIMITED
+from amqpworker.routing.envelope import user_headers
 
 if TYPE_CHECKING:
-    from amqpworker.message import Delivery, Headers
+    from amqpworker.model.message import Delivery, Headers
 
 __all__ = ["Run", "current"]
 
@@ -40,6 +41,12 @@ class Run:
     def task(self) -> str:
         """The task's name."""
         return self.registered.name  # type: ignore[no-any-return]
+
+    @property
+    def limit_ends(self) -> float:
+        """When its first time limit is over, in seconds since the epoch; 0 if it has none."""
+        limit = self.registered.time_limit
+        return 0.0 if limit is UNLIMITED else self.started + limit.first
 
     @property
     def queue(self) -> str:

@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, TypeAlias
 
 from amqpworker.errors import ConfigError
-from amqpworker.logs import get_logger
+from amqpworker.log.logger import get_logger
 
 __all__ = ["Lifespan"]
 

@@ -22,40 +22,39 @@ from typing import NoReturn
 from amqpworker.app import App
 from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
-from amqpworker.broker.intake import Subscription
+from amqpworker.broker.consumer_channel import Subscription
 from amqpworker.errors import AmqpWorkerError, ConfigError
-from amqpworker.logform import configure, log_uncaught
-from amqpworker.logs import flush, get_logger
-from amqpworker.outcome import Outcome
-from amqpworker.redaction import redact_text
+from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Gauges, Recorder, mapped
+from amqpworker.ipc.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, OVERDUE, STOPPED, Report, Reporter
+from amqpworker.ipc.stray_signals import STRAY, ignore_stray
+from amqpworker.ipc.version_check import version_mismatch, without_version
+from amqpworker.log.format import configure, log_uncaught
+from amqpworker.log.logger import flush, get_logger
+from amqpworker.log.redaction import redact_text
+from amqpworker.model.outcome import Outcome
 from amqpworker.settings import mistyped
-from amqpworker.timelimit import OVERDUE
-from amqpworker.worker.childprocesses import ChildProcesses
+from amqpworker.worker.app_loader import failing, locate, may_pass
+from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.worker.context import Run
-from amqpworker.worker.forked import default_signals_in_forks
-from amqpworker.worker.isolated import IsolatedProcess
-from amqpworker.worker.isolation import FAREWELL, Isolation
-from amqpworker.worker.leash import Leash
+from amqpworker.worker.executor import Runner
+from amqpworker.worker.forked_children import default_signals_in_forks
+from amqpworker.worker.isolation.child import IsolatedProcess
+from amqpworker.worker.isolation.pool import FAREWELL, Isolation
 from amqpworker.worker.lifespan import Lifespan
-from amqpworker.worker.limits import Limits, Watch
-from amqpworker.worker.locate import failing, locate, may_pass
+from amqpworker.worker.limits.deadlines import Limits, Watch
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.origin import Origin
-from amqpworker.worker.prints import print_by_line
+from amqpworker.worker.parent import Leash
+from amqpworker.worker.queue_sharing import Sharing, bits_of
 from amqpworker.worker.receiver import Reception
-from amqpworker.worker.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Gauges, Recorder, mapped
-from amqpworker.worker.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, STOPPED, Report, Reporter
-from amqpworker.worker.room import room_permitting
-from amqpworker.worker.runner import Runner
-from amqpworker.worker.runners import Concurrency, Runners
-from amqpworker.worker.serving import servings, warn_of_long_tasks
 from amqpworker.worker.settle import Settler, Surroundings
-from amqpworker.worker.sharing import Sharing, bits_of
-from amqpworker.worker.signals import STRAY, ignore_stray
 from amqpworker.worker.stacks import stack_of
-from amqpworker.worker.stoprequest import StopRequest
-from amqpworker.worker.version import version_mismatch, without_version
-from amqpworker.worker.waiting import Waiting, hopeless
+from amqpworker.worker.startup import Waiting, hopeless
+from amqpworker.worker.stdout import print_by_line
+from amqpworker.worker.stop_request import StopRequest
+from amqpworker.worker.subscriptions import servings, warn_of_long_tasks
+from amqpworker.worker.thread_room import room_permitting
+from amqpworker.worker.threads import Concurrency, Runners
 
 __all__ = ["WorkerProcess", "main"]
 

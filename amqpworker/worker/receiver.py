@@ -3,7 +3,7 @@ Take deliveries from the consumer and hand them to the runner threads.
 
 Decides when an unstarted delivery is requeued: when the worker drains, when another process has a thread for it, and before
 the broker's ack timeout would close its channel with every delivery on it. Where a delivery runs that may have crashed a
-process is decided by `crashes`, and by the supervisor that `inquiry` asks.
+process is decided by `crashes`, and by the supervisor that `suspects` asks.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from typing import Protocol, assert_never
 
-from amqpworker.broker.intake import Intake
-from amqpworker.logs import get_logger
-from amqpworker.message import CRASHES, DEAD_REASON, Delivery
-from amqpworker.outcome import Renew
-from amqpworker.publication import replayed
-from amqpworker.worker.crashes import NO_HEADERS, Triage, triaged
-from amqpworker.worker.inquiry import Inquiry
-from amqpworker.worker.latetasks import log_late
+from amqpworker.broker.consumer_channel import Intake
+from amqpworker.log.logger import get_logger
+from amqpworker.model.message import CRASHES, DEAD_REASON, Delivery
+from amqpworker.model.outcome import Renew
+from amqpworker.routing.envelope import replayed
+from amqpworker.worker.isolation.crashes import NO_HEADERS, Triage, triaged
+from amqpworker.worker.isolation.suspects import Inquiry
+from amqpworker.worker.limits.ack_timeout_report import log_late
 from amqpworker.worker.settle import Settler
 
 __all__ = ["Reception"]

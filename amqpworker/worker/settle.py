@@ -2,7 +2,7 @@
 Act on how a delivery ended: the only place that acknowledges.
 
 The order is the promise (docs/guarantees.md): a copy is confirmed before its original is acknowledged, a result is
-stored and a reply has left before that too. Every branch settles its message. It decides nothing: `runner` did.
+stored and a reply has left before that too. Every branch settles its message. It decides nothing: `executor` did.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from itertools import chain, repeat
 from logging import DEBUG, INFO
 from typing import Protocol, assert_never
 
-from amqpworker.broker.intake import Intake
+from amqpworker.broker.consumer_channel import Intake
 from amqpworker.broker.labels import process_name
-from amqpworker.broker.outgoing import Outgoing, WhenDone
+from amqpworker.broker.pending_publish import Outgoing, WhenDone
 from amqpworker.errors import AmqpWorkerError, InvalidArguments, ResultStoreError
-from amqpworker.headers import UnusableHeader, read_headers, time_of, time_text
-from amqpworker.logs import get_logger
-from amqpworker.message import FIRST_SENT, Delivery, Publication, new_id
-from amqpworker.outcome import Dead, Done, Dropped, Failure, Outcome, Renew, Requeue, Retry
-from amqpworker.plan import Plan
-from amqpworker.publication import answered, can_answer, dead_lettered, letters, renewed, retried
-from amqpworker.results import ResultNotStorable, ResultStore
-from amqpworker.results.answer import done as done_answer
-from amqpworker.results.answer import failed as failed_answer
+from amqpworker.ipc.recorder import Counts
+from amqpworker.log.logger import get_logger
+from amqpworker.model.headers import UnusableHeader, read_headers, time_of, time_text
+from amqpworker.model.message import FIRST_SENT, Delivery, Publication, new_id
+from amqpworker.model.outcome import Dead, Done, Dropped, Failure, Outcome, Renew, Requeue, Retry
+from amqpworker.model.reply import done as done_answer
+from amqpworker.model.reply import failed as failed_answer
+from amqpworker.results.store import ResultNotStorable, ResultStore
+from amqpworker.routing.envelope import answered, can_answer, dead_lettered, letters, renewed, retried
+from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
-from amqpworker.worker.acks import AckLedger
+from amqpworker.worker.ack_tracker import AckLedger
 from amqpworker.worker.context import Run
-from amqpworker.worker.copies import Copies, Copy, Publishes
-from amqpworker.worker.recorder import Counts
-from amqpworker.worker.runner import attempt_and_first_run
+from amqpworker.worker.executor import attempt_and_first_run
+from amqpworker.worker.republish import Copies, Copy, Publishes
 
 __all__ = ["Settler", "Surroundings", "worker_name"]
 

@@ -1,61 +1,28 @@
 """
-The signals of a worker process and of its isolated ones.
+The signals that stop a worker process or an isolated one.
 
-Decides which signals are ours, that those which are meant for the supervisor do nothing here (a `pkill -HUP -f` reaches all
-processes), and that our handlers are restored after code of the app has replaced them. What a signal causes is decided by
-`process`.
+Decides which signals stop a process, and that our handlers are restored after code of the app has replaced them. What a
+signal causes is decided by `process`.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeAlias
 
-from amqpworker.logs import get_logger
-from amqpworker.worker.report import DUMP_SIGNAL
+from amqpworker.log.logger import get_logger
 
-__all__ = ["STRAY", "OwnSignals", "held_back", "ignore_stray"]
+__all__ = ["OwnSignals"]
 
 # Not `__name__`: its lines are the process's.
 log = get_logger("amqpworker.worker.process")
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
-# A handler: programs that a task starts would inherit SIG_IGN.
-TO_SUPERVISOR = (signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT)
-# SIG_IGN: with a handler, a write to a terminal that sends SIGTTOU is repeated for ever.
-OF_TERMINAL = (signal.SIGTTIN, signal.SIGTTOU)
-STRAY = (*TO_SUPERVISOR, *OF_TERMINAL)
-"""Signals that mean something to a supervisor, or end a process by default, and are ignored in its processes."""
-HELD_BACK = (*STRAY, DUMP_SIGNAL)
 
 Handler: TypeAlias = Callable[[int, FrameType | None], Any]
-
-
-def ignore(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing about a signal."""
-
-
-def ignore_stray() -> None:
-    """Ignore the signals that are not ours, also those that were held back while this process started."""
-    for number in TO_SUPERVISOR:
-        signal.signal(number, ignore)
-    for number in OF_TERMINAL:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
-
-
-@contextmanager
-def held_back() -> Iterator[None]:
-    """Block stray signals, and that for stacks: a process that is started meanwhile receives them once it has handlers."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class OwnSignals:

@@ -13,7 +13,7 @@ import threading
 import traceback
 
 from amqpworker.lifecycle import NoThread, start_thread
-from amqpworker.logs import get_logger
+from amqpworker.log.logger import get_logger
 
 __all__ = ["StackWriter", "stack_of", "stacks"]
 

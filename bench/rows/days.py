@@ -31,7 +31,7 @@ ROW = Row(
     "Simulated days of deaths, stalls and reloads on a virtual clock",
     (Measure("amqpworker", "the supervisor's decisions alone, no processes; two pools of 3 + 1", ours),),
     (Limit("days broken", at_most=0, worst=True),),
-    "The days of `tests/unit/test_fleet_days.py`, with other seeds each time. After each event: no process too many, no "
+    "The days of `tests/unit/supervisor/test_fleet_days.py`, with other seeds each time. After each event: no process too many, no "
     "orphan, and whoever consumed still does unless it died; at the end all is well again, and a stop ends all.",
     section=POOLS,
 )

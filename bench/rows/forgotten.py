@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 
-from amqpworker.topology import Binding, Exchange, Queue
+from amqpworker.routing.topology import Binding, Exchange, Queue
 
 from bench import declare
 from bench.context import Bench

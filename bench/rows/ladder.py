@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
-from amqpworker.delay import route
-from amqpworker.topology import Names
+from amqpworker.routing.delay import route
+from amqpworker.routing.topology import Names
 
 from bench import declare, messages
 from bench.context import Bench

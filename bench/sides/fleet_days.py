@@ -1,5 +1,5 @@
 """
-Simulate days of a supervisor: `python -m bench.sides.fleet_days COUNT SEED`, as tests/unit/test_fleet_days.py has them.
+Simulate days of a supervisor: `python -m bench.sides.fleet_days COUNT SEED`, as tests/unit/supervisor/test_fleet_days.py has them.
 
 Prints JSON: how many days, hours and events there were, and the seeds of days on which something did not hold.
 """
@@ -12,7 +12,7 @@ import sys
 import traceback
 from typing import Any
 
-from tests.unit import test_fleet_days as days
+from tests.unit.supervisor import test_fleet_days as days
 
 SECONDS_IN_HOUR = 3600
 

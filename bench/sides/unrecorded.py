@@ -6,8 +6,9 @@ The app is imported before the process makes its threads, so what is put in plac
 
 from __future__ import annotations
 
-from amqpworker.worker import coroutines, runners
-from amqpworker.worker.recorder import Slot
+from amqpworker.ipc.recorder import Slot
+from amqpworker.worker import event_loop as coroutines
+from amqpworker.worker import threads as runners
 
 from bench.sides.ours import app
 

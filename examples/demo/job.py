@@ -11,7 +11,7 @@ from pathlib import Path
 
 from amqpworker import ConfigError, Message, ResultTimeout, SendError, Sent, TaskFailed
 from amqpworker.broker.admin import Admin
-from amqpworker.topology import dead_queue
+from amqpworker.routing.topology import dead_queue
 from examples.demo.tasks import Counts, app, count, largest, lateness
 
 STUMBLE_EVERY = 50

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from amqpworker.results import open_store
+from amqpworker.results.store import open_store
 from amqpworker.testing import Node
 from tests.acceptance.conftest import MakeScene
 from tests.acceptance.oracle import Balance, balances

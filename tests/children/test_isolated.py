@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from amqpworker.message import Delivery, Properties
-from amqpworker.outcome import Dead, Done, Outcome
+from amqpworker.model.message import Delivery, Properties
+from amqpworker.model.outcome import Dead, Done, Outcome
 from amqpworker.worker.context import Run
-from amqpworker.worker.crashes import Crash
-from amqpworker.worker.isolated import Arrived, Ending, IsolatedProcess, Late
-from amqpworker.worker.isolated_wire import outcome_from, request_to
+from amqpworker.worker.isolation.child import Arrived, Ending, IsolatedProcess, Late
+from amqpworker.worker.isolation.crashes import Crash
+from amqpworker.worker.isolation.protocol import outcome_from, request_to
 from amqpworker.worker.options import WorkerOptions
 from tests.pools import alive
 from tests.support import wait_until

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
-from amqpworker import App, NotRouted, current, topology
+from amqpworker import App, NotRouted, current
+from amqpworker.routing import topology
 from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
 from tests.proxy import Proxy
@@ -104,7 +105,7 @@ def test_an_outcome_that_is_late_for_its_channel_acknowledges_nothing_on_the_nex
 def test_a_queue_that_is_deleted_under_a_worker_is_declared_and_consumed_again(
     vhost: Broker, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amqpworker.broker.probe.EVERY", 3600.0)  # It must not be the probe that notices.
+    monkeypatch.setattr("amqpworker.broker.consumer_check.EVERY", 3600.0)  # It must not be the probe that notices.
     ledger = Ledger(app)
     with running(app, threads=2) as worker:
         ledger.send(range(5))

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from amqpworker import App
-from amqpworker.broker.seam import socket_of
+from amqpworker.broker.pika_connection import socket_of
 from amqpworker.testing.processes import free_ports
 from tests.integration.conftest import Codec
 from tests.integration.tasks import QUEUE, echo_of, messages

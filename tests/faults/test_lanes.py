@@ -13,7 +13,7 @@ import pika
 import pytest
 
 from amqpworker import App, ConfigError, Forbidden
-from amqpworker.message import Properties, Publication
+from amqpworker.model.message import Properties, Publication
 from tests.integration.tasks import QUEUE, echo_of
 from tests.support import Broker, raw_channel, wait_until
 from tests.workers import running

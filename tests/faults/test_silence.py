@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from amqpworker import App, topology
-from amqpworker.broker import probe
+from amqpworker import App
+from amqpworker.broker import consumer_check as probe
+from amqpworker.routing import topology
 from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
 from tests.cli import environment, run

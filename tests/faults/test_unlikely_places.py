@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from amqpworker import App, BatchFailed, NotConnected
-from amqpworker.verbs import RemoteTask
+from amqpworker.task import RemoteTask
 from tests.integration.tasks import QUEUE, echo_of
 from tests.proxy import Proxy
 from tests.support import Broker, wait_until

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from amqpworker import App, Message
-from amqpworker.verbs import RemoteTask
+from amqpworker.task import RemoteTask
 
 QUEUE = "work"
 

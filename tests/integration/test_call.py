@@ -183,7 +183,7 @@ def test_a_worker_whose_clock_is_ahead_of_the_timeout_of_a_call_runs_it(
     app: App, server: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ahead = SimpleNamespace(time=lambda: time.time() + 4.0, monotonic=time.monotonic)
-    monkeypatch.setattr("amqpworker.worker.runner.time", ahead)
+    monkeypatch.setattr("amqpworker.worker.executor.time", ahead)
     assert echo_of(app).options(timeout=3).call("x") == "x"
 
 
@@ -204,7 +204,7 @@ NO_CONSUMERS = f"queue '{QUEUE}' has no consumers"
 def test_a_call_without_a_consumer_says_so_however_many_are_made_at_once(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amqpworker.producer.ASK_TIMEOUT", 10.0)
+    monkeypatch.setattr("amqpworker.client.producer.ASK_TIMEOUT", 10.0)
     echo = echo_of(app)
 
     def called(n: int) -> str:

@@ -20,7 +20,7 @@ from amqpworker import Settings
 from amqpworker.broker.admin import Admin
 from amqpworker.errors import NotConnected, NotRouted
 from amqpworker.testing import Node
-from amqpworker.worker.locate import locate
+from amqpworker.worker.app_loader import locate
 from tests.cli import Ended, run_here
 from tests.support import Broker, milliseconds, raw_channel, wait_until
 from tests.workers import running
@@ -411,7 +411,7 @@ def test_looking_works_by_either_codec(vhost: Broker, codec: Any) -> None:
 def test_looks_at_more_than_33_letters_leave_their_order(
     vhost: Broker, cli: Callable[[str], Ended], monkeypatch: pytest.MonkeyPatch, credit: int
 ) -> None:
-    monkeypatch.setattr("amqpworker.broker.looking.LEAST_CREDIT", credit)
+    monkeypatch.setattr("amqpworker.broker.peek.LEAST_CREDIT", credit)
     cli("topology declare clishop:app")
     ids = [f"id-{number}" for number in range(100)]
     with raw_channel(vhost.url) as channel:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from amqpworker import App, current
-from amqpworker.broker import acktimeout
+from amqpworker.broker import ack_timeout as acktimeout
 from amqpworker.errors import AmqpWorkerError
 from tests.support import Broker, wait_until
 from tests.workers import running

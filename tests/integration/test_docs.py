@@ -137,7 +137,11 @@ def test_a_message_made_by_hand_runs_now_or_after_its_delay(tmp_path: Path, vhos
     with shell.worker("amqpworker worker shop:app -p 1"):
         assert published(vhost, "amqpworker.tasks", type="shop.send_welcome", message_id="now")
         assert published(
-            vhost, "amqpworker.delay.03", type="shop.send_welcome", message_id="later", headers={"aw-wait-03": 1}
+            vhost,
+            "amqpworker.delay.03",
+            type="shop.send_welcome",
+            message_id="later",
+            headers={"aw-wait-03": 1},
         )
         look = "python -c 'from shop import app; s = app.store(); print(s.fetch(\"{}\"))'"
         told = "user 42 was welcomed in en"

@@ -26,10 +26,10 @@ from amqpworker import (
     SendError,
     Unconfirmed,
 )
+from amqpworker.routing.topology import work_queue
+from amqpworker.task import RemoteTask
 from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
-from amqpworker.topology import work_queue
-from amqpworker.verbs import RemoteTask
 from tests.integration.conftest import Codec
 from tests.integration.tasks import QUEUE, echo_of, messages
 from tests.proxy import Proxy

@@ -15,7 +15,7 @@ import pytest
 
 from amqpworker import App, CallTimeout, ResultTimeout, TaskFailed, current
 from amqpworker.errors import ConfigError, ResultStoreError
-from amqpworker.worker.runner import CLOCKS_APART
+from amqpworker.worker.executor import CLOCKS_APART
 from tests.integration.conftest import Codec
 from tests.support import Broker, wait_until
 from tests.workers import running

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from amqpworker import App, InvalidArguments, Message, NotRouted
-from amqpworker.topology import base, ladder, work_queue
+from amqpworker.routing.topology import base, ladder, work_queue
 from tests.integration.conftest import Codec
 from tests.integration.tasks import QUEUE, echo_of, messages
 from tests.proxy import Proxy

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from amqpworker import App
-from amqpworker.broker.probe import Look, subscribes_for_us, trouble_of
+from amqpworker.broker.consumer_check import Look, subscribes_for_us, trouble_of
 from amqpworker.testing import Node
 from tests.faults.test_consuming_faults import QUEUE, Ledger, generation, make_anew
 from tests.proxy import Proxy

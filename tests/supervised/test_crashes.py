@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from amqpworker import App
-from amqpworker.message import Message, new_id
+from amqpworker.model.message import Message, new_id
 from tests.pools import Pool, alive, pool
 from tests.support import Broker, RawMessage, wait_until
 

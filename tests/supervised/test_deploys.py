@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import amqpworker
-from amqpworker.worker import recorder
-from amqpworker.worker.version import FLAG, OTHER_VERSION
+from amqpworker.ipc import recorder
+from amqpworker.ipc.version_check import FLAG, OTHER_VERSION
 from tests.pools import alive, pool
 from tests.support import Broker, wait_until
 
@@ -53,7 +53,7 @@ def upgrade(package: Path) -> None:
     """Have another version of the package, which records in another way."""
     for name, before, after in (
         ("__init__.py", f'__version__ = "{amqpworker.__version__}"', '__version__ = "99.0"'),
-        ("worker/recorder.py", f"VERSION = {recorder.VERSION}", "VERSION = 99"),
+        ("ipc/recorder.py", f"VERSION = {recorder.VERSION}", "VERSION = 99"),
     ):
         file = package / name
         assert before in file.read_text()
@@ -87,6 +87,6 @@ def test_an_upgrade_under_a_running_pool_leaves_the_old_processes_and_says_that_
 
 
 def test_an_isolated_process_of_another_version_than_its_worker_runs_nothing() -> None:
-    command = [sys.executable, "-m", "amqpworker.worker.isolated_process", f"{FLAG}0.0", "what", "another", "says"]
+    command = [sys.executable, "-m", "amqpworker.worker.isolation.program", f"{FLAG}0.0", "what", "another", "says"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (OTHER_VERSION, "")

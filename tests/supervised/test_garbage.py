@@ -21,7 +21,8 @@ cat garbage 1<> /proc/self/fd/$8
 BESIDE_FAKES = """
 import sys
 from amqpworker.errors import AmqpWorkerError
-from amqpworker.supervisor import fleet, places
+from amqpworker.supervisor import fleet
+from amqpworker.supervisor import slots as places
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.supervisor import Supervisor
 from amqpworker.worker.options import WorkerOptions

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from amqpworker import App
-from amqpworker.message import Message, new_id
+from amqpworker.model.message import Message, new_id
 from tests.cli import environment, run
 from tests.pools import Pool, alive, pool
 from tests.support import Broker, wait_until

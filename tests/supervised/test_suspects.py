@@ -14,7 +14,7 @@ import pika
 import pytest
 
 from amqpworker import App
-from amqpworker.message import Message, new_id
+from amqpworker.model.message import Message, new_id
 from tests.cli import environment, run
 from tests.pools import Pool, pool
 from tests.support import Broker, wait_until
@@ -38,7 +38,7 @@ def short(mark: str) -> None:
 """
 
 SLOW_TO_IMPORT = """
-if "isolated_process" in sys.argv[0]:
+if "isolation/program" in sys.argv[0]:
     note(f"imports - {os.getpid()}")
     while not (HERE / "import").exists():
         time.sleep(0.005)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from amqpworker import App
-from amqpworker.message import Message, new_id
+from amqpworker.model.message import Message, new_id
 from tests.pools import SHOP
 from tests.support import Broker, wait_until
 from tests.systemd.machine import Machine

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from amqpworker import App
-from amqpworker.message import Message, new_id
+from amqpworker.model.message import Message, new_id
 from tests.docs import ROOT, blocks
 from tests.pools import SHOP
 from tests.support import Broker, wait_until

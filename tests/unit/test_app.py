@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from amqpworker import App
+from amqpworker.client.sent import Sent
 from amqpworker.errors import ConfigError
-from amqpworker.results.answer import done
-from amqpworker.sent import Sent
+from amqpworker.model.reply import done
 
 LATER = 4_000_000_000.0
 

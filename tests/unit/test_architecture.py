@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -20,16 +21,15 @@ TESTS = Path(__file__).parents[1]
 # From the bottom up: a module imports from its own layer and from those above it in this list, never from below.
 # A directory stands for all its modules; a module of the root that is not named here fails the test.
 LAYERS: dict[str, set[str]] = {
-    "words": {"errors", "outcome", "message", "headers", "settings"},
+    "words": {"errors", "settings", "model"},
     "process": {"lifecycle"},
-    "decisions": {
-        *("topology", "delay", "retry", "plan", "publication", "options"),
-        *("task", "shape", "survey", "roundtrip", "hints", "timelimit"),
-        *("logs", "logqueue", "logform", "logsink", "logjournal", "redaction", "printable"),
-    },
+    "log": {"log"},
+    "ipc": {"ipc"},
+    "decisions": {"signature", "policies", "routing"},
     "broker": {"broker"},
     "results": {"results"},
-    "app": {"app", "batch", "producer", "sent", "verbs"},
+    "client": {"client"},
+    "app": {"app", "task"},
     "worker": {"worker"},
     "supervisor": {"supervisor"},
     "testing": {"testing"},
@@ -49,15 +49,20 @@ IMPURE = {
     "subprocess",
     "threading",
 }
-LOGGING = {"logs", "logqueue", "logform", "logsink", "logjournal", "redaction", "printable"}
+PURE = {"errors", "settings", "model", *LAYERS["decisions"]}
+
+# what a supervisor needs of ours, and what those who share it with worker processes need
+SUPERVISOR_NEEDS = {"errors", "lifecycle", "log", "ipc", "supervisor"}
+IPC_NEEDS = {"errors", "lifecycle", "log", "ipc"}
+MOST_ROOT_FILES = 9
 
 # who may wait by sleeping, and why
 SLEEPERS = {
-    "sent.py": "asks the store for a result",
-    "results/sqlfile.py": "a locked database file",
-    "cli/status.py": "shows it again each second",
-    "worker/limits.py": "gives way to the thread that is about to raise an exception in this one",
-    "worker/interruption.py": "lets the other threads move before it looks where one is",
+    "client/sent.py": "asks the store for a result",
+    "results/sqlite_file.py": "a locked database file",
+    "cli/status_command.py": "shows it again each second",
+    "worker/limits/deadlines.py": "gives way to the thread that is about to raise an exception in this one",
+    "worker/limits/interruption.py": "lets the other threads move before it looks where one is",
     "testing/processes.py": "the start and the end of a node's processes",
 }
 
@@ -96,7 +101,7 @@ def imported(path: Path) -> Iterator[str]:
 def layer_of(module: str) -> str | None:
     """Return the layer of `amqpworker.x.y`; `None` for the package itself and for `python -m amqpworker`."""
     parts = module.split(".")
-    if len(parts) == 1 or parts[1] == "__main__":
+    if len(parts) == 1 or parts[1] in {"__main__", "__version__"}:
         return None
     if len(parts) == 2 and not (ROOT / parts[1]).is_dir() and not (ROOT / f"{parts[1]}.py").is_file():
         return "worker"  # a name that the package itself gives: it gathers everything up to `worker.context`
@@ -152,11 +157,33 @@ def test_words_and_decisions_know_no_thread_socket_or_process() -> None:
         f"{named(path)} imports {name}"
         for path in modules()
         for name in imported(path)
-        if path.parent == ROOT
-        and path.stem in (LAYERS["words"] | LAYERS["decisions"]) - LOGGING
-        and name.split(".")[0] in IMPURE
+        if path.relative_to(ROOT).with_suffix("").parts[0] in PURE and name.split(".")[0] in IMPURE
     ]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(("folder", "needs"), [("supervisor", SUPERVISOR_NEEDS), ("ipc", IPC_NEEDS)])
+def test_a_supervisor_and_what_it_shares_with_workers_need_no_app_broker_or_pydantic(
+    folder: str, needs: set[str]
+) -> None:
+    allowed = needs | {"__version__"}
+    wrong = [
+        f"{named(path)} imports {name}"
+        for path in modules()
+        for name in imported(path)
+        if named(path).startswith(f"{folder}/")
+        and (name.startswith("pydantic") or (name.startswith("amqpworker.") and name.split(".")[1] not in allowed))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_file_name_stands_for_one_file() -> None:
+    stems = Counter(path.stem for path in modules() if not path.stem.startswith("__"))
+    assert [stem for stem, count in stems.items() if count > 1] == []
+
+
+def test_the_root_has_few_files() -> None:
+    assert len(list(ROOT.glob("*.py"))) <= MOST_ROOT_FILES
 
 
 def test_only_settle_acknowledges_deliveries() -> None:

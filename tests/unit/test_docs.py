@@ -11,9 +11,9 @@ import pytest
 
 import amqpworker
 from amqpworker import errors
-from amqpworker.delay import route, units
 from amqpworker.errors import AmqpWorkerError, TaskSignal
-from amqpworker.topology import LEVELS, Names, base, ladder, work_queue
+from amqpworker.routing.delay import route, units
+from amqpworker.routing.topology import LEVELS, Names, base, ladder, work_queue
 from tests.docs import PAGES, ROOT, blocks
 
 PACKAGE = Path(amqpworker.__file__).parent
@@ -42,7 +42,7 @@ def test_a_vector_of_the_wire_contract_is_the_way_that_the_ladder_takes(vector: 
 
 def test_the_wire_contract_names_every_header_of_ours() -> None:
     page = (ROOT / "docs/wire.md").read_text()
-    source = (PACKAGE / "message.py").read_text()
+    source = (PACKAGE / "model/message.py").read_text()
     names = set(re.findall(r'"(aw-[a-z-]+[a-z])"', source))
     assert len(names) > 10
     assert [name for name in names if f"`{name}`" not in page] == []

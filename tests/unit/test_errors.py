@@ -13,6 +13,7 @@ import pytest
 
 import amqpworker
 from amqpworker import errors
+from amqpworker.client.sent import Sent, no_store
 from amqpworker.errors import (
     AmqpWorkerError,
     BatchFailed,
@@ -23,11 +24,10 @@ from amqpworker.errors import (
     TaskFailed,
     TaskSignal,
 )
-from amqpworker.message import Message
-from amqpworker.results import ResultNotStorable
-from amqpworker.retry import ResultRefused
-from amqpworker.sent import Sent, no_store
-from amqpworker.task import MalformedBody
+from amqpworker.model.message import Message
+from amqpworker.policies.retry import ResultRefused
+from amqpworker.results.store import ResultNotStorable
+from amqpworker.signature.signature import MalformedBody
 from tests.docs import ROOT
 
 INTERNAL = {ResultRefused, MalformedBody, ResultNotStorable}

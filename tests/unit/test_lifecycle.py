@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from amqpworker import App, NotConnected, Settings
-from amqpworker.broker import onethread
-from amqpworker.broker.onethread import OneThread
+from amqpworker.broker import single_start_thread as onethread
+from amqpworker.broker.single_start_thread import OneThread
 from amqpworker.lifecycle import Living, Users, in_io_thread
 from tests.support import wait_until
 
@@ -159,8 +159,8 @@ def test_a_machine_without_room_for_a_thread_fails_the_send_at_once(monkeypatch:
 
 
 def test_importing_and_dropping_many_apps_leaves_no_hook_behind() -> None:
-    from amqpworker.broker.connection import RUNNING
-    from amqpworker.producer import PUBLISHERS
+    from amqpworker.broker.io_thread import RUNNING
+    from amqpworker.client.producer import PUBLISHERS
 
     before = len(RUNNING.all()), len(PUBLISHERS.all())
     for _ in range(20):

@@ -12,7 +12,7 @@ import typing_extensions
 from pydantic import BaseModel, ConfigDict
 
 from amqpworker import App, ConfigError, InvalidArguments, RetryLater
-from amqpworker.batch import failed_batch
+from amqpworker.client.batch import failed_batch
 from amqpworker.errors import InvalidResult, NotConnected, QueueFull, SendError, Unconfirmed
 
 app = App()

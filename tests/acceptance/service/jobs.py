@@ -18,7 +18,7 @@ MOST_ATTEMPTS = 1 + len(FIRST_WAITS)
 
 # An isolated process runs tasks for the worker process that has started it: theirs are the runs, and it is who is killed.
 spec = sys.modules["__main__"].__spec__
-isolated = spec is not None and spec.name == "amqpworker.worker.isolated_process"
+isolated = spec is not None and spec.name == "amqpworker.worker.isolation.program"
 ledger = Ledger(os.environ["LEDGER"], os.getppid() if isolated else os.getpid())
 
 app = App(results=os.environ.get("RESULTS"), default_queue=QUEUE)

@@ -23,10 +23,10 @@ from ledger import Ledger
 
 from amqpworker.broker.channel import Channel
 from amqpworker.broker.publish_channel import PublishChannel
-from amqpworker.message import Delivery, Publication
-from amqpworker.results.sql import SqliteStore
-from amqpworker.worker.copies import Copies, Copy
-from amqpworker.worker.runner import Runner
+from amqpworker.model.message import Delivery, Publication
+from amqpworker.results.sqlite import SqliteStore
+from amqpworker.worker.executor import Runner
+from amqpworker.worker.republish import Copies, Copy
 from amqpworker.worker.settle import Settler
 
 AT_LAST = int(os.environ.get("KILL_BY", "8"))  # a process dies when it is there for the n-th time, n up to this

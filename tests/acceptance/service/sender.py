@@ -23,7 +23,7 @@ from typing import Any
 from jobs import answer, app, doomed, flaky, ledger, plain, slow_at_first, waits
 
 from amqpworker import AmqpWorkerError, BatchFailed, Blocked, Message, SendError, Unconfirmed
-from amqpworker.message import new_id
+from amqpworker.model.message import new_id
 
 CALL_TIMEOUT = 5.0
 PATIENCE = 10.0
@@ -206,7 +206,10 @@ def main() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            while thread.is_alive():
+                # Python runs a signal handler when the main thread next moves. If another thread was the one to receive
+                # the signal, a wait without a timeout is not interrupted, and the handler never runs.
+                thread.join(0.2)
         if broken:
             sys.exit(1)
     ledger.write("sender done")

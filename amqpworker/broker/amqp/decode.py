@@ -1,0 +1,276 @@
+"""
+What comes in on the wire: a stream of bytes, cut anywhere, to deliveries, returns, confirms and the frames that are pika's.
+
+A delivery that lies whole in what was read, nearly every one, is decoded in one pass. Everything else goes frame by
+frame, with the contents of each channel put together here, so that pika's decoder never sees a content. What a frame
+that is no content means is left to pika.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from amqpworker.broker.amqp.cache import Memo
+from amqpworker.broker.amqp.events import (
+    BASIC_DELIVER,
+    BUILDERS,
+    END,
+    Arguments,
+    Confirm,
+    Content,
+    Event,
+    FrameError,
+    RawFrame,
+    Route,
+    read_route,
+)
+from amqpworker.broker.amqp.properties import decode_properties, read_values
+from amqpworker.model.message import Delivery
+
+__all__ = ["StreamDecoder"]
+
+FRAME_MAX = 131_072
+MAX_BODY = 536_870_912
+"""RabbitMQ's own limit for a message, whatever its configuration says (its rabbit.hrl)."""
+
+METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
+KINDS = frozenset({METHOD, HEADER, BODY, HEARTBEAT})
+CHANNEL_CLOSE, CHANNEL_CLOSE_OK = 0x00140028, 0x00140029
+BASIC_ACK, BASIC_NACK = 0x003C0050, 0x003C0078
+BASIC_CLASS = 0x003C0000
+CONFIRMS = frozenset({BASIC_ACK, BASIC_NACK})
+CONFIRM_SIZE = 13
+CONFIRM_FRAME = 21
+FRAME_HEAD = 7
+HEADER_FIELDS = 14
+MAX_HEADS = 1024
+GROWN = 4
+"""RabbitMQ adds headers (`x-death`, `x-delivery-count`) to a content header that filled its frame, and sends it."""
+
+read_frame = struct.Struct(">BHI").unpack_from
+read_index = struct.Struct(">I").unpack_from
+read_tag = struct.Struct(">Q").unpack_from
+read_confirm = struct.Struct(">BHIIQBB").unpack_from
+# From the end byte of the frame before: that it is there, the frame's kind and its channel are one number to compare.
+read_header = struct.Struct(">IIIQH").unpack_from
+read_body = struct.Struct(">II").unpack_from
+HEADER_MARK = 0xCE020000
+BODY_MARK = 0xCE030000
+
+
+make = object.__new__
+
+
+class StreamDecoder:
+    """
+    The decoder of one connection's stream; `frame_max` may be set again when it has been agreed on, 0 is no limit.
+
+    Every byte is copied a bounded number of times, however small the pieces in which it comes, and nothing is
+    allocated for a size that is only claimed.
+    """
+
+    def __init__(self, frame_max: int = FRAME_MAX, max_body: int = MAX_BODY) -> None:
+        self.frame_max = frame_max
+        self.max_body = max_body
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._wanted = 0
+        self._contents: dict[int, Content] = {}
+        self._heads: dict[bytes, tuple[int, int, str]] = {}
+        self._routes: Memo[bytes, Route] = Memo(read_route)
+        self._broken = ""
+
+    @property
+    def has_part(self) -> bool:
+        """Whether a part of something has come whose rest has not."""
+        return bool(self._pieces or self._contents)
+
+    def has_part_of(self, channel: int) -> bool:
+        """Tell whether a part of something has come on this channel."""
+        if channel in self._contents:
+            return True
+        return self._held >= FRAME_HEAD and bool(self._pieces) and read_frame(b"".join(self._pieces))[1] == channel
+
+    def feed(self, data: bytes) -> list[Event]:
+        """
+        Return what has become whole with this piece of the stream, in order.
+
+        Raises:
+            FrameError: the stream is no AMQP; so is every later call.
+        """
+        if self._pieces:
+            self._pieces.append(data)
+            self._held += len(data)
+            if self._held < self._wanted:
+                return []
+            data = b"".join(self._pieces)
+            self._pieces = []
+        events: list[Event] = []
+        try:
+            position = self._take(data, events)
+        except FrameError as error:
+            self._broken = str(error)
+            raise
+        if position < len(data):
+            self._pieces.append(data[position:])
+            self._held = len(data) - position
+        return events
+
+    def _take(self, data: bytes, events: list[Event]) -> int:
+        """Add the events of all whole frames, and return where the first frame begins that is not whole."""
+        if self._broken:
+            raise FrameError(self._broken)
+        position, following = -1, 0
+        while following != position:
+            position = following
+            if not self._contents:
+                position = confirms(data, self._deliveries(data, position, events), events)
+            following = self._frame(data, position, events)
+        return position
+
+    def _deliveries(self, data: bytes, position: int, events: list[Event]) -> int:
+        """
+        Add the deliveries that lie whole in the data, and return where something else begins.
+
+        What is unusual in any way is left to `_frame`, and so are the errors. A delivery begins with the same bytes as
+        the last one to its consumer, up to the tag; where it came from repeats too: both are looked up, not decoded.
+        """
+        heads, routes = self._heads, self._routes
+        limit = min(self.frame_max or self.max_body, self.max_body)  # what is longer takes the long way
+        try:
+            while True:
+                tag_at = position + 12 + data[position + 11]
+                head = heads.get(data[position:tag_at])
+                if head is None:
+                    return position
+                length, channel, consumer_tag = head
+                header_at = position + length
+                route = routes[data[tag_at + 8 : header_at]]
+                mark, header_size, class_id, size, flags = read_header(data, header_at - 1)
+                stop = end = header_at + 7 + header_size
+                if mark != HEADER_MARK | channel or class_id != BASIC_CLASS or header_size < HEADER_FIELDS:
+                    return position
+                if size:
+                    mark, part = read_body(data, end)
+                    stop = end + 8 + part
+                    if mark != BODY_MARK | channel or part != size:
+                        return position
+                if data[stop] != END or stop - position > limit:
+                    return position
+                delivery = make(Delivery)
+                delivery.tag = read_tag(data, tag_at)[0]
+                delivery.redelivered, delivery.exchange, delivery.routing_key = route
+                delivery.queue = route[2]
+                delivery.properties, delivery.problem = read_values(data, flags, header_at + 21, end)
+                delivery.body = data[end + 8 : stop]
+                delivery.consumer_tag = consumer_tag
+                delivery.channel_number = channel
+                delivery.intake = None
+                events.append(delivery)
+                position = stop + 1
+        except (IndexError, struct.error, FrameError):
+            return position
+
+    def _frame(self, data: bytes, position: int, events: list[Event]) -> int:
+        """Take one frame of any kind and return where it ends; where it is not whole yet, return where it begins."""
+        start = position + 7
+        if start > len(data):
+            self._wanted = 7
+            return position
+        kind, channel, size = read_frame(data, position)
+        if kind not in KINDS:
+            raise FrameError(unknown_kind(data[position : position + 8]))
+        if self.frame_max and size + 8 > self.frame_max * (GROWN if kind == HEADER else 1):
+            raise FrameError(f"a frame of {size + 8} bytes, more than the {self.frame_max} that were agreed on")
+        end: int = start + size
+        if end >= len(data):
+            self._wanted = size + 8
+            return position
+        if data[end] != END:
+            raise FrameError(f"a frame of kind {kind} on channel {channel} does not end where it says")
+        if kind == METHOD:
+            self._method(data, channel, start, end, events)
+        elif kind == HEADER:
+            self._header(data, channel, start, end, events)
+        elif kind == BODY:
+            self._body(data[start:end], channel, events)
+        else:
+            events.append(RawFrame(data[position : end + 1]))
+        return end + 1
+
+    def _method(self, data: bytes, channel: int, start: int, end: int, events: list[Event]) -> None:
+        """Take a method: a confirm, the beginning of a content, or one that is pika's."""
+        index = read_index(data, start)[0] if end - start >= 4 else 0
+        if channel in self._contents:
+            if index not in {CHANNEL_CLOSE, CHANNEL_CLOSE_OK}:
+                raise FrameError(f"a method in the middle of a message on channel {channel}")
+            del self._contents[channel]
+        if index in CONFIRMS:
+            if confirms(data[start - 7 : end + 1], 0, events) == 0:
+                raise FrameError("a confirm of the wrong length")
+        elif index in BUILDERS:
+            arguments = Arguments(data, start + 4, end)
+            self._contents[channel] = Content(BUILDERS[index](channel, arguments))
+            arguments.finish()
+            if index == BASIC_DELIVER and not arguments.problem:
+                self._remember(data, channel, start - 7, end + 1)
+        elif index:
+            events.append(RawFrame(data[start - 7 : end + 1]))
+        else:
+            raise FrameError("a method frame without a method")
+
+    def _remember(self, data: bytes, channel: int, begin: int, end: int) -> None:
+        """Remember how a delivery to this consumer begins."""
+        tag_at = begin + 12 + data[begin + 11]
+        if len(self._heads) >= MAX_HEADS:
+            self._heads.clear()
+        self._heads[data[begin:tag_at]] = (end - begin, channel, data[begin + 12 : tag_at].decode())
+
+    def _header(self, data: bytes, channel: int, start: int, end: int, events: list[Event]) -> None:
+        """Take a content header."""
+        content = self._contents.get(channel)
+        if content is None or content.size >= 0:
+            raise FrameError(f"a content header without its method on channel {channel}")
+        if end - start < HEADER_FIELDS or read_index(data, start)[0] != BASIC_CLASS:
+            raise FrameError(f"a content header of another class, or cut short, on channel {channel}")
+        content.size = read_tag(data, start + 4)[0]
+        if content.size > self.max_body:
+            raise FrameError(f"a message of {content.size} bytes, more than {self.max_body}")
+        content.properties, content.problem = decode_properties(data, start + 12, end)
+        if not content.size:
+            self._finish(channel, content, events)
+
+    def _body(self, part: bytes, channel: int, events: list[Event]) -> None:
+        """Take a piece of a body."""
+        content = self._contents.get(channel)
+        if content is None or content.size < 0:
+            raise FrameError(f"a piece of a body without its header on channel {channel}")
+        content.held += len(part)
+        content.parts.append(part)
+        if content.held > content.size:
+            raise FrameError(f"a body longer than its header says on channel {channel}")
+        if content.held == content.size:
+            self._finish(channel, content, events)
+
+    def _finish(self, channel: int, content: Content, events: list[Event]) -> None:
+        """Add the event of a content that is whole."""
+        del self._contents[channel]
+        events.append(content.build(content.properties, b"".join(content.parts), content.problem))
+
+
+def confirms(data: bytes, position: int, events: list[Event]) -> int:
+    """Add the confirms that lie whole in the data, and return where something else begins."""
+    while position + CONFIRM_FRAME <= len(data):
+        kind, channel, size, index, tag, bits, end = read_confirm(data, position)
+        if index not in CONFIRMS or kind != METHOD or size != CONFIRM_SIZE or end != END:
+            break
+        events.append(Confirm(channel, tag, bits & 1 == 1, index == BASIC_ACK))
+        position += CONFIRM_FRAME
+    return position
+
+
+def unknown_kind(beginning: bytes) -> str:
+    """Return what is wrong with a frame that is of no kind known."""
+    if beginning.startswith(b"AMQP"):
+        return "the other side answered with a protocol header: it does not speak AMQP 0-9-1"
+    return f"no frame begins with {beginning!r}"

@@ -1,0 +1,90 @@
+"""
+What goes out on the wire: values in, bytes out.
+
+Publishes and acknowledgements are made here, each as one piece of bytes; what comes in is taken apart by `decode`.
+Whatever cannot be carried raises here, in the thread of the caller. No socket, no clock, and nothing of pika.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+from amqpworker.broker.amqp.cache import Memo
+from amqpworker.broker.amqp.properties import SHORT_STRINGS, property_values
+from amqpworker.broker.amqp.table_encode import reason
+from amqpworker.model.message import Publication
+
+__all__ = ["encode_ack", "encode_nack", "encode_publish"]
+
+METHOD, HEADER, BODY, END = 1, 2, 3, b"\xce"
+BASIC_PUBLISH, BASIC_ACK, BASIC_NACK = 0x003C0028, 0x003C0050, 0x003C0078
+BASIC_CLASS = 0x003C0000
+FRAME_OVERHEAD = 8
+HEADER_FIELDS = 14
+
+pack_method = struct.Struct(">BHIIH").pack
+pack_header = struct.Struct(">BHIIQH").pack
+pack_body = struct.Struct(">BBHI").pack
+pack_frame = struct.Struct(">BHI").pack
+pack_settle = struct.Struct(">BHIIQBB").pack
+
+
+def encode_publish(publication: Publication, channel: int, frame_max: int) -> bytes:
+    """
+    Return a publish with its content, all frames in one piece; a `frame_max` of 0 means no limit.
+
+    Raises:
+        ValueError: something of it cannot be carried, or RabbitMQ would refuse it; the text names the property or header.
+    """
+    body = publication.body
+    if not isinstance(body, bytes):
+        raise ValueError(f"the body is {type(body).__name__}, not bytes")
+    size = len(body)
+    flags, values = property_values(publication.properties)
+    length = HEADER_FIELDS + len(values)
+    if frame_max and length + FRAME_OVERHEAD > frame_max:
+        room = frame_max - FRAME_OVERHEAD - HEADER_FIELDS
+        raise ValueError(f"the properties with their headers take {len(values)} bytes, and only {room} are allowed")
+    method = METHODS[channel, publication.exchange, publication.routing_key, publication.mandatory]
+    header = pack_header(HEADER, channel, length, BASIC_CLASS, size, flags)
+    if not size:
+        return b"".join((method, header, values, END))
+    if size + FRAME_OVERHEAD <= frame_max or not frame_max:
+        return b"".join((method, header, values, pack_body(0xCE, BODY, channel, size), body, END))
+    return b"".join((method, header, values, END, *split(body, channel, frame_max - FRAME_OVERHEAD)))
+
+
+def split(body: bytes, channel: int, most: int) -> Iterable[bytes]:
+    """Yield the pieces of the frames of a body that does not fit into one."""
+    for start in range(0, len(body), most):
+        part = body[start : start + most]
+        yield pack_frame(BODY, channel, len(part))
+        yield part
+        yield END
+
+
+def publish_method(key: tuple[int, str, str, bool]) -> bytes:
+    """Return the frame of the method `basic.publish`."""
+    channel, exchange, routing_key, mandatory = key
+    named = []
+    for what, text in (("exchange", exchange), ("routing key", routing_key)):
+        try:
+            named.append(SHORT_STRINGS[text])
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"the {what} {reason(error)}") from error
+    arguments = b"".join((*named, b"\x01" if mandatory else b"\x00"))
+    return pack_method(METHOD, channel, 6 + len(arguments), BASIC_PUBLISH, 0) + arguments + END
+
+
+METHODS: Memo[tuple[int, str, str, bool], bytes] = Memo(publish_method)
+
+
+def encode_ack(channel: int, tag: int, multiple: bool = False) -> bytes:
+    """Return the frame that acknowledges one delivery, or all up to it."""
+    return pack_settle(METHOD, channel, 13, BASIC_ACK, tag, multiple, 0xCE)
+
+
+def encode_nack(channel: int, tag: int, multiple: bool = False, requeue: bool = True) -> bytes:
+    """Return the frame that refuses one delivery, or all up to it."""
+    return pack_settle(METHOD, channel, 13, BASIC_NACK, tag, multiple | requeue << 1, 0xCE)

@@ -1,0 +1,184 @@
+"""
+The messages that come in: the events that the decoder of the stream makes of them, and the reading of their methods.
+
+Which bytes are whose is decided by `decode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+from amqpworker.broker.amqp.properties import read_short
+from amqpworker.model.message import Delivery, Properties
+
+__all__ = [
+    "BASIC_DELIVER",
+    "BUILDERS",
+    "END",
+    "Arguments",
+    "Confirm",
+    "Content",
+    "Event",
+    "FrameError",
+    "GotMessage",
+    "RawFrame",
+    "Returned",
+    "Route",
+    "read_route",
+]
+
+BASIC_RETURN, BASIC_DELIVER, BASIC_GET_OK = 0x003C0032, 0x003C003C, 0x003C0047
+END = 0xCE
+
+
+class FrameError(Exception):
+    """The stream cannot be understood from here on: the connection must be closed."""
+
+
+class Returned(NamedTuple):
+    """A message of ours that no queue took."""
+
+    channel: int
+    reply_code: int
+    reply_text: str
+    exchange: str
+    routing_key: str
+    properties: Properties
+    body: bytes
+
+
+class GotMessage(NamedTuple):
+    """The answer to `basic.get`; `problem` is as that of a delivery."""
+
+    channel: int
+    tag: int
+    redelivered: bool
+    exchange: str
+    routing_key: str
+    message_count: int
+    properties: Properties
+    body: bytes
+    problem: str = ""
+
+
+class Confirm(NamedTuple):
+    """The broker's word that it has a message of ours (`ack`), or refuses it; with all before it if `multiple`."""
+
+    channel: int
+    tag: int
+    multiple: bool
+    ack: bool
+
+
+class RawFrame(bytes):
+    """One whole frame that is neither content nor confirm, for pika."""
+
+
+Event: TypeAlias = Delivery | Returned | GotMessage | Confirm | RawFrame
+
+Build: TypeAlias = Callable[[Properties, bytes, str], Event]
+Route: TypeAlias = tuple[bool, str, str]
+
+
+class Content:
+    """A message of which the method has come, and the rest not yet whole."""
+
+    __slots__ = ("build", "held", "parts", "problem", "properties", "size")
+
+    def __init__(self, build: Build) -> None:
+        self.build = build
+        self.size = -1
+        self.held = 0
+        self.parts: list[bytes] = []
+        self.properties = Properties()
+        self.problem = ""
+
+
+class Arguments:
+    """The arguments of a method, read one after the other; `problem` tells of text that is not UTF-8."""
+
+    def __init__(self, data: bytes, offset: int, end: int) -> None:
+        self.data = data
+        self.offset = offset
+        self.end = end
+        self.problem = ""
+
+    def text(self, what: str) -> str:
+        """Return the next argument, a short string."""
+        text, self.offset, trouble = read_short(self.data, self.offset, self.end)
+        if self.offset > self.end:
+            raise FrameError("a method is cut short")
+        if trouble and not self.problem:
+            self.problem = f"the {what} {trouble}"
+        return text
+
+    def number(self, width: int) -> int:
+        """Return the next argument, an unsigned number of so many bytes."""
+        begin, self.offset = self.offset, self.offset + width
+        if self.offset > self.end:
+            raise FrameError("a method is cut short")
+        return int.from_bytes(self.data[begin : self.offset])
+
+    def finish(self) -> None:
+        """Check that nothing is left."""
+        if self.offset != self.end:
+            raise FrameError("a method has more arguments than it should")
+
+
+def read_route(raw: bytes) -> Route:
+    """Return whether redelivered, exchange and routing key, from what stands between a delivery's tag and the next frame."""
+    arguments = Arguments(raw, 0, len(raw) - 1)
+    route = bool(arguments.number(1) & 1), arguments.text("exchange"), arguments.text("routing key")
+    arguments.finish()
+    if arguments.problem or raw[-1] != END:
+        raise FrameError(arguments.problem)
+    return route
+
+
+def delivered(channel: int, arguments: Arguments) -> Build:
+    """Return what makes a delivery once its content is there."""
+    consumer_tag, tag = arguments.text("consumer tag"), arguments.number(8)
+    redelivered = bool(arguments.number(1) & 1)
+    exchange, routing_key = arguments.text("exchange"), arguments.text("routing key")
+    trouble = arguments.problem
+
+    def build(properties: Properties, body: bytes, problem: str) -> Event:
+        problem = trouble or problem
+        return Delivery(
+            tag, redelivered, exchange, routing_key, properties, body, problem, consumer_tag, channel_number=channel
+        )
+
+    return build
+
+
+def returned(channel: int, arguments: Arguments) -> Build:
+    """Return what makes a return once its content is there."""
+    code, text = arguments.number(2), arguments.text("reply text")
+    exchange, routing_key = arguments.text("exchange"), arguments.text("routing key")
+
+    def build(properties: Properties, body: bytes, _problem: str) -> Event:
+        return Returned(channel, code, text, exchange, routing_key, properties, body)
+
+    return build
+
+
+def got(channel: int, arguments: Arguments) -> Build:
+    """Return what makes the answer to a get once its content is there."""
+    tag, redelivered = arguments.number(8), bool(arguments.number(1) & 1)
+    exchange, routing_key = arguments.text("exchange"), arguments.text("routing key")
+    count = arguments.number(4)
+    trouble = arguments.problem
+
+    def build(properties: Properties, body: bytes, problem: str) -> Event:
+        return GotMessage(channel, tag, redelivered, exchange, routing_key, count, properties, body, trouble or problem)
+
+    return build
+
+
+BUILDERS: dict[int, Callable[[int, Arguments], Build]] = {
+    BASIC_DELIVER: delivered,
+    BASIC_RETURN: returned,
+    BASIC_GET_OK: got,
+}
+"""What begins with each method that has a content."""

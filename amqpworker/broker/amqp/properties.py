@@ -1,0 +1,284 @@
+"""
+The AMQP basic properties, to bytes and back.
+
+Encoding refuses what RabbitMQ would close the channel or the connection for. Reading never fails: what cannot be read
+is told as a problem beside what could.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from amqpworker.broker.amqp.cache import Memo
+from amqpworker.broker.amqp.table_decode import decode_table, replaced
+from amqpworker.broker.amqp.table_encode import encode_table, reason, short_string
+from amqpworker.model.message import Properties
+
+__all__ = [
+    "OCTETS",
+    "SHORT_STRINGS",
+    "decode_properties",
+    "encode_properties",
+    "property_values",
+    "read_short",
+    "read_values",
+]
+
+CONTENT_TYPE, CONTENT_ENCODING, HEADERS, DELIVERY_MODE, PRIORITY = 1 << 15, 1 << 14, 1 << 13, 1 << 12, 1 << 11
+CORRELATION_ID, REPLY_TO, EXPIRATION, MESSAGE_ID, TIMESTAMP = 1 << 10, 1 << 9, 1 << 8, 1 << 7, 1 << 6
+TYPE, USER_ID, APP_ID, CLUSTER_ID = 1 << 5, 1 << 4, 1 << 3, 1 << 2
+CONTINUED = 1
+
+UNUSUAL = CONTENT_ENCODING | PRIORITY | EXPIRATION | USER_ID | CLUSTER_ID | 1 << 1 | CONTINUED
+"""What our own messages do not carry: read the slow way."""
+
+MAX_EXPIRATION = 0xFFFFFFFF
+
+read_flags = struct.Struct(">H").unpack_from
+pack_flags = struct.Struct(">H").pack
+read_timestamp = struct.Struct(">Q").unpack_from
+pack_timestamp = struct.Struct(">Q").pack
+
+OCTETS = {number: bytes((number,)) for number in range(256)}
+MODES = {number: OCTETS[number] for number in (1, 2)}
+
+SHORT_STRINGS: Memo[str, bytes] = Memo(short_string)
+"""Text that comes again and again, encoded: types, content types, routing keys."""
+
+
+def encode_properties(properties: Properties) -> bytes:
+    """
+    Return the properties as a content header carries them: flags, then values.
+
+    Raises:
+        ValueError: one cannot be carried, or RabbitMQ would refuse it; the text names it.
+    """
+    flags, values = property_values(properties)
+    return pack_flags(flags) + values
+
+
+def property_values(properties: Properties) -> tuple[int, bytes]:  # noqa: C901, PLR0912  # hot path: one `if` a property
+    """Return the flags and the encoded values; raises as `encode_properties`."""
+    flags = 0
+    pieces = []
+    try:
+        if (text := properties.content_type) is not None:
+            flags = CONTENT_TYPE
+            pieces.append(SHORT_STRINGS[text])
+        if (text := properties.content_encoding) is not None:
+            flags |= CONTENT_ENCODING
+            pieces.append(SHORT_STRINGS[text])
+        if (table := properties.headers) is not None:
+            flags |= HEADERS
+            pieces.append(encode_table(table))
+        if (number := properties.delivery_mode) is not None:
+            flags |= DELIVERY_MODE
+            pieces.append(MODES[number])
+        if (number := properties.priority) is not None:
+            flags |= PRIORITY
+            pieces.append(OCTETS[number])
+        if (text := properties.correlation_id) is not None:
+            flags |= CORRELATION_ID
+            raw = text.encode()
+            pieces += OCTETS[len(raw)], raw
+        if (text := properties.reply_to) is not None:
+            flags |= REPLY_TO
+            pieces.append(SHORT_STRINGS[text])
+        if (text := properties.expiration) is not None:
+            flags |= EXPIRATION
+            pieces.append(encode_expiration(text))
+        if (text := properties.message_id) is not None:
+            flags |= MESSAGE_ID
+            raw = text.encode()
+            pieces += OCTETS[len(raw)], raw
+        if (number := properties.timestamp) is not None:
+            flags |= TIMESTAMP
+            pieces.append(pack_timestamp(number))
+        if (text := properties.type) is not None:
+            flags |= TYPE
+            pieces.append(SHORT_STRINGS[text])
+        if (text := properties.user_id) is not None:
+            flags |= USER_ID
+            pieces.append(SHORT_STRINGS[text])
+        if (text := properties.app_id) is not None:
+            flags |= APP_ID
+            pieces.append(SHORT_STRINGS[text])
+        return flags, b"".join(pieces)
+    except (ValueError, TypeError, LookupError, AttributeError, struct.error) as error:
+        raise refusal(properties, error) from error
+
+
+def refusal(properties: Properties, cause: Exception) -> ValueError:
+    """Return the error that names the property which cannot be encoded."""
+    for name, _, encode, _ in FIELDS:
+        value = getattr(properties, name)
+        if value is not None:
+            try:
+                encode(value)
+            except (ValueError, TypeError, LookupError, AttributeError, struct.error) as error:
+                # A header is named by its own error.
+                return ValueError(str(error) if name == "headers" else f"property {name} {reason(error)}")
+    return ValueError(f"the properties cannot be encoded: {cause}")
+
+
+def encode_headers(table: object) -> bytes:
+    """Return the headers' table."""
+    if not isinstance(table, dict):
+        raise ValueError(f"headers are {type(table).__name__}, not a dictionary")
+    return encode_table(table)
+
+
+def encode_mode(number: int) -> bytes:
+    """Return the delivery mode; RabbitMQ closes the channel at another (its rabbit_basic.erl)."""
+    if number not in MODES:
+        raise ValueError("is neither 1 nor 2")
+    return MODES[number]
+
+
+def encode_priority(number: int) -> bytes:
+    """Return the priority."""
+    if number not in OCTETS:
+        raise ValueError("is not a number from 0 to 255")
+    return OCTETS[number]
+
+
+def encode_expiration(text: object) -> bytes:
+    """Return the expiration; RabbitMQ closes the channel at one that is not milliseconds in 32 bits, as text."""
+    if not (
+        isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= MAX_EXPIRATION
+    ):
+        raise ValueError("is not a number of milliseconds as text")
+    return short_string(text)
+
+
+def encode_timestamp(number: object) -> bytes:
+    """Return the timestamp, whole seconds since the epoch."""
+    if not isinstance(number, int) or not 0 <= number <= 0xFFFFFFFFFFFFFFFF:
+        raise ValueError("is not a whole number of seconds in 64 bits")
+    return pack_timestamp(number)
+
+
+def decode_properties(data: bytes, offset: int, end: int) -> tuple[Properties, str]:
+    """Return the properties whose flags stand at `offset`, and what could not be read ("" when all could)."""
+    if offset + 2 > end:
+        return Properties(), "the properties are cut short"
+    return read_values(data, read_flags(data, offset)[0], offset + 2, end)
+
+
+def read_values(data: bytes, flags: int, offset: int, end: int) -> tuple[Properties, str]:
+    """Return the properties that the flags tell of, and what could not be read."""
+    if flags & UNUSUAL:
+        return read_carefully(data, flags, offset, end)
+    new = make(Properties)
+    new.content_encoding = new.priority = new.expiration = new.user_id = None
+    new.content_type = new.headers = new.delivery_mode = new.correlation_id = new.reply_to = None
+    new.message_id = new.timestamp = new.type = new.app_id = None
+    problem = ""
+    start = offset
+    try:
+        if flags & CONTENT_TYPE:
+            stop = offset + 1 + data[offset]
+            new.content_type = TEXTS[data[offset:stop]]
+            offset = stop
+        if flags & HEADERS:
+            new.headers, offset, problem = decode_table(data, offset, end)
+        if flags & DELIVERY_MODE:
+            new.delivery_mode = data[offset]
+            offset += 1
+        if flags & CORRELATION_ID:
+            stop = offset + 1 + data[offset]
+            new.correlation_id = data[offset + 1 : stop].decode()
+            offset = stop
+        if flags & REPLY_TO:
+            stop = offset + 1 + data[offset]
+            new.reply_to = TEXTS[data[offset:stop]]
+            offset = stop
+        if flags & MESSAGE_ID:
+            stop = offset + 1 + data[offset]
+            new.message_id = data[offset + 1 : stop].decode()
+            offset = stop
+        if flags & TIMESTAMP:
+            new.timestamp = read_timestamp(data, offset)[0]
+            offset += 8
+        if flags & TYPE:
+            stop = offset + 1 + data[offset]
+            new.type = TEXTS[data[offset:stop]]
+            offset = stop
+        if flags & APP_ID:
+            stop = offset + 1 + data[offset]
+            new.app_id = TEXTS[data[offset:stop]]
+            offset = stop
+    except (IndexError, ValueError, struct.error):
+        return read_carefully(data, flags, start, end)
+    # Beyond the end, another frame's bytes were read; offsets only ever grow, so one look at the last is enough.
+    return (new, problem) if offset == end else read_carefully(data, flags, start, end)
+
+
+make = object.__new__
+TEXTS: Memo[bytes, str] = Memo(lambda raw: raw[1:].decode())
+"""Short strings that come again and again, by their length byte and their bytes."""
+
+
+def read_carefully(data: bytes, flags: int, offset: int, end: int) -> tuple[Properties, str]:
+    """Return what can be read of any properties, and the first thing that cannot."""
+    new = Properties()
+    problem = ""
+    more = flags
+    while more & CONTINUED and offset + 2 <= end:
+        more = read_flags(data, offset)[0]
+        offset += 2
+    for name, flag, _, read in FIELDS:
+        if not flags & flag:
+            continue
+        value, offset, trouble = read(data, offset, end)
+        if trouble:
+            problem = problem or (trouble if name == "headers" else f"property {name} {trouble}")
+        if offset > end:
+            return new, problem
+        setattr(new, name, value)
+    return new, problem
+
+
+def read_short(data: bytes, offset: int, end: int) -> tuple[str, int, str]:
+    """Return a short string, where it ends, and what is wrong with it."""
+    stop = offset + 1 + data[offset] if offset < end else end + 1
+    if stop > end:
+        return "", end + 1, "is cut short"
+    raw = data[offset + 1 : stop]
+    try:
+        return raw.decode(), stop, ""
+    except UnicodeDecodeError:
+        return replaced(raw), stop, "is not UTF-8"
+
+
+def read_octet(data: bytes, offset: int, end: int) -> tuple[int, int, str]:
+    """Return a number of one byte, where it ends, and what is wrong with it."""
+    return (data[offset], offset + 1, "") if offset < end else (0, end + 1, "is cut short")
+
+
+def read_seconds(data: bytes, offset: int, end: int) -> tuple[int, int, str]:
+    """Return a number of eight bytes, where it ends, and what is wrong with it."""
+    return (read_timestamp(data, offset)[0], offset + 8, "") if offset + 8 <= end else (0, end + 1, "is cut short")
+
+
+Encode = Callable[[Any], bytes]
+Read = Callable[[bytes, int, int], tuple[Any, int, str]]
+
+FIELDS: tuple[tuple[str, int, Encode, Read], ...] = (
+    ("content_type", CONTENT_TYPE, short_string, read_short),
+    ("content_encoding", CONTENT_ENCODING, short_string, read_short),
+    ("headers", HEADERS, encode_headers, decode_table),
+    ("delivery_mode", DELIVERY_MODE, encode_mode, read_octet),
+    ("priority", PRIORITY, encode_priority, read_octet),
+    ("correlation_id", CORRELATION_ID, short_string, read_short),
+    ("reply_to", REPLY_TO, short_string, read_short),
+    ("expiration", EXPIRATION, encode_expiration, read_short),
+    ("message_id", MESSAGE_ID, short_string, read_short),
+    ("timestamp", TIMESTAMP, encode_timestamp, read_seconds),
+    ("type", TYPE, short_string, read_short),
+    ("user_id", USER_ID, short_string, read_short),
+    ("app_id", APP_ID, short_string, read_short),
+)
+"""Every property in the order of the wire: its flag, and how it is encoded and read one by one."""

@@ -1,0 +1,196 @@
+"""
+AMQP field tables read from bytes: the way back of `table_encode`.
+
+Types are RabbitMQ's own (its rabbit_binary_parser.erl), where they differ from the specification: `s` is a signed
+16-bit int, `l` and `L` are both signed 64-bit ints. Reading never fails: what cannot be read is left out and told as a
+problem, and every value that is returned can be encoded again. What a message with a problem is worth is decided
+elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from amqpworker.broker.amqp.cache import Memo
+from amqpworker.broker.amqp.table_encode import MAX_DEPTH
+from amqpworker.model.message import MOST_SHORT_BYTES, Headers, HeaderValue
+
+__all__ = ["decode_table", "replaced"]
+
+LAST_SECOND = 253_402_300_799
+"""The last that a `datetime` can be: the end of the year 9999."""
+
+TEXT, BYTES, ARRAY, TABLE = ord("S"), ord("x"), ord("A"), ord("F")
+VOID, TIME, DECIMAL = ord("V"), ord("T"), ord("D")
+
+Unpack = Callable[[bytes, int], tuple[Any, ...]]
+
+
+def unpacker(code: str) -> tuple[Unpack, int]:
+    """Return how to read a value of this struct code, and its width."""
+    shape = struct.Struct(f">{code}")
+    return shape.unpack_from, shape.size
+
+
+FIXED = {ord(letter): unpacker(code) for letter, code in zip("tbBsUuIilL", "?bBhhHiIqq", strict=True)}
+"""Values of a fixed width that need nothing but unpacking, by their type's letter."""
+
+FLOATS = {ord(letter): unpacker(letter) for letter in "fd"}
+
+read_length, _ = unpacker("I")
+read_time, _ = unpacker("Q")
+read_decimal, _ = unpacker("Bi")
+
+
+class Unreadable(Exception):
+    """A value that cannot be read; `resume` is where the next one begins, if that is known."""
+
+    def __init__(self, text: str, resume: int | None = None) -> None:
+        super().__init__(text)
+        self.resume = resume
+
+
+def replaced(raw: bytes) -> str:
+    """Return what can be read of a short string that is not UTF-8, no longer than a short string may be."""
+    return raw.decode("utf-8", "replace").encode()[:MOST_SHORT_BYTES].decode("utf-8", "ignore")
+
+
+def decode_table(data: bytes, offset: int, end: int) -> tuple[Headers, int, str]:
+    """
+    Return the table whose length stands at `offset`, where it ends, and what could not be read ("" when all could).
+
+    Nothing at or behind `end` is read. A header whose value cannot be read is left out; where it is not known how long
+    it is, those behind it are left out too.
+    """
+    table: Headers = {}
+    problem = ""
+    if offset + 4 > end:
+        return table, end, "the headers are cut short"
+    stop = offset + 4 + read_length(data, offset)[0]
+    if stop > end:
+        stop, problem = end, "the headers claim to be longer than they are"
+    offset += 4
+    while offset < stop:
+        mark = offset + data[offset] + 2
+        if mark > stop:
+            return table, stop, problem or "the name of a header is cut short"
+        name, letter, unpack, width, trouble = KEYS[data[offset:mark]]
+        try:
+            if unpack is not None:
+                value = unpack(data, mark)[0]
+                offset = mark + width
+            elif letter == TEXT:
+                mark += 4
+                offset = mark + read_length(data, mark - 4)[0]
+                value = data[mark:offset]
+                value = value.decode()
+            else:
+                value, offset = read_value(data, letter, mark, stop, 0)
+        except UnicodeDecodeError:
+            pass  # A text that is not UTF-8 stays bytes.
+        except struct.error:
+            offset = stop + 1
+        except Unreadable as error:
+            problem = problem or f"header {name!r} {error}"
+            offset = stop if error.resume is None else error.resume
+            continue
+        if offset > stop:
+            return table, stop, problem or f"header {name!r} is cut short"
+        if trouble:
+            problem = problem or trouble
+        table[name] = value
+    return table, stop, problem
+
+
+def read_key(raw: bytes) -> tuple[str, int, Unpack | None, int, str]:
+    """Return a header's name, its type's letter, how to unpack it and how wide it is, and what is wrong with the name."""
+    unpack, width = FIXED.get(raw[-1], (None, 0))
+    try:
+        return raw[1:-1].decode(), raw[-1], unpack, width, ""
+    except UnicodeDecodeError:
+        name = replaced(raw[1:-1])
+        return name, raw[-1], unpack, width, f"the name of header {name!r} is not UTF-8"
+
+
+KEYS: Memo[bytes, tuple[str, int, Unpack | None, int, str]] = Memo(read_key)
+
+
+def read_value(data: bytes, letter: int, offset: int, stop: int, depth: int) -> tuple[HeaderValue, int]:
+    """Return a value of any type and where it ends; raises Unreadable, and struct.error at the end of the data."""
+    if letter in FIXED:
+        unpack, width = FIXED[letter]
+        return unpack(data, offset)[0], offset + width
+    if letter in (TEXT, BYTES, ARRAY, TABLE):
+        start = offset + 4
+        finish = start + read_length(data, offset)[0]
+        if finish > stop:
+            raise Unreadable("claims to be longer than it is")
+        return read_sized(data, letter, start, finish, depth), finish
+    if letter == VOID:
+        return None, offset
+    if letter == TIME:
+        seconds = read_time(data, offset)[0]
+        if seconds > LAST_SECOND:
+            raise Unreadable(f"is a time beyond the year 9999 ({seconds} s)", offset + 8)
+        return datetime.fromtimestamp(seconds, UTC), offset + 8
+    if letter in FLOATS:
+        unpack, width = FLOATS[letter]
+        number = unpack(data, offset)[0]
+        if not math.isfinite(number):
+            raise Unreadable("is not a finite number", offset + width)
+        return number, offset + width
+    if letter == DECIMAL:
+        decimals, unscaled = read_decimal(data, offset)
+        return Decimal(f"{unscaled}E-{decimals}"), offset + 5
+    raise Unreadable(f"has a value of unknown type {chr(letter)!r}")
+
+
+def read_sized(data: bytes, letter: int, start: int, finish: int, depth: int) -> HeaderValue:
+    """Return the text, bytes, list or table that lies between `start` and `finish`."""
+    if letter in (TEXT, BYTES):
+        raw = data[start:finish]
+        try:
+            return raw.decode() if letter == TEXT else raw
+        except UnicodeDecodeError:
+            return raw
+    if depth >= MAX_DEPTH:
+        raise Unreadable(f"is nested more than {MAX_DEPTH} deep", finish)
+    try:
+        return (read_list if letter == ARRAY else read_nested)(data, start, finish, depth + 1)
+    except Unreadable as error:
+        raise Unreadable(str(error), finish) from None
+    except struct.error:
+        raise Unreadable("is cut short", finish) from None
+
+
+def read_list(data: bytes, offset: int, finish: int, depth: int) -> list[HeaderValue]:
+    """Return the values of a list."""
+    items = []
+    while offset < finish:
+        item, offset = read_value(data, data[offset], offset + 1, finish, depth)
+        if offset > finish:
+            raise Unreadable("is cut short")
+        items.append(item)
+    return items
+
+
+def read_nested(data: bytes, offset: int, finish: int, depth: int) -> Headers:
+    """Return a table that is a header's value, or part of one."""
+    table: Headers = {}
+    while offset < finish:
+        mark = offset + data[offset] + 2
+        if mark > finish:
+            raise Unreadable("is cut short")
+        name, letter, _, _, trouble = KEYS[data[offset:mark]]
+        if trouble:
+            raise Unreadable("has a key that is not UTF-8")
+        value, offset = read_value(data, letter, mark, finish, depth)
+        if offset > finish:
+            raise Unreadable("is cut short")
+        table[name] = value
+    return table

@@ -1,0 +1,197 @@
+"""
+AMQP field tables, the shape of headers, as bytes; `table_decode` is the way back.
+
+Types are RabbitMQ's own (its rabbit_binary_parser.erl). The type of each value, and so every byte, is the one that pika
+chooses; floats, which pika cannot encode, are doubles. What RabbitMQ would close the connection for is refused here.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from amqpworker.broker.amqp.cache import Memo
+from amqpworker.model.message import MOST_SHORT_BYTES, Headers, HeaderValue
+
+__all__ = ["MAX_DEPTH", "encode_table", "reason", "short_string"]
+
+MAX_DEPTH = 64
+"""Tables and lists inside each other; more is a mistake or an attack, and would end in a RecursionError."""
+
+MAX_DIGITS = 300
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+
+INT, LONG, DOUBLE, DECIMAL = ord("I"), ord("l"), ord("d"), ord("D")
+TEXT, BYTES, TIME, ARRAY = ord("S"), ord("x"), ord("T"), ord("A")
+
+pack_length = struct.Struct(">I").pack
+pack_sized = struct.Struct(">BI").pack
+pack_int = struct.Struct(">Bi").pack
+pack_long = struct.Struct(">Bq").pack
+pack_time = struct.Struct(">BQ").pack
+pack_double = struct.Struct(">Bd").pack
+pack_decimal = struct.Struct(">BBi").pack
+
+
+def short_string(text: str) -> bytes:
+    """
+    Return the text in UTF-8 behind its length in one byte.
+
+    Raises:
+        ValueError: it is longer than 255 bytes, or no text that UTF-8 can hold.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"is {type(text).__name__}, not text")
+    raw = text.encode()
+    if len(raw) > MOST_SHORT_BYTES:
+        raise ValueError(f"is {len(raw)} bytes long, more than {MOST_SHORT_BYTES}")
+    return bytes((len(raw),)) + raw
+
+
+NAMES: Memo[str, bytes] = Memo(short_string)
+
+
+def encode_table(table: Headers, depth: int = 0) -> bytes:
+    """
+    Return the table with its length before it; `depth` is how many tables and lists are around it.
+
+    Raises:
+        ValueError: a header's name or value cannot be carried; the text names the header.
+    """
+    pieces = []
+    for name, value in table.items():
+        try:
+            pieces.append(NAMES[name])
+            # Nearly every header is one of these two; the rest goes by the table of encoders.
+            kind = type(value)
+            if kind is str:
+                raw = value.encode()
+                pieces.append(pack_sized(TEXT, len(raw)))
+                pieces.append(raw)
+            elif kind is int:
+                pieces.append(encode_int(value, depth))
+            else:
+                pieces.append(encode_value(value, depth))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(named(name, reason(error), depth)) from error
+    body = b"".join(pieces)
+    return pack_length(len(body)) + body
+
+
+def named(name: object, problem: str, depth: int) -> str:
+    """Return the problem with the header's name, and with the innermost key where it lies deeper."""
+    if not depth:
+        return f"header {name!r:.300} {problem}"
+    return problem if problem.startswith("has a key ") else f"has a key {name!r:.300} that {problem}"
+
+
+def reason(error: Exception) -> str:
+    """Return the end of a sentence that begins with what could not be encoded."""
+    if isinstance(error, UnicodeEncodeError):
+        return "holds a character that UTF-8 cannot carry"
+    return str(error) if isinstance(error, ValueError) else f"cannot be encoded: {error}"
+
+
+def encode_value(value: HeaderValue, depth: int) -> bytes:
+    """Return the value behind its type's letter."""
+    # By the order of resolution a subclass is found at its nearest: bool before int.
+    for kind in type(value).__mro__:
+        encode = ENCODERS.get(kind)
+        if encode is not None:
+            return encode(value, depth)
+    raise ValueError(f"is of a type that headers cannot hold: {type(value).__name__}")
+
+
+def encode_text(value: str, _depth: int) -> bytes:
+    """Return text as UTF-8."""
+    raw = value.encode()
+    return pack_sized(TEXT, len(raw)) + raw
+
+
+def encode_bytes(value: bytes, _depth: int) -> bytes:
+    """Return bytes as they are."""
+    return pack_sized(BYTES, len(value)) + value
+
+
+def encode_int(value: int, _depth: int) -> bytes:
+    """Return the int as 32 bits where they are enough, else as 64."""
+    if -0x80000000 <= value <= 0x7FFFFFFF:
+        return pack_int(INT, value)
+    if -0x8000000000000000 <= value <= 0x7FFFFFFFFFFFFFFF:
+        return pack_long(LONG, value)
+    raise ValueError("needs more than 64 bits")
+
+
+def encode_float(value: float, _depth: int) -> bytes:
+    """Return a double; RabbitMQ's parser fails on NaN and infinities (tried on 3.10.8), so they are refused."""
+    if not math.isfinite(value):
+        raise ValueError("is not a finite number")
+    return pack_double(DOUBLE, value)
+
+
+def encode_decimal(value: Decimal, _depth: int) -> bytes:
+    """Return the decimal as a 32-bit number and the count of its decimals, never rounded."""
+    sign, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int):
+        raise ValueError("is not a finite number")
+    # Sizes are looked at before a number is made of them: 1E+999999 must not become an int of a million digits.
+    if len(digits) <= MAX_DIGITS:
+        while exponent < 0 and digits[-1] == 0 and len(digits) > 1:
+            digits, exponent = digits[:-1], exponent + 1
+        unscaled = int("".join(map(str, digits))) * (-1 if sign else 1)
+        if unscaled == 0:
+            exponent = 0
+        if -255 <= exponent <= 9:
+            unscaled *= 10 ** max(exponent, 0)
+            if -0x80000000 <= unscaled <= 0x7FFFFFFF:
+                return pack_decimal(DECIMAL, max(-exponent, 0), unscaled)
+    raise ValueError("is a decimal of more than 32 bits or more than 255 decimals")
+
+
+def encode_datetime(value: datetime, _depth: int) -> bytes:
+    """Return a moment as a timestamp, in whole seconds."""
+    if value.utcoffset() is None:
+        raise ValueError("is a time without a time zone")
+    seconds = (value - EPOCH) // SECOND
+    if seconds < 0:
+        raise ValueError("is a time before 1970")
+    return pack_time(TIME, seconds)
+
+
+def encode_list(value: list[HeaderValue], depth: int) -> bytes:
+    """Return a list of values of any types."""
+    check_depth(depth)
+    items = b"".join([encode_value(item, depth + 1) for item in value])
+    return pack_sized(ARRAY, len(items)) + items
+
+
+def encode_nested(value: Headers, depth: int) -> bytes:
+    """Return a table inside a table or list."""
+    check_depth(depth)
+    return b"F" + encode_table(value, depth + 1)
+
+
+def check_depth(depth: int) -> None:
+    """Refuse what is nested too deep, and so also what holds itself."""
+    if depth >= MAX_DEPTH:
+        raise ValueError(f"is nested more than {MAX_DEPTH} deep")
+
+
+ENCODERS: dict[type, Callable[[Any, int], bytes]] = {
+    str: encode_text,
+    bytes: encode_bytes,
+    bool: lambda value, _depth: b"t\x01" if value else b"t\x00",
+    type(None): lambda _value, _depth: b"V",
+    int: encode_int,
+    float: encode_float,
+    Decimal: encode_decimal,
+    datetime: encode_datetime,
+    list: encode_list,
+    tuple: encode_list,
+    dict: encode_nested,
+}

@@ -1,0 +1,382 @@
+"""
+One thread that keeps one connection to RabbitMQ.
+
+Decides to which address to connect, and when to leave it; `reconnect` decides when again. What happens on the connection
+is its user's: `publisher` and `consumer` are called in this thread only, and other threads reach them by `wake`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from pika.adapters.select_connection import IOLoop
+
+from amqpworker.broker.address import Address, parameters
+from amqpworker.broker.connection_errors import ConnectionProblem, problem_of, too_old
+from amqpworker.broker.labels import connection_name, program
+from amqpworker.broker.liveness import Liveness
+from amqpworker.broker.pika_connection import PublicConnection, connection_class, socket_of
+from amqpworker.broker.reconnect import Attempts
+from amqpworker.broker.single_start_thread import OneThread
+from amqpworker.broker.waker import Waker
+from amqpworker.errors import AmqpWorkerError
+from amqpworker.lifecycle import Living
+from amqpworker.log.logger import get_logger, hush
+from amqpworker.settings import Settings
+
+__all__ = ["CLOSED", "ConnectionUser", "IOThread"]
+
+log = get_logger(__name__)
+
+CLOSED = "The connection to RabbitMQ was closed by this process."
+BROKEN = "The thread that talks to RabbitMQ broke; its log line tells why."
+THREADS = "amqpworker-"
+TICK = 0.05
+BEAT = 1.0
+# A broker that does not answer our goodbye is left without it.
+CLOSE_PATIENCE = 2.0
+
+
+class ConnectionUser(Protocol):
+    """What runs on a connection; all in the I/O thread."""
+
+    def opened(self, connection: PublicConnection) -> None:
+        """Begin: the connection is open."""
+
+    def lost(self, problem: ConnectionProblem) -> None:
+        """End what was under way: the connection is gone, or could not be made."""
+
+    def woken(self) -> None:
+        """Take what other threads have left."""
+
+    def tick(self) -> bool:
+        """Look at deadlines, connected or not; true while there is anything to wait for."""
+
+
+class IOThread:
+    """
+    The thread of one connection: connects, runs pika's loop, reconnects with jitter until it is stopped or retired.
+
+    A forked child must make its own: the parent's socket is let go of there. With `mistakes_told` a mistake such as
+    a refused login is not logged before the first connection: its user tells it, and ends.
+
+    Starting and ending take no lock: a signal handler may do both while it interrupts either.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        addresses: Sequence[Address],
+        settings: Settings,
+        user: ConnectionUser,
+        mistakes_told: bool = False,
+    ) -> None:
+        self.name = name
+        self.owner: str | None = None
+        """Whose connection it is in the broker's lists, instead of the program, where the settings name no app."""
+        self.settings = settings
+        self.addresses = addresses
+        self.user = user
+        self.connection: PublicConnection | None = None
+        self._connection_class = connection_class(settings.codec)
+        self._address = addresses[0]
+        self._loop: Any = None
+        self._waker = Waker()
+        self._woken = self._ticking = self._open = self._stopping = False
+        self.liveness = Liveness(self, len(addresses))
+        self._problem: ConnectionProblem | None = None
+        self._attempts = Attempts(len(addresses), mistakes_told)
+        self.leaving = False
+        """Whether it was asked to end: another one takes what is new."""
+        self.ended = False
+        """Whether the thread has done its last work: nothing that its user is given from now on goes out."""
+        self.end_text = CLOSED
+        """Why nothing goes out once it has ended."""
+        self.over = False
+        """Whether it has ended or was asked to."""
+        self.beat: Callable[[], None] | None = None
+        """Called about once in a second by the thread, where somebody wants to know that it is alive."""
+        self._thread = OneThread(self._run, f"{THREADS}{name}", self._finish)
+        self._needed: Callable[[], bool] | None = None
+        hush("pika")
+
+    # ---- from any thread --------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread, which connects by itself; any number of times, and not after it was stopped."""
+        RUNNING.add(self)
+        self._thread.start()
+
+    @property
+    def own_codec(self) -> bool:
+        """Whether frames are written by our own codec."""
+        return self._connection_class.own_codec
+
+    @property
+    def ticking(self) -> bool:
+        """Whether `user.tick` will be called soon."""
+        return self._ticking
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs, or is about to."""
+        return self._thread.alive
+
+    def wake(self) -> None:
+        """Have `user.woken` called soon; many calls before it runs are one."""
+        if self._woken:
+            return
+        self._woken = True
+        self._waker.set()
+
+    def stop(self, timeout: float) -> bool:
+        """Close the connection and end the thread; false where it did not end in time."""
+        self._stopping = True
+        self._leave()
+        return self.join(timeout)
+
+    def retire(self, needed: Callable[[], bool] | None = None) -> None:
+        """
+        Have the thread end by itself once its user waits for nothing and it is not `needed`; waits for nothing itself.
+
+        May be called from any place, a finalizer included.
+        """
+        self._needed = needed
+        self._leave()
+
+    def _leave(self) -> None:
+        self.leaving = self.over = True
+        if self._thread.prevent():
+            self._finish(CLOSED)
+        self._waker.set()
+
+    def join(self, timeout: float) -> bool:
+        """Wait until the thread has ended, unless this is such a thread; false where it has not, in time."""
+        return self._thread.join(timeout)
+
+    def forget(self) -> None:
+        """In a forked child, any number of times: close the parent's socket here, without a word to the broker."""
+        connection, self.connection = self.connection, None
+        sock = socket_of(connection) if connection is not None else None
+        if sock is not None:
+            # Detached first, so that neither TLS nor the garbage collector says goodbye on the parent's connection.
+            os.close(sock.detach())
+
+    # ---- from the I/O thread ----------------------------------------------------------------------------------------
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
+        """Run `callback` in `delay` seconds, while this connection lasts, unless what is returned is called before."""
+        loop = self._loop
+        if loop is None:
+            return lambda: None
+        timer = loop.call_later(delay, lambda: self._guard(callback))
+        return lambda: loop.remove_timeout(timer)
+
+    def drop(self, text: str, goodbye: bool = True) -> None:
+        """Give up the connection, as if it had been lost; without a goodbye where no answer to one is expected."""
+        if self.connection is None or not self.connection.is_open:
+            return
+        self._problem = ConnectionProblem(f"{text[:1].upper()}{text[1:]}.", "away", str(self._address), True)
+        if goodbye:
+            self.connection.close(reply_code=320, reply_text=text)
+            self._loop.call_later(CLOSE_PATIENCE, self._loop.stop)
+        else:
+            self._loop.stop()
+
+    # ---- the thread -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        text = CLOSED
+        try:
+            self._connect_again_and_again()
+        except Exception as error:
+            # Somebody closed descriptors that are not theirs, for example: no connection can be had from here.
+            log.error("io_thread_broken", connection=self.name, exc_info=error)
+            text = BROKEN
+        self._finish(text)
+
+    def _finish(self, text: str) -> None:
+        self.end_text = text
+        self.ended = self.over = True
+        self._guard(lambda: self.user.lost(ConnectionProblem(text, "away", str(self._address))))
+        self._thread.finished()
+
+    def _connect_again_and_again(self) -> None:
+        # Each process begins elsewhere, or all of them would be on one node; by the system's generator, since a
+        # program that was forked, or has set a seed, would have the same number everywhere.
+        addresses = self.addresses
+        first = secrets.randbelow(len(addresses))
+        tried = 0
+        while not self._stopping:
+            self._attempt(addresses[(first + tried) % len(addresses)])
+            tried += 1
+            if self._attempts.failing and tried % len(addresses) == 0:
+                self._back_off()
+
+    def _attempt(self, address: Address) -> None:
+        """Connect to one address and stay on it until the connection ends."""
+        self._address = address
+        self._problem = None
+        self._open = self._ticking = False
+        loop: Any = None
+        try:
+            loop = IOLoop()
+            self.connection = self._connect(address, loop)
+            self._loop = loop
+            loop.add_handler(self._waker.fd, self._on_waker, loop.READ)
+            self.start_ticking()
+            self._beat(loop)
+            if self._stopping:
+                self._close()
+            loop.start()
+        except Exception as error:
+            # pika stumbles over a close while it is connecting.
+            if not (self._stopping or isinstance(error, AmqpWorkerError)):
+                log.error("io_thread_error", connection=self.name, exc_info=error)
+            self._problem = problem_of(error, address, self._open)
+        finally:
+            self._loop = None
+            hang_up(self.connection)
+            self.connection = None
+        self._report(self._problem or problem_of(None, address, self._open))
+        if loop is not None:
+            self._guard(loop.close)
+
+    def _beat(self, loop: Any) -> None:
+        if self.beat is not None:
+            self._guard(self.beat)
+            loop.call_later(BEAT, lambda: self._beat(loop))
+
+    def _connect(self, address: Address, loop: IOLoop) -> PublicConnection:
+        connection = self._connection_class(
+            parameters(address, self.settings, self._label()),
+            on_open_callback=self._on_open,
+            on_open_error_callback=self._on_end,
+            on_close_callback=self._on_end,
+            custom_ioloop=loop,
+        )
+        connection.add_on_connection_blocked_callback(self._on_blocked)
+        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        return connection
+
+    def _label(self) -> str:
+        return connection_name(self.settings.app_id or self.owner or program(), self.name)
+
+    def _report(self, problem: ConnectionProblem) -> None:
+        now = time.monotonic()
+        if not self._stopping:
+            self._attempts.failed(problem, now)
+            if self._attempts.is_worth_a_line(problem, now):
+                event = "connection_lost" if problem.was_open else "connection_failed"
+                log.warning(event, connection=self.name, broker=problem.broker, reason=problem.text)
+        self._guard(lambda: self.user.lost(self._attempts.judged(problem)))
+
+    def _back_off(self) -> None:
+        """Wait before the next round of addresses, looking at deadlines meanwhile; a message to send cuts it short."""
+        begin = time.monotonic()
+        until = begin + self._attempts.pause()
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            self._look()
+            if self.beat is not None:
+                self._guard(self.beat)
+            if self._waker.wait(min(left, TICK)):
+                self._woken = False
+                until = min(until, begin + self._attempts.shorter_pause())
+
+    def _on_open(self, connection: PublicConnection) -> None:
+        if text := too_old(connection.server_properties or {}):
+            self._problem = ConnectionProblem(text, "wrong", str(self._address))
+            connection.close()
+            return
+        self._open = True
+        now = time.monotonic()
+        self.liveness.opened(now)
+        self._attempts.opened(now)
+        log.info("connection_opened", connection=self.name, broker=str(self._address))
+        self._guard(lambda: self.user.opened(connection))
+        self._on_wake()
+
+    def _on_end(self, connection: PublicConnection, error: BaseException) -> None:
+        self._problem = self._problem or problem_of(error, self._address, self._open, connection.heard)
+        connection.ioloop.stop()
+
+    def _on_blocked(self, connection: PublicConnection, _method: Any) -> None:
+        log.warning("connection_blocked", connection=self.name, effect="the broker is under an alarm: nothing is sent")
+        connection.blocked_now = True
+
+    def _on_unblocked(self, connection: PublicConnection, _method: Any) -> None:
+        log.info("connection_unblocked", connection=self.name)
+        connection.blocked_now = False
+        self._on_wake()
+
+    def _on_waker(self, _fd: int, _events: int) -> None:
+        self._waker.clear()
+        self._on_wake()
+        if self.leaving:
+            self._look()
+            if self._stopping:
+                self._close()
+
+    def _on_wake(self) -> None:
+        # First this, then the look at what has gathered: what comes in between wakes us again.
+        self._woken = False
+        self._guard(self.user.woken)
+        self.start_ticking()
+
+    def start_ticking(self) -> None:
+        """Tick while anything waits; an idle connection costs nothing. From the I/O thread."""
+        if not self._ticking and self._loop is not None:
+            self._ticking = True
+            self._loop.call_later(TICK, self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = False
+        # Again after one that failed, too: deadlines are kept by the next.
+        if self._look() or self._needed is not None:
+            self.start_ticking()
+            self.liveness.expect()
+
+    def _look(self) -> bool:
+        """Have the user look at its deadlines; end where it waits for nothing and was retired."""
+        waits = self._guard(self.user.tick) is not False
+        if self.leaving and not (waits or self._stopping or (self._needed is not None and self._needed())):
+            self._stopping = True
+            self._close()
+        return waits
+
+    def _close(self) -> None:
+        connection = self.connection
+        if connection is not None and not (connection.is_closing or connection.is_closed):
+            connection.close()
+            self._loop.call_later(CLOSE_PATIENCE, self._loop.stop)
+
+    def _guard(self, function: Callable[[], Any]) -> Any:
+        """Call `function`; an error in it is logged and does not end the thread."""
+        try:
+            return function()
+        except Exception as error:
+            log.error("io_callback_error", connection=self.name, exc_info=error)
+            return None
+
+
+RUNNING: Living[IOThread] = Living()
+
+
+def forget_all() -> None:
+    """In a forked child: let go of the connections, or the broker would not see the end of the parent."""
+    for io in RUNNING.all():
+        io.forget()
+
+
+os.register_at_fork(after_in_child=forget_all)
+
+
+def hang_up(connection: PublicConnection | None) -> None:
+    """Close the socket of a connection whose loop has ended, where pika has not."""
+    sock = socket_of(connection) if connection is not None else None
+    if sock is not None:
+        sock.close()

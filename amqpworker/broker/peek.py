@@ -1,0 +1,149 @@
+"""
+How a queue is looked into without changing it: consumers take all of it, and all of it is requeued at once.
+
+Decides what to take and how it is requeued. RabbitMQ puts what is requeued behind all that was requeued before, and in front
+of the rest (`rabbit_fifo`, 3.10 to 4.3): only a look that requeues the whole queue leaves its order. Messages from `basic.get`
+are requeued in any order on every version. Those of a consumer keep theirs below 4.0 if the channel is closed, and from 4.0 on if
+they are requeued by one nack, which does not count as a failed delivery there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+from pika import exceptions
+
+from amqpworker.broker.amqp.events import GotMessage
+from amqpworker.broker.channel import Channel, open_channel
+from amqpworker.broker.labels import process_name
+from amqpworker.broker.pika_connection import PublicConnection, Sink
+from amqpworker.broker.server_version import version_of
+from amqpworker.model.message import Delivery
+
+__all__ = ["FULL_SCAN_LIMIT", "End", "Looking", "needs_read"]
+
+FULL_SCAN_LIMIT = 100_000
+"""Up to this many messages a queue is taken as a whole, whatever is wanted of it."""
+
+# Taken by one consumer after the other: the broker holds in memory at once what one is to get, however large it is.
+LEAST_CREDIT = 200
+# The messages of more than 32 consumers are requeued in any order.
+MOST_CONSUMERS = 30
+CLOSING_KEEPS_ORDER_BELOW = (4,)
+ACCESS_REFUSED = 403
+
+
+class End:
+    """The last answer of a question that has several."""
+
+
+class Looking(Sink):
+    """
+    One look into a queue: hands over the first `most` messages that are `wanted`, and requeues everything.
+
+    Each message is an answer, `None` if it is not handed over: a sign of life. `held` is how many were taken.
+    """
+
+    def __init__(
+        self, queue: str, most: int, wanted: Callable[[GotMessage], bool] | None, answers: SimpleQueue[Any]
+    ) -> None:
+        self.held = 0
+        self._queue = queue
+        self._most = most
+        self._wanted = wanted
+        self._answers = answers
+        self._channel: Channel | None = None
+        self._consumers: list[str] = []
+        self._to_take = 0
+        self._portion = 0
+        self._credit = 0
+        self._ending = False
+        self._by_closing = True
+
+    def begin(self, connection: PublicConnection) -> None:
+        """Open a channel, and ask how many messages there are."""
+        self._by_closing = version_of(connection) < CLOSING_KEEPS_ORDER_BELOW
+        open_channel(connection, self, self._on_channel, self._on_closed)
+
+    def finish(self) -> None:
+        """Requeue what is held, and take nothing more."""
+        if self._ending:
+            return
+        self._ending = True
+        if self._channel is None:
+            return  # it is not open yet, or not any more
+        if self._by_closing or not self._consumers:
+            self._channel.close()
+        else:
+            self._cancel_next()
+
+    def _on_channel(self, channel: Channel) -> None:
+        self._channel = channel
+        if self._ending:
+            channel.close()
+        else:
+            channel.count(self._queue, self._on_count)
+
+    def _on_count(self, messages: int) -> None:
+        self._answers.put(None)
+        self._to_take = min(messages, FULL_SCAN_LIMIT)
+        self._portion = max(LEAST_CREDIT, -(-self._to_take // MOST_CONSUMERS))
+        self._take_more()
+
+    def _take_more(self) -> None:
+        """Take as many more as there were at the beginning; a credit that was larger would be filled meanwhile."""
+        if self._to_take == 0 or self._ending or self._channel is None:
+            self.finish()
+            return
+        self._credit = min(self._to_take, self._portion)
+        # The broker requeues consumer by consumer, in the order of their tags.
+        tag = f"{process_name()} look {len(self._consumers):04}"
+        self._consumers.append(tag)
+        self._channel.consume(self._queue, self._credit, tag, lambda: None)
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Hold one message."""
+        self.held += 1
+        got = GotMessage(
+            delivery.channel_number,
+            delivery.tag,
+            delivery.redelivered,
+            delivery.exchange,
+            delivery.routing_key,
+            self._to_take - 1,
+            delivery.properties,
+            delivery.body,
+            delivery.problem,
+        )
+        handed_over = (self._wanted is None or self._wanted(got)) and self._most > 0
+        self._most -= handed_over
+        self._answers.put(got if handed_over else None)
+        self._to_take -= 1
+        self._credit -= 1
+        if self._credit == 0:
+            self._take_more()
+
+    def _cancel_next(self) -> None:
+        """End one consumer after the other, then requeue all that they hold by one nack."""
+        assert self._channel is not None
+        if self._consumers:
+            self._channel.cancel(self._consumers.pop(), self._cancel_next)
+        else:
+            self._channel.requeue_all()
+            self._channel.close()
+
+    def _on_closed(self, reason: BaseException) -> None:
+        self._channel = None
+        by_us = self._ending and isinstance(reason, exceptions.ChannelClosedByClient)
+        self._answers.put(End if by_us else needs_read(reason))
+
+
+def needs_read(error: BaseException) -> BaseException:
+    """Return a refusal with the missing permission: from 4.3 on `configure` is named although `read` would have been enough."""
+    if not isinstance(error, exceptions.ChannelClosedByBroker) or error.reply_code != ACCESS_REFUSED:
+        return error
+    text = error.reply_text.replace("configure access to queue", "read access to queue", 1)
+    refusal: BaseException = exceptions.ChannelClosedByBroker(error.reply_code, text)
+    return refusal

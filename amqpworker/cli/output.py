@@ -1,0 +1,111 @@
+"""
+What goes to the terminal: tables, JSON, lines.
+
+Decides that colours are for terminals, and how values that JSON does not know are written in it. What makes the text of
+strangers harmless there is `terminal`'s, and passed on for the commands.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from amqpworker.log.terminal import complain, encode_all, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = [
+    "ID_WIDTH",
+    "clipped",
+    "complain",
+    "console",
+    "encode_all",
+    "folded",
+    "plain",
+    "printable",
+    "table",
+    "write",
+    "write_json",
+]
+
+NO_WIDTHS: Mapping[str, int] = {}
+ID_WIDTH = 36
+"""An id is there to be copied: it is on one line if it is a UUID."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console that takes text as it is; off a terminal it is 80 columns wide and has no colours."""
+    # Loaded by the commands that show something, not by each.
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def table(*columns: str, title: str = "", widths: Mapping[str, int] = NO_WIDTHS) -> Table:
+    """Return an empty table; long words are folded, never cut, but in columns that have a width."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(
+        box=box.SIMPLE_HEAD,
+        title=Text(title, style="bold") if title else None,
+        title_justify="left",
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
+    for column in columns:
+        made.add_column(Text(column), overflow="fold", width=widths.get(column), no_wrap=column in widths)
+    return made
+
+
+def clipped(text: str, most: int = 80) -> str:
+    """Return text for a cell: one line, printable, not too long."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def folded(text: str) -> str:
+    """Return an id or a task's name for its cell, on as many lines as it takes."""
+    line = clipped(text, 255)
+    return "\n".join(line[begin : begin + ID_WIDTH] for begin in range(0, len(line), ID_WIDTH))
+
+
+def write(text: str) -> None:
+    """Print text and a line's end."""
+    sys.stdout.write(text + "\n")
+
+
+def write_json(value: Any) -> None:
+    """Print a value as JSON in ASCII, indented."""
+    write(json.dumps(plain(value), indent=2))
+
+
+def plain(value: Any) -> Any:
+    """Return a value in the types of JSON: bytes as text with escapes, times in ISO 8601, other numbers as text."""
+    match value:
+        case None | bool() | str():
+            return value
+        case int():
+            return int(value)
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case bytes() | bytearray():
+            return bytes(value).decode("utf-8", "backslashreplace")
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")
+        case Decimal():
+            return str(value)
+        case dict():
+            return {str(plain(name)): plain(held) for name, held in value.items()}
+        case list() | tuple():
+            return [plain(held) for held in value]
+    return str(value)

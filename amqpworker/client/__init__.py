@@ -1,0 +1,1 @@
+"""The sending side: messages out, replies and results back."""

@@ -1,0 +1,148 @@
+"""
+Log lines for systemd's journal, with their level and fields: `journalctl -p warning`, `journalctl AMQPWORKER_TASK=shop.mail`.
+
+Decides when standard error is the journal, and what of a line becomes which field. They go to the journal's own socket
+(https://systemd.io/JOURNAL_NATIVE_PROTOCOL/); a line that cannot go that way is written to standard error as text, each
+line of it with its level in front (sd-daemon(3)).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, TextIO
+
+from amqpworker.log.logger import Line
+from amqpworker.log.terminal import printable
+from amqpworker.log.writer import MOMENT, Sink
+
+__all__ = ["JournalSink", "encode", "entry_of", "is_journal"]
+
+PREFIX = "AMQPWORKER_"
+LONGEST_NAME = 64
+# Of one field; a datagram takes about 200 kB.
+LONGEST_VALUE = 32 * 1024
+PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+NOTICE = 5
+# The journal has its own time, and shows the level as PRIORITY; a traceback follows the other fields on lines of its own.
+APART = frozenset({"timestamp", "level", "logger", "exception", "stack"})
+
+
+def is_journal(stream: TextIO | None, environ: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether a stream is the one that systemd has connected with the journal (systemd.exec(5), `JOURNAL_STREAM`)."""
+    expected = environ.get("JOURNAL_STREAM")
+    if stream is None or not expected:
+        return False
+    try:
+        found = os.fstat(stream.fileno())
+    except (AttributeError, OSError, ValueError):
+        return False
+    return expected == f"{found.st_dev}:{found.st_ino}"
+
+
+def entry_of(line: str, as_json: bool) -> dict[str, str]:
+    """Return the journal's fields for a line of JSON; its message is that line itself, or text. What is no JSON is text."""
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        return {"MESSAGE": printable(line), "PRIORITY": str(NOTICE), "SYSLOG_IDENTIFIER": "amqpworker"}
+    priority = PRIORITIES.get(str(fields.get("level")), NOTICE)
+    entry = {
+        "MESSAGE": line if as_json else text_of(fields),
+        "PRIORITY": str(priority),
+        "SYSLOG_IDENTIFIER": "amqpworker",
+    }
+    for name, value in fields.items():
+        if name not in APART or name == "logger":
+            entry[field_name(name)] = value if isinstance(value, str) else json.dumps(value)
+    return entry
+
+
+def text_of(fields: dict[str, Any]) -> str:
+    """Return a line as people read it."""
+    head = printable(str(Line({name: value for name, value in fields.items() if name not in APART})))
+    tail = [printable(str(fields[name]), "\n\t") for name in ("exception", "stack") if fields.get(name)]
+    return "\n".join([head, *tail])
+
+
+def field_name(name: str) -> str:
+    """Return the name of a field in the journal, which has capitals, digits and underscores."""
+    return (PREFIX + re.sub(r"[^A-Z0-9_]", "_", name.upper()))[:LONGEST_NAME]
+
+
+def encode(entry: Mapping[str, str]) -> bytes:
+    """Return an entry as the journal reads it: lines, and a length before what has lines itself."""
+    parts: list[bytes] = []
+    for name, value in entry.items():
+        data = value.encode("utf-8", "backslashreplace")
+        if len(data) > LONGEST_VALUE:
+            # Not in the middle of a character: the journal would show all of it as bytes.
+            data = data[:LONGEST_VALUE].decode("utf-8", "ignore").encode()
+        if b"\n" in data:
+            parts += [name.encode(), b"\n", len(data).to_bytes(8, "little"), data, b"\n"]
+        else:
+            parts += [name.encode(), b"=", data, b"\n"]
+    return b"".join(parts)
+
+
+class JournalSink(Sink):
+    """A handler whose formatter makes JSON lines; they become entries of the journal, with text or that as the message."""
+
+    address = "/run/systemd/journal/socket"
+
+    def __init__(self, stream: TextIO | None, as_json: bool) -> None:
+        super().__init__(stream)
+        self._as_json = as_json
+        self._open()
+
+    def _open(self) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._ready = select.poll()
+        self._ready.register(self._socket, select.POLLOUT)
+        self._connected = False
+
+    def _write(self, text: str) -> bool:
+        entry = entry_of(text.rstrip("\n"), self._as_json)
+        for _ in range(2):
+            try:
+                self._connect()
+                self._socket.send(encode(entry))
+            except BlockingIOError:
+                # Nobody reads there: a moment for the first line, none for those after it.
+                if self._dropped or not self._ready.poll(MOMENT * 1000):
+                    return False
+            except OSError:  # there is no such socket, or the entry is too large
+                self._connected = False
+                return self._write_plainly(entry)
+            else:
+                return True
+        return False
+
+    def _connect(self) -> None:
+        """Connect; once that the journal was started anew, too, or `logging.config` has closed all handlers."""
+        if self._socket.fileno() < 0:
+            self._open()
+        if not self._connected:
+            self._socket.connect(self.address)
+            self._connected = True
+
+    def _write_plainly(self, entry: Mapping[str, str]) -> bool:
+        lines = entry["MESSAGE"].splitlines() or [""]
+        return super()._write("".join(f"<{entry['PRIORITY']}>{line}\n" for line in lines))
+
+    def _takes(self, wait: float) -> bool:
+        return bool(self._ready.poll(wait * 1000)) and super()._takes(wait)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        super().close()
+        with suppress(OSError):
+            self._socket.close()

@@ -1,0 +1,202 @@
+"""
+The words of the wire: properties, what goes out, what comes in, and the names of our headers.
+
+Decides nothing. What a message may carry on when it is published again stands in `envelope`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, TypeAlias, TypeGuard
+
+__all__ = [
+    "ATTEMPT",
+    "DEAD_REASON",
+    "Delivery",
+    "HeaderValue",
+    "Headers",
+    "Message",
+    "Properties",
+    "Publication",
+    "fits_short_string",
+    "is_reserved",
+    "new_id",
+    "plain",
+    "wait_header",
+]
+
+HeaderValue: TypeAlias = Any
+"""What an AMQP field table holds: None, bool, int, float, Decimal, str, bytes, datetime, list, dict."""
+
+Headers: TypeAlias = dict[str, HeaderValue]
+
+PREFIX = "aw-"
+ATTEMPT = "aw-attempt"
+ETA = "aw-eta"
+EXPIRES = "aw-expires"
+FIRST_SENT = "aw-first-sent"
+FIRST_RUN = "aw-first-run"
+RETURNED = "aw-returned"
+REPLAYED = "aw-replayed"
+CRASHES = "aw-crashes"
+WAIT_PREFIX = "aw-wait-"
+
+DEAD_REASON = "aw-dead-reason"
+ERROR_TYPE = "aw-error-type"
+ERROR_TEXT = "aw-error"
+TRACEBACK = "aw-traceback"
+FAILED_AT = "aw-failed-at"
+WORKER = "aw-worker"
+EVIDENCE = (DEAD_REASON, ERROR_TYPE, ERROR_TEXT, TRACEBACK, FAILED_AT, WORKER)
+
+JSON = "application/json"
+PERSISTENT = 2
+# Direct reply-to (https://www.rabbitmq.com/docs/direct-reply-to).
+REPLY_TO = "amq.rabbitmq.reply-to"
+
+MOST_SHORT_BYTES = 255
+"""Bytes of UTF-8 that a short string of AMQP holds: names of exchanges, queues and tasks, routing keys, ids."""
+
+# Headers by which RabbitMQ would send copies elsewhere.
+COPY_HEADERS = ("cc", "bcc")
+
+
+def wait_header(level: int) -> str:
+    """Return the header whose presence sends a message through this level of the delay ladder."""
+    return f"{WAIT_PREFIX}{level:02d}"
+
+
+def is_reserved(header: str) -> bool:
+    """Tell whether a header's name is ours or the broker's: no sender may give it."""
+    lowered = header.lower()
+    return lowered.startswith((PREFIX, "x-")) or lowered in COPY_HEADERS
+
+
+def fits_short_string(value: object) -> TypeGuard[str]:
+    """Tell whether AMQP can carry a value as a name or an id: text that is neither empty nor too long."""
+    if not isinstance(value, str):
+        return False
+    try:
+        return 0 < len(value.encode()) <= MOST_SHORT_BYTES
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+
+
+def plain(name: Any) -> Any:
+    """Return a name as mere text: that of a class such as `(str, Enum)` shows as another (`Queues.WORK`) in other names."""
+    return str.__str__(name) if isinstance(name, str) else name
+
+
+@dataclass(slots=True, kw_only=True)
+class Properties:
+    """
+    The AMQP basic properties; what is absent is `None`.
+
+    The codec's decoder makes instances without calling the class and sets every field itself: a new field goes there too.
+    """
+
+    content_type: str | None = None
+    content_encoding: str | None = None
+    headers: Headers | None = None
+    delivery_mode: int | None = None
+    priority: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    expiration: str | None = None
+    message_id: str | None = None
+    timestamp: int | None = None
+    type: str | None = None
+    user_id: str | None = None
+    app_id: str | None = None
+
+    def present(self) -> dict[str, Any]:
+        """Return the properties that are there, by name."""
+        return {name: value for name in PROPERTY_NAMES if (value := getattr(self, name)) is not None}
+
+    def __repr__(self) -> str:
+        return f"Properties({', '.join(f'{name}={value!r}' for name, value in self.present().items())})"
+
+
+PROPERTY_NAMES = tuple(each.name for each in fields(Properties))
+
+
+@dataclass(slots=True)
+class Publication:
+    """One message on its way out: where to, and what."""
+
+    exchange: str
+    routing_key: str
+    properties: Properties
+    body: bytes
+    mandatory: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """
+    One message on its way in, as a queue delivered it.
+
+    `problem` tells what of its properties could not be read ("" when all could): such a message is `malformed`.
+    `consumer_tag` and `channel_number` tell which consumer it came to. `consumer_channel` is the consumer's side of it (which
+    incarnation of which channel), opaque to everybody but `broker`. The codec's decoder makes instances without
+    calling the class and sets every field itself: a new field goes there too.
+    """
+
+    tag: int
+    redelivered: bool
+    exchange: str
+    routing_key: str
+    properties: Properties
+    body: bytes
+    problem: str = ""
+    consumer_tag: str = ""
+    channel_number: int = 0
+    queue: str = field(init=False)
+    intake: Any = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.queue = self.routing_key
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """
+    One request to run a task: validated, not yet sent.
+
+    `delay` (seconds) and `expires` (seconds, or an aware datetime) count from the sending; `at` is an aware datetime.
+    `resend` tells whether it is published again if its confirm is lost; None is as the app's settings have it.
+    `first_sent` is when it was sent first, in milliseconds since the epoch: sending sets it, once. A message that is
+    sent again after an error keeps it, a copy that `dataclasses.replace` makes is another message.
+    """
+
+    task: str
+    queue: str
+    body: bytes
+    id: str
+    headers: Mapping[str, HeaderValue] = field(default_factory=dict)
+    delay: float | None = None
+    at: datetime | None = None
+    expires: float | datetime | None = None
+    resend: bool | None = None
+    first_sent: int | None = field(default=None, init=False, repr=False, compare=False)
+
+    def begin_sending(self, now: int) -> int:
+        """Return when it was sent first: `now` (milliseconds since the epoch), unless it was sent before."""
+        first = self.first_sent
+        if first is None:
+            first = now
+            # All else of it is what its sender gave.
+            object.__setattr__(self, "first_sent", now)
+        return first
+
+
+def new_id() -> str:
+    """Return a new task id: a UUIDv7, so that ids sort by the time of their making (RFC 9562 §5.7)."""
+    milliseconds = time.time_ns() // 1_000_000
+    random = int.from_bytes(os.urandom(10), "big")
+    value = f"{milliseconds:012x}7{random >> 68:03x}{8 | (random >> 64 & 3):x}{random >> 4 & 0xFFFFFFFFFFFFFFF:015x}"
+    return f"{value[:8]}-{value[8:12]}-{value[12:16]}-{value[16:20]}-{value[20:]}"

@@ -1,0 +1,306 @@
+"""
+Whether and when a task runs again: what its retry policy says, asked without sleeping.
+
+A policy is a `tenacity.Retrying`. Its `retry`, `wait` and `stop` are asked in tenacity's own order, with a true
+`RetryCallState`; the waiting is the broker's, so that whatever else a `Retrying` can be told would be ignored and is
+refused. Short forms are turned into one. Where a policy is broken (one of the three raises, or answers with nonsense)
+nothing is run again: the task's own error stands, with a note of what was wrong, and `decide` gives up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import math
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, TypeAlias, TypeVar
+
+import tenacity
+from tenacity import Future, RetryCallState, Retrying, TryAgain
+
+from amqpworker.errors import AmqpWorkerError, ConfigError, InvalidArguments, RetryLater
+from amqpworker.routing.delay import clamp, seconds_of, units
+
+__all__ = ["BROKEN", "DEFAULT", "Policy", "PolicySpec", "ResultRefused", "RunInfo", "policy"]
+
+PolicySpec: TypeAlias = Retrying | int | Sequence[float | timedelta] | None
+"""What `retry=` takes: a policy, how many retries, the wait before each of them, or `None` for no retry."""
+
+DEFAULT: Final = 3
+"""What a task has that does not say: as many retries, after about 1, 4 and 16 seconds."""
+
+BROKEN: Final = "The retry policy is broken"
+"""How the note begins that an error gets if its policy fails."""
+
+_QUESTIONS = ("retry", "wait", "stop")
+_IGNORED = ("sleep", "before", "after", "before_sleep", "reraise", "retry_error_cls", "retry_error_callback")
+_LOOP = ("__call__", "__iter__", "begin", "iter")
+# A header can claim any attempt, and tenacity reckons 2 ** attempt in whole numbers before it asks for a maximum.
+_MOST_ATTEMPTS = 100_000
+# By exact type, since a subclass may answer otherwise.
+_EXCEPTIONS_ONLY = (
+    tenacity.retry_if_exception,
+    tenacity.retry_if_exception_type,
+    tenacity.retry_if_not_exception_type,
+    tenacity.retry_if_exception_cause_type,
+    tenacity.retry_if_exception_message,
+    type(tenacity.retry_never),
+)
+
+_COUNTING_WAITS = (
+    tenacity.wait_none,
+    tenacity.wait_fixed,
+    tenacity.wait_random,
+    tenacity.wait_incrementing,
+    tenacity.wait_exponential,
+    tenacity.wait_random_exponential,
+    tenacity.wait_exponential_jitter,
+)
+# More than anybody lists in a chain, and less than makes 2 ** attempt more than a float can be.
+_MANY_ATTEMPTS = 1000
+_ASKED = 16
+
+_Answer = TypeVar("_Answer")
+
+
+class ResultRefused(AmqpWorkerError):
+    """A task returned, but its retry policy does not accept the result and has no retry left for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """Which run has just ended; times are seconds since the epoch."""
+
+    attempt: int
+    first_run: float
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """
+    The retry policy of a task; `policy` makes it.
+
+    `asks_about_results` is false where only exceptions can lead to a retry: `decide_result` need not be asked then.
+    """
+
+    retrying: Retrying
+    asks_about_results: bool
+
+    def decide(self, error: BaseException, run: RunInfo) -> float | None:
+        """
+        Return the seconds to wait before the next run, or `None` to give up.
+
+        Where the policy itself is broken `error` gets a note that tells so: format its traceback afterwards.
+        """
+        state = self._state(run, error, failed=True)
+        try:
+            # tenacity retries on TryAgain whatever its predicate says.
+            if not isinstance(error, TryAgain) and not self._ask("retry", state, _yes_or_no):
+                return None
+            return self._next_wait(state)
+        except _Broken as broken:
+            _note(error, str(broken))
+            return None
+
+    def decide_result(self, value: object, run: RunInfo) -> float | None:
+        """
+        Return the seconds to wait before the next run, or `None` where the result stands.
+
+        Raises:
+            ResultRefused: it does not stand, but the policy stops; or the policy is broken.
+        """
+        state = self._state(run, value, failed=False)
+        try:
+            if not self._ask("retry", state, _yes_or_no):
+                return None
+            wait = self._next_wait(state)
+        except _Broken as broken:
+            raise ResultRefused(str(broken)) from broken.__cause__
+        if wait is None:
+            raise ResultRefused(f"The retry policy asks for another result, but stops after attempt {run.attempt}.")
+        return wait
+
+    def allows(self, run: RunInfo, delay: float, error: BaseException | None = None) -> bool:
+        """
+        Tell whether a task that raised `RetryLater` may run again after `delay` seconds: only `stop` is asked.
+
+        A broken policy does not allow it, and `error` (the signal that was raised) gets a note that tells so.
+        """
+        signal = RetryLater(delay) if error is None else error
+        state = self._state(run, signal, failed=True)
+        state.upcoming_sleep = delay
+        try:
+            return not self._ask("stop", state, _yes_or_no)
+        except _Broken as broken:
+            _note(signal, str(broken))
+            return False
+
+    def _next_wait(self, state: RetryCallState) -> float | None:
+        # `wait` is asked once, and before `stop`: stop_before_delay looks at what comes next.
+        state.upcoming_sleep = self._ask("wait", state, _seconds)
+        return None if self._ask("stop", state, _yes_or_no) else state.upcoming_sleep
+
+    def _ask(self, question: str, state: RetryCallState, read: Callable[[Any], _Answer]) -> _Answer:
+        try:
+            return read(getattr(self.retrying, question)(state))
+        except (Exception, SystemExit) as error:
+            told = traceback.format_exception_only(error)[0].strip()
+            raise _Broken(f"{BROKEN}: its {question!r} failed with {told}") from error
+
+    def _state(self, run: RunInfo, value: Any, *, failed: bool) -> RetryCallState:
+        state = RetryCallState(self.retrying, fn=None, args=(), kwargs={})
+        state.attempt_number = min(run.attempt, _MOST_ATTEMPTS)
+        # Another machine's clock may have been ahead when the task ran first.
+        state.start_time = min(run.first_run, run.now)
+        state.outcome_timestamp = run.now
+        state.outcome = Future.construct(run.attempt, value, failed)
+        if run.attempt > 1:
+            # How long the runs took is not known: all of the time counts as waiting.
+            state.idle_for = run.now - state.start_time
+        return state
+
+
+def policy(spec: PolicySpec = DEFAULT) -> Policy:
+    """
+    Make the policy of a task from what `retry=` was given.
+
+    Raises:
+        ConfigError: it is no policy, it would retry for ever without a wait, or a part of it would be ignored.
+    """
+    retrying = _retrying(spec)
+    return Policy(retrying, _asks_about_results(retrying.retry))
+
+
+def _retrying(spec: PolicySpec) -> Retrying:
+    match spec:
+        case None:
+            return _retries(0, tenacity.wait_none())
+        case Retrying():
+            _check(spec)
+            return spec if getattr(spec, "enabled", True) else _retries(0, tenacity.wait_none())
+        case bool() | str() | bytes():
+            pass
+        case int():
+            if spec < 0:
+                raise ConfigError(f"retry={spec}: a number of retries is zero or more.")
+            return _retries(spec, tenacity.wait_exponential_jitter(exp_base=4.0, max=300))
+        case Sequence():
+            return _retries(len(spec), _waits(spec))
+    raise ConfigError(f"retry={spec!r}: {_hint(spec)}")
+
+
+def _retries(number: int, wait: tenacity.wait.wait_base) -> Retrying:
+    return Retrying(stop=tenacity.stop_after_attempt(number + 1), wait=wait)
+
+
+def _waits(spec: Sequence[float | timedelta]) -> tenacity.wait.wait_base:
+    try:
+        waits = [tenacity.wait_fixed(seconds_of(wait, f"retry[{index}]")) for index, wait in enumerate(spec)]
+    except InvalidArguments as error:
+        raise ConfigError(str(error)) from None
+    return tenacity.wait_chain(*waits) if waits else tenacity.wait_none()
+
+
+def _hint(spec: object) -> str:
+    if isinstance(spec, tenacity.AsyncRetrying):
+        return "a policy is asked and never awaited; take a tenacity.Retrying, for tasks with async def too."
+    if isinstance(getattr(spec, "retry", None), tenacity.BaseRetrying):
+        return "this is a decorated function; give the policy itself, a tenacity.Retrying."
+    if isinstance(spec, tenacity.stop.stop_base | tenacity.wait.wait_base | tenacity.retry_base):
+        return "this is a part of a policy; give tenacity.Retrying(stop=…, wait=…, retry=…)."
+    return "it takes a tenacity.Retrying, a number of retries, a list of waits in seconds, or None."
+
+
+def _check(spec: Retrying) -> None:
+    plain = Retrying()
+    for name in _IGNORED:
+        if getattr(spec, name) is not getattr(plain, name):
+            raise ConfigError(
+                f"retry=Retrying({name}=…) would be ignored: the broker waits, not tenacity. Leave it out."
+            )
+    for name in _LOOP:
+        if getattr(type(spec), name) is not getattr(Retrying, name):
+            raise ConfigError(f"retry={type(spec).__name__}: its own {name!r} would be ignored.")
+    for name in _QUESTIONS:
+        _check_question(name, getattr(spec, name))
+    if _never_stops(spec.stop) and _never_waits(spec):
+        raise ConfigError(
+            "retry=Retrying(…) never stops and retries for ever without a pause: give it a `stop` or a `wait`."
+        )
+
+
+def _check_question(name: str, strategy: object) -> None:
+    if isinstance(strategy, type) or not callable(strategy):
+        raise ConfigError(f"retry=Retrying({name}={strategy!r}): give an instance, such as those in tenacity.{name}.")
+    if any(map(inspect.iscoroutinefunction, (strategy, strategy.__call__))):
+        raise ConfigError(f"retry=Retrying({name}={strategy!r}) is asynchronous: a policy is asked and never awaited.")
+
+
+def _never_stops(stop: object) -> bool:
+    """Tell whether tenacity's own strategies never stop; what is somebody's own may stop at any time."""
+    if type(stop) is tenacity.stop_any:
+        return all(map(_never_stops, stop.stops))
+    if type(stop) is tenacity.stop_all:
+        return any(map(_never_stops, stop.stops))
+    if type(stop) is tenacity.stop_after_attempt:
+        return stop.max_attempt_number == math.inf
+    if type(stop) in (tenacity.stop_after_delay, tenacity.stop_before_delay):
+        return stop.max_delay == math.inf  # type: ignore[attr-defined, no-any-return]
+    return type(stop) is type(tenacity.stop_never)
+
+
+def _never_waits(spec: Retrying) -> bool:
+    """Tell whether tenacity's own strategies end without any pause, whatever they begin with; they are asked."""
+    if not _is_tenacitys(spec.wait):
+        return False
+    state = RetryCallState(spec, fn=None, args=(), kwargs={})
+    state.attempt_number = _MANY_ATTEMPTS
+    # Some of them answer at random.
+    return all(units(clamp(spec.wait(state))) == 0 for _ in range(_ASKED))
+
+
+def _is_tenacitys(wait: object) -> bool:
+    """Tell whether a wait is made of nothing but tenacity's own parts that look at the number of attempts only."""
+    if type(wait) is tenacity.wait_chain:
+        return all(map(_is_tenacitys, wait.strategies))
+    if type(wait) is tenacity.wait_combine:
+        return all(map(_is_tenacitys, wait.wait_funcs))
+    return type(wait) in _COUNTING_WAITS
+
+
+def _asks_about_results(predicate: object) -> bool:
+    """Tell whether this predicate could ask for a retry after a run that raised nothing."""
+    if type(predicate) is tenacity.retry_any:
+        return any(_asks_about_results(part) for part in predicate.retries)
+    if type(predicate) is tenacity.retry_all:
+        return all(_asks_about_results(part) for part in predicate.retries)
+    return type(predicate) not in _EXCEPTIONS_ONLY
+
+
+class _Broken(Exception):
+    """A policy's own code failed; says how."""
+
+
+def _yes_or_no(answer: Any) -> bool:
+    if inspect.iscoroutine(answer):
+        answer.close()
+        raise TypeError("it is asynchronous, and a policy is never awaited")
+    return bool(answer)
+
+
+def _seconds(answer: Any) -> float:
+    seconds = float(answer)
+    if math.isnan(seconds):
+        raise ValueError("the wait is not a number")
+    return clamp(seconds)
+
+
+def _note(error: BaseException, text: str) -> None:
+    # An error may be one object that is raised again and again: it must not gather notes.
+    with contextlib.suppress(Exception):
+        if text not in getattr(error, "__notes__", ()):
+            error.add_note(text)

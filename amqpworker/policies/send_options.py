@@ -1,0 +1,146 @@
+"""
+What can be said about one message, apart from the task's own parameters.
+
+Decides which values are taken; what they become on the wire is `envelope`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from amqpworker.errors import InvalidArguments
+from amqpworker.model.message import MOST_SHORT_BYTES, HeaderValue, fits_short_string, is_reserved, plain
+from amqpworker.routing.delay import seconds_of, seconds_until, timestamp_of
+
+__all__ = ["LATE_BEFORE_DUE", "Options", "check_options"]
+
+LATE_BEFORE_DUE = "A message that expires before its delay is over could never run: give a later `expires`."
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of one message, checked; durations are seconds."""
+
+    delay: float | None = None
+    at: datetime | None = None
+    expires: float | datetime | None = None
+    id: str | None = None
+    queue: str | None = None
+    headers: Mapping[str, HeaderValue] = field(default_factory=dict)
+    timeout: float | None = None
+    resend: bool | None = None
+
+
+def check_options(given: Mapping[str, Any]) -> Options:
+    """
+    Return the options that were given, checked.
+
+    Raises:
+        InvalidArguments: one has a value that cannot be; the text names it.
+    """
+    checked: dict[str, Any] = {
+        name: check(value) for name, check in CHECKS.items() if (value := given.get(name)) is not None
+    }
+    if "delay" in checked and "at" in checked:
+        raise InvalidArguments("options(delay=…, at=…): give one of them, not both.")
+    timed = [name for name in ("delay", "at", "expires", "resend") if name in checked]
+    if "timeout" in checked and timed:
+        raise InvalidArguments(f"options(timeout=…, {timed[0]}=…): `timeout` is for call, {timed[0]!r} for send.")
+    options = Options(**checked)
+    if "expires" in checked and _never_runs(options, time.time()):
+        raise InvalidArguments(LATE_BEFORE_DUE)
+    return options
+
+
+def _never_runs(options: Options, now: float) -> bool:
+    """Tell whether a message of these options is late before it is due, whenever it is sent."""
+    expires, delay = options.expires, options.delay
+    if isinstance(expires, datetime):
+        if options.at is not None:
+            return timestamp_of(options.at, "at") >= timestamp_of(expires, "expires")
+        return bool(delay) and now + (delay or 0.0) >= timestamp_of(expires, "expires")
+    # How long it waits for an `at` depends on when it is sent.
+    return bool(delay) and expires is not None and expires <= (delay or 0.0)
+
+
+def check_delay(value: float | timedelta) -> float:
+    """Return a delay in seconds."""
+    return seconds_of(value, "delay")
+
+
+def check_at(value: datetime) -> datetime:
+    """Return an aware datetime that the ladder reaches."""
+    # Checked again when it is sent: a message may be kept for a while before.
+    seconds_until(value, time.time())
+    return value
+
+
+def check_expires(value: float | timedelta | datetime) -> float | datetime:
+    """Return seconds, or an aware datetime."""
+    if isinstance(value, datetime):
+        timestamp_of(value, "expires")
+        return value
+    return seconds_of(value, "expires")
+
+
+def check_timeout(value: float | timedelta) -> float:
+    """Return a timeout in seconds, above zero."""
+    seconds = seconds_of(value, "timeout")
+    if seconds == 0:
+        raise InvalidArguments("options(timeout=…): it must be more than zero seconds.")
+    return seconds
+
+
+def check_resend(value: Any) -> bool:
+    """Return whether the message is published again if its confirm is lost."""
+    if not isinstance(value, bool):
+        raise InvalidArguments(f"options(resend={value!r}): it must be True or False.")
+    return value
+
+
+def check_id(value: Any) -> str:
+    """Return a task id that AMQP can carry."""
+    if not fits_short_string(value):
+        raise InvalidArguments(f"options(id=…): it must be text of 1 to {MOST_SHORT_BYTES} bytes of UTF-8.")
+    return plain(value)  # type: ignore[no-any-return]
+
+
+def check_queue(value: Any) -> str:
+    """Return a queue name that AMQP can carry."""
+    if not fits_short_string(value):
+        raise InvalidArguments(
+            f"options(queue=…): it must be the name of a queue, 1 to {MOST_SHORT_BYTES} bytes of UTF-8."
+        )
+    return plain(value)  # type: ignore[no-any-return]
+
+
+def check_headers(value: Any) -> Mapping[str, HeaderValue]:
+    """Return headers without any name that is ours or the broker's."""
+    if not isinstance(value, Mapping):
+        raise InvalidArguments("options(headers=…): it must be a mapping of names to values.")
+    for name in value:
+        if not isinstance(name, str) or not name:
+            raise InvalidArguments(
+                f"options(headers=…): the name of a header must be a non-empty string, got {name!r:.60}."
+            )
+        if is_reserved(name):
+            raise InvalidArguments(
+                f"options(headers=…): {name!r} is reserved: no header may begin with 'x-' or 'aw-', or be CC or BCC."
+            )
+    return {plain(name): plain(part) for name, part in value.items()}
+
+
+CHECKS: dict[str, Callable[[Any], Any]] = {
+    "delay": check_delay,
+    "at": check_at,
+    "expires": check_expires,
+    "id": check_id,
+    "queue": check_queue,
+    "headers": check_headers,
+    "timeout": check_timeout,
+    "resend": check_resend,
+}

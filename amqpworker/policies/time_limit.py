@@ -1,0 +1,85 @@
+"""
+How long a task may run.
+
+Decides what `time_limit=` and `hard_limit=` may be, and whether they fit the broker's ack timeout. Keeping them is left to
+`worker.limits`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeAlias
+
+from amqpworker.errors import ConfigError, InvalidArguments
+from amqpworker.ipc.report import OVERDUE
+from amqpworker.routing.delay import seconds_of
+
+__all__ = ["UNLIMITED", "LimitSpec", "TimeLimit", "time_limit_of"]
+
+LimitSpec: TypeAlias = float | timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimit:
+    """
+    Seconds that a run may take, `inf` where there is no limit.
+
+    At `soft` an exception is raised in the task, or its coroutine is cancelled; at `hard` its process is given up.
+    """
+
+    soft: float = math.inf
+    hard: float = math.inf
+
+    @property
+    def first(self) -> float:
+        """The seconds after which a run has had its time."""
+        return min(self.soft, self.hard)
+
+    @property
+    def last(self) -> float:
+        """The seconds after which a run is over for certain, as far as it lets itself be ended."""
+        return self.soft if self.hard == math.inf else self.hard
+
+    @property
+    def end(self) -> float:
+        """The seconds after which a run is given up whatever it does, if another process can be put in its place."""
+        return min(self.soft + OVERDUE, self.hard)
+
+    @property
+    def longest(self) -> str:
+        """The limit that a run had passed when it was given up, in words."""
+        if self.hard <= self.soft + OVERDUE:
+            return f"its hard limit of {self.hard:g} s"
+        return f"its time_limit of {self.soft:g} s and did not end when TimeLimitExceeded was raised in it"
+
+
+UNLIMITED = TimeLimit()
+
+
+def time_limit_of(time_limit: LimitSpec, hard_limit: LimitSpec) -> TimeLimit:
+    """
+    Return the limits of a task.
+
+    Raises:
+        ConfigError: one is no duration above zero, or the hard one comes before the other.
+    """
+    if time_limit is None and hard_limit is None:
+        return UNLIMITED
+    soft, hard = _seconds(time_limit, "time_limit"), _seconds(hard_limit, "hard_limit")
+    if hard < math.inf and time_limit is not None and hard < soft:
+        raise ConfigError(f"task(time_limit={soft:g}, hard_limit={hard:g}): the hard limit cannot come first.")
+    return TimeLimit(soft, hard)
+
+
+def _seconds(value: LimitSpec, name: str) -> float:
+    if value is None:
+        return math.inf
+    try:
+        seconds = seconds_of(value, name)
+    except InvalidArguments as error:
+        raise ConfigError(f"task({name}=…): {error}") from None
+    if seconds == 0:
+        raise ConfigError(f"task({name}=…): it must be more than zero seconds.")
+    return seconds

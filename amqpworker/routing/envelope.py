@@ -1,0 +1,294 @@
+"""
+Which publication a message becomes: sent, retried, dead, given back to the ladder, or answered.
+
+Decides the exchange, the routing key and every property; publishing is left to `broker`. What is published again is
+built from an allow-list (docs/wire.md): an `x-death` that came back to RabbitMQ 3.x would stop dead-lettering.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from amqpworker.errors import InvalidArguments
+from amqpworker.model.headers import now_text, time_text
+from amqpworker.model.message import (
+    ATTEMPT,
+    COPY_HEADERS,
+    CRASHES,
+    DEAD_REASON,
+    ERROR_TEXT,
+    ERROR_TYPE,
+    ETA,
+    EVIDENCE,
+    EXPIRES,
+    FAILED_AT,
+    FIRST_RUN,
+    FIRST_SENT,
+    JSON,
+    PERSISTENT,
+    REPLAYED,
+    REPLY_TO,
+    RETURNED,
+    TRACEBACK,
+    WAIT_PREFIX,
+    WORKER,
+    Delivery,
+    Headers,
+    Message,
+    Properties,
+    Publication,
+    is_reserved,
+)
+from amqpworker.policies.send_options import LATE_BEFORE_DUE
+from amqpworker.routing import delay as ladder
+
+if TYPE_CHECKING:
+    from amqpworker.model.outcome import Dead, Retry
+    from amqpworker.routing.topology import Names
+
+__all__ = [
+    "answered",
+    "called",
+    "can_answer",
+    "dead_lettered",
+    "letters",
+    "renewed",
+    "replayed",
+    "retried",
+    "sent",
+    "user_headers",
+]
+
+MAX_TRACEBACK = 32 * 1024
+MAX_TEXT = 4 * 1024
+SHORT_TEXT = 512
+
+BARE_HEADERS = (ATTEMPT, FIRST_SENT, DEAD_REASON, ERROR_TYPE, ERROR_TEXT, FAILED_AT, WORKER)
+# Not `expiration`: a level would let the message go early. Not `user_id`: the broker wants ours. Not CC, BCC, `x-*`.
+KEPT_PROPERTIES = ("type", "correlation_id", "reply_to", "timestamp", "app_id", "priority")
+
+
+def sent(message: Message, names: Names, now: float, app_id: str | None = None) -> Publication:
+    """
+    Return what `message` is on the wire when it is sent at `now`.
+
+    Raises:
+        InvalidArguments: its `at` is too far away, or it expires before it is due.
+    """
+    milliseconds = int(now * 1000)
+    headers: Headers = dict(message.headers)
+    first_sent = message.begin_sending(milliseconds)
+    headers[FIRST_SENT] = time_text(first_sent)
+    if message.expires is not None:
+        headers[EXPIRES] = time_text(expiry(message.expires, now))
+    delay = message.delay or 0.0
+    if message.at is not None:
+        delay = ladder.seconds_until(message.at, now)
+    if delay:
+        if message.expires is not None and expiry(message.expires, now) <= int((now + delay) * 1000):
+            raise InvalidArguments(LATE_BEFORE_DUE)
+        headers[ETA] = now_text(now + delay)
+        route = ladder.route(names, message.queue, delay)
+        exchange = route.exchange
+        headers.update(route.headers)
+    else:
+        exchange = names.tasks
+    properties = Properties()
+    # One by one: this is the producer's hot path, and keyword arguments would cost a dictionary.
+    properties.content_type = JSON
+    properties.headers = headers
+    properties.delivery_mode = PERSISTENT
+    properties.message_id = message.id
+    properties.timestamp = first_sent // 1000
+    properties.type = message.task
+    if app_id is not None:
+        properties.app_id = app_id
+    return Publication(exchange, message.queue, properties, message.body)
+
+
+def called(
+    message: Message, call: tuple[str, float], names: Names, now: float, app_id: str | None = None
+) -> Publication:
+    """
+    Return what `message` is on the wire where its caller waits for the answer (direct reply-to).
+
+    `call` is the correlation id, and for how many seconds the caller waits.
+    """
+    correlation_id, timeout = call
+    publication = sent(message, names, now, app_id)
+    properties = publication.properties
+    assert properties.headers is not None
+    properties.headers[EXPIRES] = time_text(expiry(timeout, now))
+    properties.reply_to = REPLY_TO
+    properties.correlation_id = correlation_id
+    return publication
+
+
+def expiry(expires: float | datetime, now: float) -> int:
+    """Return the time that `expires` means, in milliseconds since the epoch."""
+    moment = expires.timestamp() if isinstance(expires, datetime) else now + expires
+    return int(moment * 1000)
+
+
+def retried(delivery: Delivery, retry: Retry, run: tuple[str, int, float], names: Names, now: float) -> Publication:
+    """
+    Return the copy of a delivery that runs again after `retry.delay`.
+
+    `run` is the task id, the attempt that just ended, and when the first one began.
+    """
+    task_id, attempt, first_run = run
+    properties = kept(delivery.properties)
+    properties.message_id = task_id
+    headers = properties.headers or {}
+    wait = ladder.clamp(retry.delay)
+    headers[ATTEMPT] = attempt + 1 if retry.counts else attempt
+    if retry.returned:
+        headers[RETURNED] = now_text(now)
+    else:
+        headers.pop(RETURNED, None)
+        headers[FIRST_RUN] = now_text(first_run)
+        headers[ETA] = now_text(now + wait)
+    if retry.crashes:
+        headers[CRASHES] = retry.crashes
+    # Every retry ends in the `due` exchange, whatever its wait: what was accepted once does not meet a bound again.
+    route = ladder.route(names, delivery.queue, wait, via_due=True)
+    headers.update(route.headers)
+    properties.headers = headers
+    return Publication(route.exchange, delivery.queue, properties, delivery.body)
+
+
+def renewed(delivery: Delivery, names: Names) -> Publication:
+    """Return a copy of a delivery for its own queue, whose deliveries the broker has not counted."""
+    properties = kept(delivery.properties)
+    properties.message_id = delivery.properties.message_id
+    return Publication(names.due, delivery.queue, properties, delivery.body)
+
+
+def dead_lettered(delivery: Delivery, dead: Dead, by: tuple[str, str, Names], now: float) -> Publication:
+    """
+    Return the dead letter of a delivery: what it was, and the evidence of why it died.
+
+    `by` is the task id, the worker's name, and the names of the topology.
+    """
+    task_id, worker, names = by
+    properties = kept(delivery.properties)
+    properties.message_id = task_id
+    # It may be what the message was refused for, so it stands beside the reason.
+    if delivery.properties.content_encoding is not None:
+        properties.content_encoding = delivery.properties.content_encoding
+    # A letter that was moved back by hand tells of its last death only.
+    headers = {name: value for name, value in (properties.headers or {}).items() if name not in EVIDENCE}
+    headers[DEAD_REASON] = dead.reason
+    if dead.crashes:
+        headers[CRASHES] = dead.crashes
+    if dead.failure.error_type:
+        headers[ERROR_TYPE] = capped(dead.failure.error_type, MAX_TEXT)
+    if dead.failure.text:
+        headers[ERROR_TEXT] = capped(dead.failure.text, MAX_TEXT)
+    if dead.failure.traceback:
+        headers[TRACEBACK] = capped(dead.failure.traceback, MAX_TRACEBACK)
+    headers[FAILED_AT] = now_text(now)
+    headers[WORKER] = worker
+    properties.headers = headers
+    return Publication(names.dead, delivery.queue, properties, delivery.body)
+
+
+def letters(letter: Publication) -> Iterator[Publication]:
+    """
+    Yield a dead letter, then what is left of it where its headers have no room in a frame.
+
+    First it goes without its traceback, then without the sender's headers, which it cannot be replayed without, and at
+    last with the beginnings of its texts, for which the smallest frame of AMQP (4096 bytes) has room.
+    """
+    yield letter
+    headers = letter.properties.headers or {}
+    bare = {name: value for name, value in headers.items() if name in BARE_HEADERS}
+    for rest in (
+        {name: value for name, value in headers.items() if name != TRACEBACK},
+        bare,
+        {name: capped(value, SHORT_TEXT) if isinstance(value, str) else value for name, value in bare.items()},
+    ):
+        properties = replace(letter.properties, headers=rest)
+        yield Publication(letter.exchange, letter.routing_key, properties, letter.body)
+
+
+def answered(delivery: Delivery, body: bytes) -> Publication:
+    """Return the reply to a call."""
+    asked = delivery.properties
+    properties = Properties(content_type=JSON, correlation_id=asked.correlation_id or asked.message_id)
+    # A reply is never mandatory: from RabbitMQ 4.2 on a caller that is gone counts as routed, before it does not.
+    return Publication("", asked.reply_to or "", properties, body, mandatory=False)
+
+
+def can_answer(reply_to: str) -> bool:
+    """
+    Tell whether the broker can read this reply address: a queue's name, or what it makes of direct reply-to itself.
+
+    RabbitMQ 3.10 ends the whole connection (541) where the part behind `amq.rabbitmq.reply-to.` is not the pid of a
+    process in Erlang's external format and a key, each in base64.
+    """
+    if not reply_to.startswith(REPLY_TO):
+        return True
+    match = _DIRECT.fullmatch(reply_to)
+    if match is None:
+        return False
+    try:
+        pid, key = (base64.b64decode(part, validate=True) for part in match.groups())
+    except ValueError:
+        return False
+    return pid.startswith(_PIDS) and len(pid) >= _SHORTEST_PID and len(key) == _KEY_BYTES
+
+
+_DIRECT = re.compile(rf"{re.escape(REPLY_TO)}\.([^.]+)\.([^.]+)")
+_PIDS = (b"\x83X", b"\x83g")
+"""NEW_PID_EXT and PID_EXT: https://www.erlang.org/doc/apps/erts/erl_ext_dist"""
+_SHORTEST_PID = 15
+_KEY_BYTES = 16
+
+
+def kept(old: Properties) -> Properties:
+    """Return the properties of a message that is published again: the allow-list of the wire contract."""
+    new = Properties()
+    new.content_type = old.content_type
+    for name in KEPT_PROPERTIES:
+        value = getattr(old, name)
+        if value is not None:
+            setattr(new, name, value)
+    new.delivery_mode = PERSISTENT
+    new.headers = {name: value for name, value in (old.headers or {}).items() if may_stay(name)}
+    return new
+
+
+def may_stay(header: str) -> bool:
+    """Tell whether a header is kept when its message is published again."""
+    lowered = header.lower()
+    return not lowered.startswith(("x-", WAIT_PREFIX)) and lowered not in COPY_HEADERS
+
+
+def replayed(headers: Headers, now: float) -> Headers:
+    """Return the headers of a dead letter that somebody has put back into its queue: it begins anew."""
+    new = {name: value for name, value in headers.items() if name not in _ENDED_BY_DEATH}
+    new[REPLAYED] = now_text(now)
+    return new
+
+
+_ENDED_BY_DEATH = frozenset({*EVIDENCE, ATTEMPT, FIRST_RUN, CRASHES, RETURNED, ETA, EXPIRES})
+
+
+def user_headers(headers: Headers | None) -> Headers:
+    """Return the headers that are the user's own: neither ours nor the broker's."""
+    return {name: value for name, value in (headers or {}).items() if not is_reserved(name)}
+
+
+def capped(text: str, most: int) -> str:
+    """Return the text, its middle cut out where its UTF-8 is longer than `most` bytes."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= most:
+        return data.decode("utf-8")
+    half = most // 2 - 16
+    return f"{data[:half].decode('utf-8', 'ignore')}\n… cut …\n{data[-half:].decode('utf-8', 'ignore')}"

@@ -1,0 +1,160 @@
+"""
+What a task's parameters are: their names, kinds and type hints, read once at decoration.
+
+Decides which functions can be tasks and resolves hints written as text. What JSON makes of a hint is `schema`'s to say.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from inspect import Parameter
+from types import FrameType, FunctionType
+from typing import Any, ParamSpec, ParamSpecArgs, ParamSpecKwargs, Self, Unpack
+
+import typing_extensions
+
+from amqpworker.errors import ConfigError
+
+__all__ = ["Parameters", "read"]
+
+BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+BY_KEYWORD = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+RETURN = "return"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """
+    What a function takes and returns.
+
+    `parameters` has every parameter in order, `*rest` as a list of its hint and `**extra` as an object of it.
+    """
+
+    hints: dict[str, Any]
+    returns: Any
+    defaults: dict[str, Any]
+    positional: tuple[str, ...]
+    positional_only: tuple[str, ...]
+    keywords: frozenset[str]
+    rest: str | None
+    extra: str | None
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """The parameters that a message may leave out."""
+        return frozenset(self.defaults) | {name for name in (self.rest, self.extra) if name is not None}
+
+
+def read(function: Callable[..., Any], task: str) -> Parameters:
+    """
+    Read what `function` takes and returns.
+
+    Raises:
+        ConfigError: it is no plain function, or a hint cannot be resolved or sent; names the parameter.
+
+    """
+    _check_kind(function, task)
+    parameters = inspect.signature(function).parameters.values()
+    hints = _resolve(function, task)
+    for name, hint in hints.items():
+        _check_hint(hint, named(task, name))
+    return Parameters(
+        hints={parameter.name: _carried(parameter, hints.get(parameter.name, Any)) for parameter in parameters},
+        returns=hints.get(RETURN, Any),
+        defaults={p.name: p.default for p in parameters if p.default is not Parameter.empty},
+        positional=tuple(p.name for p in parameters if p.kind in BY_POSITION),
+        positional_only=tuple(p.name for p in parameters if p.kind is Parameter.POSITIONAL_ONLY),
+        keywords=frozenset(p.name for p in parameters if p.kind in BY_KEYWORD),
+        rest=next((p.name for p in parameters if p.kind is Parameter.VAR_POSITIONAL), None),
+        extra=next((p.name for p in parameters if p.kind is Parameter.VAR_KEYWORD), None),
+    )
+
+
+def named(task: str, name: str) -> str:
+    """Return how an error names a parameter, or the return value, of a task."""
+    return f"Task {task!r}: the return value" if name == RETURN else f"Task {task!r}: parameter {name!r}"
+
+
+def _check_kind(function: Any, task: str) -> None:
+    if isinstance(function, staticmethod | classmethod):
+        kind = type(function).__name__
+        raise ConfigError(f"Task {task!r} is a {kind}: make a task of a plain function.")
+    if inspect.isclass(function):
+        raise ConfigError(f"Task {task!r} is a class: make a task of a plain function.")
+    if not (inspect.isfunction(function) or inspect.ismethod(function)):
+        raise ConfigError(f"Task {task!r} is a {type(function).__name__}: make a task of a plain function.")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigError(f"Task {task!r} is a generator: a task returns one value, it does not yield.")
+
+
+def _resolve(function: Callable[..., Any], task: str) -> dict[str, Any]:
+    """Resolve the hints one by one, so that an error can name the parameter."""
+    inner: Any = inspect.unwrap(function)
+    written = dict(inner.__annotations__)
+    names = _names_around(inner) if any(isinstance(hint, str) for hint in written.values()) else {}
+    hints = {}
+    for name, hint in written.items():
+        try:
+            hints[name] = _resolve_one(hint, inner.__globals__, names)
+        except NameError as error:
+            raise ConfigError(
+                f"{named(task, name)} has the hint {hint!r}, and there is no {error.name!r} where the function stands."
+                " A hint must exist when the program runs, not only for the type checker."
+            ) from error
+        except Exception as error:
+            raise ConfigError(f"{named(task, name)} has a hint that cannot be read: {hint!r} ({error}).") from error
+    return hints
+
+
+def _resolve_one(hint: Any, module_names: dict[str, Any], names: dict[str, Any]) -> Any:
+    def holder() -> None:
+        """Carry one annotation to `get_type_hints`, which takes functions."""
+
+    holder.__annotations__ = {"hint": hint}
+    return typing.get_type_hints(holder, module_names, names, include_extras=True)["hint"]
+
+
+def _names_around(function: FunctionType) -> dict[str, Any]:
+    """Return the names that a hint inside another function may use: type parameters, its closure, the locals there."""
+    names = {parameter.__name__: parameter for parameter in getattr(function, "__type_params__", ())}
+    outer, found, _ = function.__qualname__.rpartition(".<locals>.")
+    if found:
+        here = next((frame for frame in _stack() if frame.f_code.co_qualname == outer), None)
+        if here is not None and here.f_globals is function.__globals__:
+            names.update(here.f_locals)
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # a function that names itself has an empty cell while it is being decorated
+            names[name] = cell.cell_contents
+    return names
+
+
+def _stack() -> Iterator[FrameType]:
+    frame = inspect.currentframe()
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _check_hint(hint: Any, what: str) -> None:
+    """Refuse what pydantic would take and carry wrongly."""
+    if isinstance(hint, ParamSpec | ParamSpecArgs | ParamSpecKwargs):
+        raise ConfigError(f"{what} stands for the parameters of another function (ParamSpec): write them out.")
+    if hint in (Self, typing_extensions.Self):
+        raise ConfigError(f"{what} has the hint Self: name the class.")
+    if typing.get_origin(hint) is Unpack:
+        raise ConfigError(f"{what} is unpacked from another type: write its parameters out.")
+    for part in typing.get_args(hint):
+        if not isinstance(part, list):
+            _check_hint(part, what)
+
+
+def _carried(parameter: Parameter, hint: Any) -> Any:
+    if parameter.kind is Parameter.VAR_POSITIONAL:
+        return list[hint]
+    if parameter.kind is Parameter.VAR_KEYWORD:
+        return dict[str, hint]
+    return hint

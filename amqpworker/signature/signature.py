@@ -1,0 +1,212 @@
+"""
+What a task takes and returns, as a message carries it.
+
+The call that a producer makes becomes a JSON object with one key per parameter, and that object becomes the same call
+in a worker. Decides which argument belongs to which parameter; `parameters` reads the parameters, `schema` and `serializer` know
+JSON. Values are checked by the same code on both sides, so that a wrong argument fails in the service that sends it (a
+validator of somebody's own runs on both). Where a key stands twice in a body the last one counts.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, NoReturn
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from amqpworker.errors import InvalidArguments, InvalidResult, TimeLimitExceeded
+from amqpworker.signature import parameters as hints
+from amqpworker.signature.schema import survey, survey_value
+from amqpworker.signature.serializer import LARGE, Shape, explain, not_json
+
+__all__ = ["Call", "MalformedBody", "Signature"]
+
+
+class MalformedBody(InvalidArguments):
+    """A message's body is not a JSON object, or one of its numbers is NaN or infinite."""
+
+
+class Call(NamedTuple):
+    """The arguments of one run: `function(*call.args, **call.kwargs)`."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class Signature:
+    """How a task's calls and results travel; built once, at decoration."""
+
+    __slots__ = ("_arguments", "_parameters", "_positional", "_result", "_simple", "is_async", "name")
+
+    def __init__(self, name: str, is_async: bool, parameters: hints.Parameters) -> None:
+        self.name = name
+        self.is_async = is_async
+        self._parameters = parameters
+        self._positional = parameters.positional
+        self._simple = not (parameters.positional_only or parameters.rest or parameters.extra)
+        self._arguments = Shape(survey(parameters.hints, parameters.optional, name))
+        self._result = Shape(survey_value(parameters.returns, hints.RETURN, name))
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], name: str) -> Signature:
+        """
+        Return the signature of a function that is to be the task of this name.
+
+        Raises:
+            ConfigError: it cannot be a task, or JSON cannot carry one of its parameters; names the parameter.
+
+        """
+        return cls(name, inspect.iscoroutinefunction(function), hints.read(function, name))
+
+    @property
+    def hints(self) -> Mapping[str, Any]:
+        """The type hint of each parameter."""
+        return self._parameters.hints
+
+    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        """
+        Return the body of a message that makes this call: a key for each parameter that was given.
+
+        Raises:
+            InvalidArguments: they do not fit the function or its hints, or JSON cannot carry them; names the
+                parameter, and never tells a value.
+
+        """
+        if self._simple:
+            values = dict(zip(self._positional, args, strict=False))
+            if kwargs:
+                values.update(kwargs)
+            # What is too much by position was left out, and what was given twice has one key: in both cases values are
+            # fewer than arguments. A name that does not exist is refused by the shape.
+            if len(values) != len(args) + len(kwargs):
+                values = self._gather(args, kwargs)
+        else:
+            values = self._gather(args, kwargs)
+        try:
+            return self._arguments.write(values)
+        except TimeLimitExceeded:
+            raise  # of the task that this is called in
+        except Exception as error:  # noqa: BLE001 - validators and values may raise anything
+            raise InvalidArguments(f"Task {self.name!r}: {self._unwritable(error, values)}.") from None
+
+    def decode(self, body: bytes) -> Call:
+        """
+        Return the call that a message's body asks for.
+
+        Raises:
+            MalformedBody: it is not a JSON object.
+            InvalidArguments: its values are not what the function takes.
+
+        """
+        try:
+            if len(body) > LARGE:
+                self._refuse_unknown_keys(body)
+            values = self._arguments.read(body)
+        except InvalidArguments:
+            raise
+        except Exception as error:  # noqa: BLE001 - validators may raise anything
+            self._refuse(error, body)
+        return Call((), values) if self._simple else self._arrange(values)
+
+    def encode_result(self, value: Any) -> bytes:
+        """
+        Return a returned value as JSON.
+
+        Raises:
+            InvalidResult: it does not fit the return hint, or JSON cannot carry it.
+
+        """
+        try:
+            return self._result.write(value)
+        except Exception as error:  # noqa: BLE001 - validators and values may raise anything
+            raise InvalidResult(self._unfit_result(error)) from None
+
+    def decode_result(self, data: bytes) -> Any:
+        """
+        Return what the task returned, as its return hint has it.
+
+        Raises:
+            InvalidResult: the JSON is not what the hint allows.
+
+        """
+        try:
+            return self._result.read(data)
+        except TimeLimitExceeded:
+            raise  # of the task that this is called in
+        except Exception as error:  # noqa: BLE001 - validators may raise anything
+            raise InvalidResult(self._unfit_result(error)) from None
+
+    def _gather(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Give each argument its key, as the function would bind it."""
+        known = self._parameters
+        values = dict(zip(known.positional, args, strict=False))
+        if len(args) > len(known.positional):
+            if known.rest is None:
+                most = len(known.positional)
+                raise self._invalid(f"{len(args)} positional arguments were given, and it takes at most {most}")
+            values[known.rest] = args[len(known.positional) :]
+        extra = {}
+        for name, value in kwargs.items():
+            if name not in known.keywords:
+                extra[name] = value
+            elif name in values:
+                raise self._invalid(f"parameter {name!r} was given twice")
+            else:
+                values[name] = value
+        if extra and known.extra is None:
+            name = next(iter(extra))
+            by_position = "is given by position only" if name in known.positional_only else "does not exist"
+            raise self._invalid(f"parameter {name!r} {by_position}")
+        if extra and known.extra is not None:
+            values[known.extra] = extra
+        return values
+
+    def _arrange(self, values: dict[str, Any]) -> Call:
+        """Make the call that `_gather` was given."""
+        known = self._parameters
+        extra = values.pop(known.extra, {}) if known.extra else {}
+        rest = values.pop(known.rest, []) if known.rest else []
+        by_position = known.positional if rest else known.positional_only
+        args = [values.pop(name) if name in values else known.defaults[name] for name in by_position]
+        for name in extra:
+            if name in known.keywords:
+                raise self._invalid(f"parameter {name!r} is given inside {known.extra!r}")
+        return Call((*args, *rest), values | extra)
+
+    def _refuse_unknown_keys(self, body: bytes) -> None:
+        """Refuse a large body by its first unknown key, where pydantic would make an error of each."""
+        try:
+            found = from_json(body)
+        except ValueError:
+            return  # the reading tells what is wrong with it
+        unknown = found.keys() - self._parameters.hints.keys() if isinstance(found, dict) else ()
+        if unknown:
+            raise self._invalid(f"there is no parameter {next(iter(unknown))[:60]!r}")
+
+    def _refuse(self, error: Exception, body: bytes) -> NoReturn:
+        malformed = not_json(error, body)
+        if malformed is not None:
+            raise MalformedBody(f"Task {self.name!r}: {malformed}.") from None
+        raise self._invalid(explain(error, self._arguments.names)) from None
+
+    def _unwritable(self, error: Exception, values: dict[str, Any]) -> str:
+        """Find the parameter that an error came from, which only pydantic's own errors tell."""
+        if not isinstance(error, ValidationError):
+            for name, value in values.items():
+                try:
+                    Shape(survey_value(self._parameters.hints[name], name, self.name)).write(value)
+                except TimeLimitExceeded:
+                    raise
+                except Exception as found:  # noqa: BLE001 - as in encode
+                    return explain(found, self._arguments.names, f"parameter {name!r}")
+            plural = "s" if len(values) > 1 else ""
+            return explain(error, self._arguments.names, f"parameter{plural} {', '.join(map(repr, values))}")
+        return explain(error, self._arguments.names)
+
+    def _unfit_result(self, error: Exception) -> str:
+        return f"Task {self.name!r}: {explain(error, self._result.names, 'the return value')}."
+
+    def _invalid(self, problem: str) -> InvalidArguments:
+        return InvalidArguments(f"Task {self.name!r}: {problem}.")

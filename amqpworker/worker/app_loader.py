@@ -1,0 +1,168 @@
+"""
+Find the app that `MODULE:APP` names.
+
+Decides what is an app and where it is looked for; which imports are a mistake of the user is said by `app.imported`.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from amqpworker.app import App, imported
+from amqpworker.errors import (
+    Blocked,
+    ConfigError,
+    NotConnected,
+    QueueFull,
+    QueueUnavailable,
+    ResultStoreError,
+    Unconfirmed,
+)
+from amqpworker.ipc.interpreter import folder_as_given
+from amqpworker.log.redaction import redact_text
+
+__all__ = ["failing", "locate", "may_pass", "parted"]
+
+LONGEST_REASON = 300
+
+T = TypeVar("T")
+
+# What is imported only when it is needed (`sqlite3` by the first of them, `resource` by `os.wait4`, the pool of threads by
+# `asyncio.to_thread`), and what only some of our programs import: all must find the same modules in the folder.
+LATER = ("amqpworker.results.sqlite", "resource", "concurrent.futures.thread", "faulthandler", "mmap", "pickle")
+
+# What code that runs at import meets if another service is away.
+PASSING = (
+    *(ConnectionError, TimeoutError, socket.gaierror),
+    *(NotConnected, Blocked, Unconfirmed, QueueFull, QueueUnavailable, ResultStoreError),
+)
+
+
+def locate(target: str) -> App:
+    """
+    Import the module and return its app, with the modules that hold its tasks imported too.
+
+    Raises:
+        ConfigError: there is no such module, no such name in it, or what is there is no `App`.
+    """
+    module_name, name = parted(target)
+    load_ours()
+    put_folder_first()
+    found: Any = found_by(lambda: imported(module_name, f"There is no module {module_name!r}"))
+    # A folder without an __init__.py is a module, too, and an empty one.
+    if getattr(found, "__file__", None) is None and hasattr(found, "__path__"):
+        raise ConfigError(f"{module_name!r} is a folder: name a module in it, such as {module_name}.tasks:{name}.")
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise ConfigError(f"Module {module_name!r} has no {name!r}: its app is named otherwise?")
+        found = getattr(found, part)
+    if not isinstance(found, App):
+        raise ConfigError(
+            f"{target!r} is of type {type(found).__name__}: write the name that an App is given there, as in app = App()."
+        )
+    found_by(found.load)
+    return found
+
+
+def load_ours() -> None:
+    """Load what our code would import later: from then on a module of the app's folder would take its place."""
+    for name in LATER:
+        import_module(name)
+
+
+def instead_of_file(file: str, name: str) -> str:
+    """Return what to write instead of a file: its module as producers import it, and the folder in which that is found."""
+    path = Path(file if "/" in file else file.removesuffix(".py").replace(".", "/")).with_suffix(".py").absolute()
+    root = root_of(path)
+    parts = () if root is None else path.relative_to(root).with_suffix("").parts
+    if root is None or not all(part.isidentifier() for part in parts):
+        return "go to its folder, and write MODULE:APP, such as shop.tasks:app"
+    module = f"{'.'.join(parts)}:{name}"
+    here = Path().absolute()
+    if root == here or str(root) in sys.path:
+        return f"write its module, {module}"
+    shown = root.relative_to(here) if root.is_relative_to(here) else root
+    return f"its module is found from the folder {shown}: go there (or install the project), and write {module}"
+
+
+def root_of(path: Path) -> Path | None:
+    """Return the folder from which the module in a file is imported, None if that is unknown: above its packages, or `src`."""
+    if (path.parent / "__init__.py").exists():
+        return next((folder for folder in path.parents if not (folder / "__init__.py").exists()), None)
+    here = Path().absolute()
+    if ".." not in path.parts and path.is_relative_to(here):
+        return here / "src" if path.relative_to(here).parts[0] == "src" else here
+    return path.parent.resolve() if path.exists() and ".." not in path.parts else None
+
+
+def put_folder_first() -> None:
+    """
+    Have modules found in the current folder first, as `python -m` does: from now on, when all of ours are loaded.
+
+    By its path, so that a task may change the current folder.
+
+    Raises:
+        ConfigError: the folder does not exist any more.
+    """
+    # Its real path: what is imported later is of the same release, wherever a link leads by then.
+    folder = str(folder_as_given().resolve())
+    if sys.path[:1] != [folder]:
+        sys.path.insert(0, folder)
+
+
+def found_by(find: Callable[[], T]) -> T:
+    """Return what is found; if a file of the app's folder explains an error of ours, the error names that file."""
+    try:
+        return find()
+    except ConfigError as error:
+        if hint := namesake(error.__cause__):
+            raise ConfigError(f"{error}{hint}") from error.__cause__
+        raise
+
+
+def namesake(error: BaseException | None) -> str:
+    """Return which file of the current folder an import did not find, since another module has its name; "" if none."""
+    named = getattr(error, "name", None) if isinstance(error, ImportError) else None
+    if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        named = error.obj.__name__
+    name = (named or "").partition(".")[0]
+    loaded = getattr(sys.modules.get(name), "__file__", None)
+    for file in (Path(f"{name}.py"), Path(name, "__init__.py")):
+        if name and file.exists() and loaded != str(file.absolute()):
+            return f" {file} is not found, since another module is called {name!r}: rename it."
+    return ""
+
+
+def failing(target: str, error: BaseException) -> ConfigError:
+    """Return that an app cannot be imported, since its own code has raised this; its traceback is told elsewhere."""
+    reason = redact_text(traceback.format_exception_only(error)[0].splitlines()[0])
+    return ConfigError(f"{target!r} cannot be imported: {reason[:LONGEST_REASON].removesuffix('.')}.{namesake(error)}")
+
+
+def may_pass(error: BaseException) -> bool:
+    """Tell whether an import that raised this may succeed later, with the same code and settings."""
+    return isinstance(error, PASSING)
+
+
+def parted(target: str) -> tuple[str, str]:
+    """
+    Return the module and the name in it.
+
+    Raises:
+        ConfigError: it has another form than MODULE:APP.
+    """
+    module, separator, name = target.partition(":")
+    if not separator or not module or not name:
+        raise ConfigError(f"{target!r} does not name an app: write MODULE:APP, such as shop.tasks:app.")
+    if "/" in module or module.endswith(".py"):
+        raise ConfigError(f"{target!r} names a file: {instead_of_file(module, name)}.")
+    if not all(module.split(".")):
+        raise ConfigError(f"{module!r} cannot be a module: write MODULE:APP, such as shop.tasks:app.")
+    return module, name

@@ -1,0 +1,117 @@
+"""
+What a worker process would do, found out in a process of its own: the user's app is imported, and nothing is run.
+
+Decides what of an app is looked at. Started by `amqpworker worker --check`, whose own process imports no user code.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from pydantic import BaseModel
+
+from amqpworker.app import App
+from amqpworker.broker.address import addresses
+from amqpworker.errors import AmqpWorkerError
+from amqpworker.log.redaction import redact_text
+from amqpworker.settings import mistyped
+from amqpworker.task import Task
+from amqpworker.worker.app_loader import failing, locate
+from amqpworker.worker.child_processes import ChildProcesses
+from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.subscriptions import Serving, long_tasks, servings
+
+__all__ = ["Checked", "doubts", "main"]
+
+
+# Folders that hold packages and are not packages themselves, by convention.
+SOURCE_FOLDERS = {"src", "lib", "source", "python"}
+
+
+class Checked(BaseModel):
+    """What came out: `problem` tells why nothing would run."""
+
+    problem: str = ""
+    queues: tuple[Serving, ...] = ()
+    warnings: tuple[str, ...] = ()
+    drain_timeout: float = 0.0
+
+
+def checked(options: WorkerOptions) -> Checked:
+    """Import the app and look at it; what is raised in the user's code is shown with its traceback."""
+    try:
+        app = locate(options.app)
+        addresses(app.url)
+        served = servings(app, options)
+    except AmqpWorkerError as error:
+        return Checked(problem=redact_text(str(error)))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a module raises is the answer
+        sys.stderr.write(redact_text(traceback.format_exc()))
+        return Checked(problem=str(failing(options.app, error)))
+    timeout = app.settings.drain_timeout if options.drain_timeout is None else options.drain_timeout
+    return Checked(queues=tuple(served), warnings=tuple(doubts(app, served, timeout)), drain_timeout=timeout)
+
+
+def doubts(app: App, served: Sequence[Serving], drain_timeout: float) -> list[str]:
+    """Return what is most likely not meant so, a sentence each."""
+    found = [
+        f"Queue {one.queue!r} has a prefetch of {one.prefetch}, below its {one.threads} threads: some of them never run."
+        for one in served
+        if one.idles
+    ]
+    found += doubtful_names(app.tasks, served)
+    timeout = app.settings.ack_timeout
+    queues = {one.queue for one in served}
+    for task in (one for one in long_tasks(app) if one.queue in queues):
+        last = f"Task {task.name!r} may run for {task.time_limit.last:g} s"
+        found.append(f"{last}, beyond the ack timeout of {timeout:g} s: it is handed to another worker meanwhile.")
+    if drain_timeout > timeout:
+        found.append(f"The drain timeout of {drain_timeout:g} s is beyond the ack timeout of {timeout:g} s.")
+    found += [f"{name} is not read by anything: is it {meant}?" for name, meant in mistyped(os.environ).items()]
+    return found
+
+
+def doubtful_names(tasks: Mapping[str, Task[Any, Any]], served: Sequence[Serving]) -> list[str]:
+    """Return signs of tasks that are missing here, or that producers know by other names."""
+    found = [
+        f"No task names queue {one.queue!r}: is each module that defines tasks imported, or named in App(modules=[…])?"
+        for one in served
+        if all(task.queue != one.queue for task in tasks.values())
+    ]
+    folders = sorted({name.partition(".")[0] for name in tasks} & SOURCE_FOLDERS)
+    return found + [
+        f"Task names begin with {folder!r}, which is not a package: a producer that imports the modules from inside it sends "
+        f"tasks by other names. Start the worker in {folder}, or install the project."
+        for folder in filter(is_plain_folder, folders)
+    ]
+
+
+def is_plain_folder(module: str) -> bool:
+    """Return whether an imported module is a folder without an `__init__.py`."""
+    found = sys.modules.get(module)
+    return found is not None and getattr(found, "__file__", None) is None and hasattr(found, "__path__")
+
+
+def main(arguments: Sequence[str]) -> NoReturn:
+    """Check the options in the first argument (JSON), and write what came out to the descriptor in the second, as a line."""
+    descriptor = int(arguments[1])
+    os.set_inheritable(descriptor, False)
+    # What the user's code prints is not what our caller prints.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    children = ChildProcesses()
+    found = checked(WorkerOptions.model_validate_json(arguments[0]))
+    children.end()
+    os.write(descriptor, found.model_dump_json().encode() + b"\n")
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # the user's code may have closed it
+            stream.flush()
+    os._exit(0)  # whatever threads that code has started
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,61 @@
+"""
+Children that a task forks: they have the default signal handlers, and none returns into its parent's loop over messages.
+
+Decides nothing else. A child that ends by itself, as `multiprocessing` has it, never calls `leave_if_forked`.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import threading
+from collections.abc import Iterable
+from typing import NoReturn
+
+from amqpworker.ipc.report import DUMP_SIGNAL
+
+__all__ = ["default_signals_in_forks", "leave_if_forked"]
+
+TOLD = (
+    b"amqpworker: a child that a task made by os.fork() came back from the task; it ends here (os._exit it yourself)\n"
+)
+
+
+def default_signals_in_forks(numbers: Iterable[signal.Signals]) -> None:
+    """
+    Have each child that this process forks begin with the default handlers in place of its parent's of now.
+
+    A handler that other code has set since is inherited, as in any program. A signal that is sent to the child before it
+    has the default handlers is delivered when it has them.
+    """
+    ours = {number: signal.getsignal(number) for number in numbers}
+    blocked = threading.local()
+
+    def block() -> None:
+        blocked.before = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+
+    def unblock() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked.before)
+
+    def reset() -> None:
+        for number, handler in ours.items():
+            if signal.getsignal(number) == handler:
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        faulthandler.unregister(DUMP_SIGNAL)
+        unblock()
+
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=reset)
+
+
+def leave_if_forked(process: int) -> None:
+    """Return in the process with this id; end any other, without cleaning up after its parent."""
+    if os.getpid() != process:
+        _leave()
+
+
+def _leave() -> NoReturn:
+    try:
+        os.write(2, TOLD)
+    finally:
+        os._exit(1)

@@ -1,0 +1,85 @@
+"""
+What an isolated process has started, and leaves to its worker process when it ends.
+
+Decides which processes these are: those that were below it when it was looked at, its process group, and those that have its
+mark in their environment. A process whose environment was cleaned belongs to the run in which it was started, if that has
+crashed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from amqpworker.ipc.descendants import CAN_ADOPT, MARK, Known, children_of, descendants_of, end_all, group_of, living
+from amqpworker.ipc.exit_status import log_ended
+from amqpworker.worker.child_processes import waited_for
+
+__all__ = ["LeftBehind"]
+
+# What start times are counted in.
+TICK = 1 / os.sysconf("SC_CLK_TCK")
+
+
+class LeftBehind:
+    """The processes that one isolated process has started; one thread uses it at a time."""
+
+    def __init__(self) -> None:
+        self._mark = f"{os.getpid()}-{time.monotonic_ns()}"
+        self._began = 0.0
+        self._seen: set[Known] = set()
+        self.begin_run()
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment for the isolated process, which its descendants inherit."""
+        return {**os.environ, MARK: self._mark}
+
+    def begin_run(self) -> None:
+        """Note that a run begins."""
+        if CAN_ADOPT:
+            self._began = time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def look(self, pid: int) -> None:
+        """Note what is below the isolated process."""
+        self._seen = living(self._seen) | descendants_of(pid)
+
+    def look_at_group(self, pid: int) -> None:
+        """Note what is in its process group, the isolated process aside; before that is reaped."""
+        self._seen |= {one for one in group_of(pid) if one[0] != pid}
+
+    def look_for_adopted(self) -> None:
+        """Note what its last run has left to this process, after it has crashed."""
+        if MARK not in os.environ:
+            return  # it could not be distinguished from what this process has started itself
+        me, since = os.getpid(), self._began - TICK
+        marks = {one: mark_of(one[0]) for one in descendants_of(me)}
+        self._seen |= {one for one, mark in marks.items() if mark == self._mark}
+        if unmarked := {one for one, mark in marks.items() if mark == "" and one[1] * TICK >= since}:
+            adopted = children_of(me) - waited_for()
+            self._seen |= {one for one in unmarked if one[0] in adopted}
+
+    def any(self) -> bool:
+        """Return whether there is something to be ended."""
+        return bool(self._living())
+
+    def end(self, pid: int) -> None:
+        """End what the isolated process has left, and wait for that."""
+        if self._living():
+            log_ended(end_all(self._living), child=pid)
+
+    def _living(self) -> set[Known]:
+        self._seen = living(self._seen)
+        marked = {one for one in descendants_of(os.getpid()) - self._seen if mark_of(one[0]) == self._mark}
+        self._seen |= marked
+        return self._seen
+
+
+def mark_of(pid: int) -> str | None:
+    """Return the mark of a process, "" if its environment has none, None if that cannot be read."""
+    try:
+        found = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    prefix = f"{MARK}=".encode()
+    return next((one.removeprefix(prefix).decode() for one in found if one.startswith(prefix)), "")

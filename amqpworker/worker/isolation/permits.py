@@ -1,0 +1,53 @@
+"""
+How many suspects run at once: each needs an interpreter of its own, and a lost connection must not start one per thread.
+
+Decides which suspects wait. One that waits is not claimed: like any other delivery that has not started, it can be requeued.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from amqpworker.model.message import Delivery
+
+__all__ = ["Permits"]
+
+
+class Permits:
+    """Permits for `limit` suspects at once; safe to use from many threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._free = limit
+        self._lock = threading.Lock()
+        self._waiting: deque[Delivery] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many suspects wait for a permit."""
+        return len(self._waiting)
+
+    def acquire(self, delivery: Delivery) -> bool:
+        """Take a permit for a delivery; if there is none it waits, to be returned by `release` or `take_back`."""
+        with self._lock:
+            if not self._free:
+                self._waiting.append(delivery)
+                return False
+            self._free -= 1
+            return True
+
+    def release(self) -> Delivery | None:
+        """Return a permit, and the delivery that is to ask for it next, None if none waits."""
+        with self._lock:
+            self._free += 1
+            while self._waiting:
+                delivery = self._waiting.popleft()
+                if delivery.tag in delivery.intake.unstarted:
+                    return delivery
+            return None
+
+    def take_back(self) -> list[Delivery]:
+        """Return all that wait, without those that were requeued; each has to ask for a permit again."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, deque()
+        return [one for one in waiting if one.tag in one.intake.unstarted]

@@ -1,0 +1,235 @@
+"""
+Run tasks in isolated processes: those marked so, and messages that may have taken a process down.
+
+Decides which process runs what, how many wait for work, and what becomes of a message whose process has crashed, hangs
+or cannot be started.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import assert_never
+
+from amqpworker.log.logger import get_logger
+from amqpworker.model.outcome import Failure, Outcome, Requeue, Retry
+from amqpworker.worker.context import Run
+from amqpworker.worker.executor import Runner
+from amqpworker.worker.isolation.child import Arrived, IsolatedProcess, Late
+from amqpworker.worker.isolation.crashes import Crash, crashed
+from amqpworker.worker.isolation.protocol import Unreadable, outcome_from, request_to
+from amqpworker.worker.limits.deadlines import Overtaken
+
+__all__ = ["FAREWELL", "Isolation"]
+
+log = get_logger(__name__)
+
+# Nothing is blamed on a message whose process cannot be started: it comes again when that may have been mended.
+START_PAUSE = 5.0
+# One that was started ahead and ended before it had run anything, or could not be started, would do so again and again.
+AHEAD_PAUSE = 60.0
+IDLE_SECONDS = 60.0
+# A fresh interpreter now and then: what a task leaks goes with the old one.
+MOST_RUNS = 1000
+OUTDATED = "another version of amqpworker is installed: a restart of the pool is due"
+# What leaving its lifespan may take.
+FAREWELL = 2.0
+# What ending the processes may take that its tasks have left behind.
+LEFT_BEHIND = 8.0
+
+
+class Isolation:
+    """
+    The isolated processes of a worker process, each started by `start`; safe to use from many threads.
+
+    With `ahead` one that has nothing to do is kept ready. Each has `start_timeout` seconds to become so.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], IsolatedProcess],
+        runner: Runner,
+        max_crashes: int,
+        start_timeout: float,
+        ahead: bool = False,
+    ) -> None:
+        self._start = start
+        self._runner = runner
+        self._max_crashes = max_crashes
+        self._ahead = ahead
+        self._ahead_at = 0.0
+        self._start_timeout = start_timeout
+        self._lock = threading.Lock()
+        self._idle: list[IsolatedProcess] = []
+        self._busy: set[IsolatedProcess] = set()
+        self._leaving: list[tuple[float, IsolatedProcess]] = []
+        self._closed = False
+
+    @property
+    def in_use(self) -> int:
+        """How many isolated processes run something, or start for it."""
+        return len(self._busy)
+
+    def run(self, run: Run) -> Outcome:
+        """
+        Run a task in an isolated process, and return how it ends.
+
+        Raises:
+            Overtaken: the worker ends, and has abandoned the task.
+        """
+        process = self._ready_process()
+        if not run.delivery.intake.is_open:
+            # Starting a process may have taken seconds: its message comes again, and may be running elsewhere by now.
+            if process is not None:
+                self._give_back(process)
+            return Requeue()
+        if process is None:
+            return Retry(START_PAUSE, Failure("", "no isolated process could be started: see the log"), counts=False)
+        try:
+            ending = process.run(request_to(run), run.registered.time_limit.end)
+        except BaseException:
+            self._end(process)
+            raise
+        if self._closed:
+            self._end(process)
+            raise Overtaken
+        match ending:
+            case Arrived(data):
+                try:
+                    outcome = outcome_from(data)
+                except Unreadable as error:
+                    self._end(process)
+                    return self._crashed(run, process, Crash(None, why=str(error)))
+                self._give_back(process)
+                return outcome
+            case Late(stack):
+                self._end(process)
+                log.warning(
+                    "isolated_killed",
+                    child=process.pid,
+                    reason=f"its task has run for longer than {run.registered.time_limit.longest}",
+                )
+                return self._runner.overrun(run, stack)
+            case Crash():
+                self._end(process)
+                return self._crashed(run, process, ending)
+            case _:
+                assert_never(ending)
+
+    def _crashed(self, run: Run, process: IsolatedProcess, crash: Crash) -> Outcome:
+        log.error("isolated_crashed", child=process.pid, how=crash.how, memory=crash.memory, why=crash.why or None)
+        return crashed(run.delivery, crash, self._max_crashes)
+
+    # ---- which process ----------------------------------------------------------------------------------------------
+
+    def _ready_process(self) -> IsolatedProcess | None:
+        """Return a process that waits for a task, or a new one; None where none can be started."""
+        while True:
+            with self._lock:
+                if self._closed:
+                    raise Overtaken
+                waited = bool(self._idle)
+                process = self._idle.pop() if waited else self._started()
+                if process is not None:
+                    self._busy.add(process)
+            if process is None:
+                return None
+            if process.alive() and process.wait_ready(self._start_timeout):
+                return process
+            self._end(process)
+            if self._closed:
+                raise Overtaken
+            if not waited:
+                reason = OUTDATED if process.outdated else None
+                log.error("isolated_not_started", child=process.pid, reason=reason, effect="its message is requeued")
+                return None
+
+    def _started(self) -> IsolatedProcess | None:
+        try:
+            return self._start()
+        except OSError as error:
+            log.error("isolated_not_started", reason=str(error), effect="its message is requeued")
+            return None
+
+    def _give_back(self, process: IsolatedProcess) -> None:
+        process.idle_since = time.monotonic()
+        with self._lock:
+            self._busy.discard(process)
+            if not self._closed and (process.spent or process.runs >= MOST_RUNS):
+                self._dismiss(process)
+                return
+            if not self._closed:
+                self._idle.append(process)
+                return
+        process.close()
+
+    def _end(self, process: IsolatedProcess) -> None:
+        with self._lock:
+            self._busy.discard(process)
+        process.close()
+
+    def tidy(self) -> None:
+        """End what has had nothing to do for long or is gone, and start one ahead; the worker calls this now and then."""
+        now = time.monotonic()
+        with self._lock:
+            spare = 1 if self._ahead else 0
+            kept = [one for one in self._idle if one.alive()]
+            over = [one for one in kept if now - one.idle_since > IDLE_SECONDS][: max(0, len(kept) - spare)]
+            ended = [one for one in self._idle if one not in kept]
+            for one in over:
+                self._dismiss(one)
+            self._idle = [one for one in kept if one not in over]
+            if any(not one.runs for one in ended):
+                log.error("isolated_not_started", effect="none is kept ready for a while", again_in=AHEAD_PAUSE)
+                self._ahead_at = now + AHEAD_PAUSE
+            if self._ahead and now >= self._ahead_at and not (self._closed or self._idle or self._busy):
+                self._start_ahead(now)
+            ended += [one for until, one in self._leaving if until <= now or not one.alive()]
+            self._leaving = [(until, one) for until, one in self._leaving if one not in ended]
+        close_all(ended)
+
+    def _dismiss(self, process: IsolatedProcess) -> None:
+        process.dismiss()
+        self._leaving.append((time.monotonic() + FAREWELL, process))
+
+    def _start_ahead(self, now: float) -> None:
+        ahead = self._started()
+        if ahead is None:
+            self._ahead_at = now + AHEAD_PAUSE
+        else:
+            self._idle.append(ahead)
+
+    def close(self, timeout: float = FAREWELL) -> None:
+        """End all of them, within `timeout` seconds; whatever runs in one is abandoned."""
+        until = time.monotonic() + timeout
+        with self._lock:
+            self._closed = True
+            for process in self._idle:
+                self._dismiss(process)
+            self._idle = []
+            leaving, self._leaving = self._leaving, []
+            busy = list(self._busy)
+        for process in busy:
+            process.kill()
+        for _, process in leaving:
+            process.wait_end(max(0.0, until - time.monotonic()))
+        for thread in close_all([process for _, process in leaving]):
+            thread.join(timeout and LEFT_BEHIND)
+
+
+def close_all(processes: Iterable[IsolatedProcess]) -> list[threading.Thread]:
+    """Close isolated processes, those that leave something behind in threads of their own: that may take seconds."""
+    threads = []
+    for process in processes:
+        if process.left.any():
+            thread = threading.Thread(target=process.close, name="amqpworker-isolated-end", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # there is no room for one
+                process.close()
+            else:
+                threads.append(thread)
+        else:
+            process.close()
+    return threads

@@ -1,0 +1,192 @@
+"""
+An isolated process: runs one task after the other for the worker process that has started it.
+
+Decides nothing about messages: it says how a task ended, and the worker settles it. It ends with its worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import ctypes
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from amqpworker.app import App
+from amqpworker.ipc.report import DUMP_SIGNAL
+from amqpworker.ipc.stray_signals import STRAY, ignore, ignore_stray
+from amqpworker.ipc.version_check import OTHER_VERSION, version_mismatch, without_version
+from amqpworker.lifecycle import NoThread, start_thread
+from amqpworker.log.format import configure, log_uncaught
+from amqpworker.log.logger import flush, get_logger, task_context
+from amqpworker.model.outcome import Outcome
+from amqpworker.worker.app_loader import locate
+from amqpworker.worker.child_processes import ChildProcesses
+from amqpworker.worker.context import Run
+from amqpworker.worker.executor import Runner, unknown
+from amqpworker.worker.forked_children import default_signals_in_forks, leave_if_forked
+from amqpworker.worker.isolation.protocol import BEAT, READY, SPENT, Request, frame, outcome_to, requested
+from amqpworker.worker.lifespan import Lifespan
+from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.signals import OwnSignals
+from amqpworker.worker.stdout import print_by_line
+from amqpworker.worker.thread_room import room_permitting
+
+__all__ = ["main"]
+
+log = get_logger("amqpworker.worker.isolation.program")
+
+BEAT_SECONDS = 1.0
+PR_SET_PDEATHSIG = 1
+# Of the processes here this is the one to end where memory runs out.
+OOM_SCORE = "500"
+FAILED = 1
+
+
+class Isolated:
+    """The parts of an isolated process."""
+
+    def __init__(self, app: App, connection: socket.socket, signals: OwnSignals, children: ChildProcesses) -> None:
+        self._app = app
+        self._signals = signals
+        self._children = children
+        app.users.worker_enters()
+        self._connection = connection
+        self._process = os.getpid()
+        self._runner = Runner(app.tasks, app.results is not None)
+        self._loop = asyncio.Runner()
+        self._lifespan = Lifespan(
+            None if app.lifespan is None else app.lifespan(), lambda coroutine, _: self._await(coroutine)
+        )
+        self._sending = threading.Lock()
+        self._busy = threading.Event()
+
+    def serve(self) -> None:
+        """Run what is asked for, until nobody asks any more."""
+        self._lifespan.begin()
+        self._signals.check("the app's lifespan")
+        start_thread(threading.Thread(target=self._beat, name="amqpworker-beat", daemon=True))
+        self._send(frame(READY))
+        while (request := requested(self._connection)) is not None:
+            self._busy.set()
+            outcome = self._run(request)
+            self._busy.clear()
+            self._children.run_ended()
+            self._signals.check(f"task {request.delivery.properties.type!r}")
+            if self._lifespan.lost:
+                log.error("lifespan_lost", effect="this isolated process ends")
+                self._send(frame(SPENT) + outcome_to(outcome))
+                break
+            self._send(outcome_to(outcome))
+        self._lifespan.end()
+        self._app.users.worker_leaves()
+        self._app.close()
+
+    def _run(self, request: Request) -> Outcome:
+        delivery = request.delivery
+        registered = self._app.tasks.get(delivery.properties.type or "")
+        if registered is None:
+            return unknown(delivery.properties, self._app.tasks)
+        run = Run(registered, delivery, request.id, request.attempt, request.started, request.first_run)
+        task_context.set(run)
+        try:
+            if registered.signature.is_async:
+                outcome: Outcome = self._await(self._runner.await_call(run))
+            else:
+                outcome = self._runner.call(run)
+        except BaseException as error:  # noqa: BLE001 - a defect of ours must not look like a crash of the task
+            outcome = self._runner.defect(delivery, error)
+        leave_if_forked(self._process)
+        task_context.set(None)
+        return outcome
+
+    def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        # The loop would have the context of its own beginning otherwise, where no task runs.
+        return self._loop.run(coroutine, context=contextvars.copy_context())
+
+    def _send(self, data: bytes) -> None:
+        with self._sending:
+            self._connection.sendall(data)
+
+    def _beat(self) -> None:
+        """Tell that this interpreter moves, while a task runs."""
+        pause = threading.Event()
+        while self._busy.wait():
+            with suppress(OSError):
+                self._send(frame(BEAT))
+            self._children.tidy(time.monotonic())
+            pause.wait(BEAT_SECONDS)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run an isolated process: the options as JSON, the descriptors of its socket and of its stacks, the worker's id."""
+    if version_mismatch(arguments):
+        return OTHER_VERSION
+    arguments = without_version(arguments)
+    options = WorkerOptions.model_validate_json(arguments[0])
+    connection, stacks, worker = map(int, arguments[1:])
+    faulthandler.enable(stacks, all_threads=False)
+    faulthandler.register(DUMP_SIGNAL, stacks, all_threads=True)
+    end_with(worker)
+    children = ChildProcesses(tasks_here=True)
+    # The worker decides when it ends. Not SIG_IGN, which programs that a task starts would inherit.
+    signals = OwnSignals()
+    signals.set(ignore)
+    ignore_stray()
+    default_signals_in_forks((signal.SIGTERM, signal.SIGINT, *STRAY))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
+    os.set_inheritable(connection, False)
+    os.set_inheritable(stacks, False)
+    print_by_line()
+    configure(options.log_level, options.log_json)
+    log_uncaught()
+    try:
+        app = locate(options.app)
+        signals.check("the app's import")
+        app.producer.owner = options.app
+        Isolated(app, patient(connection), signals, children).serve()
+    except NoThread:
+        raise
+    except (Exception, SystemExit) as error:
+        log.error("isolated_process_failed", app=options.app, exc_info=error)
+        return FAILED
+    return 0
+
+
+def patient(descriptor: int) -> socket.socket:
+    """Return the socket, which waits for as long as it takes, whatever the app has given to `socket.setdefaulttimeout`."""
+    connection = socket.socket(fileno=descriptor)
+    connection.settimeout(None)
+    return connection
+
+
+def end_with(worker: int) -> None:
+    """
+    Have the kernel end this process with the thread that has started it.
+
+    https://man7.org/linux/man-pages/man2/pr_set_pdeathsig.2const.html
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != worker:
+            os._exit(FAILED)
+
+
+if __name__ == "__main__":
+    ENDED = room_permitting(lambda: main(sys.argv[1:]))
+    flush()
+    # Threads that a task has left behind do not hold it up.
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(ENDED)

@@ -1,0 +1,150 @@
+"""
+What a worker process and its isolated processes tell each other, over a pair of connected sockets.
+
+Decides the frames. A task is asked for with a pickle, since headers hold what JSON has no words for, and the worker is
+trusted; how it ended comes back as JSON, which is checked: user code has run where it was written.
+"""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from amqpworker.model.message import Delivery
+from amqpworker.model.outcome import Dead, Done, Outcome, Retry
+from amqpworker.worker.context import Run
+
+__all__ = [
+    "BEAT",
+    "OUTCOME",
+    "READY",
+    "SPENT",
+    "Frames",
+    "Request",
+    "Unreadable",
+    "frame",
+    "outcome_from",
+    "outcome_to",
+    "request_to",
+    "requested",
+]
+
+HEAD = struct.Struct("=cI")
+READY, BEAT, OUTCOME, SPENT, REQUEST = b"r", b"b", b"o", b"s", b"q"
+KINDS = (READY, BEAT, OUTCOME, SPENT, REQUEST)
+MOST_BYTES = 1 << 30
+
+ADAPTERS: dict[str, TypeAdapter[Any]] = {one.__name__: TypeAdapter(one) for one in (Done, Retry, Dead)}
+
+
+class Unreadable(Exception):
+    """What came is no frame of ours, or does not tell how a task ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A task to run: its delivery, and what the worker has found out about the run already."""
+
+    delivery: Delivery
+    id: str
+    attempt: int
+    started: float
+    first_run: float
+
+
+def frame(kind: bytes, data: bytes = b"") -> bytes:
+    """Return a frame."""
+    return HEAD.pack(kind, len(data)) + data
+
+
+class Frames:
+    """Takes bytes as they come, and returns the frames in them."""
+
+    def __init__(self) -> None:
+        self._unread = bytearray()
+
+    def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
+        """
+        Return each whole frame: its kind, and what it holds.
+
+        Raises:
+            Unreadable: there is something else between them.
+        """
+        self._unread += data
+        found = []
+        while len(self._unread) >= HEAD.size:
+            kind, length = HEAD.unpack_from(self._unread)
+            if kind not in KINDS or length > MOST_BYTES:
+                raise Unreadable(f"there is no frame of the kind {kind!r}, {length} bytes long")
+            end = HEAD.size + length
+            if len(self._unread) < end:
+                break
+            found.append((kind, bytes(self._unread[HEAD.size : end])))
+            del self._unread[:end]
+        return found
+
+
+def request_to(run: Run) -> bytes:
+    """Return the frame that asks for a run."""
+    original = run.delivery
+    # Without its intake, which belongs to a connection of this process.
+    delivery = Delivery(
+        original.tag,
+        original.redelivered,
+        original.exchange,
+        original.routing_key,
+        original.properties,
+        original.body,
+    )
+    delivery.queue = original.queue
+    return frame(REQUEST, pickle.dumps(Request(delivery, run.id, run.attempt, run.started, run.first_run)))
+
+
+def requested(connection: socket.socket) -> Request | None:
+    """Wait for the next request; None where there will be no more."""
+    head = received(connection, HEAD.size)
+    if head is None:
+        return None
+    _, length = HEAD.unpack(head)
+    data = received(connection, length)
+    return None if data is None else pickle.loads(data)  # noqa: S301 - by the worker that has started us
+
+
+def received(connection: socket.socket, count: int) -> bytes | None:
+    """Return so many bytes, None where they do not come any more."""
+    data = bytearray()
+    while len(data) < count:
+        more = connection.recv(min(count - len(data), 1 << 20))
+        if not more:
+            return None
+        data += more
+    return bytes(data)
+
+
+def outcome_to(outcome: Outcome) -> bytes:
+    """Return the frame that tells how a task ended."""
+    kind = type(outcome).__name__
+    return frame(OUTCOME, kind.encode() + b"\n" + ADAPTERS[kind].dump_json(outcome))
+
+
+def outcome_from(data: bytes) -> Outcome:
+    """
+    Return how a task ended.
+
+    Raises:
+        Unreadable: it does not tell.
+    """
+    kind, _, fields = data.partition(b"\n")
+    adapter = ADAPTERS.get(kind.decode("ascii", "replace"))
+    if adapter is None:
+        raise Unreadable(f"no task ends as {kind[:40]!r}")
+    try:
+        outcome: Outcome = adapter.validate_json(fields, strict=True)
+        return outcome
+    except ValidationError as error:
+        raise Unreadable(f"it cannot be read how the task ended: {error.error_count()} mistakes") from None

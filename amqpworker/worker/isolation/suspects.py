@@ -1,0 +1,93 @@
+"""
+Ask the supervisor about messages that were delivered before, and hold them until it answers.
+
+Decides how long an answer is waited for: a message without one is run in an isolated process, which is safe whatever
+it has done. What the answer is, the supervisor finds out from the processes that have died. After a lost connection or a
+reload everything that was prefetched comes again at once, so the questions go in batches.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from amqpworker.ipc.recorder import key_of
+from amqpworker.ipc.report import batch_of
+from amqpworker.log.logger import get_logger
+from amqpworker.model.message import Delivery
+
+__all__ = ["Inquiry"]
+
+log = get_logger(__name__)
+
+# The supervisor waits itself: a second for a process that is about to end, and seven for what that leaves.
+PATIENCE = 10.0
+
+
+class Inquiry:
+    """
+    Deliveries that are asked about.
+
+    `ask` is given what messages are known by, and returns false where it cannot be asked now; it is None where nobody can
+    be. `run` and `isolate` take a delivery once that is decided. `wake` has `flush` called soon. `on_verdict` may be called
+    from any thread, the others by the one that takes deliveries.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[tuple[str, ...]], bool] | None,
+        run: Callable[[Delivery], None],
+        isolate: Callable[[Delivery], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._ask = ask
+        self._wake = wake
+        self._run = run
+        self._isolate = isolate
+        self._lock = threading.Lock()
+        self._held: dict[str, tuple[float, list[Delivery]]] = {}
+        self._unasked: deque[str] = deque()
+
+    def ask_about(self, delivery: Delivery) -> None:
+        """Hold a delivery until it is known whether it may have taken a process down."""
+        if self._ask is None:
+            self._run(delivery)
+            return
+        key = key_of(delivery).decode("utf-8", "replace")
+        with self._lock:
+            if key in self._held:
+                self._held[key][1].append(delivery)
+                return
+            self._held[key] = (time.monotonic() + PATIENCE, [delivery])
+        if not self._unasked:
+            self._wake()
+        self._unasked.append(key)
+
+    def flush(self) -> None:
+        """Ask about what has gathered, as far as there is room for it."""
+        while self._unasked and self._ask is not None:
+            batch = batch_of(self._unasked)
+            if not self._ask(batch):
+                return
+            for _ in batch:
+                self._unasked.popleft()
+
+    def on_verdict(self, keys: Sequence[str], suspect: bool) -> None:
+        """Let go of what was asked about under these keys: to be isolated where they are suspects, else to run."""
+        take = self._isolate if suspect else self._run
+        for key in keys:
+            with self._lock:
+                _, deliveries = self._held.pop(key, (0.0, []))
+            for delivery in deliveries:
+                take(delivery)
+
+    def look(self, now: float) -> None:
+        """Ask what could not be asked before, and isolate what was not answered in time (`now` is monotonic)."""
+        self.flush()
+        with self._lock:
+            late = [key for key, (until, _) in self._held.items() if until <= now]
+        if late:
+            log.warning("supervisor_silent", messages=len(late), effect="they run in isolated processes")
+            self.on_verdict(late, suspect=True)

@@ -1,0 +1,290 @@
+"""
+Time limits of tasks.
+
+Decides when a task has had its time. At the soft limit an exception is raised in its thread, and again every few seconds
+until the run has ended; not while that would leave a lock held (`interruption`). At the hard limit nothing can be done to
+a thread: `over` is called, and the process lets the others finish and ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import math
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from amqpworker.broker.waker import Waker
+from amqpworker.errors import TimeLimitExceeded
+from amqpworker.ipc.report import OVERDUE
+from amqpworker.lifecycle import run_as_io_thread, start_thread
+from amqpworker.log.logger import get_logger, task_context
+from amqpworker.worker.limits.interruption import Hold, hold_at, wait_and_preempt, where
+
+__all__ = ["Limits", "Overtaken", "Pace", "Watch"]
+
+log = get_logger(__name__)
+
+IDLE = 3600.0
+AGAIN = 0.01
+SOON = 0.002
+SELDOM = 0.1
+GLANCE = 0.00005
+MOST_STEPS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """
+    The seconds between the steps that are taken against a run beyond its limit.
+
+    * `again`: a task that continues after the exception, or swallows it, has this long to clean up until the next one.
+    * `briefly`: an exception that would only cut off a log line or an import is held back for this long.
+    * `report`: the log names a run that has not ended this long after its limit.
+    """
+
+    again: float = 5.0
+    briefly: float = 5.0
+    report: float = 10.0
+
+
+class Overtaken(BaseException):
+    """A run has ended after its message was taken care of: whatever it returned does not count any more."""
+
+
+@dataclass(slots=True, eq=False)
+class Watch:
+    """
+    One run that has limits; the times are monotonic, `inf` if there is none.
+
+    `raise_at` is when the exception is raised in its thread, and `report_at` when the log names it.
+    """
+
+    run: Any
+    soft_at: float
+    hard_at: float
+    raise_at: float
+    report_at: float
+    thread: int = field(default_factory=threading.get_ident)
+    is_over: bool = False
+    raised: bool = False
+    # The run has ended, and the watcher is about to raise: each writes one, and then reads the other.
+    ended: bool = False
+    raising: bool = False
+    held_since: float | None = None
+
+    @property
+    def next_at(self) -> float:
+        """When there is something to do about it."""
+        hard_at = math.inf if self.is_over else self.hard_at
+        return min(self.raise_at, self.report_at, hard_at)
+
+
+class Limits:
+    """
+    Watches runs that have limits, by one thread that starts with the first of them at the latest.
+
+    `over` is called in that thread with a run that has reached its hard limit, once. What pops a run from `_runs` owns
+    its message: the run itself, as it ends, or the process that claims it.
+    """
+
+    def __init__(self, over: Callable[[Watch], None], pace: Pace | None = None) -> None:
+        self._over = over
+        self.pace = Pace() if pace is None else pace
+        self._report_after = self.pace.report
+        self._runs: dict[int, Watch] = {}
+        self._wake = Waker()
+        # Different pauses, so that a thread in a loop is not always found at the same line.
+        self._glances = itertools.cycle(number * GLANCE for number in range(1, 20))
+        self._next = math.inf
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def call(self, run: Any, function: Callable[[], Any], soft: float, hard: float) -> Any:
+        """
+        Return what `function` returns, within `soft` and `hard` seconds (`inf` is no limit).
+
+        Raises:
+            TimeLimitExceeded: its time was up before it had ended.
+            Overtaken: somebody else has claimed the run meanwhile.
+        """
+        now = time.monotonic()
+        watch = Watch(run, now + soft, now + hard, now + soft, self._report_at(now, soft, hard))
+        try:
+            # It may be raised from here on, if the machine hangs for this long.
+            self._enter(watch)
+            value, error = attempted(function)
+            self._disarm(watch)
+        except TimeLimitExceeded as late:
+            # At the very end; the next one is due in a few seconds at the earliest.
+            value, error = None, late
+            self._disarm(watch)
+        self.end(watch)
+        if error is not None:
+            raise error
+        return value
+
+    def begin(self, run: Any, soft: float, hard: float) -> Watch:
+        """Watch a run that no exception can be raised in from another thread, such as a coroutine."""
+        now = time.monotonic()
+        watch = Watch(run, now + soft, now + hard, math.inf, self._report_at(now, soft, hard))
+        self._enter(watch)
+        return watch
+
+    def end(self, watch: Watch) -> None:
+        """
+        Take a run back that has ended.
+
+        Raises:
+            Overtaken: somebody else has claimed it.
+        """
+        if self._runs.pop(id(watch), None) is None:
+            raise Overtaken
+
+    def holds(self, watch: Watch) -> bool:
+        """Return whether a run still runs."""
+        return id(watch) in self._runs
+
+    def claim(self, watch: Watch) -> bool:
+        """Take a run's message over; false where it has ended by itself."""
+        return self._runs.pop(id(watch), None) is not None
+
+    def overdue(self, seconds: float) -> list[Watch]:
+        """Return the runs that are over their soft limit by `seconds`."""
+        latest = time.monotonic() - seconds
+        return [watch for watch in list(self._runs.values()) if watch.soft_at <= latest]
+
+    def _report_at(self, now: float, soft: float, hard: float) -> float:
+        return now + (soft if soft < hard else hard) + self._report_after
+
+    def _enter(self, watch: Watch) -> None:
+        if self._thread is None:
+            self.start()
+        self._runs[id(watch)] = watch
+        # Spelled out: each run of a task that has limits comes here.
+        if watch.raise_at < self._next or watch.hard_at < self._next or watch.report_at < self._next:
+            self._wake.set()
+
+    def start(self) -> None:
+        """
+        Start the thread that watches, unless it runs; a worker does this before the first run, which would fail otherwise.
+
+        Raises:
+            NoThread: there is no room for it.
+        """
+        with self._lock:
+            if self._thread is None:
+                # Its lines are queued like those of I/O threads: limits must be kept although a handler hangs.
+                thread = threading.Thread(
+                    target=run_as_io_thread, args=(self._watch,), name="amqpworker-limits", daemon=True
+                )
+                start_thread(thread)  # where there is no room for it, the next run tries again
+                self._thread = thread
+
+    def _disarm(self, watch: Watch) -> None:
+        """Ensure that no exception is raised any more; one may still be raised in here, then this is called again."""
+        if watch.raise_at == math.inf:
+            return
+        watch.ended = True
+        # No lock may be waited for here: the exception would leave it as it is.
+        while watch.raising:
+            time.sleep(0)
+        if not watch.raised:
+            return
+        with suppress(TimeLimitExceeded):
+            # Whether it has been raised already cannot be seen. Another takes the place of one that is still to come, and
+            # is met for certain; taking it back instead leaves CPython 3.11 with a mark that slows down every thread.
+            RAISE(watch.thread, TimeLimitExceeded)
+            for _ in range(MOST_STEPS):
+                pass
+
+    # ---- the watcher's thread ---------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while True:
+            # Whoever enters meanwhile wakes us: they may have come too late for this look.
+            self._next = math.inf
+            due = self._look(time.monotonic())
+            self._next = due
+            self._wake.wait(min(max(0.0, due - time.monotonic()), IDLE))
+
+    def _look(self, now: float) -> float:
+        """Act on every limit that is reached; return when there is something to do next."""
+        raised = False
+        for watch in list(self._runs.values()):
+            # CPython forgets to look in the second of two threads that are interrupted at once: one after the other.
+            if watch.raise_at <= now:
+                watch.raise_at = now + AGAIN
+                raised = raised or self._raise_safely(watch, now)
+            if watch.report_at <= now:
+                watch.report_at = math.inf
+                self._report(watch, now)
+            if watch.hard_at <= now and not watch.is_over:
+                watch.is_over = True
+                self._tell(watch)
+        again = [now + AGAIN] if raised else []
+        return min([*again, *(watch.next_at for watch in list(self._runs.values()))], default=math.inf)
+
+    def _raise_safely(self, watch: Watch, now: float) -> bool:
+        try:
+            return self._raise(watch, now)
+        except Exception as error:
+            # This thread keeps the limits of all other runs, too.
+            watch.raise_at = now + self.pace.again
+            log.error("limit_not_told", exc_info=error)
+            return False
+
+    def _raise(self, watch: Watch, now: float) -> bool:
+        """Raise the exception in a run's thread, or plan to look again soon; return whether it was raised."""
+        watch.held_since = now if watch.held_since is None else watch.held_since
+        held = now - watch.held_since
+        watch.raise_at = now + min(max(SOON, held / 50), SELDOM)
+        # A fresh turn with the interpreter's lock: no other thread takes it for a while.
+        wait_and_preempt(next(self._glances) if held > AGAIN else 0)
+        watch.raising = True
+        try:
+            hold = hold_at(watch.thread, OWN)
+            if watch.ended or hold is None or hold is Hold.FULL or (hold is Hold.BRIEF and held < self.pace.briefly):
+                return False
+            RAISE(watch.thread, TimeLimitExceeded)
+            watch.raised = True
+        finally:
+            watch.raising = False
+        watch.held_since = None
+        watch.raise_at = now + self.pace.again
+        return True
+
+    def _report(self, watch: Watch, now: float) -> None:
+        task_context.set(watch.run)
+        over = round(now - min(watch.soft_at, watch.hard_at), 1)
+        effect = f"its process is replaced {OVERDUE:g} s after its limit" if watch.hard_at == math.inf else None
+        log.warning("task_over_limit", over=over, at=where(watch.thread), effect=effect)
+        task_context.set(None)
+
+    def _tell(self, watch: Watch) -> None:
+        try:
+            self._over(watch)
+        except Exception as error:
+            log.error("limit_not_told", exc_info=error)
+
+
+OWN = frozenset(one.__code__ for one in (Limits.call, Limits.end, Limits._enter, Limits._disarm))  # noqa: SLF001
+"""What runs around a task: an exception there would not be the task's."""
+
+
+def attempted(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """Return what a function returns, or what it raises."""
+    try:
+        return function(), None
+    except BaseException as error:  # noqa: BLE001 - it is raised again once no other can strike
+        return None, error
+
+
+# Raises an exception in a thread as soon as it runs Python code.
+# https://docs.python.org/3/c-api/init.html#c.PyThreadState_SetAsyncExc
+RAISE = ctypes.pythonapi.PyThreadState_SetAsyncExc
+RAISE.argtypes = (ctypes.c_ulong, ctypes.py_object)

@@ -1,0 +1,172 @@
+"""
+Whether an exception may be raised in a thread right now, by its frames.
+
+Decides where it would leave a lock held for ever: just after a call has acquired it, and in the code of logging, importlib
+and threading. Which thread is to be interrupted, and when, is `limits`'s.
+"""
+
+from __future__ import annotations
+
+import dis
+import sys
+import time
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from enum import Enum
+from functools import lru_cache
+from types import CodeType, FrameType
+
+from amqpworker.log.writer import Sink
+
+__all__ = ["Hold", "hold_at", "wait_and_preempt", "where"]
+
+ACQUIRES = frozenset({"acquire", "acquire_lock", "__enter__", "flock", "lockf"})
+"""Names of calls that return with a lock held. The bytecode of `with lock:` cannot be interrupted between that and its body."""
+
+LOCKING = frozenset({*ACQUIRES, "release", "release_lock", "__exit__", "_acquire_restore", "_release_save"})
+"""Names of functions in Python that are part of a lock: an exception at their first line leaves it held as well."""
+
+WAITS = frozenset({"wait", "join", "_wait_for_tstate_lock"})
+"""Functions of `threading` that wait by acquiring a lock of their own, and restore everything whatever is raised then."""
+
+AT_FORK = frozenset({"_note_fork", "block", "unblock", "before_fork", "after_in_parent"})
+"""Functions of ours that Python calls around a fork, where it swallows whatever is raised and forks nevertheless."""
+
+CALLS = frozenset({"PRECALL", "CALL", "CALL_KW", "CALL_FUNCTION_EX"})
+JUMPS = frozenset(dis.hasjrel + dis.hasjabs)
+SHORTEST_INTERVAL = 1e-6
+
+
+class Hold(Enum):
+    """
+    Whether an exception may be raised at the place where a thread is.
+
+    * `NONE`: it may.
+    * `BRIEF`: it would do no harm to locks, and cut off something that usually ends soon: a log line, an import, code of a
+      lock or of ours.
+    * `FULL`: it may leave a lock held for ever.
+    """
+
+    NONE = 0
+    BRIEF = 1
+    FULL = 2
+
+
+def hold_at(thread: int, never: AbstractSet[CodeType] = frozenset()) -> Hold | None:
+    """
+    Return what holds an exception back in a thread; None if it has moved meanwhile, so that nothing is known.
+
+    In the code of `never` it is always held back. The caller has to act at once: the thread cannot move while the caller keeps
+    the interpreter's lock.
+    """
+    current = sys._current_frames  # noqa: SLF001 - documented, and made for this
+    frame = current().get(thread)
+    if frame is None:
+        return Hold.FULL
+    position = frame.f_lasti
+    found = Hold.FULL if frame.f_code in never else hold_of(frame)
+    return found if current().get(thread) is frame and frame.f_lasti == position else None
+
+
+def wait_and_preempt(seconds: float) -> None:
+    """
+    Sleep, then take the interpreter's lock from the thread that runs, wherever it is.
+
+    By default a thread releases that lock when it next waits for something: one that acquires locks or writes lines all the
+    time would never be found at anything else.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SHORTEST_INTERVAL)
+    try:
+        time.sleep(seconds)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def hold_of(frame: FrameType) -> Hold:
+    """Return what holds an exception back at a frame, the innermost one of its thread."""
+    module, code = module_of(frame), frame.f_code
+    acquires = frame.f_lasti in acquiring(code)
+    waits = module == "threading" and code.co_name in WAITS and (acquires or code.co_name == "join")
+    if not waits and (module == "threading" or acquires):
+        return Hold.FULL
+    # Ours, such as that of a send, keeps accounts that others rely on.
+    brief = module.startswith("amqpworker.")
+    in_module_body = False
+    for outer in outwards(frame):
+        module, code = module_of(outer), outer.f_code
+        if code in SINKS:
+            return Hold.BRIEF
+        if code.co_name in AT_FORK and module.startswith("amqpworker."):
+            return Hold.FULL
+        if module == "logging" or module.startswith("logging."):
+            return Hold.FULL
+        if code.co_filename.startswith("<frozen importlib"):
+            return Hold.BRIEF if in_module_body else Hold.FULL
+        in_module_body = in_module_body or code.co_name == "<module>"
+        # A semaphore that waits for its turn has taken nothing yet.
+        brief = brief or (code.co_name in LOCKING and not (waits and module == "threading"))
+    return Hold.BRIEF if brief else Hold.NONE
+
+
+SINKS = frozenset({Sink.emit.__code__})
+"""Where a line of ours is written: what logging holds then is released in a `finally`, and nothing is swallowed."""
+
+
+def outwards(frame: FrameType) -> Iterator[FrameType]:
+    """Go from the innermost frame to the outermost one."""
+    found: FrameType | None = frame
+    while found is not None:
+        yield found
+        found = found.f_back
+
+
+def module_of(frame: FrameType) -> str:
+    """Return the name of the module that a frame's code belongs to, "" if it has none."""
+    name = frame.f_globals.get("__name__", "")
+    return name if isinstance(name, str) else ""
+
+
+@lru_cache(maxsize=256)
+def acquiring(code: CodeType) -> frozenset[int]:
+    """Return the offsets of the instructions of a function that call something named like the acquiring of a lock."""
+    if not ACQUIRES.intersection((*code.co_names, *code.co_varnames, *code.co_freevars)):
+        return frozenset()
+    instructions = [one for one in dis.get_instructions(code) if one.opname != "CACHE"]
+    return frozenset(
+        one.offset
+        for number, one in enumerate(instructions)
+        if one.opname in CALLS and called(instructions, number) in ACQUIRES
+    )
+
+
+def called(instructions: list[dis.Instruction], number: int) -> object:
+    """
+    Return the name of what an instruction calls, as far as it is seen in the instructions before it.
+
+    They are followed backwards until the stack is as high as it was when the callable had been loaded.
+    """
+    call = instructions[number]
+    if call.opname == "CALL_FUNCTION_EX":
+        surplus = 1 + ((call.arg or 0) & 1)
+    else:
+        surplus = (call.arg or 0) + (call.opname == "CALL_KW")
+    before = list(reversed(instructions[:number]))
+    while before and before[0].opname in {"PRECALL", "KW_NAMES"}:
+        del before[0]  # they belong to the call itself
+    for position, one in enumerate(before):
+        if one.opcode in JUMPS:
+            # One argument or another is loaded, and the stack does not show what stands before both: the line does.
+            line = call.positions and call.positions.lineno
+            alike = [early for early in before[position:] if early.positions and early.positions.lineno == line]
+            return next((early.argval for early in alike if early.argval in ACQUIRES), None)
+        if surplus <= 0 and one.opname != "PUSH_NULL":
+            return one.argval
+        surplus -= dis.stack_effect(one.opcode, one.arg, jump=False)
+    return None
+
+
+def where(thread: int) -> str:
+    """Return the innermost line of Python that a thread is at, "" if it has ended."""
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - as above
+    return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"

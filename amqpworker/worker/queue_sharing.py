@@ -1,0 +1,76 @@
+"""
+Leave messages to idle processes of the same supervisor, instead of having them wait behind long tasks.
+
+Decides when a queue is held: nothing is taken from it here while all threads that serve it are busy with long tasks, and
+another process that consumes it has an idle one. What of it waits here unstarted is requeued by `receiver` then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from amqpworker.broker.address import Address
+from amqpworker.ipc.idle_queues import bit_of
+from amqpworker.ipc.recorder import Recorder
+
+__all__ = ["Sharing", "bits_of"]
+
+# Tasks that keep all threads busy for this long are long ones; before `receiver` requeues what waits behind them, so that
+# it does not go to another process that is as busy.
+BUSY_SECONDS = 3.0
+
+
+class Sharing:
+    """
+    Compares this process with the others: by the flight recorder, once per look of its main thread.
+
+    `bits` gives the bit of each queue, `has_room` returns whether a message of a queue could start at once, and `hold` is
+    called with the queues from which nothing is to be taken, whenever these change.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        bits: Mapping[str, int],
+        has_room: Callable[[str], bool],
+        hold: Callable[[frozenset[str]], None],
+    ) -> None:
+        self._recorder = recorder
+        self._bits = bits
+        self._has_room = has_room
+        self._hold = hold
+        self._held: frozenset[str] = frozenset()
+        # When a thread was idle last, or the queue was held for the last time.
+        self._room_at: dict[str, float] = {}
+
+    @property
+    def holds(self) -> bool:
+        """Whether a queue is left to other processes now."""
+        return bool(self._held)
+
+    def look(self, consumed: Collection[str], now: float) -> None:
+        """Record for which of the `consumed` queues this process is idle, and hold or release queues."""
+        elsewhere = self._recorder.idle_elsewhere()
+        idle = 0
+        held = set()
+        for queue, bit in self._bits.items():
+            room_at = self._room_at.setdefault(queue, now)
+            if self._has_room(queue):
+                self._room_at[queue] = now
+                idle |= bit if queue in consumed else 0
+            elif not elsewhere & bit:
+                if queue in self._held:
+                    # Held again after the same time as at first, not sooner.
+                    self._room_at[queue] = now
+            elif queue in self._held or now - room_at >= BUSY_SECONDS:
+                held.add(queue)
+        self._recorder.note_idle(idle)
+        if held != self._held:
+            self._held = frozenset(held)
+            self._hold(self._held)
+
+
+def bits_of(addresses: Sequence[Address], queues: Iterable[str]) -> dict[str, int]:
+    """Return the bit of each queue, the same in every process that consumes it by these addresses in any order."""
+    broker = " ".join(sorted(f"{one}/{one.virtual_host}" for one in addresses))
+    return {queue: bit_of(broker, queue) for queue in queues}

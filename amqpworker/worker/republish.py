@@ -1,0 +1,186 @@
+"""
+Publish the copies of deliveries, again and again until the broker confirms them.
+
+Decides when to try again, and when not any more: once the channel of the original is gone the broker redelivers it. A copy
+is not published again while its confirm may still come: that is as long as the channel that it was published on. What a
+copy holds is `envelope`'s, and acknowledging its original `settle`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from amqpworker.broker.pending_publish import Outgoing, WhenDone
+from amqpworker.errors import AmqpWorkerError, InvalidArguments, NotConnected, Unconfirmed
+from amqpworker.log.logger import get_logger
+from amqpworker.model.message import Delivery, Publication
+
+__all__ = ["Copies", "Copy", "Publishes"]
+
+log = get_logger(__name__)
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+REPEAT_LOG_AFTER = 60.0
+
+
+class Publishes(Protocol):
+    """What is needed of the publisher's lane for copies."""
+
+    def outgoing(
+        self,
+        publication: Publication,
+        needs: tuple[str, ...] = (),
+        timeout: float | None = None,
+        when_done: WhenDone | None = None,
+    ) -> Outgoing:
+        """Return a publication that is ready to be submitted."""
+
+    def submit(self, outgoing: Outgoing) -> Any:
+        """Put it on its way."""
+
+    def overdue(self, before: float) -> int:
+        """Return how many wait for a confirm that was to come before this moment (monotonic)."""
+
+
+@dataclass(slots=True, eq=False)
+class Copy:
+    """
+    What takes the place of a delivery.
+
+    `confirmed` is called once the broker has it, `refused` where it turns out later that it cannot be carried.
+    """
+
+    original: Delivery
+    publication: Publication
+    confirmed: Callable[[], None]
+    refused: Callable[[], None]
+    failures: int = 0
+
+    def is_wanted(self) -> bool:
+        """Tell whether the broker has not requeued the original, so that the copy has to take its place."""
+        return bool(self.original.intake.is_open)
+
+    def pause_after(self, error: AmqpWorkerError) -> float:
+        """Return the seconds until it is tried again: ever more where the broker refuses it, not where it was away."""
+        if isinstance(error, Unconfirmed | NotConnected):
+            return FIRST_PAUSE
+        self.failures += 1
+        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self.failures - 1, 10))
+
+
+class Copies:
+    """
+    The copies that are on their way; `wake` has `try_again` called soon, in whatever thread does so.
+
+    `needs` tells what must exist for the copies of a queue's messages. It is asked after a failure: an exchange may be gone.
+    """
+
+    def __init__(
+        self,
+        lane: Publishes,
+        timeout: float,
+        needs: Callable[[str], tuple[str, ...]],
+        wake: Callable[[], None],
+    ) -> None:
+        self._lane = lane
+        self._timeout = timeout
+        self._needs = needs
+        self._wake = wake
+        self._under_way: set[Copy] = set()
+        self._again: list[tuple[float, Copy]] = []
+        # For each exchange: when it was logged last that it takes no copies, and how often that happened since.
+        self._logged: dict[str, tuple[float, int]] = {}
+        self._overdue_logged = -REPEAT_LOG_AFTER
+
+    def publish(self, copy: Copy) -> None:
+        """
+        Publish a copy, from any thread.
+
+        Raises:
+            InvalidArguments: it cannot be carried; nothing was published.
+        """
+        self._under_way.add(copy)
+        try:
+            self._attempt(copy, ())
+        except BaseException:
+            self._under_way.discard(copy)
+            raise
+
+    def _attempt(self, copy: Copy, needs: tuple[str, ...]) -> None:
+        outgoing = self._lane.outgoing(copy.publication, needs, self._timeout, lambda error: self._on_done(copy, error))
+        outgoing.wanted = copy.is_wanted
+        self._lane.submit(outgoing)
+
+    def _on_done(self, copy: Copy, error: AmqpWorkerError | None) -> None:
+        match error:
+            case None:
+                copy.confirmed()
+            case InvalidArguments():
+                # Only now has the broker told how small its frames are: trying again would not help.
+                what = copy.publication
+                log.warning("copy_too_large", queue=what.routing_key, exchange=what.exchange, reason=str(error))
+                copy.refused()
+            case _ if copy.is_wanted():
+                pause = copy.pause_after(error)
+                self._log(copy, error, pause)
+                self._again.append((time.monotonic() + pause, copy))
+                self._wake()
+                return
+        self._under_way.discard(copy)
+
+    def _log(self, copy: Copy, error: AmqpWorkerError, pause: float) -> None:
+        """Log that a copy was not confirmed, once a minute for each exchange, with how many it were since."""
+        now = time.monotonic()
+        what = copy.publication
+        at, count = self._logged.get(what.exchange, (-REPEAT_LOG_AFTER, 0))
+        if now < at + REPEAT_LOG_AFTER:
+            self._logged[what.exchange] = (at, count + 1)
+            return
+        self._logged[what.exchange] = (now, 0)
+        log.warning(
+            "copy_not_confirmed",
+            queue=what.routing_key,
+            exchange=what.exchange,
+            reason=str(error),
+            count=count + 1,
+            retry_in=pause,
+        )
+
+    def try_again(self, now: float) -> None:
+        """Publish once more what has paused for long enough (`now` is monotonic)."""
+        if not self._again:
+            return
+        due = [one for one in self._again if one[0] <= now or not one[1].is_wanted()]
+        for entry in due:
+            # Entries are added by the publisher's thread meanwhile.
+            self._again.remove(entry)
+            copy = entry[1]
+            if not copy.is_wanted():
+                self._under_way.discard(copy)
+                continue
+            try:
+                self._attempt(copy, self._needs(copy.original.queue))
+            except AmqpWorkerError as error:
+                self._on_done(copy, error)
+
+    def overdue(self, now: float) -> int:
+        """Return how many were published and are not confirmed though it is time; logged once a minute (`now` is monotonic)."""
+        count = self._lane.overdue(now) if self._under_way else 0
+        if count and now >= self._overdue_logged + REPEAT_LOG_AFTER:
+            self._overdue_logged = now
+            log.warning("copies_unconfirmed", count=count, effect="their deliveries are kept until the broker answers")
+        return count
+
+    @property
+    def waiting(self) -> bool:
+        """Whether any of them is to be tried again."""
+        return bool(self._again)
+
+    @property
+    def idle(self) -> bool:
+        """Whether none is on its way."""
+        return not self._under_way

@@ -1,0 +1,77 @@
+"""
+What tasks print: visible line by line, and harmless if no process reads it.
+
+Python buffers 8 KiB of what is printed if standard output is not a terminal, and a write to a pipe whose reader has ended,
+or to a full disk, raises an exception in the task. Decides what happens then: the write is dropped, as a log line is in
+`writer`, and one line of the log reports that.
+"""
+
+from __future__ import annotations
+
+import io
+import select
+import sys
+from contextlib import suppress
+from typing import Any
+
+from amqpworker.log.logger import get_logger
+
+__all__ = ["Output", "print_by_line"]
+
+log = get_logger(__name__)
+
+# A time limit of the task can be raised in between.
+STEP = 1.0
+
+
+class Output(io.FileIO):
+    """A standard stream beneath Python's text: what cannot be written is dropped, and nothing is raised."""
+
+    def __init__(self, descriptor: int, stream: str) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self.stream = stream
+        self._lost = False
+
+    def write(self, data: Any) -> int:
+        """Write all of it, waiting for a reader who is slow."""
+        view = memoryview(data).cast("B")
+        written = 0
+        try:
+            while written < len(view):
+                count = super().write(view[written:])
+                if count is None:  # another process made it non-blocking, and it is full
+                    _wait_for_room(self.fileno())
+                else:
+                    written += count
+        except OSError as error:
+            if not self._lost:
+                self._lost = True
+                log.warning(
+                    "output_lost", stream=self.stream, reason=error.strerror, effect="what is printed is dropped"
+                )
+        return len(view)
+
+
+def _wait_for_room(descriptor: int) -> None:
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLOUT)
+    waiting.poll(STEP * 1000)
+
+
+def print_by_line() -> None:
+    """From now on show each line that is printed at once, and have no print fail; before anything is printed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, io.TextIOWrapper):
+            continue  # closed from the beginning: `print` does nothing
+        with suppress(OSError, ValueError):
+            text = io.TextIOWrapper(
+                Output(stream.fileno(), name),
+                encoding=stream.encoding,
+                errors="backslashreplace",
+                line_buffering=True,
+            )
+            # Nothing is left in it, and code that holds it may continue to use it.
+            stream.flush()
+            setattr(sys, name, text)
+            setattr(sys, f"__{name}__", text)

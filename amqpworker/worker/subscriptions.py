@@ -1,0 +1,95 @@
+"""
+What a worker process is to consume: which queues, by how many threads, with how much prefetched.
+
+Decides what cannot be, and what is doubtful; said by whoever asks, a process that starts or `--check`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from amqpworker.app import App
+from amqpworker.errors import ConfigError
+from amqpworker.log.logger import get_logger
+from amqpworker.task import Task
+from amqpworker.worker.options import QueueOptions, WorkerOptions
+from amqpworker.worker.unknown_tasks import no_tasks
+
+__all__ = ["Serving", "long_tasks", "servings", "warn_of_long_tasks"]
+
+# Not `__name__`: its lines are the process's.
+log = get_logger("amqpworker.worker.process")
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """One queue in one process: `threads` serve it, and nothing else where they are its `own`."""
+
+    queue: str
+    threads: int
+    own: bool
+    prefetch: int
+
+    @property
+    def idles(self) -> bool:
+        """Whether threads have nothing to do however full the queue is."""
+        return self.prefetch < self.threads
+
+
+def servings(app: App, options: WorkerOptions) -> list[Serving]:
+    """
+    Return what each process consumes, in the order of the options, else by name.
+
+    Raises:
+        ConfigError: there is no task, or the app knows nothing of a queue.
+    """
+    names = [queue.name for queue in options.queues] or sorted({task.queue for task in app.tasks.values()})
+    for queue in options.queues:
+        check_known(app, queue)
+    if not app.tasks:
+        raise ConfigError(no_tasks(options.app, app.modules))
+    with_coroutines = {task.queue for task in app.tasks.values() if task.signature.is_async}
+    return [serving(queue, options, with_coroutines) for queue in names]
+
+
+def check_known(app: App, queue: QueueOptions) -> None:
+    """
+    Refuse a queue that the app does not name.
+
+    Raises:
+        ConfigError: it does not; it may have one whose name was read as a name and a number.
+    """
+    whole = f"{queue.name}:{queue.threads}"
+    if queue.name not in app.plan.queues and whole in app.plan.queues:
+        raise ConfigError(
+            f"The app has no queue {queue.name!r}, but one with the name {whole!r}: write -q {whole}: with a colon "
+            f"behind it."
+        )
+    app.plan.check_known(queue.name)
+
+
+def serving(queue: str, options: WorkerOptions, with_coroutines: set[str]) -> Serving:
+    """Return how one queue is served; coroutines of any queue may come by those that share their threads."""
+    own = queue in options.own_threads
+    has_coroutines = queue in with_coroutines if own else bool(with_coroutines)
+    return Serving(queue, options.threads_for(queue), own, options.prefetch_for(queue, has_coroutines))
+
+
+def long_tasks(app: App) -> list[Task[Any, Any]]:
+    """Return the tasks that may run for longer than the broker waits for an acknowledgement."""
+    tasks = {id(one): one for one in app.tasks.values()}.values()
+    return [task for task in tasks if app.settings.ack_timeout < task.time_limit.last < math.inf]
+
+
+def warn_of_long_tasks(app: App) -> None:
+    """Log which tasks may run for longer than the broker waits for an acknowledgement."""
+    for task in long_tasks(app):
+        log.warning(
+            "limit_beyond_ack_timeout",
+            task=task.name,
+            limit=task.time_limit.last,
+            ack_timeout=app.settings.ack_timeout,
+            effect="the broker hands its message to another worker while it still runs",
+        )

@@ -1,0 +1,27 @@
+"""
+A worker process on a machine that has no room for its threads: a full process table, or a limit of the service.
+
+Decides that this is one line in the log and an exit code after which the process is started again, not a defect of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from amqpworker.ipc.report import FAILED
+from amqpworker.lifecycle import NoThread
+from amqpworker.log.logger import get_logger
+
+__all__ = ["room_permitting"]
+
+# Not `__name__`: its lines are the process's.
+log = get_logger("amqpworker.worker.process")
+
+
+def room_permitting(run: Callable[[], int]) -> int:
+    """Run a process and return its exit code, that of a failure if it cannot have all its threads."""
+    try:
+        return run()
+    except NoThread as error:
+        log.error("thread_not_started", reason=error.strerror, effect="this process ends, and is started again later")
+        return FAILED

@@ -1,0 +1,371 @@
+"""The consuming side of a process, as far as it needs no broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pika.exceptions import ChannelClosedByBroker
+
+from amqpworker.broker import consumer as consumer_module
+from amqpworker.broker.address import addresses
+from amqpworker.broker.channel import Closed
+from amqpworker.broker.connection_errors import ConnectionProblem
+from amqpworker.broker.consumer import Consumer
+from amqpworker.broker.consumer_channel import Intake, Subscription
+from amqpworker.broker.consumer_check import Look
+from amqpworker.model.message import Delivery, Properties
+from amqpworker.routing.queues import Plan
+from amqpworker.settings import Settings
+from tests.unit.worker.settling import Nobody
+
+WORK = Subscription("work", 10)
+
+
+def delivery(tag: int) -> Delivery:
+    return Delivery(tag, False, "amqpworker.tasks", "another key", Properties(), b"{}")
+
+
+class Taking(Nobody):
+    """A receiver that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.taken: list[Delivery] = []
+
+    def receive(self, delivery: Delivery) -> None:
+        self.taken.append(delivery)
+
+
+def test_a_delivery_belongs_to_the_channel_and_the_queue_that_it_came_by() -> None:
+    receiver = Taking()
+    intake = Intake(WORK, receiver, lambda: None)
+    one = delivery(1)
+    intake.on_delivery(one)
+    assert receiver.taken == [one]
+    assert one.intake is intake
+    assert one.queue == "work"
+    assert list(intake.unstarted) == [1]
+
+
+def test_the_first_delivery_that_waits_has_the_deadlines_looked_at() -> None:
+    watched: list[int] = []
+    intake = Intake(WORK, Taking(), lambda: watched.append(1))
+    intake.on_delivery(delivery(1))
+    intake.on_delivery(delivery(2))
+    assert len(watched) == 1
+    intake.unstarted.clear()
+    intake.on_delivery(delivery(3))
+    assert len(watched) == 2
+
+
+def test_a_channel_that_is_void_takes_nothing_any_more() -> None:
+    """What the broker had sent before it heard of the end comes again on the next channel."""
+    receiver = Taking()
+    intake = Intake(WORK, receiver, lambda: None)
+    intake.is_open = False
+    intake.on_delivery(delivery(1))
+    assert receiver.taken == []
+    assert intake.unstarted == {}
+
+
+def test_without_a_connection_there_is_nothing_left_to_drain() -> None:
+    plan = Plan("amqpworker", declare=False)
+    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), plan.topology_of, [WORK], Nobody())
+    drained: list[bool] = []
+    consumer.drain(lambda: drained.append(True))
+    assert drained == []
+    consumer.tick()
+    assert drained == [True]
+    consumer.tick()
+    assert drained == [True], "told once"
+
+
+class SlowChannel:
+    """A channel that is opened and subscribed when the test says so."""
+
+    def __init__(self, opened: Callable[[Any], None], closed: Closed) -> None:
+        self._opened = opened
+        self.closed = closed
+        self.number = 1
+        self.is_open = True
+        self.steps: list[str] = []
+        self.arguments: dict[str, int] = {}
+        self.consumed: Callable[[], None] = lambda: None
+        self.cancelled: Callable[[], None] = lambda: None
+        self.cancelled_by_broker: Callable[[], None] = lambda: None
+
+    def open(self) -> None:
+        self._opened(self)
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        self.cancelled_by_broker = callback
+
+    def limit_all(self) -> None:
+        """Only real brokers can tell what it is good for."""
+
+    def limit_none(self) -> None:
+        self.steps.append("limit_none")
+
+    def consume(
+        self, _queue: str, _prefetch: int, _tag: str, consumed: Callable[[], None], arguments: dict[str, int]
+    ) -> None:
+        self.steps.append("consume")
+        self.arguments = arguments
+        self.consumed = consumed
+
+    def cancel(self, _tag: str, cancelled: Callable[[], None]) -> None:
+        self.steps.append("cancel")
+        self.cancelled = cancelled
+
+    def close(self) -> None:
+        self.steps.append("close")
+        self.is_open = False
+
+
+def slow_channels(monkeypatch: pytest.MonkeyPatch) -> list[SlowChannel]:
+    """Return the channels that are asked for from now on."""
+    channels: list[SlowChannel] = []
+    monkeypatch.setattr(
+        consumer_module, "open_channel", lambda _, __, opened, closed: channels.append(SlowChannel(opened, closed))
+    )
+    return channels
+
+
+@pytest.fixture
+def opening(monkeypatch: pytest.MonkeyPatch) -> tuple[Consumer, SlowChannel, list[bool]]:
+    """A consumer that has asked for its channel."""
+    channels = slow_channels(monkeypatch)
+    plan = Plan("amqpworker", declare=False)
+    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), plan.topology_of, [WORK], Nobody())
+    connection: Any = SimpleNamespace(is_open=True, server_properties={})
+    consumer.opened(connection)
+    return consumer, channels[0], []
+
+
+def test_a_drain_waits_for_a_subscription_that_is_on_its_way(
+    opening: tuple[Consumer, SlowChannel, list[bool]],
+) -> None:
+    consumer, channel, drained = opening
+    channel.open()
+    consumer.drain(lambda: drained.append(True))
+    consumer.woken()
+    assert drained == [], "deliveries may come with its confirmation"
+    channel.consumed()
+    assert channel.steps == ["consume", "cancel"]
+    assert drained == []
+    channel.cancelled()
+    assert drained == [True]
+
+
+def test_a_channel_that_opens_during_a_drain_does_not_consume(
+    opening: tuple[Consumer, SlowChannel, list[bool]],
+) -> None:
+    consumer, channel, drained = opening
+    consumer.drain(lambda: drained.append(True))
+    consumer.woken()
+    assert drained == []
+    channel.open()
+    assert channel.steps == ["close"]
+    assert drained == [True]
+
+
+def test_a_queue_that_knows_no_ack_timeout_of_a_consumer_is_consumed_without_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    channels = slow_channels(monkeypatch)
+    plan = Plan("amqpworker", declare=False)
+    given = Settings(ack_timeout=60)
+    consumer = Consumer(addresses("amqp://127.0.0.1:1"), given, plan.topology_of, [WORK], Nobody())
+    loop = SimpleNamespace(call_later=lambda *_: None)
+    connection: Any = SimpleNamespace(is_open=True, server_properties={"version": "4.3.6"}, ioloop=loop)
+    consumer.opened(connection)
+    channels[0].open()
+    assert channels[0].arguments == {"x-consumer-timeout": 60_000}
+    channels[0].closed(ChannelClosedByBroker(406, "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue"))
+    channels[1].open()
+    assert channels[1].arguments == {}
+    channels[1].closed(ChannelClosedByBroker(406, "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue"))
+    assert len(channels) == 2, "never again and again"
+    assert "work" in consumer.failures
+
+
+@pytest.mark.parametrize(("version", "named"), [("4.3.6", True), ("4.2.9", False)])
+def test_a_subscription_that_the_broker_ends_names_what_was_late_where_it_does_so_for_that(
+    monkeypatch: pytest.MonkeyPatch, version: str, named: bool
+) -> None:
+    _, receiver, wire, (channel,) = consuming(monkeypatch)
+    wire.server_properties = {"version": version}
+    channel.cancelled_by_broker()
+    assert receiver.late_after == ([1800.0] if named else [])
+
+
+def test_a_channel_that_the_broker_closes_names_what_was_late_only_if_that_is_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for text, named in (("delivery acknowledgement on channel 1 timed out", [1800.0]), ("unknown delivery tag", [])):
+        _, receiver, _, (channel,) = consuming(monkeypatch)
+        channel.closed(ChannelClosedByBroker(406, f"PRECONDITION_FAILED - {text}"))
+        assert receiver.late_after == named
+
+
+def hold(consumer: Consumer, *queues: str) -> None:
+    consumer.hold(frozenset(queues))
+    consumer.woken()
+
+
+def test_a_queue_that_is_held_has_no_consumer_until_it_is_released_and_its_channel_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    consumer, _, _, (channel,) = consuming(monkeypatch)
+    hold(consumer, "work")
+    hold(consumer, "work")
+    assert channel.steps == ["consume", "cancel"]
+    assert consumer.subscribed() == []
+    assert consumer.consuming, "it is sound, and others consume the queue"
+    channel.cancelled()
+    hold(consumer)
+    assert channel.steps == ["consume", "cancel", "consume"]
+    assert consumer.consuming
+    channel.consumed()
+    assert consumer.subscribed() == ["work"]
+
+
+def test_the_limit_of_a_channel_is_lifted_before_it_consumes_again_where_one_was_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    consumer, _, wire, (channel,) = consuming(monkeypatch)
+    wire.server_properties = {"version": "3.10.8"}
+    hold(consumer, "work")
+    hold(consumer)
+    assert channel.steps == ["consume", "cancel", "limit_none", "consume"]
+
+
+def test_a_subscription_that_is_on_its_way_is_held_when_it_is_there(
+    opening: tuple[Consumer, SlowChannel, list[bool]],
+) -> None:
+    consumer, channel, _ = opening
+    channel.open()
+    hold(consumer, "work")
+    assert channel.steps == ["consume"]
+    channel.consumed()
+    assert channel.steps == ["consume", "cancel"]
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_a_drain_waits_until_a_queue_that_is_held_or_just_released_brings_nothing_any_more(
+    monkeypatch: pytest.MonkeyPatch, released: bool
+) -> None:
+    consumer, _, _, (channel,) = consuming(monkeypatch)
+    drained: list[bool] = []
+    hold(consumer, "work")
+    before = channel.cancelled
+    if released:
+        hold(consumer)
+    consumer.drain(lambda: drained.append(True))
+    consumer.woken()
+    assert drained == [], "deliveries may arrive before the end of the subscription is confirmed"
+    before()
+    assert drained == ([] if released else [True])
+    if released:
+        channel.consumed()
+        channel.cancelled()
+    assert drained == [True]
+
+
+def test_a_queue_whose_channel_ends_while_it_is_held_is_held_again_on_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer, _, wire, channels = consuming(monkeypatch)
+    hold(consumer, "work")
+    consumer.lost(ConnectionProblem("It is gone.", "away", "here"))
+    assert not consumer.consuming
+    hold(consumer, "work")
+    consumer.opened(wire)  # type: ignore[arg-type]
+    channels[1].open()
+    channels[1].consumed()
+    assert channels[1].steps == ["consume", "cancel"]
+
+
+class Holding(Nobody):
+    """A receiver that holds deliveries of every channel, or of none."""
+
+    held = False
+
+    def __init__(self) -> None:
+        self.late_after: list[float] = []
+
+    def on_ack_timeout(self, _intake: Intake, timeout: float, _reason: str) -> None:
+        self.late_after.append(timeout)
+
+    def holds(self, _intake: Intake) -> bool:
+        return self.held
+
+
+class Wire:
+    """A connection of which parts have come."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.server_properties: dict[str, str] = {"version": "4.3.6"}
+        self.ioloop = SimpleNamespace(call_later=lambda *_: None)
+        self.has_part = False
+        self.own_part = False
+
+    def has_part_of(self, _channel: int) -> bool:
+        return self.own_part
+
+
+def consuming(monkeypatch: pytest.MonkeyPatch) -> tuple[Consumer, Holding, Wire, list[SlowChannel]]:
+    channels = slow_channels(monkeypatch)
+    receiver, wire = Holding(), Wire()
+    plan = Plan("amqpworker", declare=False)
+    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), plan.topology_of, [WORK], receiver)
+    consumer.opened(wire)  # type: ignore[arg-type]
+    channels[0].open()
+    channels[0].consumed()
+    return consumer, receiver, wire, channels
+
+
+NOBODY_THERE = Look(0, 0)
+PERHAPS_SILENT = Look(0, 0, doubtful=True)
+
+
+def test_an_answer_that_says_nothing_ends_nothing_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer, receiver, _, channels = consuming(monkeypatch)
+    receiver.held = True
+    for _ in range(50):
+        consumer.looked("work", PERHAPS_SILENT)
+    assert "close" not in channels[0].steps
+    receiver.held = False
+    consumer.looked("work", PERHAPS_SILENT)
+    consumer.looked("work", Look(0, 1))
+    consumer.looked("work", PERHAPS_SILENT)
+    assert "close" not in channels[0].steps, "it was asked again, and all is well"
+    consumer.looked("work", PERHAPS_SILENT)
+    assert "close" in channels[0].steps
+
+
+def test_it_is_asked_again_before_a_subscription_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer, receiver, _, channels = consuming(monkeypatch)
+    receiver.held = True
+    consumer.looked("work", NOBODY_THERE)
+    assert "close" not in channels[0].steps
+    consumer.looked("work", NOBODY_THERE)
+    assert "close" in channels[0].steps
+
+
+def test_a_delivery_that_comes_in_slowly_is_no_subscription_that_brings_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    consumer, _, wire, channels = consuming(monkeypatch)
+    wire.own_part = wire.has_part = True
+    for _ in range(50):
+        consumer.looked("work", Look(5, 1))
+    assert "close" not in channels[0].steps
+    wire.own_part = False
+    for _ in range(10):
+        consumer.looked("work", Look(5, 1))
+    assert "close" not in channels[0].steps, "it may wait behind one of another queue"
+    wire.has_part = False
+    consumer.looked("work", Look(5, 1))
+    assert "close" in channels[0].steps

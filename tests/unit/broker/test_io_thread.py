@@ -1,0 +1,83 @@
+"""The thread of a connection, without one: what goes on whatever its user does."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+import pytest
+
+from amqpworker.broker import io_thread as connection_module
+from amqpworker.broker.address import addresses
+from amqpworker.broker.connection_errors import ConnectionProblem
+from amqpworker.broker.io_thread import IOThread
+from amqpworker.broker.pika_connection import PublicConnection
+from amqpworker.settings import Settings
+from tests.support import wait_until
+
+
+class Stumbles:
+    """A user whose first look at deadlines fails."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.problems: list[str] = []
+
+    def opened(self, connection: PublicConnection) -> None: ...
+
+    def lost(self, problem: ConnectionProblem) -> None:
+        self.problems.append(problem.text)
+
+    def woken(self) -> None: ...
+
+    def tick(self) -> bool:
+        self.looks += 1
+        if self.looks == 1:
+            raise LookupError
+        return self.looks < 4
+
+
+def test_a_look_at_deadlines_that_fails_is_not_the_last() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        user = Stumbles()
+        io = IOThread("test", addresses(f"amqp://127.0.0.1:{port}"), Settings(), user)
+        io.start()
+        try:
+            wait_until(lambda: user.looks >= 2, 5)
+        finally:
+            assert io.stop(5)
+
+
+def test_a_moment_without_free_descriptors_is_a_failed_attempt_and_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[int] = []
+
+    def none_left() -> Any:
+        tries.append(1)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(connection_module, "IOLoop", none_left)
+    user = Stumbles()
+    io = IOThread("test", addresses("amqp://127.0.0.1:1"), Settings(), user)
+    io.start()
+    try:
+        wait_until(lambda: len(tries) >= 2, 10, "another attempt")
+        assert "Too many open files" in user.problems[0]
+        assert not io.ended
+    finally:
+        assert io.stop(5)
+
+
+def test_a_thread_that_cannot_go_on_tells_its_user_and_is_known_to_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    user = Stumbles()
+    io = IOThread("test", addresses("amqp://127.0.0.1:1"), Settings(), user)
+
+    def closed(_timeout: float) -> bool:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(io._waker, "wait", closed)
+    io.start()
+    wait_until(lambda: not io.alive, 10, "the thread's end")
+    assert io.ended
+    assert user.problems[-1] == connection_module.BROKEN

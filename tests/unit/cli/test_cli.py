@@ -1,0 +1,477 @@
+"""The command line without a broker: what it takes, what it refuses, and how it says so."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from amqpworker.cli.cores import usable_cores
+from amqpworker.cli.main import main
+from amqpworker.cli.output import plain, printable
+from amqpworker.cli.send_command import in_words_of_the_command
+from amqpworker.cli.shared import exit_code
+from amqpworker.cli.topology_command import management_of
+from amqpworker.cli.values import pairs
+from amqpworker.errors import (
+    AmqpWorkerError,
+    CallTimeout,
+    ConfigError,
+    Forbidden,
+    InvalidArguments,
+    NotConnected,
+    NotRouted,
+    QueueFull,
+    QueueUnavailable,
+    TaskFailed,
+)
+from amqpworker.supervisor.launch import Setup
+from tests.cli import Ended, environment, run, run_here
+
+COMMANDS = [
+    "worker",
+    "status",
+    "workers",
+    "unit",
+    "send",
+    "call",
+    "topology show",
+    "topology declare",
+    "topology check",
+    "dead list",
+    "dead show",
+    "broker start",
+    "broker stop",
+    "broker status",
+    "broker url",
+]
+
+APP = """
+from amqpworker import App
+app = App("amqp://guest:hidden@127.0.0.1:1/")
+
+@app.task(name="shop.welcome", queue="emails")
+def welcome(user_id: int, lang: str = "en") -> str: ...
+
+app.queue("reports")
+other = 3
+"""
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object:
+    """Run the program in a folder that has a module `clishop` with an app."""
+    (tmp_path / "clishop.py").write_text(APP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "clishop", raising=False)
+    return lambda line: run_here(capsys, *(line.split() if isinstance(line, str) else line))
+
+
+class Cli:
+    """What the fixture is, for the type checker."""
+
+    def __call__(self, line: str | list[str]) -> Ended:
+        raise NotImplementedError
+
+
+# ---- help and version -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_help_has_an_example_and_fits_80_columns(cli: Cli, command: str) -> None:
+    ended = cli(f"{command} --help")
+    assert ended.code == 0
+    assert f"amqpworker {command}" in ended.out.partition("Example")[2]
+    assert max(map(len, ended.out.splitlines())) <= 80
+    assert not re.search(r"\[/?(bold|blue|cyan|dim)\]", ended.out)
+
+
+def test_help_stands_without_an_argument_too(cli: Cli) -> None:
+    ended = cli("")
+    assert ended.code == 2
+    for group in ("worker", "send", "call", "topology", "dead", "broker"):
+        assert f" {group} " in ended.out
+
+
+def test_the_version_is_printed(cli: Cli) -> None:
+    assert cli("--version") == Ended(0, "amqpworker 0.1.0\n", "")
+
+
+def test_the_program_is_there_as_a_module_too(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "amqpworker", "--version"], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.startswith("amqpworker ")
+
+
+def test_the_command_line_is_loaded_without_what_a_single_command_needs() -> None:
+    code = (
+        "import sys, amqpworker.cli.main\n"
+        "heavy = {'aio_pika', 'http.client', 'pika', 'pydantic_settings', 'sqlite3', 'ssl', 'structlog'}\n"
+        "print(sorted(heavy & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("more", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colours_are_for_terminals_and_not_with_no_color(more: dict[str, str], coloured: bool) -> None:
+    ours, theirs = pty.openpty()
+    env = {**environment(), "TERM": "xterm", **more}
+    subprocess.run([sys.executable, "-m", "amqpworker", "--help"], stdout=theirs, stderr=theirs, env=env, check=True)
+    os.close(theirs)
+    text = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            text += chunk
+    except OSError:  # how a terminal says that nobody writes to it any more
+        pass
+    os.close(ours)
+    assert b"worker" in text
+    assert bool(re.search(rb"\x1b\[[0-9;]*3[0-7]m", text)) == coloured
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "ascii:strict"])
+def test_what_the_terminals_encoding_has_not_is_escaped(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "shop.py").write_text(
+        "from amqpworker import App; app = App(default_queue='b\\u0171ro')\napp.queue('b\\u0171ro')\n"
+    )
+    ended = run(tmp_path, environment(PYTHONIOENCODING=encoding), "topology", "show", "shop:app")
+    assert (ended.code, ended.err) == (0, "")
+    assert "b\\u0171ro" in ended.out
+    ended = run(tmp_path, environment(PYTHONIOENCODING=encoding), "topology", "show", "b\u0171ro:app")
+    assert "b\\u0171ro" in ended.complaint()
+
+
+def test_there_are_no_colours_off_a_terminal(cli: Cli) -> None:
+    assert "\x1b" not in cli("topology show clishop:app").out + cli("--help").out
+
+
+# ---- wrong input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("nothing", "No such command 'nothing'"),
+        ("worker", "Missing argument 'MODULE:APP'"),
+        ("worker sh\udcffop:app", "MODULE:APP: Input should be a valid string"),
+        ("worker a:b -p 0", "'-p'"),
+        ("worker a:b -t 0", "'-t'"),
+        ("worker a:b -t many", "'-t'"),
+        ("worker a:b --prefetch 65536", "'--prefetch'"),
+        ("worker a:b --drain-timeout -1", "'--drain-timeout'"),
+        ("worker a:b --drain-timeout nan", "--drain-timeout"),
+        ("worker a:b --drain-timeout inf", "--drain-timeout"),
+        ("worker a:b --async-tasks 0", "'--async-tasks'"),
+        ("worker a:b --isolated 0", "'--isolated'"),
+        ("worker a:b --log-level loud", "no log level 'loud'"),
+        ("worker a:b --nope", "No such option"),
+        ("send", "Missing argument 'TASK'"),
+        ("send t x=1", "give it by --queue"),
+        ("send t x -q q", "'x' is not of the form name=value"),
+        ("send t =1 -q q", "'=1' is not of the form name=value"),
+        ("send t x=1 x=2 -q q", "'x' is given twice"),
+        ("send t x=1e999 -q q", "a number that JSON cannot carry"),
+        ("send t -q q --delay -1", "'--delay'"),
+        ("send t -q q --delay 1e12", "at most 268435456 seconds"),
+        ("send t -q q --at tomorrow", "--at 'tomorrow' is no time"),
+        ("send t -q q --at 2026-12-24T18:00", "has no time zone"),
+        ("send t -q q --delay 1 --at 2026-12-24T18:00Z", "--delay, --at"),
+        ("send t -q q --header x-death=1", "--header: 'x-death' is reserved"),
+        ("send shop.welcome user_id=1 --header x-foo=1 --app clishop:app", "--header: 'x-foo' is reserved"),
+        ("send t -q q --header aw-attempt=1", "'aw-attempt' is reserved"),
+        ("send t -q q --body {", "--body is not JSON"),
+        ("send t -q q --body [1]", "--body is not a JSON object"),
+        ("send t x=1 -q q --body {}", "NAME=VALUE or --body"),
+        ("send shop.welcome user_id=1 --app clishop:app --url amqp://x", "not both"),
+        ("send shop.welcome user_id=1 --app clishop:app --namespace other", "not both"),
+        ("send shop.welcome user_id=x --app clishop:app", "parameter 'user_id'"),
+        ("send shop.welcome user_id=1 nope=2 --app clishop:app", "'nope'"),
+        ("send shop.nope --app clishop:app", "no task 'shop.nope'"),
+        ("send t -q q --url http://x", "begins with 'http'"),
+        ("call t -q q --timeout 0", "'--timeout'"),
+        ("call t -q q --timeout nan", "timeout"),
+        ("send t -q q --timeout 0", "'--timeout'"),
+        ("send t -q q --timeout inf", "timeout is too long"),
+        ("dead list", "Give MODULE:APP, or queues by -q"),
+        ("dead show 1", "Missing option '-q'"),
+        ("dead list -q x --limit 0", "'--limit'"),
+        ("dead list clishop:app --app clishop:other", "Give MODULE:APP or --app, not both: they mean the same."),
+        ("dead list --app clishop:nope", "has no 'nope'"),
+        ("topology show", "Missing argument 'MODULE:APP'"),
+        ("topology show clishop", "write MODULE:APP"),
+        ("topology show clishop:nope", "has no 'nope'"),
+        ("topology show clishop:other", "is of type int"),
+        ("topology show no.such:app", "There is no module 'no.such'"),
+        ("topology check clishop:app --management localhost:1", "must begin with http:// or https://"),
+        ("status abc", "'abc' is no pool: give a process id, HOST:PORT or the path of a socket."),
+        ("status localhost:http", "give a process id, HOST:PORT or the path of a socket."),
+        ("status 1 --json --watch", "Give --json or --watch, not both"),
+        ("status /no/such.sock", "No supervisor answers at /no/such.sock: No such file or directory."),
+        ("status 127.0.0.1:1", "No supervisor answers at 127.0.0.1:1: Connection refused."),
+        ("status :1", "No supervisor answers at :1: Connection refused."),
+        ("broker status --folder clishop.py", "there is a file in its place"),
+        ("broker url --folder clishop.py/deeper", "there is a file in its place"),
+        ("broker stop --folder clishop.py", "clishop.py cannot be used for a node"),
+    ],
+)
+def test_wrong_input_is_told_in_one_line_with_exit_code_2(cli: Cli, line: str, told: str) -> None:
+    ended = cli(line)
+    assert told in ended.complaint()
+    assert ended.code == 2
+    assert ended.out == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("broker url", "amqpworker broker start."),
+        ("broker url --folder my-node", "amqpworker broker start --folder my-node."),
+        (["broker", "url", "--folder", "my node"], "amqpworker broker start --folder 'my node'."),
+    ],
+)
+def test_the_url_of_a_node_that_does_not_run_is_told_with_how_to_start_it(
+    cli: Cli, line: str | list[str], told: str
+) -> None:
+    ended = cli(line)
+    assert ended.complaint().endswith(f"does not run: {told}")
+    assert (ended.code, ended.out) == (1, "")
+
+
+def test_an_error_inside_the_users_module_keeps_its_traceback(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "clibroken.py").write_text("def helper():\n    raise RuntimeError('inside')\nhelper()\n")
+    ended = cli("topology show clibroken:app")
+    assert ended.code == 2
+    assert "Traceback" in ended.err
+    assert "in helper" in ended.err
+    assert ended.err.splitlines()[-1].startswith("amqpworker: 'clibroken:app' cannot be imported: RuntimeError")
+
+
+def test_a_broker_that_is_away_is_one_line_without_the_password(cli: Cli) -> None:
+    for line in ("dead list clishop:app", "topology declare clishop:app", "topology check clishop:app"):
+        ended = cli(line)
+        assert "Nothing listens at 127.0.0.1:1" in ended.complaint()
+        assert "hidden" not in ended.err
+        assert ended.code == 2
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://guest:hid/den@host/",
+        "amqp://guest:hid?den@host/",
+        "amqp://guest:hidden@host:no/",
+        "amqp://guest:[hid@x/",
+    ],
+)
+def test_a_url_that_cannot_be_read_is_told_without_any_part_of_its_password(cli: Cli, url: str) -> None:
+    ended = cli(["send", "t", "-q", "q", "--url", url])
+    assert ended.code == 2
+    assert "hid" not in ended.complaint()
+
+
+def test_a_setting_that_does_not_fit_is_told_by_its_variable(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMQPWORKER_SEND_TIMEOUT", "soon")
+    ended = cli("send t -q q")
+    assert "AMQPWORKER_SEND_TIMEOUT" in ended.complaint()
+    assert ended.code == 2
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("amqpworker.cli.topology_command.load", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["topology", "show", "a:b"])
+
+
+def test_how_long_something_may_hang_reaches_the_supervisor_and_each_process(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[Setup] = []
+    monkeypatch.setattr("amqpworker.cli.worker_command.launch", launched.append)
+    assert cli("worker clishop:app --stall-timeout 90 --start-timeout 300").code == 0
+    (spec,) = launched[0].pools
+    assert (spec.stall_timeout, spec.start_timeout) == (90, 300)
+    assert (spec.options["stall_timeout"], spec.options["start_timeout"]) == (90, 300)
+
+
+# ---- topology show ----------------------------------------------------------------------------------------------------
+
+
+def test_topology_show_fits_80_columns_and_folds_the_ladder(cli: Cli) -> None:
+    ended = cli("topology show clishop:app")
+    assert ended.code == 0
+    assert max(map(len, ended.out.splitlines())) <= 80
+    assert "QUEUE: emails, reports" in ended.out
+    assert "amqpworker.delay.30" in ended.out
+    assert "amqpworker.delay.15" not in ended.out
+    assert "amqpworker.delay.15" in cli("topology show clishop:app --all").out
+
+
+def test_topology_show_as_json_has_every_part(cli: Cli) -> None:
+    told = cli("topology show clishop:app --json").json
+    assert {name: len(parts) for name, parts in told.items()} == {"exchanges": 35, "queues": 36, "bindings": 38}
+    assert {
+        "source": "amqpworker.delay.00",
+        "queue": "amqpworker.delay.00",
+        "routing_key": "",
+        "arguments": {"x-match": "all", "aw-wait-00": None},
+    } in told["bindings"]
+
+
+def test_the_app_may_come_from_the_environment(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMQPWORKER_APP", "clishop:app")
+    assert "emails" in cli("topology show").out
+
+
+# ---- values -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("42", 42),
+        ("1.5", 1.5),
+        ("true", True),
+        ("null", None),
+        ('"42"', "42"),
+        ("[1, 2]", [1, 2]),
+        ('{"a": {"b": null}}', {"a": {"b": None}}),
+        ("text", "text"),
+        ("", ""),
+        ("a=b", "a=b"),
+        ("NaN", "NaN"),
+        ("Infinity", "Infinity"),
+        ("007", "007"),
+        ("{half", "{half"),
+        ("[" * 100_000, "[" * 100_000),
+    ],
+)
+def test_a_value_is_json_where_it_can_be_read_as_json_and_text_elsewhere(text: str, value: object) -> None:
+    assert pairs([f"x={text}"], "parameter") == {"x": value}
+
+
+def test_errors_name_options_as_the_command_line_does() -> None:
+    assert in_words_of_the_command("options(delay=…, at=…): no") == "--delay, --at: no"
+    assert in_words_of_the_command("options(id=…): no") == "--id: no"
+    assert in_words_of_the_command("options(headers=…): no") == "--header: no"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (TaskFailed("failed"), 1),
+        (CallTimeout(), 1),
+        (NotRouted(""), 1),
+        (QueueFull(""), 1),
+        (QueueUnavailable(""), 1),
+        (NotConnected(""), 2),
+        (Forbidden(""), 2),
+        (ConfigError(), 2),
+        (InvalidArguments(), 2),
+    ],
+)
+def test_exit_code_1_means_an_answer_and_2_that_nothing_could_be_asked(error: AmqpWorkerError, code: int) -> None:
+    assert exit_code(error) == code
+
+
+# ---- the machine ------------------------------------------------------------------------------------------------------
+
+
+def cores_beside(files: dict[str, str], root: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return the usable cores of four, on a machine with these files."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return usable_cores(root)
+
+
+@pytest.mark.parametrize(
+    ("limit", "cores"),
+    [
+        ("100000 100000\n", 1),
+        ("150000 100000", 2),
+        ("1000 100000", 1),
+        ("max 100000", 4),
+        ("", 4),
+        ("900000 100000", 4),
+        ("1 0", 4),
+    ],
+)
+def test_the_default_of_processes_heeds_the_quota_of_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, cores: int
+) -> None:
+    assert cores_beside({"sys/fs/cgroup/cpu.max": limit}, tmp_path, monkeypatch) == cores
+    assert cores_beside({"proc/self/cgroup": "0::/\n"}, tmp_path, monkeypatch) == cores
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("150000", 2), ("-1", 4), ("50000", 1), ("", 4)])
+@pytest.mark.parametrize("folder", ["cpu", "cpu,cpuacct", "cpu,cpuacct/docker/1f"])
+def test_the_default_of_processes_heeds_the_quota_of_a_group_of_version_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, quota: str, cores: int
+) -> None:
+    place = f"sys/fs/cgroup/{folder}"
+    controllers = folder.partition("/")[0]
+    files = {
+        f"{place}/cpu.cfs_quota_us": f"{quota}\n",
+        f"{place}/cpu.cfs_period_us": "100000\n",
+        "proc/self/cgroup": f"7:memory:/\n4:{controllers}:/docker/1f\n0::/docker/1f\n",
+    }
+    assert cores_beside(files, tmp_path, monkeypatch) == cores
+
+
+def test_the_default_of_processes_heeds_the_quota_of_a_service_and_of_all_slices_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"proc/self/cgroup": "0::/shop.slice/shop.service\n"}
+    service = {"sys/fs/cgroup/shop.slice/shop.service/cpu.max": "300000 100000"}
+    assert cores_beside({**own, **service}, tmp_path, monkeypatch) == 3
+    assert cores_beside({"sys/fs/cgroup/shop.slice/cpu.max": "200000 100000"}, tmp_path, monkeypatch) == 2
+
+
+# ---- the screen -------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_printable_can_act_on_a_terminal() -> None:
+    hostile = "\x1b[31m red \x07\r\x9b2J \u202e \ud800 \n kept"
+    shown = printable(hostile, keep="\n")
+    assert shown.replace("\n", "").isprintable()
+    assert "\n kept" in shown
+    assert printable("plain ü ✓") == "plain ü ✓"
+
+
+def test_every_value_of_a_header_can_be_written_as_json() -> None:
+    assert plain({b"\xff": [b"a\xfe", float("inf"), float("nan"), 1.5, True, None, {"x": (1,)}]}) == {
+        "\\xff": ["a\\xfe", "inf", "nan", 1.5, True, None, {"x": [1]}]
+    }
+
+
+# ---- the management URL -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "bare"),
+    [
+        ("http://localhost:15672", "http://localhost:15672"),
+        ("https://me:pass%40word@broker.example/rabbit/", "https://broker.example/rabbit"),
+        ("http://[::1]:15672/", "http://[::1]:15672"),
+    ],
+)
+def test_a_login_in_the_management_url_is_taken_out_of_it(url: str, bare: str) -> None:
+    assert management_of(url, "guest", "guest").url == bare
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "localhost:15672", "http://", "http://x:port/", "http://[::1"])
+def test_what_is_no_management_url_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError):
+        management_of(url, "guest", "guest")

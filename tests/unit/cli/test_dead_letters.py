@@ -1,0 +1,154 @@
+"""What is read out of a dead letter, whoever wrote it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amqpworker.broker.amqp.events import GotMessage
+from amqpworker.cli.dead_command import dead_name, show_letter, show_list
+from amqpworker.cli.dead_letters import letter_of
+from amqpworker.cli.output import clipped, folded, plain
+from amqpworker.model.message import Properties
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=5)
+    | st.datetimes(timezones=st.just(UTC))
+    | st.builds(Decimal, st.integers(-(2**31), 2**31 - 1)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(
+    ["x-death", "aw-dead-reason", "aw-error", "aw-traceback", "aw-attempt", "aw-failed-at", "aw-first-sent", "other"]
+)
+
+
+def got(headers: dict[str, Any] | None = None, body: bytes = b"{}", **properties: Any) -> GotMessage:
+    return GotMessage(1, 1, False, "amqpworker.dead", "emails", 0, Properties(headers=headers, **properties), body)
+
+
+def test_our_own_evidence_is_read() -> None:
+    letter = letter_of(
+        3,
+        "emails.dead",
+        got(
+            {
+                "aw-dead-reason": "failed",
+                "aw-error-type": "shop.errors.NoRoute",
+                "aw-error": "no route",
+                "aw-traceback": "Traceback …",
+                "aw-failed-at": 1_795_572_548_797,
+                "aw-attempt": "4",
+                "aw-worker": "host:1",
+            },
+            message_id="id-1",
+            type="shop.welcome",
+        ),
+    )
+    assert letter.summary() == {
+        "position": 3,
+        "id": "id-1",
+        "task": "shop.welcome",
+        "reason": "failed",
+        "error_type": "shop.errors.NoRoute",
+        "error": "no route",
+        "failed_at": "2026-11-25T02:09:08.797000Z",
+        "attempt": 4,
+        "worker": "host:1",
+        "problem": "",
+    }
+
+
+def test_the_brokers_own_evidence_is_read_where_there_is_none_of_ours() -> None:
+    at = datetime(2026, 11, 25, 2, 9, tzinfo=UTC)
+    letter = letter_of(
+        1, "emails.dead", got({"x-death": [{"reason": "delivery_limit", "time": at}, {"reason": "expired"}]})
+    )
+    assert letter.reason == "delivery_limit (RabbitMQ)"
+    assert letter.told_reason == "RabbitMQ: delivered too often (delivery limit)"
+    assert letter.failed_at == at
+
+
+def test_a_message_that_was_due_and_found_no_queue_has_not_expired() -> None:
+    deaths = [{"reason": "expired", "queue": "amqpworker.delay.02"}]
+    letter = letter_of(1, "amqpworker.parked", got({"x-death": deaths}))
+    assert letter.reason == "no-queue (RabbitMQ)"
+    assert letter.told_reason == "there was no queue 'emails' when it was due"
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"), [("expired", "RabbitMQ: its time to live was over (TTL)"), ("odd", "RabbitMQ: odd")]
+)
+def test_the_brokers_reasons_are_told_in_words(reason: str, told: str) -> None:
+    deaths = [{"reason": reason, "queue": "emails"}, {"reason": "expired", "queue": "amqpworker.delay.02"}]
+    assert letter_of(1, "emails.dead", got({"x-death": deaths})).told_reason == told
+    assert letter_of(1, "q", got({"aw-dead-reason": reason})).told_reason == reason
+
+
+def test_a_list_tells_times_with_their_zone_in_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    headers = {"aw-dead-reason": "failed", "aw-failed-at": 1_795_572_548_797, "aw-error": "no route to host " * 5}
+    letter = letter_of(1000, "q", got(headers, message_id="0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071", type="n" * 80))
+    show_list("emails.dead", 1, [letter])
+    told = capsys.readouterr().out
+    assert "2026-11-25 02:09:08Z" in told
+    assert "0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071" in told
+    assert max(map(len, told.splitlines())) <= 80
+    show_letter(letter)
+    assert "failed at 2026-11-25 02:09:08Z" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_error_has_most_of_a_line_of_a_list(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    headers = {"aw-dead-reason": "failed", "aw-error-type": "OSError", "aw-error": "no route to db.internal:5432"}
+    show_list("emails.dead", 1, [letter_of(1, "q", got(headers, message_id="id-1", type="shop.welcome"))])
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "failed, OSError: no route to db.internal:5432" in lines
+
+
+@pytest.mark.parametrize("forged", [1, "x", [], [1], [[]], {"reason": "x"}, [{"reason": 5, "time": 2**62}]])
+def test_a_forged_death_is_no_reason_to_fail(forged: object) -> None:
+    assert letter_of(1, "q", got({"x-death": forged})).failed_at is None
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=6), st.binary(max_size=20))
+def test_every_letter_can_be_read_and_written_as_json(headers: dict[str, Any], body: bytes) -> None:
+    letter = letter_of(1, "q", got(headers, body))
+    json.loads(json.dumps(plain(letter.whole()), allow_nan=False))
+    assert clipped(letter.reason).isprintable()
+    assert clipped(letter.error).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"), [(b'{"a": 1}', {"a": 1}), (b"\xffno", "\\xffno"), (b"", ""), (b"[" * 100_000, "[" * 100_000)]
+)
+def test_a_body_that_is_no_json_is_shown_as_text(body: bytes, shown: object) -> None:
+    assert letter_of(1, "q", got(body=body)).whole()["body"] == shown
+
+
+def test_cells_are_one_line_printable_and_bounded() -> None:
+    assert clipped("a\nb\x1b[2J" + "c" * 100) == "a b\\x1b[2J" + "c" * 69 + "…"
+    assert folded("n" * 80) == "\n".join(["n" * 36, "n" * 36, "n" * 8])
+
+
+@pytest.mark.parametrize(
+    ("queue", "dead"),
+    [("emails", "emails.dead"), ("emails.dead", "emails.dead"), ("amqpworker.parked", "amqpworker.parked")],
+)
+def test_a_queue_stands_for_its_dead_letters(queue: str, dead: str) -> None:
+    assert dead_name(queue) == dead

@@ -1,0 +1,64 @@
+"""A queue as the command line of a worker says it: any name can be said, and what is no setting is part of the name."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from amqpworker.cli.queue_option import parsed
+from amqpworker.worker.options import QueueOptions
+
+# Names out of what settings are made of, and any others.
+NAMES = st.text(st.sampled_from(":,=8prefetch"), min_size=1) | st.text(min_size=1)
+
+
+def written(queue: QueueOptions) -> str:
+    """What --help says: settings behind a last colon, which has nothing behind it where there are none."""
+    prefetch = "" if queue.prefetch is None else f",prefetch={queue.prefetch}"
+    return f"{queue.name}:{'' if queue.threads is None else queue.threads}{prefetch}"
+
+
+@given(NAMES, st.none() | st.integers(1, 10_000), st.none() | st.integers(1, 65_535))
+def test_every_queue_can_be_said_with_every_setting(name: str, threads: int | None, prefetch: int | None) -> None:
+    queue = QueueOptions(name=name, threads=threads, prefetch=prefetch)
+    assert parsed(written(queue)) == queue
+
+
+@given(NAMES)
+def test_a_name_that_does_not_end_like_settings_is_said_as_it_is(name: str) -> None:
+    if re.search(r":[0-9]{0,9}(,prefetch=[0-9]{1,9})?\Z", name) is None:
+        assert parsed(name) == QueueOptions(name=name)
+
+
+@pytest.mark.parametrize(
+    ("text", "queue"),
+    [
+        ("emails", ("emails", None, None)),
+        ("emails:8", ("emails", 8, None)),
+        ("reports:2,prefetch=4", ("reports", 2, 4)),
+        ("reports:,prefetch=4", ("reports", None, 4)),
+        ("reports,prefetch=4", ("reports,prefetch=4", None, None)),
+        ("reports:2,prefech=4", ("reports:2,prefech=4", None, None)),
+        ("reports:2,prefetch=", ("reports:2,prefetch=", None, None)),
+        ("eu:reports", ("eu:reports", None, None)),
+        ("eu:reports:2", ("eu:reports", 2, None)),
+        ("jobs:8:", ("jobs:8", None, None)),
+        ("jobs::", ("jobs:", None, None)),
+        ("jobs:-1", ("jobs:-1", None, None)),
+        ("jobs:٣", ("jobs:٣", None, None)),
+        ("a,b=c", ("a,b=c", None, None)),
+    ],
+)
+def test_settings_are_what_stands_behind_the_last_colon(text: str, queue: tuple[str, int | None, int | None]) -> None:
+    name, threads, prefetch = queue
+    assert parsed(text) == QueueOptions(name=name, threads=threads, prefetch=prefetch)
+
+
+@pytest.mark.parametrize("text", ["", ":", ":8", "a:0", "a:10001", "a:2,prefetch=0", "a:2,prefetch=65536"])
+def test_numbers_that_cannot_be_and_no_name_are_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        parsed(text)

@@ -1,0 +1,172 @@
+"""The systemd unit that is printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from amqpworker.cli.main import main
+from amqpworker.cli.unit_command import bar, instances
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_unit_of_the_repository_is_the_one_that_the_program_knows() -> None:
+    assert (ROOT / "deploy/systemd/amqpworker@.service").read_text() == instances()
+
+
+def test_a_unit_starts_this_program_with_the_options_of_a_worker(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["unit", "shop.tasks:app", "--name", "shop", "--folder", "/srv/shop", "--", "-p", "4", "-q", "a b$%"]) == 0
+    )
+    lines = capsys.readouterr().out.splitlines()
+    command = next(line for line in lines if line.startswith("ExecStart="))
+    assert command.endswith('amqpworker worker shop.tasks:app -p 4 -q "a b$$%%"')
+    assert "WorkingDirectory=/srv/shop" in lines
+    assert "LoadCredential=amqpworker_url:/etc/amqpworker/url" in lines
+    assert lines[0] == "# /etc/systemd/system/shop.service"
+
+
+def test_each_character_of_an_option_and_of_a_folder_stands_for_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["unit", "shop:app", "--folder", "/srv/50%", "--credential-file", "/srv/%i", "--", "-q", 'a"b\\c']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "WorkingDirectory=/srv/50%%" in lines
+    assert "LoadCredential=amqpworker_url:/srv/%%i" in lines
+    command = next(line for line in lines if line.startswith("ExecStart="))
+    assert command.endswith(r'-q "a\"b\\c"')
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--name", "../shop"],
+        ["--name", "a b"],
+        ["--name", ""],
+        ["--name", ".."],
+        ["--name", "a\nUser=root"],
+        ["--folder", "/srv/a\nUser=root"],
+        ["--", "-q", "a\nUser=root"],
+        ["--", "-q", "\udcff"],
+    ],
+)
+def test_what_no_unit_can_say_is_refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert main(["unit", "shop:app", *arguments]) == 2
+    told = capsys.readouterr()
+    assert (told.out, len(told.err.splitlines())) == ("", 1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["shop"],
+        [""],
+        ["shop.py:app"],
+        ["shop:app", "--", "--bogus"],
+        ["shop:app", "--", "-p", "0"],
+        ["shop:app", "--", "--check"],
+        ["shop:app", "--", "--config", "pools.toml"],
+        ["shop:app", "--", "another:app"],
+    ],
+)
+def test_what_no_worker_would_be_started_by_is_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert main(["unit", *arguments]) == 2
+    told = capsys.readouterr()
+    assert (told.out, len(told.err.splitlines())) == ("", 1)
+
+
+def test_a_program_that_has_no_script_beside_its_interpreter_is_started_by_its_module(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    assert main(["unit", "shop:app"]) == 0
+    assert f"\nExecStart={tmp_path}/python -P -m amqpworker worker shop:app\n" in capsys.readouterr().out
+
+
+def test_the_file_with_the_url_is_named_from_the_root(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else systemd would take it for a credential of its own."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["unit", "shop:app", "--credential-file", "url"]) == 0
+    assert f"\nLoadCredential=amqpworker_url:{tmp_path}/url\n" in capsys.readouterr().out
+
+
+def test_a_folder_or_a_file_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["unit", "--folder", "/no/such", "--config", "/no/such.toml"]) == 0
+    told = capsys.readouterr().err
+    assert "/no/such is not there" in told
+    assert "/no/such.toml is not there" in told
+
+
+def test_a_unit_runs_the_pools_of_a_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["unit", "--name", "shop", "--folder", "/srv/shop", "--config", "pools.toml"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    command = next(line for line in lines if line.startswith("ExecStart="))
+    assert command.endswith(f"amqpworker worker --config {tmp_path}/pools.toml")
+
+
+def test_a_unit_names_links_as_they_were_given(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "release 1").mkdir()
+    current = tmp_path / "current"
+    current.symlink_to("release 1")
+    monkeypatch.chdir(current)
+    monkeypatch.setenv("PWD", str(current))
+    expected = {f"WorkingDirectory={current}", f'Environment="PWD={current}"'}
+    for arguments in (["--folder", str(current)], []):
+        assert main(["unit", "shop:app", *arguments]) == 0
+        assert expected <= {*capsys.readouterr().out.splitlines()}
+    assert main(["unit", "--config", "pools.toml", "--credential-file", "url"]) == 0
+    told = capsys.readouterr().out
+    assert f" --config {current}/pools.toml\n" in told
+    assert f":{current}/url\n" in told
+    assert main(["unit", "shop:app", "--folder", "../current"]) == 0
+    assert f"WorkingDirectory={tmp_path}/release 1\n" in capsys.readouterr().out, "systemd takes no '..'"
+
+
+@pytest.mark.parametrize("arguments", [[], ["shop:app", "--config", "x.toml"], ["--config", "x.toml", "--", "-p", "4"]])
+def test_a_unit_is_for_an_app_or_for_a_file(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert main(["unit", *arguments]) == 2
+    assert capsys.readouterr().err == (
+        "amqpworker: Give MODULE:APP, and behind -- the options of its pool, or --config FILE, not both.\n"
+    )
+
+
+def test_a_file_with_pools_in_a_home_can_be_read_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["unit", "--folder", "/srv/shop", "--config", "/home/me/pools.toml"]) == 0
+    assert "ProtectHome=read-only" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("folder", "told"), [("/home/me/shop", "read-only"), ("/root/shop", "read-only")])
+def test_what_lies_in_a_home_can_be_read_there(capsys: pytest.CaptureFixture[str], folder: str, told: str) -> None:
+    assert main(["unit", "shop.tasks:app", "--folder", folder]) == 0
+    assert f"ProtectHome={told}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "shop@", "a%i", "shop.service", "x" * 65])
+def test_a_unit_is_called_what_systemd_takes(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert main(["unit", "shop.tasks:app", "--name", name]) == 2
+    assert capsys.readouterr().err.startswith(f"amqpworker: --name {name!r}: letters a to z, digits")
+
+
+def test_what_the_service_cannot_reach_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    shop, pools = tmp_path / "srv" / "shop", tmp_path / "pools.toml"
+    shop.mkdir(parents=True)
+    pools.touch()
+    pools.chmod(0o600)
+    shop.parent.chmod(0o700)
+    assert bar(shop) in {shop.parent, *tmp_path.parents, tmp_path}
+    assert bar(Path("/")) is None
+    assert bar(tmp_path / "elsewhere" / "shop") in {None, tmp_path, *tmp_path.parents}
+    assert main(["unit", "--name", "shop", "--folder", str(shop), "--config", str(pools)]) == 0
+    told = capsys.readouterr()
+    assert f"cannot reach {shop}: others may not read {bar(shop)}." in told.err
+    assert f"cannot reach {pools}: others may not read {bar(pools)}." in told.err
+    assert "Warning" not in told.out

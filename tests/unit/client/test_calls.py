@@ -1,0 +1,210 @@
+"""Pending calls: each ends exactly once, by its answer, its time-out or the loss of the connection."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from amqpworker.client.calls import Calls, PendingCall
+from amqpworker.errors import CallTimeout, NotConnected
+
+
+def test_an_answer_that_is_there_is_returned_without_waiting() -> None:
+    calls = Calls()
+    call = calls.open()
+    assert calls.resolve(call.correlation_id, b"1")
+    assert call.wait(0) == b"1"
+    assert call.wait(0) == b"1"
+    assert len(calls) == 0
+
+
+def test_an_answer_wakes_the_thread_that_waits() -> None:
+    calls = Calls()
+    call = calls.open()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(call.wait, 10)
+        assert calls.resolve(call.correlation_id, b"1")
+        assert waiting.result(10) == b"1"
+
+
+def test_without_an_answer_waiting_ends_in_time_and_the_call_is_forgotten() -> None:
+    calls = Calls()
+    with pytest.raises(CallTimeout, match=r"within 0\.01 s"):
+        calls.open().wait(0.01)
+    assert len(calls) == 0
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0])
+def test_no_time_at_all_times_out_at_once(timeout: float) -> None:
+    with pytest.raises(CallTimeout):
+        Calls().open().wait(timeout)
+
+
+def test_a_very_long_timeout_is_no_error() -> None:
+    calls = Calls()
+    call = calls.open()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(call.wait, float("inf"))
+        calls.resolve(call.correlation_id, b"1")
+        assert waiting.result(10) == b"1"
+
+
+def test_a_late_answer_an_unknown_one_and_a_second_one_are_dropped() -> None:
+    calls = Calls()
+    call = calls.open()
+    with pytest.raises(CallTimeout):
+        call.wait(0)
+    assert not calls.resolve(call.correlation_id, b"late")
+    assert not calls.resolve("never opened", b"1")
+    other = calls.open()
+    assert calls.resolve(other.correlation_id, b"first")
+    assert not calls.resolve(other.correlation_id, b"second")
+
+
+def test_a_call_that_was_not_sent_can_be_forgotten() -> None:
+    calls = Calls()
+    call = calls.open()
+    assert call.forget()
+    assert not call.forget()
+    assert not calls.resolve(call.correlation_id, b"1")
+
+
+def test_no_two_calls_of_any_process_have_one_correlation_id_and_it_is_short() -> None:
+    ids = [calls.open().correlation_id for calls in (Calls(), Calls(), Calls()) for _ in range(100)]
+    assert len(set(ids)) == 300
+    assert max(map(len, ids)) < 20
+
+
+def test_a_lost_connection_ends_every_call_that_was_asked_with_an_error_of_its_own() -> None:
+    calls = Calls()
+    opened = [calls.open() for _ in range(5)]
+    for call in opened:
+        call.asked = 7
+    asked_elsewhere = calls.open()
+    asked_elsewhere.asked = 8
+    waits_to_be_asked = calls.open()
+    answered = calls.open()
+    calls.resolve(answered.correlation_id, b"1")
+    lost = NotConnected("the connection was lost")
+    assert calls.are_expected(7)
+    calls.fail_asked(7, lost)
+    assert not calls.are_expected(7)
+    assert calls.are_expected(8)
+    calls.resolve(asked_elsewhere.correlation_id, b"3")
+    raised = []
+    for call in opened:
+        with pytest.raises(NotConnected, match="was lost") as caught:
+            call.wait(0)
+        raised.append(caught.value)
+    assert len({id(error) for error in [*raised, lost]}) == 6
+    assert answered.wait(0) == b"1"
+    assert len(calls) == 1
+    calls.fail_asked(7, lost)
+    assert len(calls) == 1
+    assert calls.resolve(waits_to_be_asked.correlation_id, b"2")
+    assert waits_to_be_asked.wait(0) == b"2"
+
+
+def test_256_threads_hammering_get_each_their_own_answer_and_leave_nothing() -> None:
+    calls = Calls()
+    sent: list[str] = []
+    wrong: list[str] = []
+    finished = threading.Event()
+
+    def caller() -> None:
+        for turn in range(10):
+            call = calls.open()
+            name = call.correlation_id
+            sent.append(name)
+            try:
+                if call.wait(0.0005 if turn % 3 == 0 else 30) != name.encode():
+                    wrong.append(name)
+            except CallTimeout:
+                if turn % 3:
+                    wrong.append(name)
+
+    def replier() -> None:
+        while not finished.is_set() or sent:
+            batch = [sent.pop() for _ in range(len(sent))]
+            random.shuffle(batch)
+            for name in batch:
+                calls.resolve(name, name.encode())
+                calls.resolve(name, b"a second answer")
+            time.sleep(0)
+
+    answering = threading.Thread(target=replier)
+    answering.start()
+    callers = [threading.Thread(target=caller) for _ in range(256)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join()
+    finished.set()
+    answering.join()
+    assert wrong == []
+    assert len(calls) == 0
+
+
+class CallsMachine(RuleBasedStateMachine):
+    """Against the plain truth: a dictionary of what each call must end as."""
+
+    waiting = Bundle("waiting")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = Calls()
+        self.truth: dict[PendingCall, bytes | str | None] = {}
+
+    @rule(target=waiting)
+    def open(self) -> PendingCall:
+        call = self.calls.open()
+        self.truth[call] = None
+        return call
+
+    @rule(call=waiting, body=st.binary())
+    def resolve(self, call: PendingCall, body: bytes) -> None:
+        waits = call in self.truth and self.truth[call] is None
+        assert self.calls.resolve(call.correlation_id, body) is waits
+        if waits:
+            self.truth[call] = body
+
+    @rule(call=waiting, channel=st.integers(1, 2))
+    def ask(self, call: PendingCall, channel: int) -> None:
+        call.asked = channel
+
+    @rule(reason=st.text(), channel=st.integers(1, 2))
+    def fail_asked(self, reason: str, channel: int) -> None:
+        asked = [call for call, end in self.truth.items() if end is None and call.asked == channel]
+        before = len(self.calls)
+        self.calls.fail_asked(channel, NotConnected(reason))
+        assert before - len(self.calls) == len(asked)
+        self.truth.update(dict.fromkeys(asked, reason))
+
+    @rule(call=consumes(waiting))
+    def forget(self, call: PendingCall) -> None:
+        assert call.forget() is (self.truth.pop(call) is None)
+
+    @rule(call=consumes(waiting))
+    def wait(self, call: PendingCall) -> None:
+        end = self.truth.pop(call)
+        if isinstance(end, bytes):
+            assert call.wait(0) == end
+        else:
+            with pytest.raises(CallTimeout if end is None else NotConnected) as caught:
+                call.wait(0)
+            assert end is None or str(caught.value) == end
+
+    @invariant()
+    def only_what_waits_is_kept(self) -> None:
+        assert len(self.calls) == sum(end is None for end in self.truth.values())
+
+
+TestCallsMachine = CallsMachine.TestCase
+TestCallsMachine.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)

@@ -1,0 +1,97 @@
+"""How processes are found and ended, and which of those that come to a supervisor are ended at all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from amqpworker.ipc.descendants import (
+    KILL_GRACE,
+    TERM_GRACE,
+    Ending,
+    Known,
+    descendants_of,
+    end_all,
+    group_of,
+    known,
+    living,
+)
+from amqpworker.supervisor.crash_history import DEATH_PATIENCE
+from amqpworker.supervisor.orphans import FRESH, Orphans
+from amqpworker.worker.isolation.suspects import PATIENCE
+from tests.support import wait_until
+
+STUBBORN = "trap '' TERM; echo on; while :; do sleep 0.05; done"
+
+
+@contextmanager
+def shell(text: str, **options: bool) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program, which has begun when it has written something."""
+    with subprocess.Popen(["/bin/sh", "-c", text], stdout=subprocess.PIPE, **options) as program:  # type: ignore[call-overload]
+        assert program.stdout.readline()
+        try:
+            yield program
+        finally:
+            program.kill()
+
+
+def test_what_obeys_sigterm_is_not_killed_and_what_does_not_is_killed_after_its_grace() -> None:
+    with shell("echo on; exec sleep 600") as obeys, shell(STUBBORN) as stubborn:
+        both = known([obeys.pid, stubborn.pid])
+        assert len(both) == 2
+        ending = end_all(lambda: known([obeys.pid, stubborn.pid]), grace=0.5)
+        assert (ending.asked, ending.killed, ending.left) == (both, known_as(both, stubborn.pid), set())
+        assert (obeys.wait(), stubborn.wait()) == (-signal.SIGTERM, -signal.SIGKILL)
+
+
+def known_as(of: set[Known], pid: int) -> set[Known]:
+    return {one for one in of if one[0] == pid}
+
+
+def test_another_process_with_the_id_of_an_earlier_one_is_not_touched() -> None:
+    with shell("echo on; exec sleep 600") as program:
+        (now,) = known([program.pid])
+        earlier = (now[0], now[1] - 1)
+        assert living({earlier}) == set()
+        ending = Ending(lambda: {earlier}, 0.0, grace=1.0)
+        assert not ending.proceed(0.5)
+        assert ending.proceed(1.0 + KILL_GRACE), "it is given up"
+        assert program.poll() is None
+
+
+def test_descendants_are_found_at_any_depth_and_in_groups_of_their_own() -> None:
+    with shell("setsid sh -c 'echo on; sleep 600; exit' & wait", start_new_session=True) as program:
+        wait_until(lambda: len(descendants_of(program.pid)) == 2, what="a shell and its child below")
+        assert living(known([program.pid])) == descendants_of(program.pid) | known([program.pid])
+        assert group_of(program.pid) == known([program.pid])
+        end_all(lambda: living(known([program.pid])))
+        assert program.wait() in {-signal.SIGTERM, 0}, "0 if its child ended first, so that it was done"
+
+
+def test_a_supervisor_ends_what_comes_with_a_death_and_nothing_that_it_had_before() -> None:
+    orphans, me = Orphans(), os.getpid()
+    with shell("echo on; exec sleep 600") as before:
+        orphans.look((), 100.0)
+        with shell("echo on; exec sleep 600") as others, shell("echo on; exec sleep 600") as ours:
+            orphans.look({ours.pid}, 200.0)
+            with shell("echo on; exec sleep 600") as left:
+                orphans.look({ours.pid}, 200.0 + FRESH + 1)
+                assert not orphans.active
+                orphans.note_death(me, {"a"}, 200.0 + FRESH + 2)
+                assert orphans.active
+                assert set(orphans.awaited) == {"a"}
+                until = time.monotonic() + 20
+                while orphans.active and time.monotonic() < until:
+                    orphans.proceed({ours.pid}, 200.0 + FRESH + 2)
+                assert not orphans.active
+                assert not orphans.awaited
+                assert left.wait() == -signal.SIGTERM
+            assert [one.poll() for one in (before, others, ours)] == [None] * 3
+
+
+def test_a_worker_waits_longer_for_an_answer_than_its_supervisor_may_take() -> None:
+    assert PATIENCE > TERM_GRACE + KILL_GRACE + DEATH_PATIENCE + 1

@@ -1,0 +1,108 @@
+"""Forks of a process that has results in a SQLite file, in the middle of whatever its threads do with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from amqpworker.errors import ResultStoreError
+from amqpworker.results import sqlite_file as sqlfile
+from amqpworker.results.sqlite import SqliteStore
+from tests.support import wait_until
+
+# Python 3.12 warns of what is tried here
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+LATER = time.time() + 86400
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "results.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(path, patience=20)
+    store.store("before", b"1", LATER)
+    yield store
+    store.close()
+
+
+LOCK = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.readline()
+connection.execute("COMMIT")
+"""
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Have another process keep the file locked: SQLite lets no process be two."""
+    command = [sys.executable, "-c", LOCK, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline()
+        yield
+        other.communicate(b"enough\n")
+
+
+def in_child(work: Callable[[], bool]) -> int:
+    child = os.fork()
+    if child == 0:
+        right = False
+        try:
+            right = work()
+        finally:
+            os._exit(0 if right else 1)
+    return child
+
+
+def test_a_fork_does_not_wait_for_stores_that_wait_for_a_locked_file(store: SqliteStore, path: Path) -> None:
+    def both() -> bool:
+        store.store("child", b"1", LATER)
+        return store.fetch("before") == b"1"
+
+    children = []
+    with ThreadPoolExecutor(8) as pool:
+        with locked(path):
+            storing = [pool.submit(store.store, str(number), b"1", LATER) for number in range(8)]
+            wait_until(lambda: len(store._waiting) == 7, what="one waits for the file, the others for it")
+            for _ in range(3):
+                began = time.monotonic()
+                children.append(in_child(both))
+                assert time.monotonic() - began < 2.0
+            assert not any(one.done() for one in storing)
+        for one in storing:
+            one.result(20)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    assert all(store.fetch(name) == b"1" for name in ("child", *map(str, range(8))))
+
+
+def test_a_child_that_was_forked_in_the_middle_of_a_commit_refuses_to_store(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What SQLite knows of locks it has inherited, and is wrong: whatever it did, the file might be damaged."""
+    monkeypatch.setattr(sqlfile, "SLOWEST_COMMIT", 0.05)
+
+    def refused() -> bool:
+        with pytest.raises(ResultStoreError, match="was forked while"):
+            store.store("child", b"1", LATER)
+        return store.fetch("before") == b"1"  # by a connection that nobody was at
+
+    with store._writer.lock:
+        child = in_child(refused)
+    assert os.waitpid(child, 0)[1] == 0
+    store.store("parent", b"1", LATER)
+    assert store.fetch("parent") == b"1"

@@ -1,0 +1,372 @@
+"""What a message becomes when it is published again: the allow-list of the wire contract."""
+
+from __future__ import annotations
+
+import base64
+import pickle
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from amqpworker.broker.amqp.properties import decode_properties, encode_properties
+from amqpworker.broker.channel import prepare
+from amqpworker.errors import InvalidArguments
+from amqpworker.model.headers import time_text
+from amqpworker.model.message import Delivery, Message, Properties
+from amqpworker.model.outcome import Dead, Failure, Retry
+from amqpworker.routing.envelope import (
+    answered,
+    called,
+    can_answer,
+    capped,
+    dead_lettered,
+    letters,
+    replayed,
+    retried,
+    sent,
+    user_headers,
+)
+from amqpworker.routing.topology import Names
+
+NAMES = Names("amqpworker")
+NOW = 1_790_000_000.5
+MILLISECONDS = 1_790_000_000_500
+IN_WORDS = "2026-09-21T14:13:20.500Z"
+FAILURE = Failure("OSError", "no route", "Traceback …")
+
+# what a broker or a forger may have put in
+FOREIGN = {
+    "x-death": [{"queue": "amqpworker.delay.03", "reason": "expired", "count": 1}],
+    "x-first-death-queue": "amqpworker.delay.03",
+    "X-Last-Death-Reason": "expired",
+    "x-delivery-count": 3,
+    "CC": ["other"],
+    "bcc": ["another"],
+    "aw-wait-03": True,
+    "AW-WAIT-30": None,
+}
+KEPT = {"tenant": "acme", "weight": 1.5, "traceparent": "00-1-2-03", "aw-first-sent": 5, "aw-unknown": "kept"}
+
+
+def delivery(headers: dict[str, Any] | None = None, **properties: Any) -> Delivery:
+    known = Properties(
+        content_type="application/json",
+        headers={**FOREIGN, **KEPT, **(headers or {})},
+        delivery_mode=1,
+        priority=4,
+        correlation_id="c",
+        reply_to="r",
+        expiration="60000",
+        message_id="id",
+        timestamp=1_700_000_000,
+        type="task",
+        user_id="guest",
+        app_id="shop",
+    )
+    for name, value in properties.items():
+        setattr(known, name, value)
+    return Delivery(7, True, "amqpworker.due", "work", known, b'{"a": 1}')
+
+
+def retry(
+    of: Delivery, delay: float = 1.0, *, counts: bool = True, returned: bool = False, attempt: int = 1
+) -> tuple[str, dict[str, Any], Properties]:
+    copy = retried(of, Retry(delay, FAILURE, counts, returned), ("id", attempt, NOW - 10), NAMES, NOW)
+    assert copy.routing_key == "work"
+    assert copy.body == of.body
+    assert copy.mandatory
+    return copy.exchange, copy.properties.headers or {}, copy.properties
+
+
+# ---- the allow-list -------------------------------------------------------------------------------------------------
+
+
+def copies() -> list[Properties]:
+    dead = Dead("failed", FAILURE)
+    return [retry(delivery())[2], dead_lettered(delivery(), dead, ("id", "host:1", NAMES), NOW).properties]
+
+
+@pytest.mark.parametrize("copy", copies(), ids=["retry", "dead letter"])
+def test_a_copy_keeps_what_its_sender_said_and_drops_what_the_broker_added(copy: Properties) -> None:
+    headers = copy.headers or {}
+    assert {name: value for name, value in headers.items() if name in KEPT} == KEPT
+    assert not {name.lower() for name in headers} & {"cc", "bcc", "aw-wait-30"}
+    assert not [name for name in headers if name.lower().startswith("x-")]
+    present = copy.present()
+    del present["headers"]
+    assert present == {
+        "content_type": "application/json",
+        "delivery_mode": 2,
+        "priority": 4,
+        "correlation_id": "c",
+        "reply_to": "r",
+        "message_id": "id",
+        "timestamp": 1_700_000_000,
+        "type": "task",
+        "app_id": "shop",
+    }
+
+
+@given(some.dictionaries(some.text(max_size=12), some.integers(0, 9)))
+def test_no_header_of_the_brokers_ever_stays(headers: dict[str, int]) -> None:
+    _, copied, _ = retry(delivery({**headers, **{f"x-{name}": 1 for name in headers}}))
+    assert not [name for name in copied if name.lower().startswith("x-")]
+    assert all(copied[name] == value for name, value in headers.items() if user_headers({name: 0}))
+
+
+def test_a_copy_does_not_change_its_original() -> None:
+    original = delivery()
+    before = dict(original.properties.headers or {})
+    retry(original)
+    dead_lettered(original, Dead("failed", FAILURE), ("id", "host:1", NAMES), NOW)
+    assert original.properties.headers == before
+    assert original.properties.delivery_mode == 1
+
+
+def test_a_message_without_headers_can_be_copied() -> None:
+    bare = delivery()
+    bare.properties.headers = None
+    assert retry(bare)[1]["aw-attempt"] == 2
+
+
+# ---- retries --------------------------------------------------------------------------------------------------------
+
+
+def test_a_retry_counts_on_and_tells_when_it_is_due_and_when_it_began() -> None:
+    exchange, headers, _ = retry(delivery({"aw-attempt": 1, "aw-returned": 5}), 1.0, attempt=3)
+    assert exchange == NAMES.level(3)
+    assert headers["aw-attempt"] == 4
+    assert headers["aw-first-run"] == time_text(MILLISECONDS - 10_000)
+    assert headers["aw-eta"] == time_text(MILLISECONDS + 1000)
+    assert [name for name in headers if name.startswith("aw-wait-")] == ["aw-wait-03"]
+    assert "aw-returned" not in headers, "a new delay may come too early once more"
+
+
+def test_a_retry_that_does_not_count_stays_the_same_attempt() -> None:
+    assert retry(delivery(), counts=False, attempt=3)[1]["aw-attempt"] == 3
+
+
+def test_a_retry_without_a_wait_goes_where_due_messages_go() -> None:
+    exchange, headers, _ = retry(delivery(), 0.0)
+    assert exchange == NAMES.due
+    assert not [name for name in headers if name.startswith("aw-wait-")]
+
+
+def test_a_wait_beyond_the_ladder_is_the_longest_that_it_has() -> None:
+    exchange, headers, _ = retry(delivery(), 1e12)
+    assert exchange == NAMES.level(30)
+    assert len([name for name in headers if name.startswith("aw-wait-")]) == 31
+
+
+def test_what_came_too_early_goes_back_with_its_time_and_its_attempt() -> None:
+    eta = MILLISECONDS + 5000
+    _, headers, _ = retry(delivery({"aw-eta": eta}), 5.0, counts=False, returned=True, attempt=1)
+    assert headers["aw-eta"] == eta
+    assert headers["aw-attempt"] == 1
+    assert headers["aw-returned"] == IN_WORDS
+    assert "aw-first-run" not in headers, "it has not run"
+
+
+def test_a_message_that_had_no_id_keeps_the_one_that_its_run_was_given() -> None:
+    copy = retried(delivery(message_id=None), Retry(1.0, FAILURE), ("given", 1, NOW), NAMES, NOW)
+    assert copy.properties.message_id == "given"
+
+
+# ---- dead letters ---------------------------------------------------------------------------------------------------
+
+
+def letter(of: Delivery, dead: Dead) -> dict[str, Any]:
+    copy = dead_lettered(of, dead, ("id", "host:1", NAMES), NOW)
+    assert (copy.exchange, copy.routing_key, copy.body, copy.mandatory) == (NAMES.dead, "work", of.body, True)
+    return copy.properties.headers or {}
+
+
+def test_a_dead_letter_carries_its_evidence() -> None:
+    headers = letter(delivery({"aw-attempt": 3}), Dead("failed", FAILURE))
+    assert {name: headers[name] for name in headers if name.startswith("aw-") and name not in KEPT} == {
+        "aw-attempt": 3,
+        "aw-dead-reason": "failed",
+        "aw-error-type": "OSError",
+        "aw-error": "no route",
+        "aw-traceback": "Traceback …",
+        "aw-failed-at": IN_WORDS,
+        "aw-worker": "host:1",
+    }
+
+
+def test_evidence_of_an_earlier_death_is_replaced() -> None:
+    old = {"aw-dead-reason": "timeout", "aw-failed-at": 1, "aw-error": "old"}
+    headers = letter(delivery(old), Dead("failed", FAILURE))
+    assert (headers["aw-dead-reason"], headers["aw-error"]) == ("failed", "no route")
+
+
+def test_evidence_that_there_is_not_is_no_header() -> None:
+    headers = letter(delivery({"aw-error": "old", "aw-traceback": "old"}), Dead("expired"))
+    assert not {"aw-error", "aw-error-type", "aw-traceback"} & headers.keys()
+
+
+def test_a_dead_letter_keeps_what_it_was_refused_for() -> None:
+    refused = delivery(content_encoding="gzip", content_type="application/x-python-serialize")
+    copy = dead_lettered(refused, Dead("malformed"), ("id", "host:1", NAMES), NOW)
+    assert copy.properties.content_encoding == "gzip"
+    assert copy.properties.content_type == "application/x-python-serialize"
+    assert retry(refused)[2].content_encoding is None
+
+
+def test_an_error_its_type_and_its_traceback_are_cut_and_not_left_out() -> None:
+    headers = letter(delivery(), Dead("failed", Failure("E" * 10**6, "t" * 10**6, "f" * 10**6)))
+    for name, most in {"aw-error": 4096, "aw-error-type": 4096, "aw-traceback": 32 * 1024}.items():
+        assert most / 2 < len(headers[name]) <= most, name
+
+
+def test_a_letter_without_room_loses_its_traceback_first_and_its_senders_headers_last() -> None:
+    whole = dead_lettered(delivery(content_encoding="gzip"), Dead("failed", FAILURE), ("id", "host:1", NAMES), NOW)
+    headers = [one.properties.headers or {} for one in letters(whole)]
+    assert ["aw-traceback" in one for one in headers] == [True, False, False, False]
+    assert ["tenant" in one for one in headers] == [True, True, False, False]
+    assert all(one["aw-dead-reason"] == "failed" for one in headers)
+    assert all(one.body == whole.body and one.properties.message_id == "id" for one in letters(whole))
+    assert all(one.properties.content_encoding == "gzip" for one in letters(whole))
+
+
+def test_the_last_form_of_a_letter_fits_into_the_smallest_frame() -> None:
+    failure = Failure("E" * 9000, "ü" * 9000, "t" * 90_000)
+    given = delivery({"tenant": "x" * 9000}, content_encoding="e" * 255, type="t" * 255, app_id="a" * 255)
+    letter = list(letters(dead_lettered(given, Dead("failed", failure), ("i" * 255, "w" * 255, NAMES), NOW)))[-1]
+    assert prepare(letter, 4096).frame_max <= 4096
+    headers = letter.properties.headers or {}
+    assert headers["aw-error"].startswith("üü")
+
+
+# ---- replies --------------------------------------------------------------------------------------------------------
+
+PID = base64.b64encode(b"\x83Xv\x00\x0freply@130412212\x00\x00\x03!\x00\x00\x00\x00k\x06\xa0o").decode()
+KEY = base64.b64encode(b"k" * 16).decode()
+
+
+@pytest.mark.parametrize("reply_to", ["answers", "amq.gen-x", f"amq.rabbitmq.reply-to.{PID}.{KEY}"])
+def test_a_queue_or_an_address_of_the_brokers_own_can_be_answered(reply_to: str) -> None:
+    assert can_answer(reply_to)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["", ".", ".!!!!.###", ".g1h0.x", ".AAAA.BBBB", f".{PID}", f".{PID}.BBBB", f".{KEY}.{KEY}", f".{PID}.{KEY}.x"],
+)
+def test_an_address_that_would_end_the_connection_cannot_be_answered(rest: str) -> None:
+    assert not can_answer("amq.rabbitmq.reply-to" + rest)
+
+
+@given(some.text(), some.integers(64, 300))
+def test_text_is_cut_in_the_middle_and_never_within_a_character(text: str, most: int) -> None:
+    cut = capped(text, most)
+    assert len(cut.encode()) <= most
+    if len(text.encode("utf-8", "replace")) <= most:
+        assert cut == text.encode("utf-8", "replace").decode()
+
+
+# ---- answers and first sends ----------------------------------------------------------------------------------------
+
+
+def test_an_answer_goes_to_who_asked_and_is_never_mandatory() -> None:
+    reply = answered(delivery(), b"{}")
+    assert (reply.exchange, reply.routing_key, reply.mandatory) == ("", "r", False)
+    assert reply.properties.correlation_id == "c"
+    assert answered(delivery(correlation_id=None), b"{}").properties.correlation_id == "id"
+    assert reply.properties.reply_to is None
+
+
+def message(**options: Any) -> Message:
+    return Message("task", "work", b"{}", "id", **options)
+
+
+def test_a_message_without_a_delay_goes_to_the_tasks() -> None:
+    wire = sent(message(headers={"tenant": "acme"}), NAMES, NOW, "shop")
+    assert (wire.exchange, wire.routing_key, wire.mandatory) == (NAMES.tasks, "work", True)
+    assert wire.properties.headers == {"tenant": "acme", "aw-first-sent": IN_WORDS}
+    assert wire.properties.timestamp == 1_790_000_000
+    assert wire.properties.app_id == "shop"
+    assert wire.properties.delivery_mode == 2
+
+
+@pytest.mark.parametrize("when", [{"delay": 1.0}, {"at": datetime.fromtimestamp(NOW + 1, UTC)}])
+def test_a_delayed_message_enters_the_ladder_and_tells_when_it_is_due(when: dict[str, Any]) -> None:
+    wire = sent(message(**when), NAMES, NOW)
+    assert wire.exchange == NAMES.level(3)
+    due = time_text(MILLISECONDS + 1000)
+    assert wire.properties.headers == {"aw-first-sent": IN_WORDS, "aw-eta": due, "aw-wait-03": True}
+
+
+def test_a_time_that_is_past_by_the_sending_is_no_delay() -> None:
+    wire = sent(message(at=datetime.fromtimestamp(NOW - 1, UTC)), NAMES, NOW)
+    assert wire.exchange == NAMES.tasks
+    assert "aw-eta" not in (wire.properties.headers or {})
+
+
+def test_a_time_beyond_the_ladder_is_refused() -> None:
+    with pytest.raises(InvalidArguments, match="too long"):
+        sent(message(at=datetime(2200, 1, 1, tzinfo=UTC)), NAMES, NOW)
+
+
+@pytest.mark.parametrize("expires", [60.0, datetime.fromtimestamp(NOW + 60, UTC)])
+def test_an_expiry_is_an_absolute_time_on_the_wire(expires: Any) -> None:
+    headers = sent(message(expires=expires), NAMES, NOW).properties.headers or {}
+    assert headers["aw-expires"] == time_text(MILLISECONDS + 60_000)
+
+
+def test_a_message_that_is_sent_again_keeps_the_time_of_its_first_sending() -> None:
+    one = message(delay=1.0)
+    first = sent(one, NAMES, NOW).properties
+    again = sent(one, NAMES, NOW + 100, "shop").properties
+    assert first.headers is not None
+    assert again.headers is not None
+    assert first.headers["aw-first-sent"] == again.headers["aw-first-sent"] == IN_WORDS
+    assert again.headers["aw-eta"] == time_text(MILLISECONDS + 101_000), "a delay counts from each sending"
+    assert (first.timestamp, again.timestamp) == (1_790_000_000, 1_790_000_000)
+
+
+def test_a_copy_of_a_message_is_another_message_unless_it_is_the_same_one_elsewhere() -> None:
+    one = message()
+    sent(one, NAMES, NOW)
+    assert pickle.loads(pickle.dumps(one)).first_sent == MILLISECONDS, "kept for later, after an error"
+    assert replace(one, body=b"[]").first_sent is None
+    assert one == message(), "when it was sent is not what it says"
+
+
+def test_a_call_carries_the_correlation_id_of_the_call_and_expires_with_it() -> None:
+    one = message()
+    wire = called(one, ("token-1", 5.0), NAMES, NOW, "shop").properties
+    assert (wire.correlation_id, wire.reply_to, wire.message_id) == ("token-1", "amq.rabbitmq.reply-to", "id")
+    assert (wire.headers or {})["aw-expires"] == time_text(MILLISECONDS + 5000)
+    assert one.first_sent == MILLISECONDS
+
+
+def test_a_message_that_is_late_before_it_is_due_is_refused() -> None:
+    for late in (
+        {"delay": 60.0, "expires": 60.0},
+        {"delay": 60.0, "expires": datetime.fromtimestamp(NOW + 59, UTC)},
+        {"at": datetime.fromtimestamp(NOW + 60, UTC), "expires": 59.0},
+    ):
+        with pytest.raises(InvalidArguments, match="could never run"):
+            sent(message(**late), NAMES, NOW)
+    sent(message(delay=59.0, expires=60.0), NAMES, NOW)
+
+
+# ---- replays --------------------------------------------------------------------------------------------------------
+
+
+def test_a_letter_that_was_put_back_begins_anew() -> None:
+    died = letter(delivery({"aw-attempt": 3, "aw-crashes": 2, "aw-eta": 1, "aw-expires": 1}), Dead("failed", FAILURE))
+    again = replayed({**died, "aw-returned": 1, "aw-first-run": 1}, NOW)
+    assert again == {**KEPT, "aw-replayed": IN_WORDS}
+
+
+def test_every_copy_can_be_carried() -> None:
+    for copy in copies():
+        data = encode_properties(copy)
+        read, problem = decode_properties(data, 0, len(data))
+        assert (read, problem) == (copy, "")

@@ -1,0 +1,64 @@
+"""Which queues are declared: those that a task, `app.remote` or `app.queue` names, and no other."""
+
+from __future__ import annotations
+
+import pytest
+
+from amqpworker import App, ConfigError, Settings
+from amqpworker.routing.queues import LADDER, Plan
+from amqpworker.routing.topology import base, ladder, work_queue
+
+
+def test_a_queue_needs_its_topology_and_a_delay_the_ladder() -> None:
+    plan = Plan("amqpworker", declare=True)
+    plan.add_queue("work")
+    (need,) = plan.needs("work", delayed=False)
+    assert plan.topology_of(need) == base("amqpworker") + work_queue("amqpworker", "work")
+    assert plan.needs("work", delayed=True) == (need, LADDER)
+    assert plan.topology_of(LADDER) == base("amqpworker") + ladder("amqpworker")
+    assert plan.worker_needs("work") == (need, LADDER)
+
+
+def test_a_queue_that_nobody_named_needs_nothing_but_the_ladder_of_a_delay() -> None:
+    plan = Plan("amqpworker", declare=True)
+    assert plan.needs("slip", delayed=False) == ()
+    assert plan.needs("slip", delayed=True) == (LADDER,)
+
+
+def test_without_declare_nothing_is_needed() -> None:
+    plan = Plan("amqpworker", declare=False)
+    plan.add_queue("work")
+    assert plan.needs("work", delayed=True) == plan.worker_needs("work") == ()
+
+
+def test_whatever_names_a_queue_plans_it() -> None:
+    app = App("amqp://127.0.0.1:1/", default_queue="usual", settings=Settings())
+    app.task(name="a")(lambda: None)
+    app.task(name="b", queue="tasks")(lambda: None)
+    app.remote(name="c", queue="remotes")(lambda: None)
+    app.queue("named")
+    app.tasks["a"].options(queue="slip")
+    assert sorted(app.plan.queues) == ["named", "remotes", "tasks", "usual"]
+    assert {one.name for one in app.plan.whole().queues} >= {
+        "named",
+        "named.dead",
+        "usual.dead",
+        "amqpworker.delay.30",
+    }
+
+
+@pytest.mark.parametrize("name", ["", "amq.gen", "x.dead", "x.due", "x" * 252, "amqpworker.parked", "a\nb", "\ud800"])
+def test_a_name_that_no_queue_can_have_is_refused_where_it_is_given(name: str) -> None:
+    app = App("amqp://127.0.0.1:1/")
+    with pytest.raises(ConfigError):
+        app.queue(name)
+    with pytest.raises(ConfigError):
+        app.task(name="a", queue=name)(lambda: None)
+    assert app.plan.queues == {}
+
+
+def test_the_plan_of_a_namespace_names_only_its_own() -> None:
+    plan = Plan("acme", declare=True)
+    plan.add_queue("work")
+    names = [one.name for one in (*plan.whole().exchanges, *plan.whole().queues)]
+    assert all(name.startswith("acme.") or name in {"work", "work.dead"} for name in names)

@@ -1,0 +1,188 @@
+"""The names, arguments and order of what is declared, and the checks of names that users give."""
+
+from __future__ import annotations
+
+import pytest
+
+from amqpworker.errors import ConfigError
+from amqpworker.routing.topology import (
+    LEVELS,
+    Binding,
+    Exchange,
+    Names,
+    Queue,
+    Topology,
+    base,
+    check_namespace,
+    check_queue_name,
+    dead_queue,
+    ladder,
+    work_queue,
+)
+
+NAMES = Names("amqpworker")
+
+
+def exchange(topology: Topology, name: str) -> Exchange:
+    (found,) = [one for one in topology.exchanges if one.name == name]
+    return found
+
+
+def queue(topology: Topology, name: str) -> Queue:
+    (found,) = [one for one in topology.queues if one.name == name]
+    return found
+
+
+def everything() -> Topology:
+    return base("amqpworker") + ladder("amqpworker") + work_queue("amqpworker", "emails")
+
+
+def test_a_work_queue_dead_letters_at_least_once_under_its_own_name() -> None:
+    assert queue(work_queue("amqpworker", "emails"), "emails").arguments == {
+        "x-queue-type": "quorum",
+        "x-dead-letter-exchange": "amqpworker.dead",
+        "x-dead-letter-routing-key": "emails",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+        "x-delivery-limit": 200,
+    }
+
+
+def test_a_work_queue_takes_new_messages_and_due_ones_and_its_dead_letters_have_a_queue() -> None:
+    assert work_queue("amqpworker", "emails").bindings == (
+        Binding("amqpworker.dead", "emails.dead", "emails"),
+        Binding("amqpworker.due", "emails", "emails"),
+        Binding("amqpworker.tasks", "emails", "emails"),
+    )
+
+
+@pytest.mark.parametrize("name", ["emails.dead", "amqpworker.parked"])
+def test_a_queue_that_keeps_letters_never_gives_them_up_after_many_looks(name: str) -> None:
+    assert queue(everything(), name).arguments == {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000}
+
+
+def test_new_messages_without_a_queue_are_returned_and_accepted_ones_are_parked() -> None:
+    topology = base("amqpworker")
+    assert exchange(topology, "amqpworker.tasks") == Exchange("amqpworker.tasks", "direct", {})
+    parks = {"alternate-exchange": "amqpworker.parked"}
+    assert exchange(topology, "amqpworker.due") == Exchange("amqpworker.due", "direct", parks)
+    assert exchange(topology, "amqpworker.dead") == Exchange("amqpworker.dead", "direct", parks)
+    assert exchange(topology, "amqpworker.parked") == Exchange("amqpworker.parked", "fanout", {})
+    assert Binding("amqpworker.parked", "amqpworker.parked") in topology.bindings
+
+
+@pytest.mark.parametrize(
+    ("number", "below", "milliseconds"),
+    [
+        (0, "amqpworker.due", 125),
+        (1, "amqpworker.delay.00", 250),
+        (30, "amqpworker.delay.29", 134_217_728_000),
+    ],
+)
+def test_a_level_waits_twice_as_long_as_the_one_below_and_hands_down_to_it(
+    number: int, below: str, milliseconds: int
+) -> None:
+    topology, name = ladder("amqpworker"), f"amqpworker.delay.{number:02d}"
+    assert exchange(topology, name) == Exchange(name, "headers", {"alternate-exchange": below})
+    assert queue(topology, name).arguments == {
+        "x-queue-type": "quorum",
+        "x-dead-letter-exchange": below,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+        "x-message-ttl": milliseconds,
+        "x-delivery-limit": 2_000_000_000,
+    }
+    (binding,) = [one for one in topology.bindings if one.queue == name]
+    assert binding == Binding(name, name, "", {"x-match": "all", f"aw-wait-{number:02d}": None})
+
+
+def test_the_ladder_stands_on_its_own() -> None:
+    topology = ladder("amqpworker")
+    assert len([one for one in topology.queues if ".delay." in one.name]) == LEVELS
+    assert exchange(topology, "amqpworker.due").arguments == {"alternate-exchange": "amqpworker.parked"}
+    assert queue(topology, "amqpworker.parked") in base("amqpworker").queues
+
+
+def test_an_alternate_or_dead_letter_exchange_is_declared_before_what_names_it() -> None:
+    seen: set[str] = set()
+    for item in everything():
+        match item:
+            case Exchange(name, _, arguments):
+                assert arguments.get("alternate-exchange", name) in {name, *seen}
+                seen.add(name)
+            case Queue(_, arguments):
+                assert arguments.get("x-dead-letter-exchange") in {None, *seen}
+
+
+def test_a_declarer_meets_exchanges_then_queues_then_bindings() -> None:
+    kinds = [type(item) for item in everything()]
+    assert kinds == sorted(kinds, key=[Exchange, Queue, Binding].index)
+
+
+def test_new_messages_are_led_in_last() -> None:
+    assert work_queue("amqpworker", "emails").bindings[-1].source == NAMES.tasks
+
+
+def test_adding_keeps_the_order_and_drops_what_is_there_already() -> None:
+    assert base("amqpworker") + base("amqpworker") == base("amqpworker")
+    assert (base("amqpworker") + ladder("amqpworker")).exchanges[:4] == base("amqpworker").exchanges
+    assert Topology() + base("amqpworker") == base("amqpworker")
+
+
+def test_the_namespace_prefixes_everything_but_the_names_of_work_queues() -> None:
+    topology = base("shop") + ladder("shop") + work_queue("shop", "emails")
+    assert all(one.name.startswith("shop.") for one in topology.exchanges)
+    assert {one.name for one in topology.queues if not one.name.startswith("shop.")} == {"emails", "emails.dead"}
+    assert "amqpworker" not in repr(topology)
+
+
+@pytest.mark.parametrize("name", ["emails", "e", "mail.out", "größe", "billing/eu", "x" * 250, "amqp", "shop.tasks"])
+def test_a_queue_name_that_amqp_takes_is_taken(name: str) -> None:
+    check_queue_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("", "not empty"),
+        ("x" * 251, "at most 250 bytes"),
+        ("é" * 126, "at most 250 bytes"),
+        ("amq.emails", "begins with 'amq.'"),
+        ("a\nb", "control characters"),
+        ("a\x00", "control characters"),
+        ("\ud800", "UTF-8"),
+        ("emails.dead", "ends in .dead or .due"),
+        ("emails.due", "ends in .dead or .due"),
+        ("amqpworker.parked", "amqpworker's own"),
+        ("amqpworker.tasks", "amqpworker's own"),
+        ("amqpworker.delay.07", "amqpworker's own"),
+        ("amqpworker.control", "amqpworker's own"),
+        (None, "not None"),
+        (b"emails", "not b'emails'"),
+    ],
+)
+def test_a_queue_name_that_cannot_be_is_refused_with_the_reason(name: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        check_queue_name(name)
+
+
+def test_the_names_that_are_kept_are_those_of_the_namespace() -> None:
+    check_queue_name("amqpworker.parked", "shop")
+    with pytest.raises(ConfigError, match="own"):
+        check_queue_name("shop.parked", "shop")
+
+
+@pytest.mark.parametrize("namespace", ["amqpworker", "shop", "team.shop", "x" * 246])
+def test_a_namespace_whose_names_amqp_takes_is_taken(namespace: str) -> None:
+    check_namespace(namespace)
+    assert max(len(name) for name in Names(namespace).all()) <= 255
+
+
+@pytest.mark.parametrize("namespace", ["", "amq", "amq.shop", "a\tb", "x" * 247])
+def test_a_namespace_whose_names_amqp_refuses_is_refused(namespace: str) -> None:
+    with pytest.raises(ConfigError, match="namespace"):
+        check_namespace(namespace)
+
+
+def test_the_dead_letters_of_a_queue_have_its_name() -> None:
+    assert dead_queue("emails") == "emails.dead"

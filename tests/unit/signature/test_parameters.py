@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import functools
+import sys
+import typing
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Annotated, Any, Literal, Self
+
+import pytest
+import typing_extensions
+from pydantic import BaseModel, Field, SecretStr
+
+from amqpworker.errors import ConfigError
+from tests.unit.signature.signatures import (
+    Colour,
+    Mixed,
+    Odd,
+    OldRow,
+    P,
+    Point,
+    Row,
+    of,
+    plain,
+    returning,
+    run,
+    taking,
+)
+
+
+def leftover(*args: P.args, **kwargs: P.kwargs) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("hint", "text"),
+    [
+        (Callable[[int], int], "function"),
+        (Callable, "function"),
+        (list[Callable[..., None]], "function"),
+        (Iterator[int], "knows no JSON"),
+        (Iterable[int], "iterator"),
+        (typing.Generator[int, None, None], "iterator"),
+        (AsyncIterator[int], "knows no JSON"),
+        (type[int], "class"),
+        (object().__class__ | Callable, "function"),
+        (threading_lock := type(__import__("threading").Lock()), "knows no JSON"),
+        (dict[str, list[threading_lock]], "knows no JSON"),
+        (dict[tuple[int, int], str], "keys"),
+        (dict[int | str, str], "keys"),
+        (dict[str | None, str], "keys"),
+        (dict[Literal[1, 2], str], "keys"),
+        (dict[Mixed, int], "keys.*Enum"),
+        (list[dict[Odd, int] | None], "keys.*Enum"),
+        (Literal[Colour.RED], "Literal"),
+        (Literal[b"x"], "Literal"),
+        (SecretStr, "asterisks"),
+        (list[SecretStr | None], "asterisks"),
+        (Self, "Self"),
+        (typing_extensions.Self, "Self"),
+        (Annotated[int, Field(alias="q")], "alias"),
+        (Annotated[int, Field(exclude=True)], "exclusion"),
+        (P, "ParamSpec"),
+        ("Missing", "'Missing'"),
+        ("list[Missing]", "'Missing'"),
+        ("1 +", "cannot be read"),
+        (5, "hint"),
+        (pytest.param(OldRow, "typing_extensions", marks=[]) if sys.version_info < (3, 12) else ("Missing", "Missing")),
+    ],
+)
+def test_what_cannot_be_carried_fails_at_decoration_and_is_named(hint: Any, text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^Task 'shop\.task': parameter 'p'.*{text}"):
+        taking(hint)
+    with pytest.raises(ConfigError, match=rf"^Task 'shop\.task': the return value.*{text}"):
+        returning(hint)
+
+
+def test_the_parameters_of_another_function_cannot_be_carried() -> None:
+    with pytest.raises(ConfigError, match=r"'args'.*ParamSpec"):
+        of(leftover)
+
+
+def test_unpacked_parameters_must_be_written_out() -> None:
+    def task(**row: typing.Unpack[Row]) -> None: ...
+
+    with pytest.raises(ConfigError, match=r"'row'.*unpacked"):
+        of(task)
+
+
+def yielding(a: int) -> Iterator[int]:
+    yield a
+
+
+async def async_yielding(a: int) -> AsyncIterator[int]:
+    yield a
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (yielding, "generator"),
+        (async_yielding, "generator"),
+        (Point, "class"),
+        (staticmethod(plain), "staticmethod"),
+        (classmethod(plain), "classmethod"),
+        (functools.partial(plain, 1), "partial"),
+        (len, "builtin"),
+        (5, "int"),
+    ],
+)
+def test_only_plain_functions_can_be_tasks(function: Any, text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^Task 'shop\.task' is a.*{text}"):
+        of(function)
+
+
+def test_hints_may_name_what_stands_around_a_function() -> None:
+    class Local(BaseModel):
+        a: int
+
+    def task(local: Local, again: list[Local]) -> Local:
+        return again[0] if again else local
+
+    def recursive(a: int) -> Local:
+        return recursive(a)
+
+    assert run(task, Local(a=1), [Local(a=2)]) == Local(a=2)
+    assert of(recursive).decode_result(b'{"a": 1}') == Local(a=1)
+
+
+def test_a_wrapped_function_keeps_its_parameters() -> None:
+    @functools.wraps(plain)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return plain(*args, **kwargs)
+
+    assert run(wrapper, 42, lang="fr") == "42 fr"
+
+
+def test_a_bound_method_is_sent_without_its_self() -> None:
+    class Mailer:
+        def send(self, user_id: int) -> int:
+            return user_id
+
+    assert run(Mailer().send, 42) == 42
+
+
+def test_models_that_hold_what_cannot_be_carried_fail_at_decoration_too() -> None:
+    class Holder(BaseModel):
+        call: Callable[[], None]
+
+    with pytest.raises(ConfigError, match=r"'p'.*function"):
+        taking(Holder)

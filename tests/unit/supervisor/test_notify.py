@@ -1,0 +1,170 @@
+"""What systemd is told, and what it is not told."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from amqpworker.ipc.recorder import Counts, Recording, Running
+from amqpworker.supervisor.fleet import Fleet
+from amqpworker.supervisor.fleet_events import Consuming, Ready, Reload, Stop, Tick
+from amqpworker.supervisor.notify import Announcer, Condition, Notifier, notifier_from
+from amqpworker.supervisor.status import Past, Seen, condition, overview, status_line
+
+STARTING = Condition(
+    2, alive=2, sound=2, waiting=0, consuming=0, reloading=False, stopping=False, status="0/2 consuming"
+)
+WAITING = replace(STARTING, waiting=2)
+CONSUMING = replace(STARTING, consuming=2, status="2/2 consuming")
+
+
+def test_ready_is_told_once_and_only_when_every_process_consumes() -> None:
+    announcer = Announcer()
+    assert "READY=1" not in announcer.next(0, STARTING)
+    assert "READY=1" not in announcer.next(1, replace(STARTING, consuming=1))
+    assert "READY=1" in announcer.next(2, CONSUMING)
+    assert announcer.next(3, CONSUMING) == []
+    assert announcer.next(4, replace(STARTING, consuming=1, status="2/2 consuming")) == []
+
+
+def test_whoever_waits_for_a_broker_gets_more_time_and_whoever_hangs_while_starting_does_not() -> None:
+    announcer = Announcer()
+    assert announcer.next(0, replace(STARTING, status="")) == []
+    assert announcer.next(20, replace(STARTING, status="")) == []
+    assert announcer.next(30, replace(WAITING, status="")) == ["EXTEND_TIMEOUT_USEC=60000000"]
+    assert announcer.next(35, replace(WAITING, status="")) == []
+    assert announcer.next(40, replace(WAITING, status="")) == ["EXTEND_TIMEOUT_USEC=60000000"]
+
+
+def test_the_watchdog_is_fed_while_more_than_half_of_the_processes_are_sound() -> None:
+    announcer = Announcer(watchdog=30.0)
+    assert "WATCHDOG=1" in announcer.next(0, CONSUMING)
+    assert announcer.next(9, CONSUMING) == ["READY=1"] or announcer.next(9, CONSUMING) == []
+    assert "WATCHDOG=1" in announcer.next(10, CONSUMING)
+    assert "WATCHDOG=1" not in announcer.next(30, replace(CONSUMING, sound=1))
+    assert "WATCHDOG=1" in announcer.next(31, replace(WAITING, sound=2)), "a broker that is away is no fault of ours"
+
+
+def test_the_watchdog_is_fed_while_what_has_died_waits_for_its_next_start() -> None:
+    dying = Announcer(watchdog=30.0)
+    assert "WATCHDOG=1" in dying.next(0, replace(CONSUMING, alive=1, sound=1))
+    assert "WATCHDOG=1" in dying.next(10, replace(CONSUMING, alive=0, sound=0))
+    assert "WATCHDOG=1" not in dying.next(20, replace(CONSUMING, alive=1, sound=0)), "the only one that is left hangs"
+
+
+def test_nobody_feeds_a_watchdog_that_there_is_not() -> None:
+    assert "WATCHDOG=1" not in Announcer().next(0, CONSUMING)
+
+
+def test_a_reload_is_told_with_its_time_and_its_end() -> None:
+    announcer = Announcer()
+    announcer.next(0, CONSUMING)
+    assert announcer.next(5.5, replace(CONSUMING, reloading=True)) == ["RELOADING=1", "MONOTONIC_USEC=5500000"]
+    assert announcer.next(6, replace(CONSUMING, reloading=True)) == []
+    assert announcer.next(7, CONSUMING) == ["READY=1"]
+
+
+def test_a_stop_is_told_and_gets_the_time_that_it_takes() -> None:
+    announcer = Announcer(watchdog=3.0)
+    announcer.next(0, CONSUMING)
+    stopping = replace(CONSUMING, stopping=True, sound=0)
+    assert announcer.next(5, stopping) == ["STOPPING=1", "EXTEND_TIMEOUT_USEC=60000000", "WATCHDOG=1"]
+    assert announcer.next(5.5, stopping) == []
+
+
+def test_the_status_is_told_when_it_changes_once_in_a_second_at_the_most() -> None:
+    announcer = Announcer()
+    assert announcer.next(0, STARTING) == ["STATUS=0/2 consuming"]
+    assert announcer.next(0.5, replace(STARTING, status="x")) == []
+    assert announcer.next(1.0, replace(STARTING, status="x")) == ["STATUS=x"]
+
+
+def test_the_status_that_comes_with_ready_is_the_one_of_that_moment() -> None:
+    announcer = Announcer()
+    assert announcer.next(0, STARTING) == ["STATUS=0/2 consuming"]
+    assert announcer.next(0.5, CONSUMING) == ["READY=1", "STATUS=2/2 consuming"]
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_it_is_sent_to_where_the_environment_says_which_no_child_sees(tmp_path: Path, abstract: bool) -> None:
+    name = f"@amqpworker-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind("\0" + name[1:] if abstract else name)
+        environment = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "2000000", "WATCHDOG_PID": str(os.getpid()), "HOME": "/"}
+        notifier, announcer = notifier_from(environment)
+        notifier.send(["READY=1", "STATUS=fine"])
+        assert systemd.recv(100) == b"READY=1\nSTATUS=fine"
+    assert announcer.watchdog == 2.0
+    assert environment == {"HOME": "/"}
+    notifier.send(["READY=1"])  # systemd that is gone is none of our troubles
+    notifier.close()
+
+
+def test_systemd_hears_of_us_also_when_no_descriptor_is_left(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+        notifier = Notifier(str(tmp_path / "notify"))
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+        try:
+            notifier.send(["WATCHDOG=1"])
+            notifier.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert systemd.recv(100) == b"WATCHDOG=1"
+
+
+def test_a_watchdog_that_is_meant_for_another_process_is_not_ours() -> None:
+    assert notifier_from({"WATCHDOG_USEC": "2000000", "WATCHDOG_PID": "1"})[1].watchdog is None
+    assert notifier_from({"WATCHDOG_USEC": "many"})[1].watchdog is None
+
+
+def seen(consuming: bool, running: int = 0, done: int = 0, stalled: str = "") -> Seen:
+    tasks = tuple(Running(n, f"m-{n}", "shop.task", 1, 1.0, 0.0) for n in range(running))
+    return Seen(100, 1024, Recording((1.0, 1.0, 1.0, 0.0), Counts(done, 0, done // 1000), tasks, consuming), stalled)
+
+
+def test_how_it_stands_in_a_few_words() -> None:
+    fleet = Fleet({"main": 2}, lambda: 1.0)
+    fleet.on(Tick(), 0)
+    fleet.on(Ready(1, 30.0), 1)
+    stands = overview(fleet, {1: seen(False)}, Past(), (1000.0, 1.0))
+    assert status_line(stands) == "waiting for the broker, 0/2 consuming, 0 running, 0 done"
+    assert condition(stands).waiting == 1
+    fleet.on(Consuming(1), 2)
+    fleet.on(Consuming(2), 2)
+    both = {1: seen(True, 1, 500), 2: seen(True, 2, 7500, "its main thread has not moved for 61 s")}
+    stands = overview(fleet, both, Past(Counts(4_000)), (1000.0, 2.0))
+    assert status_line(stands) == "2/2 consuming, 3 running, 12 k done, 7 dead"
+    assert (condition(stands).consuming, condition(stands).alive, condition(stands).sound) == (2, 2, 1)
+    assert stands.processes[0].started == 998.0
+    left = condition(overview(fleet, {1: seen(True)}, Past(), (1000.0, 2.0)))
+    assert (left.wanted, left.alive, left.sound) == (2, 1, 1)
+    away = overview(fleet, {1: seen(False), 2: seen(False)}, Past(), (1000.0, 2.0))
+    assert status_line(away) == "waiting for the broker or its queues, 0/2 consuming, 0 running, 0 done"
+    waits = "the broker at mq-1:5672: Nothing listens at\nmq-1:5672: is RabbitMQ running?"
+    why = {1: replace(seen(False), waits=waits), 2: seen(False)}
+    assert status_line(overview(fleet, why, Past(), (1000.0, 2.0))).startswith(
+        "waiting for the broker at mq-1:5672: Nothing listens at mq-1:5672: is RabbitMQ running?, 0/2 consuming"
+    )
+    some = {1: replace(seen(False), waits="queue 'mail': it does not exist."), 2: seen(True)}
+    assert status_line(overview(fleet, some, Past(), (1000.0, 2.0))) == (
+        "1/2 consuming, 0 running, 0 done, 1 waiting for queue 'mail': it does not exist"
+    )
+    long = {1: replace(seen(False), waits="x" * 1000), 2: seen(True)}
+    assert len(status_line(overview(fleet, long, Past(), (1000.0, 2.0)))) < 260
+    fleet.on(Reload(), 3)
+    assert status_line(overview(fleet, both, Past(Counts(2_000_000)), (0.0, 0.0))).startswith(
+        "reloading, 2/2 consuming"
+    )
+    fleet.on(Stop("test"), 4)
+    assert (
+        status_line(overview(fleet, {}, Past(Counts(2_000_000)), (0.0, 0.0)))
+        == "stopping, 0/2 consuming, 0 running, 2.0 M done"
+    )

@@ -1,0 +1,44 @@
+"""At most so many suspects run at once; the others wait, each until a permit is free, and none is forgotten."""
+
+from __future__ import annotations
+
+from amqpworker.model.message import Delivery
+from amqpworker.worker.isolation.permits import Permits
+from tests.unit.worker.settling import Bench
+
+
+def deliveries(bench: Bench, count: int) -> list[Delivery]:
+    return [bench.delivery() for _ in range(count)]
+
+
+def test_as_many_have_a_permit_as_there_are_and_the_next_is_the_one_that_has_waited_longest() -> None:
+    permits = Permits(2)
+    first, second, third, fourth = deliveries(Bench(), 4)
+    assert [permits.acquire(one) for one in (first, second, third, fourth)] == [True, True, False, False]
+    assert permits.waiting == 2
+    assert permits.release() is third
+    assert permits.acquire(third)
+    assert permits.release() is fourth
+    assert permits.acquire(fourth)
+    assert permits.release() is None
+    assert permits.waiting == 0
+
+
+def test_one_that_was_requeued_while_it_waited_is_not_told_to_ask_again() -> None:
+    bench = Bench()
+    permits = Permits(1)
+    first, second, third = deliveries(bench, 3)
+    assert [permits.acquire(one) for one in (first, second, third)] == [True, False, False]
+    del bench.intake.unstarted[second.tag]
+    assert permits.release() is third
+
+
+def test_all_that_wait_can_be_taken_back_to_ask_again_but_for_those_that_were_requeued() -> None:
+    bench = Bench()
+    permits = Permits(1)
+    first, second, third = deliveries(bench, 3)
+    assert [permits.acquire(one) for one in (first, second, third)] == [True, False, False]
+    del bench.intake.unstarted[second.tag]
+    assert permits.take_back() == [third]
+    assert permits.waiting == 0
+    assert permits.release() is None

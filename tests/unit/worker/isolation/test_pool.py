@@ -1,0 +1,336 @@
+"""Which isolated process runs what, and what becomes of a message whose process ends, hangs or cannot be started."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from amqpworker.model.outcome import Dead, Done, Failure, Outcome, Requeue, Retry
+from amqpworker.policies.retry import policy
+from amqpworker.policies.time_limit import TimeLimit
+from amqpworker.signature.signature import Signature
+from amqpworker.worker.context import Run
+from amqpworker.worker.executor import Runner
+from amqpworker.worker.isolation import pool as isolation_module
+from amqpworker.worker.isolation.child import Arrived, Ending, Late
+from amqpworker.worker.isolation.crashes import Crash
+from amqpworker.worker.isolation.pool import Isolation
+from amqpworker.worker.isolation.protocol import HEAD, outcome_to
+from amqpworker.worker.limits.deadlines import Overtaken
+from tests.support import wait_until
+from tests.unit.worker.settling import Bench
+
+DONE = Arrived(outcome_to(Done(b"1"))[HEAD.size :])
+
+
+class Process:
+    """An isolated process that does as a test has it."""
+
+    def __init__(self, number: int, scene: Scene) -> None:
+        self.pid = number
+        self.runs = 0
+        self.spent = False
+        self.outdated = False
+        self.idle_since = 0.0
+        self.is_alive = True
+        self.gets_ready = True
+        self.dismissed = False
+        self.leaves = True
+        self.closed = False
+        self.leaves_others = threading.Event()
+        self.left = SimpleNamespace(any=self.leaves_others.is_set)
+        self.killed = threading.Event()
+        self.timeouts: list[float] = []
+        self._scene = scene
+
+    def alive(self) -> bool:
+        return self.is_alive
+
+    def wait_ready(self, timeout: float) -> bool:
+        assert timeout == 7.0
+        return self.gets_ready
+
+    def run(self, _request: bytes, timeout: float) -> Ending:
+        assert not self.closed
+        self.runs += 1
+        self.timeouts.append(timeout)
+        return self._scene.answer()
+
+    def dismiss(self) -> None:
+        self.dismissed = True
+        if self.leaves:
+            self.is_alive = False
+
+    def wait_end(self, timeout: float) -> None:
+        assert timeout <= isolation_module.FAREWELL
+
+    def kill(self) -> None:
+        self.killed.set()
+
+    def close(self) -> None:
+        if self.leaves_others.is_set():
+            wait_until(lambda: not self.leaves_others.is_set(), what="the end of what it has left")
+        self.closed = True
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.bench = Bench()
+        self.started: list[Process] = []
+        self.answer: Callable[[], Ending] = lambda: DONE
+        self.fails: list[OSError] = []
+        self.gets_ready = True
+
+    def start(self) -> Any:
+        if self.fails:
+            raise self.fails.pop(0)
+        process = Process(len(self.started) + 1, self)
+        process.gets_ready = self.gets_ready
+        self.started.append(process)
+        return process
+
+    def isolation(self, ahead: bool = False, max_crashes: int = 3) -> Isolation:
+        return Isolation(self.start, Runner({}, False), max_crashes, 7.0, ahead)
+
+    def run(self, limit: TimeLimit = TimeLimit()) -> Run:  # noqa: B008 - frozen
+        registered: Any = SimpleNamespace(
+            name="f",
+            signature=Signature.of(lambda: None, "f"),
+            policy=policy(None),
+            time_limit=limit,
+            stores_result=True,
+        )
+        return Run(registered, self.bench.delivery(), "id", 1, 0.0, 0.0)
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_a_process_is_used_again_after_it_has_answered(scene: Scene) -> None:
+    isolation = scene.isolation()
+    assert isolation.run(scene.run()) == Done(b"1")
+    assert isolation.run(scene.run(TimeLimit(1, 2))) == Done(b"1")
+    assert isolation.run(scene.run(TimeLimit(1))) == Done(b"1")
+    (process,) = scene.started
+    assert process.timeouts == [math.inf, 2, 61], "what ignores its time_limit is ended with its process"
+
+
+def test_a_process_that_takes_nothing_more_is_not_used_again(scene: Scene) -> None:
+    isolation = scene.isolation()
+
+    def last() -> Ending:
+        scene.started[-1].spent = True
+        return DONE
+
+    scene.answer = last
+    assert isolation.run(scene.run()) == Done(b"1")
+    assert isolation.run(scene.run()) == Done(b"1")
+    assert [process.runs for process in scene.started] == [1, 1]
+
+
+def test_a_run_does_not_start_where_its_connection_was_lost_meanwhile_and_its_process_is_kept(scene: Scene) -> None:
+    isolation = scene.isolation()
+    lost = scene.run()
+    lost.delivery.intake.is_open = False
+    assert isolation.run(lost) == Requeue()
+    (process,) = scene.started
+    assert (process.runs, process.closed, isolation.in_use) == (0, False, 0)
+    scene.bench.intake.is_open = True
+    assert isolation.run(scene.run()) == Done(b"1")
+    assert (len(scene.started), process.runs) == (1, 1)
+
+
+def test_no_copy_is_made_of_a_message_whose_connection_was_lost_where_no_process_can_be_started(scene: Scene) -> None:
+    scene.gets_ready = False
+    lost = scene.run()
+    lost.delivery.intake.is_open = False
+    assert scene.isolation().run(lost) == Requeue()
+
+
+def test_two_tasks_at_once_have_a_process_each(scene: Scene) -> None:
+    both = threading.Barrier(2, timeout=10)
+
+    def answer() -> Ending:
+        both.wait()
+        return DONE
+
+    scene.answer = answer
+    isolation = scene.isolation()
+    outcomes: list[Outcome] = []
+    threads = [threading.Thread(target=lambda: outcomes.append(isolation.run(scene.run()))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert outcomes == [Done(b"1"), Done(b"1")]
+    assert len(scene.started) == 2
+
+
+@pytest.mark.parametrize(
+    "ending", [Crash(-9, why="killed: it had not moved"), Late("in f"), Arrived(b"nonsense"), Arrived(b"Requeue\n{}")]
+)
+def test_a_process_that_has_crashed_or_hangs_or_talks_nonsense_is_not_used_again(scene: Scene, ending: Ending) -> None:
+    scene.answer = lambda: ending
+    isolation = scene.isolation()
+    outcome = isolation.run(scene.run(TimeLimit(1, 1)))
+    assert scene.started[0].closed
+    if isinstance(ending, Late):
+        assert outcome == Dead(
+            "timeout", Failure("TimeLimitExceeded", "the task has run for longer than its hard limit of 1 s", "in f")
+        )
+    else:
+        assert isinstance(outcome, Retry)
+        assert outcome.crashes == 1
+    scene.answer = lambda: DONE
+    assert isolation.run(scene.run()) == Done(b"1")
+    assert len(scene.started) == 2
+
+
+def test_as_many_crashes_as_the_settings_say_are_the_end(scene: Scene) -> None:
+    scene.answer = lambda: Crash(7)
+    outcome = scene.isolation(max_crashes=1).run(scene.run())
+    assert isinstance(outcome, Dead)
+    assert outcome.reason == "crashed"
+
+
+@pytest.mark.parametrize("how", ["no room", "not ready"])
+def test_where_no_process_can_be_started_the_message_comes_again_and_is_not_blamed(scene: Scene, how: str) -> None:
+    if how == "no room":
+        scene.fails = [OSError("no room")]
+    else:
+        scene.gets_ready = False
+    outcome = scene.isolation().run(scene.run())
+    assert isinstance(outcome, Retry)
+    assert (outcome.counts, outcome.crashes) == (False, 0)
+    assert all(process.closed for process in scene.started)
+
+
+def test_a_process_that_died_while_it_waited_is_replaced_without_a_word(scene: Scene) -> None:
+    isolation = scene.isolation()
+    isolation.run(scene.run())
+    scene.started[0].is_alive = False
+    assert isolation.run(scene.run()) == Done(b"1")
+    assert [process.closed for process in scene.started] == [True, False]
+
+
+def test_one_is_kept_ready_where_tasks_ask_for_it(scene: Scene) -> None:
+    isolation = scene.isolation(ahead=True)
+    isolation.tidy()
+    isolation.tidy()
+    assert len(scene.started) == 1
+    isolation.run(scene.run())
+    assert len(scene.started) == 1
+    scene.started[0].idle_since = -math.inf
+    isolation.tidy()
+    assert not scene.started[0].closed
+    scene.started[0].is_alive = False
+    isolation.tidy()
+    assert [process.closed for process in scene.started] == [True, False]
+
+
+def test_nobody_waits_for_what_one_has_left_that_nothing_ran_in_but_the_end_of_the_worker_does(scene: Scene) -> None:
+    isolation = scene.isolation()
+    isolation.run(scene.run())
+    isolation.run(scene.run())
+    scene.started[0].leaves_others.set()
+    scene.started[0].is_alive = False
+    isolation.tidy()
+    assert not scene.started[0].closed
+    scene.started[0].leaves_others.clear()
+    wait_until(lambda: scene.started[0].closed)
+    isolation.run(scene.run())
+    scene.started[1].leaves_others.set()
+    ends = threading.Timer(0.1, scene.started[1].leaves_others.clear)
+    ends.start()
+    isolation.close()
+    assert scene.started[1].closed
+
+
+@pytest.mark.parametrize("how", ["no room", "it ends"])
+def test_what_cannot_be_kept_ready_is_not_started_again_and_again(
+    scene: Scene, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolation = scene.isolation(ahead=True)
+    room = OSError("no room")
+    scene.fails = [room, room] if how == "no room" else []
+    isolation.tidy()
+    for process in scene.started:
+        process.is_alive = False
+    isolation.tidy()
+    isolation.tidy()
+    assert (len(scene.started), scene.fails) == ((0, [room]) if how == "no room" else (1, []))
+    later = time.monotonic() + isolation_module.AHEAD_PAUSE
+    scene.fails = []
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    isolation.tidy()
+    assert not scene.started[-1].closed
+
+
+def test_what_has_nothing_to_do_for_long_is_ended(scene: Scene) -> None:
+    isolation = scene.isolation()
+    isolation.tidy()
+    assert scene.started == []
+    isolation.run(scene.run())
+    isolation.tidy()
+    assert not scene.started[0].closed
+    scene.started[0].idle_since = -math.inf
+    isolation.tidy()
+    assert scene.started[0].dismissed
+    assert scene.started[0].closed
+
+
+def test_what_does_not_leave_when_it_is_told_to_is_ended_a_moment_later(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolation = scene.isolation()
+    isolation.run(scene.run())
+    (process,) = scene.started
+    process.idle_since, process.leaves = -math.inf, False
+    isolation.tidy()
+    isolation.tidy()
+    assert (process.dismissed, process.closed) == (True, False)
+    later = time.monotonic() + isolation_module.FAREWELL
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    isolation.tidy()
+    assert process.closed
+
+
+def test_a_process_is_replaced_after_many_runs(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation_module, "MOST_RUNS", 2)
+    isolation = scene.isolation()
+    for _ in range(3):
+        isolation.run(scene.run())
+    assert [process.runs for process in scene.started] == [2, 1]
+
+
+def test_what_runs_at_the_end_is_abandoned_and_neither_settled_nor_blamed(scene: Scene) -> None:
+    isolation = scene.isolation()
+
+    def answer() -> Ending:
+        isolation.close()
+        assert scene.started[0].killed.is_set()
+        return Crash(-9)
+
+    scene.answer = answer
+    with pytest.raises(Overtaken):
+        isolation.run(scene.run())
+    with pytest.raises(Overtaken):
+        isolation.run(scene.run())
+
+
+def test_what_waits_at_the_end_is_ended(scene: Scene) -> None:
+    isolation = scene.isolation(ahead=True)
+    isolation.tidy()
+    isolation.close()
+    assert scene.started[0].dismissed
+    assert scene.started[0].closed
+    isolation.tidy()
+    assert len(scene.started) == 1

@@ -1,0 +1,111 @@
+"""What goes between a worker and its isolated processes: frames in any pieces, outcomes as they were, garbage refused."""
+
+from __future__ import annotations
+
+import socket
+from datetime import UTC, datetime
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amqpworker.model.message import Delivery, Properties
+from amqpworker.model.outcome import Dead, Done, Failure, Outcome, Retry
+from amqpworker.worker.context import Run
+from amqpworker.worker.isolation.protocol import (
+    BEAT,
+    HEAD,
+    MOST_BYTES,
+    OUTCOME,
+    READY,
+    Frames,
+    Unreadable,
+    frame,
+    outcome_from,
+    outcome_to,
+    request_to,
+    requested,
+)
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+FAILURES = st.builds(Failure, TEXT, TEXT, TEXT)
+OUTCOMES = st.one_of(
+    st.just(Done()),
+    st.builds(Done, TEXT.map(str.encode)),
+    st.builds(Retry, st.floats(0, 1e9), FAILURES, st.booleans(), st.booleans(), st.integers(0, 9)),
+    st.builds(Dead, TEXT, FAILURES),
+)
+
+
+@given(OUTCOMES)
+def test_an_outcome_arrives_as_it_was(outcome: Outcome) -> None:
+    ((kind, data),) = Frames().feed(outcome_to(outcome))
+    assert kind == OUTCOME
+    assert outcome_from(data) == outcome
+
+
+@given(st.lists(st.tuples(st.sampled_from([READY, BEAT, OUTCOME]), st.binary(max_size=50))), st.data())
+def test_frames_are_read_in_whatever_pieces_they_come(sent: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
+    stream = b"".join(frame(kind, content) for kind, content in sent)
+    frames, found = Frames(), []
+    while stream:
+        cut = data.draw(st.integers(1, len(stream)))
+        found += frames.feed(stream[:cut])
+        stream = stream[cut:]
+    assert found == sent
+
+
+@pytest.mark.parametrize("garbage", [b"hello world", HEAD.pack(OUTCOME, MOST_BYTES + 1), HEAD.pack(b"x", 1)])
+def test_what_is_no_frame_is_refused(garbage: bytes) -> None:
+    with pytest.raises(Unreadable):
+        Frames().feed(garbage)
+
+
+@given(st.one_of(st.binary(max_size=100), st.binary(max_size=60).map(lambda rest: b"Dead\n" + rest)))
+def test_what_tells_no_outcome_is_refused_and_nothing_else_is_raised(data: bytes) -> None:
+    try:
+        outcome = outcome_from(data)
+    except Unreadable:
+        return
+    assert isinstance(outcome, Done | Retry | Dead)
+
+
+@pytest.mark.parametrize("data", [b"", b"Requeue\n{}", b'Dead\n{"reason": 3}', b'Retry\n{"delay": "1"}', b"Done\n{"])
+def test_an_outcome_that_no_isolated_process_decides_on_is_refused(data: bytes) -> None:
+    with pytest.raises(Unreadable):
+        outcome_from(data)
+
+
+def test_a_request_carries_what_headers_hold_and_leaves_the_connection_behind() -> None:
+    headers = {
+        "when": datetime(2026, 1, 1, tzinfo=UTC),
+        "price": Decimal("1.5"),
+        "raw": b"\xff",
+        "list": [1, {"a": None}],
+    }
+    delivery = Delivery(
+        7, True, "ex", "key", Properties(headers=headers, type="t", message_id="m"), b'{"a": 1}' * 100_000
+    )
+    delivery.queue = "work"
+    delivery.intake = SimpleNamespace(socket=socket.socket())
+    registered: Any = SimpleNamespace(name="t")
+    ours, theirs = socket.socketpair()
+    import threading
+
+    sender = threading.Thread(
+        target=lambda: (ours.sendall(request_to(Run(registered, delivery, "id", 2, 5.0, 4.0))), ours.close())
+    )
+    sender.start()
+    request = requested(theirs)
+    sender.join()
+    assert request is not None
+    assert (request.id, request.attempt, request.started, request.first_run) == ("id", 2, 5.0, 4.0)
+    got = request.delivery
+    assert (got.queue, got.redelivered, got.body, got.intake) == ("work", True, delivery.body, None)
+    assert got.properties.headers == headers
+    assert requested(theirs) is None
+    theirs.close()
+    delivery.intake.socket.close()

@@ -1,0 +1,109 @@
+"""A message that was delivered before is held until the supervisor has answered, and never for long."""
+
+from __future__ import annotations
+
+import time
+
+from amqpworker.model.message import Delivery, Properties, new_id
+from amqpworker.worker.isolation.suspects import PATIENCE, Inquiry
+
+
+class Scene:
+    """An inquiry whose supervisor takes so many questions, None where there is none."""
+
+    def __init__(self, room: int | None = 100) -> None:
+        self.room = room
+        self.asked: list[str] = []
+        self.batches: list[int] = []
+        self.wakes = 0
+        self.ran: list[int] = []
+        self.isolated: list[int] = []
+        self.inquiry = Inquiry(
+            None if room is None else self.ask,
+            lambda delivery: self.ran.append(delivery.tag),
+            lambda delivery: self.isolated.append(delivery.tag),
+            self.wake,
+        )
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+    def ask(self, keys: tuple[str, ...]) -> bool:
+        assert self.room is not None
+        if len(self.asked) + len(keys) > self.room:
+            return False
+        self.asked += keys
+        self.batches.append(len(keys))
+        return True
+
+    def deliver(self, tag: int, message_id: str | None = None) -> None:
+        self.inquiry.ask_about(Delivery(tag, True, "", "work", Properties(message_id=message_id), b"{}"))
+
+
+def test_a_message_runs_as_the_supervisor_has_answered() -> None:
+    scene = Scene()
+    scene.deliver(1, "a")
+    scene.deliver(2, "b")
+    assert (scene.ran, scene.isolated) == ([], [])
+    scene.inquiry.on_verdict(["b"], suspect=True)
+    scene.inquiry.on_verdict(["a"], suspect=False)
+    assert (scene.ran, scene.isolated) == ([1], [2])
+
+
+def test_messages_that_are_known_by_the_same_are_asked_about_once() -> None:
+    scene = Scene()
+    scene.deliver(1)
+    scene.deliver(2)
+    scene.inquiry.flush()
+    assert len(scene.asked) == 1
+    scene.inquiry.on_verdict(scene.asked, suspect=True)
+    assert scene.isolated == [1, 2]
+
+
+def test_an_answer_to_nothing_is_ignored() -> None:
+    scene = Scene()
+    scene.inquiry.on_verdict(["x"], suspect=True)
+    assert (scene.ran, scene.isolated) == ([], [])
+
+
+def test_what_is_not_answered_in_time_runs_alone() -> None:
+    scene = Scene()
+    scene.deliver(1, "a")
+    scene.inquiry.look(time.monotonic())
+    assert scene.isolated == []
+    scene.inquiry.look(time.monotonic() + PATIENCE + 1)
+    assert scene.isolated == [1]
+    scene.inquiry.on_verdict(["a"], suspect=False)
+    assert scene.ran == []
+
+
+def test_what_cannot_be_asked_at_once_is_asked_in_its_turn() -> None:
+    scene = Scene(room=0)
+    for tag, message_id in enumerate("abc"):
+        scene.deliver(tag, message_id)
+    scene.inquiry.flush()
+    assert scene.asked == []
+    scene.room = 3
+    scene.inquiry.look(time.monotonic())
+    assert scene.asked == ["a", "b", "c"]
+
+
+def test_what_comes_again_at_once_is_asked_about_in_few_questions() -> None:
+    scene = Scene(room=2000)
+    ids = [new_id() for _ in range(1000)]
+    for tag, message_id in enumerate(ids):
+        scene.deliver(tag, message_id)
+    assert (scene.wakes, scene.asked) == (1, [])
+    scene.inquiry.flush()
+    assert scene.asked == ids
+    assert len(scene.batches) < 15
+    scene.inquiry.on_verdict(ids, suspect=False)
+    assert scene.ran == list(range(1000))
+    scene.deliver(1000)
+    assert scene.wakes == 2
+
+
+def test_without_a_supervisor_nobody_is_asked() -> None:
+    scene = Scene(room=None)
+    scene.deliver(1, "a")
+    assert scene.ran == [1]

@@ -1,0 +1,277 @@
+"""Time limits of tasks in threads: the exception strikes inside of the task and nowhere else, once."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from amqpworker import AmqpWorkerError, App, ConfigError, TimeLimitExceeded
+from amqpworker.lifecycle import NoThread
+from amqpworker.log.logger import flush
+from amqpworker.log.writer import Sink
+from amqpworker.policies.time_limit import UNLIMITED, TimeLimit, time_limit_of
+from amqpworker.worker.limits.deadlines import Limits, Overtaken, Pace, Watch
+from tests.support import wait_until
+
+
+@pytest.fixture
+def over() -> list[Watch]:
+    return []
+
+
+@pytest.fixture
+def limits(over: list[Watch]) -> Limits:
+    return Limits(over.append)
+
+
+def spin(until: Callable[[], bool] = lambda: False) -> str:
+    """Run Python code until something is so."""
+    while not until():
+        pass
+    return "spun"
+
+
+def test_a_task_that_runs_python_code_is_struck_at_its_soft_limit(limits: Limits) -> None:
+    with pytest.raises(TimeLimitExceeded, match="longer than its time_limit"):
+        limits.call(None, spin, 0.05, math.inf)
+
+
+def test_limits_are_kept_again_once_a_thread_can_be_started(limits: Limits, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as crowded:
+        crowded.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(NoThread):
+            limits.call(None, spin, 0.05, math.inf)
+    give_up = time.monotonic() + 10
+    with pytest.raises(TimeLimitExceeded):
+        limits.call(None, lambda: spin(lambda: time.monotonic() > give_up), 0.05, math.inf)
+
+
+def test_a_task_that_is_inside_a_call_into_c_is_struck_as_soon_as_that_returns(limits: Limits) -> None:
+    with pytest.raises(TimeLimitExceeded):
+        limits.call(None, lambda: time.sleep(0.2) or spin(), 0.05, math.inf)
+
+
+def test_a_task_may_catch_it_and_clean_up(limits: Limits) -> None:
+    def careful() -> str:
+        try:
+            return spin()
+        except TimeLimitExceeded:
+            return "cleaned up"
+
+    assert limits.call(None, careful, 0.05, math.inf) == "cleaned up"
+
+
+def test_what_a_task_returns_or_raises_in_time_comes_out(limits: Limits) -> None:
+    assert limits.call(None, lambda: 42, 60, 60) == 42
+    with pytest.raises(ZeroDivisionError):
+        limits.call(None, lambda: 1 // 0, 60, 60)
+
+
+def test_a_task_that_ends_about_at_its_limit_is_struck_inside_or_not_at_all(limits: Limits) -> None:
+    """Thousands of tasks that end at the very moment: nothing strikes the code behind them."""
+    escaped: list[BaseException] = []
+
+    def run() -> None:
+        for number in range(400):
+            ends = time.monotonic() + 0.002
+            limit = 0.0018 + number % 5 / 1e4
+            with suppress(TimeLimitExceeded):
+                limits.call(None, lambda ends=ends: spin(lambda: time.monotonic() > ends), limit, 9)  # type: ignore[misc]
+            try:
+                spin(iter([False] * 50 + [True]).__next__)
+            except BaseException as error:
+                escaped.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert escaped == []
+    assert limits._runs == {}
+
+
+@pytest.mark.parametrize("kind", [OSError, TimeoutError, ConnectionError])
+def test_what_handles_errors_of_the_network_leaves_it_alone(limits: Limits, kind: type[Exception]) -> None:
+    ends = time.monotonic() + 10
+
+    def reconnects() -> None:
+        while time.monotonic() < ends:
+            with suppress(kind):
+                spin(lambda: time.monotonic() > ends)
+
+    with pytest.raises(TimeLimitExceeded):
+        limits.call(None, reconnects, 0.05, math.inf)
+    assert TimeLimitExceeded.__mro__[1:3] == (AmqpWorkerError, Exception)
+
+
+class Sleepy:
+    """An object whose end takes a while: what is raised there is lost."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __del__(self) -> None:
+        ends = time.monotonic() + self.seconds
+        spin(lambda: time.monotonic() > ends)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_it_is_raised_again_until_the_run_has_ended_whatever_swallows_it(over: list[Watch]) -> None:
+    limits = Limits(over.append, Pace(again=0.2))
+    swallowed: list[float] = []
+
+    def stubborn() -> None:
+        ends = time.monotonic() + 10
+        Sleepy(0.15)
+        while len(swallowed) < 3 and time.monotonic() < ends:
+            try:
+                spin(lambda: time.monotonic() > ends)
+            except Exception:
+                swallowed.append(time.monotonic())
+        spin(lambda: time.monotonic() > ends)
+
+    with pytest.raises(TimeLimitExceeded):
+        limits.call(None, stubborn, 0.05, math.inf)
+    assert len(swallowed) == 3
+    assert all(later - earlier > 0.1 for earlier, later in itertools.pairwise(swallowed)), "there is time to clean up"
+    assert limits.call(None, lambda: "next", 60, math.inf) == "next", "nothing is left of the run before"
+
+
+def test_a_task_that_does_nothing_but_log_is_interrupted_in_the_sink_and_leaves_it_unlocked(over: list[Watch]) -> None:
+    read_end, write_end = os.pipe()
+    reader = threading.Thread(target=lambda: spin(lambda: not os.read(read_end, 65536)))
+    reader.start()
+    logger = logging.Logger("busy")
+    with os.fdopen(write_end, "w") as stream:
+        sink = Sink(stream)
+        logger.addHandler(sink)
+        logger.info("%s", "x" * 10_000)
+        ends = time.monotonic() + 10
+
+        def logs() -> None:
+            while time.monotonic() < ends:
+                logger.info("%s", "x" * 10_000)
+
+        for _ in range(10):
+            with pytest.raises(TimeLimitExceeded):
+                Limits(over.append, Pace(briefly=0.05)).call(None, logs, 0.01, math.inf)
+            assert sink.lock is not None
+            assert sink.lock.acquire(timeout=5)
+            sink.lock.release()
+    reader.join()
+    os.close(read_end)
+
+
+def test_the_log_names_once_a_run_that_does_not_end_at_its_limit(
+    over: list[Watch], caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = Limits(over.append, Pace(report=0.05))
+    run = SimpleNamespace(task="shop.waits", id="m-1", attempt=1, queue="work")
+    ours, theirs = socket.socketpair()
+
+    def receive() -> None:
+        ours.recv(1)
+
+    with ours, theirs:
+        blocked = threading.Thread(target=lambda: suppressed(lambda: limits.call(run, receive, 0.05, math.inf)))
+        blocked.start()
+        wait_until(lambda: "task_over_limit" in caplog.text)
+        assert [watch.run for watch in limits.overdue(0.05)] == [run]
+        assert limits.overdue(60) == []
+        theirs.send(b"x")
+        blocked.join()
+    flush()
+    (line,) = [record.msg for record in caplog.records if "task_over_limit" in str(record.msg)]
+    assert (line["task"], line["id"]) == ("shop.waits", "m-1")
+    assert "in receive" in line["at"]
+    assert limits.overdue(0) == []
+
+
+def suppressed(function: Callable[[], Any]) -> None:
+    with suppress(TimeLimitExceeded):
+        function()
+
+
+def test_a_hard_limit_is_told_once_and_the_run_goes_on_to_its_end_where_nobody_claims_it(
+    limits: Limits, over: list[Watch]
+) -> None:
+    go = threading.Event()
+    ended: list[Any] = []
+    running = threading.Thread(target=lambda: ended.append(limits.call("run", go.wait, math.inf, 0.05)))
+    running.start()
+    wait_until(lambda: over)
+    go.set()
+    running.join()
+    assert [watch.run for watch in over] == ["run"]
+    assert ended == [True]
+    assert limits.claim(over[0]) is False
+
+
+def test_a_run_that_was_claimed_has_no_outcome_any_more(limits: Limits, over: list[Watch]) -> None:
+    go = threading.Event()
+    ended: list[str] = []
+
+    def run() -> None:
+        try:
+            limits.call("run", go.wait, math.inf, 0.05)
+        except Overtaken:
+            ended.append("overtaken")
+
+    running = threading.Thread(target=run)
+    running.start()
+    wait_until(lambda: over)
+    assert limits.claim(over[0])
+    go.set()
+    running.join()
+    assert ended == ["overtaken"]
+
+
+def test_the_nearest_of_many_limits_is_kept_whenever_it_comes_in(limits: Limits) -> None:
+    release = threading.Event()
+    waiting = threading.Thread(target=lambda: limits.call(None, release.wait, 3600, 3600))
+    waiting.start()
+    with pytest.raises(TimeLimitExceeded):
+        limits.call(None, spin, 0.05, 3600)
+    release.set()
+    waiting.join()
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "told"),
+    [
+        (0, None, "more than zero"),
+        (-1, None, "time_limit"),
+        (None, "5", "hard_limit"),
+        (True, None, "time_limit"),
+        (float("nan"), None, "time_limit"),
+        (10, 5, "cannot come first"),
+    ],
+)
+def test_what_is_no_limit_is_refused_where_the_task_is_made(soft: Any, hard: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        App().task(name="x", time_limit=soft, hard_limit=hard)
+
+
+def test_limits_are_seconds_or_timedeltas() -> None:
+    assert time_limit_of(None, None) is UNLIMITED
+    assert time_limit_of(1.5, timedelta(minutes=1)) == TimeLimit(1.5, 60)
+    assert time_limit_of(5, 5) == TimeLimit(5, 5)
+    assert (time_limit_of(5, None).last, time_limit_of(5, 9).last) == (5, 9)
+    assert [time_limit_of(*given).first for given in ((5, None), (5, 9), (None, 9))] == [5, 5, 9]
+    assert [time_limit_of(*given).end for given in ((5, None), (5, 9), (None, 9))] == [65, 9, 9]

@@ -1,0 +1,328 @@
+"""Where an exception for a time limit is held back: it must not leave a lock held that nobody releases any more."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import math
+import queue
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import FrameType, GeneratorType
+from typing import Any
+
+import pytest
+
+import amqpworker
+from amqpworker import TimeLimitExceeded
+from amqpworker.worker.limits.deadlines import Limits
+from amqpworker.worker.limits.interruption import AT_FORK, Hold, acquiring, hold_at, hold_of, outwards
+from tests.support import wait_until
+
+
+def over_the_limit(function: Callable[[], Any], times: int, shortest: float = 0.002) -> int:
+    """Run something again and again that never ends by itself, for about `shortest` seconds; return how often it was ended."""
+    limits = Limits(lambda _: None)
+    ended = 0
+    for number in range(times):
+        try:
+            limits.call(None, function, shortest + number % 7 / 3000, math.inf)
+        except TimeLimitExceeded:
+            ended += 1
+    return ended
+
+
+def works() -> None:
+    """Do something that needs no lock, for a moment."""
+    for _ in range(2000):
+        pass
+
+
+def is_free(lock: Any) -> bool:
+    """Tell whether a lock can be had; by another thread, since some locks let their own thread in again."""
+    found: list[bool] = []
+
+    def look() -> None:
+        found.append(lock.acquire(timeout=5))
+        if found[0]:
+            lock.release()
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    looking.join()
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    "make", [threading.Lock, threading.Condition, threading.Semaphore], ids=["lock", "condition", "semaphore"]
+)
+def test_a_lock_that_a_task_waits_for_at_its_limit_is_acquired_and_released_before_the_task_ends(
+    make: Callable[[], Any],
+) -> None:
+    lock = make()
+    lock.acquire()
+    ended: list[str] = []
+
+    def task() -> None:
+        lock.acquire()
+        try:
+            while True:
+                works()
+        finally:
+            lock.release()
+
+    def run() -> None:
+        try:
+            Limits(lambda _: None).call(None, task, 0.05, math.inf)
+        except TimeLimitExceeded:
+            ended.append("in time")
+
+    running = threading.Thread(target=run)
+    running.start()
+    later = time.monotonic() + 0.3
+    wait_until(lambda: time.monotonic() > later)
+    lock.release()
+    running.join()
+    assert ended == ["in time"]
+    assert is_free(lock)
+
+
+def test_logging_is_never_left_locked_by_a_task_that_logs_much() -> None:
+    logger, handler = logging.Logger("busy"), logging.Handler()
+    handler.emit = lambda _: works()  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    done = threading.Event()
+
+    def task() -> None:
+        while True:
+            logger.info("line")
+            works()
+
+    def other() -> None:
+        while not done.is_set():
+            logger.info("another line")
+            time.sleep(0.0002)
+
+    thread = threading.Thread(target=other, daemon=True)
+    thread.start()
+    assert over_the_limit(task, 40) > 20
+    done.set()
+    assert handler.lock is not None
+    assert is_free(handler.lock)
+    thread.join()
+
+
+def test_importlib_is_never_left_locked_by_a_task_that_imports_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "often_imported.py").write_text("for _ in range(500):\n    pass\n")
+
+    def task() -> None:
+        while True:
+            sys.modules.pop("often_imported", None)
+            importlib.import_module("often_imported")
+            works()
+
+    done = threading.Event()
+    others = [threading.Thread(target=imports_often, args=(done,), daemon=True) for _ in range(2)]
+    for other in others:
+        other.start()
+    assert over_the_limit(task, 15) > 7
+    done.set()
+    for other in others:
+        other.join(10)
+    assert not any(other.is_alive() for other in others)
+
+
+def imports_often(done: threading.Event) -> None:
+    while not done.is_set():
+        with suppress(ImportError, KeyError):
+            importlib.import_module("often_imported")
+        time.sleep(0.0001)
+
+
+class Places:
+    """Code that waits at a place, which the test looks at meanwhile."""
+
+    def __init__(self, folder: Path) -> None:
+        self.lock = threading.Lock()
+        self.lock.acquire()
+        self.queue: queue.Queue[int] = queue.Queue()
+        self.event = threading.Event()
+        self.folder = folder
+
+    def acquires(self) -> None:
+        self.lock.acquire()
+
+    def acquires_by_another_name(self) -> None:
+        acquire = self.lock.acquire
+        acquire(True, timeout=max(5, *(3, 4) if self.folder else (1, 2)))
+
+    def acquires_with_arguments(self) -> None:
+        arguments = (True,)
+        self.lock.acquire(*arguments)
+
+    def calls_after_acquiring(self) -> None:
+        own = threading.Lock()
+        own.acquire()
+        self.event.wait(5 if own.locked() else 6)
+
+    def gets_from_a_queue(self) -> None:
+        self.queue.get()
+
+    def joins(self) -> None:
+        waiting = threading.Thread(target=self.event.wait)
+        waiting.start()
+        waiting.join()
+
+    def sleeps(self) -> None:
+        time.sleep(0.5)
+
+    def is_in_the_code_of_a_lock(self) -> None:
+        outer = self
+
+        class Slow:
+            def __enter__(self) -> None:
+                outer.sleeps()
+
+            def __exit__(self, *_: object) -> None: ...
+
+        with Slow():
+            pass
+
+    def logs(self) -> None:
+        handler = logging.Handler()
+        handler.emit = lambda _: self.sleeps()  # type: ignore[method-assign]
+        logger = logging.Logger("slow")
+        logger.addHandler(handler)
+        logger.info("line")
+
+    def imports(self) -> None:
+        (self.folder / "slow_to_import.py").write_text("import time\ntime.sleep(0.5)\n")
+        importlib.import_module("slow_to_import")
+
+    def release(self) -> None:
+        self.lock.release()
+        self.event.set()
+        self.queue.put(1)
+
+
+@pytest.mark.parametrize(
+    ("place", "hold"),
+    [
+        (Places.acquires, Hold.FULL),
+        (Places.acquires_by_another_name, Hold.FULL),
+        (Places.acquires_with_arguments, Hold.FULL),
+        (Places.logs, Hold.FULL),
+        (Places.is_in_the_code_of_a_lock, Hold.BRIEF),
+        (Places.imports, Hold.BRIEF),
+        (Places.calls_after_acquiring, Hold.NONE),
+        (Places.gets_from_a_queue, Hold.NONE),
+        (Places.joins, Hold.NONE),
+        (Places.sleeps, Hold.NONE),
+    ],
+    ids=lambda one: getattr(one, "__name__", one),
+)
+def test_an_exception_is_held_back_only_where_it_would_do_harm(
+    place: Callable[[Places], None], hold: Hold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    places = Places(tmp_path)
+    thread = threading.Thread(target=place, args=(places,))
+    with ExitStack() as stack:
+        stack.callback(thread.join)
+        stack.callback(places.release)
+        thread.start()
+        assert thread.ident is not None
+        ident: int = thread.ident
+        wait_until(lambda: hold_at(ident) is hold, what=f"{place.__name__} is at a place of {hold}")
+        time.sleep(0)
+        assert hold_at(ident, {found.f_code for found in frames(ident)}) in {Hold.FULL, None}
+
+
+def frames(thread: int) -> list[FrameType]:
+    found, frame = [], sys._current_frames().get(thread)
+    while frame is not None:
+        found.append(frame)
+        frame = frame.f_back
+    return found
+
+
+def test_a_frame_of_importlib_itself_holds_it_back() -> None:
+    seen: list[Hold] = []
+
+    class Finder:
+        def find_spec(self, *_: object) -> None:
+            seen.append(hold_of(sys._getframe()))
+
+    finder: Any = Finder()
+    sys.meta_path.insert(0, finder)
+    try:
+        with suppress(ImportError):
+            importlib.import_module("there_is_no_such_module")
+    finally:
+        sys.meta_path.remove(finder)
+    assert seen == [Hold.FULL]
+
+
+def test_code_of_ours_holds_it_back_briefly() -> None:
+    ours = outwards(sys._getframe())
+    assert isinstance(ours, GeneratorType)
+    assert hold_of(ours.gi_frame) is Hold.BRIEF
+    ours.close()
+
+
+def test_a_function_that_acquires_nothing_is_not_read_at_all() -> None:
+    assert acquiring(frames.__code__) == frozenset()
+
+
+FORKS = """
+import math, os, sys, time
+import amqpworker
+from amqpworker import TimeLimitExceeded
+from amqpworker.worker.child_processes import ChildProcesses
+from amqpworker.worker.limits.deadlines import Limits, Pace
+
+def forks():
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+
+ChildProcesses()
+limits = Limits(lambda _: None, Pace(again=5.0))
+ended = 0
+for number in range(60):
+    try:
+        limits.call(None, forks, 0.01 + number / 10000, math.inf)
+    except TimeLimitExceeded:
+        ended += 1
+print(ended)
+"""
+
+
+def test_a_task_that_forks_is_interrupted_outside_of_what_we_do_at_a_fork_where_python_would_swallow_the_exception() -> (
+    None
+):
+    ended = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=60, check=True)
+    assert "Exception ignored" not in ended.stderr, ended.stderr
+    assert int(ended.stdout) == 60
+
+
+def test_each_function_of_ours_that_python_calls_in_the_parent_of_a_fork_is_known() -> None:
+    found = {
+        name
+        for file in Path(amqpworker.__file__).parent.rglob("*.py")
+        for call in re.findall(r"register_at_fork\((.*)\)", file.read_text())
+        for name in re.findall(r"(?:before|after_in_parent)=(?:\w+\.)*(\w+)", call)
+    }
+    assert found == AT_FORK

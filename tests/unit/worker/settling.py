@@ -1,0 +1,228 @@
+"""What `settle` works with, made plain: a publisher, a store and a channel that note what they are asked, in one order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from amqpworker.broker.channel import Prepared
+from amqpworker.broker.consumer_channel import Intake, Subscription
+from amqpworker.broker.pending_publish import Outgoing, WhenDone
+from amqpworker.errors import AmqpWorkerError, ResultStoreError
+from amqpworker.model.message import Delivery, Properties, Publication
+from amqpworker.model.outcome import Dead, Failure, Retry
+from amqpworker.policies.time_limit import UNLIMITED
+from amqpworker.routing.queues import Plan
+from amqpworker.routing.topology import Names
+from amqpworker.settings import Settings
+from amqpworker.signature.signature import Signature
+from amqpworker.worker.context import Run
+from amqpworker.worker.settle import Settler, Surroundings
+
+NAMES = Names("amqpworker")
+FAILURE = Failure("OSError", "no route to host", "Traceback …")
+RETRY = Retry(2.0, FAILURE)
+DEAD = Dead("failed", FAILURE)
+
+Step = tuple[Any, ...]
+
+
+@dataclass
+class Underway:
+    """A publication that was put on its way; a test ends it."""
+
+    publication: Publication
+    timeout: float | None
+    when_done: WhenDone
+
+    def confirm(self) -> None:
+        self.when_done(None)
+
+    def fail(self, error: AmqpWorkerError) -> None:
+        self.when_done(error)
+
+
+class Publisher:
+    """Takes publications and waits for the test to end them; `refusals` are raised, one a call."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self.steps = steps
+        self.underway: list[Underway] = []
+        self.refusals: list[Exception] = []
+        self.confirms_at_once = False
+
+    def publish(
+        self,
+        publication: Publication,
+        needs: tuple[str, ...] = (),  # noqa: ARG002
+        timeout: float | None = None,
+        when_done: WhenDone | None = None,
+    ) -> Any:
+        if self.refusals:
+            raise self.refusals.pop(0)
+        assert when_done is not None
+        self.steps.append(("publish", publication.exchange, publication.routing_key))
+        one = Underway(publication, timeout, when_done)
+        if self.confirms_at_once:
+            one.confirm()
+        else:
+            self.underway.append(one)
+        return None
+
+    def outgoing(
+        self,
+        publication: Publication,
+        needs: tuple[str, ...] = (),
+        timeout: float | None = None,
+        when_done: WhenDone | None = None,
+    ) -> Outgoing:
+        if self.refusals:
+            raise self.refusals.pop(0)
+        return Outgoing(Prepared(publication, b"", 4096), timeout or 0.0, needs, when_done)
+
+    def submit(self, outgoing: Outgoing) -> None:
+        self.publish(outgoing.prepared.publication, outgoing.needs, outgoing.deadline, outgoing.when_done)
+
+    def overdue(self, before: float) -> int:
+        return sum(1 for one in self.underway if (one.timeout or 0.0) <= before)
+
+    def confirm(self) -> None:
+        """Confirm the oldest."""
+        self.underway.pop(0).confirm()
+
+    def fail(self, error: AmqpWorkerError) -> None:
+        """Fail the oldest."""
+        self.underway.pop(0).fail(error)
+
+
+class Store:
+    """Keeps results in a dictionary; the first `failures` attempts fail."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self.steps = steps
+        self.kept: dict[str, tuple[bytes, float]] = {}
+        self.failures = 0
+        self.failure: ResultStoreError = ResultStoreError("the disk is full")
+        self.first_sent: dict[str, str] = {}
+        self.at_failure: Callable[[], None] = lambda: None
+
+    def store(self, task_id: str, result: bytes, expires_at: float, first_sent: str = "") -> None:
+        if self.failures:
+            self.failures -= 1
+            self.at_failure()
+            raise self.failure
+        self.steps.append(("store", task_id))
+        self.kept[task_id] = result, expires_at
+        self.first_sent[task_id] = first_sent
+
+    def check_writable(self) -> str | None:
+        """It always is."""
+        return None
+
+    def fetch(self, task_id: str, first_sent: str | None = None) -> bytes | None:
+        known = task_id in self.kept and (first_sent is None or self.first_sent[task_id] in ("", first_sent))
+        return self.kept[task_id][0] if known else None
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class Wire:
+    """A channel that notes acknowledgements, and whether they were flushed."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self.steps = steps
+        self.gathered: list[Step] = []
+
+    def ack(self, tag: int, multiple: bool) -> None:
+        self.gathered.append(("ack", tag, multiple))
+
+    def requeue(self, tag: int) -> None:
+        self.gathered.append(("nack", tag))
+
+    def flush(self) -> None:
+        self.steps += self.gathered
+        self.gathered.clear()
+
+
+class Nobody:
+    """A receiver of deliveries that does nothing with them."""
+
+    def begin(self, intake: Intake) -> None: ...
+
+    def receive(self, delivery: Delivery) -> None: ...
+
+    def end(self, intake: Intake) -> None: ...
+
+    def on_ack_timeout(self, intake: Intake, timeout: float, reason: str) -> None: ...
+
+    def settle(self) -> None: ...
+
+    def tick(self) -> bool:
+        return False
+
+
+def example(n: int = 0) -> int:
+    return n
+
+
+class Registered:
+    """A task as a worker knows it."""
+
+    name = "example"
+    function = staticmethod(example)
+    signature = Signature.of(example, "example")
+    stores_result = True
+    time_limit = UNLIMITED
+    policy: Any = None
+
+
+class Bench:
+    """A settler with everything around it, and `steps`: what it did, in order."""
+
+    def __init__(self, stores: bool = True, **settings: Any) -> None:
+        self.steps: list[Step] = []
+        self.wakes = 0
+        self.publisher = Publisher(self.steps)
+        self.store = Store(self.steps)
+        store = self.store if stores else None
+        self.settler = Settler(
+            Surroundings(
+                self.publisher, self.publisher, store, Plan(NAMES.namespace, declare=True), Settings(**settings)
+            ),
+            self._wake,
+        )
+        self.intake = self.new_intake()
+
+    def _wake(self) -> None:
+        self.wakes += 1
+
+    def new_intake(self) -> Intake:
+        """Begin a new channel."""
+        intake = Intake(Subscription("work", 10), Nobody(), lambda: None)
+        intake.channel = Wire(self.steps)  # type: ignore[assignment]
+        self.settler.begin(intake)
+        self.tags = 0
+        return intake
+
+    def delivery(self, body: bytes = b"{}", **properties: Any) -> Delivery:
+        """Deliver a message on the present channel."""
+        self.tags += 1
+        known = {"message_id": f"id-{self.tags}", "type": "example", "content_type": "application/json", **properties}
+        delivery = Delivery(self.tags, False, NAMES.tasks, "work", Properties(**known), body)
+        self.intake.on_delivery(delivery)
+        return delivery
+
+    def started(self, delivery: Delivery, attempt: int = 1) -> Run:
+        """Claim a delivery as a runner does, and return its run."""
+        del self.intake.unstarted[delivery.tag]
+        task_id = delivery.properties.message_id or "given by the worker"
+        return Run(Registered, delivery, task_id, attempt, 1000.0, 900.0)
+
+    def flush(self) -> list[Step]:
+        """Let the I/O thread settle, and return the steps so far, which are forgotten."""
+        self.settler.flush()
+        steps = self.steps[:]
+        self.steps.clear()
+        return steps

@@ -1,0 +1,211 @@
+"""Finding the app that MODULE:APP names."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from amqpworker import App
+from amqpworker.errors import ConfigError
+from amqpworker.worker.app_loader import locate
+
+APP = "from amqpworker import App\napp = App('amqp://localhost')\n"
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Write modules into a folder that is the current one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    before = set(sys.modules)
+
+    def write(name: str, source: str = APP) -> None:
+        path = tmp_path / f"{name.replace('.', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+
+    yield write
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_an_app_is_found_in_the_current_folder(module: Callable[..., None]) -> None:
+    module("located_plain")
+    assert isinstance(locate("located_plain:app"), App)
+
+
+LOADED = """
+import sys
+from importlib import import_module
+from amqpworker.worker.app_loader import load_ours
+
+import_module(sys.argv[1])
+load_ours()
+print(*sorted({name.partition(".")[0] for name in sys.modules} & sys.stdlib_module_names))
+"""
+
+
+def test_worker_processes_isolated_ones_and_checks_leave_the_same_names_to_the_folder() -> None:
+    names = ("process", "isolation.program", "dry_run")
+    commands = [[sys.executable, "-c", LOADED, f"amqpworker.worker.{name}"] for name in names]
+    loaded = {subprocess.run(one, capture_output=True, text=True, check=True).stdout for one in commands}
+    assert len(loaded) == 1, loaded
+
+
+def test_the_folder_comes_first_by_its_own_name(module: Callable[..., None], tmp_path: Path) -> None:
+    module("located_first", "import located_second\n" + APP)
+    module("located_second", "")
+    locate("located_first:app")
+    assert sys.path[0] == str(tmp_path)
+
+
+def test_a_folder_that_is_gone_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match="The current folder cannot be read: No such file or directory"):
+        locate("located_gone:app")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_an_app_may_lie_deeper(module: Callable[..., None]) -> None:
+    module("located_package/inner", APP + "class Holder:\n    inner = app\n")
+    assert isinstance(locate("located_package.inner:Holder.inner"), App)
+
+
+def test_the_modules_that_hold_tasks_are_imported_too(module: Callable[..., None]) -> None:
+    module("located_app", "from amqpworker import App\napp = App('amqp://localhost', modules=['located_tasks'])\n")
+    module("located_tasks", "from located_app import app\n@app.task\ndef work() -> None: ...\n")
+    assert list(locate("located_app:app").tasks) == ["located_tasks.work"]
+
+
+@pytest.mark.parametrize("target", ["shop", "shop:", ":app", "", ":"])
+def test_a_target_of_another_form_is_refused(target: str) -> None:
+    with pytest.raises(ConfigError, match="MODULE:APP"):
+        locate(target)
+
+
+@pytest.mark.parametrize("target", ["shop/tasks.py:app", "./shop/tasks.py:app", "shop/tasks:app", "shop.tasks.py:app"])
+def test_a_file_in_place_of_a_module_is_refused_and_the_module_told(target: str) -> None:
+    with pytest.raises(ConfigError, match=r"write its module, shop\.tasks:app\.$"):
+        locate(target)
+
+
+@pytest.mark.parametrize("target", ["../tasks:app", "/srv/tasks.py:app", "shop/my-tasks.py:app"])
+def test_a_file_that_no_module_can_be_named_for_from_here_is_refused(target: str) -> None:
+    with pytest.raises(ConfigError, match="go to its folder"):
+        locate(target)
+
+
+@pytest.mark.parametrize(
+    ("target", "packages", "told"),
+    [
+        (
+            "src/shop/tasks.py:app",
+            ["src/shop"],
+            "found from the folder src: go there (or install the project), and write",
+        ),
+        ("src/shop/tasks.py:app", [], "found from the folder src: go there (or install the project), and write"),
+        (
+            "lib/shop/tasks.py:app",
+            ["lib/shop"],
+            "found from the folder lib: go there (or install the project), and write",
+        ),
+        ("shop/tasks.py:app", ["shop"], "write its module,"),
+        ("shop/tasks.py:app", [], "write its module,"),
+        ("{here}/shop/tasks.py:app", ["shop"], "write its module,"),
+    ],
+)
+def test_a_file_is_answered_with_the_module_by_which_its_tasks_are_named_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, packages: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for package in packages:
+        (tmp_path / package).mkdir(parents=True)
+        (tmp_path / package / "__init__.py").touch()
+        (tmp_path / package / "tasks.py").touch()
+    with pytest.raises(ConfigError) as caught:
+        locate(target.format(here=tmp_path))
+    assert f"{told} shop.tasks:app." in str(caught.value)
+
+
+def test_a_file_of_an_installed_project_is_answered_with_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "src")])
+    with pytest.raises(ConfigError, match=r"write its module, shop\.tasks:app\.$"):
+        locate("src/shop/tasks.py:app")
+
+
+def test_a_file_inside_the_package_that_is_the_current_folder_is_answered_with_the_folder_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop/__init__.py").touch()
+    monkeypatch.chdir(tmp_path / "shop")
+    with pytest.raises(ConfigError, match=rf"found from the folder {tmp_path}: go there .* write shop\.tasks:app\.$"):
+        locate("tasks.py:app")
+
+
+@pytest.mark.parametrize("target", [".tasks:app", "shop..tasks:app", "shop.:app"])
+def test_what_cannot_be_a_module_is_refused(target: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be a module"):
+        locate(target)
+
+
+def test_a_folder_in_place_of_a_module_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "located_folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"is a folder: name a module in it, such as located_folder\.tasks:app"):
+        locate("located_folder:app")
+
+
+def test_a_module_that_is_not_there_is_named(module: Callable[..., None]) -> None:
+    with pytest.raises(ConfigError, match="no module 'no_such_module'"):
+        locate("no_such_module:app")
+    module("located_parent", APP)
+    with pytest.raises(ConfigError, match=r"no module 'located_parent\.child'"):
+        locate("located_parent.child:app")
+
+
+def test_what_a_module_itself_lacks_is_told_apart(module: Callable[..., None]) -> None:
+    module("located_lacking", "import no_such_library\n" + APP)
+    with pytest.raises(ConfigError, match="cannot be imported: No module named 'no_such_library'"):
+        locate("located_lacking:app")
+
+
+def test_of_the_modules_too_what_is_not_there_and_what_one_lacks_are_told_apart(module: Callable[..., None]) -> None:
+    module("located_naming", "from amqpworker import App\napp = App('amqp://localhost', modules=['located_gone'])\n")
+    with pytest.raises(ConfigError, match=r"^App\(modules=…\) names 'located_gone', and there is no such module: is"):
+        locate("located_naming:app")
+    module("located_gone", "import no_such_library\n")
+    with pytest.raises(ConfigError, match=r"^Module 'located_gone' cannot be imported: No module named 'no_such_libra"):
+        locate("located_naming:app")
+    module("located_gone", "def\n")
+    with pytest.raises(ConfigError, match=r"^Module 'located_gone' cannot be imported: invalid syntax"):
+        locate("located_naming:app")
+
+
+def test_a_module_with_a_syntax_error_is_refused_in_a_sentence(module: Callable[..., None]) -> None:
+    module("located_broken", "def (:\n")
+    with pytest.raises(ConfigError, match="located_broken"):
+        locate("located_broken:app")
+
+
+def test_an_error_of_the_module_is_its_own(module: Callable[..., None]) -> None:
+    module("located_failing", "1 / 0\n")
+    with pytest.raises(ZeroDivisionError):
+        locate("located_failing:app")
+
+
+def test_a_name_that_is_not_there_or_no_app_is_refused(module: Callable[..., None]) -> None:
+    module("located_named", APP + "other = 5\n")
+    with pytest.raises(ConfigError, match="has no 'application'"):
+        locate("located_named:application")
+    with pytest.raises(ConfigError, match="is of type int"):
+        locate("located_named:other")

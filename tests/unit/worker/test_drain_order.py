@@ -1,0 +1,142 @@
+"""A drain sees every delivery at every moment: waiting, running, or on its way to be settled; never as nothing at all."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from amqpworker.broker.address import addresses
+from amqpworker.broker.consumer import Consumer
+from amqpworker.model.message import Delivery
+from amqpworker.model.outcome import Done, Requeue
+from amqpworker.policies.retry import policy
+from amqpworker.policies.time_limit import UNLIMITED
+from amqpworker.routing.topology import Topology
+from amqpworker.settings import Settings
+from amqpworker.signature.signature import Signature
+from amqpworker.worker.executor import Runner
+from amqpworker.worker.stop_request import StopRequest
+from amqpworker.worker.threads import Concurrency, Runners
+from tests.support import wait_until
+from tests.unit.worker.settling import RETRY, Bench, Nobody
+
+
+class Watched(dict[int, float]):
+    """Deliveries that nobody has begun; `at_claim` is called when one is claimed."""
+
+    def __init__(self, at_claim: Callable[[], None]) -> None:
+        super().__init__()
+        self.at_claim = at_claim
+
+    def pop(self, *arguments: Any) -> Any:
+        self.at_claim()
+        return super().pop(*arguments)
+
+
+def plain() -> None:
+    """Do nothing."""
+
+
+async def asynchronous() -> None:
+    """Do nothing."""
+
+
+class Task:
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.name = function.__name__
+        self.function = function
+        self.signature = Signature.of(function, self.name)
+        self.policy = policy(None)
+        self.stores_result = False
+        self.time_limit = UNLIMITED
+        self.isolated = False
+
+
+@pytest.mark.parametrize("function", [plain, asynchronous])
+def test_a_delivery_is_running_before_it_is_no_longer_unstarted(function: Callable[..., Any]) -> None:
+    bench = Bench()
+    runners = Runners(Runner({function.__name__: Task(function)}, False), bench.settler, None, Concurrency(1, 1))  # type: ignore[arg-type]
+    idle: list[bool] = []
+    bench.intake.unstarted = Watched(lambda: idle.append(runners.idle()))
+    runners.start()
+    runners.put(bench.delivery(type=function.__name__))
+    wait_until(lambda: idle and runners.idle(), 10)
+    runners.stop()
+    assert idle == [False]
+    assert bench.flush() == [("ack", 1, False)]
+
+
+def test_what_nobody_began_has_gone_back_before_the_consumer_is_drained() -> None:
+    """A delivery may have come right before the broker agreed to end the subscription."""
+    steps: list[str] = []
+
+    class Notes(Nobody):
+        def settle(self) -> None:
+            steps.append("settled")
+
+    consumer = Consumer(addresses("amqp://localhost"), Settings(), lambda _: Topology(), [], Notes())
+    consumer.drain(lambda: steps.append("drained"))
+    consumer.woken()
+    assert steps[:2] == ["settled", "drained"]
+
+
+def test_a_copy_that_is_confirmed_while_the_settler_is_looked_at_does_not_make_it_idle() -> None:
+    bench = Bench()
+    delivery = bench.delivery()
+    bench.settler.settle(delivery, RETRY, bench.started(delivery))
+
+    class Slow(set[Delivery]):
+        def __len__(self) -> int:
+            if bench.publisher.underway:
+                bench.publisher.confirm()
+            return super().__len__()
+
+    bench.settler._replying = Slow()
+    assert not bench.settler.idle()
+
+
+def test_deliveries_may_be_given_back_while_others_are_settled() -> None:
+    """By runner threads, at any moment: the acknowledgements of other queues must leave all the same."""
+    bench = Bench()
+    acknowledged, requeued = bench.delivery(), bench.delivery()
+
+    class Meanwhile:
+        """A delivery during whose settling another thread gives one back."""
+
+        tag = bench.delivery().tag
+
+        @property
+        def intake(self) -> Any:
+            if bench.settler._requeues.count(requeued) == 0:
+                bench.settler.settle(requeued, Requeue())
+            return bench.intake
+
+    bench.settler.settle(acknowledged, Done())
+    bench.settler.settle(Meanwhile(), Requeue())  # type: ignore[arg-type]
+    assert ("ack", 1, False) in bench.flush()
+
+
+def test_a_signal_may_come_at_any_moment_of_the_wait_for_it() -> None:
+    """The handler runs in the thread that waits, between any two of its steps: it must not wait for a lock there."""
+    wish = StopRequest()
+
+    def interrupt(_frame: FrameType, _event: str, _argument: object) -> Any:
+        wish.set()
+        return interrupt
+
+    def wait() -> None:
+        sys.settrace(interrupt)
+        wish.wait(0.01)
+        sys.settrace(None)
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert wish.is_set()
+    assert wish.wait(0)

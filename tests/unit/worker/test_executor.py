@@ -1,0 +1,544 @@
+"""Which outcome a delivery has: before its task is called, and after."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tenacity import Retrying, retry_if_result, stop_after_attempt, stop_after_delay
+
+from amqpworker.errors import Reject, RetryLater
+from amqpworker.model.headers import time_text
+from amqpworker.model.message import Delivery, Properties
+from amqpworker.model.outcome import Dead, Done, Dropped, Outcome, Retry
+from amqpworker.policies.retry import policy
+from amqpworker.policies.time_limit import UNLIMITED
+from amqpworker.signature.signature import Signature
+from amqpworker.worker.context import Run
+from amqpworker.worker.executor import Runner
+
+NOW = 1_790_000_000.0
+MOST = 2**63 - 1
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    clock = SimpleNamespace(time=lambda: NOW, monotonic=lambda: 0.0)
+    monkeypatch.setattr("amqpworker.worker.executor.time", clock)
+    return clock
+
+
+def milliseconds(from_now: float) -> int:
+    return int((NOW + from_now) * 1000)
+
+
+def in_words(from_now: float) -> str:
+    return time_text(milliseconds(from_now))
+
+
+def runner_of(function: Callable[..., Any], *, retry: Any = None, stores: bool = False) -> Runner:
+    registered = SimpleNamespace(
+        name="example",
+        function=function,
+        signature=Signature.of(function, "example"),
+        policy=policy(retry),
+        stores_result=True,
+        time_limit=UNLIMITED,
+        isolated=False,
+    )
+    return Runner({"example": registered}, stores)
+
+
+def delivery_of(body: bytes = b"{}", headers: dict[str, Any] | None = None, **properties: Any) -> Delivery:
+    known: dict[str, Any] = {"type": "example", "content_type": "application/json", "message_id": "id", **properties}
+    return Delivery(1, False, "amqpworker.tasks", "work", Properties(headers=headers, **known), body)
+
+
+def outcome_of(runner: Runner, delivery: Delivery) -> Outcome:
+    admitted = runner.admit(delivery)
+    return runner.call(admitted) if isinstance(admitted, Run) else admitted
+
+
+def run_of(runner: Runner, delivery: Delivery) -> Run:
+    admitted = runner.admit(delivery)
+    assert isinstance(admitted, Run), admitted
+    return admitted
+
+
+def dead(outcome: Outcome) -> Dead:
+    assert isinstance(outcome, Dead), outcome
+    return outcome
+
+
+def nothing() -> None: ...
+
+
+def test_a_task_gets_what_its_message_says() -> None:
+    seen: list[Any] = []
+
+    def take(a: int, *, b: str = "x") -> None:
+        seen.append((a, b))
+
+    assert outcome_of(runner_of(take), delivery_of(b'{"a": 1, "b": "y"}')) == Done()
+    assert outcome_of(runner_of(take), delivery_of(b'{"a": 2}')) == Done()
+    assert seen == [(1, "y"), (2, "x")]
+
+
+# ---- messages that cannot be read -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("properties", "told"),
+    [
+        ({"content_type": "application/x-python-serialize"}, "content_type is 'application/x-python-serialize'"),
+        ({"content_type": ""}, "content_type is ''"),
+        ({"content_type": "application/json; charset=latin-1"}, "content_type"),
+        ({"content_encoding": "gzip"}, "content_encoding is 'gzip'"),
+        ({"type": None}, "no `type`"),
+        ({"type": ""}, "no `type`"),
+    ],
+)
+def test_what_is_no_message_of_ours_is_malformed_and_says_why(properties: dict[str, Any], told: str) -> None:
+    outcome = dead(outcome_of(runner_of(nothing), delivery_of(**properties)))
+    assert outcome.reason == "malformed"
+    assert told in outcome.failure.text
+
+
+def test_a_message_without_a_content_type_is_taken_as_json() -> None:
+    assert outcome_of(runner_of(nothing), delivery_of(content_type=None)) == Done()
+
+
+def test_a_message_whose_properties_could_not_be_read_is_malformed() -> None:
+    delivery = delivery_of()
+    delivery.problem = "header 'when' is a time beyond the year 9999"
+    outcome = dead(outcome_of(runner_of(nothing), delivery))
+    assert (outcome.reason, outcome.failure.text) == ("malformed", delivery.problem)
+
+
+def test_a_task_that_is_not_registered_is_unknown() -> None:
+    outcome = dead(outcome_of(runner_of(nothing), delivery_of(type="other.task")))
+    assert outcome.reason == "unknown-task"
+    assert "'other.task'" in outcome.failure.text
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b'"a"', b"{", b'{"a": NaN}', b'{"a": 1e999}', b"\xff", b'{"b": 1}', b'{"a": "x"}']
+)
+def test_a_body_that_does_not_fit_is_malformed(body: bytes) -> None:
+    def take(a: int) -> None: ...
+
+    outcome = dead(outcome_of(runner_of(take), delivery_of(body)))
+    assert outcome.reason == "malformed"
+    assert "'example'" in outcome.failure.text
+
+
+# ---- times ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "expires",
+    [
+        milliseconds(-0.001),
+        str(milliseconds(-60)),
+        milliseconds(0),
+        0,
+        -MOST,
+        in_words(-0.001),
+        datetime.fromtimestamp(NOW - 1, UTC),
+    ],
+)
+def test_a_message_that_is_too_late_is_dead_as_expired(expires: Any) -> None:
+    assert dead(outcome_of(runner_of(nothing), delivery_of(headers={"aw-expires": expires}))).reason == "expired"
+
+
+@pytest.mark.parametrize("expires", [milliseconds(0.001), MOST, "9999-12-31T23:59:59Z", in_words(60)])
+def test_a_message_that_is_in_time_runs(expires: Any) -> None:
+    assert outcome_of(runner_of(nothing), delivery_of(headers={"aw-expires": expires})) == Done()
+
+
+def test_a_call_is_dropped_only_where_clocks_that_are_apart_cannot_be_the_reason() -> None:
+    runs = delivery_of(headers={"aw-expires": milliseconds(-4.9)}, reply_to="r")
+    assert isinstance(outcome_of(runner_of(nothing), runs), Done)
+    late = delivery_of(headers={"aw-expires": milliseconds(-5)}, reply_to="r")
+    assert isinstance(outcome_of(runner_of(nothing), late), Dropped)
+
+
+def test_a_minute_in_which_all_calls_of_a_sender_were_dropped_is_told_with_both_times(
+    _clock: SimpleNamespace,  # noqa: PT019 - the one that it moves
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runner = runner_of(nothing)
+    late = delivery_of(headers={"aw-expires": milliseconds(-6.5)}, reply_to="r", app_id="shop")
+    in_time = delivery_of(headers={"aw-expires": milliseconds(1)}, reply_to="r", app_id="shop")
+    moments = [(0, late), (30, in_time), (40, late), (90, late), (101, late)]
+    for now, delivery in moments:
+        _clock.monotonic = lambda now=now: float(now)
+        assert "calls_expired" not in caplog.text
+        outcome_of(runner, delivery)
+    (line,) = [record.getMessage() for record in caplog.records if "calls_expired" in record.getMessage()]
+    for part in ("shop", "2026-09-21T14:13:13.500Z", "2026-09-21T14:13:20.000Z", "a clock is off", "dropped=3"):
+        assert part in line
+
+
+@pytest.mark.parametrize("expires", [-MOST, -1, 0])
+def test_whatever_time_a_dropped_call_names_it_can_be_told(_clock: SimpleNamespace, expires: int) -> None:  # noqa: PT019
+    runner = runner_of(nothing)
+    for now in (0.0, 61.0):
+        _clock.monotonic = lambda now=now: now
+        delivery = delivery_of(headers={"aw-expires": expires}, reply_to="r")
+        assert isinstance(outcome_of(runner, delivery), Dropped)
+
+
+@pytest.mark.parametrize("name", ["aw-eta", "aw-expires", "aw-first-sent", "aw-returned", "aw-attempt", "aw-crashes"])
+def test_a_header_of_ours_that_means_nothing_makes_a_message_malformed(name: str) -> None:
+    outcome = dead(outcome_of(runner_of(nothing), delivery_of(headers={name: "2030-12-24T18:00:00"})))
+    assert outcome.reason == "malformed"
+    assert f"'{name}' is '2030-12-24T18:00:00'" in outcome.failure.text
+
+
+def test_a_time_in_words_is_kept_to() -> None:
+    outcome = outcome_of(runner_of(nothing), delivery_of(headers={"aw-eta": in_words(5)}))
+    assert isinstance(outcome, Retry)
+    assert outcome.delay == pytest.approx(5, abs=0.001)
+
+
+def test_an_unknown_task_is_answered_even_when_it_is_late() -> None:
+    delivery = delivery_of(headers={"aw-expires": milliseconds(-1)}, reply_to="r", type="other")
+    assert dead(outcome_of(runner_of(nothing), delivery)).reason == "unknown-task"
+
+
+def test_a_message_more_than_a_second_early_goes_back_to_the_ladder_without_counting() -> None:
+    outcome = outcome_of(runner_of(nothing), delivery_of(headers={"aw-eta": milliseconds(5)}))
+    assert isinstance(outcome, Retry)
+    assert outcome.delay == pytest.approx(5)
+    assert not outcome.counts
+    assert outcome.returned
+
+
+@pytest.mark.parametrize("early", [1.0, 0.5, 0, -100])
+def test_a_message_a_second_early_runs(early: float) -> None:
+    assert outcome_of(runner_of(nothing), delivery_of(headers={"aw-eta": milliseconds(early)})) == Done()
+
+
+def test_a_message_that_went_back_once_runs_the_second_time_and_the_log_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    headers = {"aw-eta": milliseconds(5), "aw-returned": milliseconds(-1)}
+    assert outcome_of(runner_of(nothing), delivery_of(headers=headers)) == Done()
+    assert "task_runs_early" in caplog.text
+    assert "early=5.0" in caplog.text
+
+
+# ---- which run ------------------------------------------------------------------------------------------------------
+
+
+def test_a_first_run_is_attempt_one_and_begins_now() -> None:
+    run = run_of(runner_of(nothing), delivery_of(headers={"tenant": "acme", "aw-first-sent": 5, "x-death": []}))
+    assert (run.attempt, run.first_run, run.id) == (1, NOW, "id")
+    assert run.headers == {"tenant": "acme"}, "the sender's own"
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_later_run_is_told_by_its_headers(as_text: bool) -> None:
+    headers: dict[str, Any] = {"aw-attempt": 3, "aw-first-run": milliseconds(-60)}
+    headers = {name: str(value) for name, value in headers.items()} if as_text else headers
+    run = run_of(runner_of(nothing), delivery_of(headers=headers))
+    assert (run.attempt, run.first_run) == (3, NOW - 60)
+
+
+def test_a_message_without_an_id_is_given_one() -> None:
+    runner = runner_of(nothing)
+    ids = {run_of(runner, delivery_of(message_id=None)).id for _ in range(5)}
+    assert len(ids) == 5
+    assert all(ids)
+
+
+@pytest.mark.parametrize("claimed", [1, MOST, 2**40, "999999999999999999"])
+def test_whatever_headers_claim_an_attempt_can_be_counted_on_and_a_first_run_is_past(claimed: Any) -> None:
+    headers = {"aw-attempt": claimed, "aw-first-run": claimed}
+    run = run_of(runner_of(nothing), delivery_of(headers=headers))
+    assert 1 <= run.attempt < MOST
+    assert 0 <= run.first_run <= NOW
+
+
+# ---- what a return value means --------------------------------------------------------------------------------------
+
+
+def give_number() -> int:
+    return 5
+
+
+def test_a_result_that_nobody_sees_is_not_made() -> None:
+    assert outcome_of(runner_of(give_number), delivery_of()) == Done()
+
+
+def test_a_result_is_made_for_the_store_and_for_the_caller() -> None:
+    assert outcome_of(runner_of(give_number, stores=True), delivery_of()) == Done(b"5")
+    assert outcome_of(runner_of(give_number), delivery_of(reply_to="r")) == Done(b"5")
+
+
+def test_a_task_that_stores_nothing_still_answers_its_caller() -> None:
+    runner = runner_of(give_number, stores=True)
+    runner._tasks["example"].stores_result = False
+    assert outcome_of(runner, delivery_of()) == Done()
+    assert outcome_of(runner, delivery_of(reply_to="r")) == Done(b"5")
+
+
+def test_a_result_that_does_not_fit_its_hint_is_a_failure() -> None:
+    def wrong() -> int:
+        return "text"  # type: ignore[return-value]
+
+    outcome = dead(outcome_of(runner_of(wrong, stores=True), delivery_of()))
+    assert outcome.reason == "failed"
+    assert "InvalidResult" in outcome.failure.error_type
+
+
+def test_a_coroutine_that_a_decorator_hides_is_a_failure_and_not_done() -> None:
+    async def real() -> None: ...
+
+    def hidden() -> None:
+        return real()  # type: ignore[return-value]
+
+    outcome = dead(outcome_of(runner_of(hidden), delivery_of()))
+    assert outcome.reason == "failed"
+    assert "nobody awaits" in outcome.failure.text
+
+
+def test_a_policy_may_ask_for_another_result() -> None:
+    retry = Retrying(retry=retry_if_result(lambda value: value == 5), stop=stop_after_attempt(2))
+    runner = runner_of(give_number, retry=retry)
+    first = outcome_of(runner, delivery_of())
+    assert isinstance(first, Retry)
+    assert first.counts
+    assert dead(outcome_of(runner, delivery_of(headers={"aw-attempt": 2}))).reason == "failed"
+
+
+# ---- what an exception means ----------------------------------------------------------------------------------------
+
+
+def failing(error: BaseException) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+def test_a_failure_is_retried_as_the_policy_says_and_then_dead() -> None:
+    runner = runner_of(failing(OSError("away")), retry=[2, timedelta(seconds=30)])
+    delays = []
+    for attempt in (1, 2):
+        outcome = outcome_of(runner, delivery_of(headers={"aw-attempt": attempt}))
+        assert isinstance(outcome, Retry)
+        delays.append(outcome.delay)
+        assert outcome.failure.error_type == "OSError"
+    assert delays == [2, 30]
+    assert dead(outcome_of(runner, delivery_of(headers={"aw-attempt": 3}))).reason == "failed"
+
+
+def test_the_time_since_the_first_run_counts_for_the_policy() -> None:
+    runner = runner_of(failing(OSError()), retry=Retrying(stop=stop_after_delay(600), wait=lambda _: 1))
+    assert isinstance(outcome_of(runner, delivery_of(headers={"aw-first-run": milliseconds(-599)})), Retry)
+    assert dead(outcome_of(runner, delivery_of(headers={"aw-first-run": milliseconds(-601)}))).reason == "failed"
+
+
+def test_a_rejected_message_is_dead_whatever_the_policy_says() -> None:
+    outcome = dead(outcome_of(runner_of(failing(Reject("no such user")), retry=5), delivery_of()))
+    assert (outcome.reason, outcome.failure.text) == ("rejected", "no such user")
+
+
+def test_retry_later_counts_and_asks_the_policy_whether_to_stop() -> None:
+    runner = runner_of(failing(RetryLater(30)), retry=2)
+    outcome = outcome_of(runner, delivery_of(headers={"aw-attempt": 2}))
+    assert isinstance(outcome, Retry)
+    assert (outcome.delay, outcome.counts) == (30, True)
+    assert dead(outcome_of(runner, delivery_of(headers={"aw-attempt": 3}))).reason == "failed"
+
+
+def test_retry_later_that_does_not_count_never_stops() -> None:
+    runner = runner_of(failing(RetryLater(30, count=False)))
+    outcome = outcome_of(runner, delivery_of(headers={"aw-attempt": 100}))
+    assert isinstance(outcome, Retry)
+    assert (outcome.delay, outcome.counts) == (30, False)
+
+
+def raising_from(cause: Exception, signal: Exception, *, implicitly: bool = False) -> Callable[[], None]:
+    def task() -> None:
+        try:
+            raise cause
+        except Exception as error:
+            if implicitly:
+                raise signal  # noqa: B904 - as many tasks do
+            raise signal from error
+
+    return task
+
+
+@pytest.mark.parametrize("implicitly", [False, True])
+def test_a_retry_later_with_no_attempt_left_is_dead_as_the_error_that_led_to_it(implicitly: bool) -> None:
+    task = raising_from(ConnectionError("refused by db:5432"), RetryLater(0.1), implicitly=implicitly)
+    outcome = dead(outcome_of(runner_of(task, retry=2), delivery_of(headers={"aw-attempt": 3})))
+    assert outcome.reason == "failed"
+    assert outcome.failure.error_type == "ConnectionError"
+    assert outcome.failure.text == "refused by db:5432 (RetryLater, and no attempt is left after attempt 3)"
+    assert "ConnectionError: refused by db:5432" in outcome.failure.traceback
+
+
+def test_a_retry_later_of_its_own_accord_says_that_no_attempt_is_left() -> None:
+    failure = dead(outcome_of(runner_of(failing(RetryLater(30)), retry=0), delivery_of())).failure
+    assert failure.error_type.endswith(".RetryLater")
+    assert failure.text == "no attempt is left after attempt 1 (again in 30 s)"
+
+
+def test_a_retry_later_that_a_broken_policy_ends_says_so() -> None:
+    runner = runner_of(failing(RetryLater(30)), retry=Retrying(stop=lambda _: 1 / 0, wait=lambda _: 1))
+    failure = dead(outcome_of(runner, delivery_of())).failure
+    assert failure.text.startswith("The retry policy is broken: its 'stop' failed with ZeroDivisionError")
+
+
+@pytest.mark.parametrize("count", [True, False])
+def test_a_retry_later_that_is_followed_names_the_error_that_led_to_it(count: bool) -> None:
+    task = raising_from(ConnectionError("refused"), RetryLater(0.5, count=count))
+    outcome = outcome_of(runner_of(task, retry=2), delivery_of())
+    assert isinstance(outcome, Retry)
+    assert outcome.failure.text == "again in 0.5 s (ConnectionError: refused)"
+
+
+class Unfinished(RetryLater):
+    def __init__(self, **given: Any) -> None:
+        vars(self).update(given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"delay": 5},
+        {"count": True},
+        *({"delay": delay, "count": True} for delay in ("5", None, -1, 10**400, float("inf"))),
+    ],
+)
+def test_a_retry_later_that_does_not_say_when_is_an_exception_like_any_other(given: dict[str, Any]) -> None:
+    runner = runner_of(failing(Unfinished(**given)), retry=[7])
+    outcome = outcome_of(runner, delivery_of())
+    assert isinstance(outcome, Retry)
+    assert (outcome.delay, outcome.counts) == (7, True)
+    failure = dead(outcome_of(runner, delivery_of(headers={"aw-attempt": 2}))).failure
+    assert failure.error_type.endswith(".Unfinished")
+    assert "must call that of RetryLater" in failure.traceback
+    followed = outcome_of(runner_of(failing(Unfinished(delay=5, count=True)), retry=[7]), delivery_of())
+    assert isinstance(followed, Retry)
+    assert followed.delay == 5
+
+
+def test_an_exception_that_is_no_error_is_not_retried_unless_the_policy_says_so() -> None:
+    assert dead(outcome_of(runner_of(failing(SystemExit(1)), retry=3), delivery_of())).reason == "failed"
+    always = Retrying(retry=lambda _: True, stop=stop_after_attempt(3))
+    assert isinstance(outcome_of(runner_of(failing(SystemExit(1)), retry=always), delivery_of()), Retry)
+
+
+# ---- evidence -------------------------------------------------------------------------------------------------------
+
+
+def failure_text(error: BaseException) -> tuple[str, str, str]:
+    failure = dead(outcome_of(runner_of(failing(error)), delivery_of())).failure
+    return failure.error_type, failure.text, failure.traceback
+
+
+def test_evidence_names_type_text_and_place_without_our_own_frames() -> None:
+    kind, text, traceback = failure_text(ZeroDivisionError("by zero"))
+    assert (kind, text) == ("ZeroDivisionError", "by zero")
+    assert "in fail" in traceback
+    assert "worker/executor.py" not in traceback
+
+
+def test_evidence_of_a_class_whose_name_is_no_text_can_be_carried() -> None:
+    class Named(Exception):
+        __qualname__ = "Gone\ud800"
+
+    evidence = failure_text(Named("why"))
+    assert evidence[0].endswith(".Gone\\ud800")
+    assert evidence[1] == "why"
+    for text in evidence:
+        text.encode()
+
+
+class OurError(Exception):
+    pass
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+def test_an_error_of_a_module_is_named_with_it() -> None:
+    assert failure_text(OurError())[0] == f"{__name__}.OurError"
+
+
+def test_an_error_whose_text_cannot_be_made_is_evidence_too() -> None:
+    kind, text, traceback = failure_text(Mute())
+    assert kind.endswith("Mute")
+    assert "could not be made" in text
+    assert "in fail" in traceback
+
+
+def test_evidence_is_capped_and_keeps_its_end() -> None:
+    _, text, traceback = failure_text(ValueError("begin" + "é" * 1_000_000 + "the end"))
+    assert len(text.encode()) <= 4096
+    assert text.startswith("begin")
+    assert text.endswith("the end")
+    assert len(traceback.encode()) <= 32 * 1024
+
+
+def test_ten_thousand_frames_are_evidence_of_bounded_size() -> None:
+    namespace: dict[str, Any] = {}
+    lines = [f"def f{n}(): f{n + 1}()" for n in range(800)]
+    exec("\n".join([*lines, "def f800(): raise ValueError('deep')"]), namespace)
+
+    def chain(length: int) -> None:
+        try:
+            namespace["f0"]()
+        except ValueError as error:
+            if not length:
+                raise
+            try:
+                chain(length - 1)
+            except ValueError as other:
+                raise ValueError("again") from other.with_traceback(error.__traceback__)
+
+    def deep() -> None:
+        chain(12)
+
+    began = time.monotonic()
+    failure = dead(outcome_of(runner_of(deep), delivery_of())).failure
+    assert time.monotonic() - began < 5
+    assert len(failure.traceback.encode()) <= 32 * 1024
+
+
+def test_evidence_holds_no_password() -> None:
+    kept = failure_text(ConnectionError("cannot reach amqp://app:hunter2@broker/ or postgres://me:s3cr%40t@db:5432/x"))
+    assert "hunter2" not in str(kept)
+    assert "s3cr" not in str(kept)
+    assert "amqp://app:***@broker/" in kept[1]
+
+
+@pytest.mark.parametrize(
+    "properties", [{"type": "amqp://app:hunter2@broker/"}, {"content_type": "amqp://app:hunter2@broker/"}]
+)
+def test_what_a_stranger_wrote_is_quoted_without_its_password_and_within_bounds(properties: dict[str, Any]) -> None:
+    text = dead(outcome_of(runner_of(nothing), delivery_of(**properties))).failure.text
+    assert "amqp://app:***@broker/" in text
+    delivery = delivery_of()
+    delivery.problem = "x" * 10_000
+    assert len(dead(outcome_of(runner_of(nothing), delivery)).failure.text) <= 4096
+
+
+def test_a_lone_surrogate_in_an_error_can_travel() -> None:
+    kept = failure_text(ValueError("\ud800"))
+    assert all(part.encode() is not None for part in kept)

@@ -1,0 +1,318 @@
+"""What goes back to its queue because nobody began it, and what of a message that comes again runs where."""
+
+from __future__ import annotations
+
+import re
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from amqpworker.broker.consumer_channel import Intake
+from amqpworker.errors import Unconfirmed
+from amqpworker.model.headers import time_of
+from amqpworker.model.message import Delivery
+from amqpworker.model.outcome import Done
+from amqpworker.worker import receiver
+from amqpworker.worker import republish as copies
+from amqpworker.worker.isolation import suspects as inquiry
+from amqpworker.worker.receiver import Reception
+from tests.unit.worker.settling import RETRY, Bench
+
+
+class Clock:
+    """A monotonic clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (receiver, copies, inquiry):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic, time=time.time))
+    return clock
+
+
+class Scene:
+    def __init__(self, clock: Clock, ack_timeout: float = 1800.0, supervised: bool = True) -> None:
+        self.clock = clock
+        self.let_go_at: list[float] = []
+        self.running: list[tuple[Delivery, float]] = []
+        self.put_there: list[int] = []
+        self.put_apart: list[int] = []
+        self.asked: list[str] = []
+        self.bench = Bench()
+        self.wakes = 0
+        self.reception = Reception(self, self.bench.settler, ack_timeout, self.ask if supervised else None, self.wake)
+        self.reception.begin(self.bench.intake)
+
+    def put(self, delivery: Delivery) -> None:
+        """Take what a runner thread or the event loop would."""
+        self.put_there.append(delivery.tag)
+
+    def put_isolated(self, delivery: Delivery) -> None:
+        """Take what a runner thread would."""
+        assert delivery.tag in delivery.intake.suspects
+        self.put_apart.append(delivery.tag)
+
+    def ask(self, keys: tuple[str, ...]) -> bool:
+        self.asked += keys
+        return True
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+    def receive(self, redelivered: bool, **headers: Any) -> Delivery:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        delivery = self.bench.delivery(headers=named or None)
+        delivery.redelivered = redelivered
+        self.bench.intake.unstarted[delivery.tag] = self.clock.now
+        self.reception.receive(delivery)
+        return delivery
+
+    def running_on(self, intake: Intake) -> list[tuple[Delivery, float]]:
+        return [(delivery, seconds) for delivery, seconds in self.running if delivery.intake is intake]
+
+    def let_go(self) -> None:
+        self.let_go_at.append(self.clock.now)
+
+    def tick(self) -> list[int]:
+        """Let the I/O thread look, and return the tags that went back."""
+        self.reception.tick()
+        return [step[1] for step in self.bench.flush() if step[0] == "nack"]
+
+    def deliver(self) -> int:
+        delivery = self.bench.delivery()
+        self.bench.intake.unstarted[delivery.tag] = self.clock.now
+        return delivery.tag
+
+
+def test_what_nobody_began_for_half_of_the_ack_timeout_goes_back(clock: Clock) -> None:
+    scene = Scene(clock, ack_timeout=100.0)
+    tag = scene.deliver()
+    assert scene.tick() == []
+    clock.now += 49
+    assert scene.tick() == []
+    clock.now += 1.5
+    assert scene.tick() == [tag]
+    assert scene.tick() == []
+
+
+def test_the_runners_let_go_of_what_goes_back_and_of_what_a_lost_channel_brought(clock: Clock) -> None:
+    scene = Scene(clock, ack_timeout=100.0)
+    scene.deliver()
+    scene.tick()
+    assert scene.let_go_at == []
+    clock.now += 51
+    scene.tick()
+    scene.tick()
+    assert scene.let_go_at == [clock.now]
+    clock.now += 1
+    scene.reception.end(scene.bench.intake)
+    assert scene.let_go_at[1:] == [clock.now]
+
+
+def test_what_waits_behind_long_tasks_is_requeued_once_where_the_queue_is_left_to_others(clock: Clock) -> None:
+    scene = Scene(clock)
+    first = scene.deliver()
+    scene.receive(redelivered=True)
+    clock.now += 6
+    assert scene.tick() == [], "no other process is idle"
+    second = scene.deliver()
+    scene.bench.intake.held_since = clock.now
+    clock.now += 0.9
+    assert scene.tick() == [], "others that are as busy leave the queue, too, meanwhile"
+    clock.now += 1.1
+    assert scene.tick() == [first], "what was delivered before stays"
+    clock.now += 3.1
+    assert scene.tick() == [second]
+    assert len(scene.let_go_at) == 2
+    scene.bench.intake.held_since = 0.0
+    scene.deliver()
+    clock.now += 60
+    assert scene.tick() == []
+
+
+def test_what_was_delivered_before_is_not_remembered_for_longer_than_it_waits(clock: Clock) -> None:
+    scene = Scene(clock)
+    begun, waiting = scene.receive(redelivered=True), scene.receive(redelivered=True)
+    del scene.bench.intake.unstarted[begun.tag]
+    clock.now += 2
+    scene.tick()
+    assert scene.bench.intake.redelivered == {waiting.tag}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "named"),
+    [([1.0, 1900.0, 1801.0], [1900.0, 1801.0]), ([1.0, 1799.5], [1799.5]), ([], []), ([2000.0] * 50, [2000.0] * 20)],
+)
+def test_a_channel_that_is_lost_by_the_ack_timeout_names_the_tasks_that_are_late(
+    clock: Clock, caplog: pytest.LogCaptureFixture, seconds: list[float], named: list[float]
+) -> None:
+    scene = Scene(clock)
+    scene.running = [(scene.bench.delivery(), one) for one in seconds]
+    scene.reception.on_ack_timeout(scene.bench.intake, 1800.0, "the channel is closed")
+    assert [float(one) for one in re.findall(r"ack_timeout_passed.* seconds=(\S+)", caplog.text)] == named
+
+
+def test_what_was_begun_never_goes_back(clock: Clock) -> None:
+    scene = Scene(clock, ack_timeout=100.0)
+    tag = scene.deliver()
+    del scene.bench.intake.unstarted[tag]
+    clock.now += 1000
+    assert scene.tick() == []
+
+
+def test_a_short_ack_timeout_is_looked_at_often_enough(clock: Clock) -> None:
+    scene = Scene(clock, ack_timeout=1.0)
+    tag = scene.deliver()
+    waited = 0.0
+    while not (back := scene.tick()):
+        clock.now += 0.05
+        waited += 0.05
+    assert back == [tag]
+    assert 0.5 <= waited <= 0.75
+
+
+def test_it_asks_to_be_called_again_while_deliveries_wait_and_not_otherwise(clock: Clock) -> None:
+    scene = Scene(clock)
+    assert not scene.reception.tick()
+    tag = scene.deliver()
+    assert scene.reception.tick()
+    del scene.bench.intake.unstarted[tag]
+    assert not scene.reception.tick()
+
+
+def test_a_drain_gives_back_at_once_what_has_not_begun_and_what_still_comes(clock: Clock) -> None:
+    scene = Scene(clock)
+    first, second = scene.deliver(), scene.deliver()
+    del scene.bench.intake.unstarted[first]
+    scene.reception.drain()
+    scene.reception.settle()
+    assert [step for step in scene.bench.flush() if step[0] == "nack"] == [("nack", second)]
+    late = scene.deliver()
+    assert scene.reception.tick(), "it looks on until the worker ends"
+    assert [step for step in scene.bench.flush() if step[0] == "nack"] == [("nack", late)]
+
+
+def test_a_drain_settles_without_a_connection_too(clock: Clock) -> None:
+    """Nothing wakes the I/O thread then: what ran to its end must not seem to be unsettled."""
+    scene = Scene(clock)
+    delivery = scene.bench.delivery()
+    scene.bench.intake.is_open = False
+    scene.reception.end(scene.bench.intake)
+    scene.bench.settler.settle(delivery, Done())
+    assert not scene.bench.settler.idle()
+    scene.reception.drain()
+    scene.reception.tick()
+    assert scene.bench.settler.idle()
+
+
+def test_a_channel_that_is_gone_is_not_looked_at(clock: Clock) -> None:
+    scene = Scene(clock, ack_timeout=2.0)
+    scene.deliver()
+    scene.reception.end(scene.bench.intake)
+    clock.now += 10
+    assert scene.tick() == []
+    assert not scene.reception.tick()
+
+
+def test_copies_that_were_not_confirmed_are_tried_again_after_a_pause(clock: Clock) -> None:
+    scene = Scene(clock)
+    delivery = scene.bench.delivery()
+    run = scene.bench.started(delivery)
+    scene.bench.settler.settle(delivery, RETRY, run)
+    scene.bench.publisher.fail(Unconfirmed("lost"))
+    assert scene.reception.tick(), "it asks to be called again"
+    assert not scene.bench.publisher.underway
+    clock.now += copies.FIRST_PAUSE
+    scene.reception.tick()
+    assert len(scene.bench.publisher.underway) == 1
+    scene.bench.publisher.confirm()
+    assert scene.bench.flush()[-1] == ("ack", 1, False)
+
+
+def test_a_message_runs_at_once_where_nothing_is_known_against_it(clock: Clock) -> None:
+    scene = Scene(clock)
+    scene.receive(redelivered=False)
+    scene.receive(redelivered=False, shop="a")
+    assert (scene.put_there, scene.put_apart, scene.asked) == ([1, 2], [], [])
+
+
+def test_a_message_that_comes_again_runs_as_the_supervisor_has_answered(clock: Clock) -> None:
+    scene = Scene(clock)
+    scene.receive(redelivered=True)
+    scene.receive(redelivered=True, x_delivery_count=1)
+    scene.receive(redelivered=True, x_delivery_count=40)
+    assert (scene.wakes, scene.asked) == (1, []), "asked about together, soon"
+    scene.reception.settle()
+    assert (scene.put_there, scene.put_apart, scene.asked) == ([], [], ["id-1", "id-2", "id-3"])
+    scene.reception.on_verdict(("id-2", "id-3"), suspect=False)
+    scene.reception.on_verdict(("id-1",), suspect=True)
+    assert (scene.put_there, scene.put_apart) == ([2, 3], [1])
+
+
+def test_without_a_supervisor_what_comes_for_the_third_time_runs_alone(clock: Clock) -> None:
+    scene = Scene(clock, supervised=False)
+    scene.receive(redelivered=True)
+    scene.receive(redelivered=True, x_delivery_count=1)
+    scene.receive(redelivered=True, x_delivery_count=2)
+    assert (scene.put_there, scene.put_apart, scene.wakes) == ([1, 2], [3], 0)
+
+
+def test_a_supervisor_that_does_not_answer_holds_nothing_up_for_long(clock: Clock) -> None:
+    scene = Scene(clock)
+    scene.receive(redelivered=True)
+    assert scene.reception.tick()
+    assert scene.put_apart == []
+    clock.now += inquiry.PATIENCE
+    scene.reception.tick()
+    assert scene.put_apart == [1]
+
+
+def test_a_message_that_took_a_process_down_runs_alone_unasked(clock: Clock) -> None:
+    scene = Scene(clock)
+    scene.receive(redelivered=False, aw_crashes=1)
+    scene.reception.settle()
+    assert (scene.put_there, scene.put_apart, scene.asked) == ([], [1], [])
+
+
+def test_a_message_that_the_broker_would_soon_give_up_goes_back_as_a_copy_and_runs_nowhere(clock: Clock) -> None:
+    scene = Scene(clock)
+    delivery = scene.receive(redelivered=True, x_delivery_count=51)
+    assert (scene.put_there, scene.put_apart, scene.asked) == ([], [], [])
+    assert delivery.tag not in scene.bench.intake.unstarted
+    (copy,) = scene.bench.publisher.underway
+    assert copy.publication.routing_key == "work"
+    copy.confirm()
+    assert scene.bench.flush()[-1] == ("ack", 1, False)
+
+
+def test_what_is_asked_about_can_still_go_back(clock: Clock) -> None:
+    scene = Scene(clock)
+    scene.receive(redelivered=True)
+    scene.reception.drain()
+    assert scene.tick() == [1]
+
+
+def test_a_dead_letter_that_was_put_back_is_decided_about_as_if_it_had_never_run(clock: Clock) -> None:
+    scene = Scene(clock)
+    letter = scene.receive(False, aw_dead_reason="crashed", aw_crashes=3, aw_attempt=4, aw_expires=1, shop="a")
+    assert scene.put_there == [letter.tag], "nothing that it once did condemns it"
+    headers = letter.properties.headers or {}
+    assert set(headers) == {"shop", "aw-replayed"}
+    assert time_of(headers["aw-replayed"]) == pytest.approx(time.time() * 1000, abs=60_000)
+
+
+def test_a_dead_letter_that_was_put_back_and_takes_its_process_down_is_a_suspect_as_any_other(clock: Clock) -> None:
+    scene = Scene(clock)
+    scene.receive(True, aw_dead_reason="crashed", aw_crashes=3)
+    scene.reception.settle()
+    assert len(scene.asked) == 1
+    assert scene.put_there == scene.put_apart == [], "nothing is decided before the answer"

@@ -1,0 +1,108 @@
+"""The signals of worker processes: which are ignored, and that ours are set again after code of the app."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from amqpworker.ipc.report import DUMP_SIGNAL
+from amqpworker.ipc.stray_signals import STRAY, held_back, ignore_stray
+from amqpworker.supervisor.heir import IGNORED
+from amqpworker.supervisor.launch import SIGNALS
+from amqpworker.worker.signals import STOPPING, OwnSignals
+
+
+@contextmanager
+def as_before() -> Iterator[None]:
+    """Leave signals as they were."""
+    kept = {number: signal.getsignal(number) for number in (*STOPPING, *STRAY)}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def loop_that_listens() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.add_signal_handler(signal.SIGTERM, lambda: os._exit(9))
+    return loop
+
+
+REPLACE: dict[str, Callable[[], object]] = {
+    "SIG_IGN": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+    "SIG_DFL": lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    "tests.unit.worker.test_signals.as_before": lambda: signal.signal(signal.SIGTERM, as_before),
+    "asyncio.unix_events._sighandler_noop": loop_that_listens,
+    "blocked": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]),
+}
+
+
+@pytest.mark.parametrize("told", REPLACE)
+def test_a_handler_that_an_app_has_replaced_is_set_again_and_a_line_reports_it(
+    caplog: pytest.LogCaptureFixture, told: str
+) -> None:
+    heard = []
+    with as_before():
+        own = OwnSignals()
+        own.set(lambda number, _frame: heard.append(number))
+        replaced = REPLACE[told]()
+        with caplog.at_level(logging.WARNING):
+            own.check("the app's lifespan")
+            own.check("the app's lifespan")
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard == [signal.SIGTERM]
+        if isinstance(replaced, asyncio.AbstractEventLoop):
+            replaced.run_until_complete(asyncio.sleep(0))  # it has not heard of the signal
+            replaced.close()
+    (line,) = caplog.records
+    fields = line.msg
+    assert isinstance(fields, dict)
+    assert fields["event"] == "signal_handler_replaced"
+    assert (fields["source"], fields["handlers"]) == ("the app's lifespan", {"SIGTERM": told})
+
+
+def test_what_is_set_before_an_app_is_imported_is_set_again_after_it() -> None:
+    with as_before():
+        own = OwnSignals()
+        before = signal.getsignal(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        own.check("the app's import")
+        assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("number", STRAY)
+def test_signals_that_are_not_ours_are_ignored_also_if_they_came_while_the_process_started(number: int) -> None:
+    with as_before():
+        with held_back():
+            signal.raise_signal(number)  # to this thread: others of this process hold nothing back
+            ignore_stray()
+        os.kill(os.getpid(), number)
+
+
+def test_a_process_is_started_with_them_held_back_and_its_parent_hears_them_afterwards() -> None:
+    with held_back():
+        process = subprocess.Popen(["/bin/sleep", "60"])
+    try:
+        line = next(line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "SigBlk" in line)
+        held = int(line.split()[1], 16)
+        assert {number for number in range(1, 65) if held >> (number - 1) & 1} == {*STRAY, DUMP_SIGNAL}
+    finally:
+        process.kill()
+        process.wait()
+    assert not {*STRAY} & signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_what_reaches_all_processes_of_a_service_ends_neither_its_supervisor_nor_its_heir() -> None:
+    assert {*STRAY, DUMP_SIGNAL} - {signal.SIGQUIT} <= {*SIGNALS}
+    assert {*STRAY, DUMP_SIGNAL} <= {*IGNORED}

@@ -1,0 +1,158 @@
+"""Suspects among the runner threads: a few at once, each once, and none waits where it could run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from amqpworker.model.message import Delivery
+from amqpworker.model.outcome import Done, Outcome
+from amqpworker.worker.context import Run
+from amqpworker.worker.executor import Runner
+from amqpworker.worker.threads import Concurrency, Runners
+from tests.support import wait_until
+from tests.unit.worker.test_threads import Scene as RunnersScene
+
+
+class Isolation:
+    """Runs nothing: each run lasts until the test lets one end."""
+
+    def __init__(self) -> None:
+        self.running: list[int] = []
+        self.most = 0
+        self._end = threading.Semaphore(0)
+
+    def run(self, run: Run) -> Outcome:
+        self.running.append(run.delivery.tag)
+        self.most = max(self.most, len(self.running))
+        assert self._end.acquire(timeout=20)
+        self.running.remove(run.delivery.tag)
+        return Done()
+
+    def end(self, count: int = 1) -> None:
+        self._end.release(count)
+
+
+class Scene(RunnersScene):
+    """Runners whose tasks `quick` and `apart` do nothing; the second is isolated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.isolation = Isolation()
+
+        def quick() -> None: ...
+
+        def apart() -> None: ...
+
+        for function in (quick, apart):
+            self.task(function)
+        self.tasks["apart"].isolated = True
+
+    def begin(self, concurrency: Concurrency) -> Runners:
+        isolation: Any = self.isolation
+        settled: Any = self.settled
+        runners = Runners(Runner(self.tasks, True), settled, isolation, concurrency)
+        self.started.append(runners)
+        runners.start()
+        return runners
+
+    def suspect(self, runners: Runners, name: str = "quick", queue: str = "") -> Delivery:
+        delivery = self.bench.delivery(b"{}", type=name)
+        delivery.queue = queue or delivery.queue
+        self.bench.intake.suspects.add(delivery.tag)
+        runners.put_isolated(delivery)
+        return delivery
+
+    def wait_for_running(self, count: int) -> None:
+        wait_until(lambda: len(self.isolation.running) == count, what=f"{count} run isolated")
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    made = Scene()
+    yield made
+    made.isolation.end(1000)
+    for runners in made.started:
+        runners.stop()
+
+
+def test_no_more_suspects_run_at_once_than_allowed_and_all_of_them_run(scene: Scene) -> None:
+    runners = scene.begin(Concurrency(4, 10, {}, suspects=2))
+    for _ in range(20):
+        scene.suspect(runners)
+    for count in range(18):
+        scene.wait_for_running(2)
+        wait_until(lambda count=count: runners.waiting_suspects == 18 - count)  # type: ignore[misc]
+        scene.isolation.end()
+        scene.wait_for(count + 1)
+    scene.isolation.end(2)
+    scene.wait_for(20)
+    assert scene.isolation.most == 2
+    assert sorted(tag for tag, _ in scene.settled.outcomes) == list(range(1, 21))
+    assert not scene.bench.intake.suspects
+
+
+def test_suspects_that_wait_hold_no_thread(scene: Scene) -> None:
+    runners = scene.begin(Concurrency(2, 10, {}, suspects=1))
+    for _ in range(5):
+        scene.suspect(runners)
+    others = [scene.put(runners, "quick") for _ in range(5)]
+    scene.wait_for(5)
+    assert {tag for tag, _ in scene.settled.outcomes} == {one.tag for one in others}
+    assert len(scene.bench.intake.unstarted) == 4, "unclaimed: they can go back"
+
+
+def test_tasks_that_are_isolated_anyway_do_not_count(scene: Scene) -> None:
+    runners = scene.begin(Concurrency(4, 10, {}, suspects=1))
+    scene.suspect(runners)
+    scene.suspect(runners, "apart")
+    scene.put(runners, "apart")
+    scene.wait_for_running(3)
+    assert runners.waiting_suspects == 0
+
+
+def test_what_waits_runs_though_those_before_it_were_requeued(scene: Scene) -> None:
+    runners = scene.begin(Concurrency(2, 10, {}, suspects=1))
+    first, *gone, last = [scene.suspect(runners) for _ in range(6)]
+    scene.wait_for_running(1)
+    wait_until(lambda: runners.waiting_suspects == 5)
+    for one in gone:
+        del scene.bench.intake.unstarted[one.tag]
+    runners.let_go()
+    scene.isolation.end(2)
+    scene.wait_for(2)
+    assert [tag for tag, _ in scene.settled.outcomes] == [first.tag, last.tag]
+
+
+def test_what_waits_for_a_permit_is_let_go_with_its_channel(scene: Scene) -> None:
+    runners = scene.begin(Concurrency(2, 10, {}, suspects=1))
+    for _ in range(6):
+        scene.suspect(runners)
+    wait_until(lambda: runners.waiting_suspects == 5)
+    scene.bench.intake.unstarted.clear()
+    runners.let_go()
+    assert runners.waiting_suspects == 0
+
+
+def test_a_suspect_runs_in_a_thread_of_its_queue(scene: Scene) -> None:
+    runners = scene.begin(Concurrency(1, 10, {"reports": 1}, suspects=1))
+    scene.suspect(runners, queue="reports")
+    scene.wait_for_running(1)
+    scene.suspect(runners, queue="emails")
+    scene.suspect(runners, queue="reports")
+    scene.put(runners, "quick", queue="emails")
+    scene.wait_for(1)
+    for count in (2, 3, 4):
+        scene.isolation.end()
+        scene.wait_for(count)
+    assert scene.isolation.most == 1
+
+
+def test_a_message_of_an_unknown_task_that_is_suspected_keeps_no_permit(scene: Scene) -> None:
+    runners = scene.begin(Concurrency(1, 10, {}, suspects=1))
+    scene.suspect(runners, "nothing")
+    scene.suspect(runners)
+    scene.wait_for_running(1)

@@ -1,0 +1,60 @@
+"""What a worker reports of tasks that it does not have."""
+
+from __future__ import annotations
+
+import pytest
+
+from amqpworker import App
+from amqpworker.errors import ConfigError
+from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.subscriptions import servings
+from amqpworker.worker.unknown_tasks import advice, similar_names
+
+KNOWN = ["billing.tasks.send", "shop.tasks.charge", "shop.tasks.send", "other.send"]
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("tasks.send", ["billing.tasks.send", "shop.tasks.send", "other.send"]),
+        ("src.shop.tasks.charge", ["shop.tasks.charge"]),
+        ("charge", ["shop.tasks.charge"]),
+        ("shop.tasks.refund", []),
+        ("shop.tasks.send", ["billing.tasks.send", "other.send"]),
+        ("", []),
+    ],
+)
+def test_a_name_is_found_under_other_modules_the_nearest_first(name: str, found: list[str]) -> None:
+    assert similar_names(name, KNOWN) == found
+
+
+def test_a_task_that_is_known_by_another_module_gets_its_name_else_the_cure_is_named() -> None:
+    told = advice("tasks.charge", KNOWN)
+    assert told.startswith("it has 'shop.tasks.charge': import the module by one name everywhere")
+    assert "aliases=['tasks.charge']" in told
+    assert advice("shop.refunds.refund", KNOWN) == "is its module imported, or named in App(modules=[…])?"
+
+
+@pytest.mark.parametrize("queues", [(), ("emails",)])
+def test_an_app_without_tasks_consumes_nothing_and_the_cure_is_named(queues: tuple[str, ...]) -> None:
+    app = App("amqp://localhost")
+    app.queue("emails")
+    options = WorkerOptions.model_validate({"app": "shop.app:app", "queues": queues})
+    with pytest.raises(ConfigError, match=r"Name the modules that define tasks in App\(modules=\['shop\.tasks', …\]\)"):
+        servings(app, options)
+
+
+def test_modules_that_define_no_task_are_named() -> None:
+    app = App("amqp://localhost", modules=["shop.models"])
+    with pytest.raises(
+        ConfigError, match=r"^'a:b' has no tasks, nor have the modules of App\(modules=\['shop\.models'\]\): "
+    ):
+        servings(app, WorkerOptions(app="a:b"))
+
+
+def test_a_queue_that_the_app_does_not_know_names_the_cure() -> None:
+    app = App("amqp://localhost")
+    app.task(name="a.b", queue="emails")(lambda: None)
+    options = WorkerOptions.model_validate({"app": "a:app", "queues": ("reports",)})
+    with pytest.raises(ConfigError, match=r"it has emails\. If its tasks are in a module .* App\(modules=\[…\]\)\."):
+        servings(app, options)
