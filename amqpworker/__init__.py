@@ -45,17 +45,16 @@ if TYPE_CHECKING:
     from amqpworker.app import App
     from amqpworker.client.sent import Sent
     from amqpworker.errors import (
+        AccessRefused,
         AmqpWorkerError,
         BatchFailed,
-        Blocked,
         CallTimeout,
         ConfigError,
-        Forbidden,
+        ConnectionBlocked,
         InvalidArguments,
         InvalidResult,
-        MalformedAnswer,
+        MalformedReply,
         NotConnected,
-        NotRouted,
         QueueFull,
         QueueUnavailable,
         Reject,
@@ -66,25 +65,25 @@ if TYPE_CHECKING:
         TaskFailed,
         TimeLimitExceeded,
         Unconfirmed,
+        Unroutable,
     )
     from amqpworker.model.message import Message
     from amqpworker.settings import Settings
     from amqpworker.worker.context import current
 
 __all__ = [
+    "AccessRefused",
     "AmqpWorkerError",
     "App",
     "BatchFailed",
-    "Blocked",
     "CallTimeout",
     "ConfigError",
-    "Forbidden",
+    "ConnectionBlocked",
     "InvalidArguments",
     "InvalidResult",
-    "MalformedAnswer",
+    "MalformedReply",
     "Message",
     "NotConnected",
-    "NotRouted",
     "QueueFull",
     "QueueUnavailable",
     "Reject",
@@ -97,6 +96,7 @@ __all__ = [
     "TaskFailed",
     "TimeLimitExceeded",
     "Unconfirmed",
+    "Unroutable",
     "current",
 ]
 

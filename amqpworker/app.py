@@ -27,7 +27,7 @@ from amqpworker.routing.queues import Plan
 from amqpworker.routing.topology import DEFAULT_NAMESPACE, check_namespace
 from amqpworker.settings import Settings, broker_url
 from amqpworker.signature.signature import Signature
-from amqpworker.task import AsyncTask, MakesTask, RemoteTask, Task, check_decorated
+from amqpworker.task import AsyncTask, RemoteTask, Task, TaskDecorator, check_decorated
 
 __all__ = ["App", "imported"]
 
@@ -138,7 +138,7 @@ class App:
         time_limit: LimitSpec = None,
         hard_limit: LimitSpec = None,
         isolated: bool = False,
-    ) -> MakesTask: ...
+    ) -> TaskDecorator: ...
 
     def task(  # noqa: PLR0913 - keyword options are the interface here
         self,
@@ -303,7 +303,7 @@ class App:
             raise failed_batch(failed, sent)
         return sent
 
-    def answer_to(self, message: Message, timeout: float) -> bytes:
+    def call_raw(self, message: Message, timeout: float) -> bytes:
         """
         Send a message and return the body of its answer; `task.call` is the way to use it.
 

@@ -6,18 +6,18 @@ Everything that amqpworker raises for its users to catch, in one tree.
     ├── InvalidArguments        what was passed to a task is not what its type hints say
     ├── InvalidResult           nor is what a task returned
     ├── SendError               one message was not sent; carries it as `.message`
-    │   ├── NotRouted           no queue took it
+    │   ├── Unroutable          no queue took it
     │   ├── QueueFull           its queue has a bound, and refused it
     │   ├── QueueUnavailable    its queue refused it until `send_timeout` was over: no majority, or a bound
     │   ├── Unconfirmed         unknown: it may have arrived
-    │   ├── Blocked             the broker is under an alarm and takes no messages
+    │   ├── ConnectionBlocked   the broker is under an alarm and takes no messages
     │   ├── NotConnected        it never left this process
-    │   └── Forbidden           the broker's permissions refuse it
+    │   └── AccessRefused       the broker's permissions refuse it
     ├── BatchFailed             an ExceptionGroup of SendErrors, and what was sent
     ├── CallTimeout             no answer to a call in time
     ├── ResultTimeout           no stored result in time
     ├── ResultStoreError        the store of results did not do what it was asked
-    ├── MalformedAnswer         an answer or stored result that cannot be read
+    ├── MalformedReply          an answer or stored result that cannot be read
     ├── TaskFailed              the task ended without a result; carries the remote error
     └── TimeLimitExceeded       raised *in* a task that has had its time
 
@@ -40,17 +40,16 @@ if TYPE_CHECKING:
     from amqpworker.model.message import Message
 
 __all__ = [
+    "AccessRefused",
     "AmqpWorkerError",
     "BatchFailed",
-    "Blocked",
     "CallTimeout",
     "ConfigError",
-    "Forbidden",
+    "ConnectionBlocked",
     "InvalidArguments",
     "InvalidResult",
-    "MalformedAnswer",
+    "MalformedReply",
     "NotConnected",
-    "NotRouted",
     "QueueFull",
     "QueueUnavailable",
     "Reject",
@@ -62,6 +61,7 @@ __all__ = [
     "TaskSignal",
     "TimeLimitExceeded",
     "Unconfirmed",
+    "Unroutable",
 ]
 
 
@@ -96,7 +96,7 @@ class SendError(AmqpWorkerError):
         self.message = message
 
 
-class NotRouted(SendError):
+class Unroutable(SendError):
     """The broker confirmed that no queue takes messages with this exchange and routing key."""
 
 
@@ -121,7 +121,7 @@ class Unconfirmed(SendError):
     """
 
 
-class Blocked(SendError):
+class ConnectionBlocked(SendError):
     """
     The broker is under a memory or disk alarm and takes no messages.
 
@@ -137,7 +137,7 @@ class NotConnected(SendError):
     """
 
 
-class Forbidden(SendError):
+class AccessRefused(SendError):
     """The user of this connection may not do this, by the broker's permissions."""
 
 
@@ -176,7 +176,7 @@ class ResultStoreError(AmqpWorkerError):
     """The store of results could not write or read: locked for too long, full, damaged, gone. Trying again may help."""
 
 
-class MalformedAnswer(AmqpWorkerError, ValueError):
+class MalformedReply(AmqpWorkerError, ValueError):
     """An answer to a call, or a stored result, is not what the wire contract says; nothing of it is used."""
 
 

@@ -132,7 +132,7 @@ class Users:
         self._here()
         self._workers.append(None)
 
-    def worker_leaves(self) -> None:
+    def worker_exiting(self) -> None:
         """Note that the worker uses it no more."""
         self._here()
         if self._workers:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from amqpworker.signature.signature import Signature
 from amqpworker.policies.time_limit import UNLIMITED
 
-__all__ = ["AsyncTask", "Calling", "MakesTask", "RemoteTask", "Sending", "Task", "Verbs"]
+__all__ = ["AsyncTask", "CallView", "RemoteTask", "SendView", "Task", "TaskDecorator", "TaskView"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,7 +32,7 @@ R = TypeVar("R")
 MOST_HEADER_BYTES = 16 * 1024
 
 
-class Sends(Protocol):
+class TaskApp(Protocol):
     """What the verbs need of an app."""
 
     max_body: int
@@ -41,11 +41,11 @@ class Sends(Protocol):
     def send(self, message: Message) -> Sent[Any]:
         """Send a message."""
 
-    def answer_to(self, message: Message, timeout: float) -> bytes:
+    def call_raw(self, message: Message, timeout: float) -> bytes:
         """Send a message and return the body of its answer."""
 
 
-class Sending(Generic[P, R]):
+class SendView(Generic[P, R]):
     """A task with options for a message that is sent."""
 
     _verbs = ".send(…) or .message(…)"
@@ -82,7 +82,7 @@ class Sending(Generic[P, R]):
         return self._task.app.send(self._task.build(args, kwargs, self._options))
 
 
-class Calling(Generic[P, R]):
+class CallView(Generic[P, R]):
     """A task with options for a message that is answered."""
 
     _verbs = ".call(…)"
@@ -106,7 +106,7 @@ class Calling(Generic[P, R]):
             InvalidArguments: the arguments do not fit the task's parameters.
             CallTimeout: no answer came in time.
             TaskFailed: the task ended without a result.
-            MalformedAnswer: the answer cannot be read.
+            MalformedReply: the answer cannot be read.
             InvalidResult: the answer is not what the task's return hint allows.
             SendError: the message was not sent, or the connection was lost meanwhile.
             ConfigError: its queue cannot be declared.
@@ -114,18 +114,18 @@ class Calling(Generic[P, R]):
         return self._task.ask(self._task.build(args, kwargs, self._options), self._options.timeout)
 
 
-class Verbs(Sending[P, R], Calling[P, R]):
+class TaskView(SendView[P, R], CallView[P, R]):
     """A task with options that suit a message of either kind."""
 
     _verbs = ".send(…), .call(…) or .message(…)"
 
 
-class RemoteTask(Verbs[P, R]):
+class RemoteTask(TaskView[P, R]):
     """A task whose code is not here: it can be sent and called, not run."""
 
     _verbs = ".send(…), .call(…) or .options(…)"
 
-    def __init__(self, app: Sends, name: str, queue: str, signature: Signature) -> None:
+    def __init__(self, app: TaskApp, name: str, queue: str, signature: Signature) -> None:
         super().__init__(self, Options())
         self.app = app
         self.name = name
@@ -152,7 +152,7 @@ class RemoteTask(Verbs[P, R]):
     @overload
     def options(
         self, *, id: str | None = None, queue: str | None = None, headers: Mapping[str, HeaderValue] | None = None
-    ) -> Verbs[P, R]: ...
+    ) -> TaskView[P, R]: ...
 
     @overload
     def options(
@@ -165,7 +165,7 @@ class RemoteTask(Verbs[P, R]):
         id: str | None = None,
         queue: str | None = None,
         headers: Mapping[str, HeaderValue] | None = None,
-    ) -> Sending[P, R]: ...
+    ) -> SendView[P, R]: ...
 
     @overload
     def options(
@@ -175,7 +175,7 @@ class RemoteTask(Verbs[P, R]):
         id: str | None = None,
         queue: str | None = None,
         headers: Mapping[str, HeaderValue] | None = None,
-    ) -> Calling[P, R]: ...
+    ) -> CallView[P, R]: ...
 
     def options(  # noqa: PLR0913 - keyword options are the interface here
         self,
@@ -215,11 +215,11 @@ class RemoteTask(Verbs[P, R]):
             }
         )
         if checked.headers:
-            check_room(checked.headers)
+            check_header_size(checked.headers)
         if checked.timeout is not None:
-            return Calling(self, checked)
+            return CallView(self, checked)
         for_sending = (checked.delay, checked.at, checked.expires, checked.resend)
-        return Verbs(self, checked) if for_sending == (None, None, None, None) else Sending(self, checked)
+        return TaskView(self, checked) if for_sending == (None, None, None, None) else SendView(self, checked)
 
     def build(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Message:
         """
@@ -253,14 +253,14 @@ class RemoteTask(Verbs[P, R]):
         Raises:
             AmqpWorkerError: as `call`.
         """
-        body = self.app.answer_to(message, self.app.call_timeout if timeout is None else timeout)
+        body = self.app.call_raw(message, self.app.call_timeout if timeout is None else timeout)
         return value_of(read(body), self.signature.decode_result)  # type: ignore[no-any-return]
 
 
 class Task(RemoteTask[P, R]):
     """A task: a function that workers run, and that can still be called as it is."""
 
-    def __init__(self, app: Sends, names: tuple[str, str], function: Callable[P, R], signature: Signature) -> None:
+    def __init__(self, app: TaskApp, names: tuple[str, str], function: Callable[P, R], signature: Signature) -> None:
         super().__init__(app, *names, signature)
         self.function = function
         self.policy: Policy
@@ -284,7 +284,7 @@ class AsyncTask(Task[P, R]):
             """Run the function here, in this process."""
 
 
-class MakesTask(Protocol):
+class TaskDecorator(Protocol):
     """What `app.task(…)` returns: it makes a function a task, with these options."""
 
     @overload
@@ -323,7 +323,7 @@ def missing(asked: object, name: str, verbs: str) -> AttributeError:
     return AttributeError(f"Task {known!r}{options} has no attribute {name!r}: use {verbs}.", name=name)
 
 
-def check_room(headers: Mapping[str, HeaderValue]) -> None:
+def check_header_size(headers: Mapping[str, HeaderValue]) -> None:
     """
     Refuse headers that AMQP cannot carry, or that leave no room for ours.
 

@@ -12,7 +12,7 @@ from bench.broker import Broker
 
 
 @dataclass(frozen=True)
-class Place:
+class Slot:
     """A virtual host and a folder that nobody else uses."""
 
     url: str
@@ -31,8 +31,8 @@ class Bench:
         return max(int(full * self.scale), min(full, least))
 
     @contextmanager
-    def place(self) -> Iterator[Place]:
+    def place(self) -> Iterator[Slot]:
         """Make a place, and remove it with all that is in it."""
         self.broker.wait_until_idle()  # what the last one left behind is deleted by then
         with self.broker.vhost() as url, tempfile.TemporaryDirectory(prefix="amqpworker-bench-") as folder:
-            yield Place(url, Path(folder))
+            yield Slot(url, Path(folder))

@@ -18,7 +18,7 @@ from amqpworker import App
 from amqpworker.model.message import Message, new_id
 
 from bench import declare
-from bench.context import Place
+from bench.context import Slot
 from bench.ledger import VARIABLE, Ledger
 from bench.load import QUEUE
 from bench.places import OWN_PROGRAM, Running, SideFailed, running
@@ -122,7 +122,7 @@ class QueueView:
 
 
 @contextmanager
-def pool(place: Place, *options: str) -> Iterator[Pool]:
+def pool(place: Slot, *options: str) -> Iterator[Pool]:
     """Run a pool on `sides/pool_tasks.py` whose queue exists already."""
     declare.declare(place.url, declare.ours())
     ledger = Ledger(place.folder / "ledger")

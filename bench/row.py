@@ -32,7 +32,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SuspectAnswer:
     """What a requirement asked for, and what came."""
 
     required: str
@@ -65,10 +65,10 @@ class Ratio:
         """Return what is required, for people."""
         return f"{self.of}: {_bound(self.at_least, self.at_most)} × {self.to}"
 
-    def judge(self, runs: Runs) -> Verdict:
+    def judge(self, runs: Runs) -> SuspectAnswer:
         """Compare the medians."""
         ratio = median(runs, self.of, self.metric) / median(runs, self.to, self.metric)
-        return Verdict(self.required(), f"{ratio:.2f} ×", _met(ratio, self.at_least, self.at_most))
+        return SuspectAnswer(self.required(), f"{ratio:.2f} ×", _met(ratio, self.at_least, self.at_most))
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,11 @@ class Limit:
         """Return what is required, for people."""
         return f"{self.of}: {_bound(self.at_least, self.at_most)} {self.metric}"
 
-    def judge(self, runs: Runs) -> Verdict:
+    def judge(self, runs: Runs) -> SuspectAnswer:
         """Compare the median, or the largest figure of all runs."""
         values = [figures[self.metric] for figures in runs[self.of]]
         value = max(values) if self.worst else statistics.median(values)
-        return Verdict(self.required(), number(value), _met(value, self.at_least, self.at_most))
+        return SuspectAnswer(self.required(), number(value), _met(value, self.at_least, self.at_most))
 
 
 @dataclass(frozen=True)
@@ -115,17 +115,17 @@ class Result:
     failures: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
 
-    def verdicts(self) -> list[Verdict]:
+    def verdicts(self) -> list[SuspectAnswer]:
         """Judge each requirement; one whose sides could not be measured is not met, unless they were skipped."""
         verdicts = []
         for requirement in self.row.requirements:
             if reason := self.skipped.get(requirement.of):
-                verdicts.append(Verdict(requirement.required(), reason, met=False, skipped=True))
+                verdicts.append(SuspectAnswer(requirement.required(), reason, met=False, skipped=True))
                 continue
             try:
                 verdicts.append(requirement.judge(self.runs))
             except (KeyError, statistics.StatisticsError, ZeroDivisionError):
-                verdicts.append(Verdict(requirement.required(), "not measured", False))
+                verdicts.append(SuspectAnswer(requirement.required(), "not measured", False))
         return verdicts
 
 

@@ -164,11 +164,11 @@ MUTANTS = (
         "amqpworker/broker/consumer.py",
         (
             (
-                "        intake = Intake(subscription, self.receiver, self._io.start_ticking)\n",
+                "        intake = ConsumerChannel(subscription, self.receiver, self._io.start_ticking)\n",
                 (
                     "        intake = self._intakes.get(subscription.queue)\n"
                     "        if intake is None:\n"
-                    "            intake = Intake(subscription, self.receiver, self._io.start_ticking)\n"
+                    "            intake = ConsumerChannel(subscription, self.receiver, self._io.start_ticking)\n"
                     "        intake.is_open = True\n"
                 ),
             ),
@@ -244,7 +244,7 @@ MUTANTS = (
     Mutant(
         "let the count of deliveries decide though a supervisor can be asked",
         "amqpworker/worker/isolation/crashes.py",
-        (("    if supervised:\n        return Triage.ASK\n", ""),),
+        (("    if supervised:\n        return RedeliveryAction.ASK\n", ""),),
         ("tests/unit/worker/isolation/test_crashes.py", "tests/unit/worker/test_receiver.py"),
     ),
     Mutant(

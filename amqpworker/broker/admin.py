@@ -20,18 +20,18 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 from pika import exceptions
 
 from amqpworker.broker.address import addresses
-from amqpworker.broker.amqp.events import GotMessage
+from amqpworker.broker.amqp.events import GetOk
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.connection_errors import ConnectionProblem, access_refused, channel_error, does_not_exist
 from amqpworker.broker.declarer import declare
 from amqpworker.broker.io_thread import IOThread
-from amqpworker.broker.peek import End, Looking, needs_read
-from amqpworker.broker.pika_connection import PublicConnection, Sink
-from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted
+from amqpworker.broker.peek import End, PeekSession, needs_read
+from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
+from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError, NotConnected, Unroutable
 from amqpworker.routing.topology import Binding, Exchange, Queue, Topology
 from amqpworker.settings import Settings
 
-__all__ = ["Admin", "Depth", "GotMessage", "Problem"]
+__all__ = ["Admin", "Depth", "GetOk", "Problem"]
 
 TIMEOUT = 10.0
 LEAST_TIMEOUT = 0.5
@@ -73,7 +73,7 @@ class Admin:
 
     Raises:
         ConfigError: the URL cannot be read, or what listens there is no RabbitMQ of today.
-        Forbidden: the login or the virtual host is refused.
+        AccessRefused: the login or the virtual host is refused.
         NotConnected: nobody answers, or not in time.
     """
 
@@ -109,7 +109,7 @@ class Admin:
 
         Raises:
             ConfigError: something exists with other arguments; the text tells which, and both values.
-            Forbidden: the rights of this user do not allow it.
+            AccessRefused: the rights of this user do not allow it.
             NotConnected: the connection ended, or the broker did not answer in time.
         """
         parts = list(topology)
@@ -119,7 +119,7 @@ class Admin:
             for part in parts:
                 declare(channel.pika, part, lambda _, part=part: answers.put(part))  # type: ignore[misc]
 
-        self._ask(lambda connection: open_channel(connection, Sink(), opened, answers.put), answers)
+        self._ask(lambda connection: open_channel(connection, ChannelListener(), opened, answers.put), answers)
         for _ in parts:
             try:
                 declared(self._wait(answers))
@@ -176,14 +176,14 @@ class Admin:
         """
         try:
             answer = self._on_channel(lambda channel, done: exists(channel, Queue(queue), done)).method
-        except NotRouted:
+        except Unroutable:
             return None
-        except Forbidden as error:
+        except AccessRefused as error:
             refused = needs_read(error.__cause__ or error)
             raise channel_error(refused, f"looking into queue {queue!r}", "read") from error
         return Depth(answer.message_count, answer.consumer_count)
 
-    def look(self, queue: str, most: int, wanted: Callable[[GotMessage], bool] | None = None) -> list[GotMessage]:
+    def look(self, queue: str, most: int, wanted: Callable[[GetOk], bool] | None = None) -> list[GetOk]:
         """
         Return the first messages of a queue that are `wanted` (default: all), up to `most`, and requeue everything.
 
@@ -191,13 +191,13 @@ class Admin:
         meanwhile; those that were taken from a longer one may come behind the rest.
 
         Raises:
-            NotRouted: there is no such queue.
+            Unroutable: there is no such queue.
             NotConnected: the connection ended, or the broker did not answer in time.
         """
         answers: Answers = SimpleQueue()
-        looking = Looking(queue, most, wanted, answers)
+        looking = PeekSession(queue, most, wanted, answers)
         self._ask(looking.begin, answers)
-        kept: list[GotMessage] = []
+        kept: list[GetOk] = []
         try:
             while (answer := self._next_of(looking, queue, answers)) is not End:
                 if answer is not None:
@@ -210,7 +210,7 @@ class Admin:
         self._wait_until_back(queue, looking.held)
         return kept
 
-    def _next_of(self, looking: Looking, queue: str, answers: Answers) -> Any:
+    def _next_of(self, looking: PeekSession, queue: str, answers: Answers) -> Any:
         """Return the next answer; if no message arrives any more the look is ended, since other consumers hold the rest."""
         if answers.empty():
             try:
@@ -231,7 +231,7 @@ class Admin:
                 return
             pause.wait(BACK_PAUSE)
 
-    def _end_early(self, looking: Looking, answers: Answers) -> None:
+    def _end_early(self, looking: PeekSession, answers: Answers) -> None:
         """End a look early, for a Ctrl-C or a broker that became slow: what it holds is requeued."""
         self._ask(lambda _: looking.finish(), SimpleQueue())
         try:
@@ -263,7 +263,7 @@ class Admin:
 
             action(channel.pika, done)
 
-        self._ask(lambda connection: open_channel(connection, Sink(), opened, answers.put), answers)
+        self._ask(lambda connection: open_channel(connection, ChannelListener(), opened, answers.put), answers)
         try:
             return self._wait(answers)
         except exceptions.AMQPError as error:

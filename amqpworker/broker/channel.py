@@ -14,10 +14,10 @@ import pika
 from pika import exceptions
 
 from amqpworker.broker.amqp.encode import encode_ack, encode_nack, encode_publish
-from amqpworker.broker.amqp.events import Returned
+from amqpworker.broker.amqp.events import ReturnedMessage
 from amqpworker.broker.amqp.table_decode import replaced
 from amqpworker.broker.labels import process_name
-from amqpworker.broker.pika_connection import OwnCodecConnection, PublicConnection, Sink
+from amqpworker.broker.pika_connection import ChannelListener, PikaConnection, PublicConnection
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import PROPERTY_NAMES, REPLY_TO, Delivery, Properties, Publication
 
@@ -56,7 +56,7 @@ def prepare(publication: Publication, frame_max: int, own_codec: bool = True, ch
 class Channel:
     """An open channel that writes by our codec."""
 
-    def __init__(self, connection: OwnCodecConnection, channel: Any, sink: Sink) -> None:
+    def __init__(self, connection: PikaConnection, channel: Any, sink: ChannelListener) -> None:
         self.connection = connection
         self.pika = channel
         self.number: int = channel.channel_number
@@ -171,7 +171,7 @@ class Channel:
 class PublicChannel(Channel):
     """An open channel that goes by pika's public methods alone."""
 
-    def __init__(self, connection: PublicConnection, channel: Any, sink: Sink) -> None:
+    def __init__(self, connection: PublicConnection, channel: Any, sink: ChannelListener) -> None:
         self.connection = connection
         self.pika = channel
         self.number = channel.channel_number
@@ -215,7 +215,7 @@ class PublicChannel(Channel):
 
     def _on_return(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         self.sink.on_return(
-            Returned(
+            ReturnedMessage(
                 channel.channel_number,
                 method.reply_code,
                 method.reply_text,
@@ -227,11 +227,13 @@ class PublicChannel(Channel):
         )
 
 
-def open_channel(connection: PublicConnection, sink: Sink, opened: Callable[[Channel], None], closed: Closed) -> None:
+def open_channel(
+    connection: PublicConnection, sink: ChannelListener, opened: Callable[[Channel], None], closed: Closed
+) -> None:
     """Open a channel; then `opened` is called, and `closed` when it ends, with the reason."""
 
     def on_open(channel: Any) -> None:
-        kind = Channel if isinstance(connection, OwnCodecConnection) else PublicChannel
+        kind = Channel if isinstance(connection, PikaConnection) else PublicChannel
         opened(kind(connection, channel, sink))
 
     def on_close(channel: Any, reason: BaseException) -> None:

@@ -19,7 +19,7 @@ from amqpworker.broker.address import Address
 from amqpworker.broker.amqp.events import FrameError
 from amqpworker.broker.server_version import version_in
 from amqpworker.broker.tls import tls_failure
-from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted, SendError
+from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError, NotConnected, SendError, Unroutable
 
 __all__ = [
     "DECLARED_ELSEWHERE",
@@ -65,7 +65,7 @@ class ConnectionProblem:
     def error(self) -> AmqpWorkerError:
         """Return the error that tells a caller of it."""
         if self.kind == "refused":
-            return Forbidden(self.text)
+            return AccessRefused(self.text)
         if self.kind == "wrong":
             return ConfigError(self.text)
         return NotConnected(self.text)
@@ -233,15 +233,15 @@ def channel_error(error: BaseException, what: str, right: str, advice: str = GRA
     if error.reply_code == ACCESS_REFUSED:
         if (found := access_refused(error)) is None:
             # Another consumer has the queue to itself, until it goes.
-            return (SendError if "exclusive use" in text else Forbidden)(f"RabbitMQ refused {what}: {text}.")
-        return Forbidden(
+            return (SendError if "exclusive use" in text else AccessRefused)(f"RabbitMQ refused {what}: {text}.")
+        return AccessRefused(
             f"RabbitMQ refused {what}: user {found.user!r} lacks the right `{found.right or right}` on {found.thing} in "
             f"virtual host {found.vhost!r}. {advice}"
         )
     if error.reply_code == PRECONDITION_FAILED and "inequivalent" in text:
         return ConfigError(explain_mismatch(text))
     if error.reply_code == NOT_FOUND:
-        return NotRouted(f"RabbitMQ does not know what was needed for {what}: {text}.")
+        return Unroutable(f"RabbitMQ does not know what was needed for {what}: {text}.")
     # A lock, or a resource that the broker lacks, may be free later.
     lasts = error.reply_code == PRECONDITION_FAILED
     told = f"RabbitMQ closed the channel while {what}: {text} ({error.reply_code})."
@@ -295,7 +295,7 @@ def does_not_exist(error: BaseException | None, kind: str) -> bool:
     return getattr(error, "reply_code", None) == NOT_FOUND and f"no {kind} " in str(getattr(error, "reply_text", ""))
 
 
-class AccessRefused(NamedTuple):
+class AccessRefusal(NamedTuple):
     """Who lacks which right on what; `thing` is as `queue 'emails'`."""
 
     user: str
@@ -310,10 +310,10 @@ _ACCESS_REFUSED = re.compile(
 )
 
 
-def access_refused(error: BaseException | None) -> AccessRefused | None:
+def access_refused(error: BaseException | None) -> AccessRefusal | None:
     """Return what a channel's close says of a missing right; brokers before 3.11 do not name it."""
     found = _ACCESS_REFUSED.search(str(getattr(error, "reply_text", "")))
-    return found and AccessRefused(found["user"], found["right"] or "", found["thing"], found["vhost"])
+    return found and AccessRefusal(found["user"], found["right"] or "", found["thing"], found["vhost"])
 
 
 def max_message_size(error: BaseException) -> int | None:

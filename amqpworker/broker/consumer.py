@@ -13,7 +13,7 @@ from amqpworker.broker import ack_timeout as acktimeout
 from amqpworker.broker.address import Address
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.connection_errors import ConnectionProblem, channel_error
-from amqpworker.broker.consumer_channel import Intake, Receiver, Subscription
+from amqpworker.broker.consumer_channel import ConsumerChannel, Receiver, Subscription
 from amqpworker.broker.consumer_check import Look, Probe, subscribes_for_us, trouble_of
 from amqpworker.broker.declarer import Declarer, Need
 from amqpworker.broker.io_thread import IOThread
@@ -61,7 +61,7 @@ class Consumer:
         self._io = IOThread("consumer", addresses, settings, self, mistakes_told=True)
         self._io.liveness.must_stay = lambda: any(receiver.holds(one) for one in self._intakes.values())
         self._tags = ConsumerTags()
-        self._intakes: dict[str, Intake] = {}
+        self._intakes: dict[str, ConsumerChannel] = {}
         self._pauses: dict[str, float] = {}
         self._connection: PublicConnection | None = None
         self._declarer: Declarer | None = None
@@ -162,7 +162,7 @@ class Consumer:
         connection = self._connection
         if connection is None or not connection.is_open:
             return
-        intake = Intake(subscription, self.receiver, self._io.start_ticking)
+        intake = ConsumerChannel(subscription, self.receiver, self._io.start_ticking)
         intake.answered = self._io.liveness.expect_answer(lambda may_leave: self._late(intake, may_leave))
         self._intakes[subscription.queue] = intake
         self.receiver.begin(intake)
@@ -179,7 +179,7 @@ class Consumer:
 
         open_channel(connection, intake, opened, lambda error: self._on_channel_closed(intake, error))
 
-    def _consume(self, intake: Intake, connection: PublicConnection, channel: Channel) -> None:
+    def _consume(self, intake: ConsumerChannel, connection: PublicConnection, channel: Channel) -> None:
         subscription = intake.subscription
         tag = self._tags.make(subscription.queue)
 
@@ -190,7 +190,7 @@ class Consumer:
 
         channel.consume(subscription.queue, subscription.prefetch, tag, consumed, self._arguments(subscription))
 
-    def _on_consumed(self, intake: Intake, connection: PublicConnection) -> None:
+    def _on_consumed(self, intake: ConsumerChannel, connection: PublicConnection) -> None:
         intake.answered()
         self.ever_consumed = True
         self.failures.pop(intake.queue, None)
@@ -205,7 +205,7 @@ class Consumer:
         else:
             self._holding.begin(intake)
 
-    def _late(self, intake: Intake, may_leave: bool) -> None:
+    def _late(self, intake: ConsumerChannel, may_leave: bool) -> None:
         """Give up a subscription that is not answered: by the next address, or by another channel of this one."""
         asked = f"a subscription to queue {intake.queue!r}"
         if may_leave:
@@ -256,7 +256,7 @@ class Consumer:
         elif not intake.starved and not intake.forgotten:
             self._healings.pop(queue, None)
 
-    def _heal(self, intake: Intake, trouble: str) -> None:
+    def _heal(self, intake: ConsumerChannel, trouble: str) -> None:
         """Subscribe again; where that has not helped before, by another connection, and at last by another process."""
         tries = self._healings[intake.queue] = self._healings.get(intake.queue, 0) + 1
         log.warning("consumer_lost", queue=intake.queue, reason=trouble, tries=tries)
@@ -267,7 +267,7 @@ class Consumer:
             return
         self._begin_anew(intake)
 
-    def _on_cancelled(self, intake: Intake) -> None:
+    def _on_cancelled(self, intake: ConsumerChannel) -> None:
         """
         Begin anew: the broker ended the subscription, because the queue is gone or an ack came too late.
 
@@ -278,7 +278,7 @@ class Consumer:
             self.receiver.on_ack_timeout(intake, self._settings.ack_timeout, CANCELLED)
         self._begin_anew(intake)
 
-    def _begin_anew(self, intake: Intake) -> None:
+    def _begin_anew(self, intake: ConsumerChannel) -> None:
         """Leave a subscription that is none, and make another, with whatever it needs."""
         self._void(intake)
         if self._declarer is not None:
@@ -287,7 +287,7 @@ class Consumer:
             intake.channel.close()
         self._resume(intake.subscription)
 
-    def _on_channel_closed(self, intake: Intake, error: BaseException) -> None:
+    def _on_channel_closed(self, intake: ConsumerChannel, error: BaseException) -> None:
         was_open = intake.is_open
         if was_open and (timeout := acktimeout.passed(error, self._settings.ack_timeout)) is not None:
             self.receiver.on_ack_timeout(intake, timeout, str(error))
@@ -302,14 +302,14 @@ class Consumer:
             self._later(intake.subscription, channel_error(error, f"consuming from queue {intake.queue!r}", "read"))
         self._check_drained()
 
-    def _void(self, intake: Intake) -> None:
+    def _void(self, intake: ConsumerChannel) -> None:
         """Void the deliveries of a channel that is gone: they come again, to whoever consumes then."""
         if intake.is_open:
             intake.answered()
             intake.is_open = False
             intake.consumer_tag = None
             intake.held_since, intake.released = 0.0, False
-            intake.unstarted.clear()
+            intake.unclaimed.clear()
             self.receiver.end(intake)
 
     def _later(self, subscription: Subscription, error: AmqpWorkerError) -> None:
@@ -353,7 +353,7 @@ class Consumer:
             self._check_drained()
         return self.receiver.tick()
 
-    def _subscribe_again(self, intake: Intake) -> None:
+    def _subscribe_again(self, intake: ConsumerChannel) -> None:
         """Subscribe to a queue that was held, by the same channel."""
         connection, channel = self._connection, intake.channel
         if connection is None or channel is None:
@@ -371,7 +371,7 @@ class Consumer:
                 intake.channel.cancel(tag, lambda intake=intake: self._on_cancel_ok(intake))  # type: ignore[misc]
         self._check_drained()
 
-    def _on_cancel_ok(self, intake: Intake) -> None:
+    def _on_cancel_ok(self, intake: ConsumerChannel) -> None:
         intake.cancelled = True
         self._check_drained()
 

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from amqpworker.broker.channel import Channel
 from amqpworker.broker.declarer import Need
-from amqpworker.broker.pika_connection import Sink
+from amqpworker.broker.pika_connection import ChannelListener
 from amqpworker.model.message import Delivery
 
-__all__ = ["Intake", "Receiver", "Subscription"]
+__all__ = ["ConsumerChannel", "Receiver", "Subscription"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +31,19 @@ class Subscription:
 class Receiver(Protocol):
     """Who takes deliveries and settles them; all in the I/O thread."""
 
-    def begin(self, intake: Intake) -> None:
+    def begin(self, intake: ConsumerChannel) -> None:
         """Make ready for the deliveries of a new channel."""
 
     def receive(self, delivery: Delivery) -> None:
         """Take a delivery."""
 
-    def end(self, intake: Intake) -> None:
+    def end(self, intake: ConsumerChannel) -> None:
         """Forget the deliveries of a channel that is gone."""
 
-    def on_ack_timeout(self, intake: Intake, timeout: float, reason: str) -> None:
+    def on_ack_timeout(self, intake: ConsumerChannel, timeout: float, reason: str) -> None:
         """Name what runs for longer than the ack timeout, for the `reason` that the channel is lost."""
 
-    def holds(self, intake: Intake) -> bool:
+    def holds(self, intake: ConsumerChannel) -> bool:
         """Tell whether deliveries of a channel are not settled yet."""
 
     def settle(self) -> None:
@@ -53,11 +53,11 @@ class Receiver(Protocol):
         """Look at what has waited for too long; true while there is anything to look at."""
 
 
-class Intake(Sink):
+class ConsumerChannel(ChannelListener):
     """
     One incarnation of the channel of one queue: the generation that its deliveries belong to.
 
-    `unstarted` maps the tag of each delivery that no runner has begun to the time it came. Whoever pops a tag from it
+    `unclaimed` maps the tag of each delivery that no runner has begun to the time it came. Whoever pops a tag from it
     owns the delivery: a runner to run it, the I/O thread to give it back. `suspects` are tags of those to run in an
     isolated process, `redelivered` those that were delivered before. `watch` is called when the first delivery comes.
 
@@ -72,7 +72,7 @@ class Intake(Sink):
         self.watch = watch
         self.channel: Channel | None = None
         self.consumer_tag: str | None = None
-        self.unstarted: dict[int, float] = {}
+        self.unclaimed: dict[int, float] = {}
         self.suspects: set[int] = set()
         self.redelivered: set[int] = set()
         self.held_since = 0.0
@@ -102,8 +102,8 @@ class Intake(Sink):
             return  # it comes again on the next channel
         delivery.intake = self
         delivery.queue = self.queue
-        if not self.unstarted:
+        if not self.unclaimed:
             self.watch()
         tag = self.last_tag = delivery.tag
-        self.unstarted[tag] = time.monotonic()
+        self.unclaimed[tag] = time.monotonic()
         self.receiver.receive(delivery)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.liveness import Liveness
-from amqpworker.broker.pika_connection import PublicConnection, Sink
+from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
 
 __all__ = ["Look", "Probe", "Watched", "subscribes_for_us", "trouble_of"]
 
@@ -124,7 +124,10 @@ class Probe:
         self._turn += 1
         turn = self._turn
         open_channel(
-            self._connection, Sink(), lambda channel: self._on_open(turn, channel), lambda _: self._on_closed(turn)
+            self._connection,
+            ChannelListener(),
+            lambda channel: self._on_open(turn, channel),
+            lambda _: self._on_closed(turn),
         )
 
     def _on_open(self, turn: int, channel: Channel) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.consumer_check import DOUBT
-from amqpworker.broker.pika_connection import PublicConnection, Sink
+from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
 
 __all__ = ["ConsumerCount", "Question"]
 
@@ -77,4 +77,4 @@ class ConsumerCount:
             channel.pika.queue_declare(queue, passive=True, callback=answered)
 
         # If the channel ends before, such as by a queue that is missing, nothing is known.
-        open_channel(connection, Sink(), opened, lambda _: self._end(queue, asked, None))
+        open_channel(connection, ChannelListener(), opened, lambda _: self._end(queue, asked, None))

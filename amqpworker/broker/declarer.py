@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.connection_errors import DECLARED_ELSEWHERE, channel_error
 from amqpworker.broker.liveness import Liveness
-from amqpworker.broker.pika_connection import PublicConnection, Sink
+from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
 from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.log.logger import get_logger
 from amqpworker.routing.topology import Binding, Exchange, Queue, Topology
@@ -106,7 +106,7 @@ class Declarer:
         turn = self._turn
         open_channel(
             self._connection,
-            Sink(),
+            ChannelListener(),
             lambda channel: self._on_open(turn, channel),
             lambda error: self._on_closed(turn, error),
         )

@@ -17,10 +17,10 @@ from pika.exceptions import NoFreeChannels
 from amqpworker.broker.channel import Prepared, prepare
 from amqpworker.broker.connection_errors import ConnectionProblem, channel_error, exchange_of, max_message_size
 from amqpworker.broker.declarer import Declarer, Need
-from amqpworker.broker.pending_publish import Outgoing, WhenDone
+from amqpworker.broker.pending_publish import PendingPublish, WhenDone
 from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.broker.publish_errors import (
-    Verdict,
+    ResendDecision,
     after_close,
     not_taken,
     refusal_pause,
@@ -30,7 +30,7 @@ from amqpworker.broker.publish_errors import (
 )
 from amqpworker.broker.publish_session import Purpose, Session
 from amqpworker.broker.quarantine import Quarantine
-from amqpworker.errors import AmqpWorkerError, InvalidArguments, NotConnected, NotRouted
+from amqpworker.errors import AmqpWorkerError, InvalidArguments, NotConnected, Unroutable
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Publication
 
@@ -49,18 +49,18 @@ MOST_OLDER = 4
 class Lane:
     """The publications of one purpose. `publish` and `submit` may be called by any thread, the rest by the I/O thread."""
 
-    def __init__(self, purpose: Purpose, session: Session, submitted: Callable[[Outgoing, bool], None]) -> None:
+    def __init__(self, purpose: Purpose, session: Session, submitted: Callable[[PendingPublish, bool], None]) -> None:
         self.purpose = purpose
         self.resend = purpose.resend and session.settings.resend
         self._session = session
         self._submitted = submitted
         self._timeout = session.settings.send_timeout
-        self._inbox: deque[Outgoing] = deque()
+        self._inbox: deque[PendingPublish] = deque()
         self._moving = False
         # The channel number that frames are made for in the caller's thread; another one costs making them again.
         self._number = 1
-        self._held: set[Outgoing] = set()
-        self._paused: list[tuple[float, Outgoing]] = []
+        self._held: set[PendingPublish] = set()
+        self._paused: list[tuple[float, PendingPublish]] = []
         self._quarantine = Quarantine(self, session, purpose.replies)
         self._current: PublishChannel | None = None
         self._older: list[PublishChannel] = []
@@ -77,7 +77,7 @@ class Lane:
         when_done: WhenDone | None = None,
         urgent: bool = True,
         resend: bool | None = None,
-    ) -> Outgoing:
+    ) -> PendingPublish:
         """
         Put a publication on its way.
 
@@ -100,7 +100,7 @@ class Lane:
         needs: tuple[Need, ...] = (),
         timeout: float | None = None,
         when_done: WhenDone | None = None,
-    ) -> Outgoing:
+    ) -> PendingPublish:
         """
         Return a publication that is ready to be submitted.
 
@@ -115,9 +115,9 @@ class Lane:
         except ValueError as error:
             raise InvalidArguments(f"The message cannot be carried by AMQP: {error}.") from error
         deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
-        return Outgoing(prepared, deadline, needs, when_done, self.resend)
+        return PendingPublish(prepared, deadline, needs, when_done, self.resend)
 
-    def submit(self, outgoing: Outgoing) -> None:
+    def submit(self, outgoing: PendingPublish) -> None:
         """Put a publication on its way that `pending_publish` has made."""
         self._inbox.append(outgoing)
         self._submitted(outgoing, True)
@@ -190,7 +190,7 @@ class Lane:
             size -= outgoing.size
         return batch
 
-    def fit(self, outgoing: Outgoing, number: int) -> bool:
+    def fit(self, outgoing: PendingPublish, number: int) -> bool:
         """Marshal for a channel and the frames of this connection; false if its headers do not fit into one."""
         session = self._session
         try:
@@ -200,7 +200,7 @@ class Lane:
             return False
         return True
 
-    def _hold(self, outgoing: Outgoing, declarer: Declarer) -> None:
+    def _hold(self, outgoing: PendingPublish, declarer: Declarer) -> None:
         """Hold a publication back until what it needs exists."""
         missing = next(need for need in outgoing.needs if need not in declarer.done)
         self._held.add(outgoing)
@@ -211,7 +211,7 @@ class Lane:
             if error is None:
                 self._inbox.append(outgoing)
                 self._session.io.wake()
-            elif isinstance(error, NotRouted | NotConnected):
+            elif isinstance(error, Unroutable | NotConnected):
                 outgoing.problem = error
                 self._paused.append((time.monotonic() + DECLARE_PAUSE, outgoing))
             else:
@@ -244,7 +244,7 @@ class Lane:
         if self._inbox and connection is not None and connection.takes_messages:
             self.write()
 
-    def on_refused(self, channel: PublishChannel, outgoing: Outgoing, ack: bool) -> None:
+    def on_refused(self, channel: PublishChannel, outgoing: PendingPublish, ack: bool) -> None:
         """Publish again, on a newer channel, what this one does not take; what no queue takes has failed."""
         session = self._session
         if ack:
@@ -303,11 +303,11 @@ class Lane:
         self._opening = False
         self._session.io.wake()
 
-    def after_close(self, channel: PublishChannel, in_flight: list[Outgoing], error: BaseException) -> None:
+    def after_close(self, channel: PublishChannel, in_flight: list[PendingPublish], error: BaseException) -> None:
         """End what is to blame for the end of a channel, and publish the rest again if that is wanted."""
         session = self._session
         told = channel_error(error, "publishing", "write")
-        if isinstance(told, NotRouted) and session.declarer is not None and any(one.needs for one in in_flight):
+        if isinstance(told, Unroutable) and session.declarer is not None and any(one.needs for one in in_flight):
             session.declarer.forget()  # an exchange that we declared may be gone
         session.max_body = max_message_size(error) or session.max_body
         decided = after_close(told, exchange_of(error), session.max_body, in_flight)
@@ -320,17 +320,17 @@ class Lane:
             log.info("publications_resent", count=again, reason=str(decided.error))
         session.io.wake()
 
-    def _act(self, outgoing: Outgoing, verdict: Verdict, error: AmqpWorkerError) -> None:
+    def _act(self, outgoing: PendingPublish, verdict: ResendDecision, error: AmqpWorkerError) -> None:
         outgoing.returned = None
         match verdict:
-            case Verdict.FAILS:
+            case ResendDecision.FAILS:
                 outgoing.finish(type(error)(str(error)))
-            case Verdict.UNKNOWN:
+            case ResendDecision.UNKNOWN:
                 outgoing.finish(unconfirmed(str(error)))
-            case Verdict.AGAIN:
+            case ResendDecision.AGAIN:
                 outgoing.lost = outgoing.lost or str(error)
                 self._inbox.appendleft(outgoing)
-            case Verdict.ALONE:
+            case ResendDecision.ALONE:
                 outgoing.alone = not outgoing.lost
                 outgoing.lost = outgoing.lost or str(error)
                 self._quarantine.add(outgoing)
@@ -365,7 +365,7 @@ class Lane:
                 self._older.remove(channel)
                 channel.close()
 
-    def _not_sent(self, outgoing: Outgoing) -> AmqpWorkerError:
+    def _not_sent(self, outgoing: PendingPublish) -> AmqpWorkerError:
         """Return the error of a publication that was not confirmed in time and is not in flight either."""
         if outgoing.lost:
             return unconfirmed(outgoing.lost)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from amqpworker.broker.channel import open_channel
-from amqpworker.broker.pika_connection import PublicConnection, Sink
+from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
 from amqpworker.broker.silence import LOOK_EVERY, Patience, Silence, Step
 from amqpworker.log.logger import get_logger
 
@@ -84,12 +84,12 @@ class Liveness:
             silence = Silence(now, received)  # it reads nothing then; its heartbeats say whether it is there
         step = silence.look(now, received, connection.bytes_sent, connection.unsent)
         if step is Step.GIVE_UP:
-            log.warning("broker_silent", connection=self._keeper.name, effect="connecting again")
+            log.warning("broker_unresponsive", connection=self._keeper.name, effect="connecting again")
             self._keeper.drop("the broker did not answer", goodbye=False)
             return
         if step is Step.ASK:
             # Of what the connection answers by itself: a queue may be silent while the broker is not.
-            open_channel(connection, Sink(), lambda channel: channel.close(), lambda _: None)
+            open_channel(connection, ChannelListener(), lambda channel: channel.close(), lambda _: None)
         if silence.lasted or self._keeper.ticking:
             self._watch(silence)
 

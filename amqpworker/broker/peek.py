@@ -15,14 +15,14 @@ from typing import Any
 
 from pika import exceptions
 
-from amqpworker.broker.amqp.events import GotMessage
+from amqpworker.broker.amqp.events import GetOk
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.labels import process_name
-from amqpworker.broker.pika_connection import PublicConnection, Sink
+from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
 from amqpworker.broker.server_version import version_of
 from amqpworker.model.message import Delivery
 
-__all__ = ["FULL_SCAN_LIMIT", "End", "Looking", "needs_read"]
+__all__ = ["FULL_SCAN_LIMIT", "End", "PeekSession", "needs_read"]
 
 FULL_SCAN_LIMIT = 100_000
 """Up to this many messages a queue is taken as a whole, whatever is wanted of it."""
@@ -39,7 +39,7 @@ class End:
     """The last answer of a question that has several."""
 
 
-class Looking(Sink):
+class PeekSession(ChannelListener):
     """
     One look into a queue: hands over the first `most` messages that are `wanted`, and requeues everything.
 
@@ -47,7 +47,7 @@ class Looking(Sink):
     """
 
     def __init__(
-        self, queue: str, most: int, wanted: Callable[[GotMessage], bool] | None, answers: SimpleQueue[Any]
+        self, queue: str, most: int, wanted: Callable[[GetOk], bool] | None, answers: SimpleQueue[Any]
     ) -> None:
         self.held = 0
         self._queue = queue
@@ -106,7 +106,7 @@ class Looking(Sink):
     def on_delivery(self, delivery: Delivery) -> None:
         """Hold one message."""
         self.held += 1
-        got = GotMessage(
+        got = GetOk(
             delivery.channel_number,
             delivery.tag,
             delivery.redelivered,

@@ -16,7 +16,7 @@ from amqpworker.broker.declarer import Need
 from amqpworker.errors import AmqpWorkerError, NotConnected, Unconfirmed
 from amqpworker.log.logger import get_logger
 
-__all__ = ["Outgoing", "WhenDone"]
+__all__ = ["PendingPublish", "WhenDone"]
 
 log = get_logger(__name__)
 
@@ -27,7 +27,7 @@ WhenDone: TypeAlias = Callable[[AmqpWorkerError | None], None]
 GRACE = 5.0
 
 
-class Outgoing:
+class PendingPublish:
     """
     A publication between its caller and the broker's confirm.
 

@@ -1,7 +1,7 @@
 """
 The one place that meets pika's insides: bytes in, bytes out.
 
-`OwnCodecConnection` hands what the socket read to our `StreamDecoder` and only what is no content back to pika, whose
+`PikaConnection` hands what the socket read to our `StreamDecoder` and only what is no content back to pika, whose
 decoder gives up the connection at a property that it cannot read. Where pika looks different from the versions that
 this was written for, or where settings say `codec="pika"`, channels go by pika's public methods instead.
 """
@@ -23,11 +23,11 @@ from pika.adapters.select_connection import SelectConnection
 from pika.exceptions import NoFreeChannels
 
 from amqpworker.broker.amqp.decode import StreamDecoder
-from amqpworker.broker.amqp.events import Confirm, FrameError, GotMessage, RawFrame, Returned
+from amqpworker.broker.amqp.events import Confirm, FrameError, GetOk, RawFrame, ReturnedMessage
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery
 
-__all__ = ["OwnCodecConnection", "PublicConnection", "Sink", "connection_class", "socket_of"]
+__all__ = ["ChannelListener", "PikaConnection", "PublicConnection", "connection_class", "socket_of"]
 
 log = get_logger(__name__)
 
@@ -43,19 +43,19 @@ SEAM = {
 }
 
 
-class Sink:
+class ChannelListener:
     """Who takes what arrives on one channel; every method runs in the I/O thread."""
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Take a message."""
 
-    def on_return(self, returned: Returned) -> None:
+    def on_return(self, returned: ReturnedMessage) -> None:
         """Take a message of ours that no queue takes."""
 
     def on_confirm(self, tag: int, multiple: bool, ack: bool) -> None:
         """Take the broker's word about messages of ours."""
 
-    def on_got(self, got: GotMessage) -> None:
+    def on_got(self, got: GetOk) -> None:
         """Take the answer to a get."""
 
 
@@ -65,7 +65,7 @@ class PublicConnection(SelectConnection):  # type: ignore[misc]
     own_codec = False
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
-        self.sinks: dict[int, Sink] = {}
+        self.sinks: dict[int, ChannelListener] = {}
         self.blocked_now = False
         self._ending = False
         self.heard = False
@@ -140,7 +140,7 @@ class PublicConnection(SelectConnection):  # type: ignore[misc]
         return bool(poller.poll(0))
 
 
-class OwnCodecConnection(PublicConnection):
+class PikaConnection(PublicConnection):
     """A connection that decodes contents and confirms by our codec, and leaves all else to pika."""
 
     own_codec = True
@@ -187,10 +187,10 @@ class OwnCodecConnection(PublicConnection):
                     sink.on_confirm(event.tag, event.multiple, event.ack)
             elif type(event) is RawFrame:
                 self._hand_to_pika(event)
-            elif type(event) is Returned:
+            elif type(event) is ReturnedMessage:
                 if sink := sinks.get(event.channel):
                     sink.on_return(event)
-            elif type(event) is GotMessage and (sink := sinks.get(event.channel)):
+            elif type(event) is GetOk and (sink := sinks.get(event.channel)):
                 sink.on_got(event)
 
     def _hand_to_pika(self, raw: bytes) -> None:
@@ -227,7 +227,7 @@ def connection_class(codec: str) -> type[PublicConnection]:
     if missing:
         log.warning("pika_seam_missing", missing=missing, pika=pika.__version__, effect="slower: pika's own codec")
         return PublicConnection
-    return OwnCodecConnection
+    return PikaConnection
 
 
 def socket_of(connection: PublicConnection) -> Any:

@@ -11,11 +11,11 @@ import itertools
 from collections.abc import Callable
 from typing import Protocol
 
-from amqpworker.broker.amqp.events import Returned
+from amqpworker.broker.amqp.events import ReturnedMessage
 from amqpworker.broker.channel import Channel, Prepared, open_channel
 from amqpworker.broker.liveness import Liveness
-from amqpworker.broker.pending_publish import Outgoing
-from amqpworker.broker.pika_connection import PublicConnection, Sink
+from amqpworker.broker.pending_publish import PendingPublish
+from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.model.message import Delivery
 
@@ -31,7 +31,7 @@ class ChannelUser(Protocol):
     def on_ready(self, channel: PublishChannel) -> None:
         """Take that publications can be written on it."""
 
-    def on_refused(self, channel: PublishChannel, outgoing: Outgoing, ack: bool) -> None:
+    def on_refused(self, channel: PublishChannel, outgoing: PendingPublish, ack: bool) -> None:
         """Take that the broker did not confirm a publication (`ack` is false), or returned it."""
 
     def on_confirmed(self, channel: PublishChannel) -> None:
@@ -44,7 +44,7 @@ class ChannelUser(Protocol):
         """Take the reply to a call."""
 
 
-class PublishChannel(Sink):
+class PublishChannel(ChannelListener):
     """A channel for publications; `serial` is its place in the order of a process's channels."""
 
     def __init__(self, serial: int, user: ChannelUser, replies: bool = False) -> None:
@@ -53,7 +53,7 @@ class PublishChannel(Sink):
         self._user = user
         self._replies = replies
         self._channel: Channel | None = None
-        self._in_flight: dict[int, Outgoing] = {}
+        self._in_flight: dict[int, PendingPublish] = {}
         self._bytes_in_flight = 0
         self._next_tag = 1
         self._answered: Callable[[], None] = lambda: None
@@ -114,7 +114,7 @@ class PublishChannel(Sink):
         if self._channel is not None:
             self._channel.close()
 
-    def add(self, outgoing: Outgoing) -> None:
+    def add(self, outgoing: PendingPublish) -> None:
         """Count a publication as in flight; whoever does writes it next, in the same order."""
         outgoing.channel = self.serial
         self._in_flight[self._next_tag] = outgoing
@@ -142,7 +142,7 @@ class PublishChannel(Sink):
                 self._user.on_refused(self, outgoing, ack)
         self._user.on_confirmed(self)
 
-    def on_return(self, returned: Returned) -> None:
+    def on_return(self, returned: ReturnedMessage) -> None:
         """Note which publication was returned: its confirm comes next."""
         message_id = returned.properties.message_id
         for outgoing in self._in_flight.values():
@@ -181,7 +181,7 @@ class PublishChannel(Sink):
         # A copy first, in one step: this is asked by other threads.
         return sum(1 for one in list(self._in_flight.values()) if one.deadline <= before)
 
-    def take_in_flight(self) -> list[Outgoing]:
+    def take_in_flight(self) -> list[PendingPublish]:
         """Return what a caller waits for, in order, and forget it."""
         taken = [one for one in self._in_flight.values() if not one.done]
         self._in_flight.clear()

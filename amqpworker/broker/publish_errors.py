@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from amqpworker.broker.connection_errors import ConnectionProblem
-from amqpworker.broker.pending_publish import Outgoing
+from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.errors import (
+    AccessRefused,
     AmqpWorkerError,
-    Blocked,
-    Forbidden,
+    ConnectionBlocked,
     InvalidArguments,
     NotConnected,
-    NotRouted,
     QueueFull,
     QueueUnavailable,
     Unconfirmed,
+    Unroutable,
 )
 from amqpworker.model.message import Publication
 
 __all__ = [
     "AfterClose",
-    "Verdict",
+    "ResendDecision",
     "after_close",
     "not_confirmed",
     "not_connected",
@@ -53,14 +53,14 @@ def not_connected(problem: ConnectionProblem | None, places: str) -> AmqpWorkerE
 def not_written(blocked: bool) -> AmqpWorkerError:
     """Return the error of a publication that waited for its turn on an open connection for too long."""
     if blocked:
-        return Blocked("RabbitMQ takes no messages: it is under a memory or disk alarm.")
+        return ConnectionBlocked("RabbitMQ takes no messages: it is under a memory or disk alarm.")
     return NotConnected("The message could not be written in time: RabbitMQ answers too slowly.")
 
 
 def not_confirmed(blocked: bool) -> AmqpWorkerError:
     """Return the error of a publication that was written, and not confirmed in time."""
     if blocked:
-        return Blocked("RabbitMQ came under a memory or disk alarm: the message may arrive once it ends.")
+        return ConnectionBlocked("RabbitMQ came under a memory or disk alarm: the message may arrive once it ends.")
     return unconfirmed("it did not confirm in time.")
 
 
@@ -69,18 +69,18 @@ def unconfirmed(reason: str) -> Unconfirmed:
     return Unconfirmed(f"RabbitMQ did not confirm the message, so it may have arrived or not: {reason}")
 
 
-def unroutable(outgoing: Outgoing) -> AmqpWorkerError:
+def unroutable(outgoing: PendingPublish) -> AmqpWorkerError:
     """Return the error of a publication that the broker returned; an earlier one under its id may have arrived."""
     if outgoing.lost:
         return unconfirmed(f"{outgoing.lost} It was published again, and no queue took it.")
     what = outgoing.prepared.publication
-    return NotRouted(
+    return Unroutable(
         f"No queue takes messages from exchange {what.exchange!r} with routing key {what.routing_key!r} "
         f"({outgoing.returned}): is the queue's name right, and was it declared?"
     )
 
 
-def not_taken(outgoing: Outgoing, bounded: bool) -> AmqpWorkerError:
+def not_taken(outgoing: PendingPublish, bounded: bool) -> AmqpWorkerError:
     """Return the error of a publication that the broker refused on every channel; `bounded` if its queue has a known bound."""
     if outgoing.lost:
         return unconfirmed(f"{outgoing.lost} It was published again, and its queue refused it.")
@@ -113,7 +113,7 @@ def refusal_pause(refusals: int) -> float:
     return min(LONGEST_REFUSAL_PAUSE, FIRST_REFUSAL_PAUSE * 2.0 ** min(refusals - 2, 10))
 
 
-class Verdict(Enum):
+class ResendDecision(Enum):
     """What becomes of one publication that was in flight when its channel was closed."""
 
     FAILS = auto()
@@ -130,13 +130,13 @@ class Verdict(Enum):
 class AfterClose:
     """What becomes of each publication, and the exchange that no channel but one of its own is to publish to, if any."""
 
-    verdicts: list[tuple[Outgoing, Verdict]]
+    verdicts: list[tuple[PendingPublish, ResendDecision]]
     error: AmqpWorkerError
     quarantined: str | None = None
 
 
 def after_close(
-    told: AmqpWorkerError, exchange: str | None, max_body: int, in_flight: Sequence[Outgoing]
+    told: AmqpWorkerError, exchange: str | None, max_body: int, in_flight: Sequence[PendingPublish]
 ) -> AfterClose:
     """
     Decide what becomes of what was in flight when the broker closed a channel, because of `exchange` if it named one.
@@ -147,30 +147,31 @@ def after_close(
     if large:
         guilty = set(large)
         error = too_large(large[0].prepared.publication, max_body)
-        return AfterClose([(one, verdict_of(one, guilty, True)) for one in in_flight], error)
+        return AfterClose([(one, decision_of(one, guilty, True)) for one in in_flight], error)
     mine = {one for one in in_flight if exchange is not None and one.prepared.publication.exchange == exchange}
-    if isinstance(told, Forbidden) and mine:
-        return AfterClose([(one, verdict_of(one, mine, True)) for one in in_flight], told, exchange)
-    if isinstance(told, NotRouted) and mine:
+    if isinstance(told, AccessRefused) and mine:
+        return AfterClose([(one, decision_of(one, mine, True)) for one in in_flight], told, exchange)
+    if isinstance(told, Unroutable) and mine:
         # An exchange that was declared on this connection went meanwhile: it is declared again.
         declared = {one for one in mine if one.needs}
         if declared and len(mine) == 1:
             # It certainly did not arrive, so that a call, too, may be published again.
             return AfterClose(
-                [(one, Verdict.AGAIN if one in mine else verdict_of(one, set(), True)) for one in in_flight], told
+                [(one, ResendDecision.AGAIN if one in mine else decision_of(one, set(), True)) for one in in_flight],
+                told,
             )
-        verdicts = [(one, verdict_of(one, mine - declared, True)) for one in in_flight]
+        verdicts = [(one, decision_of(one, mine - declared, True)) for one in in_flight]
         return AfterClose(verdicts, told, None if declared else exchange)
     if len(in_flight) == 1:
-        return AfterClose([(in_flight[0], verdict_of(in_flight[0], set(in_flight), True))], told)
-    return AfterClose([(one, verdict_of(one, set(), False)) for one in in_flight], told)
+        return AfterClose([(in_flight[0], decision_of(in_flight[0], set(in_flight), True))], told)
+    return AfterClose([(one, decision_of(one, set(), False)) for one in in_flight], told)
 
 
-def verdict_of(outgoing: Outgoing, guilty: set[Outgoing], known: bool) -> Verdict:
+def decision_of(outgoing: PendingPublish, guilty: set[PendingPublish], known: bool) -> ResendDecision:
     """Return what becomes of one publication; the guilty are all `known`, or anybody may be."""
     if outgoing in guilty:
         # It did not arrive this time; it may have before, if its confirm was lost with a connection.
-        return Verdict.UNKNOWN if outgoing.lost and not outgoing.alone else Verdict.FAILS
+        return ResendDecision.UNKNOWN if outgoing.lost and not outgoing.alone else ResendDecision.FAILS
     if not outgoing.resend:
-        return Verdict.UNKNOWN
-    return Verdict.AGAIN if known else Verdict.ALONE
+        return ResendDecision.UNKNOWN
+    return ResendDecision.AGAIN if known else ResendDecision.ALONE

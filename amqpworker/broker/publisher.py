@@ -16,7 +16,7 @@ from amqpworker.broker.consumer_count import ConsumerCount, Question
 from amqpworker.broker.declarer import Need
 from amqpworker.broker.io_thread import CLOSED, IOThread
 from amqpworker.broker.lane import Lane
-from amqpworker.broker.pending_publish import Outgoing
+from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.pika_connection import PublicConnection
 from amqpworker.broker.publish_session import CALLS, COPIES, REPLIES, SENDS, OnReply, Session
 from amqpworker.errors import NotConnected
@@ -60,7 +60,7 @@ class Publisher:
 
     # ---- from any thread --------------------------------------------------------------------------------------------
 
-    def _submitted(self, outgoing: Outgoing, urgent: bool) -> None:
+    def _submitted(self, outgoing: PendingPublish, urgent: bool) -> None:
         """Have what was put into a lane written; where nothing goes out any more, end it."""
         if not self._started:
             self.start()

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from amqpworker.broker.pending_publish import Outgoing
+from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.broker.publish_session import Session
 
@@ -23,16 +23,16 @@ MOST_CHANNELS = 8
 class QuarantineUser(Protocol):
     """The lane that the publications belong to."""
 
-    def fit(self, outgoing: Outgoing, number: int) -> bool:
+    def fit(self, outgoing: PendingPublish, number: int) -> bool:
         """Marshal a publication for a channel; false if it cannot be, and has ended."""
 
     def adopt(self, channel: PublishChannel) -> None:
         """Keep a channel for the reply that is expected on it, or close it."""
 
-    def on_refused(self, channel: PublishChannel, outgoing: Outgoing, ack: bool) -> None:
+    def on_refused(self, channel: PublishChannel, outgoing: PendingPublish, ack: bool) -> None:
         """Take that the broker refused a publication, or returned it."""
 
-    def after_close(self, channel: PublishChannel, in_flight: list[Outgoing], error: BaseException) -> None:
+    def after_close(self, channel: PublishChannel, in_flight: list[PendingPublish], error: BaseException) -> None:
         """Take that the broker closed a channel, and what was in flight on it."""
 
     def on_reply(self, correlation_id: str, body: bytes) -> None:
@@ -47,9 +47,9 @@ class Quarantine:
         self._user = user
         self._session = session
         self._replies = replies
-        self._waiting: deque[Outgoing] = deque()
+        self._waiting: deque[PendingPublish] = deque()
         self._starting = False
-        self._channels: dict[PublishChannel, Outgoing] = {}
+        self._channels: dict[PublishChannel, PendingPublish] = {}
 
     @property
     def busy(self) -> bool:
@@ -57,7 +57,7 @@ class Quarantine:
         return bool(self._waiting or self._channels)
 
     @property
-    def waiting(self) -> list[Outgoing]:
+    def waiting(self) -> list[PendingPublish]:
         """The publications that have no channel yet, or whose channel is just being opened."""
         return [*self._waiting, *(one for channel, one in self._channels.items() if not channel.busy)]
 
@@ -66,7 +66,7 @@ class Quarantine:
         """The channels of those that are on their way."""
         return list(self._channels)
 
-    def add(self, outgoing: Outgoing) -> None:
+    def add(self, outgoing: PendingPublish) -> None:
         """Take a publication in; `start` sends it."""
         self._waiting.append(outgoing)
 
@@ -101,7 +101,7 @@ class Quarantine:
                 self.exchanges.discard(outgoing.prepared.publication.exchange)
             self._end(channel, lambda: self._user.adopt(channel))
 
-    def on_refused(self, channel: PublishChannel, outgoing: Outgoing, ack: bool) -> None:
+    def on_refused(self, channel: PublishChannel, outgoing: PendingPublish, ack: bool) -> None:
         """Have the lane decide."""
         self._user.on_refused(channel, outgoing, ack)
 

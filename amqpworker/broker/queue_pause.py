@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from amqpworker.broker.consumer_channel import Intake
+from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.log.logger import get_logger
 
 __all__ = ["Holding"]
@@ -25,7 +25,7 @@ class Holding:
     `subscribe` makes a new subscription on the channel of an intake, `held` is called once no delivery can arrive any more.
     """
 
-    def __init__(self, subscribe: Callable[[Intake], None], held: Callable[[Intake], None]) -> None:
+    def __init__(self, subscribe: Callable[[ConsumerChannel], None], held: Callable[[ConsumerChannel], None]) -> None:
         self.wanted: frozenset[str] = frozenset()
         self._done = self.wanted
         self._subscribe = subscribe
@@ -36,7 +36,7 @@ class Holding:
         """Whether other queues are to be held than before."""
         return self.wanted is not self._done
 
-    def apply(self, intakes: Iterable[Intake]) -> None:
+    def apply(self, intakes: Iterable[ConsumerChannel]) -> None:
         """Hold what is to be held, and release everything else."""
         self._done = self.wanted
         for intake in intakes:
@@ -45,7 +45,7 @@ class Holding:
             else:
                 self.begin(intake)
 
-    def begin(self, intake: Intake) -> None:
+    def begin(self, intake: ConsumerChannel) -> None:
         """Hold a queue if it is to be held; a subscription that is on its way is held when it is there."""
         tag, channel = intake.consumer_tag, intake.channel
         if intake.queue not in self._done or tag is None or channel is None or not channel.is_open:
@@ -60,7 +60,7 @@ class Holding:
 
         channel.cancel(tag, cancelled)
 
-    def _release(self, intake: Intake) -> None:
+    def _release(self, intake: ConsumerChannel) -> None:
         intake.held_since, intake.cancelled = 0.0, False
         # What has closed the channel subscribes again.
         if intake.channel is not None and intake.channel.is_open:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amqpworker.cli.dead_letters import Letter, letter_of
+from amqpworker.cli.dead_letters import DeadLetter, letter_of
 from amqpworker.cli.output import clipped, console, folded, printable, table, write, write_json
 from amqpworker.cli.shared import APP_VARIABLE, AsJson, UrlOption, admin_of, app_of, quiet
-from amqpworker.errors import AmqpWorkerError, ConfigError, NotRouted
+from amqpworker.errors import AmqpWorkerError, ConfigError, Unroutable
 
 if TYPE_CHECKING:
     from amqpworker.app import App
-    from amqpworker.broker.admin import Admin, Depth, GotMessage
+    from amqpworker.broker.admin import Admin, Depth, GetOk
 
 __all__ = ["dead_app"]
 
@@ -108,7 +108,7 @@ def show(
     with admin_of(told) as admin:
         try:
             found = find(admin, name, letter)
-        except NotRouted:
+        except Unroutable:
             raise no_such_queue(told, admin, name) from None
         if found.letter is None:
             write(not_found(letter, name, found, admin.depth(name)))
@@ -161,7 +161,7 @@ def dead_name(queue: str) -> str:
 class Found:
     """The oldest letter with an id, the places of all that have it, from 1, and how many letters were looked at."""
 
-    letter: Letter | None
+    letter: DeadLetter | None
     positions: list[int]
     messages: int
 
@@ -171,7 +171,7 @@ def find(admin: Admin, queue: str, wanted: str) -> Found:
     messages = 0
     positions: list[int] = []
 
-    def has_id(got: GotMessage) -> bool:
+    def has_id(got: GetOk) -> bool:
         nonlocal messages
         messages += 1
         if (got.properties.message_id or "") != wanted:
@@ -205,7 +205,7 @@ def not_found(wanted: str, queue: str, found: Found, depth: Depth | None) -> str
     return "\n".join(lines)
 
 
-def show_list(queue: str, count: int | None, letters: list[Letter]) -> None:
+def show_list(queue: str, count: int | None, letters: list[DeadLetter]) -> None:
     """Print the letters of a queue as a table of three lines each."""
     if not letters:
         write(f"{printable(queue)}: {'there is no such queue yet' if count is None else 'no dead letters'}")
@@ -236,7 +236,7 @@ def in_utc(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
-def show_letter(letter: Letter) -> None:
+def show_letter(letter: DeadLetter) -> None:
     """Print everything about a letter."""
     whole = letter.whole()
     facts = table("", "")

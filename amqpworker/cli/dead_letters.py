@@ -26,9 +26,9 @@ from amqpworker.model.message import (
 )
 
 if TYPE_CHECKING:
-    from amqpworker.broker.amqp.events import GotMessage
+    from amqpworker.broker.amqp.events import GetOk
 
-__all__ = ["Letter", "letter_of"]
+__all__ = ["DeadLetter", "letter_of"]
 
 DEATHS = "x-death"
 BY_BROKER = " (RabbitMQ)"
@@ -44,7 +44,7 @@ TOLD_BY_BROKER = {
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """
     One dead letter, as far as it can be understood; `position` counts from 1, the oldest first.
 
@@ -64,7 +64,7 @@ class Letter:
     first_sent: datetime | None
     worker: str
     problem: str
-    message: GotMessage
+    message: GetOk
 
     @property
     def told_reason(self) -> str:
@@ -117,12 +117,12 @@ class Letter:
             return plain(self.message.body)
 
 
-def letter_of(position: int, queue: str, got: GotMessage) -> Letter:
+def letter_of(position: int, queue: str, got: GetOk) -> DeadLetter:
     """Return what a message of a dead-letter queue tells."""
     headers = got.properties.headers or {}
     death = first_death(headers.get(DEATHS))
     reason = text_of(headers.get(DEAD_REASON)) or (reason_of(death) + BY_BROKER if death else "")
-    return Letter(
+    return DeadLetter(
         position,
         text_of(got.properties.message_id),
         text_of(got.properties.type),

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from amqpworker.errors import ConfigError
-from amqpworker.supervisor.launch import Setup
+from amqpworker.supervisor.launch import SupervisorConfig
 from amqpworker.supervisor.pools import MOST_HOURS, STALL_TIMEOUT, START_TIMEOUT, PoolSpec, Recycling
 from amqpworker.worker.options import PoolOptions, QueueOptions, WorkerOptions, repeated
 
@@ -83,7 +83,7 @@ class ConfigFile(BaseModel):
         return pools
 
 
-def read_config(path: Path, app: str | None, processes: int) -> Setup:
+def read_config(path: Path, app: str | None, processes: int) -> SupervisorConfig:
     """
     Return what a file says; a pool that does not say it has this `app` and so many `processes`.
 
@@ -95,7 +95,7 @@ def read_config(path: Path, app: str | None, processes: int) -> Setup:
         config = ConfigFile.model_validate(held)
     except ValidationError as error:
         raise ConfigError(f"{path}: {mistakes(error, held)}.") from None
-    return Setup(
+    return SupervisorConfig(
         tuple(spec_of(table, config, app_of(path, table, app), processes) for table in config.pools),
         config.health,
         config.log_level,

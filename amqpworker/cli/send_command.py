@@ -155,7 +155,7 @@ def call(
     found = app_of(app, url, namespace)
     asked = message(found, Asked(task, values or [], body, common_options(queue, id, header)))
     with at_work(found):
-        answer = read(found.answer_to(asked, found.call_timeout if bound is None else bound))
+        answer = read(found.call_raw(asked, found.call_timeout if bound is None else bound))
     if answer.status == "failed":
         report(TaskFailed(answer.reason, answer.error_type, answer.text, answer.traceback))
         raise typer.Exit(1)

@@ -15,14 +15,14 @@ import typer
 
 from amqpworker.errors import (
     AmqpWorkerError,
-    Blocked,
     CallTimeout,
     ConfigError,
-    NotRouted,
+    ConnectionBlocked,
     QueueFull,
     QueueUnavailable,
     TaskFailed,
     Unconfirmed,
+    Unroutable,
 )
 from amqpworker.log.redaction import redact_text
 
@@ -64,7 +64,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 # What the commands import only when they need it; loaded before the app's folder is on the path, whose modules might hide it.
 LATER = ("amqpworker.broker.admin", "amqpworker.broker.management", "rich.progress", "rich.table")
 
-ANSWERED = (TaskFailed, CallTimeout, NotRouted, QueueFull, QueueUnavailable, Blocked, Unconfirmed)
+ANSWERED = (TaskFailed, CallTimeout, Unroutable, QueueFull, QueueUnavailable, ConnectionBlocked, Unconfirmed)
 
 
 def exit_code(error: AmqpWorkerError) -> int:

@@ -148,7 +148,7 @@ def compared(app: App, whole: Topology, alone: bool) -> list[Finding]:
 
     Raises:
         ConfigError: the broker is not one of today.
-        Forbidden: it refuses the login.
+        AccessRefused: it refuses the login.
         NotConnected: there is no connection, and this source is alone.
     """
     from amqpworker.broker.admin import Admin, Problem

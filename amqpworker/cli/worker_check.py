@@ -24,7 +24,7 @@ from amqpworker.ipc.descendants import descendants_of, end_all, living
 from amqpworker.ipc.exit_status import how_it_ended
 from amqpworker.ipc.interpreter import command_of
 from amqpworker.supervisor.health import check_address
-from amqpworker.supervisor.launch import Setup
+from amqpworker.supervisor.launch import SupervisorConfig
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.dry_run import Checked
 from amqpworker.worker.options import WorkerOptions
@@ -36,7 +36,7 @@ STEP = 0.2
 MOST_READ = 1 << 16
 
 
-def check(setup: Setup, as_json: bool) -> None:
+def check(setup: SupervisorConfig, as_json: bool) -> None:
     """
     Show what would run.
 

@@ -23,7 +23,7 @@ from amqpworker.cli.shared import APP_VARIABLE, AsJson
 from amqpworker.errors import ConfigError
 from amqpworker.ipc.interpreter import folder_as_given
 from amqpworker.log.format import check_level
-from amqpworker.supervisor.launch import Setup, launch
+from amqpworker.supervisor.launch import SupervisorConfig, launch
 from amqpworker.supervisor.pools import MOST_HOURS, STALL_TIMEOUT, START_TIMEOUT
 from amqpworker.worker.options import MOST_PREFETCH, MOST_THREADS, QueueOptions, WorkerOptions
 
@@ -230,7 +230,7 @@ def worker(
         }
         recycling = recycling_of(max_tasks, max_hours, max_memory)
         spec = pool_of("main", processes or usable_cores(), options_of(given), recycling, stall_timeout, start_timeout)
-        setup = Setup((spec,), health, log_level, log_json)
+        setup = SupervisorConfig((spec,), health, log_level, log_json)
     else:
         refuse_beside_config(context)
         setup = read_config(config, app, usable_cores())
@@ -257,7 +257,7 @@ def refuse_beside_config(context: typer.Context) -> None:
         )
 
 
-def checked(setup: Setup, as_json: bool) -> int:
+def checked(setup: SupervisorConfig, as_json: bool) -> int:
     """Show what would run, and return the exit code."""
     from amqpworker.cli.worker_check import check
     from amqpworker.log.format import configure

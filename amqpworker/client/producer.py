@@ -18,7 +18,7 @@ from os import getpid
 from amqpworker.broker.address import addresses
 from amqpworker.broker.io_thread import CLOSED
 from amqpworker.broker.lane import Lane
-from amqpworker.broker.pending_publish import Outgoing
+from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publisher import Publisher
 from amqpworker.client.batch import send_each
 from amqpworker.client.calls import Calls
@@ -125,7 +125,7 @@ class Producer:
 
     # ---- sending ----------------------------------------------------------------------------------------------------
 
-    def begin(self, message: Message, urgent: bool = True, timeout: float | None = None) -> Outgoing:
+    def begin(self, message: Message, urgent: bool = True, timeout: float | None = None) -> PendingPublish:
         """
         Put a message on its way; `timeout` takes the place of `send_timeout`.
 
@@ -136,7 +136,7 @@ class Producer:
         refuse_io_thread(message)
         return self.put(message, self.publisher.sends, urgent, timeout)
 
-    def put(self, message: Message, lane: Lane, urgent: bool, timeout: float | None = None) -> Outgoing:
+    def put(self, message: Message, lane: Lane, urgent: bool, timeout: float | None = None) -> PendingPublish:
         """Put a message on its way by a lane that can be used here; raises what `begin` does."""
         publication = publication_of(message, self._plan.names, time.time(), self._settings.app_id)
         delayed = publication.exchange != self._plan.names.tasks
@@ -237,7 +237,7 @@ class Batch:
         self._producer = producer
         self._lane: Lane | None = None
 
-    def begin(self, message: Message, urgent: bool) -> Outgoing:
+    def begin(self, message: Message, urgent: bool) -> PendingPublish:
         """Put a message on its way."""
         lane = self._lane
         if urgent or lane is None:

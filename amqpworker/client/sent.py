@@ -65,7 +65,7 @@ class Sent(Generic[R]):
             TaskFailed: the task ended without a result.
             ResultTimeout: nothing was stored within `timeout` seconds.
             ResultStoreError: the store could not be asked.
-            MalformedAnswer: what is stored is no result.
+            MalformedReply: what is stored is no result.
             InvalidResult: the result is not what the task's return hint allows.
             InvalidArguments: `timeout` is no duration.
             ConfigError: the app or the task stores no results, or the store cannot be opened.
@@ -87,7 +87,7 @@ class Sent(Generic[R]):
 
         Raises:
             ResultStoreError: the store could not be asked.
-            MalformedAnswer: what is stored is no result.
+            MalformedReply: what is stored is no result.
             ConfigError: the app or the task stores no results, or the store cannot be opened.
         """
         answer = self._fetch()

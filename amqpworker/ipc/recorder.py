@@ -31,8 +31,8 @@ __all__ = [
     "Gauges",
     "Recorder",
     "Recording",
+    "RunSlot",
     "Running",
-    "Slot",
     "key_of",
     "mapped",
     "note_elsewhere",
@@ -170,7 +170,7 @@ class RecordedRun(Protocol):
     def task(self) -> str: ...
 
 
-class Slot:
+class RunSlot:
     """Where one runner, or one coroutine, notes what it runs; one thread writes it."""
 
     __slots__ = ("_fields", "_flag", "_memory")
@@ -196,7 +196,7 @@ class Recorder:
 
     def __init__(self, slots: int, memory: Memory | None = None) -> None:
         self._memory: Memory = bytearray(size_of(slots)) if memory is None else memory
-        self.slots = [Slot(self._memory, number) for number in range(slots)]
+        self.slots = [RunSlot(self._memory, number) for number in range(slots)]
         struct.pack_into("=8sII", self._memory, 0, MAGIC, VERSION, slots)
 
     @property

@@ -30,7 +30,7 @@ __all__ = [
     "Leave",
     "Report",
     "Reporter",
-    "Verdict",
+    "SuspectAnswer",
     "WriteStacks",
     "batch_of",
     "heard",
@@ -138,7 +138,7 @@ def heard(data: bytes) -> Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class SuspectAnswer:
     """What the parent says of messages: whether they ran in a process that has died."""
 
     keys: tuple[str, ...]
@@ -155,7 +155,7 @@ class Leave:
     """The parent asks a process that has runs far beyond their time limits to be replaced because of them."""
 
 
-Answer: TypeAlias = Verdict | WriteStacks | Leave
+Answer: TypeAlias = SuspectAnswer | WriteStacks | Leave
 ORDERS: dict[str, Answer] = {"write stacks": WriteStacks(), "leave": Leave()}
 
 
@@ -210,7 +210,9 @@ def verdicts_in(data: bytes) -> tuple[list[Answer], bytes]:
     """Return the verdicts and orders in what the parent has written, and the beginning of the next."""
     *lines, rest = data.split(b"\n")
     found = [json.loads(line) for line in lines]
-    return [ORDERS[one] if isinstance(one, str) else Verdict(tuple(one["keys"]), one["suspect"]) for one in found], rest
+    return [
+        ORDERS[one] if isinstance(one, str) else SuspectAnswer(tuple(one["keys"]), one["suspect"]) for one in found
+    ], rest
 
 
 def report_of(line: bytes) -> Report | None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 from amqpworker.errors import ConfigError
 from amqpworker.log.logger import add_task, fields_of, get_logger, keep_enabled, record_of, redact
 from amqpworker.log.terminal import printable
-from amqpworker.log.writer import Sink
+from amqpworker.log.writer import LineHandler
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -62,7 +62,7 @@ def configure(
     sink, render = _way_out(stream, json)
     sink.setFormatter(Form(render))
     root = logging.getLogger()
-    for handler in [handler for handler in root.handlers if isinstance(handler, Sink)]:
+    for handler in [handler for handler in root.handlers if isinstance(handler, LineHandler)]:
         root.removeHandler(handler)
         handler.close()
     root.addHandler(sink)
@@ -111,16 +111,16 @@ class Form(logging.Formatter):
         return self._render(redact(_described(record)))
 
 
-def _way_out(stream: TextIO | None, json: bool | None) -> tuple[Sink, Render]:
+def _way_out(stream: TextIO | None, json: bool | None) -> tuple[LineHandler, Render]:
     """Return who writes the lines for a stream, and what renders them for it."""
     if "JOURNAL_STREAM" in os.environ:
         # Loaded only where it may be needed.
-        from amqpworker.log.journald import JournalSink, is_journal
+        from amqpworker.log.journald import JournalHandler, is_journal
 
         if is_journal(stream):
-            return JournalSink(stream, as_json=bool(json)), _json
+            return JournalHandler(stream, as_json=bool(json)), _json
     as_json = not _is_terminal(stream) if json is None else json
-    return Sink(stream), _json if as_json else _text_renderer(stream)
+    return LineHandler(stream), _json if as_json else _text_renderer(stream)
 
 
 def _take_along_structlog() -> None:

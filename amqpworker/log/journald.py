@@ -17,11 +17,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TextIO
 
-from amqpworker.log.logger import Line
+from amqpworker.log.logger import LogLine
 from amqpworker.log.terminal import printable
-from amqpworker.log.writer import MOMENT, Sink
+from amqpworker.log.writer import MOMENT, LineHandler
 
-__all__ = ["JournalSink", "encode", "entry_of", "is_journal"]
+__all__ = ["JournalHandler", "encode", "entry_of", "is_journal"]
 
 PREFIX = "AMQPWORKER_"
 LONGEST_NAME = 64
@@ -67,7 +67,7 @@ def entry_of(line: str, as_json: bool) -> dict[str, str]:
 
 def text_of(fields: dict[str, Any]) -> str:
     """Return a line as people read it."""
-    head = printable(str(Line({name: value for name, value in fields.items() if name not in APART})))
+    head = printable(str(LogLine({name: value for name, value in fields.items() if name not in APART})))
     tail = [printable(str(fields[name]), "\n\t") for name in ("exception", "stack") if fields.get(name)]
     return "\n".join([head, *tail])
 
@@ -92,7 +92,7 @@ def encode(entry: Mapping[str, str]) -> bytes:
     return b"".join(parts)
 
 
-class JournalSink(Sink):
+class JournalHandler(LineHandler):
     """A handler whose formatter makes JSON lines; they become entries of the journal, with text or that as the message."""
 
     address = "/run/systemd/journal/socket"

@@ -19,7 +19,7 @@ from amqpworker.log.queue_handler import LogQueue, report_failure
 from amqpworker.log.redaction import redact_value
 
 __all__ = [
-    "Line",
+    "LogLine",
     "Logger",
     "add_task",
     "fields_of",
@@ -38,7 +38,7 @@ task_context: ContextVar[object | None] = ContextVar("amqpworker_task", default=
 TASK_FIELDS = ("task", "id", "attempt", "queue")
 
 
-class Line(dict[str, Any]):
+class LogLine(dict[str, Any]):
     """The fields of one line, which any formatter of the standard library shows as text."""
 
     def __str__(self) -> str:
@@ -108,7 +108,7 @@ def flush(timeout: float = FLUSH_SECONDS) -> None:
 atexit.register(flush)
 
 
-def made(logger: logging.Logger, level: int, line: Line, keywords: dict[str, Any]) -> logging.LogRecord:
+def made(logger: logging.Logger, level: int, line: LogLine, keywords: dict[str, Any]) -> logging.LogRecord:
     """Return the record that `logger.log` would hand to its handlers."""
     # The caller of `Logger.info` and the like.
     path, number, function, stack = logger.findCaller(bool(keywords.get("stack_info")), stacklevel=4)
@@ -188,10 +188,10 @@ def redact(event: dict[str, Any]) -> dict[str, Any]:
 _META = ("exc_info", "stack_info")
 
 
-def record_of(logger: object, event: dict[str, Any]) -> tuple[Line, dict[str, Any]]:
+def record_of(logger: object, event: dict[str, Any]) -> tuple[LogLine, dict[str, Any]]:
     """Return the line and the keywords of which `logging` makes a record that structlog's formatter takes as its own."""
     keywords = {name: event.pop(name) for name in ("exc_info", "stack_info") if event.get(name) is not None}
-    return Line(event), {"extra": {"_logger": logger, "_name": ""}, **keywords}
+    return LogLine(event), {"extra": {"_logger": logger, "_name": ""}, **keywords}
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import TextIO
 from amqpworker.errors import TimeLimitExceeded
 from amqpworker.log.redaction import redact_text
 
-__all__ = ["Sink"]
+__all__ = ["LineHandler"]
 
 MOMENT = 0.25
 """Seconds that the first line waits for a reader; those after it do not wait at all."""
@@ -25,7 +25,7 @@ PIECE = select.PIPE_BUF
 """Bytes that a pipe which is ready for writing takes without blocking."""
 
 
-class Sink(logging.Handler):
+class LineHandler(logging.Handler):
     """
     A handler for one stream; `None` (standard error was closed) takes everything and shows nothing.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Dead", "Done", "Dropped", "Failure", "Outcome", "Renew", "Requeue", "Retry"]
+__all__ = ["Dead", "Discarded", "Done", "Failure", "Outcome", "Republish", "Requeue", "Retry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +63,15 @@ class Requeue:
 
 
 @dataclass(frozen=True, slots=True)
-class Renew:
+class Republish:
     """Give the message back to its queue as a copy that was never delivered: its broker would give it up soon."""
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class Discarded:
     """Acknowledge without a trace but a log line: a call whose caller has stopped waiting."""
 
     reason: str
 
 
-Outcome: TypeAlias = Done | Retry | Dead | Requeue | Renew | Dropped
+Outcome: TypeAlias = Done | Retry | Dead | Requeue | Republish | Discarded

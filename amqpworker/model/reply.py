@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from amqpworker.errors import MalformedAnswer
+from amqpworker.errors import MalformedReply
 from amqpworker.model.outcome import Failure
 
 __all__ = ["Answer", "done", "failed", "read"]
@@ -65,7 +65,7 @@ def read(data: bytes) -> Answer:
     Read an answer, whoever wrote it.
 
     Raises:
-        MalformedAnswer: it is not JSON, not an object, or lacks what the contract asks for.
+        MalformedReply: it is not JSON, not an object, or lacks what the contract asks for.
     """
     if data.startswith(HEAD) and data.endswith(b"}"):
         value = data[len(HEAD) : -1]
@@ -153,5 +153,5 @@ def _clean(text: str) -> str:
     return text
 
 
-def _malformed(why: str, data: bytes) -> MalformedAnswer:
-    return MalformedAnswer(f"The answer cannot be read: {why}. It begins with {data[:80]!r} ({len(data)} bytes).")
+def _malformed(why: str, data: bytes) -> MalformedReply:
+    return MalformedReply(f"The answer cannot be read: {why}. It begins with {data[:80]!r} ({len(data)} bytes).")

@@ -22,7 +22,7 @@ from amqpworker.errors import ConfigError
 from amqpworker.signature.parameters import named
 from amqpworker.signature.round_trip import LEAVES, MODELS, Trial, fields_of, is_foreign
 
-__all__ = ["CORE_CONFIG", "Survey", "survey", "survey_value"]
+__all__ = ["CORE_CONFIG", "ValueSchema", "survey", "survey_value"]
 
 CONFIG = ConfigDict(
     extra="forbid",
@@ -62,7 +62,7 @@ STOP_EARLY = {"list", "tuple", "set", "frozenset"}
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class ValueSchema:
     """
     The schema of some hints, and what pydantic does not see for itself.
 
@@ -92,7 +92,7 @@ class Node(NamedTuple):
     place: str = ""
 
 
-def survey(hints: Mapping[str, Any], optional: AbstractSet[str], task: str) -> Survey:
+def survey(hints: Mapping[str, Any], optional: AbstractSet[str], task: str) -> ValueSchema:
     """
     Survey an object with these keys, of which the `optional` ones may be missing.
 
@@ -107,7 +107,7 @@ def survey(hints: Mapping[str, Any], optional: AbstractSet[str], task: str) -> S
     return _survey(schema, hints)
 
 
-def survey_value(hint: Any, what: str, task: str) -> Survey:
+def survey_value(hint: Any, what: str, task: str) -> ValueSchema:
     """
     Survey one value, a parameter or the return value (`what`).
 
@@ -262,7 +262,7 @@ def _nodes(schema: Any, definitions: Mapping[str, Any]) -> Iterator[Node]:
             waiting.append(below._replace(schema=field, place=f" at {_title(item)}.{name}"))
 
 
-def _survey(schema: CoreSchema, names: Mapping[str, Any] | tuple[()]) -> Survey:
+def _survey(schema: CoreSchema, names: Mapping[str, Any] | tuple[()]) -> ValueSchema:
     may_hold_nan = verify = False
     fields = set(names)
     for found in _nodes(schema, _definitions(schema)):
@@ -273,7 +273,7 @@ def _survey(schema: CoreSchema, names: Mapping[str, Any] | tuple[()]) -> Survey:
             may_hold_nan = verify = True
         if kind in OBJECTS:
             fields.update(_names(node))
-    return Survey(_tighten(schema), may_hold_nan, verify, frozenset(fields))
+    return ValueSchema(_tighten(schema), may_hold_nan, verify, frozenset(fields))
 
 
 def _is_open(node: Mapping[str, Any]) -> bool:

@@ -24,9 +24,9 @@ from pydantic_core import (
 )
 
 from amqpworker.signature.round_trip import Difference, difference
-from amqpworker.signature.schema import CORE_CONFIG, Survey
+from amqpworker.signature.schema import CORE_CONFIG, ValueSchema
 
-__all__ = ["LARGE", "NotJson", "Shape", "Unfit", "explain", "not_json"]
+__all__ = ["LARGE", "NotJson", "NotSerializable", "Shape", "explain", "not_json"]
 
 SUSPECT_NUMBER = re.compile(
     rb"[0-9NI](?:(?<=N)aN|(?<=I)nfinity|(?<=[0-9])(?:[eE]\+?[0-9]{3}|(?<![0-9][0-9])[0-9]{199}))"
@@ -52,7 +52,7 @@ UNKNOWN_KEYS = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 VALIDATOR_KINDS = frozenset({"value_error", "assertion_error"})
 
 
-class Unfit(ValueError):
+class NotSerializable(ValueError):
     """A value that its hint allows and JSON does not, at this path; the text has the reason, never the value."""
 
     def __init__(self, text: str, path: tuple[str | int, ...] = ()) -> None:
@@ -69,7 +69,7 @@ class Shape:
 
     __slots__ = ("_check", "_dump", "_may_hold_nan", "_read", "_survey", "_verify", "_write")
 
-    def __init__(self, survey: Survey) -> None:
+    def __init__(self, survey: ValueSchema) -> None:
         validator = SchemaValidator(survey.schema, CORE_CONFIG)
         serializer = SchemaSerializer(survey.schema, CORE_CONFIG)
         self._check = validator.validate_python
@@ -118,29 +118,31 @@ class Shape:
             raise NotJson(NOT_FINITE)
         return value
 
-    def _foreign(self, value: Any) -> Unfit:
+    def _foreign(self, value: Any) -> NotSerializable:
         """Find the part that pydantic knows no JSON for."""
         marked = self._dump(value, mode="json", fallback=lambda part: f"{UNKNOWN}{type(part).__name__}", warnings=False)
         marks = ((path, part) for path, part in _places(marked) if str(part).startswith(UNKNOWN))
         path, mark = next(marks, ((), "a key"))
-        return Unfit(f"{mark.removeprefix(UNKNOWN)} is not JSON serializable; use a more specific type hint", path)
+        return NotSerializable(
+            f"{mark.removeprefix(UNKNOWN)} is not JSON serializable; use a more specific type hint", path
+        )
 
     def _confirm(self, value: Any, body: bytes) -> None:
         """Refuse what was written and would be refused, or be something else, when it is read."""
         if self._may_hold_nan and _has_non_finite(body):
-            raise Unfit("Input should be a finite number")
+            raise NotSerializable("Input should be a finite number")
         if body.count(b"[") + body.count(b"{") > DEEP:
             _check_depth(body)
         try:
             arrived = self._read(body)
         except ValidationError as error:
-            raise Unfit(
+            raise NotSerializable(
                 f"Its JSON cannot be read back: {explain(error, self.names, 'the value')}; its serializer and validators must fit"
             ) from None
         if arrived != value:
             found = difference(value, arrived)
             if found is not None:
-                raise Unfit(_loss(found), found.path)
+                raise NotSerializable(_loss(found), found.path)
 
 
 def _loss(found: Difference) -> str:
@@ -187,7 +189,7 @@ def explain(error: Exception, names: AbstractSet[str], value_name: str | None = 
             return f"{count} values in it do not fit"
         told = [_problem(details, names, value_name) for details in error.errors(include_url=False)[:MOST_TOLD]]
         return "; ".join(told) + (f"; and {count - MOST_TOLD} more" if count > MOST_TOLD else "")
-    steps = _steps(error.path, names) if isinstance(error, Unfit) else ""
+    steps = _steps(error.path, names) if isinstance(error, NotSerializable) else ""
     return f"{value_name or 'a value'}{steps}: {_why(error)}"
 
 
@@ -230,7 +232,7 @@ def _message(details: ErrorDetails) -> str:
 def _why(error: Exception) -> str:
     """Tell of an error that has no details, as far as its text is known to hold no value."""
     text = str(error)
-    if isinstance(error, Unfit | NotJson):
+    if isinstance(error, NotSerializable | NotJson):
         return text
     if isinstance(error, RecursionError) or "Circular reference" in text or "depth exceeded" in text:
         return "It is nested too deep, or in itself"
@@ -264,7 +266,7 @@ def _check_depth(body: bytes) -> None:
     try:
         from_json(b"[[%b]]" % body)
     except ValueError:
-        raise Unfit("It is nested too deep") from None
+        raise NotSerializable("It is nested too deep") from None
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:

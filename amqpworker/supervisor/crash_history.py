@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from amqpworker.ipc.recorder import Recording
-from amqpworker.ipc.report import Verdict
+from amqpworker.ipc.report import SuspectAnswer
 from amqpworker.supervisor.stall_check import stalled
 
 __all__ = ["Suspects"]
@@ -61,7 +61,7 @@ class Suspects:
 
     def verdicts(
         self, recordings: Mapping[int, Recording | None], now: float, awaited: Collection[str] = ()
-    ) -> list[tuple[int, Verdict]]:
+    ) -> list[tuple[int, SuspectAnswer]]:
         """
         Return what can be answered now, and the serial number of who asked.
 
@@ -87,7 +87,7 @@ class Suspects:
                 suspect = any(hangs(recordings[one], now) for one in others)
                 found[question.serial, suspect].append(question.key)
         self._questions = waiting
-        return [(serial, Verdict(tuple(keys), suspect)) for (serial, suspect), keys in found.items()]
+        return [(serial, SuspectAnswer(tuple(keys), suspect)) for (serial, suspect), keys in found.items()]
 
 
 def hangs(recording: Recording | None, now: float) -> bool:

@@ -16,8 +16,8 @@ from amqpworker.ipc.report import FAILED, MISCONFIGURED, STOPPED
 from amqpworker.supervisor import fleet_events as events
 from amqpworker.supervisor.exit_codes import never_runs, pool_code
 from amqpworker.supervisor.pools import START_TIMEOUT
-from amqpworker.supervisor.rollout import Change, Changes
-from amqpworker.supervisor.slots import Place, Pool, Process, Stage
+from amqpworker.supervisor.rollout import Replacement, Rollout
+from amqpworker.supervisor.slots import Pool, Process, Slot, Stage
 from amqpworker.supervisor.turns import Turns
 
 __all__ = ["KILL_GRACE", "Fleet"]
@@ -47,14 +47,14 @@ class Fleet:
         start_timeouts: Mapping[str, float] | None = None,
         most_starts: int | None = None,
     ) -> None:
-        self.pools = {name: Pool(name, [Place(name, n) for n in range(1, size + 1)]) for name, size in sizes.items()}
+        self.pools = {name: Pool(name, [Slot(name, n) for n in range(1, size + 1)]) for name, size in sizes.items()}
         self._start_timeouts = start_timeouts or {}
         self._turns = Turns(most_starts)
         self.processes: dict[int, Process] = {}
         self.generation = 1
         self.stopping: float | None = None
         self.finished = False
-        self.changes = {name: Changes(pool) for name, pool in self.pools.items()}
+        self.changes = {name: Rollout(pool) for name, pool in self.pools.items()}
         self._jitter = jitter
         self._serial = 0
         self._deaths = 0
@@ -122,7 +122,7 @@ class Fleet:
                 self._grow()
             case events.Shrink():
                 self._shrink()
-            case events.Gap(seconds):
+            case events.ClockGap(seconds):
                 for process in self.processes.values():
                     process.ready_by += seconds
             case events.Tick():
@@ -145,7 +145,7 @@ class Fleet:
                 process.problem, process.misconfigured = reason, True
             case events.Leaving(_, reason):
                 self._drain(process, now, ask=False)
-                self._changes_of(process).add(Change(process.place, process, "recycle", reason), urgent=True)
+                self._changes_of(process).add(Replacement(process.place, process, "recycle", reason), urgent=True)
             case events.Stalled(_, what):
                 self._on_stalled(process, what, now)
             case events.RecyclingDue():
@@ -171,7 +171,7 @@ class Fleet:
 
     # ---- starting ---------------------------------------------------------------------------------------------------
 
-    def _to_fill(self) -> list[Place]:
+    def _to_fill(self) -> list[Slot]:
         """Return the places that are to get a process; one that is to go gets none any more."""
         empty = [place for pool in self.pools.values() for place in pool.startable() if place.process is None]
         return [place for place in empty if not self.changes[place.pool].retires(place)]
@@ -182,7 +182,7 @@ class Fleet:
             waiting.remove(place)
             place.process = self._start(place, now)
 
-    def _start(self, place: Place, now: float) -> Process:
+    def _start(self, place: Slot, now: float) -> Process:
         self._serial += 1
         self._turns.take(place.pool)
         ready_by = now + self._start_timeouts.get(place.pool, START_TIMEOUT)
@@ -256,7 +256,7 @@ class Fleet:
         if first and (large := event.oversize) is not None and large.at_start:
             sizes = {"limit": f"{large.limit} MiB", "needed": f"{large.memory} MiB"}
             self._tell("error", "max_memory_too_low", process, **sizes, retry_in=round(due - now, 1))
-        self._changes_of(process).add(Change(process.place, process, "recycle", event.reason, start_at=due))
+        self._changes_of(process).add(Replacement(process.place, process, "recycle", event.reason, start_at=due))
 
     def _kill_due(self, now: float) -> None:
         late = self.stopping is not None and now >= self.stopping
@@ -345,19 +345,19 @@ class Fleet:
             if (late := changes.successor) is not None and late.stage in {Stage.STARTING, Stage.READY}:
                 self._drain(late, now)  # it may wait for ever, and is of the code before
             for place in changes.pool.places:
-                changes.add(Change(place, place.process, "reload", "reload"))
+                changes.add(Replacement(place, place.process, "reload", "reload"))
 
     def _grow(self) -> None:
         for pool in self.pools.values():
             number = max(place.number for place in pool.places) + 1
-            pool.places.append(Place(pool.name, number))
+            pool.places.append(Slot(pool.name, number))
             self._say("info", "pool_grown", pool=pool.name, processes=len(pool.places))
 
     def _shrink(self) -> None:
         for changes in self.changes.values():
             staying = [place for place in changes.pool.places if not changes.retires(place)]
             if len(staying) > 1:
-                changes.add(Change(staying[-1], None, "retire", "one process less"))
+                changes.add(Replacement(staying[-1], None, "retire", "one process less"))
 
     # ---- one change after the other ---------------------------------------------------------------------------------
 
@@ -374,10 +374,10 @@ class Fleet:
         """Tell whether there may be one more: a process that is left over from the change before is one already."""
         return sum(one.place.pool == pool.name for one in self.processes.values()) <= len(pool.places)
 
-    def _changes_of(self, process: Process) -> Changes:
+    def _changes_of(self, process: Process) -> Rollout:
         return self.changes[process.place.pool]
 
-    def _begin(self, change: Change, now: float) -> None:
+    def _begin(self, change: Replacement, now: float) -> None:
         place = change.place
         if change.kind == "retire":
             pool = self.pools[place.pool]

@@ -12,13 +12,13 @@ from typing import Any, Literal, TypeAlias
 
 __all__ = [
     "Action",
+    "ClockGap",
     "Consuming",
     "Drain",
     "DumpStacks",
     "Ended",
     "Event",
     "Finish",
-    "Gap",
     "Grow",
     "Interrupt",
     "Kill",
@@ -48,7 +48,7 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
+class ClockGap:
     """We stood still for so many seconds ourselves, and our processes perhaps with us."""
 
     seconds: float
@@ -171,7 +171,7 @@ ProcessEvent: TypeAlias = (
 )
 """What happens to one process."""
 
-Event: TypeAlias = ProcessEvent | Tick | Gap | Stop | StopNow | Reload | Grow | Shrink
+Event: TypeAlias = ProcessEvent | Tick | ClockGap | Stop | StopNow | Reload | Grow | Shrink
 
 
 @dataclass(frozen=True, slots=True)

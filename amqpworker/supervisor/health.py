@@ -22,7 +22,7 @@ from amqpworker.lifecycle import start_thread
 from amqpworker.log.logger import get_logger
 from amqpworker.supervisor.listener import TcpServer, UnixServer
 from amqpworker.supervisor.sockets import remove_abandoned, socket_folder
-from amqpworker.supervisor.status import Overview, status_line
+from amqpworker.supervisor.status import SupervisorStatus, status_line
 
 __all__ = ["HealthServer", "answer", "answering", "check_address", "split"]
 
@@ -31,10 +31,10 @@ log = get_logger(__name__)
 # A supervisor looks once in a second.
 ALIVE_WITHIN = 10.0
 
-Source = Callable[[], Overview | None]
+Source = Callable[[], SupervisorStatus | None]
 
 
-def answer(path: str, state: Overview | None, now: float) -> tuple[int, dict[str, Any]]:
+def answer(path: str, state: SupervisorStatus | None, now: float) -> tuple[int, dict[str, Any]]:
     """Return the status code and the JSON object for a path; `now` is seconds since the epoch."""
     if path not in {"/livez", "/readyz", "/status"}:
         return 404, {"error": "there are /livez, /readyz and /status"}

@@ -20,7 +20,7 @@ from amqpworker.errors import ConfigError
 from amqpworker.ipc.interpreter import command_of, interpreter_as_given
 from amqpworker.supervisor.pools import PoolSpec, Recycling
 
-__all__ = ["SIGNALS", "Setup", "launch", "read"]
+__all__ = ["SIGNALS", "SupervisorConfig", "launch", "read"]
 
 PROGRAM = "amqpworker.supervisor"
 SIGNALS = (
@@ -37,7 +37,7 @@ SIGNALS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class SupervisorConfig:
     """
     What a supervisor is to run, where it answers (`health`), and how it logs.
 
@@ -52,7 +52,7 @@ class Setup:
     folder: str | None = None
 
 
-def launch(setup: Setup) -> NoReturn:
+def launch(setup: SupervisorConfig) -> NoReturn:
     """
     Become the supervisor: this process goes on as it, and ends with its exit code.
 
@@ -73,14 +73,16 @@ def launch(setup: Setup) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def command(setup: Setup) -> list[str]:
+def command(setup: SupervisorConfig) -> list[str]:
     """Return the command of a supervisor; the apps stand in it for people who look at processes."""
     apps = sorted({str(pool.options["app"]) for pool in setup.pools})
     return [*command_of(PROGRAM), *apps, json.dumps(asdict(setup), separators=(",", ":"))]
 
 
-def read(text: str) -> Setup:
+def read(text: str) -> SupervisorConfig:
     """Return the setup in the last argument of the command."""
     fields: dict[str, Any] = json.loads(text)
     pools: Sequence[dict[str, Any]] = fields.pop("pools")
-    return Setup(tuple(PoolSpec(**{**pool, "recycling": Recycling(**pool["recycling"])}) for pool in pools), **fields)
+    return SupervisorConfig(
+        tuple(PoolSpec(**{**pool, "recycling": Recycling(**pool["recycling"])}) for pool in pools), **fields
+    )

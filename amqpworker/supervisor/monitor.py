@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping
 from amqpworker.ipc.idle_queues import elsewhere
 from amqpworker.ipc.recorder import MAIN, Recording
 from amqpworker.supervisor.fleet import Fleet
-from amqpworker.supervisor.fleet_events import Event, Gap, OverLimit, Oversize, RecyclingDue, Stalled
+from amqpworker.supervisor.fleet_events import ClockGap, Event, OverLimit, Oversize, RecyclingDue, Stalled
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.slots import Process, Stage
 from amqpworker.supervisor.stall_check import MIB, Sample, overdue, recycling_due, stalled
-from amqpworker.supervisor.status import Overview, Past, Seen, overview
+from amqpworker.supervisor.status import Past, Seen, SupervisorStatus, overview
 from amqpworker.supervisor.worker_process import Child
 
-__all__ = ["Lookout"]
+__all__ = ["Monitor"]
 
 LOOK = 1.0
 # Whoever has not looked for so long was stopped itself: its processes may have been, too.
@@ -29,7 +29,7 @@ GAP = 5.0
 STALE = 3.0
 
 
-class Lookout:
+class Monitor:
     """
     What was seen of the processes, and when they are looked at next (`due`, monotonic).
 
@@ -44,7 +44,7 @@ class Lookout:
         # Those that were below their limit of memory while they consumed.
         self._fit: set[int] = set()
         self.past = Past(apps={name: str(pool.options.get("app", "")) for name, pool in pools.items()})
-        self.latest: Overview | None = None
+        self.latest: SupervisorStatus | None = None
 
     def hasten(self) -> None:
         """Have the next look at once."""
@@ -55,7 +55,7 @@ class Lookout:
         events: list[Event] = []
         if now - self._looked > GAP:
             self._lenient_until = now + max(pool.stall_timeout for pool in self._pools.values())
-            events.append(Gap(now - self._looked))
+            events.append(ClockGap(now - self._looked))
         self._looked, self.due = now, now + LOOK
         for serial, child in children.items():
             process = fleet.processes.get(serial)
@@ -100,7 +100,7 @@ class Lookout:
             return None
         return Oversize(memory // MIB, limit // MIB, serial not in self._fit)
 
-    def sum_up(self, fleet: Fleet, now: float) -> Overview:
+    def sum_up(self, fleet: Fleet, now: float) -> SupervisorStatus:
         """Return how all of them stand, by what was seen last; `now` is monotonic."""
         self.latest = overview(fleet, self._seen, self.past, (time.time(), now))
         return self.latest

@@ -11,9 +11,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from amqpworker.supervisor.slots import Place, Pool, Process
+from amqpworker.supervisor.slots import Pool, Process, Slot
 
-__all__ = ["Change", "Changes", "Kind"]
+__all__ = ["Kind", "Replacement", "Rollout"]
 
 MOST_RELOAD_FAILURES = 3
 
@@ -21,10 +21,10 @@ Kind: TypeAlias = Literal["reload", "recycle", "retire"]
 
 
 @dataclass(slots=True, eq=False)
-class Change:
+class Replacement:
     """One place that is to get another process than `process`, or to go (`retire`), not before `start_at`."""
 
-    place: Place
+    place: Slot
     process: Process | None
     kind: Kind
     reason: str
@@ -46,15 +46,15 @@ class Change:
         return process.generation < generation if self.kind == "reload" else process is self.process
 
 
-class Changes:
+class Rollout:
     """What is to change in `pool`: one at a time (`current`), the others wait for their turn."""
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.current: Change | None = None
-        self._waiting: deque[Change] = deque()
+        self.current: Replacement | None = None
+        self._waiting: deque[Replacement] = deque()
 
-    def add(self, change: Change, urgent: bool = False) -> None:
+    def add(self, change: Replacement, urgent: bool = False) -> None:
         """Note what is to change, unless such a change waits already."""
         if all((one.place, one.kind) != (change.place, change.kind) for one in self._waiting):
             if urgent:
@@ -62,7 +62,7 @@ class Changes:
             else:
                 self._waiting.append(change)
 
-    def pending(self) -> list[Change]:
+    def pending(self) -> list[Replacement]:
         """Return everything that is to change."""
         return [*([self.current] if self.current else []), *self._waiting]
 
@@ -76,11 +76,11 @@ class Changes:
         """Whether processes are still to be replaced because of a reload."""
         return any(change.kind == "reload" for change in self.pending())
 
-    def retires(self, place: Place) -> bool:
+    def retires(self, place: Slot) -> bool:
         """Tell whether a place is to go."""
         return any(one.place is place and one.kind == "retire" for one in self.pending())
 
-    def take(self, now: float, may_start: bool = True) -> Change | None:
+    def take(self, now: float, may_start: bool = True) -> Replacement | None:
         """
         Return the first that is due, which becomes the current one, None where one is under way or none is due.
 
@@ -94,7 +94,7 @@ class Changes:
                 return self.current
         return None
 
-    def _is_due(self, change: Change, now: float) -> bool:
+    def _is_due(self, change: Replacement, now: float) -> bool:
         if change.kind == "retire":
             return change.place.process is None or self.pool.consumes_without(change.place)
         # A reload goes from place to place: where one is put off, all of them wait.

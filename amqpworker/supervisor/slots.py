@@ -13,7 +13,7 @@ from enum import Enum
 
 from amqpworker.supervisor.fleet_events import Oversize
 
-__all__ = ["Place", "Pool", "Process", "Stage"]
+__all__ = ["Pool", "Process", "Slot", "Stage"]
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
@@ -40,7 +40,7 @@ class Process:
     """
 
     serial: int
-    place: Place
+    place: Slot
     generation: int
     started: float
     ready_by: float
@@ -65,7 +65,7 @@ class Process:
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class Slot:
     """One place of a pool: the process that holds it, and the one that is to follow."""
 
     pool: str
@@ -106,7 +106,7 @@ class Pool:
     """
 
     name: str
-    places: list[Place] = field(default_factory=list)
+    places: list[Slot] = field(default_factory=list)
     up: bool = False
     outgrown: int = 0
 
@@ -125,11 +125,11 @@ class Pool:
             process.recycle_at = now + pause if soon else now
         return process.recycle_at
 
-    def startable(self) -> list[Place]:
+    def startable(self) -> list[Slot]:
         """Return the places to fill: the first goes ahead, so that a mistake is told once."""
         return self.places if self.up else self.places[:1]
 
-    def consumes_without(self, place: Place) -> bool:
+    def consumes_without(self, place: Slot) -> bool:
         """Tell whether another place than this has a process that consumes."""
         others = [one.process for one in self.places if one is not place]
         return any(one is not None and one.consumes for one in others)

@@ -17,7 +17,17 @@ from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.notify import Condition
 from amqpworker.supervisor.slots import Process, Stage
 
-__all__ = ["Overview", "Past", "PoolView", "ProcessView", "RunView", "Seen", "condition", "overview", "status_line"]
+__all__ = [
+    "Past",
+    "PoolView",
+    "ProcessView",
+    "RunView",
+    "Seen",
+    "SupervisorStatus",
+    "condition",
+    "overview",
+    "status_line",
+]
 
 MOST_ERRORS = 10
 MOST_WAITS = 200
@@ -104,7 +114,7 @@ class PoolView:
 
 
 @dataclass(frozen=True, slots=True)
-class Overview:
+class SupervisorStatus:
     """All of them; `counts` holds what processes that have ended did, too, `errors` what went wrong lately."""
 
     pid: int
@@ -129,7 +139,7 @@ class Overview:
         return sum(len(one.running) for one in self.processes)
 
 
-def overview(fleet: Fleet, seen: dict[int, Seen], past: Past, clocks: tuple[float, float]) -> Overview:
+def overview(fleet: Fleet, seen: dict[int, Seen], past: Past, clocks: tuple[float, float]) -> SupervisorStatus:
     """Return how it stands; `clocks` is the time now, since the epoch and by the monotonic clock."""
     now, monotonic = clocks
     views = tuple(
@@ -140,7 +150,7 @@ def overview(fleet: Fleet, seen: dict[int, Seen], past: Past, clocks: tuple[floa
     counts = past.counts
     for one in views:
         counts = counts.plus(one.counts)
-    return Overview(
+    return SupervisorStatus(
         pid=os.getpid(),
         at=now,
         wanted=fleet.size,
@@ -193,7 +203,7 @@ def over(running: Running, now: float) -> float:
     return max(0.0, now - running.limit) if running.limit else 0.0
 
 
-def condition(state: Overview) -> Condition:
+def condition(state: SupervisorStatus) -> Condition:
     """Return what systemd wants to know of it."""
     waiting = len(waiting_in(state))
     return Condition(
@@ -208,7 +218,7 @@ def condition(state: Overview) -> Condition:
     )
 
 
-def status_line(state: Overview) -> str:
+def status_line(state: SupervisorStatus) -> str:
     """Return how it stands in a few words."""
     parts = [
         f"{state.consuming}/{state.wanted} consuming",
@@ -232,7 +242,7 @@ def status_line(state: Overview) -> str:
     return ", ".join(parts)
 
 
-def waiting_in(state: Overview) -> list[ProcessView]:
+def waiting_in(state: SupervisorStatus) -> list[ProcessView]:
     """Return the processes that have started and do not consume."""
     return [one for one in state.processes if one.stage in WAITING and not one.consuming]
 

@@ -54,7 +54,7 @@ from amqpworker.supervisor.fleet_events import (
 )
 from amqpworker.supervisor.health import answering
 from amqpworker.supervisor.launch import SIGNALS
-from amqpworker.supervisor.monitor import Lookout
+from amqpworker.supervisor.monitor import Monitor
 from amqpworker.supervisor.notify import notifier_from
 from amqpworker.supervisor.orphans import LOOK, Orphans
 from amqpworker.supervisor.pools import PoolSpec
@@ -102,7 +102,7 @@ class Supervisor:
         self._signals: list[int] = []
         self._events: list[Event] = []
         self._finish: Finish | None = None
-        self._lookout = Lookout(self._pools, clock())
+        self._lookout = Monitor(self._pools, clock())
         self._suspects = Suspects()
         self._notifier, self._announcer = notifier_from(os.environ)
         self._health = health

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from amqpworker.supervisor.slots import Place, Process
+from amqpworker.supervisor.slots import Process, Slot
 
 __all__ = ["Turns"]
 
@@ -36,7 +36,7 @@ class Turns:
         """Return a number that is smaller the longer ago a pool had its turn."""
         return self._last.get(pool, 0)
 
-    def next(self, places: Iterable[Place], processes: Iterable[Process]) -> Place | None:
+    def next(self, places: Iterable[Slot], processes: Iterable[Process]) -> Slot | None:
         """Return the place to fill now: of the pool that waited longest the one that was due first; None if none may start."""
         if not self.free(processes):
             return None

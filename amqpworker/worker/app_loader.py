@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 from amqpworker.app import App, imported
 from amqpworker.errors import (
-    Blocked,
     ConfigError,
+    ConnectionBlocked,
     NotConnected,
     QueueFull,
     QueueUnavailable,
@@ -41,7 +41,7 @@ LATER = ("amqpworker.results.sqlite", "resource", "concurrent.futures.thread", "
 # What code that runs at import meets if another service is away.
 PASSING = (
     *(ConnectionError, TimeoutError, socket.gaierror),
-    *(NotConnected, Blocked, Unconfirmed, QueueFull, QueueUnavailable, ResultStoreError),
+    *(NotConnected, ConnectionBlocked, Unconfirmed, QueueFull, QueueUnavailable, ResultStoreError),
 )
 
 

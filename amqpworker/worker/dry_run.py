@@ -24,7 +24,7 @@ from amqpworker.task import Task
 from amqpworker.worker.app_loader import failing, locate
 from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.worker.options import WorkerOptions
-from amqpworker.worker.subscriptions import Serving, long_tasks, servings
+from amqpworker.worker.subscriptions import QueueAssignment, long_tasks, servings
 
 __all__ = ["Checked", "doubts", "main"]
 
@@ -37,7 +37,7 @@ class Checked(BaseModel):
     """What came out: `problem` tells why nothing would run."""
 
     problem: str = ""
-    queues: tuple[Serving, ...] = ()
+    queues: tuple[QueueAssignment, ...] = ()
     warnings: tuple[str, ...] = ()
     drain_timeout: float = 0.0
 
@@ -57,7 +57,7 @@ def checked(options: WorkerOptions) -> Checked:
     return Checked(queues=tuple(served), warnings=tuple(doubts(app, served, timeout)), drain_timeout=timeout)
 
 
-def doubts(app: App, served: Sequence[Serving], drain_timeout: float) -> list[str]:
+def doubts(app: App, served: Sequence[QueueAssignment], drain_timeout: float) -> list[str]:
     """Return what is most likely not meant so, a sentence each."""
     found = [
         f"Queue {one.queue!r} has a prefetch of {one.prefetch}, below its {one.threads} threads: some of them never run."
@@ -76,7 +76,7 @@ def doubts(app: App, served: Sequence[Serving], drain_timeout: float) -> list[st
     return found
 
 
-def doubtful_names(tasks: Mapping[str, Task[Any, Any]], served: Sequence[Serving]) -> list[str]:
+def doubtful_names(tasks: Mapping[str, Task[Any, Any]], served: Sequence[QueueAssignment]) -> list[str]:
     """Return signs of tasks that are missing here, or that producers know by other names."""
     found = [
         f"No task names queue {one.queue!r}: is each module that defines tasks imported, or named in App(modules=[…])?"

@@ -16,17 +16,17 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any, TypeAlias, assert_never
 
-from amqpworker.ipc.recorder import Slot, key_of
+from amqpworker.ipc.recorder import RunSlot, key_of
 from amqpworker.lifecycle import start_thread
 from amqpworker.log.logger import get_logger, task_context
 from amqpworker.model.message import Delivery
-from amqpworker.model.outcome import Dead, Done, Dropped, Outcome, Renew, Requeue, Retry
+from amqpworker.model.outcome import Dead, Discarded, Done, Outcome, Republish, Requeue, Retry
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import Runner
+from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.forked_children import leave_if_forked
-from amqpworker.worker.limits.deadlines import Overtaken
+from amqpworker.worker.limits.deadlines import RunAbandoned
 
-__all__ = ["Coroutines"]
+__all__ = ["EventLoopRunner"]
 
 log = get_logger(__name__)
 
@@ -37,14 +37,16 @@ BEAT = 1.0
 Settle: TypeAlias = Callable[[Delivery, Outcome, Run | None], None]
 
 
-class Coroutines:
+class EventLoopRunner:
     """
     Runs `async def` tasks, as many at once as there are `slots`; the loop and its thread are there from `start` on.
 
     `running` is that of the runners: what was claimed and is not settled yet, by the number of its slot.
     """
 
-    def __init__(self, runner: Runner, settle: Settle, slots: list[Slot], running: dict[int, Delivery]) -> None:
+    def __init__(
+        self, runner: TaskExecutor, settle: Settle, slots: list[RunSlot], running: dict[int, Delivery]
+    ) -> None:
         self._runner = runner
         self._settle = settle
         self._running = running
@@ -124,7 +126,7 @@ class Coroutines:
     def let_go(self) -> None:
         """Drop the waiting deliveries that were taken back."""
         with self._lock:
-            self._waiting = deque(one for one in self._waiting if one.tag in one.intake.unstarted)
+            self._waiting = deque(one for one in self._waiting if one.tag in one.intake.unclaimed)
 
     def abandon(self) -> None:
         """Cancel what still runs: its message comes again, whatever the coroutine makes of it. The loop goes on."""
@@ -186,7 +188,7 @@ class Coroutines:
         self._tasks.discard(task)
         # `_take` lets no error out: it was cancelled before its first step, by a task that cancels all it can find.
         if task.cancelled() and not self._cancelled:
-            if delivery.tag in delivery.intake.unstarted:
+            if delivery.tag in delivery.intake.unclaimed:
                 self._start(delivery)
             else:
                 self._next()
@@ -194,12 +196,12 @@ class Coroutines:
     async def _take(self, delivery: Delivery) -> None:
         # Noted first, then claimed by popping its tag: who drains must never see it as neither waiting nor running.
         self._running[id(delivery)] = delivery
-        if self._cancelled or delivery.intake.unstarted.pop(delivery.tag, None) is None:
+        if self._cancelled or delivery.intake.unclaimed.pop(delivery.tag, None) is None:
             self._running.pop(id(delivery), None)
         else:
             try:
                 await self._run(delivery)
-            except Overtaken:
+            except RunAbandoned:
                 pass  # the worker ends
             except BaseException as error:  # noqa: BLE001 - a defect of ours must not leave a message unsettled
                 self._end(delivery, self._runner.defect(delivery, error), None)
@@ -224,11 +226,11 @@ class Coroutines:
 
     def _end(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:
         match outcome:
-            case Done(value=None) | Dropped() | Requeue():
+            case Done(value=None) | Discarded() | Requeue():
                 self._settle_it(delivery, outcome, run)
             case Done() | Dead() if run is None or run.registered.stores_result:
                 self._storing.submit(self._settle_it, delivery, outcome, run)
-            case Done() | Dead() | Retry() | Renew():
+            case Done() | Dead() | Retry() | Republish():
                 # In threads, too: a copy may turn out too large, and end as a dead letter whose failure is stored.
                 self._copying.submit(self._settle_it, delivery, outcome, run)
             case _:

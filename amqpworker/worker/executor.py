@@ -31,7 +31,7 @@ from amqpworker.model.message import (
     Properties,
     new_id,
 )
-from amqpworker.model.outcome import Dead, Done, Dropped, Failure, Outcome, Retry
+from amqpworker.model.outcome import Dead, Discarded, Done, Failure, Outcome, Retry
 from amqpworker.policies.retry import BROKEN, Policy, ResultRefused, RunInfo
 from amqpworker.policies.time_limit import UNLIMITED, TimeLimit
 from amqpworker.routing.envelope import MAX_TEXT, MAX_TRACEBACK, capped
@@ -39,10 +39,10 @@ from amqpworker.signature.signature import Call, Signature
 from amqpworker.worker.context import Run
 from amqpworker.worker.late_calls import LateCalls
 from amqpworker.worker.limits.cancellation import await_within
-from amqpworker.worker.limits.deadlines import Limits, Overtaken
+from amqpworker.worker.limits.deadlines import Limits, RunAbandoned
 from amqpworker.worker.unknown_tasks import advice
 
-__all__ = ["DONE", "Registered", "Runner"]
+__all__ = ["DONE", "Registered", "TaskExecutor"]
 
 log = get_logger(__name__)
 
@@ -69,7 +69,7 @@ class Registered(Protocol):
     isolated: bool
 
 
-class Runner:
+class TaskExecutor:
     """Runs deliveries of the tasks that it knows, within `limits`; safe to use from many threads."""
 
     def __init__(self, tasks: Mapping[str, Registered], stores_results: bool, limits: Limits | None = None) -> None:
@@ -104,7 +104,7 @@ class Runner:
         Run a task that is no coroutine function, in this thread, and return how it ends.
 
         Raises:
-            Overtaken: it was over its hard limit, and its message has been taken care of.
+            RunAbandoned: it was over its hard limit, and its message has been taken care of.
         """
         registered = run.registered
         try:
@@ -116,7 +116,7 @@ class Runner:
                 value = self._call_within_limits(run, call)
             else:
                 value = registered.function(*call.args, **call.kwargs)
-        except Overtaken:
+        except RunAbandoned:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is an outcome, SystemExit too
             return self.fail(run, error)
@@ -133,7 +133,7 @@ class Runner:
         Run a task that is a coroutine function, in this event loop, and return how it ends.
 
         Raises:
-            Overtaken: as above.
+            RunAbandoned: as above.
         """
         try:
             call = run.registered.signature.decode(run.delivery.body)
@@ -144,7 +144,7 @@ class Runner:
                 value = await self._await_within_limits(run, call)
             else:
                 value = await run.registered.function(*call.args, **call.kwargs)
-        except Overtaken:
+        except RunAbandoned:
             raise
         except BaseException as error:  # noqa: BLE001 - as above; a cancelled task is one that failed
             return self.fail(run, error)
@@ -185,7 +185,7 @@ class Runner:
                 return refused("malformed", str(error))
             ended = ended_by_time(known, properties, now)
             if ended is not None:
-                if isinstance(ended, Dropped):
+                if isinstance(ended, Discarded):
                     self._note_dropped(properties, known[EXPIRES], now)
                 return ended
             attempt, first_run = attempt_and_first_run(known, now)
@@ -284,7 +284,7 @@ def ended_by_time(known: Mapping[str, int], properties: Properties, now: float) 
     expires = known.get(EXPIRES)
     if expires is not None and expires / 1000 <= now - (CLOCKS_APART if properties.reply_to else 0.0):
         if properties.reply_to:
-            return Dropped("nobody waits for the answer any more")
+            return Discarded("nobody waits for the answer any more")
         return Dead("expired", Failure("", f"it was to start {now - expires / 1000:.3f} s ago at the latest"))
     eta = known.get(ETA)
     if eta is None or eta / 1000 - now <= EARLY:

@@ -16,7 +16,7 @@ MOST_SENDERS = 1000
 
 
 @dataclass(slots=True)
-class Dropped:
+class LateCall:
     """The calls of a sender that were dropped since one of them last ran, and when that is said next (monotonic)."""
 
     count: int
@@ -28,7 +28,7 @@ class LateCalls:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._dropped: dict[str, Dropped] = {}
+        self._dropped: dict[str, LateCall] = {}
 
     def note_run(self, sender: str) -> None:
         """Note a call that runs: not all calls of this sender are dropped."""
@@ -41,7 +41,7 @@ class LateCalls:
             found = self._dropped.get(sender)
             if found is None:
                 if len(self._dropped) < MOST_SENDERS:
-                    self._dropped[sender] = Dropped(1, now + WARN_AFTER)
+                    self._dropped[sender] = LateCall(1, now + WARN_AFTER)
                 return 0
             found.count += 1
             if now < found.warn_at:

@@ -74,7 +74,7 @@ class Lifespan:
                 case AbstractContextManager():
                     self._context.__exit__(None, None, None)
         except BaseException as error:
-            log.error("lifespan_not_ended", exc_info=error)
+            log.error("lifespan_shutdown_failed", exc_info=error)
 
     # ---- in the event loop ------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from amqpworker.lifecycle import start_thread
 from amqpworker.log.logger import get_logger
 from amqpworker.worker.stacks import StackWriter
 
-__all__ = ["Leash"]
+__all__ = ["ParentPipe"]
 
 # Not `__name__`: its lines are the process's.
 log = get_logger("amqpworker.worker.process")
@@ -27,7 +27,7 @@ READ_BYTES = 65536
 OnVerdict: TypeAlias = Callable[[Sequence[str], bool], object]
 
 
-class Leash:
+class ParentPipe:
     """
     Reads the descriptor of a leash in a thread of its own; `None` is none.
 
@@ -67,7 +67,7 @@ class Leash:
             log.debug("parent_pipe_error", error=repr(error))
         with self._lock:
             if self._drain is None:
-                log.warning("parent_gone", effect="ending: nothing has begun")
+                log.warning("supervisor_lost", effect="ending: nothing has begun")
                 os._exit(STOPPED)
             self._drain()
 

@@ -36,17 +36,17 @@ from amqpworker.settings import mistyped
 from amqpworker.worker.app_loader import failing, locate, may_pass
 from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import Runner
+from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.forked_children import default_signals_in_forks
 from amqpworker.worker.isolation.child import IsolatedProcess
 from amqpworker.worker.isolation.pool import FAREWELL, Isolation
 from amqpworker.worker.lifespan import Lifespan
-from amqpworker.worker.limits.deadlines import Limits, Watch
+from amqpworker.worker.limits.deadlines import Limits, RunDeadline
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.origin import Origin
-from amqpworker.worker.parent import Leash
+from amqpworker.worker.parent import ParentPipe
 from amqpworker.worker.queue_sharing import Sharing, bits_of
-from amqpworker.worker.receiver import Reception
+from amqpworker.worker.receiver import DeliveryReceiver
 from amqpworker.worker.settle import Settler, Surroundings
 from amqpworker.worker.stacks import stack_of
 from amqpworker.worker.startup import Waiting, hopeless
@@ -54,7 +54,7 @@ from amqpworker.worker.stdout import print_by_line
 from amqpworker.worker.stop_request import StopRequest
 from amqpworker.worker.subscriptions import servings, warn_of_long_tasks
 from amqpworker.worker.thread_room import room_permitting
-from amqpworker.worker.threads import Concurrency, Runners
+from amqpworker.worker.threads import Concurrency, RunnerThreads
 
 __all__ = ["WorkerProcess", "main"]
 
@@ -97,9 +97,9 @@ class WorkerProcess:
         surroundings = Surroundings(self.publisher.copies, self.publisher.replies, store, app.plan, settings)
         self.settler = Settler(surroundings, self._wake)
         # Runs over their hard limit, in the order in which they reached it.
-        self.overruns: list[Watch] = []
+        self.overruns: list[RunDeadline] = []
         self.limits = Limits(self._on_overrun)
-        self.runner = Runner(app.tasks, store is not None, self.limits)
+        self.runner = TaskExecutor(app.tasks, store is not None, self.limits)
         self.isolation = Isolation(
             lambda: IsolatedProcess(options, origin.folder),
             self.runner,
@@ -108,9 +108,9 @@ class WorkerProcess:
             any(task.isolated for task in app.tasks.values()),
         )
         concurrency = Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects)
-        self.runners = Runners(self.runner, self.settler, self.isolation, concurrency, recorder)
+        self.runners = RunnerThreads(self.runner, self.settler, self.isolation, concurrency, recorder)
         ask = self._ask if reporter.has_parent else None
-        reception = Reception(self.runners, self.settler, app.settings.ack_timeout, ask, self._wake)
+        reception = DeliveryReceiver(self.runners, self.settler, app.settings.ack_timeout, ask, self._wake)
         self.consumer = Consumer(
             addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), reception
         )
@@ -134,7 +134,7 @@ class WorkerProcess:
     def _wake(self) -> None:
         self.consumer.wake()
 
-    def _on_overrun(self, watch: Watch) -> None:
+    def _on_overrun(self, watch: RunDeadline) -> None:
         self.overruns.append(watch)
         self.stop_requested.nudge()
 
@@ -159,13 +159,13 @@ class WorkerProcess:
         try:
             return self._run()
         finally:
-            self.app.users.worker_leaves()
+            self.app.users.worker_exiting()
 
     def _run(self) -> int:
         try:
             self.lifespan.begin()
         except (Exception, SystemExit) as error:
-            log.error("lifespan_not_begun", app=self.options.app, exc_info=error)
+            log.error("lifespan_startup_failed", app=self.options.app, exc_info=error)
             return FAILED
         self.origin.signals.check("the app's lifespan")
         self.reporter.insist(Report("ready", self.drain_timeout))
@@ -218,7 +218,7 @@ class WorkerProcess:
         """End this process, since nothing else ends a task that is over its hard limit; return the exit code."""
         run = self.overruns[0].run
         reason = f"task {run.task!r} has run for longer than {run.registered.time_limit.longest}"
-        log.error("worker_leaves", reason=reason, id=run.id, effect="it drains, and is replaced")
+        log.error("worker_exiting", reason=reason, id=run.id, effect="it drains, and is replaced")
         self.reporter.insist(Report("leaving", text=reason))
         return self._wind_down()
 
@@ -242,7 +242,7 @@ class WorkerProcess:
             lambda: len(self.runners.running) <= self._overrunning() and self.settler.idle(), until
         )
         if not finished:
-            log.warning("worker_abandons", running=[one.properties.type for one in list(self.runners.running.values())])
+            log.warning("tasks_abandoned", running=[one.properties.type for one in list(self.runners.running.values())])
         overrun = self._overrun()
         self._end_running(until)
         for run, outcome in overrun:
@@ -312,7 +312,7 @@ class WorkerProcess:
     def on_parent_gone(self) -> None:
         """Stop as by a signal: nobody is there any more to send one."""
         if not self.stop_requested.is_set():
-            log.warning("parent_gone", effect="draining")
+            log.warning("supervisor_lost", effect="draining")
             self.stop_requested.set()
 
 
@@ -341,7 +341,7 @@ def main(arguments: Sequence[str]) -> int:
     log_uncaught()
     children = ChildProcesses()
     # Before the app is imported, which may take for ever.
-    parent = Leash(leash)
+    parent = ParentPipe(leash)
     try:
         worker = WorkerProcess(locate(options.app), options, recorder, reporter, origin)
     except (Exception, SystemExit) as error:

@@ -12,17 +12,17 @@ import time
 from collections.abc import Callable
 from typing import Protocol, assert_never
 
-from amqpworker.broker.consumer_channel import Intake
+from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import CRASHES, DEAD_REASON, Delivery
-from amqpworker.model.outcome import Renew
+from amqpworker.model.outcome import Republish
 from amqpworker.routing.envelope import replayed
-from amqpworker.worker.isolation.crashes import NO_HEADERS, Triage, triaged
-from amqpworker.worker.isolation.suspects import Inquiry
+from amqpworker.worker.isolation.crashes import NO_HEADERS, RedeliveryAction, redelivery_action
+from amqpworker.worker.isolation.suspects import SuspectQuery
 from amqpworker.worker.limits.ack_timeout_report import log_late
 from amqpworker.worker.settle import Settler
 
-__all__ = ["Reception"]
+__all__ = ["DeliveryReceiver"]
 
 log = get_logger(__name__)
 
@@ -42,11 +42,11 @@ class Takes(Protocol):
     def let_go(self) -> None:
         """Drop the deliveries that were taken back before they began."""
 
-    def running_on(self, intake: Intake) -> list[tuple[Delivery, float]]:
+    def running_on(self, intake: ConsumerChannel) -> list[tuple[Delivery, float]]:
         """Return the deliveries of a channel whose tasks run, and for how many seconds."""
 
 
-class Reception:
+class DeliveryReceiver:
     """
     The receiver of a worker process; all of it runs in the consumer's I/O thread, `drain` and `on_verdict` aside.
 
@@ -67,16 +67,16 @@ class Reception:
         self._let_go = runners.let_go
         self._running_on = runners.running_on
         self._supervised = ask is not None
-        self._inquiry = Inquiry(ask, self._put, self._isolate, wake)
+        self._inquiry = SuspectQuery(ask, self._put, self._isolate, wake)
         self.on_verdict = self._inquiry.on_verdict
         self._settler = settler
         # Half of it: the other half is for the task that is begun last.
         self._patience = ack_timeout / 2
-        self._intakes: set[Intake] = set()
+        self._intakes: set[ConsumerChannel] = set()
         self._draining = False
         self._next_check = 0.0
 
-    def begin(self, intake: Intake) -> None:
+    def begin(self, intake: ConsumerChannel) -> None:
         """Make ready for the deliveries of a new channel."""
         self._intakes.add(intake)
         self._settler.begin(intake)
@@ -94,16 +94,16 @@ class Reception:
 
     def _triage(self, delivery: Delivery) -> None:
         delivery.intake.redelivered.add(delivery.tag)
-        match triaged(delivery, self._supervised):
-            case Triage.RUN:
+        match redelivery_action(delivery, self._supervised):
+            case RedeliveryAction.RUN:
                 self._put(delivery)
-            case Triage.ASK:
+            case RedeliveryAction.ASK:
                 self._inquiry.ask_about(delivery)
-            case Triage.ISOLATE:
+            case RedeliveryAction.ISOLATE:
                 self._isolate(delivery)
-            case Triage.RENEW:
-                if delivery.intake.unstarted.pop(delivery.tag, None) is not None:
-                    self._settler.settle(delivery, Renew())
+            case RedeliveryAction.RENEW:
+                if delivery.intake.unclaimed.pop(delivery.tag, None) is not None:
+                    self._settler.settle(delivery, Republish())
             case triage:
                 assert_never(triage)
 
@@ -111,16 +111,16 @@ class Reception:
         delivery.intake.suspects.add(delivery.tag)
         self._put_isolated(delivery)
 
-    def on_ack_timeout(self, intake: Intake, timeout: float, reason: str) -> None:
+    def on_ack_timeout(self, intake: ConsumerChannel, timeout: float, reason: str) -> None:
         """Name what runs for longer than the ack timeout, for the `reason` that the channel is lost."""
         log_late(self._running_on(intake), timeout, reason)
 
-    def end(self, intake: Intake) -> None:
+    def end(self, intake: ConsumerChannel) -> None:
         """Forget the deliveries of a channel that is gone."""
         self._intakes.discard(intake)
         self._let_go()
 
-    def holds(self, intake: Intake) -> bool:
+    def holds(self, intake: ConsumerChannel) -> bool:
         """Tell whether deliveries of a channel are not settled yet."""
         return not intake.ledger.covers(intake.last_tag)
 
@@ -151,7 +151,7 @@ class Reception:
             if count := self._requeue_for_others(now):
                 reason = "another process has an idle thread"
                 log.info("deliveries_requeued", count=count, waited=UNSTARTED_SECONDS, reason=reason)
-        waiting = any(intake.unstarted for intake in self._intakes) or self._settler.copies.waiting
+        waiting = any(intake.unclaimed for intake in self._intakes) or self._settler.copies.waiting
         return waiting or self._draining
 
     def _requeue_for_others(self, now: float) -> int:
@@ -159,7 +159,7 @@ class Reception:
         count = 0
         for intake in list(self._intakes):
             if intake.redelivered:
-                intake.redelivered = {tag for tag in intake.redelivered if tag in intake.unstarted}
+                intake.redelivered = {tag for tag in intake.redelivered if tag in intake.unclaimed}
             if intake.held_since and intake.held_since + HELD_SECONDS <= now:
                 count += self._settler.requeue_unstarted(intake, now - UNSTARTED_SECONDS, intake.redelivered)
         if count:

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from amqpworker.broker.pending_publish import Outgoing, WhenDone
+from amqpworker.broker.pending_publish import PendingPublish, WhenDone
 from amqpworker.errors import AmqpWorkerError, InvalidArguments, NotConnected, Unconfirmed
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery, Publication
 
-__all__ = ["Copies", "Copy", "Publishes"]
+__all__ = ["Publishes", "Republication", "Republisher"]
 
 log = get_logger(__name__)
 
@@ -36,10 +36,10 @@ class Publishes(Protocol):
         needs: tuple[str, ...] = (),
         timeout: float | None = None,
         when_done: WhenDone | None = None,
-    ) -> Outgoing:
+    ) -> PendingPublish:
         """Return a publication that is ready to be submitted."""
 
-    def submit(self, outgoing: Outgoing) -> Any:
+    def submit(self, outgoing: PendingPublish) -> Any:
         """Put it on its way."""
 
     def overdue(self, before: float) -> int:
@@ -47,7 +47,7 @@ class Publishes(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Copy:
+class Republication:
     """
     What takes the place of a delivery.
 
@@ -72,7 +72,7 @@ class Copy:
         return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self.failures - 1, 10))
 
 
-class Copies:
+class Republisher:
     """
     The copies that are on their way; `wake` has `try_again` called soon, in whatever thread does so.
 
@@ -90,13 +90,13 @@ class Copies:
         self._timeout = timeout
         self._needs = needs
         self._wake = wake
-        self._under_way: set[Copy] = set()
-        self._again: list[tuple[float, Copy]] = []
+        self._under_way: set[Republication] = set()
+        self._again: list[tuple[float, Republication]] = []
         # For each exchange: when it was logged last that it takes no copies, and how often that happened since.
         self._logged: dict[str, tuple[float, int]] = {}
         self._overdue_logged = -REPEAT_LOG_AFTER
 
-    def publish(self, copy: Copy) -> None:
+    def publish(self, copy: Republication) -> None:
         """
         Publish a copy, from any thread.
 
@@ -110,12 +110,12 @@ class Copies:
             self._under_way.discard(copy)
             raise
 
-    def _attempt(self, copy: Copy, needs: tuple[str, ...]) -> None:
+    def _attempt(self, copy: Republication, needs: tuple[str, ...]) -> None:
         outgoing = self._lane.outgoing(copy.publication, needs, self._timeout, lambda error: self._on_done(copy, error))
         outgoing.wanted = copy.is_wanted
         self._lane.submit(outgoing)
 
-    def _on_done(self, copy: Copy, error: AmqpWorkerError | None) -> None:
+    def _on_done(self, copy: Republication, error: AmqpWorkerError | None) -> None:
         match error:
             case None:
                 copy.confirmed()
@@ -132,7 +132,7 @@ class Copies:
                 return
         self._under_way.discard(copy)
 
-    def _log(self, copy: Copy, error: AmqpWorkerError, pause: float) -> None:
+    def _log(self, copy: Republication, error: AmqpWorkerError, pause: float) -> None:
         """Log that a copy was not confirmed, once a minute for each exchange, with how many it were since."""
         now = time.monotonic()
         what = copy.publication

@@ -16,15 +16,15 @@ from itertools import chain, repeat
 from logging import DEBUG, INFO
 from typing import Protocol, assert_never
 
-from amqpworker.broker.consumer_channel import Intake
+from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.broker.labels import process_name
-from amqpworker.broker.pending_publish import Outgoing, WhenDone
+from amqpworker.broker.pending_publish import PendingPublish, WhenDone
 from amqpworker.errors import AmqpWorkerError, InvalidArguments, ResultStoreError
 from amqpworker.ipc.recorder import Counts
 from amqpworker.log.logger import get_logger
 from amqpworker.model.headers import UnusableHeader, read_headers, time_of, time_text
 from amqpworker.model.message import FIRST_SENT, Delivery, Publication, new_id
-from amqpworker.model.outcome import Dead, Done, Dropped, Failure, Outcome, Renew, Requeue, Retry
+from amqpworker.model.outcome import Dead, Discarded, Done, Failure, Outcome, Republish, Requeue, Retry
 from amqpworker.model.reply import done as done_answer
 from amqpworker.model.reply import failed as failed_answer
 from amqpworker.results.store import ResultNotStorable, ResultStore
@@ -34,7 +34,7 @@ from amqpworker.settings import Settings
 from amqpworker.worker.ack_tracker import AckLedger
 from amqpworker.worker.context import Run
 from amqpworker.worker.executor import attempt_and_first_run
-from amqpworker.worker.republish import Copies, Copy, Publishes
+from amqpworker.worker.republish import Publishes, Republication, Republisher
 
 __all__ = ["Settler", "Surroundings", "worker_name"]
 
@@ -55,7 +55,7 @@ class Replies(Protocol):
         needs: tuple[str, ...] = (),
         timeout: float | None = None,
         when_done: WhenDone | None = None,
-    ) -> Outgoing:
+    ) -> PendingPublish:
         """Put a publication on its way."""
 
 
@@ -84,7 +84,7 @@ class Settler:
         self._result_ttl = surroundings.settings.result_ttl
         self._done_level = INFO if surroundings.settings.log_tasks == "all" else DEBUG
         timeout = surroundings.settings.send_timeout
-        self.copies = Copies(surroundings.copies, timeout, surroundings.plan.worker_needs, wake)
+        self.copies = Republisher(surroundings.copies, timeout, surroundings.plan.worker_needs, wake)
         self._wake = wake
         self._worker = worker_name()
         self._acks: deque[Delivery] = deque()
@@ -111,12 +111,12 @@ class Settler:
                 self._retry(delivery, outcome, run)
             case Dead():
                 self._bury(delivery, outcome, run)
-            case Dropped(reason):
+            case Discarded(reason):
                 log.info("call_dropped", id=delivery.properties.message_id, queue=delivery.queue, reason=reason)
                 self._ack(delivery)
             case Requeue():
                 self._requeue(delivery)
-            case Renew():
+            case Republish():
                 self._renew(delivery)
             case _:
                 assert_never(outcome)
@@ -206,7 +206,7 @@ class Settler:
         now = time.time()
         identity = (run.id, run.attempt, run.first_run) if run is not None else identity_of(delivery, now)
         log.info(
-            "task_returned" if retry.returned else "task_retried",
+            "task_postponed" if retry.returned else "task_retried",
             task=delivery.properties.type,
             id=identity[0],
             attempt=identity[1],
@@ -223,7 +223,7 @@ class Settler:
             self._ack(delivery)
 
         try:
-            self.copies.publish(Copy(delivery, copy, confirmed, lambda: self._requeue(delivery)))
+            self.copies.publish(Republication(delivery, copy, confirmed, lambda: self._requeue(delivery)))
         except InvalidArguments as error:
             # Its own headers fill the frame, so that what a retry adds has no room.
             self._bury(delivery, Dead("failed", Failure(retry.failure.error_type, str(error))), run)
@@ -235,10 +235,10 @@ class Settler:
             self._renewed += 1
             self._ack(delivery)
 
-        log.warning("delivery_renewed", id=delivery.properties.message_id, queue=delivery.queue)
+        log.warning("delivery_republished", id=delivery.properties.message_id, queue=delivery.queue)
         copy = renewed(delivery, self._names)
         try:
-            self.copies.publish(Copy(delivery, copy, confirmed, lambda: self._requeue(delivery)))
+            self.copies.publish(Republication(delivery, copy, confirmed, lambda: self._requeue(delivery)))
         except InvalidArguments:
             self._requeue(delivery)
 
@@ -272,22 +272,22 @@ class Settler:
         whole = dead_lettered(delivery, dead, (task_id, self._worker, self._names), time.time())
         for letter in letters(whole):
             try:
-                self.copies.publish(Copy(delivery, letter, confirmed, lambda: self._requeue(delivery)))
+                self.copies.publish(Republication(delivery, letter, confirmed, lambda: self._requeue(delivery)))
             except InvalidArguments as error:
-                log.warning("letter_cut", id=task_id, reason=str(error))
+                log.warning("dead_letter_truncated", id=task_id, reason=str(error))
             else:
                 return
         self._requeue(delivery)
 
     # ---- in the consumer's I/O thread -------------------------------------------------------------------------------
 
-    def begin(self, intake: Intake) -> None:
+    def begin(self, intake: ConsumerChannel) -> None:
         """Make ready for the deliveries of a new channel."""
         intake.ledger = AckLedger()
 
     def flush(self) -> None:
         """Tell the broker what was settled, in as few frames as the rules allow."""
-        settled: dict[Intake, list[int]] = {}
+        settled: dict[ConsumerChannel, list[int]] = {}
         acks = self._acks
         while acks:
             delivery = acks.popleft()
@@ -309,22 +309,22 @@ class Settler:
             if intake.is_open and intake.channel is not None:
                 intake.channel.flush()
 
-    def requeue_unstarted(self, intake: Intake, before: float, keep: Collection[int] = ()) -> int:
+    def requeue_unstarted(self, intake: ConsumerChannel, before: float, keep: Collection[int] = ()) -> int:
         """
         Requeue the deliveries that came before `before` (monotonic) and that no runner has begun; return how many.
 
         Those with a tag in `keep` stay.
         """
         count = 0
-        for tag, came in list(intake.unstarted.items()):
-            if came <= before and tag not in keep and intake.unstarted.pop(tag, None) is not None:
+        for tag, came in list(intake.unclaimed.items()):
+            if came <= before and tag not in keep and intake.unclaimed.pop(tag, None) is not None:
                 self._requeue_tag(intake, tag)
                 count += 1
         if count and intake.is_open and intake.channel is not None:
             intake.channel.flush()
         return count
 
-    def _requeue_tag(self, intake: Intake, tag: int) -> None:
+    def _requeue_tag(self, intake: ConsumerChannel, tag: int) -> None:
         if intake.is_open and intake.channel is not None and intake.ledger.note_requeued(tag):
             self._requeued += 1
             intake.channel.requeue(tag)

@@ -10,7 +10,7 @@ import time
 from typing import NamedTuple
 
 from amqpworker.broker.consumer import Consumer
-from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden
+from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError
 from amqpworker.ipc.report import Report, Reporter
 from amqpworker.log.logger import get_logger
 from amqpworker.log.redaction import redact_text
@@ -69,5 +69,5 @@ def hopeless(consumer: Consumer) -> AmqpWorkerError | None:
         return problem.error()
     # One queue that can be consumed is worth it, whatever the others.
     failures = list(consumer.failures.values())
-    found = [failure for failure in failures if isinstance(failure, ConfigError | Forbidden)]
+    found = [failure for failure in failures if isinstance(failure, ConfigError | AccessRefused)]
     return found[0] if len(found) == len(consumer.subscriptions) else None

@@ -17,14 +17,14 @@ from amqpworker.task import Task
 from amqpworker.worker.options import QueueOptions, WorkerOptions
 from amqpworker.worker.unknown_tasks import no_tasks
 
-__all__ = ["Serving", "long_tasks", "servings", "warn_of_long_tasks"]
+__all__ = ["QueueAssignment", "long_tasks", "servings", "warn_of_long_tasks"]
 
 # Not `__name__`: its lines are the process's.
 log = get_logger("amqpworker.worker.process")
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class QueueAssignment:
     """One queue in one process: `threads` serve it, and nothing else where they are its `own`."""
 
     queue: str
@@ -38,7 +38,7 @@ class Serving:
         return self.prefetch < self.threads
 
 
-def servings(app: App, options: WorkerOptions) -> list[Serving]:
+def servings(app: App, options: WorkerOptions) -> list[QueueAssignment]:
     """
     Return what each process consumes, in the order of the options, else by name.
 
@@ -70,11 +70,11 @@ def check_known(app: App, queue: QueueOptions) -> None:
     app.plan.check_known(queue.name)
 
 
-def serving(queue: str, options: WorkerOptions, with_coroutines: set[str]) -> Serving:
+def serving(queue: str, options: WorkerOptions, with_coroutines: set[str]) -> QueueAssignment:
     """Return how one queue is served; coroutines of any queue may come by those that share their threads."""
     own = queue in options.own_threads
     has_coroutines = queue in with_coroutines if own else bool(with_coroutines)
-    return Serving(queue, options.threads_for(queue), own, options.prefetch_for(queue, has_coroutines))
+    return QueueAssignment(queue, options.threads_for(queue), own, options.prefetch_for(queue, has_coroutines))
 
 
 def long_tasks(app: App) -> list[Task[Any, Any]]:

@@ -16,23 +16,23 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
-from amqpworker.broker.consumer_channel import Intake
-from amqpworker.ipc.recorder import Recorder, Slot, key_of, read
+from amqpworker.broker.consumer_channel import ConsumerChannel
+from amqpworker.ipc.recorder import Recorder, RunSlot, key_of, read
 from amqpworker.lifecycle import start_thread
 from amqpworker.log.logger import get_logger, task_context
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Done, Outcome, Requeue
 from amqpworker.worker.context import Run
-from amqpworker.worker.event_loop import Coroutines
-from amqpworker.worker.executor import Runner
+from amqpworker.worker.event_loop import EventLoopRunner
+from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.forked_children import leave_if_forked
 from amqpworker.worker.isolation.permits import Permits
 from amqpworker.worker.isolation.pool import Isolation
 from amqpworker.worker.limits.ack_timeout_report import seconds_of
-from amqpworker.worker.limits.deadlines import Overtaken
+from amqpworker.worker.limits.deadlines import RunAbandoned
 from amqpworker.worker.settle import Settler
 
-__all__ = ["Concurrency", "Runners"]
+__all__ = ["Concurrency", "RunnerThreads"]
 
 log = get_logger(__name__)
 
@@ -54,7 +54,7 @@ class Concurrency:
     suspects: int = 1
 
 
-class Runners:
+class RunnerThreads:
     """
     Runs what is put into it, as much at once as its `concurrency` allows.
 
@@ -63,7 +63,7 @@ class Runners:
 
     def __init__(
         self,
-        runner: Runner,
+        runner: TaskExecutor,
         settler: Settler,
         isolation: Isolation,
         concurrency: Concurrency,
@@ -91,7 +91,7 @@ class Runners:
         ]
         # By thread number, or by the id of a coroutine's delivery: what was claimed and is not settled yet.
         self.running: dict[int, Delivery] = {}
-        self._coroutines = Coroutines(runner, self._settle, recorder.slots[threads:], self.running)
+        self._coroutines = EventLoopRunner(runner, self._settle, recorder.slots[threads:], self.running)
         # Looked up for each delivery only where there is more than one line, or both kinds of tasks.
         self._to_thread: Callable[[Delivery], None] = self._to_line if concurrency.own else self._shared.put
         self.put: Callable[[Delivery], None] = self._route if runner.has_coroutines else self._to_thread
@@ -133,7 +133,7 @@ class Runners:
         for delivery in self._permits.take_back():
             self._to_thread(delivery)
 
-    def running_on(self, intake: Intake) -> list[tuple[Delivery, float]]:
+    def running_on(self, intake: ConsumerChannel) -> list[tuple[Delivery, float]]:
         """Return the deliveries of a channel whose tasks run, and for how many seconds; from any thread."""
         running = [delivery for delivery in list(self.running.values()) if delivery.intake is intake]
         return seconds_of(running, read(self._recorder.memory), time.time())
@@ -180,7 +180,7 @@ class Runners:
     def _to_line(self, delivery: Delivery) -> None:
         self._own.get(delivery.queue, self._shared).put(delivery)
 
-    def _run(self, number: int, slot: Slot, line: Line) -> None:
+    def _run(self, number: int, slot: RunSlot, line: Line) -> None:
         get, running = line.get, self.running
         while (delivery := get()) is not None:
             # Before it is claimed: who drains must never see it as neither waiting nor running.
@@ -191,7 +191,7 @@ class Runners:
                 self._take(delivery, slot)
             running.pop(number, None)
 
-    def _take_suspect(self, delivery: Delivery, slot: Slot) -> None:
+    def _take_suspect(self, delivery: Delivery, slot: RunSlot) -> None:
         """Run a suspect, or let it wait unclaimed while as many run as may. Tasks that are isolated anyway do not count."""
         suspects = delivery.intake.suspects
         if self._runner.is_isolated(delivery):
@@ -208,9 +208,9 @@ class Runners:
         """How many suspects wait until another has run."""
         return self._permits.waiting
 
-    def _take(self, delivery: Delivery, slot: Slot, isolated: bool = False) -> None:
+    def _take(self, delivery: Delivery, slot: RunSlot, isolated: bool = False) -> None:
         # Popping the tag claims the delivery: it may have been given back, or its channel may be gone.
-        if delivery.intake.unstarted.pop(delivery.tag, None) is None:
+        if delivery.intake.unclaimed.pop(delivery.tag, None) is None:
             return
         outcome: Outcome
         run: Run | None = None
@@ -224,7 +224,7 @@ class Runners:
                 outcome = call(run)
             else:
                 outcome = admitted
-        except Overtaken:
+        except RunAbandoned:
             task_context.set(None)
             return
         except BaseException as error:  # noqa: BLE001 - a defect of ours must not leave a message unsettled
@@ -255,5 +255,5 @@ def let_go(line: Line) -> None:
         while True:
             waiting.append(line.get_nowait())
     for delivery in waiting:
-        if delivery is None or delivery.tag in delivery.intake.unstarted:
+        if delivery is None or delivery.tag in delivery.intake.unclaimed:
             line.put(delivery)

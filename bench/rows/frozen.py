@@ -22,7 +22,7 @@ def _frozen(workers: Pool, broker: int, number: int) -> float:
     start = time.monotonic()
     os.kill(broker, signal.SIGSTOP)
     try:
-        workers.wait_for("broker_silent", number)
+        workers.wait_for("broker_unresponsive", number)
         return time.monotonic() - start
     finally:
         os.kill(broker, signal.SIGCONT)
@@ -59,7 +59,7 @@ ROW = Row(
         Limit("s until noticed, max", at_most=10, worst=True),
         Limit("s until a task ran, max", at_most=10, worst=True),
     ),
-    "Until `broker_silent` in the log; then from when the broker goes on until a task has run that was sent after that. "
+    "Until `broker_unresponsive` in the log; then from when the broker goes on until a task has run that was sent after that. "
     "The heartbeat is so long that it notices nothing.",
     section=POOLS,
 )

@@ -33,7 +33,7 @@ def ours(bench: Bench) -> Figures:
             workers.wait_for("process_started", number)
             send(place.url, "stuck", [number])
             seconds.append(_gone(workers, queue, number))
-            workers.wait_for("worker_leaves", number)
+            workers.wait_for("worker_exiting", number)
     return {"ms until gone": statistics.median(seconds) * 1000, "ms until gone, max": max(seconds) * 1000}
 
 

@@ -52,7 +52,7 @@ told: list[str] = []
 
 
 @dataclass
-class Letter:
+class DeadLetter:
     """A message that was drained."""
 
     id: str
@@ -69,8 +69,8 @@ class Balance:
     outcomes: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     runs: dict[tuple[str, int], list[Line]] = field(default_factory=lambda: defaultdict(list))
     ends: dict[str, list[Line]] = field(default_factory=lambda: defaultdict(list))
-    dead: dict[str, list[Letter]] = field(default_factory=lambda: defaultdict(list))
-    parked: dict[str, list[Letter]] = field(default_factory=lambda: defaultdict(list))
+    dead: dict[str, list[DeadLetter]] = field(default_factory=lambda: defaultdict(list))
+    parked: dict[str, list[DeadLetter]] = field(default_factory=lambda: defaultdict(list))
     killed: set[int] = field(default_factory=set)
     faults: list[float] = field(default_factory=list)
     packages: set[str] = field(default_factory=set)
@@ -269,9 +269,9 @@ def moving(brokers: Sequence[Broker]) -> dict[str, Counter[str]]:
     return found
 
 
-def drain(broker: Broker, queue: str) -> list[Letter]:
+def drain(broker: Broker, queue: str) -> list[DeadLetter]:
     """Take every letter out of a queue; none where there is no such queue."""
-    letters: list[Letter] = []
+    letters: list[DeadLetter] = []
     if broker.count(queue) < 0:
         return letters
     with raw_channel(broker.url) as channel:
@@ -281,5 +281,5 @@ def drain(broker: Broker, queue: str) -> list[Letter]:
                 return letters
             headers = properties.headers or {}
             letters.append(
-                Letter(properties.message_id, int(headers.get("aw-attempt", 1)), str(headers.get("aw-dead-reason")))
+                DeadLetter(properties.message_id, int(headers.get("aw-attempt", 1)), str(headers.get("aw-dead-reason")))
             )

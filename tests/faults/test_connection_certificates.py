@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from amqpworker import App, ConfigError, Forbidden
+from amqpworker import AccessRefused, App, ConfigError
 from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
 from tests.certificates import encrypt_key, make_authority, make_certificate
@@ -96,7 +96,7 @@ REFUSED: dict[str, tuple[str | None, type[Exception], str]] = {
     "none": (None, ConfigError, r"wants a certificate.*tls_cert and tls_key"),
     "one that has expired": ("expired", ConfigError, r"our certificate.*tls_cert.*expired"),
     "one of an authority that it does not know": ("stranger", ConfigError, r"our certificate.*tls_cert.*authority"),
-    "one that belongs to no user": ("nobody", Forbidden, r"our certificate.*tls_cert.*no user"),
+    "one that belongs to no user": ("nobody", AccessRefused, r"our certificate.*tls_cert.*no user"),
 }
 
 
@@ -116,7 +116,7 @@ def test_a_virtual_host_that_the_user_of_a_certificate_may_not_enter_is_told_wit
 ) -> None:
     guarded.node.management.create_vhost("closed")
     app = make_app(guarded.url(vhost="closed"), **guarded.settings("shop"))
-    with pytest.raises(Forbidden, match=r"'shop'.*'closed'"):
+    with pytest.raises(AccessRefused, match=r"'shop'.*'closed'"):
         echo_of(app).send("x")
 
 

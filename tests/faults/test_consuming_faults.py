@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
-from amqpworker import App, NotRouted, current
+from amqpworker import App, Unroutable, current
 from amqpworker.routing import topology
 from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
@@ -148,7 +148,7 @@ def test_a_queue_that_its_senders_make_again_is_not_left_by_its_consumer(vhost: 
         while True:
             try:
                 ledger.task.send(number)  # type: ignore[attr-defined]
-            except NotRouted:
+            except Unroutable:
                 continue
             return number
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pika
 import pytest
 
-from amqpworker import App, ConfigError, Forbidden
+from amqpworker import AccessRefused, App, ConfigError
 from amqpworker.model.message import Properties, Publication
 from tests.integration.tasks import QUEUE, echo_of
 from tests.support import Broker, raw_channel, wait_until
@@ -52,7 +52,7 @@ def test_sends_that_are_forbidden_fail_no_good_one(
     def send_what_is_forbidden() -> int:
         count = 0
         while not stop.is_set():
-            with pytest.raises(Forbidden, match=r"amqpworker\.delay"):
+            with pytest.raises(AccessRefused, match=r"amqpworker\.delay"):
                 echo.options(delay=60).send("x")
             count += 1
         return count

@@ -42,7 +42,7 @@ def handling(handler: logging.Handler) -> Iterator[None]:
         logger.setLevel(level)
 
 
-class Sends(logging.Handler):
+class TaskApp(logging.Handler):
     """Sends each line that it gets, as a handler for audits does; it notes how long that took and what came of it."""
 
     def __init__(self, echo: Echo) -> None:
@@ -62,7 +62,7 @@ class Sends(logging.Handler):
 
 
 def test_a_handler_that_sends_each_line_holds_nothing_up(app: App, vhost: Broker) -> None:
-    handler = Sends(echo_of(app, "audit"))
+    handler = TaskApp(echo_of(app, "audit"))
     with handling(handler):
         begin = time.monotonic()
         handler.echo.options(queue=app.queue(QUEUE)).send("x")
@@ -77,7 +77,7 @@ def test_a_handler_that_sends_under_its_lock_does_not_stop_the_thread_whose_line
     """`logging` holds the handler's lock while it emits, and the confirm comes after a line of the I/O thread."""
     with Proxy(vhost.url) as proxy:
         audited = make_app(proxy.url, send_timeout=15.0)
-        handler = Sends(echo_of(audited, "audit"))
+        handler = TaskApp(echo_of(audited, "audit"))
         with handling(handler):
             # The first send of that app: its I/O thread tells that it has connected before anything is confirmed.
             begin = time.monotonic()

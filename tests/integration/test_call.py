@@ -14,16 +14,16 @@ import pika
 import pytest
 
 from amqpworker import (
+    AccessRefused,
     AmqpWorkerError,
     App,
     CallTimeout,
-    Forbidden,
     InvalidArguments,
     NotConnected,
-    NotRouted,
     Reject,
     TaskFailed,
     Unconfirmed,
+    Unroutable,
     current,
 )
 from amqpworker.testing.processes import free_ports
@@ -359,7 +359,7 @@ def test_a_call_to_a_queue_that_is_not_there_is_not_routed(app: App, vhost: Brok
     echo = echo_of(app)
     echo.send("makes the exchanges")
     begin = time.monotonic()
-    with pytest.raises(NotRouted):
+    with pytest.raises(Unroutable):
         echo.options(queue="nowhere").call("x")
     assert time.monotonic() - begin < 2.0
     assert pending(app) == 0
@@ -367,7 +367,7 @@ def test_a_call_to_a_queue_that_is_not_there_is_not_routed(app: App, vhost: Brok
 
 def test_a_refused_login_ends_a_call_at_once(make_app: MakeApp, codec: Codec, vhost: Broker) -> None:
     app = make_app(vhost.node.url(vhost.vhost, "guest", "wrong"), codec=codec)
-    with pytest.raises(Forbidden):
+    with pytest.raises(AccessRefused):
         echo_of(app).call("x")
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from amqpworker import Settings
 from amqpworker.broker.admin import Admin
-from amqpworker.errors import NotConnected, NotRouted
+from amqpworker.errors import NotConnected, Unroutable
 from amqpworker.testing import Node
 from amqpworker.worker.app_loader import locate
 from tests.cli import Ended, run_here
@@ -401,7 +401,7 @@ def test_looking_works_by_either_codec(vhost: Broker, codec: Any) -> None:
         assert admin.look("some", 99, lambda _: False) == []
         vhost.wait_for_count("some", 4)
         assert admin.depth("none") is None
-        with pytest.raises(NotRouted):
+        with pytest.raises(Unroutable):
             admin.look("none", 1)
         assert [got.body for got in admin.look("some", 1)] == [b"0"]
         assert admin.look("some", 0) == []

@@ -69,7 +69,7 @@ def test_no_more_is_held_than_the_prefetch(vhost: Broker, one_app: App, options:
         try:
             one_app.send_many(hold.message() for _ in range(held + 5))
             intake = worker.process.consumer._intakes[QUEUE]
-            wait_until(lambda: len(intake.unstarted) + len(worker.process.runners.running) >= held, what="it is full")
+            wait_until(lambda: len(intake.unclaimed) + len(worker.process.runners.running) >= held, what="it is full")
             vhost.wait_for_count(QUEUE, 5)
         finally:
             go.set()

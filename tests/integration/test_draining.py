@@ -223,7 +223,7 @@ def test_what_runs_too_long_is_abandoned_with_exit_code_3(vhost: Broker, folder:
         wait_until(lambda: runs(folder) == ["hold-go"], what="it runs")
         worker.interrupt()
         assert worker.end() == 3
-        assert worker.wait_for_event("worker_abandons")["running"] == ["hold"]
+        assert worker.wait_for_event("tasks_abandoned")["running"] == ["hold"]
     vhost.wait_for_count(QUEUE, 1)
 
 
@@ -262,7 +262,7 @@ def test_a_process_without_its_parent_drains_by_itself(vhost: Broker, folder: Pa
         assert worker.popen.stdin is not None
         worker.popen.stdin.close()
         assert worker.end() == 0
-        worker.wait_for_event("parent_gone")
+        worker.wait_for_event("supervisor_lost")
 
 
 def test_a_pool_drains_all_its_processes(vhost: Broker, folder: Path) -> None:

@@ -13,18 +13,18 @@ from urllib.parse import quote
 import pytest
 
 from amqpworker import (
+    AccessRefused,
     App,
     BatchFailed,
-    Blocked,
     ConfigError,
-    Forbidden,
+    ConnectionBlocked,
     InvalidArguments,
     Message,
     NotConnected,
-    NotRouted,
     QueueUnavailable,
     SendError,
     Unconfirmed,
+    Unroutable,
 )
 from amqpworker.routing.topology import work_queue
 from amqpworker.task import RemoteTask
@@ -50,7 +50,7 @@ def sends(app: App, message: Message | None) -> bool:
     assert message is not None
     try:
         app.send(message)
-    except (Blocked, Unconfirmed):
+    except (ConnectionBlocked, Unconfirmed):
         return False
     return True
 
@@ -82,7 +82,7 @@ def stranger(vhost: Broker) -> Iterator[Callable[..., str]]:
 def test_a_queue_that_nobody_declared_is_not_routed_and_the_message_can_be_sent_again(app: App, vhost: Broker) -> None:
     echo = echo_of(app)
     echo.send("makes the exchanges")
-    with pytest.raises(NotRouted, match="'nowhere'") as caught:
+    with pytest.raises(Unroutable, match="'nowhere'") as caught:
         echo.options(queue="nowhere").send("x")
     message = caught.value.message
     assert message is not None
@@ -103,7 +103,7 @@ def test_a_slip_in_a_queue_s_name_does_not_disturb_others(app: App, vhost: Broke
     outcomes = list(
         app.send_each(echo.options(queue=QUEUE if number % 3 else "nowhere").message("x") for number in range(300))
     )
-    assert [isinstance(one, NotRouted) for one in outcomes] == [number % 3 == 0 for number in range(300)]
+    assert [isinstance(one, Unroutable) for one in outcomes] == [number % 3 == 0 for number in range(300)]
     assert vhost.count(QUEUE) == 200
 
 
@@ -112,7 +112,7 @@ def test_two_messages_with_one_id_are_told_apart(app: App) -> None:
     echo.send("first")
     pairs = [echo.options(id="same", queue=queue).message("x") for queue in (QUEUE, "nowhere", QUEUE, "nowhere")]
     outcomes = list(app.send_each(pairs))
-    assert [isinstance(one, NotRouted) for one in outcomes] == [False, True, False, True]
+    assert [isinstance(one, Unroutable) for one in outcomes] == [False, True, False, True]
 
 
 def test_a_full_queue_whose_bound_nobody_names_refuses_until_the_time_is_over(
@@ -237,15 +237,15 @@ def test_an_alarm_blocks_in_time_and_sending_works_again_after_it(make_app: Make
 
 def blocks(app: App, echo: RemoteTask[[str], str]) -> tuple[Message, Message]:
     """Try all that sends under an alarm; return the messages that had been written, and had not."""
-    with takes_at_most(2.0), pytest.raises(Blocked, match="alarm") as first:
+    with takes_at_most(2.0), pytest.raises(ConnectionBlocked, match="alarm") as first:
         echo.send("first")
-    with takes_at_most(2.0), pytest.raises(Blocked, match="alarm") as second:
+    with takes_at_most(2.0), pytest.raises(ConnectionBlocked, match="alarm") as second:
         echo.send("second")
-    with takes_at_most(2.0), pytest.raises(Blocked):
+    with takes_at_most(2.0), pytest.raises(ConnectionBlocked):
         echo.options(timeout=0.7).call("third")
     with takes_at_most(2.0), pytest.raises(BatchFailed) as batch:
         app.send_many(messages(echo, 10))
-    assert all(isinstance(one, Blocked) for one in batch.value.exceptions)
+    assert all(isinstance(one, ConnectionBlocked) for one in batch.value.exceptions)
     assert first.value.message is not None
     assert second.value.message is not None
     return first.value.message, second.value.message
@@ -256,7 +256,7 @@ def test_no_right_to_publish_is_forbidden_and_others_go_on(
 ) -> None:
     echo_of(make_app()).send("makes the topology")
     app = make_app(stranger(read=".*"), codec=codec, declare=False)
-    with takes_at_most(2.0), pytest.raises(Forbidden, match=r"exchange 'amqpworker\.tasks'") as caught:
+    with takes_at_most(2.0), pytest.raises(AccessRefused, match=r"exchange 'amqpworker\.tasks'") as caught:
         echo_of(app).send("x")
     assert caught.value.message is not None
     assert "sesame" not in str(caught.value)
@@ -273,7 +273,7 @@ def test_no_right_to_declare_is_forbidden_and_says_what_helps(
     make_app: MakeApp, codec: Codec, stranger: Callable[..., str]
 ) -> None:
     app = make_app(stranger(write=".*", read=".*"), codec=codec)
-    with takes_at_most(2.0), pytest.raises(Forbidden, match="AMQPWORKER_DECLARE=0") as caught:
+    with takes_at_most(2.0), pytest.raises(AccessRefused, match="AMQPWORKER_DECLARE=0") as caught:
         echo_of(app).send("x")
     assert caught.value.message is not None
 
@@ -294,7 +294,7 @@ def test_a_refused_login_is_forbidden_at_once_and_does_not_show_the_password(
     app = make_app(vhost.node.url(vhost.vhost, "guest", "sesame-47"), codec=codec)
     echo = echo_of(app)
     for _ in range(3):
-        with takes_at_most(3.0), pytest.raises(Forbidden, match=r"refused the login of user 'guest'") as caught:
+        with takes_at_most(3.0), pytest.raises(AccessRefused, match=r"refused the login of user 'guest'") as caught:
             echo.send("x")
         assert "sesame" not in str(caught.value)
     assert "sesame" not in caplog.text
@@ -303,7 +303,7 @@ def test_a_refused_login_is_forbidden_at_once_and_does_not_show_the_password(
 
 def test_an_unknown_virtual_host_is_forbidden_at_once(make_app: MakeApp, codec: Codec, vhost: Broker) -> None:
     app = make_app(vhost.node.url("no-such-host"), codec=codec)
-    with takes_at_most(3.0), pytest.raises(Forbidden, match="virtual host 'no-such-host'"):
+    with takes_at_most(3.0), pytest.raises(AccessRefused, match="virtual host 'no-such-host'"):
         echo_of(app).send("x")
 
 
@@ -311,7 +311,7 @@ def test_a_virtual_host_of_others_is_forbidden_at_once(
     make_app: MakeApp, codec: Codec, vhost: Broker, stranger: Callable[..., str]
 ) -> None:
     url = stranger(write=".*").removesuffix(quote(vhost.vhost, safe="")) + "%2F"
-    with takes_at_most(3.0), pytest.raises(Forbidden, match="virtual host '/'"):
+    with takes_at_most(3.0), pytest.raises(AccessRefused, match="virtual host '/'"):
         echo_of(make_app(url, codec=codec)).send("x")
 
 
@@ -334,7 +334,7 @@ def test_a_missing_exchange_is_not_routed_and_sending_goes_on_once_it_is_there(
     make_app: MakeApp, codec: Codec, vhost: Broker
 ) -> None:
     app = make_app(codec=codec, declare=False)
-    with takes_at_most(2.0), pytest.raises(NotRouted, match=r"amqpworker\.tasks") as caught:
+    with takes_at_most(2.0), pytest.raises(Unroutable, match=r"amqpworker\.tasks") as caught:
         echo_of(app).send("x")
     assert caught.value.message is not None
     echo_of(make_app()).send("makes the topology")
@@ -371,7 +371,7 @@ def test_a_failed_batch_tells_what_was_sent_and_what_was_not(app: App, vhost: Br
     seen: list[SendError] = []
     try:
         raise error
-    except* NotRouted as group:
+    except* Unroutable as group:
         seen += group.exceptions
         sent = group.sent
     assert sent == error.sent
@@ -387,5 +387,5 @@ def test_errors_can_be_pickled_and_copied(app: App) -> None:
         assert type(again) is BatchFailed
         assert [one.id for one in again.sent] == [batch[0].id]
         assert [(type(one), str(one), one.message) for one in again.exceptions] == [
-            (NotRouted, str(caught.value.exceptions[0]), batch[1])
+            (Unroutable, str(caught.value.exceptions[0]), batch[1])
         ]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from amqpworker import App, InvalidArguments, NotRouted
+from amqpworker import App, InvalidArguments, Unroutable
 from tests.integration.conftest import Codec
 from tests.integration.tasks import QUEUE, echo_of
 from tests.proxy import Proxy
@@ -62,7 +62,7 @@ def test_options_are_on_the_wire(app: App, vhost: Broker) -> None:
 
 def test_a_message_that_is_sent_again_after_an_error_tells_when_it_was_sent_first(app: App, vhost: Broker) -> None:
     message = echo_of(app).options(queue="later").message("x")
-    with pytest.raises(NotRouted):
+    with pytest.raises(Unroutable):
         app.send(message)
     first = message.first_sent
     app.queue("later")

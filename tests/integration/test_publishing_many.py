@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from amqpworker import App, BatchFailed, InvalidArguments, Message, NotRouted, SendError, Sent
+from amqpworker import App, BatchFailed, InvalidArguments, Message, SendError, Sent, Unroutable
 from amqpworker.client.batch import MOST_BYTES as WINDOW_BYTES
 from amqpworker.client.batch import MOST_MESSAGES as WINDOW
 from tests.integration.conftest import Codec
@@ -129,7 +129,7 @@ def test_failures_stand_where_their_messages_stood(app: App) -> None:
     outcomes = list(app.send_each(batch))
     for message, outcome in zip(batch, outcomes, strict=True):
         if message.queue == "nowhere":
-            assert isinstance(outcome, NotRouted)
+            assert isinstance(outcome, Unroutable)
             assert outcome.message is message
         else:
             assert isinstance(outcome, Sent)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from amqpworker import App, InvalidArguments, Message, NotRouted
+from amqpworker import App, InvalidArguments, Message, Unroutable
 from amqpworker.routing.topology import base, ladder, work_queue
 from tests.integration.conftest import Codec
 from tests.integration.tasks import QUEUE, echo_of, messages
@@ -79,7 +79,7 @@ def test_without_declare_nothing_is_declared(make_app: MakeApp, codec: Codec, vh
     app = make_app(codec=codec, declare=False)
     echo = echo_of(app)
     for task in (echo, echo.options(delay=1)):
-        with pytest.raises(NotRouted):
+        with pytest.raises(Unroutable):
             task.send("x")
     assert vhost.queues() == []
     assert not [one for one in vhost.management.exchanges(vhost.vhost) if one["name"].startswith("amqpworker")]
@@ -111,7 +111,7 @@ def test_a_queue_that_was_deleted_is_not_routed_once_and_then_declared_anew(app:
     echo = echo_of(app)
     echo.send("x")
     vhost.delete_queue(QUEUE)
-    with pytest.raises(NotRouted) as caught:
+    with pytest.raises(Unroutable) as caught:
         echo.send("x")
     assert caught.value.message is not None
     app.send(caught.value.message)

@@ -28,7 +28,7 @@ def test_what_waits_behind_long_tasks_runs_in_an_idle_process_and_all_consume_ag
         assert {(line["level"], line["reason"], line["waited"]) for line in requeued} == {
             ("info", "another process has an idle thread", 5.0)
         }
-        assert workers.events("supervisor_silent") == []
+        assert workers.events("supervisor_unresponsive") == []
         (tmp_path / "go").touch()
         wait_until(lambda: vhost.consumers("work") == 3, 20, "three consumers")
         workers.signal(signal.SIGTERM)

@@ -91,7 +91,7 @@ def test_a_connection_of_which_the_other_half_is_lost_is_given_up(
         with running(app, threads=2) as worker:
             before = generation(worker)
             proxy.swallow("to_client")
-            wait_until(lambda: "broker_silent" in caplog.text, SOON, "that it is noticed")
+            wait_until(lambda: "broker_unresponsive" in caplog.text, SOON, "that it is noticed")
             proxy.heal()
             wait_until(lambda: generation(worker) is not before and worker.process.consumer.consuming, 20)
             with App(vhost.url) as sender:
@@ -111,7 +111,7 @@ def test_a_broker_that_is_frozen_is_noticed_and_consumed_from_again_when_it_thaw
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
         try:
-            wait_until(lambda: "broker_silent" in caplog.text, SOON, "that it is noticed")
+            wait_until(lambda: "broker_unresponsive" in caplog.text, SOON, "that it is noticed")
         finally:
             os.kill(pid, signal.SIGCONT)
         wait_until(lambda: worker.process.consumer.consuming, 30, "the worker consumes again")

@@ -156,7 +156,7 @@ def test_an_isolated_task_over_its_hard_limit_ends_alone(tmp_path: Path, vhost: 
         wait_until(lambda: "end neighbour" in workers.ledger(), what="its neighbour ends in peace")
         assert workers.ledger().count("begin neighbour") == 1
         assert len(workers.events("process_started")) == 1
-        assert workers.events("worker_leaves") == []
+        assert workers.events("worker_exiting") == []
 
 
 def test_isolated_tasks_share_a_process_until_it_dies(tmp_path: Path, vhost: Broker) -> None:

@@ -229,7 +229,7 @@ def test_when_the_parent_is_killed_its_processes_drain_and_leave(tmp_path: Path,
         wait_until(lambda: workers.ledger() == ["begin a"])
         workers.process.kill()
         workers.process.wait()
-        workers.wait_for("parent_gone", 2)
+        workers.wait_for("supervisor_lost", 2)
         (tmp_path / "go").touch()
         wait_until(lambda: not any(alive(pid) for pid in workers.children()), 10)
         assert workers.ledger() == ["begin a", "end a"]

@@ -49,7 +49,7 @@ def test_a_process_that_hangs_in_c_with_the_interpreters_lock_is_killed_with_its
         wait_until(lambda: not any(alive(pid) for pid in workers.children()), BOUND, "the end of both")
         assert "survives its supervisor" in workers.log
         assert "in stuck" in workers.log
-        assert len(workers.events("parent_gone")) == 1, "the other has drained by itself"
+        assert len(workers.events("supervisor_lost")) == 1, "the other has drained by itself"
         wait_until(lambda: not alive(heir), what="the end of the heir")
         vhost.wait_for_count("work", 1)
 

@@ -103,7 +103,7 @@ def test_two_reloads_under_load_put_nothing_into_an_isolated_process(tmp_path: P
             workers.wait_for("process_ended", 2 * reload)
         has_run(workers, {f"short{number}" for number in range(1000)}, 120)
         assert isolated(workers) == set()
-        assert workers.events("supervisor_silent") == []
+        assert workers.events("supervisor_unresponsive") == []
         assert vhost.count("work.dead") == 0
 
 
@@ -118,7 +118,7 @@ def test_thousands_of_messages_that_come_again_at_once_are_all_answered_for(tmp_
         (tmp_path / "go").touch()
         has_run(workers, {f"hold{number}" for number in range(4000)})
         assert isolated(workers) == set()
-        assert workers.events("supervisor_silent") == []
+        assert workers.events("supervisor_unresponsive") == []
 
 
 @pytest.mark.parametrize(("options", "most"), [(("--isolated", "2"), 2), ((), 4)], ids=["given", "default"])

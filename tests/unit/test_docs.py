@@ -74,7 +74,7 @@ def test_the_operations_page_has_a_row_for_every_event_that_is_logged() -> None:
     rows = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
     listed = {event for row in rows for event in re.findall(r"`(\w+)`", row[1])}
     events = {str(event) for path in PACKAGE.rglob("*.py") for event in logged_events(path)}
-    assert {"pool_started", "task_dead", "task_returned", "heir_lost"} <= events
+    assert {"pool_started", "task_dead", "task_postponed", "heir_lost"} <= events
     assert sorted(events - listed) == []
     assert all(part.strip() for row in rows for part in row[2:4])
 

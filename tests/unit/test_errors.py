@@ -17,12 +17,12 @@ from amqpworker.client.sent import Sent, no_store
 from amqpworker.errors import (
     AmqpWorkerError,
     BatchFailed,
-    NotRouted,
     Reject,
     RetryLater,
     SendError,
     TaskFailed,
     TaskSignal,
+    Unroutable,
 )
 from amqpworker.model.message import Message
 from amqpworker.policies.retry import ResultRefused
@@ -70,7 +70,7 @@ MESSAGE = Message("shop.task", "work", b"{}", "an-id", {"tenant": "acme"})
 GIVEN: dict[type[BaseException], list[BaseException]] = {
     TaskFailed: [TaskFailed("failed", "ValueError", "no", "Traceback …"), TaskFailed("expired")],
     BatchFailed: [
-        BatchFailed("1 of 1", [NotRouted("no queue", MESSAGE)], [Sent("id", "shop.task", no_store, no_store)])
+        BatchFailed("1 of 1", [Unroutable("no queue", MESSAGE)], [Sent("id", "shop.task", no_store, no_store)])
     ],
     Reject: [Reject(), Reject("too cheap")],
     RetryLater: [RetryLater(), RetryLater(5), RetryLater(timedelta(minutes=1), count=False)],

@@ -63,7 +63,7 @@ def test_a_worker_is_never_the_thread_that_asks() -> None:
     assert users.others
     users.enter()
     assert not users.leave()
-    users.worker_leaves()
+    users.worker_exiting()
     assert not users.others
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["Memo"]
+__all__ = ["Cache"]
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-class Memo(dict[Key, Value]):
+class Cache(dict[Key, Value]):
     """
     A dictionary that makes what it lacks, and forgets all of it when it holds `bound` entries.
 

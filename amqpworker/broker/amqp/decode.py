@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 
-from amqpworker.broker.amqp.cache import Memo
+from amqpworker.broker.amqp.cache import Cache
 from amqpworker.broker.amqp.events import (
     BASIC_DELIVER,
     BUILDERS,
@@ -77,7 +77,7 @@ class StreamDecoder:
         self._wanted = 0
         self._contents: dict[int, Content] = {}
         self._heads: dict[bytes, tuple[int, int, str]] = {}
-        self._routes: Memo[bytes, Route] = Memo(read_route)
+        self._routes: Cache[bytes, Route] = Cache(read_route)
         self._broken = ""
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-from amqpworker.broker.amqp.cache import Memo
+from amqpworker.broker.amqp.cache import Cache
 from amqpworker.broker.amqp.properties import SHORT_STRINGS, property_values
 from amqpworker.broker.amqp.table_encode import reason
 from amqpworker.model.message import Publication
@@ -77,7 +77,7 @@ def publish_method(key: tuple[int, str, str, bool]) -> bytes:
     return pack_method(METHOD, channel, 6 + len(arguments), BASIC_PUBLISH, 0) + arguments + END
 
 
-METHODS: Memo[tuple[int, str, str, bool], bytes] = Memo(publish_method)
+METHODS: Cache[tuple[int, str, str, bool], bytes] = Cache(publish_method)
 
 
 def encode_ack(channel: int, tag: int, multiple: bool = False) -> bytes:

@@ -21,9 +21,9 @@ __all__ = [
     "Content",
     "Event",
     "FrameError",
-    "GotMessage",
+    "GetOk",
     "RawFrame",
-    "Returned",
+    "ReturnedMessage",
     "Route",
     "read_route",
 ]
@@ -36,7 +36,7 @@ class FrameError(Exception):
     """The stream cannot be understood from here on: the connection must be closed."""
 
 
-class Returned(NamedTuple):
+class ReturnedMessage(NamedTuple):
     """A message of ours that no queue took."""
 
     channel: int
@@ -48,7 +48,7 @@ class Returned(NamedTuple):
     body: bytes
 
 
-class GotMessage(NamedTuple):
+class GetOk(NamedTuple):
     """The answer to `basic.get`; `problem` is as that of a delivery."""
 
     channel: int
@@ -75,7 +75,7 @@ class RawFrame(bytes):
     """One whole frame that is neither content nor confirm, for pika."""
 
 
-Event: TypeAlias = Delivery | Returned | GotMessage | Confirm | RawFrame
+Event: TypeAlias = Delivery | ReturnedMessage | GetOk | Confirm | RawFrame
 
 Build: TypeAlias = Callable[[Properties, bytes, str], Event]
 Route: TypeAlias = tuple[bool, str, str]
@@ -158,7 +158,7 @@ def returned(channel: int, arguments: Arguments) -> Build:
     exchange, routing_key = arguments.text("exchange"), arguments.text("routing key")
 
     def build(properties: Properties, body: bytes, _problem: str) -> Event:
-        return Returned(channel, code, text, exchange, routing_key, properties, body)
+        return ReturnedMessage(channel, code, text, exchange, routing_key, properties, body)
 
     return build
 
@@ -171,7 +171,7 @@ def got(channel: int, arguments: Arguments) -> Build:
     trouble = arguments.problem
 
     def build(properties: Properties, body: bytes, problem: str) -> Event:
-        return GotMessage(channel, tag, redelivered, exchange, routing_key, count, properties, body, trouble or problem)
+        return GetOk(channel, tag, redelivered, exchange, routing_key, count, properties, body, trouble or problem)
 
     return build
 

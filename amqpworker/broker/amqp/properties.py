@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from amqpworker.broker.amqp.cache import Memo
+from amqpworker.broker.amqp.cache import Cache
 from amqpworker.broker.amqp.table_decode import decode_table, replaced
 from amqpworker.broker.amqp.table_encode import encode_table, reason, short_string
 from amqpworker.model.message import Properties
@@ -44,7 +44,7 @@ pack_timestamp = struct.Struct(">Q").pack
 OCTETS = {number: bytes((number,)) for number in range(256)}
 MODES = {number: OCTETS[number] for number in (1, 2)}
 
-SHORT_STRINGS: Memo[str, bytes] = Memo(short_string)
+SHORT_STRINGS: Cache[str, bytes] = Cache(short_string)
 """Text that comes again and again, encoded: types, content types, routing keys."""
 
 
@@ -217,7 +217,7 @@ def read_values(data: bytes, flags: int, offset: int, end: int) -> tuple[Propert
 
 
 make = object.__new__
-TEXTS: Memo[bytes, str] = Memo(lambda raw: raw[1:].decode())
+TEXTS: Cache[bytes, str] = Cache(lambda raw: raw[1:].decode())
 """Short strings that come again and again, by their length byte and their bytes."""
 
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from amqpworker.broker.amqp.cache import Memo
+from amqpworker.broker.amqp.cache import Cache
 from amqpworker.broker.amqp.table_encode import MAX_DEPTH
 from amqpworker.model.message import MOST_SHORT_BYTES, Headers, HeaderValue
 
@@ -117,7 +117,7 @@ def read_key(raw: bytes) -> tuple[str, int, Unpack | None, int, str]:
         return name, raw[-1], unpack, width, f"the name of header {name!r} is not UTF-8"
 
 
-KEYS: Memo[bytes, tuple[str, int, Unpack | None, int, str]] = Memo(read_key)
+KEYS: Cache[bytes, tuple[str, int, Unpack | None, int, str]] = Cache(read_key)
 
 
 def read_value(data: bytes, letter: int, offset: int, stop: int, depth: int) -> tuple[HeaderValue, int]:

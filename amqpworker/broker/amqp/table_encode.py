@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from amqpworker.broker.amqp.cache import Memo
+from amqpworker.broker.amqp.cache import Cache
 from amqpworker.model.message import MOST_SHORT_BYTES, Headers, HeaderValue
 
 __all__ = ["MAX_DEPTH", "encode_table", "reason", "short_string"]
@@ -53,7 +53,7 @@ def short_string(text: str) -> bytes:
     return bytes((len(raw),)) + raw
 
 
-NAMES: Memo[str, bytes] = Memo(short_string)
+NAMES: Cache[str, bytes] = Cache(short_string)
 
 
 def encode_table(table: Headers, depth: int = 0) -> bytes:

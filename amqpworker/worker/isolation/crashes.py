@@ -17,7 +17,7 @@ from amqpworker.model.message import CRASHES, Delivery, Headers
 from amqpworker.model.outcome import Dead, Failure, Outcome, Retry
 from amqpworker.routing.envelope import MAX_TRACEBACK, capped
 
-__all__ = ["Crash", "Triage", "crashed", "triaged"]
+__all__ = ["Crash", "RedeliveryAction", "crashed", "redelivery_action"]
 
 DELIVERY_COUNT = "x-delivery-count"
 """How often a quorum queue has delivered a message before (https://www.rabbitmq.com/docs/quorum-queues)."""
@@ -32,7 +32,7 @@ MIB = 1024 * 1024
 NO_HEADERS: Headers = {}
 
 
-class Triage(Enum):
+class RedeliveryAction(Enum):
     """What is done first with a delivery that came before: run it as any other, ask the supervisor, isolate it, copy it."""
 
     RUN = auto()
@@ -41,7 +41,7 @@ class Triage(Enum):
     RENEW = auto()
 
 
-def triaged(delivery: Delivery, supervised: bool) -> Triage:
+def redelivery_action(delivery: Delivery, supervised: bool) -> RedeliveryAction:
     """
     Decide about a delivery that may have taken a process down; if `supervised`, there is a supervisor that can be asked.
 
@@ -50,15 +50,15 @@ def triaged(delivery: Delivery, supervised: bool) -> Triage:
     """
     headers = delivery.properties.headers or NO_HEADERS
     if (count_of(headers.get(CRASHES)) or 0) > 0:
-        return Triage.ISOLATE
+        return RedeliveryAction.ISOLATE
     if not delivery.redelivered:
-        return Triage.RUN
+        return RedeliveryAction.RUN
     count = count_of(headers.get(DELIVERY_COUNT)) or 0
     if count > MOST_DELIVERIES:
-        return Triage.RENEW
+        return RedeliveryAction.RENEW
     if supervised:
-        return Triage.ASK
-    return Triage.ISOLATE if count >= SUSPECT_DELIVERIES else Triage.RUN
+        return RedeliveryAction.ASK
+    return RedeliveryAction.ISOLATE if count >= SUSPECT_DELIVERIES else RedeliveryAction.RUN
 
 
 @dataclass(frozen=True, slots=True)

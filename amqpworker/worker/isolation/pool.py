@@ -15,11 +15,11 @@ from typing import assert_never
 from amqpworker.log.logger import get_logger
 from amqpworker.model.outcome import Failure, Outcome, Requeue, Retry
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import Runner
+from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.isolation.child import Arrived, IsolatedProcess, Late
 from amqpworker.worker.isolation.crashes import Crash, crashed
 from amqpworker.worker.isolation.protocol import Unreadable, outcome_from, request_to
-from amqpworker.worker.limits.deadlines import Overtaken
+from amqpworker.worker.limits.deadlines import RunAbandoned
 
 __all__ = ["FAREWELL", "Isolation"]
 
@@ -49,7 +49,7 @@ class Isolation:
     def __init__(
         self,
         start: Callable[[], IsolatedProcess],
-        runner: Runner,
+        runner: TaskExecutor,
         max_crashes: int,
         start_timeout: float,
         ahead: bool = False,
@@ -76,7 +76,7 @@ class Isolation:
         Run a task in an isolated process, and return how it ends.
 
         Raises:
-            Overtaken: the worker ends, and has abandoned the task.
+            RunAbandoned: the worker ends, and has abandoned the task.
         """
         process = self._ready_process()
         if not run.delivery.intake.is_open:
@@ -93,7 +93,7 @@ class Isolation:
             raise
         if self._closed:
             self._end(process)
-            raise Overtaken
+            raise RunAbandoned
         match ending:
             case Arrived(data):
                 try:
@@ -128,7 +128,7 @@ class Isolation:
         while True:
             with self._lock:
                 if self._closed:
-                    raise Overtaken
+                    raise RunAbandoned
                 waited = bool(self._idle)
                 process = self._idle.pop() if waited else self._started()
                 if process is not None:
@@ -139,7 +139,7 @@ class Isolation:
                 return process
             self._end(process)
             if self._closed:
-                raise Overtaken
+                raise RunAbandoned
             if not waited:
                 reason = OUTDATED if process.outdated else None
                 log.error("isolated_not_started", child=process.pid, reason=reason, effect="its message is requeued")

@@ -32,7 +32,7 @@ from amqpworker.model.outcome import Outcome
 from amqpworker.worker.app_loader import locate
 from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import Runner, unknown
+from amqpworker.worker.executor import TaskExecutor, unknown
 from amqpworker.worker.forked_children import default_signals_in_forks, leave_if_forked
 from amqpworker.worker.isolation.protocol import BEAT, READY, SPENT, Request, frame, outcome_to, requested
 from amqpworker.worker.lifespan import Lifespan
@@ -62,7 +62,7 @@ class Isolated:
         app.users.worker_enters()
         self._connection = connection
         self._process = os.getpid()
-        self._runner = Runner(app.tasks, app.results is not None)
+        self._runner = TaskExecutor(app.tasks, app.results is not None)
         self._loop = asyncio.Runner()
         self._lifespan = Lifespan(
             None if app.lifespan is None else app.lifespan(), lambda coroutine, _: self._await(coroutine)
@@ -88,7 +88,7 @@ class Isolated:
                 break
             self._send(outcome_to(outcome))
         self._lifespan.end()
-        self._app.users.worker_leaves()
+        self._app.users.worker_exiting()
         self._app.close()
 
     def _run(self, request: Request) -> Outcome:

@@ -18,7 +18,7 @@ from amqpworker.ipc.report import batch_of
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery
 
-__all__ = ["Inquiry"]
+__all__ = ["SuspectQuery"]
 
 log = get_logger(__name__)
 
@@ -26,7 +26,7 @@ log = get_logger(__name__)
 PATIENCE = 10.0
 
 
-class Inquiry:
+class SuspectQuery:
     """
     Deliveries that are asked about.
 
@@ -89,5 +89,5 @@ class Inquiry:
         with self._lock:
             late = [key for key, (until, _) in self._held.items() if until <= now]
         if late:
-            log.warning("supervisor_silent", messages=len(late), effect="they run in isolated processes")
+            log.warning("supervisor_unresponsive", messages=len(late), effect="they run in isolated processes")
             self.on_verdict(late, suspect=True)

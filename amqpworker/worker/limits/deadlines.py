@@ -25,7 +25,7 @@ from amqpworker.lifecycle import run_as_io_thread, start_thread
 from amqpworker.log.logger import get_logger, task_context
 from amqpworker.worker.limits.interruption import Hold, hold_at, wait_and_preempt, where
 
-__all__ = ["Limits", "Overtaken", "Pace", "Watch"]
+__all__ = ["Limits", "Pace", "RunAbandoned", "RunDeadline"]
 
 log = get_logger(__name__)
 
@@ -52,12 +52,12 @@ class Pace:
     report: float = 10.0
 
 
-class Overtaken(BaseException):
+class RunAbandoned(BaseException):
     """A run has ended after its message was taken care of: whatever it returned does not count any more."""
 
 
 @dataclass(slots=True, eq=False)
-class Watch:
+class RunDeadline:
     """
     One run that has limits; the times are monotonic, `inf` if there is none.
 
@@ -92,11 +92,11 @@ class Limits:
     its message: the run itself, as it ends, or the process that claims it.
     """
 
-    def __init__(self, over: Callable[[Watch], None], pace: Pace | None = None) -> None:
+    def __init__(self, over: Callable[[RunDeadline], None], pace: Pace | None = None) -> None:
         self._over = over
         self.pace = Pace() if pace is None else pace
         self._report_after = self.pace.report
-        self._runs: dict[int, Watch] = {}
+        self._runs: dict[int, RunDeadline] = {}
         self._wake = Waker()
         # Different pauses, so that a thread in a loop is not always found at the same line.
         self._glances = itertools.cycle(number * GLANCE for number in range(1, 20))
@@ -110,10 +110,10 @@ class Limits:
 
         Raises:
             TimeLimitExceeded: its time was up before it had ended.
-            Overtaken: somebody else has claimed the run meanwhile.
+            RunAbandoned: somebody else has claimed the run meanwhile.
         """
         now = time.monotonic()
-        watch = Watch(run, now + soft, now + hard, now + soft, self._report_at(now, soft, hard))
+        watch = RunDeadline(run, now + soft, now + hard, now + soft, self._report_at(now, soft, hard))
         try:
             # It may be raised from here on, if the machine hangs for this long.
             self._enter(watch)
@@ -128,32 +128,32 @@ class Limits:
             raise error
         return value
 
-    def begin(self, run: Any, soft: float, hard: float) -> Watch:
+    def begin(self, run: Any, soft: float, hard: float) -> RunDeadline:
         """Watch a run that no exception can be raised in from another thread, such as a coroutine."""
         now = time.monotonic()
-        watch = Watch(run, now + soft, now + hard, math.inf, self._report_at(now, soft, hard))
+        watch = RunDeadline(run, now + soft, now + hard, math.inf, self._report_at(now, soft, hard))
         self._enter(watch)
         return watch
 
-    def end(self, watch: Watch) -> None:
+    def end(self, watch: RunDeadline) -> None:
         """
         Take a run back that has ended.
 
         Raises:
-            Overtaken: somebody else has claimed it.
+            RunAbandoned: somebody else has claimed it.
         """
         if self._runs.pop(id(watch), None) is None:
-            raise Overtaken
+            raise RunAbandoned
 
-    def holds(self, watch: Watch) -> bool:
+    def holds(self, watch: RunDeadline) -> bool:
         """Return whether a run still runs."""
         return id(watch) in self._runs
 
-    def claim(self, watch: Watch) -> bool:
+    def claim(self, watch: RunDeadline) -> bool:
         """Take a run's message over; false where it has ended by itself."""
         return self._runs.pop(id(watch), None) is not None
 
-    def overdue(self, seconds: float) -> list[Watch]:
+    def overdue(self, seconds: float) -> list[RunDeadline]:
         """Return the runs that are over their soft limit by `seconds`."""
         latest = time.monotonic() - seconds
         return [watch for watch in list(self._runs.values()) if watch.soft_at <= latest]
@@ -161,7 +161,7 @@ class Limits:
     def _report_at(self, now: float, soft: float, hard: float) -> float:
         return now + (soft if soft < hard else hard) + self._report_after
 
-    def _enter(self, watch: Watch) -> None:
+    def _enter(self, watch: RunDeadline) -> None:
         if self._thread is None:
             self.start()
         self._runs[id(watch)] = watch
@@ -185,7 +185,7 @@ class Limits:
                 start_thread(thread)  # where there is no room for it, the next run tries again
                 self._thread = thread
 
-    def _disarm(self, watch: Watch) -> None:
+    def _disarm(self, watch: RunDeadline) -> None:
         """Ensure that no exception is raised any more; one may still be raised in here, then this is called again."""
         if watch.raise_at == math.inf:
             return
@@ -229,7 +229,7 @@ class Limits:
         again = [now + AGAIN] if raised else []
         return min([*again, *(watch.next_at for watch in list(self._runs.values()))], default=math.inf)
 
-    def _raise_safely(self, watch: Watch, now: float) -> bool:
+    def _raise_safely(self, watch: RunDeadline, now: float) -> bool:
         try:
             return self._raise(watch, now)
         except Exception as error:
@@ -238,7 +238,7 @@ class Limits:
             log.error("limit_not_told", exc_info=error)
             return False
 
-    def _raise(self, watch: Watch, now: float) -> bool:
+    def _raise(self, watch: RunDeadline, now: float) -> bool:
         """Raise the exception in a run's thread, or plan to look again soon; return whether it was raised."""
         watch.held_since = now if watch.held_since is None else watch.held_since
         held = now - watch.held_since
@@ -258,14 +258,14 @@ class Limits:
         watch.raise_at = now + self.pace.again
         return True
 
-    def _report(self, watch: Watch, now: float) -> None:
+    def _report(self, watch: RunDeadline, now: float) -> None:
         task_context.set(watch.run)
         over = round(now - min(watch.soft_at, watch.hard_at), 1)
         effect = f"its process is replaced {OVERDUE:g} s after its limit" if watch.hard_at == math.inf else None
         log.warning("task_over_limit", over=over, at=where(watch.thread), effect=effect)
         task_context.set(None)
 
-    def _tell(self, watch: Watch) -> None:
+    def _tell(self, watch: RunDeadline) -> None:
         try:
             self._over(watch)
         except Exception as error:

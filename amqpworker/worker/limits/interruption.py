@@ -16,7 +16,7 @@ from enum import Enum
 from functools import lru_cache
 from types import CodeType, FrameType
 
-from amqpworker.log.writer import Sink
+from amqpworker.log.writer import LineHandler
 
 __all__ = ["Hold", "hold_at", "wait_and_preempt", "where"]
 
@@ -109,7 +109,7 @@ def hold_of(frame: FrameType) -> Hold:
     return Hold.BRIEF if brief else Hold.NONE
 
 
-SINKS = frozenset({Sink.emit.__code__})
+SINKS = frozenset({LineHandler.emit.__code__})
 """Where a line of ours is written: what logging holds then is released in a `finally`, and nothing is swallowed."""
 
 

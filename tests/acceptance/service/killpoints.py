@@ -25,8 +25,8 @@ from amqpworker.broker.channel import Channel
 from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.model.message import Delivery, Publication
 from amqpworker.results.sqlite import SqliteStore
-from amqpworker.worker.executor import Runner
-from amqpworker.worker.republish import Copies, Copy
+from amqpworker.worker.executor import TaskExecutor
+from amqpworker.worker.republish import Republication, Republisher
 from amqpworker.worker.settle import Settler
 
 AT_LAST = int(os.environ.get("KILL_BY", "8"))  # a process dies when it is there for the n-th time, n up to this
@@ -139,9 +139,9 @@ def confirmed(part: str) -> Callable[[Hit], None]:
     """Return the step at which such a copy is known to be confirmed, and its original not acknowledged."""
 
     def set_trap(hit: Hit) -> None:
-        original = Copies.publish
+        original = Republisher.publish
 
-        def publish(self: Copies, copy: Copy) -> None:
+        def publish(self: Republisher, copy: Republication) -> None:
             def trapped() -> None:
                 if goes_to(copy.publication, part):
                     hit()
@@ -149,13 +149,13 @@ def confirmed(part: str) -> Callable[[Hit], None]:
 
             original(self, replace(copy, confirmed=trapped))
 
-        Copies.publish = publish  # type: ignore[method-assign]
+        Republisher.publish = publish  # type: ignore[method-assign]
 
     return set_trap
 
 
 def is_copy(part: str) -> Callable[..., bool]:
-    """Return the question whether what `Copies.publish` is called with goes there."""
+    """Return the question whether what `Republisher.publish` is called with goes there."""
     return lambda _copies, copy: goes_to(copy.publication, part)
 
 
@@ -168,17 +168,17 @@ def was_a_call(_settler: Settler, delivery: Delivery) -> bool:
 
 
 POINTS: dict[str, Callable[[Hit], None]] = {
-    "before the run": lambda hit: before(Runner, "admit", hit),
+    "before the run": lambda hit: before(TaskExecutor, "admit", hit),
     "in the run": lambda _: None,
     "after the run": lambda hit: before(Settler, "settle", hit),
     "result not stored": lambda hit: before(SqliteStore, "store", hit),
     "result stored": lambda hit: after(SqliteStore, "store", hit),
     "reply sent": lambda hit: before(Settler, "_ack", hit, was_a_call),
-    "copy not sent": lambda hit: before(Copies, "publish", hit, is_copy("delay")),
+    "copy not sent": lambda hit: before(Republisher, "publish", hit, is_copy("delay")),
     "copy written": written("delay"),
     "copy unheard": unheard("delay"),
     "copy confirmed": confirmed("delay"),
-    "letter not sent": lambda hit: before(Copies, "publish", hit, is_copy("dead")),
+    "letter not sent": lambda hit: before(Republisher, "publish", hit, is_copy("dead")),
     "letter written": written("dead"),
     "letter unheard": unheard("dead"),
     "letter confirmed": confirmed("dead"),

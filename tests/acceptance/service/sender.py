@@ -22,7 +22,7 @@ from typing import Any
 
 from jobs import answer, app, doomed, flaky, ledger, plain, slow_at_first, waits
 
-from amqpworker import AmqpWorkerError, BatchFailed, Blocked, Message, SendError, Unconfirmed
+from amqpworker import AmqpWorkerError, BatchFailed, ConnectionBlocked, Message, SendError, Unconfirmed
 from amqpworker.model.message import new_id
 
 CALL_TIMEOUT = 5.0
@@ -78,7 +78,7 @@ def told(message: Message, error: BaseException | None, **fields: Any) -> None:
     """Write down what became of it, as the sender knows."""
     if error is None:
         ledger.write("confirmed", id=message.id, **fields)
-    elif isinstance(error, Unconfirmed | Blocked):
+    elif isinstance(error, Unconfirmed | ConnectionBlocked):
         ledger.write("unknown", id=message.id, why=repr(error), **fields)
     else:
         ledger.write("refused", id=message.id, why=repr(error), **fields)

@@ -20,7 +20,7 @@ from amqpworker.broker.connection_errors import (
     problem_of,
     too_old,
 )
-from amqpworker.errors import AmqpWorkerError, ConfigError, Forbidden, NotConnected, NotRouted, SendError
+from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError, NotConnected, SendError, Unroutable
 
 (ADDRESS,) = addresses("amqp://me:sesame@broker.example/shop")
 
@@ -70,7 +70,7 @@ def test_the_end_of_a_connection_is_one_sentence(error: BaseException | None, ki
     ("error", "wanted"),
     [
         (ConnectionRefusedError(), NotConnected),
-        (exceptions.ProbableAuthenticationError("ConnectionClosedByBroker: (403)"), Forbidden),
+        (exceptions.ProbableAuthenticationError("ConnectionClosedByBroker: (403)"), AccessRefused),
         (exceptions.IncompatibleProtocolError("HTTP"), ConfigError),
     ],
 )
@@ -100,10 +100,10 @@ def test_a_connection_that_was_open_is_worth_another_try_whatever_ended_it() -> 
         (
             403,
             "ACCESS_REFUSED - access to exchange 'amqpworker.tasks' in vhost '/' refused",
-            Forbidden,
+            AccessRefused,
             "amqpworker.tasks",
         ),
-        (404, "NOT_FOUND - no exchange 'amqpworker.tasks' in vhost '/'", NotRouted, "amqpworker.tasks"),
+        (404, "NOT_FOUND - no exchange 'amqpworker.tasks' in vhost '/'", Unroutable, "amqpworker.tasks"),
         (
             406,
             (
@@ -148,7 +148,7 @@ def test_a_connection_without_a_channel_left_is_an_error_that_says_how_many_are_
 def test_a_right_that_is_missing_is_told_by_its_name_where_it_is_asked_for(named: str, right: str) -> None:
     text = f"ACCESS_REFUSED - {named}access to queue 'a.dead' in vhost '/' refused for user 'op'"
     error = channel_error(exceptions.ChannelClosedByBroker(403, text), "looking into queue 'a.dead'", "read")
-    assert type(error) is Forbidden
+    assert type(error) is AccessRefused
     assert f"user 'op' lacks the right `{right}` on queue 'a.dead' in virtual host '/'" in str(error)
     assert "topology declare" not in str(error)
 

@@ -14,7 +14,7 @@ from amqpworker.broker.address import addresses
 from amqpworker.broker.channel import Closed
 from amqpworker.broker.connection_errors import ConnectionProblem
 from amqpworker.broker.consumer import Consumer
-from amqpworker.broker.consumer_channel import Intake, Subscription
+from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
 from amqpworker.broker.consumer_check import Look
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.routing.queues import Plan
@@ -40,22 +40,22 @@ class Taking(Nobody):
 
 def test_a_delivery_belongs_to_the_channel_and_the_queue_that_it_came_by() -> None:
     receiver = Taking()
-    intake = Intake(WORK, receiver, lambda: None)
+    intake = ConsumerChannel(WORK, receiver, lambda: None)
     one = delivery(1)
     intake.on_delivery(one)
     assert receiver.taken == [one]
     assert one.intake is intake
     assert one.queue == "work"
-    assert list(intake.unstarted) == [1]
+    assert list(intake.unclaimed) == [1]
 
 
 def test_the_first_delivery_that_waits_has_the_deadlines_looked_at() -> None:
     watched: list[int] = []
-    intake = Intake(WORK, Taking(), lambda: watched.append(1))
+    intake = ConsumerChannel(WORK, Taking(), lambda: watched.append(1))
     intake.on_delivery(delivery(1))
     intake.on_delivery(delivery(2))
     assert len(watched) == 1
-    intake.unstarted.clear()
+    intake.unclaimed.clear()
     intake.on_delivery(delivery(3))
     assert len(watched) == 2
 
@@ -63,11 +63,11 @@ def test_the_first_delivery_that_waits_has_the_deadlines_looked_at() -> None:
 def test_a_channel_that_is_void_takes_nothing_any_more() -> None:
     """What the broker had sent before it heard of the end comes again on the next channel."""
     receiver = Taking()
-    intake = Intake(WORK, receiver, lambda: None)
+    intake = ConsumerChannel(WORK, receiver, lambda: None)
     intake.is_open = False
     intake.on_delivery(delivery(1))
     assert receiver.taken == []
-    assert intake.unstarted == {}
+    assert intake.unclaimed == {}
 
 
 def test_without_a_connection_there_is_nothing_left_to_drain() -> None:
@@ -294,10 +294,10 @@ class Holding(Nobody):
     def __init__(self) -> None:
         self.late_after: list[float] = []
 
-    def on_ack_timeout(self, _intake: Intake, timeout: float, _reason: str) -> None:
+    def on_ack_timeout(self, _intake: ConsumerChannel, timeout: float, _reason: str) -> None:
         self.late_after.append(timeout)
 
-    def holds(self, _intake: Intake) -> bool:
+    def holds(self, _intake: ConsumerChannel) -> bool:
         return self.held
 
 

@@ -10,9 +10,9 @@ import pytest
 from pika.exceptions import ChannelClosedByClient
 
 from amqpworker.broker import peek as module
-from amqpworker.broker.amqp.events import GotMessage
+from amqpworker.broker.amqp.events import GetOk
 from amqpworker.broker.labels import process_name
-from amqpworker.broker.peek import End, Looking
+from amqpworker.broker.peek import End, PeekSession
 from amqpworker.model.message import Delivery, Properties
 
 
@@ -24,7 +24,7 @@ class Queue:
         self.told = count if told is None else told
         self.given = 0
         self.log: list[object] = []
-        self.sink: Looking
+        self.sink: PeekSession
         self.credit = 0
 
     def count(self, queue: str, counted: Callable[[int], None]) -> None:
@@ -61,13 +61,13 @@ class Queue:
 def look(
     queue: Queue,
     most: int,
-    wanted: Callable[[GotMessage], bool] | None = None,
+    wanted: Callable[[GetOk], bool] | None = None,
     stop_after: int | None = None,
     closing: bool = True,
 ) -> tuple[list[str], list[object]]:
     """Look into a queue; return the bodies that were handed over, and what was done."""
     answers: SimpleQueue[Any] = SimpleQueue()
-    looking = queue.sink = Looking("q", most, wanted, answers)
+    looking = queue.sink = PeekSession("q", most, wanted, answers)
     looking._by_closing = closing
     looking._on_channel(queue)  # type: ignore[arg-type]
     while queue.given != stop_after and queue.deliver():

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from amqpworker.broker.channel import Prepared
 from amqpworker.broker.connection_errors import ConnectionProblem, max_message_size
-from amqpworker.broker.pending_publish import Outgoing
+from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_errors import (
     LONGEST_REFUSAL_PAUSE,
-    Verdict,
+    ResendDecision,
     after_close,
     not_confirmed,
     not_connected,
@@ -21,16 +21,16 @@ from amqpworker.broker.publish_errors import (
     unroutable,
 )
 from amqpworker.errors import (
+    AccessRefused,
     AmqpWorkerError,
-    Blocked,
     ConfigError,
-    Forbidden,
+    ConnectionBlocked,
     InvalidArguments,
     NotConnected,
-    NotRouted,
     QueueFull,
     QueueUnavailable,
     Unconfirmed,
+    Unroutable,
 )
 from amqpworker.model.message import Properties, Publication
 
@@ -39,14 +39,14 @@ UNBOUNDED = 1_000_000
 
 def outgoing(
     exchange: str = "tasks", needs: tuple[str, ...] = (), resend: bool = True, body: bytes = b"{}"
-) -> Outgoing:
+) -> PendingPublish:
     publication = Publication(exchange, "work", Properties(), body)
-    return Outgoing(Prepared(publication, b"frames", 131_072), 0.0, needs, resend=resend)
+    return PendingPublish(Prepared(publication, b"frames", 131_072), 0.0, needs, resend=resend)
 
 
 def verdicts(
-    told: AmqpWorkerError, exchange: str | None, in_flight: list[Outgoing], most: int = UNBOUNDED
-) -> list[Verdict]:
+    told: AmqpWorkerError, exchange: str | None, in_flight: list[PendingPublish], most: int = UNBOUNDED
+) -> list[ResendDecision]:
     decided = after_close(told, exchange, most, in_flight)
     assert [one for one, _ in decided.verdicts] == in_flight
     return [verdict for _, verdict in decided.verdicts]
@@ -54,34 +54,47 @@ def verdicts(
 
 def test_a_missing_exchange_is_the_end_of_all_that_named_it_and_of_nothing_else() -> None:
     in_flight = [outgoing(), outgoing("due"), outgoing(), outgoing("")]
-    told = NotRouted("gone")
-    assert verdicts(told, "tasks", in_flight) == [Verdict.FAILS, Verdict.AGAIN, Verdict.FAILS, Verdict.AGAIN]
+    told = Unroutable("gone")
+    assert verdicts(told, "tasks", in_flight) == [
+        ResendDecision.FAILS,
+        ResendDecision.AGAIN,
+        ResendDecision.FAILS,
+        ResendDecision.AGAIN,
+    ]
     assert after_close(told, "tasks", UNBOUNDED, in_flight).quarantined == "tasks"
 
 
 def test_an_exchange_that_was_declared_here_is_declared_again_and_published_to_again() -> None:
     two = [outgoing(needs=("queue work",)), outgoing(needs=("queue work",))]
-    assert verdicts(NotRouted("gone"), "tasks", two) == [Verdict.AGAIN, Verdict.AGAIN]
-    assert after_close(NotRouted("gone"), "tasks", UNBOUNDED, two).quarantined is None
+    assert verdicts(Unroutable("gone"), "tasks", two) == [ResendDecision.AGAIN, ResendDecision.AGAIN]
+    assert after_close(Unroutable("gone"), "tasks", UNBOUNDED, two).quarantined is None
 
 
 def test_a_call_is_asked_again_only_where_it_certainly_did_not_arrive() -> None:
     needs = ("queue work",)
     alone = [outgoing(needs=needs, resend=False)]
-    assert verdicts(NotRouted("gone"), "tasks", alone) == [Verdict.AGAIN]
+    assert verdicts(Unroutable("gone"), "tasks", alone) == [ResendDecision.AGAIN]
     two = [outgoing(needs=needs, resend=False), outgoing(needs=needs, resend=False)]
-    assert verdicts(NotRouted("gone"), "tasks", two) == [Verdict.UNKNOWN, Verdict.UNKNOWN]
+    assert verdicts(Unroutable("gone"), "tasks", two) == [ResendDecision.UNKNOWN, ResendDecision.UNKNOWN]
 
 
 def test_a_right_that_is_missing_was_missing_all_the_time() -> None:
     in_flight = [outgoing(needs=("queue work",)), outgoing(), outgoing("due")]
-    assert verdicts(Forbidden("no"), "tasks", in_flight) == [Verdict.FAILS, Verdict.FAILS, Verdict.AGAIN]
+    assert verdicts(AccessRefused("no"), "tasks", in_flight) == [
+        ResendDecision.FAILS,
+        ResendDecision.FAILS,
+        ResendDecision.AGAIN,
+    ]
 
 
 def test_a_message_above_the_brokers_limit_fails_alone() -> None:
     in_flight = [outgoing(), outgoing(body=b"x" * 17), outgoing(resend=False)]
     told = ConfigError("message size 17 is larger than configured max size 16")
-    assert verdicts(told, None, in_flight, most=16) == [Verdict.AGAIN, Verdict.FAILS, Verdict.UNKNOWN]
+    assert verdicts(told, None, in_flight, most=16) == [
+        ResendDecision.AGAIN,
+        ResendDecision.FAILS,
+        ResendDecision.UNKNOWN,
+    ]
     assert type(after_close(told, None, 16, in_flight).error) is InvalidArguments
 
 
@@ -102,8 +115,8 @@ def test_the_limit_is_read_from_what_brokers_say(text: str) -> None:
 
 def test_where_the_broker_names_nobody_each_goes_alone_and_the_one_that_was_alone_fails() -> None:
     in_flight = [outgoing(), outgoing(resend=False)]
-    assert verdicts(ConfigError("odd"), None, in_flight) == [Verdict.ALONE, Verdict.UNKNOWN]
-    assert verdicts(ConfigError("odd"), None, [outgoing()]) == [Verdict.FAILS]
+    assert verdicts(ConfigError("odd"), None, in_flight) == [ResendDecision.ALONE, ResendDecision.UNKNOWN]
+    assert verdicts(ConfigError("odd"), None, [outgoing()]) == [ResendDecision.FAILS]
 
 
 @given(st.integers(1, 10_000))
@@ -113,7 +126,7 @@ def test_pauses_after_refusals_begin_with_none_and_grow_to_a_bound(refusals: int
 
 
 def test_the_error_tells_what_is_known() -> None:
-    assert type(not_written(blocked=True)) is type(not_confirmed(blocked=True)) is Blocked
+    assert type(not_written(blocked=True)) is type(not_confirmed(blocked=True)) is ConnectionBlocked
     assert type(not_written(blocked=False)) is NotConnected
     assert type(not_confirmed(blocked=False)) is Unconfirmed
     assert "still connecting" in str(not_connected(None, "host:1"))
@@ -121,7 +134,7 @@ def test_the_error_tells_what_is_known() -> None:
     assert "Nothing listens" in str(not_connected(ConnectionProblem("Nothing listens.", "away", "host:1"), "host:1"))
     assert type(not_taken(outgoing(), bounded=True)) is QueueFull
     assert type(not_taken(outgoing(), bounded=False)) is QueueUnavailable
-    assert type(unroutable(outgoing())) is NotRouted
+    assert type(unroutable(outgoing())) is Unroutable
     assert "'work'" in str(unroutable(outgoing()))
 
 
@@ -137,6 +150,10 @@ def test_a_message_that_may_have_arrived_before_is_unknown_though_it_is_refused_
     lost, alone, fresh = outgoing(), outgoing(), outgoing()
     lost.lost = "The connection was lost."
     alone.lost, alone.alone = "RabbitMQ closed the channel.", True
-    told = Forbidden("no")
-    assert verdicts(told, "tasks", [lost, alone, fresh]) == [Verdict.UNKNOWN, Verdict.FAILS, Verdict.FAILS]
-    assert verdicts(ConfigError("odd"), None, [lost]) == [Verdict.UNKNOWN]
+    told = AccessRefused("no")
+    assert verdicts(told, "tasks", [lost, alone, fresh]) == [
+        ResendDecision.UNKNOWN,
+        ResendDecision.FAILS,
+        ResendDecision.FAILS,
+    ]
+    assert verdicts(ConfigError("odd"), None, [lost]) == [ResendDecision.UNKNOWN]

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from amqpworker.broker.address import addresses
 from amqpworker.broker.channel import prepare
 from amqpworker.broker.connection_errors import ConnectionProblem
-from amqpworker.broker.pending_publish import Outgoing
+from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.broker.publisher import Publisher
 from amqpworker.errors import NotConnected, Unconfirmed
@@ -25,9 +25,9 @@ def new_publisher() -> Publisher:
     return Publisher(addresses("amqp://localhost:1"), Settings(), lambda _: Topology(), lambda *_: False)
 
 
-def outgoing(resend: bool = True) -> Outgoing:
+def outgoing(resend: bool = True) -> PendingPublish:
     prepared = prepare(Publication("e", "k", Properties(), b""), 4096)
-    return Outgoing(prepared, time.monotonic() + 10, ("queue k",), resend=resend)
+    return PendingPublish(prepared, time.monotonic() + 10, ("queue k",), resend=resend)
 
 
 def test_what_is_held_for_its_queue_is_under_way_while_the_connection_is_lost() -> None:
@@ -40,7 +40,7 @@ def test_what_is_held_for_its_queue_is_under_way_while_the_connection_is_lost() 
     assert not held.done
 
 
-def in_flight(publisher: Publisher, lane_name: str, one: Outgoing) -> Outgoing:
+def in_flight(publisher: Publisher, lane_name: str, one: PendingPublish) -> PendingPublish:
     lane = getattr(publisher, lane_name)
     lane._current = PublishChannel(1, lane)
     lane._current.add(one)
@@ -122,7 +122,7 @@ def test_what_is_not_wanted_any_more_is_never_written() -> None:
     publisher.session.declarer = SimpleNamespace(done=set())  # type: ignore[assignment]
     lane = publisher.copies
     channel = PublishChannel(1, lane)
-    dropped = Outgoing(prepare(Publication("e", "k", Properties(), b""), 4096), time.monotonic() + 10)
+    dropped = PendingPublish(prepare(Publication("e", "k", Properties(), b""), 4096), time.monotonic() + 10)
     dropped.wanted = lambda: False
     lane._inbox.append(dropped)
     assert lane._take_batch(channel) == []

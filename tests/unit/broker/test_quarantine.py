@@ -11,7 +11,7 @@ from amqpworker.broker.address import addresses
 from amqpworker.broker.channel import prepare
 from amqpworker.broker.connection_errors import ConnectionProblem
 from amqpworker.broker.lane import Lane
-from amqpworker.broker.pending_publish import Outgoing
+from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.broker.publisher import Publisher
 from amqpworker.errors import ConfigError, NotConnected, Unconfirmed
@@ -26,12 +26,12 @@ def new_publisher() -> Publisher:
     return Publisher(addresses("amqp://localhost:1"), Settings(), lambda _: Topology(), lambda *_: False)
 
 
-def outgoing(resend: bool = True) -> Outgoing:
+def outgoing(resend: bool = True) -> PendingPublish:
     prepared = prepare(Publication("e", "k", Properties(), b""), 4096)
-    return Outgoing(prepared, time.monotonic() + 10, resend=resend)
+    return PendingPublish(prepared, time.monotonic() + 10, resend=resend)
 
 
-def alone(lane: Lane, one: Outgoing, written: bool = True) -> PublishChannel:
+def alone(lane: Lane, one: PendingPublish, written: bool = True) -> PublishChannel:
     """Have a publication go out alone, on a channel that is open if it is `written`."""
     channel = PublishChannel(1, lane._quarantine)
     lane._quarantine._channels[channel] = one

@@ -19,18 +19,18 @@ from amqpworker.cli.shared import exit_code
 from amqpworker.cli.topology_command import management_of
 from amqpworker.cli.values import pairs
 from amqpworker.errors import (
+    AccessRefused,
     AmqpWorkerError,
     CallTimeout,
     ConfigError,
-    Forbidden,
     InvalidArguments,
     NotConnected,
-    NotRouted,
     QueueFull,
     QueueUnavailable,
     TaskFailed,
+    Unroutable,
 )
-from amqpworker.supervisor.launch import Setup
+from amqpworker.supervisor.launch import SupervisorConfig
 from tests.cli import Ended, environment, run, run_here
 
 COMMANDS = [
@@ -296,7 +296,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_how_long_something_may_hang_reaches_the_supervisor_and_each_process(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launched: list[Setup] = []
+    launched: list[SupervisorConfig] = []
     monkeypatch.setattr("amqpworker.cli.worker_command.launch", launched.append)
     assert cli("worker clishop:app --stall-timeout 90 --start-timeout 300").code == 0
     (spec,) = launched[0].pools
@@ -371,11 +371,11 @@ def test_errors_name_options_as_the_command_line_does() -> None:
     [
         (TaskFailed("failed"), 1),
         (CallTimeout(), 1),
-        (NotRouted(""), 1),
+        (Unroutable(""), 1),
         (QueueFull(""), 1),
         (QueueUnavailable(""), 1),
         (NotConnected(""), 2),
-        (Forbidden(""), 2),
+        (AccessRefused(""), 2),
         (ConfigError(), 2),
         (InvalidArguments(), 2),
     ],

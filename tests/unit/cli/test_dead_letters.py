@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.broker.amqp.events import GotMessage
+from amqpworker.broker.amqp.events import GetOk
 from amqpworker.cli.dead_command import dead_name, show_letter, show_list
 from amqpworker.cli.dead_letters import letter_of
 from amqpworker.cli.output import clipped, folded, plain
@@ -34,8 +34,8 @@ NAMES = st.sampled_from(
 )
 
 
-def got(headers: dict[str, Any] | None = None, body: bytes = b"{}", **properties: Any) -> GotMessage:
-    return GotMessage(1, 1, False, "amqpworker.dead", "emails", 0, Properties(headers=headers, **properties), body)
+def got(headers: dict[str, Any] | None = None, body: bytes = b"{}", **properties: Any) -> GetOk:
+    return GetOk(1, 1, False, "amqpworker.dead", "emails", 0, Properties(headers=headers, **properties), body)
 
 
 def test_our_own_evidence_is_read() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from amqpworker.cli.pool_file import ConfigFile, PoolTable, read_config
 from amqpworker.errors import ConfigError
-from amqpworker.supervisor.launch import Setup
+from amqpworker.supervisor.launch import SupervisorConfig
 from amqpworker.supervisor.pools import PoolSpec, Recycling
 from amqpworker.worker.options import QueueOptions, WorkerOptions
 
@@ -44,7 +44,7 @@ name = "other"
 """
 
 
-def read(folder: Path, text: str | bytes, app: str | None = None) -> Setup:
+def read(folder: Path, text: str | bytes, app: str | None = None) -> SupervisorConfig:
     path = folder / "pools.toml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return read_config(path, app, 3)

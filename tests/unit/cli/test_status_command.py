@@ -15,9 +15,9 @@ from amqpworker.cli.output import console
 from amqpworker.cli.status_command import running_table
 from amqpworker.supervisor import sockets
 from amqpworker.supervisor.health import HealthServer
-from amqpworker.supervisor.monitor import Lookout
+from amqpworker.supervisor.monitor import Monitor
 from amqpworker.supervisor.pools import PoolSpec
-from amqpworker.supervisor.status import Overview, PoolView
+from amqpworker.supervisor.status import PoolView, SupervisorStatus
 from tests.unit.supervisor.test_health import STATE
 
 APPS = [f"{name}.tasks:app" for name in ("billing", "mail", "reports", "shop")]
@@ -32,7 +32,7 @@ def four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         for number, app in enumerate(APPS):
             state = replace(STATE, pid=4711 + number, pools=(PoolView("main", 1, 1, app),))
 
-            def current(state: Overview = state) -> Overview:
+            def current(state: SupervisorStatus = state) -> SupervisorStatus:
                 return replace(state, at=time.time())
 
             where = sockets.socket_folder() / f"{4711 + number}.sock"
@@ -57,7 +57,7 @@ def test_pools_of_one_name_are_told_apart_by_their_apps(capsys: pytest.CaptureFi
 
 def test_a_supervisor_knows_the_app_of_each_of_its_pools() -> None:
     pools = {name: PoolSpec(name, 1, {"app": f"{name}:app"}, 1) for name in ("mail", "shop")}
-    assert Lookout(pools, 0.0).past.apps == {"mail": "mail:app", "shop": "shop:app"}
+    assert Monitor(pools, 0.0).past.apps == {"mail": "mail:app", "shop": "shop:app"}
 
 
 def test_the_id_of_a_task_that_runs_is_on_one_line_of_a_narrow_terminal(capsys: pytest.CaptureFixture[str]) -> None:

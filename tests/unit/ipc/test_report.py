@@ -20,7 +20,7 @@ from amqpworker.ipc.report import (
     Leave,
     Report,
     Reporter,
-    Verdict,
+    SuspectAnswer,
     WriteStacks,
     batch_of,
     heard,
@@ -76,7 +76,7 @@ def test_a_line_without_an_end_is_not_kept() -> None:
 def test_verdicts_and_orders_are_read_in_whatever_pieces_they_come(
     sent: list[tuple[list[str], bool] | None], data: st.DataObject
 ) -> None:
-    verdicts = [WriteStacks() if one is None else Verdict(tuple(one[0]), one[1]) for one in sent] + [Leave()]
+    verdicts = [WriteStacks() if one is None else SuspectAnswer(tuple(one[0]), one[1]) for one in sent] + [Leave()]
     stream, rest, read = b"".join(map(line_of, verdicts)), b"", []
     while stream:
         cut = data.draw(st.integers(1, len(stream)))
@@ -115,7 +115,7 @@ def test_about_a_hundred_messages_are_asked_about_in_one_line() -> None:
 def test_answers_that_find_no_room_are_written_once_there_is_some() -> None:
     reading, writing = os.pipe()
     answers = Answers(writing)
-    verdicts = [Verdict(tuple(new_id() for _ in range(1000)), suspect) for suspect in (True, False, True)]
+    verdicts = [SuspectAnswer(tuple(new_id() for _ in range(1000)), suspect) for suspect in (True, False, True)]
     for verdict in verdicts:
         answers.add(verdict)
     found, rest = [], b""
@@ -133,7 +133,7 @@ def test_answers_that_find_no_room_are_written_once_there_is_some() -> None:
 def test_answers_to_a_process_that_is_gone_or_never_reads_are_not_kept() -> None:
     reading, writing = os.pipe()
     answers = Answers(writing)
-    verdict = Verdict(tuple("x" * 60 for _ in range(1000)), suspect=False)
+    verdict = SuspectAnswer(tuple("x" * 60 for _ in range(1000)), suspect=False)
     for _ in range(1000):
         answers.add(verdict)
     answers.flush()

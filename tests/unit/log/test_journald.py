@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqpworker.log.format import configure
-from amqpworker.log.journald import LONGEST_VALUE, JournalSink, encode, entry_of, is_journal
+from amqpworker.log.journald import LONGEST_VALUE, JournalHandler, encode, entry_of, is_journal
 from amqpworker.log.logger import get_logger, task_context
 from tests.unit.log.test_logger import Running, libraries_log_as_they_did, without_other_handlers
 
@@ -134,7 +134,7 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal
     made = Journal(tmp_path)
     found = os.fstat(made.stream.fileno())
     monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
-    monkeypatch.setattr(JournalSink, "address", made.address)
+    monkeypatch.setattr(JournalHandler, "address", made.address)
     yield made
     configure("info")
     made.socket.close()
@@ -219,7 +219,7 @@ def test_an_app_that_configures_logging_closes_no_way_to_the_journal(
     journal: Journal, log: Callable[..., None]
 ) -> None:
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, JournalSink):
+        if isinstance(handler, JournalHandler):
             handler.close()  # as `logging.config` does with all handlers that there are
     log("after", note="x")
     (entry,) = journal.entries()

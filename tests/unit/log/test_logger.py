@@ -23,7 +23,7 @@ import structlog
 from amqpworker.errors import ConfigError
 from amqpworker.log.format import LIBRARY_LEVELS, configure
 from amqpworker.log.logger import get_logger, task_context
-from amqpworker.log.writer import Sink
+from amqpworker.log.writer import LineHandler
 
 
 @dataclass
@@ -62,7 +62,7 @@ def text() -> io.StringIO:
 def without_other_handlers() -> None:
     """Take away pytest's handlers, which raise for a line that cannot be shown."""
     root = logging.getLogger()
-    root.handlers[:] = [handler for handler in root.handlers if isinstance(handler, Sink)]
+    root.handlers[:] = [handler for handler in root.handlers if isinstance(handler, LineHandler)]
 
 
 # -- form
@@ -361,7 +361,7 @@ def test_no_line_goes_before_the_notice_of_those_that_are_missing(monkeypatch: p
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream, os.fdopen(reader, "rb", buffering=0) as read:
         configure("info", json=True, stream=stream)
-        (sink,) = [one for one in logging.getLogger().handlers if isinstance(one, Sink)]
+        (sink,) = [one for one in logging.getLogger().handlers if isinstance(one, LineHandler)]
         room = iter([False, False, True, True, True, True])
         monkeypatch.setattr(sink, "_takes", lambda _wait: next(room))
         log = get_logger("x")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.errors import AmqpWorkerError, MalformedAnswer
+from amqpworker.errors import AmqpWorkerError, MalformedReply
 from amqpworker.model import reply as answer
 from amqpworker.model.outcome import Failure
 
@@ -124,7 +124,7 @@ def test_a_failure_needs_no_more_than_its_reason() -> None:
     ids=lambda data: repr(data[:40]),
 )
 def test_a_hostile_answer_is_refused_with_one_clear_error(data: bytes) -> None:
-    with pytest.raises(MalformedAnswer, match="cannot be read") as caught:
+    with pytest.raises(MalformedReply, match="cannot be read") as caught:
         answer.read(data)
     assert len(str(caught.value)) < 700
 

@@ -19,7 +19,7 @@ from amqpworker.errors import InvalidArguments
 from amqpworker.model.message import Message
 from amqpworker.policies.send_options import Options, check_options
 from amqpworker.routing.delay import MAX_DELAY
-from amqpworker.task import Calling, RemoteTask, Sending, Verbs
+from amqpworker.task import CallView, RemoteTask, SendView, TaskView
 
 NONE: dict[str, Any] = dict.fromkeys(("delay", "at", "expires", "id", "queue", "headers", "timeout", "resend"))
 
@@ -169,9 +169,9 @@ def test_what_would_be_late_before_it_is_due_is_refused_at_once() -> None:
 
 def test_options_leave_the_verbs_that_they_suit() -> None:
     plain, timed, timeout = task().options(id="1"), task().options(delay=1), task().options(timeout=1)
-    assert type(plain) is Verbs
-    assert type(timed) is Sending
-    assert type(timeout) is Calling
+    assert type(plain) is TaskView
+    assert type(timed) is SendView
+    assert type(timeout) is CallView
     with pytest.raises(AttributeError, match="`delay`, `at`, `expires` and `resend` are for messages that are sent"):
         timed.call("x")  # type: ignore[attr-defined]
     with pytest.raises(AttributeError, match="`timeout` is for calls"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amqpworker.ipc.recorder import Counts, Recording, Running
-from amqpworker.ipc.report import Verdict
+from amqpworker.ipc.report import SuspectAnswer
 from amqpworker.supervisor.crash_history import MOST_QUESTIONS, MOST_SUSPECTS, Suspects
 
 
@@ -18,9 +18,9 @@ def test_what_ran_in_a_dead_process_is_suspected_and_nothing_else() -> None:
     suspects.ask(1, ("a", "b", "c"), 100.0)
     suspects.ask(2, ("b",), 100.0)
     assert suspects.verdicts({1: recording(), 2: recording()}, 100.0) == [
-        (1, Verdict(("a", "b"), suspect=True)),
-        (1, Verdict(("c",), suspect=False)),
-        (2, Verdict(("b",), suspect=True)),
+        (1, SuspectAnswer(("a", "b"), suspect=True)),
+        (1, SuspectAnswer(("c",), suspect=False)),
+        (2, SuspectAnswer(("b",), suspect=True)),
     ]
     assert not suspects.asked
 
@@ -31,7 +31,7 @@ def test_a_process_that_seems_to_live_is_waited_for_and_its_death_is_the_answer(
     assert suspects.verdicts({1: recording(), 2: recording("a")}, 100.1) == []
     assert suspects.asked
     suspects.note_death(recording("a"))
-    assert suspects.verdicts({1: recording()}, 100.2) == [(1, Verdict(("a",), suspect=True))]
+    assert suspects.verdicts({1: recording()}, 100.2) == [(1, SuspectAnswer(("a",), suspect=True))]
 
 
 def test_a_process_that_lives_on_has_lost_its_connection_only() -> None:
@@ -39,23 +39,23 @@ def test_a_process_that_lives_on_has_lost_its_connection_only() -> None:
     suspects.ask(1, ("a",), 100.0)
     moves = recording("a", moved=101.0)
     assert suspects.verdicts({1: recording(), 2: moves}, 100.9) == []
-    assert suspects.verdicts({1: recording(), 2: moves}, 101.1) == [(1, Verdict(("a",), suspect=False))]
+    assert suspects.verdicts({1: recording(), 2: moves}, 101.1) == [(1, SuspectAnswer(("a",), suspect=False))]
 
 
 def test_a_process_that_does_not_move_is_as_good_as_dead() -> None:
     suspects = Suspects()
     suspects.ask(1, ("a",), 100.0)
     assert suspects.verdicts({1: recording(), 2: recording("a", moved=90.0)}, 101.1) == [
-        (1, Verdict(("a",), suspect=True))
+        (1, SuspectAnswer(("a",), suspect=True))
     ]
     suspects.ask(1, ("b",), 100.0)
-    assert suspects.verdicts({1: recording(), 2: None}, 101.1) == [(1, Verdict(("b",), suspect=False))]
+    assert suspects.verdicts({1: recording(), 2: None}, 101.1) == [(1, SuspectAnswer(("b",), suspect=False))]
 
 
 def test_whoever_asks_while_it_runs_the_message_itself_is_answered_at_once() -> None:
     suspects = Suspects()
     suspects.ask(1, ("a",), 100.0)
-    assert suspects.verdicts({1: recording("a")}, 100.0) == [(1, Verdict(("a",), suspect=False))]
+    assert suspects.verdicts({1: recording("a")}, 100.0) == [(1, SuspectAnswer(("a",), suspect=False))]
 
 
 def test_a_process_that_is_gone_is_not_answered() -> None:
@@ -69,7 +69,7 @@ def test_a_process_without_a_recording_leaves_no_suspects() -> None:
     suspects = Suspects()
     suspects.note_death(None)
     suspects.ask(1, ("a",), 100.0)
-    assert suspects.verdicts({1: None}, 100.0) == [(1, Verdict(("a",), suspect=False))]
+    assert suspects.verdicts({1: None}, 100.0) == [(1, SuspectAnswer(("a",), suspect=False))]
 
 
 def test_the_oldest_suspects_are_forgotten_where_there_are_too_many() -> None:
@@ -79,8 +79,8 @@ def test_the_oldest_suspects_are_forgotten_where_there_are_too_many() -> None:
     suspects.note_death(recording("again"))
     suspects.ask(1, ("first", "again", "k5"), 100.0)
     assert suspects.verdicts({1: recording()}, 100.0) == [
-        (1, Verdict(("first",), suspect=False)),
-        (1, Verdict(("again", "k5"), suspect=True)),
+        (1, SuspectAnswer(("first",), suspect=False)),
+        (1, SuspectAnswer(("again", "k5"), suspect=True)),
     ]
 
 
@@ -96,6 +96,6 @@ def test_a_message_whose_last_run_has_left_processes_is_answered_once_they_have_
     suspects = Suspects()
     suspects.note_death(recording("a", "b"))
     suspects.ask(1, ("a", "b"), 100.0)
-    assert suspects.verdicts({1: recording()}, 105.0, awaited={"a"}) == [(1, Verdict(("b",), suspect=True))]
+    assert suspects.verdicts({1: recording()}, 105.0, awaited={"a"}) == [(1, SuspectAnswer(("b",), suspect=True))]
     assert suspects.asked
-    assert suspects.verdicts({1: recording()}, 106.0) == [(1, Verdict(("a",), suspect=True))]
+    assert suspects.verdicts({1: recording()}, 106.0) == [(1, SuspectAnswer(("a",), suspect=True))]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from amqpworker.supervisor.fleet_events import (
+    ClockGap,
     Consuming,
     Drain,
     DumpStacks,
     Ended,
     Finish,
-    Gap,
     Grow,
     Interrupt,
     Kill,
@@ -169,7 +169,7 @@ def test_each_pool_has_a_start_timeout_of_its_own() -> None:
 
 def test_time_in_which_the_supervisor_stood_still_does_not_count_as_starting() -> None:
     scene = Scene(main=1)
-    assert scene.on(Gap(1000.0), after=1000.0) == []
+    assert scene.on(ClockGap(1000.0), after=1000.0) == []
     assert scene.on(Tick(), after=59.0) == []
     assert scene.on(Tick(), after=1.0) == [DumpStacks(1)]
 

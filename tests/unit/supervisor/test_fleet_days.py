@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.fleet_events import (
     Action,
+    ClockGap,
     Consuming,
     Drain,
     DumpStacks,
     Ended,
     Event,
     Finish,
-    Gap,
     Grow,
     Interrupt,
     Kill,
@@ -222,7 +222,7 @@ class World:
             case _:
                 self.now += 30.0
                 self.stood_still += 30.0
-                self.act(Gap(30.0))
+                self.act(ClockGap(30.0))
 
     def outage(self) -> None:
         """Let what processes need be gone, or be there again."""

@@ -27,13 +27,13 @@ from amqpworker.supervisor.fleet_events import Tick
 from amqpworker.supervisor.health import HealthServer, answer, answering, split
 from amqpworker.supervisor.sockets import socket_folder, sockets
 from amqpworker.supervisor.stall_check import overdue
-from amqpworker.supervisor.status import Overview, Past, ProcessView, RunView, Seen, overview
+from amqpworker.supervisor.status import Past, ProcessView, RunView, Seen, SupervisorStatus, overview
 from amqpworker.worker.context import Run
 
 LIMITS = (UNLIMITED, TimeLimit(60), TimeLimit(30, 90))
 TASK = RunView(0, "m-1", "shop.task", 1, 990.0, 0.0, 0.0)
 PROCESS = ProcessView("main", 1, 4712, "consuming", 1, 900.0, True, "", 30 << 20, Counts(7, 1, 2), (TASK,), 2, 14, 0)
-STATE = Overview(4711, 1000.0, 1, 1, False, False, Counts(7, 1, 2), (PROCESS,), ("went wrong",))
+STATE = SupervisorStatus(4711, 1000.0, 1, 1, False, False, Counts(7, 1, 2), (PROCESS,), ("went wrong",))
 
 
 def test_alive_is_who_looks_and_ready_is_who_consumes_with_every_process() -> None:

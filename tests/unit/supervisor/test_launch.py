@@ -12,7 +12,7 @@ import pytest
 
 from amqpworker.errors import ConfigError
 from amqpworker.supervisor import launch
-from amqpworker.supervisor.launch import SIGNALS, Setup, command, read
+from amqpworker.supervisor.launch import SIGNALS, SupervisorConfig, command, read
 from amqpworker.supervisor.pools import PoolSpec, Recycling
 
 
@@ -20,12 +20,12 @@ def spec(name: str = "main", app: str = "none:app") -> PoolSpec:
     return PoolSpec(name, 2, {"app": app, "queues": ["a"]}, 108, Recycling(tasks=5, memory=1 << 40), 7.5)
 
 
-SETUP = Setup((spec(), spec("mails", "mail:app")), "127.0.0.1:8080", "debug", log_json=True)
+SETUP = SupervisorConfig((spec(), spec("mails", "mail:app")), "127.0.0.1:8080", "debug", log_json=True)
 
 
 def test_a_supervisor_reads_what_it_was_given() -> None:
     assert read(command(SETUP)[-1]) == SETUP
-    assert read(command(Setup((spec(),)))[-1]) == Setup((spec(),))
+    assert read(command(SupervisorConfig((spec(),)))[-1]) == SupervisorConfig((spec(),))
 
 
 def test_whose_supervisor_it_is_stands_before_the_details() -> None:
@@ -44,7 +44,7 @@ def test_a_program_that_cannot_be_started_is_told_and_signals_are_heard_as_befor
 
 
 def test_more_pools_than_a_command_can_hold_are_told() -> None:
-    many = Setup(tuple(spec(f"pool-{number}") for number in range(20_000)))
+    many = SupervisorConfig(tuple(spec(f"pool-{number}") for number in range(20_000)))
     with pytest.raises(ConfigError, match="Argument list too long"):
         launch.launch(many)
 
@@ -65,7 +65,7 @@ def interrupted(*command):
 if len(sys.argv) > 1:
     os.execv = interrupted
 given = WorkerOptions(app="none:app", log_json=True)
-launch.launch(launch.Setup((PoolSpec("main", 1, given.model_dump(mode="json"), given.slots),), log_json=True))
+launch.launch(launch.SupervisorConfig((PoolSpec("main", 1, given.model_dump(mode="json"), given.slots),), log_json=True))
 """
 
 
@@ -126,7 +126,7 @@ def test_it_says_in_one_line_why_nothing_runs_and_has_loaded_no_broker_checks_or
 ) -> None:
     if source is not None:
         (tmp_path / "deadly.py").write_text(source)
-    given = Setup((PoolSpec("main", 1, {"app": "deadly:app"}, 108),), "127.0.0.1:0", "critical", log_json)
+    given = SupervisorConfig((PoolSpec("main", 1, {"app": "deadly:app"}, 108),), "127.0.0.1:0", "critical", log_json)
     done = subprocess.run(
         [sys.executable, "-c", RUN, *command(given)[-2:]], cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -141,7 +141,7 @@ def test_it_says_in_one_line_why_nothing_runs_and_has_loaded_no_broker_checks_or
 
 
 def test_a_defect_of_the_supervisor_is_a_line_of_the_log(tmp_path: Path) -> None:
-    given = Setup((PoolSpec("main", 1, {"app": "deadly:app"}, 108),), log_json=True)
+    given = SupervisorConfig((PoolSpec("main", 1, {"app": "deadly:app"}, 108),), log_json=True)
     broken = "from amqpworker.supervisor.supervisor import Supervisor; Supervisor.run = lambda _: 1 / 0;"
     run = "import sys; from amqpworker.supervisor.__main__ import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(

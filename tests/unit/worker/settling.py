@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from amqpworker.broker.channel import Prepared
-from amqpworker.broker.consumer_channel import Intake, Subscription
-from amqpworker.broker.pending_publish import Outgoing, WhenDone
+from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
+from amqpworker.broker.pending_publish import PendingPublish, WhenDone
 from amqpworker.errors import AmqpWorkerError, ResultStoreError
 from amqpworker.model.message import Delivery, Properties, Publication
 from amqpworker.model.outcome import Dead, Failure, Retry
@@ -76,12 +76,12 @@ class Publisher:
         needs: tuple[str, ...] = (),
         timeout: float | None = None,
         when_done: WhenDone | None = None,
-    ) -> Outgoing:
+    ) -> PendingPublish:
         if self.refusals:
             raise self.refusals.pop(0)
-        return Outgoing(Prepared(publication, b"", 4096), timeout or 0.0, needs, when_done)
+        return PendingPublish(Prepared(publication, b"", 4096), timeout or 0.0, needs, when_done)
 
-    def submit(self, outgoing: Outgoing) -> None:
+    def submit(self, outgoing: PendingPublish) -> None:
         self.publish(outgoing.prepared.publication, outgoing.needs, outgoing.deadline, outgoing.when_done)
 
     def overdue(self, before: float) -> int:
@@ -149,13 +149,13 @@ class Wire:
 class Nobody:
     """A receiver of deliveries that does nothing with them."""
 
-    def begin(self, intake: Intake) -> None: ...
+    def begin(self, intake: ConsumerChannel) -> None: ...
 
     def receive(self, delivery: Delivery) -> None: ...
 
-    def end(self, intake: Intake) -> None: ...
+    def end(self, intake: ConsumerChannel) -> None: ...
 
-    def on_ack_timeout(self, intake: Intake, timeout: float, reason: str) -> None: ...
+    def on_ack_timeout(self, intake: ConsumerChannel, timeout: float, reason: str) -> None: ...
 
     def settle(self) -> None: ...
 
@@ -198,9 +198,9 @@ class Bench:
     def _wake(self) -> None:
         self.wakes += 1
 
-    def new_intake(self) -> Intake:
+    def new_intake(self) -> ConsumerChannel:
         """Begin a new channel."""
-        intake = Intake(Subscription("work", 10), Nobody(), lambda: None)
+        intake = ConsumerChannel(Subscription("work", 10), Nobody(), lambda: None)
         intake.channel = Wire(self.steps)  # type: ignore[assignment]
         self.settler.begin(intake)
         self.tags = 0
@@ -216,7 +216,7 @@ class Bench:
 
     def started(self, delivery: Delivery, attempt: int = 1) -> Run:
         """Claim a delivery as a runner does, and return its run."""
-        del self.intake.unstarted[delivery.tag]
+        del self.intake.unclaimed[delivery.tag]
         task_id = delivery.properties.message_id or "given by the worker"
         return Run(Registered, delivery, task_id, attempt, 1000.0, 900.0)
 

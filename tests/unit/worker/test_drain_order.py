@@ -19,9 +19,9 @@ from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.routing.topology import Topology
 from amqpworker.settings import Settings
 from amqpworker.signature.signature import Signature
-from amqpworker.worker.executor import Runner
+from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.stop_request import StopRequest
-from amqpworker.worker.threads import Concurrency, Runners
+from amqpworker.worker.threads import Concurrency, RunnerThreads
 from tests.support import wait_until
 from tests.unit.worker.settling import RETRY, Bench, Nobody
 
@@ -60,9 +60,11 @@ class Task:
 @pytest.mark.parametrize("function", [plain, asynchronous])
 def test_a_delivery_is_running_before_it_is_no_longer_unstarted(function: Callable[..., Any]) -> None:
     bench = Bench()
-    runners = Runners(Runner({function.__name__: Task(function)}, False), bench.settler, None, Concurrency(1, 1))  # type: ignore[arg-type]
+    runners = RunnerThreads(
+        TaskExecutor({function.__name__: Task(function)}, False), bench.settler, None, Concurrency(1, 1)
+    )  # type: ignore[arg-type]
     idle: list[bool] = []
-    bench.intake.unstarted = Watched(lambda: idle.append(runners.idle()))
+    bench.intake.unclaimed = Watched(lambda: idle.append(runners.idle()))
     runners.start()
     runners.put(bench.delivery(type=function.__name__))
     wait_until(lambda: idle and runners.idle(), 10)

@@ -14,12 +14,12 @@ from tenacity import Retrying, retry_if_result, stop_after_attempt, stop_after_d
 from amqpworker.errors import Reject, RetryLater
 from amqpworker.model.headers import time_text
 from amqpworker.model.message import Delivery, Properties
-from amqpworker.model.outcome import Dead, Done, Dropped, Outcome, Retry
+from amqpworker.model.outcome import Dead, Discarded, Done, Outcome, Retry
 from amqpworker.policies.retry import policy
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.signature.signature import Signature
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import Runner
+from amqpworker.worker.executor import TaskExecutor
 
 NOW = 1_790_000_000.0
 MOST = 2**63 - 1
@@ -40,7 +40,7 @@ def in_words(from_now: float) -> str:
     return time_text(milliseconds(from_now))
 
 
-def runner_of(function: Callable[..., Any], *, retry: Any = None, stores: bool = False) -> Runner:
+def runner_of(function: Callable[..., Any], *, retry: Any = None, stores: bool = False) -> TaskExecutor:
     registered = SimpleNamespace(
         name="example",
         function=function,
@@ -50,7 +50,7 @@ def runner_of(function: Callable[..., Any], *, retry: Any = None, stores: bool =
         time_limit=UNLIMITED,
         isolated=False,
     )
-    return Runner({"example": registered}, stores)
+    return TaskExecutor({"example": registered}, stores)
 
 
 def delivery_of(body: bytes = b"{}", headers: dict[str, Any] | None = None, **properties: Any) -> Delivery:
@@ -58,12 +58,12 @@ def delivery_of(body: bytes = b"{}", headers: dict[str, Any] | None = None, **pr
     return Delivery(1, False, "amqpworker.tasks", "work", Properties(headers=headers, **known), body)
 
 
-def outcome_of(runner: Runner, delivery: Delivery) -> Outcome:
+def outcome_of(runner: TaskExecutor, delivery: Delivery) -> Outcome:
     admitted = runner.admit(delivery)
     return runner.call(admitted) if isinstance(admitted, Run) else admitted
 
 
-def run_of(runner: Runner, delivery: Delivery) -> Run:
+def run_of(runner: TaskExecutor, delivery: Delivery) -> Run:
     admitted = runner.admit(delivery)
     assert isinstance(admitted, Run), admitted
     return admitted
@@ -164,7 +164,7 @@ def test_a_call_is_dropped_only_where_clocks_that_are_apart_cannot_be_the_reason
     runs = delivery_of(headers={"aw-expires": milliseconds(-4.9)}, reply_to="r")
     assert isinstance(outcome_of(runner_of(nothing), runs), Done)
     late = delivery_of(headers={"aw-expires": milliseconds(-5)}, reply_to="r")
-    assert isinstance(outcome_of(runner_of(nothing), late), Dropped)
+    assert isinstance(outcome_of(runner_of(nothing), late), Discarded)
 
 
 def test_a_minute_in_which_all_calls_of_a_sender_were_dropped_is_told_with_both_times(
@@ -190,7 +190,7 @@ def test_whatever_time_a_dropped_call_names_it_can_be_told(_clock: SimpleNamespa
     for now in (0.0, 61.0):
         _clock.monotonic = lambda now=now: now
         delivery = delivery_of(headers={"aw-expires": expires}, reply_to="r")
-        assert isinstance(outcome_of(runner, delivery), Dropped)
+        assert isinstance(outcome_of(runner, delivery), Discarded)
 
 
 @pytest.mark.parametrize("name", ["aw-eta", "aw-expires", "aw-first-sent", "aw-returned", "aw-attempt", "aw-crashes"])

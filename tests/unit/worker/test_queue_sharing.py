@@ -13,7 +13,7 @@ from amqpworker.ipc.idle_queues import elsewhere
 from amqpworker.ipc.recorder import MAIN, Recorder, note_elsewhere, read
 from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.fleet_events import Consuming, Leaving, Ready, Tick
-from amqpworker.supervisor.monitor import Lookout
+from amqpworker.supervisor.monitor import Monitor
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.queue_sharing import Sharing, bits_of
 
@@ -118,7 +118,7 @@ def test_only_a_process_that_consumes_and_moves_counts_as_idle() -> None:
         fleet.on(Ready(serial, 5.0), 100.0)
         fleet.on(Consuming(serial), 100.0)
     children: dict[int, Any] = {1: Child(100.0), 2: Child(90.0), 3: Child(100.0)}
-    lookout = Lookout({"main": PoolSpec("main", 3, {}, 1)}, 100.0)
+    lookout = Monitor({"main": PoolSpec("main", 3, {}, 1)}, 100.0)
     lookout.look(fleet, children, 100.5)
     assert [child.elsewhere for child in children.values()] == [1, 1, 1]
     fleet.on(Leaving(3, "a task ran over its hard limit"), 100.5)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from amqpworker.broker.consumer_channel import Intake
+from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.errors import Unconfirmed
 from amqpworker.model.headers import time_of
 from amqpworker.model.message import Delivery
@@ -17,7 +17,7 @@ from amqpworker.model.outcome import Done
 from amqpworker.worker import receiver
 from amqpworker.worker import republish as copies
 from amqpworker.worker.isolation import suspects as inquiry
-from amqpworker.worker.receiver import Reception
+from amqpworker.worker.receiver import DeliveryReceiver
 from tests.unit.worker.settling import RETRY, Bench
 
 
@@ -49,7 +49,9 @@ class Scene:
         self.asked: list[str] = []
         self.bench = Bench()
         self.wakes = 0
-        self.reception = Reception(self, self.bench.settler, ack_timeout, self.ask if supervised else None, self.wake)
+        self.reception = DeliveryReceiver(
+            self, self.bench.settler, ack_timeout, self.ask if supervised else None, self.wake
+        )
         self.reception.begin(self.bench.intake)
 
     def put(self, delivery: Delivery) -> None:
@@ -72,11 +74,11 @@ class Scene:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         delivery = self.bench.delivery(headers=named or None)
         delivery.redelivered = redelivered
-        self.bench.intake.unstarted[delivery.tag] = self.clock.now
+        self.bench.intake.unclaimed[delivery.tag] = self.clock.now
         self.reception.receive(delivery)
         return delivery
 
-    def running_on(self, intake: Intake) -> list[tuple[Delivery, float]]:
+    def running_on(self, intake: ConsumerChannel) -> list[tuple[Delivery, float]]:
         return [(delivery, seconds) for delivery, seconds in self.running if delivery.intake is intake]
 
     def let_go(self) -> None:
@@ -89,7 +91,7 @@ class Scene:
 
     def deliver(self) -> int:
         delivery = self.bench.delivery()
-        self.bench.intake.unstarted[delivery.tag] = self.clock.now
+        self.bench.intake.unclaimed[delivery.tag] = self.clock.now
         return delivery.tag
 
 
@@ -142,7 +144,7 @@ def test_what_waits_behind_long_tasks_is_requeued_once_where_the_queue_is_left_t
 def test_what_was_delivered_before_is_not_remembered_for_longer_than_it_waits(clock: Clock) -> None:
     scene = Scene(clock)
     begun, waiting = scene.receive(redelivered=True), scene.receive(redelivered=True)
-    del scene.bench.intake.unstarted[begun.tag]
+    del scene.bench.intake.unclaimed[begun.tag]
     clock.now += 2
     scene.tick()
     assert scene.bench.intake.redelivered == {waiting.tag}
@@ -164,7 +166,7 @@ def test_a_channel_that_is_lost_by_the_ack_timeout_names_the_tasks_that_are_late
 def test_what_was_begun_never_goes_back(clock: Clock) -> None:
     scene = Scene(clock, ack_timeout=100.0)
     tag = scene.deliver()
-    del scene.bench.intake.unstarted[tag]
+    del scene.bench.intake.unclaimed[tag]
     clock.now += 1000
     assert scene.tick() == []
 
@@ -185,14 +187,14 @@ def test_it_asks_to_be_called_again_while_deliveries_wait_and_not_otherwise(cloc
     assert not scene.reception.tick()
     tag = scene.deliver()
     assert scene.reception.tick()
-    del scene.bench.intake.unstarted[tag]
+    del scene.bench.intake.unclaimed[tag]
     assert not scene.reception.tick()
 
 
 def test_a_drain_gives_back_at_once_what_has_not_begun_and_what_still_comes(clock: Clock) -> None:
     scene = Scene(clock)
     first, second = scene.deliver(), scene.deliver()
-    del scene.bench.intake.unstarted[first]
+    del scene.bench.intake.unclaimed[first]
     scene.reception.drain()
     scene.reception.settle()
     assert [step for step in scene.bench.flush() if step[0] == "nack"] == [("nack", second)]
@@ -287,7 +289,7 @@ def test_a_message_that_the_broker_would_soon_give_up_goes_back_as_a_copy_and_ru
     scene = Scene(clock)
     delivery = scene.receive(redelivered=True, x_delivery_count=51)
     assert (scene.put_there, scene.put_apart, scene.asked) == ([], [], [])
-    assert delivery.tag not in scene.bench.intake.unstarted
+    assert delivery.tag not in scene.bench.intake.unclaimed
     (copy,) = scene.bench.publisher.underway
     assert copy.publication.routing_key == "work"
     copy.confirm()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from amqpworker.errors import InvalidArguments, NotRouted, Unconfirmed
-from amqpworker.model.outcome import Dead, Done, Dropped, Failure, Outcome, Renew, Requeue, Retry
+from amqpworker.errors import InvalidArguments, Unconfirmed, Unroutable
+from amqpworker.model.outcome import Dead, Discarded, Done, Failure, Outcome, Republish, Requeue, Retry
 from amqpworker.results.store import ResultNotStorable
 from amqpworker.worker import republish as copies
 from amqpworker.worker import settle as settle_module
@@ -165,7 +165,7 @@ def test_what_did_not_run_goes_back(bench: Bench) -> None:
 def test_what_was_delivered_too_often_goes_back_as_a_copy_that_is_confirmed_first(bench: Bench) -> None:
     headers = {"x-delivery-count": 51, "aw-attempt": 2, "shop": "a"}
     delivery = bench.delivery(headers=headers)
-    bench.settler.settle(delivery, Renew())
+    bench.settler.settle(delivery, Republish())
     assert bench.flush() == [("publish", "amqpworker.due", "work")]
     copy = bench.publisher.underway[0].publication
     assert copy.properties.headers == {"aw-attempt": 2, "shop": "a"}
@@ -177,20 +177,29 @@ def test_what_was_delivered_too_often_goes_back_as_a_copy_that_is_confirmed_firs
 
 def test_what_cannot_be_copied_goes_back_as_it_is(bench: Bench) -> None:
     bench.publisher.refusals = [InvalidArguments("no room")]
-    bench.settler.settle(bench.delivery(), Renew())
+    bench.settler.settle(bench.delivery(), Republish())
     assert bench.flush() == [("nack", 1)]
 
 
 def test_a_call_that_nobody_waits_for_is_acknowledged_without_a_trace(bench: Bench) -> None:
     delivery = bench.delivery(reply_to="r")
-    bench.settler.settle(delivery, Dropped("nobody waits"))
+    bench.settler.settle(delivery, Discarded("nobody waits"))
     assert bench.flush() == [("ack", 1, False)]
 
 
 # ---- every branch settles -------------------------------------------------------------------------------------------
 
 
-OUTCOMES: list[Outcome] = [Done(), Done(b"1"), RETRY, Retry(0.0, FAILURE), DEAD, Dropped("why"), Requeue(), Renew()]
+OUTCOMES: list[Outcome] = [
+    Done(),
+    Done(b"1"),
+    RETRY,
+    Retry(0.0, FAILURE),
+    DEAD,
+    Discarded("why"),
+    Requeue(),
+    Republish(),
+]
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES, ids=repr)
@@ -214,7 +223,7 @@ def test_a_copy_is_published_until_it_is_confirmed(bench: Bench, outcome: Outcom
     delivery = bench.delivery()
     bench.settler.settle(delivery, outcome, bench.started(delivery))
     first = bench.publisher.underway[0].publication
-    for error in (LOST, NotRouted("no queue"), LOST):
+    for error in (LOST, Unroutable("no queue"), LOST):
         bench.publisher.fail(error)
         assert not [step for step in bench.flush() if step[0] == "ack"]
         assert not bench.settler.idle(), "a drain waits for it"

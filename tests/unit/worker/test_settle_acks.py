@@ -66,21 +66,21 @@ def test_only_what_waited_since_before_goes_back_unstarted() -> None:
     bench = Bench()
     old = bench.delivery()
     began = bench.delivery()
-    del bench.intake.unstarted[began.tag]
+    del bench.intake.unclaimed[began.tag]
     border = time.monotonic()
-    bench.intake.unstarted[old.tag] = border - 1
+    bench.intake.unclaimed[old.tag] = border - 1
     bench.delivery()
-    bench.intake.unstarted[3] = border + 1
+    bench.intake.unclaimed[3] = border + 1
     assert bench.settler.requeue_unstarted(bench.intake, border) == 1
     assert acks(bench) == [("nack", old.tag)]
-    assert list(bench.intake.unstarted) == [3]
+    assert list(bench.intake.unclaimed) == [3]
 
 
 def test_what_was_given_back_cannot_be_started_any_more() -> None:
     bench = Bench()
     delivery = bench.delivery()
     bench.settler.requeue_unstarted(bench.intake, time.monotonic())
-    assert delivery.tag not in bench.intake.unstarted
+    assert delivery.tag not in bench.intake.unclaimed
 
 
 def test_a_delivery_that_is_settled_twice_is_told_once() -> None:
@@ -120,7 +120,7 @@ class Settling(RuleBasedStateMachine):
     @rule(data=some.data())
     def begin(self, data: some.DataObject) -> None:
         delivery = self.pick(data, self.known)
-        if delivery.intake.unstarted.pop(delivery.tag, None) is not None:
+        if delivery.intake.unclaimed.pop(delivery.tag, None) is not None:
             self.begun.append(delivery)
 
     @precondition(lambda self: self.begun)
@@ -148,7 +148,7 @@ class Settling(RuleBasedStateMachine):
 
     @rule()
     def requeue_unstarted(self) -> None:
-        self.back |= set(self.bench.intake.unstarted)
+        self.back |= set(self.bench.intake.unclaimed)
         self.bench.settler.requeue_unstarted(self.bench.intake, time.monotonic())
         self.flush()
 
@@ -168,7 +168,7 @@ class Settling(RuleBasedStateMachine):
     @rule()
     def reconnect(self) -> None:
         self.bench.intake.is_open = False
-        self.bench.intake.unstarted.clear()
+        self.bench.intake.unclaimed.clear()
         self.bench.intake = self.bench.new_intake()
         self.broker = Broker()
         self.done.clear()
@@ -177,7 +177,7 @@ class Settling(RuleBasedStateMachine):
     @invariant()
     def nothing_is_forgotten(self) -> None:
         mine = {one.tag for one in self.begun if one.intake is self.bench.intake}
-        unsettled = mine | set(self.bench.intake.unstarted) | self.done | self.back
+        unsettled = mine | set(self.bench.intake.unclaimed) | self.done | self.back
         assert unsettled <= set(self.broker.unacked)
         if not self.bench.publisher.underway:
             assert unsettled == set(self.broker.unacked)

@@ -20,8 +20,8 @@ from amqpworker.lifecycle import NoThread, start_thread
 from amqpworker.supervisor.health import HealthServer
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.testing import processes
-from amqpworker.worker.event_loop import Coroutines
-from amqpworker.worker.executor import Runner
+from amqpworker.worker.event_loop import EventLoopRunner
+from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.process import WorkerProcess
 from amqpworker.worker.thread_room import room_permitting
@@ -83,14 +83,14 @@ def test_a_worker_process_without_a_thread_for_its_connection_ends_and_does_not_
 def test_a_worker_without_room_for_the_thread_that_keeps_limits_begins_nothing(full: None) -> None:
     app = App("amqp://127.0.0.1:1/")
     app.task(name="alone", queue="q", time_limit=1, isolated=True)(lambda: None)
-    Runner(app.tasks, False).start()
+    TaskExecutor(app.tasks, False).start()
     app.task(name="limited", queue="q", time_limit=1)(lambda: None)
     with pytest.raises(NoThread):
-        Runner(app.tasks, False).start()
+        TaskExecutor(app.tasks, False).start()
 
 
 def test_an_event_loop_that_found_no_room_for_its_thread_starts_once_there_is(full: None) -> None:
-    coroutines = Coroutines(Runner({}, False), lambda *_: None, [], {})
+    coroutines = EventLoopRunner(TaskExecutor({}, False), lambda *_: None, [], {})
     with pytest.raises(NoThread):
         coroutines.start()
     threading.stack_size(0)

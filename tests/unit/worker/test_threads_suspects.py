@@ -11,8 +11,8 @@ import pytest
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Done, Outcome
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import Runner
-from amqpworker.worker.threads import Concurrency, Runners
+from amqpworker.worker.executor import TaskExecutor
+from amqpworker.worker.threads import Concurrency, RunnerThreads
 from tests.support import wait_until
 from tests.unit.worker.test_threads import Scene as RunnersScene
 
@@ -51,15 +51,15 @@ class Scene(RunnersScene):
             self.task(function)
         self.tasks["apart"].isolated = True
 
-    def begin(self, concurrency: Concurrency) -> Runners:
+    def begin(self, concurrency: Concurrency) -> RunnerThreads:
         isolation: Any = self.isolation
         settled: Any = self.settled
-        runners = Runners(Runner(self.tasks, True), settled, isolation, concurrency)
+        runners = RunnerThreads(TaskExecutor(self.tasks, True), settled, isolation, concurrency)
         self.started.append(runners)
         runners.start()
         return runners
 
-    def suspect(self, runners: Runners, name: str = "quick", queue: str = "") -> Delivery:
+    def suspect(self, runners: RunnerThreads, name: str = "quick", queue: str = "") -> Delivery:
         delivery = self.bench.delivery(b"{}", type=name)
         delivery.queue = queue or delivery.queue
         self.bench.intake.suspects.add(delivery.tag)
@@ -102,7 +102,7 @@ def test_suspects_that_wait_hold_no_thread(scene: Scene) -> None:
     others = [scene.put(runners, "quick") for _ in range(5)]
     scene.wait_for(5)
     assert {tag for tag, _ in scene.settled.outcomes} == {one.tag for one in others}
-    assert len(scene.bench.intake.unstarted) == 4, "unclaimed: they can go back"
+    assert len(scene.bench.intake.unclaimed) == 4, "unclaimed: they can go back"
 
 
 def test_tasks_that_are_isolated_anyway_do_not_count(scene: Scene) -> None:
@@ -120,7 +120,7 @@ def test_what_waits_runs_though_those_before_it_were_requeued(scene: Scene) -> N
     scene.wait_for_running(1)
     wait_until(lambda: runners.waiting_suspects == 5)
     for one in gone:
-        del scene.bench.intake.unstarted[one.tag]
+        del scene.bench.intake.unclaimed[one.tag]
     runners.let_go()
     scene.isolation.end(2)
     scene.wait_for(2)
@@ -132,7 +132,7 @@ def test_what_waits_for_a_permit_is_let_go_with_its_channel(scene: Scene) -> Non
     for _ in range(6):
         scene.suspect(runners)
     wait_until(lambda: runners.waiting_suspects == 5)
-    scene.bench.intake.unstarted.clear()
+    scene.bench.intake.unclaimed.clear()
     runners.let_go()
     assert runners.waiting_suspects == 0
 

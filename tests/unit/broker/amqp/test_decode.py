@@ -15,7 +15,7 @@ from pika import frame, spec
 
 from amqpworker.broker.amqp.decode import StreamDecoder
 from amqpworker.broker.amqp.encode import encode_publish
-from amqpworker.broker.amqp.events import Confirm, Event, FrameError, GotMessage, RawFrame, Returned
+from amqpworker.broker.amqp.events import Confirm, Event, FrameError, GetOk, RawFrame, ReturnedMessage
 from amqpworker.broker.amqp.properties import encode_properties
 from amqpworker.model.message import Delivery, Properties, Publication
 from tests.unit.broker.amqp.wire import (
@@ -50,7 +50,7 @@ def test_the_events_are_the_same_however_the_stream_is_cut(frames: list[bytes], 
 def test_ordinary_messages_mean_what_pika_reads_in_them(messages: list[list[bytes]]) -> None:
     for frames in messages:
         (event,) = StreamDecoder(FRAME_MAX).feed(b"".join(frames))
-        assert isinstance(event, Delivery | Returned)
+        assert isinstance(event, Delivery | ReturnedMessage)
         start, header, *parts = by_pika(b"".join(frames))
         assert event.body == b"".join(part.fragment for part in parts)
         read = {name: value for name, value in vars(header.properties).items() if value is not None}
@@ -120,13 +120,13 @@ def test_contents_of_different_channels_may_come_between_each_other() -> None:
 def test_an_answer_to_a_get_is_read() -> None:
     start = method(4, spec.Basic.GetOk(8, True, "x", "q", 17))
     stream = start + b"".join(content(4, ORDINARY, b"{}"))
-    assert StreamDecoder().feed(stream) == [GotMessage(4, 8, True, "x", "q", 17, ORDINARY, b"{}", "")]
+    assert StreamDecoder().feed(stream) == [GetOk(4, 8, True, "x", "q", 17, ORDINARY, b"{}", "")]
 
 
 def test_a_return_is_read_without_a_body_too() -> None:
     start = method(4, spec.Basic.Return(312, "NO_ROUTE", "x", "q"))
     stream = start + b"".join(content(4, ORDINARY, b""))
-    assert StreamDecoder().feed(stream) == [Returned(4, 312, "NO_ROUTE", "x", "q", ORDINARY, b"")]
+    assert StreamDecoder().feed(stream) == [ReturnedMessage(4, 312, "NO_ROUTE", "x", "q", ORDINARY, b"")]
 
 
 def test_confirms_are_read_and_everything_else_goes_to_pika_as_it_came() -> None:

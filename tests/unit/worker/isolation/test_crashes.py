@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.model.outcome import Dead, Retry
-from amqpworker.worker.isolation.crashes import Crash, Triage, crashed, triaged
+from amqpworker.worker.isolation.crashes import Crash, RedeliveryAction, crashed, redelivery_action
 
 
 def delivery(redelivered: bool = True, **headers: Any) -> Delivery:
@@ -21,41 +21,43 @@ def delivery(redelivered: bool = True, **headers: Any) -> Delivery:
 @pytest.mark.parametrize(
     ("one", "triage"),
     [
-        (delivery(redelivered=False), Triage.RUN),
-        (delivery(redelivered=False, x_delivery_count=9), Triage.RUN),
-        (delivery(), Triage.ASK),
-        (delivery(x_delivery_count=1), Triage.ASK),
-        (delivery(x_delivery_count=2), Triage.ASK),
-        (delivery(x_delivery_count=50), Triage.ASK),
-        (delivery(x_delivery_count=51), Triage.RENEW),
-        (delivery(redelivered=False, aw_crashes=1), Triage.ISOLATE),
-        (delivery(redelivered=False, aw_crashes="2"), Triage.ISOLATE),
-        (delivery(redelivered=False, aw_crashes=0), Triage.RUN),
-        (delivery(redelivered=False, aw_crashes="often"), Triage.RUN),
-        (delivery(aw_crashes=-5, x_delivery_count="1"), Triage.ASK),
-        (delivery(aw_crashes=1, x_delivery_count=51), Triage.ISOLATE),
+        (delivery(redelivered=False), RedeliveryAction.RUN),
+        (delivery(redelivered=False, x_delivery_count=9), RedeliveryAction.RUN),
+        (delivery(), RedeliveryAction.ASK),
+        (delivery(x_delivery_count=1), RedeliveryAction.ASK),
+        (delivery(x_delivery_count=2), RedeliveryAction.ASK),
+        (delivery(x_delivery_count=50), RedeliveryAction.ASK),
+        (delivery(x_delivery_count=51), RedeliveryAction.RENEW),
+        (delivery(redelivered=False, aw_crashes=1), RedeliveryAction.ISOLATE),
+        (delivery(redelivered=False, aw_crashes="2"), RedeliveryAction.ISOLATE),
+        (delivery(redelivered=False, aw_crashes=0), RedeliveryAction.RUN),
+        (delivery(redelivered=False, aw_crashes="often"), RedeliveryAction.RUN),
+        (delivery(aw_crashes=-5, x_delivery_count="1"), RedeliveryAction.ASK),
+        (delivery(aw_crashes=1, x_delivery_count=51), RedeliveryAction.ISOLATE),
     ],
 )
-def test_who_has_taken_a_process_down_runs_alone_and_who_may_have_is_asked_about(one: Delivery, triage: Triage) -> None:
-    assert triaged(one, supervised=True) is triage
+def test_who_has_taken_a_process_down_runs_alone_and_who_may_have_is_asked_about(
+    one: Delivery, triage: RedeliveryAction
+) -> None:
+    assert redelivery_action(one, supervised=True) is triage
 
 
 @pytest.mark.parametrize(
     ("one", "triage"),
     [
-        (delivery(redelivered=False), Triage.RUN),
-        (delivery(), Triage.RUN),
-        (delivery(x_delivery_count=1), Triage.RUN),
-        (delivery(x_delivery_count=2), Triage.ISOLATE),
-        (delivery(x_delivery_count=50), Triage.ISOLATE),
-        (delivery(x_delivery_count=51), Triage.RENEW),
-        (delivery(redelivered=False, aw_crashes=1), Triage.ISOLATE),
+        (delivery(redelivered=False), RedeliveryAction.RUN),
+        (delivery(), RedeliveryAction.RUN),
+        (delivery(x_delivery_count=1), RedeliveryAction.RUN),
+        (delivery(x_delivery_count=2), RedeliveryAction.ISOLATE),
+        (delivery(x_delivery_count=50), RedeliveryAction.ISOLATE),
+        (delivery(x_delivery_count=51), RedeliveryAction.RENEW),
+        (delivery(redelivered=False, aw_crashes=1), RedeliveryAction.ISOLATE),
     ],
 )
 def test_only_where_nobody_can_be_asked_what_was_delivered_three_times_runs_alone(
-    one: Delivery, triage: Triage
+    one: Delivery, triage: RedeliveryAction
 ) -> None:
-    assert triaged(one, supervised=False) is triage
+    assert redelivery_action(one, supervised=False) is triage
 
 
 def test_a_crash_is_tried_again_later_each_time_and_is_dead_in_the_end() -> None:

@@ -16,13 +16,13 @@ from amqpworker.policies.retry import policy
 from amqpworker.policies.time_limit import TimeLimit
 from amqpworker.signature.signature import Signature
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import Runner
+from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.isolation import pool as isolation_module
 from amqpworker.worker.isolation.child import Arrived, Ending, Late
 from amqpworker.worker.isolation.crashes import Crash
 from amqpworker.worker.isolation.pool import Isolation
 from amqpworker.worker.isolation.protocol import HEAD, outcome_to
-from amqpworker.worker.limits.deadlines import Overtaken
+from amqpworker.worker.limits.deadlines import RunAbandoned
 from tests.support import wait_until
 from tests.unit.worker.settling import Bench
 
@@ -96,7 +96,7 @@ class Scene:
         return process
 
     def isolation(self, ahead: bool = False, max_crashes: int = 3) -> Isolation:
-        return Isolation(self.start, Runner({}, False), max_crashes, 7.0, ahead)
+        return Isolation(self.start, TaskExecutor({}, False), max_crashes, 7.0, ahead)
 
     def run(self, limit: TimeLimit = TimeLimit()) -> Run:  # noqa: B008 - frozen
         registered: Any = SimpleNamespace(
@@ -320,9 +320,9 @@ def test_what_runs_at_the_end_is_abandoned_and_neither_settled_nor_blamed(scene:
         return Crash(-9)
 
     scene.answer = answer
-    with pytest.raises(Overtaken):
+    with pytest.raises(RunAbandoned):
         isolation.run(scene.run())
-    with pytest.raises(Overtaken):
+    with pytest.raises(RunAbandoned):
         isolation.run(scene.run())
 
 

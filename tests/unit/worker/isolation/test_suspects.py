@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from amqpworker.model.message import Delivery, Properties, new_id
-from amqpworker.worker.isolation.suspects import PATIENCE, Inquiry
+from amqpworker.worker.isolation.suspects import PATIENCE, SuspectQuery
 
 
 class Scene:
@@ -18,7 +18,7 @@ class Scene:
         self.wakes = 0
         self.ran: list[int] = []
         self.isolated: list[int] = []
-        self.inquiry = Inquiry(
+        self.inquiry = SuspectQuery(
             None if room is None else self.ask,
             lambda delivery: self.ran.append(delivery.tag),
             lambda delivery: self.isolated.append(delivery.tag),

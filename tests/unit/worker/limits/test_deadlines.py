@@ -20,19 +20,19 @@ import pytest
 from amqpworker import AmqpWorkerError, App, ConfigError, TimeLimitExceeded
 from amqpworker.lifecycle import NoThread
 from amqpworker.log.logger import flush
-from amqpworker.log.writer import Sink
+from amqpworker.log.writer import LineHandler
 from amqpworker.policies.time_limit import UNLIMITED, TimeLimit, time_limit_of
-from amqpworker.worker.limits.deadlines import Limits, Overtaken, Pace, Watch
+from amqpworker.worker.limits.deadlines import Limits, Pace, RunAbandoned, RunDeadline
 from tests.support import wait_until
 
 
 @pytest.fixture
-def over() -> list[Watch]:
+def over() -> list[RunDeadline]:
     return []
 
 
 @pytest.fixture
-def limits(over: list[Watch]) -> Limits:
+def limits(over: list[RunDeadline]) -> Limits:
     return Limits(over.append)
 
 
@@ -132,7 +132,7 @@ class Sleepy:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_it_is_raised_again_until_the_run_has_ended_whatever_swallows_it(over: list[Watch]) -> None:
+def test_it_is_raised_again_until_the_run_has_ended_whatever_swallows_it(over: list[RunDeadline]) -> None:
     limits = Limits(over.append, Pace(again=0.2))
     swallowed: list[float] = []
 
@@ -153,13 +153,15 @@ def test_it_is_raised_again_until_the_run_has_ended_whatever_swallows_it(over: l
     assert limits.call(None, lambda: "next", 60, math.inf) == "next", "nothing is left of the run before"
 
 
-def test_a_task_that_does_nothing_but_log_is_interrupted_in_the_sink_and_leaves_it_unlocked(over: list[Watch]) -> None:
+def test_a_task_that_does_nothing_but_log_is_interrupted_in_the_sink_and_leaves_it_unlocked(
+    over: list[RunDeadline],
+) -> None:
     read_end, write_end = os.pipe()
     reader = threading.Thread(target=lambda: spin(lambda: not os.read(read_end, 65536)))
     reader.start()
     logger = logging.Logger("busy")
     with os.fdopen(write_end, "w") as stream:
-        sink = Sink(stream)
+        sink = LineHandler(stream)
         logger.addHandler(sink)
         logger.info("%s", "x" * 10_000)
         ends = time.monotonic() + 10
@@ -179,7 +181,7 @@ def test_a_task_that_does_nothing_but_log_is_interrupted_in_the_sink_and_leaves_
 
 
 def test_the_log_names_once_a_run_that_does_not_end_at_its_limit(
-    over: list[Watch], caplog: pytest.LogCaptureFixture
+    over: list[RunDeadline], caplog: pytest.LogCaptureFixture
 ) -> None:
     limits = Limits(over.append, Pace(report=0.05))
     run = SimpleNamespace(task="shop.waits", id="m-1", attempt=1, queue="work")
@@ -209,7 +211,7 @@ def suppressed(function: Callable[[], Any]) -> None:
 
 
 def test_a_hard_limit_is_told_once_and_the_run_goes_on_to_its_end_where_nobody_claims_it(
-    limits: Limits, over: list[Watch]
+    limits: Limits, over: list[RunDeadline]
 ) -> None:
     go = threading.Event()
     ended: list[Any] = []
@@ -223,14 +225,14 @@ def test_a_hard_limit_is_told_once_and_the_run_goes_on_to_its_end_where_nobody_c
     assert limits.claim(over[0]) is False
 
 
-def test_a_run_that_was_claimed_has_no_outcome_any_more(limits: Limits, over: list[Watch]) -> None:
+def test_a_run_that_was_claimed_has_no_outcome_any_more(limits: Limits, over: list[RunDeadline]) -> None:
     go = threading.Event()
     ended: list[str] = []
 
     def run() -> None:
         try:
             limits.call("run", go.wait, math.inf, 0.05)
-        except Overtaken:
+        except RunAbandoned:
             ended.append("overtaken")
 
     running = threading.Thread(target=run)
