@@ -1,5 +1,5 @@
-# `make` lists the targets. All logic stands in scripts/; paths here are relative, so that a space in the path of the
-# checkout does no harm.
+# `make` lists the targets. All logic is in scripts/; paths here are relative, so that a space in the path of the checkout
+# does no harm.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -10,15 +10,15 @@ PYTHON := .venv/bin/python
 NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py busy_processes.py) $(addprefix integration/test_,retry.py consuming.py draining.py publishing.py call.py))
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name told; do printf '%-20s %s\n' "$$name" "$$told"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-20s %s\n' "$$name" "$$text"; done
 
-setup: ## make .venv with pinned versions, and see to it that RabbitMQ is installed
+setup: ## make .venv with pinned versions, and install RabbitMQ if it is missing
 	@scripts/setup.sh
 
 demo: setup ## the whole path on real input; DIR=folder of source files, KEEP=1 leaves it running
 	@scripts/demo.sh
 
-test: lint unit integration ## everything that must hold, against real brokers
+test: lint unit integration ## lint, types, unit and integration tests, against real brokers
 
 lint: setup ## style, format and types
 	$(PYTHON) -m ruff check --extend-exclude .amqpworker .
@@ -37,19 +37,19 @@ acceptance: setup ## tests of the built and installed wheel, with processes that
 	@scripts/rabbitmq.sh
 	@scripts/acceptance.sh $(ARGS)
 
-test-faults: setup ## slower tests: nodes, certificates, brokers and networks that fail, forks, sends from unlikely places
+test-faults: setup ## slower tests: nodes, certificates, brokers and networks that fail, forks, sends from unusual places
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/faults $(ARGS)
 
-test-pools: setup ## slower tests of workers, most of them as programs of their own: signals, reload, deaths
+test-pools: setup ## slower tests of workers, most of them as separate programs: signals, reload, crashes
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/supervised $(ARGS)
 
-test-children: setup ## slower tests: time limits, isolated processes, and what tasks start and leave
+test-children: setup ## slower tests: time limits, isolated processes, and processes that tasks start
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/children $(ARGS)
 
-test-systemd: setup ## tests of the unit under a real systemd, and of a container, in machines of their own; needs root
+test-systemd: setup ## tests of the unit under a real systemd, and of a container, each in its own machine; needs root
 	@scripts/rabbitmq.sh
 	@scripts/systemd.sh
 	$(PYTHON) -m pytest tests/systemd $(ARGS)
@@ -58,11 +58,11 @@ test-newer: setup ## tests of crashes, ack timeouts and redelivery against Rabbi
 	@scripts/newer.sh trixie $(or $(ARGS),$(NEWER))
 	@scripts/newer.sh sid $(or $(ARGS),$(NEWER))
 
-test-cluster: setup ## three nodes, of which one or two die: the installed RabbitMQ and 4.3; needs root
+test-cluster: setup ## three nodes, of which one or two die, on the installed RabbitMQ and on 4.3; needs root
 	@scripts/rabbitmq.sh
 	@$(PYTHON) -m pytest tests/cluster $(ARGS); installed=$$?; scripts/newer.sh sid tests/cluster $(ARGS) && exit $$installed
 
-soak: setup ## the short form of `make long`: half a minute for each soak
+soak: setup ## the short form of `make long`: half a minute per soak
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/long $(ARGS)
 
@@ -70,7 +70,7 @@ long: setup ## two soaks of ten minutes each while broker, workers and network f
 	@scripts/rabbitmq.sh
 	SOAK_SECONDS=600 $(PYTHON) -m pytest tests/long $(ARGS)
 
-mutants: setup ## break the code in known ways; the tests must notice each
+mutants: setup ## mutation tests: break the code in known ways; the tests must catch each
 	@scripts/rabbitmq.sh
 	$(PYTHON) scripts/mutants.py
 
