@@ -1,5 +1,5 @@
 """
-Retry policies: any `tenacity.Retrying`. Its `stop`, `wait` and `retry` are asked; the waiting happens in the broker.
+Retry policies: any `tenacity.Retrying`. Its `stop`, `wait` and `retry` decide; the message waits in the broker.
 
     amqpworker worker examples.policies:app -p 1
     amqpworker send examples.policies.fetch url=https://example.invalid/ --app examples.policies:app
@@ -27,7 +27,7 @@ app = App(default_queue="web")
 
 
 def is_temporary(error: BaseException) -> bool:
-    """Tell whether it may work the next time."""
+    """Return whether a retry may succeed."""
     return isinstance(error, URLError) and not (isinstance(error, HTTPError) and error.code < 500)
 
 
@@ -35,18 +35,18 @@ def is_temporary(error: BaseException) -> bool:
     retry=Retrying(
         retry=retry_if_exception(is_temporary),
         wait=wait_exponential_jitter(initial=1, max=600),
-        stop=stop_after_delay(6 * 3600) | stop_after_attempt(50),  # counted from the first run, not from the sending
+        stop=stop_after_delay(6 * 3600) | stop_after_attempt(50),  # counted from the first run, not from the send
     )
 )
 def fetch(url: str) -> int:
     """Return the size of a page."""
     if not url.startswith("https://"):
-        raise Reject("only https")  # never retried, whatever the policy says
+        raise Reject("only https")  # never retried, whatever the policy is
     try:
-        with urlopen(url, timeout=10) as answer:
-            return len(answer.read())
+        with urlopen(url, timeout=10) as response:
+            return len(response.read())
     except HTTPError as error:
-        if error.code == 429:  # the server says when: the policy's `stop` is asked, its `wait` is not
+        if error.code == 429:  # the server decides when: the policy's `stop` applies, its `wait` does not
             raise RetryLater(delay=float(error.headers.get("Retry-After", 60))) from error
         raise
 
@@ -55,11 +55,11 @@ def fetch(url: str) -> int:
     retry=Retrying(retry=retry_if_result(lambda found: found < 3), wait=wait_fixed(2), stop=stop_after_attempt(5))
 )
 def poll() -> int:
-    """Return something that is not good enough at first."""
+    """Return a value that the policy accepts only at the third attempt."""
     return current().attempt
 
 
-@app.task(retry=[1, 5, 30])  # three retries, after these waits; retry=3 has waits of its own, retry=None has none
+@app.task(retry=[1, 5, 30])  # three retries after these delays; retry=3 has default delays, retry=None means no retries
 def short_form() -> None:
-    """Fail, and fail again."""
-    raise RuntimeError("as it must")
+    """Fail at each attempt."""
+    raise RuntimeError("always")

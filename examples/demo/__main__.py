@@ -1,10 +1,10 @@
 """
-`make demo`: a broker, two worker processes, and a task for every source file of a folder.
+`make demo`: a broker, two worker processes, and a task for each source file of a folder.
 
     python -m examples.demo [DIR] [--keep]
     python -m examples.demo --stop
 
-Decides how a signal ends it before anything has been started; `program` is the demo.
+Decides how a signal ends it before anything was started; `program` is the demo.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 def leave(_number: int, _frame: FrameType | None) -> None:
-    """End at once, without a word: nothing has been started that would have to be stopped."""
+    """Exit at once: nothing was started that would have to be stopped."""
     os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
-    # Imported now and not before: it takes some tenths of a second, in which a Ctrl-C would be a traceback.
+    # Imported only now: it takes some tenths of a second, in which a Ctrl-C would print a traceback.
     from examples.demo.program import main
 
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 FOREIGN = {"site-packages", "dist-packages", "__pycache__"}
 
-# No parser takes these. A full standard library has such files among its tests; Debian's has not.
+# Files that cannot be parsed. A full standard library has some among its tests, Debian's has none.
 BROKEN = {
     "broken_syntax.py": b"def broken(:\n    return 1\n",
     "not_utf8.py": b"name = '\xff\xfe'\n",
@@ -30,7 +30,7 @@ def python_files(folder: Path) -> list[Path]:
 
 
 def is_text(name: str) -> bool:
-    """Tell whether a name can be carried as JSON: the bytes of a Linux file name may be no UTF-8 at all."""
+    """Return whether a name is JSON serializable: the bytes of a Linux file name may not be UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -39,7 +39,7 @@ def is_text(name: str) -> bool:
 
 
 def broken_files(folder: Path) -> list[Path]:
-    """Make a few files that cannot be parsed, and return them."""
+    """Create a few files that cannot be parsed, and return them."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in BROKEN.items():
         (folder / name).write_bytes(content)

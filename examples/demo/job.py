@@ -21,7 +21,7 @@ PATIENCE = 60.0
 
 @dataclass
 class Tally:
-    """How far the job is, and what came out of it."""
+    """The progress of the job, and its results."""
 
     total: int
     sent: int = 0
@@ -37,41 +37,41 @@ class Tally:
 
     @property
     def ended(self) -> int:
-        """How many files are done with."""
+        """The number of files that have a result or are dead-lettered."""
         return len(self.counts) + len(self.dead)
 
     @property
     def retried(self) -> int:
-        """How many files needed a second attempt."""
+        """The number of files that needed a second attempt."""
         return sum(one.attempt > 1 for one in self.counts.values())
 
     @property
     def reasons(self) -> Counter[str]:
-        """Why files became dead letters."""
+        """The reasons why files were dead-lettered."""
         return Counter(f"{one.reason} ({one.error_type})" for one in self.dead.values())
 
 
-def run(files: Sequence[Path], folder: Path, tell: Callable[[Tally], None]) -> Tally:
+def run(files: Sequence[Path], folder: Path, report: Callable[[Tally], None]) -> Tally:
     """
-    Do the job; `tell` is called several times a second.
+    Do the job; `report` is called several times per second.
 
-    Raises: `SendError` when the broker does not take a message, `ConfigError` when nothing moves any more.
+    Raises: `SendError` if the broker does not accept a message, `ConfigError` if there is no progress.
     """
     tally = Tally(len(files))
     began = time.monotonic()
     pending = dict(send(files, tally))
     tally.sent_in = time.monotonic() - began
-    collect(pending, tally, tell)
+    collect(pending, tally, report)
     tally.took = time.monotonic() - began
     extras(folder, tally)
     return tally
 
 
 def extras(folder: Path, tally: Tally) -> None:
-    """Send one task that has to wait, and call one while it does."""
+    """Send one delayed task, and call another one meanwhile."""
     due = datetime.now(UTC) + timedelta(seconds=DELAY)
     delayed = lateness.options(at=due).send(due)
-    # The first call opens the way for its answers; the second takes what a call takes.
+    # The first call also opens the channel for replies; the second one is measured.
     largest.call(str(folder), 1)
     began = time.monotonic()
     tally.largest = largest.call(str(folder), 10)
@@ -84,7 +84,7 @@ def extras(folder: Path, tally: Tally) -> None:
 
 
 def send(files: Sequence[Path], tally: Tally) -> Iterator[tuple[Path, Sent[Counts]]]:
-    """Send a task for each file: confirmed by the broker, and many at once."""
+    """Send a task for each file: each confirmed by the broker, many at once."""
     for path, outcome in zip(files, app.send_each(messages(files)), strict=True):
         if isinstance(outcome, SendError):
             raise outcome
@@ -93,13 +93,13 @@ def send(files: Sequence[Path], tally: Tally) -> Iterator[tuple[Path, Sent[Count
 
 
 def messages(files: Sequence[Path]) -> Iterator[Message]:
-    """Make a message for each file; some of them fail once."""
+    """Make a message for each file; some of the tasks fail once."""
     for number, path in enumerate(files):
         yield count.message(str(path), stumbles=number % STUMBLE_EVERY == 0)
 
 
-def collect(pending: dict[Path, Sent[Counts]], tally: Tally, tell: Callable[[Tally], None]) -> None:
-    """Ask the store of results until it has one for each file."""
+def collect(pending: dict[Path, Sent[Counts]], tally: Tally, report: Callable[[Tally], None]) -> None:
+    """Read the result store until it has a result for each file."""
     moved = time.monotonic()
     while pending:
         before, began = len(pending), time.monotonic()
@@ -111,11 +111,11 @@ def collect(pending: dict[Path, Sent[Counts]], tally: Tally, tell: Callable[[Tal
             except TaskFailed as failed:
                 tally.dead[path] = failed
             del pending[path]
-        tell(tally)
+        report(tally)
         now = time.monotonic()
         if len(pending) < before:
             moved = now
         elif now - moved > PATIENCE:
-            raise ConfigError(f"Nothing has ended for {PATIENCE:.0f} s, and {len(pending)} files are left.")
-        # However many there are: most of the time is the workers'.
+            raise ConfigError(f"No task has ended for {PATIENCE:.0f} s, and {len(pending)} files are left.")
+        # However many files there are, most of the time is left to the workers.
         time.sleep(max(0.1, 4 * (now - began)) if pending else 0)

@@ -1,7 +1,7 @@
 """
 The demo from its command line to its summary.
 
-Decides the order of things, and that whatever was started is stopped however it ends.
+Decides the order of the steps, and that everything that was started is stopped, however the demo ends.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 class Interrupts:
-    """Raises `KeyboardInterrupt` at the first signal; later ones do not disturb the tidying up."""
+    """Raises `KeyboardInterrupt` at the first signal; later ones do not interrupt the cleanup."""
 
     def __init__(self) -> None:
         self.ignored = self.held = self.came = False
 
     def listen(self) -> None:
-        """Begin."""
+        """Install the handlers."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self)
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
-        """Note a signal."""
+        """Handle a signal."""
         if not self.ignored:
             self.ignored = True
             self.came = True
@@ -46,7 +46,7 @@ class Interrupts:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Let a signal wait until a process that is being started is known to us."""
+        """Delay a signal until a process that is being started is known."""
         self.held = True
         try:
             yield
@@ -66,24 +66,24 @@ def main() -> int:
     interrupts = Interrupts()
     stage = Stage(keep=arguments.keep)
 
-    def tidy_up() -> None:
+    def clean_up() -> None:
         interrupts.ignored = True
         stage.close()
 
-    # At exit too: a Ctrl-C between two lines of this function must leave nothing behind either.
-    # `listen` comes last: until then a signal ends the process (`__main__`), which has nothing yet to be stopped.
-    atexit.register(tidy_up)
+    # Also at exit: a Ctrl-C between two lines of this function must not leave anything running either.
+    # `listen` comes last: until then a signal ends the process (`__main__`), which has not started anything yet.
+    atexit.register(clean_up)
     try:
         interrupts.listen()
         return play(console, stage, interrupts, arguments)
     except AmqpWorkerError as error:
-        console.print(f"The demo cannot go on: {error}", style="red", markup=False, soft_wrap=True)
+        console.print(f"The demo failed: {error}", style="red", markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("\nStopping …")
         return INTERRUPTED
     finally:
-        tidy_up()
+        clean_up()
 
 
 def parse() -> argparse.Namespace:
@@ -96,7 +96,7 @@ def parse() -> argparse.Namespace:
 
 
 def play(console: Console, stage: Stage, interrupts: Interrupts, arguments: argparse.Namespace) -> int:
-    """Set everything up, do the job, show what came out."""
+    """Start everything, do the job, show the results."""
     folder = (arguments.folder or files.standard_library()).resolve()
     found = files.python_files(folder)
     if not found:
@@ -106,7 +106,7 @@ def play(console: Console, stage: Stage, interrupts: Interrupts, arguments: argp
     console.print(f"{len(found)} source files of {folder}", markup=False, soft_wrap=True)
 
     stage.open()
-    console.print(f"RabbitMQ runs; look inside: {stage.where}", markup=False, soft_wrap=True)
+    console.print(f"RabbitMQ is running; inspect it at {stage.where}", markup=False, soft_wrap=True)
     with interrupts.hold():
         stage.start_workers()
     console.print(
@@ -117,7 +117,7 @@ def play(console: Console, stage: Stage, interrupts: Interrupts, arguments: argp
     work(console, stage, found, folder)
     if arguments.keep:
         stage.keep()
-        console.print(f"All of it is left running. Look inside: {stage.where}", markup=False, soft_wrap=True)
+        console.print(f"Everything is left running. Inspect it at {stage.where}", markup=False, soft_wrap=True)
         console.print(
             f"Dead letters: queue {stage.queue}.dead, 'Get messages'. Stop it with: {STOP}",
             markup=False,
@@ -125,7 +125,7 @@ def play(console: Console, stage: Stage, interrupts: Interrupts, arguments: argp
         )
     else:
         console.print(
-            "Everything is stopped now; make demo KEEP=1 leaves it running, to look around.",
+            "Everything is stopped now; make demo KEEP=1 leaves it running, to explore it.",
             markup=False,
             soft_wrap=True,
         )
@@ -133,21 +133,21 @@ def play(console: Console, stage: Stage, interrupts: Interrupts, arguments: argp
 
 
 def work(console: Console, stage: Stage, found: list[Path], folder: Path) -> None:
-    """Do the job while showing how far it is, then show what came out."""
-    # An app reads its broker's URL when it is made, so that its module is imported now and not before.
+    """Do the job and show its progress, then the results."""
+    # An app reads its broker's URL when it is created, so its module is imported only now.
     os.environ.update(AMQPWORKER_URL=stage.url, DEMO_QUEUE=stage.queue)
     from examples.demo import job, screen
     from examples.demo.tasks import app
 
     with screen.progress(console, len(found)) as show:
 
-        def tell(tally: job.Tally) -> None:
+        def report(tally: job.Tally) -> None:
             stage.check_workers()
             show(tally)
 
         try:
-            tally = job.run(found, folder, tell)
+            tally = job.run(found, folder, report)
         finally:
-            # Before the broker is stopped: a connection that is lost would be reported.
+            # Before the broker is stopped: otherwise the lost connection would be logged.
             app.producer.close(timeout=1.0)
     screen.summary(console, tally, folder)

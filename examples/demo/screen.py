@@ -1,4 +1,4 @@
-"""What the demo shows: how far it is, then what came out of it; on a terminal or as plain lines."""
+"""What the demo shows: its progress, then its results; on a terminal or as plain lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN = 3
 
 @contextmanager
 def progress(console: Console, total: int) -> Iterator[Callable[[Tally], None]]:
-    """Give a function that shows how far a tally is: a bar on a terminal, else a line for each tenth."""
+    """Provide a function that shows the progress: a bar on a terminal, otherwise a line for each tenth."""
     if not console.is_terminal:
         yield plain(console)
         return
@@ -33,31 +33,31 @@ def progress(console: Console, total: int) -> Iterator[Callable[[Tally], None]]:
     with Progress(*columns, console=console) as bar:
         shown = bar.add_task("", total=total, dead=0, retried=0)
 
-        def tell(tally: Tally) -> None:
+        def show(tally: Tally) -> None:
             bar.update(shown, completed=tally.ended, dead=len(tally.dead), retried=tally.retried)
 
-        yield tell
+        yield show
 
 
 def plain(console: Console) -> Callable[[Tally], None]:
     """Return a function that prints a line for each tenth of the work."""
     printed = 0
 
-    def tell(tally: Tally) -> None:
+    def show(tally: Tally) -> None:
         nonlocal printed
         tenth = tally.ended * LINES // tally.total
         if tenth > printed:
             printed = tenth
-            told = f"{tally.ended}/{tally.total} files, {len(tally.dead)} dead, {tally.retried} retried"
-            console.print(told)
+            line = f"{tally.ended}/{tally.total} files, {len(tally.dead)} dead, {tally.retried} retried"
+            console.print(line)
 
-    return tell
+    return show
 
 
 def summary(console: Console, tally: Tally, folder: Path) -> None:
-    """Show what came out."""
+    """Show the results."""
     counts = tally.counts.values()
-    table = Table(box=box.SIMPLE_HEAD, show_header=False, title="What happened", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, show_header=False, title="Results", title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     table.add_row("sent", f"{tally.sent} in {tally.sent_in:.2f} s, each confirmed by the broker")
@@ -66,21 +66,23 @@ def summary(console: Console, tally: Tally, folder: Path) -> None:
     why = ", ".join(f"{number} {reason}" for reason, number in tally.reasons.items())
     table.add_row("dead", f"{tally.letters} in queue {tally.letters_queue} with the reason: {why}" if why else "none")
     table.add_row("delayed", f"one task, for two seconds; it ran {tally.late * 1000:.0f} ms after it was due")
-    table.add_row("call", f"answered in {tally.round_trip * 1000:.0f} ms: the ten largest files")
+    table.add_row("call", f"reply after {tally.round_trip * 1000:.0f} ms: the ten largest files")
     found = (("lines", "lines"), ("functions", "functions"), ("classes", "classes"), ("imports", "imports"))
-    table.add_row("counted", ", ".join(f"{sum(getattr(one, name) for one in counts):,} {told}" for name, told in found))
+    table.add_row(
+        "counted", ", ".join(f"{sum(getattr(one, name) for one in counts):,} {label}" for name, label in found)
+    )
     console.print(table)
     show_details(console, tally, folder)
 
 
 def show_details(console: Console, tally: Tally, folder: Path) -> None:
-    """Show the first dead letters with their evidence, and the first of the call's answer."""
+    """Show the errors of the first dead letters, and the first entries of the reply to the call."""
     for path, failed in list(tally.dead.items())[:SHOWN]:
         console.print(f"dead: {short(path, folder)}: {failed.text}", markup=False, soft_wrap=True)
-    told = ", ".join(f"{short(Path(path), folder)} ({size // 1024} KiB)" for path, size in tally.largest[:SHOWN])
-    console.print(f"largest: {told}", markup=False, soft_wrap=True)
+    line = ", ".join(f"{short(Path(path), folder)} ({size // 1024} KiB)" for path, size in tally.largest[:SHOWN])
+    console.print(f"largest: {line}", markup=False, soft_wrap=True)
 
 
 def short(path: Path, folder: Path) -> str:
-    """Return a path as it is below the folder."""
+    """Return a path relative to the folder, if it is below it."""
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name

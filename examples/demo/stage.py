@@ -1,8 +1,8 @@
 """
 What the demo runs on: a broker and a pool of worker processes, started and stopped.
 
-Without AMQPWORKER_URL the broker is a private node that begins empty. With it everything happens in two queues of the
-demo's own, which go at the end.
+Without AMQPWORKER_URL the broker is a private node that is empty at the start. With it the demo uses two queues on that
+broker, which are deleted at the end.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STOP_SECONDS = 20.0
 
 
 class Stage:
-    """A broker and a pool of workers; `close` may be called at any time, and again."""
+    """A broker and a pool of workers; `close` may be called at any time, and more than once."""
 
     def __init__(self, *, keep: bool) -> None:
         self.url = os.environ.get("AMQPWORKER_URL", "")
@@ -53,16 +53,16 @@ class Stage:
 
     @property
     def where(self) -> str:
-        """Tell where this can be looked at."""
+        """Where a user can inspect the broker."""
         if self.node is None:
             return f"the management UI of your broker, queues {self.queue} and {self.queue}.dead"
         return f"{self.node.management_url}#/queues (login guest, guest)"
 
     def open(self) -> Self:
         """
-        Start the broker, if it has to be, with nothing of an earlier run in it.
+        Start the broker, unless a URL is given, without any data of an earlier run.
 
-        Raises: `ConfigError` when it cannot be started, or when a demo runs in this checkout already.
+        Raises: `ConfigError` if it cannot be started, or if a demo already runs in this checkout.
         """
         FOLDER.mkdir(parents=True, exist_ok=True)
         self._take_lock()
@@ -79,12 +79,12 @@ class Stage:
         return self
 
     def start_workers(self) -> None:
-        """Start the pool; what it logs goes to a file."""
+        """Start the pool; its log goes to a file."""
         command = [sys.executable, "-m", "amqpworker", "worker", "examples.demo.tasks:app", "--log-json"]
         command += ["-p", str(PROCESSES), "-t", str(THREADS)]
         env = self._environment()
         with self.log.open("wb") as log:
-            # In a session of its own: a Ctrl-C is ours to pass on, and a kept pool outlives this terminal.
+            # In its own session: this process forwards a Ctrl-C, and a pool that is kept outlives this terminal.
             self._workers = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True
             )
@@ -92,10 +92,12 @@ class Stage:
             self._tie = leash(env, self.log, [self._workers.pid])
 
     def check_workers(self) -> None:
-        """Raise `ConfigError` when the pool has ended by itself."""
+        """Raise `ConfigError` if the pool has ended by itself."""
         if self._workers is not None and self._workers.poll() is not None:
             tail = self.log.read_text(errors="replace").strip().splitlines()[-1:] or ["nothing"]
-            raise ConfigError(f"The workers ended with code {self._workers.returncode}; {self.log} says: {tail[0]}")
+            raise ConfigError(
+                f"The workers ended with code {self._workers.returncode}; the last line of {self.log}: {tail[0]}"
+            )
 
     def keep(self) -> None:
         """Leave everything running, for `stop_left`."""
@@ -122,9 +124,9 @@ class Stage:
             self._delete_queues()
 
     def _environment(self) -> dict[str, str]:
-        # The parser warns of old spellings in what it reads, which is not what the log is for.
+        # The parser warns about old syntax in the files that it reads, which does not belong in the log.
         added = {"AMQPWORKER_URL": self.url, "DEMO_QUEUE": self.queue, "PYTHONWARNINGS": "ignore"}
-        # With the mark of the node, so that whoever ends that ends these too, `make clean` for one.
+        # With the mark of the node, so that `make clean`, which ends the node, ends these processes as well.
         record = Record.read(NODE) if self.node is not None else None
         return os.environ | added | {MARK: record.mark if record is not None else secrets.token_hex(6)}
 
@@ -133,13 +135,15 @@ class Stage:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError("A demo runs in this checkout already: wait for it, or end it with Ctrl-C.") from None
+            raise ConfigError(
+                "A demo is already running in this checkout: wait for it, or end it with Ctrl-C."
+            ) from None
 
     def _delete_queues(self) -> None:
         """
-        Delete the queues of this demo on a broker that is not ours.
+        Delete the queues of this demo on the broker of the URL.
 
-        Raises: `ConfigError` when the broker cannot be reached.
+        Raises: `ConfigError` if the broker cannot be reached.
         """
         first = addresses(self.url)[0]
         try:
@@ -148,11 +152,11 @@ class Stage:
                 for name in (self.queue, f"{self.queue}.dead"):
                     connection.channel().queue_delete(name)
         except (pika.exceptions.AMQPError, OSError) as error:
-            raise ConfigError(f"The broker at {first} (AMQPWORKER_URL) does not let us in: {error!r}") from error
+            raise ConfigError(f"Could not connect to the broker at {first} (AMQPWORKER_URL): {error!r}") from error
 
 
 def stop_left() -> bool:
-    """Stop what a demo with KEEP=1 has left running; false when there is nothing."""
+    """Stop what a demo with KEEP=1 has left running; return whether there was anything."""
     try:
         pid = int(LEFT.read_text())
     except (OSError, ValueError):
@@ -165,7 +169,7 @@ def stop_left() -> bool:
 
 
 def command_of(pid: int) -> bytes:
-    """Return the command line of a process; nothing when there is none."""
+    """Return the command line of a process, empty if it does not exist."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -173,7 +177,7 @@ def command_of(pid: int) -> bytes:
 
 
 def end(pid: int, process: subprocess.Popen[Any] | None = None) -> None:
-    """End a pool of workers in good order, or else by force."""
+    """Stop a pool of workers gracefully, or kill it if it does not stop."""
     for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, 5.0)):
         with suppress(ProcessLookupError):
             os.kill(pid, number)

@@ -19,7 +19,7 @@ app = App(results="sqlite:///.amqpworker/demo/results.db", default_queue=os.envi
 
 
 class Counts(BaseModel):
-    """What one source file has."""
+    """What one source file contains."""
 
     lines: int
     functions: int
@@ -30,7 +30,7 @@ class Counts(BaseModel):
 
 @app.task(retry=Retrying(stop=stop_after_attempt(3), wait=wait_fixed(1), retry=retry_if_exception_type(OSError)))
 def count(path: str, *, stumbles: bool = False) -> Counts:
-    """Parse a file and count what it has; one that `stumbles` fails at its first attempt."""
+    """Parse a file and count its parts; one that `stumbles` fails at its first attempt."""
     attempt = current().attempt
     if stumbles and attempt == 1:
         raise OSError("the demo lets this file fail once")

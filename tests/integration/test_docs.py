@@ -86,7 +86,7 @@ def example_shell(vhost: Broker) -> Shell:
 
 def test_the_example_of_many_rows_sends_them_all(vhost: Broker) -> None:
     done = example_shell(vhost).run("python -m examples.many 3000")
-    assert (done.stdout, done.stderr) == ("3000 rows sent, 0 of them at the second try\n", "")
+    assert (done.stdout, done.stderr) == ("3000 rows sent, 0 of them at the second attempt\n", "")
     assert vhost.count("rows") == 3000
 
 
