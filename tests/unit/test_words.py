@@ -35,7 +35,7 @@ BANNED = {
     r"\bmend(?:s|ed|ing)?\b": "fix, repair",
     r"\blook(?:s|ed|ing)? (?:\w+ )?at\b": "check, inspect, see",
     r"\ba right\b|\bthe right to\b|\brights\b": "permission",
-    r"\b(?:stands?|stood|standing)\b": "is, means, is listed",
+    r"\b(?:stands?(?!-)|stood|standing)\b": "is, means, is listed",
     r"\bbears? (?:it|this|that)\b": "be idempotent, tolerate",
     r"\bwithout a word\b": "without a response",
     r"\b(?:leash|intake|triage|bereft|bury|buried|farewell|mourning|nudge[sd]?)\b": "a term of the field",
