@@ -79,7 +79,23 @@ def test_the_operations_page_has_a_row_for_every_event_that_is_logged() -> None:
     assert all(part.strip() for row in rows for part in row[2:4])
 
 
-def test_the_errors_page_tells_every_error_of_the_package() -> None:
+def renamed(kind: str) -> dict[str, set[str]]:
+    """Return the old and the new names of one kind that the page about upgrades lists."""
+    _, _, below = (ROOT / "docs/upgrading.md").read_text().partition(f"\n### {kind}\n")
+    rows = [line.split("|") for line in below.partition("\n#")[0].splitlines() if re.match(r"\| `[^|]+` \| `", line)]
+    return {name: {*re.findall(r"`(\w+)`", row[2])} for row in rows for name in re.findall(r"`(\w+)`", row[1])}
+
+
+def test_errors_and_events_that_were_renamed_have_only_their_new_names() -> None:
+    events = {str(event) for path in PACKAGE.rglob("*.py") for event in logged_events(path)}
+    for kind, names in (("Errors", {*vars(errors)}), ("Log events", events)):
+        changes = renamed(kind)
+        assert len(changes) > 3
+        assert {old for old in changes if old in names} == set()
+        assert {new for news in changes.values() for new in news if new not in names} == set()
+
+
+def test_the_errors_page_describes_every_error_of_the_package() -> None:
     page = (ROOT / "docs/errors.md").read_text()
     found = [
         name
