@@ -1,7 +1,7 @@
 """
 How every row that consumes is measured, the same for all sides: fill, let the node rest, start, wait, reckon.
 
-The queue is filled before the worker starts, so that nobody publishes while it is measured. The clock runs from the
+The queue is filled before the worker starts, so that no publisher runs while it is measured. The clock runs from the
 first task that begins to the last that ends (see `tally`): imports and connecting are not counted.
 """
 
@@ -21,7 +21,7 @@ PATIENCE = 240.0
 
 @dataclass(frozen=True)
 class Shape:
-    """How big a worker is; without a prefetch everybody takes their own."""
+    """How big a worker is; without a prefetch each takes its own default."""
 
     processes: int = 1
     threads: int = 8

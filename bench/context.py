@@ -13,7 +13,7 @@ from bench.broker import Broker
 
 @dataclass(frozen=True)
 class Slot:
-    """A virtual host and a folder that nobody else uses."""
+    """A virtual host and a folder of its own."""
 
     url: str
     folder: Path

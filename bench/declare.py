@@ -2,7 +2,7 @@
 Declares topologies with pika: amqpworker's own for the bare clients, the ladder of topic keys, and steps without routing.
 
 The ladder of topic keys is the layout of NServiceBus, which Celery uses for its quorum queues: level k is a topic exchange
-and a queue that holds a message for 2^k seconds; the bits of the delay stand in front of the routing key, one word each.
+and a queue that holds a message for 2^k seconds; the bits of the delay precede the routing key, one word each.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-What the tasks of a pool tell the bench: one line each, appended to one file by all processes, a mark and a number.
+What the tasks of a pool report to the bench: one line each, appended to one file by all processes, a mark and a number.
 
 A line is written in one piece (`O_APPEND`), so that none is lost or mixed with another's, and one that is written twice is
 seen. Times are seconds of the monotonic clock, which all processes of a machine share.
@@ -30,5 +30,5 @@ class Ledger:
         return [(mark, float(value)) for mark, value in pairs]
 
     def count(self) -> int:
-        """Return how many lines there are, which is sooner told than the lines."""
+        """Return how many lines there are, which is faster than reading the lines."""
         return self.path.read_bytes().count(b"\n")

@@ -29,11 +29,11 @@ class SideFailed(Exception):
 
 
 class SideSkipped(Exception):
-    """A side cannot be measured here, and nobody is to blame: the text says why."""
+    """A side cannot be measured here, which is not a failure: the text is the reason."""
 
 
 def prepare() -> None:
-    """Make the peers' virtual environment and build the Go consumer, where that has not been done."""
+    """Make the peers' virtual environment and build the Go consumer, if that has not been done."""
     wanted = (BENCH / "requirements.txt").read_text()
     made_from = BENCH / ".venv" / "requirements.txt"
     if not made_from.is_file() or made_from.read_text() != wanted:
@@ -186,13 +186,13 @@ def _family(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process has taken so far, in it and in the kernel; 0 where there is none."""
+    """Return the processor time that a process has taken so far, in it and in the kernel; 0 if there is none."""
     fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
 
 def resident(pid: int) -> int:
-    """Return the resident bytes of a process, 0 where there is none."""
+    """Return the resident bytes of a process, 0 if there is none."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except OSError:

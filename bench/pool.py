@@ -1,7 +1,7 @@
 """
 A pool of amqpworker as a program that is watched from outside: by its log, its tasks' ledger, and the broker's own count.
 
-What happens to it (signals, kills, a broker that stands still) is up to the rows.
+What happens to it (signals, kills, a broker that is frozen) is up to the rows.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def send(url: str, task: str, indexes: Iterable[int]) -> None:
 
 
 class QueueView:
-    """What the broker says of the bench's queue, asked over a connection of its own."""
+    """What the broker reports about the bench's queue, over a separate connection."""
 
     def __init__(self, url: str) -> None:
         self._connection = pika.BlockingConnection(pika.URLParameters(url))
@@ -114,7 +114,7 @@ class QueueView:
         return self._declared().consumer_count
 
     def ready(self) -> int:
-        """Return how many messages wait that nobody has been given."""
+        """Return how many messages are ready and not delivered."""
         return self._declared().message_count
 
     def _declared(self) -> Any:

@@ -103,7 +103,7 @@ class Row:
     note: str = ""
     section: str = ""
     rounds: int = 1
-    """How often each run is done, where one run tells too little."""
+    """How often each run is done, if one run shows too little."""
 
 
 @dataclass
@@ -130,7 +130,7 @@ class Result:
 
 
 def number(value: float) -> str:
-    """Return a figure with three digits that count, and no fewer than stand before the point."""
+    """Return a figure with three digits that count, and no fewer than before the point."""
     if math.isinf(value):
         return "never"
     if abs(value) >= 1000:

@@ -2,7 +2,7 @@
 When each task began and ended: one shared file, two cells a task, written by every side in the same way.
 
 A cell holds nanoseconds since the epoch, 0 while nothing has happened. A task writes its own cell, so nothing is
-locked and nothing is counted twice; the bench reads the file from outside. Writing costs about 0.1 µs, for everybody.
+locked and nothing is counted twice; the bench reads the file from outside. Writing costs about 0.1 µs, for each library.
 
 With several worker processes the first task of each waits at a gate until all processes have one: no side is
 measured while half of its processes are still starting.

@@ -1,7 +1,7 @@
 """
 A raw socket client that speaks just enough AMQP 0-9-1 to consume, to acknowledge and to publish with confirms.
 
-It is the yardstick: what one Python process can do with this broker when it decodes nothing and calls nobody. It
+It is the yardstick: what one Python process can do with this broker when it decodes nothing and calls no code. It
 expects what the bench sends: bodies of one frame, no heartbeats, an honest broker. Not an example of a client.
 """
 

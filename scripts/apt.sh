@@ -8,7 +8,7 @@ apt() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 "$@"
 }
 
-# install_packages IS_INSTALLED REFUSE PACKAGE...: IS_INSTALLED is a command that tells, REFUSE one that ends with a word why not.
+# install_packages IS_INSTALLED REFUSE PACKAGE...: IS_INSTALLED is a command that checks, REFUSE one that exits with the reason.
 install_packages() {
     local is_installed=$1 refuse=$2 log=.amqpworker/apt.log
     shift 2

@@ -8,7 +8,7 @@ arguments=()
 [[ -n ${KEEP:-} && ${KEEP} != 0 ]] && arguments+=(--keep)
 
 # Python answers a Ctrl-C with a traceback until the demo listens to it. In the background it ignores one until then, and
-# this script hands on a SIGTERM, which ends a Python that has just begun without a word.
+# this script passes on a SIGTERM, which silently ends a Python that has just started.
 demo=
 interrupted=
 hand_on() {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what boots a machine with systemd as its first process, where it is not found; tells what else is missing.
+# Installs what is needed to boot a machine with systemd as its first process; reports what else is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/apt.sh

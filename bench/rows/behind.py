@@ -1,4 +1,4 @@
-"""One task that is due in 2 s behind 20,000 that are due in an hour: nobody may hold them in a worker's memory."""
+"""One task that is due in 2 s behind 20,000 that are due in an hour: no worker may hold them in its memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COUNT = 20_000
 SOON = 2.0
 PATIENCE = 8.0
 WARM = 500
-"""Tasks that run before the memory is first looked at."""
+"""Tasks that run before the memory is first measured."""
 
 
 def measure(bench: Bench, side: Side) -> Figures:

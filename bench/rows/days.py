@@ -17,7 +17,7 @@ PATIENCE = 600.0
 
 
 def ours(bench: Bench) -> Figures:
-    """Simulate days with seeds that nobody has chosen."""
+    """Simulate days with random seeds."""
     days = bench.count(DAYS, LEAST)
     first = random.randrange(2**32)
     told = json.loads(run([OWN_PYTHON, "-m", "bench.sides.fleet_days", str(days), str(first)], {}, PATIENCE))
@@ -31,7 +31,8 @@ ROW = Row(
     "Simulated days of deaths, stalls and reloads on a virtual clock",
     (Measure("amqpworker", "the supervisor's decisions alone, no processes; two pools of 3 + 1", ours),),
     (Limit("days broken", at_most=0, worst=True),),
-    "The days of `tests/unit/supervisor/test_fleet_days.py`, with other seeds each time. After each event: no process too many, no "
-    "orphan, and whoever consumed still does unless it died; at the end all is well again, and a stop ends all.",
+    "The days of `tests/unit/supervisor/test_fleet_days.py`, with other seeds each time. After each event: no process too "
+    "many, no orphan, and each process that consumed still does unless it died; at the end all is well again, and a stop "
+    "ends all.",
     section=POOLS,
 )

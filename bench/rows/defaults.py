@@ -1,4 +1,4 @@
-"""Empty tasks with everybody's defaults: 2 processes, and the prefetch that each takes without being told."""
+"""Empty tasks with the defaults of each library: 2 processes, and its default prefetch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SHAPE = Shape(processes=2, threads=8, prefetch=None)
 
 ROW = Row(
     "defaults",
-    "Everybody's defaults, 2 processes × 8 threads, own prefetch",
+    "Defaults of each library, 2 processes × 8 threads, own prefetch",
     tuple(rate(side, "empty", COUNT, SHAPE) for side in (OURS, DRAMATIQ, CELERY, TASKIQ)),
     (Ratio("Dramatiq", "tasks/s", at_least=3),),
     "Celery: two workers with a pool of 8 threads each.",

@@ -21,11 +21,11 @@ LEAST = 1
 PATIENCE = 90.0
 """Longer than it takes until a worker subscribes anew to a queue that brings nothing, so that this is measured as well."""
 APART = 3.7
-"""Longer than the worker takes between two looks at a queue, and no multiple of it."""
+"""Longer than the worker takes between two checks of a queue, and no multiple of it."""
 
 
 def make_again(queue: QueueView) -> None:
-    """Delete the queue and make it again, as fast as one can: then RabbitMQ 3.10 tells its consumers nothing."""
+    """Delete the queue and make it again, as fast as one can: then RabbitMQ 3.10 does not notify its consumers."""
     for item in declare.ours():
         match item:
             case Queue(name, arguments) if name == declare.QUEUE:
@@ -48,7 +48,7 @@ def _again(workers: Pool, queue: QueueView, messages: int) -> float:
 
 
 def _of(side: str, note: str, messages: int) -> Measure:
-    """Return the measure with so many messages in the queue that was made again."""
+    """Return the measure with N messages in the queue that was made again."""
 
     def measure(bench: Bench) -> Figures:
         seconds = []

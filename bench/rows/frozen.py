@@ -1,4 +1,4 @@
-"""A broker that stands still, and goes on later: how soon that is noticed, and how soon tasks run again afterwards."""
+"""A broker that is frozen, and continues later: how soon that is noticed, and how soon tasks run again afterwards."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def ours(bench: Bench) -> Figures:
 
 ROW = Row(
     "frozen",
-    "A broker that stands still (SIGSTOP), and goes on once that was noticed",
+    "A broker that is frozen (SIGSTOP), and continues once that was noticed",
     (Measure("amqpworker", f"{TIMES} in each run, heartbeat of 300 s", ours),),
     (
         Limit("s until noticed, max", at_most=10, worst=True),
         Limit("s until a task ran, max", at_most=10, worst=True),
     ),
-    "Until `broker_unresponsive` in the log; then from when the broker goes on until a task has run that was sent after that. "
+    "Until `broker_unresponsive` in the log; then from when the broker continues until a task has run that was sent after that. "
     "The heartbeat is so long that it notices nothing.",
     section=POOLS,
 )

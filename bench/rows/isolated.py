@@ -22,7 +22,7 @@ def _death_of(pid: int) -> float:
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
-        raise SideFailed(f"process {pid} had ended before it was looked at") from None
+        raise SideFailed(f"process {pid} had ended before it was checked") from None
     try:
         ended, _, _ = select.select([descriptor], [], [], PATIENCE)
     finally:
@@ -33,7 +33,7 @@ def _death_of(pid: int) -> float:
 
 
 def ours(bench: Bench) -> Figures:
-    """Run one task that sleeps for ever after the other; the worker process itself goes on."""
+    """Run one task that sleeps for ever after the other; the worker process itself continues."""
     seconds = []
     with bench.place() as place, pool(place, "-p", "1", "-t", "2") as workers:
         workers.wait_for("process_started")
@@ -51,6 +51,6 @@ ROW = Row(
     "Hard limit of 1 s of an isolated task: until its process is dead",
     (Measure("amqpworker", f"{TASKS} in each run, one after the other; a call into C", ours),),
     (Limit("ms until dead", at_most=500), Limit("ms until dead, max", at_most=500, worst=True)),
-    "From the limit, as the task itself is told it, to the end of its process as the kernel tells it.",
+    "From the limit, as the task itself sees it, to the end of its process as the kernel reports it.",
     section=POOLS,
 )

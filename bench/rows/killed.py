@@ -17,7 +17,7 @@ PROCESSES = 5
 
 
 def ours(bench: Bench) -> Figures:
-    """Kill one process after the other; the clock runs from the kill until the log says that another one consumes."""
+    """Kill one process after the other; the clock runs from the kill until the log shows that another one consumes."""
     with bench.place() as place, pool(place, "-p", str(PROCESSES)) as workers:
         first = [line["pid"] for line in workers.wait_for("process_started", PROCESSES)]
         seconds = []

@@ -18,7 +18,7 @@ NOTE = "pure Python, decodes nothing, one ack for each read"
 
 
 def raw(processes: int) -> Measure:
-    """Return the measure of so many raw clients on one queue."""
+    """Return the measure of N raw clients on one queue."""
 
     def measure(bench: Bench) -> Figures:
         count = bench.count(COUNT)

@@ -81,7 +81,7 @@ ROW = Row(
         Limit("run twice", at_most=0, worst=True),
         Limit("% in the worst second", at_least=60),
     ),
-    "The tasks wait most of the time, so that two cores are no limit while processes start. The worst of all windows of "
+    "The tasks wait most of the time, so that two cores do not limit anything while processes start. The worst of all windows of "
     "1 s (one begins every 0.1 s) between the signal and the end of the last old process, against the median window "
     "before it, by when each task had ended. A message that is left in the queue at the end, when its task has run, "
     "counts as run twice.",

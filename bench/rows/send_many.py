@@ -1,4 +1,4 @@
-"""`send_many`, all confirmed, against Dramatiq's publishes that nobody confirms."""
+"""`send_many`, all confirmed, against Dramatiq's publishes, which are not confirmed."""
 
 from __future__ import annotations
 

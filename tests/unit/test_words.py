@@ -72,7 +72,8 @@ NOT_YET = {
 PACKAGE = ROOT / "amqpworker"
 PARTS = sorted(path.name for path in PACKAGE.iterdir() if path.name not in {"__pycache__", "py.typed"})
 PARTS += ["deploy", "help"]
-TEXTS = [*PAGES, ROOT / "Makefile", ROOT / "bench/README.md", ROOT / "pyproject.toml"]
+SCRIPTS = [ROOT / ".ci/run", *sorted((ROOT / "scripts").glob("*.sh"))]
+TEXTS = [*PAGES, ROOT / "Makefile", ROOT / "bench/README.md", ROOT / "pyproject.toml", *SCRIPTS]
 
 
 def sentences(text: str) -> str:
@@ -152,8 +153,10 @@ def test_the_package_its_help_and_what_is_deployed_are_in_plain_english() -> Non
     assert [one for part in PARTS if part not in NOT_YET for one in of_part(part)] == []
 
 
-def test_the_examples_are_in_plain_english() -> None:
-    assert [one for path in sorted((ROOT / "examples").rglob("*.py")) for one in in_module(path)] == []
+@pytest.mark.parametrize("folder", ["examples", "bench"])
+def test_what_surrounds_the_package_is_in_plain_english(folder: str) -> None:
+    paths = [path for path in sorted((ROOT / folder).rglob("*.py")) if ".venv" not in path.parts]
+    assert [one for path in paths for one in in_module(path)] == []
 
 
 def test_what_is_allowed_or_left_out_is_still_there() -> None:
