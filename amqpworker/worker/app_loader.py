@@ -36,7 +36,15 @@ T = TypeVar("T")
 
 # What is imported only when it is needed (`sqlite3` by the first of them, `resource` by `os.wait4`, the pool of threads by
 # `asyncio.to_thread`), and what only some of our programs import: all must find the same modules in the folder.
-LATER = ("amqpworker.results.sqlite", "resource", "concurrent.futures.thread", "faulthandler", "mmap", "pickle")
+LATER = (
+    "amqpworker.results.sqlite",
+    "asyncio",
+    "resource",
+    "concurrent.futures.thread",
+    "faulthandler",
+    "mmap",
+    "pickle",
+)
 
 # What code that runs at import meets if another service is away.
 PASSING = (

@@ -214,10 +214,10 @@ class EventLoopRunner:
             return
         task_context.set(run)
         slot = self._slots.pop()
-        slot.begin(key_of(delivery), run)
+        slot.mark_running(key_of(delivery), run)
         outcome = await self._runner.await_call(run)
         leave_if_forked(self._process)
-        slot.end()
+        slot.mark_free()
         self._slots.append(slot)
         # What has ended by itself was settled before it could be cancelled.
         if self._cancelled or (self._given_up and not isinstance(outcome, Done)):

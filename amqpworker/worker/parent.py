@@ -2,7 +2,7 @@
 The leash of a worker process: a pipe that its parent answers by, and holds open: its end tells that the parent is gone.
 
 Decides what happens then: before there is anything to drain the process ends at once, later it drains. A process that
-hangs with the interpreter's lock held does not notice: it is ended by its supervisor's heir.
+hangs with the interpreter's lock held does not notice: its supervisor's orphan reaper ends it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from amqpworker.ipc.report import STOPPED, Answer, Leave, WriteStacks, verdicts_in
+from amqpworker.ipc.report import STOPPED, Command, Exit, WriteStacks, parse_commands
 from amqpworker.lifecycle import start_thread
 from amqpworker.log.logger import get_logger
 from amqpworker.worker.stacks import StackWriter
@@ -60,9 +60,9 @@ class ParentPipe:
         unread = b""
         try:
             while data := os.read(descriptor, READ_BYTES):
-                verdicts, unread = verdicts_in(unread + data)
-                for verdict in verdicts:
-                    self._hand_on(verdict)
+                commands, unread = parse_commands(unread + data)
+                for command in commands:
+                    self._on_command(command)
         except OSError as error:
             log.debug("parent_pipe_error", error=repr(error))
         with self._lock:
@@ -71,11 +71,11 @@ class ParentPipe:
                 os._exit(STOPPED)
             self._drain()
 
-    def _hand_on(self, answer: Answer) -> None:
-        if isinstance(answer, WriteStacks):
+    def _on_command(self, command: Command) -> None:
+        if isinstance(command, WriteStacks):
             self._stacks.write()
-        elif isinstance(answer, Leave):
+        elif isinstance(command, Exit):
             if self._on_leave is not None:
                 self._on_leave()
         elif self._on_verdict is not None:
-            self._on_verdict(answer.keys, answer.suspect)
+            self._on_verdict(command.keys, command.suspect)

@@ -24,7 +24,7 @@ from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import Subscription
 from amqpworker.errors import AmqpWorkerError, ConfigError
-from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Gauges, Recorder, mapped
+from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Gauges, Recorder, map_memory
 from amqpworker.ipc.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, OVERDUE, STOPPED, Report, Reporter
 from amqpworker.ipc.stray_signals import STRAY, ignore_stray
 from amqpworker.ipc.version_check import version_mismatch, without_version
@@ -145,7 +145,7 @@ class WorkerProcess:
                 self._on_overrun(watch)
 
     def _ask(self, keys: tuple[str, ...]) -> bool:
-        return self.reporter.tell(Report("asks", keys=keys))
+        return self.reporter.send(Report("suspect_query", keys=keys))
 
     def _subscriptions(self) -> list[Subscription]:
         served = servings(self.app, self.options)
@@ -168,7 +168,7 @@ class WorkerProcess:
             log.error("lifespan_startup_failed", app=self.options.app, exc_info=error)
             return FAILED
         self.origin.signals.check("the app's lifespan")
-        self.reporter.insist(Report("ready", self.drain_timeout))
+        self.reporter.send_reliably(Report("ready", self.drain_timeout))
         self.runners.start()
         self.consumer.start()
         if (problem := self._wait_for_consumer()) is not None:
@@ -202,7 +202,7 @@ class WorkerProcess:
             self._record()
             if self.consumer.ever_consumed:
                 self._record()
-                self.reporter.insist(Report("consuming"))
+                self.reporter.send_reliably(Report("consuming"))
                 return None
             if (problem := hopeless(self.consumer)) is not None:
                 return problem
@@ -219,13 +219,13 @@ class WorkerProcess:
         run = self.overruns[0].run
         reason = f"task {run.task!r} has run for longer than {run.registered.time_limit.longest}"
         log.error("worker_exiting", reason=reason, id=run.id, effect="it drains, and is replaced")
-        self.reporter.insist(Report("leaving", text=reason))
+        self.reporter.send_reliably(Report("exiting", reason=reason))
         return self._wind_down()
 
     def leave_bereft(self) -> int:
         """End this process, whose tasks miss what the app's lifespan gave them; return the exit code."""
         log.error("lifespan_lost", effect="it drains, and is replaced")
-        self.reporter.insist(Report("leaving", text="the app's lifespan has ended by itself"))
+        self.reporter.send_reliably(Report("exiting", reason="the app's lifespan has ended by itself"))
         self._wind_down()
         return FAILED
 
@@ -277,7 +277,7 @@ class WorkerProcess:
         """Have no more deliveries come, and what has not started go back."""
         drained = threading.Event()
         self.settler.draining.set()
-        self.recorder.note_idle(0)
+        self.recorder.record_idle(0)
         self.reception.drain()
         self.consumer.drain(drained.set)
         self._wait_until(drained.is_set, until)
@@ -291,8 +291,8 @@ class WorkerProcess:
         self.recorder.beat(MAIN)
         unconfirmed = self.settler.copies.overdue(time.monotonic())
         gauges = Gauges(self.isolation.in_use, self.runners.waiting_suspects, unconfirmed)
-        self.recorder.note(self.settler.counts(), self.consumer.consuming, gauges)
-        self.reporter.again()
+        self.recorder.record(self.settler.counts(), self.consumer.consuming, gauges)
+        self.reporter.flush_pending()
 
     def _wait_until(self, is_true: Callable[[], bool], until: float) -> bool:
         pause = threading.Event()
@@ -331,7 +331,7 @@ def main(arguments: Sequence[str]) -> int:
     descriptors: list[int | None] = [*map(int, arguments[1:]), None, None, None]
     leash, reports, memory = descriptors[:3]
     reporter = Reporter(reports)
-    recorder = Recorder(options.slots, None if memory is None else mapped(memory))
+    recorder = Recorder(options.slots, None if memory is None else map_memory(memory))
     # By a signal, since it works where Python itself hangs: the parent sends it before it kills.
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
     ignore_stray()
@@ -372,7 +372,7 @@ def warn_of_mistyped_variables() -> None:
 
 def misconfigured(error: AmqpWorkerError, reporter: Reporter) -> int:
     """Tell why this worker will never run: the parent where there is one, else the log."""
-    if not reporter.tell(Report("misconfigured", text=redact_text(str(error)))):
+    if not reporter.send(Report("misconfigured", reason=redact_text(str(error)))):
         log.error("worker_misconfigured", reason=str(error))
     return MISCONFIGURED
 

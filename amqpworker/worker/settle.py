@@ -19,14 +19,15 @@ from typing import Protocol, assert_never
 from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.broker.labels import process_name
 from amqpworker.broker.pending_publish import PendingPublish, WhenDone
-from amqpworker.errors import AmqpWorkerError, InvalidArguments, ResultStoreError
+from amqpworker.errors import AmqpWorkerError, InvalidArguments
 from amqpworker.ipc.recorder import Counts
 from amqpworker.log.logger import get_logger
 from amqpworker.model.headers import UnusableHeader, read_headers, time_of, time_text
 from amqpworker.model.message import FIRST_SENT, Delivery, Publication, new_id
 from amqpworker.model.outcome import Dead, Discarded, Done, Failure, Outcome, Republish, Requeue, Retry
-from amqpworker.model.reply import done as done_answer
-from amqpworker.model.reply import failed as failed_answer
+from amqpworker.model.reply import done as done_reply
+from amqpworker.model.reply import failed as failed_reply
+from amqpworker.results.result_writer import ResultWriter
 from amqpworker.results.store import ResultNotStorable, ResultStore
 from amqpworker.routing.envelope import answered, can_answer, dead_lettered, letters, renewed, retried
 from amqpworker.routing.queues import Plan
@@ -79,9 +80,9 @@ class Settler:
 
     def __init__(self, surroundings: Surroundings, wake: Callable[[], None]) -> None:
         self._replies = surroundings.replies
-        self._store = surroundings.store
+        store, ttl = surroundings.store, surroundings.settings.result_ttl
+        self._results = None if store is None else ResultWriter(store, ttl)
         self._names = surroundings.plan.names
-        self._result_ttl = surroundings.settings.result_ttl
         self._done_level = INFO if surroundings.settings.log_tasks == "all" else DEBUG
         timeout = surroundings.settings.send_timeout
         self.copies = Republisher(surroundings.copies, timeout, surroundings.plan.worker_needs, wake)
@@ -106,7 +107,7 @@ class Settler:
             case Done(value):
                 if run is not None and log.wants(self._done_level):
                     self._log_done(run)
-                self._answer(delivery, run, done_answer(value))
+                self._answer(delivery, run, done_reply(value))
             case Retry():
                 self._retry(delivery, outcome, run)
             case Dead():
@@ -135,39 +136,38 @@ class Settler:
 
     def _answer(self, delivery: Delivery, run: Run | None, body: bytes) -> None:
         """Store what the task returned, reply it, then acknowledge."""
-        if not self._stored(delivery, run, body):
+        if not self._stored(delivery, run, "done", body):
             self._requeue(delivery)
         elif delivery.properties.reply_to:
             self._reply(delivery, body)
         else:
             self._ack(delivery)
 
-    def _stored(self, delivery: Delivery, run: Run | None, body: bytes) -> bool:
+    def _stored(self, delivery: Delivery, run: Run | None, state: str, reply: bytes) -> bool:
         """
-        Store a result, however long the store stays away; false where the worker stops or the channel is gone.
+        Store a result, however long the store is unavailable; return false if the worker stops or the channel is lost.
 
-        Giving the message back instead would run its task again and again, and use up the delivery limit of its queue.
-        A result that the store can never hold is not waited for: that it was refused is stored in its place.
+        Requeuing the message instead would run its task again and again, and use up the delivery limit of its queue.
+        If the store can never hold the result, a failure with the reason `result-refused` is stored in its place.
         """
         task_id = run.id if run is not None else delivery.properties.message_id
         wanted = run is None or run.registered.stores_result
-        if self._store is None or task_id is None or not wanted:
+        if self._results is None or task_id is None or not wanted:
             return True
+        task = run.task if run is not None else delivery.properties.type or ""
         first_sent = first_sent_of(delivery)
         refused = False
         for pause in chain(STORE_PAUSES, repeat(STORE_PAUSES[-1])):
-            try:
-                self._store.store(task_id, body, time.time() + self._result_ttl, first_sent)
-            except ResultNotStorable as error:
-                log.error("result_refused", id=task_id, queue=delivery.queue, size=len(body), reason=str(error))
+            error = self._results.write(task_id, state, task, reply, first_sent)
+            if error is None:
+                return True
+            if isinstance(error, ResultNotStorable):
+                log.error("result_refused", id=task_id, queue=delivery.queue, size=len(reply), reason=str(error))
                 if refused:
                     return True
-                body, refused = failed_answer(RESULT_REFUSED, Failure("", str(error))), True
+                state, reply, refused = "failed", failed_reply(RESULT_REFUSED, Failure("", str(error))), True
                 continue
-            except ResultStoreError as error:
-                log.warning("result_not_stored", id=task_id, reason=str(error))
-            else:
-                return True
+            log.warning("result_not_stored", id=task_id, reason=str(error))
             if not delivery.intake.is_open or self.draining.wait(pause):
                 break
         return False
@@ -182,7 +182,7 @@ class Settler:
         def replied(error: AmqpWorkerError | None) -> None:
             if isinstance(error, InvalidArguments) and not last:
                 log.error("result_refused", id=delivery.properties.message_id, size=len(body), reason=str(error))
-                self._reply(delivery, failed_answer(RESULT_REFUSED, Failure("", str(error))), last=True)
+                self._reply(delivery, failed_reply(RESULT_REFUSED, Failure("", str(error))), last=True)
                 return
             if error is not None:
                 log.warning("reply_lost", id=delivery.properties.message_id, reason=str(error))
@@ -257,8 +257,8 @@ class Settler:
             error=failure.error_type,
             text=failure.text[:MOST_LOGGED],
         )
-        answer = failed_answer(dead.reason, failure)
-        if not self._stored(delivery, run, answer):
+        answer = failed_reply(dead.reason, failure)
+        if not self._stored(delivery, run, "failed", answer):
             self._requeue(delivery)
             return
 

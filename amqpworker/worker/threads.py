@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
 from amqpworker.broker.consumer_channel import ConsumerChannel
-from amqpworker.ipc.recorder import Recorder, RunSlot, key_of, read
+from amqpworker.ipc.recorder import Recorder, RunSlot, key_of, read_recording
 from amqpworker.lifecycle import start_thread
 from amqpworker.log.logger import get_logger, task_context
 from amqpworker.model.message import Delivery
@@ -136,7 +136,7 @@ class RunnerThreads:
     def running_on(self, intake: ConsumerChannel) -> list[tuple[Delivery, float]]:
         """Return the deliveries of a channel whose tasks run, and for how many seconds; from any thread."""
         running = [delivery for delivery in list(self.running.values()) if delivery.intake is intake]
-        return seconds_of(running, read(self._recorder.memory), time.time())
+        return seconds_of(running, read_recording(self._recorder.memory), time.time())
 
     def has_room(self, queue: str) -> bool:
         """Whether a message of a queue could start at once, in a thread or in the event loop; from any thread."""
@@ -219,7 +219,7 @@ class RunnerThreads:
             if isinstance(admitted, Run):
                 run = admitted
                 task_context.set(run)
-                slot.begin(key_of(delivery), run)
+                slot.mark_running(key_of(delivery), run)
                 call = self._isolation.run if isolated or run.registered.isolated else self._runner.call
                 outcome = call(run)
             else:
@@ -230,7 +230,7 @@ class RunnerThreads:
         except BaseException as error:  # noqa: BLE001 - a defect of ours must not leave a message unsettled
             outcome = self._runner.defect(delivery, error)
         leave_if_forked(self._process)
-        slot.end()
+        slot.mark_free()
         if not self._abandoned or (isinstance(outcome, Done) and not self._cut_off):
             self._settle(delivery, outcome, run)
         task_context.set(None)

@@ -186,7 +186,7 @@ def over_the_hard_limit(tmp_path: Path, vhost: Broker, task: str) -> None:
         assert f"again {task}, after the first" in ledger
         assert len(ledger) == len(set(ledger)) == 2 + 2 + 20, "nothing ran twice but the task that was given up"
         assert "its hard limit" in workers.wait_for("worker_exiting")[0]["reason"]
-        assert workers.wait_for("process_ended")[0]["how"] == "exit code 0"
+        assert workers.wait_for("process_ended")[0]["exit_status"] == "exit code 0"
         assert len(workers.wait_for("process_started", 2)) == 2
         assert workers.events("process_died") == []
         retried = workers.wait_for("task_retried")[0]

@@ -20,8 +20,8 @@ from typing import TypeAlias
 from amqpworker.ipc.interpreter import command_of
 from amqpworker.ipc.kernel import ProcessEnd, memory_file
 from amqpworker.ipc.report import DUMP_SIGNAL
-from amqpworker.ipc.stray_signals import held_back
-from amqpworker.ipc.version_check import OTHER_VERSION, OURS
+from amqpworker.ipc.stray_signals import stray_signals_blocked
+from amqpworker.ipc.version_check import VERSION_ARGUMENT, VERSION_MISMATCH
 from amqpworker.worker.isolation.crashes import Crash
 from amqpworker.worker.isolation.leftovers import LeftBehind
 from amqpworker.worker.isolation.protocol import BEAT, OUTCOME, READY, SPENT, Frames, Unreadable
@@ -81,9 +81,9 @@ class IsolatedProcess:
         self._ended: Crash | None = None
         self.left = LeftBehind()
         """What its tasks have started, and is ended with it."""
-        command = [*command_of("amqpworker.worker.isolation.program"), OURS, options.model_dump_json()]
+        command = [*command_of("amqpworker.worker.isolation.program"), VERSION_ARGUMENT, options.model_dump_json()]
         try:
-            with theirs, held_back():
+            with theirs, stray_signals_blocked():
                 self._stacks = memory_file("amqpworker-stacks")
                 descriptors = (theirs.fileno(), self._stacks)
                 self._process = subprocess.Popen(  # noqa: S603 - our own command
@@ -108,7 +108,7 @@ class IsolatedProcess:
     @property
     def outdated(self) -> bool:
         """Whether it has ended because another version of amqpworker is installed by now."""
-        return self._ended is not None and self._ended.code == OTHER_VERSION
+        return self._ended is not None and self._ended.code == VERSION_MISMATCH
 
     def alive(self) -> bool:
         """Tell whether it runs; where it has ended it is reaped, too."""
@@ -191,7 +191,7 @@ class IsolatedProcess:
         self._has_ended(timeout)
 
     def _has_ended(self, timeout: float = 0.0) -> bool:
-        return self._end is None or self._end.has_come(timeout)
+        return self._end is None or self._end.wait(timeout)
 
     def _crash(self, why: str = "") -> Crash:
         """Return how it ended; it is killed where it has not, and `why` tells the reason."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from amqpworker.ipc.exit_status import how_it_ended
+from amqpworker.ipc.exit_status import describe_exit
 from amqpworker.log.redaction import redact_text
 from amqpworker.model.headers import count_of
 from amqpworker.model.message import CRASHES, Delivery, Headers
@@ -78,7 +78,7 @@ class Crash:
     @property
     def how(self) -> str:
         """How it ended, in few words."""
-        return "an unknown exit code" if self.code is None else how_it_ended(self.code)
+        return "an unknown exit code" if self.code is None else describe_exit(self.code)
 
 
 def crashed(delivery: Delivery, crash: Crash, max_crashes: int) -> Outcome:

@@ -24,7 +24,7 @@ from typing import Any
 from amqpworker.app import App
 from amqpworker.ipc.report import DUMP_SIGNAL
 from amqpworker.ipc.stray_signals import STRAY, ignore, ignore_stray
-from amqpworker.ipc.version_check import OTHER_VERSION, version_mismatch, without_version
+from amqpworker.ipc.version_check import VERSION_MISMATCH, version_mismatch, without_version
 from amqpworker.lifecycle import NoThread, start_thread
 from amqpworker.log.format import configure, log_uncaught
 from amqpworker.log.logger import flush, get_logger, task_context
@@ -130,7 +130,7 @@ class Isolated:
 def main(arguments: Sequence[str]) -> int:
     """Run an isolated process: the options as JSON, the descriptors of its socket and of its stacks, the worker's id."""
     if version_mismatch(arguments):
-        return OTHER_VERSION
+        return VERSION_MISMATCH
     arguments = without_version(arguments)
     options = WorkerOptions.model_validate_json(arguments[0])
     connection, stacks, worker = map(int, arguments[1:])

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from amqpworker.ipc.recorder import key_of
-from amqpworker.ipc.report import batch_of
+from amqpworker.ipc.report import first_batch
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery
 
@@ -68,7 +68,7 @@ class SuspectQuery:
     def flush(self) -> None:
         """Ask about what has gathered, as far as there is room for it."""
         while self._unasked and self._ask is not None:
-            batch = batch_of(self._unasked)
+            batch = first_batch(self._unasked)
             if not self._ask(batch):
                 return
             for _ in batch:
