@@ -146,13 +146,14 @@ class SqliteFile:
 
     def abandon(self) -> None:
         """Close the connection of a store that is not used any more, from its finalizer."""
-        FILES.discard(self)
         if self._pid != os.getpid():
             self.start_anew()
-        # If a thread that forks has the lock, it closes the connection.
+        # if a thread that forks has the lock, it closes the connection
         elif self._lock.acquire(blocking=False):
             self._close()
             self._lock.release()
+        # only now: a thread that forks waits for files that are being closed
+        FILES.discard(self)
 
     def close_before_fork(self) -> threading.RLock | None:
         """Close the connection and return the lock, which is held; `None` if the connection is in use for too long."""
