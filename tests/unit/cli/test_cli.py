@@ -171,7 +171,7 @@ def test_there_are_no_colours_off_a_terminal(cli: Cli) -> None:
         ("worker a:b --drain-timeout inf", "--drain-timeout"),
         ("worker a:b --async-tasks 0", "'--async-tasks'"),
         ("worker a:b --isolated 0", "'--isolated'"),
-        ("worker a:b --log-level loud", "no log level 'loud'"),
+        ("worker a:b --log-level loud", "Unknown log level 'loud'"),
         ("worker a:b --nope", "No such option"),
         ("send", "Missing argument 'TASK'"),
         ("send t x=1", "give it by --queue"),
