@@ -15,11 +15,21 @@ from _thread import get_ident
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["NO_ROOM", "Living", "NoThread", "Users", "in_io_thread", "run_as_io_thread", "start_thread"]
+__all__ = [
+    "THREAD_LIMIT",
+    "AppUsers",
+    "LiveObjects",
+    "ThreadLimitReached",
+    "in_io_thread",
+    "run_as_io_thread",
+    "start_thread",
+]
 
 T = TypeVar("T")
 
-NO_ROOM = "the limit of processes and threads is reached (ulimit -u, TasksMax= of a unit, --pids-limit of a container)"
+THREAD_LIMIT = (
+    "the limit of processes and threads is reached (ulimit -u, TasksMax= of a unit, --pids-limit of a container)"
+)
 
 # Not asked of `threading.current_thread`: after a fork that Python does not hear of, a new thread may be taken for one of
 # the parent's, whose number it has.
@@ -37,7 +47,7 @@ def in_io_thread() -> bool:
     return getattr(HERE, "keeps_connection", False)
 
 
-class NoThread(OSError):
+class ThreadLimitReached(OSError):
     """The machine has no room for another thread, as it may have in a moment."""
 
 
@@ -46,15 +56,15 @@ def start_thread(thread: threading.Thread) -> None:
     Start a thread.
 
     Raises:
-        NoThread: the limit of threads is reached.
+        ThreadLimitReached: the limit of threads is reached.
     """
     try:
         thread.start()
     except RuntimeError as error:
-        raise NoThread(errno.EAGAIN, f"no thread can be started: {NO_ROOM}") from error
+        raise ThreadLimitReached(errno.EAGAIN, f"no thread can be started: {THREAD_LIMIT}") from error
 
 
-class Living(Generic[T]):
+class LiveObjects(Generic[T]):
     """
     The objects of one kind that are in use, for the one hook of their module; it keeps none of them alive.
 
@@ -88,7 +98,7 @@ class Living(Generic[T]):
         return [one for one in found if one is not None]
 
 
-class Users:
+class AppUsers:
     """
     Who uses an app in this process: the threads inside `with app:`, and a worker.
 
@@ -127,12 +137,12 @@ class Users:
         threads, me = self._here(), get_ident()
         return bool(self._workers) or any(one != me for one in list(threads))
 
-    def worker_enters(self) -> None:
+    def worker_started(self) -> None:
         """Note that a worker uses it, in whatever thread its tasks run."""
         self._here()
         self._workers.append(None)
 
-    def worker_exiting(self) -> None:
+    def worker_stopped(self) -> None:
         """Note that the worker uses it no more."""
         self._here()
         if self._workers:

@@ -24,7 +24,7 @@ from amqpworker.broker.reconnect import Attempts
 from amqpworker.broker.single_start_thread import OneThread
 from amqpworker.broker.waker import Waker
 from amqpworker.errors import AmqpWorkerError
-from amqpworker.lifecycle import Living
+from amqpworker.lifecycle import LiveObjects
 from amqpworker.log.logger import get_logger, silence_in_io_threads
 from amqpworker.settings import Settings
 
@@ -363,7 +363,7 @@ class IOThread:
             return None
 
 
-RUNNING: Living[IOThread] = Living()
+RUNNING: LiveObjects[IOThread] = LiveObjects()
 
 
 def forget_all() -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amqpworker.cli.output import complain
+from amqpworker.cli.output import print_error
 from amqpworker.cli.shared import AsJson
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def url(folder: Folder = DEFAULT_FOLDER) -> None:
     found = node_of(folder).status()
     if not found.running:
         where = "" if folder == DEFAULT_FOLDER else f" --folder {shlex.quote(str(folder))}"
-        complain(f"The node in {found.folder} does not run: amqpworker broker start{where}.")
+        print_error(f"The node in {found.folder} does not run: amqpworker broker start{where}.")
         raise typer.Exit(1)
     sys.stdout.write(f"{found.url}\n")
 

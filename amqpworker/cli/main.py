@@ -18,7 +18,7 @@ import typer
 from amqpworker import __version__
 from amqpworker.cli.broker_command import broker_app
 from amqpworker.cli.dead_command import dead_app
-from amqpworker.cli.output import complain, encode_all
+from amqpworker.cli.output import escape_unencodable, print_error
 from amqpworker.cli.send_command import send_app
 from amqpworker.cli.shared import exit_code
 from amqpworker.cli.status_command import status_app
@@ -81,7 +81,7 @@ UsageError: type[Any] = next(one for one in typer.BadParameter.__mro__ if one.__
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code."""
     signal.signal(signal.SIGTERM, on_terminate)
-    encode_all()
+    escape_unencodable()
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         command = typer.main.get_command(program)
@@ -107,7 +107,7 @@ def fail(text: str, code: int, given: Sequence[str]) -> None:
         configure(json=True, user_code=False)
         get_logger("amqpworker.cli").critical("start_failed", reason=text, code=code)
     else:
-        complain(text)
+        print_error(text)
 
 
 def misused(error: Any, given: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from amqpworker.log.terminal import complain, encode_all, printable
+from amqpworker.log.terminal import escape_unencodable, print_error, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 __all__ = [
     "ID_WIDTH",
     "clipped",
-    "complain",
     "console",
-    "encode_all",
+    "escape_unencodable",
     "folded",
     "plain",
+    "print_error",
     "printable",
     "table",
     "write",

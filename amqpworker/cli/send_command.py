@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from amqpworker.cli.app_session import at_work
-from amqpworker.cli.output import complain, printable, write, write_json
+from amqpworker.cli.output import print_error, printable, write, write_json
 from amqpworker.cli.shared import AppOption, AsJson, NamespaceOption, UrlOption, app_of, quiet, standard_input
 from amqpworker.cli.values import pairs
 from amqpworker.errors import ConfigError, InvalidArguments, TaskFailed
@@ -173,7 +173,7 @@ def report(failed: TaskFailed) -> None:
     """Tell how a task failed: where its code was, then the sentence."""
     if failed.traceback:
         sys.stderr.write(printable(failed.traceback.rstrip(), keep="\n\t") + "\n")
-    complain(str(failed))
+    print_error(str(failed))
 
 
 def message(app: App, asked: Asked) -> Message:

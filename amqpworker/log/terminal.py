@@ -11,12 +11,12 @@ import os
 import sys
 from io import TextIOWrapper
 
-__all__ = ["complain", "encode_all", "printable"]
+__all__ = ["escape_unencodable", "print_error", "printable"]
 
 MIN_WIDTH = 40
 
 
-def encode_all() -> None:
+def escape_unencodable() -> None:
     """Let standard output and error escape characters that their encoding does not have, rather than fail."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
@@ -30,7 +30,7 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(one if one.isprintable() or one in keep else repr(one)[1:-1] for one in text)
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """
     Print an error, or a `Warning: …`, on standard error: one line, wrapped between words on a terminal.
 
