@@ -172,8 +172,9 @@ def compare(app: App, whole: Topology, only_source: bool) -> list[Finding]:
 
 
 PERMISSION = """\
-To compare, this command declares what exists already, which needs the `configure` permission:
-run it as the user that declares, or grant the permission (rabbitmqctl set_permissions)."""
+To compare, this command declares what exists already, which needs the
+`configure` permission: run it as the user that declares, or grant the
+permission (rabbitmqctl set_permissions)."""
 ORDER = ("minority", "leaderless", "missing", "differs", "unbound", "policy", "stuck", "degraded", "unknown")
 
 
@@ -195,7 +196,7 @@ def show_findings(findings: list[Finding], whole: Topology, with_management: boo
     counts += [f"{unknown} not compared"] if unknown else []
     write(f"{counted(whole)}: {', '.join(counts) or 'all as they should be'}.")
     if not with_management:
-        write("Members, bindings and policies were not compared: only the HTTP API (--management URL) shows them.")
+        write("Not compared: members, bindings and policies; add --management URL for these.")
 
 
 def show_leaders(members: Mapping[str, Membership]) -> None:

@@ -18,6 +18,7 @@ from typing import Self
 
 from amqpworker.errors import ConfigError
 from amqpworker.testing import logfiles, processes
+from amqpworker.testing.waiting import is_true_within
 
 PACKAGE = "/usr/lib/rabbitmq/lib"
 # The last two do the UI's *Move messages*.
@@ -69,7 +70,7 @@ class Record:
             mark = secrets.token_hex(6)
             new = cls(f"amqpworker-{mark}@localhost", mark, Ports.free())
         else:
-            processes.wait_until(lambda: processes.is_free(old.ports.amqp), timeout=2.0)
+            is_true_within(2.0, lambda: processes.is_free(old.ports.amqp))
             ports = [
                 port if processes.is_free(port) else other for port, other in zip(old.ports, Ports.free(), strict=True)
             ]

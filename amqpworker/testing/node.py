@@ -36,6 +36,7 @@ from amqpworker.testing.configuration import (
     share_cookie,
     write_files,
 )
+from amqpworker.testing.waiting import is_true_within
 
 __all__ = ["Node", "NodeStatus"]
 
@@ -226,7 +227,7 @@ class Node:
             )
         else:
             share_cookie(self.folder, self._beside.folder)
-        if not processes.wait_until(lambda: not processes.is_free(record.ports.epmd), timeout=10.0):
+        if not is_true_within(10.0, lambda: not processes.is_free(record.ports.epmd)):
             raise ConfigError("Erlang's name server (epmd) did not start: " + logfiles.failure(self.folder))
         record.pid = processes.spawn([str(scripts / "rabbitmq-server")], env, log)
         record.write(self.folder)
@@ -237,7 +238,7 @@ class Node:
         def ended() -> bool:
             return not processes.is_ours(record.pid, record.mark)
 
-        processes.wait_until(lambda: ended() or self._answers(record), timeout)
+        is_true_within(timeout, lambda: ended() or self._answers(record))
         if ended():
             raise ConfigError(f"RabbitMQ did not start in {self.folder}: {logfiles.failure(self.folder)}")
         if not self._answers(record):
@@ -260,7 +261,7 @@ class Node:
         return logfiles.names_taken_port(self.folder) or not all(processes.is_free(port) for port in own)
 
     def _wait_gone(self, record: Record, timeout: float) -> None:
-        processes.wait_until(lambda: processes.gone(record.pid, record.mark), timeout)
+        is_true_within(timeout, lambda: processes.gone(record.pid, record.mark))
 
     def _clear(self, record: Record | None) -> None:
         if record is not None:

@@ -12,11 +12,12 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from amqpworker.errors import ConfigError
+from amqpworker.testing.waiting import is_true_within
 
 MARK = "AMQPWORKER_NODE"
 
@@ -130,17 +131,7 @@ def end_all(mark: str, timeout: float = 10.0) -> bool:
         seen.difference_update([pid for pid in seen if gone(pid, mark)])
         return not seen
 
-    return wait_until(none_left, timeout)
-
-
-def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
-    """Ask every few milliseconds until the condition holds; false when the time ran out."""
-    end = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() >= end:
-            return False
-        time.sleep(0.05)
-    return True
+    return is_true_within(timeout, none_left)
 
 
 def is_free(port: int) -> bool:

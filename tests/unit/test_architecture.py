@@ -63,7 +63,8 @@ SLEEPERS = {
     "cli/status_command.py": "refreshes the status once per second",
     "worker/limits/deadlines.py": "gives way to the thread that is about to raise an exception in this one",
     "worker/limits/interruption.py": "lets the other threads move before it looks where one is",
-    "testing/processes.py": "the start and the end of a node's processes",
+    "testing/processes.py": "reads a process's environment during its exec",
+    "testing/waiting.py": "waits for a condition",
 }
 
 MANY_PARAMETERS = {"options", "task"}  # keyword options are the interface there, as in `App.__init__`
