@@ -57,12 +57,12 @@ Header = Annotated[
 ]
 
 
-Delay = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Run it this much later, at the earliest.")]
+Delay = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Run it no earlier than this from now.")]
 At = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Run it at this time, at the earliest: ISO 8601 with a time zone, such as 2026-12-24T18:00+01:00.",
+        help="Run it no earlier than this time: ISO 8601 with a time zone, such as 2026-12-24T18:00+01:00.",
     ),
 ]
 Expires = Annotated[

@@ -217,8 +217,8 @@ def test_there_are_no_colours_off_a_terminal(cli: Cli) -> None:
         ("status /no/such.sock", "No supervisor responds at /no/such.sock: No such file or directory."),
         ("status 127.0.0.1:1", "No supervisor responds at 127.0.0.1:1: Connection refused."),
         ("status :1", "No supervisor responds at :1: Connection refused."),
-        ("broker status --folder clishop.py", "there is a file in its place"),
-        ("broker url --folder clishop.py/deeper", "there is a file in its place"),
+        ("broker status --folder clishop.py", "a part of the path is a file"),
+        ("broker url --folder clishop.py/deeper", "a part of the path is a file"),
         ("broker stop --folder clishop.py", "clishop.py cannot be used for a node"),
     ],
 )
