@@ -1,6 +1,5 @@
 """
-For tests against a real broker: a private RabbitMQ node, a worker in a thread, waiting for a condition, and the tests that each
-result store must pass.
+For tests against a real broker: a private RabbitMQ node, a local worker, and the contract of result stores.
 
 ```python
 with Node(folder, tied=True) as node:
