@@ -263,6 +263,6 @@ def show_letter(letter: FoundLetter) -> None:
 
 
 def section(title: str, value: Any) -> None:
-    """Print a value as JSON under a title; in ASCII, so that text of strangers cannot act on the terminal."""
+    """Print a value as JSON under a title; in ASCII, so that untrusted text cannot act on the terminal."""
     write(f"\n{title}")
     write_json(value)

@@ -1,7 +1,7 @@
 """
 What is known of a dead letter: amqpworker dead-lettered it, with evidence headers, or the broker, with `x-death`.
 
-Pure. Decides which properties of a stranger's message are believed, and never fails on any of them.
+Pure. Decides which untrusted properties are believed, and never fails on any of them.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ def _text_renderer(stream: TextIO | None) -> Render:
 
 
 def _escaped(fields: dict[str, Any]) -> dict[str, Any]:
-    """Escape what would move a terminal's cursor or feign another line: values come from messages of strangers."""
+    """Escape what would move a terminal's cursor or feign another line: values come from untrusted messages."""
     return {
         name: printable(value, keep="\n\t" if name in ("exception", "stack") else "")
         if isinstance(value, str)

@@ -1,5 +1,5 @@
 """
-Show text of strangers to people: nothing in it moves a terminal's cursor or feigns a line.
+Show untrusted text to people: nothing in it moves a terminal's cursor or feigns a line.
 
 Also decides the form of our programs' errors (one line on standard error), and what is written for characters that the
 encoding does not have.

@@ -4,9 +4,9 @@ A private RabbitMQ node: from the installed package, in a folder, on free loopba
 Decides where things lie, when the node counts as started and how it ends. What a process is and how it is killed
 stands in `processes`, what the node reads in `configuration`, what it writes in `logfiles`, its HTTP API in `management`.
 
-Everything that the node has is in its folder, `node.json` with its ports and process ids among it; whoever opens the
-same folder later finds the same node. It brings an epmd of its own, Erlang's name server, on a port of its own: nodes
-of several users and checkouts do not meet, and none is left behind.
+Everything of the node is in its folder, with its ports and process ids in `node.json`: a `Node` of the same folder finds the
+same node later. It has an epmd of its own, Erlang's name server, on a port of its own, so that nodes of several users and
+checkouts do not interfere, and none is left behind.
 """
 
 from __future__ import annotations
