@@ -32,7 +32,7 @@ class ParentPipe:
     Reads the descriptor of a leash in a thread of its own; `None` is none.
 
     Raises:
-        NoThread: there is no room for it.
+        ThreadLimitReached: there is no room for it.
     """
 
     def __init__(self, descriptor: int | None) -> None:

@@ -54,8 +54,6 @@ NOT_YET = {
     "deploy",
     "errors.py",
     "help",
-    "lifecycle.py",
-    "log",
     "model",
     "policies",
     "routing",
