@@ -20,18 +20,18 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 from pika import exceptions
 
 from amqpworker.broker.address import addresses
-from amqpworker.broker.amqp.events import GetOk
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.connection_errors import ConnectionProblem, access_refused, channel_error, does_not_exist
 from amqpworker.broker.declarer import declare
 from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.peek import End, PeekSession, needs_read
-from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
+from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError, NotConnected, Unroutable
+from amqpworker.model.message import Delivery
 from amqpworker.routing.topology import Binding, Exchange, Queue, Topology
 from amqpworker.settings import Settings
 
-__all__ = ["Admin", "Depth", "GetOk", "Problem"]
+__all__ = ["Admin", "Depth", "Problem"]
 
 TIMEOUT = 10.0
 LEAST_TIMEOUT = 0.5
@@ -40,7 +40,7 @@ LAST_TIMEOUT = 2.0
 QUIET = 1.0
 BACK_PAUSE = 0.02
 
-Begin: TypeAlias = Callable[[PublicConnection], None]
+Begin: TypeAlias = Callable[[PikaConnection], None]
 Answers: TypeAlias = "SimpleQueue[Any]"
 
 
@@ -83,7 +83,7 @@ class Admin:
         self._until = time.monotonic() + within
         self._io = IOThread("admin", self._addresses, settings, self, mistakes_told=True)
         self._connect_timeout = settings.connect_timeout * len(self._addresses) + 1.0
-        self._connection: PublicConnection | None = None
+        self._connection: PikaConnection | None = None
         self._problems: list[ConnectionProblem] = []
         self._opened: Answers = SimpleQueue()
         self._questions: deque[tuple[Begin, Answers]] = deque()
@@ -183,7 +183,7 @@ class Admin:
             raise channel_error(refused, f"looking into queue {queue!r}", "read") from error
         return Depth(answer.message_count, answer.consumer_count)
 
-    def look(self, queue: str, most: int, wanted: Callable[[GetOk], bool] | None = None) -> list[GetOk]:
+    def look(self, queue: str, most: int, wanted: Callable[[Delivery], bool] | None = None) -> list[Delivery]:
         """
         Return the first messages of a queue that are `wanted` (default: all), up to `most`, and requeue everything.
 
@@ -197,7 +197,7 @@ class Admin:
         answers: Answers = SimpleQueue()
         looking = PeekSession(queue, most, wanted, answers)
         self._ask(looking.begin, answers)
-        kept: list[GetOk] = []
+        kept: list[Delivery] = []
         try:
             while (answer := self._next_of(looking, queue, answers)) is not End:
                 if answer is not None:
@@ -287,7 +287,7 @@ class Admin:
 
     # ---- in the I/O thread ------------------------------------------------------------------------------------------
 
-    def opened(self, connection: PublicConnection) -> None:
+    def opened(self, connection: PikaConnection) -> None:
         """Let whoever waits begin; a connection that comes again after a loss is of no use."""
         self._connection = connection
         self._opened.put(None)

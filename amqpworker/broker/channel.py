@@ -1,7 +1,7 @@
 """
-A channel, by our codec or by pika's public methods: the same verbs for both.
+An open channel: publishes, acknowledges and subscribes.
 
-Decides nothing about messages. All of it runs in the I/O thread of its connection, `prepare` aside.
+Decides nothing about messages. Everything except `prepare` runs in the I/O thread of its connection.
 """
 
 from __future__ import annotations
@@ -10,20 +10,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import pika
 from pika import exceptions
 
 from amqpworker.broker.amqp.encode import encode_ack, encode_nack, encode_publish
-from amqpworker.broker.amqp.events import ReturnedMessage
-from amqpworker.broker.amqp.table_decode import replaced
 from amqpworker.broker.labels import process_name
-from amqpworker.broker.pika_connection import ChannelListener, PikaConnection, PublicConnection
-from amqpworker.log.logger import get_logger
-from amqpworker.model.message import PROPERTY_NAMES, REPLY_TO, Delivery, Properties, Publication
+from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
+from amqpworker.model.message import REPLY_TO, Publication
 
 __all__ = ["Channel", "Closed", "Prepared", "open_channel", "prepare"]
-
-log = get_logger(__name__)
 
 MOST_PREFETCH = 65_535
 
@@ -40,28 +34,25 @@ class Prepared:
     channel: int = 1
 
 
-def prepare(publication: Publication, frame_max: int, own_codec: bool = True, channel: int = 1) -> Prepared:
+def prepare(publication: Publication, frame_max: int, channel: int = 1) -> Prepared:
     """
-    Marshal a publication, for a channel that may not be open yet; where pika will write it, see to it that pika can, too.
+    Marshal a publication for a channel that may not be open yet.
 
     Raises:
         ValueError: a property or header has a value that cannot be carried; the text names it.
     """
-    if not own_codec:
-        for name, value in (publication.properties.headers or {}).items():
-            check_for_pika(name, value)
     return Prepared(publication, encode_publish(publication, channel, frame_max), frame_max, channel)
 
 
 class Channel:
-    """An open channel that writes by our codec."""
+    """An open channel."""
 
-    def __init__(self, connection: PikaConnection, channel: Any, sink: ChannelListener) -> None:
+    def __init__(self, connection: PikaConnection, channel: Any, listener: ChannelListener) -> None:
         self.connection = connection
         self.pika = channel
         self.number: int = channel.channel_number
         self._settlements: list[bytes] = []
-        connection.sinks[self.number] = sink
+        connection.listeners[self.number] = listener
 
     @property
     def is_open(self) -> bool:
@@ -157,162 +148,33 @@ class Channel:
 
     def close(self) -> None:
         """Close the channel; the broker requeues what was not settled on it."""
-        self.connection.sinks.pop(self.number, None)
+        self.connection.listeners.pop(self.number, None)
         if self.pika.is_open:
             self.pika.close()
 
     def _on_message(self, *_: Any) -> None:
-        """Contents do not come this way: the connection gives them to the sink."""
+        """Contents do not come this way: the connection gives them to the listener."""
 
     def _on_confirm(self, _frame: Any) -> None:
         """Confirms do not come this way either."""
 
 
-class PublicChannel(Channel):
-    """An open channel that goes by pika's public methods alone."""
-
-    def __init__(self, connection: PublicConnection, channel: Any, sink: ChannelListener) -> None:
-        self.connection = connection
-        self.pika = channel
-        self.number = channel.channel_number
-        self.sink = sink
-        self.pika.add_on_return_callback(self._on_return)
-
-    def publish(self, batch: Iterable[Prepared]) -> None:
-        """Publish one by one."""
-        for one in batch:
-            what = one.publication
-            self.pika.basic_publish(
-                what.exchange, what.routing_key, what.body, to_pika(what.properties), mandatory=what.mandatory
-            )
-
-    def ack(self, tag: int, multiple: bool) -> None:
-        """Acknowledge at once."""
-        if self.pika.is_open:
-            self.pika.basic_ack(tag, multiple)
-
-    def requeue(self, tag: int) -> None:
-        """Requeue at once."""
-        if self.pika.is_open:
-            self.pika.basic_nack(tag, requeue=True)
-
-    def flush(self) -> None:
-        """Nothing gathers here."""
-
-    def requeue_all(self) -> None:
-        """Requeue all deliveries that are not settled, at once."""
-        if self.pika.is_open:
-            self.pika.basic_nack(0, multiple=True, requeue=True)
-
-    def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        ours, problem = from_pika(properties)
-        route = (method.delivery_tag, method.redelivered, method.exchange, method.routing_key)
-        self.sink.on_delivery(Delivery(*route, ours, body, problem))
-
-    def _on_confirm(self, frame: Any) -> None:
-        method = frame.method
-        self.sink.on_confirm(method.delivery_tag, method.multiple, isinstance(method, pika.spec.Basic.Ack))
-
-    def _on_return(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        self.sink.on_return(
-            ReturnedMessage(
-                channel.channel_number,
-                method.reply_code,
-                method.reply_text,
-                method.exchange,
-                method.routing_key,
-                from_pika(properties)[0],
-                body,
-            )
-        )
-
-
 def open_channel(
-    connection: PublicConnection, sink: ChannelListener, opened: Callable[[Channel], None], closed: Closed
+    connection: PikaConnection, listener: ChannelListener, opened: Callable[[Channel], None], closed: Closed
 ) -> None:
     """Open a channel; then `opened` is called, and `closed` when it ends, with the reason."""
 
     def on_open(channel: Any) -> None:
-        kind = Channel if isinstance(connection, PikaConnection) else PublicChannel
-        opened(kind(connection, channel, sink))
+        opened(Channel(connection, channel, listener))
 
     def on_close(channel: Any, reason: BaseException) -> None:
-        connection.sinks.pop(channel.channel_number, None)
-        connection.give_number(channel.channel_number)
+        connection.listeners.pop(channel.channel_number, None)
+        connection.release_channel_number(channel.channel_number)
         closed(reason)
 
     try:
-        channel = connection.channel(channel_number=connection.take_number(), on_open_callback=on_open)
+        channel = connection.channel(channel_number=connection.take_channel_number(), on_open_callback=on_open)
     except exceptions.AMQPError as error:
         closed(error)
         return
     channel.add_on_close_callback(on_close)
-
-
-def check_for_pika(name: str, value: Any) -> None:
-    """
-    Refuse a header that pika cannot write, such as a float: later it would fail in the I/O thread, for all in a batch.
-
-    Raises:
-        ValueError: it cannot; the text names the header.
-    """
-    match value:
-        case float():
-            raise ValueError(f"header {name!r} is a float, which the codec 'pika' cannot write: take the codec 'own'")
-        case dict():
-            for inner in value.values():
-                check_for_pika(name, inner)
-        case list() | tuple():
-            for inner in value:
-                check_for_pika(name, inner)
-
-
-def to_pika(properties: Properties) -> pika.BasicProperties:
-    """Return pika's form of the properties."""
-    present = properties.present()
-    if "headers" in present:
-        present["headers"] = listed(present["headers"])
-    return pika.BasicProperties(**present)
-
-
-def listed(value: Any) -> Any:
-    """Return tuples as lists, which alone pika can write, in tables too."""
-    if isinstance(value, dict):
-        return {name: listed(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [listed(inner) for inner in value]
-    return value
-
-
-def from_pika(properties: pika.BasicProperties) -> tuple[Properties, str]:
-    """Return our form of the properties, and the first name in them that is not UTF-8, which pika leaves as bytes."""
-    new, problem = Properties(), ""
-    for name in PROPERTY_NAMES:
-        value = getattr(properties, name)
-        if isinstance(value, bytes):
-            value, problem = replaced(value), problem or f"property {name} is not UTF-8"
-        elif isinstance(value, dict):
-            value, trouble = plain(value)
-            problem = problem or trouble
-        setattr(new, name, value)
-    return new, problem
-
-
-def plain(value: Any) -> tuple[Any, str]:
-    """Return a header's value with pika's `long` as an int, in lists and tables too, and what is wrong with it."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return int(value), ""
-    if isinstance(value, list):
-        items = [plain(one) for one in value]
-        return [item for item, _ in items], next((trouble for _, trouble in items if trouble), "")
-    if not isinstance(value, dict):
-        return value, ""
-    table: dict[str, Any] = {}
-    problem = ""
-    for name, held in value.items():
-        readable = replaced(name) if isinstance(name, bytes) else name
-        if readable is not name:
-            problem = problem or f"the name of header {readable!r} is not UTF-8"
-        table[readable], trouble = plain(held)
-        problem = problem or trouble
-    return table, problem

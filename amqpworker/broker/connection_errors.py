@@ -72,10 +72,10 @@ class ConnectionProblem:
 
 
 def problem_of(
-    error: BaseException | None, address: Address, was_open: bool = False, heard: bool = True
+    error: BaseException | None, address: Address, was_open: bool = False, has_received: bool = True
 ) -> ConnectionProblem:
-    """Return what an error of a connection, or of the attempt to make one, means; `heard` tells whether anything came."""
-    text, kind = explained(error, address, was_open, heard)
+    """Return what an error of a connection, or of the attempt to make one, means; `has_received` tells whether anything came."""
+    text, kind = explained(error, address, was_open, has_received)
     return ConnectionProblem(text, kind, str(address), was_open)
 
 
@@ -117,7 +117,7 @@ MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str, Kind], ...] = (
 GUESSES = (exceptions.ProbableAuthenticationError, exceptions.ProbableAccessDeniedError)
 
 
-def explained(error: BaseException | None, address: Address, was_open: bool, heard: bool) -> tuple[str, Kind]:
+def explained(error: BaseException | None, address: Address, was_open: bool, has_received: bool) -> tuple[str, Kind]:
     """Return the sentence and the kind of the first cause that is known."""
     facts = {"address": address, "host": address.host, "user": address.user, "virtual_host": address.virtual_host}
     if isinstance(error, AmqpWorkerError):
@@ -130,7 +130,7 @@ def explained(error: BaseException | None, address: Address, was_open: bool, hea
         if not was_open and (found := tls_failure(cause)) is not None:
             failure, reason = found
             return failure.sentence.format(address=address, reason=reason), "away" if failure.passes else "wrong"
-        if not heard and isinstance(cause, exceptions.IncompatibleProtocolError):
+        if not has_received and isinstance(cause, exceptions.IncompatibleProtocolError):
             # pika takes it for another protocol, but so does a proxy behave whose RabbitMQ is away.
             return (NO_RESPONSE_BY_TLS if address.tls else NO_RESPONSE).format(**facts), "away"
         if isinstance(cause, GUESSES):

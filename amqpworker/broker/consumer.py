@@ -18,7 +18,7 @@ from amqpworker.broker.consumer_check import Look, Probe, subscribes_for_us, tro
 from amqpworker.broker.declarer import Declarer, Need
 from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.labels import ConsumerTags
-from amqpworker.broker.pika_connection import PublicConnection
+from amqpworker.broker.pika_connection import PikaConnection
 from amqpworker.broker.queue_pause import Holding
 from amqpworker.broker.server_version import version_of
 from amqpworker.errors import AmqpWorkerError, NotConnected
@@ -63,7 +63,7 @@ class Consumer:
         self._tags = ConsumerTags()
         self._intakes: dict[str, ConsumerChannel] = {}
         self._pauses: dict[str, float] = {}
-        self._connection: PublicConnection | None = None
+        self._connection: PikaConnection | None = None
         self._declarer: Declarer | None = None
         self._draining = False
         # How often a queue's subscription brought nothing, since it last did.
@@ -110,10 +110,8 @@ class Consumer:
 
     def hold(self, queues: frozenset[str]) -> None:
         """Take nothing from these queues for now, and from the others again; what is here stays."""
-        # Pika's own codec refuses what arrives after a cancel, which leaves gaps in the tags.
-        if self._io.own_codec:
-            self._holding.wanted = queues
-            self._io.wake()
+        self._holding.wanted = queues
+        self._io.wake()
 
     def drain(self, drained: Callable[[], None]) -> None:
         """Stop consuming; `drained` is called in the I/O thread once no delivery can come any more."""
@@ -127,7 +125,7 @@ class Consumer:
 
     # ---- in the I/O thread ------------------------------------------------------------------------------------------
 
-    def opened(self, connection: PublicConnection) -> None:
+    def opened(self, connection: PikaConnection) -> None:
         """Subscribe to every queue."""
         self._connection = connection
         self.problem = None
@@ -179,7 +177,7 @@ class Consumer:
 
         open_channel(connection, intake, opened, lambda error: self._on_channel_closed(intake, error))
 
-    def _consume(self, intake: ConsumerChannel, connection: PublicConnection, channel: Channel) -> None:
+    def _consume(self, intake: ConsumerChannel, connection: PikaConnection, channel: Channel) -> None:
         subscription = intake.subscription
         tag = self._tags.make(subscription.queue)
 
@@ -190,7 +188,7 @@ class Consumer:
 
         channel.consume(subscription.queue, subscription.prefetch, tag, consumed, self._arguments(subscription))
 
-    def _on_consumed(self, intake: ConsumerChannel, connection: PublicConnection) -> None:
+    def _on_consumed(self, intake: ConsumerChannel, connection: PikaConnection) -> None:
         intake.answered()
         self.ever_consumed = True
         self.failures.pop(intake.queue, None)
@@ -238,13 +236,13 @@ class Consumer:
         holds = self.receiver.holds(intake)
         connection, channel = self._connection, intake.channel
         arrives = intake.last_tag != intake.looked_at or (
-            channel is not None and connection.has_part_of(channel.number)
+            channel is not None and connection.has_partial_on(channel.number)
         )
         if not look.ready or arrives or holds:
             intake.starved = 0.0
         else:
             # A message that comes in by another channel just now, perhaps a long one, may be what ours wait behind.
-            intake.starved += BEHIND_OTHERS if connection.has_part else 1.0
+            intake.starved += BEHIND_OTHERS if connection.has_partial else 1.0
         if look.consumers:
             intake.forgotten = 0
         elif not (look.doubtful and holds):

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.liveness import Liveness
-from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
+from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 
 __all__ = ["Look", "Probe", "Watched", "subscribes_for_us", "trouble_of"]
 
@@ -84,7 +84,7 @@ class Probe:
 
     def __init__(
         self,
-        connection: PublicConnection,
+        connection: PikaConnection,
         call_later: Callable[[float, Callable[[], None]], Callable[[], None]],
         liveness: Liveness,
         watched: Watched,

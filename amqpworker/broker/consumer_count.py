@@ -13,7 +13,7 @@ from typing import Any
 
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.consumer_check import DOUBT
-from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
+from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 
 __all__ = ["ConsumerCount", "Question"]
 
@@ -40,7 +40,7 @@ class ConsumerCount:
         """Questions that are to be asked; from any thread."""
         self._asked: dict[str, list[Question]] = {}
 
-    def ask(self, connection: PublicConnection) -> None:
+    def ask(self, connection: PikaConnection) -> None:
         """Ask what waits, once for each queue."""
         while self.waiting:
             question = self.waiting.popleft()
@@ -64,7 +64,7 @@ class ConsumerCount:
             for question in asked:
                 question.end(consumers)
 
-    def _ask(self, connection: PublicConnection, queue: str, asked: list[Question]) -> None:
+    def _ask(self, connection: PikaConnection, queue: str, asked: list[Question]) -> None:
         def opened(channel: Channel) -> None:
             asked_at = time.monotonic()
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.connection_errors import DECLARED_ELSEWHERE, channel_error
 from amqpworker.broker.liveness import Liveness
-from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
+from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.log.logger import get_logger
 from amqpworker.routing.topology import Binding, Exchange, Queue, Topology
@@ -40,9 +40,7 @@ Part: TypeAlias = Exchange | Queue | Binding
 class Declarer:
     """Declares the pieces that are asked for on one connection, each once."""
 
-    def __init__(
-        self, connection: PublicConnection, topology_of: Callable[[Need], Topology], liveness: Liveness
-    ) -> None:
+    def __init__(self, connection: PikaConnection, topology_of: Callable[[Need], Topology], liveness: Liveness) -> None:
         self.done: set[Need] = set()
         self._connection = connection
         self._topology_of = topology_of

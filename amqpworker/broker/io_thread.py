@@ -19,7 +19,7 @@ from amqpworker.broker.address import Address, parameters
 from amqpworker.broker.connection_errors import ConnectionProblem, problem_of, too_old
 from amqpworker.broker.labels import connection_name, program
 from amqpworker.broker.liveness import Liveness
-from amqpworker.broker.pika_connection import PublicConnection, connection_class, socket_of
+from amqpworker.broker.pika_connection import PikaConnection, socket_of
 from amqpworker.broker.reconnect import Attempts
 from amqpworker.broker.single_start_thread import OneThread
 from amqpworker.broker.waker import Waker
@@ -44,7 +44,7 @@ CLOSE_PATIENCE = 2.0
 class ConnectionUser(Protocol):
     """What runs on a connection; all in the I/O thread."""
 
-    def opened(self, connection: PublicConnection) -> None:
+    def opened(self, connection: PikaConnection) -> None:
         """Begin: the connection is open."""
 
     def lost(self, problem: ConnectionProblem) -> None:
@@ -81,8 +81,7 @@ class IOThread:
         self.settings = settings
         self.addresses = addresses
         self.user = user
-        self.connection: PublicConnection | None = None
-        self._connection_class = connection_class(settings.codec)
+        self.connection: PikaConnection | None = None
         self._address = addresses[0]
         self._loop: Any = None
         self._waker = Waker()
@@ -110,11 +109,6 @@ class IOThread:
         """Start the thread, which connects by itself; any number of times, and not after it was stopped."""
         RUNNING.add(self)
         self._thread.start()
-
-    @property
-    def own_codec(self) -> bool:
-        """Whether frames are written by our own codec."""
-        return self._connection_class.own_codec
 
     @property
     def ticking(self) -> bool:
@@ -251,8 +245,8 @@ class IOThread:
             self._guard(self.beat)
             loop.call_later(BEAT, lambda: self._beat(loop))
 
-    def _connect(self, address: Address, loop: IOLoop) -> PublicConnection:
-        connection = self._connection_class(
+    def _connect(self, address: Address, loop: IOLoop) -> PikaConnection:
+        connection = PikaConnection(
             parameters(address, self.settings, self._label()),
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_end,
@@ -287,7 +281,7 @@ class IOThread:
                 self._woken = False
                 until = min(until, begin + self._attempts.shorter_pause())
 
-    def _on_open(self, connection: PublicConnection) -> None:
+    def _on_open(self, connection: PikaConnection) -> None:
         if text := too_old(connection.server_properties or {}):
             self._problem = ConnectionProblem(text, "wrong", str(self._address))
             connection.close()
@@ -300,15 +294,15 @@ class IOThread:
         self._guard(lambda: self.user.opened(connection))
         self._on_wake()
 
-    def _on_end(self, connection: PublicConnection, error: BaseException) -> None:
-        self._problem = self._problem or problem_of(error, self._address, self._open, connection.heard)
+    def _on_end(self, connection: PikaConnection, error: BaseException) -> None:
+        self._problem = self._problem or problem_of(error, self._address, self._open, connection.has_received)
         connection.ioloop.stop()
 
-    def _on_blocked(self, connection: PublicConnection, _method: Any) -> None:
+    def _on_blocked(self, connection: PikaConnection, _method: Any) -> None:
         log.warning("connection_blocked", connection=self.name, effect="the broker is under an alarm: nothing is sent")
         connection.blocked_now = True
 
-    def _on_unblocked(self, connection: PublicConnection, _method: Any) -> None:
+    def _on_unblocked(self, connection: PikaConnection, _method: Any) -> None:
         log.info("connection_unblocked", connection=self.name)
         connection.blocked_now = False
         self._on_wake()
@@ -375,7 +369,7 @@ def forget_all() -> None:
 os.register_at_fork(after_in_child=forget_all)
 
 
-def hang_up(connection: PublicConnection | None) -> None:
+def hang_up(connection: PikaConnection | None) -> None:
     """Close the socket of a connection whose loop has ended, where pika has not."""
     sock = socket_of(connection) if connection is not None else None
     if sock is not None:

@@ -111,7 +111,7 @@ class Lane:
         if len(publication.body) > session.max_body:
             raise too_large(publication, session.max_body)
         try:
-            prepared = prepare(publication, session.frame_max, session.own_codec, self._number)
+            prepared = prepare(publication, session.frame_max, self._number)
         except ValueError as error:
             raise InvalidArguments(f"The message cannot be carried by AMQP: {error}.") from error
         deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
@@ -194,7 +194,7 @@ class Lane:
         """Marshal for a channel and the frames of this connection; false if its headers do not fit into one."""
         session = self._session
         try:
-            outgoing.prepared = prepare(outgoing.prepared.publication, session.frame_max, session.own_codec, number)
+            outgoing.prepared = prepare(outgoing.prepared.publication, session.frame_max, number)
         except ValueError as error:
             outgoing.finish(InvalidArguments(f"This broker cannot carry the message: {error}."))
             return False
@@ -241,7 +241,7 @@ class Lane:
     def on_confirmed(self, channel: PublishChannel) -> None:  # noqa: ARG002 - a method of every user of channels
         """Go on writing: there is room again."""
         connection = self._session.connection
-        if self._inbox and connection is not None and connection.takes_messages:
+        if self._inbox and connection is not None and connection.accepts_messages:
             self.write()
 
     def on_refused(self, channel: PublishChannel, outgoing: PendingPublish, ack: bool) -> None:

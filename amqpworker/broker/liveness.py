@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from amqpworker.broker.channel import open_channel
-from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
+from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 from amqpworker.broker.silence import LOOK_EVERY, Patience, Silence, Step
 from amqpworker.log.logger import get_logger
 
@@ -28,7 +28,7 @@ class ConnectionKeeper(Protocol):
     """The thread of a connection."""
 
     name: str
-    connection: PublicConnection | None
+    connection: PikaConnection | None
 
     @property
     def ticking(self) -> bool:

@@ -15,10 +15,9 @@ from typing import Any
 
 from pika import exceptions
 
-from amqpworker.broker.amqp.events import GetOk
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.labels import process_name
-from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
+from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 from amqpworker.broker.server_version import version_of
 from amqpworker.model.message import Delivery
 
@@ -47,7 +46,7 @@ class PeekSession(ChannelListener):
     """
 
     def __init__(
-        self, queue: str, most: int, wanted: Callable[[GetOk], bool] | None, answers: SimpleQueue[Any]
+        self, queue: str, most: int, wanted: Callable[[Delivery], bool] | None, answers: SimpleQueue[Any]
     ) -> None:
         self.held = 0
         self._queue = queue
@@ -62,7 +61,7 @@ class PeekSession(ChannelListener):
         self._ending = False
         self._by_closing = True
 
-    def begin(self, connection: PublicConnection) -> None:
+    def begin(self, connection: PikaConnection) -> None:
         """Open a channel, and ask how many messages there are."""
         self._by_closing = version_of(connection) < CLOSING_KEEPS_ORDER_BELOW
         open_channel(connection, self, self._on_channel, self._on_closed)
@@ -106,20 +105,9 @@ class PeekSession(ChannelListener):
     def on_delivery(self, delivery: Delivery) -> None:
         """Hold one message."""
         self.held += 1
-        got = GetOk(
-            delivery.channel_number,
-            delivery.tag,
-            delivery.redelivered,
-            delivery.exchange,
-            delivery.routing_key,
-            self._to_take - 1,
-            delivery.properties,
-            delivery.body,
-            delivery.problem,
-        )
-        handed_over = (self._wanted is None or self._wanted(got)) and self._most > 0
+        handed_over = (self._wanted is None or self._wanted(delivery)) and self._most > 0
         self._most -= handed_over
-        self._answers.put(got if handed_over else None)
+        self._answers.put(delivery if handed_over else None)
         self._to_take -= 1
         self._credit -= 1
         if self._credit == 0:

@@ -15,7 +15,7 @@ from amqpworker.broker.amqp.events import ReturnedMessage
 from amqpworker.broker.channel import Channel, Prepared, open_channel
 from amqpworker.broker.liveness import Liveness
 from amqpworker.broker.pending_publish import PendingPublish
-from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
+from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.model.message import Delivery
 
@@ -73,7 +73,7 @@ class PublishChannel(ChannelListener):
         """Return how many publications, and how many bytes of them, the bounds allow now."""
         return MOST_IN_FLIGHT - len(self._in_flight), MOST_BYTES_IN_FLIGHT - self._bytes_in_flight
 
-    def open(self, connection: PublicConnection, liveness: Liveness) -> None:
+    def open(self, connection: PikaConnection, liveness: Liveness) -> None:
         """Open it, in confirm mode, with a consumer of direct replies if it is to have one."""
 
         def late(may_leave: bool) -> None:

@@ -15,7 +15,7 @@ from amqpworker.broker.address import places
 from amqpworker.broker.connection_errors import ConnectionProblem
 from amqpworker.broker.declarer import Declarer, Need
 from amqpworker.broker.io_thread import IOThread
-from amqpworker.broker.pika_connection import PublicConnection
+from amqpworker.broker.pika_connection import PikaConnection
 from amqpworker.broker.publish_errors import not_confirmed, not_connected, not_written
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.routing.topology import Queue, Topology
@@ -57,13 +57,12 @@ class Session:
     ) -> None:
         self.io = io
         self.settings = settings
-        self.own_codec = io.own_codec
         self.on_reply = on_reply
         self.on_channel_lost: Callable[[int], None] = lambda _serial: None
         """Called with the serial number of a channel when no reply to what was published on it can come any more."""
         self.replies_expected: Callable[[int], bool] = lambda _serial: False
         """Asked whether a reply to something that was published on the channel with this serial number is waited for."""
-        self.connection: PublicConnection | None = None
+        self.connection: PikaConnection | None = None
         self.declarer: Declarer | None = None
         self.problem: ConnectionProblem | None = None
         self.frame_max = DEFAULT_FRAME_MAX
@@ -72,7 +71,7 @@ class Session:
         self.serials = itertools.count(1)
         self._topology_of = topology_of
 
-    def begin(self, connection: PublicConnection) -> None:
+    def begin(self, connection: PikaConnection) -> None:
         """Begin with a connection that is open."""
         self.connection = connection
         self.problem = None

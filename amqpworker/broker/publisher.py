@@ -17,7 +17,7 @@ from amqpworker.broker.declarer import Need
 from amqpworker.broker.io_thread import CLOSED, IOThread
 from amqpworker.broker.lane import Lane
 from amqpworker.broker.pending_publish import PendingPublish
-from amqpworker.broker.pika_connection import PublicConnection
+from amqpworker.broker.pika_connection import PikaConnection
 from amqpworker.broker.publish_session import CALLS, COPIES, REPLIES, SENDS, OnReply, Session
 from amqpworker.errors import NotConnected
 from amqpworker.routing.topology import Topology
@@ -152,7 +152,7 @@ class Publisher:
 
     # ---- in the I/O thread ------------------------------------------------------------------------------------------
 
-    def opened(self, connection: PublicConnection) -> None:
+    def opened(self, connection: PikaConnection) -> None:
         """Write what waits, and have what it needs declared at the same time."""
         self._ever_open = True
         self._reads_first = False
@@ -178,7 +178,7 @@ class Publisher:
         connection = self.session.connection
         if self._questions.waiting and connection is not None:
             self._questions.ask(connection)
-        if connection is None or not connection.takes_messages:
+        if connection is None or not connection.accepts_messages:
             return
         now = time.monotonic()
         if now - self._written_at > QUIET and connection.has_unread:

@@ -10,12 +10,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from amqpworker.broker.pika_connection import PublicConnection
+from amqpworker.broker.pika_connection import PikaConnection
 
 __all__ = ["version_in", "version_of"]
 
 
-def version_of(connection: PublicConnection) -> tuple[int, ...]:
+def version_of(connection: PikaConnection) -> tuple[int, ...]:
     """Return the version of the broker that a connection leads to; empty where it does not tell."""
     return version_in(connection.server_properties or {})
 

@@ -22,7 +22,8 @@ from amqpworker.errors import AmqpWorkerError, ConfigError, Unroutable
 
 if TYPE_CHECKING:
     from amqpworker.app import App
-    from amqpworker.broker.admin import Admin, Depth, GetOk
+    from amqpworker.broker.admin import Admin, Depth
+    from amqpworker.model.message import Delivery
 
 __all__ = ["dead_app"]
 
@@ -171,7 +172,7 @@ def find(admin: Admin, queue: str, wanted: str) -> Found:
     messages = 0
     positions: list[int] = []
 
-    def has_id(got: GetOk) -> bool:
+    def has_id(got: Delivery) -> bool:
         nonlocal messages
         messages += 1
         if (got.properties.message_id or "") != wanted:

@@ -52,9 +52,9 @@ def test_a_consumer_whose_queue_is_made_anew_is_noticed(
     assert vhost.count(QUEUE) == 0
 
 
-def test_a_message_that_the_broker_gave_to_a_consumer_it_forgot_is_run_soon(vhost: Broker, one_app: App) -> None:
-    ledger = Ledger(one_app)
-    with running(one_app, threads=2), raw_channel(vhost.url) as channel:
+def test_a_message_that_the_broker_gave_to_a_consumer_it_forgot_is_run_soon(vhost: Broker, app: App) -> None:
+    ledger = Ledger(app)
+    with running(app, threads=2), raw_channel(vhost.url) as channel:
         ledger.send(range(1))
         ledger.wait_for(range(1))
         make_anew(vhost, channel)
@@ -68,10 +68,10 @@ def test_only_brokers_before_4_0_subscribe_for_us(version: tuple[int, ...], does
     assert subscribes_for_us(version) is does
 
 
-def test_a_worker_that_has_long_tasks_keeps_its_subscription(vhost: Broker, one_app: App) -> None:
-    ledger = Ledger(one_app)
+def test_a_worker_that_has_long_tasks_keeps_its_subscription(vhost: Broker, app: App) -> None:
+    ledger = Ledger(app)
     ledger.held = {0, 1}
-    with running(one_app, threads=2, prefetch=2) as worker:
+    with running(app, threads=2, prefetch=2) as worker:
         ledger.send(range(40))
         ledger.wait_for(range(2))
         before = generation(worker)

@@ -81,11 +81,11 @@ class StreamDecoder:
         self._broken = ""
 
     @property
-    def has_part(self) -> bool:
+    def has_partial(self) -> bool:
         """Whether a part of something has come whose rest has not."""
         return bool(self._pieces or self._contents)
 
-    def has_part_of(self, channel: int) -> bool:
+    def has_partial_on(self, channel: int) -> bool:
         """Tell whether a part of something has come on this channel."""
         if channel in self._contents:
             return True

@@ -21,14 +21,13 @@ __all__ = [
     "Content",
     "Event",
     "FrameError",
-    "GetOk",
     "RawFrame",
     "ReturnedMessage",
     "Route",
     "read_route",
 ]
 
-BASIC_RETURN, BASIC_DELIVER, BASIC_GET_OK = 0x003C0032, 0x003C003C, 0x003C0047
+BASIC_RETURN, BASIC_DELIVER = 0x003C0032, 0x003C003C
 END = 0xCE
 
 
@@ -48,20 +47,6 @@ class ReturnedMessage(NamedTuple):
     body: bytes
 
 
-class GetOk(NamedTuple):
-    """The answer to `basic.get`; `problem` is as that of a delivery."""
-
-    channel: int
-    tag: int
-    redelivered: bool
-    exchange: str
-    routing_key: str
-    message_count: int
-    properties: Properties
-    body: bytes
-    problem: str = ""
-
-
 class Confirm(NamedTuple):
     """The broker's word that it has a message of ours (`ack`), or refuses it; with all before it if `multiple`."""
 
@@ -75,7 +60,7 @@ class RawFrame(bytes):
     """One whole frame that is neither content nor confirm, for pika."""
 
 
-Event: TypeAlias = Delivery | ReturnedMessage | GetOk | Confirm | RawFrame
+Event: TypeAlias = Delivery | ReturnedMessage | Confirm | RawFrame
 
 Build: TypeAlias = Callable[[Properties, bytes, str], Event]
 Route: TypeAlias = tuple[bool, str, str]
@@ -163,22 +148,8 @@ def returned(channel: int, arguments: Arguments) -> Build:
     return build
 
 
-def got(channel: int, arguments: Arguments) -> Build:
-    """Return what makes the answer to a get once its content is there."""
-    tag, redelivered = arguments.number(8), bool(arguments.number(1) & 1)
-    exchange, routing_key = arguments.text("exchange"), arguments.text("routing key")
-    count = arguments.number(4)
-    trouble = arguments.problem
-
-    def build(properties: Properties, body: bytes, problem: str) -> Event:
-        return GetOk(channel, tag, redelivered, exchange, routing_key, count, properties, body, trouble or problem)
-
-    return build
-
-
 BUILDERS: dict[int, Callable[[int, Arguments], Build]] = {
     BASIC_DELIVER: delivered,
     BASIC_RETURN: returned,
-    BASIC_GET_OK: got,
 }
 """What begins with each method that has a content."""

@@ -82,8 +82,8 @@ def test_each_kind_is_an_error_of_its_own(error: BaseException, wanted: type[Amq
 def test_silence_is_not_taken_for_another_protocol() -> None:
     error = exceptions.IncompatibleProtocolError("StreamLostError")
     failed = workflow.AMQPConnectionWorkflowFailed([workflow.AMQPConnectorAMQPHandshakeError(error)])
-    assert problem_of(failed, ADDRESS, heard=True).kind == "wrong"
-    silent = problem_of(failed, ADDRESS, heard=False)
+    assert problem_of(failed, ADDRESS, has_received=True).kind == "wrong"
+    silent = problem_of(failed, ADDRESS, has_received=False)
     assert silent.kind == "away"
     assert "hung up without a word" in silent.text
 

@@ -308,10 +308,10 @@ class Wire:
         self.is_open = True
         self.server_properties: dict[str, str] = {"version": "4.3.6"}
         self.ioloop = SimpleNamespace(call_later=lambda *_: None)
-        self.has_part = False
+        self.has_partial = False
         self.own_part = False
 
-    def has_part_of(self, _channel: int) -> bool:
+    def has_partial_on(self, _channel: int) -> bool:
         return self.own_part
 
 
@@ -358,7 +358,7 @@ def test_a_delivery_that_comes_in_slowly_is_no_subscription_that_brings_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     consumer, _, wire, channels = consuming(monkeypatch)
-    wire.own_part = wire.has_part = True
+    wire.own_part = wire.has_partial = True
     for _ in range(50):
         consumer.looked("work", Look(5, 1))
     assert "close" not in channels[0].steps
@@ -366,6 +366,6 @@ def test_a_delivery_that_comes_in_slowly_is_no_subscription_that_brings_nothing(
     for _ in range(10):
         consumer.looked("work", Look(5, 1))
     assert "close" not in channels[0].steps, "it may wait behind one of another queue"
-    wire.has_part = False
+    wire.has_partial = False
     consumer.looked("work", Look(5, 1))
     assert "close" in channels[0].steps

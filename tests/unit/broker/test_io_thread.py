@@ -12,7 +12,7 @@ from amqpworker.broker import io_thread as connection_module
 from amqpworker.broker.address import addresses
 from amqpworker.broker.connection_errors import ConnectionProblem
 from amqpworker.broker.io_thread import IOThread
-from amqpworker.broker.pika_connection import PublicConnection
+from amqpworker.broker.pika_connection import PikaConnection
 from amqpworker.settings import Settings
 from tests.support import wait_until
 
@@ -24,7 +24,7 @@ class Stumbles:
         self.looks = 0
         self.problems: list[str] = []
 
-    def opened(self, connection: PublicConnection) -> None: ...
+    def opened(self, connection: PikaConnection) -> None: ...
 
     def lost(self, problem: ConnectionProblem) -> None:
         self.problems.append(problem.text)

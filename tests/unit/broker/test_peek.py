@@ -10,7 +10,6 @@ import pytest
 from pika.exceptions import ChannelClosedByClient
 
 from amqpworker.broker import peek as module
-from amqpworker.broker.amqp.events import GetOk
 from amqpworker.broker.labels import process_name
 from amqpworker.broker.peek import End, PeekSession
 from amqpworker.model.message import Delivery, Properties
@@ -61,7 +60,7 @@ class Queue:
 def look(
     queue: Queue,
     most: int,
-    wanted: Callable[[GetOk], bool] | None = None,
+    wanted: Callable[[Delivery], bool] | None = None,
     stop_after: int | None = None,
     closing: bool = True,
 ) -> tuple[list[str], list[object]]:

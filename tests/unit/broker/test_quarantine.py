@@ -85,10 +85,10 @@ def test_what_is_not_wanted_any_more_is_not_written_alone() -> None:
 def test_many_that_find_no_channel_all_end() -> None:
     publisher = new_publisher()
 
-    def take_number() -> int:
+    def take_channel_number() -> int:
         raise NoFreeChannels(5)
 
-    connection = SimpleNamespace(is_open=True, take_number=take_number, channel=lambda **_: None)
+    connection = SimpleNamespace(is_open=True, take_channel_number=take_channel_number, channel=lambda **_: None)
     publisher.session.connection = connection  # type: ignore[assignment]
     many = [outgoing() for _ in range(2000)]
     for one in many:

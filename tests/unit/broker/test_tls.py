@@ -74,13 +74,13 @@ def test_an_error_of_tls_is_one_sentence_that_says_whose_certificate_it_is_about
 
 def test_an_alert_that_comes_after_the_handshake_is_read_from_what_pika_keeps_of_it() -> None:
     lost = exceptions.StreamLostError(f"Stream connection lost: {failed('TLSV13_ALERT_CERTIFICATE_REQUIRED')!r}")
-    problem = problem_of(exceptions.IncompatibleProtocolError(repr(lost)), ADDRESS, heard=False)
+    problem = problem_of(exceptions.IncompatibleProtocolError(repr(lost)), ADDRESS, has_received=False)
     assert problem.kind == "wrong"
     assert "wants a certificate of ours" in problem.text
 
 
 def test_a_connection_that_ends_without_a_word_after_the_handshake_is_waited_for_and_the_certificate_is_named() -> None:
-    problem = problem_of(exceptions.IncompatibleProtocolError("EOF"), ADDRESS, heard=False)
+    problem = problem_of(exceptions.IncompatibleProtocolError("EOF"), ADDRESS, has_received=False)
     assert problem.kind == "away"
     assert "tls_cert" in problem.text
 

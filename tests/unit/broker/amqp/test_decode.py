@@ -15,7 +15,7 @@ from pika import frame, spec
 
 from amqpworker.broker.amqp.decode import StreamDecoder
 from amqpworker.broker.amqp.encode import encode_publish
-from amqpworker.broker.amqp.events import Confirm, Event, FrameError, GetOk, RawFrame, ReturnedMessage
+from amqpworker.broker.amqp.events import Confirm, Event, FrameError, RawFrame, ReturnedMessage
 from amqpworker.broker.amqp.properties import encode_properties
 from amqpworker.model.message import Delivery, Properties, Publication
 from tests.unit.broker.amqp.wire import (
@@ -115,12 +115,6 @@ def test_contents_of_different_channels_may_come_between_each_other() -> None:
     assert isinstance(second, Delivery)
     assert (first.tag, first.body) == (1, b"1" * 9000)
     assert (second.tag, second.body) == (2, b"2" * 9000)
-
-
-def test_an_answer_to_a_get_is_read() -> None:
-    start = method(4, spec.Basic.GetOk(8, True, "x", "q", 17))
-    stream = start + b"".join(content(4, ORDINARY, b"{}"))
-    assert StreamDecoder().feed(stream) == [GetOk(4, 8, True, "x", "q", 17, ORDINARY, b"{}", "")]
 
 
 def test_a_return_is_read_without_a_body_too() -> None:
@@ -326,13 +320,13 @@ def test_what_our_own_publish_makes_is_read_by_pika() -> None:
 def test_a_part_is_known_by_its_channel_until_its_rest_has_come() -> None:
     decoder = StreamDecoder(FRAME_MAX)
     stream = b"".join(delivery(1, body=b"x" * 1000, channel=3))
-    assert not decoder.has_part
+    assert not decoder.has_partial
     for cut in (10, 40, len(stream) - 5):  # in its first frame, behind that, and in its last
         decoder = StreamDecoder(FRAME_MAX)
         decoder.feed(stream[:cut])
-        assert decoder.has_part
-        assert decoder.has_part_of(3)
-        assert not decoder.has_part_of(1)
+        assert decoder.has_partial
+        assert decoder.has_partial_on(3)
+        assert not decoder.has_partial_on(1)
         assert len(decoder.feed(stream[cut:])) == 1
-        assert not decoder.has_part
-        assert not decoder.has_part_of(3)
+        assert not decoder.has_partial
+        assert not decoder.has_partial_on(3)
