@@ -2,7 +2,7 @@
 A private RabbitMQ node: from the installed package, in a folder, on free loopback ports, as any user.
 
 Decides where things lie, when the node counts as started and how it ends. What a process is and how it is killed
-stands in `processes`, what the node reads in `configuration`, what it writes in `logfiles`, its HTTP API in `management`.
+stands in `processes`, what the node reads in `configuration`, what it writes in `logfiles`, its HTTP API in `node_api`.
 
 Everything that the node has is in its folder, `node.json` with its ports and process ids among it; whoever opens the
 same folder later finds the same node. It brings an epmd of its own, Erlang's name server, on a port of its own: nodes
@@ -23,7 +23,6 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from amqpworker.broker.management import Management
 from amqpworker.errors import ConfigError
 from amqpworker.testing import logfiles, processes
 from amqpworker.testing.configuration import (
@@ -36,6 +35,7 @@ from amqpworker.testing.configuration import (
     share_cookie,
     write_files,
 )
+from amqpworker.testing.node_api import NodeApi
 
 __all__ = ["Node", "NodeStatus"]
 
@@ -182,9 +182,9 @@ class Node:
         return f"http://127.0.0.1:{self.ports.management}/"
 
     @property
-    def management(self) -> Management:
+    def management(self) -> NodeApi:
         """Return the HTTP API of the node."""
-        return Management(self.management_url)
+        return NodeApi(self.management_url)
 
     def rabbitmqctl(self, *arguments: str, timeout: float = 30.0) -> str:
         """
@@ -248,7 +248,7 @@ class Node:
     def _answers(self, record: Record) -> bool:
         """Tell whether it is this node that listens, for AMQP too, which a starting broker opens last."""
         try:
-            told = Management(f"http://127.0.0.1:{record.ports.management}").overview()
+            told = NodeApi(f"http://127.0.0.1:{record.ports.management}").overview()
         except (ConfigError, ValueError):
             return False
         amqp = ("amqp", record.ports.amqp)
