@@ -15,7 +15,7 @@ from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.connection_errors import ConnectionProblem, channel_error
 from amqpworker.broker.consumer_channel import ConsumerChannel, Receiver, Subscription
 from amqpworker.broker.consumer_check import Look, Probe, subscribes_for_us, trouble_of
-from amqpworker.broker.declarer import Declarer, Need
+from amqpworker.broker.declarer import Declarer
 from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.labels import ConsumerTags
 from amqpworker.broker.pika_connection import PikaConnection
@@ -23,7 +23,6 @@ from amqpworker.broker.queue_pause import Holding
 from amqpworker.broker.server_version import version_of
 from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.log.logger import get_logger
-from amqpworker.routing.topology import Topology
 from amqpworker.settings import Settings
 
 __all__ = ["Consumer"]
@@ -46,7 +45,6 @@ class Consumer:
         self,
         addresses: Sequence[Address],
         settings: Settings,
-        topology_of: Callable[[Need], Topology],
         subscriptions: Sequence[Subscription],
         receiver: Receiver,
     ) -> None:
@@ -57,7 +55,6 @@ class Consumer:
         self.failures: dict[str, AmqpWorkerError] = {}
         self.ever_consumed = False
         self._settings = settings
-        self._topology_of = topology_of
         self._io = IOThread("consumer", addresses, settings, self, mistakes_told=True)
         self._io.liveness.must_stay = lambda: any(receiver.holds(one) for one in self._intakes.values())
         self._tags = ConsumerTags()
@@ -129,7 +126,7 @@ class Consumer:
         """Subscribe to every queue."""
         self._connection = connection
         self.problem = None
-        self._declarer = Declarer(connection, self._topology_of, self._io.liveness)
+        self._declarer = Declarer(connection, self._io.liveness)
         self._pauses.clear()
         self.failures.clear()
         Probe(connection, self._io.call_later, self._io.liveness, self).start()
@@ -141,7 +138,7 @@ class Consumer:
         declarer = self._declarer
         if declarer is None or self._draining:
             return
-        missing = [need for need in subscription.needs if need not in declarer.done]
+        missing = [one for one in subscription.requirements if one not in declarer.declared]
 
         def answer(error: AmqpWorkerError | None) -> None:
             if declarer is not self._declarer:

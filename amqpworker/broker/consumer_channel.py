@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from amqpworker.broker.channel import Channel
-from amqpworker.broker.declarer import Need
 from amqpworker.broker.pika_connection import ChannelListener
 from amqpworker.model.message import Delivery
+from amqpworker.routing.queues import Requirement
 
 __all__ = ["ConsumerChannel", "Receiver", "Subscription"]
 
@@ -25,7 +25,7 @@ class Subscription:
 
     queue: str
     prefetch: int
-    needs: tuple[Need, ...] = ()
+    requirements: tuple[Requirement, ...] = ()
 
 
 class Receiver(Protocol):

@@ -16,7 +16,7 @@ from pika.exceptions import NoFreeChannels
 
 from amqpworker.broker.channel import Prepared, prepare
 from amqpworker.broker.connection_errors import ConnectionProblem, channel_error, exchange_of, max_message_size
-from amqpworker.broker.declarer import Declarer, Need
+from amqpworker.broker.declarer import Declarer
 from amqpworker.broker.pending_publish import PendingPublish, WhenDone
 from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.broker.publish_errors import (
@@ -33,6 +33,7 @@ from amqpworker.broker.quarantine import Quarantine
 from amqpworker.errors import AmqpWorkerError, InvalidArguments, NotConnected, Unroutable
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Publication
+from amqpworker.routing.queues import Requirement
 
 __all__ = ["Lane"]
 
@@ -72,7 +73,7 @@ class Lane:
     def publish(
         self,
         publication: Publication,
-        needs: tuple[Need, ...] = (),
+        requirements: tuple[Requirement, ...] = (),
         timeout: float | None = None,
         when_done: WhenDone | None = None,
         urgent: bool = True,
@@ -87,7 +88,7 @@ class Lane:
         Raises:
             InvalidArguments: a property or header cannot be carried, or the body is too large for the broker.
         """
-        outgoing = self.outgoing(publication, needs, timeout, when_done)
+        outgoing = self.outgoing(publication, requirements, timeout, when_done)
         if resend is not None:
             outgoing.resend = resend
         self._inbox.append(outgoing)
@@ -97,7 +98,7 @@ class Lane:
     def outgoing(
         self,
         publication: Publication,
-        needs: tuple[Need, ...] = (),
+        requirements: tuple[Requirement, ...] = (),
         timeout: float | None = None,
         when_done: WhenDone | None = None,
     ) -> PendingPublish:
@@ -115,7 +116,7 @@ class Lane:
         except ValueError as error:
             raise InvalidArguments(f"The message cannot be carried by AMQP: {error}.") from error
         deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
-        return PendingPublish(prepared, deadline, needs, when_done, self.resend)
+        return PendingPublish(prepared, deadline, requirements, when_done, self.resend)
 
     def submit(self, outgoing: PendingPublish) -> None:
         """Put a publication on its way that `pending_publish` has made."""
@@ -130,9 +131,9 @@ class Lane:
             return False
         return not any(one.busy for one in self._channels())
 
-    def needs(self) -> set[Need]:
+    def requirements(self) -> set[Requirement]:
         """Return what must exist for what waits."""
-        return {need for outgoing in list(self._inbox) for need in outgoing.needs}
+        return {one for outgoing in list(self._inbox) for one in outgoing.requirements}
 
     def overdue(self, before: float) -> int:
         """Return how many publications wait for a confirm that was to come before this moment (monotonic)."""
@@ -163,15 +164,14 @@ class Lane:
         batch: list[Prepared] = []
         inbox, number, frame_max = self._inbox, self._number, self._session.frame_max
         quarantined = self._quarantine.exchanges
-        declarer = self._session.declarer
-        assert declarer is not None
-        done = declarer.done
+        assert (declarer := self._session.declarer) is not None
+        declared = declarer.declared
         count, size = channel.room()
         while inbox and count > 0 and size > 0:
             outgoing = inbox.popleft()
             if outgoing.done:
                 continue
-            if outgoing.needs and not done.issuperset(outgoing.needs):
+            if outgoing.requirements and not declared.issuperset(outgoing.requirements):
                 self._hold(outgoing, declarer)
                 continue
             prepared = outgoing.prepared
@@ -202,7 +202,7 @@ class Lane:
 
     def _hold(self, outgoing: PendingPublish, declarer: Declarer) -> None:
         """Hold a publication back until what it needs exists."""
-        missing = next(need for need in outgoing.needs if need not in declarer.done)
+        missing = next(one for one in outgoing.requirements if one not in declarer.declared)
         self._held.add(outgoing)
 
         def answer(error: AmqpWorkerError | None) -> None:
@@ -248,14 +248,14 @@ class Lane:
         """Publish again, on a newer channel, what this one does not take; what no queue takes has failed."""
         session = self._session
         if ack:
-            if outgoing.needs and session.declarer is not None:
+            if outgoing.requirements and session.declarer is not None:
                 # A queue that we declared is gone: the next message for it declares it again.
-                session.declarer.forget(outgoing.needs)
+                session.declarer.forget(outgoing.requirements)
             outgoing.finish(unroutable(outgoing))
             return
         outgoing.refusals += 1
         outgoing.channel = channel.serial
-        if outgoing.refusals > 1 and session.is_bounded(outgoing.needs):
+        if outgoing.refusals > 1 and session.is_bounded(outgoing.requirements):
             outgoing.finish(not_taken(outgoing, bounded=True))
             return
         if outgoing.refusals == 1:
@@ -307,7 +307,7 @@ class Lane:
         """End what is to blame for the end of a channel, and publish the rest again if that is wanted."""
         session = self._session
         told = channel_error(error, "publishing", "write")
-        if isinstance(told, Unroutable) and session.declarer is not None and any(one.needs for one in in_flight):
+        if isinstance(told, Unroutable) and session.declarer is not None and any(one.requirements for one in in_flight):
             session.declarer.forget()  # an exchange that we declared may be gone
         session.max_body = max_message_size(error) or session.max_body
         decided = after_close(told, exchange_of(error), session.max_body, in_flight)

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from amqpworker.broker.channel import Prepared
-from amqpworker.broker.declarer import Need
 from amqpworker.errors import AmqpWorkerError, NotConnected, Unconfirmed
 from amqpworker.log.logger import get_logger
+from amqpworker.routing.queues import Requirement
 
 __all__ = ["PendingPublish", "WhenDone"]
 
@@ -44,10 +44,10 @@ class PendingPublish:
         "done",
         "error",
         "lost",
-        "needs",
         "prepared",
         "problem",
         "refusals",
+        "requirements",
         "resend",
         "returned",
         "size",
@@ -59,14 +59,14 @@ class PendingPublish:
         self,
         prepared: Prepared,
         deadline: float,
-        needs: tuple[Need, ...] = (),
+        requirements: tuple[Requirement, ...] = (),
         when_done: WhenDone | None = None,
         resend: bool = False,
     ) -> None:
         self.prepared = prepared
         self.size = len(prepared.data)
         self.deadline = deadline
-        self.needs = needs
+        self.requirements = requirements
         self.when_done = when_done
         self.resend = resend
         self.wanted: Callable[[], bool] | None = None

@@ -153,7 +153,7 @@ def after_close(
         return AfterClose([(one, decision_of(one, mine, True)) for one in in_flight], told, exchange)
     if isinstance(told, Unroutable) and mine:
         # An exchange that was declared on this connection went meanwhile: it is declared again.
-        declared = {one for one in mine if one.needs}
+        declared = {one for one in mine if one.requirements}
         if declared and len(mine) == 1:
             # It certainly did not arrive, so that a call, too, may be published again.
             return AfterClose(

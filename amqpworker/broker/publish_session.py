@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from amqpworker.broker.address import places
 from amqpworker.broker.connection_errors import ConnectionProblem
-from amqpworker.broker.declarer import Declarer, Need
+from amqpworker.broker.declarer import Declarer
 from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.pika_connection import PikaConnection
 from amqpworker.broker.publish_errors import not_confirmed, not_connected, not_written
 from amqpworker.errors import AmqpWorkerError
-from amqpworker.routing.topology import Queue, Topology
+from amqpworker.routing.queues import Requirement
 from amqpworker.settings import Settings
 
 __all__ = ["CALLS", "COPIES", "REPLIES", "SENDS", "OnReply", "Purpose", "Session"]
@@ -52,9 +52,7 @@ REPLIES = Purpose("replies")
 class Session:
     """One connection after the other; all of it belongs to the I/O thread, what is read to make frames aside."""
 
-    def __init__(
-        self, io: IOThread, settings: Settings, topology_of: Callable[[Need], Topology], on_reply: OnReply
-    ) -> None:
+    def __init__(self, io: IOThread, settings: Settings, on_reply: OnReply) -> None:
         self.io = io
         self.settings = settings
         self.on_reply = on_reply
@@ -69,24 +67,23 @@ class Session:
         # What the broker takes is known once it has refused something larger; it stays known.
         self.max_body = sys.maxsize
         self.serials = itertools.count(1)
-        self._topology_of = topology_of
 
     def begin(self, connection: PikaConnection) -> None:
         """Begin with a connection that is open."""
         self.connection = connection
         self.problem = None
         self.frame_max = connection.params.frame_max or DEFAULT_FRAME_MAX
-        self.declarer = Declarer(connection, self._topology_of, self.io.liveness)
+        self.declarer = Declarer(connection, self.io.liveness)
 
     def end(self, problem: ConnectionProblem) -> None:
         """End: the connection is gone, or could not be made."""
         self.connection = self.declarer = None
         self.problem = problem
 
-    def is_bounded(self, needs: tuple[Need, ...]) -> bool:
-        """Tell whether a queue among the needs has a bound that this app knows."""
-        parts = (part for need in needs for part in self._topology_of(need))
-        return any(isinstance(part, Queue) and "x-max-length" in part.arguments for part in parts)
+    def is_bounded(self, requirements: tuple[Requirement, ...]) -> bool:
+        """Return whether a required queue has a bound that this app knows."""
+        queues = (queue for one in requirements for queue in one.make_topology().queues)
+        return any("x-max-length" in queue.arguments for queue in queues)
 
     def not_sent(self) -> AmqpWorkerError:
         """Return why nothing could be written until now."""

@@ -13,14 +13,12 @@ from collections.abc import Callable, Sequence
 from amqpworker.broker.address import Address
 from amqpworker.broker.connection_errors import ConnectionProblem
 from amqpworker.broker.consumer_count import ConsumerCount, Question
-from amqpworker.broker.declarer import Need
 from amqpworker.broker.io_thread import CLOSED, IOThread
 from amqpworker.broker.lane import Lane
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.pika_connection import PikaConnection
 from amqpworker.broker.publish_session import CALLS, COPIES, REPLIES, SENDS, OnReply, Session
 from amqpworker.errors import NotConnected
-from amqpworker.routing.topology import Topology
 from amqpworker.settings import Settings
 
 __all__ = ["Publisher"]
@@ -45,11 +43,10 @@ class Publisher:
         self,
         addresses: Sequence[Address],
         settings: Settings,
-        topology_of: Callable[[Need], Topology],
         on_reply: OnReply,
     ) -> None:
         self._io = IOThread("publisher", addresses, settings, self)
-        self.session = Session(self._io, settings, topology_of, on_reply)
+        self.session = Session(self._io, settings, on_reply)
         self.sends, self.calls, self.copies, self.replies = self._lanes = tuple(
             Lane(purpose, self.session, self._submitted) for purpose in (SENDS, CALLS, COPIES, REPLIES)
         )
@@ -159,8 +156,8 @@ class Publisher:
         self._written_at = time.monotonic()
         self.session.begin(connection)
         assert self.session.declarer is not None
-        for need in {need for lane in self._lanes for need in lane.needs()}:
-            self.session.declarer.ensure(need, lambda _: None)
+        for requirement in {one for lane in self._lanes for one in lane.requirements()}:
+            self.session.declarer.ensure(requirement, lambda _: None)
 
     def lost(self, problem: ConnectionProblem) -> None:
         """Have the lanes keep what may be published on the next connection, if there can be one."""

@@ -83,7 +83,7 @@ class Producer:
 
     def _make(self, process: int) -> Line:
         calls = Calls()
-        publisher = Publisher(addresses(self._url), self._settings, self._plan.topology_of, calls.resolve)
+        publisher = Publisher(addresses(self._url), self._settings, calls.resolve)
         if self.owner is not None:
             publisher.belongs_to(self.owner)
         lost = Unconfirmed("The connection was lost while waiting for an answer: the task may have run.")
@@ -140,8 +140,8 @@ class Producer:
         """Put a message on its way by a lane that can be used here; raises what `begin` does."""
         publication = publication_of(message, self._plan.names, time.time(), self._settings.app_id)
         delayed = publication.exchange != self._plan.names.tasks
-        needs = self._plan.needs(message.queue, delayed)
-        return lane.publish(publication, needs, timeout, None, urgent, message.resend)
+        requirements = self._plan.requirements(message.queue, delayed)
+        return lane.publish(publication, requirements, timeout, None, urgent, message.resend)
 
     def send(self, message: Message, timeout: float | None = None) -> None:
         """
@@ -204,7 +204,7 @@ class Producer:
         lane, calls = line.publisher.calls, line.calls
         pending = calls.open()
         call = (pending.correlation_id, timeout)
-        needs = self._plan.needs(message.queue, delayed=False)
+        requirements = self._plan.requirements(message.queue, delayed=False)
 
         def sent(error: AmqpWorkerError | None) -> None:
             if error is None:
@@ -214,7 +214,7 @@ class Producer:
 
         try:
             publication = called(message, call, self._plan.names, time.time(), self._settings.app_id)
-            outgoing = lane.outgoing(publication, needs, min(timeout, self._settings.send_timeout), sent)
+            outgoing = lane.outgoing(publication, requirements, min(timeout, self._settings.send_timeout), sent)
             lane.submit(outgoing)
             return pending.wait(until - time.monotonic())
         except CallTimeout:

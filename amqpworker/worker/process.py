@@ -111,9 +111,7 @@ class WorkerProcess:
         self.runners = RunnerThreads(self.runner, self.settler, self.isolation, concurrency, recorder)
         ask = self._ask if reporter.has_parent else None
         reception = DeliveryReceiver(self.runners, self.settler, app.settings.ack_timeout, ask, self._wake)
-        self.consumer = Consumer(
-            addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), reception
-        )
+        self.consumer = Consumer(addresses(app.url), app.settings, self._subscriptions(), reception)
         self.consumer.belongs_to(options.app)
         self.reception = reception
         self.waiting = Waiting(self.consumer, places(addresses(app.url)), reporter)
@@ -152,7 +150,7 @@ class WorkerProcess:
         for one in served:
             if one.idles:
                 log.warning("prefetch_below_threads", queue=one.queue, prefetch=one.prefetch, threads=one.threads)
-        return [Subscription(one.queue, one.prefetch, self.app.plan.worker_needs(one.queue)) for one in served]
+        return [Subscription(one.queue, one.prefetch, self.app.plan.worker_requirements(one.queue)) for one in served]
 
     def run(self) -> int:
         """Consume until a signal; return the exit code."""

@@ -29,7 +29,7 @@ from amqpworker.model.reply import done as done_answer
 from amqpworker.model.reply import failed as failed_answer
 from amqpworker.results.store import ResultNotStorable, ResultStore
 from amqpworker.routing.envelope import answered, can_answer, dead_lettered, letters, renewed, retried
-from amqpworker.routing.queues import Plan
+from amqpworker.routing.queues import Plan, Requirement
 from amqpworker.settings import Settings
 from amqpworker.worker.ack_tracker import AckLedger
 from amqpworker.worker.context import Run
@@ -52,7 +52,7 @@ class Replies(Protocol):
     def publish(
         self,
         publication: Publication,
-        needs: tuple[str, ...] = (),
+        requirements: tuple[Requirement, ...] = (),
         timeout: float | None = None,
         when_done: WhenDone | None = None,
     ) -> PendingPublish:
@@ -84,7 +84,7 @@ class Settler:
         self._result_ttl = surroundings.settings.result_ttl
         self._done_level = INFO if surroundings.settings.log_tasks == "all" else DEBUG
         timeout = surroundings.settings.send_timeout
-        self.copies = Republisher(surroundings.copies, timeout, surroundings.plan.worker_needs, wake)
+        self.copies = Republisher(surroundings.copies, timeout, surroundings.plan.worker_requirements, wake)
         self._wake = wake
         self._worker = worker_name()
         self._acks: deque[Delivery] = deque()

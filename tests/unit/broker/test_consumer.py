@@ -17,7 +17,6 @@ from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
 from amqpworker.broker.consumer_check import Look
 from amqpworker.model.message import Delivery, Properties
-from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
 from tests.unit.worker.settling import Nobody
 
@@ -71,8 +70,7 @@ def test_a_channel_that_is_void_takes_nothing_any_more() -> None:
 
 
 def test_without_a_connection_there_is_nothing_left_to_drain() -> None:
-    plan = Plan("amqpworker", declare=False)
-    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), plan.topology_of, [WORK], Nobody())
+    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), [WORK], Nobody())
     drained: list[bool] = []
     consumer.drain(lambda: drained.append(True))
     assert drained == []
@@ -137,8 +135,7 @@ def slow_channels(monkeypatch: pytest.MonkeyPatch) -> list[SlowChannel]:
 def opening(monkeypatch: pytest.MonkeyPatch) -> tuple[Consumer, SlowChannel, list[bool]]:
     """A consumer that has asked for its channel."""
     channels = slow_channels(monkeypatch)
-    plan = Plan("amqpworker", declare=False)
-    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), plan.topology_of, [WORK], Nobody())
+    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), [WORK], Nobody())
     connection: Any = SimpleNamespace(is_open=True, server_properties={})
     consumer.opened(connection)
     return consumer, channels[0], []
@@ -175,9 +172,8 @@ def test_a_queue_that_knows_no_ack_timeout_of_a_consumer_is_consumed_without_at_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     channels = slow_channels(monkeypatch)
-    plan = Plan("amqpworker", declare=False)
     given = Settings(ack_timeout=60)
-    consumer = Consumer(addresses("amqp://127.0.0.1:1"), given, plan.topology_of, [WORK], Nobody())
+    consumer = Consumer(addresses("amqp://127.0.0.1:1"), given, [WORK], Nobody())
     loop = SimpleNamespace(call_later=lambda *_: None)
     connection: Any = SimpleNamespace(is_open=True, server_properties={"version": "4.3.6"}, ioloop=loop)
     consumer.opened(connection)
@@ -318,8 +314,7 @@ class Wire:
 def consuming(monkeypatch: pytest.MonkeyPatch) -> tuple[Consumer, Holding, Wire, list[SlowChannel]]:
     channels = slow_channels(monkeypatch)
     receiver, wire = Holding(), Wire()
-    plan = Plan("amqpworker", declare=False)
-    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), plan.topology_of, [WORK], receiver)
+    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), [WORK], receiver)
     consumer.opened(wire)  # type: ignore[arg-type]
     channels[0].open()
     channels[0].consumed()

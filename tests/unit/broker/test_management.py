@@ -54,7 +54,7 @@ LOGIN = b'{"error":"not_authorised","reason":"Not management user"}'
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        (b"AMQP\x00\x00\x09\x01", "does not speak HTTP: 5672 is AMQP's port"),
+        (b"AMQP\x00\x00\x09\x01", "does not speak HTTP: 5672 is the port of AMQP"),
         (b"", "does not speak HTTP"),
         (http("401 Unauthorized", LOGIN), "refused the login of user 'me' (not_authorised: Not management user)"),
         (http("401 Unauthorized", b"<html>"), "refused the login of user 'me': it requires"),

@@ -33,15 +33,18 @@ from amqpworker.errors import (
     Unroutable,
 )
 from amqpworker.model.message import Properties, Publication
+from amqpworker.routing.queues import Plan, Requirement
+
+WORK = Plan("amqpworker", declare=True).ladder
 
 UNBOUNDED = 1_000_000
 
 
 def outgoing(
-    exchange: str = "tasks", needs: tuple[str, ...] = (), resend: bool = True, body: bytes = b"{}"
+    exchange: str = "tasks", requirements: tuple[Requirement, ...] = (), resend: bool = True, body: bytes = b"{}"
 ) -> PendingPublish:
     publication = Publication(exchange, "work", Properties(), body)
-    return PendingPublish(Prepared(publication, b"frames", 131_072), 0.0, needs, resend=resend)
+    return PendingPublish(Prepared(publication, b"frames", 131_072), 0.0, requirements, resend=resend)
 
 
 def verdicts(
@@ -65,21 +68,21 @@ def test_a_missing_exchange_is_the_end_of_all_that_named_it_and_of_nothing_else(
 
 
 def test_an_exchange_that_was_declared_here_is_declared_again_and_published_to_again() -> None:
-    two = [outgoing(needs=("queue work",)), outgoing(needs=("queue work",))]
+    two = [outgoing(requirements=(WORK,)), outgoing(requirements=(WORK,))]
     assert verdicts(Unroutable("gone"), "tasks", two) == [ResendDecision.AGAIN, ResendDecision.AGAIN]
     assert after_close(Unroutable("gone"), "tasks", UNBOUNDED, two).quarantined is None
 
 
 def test_a_call_is_asked_again_only_where_it_certainly_did_not_arrive() -> None:
-    needs = ("queue work",)
-    alone = [outgoing(needs=needs, resend=False)]
+    requirements = (WORK,)
+    alone = [outgoing(requirements=requirements, resend=False)]
     assert verdicts(Unroutable("gone"), "tasks", alone) == [ResendDecision.AGAIN]
-    two = [outgoing(needs=needs, resend=False), outgoing(needs=needs, resend=False)]
+    two = [outgoing(requirements=requirements, resend=False), outgoing(requirements=requirements, resend=False)]
     assert verdicts(Unroutable("gone"), "tasks", two) == [ResendDecision.UNKNOWN, ResendDecision.UNKNOWN]
 
 
 def test_a_right_that_is_missing_was_missing_all_the_time() -> None:
-    in_flight = [outgoing(needs=("queue work",)), outgoing(), outgoing("due")]
+    in_flight = [outgoing(requirements=(WORK,)), outgoing(), outgoing("due")]
     assert verdicts(AccessRefused("no"), "tasks", in_flight) == [
         ResendDecision.FAILS,
         ResendDecision.FAILS,

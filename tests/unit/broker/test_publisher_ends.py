@@ -15,19 +15,19 @@ from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.broker.publisher import Publisher
 from amqpworker.errors import NotConnected, Unconfirmed
 from amqpworker.model.message import Properties, Publication
-from amqpworker.routing.topology import Topology
+from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
 
 GONE = ConnectionProblem("gone.", "away", "localhost:1")
 
 
 def new_publisher() -> Publisher:
-    return Publisher(addresses("amqp://localhost:1"), Settings(), lambda _: Topology(), lambda *_: False)
+    return Publisher(addresses("amqp://localhost:1"), Settings(), lambda *_: False)
 
 
 def outgoing(resend: bool = True) -> PendingPublish:
     prepared = prepare(Publication("e", "k", Properties(), b""), 4096)
-    return PendingPublish(prepared, time.monotonic() + 10, ("queue k",), resend=resend)
+    return PendingPublish(prepared, time.monotonic() + 10, (Plan("amqpworker", declare=True).ladder,), resend=resend)
 
 
 def test_what_is_held_for_its_queue_is_under_way_while_the_connection_is_lost() -> None:
@@ -119,7 +119,7 @@ def test_copies_that_are_not_confirmed_for_long_keep_no_room_from_those_for_othe
 
 def test_what_is_not_wanted_any_more_is_never_written() -> None:
     publisher = new_publisher()
-    publisher.session.declarer = SimpleNamespace(done=set())  # type: ignore[assignment]
+    publisher.session.declarer = SimpleNamespace(declared=set())  # type: ignore[assignment]
     lane = publisher.copies
     channel = PublishChannel(1, lane)
     dropped = PendingPublish(prepare(Publication("e", "k", Properties(), b""), 4096), time.monotonic() + 10)

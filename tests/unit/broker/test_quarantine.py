@@ -16,14 +16,13 @@ from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.broker.publisher import Publisher
 from amqpworker.errors import ConfigError, NotConnected, Unconfirmed
 from amqpworker.model.message import Properties, Publication
-from amqpworker.routing.topology import Topology
 from amqpworker.settings import Settings
 
 GONE = ConnectionProblem("gone.", "away", "localhost:1")
 
 
 def new_publisher() -> Publisher:
-    return Publisher(addresses("amqp://localhost:1"), Settings(), lambda _: Topology(), lambda *_: False)
+    return Publisher(addresses("amqp://localhost:1"), Settings(), lambda *_: False)
 
 
 def outgoing(resend: bool = True) -> PendingPublish:

@@ -13,7 +13,7 @@ from amqpworker.errors import AmqpWorkerError, ResultStoreError
 from amqpworker.model.message import Delivery, Properties, Publication
 from amqpworker.model.outcome import Dead, Failure, Retry
 from amqpworker.policies.time_limit import UNLIMITED
-from amqpworker.routing.queues import Plan
+from amqpworker.routing.queues import Plan, Requirement
 from amqpworker.routing.topology import Names
 from amqpworker.settings import Settings
 from amqpworker.signature.signature import Signature
@@ -55,7 +55,7 @@ class Publisher:
     def publish(
         self,
         publication: Publication,
-        needs: tuple[str, ...] = (),  # noqa: ARG002
+        requirements: tuple[Requirement, ...] = (),  # noqa: ARG002
         timeout: float | None = None,
         when_done: WhenDone | None = None,
     ) -> Any:
@@ -73,16 +73,16 @@ class Publisher:
     def outgoing(
         self,
         publication: Publication,
-        needs: tuple[str, ...] = (),
+        requirements: tuple[Requirement, ...] = (),
         timeout: float | None = None,
         when_done: WhenDone | None = None,
     ) -> PendingPublish:
         if self.refusals:
             raise self.refusals.pop(0)
-        return PendingPublish(Prepared(publication, b"", 4096), timeout or 0.0, needs, when_done)
+        return PendingPublish(Prepared(publication, b"", 4096), timeout or 0.0, requirements, when_done)
 
     def submit(self, outgoing: PendingPublish) -> None:
-        self.publish(outgoing.prepared.publication, outgoing.needs, outgoing.deadline, outgoing.when_done)
+        self.publish(outgoing.prepared.publication, outgoing.requirements, outgoing.deadline, outgoing.when_done)
 
     def overdue(self, before: float) -> int:
         return sum(1 for one in self.underway if (one.timeout or 0.0) <= before)
