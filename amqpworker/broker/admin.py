@@ -81,7 +81,7 @@ class Admin:
         self._addresses = addresses(url)
         self._timeout = timeout
         self._until = time.monotonic() + within
-        self._io = IOThread("admin", self._addresses, settings, self, mistakes_told=True)
+        self._io = IOThread("admin", self._addresses, settings, self, user_reports_errors=True)
         self._connect_timeout = settings.connect_timeout * len(self._addresses) + 1.0
         self._connection: PikaConnection | None = None
         self._problems: list[ConnectionProblem] = []
@@ -287,22 +287,22 @@ class Admin:
 
     # ---- in the I/O thread ------------------------------------------------------------------------------------------
 
-    def opened(self, connection: PikaConnection) -> None:
+    def on_opened(self, connection: PikaConnection) -> None:
         """Let whoever waits begin; a connection that comes again after a loss is of no use."""
         self._connection = connection
         self._opened.put(None)
 
-    def lost(self, problem: ConnectionProblem) -> None:
+    def on_lost(self, problem: ConnectionProblem) -> None:
         """Tell whoever waits, once every address was tried."""
         self._connection = None
         self._problems.append(problem)
         if len(self._problems) >= len(self._addresses):
-            telling = [one for one in self._problems if one.kind != "away"] or [problem]
+            telling = [one for one in self._problems if one.kind != "unreachable"] or [problem]
             self._opened.put(telling[0].error())
         while self._asked:
             self._asked.pop().put(problem.error())
 
-    def woken(self) -> None:
+    def on_wake(self) -> None:
         """Put the questions that wait."""
         while self._questions:
             begin, answers = self._questions.popleft()
@@ -312,7 +312,7 @@ class Admin:
                 self._asked.append(answers)
                 begin(self._connection)
 
-    def tick(self) -> bool:
+    def on_tick(self) -> bool:
         """Nothing here waits for a deadline: the callers do."""
         return False
 
@@ -322,7 +322,7 @@ def not_compared(kind: str, name: str, error: AmqpWorkerError) -> Problem:
     refused = access_refused(error.__cause__)
     if refused is None:
         return Problem("unknown", f"The {kind} {name!r} cannot be compared: {error}")
-    why = f"user {refused.user!r} lacks the right `{refused.right or 'configure'}` in virtual host {refused.vhost!r}"
+    why = f"user {refused.user!r} lacks the permission `{refused.permission or 'configure'}` in virtual host {refused.vhost!r}"
     return Problem("unknown", f"The {kind} {name!r} cannot be compared: {why}.", why)
 
 

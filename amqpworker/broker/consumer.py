@@ -55,7 +55,7 @@ class Consumer:
         self.failures: dict[str, AmqpWorkerError] = {}
         self.ever_consumed = False
         self._settings = settings
-        self._io = IOThread("consumer", addresses, settings, self, mistakes_told=True)
+        self._io = IOThread("consumer", addresses, settings, self, user_reports_errors=True)
         self._io.liveness.must_stay = lambda: any(receiver.holds(one) for one in self._intakes.values())
         self._tags = ConsumerTags()
         self._intakes: dict[str, ConsumerChannel] = {}
@@ -122,7 +122,7 @@ class Consumer:
 
     # ---- in the I/O thread ------------------------------------------------------------------------------------------
 
-    def opened(self, connection: PikaConnection) -> None:
+    def on_opened(self, connection: PikaConnection) -> None:
         """Subscribe to every queue."""
         self._connection = connection
         self.problem = None
@@ -324,7 +324,7 @@ class Consumer:
 
         self._io.call_later(pause, again)
 
-    def lost(self, problem: ConnectionProblem) -> None:
+    def on_lost(self, problem: ConnectionProblem) -> None:
         """Void every delivery: the connection is gone."""
         self.problem = problem
         self._connection = None
@@ -334,7 +334,7 @@ class Consumer:
         self._intakes.clear()
         self._check_drained()
 
-    def woken(self) -> None:
+    def on_wake(self) -> None:
         """Settle what has gathered; begin to drain where that was asked for."""
         if self._draining:
             self._cancel_all()
@@ -342,7 +342,7 @@ class Consumer:
             self._holding.apply(list(self._intakes.values()))
         self.receiver.settle()
 
-    def tick(self) -> bool:
+    def on_tick(self) -> bool:
         """Let the receiver look at its deadlines; without a connection nothing else tells that there is no more to drain."""
         if self._draining and self._connection is None:
             self._check_drained()

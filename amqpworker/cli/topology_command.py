@@ -182,7 +182,7 @@ def show_findings(findings: list[Finding], whole: Topology, with_management: boo
         for kind, text in gathered(findings, len(whole.exchanges) + len(whole.queues)):
             shown.add_row(kind, printable(text))
         console().print(shown)
-        if any("lacks the right" in one.why for one in findings):
+        if any("lacks the permission" in one.why for one in findings):
             write(RIGHTS)
         if any(one.kind in {"missing", "unbound"} for one in findings):
             write("`amqpworker topology declare` makes what is missing.")

@@ -214,7 +214,7 @@ class Producer:
 
         try:
             publication = called(message, call, self._plan.names, time.time(), self._settings.app_id)
-            outgoing = lane.outgoing(publication, requirements, min(timeout, self._settings.send_timeout), sent)
+            outgoing = lane.make_pending(publication, requirements, min(timeout, self._settings.send_timeout), sent)
             lane.submit(outgoing)
             return pending.wait(until - time.monotonic())
         except CallTimeout:

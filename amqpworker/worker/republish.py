@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from amqpworker.broker.pending_publish import PendingPublish, WhenDone
+from amqpworker.broker.pending_publish import OnDone, PendingPublish
 from amqpworker.errors import AmqpWorkerError, InvalidArguments, NotConnected, Unconfirmed
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery, Publication
@@ -31,12 +31,12 @@ REPEAT_LOG_AFTER = 60.0
 class Publishes(Protocol):
     """What is needed of the publisher's lane for copies."""
 
-    def outgoing(
+    def make_pending(
         self,
         publication: Publication,
         requirements: tuple[Requirement, ...] = (),
         timeout: float | None = None,
-        when_done: WhenDone | None = None,
+        on_done: OnDone | None = None,
     ) -> PendingPublish:
         """Return a publication that is ready to be submitted."""
 
@@ -112,7 +112,7 @@ class Republisher:
             raise
 
     def _attempt(self, copy: Republication, requirements: tuple[Requirement, ...]) -> None:
-        outgoing = self._lane.outgoing(
+        outgoing = self._lane.make_pending(
             copy.publication, requirements, self._timeout, lambda error: self._on_done(copy, error)
         )
         outgoing.wanted = copy.is_wanted

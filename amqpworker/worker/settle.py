@@ -18,7 +18,7 @@ from typing import Protocol, assert_never
 
 from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.broker.labels import process_name
-from amqpworker.broker.pending_publish import PendingPublish, WhenDone
+from amqpworker.broker.pending_publish import OnDone, PendingPublish
 from amqpworker.errors import AmqpWorkerError, InvalidArguments, ResultStoreError
 from amqpworker.ipc.recorder import Counts
 from amqpworker.log.logger import get_logger
@@ -54,7 +54,7 @@ class Replies(Protocol):
         publication: Publication,
         requirements: tuple[Requirement, ...] = (),
         timeout: float | None = None,
-        when_done: WhenDone | None = None,
+        on_done: OnDone | None = None,
     ) -> PendingPublish:
         """Put a publication on its way."""
 
@@ -195,7 +195,7 @@ class Settler:
             return
         self._replying.add(delivery)
         try:
-            self._replies.publish(answered(delivery, body), timeout=REPLY_TIMEOUT, when_done=replied)
+            self._replies.publish(answered(delivery, body), timeout=REPLY_TIMEOUT, on_done=replied)
         except InvalidArguments as error:
             replied(error)
         except BaseException:

@@ -249,7 +249,7 @@ STRANGERS = {
     "speaks AMQP 1.0 and hangs up": (OTHER_AMQP, True, ConfigError, "does not speak AMQP 0-9-1"),
     "sends garbage": (b"\xff" * 4096, True, ConfigError, "does not speak AMQP 0-9-1"),
     "says nothing": (b"", False, NotConnected, "no answer"),
-    "hangs up at once": (b"", True, NotConnected, "hung up without a word"),
+    "hangs up at once": (b"", True, NotConnected, "closed the connection without a response"),
 }
 
 

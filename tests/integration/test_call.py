@@ -336,7 +336,7 @@ def calls(task: Any) -> bool:
 def test_a_call_while_the_broker_is_away_says_so_in_time(make_app: MakeApp) -> None:
     app = make_app(f"amqp://127.0.0.1:{free_ports(1)[0]}/")
     begin = time.monotonic()
-    with pytest.raises(NotConnected, match="Nothing listens") as caught:
+    with pytest.raises(NotConnected, match="connection refused") as caught:
         echo_of(app).options(timeout=0.8).call("x")
     assert 0.7 < time.monotonic() - begin < 1.5
     assert caught.value.message is not None

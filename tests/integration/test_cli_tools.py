@@ -260,7 +260,10 @@ def test_topology_check_without_the_right_to_compare_is_one_line_and_exits_with_
         assert ended.code == 2
         assert ended.out.count("unknown") == 1
         told = " ".join(ended.out.split())
-        assert f"69 of 69 exchanges and queues could not be compared: user '{name}' lacks the right `configure`" in told
+        assert (
+            f"69 of 69 exchanges and queues could not be compared: user '{name}' lacks the permission `configure`"
+            in told
+        )
         assert "run this as whoever declares" in told
         assert told.count("amqpworker") == 0
         assert max(map(len, ended.out.splitlines()[:4])) <= 80
@@ -362,7 +365,7 @@ def test_the_right_to_read_is_enough_to_look_at_dead_letters(
             vhost.publish("", "amqpworker.parked", b"{}")
             ended = cli(line)
             assert ended.code == 2
-            assert f"user '{name}' lacks the right `read` on queue 'amqpworker.parked'" in ended.err
+            assert f"user '{name}' lacks the permission `read` on queue 'amqpworker.parked'" in ended.err
             assert "topology declare" not in ended.err
 
 

@@ -252,7 +252,7 @@ def test_no_right_to_publish_is_forbidden_and_others_go_on(
         echo_of(app).send("x")
     assert caught.value.message is not None
     assert "sesame" not in str(caught.value)
-    assert "lacks the right `write`" in str(caught.value)
+    assert "lacks the permission `write`" in str(caught.value)
     assert "DECLARE" not in str(caught.value)  # it is off already
 
     vhost.management.set_permissions(vhost.vhost, f"user-of-{vhost.vhost}", "", ".*", "")

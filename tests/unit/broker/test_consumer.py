@@ -74,9 +74,9 @@ def test_without_a_connection_there_is_nothing_left_to_drain() -> None:
     drained: list[bool] = []
     consumer.drain(lambda: drained.append(True))
     assert drained == []
-    consumer.tick()
+    consumer.on_tick()
     assert drained == [True]
-    consumer.tick()
+    consumer.on_tick()
     assert drained == [True], "told once"
 
 
@@ -137,7 +137,7 @@ def opening(monkeypatch: pytest.MonkeyPatch) -> tuple[Consumer, SlowChannel, lis
     channels = slow_channels(monkeypatch)
     consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), [WORK], Nobody())
     connection: Any = SimpleNamespace(is_open=True, server_properties={})
-    consumer.opened(connection)
+    consumer.on_opened(connection)
     return consumer, channels[0], []
 
 
@@ -147,7 +147,7 @@ def test_a_drain_waits_for_a_subscription_that_is_on_its_way(
     consumer, channel, drained = opening
     channel.open()
     consumer.drain(lambda: drained.append(True))
-    consumer.woken()
+    consumer.on_wake()
     assert drained == [], "deliveries may come with its confirmation"
     channel.consumed()
     assert channel.steps == ["consume", "cancel"]
@@ -161,7 +161,7 @@ def test_a_channel_that_opens_during_a_drain_does_not_consume(
 ) -> None:
     consumer, channel, drained = opening
     consumer.drain(lambda: drained.append(True))
-    consumer.woken()
+    consumer.on_wake()
     assert drained == []
     channel.open()
     assert channel.steps == ["close"]
@@ -176,7 +176,7 @@ def test_a_queue_that_knows_no_ack_timeout_of_a_consumer_is_consumed_without_at_
     consumer = Consumer(addresses("amqp://127.0.0.1:1"), given, [WORK], Nobody())
     loop = SimpleNamespace(call_later=lambda *_: None)
     connection: Any = SimpleNamespace(is_open=True, server_properties={"version": "4.3.6"}, ioloop=loop)
-    consumer.opened(connection)
+    consumer.on_opened(connection)
     channels[0].open()
     assert channels[0].arguments == {"x-consumer-timeout": 60_000}
     channels[0].closed(ChannelClosedByBroker(406, "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue"))
@@ -208,7 +208,7 @@ def test_a_channel_that_the_broker_closes_names_what_was_late_only_if_that_is_wh
 
 def hold(consumer: Consumer, *queues: str) -> None:
     consumer.hold(frozenset(queues))
-    consumer.woken()
+    consumer.on_wake()
 
 
 def test_a_queue_that_is_held_has_no_consumer_until_it_is_released_and_its_channel_stays(
@@ -260,7 +260,7 @@ def test_a_drain_waits_until_a_queue_that_is_held_or_just_released_brings_nothin
     if released:
         hold(consumer)
     consumer.drain(lambda: drained.append(True))
-    consumer.woken()
+    consumer.on_wake()
     assert drained == [], "deliveries may arrive before the end of the subscription is confirmed"
     before()
     assert drained == ([] if released else [True])
@@ -273,10 +273,10 @@ def test_a_drain_waits_until_a_queue_that_is_held_or_just_released_brings_nothin
 def test_a_queue_whose_channel_ends_while_it_is_held_is_held_again_on_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     consumer, _, wire, channels = consuming(monkeypatch)
     hold(consumer, "work")
-    consumer.lost(ConnectionProblem("It is gone.", "away", "here"))
+    consumer.on_lost(ConnectionProblem("It is gone.", "unreachable", "here"))
     assert not consumer.consuming
     hold(consumer, "work")
-    consumer.opened(wire)  # type: ignore[arg-type]
+    consumer.on_opened(wire)  # type: ignore[arg-type]
     channels[1].open()
     channels[1].consumed()
     assert channels[1].steps == ["consume", "cancel"]
@@ -315,7 +315,7 @@ def consuming(monkeypatch: pytest.MonkeyPatch) -> tuple[Consumer, Holding, Wire,
     channels = slow_channels(monkeypatch)
     receiver, wire = Holding(), Wire()
     consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), [WORK], receiver)
-    consumer.opened(wire)  # type: ignore[arg-type]
+    consumer.on_opened(wire)  # type: ignore[arg-type]
     channels[0].open()
     channels[0].consumed()
     return consumer, receiver, wire, channels

@@ -24,14 +24,14 @@ class Stumbles:
         self.looks = 0
         self.problems: list[str] = []
 
-    def opened(self, connection: PikaConnection) -> None: ...
+    def on_opened(self, connection: PikaConnection) -> None: ...
 
-    def lost(self, problem: ConnectionProblem) -> None:
+    def on_lost(self, problem: ConnectionProblem) -> None:
         self.problems.append(problem.text)
 
-    def woken(self) -> None: ...
+    def on_wake(self) -> None: ...
 
-    def tick(self) -> bool:
+    def on_tick(self) -> bool:
         self.looks += 1
         if self.looks == 1:
             raise LookupError

@@ -8,7 +8,7 @@ from typing import Any
 
 from amqpworker.broker.channel import Prepared
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
-from amqpworker.broker.pending_publish import PendingPublish, WhenDone
+from amqpworker.broker.pending_publish import OnDone, PendingPublish
 from amqpworker.errors import AmqpWorkerError, ResultStoreError
 from amqpworker.model.message import Delivery, Properties, Publication
 from amqpworker.model.outcome import Dead, Failure, Retry
@@ -34,13 +34,13 @@ class Underway:
 
     publication: Publication
     timeout: float | None
-    when_done: WhenDone
+    on_done: OnDone
 
     def confirm(self) -> None:
-        self.when_done(None)
+        self.on_done(None)
 
     def fail(self, error: AmqpWorkerError) -> None:
-        self.when_done(error)
+        self.on_done(error)
 
 
 class Publisher:
@@ -57,32 +57,32 @@ class Publisher:
         publication: Publication,
         requirements: tuple[Requirement, ...] = (),  # noqa: ARG002
         timeout: float | None = None,
-        when_done: WhenDone | None = None,
+        on_done: OnDone | None = None,
     ) -> Any:
         if self.refusals:
             raise self.refusals.pop(0)
-        assert when_done is not None
+        assert on_done is not None
         self.steps.append(("publish", publication.exchange, publication.routing_key))
-        one = Underway(publication, timeout, when_done)
+        one = Underway(publication, timeout, on_done)
         if self.confirms_at_once:
             one.confirm()
         else:
             self.underway.append(one)
         return None
 
-    def outgoing(
+    def make_pending(
         self,
         publication: Publication,
         requirements: tuple[Requirement, ...] = (),
         timeout: float | None = None,
-        when_done: WhenDone | None = None,
+        on_done: OnDone | None = None,
     ) -> PendingPublish:
         if self.refusals:
             raise self.refusals.pop(0)
-        return PendingPublish(Prepared(publication, b"", 4096), timeout or 0.0, requirements, when_done)
+        return PendingPublish(Prepared(publication, b"", 4096), timeout or 0.0, requirements, on_done)
 
     def submit(self, outgoing: PendingPublish) -> None:
-        self.publish(outgoing.prepared.publication, outgoing.requirements, outgoing.deadline, outgoing.when_done)
+        self.publish(outgoing.prepared.publication, outgoing.requirements, outgoing.timeout, outgoing.on_done)
 
     def overdue(self, before: float) -> int:
         return sum(1 for one in self.underway if (one.timeout or 0.0) <= before)

@@ -82,7 +82,7 @@ def test_what_nobody_began_has_gone_back_before_the_consumer_is_drained() -> Non
 
     consumer = Consumer(addresses("amqp://localhost"), Settings(), [], Notes())
     consumer.drain(lambda: steps.append("drained"))
-    consumer.woken()
+    consumer.on_wake()
     assert steps[:2] == ["settled", "drained"]
 
 
