@@ -64,7 +64,7 @@ MUTANTS = (
     Mutant(
         "publish a call again that was written",
         "amqpworker/broker/lane.py",
-        (("again = [one for one in in_flight if one.resend and not hopeless]", "again = in_flight"),),
+        (("again = [one for one in in_flight if one.resend and not is_last]", "again = in_flight"),),
         ("tests/unit/broker/test_publisher_ends.py",),
     ),
     Mutant(

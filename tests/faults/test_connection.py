@@ -248,7 +248,7 @@ STRANGERS = {
     "speaks HTTP and hangs up": (HTTP, True, ConfigError, "does not speak AMQP 0-9-1"),
     "speaks AMQP 1.0 and hangs up": (OTHER_AMQP, True, ConfigError, "does not speak AMQP 0-9-1"),
     "sends garbage": (b"\xff" * 4096, True, ConfigError, "does not speak AMQP 0-9-1"),
-    "says nothing": (b"", False, NotConnected, "no answer"),
+    "says nothing": (b"", False, NotConnected, "no response from"),
     "hangs up at once": (b"", True, NotConnected, "closed the connection without a response"),
 }
 

@@ -42,7 +42,7 @@ def test_what_has_no_channel_left_fails_at_once_and_names_channel_max_while_the_
     echo.send("x")
     for _ in range(2):
         with pytest.raises(
-            ConfigError, match=r"allows 2 on a connection \(channel_max\).*up to \d+.*raise channel_max"
+            ConfigError, match=r"allows 2 per connection \(channel_max\).*up to \d+.*raise channel_max"
         ):
             echo.call("x")
         echo.send("y")
@@ -75,4 +75,4 @@ def test_a_worker_that_has_channels_for_some_of_its_queues_consumes_these_and_na
         app.task(name=name, queue=name)(lambda: None)
     with running(app, wait=False) as worker:
         wait_until(lambda: worker.process.consumer.ever_consumed and "queue_not_consumed" in caplog.text)
-    assert "allows 3 on a connection (channel_max)" in caplog.text
+    assert "allows 3 per connection (channel_max)" in caplog.text

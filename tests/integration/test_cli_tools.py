@@ -105,7 +105,7 @@ def test_send_without_an_app_sends_the_body_as_it_is(cli: Callable[[str], Ended]
 def test_send_to_a_queue_that_is_not_there_exits_with_1(cli: Callable[[str], Ended]) -> None:
     cli("topology declare clishop:app")
     ended = cli("send a.b -q slip x=1")
-    assert "No queue takes messages" in ended.complaint()
+    assert "No queue is bound to exchange" in ended.complaint()
     assert ended.code == 1
 
 
