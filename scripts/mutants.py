@@ -41,7 +41,7 @@ MUTANTS = (
     Mutant(
         "requeue for an idle process again and again",
         "amqpworker/worker/receiver.py",
-        (("now - UNSTARTED_SECONDS, intake.redelivered)", "now - UNSTARTED_SECONDS)"),),
+        (("now - UNSTARTED_SECONDS, keep_redelivered=True)", "now - UNSTARTED_SECONDS)"),),
         ("tests/unit/worker/test_receiver.py",),
     ),
     Mutant(
@@ -164,15 +164,18 @@ MUTANTS = (
         "amqpworker/broker/consumer.py",
         (
             (
-                "        intake = ConsumerChannel(subscription, self.receiver, self._io.start_ticking)\n",
+                "        consumer_channel = ConsumerChannel(subscription, self.receiver, self._io.start_ticking)\n",
                 (
-                    "        intake = self._intakes.get(subscription.queue)\n"
-                    "        if intake is None:\n"
-                    "            intake = ConsumerChannel(subscription, self.receiver, self._io.start_ticking)\n"
-                    "        intake.is_open = True\n"
+                    "        consumer_channel = self._channels.get(subscription.queue)\n"
+                    "        if consumer_channel is None:\n"
+                    "            consumer_channel = ConsumerChannel(subscription, self.receiver, self._io.start_ticking)\n"
+                    "        consumer_channel.is_open = True\n"
                 ),
             ),
-            ("            self._void(intake)\n        self._intakes.clear()\n", "            self._void(intake)\n"),
+            (
+                "            self._void(consumer_channel)\n        self._channels.clear()\n",
+                "            self._void(consumer_channel)\n",
+            ),
         ),
         (
             "tests/faults/test_consuming_faults.py::test_an_outcome_that_is_late_for_its_channel_acknowledges_nothing_on_the_next",
@@ -192,7 +195,7 @@ MUTANTS = (
     ),
     Mutant(
         "withhold acknowledgements behind a long task",
-        "amqpworker/worker/ack_tracker.py",
+        "amqpworker/broker/ack_tracker.py",
         (
             (
                 "                ahead.remove(lowest)\n            else:",
@@ -200,7 +203,7 @@ MUTANTS = (
             ),
             ("        acks = [Ack(tag, False) for tag in singly]\n", "        acks: list[Ack] = []\n"),
         ),
-        ("tests/unit/worker/test_ack_tracker.py", "tests/unit/worker/test_settle_acks.py"),
+        ("tests/unit/broker/test_ack_tracker.py", "tests/unit/worker/test_settle_acks.py"),
     ),
     Mutant(
         "swallow a runner's exception",
@@ -256,7 +259,7 @@ MUTANTS = (
     Mutant(
         "start an isolated run though its connection is gone",
         "amqpworker/worker/isolation/pool.py",
-        (("        if not run.delivery.intake.is_open:\n", "        if False:\n"),),
+        (("        if not run.delivery.channel.is_open:\n", "        if False:\n"),),
         ("tests/unit/worker/isolation/test_pool.py",),
     ),
     Mutant(

@@ -126,7 +126,7 @@ class EventLoopRunner:
     def let_go(self) -> None:
         """Drop the waiting deliveries that were taken back."""
         with self._lock:
-            self._waiting = deque(one for one in self._waiting if one.tag in one.intake.unclaimed)
+            self._waiting = deque(one for one in self._waiting if one.channel.is_unclaimed(one))
 
     def abandon(self) -> None:
         """Cancel what still runs: its message comes again, whatever the coroutine makes of it. The loop goes on."""
@@ -188,15 +188,15 @@ class EventLoopRunner:
         self._tasks.discard(task)
         # `_take` lets no error out: it was cancelled before its first step, by a task that cancels all it can find.
         if task.cancelled() and not self._cancelled:
-            if delivery.tag in delivery.intake.unclaimed:
+            if delivery.channel.is_unclaimed(delivery):
                 self._start(delivery)
             else:
                 self._next()
 
     async def _take(self, delivery: Delivery) -> None:
-        # Noted first, then claimed by popping its tag: who drains must never see it as neither waiting nor running.
+        # Noted first, then claimed: who drains must never see it as neither waiting nor running.
         self._running[id(delivery)] = delivery
-        if self._cancelled or delivery.intake.unclaimed.pop(delivery.tag, None) is None:
+        if self._cancelled or not delivery.channel.claim(delivery):
             self._running.pop(id(delivery), None)
         else:
             try:

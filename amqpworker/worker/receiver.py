@@ -42,7 +42,7 @@ class Takes(Protocol):
     def let_go(self) -> None:
         """Drop the deliveries that were taken back before they began."""
 
-    def running_on(self, intake: ConsumerChannel) -> list[tuple[Delivery, float]]:
+    def running_on(self, channel: ConsumerChannel) -> list[tuple[Delivery, float]]:
         """Return the deliveries of a channel whose tasks run, and for how many seconds."""
 
 
@@ -72,16 +72,15 @@ class DeliveryReceiver:
         self._settler = settler
         # Half of it: the other half is for the task that is begun last.
         self._patience = ack_timeout / 2
-        self._intakes: set[ConsumerChannel] = set()
+        self._channels: set[ConsumerChannel] = set()
         self._draining = False
         self._next_check = 0.0
 
-    def begin(self, intake: ConsumerChannel) -> None:
-        """Make ready for the deliveries of a new channel."""
-        self._intakes.add(intake)
-        self._settler.begin(intake)
+    def on_channel_opening(self, channel: ConsumerChannel) -> None:
+        """Prepare for the deliveries of a new channel."""
+        self._channels.add(channel)
 
-    def receive(self, delivery: Delivery) -> None:
+    def on_delivery(self, delivery: Delivery) -> None:
         """Hand a delivery to the runners; one that may have taken a process down is looked at first."""
         headers = delivery.properties.headers or NO_HEADERS
         if DEAD_REASON in headers:
@@ -93,7 +92,7 @@ class DeliveryReceiver:
             self._put(delivery)
 
     def _triage(self, delivery: Delivery) -> None:
-        delivery.intake.redelivered.add(delivery.tag)
+        delivery.channel.mark_redelivered(delivery)
         match redelivery_action(delivery, self._supervised):
             case RedeliveryAction.RUN:
                 self._put(delivery)
@@ -102,72 +101,66 @@ class DeliveryReceiver:
             case RedeliveryAction.ISOLATE:
                 self._isolate(delivery)
             case RedeliveryAction.RENEW:
-                if delivery.intake.unclaimed.pop(delivery.tag, None) is not None:
+                if delivery.channel.claim(delivery):
                     self._settler.settle(delivery, Republish())
             case triage:
                 assert_never(triage)
 
     def _isolate(self, delivery: Delivery) -> None:
-        delivery.intake.suspects.add(delivery.tag)
+        delivery.channel.mark_suspect(delivery)
         self._put_isolated(delivery)
 
-    def on_ack_timeout(self, intake: ConsumerChannel, timeout: float, reason: str) -> None:
+    def on_ack_timeout(self, channel: ConsumerChannel, timeout: float, reason: str) -> None:
         """Name what runs for longer than the ack timeout, for the `reason` that the channel is lost."""
-        log_late(self._running_on(intake), timeout, reason)
+        log_late(self._running_on(channel), timeout, reason)
 
-    def end(self, intake: ConsumerChannel) -> None:
+    def on_channel_lost(self, channel: ConsumerChannel) -> None:
         """Forget the deliveries of a channel that is gone."""
-        self._intakes.discard(intake)
+        self._channels.discard(channel)
         self._let_go()
 
-    def holds(self, intake: ConsumerChannel) -> bool:
-        """Tell whether deliveries of a channel are not settled yet."""
-        return not intake.ledger.covers(intake.last_tag)
-
-    def settle(self) -> None:
+    def on_wake(self) -> None:
         """Tell the broker what was settled, and ask the supervisor about what has come again."""
         self._settler.flush()
         self._inquiry.flush()
         if self._draining:
-            self._requeue_unstarted(time.monotonic())
+            self._requeue_unclaimed(time.monotonic())
 
     def drain(self) -> None:
         """Give back what has not started, from now on."""
         self._draining = True
 
-    def tick(self) -> bool:
+    def on_tick(self) -> bool:
         """Give back what has waited unstarted for too long; true while deliveries are here."""
         now = time.monotonic()
         self._settler.copies.try_again(now)
         self._inquiry.look(now)
         if self._draining:
             self._settler.flush()
-            self._requeue_unstarted(now)
+            self._requeue_unclaimed(now)
         elif now >= self._next_check:
             self._next_check = now + min(CHECK_SECONDS, self._patience / 4)
-            if count := self._requeue_unstarted(now - self._patience):
+            if count := self._requeue_unclaimed(now - self._patience):
                 reason = "the ack timeout is near"
                 log.warning("deliveries_requeued", count=count, waited=self._patience, reason=reason)
             if count := self._requeue_for_others(now):
                 reason = "another process has an idle thread"
                 log.info("deliveries_requeued", count=count, waited=UNSTARTED_SECONDS, reason=reason)
-        waiting = any(intake.unclaimed for intake in self._intakes) or self._settler.copies.waiting
+        waiting = any(channel.unclaimed for channel in self._channels) or self._settler.copies.waiting
         return waiting or self._draining
 
     def _requeue_for_others(self, now: float) -> int:
         """Requeue what waits behind long tasks, each message once: what was delivered before stays."""
         count = 0
-        for intake in list(self._intakes):
-            if intake.redelivered:
-                intake.redelivered = {tag for tag in intake.redelivered if tag in intake.unclaimed}
-            if intake.held_since and intake.held_since + HELD_SECONDS <= now:
-                count += self._settler.requeue_unstarted(intake, now - UNSTARTED_SECONDS, intake.redelivered)
+        for channel in list(self._channels):
+            if channel.held_since and channel.held_since + HELD_SECONDS <= now:
+                count += self._settler.requeue_unclaimed(channel, now - UNSTARTED_SECONDS, keep_redelivered=True)
         if count:
             self._let_go()
         return count
 
-    def _requeue_unstarted(self, before: float) -> int:
-        count = sum(self._settler.requeue_unstarted(intake, before) for intake in list(self._intakes))
+    def _requeue_unclaimed(self, before: float) -> int:
+        count = sum(self._settler.requeue_unclaimed(channel, before) for channel in list(self._channels))
         if count:
             self._let_go()
         return count

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain, repeat
 from logging import DEBUG, INFO
@@ -23,7 +23,7 @@ from amqpworker.errors import AmqpWorkerError, InvalidArguments, ResultStoreErro
 from amqpworker.ipc.recorder import Counts
 from amqpworker.log.logger import get_logger
 from amqpworker.model.headers import UnusableHeader, read_headers, time_of, time_text
-from amqpworker.model.message import FIRST_SENT, Delivery, Publication, new_id
+from amqpworker.model.message import FIRST_SENT, Delivery, DeliveryChannel, Publication, new_id
 from amqpworker.model.outcome import Dead, Discarded, Done, Failure, Outcome, Republish, Requeue, Retry
 from amqpworker.model.reply import done as done_answer
 from amqpworker.model.reply import failed as failed_answer
@@ -31,7 +31,6 @@ from amqpworker.results.store import ResultNotStorable, ResultStore
 from amqpworker.routing.envelope import answered, can_answer, dead_lettered, letters, renewed, retried
 from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
-from amqpworker.worker.ack_tracker import AckLedger
 from amqpworker.worker.context import Run
 from amqpworker.worker.executor import attempt_and_first_run
 from amqpworker.worker.republish import Publishes, Republication, Republisher
@@ -168,7 +167,7 @@ class Settler:
                 log.warning("result_not_stored", id=task_id, reason=str(error))
             else:
                 return True
-            if not delivery.intake.is_open or self.draining.wait(pause):
+            if not delivery.channel.is_open or self.draining.wait(pause):
                 break
         return False
 
@@ -281,53 +280,32 @@ class Settler:
 
     # ---- in the consumer's I/O thread -------------------------------------------------------------------------------
 
-    def begin(self, intake: ConsumerChannel) -> None:
-        """Make ready for the deliveries of a new channel."""
-        intake.ledger = AckLedger()
-
     def flush(self) -> None:
         """Tell the broker what was settled, in as few frames as the rules allow."""
-        settled: dict[ConsumerChannel, list[int]] = {}
+        settled: dict[DeliveryChannel, list[int]] = {}
         acks = self._acks
         while acks:
             delivery = acks.popleft()
-            intake = delivery.intake
+            channel = delivery.channel
             # The tags of a channel that is gone mean nothing on the next: those messages come again.
-            if intake.is_open:
-                settled.setdefault(intake, []).append(delivery.tag)
-        for intake, tags in settled.items():
+            if channel.is_open:
+                settled.setdefault(channel, []).append(delivery.tag)
+        for channel, tags in settled.items():
             self._settled += len(tags)
-            if intake.channel is not None:
-                for tag, multiple in intake.ledger.settle(tags):
-                    intake.channel.ack(tag, multiple)
+            channel.acknowledge(tags)
         touched = set(settled)
         while self._requeues:
             delivery = self._requeues.popleft()
-            self._requeue_tag(delivery.intake, delivery.tag)
-            touched.add(delivery.intake)
-        for intake in touched:
-            if intake.is_open and intake.channel is not None:
-                intake.channel.flush()
+            self._requeued += delivery.channel.requeue(delivery.tag)
+            touched.add(delivery.channel)
+        for channel in touched:
+            channel.flush()
 
-    def requeue_unstarted(self, intake: ConsumerChannel, before: float, keep: Collection[int] = ()) -> int:
-        """
-        Requeue the deliveries that came before `before` (monotonic) and that no runner has begun; return how many.
-
-        Those with a tag in `keep` stay.
-        """
-        count = 0
-        for tag, came in list(intake.unclaimed.items()):
-            if came <= before and tag not in keep and intake.unclaimed.pop(tag, None) is not None:
-                self._requeue_tag(intake, tag)
-                count += 1
-        if count and intake.is_open and intake.channel is not None:
-            intake.channel.flush()
+    def requeue_unclaimed(self, channel: ConsumerChannel, before: float, keep_redelivered: bool = False) -> int:
+        """Requeue what `ConsumerChannel.requeue_unclaimed` does; return how many."""
+        count = channel.requeue_unclaimed(before, keep_redelivered)
+        self._requeued += count
         return count
-
-    def _requeue_tag(self, intake: ConsumerChannel, tag: int) -> None:
-        if intake.is_open and intake.channel is not None and intake.ledger.note_requeued(tag):
-            self._requeued += 1
-            intake.channel.requeue(tag)
 
     def counts(self) -> Counts:
         """Return how many deliveries have ended how so far."""

@@ -133,9 +133,9 @@ class RunnerThreads:
         for delivery in self._permits.take_back():
             self._to_thread(delivery)
 
-    def running_on(self, intake: ConsumerChannel) -> list[tuple[Delivery, float]]:
+    def running_on(self, channel: ConsumerChannel) -> list[tuple[Delivery, float]]:
         """Return the deliveries of a channel whose tasks run, and for how many seconds; from any thread."""
-        running = [delivery for delivery in list(self.running.values()) if delivery.intake is intake]
+        running = [delivery for delivery in list(self.running.values()) if delivery.channel is channel]
         return seconds_of(running, read(self._recorder.memory), time.time())
 
     def has_room(self, queue: str) -> bool:
@@ -185,7 +185,7 @@ class RunnerThreads:
         while (delivery := get()) is not None:
             # Before it is claimed: who drains must never see it as neither waiting nor running.
             running[number] = delivery
-            if delivery.tag in delivery.intake.suspects:
+            if delivery.channel.is_suspect(delivery):
                 self._take_suspect(delivery, slot)
             else:
                 self._take(delivery, slot)
@@ -193,12 +193,11 @@ class RunnerThreads:
 
     def _take_suspect(self, delivery: Delivery, slot: RunSlot) -> None:
         """Run a suspect, or let it wait unclaimed while as many run as may. Tasks that are isolated anyway do not count."""
-        suspects = delivery.intake.suspects
         if self._runner.is_isolated(delivery):
-            suspects.discard(delivery.tag)
+            delivery.channel.unmark_suspect(delivery)
             self._take(delivery, slot)
         elif self._permits.acquire(delivery):
-            suspects.discard(delivery.tag)
+            delivery.channel.unmark_suspect(delivery)
             self._take(delivery, slot, isolated=True)
             if (following := self._permits.release()) is not None:
                 self._to_thread(following)
@@ -209,8 +208,8 @@ class RunnerThreads:
         return self._permits.waiting
 
     def _take(self, delivery: Delivery, slot: RunSlot, isolated: bool = False) -> None:
-        # Popping the tag claims the delivery: it may have been given back, or its channel may be gone.
-        if delivery.intake.unclaimed.pop(delivery.tag, None) is None:
+        # It may have been requeued, or its channel may be closed.
+        if not delivery.channel.claim(delivery):
             return
         outcome: Outcome
         run: Run | None = None
@@ -255,5 +254,5 @@ def let_go(line: Line) -> None:
         while True:
             waiting.append(line.get_nowait())
     for delivery in waiting:
-        if delivery is None or delivery.tag in delivery.intake.unclaimed:
+        if delivery is None or delivery.channel.is_unclaimed(delivery):
             line.put(delivery)

@@ -49,7 +49,7 @@ class Ledger:
 
 
 def generation(worker: LocalWorker, queue: str = QUEUE) -> object:
-    return worker.process.consumer._intakes.get(queue)
+    return worker.process.consumer._channels.get(queue)
 
 
 def make_anew(vhost: Broker, channel: BlockingChannel) -> None:
@@ -197,7 +197,7 @@ def test_a_channel_that_the_broker_closes_is_opened_again(
     with running(app, threads=2) as worker:
         ledger.send(range(3))
         ledger.wait_for(range(3))
-        before = worker.process.consumer._intakes[QUEUE]
+        before = worker.process.consumer._channels[QUEUE]
         ask = {
             403: lambda: before.channel.pika.exchange_delete("amq.direct"),  # type: ignore[union-attr]
             404: lambda: before.channel.pika.queue_declare("no such queue", passive=True),  # type: ignore[union-attr]

@@ -42,7 +42,7 @@ class Permits:
             self._free += 1
             while self._waiting:
                 delivery = self._waiting.popleft()
-                if delivery.tag in delivery.intake.unclaimed:
+                if delivery.channel.is_unclaimed(delivery):
                     return delivery
             return None
 
@@ -50,4 +50,4 @@ class Permits:
         """Return all that wait, without those that were requeued; each has to ask for a permit again."""
         with self._lock:
             waiting, self._waiting = self._waiting, deque()
-        return [one for one in waiting if one.tag in one.intake.unclaimed]
+        return [one for one in waiting if one.channel.is_unclaimed(one)]

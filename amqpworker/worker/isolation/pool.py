@@ -79,7 +79,7 @@ class Isolation:
             RunAbandoned: the worker ends, and has abandoned the task.
         """
         process = self._ready_process()
-        if not run.delivery.intake.is_open:
+        if not run.delivery.channel.is_open:
             # Starting a process may have taken seconds: its message comes again, and may be running elsewhere by now.
             if process is not None:
                 self._give_back(process)

@@ -92,7 +92,7 @@ class Frames:
 def request_to(run: Run) -> bytes:
     """Return the frame that asks for a run."""
     original = run.delivery
-    # Without its intake, which belongs to a connection of this process.
+    # Without its channel, which belongs to a connection of this process.
     delivery = Delivery(
         original.tag,
         original.redelivered,

@@ -64,7 +64,7 @@ def test_a_delivery_is_running_before_it_is_no_longer_unstarted(function: Callab
         TaskExecutor({function.__name__: Task(function)}, False), bench.settler, None, Concurrency(1, 1)
     )  # type: ignore[arg-type]
     idle: list[bool] = []
-    bench.intake.unclaimed = Watched(lambda: idle.append(runners.idle()))
+    bench.channel.unclaimed = Watched(lambda: idle.append(runners.idle()))
     runners.start()
     runners.put(bench.delivery(type=function.__name__))
     wait_until(lambda: idle and runners.idle(), 10)
@@ -78,7 +78,7 @@ def test_what_nobody_began_has_gone_back_before_the_consumer_is_drained() -> Non
     steps: list[str] = []
 
     class Notes(Nobody):
-        def settle(self) -> None:
+        def on_wake(self) -> None:
             steps.append("settled")
 
     consumer = Consumer(addresses("amqp://localhost"), Settings(), lambda _: Topology(), [], Notes())
@@ -113,10 +113,10 @@ def test_deliveries_may_be_given_back_while_others_are_settled() -> None:
         tag = bench.delivery().tag
 
         @property
-        def intake(self) -> Any:
+        def channel(self) -> Any:
             if bench.settler._requeues.count(requeued) == 0:
                 bench.settler.settle(requeued, Requeue())
-            return bench.intake
+            return bench.channel
 
     bench.settler.settle(acknowledged, Done())
     bench.settler.settle(Meanwhile(), Requeue())  # type: ignore[arg-type]

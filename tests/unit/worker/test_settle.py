@@ -237,7 +237,7 @@ def test_a_copy_is_published_until_it_is_confirmed(bench: Bench, outcome: Outcom
 def test_a_copy_is_given_up_once_its_original_comes_again_anyway(bench: Bench) -> None:
     delivery = bench.delivery()
     bench.settler.settle(delivery, RETRY, bench.started(delivery))
-    bench.intake.is_open = False
+    bench.channel.is_open = False
     bench.publisher.fail(LOST)
     retry_copies(bench)
     assert not bench.publisher.underway
@@ -248,7 +248,7 @@ def test_a_copy_whose_original_is_gone_by_the_time_it_is_tried_again_is_not_publ
     delivery = bench.delivery()
     bench.settler.settle(delivery, RETRY, bench.started(delivery))
     bench.publisher.fail(LOST)
-    bench.intake.is_open = False
+    bench.channel.is_open = False
     retry_copies(bench)
     assert not bench.publisher.underway, "it would run beside its original"
     assert bench.settler.idle()
@@ -391,7 +391,7 @@ def test_a_store_is_not_asked_again_for_a_message_that_comes_again_anyway(bench:
     bench.store.failures = 1000
 
     def lose_the_channel() -> None:
-        bench.intake.is_open = False
+        bench.channel.is_open = False
 
     bench.store.at_failure = lose_the_channel
     delivery = bench.delivery()

@@ -111,7 +111,7 @@ def test_a_delivery_that_was_given_back_is_not_started(scene: Scene) -> None:
     scene.put(runners, "hold")
     gone = scene.put(runners, "note")
     scene.put(runners, "note")
-    del scene.bench.intake.unclaimed[gone.tag]
+    del scene.bench.channel.unclaimed[gone.tag]
     go.set()
     scene.wait_for(2)
     assert ran == [1]
@@ -130,11 +130,11 @@ def test_bodies_that_were_taken_back_are_let_go_while_every_place_is_taken(scene
     name = scene.task(hold) if kind == "thread" else scene.task(hold_loop)
     runners = scene.start(threads=1, async_tasks=1)
     first = scene.put(runners, name)
-    wait_until(lambda: first.tag not in scene.bench.intake.unclaimed, 10, "the first runs")
+    wait_until(lambda: first.tag not in scene.bench.channel.unclaimed, 10, "the first runs")
     body = b"{%s}" % (b" " * 1000)
     mine = sys.getrefcount(body)
     for _ in range(2):
-        del scene.bench.intake.unclaimed[scene.put(runners, name, body).tag]
+        del scene.bench.channel.unclaimed[scene.put(runners, name, body).tag]
     kept = scene.put(runners, name)
     assert sys.getrefcount(body) > mine
     runners.let_go()
@@ -340,10 +340,10 @@ def test_what_waits_for_threads_of_a_queue_is_let_go_when_it_was_taken_back(scen
 
     runners = (scene.task(hold), scene.start_groups({"reports": 1}))[-1]
     first = scene.put(runners, "hold", queue="reports")
-    wait_until(lambda: first.tag not in scene.bench.intake.unclaimed)
+    wait_until(lambda: first.tag not in scene.bench.channel.unclaimed)
     body = b"{%s}" % (b" " * 1000)
     mine = sys.getrefcount(body)
-    del scene.bench.intake.unclaimed[scene.put(runners, "hold", body, queue="reports").tag]
+    del scene.bench.channel.unclaimed[scene.put(runners, "hold", body, queue="reports").tag]
     runners.let_go()
     assert sys.getrefcount(body) == mine
     go.set()
@@ -404,8 +404,8 @@ def test_a_coroutine_that_waits_for_a_place_can_still_be_given_back(scene: Scene
     runners = (scene.task(hold), scene.start(async_tasks=1))[-1]
     first, second, third = (scene.put(runners, "hold") for _ in range(3))
     wait_until(lambda: ran)
-    assert list(scene.bench.intake.unclaimed) == [second.tag, third.tag], "unclaimed: they have not started"
-    del scene.bench.intake.unclaimed[second.tag]
+    assert list(scene.bench.channel.unclaimed) == [second.tag, third.tag], "unclaimed: they have not started"
+    del scene.bench.channel.unclaimed[second.tag]
     go.set()
     scene.wait_for(2)
     assert ran == [first.properties.message_id, third.properties.message_id]
@@ -601,7 +601,7 @@ def test_a_coroutine_that_is_still_running_when_its_runners_stop_is_cancelled_an
     runners.stop()
     assert cleaned == [True]
     assert scene.settled.outcomes == []
-    assert waiting.tag in scene.bench.intake.unclaimed
+    assert waiting.tag in scene.bench.channel.unclaimed
     assert not [one for one in threading.enumerate() if one.name == "amqpworker-event-loop" and one.is_alive()]
 
 
@@ -750,11 +750,11 @@ def test_there_is_room_for_a_queue_while_a_thread_that_serves_it_and_a_place_in_
     rooms = [runners.has_room("own"), runners.has_room("work")]
     assert rooms == [True, True]
     thread = scene.put(runners, tasks[0], queue="own")
-    wait_until(lambda: thread.tag not in scene.bench.intake.unclaimed, 10, "it runs")
+    wait_until(lambda: thread.tag not in scene.bench.channel.unclaimed, 10, "it runs")
     assert not runners.has_room("own")
     assert runners.has_room("work")
     loop = scene.put(runners, tasks[1])
-    wait_until(lambda: loop.tag not in scene.bench.intake.unclaimed, 10, "it runs, too")
+    wait_until(lambda: loop.tag not in scene.bench.channel.unclaimed, 10, "it runs, too")
     assert not runners.has_room("work")
     go.set()
     scene.wait_for(2)

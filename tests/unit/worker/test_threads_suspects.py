@@ -62,7 +62,7 @@ class Scene(RunnersScene):
     def suspect(self, runners: RunnerThreads, name: str = "quick", queue: str = "") -> Delivery:
         delivery = self.bench.delivery(b"{}", type=name)
         delivery.queue = queue or delivery.queue
-        self.bench.intake.suspects.add(delivery.tag)
+        self.bench.channel.mark_suspect(delivery)
         runners.put_isolated(delivery)
         return delivery
 
@@ -92,7 +92,7 @@ def test_no_more_suspects_run_at_once_than_allowed_and_all_of_them_run(scene: Sc
     scene.wait_for(20)
     assert scene.isolation.most == 2
     assert sorted(tag for tag, _ in scene.settled.outcomes) == list(range(1, 21))
-    assert not scene.bench.intake.suspects
+    assert not scene.bench.channel._suspects
 
 
 def test_suspects_that_wait_hold_no_thread(scene: Scene) -> None:
@@ -102,7 +102,7 @@ def test_suspects_that_wait_hold_no_thread(scene: Scene) -> None:
     others = [scene.put(runners, "quick") for _ in range(5)]
     scene.wait_for(5)
     assert {tag for tag, _ in scene.settled.outcomes} == {one.tag for one in others}
-    assert len(scene.bench.intake.unclaimed) == 4, "unclaimed: they can go back"
+    assert len(scene.bench.channel.unclaimed) == 4, "unclaimed: they can go back"
 
 
 def test_tasks_that_are_isolated_anyway_do_not_count(scene: Scene) -> None:
@@ -120,7 +120,7 @@ def test_what_waits_runs_though_those_before_it_were_requeued(scene: Scene) -> N
     scene.wait_for_running(1)
     wait_until(lambda: runners.waiting_suspects == 5)
     for one in gone:
-        del scene.bench.intake.unclaimed[one.tag]
+        del scene.bench.channel.unclaimed[one.tag]
     runners.let_go()
     scene.isolation.end(2)
     scene.wait_for(2)
@@ -132,7 +132,7 @@ def test_what_waits_for_a_permit_is_let_go_with_its_channel(scene: Scene) -> Non
     for _ in range(6):
         scene.suspect(runners)
     wait_until(lambda: runners.waiting_suspects == 5)
-    scene.bench.intake.unclaimed.clear()
+    scene.bench.channel.unclaimed.clear()
     runners.let_go()
     assert runners.waiting_suspects == 0
 

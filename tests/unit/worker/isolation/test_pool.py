@@ -139,11 +139,11 @@ def test_a_process_that_takes_nothing_more_is_not_used_again(scene: Scene) -> No
 def test_a_run_does_not_start_where_its_connection_was_lost_meanwhile_and_its_process_is_kept(scene: Scene) -> None:
     isolation = scene.isolation()
     lost = scene.run()
-    lost.delivery.intake.is_open = False
+    lost.delivery.channel.is_open = False
     assert isolation.run(lost) == Requeue()
     (process,) = scene.started
     assert (process.runs, process.closed, isolation.in_use) == (0, False, 0)
-    scene.bench.intake.is_open = True
+    scene.bench.channel.is_open = True
     assert isolation.run(scene.run()) == Done(b"1")
     assert (len(scene.started), process.runs) == (1, 1)
 
@@ -151,7 +151,7 @@ def test_a_run_does_not_start_where_its_connection_was_lost_meanwhile_and_its_pr
 def test_no_copy_is_made_of_a_message_whose_connection_was_lost_where_no_process_can_be_started(scene: Scene) -> None:
     scene.gets_ready = False
     lost = scene.run()
-    lost.delivery.intake.is_open = False
+    lost.delivery.channel.is_open = False
     assert scene.isolation().run(lost) == Requeue()
 
 

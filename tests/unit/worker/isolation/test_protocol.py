@@ -90,7 +90,7 @@ def test_a_request_carries_what_headers_hold_and_leaves_the_connection_behind() 
         7, True, "ex", "key", Properties(headers=headers, type="t", message_id="m"), b'{"a": 1}' * 100_000
     )
     delivery.queue = "work"
-    delivery.intake = SimpleNamespace(socket=socket.socket())
+    delivery.channel = SimpleNamespace(socket=socket.socket())
     registered: Any = SimpleNamespace(name="t")
     ours, theirs = socket.socketpair()
     import threading
@@ -104,8 +104,9 @@ def test_a_request_carries_what_headers_hold_and_leaves_the_connection_behind() 
     assert request is not None
     assert (request.id, request.attempt, request.started, request.first_run) == ("id", 2, 5.0, 4.0)
     got = request.delivery
-    assert (got.queue, got.redelivered, got.body, got.intake) == ("work", True, delivery.body, None)
+    assert (got.queue, got.redelivered, got.body) == ("work", True, delivery.body)
+    assert not hasattr(got, "channel")
     assert got.properties.headers == headers
     assert requested(theirs) is None
     theirs.close()
-    delivery.intake.socket.close()
+    delivery.channel.socket.close()
