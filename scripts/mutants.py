@@ -41,7 +41,7 @@ MUTANTS = (
     Mutant(
         "requeue for an idle process again and again",
         "amqpworker/worker/receiver.py",
-        (("now - UNSTARTED_SECONDS, keep_redelivered=True)", "now - UNSTARTED_SECONDS)"),),
+        (("now - UNCLAIMED_SECONDS, keep_redelivered=True)", "now - UNCLAIMED_SECONDS)"),),
         ("tests/unit/worker/test_receiver.py",),
     ),
     Mutant(
@@ -69,7 +69,7 @@ MUTANTS = (
     ),
     Mutant(
         "acknowledge before the task runs",
-        "amqpworker/worker/threads.py",
+        "amqpworker/worker/executor.py",
         (
             (
                 "                outcome = call(run)\n",
@@ -113,14 +113,14 @@ MUTANTS = (
     ),
     Mutant(
         "count a run whose processes were ended as done",
-        "amqpworker/worker/threads.py",
-        (("(isinstance(outcome, Done) and not self._cut_off)", "isinstance(outcome, Done)"),),
+        "amqpworker/worker/executor.py",
+        (("(self.results and isinstance(outcome, Done))", "isinstance(outcome, Done)"),),
         ("tests/unit/worker/test_threads.py",),
     ),
     Mutant(
         "let the threads of a queue serve all queues",
         "amqpworker/worker/threads.py",
-        (("self._to_line if concurrency.own else self._shared.put", "self._shared.put"),),
+        (("self._to_work_queue if concurrency.own else self._shared.put", "self._shared.put"),),
         ("tests/unit/worker/test_threads.py",),
     ),
     Mutant(
@@ -210,8 +210,8 @@ MUTANTS = (
         "amqpworker/worker/executor.py",
         (
             (
-                "            return self.fail(run, error)\n        return self.conclude(run, value)\n\n    def _call",
-                "            return DONE\n        return self.conclude(run, value)\n\n    def _call",
+                "            return outcomes.from_exception(run, error)\n        return outcomes.from_result(run, value, self._wants_result(run))\n\n    async def",
+                "            return Done()\n        return outcomes.from_result(run, value, self._wants_result(run))\n\n    async def",
             ),
         ),
         ("tests/unit/worker/test_executor.py",),
@@ -221,8 +221,8 @@ MUTANTS = (
         "amqpworker/worker/limits/deadlines.py",
         (
             (
-                "        watch.raise_at = now + self.pace.again\n        return True\n",
-                "        watch.raise_at = math.inf\n        return True\n",
+                "        deadline.raise_at = now + self.pace.again\n        return True\n",
+                "        deadline.raise_at = math.inf\n        return True\n",
             ),
         ),
         ("tests/unit/worker/limits/test_deadlines.py",),
@@ -264,9 +264,9 @@ MUTANTS = (
     ),
     Mutant(
         "blame nobody for a crash in an isolated process",
-        "amqpworker/worker/isolation/crashes.py",
-        (("counts=False, crashes=crashes)", "counts=False)"),),
-        ("tests/unit/worker/isolation/test_crashes.py",),
+        "amqpworker/worker/outcomes.py",
+        (("LONGEST_CRASH_DELAY), failure, crashes)", "LONGEST_CRASH_DELAY), failure)"),),
+        ("tests/unit/worker/test_outcomes.py",),
     ),
 )
 

@@ -33,13 +33,14 @@ from amqpworker.log.logger import flush, get_logger
 from amqpworker.log.redaction import redact_text
 from amqpworker.model.outcome import Outcome
 from amqpworker.settings import mistyped
+from amqpworker.worker import outcomes
 from amqpworker.worker.app_loader import failing, locate, may_pass
 from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import TaskExecutor
+from amqpworker.worker.executor import Pipeline, TaskExecutor
 from amqpworker.worker.forked_children import default_signals_in_forks
 from amqpworker.worker.isolation.child import IsolatedProcess
-from amqpworker.worker.isolation.pool import FAREWELL, Isolation
+from amqpworker.worker.isolation.pool import SHUTDOWN_GRACE, Isolation
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits.deadlines import Limits, RunDeadline
 from amqpworker.worker.options import WorkerOptions
@@ -47,7 +48,7 @@ from amqpworker.worker.origin import Origin
 from amqpworker.worker.parent import ParentPipe
 from amqpworker.worker.queue_sharing import Sharing, bits_of
 from amqpworker.worker.receiver import DeliveryReceiver
-from amqpworker.worker.settle import Settler, Surroundings
+from amqpworker.worker.settle import Settler
 from amqpworker.worker.stacks import stack_of
 from amqpworker.worker.startup import Waiting, hopeless
 from amqpworker.worker.stdout import print_by_line
@@ -94,33 +95,32 @@ class WorkerProcess:
             if trouble is not None:
                 log.warning("results_unavailable", reason=trouble, effect="the first result waits for it")
         settings = app.settings.model_copy(update={"log_tasks": options.log_tasks or app.settings.log_tasks})
-        surroundings = Surroundings(self.publisher.copies, self.publisher.replies, store, app.plan, settings)
-        self.settler = Settler(surroundings, self._wake)
+        lanes = self.publisher.copies, self.publisher.replies
+        self.settler = Settler(*lanes, store, app.plan, settings, self._wake)
         # Runs over their hard limit, in the order in which they reached it.
         self.overruns: list[RunDeadline] = []
         self.limits = Limits(self._on_overrun)
-        self.runner = TaskExecutor(app.tasks, store is not None, self.limits)
         self.isolation = Isolation(
             lambda: IsolatedProcess(options, origin.folder),
-            self.runner,
             app.settings.max_crashes,
             options.start_timeout,
             any(task.isolated for task in app.tasks.values()),
         )
         concurrency = Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects)
-        self.runners = RunnerThreads(self.runner, self.settler, self.isolation, concurrency, recorder)
+        executor = TaskExecutor(app.tasks, store is not None, self.limits)
+        pipeline = Pipeline(executor, self.settler, self.isolation)
+        self.runners = RunnerThreads(pipeline, concurrency, recorder)
         ask = self._ask if reporter.has_parent else None
-        reception = DeliveryReceiver(self.runners, self.settler, app.settings.ack_timeout, ask, self._wake)
+        self.receiver = DeliveryReceiver(self.runners, self.settler, app.settings.ack_timeout, ask, self._wake)
         self.consumer = Consumer(
-            addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), reception
+            addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), self.receiver
         )
         self.consumer.belongs_to(options.app)
-        self.reception = reception
         self.waiting = Waiting(self.consumer, places(addresses(app.url)), reporter)
         bits = bits_of(addresses(app.url), [one.queue for one in self.consumer.subscriptions])
         self.sharing = Sharing(recorder, bits, self.runners.has_room, self.consumer.hold)
         app.users.worker_enters()
-        self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.runners.awaits)
+        self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.runners.run_coroutine)
         warn_of_long_tasks(app)
         warn_of_mistyped_variables()
         self.stop_requested = StopRequest()
@@ -173,7 +173,7 @@ class WorkerProcess:
         self.consumer.start()
         if (problem := self._wait_for_consumer()) is not None:
             self.consumer.close(CLOSE_TIMEOUT)
-            self.lifespan.end(FAREWELL)
+            self.lifespan.end(SHUTDOWN_GRACE)
             return misconfigured(problem, self.reporter)
         # Not before: what is wrong with the broker is told once, by the consumer.
         if not self.stop_requested.is_set():
@@ -239,16 +239,16 @@ class WorkerProcess:
         until = time.monotonic() + self.drain_timeout
         self._stop_consuming(until)
         finished = self._wait_until(
-            lambda: len(self.runners.running) <= self._overrunning() and self.settler.idle(), until
+            lambda: len(self.runners.running) <= self._overrunning() and self.settler.is_idle(), until
         )
         if not finished:
             log.warning("tasks_abandoned", running=[one.properties.type for one in list(self.runners.running.values())])
         overrun = self._overrun()
         self._end_running(until)
         for run, outcome in overrun:
-            self.settler.settle(run.delivery, outcome, run)
+            self.runners.settle(run.delivery, outcome, run)
         if overrun:
-            self._wait_until(self.settler.idle, time.monotonic() + LAST_COPY_TIMEOUT)
+            self._wait_until(self.settler.is_idle, time.monotonic() + LAST_COPY_TIMEOUT)
         self.consumer.wake()
         self.app.producer.close(CLOSE_TIMEOUT if not self.stop_now else 0.0)
         self.consumer.close(CLOSE_TIMEOUT)
@@ -258,27 +258,27 @@ class WorkerProcess:
     def _overrun(self) -> list[tuple[Run, Outcome]]:
         """Claim the runs that are over their hard limit, and return how they end; before anything of them is cancelled."""
         return [
-            (watch.run, self.runner.overrun(watch.run, stack_of(watch.thread)))
+            (watch.run, outcomes.from_hard_limit(watch.run, stack_of(watch.thread)))
             for watch in list(self.overruns)
             if self.limits.claim(watch)
         ]
 
     def _end_running(self, until: float) -> None:
         """Give up what runs, and only then leave what it uses: it would fail for that."""
-        self.isolation.close(FAREWELL if not self.stop_now else 0.0)
+        self.isolation.close(SHUTDOWN_GRACE if not self.stop_now else 0.0)
         self.runners.abandon()
-        self.lifespan.end(max(FAREWELL, until - time.monotonic()) if not self.stop_now else FAREWELL)
+        self.lifespan.end(max(SHUTDOWN_GRACE, until - time.monotonic()) if not self.stop_now else SHUTDOWN_GRACE)
         self.runners.stop()
         # After a second Ctrl-C the supervisor ends them, after this process.
         if not (self.stop_now and self.reporter.has_parent):
-            self.children.end(self.runners.cut_off)
+            self.children.end(self.runners.discard_results)
 
     def _stop_consuming(self, until: float) -> None:
         """Have no more deliveries come, and what has not started go back."""
         drained = threading.Event()
         self.settler.draining.set()
         self.recorder.note_idle(0)
-        self.reception.drain()
+        self.receiver.drain()
         self.consumer.drain(drained.set)
         self._wait_until(drained.is_set, until)
 
@@ -289,7 +289,7 @@ class WorkerProcess:
     def _record(self) -> None:
         """Tell the supervisor that this thread is alive, and what was done so far."""
         self.recorder.beat(MAIN)
-        unconfirmed = self.settler.copies.overdue(time.monotonic())
+        unconfirmed = self.settler.republisher.overdue(time.monotonic())
         gauges = Gauges(self.isolation.in_use, self.runners.waiting_suspects, unconfirmed)
         self.recorder.note(self.settler.counts(), self.consumer.consuming, gauges)
         self.reporter.again()
@@ -355,7 +355,7 @@ def main(arguments: Sequence[str]) -> int:
     origin.signals.set(worker.on_signal)
     default_signals_in_forks((signal.SIGTERM, signal.SIGINT, *STRAY))
     worker.children = children
-    parent.heed(worker.reception.on_verdict, worker.on_leave, worker.on_parent_gone)
+    parent.heed(worker.receiver.on_verdict, worker.on_leave, worker.on_parent_gone)
     code = worker.run()
     if not worker.stop_now:
         children.end()

@@ -95,7 +95,7 @@ def test_deliveries_that_nobody_begins_go_back_in_time(vhost: Broker, make_app: 
         try:
             hold.send(0)
             wait_until(lambda: ran, what="the task runs that keeps the worker busy")
-            wait_until(lambda: not holder.process.reception.on_tick(), what="nothing waits in the worker")
+            wait_until(lambda: not holder.process.receiver.on_tick(), what="nothing waits in the worker")
             for n in (1, 2, 3):
                 hold.send(n)
             vhost.wait_for_count(QUEUE, 0)

@@ -28,7 +28,7 @@ class Permits:
         return len(self._waiting)
 
     def acquire(self, delivery: Delivery) -> bool:
-        """Take a permit for a delivery; if there is none it waits, to be returned by `release` or `take_back`."""
+        """Take a permit for a delivery; if there is none it waits, to be returned by `release` or `take_waiting`."""
         with self._lock:
             if not self._free:
                 self._waiting.append(delivery)
@@ -46,7 +46,7 @@ class Permits:
                     return delivery
             return None
 
-    def take_back(self) -> list[Delivery]:
+    def take_waiting(self) -> list[Delivery]:
         """Return all that wait, without those that were requeued; each has to ask for a permit again."""
         with self._lock:
             waiting, self._waiting = self._waiting, deque()

@@ -11,14 +11,15 @@ from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
 from amqpworker.broker.pending_publish import PendingPublish, WhenDone
 from amqpworker.errors import AmqpWorkerError, ResultStoreError
 from amqpworker.model.message import Delivery, Properties, Publication
-from amqpworker.model.outcome import Dead, Failure, Retry
+from amqpworker.model.outcome import Dead, Failure, Outcome, Retry
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.routing.queues import Plan
 from amqpworker.routing.topology import Names
 from amqpworker.settings import Settings
 from amqpworker.signature.signature import Signature
 from amqpworker.worker.context import Run
-from amqpworker.worker.settle import Settler, Surroundings
+from amqpworker.worker.executor import Pipeline, TaskExecutor
+from amqpworker.worker.settle import Settler
 
 NAMES = Names("amqpworker")
 FAILURE = Failure("OSError", "no route to host", "Traceback …")
@@ -167,6 +168,13 @@ def example(n: int = 0) -> int:
     return n
 
 
+class NoIsolation:
+    """Runs nothing: these tests have no isolated processes."""
+
+    def run(self, run: Run) -> Outcome:
+        raise AssertionError(run)
+
+
 class Registered:
     """A task as a worker knows it."""
 
@@ -176,6 +184,7 @@ class Registered:
     stores_result = True
     time_limit = UNLIMITED
     policy: Any = None
+    isolated = False
 
 
 class Bench:
@@ -188,12 +197,15 @@ class Bench:
         self.store = Store(self.steps)
         store = self.store if stores else None
         self.settler = Settler(
-            Surroundings(
-                self.publisher, self.publisher, store, Plan(NAMES.namespace, declare=True), Settings(**settings)
-            ),
+            self.publisher,
+            self.publisher,
+            store,
+            Plan(NAMES.namespace, declare=True),
+            Settings(**settings),
             self._wake,
         )
         self.channel = self.new_channel()
+        self.settle = Pipeline(TaskExecutor({}, stores), self.settler, NoIsolation()).settle
 
     def _wake(self) -> None:
         self.wakes += 1

@@ -19,11 +19,11 @@ from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.routing.topology import Topology
 from amqpworker.settings import Settings
 from amqpworker.signature.signature import Signature
-from amqpworker.worker.executor import TaskExecutor
+from amqpworker.worker.executor import Pipeline, TaskExecutor
 from amqpworker.worker.stop_request import StopRequest
 from amqpworker.worker.threads import Concurrency, RunnerThreads
 from tests.support import wait_until
-from tests.unit.worker.settling import RETRY, Bench, Nobody
+from tests.unit.worker.settling import RETRY, Bench, Nobody, NoIsolation
 
 
 class Watched(dict[int, float]):
@@ -60,14 +60,13 @@ class Task:
 @pytest.mark.parametrize("function", [plain, asynchronous])
 def test_a_delivery_is_running_before_it_is_no_longer_unstarted(function: Callable[..., Any]) -> None:
     bench = Bench()
-    runners = RunnerThreads(
-        TaskExecutor({function.__name__: Task(function)}, False), bench.settler, None, Concurrency(1, 1)
-    )  # type: ignore[arg-type]
+    executor = TaskExecutor({function.__name__: Task(function)}, False)
+    runners = RunnerThreads(Pipeline(executor, bench.settler, NoIsolation()), Concurrency(1, 1))
     idle: list[bool] = []
-    bench.channel.unclaimed = Watched(lambda: idle.append(runners.idle()))
+    bench.channel.unclaimed = Watched(lambda: idle.append(runners.is_idle()))
     runners.start()
     runners.put(bench.delivery(type=function.__name__))
-    wait_until(lambda: idle and runners.idle(), 10)
+    wait_until(lambda: idle and runners.is_idle(), 10)
     runners.stop()
     assert idle == [False]
     assert bench.flush() == [("ack", 1, False)]
@@ -99,7 +98,7 @@ def test_a_copy_that_is_confirmed_while_the_settler_is_looked_at_does_not_make_i
             return super().__len__()
 
     bench.settler._replying = Slow()
-    assert not bench.settler.idle()
+    assert not bench.settler.is_idle()
 
 
 def test_deliveries_may_be_given_back_while_others_are_settled() -> None:

@@ -48,7 +48,7 @@ def test_the_outcome_of_an_older_channel_is_dropped() -> None:
     assert acks(bench) == [], "tag 1 of the new channel is another delivery"
     bench.settler.settle(again, Done())
     assert acks(bench) == [("ack", 1, False)]
-    assert bench.settler.idle()
+    assert bench.settler.is_idle()
 
 
 def test_a_copy_that_is_confirmed_after_the_channel_is_gone_acknowledges_nothing() -> None:

@@ -21,10 +21,10 @@ from amqpworker.policies.retry import policy
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.signature.signature import Signature
 from amqpworker.worker.context import Run, current
-from amqpworker.worker.executor import TaskExecutor
+from amqpworker.worker.executor import Pipeline, TaskExecutor
 from amqpworker.worker.threads import Concurrency, RunnerThreads
 from tests.support import wait_until
-from tests.unit.worker.settling import Bench
+from tests.unit.worker.settling import Bench, NoIsolation
 
 
 class Settled:
@@ -51,6 +51,7 @@ class Scene:
     def __init__(self) -> None:
         self.bench = Bench()
         self.settled = Settled()
+        self.isolation: Any = NoIsolation()
         self.tasks: dict[str, Any] = {}
         self.started: list[RunnerThreads] = []
 
@@ -71,7 +72,7 @@ class Scene:
         return self.begin(Concurrency(threads, async_tasks))
 
     def begin(self, concurrency: Concurrency) -> RunnerThreads:
-        runners = RunnerThreads(TaskExecutor(self.tasks, True), self.settled, None, concurrency)  # type: ignore[arg-type]
+        runners = RunnerThreads(Pipeline(TaskExecutor(self.tasks, True), self.settled, self.isolation), concurrency)
         self.started.append(runners)
         runners.start()
         return runners
@@ -137,7 +138,7 @@ def test_bodies_that_were_taken_back_are_let_go_while_every_place_is_taken(scene
         del scene.bench.channel.unclaimed[scene.put(runners, name, body).tag]
     kept = scene.put(runners, name)
     assert sys.getrefcount(body) > mine
-    runners.let_go()
+    runners.drop_requeued()
     assert sys.getrefcount(body) == mine
     go.set()
     scene.wait_for(2)
@@ -153,9 +154,9 @@ def test_a_delivery_is_running_until_it_is_settled(scene: Scene) -> None:
     runners = (scene.task(hold), scene.start(2))[-1]
     scene.put(runners, "hold")
     wait_until(lambda: runners.running)
-    assert not runners.idle()
+    assert not runners.is_idle()
     go.set()
-    wait_until(runners.idle)
+    wait_until(runners.is_idle)
     assert scene.settled.outcomes
 
 
@@ -344,7 +345,7 @@ def test_what_waits_for_threads_of_a_queue_is_let_go_when_it_was_taken_back(scen
     body = b"{%s}" % (b" " * 1000)
     mine = sys.getrefcount(body)
     del scene.bench.channel.unclaimed[scene.put(runners, "hold", body, queue="reports").tag]
-    runners.let_go()
+    runners.drop_requeued()
     assert sys.getrefcount(body) == mine
     go.set()
     scene.wait_for(1)
@@ -409,7 +410,7 @@ def test_a_coroutine_that_waits_for_a_place_can_still_be_given_back(scene: Scene
     go.set()
     scene.wait_for(2)
     assert ran == [first.properties.message_id, third.properties.message_id]
-    wait_until(runners.idle)
+    wait_until(runners.is_idle)
 
 
 def test_a_coroutine_does_not_wait_for_a_thread(scene: Scene) -> None:
@@ -619,7 +620,7 @@ def test_a_coroutine_that_is_given_up_is_not_settled_whatever_it_makes_of_that(s
     assert began.wait(10)
     runners.abandon()
     assert scene.settled.outcomes == []
-    assert runners.awaits(asyncio.sleep(0, "the loop goes on")) == "the loop goes on"
+    assert runners.run_coroutine(asyncio.sleep(0, "the loop goes on")) == "the loop goes on"
 
 
 def test_a_coroutine_that_holds_up_its_loop_may_still_succeed_but_its_failure_is_not_told(scene: Scene) -> None:
@@ -643,7 +644,7 @@ def test_a_coroutine_that_holds_up_its_loop_may_still_succeed_but_its_failure_is
         assert began.wait(10)
         runners.abandon()
         go.set()
-        runners.awaits(asyncio.sleep(0))
+        runners.run_coroutine(asyncio.sleep(0))
         assert [outcome for _, outcome in scene.settled.outcomes] == outcomes
 
 
@@ -685,7 +686,7 @@ def test_a_thread_that_is_given_up_may_still_succeed_but_its_failure_is_not_told
     running.wait(10)
     runners.abandon()
     go.set()
-    wait_until(runners.idle)
+    wait_until(runners.is_idle)
     assert scene.settled.outcomes == [(finished.tag, Done())]
 
 
@@ -705,9 +706,9 @@ def test_nothing_counts_any_more_once_the_processes_are_ended_that_tasks_wait_fo
     scene.put(runners, "holds_up_its_loop")
     running.wait(10)
     runners.abandon()
-    runners.cut_off()
+    runners.discard_results()
     go.set()
-    runners.awaits(asyncio.sleep(0))
+    runners.run_coroutine(asyncio.sleep(0))
     wait_until(lambda: not [one for one in runners.running if one == 1], what="the thread's task has ended")
     assert scene.settled.outcomes == []
 
@@ -715,7 +716,7 @@ def test_nothing_counts_any_more_once_the_processes_are_ended_that_tasks_wait_fo
 def test_what_is_awaited_beside_the_tasks_for_too_long_is_cancelled(scene: Scene) -> None:
     runners = scene.start()
     with pytest.raises(TimeoutError):
-        runners.awaits(asyncio.sleep(3600), 0.01)
+        runners.run_coroutine(asyncio.sleep(3600), 0.01)
 
 
 def test_a_coroutine_is_decided_on_as_other_tasks_are(scene: Scene) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Done, Outcome
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.threads import Concurrency, RunnerThreads
 from tests.support import wait_until
 from tests.unit.worker.test_threads import Scene as RunnersScene
@@ -50,14 +48,6 @@ class Scene(RunnersScene):
         for function in (quick, apart):
             self.task(function)
         self.tasks["apart"].isolated = True
-
-    def begin(self, concurrency: Concurrency) -> RunnerThreads:
-        isolation: Any = self.isolation
-        settled: Any = self.settled
-        runners = RunnerThreads(TaskExecutor(self.tasks, True), settled, isolation, concurrency)
-        self.started.append(runners)
-        runners.start()
-        return runners
 
     def suspect(self, runners: RunnerThreads, name: str = "quick", queue: str = "") -> Delivery:
         delivery = self.bench.delivery(b"{}", type=name)
@@ -121,7 +111,7 @@ def test_what_waits_runs_though_those_before_it_were_requeued(scene: Scene) -> N
     wait_until(lambda: runners.waiting_suspects == 5)
     for one in gone:
         del scene.bench.channel.unclaimed[one.tag]
-    runners.let_go()
+    runners.drop_requeued()
     scene.isolation.end(2)
     scene.wait_for(2)
     assert [tag for tag, _ in scene.settled.outcomes] == [first.tag, last.tag]
@@ -133,7 +123,7 @@ def test_what_waits_for_a_permit_is_let_go_with_its_channel(scene: Scene) -> Non
         scene.suspect(runners)
     wait_until(lambda: runners.waiting_suspects == 5)
     scene.bench.channel.unclaimed.clear()
-    runners.let_go()
+    runners.drop_requeued()
     assert runners.waiting_suspects == 0
 
 

@@ -39,6 +39,6 @@ def test_all_that_wait_can_be_taken_back_to_ask_again_but_for_those_that_were_re
     first, second, third = deliveries(bench, 3)
     assert [permits.acquire(one) for one in (first, second, third)] == [True, False, False]
     del bench.channel.unclaimed[second.tag]
-    assert permits.take_back() == [third]
+    assert permits.take_waiting() == [third]
     assert permits.waiting == 0
     assert permits.release() is None

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from amqpworker.model.outcome import Dead, Done, Failure, Outcome, Requeue, Retry
+from amqpworker.model.outcome import Dead, Done, Failure, Outcome, Postpone, Requeue, Snooze
 from amqpworker.policies.retry import policy
 from amqpworker.policies.time_limit import TimeLimit
 from amqpworker.signature.signature import Signature
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.isolation import pool as isolation_module
 from amqpworker.worker.isolation.child import Arrived, Ending, Late
 from amqpworker.worker.isolation.crashes import Crash
@@ -68,7 +67,7 @@ class Process:
             self.is_alive = False
 
     def wait_end(self, timeout: float) -> None:
-        assert timeout <= isolation_module.FAREWELL
+        assert timeout <= isolation_module.SHUTDOWN_GRACE
 
     def kill(self) -> None:
         self.killed.set()
@@ -96,7 +95,7 @@ class Scene:
         return process
 
     def isolation(self, ahead: bool = False, max_crashes: int = 3) -> Isolation:
-        return Isolation(self.start, TaskExecutor({}, False), max_crashes, 7.0, ahead)
+        return Isolation(self.start, max_crashes, 7.0, ahead)
 
     def run(self, limit: TimeLimit = TimeLimit()) -> Run:  # noqa: B008 - frozen
         registered: Any = SimpleNamespace(
@@ -187,7 +186,7 @@ def test_a_process_that_has_crashed_or_hangs_or_talks_nonsense_is_not_used_again
             "timeout", Failure("TimeLimitExceeded", "the task has run for longer than its hard limit of 1 s", "in f")
         )
     else:
-        assert isinstance(outcome, Retry)
+        assert isinstance(outcome, Snooze)
         assert outcome.crashes == 1
     scene.answer = lambda: DONE
     assert isolation.run(scene.run()) == Done(b"1")
@@ -208,8 +207,7 @@ def test_where_no_process_can_be_started_the_message_comes_again_and_is_not_blam
     else:
         scene.gets_ready = False
     outcome = scene.isolation().run(scene.run())
-    assert isinstance(outcome, Retry)
-    assert (outcome.counts, outcome.crashes) == (False, 0)
+    assert isinstance(outcome, Postpone), "no attempt, no crash"
     assert all(process.closed for process in scene.started)
 
 
@@ -297,7 +295,7 @@ def test_what_does_not_leave_when_it_is_told_to_is_ended_a_moment_later(
     isolation.tidy()
     isolation.tidy()
     assert (process.dismissed, process.closed) == (True, False)
-    later = time.monotonic() + isolation_module.FAREWELL
+    later = time.monotonic() + isolation_module.SHUTDOWN_GRACE
     monkeypatch.setattr(time, "monotonic", lambda: later)
     isolation.tidy()
     assert process.closed

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqpworker.model.message import Delivery, Properties
-from amqpworker.model.outcome import Dead, Done, Failure, Outcome, Retry
+from amqpworker.model.outcome import Dead, Done, Failure, Outcome, Retry, Snooze
 from amqpworker.worker.context import Run
 from amqpworker.worker.isolation.protocol import (
     BEAT,
@@ -35,7 +35,8 @@ FAILURES = st.builds(Failure, TEXT, TEXT, TEXT)
 OUTCOMES = st.one_of(
     st.just(Done()),
     st.builds(Done, TEXT.map(str.encode)),
-    st.builds(Retry, st.floats(0, 1e9), FAILURES, st.booleans(), st.booleans(), st.integers(0, 9)),
+    st.builds(Retry, st.floats(0, 1e9), FAILURES),
+    st.builds(Snooze, st.floats(0, 1e9), FAILURES, st.integers(0, 9)),
     st.builds(Dead, TEXT, FAILURES),
 )
 
