@@ -182,8 +182,8 @@ def from_crash(delivery: Delivery, crash: Crash, max_crashes: int) -> Outcome:
     crashes = min(max(0, before), MOST_CRASHES) + 1
     held = f", after it had held up to {-(-crash.memory // MIB)} MiB of memory" if crash.memory else ""
     text = f"the isolated process that ran it ended by {crash.how}{held}: crash {crashes} of {max_crashes}"
-    if crash.why:
-        text = f"{text} ({crash.why})"
+    if crash.reason:
+        text = f"{text} ({crash.reason})"
     failure = Failure(crash.how, text, capped(redact_text(crash.stack), MAX_TRACEBACK))
     if crashes >= max_crashes:
         return Dead("crashed", failure, crashes)

@@ -23,7 +23,7 @@ from amqpworker.worker.context import Run
 from amqpworker.worker.event_loop import EventLoopRunner
 from amqpworker.worker.executor import Acceptance, Pipeline
 from amqpworker.worker.isolation.permits import Permits
-from amqpworker.worker.limits.ack_timeout_report import seconds_of
+from amqpworker.worker.limits.ack_timeout_report import with_seconds
 
 __all__ = ["Concurrency", "RunnerThreads"]
 
@@ -122,7 +122,7 @@ class RunnerThreads:
     def running_on(self, channel: DeliveryChannel) -> list[tuple[Delivery, float]]:
         """Return the deliveries of a channel whose tasks run, and for how many seconds they have; from any thread."""
         running = [delivery for delivery in list(self.running.values()) if delivery.channel is channel]
-        return seconds_of(running, read(self._recorder.memory), time.time())
+        return with_seconds(running, read(self._recorder.memory), time.time())
 
     def has_room(self, queue: str) -> bool:
         """Whether a message of a queue could start at once, in a thread or in the event loop; from any thread."""

@@ -61,13 +61,13 @@ class Crash:
     The end of an isolated process while it ran a task.
 
     `code` is its exit code, or (negative) the signal that ended it, None where nobody can tell; `memory` the most bytes
-    that it held, `stack` where it was, as far as that is known; `why` tells why it was killed, where we did that.
+    that it held, `stack` where it was, as far as that is known; `reason` is why it was killed, if we did that.
     """
 
     code: int | None
     memory: int = 0
     stack: str = ""
-    why: str = ""
+    reason: str = ""
 
     @property
     def how(self) -> str:

@@ -96,7 +96,7 @@ class Isolation:
                     outcome = outcome_from(data)
                 except Unreadable as error:
                     self._end(process)
-                    return self._crashed(run, process, Crash(None, why=str(error)))
+                    return self._crashed(run, process, Crash(None, reason=str(error)))
                 self._release(process)
                 return outcome
             case Late(stack):
@@ -115,7 +115,7 @@ class Isolation:
 
     def _crashed(self, run: Run, process: IsolatedProcess, crash: Crash) -> Outcome:
         log.error(
-            "isolated_crashed", child=process.pid, ended_by=crash.how, memory=crash.memory, reason=crash.why or None
+            "isolated_crashed", child=process.pid, ended_by=crash.how, memory=crash.memory, reason=crash.reason or None
         )
         return outcomes.from_crash(run.delivery, crash, self._max_crashes)
 
@@ -220,7 +220,7 @@ def close_all(processes: Iterable[IsolatedProcess]) -> list[threading.Thread]:
     """Close isolated processes, those with leftovers in threads of their own: that may take seconds."""
     threads = []
     for process in processes:
-        if process.left.any():
+        if process.leftovers.any():
             thread = threading.Thread(target=process.close, name="amqpworker-isolated-end", daemon=True)
             try:
                 thread.start()

@@ -30,7 +30,7 @@ from amqpworker.log.format import configure, log_uncaught
 from amqpworker.log.logger import flush, get_logger
 from amqpworker.model.outcome import Outcome
 from amqpworker.worker import outcomes
-from amqpworker.worker.app_loader import locate
+from amqpworker.worker.app_loader import load_app
 from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.worker.context import Run
 from amqpworker.worker.executor import TaskExecutor
@@ -72,7 +72,7 @@ class Isolated:
 
     def serve(self) -> None:
         """Run what is asked for, until nobody asks any more."""
-        self._lifespan.begin()
+        self._lifespan.enter()
         self._signals.check("the app's lifespan")
         start_thread(threading.Thread(target=self._beat, name="amqpworker-beat", daemon=True))
         self._send(frame(READY))
@@ -80,14 +80,14 @@ class Isolated:
             self._busy.set()
             outcome = self._run(request)
             self._busy.clear()
-            self._children.run_ended()
+            self._children.on_run_ended()
             self._signals.check(f"task {request.delivery.properties.type!r}")
-            if self._lifespan.lost:
+            if self._lifespan.has_ended:
                 log.error("lifespan_lost", effect="this isolated process ends")
                 self._send(frame(SPENT) + outcome_to(outcome))
                 break
             self._send(outcome_to(outcome))
-        self._lifespan.end()
+        self._lifespan.leave()
         self._app.users.worker_exiting()
         self._app.close()
 
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str]) -> int:
     configure(options.log_level, options.log_json)
     log_uncaught()
     try:
-        app = locate(options.app)
+        app = load_app(options.app)
         signals.check("the app's import")
         app.producer.owner = options.app
         Isolated(app, patient(connection), signals, children).serve()

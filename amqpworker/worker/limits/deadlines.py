@@ -148,7 +148,7 @@ class Limits:
         if self._runs.pop(id(deadline), None) is None:
             raise RunAbandoned
 
-    def holds(self, deadline: RunDeadline) -> bool:
+    def is_running(self, deadline: RunDeadline) -> bool:
         """Return whether a run still runs."""
         return id(deadline) in self._runs
 
@@ -211,11 +211,11 @@ class Limits:
         while True:
             # Whoever enters meanwhile wakes us: they may have come too late for this look.
             self._next = math.inf
-            due = self._look(time.monotonic())
+            due = self._check(time.monotonic())
             self._next = due
             self._wake.wait(min(max(0.0, due - time.monotonic()), IDLE))
 
-    def _look(self, now: float) -> float:
+    def _check(self, now: float) -> float:
         """Act on every limit that is reached; return when there is something to do next."""
         raised = False
         for deadline in list(self._runs.values()):
@@ -228,7 +228,7 @@ class Limits:
                 self._report(deadline, now)
             if deadline.hard_at <= now and not deadline.is_over:
                 deadline.is_over = True
-                self._tell(deadline)
+                self._report_hard_limit(deadline)
         again = [now + AGAIN] if raised else []
         return min([*again, *(deadline.next_at for deadline in list(self._runs.values()))], default=math.inf)
 
@@ -238,7 +238,7 @@ class Limits:
         except Exception as error:
             # This thread keeps the limits of all other runs, too.
             deadline.raise_at = now + self.pace.again
-            log.error("limit_not_told", exc_info=error)
+            log.error("limit_not_enforced", exc_info=error)
             return False
 
     def _raise(self, deadline: RunDeadline, now: float) -> bool:
@@ -268,11 +268,11 @@ class Limits:
         log.warning("task_over_limit", over=over, at=where(deadline.thread), effect=effect)
         task_context.set(None)
 
-    def _tell(self, deadline: RunDeadline) -> None:
+    def _report_hard_limit(self, deadline: RunDeadline) -> None:
         try:
             self._over(deadline)
         except Exception as error:
-            log.error("limit_not_told", exc_info=error)
+            log.error("limit_not_enforced", exc_info=error)
 
 
 OWN = frozenset(one.__code__ for one in (Limits.call, Limits.unwatch, Limits._enter, Limits._disarm))  # noqa: SLF001

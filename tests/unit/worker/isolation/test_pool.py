@@ -43,7 +43,7 @@ class Process:
         self.leaves = True
         self.closed = False
         self.leaves_others = threading.Event()
-        self.left = SimpleNamespace(any=self.leaves_others.is_set)
+        self.leftovers = SimpleNamespace(any=self.leaves_others.is_set)
         self.killed = threading.Event()
         self.timeouts: list[float] = []
         self._scene = scene
@@ -174,7 +174,8 @@ def test_two_tasks_at_once_have_a_process_each(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    "ending", [Crash(-9, why="killed: it had not moved"), Late("in f"), Arrived(b"nonsense"), Arrived(b"Requeue\n{}")]
+    "ending",
+    [Crash(-9, reason="killed: it had not moved"), Late("in f"), Arrived(b"nonsense"), Arrived(b"Requeue\n{}")],
 )
 def test_a_process_that_has_crashed_or_hangs_or_talks_nonsense_is_not_used_again(scene: Scene, ending: Ending) -> None:
     scene.answer = lambda: ending
