@@ -8,13 +8,14 @@ requeues them. Settling them is left to `worker.settle`, the only place that ack
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from amqpworker.broker import ack_timeout as acktimeout
 from amqpworker.broker.address import Address
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.connection_errors import ConnectionProblem, channel_error
 from amqpworker.broker.consumer_channel import ConsumerChannel, Receiver, Subscription
-from amqpworker.broker.consumer_check import Look, Probe, subscribes_for_us, trouble_of
+from amqpworker.broker.consumer_check import Look, Probe, subscribes_for_us
 from amqpworker.broker.declarer import Declarer
 from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.labels import ConsumerTags
@@ -33,8 +34,6 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 # The first half of them subscribe again, the others connect again; then another process is to try it.
 MOST_HEALINGS = 6
-# What a look that finds nothing delivered counts while something else comes in.
-BEHIND_OTHERS = 0.125
 CANCELLED = "the broker ended the subscription: an acknowledgement came too late, or the queue was deleted"
 
 
@@ -56,9 +55,9 @@ class Consumer:
         self.ever_consumed = False
         self._settings = settings
         self._io = IOThread("consumer", addresses, settings, self, user_reports_errors=True)
-        self._io.liveness.must_stay = lambda: any(receiver.holds(one) for one in self._intakes.values())
+        self._io.liveness.must_stay = lambda: any(one.has_unsettled for one in list(self._channels.values()))
         self._tags = ConsumerTags()
-        self._intakes: dict[str, ConsumerChannel] = {}
+        self._channels: dict[str, ConsumerChannel] = {}
         self._pauses: dict[str, float] = {}
         self._connection: PikaConnection | None = None
         self._declarer: Declarer | None = None
@@ -97,8 +96,8 @@ class Consumer:
     @property
     def consuming(self) -> bool:
         """Whether every queue has a consumer that the broker confirmed, or is left to other processes for a while."""
-        intakes = list(self._intakes.values())
-        return len(intakes) == len(self.subscriptions) and all(one.served for one in intakes)
+        channels = list(self._channels.values())
+        return len(channels) == len(self.subscriptions) and all(one.served for one in channels)
 
     @property
     def broken(self) -> bool:
@@ -157,61 +156,68 @@ class Consumer:
         connection = self._connection
         if connection is None or not connection.is_open:
             return
-        intake = ConsumerChannel(subscription, self.receiver, self._io.start_ticking)
-        intake.answered = self._io.liveness.expect_answer(lambda may_leave: self._late(intake, may_leave))
-        self._intakes[subscription.queue] = intake
-        self.receiver.begin(intake)
+        consumer_channel = ConsumerChannel(subscription, self.receiver, self._io.start_ticking)
+        self._expect_answer(consumer_channel)
+        self._channels[subscription.queue] = consumer_channel
+        self.receiver.on_channel_opening(consumer_channel)
 
         def opened(channel: Channel) -> None:
-            intake.channel = channel
-            if self._draining or not intake.is_open:
-                self._void(intake)
+            consumer_channel.on_opened(channel)
+            if self._draining or not consumer_channel.is_open:
+                self._void(consumer_channel)
                 channel.close()
                 self._check_drained()
                 return
-            channel.on_cancel(lambda: self._on_cancelled(intake))
-            self._consume(intake, connection, channel)
+            channel.on_cancel(lambda: self._on_cancelled(consumer_channel))
+            self._consume(consumer_channel, connection, channel)
 
-        open_channel(connection, intake, opened, lambda error: self._on_channel_closed(intake, error))
+        open_channel(
+            connection, consumer_channel, opened, lambda error: self._on_channel_closed(consumer_channel, error)
+        )
 
-    def _consume(self, intake: ConsumerChannel, connection: PikaConnection, channel: Channel) -> None:
-        subscription = intake.subscription
+    def _consume(self, consumer_channel: ConsumerChannel, connection: PikaConnection, channel: Channel) -> None:
+        subscription = consumer_channel.subscription
         tag = self._tags.make(subscription.queue)
 
         def consumed() -> None:
-            if intake.is_open:
-                intake.consumer_tag = tag
-                self._on_consumed(intake, connection)
+            if consumer_channel.is_open:
+                self._on_consumed(consumer_channel, connection, tag)
 
         channel.consume(subscription.queue, subscription.prefetch, tag, consumed, self._arguments(subscription))
 
-    def _on_consumed(self, intake: ConsumerChannel, connection: PikaConnection) -> None:
-        intake.answered()
+    def _on_consumed(self, consumer_channel: ConsumerChannel, connection: PikaConnection, tag: str) -> None:
+        was_held = consumer_channel.on_subscribed(tag)
         self.ever_consumed = True
-        self.failures.pop(intake.queue, None)
-        self._pauses.pop(intake.queue, None)
-        if not intake.released:
-            log.info("queue_consuming", queue=intake.queue, prefetch=intake.subscription.prefetch)
-        intake.released = False
-        if intake.channel is not None and subscribes_for_us(version_of(connection)):
-            intake.channel.limit_all()
+        self.failures.pop(consumer_channel.queue, None)
+        self._pauses.pop(consumer_channel.queue, None)
+        if not was_held:
+            log.info("queue_consuming", queue=consumer_channel.queue, prefetch=consumer_channel.subscription.prefetch)
+        if consumer_channel.channel is not None and subscribes_for_us(version_of(connection)):
+            consumer_channel.channel.limit_all()
         if self._draining:
             self._cancel_all()
         else:
-            self._holding.begin(intake)
+            self._holding.begin(consumer_channel)
 
-    def _late(self, intake: ConsumerChannel, may_leave: bool) -> None:
+    def _expect_answer(self, consumer_channel: ConsumerChannel) -> None:
+        liveness = self._io.liveness
+        consumer_channel.on_subscribing(
+            liveness.expect_answer(lambda may_leave: self._late(consumer_channel, may_leave))
+        )
+
+    def _late(self, consumer_channel: ConsumerChannel, may_leave: bool) -> None:
         """Give up a subscription that is not answered: by the next address, or by another channel of this one."""
-        asked = f"a subscription to queue {intake.queue!r}"
+        asked = f"a subscription to queue {consumer_channel.queue!r}"
         if may_leave:
             self._io.liveness.leave(asked)
             return
-        self._void(intake)
-        if intake.channel is not None:
-            intake.channel.close()
+        self._void(consumer_channel)
+        if consumer_channel.channel is not None:
+            consumer_channel.channel.close()
         self._check_drained()
         self._later(
-            intake.subscription, NotConnected(f"The broker did not answer in time when it was asked for {asked}.")
+            consumer_channel.subscription,
+            NotConnected(f"The broker did not answer in time when it was asked for {asked}."),
         )
 
     def _arguments(self, subscription: Subscription) -> dict[str, int]:
@@ -223,89 +229,74 @@ class Consumer:
 
     def subscribed(self) -> list[str]:
         """Return the queues that have a consumer, as far as we know, or are about to again; none where we stop."""
-        return [] if self._draining else [queue for queue, one in list(self._intakes.items()) if one.subscribed]
+        return [] if self._draining else [queue for queue, one in list(self._channels.items()) if one.subscribed]
 
     def looked(self, queue: str, look: Look) -> None:
         """Subscribe again where the broker does not see the subscription, or where nothing comes of it."""
-        intake = self._intakes.get(queue)
-        if intake is None or not intake.consumer_tag or self._draining or self._connection is None:
+        consumer_channel = self._channels.get(queue)
+        if consumer_channel is None or not consumer_channel.consumer_tag or self._draining or self._connection is None:
             return
-        holds = self.receiver.holds(intake)
-        connection, channel = self._connection, intake.channel
-        arrives = intake.last_tag != intake.looked_at or (
-            channel is not None and connection.has_partial_on(channel.number)
-        )
-        if not look.ready or arrives or holds:
-            intake.starved = 0.0
-        else:
-            # A message that comes in by another channel just now, perhaps a long one, may be what ours wait behind.
-            intake.starved += BEHIND_OTHERS if connection.has_partial else 1.0
-        if look.consumers:
-            intake.forgotten = 0
-        elif not (look.doubtful and holds):
-            intake.forgotten += 1
-        intake.looked_at = intake.last_tag
-        trouble = trouble_of(look, intake.starved, intake.forgotten)
+        connection, channel = self._connection, consumer_channel.channel
+        arrives = channel is not None and connection.has_partial_on(channel.number)
+        trouble = consumer_channel.check(look, arrives, connection.has_partial)
         if trouble:
-            self._heal(intake, trouble)
-        elif not intake.starved and not intake.forgotten:
+            self._heal(consumer_channel, trouble)
+        elif consumer_channel.is_sound:
             self._healings.pop(queue, None)
 
-    def _heal(self, intake: ConsumerChannel, trouble: str) -> None:
+    def _heal(self, consumer_channel: ConsumerChannel, trouble: str) -> None:
         """Subscribe again; where that has not helped before, by another connection, and at last by another process."""
-        tries = self._healings[intake.queue] = self._healings.get(intake.queue, 0) + 1
-        log.warning("consumer_lost", queue=intake.queue, reason=trouble, tries=tries)
+        tries = self._healings[consumer_channel.queue] = self._healings.get(consumer_channel.queue, 0) + 1
+        log.warning("consumer_lost", queue=consumer_channel.queue, reason=trouble, tries=tries)
         if tries > MOST_HEALINGS:
             self._hopeless = True
         if tries > MOST_HEALINGS // 2:
             self._io.drop("a subscription brings nothing")
             return
-        self._begin_anew(intake)
+        self._begin_anew(consumer_channel)
 
-    def _on_cancelled(self, intake: ConsumerChannel) -> None:
+    def _on_cancelled(self, consumer_channel: ConsumerChannel) -> None:
         """
         Begin anew: the broker ended the subscription, because the queue is gone or an ack came too late.
 
         https://www.rabbitmq.com/docs/consumer-cancel
         """
-        log.warning("consumer_cancelled", queue=intake.queue, effect="subscribing again")
+        log.warning("consumer_cancelled", queue=consumer_channel.queue, effect="subscribing again")
         if self._connection is not None and acktimeout.cancels(version_of(self._connection)):
-            self.receiver.on_ack_timeout(intake, self._settings.ack_timeout, CANCELLED)
-        self._begin_anew(intake)
+            self.receiver.on_ack_timeout(consumer_channel, self._settings.ack_timeout, CANCELLED)
+        self._begin_anew(consumer_channel)
 
-    def _begin_anew(self, intake: ConsumerChannel) -> None:
+    def _begin_anew(self, consumer_channel: ConsumerChannel) -> None:
         """Leave a subscription that is none, and make another, with whatever it needs."""
-        self._void(intake)
+        self._void(consumer_channel)
         if self._declarer is not None:
             self._declarer.forget()
-        if intake.channel is not None:
-            intake.channel.close()
-        self._resume(intake.subscription)
+        if consumer_channel.channel is not None:
+            consumer_channel.channel.close()
+        self._resume(consumer_channel.subscription)
 
-    def _on_channel_closed(self, intake: ConsumerChannel, error: BaseException) -> None:
-        was_open = intake.is_open
+    def _on_channel_closed(self, consumer_channel: ConsumerChannel, error: BaseException) -> None:
+        was_open = consumer_channel.is_open
         if was_open and (timeout := acktimeout.passed(error, self._settings.ack_timeout)) is not None:
-            self.receiver.on_ack_timeout(intake, timeout, str(error))
-        self._void(intake)
+            self.receiver.on_ack_timeout(consumer_channel, timeout, str(error))
+        self._void(consumer_channel)
         connected = self._connection is not None and self._connection.is_open
-        if acktimeout.is_refused(error) and intake.queue not in self._untimed:
-            self._untimed.add(intake.queue)
-            self._subscribe(intake.subscription)
+        if acktimeout.is_refused(error) and consumer_channel.queue not in self._untimed:
+            self._untimed.add(consumer_channel.queue)
+            self._subscribe(consumer_channel.subscription)
         elif was_open and connected and not self._draining:
             if self._declarer is not None:
                 self._declarer.forget()
-            self._later(intake.subscription, channel_error(error, f"consuming from queue {intake.queue!r}", "read"))
+            self._later(
+                consumer_channel.subscription,
+                channel_error(error, f"consuming from queue {consumer_channel.queue!r}", "read"),
+            )
         self._check_drained()
 
-    def _void(self, intake: ConsumerChannel) -> None:
+    def _void(self, consumer_channel: ConsumerChannel) -> None:
         """Void the deliveries of a channel that is gone: they come again, to whoever consumes then."""
-        if intake.is_open:
-            intake.answered()
-            intake.is_open = False
-            intake.consumer_tag = None
-            intake.held_since, intake.released = 0.0, False
-            intake.unclaimed.clear()
-            self.receiver.end(intake)
+        if consumer_channel.invalidate():
+            self.receiver.on_channel_lost(consumer_channel)
 
     def _later(self, subscription: Subscription, error: AmqpWorkerError) -> None:
         self.failures[subscription.queue] = error
@@ -329,9 +320,9 @@ class Consumer:
         self.problem = problem
         self._connection = None
         self._declarer = None
-        for intake in self._intakes.values():
-            self._void(intake)
-        self._intakes.clear()
+        for consumer_channel in self._channels.values():
+            self._void(consumer_channel)
+        self._channels.clear()
         self._check_drained()
 
     def on_wake(self) -> None:
@@ -339,41 +330,41 @@ class Consumer:
         if self._draining:
             self._cancel_all()
         elif self._holding.due:
-            self._holding.apply(list(self._intakes.values()))
-        self.receiver.settle()
+            self._holding.apply(list(self._channels.values()))
+        self.receiver.on_wake()
 
     def on_tick(self) -> bool:
         """Let the receiver look at its deadlines; without a connection nothing else tells that there is no more to drain."""
         if self._draining and self._connection is None:
             self._check_drained()
-        return self.receiver.tick()
+        return self.receiver.on_tick()
 
-    def _subscribe_again(self, intake: ConsumerChannel) -> None:
+    def _subscribe_again(self, consumer_channel: ConsumerChannel) -> None:
         """Subscribe to a queue that was held, by the same channel."""
-        connection, channel = self._connection, intake.channel
+        connection, channel = self._connection, consumer_channel.channel
         if connection is None or channel is None:
             return
-        intake.answered = self._io.liveness.expect_answer(lambda may_leave: self._late(intake, may_leave))
+        self._expect_answer(consumer_channel)
         if subscribes_for_us(version_of(connection)):
             channel.limit_none()
-        self._consume(intake, connection, channel)
+        self._consume(consumer_channel, connection, channel)
 
     def _cancel_all(self) -> None:
         """Cancel each subscription once; one that is on its way is cancelled when it is there."""
-        for intake in list(self._intakes.values()):
-            tag, intake.consumer_tag = intake.consumer_tag, None
-            if tag is not None and intake.channel is not None and intake.channel.is_open:
-                intake.channel.cancel(tag, lambda intake=intake: self._on_cancel_ok(intake))  # type: ignore[misc]
+        for consumer_channel in list(self._channels.values()):
+            tag = consumer_channel.take_consumer_tag()
+            if tag is not None and consumer_channel.channel is not None and consumer_channel.channel.is_open:
+                consumer_channel.channel.cancel(tag, partial(self._on_cancel_ok, consumer_channel))
         self._check_drained()
 
-    def _on_cancel_ok(self, intake: ConsumerChannel) -> None:
-        intake.cancelled = True
+    def _on_cancel_ok(self, consumer_channel: ConsumerChannel) -> None:
+        consumer_channel.on_cancelled()
         self._check_drained()
 
     def _check_drained(self) -> None:
         """Tell once that no channel is left that may still bring deliveries."""
-        if self._draining and all(one.cancelled or not one.is_open for one in self._intakes.values()):
+        if self._draining and all(one.is_cancelled or not one.is_open for one in self._channels.values()):
             # What nobody has begun goes back first: from now on whatever is not settled is running.
-            self.receiver.settle()
+            self.receiver.on_wake()
             drained, self._on_drained = self._on_drained, lambda: None
             drained()

@@ -7,7 +7,6 @@ Decides how: the subscription ends, and its channel stays, so that what runs can
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 
 from amqpworker.broker.consumer_channel import ConsumerChannel
@@ -22,7 +21,7 @@ class Holding:
     """
     Holds and releases queues; all of it in the I/O thread, but for `wanted`, the queues that are to be held.
 
-    `subscribe` makes a new subscription on the channel of an intake, `held` is called once no delivery can arrive any more.
+    `subscribe` makes a new subscription on the channel of a consumer channel, `held` is called once no delivery can arrive any more.
     """
 
     def __init__(self, subscribe: Callable[[ConsumerChannel], None], held: Callable[[ConsumerChannel], None]) -> None:
@@ -36,34 +35,31 @@ class Holding:
         """Whether other queues are to be held than before."""
         return self.wanted is not self._done
 
-    def apply(self, intakes: Iterable[ConsumerChannel]) -> None:
+    def apply(self, channels: Iterable[ConsumerChannel]) -> None:
         """Hold what is to be held, and release everything else."""
         self._done = self.wanted
-        for intake in intakes:
-            if intake.held_since and intake.queue not in self._done:
-                self._release(intake)
+        for consumer_channel in channels:
+            if consumer_channel.held_since and consumer_channel.queue not in self._done:
+                self._release(consumer_channel)
             else:
-                self.begin(intake)
+                self.begin(consumer_channel)
 
-    def begin(self, intake: ConsumerChannel) -> None:
+    def begin(self, consumer_channel: ConsumerChannel) -> None:
         """Hold a queue if it is to be held; a subscription that is on its way is held when it is there."""
-        tag, channel = intake.consumer_tag, intake.channel
-        if intake.queue not in self._done or tag is None or channel is None or not channel.is_open:
+        tag, channel = consumer_channel.consumer_tag, consumer_channel.channel
+        if consumer_channel.queue not in self._done or tag is None or channel is None or not channel.is_open:
             return
-        log.debug("queue_held", queue=intake.queue)
-        since = intake.held_since = time.monotonic()
-        intake.consumer_tag = None
+        log.debug("queue_held", queue=consumer_channel.queue)
+        since = consumer_channel.hold()
 
         def cancelled() -> None:
-            if intake.held_since == since:
-                self._on_held(intake)
+            if consumer_channel.held_since == since:
+                self._on_held(consumer_channel)
 
         channel.cancel(tag, cancelled)
 
-    def _release(self, intake: ConsumerChannel) -> None:
-        intake.held_since, intake.cancelled = 0.0, False
-        # What has closed the channel subscribes again.
-        if intake.channel is not None and intake.channel.is_open:
-            log.debug("queue_released", queue=intake.queue)
-            intake.released = True
-            self._subscribe(intake)
+    def _release(self, consumer_channel: ConsumerChannel) -> None:
+        # If its channel is closed, what has closed it subscribes again.
+        if consumer_channel.release():
+            log.debug("queue_released", queue=consumer_channel.queue)
+            self._subscribe(consumer_channel)

@@ -47,7 +47,7 @@ class ParentPipe:
             reading = threading.Thread(target=self._read, args=(descriptor,), name="amqpworker-parent", daemon=True)
             start_thread(reading)
 
-    def heed(self, on_verdict: OnVerdict, on_leave: Callable[[], None], drain: Callable[[], None]) -> None:
+    def subscribe(self, on_verdict: OnVerdict, on_leave: Callable[[], None], drain: Callable[[], None]) -> None:
         """
         From now on hand on what the parent answers (keys of messages, and whether these are suspects), and what it asks for.
 

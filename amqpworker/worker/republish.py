@@ -63,7 +63,7 @@ class Republication:
 
     def is_wanted(self) -> bool:
         """Tell whether the broker has not requeued the original, so that the copy has to take its place."""
-        return bool(self.original.intake.is_open)
+        return self.original.channel.is_open
 
     def pause_after(self, error: AmqpWorkerError) -> float:
         """Return the seconds until it is tried again: ever more where the broker refuses it, not where it was away."""

@@ -22,7 +22,7 @@ class StopRequest:
         self._waker = Waker()
         self._requested = False
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """Have who waits look around, though nobody asks to stop."""
         self._waker.set()
 

@@ -190,7 +190,7 @@ def over_the_hard_limit(tmp_path: Path, vhost: Broker, task: str) -> None:
         assert len(workers.wait_for("process_started", 2)) == 2
         assert workers.events("process_died") == []
         retried = workers.wait_for("task_retried")[0]
-        assert (retried["error"], retried["text"]) == (
+        assert (retried["error"], retried["error_text"]) == (
             "TimeLimitExceeded",
             "the task has run for longer than its hard limit of 2 s",
         )

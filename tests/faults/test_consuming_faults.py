@@ -49,7 +49,7 @@ class Ledger:
 
 
 def generation(worker: LocalWorker, queue: str = QUEUE) -> object:
-    return worker.process.consumer._intakes.get(queue)
+    return worker.process.consumer._channels.get(queue)
 
 
 def make_anew(vhost: Broker, channel: BlockingChannel) -> None:
@@ -130,7 +130,7 @@ def test_a_queue_that_is_deleted_while_its_tasks_run_voids_their_outcomes(vhost:
         wait_for_another(worker, before)
         after = generation(worker)
         ledger.go.set()
-        wait_until(worker.process.runners.idle, what="the late outcomes are there")
+        wait_until(worker.process.runners.is_idle, what="the late outcomes are there")
         ledger.send(range(10, 20))
         ledger.wait_for(range(10, 20))
         assert generation(worker) is after
@@ -197,7 +197,7 @@ def test_a_channel_that_the_broker_closes_is_opened_again(
     with running(app, threads=2) as worker:
         ledger.send(range(3))
         ledger.wait_for(range(3))
-        before = worker.process.consumer._intakes[QUEUE]
+        before = worker.process.consumer._channels[QUEUE]
         ask = {
             403: lambda: before.channel.pika.exchange_delete("amq.direct"),  # type: ignore[union-attr]
             404: lambda: before.channel.pika.queue_declare("no such queue", passive=True),  # type: ignore[union-attr]
@@ -332,7 +332,7 @@ def test_a_task_longer_than_the_ack_timeout_costs_its_channel_and_nothing_else(
         wait_until(lambda: ledger.runs[0] == 2, what="it runs again")
         after = generation(worker, "slow")
         ledger.go.set()
-        wait_until(worker.process.runners.idle, what="the late outcome is there")
+        wait_until(worker.process.runners.is_idle, what="the late outcome is there")
         ledger.send(range(1, 20))
         ledger.wait_for(range(20))
         assert generation(worker, "slow") is after, "it acknowledged nothing on the next channel"

@@ -41,9 +41,7 @@ def test_what_has_no_channel_left_fails_at_once_and_names_channel_max_while_the_
     echo = echo_of(app)
     echo.send("x")
     for _ in range(2):
-        with pytest.raises(
-            ConfigError, match=r"allows 2 per connection \(channel_max\).*up to \d+.*raise channel_max"
-        ):
+        with pytest.raises(ConfigError, match=r"allows 2 per connection \(channel_max\).*up to \d+.*raise channel_max"):
             echo.call("x")
         echo.send("y")
     assert "connection ended" not in caplog.text

@@ -20,7 +20,7 @@ from amqpworker import Settings
 from amqpworker.broker.admin import Admin
 from amqpworker.errors import NotConnected, Unroutable
 from amqpworker.testing import Node
-from amqpworker.worker.app_loader import locate
+from amqpworker.worker.app_loader import load_app
 from tests.cli import Ended, run_here
 from tests.support import Broker, milliseconds, raw_channel, wait_until
 from tests.workers import running
@@ -71,7 +71,7 @@ def cli(capsys: pytest.CaptureFixture[str], shop: str) -> Callable[[str], Ended]
 @pytest.fixture
 def worker(shop: str) -> Iterator[None]:
     """Run the shop's tasks, on an app of its own: the commands close theirs."""
-    with running(locate("workershop:app"), threads=2):
+    with running(load_app("workershop:app"), threads=2):
         yield
 
 
@@ -196,7 +196,7 @@ def test_topology_check_finds_what_is_missing_and_changes_nothing(cli: Callable[
 def test_topology_check_tells_which_argument_differs_and_both_values(
     cli: Callable[[str], Ended], vhost: Broker, shop: str, queue: str, argument: str, there: object, wanted: object
 ) -> None:
-    arguments = next(one.arguments for one in locate(shop).plan.whole().queues if one.name == queue)
+    arguments = next(one.arguments for one in load_app(shop).plan.whole().queues if one.name == queue)
     vhost.management.declare_queue(vhost.vhost, queue, {**arguments, argument: there})
     ended = cli("topology check clishop:app --json")
     assert ended.code == 1

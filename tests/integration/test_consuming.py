@@ -68,8 +68,8 @@ def test_no_more_is_held_than_the_prefetch(vhost: Broker, app: App, options: dic
     with running(app, **options) as worker:
         try:
             app.send_many(hold.message() for _ in range(held + 5))
-            intake = worker.process.consumer._intakes[QUEUE]
-            wait_until(lambda: len(intake.unclaimed) + len(worker.process.runners.running) >= held, what="it is full")
+            channel = worker.process.consumer._channels[QUEUE]
+            wait_until(lambda: len(channel.unclaimed) + len(worker.process.runners.running) >= held, what="it is full")
             vhost.wait_for_count(QUEUE, 5)
         finally:
             go.set()
@@ -95,7 +95,7 @@ def test_deliveries_that_nobody_begins_go_back_in_time(vhost: Broker, make_app: 
         try:
             hold.send(0)
             wait_until(lambda: ran, what="the task runs that keeps the worker busy")
-            wait_until(lambda: not holder.process.reception.tick(), what="nothing waits in the worker")
+            wait_until(lambda: not holder.process.receiver.on_tick(), what="nothing waits in the worker")
             for n in (1, 2, 3):
                 hold.send(n)
             vhost.wait_for_count(QUEUE, 0)

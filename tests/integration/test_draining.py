@@ -31,8 +31,8 @@ def put(broker: Broker, task: str, body: str) -> None:
 
 def drains(worker: LocalWorker) -> None:
     """Wait until a worker has cancelled its subscription."""
-    intake = worker.process.consumer._intakes[QUEUE]
-    wait_until(lambda: intake.consumer_tag is None, what="it consumes no more")
+    channel = worker.process.consumer._channels[QUEUE]
+    wait_until(lambda: channel.consumer_tag is None, what="it consumes no more")
 
 
 # ---- in this process ------------------------------------------------------------------------------------------------

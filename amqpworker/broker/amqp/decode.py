@@ -165,7 +165,6 @@ class StreamDecoder:
                 delivery.body = data[end + 8 : stop]
                 delivery.consumer_tag = consumer_tag
                 delivery.channel_number = channel
-                delivery.intake = None
                 events.append(delivery)
                 position = stop + 1
         except (IndexError, struct.error, FrameError):

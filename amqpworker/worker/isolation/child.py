@@ -23,7 +23,7 @@ from amqpworker.ipc.report import DUMP_SIGNAL
 from amqpworker.ipc.stray_signals import held_back
 from amqpworker.ipc.version_check import OTHER_VERSION, OURS
 from amqpworker.worker.isolation.crashes import Crash
-from amqpworker.worker.isolation.leftovers import LeftBehind
+from amqpworker.worker.isolation.leftovers import Leftovers
 from amqpworker.worker.isolation.protocol import BEAT, OUTCOME, READY, SPENT, Frames, Unreadable
 from amqpworker.worker.options import WorkerOptions
 
@@ -79,7 +79,7 @@ class IsolatedProcess:
         self._stacks = -1
         self._end: ProcessEnd | None = None
         self._ended: Crash | None = None
-        self.left = LeftBehind()
+        self.leftovers = Leftovers()
         """What its tasks have started, and is ended with it."""
         command = [*command_of("amqpworker.worker.isolation.program"), OURS, options.model_dump_json()]
         try:
@@ -89,7 +89,7 @@ class IsolatedProcess:
                 self._process = subprocess.Popen(  # noqa: S603 - our own command
                     [*command, *map(str, descriptors), str(os.getpid())],
                     stdin=subprocess.DEVNULL,
-                    env=self.left.environment(),
+                    env=self.leftovers.environment(),
                     process_group=0,
                     pass_fds=descriptors,
                     cwd=folder,
@@ -127,7 +127,7 @@ class IsolatedProcess:
         os.ftruncate(self._stacks, 0)
         os.lseek(self._stacks, 0, os.SEEK_SET)
         self.runs += 1
-        self.left.begin_run()
+        self.leftovers.on_run_started()
         try:
             self._socket.settimeout(min(self._stall_timeout, MOST_SENDING))
             self._socket.sendall(request)
@@ -176,7 +176,7 @@ class IsolatedProcess:
             elif kind != BEAT:
                 return self._crash("killed: it did not answer what it was asked")
             else:
-                self.left.look(self.pid)
+                self.leftovers.note_descendants(self.pid)
         return None
 
     # ---- how it ends ------------------------------------------------------------------------------------------------
@@ -201,15 +201,15 @@ class IsolatedProcess:
             # It has closed its socket: what is left of it ends now, or is ended.
             self._has_ended(STEP)
             crash = self._reap("", self._stack())
-        self.left.look_for_adopted()
+        self.leftovers.note_adopted()
         return crash
 
     def _reap(self, why: str = "", stack: str = "") -> Crash:
         if self._ended is None:
             # Before it is reaped: until then no other process or group can have its id.
-            self.left.look(self.pid)
+            self.leftovers.note_descendants(self.pid)
             self.kill()
-            self.left.look_at_group(self.pid)
+            self.leftovers.note_group(self.pid)
             try:
                 _, status, usage = os.wait4(self.pid, 0)
             except ChildProcessError:
@@ -247,7 +247,7 @@ class IsolatedProcess:
         """End it and what its tasks have started, wait for that, and let go of everything."""
         if hasattr(self, "_process"):
             self._reap()
-            self.left.end(self.pid)
+            self.leftovers.end(self.pid)
         self._socket.close()
         if self._stacks >= 0:
             os.close(self._stacks)

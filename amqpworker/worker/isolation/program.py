@@ -27,13 +27,14 @@ from amqpworker.ipc.stray_signals import STRAY, ignore, ignore_stray
 from amqpworker.ipc.version_check import OTHER_VERSION, version_mismatch, without_version
 from amqpworker.lifecycle import NoThread, start_thread
 from amqpworker.log.format import configure, log_uncaught
-from amqpworker.log.logger import flush, get_logger, task_context
+from amqpworker.log.logger import flush, get_logger
 from amqpworker.model.outcome import Outcome
-from amqpworker.worker.app_loader import locate
+from amqpworker.worker import outcomes
+from amqpworker.worker.app_loader import load_app
 from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import TaskExecutor, unknown
-from amqpworker.worker.forked_children import default_signals_in_forks, leave_if_forked
+from amqpworker.worker.executor import TaskExecutor
+from amqpworker.worker.forked_children import default_signals_in_forks
 from amqpworker.worker.isolation.protocol import BEAT, READY, SPENT, Request, frame, outcome_to, requested
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.options import WorkerOptions
@@ -61,8 +62,7 @@ class Isolated:
         self._children = children
         app.users.worker_enters()
         self._connection = connection
-        self._process = os.getpid()
-        self._runner = TaskExecutor(app.tasks, app.results is not None)
+        self._executor = TaskExecutor(app.tasks, app.results is not None)
         self._loop = asyncio.Runner()
         self._lifespan = Lifespan(
             None if app.lifespan is None else app.lifespan(), lambda coroutine, _: self._await(coroutine)
@@ -72,7 +72,7 @@ class Isolated:
 
     def serve(self) -> None:
         """Run what is asked for, until nobody asks any more."""
-        self._lifespan.begin()
+        self._lifespan.enter()
         self._signals.check("the app's lifespan")
         start_thread(threading.Thread(target=self._beat, name="amqpworker-beat", daemon=True))
         self._send(frame(READY))
@@ -80,14 +80,14 @@ class Isolated:
             self._busy.set()
             outcome = self._run(request)
             self._busy.clear()
-            self._children.run_ended()
+            self._children.on_run_ended()
             self._signals.check(f"task {request.delivery.properties.type!r}")
-            if self._lifespan.lost:
+            if self._lifespan.has_ended:
                 log.error("lifespan_lost", effect="this isolated process ends")
                 self._send(frame(SPENT) + outcome_to(outcome))
                 break
             self._send(outcome_to(outcome))
-        self._lifespan.end()
+        self._lifespan.leave()
         self._app.users.worker_exiting()
         self._app.close()
 
@@ -95,19 +95,9 @@ class Isolated:
         delivery = request.delivery
         registered = self._app.tasks.get(delivery.properties.type or "")
         if registered is None:
-            return unknown(delivery.properties, self._app.tasks)
+            return outcomes.unknown_task(delivery.properties, self._app.tasks)
         run = Run(registered, delivery, request.id, request.attempt, request.started, request.first_run)
-        task_context.set(run)
-        try:
-            if registered.signature.is_async:
-                outcome: Outcome = self._await(self._runner.await_call(run))
-            else:
-                outcome = self._runner.call(run)
-        except BaseException as error:  # noqa: BLE001 - a defect of ours must not look like a crash of the task
-            outcome = self._runner.defect(delivery, error)
-        leave_if_forked(self._process)
-        task_context.set(None)
-        return outcome
+        return self._executor.run(run, self._await)
 
     def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         # The loop would have the context of its own beginning otherwise, where no task runs.
@@ -151,7 +141,7 @@ def main(arguments: Sequence[str]) -> int:
     configure(options.log_level, options.log_json)
     log_uncaught()
     try:
-        app = locate(options.app)
+        app = load_app(options.app)
         signals.check("the app's import")
         app.producer.owner = options.app
         Isolated(app, patient(connection), signals, children).serve()

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from amqpworker.model.message import Delivery
-from amqpworker.model.outcome import Dead, Done, Outcome, Retry
+from amqpworker.model.outcome import Dead, Done, Outcome, Retry, Snooze
 from amqpworker.worker.context import Run
 
 __all__ = [
@@ -39,7 +39,7 @@ READY, BEAT, OUTCOME, SPENT, REQUEST = b"r", b"b", b"o", b"s", b"q"
 KINDS = (READY, BEAT, OUTCOME, SPENT, REQUEST)
 MOST_BYTES = 1 << 30
 
-ADAPTERS: dict[str, TypeAdapter[Any]] = {one.__name__: TypeAdapter(one) for one in (Done, Retry, Dead)}
+ADAPTERS: dict[str, TypeAdapter[Any]] = {one.__name__: TypeAdapter(one) for one in (Done, Retry, Snooze, Dead)}
 
 
 class Unreadable(Exception):
@@ -92,7 +92,7 @@ class Frames:
 def request_to(run: Run) -> bytes:
     """Return the frame that asks for a run."""
     original = run.delivery
-    # Without its intake, which belongs to a connection of this process.
+    # Without its channel, which belongs to a connection of this process.
     delivery = Delivery(
         original.tag,
         original.redelivered,

@@ -83,7 +83,7 @@ class SuspectQuery:
             for delivery in deliveries:
                 take(delivery)
 
-    def look(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """Ask what could not be asked before, and isolate what was not answered in time (`now` is monotonic)."""
         self.flush()
         with self._lock:

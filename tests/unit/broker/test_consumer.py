@@ -33,40 +33,40 @@ class Taking(Nobody):
     def __init__(self) -> None:
         self.taken: list[Delivery] = []
 
-    def receive(self, delivery: Delivery) -> None:
+    def on_delivery(self, delivery: Delivery) -> None:
         self.taken.append(delivery)
 
 
 def test_a_delivery_belongs_to_the_channel_and_the_queue_that_it_came_by() -> None:
     receiver = Taking()
-    intake = ConsumerChannel(WORK, receiver, lambda: None)
+    consumer_channel = ConsumerChannel(WORK, receiver, lambda: None)
     one = delivery(1)
-    intake.on_delivery(one)
+    consumer_channel.on_delivery(one)
     assert receiver.taken == [one]
-    assert one.intake is intake
+    assert one.channel is consumer_channel
     assert one.queue == "work"
-    assert list(intake.unclaimed) == [1]
+    assert list(consumer_channel.unclaimed) == [1]
 
 
 def test_the_first_delivery_that_waits_has_the_deadlines_looked_at() -> None:
     watched: list[int] = []
-    intake = ConsumerChannel(WORK, Taking(), lambda: watched.append(1))
-    intake.on_delivery(delivery(1))
-    intake.on_delivery(delivery(2))
+    consumer_channel = ConsumerChannel(WORK, Taking(), lambda: watched.append(1))
+    consumer_channel.on_delivery(delivery(1))
+    consumer_channel.on_delivery(delivery(2))
     assert len(watched) == 1
-    intake.unclaimed.clear()
-    intake.on_delivery(delivery(3))
+    consumer_channel.unclaimed.clear()
+    consumer_channel.on_delivery(delivery(3))
     assert len(watched) == 2
 
 
 def test_a_channel_that_is_void_takes_nothing_any_more() -> None:
     """What the broker had sent before it heard of the end comes again on the next channel."""
     receiver = Taking()
-    intake = ConsumerChannel(WORK, receiver, lambda: None)
-    intake.is_open = False
-    intake.on_delivery(delivery(1))
+    consumer_channel = ConsumerChannel(WORK, receiver, lambda: None)
+    consumer_channel.is_open = False
+    consumer_channel.on_delivery(delivery(1))
     assert receiver.taken == []
-    assert intake.unclaimed == {}
+    assert consumer_channel.unclaimed == {}
 
 
 def test_without_a_connection_there_is_nothing_left_to_drain() -> None:
@@ -102,6 +102,9 @@ class SlowChannel:
 
     def limit_all(self) -> None:
         """Only real brokers can tell what it is good for."""
+
+    def ack(self, tag: int, multiple: bool) -> None:
+        """Take it."""
 
     def limit_none(self) -> None:
         self.steps.append("limit_none")
@@ -282,19 +285,14 @@ def test_a_queue_whose_channel_ends_while_it_is_held_is_held_again_on_the_next(m
     assert channels[1].steps == ["consume", "cancel"]
 
 
-class Holding(Nobody):
-    """A receiver that holds deliveries of every channel, or of none."""
-
-    held = False
+class Late(Nobody):
+    """A receiver that keeps for which timeouts it was to name what is late."""
 
     def __init__(self) -> None:
         self.late_after: list[float] = []
 
-    def on_ack_timeout(self, _intake: ConsumerChannel, timeout: float, _reason: str) -> None:
+    def on_ack_timeout(self, _channel: ConsumerChannel, timeout: float, _reason: str) -> None:
         self.late_after.append(timeout)
-
-    def holds(self, _intake: ConsumerChannel) -> bool:
-        return self.held
 
 
 class Wire:
@@ -311,9 +309,9 @@ class Wire:
         return self.own_part
 
 
-def consuming(monkeypatch: pytest.MonkeyPatch) -> tuple[Consumer, Holding, Wire, list[SlowChannel]]:
+def consuming(monkeypatch: pytest.MonkeyPatch) -> tuple[Consumer, Late, Wire, list[SlowChannel]]:
     channels = slow_channels(monkeypatch)
-    receiver, wire = Holding(), Wire()
+    receiver, wire = Late(), Wire()
     consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), [WORK], receiver)
     consumer.on_opened(wire)  # type: ignore[arg-type]
     channels[0].open()
@@ -326,12 +324,12 @@ PERHAPS_SILENT = Look(0, 0, doubtful=True)
 
 
 def test_an_answer_that_says_nothing_ends_nothing_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    consumer, receiver, _, channels = consuming(monkeypatch)
-    receiver.held = True
+    consumer, _, _, channels = consuming(monkeypatch)
+    consumer._channels["work"].on_delivery(delivery(1))
     for _ in range(50):
         consumer.looked("work", PERHAPS_SILENT)
     assert "close" not in channels[0].steps
-    receiver.held = False
+    consumer._channels["work"].acknowledge([1])
     consumer.looked("work", PERHAPS_SILENT)
     consumer.looked("work", Look(0, 1))
     consumer.looked("work", PERHAPS_SILENT)
@@ -341,8 +339,8 @@ def test_an_answer_that_says_nothing_ends_nothing_that_runs(monkeypatch: pytest.
 
 
 def test_it_is_asked_again_before_a_subscription_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    consumer, receiver, _, channels = consuming(monkeypatch)
-    receiver.held = True
+    consumer, _, _, channels = consuming(monkeypatch)
+    consumer._channels["work"].on_delivery(delivery(1))
     consumer.looked("work", NOBODY_THERE)
     assert "close" not in channels[0].steps
     consumer.looked("work", NOBODY_THERE)

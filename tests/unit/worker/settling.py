@@ -11,14 +11,15 @@ from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
 from amqpworker.broker.pending_publish import OnDone, PendingPublish
 from amqpworker.errors import AmqpWorkerError, ResultStoreError
 from amqpworker.model.message import Delivery, Properties, Publication
-from amqpworker.model.outcome import Dead, Failure, Retry
+from amqpworker.model.outcome import Dead, Failure, Outcome, Retry
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.routing.queues import Plan, Requirement
 from amqpworker.routing.topology import Names
 from amqpworker.settings import Settings
 from amqpworker.signature.signature import Signature
 from amqpworker.worker.context import Run
-from amqpworker.worker.settle import Settler, Surroundings
+from amqpworker.worker.executor import Pipeline, TaskExecutor
+from amqpworker.worker.settle import Settler
 
 NAMES = Names("amqpworker")
 FAILURE = Failure("OSError", "no route to host", "Traceback …")
@@ -149,22 +150,29 @@ class Wire:
 class Nobody:
     """A receiver of deliveries that does nothing with them."""
 
-    def begin(self, intake: ConsumerChannel) -> None: ...
+    def on_channel_opening(self, channel: ConsumerChannel) -> None: ...
 
-    def receive(self, delivery: Delivery) -> None: ...
+    def on_delivery(self, delivery: Delivery) -> None: ...
 
-    def end(self, intake: ConsumerChannel) -> None: ...
+    def on_channel_lost(self, channel: ConsumerChannel) -> None: ...
 
-    def on_ack_timeout(self, intake: ConsumerChannel, timeout: float, reason: str) -> None: ...
+    def on_ack_timeout(self, channel: ConsumerChannel, timeout: float, reason: str) -> None: ...
 
-    def settle(self) -> None: ...
+    def on_wake(self) -> None: ...
 
-    def tick(self) -> bool:
+    def on_tick(self) -> bool:
         return False
 
 
 def example(n: int = 0) -> int:
     return n
+
+
+class NoIsolation:
+    """Runs nothing: these tests have no isolated processes."""
+
+    def run(self, run: Run) -> Outcome:
+        raise AssertionError(run)
 
 
 class Registered:
@@ -176,6 +184,7 @@ class Registered:
     stores_result = True
     time_limit = UNLIMITED
     policy: Any = None
+    isolated = False
 
 
 class Bench:
@@ -188,35 +197,37 @@ class Bench:
         self.store = Store(self.steps)
         store = self.store if stores else None
         self.settler = Settler(
-            Surroundings(
-                self.publisher, self.publisher, store, Plan(NAMES.namespace, declare=True), Settings(**settings)
-            ),
+            self.publisher,
+            self.publisher,
+            store,
+            Plan(NAMES.namespace, declare=True),
+            Settings(**settings),
             self._wake,
         )
-        self.intake = self.new_intake()
+        self.channel = self.new_channel()
+        self.settle = Pipeline(TaskExecutor({}, stores), self.settler, NoIsolation()).settle
 
     def _wake(self) -> None:
         self.wakes += 1
 
-    def new_intake(self) -> ConsumerChannel:
+    def new_channel(self) -> ConsumerChannel:
         """Begin a new channel."""
-        intake = ConsumerChannel(Subscription("work", 10), Nobody(), lambda: None)
-        intake.channel = Wire(self.steps)  # type: ignore[assignment]
-        self.settler.begin(intake)
+        channel = ConsumerChannel(Subscription("work", 10), Nobody(), lambda: None)
+        channel.channel = Wire(self.steps)  # type: ignore[assignment]
         self.tags = 0
-        return intake
+        return channel
 
     def delivery(self, body: bytes = b"{}", **properties: Any) -> Delivery:
         """Deliver a message on the present channel."""
         self.tags += 1
         known = {"message_id": f"id-{self.tags}", "type": "example", "content_type": "application/json", **properties}
         delivery = Delivery(self.tags, False, NAMES.tasks, "work", Properties(**known), body)
-        self.intake.on_delivery(delivery)
+        self.channel.on_delivery(delivery)
         return delivery
 
     def started(self, delivery: Delivery, attempt: int = 1) -> Run:
         """Claim a delivery as a runner does, and return its run."""
-        del self.intake.unclaimed[delivery.tag]
+        assert self.channel.claim(delivery)
         task_id = delivery.properties.message_id or "given by the worker"
         return Run(Registered, delivery, task_id, attempt, 1000.0, 900.0)
 

@@ -69,9 +69,9 @@ def test_an_answer_to_nothing_is_ignored() -> None:
 def test_what_is_not_answered_in_time_runs_alone() -> None:
     scene = Scene()
     scene.deliver(1, "a")
-    scene.inquiry.look(time.monotonic())
+    scene.inquiry.check(time.monotonic())
     assert scene.isolated == []
-    scene.inquiry.look(time.monotonic() + PATIENCE + 1)
+    scene.inquiry.check(time.monotonic() + PATIENCE + 1)
     assert scene.isolated == [1]
     scene.inquiry.on_verdict(["a"], suspect=False)
     assert scene.ran == []
@@ -84,7 +84,7 @@ def test_what_cannot_be_asked_at_once_is_asked_in_its_turn() -> None:
     scene.inquiry.flush()
     assert scene.asked == []
     scene.room = 3
-    scene.inquiry.look(time.monotonic())
+    scene.inquiry.check(time.monotonic())
     assert scene.asked == ["a", "b", "c"]
 
 

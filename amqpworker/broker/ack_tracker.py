@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["Ack", "AckLedger"]
+__all__ = ["Ack", "AckTracker"]
 
 
 class Ack(NamedTuple):
@@ -20,7 +20,7 @@ class Ack(NamedTuple):
     multiple: bool
 
 
-class AckLedger:
+class AckTracker:
     """
     The deliveries of one channel, by tag: 1, 2, 3 … as the broker counts them.
 
