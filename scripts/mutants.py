@@ -49,8 +49,8 @@ MUTANTS = (
         "amqpworker/broker/queue_pause.py",
         (
             (
-                "        channel.cancel(tag, cancelled)\n",
-                "        channel.cancel(tag, cancelled)\n        cancelled()\n",
+                "        channel.cancel(tag, on_cancelled)\n",
+                "        channel.cancel(tag, on_cancelled)\n        on_cancelled()\n",
             ),
         ),
         ("tests/unit/broker/test_consumer.py",),
@@ -173,8 +173,8 @@ MUTANTS = (
                 ),
             ),
             (
-                "            self._void(consumer_channel)\n        self._channels.clear()\n",
-                "            self._void(consumer_channel)\n",
+                "            self._invalidate(consumer_channel)\n        self._channels.clear()\n",
+                "            self._invalidate(consumer_channel)\n",
             ),
         ),
         (

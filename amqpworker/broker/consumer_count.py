@@ -12,7 +12,7 @@ from threading import Event
 from typing import Any
 
 from amqpworker.broker.channel import Channel, open_channel
-from amqpworker.broker.consumer_check import DOUBT
+from amqpworker.broker.consumer_check import UNRELIABLE_AFTER
 from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 
 __all__ = ["ConsumerCount", "Question"]
@@ -66,12 +66,14 @@ class ConsumerCount:
 
     def _ask(self, connection: PikaConnection, queue: str, asked: list[Question]) -> None:
         def on_opened(channel: Channel) -> None:
-            asked_at = time.monotonic()
+            sent_at = time.monotonic()
 
             def on_answer(frame: Any) -> None:
                 consumers = int(frame.method.consumer_count)
                 # The broker also reports 0 if the leader of the queue does not respond, after a while.
-                self._answer(queue, asked, consumers if consumers or time.monotonic() < asked_at + DOUBT else None)
+                self._answer(
+                    queue, asked, consumers if consumers or time.monotonic() < sent_at + UNRELIABLE_AFTER else None
+                )
                 channel.close()
 
             channel.pika.queue_declare(queue, passive=True, callback=on_answer)

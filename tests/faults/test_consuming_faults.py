@@ -105,7 +105,9 @@ def test_an_outcome_that_is_late_for_its_channel_acknowledges_nothing_on_the_nex
 def test_a_queue_that_is_deleted_under_a_worker_is_declared_and_consumed_again(
     vhost: Broker, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amqpworker.broker.consumer_check.EVERY", 3600.0)  # It must not be the probe that notices.
+    monkeypatch.setattr(
+        "amqpworker.broker.consumer_check.CHECK_EVERY", 3600.0
+    )  # It must not be the probe that notices.
     ledger = Ledger(app)
     with running(app, threads=2) as worker:
         ledger.send(range(5))

@@ -292,7 +292,7 @@ def test_a_queue_whose_leader_is_silent_is_not_taken_for_one_without_consumers(
     make_app: MakeApp, vhost: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RabbitMQ answers after 250 ms that there are no messages and no consumers."""
-    monkeypatch.setattr(probe, "EVERY", 0.3)
+    monkeypatch.setattr(probe, "CHECK_EVERY", 0.3)
     app = make_app()
     runs: list[int] = []
     go = threading.Event()
@@ -316,7 +316,7 @@ def test_a_queue_whose_leader_is_silent_is_not_taken_for_one_without_consumers(
 def test_the_subscription_of_an_idle_queue_is_left_alone(
     make_app: MakeApp, vhost: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "EVERY", 0.2)
+    monkeypatch.setattr(probe, "CHECK_EVERY", 0.2)
     app = make_app()
     sizes(app)
     with running(app, threads=1) as worker:
@@ -329,7 +329,7 @@ def test_a_queue_that_is_made_anew_at_once_is_consumed_again_at_once(
     make_app: MakeApp, vhost: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RabbitMQ before 4.0 subscribes for us again, and that consumer gets nothing."""
-    monkeypatch.setattr(probe, "EVERY", 3600.0)
+    monkeypatch.setattr(probe, "CHECK_EVERY", 3600.0)
     app = make_app()
     noted, task = sizes(app)
     work = next(one for one in topology.work_queue("amqpworker", QUEUE).queues if one.name == QUEUE)

@@ -15,7 +15,7 @@ from amqpworker.broker.channel import Closed
 from amqpworker.broker.connection_errors import ConnectionProblem
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
-from amqpworker.broker.consumer_check import Look
+from amqpworker.broker.consumer_check import QueueState
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.settings import Settings
 from tests.unit.worker.settling import Nobody
@@ -319,31 +319,31 @@ def consuming(monkeypatch: pytest.MonkeyPatch) -> tuple[Consumer, Late, Wire, li
     return consumer, receiver, wire, channels
 
 
-NOBODY_THERE = Look(0, 0)
-PERHAPS_SILENT = Look(0, 0, doubtful=True)
+NOBODY_THERE = QueueState(0, 0)
+PERHAPS_SILENT = QueueState(0, 0, unreliable=True)
 
 
 def test_an_answer_that_says_nothing_ends_nothing_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     consumer, _, _, channels = consuming(monkeypatch)
     consumer._channels["work"].on_delivery(delivery(1))
     for _ in range(50):
-        consumer.looked("work", PERHAPS_SILENT)
+        consumer.on_checked("work", PERHAPS_SILENT)
     assert "close" not in channels[0].steps
     consumer._channels["work"].acknowledge([1])
-    consumer.looked("work", PERHAPS_SILENT)
-    consumer.looked("work", Look(0, 1))
-    consumer.looked("work", PERHAPS_SILENT)
+    consumer.on_checked("work", PERHAPS_SILENT)
+    consumer.on_checked("work", QueueState(0, 1))
+    consumer.on_checked("work", PERHAPS_SILENT)
     assert "close" not in channels[0].steps, "it was asked again, and all is well"
-    consumer.looked("work", PERHAPS_SILENT)
+    consumer.on_checked("work", PERHAPS_SILENT)
     assert "close" in channels[0].steps
 
 
 def test_it_is_asked_again_before_a_subscription_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     consumer, _, _, channels = consuming(monkeypatch)
     consumer._channels["work"].on_delivery(delivery(1))
-    consumer.looked("work", NOBODY_THERE)
+    consumer.on_checked("work", NOBODY_THERE)
     assert "close" not in channels[0].steps
-    consumer.looked("work", NOBODY_THERE)
+    consumer.on_checked("work", NOBODY_THERE)
     assert "close" in channels[0].steps
 
 
@@ -353,12 +353,12 @@ def test_a_delivery_that_comes_in_slowly_is_no_subscription_that_brings_nothing(
     consumer, _, wire, channels = consuming(monkeypatch)
     wire.own_part = wire.has_partial = True
     for _ in range(50):
-        consumer.looked("work", Look(5, 1))
+        consumer.on_checked("work", QueueState(5, 1))
     assert "close" not in channels[0].steps
     wire.own_part = False
     for _ in range(10):
-        consumer.looked("work", Look(5, 1))
+        consumer.on_checked("work", QueueState(5, 1))
     assert "close" not in channels[0].steps, "it may wait behind one of another queue"
     wire.has_partial = False
-    consumer.looked("work", Look(5, 1))
+    consumer.on_checked("work", QueueState(5, 1))
     assert "close" in channels[0].steps
