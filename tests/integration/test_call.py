@@ -191,7 +191,7 @@ def test_a_timeout_is_bounded_and_leaves_nothing_behind(app: App) -> None:
     with pytest.raises(CallTimeout):
         echo.options(timeout=0.2).call("declares")
     begin = time.monotonic()
-    with pytest.raises(CallTimeout, match=r"'test\.echo' did not answer within 0\.3 s"):
+    with pytest.raises(CallTimeout, match=r"'test\.echo' did not reply within 0\.3 s"):
         echo.options(timeout=0.3).call("x")
     assert 0.3 <= time.monotonic() - begin < 0.6
     assert pending(app) == 0
@@ -214,7 +214,7 @@ def test_a_call_without_a_consumer_says_so_however_many_are_made_at_once(
     with ThreadPoolExecutor(40) as pool:
         texts = list(pool.map(called, range(40)))
     assert [text for text in texts if NO_CONSUMERS not in text] == []
-    assert "did not answer within 2 s" in texts[0]
+    assert "did not reply within 2 s" in texts[0]
     session = app.producer.publisher.session
     assert session.connection is not None
     wait_until(lambda: len(session.connection._channels) <= 4, 5, "the channel that asked is closed")

@@ -60,7 +60,7 @@ def test_a_pool_that_has_no_channel_for_any_queue_ends_and_names_channel_max(tmp
     (tmp_path / "shop.py").write_text(SHOP.format(url=narrow.url(), drain=1))
     ended = run(tmp_path, environment(), "worker", "shop:app", "-p", "1")
     assert ended.err.splitlines()[-1].startswith("amqpworker: No channel is left for consuming from queue 'work'")
-    assert "allows 1 on a connection (channel_max)" in ended.err.splitlines()[-1]
+    assert "allows 1 per connection (channel_max)" in ended.err.splitlines()[-1]
     assert ended.code == 2
 
 

@@ -133,7 +133,7 @@ def test_a_call_of_a_task_that_fails_tells_its_traceback_and_exits_with_1(
 
 def test_a_call_that_nobody_answers_exits_with_1(cli: Callable[[str], Ended]) -> None:
     ended = cli("call shop.welcome user_id=7 --app clishop:app --timeout 0.3")
-    assert "did not answer within 0.3 s" in ended.complaint()
+    assert "did not reply within 0.3 s" in ended.complaint()
     assert ended.code == 1
 
 
