@@ -76,7 +76,7 @@ def list_letters(
             depth = admin.depth(name)
             if depth is None and queue:
                 raise no_such_queue(found, admin, name)
-            letters = [letter_of(n, name, got) for n, got in enumerate(admin.look(name, limit), 1)] if depth else []
+            letters = [letter_of(n, name, got) for n, got in enumerate(admin.peek(name, limit), 1)] if depth else []
             if as_json:
                 told = [letter.summary() for letter in letters]
                 listed.append({"queue": name, "messages": depth.messages if depth else 0, "letters": told})
@@ -180,7 +180,7 @@ def find(admin: Admin, queue: str, wanted: str) -> Found:
         positions.append(messages)
         return True
 
-    found = admin.look(queue, 1, has_id)
+    found = admin.peek(queue, 1, has_id)
     letter = letter_of(positions[0], queue, found[0]) if found else None
     return Found(letter, positions, messages)
 

@@ -397,16 +397,16 @@ def test_looking_into_a_queue_leaves_it_as_it_was(vhost: Broker) -> None:
     for number in range(4):
         vhost.publish("", "some", str(number))
     with Admin(vhost.url, Settings()) as admin:
-        assert [got.body for got in admin.look("some", 3)] == [b"0", b"1", b"2"]
-        assert [got.body for got in admin.look("some", 99)] == [b"0", b"1", b"2", b"3"]
-        assert [got.body for got in admin.look("some", 99, lambda got: got.body == b"2")] == [b"2"]
-        assert admin.look("some", 99, lambda _: False) == []
+        assert [got.body for got in admin.peek("some", 3)] == [b"0", b"1", b"2"]
+        assert [got.body for got in admin.peek("some", 99)] == [b"0", b"1", b"2", b"3"]
+        assert [got.body for got in admin.peek("some", 99, lambda got: got.body == b"2")] == [b"2"]
+        assert admin.peek("some", 99, lambda _: False) == []
         vhost.wait_for_count("some", 4)
         assert admin.depth("none") is None
         with pytest.raises(Unroutable):
-            admin.look("none", 1)
-        assert [got.body for got in admin.look("some", 1)] == [b"0"]
-        assert admin.look("some", 0) == []
+            admin.peek("none", 1)
+        assert [got.body for got in admin.peek("some", 1)] == [b"0"]
+        assert admin.peek("some", 0) == []
 
 
 @pytest.mark.parametrize("credit", [200, 1])
@@ -422,8 +422,8 @@ def test_looks_at_more_than_33_letters_leave_their_order(
     vhost.wait_for_count("emails.dead", 100)
     with Admin(vhost.url, Settings()) as admin:
         for most in (20, 100, 0, 40):
-            assert [got.properties.message_id for got in admin.look("emails.dead", most)] == ids[:most]
-        found = admin.look("emails.dead", 1, lambda got: got.properties.message_id == "id-40")
+            assert [got.properties.message_id for got in admin.peek("emails.dead", most)] == ids[:most]
+        found = admin.peek("emails.dead", 1, lambda got: got.properties.message_id == "id-40")
         assert [got.properties.message_id for got in found] == ["id-40"]
     with raw_channel(vhost.url) as channel:
         channel.basic_publish("amqpworker.dead", "emails", b"{}", pika.BasicProperties(message_id="id-40"))
@@ -470,11 +470,11 @@ def test_an_interrupted_look_gives_back_what_it_holds_in_its_order(vhost: Broker
 
         admin._wait = interrupted  # type: ignore[method-assign]
         with pytest.raises(KeyboardInterrupt):
-            admin.look("some", 50)
+            admin.peek("some", 50)
         admin._wait = answer  # type: ignore[method-assign]
         # All are ready again while the connection is still open: it was the nack.
         vhost.wait_for_count("some", 50)
-        assert [got.body for got in admin.look("some", 2)] == [b"0", b"1"]
+        assert [got.body for got in admin.peek("some", 2)] == [b"0", b"1"]
 
 
 def stopped(pid: int) -> bool:
@@ -492,7 +492,7 @@ def test_a_tool_does_not_wait_longer_than_its_timeout_for_an_answer(make_node: C
             with pytest.raises(NotConnected, match=r"within 0\.5 s"):
                 admin.depth("some")
             with pytest.raises(NotConnected, match=r"within 0\.5 s"):
-                admin.look("some", 1)
+                admin.peek("some", 1)
         finally:
             os.kill(node.pid, signal.SIGCONT)
 

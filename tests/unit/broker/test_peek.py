@@ -31,7 +31,7 @@ class Queue:
         counted(self.told)
 
     def consume(self, queue: str, prefetch: int, tag: str, consumed: Callable[[], None]) -> None:
-        assert (queue, tag) == ("q", f"{process_name()} look {len(self.log):04}")
+        assert (queue, tag) == ("q", f"{process_name()} peek {len(self.log):04}")
         self.log.append(f"consume {prefetch}")
         self.credit = prefetch
         consumed()
@@ -45,7 +45,7 @@ class Queue:
         return True
 
     def cancel(self, tag: str, cancelled: Callable[[], None]) -> None:
-        assert " look " in tag
+        assert " peek " in tag
         self.log.append("cancel")
         cancelled()
 
