@@ -17,11 +17,11 @@ from amqpworker.broker.labels import process_name
 from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 from amqpworker.model.message import REPLY_TO, Publication
 
-__all__ = ["Channel", "Closed", "Prepared", "open_channel", "prepare"]
+__all__ = ["Channel", "OnClosed", "Prepared", "open_channel", "prepare"]
 
-MOST_PREFETCH = 65_535
+LARGEST_PREFETCH = 65_535
 
-Closed: TypeAlias = Callable[[BaseException], None]
+OnClosed: TypeAlias = Callable[[BaseException], None]
 
 
 @dataclass(slots=True)
@@ -36,10 +36,10 @@ class Prepared:
 
 def prepare(publication: Publication, frame_max: int, channel: int = 1) -> Prepared:
     """
-    Marshal a publication for a channel that may not be open yet.
+    Marshal a publication for a channel that need not be open yet.
 
     Raises:
-        ValueError: a property or header has a value that cannot be carried; the text names it.
+        ValueError: a property or header has a value that cannot be encoded; the text names it.
     """
     return Prepared(publication, encode_publish(publication, channel, frame_max), frame_max, channel)
 
@@ -56,11 +56,11 @@ class Channel:
 
     @property
     def is_open(self) -> bool:
-        """Whether frames can still be sent on it."""
+        """Whether frames can be sent on it."""
         return bool(self.pika.is_open)
 
     def publish(self, batch: Iterable[Prepared]) -> None:
-        """Put publications on the wire in one write."""
+        """Write publications in one piece."""
         self.connection.write(b"".join([one.data for one in batch]))
 
     def ack(self, tag: int, multiple: bool) -> None:
@@ -72,7 +72,7 @@ class Channel:
         self._settlements.append(encode_nack(self.number, tag, False, True))
 
     def flush(self) -> None:
-        """Put the gathered acknowledgements on the wire in one write."""
+        """Write the gathered acknowledgements in one piece."""
         if self._settlements:
             data = b"".join(self._settlements)
             self._settlements.clear()
@@ -83,21 +83,21 @@ class Channel:
         self.flush()
         self.connection.write(encode_nack(self.number, 0, True, True))
 
-    def count(self, queue: str, counted: Callable[[int], None]) -> None:
+    def count(self, queue: str, on_count: Callable[[int], None]) -> None:
         """Ask how many messages are ready in a queue."""
-        self.pika.queue_declare(queue, passive=True, callback=lambda frame: counted(frame.method.message_count))
+        self.pika.queue_declare(queue, passive=True, callback=lambda frame: on_count(frame.method.message_count))
 
     def limit_all(self) -> None:
         """
-        Set a limit for all consumers of the channel, larger than they can have together: it limits nothing.
+        Set a limit for all consumers of the channel together, larger than they can reach: it limits nothing.
 
-        Quorum queues know no such limit: a broker that wants to subscribe by itself, on this channel, to a queue that was
-        made again cannot, and cancels the consumer. Only after `consume`, which the broker would refuse as well.
+        Quorum queues do not support such a limit: a broker that subscribes this channel by itself to a queue that was
+        declared again cannot, and cancels the consumer. Only after `consume`, which the broker would refuse as well.
         """
-        self.pika.basic_qos(prefetch_count=MOST_PREFETCH, global_qos=True)
+        self.pika.basic_qos(prefetch_count=LARGEST_PREFETCH, global_qos=True)
 
     def limit_none(self) -> None:
-        """Lift what `limit_all` has set, before another `consume`."""
+        """Remove the limit of `limit_all`, before another `consume`."""
         self.pika.basic_qos(prefetch_count=0, global_qos=True)
 
     def consume(
@@ -105,19 +105,19 @@ class Channel:
         queue: str,
         prefetch: int,
         tag: str,
-        consumed: Callable[[], None],
+        on_consumed: Callable[[], None],
         arguments: dict[str, int] | None = None,
     ) -> None:
-        """Subscribe to a queue as the consumer `tag`; `consumed` is called once the broker agreed."""
+        """Subscribe to a queue as the consumer `tag`; `on_consumed` is called once the broker has confirmed."""
         self.pika.basic_qos(
-            prefetch_count=prefetch, callback=lambda _: self._consume(queue, tag, consumed, arguments=arguments)
+            prefetch_count=prefetch, callback=lambda _: self._consume(queue, tag, on_consumed, arguments=arguments)
         )
 
     def _consume(
         self,
         queue: str,
         tag: str,
-        consumed: Callable[[], None],
+        on_consumed: Callable[[], None],
         no_ack: bool = False,
         arguments: dict[str, int] | None = None,
     ) -> None:
@@ -127,24 +127,24 @@ class Channel:
             auto_ack=no_ack,
             consumer_tag=tag,
             arguments=arguments,
-            callback=lambda _: consumed(),
+            callback=lambda _: on_consumed(),
         )
 
-    def consume_replies(self, consumed: Callable[[], None]) -> None:
-        """Subscribe to the answers to our calls: without acknowledgement, as direct reply-to has it."""
-        self._consume(REPLY_TO, f"{process_name()} replies", consumed, no_ack=True)
+    def consume_replies(self, on_consumed: Callable[[], None]) -> None:
+        """Subscribe to the replies to our calls: without acknowledgement, as direct reply-to requires."""
+        self._consume(REPLY_TO, f"{process_name()} replies", on_consumed, no_ack=True)
 
-    def select_confirms(self, selected: Callable[[], None]) -> None:
+    def select_confirms(self, on_selected: Callable[[], None]) -> None:
         """Have the broker confirm every publication from now on."""
-        self.pika.confirm_delivery(self._on_confirm, callback=lambda _: selected())
+        self.pika.confirm_delivery(self._on_confirm, callback=lambda _: on_selected())
 
-    def on_cancel(self, cancelled: Callable[[], None]) -> None:
-        """Call `cancelled` when the broker ends the subscription: its queue is gone, or the ack timeout passed."""
-        self.pika.add_on_cancel_callback(lambda _: cancelled())
+    def on_cancel(self, on_cancelled: Callable[[], None]) -> None:
+        """Call `on_cancelled` if the broker cancels the subscription: the queue was deleted, or an ack timed out."""
+        self.pika.add_on_cancel_callback(lambda _: on_cancelled())
 
-    def cancel(self, consumer_tag: str, cancelled: Callable[[], None]) -> None:
-        """End a subscription; deliveries may come until `cancelled`."""
-        self.pika.basic_cancel(consumer_tag, callback=lambda _: cancelled())
+    def cancel(self, consumer_tag: str, on_cancelled: Callable[[], None]) -> None:
+        """Cancel a subscription; deliveries may arrive until `on_cancelled` is called."""
+        self.pika.basic_cancel(consumer_tag, callback=lambda _: on_cancelled())
 
     def close(self) -> None:
         """Close the channel; the broker requeues what was not settled on it."""
@@ -153,28 +153,28 @@ class Channel:
             self.pika.close()
 
     def _on_message(self, *_: Any) -> None:
-        """Contents do not come this way: the connection gives them to the listener."""
+        """Not called: the connection gives contents to the listener."""
 
     def _on_confirm(self, _frame: Any) -> None:
-        """Confirms do not come this way either."""
+        """Not called: the connection gives confirms to the listener."""
 
 
 def open_channel(
-    connection: PikaConnection, listener: ChannelListener, opened: Callable[[Channel], None], closed: Closed
+    connection: PikaConnection, listener: ChannelListener, on_opened: Callable[[Channel], None], on_closed: OnClosed
 ) -> None:
-    """Open a channel; then `opened` is called, and `closed` when it ends, with the reason."""
+    """Open a channel; then `on_opened` is called, and `on_closed` with the reason when it is closed."""
 
     def on_open(channel: Any) -> None:
-        opened(Channel(connection, channel, listener))
+        on_opened(Channel(connection, channel, listener))
 
     def on_close(channel: Any, reason: BaseException) -> None:
         connection.listeners.pop(channel.channel_number, None)
         connection.release_channel_number(channel.channel_number)
-        closed(reason)
+        on_closed(reason)
 
     try:
         channel = connection.channel(channel_number=connection.take_channel_number(), on_open_callback=on_open)
     except exceptions.AMQPError as error:
-        closed(error)
+        on_closed(error)
         return
     channel.add_on_close_callback(on_close)

@@ -45,7 +45,7 @@ def add_tasks(app: App) -> list[Any]:
 BODIES: dict[str, tuple[str | None, bytes]] = {
     "empty": ("nothing", b""),
     "not JSON": ("nothing", b"hello"),
-    "cut short": ("number", b'{"n": 1'),
+    "truncated": ("number", b'{"n": 1'),
     "two values": ("nothing", b"{} {}"),
     "a list": ("nothing", b"[]"),
     "null": ("nothing", b"null"),

@@ -11,7 +11,7 @@ from pika.exceptions import ChannelClosedByBroker
 
 from amqpworker.broker import consumer as consumer_module
 from amqpworker.broker.address import addresses
-from amqpworker.broker.channel import Closed
+from amqpworker.broker.channel import OnClosed
 from amqpworker.broker.connection_errors import ConnectionProblem
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
@@ -83,7 +83,7 @@ def test_without_a_connection_there_is_nothing_left_to_drain() -> None:
 class SlowChannel:
     """A channel that is opened and subscribed when the test says so."""
 
-    def __init__(self, opened: Callable[[Any], None], closed: Closed) -> None:
+    def __init__(self, opened: Callable[[Any], None], closed: OnClosed) -> None:
         self._opened = opened
         self.closed = closed
         self.number = 1
