@@ -151,7 +151,7 @@ MUTANTS = (
         "amqpworker/broker/channel.py",
         (
             (
-                "self.pika.add_on_cancel_callback(lambda _: cancelled())",
+                "self.pika.add_on_cancel_callback(lambda _: on_cancelled())",
                 "self.pika.add_on_cancel_callback(lambda _: None)",
             ),
         ),
