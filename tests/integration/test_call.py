@@ -203,7 +203,7 @@ NO_CONSUMERS = f"queue '{QUEUE}' has no consumers"
 def test_a_call_without_a_consumer_says_so_however_many_are_made_at_once(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amqpworker.client.producer.ASK_TIMEOUT", 10.0)
+    monkeypatch.setattr("amqpworker.client.producer.COUNT_TIMEOUT", 10.0)
     echo = echo_of(app)
 
     def called(n: int) -> str:

@@ -331,7 +331,7 @@ def test_a_reply_that_cannot_leave_is_given_up_and_its_message_acknowledged(
         calling = threading.Thread(target=call)
         calling.start()
         wait_until(lambda: ran, what="it runs")
-        monkeypatch.setattr(publisher, "woken", lambda: None)  # nothing is written any more
+        monkeypatch.setattr(publisher, "on_wake", lambda: None)  # nothing is written any more
         began = time.monotonic()
         go.set()
         wait_until(lambda: worker.process.runners.is_idle() and worker.process.settler.is_idle(), what="it is settled")
