@@ -106,7 +106,7 @@ class Pipeline:
             outcome = outcomes.internal_error(delivery, error)
         exit_if_forked_child(self._process)
         slot.end()
-        if acceptance.accepts(outcome):
+        if acceptance.failures or acceptance.accepts(outcome):
             self.settle(delivery, outcome, run)
         task_context.set(None)
 
@@ -134,7 +134,7 @@ class Pipeline:
         exit_if_forked_child(self._process)
         slot.end()
         slots.append(slot)
-        if acceptance.accepts(outcome):
+        if acceptance.failures or acceptance.accepts(outcome):
             settle(delivery, outcome, run)
         return True
 
