@@ -87,8 +87,8 @@ class Producer:
         if self.owner is not None:
             publisher.belongs_to(self.owner)
         lost = Unconfirmed("The connection was lost while waiting for an answer: the task may have run.")
-        publisher.session.on_channel_lost = lambda serial: calls.fail_asked(serial, lost)
-        publisher.session.replies_expected = calls.are_expected
+        publisher.session.on_channel_lost = lambda serial: calls.fail_requests_on(serial, lost)
+        publisher.session.replies_expected = calls.has_requests_on
         PUBLISHERS.add(publisher)
         return Line(publisher, calls, process)
 
@@ -208,9 +208,9 @@ class Producer:
 
         def sent(error: AmqpWorkerError | None) -> None:
             if error is None:
-                pending.asked = outgoing.channel
+                pending.requested_on = outgoing.channel
             elif (waiting := calls.take(pending.correlation_id)) is not None:
-                waiting.settle(None, error)
+                waiting.set_error(error)
 
         try:
             publication = called(message, call, self._plan.names, time.time(), self._settings.app_id)
@@ -218,7 +218,7 @@ class Producer:
             lane.submit(outgoing)
             return pending.wait(until - time.monotonic())
         except CallTimeout:
-            if not pending.asked:
+            if not pending.requested_on:
                 # Its own time has passed as well, so the I/O thread says now what kept it.
                 outgoing.wait()
                 if outgoing.error is not None:
