@@ -4,10 +4,11 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-children test-systemd test-newer test-cluster soak long mutants bench clean
+.PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-children test-systemd test-newer test-python test-cluster test-lowest soak long long-versions mutants bench clean
 
 PYTHON := .venv/bin/python
 NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py busy_processes.py) $(addprefix integration/test_,retry.py consuming.py draining.py publishing.py call.py))
+PYTHON_LIVE := $(addprefix tests/integration/test_,retry.py call.py draining.py results_live.py) tests/supervised/test_pools.py
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name told; do printf '%-20s %s\n' "$$name" "$$told"; done
@@ -58,6 +59,9 @@ test-newer: setup ## tests of crashes, ack timeouts and redelivery against Rabbi
 	@scripts/newer.sh trixie $(or $(ARGS),$(NEWER))
 	@scripts/newer.sh sid $(or $(ARGS),$(NEWER))
 
+test-python: setup ## unit tests and a few more with Python 3.13 (Debian trixie); needs root
+	@scripts/python.sh trixie $(or $(ARGS),tests/unit $(PYTHON_LIVE))
+
 test-cluster: setup ## three nodes, of which one or two die: the installed RabbitMQ and 4.3; needs root
 	@scripts/rabbitmq.sh
 	@$(PYTHON) -m pytest tests/cluster $(ARGS); installed=$$?; scripts/newer.sh sid tests/cluster $(ARGS) && exit $$installed
@@ -69,6 +73,13 @@ soak: setup ## the short form of `make long`: half a minute for each soak
 long: setup ## two soaks of ten minutes each while broker, workers and network fail; prints rows for docs/long-run.md
 	@scripts/rabbitmq.sh
 	SOAK_SECONDS=600 $(PYTHON) -m pytest tests/long $(ARGS)
+
+test-lowest: setup ## some unit tests with the lowest versions that pyproject.toml allows
+	@scripts/versions.sh lowest $(or $(ARGS),$(addprefix tests/unit/,policies log cli/test_cli.py broker/amqp/test_tables.py signature/test_signature.py))
+
+long-versions: setup ## all unit tests with the lowest versions, and with Python 3.12 if it is installed
+	@scripts/versions.sh lowest tests/unit $(ARGS)
+	@scripts/versions.sh 3.12 tests/unit $(ARGS)
 
 mutants: setup ## break the code in known ways; the tests must notice each
 	@scripts/rabbitmq.sh

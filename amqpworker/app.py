@@ -322,21 +322,17 @@ class App:
 
     def store(self) -> ResultStore | None:
         """
-        Return the result store, opened at its first use; `None` where results are not stored.
+        Return the result store, which connects at its first use; `None` if results are not stored.
 
         Raises:
-            ConfigError: it cannot be opened.
+            ConfigError: the URL does not name a store.
         """
         url = self.results
         if url is None:
             return None
         store = self._stores.get(url)
         if store is None:
-            opened = open_store(url)
-            assert opened is not None
-            store = self._stores.setdefault(url, opened)
-            if store is not opened:
-                opened.close()
+            store = self._stores.setdefault(url, open_store(url))
         return store
 
     def _sent(self, message: Message) -> Sent[Any]:

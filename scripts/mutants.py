@@ -102,7 +102,7 @@ MUTANTS = (
     Mutant(
         "answer about a message before what its last run has started has ended",
         "amqpworker/supervisor/crash_history.py",
-        (("            if question.key in awaited:\n", "            if question.key in awaited and now < 0:\n"),),
+        (("            if query.key in blocked:\n", "            if query.key in blocked and now < 0:\n"),),
         ("tests/unit/supervisor/test_crash_history.py",),
     ),
     Mutant(
@@ -236,7 +236,7 @@ MUTANTS = (
     Mutant(
         "forget what ran in a process that has died",
         "amqpworker/supervisor/supervisor.py",
-        (("                self._suspects.note_death(recording)\n", ""),),
+        (("                self._crash_history.record_death(recording)\n", ""),),
         (
             (
                 "tests/supervised/test_crashes.py::"

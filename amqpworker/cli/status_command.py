@@ -202,7 +202,7 @@ def connection_to(address: str) -> HTTPConnection:
     from amqpworker.supervisor import health
 
     if "/" not in address:
-        return HTTPConnection(*health.split(address), timeout=PATIENCE)
+        return HTTPConnection(*health.split_address(address), timeout=PATIENCE)
     connection = HTTPConnection("localhost", timeout=PATIENCE)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(PATIENCE)

@@ -20,8 +20,8 @@ from typing import Any
 
 from amqpworker.cli.output import complain, console, printable, table, write_json
 from amqpworker.errors import ConfigError
-from amqpworker.ipc.descendants import descendants_of, end_all, living
-from amqpworker.ipc.exit_status import how_it_ended
+from amqpworker.ipc.descendants import alive_with_descendants, descendants_of, terminate_all
+from amqpworker.ipc.exit_status import describe_exit
 from amqpworker.ipc.interpreter import command_of
 from amqpworker.supervisor.health import check_address
 from amqpworker.supervisor.launch import SupervisorConfig
@@ -78,7 +78,7 @@ def looked_at(spec: PoolSpec) -> Checked:
             left = descendants_of(process.pid)
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            end_all(lambda: living(left), grace=0.0)
+            terminate_all(lambda: alive_with_descendants(left), grace=0.0)
             process.wait()
     return found if isinstance(found, Checked) else Checked(problem=f"{spec.options['app']!r} {found}.")
 
@@ -98,7 +98,7 @@ def answer_of(process: subprocess.Popen[bytes], pipe: io.FileIO, patience: float
             with suppress(subprocess.TimeoutExpired):
                 code = process.wait(max(0.0, until - time.monotonic()))
         if code is not None:
-            return f"cannot be imported: its process ended by {how_it_ended(code)}"
+            return f"cannot be imported: its process ended by {describe_exit(code)}"
         if time.monotonic() >= until:
             return f"is not imported within {patience:g} s: find what it waits for, or give more by --start-timeout"
     return Checked.model_validate_json(line)

@@ -1,9 +1,9 @@
 """
-Calls that wait for their answer, by correlation id.
+Calls that wait for their reply, by correlation id.
 
-Decides who gets which answer and when waiting ends. A correlation id is made for each call: the task id may be one that
-was used before, whose late answer must not be taken for this one's. Knows no connection: the one who reads the replies calls
-`resolve`, the one who loses the connection `fail_asked`, any thread opens calls and waits.
+Decides which call a reply belongs to, and when waiting ends. Each call has a correlation id of its own: the task id may
+have been used before, and a late reply to that message is not the reply to this one. Any thread opens calls and waits; the
+I/O thread calls `resolve` for each reply, and `fail_requests_on` when the channel is lost.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ __all__ = ["Calls", "PendingCall"]
 
 class PendingCall:
     """
-    One call that waits for its answer.
+    One call that waits for its reply.
 
-    A bare lock, held until the answer is there, wakes its thread in less time than an event or condition, which are
-    made of several.
+    A bare lock, held until the reply has arrived, wakes its thread faster than an event or a condition, which consist
+    of several.
     """
 
-    __slots__ = ("_body", "_calls", "_ended", "_error", "_lock", "asked", "correlation_id")
+    __slots__ = ("_body", "_calls", "_ended", "_error", "_lock", "correlation_id", "requested_on")
 
     def __init__(self, calls: Calls, correlation_id: str) -> None:
         self.correlation_id = correlation_id
-        self.asked = 0  # the channel on which the broker has confirmed the question, by its serial number
+        self.requested_on = 0  # serial number of the channel on which the broker has confirmed the request
         self._calls = calls
         self._body: bytes | None = None
         self._error: AmqpWorkerError | None = None
@@ -41,55 +41,60 @@ class PendingCall:
 
     def wait(self, timeout: float) -> bytes:
         """
-        Return the answer; whatever the end, the call is forgotten.
+        Return the reply. Afterwards the call is not pending any more, however the wait ended.
 
         Raises:
-            CallTimeout: none came within `timeout` seconds.
-            AmqpWorkerError: what `fail_asked` was told.
+            CallTimeout: no reply arrived within `timeout` seconds.
+            AmqpWorkerError: the error that `fail_requests_on` was given.
         """
         if self._body is None and self._error is None:
             try:
-                answered = self._lock.acquire(timeout=min(max(timeout, 0.0), TIMEOUT_MAX))
+                ended = self._lock.acquire(timeout=min(max(timeout, 0.0), TIMEOUT_MAX))
             except BaseException:
                 self.forget()
                 raise
-            if not answered and self.forget():
-                raise CallTimeout(f"No answer to call {self.correlation_id} within {timeout:g} s.")
-            if not answered:
-                # taken out by the one who answers at this very moment
+            if not ended and self.forget():
+                raise CallTimeout(f"No reply to call {self.correlation_id} within {timeout:g} s.")
+            if not ended:
+                # another thread has taken the call and ends it at this moment
                 self._lock.acquire()
         if self._error is not None:
-            # one instance must not be raised by many threads
+            # several threads must not raise one instance
             raise copy.copy(self._error)
         assert self._body is not None
         return self._body
 
     def forget(self) -> bool:
-        """Wait no more, so that an answer is dropped; false where the call has ended already."""
+        """Stop waiting, so that a later reply is dropped; return false if the call has already ended."""
         if self._ended:
             return False
         self._ended = True
         return self._calls.take(self.correlation_id) is not None
 
-    def settle(self, body: bytes | None, error: AmqpWorkerError | None = None) -> None:
-        """Give the answer, once: the one who took the call out does it."""
+    def set_reply(self, body: bytes) -> None:
+        """End the wait with a reply; only the thread that has taken the call may do this."""
         self._ended = True
         self._body = body
+        self._lock.release()
+
+    def set_error(self, error: AmqpWorkerError) -> None:
+        """End the wait with an error; only the thread that has taken the call may do this."""
+        self._ended = True
         self._error = error
         self._lock.release()
 
 
 class Calls:
     """
-    The calls of one process that wait for an answer.
+    The pending calls of one process.
 
-    Each call is taken out of the dictionary by exactly one of its answer, its time-out and the loss of the
-    connection: `dict.pop` is atomic, so no further lock is needed.
+    Exactly one of its reply, its timeout and the loss of its channel takes a call out of the dictionary: `dict.pop` is
+    atomic, so no lock is needed.
     """
 
     def __init__(self) -> None:
         self._pending: dict[str, PendingCall] = {}
-        # Not only counted: in a queue that programs share for their answers, each sees those of the others.
+        # not only a number: programs that share a reply queue see each other's replies
         self._prefix = os.urandom(6).hex()
         self._numbers = itertools.count(1)
 
@@ -97,34 +102,34 @@ class Calls:
         return len(self._pending)
 
     def open(self) -> PendingCall:
-        """Begin to wait for an answer; its correlation id is one that no call had before."""
+        """Create a pending call with a correlation id that no other call has had."""
         call = PendingCall(self, f"{self._prefix}-{next(self._numbers):x}")
         self._pending[call.correlation_id] = call
         return call
 
     def take(self, correlation_id: str) -> PendingCall | None:
-        """Take a call out, so that nobody else answers it."""
+        """Take a call out, so that no other thread ends it."""
         return self._pending.pop(correlation_id, None)
 
     def resolve(self, correlation_id: str, body: bytes) -> bool:
-        """Hand an answer to the call that waits for it; false where none does: it is late, or not ours."""
+        """Pass a reply to its call; return false if no call waits for it: it is late, or of another program."""
         call = self.take(correlation_id)
         if call is None:
             return False
-        call.settle(body)
+        call.set_reply(body)
         return True
 
-    def are_expected(self, channel: int) -> bool:
-        """Tell whether a call waits that was asked on the channel with this serial number."""
-        return any(call.asked == channel for call in list(self._pending.values()))
+    def has_requests_on(self, channel: int) -> bool:
+        """Return whether a call is pending that was requested on the channel with this serial number."""
+        return any(call.requested_on == channel for call in list(self._pending.values()))
 
-    def fail_asked(self, channel: int, error: AmqpWorkerError) -> None:
+    def fail_requests_on(self, channel: int, error: AmqpWorkerError) -> None:
         """
-        End all calls that have been asked on the channel with this serial number.
+        End all calls that were requested on the channel with this serial number.
 
-        With the channel, the reply address that their requests carried is gone (direct reply-to): no answer can come.
-        What has not been asked yet will be on the next channel.
+        The reply address of their requests (direct reply-to) is gone with the channel: no reply can arrive. A call that
+        was not requested yet is requested on the next channel.
         """
         for correlation_id, call in list(self._pending.items()):
-            if call.asked == channel and self.take(correlation_id) is call:
-                call.settle(None, error)
+            if call.requested_on == channel and self.take(correlation_id) is call:
+                call.set_error(error)

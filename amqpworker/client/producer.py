@@ -110,8 +110,8 @@ class Producer:
         if self.owner is not None:
             publisher.belongs_to(self.owner)
         lost = Unconfirmed("The connection was lost while waiting for a reply: the task may have run.")
-        publisher.session.on_channel_lost = lambda serial: calls.fail_asked(serial, lost)
-        publisher.session.replies_expected = calls.are_expected
+        publisher.session.on_channel_lost = lambda serial: calls.fail_requests_on(serial, lost)
+        publisher.session.replies_expected = calls.has_requests_on
         PUBLISHERS.add(publisher)
         return PublisherGeneration(publisher, calls, process)
 
@@ -231,9 +231,9 @@ class Producer:
 
         def on_sent(error: AmqpWorkerError | None) -> None:
             if error is None:
-                pending.asked = pending_publish.channel
+                pending.requested_on = pending_publish.channel
             elif (waiting := calls.take(pending.correlation_id)) is not None:
-                waiting.settle(None, error)
+                waiting.set_error(error)
 
         try:
             publication = called(message, call, self._plan.names, self._now(), self._settings.app_id)
@@ -243,7 +243,7 @@ class Producer:
             lane.submit(pending_publish)
             return pending.wait(until - time.monotonic())
         except CallTimeout:
-            if not pending.asked:
+            if not pending.requested_on:
                 # Its own deadline has passed as well, so the I/O thread ends it now, with the reason.
                 pending_publish.wait()
                 if pending_publish.error is not None:

@@ -1,7 +1,7 @@
 """
-What a sender gets back: the id of what it sent, and a way to the stored result.
+What `send` returns: the id of the message, and access to its stored result.
 
-Decides how the store is asked while a result is not there yet.
+Decides how the store is polled until the result is stored.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 from amqpworker.errors import ConfigError, ResultTimeout, TaskFailed
 from amqpworker.model.headers import time_text
-from amqpworker.model.reply import Answer, read
+from amqpworker.model.reply import Reply, read
 from amqpworker.results.store import ResultStore
 from amqpworker.routing.delay import seconds_of
 
@@ -48,7 +48,7 @@ class Sent(Generic[R]):
         return f"<sent {self.task}, id {self.id}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel as what it names: the store of another process is another."""
+        """Pickle and copy without the app, whose store belongs to its process."""
         return (Sent, (self.id, self.task, no_store, no_store, self._first_sent))
 
     def __eq__(self, other: object) -> bool:
@@ -59,73 +59,76 @@ class Sent(Generic[R]):
 
     def result(self, timeout: float | timedelta = 10.0) -> R:
         """
-        Return what the task returned, typed by its return hint, as soon as it is stored.
+        Return what the task returned, in the type of its return hint, as soon as it is stored.
 
         Raises:
-            TaskFailed: the task ended without a result.
+            TaskFailed: the task failed.
             ResultTimeout: nothing was stored within `timeout` seconds.
-            ResultStoreError: the store could not be asked.
-            MalformedReply: what is stored is no result.
-            InvalidResult: the result is not what the task's return hint allows.
-            InvalidArguments: `timeout` is no duration.
+            ResultStoreError: the store cannot be read.
+            MalformedReply: what is stored is not a result.
+            InvalidResult: the result does not match the task's return hint.
+            InvalidArguments: `timeout` is not a duration.
             ConfigError: the app or the task stores no results, or the store cannot be opened.
         """
         seconds = seconds_of(timeout, "timeout")
         until = time.monotonic() + seconds
         pause = FIRST_PAUSE
-        while (answer := self._fetch()) is None:
+        while (reply := self._stored_reply()) is None:
             left = until - time.monotonic()
             if left <= 0:
                 raise ResultTimeout(f"No result of task {self.task!r} within {seconds:g} s (id {self.id}).")
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, LONGEST_PAUSE)
-        return value_of(answer, self._decode)  # type: ignore[no-any-return]
+        return value_of(reply, self._decode)  # type: ignore[no-any-return]
 
     def status(self) -> Literal["pending", "done", "failed"]:
         """
-        Return what the store knows; `pending` stands for everything before the end, and for a result that expired.
+        Return the state of the task; `pending` means that it has not ended, or that its result has expired.
 
         Raises:
-            ResultStoreError: the store could not be asked.
-            MalformedReply: what is stored is no result.
+            ResultStoreError: the store cannot be read.
+            MalformedReply: what is stored is not a result.
             ConfigError: the app or the task stores no results, or the store cannot be opened.
         """
-        answer = self._fetch()
-        return "pending" if answer is None else answer.status
+        reply = self._stored_reply()
+        return "pending" if reply is None else reply.status
 
-    def _fetch(self) -> Answer | None:
+    def _stored_reply(self) -> Reply | None:
         store = self._store()
         if store is None:
             raise ConfigError(
                 "This app stores no results: give it a store, such as App(results='sqlite:///results.db'), "
                 "in the process that sends and in the workers."
             )
-        # An id may have been used before: what is stored of an earlier message is no result of this one.
-        first_sent = None if self._first_sent is None else time_text(self._first_sent)
-        stored = store.fetch(self.id, first_sent)
-        return None if stored is None else read(stored)
+        row = store.get((self.id,)).get(self.id)
+        if row is None or row.expires_at <= time.time() or not row.reply:
+            return None
+        # the id may have been used before: the result of another message is not the result of this one
+        if self._first_sent is not None and row.first_sent not in ("", time_text(self._first_sent)):
+            return None
+        return read(row.reply)
 
 
 def never_stored() -> NoReturn:
-    """Refuse to fetch what is never stored."""
+    """Refuse to get the result of a task that stores none."""
     raise ConfigError(
-        "This task stores no results, since it is declared with result=False: use call, or leave that out."
+        "This task is declared with result=False, so its results are not stored: use call, or remove that."
     )
 
 
 def no_store(*_: object) -> NoReturn:
-    """Refuse to fetch a result."""
-    raise ConfigError("This `Sent` was copied or came from another process, without its app: ask the one that sent it.")
+    """Refuse to get a result without an app."""
+    raise ConfigError("This `Sent` was copied or pickled, so it has no app: call result() of the original.")
 
 
-def value_of(answer: Answer, decode: Callable[[bytes], Any]) -> Any:
+def value_of(reply: Reply, decode: Callable[[bytes], Any]) -> Any:
     """
-    Return the value of an answer.
+    Return the value of a reply.
 
     Raises:
-        TaskFailed: it tells of a failure.
-        InvalidResult: the value is not what `decode` takes.
+        TaskFailed: the task failed.
+        InvalidResult: `decode` refuses the value.
     """
-    if answer.status == "failed":
-        raise TaskFailed(answer.reason, answer.error_type, answer.text, answer.traceback)
-    return decode(answer.value or b"null")
+    if reply.status == "failed":
+        raise TaskFailed(reply.reason, reply.error_type, reply.text, reply.traceback)
+    return decode(reply.value or b"null")

@@ -1,1 +1,1 @@
-"""What a supervisor and its worker processes share; nothing here knows the app, the broker or pydantic."""
+"""What a supervisor and its worker processes share, without the app, the broker or pydantic."""

@@ -1,9 +1,9 @@
 """
-The processes that a process has started, daemons of theirs included: how they are found, and how they are ended.
+The descendants of a process, including their daemons: how they are found, and how they are terminated.
 
-Decides what is sent: SIGTERM, and SIGKILL to what is left after `TERM_GRACE` seconds. A process that adopts orphans (Linux:
-a subreaper) has all of them below it for as long as it lives; when it has ended, the next subreaper above it has them.
-Only the standard library is imported: the supervisor's heir uses this, too.
+Decides which signals are sent: SIGTERM, and SIGKILL to what is left after `TERM_GRACE` seconds. A process that adopts orphans
+(on Linux a subreaper) keeps them below it as long as it lives; afterwards the next subreaper above it adopts them.
+Imports the standard library only: the supervisor's orphan reaper, which must be small, uses this module, too.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ __all__ = [
     "CAN_ADOPT",
     "MARK",
     "TERM_GRACE",
-    "Ending",
-    "Known",
+    "ProcessKey",
+    "Termination",
     "adopt_orphans",
+    "alive_with_descendants",
     "children_of",
     "descendants_of",
-    "end_all",
-    "group_of",
-    "known",
-    "living",
+    "group_members",
+    "keys_of",
     "stat_of",
+    "terminate_all",
 ]
 
 PR_SET_CHILD_SUBREAPER = 36
 TERM_GRACE = 5.0
-# What is in the kernel when it is killed takes a moment.
+# A process that is in a system call when it is killed needs a moment to end.
 KILL_GRACE = 2.0
-PAUSE = 0.02
-# A look at children may miss one whose sibling ends that moment (proc(5)).
-EMPTY_LOOKS = 2
+CHECK_INTERVAL = 0.02
+# Reading the list of children may miss one whose sibling ends at that moment (proc(5)).
+EMPTY_CHECKS = 2
 
 CAN_ADOPT = sys.platform == "linux" and os.path.exists(f"/proc/self/task/{os.getpid()}/children")
-"""Whether a process can be given the orphans of its descendants, and can find them."""
+"""Whether a process can adopt the orphans of its descendants, and can find them."""
 
 MARK = "_AMQPWORKER_PROCESS"
-"""In the environment of a worker process, and so of all that it starts; an isolated process has a value of its own."""
+"""In the environment of a worker process, and thus of its descendants; each isolated process has a value of its own."""
 
-Known = tuple[int, int]
-"""A process: its id and its start time, so that another one with its id is not taken for it."""
+ProcessKey = tuple[int, int]
+"""Identifies a process by its id and its start time: ids are reused."""
 
 
 def adopt_orphans() -> None:
     """
-    Have this process become the parent of what its descendants leave behind, if the system can do this.
+    Make this process the parent of its descendants' orphans, if the system supports that.
 
     https://man7.org/linux/man-pages/man2/PR_SET_CHILD_SUBREAPER.2const.html
     """
@@ -73,7 +73,7 @@ def stat_of(pid: int) -> tuple[str, int, int] | None:
 
 
 def children_of(pid: int) -> set[int]:
-    """Return the children of a process, with those that have ended and were not waited for."""
+    """Return the children of a process, including zombies."""
     found: set[int] = set()
     with suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -82,68 +82,68 @@ def children_of(pid: int) -> set[int]:
     return found
 
 
-def known(pids: Iterable[int]) -> set[Known]:
-    """Return those of these processes that have not ended."""
+def keys_of(pids: Iterable[int]) -> set[ProcessKey]:
+    """Return the keys of those of these processes that have not ended."""
     found = ((pid, stat_of(pid)) for pid in pids)
     return {(pid, stat[2]) for pid, stat in found if stat is not None and stat[0] not in "ZX"}
 
 
-def descendants_of(pid: int) -> set[Known]:
+def descendants_of(pid: int) -> set[ProcessKey]:
     """Return all descendants of a process that have not ended."""
-    found: set[Known] = set()
+    found: set[ProcessKey] = set()
     waiting, seen = children_of(pid), {pid}
     while waiting:
         seen |= waiting
-        found |= known(waiting)
+        found |= keys_of(waiting)
         waiting = set().union(*map(children_of, waiting)) - seen
     return found
 
 
-def living(of: Iterable[Known]) -> set[Known]:
+def alive_with_descendants(keys: Iterable[ProcessKey]) -> set[ProcessKey]:
     """Return those of these processes that have not ended, with their descendants."""
-    there = known(pid for pid, _ in of) & set(of)
-    return there.union(*(descendants_of(pid) for pid, _ in there))
+    alive = keys_of(pid for pid, _ in keys) & set(keys)
+    return alive.union(*(descendants_of(pid) for pid, _ in alive))
 
 
-def group_of(number: int) -> set[Known]:
+def group_members(number: int) -> set[ProcessKey]:
     """Return the processes of a process group that have not ended."""
     everything = (int(name) for name in os.listdir("/proc") if name.isdecimal()) if CAN_ADOPT else ()
-    return known(pid for pid in everything if (stat := stat_of(pid)) is not None and stat[1] == number)
+    return keys_of(pid for pid in everything if (stat := stat_of(pid)) is not None and stat[1] == number)
 
 
-class Ending:
-    """The end of the processes that `find` returns each time it is asked, from `now` on (monotonic)."""
+class Termination:
+    """Ends the processes that `find` returns at each step, from `now` on (monotonic)."""
 
-    def __init__(self, find: Callable[[], set[Known]], now: float, grace: float = TERM_GRACE) -> None:
+    def __init__(self, find: Callable[[], set[ProcessKey]], now: float, grace: float = TERM_GRACE) -> None:
         self._find = find
         self._kill_at = now + grace
         self._give_up_at = self._kill_at + KILL_GRACE
         self._empty = 0
-        self._forbidden: set[Known] = set()
-        self.asked: set[Known] = set()
-        self.killed: set[Known] = set()
-        self.left: set[Known] = set()
-        """What was there at the last look, other users' processes aside."""
+        self._forbidden: set[ProcessKey] = set()
+        self.terminated: set[ProcessKey] = set()
+        self.killed: set[ProcessKey] = set()
+        self.left: set[ProcessKey] = set()
+        """What was alive at the last step, except processes of other users."""
 
     @property
-    def survivors(self) -> set[Known]:
-        """What has not ended: it is in the kernel, or is another user's."""
-        return self.left | living(self._forbidden)
+    def survivors(self) -> set[ProcessKey]:
+        """What has not ended: processes that are stuck in a system call, or belong to another user."""
+        return self.left | alive_with_descendants(self._forbidden)
 
     def proceed(self, now: float) -> bool:
-        """Send what is due, and return whether all have ended, or whatever has not is given up."""
+        """Send the signals that are due, and return whether all have ended, or the rest is given up."""
         self.left = left = self._find() - self._forbidden
         self._empty = 0 if left else self._empty + 1
-        for one in left - self.asked:
+        for one in left - self.terminated:
             self._send(one, signal.SIGTERM)
-        self.asked |= left
+        self.terminated |= left
         if now >= self._kill_at:
             for one in left:
                 self._send(one, signal.SIGKILL)
             self.killed |= left
-        return self._empty >= EMPTY_LOOKS or now >= self._give_up_at
+        return self._empty >= EMPTY_CHECKS or now >= self._give_up_at
 
-    def _send(self, one: Known, number: signal.Signals) -> None:
+    def _send(self, one: ProcessKey, number: signal.Signals) -> None:
         pid, started = one
         stat = stat_of(pid)
         if stat is not None and stat[2] == started:
@@ -155,10 +155,10 @@ class Ending:
                 self._forbidden.add(one)
 
 
-def end_all(find: Callable[[], set[Known]], grace: float = TERM_GRACE) -> Ending:
-    """End the processes that `find` returns, and wait for it."""
-    ending = Ending(find, time.monotonic(), grace)
+def terminate_all(find: Callable[[], set[ProcessKey]], grace: float = TERM_GRACE) -> Termination:
+    """End the processes that `find` returns, and wait until they have ended."""
+    termination = Termination(find, time.monotonic(), grace)
     pause = select.poll()
-    while not ending.proceed(time.monotonic()):
-        pause.poll(PAUSE * 1000)
-    return ending
+    while not termination.proceed(time.monotonic()):
+        pause.poll(CHECK_INTERVAL * 1000)
+    return termination

@@ -1,8 +1,8 @@
 """
-Which queues a process could start a message of at once, as bits of one number: one for each queue of a broker.
+The queues for which a process is idle (it could start a message at once), as bits of one number.
 
-Pure. Two queues may share a bit, so that a process takes another one for idle that does not consume its queue: then messages
-are requeued without need.
+Pure. Two queues may share a bit, so that a process may take another one for idle that does not consume its queue: then
+messages are requeued unnecessarily.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-__all__ = ["IDLE_BYTES", "bit_of", "bytes_of", "elsewhere"]
+__all__ = ["IDLE_BYTES", "bit_of", "bytes_of", "idle_elsewhere"]
 
 BITS = 1024
 IDLE_BYTES = BITS // 8
 
 
 def bit_of(broker: str, queue: str) -> int:
-    """Return the bit of a queue; `broker` names the virtual host, too: a queue of the same name in another has another bit."""
+    """Return the bit of a queue; `broker` includes the virtual host, since another one may have a queue of the same name."""
     digest = hashlib.blake2b(f"{broker}\n{queue}".encode("utf-8", "replace"), digest_size=4).digest()
     return 1 << int.from_bytes(digest, "little") % BITS
 
 
 def bytes_of(bits: int) -> bytes:
-    """Return bits as they are written to shared memory."""
+    """Return the bits in the format of the shared memory."""
     return bits.to_bytes(IDLE_BYTES, "little")
 
 
-def elsewhere(idle: Mapping[int, int]) -> dict[int, int]:
-    """Return for each process, by its serial number, which bits any other process has."""
+def idle_elsewhere(idle: Mapping[int, int]) -> dict[int, int]:
+    """Return for each process, by its serial number, the bits that any other process has set."""
     once = twice = 0
     for bits in idle.values():
         twice |= once & bits

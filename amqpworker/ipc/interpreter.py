@@ -1,9 +1,9 @@
 """
-How a program of ours is started in a fresh interpreter.
+How amqpworker starts its programs, each in a new interpreter.
 
-Decides that no module of the app's folder can take the place of one that our own code needs: the folder is not on the path
-while our code is imported. `app_loader` puts it there, when everything of ours is loaded. Folder and interpreter are known by the
-paths that were given: what starts later follows symbolic links, which may lead to another release by then.
+Decides that no module of the app's folder can shadow a module that amqpworker needs: the folder is not on the path while
+amqpworker is imported. `app_loader` adds it afterwards. Folder and interpreter keep the paths that the user gave: a process
+that starts later follows symbolic links, which may point to another release by then.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from amqpworker.ipc.interpreter_options import interpreter_options
 
 __all__ = ["command_of", "folder_as_given", "interpreter_as_given"]
 
-# For a package that is found in the app's folder only: the folder goes behind everything else.
+# If amqpworker itself is in the app's folder, that folder becomes the last one on the path.
 FROM_FOLDER = (
     "import sys, runpy; sys.path.append(sys.argv.pop(1)); "
     "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
@@ -43,7 +43,7 @@ def folder_as_given() -> Path:
 
 
 def interpreter_as_given() -> str:
-    """Return our interpreter, by the name of the folder in which our program was started if that is its folder, too."""
+    """Return the path of this interpreter, relative to the given folder if the running program is in the interpreter's folder."""
     with suppress(OSError):
         beside = folder_as_given() / Path(sys.argv[0]).parent / Path(sys.executable).name
         if sys.executable and beside.exists() and beside.parent.samefile(Path(sys.executable).parent):
@@ -52,7 +52,7 @@ def interpreter_as_given() -> str:
 
 
 def command_of(module: str) -> list[str]:
-    """Return the beginning of the command that runs a module of ours; its arguments follow."""
+    """Return the command that runs a module of amqpworker, without the module's arguments."""
     here = Path(__file__).parents[2]
     if here.is_dir() and here.samefile("."):
         return [sys.executable, *interpreter_options(), "-P", "-c", FROM_FOLDER, str(here), module]

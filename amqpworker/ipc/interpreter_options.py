@@ -1,8 +1,8 @@
 """
-The options of the interpreter that our programs hand on to each other: `python -O -m amqpworker worker …`.
+The interpreter options that amqpworker passes on to the programs that it starts: `python -O -m amqpworker worker …`.
 
-Pure. Decides which: all that were given, except those that choose the program (`-m`, `-c`) or the begin of the path (`-P`),
-since each program of ours is started in its own way.
+Pure. Passes on all options that were given, except those that choose the program (`-m`, `-c`) or change the start of the path
+(`-P`), since each of our programs is started in its own way.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Sequence
 
 __all__ = ["interpreter_options"]
 
-HANDED_ON = frozenset("bBdEIOqRsSuv")
+PASSED_ON = frozenset("bBdEIOqRsSuv")
 WITH_VALUE = frozenset("WX")
 PROGRAM = frozenset("cm")
 PYCS = "--check-hash-based-pycs"
 
 
 def interpreter_options(command: Sequence[str] | None = None) -> list[str]:
-    """Return the options in the command of an interpreter (default: this one) that another of ours is to be given too."""
+    """Return the options in the command of an interpreter (default: this one) that the programs it starts get, too."""
     words = iter((sys.orig_argv if command is None else command)[1:])
     found: list[str] = []
     for word in words:
@@ -34,6 +34,6 @@ def interpreter_options(command: Sequence[str] | None = None) -> list[str]:
                 if letter in WITH_VALUE:
                     found += [f"-{letter}", word[at:] or next(words, "")]
                     break
-                if letter in HANDED_ON:
+                if letter in PASSED_ON:
                     found.append(f"-{letter}")
     return found

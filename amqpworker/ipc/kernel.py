@@ -1,7 +1,7 @@
 """
-System calls of Linux that older kernels, some containers and some builds of Python do not have, and what replaces them.
+Linux system calls that older kernels, some containers and some builds of Python lack, and their replacements.
 
-Decides nothing: a supervisor reports at its start what is missing, and everything works without it.
+A supervisor logs at its start which are missing; everything works without them.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from contextlib import suppress
 
 __all__ = ["ProcessEnd", "has_process_descriptors", "memory_file", "missing_calls"]
 
-# No such call, or a filter of a container refuses it.
+# The call does not exist, or a container's filter denies it.
 MISSING = frozenset({errno.ENOSYS, errno.EPERM})
-STEP = 0.01
+POLL_INTERVAL = 0.01
 
 WITHOUT_MEMORY_FILES = "temporary files are used instead"
 WITHOUT_PROCESS_DESCRIPTORS = "a worker process that hangs may survive a killed supervisor; the end of an isolated one may be noticed a second later"
 
 
 def missing_calls() -> dict[str, str]:
-    """Return the system calls that are missing here, each with what follows from that."""
+    """Return the system calls that are missing here, each with the consequence."""
     missing = {}
     if not has_memory_files():
         missing["memfd_create"] = WITHOUT_MEMORY_FILES
@@ -34,10 +34,10 @@ def missing_calls() -> dict[str, str]:
 
 
 def has_memory_files() -> bool:
-    """Return whether there are files in memory."""
+    """Return whether the system has files in memory."""
     try:
         descriptor = memory_only("amqpworker-check")
-    except OSError:  # none is free now, which is another matter
+    except OSError:  # no descriptor is free now: the call exists
         return True
     if descriptor >= 0:
         os.close(descriptor)
@@ -46,10 +46,10 @@ def has_memory_files() -> bool:
 
 def memory_file(name: str, *, sealable: bool = False) -> int:
     """
-    Return the descriptor of an empty file without a path, in memory if the system can do that.
+    Return the descriptor of an empty file without a path, in memory if the system supports that.
 
     Raises:
-        OSError: there is no room for another one.
+        OSError: the system has no room for another file.
     """
     if (descriptor := memory_only(name, sealable=sealable)) >= 0:
         return descriptor
@@ -58,7 +58,7 @@ def memory_file(name: str, *, sealable: bool = False) -> int:
 
 
 def memory_only(name: str, *, sealable: bool = False) -> int:
-    """Return the descriptor of a file in memory, -1 if the system has no such thing."""
+    """Return the descriptor of a file in memory, -1 if the system does not support that."""
     try:
         return os.memfd_create(name, os.MFD_CLOEXEC | (os.MFD_ALLOW_SEALING if sealable else 0))
     except AttributeError:
@@ -70,10 +70,10 @@ def memory_only(name: str, *, sealable: bool = False) -> int:
 
 
 def has_process_descriptors() -> bool:
-    """Return whether there are descriptors that become readable with the end of a process."""
+    """Return whether the system has descriptors that become readable when a process ends."""
     try:
         descriptor = process_descriptor(os.getpid())
-    except OSError:  # none is free now, which is another matter
+    except OSError:  # no descriptor is free now: the call exists
         return True
     if descriptor >= 0:
         os.close(descriptor)
@@ -81,7 +81,7 @@ def has_process_descriptors() -> bool:
 
 
 def process_descriptor(pid: int) -> int:
-    """Return a descriptor that becomes readable with the end of a process, -1 if the system has no such thing."""
+    """Return a descriptor that becomes readable when a process ends, -1 if the system does not support that."""
     try:
         return os.pidfd_open(pid)
     except AttributeError:
@@ -94,37 +94,38 @@ def process_descriptor(pid: int) -> int:
 
 class ProcessEnd:
     """
-    The end of a child process, which can be waited for and is not reaped by that.
+    Waits for the end of a child process without reaping it.
 
-    `descriptor` becomes readable with it, and is -1 if the system has no such thing: then `has_come` has to be asked.
+    `descriptor` becomes readable when the process ends; it is -1 if the system does not support that, and then `wait` has to
+    be called.
 
     Raises:
-        OSError: there is no room for another descriptor.
+        OSError: no descriptor is free.
     """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self.descriptor = process_descriptor(pid)
 
-    def has_come(self, timeout: float = 0.0) -> bool:
-        """Wait for the end for up to `timeout` seconds, and return whether it has come."""
+    def wait(self, timeout: float = 0.0) -> bool:
+        """Wait up to `timeout` seconds, and return whether the process has ended."""
         poll = select.poll()
         if self.descriptor >= 0:
             poll.register(self.descriptor, select.POLLIN)
             return bool(poll.poll(timeout * 1000))
         until = time.monotonic() + timeout
         while not (ended := self._can_be_reaped()) and time.monotonic() < until:
-            poll.poll(STEP * 1000)
+            poll.poll(POLL_INTERVAL * 1000)
         return ended
 
     def _can_be_reaped(self) -> bool:
         try:
             return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        except ChildProcessError:  # others have waited for it
+        except ChildProcessError:  # it was reaped by other code
             return True
 
     def close(self) -> None:
-        """Let go of the descriptor."""
+        """Close the descriptor."""
         if self.descriptor >= 0:
             with suppress(OSError):
                 os.close(self.descriptor)

@@ -1,8 +1,8 @@
 """
-The flight recorder of a worker process: what each runner does, in memory that outlives the process.
+The flight recorder of a worker process: which tasks it runs, in shared memory that outlives the process.
 
-Decides the layout. The process writes, its supervisor reads at any time, also after a SIGKILL. A slot is marked as
-running after all of it is written, so that what is half written was not begun. What is no recording is told apart.
+Decides the layout. The process writes, its supervisor reads at any time, also after a SIGKILL. A slot is marked as running
+after all of it is written, so that a half-written slot counts as not started. Anything that is not a recording is detected.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from amqpworker.ipc.idle_queues import IDLE_BYTES, bytes_of
+from amqpworker.ipc.report import OVERDUE
 
 if TYPE_CHECKING:
     from amqpworker.model.message import Delivery
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 __all__ = [
     "CONSUMER",
     "EVENT_LOOP",
-    "HEARTS",
     "MAIN",
     "PUBLISHER",
+    "THREADS",
     "Counts",
     "Gauges",
     "Recorder",
@@ -34,9 +35,9 @@ __all__ = [
     "RunSlot",
     "Running",
     "key_of",
-    "mapped",
-    "note_elsewhere",
-    "read",
+    "map_memory",
+    "read_recording",
+    "record_idle_elsewhere",
     "size_of",
 ]
 
@@ -44,27 +45,27 @@ Memory: TypeAlias = mmap.mmap | bytearray
 
 MAGIC = b"awflight"
 VERSION = 3
-HEARTS = ("main thread", "consumer thread", "publisher thread", "event loop")
-MAIN, CONSUMER, PUBLISHER, EVENT_LOOP = range(len(HEARTS))
+THREADS = ("main thread", "consumer thread", "publisher thread", "event loop")
+MAIN, CONSUMER, PUBLISHER, EVENT_LOOP = range(len(THREADS))
 
 HEADER = struct.Struct("=8sII4d4QB3I")
-HEART = struct.Struct("=d")
+HEARTBEAT = struct.Struct("=d")
 COUNTS = struct.Struct("=4QB3I")
-FIRST_HEART = 16
-COUNTS_AT = FIRST_HEART + len(HEARTS) * HEART.size
-# Attempt, start, limit, the key and the name of the task; the byte before them tells whether it runs.
+HEARTBEATS_AT = 16
+COUNTS_AT = HEARTBEATS_AT + len(THREADS) * HEARTBEAT.size
+# Attempt, start, limit, the key and the name of the task; the byte before them is 1 while it runs.
 SLOT = struct.Struct("=Idd64p64p")
 PACK = SLOT.pack_into
 SLOT_SIZE = 1 + SLOT.size
 KEY_BYTES = 64
-MOST_SLOTS = 1_000_000
-# Behind the slots: for which queues the process is idle, and for which another one is, written by the supervisor.
+MAX_SLOTS = 1_000_000
+# After the slots: the queues for which the process is idle, and those for which another one is, which the supervisor writes.
 IDLE, ELSEWHERE = range(2)
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many deliveries of a process ended how."""
+    """How many deliveries of a process had which outcome."""
 
     done: int = 0
     retried: int = 0
@@ -82,17 +83,17 @@ class Counts:
 
     @property
     def settled(self) -> int:
-        """How many were settled for good, as far as this process goes."""
+        """How many were not requeued."""
         return self.done + self.retried + self.dead
 
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
     """
-    What is so at this moment.
+    Current numbers.
 
-    `isolated` processes are in use, `waiting_suspects` wait until as many run as may, and `unconfirmed` copies were published
-    and are not confirmed though it is time: their queue has no majority, perhaps.
+    `isolated` is how many isolated processes are in use, `waiting_suspects` how many messages wait for one, `unconfirmed` how
+    many retries and dead letters the broker has not confirmed in time: their queue may lack a majority.
     """
 
     isolated: int = 0
@@ -102,7 +103,7 @@ class Gauges:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A task that has started: times are seconds since the epoch, `limit` is 0 where there is none."""
+    """A task that has started: times are seconds since the epoch, `limit` is 0 if there is none."""
 
     slot: int
     key: str
@@ -114,37 +115,52 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a process has written; `hearts` are monotonic, 0 if such a thread has not begun; `idle` are bits of queues."""
+    """
+    What a process has recorded.
 
-    hearts: tuple[float, ...]
+    `heartbeats` are monotonic times, in the order of `THREADS`, 0 if such a thread has not started; `idle` are bits of queues.
+    """
+
+    heartbeats: tuple[float, ...]
     counts: Counts
     running: tuple[Running, ...]
     consuming: bool = False
     gauges: Gauges = Gauges()
     idle: int = 0
 
+    def stalled_thread(self, now: float, timeout: float) -> str:
+        """Return which thread has made no progress for `timeout` seconds, "" if there is none; `now` is monotonic."""
+        for name, heartbeat in zip(THREADS, self.heartbeats, strict=True):
+            if heartbeat and now - heartbeat > timeout:
+                return f"its {name} has made no progress for {now - heartbeat:.0f} s"
+        return ""
+
+    def has_overdue_task(self, now: float) -> bool:
+        """Return whether a task runs far beyond its time limit; `now` is seconds since the epoch."""
+        return any(one.limit and now - one.limit >= OVERDUE for one in self.running)
+
 
 def size_of(slots: int) -> int:
-    """Return how many bytes a recording with so many slots has."""
+    """Return the size in bytes of a recording with this many slots."""
     return HEADER.size + slots * SLOT_SIZE + 2 * IDLE_BYTES
 
 
 def bits_at(slots: int, which: int) -> slice:
-    """Return where the bits of idle queues are: those of the process itself, or of the others."""
+    """Return the position of the bits of idle queues: those of the process itself (`IDLE`), or of others (`ELSEWHERE`)."""
     begin = HEADER.size + slots * SLOT_SIZE + which * IDLE_BYTES
     return slice(begin, begin + IDLE_BYTES)
 
 
-def note_elsewhere(memory: Memory, slots: int, bits: int) -> None:
-    """Write into the recording of a process for which queues another one is idle; by the supervisor."""
+def record_idle_elsewhere(memory: Memory, slots: int, bits: int) -> None:
+    """Write into the recording of a process for which queues another one is idle; the supervisor calls this."""
     memory[bits_at(slots, ELSEWHERE)] = bytes_of(bits)
 
 
 def key_of(delivery: Delivery) -> bytes:
     """
-    Return what a message is known by in a recording, also after it was delivered again.
+    Return the key that identifies a message in recordings, which is the same for each delivery of it.
 
-    A message without an id is given another at each delivery: it is known by its contents.
+    A message without an id gets a new one at each delivery, so its key is made of its contents.
     """
     properties = delivery.properties
     if message_id := properties.message_id:
@@ -155,7 +171,7 @@ def key_of(delivery: Delivery) -> bytes:
 
 
 class RecordedRun(Protocol):
-    """A run as it is noted: `started` and `limit_ends` are seconds since the epoch, `limit_ends` is 0 if it has no limit."""
+    """What is recorded of a run: `started` and `limit_ends` are seconds since the epoch, `limit_ends` is 0 if it has no limit."""
 
     @property
     def attempt(self) -> int: ...
@@ -171,7 +187,7 @@ class RecordedRun(Protocol):
 
 
 class RunSlot:
-    """Where one runner, or one coroutine, notes what it runs; one thread writes it."""
+    """Where one runner thread, or one coroutine, records what it runs; one thread writes it."""
 
     __slots__ = ("_fields", "_flag", "_memory")
 
@@ -180,19 +196,19 @@ class RunSlot:
         self._flag = HEADER.size + number * SLOT_SIZE
         self._fields = self._flag + 1
 
-    def begin(self, key: bytes, run: RecordedRun) -> None:
-        """Note that a task starts."""
-        # What is longer than its field is cut off there.
+    def mark_running(self, key: bytes, run: RecordedRun) -> None:
+        """Record that a task starts."""
+        # `struct` truncates what is longer than its field.
         PACK(self._memory, self._fields, run.attempt, run.started, run.limit_ends, key, run.task.encode())
         self._memory[self._flag] = 1
 
-    def end(self) -> None:
-        """Note that it is over."""
+    def mark_free(self) -> None:
+        """Record that the task has ended."""
         self._memory[self._flag] = 0
 
 
 class Recorder:
-    """The writing side; without memory of a supervisor it writes into its own."""
+    """Writes a recording: into shared memory, or without a supervisor into memory of its own."""
 
     def __init__(self, slots: int, memory: Memory | None = None) -> None:
         self._memory: Memory = bytearray(size_of(slots)) if memory is None else memory
@@ -201,55 +217,55 @@ class Recorder:
 
     @property
     def memory(self) -> Memory:
-        """What it is written to."""
+        """The memory that it writes to."""
         return self._memory
 
     def clear(self) -> None:
-        """Note that nothing runs any more: this process ends by itself, and no task is to be blamed for it."""
+        """Record that nothing runs any more: this process ends by itself, and no task has crashed it."""
         for slot in self.slots:
-            slot.end()
+            slot.mark_free()
 
-    def beat(self, heart: int) -> None:
-        """Note that a thread (by its index in `HEARTS`) is alive."""
-        HEART.pack_into(self._memory, FIRST_HEART + heart * HEART.size, time.monotonic())
+    def beat(self, thread: int) -> None:
+        """Record that a thread (by its index in `THREADS`) makes progress."""
+        HEARTBEAT.pack_into(self._memory, HEARTBEATS_AT + thread * HEARTBEAT.size, time.monotonic())
 
-    def note(self, counts: Counts, consuming: bool, gauges: Gauges) -> None:
-        """Note how many deliveries ended how, whether every queue has a consumer, and what is so now."""
-        ended = (counts.done, counts.retried, counts.dead, counts.requeued)
-        now = (gauges.isolated, gauges.waiting_suspects, gauges.unconfirmed)
-        COUNTS.pack_into(self._memory, COUNTS_AT, *ended, consuming, *now)
+    def record(self, counts: Counts, consuming: bool, gauges: Gauges) -> None:
+        """Record the counts, whether every queue has a consumer, and the gauges."""
+        totals = (counts.done, counts.retried, counts.dead, counts.requeued)
+        current = (gauges.isolated, gauges.waiting_suspects, gauges.unconfirmed)
+        COUNTS.pack_into(self._memory, COUNTS_AT, *totals, consuming, *current)
 
-    def note_idle(self, bits: int) -> None:
-        """Note for which queues a message could start at once."""
+    def record_idle(self, bits: int) -> None:
+        """Record for which queues a message could start at once."""
         self._memory[bits_at(len(self.slots), IDLE)] = bytes_of(bits)
 
     def idle_elsewhere(self) -> int:
-        """Return for which queues another process of the supervisor is idle, as it saw at its last look."""
+        """Return for which queues another process of the supervisor was idle at its last check."""
         return int.from_bytes(self._memory[bits_at(len(self.slots), ELSEWHERE)], "little")
 
 
-def mapped(descriptor: int) -> mmap.mmap:
-    """Return the memory behind a descriptor, which is not needed any more then."""
+def map_memory(descriptor: int) -> mmap.mmap:
+    """Map the memory behind a descriptor, and close the descriptor."""
     try:
         return mmap.mmap(descriptor, 0)
     finally:
         os.close(descriptor)
 
 
-def read(memory: Memory) -> Recording | None:
-    """Return what is recorded, None where it is no recording; while the process writes, a slot may be missing."""
+def read_recording(memory: Memory) -> Recording | None:
+    """Return what is recorded, None if it is not a recording; while the process writes a slot, that slot is left out."""
     if len(memory) < HEADER.size:
         return None
     magic, version, slots, *numbers, consuming, isolated, waiting, unconfirmed = HEADER.unpack_from(memory)
-    if magic != MAGIC or version != VERSION or slots > MOST_SLOTS or len(memory) < size_of(slots):
+    if magic != MAGIC or version != VERSION or slots > MAX_SLOTS or len(memory) < size_of(slots):
         return None
-    hearts = tuple(numbers[: len(HEARTS)])
-    if not all(math.isfinite(heart) and heart >= 0 for heart in hearts):
+    heartbeats = tuple(numbers[: len(THREADS)])
+    if not all(math.isfinite(one) and one >= 0 for one in heartbeats):
         return None
     running = [one for number in range(slots) if (one := _read_slot(memory, number)) is not None]
-    counts = Counts(*numbers[len(HEARTS) :])
+    counts = Counts(*numbers[len(THREADS) :])
     idle = int.from_bytes(memory[bits_at(slots, IDLE)], "little")
-    return Recording(hearts, counts, tuple(running), bool(consuming), Gauges(isolated, waiting, unconfirmed), idle)
+    return Recording(heartbeats, counts, tuple(running), bool(consuming), Gauges(isolated, waiting, unconfirmed), idle)
 
 
 def _read_slot(memory: Memory, number: int) -> Running | None:
@@ -257,7 +273,7 @@ def _read_slot(memory: Memory, number: int) -> Running | None:
     if memory[at] != 1:
         return None
     before = bytes(memory[at : at + SLOT_SIZE])
-    # Twice the same: nobody was writing it in between.
+    # Equal both times: it was not being written in between.
     if before != bytes(memory[at : at + SLOT_SIZE]):
         return None
     attempt, started, limit, key, task = SLOT.unpack_from(before, 1)

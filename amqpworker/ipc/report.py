@@ -1,9 +1,9 @@
 """
-What a worker process and its parent tell each other: reports and questions one way, verdicts and orders the other.
+The messages between a worker process and its supervisor: reports one way, commands the other.
 
-Decides the exit codes, and the lines on the two pipes: one JSON object each, small enough to be written in one piece.
-Messages are asked about many at a time.
-User code runs in the same process and may write there, too: what is no report is told apart, and not kept.
+Decides the exit codes, and the lines on the two pipes. Each line is one JSON object. A report is written in one piece or not at
+all, so it is never longer than `PIPE_BUF` bytes: texts are truncated, and messages are asked about in batches.
+User code runs in the same process and may write to the pipe, too: lines that are not reports are detected and ignored.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import signal
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import accumulate, takewhile
 from typing import Any, Literal, TypeAlias, get_args
 
 __all__ = [
@@ -25,17 +26,19 @@ __all__ = [
     "MISCONFIGURED",
     "OVERDUE",
     "STOPPED",
-    "Answers",
-    "Heard",
-    "Leave",
+    "Command",
+    "CommandWriter",
+    "Exit",
+    "ParsedReports",
     "Report",
     "Reporter",
     "SuspectAnswer",
     "WriteStacks",
-    "batch_of",
-    "heard",
-    "line_of",
-    "verdicts_in",
+    "encode_command",
+    "encode_report",
+    "first_batch",
+    "parse_commands",
+    "parse_reports",
 ]
 
 # Exit codes of a worker process, and of the pool.
@@ -44,102 +47,134 @@ FAILED = 1
 MISCONFIGURED = 2
 ABANDONED = 3
 
-# A supervisor replaces a process in which a run has not ended this many seconds after its `time_limit`.
+# A supervisor replaces a process whose task is still running this many seconds after its `time_limit`.
 OVERDUE = 60.0
 
-MOST_TEXT = 500
-LONGEST_LINE = 16384
-MOST_UNSENT = 1 << 20
-# What is not longer is written to a pipe as a whole or not at all; some of it is for the rest of the line.
-LONGEST_BATCH = select.PIPE_BUF - 200
+MAX_REASON = 500
+# The rest of the longest line: names of fields, and numbers.
+MAX_TEXT_BYTES = select.PIPE_BUF - 200
+MAX_LINE = 16384
+MAX_UNSENT = 1 << 20
 
-# Has a process that is about to be killed write what each of its threads does to the log, whatever it hangs in.
+# Makes a process that is about to be killed write the stacks of its threads to the log, even if it hangs in C.
 DUMP_SIGNAL = signal.SIGUSR2
 
-Event = Literal["ready", "consuming", "misconfigured", "leaving", "asks", "waits"]
+Event = Literal["ready", "consuming", "misconfigured", "exiting", "suspect_query", "waiting"]
 EVENTS = frozenset(get_args(Event))
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """
-    One thing to tell.
+    A report of a worker process.
 
-    * `ready`: the app is loaded and its lifespan entered, signals are listened to; draining takes up to `drain_timeout`
-      seconds.
+    * `ready`: it has loaded the app, entered its lifespan, and handles signals; it needs up to `drain_timeout` seconds to drain.
     * `consuming`: the broker has confirmed a first consumer.
-    * `misconfigured`: `text` tells why nothing will ever run.
-    * `leaving`: it has stopped consuming by itself, for the reason in `text`, and ends soon.
-    * `waits`: `text` is what it waits for before it consumes from all its queues, and why; "" if it consumes.
-    * `asks`: which of the messages that are known by `keys` ran in a process that has died.
+    * `misconfigured`: it can never run, for this `reason`.
+    * `exiting`: it has stopped consuming by itself, for this `reason`, and ends soon.
+    * `waiting`: `reason` is what it waits for before it consumes from all its queues, and why; "" once it consumes.
+    * `suspect_query`: it asks which of the messages `keys` were running in a process that has died.
     """
 
     event: Event
     drain_timeout: float = 0.0
-    text: str = ""
+    reason: str = ""
     keys: tuple[str, ...] = ()
 
 
 class Reporter:
-    """The process's end of the pipe; without one (`None`) nothing is told."""
+    """The writing end of the pipe for reports; without a pipe (`None`) it writes nothing."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
-        self._untold: list[Report] = []
+        self._pending: list[Report] = []
         if descriptor is not None:
-            # What a task starts must not hold it.
+            # Processes that tasks start must not inherit it.
             os.set_inheritable(descriptor, False)
-            # A parent that stands still must not keep the consumer from its heartbeats.
+            # A supervisor that is stopped must not keep the consumer from its heartbeats.
             os.set_blocking(descriptor, False)
 
     @property
     def has_parent(self) -> bool:
-        """Whether there is anybody to tell."""
+        """Whether there is a supervisor."""
         return self._descriptor is not None
 
-    def insist(self, report: Report) -> None:
-        """Write a report that must arrive: now, or as soon as `again` finds room for it. One thread does this."""
-        self._untold.append(report)
-        self.again()
+    def send_reliably(self, report: Report) -> None:
+        """Write a report that must arrive: now, or as soon as `flush_pending` finds room for it. One thread calls both."""
+        self._pending.append(report)
+        self.flush_pending()
 
-    def again(self) -> None:
-        """Write what there was no room for, in its order."""
-        while self._untold and self.tell(self._untold[0]):
-            del self._untold[0]
+    def flush_pending(self) -> None:
+        """Write the reports for which there was no room, in their order."""
+        while self._pending and self.send(self._pending[0]):
+            del self._pending[0]
 
-    def tell(self, report: Report) -> bool:
-        """Write a report; false where nobody reads it, or has not read for long."""
+    def send(self, report: Report) -> bool:
+        """Write a report; return false if the pipe is full or has no reader."""
         if self._descriptor is None:
             return False
-        fields = {**asdict(report), "text": report.text[:MOST_TEXT]}
         with suppress(OSError):
-            # A line of its own, whatever else has been written there.
-            os.write(self._descriptor, b"\n" + json.dumps(fields).encode() + b"\n")
+            os.write(self._descriptor, encode_report(report))
             return True
         return False
 
 
+def encode_report(report: Report) -> bytes:
+    """Return a report as a line, preceded by a newline: other code may have written part of a line before."""
+    fields = {**asdict(report), "reason": truncate(report.reason[:MAX_REASON], MAX_TEXT_BYTES)}
+    return b"\n" + json.dumps(fields).encode() + b"\n"
+
+
+def truncate(text: str, limit: int) -> str:
+    """Return as much of a text, from its start, as has at most `limit` bytes in JSON: an emoji has 12."""
+    sizes = accumulate(len(json.dumps(character)) - 2 for character in text)
+    return text[: sum(1 for _ in takewhile(lambda size: size <= limit, sizes))]
+
+
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """What came through the pipe: `reports`, the beginning of the next (`rest`), and whether there was something else."""
+class ParsedReports:
+    """What was read from the pipe: `reports`, the start of the next line (`rest`), and whether anything was `garbled`."""
 
     reports: list[Report]
     rest: bytes
-    strange: bool
+    garbled: bool
 
 
-def heard(data: bytes) -> Heard:
-    """Return what `data` has to say; never fails, and keeps no more of it than one line can have."""
+def parse_reports(data: bytes) -> ParsedReports:
+    """Return the reports in `data`; this never fails, and keeps at most one line of it."""
     *lines, rest = data.split(b"\n")
-    found = [report_of(line) for line in lines if line]
-    endless = len(rest) > LONGEST_LINE
+    found = [parse_report(line) for line in lines if line]
+    too_long = len(rest) > MAX_LINE
     reports = [report for report in found if report is not None]
-    return Heard(reports, b"" if endless else rest, endless or len(reports) < len(found))
+    return ParsedReports(reports, b"" if too_long else rest, too_long or len(reports) < len(found))
+
+
+def parse_report(line: bytes) -> Report | None:
+    """Return a line as a report, None if it is not one."""
+    try:
+        fields: dict[str, Any] = json.loads(line)
+        report = Report(**{**fields, "keys": tuple(fields.get("keys", ()))})
+        valid = report.event in EVENTS and all(isinstance(text, str) for text in (report.reason, *report.keys))
+        return report if valid and report.drain_timeout >= 0 and math.isfinite(report.drain_timeout) else None
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+
+
+def first_batch(keys: Iterable[str]) -> tuple[str, ...]:
+    """Return as many of these keys, from the first on, as fit into one report: at least one, if there are any."""
+    batch: list[str] = []
+    size = 0
+    for key in keys:
+        size += len(json.dumps(key)) + 2
+        if batch and size > MAX_TEXT_BYTES:
+            break
+        batch.append(key)
+    return tuple(batch)
 
 
 @dataclass(frozen=True, slots=True)
 class SuspectAnswer:
-    """What the parent says of messages: whether they ran in a process that has died."""
+    """The supervisor's answer to a query: whether these messages were running in a process that has died."""
 
     keys: tuple[str, ...]
     suspect: bool
@@ -147,20 +182,22 @@ class SuspectAnswer:
 
 @dataclass(frozen=True, slots=True)
 class WriteStacks:
-    """The parent asks for the stacks of all threads in the log."""
+    """Write the stacks of all threads to the log."""
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
-    """The parent asks a process that has runs far beyond their time limits to be replaced because of them."""
+class Exit:
+    """Drain and end, because of tasks that are far beyond their time limits."""
 
 
-Answer: TypeAlias = SuspectAnswer | WriteStacks | Leave
-ORDERS: dict[str, Answer] = {"write stacks": WriteStacks(), "leave": Leave()}
+Command: TypeAlias = SuspectAnswer | WriteStacks | Exit
+"""What a supervisor sends to a worker process."""
+
+BARE_COMMANDS: dict[str, Command] = {"write stacks": WriteStacks(), "exit": Exit()}
 
 
-class Answers:
-    """The parent's end of the other pipe: verdicts and orders that are written as far as the process reads them."""
+class CommandWriter:
+    """The supervisor's end of the pipe for commands: writes as much as there is room for."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -168,14 +205,14 @@ class Answers:
         os.set_blocking(descriptor, False)
 
     @property
-    def waiting(self) -> bool:
+    def pending(self) -> bool:
         """Whether there was no room for all of them."""
         return bool(self._unsent)
 
-    def add(self, one: Answer) -> None:
-        """Have the next `flush` write a verdict or an order; a process that does not read for long does without."""
-        if len(self._unsent) < MOST_UNSENT:
-            self._unsent += line_of(one)
+    def add(self, command: Command) -> None:
+        """Add a command for the next `flush`; it is dropped if the process has not read for long."""
+        if len(self._unsent) < MAX_UNSENT:
+            self._unsent += encode_command(command)
 
     def flush(self) -> None:
         """Write as much as there is room for."""
@@ -188,39 +225,17 @@ class Answers:
             self._unsent = b""
 
 
-def batch_of(keys: Iterable[str]) -> tuple[str, ...]:
-    """Return as many of these keys, from the first on, as can be asked about in one line: at least one, where there is any."""
-    batch: list[str] = []
-    size = 0
-    for key in keys:
-        size += len(json.dumps(key)) + 2
-        if batch and size > LONGEST_BATCH:
-            break
-        batch.append(key)
-    return tuple(batch)
+def encode_command(command: Command) -> bytes:
+    """Return a command as a line."""
+    name = next((name for name, bare in BARE_COMMANDS.items() if bare == command), None)
+    return json.dumps(asdict(command) if name is None else name).encode() + b"\n"
 
 
-def line_of(one: Answer) -> bytes:
-    """Return a verdict or an order as the line that goes to the process."""
-    order = next((name for name, order in ORDERS.items() if order == one), None)
-    return json.dumps(asdict(one) if order is None else order).encode() + b"\n"
-
-
-def verdicts_in(data: bytes) -> tuple[list[Answer], bytes]:
-    """Return the verdicts and orders in what the parent has written, and the beginning of the next."""
+def parse_commands(data: bytes) -> tuple[list[Command], bytes]:
+    """Return the commands in what the supervisor has written, and the start of the next."""
     *lines, rest = data.split(b"\n")
     found = [json.loads(line) for line in lines]
     return [
-        ORDERS[one] if isinstance(one, str) else SuspectAnswer(tuple(one["keys"]), one["suspect"]) for one in found
+        BARE_COMMANDS[one] if isinstance(one, str) else SuspectAnswer(tuple(one["keys"]), one["suspect"])
+        for one in found
     ], rest
-
-
-def report_of(line: bytes) -> Report | None:
-    """Return a line as a report, None where it is none."""
-    try:
-        fields: dict[str, Any] = json.loads(line)
-        report = Report(**{**fields, "keys": tuple(fields.get("keys", ()))})
-        known = report.event in EVENTS and all(isinstance(text, str) for text in (report.text, *report.keys))
-        return report if known and report.drain_timeout >= 0 and math.isfinite(report.drain_timeout) else None
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-        return None

@@ -1,7 +1,7 @@
 """
-The signals that mean something to a supervisor, and nothing to its processes.
+Signals that are meant for a supervisor, and not for its processes.
 
-Decides that they are ignored in worker processes and isolated ones: a `pkill -HUP -f` reaches all of them.
+Worker processes and isolated processes ignore them: a `pkill -HUP -f` reaches all of them.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from types import FrameType
 
 from amqpworker.ipc.report import DUMP_SIGNAL
 
-__all__ = ["STRAY", "held_back", "ignore", "ignore_stray"]
+__all__ = ["STRAY", "ignore", "ignore_stray", "stray_signals_blocked"]
 
-# A handler: programs that a task starts would inherit SIG_IGN.
+# Ignored by a handler: programs that a task starts would inherit SIG_IGN.
 TO_SUPERVISOR = (signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT)
-# SIG_IGN: with a handler, a write to a terminal that sends SIGTTOU is repeated for ever.
+# Ignored by SIG_IGN: with a handler, a write to a terminal that sends SIGTTOU would be repeated for ever.
 OF_TERMINAL = (signal.SIGTTIN, signal.SIGTTOU)
 STRAY = (*TO_SUPERVISOR, *OF_TERMINAL)
-"""Signals that mean something to a supervisor, or end a process by default, and are ignored in its processes."""
-HELD_BACK = (*STRAY, DUMP_SIGNAL)
+"""Signals that a supervisor handles, or that end a process by default, and that its processes ignore."""
+BLOCKED_AT_START = (*STRAY, DUMP_SIGNAL)
 
 
 def ignore(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing about a signal."""
+    """Ignore a signal."""
 
 
 def ignore_stray() -> None:
-    """Ignore the signals that are not ours, also those that were held back while this process started."""
+    """Ignore stray signals, also those that were blocked while this process started."""
     for number in TO_SUPERVISOR:
         signal.signal(number, ignore)
     for number in OF_TERMINAL:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_AT_START)
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Block stray signals, and that for stacks: a process that is started meanwhile receives them once it has handlers."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+def stray_signals_blocked() -> Iterator[None]:
+    """Block stray signals and `DUMP_SIGNAL`: a process that is started meanwhile receives them once it has handlers."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_AT_START)
     try:
         yield
     finally:

@@ -1,15 +1,16 @@
 """
-The wire shape of an answer to a call and of a stored result (wire contract v1).
+The JSON of a reply to a call, which is also that of a stored result (wire contract v1).
 
     {"status": "done", "value": …}
     {"status": "failed", "reason": …, "error_type": …, "error": …, "traceback": …}
 
-Decides how they are written, and what of a foreign one is believed. The value stays the JSON text that it was: what
-type it has is the task's signature to say.
+Decides how replies are written, and which foreign ones are accepted. The value stays JSON text: its type is decided by the
+signature of the task.
 """
 
 from __future__ import annotations
 
+import re
 from json.decoder import JSONDecoder
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +19,7 @@ from pydantic_core import from_json, to_json
 from amqpworker.errors import MalformedReply
 from amqpworker.model.outcome import Failure
 
-__all__ = ["Answer", "done", "failed", "read"]
+__all__ = ["Reply", "done", "failed", "read"]
 
 HEAD = b'{"status":"done","value":'
 TRACEBACK_LIMIT = 32 * 1024
@@ -26,11 +27,11 @@ TEXT_LIMIT = 8 * 1024
 NAME_LIMIT = 256
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
     """
-    How a task ended, for the one who asked.
+    How a task ended, for its caller.
 
-    `value` is JSON text where `status` is "done" and `None` where it is "failed"; the other fields are the reverse.
+    If `status` is "done", `value` is JSON text and the other fields are empty; if it is "failed", `value` is `None`.
     """
 
     status: Literal["done", "failed"]
@@ -42,95 +43,75 @@ class Answer(NamedTuple):
 
 
 def done(value: bytes | None) -> bytes:
-    """Return the answer of a task that returned; `value` is JSON text, `None` stands for null."""
+    """Return the reply of a task that returned; `value` is JSON text, and `None` means null."""
     return HEAD + (b"null" if value is None else value) + b"}"
 
 
 def failed(reason: str, failure: Failure) -> bytes:
-    """Return the answer of a task that ended without a result, with its texts cut to a bounded size."""
+    """Return the reply of a task that failed, with its texts cut to a bounded size."""
     return to_json(
         {
             "status": "failed",
             "reason": _clean(reason[:NAME_LIMIT]),
             "error_type": _clean(failure.error_type[:NAME_LIMIT]),
             "error": _clean(failure.text[:TEXT_LIMIT]),
-            # the end of a traceback tells where it happened
+            # the end of a traceback shows where the error was raised
             "traceback": _clean(failure.traceback[-TRACEBACK_LIMIT:]),
         }
     )
 
 
-def read(data: bytes) -> Answer:
+def read(data: bytes) -> Reply:
     """
-    Read an answer, whoever wrote it.
+    Read a reply, which any program may have written.
 
     Raises:
-        MalformedReply: it is not JSON, not an object, or lacks what the contract asks for.
+        MalformedReply: it is not JSON, is not an object, or lacks a field that the contract requires.
     """
     if data.startswith(HEAD) and data.endswith(b"}"):
         value = data[len(HEAD) : -1]
         try:
             from_json(value)
         except ValueError:
-            pass  # what stands there is more than the value, or no JSON: the long way tells
+            pass  # there is more than the value, or it is not JSON
         else:
-            return Answer("done", value)
+            return Reply("done", value)
     return _read_any(data)
 
 
-def _read_any(data: bytes) -> Answer:
-    fields = _split(data)
+def _read_any(data: bytes) -> Reply:
+    try:
+        text = data.decode()
+        from_json(data)
+        fields = _members(text)
+    except (ValueError, RecursionError) as error:
+        raise _malformed(f"it is not JSON ({str(error)[:80]})", data) from None
     status = _text(fields, "status", data)
     if status == "done":
         if "value" not in fields:
             raise _malformed("it is done and has no value", data)
-        return Answer("done", fields["value"].encode())
+        return Reply("done", fields["value"].encode())
     if status == "failed":
-        reason, error_type, text, traceback = (
-            _text(fields, name, data, default) for name, default in _FAILED_FIELDS.items()
-        )
-        return Answer("failed", None, reason, error_type, text, traceback)
+        return Reply("failed", None, *(_text(fields, name, data, default) for name, default in _FAILED_FIELDS.items()))
     raise _malformed(f"its status is {status[:40]!r}", data)
 
 
 _FAILED_FIELDS = {"reason": None, "error_type": "", "error": "", "traceback": ""}
 
-# numbers stay text: a long one must neither be rounded nor cost anything
-_PARTS = JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
-
-
-def _split(data: bytes) -> dict[str, str]:
-    """Return the members of a JSON object as the text that each of them has, the last one of a name."""
-    try:
-        text = data.decode()
-        from_json(data)
-        return _members(text)
-    except (ValueError, RecursionError) as error:
-        raise _malformed(f"it is not JSON ({str(error)[:80]})", data) from None
+# Numbers stay text: a long one must neither be rounded nor cost anything. Since no parser returns the text of a value,
+# the members are cut out here: the decoder finds where each value ends.
+_DECODER = JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
+_NAME = re.compile(r'[{,\s]*("[^"\\]*(?:\\.[^"\\]*)*")\s*:\s*')
 
 
 def _members(text: str) -> dict[str, str]:
-    """Cut valid JSON into the members of its object."""
-    at = _after_space(text, 0)
-    if text[at] != "{":
-        raise ValueError("not an object")
+    """Return the members of an object in valid JSON, each value as its text; the last of a name counts."""
     members: dict[str, str] = {}
-    at = _after_space(text, at + 1)
-    while text[at] != "}":
-        name, at = _PARTS.raw_decode(text, at)
-        start = _after_space(text, _after_space(text, at) + 1)
-        _, end = _PARTS.raw_decode(text, start)
-        members[name] = text[start:end]
-        at = _after_space(text, end)
-        if text[at] == ",":
-            at = _after_space(text, at + 1)
+    end = 0
+    while name := _NAME.match(text, end):
+        _, end = _DECODER.raw_decode(text, name.end())
+        members[from_json(name[1])] = text[name.end() : end]
     return members
-
-
-def _after_space(text: str, at: int) -> int:
-    while text[at] in " \t\n\r":
-        at += 1
-    return at
 
 
 def _text(fields: dict[str, str], name: str, data: bytes, default: str | None = None) -> str:
@@ -140,12 +121,12 @@ def _text(fields: dict[str, str], name: str, data: bytes, default: str | None = 
         return default
     value: Any = from_json(fields[name])
     if not isinstance(value, str):
-        raise _malformed(f"its {name} is not a text", data)
+        raise _malformed(f"its {name} is not a string", data)
     return value
 
 
 def _clean(text: str) -> str:
-    """Return the text without lone surrogates, which JSON cannot carry."""
+    """Return the text with lone surrogates, which JSON cannot represent, written as escapes."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -153,5 +134,5 @@ def _clean(text: str) -> str:
     return text
 
 
-def _malformed(why: str, data: bytes) -> MalformedReply:
-    return MalformedReply(f"The answer cannot be read: {why}. It begins with {data[:80]!r} ({len(data)} bytes).")
+def _malformed(reason: str, data: bytes) -> MalformedReply:
+    return MalformedReply(f"The reply cannot be read: {reason}. It begins with {data[:80]!r} ({len(data)} bytes).")

@@ -1,7 +1,7 @@
 """
 What a task's parameters are: their names, kinds and type hints, read once at decoration.
 
-Decides which functions can be tasks and resolves hints written as text. What JSON makes of a hint is `schema`'s to say.
+Decides which functions can be tasks and resolves hints written as text. `schema` decides what JSON makes of a hint.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from inspect import Parameter
-from types import FrameType, FunctionType
+from types import FrameType, FunctionType, SimpleNamespace
 from typing import Any, ParamSpec, ParamSpecArgs, ParamSpecKwargs, Self, Unpack
 
 import typing_extensions
 
 from amqpworker.errors import ConfigError
 
-__all__ = ["Parameters", "read"]
+__all__ = ["Parameters", "read_parameters"]
 
 BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 BY_KEYWORD = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
@@ -49,13 +49,12 @@ class Parameters:
         return frozenset(self.defaults) | {name for name in (self.rest, self.extra) if name is not None}
 
 
-def read(function: Callable[..., Any], task: str) -> Parameters:
+def read_parameters(function: Callable[..., Any], task: str) -> Parameters:
     """
     Read what `function` takes and returns.
 
     Raises:
-        ConfigError: it is no plain function, or a hint cannot be resolved or sent; names the parameter.
-
+        ConfigError: it is not a plain function, or a hint cannot be resolved or sent; names the parameter.
     """
     _check_kind(function, task)
     parameters = inspect.signature(function).parameters.values()
@@ -75,18 +74,14 @@ def read(function: Callable[..., Any], task: str) -> Parameters:
 
 
 def named(task: str, name: str) -> str:
-    """Return how an error names a parameter, or the return value, of a task."""
+    """Return what errors call a parameter, or the return value, of a task."""
     return f"Task {task!r}: the return value" if name == RETURN else f"Task {task!r}: parameter {name!r}"
 
 
 def _check_kind(function: Any, task: str) -> None:
-    if isinstance(function, staticmethod | classmethod):
-        kind = type(function).__name__
-        raise ConfigError(f"Task {task!r} is a {kind}: make a task of a plain function.")
-    if inspect.isclass(function):
-        raise ConfigError(f"Task {task!r} is a class: make a task of a plain function.")
     if not (inspect.isfunction(function) or inspect.ismethod(function)):
-        raise ConfigError(f"Task {task!r} is a {type(function).__name__}: make a task of a plain function.")
+        kind = "class" if inspect.isclass(function) else type(function).__name__
+        raise ConfigError(f"Task {task!r} is a {kind}: make a task of a plain function.")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigError(f"Task {task!r} is a generator: a task returns one value, it does not yield.")
 
@@ -99,23 +94,16 @@ def _resolve(function: Callable[..., Any], task: str) -> dict[str, Any]:
     hints = {}
     for name, hint in written.items():
         try:
-            hints[name] = _resolve_one(hint, inner.__globals__, names)
+            holder = SimpleNamespace(__annotations__={name: hint})
+            hints[name] = typing.get_type_hints(holder, inner.__globals__, names, include_extras=True)[name]
         except NameError as error:
             raise ConfigError(
-                f"{named(task, name)} has the hint {hint!r}, and there is no {error.name!r} where the function stands."
+                f"{named(task, name)} has the hint {hint!r}, and there is no {error.name!r} where the function is defined."
                 " A hint must exist when the program runs, not only for the type checker."
             ) from error
         except Exception as error:
             raise ConfigError(f"{named(task, name)} has a hint that cannot be read: {hint!r} ({error}).") from error
     return hints
-
-
-def _resolve_one(hint: Any, module_names: dict[str, Any], names: dict[str, Any]) -> Any:
-    def holder() -> None:
-        """Carry one annotation to `get_type_hints`, which takes functions."""
-
-    holder.__annotations__ = {"hint": hint}
-    return typing.get_type_hints(holder, module_names, names, include_extras=True)["hint"]
 
 
 def _names_around(function: FunctionType) -> dict[str, Any]:
@@ -140,9 +128,9 @@ def _stack() -> Iterator[FrameType]:
 
 
 def _check_hint(hint: Any, what: str) -> None:
-    """Refuse what pydantic would take and carry wrongly."""
+    """Refuse what pydantic would accept and carry wrongly."""
     if isinstance(hint, ParamSpec | ParamSpecArgs | ParamSpecKwargs):
-        raise ConfigError(f"{what} stands for the parameters of another function (ParamSpec): write them out.")
+        raise ConfigError(f"{what} is a ParamSpec, the parameters of another function: write them out.")
     if hint in (Self, typing_extensions.Self):
         raise ConfigError(f"{what} has the hint Self: name the class.")
     if typing.get_origin(hint) is Unpack:

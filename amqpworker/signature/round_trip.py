@@ -1,43 +1,35 @@
 """
 What JSON does to values, found by writing and reading them, since only pydantic knows what pydantic does.
 
-`difference` compares a value with what arrives. A `Trial` tries the classes and unions of a schema at decoration, with
-examples and stand-ins: none of the user's code runs for it.
+`difference` compares a value with what arrives. A `Trial` tries the unions and keys of a schema at decoration with
+examples, stand-ins for classes and none of the user's code.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic_core import CoreConfig, SchemaSerializer, SchemaValidator
 
-__all__ = ["LEAVES", "MODELS", "Difference", "Trial", "difference", "fields_of", "is_foreign"]
+from amqpworker.signature.core_nodes import MODELS, children, fields_of, is_user_code, rebuilt, rebuilt_below
 
-MODELS = {"model", "dataclass"}
-"""Their instances are taken as they are, without a look at their fields."""
-
-LEAVES = {"cls", "config", "default", "expected", "function", "members", "metadata", "serialization"}
-"""Keys whose values hold no further nodes of a schema."""
+__all__ = ["Difference", "Trial", "difference"]
 
 EXAMPLES: tuple[Any, ...] = (
     *(None, True, 0, 1, 0.1, "", "a", "1", "0.1", "true", "1234", "00000000-0000-0000-0000-000000000007"),
     *("2026-01-02", "2026-01-02T00:00:00", "2026-01-02T03:04:05Z", "03:04:05", "P1DT2H", "127.0.0.1", "::1"),
     *("10.0.0.0/8", "http://a.example/", "redis://localhost", "a@b.example", "1+2j"),
 )
-"""Of each scalar that JSON has, and of each kind of text that pydantic converts to another type."""
+"""Of each type that JSON has, and of each kind of text that pydantic converts to another type."""
 
-OURS = sys.stdlib_module_names | {"pydantic", "pydantic_core"}
-OBVIOUS = {"str": "text", "int": "number", "float": "number", "bool": "boolean", "none": "null"}
-OBVIOUS |= {"model": "object", "dataclass": "object", "typed-dict": "object", "dict": "object"}
-OBVIOUS |= {"list": "array", "set": "array", "frozenset": "array", "tuple": "array"}
-ARRAYS = {"list", "set", "frozenset"}
-ALIASES = {"validation_alias", "serialization_alias", "serialization_exclude"}
+JSON_TYPES = {"str": "text", "int": "number", "float": "number", "bool": "boolean", "none": "null"}
+JSON_TYPES |= dict.fromkeys(("model", "dataclass", "typed-dict", "dict"), "object")
+JSON_TYPES |= dict.fromkeys(("list", "set", "frozenset", "tuple"), "array")
 LIMITS = {"pattern", "min_length", "max_length", "gt", "ge", "lt", "le", "multiple_of", "max_digits", "decimal_places"}
 LEFT_OUT = {"post_init", "custom_init", "missing", "default_factory", "metadata", "slots", "ref"}
 ANY: dict[str, Any] = {"type": "any"}
@@ -98,64 +90,31 @@ def _parts(value: Any) -> Mapping[Any, Any] | None:
     return None
 
 
-def is_foreign(holder: Mapping[str, Any] | None) -> bool:
-    """Return whether a function in a schema is neither pydantic's own nor Python's."""
-    function = (holder or {}).get("function")
-    module = getattr(getattr(function, "func", function), "__module__", None) or ""
-    return function is not None and module.partition(".")[0] not in OURS
+class Tried:
+    """A class with the one field that is tried."""
 
 
-class _UndecidedError(Exception):
+class Undecided(Exception):
     """Only the user's code can decide."""
 
 
 class Trial:
-    """The classes and unions of one schema, tried with JSON of their kind."""
+    """The unions and keys of one schema, written and read with JSON of their kind."""
 
     def __init__(self, definitions: Mapping[str, Any], config: CoreConfig) -> None:
         self._definitions = definitions
         self._config = config
         self._stand_ins: dict[type, type] = {}
 
-    def lost_field(self, node: Mapping[str, Any]) -> str | None:
-        """Return the first field of a class that is not read as it is written, with the reason and a way out."""
-        if node["type"] == "dataclass":
-            found = _half_field(node)
-            if found is not None:
-                return found
-        holder = node if node["type"] == "typed-dict" else node["schema"]
-        while holder["type"] == "function-after":
-            holder = holder["schema"]
-        for name, field in fields_of(holder):
-            if ALIASES & field.keys() and (lost := self._lost(node.get("config", {}), name, field)):
-                return f".{name} {lost}"
-        return None
-
-    def _lost(self, config: Any, name: str, field: Mapping[str, Any]) -> str | None:
-        tried = {"type": "model-field", "schema": ANY, **{key: field[key] for key in ALIASES & field.keys()}}
-        schema: Any = {"type": "model-fields", "fields": {name: tried}}
-        schema = {"type": "model", "cls": type("Tried", (), {}), "schema": schema, "config": config}
-        instance = schema["cls"]()
-        vars(instance).update({name: name, "__pydantic_extra__": None})
-        written = SchemaSerializer(schema, self._config).to_python(instance, by_alias=True, round_trip=True)
-        if not written:
-            return "is not written (exclude=True): use a class without it"
-        try:
-            if vars(SchemaValidator(schema, self._config).validate_python(written))[name] == name:
-                return None
-        except (ValidationError, KeyError):
-            pass
-        return f"is written as {next(iter(written))!r} and not read by that name: use one alias for both, or populate_by_name"
-
-    def mixed_up(self, union: Mapping[str, Any]) -> tuple[str, str] | None:
-        """Return the types of a value and of what it can arrive as, `None` if a union's members are distinguished."""
-        if self._is_obvious(union):
+    def ambiguity(self, union: Mapping[str, Any]) -> tuple[str, str] | None:
+        """Return the types of a value and of what it can arrive as, `None` if JSON distinguishes a union's members."""
+        if self._has_distinct_types(union):
             return None
         try:
             whole = self._bare(union, 0, inside=False)
             examples = [*EXAMPLES, *self._examples(whole)]
             read, write = SchemaValidator(whole, self._config), SchemaSerializer(whole, self._config)
-            members = [SchemaValidator(member, self._config) for member in _choices(whole)]
+            members = [SchemaValidator(member, self._config) for member in children(whole)]
         except Exception:  # noqa: BLE001 - what cannot be tried is decided when it is sent
             return None
         for member in members:
@@ -164,51 +123,70 @@ class Trial:
                     value = member.validate_python(example)
                     body = write.to_json(value, by_alias=True, round_trip=True, warnings=False)
                     arrived = read.validate_json(body)
-                except Exception:  # noqa: BLE001, S112 - no value of this member
+                except Exception:  # noqa: BLE001, S112 - not a value of this member
                     continue
                 found = difference(value, arrived)
                 if found is not None:
                     return type(found.sent).__name__, type(found.arrived).__name__
         return None
 
-    def _is_obvious(self, union: Mapping[str, Any]) -> bool:
-        """Return whether each member has a kind of JSON of its own: trying large models takes milliseconds."""
-        members = [self._definitions.get(member.get("schema_ref"), member) for member in _choices(union)]
-        kinds = [OBVIOUS.get(member["type"], "") for member in members]
+    def can_be_keys(self, keys: Mapping[str, Any]) -> bool:
+        """Return whether the keys of a dict arrive equal."""
+        if keys["type"] in {"any", "str"}:
+            return True
+        try:
+            bare = self._bare(keys, 0, inside=False)
+            examples = self._examples(bare)
+            schema: Any = {"type": "dict", "keys_schema": bare}
+            read, write = SchemaValidator(schema, self._config), SchemaSerializer(schema, self._config)
+            key = SchemaValidator(bare, self._config).validate_python
+        except Exception:  # noqa: BLE001 - what cannot be tried is decided when it is sent
+            return True
+        try:
+            sent = [{key(example): 0} for example in examples]
+            return all(read.validate_json(write.to_json(value, warnings=False)) == value for value in sent)
+        except Exception:  # noqa: BLE001 - such keys cannot be written or not be read
+            return False
+
+    def is_read_as(self, key: str, name: str, field: Mapping[str, Any], config: Any) -> bool:
+        """Return whether the field `name` of a class with this configuration is read from this key."""
+        if "validation_alias" not in field:
+            return key == name
+        tried: Any = {"type": "model-field", "schema": ANY, "validation_alias": field["validation_alias"]}
+        fields: Any = {"type": "model-fields", "fields": {name: tried}}
+        validator = SchemaValidator({"type": "model", "cls": Tried, "schema": fields, "config": config}, self._config)
+        return validator.isinstance_python({key: None})
+
+    def _has_distinct_types(self, union: Mapping[str, Any]) -> bool:
+        """Return whether each member has a JSON type of its own: trying large models takes milliseconds."""
+        members = [self._definitions.get(member.get("schema_ref"), member) for member in children(union)]
+        types = {JSON_TYPES.get(member["type"]) for member in members}
         odd = "mode" in union or any("serialization" in member or member.get("root_model") for member in members)
-        return not odd and "" not in kinds and len({*kinds}) == len(kinds)
+        return not odd and None not in types and len(types) == len(members)
 
     def _bare(self, node: Any, depth: int, inside: bool) -> Any:
         """Return a schema with stand-ins for classes and without the user's code, all references followed."""
-        if isinstance(node, list | tuple):
-            return type(node)(self._bare(part, depth, inside) for part in node)
-        if not isinstance(node, dict):
-            return node
-        kind = node.get("type")
-        if not isinstance(kind, str):  # a mapping of names to nodes
-            return {name: self._bare(part, depth, inside) for name, part in node.items()}
+        kind = node["type"]
         if kind == "definition-ref":
-            if depth == DEEPEST:
-                return ANY
-            return self._bare(self._definitions[node["schema_ref"]], depth + 1, inside)
-        code = kind.startswith("function-") and is_foreign(node["function"])
-        if is_foreign(node.get("serialization")) or (code and "schema" not in node):
+            return ANY if depth == DEEPEST else self._bare(self._definitions[node["schema_ref"]], depth + 1, inside)
+        code = kind.startswith("function-") and is_user_code(node["function"])
+        if is_user_code(node.get("serialization")) or (code and "schema" not in node):
             if not inside:
-                raise _UndecidedError
+                raise Undecided
             return ANY
         if code:
             return self._bare(node["schema"], depth, inside)
         left_out = LEFT_OUT | LIMITS if inside else LEFT_OUT
-        deeper = inside or "fields" in node
-        bare = {
-            key: part if key in LEAVES else self._bare(part, depth, deeper)
-            for key, part in node.items()
-            if key not in left_out
-        }
+        inside = inside or "fields" in node
+
+        def below(part: Any) -> Any:
+            return self._bare(part, depth, inside)
+
+        bare = rebuilt_below({key: part for key, part in node.items() if key not in left_out}, below)
         if kind == "default":
             bare.setdefault("default", None)
         if "schema" in node.get("serialization", ()):
-            bare["serialization"] |= {"schema": self._bare(node["serialization"]["schema"], depth, deeper)}
+            bare["serialization"] = {**node["serialization"], "schema": rebuilt(node["serialization"]["schema"], below)}
         if kind in MODELS:
             bare["cls"] = stand_in = self._stand_in(node["cls"], node.get("fields"))
             stand_in.__pydantic_serializer__ = SchemaSerializer(bare, self._config)
@@ -221,78 +199,36 @@ class Trial:
             self._stand_ins[cls] = made
         return self._stand_ins[cls]
 
-    def _examples(self, node: Any) -> Iterator[Any]:
-        """Yield JSON that a bare node takes, as Python has it."""
-        kind = node["type"]
-        if kind == "literal":
-            yield from (getattr(value, "value", value) for value in node["expected"])
-        elif kind == "enum":
-            yield from (member.value for member in node["members"])
-        elif kind in {"union", "tagged-union"}:
-            for member in _choices(node):
-                yield from self._examples(member)
-        elif kind in ARRAYS or (kind == "tuple" and "variadic_item_index" in node):
-            items = node.get("items_schema", ANY)
-            yield []
-            yield from ([item] for item in self._examples(items[-1] if isinstance(items, list) else items))
-        elif kind == "tuple":
-            yield from map(list, self._rows(node["items_schema"]))
-        elif kind == "dict":
-            yield {}
-            keys = (key for key in self._examples(node.get("keys_schema", ANY)) if isinstance(key, str))
-            key = next(keys, "")
-            yield from ({key: value} for value in self._examples(node.get("values_schema", ANY)))
-        elif kind == "named-tuple":
-            yield from map(list, self._rows(field["schema"] for _, field in fields_of(node)))
-        elif "fields" in node and kind != "dataclass":
-            fields = dict(fields_of(node))
-            names = [_key(name, field) for name, field in fields.items()]
-            for row in self._rows(field["schema"] for field in fields.values()):
-                yield dict(zip(names, row, strict=True))
-        else:
-            inner = next((node[key] for key in ("json_schema", "lax_schema", "schema") if key in node), None)
-            yield from self._leaf_examples(node) if inner is None else self._examples(inner)
-
-    def _leaf_examples(self, node: Any) -> Iterator[Any]:
+    def _examples(self, node: Any) -> list[Any]:
+        """Return JSON that a bare node takes, as Python has it."""
         accepts = SchemaValidator(node, self._config).isinstance_python
-        yield from (example for example in EXAMPLES if accepts(example))
+        return [*{repr(example): example for example in self._candidates(node) if accepts(example)}.values()]
 
-    def _rows(self, schemas: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
-        columns = [list(self._examples(schema)) for schema in schemas]
-        for number in range(max(map(len, columns), default=1) if all(columns) else 0):
-            yield tuple(column[number % len(column)] for column in columns)
-
-
-def fields_of(node: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the fields of an object's node; a dataclass lists mere names, and has them in its arguments' node."""
-    fields = node.get("fields", ())
-    if isinstance(fields, dict):
-        yield from fields.items()
-    else:
-        yield from ((field["name"], field) for field in fields if isinstance(field, dict))
-
-
-def _half_field(node: Mapping[str, Any]) -> str | None:
-    inner = node["schema"]
-    while "schema" in inner:
-        inner = inner["schema"]
-    fields = dict(fields_of(inner))
-    for name, field in fields.items():
-        if field.get("init_only") and field["schema"]["type"] != "default":
-            return f".{name} is an InitVar, which no instance keeps: use a field"
-    forbidden = inner.get("extra_behavior", node.get("config", {}).get("extra_fields_behavior")) == "forbid"
-    for name in node["fields"]:
-        if forbidden and (name not in fields or not fields[name].get("init", True)):
-            return f".{name} is a field(init=False), which is written and not read: use a property"
-    return None
+    def _candidates(self, node: Any) -> Iterator[Any]:
+        """Yield examples of what is in a node, alone and as the items, keys or fields of what the node may be itself."""
+        if fields := fields_of(node):
+            names = [
+                alias if isinstance(alias := field.get("validation_alias"), str) else name
+                for name, field in fields.items()
+            ]
+            for row in _rows([self._examples(field["schema"]) for field in fields.values()]):
+                yield list(row) if node["type"] == "named-tuple" else dict(zip(names, row, strict=True))
+            return
+        yield from (getattr(value, "value", value) for value in (*node.get("expected", ()), *node.get("members", ())))
+        parts = [self._examples(part) for part in children(node)]
+        yield from (None, []) if parts else (*EXAMPLES, [])
+        if node["type"] == "dict":
+            yield {}
+        for part in parts:
+            yield from part
+            yield from ([item] for item in part)
+        for row in _rows(parts):
+            yield list(row)
+            if isinstance(row[0], str):
+                yield {row[0]: row[-1]}
 
 
-def _choices(union: Mapping[str, Any]) -> Iterator[Any]:
-    choices = union["choices"]
-    for choice in choices.values() if isinstance(choices, dict) else choices:
-        yield choice[0] if isinstance(choice, tuple) else choice
-
-
-def _key(name: str, field: Mapping[str, Any]) -> str:
-    alias = field.get("validation_alias", name)
-    return alias if isinstance(alias, str) else name
+def _rows(columns: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
+    """Yield rows with an item of each column, each item at least once."""
+    for number in range(max(map(len, columns), default=0) if all(columns) else 0):
+        yield tuple(column[number % len(column)] for column in columns)

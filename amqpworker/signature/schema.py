@@ -1,13 +1,13 @@
 """
-What JSON makes of type hints: a pydantic schema of them, and what must be looked at again each time it is used.
+The pydantic schema of type hints, and whether their values must be read back when they are sent.
 
-Decides which hints can be carried at all, and closes pydantic's gaps as far as a schema can: text for bytes is never
-read as base64, and the first wrong item of a list ends the check of it (a hostile body must not make a million errors).
+Decides which hints JSON can carry, and closes pydantic's gaps as far as a schema can: text for bytes is never read as
+base64, and validation of a list ends at its first wrong item (a hostile body must not cause a million errors).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum
@@ -19,10 +19,11 @@ from pydantic.errors import PydanticErrorMixin
 from pydantic_core import CoreConfig, CoreSchema, core_schema
 
 from amqpworker.errors import ConfigError
+from amqpworker.signature.core_nodes import MODELS, children, fields_of, is_user_code, rebuilt_below
 from amqpworker.signature.parameters import named
-from amqpworker.signature.round_trip import LEAVES, MODELS, Trial, fields_of, is_foreign
+from amqpworker.signature.round_trip import Trial
 
-__all__ = ["CORE_CONFIG", "ValueSchema", "survey", "survey_value"]
+__all__ = ["CORE_CONFIG", "ValueSchema", "schema_of", "schema_of_value"]
 
 CONFIG = ConfigDict(
     extra="forbid",
@@ -32,33 +33,27 @@ CONFIG = ConfigDict(
     ser_json_inf_nan="constants",
     hide_input_in_errors=True,
 )
-CORE_CONFIG = CoreConfig(
-    allow_inf_nan=False,
-    ser_json_bytes="base64",
-    val_json_bytes="base64",
-    ser_json_inf_nan="constants",
-    hide_input_in_errors=True,
-)
+CORE_CONFIG = cast("CoreConfig", {name: value for name, value in CONFIG.items() if name != "extra"})
 """`CONFIG` in pydantic-core's words. Models have a configuration of their own, and keep it."""
 
-PLAIN = {"int", "str", "bool", "bytes", "none", "date", "time", "datetime", "timedelta", "uuid", "enum", "literal"}
-ZONED = {"datetime", "time"}  # JSON has no room for the seconds of a UTC offset, which clocks before 1950 have
-NUMBERS = {"float", "decimal"}
-CONTAINERS = {"list", "tuple", "set", "frozenset", "dict", "nullable", "default", "json-or-python", "lax-or-strict"}
-FIELDS = {"typed-dict-field", "model-field", "dataclass-field", "named-tuple-field"}
-OBJECTS = {"typed-dict", "model", "model-fields", "dataclass", "dataclass-args", "named-tuple"}
-UNIONS = {"union", "tagged-union"}
+PLAIN = {
+    *("int", "float", "decimal", "str", "bool", "bytes", "none", "date", "timedelta", "uuid", "enum", "literal"),
+    *("list", "tuple", "set", "frozenset", "dict", "typed-dict", "typed-dict-field", "nullable", "default"),
+    *("json-or-python", "lax-or-strict", "definitions"),
+}
+"""Nodes whose values always arrive equal. What has any other in it, known or not, is read back when it is sent."""
+
 REFUSED = {
     "callable": "has a function in its hint, which JSON cannot carry",
-    "generator": "has an iterator in its hint, which can be read only once: say list[…] or Sequence[…]",
+    "generator": "has an iterator in its hint, which can be read only once: use list[…] or Sequence[…]",
     "is-subclass": "has a class as its value, which JSON cannot carry",
-    "is-instance": "has a class in its hint that pydantic knows no JSON for",
+    "is-instance": "has a class in its hint for which pydantic has no JSON",
 }
-NOT_KEYS = {"tuple", "list", "set", "frozenset", "dict", "none", "nullable"} | UNIONS | OBJECTS
-KEYS_ARE_TEXT = "there they are text (as keys, members of an Enum have text as their values, or it is an IntEnum)"
 PREPARING = {"function-before", "function-wrap"}
+FAIL_FAST = {"list", "tuple", "set", "frozenset"}
+if "fail_fast" in core_schema.DictSchema.__annotations__:
+    FAIL_FAST |= {"dict"}
 BY_VALUE_ONLY = Enum._missing_.__func__  # type: ignore[attr-defined]
-STOP_EARLY = {"list", "tuple", "set", "frozenset"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,68 +61,58 @@ class ValueSchema:
     """
     The schema of some hints, and what pydantic does not see for itself.
 
-    `may_hold_nan` if a NaN or an infinity may get in from JSON, `verify` if a value may arrive as another or not be read
-    at all: only reading what was written shows it. `names` are the names of fields, which an error may show.
+    `verify` if a value may arrive as another, not be read at all, or be NaN: only reading what was written shows it.
+    `names` are the names of fields, which an error may show.
     """
 
     schema: CoreSchema
-    may_hold_nan: bool
     verify: bool
     names: frozenset[str]
 
 
-class Node(NamedTuple):
+class Found(NamedTuple):
     """
-    A node of a schema that JSON meets.
+    A node of a schema that is used for JSON.
 
-    `owned` if it lies inside a model, `custom` if code of the user's writes it, `prepared` if such code may change what it
-    reads; `place` is the field that it lies in.
+    `custom` if the user's code writes it, `prepared` if such code may change what it reads; `place` is the field that it
+    lies in.
     """
 
-    schema: Any
-    owned: bool = False
+    node: Any
     custom: bool = False
     prepared: bool = False
-    parent: str = ""
     place: str = ""
 
 
-def survey(hints: Mapping[str, Any], optional: AbstractSet[str], task: str) -> ValueSchema:
+def schema_of(hints: Mapping[str, Any], optional: AbstractSet[str], task: str) -> ValueSchema:
     """
-    Survey an object with these keys, of which the `optional` ones may be missing.
+    Return the schema of an object with these keys, of which the `optional` ones may be missing.
 
     Raises:
         ConfigError: JSON cannot carry one of them; names it.
-
     """
-    schema = _schema_of(hints, optional, task)
-    definitions = _definitions(schema)
-    for name, field in _fields(schema).items():
-        _check_field(field, definitions, named(task, name))
-    return _survey(schema, hints)
+    schema, _, _ = _checked(hints, optional, task)
+    return _value_schema(schema, hints)
 
 
-def survey_value(hint: Any, what: str, task: str) -> ValueSchema:
+def schema_of_value(hint: Any, what: str, task: str) -> ValueSchema:
     """
-    Survey one value, a parameter or the return value (`what`).
+    Return the schema of one value, a parameter or the return value (`what`).
 
     Raises:
         ConfigError: JSON cannot carry it.
-
     """
-    schema = _schema_of({what: hint}, frozenset(), task)
-    definitions = _definitions(schema)
-    field = _fields(schema)[what]
-    _check_field(field, definitions, named(task, what))
-    inner = field["schema"]
+    _, fields, definitions = _checked({what: hint}, frozenset(), task)
+    inner = fields[what]["schema"]
     if definitions:
         inner = core_schema.definitions_schema(inner, list(definitions.values()))
-    return _survey(inner, ())
+    return _value_schema(inner, ())
 
 
-def _schema_of(hints: Mapping[str, Any], optional: AbstractSet[str], task: str) -> CoreSchema:
+def _checked(hints: Mapping[str, Any], optional: AbstractSet[str], task: str) -> tuple[CoreSchema, Any, dict[str, Any]]:
+    """Return a checked schema, the fields in it and the definitions that they refer to."""
     try:
-        return _generate(hints, optional)
+        schema = _generate(hints, optional)
     except Exception as error:
         for name, hint in hints.items():
             try:
@@ -135,6 +120,17 @@ def _schema_of(hints: Mapping[str, Any], optional: AbstractSet[str], task: str) 
             except Exception as found:
                 raise ConfigError(f"{named(task, name)} {_why(hint, found)}") from found
         raise ConfigError(f"Task {task!r} has hints that pydantic cannot use together: {error}") from error
+    definitions = _definitions(schema)
+    fields = (schema["schema"] if definitions else schema)["fields"]
+    for name, field in fields.items():
+        what = named(task, name)
+        if field.keys() & {"validation_alias", "serialization_alias", "serialization_exclude"}:
+            raise ConfigError(f"{what} has an alias or an exclusion: a message has each parameter under its own name.")
+        trial = Trial(definitions, CORE_CONFIG)
+        for node in _walk(field, definitions):
+            if problem := _problem(node, trial):
+                raise ConfigError(f"{what}{problem}.")
+    return schema, fields, definitions
 
 
 def _generate(hints: Mapping[str, Any], optional: AbstractSet[str]) -> CoreSchema:
@@ -149,7 +145,7 @@ def _why(hint: Any, error: Exception) -> str:
     if isinstance(error, PydanticErrorMixin) and error.code == "typed-dict-version":
         return "has a typing.TypedDict in its hint: on Python before 3.12, use typing_extensions.TypedDict."
     if isinstance(error, PydanticErrorMixin) and error.code == "schema-for-unknown-type":
-        return f"has a type in its hint ({hint!r}) that pydantic knows no JSON for."
+        return f"has a type in its hint ({hint!r}) for which pydantic has no JSON."
     text = error.message if isinstance(error, PydanticErrorMixin) else str(error)
     return f"has a hint that pydantic cannot use: {text.partition(chr(10))[0]}"
 
@@ -158,159 +154,133 @@ def _definitions(schema: Any) -> dict[str, Any]:
     return {found["ref"]: found for found in schema["definitions"]} if schema["type"] == "definitions" else {}
 
 
-def _fields(schema: Any) -> dict[str, Any]:
-    inner = schema["schema"] if schema["type"] == "definitions" else schema
-    return cast("dict[str, Any]", inner["fields"])
-
-
-def _check_field(field: Any, definitions: Mapping[str, Any], what: str) -> None:
-    if "validation_alias" in field or "serialization_alias" in field or field.get("serialization_exclude"):
-        raise ConfigError(f"{what} has an alias or an exclusion: a message has every parameter under its own name.")
-    trial = Trial(definitions, CORE_CONFIG)
-    for found in _nodes(field, definitions):
-        node, kind, where = found.schema, found.schema["type"], f"{what}{found.place}"
-        if kind in REFUSED and not (kind == "is-instance" and found.parent == "chain"):
-            raise ConfigError(f"{where} {REFUSED[kind]}.")
-        if kind == "literal" and not all(isinstance(value, str | int | None) for value in node["expected"]):
-            raise ConfigError(
-                f"{where} has a Literal in its hint that cannot be read from JSON: use text, or the Enum."
-            )
-        if kind == "dict" and not _text_key(node.get("keys_schema"), definitions):
-            raise ConfigError(f"{where} has a dict in its hint whose keys JSON cannot carry: {KEYS_ARE_TEXT}.")
-        if kind == "model" and node["cls"] is BaseModel and not found.prepared:
-            raise ConfigError(f"{where} has BaseModel itself in its hint, which has no fields: name the model.")
-        if kind == "enum" and not (found.custom or found.prepared or _is_readable(node["cls"])):
-            raise ConfigError(
-                f"{where} has an Enum in its hint whose values JSON cannot carry ({_title(node)}): give it text as values."
-            )
-        if not found.custom:
-            _try(trial, found, what)
+def _problem(found: Found, trial: Trial) -> str | None:
+    """Return why JSON cannot carry a node, after the name of the parameter."""
+    node, kind, place = found.node, found.node["type"], found.place
+    read_by_pydantic = not (found.custom or found.prepared)
+    if kind in REFUSED:
+        return f"{place} {REFUSED[kind]}"
+    if kind == "literal" and not all(isinstance(value, str | int | None) for value in node["expected"]):
+        return f"{place} has a Literal in its hint that cannot be read from JSON: use text, or the Enum"
+    if kind == "dict" and not trial.can_be_keys(node.get("keys_schema", {"type": "any"})):
+        return (
+            f"{place} has a dict in its hint whose keys JSON cannot carry: there they are text (as keys, members of an "
+            "Enum have text as their values, or it is an IntEnum)"
+        )
+    if kind == "model" and node["cls"] is BaseModel and not found.prepared:
+        return f"{place} has BaseModel itself in its hint, which has no fields: name the model"
+    if kind == "enum" and read_by_pydantic and not _is_readable(node["cls"]):
+        return f"{place} has an Enum in its hint whose values JSON cannot carry ({_title(node)}): use text as values"
+    return None if found.custom else _loss(found, trial)
 
 
 def _is_readable(cls: type[Enum]) -> bool:
-    """Tell whether any member of an Enum can be read from JSON; a class with a `_missing_` finds its members itself."""
+    """Return whether any member of an Enum can be read from JSON; a class with a `_missing_` finds its members itself."""
     if getattr(cls._missing_, "__func__", None) is not BY_VALUE_ONLY:
         return True
     return any(isinstance(member.value, str | int | float | None) for member in cls)
 
 
-def _try(trial: Trial, found: Node, what: str) -> None:
-    """Refuse what is written as something else than it is read."""
-    node, kind, where = found.schema, found.schema["type"], f"{what}{found.place}"
+def _loss(found: Found, trial: Trial) -> str | None:
+    """Return what of a node is not read as it is written."""
+    node, kind, place = found.node, found.node["type"], found.place
     if _is_secret(node.get("serialization", {}).get("function")):
-        raise ConfigError(f"{where} would be sent as asterisks: send the name of a secret, never the secret itself.")
-    if kind in MODELS | {"typed-dict"} and (lost := trial.lost_field(node)):
-        raise ConfigError(f"{what} at {_title(node)}{lost}.")
-    if kind == "union" and (mixed := trial.mixed_up(node)):
-        raise ConfigError(
-            f"{where} has a union in its hint whose members JSON does not distinguish: {mixed[0]} can arrive as {mixed[1]}."
-            " Use a tagged union (pydantic's Discriminator) or a narrower hint."
+        return f"{place} would be sent as asterisks: send the name of a secret, never the secret itself"
+    if kind in MODELS | {"typed-dict"} and (lost := _lost_field(node, trial)):
+        return f" at {_title(node)}.{lost}"
+    if kind == "union" and (ambiguity := trial.ambiguity(node)):
+        return (
+            f"{place} has a union in its hint whose members JSON does not distinguish: {ambiguity[0]} can arrive as "
+            f"{ambiguity[1]}. Use a tagged union (pydantic's Discriminator) or a narrower hint"
         )
+    return None
 
 
 def _is_secret(function: Any) -> bool:
     return getattr(function, "__module__", "") == "pydantic.types" and "secret" in function.__qualname__.lower()
 
 
+def _lost_field(node: Any, trial: Trial) -> str | None:
+    """Return the first field of a class that is not read as it is written, with the reason and what to do."""
+    holder = node
+    while "schema" in holder and not fields_of(holder) and holder["type"] not in PREPARING:
+        holder = holder["schema"]
+    fields, config = fields_of(holder), node.get("config", {})
+    if node["type"] == "dataclass":
+        forbidden = holder.get("extra_behavior", config.get("extra_fields_behavior")) == "forbid"
+        for name, field in fields.items():
+            if field.get("init_only") and field["schema"]["type"] != "default":
+                return f"{name} is an InitVar, which no instance keeps: use a field"
+        for name in node["fields"]:
+            if forbidden and not fields.get(name, {"init": False}).get("init", True):
+                return f"{name} is a field(init=False), which is written and not read: use a property"
+    for name, field in fields.items():
+        if field.get("serialization_exclude"):
+            return f"{name} is not written (exclude=True): use a class without it"
+        written = field.get("serialization_alias", name)
+        if not trial.is_read_as(written, name, field, config):
+            return f"{name} is written as {written!r} and not read by that name: use one alias for both, or populate_by_name"
+    return None
+
+
 def _title(node: Mapping[str, Any]) -> str:
-    cls = node.get("cls")
-    return str(
-        node.get("model_name") or node.get("dataclass_name") or node.get("cls_name") or getattr(cls, "__name__", "")
-    )
+    names = (node.get("model_name"), node.get("dataclass_name"), node.get("cls_name"))
+    return next(filter(None, names), getattr(node.get("cls"), "__name__", ""))
 
 
-def _text_key(keys: Any, definitions: Mapping[str, Any]) -> bool:
-    while keys is not None and ("schema_ref" in keys or "schema" in keys):
-        if keys["type"] in NOT_KEYS:
-            break
-        keys = definitions[keys["schema_ref"]] if "schema_ref" in keys else keys["schema"]
-    if keys is None:
-        return True
-    if keys["type"] == "literal":
-        return all(isinstance(value, str) for value in keys["expected"])
-    if keys["type"] == "enum" and "sub_type" not in keys:
-        return all(isinstance(member.value, str) for member in keys["members"])
-    return keys["type"] not in NOT_KEYS
-
-
-def _nodes(schema: Any, definitions: Mapping[str, Any]) -> Iterator[Node]:
-    """Walk over what JSON meets."""
-    waiting = [Node(schema)]
+def _walk(schema: Any, definitions: Mapping[str, Any]) -> Iterator[Found]:
+    """Walk over the nodes that are used for JSON, each definition once for each way to read and write it."""
+    waiting = [Found(schema)]
     followed: set[tuple[Any, ...]] = set()
     while waiting:
         found = waiting.pop()
-        item = found.schema
-        if isinstance(item, list | tuple):
-            waiting.extend(found._replace(schema=part) for part in item)
-        if not isinstance(item, dict):
-            continue
-        kind = item.get("type")
-        if not isinstance(kind, str):  # a mapping of names to nodes
-            waiting.extend(found._replace(schema=part) for part in item.values())
-            continue
-        custom = found.custom or is_foreign(item.get("serialization"))
-        found = found._replace(custom=custom)
+        node, kind = found.node, found.node["type"]
+        found = found._replace(custom=found.custom or is_user_code(node.get("serialization")))
         yield found
-        prepared = found.prepared or (kind in PREPARING and is_foreign(item))
-        below = Node(None, found.owned or kind in MODELS, custom, prepared, kind, found.place)
-        if kind == "definition-ref" and (item["schema_ref"], *below[1:4]) not in followed:
-            followed.add((item["schema_ref"], *below[1:4]))
-            waiting.append(below._replace(schema=definitions.get(item["schema_ref"])))
-        skipped = LEAVES | {"python_schema", "strict_schema", "definitions", "fields"}
-        waiting.extend(below._replace(schema=part) for key, part in item.items() if key not in skipped)
-        for name, field in fields_of(item):
-            waiting.append(below._replace(schema=field, place=f" at {_title(item)}.{name}"))
+        below = found._replace(prepared=found.prepared or (kind in PREPARING and is_user_code(node)))
+        if kind == "definition-ref":
+            way = (node["schema_ref"], below.custom, below.prepared)
+            if way not in followed:
+                followed.add(way)
+                waiting.append(below._replace(node=definitions[node["schema_ref"]]))
+        elif fields := fields_of(node):
+            for name, field in fields.items():
+                waiting.append(below._replace(node=field, place=f" at {_title(node)}.{name}"))
+        else:
+            waiting.extend(below._replace(node=part) for part in children(node))
 
 
-def _survey(schema: CoreSchema, names: Mapping[str, Any] | tuple[()]) -> ValueSchema:
-    may_hold_nan = verify = False
+def _value_schema(schema: CoreSchema, names: Iterable[str]) -> ValueSchema:
+    verify = False
     fields = set(names)
-    for found in _nodes(schema, _definitions(schema)):
-        node, kind = found.schema, found.schema["type"]
-        verify |= kind in ZONED or kind not in PLAIN | NUMBERS | CONTAINERS | FIELDS | {"typed-dict", "definitions"}
-        known = kind in PLAIN | CONTAINERS | FIELDS | OBJECTS | UNIONS | {"definitions", "definition-ref"}
-        if _is_open(node) or (not known and (found.owned or kind not in NUMBERS)):
-            may_hold_nan = verify = True
-        if kind in OBJECTS:
-            fields.update(_names(node))
-    return ValueSchema(_tighten(schema), may_hold_nan, verify, frozenset(fields))
+    for node, *_ in _walk(schema, _definitions(schema)):
+        verify |= node["type"] not in PLAIN or _is_open(node)
+        fields |= _names(node)
+    return ValueSchema(_tightened(schema), verify, frozenset(fields))
 
 
 def _is_open(node: Mapping[str, Any]) -> bool:
-    """Tell whether a node takes or gives more than its type says: fields of any name, members of any type, own code."""
-    extra = node.get("extra_behavior") or node.get("config", {}).get("extra_fields_behavior")
+    """Return whether a node takes or returns more than its type shows: any field, members of any type, other code."""
     plain = all(isinstance(member.value, str | int) for member in node.get("members", ()))
-    return "serialization" in node or extra == "allow" or not plain
+    return "serialization" in node or node.get("extra_behavior") == "allow" or not plain
 
 
-def _names(node: Mapping[str, Any]) -> Iterator[str]:
-    yield from getattr(node.get("cls"), "__private_attributes__", ())
-    for name, field in fields_of(node):
-        yield name
-        if isinstance(field.get("validation_alias"), str):
-            yield field["validation_alias"]
+def _names(node: Mapping[str, Any]) -> set[str]:
+    fields = fields_of(node)
+    aliases = {field["validation_alias"] for field in fields.values() if isinstance(field.get("validation_alias"), str)}
+    return {*fields, *aliases, *getattr(node.get("cls"), "__private_attributes__", ())}
 
 
-def _tighten(node: Any) -> Any:
-    if isinstance(node, list):
-        return [_tighten(part) for part in node]
-    if isinstance(node, tuple):
-        return tuple(_tighten(part) for part in node)
-    if not isinstance(node, dict):
-        return node
-    kind = node.get("type")
-    if not isinstance(kind, str):  # a mapping of names to nodes
-        return {name: _tighten(part) for name, part in node.items()}
+def _tightened(node: Any) -> Any:
+    kind = node["type"]
     if kind == "model":  # it has a configuration of its own
         return node
-    tight = {key: part if key in LEAVES else _tighten(part) for key, part in node.items()}
+    tight = rebuilt_below(node, _tightened)
     if kind == "bytes":
         lax = core_schema.no_info_before_validator_function(_as_bytes, cast("Any", tight))
         strict = cast("Any", tight | {"strict": True})
         return core_schema.json_or_python_schema(cast("Any", tight), core_schema.lax_or_strict_schema(lax, strict))
-    if kind in STOP_EARLY or (kind == "dict" and "fail_fast" in core_schema.DictSchema.__annotations__):
-        tight["fail_fast"] = True
-    return tight
+    return tight | {"fail_fast": True} if kind in FAIL_FAST else tight
 
 
 def _as_bytes(value: Any) -> Any:

@@ -2,9 +2,9 @@
 What a task takes and returns, as a message carries it.
 
 The call that a producer makes becomes a JSON object with one key per parameter, and that object becomes the same call
-in a worker. Decides which argument belongs to which parameter; `parameters` reads the parameters, `schema` and `serializer` know
-JSON. Values are checked by the same code on both sides, so that a wrong argument fails in the service that sends it (a
-validator of somebody's own runs on both). Where a key stands twice in a body the last one counts.
+in a worker. Decides which argument belongs to which parameter; `parameters` reads the parameters, `schema` and
+`serializer` handle JSON. Both sides check values by the same code, so a wrong argument fails in the service that sends it
+(the user's validators run on both). If a key occurs twice in a body, the last one counts.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from amqpworker.errors import InvalidArguments, InvalidResult, TimeLimitExceeded
-from amqpworker.signature import parameters as hints
-from amqpworker.signature.schema import survey, survey_value
-from amqpworker.signature.serializer import LARGE, Shape, explain, not_json
+from amqpworker.signature.parameters import RETURN, Parameters, read_parameters
+from amqpworker.signature.schema import schema_of, schema_of_value
+from amqpworker.signature.serializer import LARGE, ValueSerializer, explain, not_json
 
 __all__ = ["Call", "MalformedBody", "Signature"]
 
@@ -36,18 +36,18 @@ class Call(NamedTuple):
 
 
 class Signature:
-    """How a task's calls and results travel; built once, at decoration."""
+    """Writes and reads a task's calls and results; built once, at decoration."""
 
     __slots__ = ("_arguments", "_parameters", "_positional", "_result", "_simple", "is_async", "name")
 
-    def __init__(self, name: str, is_async: bool, parameters: hints.Parameters) -> None:
+    def __init__(self, name: str, is_async: bool, parameters: Parameters) -> None:
         self.name = name
         self.is_async = is_async
         self._parameters = parameters
         self._positional = parameters.positional
         self._simple = not (parameters.positional_only or parameters.rest or parameters.extra)
-        self._arguments = Shape(survey(parameters.hints, parameters.optional, name))
-        self._result = Shape(survey_value(parameters.returns, hints.RETURN, name))
+        self._arguments = ValueSerializer(schema_of(parameters.hints, parameters.optional, name))
+        self._result = ValueSerializer(schema_of_value(parameters.returns, RETURN, name))
 
     @classmethod
     def of(cls, function: Callable[..., Any], name: str) -> Signature:
@@ -55,10 +55,9 @@ class Signature:
         Return the signature of a function that is to be the task of this name.
 
         Raises:
-            ConfigError: it cannot be a task, or JSON cannot carry one of its parameters; names the parameter.
-
+            ConfigError: it cannot be a task, or JSON cannot carry one of its parameters; the text names it.
         """
-        return cls(name, inspect.iscoroutinefunction(function), hints.read(function, name))
+        return cls(name, inspect.iscoroutinefunction(function), read_parameters(function, name))
 
     @property
     def hints(self) -> Mapping[str, Any]:
@@ -70,16 +69,15 @@ class Signature:
         Return the body of a message that makes this call: a key for each parameter that was given.
 
         Raises:
-            InvalidArguments: they do not fit the function or its hints, or JSON cannot carry them; names the
-                parameter, and never tells a value.
-
+            InvalidArguments: they do not fit the function or its hints, or JSON cannot carry them; the text names
+                the parameter and never contains a value.
         """
         if self._simple:
             values = dict(zip(self._positional, args, strict=False))
             if kwargs:
                 values.update(kwargs)
-            # What is too much by position was left out, and what was given twice has one key: in both cases values are
-            # fewer than arguments. A name that does not exist is refused by the shape.
+            # Too many positional arguments were cut off, and an argument given twice has one key: in both cases there are
+            # fewer values than arguments. The serializer refuses a name that does not exist.
             if len(values) != len(args) + len(kwargs):
                 values = self._gather(args, kwargs)
         else:
@@ -89,16 +87,15 @@ class Signature:
         except TimeLimitExceeded:
             raise  # of the task that this is called in
         except Exception as error:  # noqa: BLE001 - validators and values may raise anything
-            raise InvalidArguments(f"Task {self.name!r}: {self._unwritable(error, values)}.") from None
+            raise InvalidArguments(f"Task {self.name!r}: {self._explain_arguments(error, values)}.") from None
 
     def decode(self, body: bytes) -> Call:
         """
-        Return the call that a message's body asks for.
+        Return the call that is in a message's body.
 
         Raises:
             MalformedBody: it is not a JSON object.
             InvalidArguments: its values are not what the function takes.
-
         """
         try:
             if len(body) > LARGE:
@@ -116,12 +113,11 @@ class Signature:
 
         Raises:
             InvalidResult: it does not fit the return hint, or JSON cannot carry it.
-
         """
         try:
             return self._result.write(value)
         except Exception as error:  # noqa: BLE001 - validators and values may raise anything
-            raise InvalidResult(self._unfit_result(error)) from None
+            raise InvalidResult(self._invalid_result(error)) from None
 
     def decode_result(self, data: bytes) -> Any:
         """
@@ -129,17 +125,16 @@ class Signature:
 
         Raises:
             InvalidResult: the JSON is not what the hint allows.
-
         """
         try:
             return self._result.read(data)
         except TimeLimitExceeded:
             raise  # of the task that this is called in
         except Exception as error:  # noqa: BLE001 - validators may raise anything
-            raise InvalidResult(self._unfit_result(error)) from None
+            raise InvalidResult(self._invalid_result(error)) from None
 
     def _gather(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Give each argument its key, as the function would bind it."""
+        """Return each argument by its key, bound as the function would bind it."""
         known = self._parameters
         values = dict(zip(known.positional, args, strict=False))
         if len(args) > len(known.positional):
@@ -164,7 +159,7 @@ class Signature:
         return values
 
     def _arrange(self, values: dict[str, Any]) -> Call:
-        """Make the call that `_gather` was given."""
+        """Return the call that `_gather` was given."""
         known = self._parameters
         extra = values.pop(known.extra, {}) if known.extra else {}
         rest = values.pop(known.rest, []) if known.rest else []
@@ -176,11 +171,11 @@ class Signature:
         return Call((*args, *rest), values | extra)
 
     def _refuse_unknown_keys(self, body: bytes) -> None:
-        """Refuse a large body by its first unknown key, where pydantic would make an error of each."""
+        """Refuse a large body by its first unknown key: pydantic would make an error of each."""
         try:
             found = from_json(body)
         except ValueError:
-            return  # the reading tells what is wrong with it
+            return  # reading it raises the error that fits
         unknown = found.keys() - self._parameters.hints.keys() if isinstance(found, dict) else ()
         if unknown:
             raise self._invalid(f"there is no parameter {next(iter(unknown))[:60]!r}")
@@ -191,12 +186,12 @@ class Signature:
             raise MalformedBody(f"Task {self.name!r}: {malformed}.") from None
         raise self._invalid(explain(error, self._arguments.names)) from None
 
-    def _unwritable(self, error: Exception, values: dict[str, Any]) -> str:
-        """Find the parameter that an error came from, which only pydantic's own errors tell."""
+    def _explain_arguments(self, error: Exception, values: dict[str, Any]) -> str:
+        """Find the parameter that an error came from, which only pydantic's own errors name."""
         if not isinstance(error, ValidationError):
             for name, value in values.items():
                 try:
-                    Shape(survey_value(self._parameters.hints[name], name, self.name)).write(value)
+                    ValueSerializer(schema_of_value(self._parameters.hints[name], name, self.name)).write(value)
                 except TimeLimitExceeded:
                     raise
                 except Exception as found:  # noqa: BLE001 - as in encode
@@ -205,7 +200,7 @@ class Signature:
             return explain(error, self._arguments.names, f"parameter{plural} {', '.join(map(repr, values))}")
         return explain(error, self._arguments.names)
 
-    def _unfit_result(self, error: Exception) -> str:
+    def _invalid_result(self, error: Exception) -> str:
         return f"Task {self.name!r}: {explain(error, self._result.names, 'the return value')}."
 
     def _invalid(self, problem: str) -> InvalidArguments:

@@ -1,1 +1,1 @@
-"""The parent of the worker processes: what it decides (`fleet`), and what acts on that."""
+"""The parent of the worker processes: `fleet` decides, `supervisor` acts."""

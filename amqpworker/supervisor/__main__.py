@@ -1,8 +1,8 @@
 """
 `python -m amqpworker.supervisor`: the supervisor as a program, which `amqpworker worker` becomes.
 
-Decides its exit code where nothing could run: 2 where a person has to mend something, else 1. Only what a supervisor needs
-is imported: it is small, and starts fast.
+Decides its exit code if nothing could run: 2 if a user has to fix something, else 1. It imports only what a supervisor needs,
+so it is small and starts fast.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ __all__ = ["main"]
 
 NAME = "amqpworker"
 
-# Not `__name__`: this is `__main__` where it matters.
+# Not `__name__`, which is `__main__` here.
 log = get_logger("amqpworker.supervisor")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the pools that the last argument tells of; return the exit code."""
+    """Run the pools in the last argument; return the exit code."""
     with suppress(OSError):
         Path("/proc/self/comm").write_text(NAME)  # what `top` shows
     encode_all()
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     configure(setup.log_level, setup.log_json, user_code=False)
     log_uncaught()
     try:
-        return Supervisor(setup.pools, health=setup.health, most_starts=setup.cores, folder=setup.folder).run()
+        return Supervisor(setup.pools, health=setup.health, max_starts=setup.cores, folder=setup.folder).run()
     except AmqpWorkerError as error:
         code = MISCONFIGURED if isinstance(error, ConfigError) else FAILED
         if setup.log_json:

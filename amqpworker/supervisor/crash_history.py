@@ -1,8 +1,8 @@
 """
-Which messages had started in worker processes that have died: they may be what took the process down.
+Which messages were running in worker processes that have died: one of them may have crashed its process.
 
-Pure. A process asks about a message that was delivered before, since the broker may have given it on before anybody
-noticed the death. Decides what is answered, and how long a process that seems to live is waited for.
+Pure. A process asks about each redelivered message, since the broker may have redelivered it before the supervisor noticed
+the death. Decides the answers, and how long they wait for a process that still seems to be alive.
 """
 
 from __future__ import annotations
@@ -13,83 +13,82 @@ from dataclasses import dataclass
 
 from amqpworker.ipc.recorder import Recording
 from amqpworker.ipc.report import SuspectAnswer
-from amqpworker.supervisor.stall_check import stalled
 
-__all__ = ["Suspects"]
+__all__ = ["CrashHistory"]
 
-MOST_SUSPECTS = 10_000
-MOST_QUESTIONS = 100_000
-# The kernel closes the sockets of a process that dies some time before it tells its parent.
+MAX_SUSPECTS = 10_000
+MAX_QUERIES = 100_000
+# The kernel closes the sockets of a process that dies some time before its parent can reap it.
 DEATH_PATIENCE = 1.0
-# A process that has lost its connection, and does not move either, is most likely on its way to be killed.
-MOVED_LATELY = 5.0
+# A process that has lost its connection, and makes no progress either, is most likely about to be killed.
+UNRESPONSIVE_AFTER = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PendingQuery:
     """A process has asked about a message at this (monotonic) time."""
 
     serial: int
     key: str
-    asked: float
+    asked_at: float
 
 
-class Suspects:
-    """The messages that are suspected, the oldest forgotten where there are too many, and the questions about messages."""
+class CrashHistory:
+    """The suspects, of which the oldest are forgotten if there are too many, and the queries that wait for an answer."""
 
     def __init__(self) -> None:
-        self._keys: OrderedDict[str, None] = OrderedDict()
-        self._questions: list[Question] = []
+        self._suspects: OrderedDict[str, None] = OrderedDict()
+        self._queries: list[PendingQuery] = []
 
-    def note_death(self, recording: Recording | None) -> None:
-        """Note what was running in a process that has ended; what ends by itself has told that nothing runs."""
+    def record_death(self, recording: Recording | None) -> None:
+        """Remember what was running in a process that has ended; one that ends by itself has cleared its recording."""
         for one in () if recording is None else recording.running:
-            self._keys[one.key] = None
-            self._keys.move_to_end(one.key)
-        while len(self._keys) > MOST_SUSPECTS:
-            self._keys.popitem(last=False)
+            self._suspects[one.key] = None
+            self._suspects.move_to_end(one.key)
+        while len(self._suspects) > MAX_SUSPECTS:
+            self._suspects.popitem(last=False)
 
-    def ask(self, serial: int, keys: Sequence[str], now: float) -> None:
-        """Note questions; a process that asks for too much is not answered, and does without."""
-        room = MOST_QUESTIONS - len(self._questions)
-        self._questions += [Question(serial, key, now) for key in keys[:room]]
+    def add_queries(self, serial: int, keys: Sequence[str], now: float) -> None:
+        """Add the queries of a process; those above the limit get no answer, which the process handles by itself."""
+        room = MAX_QUERIES - len(self._queries)
+        self._queries += [PendingQuery(serial, key, now) for key in keys[:room]]
 
     @property
-    def asked(self) -> bool:
-        """Whether a question waits for its answer."""
-        return bool(self._questions)
+    def has_queries(self) -> bool:
+        """Whether a query waits for its answer."""
+        return bool(self._queries)
 
-    def verdicts(
-        self, recordings: Mapping[int, Recording | None], now: float, awaited: Collection[str] = ()
+    def answers(
+        self, recordings: Mapping[int, Recording | None], now: float, blocked: Collection[str] = ()
     ) -> list[tuple[int, SuspectAnswer]]:
         """
-        Return what can be answered now, and the serial number of who asked.
+        Return what can be answered now, each answer with the serial number of the process that asked.
 
-        `recordings` are those of the living, read after the dead were noted. Messages in `awaited` have to wait.
+        `recordings` are those of the living processes, read after the dead were reaped. Messages in `blocked` have to wait.
         """
         holders: dict[str, list[int]] = {}
         for serial, recording in recordings.items():
             for one in () if recording is None else recording.running:
                 holders.setdefault(one.key, []).append(serial)
         found: defaultdict[tuple[int, bool], list[str]] = defaultdict(list)
-        waiting: list[Question] = []
-        for question in self._questions:
-            if question.serial not in recordings:
-                continue  # whoever asked is gone
-            others = [one for one in holders.get(question.key, ()) if one != question.serial]
-            if question.key in awaited:
-                waiting.append(question)
-            elif question.key in self._keys:
-                found[question.serial, True].append(question.key)
-            elif others and now < question.asked + DEATH_PATIENCE:
-                waiting.append(question)
+        waiting: list[PendingQuery] = []
+        for query in self._queries:
+            if query.serial not in recordings:
+                continue  # the process that asked is gone
+            others = [one for one in holders.get(query.key, ()) if one != query.serial]
+            if query.key in blocked:
+                waiting.append(query)
+            elif query.key in self._suspects:
+                found[query.serial, True].append(query.key)
+            elif others and now < query.asked_at + DEATH_PATIENCE:
+                waiting.append(query)
             else:
-                suspect = any(hangs(recordings[one], now) for one in others)
-                found[question.serial, suspect].append(question.key)
-        self._questions = waiting
+                suspect = any(is_unresponsive(recordings[one], now) for one in others)
+                found[query.serial, suspect].append(query.key)
+        self._queries = waiting
         return [(serial, SuspectAnswer(tuple(keys), suspect)) for (serial, suspect), keys in found.items()]
 
 
-def hangs(recording: Recording | None, now: float) -> bool:
-    """Tell whether a process has not moved lately."""
-    return recording is None or bool(stalled(recording, now, MOVED_LATELY))
+def is_unresponsive(recording: Recording | None, now: float) -> bool:
+    """Return whether a thread of a process has made no progress lately."""
+    return recording is None or bool(recording.stalled_thread(now, UNRESPONSIVE_AFTER))

@@ -1,8 +1,8 @@
 """
-What a supervisor does about what happens: no process, clock, pipe or signal is touched here.
+How a supervisor reacts to events, as a reducer without I/O: it touches no process, clock, pipe or signal.
 
-Decides when a worker process is started, drained or killed, and when all of it ends. A pool never has more than one process
-beyond those that were asked for, and none that consumes is drained before its successor consumes.
+Decides when a worker process is started, drained or killed, and when the supervisor ends. A pool never has more than one
+process beyond its size, and a process that consumes is not drained before its replacement consumes.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, assert_never
 
-from amqpworker.ipc.exit_status import how_it_ended
+from amqpworker.ipc.exit_status import describe_exit
 from amqpworker.ipc.report import FAILED, MISCONFIGURED, STOPPED
 from amqpworker.supervisor import fleet_events as events
-from amqpworker.supervisor.exit_codes import never_runs, pool_code
 from amqpworker.supervisor.pools import START_TIMEOUT
-from amqpworker.supervisor.rollout import Replacement, Rollout
+from amqpworker.supervisor.rollout import Rollout, RolloutStep
 from amqpworker.supervisor.slots import Pool, Process, Slot, Stage
 from amqpworker.supervisor.turns import Turns
 
@@ -27,8 +26,8 @@ KILL_GRACE = 10.0
 IMPATIENT_GRACE = 2.0
 # Writing the stacks of many threads takes a moment.
 DUMP_GRACE = 1.0
-# Of a program that has never consumed: it takes about three minutes.
-MOST_DEATHS = 8
+# Before the supervisor gives up if no process has ever consumed: about three minutes.
+MAX_DEATHS = 8
 OVER_LIMIT_PAUSE = 60.0
 
 
@@ -36,8 +35,8 @@ class Fleet:
     """
     All worker processes of a supervisor.
 
-    `sizes` gives how many each pool has, `jitter` a factor about 1, `start_timeouts` the seconds that its processes have
-    to become ready, `most_starts` how many of all processes may start at once.
+    `sizes` is how many processes each pool has, `jitter` returns a factor about 1, `start_timeouts` is how many seconds the
+    processes of a pool have to become ready, `max_starts` how many of all processes may start at once.
     """
 
     def __init__(
@@ -45,31 +44,31 @@ class Fleet:
         sizes: Mapping[str, int],
         jitter: Callable[[], float],
         start_timeouts: Mapping[str, float] | None = None,
-        most_starts: int | None = None,
+        max_starts: int | None = None,
     ) -> None:
         self.pools = {name: Pool(name, [Slot(name, n) for n in range(1, size + 1)]) for name, size in sizes.items()}
         self._start_timeouts = start_timeouts or {}
-        self._turns = Turns(most_starts)
+        self._turns = Turns(max_starts)
         self.processes: dict[int, Process] = {}
         self.generation = 1
         self.stopping: float | None = None
         self.finished = False
-        self.changes = {name: Rollout(pool) for name, pool in self.pools.items()}
+        self.rollouts = {name: Rollout(pool) for name, pool in self.pools.items()}
         self._jitter = jitter
         self._serial = 0
         self._deaths = 0
         self._impatient = False
         self._over_limit_at = -math.inf
-        self._problem = ""
-        self._worst = STOPPED
+        self._stop_reason = ""
+        self._exit_code = STOPPED
         self._actions: list[events.Action] = []
 
-    # ---- what others ask --------------------------------------------------------------------------------------------
+    # ---- queries ----------------------------------------------------------------------------------------------------
 
     @property
     def size(self) -> int:
-        """How many processes there are to be."""
-        return sum(len(pool.places) for pool in self.pools.values())
+        """How many processes the pools should have."""
+        return sum(len(pool.slots) for pool in self.pools.values())
 
     @property
     def up(self) -> bool:
@@ -78,42 +77,42 @@ class Fleet:
 
     @property
     def reloading(self) -> bool:
-        """Whether processes are still to be replaced because of a reload."""
-        return any(changes.reloading for changes in self.changes.values())
+        """Whether a reload is in progress."""
+        return any(rollout.reloading for rollout in self.rollouts.values())
 
     def next_due(self, now: float) -> float | None:
-        """Return when something is due without an event, None where nothing is."""
+        """Return when something is due without an event, None if nothing is."""
         alive = [one for one in self.processes.values() if one.stage is not Stage.KILLED]
         due = [one.kill_at for one in alive if one.kill_at is not None]
         if self.stopping is not None:
             return min([*due, self.stopping]) if alive else None
-        due += [one.ready_by for one in alive if one.starts]
-        may_start = self._turns.free(self.processes.values())
-        due += [place.start_at for place in self._to_fill() if may_start or place.start_at > now]
-        changing = [changes.next_due(now) for changes in self.changes.values() if self._may_change(changes.pool)]
-        return min([*due, *(when for when in changing if when is not None)], default=None)
+        due += [one.ready_by for one in alive if one.is_starting]
+        may_start = self._turns.has_room(self.processes.values())
+        due += [slot.start_at for slot in self._slots_to_fill() if may_start or slot.start_at > now]
+        due_times = [rollout.next_due(now) for rollout in self.rollouts.values() if self._has_room(rollout.pool)]
+        return min([*due, *(when for when in due_times if when is not None)], default=None)
 
-    # ---- what happens -----------------------------------------------------------------------------------------------
+    # ---- events -----------------------------------------------------------------------------------------------------
 
-    def on(self, event: events.Event, now: float) -> list[events.Action]:
-        """Take an event, and return what to do; `now` is monotonic."""
+    def handle(self, event: events.Event, now: float) -> list[events.Action]:
+        """Handle an event, and return the actions that follow; `now` is monotonic."""
         self._actions = []
-        self._take(event, now)
-        self._give_up_starting(now)
-        self._kill_due(now)
+        self._apply(event, now)
+        self._time_out_starts(now)
+        self._kill_late(now)
         if self.stopping is None:
-            self._fill_places(now)
-            self._go_on_changing(now)
-            self._fill_places(now)  # a process that started and is to go has left its turn
+            self._fill_slots(now)
+            self._advance_rollouts(now)
+            self._fill_slots(now)  # a starting process that was drained has freed its turn
         elif not self.processes and not self.finished:
             self.finished = True
-            self._actions.append(events.Finish(self._worst, self._problem))
+            self._actions.append(events.Finish(self._exit_code, self._stop_reason))
         return self._actions
 
-    def _take(self, event: events.Event, now: float) -> None:
+    def _apply(self, event: events.Event, now: float) -> None:
         match event:
-            case events.Stop(why):
-                self._stop(why, now)
+            case events.Stop(reason):
+                self._stop(reason, now)
             case events.StopNow():
                 self._stop_now(now)
             case events.Reload():
@@ -128,12 +127,12 @@ class Fleet:
             case events.Tick():
                 pass
             case _:
-                # What a process said may be heard after its end.
+                # A report may be read after the end of its process.
                 if (about := self.processes.get(event.serial)) is not None:
                     self._on_process(about, event, now)
 
     def _on_process(self, process: Process, event: events.ProcessEvent, now: float) -> None:
-        """Take what happened to one process."""
+        """Handle an event of one process."""
         match event:
             case events.Ready(_, drain_timeout):
                 process.drain_timeout = drain_timeout
@@ -142,12 +141,12 @@ class Fleet:
             case events.Consuming():
                 self._on_consuming(process, now)
             case events.Misconfigured(_, reason):
-                process.problem, process.misconfigured = reason, True
-            case events.Leaving(_, reason):
+                process.reason, process.misconfigured = reason, True
+            case events.Exiting(_, reason):
                 self._drain(process, now, ask=False)
-                self._changes_of(process).add(Replacement(process.place, process, "recycle", reason), urgent=True)
-            case events.Stalled(_, what):
-                self._on_stalled(process, what, now)
+                self._rollout_of(process).add(RolloutStep(process.slot, process, "recycle", reason), urgent=True)
+            case events.Stalled(_, reason):
+                self._on_stalled(process, reason, now)
             case events.RecyclingDue():
                 self._on_recycling_due(process, event, now)
             case events.OverLimit():
@@ -155,74 +154,76 @@ class Fleet:
             case events.NotStarted(_, reason):
                 self._on_not_started(process, reason, now)
             case events.Ended(_, code, ran):
-                if ran and process.place.successor is not process:
-                    self._on_consuming(process, now)  # it died of a task before it could report that
+                if ran and process.slot.replacement is not process:
+                    self._on_consuming(process, now)  # a task ended it before it could report that
                 self._on_ended(process, code, now)
             case _:
                 assert_never(event)
 
-    def _tell(self, level: Literal["info", "warning", "error"], event: str, process: Process, **fields: Any) -> None:
-        place = process.place
-        where = {"number": place.number} if len(self.pools) == 1 else {"pool": place.pool, "number": place.number}
-        self._actions.append(events.Tell(level, event, process.serial, {**where, **fields}))
+    def _log_process(
+        self, level: Literal["info", "warning", "error"], event: str, process: Process, **fields: Any
+    ) -> None:
+        slot = process.slot
+        where = {"number": slot.number} if len(self.pools) == 1 else {"pool": slot.pool, "number": slot.number}
+        self._actions.append(events.Log(level, event, process.serial, {**where, **fields}))
 
-    def _say(self, level: Literal["info", "warning", "error"], event: str, **fields: Any) -> None:
-        self._actions.append(events.Tell(level, event, None, fields))
+    def _log(self, level: Literal["info", "warning", "error"], event: str, **fields: Any) -> None:
+        self._actions.append(events.Log(level, event, None, fields))
 
     # ---- starting ---------------------------------------------------------------------------------------------------
 
-    def _to_fill(self) -> list[Slot]:
-        """Return the places that are to get a process; one that is to go gets none any more."""
-        empty = [place for pool in self.pools.values() for place in pool.startable() if place.process is None]
-        return [place for place in empty if not self.changes[place.pool].retires(place)]
+    def _slots_to_fill(self) -> list[Slot]:
+        """Return the slots that need a process; a slot that is about to be removed does not."""
+        empty = [slot for pool in self.pools.values() for slot in pool.slots_to_start() if slot.process is None]
+        return [slot for slot in empty if not self.rollouts[slot.pool].retires(slot)]
 
-    def _fill_places(self, now: float) -> None:
-        waiting = [place for place in self._to_fill() if place.start_at <= now]
-        while (place := self._turns.next(waiting, self.processes.values())) is not None:
-            waiting.remove(place)
-            place.process = self._start(place, now)
+    def _fill_slots(self, now: float) -> None:
+        waiting = [slot for slot in self._slots_to_fill() if slot.start_at <= now]
+        while (slot := self._turns.next(waiting, self.processes.values())) is not None:
+            waiting.remove(slot)
+            slot.process = self._start(slot, now)
 
-    def _start(self, place: Slot, now: float) -> Process:
+    def _start(self, slot: Slot, now: float) -> Process:
         self._serial += 1
-        self._turns.take(place.pool)
-        ready_by = now + self._start_timeouts.get(place.pool, START_TIMEOUT)
-        process = Process(self._serial, place, self.generation, now, ready_by)
+        self._turns.record(slot.pool)
+        ready_by = now + self._start_timeouts.get(slot.pool, START_TIMEOUT)
+        process = Process(self._serial, slot, self.generation, now, ready_by)
         self.processes[process.serial] = process
-        self._actions.append(events.Start(process.serial, place.pool, place.number))
+        self._actions.append(events.Start(process.serial, slot.pool, slot.number))
         return process
 
-    def _give_up_starting(self, now: float) -> None:
+    def _time_out_starts(self, now: float) -> None:
         for process in self.processes.values():
-            if process.starts and process.ready_by <= now:
+            if process.is_starting and process.ready_by <= now:
                 self._on_stalled(process, f"it was not ready within {now - process.started:.0f} s", now)
 
     def _on_not_started(self, process: Process, reason: str, now: float) -> None:
-        if process.place.successor is process:
-            self._changes_of(process).put_back()
-        self._forget(process)
-        again_in = process.place.put_off(process, now, self._jitter)
-        self._tell("error", "process_not_started", process, reason=reason, again_in=round(again_in, 1))
+        if process.slot.replacement is process:
+            self._rollout_of(process).retry_later()
+        self._remove(process)
+        retry_in = process.slot.back_off(process, now, self._jitter)
+        self._log_process("error", "process_not_started", process, reason=reason, retry_in=round(retry_in, 1))
 
     def _on_consuming(self, process: Process, now: float) -> None:
-        if process.stage not in {Stage.STARTING, Stage.READY} or process.wanted:
+        if process.stage not in {Stage.STARTING, Stage.READY} or process.exit_expected:
             return
         process.stage = Stage.CONSUMING
         process.consumed = True
-        pool, place = self.pools[process.place.pool], process.place
+        pool, slot = self.pools[process.slot.pool], process.slot
         if not pool.up:
             pool.up = True
-            self._tell("info", "pool_started", process, processes=len(pool.places))
-        self._tell("info", "process_started", process)
-        if place.successor is process and place.process is not None:
-            self._drain(place.process, now)
+            self._log_process("info", "pool_started", process, processes=len(pool.slots))
+        self._log_process("info", "process_started", process)
+        if slot.replacement is process and slot.process is not None:
+            self._drain(slot.process, now)
 
     # ---- ending -----------------------------------------------------------------------------------------------------
 
     def _drain(self, process: Process, now: float, ask: bool = True) -> None:
-        """Have a process finish what runs and end, and be killed where it does not in time."""
-        if process.wanted:
+        """Have a process finish its running tasks and end, and kill it if it does not end in time."""
+        if process.exit_expected:
             return
-        process.wanted = True
+        process.exit_expected = True
         if process.stage is Stage.CONSUMING:
             process.stage = Stage.DRAINING
         timeout = DRAIN_TIMEOUT if process.drain_timeout is None else process.drain_timeout
@@ -231,95 +232,100 @@ class Fleet:
             self._actions.append(events.Drain(process.serial))
 
     def _on_over_limit(self, process: Process, now: float) -> None:
-        """Have a process replaced, one a minute: a task that hangs everywhere must not take all processes at once."""
-        if process.stage is Stage.CONSUMING and not process.wanted and now >= self._over_limit_at:
+        """Replace a process, at most one per minute: a task that hangs everywhere must not end all processes at once."""
+        if process.stage is Stage.CONSUMING and not process.exit_expected and now >= self._over_limit_at:
             self._over_limit_at = now + OVER_LIMIT_PAUSE
             self._actions.append(events.Replace(process.serial))
 
     def _kill_by(self, process: Process, when: float) -> None:
         process.kill_at = when if process.kill_at is None else min(process.kill_at, when)
 
-    def _on_stalled(self, process: Process, what: str, now: float) -> None:
-        soon = now + DUMP_GRACE
-        if process.stage is Stage.KILLED or (process.kill_at is not None and process.kill_at <= soon):
+    def _on_stalled(self, process: Process, reason: str, now: float) -> None:
+        kill_at = now + DUMP_GRACE
+        if process.stage is Stage.KILLED or (process.kill_at is not None and process.kill_at <= kill_at):
             return
-        self._tell("error", "process_stalled", process, what=what, effect="its stacks follow, then it is killed")
-        process.problem = what
+        self._log_process(
+            "error", "process_stalled", process, reason=reason, effect="its stacks follow, then it is killed"
+        )
+        process.reason = reason
         self._actions.append(events.DumpStacks(process.serial))
-        self._kill_by(process, soon)
+        self._kill_by(process, kill_at)
 
     def _on_recycling_due(self, process: Process, event: events.RecyclingDue, now: float) -> None:
         if process.stage is not Stage.CONSUMING:
             return
-        pool, first = self.pools[process.place.pool], process.recycle_at is None
+        pool, first = self.pools[process.slot.pool], process.recycle_at is None
         due = pool.recycle_at(process, event.oversize, now, self._jitter)
         if first and (large := event.oversize) is not None and large.at_start:
             sizes = {"limit": f"{large.limit} MiB", "needed": f"{large.memory} MiB"}
-            self._tell("error", "max_memory_too_low", process, **sizes, retry_in=round(due - now, 1))
-        self._changes_of(process).add(Replacement(process.place, process, "recycle", event.reason, start_at=due))
+            self._log_process("error", "max_memory_too_low", process, **sizes, retry_in=round(due - now, 1))
+        self._rollout_of(process).add(RolloutStep(process.slot, process, "recycle", event.reason, start_at=due))
 
-    def _kill_due(self, now: float) -> None:
+    def _kill_late(self, now: float) -> None:
         late = self.stopping is not None and now >= self.stopping
         for process in self.processes.values():
             due = late or (process.kill_at is not None and process.kill_at <= now)
             if due and process.stage is not Stage.KILLED:
-                self._tell("error", "process_killed", process, why=process.problem or "it did not stop in time")
+                self._log_process(
+                    "error", "process_killed", process, reason=process.reason or "it did not stop in time"
+                )
                 process.stage = Stage.KILLED
                 self._actions.append(events.Kill(process.serial))
 
     def _on_ended(self, process: Process, code: int, now: float) -> None:
-        follows = process.place.successor is process
-        self._forget(process)
+        is_replacement = process.slot.replacement is process
+        self._remove(process)
         if self.stopping is not None:
-            self._worst = self._worst if self._problem else max(self._worst, pool_code(process, code))
-        elif process.wanted:
+            self._exit_code = (
+                self._exit_code if self._stop_reason else max(self._exit_code, process.pool_exit_code(code))
+            )
+        elif process.exit_expected:
             if code == FAILED:
-                process.place.put_off(process, now, self._jitter)  # it left by itself, and may do so again
+                process.slot.back_off(process, now, self._jitter)  # it ended by itself, and may do so again
             else:
-                process.place.start_at = now
+                process.slot.start_at = now
             expected = code == STOPPED or not process.consumed
-            self._tell("info" if expected else "warning", "process_ended", process, how=how_it_ended(code))
-        elif follows:
+            self._log_process(
+                "info" if expected else "warning", "process_ended", process, exit_status=describe_exit(code)
+            )
+        elif is_replacement:
             self._on_death(process, code, now)
-            if not process.consumed and self._changes_of(process).fail_current(never_runs(process, code)):
-                reason, effect = process.problem or how_it_ended(code), "the processes that run go on"
-                self._say("error", "reload_failed", pool=process.place.pool, reason=reason, effect=effect)
-        elif not self.up and never_runs(process, code):
-            self._give_up(MISCONFIGURED, process.problem or "A worker process cannot run: see the log.", now)
+            if not process.consumed and self._rollout_of(process).on_replacement_lost(process.can_never_run(code)):
+                reason, effect = process.reason or describe_exit(code), "the old processes keep running"
+                self._log("error", "reload_failed", pool=process.slot.pool, reason=reason, effect=effect)
+        elif not self.up and process.can_never_run(code):
+            self._give_up(MISCONFIGURED, process.reason or "A worker process cannot run: see the log.", now)
         else:
             self._on_death(process, code, now)
             self._count_death(code, now)
 
     def _on_death(self, process: Process, code: int, now: float) -> None:
-        again_in = process.place.put_off(process, now, self._jitter)
-        how = how_it_ended(code)
-        self._tell(
-            "error", "process_died", process, how=how, reason=process.problem or None, again_in=round(again_in, 1)
-        )
+        retry_in = process.slot.back_off(process, now, self._jitter)
+        fields = {"exit_status": describe_exit(code), "reason": process.reason or None, "retry_in": round(retry_in, 1)}
+        self._log_process("error", "process_died", process, **fields)
 
     def _count_death(self, code: int, now: float) -> None:
-        """Give up where nothing has ever consumed; what was to follow a process that lives is not counted."""
+        """Give up if no process has ever consumed; the replacement of a living process is not counted."""
         self._deaths += 1
-        if not self.up and self._deaths >= MOST_DEATHS:
-            last = how_it_ended(code)
-            problem = f"No worker process has ever consumed, and {self._deaths} have ended, the last by {last}"
-            self._give_up(FAILED, f"{problem}: see the log.", now)
+        if not self.up and self._deaths >= MAX_DEATHS:
+            deaths = f"{self._deaths} have ended, the last by {describe_exit(code)}"
+            self._give_up(FAILED, f"No worker process has ever consumed, and {deaths}: see the log.", now)
 
-    def _give_up(self, code: int, problem: str, now: float) -> None:
-        self._worst, self._problem = code, problem
+    def _give_up(self, code: int, reason: str, now: float) -> None:
+        self._exit_code, self._stop_reason = code, reason
         self._stop_all(now)
 
-    def _forget(self, process: Process) -> None:
+    def _remove(self, process: Process) -> None:
         self.processes.pop(process.serial, None)
-        process.place.vacate(process)
+        process.slot.remove(process)
 
-    # ---- what people ask for ----------------------------------------------------------------------------------------
+    # ---- requests ---------------------------------------------------------------------------------------------------
 
-    def _stop(self, why: str, now: float) -> None:
+    def _stop(self, reason: str, now: float) -> None:
         if self.stopping is None:
             self._stop_all(now)
             assert self.stopping is not None
-            self._say("info", "supervisor_stopping", why=why, timeout=round(self.stopping - now - KILL_GRACE, 3))
+            self._log("info", "supervisor_stopping", reason=reason, timeout=round(self.stopping - now - KILL_GRACE, 3))
 
     def _stop_all(self, now: float) -> None:
         timeouts = [one.drain_timeout for one in self.processes.values() if one.drain_timeout is not None]
@@ -333,58 +339,58 @@ class Fleet:
         if self._impatient:
             return
         self._impatient = True
-        self._say("warning", "supervisor_ends_at_once")
+        self._log("warning", "supervisor_ends_at_once")
         self.stopping = min(self.stopping, now + IMPATIENT_GRACE)
-        # The processes see a second signal, and abandon what runs.
+        # A second signal, at which the processes abandon their running tasks.
         self._actions += [events.Interrupt(serial) for serial in self.processes]
 
     def _reload(self, now: float) -> None:
         self.generation += 1
-        self._say("info", "supervisor_reloading", generation=self.generation, processes=self.size)
-        for changes in self.changes.values():
-            if (late := changes.successor) is not None and late.stage in {Stage.STARTING, Stage.READY}:
-                self._drain(late, now)  # it may wait for ever, and is of the code before
-            for place in changes.pool.places:
-                changes.add(Replacement(place, place.process, "reload", "reload"))
+        self._log("info", "supervisor_reloading", generation=self.generation, processes=self.size)
+        for rollout in self.rollouts.values():
+            if (late := rollout.replacement) is not None and late.stage in {Stage.STARTING, Stage.READY}:
+                self._drain(late, now)  # it may never consume, and has the old code
+            for slot in rollout.pool.slots:
+                rollout.add(RolloutStep(slot, slot.process, "reload", "reload"))
 
     def _grow(self) -> None:
         for pool in self.pools.values():
-            number = max(place.number for place in pool.places) + 1
-            pool.places.append(Slot(pool.name, number))
-            self._say("info", "pool_grown", pool=pool.name, processes=len(pool.places))
+            number = max(slot.number for slot in pool.slots) + 1
+            pool.slots.append(Slot(pool.name, number))
+            self._log("info", "pool_grown", pool=pool.name, processes=len(pool.slots))
 
     def _shrink(self) -> None:
-        for changes in self.changes.values():
-            staying = [place for place in changes.pool.places if not changes.retires(place)]
+        for rollout in self.rollouts.values():
+            staying = [slot for slot in rollout.pool.slots if not rollout.retires(slot)]
             if len(staying) > 1:
-                changes.add(Replacement(staying[-1], None, "retire", "one process less"))
+                rollout.add(RolloutStep(staying[-1], None, "retire", "one process less"))
 
-    # ---- one change after the other ---------------------------------------------------------------------------------
+    # ---- rollouts ---------------------------------------------------------------------------------------------------
 
-    def _go_on_changing(self, now: float) -> None:
-        for changes in sorted(self.changes.values(), key=lambda one: self._turns.rank(one.pool.name)):
-            changes.end_current()
-            while self._may_change(changes.pool):
-                if (change := changes.take(now, self._turns.free(self.processes.values()))) is None:
+    def _advance_rollouts(self, now: float) -> None:
+        for rollout in sorted(self.rollouts.values(), key=lambda one: self._turns.rank(one.pool.name)):
+            rollout.clear_finished()
+            while self._has_room(rollout.pool):
+                if (step := rollout.start_next(now, self._turns.has_room(self.processes.values()))) is None:
                     break
-                self._begin(change, now)
-                changes.end_current()  # at once where there is nothing to wait for
+                self._perform(step, now)
+                rollout.clear_finished()  # at once if there is nothing to wait for
 
-    def _may_change(self, pool: Pool) -> bool:
-        """Tell whether there may be one more: a process that is left over from the change before is one already."""
-        return sum(one.place.pool == pool.name for one in self.processes.values()) <= len(pool.places)
+    def _has_room(self, pool: Pool) -> bool:
+        """Return whether a pool may have one more process: one that remains from the step before counts, too."""
+        return sum(one.slot.pool == pool.name for one in self.processes.values()) <= len(pool.slots)
 
-    def _changes_of(self, process: Process) -> Rollout:
-        return self.changes[process.place.pool]
+    def _rollout_of(self, process: Process) -> Rollout:
+        return self.rollouts[process.slot.pool]
 
-    def _begin(self, change: Replacement, now: float) -> None:
-        place = change.place
-        if change.kind == "retire":
-            pool = self.pools[place.pool]
-            pool.places.remove(place)
-            self._say("info", "pool_shrunk", pool=pool.name, processes=len(pool.places))
-            if place.process is not None:
-                self._drain(place.process, now)
-        elif place.process is not None and change.replaces(place.process, self.generation):
-            place.successor = self._start(place, now)
-            self._tell("info", "process_replaced", place.process, why=change.reason)
+    def _perform(self, step: RolloutStep, now: float) -> None:
+        slot = step.slot
+        if step.kind == "retire":
+            pool = self.pools[slot.pool]
+            pool.slots.remove(slot)
+            self._log("info", "pool_shrunk", pool=pool.name, processes=len(pool.slots))
+            if slot.process is not None:
+                self._drain(slot.process, now)
+        elif slot.process is not None and step.replaces(slot.process, self.generation):
+            slot.replacement = self._start(slot, now)
+            self._log_process("info", "process_replaced", slot.process, reason=step.reason)

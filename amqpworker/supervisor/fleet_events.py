@@ -1,8 +1,8 @@
 """
-What happens to a supervisor and what it does then: two closed sets of frozen values.
+The events that a supervisor handles and the actions that it takes: two closed sets of frozen values.
 
-`fleet` turns the first into the second; `supervisor` makes the one and acts on the other. A process is named by its serial
-number, which is never used twice; a pid may be.
+`fleet` turns events into actions; `supervisor` creates the events and performs the actions. A process is identified by its
+serial number, which is never reused, unlike a pid.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ __all__ = [
     "DumpStacks",
     "Ended",
     "Event",
+    "Exiting",
     "Finish",
     "Grow",
     "Interrupt",
     "Kill",
-    "Leaving",
+    "Log",
     "Misconfigured",
     "NotStarted",
     "OverLimit",
@@ -37,7 +38,6 @@ __all__ = [
     "Start",
     "Stop",
     "StopNow",
-    "Tell",
     "Tick",
 ]
 
@@ -49,14 +49,14 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class ClockGap:
-    """We stood still for so many seconds ourselves, and our processes perhaps with us."""
+    """The supervisor itself did not run for this long, and perhaps its processes did not either."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class NotStarted:
-    """The machine had no room for a process."""
+    """The system could not start a process."""
 
     serial: int
     reason: str
@@ -65,9 +65,9 @@ class NotStarted:
 @dataclass(frozen=True, slots=True)
 class Ready:
     """
-    A process has loaded its app, entered its lifespan, and listens to signals.
+    A process has loaded its app, entered its lifespan, and handles signals.
 
-    Draining takes it up to `drain_timeout` seconds.
+    It needs up to `drain_timeout` seconds to drain.
     """
 
     serial: int
@@ -83,15 +83,15 @@ class Consuming:
 
 @dataclass(frozen=True, slots=True)
 class Misconfigured:
-    """A process tells why it will never run, and ends."""
+    """A process has reported why it can never run, and ends."""
 
     serial: int
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Leaving:
-    """A process has stopped consuming by itself and ends soon: a task of it went over its hard limit."""
+class Exiting:
+    """A process has stopped consuming by itself and ends soon: a task exceeded its hard limit, or its lifespan was lost."""
 
     serial: int
     reason: str
@@ -99,7 +99,7 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A process has ended, by an exit code or (negative) by a signal; `ran` if a task was running in it."""
+    """A process has ended, with an exit code or (negative) by a signal; `ran` if a task was running in it."""
 
     serial: int
     code: int
@@ -108,15 +108,15 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Stalled:
-    """A process is alive and does not move any more."""
+    """A process is alive and makes no progress any more."""
 
     serial: int
-    what: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Oversize:
-    """How large a process is, and may be, in MiB; `at_start`: it never consumed below its limit."""
+    """The memory of a process and its limit, in MiB; `at_start`: it never consumed below that limit."""
 
     memory: int
     limit: int
@@ -125,7 +125,7 @@ class Oversize:
 
 @dataclass(frozen=True, slots=True)
 class RecyclingDue:
-    """A process has run for long enough, or has grown too large (`oversize`)."""
+    """A process is due for recycling by its age or its tasks, or because it is too large (`oversize`)."""
 
     serial: int
     reason: str
@@ -134,42 +134,42 @@ class RecyclingDue:
 
 @dataclass(frozen=True, slots=True)
 class OverLimit:
-    """A process has a run that is far beyond its time limit and does not end."""
+    """A task of a process is far beyond its time limit and does not end."""
 
     serial: int
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Somebody wants the whole to end."""
+    """The supervisor was asked to stop."""
 
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class StopNow:
-    """Somebody does not want to wait for that."""
+    """The supervisor was asked to stop without waiting for tasks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """Somebody wants every process replaced by one with the new code."""
+    """The supervisor was asked to replace every process by one with the new code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grow:
-    """Somebody wants one process more in each pool."""
+    """The supervisor was asked for one more process in each pool."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shrink:
-    """Somebody wants one process less in each pool."""
+    """The supervisor was asked for one process less in each pool."""
 
 
 ProcessEvent: TypeAlias = (
-    NotStarted | Ready | Consuming | Misconfigured | Leaving | Ended | Stalled | RecyclingDue | OverLimit
+    NotStarted | Ready | Consuming | Misconfigured | Exiting | Ended | Stalled | RecyclingDue | OverLimit
 )
-"""What happens to one process."""
+"""Events of one process."""
 
 Event: TypeAlias = ProcessEvent | Tick | ClockGap | Stop | StopNow | Reload | Grow | Shrink
 
@@ -185,42 +185,42 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Ask a process to stop consuming, to finish what runs, and to end."""
+    """Ask a process to stop consuming, to finish its running tasks, and to end."""
 
     serial: int
 
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """Ask a process to abandon what runs, and to end."""
+    """Ask a process to abandon its running tasks, and to end."""
 
     serial: int
 
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Ask a process to give up the runs that are far beyond their time limits, to drain, and to end."""
+    """Ask a process to give up the tasks that are far beyond their time limits, to drain, and to end."""
 
     serial: int
 
 
 @dataclass(frozen=True, slots=True)
 class DumpStacks:
-    """Have a process that is killed next write the stacks of its threads to the log, whatever it hangs in."""
+    """Have a process that is killed next write the stacks of its threads to the log, even if it hangs in C."""
 
     serial: int
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """End a process at once."""
+    """Kill a process."""
 
     serial: int
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
-    """Log something, about one process or about all."""
+class Log:
+    """Write a log line, about one process or about all."""
 
     level: Literal["info", "warning", "error"]
     event: str
@@ -230,10 +230,10 @@ class Tell:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """End the supervisor; `problem` tells why nothing could ever run, where that is so."""
+    """End the supervisor; `reason` is why nothing could ever run, "" otherwise."""
 
     code: int
-    problem: str = ""
+    reason: str = ""
 
 
-Action: TypeAlias = Start | Drain | Replace | Interrupt | DumpStacks | Kill | Tell | Finish
+Action: TypeAlias = Start | Drain | Replace | Interrupt | DumpStacks | Kill | Log | Finish

@@ -1,8 +1,8 @@
 """
-What a supervisor answers to whoever asks how it stands, by HTTP on loopback or a unix socket.
+Health checks and status over HTTP, on a port or a unix socket.
 
-Decides which state is alive and which is ready. It answers in threads of its own, from what was seen at the last look, so
-that it does while processes hang; a supervisor that does not look any more is not alive.
+Decides which status is alive and which is ready. Requests are answered in threads of their own, from the status at the
+supervisor's last check, so that processes that hang do not matter; a supervisor that does not check any more is not alive.
 """
 
 from __future__ import annotations
@@ -24,26 +24,25 @@ from amqpworker.supervisor.listener import TcpServer, UnixServer
 from amqpworker.supervisor.sockets import remove_abandoned, socket_folder
 from amqpworker.supervisor.status import SupervisorStatus, status_line
 
-__all__ = ["HealthServer", "answer", "answering", "check_address", "split"]
+__all__ = ["HealthServer", "check_address", "respond_to", "serve_status", "split_address"]
 
 log = get_logger(__name__)
 
-# A supervisor looks once in a second.
+# A supervisor checks its processes once per second.
 ALIVE_WITHIN = 10.0
 
 Source = Callable[[], SupervisorStatus | None]
 
 
-def answer(path: str, state: SupervisorStatus | None, now: float) -> tuple[int, dict[str, Any]]:
+def respond_to(path: str, state: SupervisorStatus | None, now: float) -> tuple[int, dict[str, Any]]:
     """Return the status code and the JSON object for a path; `now` is seconds since the epoch."""
     if path not in {"/livez", "/readyz", "/status"}:
-        return 404, {"error": "there are /livez, /readyz and /status"}
+        return 404, {"error": "available paths: /livez, /readyz and /status"}
     if state is None:
         return 503, {"status": "starting"}
-    since = now - state.at
-    alive = since < ALIVE_WITHIN
-    if not alive:
-        return 503, {"status": f"the supervisor has not looked for {since:.0f} s"}
+    age = now - state.at
+    if age >= ALIVE_WITHIN:
+        return 503, {"status": f"the supervisor has not checked its processes for {age:.0f} s"}
     brief = {"status": status_line(state)}
     if path == "/livez":
         return 200, brief
@@ -54,31 +53,31 @@ def answer(path: str, state: SupervisorStatus | None, now: float) -> tuple[int, 
 
 class HealthServer:
     """
-    Answers on `where`: `HOST:PORT`, or the path of a unix socket.
+    Answers at `address`: `HOST:PORT`, or the path of a unix socket.
 
     Raises:
-        ConfigError: nothing can be opened there.
-        AmqpWorkerError: nothing can be opened there now: another process may still answer.
+        ConfigError: it cannot listen there.
+        AmqpWorkerError: it cannot listen there now: another process may still do so.
     """
 
-    def __init__(self, where: str, source: Source) -> None:
-        self.where = where
-        self._path = Path(where) if "/" in where else None
+    def __init__(self, address: str, source: Source) -> None:
+        self.address = address
+        self._path = Path(address) if "/" in address else None
         server = None
 
         def respond(path: str) -> tuple[int, dict[str, Any]]:
-            return answer(path, source(), time.time())
+            return respond_to(path, source(), time.time())
 
         try:
-            server = UnixServer(where, respond) if self._path else TcpServer(split(where), respond)
+            server = UnixServer(address, respond) if self._path else TcpServer(split_address(address), respond)
             start_thread(threading.Thread(target=server.serve_forever, name="amqpworker-health", daemon=True))
         except (OSError, OverflowError, TypeError, ValueError) as error:  # the last two: a null character
             reason = getattr(error, "strerror", None) or str(error)
-            passing = getattr(error, "errno", None) in {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EAGAIN}
+            temporary = getattr(error, "errno", None) in {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EAGAIN}
             if server is not None:
                 server.server_close()
-            kind = AmqpWorkerError if passing else ConfigError
-            raise kind(f"health {where}: nothing can be opened there: {reason}.") from error
+            kind = AmqpWorkerError if temporary else ConfigError
+            raise kind(f"health {address}: cannot listen there: {reason}.") from error
         self._server = server
 
     def close(self) -> None:
@@ -90,14 +89,14 @@ class HealthServer:
 
 
 @contextmanager
-def answering(where: str | None, source: Source) -> Iterator[None]:
+def serve_status(address: str | None, source: Source) -> Iterator[None]:
     """
-    Answer at `where`, and where `amqpworker status` looks; a machine that does not let us do the latter is no trouble.
+    Answer at `address`, and at the socket of `amqpworker status`, which is left out if the machine does not allow it.
 
     Raises:
-        AmqpWorkerError: nothing can be opened at `where`; a `ConfigError` if it never can.
+        AmqpWorkerError: it cannot listen at `address`; a `ConfigError` if it never can.
     """
-    servers = [HealthServer(where, source)] if where is not None else []
+    servers = [HealthServer(address, source)] if address is not None else []
     try:
         folder = socket_folder()
         remove_abandoned(folder)
@@ -111,25 +110,25 @@ def answering(where: str | None, source: Source) -> Iterator[None]:
             server.close()
 
 
-def check_address(where: str) -> None:
+def check_address(address: str) -> None:
     """
-    Refuse what is no place to answer at, without opening it.
+    Check the form of an address, without listening there.
 
     Raises:
-        ConfigError: it is no such thing.
+        ConfigError: it is not an address.
     """
-    if "/" not in where:
-        split(where)
+    if "/" not in address:
+        split_address(address)
 
 
-def split(where: str) -> tuple[str, int]:
+def split_address(address: str) -> tuple[str, int]:
     """
     Return host and port.
 
     Raises:
-        ConfigError: it is no such thing.
+        ConfigError: it is not of the form HOST:PORT.
     """
-    host, colon, port = where.rpartition(":")
+    host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal() or not 0 <= int(port) <= 65_535:
-        raise ConfigError(f"health {where}: give HOST:PORT, such as 127.0.0.1:8080, or the path of a unix socket.")
+        raise ConfigError(f"health {address}: give HOST:PORT, such as 127.0.0.1:8080, or the path of a unix socket.")
     return host.strip("[]") or "127.0.0.1", int(port)

@@ -2,8 +2,8 @@
 The HTTP listeners of a supervisor: on a port, or on a unix socket.
 
 Decides how many clients are served at once, and which of them is disconnected if there are too many: the one that has been
-connected the longest. So slow clients never keep out a new one, and a listener never affects another. What is answered is
-`health`'s decision.
+connected the longest. So slow clients never lock out a new one, and listeners do not affect each other. `health` decides the
+responses.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from typing import Any, TypeAlias
 from amqpworker.errors import AmqpWorkerError, ConfigError
 from amqpworker.supervisor.sockets import is_abandoned
 
-__all__ = ["MOST_CLIENTS", "TcpServer", "UnixServer"]
+__all__ = ["MAX_CLIENTS", "TcpServer", "UnixServer"]
 
-MOST_SECONDS = 5.0
-# Each has a thread and a descriptor, which the supervisor needs to replace processes.
-MOST_CLIENTS = 32
-# The listener is readable all the time while clients wait and no descriptor is left for them.
+CLIENT_TIMEOUT = 5.0
+# Each takes a thread and a descriptor, which the supervisor needs to replace processes.
+MAX_CLIENTS = 32
+# No descriptor is left for a client: the listening socket stays readable meanwhile.
 SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 SHORTAGE_PAUSE = 0.5
 
@@ -39,18 +39,18 @@ Respond: TypeAlias = Callable[[str], tuple[int, dict[str, Any]]]
 class Handler(BaseHTTPRequestHandler):
     """One request."""
 
-    timeout = MOST_SECONDS
+    timeout = CLIENT_TIMEOUT
     server: TcpServer
 
     def do_GET(self) -> None:
-        """Answer with a JSON object."""
-        self._answer(with_body=True)
+        """Respond with a JSON object."""
+        self._respond(with_body=True)
 
     def do_HEAD(self) -> None:
-        """Answer with the headers of a GET, as load balancers check."""
-        self._answer(with_body=False)
+        """Respond with the headers of a GET, for load balancers."""
+        self._respond(with_body=False)
 
-    def _answer(self, *, with_body: bool) -> None:
+    def _respond(self, *, with_body: bool) -> None:
         code, content = self.server.respond(self.path.partition("?")[0])
         body = json.dumps(content).encode() + b"\n"
         self.send_response(code)
@@ -64,15 +64,15 @@ class Handler(BaseHTTPRequestHandler):
         """Log nothing: health checks arrive every few seconds."""
 
     def address_string(self) -> str:
-        """Return nothing: a unix socket has no address."""
+        """Return "": a client of a unix socket has no address."""
         return ""
 
 
 class TcpServer(ThreadingHTTPServer):
-    """Answers on a port."""
+    """Serves on a port."""
 
     daemon_threads = True
-    # A burst of clients that finds no place in the line tries again a second later (TCP), or is refused (unix).
+    # If it is full, clients retry a second later (TCP), or are refused (unix).
     request_queue_size = 256
 
     def __init__(self, address: tuple[str, int], respond: Respond) -> None:
@@ -87,32 +87,32 @@ class TcpServer(ThreadingHTTPServer):
         return socket.AF_INET6 if ":" in host else socket.AF_INET
 
     def server_bind(self) -> None:
-        """Bind without asking the name service who we are."""
+        """Bind without asking the name service for the host name."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "amqpworker", 0
 
     def shutdown(self) -> None:
-        """Stop answering, also during a shortage of descriptors."""
+        """Stop serving, also during a shortage of descriptors."""
         self._pause.set()
         super().shutdown()
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept a client; if no descriptor is left, disconnect another one and wait instead of asking all the time."""
+        """Accept a client; if no descriptor is left, disconnect another client and wait, instead of polling without a pause."""
         try:
             return super().get_request()
         except OSError as error:
             if error.errno in SHORTAGE:
-                self._hang_up(0)
+                self._disconnect_oldest(0)
                 self._pause.wait(SHORTAGE_PAUSE)
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a client in a thread of its own; above `MOST_CLIENTS` the oldest one is disconnected."""
+        """Serve a client in a thread of its own; above `MAX_CLIENTS` the oldest one is disconnected."""
         with self._lock:
             self._clients[request] = None
-        self._hang_up(MOST_CLIENTS)
+        self._disconnect_oldest(MAX_CLIENTS)
         super().process_request(request, client_address)
 
     def close_request(self, request: Any) -> None:
@@ -121,10 +121,10 @@ class TcpServer(ThreadingHTTPServer):
             self._clients.pop(request, None)
         super().close_request(request)
 
-    def _hang_up(self, most: int) -> None:
-        """If there are more than `most` clients, disconnect the oldest; its thread then closes the connection."""
+    def _disconnect_oldest(self, limit: int) -> None:
+        """If there are more than `limit` clients, disconnect the oldest; its thread then closes the connection."""
         with self._lock:
-            oldest = next(iter(self._clients)) if len(self._clients) > most else None
+            oldest = next(iter(self._clients)) if len(self._clients) > limit else None
             if oldest is not None:
                 del self._clients[oldest]
                 with suppress(OSError):
@@ -135,7 +135,7 @@ class TcpServer(ThreadingHTTPServer):
 
 
 class UnixServer(TcpServer):
-    """Answers on a unix socket, which its owner alone may use."""
+    """Serves on a unix socket that only its owner may use."""
 
     def __init__(self, path: str, respond: Respond) -> None:
         self._path = path
@@ -145,7 +145,7 @@ class UnixServer(TcpServer):
         return socket.AF_UNIX
 
     def server_bind(self) -> None:
-        """Replace a socket that no process listens on any more; any other file stays."""
+        """Replace a socket on which no process listens any more; any other file is an error."""
         path = Path(self._path)
         with suppress(FileNotFoundError):
             if not stat.S_ISSOCK(path.lstat().st_mode):

@@ -1,8 +1,8 @@
 """
-A supervisor's look at its processes, once in a second: what they record, and whether they are sound.
+A supervisor's check of its processes, once per second: what they record, and whether they are healthy.
 
-Decides when it looks, and that nobody has stalled while the supervisor stood still itself. What counts as stalled is
-`stall_check`'s, and what is done about it `fleet`'s.
+Decides when it checks, when a process is due for recycling, and that no process has stalled if the supervisor itself did not
+run for a while. `fleet` decides what follows.
 """
 
 from __future__ import annotations
@@ -10,87 +10,88 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 
-from amqpworker.ipc.idle_queues import elsewhere
+from amqpworker.ipc.idle_queues import idle_elsewhere
 from amqpworker.ipc.recorder import MAIN, Recording
 from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.fleet_events import ClockGap, Event, OverLimit, Oversize, RecyclingDue, Stalled
-from amqpworker.supervisor.pools import PoolSpec
+from amqpworker.supervisor.pools import PoolSpec, Recycling
 from amqpworker.supervisor.slots import Process, Stage
-from amqpworker.supervisor.stall_check import MIB, Sample, overdue, recycling_due, stalled
-from amqpworker.supervisor.status import Past, Seen, SupervisorStatus, overview
-from amqpworker.supervisor.worker_process import Child
+from amqpworker.supervisor.status import History, Observation, SupervisorStatus, status_of
+from amqpworker.supervisor.worker_process import WorkerHandle
 
-__all__ = ["Monitor"]
+__all__ = ["Monitor", "recycling_reason"]
 
-LOOK = 1.0
-# Whoever has not looked for so long was stopped itself: its processes may have been, too.
-GAP = 5.0
-# What a process recorded longer ago may be untrue by now.
-STALE = 3.0
+MIB = 1024 * 1024
+CHECK_INTERVAL = 1.0
+# A supervisor that has not checked for this long was stopped itself, and perhaps its processes were, too.
+CLOCK_GAP = 5.0
+# What a process recorded longer ago may not be true any more.
+STALE_AFTER = 3.0
 
 
 class Monitor:
     """
-    What was seen of the processes, and when they are looked at next (`due`, monotonic).
+    What was observed of the processes, and when they are checked next (`due`, monotonic).
 
-    `latest` is how all of them stood at the last look, `past` what is remembered of those that are gone.
+    `latest` is the status at the last check, `history` what is remembered of processes that have ended.
     """
 
     def __init__(self, pools: Mapping[str, PoolSpec], now: float) -> None:
         self._pools = pools
-        self.due = self._looked = now
+        self.due = self._checked_at = now
         self._lenient_until = 0.0
-        self._seen: dict[int, Seen] = {}
-        # Those that were below their limit of memory while they consumed.
+        self._observations: dict[int, Observation] = {}
+        # Processes that were below their memory limit while they consumed.
         self._fit: set[int] = set()
-        self.past = Past(apps={name: str(pool.options.get("app", "")) for name, pool in pools.items()})
+        self.history = History(apps={name: str(pool.options.get("app", "")) for name, pool in pools.items()})
         self.latest: SupervisorStatus | None = None
 
-    def hasten(self) -> None:
-        """Have the next look at once."""
+    def check_soon(self) -> None:
+        """Make the next check due at once."""
         self.due = 0.0
 
-    def look(self, fleet: Fleet, children: Mapping[int, Child], now: float) -> list[Event]:
-        """Look at every process, and return what is wrong with which."""
+    def check(self, fleet: Fleet, workers: Mapping[int, WorkerHandle], now: float) -> list[Event]:
+        """Check every process, and return what is wrong with which."""
         events: list[Event] = []
-        if now - self._looked > GAP:
+        if now - self._checked_at > CLOCK_GAP:
             self._lenient_until = now + max(pool.stall_timeout for pool in self._pools.values())
-            events.append(ClockGap(now - self._looked))
-        self._looked, self.due = now, now + LOOK
-        for serial, child in children.items():
+            events.append(ClockGap(now - self._checked_at))
+        self._checked_at, self.due = now, now + CHECK_INTERVAL
+        for serial, worker in workers.items():
             process = fleet.processes.get(serial)
-            seen = self._seen[serial] = self._seen_of(process, child, now)
+            observation = self._observations[serial] = self._observe(process, worker, now)
             if process is not None:
-                events += self._judged(process, seen, now)
-        for serial, bits in elsewhere({serial: self._idle(fleet, serial, now) for serial in children}).items():
-            children[serial].note_elsewhere(bits)
+                events += self._problems_of(process, observation, now)
+        idle = {serial: self._idle_queues(fleet, serial, now) for serial in workers}
+        for serial, bits in idle_elsewhere(idle).items():
+            workers[serial].record_idle_elsewhere(bits)
         return events
 
-    def _idle(self, fleet: Fleet, serial: int, now: float) -> int:
-        """Return for which queues a process is idle: for none unless it consumes and its record is fresh."""
-        process, recording = fleet.processes.get(serial), self._seen[serial].recording
-        if process is None or not process.consumes or recording is None or now - recording.hearts[MAIN] > STALE:
+    def _idle_queues(self, fleet: Fleet, serial: int, now: float) -> int:
+        """Return for which queues a process is idle: for none unless it consumes and has recorded that lately."""
+        process, recording = fleet.processes.get(serial), self._observations[serial].recording
+        if process is None or not process.is_consuming or recording is None:
             return 0
-        return recording.idle
+        return recording.idle if now - recording.heartbeats[MAIN] <= STALE_AFTER else 0
 
-    def _seen_of(self, process: Process | None, child: Child, now: float) -> Seen:
-        recording = child.recording()
-        what = ""
-        if process is not None and process.drain_timeout is not None:  # else it has not begun to record
-            timeout = self._pools[process.place.pool].stall_timeout
-            what = "what it records cannot be read" if recording is None else stalled(recording, now, timeout)
-        return Seen(child.pid, child.resident(), recording, what, child.waits)
+    def _observe(self, process: Process | None, worker: WorkerHandle, now: float) -> Observation:
+        recording = worker.recording()
+        stalled = ""
+        if process is not None and process.drain_timeout is not None:  # else it does not record yet
+            timeout = self._pools[process.slot.pool].stall_timeout
+            stalled = "its recording cannot be read" if recording is None else recording.stalled_thread(now, timeout)
+        return Observation(worker.pid, worker.resident_bytes(), recording, stalled, worker.waits)
 
-    def _judged(self, process: Process, seen: Seen, now: float) -> Iterator[Event]:
-        if seen.stalled and now >= self._lenient_until:
-            yield Stalled(process.serial, seen.stalled)
-        if seen.recording is not None and process.stage is Stage.CONSUMING:
-            limits = self._pools[process.place.pool].recycling
-            oversize = self._oversize(process.serial, seen.memory, limits.memory)
-            sample = Sample(now - process.started, seen.recording.counts.settled, seen.memory)
-            if reason := recycling_due(limits, sample):
+    def _problems_of(self, process: Process, observation: Observation, now: float) -> Iterator[Event]:
+        recording, memory = observation.recording, observation.memory
+        if observation.stalled and now >= self._lenient_until:
+            yield Stalled(process.serial, observation.stalled)
+        if recording is not None and process.stage is Stage.CONSUMING:
+            limits = self._pools[process.slot.pool].recycling
+            oversize = self._oversize(process.serial, memory, limits.memory)
+            if reason := recycling_reason(limits, now - process.started, recording.counts.settled, memory):
                 yield RecyclingDue(process.serial, reason, oversize)
-            if overdue(seen.recording, time.time()):
+            if recording.has_overdue_task(time.time()):
                 yield OverLimit(process.serial)
 
     def _oversize(self, serial: int, memory: int, limit: int | None) -> Oversize | None:
@@ -100,14 +101,25 @@ class Monitor:
             return None
         return Oversize(memory // MIB, limit // MIB, serial not in self._fit)
 
-    def sum_up(self, fleet: Fleet, now: float) -> SupervisorStatus:
-        """Return how all of them stand, by what was seen last; `now` is monotonic."""
-        self.latest = overview(fleet, self._seen, self.past, (time.time(), now))
+    def update_status(self, fleet: Fleet, now: float) -> SupervisorStatus:
+        """Return the status by what was observed last; `now` is monotonic."""
+        self.latest = status_of(fleet, self._observations, self.history, (time.time(), now))
         return self.latest
 
-    def note_death(self, serial: int, recording: Recording | None) -> None:
-        """Remember what a process has done that is gone."""
+    def record_death(self, serial: int, recording: Recording | None) -> None:
+        """Keep the counts of a process that has ended."""
         if recording is not None:
-            self.past.counts = self.past.counts.plus(recording.counts)
-        self._seen.pop(serial, None)
+            self.history.counts = self.history.counts.plus(recording.counts)
+        self._observations.pop(serial, None)
         self._fit.discard(serial)
+
+
+def recycling_reason(limits: Recycling, age: float, tasks: int, memory: int) -> str:
+    """Return why a process is to be replaced by a new one, "" if it is not: its age in seconds, settled tasks, or bytes of memory."""
+    if limits.tasks is not None and tasks >= limits.tasks:
+        return f"it has run {tasks} tasks"
+    if limits.seconds is not None and age >= limits.seconds:
+        return f"it has run for {age:.0f} s"
+    if limits.memory is not None and memory >= limits.memory:
+        return f"it holds {memory // MIB} MiB of memory"
+    return ""

@@ -1,8 +1,8 @@
 """
-What systemd is told of a supervisor (sd_notify(3)).
+Notifications to systemd (sd_notify(3)).
 
-Decides what to say when: ready once every process consumes, the watchdog only while enough of those that live are sound.
-A broker that is away is no fault of the service: while it waits for one, its timeouts are extended and the watchdog is fed.
+Decides when to send what: ready once every process consumes, the watchdog only while enough living processes are healthy.
+An unreachable broker is not a failure of the service: while it waits for one, it extends its timeouts and feeds the watchdog.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ MICROSECONDS = 1_000_000
 @dataclass(frozen=True, slots=True)
 class Condition:
     """
-    How a supervisor stands.
+    The state of a supervisor, as far as it matters to systemd.
 
-    Of `wanted` processes so many are `alive`; of these, `sound` (none of their threads stands still), `waiting` (loaded,
-    and without a broker) and `consuming`. `status` is that in words.
+    Of `wanted` processes this many are `alive`; of these, `healthy` (none of their threads has stalled), `waiting` (loaded, and
+    without a broker) and `consuming`. `status` is that as text.
     """
 
     wanted: int
     alive: int
-    sound: int
+    healthy: int
     waiting: int
     consuming: int
     reloading: bool
@@ -43,9 +43,9 @@ class Condition:
 @dataclass(slots=True)
 class Announcer:
     """
-    What was said to systemd, and what is to be said next; times are monotonic.
+    What was sent to systemd, and what to send next; times are monotonic.
 
-    `watchdog` is the seconds within which it wants to hear from us, None where it does not.
+    `watchdog` is how many seconds may pass between two watchdog messages, None if systemd expects none.
     """
 
     watchdog: float | None = None
@@ -60,19 +60,19 @@ class Announcer:
     def next(self, now: float, condition: Condition) -> list[str]:
         """Return the lines to send at `now`."""
         lines = [*self._phase(now, condition), *self._extension(now, condition)]
-        # With `READY=1` at once: `systemctl status` right after `systemctl start` is not to tell how it stood a second ago.
+        # At once with `READY=1`: `systemctl status` right after `systemctl start` must not show a status of a second ago.
         if condition.status != self.status and (now - self.status_at >= STATUS_EVERY or "READY=1" in lines):
             self.status, self.status_at = condition.status, now
             lines.append(f"STATUS={condition.status}")
-        if self.watchdog is not None and now - self.fed_at >= self.watchdog / 3 and is_sound(condition):
+        if self.watchdog is not None and now - self.fed_at >= self.watchdog / 3 and is_healthy(condition):
             self.fed_at = now
             lines.append("WATCHDOG=1")
         return lines
 
     def _phase(self, now: float, condition: Condition) -> list[str]:
         if condition.stopping:
-            said, self.stopping = self.stopping, True
-            return [] if said else ["STOPPING=1"]
+            sent, self.stopping = self.stopping, True
+            return [] if sent else ["STOPPING=1"]
         if condition.reloading and self.ready and not self.reloading:
             self.reloading = True
             return ["RELOADING=1", f"MONOTONIC_USEC={int(now * MICROSECONDS)}"]
@@ -85,7 +85,7 @@ class Announcer:
         return []
 
     def _extension(self, now: float, condition: Condition) -> list[str]:
-        """Ask for more time while it takes long for a reason; whoever hangs while starting gets none."""
+        """Ask for more time while it stops or waits for the broker, but not for processes that hang while they start."""
         under_way = condition.stopping or (not self.ready and condition.waiting + condition.consuming > 0)
         if not under_way or now - self.extended_at < EXTEND_EVERY:
             return []
@@ -93,13 +93,13 @@ class Announcer:
         return [f"EXTEND_TIMEOUT_USEC={int(EXTENSION * MICROSECONDS)}"]
 
 
-def is_sound(condition: Condition) -> bool:
+def is_healthy(condition: Condition) -> bool:
     """
-    Tell whether enough processes are sound: more than half of those that there are, or whatever is left while it stops.
+    Return whether enough processes are healthy: more than half of those that are alive, or any number during a stop.
 
-    One that has died and is to be started again does not hang: whatever takes it down, a restart of all would not mend it.
+    A process that has died and is started again does not count: restarting the service would not help.
     """
-    return condition.stopping or condition.alive == 0 or condition.sound * 2 > condition.alive
+    return condition.stopping or condition.alive == 0 or condition.healthy * 2 > condition.alive
 
 
 class Notifier:
@@ -107,17 +107,17 @@ class Notifier:
 
     def __init__(self, address: str | None) -> None:
         self._address = address
-        # Open from the start: the watchdog is fed also when no descriptor is left.
+        # Opened early: the watchdog is fed even if no descriptor is left.
         self._sender = None if address is None else socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
     def close(self) -> None:
-        """Close the socket; after that nothing is sent."""
+        """Close the socket; nothing is sent afterwards."""
         if self._sender is not None:
             self._sender.close()
             self._sender = None
 
     def send(self, lines: list[str]) -> None:
-        """Send lines in one datagram; systemd that does not listen is none of our troubles."""
+        """Send lines in one datagram; errors are ignored."""
         if self._address is None or self._sender is None or not lines:
             return
         with suppress(OSError):
@@ -125,11 +125,11 @@ class Notifier:
 
 
 def notifier_from(environment: MutableMapping[str, str]) -> tuple[Notifier, Announcer]:
-    """Return what talks to systemd, as it asked for in the environment; what is meant for us is taken out of it."""
+    """Return the notifier that systemd asks for in the environment, and remove its variables from there."""
     address = environment.pop("NOTIFY_SOCKET", None)
     if address and address.startswith("@"):
         address = "\0" + address[1:]
     microseconds = environment.pop("WATCHDOG_USEC", "")
-    meant = environment.pop("WATCHDOG_PID", None) in {None, str(os.getpid())}
-    watchdog = int(microseconds) / MICROSECONDS if microseconds.isdigit() and meant and int(microseconds) else None
+    for_us = environment.pop("WATCHDOG_PID", None) in {None, str(os.getpid())}
+    watchdog = int(microseconds) / MICROSECONDS if microseconds.isdigit() and for_us and int(microseconds) else None
     return Notifier(address or None), Announcer(watchdog)

@@ -1,8 +1,8 @@
 """
-What worker processes leave to their supervisor when they end: the processes that their tasks have started.
+The orphans of worker processes: processes that tasks have started, and that become children of the supervisor.
 
 Decides which processes these are, and which messages have to wait until they have ended: those that ran in the worker process
-that has left them. Other children of the supervisor are not touched: those that it had before, and, if it is process 1 of a
+that started them. Other children of the supervisor are left alone: those that it had before, and, if it is process 1 of a
 container, orphans of other programs.
 """
 
@@ -13,33 +13,33 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from amqpworker.ipc.descendants import Ending, Known, children_of, known, living
-from amqpworker.ipc.exit_status import log_ended
+from amqpworker.ipc.descendants import ProcessKey, Termination, alive_with_descendants, children_of, keys_of
+from amqpworker.ipc.exit_status import log_children_ended
 
 __all__ = ["Orphans"]
 
-# The end of a process with much memory takes a moment, in which its threads may already leave us their children.
-FRESH = 3.0
-LOOK = 0.05
+# The end of a process with much memory takes a moment, in which the kernel may already pass on the children of its threads.
+RECENT = 3.0
+CHECK_INTERVAL = 0.05
 
 
 @dataclass(slots=True)
 class LeftProcesses:
-    """The processes that one worker process has left."""
+    """The orphans of one worker process, in which the messages in `blocked` ran."""
 
     pid: int
-    keys: frozenset[str]
-    seen: set[Known] = field(default_factory=set)
-    ending: Ending | None = None
+    blocked: frozenset[str]
+    found: set[ProcessKey] = field(default_factory=set)
+    termination: Termination | None = None
 
-    def living(self) -> set[Known]:
-        """Return what of it has not ended."""
-        self.seen = living(self.seen)
-        return self.seen
+    def alive(self) -> set[ProcessKey]:
+        """Return those that have not ended."""
+        self.found = alive_with_descendants(self.found)
+        return self.found
 
 
 class Orphans:
-    """The children of this process that it has not started itself (`ours` are those that it has)."""
+    """The children of this process that it has not started itself (`own_pids` are those that it has)."""
 
     def __init__(self) -> None:
         self._since: dict[int, float] | None = None
@@ -47,36 +47,36 @@ class Orphans:
 
     @property
     def active(self) -> bool:
-        """Whether something is being ended; look again in `LOOK` seconds."""
+        """Whether orphans are being terminated; `proceed` is due again in `CHECK_INTERVAL` seconds."""
         return bool(self._left)
 
     @property
-    def awaited(self) -> Collection[str]:
-        """The messages that are not to be run before what their last run has started has ended."""
-        return frozenset().union(*(left.keys for left in self._left)) if self._left else ()
+    def blocked(self) -> Collection[str]:
+        """The messages that must not run before the processes that their last run has started have ended."""
+        return frozenset().union(*(left.blocked for left in self._left)) if self._left else ()
 
-    def look(self, ours: Collection[int], now: float) -> None:
-        """Note what became our child; called before the ends of worker processes are looked for."""
+    def discover(self, own_pids: Collection[int], now: float) -> None:
+        """Note since when there are which children; called before the ends of worker processes are looked for."""
         before, first = self._since or {}, -math.inf if self._since is None else now
-        self._since = {pid: before.get(pid, first) for pid in children_of(os.getpid()) if pid not in ours}
+        self._since = {pid: before.get(pid, first) for pid in children_of(os.getpid()) if pid not in own_pids}
 
-    def note_death(self, pid: int, keys: Collection[str], now: float) -> None:
-        """End what a worker process has left in which the messages ran that are known by `keys`."""
+    def terminate_children_of(self, pid: int, keys: Collection[str], now: float) -> None:
+        """Start to terminate the orphans of a worker process in which the messages `keys` ran."""
         left = LeftProcesses(pid, frozenset(keys))
-        left.ending = Ending(left.living, now)
+        left.termination = Termination(left.alive, now)
         self._left.append(left)
 
-    def proceed(self, ours: Collection[int], now: float) -> None:
-        """Continue to end what is to be ended."""
+    def proceed(self, own_pids: Collection[int], now: float) -> None:
+        """Send the signals that are due, and forget the orphans that have ended."""
         if not self._left:
             return
-        self.look(ours, now)
+        self.discover(own_pids, now)
         assert self._since is not None
-        taken = {one for left in self._left for one in left.seen}
-        fresh = known(pid for pid, since in self._since.items() if since >= now - FRESH) - taken
-        self._left[-1].seen |= fresh
+        assigned = {one for left in self._left for one in left.found}
+        recent = keys_of(pid for pid, since in self._since.items() if since >= now - RECENT) - assigned
+        self._left[-1].found |= recent
         for left in list(self._left):
-            assert left.ending is not None
-            if left.ending.proceed(now):
-                log_ended(left.ending, parent=left.pid)
+            assert left.termination is not None
+            if left.termination.proceed(now):
+                log_children_ended(left.termination, parent=left.pid)
                 self._left.remove(left)

@@ -1,8 +1,8 @@
 """
-The changes that are to come in a pool: processes to replace, and places to give up.
+The pending changes of a pool: processes to replace, and slots to retire.
 
-Decides that its places change one after the other, whose turn it is, and when a reload is given up. What a change does is
-`fleet`'s.
+Decides that its slots change one after the other, in which order, and when a reload has failed. What a step does is decided
+in `fleet`.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Literal, TypeAlias
 
 from amqpworker.supervisor.slots import Pool, Process, Slot
 
-__all__ = ["Kind", "Replacement", "Rollout"]
+__all__ = ["Kind", "Rollout", "RolloutStep"]
 
-MOST_RELOAD_FAILURES = 3
+MAX_RELOAD_FAILURES = 3
 
 Kind: TypeAlias = Literal["reload", "recycle", "retire"]
 
 
 @dataclass(slots=True, eq=False)
-class Replacement:
-    """One place that is to get another process than `process`, or to go (`retire`), not before `start_at`."""
+class RolloutStep:
+    """One slot whose `process` is to be replaced, or which is to be removed (`retire`), not before `start_at`."""
 
-    place: Slot
+    slot: Slot
     process: Process | None
     kind: Kind
     reason: str
@@ -33,58 +33,58 @@ class Replacement:
 
     @property
     def due_at(self) -> float:
-        """When it may begin: its place may have been put off, too."""
-        return max(self.start_at, self.place.start_at)
+        """When it may begin: its slot may be backing off, too."""
+        return max(self.start_at, self.slot.start_at)
 
     @property
-    def under_way(self) -> bool:
-        """Whether a change that was begun is not over yet."""
-        return (self.place.process if self.kind == "retire" else self.place.successor) is not None
+    def is_under_way(self) -> bool:
+        """Whether a step that has begun is not complete yet."""
+        return (self.slot.process if self.kind == "retire" else self.slot.replacement) is not None
 
     def replaces(self, process: Process, generation: int) -> bool:
-        """Tell whether a process is still the one to replace: it may have died and been replaced meanwhile."""
+        """Return whether a process is still the one to replace: it may have died and been replaced meanwhile."""
         return process.generation < generation if self.kind == "reload" else process is self.process
 
 
 class Rollout:
-    """What is to change in `pool`: one at a time (`current`), the others wait for their turn."""
+    """The changes of `pool`: one at a time (`current`), the others wait."""
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.current: Replacement | None = None
-        self._waiting: deque[Replacement] = deque()
+        self.current: RolloutStep | None = None
+        self._waiting: deque[RolloutStep] = deque()
 
-    def add(self, change: Replacement, urgent: bool = False) -> None:
-        """Note what is to change, unless such a change waits already."""
-        if all((one.place, one.kind) != (change.place, change.kind) for one in self._waiting):
+    def add(self, step: RolloutStep, urgent: bool = False) -> None:
+        """Add a step, unless an equal one is waiting already."""
+        if all((one.slot, one.kind) != (step.slot, step.kind) for one in self._waiting):
             if urgent:
-                self._waiting.appendleft(change)
+                self._waiting.appendleft(step)
             else:
-                self._waiting.append(change)
+                self._waiting.append(step)
 
-    def pending(self) -> list[Replacement]:
-        """Return everything that is to change."""
+    def pending(self) -> list[RolloutStep]:
+        """Return the current step and those that wait."""
         return [*([self.current] if self.current else []), *self._waiting]
 
     @property
-    def successor(self) -> Process | None:
-        """The process that is to follow another by the current change, None where there is none."""
-        return None if self.current is None else self.current.place.successor
+    def replacement(self) -> Process | None:
+        """The process that the current step has started to replace another one, None if there is none."""
+        return None if self.current is None else self.current.slot.replacement
 
     @property
     def reloading(self) -> bool:
-        """Whether processes are still to be replaced because of a reload."""
-        return any(change.kind == "reload" for change in self.pending())
+        """Whether a reload is still in progress."""
+        return any(step.kind == "reload" for step in self.pending())
 
-    def retires(self, place: Slot) -> bool:
-        """Tell whether a place is to go."""
-        return any(one.place is place and one.kind == "retire" for one in self.pending())
+    def retires(self, slot: Slot) -> bool:
+        """Return whether a slot is going to be removed."""
+        return any(one.slot is slot and one.kind == "retire" for one in self.pending())
 
-    def take(self, now: float, may_start: bool = True) -> Replacement | None:
+    def start_next(self, now: float, may_start: bool = True) -> RolloutStep | None:
         """
-        Return the first that is due, which becomes the current one, None where one is under way or none is due.
+        Return the first step that is due, which becomes the current one; None if one is in progress or none is due.
 
-        What starts a process is due only if one `may_start`.
+        A step that starts a process is due only if one `may_start`.
         """
         if self.current is None:
             may_begin = (one for one in self._waiting if may_start or one.kind == "retire")
@@ -94,41 +94,41 @@ class Rollout:
                 return self.current
         return None
 
-    def _is_due(self, change: Replacement, now: float) -> bool:
-        if change.kind == "retire":
-            return change.place.process is None or self.pool.consumes_without(change.place)
-        # A reload goes from place to place: where one is put off, all of them wait.
-        alike = [one for one in self._waiting if one.kind == "reload"] if change.kind == "reload" else []
-        return all(one.due_at <= now for one in (change, *alike))
+    def _is_due(self, step: RolloutStep, now: float) -> bool:
+        if step.kind == "retire":
+            return step.slot.process is None or self.pool.consumes_elsewhere(step.slot)
+        # A reload goes from slot to slot: if one backs off, all of them wait.
+        alike = [one for one in self._waiting if one.kind == "reload"] if step.kind == "reload" else []
+        return all(one.due_at <= now for one in (step, *alike))
 
     def next_due(self, now: float) -> float | None:
-        """Return when the next has its turn, None where nothing waits for a time to come."""
+        """Return when the next step is due, None if none waits for a time in the future."""
         due = [one.due_at for one in self._waiting if one.due_at > now]
         return min(due, default=None) if self.current is None else None
 
-    def end_current(self) -> None:
-        """Forget the current one, unless it is still under way."""
-        if self.current is not None and not self.current.under_way:
+    def clear_finished(self) -> None:
+        """Forget the current step if it is complete."""
+        if self.current is not None and not self.current.is_under_way:
             self.current = None
 
-    def put_back(self) -> None:
-        """Have the current one wait once more."""
-        change, self.current = self.current, None
-        if change is not None:
-            self._waiting.appendleft(change)
+    def retry_later(self) -> None:
+        """Have the current step wait again."""
+        step, self.current = self.current, None
+        if step is not None:
+            self._waiting.appendleft(step)
 
-    def fail_current(self, hopeless: bool) -> bool:
+    def on_replacement_lost(self, can_never_run: bool) -> bool:
         """
-        Have the current one, whose successor is lost, wait once more; or give up a reload that is `hopeless` or failed often.
+        Retry the current step, whose replacement has ended, or give up a reload that has failed too often or `can_never_run`.
 
-        Returns whether the reload is given up, for all that were still to come.
+        Returns whether the reload was given up, with all steps of it.
         """
-        change = self.current
-        if change is None:
+        step = self.current
+        if step is None:
             return False
-        change.failures += 1
-        given_up = change.kind == "reload" and (hopeless or change.failures >= MOST_RELOAD_FAILURES)
-        self.put_back()
+        step.failures += 1
+        given_up = step.kind == "reload" and (can_never_run or step.failures >= MAX_RELOAD_FAILURES)
+        self.retry_later()
         if given_up:
             self._waiting = deque(one for one in self._waiting if one.kind != "reload")
         return given_up

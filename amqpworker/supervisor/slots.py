@@ -1,8 +1,8 @@
 """
-The places of a pool, and the worker processes in them.
+The slots of a pool, and the worker processes in them.
 
-Decides when a place whose process has died is filled again, and which places of a pool may be filled at all. Which process
-ends when is `fleet`'s.
+Decides when a slot whose process has died gets another process, and what the exit code of a worker process means: a task may
+end its process with any code (`os._exit`). `fleet` decides when a process ends.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from amqpworker.ipc.report import ABANDONED, MISCONFIGURED, STOPPED
 from amqpworker.supervisor.fleet_events import Oversize
 
 __all__ = ["Pool", "Process", "Slot", "Stage"]
 
-FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 60.0
-STEADY_SECONDS = 10.0
+FIRST_BACKOFF = 1.0
+MAX_BACKOFF = 60.0
+STABLE_AFTER = 10.0
 
 
 class Stage(Enum):
@@ -33,14 +34,15 @@ class Stage(Enum):
 @dataclass(slots=True, eq=False)
 class Process:
     """
-    One worker process; it is to be ready at `ready_by`, and to be killed at `kill_at`, where that is set.
+    One worker process. It must be ready by `ready_by`, and is killed at `kill_at` if that is set.
 
-    `wanted` tells that its end is, `problem` why it never ran or is killed. `misconfigured`: it has reported a mistake in
-    the configuration. `recycle_at`: when it is replaced at the earliest, set once it is too large.
+    `exit_expected` is true once it was asked to end, or has announced its end. `reason` is why it never ran or is killed.
+    `misconfigured`: it has reported an error in the configuration. `recycle_at`: the earliest time to replace it, set once
+    it is too large.
     """
 
     serial: int
-    place: Slot
+    slot: Slot
     generation: int
     started: float
     ready_by: float
@@ -48,50 +50,63 @@ class Process:
     consumed: bool = False
     drain_timeout: float | None = None
     kill_at: float | None = None
-    wanted: bool = False
-    problem: str = ""
+    exit_expected: bool = False
+    reason: str = ""
     misconfigured: bool = False
     recycle_at: float | None = None
 
     @property
-    def starts(self) -> bool:
-        """Whether it is still to become ready in time."""
+    def is_starting(self) -> bool:
+        """Whether it has not become ready yet, and still has time."""
         return self.stage is Stage.STARTING and self.kill_at is None
 
     @property
-    def consumes(self) -> bool:
-        """Whether it consumes, and is not to be killed for having stalled."""
+    def is_consuming(self) -> bool:
+        """Whether it consumes, and is not about to be killed because it has stalled."""
         return self.stage is Stage.CONSUMING and self.kill_at is None
+
+    def can_never_run(self, code: int) -> bool:
+        """Return whether it has ended because of an error in the configuration: only if it has reported one."""
+        return self.misconfigured and code == MISCONFIGURED
+
+    def pool_exit_code(self, code: int) -> int:
+        """
+        Return what its end during a stop means for the exit code of the pool, which is never a code that a task has chosen.
+
+        A process that was still starting, or could not run, has nothing to abandon.
+        """
+        idle = self.drain_timeout is None or self.misconfigured
+        return STOPPED if code == STOPPED or idle else ABANDONED
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One place of a pool: the process that holds it, and the one that is to follow."""
+    """One slot of a pool: its process, and the one that will replace that."""
 
     pool: str
     number: int
     process: Process | None = None
-    successor: Process | None = None
+    replacement: Process | None = None
     start_at: float = 0.0
     deaths: int = 0
 
-    def vacate(self, process: Process) -> None:
-        """Take out a process that is gone; one that was to follow moves up."""
-        if self.successor is process:
-            self.successor = None
+    def remove(self, process: Process) -> None:
+        """Remove a process that has ended; its replacement, if there is one, takes its place."""
+        if self.replacement is process:
+            self.replacement = None
         elif self.process is process:
-            self.process, self.successor = self.successor, None
+            self.process, self.replacement = self.replacement, None
 
-    def put_off(self, died: Process, now: float, jitter: Callable[[], float]) -> float:
+    def back_off(self, died: Process, now: float, jitter: Callable[[], float]) -> float:
         """
-        Plan the next start after a death: at once after a process that has consumed; return the seconds until then.
+        Schedule the next start after a death, at once if the process had consumed; return the seconds until then.
 
-        Whatever dies young again and again is started ever more rarely, once in a minute at last.
+        The delay doubles, up to a minute, while processes die soon after their start.
         """
-        if died.consumed and now - died.started >= STEADY_SECONDS:
+        if died.consumed and now - died.started >= STABLE_AFTER:
             self.deaths = 0
         doublings = self.deaths - 1 if died.consumed else self.deaths
-        pause = 0.0 if doublings < 0 else min(FIRST_PAUSE * 2.0 ** min(doublings, 10), LONGEST_PAUSE) * jitter()
+        pause = 0.0 if doublings < 0 else min(FIRST_BACKOFF * 2.0 ** min(doublings, 10), MAX_BACKOFF) * jitter()
         self.deaths += 1
         self.start_at = now + pause
         return pause
@@ -100,13 +115,13 @@ class Slot:
 @dataclass(slots=True)
 class Pool:
     """
-    Places that are filled alike.
+    Slots whose processes have the same options.
 
     It is `up` once a process of it has consumed; `outgrown` processes in a row became too large soon after their start.
     """
 
     name: str
-    places: list[Slot] = field(default_factory=list)
+    slots: list[Slot] = field(default_factory=list)
     up: bool = False
     outgrown: int = 0
 
@@ -114,22 +129,22 @@ class Pool:
         """
         Return when a process that is due for recycling may be replaced: at once, unless it became too large soon after its start.
 
-        Then its successor would most likely be as large: each waits longer than the one before, up to a minute.
+        In that case its replacement will probably be as large, so each waits longer than the one before, up to a minute.
         """
         if oversize is None:
             return now
         if process.recycle_at is None:
-            soon = oversize.at_start or now - process.started < STEADY_SECONDS
-            self.outgrown = self.outgrown + 1 if soon else 0
-            pause = min(FIRST_PAUSE * 2.0 ** min(self.outgrown, 10), LONGEST_PAUSE) * jitter()
-            process.recycle_at = now + pause if soon else now
+            early = oversize.at_start or now - process.started < STABLE_AFTER
+            self.outgrown = self.outgrown + 1 if early else 0
+            pause = min(FIRST_BACKOFF * 2.0 ** min(self.outgrown, 10), MAX_BACKOFF) * jitter()
+            process.recycle_at = now + pause if early else now
         return process.recycle_at
 
-    def startable(self) -> list[Slot]:
-        """Return the places to fill: the first goes ahead, so that a mistake is told once."""
-        return self.places if self.up else self.places[:1]
+    def slots_to_start(self) -> list[Slot]:
+        """Return the slots to fill: at first a single one, so that a configuration error is reported once."""
+        return self.slots if self.up else self.slots[:1]
 
-    def consumes_without(self, place: Slot) -> bool:
-        """Tell whether another place than this has a process that consumes."""
-        others = [one.process for one in self.places if one is not place]
-        return any(one is not None and one.consumes for one in others)
+    def consumes_elsewhere(self, slot: Slot) -> bool:
+        """Return whether a process in another slot consumes."""
+        others = [one.process for one in self.slots if one is not slot]
+        return any(one is not None and one.is_consuming for one in others)

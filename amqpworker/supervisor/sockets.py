@@ -1,7 +1,7 @@
 """
 The unix sockets by which `amqpworker status` finds the supervisors of a machine.
 
-Decides the folder that they are in, and which of them were left by supervisors that were killed.
+Decides in which folder they are, and which of them are left over from supervisors that were killed.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ SHARED = Path("/run/amqpworker")
 
 def socket_folder() -> Path:
     """
-    Return the folder that this user's supervisors are found in, which others cannot write to.
+    Return the folder for the sockets of this user's supervisors, which other users cannot write to.
 
     Raises:
-        ConfigError: somebody else has put something there.
+        ConfigError: the folder belongs to another user, or others may write to it.
     """
     given = runtime_directory() or os.environ.get("XDG_RUNTIME_DIR")
     folder = Path(given) / "amqpworker" if given else Path(f"/tmp/amqpworker-{os.getuid()}")  # noqa: S108 - checked below
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if found.st_uid != os.getuid() or folder.is_symlink() or found.st_mode & 0o022:
-        raise ConfigError(f"{folder} belongs to somebody else, or others may write to it: remove it.")
+        raise ConfigError(f"{folder} belongs to another user, or others may write to it: remove it.")
     return folder
 
 
 def runtime_directory() -> Path | None:
     """
-    Return the unit's runtime directory; of several the one that `amqpworker status` looks into, else the first.
+    Return the unit's runtime directory; of several the one that `amqpworker status` searches, else the first.
 
     systemd separates them by colons: https://www.freedesktop.org/software/systemd/man/systemd.exec.html#RuntimeDirectory=
     """
@@ -45,7 +45,7 @@ def runtime_directory() -> Path | None:
 
 
 def sockets() -> list[Path]:
-    """Return the sockets of the supervisors on this machine that may be seen."""
+    """Return the sockets of the supervisors on this machine that this user can access."""
     folders = [SHARED, *(SHARED.glob("*/amqpworker") if SHARED.is_dir() else [])]
     with suppress(ConfigError, OSError):
         folders.append(socket_folder())
@@ -56,14 +56,14 @@ def sockets() -> list[Path]:
     return sorted(found)
 
 
-def service_of(place: Path) -> str:
-    """Return the name of the service that a socket belongs to, as the unit has it (`RuntimeDirectory=amqpworker/NAME`)."""
-    folder = place.parent.parent
+def service_of(socket_path: Path) -> str:
+    """Return the name of the service of a socket, as in its unit (`RuntimeDirectory=amqpworker/NAME`)."""
+    folder = socket_path.parent.parent
     return folder.name if folder.parent == SHARED else ""
 
 
 def is_abandoned(path: Path) -> bool:
-    """Return whether no process listens on a socket any more; one that hangs does, however many clients wait for it."""
+    """Return whether no process listens on a socket any more; a process that hangs still listens."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
@@ -71,16 +71,16 @@ def is_abandoned(path: Path) -> bool:
         except (ConnectionRefusedError, FileNotFoundError):
             return True
         except OSError as error:
-            return error.errno is None  # too long for a socket's path: binding it raises why
+            return error.errno is None  # the path is too long for a socket: binding it raises an error
     return False
 
 
 def remove_abandoned(folder: Path) -> None:
     """
-    Remove the sockets that killed supervisors have left in a folder of ours.
+    Remove the sockets of killed supervisors from a folder of this user.
 
-    Both have to hold: no process listens, and none has this id. A supervisor in a container of its own has another id
-    here, and one that is just starting has bound its socket and does not listen yet.
+    A socket is removed only if no process listens on it and none has this id: a supervisor in a container has another id here,
+    and one that is starting has bound its socket and does not listen yet.
     """
     for path in folder.glob("*.sock"):
         if path.stem.isdecimal() and not exists(int(path.stem)) and is_abandoned(path):
@@ -89,7 +89,7 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def exists(pid: int) -> bool:
-    """Return whether there is a process with this id."""
+    """Return whether a process has this id."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

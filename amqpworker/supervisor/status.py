@@ -1,7 +1,7 @@
 """
-How a supervisor and its processes stand at one moment: what systemd, health checks and people are told.
+The status of a supervisor and its processes at one moment, for systemd, health checks and users.
 
-Decides the numbers and the words; nothing here asks the system.
+Decides the numbers and the texts; nothing here queries the system.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from amqpworker.supervisor.notify import Condition
 from amqpworker.supervisor.slots import Process, Stage
 
 __all__ = [
-    "Past",
+    "History",
+    "Observation",
     "PoolView",
     "ProcessView",
     "RunView",
-    "Seen",
     "SupervisorStatus",
-    "condition",
-    "overview",
+    "condition_of",
     "status_line",
+    "status_of",
 ]
 
-MOST_ERRORS = 10
-MOST_WAITS = 200
+MAX_ERRORS = 10
+MAX_REASON = 200
 # The stages in which a process that does not consume waits for the broker.
 WAITING = frozenset({Stage.READY.value, Stage.CONSUMING.value})
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observation:
     """
-    What was found out about a process at the last look.
+    What the last check of a process has found.
 
-    `stalled` names the thread that hangs, `waits` is what it waits for until it consumes.
+    `stalled` is why it has stalled ("" if it has not), `waits` what it waits for until it consumes.
     """
 
     pid: int
@@ -51,11 +51,11 @@ class Seen:
 
 
 @dataclass(slots=True)
-class Past:
-    """What a supervisor remembers: what processes that have ended did, what went wrong lately, and the app of each pool."""
+class History:
+    """What a supervisor remembers: the counts of processes that have ended, the latest errors, and the app of each pool."""
 
     counts: Counts = field(default_factory=Counts)
-    errors: deque[str] = field(default_factory=lambda: deque(maxlen=MOST_ERRORS))
+    errors: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_ERRORS))
     apps: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -64,7 +64,7 @@ class RunView:
     """
     A task that runs; times are seconds since the epoch.
 
-    `limit` is when its time is up, 0 if it has none, and `over` for how many seconds it has been.
+    `limit` is the end of its time limit, 0 if it has none, `over` for how many seconds it has been beyond that.
     """
 
     slot: int
@@ -81,9 +81,9 @@ class ProcessView:
     """
     One worker process; times are seconds, `started` counts from the epoch as those of `running` do.
 
-    `isolated` is how many isolated processes it uses now, `waiting_suspects` how many messages wait for one, `unconfirmed`
-    how many retries and dead letters the broker has not confirmed in time. `waits` is what it waits for until it
-    consumes from all its queues, and why.
+    `isolated` is how many isolated processes it uses, `waiting_suspects` how many messages wait for one, `unconfirmed` how many
+    retries and dead letters the broker has not confirmed in time. `waits` is what it waits for until it consumes from all
+    its queues, and why.
     """
 
     pool: str
@@ -105,7 +105,7 @@ class ProcessView:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """One pool: how many processes it is to have, how many of them consume, and their app (MODULE:APP)."""
+    """One pool: how many processes it should have, how many of them consume, and their app (MODULE:APP)."""
 
     name: str
     wanted: int
@@ -115,7 +115,7 @@ class PoolView:
 
 @dataclass(frozen=True, slots=True)
 class SupervisorStatus:
-    """All of them; `counts` holds what processes that have ended did, too, `errors` what went wrong lately."""
+    """The whole supervisor; `counts` includes processes that have ended, `errors` are the latest ones."""
 
     pid: int
     at: float
@@ -139,15 +139,17 @@ class SupervisorStatus:
         return sum(len(one.running) for one in self.processes)
 
 
-def overview(fleet: Fleet, seen: dict[int, Seen], past: Past, clocks: tuple[float, float]) -> SupervisorStatus:
-    """Return how it stands; `clocks` is the time now, since the epoch and by the monotonic clock."""
+def status_of(
+    fleet: Fleet, observations: dict[int, Observation], history: History, clocks: tuple[float, float]
+) -> SupervisorStatus:
+    """Return the status; `clocks` is the current time, since the epoch and by the monotonic clock."""
     now, monotonic = clocks
     views = tuple(
-        view(process, seen[process.serial], now - (monotonic - process.started), now)
+        view_of(process, observations[process.serial], now - (monotonic - process.started), now)
         for process in fleet.processes.values()
-        if process.serial in seen
+        if process.serial in observations
     )
-    counts = past.counts
+    counts = history.counts
     for one in views:
         counts = counts.plus(one.counts)
     return SupervisorStatus(
@@ -159,57 +161,58 @@ def overview(fleet: Fleet, seen: dict[int, Seen], past: Past, clocks: tuple[floa
         stopping=fleet.stopping is not None,
         counts=counts,
         processes=views,
-        errors=tuple(past.errors),
+        errors=tuple(history.errors),
         pools=tuple(
             PoolView(
                 pool.name,
-                len(pool.places),
+                len(pool.slots),
                 sum(one.consuming for one in views if one.pool == pool.name),
-                past.apps.get(pool.name, ""),
+                history.apps.get(pool.name, ""),
             )
             for pool in fleet.pools.values()
         ),
     )
 
 
-def view(process: Process, seen: Seen, started: float, now: float) -> ProcessView:
+def view_of(process: Process, observation: Observation, started: float, now: float) -> ProcessView:
     """Return the view of one process; the times are seconds since the epoch."""
-    recording = seen.recording
+    recording = observation.recording
     gauges = Gauges() if recording is None else recording.gauges
     running = () if recording is None else recording.running
     return ProcessView(
-        process.place.pool,
-        process.place.number,
-        seen.pid,
+        process.slot.pool,
+        process.slot.number,
+        observation.pid,
         process.stage.value,
         process.generation,
         started,
         recording is not None and recording.consuming and process.stage is Stage.CONSUMING,
-        seen.stalled,
-        seen.memory,
+        observation.stalled,
+        observation.memory,
         Counts() if recording is None else recording.counts,
         tuple(
-            RunView(one.slot, one.key, one.task, one.attempt, one.started, one.limit, over(one, now)) for one in running
+            RunView(one.slot, one.key, one.task, one.attempt, one.started, one.limit, seconds_over(one, now))
+            for one in running
         ),
         gauges.isolated,
         gauges.waiting_suspects,
         gauges.unconfirmed,
-        seen.waits,
+        observation.waits,
     )
 
 
-def over(running: Running, now: float) -> float:
-    """Return for how many seconds a task has been beyond its limit, 0 if it is not."""
+def seconds_over(running: Running, now: float) -> float:
+    """Return for how many seconds a task has been beyond its time limit, 0 if it is not."""
     return max(0.0, now - running.limit) if running.limit else 0.0
 
 
-def condition(state: SupervisorStatus) -> Condition:
-    """Return what systemd wants to know of it."""
+def condition_of(state: SupervisorStatus) -> Condition:
+    """Return the part of a status that matters to systemd."""
     waiting = len(waiting_in(state))
     return Condition(
         wanted=state.wanted,
         alive=len(state.processes),
-        sound=sum(not one.stalled for one in state.processes),
+        healthy=sum(not one.stalled for one in state.processes),
         waiting=waiting,
         consuming=state.consuming,
         reloading=state.reloading,
@@ -219,14 +222,14 @@ def condition(state: SupervisorStatus) -> Condition:
 
 
 def status_line(state: SupervisorStatus) -> str:
-    """Return how it stands in a few words."""
+    """Return a status as a short line."""
     parts = [
         f"{state.consuming}/{state.wanted} consuming",
         f"{state.running} running",
-        f"{short(state.counts.done)} done",
+        f"{rounded(state.counts.done)} done",
     ]
     if state.counts.dead:
-        parts.append(f"{short(state.counts.dead)} dead")
+        parts.append(f"{rounded(state.counts.dead)} dead")
     if state.stopping:
         parts.insert(0, "stopping")
     elif state.reloading:
@@ -236,9 +239,9 @@ def status_line(state: SupervisorStatus) -> str:
         unknown = "the broker" if ready else "the broker or its queues"
         waits = next((one.waits for one in waiting if one.waits), unknown)
         if len(waiting) == len(state.processes):
-            parts.insert(0, f"waiting for {in_short(waits)}")
+            parts.insert(0, f"waiting for {shorten(waits)}")
         elif any(one.waits for one in waiting):
-            parts.append(f"{len(waiting)} waiting for {in_short(waits)}")
+            parts.append(f"{len(waiting)} waiting for {shorten(waits)}")
     return ", ".join(parts)
 
 
@@ -247,14 +250,14 @@ def waiting_in(state: SupervisorStatus) -> list[ProcessView]:
     return [one for one in state.processes if one.stage in WAITING and not one.consuming]
 
 
-def in_short(waits: str) -> str:
-    """Return what is waited for as part of a line."""
+def shorten(waits: str) -> str:
+    """Return what a process waits for as a part of the status line."""
     text = printable(" ".join(waits.split())).rstrip(".")
-    return text if len(text) <= MOST_WAITS else f"{text[:MOST_WAITS]}…"
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
 
 
-def short(count: int) -> str:
-    """Return a count as people say it: 999, 12 k, 3.4 M."""
+def rounded(count: int) -> str:
+    """Return a count as short text: 999, 12 k, 3.4 M."""
     if count < 10_000:
         return str(count)
     if count < 1_000_000:

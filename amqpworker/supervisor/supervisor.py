@@ -1,8 +1,8 @@
 """
-The parent of the worker processes: hears what happens, and does what `fleet` decides.
+The parent of the worker processes: turns signals, reports and ends of processes into events, and performs what `fleet` decides.
 
-It imports no user code and holds no connection, so that whatever a task does, it is there to replace the process that
-did it.
+It imports no user code and has no connection to the broker, so that whatever a task does, the supervisor can replace the
+process that ran it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from amqpworker.errors import AmqpWorkerError, ConfigError
 from amqpworker.ipc.descendants import adopt_orphans
 from amqpworker.ipc.kernel import missing_calls
 from amqpworker.ipc.recorder import Recording
-from amqpworker.ipc.report import DUMP_SIGNAL, MISCONFIGURED, Leave, Report, WriteStacks
+from amqpworker.ipc.report import DUMP_SIGNAL, MISCONFIGURED, Exit, Report, WriteStacks
 from amqpworker.log.logger import get_logger
-from amqpworker.supervisor.crash_history import Suspects
+from amqpworker.supervisor.crash_history import CrashHistory
 from amqpworker.supervisor.fleet import KILL_GRACE, Fleet
 from amqpworker.supervisor.fleet_events import (
     Action,
@@ -35,11 +35,12 @@ from amqpworker.supervisor.fleet_events import (
     DumpStacks,
     Ended,
     Event,
+    Exiting,
     Finish,
     Grow,
     Interrupt,
     Kill,
-    Leaving,
+    Log,
     Misconfigured,
     NotStarted,
     Ready,
@@ -49,34 +50,33 @@ from amqpworker.supervisor.fleet_events import (
     Start,
     Stop,
     StopNow,
-    Tell,
     Tick,
 )
-from amqpworker.supervisor.health import answering
+from amqpworker.supervisor.health import serve_status
 from amqpworker.supervisor.launch import SIGNALS
 from amqpworker.supervisor.monitor import Monitor
 from amqpworker.supervisor.notify import notifier_from
-from amqpworker.supervisor.orphans import LOOK, Orphans
+from amqpworker.supervisor.orphan_guard import OrphanGuard
+from amqpworker.supervisor.orphans import CHECK_INTERVAL, Orphans
 from amqpworker.supervisor.pools import PoolSpec
-from amqpworker.supervisor.status import condition
-from amqpworker.supervisor.will import Will
-from amqpworker.supervisor.worker_process import Child
+from amqpworker.supervisor.status import condition_of
+from amqpworker.supervisor.worker_process import WorkerHandle
 
 __all__ = ["Supervisor"]
 
 log = get_logger(__name__)
 
-ANSWER_PAUSE = 0.02
-# Messages that one line of the log names.
-MOST_NAMED = 20
+ANSWER_INTERVAL = 0.02
+# Messages in one log line.
+MAX_NAMED = 20
 
 
 class Supervisor:
     """
-    Pools of worker processes, each process a fresh interpreter.
+    Pools of worker processes, each process a new interpreter.
 
-    `health` is where it answers how it stands, beside the socket by which `amqpworker status` finds it; at most `most_starts`
-    processes start at once, in `folder` if it is there, else in the current one.
+    `health` is the address at which it serves its status, beside the socket for `amqpworker status`. At most `max_starts`
+    processes start at once, in `folder` if that exists, else in the current folder.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Supervisor:
         pools: Sequence[PoolSpec],
         clock: Callable[[], float] = time.monotonic,
         health: str | None = None,
-        most_starts: int | None = None,
+        max_starts: int | None = None,
         folder: str | None = None,
     ) -> None:
         self._folder = folder
@@ -94,16 +94,16 @@ class Supervisor:
             {pool.name: pool.processes for pool in pools},
             lambda: random.uniform(0.8, 1.2),  # noqa: S311
             {pool.name: pool.start_timeout for pool in pools},
-            most_starts,
+            max_starts,
         )
-        self._children: dict[int, Child] = {}
-        self._will = Will()
+        self._workers: dict[int, WorkerHandle] = {}
+        self._guard = OrphanGuard()
         self._orphans = Orphans()
         self._signals: list[int] = []
         self._events: list[Event] = []
         self._finish: Finish | None = None
-        self._lookout = Monitor(self._pools, clock())
-        self._suspects = Suspects()
+        self._monitor = Monitor(self._pools, clock())
+        self._crash_history = CrashHistory()
         self._notifier, self._announcer = notifier_from(os.environ)
         self._health = health
         self._on_terminal = has_terminal()
@@ -115,67 +115,68 @@ class Supervisor:
         Run the pools until a signal ends them; return the exit code.
 
         Raises:
-            ConfigError: nothing could ever run, and what the first process said about it; or nothing can be opened
-                where it is to answer.
-            AmqpWorkerError: no process ever came so far as to consume.
+            ConfigError: no process can ever run, for the reason that the first one has reported; or `health` cannot be used.
+            AmqpWorkerError: no process has ever consumed.
         """
         for number in SIGNALS:
-            signal.signal(number, self._note)
+            signal.signal(number, self._on_signal)
         signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # held up by `launch`
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked by `launch`
         adopt_orphans()
         for call, effect in missing_calls().items():
             log.warning("system_call_missing", call=call, effect=effect)
-        with answering(self._health, lambda: self._lookout.latest), closing(self._will), closing(self._notifier):
+        with serve_status(self._health, lambda: self._monitor.latest), closing(self._guard), closing(self._notifier):
             finish = self._run()
-        if finish.problem:
+        if finish.reason:
             kind = ConfigError if finish.code == MISCONFIGURED else AmqpWorkerError
-            raise kind(finish.problem)
+            raise kind(finish.reason)
         log.info("supervisor_stopped", code=finish.code)
         return finish.code
 
     def _run(self) -> Finish:
         while True:
-            self._hear_signals()
-            self._hear_children()
+            self._handle_signals()
+            self._read_reports()
             self._reap()
-            self._answer()
-            self._look()
+            self._answer_queries()
+            self._check()
             self._handle(Tick())
-            self._update_will()
+            self._update_guard()
             if self._finish is not None and not self._orphans.active:
                 return self._finish
             self._wait()
 
-    def _update_will(self) -> None:
-        """See to it that no process survives us by more than it has to drain."""
+    def _update_guard(self) -> None:
+        """Limit how long each process may survive this one: its drain timeout, and a grace period."""
         drains = {serial: one.drain_timeout or 0.0 for serial, one in self.fleet.processes.items()}
-        self._will.update({child.pid: drains.get(serial, 0.0) + KILL_GRACE for serial, child in self._children.items()})
+        self._guard.update(
+            {worker.pid: drains.get(serial, 0.0) + KILL_GRACE for serial, worker in self._workers.items()}
+        )
 
     def _wait(self) -> None:
-        """Wait for a signal, a report, or the time when something is due."""
-        waiting = select.poll()
-        for pipe in (self._read_end, *(child.reports for child in self._children.values() if child.reports >= 0)):
-            waiting.register(pipe, select.POLLIN)
+        """Wait for a signal or a report, or until something is due."""
+        poll = select.poll()
+        for pipe in (self._read_end, *(one.reports for one in self._workers.values() if one.reports >= 0)):
+            poll.register(pipe, select.POLLIN)
         due = self.fleet.next_due(self._clock())
-        until = self._lookout.due if due is None else min(due, self._lookout.due)
-        # What these wait for does not tell of itself.
-        if self._suspects.asked or any(child.answers.waiting for child in self._children.values()):
-            until = min(until, self._clock() + ANSWER_PAUSE)
+        until = self._monitor.due if due is None else min(due, self._monitor.due)
+        # These conditions do not wake the poll.
+        if self._crash_history.has_queries or any(one.commands.pending for one in self._workers.values()):
+            until = min(until, self._clock() + ANSWER_INTERVAL)
         if self._orphans.active:
-            until = min(until, self._clock() + LOOK)
-        # Rounded up: a wait that ends a moment too early would be followed by many.
-        patience = int(max(0.0, until - self._clock()) * 1000) + 1
-        if any(pipe == self._read_end for pipe, _ in waiting.poll(patience)):
+            until = min(until, self._clock() + CHECK_INTERVAL)
+        # Rounded up: if it ended a moment too early, many short waits would follow.
+        timeout = int(max(0.0, until - self._clock()) * 1000) + 1
+        if any(pipe == self._read_end for pipe, _ in poll.poll(timeout)):
             os.read(self._read_end, 4096)
 
-    # ---- what happens -----------------------------------------------------------------------------------------------
+    # ---- events -----------------------------------------------------------------------------------------------------
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        """Only note a signal: the loop acts on it."""
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        """Only remember a signal: the loop handles it."""
         self._signals.append(number)
 
-    def _hear_signals(self) -> None:
+    def _handle_signals(self) -> None:
         while self._signals:
             number = self._signals.pop(0)
             match number:
@@ -184,166 +185,166 @@ class Supervisor:
                 case signal.SIGINT:
                     self._handle(Stop("signal SIGINT") if self.fleet.stopping is None else StopNow())
                 case signal.SIGHUP if self._on_terminal and not has_terminal():
-                    self._handle(Stop("its terminal is gone"))
+                    self._handle(Stop("terminal closed"))
                 case signal.SIGHUP:
                     self._handle(Reload())
                 case signal.SIGUSR1:
-                    self._lookout.hasten()
-                    self._look()
-                    self._dump()
+                    self._monitor.check_soon()
+                    self._check()
+                    self._log_status()
                 case signal.SIGTTIN:
                     self._handle(Grow())
                 case signal.SIGTTOU:
                     self._handle(Shrink())
 
-    def _hear_children(self) -> None:
-        for serial, child in list(self._children.items()):
-            was_strange = child.strange
-            for report in child.hear():
-                if report.event == "asks":
-                    self._suspects.ask(serial, report.keys, self._clock())
-                elif report.event == "waits":
-                    child.waits = report.text
+    def _read_reports(self) -> None:
+        for serial, worker in list(self._workers.items()):
+            was_garbled = worker.garbled
+            for report in worker.read_reports():
+                if report.event == "suspect_query":
+                    self._crash_history.add_queries(serial, report.keys, self._clock())
+                elif report.event == "waiting":
+                    worker.waits = report.reason
                 else:
                     self._handle(event_of(serial, report.event, report))
-            if child.strange and not was_strange:
-                log.warning("report_unreadable", pid=child.pid, effect="what is no report is ignored")
+            if worker.garbled and not was_garbled:
+                log.warning("report_unreadable", pid=worker.pid, effect="it is ignored")
 
     @property
-    def _ours(self) -> set[int]:
-        """The processes that we have started ourselves."""
-        return {child.pid for child in self._children.values()} | self._will.pids
+    def _own_pids(self) -> set[int]:
+        """The processes that this supervisor has started."""
+        return {worker.pid for worker in self._workers.values()} | self._guard.pids
 
     def _reap(self) -> None:
-        self._orphans.look(self._ours, self._clock())
-        for serial, child in list(self._children.items()):
-            code = child.ended()
+        self._orphans.discover(self._own_pids, self._clock())
+        for serial, worker in list(self._workers.items()):
+            code = worker.poll()
             if code is not None:
-                self._hear_children()
-                recording = child.recording()
+                self._read_reports()
+                recording = worker.recording()
                 self._handle(Ended(serial, code, ran=recording is not None and bool(recording.running)))
-                self._suspects.note_death(recording)
+                self._crash_history.record_death(recording)
                 if recording is not None:
-                    log_suspects(child.pid, recording)
+                    log_suspects(worker.pid, recording)
                 keys = () if recording is None else [one.key for one in recording.running]
-                self._orphans.note_death(child.pid, keys, self._clock())
-                self._lookout.note_death(serial, recording)
-                child.close()
-                del self._children[serial]
-        self._orphans.proceed(self._ours, self._clock())
-        self._reap_strangers()
+                self._orphans.terminate_children_of(worker.pid, keys, self._clock())
+                self._monitor.record_death(serial, recording)
+                worker.close()
+                del self._workers[serial]
+        self._orphans.proceed(self._own_pids, self._clock())
+        self._reap_orphans()
 
-    def _answer(self) -> None:
-        """Tell who has asked which messages ran in a process that has died; the dead are reaped before."""
-        if self._suspects.asked:
-            recordings = {serial: child.recording() for serial, child in self._children.items()}
-            for serial, verdict in self._suspects.verdicts(recordings, self._clock(), self._orphans.awaited):
-                self._children[serial].answers.add(verdict)
-        for child in self._children.values():
-            child.answers.flush()
+    def _answer_queries(self) -> None:
+        """Answer which messages ran in a process that has died; dead processes must have been reaped before."""
+        if self._crash_history.has_queries:
+            recordings = {serial: worker.recording() for serial, worker in self._workers.items()}
+            for serial, answer in self._crash_history.answers(recordings, self._clock(), self._orphans.blocked):
+                self._workers[serial].commands.add(answer)
+        for worker in self._workers.values():
+            worker.commands.flush()
 
-    def _reap_strangers(self) -> None:
-        """Reap what others left to us: as the first process of a container we are given every orphan."""
-        ours = self._ours
+    def _reap_orphans(self) -> None:
+        """Reap adopted processes: as process 1 of a container, the supervisor adopts every orphan."""
+        own_pids = self._own_pids
         with suppress(ChildProcessError):
             while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                if found.si_pid in ours:
-                    return  # it ended since we looked: the next round takes it
+                if found.si_pid in own_pids:
+                    return  # it has just ended: the next round reaps it
                 os.waitpid(found.si_pid, 0)
 
-    def _look(self) -> None:
-        """Act on what is wrong with processes, and tell systemd how all of them stand."""
+    def _check(self) -> None:
+        """Check the processes if that is due, and notify systemd of the status."""
         now = self._clock()
-        if now < self._lookout.due:
+        if now < self._monitor.due:
             return
-        for event in self._lookout.look(self.fleet, self._children, now):
+        for event in self._monitor.check(self.fleet, self._workers, now):
             self._handle(event)
-        state = self._lookout.sum_up(self.fleet, now)
-        self._notifier.send(self._announcer.next(now, condition(state)))
+        state = self._monitor.update_status(self.fleet, now)
+        self._notifier.send(self._announcer.next(now, condition_of(state)))
 
-    def _dump(self) -> None:
-        """Write to the log how it stands, and what each thread of each process does."""
-        assert self._lookout.latest is not None
-        for one in self._lookout.latest.processes:
+    def _log_status(self) -> None:
+        """Log the status of each process, and have each log the stacks of its threads."""
+        assert self._monitor.latest is not None
+        for one in self._monitor.latest.processes:
             fields = {name: value for name, value in asdict(one).items() if name not in {"running", "counts"}}
             log.info("process_status", **fields, running=[f"{task.task} {task.key}" for task in one.running])
-        for child in self._children.values():
+        for worker in self._workers.values():
             # Not by a signal: reading stacks in a signal handler may crash the process.
-            child.answers.add(WriteStacks())
+            worker.commands.add(WriteStacks())
 
-    # ---- what is done about it --------------------------------------------------------------------------------------
+    # ---- actions ----------------------------------------------------------------------------------------------------
 
     def _handle(self, event: Event) -> None:
-        """Do what an event leads to; what fails on the way is an event, too."""
+        """Perform the actions that follow from an event; a process that cannot be started is another event."""
         if isinstance(event, Consuming | Ended | Stop | Reload):
-            self._lookout.hasten()
+            self._monitor.check_soon()
         self._events.append(event)
         while self._events:
-            for action in self.fleet.on(self._events.pop(0), self._clock()):
-                self._act(action)
+            for action in self.fleet.handle(self._events.pop(0), self._clock()):
+                self._perform(action)
 
-    def _act(self, action: Action) -> None:
+    def _perform(self, action: Action) -> None:
         match action:
             case Start(serial, pool):
                 try:
-                    self._children[serial] = Child(self._pools[pool], self._folder)
+                    self._workers[serial] = WorkerHandle(self._pools[pool], self._folder)
                 except OSError as error:
                     self._events.append(NotStarted(serial, str(error)))
             case Drain(serial) | Replace(serial) | Interrupt(serial) | DumpStacks(serial) | Kill(serial) if (
-                serial not in self._children
+                serial not in self._workers
             ):
-                pass  # it could not be started, and the fleet is yet to hear of it
+                pass  # it could not be started, an event that the fleet has not handled yet
             case Drain(serial):
-                self._children[serial].signal(signal.SIGTERM)
+                self._workers[serial].signal(signal.SIGTERM)
             case Replace(serial):
-                self._children[serial].answers.add(Leave())
+                self._workers[serial].commands.add(Exit())
             case Interrupt(serial):
-                self._children[serial].signal(signal.SIGINT)
+                self._workers[serial].signal(signal.SIGINT)
             case DumpStacks(serial):
-                self._children[serial].signal(DUMP_SIGNAL)
+                self._workers[serial].signal(DUMP_SIGNAL)
             case Kill(serial):
-                self._children[serial].kill()
-            case Tell(level, event, serial, fields):
-                child = self._children.get(serial) if serial is not None else None
-                getattr(log, level)(event, **fields, **({} if child is None else {"pid": child.pid}))
+                self._workers[serial].kill()
+            case Log(level, event, serial, fields):
+                worker = self._workers.get(serial) if serial is not None else None
+                getattr(log, level)(event, **fields, **({} if worker is None else {"pid": worker.pid}))
                 if level == "error":
-                    self._lookout.past.errors.append(error_line(event, fields, time.time()))
+                    self._monitor.history.errors.append(error_line(event, fields, time.time()))
             case Finish():
                 self._finish = action
             case _:
                 assert_never(action)
 
 
-def event_of(serial: int, kind: Literal["ready", "consuming", "misconfigured", "leaving"], report: Report) -> Event:
-    """Return what a process tells of itself as an event."""
+def event_of(serial: int, kind: Literal["ready", "consuming", "misconfigured", "exiting"], report: Report) -> Event:
+    """Return a report of a process as an event."""
     match kind:
         case "ready":
             return Ready(serial, report.drain_timeout)
         case "consuming":
             return Consuming(serial)
         case "misconfigured":
-            return Misconfigured(serial, report.text)
-        case "leaving":
-            return Leaving(serial, report.text)
+            return Misconfigured(serial, report.reason)
+        case "exiting":
+            return Exiting(serial, report.reason)
         case _:
             assert_never(kind)
 
 
 def log_suspects(pid: int, recording: Recording) -> None:
-    """Say in the log what was running in a process that has ended; nothing where it had told that nothing runs."""
+    """Log what was running in a process that has ended, if anything."""
     if recording.running:
-        named = [f"{one.task} {one.key}" for one in recording.running[:MOST_NAMED]]
+        named = [f"{one.task} {one.key}" for one in recording.running[:MAX_NAMED]]
         log.warning("suspects_noted", pid=pid, messages=len(recording.running), running=named)
 
 
 def error_line(event: str, fields: Mapping[str, Any], now: float) -> str:
-    """Return what went wrong as a line of text, with its time."""
+    """Return a log event as a line of text with its time."""
     values = ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
     return f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M:%S} UTC {event}: {values}"
 
 
 def has_terminal() -> bool:
-    """Tell whether standard input is a terminal, and is still there."""
+    """Return whether standard input is a terminal that still exists."""
     try:
         termios.tcgetattr(0)
     except (termios.error, OSError, ValueError):

@@ -1,7 +1,7 @@
 """
 Find the app that `MODULE:APP` names.
 
-Decides what is an app and where it is looked for; which imports are a mistake of the user is said by `app.imported`.
+Decides what is an app and where it is searched; which import errors are mistakes of the user is decided by `app.imported`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,15 @@ T = TypeVar("T")
 
 # What is imported only when it is needed (`sqlite3` by the first of them, `resource` by `os.wait4`, the pool of threads by
 # `asyncio.to_thread`), and what only some of our programs import: all must find the same modules in the folder.
-LATER = ("amqpworker.results.sqlite", "resource", "concurrent.futures.thread", "faulthandler", "mmap", "pickle")
+LATER = (
+    "amqpworker.results.sqlite",
+    "asyncio",
+    "resource",
+    "concurrent.futures.thread",
+    "faulthandler",
+    "mmap",
+    "pickle",
+)
 
 # What code that runs at import meets if another service is away.
 PASSING = (
@@ -50,7 +58,7 @@ def load_app(target: str) -> App:
     Import the module and return its app, with the modules that hold its tasks imported too.
 
     Raises:
-        ConfigError: there is no such module, no such name in it, or what is there is no `App`.
+        ConfigError: there is no such module, no such name in it, or it is not an `App`.
     """
     module_name, name = split_target(target)
     load_ours()
@@ -141,13 +149,13 @@ def namesake(error: BaseException | None) -> str:
 
 
 def import_error(target: str, error: BaseException) -> ConfigError:
-    """Return that an app cannot be imported, since its own code has raised this; its traceback is told elsewhere."""
+    """Return that an app cannot be imported, since its own code has raised this; its traceback is logged elsewhere."""
     reason = redact_text(traceback.format_exception_only(error)[0].splitlines()[0])
     return ConfigError(f"{target!r} cannot be imported: {reason[:LONGEST_REASON].removesuffix('.')}.{namesake(error)}")
 
 
 def may_pass(error: BaseException) -> bool:
-    """Tell whether an import that raised this may succeed later, with the same code and settings."""
+    """Return whether an import that raised this may succeed later, with the same code and settings."""
     return isinstance(error, PASSING)
 
 

@@ -20,14 +20,14 @@ from typing import Any
 from amqpworker.ipc.descendants import (
     CAN_ADOPT,
     TERM_GRACE,
-    Known,
+    ProcessKey,
     adopt_orphans,
     children_of,
     descendants_of,
-    end_all,
     stat_of,
+    terminate_all,
 )
-from amqpworker.ipc.exit_status import log_ended
+from amqpworker.ipc.exit_status import log_children_ended
 from amqpworker.log.logger import get_logger
 
 __all__ = ["ChildProcesses"]
@@ -98,7 +98,7 @@ class ChildProcesses:
                     os.waitpid(pid, os.WNOHANG)
 
     def on_run_ended(self) -> None:
-        """Note that nobody waits any more for what is here; after a run in the first thread."""
+        """Note that no code waits any more for what is here; after a run in the first thread."""
         if self._ours:
             self._left = children_of(self._process)
 
@@ -124,9 +124,9 @@ class ChildProcesses:
             return
         before()
         end_pools()
-        log_ended(end_all(self._running, TERM_GRACE))
+        log_children_ended(terminate_all(self._running, TERM_GRACE))
 
-    def _running(self) -> set[Known]:
+    def _running(self) -> set[ProcessKey]:
         # The one that `multiprocessing` has clean up after this process ends by itself.
         tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
         spared = getattr(tracker, "_pid", None)

@@ -1,7 +1,7 @@
 """
 What a worker process would do, found out in a process of its own: the user's app is imported, and nothing is run.
 
-Decides what of an app is looked at. Started by `amqpworker worker --check`, whose own process imports no user code.
+Decides what of an app is checked. Started by `amqpworker worker --check`, whose own process imports no user code.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SOURCE_FOLDERS = {"src", "lib", "source", "python"}
 
 
 class Checked(BaseModel):
-    """What came out: `problem` tells why nothing would run."""
+    """What came out: `problem` is why nothing would run."""
 
     problem: str = ""
     queues: tuple[QueueAssignment, ...] = ()
@@ -43,7 +43,7 @@ class Checked(BaseModel):
 
 
 def checked(options: WorkerOptions) -> Checked:
-    """Import the app and look at it; what is raised in the user's code is shown with its traceback."""
+    """Import the app and check it; what is raised in the user's code is shown with its traceback."""
     try:
         app = load_app(options.app)
         addresses(app.url)

@@ -94,7 +94,7 @@ class Pipeline:
             if isinstance(admitted, Run):
                 run = admitted
                 task_context.set(run)
-                slot.begin(key_of(delivery), run)
+                slot.mark_running(key_of(delivery), run)
                 call = self._isolation.run if isolated or run.registered.isolated else self.executor.call
                 outcome = call(run)
             else:
@@ -105,8 +105,8 @@ class Pipeline:
         except BaseException as error:  # noqa: BLE001 - an error of our own must not leave a message unsettled
             outcome = outcomes.internal_error(delivery, error)
         exit_if_forked_child(self._process)
-        slot.end()
-        if acceptance.accepts(outcome):
+        slot.mark_free()
+        if acceptance.failures or acceptance.accepts(outcome):
             self.settle(delivery, outcome, run)
         task_context.set(None)
 
@@ -123,7 +123,7 @@ class Pipeline:
             if isinstance(admitted, Run):
                 run = admitted
                 task_context.set(run)
-                slot.begin(key_of(delivery), run)
+                slot.mark_running(key_of(delivery), run)
                 outcome = await self.executor.call_async(run)
             else:
                 outcome = admitted
@@ -132,9 +132,9 @@ class Pipeline:
         except BaseException as error:  # noqa: BLE001 - as above
             outcome = outcomes.internal_error(delivery, error)
         exit_if_forked_child(self._process)
-        slot.end()
+        slot.mark_free()
         slots.append(slot)
-        if acceptance.accepts(outcome):
+        if acceptance.failures or acceptance.accepts(outcome):
             settle(delivery, outcome, run)
         return True
 

@@ -28,7 +28,7 @@ class Lifespan:
     """
     The context around one worker process; nothing without a `context`.
 
-    `awaits` runs a coroutine in the process's event loop for so many seconds at the most, and returns what it returns.
+    `awaits` runs a coroutine in the process's event loop for at most that many seconds, and returns what it returns.
     """
 
     def __init__(self, context: Context | None, awaits: Awaits) -> None:
@@ -38,7 +38,7 @@ class Lifespan:
         self._leaving: asyncio.Event | None = None
         self._held: asyncio.Task[None] | None = None
         self.on_ended: Callable[[], None] = lambda: None
-        """Called by the event loop's thread where it has ended by itself."""
+        """Called by the event loop's thread if it has ended by itself."""
         if context is not None and not isinstance(context, AbstractContextManager | AbstractAsyncContextManager):
             raise ConfigError(f"App(lifespan=…) must return a context manager, and has returned {context!r:.60}.")
 
@@ -55,14 +55,14 @@ class Lifespan:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has ended by itself, as one does whose background tasks have failed; `end` tells why."""
+        """Whether it has ended by itself, as one does whose background tasks have failed; `leave` logs why."""
         return self._entered and self._held is not None and self._held.done()
 
     def leave(self, timeout: float | None = None) -> None:
         """
-        Leave it, where it was entered; what it raises is logged.
+        Leave it, if it was entered; what it raises is logged.
 
-        An asynchronous one may take so many seconds; nothing can end another.
+        An asynchronous one may take `timeout` seconds; a synchronous one cannot be interrupted.
         """
         if not self._entered:
             return

@@ -1,8 +1,8 @@
 """
 One worker process: an app's queues consumed, its tasks run, until a signal ends it.
 
-Decides the order of starting and of stopping: stop consuming, give back what has not started, finish what runs,
-settle, leave. Signal handlers only note the signal; the main thread acts.
+Decides the order of starting and of stopping: stop consuming, requeue what has not started, finish what runs,
+settle, exit. Signal handlers only note the signal; the main thread acts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import Subscription
 from amqpworker.errors import AmqpWorkerError, ConfigError
-from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Gauges, Recorder, mapped
+from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Gauges, Recorder, map_memory
 from amqpworker.ipc.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, OVERDUE, STOPPED, Report, Reporter
 from amqpworker.ipc.stray_signals import STRAY, ignore_stray
 from amqpworker.ipc.version_check import version_mismatch, without_version
@@ -136,14 +136,14 @@ class WorkerProcess:
         self.overruns.append(deadline)
         self.stop_requested.wake()
 
-    def on_leave(self) -> None:
-        """Leave as after a hard limit, when the supervisor asks; the system clock may have been set, so limits are checked here."""
+    def on_exit_command(self) -> None:
+        """Exit as after a hard limit, when the supervisor commands it; the system clock may have been set, so limits are checked here."""
         for deadline in self.limits.overdue(OVERDUE - CLOCKS_APART):
             if deadline not in self.overruns:
                 self._on_overrun(deadline)
 
     def _ask(self, keys: tuple[str, ...]) -> bool:
-        return self.reporter.tell(Report("asks", keys=keys))
+        return self.reporter.send(Report("suspect_query", keys=keys))
 
     def _subscriptions(self) -> list[Subscription]:
         served = queue_assignments(self.app, self.options)
@@ -166,14 +166,14 @@ class WorkerProcess:
             log.error("lifespan_startup_failed", app=self.options.app, exc_info=error)
             return FAILED
         self.origin.signals.check("the app's lifespan")
-        self.reporter.insist(Report("ready", self.drain_timeout))
+        self.reporter.send_reliably(Report("ready", self.drain_timeout))
         self.runners.start()
         self.consumer.start()
         if (problem := self._wait_for_consumer()) is not None:
             self.consumer.close(CLOSE_TIMEOUT)
             self.lifespan.leave(SHUTDOWN_GRACE)
             return misconfigured(problem, self.reporter)
-        # Not before: what is wrong with the broker is told once, by the consumer.
+        # Not before: what is wrong with the broker is logged once, by the consumer.
         if not self.stop_requested.is_set():
             self.publisher.start()
         while not self.stop_requested.is_set():
@@ -195,12 +195,12 @@ class WorkerProcess:
         return self.stop()
 
     def _wait_for_consumer(self) -> AmqpWorkerError | None:
-        """Wait until there is a first consumer; return why there never will be one, where that is so."""
+        """Wait until there is a first consumer; or return why there never will be one."""
         while not (self.stop_requested.wait(FIRST_CHECK) or self.lifespan.has_ended or self.consumer.broken):
             self._record()
             if self.consumer.ever_consumed:
                 self._record()
-                self.reporter.insist(Report("consuming"))
+                self.reporter.send_reliably(Report("consuming"))
                 return None
             if (problem := permanent_failure(self.consumer)) is not None:
                 return problem
@@ -217,21 +217,21 @@ class WorkerProcess:
         run = self.overruns[0].run
         reason = f"task {run.task!r} has run for longer than {run.registered.time_limit.longest}"
         log.error("worker_exiting", reason=reason, id=run.id, effect="it drains, and is replaced")
-        self.reporter.insist(Report("leaving", text=reason))
+        self.reporter.send_reliably(Report("exiting", reason=reason))
         return self._shutdown()
 
     def stop_after_lifespan_failure(self) -> int:
         """End this process, whose tasks miss what the app's lifespan gave them; return the exit code."""
         log.error("lifespan_lost", effect="it drains, and is replaced")
-        self.reporter.insist(Report("leaving", text="the app's lifespan has ended by itself"))
+        self.reporter.send_reliably(Report("exiting", reason="the app's lifespan has ended by itself"))
         self._shutdown()
         return FAILED
 
     def _shutdown(self) -> int:
         """
-        End everything: what has not started is given back, what runs gets its own limits or the drain timeout.
+        End everything: what has not started is requeued, what runs gets its own limits or the drain timeout.
 
-        Last of all the messages of tasks over their hard limit are taken care of, and then this process ends at once: so
+        Last of all the messages of tasks over their hard limit are settled, and then this process ends at once: so
         they do not run elsewhere while they still run here.
         """
         until = time.monotonic() + self.drain_timeout
@@ -262,7 +262,7 @@ class WorkerProcess:
         ]
 
     def _end_running(self, until: float) -> None:
-        """Give up what runs, and only then leave what it uses: it would fail for that."""
+        """Abandon what runs, and only then close what it uses."""
         self.isolation.close(SHUTDOWN_GRACE if not self.stop_now else 0.0)
         self.runners.abandon()
         self.lifespan.leave(max(SHUTDOWN_GRACE, until - time.monotonic()) if not self.stop_now else SHUTDOWN_GRACE)
@@ -272,10 +272,10 @@ class WorkerProcess:
             self.children.end(self.runners.discard_results)
 
     def _stop_consuming(self, until: float) -> None:
-        """Have no more deliveries come, and what has not started go back."""
+        """Stop deliveries, and have what has not started requeued."""
         drained = threading.Event()
         self.settler.draining.set()
-        self.recorder.note_idle(0)
+        self.recorder.record_idle(0)
         self.receiver.drain()
         self.consumer.drain(drained.set)
         self._wait_until(drained.is_set, until)
@@ -285,12 +285,12 @@ class WorkerProcess:
         return sum(self.limits.is_running(deadline) for deadline in list(self.overruns))
 
     def _record(self) -> None:
-        """Tell the supervisor that this thread is alive, and what was done so far."""
+        """Record for the supervisor that this thread is alive, and what was done so far."""
         self.recorder.beat(MAIN)
         unconfirmed = self.settler.republisher.overdue(time.monotonic())
         gauges = Gauges(self.isolation.in_use, self.runners.waiting_suspects, unconfirmed)
-        self.recorder.note(self.settler.counts(), self.consumer.consuming, gauges)
-        self.reporter.again()
+        self.recorder.record(self.settler.counts(), self.consumer.consuming, gauges)
+        self.reporter.flush_pending()
 
     def _wait_until(self, is_true: Callable[[], bool], until: float) -> bool:
         pause = threading.Event()
@@ -308,7 +308,7 @@ class WorkerProcess:
         self.stop_requested.set()
 
     def on_parent_gone(self) -> None:
-        """Stop as by a signal: nobody is there any more to send one."""
+        """Stop as by a signal: the supervisor, which would send one, has ended."""
         if not self.stop_requested.is_set():
             log.warning("supervisor_lost", effect="draining")
             self.stop_requested.set()
@@ -318,8 +318,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     Run a worker process.
 
-    Behind the version of the parent the first argument holds the options as JSON, the second the descriptor of the leash, a
-    pipe whose end means that the parent is gone, and to stop; the third that for reports to the parent, the fourth that of
+    Behind the version of the parent the first argument holds the options as JSON, the second the descriptor of a
+    pipe from the parent, whose end means that the parent has ended, and to stop; the third that for reports to the parent, the fourth that of
     memory for the flight recorder.
     """
     if reason := version_mismatch(arguments):
@@ -327,9 +327,9 @@ def main(arguments: Sequence[str]) -> int:
     arguments = without_version(arguments)
     options = WorkerOptions.model_validate_json(arguments[0])
     descriptors: list[int | None] = [*map(int, arguments[1:]), None, None, None]
-    leash, reports, memory = descriptors[:3]
+    parent_pipe, reports, memory = descriptors[:3]
     reporter = Reporter(reports)
-    recorder = Recorder(options.slots, None if memory is None else mapped(memory))
+    recorder = Recorder(options.slots, None if memory is None else map_memory(memory))
     # By a signal, since it works where Python itself hangs: the parent sends it before it kills.
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
     ignore_stray()
@@ -338,8 +338,8 @@ def main(arguments: Sequence[str]) -> int:
     configure(options.log_level, options.log_json)
     log_uncaught()
     children = ChildProcesses()
-    # Before the app is imported, which may take for ever.
-    parent = ParentPipe(leash)
+    # Before the app is imported, which may take forever.
+    parent = ParentPipe(parent_pipe)
     try:
         worker = WorkerProcess(load_app(options.app), options, recorder, reporter, origin)
     except (Exception, SystemExit) as error:
@@ -353,7 +353,7 @@ def main(arguments: Sequence[str]) -> int:
     origin.signals.set(worker.on_signal)
     default_signals_in_forks((signal.SIGTERM, signal.SIGINT, *STRAY))
     worker.children = children
-    parent.subscribe(worker.receiver.on_verdict, worker.on_leave, worker.on_parent_gone)
+    parent.subscribe(worker.receiver.on_suspect_answer, worker.on_exit_command, worker.on_parent_gone)
     code = worker.run()
     if not worker.stop_now:
         children.end()
@@ -363,14 +363,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def warn_of_mistyped_variables() -> None:
-    """Tell which variables of the environment are most likely meant to be settings."""
+    """Log which variables of the environment are most likely meant to be settings."""
     for name, meant in mistyped(os.environ).items():
         log.warning("unknown_variable", name=name, meant=meant, effect="it is not read")
 
 
 def misconfigured(error: AmqpWorkerError, reporter: Reporter) -> int:
-    """Tell why this worker will never run: the parent where there is one, else the log."""
-    if not reporter.tell(Report("misconfigured", text=redact_text(str(error)))):
+    """Report why this worker will never run: to the parent if there is one, else in the log."""
+    if not reporter.send(Report("misconfigured", reason=redact_text(str(error)))):
         log.error("worker_misconfigured", reason=str(error))
     return MISCONFIGURED
 

@@ -64,7 +64,7 @@ class Sharing:
                     self._room_at[queue] = now
             elif queue in self._held or now - room_at >= BUSY_SECONDS:
                 held.add(queue)
-        self._recorder.note_idle(idle)
+        self._recorder.record_idle(idle)
         if held != self._held:
             self._held = frozenset(held)
             self._hold(self._held)

@@ -52,7 +52,7 @@ class Runs(Protocol):
 
 class DeliveryReceiver:
     """
-    The receiver of a worker process; all of it runs in the consumer's I/O thread, except `drain` and `on_verdict`.
+    The receiver of a worker process; all of it runs in the consumer's I/O thread, except `drain` and `on_suspect_answer`.
 
     `ask` asks the supervisor about messages that were delivered before; None if there is no supervisor. `wake` has
     `on_wake` called soon.
@@ -73,7 +73,7 @@ class DeliveryReceiver:
         self._running_on = runners.running_on
         self._supervised = ask is not None
         self._suspect_query = SuspectQuery(ask, self._put, self._isolate, wake)
-        self.on_verdict = self._suspect_query.on_verdict
+        self.on_suspect_answer = self._suspect_query.on_answer
         self._settler = settler
         # Half of it: the other half is for the task that starts last.
         self._patience = ack_timeout / 2

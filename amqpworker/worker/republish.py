@@ -1,5 +1,5 @@
 """
-Publish the copies of deliveries, again and again until the broker confirms them.
+Publish the copies of deliveries, repeatedly until the broker confirms them.
 
 Decides when to try again, and when not any more: once the channel of the original is gone the broker redelivers it. A copy
 is not published again while its confirm may still come: that is as long as the channel that it was published on. What a
@@ -52,7 +52,7 @@ class Republication:
     """
     What takes the place of a delivery.
 
-    `confirmed` is called once the broker has it, `refused` where it turns out later that it cannot be carried.
+    `confirmed` is called once the broker has it, `refused` if it is found later that it cannot be carried.
     """
 
     original: Delivery
@@ -62,11 +62,11 @@ class Republication:
     failures: int = 0
 
     def is_wanted(self) -> bool:
-        """Tell whether the broker has not requeued the original, so that the copy has to take its place."""
+        """Return whether the broker has not requeued the original, so that the copy has to take its place."""
         return self.original.channel.is_open
 
     def pause_after(self, error: AmqpWorkerError) -> float:
-        """Return the seconds until it is tried again: ever more where the broker refuses it, not where it was away."""
+        """Return the seconds until it is tried again: longer each time if the broker refuses it, but not if it was unreachable."""
         if isinstance(error, Unconfirmed | NotConnected):
             return FIRST_PAUSE
         self.failures += 1
@@ -77,7 +77,7 @@ class Republisher:
     """
     The copies that are on their way; `wake` has `try_again` called soon, in whatever thread does so.
 
-    `requirements` returns what must exist for the copies of a queue's messages. It is asked after a failure: an exchange may be gone.
+    `requirements` returns what must exist for the copies of a queue's messages. It is called after a failure: an exchange may be gone.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Republisher:
             case None:
                 copy.confirmed()
             case InvalidArguments():
-                # Only now has the broker told how small its frames are: trying again would not help.
+                # Only now the broker's limit for frames is known: trying again would not help.
                 what = copy.publication
                 log.warning("copy_too_large", queue=what.routing_key, exchange=what.exchange, reason=str(error))
                 copy.refused()

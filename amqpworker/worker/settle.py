@@ -18,7 +18,7 @@ from typing import Protocol, assert_never
 from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.broker.labels import process_name
 from amqpworker.broker.pending_publish import OnDone, PendingPublish
-from amqpworker.errors import AmqpWorkerError, InvalidArguments, ResultStoreError
+from amqpworker.errors import AmqpWorkerError, InvalidArguments
 from amqpworker.ipc.recorder import Counts
 from amqpworker.log.logger import get_logger
 from amqpworker.model.headers import UnusableHeader, read_headers, time_of, time_text
@@ -35,8 +35,9 @@ from amqpworker.model.outcome import (
     Retry,
     Snooze,
 )
-from amqpworker.model.reply import done as done_answer
-from amqpworker.model.reply import failed as failed_answer
+from amqpworker.model.reply import done as done_reply
+from amqpworker.model.reply import failed as failed_reply
+from amqpworker.results.result_writer import ResultWriter
 from amqpworker.results.store import ResultNotStorable, ResultStore
 from amqpworker.routing.envelope import answered, can_answer, dead_lettered, letters, postponed, renewed, retried
 from amqpworker.routing.queues import Plan, Requirement
@@ -87,9 +88,8 @@ class Settler:
         wake: Callable[[], None],
     ) -> None:
         self._replies = replies
-        self._store = store
+        self._results = None if store is None else ResultWriter(store, settings.result_ttl)
         self._names = plan.names
-        self._result_ttl = settings.result_ttl
         self._done_level = INFO if settings.log_tasks == "all" else DEBUG
         self.republisher = Republisher(copies, settings.send_timeout, plan.worker_requirements, wake)
         self._wake = wake
@@ -118,7 +118,7 @@ class Settler:
             case Done(value):
                 if run is not None and log.wants(self._done_level):
                     self._log_done(run)
-                self._store_and_reply(delivery, run, done_answer(value))
+                self._store_and_reply(delivery, run, done_reply(value))
             case Retry() | Snooze():
                 self._retry(delivery, outcome, run)
             case Postpone():
@@ -149,39 +149,38 @@ class Settler:
 
     def _store_and_reply(self, delivery: Delivery, run: Run | None, body: bytes) -> None:
         """Store what the task returned, reply it, then acknowledge."""
-        if not self._stored(delivery, run, body):
+        if not self._stored(delivery, run, "done", body):
             self._requeue(delivery)
         elif delivery.properties.reply_to:
             self._reply(delivery, body)
         else:
             self._ack(delivery)
 
-    def _stored(self, delivery: Delivery, run: Run | None, body: bytes) -> bool:
+    def _stored(self, delivery: Delivery, run: Run | None, state: str, reply: bytes) -> bool:
         """
-        Store a result, however long the store is unavailable; false if the worker stops or the channel is lost.
+        Store a result, however long the store is unavailable; return false if the worker stops or the channel is lost.
 
         Requeuing the message instead would run its task again and again, and use up the delivery limit of its queue.
-        A result that the store can never hold is not waited for: that it was refused is stored in its place.
+        If the store can never hold the result, a failure with the reason `result-refused` is stored in its place.
         """
         task_id = run.id if run is not None else delivery.properties.message_id
         wanted = run is None or run.registered.stores_result
-        if self._store is None or task_id is None or not wanted:
+        if self._results is None or task_id is None or not wanted:
             return True
+        task = run.task if run is not None else delivery.properties.type or ""
         first_sent = first_sent_of(delivery)
         refused = False
         for pause in chain(STORE_PAUSES, repeat(STORE_PAUSES[-1])):
-            try:
-                self._store.store(task_id, body, time.time() + self._result_ttl, first_sent)
-            except ResultNotStorable as error:
-                log.error("result_refused", id=task_id, queue=delivery.queue, size=len(body), reason=str(error))
+            error = self._results.write(task_id, state, task, reply, first_sent)
+            if error is None:
+                return True
+            if isinstance(error, ResultNotStorable):
+                log.error("result_refused", id=task_id, queue=delivery.queue, size=len(reply), reason=str(error))
                 if refused:
                     return True
-                body, refused = failed_answer(RESULT_REFUSED, Failure("", str(error))), True
+                state, reply, refused = "failed", failed_reply(RESULT_REFUSED, Failure("", str(error))), True
                 continue
-            except ResultStoreError as error:
-                log.warning("result_not_stored", id=task_id, reason=str(error))
-            else:
-                return True
+            log.warning("result_not_stored", id=task_id, reason=str(error))
             if not delivery.channel.is_open or self.draining.wait(pause):
                 break
         return False
@@ -196,7 +195,7 @@ class Settler:
         def replied(error: AmqpWorkerError | None) -> None:
             if isinstance(error, InvalidArguments) and not last:
                 log.error("result_refused", id=delivery.properties.message_id, size=len(body), reason=str(error))
-                self._reply(delivery, failed_answer(RESULT_REFUSED, Failure("", str(error))), last=True)
+                self._reply(delivery, failed_reply(RESULT_REFUSED, Failure("", str(error))), last=True)
                 return
             if error is not None:
                 log.warning("reply_lost", id=delivery.properties.message_id, reason=str(error))
@@ -275,8 +274,8 @@ class Settler:
             error=failure.error_type,
             error_text=failure.text[:MOST_LOGGED],
         )
-        reply = failed_answer(dead.reason, failure)
-        if not self._stored(delivery, run, reply):
+        reply = failed_reply(dead.reason, failure)
+        if not self._stored(delivery, run, "failed", reply):
             self._requeue(delivery)
             return
 

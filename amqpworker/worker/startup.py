@@ -31,7 +31,7 @@ class Wait(NamedTuple):
 
 
 class Waiting:
-    """Looks at a consumer of the broker at `places`; by the main thread."""
+    """Watches a consumer of the broker at `places`; by the main thread."""
 
     def __init__(self, consumer: Consumer, places: str, reporter: Reporter) -> None:
         self._consumer = consumer
@@ -44,7 +44,7 @@ class Waiting:
         """Report what is waited for when it changes, and log it every few seconds as long as nothing was ever consumed."""
         wait = self._wait()
         text = "" if wait is None else redact_text(f"{wait.what}: {wait.reason}")
-        if text != self._reported and self._reporter.tell(Report("waits", text=text)):
+        if text != self._reported and self._reporter.send(Report("waiting", reason=text)):
             self._reported = text
         if wait is not None and now >= self._log_at and not self._consumer.ever_consumed:
             self._log_at = now + LOG_EVERY

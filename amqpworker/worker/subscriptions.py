@@ -1,7 +1,7 @@
 """
 What a worker process is to consume: which queues, by how many threads, with how much prefetched.
 
-Decides what cannot be, and what is doubtful; said by whoever asks, a process that starts or `--check`.
+Decides what is an error, and what is worth a warning; a process that starts reports it, or `--check`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = get_logger("amqpworker.worker.process")
 
 @dataclass(frozen=True, slots=True)
 class QueueAssignment:
-    """One queue in one process: `threads` serve it, and nothing else where they are its `own`."""
+    """One queue in one process: `threads` serve it, and nothing else if they are its `own`."""
 
     queue: str
     threads: int
@@ -43,7 +43,7 @@ def queue_assignments(app: App, options: WorkerOptions) -> list[QueueAssignment]
     Return what each process consumes, in the order of the options, else by name.
 
     Raises:
-        ConfigError: there is no task, or the app knows nothing of a queue.
+        ConfigError: there is no task, or the app does not name a queue.
     """
     names = [queue.name for queue in options.queues] or sorted({task.queue for task in app.tasks.values()})
     for queue in options.queues:

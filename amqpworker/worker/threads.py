@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
-from amqpworker.ipc.recorder import Recorder, RunSlot, read
+from amqpworker.ipc.recorder import Recorder, RunSlot, read_recording
 from amqpworker.lifecycle import start_thread
 from amqpworker.model.message import Delivery, DeliveryChannel
 from amqpworker.model.outcome import Outcome
@@ -122,7 +122,7 @@ class RunnerThreads:
     def running_on(self, channel: DeliveryChannel) -> list[tuple[Delivery, float]]:
         """Return the deliveries of a channel whose tasks run, and for how many seconds they have; from any thread."""
         running = [delivery for delivery in list(self.running.values()) if delivery.channel is channel]
-        return with_seconds(running, read(self._recorder.memory), time.time())
+        return with_seconds(running, read_recording(self._recorder.memory), time.time())
 
     def has_room(self, queue: str) -> bool:
         """Whether a message of a queue could start at once, in a thread or in the event loop; from any thread."""

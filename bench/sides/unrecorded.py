@@ -6,25 +6,24 @@ The app is imported before the process makes its threads, so what is put in plac
 
 from __future__ import annotations
 
-from amqpworker.ipc.recorder import Slot
-from amqpworker.worker import event_loop as coroutines
-from amqpworker.worker import threads as runners
+from amqpworker.ipc.recorder import RunSlot
+from amqpworker.worker import executor
 
 from bench.sides.ours import app
 
 __all__ = ["app"]
 
 
-def _no_begin(self: Slot, key: bytes, run: object) -> None: ...
+def _not_running(self: RunSlot, key: bytes, run: object) -> None: ...
 
 
-def _no_end(self: Slot) -> None: ...
+def _not_free(self: RunSlot) -> None: ...
 
 
 def _no_key(delivery: object) -> bytes:
     return b""
 
 
-Slot.begin = _no_begin
-Slot.end = _no_end
-runners.key_of = coroutines.key_of = _no_key
+RunSlot.mark_running = _not_running
+RunSlot.mark_free = _not_free
+executor.key_of = _no_key

@@ -141,13 +141,13 @@ def test_a_process_gives_up_what_is_far_beyond_its_time_limit_when_its_superviso
         ended.append("neighbour")
 
     with running(app, threads=2) as worker:
-        worker.process.on_leave()
+        worker.process.on_exit_command()
         assert not worker.process.overruns, "nothing is beyond its limit"
         blocked.send()
         neighbour.send()
         wait_until(lambda: worker.process.limits.overdue(1.0), what="a run is far beyond its limit")
-        worker.process.on_leave()
-        worker.process.on_leave()
+        worker.process.on_exit_command()
+        worker.process.on_exit_command()
         assert len(worker.process.overruns) == 1
         wait_until(worker.process.settler.draining.is_set)
         neighbour.send()
@@ -186,7 +186,7 @@ def over_the_hard_limit(tmp_path: Path, vhost: Broker, task: str) -> None:
         assert f"again {task}, after the first" in ledger
         assert len(ledger) == len(set(ledger)) == 2 + 2 + 20, "nothing ran twice but the task that was given up"
         assert "its hard limit" in workers.wait_for("worker_exiting")[0]["reason"]
-        assert workers.wait_for("process_ended")[0]["how"] == "exit code 0"
+        assert workers.wait_for("process_ended")[0]["exit_status"] == "exit code 0"
         assert len(workers.wait_for("process_started", 2)) == 2
         assert workers.events("process_died") == []
         retried = workers.wait_for("task_retried")[0]

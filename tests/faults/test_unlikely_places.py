@@ -236,10 +236,9 @@ FORKS = """
     def use():
         while not stop.is_set():
             other = App(sys.argv[1], results=results)
-            other.store()
-            app._store = None
-            if hasattr(app, "_stores"): app._stores.clear()
-            app.store()
+            other.store().get(["opened"])
+            app._stores.clear()
+            app.store().get(["opened"])
     threads = [threading.Thread(target=use) for _ in range(3)]
     for thread in threads: thread.start()
     children = []

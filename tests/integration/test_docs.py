@@ -143,7 +143,7 @@ def test_a_message_made_by_hand_runs_now_or_after_its_delay(tmp_path: Path, vhos
             message_id="later",
             headers={"aw-wait-03": 1},
         )
-        look = "python -c 'from shop import app; s = app.store(); print(s.fetch(\"{}\"))'"
+        look = "python -c 'from shop import app; s = app.store(); print(s.get([\"{}\"]))'"
         told = "user 42 was welcomed in en"
         for name in ("now", "later"):
             wait_until(lambda name=name: told in shell.run(look.format(name)).stdout, what=f"the result of {name}")

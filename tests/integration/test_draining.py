@@ -285,7 +285,7 @@ def test_a_process_of_a_pool_that_dies_is_replaced_and_its_message_comes_again(v
         started(worker)
         put(vhost, "die", '{"name": "live"}')
         died = worker.wait_for_event("process_died")
-        assert died["how"] == "exit code 66"
+        assert died["exit_status"] == "exit code 66"
         (folder / "live").touch()
         wait_until(lambda: runs(folder).count("die-live") >= 2, 20, "it runs again")
         wait_until(lambda: vhost.count(QUEUE) == 0, what="it is done")

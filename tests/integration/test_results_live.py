@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ import pytest
 
 from amqpworker import App, CallTimeout, ResultTimeout, TaskFailed, current
 from amqpworker.errors import ConfigError, ResultStoreError
-from amqpworker.worker.executor import CLOCKS_APART
+from amqpworker.results.result_writer import ResultWriter
+from amqpworker.results.store import ResultRow
+from amqpworker.worker.outcomes import CLOCKS_APART
 from tests.support import Broker, wait_until
 from tests.workers import running
 
@@ -116,18 +118,21 @@ def test_a_result_is_there_for_its_time_to_live_and_then_pending_again(
 
 
 class Unsteady:
-    """A store whose first attempts fail; it notes how many messages were ready or gone when it was asked."""
+    """A store whose first attempts to put fail."""
 
     def __init__(self, inner: Any, failures: int) -> None:
         self.inner = inner
         self.failures = failures
         self.attempts = 0
 
-    def store(self, task_id: str, result: bytes, expires_at: float, first_sent: str = "") -> None:
+    def put(self, rows: Sequence[ResultRow]) -> Mapping[str, ResultStoreError]:
         self.attempts += 1
         if self.attempts <= self.failures:
-            raise ResultStoreError("the disk is full")
-        self.inner.store(task_id, result, expires_at, first_sent)
+            return {row.id: ResultStoreError("the disk is full") for row in rows}
+        return self.inner.put(rows)  # type: ignore[no-any-return]
+
+    def expire(self, now: float, most: int) -> int:
+        return self.inner.expire(now, most)  # type: ignore[no-any-return]
 
 
 def test_a_store_that_fails_at_first_is_asked_again_and_the_task_runs_once(
@@ -142,7 +147,7 @@ def test_a_store_that_fails_at_first_is_asked_again_and_the_task_runs_once(
         return 7
 
     with running(storing, threads=1) as worker:
-        monkeypatch.setattr(worker.process.settler, "_store", store)
+        monkeypatch.setattr(worker.process.settler, "_results", ResultWriter(store, 60))
         assert give.send().result(timeout=10) == 7
     assert ran == [1]
     assert store.attempts == 3
@@ -160,7 +165,7 @@ def test_a_message_whose_result_cannot_be_stored_is_not_acknowledged(
         return 7
 
     with running(storing, threads=1) as worker:
-        monkeypatch.setattr(worker.process.settler, "_store", Unsteady(None, failures=10**6))
+        monkeypatch.setattr(worker.process.settler, "_results", ResultWriter(Unsteady(None, 10**6), 60))
         sent = give.send()
         wait_until(lambda: ran, what="it has run")
     vhost.wait_for_count(QUEUE, 1)
@@ -188,7 +193,7 @@ def test_while_the_store_is_away_coroutines_that_need_none_are_retried(
 
     store = Unsteady(storing.store(), failures=10**6)
     with running(storing, threads=1, async_tasks=20) as worker:
-        monkeypatch.setattr(worker.process.settler, "_store", store)
+        monkeypatch.setattr(worker.process.settler, "_results", ResultWriter(store, 60))
         sents = [give.send() for _ in range(8)]
         wait_until(lambda: len(gave) == 8 and store.attempts >= 4, what="results wait for the store")
         note.send()
@@ -213,8 +218,7 @@ def test_a_result_that_the_store_can_never_hold_is_refused_and_its_task_not_repe
 
     task: Any = storing.task(give if kind == "thread" else give_later, name="give", queue=QUEUE)
     store: Any = storing.store()
-    with store._writer.lock:
-        store._writer.patiently(lambda connection: connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 5000))
+    store._writer.use(lambda connection: connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 5000))
     with running(storing, threads=1):
         small = task.send(100)
         assert small.result(timeout=10) == "x" * 100
@@ -239,7 +243,7 @@ def test_the_result_of_an_id_that_is_used_again_is_that_of_its_own_message(vhost
         second = double.options(id="order-17", delay=0.5).send(2)
         assert second.status() == "pending"
         assert second.result(timeout=10) == 4
-        assert first.result(timeout=0) == 2
+        assert first.status() == "pending", "its id was used again"
 
 
 def test_the_result_of_a_hand_made_message_is_taken_by_its_id(vhost: Broker, storing: App) -> None:

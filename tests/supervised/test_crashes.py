@@ -132,7 +132,7 @@ def leaves(code: int, mark: str) -> None:
     (tmp_path / "at-once").touch()
     Pool.send(Pool(None, tmp_path, vhost), "leaves", code=2, mark="at-once")  # type: ignore[arg-type]
     with pool(tmp_path, vhost.url, "-p", "1", "-t", "2", broker=vhost, more=TASKS + leaves) as workers:
-        assert workers.wait_for("process_died")[0]["how"] == "exit code 2"
+        assert workers.wait_for("process_died")[0]["exit_status"] == "exit code 2"
         workers.wait_for("process_started", 2)
         assert workers.process.poll() is None
         workers.send("leaves", code=77, mark="later")

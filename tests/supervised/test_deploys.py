@@ -13,7 +13,7 @@ import pytest
 
 import amqpworker
 from amqpworker.ipc import recorder
-from amqpworker.ipc.version_check import FLAG, OTHER_VERSION
+from amqpworker.ipc.version_check import FLAG, VERSION_MISMATCH
 from tests.pools import alive, pool
 from tests.support import Broker, wait_until
 
@@ -73,7 +73,7 @@ def test_an_upgrade_under_a_running_pool_leaves_the_old_processes_and_says_that_
         workers.signal(signal.SIGHUP)
         (failed,) = workers.wait_for("reload_failed")
         ours = amqpworker.__version__
-        due = f"amqpworker 99.0 is installed, but the pool was started with {ours}: a restart is due, and until then"
+        due = f"amqpworker 99.0 is installed, but the pool was started with {ours}: restart it; until then none of"
         assert failed["reason"].startswith(due)
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: [one for one in workers.events("process_died") if one["reason"] == failed["reason"]])
@@ -89,4 +89,4 @@ def test_an_upgrade_under_a_running_pool_leaves_the_old_processes_and_says_that_
 def test_an_isolated_process_of_another_version_than_its_worker_runs_nothing() -> None:
     command = [sys.executable, "-m", "amqpworker.worker.isolation.program", f"{FLAG}0.0", "what", "another", "says"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr) == (OTHER_VERSION, "")
+    assert (ended.returncode, ended.stderr) == (VERSION_MISMATCH, "")

@@ -22,12 +22,12 @@ BESIDE_FAKES = """
 import sys
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.supervisor import fleet
-from amqpworker.supervisor import slots as places
+from amqpworker.supervisor import slots
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.supervisor import Supervisor
 from amqpworker.worker.options import WorkerOptions
 
-places.FIRST_PAUSE = places.LONGEST_PAUSE = 0.01
+slots.FIRST_BACKOFF = slots.MAX_BACKOFF = 0.01
 fleet.MOST_DEATHS, fleet.DUMP_GRACE = 3, 0.01
 sys.executable = "./fake"
 given = WorkerOptions(app="a:b")
@@ -59,4 +59,4 @@ def test_a_process_that_writes_garbage_wherever_it_can_is_replaced_and_its_paren
     )
     assert "No worker process has ever consumed, and 3 have ended" in done.stdout, done.stderr
     assert "Traceback" not in done.stderr
-    assert ("what it records cannot be read" in done.stderr) == bool(ready)
+    assert ("its recording cannot be read" in done.stderr) == bool(ready)

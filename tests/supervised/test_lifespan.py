@@ -220,7 +220,7 @@ app.lifespan = around
 def test_one_that_cannot_begin_is_the_failure_of_its_process_with_its_traceback(tmp_path: Path, vhost: Broker) -> None:
     with pool(tmp_path, vhost.url, "-p", "2", "-t", "1", broker=vhost, more=BROKEN) as workers:
         (died,) = workers.wait_for("process_died")[:1]
-        assert (died["number"], died["how"]) == (1, "exit code 1")
+        assert (died["number"], died["exit_status"]) == (1, "exit code 1")
         assert "RuntimeError: the database is away" in workers.log
         workers.signal(signal.SIGTERM)
         assert workers.end() in {0, 1}

@@ -143,7 +143,9 @@ def test_two_pools_of_two_apps_run_in_one_program_and_a_death_in_one_does_not_to
 
         os.kill(other, signal.SIGKILL)
         workers.wait_for("process_started", 4)
-        assert [(one["pool"], one["how"]) for one in workers.events("process_died")] == [("other", "signal SIGKILL")]
+        assert [(one["pool"], one["exit_status"]) for one in workers.events("process_died")] == [
+            ("other", "signal SIGKILL")
+        ]
         assert all(alive(one) for one in mail)
         successor = pids(workers, "other")[1]
         send(vhost, "others", "other.note", mark="z")
@@ -220,7 +222,7 @@ def test_a_process_whose_recording_cannot_be_read_is_replaced(tmp_path: Path, vh
         workers.wait_for("process_started")
         workers.send("spoil")
         (stalled,) = workers.wait_for("process_stalled")
-        assert stalled["what"] == "what it records cannot be read"
+        assert stalled["reason"] == "its recording cannot be read"
         workers.wait_for("process_started", 2)
         workers.send("slow", seconds=0, mark="x")
         wait_until(lambda: "end x" in workers.ledger())
@@ -293,5 +295,5 @@ def test_a_health_port_that_is_taken_is_one_line_and_exit_code_1_since_it_may_be
     with socket.create_server(("127.0.0.1", 0)) as server:
         where = f"127.0.0.1:{server.getsockname()[1]}"
         ended = run(tmp_path, environment(), "worker", "mail:app", "--health", where)
-    assert ended.complaint() == f"health {where}: nothing can be opened there: Address already in use."
+    assert ended.complaint() == f"health {where}: cannot listen there: Address already in use."
     assert ended.code == 1

@@ -51,9 +51,9 @@ def test_a_process_that_hangs_before_it_is_ready_is_killed_with_its_stacks_and_s
 ) -> None:
     with pool(tmp_path, vhost.url, "-p", "1", "--start-timeout", "3", broker=vhost, more=hang) as workers:
         stalled = workers.wait_for("process_stalled")[0]
-        assert stalled["what"] == "it was not ready within 3 s"
+        assert stalled["reason"] == "it was not ready within 3 s"
         died = workers.wait_for("process_died")[0]
-        assert (died["how"], died["reason"]) == ("signal SIGKILL", stalled["what"])
+        assert (died["exit_status"], died["reason"]) == ("signal SIGKILL", stalled["reason"])
         assert 'shop.py", line' in workers.log
         workers.wait_for("process_started")
         workers.signal(signal.SIGTERM)

@@ -199,7 +199,7 @@ def test_a_killed_process_is_replaced_and_the_others_go_on(tmp_path: Path, vhost
         third = workers.wait_for("process_started", 3)[2]
         assert third["number"] == 1
         died = workers.events("process_died")
-        assert [(one["number"], one["how"]) for one in died] == [(1, "signal SIGKILL")]
+        assert [(one["number"], one["exit_status"]) for one in died] == [(1, "signal SIGKILL")]
         assert alive(second)
         assert zombies_of(workers.process.pid) == []
         workers.signal(signal.SIGTERM)
@@ -218,8 +218,8 @@ def test_a_process_that_dies_before_it_ever_consumed_is_started_again_after_a_pa
         assert process.wait(10) == 0
     # One process alone, and each time twice as long: not four that spin.
     assert [one["number"] for one in died] == [1, 1]
-    assert 0.8 <= died[0]["again_in"] <= 1.2
-    assert 1.6 <= died[1]["again_in"] <= 2.4
+    assert 0.8 <= died[0]["retry_in"] <= 1.2
+    assert 1.6 <= died[1]["retry_in"] <= 2.4
 
 
 def test_when_the_parent_is_killed_its_processes_drain_and_leave(tmp_path: Path, vhost: Broker) -> None:

@@ -87,7 +87,7 @@ def test_ttin_and_ttou_start_one_process_more_and_drain_one(tmp_path: Path, vhos
         workers.wait_for("process_started", 2)
         workers.signal(signal.SIGTTOU)
         (ended,) = workers.wait_for("process_ended")
-        assert ended["how"] == "exit code 0"
+        assert ended["exit_status"] == "exit code 0"
         assert alive(workers.children()[0])
 
 
@@ -152,10 +152,10 @@ def test_a_process_that_does_not_move_any_more_is_killed_and_replaced_with_its_s
         workers.wait_for("process_started")
         workers.send("stuck")
         (stalled,) = workers.wait_for("process_stalled")
-        assert "thread has not moved" in stalled["what"]
+        assert "thread has made no progress" in stalled["reason"]
         workers.wait_for("process_started", 2)
         assert "in stuck" in workers.log
-        assert workers.wait_for("process_died")[0]["how"] == "signal SIGKILL"
+        assert workers.wait_for("process_died")[0]["exit_status"] == "signal SIGKILL"
 
 
 LEAVER = """
@@ -183,7 +183,7 @@ def test_a_process_that_hangs_is_killed_though_a_task_has_taken_it_out_of_its_gr
             for pid in (before["pid"], int((tmp_path / "left").read_text())):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        assert workers.wait_for("process_died")[0]["how"] == "signal SIGKILL"
+        assert workers.wait_for("process_died")[0]["exit_status"] == "signal SIGKILL"
 
 
 def test_a_process_is_replaced_after_so_many_tasks_and_none_is_lost_or_run_twice(tmp_path: Path, vhost: Broker) -> None:
@@ -192,7 +192,7 @@ def test_a_process_is_replaced_after_so_many_tasks_and_none_is_lost_or_run_twice
         for number in range(60):
             workers.send("slow", seconds=0, mark=str(number))
         (replaced,) = workers.wait_for("process_replaced")[:1]
-        assert "it has run" in replaced["why"]
+        assert "it has run" in replaced["reason"]
         workers.wait_for("process_ended")
         wait_until(lambda: len(workers.ledger()) == 120)
         assert len(set(workers.ledger())) == 120

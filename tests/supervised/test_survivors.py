@@ -24,18 +24,18 @@ def daemon() -> None:
 """
 
 
-def heirs_of(pid: int) -> list[int]:
+def reapers_of(pid: int) -> list[int]:
     """Return the processes of a supervisor that are to end what survives it."""
     children = [one for file in Path(f"/proc/{pid}/task").glob("*/children") for one in file.read_text().split()]
-    return [int(one) for one in children if b"supervisor/heir.py" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    return [int(one) for one in children if b"supervisor/orphan_reaper.py" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
 def kill_supervisor(workers: Pool) -> int:
-    """Kill it, and return its heir, which lives on."""
-    (heir,) = heirs_of(workers.process.pid)
+    """Kill it, and return its orphan reaper, which lives on."""
+    (reaper,) = reapers_of(workers.process.pid)
     workers.process.kill()
     workers.process.wait()
-    return heir
+    return reaper
 
 
 def test_a_process_that_hangs_in_c_with_the_interpreters_lock_is_killed_with_its_stacks(
@@ -45,12 +45,12 @@ def test_a_process_that_hangs_in_c_with_the_interpreters_lock_is_killed_with_its
         workers.wait_for("process_started", 2)
         workers.send("stuck")
         wait_until((tmp_path / "stuck").exists, what="a process hangs")
-        heir = kill_supervisor(workers)
+        reaper = kill_supervisor(workers)
         wait_until(lambda: not any(alive(pid) for pid in workers.children()), BOUND, "the end of both")
         assert "survives its supervisor" in workers.log
         assert "in stuck" in workers.log
         assert len(workers.events("supervisor_lost")) == 1, "the other has drained by itself"
-        wait_until(lambda: not alive(heir), what="the end of the heir")
+        wait_until(lambda: not alive(reaper), what="the end of the reaper")
         vhost.wait_for_count("work", 1)
 
 
@@ -68,13 +68,13 @@ def test_a_process_that_hangs_at_import_ends_too(tmp_path: Path, hang: str, kill
         assert ("survives its supervisor" in workers.log) is killed
 
 
-def test_an_heir_that_dies_is_replaced_and_knows_all_that_the_first_knew(tmp_path: Path, vhost: Broker) -> None:
+def test_a_reaper_that_dies_is_replaced_and_knows_all_that_the_first_knew(tmp_path: Path, vhost: Broker) -> None:
     with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", broker=vhost, drain=DRAIN, more=DAEMON) as workers:
         workers.wait_for("process_started")
-        (first,) = heirs_of(workers.process.pid)
+        (first,) = reapers_of(workers.process.pid)
         os.kill(first, signal.SIGKILL)
-        workers.wait_for("heir_lost")
-        wait_until(lambda: heirs_of(workers.process.pid) not in ([], [first]), 20, "another")
+        workers.wait_for("orphan_reaper_lost")
+        wait_until(lambda: reapers_of(workers.process.pid) not in ([], [first]), 20, "another")
         workers.send("daemon")
         daemon = int(wait_until(lambda: [line for line in workers.ledger() if line.isdecimal()], what="a daemon")[0])
         workers.send("stuck")
@@ -84,14 +84,14 @@ def test_an_heir_that_dies_is_replaced_and_knows_all_that_the_first_knew(tmp_pat
         wait_until(lambda: not alive(daemon), what="the end of the daemon that a task of it has started")
 
 
-def test_a_supervisor_that_stops_takes_its_heir_along(tmp_path: Path, vhost: Broker) -> None:
+def test_a_supervisor_that_stops_takes_its_reaper_along(tmp_path: Path, vhost: Broker) -> None:
     with pool(tmp_path, vhost.url, "-p", "1", broker=vhost) as workers:
         workers.wait_for("process_started")
-        (heir,) = heirs_of(workers.process.pid)
+        (reaper,) = reapers_of(workers.process.pid)
         # Signals for whole process groups and control groups are not meant for it.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            os.kill(heir, number)
+            os.kill(reaper, number)
         workers.signal(signal.SIGTERM)
         assert workers.end() == 0
-        assert not alive(heir)
-        assert workers.events("heir_lost") == []
+        assert not alive(reaper)
+        assert workers.events("orphan_reaper_lost") == []

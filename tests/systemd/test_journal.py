@@ -56,10 +56,10 @@ def test_why_a_start_failed_is_found_among_the_errors(service: Service) -> None:
     wait_until(lambda: any(reason in one["MESSAGE"] for one in entries(service, "-p", "err")), 20, "the reason")
 
 
-def test_a_supervisor_in_its_narrow_unit_has_an_heir(service: Service) -> None:
+def test_a_supervisor_in_its_narrow_unit_has_an_orphan_reaper(service: Service) -> None:
     service.install("-p", "1")
     service.start()
     commands = [service.machine.run("cat", f"/proc/{pid}/cmdline").stdout for pid in service.machine.processes(UNIT)]
-    assert sum("supervisor/heir.py" in one for one in commands) == 1
-    assert entries(service, "AMQPWORKER_EVENT=heir_not_started") == []
-    assert entries(service, "AMQPWORKER_EVENT=heir_lost") == []
+    assert sum("supervisor/orphan_reaper.py" in one for one in commands) == 1
+    assert entries(service, "AMQPWORKER_EVENT=orphan_reaper_not_started") == []
+    assert entries(service, "AMQPWORKER_EVENT=orphan_reaper_lost") == []

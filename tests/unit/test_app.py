@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from amqpworker import App
 from amqpworker.client.sent import Sent
 from amqpworker.errors import ConfigError
 from amqpworker.model.reply import done
+from amqpworker.results.store import ResultRow
 
 LATER = 4_000_000_000.0
 
@@ -31,18 +33,22 @@ def open_files(folder: Path) -> list[str]:
     return found
 
 
+def row(task_id: str, value: bytes, first_sent: str = "") -> ResultRow:
+    return ResultRow(task_id, "done", "shop.task", done(value), first_sent, 0.0, LATER)
+
+
 def test_closing_an_app_leaves_nothing_of_its_results_open(tmp_path: Path) -> None:
     with App("amqp://127.0.0.1:1/", results=f"sqlite:///{tmp_path}/results.db") as app:
         store = app.store()
         assert store is not None
-        store.store("a", done(b"1"), LATER)
+        store.put([row("a", b"1")])
         sent = Sent[int]("a", "shop.task", app.store, int)
         assert sent.result() == 1
         assert open_files(tmp_path)
     assert open_files(tmp_path) == []
     assert [path.name for path in tmp_path.iterdir()] == ["results.db"]
     assert sent.result() == 1, "it is opened anew"
-    store.store("b", done(b"2"), LATER)
+    store.put([row("b", b"2")])
     app.close()
     assert open_files(tmp_path) == []
 
@@ -52,11 +58,26 @@ def test_a_result_is_that_of_the_message_that_was_sent(tmp_path: Path) -> None:
     store = app.store()
     assert store is not None
     first, second = (Sent[int]("a", "shop.task", app.store, int, number) for number in (1000, 2000))
-    store.store("a", done(b"1"), LATER, "1970-01-01T00:00:01.000Z")
+    store.put([row("a", b"1", "1970-01-01T00:00:01.000Z")])
     assert first.result(timeout=0) == 1
     assert second.status() == "pending"
     assert first != second
+    store.put([row("a", b"2", "1970-01-01T00:00:02.000Z"), row("a", b"1", "1970-01-01T00:00:01.000Z")])
+    assert second.result(timeout=0) == 2
+    assert first.status() == "pending", "the id was used again"
     assert pickle.loads(pickle.dumps(first)) == first
+    app.close()
+
+
+def test_a_result_that_has_expired_or_that_has_no_reply_yet_is_pending(tmp_path: Path) -> None:
+    app = App("amqp://127.0.0.1:1/", results=f"sqlite:///{tmp_path}/results.db")
+    store = app.store()
+    assert store is not None
+    sent = Sent[int]("a", "shop.task", app.store, int)
+    store.put([row("a", b"1")._replace(expires_at=time.time() - 1)])
+    assert sent.status() == "pending"
+    store.put([row("a", b"1")._replace(state="running", reply=b"")])
+    assert sent.status() == "pending"
     app.close()
 
 

@@ -58,10 +58,10 @@ def test_the_topology_page_names_every_exchange_and_argument() -> None:
 
 
 def logged_events(path: Path) -> Iterator[str]:
-    """Yield the events that a module logs by `log.LEVEL("event")`, or has logged by `_say("LEVEL", "event")`."""
+    """Yield the events that a module logs by `log.LEVEL("event")`, or has logged by `_log("LEVEL", "event")`."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            said = node.func.attr in {"_say", "_tell"}
+            said = node.func.attr in {"_log", "_log_process"}
             if said or node.func.attr in {"debug", "info", "warning", "error", "exception", "critical"}:
                 first = node.args[1 if said else 0] if len(node.args) > said else None
                 yield from (
@@ -74,7 +74,7 @@ def test_the_operations_page_has_a_row_for_every_event_that_is_logged() -> None:
     rows = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
     listed = {event for row in rows for event in re.findall(r"`(\w+)`", row[1])}
     events = {str(event) for path in PACKAGE.rglob("*.py") for event in logged_events(path)}
-    assert {"pool_started", "task_dead", "task_postponed", "heir_lost"} <= events
+    assert {"pool_started", "task_dead", "task_postponed", "orphan_reaper_lost"} <= events
     assert sorted(events - listed) == []
     assert all(part.strip() for row in rows for part in row[2:4])
 

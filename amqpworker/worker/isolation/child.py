@@ -20,8 +20,8 @@ from typing import TypeAlias
 from amqpworker.ipc.interpreter import command_of
 from amqpworker.ipc.kernel import ProcessEnd, memory_file
 from amqpworker.ipc.report import DUMP_SIGNAL
-from amqpworker.ipc.stray_signals import held_back
-from amqpworker.ipc.version_check import OTHER_VERSION, OURS
+from amqpworker.ipc.stray_signals import stray_signals_blocked
+from amqpworker.ipc.version_check import VERSION_ARGUMENT, VERSION_MISMATCH
 from amqpworker.worker.isolation.crashes import Crash
 from amqpworker.worker.isolation.leftovers import Leftovers
 from amqpworker.worker.isolation.protocol import BEAT, OUTCOME, READY, SPENT, Frames, Unreadable
@@ -48,7 +48,7 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """The task has not ended in time; `stack` tells where it is."""
+    """The task has not ended in time; `stack` shows where it is."""
 
     stack: str
 
@@ -60,7 +60,7 @@ class IsolatedProcess:
     """
     A running isolated process; one thread uses it at a time, `kill` aside.
 
-    While a task runs it says that it is alive each second: silent for `stall_timeout` seconds, it counts as hung. It starts
+    While a task runs it sends a beat each second: without one for `stall_timeout` seconds, it counts as hung. It starts
     in `folder` (default: the current one), where its worker process has found the app: a task may have changed that since.
 
     Raises:
@@ -81,9 +81,9 @@ class IsolatedProcess:
         self._ended: Crash | None = None
         self.leftovers = Leftovers()
         """What its tasks have started, and is ended with it."""
-        command = [*command_of("amqpworker.worker.isolation.program"), OURS, options.model_dump_json()]
+        command = [*command_of("amqpworker.worker.isolation.program"), VERSION_ARGUMENT, options.model_dump_json()]
         try:
-            with theirs, held_back():
+            with theirs, stray_signals_blocked():
                 self._stacks = memory_file("amqpworker-stacks")
                 descriptors = (theirs.fileno(), self._stacks)
                 self._process = subprocess.Popen(  # noqa: S603 - our own command
@@ -108,22 +108,22 @@ class IsolatedProcess:
     @property
     def outdated(self) -> bool:
         """Whether it has ended because another version of amqpworker is installed by now."""
-        return self._ended is not None and self._ended.code == OTHER_VERSION
+        return self._ended is not None and self._ended.code == VERSION_MISMATCH
 
     def alive(self) -> bool:
-        """Tell whether it runs; where it has ended it is reaped, too."""
+        """Return whether it runs; if it has ended, it is reaped."""
         if self._ended is None and self._has_ended():
             self._reap()
         return self._ended is None
 
     def wait_ready(self, timeout: float) -> bool:
-        """Wait until it has imported the app and can run tasks; false where it has ended, or has not come so far."""
+        """Wait until it has imported the app and can run tasks; false if it has ended, or is not ready in time."""
         if not self._is_ready:
             self._is_ready = self._listen(READY, timeout) == Arrived(b"")
         return self._is_ready
 
     def run(self, request: bytes, timeout: float) -> Ending:
-        """Have it run a task, for `timeout` seconds at the most."""
+        """Have it run a task, for at most `timeout` seconds."""
         os.ftruncate(self._stacks, 0)
         os.lseek(self._stacks, 0, os.SEEK_SET)
         self.runs += 1
@@ -191,12 +191,12 @@ class IsolatedProcess:
         self._has_ended(timeout)
 
     def _has_ended(self, timeout: float = 0.0) -> bool:
-        return self._end is None or self._end.has_come(timeout)
+        return self._end is None or self._end.wait(timeout)
 
-    def _crash(self, why: str = "") -> Crash:
-        """Return how it ended; it is killed where it has not, and `why` tells the reason."""
-        if why:
-            crash = self._reap(why, self._dumped())
+    def _crash(self, reason: str = "") -> Crash:
+        """Return how it ended; if it has not, it is killed for the `reason`."""
+        if reason:
+            crash = self._reap(reason, self._dumped())
         else:
             # It has closed its socket: what is left of it ends now, or is ended.
             self._has_ended(STEP)
@@ -204,7 +204,7 @@ class IsolatedProcess:
         self.leftovers.note_adopted()
         return crash
 
-    def _reap(self, why: str = "", stack: str = "") -> Crash:
+    def _reap(self, reason: str = "", stack: str = "") -> Crash:
         if self._ended is None:
             # Before it is reaped: until then no other process or group can have its id.
             self.leftovers.note_descendants(self.pid)
@@ -214,10 +214,10 @@ class IsolatedProcess:
                 _, status, usage = os.wait4(self.pid, 0)
             except ChildProcessError:
                 # Code of the app waits for any child, and has got this one.
-                self._ended = Crash(None, 0, stack, why)
+                self._ended = Crash(None, 0, stack, reason)
             else:
                 code = os.waitstatus_to_exitcode(status)
-                self._ended = Crash(code, usage.ru_maxrss * KIB, stack, why)
+                self._ended = Crash(code, usage.ru_maxrss * KIB, stack, reason)
             self._process.returncode = self._ended.code or 0
         return self._ended
 
@@ -244,7 +244,7 @@ class IsolatedProcess:
                 os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End it and what its tasks have started, wait for that, and let go of everything."""
+        """End it and what its tasks have started, wait for that, and close everything."""
         if hasattr(self, "_process"):
             self._reap()
             self.leftovers.end(self.pid)

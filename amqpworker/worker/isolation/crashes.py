@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from amqpworker.ipc.exit_status import how_it_ended
+from amqpworker.ipc.exit_status import describe_exit
 from amqpworker.model.headers import count_of
 from amqpworker.model.message import CRASHES, Delivery, Headers
 
@@ -19,7 +19,7 @@ __all__ = ["MIB", "NO_HEADERS", "Crash", "RedeliveryAction", "redelivery_action"
 DELIVERY_COUNT = "x-delivery-count"
 """How often a quorum queue has delivered a message before (https://www.rabbitmq.com/docs/quorum-queues)."""
 
-# A copy is made of a message that was delivered so often: queues give up at 200, others' may at 20, which is too late.
+# A message that was delivered this often is republished: queues drop it at 200. Those of others may at 20, before this.
 MOST_DELIVERIES = 50
 SUSPECT_DELIVERIES = 2
 MIB = 1024 * 1024
@@ -27,7 +27,7 @@ NO_HEADERS: Headers = {}
 
 
 class RedeliveryAction(Enum):
-    """What is done first with a delivery that came before: run it as any other, ask the supervisor, isolate it, copy it."""
+    """What to do with a redelivery: run it as any other, ask the supervisor, isolate it, republish it."""
 
     RUN = auto()
     ASK = auto()
@@ -37,10 +37,10 @@ class RedeliveryAction(Enum):
 
 def redelivery_action(delivery: Delivery, supervised: bool) -> RedeliveryAction:
     """
-    Decide about a delivery that may have taken a process down; if `supervised`, there is a supervisor that can be asked.
+    Decide about a delivery that may have crashed a process; if `supervised`, there is a supervisor to ask.
 
     The broker's count may be forged. It also grows for the neighbours of the guilty, with each lost connection, and (before
-    RabbitMQ 4.3) with each delivery that we requeue ourselves. So it decides only where nobody can be asked.
+    RabbitMQ 4.3) with each delivery that we requeue ourselves. So it decides only if there is no supervisor.
     """
     headers = delivery.properties.headers or NO_HEADERS
     if (count_of(headers.get(CRASHES)) or 0) > 0:
@@ -58,9 +58,9 @@ def redelivery_action(delivery: Delivery, supervised: bool) -> RedeliveryAction:
 @dataclass(frozen=True, slots=True)
 class Crash:
     """
-    The end of an isolated process while it ran a task.
+    How an isolated process ended while it ran a task.
 
-    `code` is its exit code, or (negative) the signal that ended it, None where nobody can tell; `memory` the most bytes
+    `code` is its exit code, or (negative) the signal that ended it, None if that is unknown; `memory` the most bytes
     that it held, `stack` where it was, as far as that is known; `reason` is why it was killed, if we did that.
     """
 
@@ -72,4 +72,4 @@ class Crash:
     @property
     def how(self) -> str:
         """How it ended, in few words."""
-        return "an unknown exit code" if self.code is None else how_it_ended(self.code)
+        return "an unknown exit code" if self.code is None else describe_exit(self.code)

@@ -1,7 +1,7 @@
 """
 What an isolated process has started, and leaves to its worker process when it ends.
 
-Decides which processes these are: those that were below it when it was looked at, its process group, and those that have its
+Decides which processes these are: those that were below it when that was checked, its process group, and those that have its
 mark in their environment. A process whose environment was cleaned belongs to the run in which it was started, if that has
 crashed.
 """
@@ -12,8 +12,17 @@ import os
 import time
 from pathlib import Path
 
-from amqpworker.ipc.descendants import CAN_ADOPT, MARK, Known, children_of, descendants_of, end_all, group_of, living
-from amqpworker.ipc.exit_status import log_ended
+from amqpworker.ipc.descendants import (
+    CAN_ADOPT,
+    MARK,
+    ProcessKey,
+    alive_with_descendants,
+    children_of,
+    descendants_of,
+    group_members,
+    terminate_all,
+)
+from amqpworker.ipc.exit_status import log_children_ended
 from amqpworker.worker.child_processes import waited_for
 
 __all__ = ["Leftovers"]
@@ -28,7 +37,7 @@ class Leftovers:
     def __init__(self) -> None:
         self._mark = f"{os.getpid()}-{time.monotonic_ns()}"
         self._run_started = 0.0
-        self._seen: set[Known] = set()
+        self._seen: set[ProcessKey] = set()
         self.on_run_started()
 
     def environment(self) -> dict[str, str]:
@@ -42,11 +51,11 @@ class Leftovers:
 
     def note_descendants(self, pid: int) -> None:
         """Note what is below the isolated process."""
-        self._seen = living(self._seen) | descendants_of(pid)
+        self._seen = alive_with_descendants(self._seen) | descendants_of(pid)
 
     def note_group(self, pid: int) -> None:
         """Note what is in its process group, the isolated process aside; before that is reaped."""
-        self._seen |= {one for one in group_of(pid) if one[0] != pid}
+        self._seen |= {one for one in group_members(pid) if one[0] != pid}
 
     def note_adopted(self) -> None:
         """Note what its last run has left to this process, after it has crashed."""
@@ -66,10 +75,10 @@ class Leftovers:
     def end(self, pid: int) -> None:
         """End what the isolated process has left, and wait for that."""
         if self._living():
-            log_ended(end_all(self._living), child=pid)
+            log_children_ended(terminate_all(self._living), child=pid)
 
-    def _living(self) -> set[Known]:
-        self._seen = living(self._seen)
+    def _living(self) -> set[ProcessKey]:
+        self._seen = alive_with_descendants(self._seen)
         marked = {one for one in descendants_of(os.getpid()) - self._seen if mark_of(one[0]) == self._mark}
         self._seen |= marked
         return self._seen

@@ -1,5 +1,5 @@
 """
-How many suspects run at once: each needs an interpreter of its own, and a lost connection must not start one per thread.
+How many suspects run at once: each needs an interpreter of its own, and a lost connection must not start one for each thread.
 
 Decides which suspects wait. One that waits is not claimed: like any other delivery that has not started, it can be requeued.
 """

@@ -115,7 +115,11 @@ class Isolation:
 
     def _crashed(self, run: Run, process: IsolatedProcess, crash: Crash) -> Outcome:
         log.error(
-            "isolated_crashed", child=process.pid, ended_by=crash.how, memory=crash.memory, reason=crash.reason or None
+            "isolated_crashed",
+            child=process.pid,
+            exit_status=crash.how,
+            memory=crash.memory,
+            reason=crash.reason or None,
         )
         return outcomes.from_crash(run.delivery, crash, self._max_crashes)
 

@@ -1,7 +1,7 @@
 """
 An isolated process: runs one task after the other for the worker process that has started it.
 
-Decides nothing about messages: it says how a task ended, and the worker settles it. It ends with its worker.
+Decides nothing about messages: it sends the outcome of a task, and its worker process settles it. It ends with its worker.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 from amqpworker.app import App
 from amqpworker.ipc.report import DUMP_SIGNAL
 from amqpworker.ipc.stray_signals import STRAY, ignore, ignore_stray
-from amqpworker.ipc.version_check import OTHER_VERSION, version_mismatch, without_version
+from amqpworker.ipc.version_check import VERSION_MISMATCH, version_mismatch, without_version
 from amqpworker.lifecycle import NoThread, start_thread
 from amqpworker.log.format import configure, log_uncaught
 from amqpworker.log.logger import flush, get_logger
@@ -71,7 +71,7 @@ class Isolated:
         self._busy = threading.Event()
 
     def serve(self) -> None:
-        """Run what is asked for, until nobody asks any more."""
+        """Run each task that is requested, until the connection ends."""
         self._lifespan.enter()
         self._signals.check("the app's lifespan")
         start_thread(threading.Thread(target=self._beat, name="amqpworker-beat", daemon=True))
@@ -100,7 +100,7 @@ class Isolated:
         return self._executor.run(run, self._await)
 
     def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        # The loop would have the context of its own beginning otherwise, where no task runs.
+        # Else the loop would use the context that it was made in, in which no task runs.
         return self._loop.run(coroutine, context=contextvars.copy_context())
 
     def _send(self, data: bytes) -> None:
@@ -108,7 +108,7 @@ class Isolated:
             self._connection.sendall(data)
 
     def _beat(self) -> None:
-        """Tell that this interpreter moves, while a task runs."""
+        """Send a beat each second while a task runs: this interpreter does not hang."""
         pause = threading.Event()
         while self._busy.wait():
             with suppress(OSError):
@@ -120,7 +120,7 @@ class Isolated:
 def main(arguments: Sequence[str]) -> int:
     """Run an isolated process: the options as JSON, the descriptors of its socket and of its stacks, the worker's id."""
     if version_mismatch(arguments):
-        return OTHER_VERSION
+        return VERSION_MISMATCH
     arguments = without_version(arguments)
     options = WorkerOptions.model_validate_json(arguments[0])
     connection, stacks, worker = map(int, arguments[1:])

@@ -3,7 +3,7 @@ Ask the supervisor about messages that were delivered before, and hold them unti
 
 Decides how long an answer is waited for: a message without one is run in an isolated process, which is safe whatever
 it has done. What the answer is, the supervisor finds out from the processes that have died. After a lost connection or a
-reload everything that was prefetched comes again at once, so the questions go in batches.
+reload everything that was prefetched is redelivered at once, so it is asked in batches.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from amqpworker.ipc.recorder import key_of
-from amqpworker.ipc.report import batch_of
+from amqpworker.ipc.report import first_batch
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery
 
@@ -30,8 +30,8 @@ class SuspectQuery:
     """
     Deliveries that are asked about.
 
-    `ask` is given what messages are known by, and returns false where it cannot be asked now; it is None where nobody can
-    be. `run` and `isolate` take a delivery once that is decided. `wake` has `flush` called soon. `on_verdict` may be called
+    `ask` is given the keys of messages, and returns false if it cannot be asked now; it is None if there is no one to
+    be. `run` and `isolate` take a delivery once that is decided. `wake` has `flush` called soon. `on_answer` may be called
     from any thread, the others by the one that takes deliveries.
     """
 
@@ -68,14 +68,14 @@ class SuspectQuery:
     def flush(self) -> None:
         """Ask about what has gathered, as far as there is room for it."""
         while self._unasked and self._ask is not None:
-            batch = batch_of(self._unasked)
+            batch = first_batch(self._unasked)
             if not self._ask(batch):
                 return
             for _ in batch:
                 self._unasked.popleft()
 
-    def on_verdict(self, keys: Sequence[str], suspect: bool) -> None:
-        """Let go of what was asked about under these keys: to be isolated where they are suspects, else to run."""
+    def on_answer(self, keys: Sequence[str], suspect: bool) -> None:
+        """Release what was asked about under these keys: to be isolated if they are suspects, else to run."""
         take = self._isolate if suspect else self._run
         for key in keys:
             with self._lock:
@@ -90,4 +90,4 @@ class SuspectQuery:
             late = [key for key, (until, _) in self._held.items() if until <= now]
         if late:
             log.warning("supervisor_unresponsive", messages=len(late), effect="they run in isolated processes")
-            self.on_verdict(late, suspect=True)
+            self.on_answer(late, suspect=True)

@@ -3,7 +3,7 @@ Time limits of tasks.
 
 Decides when a task has had its time. At the soft limit an exception is raised in its thread, and again every few seconds
 until the run has ended; not while that would leave a lock held (`interruption`). At the hard limit nothing can be done to
-a thread: `over` is called, and the process lets the others finish and ends.
+a thread: `over` is called, and the process lets the others finish, then ends.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Limits:
 
         Raises:
             TimeLimitExceeded: its time was up before it had ended.
-            RunAbandoned: somebody else has claimed the run meanwhile.
+            RunAbandoned: another thread has claimed the run.
         """
         now = time.monotonic()
         deadline = RunDeadline(run, now + soft, now + hard, now + soft, self._report_at(now, soft, hard))
@@ -143,7 +143,7 @@ class Limits:
         Take a run back that has ended.
 
         Raises:
-            RunAbandoned: somebody else has claimed it.
+            RunAbandoned: another thread has claimed it.
         """
         if self._runs.pop(id(deadline), None) is None:
             raise RunAbandoned
@@ -153,7 +153,7 @@ class Limits:
         return id(deadline) in self._runs
 
     def claim(self, deadline: RunDeadline) -> bool:
-        """Take a run's message over; false where it has ended by itself."""
+        """Take a run's message over; false if it has ended by itself."""
         return self._runs.pop(id(deadline), None) is not None
 
     def overdue(self, seconds: float) -> list[RunDeadline]:
@@ -185,7 +185,7 @@ class Limits:
                 thread = threading.Thread(
                     target=run_as_io_thread, args=(self._watch,), name="amqpworker-limits", daemon=True
                 )
-                start_thread(thread)  # where there is no room for it, the next run tries again
+                start_thread(thread)  # if there is no room for it, the next run tries again
                 self._thread = thread
 
     def _disarm(self, deadline: RunDeadline) -> None:
@@ -209,7 +209,7 @@ class Limits:
 
     def _watch(self) -> None:
         while True:
-            # Whoever enters meanwhile wakes us: they may have come too late for this look.
+            # A run that is added meanwhile wakes this thread: it may be too late for this check.
             self._next = math.inf
             due = self._check(time.monotonic())
             self._next = due
@@ -283,7 +283,7 @@ def attempted(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     """Return what a function returns, or what it raises."""
     try:
         return function(), None
-    except BaseException as error:  # noqa: BLE001 - it is raised again once no other can strike
+    except BaseException as error:  # noqa: BLE001 - it is raised again once no other can be raised in this thread
         return None, error
 
 

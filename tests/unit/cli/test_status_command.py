@@ -57,7 +57,7 @@ def test_pools_of_one_name_are_told_apart_by_their_apps(capsys: pytest.CaptureFi
 
 def test_a_supervisor_knows_the_app_of_each_of_its_pools() -> None:
     pools = {name: PoolSpec(name, 1, {"app": f"{name}:app"}, 1) for name in ("mail", "shop")}
-    assert Monitor(pools, 0.0).past.apps == {"mail": "mail:app", "shop": "shop:app"}
+    assert Monitor(pools, 0.0).history.apps == {"mail": "mail:app", "shop": "shop:app"}
 
 
 def test_the_id_of_a_task_that_runs_is_on_one_line_of_a_narrow_terminal(capsys: pytest.CaptureFixture[str]) -> None:

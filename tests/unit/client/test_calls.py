@@ -1,4 +1,4 @@
-"""Pending calls: each ends exactly once, by its answer, its time-out or the loss of the connection."""
+"""Pending calls: each ends exactly once, by its reply, its time-out or the loss of the connection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from amqpworker.client.calls import Calls, PendingCall
 from amqpworker.errors import CallTimeout, NotConnected
 
 
-def test_an_answer_that_is_there_is_returned_without_waiting() -> None:
+def test_a_reply_that_is_there_is_returned_without_waiting() -> None:
     calls = Calls()
     call = calls.open()
     assert calls.resolve(call.correlation_id, b"1")
@@ -25,7 +25,7 @@ def test_an_answer_that_is_there_is_returned_without_waiting() -> None:
     assert len(calls) == 0
 
 
-def test_an_answer_wakes_the_thread_that_waits() -> None:
+def test_a_reply_wakes_the_thread_that_waits() -> None:
     calls = Calls()
     call = calls.open()
     with ThreadPoolExecutor(1) as pool:
@@ -34,7 +34,7 @@ def test_an_answer_wakes_the_thread_that_waits() -> None:
         assert waiting.result(10) == b"1"
 
 
-def test_without_an_answer_waiting_ends_in_time_and_the_call_is_forgotten() -> None:
+def test_without_a_reply_waiting_ends_in_time_and_the_call_is_forgotten() -> None:
     calls = Calls()
     with pytest.raises(CallTimeout, match=r"within 0\.01 s"):
         calls.open().wait(0.01)
@@ -56,7 +56,7 @@ def test_a_very_long_timeout_is_no_error() -> None:
         assert waiting.result(10) == b"1"
 
 
-def test_a_late_answer_an_unknown_one_and_a_second_one_are_dropped() -> None:
+def test_a_late_reply_an_unknown_one_and_a_second_one_are_dropped() -> None:
     calls = Calls()
     call = calls.open()
     with pytest.raises(CallTimeout):
@@ -82,37 +82,37 @@ def test_no_two_calls_of_any_process_have_one_correlation_id_and_it_is_short() -
     assert max(map(len, ids)) < 20
 
 
-def test_a_lost_connection_ends_every_call_that_was_asked_with_an_error_of_its_own() -> None:
+def test_a_lost_connection_ends_every_call_that_was_requested_with_an_error_of_its_own() -> None:
     calls = Calls()
     opened = [calls.open() for _ in range(5)]
     for call in opened:
-        call.asked = 7
-    asked_elsewhere = calls.open()
-    asked_elsewhere.asked = 8
-    waits_to_be_asked = calls.open()
-    answered = calls.open()
-    calls.resolve(answered.correlation_id, b"1")
+        call.requested_on = 7
+    requested_elsewhere = calls.open()
+    requested_elsewhere.requested_on = 8
+    not_requested = calls.open()
+    replied = calls.open()
+    calls.resolve(replied.correlation_id, b"1")
     lost = NotConnected("the connection was lost")
-    assert calls.are_expected(7)
-    calls.fail_asked(7, lost)
-    assert not calls.are_expected(7)
-    assert calls.are_expected(8)
-    calls.resolve(asked_elsewhere.correlation_id, b"3")
+    assert calls.has_requests_on(7)
+    calls.fail_requests_on(7, lost)
+    assert not calls.has_requests_on(7)
+    assert calls.has_requests_on(8)
+    calls.resolve(requested_elsewhere.correlation_id, b"3")
     raised = []
     for call in opened:
         with pytest.raises(NotConnected, match="was lost") as caught:
             call.wait(0)
         raised.append(caught.value)
     assert len({id(error) for error in [*raised, lost]}) == 6
-    assert answered.wait(0) == b"1"
+    assert replied.wait(0) == b"1"
     assert len(calls) == 1
-    calls.fail_asked(7, lost)
+    calls.fail_requests_on(7, lost)
     assert len(calls) == 1
-    assert calls.resolve(waits_to_be_asked.correlation_id, b"2")
-    assert waits_to_be_asked.wait(0) == b"2"
+    assert calls.resolve(not_requested.correlation_id, b"2")
+    assert not_requested.wait(0) == b"2"
 
 
-def test_256_threads_hammering_get_each_their_own_answer_and_leave_nothing() -> None:
+def test_256_threads_hammering_get_each_their_own_reply_and_leave_nothing() -> None:
     calls = Calls()
     sent: list[str] = []
     wrong: list[str] = []
@@ -136,18 +136,18 @@ def test_256_threads_hammering_get_each_their_own_answer_and_leave_nothing() -> 
             random.shuffle(batch)
             for name in batch:
                 calls.resolve(name, name.encode())
-                calls.resolve(name, b"a second answer")
+                calls.resolve(name, b"a second reply")
             time.sleep(0)
 
-    answering = threading.Thread(target=replier)
-    answering.start()
+    replying = threading.Thread(target=replier)
+    replying.start()
     callers = [threading.Thread(target=caller) for _ in range(256)]
     for thread in callers:
         thread.start()
     for thread in callers:
         thread.join()
     finished.set()
-    answering.join()
+    replying.join()
     assert wrong == []
     assert len(calls) == 0
 
@@ -176,14 +176,14 @@ class CallsMachine(RuleBasedStateMachine):
             self.truth[call] = body
 
     @rule(call=waiting, channel=st.integers(1, 2))
-    def ask(self, call: PendingCall, channel: int) -> None:
-        call.asked = channel
+    def request(self, call: PendingCall, channel: int) -> None:
+        call.requested_on = channel
 
     @rule(reason=st.text(), channel=st.integers(1, 2))
-    def fail_asked(self, reason: str, channel: int) -> None:
-        asked = [call for call, end in self.truth.items() if end is None and call.asked == channel]
+    def fail_requests_on(self, reason: str, channel: int) -> None:
+        asked = [call for call, end in self.truth.items() if end is None and call.requested_on == channel]
         before = len(self.calls)
-        self.calls.fail_asked(channel, NotConnected(reason))
+        self.calls.fail_requests_on(channel, NotConnected(reason))
         assert before - len(self.calls) == len(asked)
         self.truth.update(dict.fromkeys(asked, reason))
 

@@ -12,16 +12,16 @@ from contextlib import contextmanager
 from amqpworker.ipc.descendants import (
     KILL_GRACE,
     TERM_GRACE,
-    Ending,
-    Known,
+    ProcessKey,
+    Termination,
+    alive_with_descendants,
     descendants_of,
-    end_all,
-    group_of,
-    known,
-    living,
+    group_members,
+    keys_of,
+    terminate_all,
 )
 from amqpworker.supervisor.crash_history import DEATH_PATIENCE
-from amqpworker.supervisor.orphans import FRESH, Orphans
+from amqpworker.supervisor.orphans import RECENT, Orphans
 from amqpworker.worker.isolation.suspects import PATIENCE
 from tests.support import wait_until
 
@@ -41,54 +41,58 @@ def shell(text: str, **options: bool) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_what_obeys_sigterm_is_not_killed_and_what_does_not_is_killed_after_its_grace() -> None:
     with shell("echo on; exec sleep 600") as obeys, shell(STUBBORN) as stubborn:
-        both = known([obeys.pid, stubborn.pid])
+        both = keys_of([obeys.pid, stubborn.pid])
         assert len(both) == 2
-        ending = end_all(lambda: known([obeys.pid, stubborn.pid]), grace=0.5)
-        assert (ending.asked, ending.killed, ending.left) == (both, known_as(both, stubborn.pid), set())
+        termination = terminate_all(lambda: keys_of([obeys.pid, stubborn.pid]), grace=0.5)
+        assert (termination.terminated, termination.killed, termination.left) == (
+            both,
+            known_as(both, stubborn.pid),
+            set(),
+        )
         assert (obeys.wait(), stubborn.wait()) == (-signal.SIGTERM, -signal.SIGKILL)
 
 
-def known_as(of: set[Known], pid: int) -> set[Known]:
+def known_as(of: set[ProcessKey], pid: int) -> set[ProcessKey]:
     return {one for one in of if one[0] == pid}
 
 
 def test_another_process_with_the_id_of_an_earlier_one_is_not_touched() -> None:
     with shell("echo on; exec sleep 600") as program:
-        (now,) = known([program.pid])
+        (now,) = keys_of([program.pid])
         earlier = (now[0], now[1] - 1)
-        assert living({earlier}) == set()
-        ending = Ending(lambda: {earlier}, 0.0, grace=1.0)
-        assert not ending.proceed(0.5)
-        assert ending.proceed(1.0 + KILL_GRACE), "it is given up"
+        assert alive_with_descendants({earlier}) == set()
+        termination = Termination(lambda: {earlier}, 0.0, grace=1.0)
+        assert not termination.proceed(0.5)
+        assert termination.proceed(1.0 + KILL_GRACE), "it is given up"
         assert program.poll() is None
 
 
 def test_descendants_are_found_at_any_depth_and_in_groups_of_their_own() -> None:
     with shell("setsid sh -c 'echo on; sleep 600; exit' & wait", start_new_session=True) as program:
         wait_until(lambda: len(descendants_of(program.pid)) == 2, what="a shell and its child below")
-        assert living(known([program.pid])) == descendants_of(program.pid) | known([program.pid])
-        assert group_of(program.pid) == known([program.pid])
-        end_all(lambda: living(known([program.pid])))
+        assert alive_with_descendants(keys_of([program.pid])) == descendants_of(program.pid) | keys_of([program.pid])
+        assert group_members(program.pid) == keys_of([program.pid])
+        terminate_all(lambda: alive_with_descendants(keys_of([program.pid])))
         assert program.wait() in {-signal.SIGTERM, 0}, "0 if its child ended first, so that it was done"
 
 
 def test_a_supervisor_ends_what_comes_with_a_death_and_nothing_that_it_had_before() -> None:
     orphans, me = Orphans(), os.getpid()
     with shell("echo on; exec sleep 600") as before:
-        orphans.look((), 100.0)
+        orphans.discover((), 100.0)
         with shell("echo on; exec sleep 600") as others, shell("echo on; exec sleep 600") as ours:
-            orphans.look({ours.pid}, 200.0)
+            orphans.discover({ours.pid}, 200.0)
             with shell("echo on; exec sleep 600") as left:
-                orphans.look({ours.pid}, 200.0 + FRESH + 1)
+                orphans.discover({ours.pid}, 200.0 + RECENT + 1)
                 assert not orphans.active
-                orphans.note_death(me, {"a"}, 200.0 + FRESH + 2)
+                orphans.terminate_children_of(me, {"a"}, 200.0 + RECENT + 2)
                 assert orphans.active
-                assert set(orphans.awaited) == {"a"}
+                assert set(orphans.blocked) == {"a"}
                 until = time.monotonic() + 20
                 while orphans.active and time.monotonic() < until:
-                    orphans.proceed({ours.pid}, 200.0 + FRESH + 2)
+                    orphans.proceed({ours.pid}, 200.0 + RECENT + 2)
                 assert not orphans.active
-                assert not orphans.awaited
+                assert not orphans.blocked
                 assert left.wait() == -signal.SIGTERM
             assert [one.poll() for one in (before, others, ours)] == [None] * 3
 

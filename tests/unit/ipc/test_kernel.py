@@ -55,12 +55,12 @@ def test_there_is_memory_for_two_processes_and_a_file_without_a_path() -> None:
 def test_the_end_of_a_child_is_noticed_and_left_to_be_reaped() -> None:
     child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
     end = ProcessEnd(child.pid)
-    assert not end.has_come()
-    assert not end.has_come(0.05)
+    assert not end.wait()
+    assert not end.wait(0.05)
     assert child.stdin is not None
     child.stdin.close()
-    assert end.has_come(30)
-    assert end.has_come()
+    assert end.wait(30)
+    assert end.wait()
     assert child.wait(0) == 0
     end.close()
     end.close()

@@ -16,27 +16,27 @@ from amqpworker.ipc.idle_queues import IDLE_BYTES
 from amqpworker.ipc.recorder import (
     CONSUMER,
     HEADER,
-    HEARTS,
     MAIN,
     SLOT_SIZE,
+    THREADS,
     Counts,
     Gauges,
     Recorder,
     Recording,
     Running,
     key_of,
-    note_elsewhere,
-    read,
+    read_recording,
+    record_idle_elsewhere,
     size_of,
 )
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.policies.time_limit import UNLIMITED, TimeLimit
 from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.fleet_events import Tick
-from amqpworker.supervisor.health import answer
+from amqpworker.supervisor.health import respond_to
+from amqpworker.supervisor.monitor import recycling_reason
 from amqpworker.supervisor.pools import Recycling
-from amqpworker.supervisor.stall_check import Sample, recycling_due, stalled
-from amqpworker.supervisor.status import Past, Seen, condition, overview
+from amqpworker.supervisor.status import History, Observation, condition_of, status_of
 from amqpworker.worker.context import Run
 
 
@@ -50,7 +50,7 @@ def run_of(name: str, limit: TimeLimit = UNLIMITED, attempt: int = 1, started: f
 
 
 def recorded(recorder: Recorder) -> Recording:
-    found = read(recorder.memory)
+    found = read_recording(recorder.memory)
     assert found is not None
     return found
 
@@ -61,17 +61,17 @@ def test_what_a_runner_does_is_read_as_it_was_written_whatever_its_names_are(
 ) -> None:
     recorder = Recorder(2)
     name = task.encode("utf-8", "replace").decode()
-    recorder.slots[1].begin(key_of(delivery(message_id or "x")), run_of(name, TimeLimit(5, 60), attempt))
+    recorder.slots[1].mark_running(key_of(delivery(message_id or "x")), run_of(name, TimeLimit(5, 60), attempt))
     (running,) = recorded(recorder).running
     assert (running.slot, running.attempt, running.started, running.limit) == (1, attempt, 1000.0, 1005.0)
     assert name.encode()[:60].decode("utf-8", "ignore") in running.task
-    recorder.slots[1].end()
+    recorder.slots[1].mark_free()
     assert recorded(recorder).running == ()
 
 
 def test_a_slot_that_is_half_written_was_not_begun() -> None:
     recorder = Recorder(1)
-    recorder.slots[0].begin(b"m-1", run_of("shop.task"))
+    recorder.slots[0].mark_running(b"m-1", run_of("shop.task"))
     recorder.memory[HEADER.size] = 0
     assert recorded(recorder).running == ()
     recorder.memory[HEADER.size] = 1
@@ -81,12 +81,12 @@ def test_a_slot_that_is_half_written_was_not_begun() -> None:
 def test_idle_queues_are_read_on_both_sides_and_touch_nothing_else() -> None:
     memory = mmap.mmap(-1, size_of(2))
     recorder = Recorder(2, memory)
-    recorder.slots[1].begin(b"m-1", run_of("shop.task"))
+    recorder.slots[1].mark_running(b"m-1", run_of("shop.task"))
     most = (1 << 8 * IDLE_BYTES) - 1
-    recorder.note_idle(most)
+    recorder.record_idle(most)
     assert recorder.idle_elsewhere() == 0
-    note_elsewhere(memory, 2, 0b101)
-    found = read(memory)
+    record_idle_elsewhere(memory, 2, 0b101)
+    found = read_recording(memory)
     assert found is not None
     assert (found.idle, recorder.idle_elsewhere()) == (most, 0b101)
     assert [one.key for one in found.running] == ["m-1"]
@@ -96,12 +96,12 @@ def test_memory_that_is_shared_tells_the_same_to_both_sides() -> None:
     memory = mmap.mmap(-1, size_of(3))
     recorder = Recorder(3, memory)
     recorder.beat(MAIN)
-    recorder.note(Counts(1, 2, 3, 4), consuming=True, gauges=Gauges(2, 14, 3))
-    found = read(memory)
+    recorder.record(Counts(1, 2, 3, 4), consuming=True, gauges=Gauges(2, 14, 3))
+    found = read_recording(memory)
     assert found is not None
     assert found.consuming
-    assert found.hearts[MAIN] > 0
-    assert found.hearts[CONSUMER] == 0
+    assert found.heartbeats[MAIN] > 0
+    assert found.heartbeats[CONSUMER] == 0
     assert (found.counts, found.counts.settled) == (Counts(1, 2, 3, 4), 6)
     assert found.gauges == Gauges(2, 14, 3)
 
@@ -117,21 +117,21 @@ def test_a_message_without_an_id_is_known_by_its_contents() -> None:
 
 @given(st.binary(max_size=600))
 def test_what_is_no_recording_is_told_apart(garbage: bytes) -> None:
-    read(bytearray(garbage))
+    read_recording(bytearray(garbage))
 
 
 @given(st.binary(max_size=400), st.integers(0, size_of(2) - 1))
 def test_a_recording_that_somebody_wrote_over_is_read_or_told_apart_and_never_fails(garbage: bytes, at: int) -> None:
     recorder = Recorder(2)
-    recorder.slots[0].begin(b"m-1", run_of("shop.task"))
+    recorder.slots[0].mark_running(b"m-1", run_of("shop.task"))
     torn = bytearray(recorder.memory)
     torn[at : at + len(garbage)] = garbage
-    read(torn)
+    read_recording(torn)
 
 
 RECORDED = bytearray(size_of(3))
 for number, recorded_slot in enumerate(Recorder(3, RECORDED).slots):
-    recorded_slot.begin(f"m-{number}".encode(), run_of("shop.task"))
+    recorded_slot.mark_running(f"m-{number}".encode(), run_of("shop.task"))
 
 
 @given(
@@ -145,30 +145,30 @@ def test_whatever_a_recording_says_can_be_judged_and_told_to_everybody(
     for at, bytes_ in changes:
         memory[at : at + len(bytes_)] = bytes_
     del memory[len(RECORDED) :]
-    recording = read(memory)
+    recording = read_recording(memory)
     if recording is not None:
-        stalled(recording, now, 60.0)
-        recycling_due(Recycling(5, 60, 1), Sample(1.0, recording.counts.settled, 1))
+        recording.stalled_thread(now, 60.0)
+        recycling_reason(Recycling(5, 60, 1), 1.0, recording.counts.settled, 1)
     fleet = Fleet({"main": 1}, lambda: 1.0)
-    fleet.on(Tick(), now)
-    state = overview(fleet, {1: Seen(4711, 0, recording)}, Past(), (now, now))
-    condition(state)
-    code, content = answer("/status", state, now)
+    fleet.handle(Tick(), now)
+    state = status_of(fleet, {1: Observation(4711, 0, recording)}, History(), (now, now))
+    condition_of(state)
+    code, content = respond_to("/status", state, now)
     assert code == 200
     shown(json.loads(json.dumps(content)))
 
 
 @pytest.mark.parametrize("size", [0, 10, HEADER.size, HEADER.size + SLOT_SIZE])
 def test_a_recording_that_is_cut_off_is_none(size: int) -> None:
-    assert read(bytearray(Recorder(2).memory[:size])) is None
+    assert read_recording(bytearray(Recorder(2).memory[:size])) is None
 
 
 def test_a_thread_that_does_not_move_is_named_and_one_that_never_began_is_not() -> None:
-    hearts = [0.0] * len(HEARTS)
-    hearts[MAIN], hearts[CONSUMER] = 100.0, 30.0
-    recording = Recording(tuple(hearts), Counts(), ())
-    assert stalled(recording, 89.0, 60.0) == ""
-    assert stalled(recording, 91.0, 60.0) == "its consumer thread has not moved for 61 s"
+    heartbeats = [0.0] * len(THREADS)
+    heartbeats[MAIN], heartbeats[CONSUMER] = 100.0, 30.0
+    recording = Recording(tuple(heartbeats), Counts(), ())
+    assert recording.stalled_thread(89.0, 60.0) == ""
+    assert recording.stalled_thread(91.0, 60.0) == "its consumer thread has made no progress for 61 s"
 
 
 @pytest.mark.parametrize(
@@ -182,4 +182,4 @@ def test_a_thread_that_does_not_move_is_named_and_one_that_never_began_is_not() 
     ],
 )
 def test_a_process_is_replaced_at_each_of_its_limits(limits: Recycling, reason: str) -> None:
-    assert recycling_due(limits, Sample(60.0, 100, 200 * 1024 * 1024)) == reason
+    assert recycling_reason(limits, 60.0, 100, 200 * 1024 * 1024) == reason

@@ -14,14 +14,13 @@ from pathlib import Path
 import pytest
 
 from amqpworker.errors import ResultStoreError
-from amqpworker.results import sqlite_file as sqlfile
+from amqpworker.results import sqlite_file
 from amqpworker.results.sqlite import SqliteStore
 from tests.support import wait_until
+from tests.unit.results.rows import get, put
 
 # Python 3.12 warns of what is tried here
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-
-LATER = time.time() + 86400
 
 
 @pytest.fixture
@@ -31,8 +30,8 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(path, patience=20)
-    store.store("before", b"1", LATER)
+    store = SqliteStore(path, lock_timeout=20)
+    put(store, "before")
     yield store
     store.close()
 
@@ -71,14 +70,14 @@ def in_child(work: Callable[[], bool]) -> int:
 
 def test_a_fork_does_not_wait_for_stores_that_wait_for_a_locked_file(store: SqliteStore, path: Path) -> None:
     def both() -> bool:
-        store.store("child", b"1", LATER)
-        return store.fetch("before") == b"1"
+        put(store, "child")
+        return get(store, "before") == b"1"
 
     children = []
     with ThreadPoolExecutor(8) as pool:
         with locked(path):
-            storing = [pool.submit(store.store, str(number), b"1", LATER) for number in range(8)]
-            wait_until(lambda: len(store._waiting) == 7, what="one waits for the file, the others for it")
+            storing = [pool.submit(put, store, str(number)) for number in range(8)]
+            wait_until(lambda: len(store._waiting) == 8, what="they wait for the file")
             for _ in range(3):
                 began = time.monotonic()
                 children.append(in_child(both))
@@ -87,22 +86,21 @@ def test_a_fork_does_not_wait_for_stores_that_wait_for_a_locked_file(store: Sqli
         for one in storing:
             one.result(20)
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
-    assert all(store.fetch(name) == b"1" for name in ("child", *map(str, range(8))))
+    assert all(get(store, name) == b"1" for name in ("child", *map(str, range(8))))
 
 
 def test_a_child_that_was_forked_in_the_middle_of_a_commit_refuses_to_store(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What SQLite knows of locks it has inherited, and is wrong: whatever it did, the file might be damaged."""
-    monkeypatch.setattr(sqlfile, "SLOWEST_COMMIT", 0.05)
+    monkeypatch.setattr(sqlite_file, "SLOWEST_COMMIT", 0.05)
 
     def refused() -> bool:
         with pytest.raises(ResultStoreError, match="was forked while"):
-            store.store("child", b"1", LATER)
-        return store.fetch("before") == b"1"  # by a connection that nobody was at
+            put(store, "child")
+        return get(store, "before") == b"1"  # by a connection that nobody was at
 
-    with store._writer.lock:
-        child = in_child(refused)
+    child = store._writer.use(lambda _: in_child(refused))
     assert os.waitpid(child, 0)[1] == 0
-    store.store("parent", b"1", LATER)
-    assert store.fetch("parent") == b"1"
+    put(store, "parent")
+    assert get(store, "parent") == b"1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from amqpworker.supervisor.fleet import Fleet
-from amqpworker.supervisor.fleet_events import Action, Consuming, Event, NotStarted, Ready, Start, Tell, Tick
+from amqpworker.supervisor.fleet_events import Action, Consuming, Event, Log, NotStarted, Ready, Start, Tick
 
 
 class Scene:
@@ -14,15 +14,15 @@ class Scene:
     def __init__(self, **sizes: int) -> None:
         self.fleet = Fleet(sizes or {"main": 2}, lambda: 1.0, {"patient": 600.0})
         self.now = 100.0
-        self.said: list[Tell] = []
+        self.said: list[Log] = []
         self.first = self.on(Tick())
 
     def on(self, event: Event, after: float = 0.0) -> list[Action]:
         """Return what is done about an event, `after` seconds later; what is only said is kept aside."""
         self.now += after
-        actions = self.fleet.on(event, self.now)
-        self.said += [one for one in actions if isinstance(one, Tell)]
-        return [one for one in actions if not isinstance(one, Tell)]
+        actions = self.fleet.handle(event, self.now)
+        self.said += [one for one in actions if isinstance(one, Log)]
+        return [one for one in actions if not isinstance(one, Log)]
 
     def consumes(self, serial: int) -> list[Action]:
         return [*self.on(Ready(serial, 30.0)), *self.on(Consuming(serial))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from amqpworker.ipc.recorder import Counts, Recording, Running
 from amqpworker.ipc.report import SuspectAnswer
-from amqpworker.supervisor.crash_history import MOST_QUESTIONS, MOST_SUSPECTS, Suspects
+from amqpworker.supervisor.crash_history import MAX_QUERIES, MAX_SUSPECTS, CrashHistory
 
 
 def recording(*keys: str, moved: float = 100.0) -> Recording:
@@ -13,89 +13,89 @@ def recording(*keys: str, moved: float = 100.0) -> Recording:
 
 
 def test_what_ran_in_a_dead_process_is_suspected_and_nothing_else() -> None:
-    suspects = Suspects()
-    suspects.note_death(recording("a", "b"))
-    suspects.ask(1, ("a", "b", "c"), 100.0)
-    suspects.ask(2, ("b",), 100.0)
-    assert suspects.verdicts({1: recording(), 2: recording()}, 100.0) == [
+    history = CrashHistory()
+    history.record_death(recording("a", "b"))
+    history.add_queries(1, ("a", "b", "c"), 100.0)
+    history.add_queries(2, ("b",), 100.0)
+    assert history.answers({1: recording(), 2: recording()}, 100.0) == [
         (1, SuspectAnswer(("a", "b"), suspect=True)),
         (1, SuspectAnswer(("c",), suspect=False)),
         (2, SuspectAnswer(("b",), suspect=True)),
     ]
-    assert not suspects.asked
+    assert not history.has_queries
 
 
 def test_a_process_that_seems_to_live_is_waited_for_and_its_death_is_the_answer() -> None:
-    suspects = Suspects()
-    suspects.ask(1, ("a",), 100.0)
-    assert suspects.verdicts({1: recording(), 2: recording("a")}, 100.1) == []
-    assert suspects.asked
-    suspects.note_death(recording("a"))
-    assert suspects.verdicts({1: recording()}, 100.2) == [(1, SuspectAnswer(("a",), suspect=True))]
+    history = CrashHistory()
+    history.add_queries(1, ("a",), 100.0)
+    assert history.answers({1: recording(), 2: recording("a")}, 100.1) == []
+    assert history.has_queries
+    history.record_death(recording("a"))
+    assert history.answers({1: recording()}, 100.2) == [(1, SuspectAnswer(("a",), suspect=True))]
 
 
 def test_a_process_that_lives_on_has_lost_its_connection_only() -> None:
-    suspects = Suspects()
-    suspects.ask(1, ("a",), 100.0)
+    history = CrashHistory()
+    history.add_queries(1, ("a",), 100.0)
     moves = recording("a", moved=101.0)
-    assert suspects.verdicts({1: recording(), 2: moves}, 100.9) == []
-    assert suspects.verdicts({1: recording(), 2: moves}, 101.1) == [(1, SuspectAnswer(("a",), suspect=False))]
+    assert history.answers({1: recording(), 2: moves}, 100.9) == []
+    assert history.answers({1: recording(), 2: moves}, 101.1) == [(1, SuspectAnswer(("a",), suspect=False))]
 
 
 def test_a_process_that_does_not_move_is_as_good_as_dead() -> None:
-    suspects = Suspects()
-    suspects.ask(1, ("a",), 100.0)
-    assert suspects.verdicts({1: recording(), 2: recording("a", moved=90.0)}, 101.1) == [
+    history = CrashHistory()
+    history.add_queries(1, ("a",), 100.0)
+    assert history.answers({1: recording(), 2: recording("a", moved=90.0)}, 101.1) == [
         (1, SuspectAnswer(("a",), suspect=True))
     ]
-    suspects.ask(1, ("b",), 100.0)
-    assert suspects.verdicts({1: recording(), 2: None}, 101.1) == [(1, SuspectAnswer(("b",), suspect=False))]
+    history.add_queries(1, ("b",), 100.0)
+    assert history.answers({1: recording(), 2: None}, 101.1) == [(1, SuspectAnswer(("b",), suspect=False))]
 
 
 def test_whoever_asks_while_it_runs_the_message_itself_is_answered_at_once() -> None:
-    suspects = Suspects()
-    suspects.ask(1, ("a",), 100.0)
-    assert suspects.verdicts({1: recording("a")}, 100.0) == [(1, SuspectAnswer(("a",), suspect=False))]
+    history = CrashHistory()
+    history.add_queries(1, ("a",), 100.0)
+    assert history.answers({1: recording("a")}, 100.0) == [(1, SuspectAnswer(("a",), suspect=False))]
 
 
 def test_a_process_that_is_gone_is_not_answered() -> None:
-    suspects = Suspects()
-    suspects.ask(1, ("a",), 100.0)
-    assert suspects.verdicts({2: recording()}, 100.0) == []
-    assert not suspects.asked
+    history = CrashHistory()
+    history.add_queries(1, ("a",), 100.0)
+    assert history.answers({2: recording()}, 100.0) == []
+    assert not history.has_queries
 
 
 def test_a_process_without_a_recording_leaves_no_suspects() -> None:
-    suspects = Suspects()
-    suspects.note_death(None)
-    suspects.ask(1, ("a",), 100.0)
-    assert suspects.verdicts({1: None}, 100.0) == [(1, SuspectAnswer(("a",), suspect=False))]
+    history = CrashHistory()
+    history.record_death(None)
+    history.add_queries(1, ("a",), 100.0)
+    assert history.answers({1: None}, 100.0) == [(1, SuspectAnswer(("a",), suspect=False))]
 
 
 def test_the_oldest_suspects_are_forgotten_where_there_are_too_many() -> None:
-    suspects = Suspects()
-    suspects.note_death(recording("first", "again"))
-    suspects.note_death(recording(*(f"k{number}" for number in range(MOST_SUSPECTS - 1))))
-    suspects.note_death(recording("again"))
-    suspects.ask(1, ("first", "again", "k5"), 100.0)
-    assert suspects.verdicts({1: recording()}, 100.0) == [
+    history = CrashHistory()
+    history.record_death(recording("first", "again"))
+    history.record_death(recording(*(f"k{number}" for number in range(MAX_SUSPECTS - 1))))
+    history.record_death(recording("again"))
+    history.add_queries(1, ("first", "again", "k5"), 100.0)
+    assert history.answers({1: recording()}, 100.0) == [
         (1, SuspectAnswer(("first",), suspect=False)),
         (1, SuspectAnswer(("again", "k5"), suspect=True)),
     ]
 
 
 def test_a_process_that_floods_us_with_questions_is_not_kept_in_memory() -> None:
-    suspects = Suspects()
+    history = CrashHistory()
     for _ in range(2):
-        suspects.ask(1, [str(number) for number in range(MOST_QUESTIONS - 5)], 100.0)
-    ((_, verdict),) = suspects.verdicts({1: recording()}, 100.0)
-    assert len(verdict.keys) == MOST_QUESTIONS
+        history.add_queries(1, [str(number) for number in range(MAX_QUERIES - 5)], 100.0)
+    ((_, answer),) = history.answers({1: recording()}, 100.0)
+    assert len(answer.keys) == MAX_QUERIES
 
 
 def test_a_message_whose_last_run_has_left_processes_is_answered_once_they_have_ended() -> None:
-    suspects = Suspects()
-    suspects.note_death(recording("a", "b"))
-    suspects.ask(1, ("a", "b"), 100.0)
-    assert suspects.verdicts({1: recording()}, 105.0, awaited={"a"}) == [(1, SuspectAnswer(("b",), suspect=True))]
-    assert suspects.asked
-    assert suspects.verdicts({1: recording()}, 106.0) == [(1, SuspectAnswer(("a",), suspect=True))]
+    history = CrashHistory()
+    history.record_death(recording("a", "b"))
+    history.add_queries(1, ("a", "b"), 100.0)
+    assert history.answers({1: recording()}, 105.0, blocked={"a"}) == [(1, SuspectAnswer(("b",), suspect=True))]
+    assert history.has_queries
+    assert history.answers({1: recording()}, 106.0) == [(1, SuspectAnswer(("a",), suspect=True))]

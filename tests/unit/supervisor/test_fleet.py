@@ -10,11 +10,11 @@ from amqpworker.supervisor.fleet_events import (
     Drain,
     DumpStacks,
     Ended,
+    Exiting,
     Finish,
     Grow,
     Interrupt,
     Kill,
-    Leaving,
     Misconfigured,
     NotStarted,
     OverLimit,
@@ -59,12 +59,12 @@ def test_a_pool_that_can_never_run_ends_all_of_it_only_while_no_pool_has_consume
     scene.on(Misconfigured(2, "no such queue"))
     assert scene.on(Ended(2, 2)) == []
     assert (scene.field("process_died", "pool"), scene.field("process_died", "reason")) == ("reports", "no such queue")
-    assert scene.on(Tick(), after=scene.field("process_died", "again_in")) == [Start(3, "reports", 1)]
+    assert scene.on(Tick(), after=scene.field("process_died", "retry_in")) == [Start(3, "reports", 1)]
 
 
 def test_a_process_that_dies_after_it_consumed_is_replaced_at_once(two: Scene) -> None:
     assert two.on(Ended(2, -9)) == [Start(3, "main", 2)]
-    assert two.field("process_died", "how") == "signal SIGKILL"
+    assert two.field("process_died", "exit_status") == "signal SIGKILL"
 
 
 def test_what_dies_young_is_started_ever_more_rarely_and_after_a_steady_life_at_once_again(two: Scene) -> None:
@@ -72,7 +72,7 @@ def test_what_dies_young_is_started_ever_more_rarely_and_after_a_steady_life_at_
     serial = 2
     for _ in range(9):
         two.on(Ended(serial, 1))
-        pauses.append(two.field("process_died", "again_in"))
+        pauses.append(two.field("process_died", "retry_in"))
         started = two.on(Tick(), after=pauses[-1]) or [Start(serial + 1, "main", 2)]
         assert started == [Start(serial + 1, "main", 2)]
         serial += 1
@@ -98,7 +98,7 @@ def test_the_same_mistake_does_not_end_a_pool_that_has_consumed(two: Scene) -> N
 def test_exit_code_2_of_a_task_is_a_death_and_only_a_reported_mistake_ends_the_service() -> None:
     scene = Scene(main=1)
     assert scene.on(Ended(1, 2)) == []
-    assert scene.field("process_died", "how") == "exit code 2"
+    assert scene.field("process_died", "exit_status") == "exit code 2"
     assert scene.on(Tick(), after=1.0) == [Start(2, "main", 1)]
     scene.on(Misconfigured(2, "There is no module 'shop'."))
     assert scene.on(Ended(2, -9)) == [], "killed while it reported that"
@@ -138,7 +138,7 @@ def test_a_pool_that_never_consumes_is_given_up_after_a_bounded_number_of_deaths
     (finish,) = scene.on(Ended(8, -11))
     assert isinstance(finish, Finish)
     assert finish.code == 1
-    assert "8 have ended, the last by signal SIGSEGV" in finish.problem
+    assert "8 have ended, the last by signal SIGSEGV" in finish.reason
 
 
 def test_a_process_that_does_not_become_ready_in_time_is_killed_with_its_stacks_and_counts_as_a_death() -> None:
@@ -148,8 +148,8 @@ def test_a_process_that_does_not_become_ready_in_time_is_killed_with_its_stacks_
     assert scene.on(Tick(), after=0.1) == [DumpStacks(1)]
     assert scene.on(Tick(), after=1.0) == [Kill(1)]
     assert scene.on(Ended(1, -9)) == []
-    assert scene.field("process_stalled", "what") == "it was not ready within 60 s"
-    assert scene.field("process_killed", "why") == "it was not ready within 60 s"
+    assert scene.field("process_stalled", "reason") == "it was not ready within 60 s"
+    assert scene.field("process_killed", "reason") == "it was not ready within 60 s"
     assert scene.field("process_died", "reason") == "it was not ready within 60 s"
     assert scene.on(Tick(), after=1.0) == [Start(2, "main", 1)]
 
@@ -179,7 +179,7 @@ def test_a_process_that_is_asked_to_stop_while_it_starts_is_not_judged_by_its_st
     scene.on(Stop("signal SIGTERM"), after=30.0)
     assert scene.on(Tick(), after=39.0) == []
     assert scene.on(Tick(), after=1.0) == [Kill(1)]
-    assert scene.field("process_killed", "why") == "it did not stop in time"
+    assert scene.field("process_killed", "reason") == "it did not stop in time"
 
 
 def test_a_reload_whose_new_code_never_becomes_ready_leaves_the_old_processes_and_says_so(two: Scene) -> None:
@@ -197,7 +197,7 @@ def test_where_the_machine_has_no_room_for_a_process_it_is_tried_again_ever_more
     scene = Scene(main=1)
     for serial, pause in ((1, 1.0), (2, 2.0), (3, 4.0)):
         assert scene.on(NotStarted(serial, "no room")) == []
-        assert scene.field("process_not_started", "again_in") == pause
+        assert scene.field("process_not_started", "retry_in") == pause
         assert scene.on(Tick(), after=pause) == [Start(serial + 1, "main", 1)]
 
 
@@ -256,7 +256,7 @@ def test_what_has_outgrown_its_limits_is_drained_once_its_successor_consumes(two
     assert two.on(RecyclingDue(2, "it has run 1001 tasks")) == []
     assert two.consumes(3) == [Drain(2)]
     assert two.on(Ended(2, 0)) == []
-    assert two.field("process_replaced", "why") == "it has run 1000 tasks"
+    assert two.field("process_replaced", "reason") == "it has run 1000 tasks"
 
 
 @pytest.mark.parametrize("at_start", [True, False])
@@ -296,15 +296,15 @@ def test_a_process_that_outgrows_its_memory_later_is_replaced_at_once_and_a_relo
 
 
 def test_a_process_that_leaves_by_itself_is_not_asked_to_and_its_successor_starts_meanwhile(two: Scene) -> None:
-    assert two.on(Leaving(2, "a task ran over its hard limit")) == [Start(3, "main", 2)]
+    assert two.on(Exiting(2, "a task ran over its hard limit")) == [Start(3, "main", 2)]
     assert two.consumes(3) == []
     assert two.on(Ended(2, 4)) == []
     assert sorted(two.fleet.processes) == [1, 3]
 
 
 def test_what_has_stalled_writes_its_stacks_and_is_killed_a_moment_later(two: Scene) -> None:
-    assert two.on(Stalled(2, "its main thread has not moved for 61 s")) == [DumpStacks(2)]
-    assert two.on(Stalled(2, "its main thread has not moved for 61 s")) == []
+    assert two.on(Stalled(2, "its main thread has made no progress for 61 s")) == [DumpStacks(2)]
+    assert two.on(Stalled(2, "its main thread has made no progress for 61 s")) == []
     assert two.on(Tick(), after=1.0) == [Kill(2)]
     assert two.on(Ended(2, -9)) == [Start(3, "main", 2)]
 
@@ -377,7 +377,7 @@ def test_what_a_process_told_before_its_end_may_be_heard_after_it(two: Scene) ->
         Ready(2, 5.0),
         Consuming(2),
         Misconfigured(2, ""),
-        Leaving(2, ""),
+        Exiting(2, ""),
         Stalled(2, ""),
         RecyclingDue(2, ""),
     ):
@@ -387,7 +387,7 @@ def test_what_a_process_told_before_its_end_may_be_heard_after_it(two: Scene) ->
 def test_processes_whose_tasks_do_not_end_are_replaced_one_a_minute(two: Scene) -> None:
     assert two.on(OverLimit(2)) == [Replace(2)]
     assert two.on(OverLimit(1), after=30.0) == []
-    assert two.on(Leaving(2, "a task does not end")) == [Start(3, "main", 2)]
+    assert two.on(Exiting(2, "a task does not end")) == [Start(3, "main", 2)]
     assert two.on(OverLimit(2), after=31.0) == [], "it leaves already"
     assert two.on(OverLimit(1)) == [Replace(1)]
     two.now += 61.0

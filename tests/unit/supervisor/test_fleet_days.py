@@ -24,11 +24,12 @@ from amqpworker.supervisor.fleet_events import (
     DumpStacks,
     Ended,
     Event,
+    Exiting,
     Finish,
     Grow,
     Interrupt,
     Kill,
-    Leaving,
+    Log,
     Misconfigured,
     NotStarted,
     Ready,
@@ -39,7 +40,6 @@ from amqpworker.supervisor.fleet_events import (
     Start,
     Stop,
     StopNow,
-    Tell,
     Tick,
 )
 from amqpworker.supervisor.pools import START_TIMEOUT
@@ -75,8 +75,8 @@ class World:
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
         self.now = 0.0
-        self.most_starts = chance.choice([1, 2, 100])
-        self.fleet = Fleet(SIZES, lambda: 0.75 + chance.random() / 2, most_starts=self.most_starts)
+        self.max_starts = chance.choice([1, 2, 100])
+        self.fleet = Fleet(SIZES, lambda: 0.75 + chance.random() / 2, max_starts=self.max_starts)
         self.bodies: dict[int, Body] = {}
         self.due: list[Due] = []
         self.turn = 0
@@ -99,7 +99,7 @@ class World:
     def act(self, event: Event) -> None:
         """Do what an event leads to, and tell of what could not be started once all of it is done."""
         consuming = self.consuming()
-        for action in self.fleet.on(event, self.now):
+        for action in self.fleet.handle(event, self.now):
             self.do(action)
         self.check(event, consuming)
         while self.refused:
@@ -116,9 +116,9 @@ class World:
                 self.later(0.01, lambda: self.end(body, -9))
             case Finish():
                 self.finished = action
-            case Tell(event="reload_failed", fields=fields):
+            case Log(event="reload_failed", fields=fields):
                 self.given_up.add(fields["pool"])
-            case Tell() | DumpStacks():
+            case Log() | DumpStacks():
                 pass
             case _:
                 assert_never(action)
@@ -182,19 +182,19 @@ class World:
     def check(self, event: Event, before: dict[str, set[int]]) -> None:
         fleet = self.fleet
         for pool in fleet.pools.values():
-            extra = sum(one.place.pool == pool.name for one in fleet.processes.values()) - len(pool.places)
+            extra = sum(one.slot.pool == pool.name for one in fleet.processes.values()) - len(pool.slots)
             assert extra <= 1, (event, pool.name, extra)
-            assert pool.places
+            assert pool.slots
         assert set(fleet.processes) == {*self.bodies, *self.refused}, "an orphan, or a ghost"
-        if fleet.stopping is None and not isinstance(event, Ended | Stalled | Leaving):
+        if fleet.stopping is None and not isinstance(event, Ended | Stalled | Exiting):
             for name, consuming in self.consuming().items():
                 assert consuming or not before[name], f"{event} left nobody of {name} who consumes"
-        assert sum(one.starts for one in fleet.processes.values()) <= self.most_starts
+        assert sum(one.is_starting for one in fleet.processes.values()) <= self.max_starts
         due = fleet.next_due(self.now)
         assert due is None or due > self.now, f"something was left undone after {event}"
         for one in fleet.processes.values():
             patience = START_TIMEOUT + self.stood_still
-            assert not one.starts or self.now - one.started <= patience, f"{one.serial} starts for ever"
+            assert not one.is_starting or self.now - one.started <= patience, f"{one.serial} starts for ever"
 
     # ---- a day ------------------------------------------------------------------------------------------------------
 
@@ -214,7 +214,7 @@ class World:
             case 2 if body:
                 self.tell(body, RecyclingDue(body.serial, "memory"))
             case 3 if body and not body.asked and body.serial in self.consuming()[body.pool]:
-                self.tell(body, Leaving(body.serial, "hard limit"))
+                self.tell(body, Exiting(body.serial, "hard limit"))
                 self.later(2.0, lambda: self.end(body, 4))
             case 4:
                 for one in list(self.bodies.values()):
@@ -288,7 +288,7 @@ def test_a_day_of_deaths_stalls_and_reloads_leaves_no_orphan_and_never_one_proce
         assert {pool: len(found) for pool, found in world.consuming().items()} == world.wanted, "all is well in the end"
         assert not world.fleet.reloading
         old = [one for one in world.fleet.processes.values() if one.generation < world.fleet.generation]
-        assert {one.place.pool for one in old} <= world.given_up, "a reload was forgotten"
+        assert {one.slot.pool for one in old} <= world.given_up, "a reload was forgotten"
         world.act(Stop("the day is over"))
         world.run_until(world.now + 100)
     assert world.finished is not None

@@ -19,15 +19,14 @@ from amqpworker.cli import status_command as cli_status
 from amqpworker.cli.main import main
 from amqpworker.cli.status_command import age, asked, limit
 from amqpworker.errors import AmqpWorkerError, ConfigError, NotConnected
-from amqpworker.ipc.recorder import Counts, Recorder, read
+from amqpworker.ipc.recorder import Counts, Recorder, read_recording
 from amqpworker.policies.time_limit import UNLIMITED, TimeLimit
 from amqpworker.supervisor import sockets as places
 from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.fleet_events import Tick
-from amqpworker.supervisor.health import HealthServer, answer, answering, split
+from amqpworker.supervisor.health import HealthServer, respond_to, serve_status, split_address
 from amqpworker.supervisor.sockets import socket_folder, sockets
-from amqpworker.supervisor.stall_check import overdue
-from amqpworker.supervisor.status import Past, ProcessView, RunView, Seen, SupervisorStatus, overview
+from amqpworker.supervisor.status import History, Observation, ProcessView, RunView, SupervisorStatus, status_of
 from amqpworker.worker.context import Run
 
 LIMITS = (UNLIMITED, TimeLimit(60), TimeLimit(30, 90))
@@ -45,11 +44,11 @@ def test_alive_is_who_looks_and_ready_is_who_consumes_with_every_process() -> No
         (STATE, 1011.0, 503, 503),
         (None, 1001.0, 503, 503),
     ):
-        assert (answer("/livez", state, now)[0], answer("/readyz", state, now)[0]) == (alive, ready)
+        assert (respond_to("/livez", state, now)[0], respond_to("/readyz", state, now)[0]) == (alive, ready)
 
 
 def test_the_status_tells_of_each_process_and_each_task_that_runs() -> None:
-    code, told = answer("/status", STATE, 1001.0)
+    code, told = respond_to("/status", STATE, 1001.0)
     assert code == 200
     read = json.loads(json.dumps(told))
     assert (read["status"], read["pid"], read["errors"]) == (
@@ -61,7 +60,7 @@ def test_the_status_tells_of_each_process_and_each_task_that_runs() -> None:
 
 
 def test_what_there_is_not_is_not_found() -> None:
-    assert answer("/", STATE, 1001.0)[0] == 404
+    assert respond_to("/", STATE, 1001.0)[0] == 404
 
 
 @pytest.fixture(params=["unix", "tcp", "tcp6"])
@@ -83,25 +82,25 @@ def server(where: str) -> Iterator[HealthServer]:
 
 
 def test_it_answers_on_a_port_and_on_a_unix_socket(server: HealthServer) -> None:
-    assert asked(server.where)["pid"] == 4711
+    assert asked(server.address)["pid"] == 4711
 
 
 def test_whoever_asks_and_says_nothing_more_holds_up_nobody_else(server: HealthServer) -> None:
     silent = []
     for _ in range(20):
         asking = socket.socket(
-            socket.AF_UNIX if "/" in server.where else socket.AF_INET6 if "[" in server.where else socket.AF_INET
+            socket.AF_UNIX if "/" in server.address else socket.AF_INET6 if "[" in server.address else socket.AF_INET
         )
-        asking.connect(server.where if "/" in server.where else split(server.where))
+        asking.connect(server.address if "/" in server.address else split_address(server.address))
         silent.append(asking)
-    assert asked(server.where)["pid"] == 4711
+    assert asked(server.address)["pid"] == 4711
     for asking in silent:
         asking.close()
 
 
 def test_two_do_not_answer_at_one_place(server: HealthServer) -> None:
     with pytest.raises(AmqpWorkerError, match="health") as caught:
-        HealthServer(server.where, lambda: None)
+        HealthServer(server.address, lambda: None)
     assert not isinstance(caught.value, ConfigError), "the process that answers there may end soon"
 
 
@@ -134,7 +133,7 @@ def test_what_is_no_place_is_refused_in_one_line(where: str) -> None:
 def test_each_supervisor_is_found_by_its_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    with answering(None, lambda: replace(STATE, at=time.time())):
+    with serve_status(None, lambda: replace(STATE, at=time.time())):
         (found,) = [path for path in sockets() if tmp_path in path.parents]
         assert asked(str(found))["pid"] == 4711
         assert found.stat().st_mode & 0o077 == 0
@@ -149,7 +148,7 @@ def test_a_folder_that_others_may_write_to_is_not_trusted(tmp_path: Path, monkey
     (tmp_path / "amqpworker").chmod(0o777)
     with pytest.raises(ConfigError, match="others may write"):
         socket_folder()
-    with answering(None, lambda: None):  # the pool runs all the same
+    with serve_status(None, lambda: None):  # the pool runs all the same
         pass
 
 
@@ -188,9 +187,9 @@ def test_times_are_told_as_people_say_them(seconds: float, told: str) -> None:
 
 
 def test_http_is_kept_to(server: HealthServer) -> None:
-    if "/" in server.where:
+    if "/" in server.address:
         return
-    connection = http.client.HTTPConnection(server.where, timeout=5)
+    connection = http.client.HTTPConnection(server.address, timeout=5)
     connection.request("GET", "/livez?verbose=1")
     response = connection.getresponse()
     assert (response.status, response.getheader("Content-Type")) == (200, "application/json")
@@ -224,10 +223,14 @@ def test_the_status_shows_the_limit_of_each_run_and_who_is_beyond_it() -> None:
     registered = [SimpleNamespace(name=f"t{number}", time_limit=its_limit) for number, its_limit in enumerate(LIMITS)]
     delivery: Any = None
     for slot, known in zip(recorder.slots, registered, strict=True):
-        slot.begin(b"m-1", Run(known, delivery, "m-1", 1, 1000.0, 1000.0))
+        slot.mark_running(b"m-1", Run(known, delivery, "m-1", 1, 1000.0, 1000.0))
     fleet = Fleet({"main": 1}, lambda: 1.0)
-    fleet.on(Tick(), 0.0)
-    shown = overview(fleet, {1: Seen(4712, 0, read(recorder.memory))}, Past(), (1042.0, 42.0)).processes[0].running
+    fleet.handle(Tick(), 0.0)
+    shown = (
+        status_of(fleet, {1: Observation(4712, 0, read_recording(recorder.memory))}, History(), (1042.0, 42.0))
+        .processes[0]
+        .running
+    )
     assert [(one.task, one.limit, one.over) for one in shown] == [
         ("t0", 0.0, 0.0),
         ("t1", 1060.0, 0.0),
@@ -240,7 +243,7 @@ def test_a_run_is_overdue_a_minute_after_its_limit() -> None:
     recorder = Recorder(1)
     known: Any = SimpleNamespace(name="t", time_limit=TimeLimit(5))
     delivery: Any = None
-    recorder.slots[0].begin(b"m-1", Run(known, delivery, "m-1", 1, 1000.0, 1000.0))
-    recording = read(recorder.memory)
+    recorder.slots[0].mark_running(b"m-1", Run(known, delivery, "m-1", 1, 1000.0, 1000.0))
+    recording = read_recording(recorder.memory)
     assert recording is not None
-    assert [overdue(recording, now) for now in (1006.0, 1064.0, 1065.0)] == [False, False, True]
+    assert [recording.has_overdue_task(now) for now in (1006.0, 1064.0, 1065.0)] == [False, False, True]

@@ -89,7 +89,7 @@ def test_a_signal_between_the_two_programs_stops_the_pool_in_good_order(tmp_path
     done = launched(tmp_path, str(int(number)))
     assert done.returncode == 0, done.stderr
     stopping, stopped = (json.loads(line) for line in done.stderr.splitlines())
-    assert (stopping["event"], stopping["why"]) == ("supervisor_stopping", f"signal {number.name}")
+    assert (stopping["event"], stopping["reason"]) == ("supervisor_stopping", f"signal {number.name}")
     assert stopped["event"] == "supervisor_stopped"
 
 
@@ -106,7 +106,7 @@ import sys
 from amqpworker.supervisor import fleet
 from amqpworker.supervisor.__main__ import main
 
-fleet.MOST_DEATHS = 1
+fleet.MAX_DEATHS = 1
 code = main(sys.argv[1:])
 loaded = {"aio_pika", "pika", "pydantic", "pydantic_settings", "rich", "structlog", "tenacity", "typer", "asyncio"} & {*sys.modules}
 print(code, sorted(loaded))

@@ -18,7 +18,7 @@ import pytest
 from amqpworker.cli import status_command as cli_status
 from amqpworker.cli.status_command import asked
 from amqpworker.errors import AmqpWorkerError, NotConnected
-from amqpworker.supervisor.health import HealthServer, answering, split
+from amqpworker.supervisor.health import HealthServer, serve_status, split_address
 from tests.unit.supervisor.test_health import STATE, server, where  # noqa: F401 - fixtures
 
 SLOW = 250
@@ -28,7 +28,7 @@ def connected(address: str) -> socket.socket:
     """Return a client that has connected and says nothing."""
     family = socket.AF_UNIX if "/" in address else socket.AF_INET6 if "[" in address else socket.AF_INET
     client = socket.socket(family)
-    client.connect(address if "/" in address else split(address))
+    client.connect(address if "/" in address else split_address(address))
     client.settimeout(10)
     return client
 
@@ -49,10 +49,10 @@ def slow_clients(address: str, count: int) -> Iterator[None]:
 
 def test_slow_clients_shut_out_no_one_here_or_at_another_listener(server: HealthServer, tmp_path: Path) -> None:  # noqa: F811
     other = HealthServer(str(tmp_path / "other.sock"), lambda: STATE)
-    with slow_clients(server.where, SLOW):
+    with slow_clients(server.address, SLOW):
         for _ in range(3):
-            assert asked(server.where)["pid"] == 4711
-        connection = connected(other.where)
+            assert asked(server.address)["pid"] == 4711
+        connection = connected(other.address)
         connection.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
         assert connection.recv(8) == b"HTTP/1.0"
         connection.close()
@@ -60,8 +60,8 @@ def test_slow_clients_shut_out_no_one_here_or_at_another_listener(server: Health
 
 
 def test_the_client_that_has_waited_longest_is_disconnected_so_that_few_threads_serve_all(server: HealthServer) -> None:  # noqa: F811
-    first = connected(server.where)
-    with slow_clients(server.where, SLOW):
+    first = connected(server.address)
+    with slow_clients(server.address, SLOW):
         assert first.recv(1) == b""
     first.close()
 
@@ -69,7 +69,7 @@ def test_the_client_that_has_waited_longest_is_disconnected_so_that_few_threads_
 def test_a_head_request_gets_the_headers_of_a_get_and_no_body(server: HealthServer) -> None:  # noqa: F811
     answers = []
     for method in ("GET", "HEAD"):
-        client = connected(server.where)
+        client = connected(server.address)
         connection = http.client.HTTPConnection("localhost")
         connection.sock = client
         connection.request(method, "/livez")
@@ -123,10 +123,10 @@ def test_a_path_with_a_colon_is_the_path_of_a_unix_socket(tmp_path: Path) -> Non
     folder = tmp_path / "shop:8080"
     folder.mkdir()
     running = HealthServer(str(folder / "x.sock"), lambda: STATE)
-    connected(running.where).close()
+    connected(running.address).close()
     running.close()
     running = HealthServer(f"{tmp_path}/[::1]:80", lambda: STATE)
-    connected(running.where).close()
+    connected(running.address).close()
     running.close()
 
 
@@ -144,7 +144,7 @@ def test_a_unit_with_two_runtime_directories_has_its_socket_in_the_one_that_stat
         (str(first), first / "amqpworker"),
     ):
         monkeypatch.setenv("RUNTIME_DIRECTORY", given)
-        with answering(None, lambda: STATE):
+        with serve_status(None, lambda: STATE):
             assert [path.parent for path in sockets.sockets()] == [folder]
 
 
@@ -168,7 +168,7 @@ def test_sockets_of_supervisors_that_were_killed_are_removed_by_the_next_one_and
     elsewhere = socket.socket(socket.AF_UNIX)  # of a supervisor in a container, whose id there is free here
     elsewhere.bind(str(folder / f"{gone.pid + 1}0000000.sock"))
     elsewhere.listen()
-    with answering(None, lambda: STATE):
+    with serve_status(None, lambda: STATE):
         for name, stays in names.items():
             assert (folder / name).exists() is stays, name
         assert (folder / f"{gone.pid + 1}0000000.sock").exists()

@@ -14,10 +14,10 @@ from amqpworker.ipc.recorder import Counts, Recording, Running
 from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.fleet_events import Consuming, Ready, Reload, Stop, Tick
 from amqpworker.supervisor.notify import Announcer, Condition, Notifier, notifier_from
-from amqpworker.supervisor.status import Past, Seen, condition, overview, status_line
+from amqpworker.supervisor.status import History, Observation, condition_of, status_line, status_of
 
 STARTING = Condition(
-    2, alive=2, sound=2, waiting=0, consuming=0, reloading=False, stopping=False, status="0/2 consuming"
+    2, alive=2, healthy=2, waiting=0, consuming=0, reloading=False, stopping=False, status="0/2 consuming"
 )
 WAITING = replace(STARTING, waiting=2)
 CONSUMING = replace(STARTING, consuming=2, status="2/2 consuming")
@@ -46,15 +46,15 @@ def test_the_watchdog_is_fed_while_more_than_half_of_the_processes_are_sound() -
     assert "WATCHDOG=1" in announcer.next(0, CONSUMING)
     assert announcer.next(9, CONSUMING) == ["READY=1"] or announcer.next(9, CONSUMING) == []
     assert "WATCHDOG=1" in announcer.next(10, CONSUMING)
-    assert "WATCHDOG=1" not in announcer.next(30, replace(CONSUMING, sound=1))
-    assert "WATCHDOG=1" in announcer.next(31, replace(WAITING, sound=2)), "a broker that is away is no fault of ours"
+    assert "WATCHDOG=1" not in announcer.next(30, replace(CONSUMING, healthy=1))
+    assert "WATCHDOG=1" in announcer.next(31, replace(WAITING, healthy=2)), "a broker that is away is no fault of ours"
 
 
 def test_the_watchdog_is_fed_while_what_has_died_waits_for_its_next_start() -> None:
     dying = Announcer(watchdog=30.0)
-    assert "WATCHDOG=1" in dying.next(0, replace(CONSUMING, alive=1, sound=1))
-    assert "WATCHDOG=1" in dying.next(10, replace(CONSUMING, alive=0, sound=0))
-    assert "WATCHDOG=1" not in dying.next(20, replace(CONSUMING, alive=1, sound=0)), "the only one that is left hangs"
+    assert "WATCHDOG=1" in dying.next(0, replace(CONSUMING, alive=1, healthy=1))
+    assert "WATCHDOG=1" in dying.next(10, replace(CONSUMING, alive=0, healthy=0))
+    assert "WATCHDOG=1" not in dying.next(20, replace(CONSUMING, alive=1, healthy=0)), "the only one that is left hangs"
 
 
 def test_nobody_feeds_a_watchdog_that_there_is_not() -> None:
@@ -72,7 +72,7 @@ def test_a_reload_is_told_with_its_time_and_its_end() -> None:
 def test_a_stop_is_told_and_gets_the_time_that_it_takes() -> None:
     announcer = Announcer(watchdog=3.0)
     announcer.next(0, CONSUMING)
-    stopping = replace(CONSUMING, stopping=True, sound=0)
+    stopping = replace(CONSUMING, stopping=True, healthy=0)
     assert announcer.next(5, stopping) == ["STOPPING=1", "EXTEND_TIMEOUT_USEC=60000000", "WATCHDOG=1"]
     assert announcer.next(5.5, stopping) == []
 
@@ -121,50 +121,52 @@ def test_systemd_hears_of_us_also_when_no_descriptor_is_left(tmp_path: Path) -> 
 
 
 def test_a_watchdog_that_is_meant_for_another_process_is_not_ours() -> None:
-    assert notifier_from({"WATCHDOG_USEC": "2000000", "WATCHDOG_PID": "1"})[1].watchdog is None
+    assert notifier_from({"WATCHDOG_USEC": "2000000", "WATCHDOG_PID": str(os.getpid() + 1)})[1].watchdog is None
     assert notifier_from({"WATCHDOG_USEC": "many"})[1].watchdog is None
 
 
-def seen(consuming: bool, running: int = 0, done: int = 0, stalled: str = "") -> Seen:
+def seen(consuming: bool, running: int = 0, done: int = 0, stalled: str = "") -> Observation:
     tasks = tuple(Running(n, f"m-{n}", "shop.task", 1, 1.0, 0.0) for n in range(running))
-    return Seen(100, 1024, Recording((1.0, 1.0, 1.0, 0.0), Counts(done, 0, done // 1000), tasks, consuming), stalled)
+    return Observation(
+        100, 1024, Recording((1.0, 1.0, 1.0, 0.0), Counts(done, 0, done // 1000), tasks, consuming), stalled
+    )
 
 
 def test_how_it_stands_in_a_few_words() -> None:
     fleet = Fleet({"main": 2}, lambda: 1.0)
-    fleet.on(Tick(), 0)
-    fleet.on(Ready(1, 30.0), 1)
-    stands = overview(fleet, {1: seen(False)}, Past(), (1000.0, 1.0))
+    fleet.handle(Tick(), 0)
+    fleet.handle(Ready(1, 30.0), 1)
+    stands = status_of(fleet, {1: seen(False)}, History(), (1000.0, 1.0))
     assert status_line(stands) == "waiting for the broker, 0/2 consuming, 0 running, 0 done"
-    assert condition(stands).waiting == 1
-    fleet.on(Consuming(1), 2)
-    fleet.on(Consuming(2), 2)
-    both = {1: seen(True, 1, 500), 2: seen(True, 2, 7500, "its main thread has not moved for 61 s")}
-    stands = overview(fleet, both, Past(Counts(4_000)), (1000.0, 2.0))
+    assert condition_of(stands).waiting == 1
+    fleet.handle(Consuming(1), 2)
+    fleet.handle(Consuming(2), 2)
+    both = {1: seen(True, 1, 500), 2: seen(True, 2, 7500, "its main thread has made no progress for 61 s")}
+    stands = status_of(fleet, both, History(Counts(4_000)), (1000.0, 2.0))
     assert status_line(stands) == "2/2 consuming, 3 running, 12 k done, 7 dead"
-    assert (condition(stands).consuming, condition(stands).alive, condition(stands).sound) == (2, 2, 1)
+    assert (condition_of(stands).consuming, condition_of(stands).alive, condition_of(stands).healthy) == (2, 2, 1)
     assert stands.processes[0].started == 998.0
-    left = condition(overview(fleet, {1: seen(True)}, Past(), (1000.0, 2.0)))
-    assert (left.wanted, left.alive, left.sound) == (2, 1, 1)
-    away = overview(fleet, {1: seen(False), 2: seen(False)}, Past(), (1000.0, 2.0))
+    left = condition_of(status_of(fleet, {1: seen(True)}, History(), (1000.0, 2.0)))
+    assert (left.wanted, left.alive, left.healthy) == (2, 1, 1)
+    away = status_of(fleet, {1: seen(False), 2: seen(False)}, History(), (1000.0, 2.0))
     assert status_line(away) == "waiting for the broker or its queues, 0/2 consuming, 0 running, 0 done"
     waits = "the broker at mq-1:5672: Connection refused by\nmq-1:5672."
     why = {1: replace(seen(False), waits=waits), 2: seen(False)}
-    assert status_line(overview(fleet, why, Past(), (1000.0, 2.0))).startswith(
+    assert status_line(status_of(fleet, why, History(), (1000.0, 2.0))).startswith(
         "waiting for the broker at mq-1:5672: Connection refused by mq-1:5672, 0/2 consuming"
     )
     some = {1: replace(seen(False), waits="queue 'mail': it does not exist."), 2: seen(True)}
-    assert status_line(overview(fleet, some, Past(), (1000.0, 2.0))) == (
+    assert status_line(status_of(fleet, some, History(), (1000.0, 2.0))) == (
         "1/2 consuming, 0 running, 0 done, 1 waiting for queue 'mail': it does not exist"
     )
     long = {1: replace(seen(False), waits="x" * 1000), 2: seen(True)}
-    assert len(status_line(overview(fleet, long, Past(), (1000.0, 2.0)))) < 260
-    fleet.on(Reload(), 3)
-    assert status_line(overview(fleet, both, Past(Counts(2_000_000)), (0.0, 0.0))).startswith(
+    assert len(status_line(status_of(fleet, long, History(), (1000.0, 2.0)))) < 260
+    fleet.handle(Reload(), 3)
+    assert status_line(status_of(fleet, both, History(Counts(2_000_000)), (0.0, 0.0))).startswith(
         "reloading, 2/2 consuming"
     )
-    fleet.on(Stop("test"), 4)
+    fleet.handle(Stop("test"), 4)
     assert (
-        status_line(overview(fleet, {}, Past(Counts(2_000_000)), (0.0, 0.0)))
+        status_line(status_of(fleet, {}, History(Counts(2_000_000)), (0.0, 0.0)))
         == "stopping, 0/2 consuming, 0 running, 2.0 M done"
     )

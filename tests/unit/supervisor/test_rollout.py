@@ -9,9 +9,9 @@ from amqpworker.supervisor.fleet_events import (
     Consuming,
     Drain,
     Ended,
+    Exiting,
     Grow,
     Kill,
-    Leaving,
     Misconfigured,
     Ready,
     RecyclingDue,
@@ -182,7 +182,7 @@ def test_what_leaves_by_itself_as_a_failure_again_and_again_is_replaced_ever_mor
     serial, pauses = 1, []
     for _ in range(5):
         started = [
-            *scene.on(Leaving(serial, "the app's lifespan has ended by itself")),
+            *scene.on(Exiting(serial, "the app's lifespan has ended by itself")),
             *scene.on(Ended(serial, FAILED)),
         ]
         began = scene.now

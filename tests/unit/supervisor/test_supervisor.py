@@ -29,12 +29,12 @@ from amqpworker.supervisor.worker_process import shared_memory
 NO_ROOM = """
 import errno, os, subprocess
 from amqpworker.errors import ConfigError
-from amqpworker.supervisor import slots as places
+from amqpworker.supervisor import slots
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.supervisor import Supervisor
 from amqpworker.worker.options import WorkerOptions
 
-places.FIRST_PAUSE = 0.1
+slots.FIRST_BACKOFF = 0.1
 real, refused, open_files = subprocess.Popen, [], []
 
 def popen(*arguments, **options):
@@ -63,7 +63,7 @@ def test_a_pool_that_cannot_start_a_process_tries_again_ever_more_slowly(tmp_pat
     )
     assert "There is no module 'no_such_module'" in done.stdout, done.stderr
     pauses = [
-        float(line.split("again_in=")[1].split()[0]) for line in done.stderr.splitlines() if "not_started" in line
+        float(line.split("retry_in=")[1].split()[0]) for line in done.stderr.splitlines() if "not_started" in line
     ]
     assert pauses == sorted(pauses)
     assert len(set(pauses)) == 3
@@ -81,8 +81,8 @@ def test_what_is_wanted_of_a_process_that_could_not_be_started_is_left_undone(mo
 
     heard: list[Event] = []
     supervisor = Supervisor([PoolSpec("main", 1, {}, 1)])
-    monkeypatch.setattr("amqpworker.supervisor.supervisor.Child", refuse)
-    monkeypatch.setattr(supervisor.fleet, "on", decide)
+    monkeypatch.setattr("amqpworker.supervisor.supervisor.WorkerHandle", refuse)
+    monkeypatch.setattr(supervisor.fleet, "handle", decide)
     supervisor._handle(Tick())
     assert heard == [Tick(), NotStarted(1, f"[Errno {errno.EAGAIN}] no room")]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from amqpworker.errors import AmqpWorkerError, ResultStoreError
 from amqpworker.model.message import Delivery, Properties, Publication
 from amqpworker.model.outcome import Dead, Failure, Outcome, Retry
 from amqpworker.policies.time_limit import UNLIMITED
+from amqpworker.results.store import ResultRow
 from amqpworker.routing.queues import Plan, Requirement
 from amqpworker.routing.topology import Names
 from amqpworker.settings import Settings
@@ -98,35 +100,46 @@ class Publisher:
 
 
 class Store:
-    """Keeps results in a dictionary; the first `failures` attempts fail."""
+    """Keeps rows in a dictionary; the first `failures` attempts fail."""
 
     def __init__(self, steps: list[Step]) -> None:
         self.steps = steps
-        self.kept: dict[str, tuple[bytes, float]] = {}
+        self.rows: dict[str, ResultRow] = {}
         self.failures = 0
         self.failure: ResultStoreError = ResultStoreError("the disk is full")
-        self.first_sent: dict[str, str] = {}
         self.at_failure: Callable[[], None] = lambda: None
 
-    def store(self, task_id: str, result: bytes, expires_at: float, first_sent: str = "") -> None:
+    def put(self, rows: Sequence[ResultRow]) -> Mapping[str, ResultStoreError]:
         if self.failures:
             self.failures -= 1
             self.at_failure()
-            raise self.failure
-        self.steps.append(("store", task_id))
-        self.kept[task_id] = result, expires_at
-        self.first_sent[task_id] = first_sent
+            return {row.id: self.failure for row in rows}
+        self.steps += [("store", row.id) for row in rows]
+        self.rows.update({row.id: row for row in rows})
+        return {}
+
+    def get(self, ids: Collection[str]) -> Mapping[str, ResultRow]:
+        return {one: self.rows[one] for one in ids if one in self.rows}
+
+    def reply(self, task_id: str) -> Any:
+        """Return the stored reply."""
+        return json.loads(self.rows[task_id].reply)
+
+    def delete(self, ids: Collection[str]) -> None:
+        for one in ids:
+            self.rows.pop(one, None)
+
+    def expire(self, now: float, most: int) -> int:
+        expired = [one for one, row in self.rows.items() if row.expires_at <= now][:most]
+        self.delete(expired)
+        return len(expired)
 
     def check_writable(self) -> str | None:
         """It always is."""
         return None
 
-    def fetch(self, task_id: str, first_sent: str | None = None) -> bytes | None:
-        known = task_id in self.kept and (first_sent is None or self.first_sent[task_id] in ("", first_sent))
-        return self.kept[task_id][0] if known else None
-
     def close(self) -> None:
-        """Nothing to let go of."""
+        """There is nothing to close."""
 
 
 class Wire:

@@ -14,7 +14,7 @@ from amqpworker.ipc.descendants import children_of, stat_of
 
 configure("info", True)
 childprocesses.REAP_AFTER = 0.2
-childprocesses.LOOK = 0.05
+childprocesses.CHECK_SECONDS = 0.05
 children = ChildProcesses()
 
 def daemon(seconds):
@@ -97,7 +97,7 @@ from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.ipc.descendants import children_of, stat_of
 
 childprocesses.REAP_AFTER = 0.1
-childprocesses.LOOK = 0.02
+childprocesses.CHECK_SECONDS = 0.02
 children = ChildProcesses(tasks_here=True)
 
 def tidied_for(seconds, until=lambda: False):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -99,7 +98,7 @@ def test_a_retry_that_has_no_room_for_its_headers_becomes_a_dead_letter() -> Non
     bench.publisher.confirm()
     assert bench.flush()[-1] == ("ack", 1, False)
     assert bench.settler.is_idle()
-    assert json.loads(bench.store.fetch("id-1") or b"")["reason"] == "failed"
+    assert bench.store.reply("id-1")["reason"] == "failed"
 
 
 def test_a_message_that_no_outcome_can_be_settled_of_is_requeued() -> None:

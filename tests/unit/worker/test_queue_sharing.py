@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from amqpworker.broker.address import addresses
-from amqpworker.ipc.idle_queues import elsewhere
-from amqpworker.ipc.recorder import MAIN, Recorder, note_elsewhere, read
+from amqpworker.ipc.idle_queues import idle_elsewhere
+from amqpworker.ipc.recorder import MAIN, Recorder, read_recording, record_idle_elsewhere
 from amqpworker.supervisor.fleet import Fleet
-from amqpworker.supervisor.fleet_events import Consuming, Leaving, Ready, Tick
+from amqpworker.supervisor.fleet_events import Consuming, Exiting, Ready, Tick
 from amqpworker.supervisor.monitor import Monitor
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.queue_sharing import Sharing, bits_of
@@ -31,9 +31,9 @@ class Scene:
 
     def look(self, now: float, others: bool, consumed: bool = True) -> int:
         """Look, and return what the process is idle for."""
-        note_elsewhere(self.recorder.memory, 1, 0b111 if others else 0b011)
+        record_idle_elsewhere(self.recorder.memory, 1, 0b111 if others else 0b011)
         self.sharing.check(["work"] if consumed else [], now)
-        found = read(self.recorder.memory)
+        found = read_recording(self.recorder.memory)
         assert found is not None
         return found.idle
 
@@ -76,7 +76,7 @@ def test_a_queue_has_the_same_bit_in_each_process_and_another_on_another_broker_
 
 @given(st.dictionaries(st.integers(), st.integers(0, 255), max_size=5))
 def test_each_process_learns_what_any_other_has(idle: dict[int, int]) -> None:
-    for serial, bits in elsewhere(idle).items():
+    for serial, bits in idle_elsewhere(idle).items():
         expected = 0
         for other, theirs in idle.items():
             expected |= theirs if other != serial else 0
@@ -91,36 +91,36 @@ class Child:
 
     def __init__(self, now: float) -> None:
         recorder = Recorder(1)
-        recorder.note_idle(1)
+        recorder.record_idle(1)
         self.memory = recorder.memory
-        found = read(self.memory)
+        found = read_recording(self.memory)
         assert found is not None
-        hearts = tuple(now if number == MAIN else 0.0 for number in range(4))
-        self.found = SimpleNamespace(hearts=hearts, idle=found.idle, counts=found.counts, running=())
+        heartbeats = tuple(now if number == MAIN else 0.0 for number in range(4))
+        self.found = replace(found, heartbeats=heartbeats)
         self.elsewhere = -1
 
     def recording(self) -> Any:
         return self.found
 
-    def resident(self) -> int:
+    def resident_bytes(self) -> int:
         return 0
 
-    def note_elsewhere(self, bits: int) -> None:
+    def record_idle_elsewhere(self, bits: int) -> None:
         self.elsewhere = bits
 
 
 def test_only_a_process_that_consumes_and_moves_counts_as_idle() -> None:
     fleet = Fleet({"main": 3}, lambda: 1.0)
-    fleet.on(Tick(), 100.0)
-    fleet.on(Ready(1, 5.0), 100.0)
-    fleet.on(Consuming(1), 100.0)
+    fleet.handle(Tick(), 100.0)
+    fleet.handle(Ready(1, 5.0), 100.0)
+    fleet.handle(Consuming(1), 100.0)
     for serial in (2, 3):
-        fleet.on(Ready(serial, 5.0), 100.0)
-        fleet.on(Consuming(serial), 100.0)
+        fleet.handle(Ready(serial, 5.0), 100.0)
+        fleet.handle(Consuming(serial), 100.0)
     children: dict[int, Any] = {1: Child(100.0), 2: Child(90.0), 3: Child(100.0)}
-    lookout = Monitor({"main": PoolSpec("main", 3, {}, 1)}, 100.0)
-    lookout.look(fleet, children, 100.5)
+    monitor = Monitor({"main": PoolSpec("main", 3, {}, 1)}, 100.0)
+    monitor.check(fleet, children, 100.5)
     assert [child.elsewhere for child in children.values()] == [1, 1, 1]
-    fleet.on(Leaving(3, "a task ran over its hard limit"), 100.5)
-    lookout.look(fleet, children, 101.5)
+    fleet.handle(Exiting(3, "a task ran over its hard limit"), 100.5)
+    monitor.check(fleet, children, 101.5)
     assert [child.elsewhere for child in children.values()] == [0, 1, 1], "the first alone is idle"

@@ -256,8 +256,8 @@ def test_a_message_that_comes_again_runs_as_the_supervisor_has_answered(clock: C
     assert (scene.wakes, scene.asked) == (1, []), "asked about together, soon"
     scene.receiver.on_wake()
     assert (scene.put_there, scene.put_apart, scene.asked) == ([], [], ["id-1", "id-2", "id-3"])
-    scene.receiver.on_verdict(("id-2", "id-3"), suspect=False)
-    scene.receiver.on_verdict(("id-1",), suspect=True)
+    scene.receiver.on_suspect_answer(("id-2", "id-3"), suspect=False)
+    scene.receiver.on_suspect_answer(("id-1",), suspect=True)
     assert (scene.put_there, scene.put_apart) == ([2, 3], [1])
 
 

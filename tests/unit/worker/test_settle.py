@@ -57,7 +57,7 @@ def test_a_result_is_stored_before_its_message_is_acknowledged(bench: Bench) -> 
     delivery = bench.delivery()
     bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
     assert bench.flush() == [("store", "id-1"), ("ack", 1, False)]
-    assert json.loads(bench.store.fetch("id-1") or b"") == {"status": "done", "value": 42}
+    assert bench.store.reply("id-1") == {"status": "done", "value": 42}
 
 
 def test_a_result_is_kept_for_as_long_as_the_settings_say() -> None:
@@ -65,7 +65,7 @@ def test_a_result_is_kept_for_as_long_as_the_settings_say() -> None:
     delivery = bench.delivery()
     before = time.time()
     bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
-    _, expires_at = bench.store.kept["id-1"]
+    expires_at = bench.store.rows["id-1"].expires_at
     assert before + 60 <= expires_at <= time.time() + 60
 
 
@@ -82,7 +82,7 @@ def test_a_result_is_stored_with_the_first_sending_of_its_message(
 ) -> None:
     delivery = bench.delivery(headers=headers)
     bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
-    assert bench.store.first_sent == {"id-1": kept}
+    assert bench.store.rows["id-1"].first_sent == kept
 
 
 @pytest.mark.parametrize("reply_to", [None, "answers"])
@@ -92,7 +92,7 @@ def test_a_result_that_the_store_can_never_hold_is_not_waited_for_and_whoever_as
     bench.store.failures, bench.store.failure = 1, ResultNotStorable("string or blob too big")
     delivery = bench.delivery(reply_to=reply_to)
     bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
-    kept = json.loads(bench.store.fetch("id-1") or b"")
+    kept = bench.store.reply("id-1")
     assert (kept["status"], kept["reason"], kept["error"]) == ("failed", "result-refused", "string or blob too big")
     if reply_to is None:
         assert bench.flush() == [("store", "id-1"), ("ack", 1, False)], "it has run, and does not run again"
@@ -413,7 +413,7 @@ def test_a_task_that_stores_no_result_stores_no_failure_either(bench: Bench, mon
 
 def test_the_end_of_a_message_that_never_started_is_stored_under_its_id(bench: Bench) -> None:
     bench.settler.settle(bench.delivery(message_id="mine"), Dead("expired", Failure("", "too late")))
-    assert json.loads(bench.store.fetch("mine") or b"")["reason"] == "expired"
+    assert bench.store.reply("mine")["reason"] == "expired"
 
 
 def test_a_message_without_an_id_has_nothing_to_store_its_end_under(bench: Bench) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from amqpworker.ipc.report import DUMP_SIGNAL
-from amqpworker.ipc.stray_signals import STRAY, held_back, ignore_stray
-from amqpworker.supervisor.heir import IGNORED
+from amqpworker.ipc.stray_signals import STRAY, ignore_stray, stray_signals_blocked
 from amqpworker.supervisor.launch import SIGNALS
+from amqpworker.supervisor.orphan_reaper import IGNORED
 from amqpworker.worker.signals import STOPPING, OwnSignals
 
 
@@ -84,14 +84,14 @@ def test_what_is_set_before_an_app_is_imported_is_set_again_after_it() -> None:
 @pytest.mark.parametrize("number", STRAY)
 def test_signals_that_are_not_ours_are_ignored_also_if_they_came_while_the_process_started(number: int) -> None:
     with as_before():
-        with held_back():
+        with stray_signals_blocked():
             signal.raise_signal(number)  # to this thread: others of this process hold nothing back
             ignore_stray()
         os.kill(os.getpid(), number)
 
 
 def test_a_process_is_started_with_them_held_back_and_its_parent_hears_them_afterwards() -> None:
-    with held_back():
+    with stray_signals_blocked():
         process = subprocess.Popen(["/bin/sleep", "60"])
     try:
         line = next(line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "SigBlk" in line)
@@ -103,6 +103,6 @@ def test_a_process_is_started_with_them_held_back_and_its_parent_hears_them_afte
     assert not {*STRAY} & signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
-def test_what_reaches_all_processes_of_a_service_ends_neither_its_supervisor_nor_its_heir() -> None:
+def test_what_reaches_all_processes_of_a_service_ends_neither_its_supervisor_nor_its_orphan_reaper() -> None:
     assert {*STRAY, DUMP_SIGNAL} - {signal.SIGQUIT} <= {*SIGNALS}
     assert {*STRAY, DUMP_SIGNAL} <= {*IGNORED}

@@ -106,8 +106,9 @@ def test_tasks_that_are_isolated_anyway_do_not_count(scene: Scene) -> None:
 
 def test_what_waits_runs_though_those_before_it_were_requeued(scene: Scene) -> None:
     runners = scene.begin(Concurrency(2, 10, {}, suspects=1))
-    first, *gone, last = [scene.suspect(runners) for _ in range(6)]
+    first = scene.suspect(runners)
     scene.wait_for_running(1)
+    *gone, last = [scene.suspect(runners) for _ in range(5)]
     wait_until(lambda: runners.waiting_suspects == 5)
     for one in gone:
         del scene.bench.channel.unclaimed[one.tag]

@@ -1,0 +1,37 @@
+"""Write results one by one, as worker threads do; decides their times, and when expired ones are deleted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from amqpworker.errors import ResultStoreError
+from amqpworker.results.store import ResultRow, ResultStore
+
+__all__ = ["ResultWriter"]
+
+EXPIRE_EVERY = 64
+"""After this many results, at most twice as many expired ones are deleted: the store shrinks, and no deletion is long."""
+
+
+class ResultWriter:
+    """Puts rows with the times of one clock, and deletes those that have expired."""
+
+    def __init__(self, store: ResultStore, ttl: float, now: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._ttl = ttl
+        self._now = now
+        self._until_expire = 1
+
+    def write(self, task_id: str, state: str, task: str, reply: bytes, first_sent: str) -> ResultStoreError | None:
+        """Store a result; return why it may not be stored."""
+        now = self._now()
+        row = ResultRow(task_id, state, task, reply, first_sent, now, now + self._ttl)
+        error = self._store.put((row,)).get(task_id)
+        self._until_expire -= 1
+        if error is None and self._until_expire <= 0:
+            self._until_expire = EXPIRE_EVERY
+            with suppress(ResultStoreError):  # the next time will do
+                self._store.expire(now, 2 * EXPIRE_EVERY)
+        return error

@@ -1,0 +1,145 @@
+"""
+A program that ends the worker processes which survive their supervisor. It waits for the end of the supervisor.
+
+A worker process notices that its supervisor is gone by the end of a pipe, and drains. One that hangs in C with the
+interpreter's lock held cannot notice it, and no code in it could act: so this is a process of its own. It imports only the
+standard library, and one module that does the same, to be small. Each process has the grace period that `orphan_guard` has
+sent; then it is killed, and the processes that its tasks have started are terminated.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from contextlib import suppress
+
+from amqpworker.ipc.descendants import (
+    ProcessKey,
+    Termination,
+    alive_with_descendants,
+    descendants_of,
+    group_members,
+    stat_of,
+)
+
+__all__ = ["MAX_MESSAGE", "decode", "encode", "main"]
+
+# In bytes: several thousand processes.
+MAX_MESSAGE = 128 * 1024
+IGNORED = (
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU),
+)
+# `ipc.report.DUMP_SIGNAL`, and how long writing the stacks takes.
+DUMP_SIGNAL = signal.SIGUSR2
+DUMP_GRACE = 1.0
+# A killed process may be stuck in a system call.
+EXIT_GRACE = 20.0
+
+
+class Survivor:
+    """
+    A worker process that may survive its supervisor by `grace` seconds; `descriptor` becomes readable when it ends.
+
+    `found` are the processes that it has started; `termination` ends those after the worker process itself has ended.
+    """
+
+    # Not a dataclass: importing that module alone would make this program half as large again.
+    def __init__(self, pid: int, descriptor: int, grace: float) -> None:
+        self.descriptor = descriptor
+        self.grace = grace
+        self.dumped = False
+        self.found: set[ProcessKey] = set()
+        self.termination: Termination | None = None
+        self._pid = pid
+
+    def find_descendants(self) -> None:
+        """Remember what the process has started."""
+        self.found = self.alive() | descendants_of(self._pid)
+
+    def alive(self) -> set[ProcessKey]:
+        """Return those of its descendants that have not ended."""
+        self.found = alive_with_descendants(self.found)
+        return self.found
+
+    def terminate_descendants(self) -> None:
+        """Start to terminate its descendants and its process group."""
+        if stat_of(self._pid) is None:  # else another process may have its id by now
+            self.found |= group_members(self._pid)
+        self.termination = Termination(self.alive, time.monotonic())
+
+
+def encode(grace: dict[int, float]) -> bytes:
+    """Return the grace period of each process as a message, which is never empty."""
+    return b" ".join(b"%d:%.3f" % one for one in grace.items()) or b" "
+
+
+def decode(data: bytes) -> dict[int, float]:
+    """Return what `encode` was given."""
+    pairs = [one.split(b":") for one in data.split()]
+    return {int(pid): float(seconds) for pid, seconds in pairs}
+
+
+def receive_until_closed(connection: socket.socket) -> dict[int, Survivor]:
+    """Follow the messages of the supervisor until it has ended; return the worker processes that it has left."""
+    survivors: dict[int, Survivor] = {}
+    while data := connection.recv(MAX_MESSAGE):
+        current = decode(data)
+        for pid in survivors.keys() - current.keys():
+            os.close(survivors.pop(pid).descriptor)
+        for pid, grace in current.items():
+            if pid in survivors:
+                survivors[pid].grace = grace
+            else:
+                with suppress(OSError):  # it has ended already
+                    survivors[pid] = Survivor(pid, os.pidfd_open(pid), grace)
+    return survivors
+
+
+def end_all(survivors: dict[int, Survivor]) -> None:
+    """Wait for the end of all worker processes, and kill those that do not end in time."""
+    began = time.monotonic()
+    until = began + max((one.grace for one in survivors.values()), default=0.0) + DUMP_GRACE + EXIT_GRACE
+    ends = select.poll()
+    for one in survivors.values():
+        ends.register(one.descriptor, select.POLLIN)
+    while survivors and time.monotonic() < until:
+        ended = {descriptor for descriptor, _ in ends.poll(100)}
+        for pid, one in list(survivors.items()):
+            if one.termination is not None:
+                if one.termination.proceed(time.monotonic()):
+                    del survivors[pid]
+            elif one.descriptor in ended:
+                ends.unregister(one.descriptor)
+                one.terminate_descendants()
+            else:
+                one.find_descendants()
+                kill_if_late(pid, one, time.monotonic() - began - one.grace)
+
+
+def kill_if_late(pid: int, survivor: Survivor, late: float) -> None:
+    """Make a process that is late write its stacks, and kill it a moment later."""
+    with suppress(ProcessLookupError):
+        if late >= 0 and not survivor.dumped:
+            survivor.dumped = True
+            os.kill(pid, DUMP_SIGNAL)
+            write_line(f"amqpworker: process {pid} survives its supervisor: its stacks follow, then it is killed\n")
+        elif late >= DUMP_GRACE:
+            os.kill(pid, signal.SIGKILL)
+
+
+def write_line(line: str) -> None:
+    """Write to standard error, unless that would block."""
+    with suppress(OSError):
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, line.encode())
+
+
+def main(descriptor: int) -> None:
+    """Run until the supervisor and all its worker processes have ended; `descriptor` is a socket that ends with the supervisor."""
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    end_all(receive_until_closed(socket.socket(fileno=descriptor)))

@@ -1,0 +1,528 @@
+"""Results in a SQLite file: the contract of every store, then what only a file can suffer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amqpworker.errors import ConfigError, ResultStoreError
+from amqpworker.model.reply import read
+from amqpworker.results.sqlite import SqliteStore, path_of
+from amqpworker.results.sqlite_file import is_transient
+from amqpworker.results.store import ResultNotStorable, ResultRow, check_url, open_store
+from amqpworker.testing import ResultStoreContract
+from tests.unit.results.rows import LATER, get, put, row
+
+VERSION_2 = Path(__file__).with_name("version2.sqlite")
+"""A file of the schema's version 2, made by the code of that version."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "results.db"
+
+
+@pytest.fixture
+def url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(path)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def sqlite(path: Path) -> Iterator[SqliteStore]:
+    """Return a store that does not wait long for other processes."""
+    store = SqliteStore(path, lock_timeout=0.05)
+    yield store
+    store.close()
+
+
+class TestContract(ResultStoreContract):
+    @pytest.fixture(autouse=True)
+    def _file(self, path: Path) -> None:
+        self.path = path
+
+    def open_store(self) -> SqliteStore:
+        return SqliteStore(self.path)
+
+
+def in_other_process(url: str, code: str) -> subprocess.Popen[str]:
+    """Run `code` with an open `store` in a process of its own."""
+    start = (
+        "import sys; from amqpworker.results.store import open_store; from tests.unit.results.rows import put\n"
+        f"store = open_store({url!r})\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", start + code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_result_that_can_never_be_stored_is_told_from_a_store_that_is_away(store: SqliteStore) -> None:
+    with pytest.raises(ResultNotStorable, match="too big"):
+        put(store, "a", bytes(1_000_000_001))
+    put(store, "a")
+    assert get(store, "a") == b"1"
+
+
+def test_several_processes_store_at_once_and_nothing_is_lost(url: str, store: SqliteStore) -> None:
+    code = "for i in range(100): put(store, f'{sys.argv[0]}{NUMBER}-{i}')"
+    children = [in_other_process(url, f"NUMBER = {number}\n{code}") for number in range(3)]
+    for turn in range(100):
+        put(store, f"here-{turn}")
+    assert [child.wait(60) for child in children] == [0, 0, 0]
+    for child in children:
+        child.communicate()
+    assert all(get(store, f"-c{number}-{turn}") == b"1" for number in range(3) for turn in range(100))
+    assert all(get(store, f"here-{turn}") == b"1" for turn in range(100))
+
+
+def test_several_processes_make_the_store_at_once(url: str) -> None:
+    children = [in_other_process(url, f"put(store, '{number}')") for number in range(4)]
+    assert [child.wait(60) for child in children] == [0, 0, 0, 0]
+    for child in children:
+        child.communicate()
+    found = open_store(url)
+    assert [get(found, str(number)) for number in range(4)] == [b"1"] * 4
+    found.close()
+
+
+def test_kill_9_keeps_what_a_store_call_returned_for(url: str, store: SqliteStore) -> None:
+    code = "for i in range(10**9):\n put(store, str(i), b'x' * 1000)\n print(i, flush=True)"
+    child = in_other_process(url, code)
+    assert child.stdout is not None
+    seen = [child.stdout.readline() for _ in range(50)]
+    os.kill(child.pid, signal.SIGKILL)
+    rest, _ = child.communicate()
+    confirmed = [int(line) for line in [*seen, *rest.splitlines(keepends=True)] if line.endswith("\n")]
+    assert len(confirmed) >= 50
+    assert all(get(store, str(number)) == b"x" * 1000 for number in confirmed)
+    put(store, "after")
+    assert get(store, "after") == b"1"
+
+
+def test_a_forked_child_and_its_parent_both_go_on(store: SqliteStore) -> None:
+    put(store, "before")
+    child = os.fork()
+    if child == 0:
+        ok = False
+        try:
+            put(store, "child")
+            ok = get(store, "before") == b"1"
+        finally:
+            os._exit(0 if ok else 1)
+    put(store, "parent")
+    assert os.waitpid(child, 0)[1] == 0
+    assert [get(store, name) for name in ("before", "child", "parent")] == [b"1"] * 3
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python 3.12 warns of what is tried here
+def test_a_fork_in_the_middle_of_storing_threads_loses_nothing(store: SqliteStore) -> None:
+    stop = threading.Event()
+    stored: list[str] = []
+
+    def work(number: int) -> None:
+        while not stop.is_set():
+            name = f"{number}-{len(stored)}"
+            put(store, name)
+            stored.append(name)
+
+    with ThreadPoolExecutor(4) as pool:
+        working = [pool.submit(work, number) for number in range(4)]
+        for turn in range(5):
+            child = os.fork()
+            if child == 0:
+                try:
+                    put(store, f"child-{turn}")
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            assert os.waitpid(child, 0)[1] == 0
+        stop.set()
+        for work_ in working:
+            work_.result()
+    assert all(get(store, name) == b"1" for name in stored)
+    assert all(get(store, f"child-{turn}") == b"1" for turn in range(5))
+
+
+# -- URLs
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("sqlite://results.db", "too few slashes"),
+        ("sqlite://u:secret@host/results.db", "too few slashes"),
+        ("sqlite://", "does not name a file"),
+        ("sqlite:///", "does not name a file"),
+        ("sqlite:///:memory:", "does not name a file"),
+        ("sqlite:///a%00b", "does not name a file"),
+        ("sqlite:///a.db?mode=ro", "no options"),
+    ],
+)
+def test_a_wrong_url_is_told_with_what_to_write_and_without_a_password(url: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as caught:
+        check_url(url)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(ConfigError, match=told):
+        open_store(url)
+
+
+def test_a_url_names_a_relative_or_an_absolute_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert path_of("sqlite:///results.db") == tmp_path / "results.db"
+    assert path_of("sqlite:////var/lib/my%20results%3F.db") == Path("/var/lib/my results?.db")
+
+
+def test_checking_a_url_makes_no_file(tmp_path: Path) -> None:
+    check_url(f"sqlite:///{tmp_path}/results.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_relative_file_stays_the_same_when_the_folder_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_store("sqlite:///results.db")
+    put(store, "a")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert get(store, "a") == b"1"
+    store.close()
+    assert (tmp_path / "results.db").is_file()
+
+
+# -- the file
+
+
+def rows(path: Path) -> int:
+    connection = sqlite3.connect(path)
+    (count,) = connection.execute("SELECT count(*) FROM results").fetchone()
+    connection.close()
+    return int(count)
+
+
+def test_the_file_is_marked_and_has_the_version_of_its_schema(sqlite: SqliteStore, path: Path) -> None:
+    put(sqlite, "a")
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA application_id").fetchone() == (0x61775273,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def contents(path: Path) -> list[Any]:
+    connection = sqlite3.connect(path)
+    found = connection.execute("SELECT * FROM results ORDER BY rowid").fetchall()
+    connection.close()
+    return found
+
+
+def test_a_file_of_version_2_is_upgraded_at_its_first_use_and_keeps_its_results(path: Path) -> None:
+    shutil.copy(VERSION_2, path)
+    before = contents(path)
+    with closing(SqliteStore(path)) as store:
+        found = store.get(["done", "failed", "again", "by hand", "never"])
+        assert set(found) == {"done", "failed", "again", "by hand"}
+        assert found["done"] == ResultRow(
+            "done", "done", "", b'{"status":"done","value":{"price":1.5}}', "2026-11-23T10:00:00.000Z", 0.0, LATER
+        )
+        assert found["failed"].state == "failed"
+        assert read(found["failed"].reply).reason == "timeout"
+        assert read(found["again"].reply).value == b"2"
+        assert found["by hand"].first_sent == ""
+        assert [after[:4] for after in contents(path)] == before
+        put(store, "new")
+        assert store.expire(2_000_000.0, 10) == 1
+    with closing(SqliteStore(path)) as store:
+        assert set(store.get(["done", "failed", "again", "by hand", "new", "expired"])) == {*found, "new"}
+
+
+def test_a_process_that_has_the_file_open_during_the_upgrade_can_still_store(path: Path) -> None:
+    shutil.copy(VERSION_2, path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as earlier, closing(SqliteStore(path)) as store:
+        statement = "INSERT OR REPLACE INTO results (task_id, first_sent, result, expires_at) VALUES (?, ?, ?, ?)"
+        earlier.execute(statement, ("before", "", b"1", LATER))
+        assert get(store, "before") == b"1"
+        earlier.execute(statement, ("after", "", b"1", LATER))
+        assert get(store, "after") == b"1"
+
+
+def test_several_processes_upgrade_a_file_at_once(url: str, path: Path) -> None:
+    shutil.copy(VERSION_2, path)
+    children = [in_other_process(url, f"put(store, '{number}')") for number in range(4)]
+    assert [child.wait(60) for child in children] == [0, 0, 0, 0]
+    for child in children:
+        child.communicate()
+    with closing(SqliteStore(path)) as store:
+        assert all(get(store, name) for name in ("done", "0", "1", "2", "3"))
+
+
+def test_a_file_of_a_newer_version_is_refused(sqlite: SqliteStore, path: Path) -> None:
+    put(sqlite, "a")
+    sqlite.close()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 4")
+    connection.close()
+    with pytest.raises(ConfigError, match="version 4"):
+        sqlite.check_writable()
+    with pytest.raises(ConfigError, match="version 4"):
+        get(sqlite, "a")
+    with pytest.raises(ResultStoreError, match="version 4"):
+        put(sqlite, "b")
+
+
+def test_the_database_of_something_else_is_refused_and_left_as_it_is(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE users (name)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="something else"):
+        SqliteStore(path).check_writable()
+    assert path.read_bytes() == before
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"there is no folder {tmp_path}/none"):
+        SqliteStore(tmp_path / "none" / "results.db").check_writable()
+
+
+def test_a_folder_in_place_of_the_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="it is a folder"):
+        SqliteStore(tmp_path).check_writable()
+
+
+def test_a_file_that_is_no_database_is_told_and_left_as_it_is(path: Path) -> None:
+    path.write_bytes(b"these are my notes " * 100)
+    with pytest.raises(ConfigError, match="not a SQLite database"):
+        SqliteStore(path).check_writable()
+    assert path.read_bytes() == b"these are my notes " * 100
+
+
+def test_a_damaged_file_is_told_and_the_store_goes_on_where_it_can(sqlite: SqliteStore, path: Path) -> None:
+    for number in range(200):
+        put(sqlite, str(number), b"x" * 500)
+    sqlite.close()
+    data = bytearray(path.read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    path.write_bytes(data)
+    damaged = SqliteStore(path)
+    with pytest.raises(ResultStoreError, match="damaged"):
+        get(damaged, "7")
+    with pytest.raises(ResultStoreError, match="damaged"):
+        put(damaged, "7")
+    damaged.close()
+
+
+def test_a_file_locked_by_another_program_is_told_in_bounded_time_and_works_afterwards(
+    sqlite: SqliteStore, path: Path
+) -> None:
+    put(sqlite, "a")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(ResultStoreError, match="keeps the file locked"):
+        put(sqlite, "b")
+    assert get(sqlite, "a") == b"1", "reading does not wait for a writer"
+    other.execute("COMMIT")
+    other.close()
+    put(sqlite, "b")
+    assert get(sqlite, "b") == b"1"
+
+
+def test_results_stored_at_once_fail_each_for_itself(sqlite: SqliteStore, path: Path) -> None:
+    """A result that no file takes (here: no expiry) is refused alone, although it shared its commit with others."""
+    other = sqlite3.connect(path, isolation_level=None)
+    good = SqliteStore(path, lock_timeout=10)
+    other.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(5) as pool:
+        first = pool.submit(put, good, "first")
+        bad = pool.submit(good.put, [row("bad", expires_at=float("nan")), row("beside it")])
+        rest = [pool.submit(put, good, str(number)) for number in range(3)]
+        while len(good._waiting) < 5:
+            assert not first.done()
+        other.execute("COMMIT")
+        failed = bad.result(10)
+        assert list(failed) == ["bad"]
+        assert "NOT NULL" in str(failed["bad"])
+        for stored in [first, *rest]:
+            stored.result(10)
+    assert [get(good, name) for name in ("first", "bad", "beside it", "0", "1", "2")] == [b"1", None, *[b"1"] * 4]
+    good.close()
+    other.close()
+
+
+def test_a_file_that_was_removed_is_made_again(sqlite: SqliteStore, path: Path) -> None:
+    put(sqlite, "a")
+    for file in path.parent.iterdir():
+        file.unlink()
+    assert get(sqlite, "a") is None
+    put(sqlite, "b")
+    assert get(sqlite, "b") == b"1"
+    assert rows(path) == 1
+
+
+def test_a_read_only_file_is_told(sqlite: SqliteStore, path: Path, tmp_path: Path) -> None:
+    put(sqlite, "a")
+    sqlite.close()
+    code = f"""
+import os, pathlib
+from amqpworker.errors import AmqpWorkerError
+from amqpworker.results.sqlite import SqliteStore
+from tests.unit.results.rows import put
+if os.getuid() == 0:
+    os.setgid(65534); os.setuid(65534)
+try:
+    put(SqliteStore(pathlib.Path({str(path)!r})), "b")
+except AmqpWorkerError as error:
+    print(error)
+"""
+    for folder in [tmp_path, *list(tmp_path.parents)[:2]]:
+        folder.chmod(0o755)
+    path.chmod(0o444)
+    tmp_path.chmod(0o555)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    tmp_path.chmod(0o755)
+    assert "Traceback" not in done.stderr
+    assert "writable" in done.stdout or "read-only" in done.stdout
+
+
+def test_a_worker_whose_results_this_user_may_not_store_does_not_begin(
+    sqlite: SqliteStore, path: Path, tmp_path: Path
+) -> None:
+    sqlite.check_writable()
+    put(sqlite, "a")
+    sqlite.close()
+    code = f"""
+import os, pathlib
+from amqpworker import App
+from amqpworker.errors import ConfigError
+from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.process import WorkerProcess
+app = App(results={f"sqlite:///{path}"!r})
+if os.getuid() == 0:
+    os.setgid(65534); os.setuid(65534)
+try:
+    WorkerProcess(app, WorkerOptions(app="tests:app"))
+except ConfigError as error:
+    print(error)
+"""
+    for folder in list(tmp_path.parents)[:2]:
+        folder.chmod(0o755)
+    tmp_path.chmod(0o777)
+    path.chmod(0o444)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == f"Results cannot be stored in {path}: the file or its folder is read-only.\n", done.stderr
+
+
+def test_a_file_that_another_process_writes_to_counts_as_writable(path: Path) -> None:
+    store = SqliteStore(path, lock_timeout=0.0)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        store.check_writable()
+    store.close()
+
+
+def test_a_file_that_is_locked_when_it_is_opened_is_used_once_it_is_free(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        store = SqliteStore(path, lock_timeout=0.0)
+        store.check_writable()
+        with pytest.raises(ResultStoreError, match="locked"):
+            put(store, "a")
+    put(store, "a")
+    assert get(store, "a") == b"1"
+    store.close()
+
+
+def test_a_worker_begins_though_there_is_no_room_for_its_results_and_stores_them_once_there_is(path: Path) -> None:
+    code = f"""
+import pathlib, resource
+from amqpworker.errors import ResultStoreError
+from amqpworker.results.sqlite import SqliteStore
+from tests.unit.results.rows import get, put
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+store = SqliteStore(pathlib.Path({str(path)!r}))
+store.check_writable()
+try:
+    put(store, "a")
+except ResultStoreError as error:
+    print("not stored")
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+put(store, "a")
+print(get(store, "a"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "not stored\nb'1'\n", done.stderr
+
+
+@pytest.mark.parametrize("wanting", ["descriptors", "a folder"])
+def test_what_cannot_be_opened_now_is_told_from_what_never_can(path: Path, tmp_path: Path, wanting: str) -> None:
+    error = sqlite3.OperationalError("unable to open database file")
+    error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+    assert is_transient(error, path if wanting == "descriptors" else tmp_path / "none" / "a.db") is (
+        wanting == "descriptors"
+    )
+
+
+def test_a_folder_that_may_not_be_entered_is_told(tmp_path: Path) -> None:
+    code = f"""
+import os, pathlib
+from amqpworker.errors import ConfigError
+from amqpworker.results.sqlite import SqliteStore
+from tests.unit.results.rows import put
+if os.getuid() == 0:
+    os.setgid(65534); os.setuid(65534)
+try:
+    SqliteStore(pathlib.Path({str(tmp_path / "private" / "results.db")!r})).check_writable()
+except ConfigError as error:
+    print(error)
+"""
+    for folder in [tmp_path, *list(tmp_path.parents)[:2]]:
+        folder.chmod(0o755)
+    (tmp_path / "private").mkdir(mode=0o000)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.endswith(f"results.db: this user may not enter {tmp_path}/private.\n"), done.stderr
+
+
+def test_an_interrupt_while_storing_is_passed_on_and_counts_as_not_stored(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("amqpworker.results.sqlite._Batch.write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        put(sqlite, "a")
+    monkeypatch.undo()
+    assert get(sqlite, "a") is None
+    put(sqlite, "a")
+    assert get(sqlite, "a") == b"1"
+
+
+def test_a_fork_that_was_not_announced_leaves_the_inherited_connection_untouched_and_refuses_to_go_on(
+    sqlite: SqliteStore,
+) -> None:
+    """Where SQLite believes in the parent's locks, a result that the child stores would be lost with the parent's end."""
+    put(sqlite, "a")
+    inherited = sqlite._writer._connection
+    assert inherited is not None
+    sqlite._writer.start_anew()
+    with pytest.raises(ResultStoreError, match="was forked while its parent had the file open"):
+        put(sqlite, "b")
+    assert inherited.execute("SELECT count(*) FROM results").fetchone() == (1,), "it was not closed"
