@@ -167,7 +167,7 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
             events = self.decoder.feed(data)
         except FrameError as error:
             if self.is_open:  # else it is not RabbitMQ, and the user of the connection reports that
-                log.error("stream_corrupt", problem=str(error))
+                log.error("stream_corrupt", reason=str(error))
             self._terminate_stream(error)
             return
         listeners = self.listeners
