@@ -13,8 +13,8 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker, UnroutableError
 
-from amqpworker.broker.management import Management
 from amqpworker.testing import Node, wait_until
+from amqpworker.testing.node_api import NodeApi
 
 __all__ = [
     "Broker",
@@ -106,7 +106,7 @@ class Broker:
         return self.node.url(self.vhost)
 
     @property
-    def management(self) -> Management:
+    def management(self) -> NodeApi:
         return self.node.management
 
     def queues(self) -> list[str]:

@@ -21,7 +21,8 @@ from amqpworker.errors import AmqpWorkerError, ConfigError, Unroutable
 
 if TYPE_CHECKING:
     from amqpworker.app import App
-    from amqpworker.broker.admin import Admin, Depth, GetOk
+    from amqpworker.broker.admin import Admin, Depth
+    from amqpworker.model.message import Delivery
 
 __all__ = ["dead_app"]
 
@@ -76,7 +77,7 @@ def list_letters(
             depth = admin.depth(name)
             if depth is None and queue:
                 raise no_such_queue(found, admin, name)
-            letters = [letter_of(n, name, got) for n, got in enumerate(admin.look(name, limit), 1)] if depth else []
+            letters = [letter_of(n, name, got) for n, got in enumerate(admin.peek(name, limit), 1)] if depth else []
             if as_json:
                 summaries = [letter.summary() for letter in letters]
                 listed.append({"queue": name, "messages": depth.messages if depth else 0, "letters": summaries})
@@ -174,7 +175,7 @@ def find(admin: Admin, queue: str, wanted: str) -> SearchResult:
     messages = 0
     positions: list[int] = []
 
-    def has_id(got: GetOk) -> bool:
+    def has_id(got: Delivery) -> bool:
         nonlocal messages
         messages += 1
         if (got.properties.message_id or "") != wanted:
@@ -182,7 +183,7 @@ def find(admin: Admin, queue: str, wanted: str) -> SearchResult:
         positions.append(messages)
         return True
 
-    found = admin.look(queue, 1, has_id)
+    found = admin.peek(queue, 1, has_id)
     letter = letter_of(positions[0], queue, found[0]) if found else None
     return SearchResult(letter, positions, messages)
 

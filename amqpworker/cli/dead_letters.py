@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from amqpworker.cli.output import plain
 from amqpworker.model.headers import EPOCH, count_of, time_of
@@ -23,10 +23,8 @@ from amqpworker.model.message import (
     FIRST_SENT,
     TRACEBACK,
     WORKER,
+    Delivery,
 )
-
-if TYPE_CHECKING:
-    from amqpworker.broker.amqp.events import GetOk
 
 __all__ = ["FoundLetter", "letter_of"]
 
@@ -64,7 +62,7 @@ class FoundLetter:
     first_sent: datetime | None
     worker: str
     problem: str
-    message: GetOk
+    message: Delivery
 
     @property
     def reason_text(self) -> str:
@@ -117,7 +115,7 @@ class FoundLetter:
             return plain(self.message.body)
 
 
-def letter_of(position: int, queue: str, got: GetOk) -> FoundLetter:
+def letter_of(position: int, queue: str, got: Delivery) -> FoundLetter:
     """Read a message of a dead-letter queue."""
     headers = got.properties.headers or {}
     death = first_death(headers.get(DEATHS))

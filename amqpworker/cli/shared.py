@@ -89,17 +89,17 @@ def load(target: str) -> App:
     Raises:
         ConfigError: `target` does not name an app.
     """
-    from amqpworker.worker.app_loader import failing, locate
+    from amqpworker.worker.app_loader import import_error, load_app
 
     for name in LOADED_LATE:
         import_module(name)
     try:
-        return locate(target)
+        return load_app(target)
     except AmqpWorkerError:
         raise
     except (Exception, SystemExit) as error:
         sys.stderr.write(redact_text(traceback.format_exc()))
-        raise failing(target, error) from error
+        raise import_error(target, error) from error
 
 
 def app_of(target: str | None, url: str | None, namespace: str | None = None) -> App:

@@ -186,7 +186,7 @@ def show_findings(findings: list[Finding], whole: Topology, with_management: boo
         for kind, text in grouped(findings, len(whole.exchanges) + len(whole.queues)):
             shown.add_row(kind, printable(text))
         console().print(shown)
-        if any("lacks the " in one.reason for one in findings):
+        if any("lacks the permission" in one.reason for one in findings):
             write(PERMISSION)
         if any(one.kind in {"missing", "unbound"} for one in findings):
             write("`amqpworker topology declare` creates what is missing.")

@@ -181,9 +181,9 @@ def check_worker(app: str, options: list[str]) -> None:
     """
     # The worker's own code, loaded by this command and not by each.
     from amqpworker.cli.worker_command import worker_app
-    from amqpworker.worker.app_loader import parted
+    from amqpworker.worker.app_loader import split_target
 
-    parted(app)
+    split_target(app)
     given = typer.main.get_command(worker_app).make_context("amqpworker worker", [app, *options]).params
     for name in ("config", "check", "as_json"):
         if given[name]:

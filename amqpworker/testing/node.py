@@ -2,7 +2,7 @@
 A private RabbitMQ node: from the installed package, in a folder, on free loopback ports, as any user.
 
 Decides where things lie, when the node counts as started and how it ends. What a process is and how it is killed
-stands in `processes`, what the node reads in `configuration`, what it writes in `logfiles`, its HTTP API in `management`.
+stands in `processes`, what the node reads in `configuration`, what it writes in `logfiles`, its HTTP API in `node_api`.
 
 Everything of the node is in its folder, with its ports and process ids in `node.json`: a `Node` of the same folder finds the
 same node later. It has an epmd of its own, Erlang's name server, on a port of its own, so that nodes of several users and
@@ -23,7 +23,6 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from amqpworker.broker.management import Management
 from amqpworker.errors import ConfigError
 from amqpworker.testing import logfiles, processes
 from amqpworker.testing.configuration import (
@@ -36,6 +35,7 @@ from amqpworker.testing.configuration import (
     share_cookie,
     write_files,
 )
+from amqpworker.testing.node_api import NodeApi
 from amqpworker.testing.waiting import is_true_within
 
 __all__ = ["Node", "NodeStatus"]
@@ -184,9 +184,9 @@ class Node:
         return f"http://127.0.0.1:{self.ports.management}/"
 
     @property
-    def management(self) -> Management:
+    def management(self) -> NodeApi:
         """Return the HTTP API of the node."""
-        return Management(self.management_url)
+        return NodeApi(self.management_url)
 
     def rabbitmqctl(self, *arguments: str, timeout: float = 30.0) -> str:
         """
@@ -251,7 +251,7 @@ class Node:
     def _answers(self, record: Record) -> bool:
         """Return whether this node listens on both ports; a starting broker opens the AMQP port last."""
         try:
-            told = Management(f"http://127.0.0.1:{record.ports.management}").overview()
+            told = NodeApi(f"http://127.0.0.1:{record.ports.management}").overview()
         except (ConfigError, ValueError):
             return False
         amqp = ("amqp", record.ports.amqp)

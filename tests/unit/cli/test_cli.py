@@ -257,7 +257,7 @@ def test_an_error_inside_the_users_module_keeps_its_traceback(cli: Cli, tmp_path
 def test_a_broker_that_is_away_is_one_line_without_the_password(cli: Cli) -> None:
     for line in ("dead list clishop:app", "topology declare clishop:app", "topology check clishop:app"):
         ended = cli(line)
-        assert "Nothing listens at 127.0.0.1:1" in ended.complaint()
+        assert "Connection refused by 127.0.0.1:1" in ended.complaint()
         assert "hidden" not in ended.err
         assert ended.code == 2
 

@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.broker.amqp.events import GetOk
 from amqpworker.cli.dead_command import dead_name, show_letter, show_list
 from amqpworker.cli.dead_letters import letter_of
 from amqpworker.cli.output import clipped, folded, plain
-from amqpworker.model.message import Properties
+from amqpworker.model.message import Delivery, Properties
 
 VALUES = st.recursive(
     st.none()
@@ -34,8 +33,8 @@ NAMES = st.sampled_from(
 )
 
 
-def got(headers: dict[str, Any] | None = None, body: bytes = b"{}", **properties: Any) -> GetOk:
-    return GetOk(1, 1, False, "amqpworker.dead", "emails", 0, Properties(headers=headers, **properties), body)
+def got(headers: dict[str, Any] | None = None, body: bytes = b"{}", **properties: Any) -> Delivery:
+    return Delivery(1, False, "amqpworker.dead", "emails", Properties(headers=headers, **properties), body)
 
 
 def test_our_own_evidence_is_read() -> None:
