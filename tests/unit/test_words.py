@@ -50,7 +50,6 @@ NOT_YET = {
     "app.py",
     "broker",
     "cli",
-    "client",
     "deploy",
     "errors.py",
     "help",
