@@ -74,7 +74,7 @@ class NodeApi(Management):
     def publish(
         self, vhost: str, exchange: str, routing_key: str, body: str, properties: Mapping[str, Any] | None = None
     ) -> bool:
-        """Publish as the UI's form does, and tell whether a queue took the message."""
+        """Publish like the form of the UI, and return whether a queue received the message."""
         message = {
             "routing_key": routing_key,
             "payload": body,
@@ -85,7 +85,7 @@ class NodeApi(Management):
         return bool(answer["routed"])
 
     def get(self, vhost: str, queue: str, count: int = 1, *, ack: bool = False) -> list[dict[str, Any]]:
-        """Look at messages as the UI does; without `ack` they are put back."""
+        """Get messages like the UI; without `ack` they are requeued."""
         mode = "ack_requeue_false" if ack else "ack_requeue_true"
         body = {"count": count, "ackmode": mode, "encoding": "auto"}
         result: list[dict[str, Any]] = self.request("POST", "queues", vhost, queue, "get", body=body)

@@ -59,7 +59,6 @@ NOT_YET = {
     "settings.py",
     "supervisor",
     "task.py",
-    "testing",
     "worker",
 }
 
