@@ -52,7 +52,6 @@ class Settings(BaseSettings):
     max_crashes: int = Field(3, ge=1, description="how often a message may take down its isolated process")
     connect_timeout: float = Field(10.0, gt=0, description="seconds for one attempt to connect")
     heartbeat: int = Field(30, ge=0, le=MOST_HEARTBEAT, description="AMQP heartbeat in seconds, 0 turns it off")
-    codec: Literal["own", "pika"] = Field("own", description="who decodes frames; `pika` is the slower public path")
     max_body: int = Field(1024 * 1024, gt=0, description="largest body that is sent, in bytes")
     result_ttl: float = Field(86400.0, gt=0, description="seconds that a stored result is kept")
     log_tasks: Literal["all", "failed"] = Field(

@@ -49,8 +49,8 @@ MUTANTS = (
         "amqpworker/broker/queue_pause.py",
         (
             (
-                "        channel.cancel(tag, cancelled)\n",
-                "        channel.cancel(tag, cancelled)\n        cancelled()\n",
+                "        channel.cancel(tag, on_cancelled)\n",
+                "        channel.cancel(tag, on_cancelled)\n        on_cancelled()\n",
             ),
         ),
         ("tests/unit/broker/test_consumer.py",),
@@ -64,7 +64,7 @@ MUTANTS = (
     Mutant(
         "publish a call again that was written",
         "amqpworker/broker/lane.py",
-        (("again = [one for one in in_flight if one.resend and not hopeless]", "again = in_flight"),),
+        (("again = [one for one in in_flight if one.resend and not is_last]", "again = in_flight"),),
         ("tests/unit/broker/test_publisher_ends.py",),
     ),
     Mutant(
@@ -151,7 +151,7 @@ MUTANTS = (
         "amqpworker/broker/channel.py",
         (
             (
-                "self.pika.add_on_cancel_callback(lambda _: cancelled())",
+                "self.pika.add_on_cancel_callback(lambda _: on_cancelled())",
                 "self.pika.add_on_cancel_callback(lambda _: None)",
             ),
         ),
@@ -173,8 +173,8 @@ MUTANTS = (
                 ),
             ),
             (
-                "            self._void(consumer_channel)\n        self._channels.clear()\n",
-                "            self._void(consumer_channel)\n",
+                "            self._invalidate(consumer_channel)\n        self._channels.clear()\n",
+                "            self._invalidate(consumer_channel)\n",
             ),
         ),
         (

@@ -14,10 +14,10 @@ from typing import Protocol
 
 from amqpworker.broker.ack_tracker import AckTracker
 from amqpworker.broker.channel import Channel
-from amqpworker.broker.consumer_check import Look, trouble_of
-from amqpworker.broker.declarer import Need
+from amqpworker.broker.consumer_check import QueueState, problem_with
 from amqpworker.broker.pika_connection import ChannelListener
 from amqpworker.model.message import Delivery
+from amqpworker.routing.queues import Requirement
 
 __all__ = ["ConsumerChannel", "Receiver", "Subscription"]
 
@@ -31,7 +31,7 @@ class Subscription:
 
     queue: str
     prefetch: int
-    needs: tuple[Need, ...] = ()
+    requirements: tuple[Requirement, ...] = ()
 
 
 class Receiver(Protocol):
@@ -218,7 +218,7 @@ class ConsumerChannel(ChannelListener):
         self.released = self.channel is not None and self.channel.is_open
         return self.released
 
-    def check(self, look: Look, arrives: bool, arrives_elsewhere: bool) -> str:
+    def check(self, state: QueueState, arrives: bool, arrives_elsewhere: bool) -> str:
         """
         Return why the subscription does not deliver, "" if it does as far as can be seen.
 
@@ -226,16 +226,16 @@ class ConsumerChannel(ChannelListener):
         a long one, which this queue's messages wait behind.
         """
         unsettled = self.has_unsettled
-        if not look.ready or arrives or unsettled or self._last_tag != self._checked_tag:
+        if not state.ready or arrives or unsettled or self._last_tag != self._checked_tag:
             self._idle_checks = 0.0
         else:
             self._idle_checks += BEHIND_OTHERS if arrives_elsewhere else 1.0
-        if look.consumers:
+        if state.consumers:
             self._missing_checks = 0
-        elif not (look.doubtful and unsettled):
+        elif not (state.unreliable and unsettled):
             self._missing_checks += 1
         self._checked_tag = self._last_tag
-        return trouble_of(look, self._idle_checks, self._missing_checks)
+        return problem_with(state, self._idle_checks, self._missing_checks)
 
     @property
     def is_sound(self) -> bool:

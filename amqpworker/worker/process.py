@@ -112,14 +112,12 @@ class WorkerProcess:
         self.runners = RunnerThreads(pipeline, concurrency, recorder)
         ask = self._ask if reporter.has_parent else None
         self.receiver = DeliveryReceiver(self.runners, self.settler, app.settings.ack_timeout, ask, self._wake)
-        self.consumer = Consumer(
-            addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), self.receiver
-        )
+        self.consumer = Consumer(addresses(app.url), app.settings, self._subscriptions(), self.receiver)
         self.consumer.belongs_to(options.app)
         self.waiting = Waiting(self.consumer, places(addresses(app.url)), reporter)
         bits = bits_of(addresses(app.url), [one.queue for one in self.consumer.subscriptions])
         self.sharing = Sharing(recorder, bits, self.runners.has_room, self.consumer.hold)
-        app.users.worker_enters()
+        app.users.worker_started()
         self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.runners.run_coroutine)
         warn_of_long_tasks(app)
         warn_of_mistyped_variables()
@@ -152,14 +150,14 @@ class WorkerProcess:
         for one in served:
             if one.idles:
                 log.warning("prefetch_below_threads", queue=one.queue, prefetch=one.prefetch, threads=one.threads)
-        return [Subscription(one.queue, one.prefetch, self.app.plan.worker_needs(one.queue)) for one in served]
+        return [Subscription(one.queue, one.prefetch, self.app.plan.worker_requirements(one.queue)) for one in served]
 
     def run(self) -> int:
         """Consume until a signal; return the exit code."""
         try:
             return self._run()
         finally:
-            self.app.users.worker_exiting()
+            self.app.users.worker_stopped()
 
     def _run(self) -> int:
         try:

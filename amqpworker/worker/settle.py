@@ -17,7 +17,7 @@ from typing import Protocol, assert_never
 
 from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.broker.labels import process_name
-from amqpworker.broker.pending_publish import PendingPublish, WhenDone
+from amqpworker.broker.pending_publish import OnDone, PendingPublish
 from amqpworker.errors import AmqpWorkerError, InvalidArguments
 from amqpworker.ipc.recorder import Counts
 from amqpworker.log.logger import get_logger
@@ -40,7 +40,7 @@ from amqpworker.model.reply import failed as failed_reply
 from amqpworker.results.result_writer import ResultWriter
 from amqpworker.results.store import ResultNotStorable, ResultStore
 from amqpworker.routing.envelope import answered, can_answer, dead_lettered, letters, postponed, renewed, retried
-from amqpworker.routing.queues import Plan
+from amqpworker.routing.queues import Plan, Requirement
 from amqpworker.settings import Settings
 from amqpworker.worker.context import Run
 from amqpworker.worker.executor import attempt_and_first_run
@@ -62,9 +62,9 @@ class Replies(Protocol):
     def publish(
         self,
         publication: Publication,
-        needs: tuple[str, ...] = (),
+        requirements: tuple[Requirement, ...] = (),
         timeout: float | None = None,
-        when_done: WhenDone | None = None,
+        on_done: OnDone | None = None,
     ) -> PendingPublish:
         """Put a publication on its way."""
 
@@ -91,7 +91,7 @@ class Settler:
         self._results = None if store is None else ResultWriter(store, settings.result_ttl)
         self._names = plan.names
         self._done_level = INFO if settings.log_tasks == "all" else DEBUG
-        self.republisher = Republisher(copies, settings.send_timeout, plan.worker_needs, wake)
+        self.republisher = Republisher(copies, settings.send_timeout, plan.worker_requirements, wake)
         self._wake = wake
         self._worker = process_name()
         self._acks: deque[Delivery] = deque()
@@ -208,7 +208,7 @@ class Settler:
             return
         self._replying.add(delivery)
         try:
-            self._replies.publish(answered(delivery, body), timeout=REPLY_TIMEOUT, when_done=replied)
+            self._replies.publish(answered(delivery, body), timeout=REPLY_TIMEOUT, on_done=replied)
         except InvalidArguments as error:
             replied(error)
         except BaseException:

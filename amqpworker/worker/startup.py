@@ -65,7 +65,7 @@ class Waiting:
 def permanent_failure(consumer: Consumer) -> AmqpWorkerError | None:
     """Return what keeps every queue from being consumed and is not repaired by waiting."""
     problem = consumer.problem
-    if problem is not None and problem.kind != "away":
+    if problem is not None and problem.kind != "unreachable":
         return problem.error()
     # One queue that can be consumed is worth it, whatever the others.
     failures = list(consumer.failures.values())

@@ -171,7 +171,7 @@ def test_what_closes_a_channel_and_is_not_named_holds_up_nothing_that_was_beside
     declare_all(make_app)
     publisher = make_app(send_timeout=20)._producer.publisher
     good, bad = (Properties(message_id="x", user_id=user) for user in (None, "somebody-else"))
-    both = [publisher.sends.outgoing(Publication("amqpworker.tasks", QUEUE, one, b"")) for one in (good, bad)]
+    both = [publisher.sends.make_pending(Publication("amqpworker.tasks", QUEUE, one, b"")) for one in (good, bad)]
     began = time.monotonic()
     publisher.sends._inbox.extend(both)
     publisher.start()

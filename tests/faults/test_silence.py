@@ -88,13 +88,11 @@ def leader(vhost: str, queue: str) -> str:
 # ---- slow -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_message_that_takes_long_on_the_wire_arrives_and_runs_once(
-    make_app: MakeApp, codec: str, vhost: Broker
-) -> None:
+def test_a_message_that_takes_long_on_the_wire_arrives_and_runs_once(make_app: MakeApp, vhost: Broker) -> None:
     with Proxy(vhost.url) as proxy:
         producer = make_app()
         _, task = sizes(producer)
-        consuming = make_app(proxy.url, codec=codec)
+        consuming = make_app(proxy.url)
         noted, _ = sizes(consuming)
         with running(consuming, threads=1, prefetch=1) as worker:
             before = channel_of(worker)
@@ -291,11 +289,11 @@ def test_a_command_line_send_that_was_not_confirmed_waits_for_nothing_at_its_end
 
 
 def test_a_queue_whose_leader_is_silent_is_not_taken_for_one_without_consumers(
-    make_app: MakeApp, codec: str, vhost: Broker, monkeypatch: pytest.MonkeyPatch
+    make_app: MakeApp, vhost: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RabbitMQ answers after 250 ms that there are no messages and no consumers."""
-    monkeypatch.setattr(probe, "EVERY", 0.3)
-    app = make_app(codec=codec)
+    monkeypatch.setattr(probe, "CHECK_EVERY", 0.3)
+    app = make_app()
     runs: list[int] = []
     go = threading.Event()
 
@@ -318,7 +316,7 @@ def test_a_queue_whose_leader_is_silent_is_not_taken_for_one_without_consumers(
 def test_the_subscription_of_an_idle_queue_is_left_alone(
     make_app: MakeApp, vhost: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "EVERY", 0.2)
+    monkeypatch.setattr(probe, "CHECK_EVERY", 0.2)
     app = make_app()
     sizes(app)
     with running(app, threads=1) as worker:
@@ -328,11 +326,11 @@ def test_the_subscription_of_an_idle_queue_is_left_alone(
 
 
 def test_a_queue_that_is_made_anew_at_once_is_consumed_again_at_once(
-    make_app: MakeApp, codec: str, vhost: Broker, monkeypatch: pytest.MonkeyPatch
+    make_app: MakeApp, vhost: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RabbitMQ before 4.0 subscribes for us again, and that consumer gets nothing."""
-    monkeypatch.setattr(probe, "EVERY", 3600.0)
-    app = make_app(codec=codec)
+    monkeypatch.setattr(probe, "CHECK_EVERY", 3600.0)
+    app = make_app()
     noted, task = sizes(app)
     work = next(one for one in topology.work_queue("amqpworker", QUEUE).queues if one.name == QUEUE)
     with running(app, threads=1) as worker:

@@ -152,5 +152,5 @@ def test_names_that_are_members_of_an_enum_are_their_values_everywhere() -> None
     shown = f"{send!r} {remote.queue} {[*app.tasks]} {[*app.plan.queues]} {message} {app.queue(Names.QUEUE)}"
     assert "Names" not in shown
     assert {type(text) for text in (send.name, send.queue, message.id, message.queue, *message.headers)} == {str}
-    declared = app.plan.topology_of(app.plan.needs(Names.QUEUE.value, delayed=False)[0])
+    declared = app.plan.requirements(Names.QUEUE.value, delayed=False)[0].make_topology()
     assert {queue.name for queue in declared.queues} == {"emails", "emails.dead", "space.parked"}

@@ -60,10 +60,11 @@ MOST_ROOT_FILES = 9
 SLEEPERS = {
     "client/sent.py": "asks the store for a result",
     "results/sqlite_file.py": "a locked database file",
-    "cli/status_command.py": "shows it again each second",
+    "cli/status_command.py": "refreshes the status once per second",
     "worker/limits/deadlines.py": "gives way to the thread that is about to raise an exception in this one",
     "worker/limits/interruption.py": "lets the other threads move before it looks where one is",
-    "testing/processes.py": "the start and the end of a node's processes",
+    "testing/processes.py": "reads a process's environment during its exec",
+    "testing/waiting.py": "waits for a condition",
 }
 
 MANY_PARAMETERS = {"options", "task"}  # keyword options are the interface there, as in `App.__init__`

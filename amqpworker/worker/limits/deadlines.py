@@ -178,7 +178,7 @@ class Limits:
         Start the thread that watches, unless it runs; a worker does this before the first run, which would fail otherwise.
 
         Raises:
-            NoThread: there is no room for it.
+            ThreadLimitReached: there is no room for it.
         """
         with self._lock:
             if self._thread is None:

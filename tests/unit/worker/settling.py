@@ -9,13 +9,13 @@ from typing import Any
 
 from amqpworker.broker.channel import Prepared
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
-from amqpworker.broker.pending_publish import PendingPublish, WhenDone
+from amqpworker.broker.pending_publish import OnDone, PendingPublish
 from amqpworker.errors import AmqpWorkerError, ResultStoreError
 from amqpworker.model.message import Delivery, Properties, Publication
 from amqpworker.model.outcome import Dead, Failure, Outcome, Retry
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.results.store import ResultRow
-from amqpworker.routing.queues import Plan
+from amqpworker.routing.queues import Plan, Requirement
 from amqpworker.routing.topology import Names
 from amqpworker.settings import Settings
 from amqpworker.signature.signature import Signature
@@ -37,13 +37,13 @@ class Underway:
 
     publication: Publication
     timeout: float | None
-    when_done: WhenDone
+    on_done: OnDone
 
     def confirm(self) -> None:
-        self.when_done(None)
+        self.on_done(None)
 
     def fail(self, error: AmqpWorkerError) -> None:
-        self.when_done(error)
+        self.on_done(error)
 
 
 class Publisher:
@@ -58,34 +58,34 @@ class Publisher:
     def publish(
         self,
         publication: Publication,
-        needs: tuple[str, ...] = (),  # noqa: ARG002
+        requirements: tuple[Requirement, ...] = (),  # noqa: ARG002
         timeout: float | None = None,
-        when_done: WhenDone | None = None,
+        on_done: OnDone | None = None,
     ) -> Any:
         if self.refusals:
             raise self.refusals.pop(0)
-        assert when_done is not None
+        assert on_done is not None
         self.steps.append(("publish", publication.exchange, publication.routing_key))
-        one = Underway(publication, timeout, when_done)
+        one = Underway(publication, timeout, on_done)
         if self.confirms_at_once:
             one.confirm()
         else:
             self.underway.append(one)
         return None
 
-    def outgoing(
+    def make_pending(
         self,
         publication: Publication,
-        needs: tuple[str, ...] = (),
+        requirements: tuple[Requirement, ...] = (),
         timeout: float | None = None,
-        when_done: WhenDone | None = None,
+        on_done: OnDone | None = None,
     ) -> PendingPublish:
         if self.refusals:
             raise self.refusals.pop(0)
-        return PendingPublish(Prepared(publication, b"", 4096), timeout or 0.0, needs, when_done)
+        return PendingPublish(Prepared(publication, b"", 4096), timeout or 0.0, requirements, on_done)
 
     def submit(self, outgoing: PendingPublish) -> None:
-        self.publish(outgoing.prepared.publication, outgoing.needs, outgoing.deadline, outgoing.when_done)
+        self.publish(outgoing.prepared.publication, outgoing.requirements, outgoing.timeout, outgoing.on_done)
 
     def overdue(self, before: float) -> int:
         return sum(1 for one in self.underway if (one.timeout or 0.0) <= before)

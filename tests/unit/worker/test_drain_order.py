@@ -16,7 +16,6 @@ from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Done, Requeue
 from amqpworker.policies.retry import policy
 from amqpworker.policies.time_limit import UNLIMITED
-from amqpworker.routing.topology import Topology
 from amqpworker.settings import Settings
 from amqpworker.signature.signature import Signature
 from amqpworker.worker.executor import Pipeline, TaskExecutor
@@ -80,9 +79,9 @@ def test_what_nobody_began_has_gone_back_before_the_consumer_is_drained() -> Non
         def on_wake(self) -> None:
             steps.append("settled")
 
-    consumer = Consumer(addresses("amqp://localhost"), Settings(), lambda _: Topology(), [], Notes())
+    consumer = Consumer(addresses("amqp://localhost"), Settings(), [], Notes())
     consumer.drain(lambda: steps.append("drained"))
-    consumer.woken()
+    consumer.on_wake()
     assert steps[:2] == ["settled", "drained"]
 
 
