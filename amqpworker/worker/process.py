@@ -59,7 +59,7 @@ from amqpworker.worker.threads import Concurrency, RunnerThreads
 
 __all__ = ["WorkerProcess", "main"]
 
-# Not `__name__`: this is `__main__` where it matters.
+# Not `__name__`, which is `__main__` in a process that was started.
 log = get_logger("amqpworker.worker.process")
 
 DRAIN_CHECK = 0.02

@@ -132,7 +132,7 @@ class IsolatedProcess:
             self._socket.settimeout(min(self._stall_timeout, MOST_SENDING))
             self._socket.sendall(request)
         except OSError:
-            return self._crash("it took no more requests")
+            return self._crash("it accepted no more requests")
         return self._listen(OUTCOME, timeout)
 
     def _listen(self, wanted: bytes, timeout: float) -> Ending:

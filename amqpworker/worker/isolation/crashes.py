@@ -61,7 +61,7 @@ class Crash:
     How an isolated process ended while it ran a task.
 
     `code` is its exit code, or (negative) the signal that ended it, None if that is unknown; `memory` the most bytes
-    that it held, `stack` where it was, as far as that is known; `reason` is why it was killed, if we did that.
+    that it held, `stack` where it was, if that is known; `reason` is why it was killed, if we did that.
     """
 
     code: int | None

@@ -30,9 +30,9 @@ class SuspectQuery:
     """
     Deliveries that are asked about.
 
-    `ask` is given the keys of messages, and returns false if it cannot be asked now; it is None if there is no one to
-    be. `run` and `isolate` take a delivery once that is decided. `wake` has `flush` called soon. `on_answer` may be called
-    from any thread, the others by the one that takes deliveries.
+    `ask` is given the keys of messages, and returns false if it cannot be asked now; it is None without
+    a supervisor. `run` and `isolate` take a delivery once that is decided. `wake` has `flush` called soon. `on_answer` may be
+    called from any thread, the others by the I/O thread.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """
 The time limit of a coroutine: it is cancelled, and again every few seconds until it has ended.
 
-Decides when a cancellation is ours. `asyncio.timeout` cancels once, which a coroutine may swallow and continue for ever.
+Decides when a cancellation is ours. `asyncio.timeout` cancels once, which a coroutine may swallow and continue forever.
 """
 
 from __future__ import annotations

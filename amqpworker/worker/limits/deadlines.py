@@ -57,7 +57,7 @@ class Pace:
 
 
 class RunAbandoned(BaseException):
-    """A run has ended after its message was taken care of: whatever it returned does not count any more."""
+    """A run has ended after its message was settled: whatever it returned does not count any more."""
 
 
 @dataclass(slots=True, eq=False)
