@@ -24,8 +24,8 @@ from amqpworker.broker.reconnect import Attempts
 from amqpworker.broker.single_start_thread import OneThread
 from amqpworker.broker.waker import Waker
 from amqpworker.errors import AmqpWorkerError
-from amqpworker.lifecycle import Living
-from amqpworker.log.logger import get_logger, hush
+from amqpworker.lifecycle import LiveObjects
+from amqpworker.log.logger import get_logger, silence_in_io_threads
 from amqpworker.settings import Settings
 
 __all__ = ["CLOSED", "ConnectionUser", "IOThread"]
@@ -101,7 +101,7 @@ class IOThread:
         """Called about once per second by the thread, to show that it is alive."""
         self._thread = OneThread(self._run, f"{THREADS}{name}", self._finish)
         self._needed: Callable[[], bool] | None = None
-        hush("pika")
+        silence_in_io_threads("pika")
 
     # ---- from any thread --------------------------------------------------------------------------------------------
 
@@ -357,7 +357,7 @@ class IOThread:
             return None
 
 
-RUNNING: Living[IOThread] = Living()
+RUNNING: LiveObjects[IOThread] = LiveObjects()
 
 
 def forget_all() -> None:

@@ -10,7 +10,7 @@ import threading
 from _thread import TIMEOUT_MAX, allocate_lock, start_new_thread
 from collections.abc import Callable
 
-from amqpworker.lifecycle import NO_ROOM, in_io_thread, run_as_io_thread
+from amqpworker.lifecycle import THREAD_LIMIT, in_io_thread, run_as_io_thread
 
 __all__ = ["OneThread"]
 
@@ -18,7 +18,7 @@ NO_THREAD = (
     "No thread can be started for the connection to RabbitMQ ({}). While the interpreter exits, Python 3.12 and later start "
     "none: what is sent at exit requires an existing connection."
 )
-NO_ROOM_FOR_IT = f"No thread can be started for the connection to RabbitMQ: {NO_ROOM}."
+NO_ROOM_FOR_IT = f"No thread can be started for the connection to RabbitMQ: {THREAD_LIMIT}."
 # Seconds for a thread that has done its work to end.
 LAST_STEP = 0.5
 

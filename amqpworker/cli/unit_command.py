@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from amqpworker.cli.output import complain
+from amqpworker.cli.output import print_error
 from amqpworker.errors import ConfigError
 from amqpworker.ipc.interpreter import folder_as_given, interpreter_as_given
 from amqpworker.log.terminal import printable
@@ -137,11 +137,11 @@ def unit(
     needed = [where, *([Path(arguments[1])] if config else [])]
     for path in needed:
         if not path.exists():
-            complain(f"Warning: {path} is not there on this machine.")
+            print_error(f"Warning: {path} is not there on this machine.")
     reached = [*needed, Path(sys.executable)]
     for path in dict.fromkeys([*reached, *(one.resolve() for one in reached)]):
         if barred := bar(path):
-            complain(
+            print_error(
                 f"Warning: the service runs as a user of its own, and cannot reach {path}: others may not read {barred}."
             )
     typer.echo(

@@ -25,7 +25,7 @@ from amqpworker.broker.publisher import Publisher
 from amqpworker.client.batch import send_each
 from amqpworker.client.calls import Calls
 from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected, SendError, Unconfirmed
-from amqpworker.lifecycle import Living, in_io_thread
+from amqpworker.lifecycle import LiveObjects, in_io_thread
 from amqpworker.model.message import Message
 from amqpworker.routing.envelope import called
 from amqpworker.routing.envelope import sent as publication_of
@@ -312,7 +312,7 @@ def refuse_io_thread(message: Message | None) -> None:
         )
 
 
-PUBLISHERS: Living[Publisher] = Living()
+PUBLISHERS: LiveObjects[Publisher] = LiveObjects()
 
 
 def close_all() -> None:

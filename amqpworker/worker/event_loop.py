@@ -73,7 +73,7 @@ class EventLoopRunner:
         Start the loop and its thread before the first task.
 
         Raises:
-            NoThread: there is no room for it.
+            ThreadLimitReached: there is no room for it.
         """
         with self._lock:
             self._started_loop()

@@ -167,7 +167,7 @@ class TaskExecutor:
         Prepare for tasks that have limits here, if there are any.
 
         Raises:
-            NoThread: there is no room for the thread that keeps limits.
+            ThreadLimitReached: there is no room for the thread that keeps limits.
         """
         if any(task.time_limit is not UNLIMITED and not task.isolated for task in self._tasks.values()):
             self._limits.start()

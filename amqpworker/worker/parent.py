@@ -32,7 +32,7 @@ class ParentPipe:
     Reads the pipe with this descriptor in a thread of its own; with `None` there is no parent.
 
     Raises:
-        NoThread: there is no room for it.
+        ThreadLimitReached: there is no room for it.
     """
 
     def __init__(self, descriptor: int | None) -> None:

@@ -117,7 +117,7 @@ class WorkerProcess:
         self.waiting = Waiting(self.consumer, places(addresses(app.url)), reporter)
         bits = bits_of(addresses(app.url), [one.queue for one in self.consumer.subscriptions])
         self.sharing = Sharing(recorder, bits, self.runners.has_room, self.consumer.hold)
-        app.users.worker_enters()
+        app.users.worker_started()
         self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.runners.run_coroutine)
         warn_of_long_tasks(app)
         warn_of_mistyped_variables()
@@ -157,7 +157,7 @@ class WorkerProcess:
         try:
             return self._run()
         finally:
-            self.app.users.worker_exiting()
+            self.app.users.worker_stopped()
 
     def _run(self) -> int:
         try:

@@ -98,7 +98,7 @@ class RunnerThreads:
         Start the threads, including that of the event loop if a task needs it.
 
         Raises:
-            NoThread: there is no room for all of them.
+            ThreadLimitReached: there is no room for all of them.
         """
         self._executor.start()
         for thread in self._threads:

@@ -160,7 +160,7 @@ def test_a_refused_login_or_virtual_host_is_one_line_with_exit_code_2(
 
 def test_topology_declare_makes_everything_and_can_be_repeated(cli: Callable[[str], Ended], vhost: Broker) -> None:
     first, second = cli("topology declare clishop:app"), cli("topology declare clishop:app")
-    assert first == second == Ended(0, "35 exchanges, 34 queues, 35 bindings: all there.\n", "")
+    assert first == second == Ended(0, "35 exchanges, 34 queues, 35 bindings: declared.\n", "")
     assert len(vhost.queues()) == 34
     assert cli("topology check clishop:app").code == 0
 
@@ -264,7 +264,7 @@ def test_topology_check_without_the_right_to_compare_is_one_line_and_exits_with_
             f"69 of 69 exchanges and queues could not be compared: user '{name}' lacks the permission `configure`"
             in told
         )
-        assert "run this as whoever declares" in told
+        assert "run it as the user that declares" in told
         assert told.count("amqpworker") == 0
         assert max(map(len, ended.out.splitlines()[:4])) <= 80
 
@@ -305,8 +305,8 @@ def test_dead_letters_are_listed_and_shown_with_their_evidence(
     ended = cli("dead show 2 -q emails")
     assert ended.code == 1
     assert ended.out.splitlines() == [
-        "No letter with the id '2' found among the 3 in queue 'emails.dead'.",
-        "A letter is found by its id, not by its place in the list.",
+        "No letter with the id '2' among the 3 in queue 'emails.dead'.",
+        "Give the letter's id, not its position in the list.",
     ]
 
 
@@ -374,19 +374,19 @@ def test_dead_letters_of_a_queue_that_is_not_there_exit_with_2_and_a_name_that_i
 ) -> None:
     for line in ("dead list -q nope", "dead show 1 -q nope"):
         ended = cli(line)
-        assert "There is no queue 'nope.dead'" in ended.complaint()
+        assert "Queue 'nope.dead' does not exist" in ended.complaint()
         assert ended.code == 2
     for line in ("dead list clishop:app -q email", "dead show 1 -q email.dead --app clishop:app"):
         ended = cli(line)
-        assert "There is no queue 'email.dead': did you mean `-q emails`?" in ended.complaint()
+        assert "Queue 'email.dead' does not exist: did you mean `-q emails`?" in ended.complaint()
         assert ended.code == 2
     assert "did you mean `-q amqpworker.parked`?" in cli("dead list -q amqpworker.parket").complaint()
     told = cli("dead list clishop:app -q emails").complaint()
-    assert "There is no queue 'emails.dead' yet: a worker or `amqpworker topology declare` makes it" in told
+    assert "Queue 'emails.dead' does not exist yet: a worker or `amqpworker topology declare` creates it" in told
     vhost.declare_queue("foreign")
-    assert "though there is a queue 'foreign'" in cli("dead list -q foreign").complaint()
+    assert "but queue 'foreign' does" in cli("dead list -q foreign").complaint()
     # an app's own queues may not have been made yet
-    assert cli("dead list clishop:app").out.startswith("emails.dead: there is no such queue yet")
+    assert cli("dead list clishop:app").out.startswith("emails.dead: this queue does not exist yet")
 
 
 # ---- the client underneath --------------------------------------------------------------------------------------------
@@ -449,8 +449,8 @@ def test_a_look_does_not_wait_for_what_others_hold_and_says_that_they_do(
     assert (ended.code, ended.out.splitlines()) == (
         1,
         [
-            "No letter with the id 'id-0' found among the 2 in queue 'emails.dead'.",
-            "Other consumers take letters from it now: look again when they have ended.",
+            "No letter with the id 'id-0' among the 2 in queue 'emails.dead'.",
+            "Other consumers are reading this queue and may hold it: try again when they have stopped.",
         ],
     )
 

@@ -218,7 +218,7 @@ def test_a_result_that_the_store_can_never_hold_is_refused_and_its_task_not_repe
 
     task: Any = storing.task(give if kind == "thread" else give_later, name="give", queue=QUEUE)
     store: Any = storing.store()
-    store._writer.use(lambda connection: connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 5000))
+    store._writer.use(lambda connect: connect().setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 5000))
     with running(storing, threads=1):
         small = task.send(100)
         assert small.result(timeout=10) == "x" * 100

@@ -25,7 +25,7 @@ from amqpworker.app import App
 from amqpworker.ipc.report import DUMP_SIGNAL
 from amqpworker.ipc.stray_signals import STRAY, ignore, ignore_stray
 from amqpworker.ipc.version_check import VERSION_MISMATCH, version_mismatch, without_version
-from amqpworker.lifecycle import NoThread, start_thread
+from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.log.format import configure, log_uncaught
 from amqpworker.log.logger import flush, get_logger
 from amqpworker.model.outcome import Outcome
@@ -60,7 +60,7 @@ class Isolated:
         self._app = app
         self._signals = signals
         self._children = children
-        app.users.worker_enters()
+        app.users.worker_started()
         self._connection = connection
         self._executor = TaskExecutor(app.tasks, app.results is not None)
         self._loop = asyncio.Runner()
@@ -88,7 +88,7 @@ class Isolated:
                 break
             self._send(outcome_to(outcome))
         self._lifespan.leave()
-        self._app.users.worker_exiting()
+        self._app.users.worker_stopped()
         self._app.close()
 
     def _run(self, request: Request) -> Outcome:
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str]) -> int:
         signals.check("the app's import")
         app.producer.owner = options.app
         Isolated(app, patient(connection), signals, children).serve()
-    except NoThread:
+    except ThreadLimitReached:
         raise
     except (Exception, SystemExit) as error:
         log.error("isolated_process_failed", app=options.app, exc_info=error)

@@ -37,7 +37,8 @@ AGAIN = 0.01
 SOON = 0.002
 SELDOM = 0.1
 GLANCE = 0.00005
-MOST_STEPS = 1_000_000
+# CPython raises such an exception at the next jump backwards, if not before: the first of these steps.
+STEPS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ class Limits:
         Start the thread that watches, unless it runs; a worker does this before the first run, which would fail otherwise.
 
         Raises:
-            NoThread: there is no room for it.
+            ThreadLimitReached: there is no room for it.
         """
         with self._lock:
             if self._thread is None:
@@ -202,7 +203,7 @@ class Limits:
             # Whether it has been raised already cannot be seen. Another takes the place of one that is still to come, and
             # is met for certain; taking it back instead leaves CPython 3.11 with a mark that slows down every thread.
             RAISE(deadline.thread, TimeLimitExceeded)
-            for _ in range(MOST_STEPS):
+            for _ in range(STEPS):
                 pass
 
     # ---- the watcher's thread ---------------------------------------------------------------------------------------
