@@ -1,5 +1,5 @@
 """
-How long the broker waits for an acknowledgement, where it lets each consumer choose: from RabbitMQ 4.3 on.
+How long the broker waits for an acknowledgement: from RabbitMQ 4.3 on each consumer may choose.
 
 Decides whether to ask for it. Pure: `consumer` decides what follows from a refusal.
 https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout

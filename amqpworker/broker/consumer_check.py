@@ -75,7 +75,7 @@ class CheckUser(Protocol):
     def subscribed(self) -> list[str]:
         """Return the queues that have a consumer as far as it knows."""
 
-    def on_checked(self, queue: str, look: QueueState) -> None:
+    def on_checked(self, queue: str, state: QueueState) -> None:
         """A queue was checked."""
 
 

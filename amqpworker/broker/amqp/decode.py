@@ -247,7 +247,7 @@ class StreamDecoder:
         content.held += len(part)
         content.parts.append(part)
         if content.held > content.size:
-            raise FrameError(f"a body longer than its header says on channel {channel}")
+            raise FrameError(f"a body longer than announced by its header on channel {channel}")
         if content.held == content.size:
             self._finish(channel, content, events)
 

@@ -2,7 +2,7 @@
 AMQP field tables read from bytes: the way back of `table_encode`.
 
 Types are RabbitMQ's own (its rabbit_binary_parser.erl), where they differ from the specification: `s` is a signed
-16-bit int, `l` and `L` are both signed 64-bit ints. Reading never fails: what cannot be read is left out and told as a
+16-bit int, `l` and `L` are both signed 64-bit ints. Reading never fails: what cannot be read is left out and reported as a
 problem, and every value that is returned can be encoded again. What a message with a problem is worth is decided
 elsewhere.
 """
@@ -62,9 +62,9 @@ def replaced(raw: bytes) -> str:
 
 def decode_table(data: bytes, offset: int, end: int) -> tuple[Headers, int, str]:
     """
-    Return the table whose length stands at `offset`, where it ends, and what could not be read ("" when all could).
+    Return the table whose length is at `offset`, its end, and what could not be decoded ("" if all could).
 
-    Nothing at or behind `end` is read. A header whose value cannot be read is left out; where it is not known how long
+    Nothing at or behind `end` is read. A header whose value cannot be read is left out; if it is not known how long
     it is, those behind it are left out too.
     """
     table: Headers = {}
@@ -121,7 +121,7 @@ KEYS: Cache[bytes, tuple[str, int, Unpack | None, int, str]] = Cache(read_key)
 
 
 def read_value(data: bytes, letter: int, offset: int, stop: int, depth: int) -> tuple[HeaderValue, int]:
-    """Return a value of any type and where it ends; raises Unreadable, and struct.error at the end of the data."""
+    """Return a value of any type and its end; raises Unreadable, and struct.error at the end of the data."""
     if letter in FIXED:
         unpack, width = FIXED[letter]
         return unpack(data, offset)[0], offset + width

@@ -84,7 +84,7 @@ def encode_table(table: Headers, depth: int = 0) -> bytes:
 
 
 def named(name: object, problem: str, depth: int) -> str:
-    """Return the problem with the header's name, and with the innermost key where it lies deeper."""
+    """Return the problem with the header's name, and with the innermost key if it is nested."""
     if not depth:
         return f"header {name!r:.300} {problem}"
     return problem if problem.startswith("has a key ") else f"has a key {name!r:.300} that {problem}"

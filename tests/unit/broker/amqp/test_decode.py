@@ -206,7 +206,7 @@ OTHER_CLASS = [START, struct.pack(">BHIHHQH", 2, 1, 14, 61, 0, 0, 0) + b"\xce"]
         (START + delivery(1)[2], "a piece of a body without its header on channel 1"),
         (START + delivery(1)[1] * 2, "a content header without its method on channel 1"),
         (START * 2, "a method in the middle of a message on channel 1"),
-        (b"".join(delivery(1)[:2]) + frame.Body(1, b"abc").marshal(), "a body longer than its header says"),
+        (b"".join(delivery(1)[:2]) + frame.Body(1, b"abc").marshal(), "a body longer than announced by its header"),
         (START + b"".join(delivery(1)), "a method in the middle of a message on channel 1"),
         (
             b"".join(delivery(1)[:2]) + frame.Body(2, b"{}").marshal(),
