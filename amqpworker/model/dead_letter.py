@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from amqpworker.model.headers import EPOCH, count_of, time_of
 from amqpworker.model.message import (
@@ -21,36 +21,16 @@ from amqpworker.model.message import (
     FIRST_SENT,
     TRACEBACK,
     WORKER,
-    Properties,
+    Delivery,
 )
 
-__all__ = ["NO_QUEUE", "DeadLetter", "ReceivedMessage"]
+__all__ = ["NO_QUEUE", "DeadLetter"]
 
 DEATHS = "x-death"
 NO_QUEUE = "no-queue"
 """The reason of a message whose delay was over when its queue did not exist."""
 
 _LEVEL = re.compile(r"\.delay\.\d\d")
-
-
-class ReceivedMessage(Protocol):
-    """A message from a queue, by `basic.get` or to a consumer."""
-
-    @property
-    def properties(self) -> Properties:
-        """Its properties, with its headers."""
-
-    @property
-    def body(self) -> bytes:
-        """Its body."""
-
-    @property
-    def routing_key(self) -> str:
-        """Its routing key: the queue that it was for."""
-
-    @property
-    def problem(self) -> str:
-        """Which of its properties cannot be read; "" if all can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +54,10 @@ class DeadLetter:
     first_sent: datetime | None
     worker: str
     problem: str
-    message: ReceivedMessage
+    message: Delivery
 
     @classmethod
-    def of(cls, message: ReceivedMessage, queue: str) -> DeadLetter:
+    def of(cls, message: Delivery, queue: str) -> DeadLetter:
         """Read a message of the dead-letter queue `queue`."""
         properties = message.properties
         headers = properties.headers or {}

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.broker.amqp.events import GetOk
 from amqpworker.model.dead_letter import DeadLetter
 from amqpworker.model.message import Delivery, Properties
 
@@ -35,11 +34,11 @@ NAMES = st.sampled_from(
 )
 
 
-def got(headers: dict[str, Any] | None = None, **properties: Any) -> GetOk:
-    return GetOk(1, 1, False, "amqpworker.dead", "emails", 0, Properties(headers=headers, **properties), b"{}")
+def got(headers: dict[str, Any] | None = None, **properties: Any) -> Delivery:
+    return Delivery(1, False, "amqpworker.dead", "emails", Properties(headers=headers, **properties), b"{}")
 
 
-def test_the_evidence_of_a_worker_is_read_from_a_got_and_a_delivered_message_alike() -> None:
+def test_the_evidence_of_a_worker_is_read() -> None:
     headers = {
         "aw-dead-reason": "failed",
         "aw-error-type": "shop.errors.NoRoute",
@@ -51,8 +50,7 @@ def test_the_evidence_of_a_worker_is_read_from_a_got_and_a_delivered_message_ali
         "aw-worker": "host:1",
     }
     message = got(headers, message_id="id-1", type="shop.welcome")
-    delivery = Delivery(1, False, message.exchange, message.routing_key, message.properties, message.body)
-    for received in (message, delivery):
+    for received in (message,):
         assert DeadLetter.of(received, "emails.dead") == DeadLetter(
             id="id-1",
             task="shop.welcome",
