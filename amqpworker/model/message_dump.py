@@ -20,7 +20,7 @@ from amqpworker.model.message import Message, fits_short_string
 __all__ = ["dump_message", "load_message"]
 
 TAG = "$"
-"""A dictionary with one key that begins with this stands for a value of a header that JSON does not have."""
+"""A dictionary with one key, which begins with this, is a value of a header that JSON does not have."""
 
 FIELDS = ("task", "queue", "body", "id", "headers", "delay", "at", "expires", "resend", "first_sent")
 REQUIRED = {"task", "queue", "body", "id"}
