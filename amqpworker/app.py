@@ -1,8 +1,7 @@
 """
 The app: its tasks, its queues, and the one place to send from.
 
-Decides what a task is called and that no two are called the same. Making an `App` opens no connection and starts no
-thread.
+Decides the names of tasks, and that no two have the same. Making an `App` opens no connection and starts no thread.
 """
 
 from __future__ import annotations
@@ -13,10 +12,11 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import ModuleType
 from typing import Any, ParamSpec, Self, TypeAlias, TypeVar, overload
 
+from amqpworker.broker.address import addresses
 from amqpworker.client.batch import failed_batch
 from amqpworker.client.producer import Producer
 from amqpworker.client.sent import Sent, never_stored
-from amqpworker.errors import AmqpWorkerError, ConfigError, SendError
+from amqpworker.errors import AmqpWorkerError, ConfigError, InvalidArguments, SendError
 from amqpworker.lifecycle import AppUsers
 from amqpworker.log.redaction import redact_url
 from amqpworker.model.message import MOST_SHORT_BYTES, Message, fits_short_string, plain
@@ -27,7 +27,7 @@ from amqpworker.routing.queues import Plan
 from amqpworker.routing.topology import DEFAULT_NAMESPACE, check_namespace
 from amqpworker.settings import Settings, broker_url
 from amqpworker.signature.signature import Signature
-from amqpworker.task import AsyncTask, RemoteTask, Task, TaskDecorator, check_decorated
+from amqpworker.task import AsyncTask, RemoteTask, Task, TaskDecorator, TaskOptions, check_decorated, default_name
 
 __all__ = ["App", "imported"]
 
@@ -46,7 +46,7 @@ class App:
     context manager, asynchronous or not, that each worker process enters before its first task and leaves after its last.
 
     Raises:
-        ConfigError: one of them, or a setting in the environment, has a value that cannot be.
+        ConfigError: the value of one of them, or of a setting in the environment, is not valid.
 
     Example:
         app = App("amqp://guest:guest@localhost:5672/", results="sqlite:///results.db")
@@ -72,7 +72,10 @@ class App:
         if results is not None:
             check_url(results)
         self.settings = settings if settings is not None else Settings()
+        if not isinstance(url, str | None):
+            raise ConfigError(f"App(url=…): it must be a string, got {url!r:.60}.")
         self.url = broker_url(url)
+        addresses(self.url)
         self.plan = Plan(plain(namespace), self.settings.declare)
         self.default_queue = plain(default_queue)
         self.modules = tuple(modules)
@@ -84,7 +87,7 @@ class App:
         self.call_timeout = self.settings.call_timeout
         self._producer = Producer(self.url, self.plan, self.settings)
         self.users = AppUsers()
-        # One, by its URL: `setdefault` lets one of many threads decide, and nobody has to wait for another.
+        # At most one, by its URL: of several threads that open one `setdefault` keeps the first, without a lock.
         self._stores: dict[str, ResultStore] = {}
 
     def __repr__(self) -> str:
@@ -100,21 +103,21 @@ class App:
 
     def close(self) -> None:
         """
-        Wait for what is not confirmed yet, bounded by `send_timeout`, then close the connection and the result store.
+        Wait up to `send_timeout` for messages that are not confirmed yet, then close the connection and the result store.
 
-        A later use opens them anew. Calls that wait for their answers end with `Unconfirmed`. While other threads are
-        inside `with app:`, closing is left to the last of them, which lets calls end by themselves, and in a worker process
-        to the worker: a task may close the app, and ends nothing by it.
+        A later use opens them again. Calls that wait for their replies end with `Unconfirmed`. While other threads are
+        inside `with app:`, the last of them closes the app, after its calls have ended; in a worker process the worker
+        does: a task that closes the app closes nothing.
         """
         if not self.users.others:
-            # One that has come in this very moment is spared, too.
+            # A thread that enters at this moment keeps its calls too.
             self._close(lambda: self.users.others)
 
     def _close(self, spares_calls: Callable[[], bool]) -> None:
         try:
             self._producer.close(self.settings.send_timeout, spares_calls)
         finally:
-            # Not forgotten: threads may be inside it.
+            # They are kept in the dictionary: other threads may be using them.
             for store in list(self._stores.values()):
                 store.close()
 
@@ -159,15 +162,15 @@ class App:
         `name` is `module.function` unless given; `aliases` are names that it had before. `retry` is a
         `tenacity.Retrying`, a number of retries, a list of waits in seconds, or `None`. `result=False` stores nothing.
         After `time_limit` seconds `TimeLimitExceeded` is raised in the task, where it can be caught; after `hard_limit`
-        seconds the task is given up together with its worker process, and goes on as its retry policy has it. One that
-        is `isolated` runs in a child process of the worker: its crash or hard limit ends that child, and nothing else.
+        seconds the task is abandoned together with its worker process, and its retry policy decides what follows. A task
+        that is `isolated` runs in a child process of the worker: its crash or hard limit ends only that child.
 
-        A task may run more than once: make it idempotent. A message whose task runs longer than the broker's ack timeout, 30
-        minutes, is redelivered while it still runs (docs/guarantees.md).
+        A task may run more than once: make it idempotent. If it runs longer than the broker's ack timeout, 30 minutes, its
+        message is redelivered while it still runs (docs/guarantees.md).
 
         Raises:
-            ConfigError: the name is taken or is in `__main__`, a parameter cannot be carried as JSON, no queue can have
-                that name, `aliases` is no list, `retry` is no policy, or a limit is no duration.
+            ConfigError: the name is taken or is in `__main__`, a parameter cannot be carried as JSON, the queue name is not
+                valid, `aliases` is not a list, `retry` is not a policy, or a limit is not a duration.
 
         Example:
             @app.task(queue="emails", retry=[1, 5, 30])
@@ -183,12 +186,8 @@ class App:
             task_name = plain(name) if name is not None else default_name(function)
             task_queue = plain(queue) if queue is not None else self.default_queue
             names = (task_name, *map(plain, aliases))
-            signature = Signature.of(function, task_name)
-            task: Task[..., Any] = Task(self, (task_name, task_queue), function, signature)
-            task.policy = policy(retry)
-            task.stores_result = result
-            task.time_limit = limit
-            task.isolated = isolated
+            options = TaskOptions(policy(retry), result, limit, isolated)
+            task: Task[..., Any] = Task(self, task_queue, function, Signature.of(function, task_name), options)
             for one in names:
                 self._check_name(one)
             self.plan.add_queue(task_queue)
@@ -200,23 +199,23 @@ class App:
 
     def remote(self, *, name: str, queue: str | None = None) -> Callable[[Callable[P, R]], RemoteTask[P, R]]:
         """
-        Describe a task whose code lives elsewhere, by a function whose body is never run.
+        Describe a task of another program, by a function whose body is never run.
 
         Raises:
-            ConfigError: the name is taken, a parameter cannot be carried as JSON, or no queue can have that name.
+            ConfigError: the name is taken, a parameter cannot be carried as JSON, or the queue name is not valid.
 
         Example:
             @app.remote(name="billing.charge", queue="billing")
             def charge(order_id: str, cents: int) -> str:
-                raise NotImplementedError  # mypy takes no `...` where something is returned
+                raise NotImplementedError  # mypy does not accept `...` if something is returned
         """
 
         def register(function: Callable[P, R]) -> RemoteTask[P, R]:
             check_decorated(function, "remote")
             task_name = plain(name)
             task_queue = plain(queue) if queue is not None else self.default_queue
-            task: RemoteTask[P, R] = RemoteTask(self, task_name, task_queue, Signature.of(function, task_name))
-            task.stands_for(function)
+            task: RemoteTask[P, R] = RemoteTask(self, task_queue, Signature.of(function, task_name))
+            task.adopt_names(function)
             self._check_name(task_name)
             self.plan.add_queue(task_queue)
             self.remotes[task_name] = task
@@ -226,10 +225,10 @@ class App:
 
     def queue(self, name: str) -> str:
         """
-        Have a queue declared at its first use, though no task names it; returns the name.
+        Have a queue declared at its first use although no task names it; returns the name.
 
         Raises:
-            ConfigError: no queue can have this name.
+            ConfigError: the name is not valid.
         """
         self.plan.add_queue(plain(name))
         return plain(name)  # type: ignore[no-any-return]
@@ -237,20 +236,20 @@ class App:
     def _check_name(self, name: str) -> None:
         if not fits_short_string(name):
             raise ConfigError(
-                f"The task name {name!r:.60} does not fit: it must be 1 to {MOST_SHORT_BYTES} bytes of UTF-8."
+                f"Task name must be a string of 1 to {MOST_SHORT_BYTES} bytes of UTF-8, got {name!r:.60}."
             )
         if name in self.tasks or name in self.remotes:
-            raise ConfigError(f"There are two tasks with the name {name!r} in one app: give one another name=….")
+            raise ConfigError(f"Two tasks of one app have the name {name!r}: give one of them another name=….")
 
     def load(self) -> None:
         """
         Import the modules that hold tasks, as a worker does.
 
         Raises:
-            ConfigError: there is no such module, or it cannot be imported.
+            ConfigError: a module does not exist, or cannot be imported.
         """
         for module in self.modules:
-            imported(module, f"App(modules=…) names {module!r}, and there is no such module")
+            imported(module, f"App(modules=…) names {module!r}, which does not exist")
 
     # ---- sending ----------------------------------------------------------------------------------------------------
 
@@ -259,25 +258,26 @@ class App:
         Send a message; returns once the broker has confirmed it and not returned it.
 
         Raises:
-            SendError: it has not, in time; the error carries the message, to send it again with the same id.
-            InvalidArguments: AMQP cannot carry it, or its `at` is too far away.
+            SendError: it was not confirmed in time; the error carries the message, to send it again with the same id.
+            InvalidArguments: it is not a message, AMQP cannot carry it, or its `at` is too far away.
             ConfigError: its queue cannot be declared.
         """
-        self._producer.send(message)
+        self._producer.send(checked(message))
         return self._sent(message)
 
     def send_each(self, messages: Iterable[Message]) -> Iterator[Sent[Any] | SendError]:
         """
         Send messages as they are read, in flat memory; yield a `Sent` or the `SendError` for each, in input order.
 
-        A bounded window of messages and bytes is in flight. Stopping early leaves what was read to be confirmed. A message
-        that cannot be sent at all is a `SendError` too, whose cause tells why: its queue cannot be declared, its `at` is too
-        far away, or AMQP cannot carry it.
+        A bounded number of messages and bytes is in flight. If the iterator is not read to its end, what was read from
+        `messages` is still sent. A message that can never be sent is a `SendError` too, with the reason as its cause: its
+        queue cannot be declared, its `at` is too far away, or AMQP cannot carry it.
 
         Raises:
-            Exception: what reading `messages` raised, once it is told how those before ended.
+            Exception: what reading `messages` raised, after the outcomes of the messages before it.
+            InvalidArguments: one of them is not a message.
         """
-        for message, error in self._producer.send_each(messages):
+        for message, error in self._producer.send_each(map(checked, messages)):
             yield self._sent(message) if error is None else send_error(error, message)
 
     def send_many(self, messages: Iterable[Message]) -> list[Sent[Any]]:
@@ -285,8 +285,8 @@ class App:
         Send messages; returns once all are confirmed.
 
         Raises:
-            BatchFailed: some were not: a group of one `SendError` each, with `sent`, what was confirmed.
-            Exception: what reading `messages` raised; a note on it says how many had been sent.
+            BatchFailed: some were not: a group with a `SendError` for each of these; `sent` has the others.
+            Exception: what reading `messages` raised, with a note of how many had been sent.
         """
         sent: list[Sent[Any]] = []
         failed: list[SendError] = []
@@ -305,12 +305,12 @@ class App:
 
     def call_raw(self, message: Message, timeout: float) -> bytes:
         """
-        Send a message and return the body of its answer; `task.call` is the way to use it.
+        Send a message and return the body of its reply; users have `task.call`.
 
         Raises:
-            CallTimeout: none came in time.
+            CallTimeout: no reply came in time.
             SendError: the message was not sent, or the connection was lost meanwhile.
-            InvalidArguments: a header cannot be carried.
+            InvalidArguments: AMQP cannot carry a header.
             ConfigError: its queue cannot be declared.
         """
         return self._producer.call(message, timeout)
@@ -342,8 +342,21 @@ class App:
         return Sent(message.id, message.task, self.store if stores else never_stored, decode, message.first_sent)
 
 
+def checked(message: Message) -> Message:
+    """
+    Return a message that is to be sent.
+
+    Raises:
+        InvalidArguments: it is not a message.
+    """
+    if not isinstance(message, Message):
+        kind = type(message).__name__
+        raise InvalidArguments(f"send() takes a Message, such as task.message(…) returns, got a {kind}.")
+    return message
+
+
 def send_error(error: AmqpWorkerError, message: Message) -> SendError:
-    """Return an error of one message among many, which does not end the others."""
+    """Return the error of one message of a batch, which does not stop the others."""
     if not isinstance(error, SendError):
         cause, error = error, SendError(str(error))
         error.__cause__ = cause
@@ -352,7 +365,7 @@ def send_error(error: AmqpWorkerError, message: Message) -> SendError:
 
 
 def plain_json(data: bytes) -> Any:
-    """Return a result of a task that this app does not know."""
+    """Return the result of a task that this app does not have."""
     import json
 
     return json.loads(data)
@@ -360,37 +373,17 @@ def plain_json(data: bytes) -> Any:
 
 def imported(name: str, missing: str) -> ModuleType:
     """
-    Import a module of the user's; `missing` tells that it is not there. What it raises itself is left as it is.
+    Import a module of the user's; `missing` is the text of the error if it does not exist.
 
     Raises:
-        ConfigError: it is not there, it lacks a module that it needs, or it is no Python.
+        ConfigError: it does not exist, it imports a module that does not exist, or it is not Python.
+        Exception: what the module itself raised.
     """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise ConfigError(f"{missing}: is the name right, and is it found from the current folder?") from error
+            raise ConfigError(f"{missing}: check the name, and the folder that it is imported from.") from error
         raise ConfigError(f"Module {name!r} cannot be imported: {error}.") from error
     except SyntaxError as error:
         raise ConfigError(f"Module {name!r} cannot be imported: {error}.") from error
-
-
-def default_name(function: Callable[..., Any]) -> str:
-    """
-    Return `module.function`.
-
-    Raises:
-        ConfigError: it would not be the same name in a worker.
-    """
-    module = getattr(function, "__module__", None)
-    qualified = getattr(function, "__qualname__", repr(function))
-    if module == "__main__":
-        raise ConfigError(
-            f"Task {qualified!r} is defined in __main__, which is another module in a worker: move it to a module "
-            f"that both import, or give it a name=…."
-        )
-    if "<" in qualified:
-        raise ConfigError(
-            f"Task {qualified!r} is defined inside a function, so workers cannot name it: give it a name=…."
-        )
-    return f"{module}.{qualified}"

@@ -1,33 +1,36 @@
 """
-Everything that amqpworker raises for its users to catch, in one tree.
+The errors that amqpworker raises for its users to catch, in one tree.
 
     AmqpWorkerError
     ├── ConfigError             the set-up is wrong: URL, topology, task definition, settings
-    ├── InvalidArguments        what was passed to a task is not what its type hints say
-    ├── InvalidResult           nor is what a task returned
+    ├── InvalidArguments        arguments do not fit a task's type hints, or an option is not valid
+    ├── InvalidResult           a result does not fit the return hint
+    ├── NoCurrentTask           `current()` was called outside a task
     ├── SendError               one message was not sent; carries it as `.message`
-    │   ├── Unroutable          no queue took it
-    │   ├── QueueFull           its queue has a bound, and refused it
-    │   ├── QueueUnavailable    its queue refused it until `send_timeout` was over: no majority, or a bound
+    │   ├── Unroutable          no queue is bound for it
+    │   ├── QueueFull           its queue has a length limit, and is full
+    │   ├── QueueUnavailable    its queue refused it until `send_timeout` was over: no majority, or full
     │   ├── Unconfirmed         unknown: it may have arrived
-    │   ├── ConnectionBlocked   the broker is under an alarm and takes no messages
+    │   ├── ConnectionBlocked   the broker has an alarm and accepts no messages
     │   ├── NotConnected        it never left this process
-    │   └── AccessRefused       the broker's permissions refuse it
+    │   └── AccessRefused       the broker's permissions do not allow it
     ├── BatchFailed             an ExceptionGroup of SendErrors, and what was sent
-    ├── CallTimeout             no answer to a call in time
+    ├── CallTimeout             no reply to a call in time
     ├── ResultTimeout           no stored result in time
-    ├── ResultStoreError        the store of results did not do what it was asked
-    ├── MalformedReply          an answer or stored result that cannot be read
+    ├── ResultStoreError        the result store could not read or write
+    ├── MalformedReply          a reply or stored result that cannot be read
     ├── TaskFailed              the task ended without a result; carries the remote error
-    └── TimeLimitExceeded       raised *in* a task that has had its time
+    └── TimeLimitExceeded       raised *in* a task that runs longer than its limit
 
-    TaskSignal                  raised *by* a task to say how its message goes on
+    TaskSignal                  raised *by* a task to decide what happens to its message
     ├── Reject                  to the dead-letter queue, at once
     └── RetryLater              again, after a delay
 
-Errors of pika and of the stores are translated where they appear, with the cause kept. `task.MalformedBody`,
-`retry.ResultRefused` and `results.ResultNotStorable` are of the tree and not here: they never leave a worker, and are
-seen as the `error_type` of a dead letter, if at all.
+A command or a worker process that ends with one of them exits with code 2 if it is a `ConfigError`, with code 1 otherwise.
+
+Errors of pika and of the stores are translated where they appear, with the cause kept. `signature.MalformedBody`,
+`retry.ResultRefused` and `results.ResultNotStorable` are in the tree but not here: they never leave a worker, and are
+at most seen as the `error_type` of a dead letter.
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ __all__ = [
     "InvalidArguments",
     "InvalidResult",
     "MalformedReply",
+    "NoCurrentTask",
     "NotConnected",
     "QueueFull",
     "QueueUnavailable",
@@ -69,19 +73,23 @@ _Error = TypeVar("_Error", bound=BaseException)
 
 
 class AmqpWorkerError(Exception):
-    """The base of everything that amqpworker raises for its users to catch."""
+    """The base of all errors that amqpworker raises for its users to catch."""
 
 
 class ConfigError(AmqpWorkerError):
-    """The set-up is wrong, and trying again will not help."""
+    """The set-up is wrong; trying again does not help."""
 
 
 class InvalidArguments(AmqpWorkerError, ValueError):
-    """The values for a task's parameters do not fit its type hints, or cannot be carried as JSON."""
+    """Arguments do not fit a task's type hints or cannot be carried as JSON, or an option of a message is not valid."""
 
 
 class InvalidResult(AmqpWorkerError, ValueError):
     """What a task returned does not fit its return hint, or cannot be carried as JSON."""
+
+
+class NoCurrentTask(AmqpWorkerError, LookupError):
+    """`current()` was called by code that does not run inside a task of a worker."""
 
 
 class SendError(AmqpWorkerError):
@@ -97,35 +105,35 @@ class SendError(AmqpWorkerError):
 
 
 class Unroutable(SendError):
-    """The broker confirmed that no queue takes messages with this exchange and routing key."""
+    """The broker confirmed that no queue is bound for messages with this exchange and routing key."""
 
 
 class QueueFull(SendError):
-    """The queue has a bound that this app names, and is full: it refused the message."""
+    """The queue has a length limit that this app declares, and is full: it refused the message."""
 
 
 class QueueUnavailable(SendError):
     """
     The queue refused the message on every channel until `send_timeout` was over.
 
-    Most of the queue's members are not up, or it has a bound that this app does not name, and is full. The message did not
-    arrive, unless a confirm of it was lost before: that is `Unconfirmed`.
+    Most of the queue's members are down, or it has a length limit that this app does not declare, and is full. The message
+    did not arrive, unless a confirm of it was lost before: that is `Unconfirmed`.
     """
 
 
 class Unconfirmed(SendError):
     """
-    The broker's confirm, or the answer to a call, was lost: the message may have arrived, or not.
+    The broker's confirm, or the reply to a call, was lost: the message may have arrived, or not.
 
-    A message is published again until `send_timeout` is over (`Settings.resend`), so this is what remains then.
+    It is raised when `send_timeout` is over; until then the message is published again (`Settings.resend`).
     """
 
 
 class ConnectionBlocked(SendError):
     """
-    The broker is under a memory or disk alarm and takes no messages.
+    The broker has a memory or disk alarm and accepts no messages.
 
-    What had been written when the alarm came may still arrive once it ends.
+    A message that was written before the alarm may still arrive once the alarm ends.
     """
 
 
@@ -133,25 +141,25 @@ class NotConnected(SendError):
     """
     The message never left this process.
 
-    There was no connection to the broker in time, no thread for one, or it was sent from a thread that must not wait.
+    No connection could be opened in time, no thread could be started for it, or the sending thread must not wait.
     """
 
 
 class AccessRefused(SendError):
-    """The user of this connection may not do this, by the broker's permissions."""
+    """The user of this connection has no permission for this."""
 
 
 class BatchFailed(AmqpWorkerError, ExceptionGroup[SendError]):
     """
     Some messages of a batch were not sent, or not confirmed: those may have arrived.
 
-    `exceptions` has one `SendError` for each of them, with its message; `sent` what was confirmed.
+    `exceptions` has one `SendError` for each of them, with its message; `sent` has the others.
     """
 
     sent: list[Any]
 
     def __new__(cls, text: str, errors: Sequence[SendError], sent: Sequence[Any] = ()) -> Self:
-        """Build the group, and keep what was sent beside it."""
+        """Build the group, with what was sent as an attribute."""
         group = super().__new__(cls, text, errors)
         group.sent = list(sent)
         return group
@@ -165,7 +173,7 @@ class BatchFailed(AmqpWorkerError, ExceptionGroup[SendError]):
 
 
 class CallTimeout(AmqpWorkerError, TimeoutError):
-    """No answer to a call came in time; the task may still run, or have run."""
+    """No reply to a call came in time; the task may still run, or have run."""
 
 
 class ResultTimeout(AmqpWorkerError, TimeoutError):
@@ -173,24 +181,24 @@ class ResultTimeout(AmqpWorkerError, TimeoutError):
 
 
 class ResultStoreError(AmqpWorkerError):
-    """The store of results could not write or read: locked for too long, full, damaged, gone. Trying again may help."""
+    """The result store could not read or write: locked for too long, full, damaged, gone. Trying again may help."""
 
 
 class MalformedReply(AmqpWorkerError, ValueError):
-    """An answer to a call, or a stored result, is not what the wire contract says; nothing of it is used."""
+    """A reply to a call, or a stored result, does not follow the wire contract; nothing of it is used."""
 
 
 class TaskFailed(AmqpWorkerError):
     """
     The task ended without a result.
 
-    `reason` is the dead-letter reason, `error_type`, `text` and `traceback` tell of the remote exception as plain
+    `reason` is the dead-letter reason; `error_type`, `text` and `traceback` describe the remote exception as plain
     strings. The exception itself is never rebuilt from a message.
     """
 
     def __init__(self, reason: str, error_type: str = "", text: str = "", traceback: str = "") -> None:
-        told = f"{error_type}: {text}" if error_type else text
-        super().__init__(f"The task ended as {reason!r}" + (f": {told}" if told else "."))
+        described = f"{error_type}: {text}" if error_type else text
+        super().__init__(f"The task ended as {reason!r}" + (f": {described}" if described else "."))
         self.reason = reason
         self.error_type = error_type
         self.text = text
@@ -205,7 +213,8 @@ class TimeLimitExceeded(AmqpWorkerError):
     A task has run for longer than its `time_limit`.
 
     It is raised in the task, between two of its lines or as soon as a call into C returns, and again every 5 s until the run
-    has ended; a task may catch it to clean up. It is not a `TimeoutError`: what handles errors of the network leaves it alone.
+    has ended; a task may catch it to clean up. It is not a `TimeoutError`, so code that handles network errors does not
+    catch it.
     """
 
     def __init__(self, text: str = "the task has run for longer than its time_limit") -> None:
@@ -213,7 +222,7 @@ class TimeLimitExceeded(AmqpWorkerError):
 
 
 class TaskSignal(Exception):
-    """What a task raises to say how its message goes on; not an error of amqpworker."""
+    """What a task raises to decide what happens to its message; not an error of amqpworker."""
 
 
 class Reject(TaskSignal):
@@ -228,7 +237,7 @@ class RetryLater(TaskSignal):
     """
     Run the message again after `delay` seconds.
 
-    It counts as an attempt and asks the policy's `stop`; with `count=False` it does neither.
+    It counts as an attempt, and the policy's `stop` is called; neither is true with `count=False`.
     """
 
     def __init__(self, delay: float | timedelta = 0.0, *, count: bool = True) -> None:
@@ -247,5 +256,5 @@ class RetryLater(TaskSignal):
 
 
 def restored(kind: type[_Error], args: tuple[Any, ...]) -> _Error:
-    """Return an error as it was before it was pickled or copied, where its text is not what its class is called with."""
+    """Return an error as it was before it was pickled or copied, for classes that are not called with the error's text."""
     return kind.__new__(kind, *args)

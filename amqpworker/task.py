@@ -1,13 +1,14 @@
 """
-What can be done with a task: call it here, send it, or call it there.
+What can be done with a task: run it here, send it, or call it in a worker.
 
-Decides how a task's own parameters and the message's options become a `Message`. The types keep the two apart: verbs
-take exactly the task's parameters, `options` takes everything else.
+Decides how a task's own parameters and the message's options become a `Message`. The types keep the two apart: `send`,
+`call` and `message` take exactly the task's parameters, `options` takes everything else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
@@ -20,20 +21,20 @@ from amqpworker.policies.send_options import Options, check_options
 
 if TYPE_CHECKING:
     from amqpworker.policies.retry import Policy
+    from amqpworker.policies.time_limit import TimeLimit
     from amqpworker.signature.signature import Signature
-from amqpworker.policies.time_limit import UNLIMITED
 
-__all__ = ["AsyncTask", "CallView", "RemoteTask", "SendView", "Task", "TaskDecorator", "TaskView"]
+__all__ = ["AsyncTask", "CallView", "RemoteTask", "SendView", "Task", "TaskDecorator", "TaskOptions", "TaskView"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# All headers of a message stay under 64 KiB (docs/wire.md), the evidence of a dead letter included.
-MOST_HEADER_BYTES = 16 * 1024
+# All headers of a message are smaller than 64 KiB (docs/wire.md), including those that describe why it is dead.
+MAX_HEADER_BYTES = 16 * 1024
 
 
 class TaskApp(Protocol):
-    """What the verbs need of an app."""
+    """What tasks need of an app."""
 
     max_body: int
     call_timeout: float
@@ -42,13 +43,23 @@ class TaskApp(Protocol):
         """Send a message."""
 
     def call_raw(self, message: Message, timeout: float) -> bytes:
-        """Send a message and return the body of its answer."""
+        """Send a message and return the body of its reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """What is set for a task that workers run."""
+
+    policy: Policy
+    stores_result: bool
+    time_limit: TimeLimit
+    isolated: bool
 
 
 class SendView(Generic[P, R]):
     """A task with options for a message that is sent."""
 
-    _verbs = ".send(…) or .message(…)"
+    _methods = ".send(…) or .message(…)"
 
     def __init__(self, task: RemoteTask[P, R], options: Options) -> None:
         self._task = task
@@ -58,8 +69,8 @@ class SendView(Generic[P, R]):
 
         def __getattr__(self, name: str) -> Any:
             if name == "call":
-                raise unsuited(name, "`delay`, `at`, `expires` and `resend` are for messages that are sent")
-            raise missing(self, name, self._verbs)
+                raise AttributeError("call() does not accept delay, at, expires or resend", name=name)
+            raise no_attribute(self, name, self._methods)
 
     def message(self, *args: P.args, **kwargs: P.kwargs) -> Message:
         """
@@ -76,16 +87,16 @@ class SendView(Generic[P, R]):
 
         Raises:
             InvalidArguments: the arguments do not fit the task's parameters, or AMQP cannot carry a header.
-            SendError: the broker did not confirm it in time; which error tells why.
+            SendError: the broker did not confirm it in time; the class of the error shows why.
             ConfigError: its queue cannot be declared.
         """
         return self._task.app.send(self._task.build(args, kwargs, self._options))
 
 
 class CallView(Generic[P, R]):
-    """A task with options for a message that is answered."""
+    """A task with options for a message that gets a reply."""
 
-    _verbs = ".call(…)"
+    _methods = ".call(…)"
 
     def __init__(self, task: RemoteTask[P, R], options: Options) -> None:
         self._task = task
@@ -95,8 +106,8 @@ class CallView(Generic[P, R]):
 
         def __getattr__(self, name: str) -> Any:
             if name in ("send", "message"):
-                raise unsuited(name, "`timeout` is for calls")
-            raise missing(self, name, self._verbs)
+                raise AttributeError(f"{name}() does not accept timeout", name=name)
+            raise no_attribute(self, name, self._methods)
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """
@@ -104,31 +115,31 @@ class CallView(Generic[P, R]):
 
         Raises:
             InvalidArguments: the arguments do not fit the task's parameters.
-            CallTimeout: no answer came in time.
+            CallTimeout: no reply came in time.
             TaskFailed: the task ended without a result.
-            MalformedReply: the answer cannot be read.
-            InvalidResult: the answer is not what the task's return hint allows.
+            MalformedReply: the reply cannot be read.
+            InvalidResult: the reply does not fit the task's return hint.
             SendError: the message was not sent, or the connection was lost meanwhile.
             ConfigError: its queue cannot be declared.
         """
-        return self._task.ask(self._task.build(args, kwargs, self._options), self._options.timeout)
+        return self._task.call_message(self._task.build(args, kwargs, self._options), self._options.timeout)
 
 
 class TaskView(SendView[P, R], CallView[P, R]):
-    """A task with options that suit a message of either kind."""
+    """A task with options for either kind of message."""
 
-    _verbs = ".send(…), .call(…) or .message(…)"
+    _methods = ".send(…), .call(…) or .message(…)"
 
 
 class RemoteTask(TaskView[P, R]):
-    """A task whose code is not here: it can be sent and called, not run."""
+    """A task whose code is in another program: it can be sent and called, not run."""
 
-    _verbs = ".send(…), .call(…) or .options(…)"
+    _methods = ".send(…), .call(…) or .options(…)"
 
-    def __init__(self, app: TaskApp, name: str, queue: str, signature: Signature) -> None:
+    def __init__(self, app: TaskApp, queue: str, signature: Signature) -> None:
         super().__init__(self, Options())
         self.app = app
-        self.name = name
+        self.name = signature.name
         self.queue = queue
         self.signature = signature
 
@@ -139,15 +150,15 @@ class RemoteTask(TaskView[P, R]):
         """Pickle by name, as a function is; a copy is the task itself."""
         return self.__qualname__
 
-    def stands_for(self, function: Callable[..., Any]) -> None:
-        """Take over the name, the module and the docstring of the function that it replaces."""
+    def adopt_names(self, function: Callable[..., Any]) -> None:
+        """Take the name, the module and the docstring of the function that it replaces."""
         self.__module__ = function.__module__
         self.__qualname__ = function.__qualname__
         self.__doc__ = function.__doc__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: ARG002 - the task's own signature
-        """Refuse: there is no code to run."""
-        raise ConfigError(f"Task {self.name!r} lives in another program: use .send(…) or .call(…).")
+        """Refuse: the code is in another program."""
+        raise ConfigError(f"Task {self.name!r} is defined in another program: use .send(…) or .call(…).")
 
     @overload
     def options(
@@ -193,11 +204,11 @@ class RemoteTask(TaskView[P, R]):
         Return the task with options for one message.
 
         `delay` and `expires` are seconds from the sending (or a timedelta), `at` and `expires` may be aware
-        datetimes; `timeout` is how long `call` waits. What expires before it starts becomes a dead letter. With
-        `resend=False` a message whose confirm is lost is not published again: it ends as `Unconfirmed` instead.
+        datetimes; `timeout` is how long `call` waits. A message that expires before it starts is dead-lettered. With
+        `resend=False` a message whose confirm is lost is not published again: `Unconfirmed` is raised instead.
 
         Raises:
-            InvalidArguments: an option has a value that cannot be, or one does not go with another.
+            InvalidArguments: the value of an option is not valid, or two options exclude each other.
 
         Example:
             send_welcome.options(delay=60, headers={"tenant": "acme"}).send(42)
@@ -246,9 +257,9 @@ class RemoteTask(TaskView[P, R]):
             options.resend,
         )
 
-    def ask(self, message: Message, timeout: float | None) -> R:
+    def call_message(self, message: Message, timeout: float | None) -> R:
         """
-        Send a message and return the value of its answer.
+        Send a message and return the value of its reply.
 
         Raises:
             AmqpWorkerError: as `call`.
@@ -260,15 +271,17 @@ class RemoteTask(TaskView[P, R]):
 class Task(RemoteTask[P, R]):
     """A task: a function that workers run, and that can still be called as it is."""
 
-    def __init__(self, app: TaskApp, names: tuple[str, str], function: Callable[P, R], signature: Signature) -> None:
-        super().__init__(app, *names, signature)
+    def __init__(
+        self, app: TaskApp, queue: str, function: Callable[P, R], signature: Signature, options: TaskOptions
+    ) -> None:
+        super().__init__(app, queue, signature)
         self.function = function
-        self.policy: Policy
-        self.stores_result = True
-        self.time_limit = UNLIMITED
-        self.isolated = False
+        self.policy = options.policy
+        self.stores_result = options.stores_result
+        self.time_limit = options.time_limit
+        self.isolated = options.isolated
         self.__wrapped__ = function
-        self.stands_for(function)
+        self.adopt_names(function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here, in this process."""
@@ -276,7 +289,7 @@ class Task(RemoteTask[P, R]):
 
 
 class AsyncTask(Task[P, R]):
-    """For the type checker: a task that is an `async def`; called here it is awaited, and answers are `R` as ever."""
+    """For the type checker: a task that is an `async def`; run here it is awaited, and `call` returns `R`."""
 
     if TYPE_CHECKING:
 
@@ -285,7 +298,7 @@ class AsyncTask(Task[P, R]):
 
 
 class TaskDecorator(Protocol):
-    """What `app.task(…)` returns: it makes a function a task, with these options."""
+    """What `app.task(…)` returns: a decorator that makes a function a task with these options."""
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
@@ -296,7 +309,7 @@ class TaskDecorator(Protocol):
 
 def check_decorated(given: object, decorator: str) -> None:
     """
-    Check that a decorator was given a function: its options are given by name.
+    Check that a decorator was given a function: its options are keyword arguments.
 
     Raises:
         ConfigError: it was given an option, or a task.
@@ -309,18 +322,34 @@ def check_decorated(given: object, decorator: str) -> None:
         raise ConfigError(f"{decorator}({given!r:.60}): give options by name, such as {decorator}(queue='emails').")
 
 
-def unsuited(verb: str, why: str) -> AttributeError:
-    """Return the error of a verb that does not go with the options that were given."""
-    return AttributeError(f"There is no {verb} with these options: {why}.", name=verb)
+def default_name(function: Callable[..., Any]) -> str:
+    """
+    Return `module.function`.
+
+    Raises:
+        ConfigError: a worker would not find the same name.
+    """
+    module = getattr(function, "__module__", None)
+    qualified = getattr(function, "__qualname__", repr(function))
+    if module == "__main__":
+        raise ConfigError(
+            f"Task {qualified!r} is defined in __main__, which is another module in a worker: move it to a module "
+            f"that both import, or give it a name=…."
+        )
+    if "<" in qualified:
+        raise ConfigError(
+            f"Task {qualified!r} is defined inside a function, so workers cannot name it: give it a name=…."
+        )
+    return f"{module}.{qualified}"
 
 
-def missing(asked: object, name: str, verbs: str) -> AttributeError:
-    """Return the error of what a task has never had, with what it has."""
-    # Whoever copies or unpickles asks before anything is set, and must not end up here again.
-    task = vars(asked).get("_task")
+def no_attribute(view: object, name: str, methods: str) -> AttributeError:
+    """Return the error of an attribute that a task does not have, with what it has."""
+    # Copying and unpickling read attributes before any is set: that must not call `__getattr__` again.
+    task = vars(view).get("_task")
     known = vars(task).get("name", "?") if task is not None else "?"
-    options = "" if isinstance(asked, RemoteTask) else " with these options"
-    return AttributeError(f"Task {known!r}{options} has no attribute {name!r}: use {verbs}.", name=name)
+    options = "" if isinstance(view, RemoteTask) else " with these options"
+    return AttributeError(f"Task {known!r}{options} has no attribute {name!r}: use {methods}.", name=name)
 
 
 def check_header_size(headers: Mapping[str, HeaderValue]) -> None:
@@ -328,14 +357,14 @@ def check_header_size(headers: Mapping[str, HeaderValue]) -> None:
     Refuse headers that AMQP cannot carry, or that leave no room for ours.
 
     Raises:
-        InvalidArguments: one has such a value, or they are too large.
+        InvalidArguments: AMQP cannot carry one of them, or they are too large.
     """
     try:
         size = len(encode_table(dict(headers)))
     except ValueError as error:
         raise InvalidArguments(f"options(headers=…): {error}.") from error
-    if size > MOST_HEADER_BYTES:
+    if size > MAX_HEADER_BYTES:
         raise InvalidArguments(
-            f"options(headers=…): they take {size} bytes, more than {MOST_HEADER_BYTES}: put large values into the "
+            f"options(headers=…): they have {size} bytes, more than {MAX_HEADER_BYTES}: put large values into the "
             f"task's arguments."
         )

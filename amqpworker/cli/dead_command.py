@@ -217,12 +217,13 @@ def show_list(queue: str, count: int | None, letters: list[FoundLetter]) -> None
     more = f", {len(letters)} shown" if count is not None and count > len(letters) else ""
     title = f"{printable(queue)}: {count} {'letter' if count == 1 else 'letters'}{more}"
     shown = table("#", "id, task, error", "when, attempt", title=title, widths=WIDTHS)
-    for letter in letters:
+    for found in letters:
+        letter = found.letter
         error_type = letter.error_type.rpartition(".")[2]
         error = ": ".join(part for part in (error_type, letter.error or letter.problem) if part)
-        reason = ", ".join(part for part in (letter.reason_text, error) if part)
+        reason = ", ".join(part for part in (found.reason_text, error) if part)
         shown.add_row(
-            str(letter.position),
+            str(found.position),
             "\n".join(
                 (
                     folded(letter.id) or "(no id)",
@@ -240,12 +241,12 @@ def in_utc(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
-def show_letter(letter: FoundLetter) -> None:
+def show_letter(found: FoundLetter) -> None:
     """Print all of a letter."""
-    whole = letter.whole()
+    letter, whole = found.letter, found.whole()
     facts = table("", "")
     facts.show_header = False
-    whole["reason"] = letter.reason_text
+    whole["reason"] = found.reason_text
     names = ("id", "task", "queue", "reason", "error_type", "error", "problem", "attempt", "worker", "routing_key")
     for name in names:
         if whole[name]:

@@ -1,8 +1,8 @@
 """
-What the values of our headers mean: times and counts, as they are read and written.
+The values of our headers: times and counts, as they are read and written.
 
-A time is written as ISO 8601 in UTC with milliseconds, which people can read in RabbitMQ's UI. Decides what is
-accepted of what others wrote; what a time leads to is for others to decide.
+A time is written as ISO 8601 in UTC with milliseconds, which people can read in RabbitMQ's UI. Decides which values are
+accepted from other programs.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ __all__ = ["EPOCH", "UnusableHeader", "count_of", "now_text", "read_headers", "t
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
-# 20261128 is a date in ISO 8601, without a zone; as milliseconds it would be a morning of 1970.
+# 20261128 is a date in ISO 8601, without a zone; as milliseconds it would be in 1970.
 DIGITS_OF_A_DATE = 8
-# What a calendar of four-digit years has.
+# The years 1 to 9999, as `datetime` has them.
 EARLIEST = -62_135_596_800_000
 LATEST = 253_402_300_799_999
 EXAMPLE = "2026-11-28T23:59:59.123Z"
@@ -41,19 +41,19 @@ _FRACTIONS = tuple(f".{number:03d}Z" for number in range(1000))
 
 
 class UnusableHeader(ValueError):
-    """A header of ours has a value that means nothing; the text names it."""
+    """The value of one of our headers is not valid; the text names it."""
 
 
 @lru_cache(maxsize=64)
 def time_text(milliseconds: int) -> str:
-    """Return a time (milliseconds since the epoch) as it is written; the nearest one that a calendar has. A burst has one."""
+    """Return a time (milliseconds since the epoch) as it is written, the nearest one of the years 1 to 9999."""
     seconds, rest = divmod(min(max(milliseconds, EARLIEST), LATEST), 1000)
     return _second_text(seconds) + _FRACTIONS[rest]
 
 
 @lru_cache(maxsize=64)
 def _second_text(seconds: int) -> str:
-    """Return a whole second as it is written: the same one for every message that is sent in it."""
+    """Return a whole second as it is written: the same for all messages that are sent in it."""
     return (EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
 
 
@@ -64,13 +64,13 @@ def now_text(now: float) -> str:
 
 def time_of(value: HeaderValue) -> int | None:
     """
-    Return the time that a header tells, in milliseconds since the epoch; `None` where it tells none.
+    Return the time in a header, in milliseconds since the epoch; `None` if it is not a time.
 
     It may be ISO 8601 with a zone, whole milliseconds since the epoch, those as decimal text, or an AMQP timestamp.
     """
     kind = type(value)
     if kind is str:
-        # First: Python takes many a whole number for a date and a time without anything in between.
+        # First, since Python reads many whole numbers as a date and a time without a separator.
         if _WHOLE_NUMBER.fullmatch(value):
             return None if len(value) == DIGITS_OF_A_DATE else int(value)
         try:
@@ -79,14 +79,14 @@ def time_of(value: HeaderValue) -> int | None:
             return None
     if kind is int:
         return value  # type: ignore[no-any-return]
-    # Without a zone it depends on the machine which time it is.
+    # Without a zone the time would depend on the machine.
     if isinstance(value, datetime) and value.tzinfo is not None:
         return (value - EPOCH) // MILLISECOND
     return None
 
 
 def count_of(value: HeaderValue) -> int | None:
-    """Return a header that is a whole number, also where it is written as decimal text; `None` for anything else."""
+    """Return a header that is a whole number or the decimal text of one; `None` for anything else."""
     if isinstance(value, int) and not isinstance(value, bool):
         return int(value)
     if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
@@ -104,20 +104,20 @@ def _crashes(value: HeaderValue) -> int | None:
     return count if count is not None and count >= 0 else None
 
 
-_TIME = f"a time is ISO 8601 with a zone, such as {EXAMPLE}, or whole milliseconds since the epoch"
+_TIME = f"it must be ISO 8601 with a zone, such as {EXAMPLE}, or whole milliseconds since the epoch"
 _READERS: dict[str, tuple[Callable[[HeaderValue], int | None], str]] = {
-    ATTEMPT: (_attempt, "it is a whole number from 1"),
-    CRASHES: (_crashes, "it is a whole number from 0"),
+    ATTEMPT: (_attempt, "it must be a whole number from 1"),
+    CRASHES: (_crashes, "it must be a whole number from 0"),
     **dict.fromkeys((ETA, EXPIRES, FIRST_SENT, FIRST_RUN, RETURNED, REPLAYED), (time_of, _TIME)),
 }
 
 
 def read_headers(headers: Headers) -> dict[str, int]:
     """
-    Return what the headers of ours say that a worker uses, times in milliseconds since the epoch.
+    Return the values of our headers that a worker uses, times in milliseconds since the epoch.
 
     Raises:
-        UnusableHeader: the value of one means nothing. To ignore it could run a task years too early.
+        UnusableHeader: the value of one is not valid. If it were ignored, a task could run years too early.
     """
     known: dict[str, int] = {}
     for name, value in headers.items():

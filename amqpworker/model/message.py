@@ -1,7 +1,7 @@
 """
-The words of the wire: properties, what goes out, what comes in, and the names of our headers.
+Messages as values: properties, what goes out, what comes in, and the names of our headers.
 
-Decides nothing. What a message may carry on when it is published again stands in `envelope`.
+Decides nothing. `envelope` decides what a message keeps when it is published again.
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ def wait_header(level: int) -> str:
 
 
 def is_reserved(header: str) -> bool:
-    """Tell whether a header's name is ours or the broker's: no sender may give it."""
+    """Return whether a header's name is ours or the broker's: senders cannot set it."""
     lowered = header.lower()
     return lowered.startswith((PREFIX, "x-")) or lowered in COPY_HEADERS
 
 
 def fits_short_string(value: object) -> TypeGuard[str]:
-    """Tell whether AMQP can carry a value as a name or an id: text that is neither empty nor too long."""
+    """Return whether AMQP can carry a value as a name or an id: text that is neither empty nor too long."""
     if not isinstance(value, str):
         return False
     try:
@@ -87,14 +87,14 @@ def fits_short_string(value: object) -> TypeGuard[str]:
 
 
 def plain(name: Any) -> Any:
-    """Return a name as mere text: that of a class such as `(str, Enum)` shows as another (`Queues.WORK`) in other names."""
+    """Return a name as a plain `str`: a member of a `(str, Enum)` would be formatted as `Queues.WORK` in other names."""
     return str.__str__(name) if isinstance(name, str) else name
 
 
 @dataclass(slots=True, kw_only=True)
 class Properties:
     """
-    The AMQP basic properties; what is absent is `None`.
+    The AMQP basic properties; an absent one is `None`.
 
     The codec's decoder makes instances without calling the class and sets every field itself: a new field goes there too.
     """
@@ -114,7 +114,7 @@ class Properties:
     app_id: str | None = None
 
     def present(self) -> dict[str, Any]:
-        """Return the properties that are there, by name."""
+        """Return the properties that are not absent, by name."""
         return {name: value for name in PROPERTY_NAMES if (value := getattr(self, name)) is not None}
 
     def __repr__(self) -> str:
@@ -126,7 +126,7 @@ PROPERTY_NAMES = tuple(each.name for each in fields(Properties))
 
 @dataclass(slots=True)
 class Publication:
-    """One message on its way out: where to, and what."""
+    """One message on its way out, with its exchange and routing key."""
 
     exchange: str
     routing_key: str
@@ -207,9 +207,9 @@ class Message:
     One request to run a task: validated, not yet sent.
 
     `delay` (seconds) and `expires` (seconds, or an aware datetime) count from the sending; `at` is an aware datetime.
-    `resend` tells whether it is published again if its confirm is lost; None is as the app's settings have it.
+    `resend` is whether it is published again if its confirm is lost; `None` means as in the app's settings.
     `first_sent` is when it was sent first, in milliseconds since the epoch: sending sets it, once. A message that is
-    sent again after an error keeps it, a copy that `dataclasses.replace` makes is another message.
+    sent again after an error keeps it; a copy that `dataclasses.replace` makes is another message.
     """
 
     task: str
@@ -223,18 +223,40 @@ class Message:
     resend: bool | None = None
     first_sent: int | None = field(default=None, init=False, repr=False, compare=False)
 
+    def dump(self) -> dict[str, Any]:
+        """
+        Return the message as a dictionary of JSON's types, for an outbox; `load` makes the same message of it.
+
+        Raises:
+            InvalidArguments: its body is not UTF-8, or a header has a value that AMQP does not have.
+        """
+        from amqpworker.model.message_dump import dump_message
+
+        return dump_message(self)
+
+    @classmethod
+    def load(cls, dumped: Mapping[str, Any]) -> Message:
+        """
+        Return the message that `dump` made this of.
+
+        Raises:
+            InvalidArguments: it is not the dump of a message; the text names the key.
+        """
+        from amqpworker.model.message_dump import load_message
+
+        return load_message(dumped)
+
     def begin_sending(self, now: int) -> int:
         """Return when it was sent first: `now` (milliseconds since the epoch), unless it was sent before."""
         first = self.first_sent
         if first is None:
             first = now
-            # All else of it is what its sender gave.
             object.__setattr__(self, "first_sent", now)
         return first
 
 
 def new_id() -> str:
-    """Return a new task id: a UUIDv7, so that ids sort by the time of their making (RFC 9562 §5.7)."""
+    """Return a new task id: a UUIDv7, so that ids sort by time (RFC 9562 §5.7)."""
     milliseconds = time.time_ns() // 1_000_000
     random = int.from_bytes(os.urandom(10), "big")
     value = f"{milliseconds:012x}7{random >> 68:03x}{8 | (random >> 64 & 3):x}{random >> 4 & 0xFFFFFFFFFFFFFFF:015x}"

@@ -1,10 +1,10 @@
 """
-Whether and when a task runs again: what its retry policy says, asked without sleeping.
+Whether and when a task runs again, as its retry policy decides.
 
-A policy is a `tenacity.Retrying`. Its `retry`, `wait` and `stop` are asked in tenacity's own order, with a true
-`RetryCallState`; the waiting is the broker's, so that whatever else a `Retrying` can be told would be ignored and is
-refused. Short forms are turned into one. Where a policy is broken (one of the three raises, or answers with nonsense)
-nothing is run again: the task's own error stands, with a note of what was wrong, and `decide` gives up.
+A policy is a `tenacity.Retrying`. Its `retry`, `wait` and `stop` are called in tenacity's order, with a true
+`RetryCallState`. The broker does the waiting, so any other option of a `Retrying` would be ignored and is refused. Short
+forms are converted to one. If a policy is broken (one of the three raises, or returns nonsense) the task does not run
+again: its own error remains, with a note of what was wrong.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from amqpworker.routing.delay import clamp, seconds_of, units
 __all__ = ["BROKEN", "DEFAULT", "Policy", "PolicySpec", "ResultRefused", "RunInfo", "policy"]
 
 PolicySpec: TypeAlias = Retrying | int | Sequence[float | timedelta] | None
-"""What `retry=` takes: a policy, how many retries, the wait before each of them, or `None` for no retry."""
+"""What `retry=` accepts: a policy, a number of retries, the wait before each of them, or `None` for no retry."""
 
 DEFAULT: Final = 3
-"""What a task has that does not say: as many retries, after about 1, 4 and 16 seconds."""
+"""The number of retries of a task without `retry=`, after about 1, 4 and 16 seconds."""
 
 BROKEN: Final = "The retry policy is broken"
-"""How the note begins that an error gets if its policy fails."""
+"""The beginning of the note that an error gets if its policy fails."""
 
-_QUESTIONS = ("retry", "wait", "stop")
+_STRATEGIES = ("retry", "wait", "stop")
 _IGNORED = ("sleep", "before", "after", "before_sleep", "reraise", "retry_error_cls", "retry_error_callback")
 _LOOP = ("__call__", "__iter__", "begin", "iter")
-# A header can claim any attempt, and tenacity reckons 2 ** attempt in whole numbers before it asks for a maximum.
+# A header can have any attempt, and tenacity computes 2 ** attempt as an integer before it applies a maximum.
 _MOST_ATTEMPTS = 100_000
-# By exact type, since a subclass may answer otherwise.
+# By exact type: a subclass may decide otherwise.
 _EXCEPTIONS_ONLY = (
     tenacity.retry_if_exception,
     tenacity.retry_if_exception_type,
@@ -59,11 +59,11 @@ _COUNTING_WAITS = (
     tenacity.wait_random_exponential,
     tenacity.wait_exponential_jitter,
 )
-# More than anybody lists in a chain, and less than makes 2 ** attempt more than a float can be.
+# More than any chain has, but 2 ** attempt is still in the range of a float.
 _MANY_ATTEMPTS = 1000
-_ASKED = 16
+_TRIES = 16
 
-_Answer = TypeVar("_Answer")
+_Value = TypeVar("_Value")
 
 
 class ResultRefused(AmqpWorkerError):
@@ -84,7 +84,7 @@ class Policy:
     """
     The retry policy of a task; `policy` makes it.
 
-    `asks_about_results` is false where only exceptions can lead to a retry: `decide_result` need not be asked then.
+    `asks_about_results` is false if only exceptions can lead to a retry: `decide_result` need not be called then.
     """
 
     retrying: Retrying
@@ -94,12 +94,12 @@ class Policy:
         """
         Return the seconds to wait before the next run, or `None` to give up.
 
-        Where the policy itself is broken `error` gets a note that tells so: format its traceback afterwards.
+        If the policy itself is broken, `error` gets a note of it: format its traceback afterwards.
         """
         state = self._state(run, error, failed=True)
         try:
             # tenacity retries on TryAgain whatever its predicate says.
-            if not isinstance(error, TryAgain) and not self._ask("retry", state, _yes_or_no):
+            if not isinstance(error, TryAgain) and not self._call("retry", state, _boolean):
                 return None
             return self._next_wait(state)
         except _Broken as broken:
@@ -108,14 +108,14 @@ class Policy:
 
     def decide_result(self, value: object, run: RunInfo) -> float | None:
         """
-        Return the seconds to wait before the next run, or `None` where the result stands.
+        Return the seconds to wait before the next run, or `None` if the policy accepts the result.
 
         Raises:
-            ResultRefused: it does not stand, but the policy stops; or the policy is broken.
+            ResultRefused: the policy neither accepts the result nor retries; or the policy is broken.
         """
         state = self._state(run, value, failed=False)
         try:
-            if not self._ask("retry", state, _yes_or_no):
+            if not self._call("retry", state, _boolean):
                 return None
             wait = self._next_wait(state)
         except _Broken as broken:
@@ -126,30 +126,30 @@ class Policy:
 
     def allows(self, run: RunInfo, delay: float, error: BaseException | None = None) -> bool:
         """
-        Tell whether a task that raised `RetryLater` may run again after `delay` seconds: only `stop` is asked.
+        Return whether a task that raised `RetryLater` may run again after `delay` seconds: only `stop` is called.
 
-        A broken policy does not allow it, and `error` (the signal that was raised) gets a note that tells so.
+        A broken policy does not allow it, and `error` (the signal that was raised) gets a note of it.
         """
         signal = RetryLater(delay) if error is None else error
         state = self._state(run, signal, failed=True)
         state.upcoming_sleep = delay
         try:
-            return not self._ask("stop", state, _yes_or_no)
+            return not self._call("stop", state, _boolean)
         except _Broken as broken:
             _note(signal, str(broken))
             return False
 
     def _next_wait(self, state: RetryCallState) -> float | None:
-        # `wait` is asked once, and before `stop`: stop_before_delay looks at what comes next.
-        state.upcoming_sleep = self._ask("wait", state, _seconds)
-        return None if self._ask("stop", state, _yes_or_no) else state.upcoming_sleep
+        # `wait` is called once, and before `stop`: stop_before_delay uses its result.
+        state.upcoming_sleep = self._call("wait", state, _seconds)
+        return None if self._call("stop", state, _boolean) else state.upcoming_sleep
 
-    def _ask(self, question: str, state: RetryCallState, read: Callable[[Any], _Answer]) -> _Answer:
+    def _call(self, name: str, state: RetryCallState, read: Callable[[Any], _Value]) -> _Value:
         try:
-            return read(getattr(self.retrying, question)(state))
+            return read(getattr(self.retrying, name)(state))
         except (Exception, SystemExit) as error:
-            told = traceback.format_exception_only(error)[0].strip()
-            raise _Broken(f"{BROKEN}: its {question!r} failed with {told}") from error
+            shown = traceback.format_exception_only(error)[0].strip()
+            raise _Broken(f"{BROKEN}: its {name!r} failed with {shown}") from error
 
     def _state(self, run: RunInfo, value: Any, *, failed: bool) -> RetryCallState:
         state = RetryCallState(self.retrying, fn=None, args=(), kwargs={})
@@ -159,17 +159,17 @@ class Policy:
         state.outcome_timestamp = run.now
         state.outcome = Future.construct(run.attempt, value, failed)
         if run.attempt > 1:
-            # How long the runs took is not known: all of the time counts as waiting.
+            # The duration of the runs is not known: all of the time counts as waiting.
             state.idle_for = run.now - state.start_time
         return state
 
 
 def policy(spec: PolicySpec = DEFAULT) -> Policy:
     """
-    Make the policy of a task from what `retry=` was given.
+    Make the policy of a task from the value of `retry=`.
 
     Raises:
-        ConfigError: it is no policy, it would retry for ever without a wait, or a part of it would be ignored.
+        ConfigError: it is not a policy, it retries without end and without a wait, or a part of it would be ignored.
     """
     retrying = _retrying(spec)
     return Policy(retrying, _asks_about_results(retrying.retry))
@@ -186,7 +186,7 @@ def _retrying(spec: PolicySpec) -> Retrying:
             pass
         case int():
             if spec < 0:
-                raise ConfigError(f"retry={spec}: a number of retries is zero or more.")
+                raise ConfigError(f"retry={spec}: the number of retries must be zero or more.")
             return _retries(spec, tenacity.wait_exponential_jitter(exp_base=4.0, max=300))
         case Sequence():
             return _retries(len(spec), _waits(spec))
@@ -207,7 +207,7 @@ def _waits(spec: Sequence[float | timedelta]) -> tenacity.wait.wait_base:
 
 def _hint(spec: object) -> str:
     if isinstance(spec, tenacity.AsyncRetrying):
-        return "a policy is asked and never awaited; take a tenacity.Retrying, for tasks with async def too."
+        return "a policy is never awaited; use a tenacity.Retrying for async def tasks too."
     if isinstance(getattr(spec, "retry", None), tenacity.BaseRetrying):
         return "this is a decorated function; give the policy itself, a tenacity.Retrying."
     if isinstance(spec, tenacity.stop.stop_base | tenacity.wait.wait_base | tenacity.retry_base):
@@ -225,23 +225,21 @@ def _check(spec: Retrying) -> None:
     for name in _LOOP:
         if getattr(type(spec), name) is not getattr(Retrying, name):
             raise ConfigError(f"retry={type(spec).__name__}: its own {name!r} would be ignored.")
-    for name in _QUESTIONS:
-        _check_question(name, getattr(spec, name))
+    for name in _STRATEGIES:
+        _check_strategy(name, getattr(spec, name))
     if _never_stops(spec.stop) and _never_waits(spec):
-        raise ConfigError(
-            "retry=Retrying(…) never stops and retries for ever without a pause: give it a `stop` or a `wait`."
-        )
+        raise ConfigError("retry=Retrying(…) never stops and retries without a pause: give it a `stop` or a `wait`.")
 
 
-def _check_question(name: str, strategy: object) -> None:
+def _check_strategy(name: str, strategy: object) -> None:
     if isinstance(strategy, type) or not callable(strategy):
         raise ConfigError(f"retry=Retrying({name}={strategy!r}): give an instance, such as those in tenacity.{name}.")
     if any(map(inspect.iscoroutinefunction, (strategy, strategy.__call__))):
-        raise ConfigError(f"retry=Retrying({name}={strategy!r}) is asynchronous: a policy is asked and never awaited.")
+        raise ConfigError(f"retry=Retrying({name}={strategy!r}) is asynchronous: a policy is never awaited.")
 
 
 def _never_stops(stop: object) -> bool:
-    """Tell whether tenacity's own strategies never stop; what is somebody's own may stop at any time."""
+    """Return whether tenacity's own strategies never stop; a user's own may stop at any time."""
     if type(stop) is tenacity.stop_any:
         return all(map(_never_stops, stop.stops))
     if type(stop) is tenacity.stop_all:
@@ -254,17 +252,17 @@ def _never_stops(stop: object) -> bool:
 
 
 def _never_waits(spec: Retrying) -> bool:
-    """Tell whether tenacity's own strategies end without any pause, whatever they begin with; they are asked."""
+    """Return whether tenacity's own strategies have no pause after many attempts."""
     if not _is_tenacitys(spec.wait):
         return False
     state = RetryCallState(spec, fn=None, args=(), kwargs={})
     state.attempt_number = _MANY_ATTEMPTS
-    # Some of them answer at random.
-    return all(units(clamp(spec.wait(state))) == 0 for _ in range(_ASKED))
+    # Some of them are random.
+    return all(units(clamp(spec.wait(state))) == 0 for _ in range(_TRIES))
 
 
 def _is_tenacitys(wait: object) -> bool:
-    """Tell whether a wait is made of nothing but tenacity's own parts that look at the number of attempts only."""
+    """Return whether a wait consists only of tenacity's own parts that depend on nothing but the number of attempts."""
     if type(wait) is tenacity.wait_chain:
         return all(map(_is_tenacitys, wait.strategies))
     if type(wait) is tenacity.wait_combine:
@@ -273,7 +271,7 @@ def _is_tenacitys(wait: object) -> bool:
 
 
 def _asks_about_results(predicate: object) -> bool:
-    """Tell whether this predicate could ask for a retry after a run that raised nothing."""
+    """Return whether this predicate could ask for a retry after a run that raised nothing."""
     if type(predicate) is tenacity.retry_any:
         return any(_asks_about_results(part) for part in predicate.retries)
     if type(predicate) is tenacity.retry_all:
@@ -282,25 +280,25 @@ def _asks_about_results(predicate: object) -> bool:
 
 
 class _Broken(Exception):
-    """A policy's own code failed; says how."""
+    """A policy's own code failed; the text has the reason."""
 
 
-def _yes_or_no(answer: Any) -> bool:
-    if inspect.iscoroutine(answer):
-        answer.close()
+def _boolean(value: Any) -> bool:
+    if inspect.iscoroutine(value):
+        value.close()
         raise TypeError("it is asynchronous, and a policy is never awaited")
-    return bool(answer)
+    return bool(value)
 
 
-def _seconds(answer: Any) -> float:
-    seconds = float(answer)
+def _seconds(value: Any) -> float:
+    seconds = float(value)
     if math.isnan(seconds):
         raise ValueError("the wait is not a number")
     return clamp(seconds)
 
 
 def _note(error: BaseException, text: str) -> None:
-    # An error may be one object that is raised again and again: it must not gather notes.
+    # One error object may be raised many times: it must not gather notes.
     with contextlib.suppress(Exception):
         if text not in getattr(error, "__notes__", ()):
             error.add_note(text)

@@ -1,7 +1,7 @@
 """
-What can be said about one message, apart from the task's own parameters.
+The options of one message, apart from the task's own parameters.
 
-Decides which values are taken; what they become on the wire is `envelope`'s.
+Decides which values are valid; `envelope` decides what they are on the wire.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from amqpworker.routing.delay import seconds_of, seconds_until, timestamp_of
 
 __all__ = ["LATE_BEFORE_DUE", "Options", "check_options"]
 
-LATE_BEFORE_DUE = "A message that expires before its delay is over could never run: give a later `expires`."
+LATE_BEFORE_DUE = "A message that expires before its delay is over never runs: give a later `expires`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def check_options(given: Mapping[str, Any]) -> Options:
     Return the options that were given, checked.
 
     Raises:
-        InvalidArguments: one has a value that cannot be; the text names it.
+        InvalidArguments: the value of one is not valid; the text names it.
     """
     checked: dict[str, Any] = {
         name: check(value) for name, check in CHECKS.items() if (value := given.get(name)) is not None
@@ -57,13 +57,13 @@ def check_options(given: Mapping[str, Any]) -> Options:
 
 
 def _never_runs(options: Options, now: float) -> bool:
-    """Tell whether a message of these options is late before it is due, whenever it is sent."""
+    """Return whether a message with these options always expires before it is due."""
     expires, delay = options.expires, options.delay
     if isinstance(expires, datetime):
         if options.at is not None:
             return timestamp_of(options.at, "at") >= timestamp_of(expires, "expires")
         return bool(delay) and now + (delay or 0.0) >= timestamp_of(expires, "expires")
-    # How long it waits for an `at` depends on when it is sent.
+    # How long it waits until `at` depends on when it is sent.
     return bool(delay) and expires is not None and expires <= (delay or 0.0)
 
 
@@ -73,14 +73,14 @@ def check_delay(value: float | timedelta) -> float:
 
 
 def check_at(value: datetime) -> datetime:
-    """Return an aware datetime that the ladder reaches."""
-    # Checked again when it is sent: a message may be kept for a while before.
+    """Return a timezone-aware datetime that is not too late for the ladder."""
+    # Checked again when it is sent, which may be later.
     seconds_until(value, time.time())
     return value
 
 
 def check_expires(value: float | timedelta | datetime) -> float | datetime:
-    """Return seconds, or an aware datetime."""
+    """Return seconds, or a timezone-aware datetime."""
     if isinstance(value, datetime):
         timestamp_of(value, "expires")
         return value
@@ -105,7 +105,7 @@ def check_resend(value: Any) -> bool:
 def check_id(value: Any) -> str:
     """Return a task id that AMQP can carry."""
     if not fits_short_string(value):
-        raise InvalidArguments(f"options(id=…): it must be text of 1 to {MOST_SHORT_BYTES} bytes of UTF-8.")
+        raise InvalidArguments(f"options(id=…): it must be a string of 1 to {MOST_SHORT_BYTES} bytes of UTF-8.")
     return plain(value)  # type: ignore[no-any-return]
 
 
@@ -119,7 +119,7 @@ def check_queue(value: Any) -> str:
 
 
 def check_headers(value: Any) -> Mapping[str, HeaderValue]:
-    """Return headers without any name that is ours or the broker's."""
+    """Return headers without any name that is reserved for amqpworker or the broker."""
     if not isinstance(value, Mapping):
         raise InvalidArguments("options(headers=…): it must be a mapping of names to values.")
     for name in value:

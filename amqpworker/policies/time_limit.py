@@ -1,8 +1,7 @@
 """
 How long a task may run.
 
-Decides what `time_limit=` and `hard_limit=` may be, and whether they fit the broker's ack timeout. Keeping them is left to
-`worker.limits`.
+Decides which values `time_limit=` and `hard_limit=` accept; `worker.limits` enforces them.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ LimitSpec: TypeAlias = float | timedelta | None
 @dataclass(frozen=True, slots=True)
 class TimeLimit:
     """
-    Seconds that a run may take, `inf` where there is no limit.
+    Seconds that a run may take, `inf` if there is no limit.
 
-    At `soft` an exception is raised in the task, or its coroutine is cancelled; at `hard` its process is given up.
+    At `soft` an exception is raised in the task, or its coroutine is cancelled; at `hard` its process is ended.
     """
 
     soft: float = math.inf
@@ -34,22 +33,22 @@ class TimeLimit:
 
     @property
     def first(self) -> float:
-        """The seconds after which a run has had its time."""
+        """The seconds until the first limit."""
         return min(self.soft, self.hard)
 
     @property
     def last(self) -> float:
-        """The seconds after which a run is over for certain, as far as it lets itself be ended."""
+        """The seconds until the last limit: only a run that cannot be interrupted takes longer."""
         return self.soft if self.hard == math.inf else self.hard
 
     @property
     def end(self) -> float:
-        """The seconds after which a run is given up whatever it does, if another process can be put in its place."""
+        """The seconds until a run is abandoned, whatever it does, if another process can replace its own."""
         return min(self.soft + OVERDUE, self.hard)
 
     @property
     def longest(self) -> str:
-        """The limit that a run had passed when it was given up, in words."""
+        """The limit that a run had exceeded when it was abandoned, in words."""
         if self.hard <= self.soft + OVERDUE:
             return f"its hard limit of {self.hard:g} s"
         return f"its time_limit of {self.soft:g} s and did not end when TimeLimitExceeded was raised in it"
@@ -63,13 +62,13 @@ def time_limit_of(time_limit: LimitSpec, hard_limit: LimitSpec) -> TimeLimit:
     Return the limits of a task.
 
     Raises:
-        ConfigError: one is no duration above zero, or the hard one comes before the other.
+        ConfigError: one is not a duration above zero, or the hard limit is shorter than the other.
     """
     if time_limit is None and hard_limit is None:
         return UNLIMITED
     soft, hard = _seconds(time_limit, "time_limit"), _seconds(hard_limit, "hard_limit")
     if hard < math.inf and time_limit is not None and hard < soft:
-        raise ConfigError(f"task(time_limit={soft:g}, hard_limit={hard:g}): the hard limit cannot come first.")
+        raise ConfigError(f"task(time_limit={soft:g}, hard_limit={hard:g}): the hard limit must not be shorter.")
     return TimeLimit(soft, hard)
 
 

@@ -1,8 +1,8 @@
 """
-Which way a message takes that has to wait: the arithmetic of the delay ladder.
+The route of a delayed message: the arithmetic of the delay ladder.
 
 A delay is a whole number of units, and each of its bits is the wait in one level (see `topology.ladder`). Decides
-where a message enters and which headers it carries; whether it has to wait is for others to decide.
+where a message enters the ladder and with which headers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 MAX_DELAY = (2**LEVELS - 1) * UNIT
-"""The longest wait that the ladder has, in seconds: 8.5 years."""
+"""The longest delay of the ladder in seconds: 8.5 years."""
 
 _TOLERANCE = 1e-6
 _YEAR = 365.25 * 86400
@@ -37,7 +37,7 @@ _YEAR = 365.25 * 86400
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where to publish a message, and the headers that lead it down the ladder."""
+    """Where to publish a message, and its headers for the levels of the ladder."""
 
     exchange: str
     routing_key: str
@@ -46,34 +46,34 @@ class Route:
 
 def route(names: Names, queue: str, delay: float, *, via_due: bool = False) -> Route:
     """
-    Return the way to `queue` that takes `delay` seconds, rounded up to whole units.
+    Return the route to `queue` that takes `delay` seconds, rounded up to whole units.
 
     Without a delay it is the exchange for new messages; with `via_due` the one for messages that were accepted before.
 
     Raises:
-        InvalidArguments: the ladder has no such delay.
+        InvalidArguments: the delay is negative, or too long for the ladder.
     """
     bits = units(delay)
     if not bits:
         return Route(names.due if via_due else names.tasks, queue, {})
     top = bits.bit_length() - 1
-    # A broker looks at the presence only; "true" reads well in its UI and takes one byte.
+    # The broker only checks whether a header is present; `true` is readable in its UI and takes one byte.
     headers: dict[str, bool] = {wait_header(level): True for level in range(top, -1, -1) if bits >> level & 1}
     return Route(names.level(top), queue, headers)
 
 
 def units(delay: float) -> int:
     """
-    Return how many units a delay takes, rounded up.
+    Return the number of units of a delay, rounded up.
 
-    What is at most 1 µs over a whole number of units is taken for that number: it is what remains of reckoning with
-    floats (the difference of two times since the epoch is exact to 0.2 µs). So nothing is more than 1 µs early.
+    If it is at most 1 µs more than a whole number of units, it is rounded down: floats are not more exact (the difference
+    of two times since the epoch is exact to 0.2 µs). So no message is more than 1 µs early.
 
     Raises:
-        InvalidArguments: the ladder has no such delay.
+        InvalidArguments: the delay is negative, or too long for the ladder.
     """
     if not 0 <= delay <= MAX_DELAY:
-        raise InvalidArguments(f"delay={delay!r}: the ladder has waits from 0 to {MAX_DELAY:.0f} seconds.")
+        raise InvalidArguments(f"delay={delay!r}: a delay is from 0 to {MAX_DELAY:.0f} seconds.")
     # Exact, since the unit is a power of two; so is the difference below, of two floats so close to each other.
     count = math.ceil(delay / UNIT)
     if count and delay - (count - 1) * UNIT <= _TOLERANCE:
@@ -83,10 +83,10 @@ def units(delay: float) -> int:
 
 def seconds_of(value: float | timedelta, what: str) -> float:
     """
-    Return a duration that a user gave as the option `what`, in seconds.
+    Return the duration in the option `what`, in seconds.
 
     Raises:
-        InvalidArguments: it is no duration, negative, or longer than the ladder.
+        InvalidArguments: it is not a duration, negative, or too long for the ladder.
     """
     if isinstance(value, timedelta):
         return _within(value.total_seconds(), value, what)
@@ -97,35 +97,35 @@ def seconds_of(value: float | timedelta, what: str) -> float:
 
 def seconds_until(at: datetime, now: float, what: str = "at") -> float:
     """
-    Return the seconds from `now` (since the epoch) to the time that a user gave as the option `what`, 0 if it is past.
+    Return the seconds from `now` (since the epoch) to the time in the option `what`, 0 if it is past.
 
     Raises:
-        InvalidArguments: it is no time, has no time zone, or is later than the ladder reaches.
+        InvalidArguments: it is not a time, not timezone-aware, or too late for the ladder.
     """
     if not isinstance(at, datetime):
-        raise InvalidArguments(f"{what}={at!r}: a time is a datetime with a time zone.")
+        raise InvalidArguments(f"{what}={at!r}: it must be a timezone-aware datetime.")
     return _within(max(0.0, timestamp_of(at, what) - now), at, what)
 
 
 def timestamp_of(at: datetime, what: str) -> float:
     """
-    Return the time that a user gave as the option `what`, in seconds since the epoch.
+    Return the time in the option `what`, in seconds since the epoch.
 
     Raises:
-        InvalidArguments: it has no time zone, or one that fails.
+        InvalidArguments: it is not timezone-aware, or its time zone raises an error.
     """
     try:
         seconds = None if at.utcoffset() is None else at.timestamp()
     except Exception as error:
-        # Without the value, whose text may fail as well.
-        raise InvalidArguments(f"{what}=…: its time zone does not tell the time: {type(error).__name__}.") from error
+        # Without the value: its text could raise an error too.
+        raise InvalidArguments(f"{what}=…: its time zone raised {type(error).__name__}.") from error
     if seconds is None:
-        raise InvalidArguments(f"{what}={at!r} has no time zone: which time it is depends on the machine.")
+        raise InvalidArguments(f"{what}={at!r} must be timezone-aware.")
     return seconds
 
 
 def clamp(seconds: float) -> float:
-    """Return the nearest wait that the ladder has; 0 for what is no number."""
+    """Return the nearest delay that the ladder has; 0 for NaN."""
     if math.isnan(seconds):
         return 0.0
     return float(min(max(seconds, 0.0), MAX_DELAY))

@@ -1,8 +1,8 @@
 """
-Which publication a message becomes: sent, retried, dead, given back to the ladder, or answered.
+Which publication a message becomes: sent, called, retried, republished, dead-lettered or replied to.
 
-Decides the exchange, the routing key and every property; publishing is left to `broker`. What is published again is
-built from an allow-list (docs/wire.md): an `x-death` that came back to RabbitMQ 3.x would stop dead-lettering.
+Decides the exchange, the routing key and each property; `broker` publishes. What is published again is built from an
+allow-list (docs/wire.md): RabbitMQ 3.x stops dead-lettering a message that is published with its `x-death`.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ if TYPE_CHECKING:
     from amqpworker.routing.topology import Names
 
 __all__ = [
-    "answered",
     "called",
-    "can_answer",
     "dead_lettered",
-    "letters",
+    "is_valid_reply_to",
     "postponed",
-    "renewed",
     "replayed",
+    "reply",
+    "republished",
     "retried",
     "sent",
+    "shrink_to_fit",
     "user_headers",
 ]
 
@@ -116,9 +116,9 @@ def called(
     message: Message, call: tuple[str, float], names: Names, now: float, app_id: str | None = None
 ) -> Publication:
     """
-    Return what `message` is on the wire where its caller waits for the answer (direct reply-to).
+    Return what `message` is on the wire when its caller waits for the reply (direct reply-to).
 
-    `call` is the correlation id, and for how many seconds the caller waits.
+    `call` is the correlation id, and how many seconds the caller waits.
     """
     correlation_id, timeout = call
     publication = sent(message, names, now, app_id)
@@ -131,7 +131,7 @@ def called(
 
 
 def expiry(expires: float | datetime, now: float) -> int:
-    """Return the time that `expires` means, in milliseconds since the epoch."""
+    """Return the time of `expires` in milliseconds since the epoch."""
     moment = expires.timestamp() if isinstance(expires, datetime) else now + expires
     return int(moment * 1000)
 
@@ -163,19 +163,19 @@ def postponed(delivery: Delivery, delay: float, task_id: str, names: Names, now:
 
 def delayed(delivery: Delivery, task_id: str, wait: float, headers: Headers, names: Names) -> Publication:
     """Return the copy of a delivery, with these headers of ours, that the delay ladder keeps for `wait` seconds."""
-    properties = kept(delivery.properties)
+    properties = copy_allowed_properties(delivery.properties)
     properties.message_id = task_id
     headers = {**(properties.headers or {}), **headers}
-    # Every retry ends in the `due` exchange, whatever its wait: what was accepted once does not meet a bound again.
+    # Each retry ends in the `due` exchange, even without a wait: a message that was accepted is not refused by a limit.
     route = ladder.route(names, delivery.queue, wait, via_due=True)
     headers.update(route.headers)
     properties.headers = headers
     return Publication(route.exchange, delivery.queue, properties, delivery.body)
 
 
-def renewed(delivery: Delivery, names: Names) -> Publication:
-    """Return a copy of a delivery for its own queue, whose deliveries the broker has not counted."""
-    properties = kept(delivery.properties)
+def republished(delivery: Delivery, names: Names) -> Publication:
+    """Return a copy of a delivery for its own queue; the broker counts the deliveries of the copy from zero."""
+    properties = copy_allowed_properties(delivery.properties)
     properties.message_id = delivery.properties.message_id
     return Publication(names.due, delivery.queue, properties, delivery.body)
 
@@ -187,34 +187,34 @@ def dead_lettered(delivery: Delivery, dead: Dead, by: tuple[str, str, Names], no
     `by` is the task id, the worker's name, and the names of the topology.
     """
     task_id, worker, names = by
-    properties = kept(delivery.properties)
+    properties = copy_allowed_properties(delivery.properties)
     properties.message_id = task_id
-    # It may be what the message was refused for, so it stands beside the reason.
+    # It may be why the message was refused, so the dead letter keeps it.
     if delivery.properties.content_encoding is not None:
         properties.content_encoding = delivery.properties.content_encoding
-    # A letter that was moved back by hand tells of its last death only.
+    # A dead letter that was moved back by hand describes its last death only.
     headers = {name: value for name, value in (properties.headers or {}).items() if name not in EVIDENCE}
     headers[DEAD_REASON] = dead.reason
     if dead.crashes:
         headers[CRASHES] = dead.crashes
     if dead.failure.error_type:
-        headers[ERROR_TYPE] = capped(dead.failure.error_type, MAX_TEXT)
+        headers[ERROR_TYPE] = truncated(dead.failure.error_type, MAX_TEXT)
     if dead.failure.text:
-        headers[ERROR_TEXT] = capped(dead.failure.text, MAX_TEXT)
+        headers[ERROR_TEXT] = truncated(dead.failure.text, MAX_TEXT)
     if dead.failure.traceback:
-        headers[TRACEBACK] = capped(dead.failure.traceback, MAX_TRACEBACK)
+        headers[TRACEBACK] = truncated(dead.failure.traceback, MAX_TRACEBACK)
     headers[FAILED_AT] = now_text(now)
     headers[WORKER] = worker
     properties.headers = headers
     return Publication(names.dead, delivery.queue, properties, delivery.body)
 
 
-def letters(letter: Publication) -> Iterator[Publication]:
+def shrink_to_fit(letter: Publication) -> Iterator[Publication]:
     """
-    Yield a dead letter, then what is left of it where its headers have no room in a frame.
+    Yield a dead letter, then smaller ones, for headers that do not fit into a frame.
 
-    First it goes without its traceback, then without the sender's headers, which it cannot be replayed without, and at
-    last with the beginnings of its texts, for which the smallest frame of AMQP (4096 bytes) has room.
+    The second has no traceback, the third none of the sender's headers, which a replay needs, and the last has shortened
+    texts, which fit into the smallest frame of AMQP (4096 bytes).
     """
     yield letter
     headers = letter.properties.headers or {}
@@ -222,26 +222,26 @@ def letters(letter: Publication) -> Iterator[Publication]:
     for rest in (
         {name: value for name, value in headers.items() if name != TRACEBACK},
         bare,
-        {name: capped(value, SHORT_TEXT) if isinstance(value, str) else value for name, value in bare.items()},
+        {name: truncated(value, SHORT_TEXT) if isinstance(value, str) else value for name, value in bare.items()},
     ):
         properties = replace(letter.properties, headers=rest)
         yield Publication(letter.exchange, letter.routing_key, properties, letter.body)
 
 
-def answered(delivery: Delivery, body: bytes) -> Publication:
+def reply(delivery: Delivery, body: bytes) -> Publication:
     """Return the reply to a call."""
-    asked = delivery.properties
-    properties = Properties(content_type=JSON, correlation_id=asked.correlation_id or asked.message_id)
-    # A reply is never mandatory: from RabbitMQ 4.2 on a caller that is gone counts as routed, before it does not.
-    return Publication("", asked.reply_to or "", properties, body, mandatory=False)
+    call = delivery.properties
+    properties = Properties(content_type=JSON, correlation_id=call.correlation_id or call.message_id)
+    # A reply is never mandatory: if the caller is gone, only RabbitMQ before 4.2 returns the reply.
+    return Publication("", call.reply_to or "", properties, body, mandatory=False)
 
 
-def can_answer(reply_to: str) -> bool:
+def is_valid_reply_to(reply_to: str) -> bool:
     """
-    Tell whether the broker can read this reply address: a queue's name, or what it makes of direct reply-to itself.
+    Return whether the broker can read this reply address: the name of a queue, or an address of direct reply-to.
 
-    RabbitMQ 3.10 ends the whole connection (541) where the part behind `amq.rabbitmq.reply-to.` is not the pid of a
-    process in Erlang's external format and a key, each in base64.
+    RabbitMQ 3.10 closes the whole connection (541) if the part after `amq.rabbitmq.reply-to.` is not the pid of a process
+    in Erlang's external format and a key, each in base64.
     """
     if not reply_to.startswith(REPLY_TO):
         return True
@@ -262,7 +262,7 @@ _SHORTEST_PID = 15
 _KEY_BYTES = 16
 
 
-def kept(old: Properties) -> Properties:
+def copy_allowed_properties(old: Properties) -> Properties:
     """Return the properties of a message that is published again: the allow-list of the wire contract."""
     new = Properties()
     new.content_type = old.content_type
@@ -276,13 +276,13 @@ def kept(old: Properties) -> Properties:
 
 
 def may_stay(header: str) -> bool:
-    """Tell whether a header is kept when its message is published again."""
+    """Return whether a header is kept when its message is published again."""
     lowered = header.lower()
     return not lowered.startswith(("x-", WAIT_PREFIX)) and lowered not in COPY_HEADERS
 
 
 def replayed(headers: Headers, now: float) -> Headers:
-    """Return the headers of a dead letter that somebody has put back into its queue: it begins anew."""
+    """Return the headers of a dead letter that was put back into its queue: it starts again with its first attempt."""
     new = {name: value for name, value in headers.items() if name not in _ENDED_BY_DEATH}
     new[REPLAYED] = now_text(now)
     return new
@@ -296,8 +296,8 @@ def user_headers(headers: Headers | None) -> Headers:
     return {name: value for name, value in (headers or {}).items() if not is_reserved(name)}
 
 
-def capped(text: str, most: int) -> str:
-    """Return the text, its middle cut out where its UTF-8 is longer than `most` bytes."""
+def truncated(text: str, most: int) -> str:
+    """Return the text, without its middle if its UTF-8 is longer than `most` bytes."""
     data = text.encode("utf-8", "replace")
     if len(data) <= most:
         return data.decode("utf-8")

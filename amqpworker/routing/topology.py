@@ -1,9 +1,9 @@
 """
 The exchanges, queues and bindings that amqpworker needs, as values: their names, arguments and order.
 
-The only module that makes names, and the only one that turns seconds into the broker's milliseconds. It declares
-nothing: `broker.declare` walks what is made here. Each value is fixed once and for all, because a broker refuses to
-declare a queue again with other arguments (406).
+The only module that makes names, and the only one that converts seconds to the broker's milliseconds. It declares
+nothing: `broker.declarer` does. The values never change, since a broker refuses to declare a queue again with other
+arguments (406).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 DEFAULT_NAMESPACE = "amqpworker"
 
 LEVELS = 31
-"""How many levels the delay ladder has."""
+"""The number of levels of the delay ladder."""
 
 UNIT = 0.125
 """Seconds that a message waits in level 0; each further level takes twice as long as the one below."""
@@ -66,7 +66,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What brings messages of the exchange `source` into `queue`."""
+    """A binding of `queue` to the exchange `source`."""
 
     source: str
     queue: str
@@ -77,10 +77,10 @@ class Binding:
 @dataclass(frozen=True, slots=True)
 class Topology:
     """
-    What has to exist, in the order to declare it.
+    What must exist, in the order to declare it.
 
-    Iterating gives exchanges, then queues, then bindings. An exchange stands behind its alternate exchange, and what
-    leads new messages in is bound last, when all that they may need afterwards is there.
+    Iterating yields exchanges, then queues, then bindings. An exchange follows its alternate exchange, and the binding for
+    new messages is the last, so what these messages need exists before they arrive.
     """
 
     exchanges: tuple[Exchange, ...] = ()
@@ -108,27 +108,27 @@ class Names:
 
     @property
     def tasks(self) -> str:
-        """The exchange that takes new messages."""
+        """The exchange for new messages."""
         return f"{self.namespace}.tasks"
 
     @property
     def due(self) -> str:
-        """The exchange that takes messages whose wait is over."""
+        """The exchange for messages whose delay is over."""
         return f"{self.namespace}.due"
 
     @property
     def dead(self) -> str:
-        """The exchange that takes dead letters."""
+        """The exchange for dead letters."""
         return f"{self.namespace}.dead"
 
     @property
     def parked(self) -> str:
-        """The exchange and queue that take what has no other place to go."""
+        """The exchange and queue for messages that no other queue is bound for."""
         return f"{self.namespace}.parked"
 
     @property
     def control(self) -> str:
-        """A name kept free for telling all processes of cancels and pauses; nothing makes it so far."""
+        """A name reserved for cancelling and pausing in all processes; nothing is declared by this name yet."""
         return f"{self.namespace}.control"
 
     def level(self, number: int) -> str:
@@ -136,23 +136,23 @@ class Names:
         return f"{self.namespace}.delay.{number:02d}"
 
     def all(self) -> frozenset[str]:
-        """Return every name that we use for ourselves."""
+        """Return each name that amqpworker uses itself."""
         levels = (self.level(number) for number in range(LEVELS))
         return frozenset((self.tasks, self.due, self.dead, self.parked, self.control, *levels))
 
 
 def dead_queue(name: str) -> str:
-    """Return the queue that keeps the dead letters of this work queue."""
+    """Return the name of the dead-letter queue of this work queue."""
     return f"{name}.dead"
 
 
 def base(namespace: str) -> Topology:
-    """Return what every work queue stands on: where new, due, dead and parked messages go."""
+    """Return what each work queue needs: the exchanges for new, due, dead and parked messages."""
     names = Names(namespace)
     exchanges = (
         Exchange(names.due, "direct", {"alternate-exchange": names.parked}),
         Exchange(names.dead, "direct", {"alternate-exchange": names.parked}),
-        # Without an alternate exchange, so that what has no queue is returned to its sender.
+        # Without an alternate exchange, so a message without a queue is returned to its sender.
         Exchange(names.tasks, "direct"),
     )
     return _parking(names) + Topology(exchanges)
@@ -160,10 +160,10 @@ def base(namespace: str) -> Topology:
 
 def ladder(namespace: str) -> Topology:
     """
-    Return the delay ladder down to where due messages go.
+    Return the delay ladder, down to the exchange for due messages.
 
-    Each level is a headers exchange and a queue. A message that has the level's header waits in the queue and is
-    dead-lettered to the level below; one that has not falls through to it, by the alternate exchange.
+    Each level is a headers exchange and a queue. A message with the level's header waits in the queue and is
+    dead-lettered to the level below; the alternate exchange passes any other message to the level below at once.
     """
     names = Names(namespace)
     due = Topology((Exchange(names.due, "direct", {"alternate-exchange": names.parked}),))
@@ -173,14 +173,14 @@ def ladder(namespace: str) -> Topology:
         name = names.level(number)
         exchanges.append(Exchange(name, "headers", {"alternate-exchange": below}))
         queues.append(Queue(name, _level_arguments(number, below)))
-        # A void value matches on presence: whatever the type that a foreign client gives the header.
+        # A void value matches if the header is present, of any type that another client gives it.
         bindings.append(Binding(name, name, arguments={"x-match": "all", wait_header(number): None}))
         below = name
     return _parking(names) + due + Topology(tuple(exchanges), tuple(queues), tuple(bindings))
 
 
 def work_queue(namespace: str, name: str) -> Topology:
-    """Return one work queue with its dead letters; the exchanges are those of `base`."""
+    """Return one work queue with its dead-letter queue; `base` has the exchanges."""
     names = Names(namespace)
     dead = dead_queue(name)
     arguments = {
@@ -200,24 +200,24 @@ def work_queue(namespace: str, name: str) -> Topology:
 
 def check_queue_name(name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
     """
-    Make sure that a work queue can have this name.
+    Check the name of a work queue.
 
     Raises:
-        ConfigError: AMQP refuses the name, or it is kept for queues that amqpworker makes.
+        ConfigError: AMQP does not allow the name, or it is reserved for queues of amqpworker.
     """
     _check_name(name, "queue", longest_suffix=dead_queue(""))
     if name.endswith(_OWN_SUFFIXES):
-        raise ConfigError(f"The queue name {name!r} ends in .dead or .due: amqpworker makes such queues itself.")
+        raise ConfigError(f"Queue name must not end in .dead or .due, which amqpworker uses itself, got {name!r}.")
     if name in Names(namespace).all():
-        raise ConfigError(f"The queue name {name!r} is one of amqpworker's own: choose another.")
+        raise ConfigError(f"Queue name {name!r} is reserved for amqpworker: choose another.")
 
 
 def check_namespace(namespace: str) -> None:
     """
-    Make sure that exchanges and queues can have names in this namespace.
+    Check a namespace, which names of exchanges and queues begin with.
 
     Raises:
-        ConfigError: AMQP refuses such names.
+        ConfigError: AMQP does not allow such names.
     """
     _check_name(namespace, "namespace", longest_suffix=Names("").level(0))
 
@@ -231,12 +231,12 @@ def _parking(names: Names) -> Topology:
 
 
 def _keeping() -> dict[str, Any]:
-    """Return the arguments of a queue that keeps messages for people to look at."""
+    """Return the arguments of a queue that keeps messages until they are moved by hand."""
     return {"x-queue-type": "quorum", "x-delivery-limit": ENDLESS}
 
 
 def _dead_lettering(exchange: str) -> dict[str, Any]:
-    """Return the arguments without which a broker falls back to at-most-once, with no more than a line in its log."""
+    """Return the arguments without which a broker dead-letters at most once, and only logs that it does."""
     return {
         "x-queue-type": "quorum",
         "x-dead-letter-exchange": exchange,
@@ -246,7 +246,7 @@ def _dead_lettering(exchange: str) -> dict[str, Any]:
 
 
 def _level_arguments(number: int, below: str) -> dict[str, Any]:
-    # No dead-letter routing key: a message keeps its own, the work queue's name, all the way down.
+    # No dead-letter routing key: a message keeps its own, the name of its work queue, on each level.
     return {
         **_dead_lettering(below),
         "x-message-ttl": round(UNIT * 1000) * 2**number,
@@ -256,20 +256,22 @@ def _level_arguments(number: int, below: str) -> dict[str, Any]:
 
 def _check_name(name: object, what: str, longest_suffix: str) -> None:
     if not isinstance(name, str) or not name:
-        raise ConfigError(f"A {what} name is a text that is not empty, and not {name!r}.")
+        raise ConfigError(f"{what.capitalize()} name must be a non-empty string, got {name!r:.60}.")
     if not fits_short_string(name + longest_suffix):
         room = MOST_SHORT_BYTES - len(longest_suffix)
-        raise ConfigError(f"The {what} name {name!r:.60} does not fit: at most {room} bytes of UTF-8.")
+        raise ConfigError(f"{what.capitalize()} name must be at most {room} bytes of UTF-8, got {name!r:.60}.")
     if any(unicodedata.category(character) == "Cc" for character in name):
-        raise ConfigError(f"The {what} name {name!r} has control characters.")
+        raise ConfigError(f"{what.capitalize()} name must not contain control characters, got {name!r}.")
     if f"{name}.".startswith("amq."):
-        raise ConfigError(f"The {what} name {name!r} begins with 'amq.', which AMQP keeps for brokers.")
+        raise ConfigError(
+            f"{what.capitalize()} name must not begin with 'amq.', which AMQP reserves for brokers, got {name!r}."
+        )
 
 
 _Item = TypeVar("_Item")
 
 
 def _distinct(items: Iterable[_Item]) -> tuple[_Item, ...]:
-    kept: list[_Item] = []
-    kept.extend(item for item in items if item not in kept)
-    return tuple(kept)
+    distinct: list[_Item] = []
+    distinct.extend(item for item in items if item not in distinct)
+    return tuple(distinct)

@@ -98,7 +98,7 @@ def _resolve(function: Callable[..., Any], task: str) -> dict[str, Any]:
             hints[name] = typing.get_type_hints(holder, inner.__globals__, names, include_extras=True)[name]
         except NameError as error:
             raise ConfigError(
-                f"{named(task, name)} has the hint {hint!r}, and there is no {error.name!r} where the function is defined."
+                f"{named(task, name)} has the hint {hint!r}, but {error.name!r} is not defined in its module."
                 " A hint must exist when the program runs, not only for the type checker."
             ) from error
         except Exception as error:

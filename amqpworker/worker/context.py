@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from amqpworker.errors import AmqpWorkerError
+from amqpworker.errors import NoCurrentTask
 from amqpworker.log.logger import task_context
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.routing.envelope import user_headers
@@ -98,9 +98,9 @@ def current() -> Run:
     Return the run that this code is part of: its `id`, `attempt`, `queue`, `headers`, `task` and `time_left`.
 
     Raises:
-        AmqpWorkerError: this code does not run inside a task.
+        NoCurrentTask: this code does not run inside a task.
     """
     run = task_context.get()
     if not isinstance(run, Run):
-        raise AmqpWorkerError("current() needs a run: this code does not run inside a task of a worker.")
+        raise NoCurrentTask("current() was called outside a task: this code does not run inside a task of a worker.")
     return run

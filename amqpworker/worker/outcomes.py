@@ -35,7 +35,7 @@ from amqpworker.model.outcome import (
     Snooze,
 )
 from amqpworker.policies.retry import BROKEN, ResultRefused, RunInfo
-from amqpworker.routing.envelope import MAX_TEXT, MAX_TRACEBACK, capped
+from amqpworker.routing.envelope import MAX_TEXT, MAX_TRACEBACK, truncated
 from amqpworker.worker.context import Run
 from amqpworker.worker.isolation.crashes import MIB, Crash
 from amqpworker.worker.unknown_tasks import advice
@@ -86,7 +86,7 @@ def unreadable(delivery: Delivery) -> Dead:
 
 def malformed(text: str, error_type: str = "") -> Dead:
     """Return the outcome of a message that cannot be understood; the text may quote it."""
-    return Dead("malformed", Failure(error_type, capped(redact_text(text), MAX_TEXT)))
+    return Dead("malformed", Failure(error_type, truncated(redact_text(text), MAX_TEXT)))
 
 
 def unknown_task(properties: Properties, known: Iterable[str]) -> Dead:
@@ -94,7 +94,7 @@ def unknown_task(properties: Properties, known: Iterable[str]) -> Dead:
     if not properties.type:
         return malformed("the message has no `type`: it is the name of the task to run")
     text = f"no task {properties.type!r} is registered in this worker: {advice(properties.type, known)}"
-    return Dead("unknown-task", Failure("", capped(redact_text(text), MAX_TEXT)))
+    return Dead("unknown-task", Failure("", truncated(redact_text(text), MAX_TEXT)))
 
 
 def from_times(headers: Mapping[str, int], properties: Properties, now: float) -> Outcome | None:
@@ -162,7 +162,7 @@ def from_exception(run: Run, error: BaseException) -> Outcome:
 def from_hard_limit(run: Run, stack: str) -> Outcome:
     """Return the outcome of a task that was over its hard limit and is abandoned; `stack` shows where it is."""
     text = f"the task has run for longer than {run.registered.time_limit.longest}"
-    failure = Failure(TimeLimitExceeded.__name__, text, capped(redact_text(stack), MAX_TRACEBACK))
+    failure = Failure(TimeLimitExceeded.__name__, text, truncated(redact_text(stack), MAX_TRACEBACK))
     delay = run.registered.policy.decide(TimeLimitExceeded(text), run_info(run))
     return Dead("timeout", failure) if delay is None else Retry(max(delay, HARD_LIMIT_DELAY), failure)
 
@@ -184,7 +184,7 @@ def from_crash(delivery: Delivery, crash: Crash, max_crashes: int) -> Outcome:
     text = f"the isolated process that ran it ended by {crash.how}{held}: crash {crashes} of {max_crashes}"
     if crash.reason:
         text = f"{text} ({crash.reason})"
-    failure = Failure(crash.how, text, capped(redact_text(crash.stack), MAX_TRACEBACK))
+    failure = Failure(crash.how, text, truncated(redact_text(crash.stack), MAX_TRACEBACK))
     if crashes >= max_crashes:
         return Dead("crashed", failure, crashes)
     return Snooze(min(FIRST_CRASH_DELAY * 2.0 ** (crashes - 1), LONGEST_CRASH_DELAY), failure, crashes)
@@ -251,7 +251,7 @@ def failure_of_retry_later(signal: RetryLater) -> Failure:
     if (cause := cause_of(signal)) is None:
         return failure
     found = failure_of(cause)
-    return replace(failure, text=capped(f"{failure.text} ({found.error_type}: {found.text})", MAX_TEXT))
+    return replace(failure, text=truncated(f"{failure.text} ({found.error_type}: {found.text})", MAX_TEXT))
 
 
 def no_attempt_left(signal: RetryLater, attempt: int) -> Failure:
@@ -261,9 +261,9 @@ def no_attempt_left(signal: RetryLater, attempt: int) -> Failure:
     for note in getattr(signal, "__notes__", ()):
         why = note if isinstance(note, str) and note.startswith(BROKEN) else why
     if (cause := cause_of(signal)) is None:
-        return replace(failure, text=capped(f"{why} ({failure.text})", MAX_TEXT))
+        return replace(failure, text=truncated(f"{why} ({failure.text})", MAX_TEXT))
     found = failure_of(cause)
-    text = capped(f"{found.text} ({type(signal).__name__}, and {why})", MAX_TEXT)
+    text = truncated(f"{found.text} ({type(signal).__name__}, and {why})", MAX_TEXT)
     return Failure(found.error_type, text, failure.traceback)
 
 
@@ -299,4 +299,4 @@ def failure_of(error: BaseException) -> Failure:
         shown = "".join(traceback.format_exception(kind, error, without_ours(error.__traceback__)))
     except BaseException:  # noqa: BLE001 - as above
         shown = ""
-    return Failure(name, capped(redact_text(text), MAX_TEXT), capped(redact_text(shown), MAX_TRACEBACK))
+    return Failure(name, truncated(redact_text(text), MAX_TEXT), truncated(redact_text(shown), MAX_TRACEBACK))

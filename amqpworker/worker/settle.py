@@ -39,7 +39,15 @@ from amqpworker.model.reply import done as done_reply
 from amqpworker.model.reply import failed as failed_reply
 from amqpworker.results.result_writer import ResultWriter
 from amqpworker.results.store import ResultNotStorable, ResultStore
-from amqpworker.routing.envelope import answered, can_answer, dead_lettered, letters, postponed, renewed, retried
+from amqpworker.routing.envelope import (
+    dead_lettered,
+    is_valid_reply_to,
+    postponed,
+    reply,
+    republished,
+    retried,
+    shrink_to_fit,
+)
 from amqpworker.routing.queues import Plan, Requirement
 from amqpworker.settings import Settings
 from amqpworker.worker.context import Run
@@ -202,13 +210,13 @@ class Settler:
             self._ack(delivery)
             self._replying.discard(delivery)
 
-        if not can_answer(delivery.properties.reply_to or ""):
+        if not is_valid_reply_to(delivery.properties.reply_to or ""):
             last = True
             replied(InvalidArguments("its reply_to is not an address that RabbitMQ makes"))
             return
         self._replying.add(delivery)
         try:
-            self._replies.publish(answered(delivery, body), timeout=REPLY_TIMEOUT, on_done=replied)
+            self._replies.publish(reply(delivery, body), timeout=REPLY_TIMEOUT, on_done=replied)
         except InvalidArguments as error:
             replied(error)
         except BaseException:
@@ -257,7 +265,7 @@ class Settler:
     def _republish(self, delivery: Delivery) -> None:
         """Publish a copy to the same queue, and acknowledge once it is confirmed."""
         log.warning("delivery_republished", id=delivery.properties.message_id, queue=delivery.queue)
-        self._replace(delivery, renewed(delivery, self._names), self._on_republished)
+        self._replace(delivery, republished(delivery, self._names), self._on_republished)
 
     def _dead_letter(self, delivery: Delivery, dead: Dead, run: Run | None) -> None:
         """Store the failure, publish the dead letter, and once it is confirmed reply and acknowledge."""
@@ -288,7 +296,7 @@ class Settler:
 
         whole = dead_lettered(delivery, dead, (task_id, self._worker, self._names), time.time())
         refusal: InvalidArguments | None = None
-        for letter in letters(whole):
+        for letter in shrink_to_fit(whole):
             try:
                 self._replace(delivery, letter, on_confirmed)
             except InvalidArguments as error:

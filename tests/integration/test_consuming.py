@@ -12,7 +12,7 @@ import pytest
 
 from amqpworker import App, current
 from amqpworker.broker import ack_timeout as acktimeout
-from amqpworker.errors import AmqpWorkerError
+from amqpworker.errors import NoCurrentTask
 from tests.support import Broker, wait_until
 from tests.workers import running
 
@@ -209,7 +209,7 @@ def test_a_task_that_closes_standard_output_or_starts_threads_is_no_trouble(
             start.send()
             wait_until(lambda: len(done) == 2, what="both run")
     assert done == ["closed", "started"]
-    assert isinstance(caught[0], AmqpWorkerError), "current() tells nothing in a thread of the task's own"
+    assert isinstance(caught[0], NoCurrentTask), "current() tells nothing in a thread of the task's own"
 
 
 def test_a_task_is_known_by_its_aliases(vhost: Broker, app: App) -> None:

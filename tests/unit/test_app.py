@@ -13,7 +13,7 @@ import pytest
 
 from amqpworker import App
 from amqpworker.client.sent import Sent
-from amqpworker.errors import ConfigError
+from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.model.reply import done
 from amqpworker.results.store import ResultRow
 
@@ -104,7 +104,7 @@ def test_a_name_that_no_message_can_carry_is_refused_where_the_task_is_made(name
 
     def work() -> None: ...
 
-    told = r"^The task name .{1,60} does not fit: it must be 1 to 255 bytes of UTF-8\.$"
+    told = r"^Task name must be a string of 1 to 255 bytes of UTF-8, got .{1,60}\.$"
     with pytest.raises(ConfigError, match=told):
         app.task(name=name)(work)
     with pytest.raises(ConfigError, match=told):
@@ -154,3 +154,19 @@ def test_names_that_are_members_of_an_enum_are_their_values_everywhere() -> None
     assert {type(text) for text in (send.name, send.queue, message.id, message.queue, *message.headers)} == {str}
     declared = app.plan.requirements(Names.QUEUE.value, delayed=False)[0].make_topology()
     assert {queue.name for queue in declared.queues} == {"emails", "emails.dead", "space.parked"}
+
+
+@pytest.mark.parametrize(
+    ("url", "text"), [(5, "must be a string, got 5"), ("http://x", "begins with 'http'"), ("", "is empty")]
+)
+def test_a_url_that_no_broker_can_have_is_refused_where_the_app_is_made(url: Any, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        App(url)
+
+
+def test_what_is_not_a_message_is_refused_when_it_is_sent() -> None:
+    app = App("amqp://localhost:1/")
+    for sending in (app.send, lambda sent: list(app.send_each([sent])), lambda sent: app.send_many([sent])):
+        for given in ("x", None, app):
+            with pytest.raises(InvalidArguments, match=r"^send\(\) takes a Message, .*got a "):
+                sending(given)  # type: ignore[arg-type, no-untyped-call]

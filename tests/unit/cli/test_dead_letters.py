@@ -74,15 +74,15 @@ def test_the_brokers_own_evidence_is_read_where_there_is_none_of_ours() -> None:
     letter = letter_of(
         1, "emails.dead", got({"x-death": [{"reason": "delivery_limit", "time": at}, {"reason": "expired"}]})
     )
-    assert letter.reason == "delivery_limit (RabbitMQ)"
+    assert letter.summary()["reason"] == "delivery_limit (RabbitMQ)"
     assert letter.reason_text == "RabbitMQ: delivered too often (delivery limit)"
-    assert letter.failed_at == at
+    assert letter.letter.failed_at == at
 
 
 def test_a_message_that_was_due_and_found_no_queue_has_not_expired() -> None:
     deaths = [{"reason": "expired", "queue": "amqpworker.delay.02"}]
     letter = letter_of(1, "amqpworker.parked", got({"x-death": deaths}))
-    assert letter.reason == "no-queue (RabbitMQ)"
+    assert letter.summary()["reason"] == "no-queue (RabbitMQ)"
     assert letter.reason_text == "queue 'emails' did not exist when it was due"
 
 
@@ -122,15 +122,15 @@ def test_an_error_has_most_of_a_line_of_a_list(
 
 @pytest.mark.parametrize("forged", [1, "x", [], [1], [[]], {"reason": "x"}, [{"reason": 5, "time": 2**62}]])
 def test_a_forged_death_is_no_reason_to_fail(forged: object) -> None:
-    assert letter_of(1, "q", got({"x-death": forged})).failed_at is None
+    assert letter_of(1, "q", got({"x-death": forged})).letter.failed_at is None
 
 
 @given(st.dictionaries(NAMES, VALUES, max_size=6), st.binary(max_size=20))
 def test_every_letter_can_be_read_and_written_as_json(headers: dict[str, Any], body: bytes) -> None:
     letter = letter_of(1, "q", got(headers, body))
     json.loads(json.dumps(plain(letter.whole()), allow_nan=False))
-    assert clipped(letter.reason).isprintable()
-    assert clipped(letter.error).isprintable()
+    assert clipped(letter.letter.reason).isprintable()
+    assert clipped(letter.letter.error).isprintable()
 
 
 @pytest.mark.parametrize(

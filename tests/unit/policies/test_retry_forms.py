@@ -64,7 +64,7 @@ def test_by_default_every_exception_is_retried_and_an_exit_is_not(default: Any) 
         (1.5, "it takes a tenacity.Retrying"),
         ("3", "it takes a tenacity.Retrying"),
         ({1: 2}, "it takes a tenacity.Retrying"),
-        (-1, "retry=-1: a number of retries is zero or more"),
+        (-1, "retry=-1: the number of retries must be zero or more"),
         ([1, -1], r"retry\[1\]=-1: it must be zero or more seconds"),
         ([float("nan")], r"retry\[0\]=nan"),
         ([1, True], r"retry\[1\]=True: a duration is a number of seconds"),
@@ -154,7 +154,7 @@ def test_a_policy_that_is_not_enabled_never_retries() -> None:
     ],
 )
 def test_for_ever_without_a_pause_is_refused(wait: Any) -> None:
-    with pytest.raises(ConfigError, match="retries for ever without a pause"):
+    with pytest.raises(ConfigError, match="never stops and retries without a pause"):
         policy(Retrying(wait=wait))
 
 
@@ -167,7 +167,7 @@ def test_for_ever_without_a_pause_is_refused(wait: Any) -> None:
     ],
 )
 def test_what_stops_never_is_seen_in_each_of_its_forms(stop: Any) -> None:
-    with pytest.raises(ConfigError, match="retries for ever without a pause"):
+    with pytest.raises(ConfigError, match="never stops and retries without a pause"):
         policy(Retrying(stop=stop))
     policy(Retrying(stop=stop | tenacity.stop_after_attempt(3)))
 

@@ -63,7 +63,7 @@ def test_a_timeout_of_nothing_is_refused_and_a_delay_of_nothing_is_none() -> Non
 def test_times_must_have_a_zone() -> None:
     naive = datetime(2030, 1, 1)  # noqa: DTZ001 - naive is the point
     for name in ("at", "expires"):
-        with pytest.raises(InvalidArguments, match="time zone"):
+        with pytest.raises(InvalidArguments, match="must be timezone-aware"):
             checked(**{name: naive})
     for zone in (UTC, timezone(timedelta(hours=5, minutes=30))):
         assert checked(at=naive.replace(tzinfo=zone)).at == naive.replace(tzinfo=zone)
@@ -161,7 +161,7 @@ def test_what_would_be_late_before_it_is_due_is_refused_at_once() -> None:
         {"at": moment, "expires": soon},
     ]
     for options in never:
-        with pytest.raises(InvalidArguments, match="could never run"):
+        with pytest.raises(InvalidArguments, match="never runs"):
             checked(**options)
     for options in ({"delay": 30, "expires": 60}, {"at": moment, "expires": 30}, {"delay": 0, "expires": 0}):
         checked(**options)
@@ -172,11 +172,11 @@ def test_options_leave_the_verbs_that_they_suit() -> None:
     assert type(plain) is TaskView
     assert type(timed) is SendView
     assert type(timeout) is CallView
-    with pytest.raises(AttributeError, match="`delay`, `at`, `expires` and `resend` are for messages that are sent"):
+    with pytest.raises(AttributeError, match=r"^call\(\) does not accept delay, at, expires or resend$"):
         timed.call("x")  # type: ignore[attr-defined]
-    with pytest.raises(AttributeError, match="`timeout` is for calls"):
+    with pytest.raises(AttributeError, match=r"^send\(\) does not accept timeout$"):
         timeout.send("x")  # type: ignore[attr-defined]
-    with pytest.raises(AttributeError, match="`timeout` is for calls"):
+    with pytest.raises(AttributeError, match=r"^message\(\) does not accept timeout$"):
         timeout.message("x")  # type: ignore[attr-defined]
     assert not hasattr(timed, "call")
 

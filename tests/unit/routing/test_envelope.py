@@ -19,16 +19,16 @@ from amqpworker.model.headers import time_text
 from amqpworker.model.message import Delivery, Message, Properties, Publication
 from amqpworker.model.outcome import Dead, Failure
 from amqpworker.routing.envelope import (
-    answered,
     called,
-    can_answer,
-    capped,
     dead_lettered,
-    letters,
+    is_valid_reply_to,
     postponed,
     replayed,
+    reply,
     retried,
     sent,
+    shrink_to_fit,
+    truncated,
     user_headers,
 )
 from amqpworker.routing.topology import Names
@@ -232,18 +232,18 @@ def test_an_error_its_type_and_its_traceback_are_cut_and_not_left_out() -> None:
 
 def test_a_letter_without_room_loses_its_traceback_first_and_its_senders_headers_last() -> None:
     whole = dead_lettered(delivery(content_encoding="gzip"), Dead("failed", FAILURE), ("id", "host:1", NAMES), NOW)
-    headers = [one.properties.headers or {} for one in letters(whole)]
+    headers = [one.properties.headers or {} for one in shrink_to_fit(whole)]
     assert ["aw-traceback" in one for one in headers] == [True, False, False, False]
     assert ["tenant" in one for one in headers] == [True, True, False, False]
     assert all(one["aw-dead-reason"] == "failed" for one in headers)
-    assert all(one.body == whole.body and one.properties.message_id == "id" for one in letters(whole))
-    assert all(one.properties.content_encoding == "gzip" for one in letters(whole))
+    assert all(one.body == whole.body and one.properties.message_id == "id" for one in shrink_to_fit(whole))
+    assert all(one.properties.content_encoding == "gzip" for one in shrink_to_fit(whole))
 
 
 def test_the_last_form_of_a_letter_fits_into_the_smallest_frame() -> None:
     failure = Failure("E" * 9000, "ü" * 9000, "t" * 90_000)
     given = delivery({"tenant": "x" * 9000}, content_encoding="e" * 255, type="t" * 255, app_id="a" * 255)
-    letter = list(letters(dead_lettered(given, Dead("failed", failure), ("i" * 255, "w" * 255, NAMES), NOW)))[-1]
+    letter = list(shrink_to_fit(dead_lettered(given, Dead("failed", failure), ("i" * 255, "w" * 255, NAMES), NOW)))[-1]
     assert prepare(letter, 4096).frame_max <= 4096
     headers = letter.properties.headers or {}
     assert headers["aw-error"].startswith("üü")
@@ -257,7 +257,7 @@ KEY = base64.b64encode(b"k" * 16).decode()
 
 @pytest.mark.parametrize("reply_to", ["answers", "amq.gen-x", f"amq.rabbitmq.reply-to.{PID}.{KEY}"])
 def test_a_queue_or_an_address_of_the_brokers_own_can_be_answered(reply_to: str) -> None:
-    assert can_answer(reply_to)
+    assert is_valid_reply_to(reply_to)
 
 
 @pytest.mark.parametrize(
@@ -265,12 +265,12 @@ def test_a_queue_or_an_address_of_the_brokers_own_can_be_answered(reply_to: str)
     ["", ".", ".!!!!.###", ".g1h0.x", ".AAAA.BBBB", f".{PID}", f".{PID}.BBBB", f".{KEY}.{KEY}", f".{PID}.{KEY}.x"],
 )
 def test_an_address_that_would_end_the_connection_cannot_be_answered(rest: str) -> None:
-    assert not can_answer("amq.rabbitmq.reply-to" + rest)
+    assert not is_valid_reply_to("amq.rabbitmq.reply-to" + rest)
 
 
 @given(some.text(), some.integers(64, 300))
 def test_text_is_cut_in_the_middle_and_never_within_a_character(text: str, most: int) -> None:
-    cut = capped(text, most)
+    cut = truncated(text, most)
     assert len(cut.encode()) <= most
     if len(text.encode("utf-8", "replace")) <= most:
         assert cut == text.encode("utf-8", "replace").decode()
@@ -280,11 +280,11 @@ def test_text_is_cut_in_the_middle_and_never_within_a_character(text: str, most:
 
 
 def test_an_answer_goes_to_who_asked_and_is_never_mandatory() -> None:
-    reply = answered(delivery(), b"{}")
-    assert (reply.exchange, reply.routing_key, reply.mandatory) == ("", "r", False)
-    assert reply.properties.correlation_id == "c"
-    assert answered(delivery(correlation_id=None), b"{}").properties.correlation_id == "id"
-    assert reply.properties.reply_to is None
+    copy = reply(delivery(), b"{}")
+    assert (copy.exchange, copy.routing_key, copy.mandatory) == ("", "r", False)
+    assert copy.properties.correlation_id == "c"
+    assert reply(delivery(correlation_id=None), b"{}").properties.correlation_id == "id"
+    assert copy.properties.reply_to is None
 
 
 def message(**options: Any) -> Message:
@@ -358,7 +358,7 @@ def test_a_message_that_is_late_before_it_is_due_is_refused() -> None:
         {"delay": 60.0, "expires": datetime.fromtimestamp(NOW + 59, UTC)},
         {"at": datetime.fromtimestamp(NOW + 60, UTC), "expires": 59.0},
     ):
-        with pytest.raises(InvalidArguments, match="could never run"):
+        with pytest.raises(InvalidArguments, match="never runs"):
             sent(message(**late), NAMES, NOW)
     sent(message(delay=59.0, expires=60.0), NAMES, NOW)
 

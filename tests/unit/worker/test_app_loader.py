@@ -181,7 +181,7 @@ def test_what_a_module_itself_lacks_is_told_apart(module: Callable[..., None]) -
 
 def test_of_the_modules_too_what_is_not_there_and_what_one_lacks_are_told_apart(module: Callable[..., None]) -> None:
     module("located_naming", "from amqpworker import App\napp = App('amqp://localhost', modules=['located_gone'])\n")
-    with pytest.raises(ConfigError, match=r"^App\(modules=…\) names 'located_gone', and there is no such module: is"):
+    with pytest.raises(ConfigError, match=r"^App\(modules=…\) names 'located_gone', which does not exist: check"):
         load_app("located_naming:app")
     module("located_gone", "import no_such_library\n")
     with pytest.raises(ConfigError, match=r"^Module 'located_gone' cannot be imported: No module named 'no_such_libra"):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from amqpworker.errors import AmqpWorkerError
+from amqpworker.errors import NoCurrentTask
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Dead, Done, Outcome, Requeue, Retry
 from amqpworker.policies.retry import policy
@@ -277,15 +277,15 @@ def test_current_tells_of_the_run_in_its_thread_only(scene: Scene) -> None:
     def ask() -> None:
         try:
             current()
-        except AmqpWorkerError as error:
+        except NoCurrentTask as error:
             seen.append(error)
 
     runners = (scene.task(look), scene.start())[-1]
     delivery = scene.put(runners, "look")
     scene.wait_for(1)
     assert seen[0] == delivery.properties.message_id
-    assert isinstance(seen[1], AmqpWorkerError)
-    with pytest.raises(AmqpWorkerError, match="not run inside a task"):
+    assert isinstance(seen[1], NoCurrentTask)
+    with pytest.raises(NoCurrentTask, match="outside a task"):
         current()
 
 

@@ -262,7 +262,7 @@ def test_the_nearest_of_many_limits_is_kept_whenever_it_comes_in(limits: Limits)
         (None, "5", "hard_limit"),
         (True, None, "time_limit"),
         (float("nan"), None, "time_limit"),
-        (10, 5, "cannot come first"),
+        (10, 5, "must not be shorter"),
     ],
 )
 def test_what_is_no_limit_is_refused_where_the_task_is_made(soft: Any, hard: Any, told: str) -> None:

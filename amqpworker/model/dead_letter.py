@@ -1,0 +1,114 @@
+"""
+A dead letter as a value: what amqpworker recorded in headers, or what the broker recorded in `x-death`.
+
+Decides which headers of a message are believed, and never fails on any of them: other programs may have written them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from amqpworker.model.headers import EPOCH, count_of, time_of
+from amqpworker.model.message import (
+    ATTEMPT,
+    DEAD_REASON,
+    ERROR_TEXT,
+    ERROR_TYPE,
+    FAILED_AT,
+    FIRST_SENT,
+    TRACEBACK,
+    WORKER,
+    Delivery,
+)
+
+__all__ = ["NO_QUEUE", "DeadLetter"]
+
+DEATHS = "x-death"
+NO_QUEUE = "no-queue"
+"""The reason of a message whose delay was over when its queue did not exist."""
+
+_LEVEL = re.compile(r"\.delay\.\d\d")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """
+    One dead letter, as far as it can be read; a text is "" if it is not known.
+
+    `queue` is the queue that it is in. `reason` is a word; `by_broker` if the broker dead-lettered the message by itself.
+    """
+
+    id: str
+    task: str
+    queue: str
+    reason: str
+    by_broker: bool
+    error_type: str
+    error: str
+    traceback: str
+    attempt: int
+    failed_at: datetime | None
+    first_sent: datetime | None
+    worker: str
+    problem: str
+    message: Delivery
+
+    @classmethod
+    def of(cls, message: Delivery, queue: str) -> DeadLetter:
+        """Read a message of the dead-letter queue `queue`."""
+        properties = message.properties
+        headers = properties.headers or {}
+        death = _last_death(headers.get(DEATHS))
+        reason = _text(headers.get(DEAD_REASON))
+        return cls(
+            id=_text(properties.message_id),
+            task=_text(properties.type),
+            queue=queue,
+            reason=reason or _reason(death),
+            by_broker=bool(death) and not reason,
+            error_type=_text(headers.get(ERROR_TYPE)),
+            error=_text(headers.get(ERROR_TEXT)),
+            traceback=_text(headers.get(TRACEBACK)),
+            attempt=max(1, count_of(headers.get(ATTEMPT)) or 1),
+            failed_at=_datetime(headers.get(FAILED_AT)) or _time_of(death),
+            first_sent=_datetime(headers.get(FIRST_SENT)),
+            worker=_text(headers.get(WORKER)),
+            problem=message.problem,
+            message=message,
+        )
+
+
+def _last_death(deaths: Any) -> dict[str, Any]:
+    """Return the entry of the latest death by the broker; empty if there is none, or it is forged."""
+    found = deaths[0] if isinstance(deaths, list) and deaths else None
+    return found if isinstance(found, dict) else {}
+
+
+def _reason(death: dict[str, Any]) -> str:
+    reason = _text(death.get("reason"))
+    waited = reason == "expired" and _LEVEL.search(_text(death.get("queue"))) is not None
+    return NO_QUEUE if waited else reason
+
+
+def _time_of(death: dict[str, Any]) -> datetime | None:
+    time = death.get("time")
+    return time if isinstance(time, datetime) else None
+
+
+def _datetime(value: Any) -> datetime | None:
+    """Return the time in a header; `None` if it is not a time, or not one that a `datetime` holds."""
+    milliseconds = time_of(value)
+    try:
+        return None if milliseconds is None else EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        return None
+
+
+def _text(value: Any) -> str:
+    """Return the value of a header as text."""
+    if value is None:
+        return ""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

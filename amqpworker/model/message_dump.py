@@ -1,0 +1,150 @@
+"""
+A message as a dictionary of JSON's types, to be stored in an outbox and sent later.
+
+Decides what a dump looks like. It has what the message has: the body holds the task's arguments, no URL and no password of
+a connection.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from amqpworker.errors import InvalidArguments
+from amqpworker.model.message import Message, fits_short_string
+
+__all__ = ["dump_message", "load_message"]
+
+TAG = "$"
+"""A dictionary with one key, which begins with this, is a value of a header that JSON does not have."""
+
+FIELDS = ("task", "queue", "body", "id", "headers", "delay", "at", "expires", "resend", "first_sent")
+REQUIRED = {"task", "queue", "body", "id"}
+
+
+def dump_message(message: Message) -> dict[str, Any]:
+    """
+    Return a message as a dictionary of JSON's types; what is not set is left out.
+
+    Raises:
+        InvalidArguments: its body is not UTF-8, or a header has a value that AMQP does not have.
+    """
+    try:
+        body = message.body.decode()
+    except UnicodeDecodeError:
+        raise InvalidArguments("Message.dump(): the body is not UTF-8, so it is not JSON either.") from None
+    dumped: dict[str, Any] = {"task": message.task, "queue": message.queue, "body": body, "id": message.id}
+    if message.headers:
+        dumped["headers"] = {name: _dumped(value) for name, value in message.headers.items()}
+    for name in ("delay", "at", "expires", "resend", "first_sent"):
+        value = getattr(message, name)
+        if value is not None:
+            dumped[name] = _time_text(value) if isinstance(value, datetime) else value
+    return dumped
+
+
+def load_message(dumped: Mapping[str, Any]) -> Message:
+    """
+    Return the message that was dumped, with its id and the time when it was sent first, if it was.
+
+    Raises:
+        InvalidArguments: it is not the dump of a message; the text names the key.
+    """
+    if not isinstance(dumped, Mapping):
+        raise InvalidArguments(f"Message.load(): it takes what dump() returned, got a {type(dumped).__name__}.")
+    if wrong := [*(REQUIRED - dumped.keys()), *(dumped.keys() - set(FIELDS))]:
+        raise InvalidArguments(f"Message.load(): the key {wrong[0]!r:.60} is missing or unknown.")
+    values: dict[str, Any] = {}
+    for name, value in dumped.items():
+        try:
+            values[name] = _LOADERS[name](value)
+        except (TypeError, ValueError, KeyError, ArithmeticError):
+            raise InvalidArguments(f"Message.load(): the value of {name!r} is not valid.") from None
+    first_sent = values.pop("first_sent", None)
+    message = Message(**values)
+    if first_sent is not None:
+        message.begin_sending(first_sent)
+    return message
+
+
+def _dumped(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return {"$float": str(value)}
+        case None | bool() | int() | float() | str():
+            return value
+        case bytes() | bytearray():
+            return {"$bytes": base64.b64encode(value).decode()}
+        case datetime():
+            return {"$time": _time_text(value)}
+        case Decimal():
+            return {"$decimal": str(value)}
+        case list() | tuple():
+            return [_dumped(item) for item in value]
+        case Mapping():
+            table = {name: _dumped(item) for name, item in value.items()}
+            return {"$table": table} if any(name.startswith(TAG) for name in table) else table
+    raise InvalidArguments(
+        f"Message.dump(): a header has a value of type {type(value).__name__}, which AMQP does not have."
+    )
+
+
+def _loaded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_loaded(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    tag = next(iter(value), "")
+    if len(value) == 1 and tag.startswith(TAG):
+        return _TAGS[tag](value[tag])
+    return _table(value)
+
+
+def _table(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _loaded(item) for name, item in value.items()}
+
+
+def _time_text(time: datetime) -> str:
+    """Return a time in UTC; one without a zone stays without."""
+    return (time if time.tzinfo is None else time.astimezone(UTC)).isoformat()
+
+
+def _name(value: Any) -> str:
+    if not fits_short_string(value):
+        raise ValueError(value)
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(value)
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(value)
+    return value
+
+
+_TAGS: dict[str, Callable[[Any], Any]] = {
+    "$float": float,
+    "$bytes": base64.b64decode,
+    "$time": datetime.fromisoformat,
+    "$decimal": Decimal,
+    "$table": _table,
+}
+_LOADERS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("task", "queue", "id"), _name),
+    "body": str.encode,
+    "headers": lambda value: _table({**value}),
+    "delay": _number,
+    "at": datetime.fromisoformat,
+    "expires": lambda value: datetime.fromisoformat(value) if isinstance(value, str) else _number(value),
+    "resend": _flag,
+    "first_sent": lambda value: int(_number(value)),
+}
