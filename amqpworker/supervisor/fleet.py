@@ -164,8 +164,8 @@ class Fleet:
         self, level: Literal["info", "warning", "error"], event: str, process: Process, **fields: Any
     ) -> None:
         slot = process.slot
-        where = {"number": slot.number} if len(self.pools) == 1 else {"pool": slot.pool, "number": slot.number}
-        self._actions.append(events.Log(level, event, process.serial, {**where, **fields}))
+        pool = {} if len(self.pools) == 1 else {"pool": slot.pool}
+        self._actions.append(events.Log(level, event, process.serial, {**pool, "number": slot.number, **fields}))
 
     def _log(self, level: Literal["info", "warning", "error"], event: str, **fields: Any) -> None:
         self._actions.append(events.Log(level, event, None, fields))

@@ -115,7 +115,7 @@ class Monitor:
 
 
 def recycling_reason(limits: Recycling, age: float, tasks: int, memory: int) -> str:
-    """Return why a process is to be replaced by a new one, "" if it is not: its age in seconds, settled tasks, or bytes of memory."""
+    """Return why a process is due for recycling, by its age in seconds, settled tasks or bytes of memory; "" if it is not."""
     if limits.tasks is not None and tasks >= limits.tasks:
         return f"it has run {tasks} tasks"
     if limits.seconds is not None and age >= limits.seconds:

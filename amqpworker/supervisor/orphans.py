@@ -52,7 +52,7 @@ class Orphans:
 
     @property
     def blocked(self) -> Collection[str]:
-        """The messages that must not run before the processes that their last run has started have ended."""
+        """The messages that must wait until the processes which their last run has started have ended."""
         return frozenset().union(*(left.blocked for left in self._left)) if self._left else ()
 
     def discover(self, own_pids: Collection[int], now: float) -> None:

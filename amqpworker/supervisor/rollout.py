@@ -22,7 +22,7 @@ Kind: TypeAlias = Literal["reload", "recycle", "retire"]
 
 @dataclass(slots=True, eq=False)
 class RolloutStep:
-    """One slot whose `process` is to be replaced, or which is to be removed (`retire`), not before `start_at`."""
+    """One slot whose `process` will be replaced, or which will be removed (`retire`), not before `start_at`."""
 
     slot: Slot
     process: Process | None

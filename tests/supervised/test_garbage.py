@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 FAKE = """#!/bin/sh
-# In place of a worker process: $6 is the leash, $7 the pipe for reports, $8 the memory. USR2 asks for stacks.
+# In place of a worker process: $6 is the pipe for commands, $7 the pipe for reports, $8 the memory. USR2 asks for stacks.
 trap '' USR2
-printf '%s' '{{"event": "ready", "drain_timeout": 1, "text": ""}}' >&$7
+printf '%s' '{{"event": "ready", "drain_timeout": 1, "reason": ""}}' >&$7
 {ready}
 cat garbage >&$7 &
 cat garbage 1<> /proc/self/fd/$8
@@ -21,14 +21,13 @@ cat garbage 1<> /proc/self/fd/$8
 BESIDE_FAKES = """
 import sys
 from amqpworker.errors import AmqpWorkerError
-from amqpworker.supervisor import fleet
-from amqpworker.supervisor import slots
+from amqpworker.supervisor import fleet, slots
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.supervisor import Supervisor
 from amqpworker.worker.options import WorkerOptions
 
 slots.FIRST_BACKOFF = slots.MAX_BACKOFF = 0.01
-fleet.MOST_DEATHS, fleet.DUMP_GRACE = 3, 0.01
+fleet.MAX_DEATHS, fleet.DUMP_GRACE = 3, 0.01
 sys.executable = "./fake"
 given = WorkerOptions(app="a:b")
 try:
