@@ -52,12 +52,12 @@ class Producer:
     """The sending side of an app: one publisher for each process that uses it."""
 
     def __init__(self, url: str, plan: Plan, settings: Settings) -> None:
-        self._url = url
         self._plan = plan
         self._settings = settings
         self.owner: str | None = None
         """What connections are named after, instead of the program, if the settings name no app."""
         self._line = Line(None, Calls(), 0)
+        self._addresses = addresses(url)
 
     def __del__(self) -> None:
         """Leave nothing behind where it was not closed: what is under way is confirmed, then its thread ends."""
@@ -83,7 +83,7 @@ class Producer:
 
     def _make(self, process: int) -> Line:
         calls = Calls()
-        publisher = Publisher(addresses(self._url), self._settings, self._plan.topology_of, calls.resolve)
+        publisher = Publisher(self._addresses, self._settings, self._plan.topology_of, calls.resolve)
         if self.owner is not None:
             publisher.belongs_to(self.owner)
         lost = Unconfirmed("The connection was lost while waiting for an answer: the task may have run.")
