@@ -113,8 +113,8 @@ def test_a_process_that_cannot_be_started_by_the_command_line_is_told_in_one_lin
     with pytest.raises(ConfigError, match="/not/there cannot be started: No such file"):
         processes.spawn(["/not/there"], {}, tmp_path / "log")
     monkeypatch.setattr(sys, "executable", "/not/there")
-    found = check.looked_at(pool_spec("main", WorkerOptions(app="shop:app")))
-    assert found.problem == "No process can be started to import 'shop:app': No such file or directory."
+    found = check.dry_run(pool_spec("main", WorkerOptions(app="shop:app")))
+    assert found.problem == "Cannot start a process to import 'shop:app': No such file or directory."
 
 
 @pytest.fixture(autouse=True)
