@@ -134,7 +134,7 @@ def flag_at(location: tuple[int | str, ...]) -> str:
 
 def refuse_with_config(context: typer.Context) -> None:
     """
-    Refuse command line options that belong into the file.
+    Refuse command line options that belong in the file.
 
     Raises:
         ConfigError: one is given.
@@ -146,7 +146,7 @@ def refuse_with_config(context: typer.Context) -> None:
         and getattr(context.get_parameter_source(str(one.name)), "name", "") == "COMMANDLINE"
     ]
     if given:
-        raise ConfigError(f"{', '.join(sorted(given))} cannot be used with --config: write it into the file.")
+        raise ConfigError(f"{', '.join(sorted(given))} cannot be used with --config: write it in the file.")
 
 
 def show(config: SupervisorConfig, as_json: bool) -> None:

@@ -114,5 +114,5 @@ def test_the_page_about_settings_has_a_row_for_every_setting() -> None:
         f"{field.description} |"
         for name, field in Settings.model_fields.items()
     ]
-    _, _, table = page.partition("| setting | in the environment | default | what it is |\n| --- | --- | --- | --- |\n")
+    _, _, table = page.partition("| setting | in the environment | default | meaning |\n| --- | --- | --- | --- |\n")
     assert table.partition("\n\n")[0].splitlines() == rows

@@ -82,6 +82,6 @@ def rows() -> list[str]:
 
 def test_the_page_about_settings_has_a_row_for_every_option() -> None:
     _, _, table = SETTINGS.read_text().partition(
-        "| option | in a pool file | default | what it is |\n| --- | --- | --- | --- |\n"
+        "| option | in a pool file | default | meaning |\n| --- | --- | --- | --- |\n"
     )
     assert table.partition("\n\n")[0].splitlines() == rows()
