@@ -1,8 +1,8 @@
 """
-The program `amqpworker`, also as `python -m amqpworker`: it loads the command line, and runs it.
+The program `amqpworker`, also as `python -m amqpworker`: it loads the command line and runs it.
 
-Decides that Ctrl-C and SIGTERM while it loads just end it: nothing has begun that could be reported or cleaned up. As process 1
-of a container it would not even receive a SIGTERM without a handler.
+Decides that Ctrl-C and SIGTERM end the program at once while it loads: there is nothing to report or to clean up yet. Process 1
+of a container would not even receive a SIGTERM without a handler.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ __all__ = ["main"]
 def main() -> int:
     """Run the command that the arguments name; return the exit code."""
     if __name__ == "__main__" and not sys.flags.safe_path:
-        # No module of the app's folder may take the place of one that is needed here.
+        # The app's folder comes last: none of its modules may hide one that is needed here.
         sys.path.append(sys.path.pop(0))
     import signal
 
-    signal.signal(signal.SIGTERM, end)
-    heeded = signal.signal(signal.SIGINT, end)
-    open_standard()
+    signal.signal(signal.SIGTERM, on_signal)
+    default_handler = signal.signal(signal.SIGINT, on_signal)
+    open_standard_streams()
     from amqpworker.cli.main import main as run
 
-    signal.signal(signal.SIGINT, heeded)
+    signal.signal(signal.SIGINT, default_handler)
     return run()
 
 
-def end(number: int, _frame: object) -> None:
-    """End by a signal; process 1 of a container survives its own signals, and exits."""
+def on_signal(number: int, _frame: object) -> None:
+    """Die of the signal; process 1 of a container survives its own signals, and exits instead."""
     import signal
 
     signal.signal(number, signal.SIG_DFL)
@@ -38,13 +38,13 @@ def end(number: int, _frame: object) -> None:
     os._exit(128 + number)
 
 
-def open_standard() -> None:
-    """Open `/dev/null` in place of a closed standard input, output or error: a pipe of ours would get its number."""
+def open_standard_streams() -> None:
+    """Open `/dev/null` in place of a closed standard input, output or error: a pipe of ours would get its descriptor."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free descriptor
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, "r" if descriptor == 0 else "w", closefd=False))  # noqa: SIM115
 

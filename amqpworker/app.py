@@ -17,7 +17,7 @@ from amqpworker.client.batch import failed_batch
 from amqpworker.client.producer import Producer
 from amqpworker.client.sent import Sent, never_stored
 from amqpworker.errors import AmqpWorkerError, ConfigError, SendError
-from amqpworker.lifecycle import Users
+from amqpworker.lifecycle import AppUsers
 from amqpworker.log.redaction import redact_url
 from amqpworker.model.message import MOST_SHORT_BYTES, Message, fits_short_string, plain
 from amqpworker.policies.retry import DEFAULT, PolicySpec, policy
@@ -83,7 +83,7 @@ class App:
         self.max_body = self.settings.max_body
         self.call_timeout = self.settings.call_timeout
         self._producer = Producer(self.url, self.plan, self.settings)
-        self.users = Users()
+        self.users = AppUsers()
         # One, by its URL: `setdefault` lets one of many threads decide, and nobody has to wait for another.
         self._stores: dict[str, ResultStore] = {}
 

@@ -1,8 +1,8 @@
 """
-What several parts have to know about the life of a process: its forks, its threads, and who uses what right now.
+What several parts need to know about a process: its forks, its threads, and who uses an app.
 
-Nothing here takes a lock. A signal handler or a finalizer may interrupt any line of its thread, and a forked child may
-have been copied at any line of another one: what they need then must not be held by someone who never lets go of it.
+Nothing here takes a lock. A signal handler or a finalizer may interrupt any line of its thread, and a process may be forked
+while another thread is at any line: a lock that they need might never be released.
 """
 
 from __future__ import annotations
@@ -15,30 +15,40 @@ from _thread import get_ident
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["NO_ROOM", "Living", "NoThread", "Users", "in_io_thread", "run_as_io_thread", "start_thread"]
+__all__ = [
+    "THREAD_LIMIT",
+    "AppUsers",
+    "LiveObjects",
+    "ThreadLimitReached",
+    "in_io_thread",
+    "run_as_io_thread",
+    "start_thread",
+]
 
 T = TypeVar("T")
 
-NO_ROOM = "the limit of processes and threads is reached (ulimit -u, TasksMax= of a unit, --pids-limit of a container)"
+THREAD_LIMIT = (
+    "the limit of processes and threads is reached (ulimit -u, TasksMax= of a unit, --pids-limit of a container)"
+)
 
-# Not asked of `threading.current_thread`: after a fork that Python does not hear of, a new thread may be taken for one of
-# the parent's, whose number it has.
-HERE = threading.local()
+# Not an attribute of `threading.current_thread()`: after a fork in C that Python does not know of, that may return the object
+# of a parent's thread with the same number.
+_of_thread = threading.local()
 
 
 def run_as_io_thread(run: Callable[[], None]) -> None:
-    """Run all that this thread does as one that keeps a connection: it must not wait for a broker, or for itself."""
-    HERE.keeps_connection = True
+    """Mark this thread as an I/O thread, then call `run` for as long as it takes."""
+    _of_thread.is_io_thread = True
     run()
 
 
 def in_io_thread() -> bool:
-    """Tell whether the caller must not wait, since a connection depends on this thread."""
-    return getattr(HERE, "keeps_connection", False)
+    """Return whether the caller must not wait, since a connection depends on its thread."""
+    return getattr(_of_thread, "is_io_thread", False)
 
 
-class NoThread(OSError):
-    """The machine has no room for another thread, as it may have in a moment."""
+class ThreadLimitReached(OSError):
+    """The system refuses another thread; it may allow one in a moment."""
 
 
 def start_thread(thread: threading.Thread) -> None:
@@ -46,94 +56,94 @@ def start_thread(thread: threading.Thread) -> None:
     Start a thread.
 
     Raises:
-        NoThread: the limit of threads is reached.
+        ThreadLimitReached: the system refuses another thread.
     """
     try:
         thread.start()
     except RuntimeError as error:
-        raise NoThread(errno.EAGAIN, f"no thread can be started: {NO_ROOM}") from error
+        raise ThreadLimitReached(errno.EAGAIN, f"no thread can be started: {THREAD_LIMIT}") from error
 
 
-class Living(Generic[T]):
+class LiveObjects(Generic[T]):
     """
-    The objects of one kind that are in use, for the one hook of their module; it keeps none of them alive.
+    The objects of one kind that exist, for the one fork or exit hook of their module; it holds weak references only.
 
-    In place of a `weakref.WeakSet`, which may not be iterated while another thread, or a finalizer, adds to it.
+    Not a `weakref.WeakSet`, which may not be iterated while another thread or a finalizer adds to it.
     """
 
     def __init__(self) -> None:
-        self._noted: dict[int, tuple[int, weakref.ref[T]]] = {}
+        self._added: dict[int, tuple[int, weakref.ref[T]]] = {}
 
-    def add(self, one: T) -> None:
-        """Note that it is there, until it is not."""
-        key = id(one)
-        noted = self._noted
+    def add(self, item: T) -> None:
+        """Add an object until it is deleted."""
+        key = id(item)
+        added = self._added
 
-        def gone(reference: weakref.ref[T]) -> None:
-            # Its number may belong to another one by now.
-            if key in noted and noted[key][1] is reference:
-                del noted[key]
+        def on_deleted(reference: weakref.ref[T]) -> None:
+            # Another object may have the same id by now.
+            if key in added and added[key][1] is reference:
+                del added[key]
 
-        noted[key] = (os.getpid(), weakref.ref(one, gone))
+        added[key] = (os.getpid(), weakref.ref(item, on_deleted))
 
     def all(self) -> list[T]:
-        """Return those that are there."""
+        """Return the objects that exist."""
         # A copy first: it is made in one step.
-        return [one for _, reference in list(self._noted.values()) if (one := reference()) is not None]
+        return [item for _, reference in list(self._added.values()) if (item := reference()) is not None]
 
     def of_this_process(self) -> list[T]:
-        """Return those that this process has added, and did not inherit."""
+        """Return the objects that this process added itself, without inherited ones."""
         me = os.getpid()
-        found = [reference() for process, reference in list(self._noted.values()) if process == me]
-        return [one for one in found if one is not None]
+        found = [reference() for process, reference in list(self._added.values()) if process == me]
+        return [item for item in found if item is not None]
 
 
-class Users:
+class AppUsers:
     """
     Who uses an app in this process: the threads inside `with app:`, and a worker.
 
-    A forked child has none: those of its parent are not there.
+    A forked child starts without any: its parent's threads do not exist there.
     """
 
     def __init__(self) -> None:
         self._process = os.getpid()
         self._threads: list[int] = []
-        self._workers: list[object] = []
-
-    def _here(self) -> list[int]:
-        if self._process != os.getpid():
-            self._threads, self._workers = [], []
-            self._process = os.getpid()
-        return self._threads
+        self._workers = 0
 
     def enter(self) -> None:
-        """Note that this thread is inside."""
-        self._here().append(get_ident())
+        """Add this thread."""
+        self._reset_if_forked()
+        self._threads.append(get_ident())
 
     def leave(self) -> bool:
-        """Note that this thread is inside no more; true for the last one out."""
-        threads = self._here()
+        """Remove this thread; return whether nothing uses the app any more."""
+        self._reset_if_forked()
         try:
-            threads.remove(get_ident())
+            self._threads.remove(get_ident())
         except ValueError:
-            # Entered by another thread, as frameworks do that run each step in any thread of a pool.
-            if threads:
-                threads.pop()
-        return not (threads or self._workers)
+            # Another thread entered: some frameworks run each step in any thread of a pool.
+            if self._threads:
+                self._threads.pop()
+        return not (self._threads or self._workers)
 
     @property
     def others(self) -> bool:
-        """Whether anyone but this thread uses it."""
-        threads, me = self._here(), get_ident()
-        return bool(self._workers) or any(one != me for one in list(threads))
+        """Whether a worker or another thread uses the app."""
+        self._reset_if_forked()
+        me = get_ident()
+        return bool(self._workers) or any(thread != me for thread in list(self._threads))
 
-    def worker_enters(self) -> None:
-        """Note that a worker uses it, in whatever thread its tasks run."""
-        self._here()
-        self._workers.append(None)
+    def worker_started(self) -> None:
+        """Add a worker, which runs its tasks in any thread."""
+        self._reset_if_forked()
+        self._workers += 1
 
-    def worker_exiting(self) -> None:
-        """Note that the worker uses it no more."""
-        self._here()
-        if self._workers:
-            self._workers.pop()
+    def worker_stopped(self) -> None:
+        """Remove a worker."""
+        self._reset_if_forked()
+        self._workers = max(0, self._workers - 1)
+
+    def _reset_if_forked(self) -> None:
+        if self._process != os.getpid():
+            self._threads, self._workers = [], 0
+            self._process = os.getpid()

@@ -52,7 +52,6 @@ class Settings(BaseSettings):
     max_crashes: int = Field(3, ge=1, description="how often a message can crash its isolated process")
     connect_timeout: float = Field(10.0, gt=0, description="seconds for one attempt to connect")
     heartbeat: int = Field(30, ge=0, le=MAX_HEARTBEAT, description="AMQP heartbeat in seconds; 0 turns it off")
-    codec: Literal["own", "pika"] = Field("own", description="what decodes frames; `pika` is slower")
     max_body: int = Field(1024 * 1024, gt=0, description="largest message body to send, in bytes")
     result_ttl: float = Field(86400.0, gt=0, description="seconds that a stored result is kept")
     log_tasks: Literal["all", "failed"] = Field(

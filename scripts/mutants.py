@@ -41,7 +41,7 @@ MUTANTS = (
     Mutant(
         "requeue for an idle process again and again",
         "amqpworker/worker/receiver.py",
-        (("now - UNSTARTED_SECONDS, intake.redelivered)", "now - UNSTARTED_SECONDS)"),),
+        (("now - UNCLAIMED_SECONDS, keep_redelivered=True)", "now - UNCLAIMED_SECONDS)"),),
         ("tests/unit/worker/test_receiver.py",),
     ),
     Mutant(
@@ -49,8 +49,8 @@ MUTANTS = (
         "amqpworker/broker/queue_pause.py",
         (
             (
-                "        channel.cancel(tag, cancelled)\n",
-                "        channel.cancel(tag, cancelled)\n        cancelled()\n",
+                "        channel.cancel(tag, on_cancelled)\n",
+                "        channel.cancel(tag, on_cancelled)\n        on_cancelled()\n",
             ),
         ),
         ("tests/unit/broker/test_consumer.py",),
@@ -64,12 +64,12 @@ MUTANTS = (
     Mutant(
         "publish a call again that was written",
         "amqpworker/broker/lane.py",
-        (("again = [one for one in in_flight if one.resend and not hopeless]", "again = in_flight"),),
+        (("again = [one for one in in_flight if one.resend and not is_last]", "again = in_flight"),),
         ("tests/unit/broker/test_publisher_ends.py",),
     ),
     Mutant(
         "acknowledge before the task runs",
-        "amqpworker/worker/threads.py",
+        "amqpworker/worker/executor.py",
         (
             (
                 "                outcome = call(run)\n",
@@ -113,14 +113,14 @@ MUTANTS = (
     ),
     Mutant(
         "count a run whose processes were ended as done",
-        "amqpworker/worker/threads.py",
-        (("(isinstance(outcome, Done) and not self._cut_off)", "isinstance(outcome, Done)"),),
+        "amqpworker/worker/executor.py",
+        (("(self.results and isinstance(outcome, Done))", "isinstance(outcome, Done)"),),
         ("tests/unit/worker/test_threads.py",),
     ),
     Mutant(
         "let the threads of a queue serve all queues",
         "amqpworker/worker/threads.py",
-        (("self._to_line if concurrency.own else self._shared.put", "self._shared.put"),),
+        (("self._to_work_queue if concurrency.own else self._shared.put", "self._shared.put"),),
         ("tests/unit/worker/test_threads.py",),
     ),
     Mutant(
@@ -151,7 +151,7 @@ MUTANTS = (
         "amqpworker/broker/channel.py",
         (
             (
-                "self.pika.add_on_cancel_callback(lambda _: cancelled())",
+                "self.pika.add_on_cancel_callback(lambda _: on_cancelled())",
                 "self.pika.add_on_cancel_callback(lambda _: None)",
             ),
         ),
@@ -164,15 +164,18 @@ MUTANTS = (
         "amqpworker/broker/consumer.py",
         (
             (
-                "        intake = ConsumerChannel(subscription, self.receiver, self._io.start_ticking)\n",
+                "        consumer_channel = ConsumerChannel(subscription, self.receiver, self._io.start_ticking)\n",
                 (
-                    "        intake = self._intakes.get(subscription.queue)\n"
-                    "        if intake is None:\n"
-                    "            intake = ConsumerChannel(subscription, self.receiver, self._io.start_ticking)\n"
-                    "        intake.is_open = True\n"
+                    "        consumer_channel = self._channels.get(subscription.queue)\n"
+                    "        if consumer_channel is None:\n"
+                    "            consumer_channel = ConsumerChannel(subscription, self.receiver, self._io.start_ticking)\n"
+                    "        consumer_channel.is_open = True\n"
                 ),
             ),
-            ("            self._void(intake)\n        self._intakes.clear()\n", "            self._void(intake)\n"),
+            (
+                "            self._invalidate(consumer_channel)\n        self._channels.clear()\n",
+                "            self._invalidate(consumer_channel)\n",
+            ),
         ),
         (
             "tests/faults/test_consuming_faults.py::test_an_outcome_that_is_late_for_its_channel_acknowledges_nothing_on_the_next",
@@ -192,7 +195,7 @@ MUTANTS = (
     ),
     Mutant(
         "withhold acknowledgements behind a long task",
-        "amqpworker/worker/ack_tracker.py",
+        "amqpworker/broker/ack_tracker.py",
         (
             (
                 "                ahead.remove(lowest)\n            else:",
@@ -200,15 +203,15 @@ MUTANTS = (
             ),
             ("        acks = [Ack(tag, False) for tag in singly]\n", "        acks: list[Ack] = []\n"),
         ),
-        ("tests/unit/worker/test_ack_tracker.py", "tests/unit/worker/test_settle_acks.py"),
+        ("tests/unit/broker/test_ack_tracker.py", "tests/unit/worker/test_settle_acks.py"),
     ),
     Mutant(
         "swallow a runner's exception",
         "amqpworker/worker/executor.py",
         (
             (
-                "            return self.fail(run, error)\n        return self.conclude(run, value)\n\n    def _call",
-                "            return DONE\n        return self.conclude(run, value)\n\n    def _call",
+                "            return outcomes.from_exception(run, error)\n        return outcomes.from_result(run, value, self._wants_result(run))\n\n    async def",
+                "            return Done()\n        return outcomes.from_result(run, value, self._wants_result(run))\n\n    async def",
             ),
         ),
         ("tests/unit/worker/test_executor.py",),
@@ -218,8 +221,8 @@ MUTANTS = (
         "amqpworker/worker/limits/deadlines.py",
         (
             (
-                "        watch.raise_at = now + self.pace.again\n        return True\n",
-                "        watch.raise_at = math.inf\n        return True\n",
+                "        deadline.raise_at = now + self.pace.again\n        return True\n",
+                "        deadline.raise_at = math.inf\n        return True\n",
             ),
         ),
         ("tests/unit/worker/limits/test_deadlines.py",),
@@ -256,14 +259,14 @@ MUTANTS = (
     Mutant(
         "start an isolated run though its connection is gone",
         "amqpworker/worker/isolation/pool.py",
-        (("        if not run.delivery.intake.is_open:\n", "        if False:\n"),),
+        (("        if not run.delivery.channel.is_open:\n", "        if False:\n"),),
         ("tests/unit/worker/isolation/test_pool.py",),
     ),
     Mutant(
         "blame nobody for a crash in an isolated process",
-        "amqpworker/worker/isolation/crashes.py",
-        (("counts=False, crashes=crashes)", "counts=False)"),),
-        ("tests/unit/worker/isolation/test_crashes.py",),
+        "amqpworker/worker/outcomes.py",
+        (("LONGEST_CRASH_DELAY), failure, crashes)", "LONGEST_CRASH_DELAY), failure)"),),
+        ("tests/unit/worker/test_outcomes.py",),
     ),
 )
 

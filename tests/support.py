@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker, UnroutableError
 
-from amqpworker.broker.management import Management
-from amqpworker.testing import Node
+from amqpworker.testing import Node, wait_until
+from amqpworker.testing.node_api import NodeApi
 
-T = TypeVar("T")
-
-
-def wait_until(predicate: Callable[[], T], timeout: float = 10.0, what: str = "") -> T:
-    """Ask until the answer is true and return it; fail with what never came true, and the last answer."""
-    end = time.monotonic() + timeout
-    while not (answer := predicate()):
-        if time.monotonic() >= end:
-            named = what or getattr(predicate, "__name__", repr(predicate))
-            raise AssertionError(f"Not within {timeout:g} s: {named} (the last answer was {answer!r}).")
-        time.sleep(0.02)
-    return answer
+__all__ = [
+    "Broker",
+    "RawMessage",
+    "milliseconds",
+    "raw_channel",
+    "raw_get",
+    "raw_publish",
+    "wait_until",
+]
 
 
 def milliseconds(header: Any) -> int:
@@ -110,7 +106,7 @@ class Broker:
         return self.node.url(self.vhost)
 
     @property
-    def management(self) -> Management:
+    def management(self) -> NodeApi:
         return self.node.management
 
     def queues(self) -> list[str]:

@@ -12,60 +12,19 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from amqpworker import App
+from amqpworker.testing import LocalWorker
+from amqpworker.testing import running_worker as running
 from amqpworker.worker.options import WorkerOptions
-from amqpworker.worker.process import WorkerProcess
 from tests.support import Broker, wait_until
 
+__all__ = ["LocalWorker", "RealWorker", "real_worker", "running"]
+
 ROOT = Path(__file__).parents[1]
-
-
-class LocalWorker:
-    """A worker process without the process: the same parts, run in a thread of this one."""
-
-    def __init__(self, app: App, **options: Any) -> None:
-        self.app = app
-        self.process = WorkerProcess(app, WorkerOptions(app="tests:app", **options))
-        self.code: int | None = None
-        self._thread = threading.Thread(target=self._run, name="local-worker", daemon=True)
-
-    def _run(self) -> None:
-        self.code = self.process.run()
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def wait_until_consuming(self, timeout: float = 15.0) -> None:
-        wait_until(lambda: self.process.consumer.consuming, timeout, "the worker consumes from all its queues")
-
-    def stop(self, timeout: float = 40.0) -> int:
-        """Stop as SIGTERM does and return the exit code."""
-        self.process.stop_requested.set()
-        self._thread.join(timeout)
-        assert not self._thread.is_alive(), "the worker did not stop"
-        assert self.code is not None, "the worker failed"
-        return self.code
-
-
-@contextmanager
-def running(app: App, *, wait: bool = True, code: int = 0, **options: Any) -> Iterator[LocalWorker]:
-    """Run a worker for the time of a block; it must end with this exit code."""
-    worker = LocalWorker(app, **options)
-    worker.start()
-    try:
-        if wait:
-            worker.wait_until_consuming()
-        yield worker
-    finally:
-        ended = worker.stop()
-        app.close()
-    assert ended == code
 
 
 class RealWorker:

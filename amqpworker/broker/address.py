@@ -1,7 +1,7 @@
 """
-Where the broker is: the URL, or a comma-separated list of them, as values that were checked.
+The addresses of the broker: a URL, or a comma-separated list of URLs, as checked values.
 
-Decides what a URL may say. Connecting is left to `connection`.
+Decides what a URL may contain.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PORTS = {"amqp": 5672, "amqps": 5671}
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One node of the broker; the password does not show in its `repr`."""
+    """One node of the broker; its `repr` has no password."""
 
     host: str
     port: int
@@ -36,27 +36,27 @@ class Address:
     password: str = field(repr=False)
     tls: bool
     names_user: bool = True
-    """Whether the URL says who logs in; if not, it is `guest`, or whoever our certificate says."""
+    """Whether the URL names the user; if not, it is `guest`, or the user of our certificate."""
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
 
 
 def places(known: Iterable[Address]) -> str:
-    """Return where the broker is, as it is shown to people."""
+    """Return the addresses as text for people."""
     return " or ".join(map(str, known))
 
 
 def addresses(url: str) -> tuple[Address, ...]:
     """
-    Read a URL, or several separated by commas: they are tried in turn.
+    Read a URL, or several separated by commas, which are tried in turn.
 
     Raises:
-        ConfigError: one of them is no AMQP URL; the text says what is wrong and shows no password.
+        ConfigError: one of them is not an AMQP URL; the text names the mistake and contains no password.
     """
     found = tuple(address(part.strip()) for part in url.split(",") if part.strip())
     if not found:
-        raise ConfigError("The broker's URL is empty: give one such as amqp://user:password@host:5672/vhost.")
+        raise ConfigError("The URL of the broker is empty: set one such as amqp://user:password@host:5672/vhost.")
     return found
 
 
@@ -66,14 +66,14 @@ def address(url: str) -> Address:
         split = urlsplit(url)
         host, port = split.hostname, split.port
     except ValueError:
-        # Not what Python says: where a sign in a password is not encoded, the "port" that it shows is the password's.
+        # Not Python's text: if a character of a password is not encoded, the "port" in it is a part of the password.
         raise ConfigError(
-            "The broker's URL cannot be read: after the host comes a port from 0 to 65535, IPv6 stands in brackets, and "
-            "/, ?, # and @ in a password are written as %2F, %3F, %23 and %40."
+            "The URL of the broker cannot be read: the port after the host must be from 0 to 65535, IPv6 addresses must be in "
+            "brackets, and /, ?, # and @ in a password must be written as %2F, %3F, %23 and %40."
         ) from None
     if split.scheme not in PORTS:
-        told = f"begins with {split.scheme!r}" if split.scheme else "has no scheme"
-        raise ConfigError(f"The broker's URL {told}: it must begin with amqp:// or amqps://.")
+        mistake = f"begins with {split.scheme!r}" if split.scheme else "has no scheme"
+        raise ConfigError(f"The URL of the broker {mistake}: it must begin with amqp:// or amqps://.")
     refuse_extras(split)
     user = unquote(split.username) if split.username is not None else "guest"
     password = unquote(split.password) if split.password is not None else "guest"
@@ -90,23 +90,23 @@ def address(url: str) -> Address:
 
 
 def refuse_extras(split: SplitResult) -> None:
-    """Refuse what would be ignored."""
+    """Refuse parts of a URL that would be ignored."""
     if split.query or split.fragment:
         raise ConfigError(
-            "The broker's URL has parameters behind '?' or '#': set them by Settings or AMQPWORKER_… instead, "
-            "and write these signs in a password as %3F and %23."
+            "The URL of the broker has parameters after '?' or '#': set them by Settings or AMQPWORKER_… instead, "
+            "and write these characters in a password as %3F and %23."
         )
     if "/" in split.path[1:]:
-        raise ConfigError("The broker's URL names a virtual host with '/' in it: write that as %2F.")
+        raise ConfigError("The URL of the broker has a virtual host with '/' in its name: write it as %2F.")
 
 
 def parameters(address: Address, settings: Settings, name: str) -> pika.ConnectionParameters:
     """
-    Return pika's parameters for one attempt to connect to `address`, under a name that people see at the broker.
+    Return pika's parameters to connect to `address`, with a connection name for the lists of the broker.
 
     Raises:
         ConfigError: a certificate or key file cannot be used.
-        NotConnected: it cannot be read now.
+        NotConnected: such a file cannot be read now.
     """
     return pika.ConnectionParameters(
         host=address.host,
@@ -127,7 +127,7 @@ class Password(pika.PlainCredentials):  # type: ignore[misc]
     """A login by user and password."""
 
     def response_for(self, start: Any) -> tuple[str | None, bytes | None]:
-        """Return what to answer to a broker that says how one may log in."""
+        """Return the response to a broker that offers mechanisms to log in."""
         answer: tuple[str | None, bytes | None] = super().response_for(start)
         check_offered(
             self.TYPE, answer, start, "leave the user out of the URL, and set tls_cert, to log in by certificate"
@@ -139,7 +139,7 @@ class Certificate(pika.credentials.ExternalCredentials):  # type: ignore[misc]
     """A login by the certificate of a connection: EXTERNAL."""
 
     def response_for(self, start: Any) -> tuple[str | None, bytes | None]:
-        """Return what to answer to a broker that says how one may log in."""
+        """Return the response to a broker that offers mechanisms to log in."""
         answer: tuple[str | None, bytes | None] = super().response_for(start)
         check_offered(
             self.TYPE,
@@ -153,18 +153,18 @@ class Certificate(pika.credentials.ExternalCredentials):  # type: ignore[misc]
 
 def check_offered(mechanism: str, answer: tuple[str | None, bytes | None], start: Any, advice: str) -> None:
     """
-    Make sure that there is an answer.
+    Make sure that there is a response.
 
     Raises:
         ConfigError: the broker does not offer this mechanism.
     """
     if answer[0] is None:
         offered = start.mechanisms.decode(errors="replace") if isinstance(start.mechanisms, bytes) else start.mechanisms
-        raise ConfigError(f"The broker does not offer the login {mechanism}, only {offered}: {advice}.")
+        raise ConfigError(f"The broker does not offer the login mechanism {mechanism}, only {offered}: {advice}.")
 
 
 def login(address: Address, settings: Settings) -> Password | Certificate:
-    """Return how to log in: who has a certificate and names no user is known by the certificate."""
+    """Return how to log in: by certificate if one is set and the URL names no user."""
     if address.tls and settings.tls_cert is not None and not address.names_user:
         return Certificate()
     return Password(address.user, address.password, erase_on_connect=False)

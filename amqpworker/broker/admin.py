@@ -1,8 +1,7 @@
 """
-Ask the broker one thing after the other and wait for each answer: what command line tools need.
+A connection for command line tools: one request after the other, each with a wait for its answer.
 
-Decides how long a wait may take, and what an answer means. Everything comes through our own codec, since a dead letter
-of the broker's own keeps whatever it died of, properties that pika cannot read included.
+Decides how long a wait may take, and what an answer means.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 from pika import exceptions
 
 from amqpworker.broker.address import addresses
-from amqpworker.broker.amqp.events import GetOk
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.connection_errors import ConnectionProblem, access_refused, channel_error, does_not_exist
 from amqpworker.broker.declarer import declare
 from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.peek import End, PeekSession, needs_read
-from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
+from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError, NotConnected, Unroutable
+from amqpworker.model.message import Delivery
 from amqpworker.routing.topology import Binding, Exchange, Queue, Topology
 from amqpworker.settings import Settings
 
-__all__ = ["Admin", "Depth", "GetOk", "Problem"]
+__all__ = ["Admin", "Depth", "Problem"]
 
 TIMEOUT = 10.0
 LEAST_TIMEOUT = 0.5
@@ -40,7 +39,7 @@ LAST_TIMEOUT = 2.0
 QUIET = 1.0
 BACK_PAUSE = 0.02
 
-Begin: TypeAlias = Callable[[PublicConnection], None]
+Request: TypeAlias = Callable[[PikaConnection], None]
 Answers: TypeAlias = "SimpleQueue[Any]"
 
 
@@ -54,9 +53,9 @@ class Depth(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Problem:
     """
-    What is wrong with an exchange or a queue; `kind` tells whether that is known at all.
+    What is wrong with an exchange or a queue, or why that is `unknown`.
 
-    `why` is the right that is missing, in words that are the same for whatever lacks the same.
+    `why` is the missing permission, with the same text for all that lack the same.
     """
 
     kind: Literal["missing", "differs", "unknown"]
@@ -66,28 +65,28 @@ class Problem:
 
 class Admin:
     """
-    A connection for a tool, as a context manager; entering it connects, or raises why that cannot be.
+    A connection for a tool, as a context manager that connects when it is entered.
 
-    `timeout` bounds each wait for an answer. After `within` seconds altogether each may still take `LEAST_TIMEOUT`: a
-    broker that is far away is given time, and one that hardly answers any more is not.
+    `timeout` bounds each wait for an answer. After `within` seconds in total each may still take `LEAST_TIMEOUT`: a slow
+    broker is given time, and one that hardly answers any more is not.
 
     Raises:
-        ConfigError: the URL cannot be read, or what listens there is no RabbitMQ of today.
-        AccessRefused: the login or the virtual host is refused.
-        NotConnected: nobody answers, or not in time.
+        ConfigError: the URL cannot be read, or the server is not a supported RabbitMQ.
+        AccessRefused: the login or the virtual host was denied.
+        NotConnected: there was no response in time.
     """
 
     def __init__(self, url: str, settings: Settings, timeout: float = TIMEOUT, within: float = math.inf) -> None:
         self._addresses = addresses(url)
         self._timeout = timeout
         self._until = time.monotonic() + within
-        self._io = IOThread("admin", self._addresses, settings, self, mistakes_told=True)
+        self._io = IOThread("admin", self._addresses, settings, self, user_reports_errors=True)
         self._connect_timeout = settings.connect_timeout * len(self._addresses) + 1.0
-        self._connection: PublicConnection | None = None
+        self._connection: PikaConnection | None = None
         self._problems: list[ConnectionProblem] = []
         self._opened: Answers = SimpleQueue()
-        self._questions: deque[tuple[Begin, Answers]] = deque()
-        self._asked: list[Answers] = []
+        self._requests: deque[tuple[Request, Answers]] = deque()
+        self._waiting: list[Answers] = []
 
     def __enter__(self) -> Self:
         self._io.start()
@@ -101,34 +100,34 @@ class Admin:
     def __exit__(self, *_: object) -> None:
         self._io.stop(LAST_TIMEOUT)
 
-    # ---- questions --------------------------------------------------------------------------------------------------
+    # ---- requests ---------------------------------------------------------------------------------------------------
 
-    def declare(self, topology: Topology, declared: Callable[[Exchange | Queue | Binding], None]) -> None:
+    def declare(self, topology: Topology, on_declared: Callable[[Exchange | Queue | Binding], None]) -> None:
         """
-        Declare everything, in order; `declared` is called for each part once it exists.
+        Declare everything, in order; `on_declared` is called for each part once it exists.
 
         Raises:
-            ConfigError: something exists with other arguments; the text tells which, and both values.
-            AccessRefused: the rights of this user do not allow it.
+            ConfigError: something exists with other arguments; the text names them with both values.
+            AccessRefused: the user lacks a permission.
             NotConnected: the connection ended, or the broker did not answer in time.
         """
         parts = list(topology)
         answers: Answers = SimpleQueue()
 
-        def opened(channel: Channel) -> None:
+        def on_opened(channel: Channel) -> None:
             for part in parts:
                 declare(channel.pika, part, lambda _, part=part: answers.put(part))  # type: ignore[misc]
 
-        self._ask(lambda connection: open_channel(connection, ChannelListener(), opened, answers.put), answers)
+        self._send(lambda connection: open_channel(connection, ChannelListener(), on_opened, answers.put), answers)
         for _ in parts:
             try:
-                declared(self._wait(answers))
+                on_declared(self._wait(answers))
             except exceptions.AMQPError as error:
                 raise channel_error(error, "declaring the topology", "configure") from error
 
     def check(self, part: Exchange | Queue) -> Problem | None:
         """
-        Compare an exchange or queue with what stands on the broker.
+        Compare an exchange or queue with the one on the broker.
 
         Raises:
             NotConnected: the connection ended, or the broker did not answer in time.
@@ -136,8 +135,8 @@ class Admin:
         kind = "exchange" if isinstance(part, Exchange) else "queue"
         if (error := self._error_of(lambda channel, done: exists(channel, part, done))) is not None:
             if does_not_exist(error.__cause__, kind):
-                return Problem("missing", f"There is no {kind} {part.name!r}.")
-            return Problem("unknown", f"The {kind} {part.name!r} cannot be looked at: {error}")
+                return Problem("missing", f"The {kind} {part.name!r} does not exist.")
+            return Problem("unknown", f"The {kind} {part.name!r} cannot be checked: {error}")
         # A passive declaration compares nothing; an active one of what exists changes nothing.
         error = self._error_of(lambda channel, done: declare(channel, part, done))
         if isinstance(error, ConfigError):
@@ -146,14 +145,14 @@ class Admin:
 
     def check_all(self, parts: Sequence[Exchange | Queue]) -> list[tuple[Exchange | Queue, Problem]]:
         """
-        Compare several with what stands on the broker, and return those that have a problem, each with it.
+        Compare several with those on the broker, and return those that have a problem, each with it.
 
-        Some are asked about at the same time: while a node is frozen RabbitMQ takes a while to answer for each queue. After
-        an answer that does not come nothing more is asked.
+        Several are compared at once: while a node is frozen, RabbitMQ takes a while to answer for each queue. After a missing
+        answer nothing more is asked.
         """
         lost: list[NotConnected] = []
 
-        def look(part: Exchange | Queue) -> Problem | None:
+        def check(part: Exchange | Queue) -> Problem | None:
             if not lost:
                 try:
                     return self.check(part)
@@ -163,16 +162,16 @@ class Admin:
 
         most = (self._connection.params.channel_max if self._connection is not None else 0) or AT_ONCE
         with ThreadPoolExecutor(min(most, AT_ONCE)) as pool:
-            problems = list(pool.map(look, parts))
+            problems = list(pool.map(check, parts))
         return [(part, found) for part, found in zip(parts, problems, strict=True) if found is not None]
 
     def depth(self, queue: str) -> Depth | None:
         """
-        Return how full a queue is; `None` where there is none.
+        Return how full a queue is; `None` if it does not exist.
 
         Raises:
             NotConnected: the connection ended, or the broker did not answer in time.
-            AmqpWorkerError: the broker refuses to tell.
+            AmqpWorkerError: the broker refused to answer.
         """
         try:
             answer = self._on_channel(lambda channel, done: exists(channel, Queue(queue), done)).method
@@ -180,49 +179,51 @@ class Admin:
             return None
         except AccessRefused as error:
             refused = needs_read(error.__cause__ or error)
-            raise channel_error(refused, f"looking into queue {queue!r}", "read") from error
+            raise channel_error(refused, f"peeking into queue {queue!r}", "read") from error
         return Depth(answer.message_count, answer.consumer_count)
 
-    def look(self, queue: str, most: int, wanted: Callable[[GetOk], bool] | None = None) -> list[GetOk]:
+    def peek(self, queue: str, most: int, matches: Callable[[Delivery], bool] | None = None) -> list[Delivery]:
         """
-        Return the first messages of a queue that are `wanted` (default: all), up to `most`, and requeue everything.
+        Return the first messages of a queue for which `matches` is true (default: all), up to `most`, and requeue everything.
 
-        The messages keep their order in a queue of up to `FULL_SCAN_LIMIT` of them, if no other process takes messages out of it
-        meanwhile; those that were taken from a longer one may come behind the rest.
+        A queue of up to `FULL_SCAN_LIMIT` messages keeps their order, if no other process consumes from it meanwhile; in a
+        longer one, those that were consumed may be requeued behind the rest.
 
         Raises:
-            Unroutable: there is no such queue.
+            Unroutable: the queue does not exist.
             NotConnected: the connection ended, or the broker did not answer in time.
         """
         answers: Answers = SimpleQueue()
-        looking = PeekSession(queue, most, wanted, answers)
-        self._ask(looking.begin, answers)
-        kept: list[GetOk] = []
+        session = PeekSession(queue, most, matches, answers)
+        self._send(session.start, answers)
+        kept: list[Delivery] = []
         try:
-            while (answer := self._next_of(looking, queue, answers)) is not End:
+            while (answer := self._next_of(session, queue, answers)) is not End:
                 if answer is not None:
                     kept.append(answer)
         except exceptions.AMQPError as error:
-            raise channel_error(error, f"looking into queue {queue!r}", "read") from error
+            raise channel_error(error, f"peeking into queue {queue!r}", "read") from error
         except BaseException:
-            self._end_early(looking, answers)
+            self._end_early(session, answers)
             raise
-        self._wait_until_back(queue, looking.held)
+        self._wait_until_requeued(queue, session.held)
         return kept
 
-    def _next_of(self, looking: PeekSession, queue: str, answers: Answers) -> Any:
-        """Return the next answer; if no message arrives any more the look is ended, since other consumers hold the rest."""
+    def _next_of(self, session: PeekSession, queue: str, answers: Answers) -> Any:
+        """Return the next answer; if no more messages arrive, finish, since other consumers hold the rest."""
         if answers.empty():
             try:
                 return self._wait(answers, min(QUIET, self._timeout))
             except NotConnected:
-                self.depth(queue)  # raises if the broker does not answer at all; else what it sent before is here
+                self.depth(
+                    queue
+                )  # raises if the broker does not answer at all; else everything that it sent before is here
                 if answers.empty():
-                    self._ask(lambda _: looking.finish(), SimpleQueue())
+                    self._send(lambda _: session.finish(), SimpleQueue())
         return self._wait(answers)
 
-    def _wait_until_back(self, queue: str, held: int) -> None:
-        """Wait until what was requeued is ready: the next look would take a part of it, and leave another order."""
+    def _wait_until_requeued(self, queue: str, held: int) -> None:
+        """Wait until what was requeued is ready: else the next peek would take a part of it, and change the order."""
         until = time.monotonic() + LAST_TIMEOUT
         pause = threading.Event()
         while held and time.monotonic() < until:
@@ -231,19 +232,19 @@ class Admin:
                 return
             pause.wait(BACK_PAUSE)
 
-    def _end_early(self, looking: PeekSession, answers: Answers) -> None:
-        """End a look early, for a Ctrl-C or a broker that became slow: what it holds is requeued."""
-        self._ask(lambda _: looking.finish(), SimpleQueue())
+    def _end_early(self, session: PeekSession, answers: Answers) -> None:
+        """Finish early, after a Ctrl-C or if the broker has become slow: what is held is requeued."""
+        self._send(lambda _: session.finish(), SimpleQueue())
         try:
             while self._wait(answers, LAST_TIMEOUT) is not End:
                 pass
         except (AmqpWorkerError, exceptions.AMQPError):
-            return  # the connection is gone, and the broker has put them back itself
+            return  # the connection was lost: the broker requeues by itself
 
-    # ---- asking, from the caller's thread ---------------------------------------------------------------------------
+    # ---- requests, from the caller's thread -------------------------------------------------------------------------
 
     def _error_of(self, action: Callable[[Any, Callable[[Any], None]], None]) -> AmqpWorkerError | None:
-        """Return what the broker has against an action, which closes the channel."""
+        """Return the error for which the broker closes the channel of an action, if it does."""
         try:
             self._on_channel(action)
         except NotConnected:
@@ -256,21 +257,21 @@ class Admin:
         """Return the broker's answer to what `action` does on a channel of its own."""
         answers: Answers = SimpleQueue()
 
-        def opened(channel: Channel) -> None:
+        def on_opened(channel: Channel) -> None:
             def done(frame: Any) -> None:
                 answers.put(frame)
                 channel.close()
 
             action(channel.pika, done)
 
-        self._ask(lambda connection: open_channel(connection, ChannelListener(), opened, answers.put), answers)
+        self._send(lambda connection: open_channel(connection, ChannelListener(), on_opened, answers.put), answers)
         try:
             return self._wait(answers)
         except exceptions.AMQPError as error:
-            raise channel_error(error, "looking at the topology", "read") from error
+            raise channel_error(error, "checking the topology", "read") from error
 
-    def _ask(self, begin: Begin, answers: Answers) -> None:
-        self._questions.append((begin, answers))
+    def _send(self, request: Request, answers: Answers) -> None:
+        self._requests.append((request, answers))
         self._io.wake()
 
     def _wait(self, answers: Answers, timeout: float | None = None) -> Any:
@@ -287,47 +288,47 @@ class Admin:
 
     # ---- in the I/O thread ------------------------------------------------------------------------------------------
 
-    def opened(self, connection: PublicConnection) -> None:
-        """Let whoever waits begin; a connection that comes again after a loss is of no use."""
+    def on_opened(self, connection: PikaConnection) -> None:
+        """Let the caller begin; it does not use a later connection."""
         self._connection = connection
         self._opened.put(None)
 
-    def lost(self, problem: ConnectionProblem) -> None:
-        """Tell whoever waits, once every address was tried."""
+    def on_lost(self, problem: ConnectionProblem) -> None:
+        """Fail the waiting requests, and the first connection once every address was tried."""
         self._connection = None
         self._problems.append(problem)
         if len(self._problems) >= len(self._addresses):
-            telling = [one for one in self._problems if one.kind != "away"] or [problem]
-            self._opened.put(telling[0].error())
-        while self._asked:
-            self._asked.pop().put(problem.error())
+            permanent = [one for one in self._problems if one.kind != "unreachable"] or [problem]
+            self._opened.put(permanent[0].error())
+        while self._waiting:
+            self._waiting.pop().put(problem.error())
 
-    def woken(self) -> None:
-        """Put the questions that wait."""
-        while self._questions:
-            begin, answers = self._questions.popleft()
+    def on_wake(self) -> None:
+        """Send the waiting requests."""
+        while self._requests:
+            request, answers = self._requests.popleft()
             if self._connection is None or not self._connection.is_open:
                 answers.put(NotConnected("The connection to RabbitMQ was lost."))
             else:
-                self._asked.append(answers)
-                begin(self._connection)
+                self._waiting.append(answers)
+                request(self._connection)
 
-    def tick(self) -> bool:
-        """Nothing here waits for a deadline: the callers do."""
+    def on_tick(self) -> bool:
+        """Return false: the callers keep the deadlines."""
         return False
 
 
 def not_compared(kind: str, name: str, error: AmqpWorkerError) -> Problem:
-    """Return why a part cannot be compared; a right that is missing is told by its name."""
+    """Return why a part cannot be compared; a missing permission is named."""
     refused = access_refused(error.__cause__)
     if refused is None:
         return Problem("unknown", f"The {kind} {name!r} cannot be compared: {error}")
-    why = f"user {refused.user!r} lacks the right `{refused.right or 'configure'}` in virtual host {refused.vhost!r}"
+    why = f"user {refused.user!r} lacks the permission `{refused.permission or 'configure'}` in virtual host {refused.vhost!r}"
     return Problem("unknown", f"The {kind} {name!r} cannot be compared: {why}.", why)
 
 
 def exists(channel: Any, part: Exchange | Queue, done: Callable[[Any], None]) -> None:
-    """Ask whether an exchange or queue exists: a passive declaration."""
+    """Check whether an exchange or queue exists: a passive declaration."""
     if isinstance(part, Exchange):
         channel.exchange_declare(part.name, passive=True, callback=done)
     else:

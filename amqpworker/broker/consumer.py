@@ -1,29 +1,29 @@
 """
 The consuming side of a process: one connection, one channel for each queue.
 
-Decides when to subscribe, and again. A channel that ends, for whatever reason, voids its deliveries: the broker
-requeues them. Settling them is left to `worker.settle`, the only place that acknowledges.
+Decides when to subscribe, and when to subscribe again. When a channel is closed, for any reason, its deliveries become
+invalid: the broker requeues them. `worker.settle` settles deliveries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from amqpworker.broker import ack_timeout as acktimeout
 from amqpworker.broker.address import Address
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.connection_errors import ConnectionProblem, channel_error
 from amqpworker.broker.consumer_channel import ConsumerChannel, Receiver, Subscription
-from amqpworker.broker.consumer_check import Look, Probe, subscribes_for_us, trouble_of
-from amqpworker.broker.declarer import Declarer, Need
+from amqpworker.broker.consumer_check import QueueState, SubscriptionCheck, resubscribes_silently
+from amqpworker.broker.declarer import Declarer
 from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.labels import ConsumerTags
-from amqpworker.broker.pika_connection import PublicConnection
-from amqpworker.broker.queue_pause import Holding
+from amqpworker.broker.pika_connection import PikaConnection
+from amqpworker.broker.queue_pause import QueuePause
 from amqpworker.broker.server_version import version_of
 from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.log.logger import get_logger
-from amqpworker.routing.topology import Topology
 from amqpworker.settings import Settings
 
 __all__ = ["Consumer"]
@@ -32,46 +32,42 @@ log = get_logger(__name__)
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
-# The first half of them subscribe again, the others connect again; then another process is to try it.
-MOST_HEALINGS = 6
-# What a look that finds nothing delivered counts while something else comes in.
-BEHIND_OTHERS = 0.125
+# The first half of them subscribe again, the others reconnect; after that another process has to take over.
+MOST_RECOVERIES = 6
 CANCELLED = "the broker ended the subscription: an acknowledgement came too late, or the queue was deleted"
 
 
 class Consumer:
-    """Consumes from queues over one connection, and goes on after whatever ends a channel or the connection."""
+    """Consumes from queues over one connection, and recovers from the loss of a channel or of the connection."""
 
     def __init__(
         self,
         addresses: Sequence[Address],
         settings: Settings,
-        topology_of: Callable[[Need], Topology],
         subscriptions: Sequence[Subscription],
         receiver: Receiver,
     ) -> None:
         self.subscriptions = subscriptions
         self.receiver = receiver
         self.problem: ConnectionProblem | None = None
-        # Why a queue is not consumed, for each where it is so.
+        # The errors of the queues that are not consumed.
         self.failures: dict[str, AmqpWorkerError] = {}
         self.ever_consumed = False
         self._settings = settings
-        self._topology_of = topology_of
-        self._io = IOThread("consumer", addresses, settings, self, mistakes_told=True)
-        self._io.liveness.must_stay = lambda: any(receiver.holds(one) for one in self._intakes.values())
+        self._io = IOThread("consumer", addresses, settings, self, user_reports_errors=True)
+        self._io.liveness.must_stay = lambda: any(one.has_unsettled for one in list(self._channels.values()))
         self._tags = ConsumerTags()
-        self._intakes: dict[str, ConsumerChannel] = {}
-        self._pauses: dict[str, float] = {}
-        self._connection: PublicConnection | None = None
+        self._channels: dict[str, ConsumerChannel] = {}
+        self._backoffs: dict[str, float] = {}
+        self._connection: PikaConnection | None = None
         self._declarer: Declarer | None = None
         self._draining = False
-        # How often a queue's subscription brought nothing, since it last did.
-        self._healings: dict[str, int] = {}
-        # Queues that cannot be asked for an ack timeout.
-        self._untimed: set[str] = set()
-        self._hopeless = False
-        self._holding = Holding(self._subscribe_again, self._on_cancel_ok)
+        # Recoveries of a queue since a check last found its subscription sound.
+        self._recoveries: dict[str, int] = {}
+        # Queues that refuse a consumer with an ack timeout.
+        self._without_timeout: set[str] = set()
+        self._gave_up = False
+        self._queue_pause = QueuePause(self._subscribe_again, self._on_cancel_ok)
         self._on_drained: Callable[[], None] = lambda: None
 
     # ---- from any thread --------------------------------------------------------------------------------------------
@@ -81,15 +77,15 @@ class Consumer:
         self._io.start()
 
     def on_beat(self, beat: Callable[[], None]) -> None:
-        """Have `beat` called about once in a second by the I/O thread; before `start`."""
+        """Have the I/O thread call `beat` about once per second; to be set before `start`."""
         self._io.beat = beat
 
     def belongs_to(self, owner: str) -> None:
-        """Name the connection after an app, if the settings give no name to it; before `start`."""
+        """Name the connection after an app, if the settings have no name for it; to be set before `start`."""
         self._io.owner = owner
 
     def wake(self) -> None:
-        """Have what was settled meanwhile be told to the broker."""
+        """Have acknowledgements of what was settled sent."""
         self._io.wake()
 
     @property
@@ -99,62 +95,60 @@ class Consumer:
 
     @property
     def consuming(self) -> bool:
-        """Whether every queue has a consumer that the broker confirmed, or is left to other processes for a while."""
-        intakes = list(self._intakes.values())
-        return len(intakes) == len(self.subscriptions) and all(one.served for one in intakes)
+        """Whether every queue has a consumer that the broker confirmed, or is left to other processes for now."""
+        channels = list(self._channels.values())
+        return len(channels) == len(self.subscriptions) and all(one.served for one in channels)
 
     @property
     def broken(self) -> bool:
-        """Whether the I/O thread has ended though nobody closed it, or a queue brings nothing whatever is tried."""
-        return self._io.ended or self._hopeless
+        """Whether the I/O thread has ended without `close`, or a queue could not be recovered."""
+        return self._io.ended or self._gave_up
 
     def hold(self, queues: frozenset[str]) -> None:
-        """Take nothing from these queues for now, and from the others again; what is here stays."""
-        # Pika's own codec refuses what arrives after a cancel, which leaves gaps in the tags.
-        if self._io.own_codec:
-            self._holding.wanted = queues
-            self._io.wake()
+        """Pause these queues and resume all others; deliveries that are here stay."""
+        self._queue_pause.wanted = queues
+        self._io.wake()
 
-    def drain(self, drained: Callable[[], None]) -> None:
-        """Stop consuming; `drained` is called in the I/O thread once no delivery can come any more."""
-        self._on_drained = drained
+    def drain(self, on_drained: Callable[[], None]) -> None:
+        """Stop consuming; the I/O thread calls `on_drained` once no delivery can arrive any more."""
+        self._on_drained = on_drained
         self._draining = True
         self._io.wake()
 
     def close(self, timeout: float) -> bool:
-        """Close the connection: whatever is not settled goes back to its queue."""
+        """Close the connection: the broker requeues what is not settled."""
         return self._io.stop(timeout)
 
     # ---- in the I/O thread ------------------------------------------------------------------------------------------
 
-    def opened(self, connection: PublicConnection) -> None:
+    def on_opened(self, connection: PikaConnection) -> None:
         """Subscribe to every queue."""
         self._connection = connection
         self.problem = None
-        self._declarer = Declarer(connection, self._topology_of, self._io.liveness)
-        self._pauses.clear()
+        self._declarer = Declarer(connection, self._io.liveness)
+        self._backoffs.clear()
         self.failures.clear()
-        Probe(connection, self._io.call_later, self._io.liveness, self).start()
+        SubscriptionCheck(connection, self._io.call_later, self._io.liveness, self).start()
         for subscription in self.subscriptions:
             self._prepare(subscription)
 
     def _prepare(self, subscription: Subscription) -> None:
-        """Make sure that what a subscription needs exists, then subscribe."""
+        """Make sure that what a subscription requires exists, then subscribe."""
         declarer = self._declarer
         if declarer is None or self._draining:
             return
-        missing = [need for need in subscription.needs if need not in declarer.done]
+        missing = [one for one in subscription.requirements if one not in declarer.declared]
 
-        def answer(error: AmqpWorkerError | None) -> None:
+        def on_declared(error: AmqpWorkerError | None) -> None:
             if declarer is not self._declarer:
                 return
             if error is None:
                 self._prepare(subscription)
             else:
-                self._later(subscription, error)
+                self._retry_later(subscription, error)
 
         if missing:
-            declarer.ensure(missing[0], answer)
+            declarer.ensure(missing[0], on_declared)
         else:
             self._subscribe(subscription)
 
@@ -162,223 +156,215 @@ class Consumer:
         connection = self._connection
         if connection is None or not connection.is_open:
             return
-        intake = ConsumerChannel(subscription, self.receiver, self._io.start_ticking)
-        intake.answered = self._io.liveness.expect_answer(lambda may_leave: self._late(intake, may_leave))
-        self._intakes[subscription.queue] = intake
-        self.receiver.begin(intake)
+        consumer_channel = ConsumerChannel(subscription, self.receiver, self._io.start_ticking)
+        self._expect_answer(consumer_channel)
+        self._channels[subscription.queue] = consumer_channel
+        self.receiver.on_channel_opening(consumer_channel)
 
-        def opened(channel: Channel) -> None:
-            intake.channel = channel
-            if self._draining or not intake.is_open:
-                self._void(intake)
+        def on_opened(channel: Channel) -> None:
+            consumer_channel.on_opened(channel)
+            if self._draining or not consumer_channel.is_open:
+                self._invalidate(consumer_channel)
                 channel.close()
                 self._check_drained()
                 return
-            channel.on_cancel(lambda: self._on_cancelled(intake))
-            self._consume(intake, connection, channel)
+            channel.on_cancel(lambda: self._on_cancelled(consumer_channel))
+            self._consume(consumer_channel, connection, channel)
 
-        open_channel(connection, intake, opened, lambda error: self._on_channel_closed(intake, error))
+        open_channel(
+            connection, consumer_channel, on_opened, lambda error: self._on_channel_closed(consumer_channel, error)
+        )
 
-    def _consume(self, intake: ConsumerChannel, connection: PublicConnection, channel: Channel) -> None:
-        subscription = intake.subscription
+    def _consume(self, consumer_channel: ConsumerChannel, connection: PikaConnection, channel: Channel) -> None:
+        subscription = consumer_channel.subscription
         tag = self._tags.make(subscription.queue)
 
-        def consumed() -> None:
-            if intake.is_open:
-                intake.consumer_tag = tag
-                self._on_consumed(intake, connection)
+        def on_consumed() -> None:
+            if consumer_channel.is_open:
+                self._on_consumed(consumer_channel, connection, tag)
 
-        channel.consume(subscription.queue, subscription.prefetch, tag, consumed, self._arguments(subscription))
+        channel.consume(subscription.queue, subscription.prefetch, tag, on_consumed, self._arguments(subscription))
 
-    def _on_consumed(self, intake: ConsumerChannel, connection: PublicConnection) -> None:
-        intake.answered()
+    def _on_consumed(self, consumer_channel: ConsumerChannel, connection: PikaConnection, tag: str) -> None:
+        was_held = consumer_channel.on_subscribed(tag)
         self.ever_consumed = True
-        self.failures.pop(intake.queue, None)
-        self._pauses.pop(intake.queue, None)
-        if not intake.released:
-            log.info("queue_consuming", queue=intake.queue, prefetch=intake.subscription.prefetch)
-        intake.released = False
-        if intake.channel is not None and subscribes_for_us(version_of(connection)):
-            intake.channel.limit_all()
+        self.failures.pop(consumer_channel.queue, None)
+        self._backoffs.pop(consumer_channel.queue, None)
+        if not was_held:
+            log.info("queue_consuming", queue=consumer_channel.queue, prefetch=consumer_channel.subscription.prefetch)
+        if consumer_channel.channel is not None and resubscribes_silently(version_of(connection)):
+            consumer_channel.channel.limit_all()
         if self._draining:
             self._cancel_all()
         else:
-            self._holding.begin(intake)
+            self._queue_pause.hold_if_wanted(consumer_channel)
 
-    def _late(self, intake: ConsumerChannel, may_leave: bool) -> None:
-        """Give up a subscription that is not answered: by the next address, or by another channel of this one."""
-        asked = f"a subscription to queue {intake.queue!r}"
+    def _expect_answer(self, consumer_channel: ConsumerChannel) -> None:
+        liveness = self._io.liveness
+        consumer_channel.on_subscribing(
+            liveness.expect_answer(lambda may_leave: self._on_late(consumer_channel, may_leave))
+        )
+
+    def _on_late(self, consumer_channel: ConsumerChannel, may_leave: bool) -> None:
+        """Give up a subscription that is not answered: try the next address, or another channel of this connection."""
+        request = f"a subscription to queue {consumer_channel.queue!r}"
         if may_leave:
-            self._io.liveness.leave(asked)
+            self._io.liveness.leave(request)
             return
-        self._void(intake)
-        if intake.channel is not None:
-            intake.channel.close()
+        self._invalidate(consumer_channel)
+        if consumer_channel.channel is not None:
+            consumer_channel.channel.close()
         self._check_drained()
-        self._later(
-            intake.subscription, NotConnected(f"The broker did not answer in time when it was asked for {asked}.")
+        self._retry_later(
+            consumer_channel.subscription,
+            NotConnected(f"The broker did not answer the request for {request} in time."),
         )
 
     def _arguments(self, subscription: Subscription) -> dict[str, int]:
-        if self._connection is None or subscription.queue in self._untimed:
+        if self._connection is None or subscription.queue in self._without_timeout:
             return {}
-        return acktimeout.asked_for(self._settings, version_of(self._connection))
+        return acktimeout.arguments_for(self._settings, version_of(self._connection))
 
-    # ---- what the broker says of our queues -------------------------------------------------------------------------
+    # ---- checks, and what ends a subscription -----------------------------------------------------------------------
 
     def subscribed(self) -> list[str]:
-        """Return the queues that have a consumer, as far as we know, or are about to again; none where we stop."""
-        return [] if self._draining else [queue for queue, one in list(self._intakes.items()) if one.subscribed]
+        """Return the queues that have a consumer as far as we know; none while draining."""
+        return [] if self._draining else [queue for queue, one in list(self._channels.items()) if one.subscribed]
 
-    def looked(self, queue: str, look: Look) -> None:
-        """Subscribe again where the broker does not see the subscription, or where nothing comes of it."""
-        intake = self._intakes.get(queue)
-        if intake is None or not intake.consumer_tag or self._draining or self._connection is None:
+    def on_checked(self, queue: str, state: QueueState) -> None:
+        """Recover a subscription that the broker does not have, or that delivers nothing."""
+        consumer_channel = self._channels.get(queue)
+        if consumer_channel is None or not consumer_channel.consumer_tag or self._draining or self._connection is None:
             return
-        holds = self.receiver.holds(intake)
-        connection, channel = self._connection, intake.channel
-        arrives = intake.last_tag != intake.looked_at or (
-            channel is not None and connection.has_part_of(channel.number)
-        )
-        if not look.ready or arrives or holds:
-            intake.starved = 0.0
-        else:
-            # A message that comes in by another channel just now, perhaps a long one, may be what ours wait behind.
-            intake.starved += BEHIND_OTHERS if connection.has_part else 1.0
-        if look.consumers:
-            intake.forgotten = 0
-        elif not (look.doubtful and holds):
-            intake.forgotten += 1
-        intake.looked_at = intake.last_tag
-        trouble = trouble_of(look, intake.starved, intake.forgotten)
-        if trouble:
-            self._heal(intake, trouble)
-        elif not intake.starved and not intake.forgotten:
-            self._healings.pop(queue, None)
+        connection, channel = self._connection, consumer_channel.channel
+        arrives = channel is not None and connection.has_partial_on(channel.number)
+        problem = consumer_channel.check(state, arrives, connection.has_partial)
+        if problem:
+            self._recover(consumer_channel, problem)
+        elif consumer_channel.is_sound:
+            self._recoveries.pop(queue, None)
 
-    def _heal(self, intake: ConsumerChannel, trouble: str) -> None:
-        """Subscribe again; where that has not helped before, by another connection, and at last by another process."""
-        tries = self._healings[intake.queue] = self._healings.get(intake.queue, 0) + 1
-        log.warning("consumer_lost", queue=intake.queue, reason=trouble, tries=tries)
-        if tries > MOST_HEALINGS:
-            self._hopeless = True
-        if tries > MOST_HEALINGS // 2:
-            self._io.drop("a subscription brings nothing")
+    def _recover(self, consumer_channel: ConsumerChannel, problem: str) -> None:
+        """Subscribe again; if that has not helped, reconnect; if that has not helped, leave it to another process."""
+        tries = self._recoveries[consumer_channel.queue] = self._recoveries.get(consumer_channel.queue, 0) + 1
+        log.warning("consumer_lost", queue=consumer_channel.queue, reason=problem, tries=tries)
+        if tries > MOST_RECOVERIES:
+            self._gave_up = True
+        if tries > MOST_RECOVERIES // 2:
+            self._io.drop("a subscription delivers nothing")
             return
-        self._begin_anew(intake)
+        self._resubscribe(consumer_channel)
 
-    def _on_cancelled(self, intake: ConsumerChannel) -> None:
+    def _on_cancelled(self, consumer_channel: ConsumerChannel) -> None:
         """
-        Begin anew: the broker ended the subscription, because the queue is gone or an ack came too late.
+        Subscribe again: the broker ended the subscription, since the queue was deleted or an ack was too late.
 
         https://www.rabbitmq.com/docs/consumer-cancel
         """
-        log.warning("consumer_cancelled", queue=intake.queue, effect="subscribing again")
+        log.warning("consumer_cancelled", queue=consumer_channel.queue, effect="subscribing again")
         if self._connection is not None and acktimeout.cancels(version_of(self._connection)):
-            self.receiver.on_ack_timeout(intake, self._settings.ack_timeout, CANCELLED)
-        self._begin_anew(intake)
+            self.receiver.on_ack_timeout(consumer_channel, self._settings.ack_timeout, CANCELLED)
+        self._resubscribe(consumer_channel)
 
-    def _begin_anew(self, intake: ConsumerChannel) -> None:
-        """Leave a subscription that is none, and make another, with whatever it needs."""
-        self._void(intake)
+    def _resubscribe(self, consumer_channel: ConsumerChannel) -> None:
+        """Replace a subscription that has ended, and declare again what it requires."""
+        self._invalidate(consumer_channel)
         if self._declarer is not None:
             self._declarer.forget()
-        if intake.channel is not None:
-            intake.channel.close()
-        self._resume(intake.subscription)
+        if consumer_channel.channel is not None:
+            consumer_channel.channel.close()
+        self._subscribe_after_pause(consumer_channel.subscription)
 
-    def _on_channel_closed(self, intake: ConsumerChannel, error: BaseException) -> None:
-        was_open = intake.is_open
+    def _on_channel_closed(self, consumer_channel: ConsumerChannel, error: BaseException) -> None:
+        was_open = consumer_channel.is_open
         if was_open and (timeout := acktimeout.passed(error, self._settings.ack_timeout)) is not None:
-            self.receiver.on_ack_timeout(intake, timeout, str(error))
-        self._void(intake)
+            self.receiver.on_ack_timeout(consumer_channel, timeout, str(error))
+        self._invalidate(consumer_channel)
         connected = self._connection is not None and self._connection.is_open
-        if acktimeout.is_refused(error) and intake.queue not in self._untimed:
-            self._untimed.add(intake.queue)
-            self._subscribe(intake.subscription)
+        if acktimeout.is_refused(error) and consumer_channel.queue not in self._without_timeout:
+            self._without_timeout.add(consumer_channel.queue)
+            self._subscribe(consumer_channel.subscription)
         elif was_open and connected and not self._draining:
             if self._declarer is not None:
                 self._declarer.forget()
-            self._later(intake.subscription, channel_error(error, f"consuming from queue {intake.queue!r}", "read"))
+            self._retry_later(
+                consumer_channel.subscription,
+                channel_error(error, f"consuming from queue {consumer_channel.queue!r}", "read"),
+            )
         self._check_drained()
 
-    def _void(self, intake: ConsumerChannel) -> None:
-        """Void the deliveries of a channel that is gone: they come again, to whoever consumes then."""
-        if intake.is_open:
-            intake.answered()
-            intake.is_open = False
-            intake.consumer_tag = None
-            intake.held_since, intake.released = 0.0, False
-            intake.unclaimed.clear()
-            self.receiver.end(intake)
+    def _invalidate(self, consumer_channel: ConsumerChannel) -> None:
+        """Invalidate the deliveries of a channel that is closed: they are redelivered."""
+        if consumer_channel.invalidate():
+            self.receiver.on_channel_lost(consumer_channel)
 
-    def _later(self, subscription: Subscription, error: AmqpWorkerError) -> None:
+    def _retry_later(self, subscription: Subscription, error: AmqpWorkerError) -> None:
         self.failures[subscription.queue] = error
         log.warning("queue_not_consumed", queue=subscription.queue, reason=str(error))
-        self._resume(subscription)
+        self._subscribe_after_pause(subscription)
 
-    def _resume(self, subscription: Subscription) -> None:
-        """Subscribe again after a pause that doubles."""
-        pause = self._pauses.get(subscription.queue, FIRST_PAUSE)
-        self._pauses[subscription.queue] = min(pause * 2, LONGEST_PAUSE)
+    def _subscribe_after_pause(self, subscription: Subscription) -> None:
+        """Subscribe again after a pause, which doubles each time."""
+        pause = self._backoffs.get(subscription.queue, FIRST_PAUSE)
+        self._backoffs[subscription.queue] = min(pause * 2, LONGEST_PAUSE)
         connection = self._connection
 
-        def again() -> None:
+        def on_pause_over() -> None:
             if self._connection is connection:
                 self._prepare(subscription)
 
-        self._io.call_later(pause, again)
+        self._io.call_later(pause, on_pause_over)
 
-    def lost(self, problem: ConnectionProblem) -> None:
-        """Void every delivery: the connection is gone."""
+    def on_lost(self, problem: ConnectionProblem) -> None:
+        """Invalidate every delivery: the connection was lost."""
         self.problem = problem
         self._connection = None
         self._declarer = None
-        for intake in self._intakes.values():
-            self._void(intake)
-        self._intakes.clear()
+        for consumer_channel in self._channels.values():
+            self._invalidate(consumer_channel)
+        self._channels.clear()
         self._check_drained()
 
-    def woken(self) -> None:
-        """Settle what has gathered; begin to drain where that was asked for."""
+    def on_wake(self) -> None:
+        """Drain or hold queues if asked to, and settle what waits."""
         if self._draining:
             self._cancel_all()
-        elif self._holding.due:
-            self._holding.apply(list(self._intakes.values()))
-        self.receiver.settle()
+        elif self._queue_pause.due:
+            self._queue_pause.apply(list(self._channels.values()))
+        self.receiver.on_wake()
 
-    def tick(self) -> bool:
-        """Let the receiver look at its deadlines; without a connection nothing else tells that there is no more to drain."""
+    def on_tick(self) -> bool:
+        """Let the receiver check its deadlines; without a connection, only this ends a drain."""
         if self._draining and self._connection is None:
             self._check_drained()
-        return self.receiver.tick()
+        return self.receiver.on_tick()
 
-    def _subscribe_again(self, intake: ConsumerChannel) -> None:
-        """Subscribe to a queue that was held, by the same channel."""
-        connection, channel = self._connection, intake.channel
+    def _subscribe_again(self, consumer_channel: ConsumerChannel) -> None:
+        """Subscribe to a queue that was held, on the same channel."""
+        connection, channel = self._connection, consumer_channel.channel
         if connection is None or channel is None:
             return
-        intake.answered = self._io.liveness.expect_answer(lambda may_leave: self._late(intake, may_leave))
-        if subscribes_for_us(version_of(connection)):
+        self._expect_answer(consumer_channel)
+        if resubscribes_silently(version_of(connection)):
             channel.limit_none()
-        self._consume(intake, connection, channel)
+        self._consume(consumer_channel, connection, channel)
 
     def _cancel_all(self) -> None:
-        """Cancel each subscription once; one that is on its way is cancelled when it is there."""
-        for intake in list(self._intakes.values()):
-            tag, intake.consumer_tag = intake.consumer_tag, None
-            if tag is not None and intake.channel is not None and intake.channel.is_open:
-                intake.channel.cancel(tag, lambda intake=intake: self._on_cancel_ok(intake))  # type: ignore[misc]
+        """Cancel each subscription once; one that is being made is cancelled when it is confirmed."""
+        for consumer_channel in list(self._channels.values()):
+            tag = consumer_channel.take_consumer_tag()
+            if tag is not None and consumer_channel.channel is not None and consumer_channel.channel.is_open:
+                consumer_channel.channel.cancel(tag, partial(self._on_cancel_ok, consumer_channel))
         self._check_drained()
 
-    def _on_cancel_ok(self, intake: ConsumerChannel) -> None:
-        intake.cancelled = True
+    def _on_cancel_ok(self, consumer_channel: ConsumerChannel) -> None:
+        consumer_channel.on_cancelled()
         self._check_drained()
 
     def _check_drained(self) -> None:
-        """Tell once that no channel is left that may still bring deliveries."""
-        if self._draining and all(one.cancelled or not one.is_open for one in self._intakes.values()):
-            # What nobody has begun goes back first: from now on whatever is not settled is running.
-            self.receiver.settle()
-            drained, self._on_drained = self._on_drained, lambda: None
-            drained()
+        """Call `on_drained` once no channel is left on which deliveries may arrive."""
+        if self._draining and all(one.is_cancelled or not one.is_open for one in self._channels.values()):
+            # Unclaimed deliveries are requeued first: from now on everything unsettled is running.
+            self.receiver.on_wake()
+            on_drained, self._on_drained = self._on_drained, lambda: None
+            on_drained()

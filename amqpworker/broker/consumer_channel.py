@@ -1,22 +1,28 @@
 """
 One incarnation of the channel that a queue is consumed by: the generation that its deliveries belong to.
 
-Decides nothing; `consumer` opens and closes it, and its receiver takes the deliveries.
+Decides which deliveries can still be claimed, requeued and acknowledged on it, and whether its subscription delivers.
+Opening and closing it is left to `consumer`, what to do with a delivery to its receiver.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
+from amqpworker.broker.ack_tracker import AckTracker
 from amqpworker.broker.channel import Channel
-from amqpworker.broker.declarer import Need
+from amqpworker.broker.consumer_check import QueueState, problem_with
 from amqpworker.broker.pika_connection import ChannelListener
 from amqpworker.model.message import Delivery
+from amqpworker.routing.queues import Requirement
 
 __all__ = ["ConsumerChannel", "Receiver", "Subscription"]
+
+# What a check counts that finds no new delivery while a message arrives on another channel.
+BEHIND_OTHERS = 0.125
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,66 +31,146 @@ class Subscription:
 
     queue: str
     prefetch: int
-    needs: tuple[Need, ...] = ()
+    requirements: tuple[Requirement, ...] = ()
 
 
 class Receiver(Protocol):
-    """Who takes deliveries and settles them; all in the I/O thread."""
+    """Takes deliveries and settles them; all in the I/O thread."""
 
-    def begin(self, intake: ConsumerChannel) -> None:
-        """Make ready for the deliveries of a new channel."""
+    def on_channel_opening(self, channel: ConsumerChannel) -> None:
+        """Prepare for the deliveries of a new channel."""
 
-    def receive(self, delivery: Delivery) -> None:
+    def on_delivery(self, delivery: Delivery) -> None:
         """Take a delivery."""
 
-    def end(self, intake: ConsumerChannel) -> None:
-        """Forget the deliveries of a channel that is gone."""
+    def on_channel_lost(self, channel: ConsumerChannel) -> None:
+        """Forget the deliveries of a channel that is closed."""
 
-    def on_ack_timeout(self, intake: ConsumerChannel, timeout: float, reason: str) -> None:
-        """Name what runs for longer than the ack timeout, for the `reason` that the channel is lost."""
+    def on_ack_timeout(self, channel: ConsumerChannel, timeout: float, reason: str) -> None:
+        """Log which tasks run for longer than the ack timeout; `reason` is why the channel is lost."""
 
-    def holds(self, intake: ConsumerChannel) -> bool:
-        """Tell whether deliveries of a channel are not settled yet."""
-
-    def settle(self) -> None:
+    def on_wake(self) -> None:
         """Settle what has gathered."""
 
-    def tick(self) -> bool:
-        """Look at what has waited for too long; true while there is anything to look at."""
+    def on_tick(self) -> bool:
+        """Check what has waited for too long; true while there is anything to check."""
 
 
 class ConsumerChannel(ChannelListener):
     """
-    One incarnation of the channel of one queue: the generation that its deliveries belong to.
+    One incarnation of the channel of one queue.
 
-    `unclaimed` maps the tag of each delivery that no runner has begun to the time it came. Whoever pops a tag from it
-    owns the delivery: a runner to run it, the I/O thread to give it back. `suspects` are tags of those to run in an
-    isolated process, `redelivered` those that were delivered before. `watch` is called when the first delivery comes.
+    `on_first_waiting` is called when a delivery arrives and no other is unclaimed. Only its own methods change it: `claim`,
+    `is_unclaimed` and the marks of suspects from any thread, all others in the I/O thread.
 
     While it is held, from `held_since` on (monotonic, 0 if it is not), it has no consumer and its deliveries stay; after
     that it is `released` until it has one again.
     """
 
-    def __init__(self, subscription: Subscription, receiver: Receiver, watch: Callable[[], None]) -> None:
+    def __init__(self, subscription: Subscription, receiver: Receiver, on_first_waiting: Callable[[], None]) -> None:
         self.subscription = subscription
         self.queue = subscription.queue
-        self.receiver = receiver
-        self.watch = watch
         self.channel: Channel | None = None
         self.consumer_tag: str | None = None
-        self.unclaimed: dict[int, float] = {}
-        self.suspects: set[int] = set()
-        self.redelivered: set[int] = set()
         self.held_since = 0.0
         self.released = False
-        self.last_tag = 0
         self.is_open = True
-        self.cancelled = False
-        self.ledger: Any = None
-        self.looked_at = 0
-        self.starved = 0.0
-        self.forgotten = 0
-        self.answered: Callable[[], None] = lambda: None
+        self.is_cancelled = False
+        self.unclaimed: dict[int, float] = {}
+        """When each delivery arrived that is not claimed yet, by its tag."""
+        self.ack_tracker = AckTracker()
+        self._on_delivery = receiver.on_delivery
+        self._on_first_waiting = on_first_waiting
+        self._suspects: set[int] = set()
+        self._redelivered: set[int] = set()
+        self._last_tag = 0
+        self._checked_tag = 0
+        self._idle_checks = 0.0
+        self._missing_checks = 0
+        self._on_reply: Callable[[], None] = lambda: None
+
+    # ---- from any thread --------------------------------------------------------------------------------------------
+
+    def claim(self, delivery: Delivery) -> bool:
+        """Claim a delivery: only if this returns true may it be run, or settled in any other way."""
+        return self.unclaimed.pop(delivery.tag, None) is not None
+
+    def is_unclaimed(self, delivery: Delivery) -> bool:
+        """Return whether a delivery can still be claimed."""
+        return delivery.tag in self.unclaimed
+
+    def is_suspect(self, delivery: Delivery) -> bool:
+        """Return whether a delivery must run in an isolated process, because it may have taken one down."""
+        return delivery.tag in self._suspects
+
+    def mark_suspect(self, delivery: Delivery) -> None:
+        """Have a delivery run in an isolated process."""
+        self._suspects.add(delivery.tag)
+
+    def unmark_suspect(self, delivery: Delivery) -> None:
+        """Forget that a delivery is a suspect: it has been taken as one."""
+        self._suspects.discard(delivery.tag)
+
+    # ---- deliveries, in the I/O thread ------------------------------------------------------------------------------
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Take a delivery from the channel."""
+        if not self.is_open:
+            return  # it is redelivered on the next channel
+        delivery.channel = self
+        delivery.queue = self.queue
+        if not self.unclaimed:
+            self._on_first_waiting()
+        tag = self._last_tag = delivery.tag
+        self.unclaimed[tag] = time.monotonic()
+        self._on_delivery(delivery)
+
+    def mark_redelivered(self, delivery: Delivery) -> None:
+        """Note that a delivery was delivered before."""
+        self._redelivered.add(delivery.tag)
+
+    def acknowledge(self, tags: Iterable[int]) -> None:
+        """Acknowledge deliveries in as few frames as possible; `flush` writes them."""
+        if self.channel is not None:
+            for tag, multiple in self.ack_tracker.settle(tags):
+                self.channel.ack(tag, multiple)
+
+    def requeue(self, tag: int) -> bool:
+        """Requeue a delivery, to be written by `flush`; false if the broker has it already, or it is settled."""
+        if not self.is_open or self.channel is None or not self.ack_tracker.note_requeued(tag):
+            return False
+        self.channel.requeue(tag)
+        return True
+
+    def requeue_unclaimed(self, before: float, keep_redelivered: bool = False) -> int:
+        """
+        Requeue the deliveries that arrived before `before` (monotonic) and are not claimed; return how many.
+
+        With `keep_redelivered` those that were delivered before stay.
+        """
+        count = 0
+        if self._redelivered:
+            self._redelivered.intersection_update(list(self.unclaimed))
+        for tag, arrived in list(self.unclaimed.items()):
+            if arrived > before or (keep_redelivered and tag in self._redelivered):
+                continue
+            if self.unclaimed.pop(tag, None) is not None:
+                count += self.requeue(tag)
+        if count:
+            self.flush()
+        return count
+
+    def flush(self) -> None:
+        """Write the acknowledgements and the requeued deliveries that have gathered."""
+        if self.is_open and self.channel is not None:
+            self.channel.flush()
+
+    @property
+    def has_unsettled(self) -> bool:
+        """Whether deliveries are not settled yet."""
+        return not self.ack_tracker.covers(self._last_tag)
+
+    # ---- its subscription, in the I/O thread ------------------------------------------------------------------------
 
     @property
     def subscribed(self) -> bool:
@@ -96,14 +182,73 @@ class ConsumerChannel(ChannelListener):
         """Whether it has a consumer, or had one and is left to other processes for a while."""
         return self.subscribed or self.held_since > 0 or self.released
 
-    def on_delivery(self, delivery: Delivery) -> None:
-        """Take a delivery from the channel."""
+    def on_opened(self, channel: Channel) -> None:
+        """Take the AMQP channel, once it is open."""
+        self.channel = channel
+
+    def on_subscribing(self, on_reply: Callable[[], None]) -> None:
+        """Note that a consumer was asked for; `on_reply` is called when the broker has replied, or the channel is lost."""
+        self._on_reply = on_reply
+
+    def on_subscribed(self, consumer_tag: str) -> bool:
+        """Note the consumer that the broker has confirmed; return whether its queue was held before."""
+        self._on_reply()
+        was_released, self.released = self.released, False
+        self.consumer_tag = consumer_tag
+        return was_released
+
+    def take_consumer_tag(self) -> str | None:
+        """Return the tag of the consumer, to be cancelled, and have none from now on."""
+        tag, self.consumer_tag = self.consumer_tag, None
+        return tag
+
+    def on_cancelled(self) -> None:
+        """Note that no delivery can arrive any more, until it subscribes again."""
+        self.is_cancelled = True
+
+    def hold(self) -> float:
+        """Have no consumer for a while; return since when."""
+        self.consumer_tag = None
+        self.held_since = time.monotonic()
+        return self.held_since
+
+    def release(self) -> bool:
+        """End the holding; return whether it can subscribe again: if its channel is closed, `consumer` opens another."""
+        self.held_since, self.is_cancelled = 0.0, False
+        self.released = self.channel is not None and self.channel.is_open
+        return self.released
+
+    def check(self, state: QueueState, arrives: bool, arrives_elsewhere: bool) -> str:
+        """
+        Return why the subscription does not deliver, "" if it does as far as can be seen.
+
+        A part of a message may have arrived on this channel (`arrives`), or on another one (`arrives_elsewhere`): it may be
+        a long one, which this queue's messages wait behind.
+        """
+        unsettled = self.has_unsettled
+        if not state.ready or arrives or unsettled or self._last_tag != self._checked_tag:
+            self._idle_checks = 0.0
+        else:
+            self._idle_checks += BEHIND_OTHERS if arrives_elsewhere else 1.0
+        if state.consumers:
+            self._missing_checks = 0
+        elif not (state.unreliable and unsettled):
+            self._missing_checks += 1
+        self._checked_tag = self._last_tag
+        return problem_with(state, self._idle_checks, self._missing_checks)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the last check found nothing wrong at all."""
+        return not self._idle_checks and not self._missing_checks
+
+    def invalidate(self) -> bool:
+        """Forget all deliveries, which the broker requeues: the channel is lost. False if it was lost before."""
         if not self.is_open:
-            return  # it comes again on the next channel
-        delivery.intake = self
-        delivery.queue = self.queue
-        if not self.unclaimed:
-            self.watch()
-        tag = self.last_tag = delivery.tag
-        self.unclaimed[tag] = time.monotonic()
-        self.receiver.receive(delivery)
+            return False
+        self._on_reply()
+        self.is_open = False
+        self.consumer_tag = None
+        self.held_since, self.released = 0.0, False
+        self.unclaimed.clear()
+        return True

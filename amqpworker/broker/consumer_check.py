@@ -1,8 +1,8 @@
 """
-Whether what we consume is really consumed, asked of the broker itself.
+Whether the broker really has our subscriptions, asked of the broker itself.
 
-Decides by its own view of each queue (a passive declare: ready messages, consumers) whether a subscription is sound. What
-is done about one that is not is `consumer`'s.
+Decides by the broker's view of each queue (a passive declare: ready messages, consumers) whether a subscription is sound.
+`consumer` recovers one that is not. The channel of a sound subscription stays open, however long its queue is idle.
 """
 
 from __future__ import annotations
@@ -14,169 +14,169 @@ from typing import Any, Protocol
 
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.liveness import Liveness
-from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
+from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 
-__all__ = ["Look", "Probe", "Watched", "subscribes_for_us", "trouble_of"]
+__all__ = ["CheckUser", "QueueState", "SubscriptionCheck", "problem_with", "resubscribes_silently"]
 
-EVERY = 3.0
-# After this many seconds without an answer about one queue the next one is asked about.
-PATIENCE = 16.0
-# Looks in a row that find ready messages and nothing delivered, or no consumer.
-MOST_STARVED = 2
-MOST_FORGOTTEN = 2
-# RabbitMQ asks a queue's leader for 250 ms; then it answers that there are no messages and no consumers (3.10 to 4.3). So an
-# answer that took about as long says nothing.
-DOUBT = 0.2
+CHECK_EVERY = 3.0
+# After this many seconds without an answer about a queue, the next one is checked.
+ANSWER_TIMEOUT = 16.0
+# Checks in a row that find ready messages and nothing delivered, or no consumer.
+MOST_IDLE_CHECKS = 2
+MOST_MISSING_CHECKS = 2
+# RabbitMQ waits 250 ms for the leader of a queue, then it reports no messages and no consumers (3.10 to 4.3). So an answer that
+# took about this many seconds is not reliable.
+UNRELIABLE_AFTER = 0.2
 FIRST_THAT_CANCELS = (4, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class QueueState:
     """
-    One look at a queue: `ready` messages and `consumers` by the broker's count, None where there is no such queue.
+    The broker's view of a queue: `ready` messages (None if there is no such queue) and `consumers`.
 
-    A `doubtful` one may say that there are none because the queue's leader has not answered.
+    If `unreliable`, both may be 0 because the leader of the queue has not responded.
     """
 
     ready: int | None
     consumers: int
-    doubtful: bool = False
+    unreliable: bool = False
 
 
-def trouble_of(look: Look, starved: float, forgotten: int) -> str:
+def problem_with(state: QueueState, idle_checks: float, missing_checks: int) -> str:
     """
-    Return why a subscription to a queue is none, "" where it is sound as far as one can tell.
+    Return what is wrong with a subscription, "" if it seems sound.
 
-    `starved` counts the looks in a row, with this one, that found ready messages while nothing was delivered here or held,
-    `forgotten` those that found no consumer and are to be believed.
+    `idle_checks` counts the checks in a row, with this one, that found ready messages while nothing was delivered to this
+    process or held by it; `missing_checks` the reliable ones that found no consumer.
     """
-    if look.ready is None:
-        return "the queue is gone"
-    if forgotten >= MOST_FORGOTTEN:
-        return "the broker knows of no consumer"
-    if starved >= MOST_STARVED:
-        return f"{look.ready} messages are ready, and none comes"
+    if state.ready is None:
+        return "the queue does not exist"
+    if missing_checks >= MOST_MISSING_CHECKS:
+        return "the broker has no consumer"
+    if idle_checks >= MOST_IDLE_CHECKS:
+        return f"{state.ready} messages are ready, but none is delivered"
     return ""
 
 
-def subscribes_for_us(version: tuple[int, ...]) -> bool:
+def resubscribes_silently(version: tuple[int, ...]) -> bool:
     """
-    Tell whether the broker tells nobody of the end of a queue that is made again within some 20 ms.
+    Return whether the broker does not cancel the consumers of a queue that is deleted and declared again within some 20 ms.
 
-    It subscribes the channel to the new one, and what is given to that consumer never arrives (3.10: 27 of 27), which no look
-    shows. With `Channel.limit_all` it cannot, and cancels (27 of 27). From 4.0 on it cancels by itself.
+    It subscribes the channel to the new queue, and what it delivers to that consumer never arrives (3.10: 27 of 27), which no
+    check shows. With `Channel.limit_all` it cannot, and cancels (27 of 27). From 4.0 on it always cancels.
     """
     return version < FIRST_THAT_CANCELS
 
 
-class Watched(Protocol):
-    """Who consumes, and is told; all in the I/O thread."""
+class CheckUser(Protocol):
+    """The user of the check; called in the I/O thread."""
 
     def subscribed(self) -> list[str]:
-        """Return the queues that are consumed, as far as we know."""
+        """Return the queues that have a consumer as far as it knows."""
 
-    def looked(self, queue: str, look: Look) -> None:
-        """Take what the broker says of a queue."""
+    def on_checked(self, queue: str, look: QueueState) -> None:
+        """A queue was checked."""
 
 
-class Probe:
-    """Looks at the queues of one connection every few seconds, on a channel of its own: a missing queue closes it."""
+class SubscriptionCheck:
+    """Checks the queues of one connection every few seconds, on a channel of its own: a missing queue closes it."""
 
     def __init__(
         self,
-        connection: PublicConnection,
+        connection: PikaConnection,
         call_later: Callable[[float, Callable[[], None]], Callable[[], None]],
         liveness: Liveness,
-        watched: Watched,
+        user: CheckUser,
     ) -> None:
         self._connection = connection
         self._call_later = call_later
         self._liveness = liveness
-        self._watched = watched
+        self._user = user
         self._channel: Channel | None = None
-        self._left: list[str] = []
-        self._asked: str | None = None
-        self._asked_at = 0.0
-        # Counts the channels: what comes by one that was given up is not heard.
-        self._turn = 0
-        self._answered: Callable[[], None] = lambda: None
+        self._to_check: list[str] = []
+        self._current: str | None = None
+        self._sent_at = 0.0
+        # Counts the channels: callbacks of one that was given up are ignored.
+        self._channel_count = 0
+        self._stop_waiting: Callable[[], None] = lambda: None
 
     def start(self) -> None:
-        """Look for the first time in a while, and then again and again as long as the connection lasts."""
-        self._call_later(EVERY, self._begin)
+        """Check after a while, and then regularly as long as the connection is open."""
+        self._call_later(CHECK_EVERY, self._check_all)
 
-    def _begin(self) -> None:
+    def _check_all(self) -> None:
         if not self._connection.is_open:
             return
-        self._left = self._watched.subscribed()
-        if not self._left:
+        self._to_check = self._user.subscribed()
+        if not self._to_check:
             self.start()
             return
-        # The answer to the last look was perhaps the last that came.
-        self._liveness.expect(EVERY)
-        self._go_on()
+        # The answer to the last check may be the last that arrived.
+        self._liveness.expect(CHECK_EVERY)
+        self._check_next()
 
-    def _go_on(self) -> None:
-        self._answered = self._call_later(PATIENCE, self._give_up)
+    def _check_next(self) -> None:
+        self._stop_waiting = self._call_later(ANSWER_TIMEOUT, self._give_up)
         if self._channel is not None:
-            self._ask()
+            self._declare_passively()
             return
-        self._turn += 1
-        turn = self._turn
+        self._channel_count += 1
+        count = self._channel_count
         open_channel(
             self._connection,
             ChannelListener(),
-            lambda channel: self._on_open(turn, channel),
-            lambda _: self._on_closed(turn),
+            lambda channel: self._on_open(count, channel),
+            lambda _: self._on_closed(count),
         )
 
-    def _on_open(self, turn: int, channel: Channel) -> None:
-        if turn != self._turn:
+    def _on_open(self, count: int, channel: Channel) -> None:
+        if count != self._channel_count:
             channel.close()
             return
         self._channel = channel
-        self._ask()
+        self._declare_passively()
 
-    def _ask(self) -> None:
-        self._answered()
-        if not self._left:
+    def _declare_passively(self) -> None:
+        self._stop_waiting()
+        if not self._to_check:
             self.start()
             return
         assert self._channel is not None
-        self._asked = self._left.pop()
-        self._asked_at = time.monotonic()
-        self._answered = self._call_later(PATIENCE, self._give_up)
-        turn = self._turn
+        self._current = self._to_check.pop()
+        self._sent_at = time.monotonic()
+        self._stop_waiting = self._call_later(ANSWER_TIMEOUT, self._give_up)
+        count = self._channel_count
         self._channel.pika.queue_declare(
-            self._asked, passive=True, callback=lambda frame: self._on_answer(turn, frame.method)
+            self._current, passive=True, callback=lambda frame: self._on_answer(count, frame.method)
         )
 
-    def _on_answer(self, turn: int, answer: Any) -> None:
-        if turn != self._turn:
+    def _on_answer(self, count: int, answer: Any) -> None:
+        if count != self._channel_count:
             return
-        queue, self._asked = self._asked, None
+        queue, self._current = self._current, None
         if queue is not None:
-            doubtful = time.monotonic() >= self._asked_at + DOUBT
-            self._watched.looked(queue, Look(answer.message_count, answer.consumer_count, doubtful))
-        self._ask()
+            unreliable = time.monotonic() >= self._sent_at + UNRELIABLE_AFTER
+            self._user.on_checked(queue, QueueState(answer.message_count, answer.consumer_count, unreliable))
+        self._declare_passively()
 
-    def _on_closed(self, turn: int) -> None:
-        if turn != self._turn:
+    def _on_closed(self, count: int) -> None:
+        if count != self._channel_count:
             return
-        self._answered()
-        queue, self._asked, self._channel = self._asked, None, None
+        self._stop_waiting()
+        queue, self._current, self._channel = self._current, None, None
         if self._connection.is_open:
             if queue is not None:
-                self._watched.looked(queue, Look(None, 0))
+                self._user.on_checked(queue, QueueState(None, 0))
             self.start()
 
     def _give_up(self) -> None:
-        """Leave a channel on which nothing is answered, and go on with the other queues on another."""
-        self._turn += 1
-        channel, self._channel, self._asked = self._channel, None, None
+        """Leave a channel that is not answered, and check the other queues on another."""
+        self._channel_count += 1
+        channel, self._channel, self._current = self._channel, None, None
         if channel is not None:
             channel.close()
-        if self._left and self._connection.is_open:
-            self._go_on()
+        if self._to_check and self._connection.is_open:
+            self._check_next()
         else:
             self.start()

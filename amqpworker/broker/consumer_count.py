@@ -1,7 +1,7 @@
 """
-How many consumers a queue has, asked of the broker itself, for a call that was not answered in time.
+How many consumers a queue has, asked of the broker, for a call that was not replied to in time.
 
-Decides that all who ask about one queue at the same time share one answer, and when an answer of the broker means nothing.
+Decides that simultaneous questions about one queue share one answer, and when an answer of the broker is not reliable.
 """
 
 from __future__ import annotations
@@ -12,36 +12,36 @@ from threading import Event
 from typing import Any
 
 from amqpworker.broker.channel import Channel, open_channel
-from amqpworker.broker.consumer_check import DOUBT
-from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
+from amqpworker.broker.consumer_check import UNRELIABLE_AFTER
+from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 
 __all__ = ["ConsumerCount", "Question"]
 
 
 class Question:
-    """A question about a queue; `consumers` is None until it is answered, and if the broker does not know."""
+    """A question about a queue; `consumers` is None until it is answered, or if it cannot be known."""
 
     def __init__(self, queue: str) -> None:
         self.queue = queue
         self.consumers: int | None = None
-        self.ended = Event()
+        self.answered = Event()
 
-    def end(self, consumers: int | None) -> None:
-        """Give the answer to those who wait for it."""
+    def answer(self, consumers: int | None) -> None:
+        """Answer it."""
         self.consumers = consumers
-        self.ended.set()
+        self.answered.set()
 
 
 class ConsumerCount:
-    """Asks by a passive declaration, on a channel of its own; in the I/O thread, `waiting` aside."""
+    """Asks by a passive declaration on a channel of its own; in the I/O thread, except for `waiting`."""
 
     def __init__(self) -> None:
         self.waiting: deque[Question] = deque()
-        """Questions that are to be asked; from any thread."""
+        """Questions to ask; from any thread."""
         self._asked: dict[str, list[Question]] = {}
 
-    def ask(self, connection: PublicConnection) -> None:
-        """Ask what waits, once for each queue."""
+    def ask(self, connection: PikaConnection) -> None:
+        """Ask the waiting questions, once for each queue."""
         while self.waiting:
             question = self.waiting.popleft()
             if question.queue in self._asked:
@@ -50,31 +50,33 @@ class ConsumerCount:
                 asked = self._asked[question.queue] = [question]
                 self._ask(connection, question.queue, asked)
 
-    def end(self) -> None:
-        """Answer all questions with None, since the connection has ended."""
+    def on_lost(self) -> None:
+        """Answer all questions with None: the connection was lost."""
         while self.waiting:
-            self.waiting.popleft().end(None)
+            self.waiting.popleft().answer(None)
         for queue, asked in list(self._asked.items()):
-            self._end(queue, asked, None)
+            self._answer(queue, asked, None)
 
-    def _end(self, queue: str, asked: list[Question], consumers: int | None) -> None:
-        """Answer those who have asked together, once: a channel that is closed later concerns no others."""
+    def _answer(self, queue: str, asked: list[Question], consumers: int | None) -> None:
+        """Answer these questions, once: a later close of their channel does not affect others."""
         if self._asked.get(queue) is asked:
             del self._asked[queue]
             for question in asked:
-                question.end(consumers)
+                question.answer(consumers)
 
-    def _ask(self, connection: PublicConnection, queue: str, asked: list[Question]) -> None:
-        def opened(channel: Channel) -> None:
-            asked_at = time.monotonic()
+    def _ask(self, connection: PikaConnection, queue: str, asked: list[Question]) -> None:
+        def on_opened(channel: Channel) -> None:
+            sent_at = time.monotonic()
 
-            def answered(frame: Any) -> None:
+            def on_answer(frame: Any) -> None:
                 consumers = int(frame.method.consumer_count)
-                # If the queue's leader does not answer the broker reports 0 as well, after a while.
-                self._end(queue, asked, consumers if consumers or time.monotonic() < asked_at + DOUBT else None)
+                # The broker also reports 0 if the leader of the queue does not respond, after a while.
+                self._answer(
+                    queue, asked, consumers if consumers or time.monotonic() < sent_at + UNRELIABLE_AFTER else None
+                )
                 channel.close()
 
-            channel.pika.queue_declare(queue, passive=True, callback=answered)
+            channel.pika.queue_declare(queue, passive=True, callback=on_answer)
 
-        # If the channel ends before, such as by a queue that is missing, nothing is known.
-        open_channel(connection, ChannelListener(), opened, lambda _: self._end(queue, asked, None))
+        # If the channel is closed before, such as for a missing queue, nothing is known.
+        open_channel(connection, ChannelListener(), on_opened, lambda _: self._answer(queue, asked, None))

@@ -1,8 +1,8 @@
 """
 Make sure that the topology exists, once per connection.
 
-Decides the order of the declarations, what a refusal means, and what becomes of one that is not answered. It uses a
-channel of its own, since a refusal closes the channel it happens on.
+Decides the order of the declarations, what a refusal means, and what happens if the broker does not answer. It uses a
+channel of its own, since a refusal closes the channel.
 """
 
 from __future__ import annotations
@@ -14,123 +14,115 @@ from typing import Any, TypeAlias
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.connection_errors import DECLARED_ELSEWHERE, channel_error
 from amqpworker.broker.liveness import Liveness
-from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
+from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.log.logger import get_logger
-from amqpworker.routing.topology import Binding, Exchange, Queue, Topology
+from amqpworker.routing.queues import Requirement
+from amqpworker.routing.topology import Binding, Exchange, Queue
 
-__all__ = ["Declarer", "Need"]
+__all__ = ["Declarer", "declare"]
 
 log = get_logger(__name__)
 
-# A queue that is made again within 20 ms of its deletion leaves its consumers behind: RabbitMQ 3.10 tells them nothing, and
-# drops what the new queue delivers to them (tried). Longer than any broker takes to tell everybody that a queue is gone.
-MOURNING = 1.0
-# One of this many declarations is answered, which shows progress; to have all answered costs a round trip each.
-ANSWERED = 8
+# A queue that is declared again within 20 ms of its deletion leaves its consumers behind: RabbitMQ 3.10 does not cancel them,
+# and drops what the new queue delivers to them (tested). This is longer than any broker takes to announce the deletion.
+REDECLARE_DELAY = 1.0
+# One of this many declarations asks for an answer, which shows progress; each answer costs a round trip.
+ANSWER_EVERY = 8
 
-Need: TypeAlias = str
-"""What must exist: the name of a piece of the topology, as `Plan.topology_of` knows it."""
-
-Answered: TypeAlias = Callable[[], None]
-Answer: TypeAlias = Callable[[AmqpWorkerError | None], None]
+OnDeclared: TypeAlias = Callable[[AmqpWorkerError | None], None]
 Part: TypeAlias = Exchange | Queue | Binding
 
 
 class Declarer:
-    """Declares the pieces that are asked for on one connection, each once."""
+    """Declares what is required on one connection, each requirement once."""
 
-    def __init__(
-        self, connection: PublicConnection, topology_of: Callable[[Need], Topology], liveness: Liveness
-    ) -> None:
-        self.done: set[Need] = set()
+    def __init__(self, connection: PikaConnection, liveness: Liveness) -> None:
+        self.declared: set[Requirement] = set()
         self._connection = connection
-        self._topology_of = topology_of
         self._liveness = liveness
-        self._answered: Answered = lambda: None
-        # Counts the channels: what comes by one that was given up is not heard.
-        self._turn = 0
-        self._known: set[Need] = set()
-        self._waiting: dict[Need, list[Answer]] = {}
-        self._queue: deque[Need] = deque()
-        self._declared: list[Part] = []
-        self._current: Need | None = None
+        self._stop_waiting: Callable[[], None] = lambda: None
+        # Counts the channels: callbacks of one that was given up are ignored.
+        self._channel_count = 0
+        self._callbacks: dict[Requirement, list[OnDeclared]] = {}
+        self._queue: deque[Requirement] = deque()
+        self._declared_parts: list[Part] = []
+        self._current: Requirement | None = None
         self._channel: Channel | None = None
-        self._mourned: set[Need] = set()
+        self._delayed: set[Requirement] = set()
 
-    def ensure(self, need: Need, answer: Answer) -> None:
-        """Call `answer` once the need exists, or with the error why it cannot."""
-        if need in self.done:
-            answer(None)
+    def ensure(self, requirement: Requirement, on_declared: OnDeclared) -> None:
+        """Call `on_declared` once the requirement exists, or with the error why it cannot."""
+        if requirement in self.declared:
+            on_declared(None)
             return
-        waiting = self._waiting.setdefault(need, [])
-        waiting.append(answer)
-        if len(waiting) == 1:
-            self._queue.append(need)
-            self._next()
+        callbacks = self._callbacks.setdefault(requirement, [])
+        callbacks.append(on_declared)
+        if len(callbacks) == 1:
+            self._queue.append(requirement)
+            self._declare_next()
 
-    def forget(self, needs: Iterable[Need] | None = None) -> None:
+    def forget(self, requirements: Iterable[Requirement] | None = None) -> None:
         """
-        Declare `needs`, or everything, again when it is asked for, not at once: something that was declared may be gone.
+        Declare `requirements`, or everything, again when next required, but not at once: a part may have been deleted.
 
-        What others need is not touched: a queue that is gone holds up only those who send to it.
+        Other requirements are not affected: a deleted queue only holds up those who send to it.
         """
-        gone = self._known if needs is None else self._known.intersection(needs)
-        if not gone:
+        deleted = set(self.declared) if requirements is None else self.declared.intersection(requirements)
+        if not deleted:
             return
-        self._known = self._known - gone
-        self.done = self.done - gone
-        parts = [part for need in gone for part in self._topology_of(need)]
-        self._declared = [part for part in self._declared if part not in parts]
-        self._mourned |= gone
+        self.declared = self.declared - deleted
+        parts = [part for requirement in deleted for part in requirement.make_topology()]
+        self._declared_parts = [part for part in self._declared_parts if part not in parts]
+        self._delayed |= deleted
         if self._connection.is_open:
-            self._connection.ioloop.call_later(MOURNING, lambda: self._go_on(gone))
+            self._connection.ioloop.call_later(REDECLARE_DELAY, lambda: self._on_delay_over(deleted))
 
-    def _go_on(self, needs: set[Need]) -> None:
-        self._mourned -= needs
-        self._next()
+    def _on_delay_over(self, requirements: set[Requirement]) -> None:
+        self._delayed -= requirements
+        self._declare_next()
 
-    def _next(self) -> None:
+    def _declare_next(self) -> None:
         if self._current is not None or not self._connection.is_open:
             return
-        need = next((one for one in self._queue if one not in self._mourned), None)
-        if need is None:
+        requirement = next((one for one in self._queue if one not in self._delayed), None)
+        if requirement is None:
             return
-        self._queue.remove(need)
-        self._current = need
-        self._await_answer()
+        self._queue.remove(requirement)
+        self._current = requirement
+        self._expect_answer()
         if self._channel is not None:
             self._declare(self._channel)
             return
-        self._turn += 1
-        turn = self._turn
+        self._channel_count += 1
+        count = self._channel_count
         open_channel(
             self._connection,
             ChannelListener(),
-            lambda channel: self._on_open(turn, channel),
-            lambda error: self._on_closed(turn, error),
+            lambda channel: self._on_open(count, channel),
+            lambda error: self._on_closed(count, error),
         )
 
-    def _await_answer(self) -> None:
-        self._answered()
-        self._answered = self._liveness.expect_answer(self._late)
+    def _expect_answer(self) -> None:
+        self._stop_waiting()
+        self._stop_waiting = self._liveness.expect_answer(self._on_late)
 
-    def _late(self, may_leave: bool) -> None:
-        """Give up what is not answered: the connection, or, if other things go on by it, this channel."""
-        need = self._current
-        if need is None:
+    def _on_late(self, may_leave: bool) -> None:
+        """Give up what is not answered: the connection, or only this channel if the connection is otherwise in use."""
+        requirement = self._current
+        if requirement is None:
             return
         if may_leave:
-            self._liveness.leave(f"the declaration of {need}")
+            self._liveness.leave(f"the declaration of {requirement}")
             return
-        self._turn += 1
+        self._channel_count += 1
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-        self._finish(NotConnected(f"The broker did not answer the declaration of {need} in time."))
+        self._finish(NotConnected(f"The broker did not answer the declaration of {requirement} in time."))
 
-    def _on_open(self, turn: int, channel: Channel) -> None:
-        if turn != self._turn:
+    def _on_open(self, count: int, channel: Channel) -> None:
+        if count != self._channel_count:
             channel.close()
             return
         self._channel = channel
@@ -138,53 +130,54 @@ class Declarer:
 
     def _declare(self, channel: Channel) -> None:
         assert self._current is not None
-        parts = [part for part in self._topology_of(self._current) if part not in self._declared]
+        parts = [part for part in self._current.make_topology() if part not in self._declared_parts]
         if not parts:
             self._finish(None)
             return
         # Few are answered: a channel is served in order, and a refusal of any of them closes it.
-        turn = self._turn
+        count = self._channel_count
         for number, part in enumerate(parts[:-1], 1):
-            declare(channel.pika, part, None if number % ANSWERED else lambda _: self._on_some(turn))
-        declare(channel.pika, parts[-1], lambda _: self._on_all(turn, parts))
+            declare(channel.pika, part, None if number % ANSWER_EVERY else lambda _: self._on_some_declared(count))
+        declare(channel.pika, parts[-1], lambda _: self._on_all_declared(count, parts))
 
-    def _on_some(self, turn: int) -> None:
-        if turn == self._turn:
-            self._await_answer()
+    def _on_some_declared(self, count: int) -> None:
+        if count == self._channel_count:
+            self._expect_answer()
 
-    def _on_all(self, turn: int, parts: list[Part]) -> None:
-        if turn == self._turn:
-            self._declared += parts
+    def _on_all_declared(self, count: int, parts: list[Part]) -> None:
+        if count == self._channel_count:
+            self._declared_parts += parts
             self._finish(None)
 
-    def _on_closed(self, turn: int, error: BaseException) -> None:
-        if turn != self._turn:
+    def _on_closed(self, count: int, error: BaseException) -> None:
+        if count != self._channel_count:
             return
         self._channel = None
-        # Where the connection has ended nobody is answered: whoever waits begins again on the next one.
+        # If the connection has ended no callback is called: its user asks again on the next connection.
         if self._current is not None and self._connection.is_open:
             self._finish(channel_error(error, f"declaring {self._current}", "configure", DECLARED_ELSEWHERE))
 
     def _finish(self, error: AmqpWorkerError | None) -> None:
-        self._answered()
-        need, self._current = self._current, None
-        assert need is not None
+        self._stop_waiting()
+        requirement, self._current = self._current, None
+        assert requirement is not None
         if error is None:
-            self.done.add(need)
-            self._known.add(need)
+            self.declared.add(requirement)
         else:
-            log.warning("topology_not_declared", need=need, reason=str(error))
-        for answer in self._waiting.pop(need, []):
-            answer(error)
-        self._next()
+            log.warning("topology_not_declared", requirement=str(requirement), reason=str(error))
+        for on_declared in self._callbacks.pop(requirement, []):
+            on_declared(error)
+        self._declare_next()
 
 
-def declare(channel: Any, part: Part, done: Callable[[Any], None] | None) -> None:
+def declare(channel: Any, part: Part, on_done: Callable[[Any], None] | None) -> None:
     """Declare one part on pika's channel."""
     match part:
         case Exchange():
-            channel.exchange_declare(part.name, part.type, durable=True, arguments=dict(part.arguments), callback=done)
+            channel.exchange_declare(
+                part.name, part.type, durable=True, arguments=dict(part.arguments), callback=on_done
+            )
         case Queue():
-            channel.queue_declare(part.name, durable=True, arguments=dict(part.arguments), callback=done)
+            channel.queue_declare(part.name, durable=True, arguments=dict(part.arguments), callback=on_done)
         case Binding():
-            channel.queue_bind(part.queue, part.source, part.routing_key, dict(part.arguments), callback=done)
+            channel.queue_bind(part.queue, part.source, part.routing_key, dict(part.arguments), callback=on_done)

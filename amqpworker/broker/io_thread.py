@@ -1,8 +1,8 @@
 """
-One thread that keeps one connection to RabbitMQ.
+The thread of one connection to RabbitMQ.
 
-Decides to which address to connect, and when to leave it; `reconnect` decides when again. What happens on the connection
-is its user's: `publisher` and `consumer` are called in this thread only, and other threads reach them by `wake`.
+Decides which address to connect to and when to leave it; `reconnect` decides when to try again. What happens on the
+connection is up to its user (`publisher`, `consumer`, `admin`), which is called in this thread only; other threads `wake` it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from amqpworker.broker.address import Address, parameters
 from amqpworker.broker.connection_errors import ConnectionProblem, problem_of, too_old
 from amqpworker.broker.labels import connection_name, program
 from amqpworker.broker.liveness import Liveness
-from amqpworker.broker.pika_connection import PublicConnection, connection_class, socket_of
+from amqpworker.broker.pika_connection import PikaConnection, socket_of
 from amqpworker.broker.reconnect import Attempts
 from amqpworker.broker.single_start_thread import OneThread
 from amqpworker.broker.waker import Waker
 from amqpworker.errors import AmqpWorkerError
-from amqpworker.lifecycle import Living
-from amqpworker.log.logger import get_logger, hush
+from amqpworker.lifecycle import LiveObjects
+from amqpworker.log.logger import get_logger, silence_in_io_threads
 from amqpworker.settings import Settings
 
 __all__ = ["CLOSED", "ConnectionUser", "IOThread"]
@@ -33,36 +33,36 @@ __all__ = ["CLOSED", "ConnectionUser", "IOThread"]
 log = get_logger(__name__)
 
 CLOSED = "The connection to RabbitMQ was closed by this process."
-BROKEN = "The thread that talks to RabbitMQ broke; its log line tells why."
+BROKEN = "The I/O thread of the connection to RabbitMQ failed; its log line has the reason."
 THREADS = "amqpworker-"
 TICK = 0.05
 BEAT = 1.0
-# A broker that does not answer our goodbye is left without it.
-CLOSE_PATIENCE = 2.0
+# A broker that does not confirm our close within this many seconds is left without.
+CLOSE_TIMEOUT = 2.0
 
 
 class ConnectionUser(Protocol):
-    """What runs on a connection; all in the I/O thread."""
+    """What uses a connection; called in the I/O thread."""
 
-    def opened(self, connection: PublicConnection) -> None:
-        """Begin: the connection is open."""
+    def on_opened(self, connection: PikaConnection) -> None:
+        """The connection is open."""
 
-    def lost(self, problem: ConnectionProblem) -> None:
-        """End what was under way: the connection is gone, or could not be made."""
+    def on_lost(self, problem: ConnectionProblem) -> None:
+        """The connection was lost or could not be made."""
 
-    def woken(self) -> None:
-        """Take what other threads have left."""
+    def on_wake(self) -> None:
+        """Another thread has called `wake`."""
 
-    def tick(self) -> bool:
-        """Look at deadlines, connected or not; true while there is anything to wait for."""
+    def on_tick(self) -> bool:
+        """Check deadlines, connected or not; return whether anything is waited for."""
 
 
 class IOThread:
     """
     The thread of one connection: connects, runs pika's loop, reconnects with jitter until it is stopped or retired.
 
-    A forked child must make its own: the parent's socket is let go of there. With `mistakes_told` a mistake such as
-    a refused login is not logged before the first connection: its user tells it, and ends.
+    A forked child must make its own: it drops the parent's socket. With `user_reports_errors`, a permanent error such as a
+    denied login is not logged before the first connection: its user reports it and ends.
 
     Starting and ending take no lock: a signal handler may do both while it interrupts either.
     """
@@ -73,52 +73,46 @@ class IOThread:
         addresses: Sequence[Address],
         settings: Settings,
         user: ConnectionUser,
-        mistakes_told: bool = False,
+        user_reports_errors: bool = False,
     ) -> None:
         self.name = name
         self.owner: str | None = None
-        """Whose connection it is in the broker's lists, instead of the program, where the settings name no app."""
+        """The owner of the connection in the broker's lists, instead of the program, if the settings name no app."""
         self.settings = settings
         self.addresses = addresses
         self.user = user
-        self.connection: PublicConnection | None = None
-        self._connection_class = connection_class(settings.codec)
+        self.connection: PikaConnection | None = None
         self._address = addresses[0]
         self._loop: Any = None
         self._waker = Waker()
         self._woken = self._ticking = self._open = self._stopping = False
         self.liveness = Liveness(self, len(addresses))
         self._problem: ConnectionProblem | None = None
-        self._attempts = Attempts(len(addresses), mistakes_told)
+        self._attempts = Attempts(len(addresses), user_reports_errors)
         self.leaving = False
-        """Whether it was asked to end: another one takes what is new."""
+        """Whether it was asked to end: new work needs another one."""
         self.ended = False
-        """Whether the thread has done its last work: nothing that its user is given from now on goes out."""
-        self.end_text = CLOSED
-        """Why nothing goes out once it has ended."""
+        """Whether the thread has done its last work: nothing is sent any more."""
+        self.end_reason = CLOSED
+        """Why nothing is sent once it has ended."""
         self.over = False
         """Whether it has ended or was asked to."""
         self.beat: Callable[[], None] | None = None
-        """Called about once in a second by the thread, where somebody wants to know that it is alive."""
+        """Called about once per second by the thread, to show that it is alive."""
         self._thread = OneThread(self._run, f"{THREADS}{name}", self._finish)
         self._needed: Callable[[], bool] | None = None
-        hush("pika")
+        silence_in_io_threads("pika")
 
     # ---- from any thread --------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread, which connects by itself; any number of times, and not after it was stopped."""
+        """Start the thread, which connects; any number of times, without effect after `stop`."""
         RUNNING.add(self)
         self._thread.start()
 
     @property
-    def own_codec(self) -> bool:
-        """Whether frames are written by our own codec."""
-        return self._connection_class.own_codec
-
-    @property
     def ticking(self) -> bool:
-        """Whether `user.tick` will be called soon."""
+        """Whether `user.on_tick` will be called soon."""
         return self._ticking
 
     @property
@@ -127,23 +121,23 @@ class IOThread:
         return self._thread.alive
 
     def wake(self) -> None:
-        """Have `user.woken` called soon; many calls before it runs are one."""
+        """Have `user.on_wake` called soon, once for several calls before it runs."""
         if self._woken:
             return
         self._woken = True
         self._waker.set()
 
     def stop(self, timeout: float) -> bool:
-        """Close the connection and end the thread; false where it did not end in time."""
+        """Close the connection and end the thread; return false if it did not end in time."""
         self._stopping = True
         self._leave()
         return self.join(timeout)
 
     def retire(self, needed: Callable[[], bool] | None = None) -> None:
         """
-        Have the thread end by itself once its user waits for nothing and it is not `needed`; waits for nothing itself.
+        Have the thread end once its user waits for nothing and it is not `needed`; this does not wait.
 
-        May be called from any place, a finalizer included.
+        May be called anywhere, even in a finalizer.
         """
         self._needed = needed
         self._leave()
@@ -155,35 +149,35 @@ class IOThread:
         self._waker.set()
 
     def join(self, timeout: float) -> bool:
-        """Wait until the thread has ended, unless this is such a thread; false where it has not, in time."""
+        """Wait until the thread has ended, unless this is an I/O thread; return false if it has not ended in time."""
         return self._thread.join(timeout)
 
     def forget(self) -> None:
-        """In a forked child, any number of times: close the parent's socket here, without a word to the broker."""
+        """In a forked child, any number of times: close the parent's socket here without closing the connection."""
         connection, self.connection = self.connection, None
         sock = socket_of(connection) if connection is not None else None
         if sock is not None:
-            # Detached first, so that neither TLS nor the garbage collector says goodbye on the parent's connection.
+            # Detached first, so that neither TLS nor the garbage collector closes the parent's connection.
             os.close(sock.detach())
 
     # ---- from the I/O thread ----------------------------------------------------------------------------------------
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
-        """Run `callback` in `delay` seconds, while this connection lasts, unless what is returned is called before."""
+        """Call `callback` in `delay` seconds on this connection, unless the returned function is called before."""
         loop = self._loop
         if loop is None:
             return lambda: None
         timer = loop.call_later(delay, lambda: self._guard(callback))
         return lambda: loop.remove_timeout(timer)
 
-    def drop(self, text: str, goodbye: bool = True) -> None:
-        """Give up the connection, as if it had been lost; without a goodbye where no answer to one is expected."""
+    def drop(self, text: str, close_properly: bool = True) -> None:
+        """Give up the connection as if it had been lost; without an AMQP close if no response to one is expected."""
         if self.connection is None or not self.connection.is_open:
             return
-        self._problem = ConnectionProblem(f"{text[:1].upper()}{text[1:]}.", "away", str(self._address), True)
-        if goodbye:
+        self._problem = ConnectionProblem(f"{text[:1].upper()}{text[1:]}.", "unreachable", str(self._address), True)
+        if close_properly:
             self.connection.close(reply_code=320, reply_text=text)
-            self._loop.call_later(CLOSE_PATIENCE, self._loop.stop)
+            self._loop.call_later(CLOSE_TIMEOUT, self._loop.stop)
         else:
             self._loop.stop()
 
@@ -192,22 +186,22 @@ class IOThread:
     def _run(self) -> None:
         text = CLOSED
         try:
-            self._connect_again_and_again()
+            self._keep_connected()
         except Exception as error:
-            # Somebody closed descriptors that are not theirs, for example: no connection can be had from here.
+            # Other code has closed our descriptors, for example: this thread cannot connect any more.
             log.error("io_thread_broken", connection=self.name, exc_info=error)
             text = BROKEN
         self._finish(text)
 
     def _finish(self, text: str) -> None:
-        self.end_text = text
+        self.end_reason = text
         self.ended = self.over = True
-        self._guard(lambda: self.user.lost(ConnectionProblem(text, "away", str(self._address))))
+        self._guard(lambda: self.user.on_lost(ConnectionProblem(text, "unreachable", str(self._address))))
         self._thread.finished()
 
-    def _connect_again_and_again(self) -> None:
-        # Each process begins elsewhere, or all of them would be on one node; by the system's generator, since a
-        # program that was forked, or has set a seed, would have the same number everywhere.
+    def _keep_connected(self) -> None:
+        # Each process starts at a random address, or all would be on one node; by the system's generator, since forked
+        # processes, or those that set a seed, would all have the same number.
         addresses = self.addresses
         first = secrets.randbelow(len(addresses))
         tried = 0
@@ -234,13 +228,13 @@ class IOThread:
                 self._close()
             loop.start()
         except Exception as error:
-            # pika stumbles over a close while it is connecting.
+            # pika raises if it is closed while it is connecting.
             if not (self._stopping or isinstance(error, AmqpWorkerError)):
                 log.error("io_thread_error", connection=self.name, exc_info=error)
             self._problem = problem_of(error, address, self._open)
         finally:
             self._loop = None
-            hang_up(self.connection)
+            close_socket(self.connection)
             self.connection = None
         self._report(self._problem or problem_of(None, address, self._open))
         if loop is not None:
@@ -251,8 +245,8 @@ class IOThread:
             self._guard(self.beat)
             loop.call_later(BEAT, lambda: self._beat(loop))
 
-    def _connect(self, address: Address, loop: IOLoop) -> PublicConnection:
-        connection = self._connection_class(
+    def _connect(self, address: Address, loop: IOLoop) -> PikaConnection:
+        connection = PikaConnection(
             parameters(address, self.settings, self._label()),
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_end,
@@ -269,46 +263,46 @@ class IOThread:
     def _report(self, problem: ConnectionProblem) -> None:
         now = time.monotonic()
         if not self._stopping:
-            self._attempts.failed(problem, now)
-            if self._attempts.is_worth_a_line(problem, now):
+            self._attempts.on_failed(problem, now)
+            if self._attempts.is_worth_logging(problem, now):
                 event = "connection_lost" if problem.was_open else "connection_failed"
                 log.warning(event, connection=self.name, broker=problem.broker, reason=problem.text)
-        self._guard(lambda: self.user.lost(self._attempts.judged(problem)))
+        self._guard(lambda: self.user.on_lost(self._attempts.as_reported(problem)))
 
     def _back_off(self) -> None:
-        """Wait before the next round of addresses, looking at deadlines meanwhile; a message to send cuts it short."""
-        begin = time.monotonic()
-        until = begin + self._attempts.pause()
+        """Wait before the next round of addresses and check deadlines meanwhile; a message to send shortens it."""
+        started_at = time.monotonic()
+        until = started_at + self._attempts.pause()
         while not self._stopping and (left := until - time.monotonic()) > 0:
-            self._look()
+            self._check_deadlines()
             if self.beat is not None:
                 self._guard(self.beat)
             if self._waker.wait(min(left, TICK)):
                 self._woken = False
-                until = min(until, begin + self._attempts.shorter_pause())
+                until = min(until, started_at + self._attempts.shorter_pause())
 
-    def _on_open(self, connection: PublicConnection) -> None:
+    def _on_open(self, connection: PikaConnection) -> None:
         if text := too_old(connection.server_properties or {}):
-            self._problem = ConnectionProblem(text, "wrong", str(self._address))
+            self._problem = ConnectionProblem(text, "incompatible", str(self._address))
             connection.close()
             return
         self._open = True
         now = time.monotonic()
-        self.liveness.opened(now)
-        self._attempts.opened(now)
+        self.liveness.on_opened(now)
+        self._attempts.on_opened(now)
         log.info("connection_opened", connection=self.name, broker=str(self._address))
-        self._guard(lambda: self.user.opened(connection))
+        self._guard(lambda: self.user.on_opened(connection))
         self._on_wake()
 
-    def _on_end(self, connection: PublicConnection, error: BaseException) -> None:
-        self._problem = self._problem or problem_of(error, self._address, self._open, connection.heard)
+    def _on_end(self, connection: PikaConnection, error: BaseException) -> None:
+        self._problem = self._problem or problem_of(error, self._address, self._open, connection.has_received)
         connection.ioloop.stop()
 
-    def _on_blocked(self, connection: PublicConnection, _method: Any) -> None:
-        log.warning("connection_blocked", connection=self.name, effect="the broker is under an alarm: nothing is sent")
+    def _on_blocked(self, connection: PikaConnection, _method: Any) -> None:
+        log.warning("connection_blocked", connection=self.name, effect="the broker has an alarm: nothing is sent")
         connection.blocked_now = True
 
-    def _on_unblocked(self, connection: PublicConnection, _method: Any) -> None:
+    def _on_unblocked(self, connection: PikaConnection, _method: Any) -> None:
         log.info("connection_unblocked", connection=self.name)
         connection.blocked_now = False
         self._on_wake()
@@ -317,32 +311,32 @@ class IOThread:
         self._waker.clear()
         self._on_wake()
         if self.leaving:
-            self._look()
+            self._check_deadlines()
             if self._stopping:
                 self._close()
 
     def _on_wake(self) -> None:
-        # First this, then the look at what has gathered: what comes in between wakes us again.
+        # Reset first: what another thread adds after `on_wake` wakes us again.
         self._woken = False
-        self._guard(self.user.woken)
+        self._guard(self.user.on_wake)
         self.start_ticking()
 
     def start_ticking(self) -> None:
-        """Tick while anything waits; an idle connection costs nothing. From the I/O thread."""
+        """Tick while anything is waited for; an idle connection costs nothing. From the I/O thread."""
         if not self._ticking and self._loop is not None:
             self._ticking = True
             self._loop.call_later(TICK, self._tick)
 
     def _tick(self) -> None:
         self._ticking = False
-        # Again after one that failed, too: deadlines are kept by the next.
-        if self._look() or self._needed is not None:
+        # Also after one that failed: the next keeps the deadlines.
+        if self._check_deadlines() or self._needed is not None:
             self.start_ticking()
             self.liveness.expect()
 
-    def _look(self) -> bool:
-        """Have the user look at its deadlines; end where it waits for nothing and was retired."""
-        waits = self._guard(self.user.tick) is not False
+    def _check_deadlines(self) -> bool:
+        """Have the user check its deadlines; end if it waits for nothing and was retired."""
+        waits = self._guard(self.user.on_tick) is not False
         if self.leaving and not (waits or self._stopping or (self._needed is not None and self._needed())):
             self._stopping = True
             self._close()
@@ -352,7 +346,7 @@ class IOThread:
         connection = self.connection
         if connection is not None and not (connection.is_closing or connection.is_closed):
             connection.close()
-            self._loop.call_later(CLOSE_PATIENCE, self._loop.stop)
+            self._loop.call_later(CLOSE_TIMEOUT, self._loop.stop)
 
     def _guard(self, function: Callable[[], Any]) -> Any:
         """Call `function`; an error in it is logged and does not end the thread."""
@@ -363,11 +357,11 @@ class IOThread:
             return None
 
 
-RUNNING: Living[IOThread] = Living()
+RUNNING: LiveObjects[IOThread] = LiveObjects()
 
 
 def forget_all() -> None:
-    """In a forked child: let go of the connections, or the broker would not see the end of the parent."""
+    """In a forked child: drop the connections, or the broker would not see the end of the parent."""
     for io in RUNNING.all():
         io.forget()
 
@@ -375,8 +369,8 @@ def forget_all() -> None:
 os.register_at_fork(after_in_child=forget_all)
 
 
-def hang_up(connection: PublicConnection | None) -> None:
-    """Close the socket of a connection whose loop has ended, where pika has not."""
+def close_socket(connection: PikaConnection | None) -> None:
+    """Close the socket of a connection whose loop has ended, if pika has not."""
     sock = socket_of(connection) if connection is not None else None
     if sock is not None:
         sock.close()

@@ -1,7 +1,7 @@
 """
-What a process and its subscriptions are called where people look at the broker.
+The names of a process and its subscriptions in the lists of the broker.
 
-Decides the names of connections and the consumer tags, within the 255 bytes that AMQP has for a short string.
+Decides the names of connections and the consumer tags, within the 255 bytes of a short string of AMQP.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ MOST_BYTES = 255
 
 
 def process_name() -> str:
-    """Return what this process is called: its host and its process id."""
+    """Return the name of this process: its host and its process id."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def program() -> str:
-    """Return what this program is called: the name of its script, or of the module that was run as one."""
+    """Return the name of this program: of its script, or of the module that was run as one."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if spec is not None:
         return str(spec.name).removesuffix(".__main__")
@@ -37,13 +37,13 @@ def program() -> str:
 
 
 def connection_name(owner: str, role: str) -> str:
-    """Return the name of a connection: whose it is, what it is for, and the process."""
+    """Return the name of a connection: its owner, its role and the process."""
     end = f" {role} {process_name()}"
     return cut(owner, MOST_BYTES - len(end.encode())) + end
 
 
 def client_properties(name: str) -> dict[str, Any]:
-    """Return what the broker is told about us."""
+    """Return what the broker shows about the client."""
     return {
         "connection_name": name,
         "product": "amqpworker",
@@ -54,18 +54,18 @@ def client_properties(name: str) -> dict[str, Any]:
 
 
 class ConsumerTags:
-    """Makes consumer tags, such as `host:4711 emails`; no tag comes twice in a process, so none is still in use."""
+    """Makes consumer tags, such as `host:4711 emails`; each is used once in a process, so none is still in use."""
 
     def __init__(self) -> None:
         self._made: dict[str, int] = {}
 
     def make(self, queue: str) -> str:
-        """Return a tag for another subscription to a queue; a number follows from the second on."""
+        """Return a tag for a subscription to a queue, with a number from the second one on."""
         base = cut(f"{process_name()} {queue}", MOST_BYTES - len(" 4294967295"))
         count = self._made[base] = self._made.get(base, 0) + 1
         return base if count == 1 else f"{base} {count}"
 
 
 def cut(text: str, most: int) -> str:
-    """Return as much of the beginning of a text as fits into `most` bytes."""
+    """Return as much of the beginning of a text as fits into `most` bytes of UTF-8."""
     return text.encode(errors="replace")[: max(0, most)].decode(errors="ignore")

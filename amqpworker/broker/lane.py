@@ -1,8 +1,8 @@
 """
-Publications of one purpose: those that wait, and the channel that they go out by.
+Publications of one purpose: those that wait, and the channel that they are published on.
 
-Decides what is published again and when: what lost its confirm, if it may run twice, and what a channel refused, on a
-newer one. Each purpose has channels of its own, so that what closes one harms no other purpose.
+Decides what is published again and when: what lost its confirm, if it may run twice, and what was nacked, on a newer
+channel. Each purpose has channels of its own, so that a publication that closes one affects no other purpose.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from __future__ import annotations
 import copy
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from pika.exceptions import NoFreeChannels
 
 from amqpworker.broker.channel import Prepared, prepare
 from amqpworker.broker.connection_errors import ConnectionProblem, channel_error, exchange_of, max_message_size
-from amqpworker.broker.declarer import Declarer, Need
-from amqpworker.broker.pending_publish import PendingPublish, WhenDone
+from amqpworker.broker.declarer import Declarer
+from amqpworker.broker.pending_publish import OnDone, PendingPublish
 from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.broker.publish_errors import (
     ResendDecision,
     after_close,
-    not_taken,
-    refusal_pause,
+    nacked,
+    pause_after_nacks,
     too_large,
     unconfirmed,
     unroutable,
@@ -33,21 +33,22 @@ from amqpworker.broker.quarantine import Quarantine
 from amqpworker.errors import AmqpWorkerError, InvalidArguments, NotConnected, Unroutable
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Publication
+from amqpworker.routing.queues import Requirement
 
 __all__ = ["Lane"]
 
 log = get_logger(__name__)
 
-# A channel that was closed as soon as it was open is not opened again at once.
+# A channel that was closed as soon as it was open is opened again after this many seconds.
 CHANNEL_PAUSE = 0.5
-# What is needed and could not be declared is tried again, if that may pass: a queue's leader is elected just now, perhaps.
+# A requirement that could not be declared is tried again if the reason may be temporary, such as an election of a leader.
 DECLARE_PAUSE = 0.5
-# Channels that are left and stay open, since something on them was never confirmed: its queue has no majority.
+# Older channels stay open while something on them is not confirmed, such as for a queue without a majority.
 MOST_OLDER = 4
 
 
 class Lane:
-    """The publications of one purpose. `publish` and `submit` may be called by any thread, the rest by the I/O thread."""
+    """The publications of one purpose. Any thread may call `publish` and `submit`, only the I/O thread the rest."""
 
     def __init__(self, purpose: Purpose, session: Session, submitted: Callable[[PendingPublish, bool], None]) -> None:
         self.purpose = purpose
@@ -57,7 +58,7 @@ class Lane:
         self._timeout = session.settings.send_timeout
         self._inbox: deque[PendingPublish] = deque()
         self._moving = False
-        # The channel number that frames are made for in the caller's thread; another one costs making them again.
+        # The channel number that frames are marshalled for in the caller's thread; for another they are marshalled again.
         self._number = 1
         self._held: set[PendingPublish] = set()
         self._paused: list[tuple[float, PendingPublish]] = []
@@ -72,81 +73,75 @@ class Lane:
     def publish(
         self,
         publication: Publication,
-        needs: tuple[Need, ...] = (),
+        requirements: tuple[Requirement, ...] = (),
         timeout: float | None = None,
-        when_done: WhenDone | None = None,
+        on_done: OnDone | None = None,
         urgent: bool = True,
         resend: bool | None = None,
     ) -> PendingPublish:
         """
-        Put a publication on its way.
+        Publish without waiting for the confirm.
 
         What is not `urgent` may wait for the next that is, or for the next check of deadlines: one write for many.
-        `resend` takes the place of what the purpose has.
+        `resend` overrides that of the purpose.
 
         Raises:
-            InvalidArguments: a property or header cannot be carried, or the body is too large for the broker.
+            InvalidArguments: a property or header cannot be encoded, or the body is too large for the broker.
         """
-        outgoing = self.outgoing(publication, needs, timeout, when_done)
+        pending = self.make_pending(publication, requirements, timeout, on_done)
         if resend is not None:
-            outgoing.resend = resend
-        self._inbox.append(outgoing)
-        self._submitted(outgoing, urgent)
-        return outgoing
+            pending.resend = resend
+        self._inbox.append(pending)
+        self._submitted(pending, urgent)
+        return pending
 
-    def outgoing(
+    def make_pending(
         self,
         publication: Publication,
-        needs: tuple[Need, ...] = (),
+        requirements: tuple[Requirement, ...] = (),
         timeout: float | None = None,
-        when_done: WhenDone | None = None,
+        on_done: OnDone | None = None,
     ) -> PendingPublish:
-        """
-        Return a publication that is ready to be submitted.
-
-        Raises:
-            InvalidArguments: as `publish`.
-        """
+        """Marshal a publication, to be submitted later; raises what `publish` raises."""
         session = self._session
         if len(publication.body) > session.max_body:
             raise too_large(publication, session.max_body)
         try:
-            prepared = prepare(publication, session.frame_max, session.own_codec, self._number)
+            prepared = prepare(publication, session.frame_max, self._number)
         except ValueError as error:
-            raise InvalidArguments(f"The message cannot be carried by AMQP: {error}.") from error
-        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
-        return PendingPublish(prepared, deadline, needs, when_done, self.resend)
+            raise InvalidArguments(f"The message cannot be encoded for AMQP: {error}.") from error
+        seconds = self._timeout if timeout is None else timeout
+        return PendingPublish(prepared, seconds, requirements, on_done, self.resend)
 
-    def submit(self, outgoing: PendingPublish) -> None:
-        """Put a publication on its way that `pending_publish` has made."""
-        self._inbox.append(outgoing)
-        self._submitted(outgoing, True)
+    def submit(self, pending: PendingPublish) -> None:
+        """Publish what `make_pending` has returned."""
+        self._inbox.append(pending)
+        self._submitted(pending, True)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way that a caller waits for."""
-        # In the order in which a message goes through them, so that one that moves on meanwhile is seen further down.
+        """Whether no caller waits for a publication."""
+        # In the order in which a message passes through them, so that one that moves meanwhile is seen further down.
         if self._inbox or self._moving or self._paused or self._held or self._quarantine.busy:
             return False
         return not any(one.busy for one in self._channels())
 
-    def needs(self) -> set[Need]:
-        """Return what must exist for what waits."""
-        return {need for outgoing in list(self._inbox) for need in outgoing.needs}
+    def requirements(self) -> set[Requirement]:
+        """Return what must exist before what waits can be published."""
+        return {one for pending in list(self._inbox) for one in pending.requirements}
 
     def overdue(self, before: float) -> int:
-        """Return how many publications wait for a confirm that was to come before this moment (monotonic)."""
+        """Return how many publications are not confirmed whose deadline was before this moment (monotonic)."""
         return sum(one.overdue(before) for one in self._channels())
 
-    def _channels(self) -> Iterator[PublishChannel]:
-        if (current := self._current) is not None:
-            yield current
-        yield from list(self._older)
+    def _channels(self) -> list[PublishChannel]:
+        current = self._current
+        return [*self._older] if current is None else [current, *self._older]
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
     def write(self) -> bool:
-        """Write what has gathered, as far as the bounds allow; true if there was something. The broker takes messages."""
+        """Write what waits, within the bounds, to a broker that accepts messages; return whether anything was written."""
         batch: list[Prepared] = []
         if (channel := self._current) is not None:
             self._moving = True
@@ -165,60 +160,59 @@ class Lane:
         quarantined = self._quarantine.exchanges
         declarer = self._session.declarer
         assert declarer is not None
-        done = declarer.done
         count, size = channel.room()
         while inbox and count > 0 and size > 0:
-            outgoing = inbox.popleft()
-            if outgoing.done:
+            pending = inbox.popleft()
+            if pending.done:
                 continue
-            if outgoing.needs and not done.issuperset(outgoing.needs):
-                self._hold(outgoing, declarer)
+            if pending.requirements and not declarer.declared.issuperset(pending.requirements):
+                self._hold(pending, declarer)
                 continue
-            prepared = outgoing.prepared
+            prepared = pending.prepared
             if quarantined and prepared.publication.exchange in quarantined:
-                self._quarantine.add(outgoing)
+                self._quarantine.add(pending)
                 continue
-            if outgoing.wanted is not None and not outgoing.is_wanted():
+            if pending.wanted is not None and not pending.is_wanted():
                 continue
             if prepared.channel != number or prepared.frame_max > frame_max:
-                if not self.fit(outgoing, number):
+                if not self.remarshal(pending, number):
                     continue
-                prepared = outgoing.prepared
-            channel.add(outgoing)
+                prepared = pending.prepared
+            channel.add(pending)
             batch.append(prepared)
             count -= 1
-            size -= outgoing.size
+            size -= pending.size
         return batch
 
-    def fit(self, outgoing: PendingPublish, number: int) -> bool:
-        """Marshal for a channel and the frames of this connection; false if its headers do not fit into one."""
+    def remarshal(self, pending: PendingPublish, number: int) -> bool:
+        """Marshal for a channel and the frame size of this connection; false if the headers do not fit into a frame."""
         session = self._session
         try:
-            outgoing.prepared = prepare(outgoing.prepared.publication, session.frame_max, session.own_codec, number)
+            pending.prepared = prepare(pending.prepared.publication, session.frame_max, number)
         except ValueError as error:
-            outgoing.finish(InvalidArguments(f"This broker cannot carry the message: {error}."))
+            pending.finish(InvalidArguments(f"The message does not fit the frames of this broker: {error}."))
             return False
         return True
 
-    def _hold(self, outgoing: PendingPublish, declarer: Declarer) -> None:
-        """Hold a publication back until what it needs exists."""
-        missing = next(need for need in outgoing.needs if need not in declarer.done)
-        self._held.add(outgoing)
+    def _hold(self, pending: PendingPublish, declarer: Declarer) -> None:
+        """Hold a publication until what it requires exists."""
+        missing = next(one for one in pending.requirements if one not in declarer.declared)
+        self._held.add(pending)
 
-        def answer(error: AmqpWorkerError | None) -> None:
-            if outgoing not in self._held:
+        def on_declared(error: AmqpWorkerError | None) -> None:
+            if pending not in self._held:
                 return
             if error is None:
-                self._inbox.append(outgoing)
+                self._inbox.append(pending)
                 self._session.io.wake()
             elif isinstance(error, Unroutable | NotConnected):
-                outgoing.problem = error
-                self._paused.append((time.monotonic() + DECLARE_PAUSE, outgoing))
+                pending.problem = error
+                self._paused.append((time.monotonic() + DECLARE_PAUSE, pending))
             else:
-                outgoing.finish(copy.copy(error))  # one instance would be raised by many threads
-            self._held.discard(outgoing)
+                pending.finish(copy.copy(error))  # else many threads would raise one instance
+            self._held.discard(pending)
 
-        declarer.ensure(missing, answer)
+        declarer.ensure(missing, on_declared)
 
     # ---- channels ---------------------------------------------------------------------------------------------------
 
@@ -238,50 +232,48 @@ class Lane:
         self._opened_at = time.monotonic()
         self._session.io.wake()
 
-    def on_confirmed(self, channel: PublishChannel) -> None:  # noqa: ARG002 - a method of every user of channels
-        """Go on writing: there is room again."""
+    def on_confirmed(self, channel: PublishChannel) -> None:  # noqa: ARG002 - a method of every user of a channel
+        """Continue to write: there is room again."""
         connection = self._session.connection
-        if self._inbox and connection is not None and connection.takes_messages:
+        if self._inbox and connection is not None and connection.accepts_messages:
             self.write()
 
-    def on_refused(self, channel: PublishChannel, outgoing: PendingPublish, ack: bool) -> None:
-        """Publish again, on a newer channel, what this one does not take; what no queue takes has failed."""
+    def on_refused(self, channel: PublishChannel, pending: PendingPublish, ack: bool) -> None:
+        """Fail what was returned; publish again, on a newer channel, what was nacked."""
         session = self._session
         if ack:
-            if outgoing.needs and session.declarer is not None:
-                # A queue that we declared is gone: the next message for it declares it again.
-                session.declarer.forget(outgoing.needs)
-            outgoing.finish(unroutable(outgoing))
+            if pending.requirements and session.declarer is not None:
+                # A queue that we declared was deleted: the next message for it declares it again.
+                session.declarer.forget(pending.requirements)
+            pending.finish(unroutable(pending))
             return
-        outgoing.refusals += 1
-        outgoing.channel = channel.serial
-        if outgoing.refusals > 1 and session.is_bounded(outgoing.needs):
-            outgoing.finish(not_taken(outgoing, bounded=True))
+        pending.nacks += 1
+        pending.channel = channel.serial
+        if pending.nacks > 1 and session.is_bounded(pending.requirements):
+            pending.finish(nacked(pending, bounded=True))
             return
-        if outgoing.refusals == 1:
-            what = outgoing.prepared.publication
-            log.info(
-                "publication_refused", exchange=what.exchange, queue=what.routing_key, effect="publishing it again"
-            )
-        self._paused.append((time.monotonic() + refusal_pause(outgoing.refusals), outgoing))
-        self._go_on(time.monotonic())
+        if pending.nacks == 1:
+            what = pending.prepared.publication
+            log.info("publication_nacked", exchange=what.exchange, queue=what.routing_key, effect="publishing it again")
+        self._paused.append((time.monotonic() + pause_after_nacks(pending.nacks), pending))
+        self._resend_paused(time.monotonic())
 
-    def _go_on(self, now: float) -> None:
-        """Publish what has paused for long enough; what was refused goes by a channel that is newer than its refusal."""
+    def _resend_paused(self, now: float) -> None:
+        """Publish what has paused long enough; what was nacked needs a channel that is newer than its nack."""
         due = [one for until, one in self._paused if until <= now]
         if not due:
             return
         self._inbox.extend(due)
         self._paused = [(until, one) for until, one in self._paused if until > now]
         current = self._current
-        refused = any(current is not None and one.refusals and one.channel >= current.serial for one in due)
-        if current is not None and refused and len(self._older) < MOST_OLDER:
+        needs_newer = any(current is not None and one.nacks and one.channel >= current.serial for one in due)
+        if current is not None and needs_newer and len(self._older) < MOST_OLDER:
             self._older.append(current)
             self._current = None
         self._session.io.wake()
 
     def on_closed(self, channel: PublishChannel, error: BaseException) -> None:
-        """Decide what becomes of what was in flight, and open another channel for what waits."""
+        """Decide what happens to what was in flight, and open another channel for what waits."""
         if channel in self._older:
             self._older.remove(channel)
         else:
@@ -304,54 +296,58 @@ class Lane:
         self._session.io.wake()
 
     def after_close(self, channel: PublishChannel, in_flight: list[PendingPublish], error: BaseException) -> None:
-        """End what is to blame for the end of a channel, and publish the rest again if that is wanted."""
+        """Fail the messages at fault for the close of a channel, and publish the others again if allowed."""
         session = self._session
-        told = channel_error(error, "publishing", "write")
-        if isinstance(told, Unroutable) and session.declarer is not None and any(one.needs for one in in_flight):
-            session.declarer.forget()  # an exchange that we declared may be gone
+        cause = channel_error(error, "publishing", "write")
+        if (
+            isinstance(cause, Unroutable)
+            and session.declarer is not None
+            and any(one.requirements for one in in_flight)
+        ):
+            session.declarer.forget()  # an exchange that we declared may have been deleted
         session.max_body = max_message_size(error) or session.max_body
-        decided = after_close(told, exchange_of(error), session.max_body, in_flight)
-        if decided.quarantined is not None:
-            self._quarantine.exchanges.add(decided.quarantined)
+        result = after_close(cause, exchange_of(error), session.max_body, in_flight)
+        if result.quarantined is not None:
+            self._quarantine.exchanges.add(result.quarantined)
         session.on_channel_lost(channel.serial)
-        for outgoing, verdict in reversed(decided.verdicts):
-            self._act(outgoing, verdict, decided.error)
+        for pending, decision in reversed(result.decisions):
+            self._apply(pending, decision, result.error)
         if again := sum(1 for one in in_flight if not one.done):
-            log.info("publications_resent", count=again, reason=str(decided.error))
+            log.info("publications_resent", count=again, reason=str(result.error))
         session.io.wake()
 
-    def _act(self, outgoing: PendingPublish, verdict: ResendDecision, error: AmqpWorkerError) -> None:
-        outgoing.returned = None
-        match verdict:
-            case ResendDecision.FAILS:
-                outgoing.finish(type(error)(str(error)))
+    def _apply(self, pending: PendingPublish, decision: ResendDecision, error: AmqpWorkerError) -> None:
+        pending.returned = None
+        match decision:
+            case ResendDecision.FAIL:
+                pending.finish(type(error)(str(error)))
             case ResendDecision.UNKNOWN:
-                outgoing.finish(unconfirmed(str(error)))
-            case ResendDecision.AGAIN:
-                outgoing.lost = outgoing.lost or str(error)
-                self._inbox.appendleft(outgoing)
-            case ResendDecision.ALONE:
-                outgoing.alone = not outgoing.lost
-                outgoing.lost = outgoing.lost or str(error)
-                self._quarantine.add(outgoing)
+                pending.finish(unconfirmed(str(error)))
+            case ResendDecision.RESEND:
+                pending.lost_reason = pending.lost_reason or str(error)
+                self._inbox.appendleft(pending)
+            case ResendDecision.RESEND_ALONE:
+                pending.may_have_closed_channel = not pending.lost_reason
+                pending.lost_reason = pending.lost_reason or str(error)
+                self._quarantine.add(pending)
 
     def adopt(self, channel: PublishChannel) -> None:
-        """Keep a channel for the reply that is expected on it; `tick` closes it."""
+        """Keep a channel for the reply that is expected on it; `on_tick` closes it."""
         self._older.append(channel)
 
     def on_reply(self, correlation_id: str, body: bytes) -> None:
-        """Hand on the reply to a call."""
+        """Pass on the reply to a call."""
         self._session.on_reply(correlation_id, body)
 
     # ---- deadlines, and the connection ------------------------------------------------------------------------------
 
-    def tick(self, now: float) -> None:
-        """End what has waited for too long, and close the channels on which nothing is waited for."""
-        self._go_on(now)
+    def on_tick(self, now: float) -> None:
+        """End what is past its deadline, and close the older channels on which nothing is awaited."""
+        self._resend_paused(now)
         waiting = [*self._inbox, *self._held, *self._quarantine.waiting, *(one for _, one in self._paused)]
-        for outgoing in waiting:
-            if outgoing.deadline <= now and not outgoing.done:
-                outgoing.finish(self._not_sent(outgoing))
+        for pending in waiting:
+            if pending.deadline <= now and not pending.done:
+                pending.finish(self._not_sent(pending))
         while self._inbox and self._inbox[0].done:
             self._inbox.popleft()
         self._held = {one for one in self._held if not one.done}
@@ -359,30 +355,30 @@ class Lane:
         error = None if self.purpose.patient else self._session.not_confirmed
         for channel in (*self._channels(), *self._quarantine.channels):
             channel.expire(now, error)
-        self._quarantine.tidy()
+        self._quarantine.close_finished()
         for channel in [one for one in self._older if not one.busy]:
             if not self._session.replies_expected(channel.serial):
                 self._older.remove(channel)
                 channel.close()
 
-    def _not_sent(self, outgoing: PendingPublish) -> AmqpWorkerError:
-        """Return the error of a publication that was not confirmed in time and is not in flight either."""
-        if outgoing.lost:
-            return unconfirmed(outgoing.lost)
-        if outgoing.refusals:
-            return not_taken(outgoing, bounded=False)
-        return copy.copy(outgoing.problem) if outgoing.problem is not None else self._session.not_sent()
+    def _not_sent(self, pending: PendingPublish) -> AmqpWorkerError:
+        """Return the error of a publication that is past its deadline and not in flight."""
+        if pending.lost_reason:
+            return unconfirmed(pending.lost_reason)
+        if pending.nacks:
+            return nacked(pending, bounded=False)
+        return copy.copy(pending.problem) if pending.problem is not None else self._session.not_sent(pending.timeout)
 
-    def lost(self, problem: ConnectionProblem, hopeless: bool) -> None:
-        """Keep what was not confirmed for the next connection, if it may be published again; end it if there is none."""
+    def on_lost(self, problem: ConnectionProblem, is_last: bool) -> None:
+        """Keep what was not confirmed for the next connection if it may be published again; `is_last` if there is none."""
         channels = [*self._channels(), *self._quarantine.channels]
-        # First: once it is taken, what was in flight alone looks as if it had never been written.
+        # First: once it is taken, what was in flight in quarantine looks as if it had never been written.
         unwritten = [*self._quarantine.waiting, *(one for _, one in self._paused), *self._held]
-        in_flight = [outgoing for channel in channels for outgoing in channel.take_in_flight()]
-        again = [one for one in in_flight if one.resend and not hopeless]
-        for outgoing in again:
-            outgoing.returned, outgoing.lost = None, outgoing.lost or problem.text
-        # Before they are held no more: `close` must not take us for idle in between.
+        in_flight = [pending for channel in channels for pending in channel.take_in_flight()]
+        again = [one for one in in_flight if one.resend and not is_last]
+        for pending in again:
+            pending.returned, pending.lost_reason = None, pending.lost_reason or problem.text
+        # Before they are removed elsewhere: `close` must not see an idle lane in between.
         self._inbox.extendleft(reversed([*again, *unwritten]))
         self._quarantine.clear()
         self._held.clear()
@@ -391,10 +387,10 @@ class Lane:
         self._current, self._opening = None, False
         for channel in channels:
             self._session.on_channel_lost(channel.serial)
-        for outgoing in set(in_flight).difference(again):
-            outgoing.finish(unconfirmed(problem.text))
+        for pending in set(in_flight).difference(again):
+            pending.finish(unconfirmed(problem.text))
         if again:
             log.info("publications_resent", count=len(again), reason=problem.text)
-        while hopeless and self._inbox:
-            outgoing = self._inbox.popleft()
-            outgoing.finish(unconfirmed(outgoing.lost) if outgoing.lost else problem.error())
+        while is_last and self._inbox:
+            pending = self._inbox.popleft()
+            pending.finish(unconfirmed(pending.lost_reason) if pending.lost_reason else problem.error())

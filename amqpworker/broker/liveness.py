@@ -1,8 +1,8 @@
 """
-Whether the broker of one connection is there, and does what it is asked to.
+Whether the broker of a connection is alive and responds.
 
-Decides when the connection is left: where nothing comes any more (`silence` says when), and where a single question has
-no answer although the broker lives.
+Decides when to leave the connection: if nothing arrives any more (`silence` decides when), or if a single request is not
+answered although the broker is alive.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Callable
 from typing import Protocol
 
 from amqpworker.broker.channel import open_channel
-from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
-from amqpworker.broker.silence import LOOK_EVERY, Patience, Silence, Step
+from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
+from amqpworker.broker.silence import CHECK_EVERY, AnswerTimeout, Silence, Step
 from amqpworker.log.logger import get_logger
 
 __all__ = ["Liveness"]
 
 log = get_logger(__name__)
 
-# A connection is quiet if nothing has come for this many seconds.
+# A connection is quiet if nothing has arrived for this many seconds.
 QUIET = 1.0
 
 
@@ -28,41 +28,41 @@ class ConnectionKeeper(Protocol):
     """The thread of a connection."""
 
     name: str
-    connection: PublicConnection | None
+    connection: PikaConnection | None
 
     @property
     def ticking(self) -> bool:
-        """Whether its user waits for something."""
+        """Whether its user waits for anything."""
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
-        """Run `callback` later, unless what is returned is called before."""
+        """Call `callback` in `delay` seconds, unless the returned function is called before."""
 
-    def drop(self, text: str, goodbye: bool = True) -> None:
+    def drop(self, text: str, close_properly: bool = True) -> None:
         """Give up the connection."""
 
 
 class Liveness:
-    """Watches over one connection after the other; all of it runs in the I/O thread."""
+    """Watches the present connection; for the I/O thread."""
 
     def __init__(self, keeper: ConnectionKeeper, addresses: int) -> None:
         self._keeper = keeper
-        self._patience = Patience(addresses)
+        self._answer_timeout = AnswerTimeout(addresses)
         self._silence: Silence | None = None
         self.must_stay: Callable[[], bool] = lambda: False
-        """Asked before a broker is left that lives: something runs that would be run again elsewhere."""
+        """Returns whether a live broker must not be left: something is running that would be redelivered."""
 
-    def opened(self, now: float) -> None:
-        """Begin with another connection."""
+    def on_opened(self, now: float) -> None:
+        """Another connection is open."""
         self._silence = None
-        self._patience.opened(now)
+        self._answer_timeout.on_opened(now)
 
-    # ---- a broker that says nothing at all --------------------------------------------------------------------------
+    # ---- a broker that sends nothing at all -------------------------------------------------------------------------
 
     def expect(self, lasted: float = 0.0) -> None:
         """
-        Give the connection up if nothing comes from now on, although the broker is asked whether it is there.
+        Give up the connection if nothing arrives from now on, not even a response to a probe.
 
-        `lasted` is how long it may have been silent already. What was expected once is expected until something comes.
+        `lasted` is how long it may have been silent already. Without effect while something is expected already.
         """
         connection = self._keeper.connection
         if self._silence is None and connection is not None and connection.is_open:
@@ -70,9 +70,9 @@ class Liveness:
 
     def _watch(self, silence: Silence) -> None:
         self._silence = silence
-        self._keeper.call_later(LOOK_EVERY, lambda: self._look(silence))
+        self._keeper.call_later(CHECK_EVERY, lambda: self._check(silence))
 
-    def _look(self, silence: Silence) -> None:
+    def _check(self, silence: Silence) -> None:
         connection, now = self._keeper.connection, time.monotonic()
         if silence is not self._silence:
             return
@@ -81,26 +81,26 @@ class Liveness:
             return
         received = connection.bytes_received
         if connection.blocked_now:
-            silence = Silence(now, received)  # it reads nothing then; its heartbeats say whether it is there
-        step = silence.look(now, received, connection.bytes_sent, connection.unsent)
+            silence = Silence(now, received)  # it reads nothing then; its heartbeats show whether it is alive
+        step = silence.check(now, received, connection.bytes_sent, connection.unsent)
         if step is Step.GIVE_UP:
             log.warning("broker_unresponsive", connection=self._keeper.name, effect="connecting again")
-            self._keeper.drop("the broker did not answer", goodbye=False)
+            self._keeper.drop("the broker did not respond", close_properly=False)
             return
-        if step is Step.ASK:
-            # Of what the connection answers by itself: a queue may be silent while the broker is not.
+        if step is Step.PROBE:
+            # By a request that needs no queue: a queue may be silent while the broker is not.
             open_channel(connection, ChannelListener(), lambda channel: channel.close(), lambda _: None)
         if silence.lasted or self._keeper.ticking:
             self._watch(silence)
 
-    # ---- one question without an answer -----------------------------------------------------------------------------
+    # ---- one request without an answer -------------------------------------------------------------------------------
 
-    def expect_answer(self, late: Callable[[bool], None]) -> Callable[[], None]:
+    def expect_answer(self, on_late: Callable[[bool], None]) -> Callable[[], None]:
         """
-        Call `late` if no answer comes in time; what is returned is to be called once there is one.
+        Call `on_late` if there is no answer in time; the caller calls the returned function once there is one.
 
-        `late` is told whether the connection may be left: nothing comes, all that was written has gone, and nothing that
-        runs came by it. A broker that has said `connection.blocked` is waited for.
+        The argument of `on_late` is whether the connection may be left: nothing arrives, everything written was sent, and
+        nothing is running that was delivered on it. A broker that has sent `connection.blocked` is waited for.
         """
         keeper, connection = self._keeper, self._keeper.connection
         if connection is None:
@@ -116,19 +116,19 @@ class Liveness:
             if connection.blocked_now:
                 almost_late()
             else:
-                late(connection.bytes_received == received and not connection.unsent and not self.must_stay())
+                on_late(connection.bytes_received == received and not connection.unsent and not self.must_stay())
 
-        def answered() -> None:
+        def stop_waiting() -> None:
             for cancel in timers:
                 cancel()
 
-        timers.append(keeper.call_later(self._patience.seconds(time.monotonic()) - QUIET, almost_late))
-        return answered
+        timers.append(keeper.call_later(self._answer_timeout.seconds(time.monotonic()) - QUIET, almost_late))
+        return stop_waiting
 
-    def leave(self, asked: str) -> None:
-        """Go to the next address: this broker lives, and does not do what it was asked."""
+    def leave(self, request: str) -> None:
+        """Go to the next address: this broker is alive but has not answered a request."""
         log.warning(
-            "broker_does_not_answer", connection=self._keeper.name, asked=asked, effect="trying the next address"
+            "broker_does_not_answer", connection=self._keeper.name, request=request, effect="trying the next address"
         )
-        self._patience.exhausted()
-        self._keeper.drop(f"the broker did not answer in time when it was asked for {asked}", goodbye=False)
+        self._answer_timeout.on_left()
+        self._keeper.drop(f"the broker did not answer the request for {request} in time", close_properly=False)

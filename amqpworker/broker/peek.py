@@ -1,8 +1,8 @@
 """
-How a queue is looked into without changing it: consumers take all of it, and all of it is requeued at once.
+Peeking into a queue without changing it: consumers take all of it, and all of it is requeued at once.
 
-Decides what to take and how it is requeued. RabbitMQ puts what is requeued behind all that was requeued before, and in front
-of the rest (`rabbit_fifo`, 3.10 to 4.3): only a look that requeues the whole queue leaves its order. Messages from `basic.get`
+Decides what to take and how to requeue it. RabbitMQ puts what is requeued behind all that was requeued before, and in front
+of the rest (`rabbit_fifo`, 3.10 to 4.3): only requeueing the whole queue keeps its order. Messages from `basic.get`
 are requeued in any order on every version. Those of a consumer keep theirs below 4.0 if the channel is closed, and from 4.0 on if
 they are requeued by one nack, which does not count as a failed delivery there.
 """
@@ -15,19 +15,18 @@ from typing import Any
 
 from pika import exceptions
 
-from amqpworker.broker.amqp.events import GetOk
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.labels import process_name
-from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
+from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 from amqpworker.broker.server_version import version_of
 from amqpworker.model.message import Delivery
 
 __all__ = ["FULL_SCAN_LIMIT", "End", "PeekSession", "needs_read"]
 
 FULL_SCAN_LIMIT = 100_000
-"""Up to this many messages a queue is taken as a whole, whatever is wanted of it."""
+"""Up to this many messages a queue is taken as a whole, even if fewer are to be returned."""
 
-# Taken by one consumer after the other: the broker holds in memory at once what one is to get, however large it is.
+# Taken by one consumer after the other: the broker keeps in memory what one consumer is to receive, however large it is.
 LEAST_CREDIT = 200
 # The messages of more than 32 consumers are requeued in any order.
 MOST_CONSUMERS = 30
@@ -36,23 +35,23 @@ ACCESS_REFUSED = 403
 
 
 class End:
-    """The last answer of a question that has several."""
+    """The last answer of a peek."""
 
 
 class PeekSession(ChannelListener):
     """
-    One look into a queue: hands over the first `most` messages that are `wanted`, and requeues everything.
+    One peek into a queue: passes on the first `most` messages that match, and requeues everything.
 
-    Each message is an answer, `None` if it is not handed over: a sign of life. `held` is how many were taken.
+    Each message is an answer, `None` if it is not passed on: a sign of life. `held` is how many were taken.
     """
 
     def __init__(
-        self, queue: str, most: int, wanted: Callable[[GetOk], bool] | None, answers: SimpleQueue[Any]
+        self, queue: str, most: int, matches: Callable[[Delivery], bool] | None, answers: SimpleQueue[Any]
     ) -> None:
         self.held = 0
         self._queue = queue
         self._most = most
-        self._wanted = wanted
+        self._matches = matches
         self._answers = answers
         self._channel: Channel | None = None
         self._consumers: list[str] = []
@@ -62,18 +61,18 @@ class PeekSession(ChannelListener):
         self._ending = False
         self._by_closing = True
 
-    def begin(self, connection: PublicConnection) -> None:
-        """Open a channel, and ask how many messages there are."""
+    def start(self, connection: PikaConnection) -> None:
+        """Open a channel and ask how many messages there are."""
         self._by_closing = version_of(connection) < CLOSING_KEEPS_ORDER_BELOW
         open_channel(connection, self, self._on_channel, self._on_closed)
 
     def finish(self) -> None:
-        """Requeue what is held, and take nothing more."""
+        """Requeue what is held and take nothing more."""
         if self._ending:
             return
         self._ending = True
         if self._channel is None:
-            return  # it is not open yet, or not any more
+            return  # it is not open yet, or no longer
         if self._by_closing or not self._consumers:
             self._channel.close()
         else:
@@ -93,40 +92,29 @@ class PeekSession(ChannelListener):
         self._take_more()
 
     def _take_more(self) -> None:
-        """Take as many more as there were at the beginning; a credit that was larger would be filled meanwhile."""
+        """Take no more than there were at the beginning: a larger credit would also take messages that arrive meanwhile."""
         if self._to_take == 0 or self._ending or self._channel is None:
             self.finish()
             return
         self._credit = min(self._to_take, self._portion)
         # The broker requeues consumer by consumer, in the order of their tags.
-        tag = f"{process_name()} look {len(self._consumers):04}"
+        tag = f"{process_name()} peek {len(self._consumers):04}"
         self._consumers.append(tag)
         self._channel.consume(self._queue, self._credit, tag, lambda: None)
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Hold one message."""
         self.held += 1
-        got = GetOk(
-            delivery.channel_number,
-            delivery.tag,
-            delivery.redelivered,
-            delivery.exchange,
-            delivery.routing_key,
-            self._to_take - 1,
-            delivery.properties,
-            delivery.body,
-            delivery.problem,
-        )
-        handed_over = (self._wanted is None or self._wanted(got)) and self._most > 0
-        self._most -= handed_over
-        self._answers.put(got if handed_over else None)
+        passed_on = (self._matches is None or self._matches(delivery)) and self._most > 0
+        self._most -= passed_on
+        self._answers.put(delivery if passed_on else None)
         self._to_take -= 1
         self._credit -= 1
         if self._credit == 0:
             self._take_more()
 
     def _cancel_next(self) -> None:
-        """End one consumer after the other, then requeue all that they hold by one nack."""
+        """Cancel one consumer after the other, then requeue all that they hold by one nack."""
         assert self._channel is not None
         if self._consumers:
             self._channel.cancel(self._consumers.pop(), self._cancel_next)
@@ -141,7 +129,7 @@ class PeekSession(ChannelListener):
 
 
 def needs_read(error: BaseException) -> BaseException:
-    """Return a refusal with the missing permission: from 4.3 on `configure` is named although `read` would have been enough."""
+    """Return a refusal with the missing permission: from 4.3 on `configure` is named although `read` would be enough."""
     if not isinstance(error, exceptions.ChannelClosedByBroker) or error.reply_code != ACCESS_REFUSED:
         return error
     text = error.reply_text.replace("configure access to queue", "read access to queue", 1)

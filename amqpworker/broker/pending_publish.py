@@ -1,7 +1,7 @@
 """
-One publication on its way: who waits for it, until when, what is known of it so far, and how it ended.
+A publication that is not confirmed yet: its deadline, who waits for it, what is known of it, and how it ended.
 
-Decides nothing; its `lane` moves it on.
+Decides nothing: its `lane` does.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from amqpworker.broker.channel import Prepared
-from amqpworker.broker.declarer import Need
 from amqpworker.errors import AmqpWorkerError, NotConnected, Unconfirmed
 from amqpworker.log.logger import get_logger
+from amqpworker.routing.queues import Requirement
 
-__all__ = ["PendingPublish", "WhenDone"]
+__all__ = ["OnDone", "PendingPublish"]
 
 log = get_logger(__name__)
 
-WhenDone: TypeAlias = Callable[[AmqpWorkerError | None], None]
-"""Called in the I/O thread with the error, or None once the broker confirmed and did not return the message."""
+OnDone: TypeAlias = Callable[[AmqpWorkerError | None], None]
+"""Called in the I/O thread with the error, or with None once the broker has confirmed and not returned the message."""
 
-# The I/O thread keeps the deadlines; this much later its silence is an error of its own.
+# The I/O thread keeps the deadlines; if it has not done so this much later, that is an error of its own.
 GRACE = 5.0
 
 
@@ -31,58 +31,61 @@ class PendingPublish:
     """
     A publication between its caller and the broker's confirm.
 
-    With `resend` it is published again if its confirm was lost. `wanted` is asked before it is written, if it is set.
-    `channel` is the serial number of the channel that it was written on last, 0 before. `lost` is why a confirm of it
-    was lost ("" if none was): from then on it is unknown whether it arrived. `publish_errors` counts the broker's nacks.
+    With `resend` it is published again if its confirm is lost. `wanted`, if set, is called before it is written.
+    `channel` is the serial number of the channel that it was last written on, 0 before. `lost_reason` is why a confirm of it
+    was lost ("" if none was): from then on it is unknown whether it arrived. `nacks` counts the broker's nacks. `timeout` is
+    the whole time that it had, in seconds, for error texts.
     """
 
     __slots__ = (
         "_waiter",
-        "alone",
         "channel",
         "deadline",
         "done",
         "error",
-        "lost",
-        "needs",
+        "lost_reason",
+        "may_have_closed_channel",
+        "nacks",
+        "on_done",
         "prepared",
         "problem",
-        "refusals",
+        "requirements",
         "resend",
         "returned",
         "size",
+        "timeout",
         "wanted",
-        "when_done",
     )
 
     def __init__(
         self,
         prepared: Prepared,
-        deadline: float,
-        needs: tuple[Need, ...] = (),
-        when_done: WhenDone | None = None,
+        timeout: float,
+        requirements: tuple[Requirement, ...] = (),
+        on_done: OnDone | None = None,
         resend: bool = False,
     ) -> None:
         self.prepared = prepared
         self.size = len(prepared.data)
-        self.deadline = deadline
-        self.needs = needs
-        self.when_done = when_done
+        self.timeout = timeout
+        self.deadline = time.monotonic() + timeout
+        self.requirements = requirements
+        self.on_done = on_done
         self.resend = resend
         self.wanted: Callable[[], bool] | None = None
         self.done = False
         self.error: AmqpWorkerError | None = None
         self.returned: str | None = None
-        self.lost = ""
-        self.alone = False
-        """Whether all that may have gone wrong with it before was the end of a channel that it may have caused itself."""
+        self.lost_reason = ""
+        self.may_have_closed_channel = False
+        """Whether it was in flight only on a channel whose close it may have caused, so that it did not arrive before."""
         self.problem: AmqpWorkerError | None = None
-        """Why it could not be written yet, if that may pass: what it needs could not be declared, for example."""
-        self.refusals = self.channel = 0
+        """Why it could not be written yet, if that may be temporary: a requirement could not be declared, for example."""
+        self.nacks = self.channel = 0
         self._waiter: _thread.LockType | None = None
 
     def finish(self, error: AmqpWorkerError | None) -> None:
-        """End it, once; in the I/O thread."""
+        """End it, once, in the I/O thread."""
         if self.done:
             return
         self.error = error
@@ -90,25 +93,25 @@ class PendingPublish:
         waiter = self._waiter
         if waiter is not None:
             waiter.release()
-        if self.when_done is not None:
+        if self.on_done is not None:
             try:
-                self.when_done(error)
+                self.on_done(error)
             except Exception as mistake:
-                # Others end in the same step, and what is counted as written is written next.
+                # Others end in the same step, and what is counted as written is written after it.
                 log.error("io_callback_error", exc_info=mistake)
 
     def is_wanted(self) -> bool:
-        """Tell whether it is still to be written; if not, it has ended; in the I/O thread."""
+        """Return whether it is still to be written; if not, it ends here. In the I/O thread."""
         if self.wanted is None or self.wanted():
             return True
-        self.finish(NotConnected("The message is not needed any more."))
+        self.finish(NotConnected("The message is no longer needed."))
         return False
 
     def wait(self) -> None:
-        """Wait until it has ended; `error` then tells how. One thread may wait."""
+        """Wait until it has ended, with or without an `error`. One thread may wait."""
         if self.done:
             return
-        # A bare lock costs a tenth of an Event. Set it first and look again after: `finish` does the reverse.
+        # A bare lock costs a tenth of an Event. It is set before `done` is read again: `finish` does the reverse.
         waiter = _thread.allocate_lock()
         waiter.acquire()
         self._waiter = waiter
@@ -118,9 +121,9 @@ class PendingPublish:
         try:
             ended = waiter.acquire(timeout=min(patience, _thread.TIMEOUT_MAX))
         except BaseException:
-            # Ctrl-C: it has no caller any more, and closing must not wait for it either.
+            # Ctrl-C: it has no caller any more, and `close` must not wait for it either.
             self.done = True
             raise
         if not ended:
-            self.error = Unconfirmed("The thread that talks to RabbitMQ did not answer: the message may have arrived.")
+            self.error = Unconfirmed("The I/O thread of the connection did not respond: the message may have arrived.")
             self.done = True

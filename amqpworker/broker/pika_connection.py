@@ -1,19 +1,19 @@
 """
 The one place that meets pika's insides: bytes in, bytes out.
 
-`PikaConnection` hands what the socket read to our `StreamDecoder` and only what is no content back to pika, whose
-decoder gives up the connection at a property that it cannot read. Where pika looks different from the versions that
-this was written for, or where settings say `codec="pika"`, channels go by pika's public methods instead.
+`PikaConnection` gives what the socket received to our `StreamDecoder`, and only frames without content to pika: pika's
+decoder closes the connection at a property that it cannot read. Importing this module raises `ImportError` unless the
+installed pika is one of the versions that the contract tests were run with.
 """
 
 from __future__ import annotations
 
 import fcntl
+import re
 import select
 import socket
 import struct
 import termios
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pika
@@ -23,13 +23,17 @@ from pika.adapters.select_connection import SelectConnection
 from pika.exceptions import NoFreeChannels
 
 from amqpworker.broker.amqp.decode import StreamDecoder
-from amqpworker.broker.amqp.events import Confirm, FrameError, GetOk, RawFrame, ReturnedMessage
+from amqpworker.broker.amqp.events import Confirm, FrameError, RawFrame, ReturnedMessage
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery
 
-__all__ = ["ChannelListener", "PikaConnection", "PublicConnection", "connection_class", "socket_of"]
+__all__ = ["ChannelListener", "PikaConnection", "check_pika_version", "socket_of"]
 
 log = get_logger(__name__)
+
+# The versions of pika that the contract tests were run with: from the first one up to, but not including, the second.
+OLDEST_PIKA = (1, 4)
+FIRST_UNKNOWN_PIKA = (1, 5)
 
 # pika reads 4 KiB at a time: thirteen deliveries, then another system call.
 RECEIVE_BYTES = 256 * 1024
@@ -37,51 +41,57 @@ RECEIVE_BYTES = 256 * 1024
 read_count = struct.Struct("i").unpack
 COUNT_SIZE = 4
 
-SEAM = {
-    SelectConnection: ("_on_data_available", "_process_frame", "_output_marshaled_frames", "_terminate_stream"),
-    pika.frame: ("decode_frame",),
-}
+
+def check_pika_version(version: str) -> None:
+    """
+    Make sure that this version of pika has the private methods that `PikaConnection` overrides and calls.
+
+    Raises:
+        ImportError: it was not tested.
+    """
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+    if not OLDEST_PIKA <= numbers < FIRST_UNKNOWN_PIKA:
+        raise ImportError(f"amqpworker requires pika>=1.4,<1.5, but pika {version} is installed.")
+
+
+check_pika_version(pika.__version__)
 
 
 class ChannelListener:
-    """Who takes what arrives on one channel; every method runs in the I/O thread."""
+    """Receives what arrives on one channel; every method runs in the I/O thread."""
 
     def on_delivery(self, delivery: Delivery) -> None:
-        """Take a message."""
+        """Receive a message."""
 
     def on_return(self, returned: ReturnedMessage) -> None:
-        """Take a message of ours that no queue takes."""
+        """Receive a message of ours that was not routed to any queue."""
 
     def on_confirm(self, tag: int, multiple: bool, ack: bool) -> None:
-        """Take the broker's word about messages of ours."""
-
-    def on_got(self, got: GetOk) -> None:
-        """Take the answer to a get."""
+        """Receive the broker's confirm (`ack`) or refusal of messages of ours."""
 
 
-class PublicConnection(SelectConnection):  # type: ignore[misc]
-    """A connection that decodes and encodes by pika alone."""
-
-    own_codec = False
+class PikaConnection(SelectConnection):  # type: ignore[misc]
+    """A connection that decodes contents and confirms by our codec, and leaves all other frames to pika."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
-        self.sinks: dict[int, ChannelListener] = {}
+        self.listeners: dict[int, ChannelListener] = {}
+        """By channel number."""
         self.blocked_now = False
-        self._ending = False
-        self.heard = False
+        self.has_received = False
+        self.decoder = StreamDecoder()
+        self._closing = False
+        self._plain_socket: socket.socket | None = None
         self._numbers_in_use: set[int] = set()
         self._last_number = 0
         super().__init__(*arguments, **named)
 
-    def _on_data_available(self, data: bytes) -> None:
-        self.heard = True
-        super()._on_data_available(data)
+    # ---- channel numbers --------------------------------------------------------------------------------------------
 
-    def take_number(self) -> int:
+    def take_channel_number(self) -> int:
         """
         Return a number for another channel.
 
-        pika takes the lowest that is free, which may be that of a channel which was closed this moment and is about to
+        pika takes the lowest that is free, which may be that of a channel which was closed just now and is about to
         be opened again.
 
         Raises:
@@ -95,22 +105,24 @@ class PublicConnection(SelectConnection):  # type: ignore[misc]
                 return self._last_number
         raise NoFreeChannels(limit)
 
-    def give_number(self, number: int) -> None:
-        """Take a number back whose channel is closed."""
+    def release_channel_number(self, number: int) -> None:
+        """Return the number of a channel that is closed."""
         self._numbers_in_use.discard(number)
 
-    @property
-    def has_part(self) -> bool:
-        """Whether a part of something has come whose rest has not."""
-        return bool(getattr(self, "_frame_buffer", b""))
+    # ---- state ------------------------------------------------------------------------------------------------------
 
-    def has_part_of(self, channel: int) -> bool:  # noqa: ARG002 - pika does not tell by channels
-        """Tell whether a part of something has come on this channel, as far as that is known."""
-        return self.has_part
+    @property
+    def has_partial(self) -> bool:
+        """Whether a frame or a message has arrived in part."""
+        return self.decoder.has_partial
+
+    def has_partial_on(self, channel: int) -> bool:
+        """Return whether a frame or a message has arrived in part on this channel."""
+        return self.decoder.has_partial_on(channel)
 
     @property
     def unsent(self) -> int:
-        """How many bytes have been written that the other side's system has not taken yet."""
+        """How many bytes were written that the system of the other side has not received yet."""
         sock = socket_of(self)
         if sock is None:
             return 0
@@ -121,17 +133,13 @@ class PublicConnection(SelectConnection):  # type: ignore[misc]
             return buffered
 
     @property
-    def takes_messages(self) -> bool:
-        """Whether publications can be written now; pika calls itself open for a moment after the broker's goodbye."""
-        return bool(self.is_open) and not self.blocked_now and not self._ending
-
-    def _terminate_stream(self, error: Exception | None) -> None:
-        self._ending = True
-        super()._terminate_stream(error)
+    def accepts_messages(self) -> bool:
+        """Whether publications can be written now; pika's `is_open` is true for a moment after the broker's close."""
+        return bool(self.is_open) and not self.blocked_now and not self._closing
 
     @property
     def has_unread(self) -> bool:
-        """Whether the broker has sent something that was not read yet: its goodbye, perhaps."""
+        """Whether the broker has sent something that was not read yet: perhaps its close."""
         sock = socket_of(self)
         if sock is None:
             return False
@@ -139,25 +147,7 @@ class PublicConnection(SelectConnection):  # type: ignore[misc]
         poller.register(sock, select.POLLIN | select.POLLRDHUP)
         return bool(poller.poll(0))
 
-
-class PikaConnection(PublicConnection):
-    """A connection that decodes contents and confirms by our codec, and leaves all else to pika."""
-
-    own_codec = True
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        self.decoder = StreamDecoder()
-        self._plain_socket: socket.socket | None = None
-        super().__init__(*arguments, **named)
-
-    @property
-    def has_part(self) -> bool:
-        """Whether a part of something has come whose rest has not."""
-        return self.decoder.has_part
-
-    def has_part_of(self, channel: int) -> bool:
-        """Tell whether a part of something has come on this channel."""
-        return self.decoder.has_part_of(channel)
+    # ---- overridden parts of pika -----------------------------------------------------------------------------------
 
     def _proto_connection_made(self, transport: Any) -> None:
         if hasattr(transport, "_MAX_RECV_BYTES"):
@@ -166,41 +156,42 @@ class PikaConnection(PublicConnection):
         self._plain_socket = sock if type(sock) is socket.socket else None
         super()._proto_connection_made(transport)
 
+    def _terminate_stream(self, error: Exception | None) -> None:
+        self._closing = True
+        super()._terminate_stream(error)
+
     def _on_data_available(self, data: bytes) -> None:
-        self.heard = True
+        self.has_received = True
         self.bytes_received += len(data)
         try:
             events = self.decoder.feed(data)
         except FrameError as error:
-            if self.is_open:  # else it is no RabbitMQ, and whoever connects tells so
-                log.error("stream_corrupt", problem=str(error))
+            if self.is_open:  # else it is not RabbitMQ, and the user of the connection reports that
+                log.error("stream_corrupt", reason=str(error))
             self._terminate_stream(error)
             return
-        sinks = self.sinks
+        listeners = self.listeners
         for event in events:
-            # By exact type, deliveries first: this loop is run for every message.
+            # By exact type, deliveries first: this loop runs for every message.
             if type(event) is Delivery:
-                if sink := sinks.get(event.channel_number):
-                    sink.on_delivery(event)
+                if listener := listeners.get(event.channel_number):
+                    listener.on_delivery(event)
             elif type(event) is Confirm:
-                if sink := sinks.get(event.channel):
-                    sink.on_confirm(event.tag, event.multiple, event.ack)
+                if listener := listeners.get(event.channel):
+                    listener.on_confirm(event.tag, event.multiple, event.ack)
             elif type(event) is RawFrame:
-                self._hand_to_pika(event)
-            elif type(event) is ReturnedMessage:
-                if sink := sinks.get(event.channel):
-                    sink.on_return(event)
-            elif type(event) is GetOk and (sink := sinks.get(event.channel)):
-                sink.on_got(event)
+                self._process_raw_frame(event)
+            elif type(event) is ReturnedMessage and (listener := listeners.get(event.channel)):
+                listener.on_return(event)
 
-    def _hand_to_pika(self, raw: bytes) -> None:
+    def _process_raw_frame(self, raw: bytes) -> None:
         _, frame = pika.frame.decode_frame(raw)
         if frame is not None:
             self._process_frame(frame)
 
     def write(self, data: bytes) -> None:
         """
-        Put marshalled frames on the wire, all in one write, and now where the socket takes them.
+        Write marshalled frames in one piece, at once if the socket accepts them.
 
         pika would first ask the poller whether the socket is writable: four system calls and a round of its loop.
         """
@@ -219,22 +210,6 @@ class PikaConnection(PublicConnection):
         self._output_marshaled_frames([data])
 
 
-def connection_class(codec: str) -> type[PublicConnection]:
-    """Return the connection to use: ours where pika has the seam that it was written for, and it is wanted."""
-    if codec != "own":
-        return PublicConnection
-    missing = missing_parts(SEAM)
-    if missing:
-        log.warning("pika_seam_missing", missing=missing, pika=pika.__version__, effect="slower: pika's own codec")
-        return PublicConnection
-    return PikaConnection
-
-
-def socket_of(connection: PublicConnection) -> Any:
-    """Return the socket of a connection, `None` where there is none yet."""
+def socket_of(connection: PikaConnection) -> Any:
+    """Return the socket of a connection, `None` if it has none yet."""
     return getattr(getattr(connection, "_transport", None), "_sock", None)
-
-
-def missing_parts(seam: Mapping[Any, Sequence[str]]) -> list[str]:
-    """Return the private parts of pika that are not there."""
-    return [name for owner, names in seam.items() for name in names if not callable(getattr(owner, name, None))]

@@ -1,8 +1,8 @@
 """
-One channel in confirm mode: what is in flight on it, by delivery tag.
+A channel in confirm mode: what is in flight on it, by delivery tag.
 
-Decides which confirm and which return belong to which publication (https://www.rabbitmq.com/docs/confirms). What a
-refusal or the end of the channel leads to is decided by its `lane`.
+Decides which confirm and which return belong to which publication (https://www.rabbitmq.com/docs/confirms). Its `lane`
+decides what follows from a nack, a return or the close of the channel.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from amqpworker.broker.amqp.events import ReturnedMessage
 from amqpworker.broker.channel import Channel, Prepared, open_channel
 from amqpworker.broker.liveness import Liveness
 from amqpworker.broker.pending_publish import PendingPublish
-from amqpworker.broker.pika_connection import ChannelListener, PublicConnection
+from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.model.message import Delivery
 
@@ -26,26 +26,26 @@ MOST_BYTES_IN_FLIGHT = 32 * 1024 * 1024
 
 
 class ChannelUser(Protocol):
-    """Who publishes on a channel; all in the I/O thread."""
+    """The user of a publish channel; called in the I/O thread."""
 
     def on_ready(self, channel: PublishChannel) -> None:
-        """Take that publications can be written on it."""
+        """The channel is open: publications can be written on it."""
 
-    def on_refused(self, channel: PublishChannel, outgoing: PendingPublish, ack: bool) -> None:
-        """Take that the broker did not confirm a publication (`ack` is false), or returned it."""
+    def on_refused(self, channel: PublishChannel, pending: PendingPublish, ack: bool) -> None:
+        """The broker nacked a publication (`ack` is false), or returned it."""
 
     def on_confirmed(self, channel: PublishChannel) -> None:
-        """Take that there is room again."""
+        """There is room again."""
 
     def on_closed(self, channel: PublishChannel, error: BaseException) -> None:
-        """Take that the channel has ended; `take_in_flight` returns what was in flight."""
+        """The channel was closed; `take_in_flight` returns what was in flight."""
 
     def on_reply(self, correlation_id: str, body: bytes) -> None:
-        """Take the reply to a call."""
+        """The reply to a call has arrived."""
 
 
 class PublishChannel(ChannelListener):
-    """A channel for publications; `serial` is its place in the order of a process's channels."""
+    """A channel for publications; `serial` counts the channels of a process."""
 
     def __init__(self, serial: int, user: ChannelUser, replies: bool = False) -> None:
         self.serial = serial
@@ -56,7 +56,7 @@ class PublishChannel(ChannelListener):
         self._in_flight: dict[int, PendingPublish] = {}
         self._bytes_in_flight = 0
         self._next_tag = 1
-        self._answered: Callable[[], None] = lambda: None
+        self._stop_waiting: Callable[[], None] = lambda: None
 
     @property
     def number(self) -> int:
@@ -73,53 +73,53 @@ class PublishChannel(ChannelListener):
         """Return how many publications, and how many bytes of them, the bounds allow now."""
         return MOST_IN_FLIGHT - len(self._in_flight), MOST_BYTES_IN_FLIGHT - self._bytes_in_flight
 
-    def open(self, connection: PublicConnection, liveness: Liveness) -> None:
-        """Open it, in confirm mode, with a consumer of direct replies if it is to have one."""
+    def open(self, connection: PikaConnection, liveness: Liveness) -> None:
+        """Open it in confirm mode, with a consumer of direct replies if it has `replies`."""
 
-        def late(may_leave: bool) -> None:
+        def on_late(may_leave: bool) -> None:
             if may_leave:
                 liveness.leave("a channel to publish on")
             else:
-                self._answered = liveness.expect_answer(late)
+                self._stop_waiting = liveness.expect_answer(on_late)
 
-        self._answered = liveness.expect_answer(late)
+        self._stop_waiting = liveness.expect_answer(on_late)
 
-        def opened(channel: Channel) -> None:
+        def on_opened(channel: Channel) -> None:
             self._channel = channel
-            channel.select_confirms(consume if self._replies else ready)
+            channel.select_confirms(consume if self._replies else on_ready)
 
         def consume() -> None:
             assert self._channel is not None
-            self._channel.consume_replies(ready)
+            self._channel.consume_replies(on_ready)
 
-        def ready() -> None:
-            self._answered()
+        def on_ready() -> None:
+            self._stop_waiting()
             self.is_open = True
             self._user.on_ready(self)
 
-        def closed(error: BaseException) -> None:
-            self._answered()
+        def on_closed(error: BaseException) -> None:
+            self._stop_waiting()
             self.is_open = False
-            # If the connection has ended it is that which says why: the lane is told next, and takes what is in flight.
+            # If the connection was lost, the lane takes what is in flight: its `on_lost` is called next, with the reason.
             if connection.is_open:
                 self._user.on_closed(self, error)
 
-        open_channel(connection, self, opened, closed)
+        open_channel(connection, self, on_opened, on_closed)
 
     def close(self) -> None:
         """Close it without a callback."""
-        self._answered()
+        self._stop_waiting()
         self.is_open = False
         self._user = CLOSED_USER
         if self._channel is not None:
             self._channel.close()
 
-    def add(self, outgoing: PendingPublish) -> None:
-        """Count a publication as in flight; whoever does writes it next, in the same order."""
-        outgoing.channel = self.serial
-        self._in_flight[self._next_tag] = outgoing
+    def add(self, pending: PendingPublish) -> None:
+        """Count a publication as in flight; the caller writes it next, in the same order."""
+        pending.channel = self.serial
+        self._in_flight[self._next_tag] = pending
         self._next_tag += 1
-        self._bytes_in_flight += outgoing.size
+        self._bytes_in_flight += pending.size
 
     def write(self, batch: list[Prepared]) -> None:
         """Write publications that were added."""
@@ -127,58 +127,58 @@ class PublishChannel(ChannelListener):
         self._channel.publish(batch)
 
     def on_confirm(self, tag: int, multiple: bool, ack: bool) -> None:
-        """End what the broker confirmed or refused."""
+        """End what the broker confirmed, and report what it nacked or returned."""
         in_flight = self._in_flight
         if multiple:
             tags = list(itertools.takewhile(lambda one: one <= tag, in_flight))
         else:
             tags = [tag] if tag in in_flight else []
         for one in tags:
-            outgoing = in_flight.pop(one)
-            self._bytes_in_flight -= outgoing.size
-            if ack and outgoing.returned is None:
-                outgoing.finish(None)
-            elif not outgoing.done:
-                self._user.on_refused(self, outgoing, ack)
+            pending = in_flight.pop(one)
+            self._bytes_in_flight -= pending.size
+            if ack and pending.returned is None:
+                pending.finish(None)
+            elif not pending.done:
+                self._user.on_refused(self, pending, ack)
         self._user.on_confirmed(self)
 
     def on_return(self, returned: ReturnedMessage) -> None:
-        """Note which publication was returned: its confirm comes next."""
+        """Note which publication was returned: its confirm follows."""
         message_id = returned.properties.message_id
-        for outgoing in self._in_flight.values():
-            if outgoing.returned is not None:
+        for pending in self._in_flight.values():
+            if pending.returned is not None:
                 continue
-            what = outgoing.prepared.publication
+            what = pending.prepared.publication
             if (
                 what.properties.message_id == message_id
                 and what.routing_key == returned.routing_key
                 and what.exchange == returned.exchange
             ):
-                outgoing.returned = returned.reply_text
+                pending.returned = returned.reply_text
                 return
 
     def on_delivery(self, delivery: Delivery) -> None:
-        """Hand on a reply."""
+        """Pass on a reply."""
         self._user.on_reply(delivery.properties.correlation_id or "", delivery.body)
 
     def expire(self, now: float, error: Callable[[], AmqpWorkerError] | None) -> None:
         """
-        End what was not confirmed in time; a confirm of it that comes later, by hours perhaps, means nothing.
+        End what was not confirmed in time; a confirm of it that arrives later, perhaps by hours, is ignored.
 
-        Without an error it is waited for on, and only takes no room from others: who keeps it has bounds of his own.
+        Without an error it stays in flight and only stops to count against the bounds: its sender has bounds of its own.
         """
         for tag in [tag for tag, one in self._in_flight.items() if one.deadline <= now]:
-            outgoing = self._in_flight[tag]
-            self._bytes_in_flight -= outgoing.size
+            pending = self._in_flight[tag]
+            self._bytes_in_flight -= pending.size
             if error is None:
-                outgoing.size = 0
+                pending.size = 0
             else:
                 del self._in_flight[tag]
-                outgoing.finish(error())
+                pending.finish(error())
 
     def overdue(self, before: float) -> int:
-        """Return how many publications were to be confirmed before this moment (monotonic), and are waited for."""
-        # A copy first, in one step: this is asked by other threads.
+        """Return how many publications are in flight whose deadline was before this moment (monotonic)."""
+        # Copied first, in one step: other threads call this.
         return sum(1 for one in list(self._in_flight.values()) if one.deadline <= before)
 
     def take_in_flight(self) -> list[PendingPublish]:
@@ -193,7 +193,7 @@ class _ClosedUser:
     """The user of a channel that was closed here."""
 
     def on_ready(self, channel: PublishChannel) -> None:
-        """Close what was opened too late."""
+        """Close a channel that was opened too late."""
         channel.close()
 
     def on_refused(self, *_: object) -> None: ...

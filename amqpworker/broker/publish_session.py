@@ -1,7 +1,7 @@
 """
-What the lanes of a publisher are for, and what they share: its connection, and what is known of the broker.
+The purposes of a publisher's lanes, and what the lanes share: the connection, and what is known of the broker.
 
-Decides what is said of a publication that could not be written, or was not confirmed, in time.
+Decides the error of a publication that could not be written, or was not confirmed, in time.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from amqpworker.broker.address import places
 from amqpworker.broker.connection_errors import ConnectionProblem
-from amqpworker.broker.declarer import Declarer, Need
+from amqpworker.broker.declarer import Declarer
 from amqpworker.broker.io_thread import IOThread
-from amqpworker.broker.pika_connection import PublicConnection
+from amqpworker.broker.pika_connection import PikaConnection
 from amqpworker.broker.publish_errors import not_confirmed, not_connected, not_written
 from amqpworker.errors import AmqpWorkerError
-from amqpworker.routing.topology import Queue, Topology
+from amqpworker.routing.queues import Requirement
 from amqpworker.settings import Settings
 
 __all__ = ["CALLS", "COPIES", "REPLIES", "SENDS", "OnReply", "Purpose", "Session"]
@@ -31,10 +31,10 @@ DEFAULT_FRAME_MAX = 131_072
 @dataclass(frozen=True, slots=True)
 class Purpose:
     """
-    What a lane is for.
+    The purpose of a lane.
 
-    With `resend` what lost its confirm is published again; with `patient` a confirm is waited for as long as the channel
-    lives; with `replies` the channel consumes the replies to what is published on it.
+    With `resend` a publication whose confirm was lost is published again; with `patient` a confirm is awaited as long as the
+    channel is open; with `replies` the channel consumes the replies to what is published on it.
     """
 
     name: str
@@ -50,51 +50,47 @@ REPLIES = Purpose("replies")
 
 
 class Session:
-    """One connection after the other; all of it belongs to the I/O thread, what is read to make frames aside."""
+    """The present connection. For the I/O thread, except for what other threads read to marshal frames."""
 
-    def __init__(
-        self, io: IOThread, settings: Settings, topology_of: Callable[[Need], Topology], on_reply: OnReply
-    ) -> None:
+    def __init__(self, io: IOThread, settings: Settings, on_reply: OnReply) -> None:
         self.io = io
         self.settings = settings
-        self.own_codec = io.own_codec
         self.on_reply = on_reply
         self.on_channel_lost: Callable[[int], None] = lambda _serial: None
-        """Called with the serial number of a channel when no reply to what was published on it can come any more."""
+        """Called with the serial number of a channel when no reply to what was published on it can arrive any more."""
         self.replies_expected: Callable[[int], bool] = lambda _serial: False
-        """Asked whether a reply to something that was published on the channel with this serial number is waited for."""
-        self.connection: PublicConnection | None = None
+        """Returns whether a reply to what was published on the channel with this serial number is awaited."""
+        self.connection: PikaConnection | None = None
         self.declarer: Declarer | None = None
         self.problem: ConnectionProblem | None = None
         self.frame_max = DEFAULT_FRAME_MAX
-        # What the broker takes is known once it has refused something larger; it stays known.
+        # The largest body that the broker accepts: known once it has refused a larger one.
         self.max_body = sys.maxsize
         self.serials = itertools.count(1)
-        self._topology_of = topology_of
 
-    def begin(self, connection: PublicConnection) -> None:
-        """Begin with a connection that is open."""
+    def on_opened(self, connection: PikaConnection) -> None:
+        """Use a connection that is open."""
         self.connection = connection
         self.problem = None
         self.frame_max = connection.params.frame_max or DEFAULT_FRAME_MAX
-        self.declarer = Declarer(connection, self._topology_of, self.io.liveness)
+        self.declarer = Declarer(connection, self.io.liveness)
 
-    def end(self, problem: ConnectionProblem) -> None:
-        """End: the connection is gone, or could not be made."""
+    def on_lost(self, problem: ConnectionProblem) -> None:
+        """Note that the connection was lost or could not be made."""
         self.connection = self.declarer = None
         self.problem = problem
 
-    def is_bounded(self, needs: tuple[Need, ...]) -> bool:
-        """Tell whether a queue among the needs has a bound that this app knows."""
-        parts = (part for need in needs for part in self._topology_of(need))
-        return any(isinstance(part, Queue) and "x-max-length" in part.arguments for part in parts)
+    def is_bounded(self, requirements: tuple[Requirement, ...]) -> bool:
+        """Return whether a required queue has a bound that this app knows."""
+        queues = (queue for one in requirements for queue in one.make_topology().queues)
+        return any("x-max-length" in queue.arguments for queue in queues)
 
-    def not_sent(self) -> AmqpWorkerError:
-        """Return why nothing could be written until now."""
+    def not_sent(self, timeout: float) -> AmqpWorkerError:
+        """Return why a publication could not be written within `timeout` seconds."""
         if self.connection is None:
-            return not_connected(self.problem, places(self.io.addresses))
-        return not_written(self.connection.blocked_now)
+            return not_connected(self.problem, places(self.io.addresses), timeout)
+        return not_written(self.connection.blocked_now, timeout)
 
     def not_confirmed(self) -> AmqpWorkerError:
-        """Return why no confirm came in time."""
+        """Return why no confirm arrived in time."""
         return not_confirmed(self.connection is not None and self.connection.blocked_now)

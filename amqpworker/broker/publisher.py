@@ -1,8 +1,8 @@
 """
-The publishing side of a process: one connection, any number of threads that call it.
+The publishing side of a process: one connection that any number of threads use.
 
-Decides when the connection is made and when it is written to, and bounds every wait. What is published, for four purposes
-that have channels of their own, and what is published again, is up to each `lane`.
+Decides when to connect and when to write, and bounds every wait. Each `lane`, one per purpose and with channels of its own,
+decides what is published again.
 """
 
 from __future__ import annotations
@@ -13,23 +13,21 @@ from collections.abc import Callable, Sequence
 from amqpworker.broker.address import Address
 from amqpworker.broker.connection_errors import ConnectionProblem
 from amqpworker.broker.consumer_count import ConsumerCount, Question
-from amqpworker.broker.declarer import Need
 from amqpworker.broker.io_thread import CLOSED, IOThread
 from amqpworker.broker.lane import Lane
 from amqpworker.broker.pending_publish import PendingPublish
-from amqpworker.broker.pika_connection import PublicConnection
+from amqpworker.broker.pika_connection import PikaConnection
 from amqpworker.broker.publish_session import CALLS, COPIES, REPLIES, SENDS, OnReply, Session
 from amqpworker.errors import NotConnected
-from amqpworker.routing.topology import Topology
 from amqpworker.settings import Settings
 
 __all__ = ["Publisher"]
 
-# After this long without a write, what the broker has sent is read first: it may have closed the connection, and a process
-# that was suspended would write its first message into nothing.
-QUIET = 1.0
-READ_FIRST = 0.002
-# While it closes, it looks this often whether others need it.
+# After this many seconds without a write, what the broker has sent is read first: it may have closed the connection, and a
+# process that was suspended would lose its first message.
+READ_FIRST_AFTER = 1.0
+READ_FIRST_SECONDS = 0.002
+# While it closes, it checks this often whether it is needed after all.
 JOIN_SLICE = 0.01
 
 
@@ -37,19 +35,18 @@ class Publisher:
     """
     Publishes with confirms and `mandatory`, from any thread, over one connection that is made at first use.
 
-    `sends` is for what users send, `calls` for what is replied to, `copies` for what takes a delivery's place, `replies` for
-    the replies to calls.
+    The lanes: `sends` for messages of users, `calls` for messages with a reply, `copies` for what replaces a delivery,
+    `replies` for the replies to calls.
     """
 
     def __init__(
         self,
         addresses: Sequence[Address],
         settings: Settings,
-        topology_of: Callable[[Need], Topology],
         on_reply: OnReply,
     ) -> None:
         self._io = IOThread("publisher", addresses, settings, self)
-        self.session = Session(self._io, settings, topology_of, on_reply)
+        self.session = Session(self._io, settings, on_reply)
         self.sends, self.calls, self.copies, self.replies = self._lanes = tuple(
             Lane(purpose, self.session, self._submitted) for purpose in (SENDS, CALLS, COPIES, REPLIES)
         )
@@ -60,53 +57,53 @@ class Publisher:
 
     # ---- from any thread --------------------------------------------------------------------------------------------
 
-    def _submitted(self, outgoing: PendingPublish, urgent: bool) -> None:
-        """Have what was put into a lane written; where nothing goes out any more, end it."""
+    def _submitted(self, pending: PendingPublish, urgent: bool) -> None:
+        """Have a publication of a lane written; if the I/O thread has ended, fail it."""
         if not self._started:
             self.start()
         if urgent or not self._io.ticking:
             self._io.wake()
         if self._io.ended:
-            # The last look into the lanes was perhaps before it came in: nobody else will end it. While the thread is
-            # there it does: it may be writing it.
-            outgoing.finish(NotConnected(CLOSED if self._closed else self._io.end_text))
+            # The I/O thread may have checked the lanes before this was added, so nothing else ends it. While the thread
+            # runs, it does: it may be writing it.
+            pending.finish(NotConnected(CLOSED if self._closed else self._io.end_reason))
 
     def start(self) -> None:
-        """Connect now, instead of at the first publication; what was closed stays closed."""
-        # In this order: a signal handler in between starts it as well, which does no harm, and does not wait for nothing.
+        """Connect now instead of at the first publication; does nothing after `close`."""
+        # In this order: a signal handler in between starts it as well, which is harmless, and does not wait in vain.
         self._io.start()
         self._started = True
 
     def on_beat(self, beat: Callable[[], None]) -> None:
-        """Have `beat` called about once in a second by the I/O thread; before it starts."""
+        """Have the I/O thread call `beat` about once per second; to be set before it starts."""
         self._io.beat = beat
 
     def belongs_to(self, owner: str) -> None:
-        """Name the connection after an app, if the settings give no name to it; before it starts."""
+        """Name the connection after an app, if the settings have no name for it; to be set before it starts."""
         self._io.owner = owner
 
     def wake(self) -> None:
-        """Write what has gathered now."""
+        """Write now what waits."""
         self._io.wake()
 
     def consumers_of(self, queue: str, timeout: float) -> int | None:
-        """Return how many consumers a queue has; None if that cannot be known within `timeout` seconds."""
+        """Return how many consumers a queue has; None if that is not known within `timeout` seconds."""
         if not self.connected:
             return None
         question = Question(queue)
         self._questions.waiting.append(question)
         self._io.wake()
-        question.ended.wait(timeout)
+        question.answered.wait(timeout)
         return question.consumers
 
     @property
     def broken(self) -> bool:
-        """Whether the I/O thread has ended though nobody asked it to."""
+        """Whether the I/O thread has ended without `retire` or `close`."""
         return self._io.ended and not self._io.leaving
 
     @property
     def over(self) -> bool:
-        """Whether it was closed, or has broken: another publisher has to be made."""
+        """Whether it was closed or is broken: another publisher has to be made."""
         return self._io.over
 
     @property
@@ -124,14 +121,14 @@ class Publisher:
         return all(lane.idle for lane in self._lanes)
 
     def retire(self, needed: Callable[[], bool] | None = None) -> None:
-        """Close as soon as all is confirmed and it is not `needed`, without waiting for that; from any place."""
+        """Close once everything is confirmed and it is not `needed`, without waiting for that; callable anywhere."""
         self._io.retire(needed)
 
     def close(self, timeout: float, needed: Callable[[], bool] = lambda: False) -> bool:
         """
-        Wait for what is under way, then close; what is not confirmed by then fails. False: it was not all confirmed.
+        Wait for outstanding confirms, then close; what is not confirmed by then fails, and this returns false.
 
-        While it is `needed`, as by a call that waits for its answer, it stays open, and closes itself after that.
+        While it is `needed`, as by a call that waits for its reply, it stays open, and closes itself after that.
         """
         until = time.monotonic() + timeout
         self.retire(needed)
@@ -147,58 +144,58 @@ class Publisher:
         return confirmed
 
     def forget(self) -> None:
-        """In a forked child: let go of the parent's connection."""
+        """In a forked child: drop the connection of the parent."""
         self._io.forget()
 
     # ---- in the I/O thread ------------------------------------------------------------------------------------------
 
-    def opened(self, connection: PublicConnection) -> None:
-        """Write what waits, and have what it needs declared at the same time."""
+    def on_opened(self, connection: PikaConnection) -> None:
+        """Declare what the waiting publications require."""
         self._ever_open = True
         self._reads_first = False
         self._written_at = time.monotonic()
-        self.session.begin(connection)
+        self.session.on_opened(connection)
         assert self.session.declarer is not None
-        for need in {need for lane in self._lanes for need in lane.needs()}:
-            self.session.declarer.ensure(need, lambda _: None)
+        for requirement in {one for lane in self._lanes for one in lane.requirements()}:
+            self.session.declarer.ensure(requirement, lambda _: None)
 
-    def lost(self, problem: ConnectionProblem) -> None:
-        """Have the lanes keep what may be published on the next connection, if there can be one."""
-        self.session.end(problem)
-        self._questions.end()
-        # A broker that was there before is waited for, whatever it says while it starts.
-        mistake = problem.kind != "away" and not self._ever_open
+    def on_lost(self, problem: ConnectionProblem) -> None:
+        """Have the lanes keep what may be published on the next connection, if there may be one."""
+        self.session.on_lost(problem)
+        self._questions.on_lost()
+        # A broker that was once reached is waited for, whatever it reports while it starts.
+        permanent = problem.kind != "unreachable" and not self._ever_open
         for lane in self._lanes:
-            lane.lost(problem, mistake or self._io.ended or self._closed)
+            lane.on_lost(problem, permanent or self._io.ended or self._closed)
         if not self.idle():
             self._io.wake()
 
-    def woken(self) -> None:
-        """Write what has gathered."""
+    def on_wake(self) -> None:
+        """Write what waits."""
         connection = self.session.connection
         if self._questions.waiting and connection is not None:
             self._questions.ask(connection)
-        if connection is None or not connection.takes_messages:
+        if connection is None or not connection.accepts_messages:
             return
         now = time.monotonic()
-        if now - self._written_at > QUIET and connection.has_unread:
+        if now - self._written_at > READ_FIRST_AFTER and connection.has_unread:
             if not self._reads_first:
                 self._reads_first = True
-                self._io.call_later(READ_FIRST, self._has_read)
+                self._io.call_later(READ_FIRST_SECONDS, self._on_read)
             return
         for lane in self._lanes:
             if lane.write():
                 self._written_at = now
 
-    def _has_read(self) -> None:
+    def _on_read(self) -> None:
         self._reads_first = False
         self._written_at = time.monotonic()
-        self.woken()
+        self.on_wake()
 
-    def tick(self) -> bool:
-        """End what has waited for too long, and write what was not urgent."""
-        self.woken()
+    def on_tick(self) -> bool:
+        """End what is past its deadline, and write what was not urgent."""
+        self.on_wake()
         now = time.monotonic()
         for lane in self._lanes:
-            lane.tick(now)
+            lane.on_tick(now)
         return not self.idle()

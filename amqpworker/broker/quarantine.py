@@ -1,8 +1,8 @@
 """
-Publications that go out alone, each on a channel of its own.
+Publications that are published alone, each on a channel of its own, so that they affect no others.
 
-Decides which do: those to an exchange that the broker has closed a channel for, until it takes one again, and those that
-were in flight beside something that closed a channel without a name. So they harm no others.
+Decides which: those to an exchange for which the broker has closed a channel, until it accepts one again, and those that were
+in flight when the broker closed a channel without naming the exchange.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ MOST_CHANNELS = 8
 
 
 class QuarantineUser(Protocol):
-    """The lane that the publications belong to."""
+    """The lane of the publications."""
 
-    def fit(self, outgoing: PendingPublish, number: int) -> bool:
-        """Marshal a publication for a channel; false if it cannot be, and has ended."""
+    def remarshal(self, pending: PendingPublish, number: int) -> bool:
+        """Marshal a publication for a channel; false if that is impossible, and it has ended."""
 
     def adopt(self, channel: PublishChannel) -> None:
         """Keep a channel for the reply that is expected on it, or close it."""
 
-    def on_refused(self, channel: PublishChannel, outgoing: PendingPublish, ack: bool) -> None:
-        """Take that the broker refused a publication, or returned it."""
+    def on_refused(self, channel: PublishChannel, pending: PendingPublish, ack: bool) -> None:
+        """The broker nacked a publication, or returned it."""
 
     def after_close(self, channel: PublishChannel, in_flight: list[PendingPublish], error: BaseException) -> None:
-        """Take that the broker closed a channel, and what was in flight on it."""
+        """The broker closed a channel with `in_flight` on it."""
 
     def on_reply(self, correlation_id: str, body: bytes) -> None:
-        """Take the reply to a call."""
+        """The reply to a call has arrived."""
 
 
 class Quarantine:
-    """The quarantine of one lane; all of it runs in the I/O thread."""
+    """The quarantine of one lane; for the I/O thread."""
 
     def __init__(self, user: QuarantineUser, session: Session, replies: bool) -> None:
         self.exchanges: set[str] = set()
@@ -58,76 +58,76 @@ class Quarantine:
 
     @property
     def waiting(self) -> list[PendingPublish]:
-        """The publications that have no channel yet, or whose channel is just being opened."""
+        """The publications without an open channel."""
         return [*self._waiting, *(one for channel, one in self._channels.items() if not channel.busy)]
 
     @property
     def channels(self) -> list[PublishChannel]:
-        """The channels of those that are on their way."""
+        """The channels, one per publication."""
         return list(self._channels)
 
-    def add(self, outgoing: PendingPublish) -> None:
-        """Take a publication in; `start` sends it."""
-        self._waiting.append(outgoing)
+    def add(self, pending: PendingPublish) -> None:
+        """Add a publication; `start` publishes it."""
+        self._waiting.append(pending)
 
     def start(self) -> None:
-        """Open a channel for each of those that wait, a few at a time."""
+        """Open a channel for each waiting publication, a few at a time."""
         connection = self._session.connection
         if self._starting or connection is None:
-            return  # one that finds no channel ends at once, which calls this again
+            return  # a channel that cannot be opened ends at once, which calls this again
         self._starting = True
         while self._waiting and len(self._channels) < MOST_CHANNELS and connection.is_open:
-            outgoing = self._waiting.popleft()
-            if not outgoing.done:
+            pending = self._waiting.popleft()
+            if not pending.done:
                 channel = PublishChannel(next(self._session.serials), self, self._replies)
-                self._channels[channel] = outgoing
+                self._channels[channel] = pending
                 channel.open(connection, self._session.io.liveness)
         self._starting = False
 
     def on_ready(self, channel: PublishChannel) -> None:
         """Write the publication that the channel was opened for."""
-        outgoing = self._channels[channel]
-        if outgoing.done or not (outgoing.is_wanted() and self._user.fit(outgoing, channel.number)):
+        pending = self._channels[channel]
+        if pending.done or not (pending.is_wanted() and self._user.remarshal(pending, channel.number)):
             self._end(channel, channel.close)
             return
-        channel.add(outgoing)
-        channel.write([outgoing.prepared])
+        channel.add(pending)
+        channel.write([pending.prepared])
 
     def on_confirmed(self, channel: PublishChannel) -> None:
-        """Give the exchange free: the broker takes what is published to it again."""
-        outgoing = self._channels.get(channel)
-        if outgoing is not None and not channel.busy:
-            if outgoing.done and outgoing.error is None:
-                self.exchanges.discard(outgoing.prepared.publication.exchange)
+        """Release the exchange: the broker accepts messages for it again."""
+        pending = self._channels.get(channel)
+        if pending is not None and not channel.busy:
+            if pending.done and pending.error is None:
+                self.exchanges.discard(pending.prepared.publication.exchange)
             self._end(channel, lambda: self._user.adopt(channel))
 
-    def on_refused(self, channel: PublishChannel, outgoing: PendingPublish, ack: bool) -> None:
+    def on_refused(self, channel: PublishChannel, pending: PendingPublish, ack: bool) -> None:
         """Have the lane decide."""
-        self._user.on_refused(channel, outgoing, ack)
+        self._user.on_refused(channel, pending, ack)
 
     def on_closed(self, channel: PublishChannel, error: BaseException) -> None:
-        """Have the lane decide; no other publication was on this channel."""
-        outgoing = self._channels.get(channel)
-        in_flight = channel.take_in_flight() or [one for one in [outgoing] if one is not None and not one.done]
+        """Have the lane decide: no other publication was on this channel."""
+        pending = self._channels.get(channel)
+        in_flight = channel.take_in_flight() or [one for one in [pending] if one is not None and not one.done]
         self._end(channel, lambda: self._user.after_close(channel, in_flight, error))
 
     def on_reply(self, correlation_id: str, body: bytes) -> None:
-        """Hand on a reply."""
+        """Pass on a reply."""
         self._user.on_reply(correlation_id, body)
 
-    def _end(self, channel: PublishChannel, then: Callable[[], None]) -> None:
+    def _end(self, channel: PublishChannel, and_then: Callable[[], None]) -> None:
         self._channels.pop(channel, None)
-        then()
+        and_then()
         self.start()
 
-    def tidy(self) -> None:
-        """Close the channels of those that ended without a confirm: others wait for their places."""
-        for channel, outgoing in list(self._channels.items()):
-            if outgoing.done:
+    def close_finished(self) -> None:
+        """Close the channels of publications that ended without a confirm: others wait for their places."""
+        for channel, pending in list(self._channels.items()):
+            if pending.done:
                 self._end(channel, channel.close)
 
     def clear(self) -> None:
-        """Forget all channels, which are gone, and what waits."""
+        """Forget all channels and publications: the connection was lost."""
         self._starting = False
         self._waiting.clear()
         self._channels.clear()

@@ -1,69 +1,67 @@
 """
-Queues that a consumer holds: for a while it takes nothing from them, and keeps the deliveries that it has.
+Queues that a consumer holds: for a while it consumes nothing from them, and keeps the deliveries that it has.
 
-Decides how: the subscription ends, and its channel stays, so that what runs can be acknowledged. Which queues are held is
-`worker.sharing`'s.
+Decides how: the subscription is cancelled and its channel stays open, so that what runs can be acknowledged.
+`worker.queue_sharing` decides which queues are held.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 
 from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.log.logger import get_logger
 
-__all__ = ["Holding"]
+__all__ = ["QueuePause"]
 
 log = get_logger(__name__)
 
 
-class Holding:
+class QueuePause:
     """
-    Holds and releases queues; all of it in the I/O thread, but for `wanted`, the queues that are to be held.
+    Holds and releases queues; for the I/O thread, except for `wanted`, the queues to hold.
 
-    `subscribe` makes a new subscription on the channel of an intake, `held` is called once no delivery can arrive any more.
+    `subscribe` makes a new subscription on an open consumer channel; `on_held` is called once no delivery can arrive any more.
     """
 
-    def __init__(self, subscribe: Callable[[ConsumerChannel], None], held: Callable[[ConsumerChannel], None]) -> None:
+    def __init__(
+        self, subscribe: Callable[[ConsumerChannel], None], on_held: Callable[[ConsumerChannel], None]
+    ) -> None:
         self.wanted: frozenset[str] = frozenset()
-        self._done = self.wanted
+        self._applied = self.wanted
         self._subscribe = subscribe
-        self._on_held = held
+        self._on_held = on_held
 
     @property
     def due(self) -> bool:
-        """Whether other queues are to be held than before."""
-        return self.wanted is not self._done
+        """Whether `wanted` has changed."""
+        return self.wanted is not self._applied
 
-    def apply(self, intakes: Iterable[ConsumerChannel]) -> None:
-        """Hold what is to be held, and release everything else."""
-        self._done = self.wanted
-        for intake in intakes:
-            if intake.held_since and intake.queue not in self._done:
-                self._release(intake)
+    def apply(self, channels: Iterable[ConsumerChannel]) -> None:
+        """Hold what is wanted, and release everything else."""
+        self._applied = self.wanted
+        for consumer_channel in channels:
+            if consumer_channel.held_since and consumer_channel.queue not in self._applied:
+                self._release(consumer_channel)
             else:
-                self.begin(intake)
+                self.hold_if_wanted(consumer_channel)
 
-    def begin(self, intake: ConsumerChannel) -> None:
-        """Hold a queue if it is to be held; a subscription that is on its way is held when it is there."""
-        tag, channel = intake.consumer_tag, intake.channel
-        if intake.queue not in self._done or tag is None or channel is None or not channel.is_open:
+    def hold_if_wanted(self, consumer_channel: ConsumerChannel) -> None:
+        """Hold a queue if wanted; a subscription that is being made is held when it is confirmed."""
+        tag, channel = consumer_channel.consumer_tag, consumer_channel.channel
+        if consumer_channel.queue not in self._applied or tag is None or channel is None or not channel.is_open:
             return
-        log.debug("queue_held", queue=intake.queue)
-        since = intake.held_since = time.monotonic()
-        intake.consumer_tag = None
+        log.debug("queue_held", queue=consumer_channel.queue)
+        since = consumer_channel.hold()
 
-        def cancelled() -> None:
-            if intake.held_since == since:
-                self._on_held(intake)
+        def on_cancelled() -> None:
+            if consumer_channel.held_since == since:
+                self._on_held(consumer_channel)
 
-        channel.cancel(tag, cancelled)
+        channel.cancel(tag, on_cancelled)
 
-    def _release(self, intake: ConsumerChannel) -> None:
-        intake.held_since, intake.cancelled = 0.0, False
-        # What has closed the channel subscribes again.
-        if intake.channel is not None and intake.channel.is_open:
-            log.debug("queue_released", queue=intake.queue)
-            intake.released = True
-            self._subscribe(intake)
+    def _release(self, consumer_channel: ConsumerChannel) -> None:
+        # If its channel was closed, the consumer subscribes again anyway.
+        if consumer_channel.release():
+            log.debug("queue_released", queue=consumer_channel.queue)
+            self._subscribe(consumer_channel)

@@ -1,87 +1,87 @@
 """
 Whether a broker is silent.
 
-Decides, by the bytes that come, when it is asked whether it is still there, and when its connection is given up. Any
-byte that comes is a sign of life, and so is one that the other side takes of what was written before the question.
-Decides also how long an answer is waited for on a connection that lives.
+Decides, by the bytes that arrive, when to probe it and when to give up its connection. Any byte that arrives is a sign of
+life, and so is any byte that the other side receives of what was written before the probe. Also decides how long to wait for
+an answer on a live connection.
 """
 
 from __future__ import annotations
 
 from enum import Enum, auto
 
-__all__ = ["LOOK_EVERY", "Patience", "Silence", "Step"]
+__all__ = ["CHECK_EVERY", "AnswerTimeout", "Silence", "Step"]
 
-LOOK_EVERY = 0.5
-# With what a check of the subscriptions adds (`consumer_check`), and one look, both kinds of connections are left within 8 s.
-ASK_AFTER = 4.5
+CHECK_EVERY = 0.5
+# With the period of `consumer_check` and one check here, both kinds of connections are left within 8 s.
+PROBE_AFTER = 4.5
 GIVE_UP_AFTER = 7.0
-# A process that stood still for longer between two looks has not listened: that time is not the broker's.
-LONGEST_STEP = 2 * LOOK_EVERY
+# A process that was stopped for longer between two checks has read nothing: that time does not count.
+LONGEST_STEP = 2 * CHECK_EVERY
 
-FIRST_PATIENCE = 4.0
-MOST_PATIENCE = 16.0
-# A connection that was kept for so long has answered whatever it was asked at its beginning.
-KEPT = 60.0
+FIRST_ANSWER_TIMEOUT = 4.0
+LONGEST_ANSWER_TIMEOUT = 16.0
+# A connection that is this old has answered all requests of its beginning.
+STABLE_AFTER = 60.0
 
 
 class Step(Enum):
-    """What is to be done after a look."""
+    """What to do after a check."""
 
     NOTHING = auto()
-    ASK = auto()
+    PROBE = auto()
     GIVE_UP = auto()
 
 
 class Silence:
-    """The silence of one connection while something is expected; `lasted` is how long there may have been one already."""
+    """The silence of a connection while something is expected; `lasted` is how long it may have been silent already."""
 
     def __init__(self, now: float, received: int, lasted: float = 0.0) -> None:
         self.lasted = lasted
-        self._looked_at = now
+        self._checked_at = now
         self._received = received
-        self._taken = 0
-        self._asked_at: int | None = None
+        self._sent = 0
+        self._probed_at: int | None = None
 
-    def look(self, now: float, received: int, written: int, unsent: int) -> Step:
-        """Look at the counts of bytes that were received and written, and at those that the other side has not taken."""
-        step = min(now - self._looked_at, LONGEST_STEP)
-        self._looked_at = now
-        taken, before = written - unsent, self._taken
-        self._taken = taken
+    def check(self, now: float, received: int, written: int, unsent: int) -> Step:
+        """Check the counts of bytes received and written, and of those that the other side has not received."""
+        step = min(now - self._checked_at, LONGEST_STEP)
+        self._checked_at = now
+        sent, before = written - unsent, self._sent
+        self._sent = sent
         if received != self._received:
             self._received = received
             self.lasted = 0.0
-            self._asked_at = None
+            self._probed_at = None
             return Step.NOTHING
-        if self._asked_at is not None and before < taken < self._asked_at:
-            return Step.NOTHING  # the question is still on its way, behind what was written before it
+        if self._probed_at is not None and before < sent < self._probed_at:
+            return Step.NOTHING  # the probe is still on its way, behind what was written before it
         self.lasted += step
-        if self._asked_at is None and self.lasted >= ASK_AFTER:
-            self._asked_at = written
-            return Step.ASK
-        return Step.GIVE_UP if self._asked_at is not None and self.lasted >= GIVE_UP_AFTER else Step.NOTHING
+        if self._probed_at is None and self.lasted >= PROBE_AFTER:
+            self._probed_at = written
+            return Step.PROBE
+        return Step.GIVE_UP if self._probed_at is not None and self.lasted >= GIVE_UP_AFTER else Step.NOTHING
 
 
-class Patience:
-    """How long an answer is waited for: twice as long in each round of the addresses that were left for want of one."""
+class AnswerTimeout:
+    """How long to wait for an answer: twice as long after each round of addresses that were left without one."""
 
     def __init__(self, addresses: int) -> None:
         self._addresses = addresses
         self._left = 0
         self._opened_at = 0.0
 
-    def opened(self, now: float) -> None:
-        """Take that a connection is open."""
+    def on_opened(self, now: float) -> None:
+        """A connection is open."""
         self._opened_at = now
 
     def seconds(self, now: float) -> float:
-        """Return the patience for a question that is asked now."""
-        if now > self._opened_at + KEPT:
+        """Return how long to wait for an answer to a request that is sent now."""
+        if now > self._opened_at + STABLE_AFTER:
             self._left = 0
         doubled: int = 1 << min(self._left // self._addresses, 8)
-        return min(FIRST_PATIENCE * doubled, MOST_PATIENCE)
+        return min(FIRST_ANSWER_TIMEOUT * doubled, LONGEST_ANSWER_TIMEOUT)
 
-    def exhausted(self) -> None:
-        """Take that a connection is left because an answer did not come."""
+    def on_left(self) -> None:
+        """A connection was left because an answer did not arrive."""
         self._left += 1

@@ -1,5 +1,5 @@
 """
-A thread that starts at most once, and whose start and end can be asked for anywhere.
+A thread that starts at most once, and may be started and stopped from anywhere.
 
 Decides nothing. No lock is taken: a signal handler may start or stop it while it interrupts either.
 """
@@ -10,26 +10,26 @@ import threading
 from _thread import TIMEOUT_MAX, allocate_lock, start_new_thread
 from collections.abc import Callable
 
-from amqpworker.lifecycle import NO_ROOM, in_io_thread, run_as_io_thread
+from amqpworker.lifecycle import THREAD_LIMIT, in_io_thread, run_as_io_thread
 
 __all__ = ["OneThread"]
 
 NO_THREAD = (
-    "No thread can be started to talk to RabbitMQ ({}). While the interpreter exits, Python 3.12 and later start none: what "
-    "is sent at exit needs a connection that was made before."
+    "No thread can be started for the connection to RabbitMQ ({}). While the interpreter exits, Python 3.12 and later start "
+    "none: what is sent at exit requires an existing connection."
 )
-NO_ROOM_FOR_IT = f"No thread can be started to talk to RabbitMQ: {NO_ROOM}."
-# Seconds for a thread to leave that has done everything.
+NO_ROOM_FOR_IT = f"No thread can be started for the connection to RabbitMQ: {THREAD_LIMIT}."
+# Seconds for a thread that has done its work to end.
 LAST_STEP = 0.5
 
 
 class OneThread:
-    """A thread that keeps a connection: it calls `run`, then `finished`; `cannot_start` is told why, where it cannot be had."""
+    """The thread of a connection: it calls `run`, then `finished`; `cannot_start` is called with the reason if it cannot start."""
 
     def __init__(self, run: Callable[[], None], name: str, cannot_start: Callable[[str], None]) -> None:
         self._thread = threading.Thread(target=run_as_io_thread, args=(run,), name=name, daemon=True)
         self._cannot_start = cannot_start
-        # Taken out, in one step, by who may start the thread, or by who wants that it never starts.
+        # Popped, in one step, by whichever may start the thread or prevents its start.
         self._unstarted = [self._thread]
         self._asked = self._finished = False
         # Held until then.
@@ -40,7 +40,7 @@ class OneThread:
         """Start it; any number of times."""
         self._asked = True
         try:
-            # By a thread of its own: a signal handler that interrupts `Thread.start` would wait for what it has stopped.
+            # By another thread: a signal handler that interrupts `Thread.start` would wait for what it interrupts.
             start_new_thread(self._start, ())
         except RuntimeError as error:
             if self.prevent():
@@ -54,7 +54,7 @@ class OneThread:
                 self._cannot_start(why_not(error))
 
     def prevent(self) -> bool:
-        """Have it not start; false where it has, or never will."""
+        """Prevent its start; false if it was started or prevented before."""
         try:
             self._unstarted.pop()
         except IndexError:
@@ -67,12 +67,12 @@ class OneThread:
         return self._asked and not self._finished
 
     def finished(self) -> None:
-        """Note that it has done everything, or has nothing to do; once."""
+        """Note that it has done its work, or has none; once."""
         self._finished = True
         self._end.release()
 
     def join(self, timeout: float) -> bool:
-        """Wait until it has finished, unless this is a thread that must not wait; false where it has not, in time."""
+        """Wait until it has finished, unless this is an I/O thread; return false if it has not finished in time."""
         if not self._finished:
             if in_io_thread() or not self._end.acquire(timeout=min(max(timeout, 0.0), TIMEOUT_MAX)):
                 return False

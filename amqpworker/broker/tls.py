@@ -1,7 +1,7 @@
 """
 TLS: the context of a connection, and what its errors mean.
 
-Decides which of them can pass without a change to anybody's settings. What becomes of a connection is left to `connection_errors`.
+Decides which errors may be temporary: no setting has to change. `connection_errors` decides what they mean for a connection.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from amqpworker.settings import Settings
 
 __all__ = ["TlsFailure", "tls_context", "tls_failure"]
 
-# A process that has run out of something, or a file system that is away, may have it again.
-PASSING_ERRNOS = {
+# A process that has run out of a resource, or a file system that is unavailable, may recover.
+TEMPORARY_ERRNOS = {
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN),
     *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN),
 }
@@ -29,23 +29,23 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
 
     Raises:
         ConfigError: a certificate or key file cannot be used.
-        NotConnected: a file cannot be read now; that may pass.
+        NotConnected: a file cannot be read now, but perhaps later.
     """
     context = ssl.create_default_context()
-    used = "tls_ca", settings.tls_ca
+    setting = "tls_ca", settings.tls_ca
     try:
         if settings.tls_ca is not None:
             context.load_verify_locations(settings.tls_ca)
-        used = "tls_cert or tls_key", settings.tls_cert
+        setting = "tls_cert or tls_key", settings.tls_cert
         if settings.tls_cert is not None:
-            # OpenSSL would ask for a pass phrase on the terminal.
+            # Without this callback OpenSSL asks for a pass phrase on the terminal.
             context.load_cert_chain(settings.tls_cert, settings.tls_key, lambda: no_passphrase(settings))
         elif settings.tls_key is not None:
             raise ConfigError("The setting tls_key needs tls_cert, the certificate that belongs to the key.")
-    except OSError as error:  # an SSLError is one, too
+    except OSError as error:  # SSLError is a subclass
         reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-        text = f"The file of the setting {used[0]}, {str(used[1])!r}, cannot be used: {reason}."
-        raise (NotConnected if error.errno in PASSING_ERRNOS else ConfigError)(text) from error
+        text = f"The file of the setting {setting[0]}, {str(setting[1])!r}, cannot be used: {reason}."
+        raise (NotConnected if error.errno in TEMPORARY_ERRNOS else ConfigError)(text) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
@@ -59,66 +59,66 @@ def no_passphrase(settings: Settings) -> str:
     """
     setting, file = ("tls_cert", settings.tls_cert) if settings.tls_key is None else ("tls_key", settings.tls_key)
     raise ConfigError(
-        f"The key in the file of the setting {setting}, {str(file)!r}, is encrypted, and amqpworker has no pass phrase for "
-        f"it: decrypt it (openssl pkey -in FILE -out KEY) into a file that only this user can read."
+        f"The key in the file of the setting {setting}, {str(file)!r}, is encrypted, and amqpworker supports no pass phrase: "
+        f"decrypt it (openssl pkey -in FILE -out KEY) into a file that only this user can read."
     )
 
 
 class TlsFailure(NamedTuple):
-    """Why TLS failed: `sentence` has the fields `address` and `reason`; `passes` if it may be fine again later."""
+    """Why TLS failed: `sentence` has the fields `address` and `reason`; `temporary` if a later attempt may succeed."""
 
     sentence: str
-    passes: bool
+    temporary: bool
 
 
-OURS = "{address} did not accept our certificate (the setting tls_cert): "
+CLIENT_CERTIFICATE = "{address} did not accept our certificate (the setting tls_cert): "
 
-# By the name that OpenSSL has for an error; the first that is found in it. An alert is what the other side says.
+# The first pattern that is found in OpenSSL's name of the error. An alert comes from the other side.
 MEANINGS: tuple[tuple[str, TlsFailure], ...] = (
     (
         "ALERT_CERTIFICATE_REQUIRED",
-        TlsFailure("{address} wants a certificate of ours, and none is set: set tls_cert and tls_key.", False),
+        TlsFailure("{address} requires a client certificate: set tls_cert and tls_key.", False),
     ),
-    ("ALERT_CERTIFICATE_EXPIRED", TlsFailure(OURS + "it has expired, or is not valid yet.", False)),
-    ("ALERT_UNKNOWN_CA", TlsFailure(OURS + "it does not know the authority that signed it.", False)),
-    ("ALERT_CERTIFICATE_REVOKED", TlsFailure(OURS + "it was revoked.", False)),
+    ("ALERT_CERTIFICATE_EXPIRED", TlsFailure(CLIENT_CERTIFICATE + "it has expired or is not valid yet.", False)),
+    ("ALERT_UNKNOWN_CA", TlsFailure(CLIENT_CERTIFICATE + "it does not know the authority that signed it.", False)),
+    ("ALERT_CERTIFICATE_REVOKED", TlsFailure(CLIENT_CERTIFICATE + "it was revoked.", False)),
     (
         "ALERT_(BAD|UNSUPPORTED)_CERTIFICATE|ALERT_CERTIFICATE_|ALERT_ACCESS_DENIED",
-        TlsFailure(OURS + "{reason}.", False),
+        TlsFailure(CLIENT_CERTIFICATE + "{reason}.", False),
     ),
     (
         "ALERT_HANDSHAKE_FAILURE",
         TlsFailure(
-            "{address} refused the TLS handshake: it wants a certificate of ours (the settings tls_cert and tls_key), or "
-            "none of our ciphers is good enough for it.",
+            "{address} refused the TLS handshake: it requires a client certificate (the settings tls_cert and "
+            "tls_key), or accepts none of our ciphers.",
             False,
         ),
     ),
     (
         "WRONG_VERSION_NUMBER|ALERT_PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL",
         TlsFailure(
-            "{address} does not speak TLS 1.2 or later ({reason}): is the port right (5671 as a rule), or should the URL "
+            "{address} does not speak TLS 1.2 or later ({reason}): is the port correct (usually 5671), or should the URL "
             "begin with amqp://?",
             False,
         ),
     ),
     (
         "EOF|UNRECOGNIZED_NAME|ALERT_(INTERNAL_ERROR|USER_CANCELLED|CLOSE_NOTIFY)|BAD_RECORD_MAC|DECRYPTION_FAILED",
-        TlsFailure("{address} broke the connection off during the TLS handshake: is RabbitMQ running behind it?", True),
+        TlsFailure("{address} closed the connection during the TLS handshake: is RabbitMQ running behind it?", True),
     ),
 )
 OTHER = TlsFailure("TLS with {address} failed: {reason}.", False)
 NOT_TRUSTED = "The certificate of {address} is not trusted: {reason}."
 
-# X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED: a clock is set, or the broker gets a new certificate.
-PASSING_CODES = {9, 10}
+# X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED: a clock is corrected, or the broker gets a new certificate.
+TEMPORARY_CODES = {9, 10}
 
 
 def tls_failure(error: BaseException) -> tuple[TlsFailure, str] | None:
-    """Return what an error of TLS means and the reason for its sentence; `None` if it is not one."""
+    """Return what a TLS error means and the reason for its sentence; `None` if it is not one."""
     match error:
         case ssl.SSLCertVerificationError():
-            return TlsFailure(NOT_TRUSTED, error.verify_code in PASSING_CODES), error.verify_message
+            return TlsFailure(NOT_TRUSTED, error.verify_code in TEMPORARY_CODES), error.verify_message
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError() | ssl.SSLSyscallError():
             return meaning("EOF"), "EOF"
         case ssl.SSLError():

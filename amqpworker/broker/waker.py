@@ -1,7 +1,7 @@
 """
 Wake a thread that waits for file descriptors, from any other thread.
 
-Decides nothing. An eventfd where the system has it: one system call to set, one to clear, whatever gathered.
+Decides nothing. An eventfd if the system has it: one system call to set it and one to clear it, however often it was set.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Waker:
             return
 
     def wait(self, timeout: float) -> bool:
-        """Wait until it is set, `timeout` seconds at the most, and clear it."""
+        """Wait until it is set, at most `timeout` seconds, and clear it."""
         poller = select.poll()
         poller.register(self.fd, select.POLLIN)
         if not poller.poll(max(0.0, timeout) * 1000):
@@ -47,6 +47,6 @@ class Waker:
         return True
 
     def __del__(self) -> None:
-        # Not before: a thread that still knows us would write into whatever had got the number meanwhile.
+        # Not before: a thread that still has a reference would write to whatever has this number by then.
         for fd in {self.fd, self._write_fd}:
             os.close(fd)

@@ -1,7 +1,7 @@
 """
-How a command waits for the broker: with a word on a terminal, and never longer than somebody wants to.
+How a command uses an app that sends: it reports on a terminal that it waits for the broker, and closes the app at the end.
 
-Decides what is said meanwhile, and that a command that is interrupted waits for nothing more.
+Decides that a command that is interrupted waits for nothing more.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from amqpworker.log.terminal import printable
 if TYPE_CHECKING:
     from amqpworker.app import App
 
-__all__ = ["at_work"]
+__all__ = ["closing_app"]
 
-PATIENCE = 1.0
+REPORT_AFTER = 1.0
 
 
 @contextmanager
-def at_work(app: App) -> Iterator[None]:
-    """Send by an app: a wait for its broker is reported on a terminal, and the app is closed at the end."""
-    telling = threading.Timer(PATIENCE, tell, [app])
-    telling.daemon = True
+def closing_app(app: App) -> Iterator[None]:
+    """Report on a terminal if the app waits for its broker, and close the app at the end."""
+    report = threading.Timer(REPORT_AFTER, report_waiting, [app])
+    report.daemon = True
     if sys.stderr.isatty():
-        telling.start()
+        report.start()
     try:
         yield
     except BaseException:
-        # What has failed, or is not confirmed at an interrupt, is given up: `close` would wait for it.
+        # A message that is not confirmed after an error or a Ctrl-C is given up: `close` would wait for it.
         app.producer.close(0.0)
         raise
     finally:
-        telling.cancel()
+        report.cancel()
         app.close()
 
 
-def tell(app: App) -> None:
-    """Say what is waited for, and why as far as that is known, unless the broker is there."""
+def report_waiting(app: App) -> None:
+    """Print which broker the app waits for, and why if that is known; nothing if it is connected."""
     from amqpworker.broker.address import addresses, places
 
     publisher = app.producer.publisher
     if not publisher.connected:
-        why = f": {publisher.problem.text}" if publisher.problem is not None else ""
-        sys.stderr.write(printable(f"waiting for the broker at {places(addresses(app.url))}{why} …") + "\n")
+        reason = f": {publisher.problem.text}" if publisher.problem is not None else ""
+        sys.stderr.write(printable(f"waiting for the broker at {places(addresses(app.url))}{reason} …") + "\n")

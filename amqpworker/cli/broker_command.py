@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amqpworker.cli.output import complain
+from amqpworker.cli.output import print_error
 from amqpworker.cli.shared import AsJson
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ broker_app = typer.Typer(
     help="A private RabbitMQ node from the installed package, on loopback, for development and tests.",
 )
 
-Folder = Annotated[Path, typer.Option("--folder", help="Where the node keeps its data, log and ports.")]
+Folder = Annotated[Path, typer.Option("--folder", help="The node's folder, with its data, log and ports.")]
 
 
 @broker_app.command(
@@ -39,12 +39,14 @@ Folder = Annotated[Path, typer.Option("--folder", help="Where the node keeps its
 def start(
     folder: Folder = DEFAULT_FOLDER,
     as_json: AsJson = False,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="What the start may take.", min=1)] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Give up if the node has not started by then.", min=1)
+    ] = 60.0,
 ) -> None:
     """
-    Start the node, unless it runs already, and print its addresses.
+    Start the node, unless it is running already, and print its addresses.
 
-    It runs on until `broker stop`. Exit code: 0 it runs, 2 it cannot be started.
+    It runs until `broker stop`. Exit codes: 0 it is running, 2 it cannot be started.
     """
     node = node_of(folder).start(timeout)
     _show(node.status(), as_json=as_json)
@@ -55,10 +57,10 @@ def stop(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
     """
     Stop the node and keep its data for the next start.
 
-    Exit code: 0 it is stopped, whether it ran or not; 2 it cannot be stopped.
+    Exit codes: 0 it is stopped, also if it was not running; 2 it cannot be stopped.
     """
     node = node_of(folder)
-    if node.folder.exists():  # else there is nothing to stop, and no folder to make for it
+    if node.folder.exists():  # else there is nothing to stop, and the folder need not be created
         node.stop()
     _show(node.status(), as_json=as_json)
 
@@ -66,9 +68,9 @@ def stop(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
 @broker_app.command(epilog="Example:\n\n  amqpworker broker status --json")
 def status(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
     """
-    Tell whether the node runs, and where.
+    Show whether the node is running, and its addresses.
 
-    Exit code: 0 it runs, 1 it does not, 2 its folder cannot be read.
+    Exit codes: 0 it is running, 1 it is not, 2 its folder cannot be read.
     """
     found = node_of(folder).status()
     _show(found, as_json=as_json)
@@ -81,18 +83,18 @@ def url(folder: Folder = DEFAULT_FOLDER) -> None:
     """
     Print the URL of the node, for AMQPWORKER_URL.
 
-    Exit code: 0 it runs, 1 it does not, 2 its folder cannot be read.
+    Exit codes: 0 it is running, 1 it is not, 2 its folder cannot be read.
     """
     found = node_of(folder).status()
     if not found.running:
-        where = "" if folder == DEFAULT_FOLDER else f" --folder {shlex.quote(str(folder))}"
-        complain(f"The node in {found.folder} does not run: amqpworker broker start{where}.")
+        option = "" if folder == DEFAULT_FOLDER else f" --folder {shlex.quote(str(folder))}"
+        print_error(f"The node in {found.folder} is not running: start it with `amqpworker broker start{option}`.")
         raise typer.Exit(1)
     sys.stdout.write(f"{found.url}\n")
 
 
 def node_of(folder: Path) -> Node:
-    """Return the node of a folder; what it takes is loaded by these commands, not by each."""
+    """Return the node of a folder; only these commands load what it needs."""
     from amqpworker.testing.node import Node
 
     return Node(folder)

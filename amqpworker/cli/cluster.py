@@ -1,8 +1,8 @@
 """
-What the broker's HTTP API tells of a cluster: asked all at once, and waited for only so long.
+What the broker's HTTP API reports of a cluster: requested all at once, with one time limit.
 
-On RabbitMQ 3.10 the list of queues waits for each node, one that is frozen included; the list of nodes does not. Decides
-what is left out. What of it is wrong is decided by `findings`.
+On RabbitMQ 3.10 the list of queues waits for each node, a frozen one included; the list of nodes does not. Decides what is
+left out. `findings` decides what is wrong.
 """
 
 from __future__ import annotations
@@ -29,80 +29,82 @@ if TYPE_CHECKING:
     from amqpworker.app import App
     from amqpworker.broker.management import Management
 
-__all__ = ["ClusterView", "Seen"]
+__all__ = ["ClusterRequests", "ClusterView"]
 
-WITHIN = 8.0
+TIMEOUT = 8.0
 
 Listing: TypeAlias = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """The API's lists; None is one that did not come in time, or that this login may not see."""
+class ClusterView:
+    """The API's lists; None is one that did not arrive in time, or that this login may not see."""
 
     queues: Listing | None
     bindings: Listing | None
     nodes: Listing | None
-    why: str
+    reason: str
 
-    def held(self, whole: Topology) -> dict[str, Membership]:
-        """Return who holds each queue of a topology."""
+    def members(self, whole: Topology) -> dict[str, Membership]:
+        """Return the members of each queue of a topology."""
         return memberships(whole, self.queues or (), running_nodes(self.nodes))
 
     def findings(self, whole: Topology) -> list[Finding]:
         """Return what is wrong."""
         if self.queues is None or self.bindings is None:
-            missing = Finding("unknown", "management", f"Bindings, policies and members were not compared: {self.why}.")
+            missing = Finding(
+                "unknown", "management", f"Bindings, policies and members were not compared: {self.reason}."
+            )
             return [*node_findings(self.nodes or ()), missing]
-        return [*findings_of(whole, self.queues, self.bindings), *member_findings(self.held(whole))]
+        return [*findings_of(whole, self.queues, self.bindings), *member_findings(self.members(whole))]
 
 
-class ClusterView:
-    """Questions to the API that are under way."""
+class ClusterRequests:
+    """Requests to the API whose responses are awaited."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._until = time.monotonic() + WITHIN
+        self._deadline = time.monotonic() + TIMEOUT
         self._threads: list[threading.Thread] = []
-        self._answers: dict[str, Listing | ConfigError] = {}
+        self._responses: dict[str, Listing | ConfigError] = {}
 
     @classmethod
-    def begin(cls, api: Management, app: App) -> Self:
-        """Ask for all of it."""
+    def start(cls, api: Management, app: App) -> Self:
+        """Request all lists."""
         from amqpworker.broker.address import addresses
 
         vhost = addresses(app.url)[0].virtual_host
-        view = cls(api.url)
-        view._ask("queues", lambda: api.queues(vhost))
-        view._ask("bindings", lambda: api.bindings(vhost))
-        view._ask("nodes", api.nodes)
-        return view
+        requests = cls(api.url)
+        requests._request("queues", lambda: api.queues(vhost))
+        requests._request("bindings", lambda: api.bindings(vhost))
+        requests._request("nodes", api.nodes)
+        return requests
 
-    def _ask(self, name: str, question: Callable[[], Listing]) -> None:
-        def ask() -> None:
+    def _request(self, name: str, get: Callable[[], Listing]) -> None:
+        def run() -> None:
             try:
-                self._answers[name] = question()
+                self._responses[name] = get()
             except ConfigError as error:
-                self._answers[name] = error
+                self._responses[name] = error
 
-        # A daemon: an answer that does not come does not keep the program from ending.
-        thread = threading.Thread(target=ask, name=f"ask for {name}", daemon=True)
+        # A daemon: a response that does not arrive must not keep the program from ending.
+        thread = threading.Thread(target=run, name=f"request {name}", daemon=True)
         self._threads.append(thread)
         thread.start()
 
-    def seen(self) -> Seen:
+    def result(self) -> ClusterView:
         """
-        Return what came in time.
+        Return the lists that arrived in time.
 
         Raises:
-            ConfigError: the API answers, and refuses to tell; or it is not there.
+            ConfigError: the API refuses, or there is none at this address.
         """
         for thread in self._threads:
-            thread.join(max(0.0, self._until - time.monotonic()))
-        found = {name: self._answers.get(name) for name in ("queues", "bindings", "nodes")}
+            thread.join(max(0.0, self._deadline - time.monotonic()))
+        found = {name: self._responses.get(name) for name in ("queues", "bindings", "nodes")}
         for name in ("queues", "bindings"):
             if isinstance(error := found[name], ConfigError):
                 raise error
         lists = {name: None if isinstance(one, ConfigError) else one for name, one in found.items()}
-        why = f"the management API at {self._url} did not answer within {WITHIN:g} s"
-        return Seen(lists["queues"], lists["bindings"], lists["nodes"], why)
+        reason = f"the management API at {self._url} did not respond within {TIMEOUT:g} s"
+        return ClusterView(lists["queues"], lists["bindings"], lists["nodes"], reason)

@@ -1,8 +1,7 @@
 """
-`amqpworker dead`: look at dead letters, and leave them where they are.
+`amqpworker dead`: list and show dead letters; they stay in their queues.
 
-Decides which queues are looked into and what of a letter is shown. How a queue is looked into so that its order stays is
-`broker.looking`'s.
+Decides which queues are read and what is shown of a letter. `broker.peek` reads a queue without changing its order.
 """
 
 from __future__ import annotations
@@ -15,34 +14,37 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amqpworker.cli.dead_letters import DeadLetter, letter_of
+from amqpworker.cli.dead_letters import FoundLetter, letter_of
 from amqpworker.cli.output import clipped, console, folded, printable, table, write, write_json
 from amqpworker.cli.shared import APP_VARIABLE, AsJson, UrlOption, admin_of, app_of, quiet
 from amqpworker.errors import AmqpWorkerError, ConfigError, Unroutable
 
 if TYPE_CHECKING:
     from amqpworker.app import App
-    from amqpworker.broker.admin import Admin, Depth, GetOk
+    from amqpworker.broker.admin import Admin, Depth
+    from amqpworker.model.message import Delivery
 
 __all__ = ["dead_app"]
 
-FAR = 100_000
+MAX_LIMIT = 100_000
 SUFFIX = ".dead"
-MOST_PLACES = 10
-# All the rest of a line is for errors, and for ids, which are there to be copied.
+MAX_POSITIONS = 10
+# The rest of a line is for errors, and for ids, which people copy.
 WIDTHS = {"when, attempt": 20}
-MOST_ERROR = 160
+MAX_ERROR_LENGTH = 160
 
-dead_app = typer.Typer(no_args_is_help=True, help="Look at dead letters; they stay where they are.")
+dead_app = typer.Typer(no_args_is_help=True, help="List and show dead letters; they stay in their queues.")
 
 AppArgument = Annotated[
-    str | None, typer.Argument(metavar="MODULE:APP", help="The app whose queues are listed; the same as --app.")
+    str | None, typer.Argument(metavar="MODULE:APP", help="The app whose queues are listed; same as --app.")
 ]
 AppChoice = Annotated[
     str | None,
-    typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app with the queues and the URL."),
+    typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that has the queues and the URL."),
 ]
-Queues = Annotated[list[str] | None, typer.Option("-q", "--queue", metavar="QUEUE", help="This queue; repeatable.")]
+Queues = Annotated[
+    list[str] | None, typer.Option("-q", "--queue", metavar="QUEUE", help="Only this queue; repeatable.")
+]
 
 
 @dead_app.command(
@@ -56,29 +58,29 @@ def list_letters(
     named: AppArgument = None,
     app: AppChoice = None,
     queue: Queues = None,
-    limit: Annotated[int, typer.Option(min=1, max=FAR, metavar="N", help="Letters shown of each queue.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, metavar="N", help="Letters shown per queue.")] = 20,
     url: UrlOption = None,
     as_json: AsJson = False,
 ) -> None:
     """
     List dead letters, the oldest first.
 
-    Exit codes: 0 listed, also where there is none; 2 a queue could not be looked into.
+    Exit codes: 0 listed, also if there are none; 2 a queue could not be read.
     """
     quiet()
     if named is not None and getattr(context.get_parameter_source("app"), "name", "") == "COMMANDLINE":
-        raise ConfigError("Give MODULE:APP or --app, not both: they mean the same.")
-    found = source(app if named is None else named, queue, url)
+        raise ConfigError("Use MODULE:APP or --app, not both.")
+    found = app_for_list(app if named is None else named, queue, url)
     listed: list[dict[str, Any]] = []
     with admin_of(found) as admin:
         for name in names_of(found, queue):
             depth = admin.depth(name)
             if depth is None and queue:
                 raise no_such_queue(found, admin, name)
-            letters = [letter_of(n, name, got) for n, got in enumerate(admin.look(name, limit), 1)] if depth else []
+            letters = [letter_of(n, name, got) for n, got in enumerate(admin.peek(name, limit), 1)] if depth else []
             if as_json:
-                told = [letter.summary() for letter in letters]
-                listed.append({"queue": name, "messages": depth.messages if depth else 0, "letters": told})
+                summaries = [letter.summary() for letter in letters]
+                listed.append({"queue": name, "messages": depth.messages if depth else 0, "letters": summaries})
             else:
                 show_list(name, depth.messages if depth else None, letters)
     if as_json:
@@ -90,8 +92,10 @@ def list_letters(
     "  amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails --json"
 )
 def show(
-    letter: Annotated[str, typer.Argument(metavar="ID", help="The message's id; '' for a letter without one.")],
-    queue: Annotated[str, typer.Option("-q", "--queue", metavar="QUEUE", help="The queue that it died in.")],
+    letter: Annotated[str, typer.Argument(metavar="ID", help="The message's id; '' for a letter without an id.")],
+    queue: Annotated[
+        str, typer.Option("-q", "--queue", metavar="QUEUE", help="Its work queue, or its dead-letter queue.")
+    ],
     app: AppChoice = None,
     url: UrlOption = None,
     as_json: AsJson = False,
@@ -99,79 +103,79 @@ def show(
     """
     Show one dead letter with its headers, body and traceback: the oldest with this id.
 
-    Exit codes: 0 shown, 1 there is no such letter, 2 the queue could not be looked into.
+    Exit codes: 0 shown, 1 there is no such letter, 2 the queue could not be read.
     """
     quiet()
     name = dead_name(queue)
-    # An app, which may come from the environment, only tells a URL here.
-    told = app_of(app if url is None else None, url)
-    with admin_of(told) as admin:
+    # Only the app's URL counts here, so --url takes precedence over an app from the environment.
+    source = app_of(app if url is None else None, url)
+    with admin_of(source) as admin:
         try:
-            found = find(admin, name, letter)
+            result = find(admin, name, letter)
         except Unroutable:
-            raise no_such_queue(told, admin, name) from None
-        if found.letter is None:
-            write(not_found(letter, name, found, admin.depth(name)))
+            raise no_such_queue(source, admin, name) from None
+        if result.letter is None:
+            write(not_found(letter, name, result, admin.depth(name)))
             raise typer.Exit(1)
     if as_json:
-        write_json({**found.letter.whole(), "positions": found.positions, "messages": found.messages})
+        write_json({**result.letter.whole(), "positions": result.positions, "messages": result.messages})
     else:
-        write(f"{where_found(name, found)}\n")
-        show_letter(found.letter)
+        write(f"{position_text(name, result)}\n")
+        show_letter(result.letter)
 
 
 def no_such_queue(app: App, admin: Admin, name: str) -> ConfigError:
-    """Return the error for a queue that was named and does not exist, with what the app or the broker knows instead."""
-    alive = name.removesuffix(SUFFIX)
+    """Return the error for a queue that does not exist, with what the app or the broker has instead."""
+    work_queue = name.removesuffix(SUFFIX)
     known = [*app.plan.queues, app.plan.names.parked]
-    if alive in app.plan.queues:
-        return ConfigError(f"There is no queue {name!r} yet: a worker or `amqpworker topology declare` makes it.")
-    if near := difflib.get_close_matches(alive, [one for one in known if one != alive], n=1):
-        return ConfigError(f"There is no queue {name!r}: did you mean `-q {near[0]}`?")
-    with suppress(AmqpWorkerError):  # whoever cannot look at that queue either is told the usual
-        if alive != name and admin.depth(alive) is not None:
+    if work_queue in app.plan.queues:
+        return ConfigError(f"Queue {name!r} does not exist yet: a worker or `amqpworker topology declare` creates it.")
+    if near := difflib.get_close_matches(work_queue, [one for one in known if one != work_queue], n=1):
+        return ConfigError(f"Queue {name!r} does not exist: did you mean `-q {near[0]}`?")
+    with suppress(AmqpWorkerError):  # this user may not read that queue either
+        if work_queue != name and admin.depth(work_queue) is not None:
             return ConfigError(
-                f"There is no queue {name!r}, though there is a queue {alive!r}: has it been declared by amqpworker, "
-                f"`amqpworker topology declare` for one?"
+                f"Queue {name!r} does not exist, but queue {work_queue!r} does: something else than amqpworker may have "
+                f"declared it. `amqpworker topology declare` creates both."
             )
-    return ConfigError(f"There is no queue {name!r}: is its name right, and the virtual host of the URL?")
+    return ConfigError(f"Queue {name!r} does not exist: check its name, and the virtual host of the URL.")
 
 
-def source(app: str | None, queues: list[str] | None, url: str | None) -> App:
+def app_for_list(app: str | None, queues: list[str] | None, url: str | None) -> App:
     """Return the app to take URL and queues from."""
     if app is None and not queues:
-        raise ConfigError("Give MODULE:APP, or queues by -q: whose dead letters?")
-    # An app from the environment is no reason to refuse a URL from the command line.
+        raise ConfigError("Name an app (MODULE:APP), or queues with -q.")
+    # With --url, an app from the environment is ignored rather than refused.
     return app_of(None if url is not None and queues else app, url)
 
 
 def names_of(app: App, queues: list[str] | None) -> list[str]:
-    """Return the queues to look into: those that were named, or all of the app and the parking queue."""
+    """Return the queues to read: those that were named, or all of the app and the parking queue."""
     if queues:
         return [dead_name(name) for name in queues]
     return [*(name + SUFFIX for name in sorted(app.plan.queues)), app.plan.names.parked]
 
 
 def dead_name(queue: str) -> str:
-    """Return the queue that holds the dead letters of `queue`; such a queue, or the parking queue, stands for itself."""
+    """Return the dead-letter queue of a work queue; a dead-letter or parking queue is returned as it is."""
     return queue if queue.endswith((SUFFIX, ".parked")) else queue + SUFFIX
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The oldest letter with an id, the places of all that have it, from 1, and how many letters were looked at."""
+class SearchResult:
+    """The oldest letter with an id, the positions of all that have it, from 1, and how many letters were read."""
 
-    letter: DeadLetter | None
+    letter: FoundLetter | None
     positions: list[int]
     messages: int
 
 
-def find(admin: Admin, queue: str, wanted: str) -> Found:
-    """Return what there is with this id; never by place, since places change between a list and a second look."""
+def find(admin: Admin, queue: str, wanted: str) -> SearchResult:
+    """Find letters by their id; not by position, which may have changed since they were listed."""
     messages = 0
     positions: list[int] = []
 
-    def has_id(got: GetOk) -> bool:
+    def has_id(got: Delivery) -> bool:
         nonlocal messages
         messages += 1
         if (got.properties.message_id or "") != wanted:
@@ -179,36 +183,36 @@ def find(admin: Admin, queue: str, wanted: str) -> Found:
         positions.append(messages)
         return True
 
-    found = admin.look(queue, 1, has_id)
+    found = admin.peek(queue, 1, has_id)
     letter = letter_of(positions[0], queue, found[0]) if found else None
-    return Found(letter, positions, messages)
+    return SearchResult(letter, positions, messages)
 
 
-def where_found(queue: str, found: Found) -> str:
+def position_text(queue: str, result: SearchResult) -> str:
     """Return which letter is shown."""
-    of_all = f"of {found.messages} in queue {printable(queue)!r}"
-    if len(found.positions) == 1:
-        return f"Letter {found.positions[0]} {of_all}"
-    places = ", ".join(map(str, found.positions[:MOST_PLACES]))
-    more = "" if len(found.positions) <= MOST_PLACES else " and more"
-    return f"Letter {found.positions[0]} {of_all}; {len(found.positions)} have this id: {places}{more}"
+    of_all = f"of {result.messages} in queue {printable(queue)!r}"
+    if len(result.positions) == 1:
+        return f"Letter {result.positions[0]} {of_all}"
+    positions = ", ".join(map(str, result.positions[:MAX_POSITIONS]))
+    more = "" if len(result.positions) <= MAX_POSITIONS else " and more"
+    return f"Letter {result.positions[0]} {of_all}; {len(result.positions)} have this id: {positions}{more}"
 
 
-def not_found(wanted: str, queue: str, found: Found, depth: Depth | None) -> str:
-    """Return why nothing is shown: what was looked at, and whether other processes may hold the letter."""
+def not_found(wanted: str, queue: str, result: SearchResult, depth: Depth | None) -> str:
+    """Return what was searched, and whether other consumers may hold the letter."""
     missing = f"with the id {printable(wanted)!r}" if wanted else "without an id"
-    lines = [f"No letter {missing} found among the {found.messages} in queue {printable(queue)!r}."]
+    lines = [f"No letter {missing} among the {result.messages} in queue {printable(queue)!r}."]
     if depth is not None and depth.consumers:
-        lines.append("Other consumers take letters from it now: look again when they have ended.")
+        lines.append("Other consumers are reading this queue and may hold it: try again when they have stopped.")
     if wanted.isascii() and wanted.isdigit():
-        lines.append("A letter is found by its id, not by its place in the list.")
+        lines.append("Give the letter's id, not its position in the list.")
     return "\n".join(lines)
 
 
-def show_list(queue: str, count: int | None, letters: list[DeadLetter]) -> None:
+def show_list(queue: str, count: int | None, letters: list[FoundLetter]) -> None:
     """Print the letters of a queue as a table of three lines each."""
     if not letters:
-        write(f"{printable(queue)}: {'there is no such queue yet' if count is None else 'no dead letters'}")
+        write(f"{printable(queue)}: {'this queue does not exist yet' if count is None else 'no dead letters'}")
         return
     more = f", {len(letters)} shown" if count is not None and count > len(letters) else ""
     title = f"{printable(queue)}: {count} {'letter' if count == 1 else 'letters'}{more}"
@@ -216,14 +220,14 @@ def show_list(queue: str, count: int | None, letters: list[DeadLetter]) -> None:
     for letter in letters:
         error_type = letter.error_type.rpartition(".")[2]
         error = ": ".join(part for part in (error_type, letter.error or letter.problem) if part)
-        why = ", ".join(part for part in (letter.told_reason, error) if part)
+        reason = ", ".join(part for part in (letter.reason_text, error) if part)
         shown.add_row(
             str(letter.position),
             "\n".join(
                 (
                     folded(letter.id) or "(no id)",
                     folded(letter.task) or "(no task)",
-                    clipped(why, MOST_ERROR) or "(no reason)",
+                    clipped(reason, MAX_ERROR_LENGTH) or "(no reason)",
                 )
             ),
             f"{in_utc(letter.failed_at) if letter.failed_at else '?'}\nattempt {letter.attempt}",
@@ -236,12 +240,12 @@ def in_utc(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
-def show_letter(letter: DeadLetter) -> None:
-    """Print everything about a letter."""
+def show_letter(letter: FoundLetter) -> None:
+    """Print all of a letter."""
     whole = letter.whole()
     facts = table("", "")
     facts.show_header = False
-    whole["reason"] = letter.told_reason
+    whole["reason"] = letter.reason_text
     names = ("id", "task", "queue", "reason", "error_type", "error", "problem", "attempt", "worker", "routing_key")
     for name in names:
         if whole[name]:
@@ -249,8 +253,7 @@ def show_letter(letter: DeadLetter) -> None:
     for name, time in (("first sent", letter.first_sent), ("failed at", letter.failed_at)):
         if time is not None:
             facts.add_row(name, in_utc(time))
-    screen = console()
-    screen.print(facts)
+    console().print(facts)
     section("properties", whole["properties"])
     headers = {name: held for name, held in whole["headers"].items() if held != letter.traceback or not held}
     section("headers", headers)
@@ -261,6 +264,6 @@ def show_letter(letter: DeadLetter) -> None:
 
 
 def section(title: str, value: Any) -> None:
-    """Print a value as JSON under a title, in ASCII: what strangers wrote cannot act on the terminal."""
+    """Print a value as JSON under a title; in ASCII, so that untrusted text cannot act on the terminal."""
     write(f"\n{title}")
     write_json(value)

@@ -1,7 +1,7 @@
 """
-What a dead letter tells, whoever buried it: us, with evidence, or the broker, with an `x-death`.
+What is known of a dead letter: amqpworker dead-lettered it, with evidence headers, or the broker, with `x-death`.
 
-Pure. Decides what of a stranger's properties is believed, and never fails on any of them.
+Pure. Decides which untrusted properties are believed, and never fails on any of them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from amqpworker.cli.output import plain
 from amqpworker.model.headers import EPOCH, count_of, time_of
@@ -23,20 +23,18 @@ from amqpworker.model.message import (
     FIRST_SENT,
     TRACEBACK,
     WORKER,
+    Delivery,
 )
 
-if TYPE_CHECKING:
-    from amqpworker.broker.amqp.events import GetOk
-
-__all__ = ["DeadLetter", "letter_of"]
+__all__ = ["FoundLetter", "letter_of"]
 
 DEATHS = "x-death"
 BY_BROKER = " (RabbitMQ)"
 LEVEL = re.compile(r"\.delay\.\d\d")
 NO_QUEUE = "no-queue"
-TOLD_BY_BROKER = {
+BROKER_REASONS = {
     "delivery_limit": "delivered too often (delivery limit)",
-    "expired": "its time to live was over (TTL)",
+    "expired": "its time to live expired (TTL)",
     "maxlen": "its queue was full",
     "rejected": "a consumer rejected it",
 }
@@ -44,11 +42,11 @@ TOLD_BY_BROKER = {
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
+class FoundLetter:
     """
-    One dead letter, as far as it can be understood; `position` counts from 1, the oldest first.
+    One dead letter, as far as it can be read; `position` counts from 1, the oldest first.
 
-    `reason` is a word for programs, with ` (RabbitMQ)` where the broker buried it; `told_reason` is for people.
+    `reason` is a word for programs, with ` (RabbitMQ)` if the broker dead-lettered it; `reason_text` is for people.
     """
 
     position: int
@@ -64,20 +62,20 @@ class DeadLetter:
     first_sent: datetime | None
     worker: str
     problem: str
-    message: GetOk
+    message: Delivery
 
     @property
-    def told_reason(self) -> str:
+    def reason_text(self) -> str:
         """The reason in words."""
         word, by_broker, _ = self.reason.partition(BY_BROKER)
         if not by_broker:
             return self.reason
         if word == NO_QUEUE:
-            return f"there was no queue {self.message.routing_key!r} when it was due"
-        return f"RabbitMQ: {TOLD_BY_BROKER.get(word, word)}"
+            return f"queue {self.message.routing_key!r} did not exist when it was due"
+        return f"RabbitMQ: {BROKER_REASONS.get(word, word)}"
 
     def summary(self) -> dict[str, Any]:
-        """Return what a list tells of it, for JSON."""
+        """Return what a list shows, for JSON."""
         return {
             "position": self.position,
             "id": self.id,
@@ -92,7 +90,7 @@ class DeadLetter:
         }
 
     def whole(self) -> dict[str, Any]:
-        """Return everything, for JSON; a body that is no JSON stands there as text."""
+        """Return everything, for JSON; a body that is not JSON is text."""
         got = self.message
         properties = got.properties.present()
         properties.pop("headers", None)
@@ -110,19 +108,19 @@ class DeadLetter:
         }
 
     def body(self) -> Any:
-        """Return the body as JSON, or as text where it is none."""
+        """Return the value of a JSON body, or any other body as text."""
         try:
             return json.loads(self.message.body)
         except (ValueError, RecursionError):
             return plain(self.message.body)
 
 
-def letter_of(position: int, queue: str, got: GetOk) -> DeadLetter:
-    """Return what a message of a dead-letter queue tells."""
+def letter_of(position: int, queue: str, got: Delivery) -> FoundLetter:
+    """Read a message of a dead-letter queue."""
     headers = got.properties.headers or {}
     death = first_death(headers.get(DEATHS))
     reason = text_of(headers.get(DEAD_REASON)) or (reason_of(death) + BY_BROKER if death else "")
-    return DeadLetter(
+    return FoundLetter(
         position,
         text_of(got.properties.message_id),
         text_of(got.properties.type),
@@ -132,8 +130,8 @@ def letter_of(position: int, queue: str, got: GetOk) -> DeadLetter:
         text_of(headers.get(ERROR_TEXT)),
         text_of(headers.get(TRACEBACK)),
         max(1, count_of(headers.get(ATTEMPT)) or 1),
-        moment(headers.get(FAILED_AT)) or buried_at(death),
-        moment(headers.get(FIRST_SENT)),
+        datetime_of(headers.get(FAILED_AT)) or time_of_death(death),
+        datetime_of(headers.get(FIRST_SENT)),
         text_of(headers.get(WORKER)),
         got.problem,
         got,
@@ -141,13 +139,13 @@ def letter_of(position: int, queue: str, got: GetOk) -> DeadLetter:
 
 
 def first_death(deaths: Any) -> dict[str, Any]:
-    """Return the entry of the broker's latest death; empty where there is none, or somebody forged it."""
+    """Return the latest entry of `x-death`; empty if there is none, or it is forged."""
     found = deaths[0] if isinstance(deaths, list) and deaths else None
     return found if isinstance(found, dict) else {}
 
 
 def reason_of(death: dict[str, Any]) -> str:
-    """Return why the broker buried a letter; one that has waited out its delay has only found no queue."""
+    """Return why the broker dead-lettered it; `no-queue` if its delay was over and its queue did not exist."""
     waited = LEVEL.search(text_of(death.get("queue"))) is not None and death.get("reason") == "expired"
     return NO_QUEUE if waited else text_of(death.get("reason"))
 
@@ -157,14 +155,14 @@ def text_of(value: Any) -> str:
     return "" if value is None else str(plain(value))
 
 
-def buried_at(death: dict[str, Any]) -> datetime | None:
-    """Return when the broker buried a letter."""
+def time_of_death(death: dict[str, Any]) -> datetime | None:
+    """Return when the broker dead-lettered it."""
     time = death.get("time")
     return time if isinstance(time, datetime) else None
 
 
-def moment(value: Any) -> datetime | None:
-    """Return the time that a header tells; `None` where it tells none, or one that no calendar has."""
+def datetime_of(value: Any) -> datetime | None:
+    """Return the time in a header; None if it is not a time, or out of range."""
     milliseconds = time_of(value)
     try:
         return None if milliseconds is None else EPOCH + timedelta(milliseconds=milliseconds)

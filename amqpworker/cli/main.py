@@ -1,8 +1,8 @@
 """
 The `amqpworker` program: its commands, and how it ends.
 
-Decides that an error of ours is one line on standard error, that a defect keeps its traceback, and the exit code: 0 done,
-1 the answer is no, 2 it could not be asked, 130 after Ctrl-C. Each command stands in a file of its own.
+Decides that an error of ours is one line on standard error, that a bug keeps its traceback, and the exit code: 0 success,
+1 a negative result, 2 the command could not do its work, 130 after Ctrl-C. Each command is in a file of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import typer
 from amqpworker import __version__
 from amqpworker.cli.broker_command import broker_app
 from amqpworker.cli.dead_command import dead_app
-from amqpworker.cli.output import complain, encode_all
+from amqpworker.cli.output import escape_unencodable, print_error
 from amqpworker.cli.send_command import send_app
 from amqpworker.cli.shared import exit_code
 from amqpworker.cli.status_command import status_app
@@ -37,19 +37,19 @@ program = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Background work on RabbitMQ: run workers, send tasks, look after queues and dead letters.",
+    help="Background work on RabbitMQ: run workers, send tasks, manage queues and dead letters.",
     epilog="Examples:\n\n"
     "  amqpworker worker shop.tasks:app -p 2 -t 8\n\n"
     "  amqpworker send shop.tasks.send_welcome user_id=42 --app shop.tasks:app\n\n"
     "  amqpworker topology check shop.tasks:app\n\n"
     "  amqpworker dead list --app shop.tasks:app\n\n"
-    "Exit codes: 0 done, 1 the answer is no, 2 it could not be asked.",
+    "Exit codes: 0 success, 1 a negative result, 2 the command could not do its work.",
 )
 
 
-def show_version(wanted: bool) -> None:
-    """Print the version and end."""
-    if wanted:
+def show_version(requested: bool) -> None:
+    """Print the version and exit."""
+    if requested:
         sys.stdout.write(f"amqpworker {__version__}\n")
         raise typer.Exit
 
@@ -57,13 +57,13 @@ def show_version(wanted: bool) -> None:
 @program.callback()
 def options(
     _version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Background work on RabbitMQ: run workers, send tasks, look after queues and dead letters."""
+    """Background work on RabbitMQ: run workers, send tasks, manage queues and dead letters."""
 
 
-# typer has no way to take commands over without a name of their own for all versions from 0.12 on.
+# `add_typer` without a name does not do this in all versions of typer from 0.12 on.
 program.registered_commands += [
     *worker_app.registered_commands,
     *send_app.registered_commands,
@@ -74,14 +74,14 @@ program.add_typer(topology_app, name="topology")
 program.add_typer(dead_app, name="dead")
 program.add_typer(broker_app, name="broker")
 
-# typer has click's classes under another name from one version to the next; their order of inheritance stays.
+# The module of click's classes differs between versions of typer; their order of inheritance does not.
 UsageError: type[Any] = next(one for one in typer.BadParameter.__mro__ if one.__name__ == "ClickException")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code."""
     signal.signal(signal.SIGTERM, on_terminate)
-    encode_all()
+    escape_unencodable()
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         command = typer.main.get_command(program)
@@ -93,36 +93,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except UsageError as error:
-        return misused(error, given)
+        return usage_error(error, given)
     return code if isinstance(code, int) else 0
 
 
 def fail(text: str, code: int, given: Sequence[str]) -> None:
-    """Report why a command ends, in the form of the other lines if a worker was to log JSON."""
-    forms = [one for one in given if one in {"--log-json", "--no-log-json"}]
-    if given[:1] == ["worker"] and forms[-1:] == ["--log-json"] and "--check" not in given:
+    """Report why a command ends; as a JSON line if it is a worker with --log-json."""
+    log_options = [one for one in given if one in {"--log-json", "--no-log-json"}]
+    if given[:1] == ["worker"] and log_options[-1:] == ["--log-json"] and "--check" not in given:
         from amqpworker.log.format import configure
         from amqpworker.log.logger import get_logger
 
         configure(json=True, user_code=False)
         get_logger("amqpworker.cli").critical("start_failed", reason=text, code=code)
     else:
-        complain(text)
+        print_error(text)
 
 
-def misused(error: Any, given: Sequence[str]) -> int:
-    """Tell in one line what is wrong with the command line, and where it is explained."""
+def usage_error(error: Any, given: Sequence[str]) -> int:
+    """Print in one line what is wrong with the command line, and which help explains it."""
     text = error.format_message()
     if type(error).__name__ == "NoArgsIsHelpError":
-        # Where rich formats the help, it is on the screen by now.
+        # If rich formats the help, it is printed already, and this text is empty.
         sys.stderr.write(text)
         return 2
     context = getattr(error, "ctx", None)
-    hint = f" ({context.command_path} --help tells more)" if context is not None else ""
+    hint = f" (see {context.command_path} --help)" if context is not None else ""
     fail(f"{text}{hint}", 2, given)
     return 2
 
 
 def on_terminate(number: int, _frame: FrameType | None) -> None:
-    """End in good order: what a tool holds of a queue is given back."""
+    """Shut down gracefully: a command that reads a queue requeues its messages."""
     raise SystemExit(128 + number)

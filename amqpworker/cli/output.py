@@ -1,8 +1,8 @@
 """
-What goes to the terminal: tables, JSON, lines.
+What commands print: tables, JSON, lines.
 
-Decides that colours are for terminals, and how values that JSON does not know are written in it. What makes the text of
-strangers harmless there is `terminal`'s, and passed on for the commands.
+Decides that only terminals get colours, and how values that JSON does not have are written in it. `log.terminal` escapes
+untrusted text; its functions are passed on to the commands.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from amqpworker.log.terminal import complain, encode_all, printable
+from amqpworker.log.terminal import escape_unencodable, print_error, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 __all__ = [
     "ID_WIDTH",
     "clipped",
-    "complain",
     "console",
-    "encode_all",
+    "escape_unencodable",
     "folded",
     "plain",
+    "print_error",
     "printable",
     "table",
     "write",
@@ -37,19 +37,19 @@ __all__ = [
 
 NO_WIDTHS: Mapping[str, int] = {}
 ID_WIDTH = 36
-"""An id is there to be copied: it is on one line if it is a UUID."""
+"""A UUID, which people copy, is on one line."""
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console that takes text as it is; off a terminal it is 80 columns wide and has no colours."""
-    # Loaded by the commands that show something, not by each.
+    """Return a console that prints text as it is; without a terminal it has 80 columns and no colours."""
+    # Loaded only by commands that print tables.
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 
 def table(*columns: str, title: str = "", widths: Mapping[str, int] = NO_WIDTHS) -> Table:
-    """Return an empty table; long words are folded, never cut, but in columns that have a width."""
+    """Return an empty table; long words are folded, never cut, except in columns that have a width."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -67,20 +67,20 @@ def table(*columns: str, title: str = "", widths: Mapping[str, int] = NO_WIDTHS)
     return made
 
 
-def clipped(text: str, most: int = 80) -> str:
-    """Return text for a cell: one line, printable, not too long."""
+def clipped(text: str, max_length: int = 80) -> str:
+    """Return text for a cell: one printable line of at most this length."""
     line = printable(" ".join(text.split()))
-    return line if len(line) <= most else f"{line[: most - 1]}…"
+    return line if len(line) <= max_length else f"{line[: max_length - 1]}…"
 
 
 def folded(text: str) -> str:
-    """Return an id or a task's name for its cell, on as many lines as it takes."""
+    """Return an id or a task's name for its cell, on several lines if it is long."""
     line = clipped(text, 255)
     return "\n".join(line[begin : begin + ID_WIDTH] for begin in range(0, len(line), ID_WIDTH))
 
 
 def write(text: str) -> None:
-    """Print text and a line's end."""
+    """Print a line."""
     sys.stdout.write(text + "\n")
 
 

@@ -1,7 +1,7 @@
 """
 What the commands have in common: options, the user's app and its broker, standard input.
 
-Decides which errors mean that the answer is no (1) and which that nothing could be asked (2).
+Decides which errors are a negative result (exit code 1), and which mean that the command could not do its work (2).
 """
 
 from __future__ import annotations
@@ -49,31 +49,34 @@ APP_VARIABLE = "AMQPWORKER_APP"
 AppOption = Annotated[
     str | None,
     typer.Option(
-        "--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that knows the task: its types and its queue."
+        "--app",
+        metavar="MODULE:APP",
+        envvar=APP_VARIABLE,
+        help="The app that has the task, with its types and its queue.",
     ),
 ]
 UrlOption = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="The broker, where no app tells; else AMQPWORKER_URL is taken, then localhost."),
+    typer.Option(metavar="URL", help="The broker, if no app is given; default: AMQPWORKER_URL, then localhost."),
 ]
 NamespaceOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The prefix of exchanges, where no app tells; default: amqpworker.")
+    str | None, typer.Option(metavar="NAME", help="The prefix of exchanges, if no app is given; default: amqpworker.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-# What the commands import only when they need it; loaded before the app's folder is on the path, whose modules might hide it.
-LATER = ("amqpworker.broker.admin", "amqpworker.broker.management", "rich.progress", "rich.table")
+# What the commands load late; it must be loaded before the app's folder is on the path, whose modules might hide it.
+LOADED_LATE = ("amqpworker.broker.admin", "amqpworker.broker.management", "rich.progress", "rich.table")
 
-ANSWERED = (TaskFailed, CallTimeout, Unroutable, QueueFull, QueueUnavailable, ConnectionBlocked, Unconfirmed)
+NEGATIVE_RESULTS = (TaskFailed, CallTimeout, Unroutable, QueueFull, QueueUnavailable, ConnectionBlocked, Unconfirmed)
 
 
 def exit_code(error: AmqpWorkerError) -> int:
-    """Return 1 where something was asked and the answer is no, 2 where it could not be asked."""
-    return 1 if isinstance(error, ANSWERED) else 2
+    """Return 1 for a negative result, 2 for a command that could not do its work."""
+    return 1 if isinstance(error, NEGATIVE_RESULTS) else 2
 
 
 def quiet() -> None:
-    """Keep log lines away: a tool tells what is wrong by its last line. Defects are still told."""
+    """Log errors only: a command reports what is wrong in its last line."""
     from amqpworker.log.format import configure
 
     configure("error", json=False)
@@ -81,22 +84,22 @@ def quiet() -> None:
 
 def load(target: str) -> App:
     """
-    Import the user's app; an error in the user's own code is shown with its traceback.
+    Import the user's app; an error in the user's own code is printed with its traceback.
 
     Raises:
-        ConfigError: `target` names no app.
+        ConfigError: `target` does not name an app.
     """
-    from amqpworker.worker.app_loader import failing, locate
+    from amqpworker.worker.app_loader import import_error, load_app
 
-    for name in LATER:
+    for name in LOADED_LATE:
         import_module(name)
     try:
-        return locate(target)
+        return load_app(target)
     except AmqpWorkerError:
         raise
     except (Exception, SystemExit) as error:
         sys.stderr.write(redact_text(traceback.format_exc()))
-        raise failing(target, error) from error
+        raise import_error(target, error) from error
 
 
 def app_of(target: str | None, url: str | None, namespace: str | None = None) -> App:
@@ -104,12 +107,12 @@ def app_of(target: str | None, url: str | None, namespace: str | None = None) ->
     Return the user's app, or one without tasks for the broker at `url`.
 
     Raises:
-        ConfigError: `target` names no app, or both were given.
+        ConfigError: `target` does not name an app, or both were given.
     """
     if target is not None:
         for option, value in (("--url", url), ("--namespace", namespace)):
             if value is not None:
-                raise ConfigError(f"Give an app (--app or {APP_VARIABLE}) or {option}, not both: the app has its own.")
+                raise ConfigError(f"Use an app (--app or {APP_VARIABLE}) or {option}, not both: the app has its own.")
         return load(target)
     from amqpworker.app import App
     from amqpworker.routing.topology import DEFAULT_NAMESPACE
@@ -118,7 +121,7 @@ def app_of(target: str | None, url: str | None, namespace: str | None = None) ->
 
 
 def admin_of(app: App) -> Admin:
-    """Return a client that asks the app's broker."""
+    """Return a client for the app's broker."""
     from amqpworker.broker.admin import Admin
 
     return Admin(app.url, app.settings)

@@ -1,7 +1,7 @@
 """
-`amqpworker status` and `amqpworker workers`: how the pools of this machine stand.
+`amqpworker status` and `amqpworker workers`: the status of the pools on this machine.
 
-Decides what is shown, and the exit code: 1 where a pool is not ready. The supervisors themselves answer (`supervisor.health`).
+Decides what is shown, and the exit code: 1 if a pool is not ready. The supervisors respond (`supervisor.health`).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["status_app"]
 
-PATIENCE = 5.0
-PAUSE = 1.0
-LINE_PAUSE = 0.02
+TIMEOUT = 5.0
+WATCH_INTERVAL = 1.0
+CONNECT_RETRY_DELAY = 0.02
 MIB = 1024 * 1024
 
 status_app = typer.Typer()
@@ -43,91 +43,97 @@ def status(
         str | None,
         typer.Argument(
             metavar="WHERE",
-            help="A pool: its supervisor's process id, or what --health was; default: the only one here.",
+            help="The supervisor: its process id, or its --health address; default: the only one on this machine.",
         ),
     ] = None,
     as_json: AsJson = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again each second, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh once per second, until Ctrl-C.")] = False,
 ) -> None:
     """
-    Show how a pool stands: its processes, and the tasks that run.
+    Show the status of a supervisor's pools: their processes and running tasks.
 
-    Exit code: 0 every process consumes, 1 not all do, 2 there is no such pool, or it does not answer.
+    Exit codes: 0 every process consumes, 1 not all do, 2 there is no such supervisor, or it does not respond.
     """
     if as_json and watch:
-        raise ConfigError("Give --json or --watch, not both.")
-    address = found(where)
+        raise ConfigError("Use --json or --watch, not both.")
+    address = find_address(where)
     if as_json:
-        state = asked(address)
+        state = get_status(address)
         write_json(state)
     elif watch:
-        state = watched(address)
+        state = watch_status(address)
     else:
-        state = asked(address)
-        console().print(shown(state))
+        state = get_status(address)
+        console().print(status_tables(state))
     raise typer.Exit(0 if state["consuming"] >= state["wanted"] else 1)
 
 
 @status_app.command(epilog="Examples:\n\n  amqpworker workers\n\n  amqpworker workers --json")
 def workers(as_json: AsJson = False) -> None:
-    """List what runs on this machine, a supervisor each with its pools, as far as it may be seen: as root services, too."""
-    pools = [state for path in visible_sockets() if (state := standing(path)) is not None]
+    """
+    List the supervisors on this machine with their pools; root sees those of all users and services.
+
+    Exit code: 0 listed, also if there are none.
+    """
+    pools = [state for path in visible_sockets() if (state := summary(path)) is not None]
     if as_json:
         write_json(pools)
         return
     if not pools:
-        write("No pool runs here.")
+        write("No pools are running on this machine.")
         return
     made = table("pid", "service", "pools", "processes", "status", widths={"pid": 8})
     for one in pools:
-        names = "\n".join(named(pool) for pool in one.get("pools", ()))
+        names = "\n".join(name_and_app(pool) for pool in one.get("pools", ()))
         wanted = str(one.get("wanted", ""))
         made.add_row(str(one["pid"]), printable(one["service"]), names, wanted, printable(one["status"]))
     console().print(made)
 
 
-def standing(path: Path) -> dict[str, Any] | None:
-    """Return what the supervisor with this socket says of itself, or that it does not answer; None where it is gone."""
+def summary(path: Path) -> dict[str, Any] | None:
+    """Return the status of the supervisor with this socket, or that it does not respond; None if it has ended."""
     from amqpworker.supervisor import sockets
 
     known = {"socket": str(path), "service": sockets.service_of(path)}
     try:
-        return {**asked(str(path)), **known}
+        return {**get_status(str(path)), **known}
     except NotConnected as error:
         pid = int(path.stem) if path.stem.isdecimal() else None
-        return None if is_gone(error) else {"pid": pid, "status": silent(error), **known}
+        return None if has_ended(error) else {"pid": pid, "status": unresponsive_status(error), **known}
 
 
-def found(where: str | None) -> str:
+def find_address(where: str | None) -> str:
     """
-    Return the address of the pool that is meant.
+    Return the address of the supervisor that is meant.
 
     Raises:
-        ConfigError: there is none, or more than one, or it cannot be one.
+        ConfigError: there is none or more than one, or `where` is not an address.
     """
     if where is not None and not where.isdecimal():
-        return checked(where)
+        return checked_address(where)
     known = [str(path) for path in visible_sockets() if where is None or path.stem == where]
-    living = known if where is not None else [address for address in known if lives(address)]
-    if len(living) == 1:
-        return living[0]
-    if where is not None or not living:
-        problem = "No pool runs here" if where is None else f"No pool with the process id {where} runs here"
-        raise ConfigError(f"{problem}, or none that may be seen: run this as its user, or give what its --health is.")
-    known_by = ", ".join(sorted(filter(None, map(pid_and_apps, living))))
-    raise ConfigError(f"{len(living)} pools run here: give the process id of one: {known_by}.")
+    running = known if where is not None else [address for address in known if is_running(address)]
+    if len(running) == 1:
+        return running[0]
+    if where is not None or not running:
+        problem = "No pools are running" if where is None else f"No supervisor with process id {where} is running"
+        raise ConfigError(
+            f"{problem} on this machine, or you may not see it: run this as its user or root, or give its --health address."
+        )
+    choices = ", ".join(sorted(filter(None, map(pid_and_apps, running))))
+    raise ConfigError(f"{len(running)} supervisors are running on this machine; give the process id of one: {choices}.")
 
 
 def pid_and_apps(address: str) -> str:
-    """Return the process id of a supervisor, with its apps if it answers."""
+    """Return the process id of a supervisor, with its apps if it responds."""
     pid = address.rpartition("/")[2].removesuffix(".sock")
     with suppress(NotConnected):
-        apps = sorted({pool["app"] for pool in asked(address).get("pools", ()) if pool.get("app")})
+        apps = sorted({pool["app"] for pool in get_status(address).get("pools", ()) if pool.get("app")})
         return f"{pid} ({printable(', '.join(apps))})" if apps else pid
     return pid
 
 
-def checked(address: str) -> str:
+def checked_address(address: str) -> str:
     """
     Return an address as it is.
 
@@ -139,43 +145,43 @@ def checked(address: str) -> str:
     try:
         health.check_address(address)
     except ConfigError:
-        raise ConfigError(f"{address!r} is no pool: give a process id, HOST:PORT or the path of a socket.") from None
+        raise ConfigError(f"{address!r} is not a process id, HOST:PORT or the path of a socket.") from None
     return address
 
 
 def visible_sockets() -> list[Path]:
-    """Return the sockets of the pools on this machine that may be seen."""
-    # Loaded by the commands that ask, not by each; so is HTTP below.
+    """Return the sockets of supervisors on this machine that this user may see."""
+    # Loaded only if a command needs it; so is HTTP below.
     from amqpworker.supervisor import sockets
 
     return sockets.sockets()
 
 
-def lives(address: str) -> bool:
-    """Tell whether there is a supervisor, be it one that hangs."""
+def is_running(address: str) -> bool:
+    """Return whether there is a supervisor, even one that hangs."""
     try:
-        asked(address)
+        get_status(address)
     except NotConnected as error:
-        return not is_gone(error)
+        return not has_ended(error)
     return True
 
 
-def is_gone(error: NotConnected) -> bool:
-    """Tell whether nobody listens there: a supervisor that was killed leaves its socket. One that hangs listens."""
+def has_ended(error: NotConnected) -> bool:
+    """Return whether nothing listens there: a killed supervisor leaves its socket, a hanging one listens."""
     return isinstance(error.__cause__, ConnectionRefusedError | FileNotFoundError | PermissionError)
 
 
-def silent(error: NotConnected) -> str:
-    """Return the status of a supervisor that listens and does not tell how it stands."""
-    return "it does not answer" if error.__cause__ is not None else str(error)
+def unresponsive_status(error: NotConnected) -> str:
+    """Return the status to show for a supervisor that listens and does not report its own."""
+    return "it does not respond" if error.__cause__ is not None else str(error)
 
 
-def asked(address: str) -> dict[str, Any]:
+def get_status(address: str) -> dict[str, Any]:
     """
-    Return what a supervisor says of itself.
+    Request the status of a supervisor.
 
     Raises:
-        NotConnected: it does not answer.
+        NotConnected: it does not respond.
     """
     from http.client import HTTPException
 
@@ -184,14 +190,14 @@ def asked(address: str) -> dict[str, Any]:
             connection.request("GET", "/status")
             state = json.loads(connection.getresponse().read())
     except TimeoutError as error:
-        reason = f"does not answer within {PATIENCE:g} s: it hangs, or the machine is overloaded"
+        reason = f"did not respond within {TIMEOUT:g} s: it hangs, or the machine is overloaded"
         raise NotConnected(f"The supervisor at {address} {reason}.") from error
     except (OSError, ValueError, HTTPException) as error:
-        why = getattr(error, "strerror", None) or error
-        raise NotConnected(f"No supervisor answers at {address}: {why}.") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise NotConnected(f"No supervisor responds at {address}: {reason}.") from error
     if not isinstance(state, dict) or "wanted" not in state:
-        reason = state.get("status", "it is no supervisor") if isinstance(state, dict) else "it is no supervisor"
-        raise NotConnected(f"The supervisor at {address} cannot tell how it stands: {reason}.")
+        reason = state.get("status", "it is not a supervisor") if isinstance(state, dict) else "it is not a supervisor"
+        raise NotConnected(f"The supervisor at {address} does not report its status: {reason}.")
     return state
 
 
@@ -202,10 +208,10 @@ def connection_to(address: str) -> HTTPConnection:
     from amqpworker.supervisor import health
 
     if "/" not in address:
-        return HTTPConnection(*health.split_address(address), timeout=PATIENCE)
-    connection = HTTPConnection("localhost", timeout=PATIENCE)
+        return HTTPConnection(*health.split_address(address), timeout=TIMEOUT)
+    connection = HTTPConnection("localhost", timeout=TIMEOUT)
     connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.settimeout(PATIENCE)
+    connection.sock.settimeout(TIMEOUT)
     try:
         connect(connection.sock, address)
     except OSError:
@@ -215,65 +221,67 @@ def connection_to(address: str) -> HTTPConnection:
 
 
 def connect(client: socket.socket, address: str) -> None:
-    """Connect to a unix socket; if its queue of clients is full, the system refuses at once, and it is retried for a while."""
-    until = time.monotonic() + PATIENCE
+    """Connect to a unix socket; retry while its backlog is full, which the system reports at once."""
+    deadline = time.monotonic() + TIMEOUT
     while True:
         try:
             client.connect(address)
         except BlockingIOError:
-            if time.monotonic() >= until:
+            if time.monotonic() >= deadline:
                 raise TimeoutError from None
-            time.sleep(LINE_PAUSE)
+            time.sleep(CONNECT_RETRY_DELAY)
         else:
             return
 
 
-def watched(address: str) -> dict[str, Any]:
-    """Show it until Ctrl-C; return what was shown last."""
+def watch_status(address: str) -> dict[str, Any]:
+    """Show the status until Ctrl-C; return the last one shown."""
     from rich.live import Live
 
-    state = asked(address)
-    with Live(shown(state), console=console(), refresh_per_second=4) as live:
+    state = get_status(address)
+    with Live(status_tables(state), console=console(), refresh_per_second=4) as live:
         try:
             while True:
-                time.sleep(PAUSE)
-                state = asked(address)
-                live.update(shown(state))
+                time.sleep(WATCH_INTERVAL)
+                state = get_status(address)
+                live.update(status_tables(state))
         except KeyboardInterrupt:
             return state
 
 
-def shown(state: dict[str, Any]) -> Group:
-    """Return a pool as tables."""
+def status_tables(state: dict[str, Any]) -> Group:
+    """Return the status of a supervisor as tables."""
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[Any] = [Text(f"pool {state['pid']}: {state['status']}"), Text("")]
+    parts: list[Any] = [Text(f"supervisor {state['pid']}: {state['status']}"), Text("")]
     if pools := state.get("pools", ()):  # an older version does not report them
-        lines = [f"{named(one)}: {one['consuming']}/{one['wanted']} consuming" for one in pools]
+        lines = [f"{name_and_app(one)}: {one['consuming']}/{one['wanted']} consuming" for one in pools]
         parts += [*map(Text, lines), Text("")]
     parts.append(processes_table(state))
-    parts += waits_lines(state)
+    parts += waiting_lines(state)
     if any(one["running"] for one in state["processes"]):
         parts += [Text(""), running_table(state)]
     if unconfirmed := sum(one["unconfirmed"] for one in state["processes"]):
         parts += [
             Text(""),
-            Text(f"{unconfirmed} retries and dead letters are not confirmed yet: do their queues have a majority?"),
+            Text(
+                f"{unconfirmed} retries and dead letters are not confirmed yet: check that their queues have a majority."
+            ),
         ]
     if state["errors"]:
         parts += [Text(printable(line)) for line in ("", *state["errors"])]
     return Group(*parts)
 
 
-def named(pool: dict[str, Any]) -> str:
-    """Return a pool's name with its app, since most pools have the same name; an older supervisor does not report it."""
+def name_and_app(pool: dict[str, Any]) -> str:
+    """Return a pool's name with its app, since most pools have the same name; an older supervisor does not report the app."""
     app = pool.get("app")
     return f"{printable(pool['name'])} ({printable(app)})" if app else printable(pool["name"])
 
 
-def waits_lines(state: dict[str, Any]) -> list[Any]:
-    """Return which broker or queue processes wait for, and why, a line for each that the status does not show already."""
+def waiting_lines(state: dict[str, Any]) -> list[Any]:
+    """Return a line for each broker or queue that processes wait for, unless the status shows it already."""
     from rich.text import Text
 
     texts = {printable(one.get("waits", "")).rstrip(".") for one in state["processes"]}
@@ -307,27 +315,26 @@ def isolated(process: dict[str, Any]) -> str:
 
 
 def running_table(state: dict[str, Any]) -> Table:
-    """Return the tasks that run, a row each, those first that have run for longest."""
+    """Return the running tasks, a row each, the longest-running first."""
     made = table("pid", "task", "id", "attempt", "for", "limit", widths={"id": ID_WIDTH})
     running = [(one["pid"], task) for one in state["processes"] for task in one["running"]]
     for pid, task in sorted(running, key=lambda pair: pair[1]["started"]):
         since = age(state["at"] - task["started"])
-        named = (printable(task["task"]), folded(task["key"]), str(task["attempt"]))
-        made.add_row(str(pid), *named, since, limit(task))
+        made.add_row(str(pid), printable(task["task"]), folded(task["key"]), str(task["attempt"]), since, limit(task))
     return made
 
 
 def limit(task: dict[str, Any]) -> str:
-    """Return the time limit of a task that runs, and how long it has been beyond it."""
+    """Return the time limit of a running task, and by how much it has exceeded it."""
     if not task["limit"]:
         return ""
-    known = age(task["limit"] - task["started"])
+    duration = age(task["limit"] - task["started"])
     over = task.get("over", 0)  # a supervisor of an older version does not report it
-    return f"{known}, over by {age(over)}" if over else known
+    return f"{duration}, over by {age(over)}" if over else duration
 
 
 def age(seconds: float) -> str:
-    """Return a time as people say it: 0.3 s, 12 min, 3 h, 2 d."""
+    """Return a duration for people: 0.3 s, 12 min, 3 h, 2 d."""
     if seconds < 10:
         return f"{max(0.0, seconds):.1f} s"
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):

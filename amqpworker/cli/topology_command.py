@@ -1,7 +1,7 @@
 """
 `amqpworker topology`: show, declare and check what an app needs on its broker.
 
-Decides how it is shown and which sources are asked. What is needed is decided by `amqpworker.routing.topology` and the app.
+Decides how it is shown, and whether the HTTP API is asked beside AMQP. `routing.topology` and the app decide what is needed.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import typer
 
-from amqpworker.cli.cluster import ClusterView
-from amqpworker.cli.findings import Finding, Membership, gathered, leaders
+from amqpworker.cli.cluster import ClusterRequests
+from amqpworker.cli.findings import Finding, Membership, grouped, leaders
 from amqpworker.cli.output import console, plain, printable, table, write, write_json
 from amqpworker.cli.shared import APP_VARIABLE, AsJson, admin_of, load, quiet
 from amqpworker.errors import ConfigError, NotConnected
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["topology_app"]
 
-topology_app = typer.Typer(no_args_is_help=True, help="Exchanges, queues and bindings: show, declare and check them.")
+topology_app = typer.Typer(
+    no_args_is_help=True, help="Show, declare and check the exchanges, queues and bindings of an app."
+)
 
-AppArgument = Annotated[str, typer.Argument(metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that needs them.")]
+AppArgument = Annotated[str, typer.Argument(metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app.")]
 
 PICTURE = """\
   new work        ──▶ {tasks} ──▶ QUEUE ──▶ worker
@@ -45,10 +47,10 @@ PICTURE = """\
 )
 def show(
     app: AppArgument,
-    every: Annotated[bool, typer.Option("--all", help="Show each level of the delay ladder.")] = False,
+    all_levels: Annotated[bool, typer.Option("--all", help="Show each level of the delay ladder.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what an app needs, without asking the broker."""
+    """Show what an app needs, without connecting to the broker."""
     quiet()
     plan = load(app).plan
     whole = plan.whole()
@@ -71,20 +73,20 @@ def show(
         bottom=names.level(0),
     )
     write(f"{picture}\n  QUEUE: {', '.join(printable(name) for name in sorted(plan.queues)) or '(the app has none)'}\n")
-    if not every:
+    if not all_levels:
         write(f"  --all shows each of the {LEVELS} levels of the delay ladder.\n")
-    for shown in tables(whole if every else folded(whole, names)):
+    for shown in tables(whole if all_levels else with_short_ladder(whole, names)):
         console().print(shown)
 
 
 @topology_app.command(epilog="Example:\n\n  amqpworker topology declare shop.tasks:app")
 def declare(app: AppArgument) -> None:
     """
-    Declare everything that an app needs; what exists already stays as it is.
+    Declare everything that an app needs; what exists already is not changed.
 
-    With an administrator's rights, once: workers and producers can then run with AMQPWORKER_DECLARE=0.
+    Run it once with an administrator's permissions; workers and producers can then run with AMQPWORKER_DECLARE=0.
 
-    Exit codes: 0 all is there, 2 it is not, and the text says why.
+    Exit codes: 0 everything exists, 2 something could not be declared.
     """
     quiet()
     found = load(app)
@@ -92,7 +94,7 @@ def declare(app: AppArgument) -> None:
     parts = list(whole)
     with admin_of(found) as admin, progress(len(parts)) as advance:
         admin.declare(whole, lambda _: advance())
-    write(f"{counted(whole)}: all there.")
+    write(f"{counted(whole)}: declared.")
 
 
 @topology_app.command(
@@ -106,50 +108,51 @@ def check(
         typer.Option(
             metavar="URL",
             envvar="AMQPWORKER_MANAGEMENT",
-            help="The broker's HTTP API, for members, bindings, policies, stuck letters; login as for AMQP unless given.",
+            help="The broker's HTTP API, to check members, bindings, policies and stuck dead letters too. "
+            "Default login: that of AMQP.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """
-    Compare what an app needs with what stands on its broker; nothing is changed.
+    Compare what an app needs with what exists on its broker; nothing is changed.
 
-    Exit codes: 0 all as it should be, 1 something is not, 2 it could not be compared.
+    Exit codes: 0 everything is as it should be, 1 something is not, 2 it could not be compared.
     """
     quiet()
     found = load(app)
     whole = found.plan.whole()
-    asked = None if management is None else ClusterView.begin(api_of(found, management), found)
-    by_amqp = compared(found, whole, alone=asked is None)
-    seen = None if asked is None else asked.seen()
-    findings = by_amqp if seen is None else [*by_amqp, *seen.findings(whole)]
+    requests = None if management is None else ClusterRequests.start(api_of(found, management), found)
+    by_amqp = compare(found, whole, only_source=requests is None)
+    cluster = None if requests is None else requests.result()
+    findings = by_amqp if cluster is None else [*by_amqp, *cluster.findings(whole)]
     findings.sort(key=lambda one: ORDER.index(one.kind))
-    held = {} if seen is None else seen.held(whole)
+    members = {} if cluster is None else cluster.members(whole)
     if as_json:
-        told = [{"kind": one.kind, "name": one.name, "text": one.text} for one in findings]
-        queues = {name: asdict(one) for name, one in held.items()}
-        write_json({"findings": told, "management": management is not None, "queues": queues})
+        listed = [{"kind": one.kind, "name": one.name, "text": one.text} for one in findings]
+        queues = {name: asdict(one) for name, one in members.items()}
+        write_json({"findings": listed, "management": management is not None, "queues": queues})
     else:
         show_findings(findings, whole, management is not None)
-        show_leaders(held)
+        show_leaders(members)
     if findings:
         raise typer.Exit(2 if all(one.kind == "unknown" for one in findings) else 1)
 
 
-# Half of a cluster that is away or frozen keeps nobody waiting for longer than these, one after the other.
+# The longest waits if half of a cluster is down or frozen: to connect, for one response, and for all of them.
 CONNECT_TIMEOUT = 2.5
-ANSWER_TIMEOUT = 4.0
-ANSWERS_WITHIN = 8.0
+RESPONSE_TIMEOUT = 4.0
+TOTAL_TIMEOUT = 8.0
 
 
-def compared(app: App, whole: Topology, alone: bool) -> list[Finding]:
+def compare(app: App, whole: Topology, only_source: bool) -> list[Finding]:
     """
-    Return what differs, by AMQP. What is not answered in time is not asked again; another source may know why.
+    Return what differs by AMQP, and what could not be compared in time: the HTTP API may show why.
 
     Raises:
-        ConfigError: the broker is not one of today.
+        ConfigError: the broker's version is too old.
         AccessRefused: it refuses the login.
-        NotConnected: there is no connection, and this source is alone.
+        NotConnected: there is no connection, and this is the only source.
     """
     from amqpworker.broker.admin import Admin, Problem
 
@@ -157,10 +160,10 @@ def compared(app: App, whole: Topology, alone: bool) -> list[Finding]:
     quick = settings.model_copy(update={"connect_timeout": min(settings.connect_timeout, CONNECT_TIMEOUT)})
     parts: list[Exchange | Queue] = [*whole.exchanges, *whole.queues]
     try:
-        with Admin(app.url, quick, ANSWER_TIMEOUT, ANSWERS_WITHIN) as admin:
+        with Admin(app.url, quick, RESPONSE_TIMEOUT, TOTAL_TIMEOUT) as admin:
             problems = admin.check_all(parts)
     except NotConnected as error:
-        if alone:
+        if only_source:
             raise
         problems = [
             (part, Problem("unknown", f"{part.name!r} was not compared: {error}", str(error))) for part in parts
@@ -168,39 +171,40 @@ def compared(app: App, whole: Topology, alone: bool) -> list[Finding]:
     return [Finding(found.kind, part.name, found.text, found.why) for part, found in problems]
 
 
-RIGHTS = """\
-Comparing declares what exists already, which takes the right to configure it:
-run this as whoever declares, or grant the right (rabbitmqctl set_permissions)."""
+PERMISSION = """\
+To compare, this command declares what exists already, which needs the
+`configure` permission: run it as the user that declares, or grant the
+permission (rabbitmqctl set_permissions)."""
 ORDER = ("minority", "leaderless", "missing", "differs", "unbound", "policy", "stuck", "degraded", "unknown")
 
 
 def show_findings(findings: list[Finding], whole: Topology, with_management: bool) -> None:
-    """Print what was found, and what was not looked at."""
+    """Print what is wrong, and what was not compared."""
     if findings:
         shown = table("", "")
         shown.show_header = False
-        for kind, text in gathered(findings, len(whole.exchanges) + len(whole.queues)):
+        for kind, text in grouped(findings, len(whole.exchanges) + len(whole.queues)):
             shown.add_row(kind, printable(text))
         console().print(shown)
-        if any("lacks the right" in one.why for one in findings):
-            write(RIGHTS)
+        if any("lacks the permission" in one.reason for one in findings):
+            write(PERMISSION)
         if any(one.kind in {"missing", "unbound"} for one in findings):
-            write("`amqpworker topology declare` makes what is missing.")
+            write("`amqpworker topology declare` creates what is missing.")
     unknown = sum(one.kind == "unknown" for one in findings)
     found = len(findings) - unknown
-    told = [f"{found} finding{'s' if found > 1 else ''}"] if found else []
-    told += [f"{unknown} not compared"] if unknown else []
-    write(f"{counted(whole)}: {', '.join(told) or 'all as it should be'}.")
+    counts = [f"{found} finding{'s' if found > 1 else ''}"] if found else []
+    counts += [f"{unknown} not compared"] if unknown else []
+    write(f"{counted(whole)}: {', '.join(counts) or 'all as they should be'}.")
     if not with_management:
-        write("Members, bindings and policies were not compared: AMQP does not show them, --management URL does.")
+        write("Not compared: members, bindings and policies; add --management URL for these.")
 
 
-def show_leaders(held: Mapping[str, Membership]) -> None:
-    """Print who leads the queues, if they are held by several nodes."""
-    most = max((len(one.members) for one in held.values()), default=0)
+def show_leaders(members: Mapping[str, Membership]) -> None:
+    """Print how many queues each node leads, if queues have several members."""
+    most = max((len(one.members) for one in members.values()), default=0)
     if most > 1:
-        led = ", ".join(f"{count} by {printable(node)}" for node, count in sorted(leaders(held).items()))
-        write(f"Quorum queues: {len(held)}, with up to {most} members, led: {led or 'by none'}.")
+        led = ", ".join(f"{count} on {printable(node)}" for node, count in sorted(leaders(members).items()))
+        write(f"Quorum queues: {len(members)}, with up to {most} members; leaders: {led or 'none'}.")
 
 
 def api_of(app: App, url: str) -> Management:
@@ -208,7 +212,7 @@ def api_of(app: App, url: str) -> Management:
     Return a client of the HTTP API with the login of the app, unless the URL has one.
 
     Raises:
-        ConfigError: this is not such a URL.
+        ConfigError: this is not a URL of an HTTP API.
     """
     from amqpworker.broker.address import addresses
 
@@ -218,10 +222,10 @@ def api_of(app: App, url: str) -> Management:
 
 def management_of(url: str, user: str, password: str) -> Management:
     """
-    Return a client of the HTTP API; a login in the URL comes before the other.
+    Return a client of the HTTP API; a login in the URL has precedence.
 
     Raises:
-        ConfigError: this is no such URL.
+        ConfigError: this is not a URL of an HTTP API.
     """
     from amqpworker.broker.management import Management
 
@@ -232,7 +236,7 @@ def management_of(url: str, user: str, password: str) -> Management:
     except ValueError as error:
         raise ConfigError(f"The management URL cannot be read: {error}.") from None
     if split.scheme not in {"http", "https"} or not host:
-        raise ConfigError("The management URL must begin with http:// or https:// and name a host.")
+        raise ConfigError("The management URL must be http://HOST:PORT or https://HOST:PORT.")
     if split.username is not None:
         user, password = unquote(split.username), unquote(split.password or "")
     return Management(bare, user, password)
@@ -240,14 +244,14 @@ def management_of(url: str, user: str, password: str) -> Management:
 
 @contextmanager
 def progress(total: int) -> Iterator[Any]:
-    """Show a bar on a terminal; what is yielded is called for each step."""
-    screen = console(stderr=True)
-    if not screen.is_terminal:
+    """Show a progress bar on a terminal; the caller calls what is yielded after each step."""
+    output = console(stderr=True)
+    if not output.is_terminal:
         yield lambda: None
         return
     from rich.progress import Progress
 
-    with Progress(console=screen, transient=True) as bar:
+    with Progress(console=output, transient=True) as bar:
         task = bar.add_task("declaring", total=total)
         yield lambda: bar.advance(task)
 
@@ -257,8 +261,8 @@ def counted(whole: Topology) -> str:
     return f"{len(whole.exchanges)} exchanges, {len(whole.queues)} queues, {len(whole.bindings)} bindings"
 
 
-def folded(whole: Topology, names: Names) -> Topology:
-    """Return the topology with the top and the bottom level alone for the whole ladder."""
+def with_short_ladder(whole: Topology, names: Names) -> Topology:
+    """Return the topology with only the top and the bottom level of the delay ladder."""
     hidden = {names.level(number) for number in range(1, LEVELS - 1)}
     return Topology(
         tuple(one for one in whole.exchanges if one.name not in hidden),

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from amqpworker.cli.output import complain
+from amqpworker.cli.output import print_error
 from amqpworker.errors import ConfigError
 from amqpworker.ipc.interpreter import folder_as_given, interpreter_as_given
 from amqpworker.log.terminal import printable
@@ -135,11 +135,13 @@ def unit(
     needed = [where, *([Path(arguments[1])] if config else [])]
     for path in needed:
         if not path.exists():
-            complain(f"Warning: {path} does not exist on this machine.")
+            print_error(f"Warning: {path} does not exist on this machine.")
     reached = [*needed, Path(sys.executable)]
     for path in dict.fromkeys([*reached, *(one.resolve() for one in reached)]):
         if found := unreadable_part(path):
-            complain(f"Warning: the service runs as its own user, which cannot read {path}: no permission for {found}.")
+            print_error(
+                f"Warning: the service runs as its own user, which cannot read {path}: no permission for {found}."
+            )
     typer.echo(
         unit_text(
             install=f"/etc/systemd/system/{name}.service",
@@ -179,9 +181,9 @@ def check_worker(app: str, options: list[str]) -> None:
     """
     # Loaded only by this command: it is most of what the worker command needs.
     from amqpworker.cli.worker_command import ALLOWED_WITH_CONFIG, config_from_flags, worker_app
-    from amqpworker.worker.app_loader import parted
+    from amqpworker.worker.app_loader import split_target
 
-    parted(app)
+    split_target(app)
     given = typer.main.get_command(worker_app).make_context("amqpworker worker", [app, *options]).params
     for name in ALLOWED_WITH_CONFIG:
         if given.pop(name):

@@ -1,8 +1,7 @@
 """
 Values from the command line.
 
-Pure. Decides how `name=value` is read: as JSON where that can be, as text elsewhere, and as text wherever a task's type
-hint says so.
+Pure. Decides how `name=value` is read: as JSON if it is valid JSON, else as text, and as text if the type hint is `str`.
 """
 
 from __future__ import annotations
@@ -20,35 +19,34 @@ NO_HINTS: Mapping[str, Any] = {}
 TEXT, NOTHING = str, type(None)
 
 
-def pairs(items: Iterable[str], what: str, hints: Mapping[str, Any] = NO_HINTS) -> dict[str, Any]:
+def pairs(items: Iterable[str], kind: str, hints: Mapping[str, Any] = NO_HINTS) -> dict[str, Any]:
     """
     Read `name=value` items, each value by the hint of its name.
 
     Raises:
-        InvalidArguments: an item has no `=`, or a name comes twice.
+        InvalidArguments: an item has no `=`, or a name is given twice.
     """
     found: dict[str, Any] = {}
     for item in items:
         name, separator, text = item.partition("=")
         if not separator or not name:
-            raise InvalidArguments(f"The {what} {item!r} is not of the form name=value.")
+            raise InvalidArguments(f"The {kind} {item!r} must have the form name=value.")
         if name in found:
-            raise InvalidArguments(f"The {what} {name!r} is given twice.")
+            raise InvalidArguments(f"The {kind} {name!r} is given twice.")
         found[name] = value_of(text, hints.get(name))
     return found
 
 
 def value_of(text: str, hint: Any = None) -> Any:
-    """Return what the text is as JSON, else the text; where the hint is `str`, only JSON text is taken as JSON."""
+    """Return the value of a text that is valid JSON, else the text; if the hint is `str`, only a JSON string counts as JSON."""
     try:
         value = json.loads(text, parse_constant=refuse_constant)
     except (ValueError, RecursionError):
         return text
-    wanted = set(alternatives(hint))
-    if TEXT not in wanted or not wanted <= {TEXT, NOTHING}:
+    allowed = set(alternatives(hint))
+    if TEXT not in allowed or not allowed <= {TEXT, NOTHING}:
         return value
-    # `null` is what `str | None` has beside text.
-    return value if isinstance(value, str) or (value is None and NOTHING in wanted) else text
+    return value if isinstance(value, str) or (value is None and NOTHING in allowed) else text
 
 
 def alternatives(hint: Any) -> Iterator[Any]:
@@ -58,12 +56,12 @@ def alternatives(hint: Any) -> Iterator[Any]:
     elif get_origin(hint) in {Union, UnionType}:
         for one in get_args(hint):
             yield from alternatives(one)
-    elif (meant := getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None)) is not None:
-        yield from alternatives(meant)
+    elif (target := getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None)) is not None:
+        yield from alternatives(target)
     else:
         yield hint
 
 
 def refuse_constant(name: str) -> NoReturn:
-    """Refuse NaN and the infinities, which JSON does not have: they stay text."""
+    """Refuse NaN and the infinities: they are not JSON, and stay text."""
     raise ValueError(name)

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from amqpworker.cli.output import complain, console, printable, table, write_json
+from amqpworker.cli.output import console, print_error, printable, table, write_json
 from amqpworker.errors import ConfigError
 from amqpworker.ipc.descendants import alive_with_descendants, descendants_of, terminate_all
 from amqpworker.ipc.exit_status import describe_exit
@@ -53,7 +53,7 @@ def check(config: SupervisorConfig, as_json: bool) -> None:
     print_table(found, config.health)
     for spec, one in found:
         for warning in one.warnings:
-            complain(f"Warning: {f'pool {spec.name!r}: ' if named else ''}{warning}")
+            print_error(f"Warning: {f'pool {spec.name!r}: ' if named else ''}{warning}")
 
 
 def dry_run(spec: PoolSpec) -> Checked:

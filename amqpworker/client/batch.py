@@ -1,8 +1,8 @@
 """
-Sending many messages: how far ahead of the confirms they are read and written.
+Sending many messages: how many are published before their confirms arrive.
 
-Decides the window: small at first, larger while confirms come soon, smaller if they are slow, so that what is written is
-confirmed before its deadline, however slow the network is. Publishing is left to the producer.
+Decides the window: small at first, larger while confirms arrive soon, smaller if they are slow, so that what is written is
+confirmed before its deadline on a slow network too. The producer publishes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ BURST = 128
 BURST_SECONDS = 0.005
 
 
-class Underway(Protocol):
-    """A publication on its way."""
+class Publishing(Protocol):
+    """A publication that was published."""
 
     done: bool
     error: AmqpWorkerError | None
@@ -39,24 +39,24 @@ class Underway(Protocol):
         """Wait until it has ended."""
 
 
-class Begins(Protocol):
-    """Who puts messages on their way."""
+class PublishesMessages(Protocol):
+    """What publishes messages."""
 
-    def begin(self, message: Message, urgent: bool) -> Underway:
+    def publish(self, message: Message, urgent: bool) -> Publishing:
         """
-        Put a message on its way.
+        Publish a message without waiting for its confirm.
 
         Raises:
             AmqpWorkerError: it cannot be sent.
         """
 
     def wake(self) -> None:
-        """Have everything that was put on its way written now."""
+        """Have everything that was published written now."""
 
 
 @dataclass(slots=True)
-class NotBegun:
-    """A message that could not be put on its way."""
+class NotPublished:
+    """A message that could not be published."""
 
     error: AmqpWorkerError | None
     done: bool = True
@@ -67,11 +67,11 @@ class NotBegun:
 
 
 class Window:
-    """What was sent and is not told yet, in order, and how much that may be."""
+    """The messages that were published and not yielded yet, in order, and how many there may be."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._held: deque[tuple[Message, Underway, float]] = deque()
+        self._held: deque[tuple[Message, Publishing, float]] = deque()
         self._bytes = 0
         self.most_messages = FIRST_MESSAGES
         self.most_bytes = FIRST_BYTES
@@ -79,40 +79,40 @@ class Window:
     def __len__(self) -> int:
         return len(self._held)
 
-    def add(self, message: Message, underway: Underway, now: float) -> bool:
-        """Take a message in that was put on its way now (monotonic); true if confirms are to be waited for before more."""
+    def add(self, message: Message, publishing: Publishing, now: float) -> bool:
+        """Add a message that was published now (monotonic); return whether to wait for confirms before the next."""
         held = self._held
-        held.append((message, underway, now))
-        self._bytes += underway.size
+        held.append((message, publishing, now))
+        self._bytes += publishing.size
         return len(held) >= self.most_messages or self._bytes >= self.most_bytes
 
     @property
-    def middle(self) -> Underway:
-        """The message in the middle: while the first half is waited for, the second is on its way."""
+    def middle(self) -> Publishing:
+        """The message in the middle: while the first half is awaited, the second is in flight."""
         return self._held[len(self._held) // 2][1]
 
     @property
-    def first(self) -> Underway:
+    def first(self) -> Publishing:
         """The oldest one."""
         return self._held[0][1]
 
-    def pop(self) -> tuple[Message, Underway]:
-        """Take the oldest one out."""
-        message, underway, _ = self._held.popleft()
-        self._bytes -= underway.size
-        return message, underway
+    def pop(self) -> tuple[Message, Publishing]:
+        """Remove and return the oldest one."""
+        message, publishing, _ = self._held.popleft()
+        self._bytes -= publishing.size
+        return message, publishing
 
     def pop_ended(self) -> tuple[Message, AmqpWorkerError | None] | None:
-        """Take the oldest one out, if it is known how it ended."""
+        """Remove and return the oldest one with its error, if it has ended."""
         held = self._held
         if not held or not held[0][1].done:
             return None
-        message, underway, _ = held.popleft()
-        self._bytes -= underway.size
-        return message, underway.error
+        message, publishing, _ = held.popleft()
+        self._bytes -= publishing.size
+        return message, publishing.error
 
     def adapt(self, now: float) -> None:
-        """Make it larger or smaller, by how long the oldest one took until now (monotonic)."""
+        """Make it larger or smaller by the age of the oldest one now (monotonic)."""
         age = now - self._held[0][2]
         if age < self._timeout * SOON:
             self.most_messages = min(MOST_MESSAGES, self.most_messages * 2)
@@ -123,15 +123,15 @@ class Window:
 
 
 def send_each(
-    producer: Begins, messages: Iterable[Message], timeout: float
+    producer: PublishesMessages, messages: Iterable[Message], timeout: float
 ) -> Iterator[tuple[Message, AmqpWorkerError | None]]:
     """
-    Send messages as they are read, a bounded window ahead; yield how each ended, in order, as soon as it is known.
+    Send messages as they are read, in a bounded window; yield each with its error, in order, as soon as it has ended.
 
-    `timeout` is how long each waits for its confirm.
+    `timeout` is how long each may wait for its confirm.
 
     Raises:
-        Exception: what reading `messages` raised, once it is told how those before ended.
+        Exception: what reading `messages` raised, after those before have been yielded.
     """
     window = Window(timeout)
     reading = iter(messages)
@@ -148,13 +148,13 @@ def send_each(
         except Exception as error:  # noqa: BLE001 - raised again below
             failure = error
             break
-        # The first of a burst goes at once, then one write for many; a slow source is never kept waiting.
+        # The first of a burst is written at once, then many in one write; a slow source never waits.
         unwoken += 1
         now = time.monotonic()
         urgent = unwoken >= BURST or now >= next_wake
         if urgent:
             unwoken, next_wake = 0, now + BURST_SECONDS
-        if window.add(message, begun(producer, message, urgent), now):
+        if window.add(message, published(producer, message, urgent), now):
             wait_for_room(producer, window)
     while len(window):
         message, ended = window.pop()
@@ -165,7 +165,7 @@ def send_each(
 
 
 def failed_batch(failed: Sequence[SendError], sent: Sequence[Any]) -> BatchFailed:
-    """Return the error of a batch of which some failed; what is not confirmed may have arrived."""
+    """Return the error of a batch of which some failed; those not confirmed may have arrived."""
     count = len(failed) + len(sent)
     unknown = sum(1 for one in failed if isinstance(one, Unconfirmed))
     unsent = len(failed) - unknown
@@ -183,23 +183,23 @@ def were(count: int) -> str:
     return "was" if count == 1 else "were"
 
 
-def begun(producer: Begins, message: Message, urgent: bool) -> Underway:
-    """Put a message on its way; what cannot be sent at all has ended with why."""
+def published(producer: PublishesMessages, message: Message, urgent: bool) -> Publishing:
+    """Publish a message; one that cannot be sent at all has ended with its error."""
     try:
-        return producer.begin(message, urgent)
+        return producer.publish(message, urgent)
     except AmqpWorkerError as error:
-        return NotBegun(error)
+        return NotPublished(error)
 
 
-def wait_for_room(producer: Begins, window: Window) -> None:
-    """Wait until the first half is confirmed: one wake-up for all of them, while the second half is on its way."""
+def wait_for_room(producer: PublishesMessages, window: Window) -> None:
+    """Wait until the first half is confirmed: one wake-up for all of it, while the second half is in flight."""
     wait_for(producer, window.middle)
     wait_for(producer, window.first)
     window.adapt(time.monotonic())
 
 
-def wait_for(producer: Begins, underway: Underway) -> None:
-    """Wait until a publication has ended, and have everything before it written now."""
-    if not underway.done:
+def wait_for(producer: PublishesMessages, publishing: Publishing) -> None:
+    """Wait until a publication has ended; have everything before it written now."""
+    if not publishing.done:
         producer.wake()
-        underway.wait()
+        publishing.wait()

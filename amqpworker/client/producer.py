@@ -1,10 +1,10 @@
 """
-Send messages and wait for answers, from any thread of any process.
+Send messages and wait for replies, from any thread of any process.
 
-Decides when a connection is made (at the first use, and anew in a forked child), when it ends, from where nothing can be
-sent, and which error a caller sees. The connection itself is `broker.publisher`'s.
+Decides when to make a publisher (at first use, after it was closed, and in a forked child), when to close it, which threads
+must not send, and which error a caller sees.
 
-No lock is taken: a signal handler, or a finalizer, may send or close in the middle of either.
+No lock is taken: a signal handler or a finalizer may send or close in the middle of either.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from os import getpid
+from typing import TypeAlias
 
 from amqpworker.broker.address import addresses
 from amqpworker.broker.io_thread import CLOSED
 from amqpworker.broker.lane import Lane
 from amqpworker.broker.pending_publish import PendingPublish
+from amqpworker.broker.publish_session import OnReply
 from amqpworker.broker.publisher import Publisher
 from amqpworker.client.batch import send_each
 from amqpworker.client.calls import Calls
 from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected, SendError, Unconfirmed
-from amqpworker.lifecycle import Living, in_io_thread
+from amqpworker.lifecycle import LiveObjects, in_io_thread
 from amqpworker.model.message import Message
 from amqpworker.routing.envelope import called
 from amqpworker.routing.envelope import sent as publication_of
@@ -33,64 +35,85 @@ from amqpworker.settings import Settings
 __all__ = ["Producer"]
 
 EXIT_TIMEOUT = 10.0
-# For the question why a call was not answered.
-ASK_TIMEOUT = 0.25
+# To find out why a call was not replied to.
+COUNT_TIMEOUT = 0.25
 
 
-class Line:
-    """What one process has for one time of its use: a publisher, and the calls that wait for answers on it."""
+MakePublisher: TypeAlias = Callable[[OnReply], Publisher]
+
+
+class PublisherGeneration:
+    """A publisher of one process and the calls that wait for replies on it, until it is closed or inherited by a fork."""
 
     def __init__(self, publisher: Publisher | None, calls: Calls, process: int) -> None:
         self.publisher = publisher
         self.calls = calls
         self.process = process
-        # What took its place, once it is closed or was inherited by a fork; `setdefault` lets one thread decide.
-        self.following: dict[None, Line] = {}
+        # The next generation; `setdefault` lets one thread decide.
+        self.successor: dict[None, PublisherGeneration] = {}
 
 
 class Producer:
-    """The sending side of an app: one publisher for each process that uses it."""
+    """
+    The sending side of an app: one publisher for each process that uses it.
 
-    def __init__(self, url: str, plan: Plan, settings: Settings) -> None:
+    For tests without a broker, `make_publisher` replaces the publisher, and `now` the clock of the headers.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        plan: Plan,
+        settings: Settings,
+        make_publisher: MakePublisher | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._plan = plan
         self._settings = settings
+        self._make_publisher = make_publisher or self._new_publisher
+        self._now = now
         self.owner: str | None = None
-        """What connections are named after, instead of the program, if the settings name no app."""
-        self._line = Line(None, Calls(), 0)
+        """The owner of connections in the broker's lists, instead of the program, if the settings name no app."""
+        self._generation = PublisherGeneration(None, Calls(), 0)
         self._addresses = addresses(url)
 
     def __del__(self) -> None:
-        """Leave nothing behind where it was not closed: what is under way is confirmed, then its thread ends."""
-        line = self._line
-        if line.publisher is not None and not line.publisher.over and line.process == getpid():
-            line.publisher.retire()
+        """If it was not closed, its thread ends once everything is confirmed."""
+        last = self._generation
+        if last.publisher is not None and not last.publisher.over and last.process == getpid():
+            last.publisher.retire()
 
-    def _current(self) -> Line:
-        # For every message: the line as it is, unless it cannot be used any more.
-        line = self._line
-        publisher = line.publisher
-        return self._next(line) if publisher is None or publisher.over or line.process != getpid() else line
+    def _current(self) -> PublisherGeneration:
+        # For every message: the present generation, unless it cannot be used any more.
+        present = self._generation
+        publisher = present.publisher
+        if publisher is None or publisher.over or present.process != getpid():
+            return self._next(present)
+        return present
 
-    def _next(self, line: Line) -> Line:
-        """Return what takes the place of a line: the same for all that ask at the same time."""
+    def _next(self, generation: PublisherGeneration) -> PublisherGeneration:
+        """Return the generation that follows: the same one for simultaneous callers."""
         process = getpid()
-        while line.publisher is None or line.publisher.over or line.process != process:
-            if line.publisher is not None and line.process != process:
-                line.publisher.forget()
-            line = line.following.setdefault(None, self._make(process))
-        self._line = line
-        return line
+        while generation.publisher is None or generation.publisher.over or generation.process != process:
+            if generation.publisher is not None and generation.process != process:
+                generation.publisher.forget()
+            generation = generation.successor.setdefault(None, self._make_generation(process))
+        self._generation = generation
+        return generation
 
-    def _make(self, process: int) -> Line:
+    def _new_publisher(self, on_reply: OnReply) -> Publisher:
+        return Publisher(self._addresses, self._settings, on_reply)
+
+    def _make_generation(self, process: int) -> PublisherGeneration:
         calls = Calls()
-        publisher = Publisher(self._addresses, self._settings, self._plan.topology_of, calls.resolve)
+        publisher = self._make_publisher(calls.resolve)
         if self.owner is not None:
             publisher.belongs_to(self.owner)
-        lost = Unconfirmed("The connection was lost while waiting for an answer: the task may have run.")
+        lost = Unconfirmed("The connection was lost while waiting for a reply: the task may have run.")
         publisher.session.on_channel_lost = lambda serial: calls.fail_requests_on(serial, lost)
         publisher.session.replies_expected = calls.has_requests_on
         PUBLISHERS.add(publisher)
-        return Line(publisher, calls, process)
+        return PublisherGeneration(publisher, calls, process)
 
     @property
     def publisher(self) -> Publisher:
@@ -101,18 +124,18 @@ class Producer:
 
     @property
     def _calls(self) -> Calls:
-        return self._line.calls
+        return self._generation.calls
 
     def close(self, timeout: float, spares_calls: Callable[[], bool] = lambda: False) -> None:
         """
-        Wait for what is not confirmed yet, then close the connection; a later use opens another.
+        Wait for outstanding confirms, then close the connection; a later use opens another.
 
-        Calls that wait for their answers end with it. If they are spared, it stays open until they have ended by
-        themselves, which nobody waits for here. From a thread that keeps a connection, nothing is waited for at all.
+        Calls that wait for their replies fail. If they are spared, the connection stays open until they have ended, and
+        this does not wait for them. An I/O thread does not wait at all.
         """
-        line = self._line
-        publisher, calls = line.publisher, line.calls
-        if publisher is None or line.process != getpid():
+        present = self._generation
+        publisher, calls = present.publisher, present.calls
+        if publisher is None or present.process != getpid():
             return
 
         def needed() -> bool:
@@ -125,54 +148,54 @@ class Producer:
 
     # ---- sending ----------------------------------------------------------------------------------------------------
 
-    def begin(self, message: Message, urgent: bool = True, timeout: float | None = None) -> PendingPublish:
+    def publish(self, message: Message, urgent: bool = True, timeout: float | None = None) -> PendingPublish:
         """
-        Put a message on its way; `timeout` takes the place of `send_timeout`.
+        Publish a message without waiting for its confirm; `timeout` overrides `send_timeout`.
 
         Raises:
-            InvalidArguments: a header cannot be carried, its body is too large for the broker, or its `at` is too far away.
-            NotConnected: this is a thread that must not wait for it.
+            InvalidArguments: a header cannot be encoded, the body is too large for the broker, or `at` is too far away.
+            NotConnected: this is an I/O thread, which must not wait for the confirm.
         """
         refuse_io_thread(message)
-        return self.put(message, self.publisher.sends, urgent, timeout)
+        return self.publish_on(message, self.publisher.sends, urgent, timeout)
 
-    def put(self, message: Message, lane: Lane, urgent: bool, timeout: float | None = None) -> PendingPublish:
-        """Put a message on its way by a lane that can be used here; raises what `begin` does."""
-        publication = publication_of(message, self._plan.names, time.time(), self._settings.app_id)
+    def publish_on(self, message: Message, lane: Lane, urgent: bool, timeout: float | None = None) -> PendingPublish:
+        """Publish a message on a lane that this thread may use; raises what `publish` raises."""
+        publication = publication_of(message, self._plan.names, self._now(), self._settings.app_id)
         delayed = publication.exchange != self._plan.names.tasks
-        needs = self._plan.needs(message.queue, delayed)
-        return lane.publish(publication, needs, timeout, None, urgent, message.resend)
+        requirements = self._plan.requirements(message.queue, delayed)
+        return lane.publish(publication, requirements, timeout, None, urgent, message.resend)
 
     def send(self, message: Message, timeout: float | None = None) -> None:
         """
-        Return once the broker has confirmed the message, and not returned it; `timeout` is as in `begin`.
+        Return once the broker has confirmed the message and not returned it; `timeout` is as in `publish`.
 
         Raises:
-            SendError: it has not, in time; which error tells why.
+            SendError: it has not in time; the class of the error shows why.
             ConfigError: its queue cannot be declared.
         """
         until = time.monotonic() + (self._settings.send_timeout if timeout is None else timeout)
         while True:
-            outgoing = self.begin(message, timeout=timeout)
-            outgoing.wait()
-            if outgoing.error is None:
+            pending = self.publish(message, timeout=timeout)
+            pending.wait()
+            if pending.error is None:
                 return
-            if not came_too_late(outgoing.error) or time.monotonic() >= until:
-                raise about(outgoing.error, message)
+            if not was_closed_before(pending.error) or time.monotonic() >= until:
+                raise with_message(pending.error, message)
 
     def send_each(self, messages: Iterable[Message]) -> Iterator[tuple[Message, AmqpWorkerError | None]]:
         """
-        Send messages as they are read from `messages`, a bounded window ahead; yield how each ended, in order.
+        Send messages as they are read from `messages`, in a bounded window; yield each with its error, in order.
 
         Raises:
-            ConfigError: the broker's URL cannot be read, which concerns all messages.
-            Exception: what reading them raised, once it is told how those before ended.
+            ConfigError: the URL of the broker cannot be read, which affects all messages.
+            Exception: what reading `messages` raised, after those before have been yielded.
         """
         self.publisher.start()
         for message, error in send_each(Batch(self), messages, self._settings.send_timeout):
-            yield message, self._again(message) if came_too_late(error) else error
+            yield message, self._send_again(message) if was_closed_before(error) else error
 
-    def _again(self, message: Message) -> AmqpWorkerError | None:
+    def _send_again(self, message: Message) -> AmqpWorkerError | None:
         try:
             self.send(message)
         except AmqpWorkerError as error:
@@ -183,10 +206,10 @@ class Producer:
 
     def call(self, message: Message, timeout: float) -> bytes:
         """
-        Send a message and return the answer's body.
+        Send a message and return the body of the reply.
 
         Raises:
-            CallTimeout: none came in time.
+            CallTimeout: there was no reply in time.
             SendError: the message was not sent, or the connection was lost meanwhile.
         """
         refuse_io_thread(message)
@@ -195,103 +218,105 @@ class Producer:
             try:
                 return self._call(message, timeout, until)
             except NotConnected as error:
-                if not came_too_late(error) or time.monotonic() >= until:
+                if not was_closed_before(error) or time.monotonic() >= until:
                     raise
 
     def _call(self, message: Message, timeout: float, until: float) -> bytes:
-        line = self._current()
-        assert line.publisher is not None
-        lane, calls = line.publisher.calls, line.calls
+        present = self._current()
+        assert present.publisher is not None
+        lane, calls = present.publisher.calls, present.calls
         pending = calls.open()
         call = (pending.correlation_id, timeout)
-        needs = self._plan.needs(message.queue, delayed=False)
+        requirements = self._plan.requirements(message.queue, delayed=False)
 
-        def sent(error: AmqpWorkerError | None) -> None:
+        def on_sent(error: AmqpWorkerError | None) -> None:
             if error is None:
-                pending.requested_on = outgoing.channel
+                pending.requested_on = pending_publish.channel
             elif (waiting := calls.take(pending.correlation_id)) is not None:
                 waiting.set_error(error)
 
         try:
-            publication = called(message, call, self._plan.names, time.time(), self._settings.app_id)
-            outgoing = lane.outgoing(publication, needs, min(timeout, self._settings.send_timeout), sent)
-            lane.submit(outgoing)
+            publication = called(message, call, self._plan.names, self._now(), self._settings.app_id)
+            pending_publish = lane.make_pending(
+                publication, requirements, min(timeout, self._settings.send_timeout), on_sent
+            )
+            lane.submit(pending_publish)
             return pending.wait(until - time.monotonic())
         except CallTimeout:
             if not pending.requested_on:
-                # Its own time has passed as well, so the I/O thread says now what kept it.
-                outgoing.wait()
-                if outgoing.error is not None:
-                    raise about(outgoing.error, message) from None
-            raise CallTimeout(not_answered(message, timeout, line.publisher)) from None
+                # Its own deadline has passed as well, so the I/O thread ends it now, with the reason.
+                pending_publish.wait()
+                if pending_publish.error is not None:
+                    raise with_message(pending_publish.error, message) from None
+            raise CallTimeout(no_reply(message, timeout, present.publisher)) from None
         except AmqpWorkerError as error:
-            raise about(error, message) from None
+            raise with_message(error, message) from None
         finally:
             pending.forget()
 
 
 class Batch:
-    """Puts many messages on their way; whether this process and thread may is asked once for each burst of them."""
+    """Publishes many messages; whether this process and thread may is checked once for each burst."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
         self._lane: Lane | None = None
 
-    def begin(self, message: Message, urgent: bool) -> PendingPublish:
-        """Put a message on its way."""
+    def publish(self, message: Message, urgent: bool) -> PendingPublish:
+        """Publish a message without waiting for its confirm."""
         lane = self._lane
         if urgent or lane is None:
             refuse_io_thread(message)
             lane = self._lane = self._producer.publisher.sends
-        return self._producer.put(message, lane, urgent)
+        return self._producer.publish_on(message, lane, urgent)
 
     def wake(self) -> None:
-        """Have everything that was put on its way written now."""
+        """Have everything that was published written now."""
         self._producer.publisher.wake()
 
 
-def about(error: AmqpWorkerError, message: Message) -> AmqpWorkerError:
-    """Return the error with the message that it is about, so that it can be sent again."""
+def with_message(error: AmqpWorkerError, message: Message) -> AmqpWorkerError:
+    """Return the error with its message, so that a caller can send it again."""
     if isinstance(error, SendError):
         error.message = message
     return error
 
 
-def not_answered(message: Message, timeout: float, publisher: Publisher) -> str:
-    """Return what is known of a call that was not answered in time: whether there is a worker that could."""
-    text = f"Task {message.task!r} did not answer within {timeout:g} s (id {message.id})"
-    if publisher.consumers_of(message.queue, ASK_TIMEOUT) == 0:
-        return f"{text}: queue {message.queue!r} has no consumers, so no worker runs its tasks now."
+def no_reply(message: Message, timeout: float, publisher: Publisher) -> str:
+    """Return the text for a call without a reply in time: whether its queue has a worker."""
+    text = f"Task {message.task!r} did not reply within {timeout:g} s (id {message.id})"
+    if publisher.consumers_of(message.queue, COUNT_TIMEOUT) == 0:
+        return f"{text}: queue {message.queue!r} has no consumers, so no worker is running its tasks."
     return f"{text}."
 
 
-def came_too_late(error: AmqpWorkerError | None) -> bool:
-    """Tell whether a message did not leave since its publisher was closed a moment before."""
+def was_closed_before(error: AmqpWorkerError | None) -> bool:
+    """Return whether a message was not sent because its publisher had just been closed."""
     return isinstance(error, NotConnected) and error.args == (CLOSED,)
 
 
 def refuse_io_thread(message: Message | None) -> None:
     """
-    Refuse to wait for a broker in a thread that keeps a connection to one: it might wait for itself.
+    Refuse to wait for a broker in an I/O thread, which would wait for itself.
 
     Raises:
-        NotConnected: it is such a thread.
+        NotConnected: this is an I/O thread.
     """
     if in_io_thread():
         name = threading.current_thread().name
         raise NotConnected(
-            f"Nothing can be sent from the thread {name!r}, which keeps a connection to RabbitMQ and would wait for itself: "
-            "a finalizer (__del__), a log filter or a callback that runs there has to leave it to another thread. The "
-            "message never left this process.",
+            f"Nothing can be sent from the thread {name!r}: it is the I/O thread of a connection to RabbitMQ and would wait "
+            "for itself. A finalizer (__del__), a log filter or a callback that runs there has to leave sending to "
+            "another thread. The message was not sent.",
             message,
         )
 
 
-PUBLISHERS: Living[Publisher] = Living()
+PUBLISHERS: LiveObjects[Publisher] = LiveObjects()
 
 
 def close_all() -> None:
-    """At the interpreter's exit: wait for the confirms of all that was published, whoever still knows its publisher."""
+    """At the exit of the interpreter: wait for the confirms of everything that was published."""
     until = time.monotonic() + EXIT_TIMEOUT
     for publisher in PUBLISHERS.of_this_process():
         publisher.close(until - time.monotonic())

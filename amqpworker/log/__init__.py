@@ -1,1 +1,1 @@
-"""Log lines: what each carries, how it looks, and where it is written."""
+"""Log lines: their fields, their form, and how they are written."""

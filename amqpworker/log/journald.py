@@ -1,8 +1,8 @@
 """
 Log lines for systemd's journal, with their level and fields: `journalctl -p warning`, `journalctl AMQPWORKER_TASK=shop.mail`.
 
-Decides when standard error is the journal, and what of a line becomes which field. They go to the journal's own socket
-(https://systemd.io/JOURNAL_NATIVE_PROTOCOL/); a line that cannot go that way is written to standard error as text, each
+Decides when standard error is the journal, and which part of a line becomes which field. They go to the journal's own socket
+(https://systemd.io/JOURNAL_NATIVE_PROTOCOL/); a line that the socket does not take is written to standard error as text, each
 line of it with its level in front (sd-daemon(3)).
 """
 
@@ -17,24 +17,24 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TextIO
 
-from amqpworker.log.logger import LogLine
+from amqpworker.log.record import LogLine
 from amqpworker.log.terminal import printable
-from amqpworker.log.writer import MOMENT, LineHandler
+from amqpworker.log.writer import MAX_WAIT, LineHandler
 
 __all__ = ["JournalHandler", "encode", "entry_of", "is_journal"]
 
 PREFIX = "AMQPWORKER_"
-LONGEST_NAME = 64
+MAX_NAME_LENGTH = 64
 # Of one field; a datagram takes about 200 kB.
-LONGEST_VALUE = 32 * 1024
+MAX_VALUE_LENGTH = 32 * 1024
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 NOTICE = 5
-# The journal has its own time, and shows the level as PRIORITY; a traceback follows the other fields on lines of its own.
-APART = frozenset({"timestamp", "level", "logger", "exception", "stack"})
+# The journal has its own time and logger field, and shows the level as PRIORITY; a traceback follows on lines of its own.
+NOT_IN_HEAD = frozenset({"timestamp", "level", "logger", "exception", "stack"})
 
 
 def is_journal(stream: TextIO | None, environ: Mapping[str, str] = os.environ) -> bool:
-    """Tell whether a stream is the one that systemd has connected with the journal (systemd.exec(5), `JOURNAL_STREAM`)."""
+    """Return whether systemd has connected this stream with the journal (systemd.exec(5), `JOURNAL_STREAM`)."""
     expected = environ.get("JOURNAL_STREAM")
     if stream is None or not expected:
         return False
@@ -46,7 +46,7 @@ def is_journal(stream: TextIO | None, environ: Mapping[str, str] = os.environ) -
 
 
 def entry_of(line: str, as_json: bool) -> dict[str, str]:
-    """Return the journal's fields for a line of JSON; its message is that line itself, or text. What is no JSON is text."""
+    """Return the journal's fields for a line of JSON, with that line or its text as the message; another line is all text."""
     try:
         fields = json.loads(line)
     except ValueError:
@@ -60,31 +60,31 @@ def entry_of(line: str, as_json: bool) -> dict[str, str]:
         "SYSLOG_IDENTIFIER": "amqpworker",
     }
     for name, value in fields.items():
-        if name not in APART or name == "logger":
+        if name not in NOT_IN_HEAD or name == "logger":
             entry[field_name(name)] = value if isinstance(value, str) else json.dumps(value)
     return entry
 
 
 def text_of(fields: dict[str, Any]) -> str:
-    """Return a line as people read it."""
-    head = printable(str(LogLine({name: value for name, value in fields.items() if name not in APART})))
+    """Return a line as text for people."""
+    head = printable(str(LogLine({name: value for name, value in fields.items() if name not in NOT_IN_HEAD})))
     tail = [printable(str(fields[name]), "\n\t") for name in ("exception", "stack") if fields.get(name)]
     return "\n".join([head, *tail])
 
 
 def field_name(name: str) -> str:
     """Return the name of a field in the journal, which has capitals, digits and underscores."""
-    return (PREFIX + re.sub(r"[^A-Z0-9_]", "_", name.upper()))[:LONGEST_NAME]
+    return (PREFIX + re.sub(r"[^A-Z0-9_]", "_", name.upper()))[:MAX_NAME_LENGTH]
 
 
 def encode(entry: Mapping[str, str]) -> bytes:
-    """Return an entry as the journal reads it: lines, and a length before what has lines itself."""
+    """Return an entry in the journal's format: a line per field, and a length before a value that has several lines."""
     parts: list[bytes] = []
     for name, value in entry.items():
         data = value.encode("utf-8", "backslashreplace")
-        if len(data) > LONGEST_VALUE:
-            # Not in the middle of a character: the journal would show all of it as bytes.
-            data = data[:LONGEST_VALUE].decode("utf-8", "ignore").encode()
+        if len(data) > MAX_VALUE_LENGTH:
+            # Not in the middle of a character: the journal would show the whole value as bytes.
+            data = data[:MAX_VALUE_LENGTH].decode("utf-8", "ignore").encode()
         if b"\n" in data:
             parts += [name.encode(), b"\n", len(data).to_bytes(8, "little"), data, b"\n"]
         else:
@@ -93,7 +93,7 @@ def encode(entry: Mapping[str, str]) -> bytes:
 
 
 class JournalHandler(LineHandler):
-    """A handler whose formatter makes JSON lines; they become entries of the journal, with text or that as the message."""
+    """A handler that turns the JSON lines of its formatter into entries of the journal, with text or the JSON as message."""
 
     address = "/run/systemd/journal/socket"
 
@@ -116,33 +116,33 @@ class JournalHandler(LineHandler):
                 self._connect()
                 self._socket.send(encode(entry))
             except BlockingIOError:
-                # Nobody reads there: a moment for the first line, none for those after it.
-                if self._dropped or not self._ready.poll(MOMENT * 1000):
+                # The journal does not read: only the first line waits.
+                if self._dropped or not self._ready.poll(MAX_WAIT * 1000):
                     return False
             except OSError:  # there is no such socket, or the entry is too large
                 self._connected = False
-                return self._write_plainly(entry)
+                return self._write_text(entry)
             else:
                 return True
         return False
 
     def _connect(self) -> None:
-        """Connect; once that the journal was started anew, too, or `logging.config` has closed all handlers."""
+        """Connect; again after the journal was restarted, or `logging.config` closed all handlers."""
         if self._socket.fileno() < 0:
             self._open()
         if not self._connected:
             self._socket.connect(self.address)
             self._connected = True
 
-    def _write_plainly(self, entry: Mapping[str, str]) -> bool:
+    def _write_text(self, entry: Mapping[str, str]) -> bool:
         lines = entry["MESSAGE"].splitlines() or [""]
         return super()._write("".join(f"<{entry['PRIORITY']}>{line}\n" for line in lines))
 
-    def _takes(self, wait: float) -> bool:
-        return bool(self._ready.poll(wait * 1000)) and super()._takes(wait)
+    def _is_writable(self, wait: float) -> bool:
+        return bool(self._ready.poll(wait * 1000)) and super()._is_writable(wait)
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
         super().close()
         with suppress(OSError):
             self._socket.close()

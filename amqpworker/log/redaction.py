@@ -1,8 +1,8 @@
 """
-Passwords do not leave in messages and logs.
+Keep passwords out of messages and logs.
 
-Decides what in a URL is a password: whatever stands between the user's name and the host, also where the URL is
-malformed, and a parameter that is called so. When in doubt, more is hidden than needed.
+Decides which part of a URL is a password: everything between the user's name and the host, in a malformed URL too, and a
+parameter with such a name. When in doubt, too much is hidden rather than too little.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SCHEME = re.compile(r"((?:^|[,\s])\s{0,8}[A-Za-z][A-Za-z0-9+.-]{0,30}://)")
 
 _HOST_AND_PORT = re.compile(r"(\[[^\]]*+\]?+|(?!\[)[^:/?#]*):([^/?#,]*)(.*)", re.DOTALL)
 
-# Where a password in a text ends at the latest: at a space, or where another URL begins.
+# The end of a password in a text, at the latest: a space, or the start of another URL.
 _NEXT = re.compile(r"\s|[,;|'\"<>()\[\]{}]{1,4}[A-Za-z][A-Za-z0-9+.-]{0,30}://")
 
 _USER = re.compile(
@@ -33,7 +33,7 @@ _USER = re.compile(
 
 _PARAMETER = re.compile(r"([?&;](?:password|passwd|pwd|pass|secret|token)=)[^\s&;#'\"<>]+", re.IGNORECASE)
 
-DEEPEST = 8
+MAX_DEPTH = 8
 
 
 def redact_url(url: str) -> str:
@@ -45,7 +45,7 @@ def redact_url(url: str) -> str:
 
 
 def _hide(part: str) -> str:
-    """Hide the password in what follows a scheme: everything up to the last `@`, where a `/` in it is not encoded."""
+    """Hide the password in what follows a scheme: everything up to the last `@`, in case a `/` in it is not encoded."""
     before, at, after = part.rpartition("@")
     if at:
         user, colon, _ = before.partition(":")
@@ -53,7 +53,7 @@ def _hide(part: str) -> str:
     match = _HOST_AND_PORT.match(part)
     if match is None or match[2].isdigit() or not match[2]:
         return part
-    # no host at all, or a password that ends up where the port belongs
+    # no host, or a password in the place of the port
     return f"{match[1]}:{HIDDEN}{match[3]}"
 
 
@@ -68,9 +68,9 @@ def redact_text(text: str) -> str:
 
 def _hide_in_text(text: str) -> str:
     """
-    Hide what stands between a user's name and the last `@` before a space or another URL.
+    Hide everything between a user's name and the last `@` before a space or another URL.
 
-    Each part of the text is looked at a fixed number of times: it may be long, and the whole process waits.
+    Each part of the text is scanned a fixed number of times: it may be long, and the whole process waits.
     """
     shown: list[str] = []
     done = place = end = last_at = 0
@@ -92,12 +92,12 @@ def _hide_in_text(text: str) -> str:
 
 
 def redact_value(value: Any, depth: int = 0) -> Any:
-    """Return a value of a log line without passwords; what is neither plain nor a collection becomes its text."""
+    """Return a value of a log line without passwords; a value that is neither plain nor a collection becomes its text."""
     if isinstance(value, str):
         return redact_text(value)
     if value is None or isinstance(value, bool | int | float):
         return value
-    if depth < DEEPEST:
+    if depth < MAX_DEPTH:
         if isinstance(value, dict):
             return {redact_text(str(name)): redact_value(held, depth + 1) for name, held in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
@@ -110,5 +110,5 @@ def _text_of(value: Any) -> str:
         return f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else repr(value)
     except TimeLimitExceeded:
         raise  # of the task that writes this line
-    except Exception as error:  # noqa: BLE001 - a line must not fail because of what it tells about
-        return f"<{type(value).__name__}, whose text fails with {type(error).__name__}>"
+    except Exception as error:  # noqa: BLE001 - a line must not fail because of a value
+        return f"<{type(value).__name__}, whose repr() raised {type(error).__name__}>"

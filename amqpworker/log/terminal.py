@@ -1,8 +1,8 @@
 """
-Text of strangers where people read it: nothing in it moves a terminal's cursor or feigns a line.
+Show untrusted text to people: nothing in it moves a terminal's cursor or feigns a line.
 
-Decides the form of our own complaints, too (one line on standard error), and what becomes of characters that the terminal's
-encoding has not.
+Also decides the form of our programs' errors (one line on standard error), and what is written for characters that the
+encoding does not have.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ import os
 import sys
 from io import TextIOWrapper
 
-__all__ = ["complain", "encode_all", "printable"]
+__all__ = ["escape_unencodable", "print_error", "printable"]
 
-NARROWEST = 40
+MIN_WIDTH = 40
 
 
-def encode_all() -> None:
-    """Let standard output and error write what their encoding has no character for as an escape, not fail at it."""
+def escape_unencodable() -> None:
+    """Let standard output and error escape characters that their encoding does not have, rather than fail."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return text with every character escaped that a terminal would act on, those in `keep` aside."""
+    """Return text with every character escaped that a terminal would act on, except those in `keep`."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() or one in keep else repr(one)[1:-1] for one in text)
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """
-    Report on standard error what is wrong: in one line, which a terminal shows wrapped between words.
+    Print an error, or a `Warning: …`, on standard error: one line, wrapped between words on a terminal.
 
-    In systemd's journal it is an error, or a warning if it begins like one (sd-daemon(3)).
+    In systemd's journal it has that level (sd-daemon(3)).
     """
     line = f"amqpworker: {printable(' '.join(text.split()))}"
     if sys.stderr.isatty():
@@ -43,7 +43,7 @@ def complain(text: str) -> None:
 
         width = shutil.get_terminal_size().columns if "COLUMNS" in os.environ else _width_of(sys.stderr.fileno())
         line = textwrap.fill(
-            line, max(width, NARROWEST), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+            line, max(width, MIN_WIDTH), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
         )
     elif "JOURNAL_STREAM" in os.environ:
         # Loaded only if it may be needed.

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, Protocol, TypeAlias, TypeGuard
 
 __all__ = [
     "ATTEMPT",
@@ -135,14 +135,53 @@ class Publication:
     mandatory: bool = True
 
 
+class DeliveryChannel(Protocol):
+    """
+    One incarnation of the channel that deliveries come by; `broker.consumer_channel` has the only class of it.
+
+    Once it is not open any more, the broker redelivers what was not acknowledged on it.
+    """
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its deliveries can still be settled."""
+
+    def claim(self, delivery: Delivery) -> bool:
+        """Claim a delivery: only if this returns true may it be run, or settled in any other way."""
+
+    def is_unclaimed(self, delivery: Delivery) -> bool:
+        """Return whether a delivery can still be claimed."""
+
+    def is_suspect(self, delivery: Delivery) -> bool:
+        """Return whether a delivery must run in an isolated process."""
+
+    def mark_suspect(self, delivery: Delivery) -> None:
+        """Have a delivery run in an isolated process."""
+
+    def unmark_suspect(self, delivery: Delivery) -> None:
+        """Forget that a delivery is a suspect."""
+
+    def mark_redelivered(self, delivery: Delivery) -> None:
+        """Note that a delivery was delivered before."""
+
+    def acknowledge(self, tags: Iterable[int]) -> None:
+        """Acknowledge deliveries."""
+
+    def requeue(self, tag: int) -> bool:
+        """Requeue a delivery; false if that is not possible any more."""
+
+    def flush(self) -> None:
+        """Write what has gathered."""
+
+
 @dataclass(slots=True, eq=False)
 class Delivery:
     """
     One message on its way in, as a queue delivered it.
 
     `problem` tells what of its properties could not be read ("" when all could): such a message is `malformed`.
-    `consumer_tag` and `channel_number` tell which consumer it came to. `consumer_channel` is the consumer's side of it (which
-    incarnation of which channel), opaque to everybody but `broker`. The codec's decoder makes instances without
+    `consumer_tag` and `channel_number` show which consumer it came to. `channel` is what it is claimed and settled on; only
+    what a consumer delivers has one, and the consumer sets it. The codec's decoder makes instances without
     calling the class and sets every field itself: a new field goes there too.
     """
 
@@ -156,7 +195,7 @@ class Delivery:
     consumer_tag: str = ""
     channel_number: int = 0
     queue: str = field(init=False)
-    intake: Any = field(init=False, default=None)
+    channel: DeliveryChannel = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.queue = self.routing_key

@@ -1,7 +1,7 @@
 """
 How a delivery ends: a closed set of frozen values.
 
-`executor` decides on one of them, `settle` acts on it. Nothing else may end a delivery.
+`worker.outcomes` makes them, `worker.settle` acts on them. Nothing else ends a delivery.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Dead", "Discarded", "Done", "Failure", "Outcome", "Republish", "Requeue", "Retry"]
+__all__ = ["Dead", "Discarded", "Done", "Failure", "Outcome", "Postpone", "Republish", "Requeue", "Retry", "Snooze"]
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong, as text that can travel: no exception object crosses a process."""
+    """What went wrong, as text: no exception object crosses a process."""
 
     error_type: str = ""
     text: str = ""
@@ -23,25 +23,38 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The task returned; `value` is its result as JSON, `None` where nobody wants it."""
+    """The task returned; `value` is its result as JSON, `None` if no caller and no store wants it."""
 
     value: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """
-    Run again, no sooner than `delay` seconds from now.
+    """Run again as the next attempt, no sooner than `delay` seconds from now."""
 
-    `counts` is false where the next run is the same attempt; `returned` where a message came before its time. `crashes`
-    is how often its message has taken a process down by now, 0 where this is about something else.
+    delay: float
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Snooze:
+    """
+    Run again as the same attempt, no sooner than `delay` seconds from now.
+
+    `crashes` is how often the message has crashed a process by now, 0 if this is about something else.
     """
 
     delay: float
     failure: Failure
-    counts: bool = True
-    returned: bool = False
     crashes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Postpone:
+    """Deliver again in `delay` seconds: the task did not run, for this `reason`, and no attempt is counted."""
+
+    delay: float
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +62,7 @@ class Dead:
     """
     Never run again: to the dead-letter queue with `reason` (wire contract, `aw-dead-reason`).
 
-    `crashes` is as in `Retry`.
+    `crashes` is as in `Snooze`.
     """
 
     reason: str
@@ -59,19 +72,19 @@ class Dead:
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """Give the message back to its queue: it did not run here."""
+    """Return the message to its queue: it did not run here, or its outcome cannot be settled now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Republish:
-    """Give the message back to its queue as a copy that was never delivered: its broker would give it up soon."""
+    """Replace the message by a copy in the same queue whose deliveries count from zero: its broker would drop it soon."""
 
 
 @dataclass(frozen=True, slots=True)
 class Discarded:
-    """Acknowledge without a trace but a log line: a call whose caller has stopped waiting."""
+    """Acknowledge, and only log the `reason`: the caller of a call no longer waits for the reply."""
 
     reason: str
 
 
-Outcome: TypeAlias = Done | Retry | Dead | Requeue | Republish | Discarded
+Outcome: TypeAlias = Done | Retry | Snooze | Postpone | Dead | Requeue | Republish | Discarded

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.log.redaction import redact_url
-from amqpworker.results.sqlite_file import SqliteFile, is_transient, reason
+from amqpworker.results.sqlite_file import Connect, SqliteFile, is_transient, reason
 from amqpworker.results.store import ResultNotStorable, ResultRow
 
 __all__ = ["SqliteStore", "path_of", "sqlite_store"]
@@ -92,10 +92,7 @@ class _Batch:
         self.rows = [
             (
                 row.id,
-                (
-                    *(_text(row.id), row.state, _text(row.task), row.reply),
-                    *(row.first_sent, row.stored_at, row.expires_at),
-                ),
+                (_text(row.id), row.state, _text(row.task), row.reply, row.first_sent, row.stored_at, row.expires_at),
             )
             for row in rows
         ]
@@ -179,9 +176,10 @@ class SqliteStore:
             with suppress(ResultStoreError):
                 file.close()
 
-    def _commit_waiting(self, batch: _Batch, connection: sqlite3.Connection) -> None:
+    def _commit_waiting(self, batch: _Batch, connect: Connect) -> None:
         if batch.ended:  # by another thread
             return
+        connection = connect()
         connection.execute("BEGIN IMMEDIATE")
         batches = []
         while self._waiting:
@@ -198,7 +196,8 @@ class SqliteStore:
             one.ended = True
 
     def _delete(self, statement: str, parameters: list[tuple[object, ...]]) -> int:
-        def delete(connection: sqlite3.Connection) -> int:
+        def delete(connect: Connect) -> int:
+            connection = connect()
             connection.execute("BEGIN IMMEDIATE")
             deleted = connection.executemany(statement, parameters).rowcount
             connection.execute("COMMIT")
@@ -223,7 +222,8 @@ class SqliteStore:
         return failure
 
 
-def _get(ids: Collection[str], connection: sqlite3.Connection) -> dict[str, ResultRow]:
+def _get(ids: Collection[str], connect: Connect) -> dict[str, ResultRow]:
+    connection = connect()
     rows = {}
     for one in ids:
         found = connection.execute(GET, (_text(one),)).fetchone()
@@ -232,7 +232,8 @@ def _get(ids: Collection[str], connection: sqlite3.Connection) -> dict[str, Resu
     return rows
 
 
-def _try_to_write(connection: sqlite3.Connection) -> None:
+def _try_to_write(connect: Connect) -> None:
+    connection = connect()
     # SQLite lets even a user without write permission begin
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(PUT, ("", "", "", b"", "", 0.0, 0.0))
@@ -241,4 +242,4 @@ def _try_to_write(connection: sqlite3.Connection) -> None:
 
 def _text(text: str) -> str:
     """Return a text that SQLite can hold: a lone surrogate, which a foreign id may have, is written as an escape."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -22,11 +22,11 @@ from _thread import get_ident
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from amqpworker.errors import ConfigError, ResultStoreError
 
-__all__ = ["SqliteFile", "is_transient", "reason"]
+__all__ = ["Connect", "SqliteFile", "is_transient", "reason"]
 
 APPLICATION_ID = 0x61775273
 """Marks a file as ours (`file` shows it): "awRs"."""
@@ -76,6 +76,8 @@ FORKING: dict[int, list[threading.RLock]] = {}
 
 _Result = TypeVar("_Result")
 
+Connect: TypeAlias = Callable[[], sqlite3.Connection]
+
 
 class SqliteFile:
     """
@@ -96,11 +98,11 @@ class SqliteFile:
         self._inherited = False
         FILES.add(self)
 
-    def use(self, work: Callable[[sqlite3.Connection], _Result], lock_timeout: float | None = None) -> _Result:
+    def use(self, work: Callable[[Connect], _Result], lock_timeout: float | None = None) -> _Result:
         """
         Return what `work` returns; it is called again while other processes keep the file locked.
 
-        A transaction that it leaves open with an exception is rolled back.
+        Its argument returns the connection. A transaction that it leaves open with an exception is rolled back.
 
         Raises:
             sqlite3.Error: the file stays locked, or what `work` raises.
@@ -119,7 +121,7 @@ class SqliteFile:
                 if not FORKING:
                     self._in_use = True
                     try:
-                        return work(self._open())
+                        return work(self._open)
                     except BaseException as error:
                         self._close()
                         if code_of(error) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
@@ -144,13 +146,14 @@ class SqliteFile:
 
     def abandon(self) -> None:
         """Close the connection of a store that is not used any more, from its finalizer."""
-        FILES.discard(self)
         if self._pid != os.getpid():
             self.start_anew()
-        # If a thread that forks has the lock, it closes the connection.
+        # if a thread that forks has the lock, it closes the connection
         elif self._lock.acquire(blocking=False):
             self._close()
             self._lock.release()
+        # only now: a thread that forks waits for files that are being closed
+        FILES.discard(self)
 
     def close_before_fork(self) -> threading.RLock | None:
         """Close the connection and return the lock, which is held; `None` if the connection is in use for too long."""
@@ -266,7 +269,7 @@ def _schema_version(connection: sqlite3.Connection, path: Path) -> int:
         return int(version)
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application or version or tables:
-        raise ConfigError(f"{path} is the database of something else. Results need a file of their own.")
+        raise ConfigError(f"{path} is the database of another program. Results need a file of their own.")
     return 0
 
 

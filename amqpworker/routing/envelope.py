@@ -48,7 +48,7 @@ from amqpworker.policies.send_options import LATE_BEFORE_DUE
 from amqpworker.routing import delay as ladder
 
 if TYPE_CHECKING:
-    from amqpworker.model.outcome import Dead, Retry
+    from amqpworker.model.outcome import Dead
     from amqpworker.routing.topology import Names
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "can_answer",
     "dead_lettered",
     "letters",
+    "postponed",
     "renewed",
     "replayed",
     "retried",
@@ -135,26 +136,36 @@ def expiry(expires: float | datetime, now: float) -> int:
     return int(moment * 1000)
 
 
-def retried(delivery: Delivery, retry: Retry, run: tuple[str, int, float], names: Names, now: float) -> Publication:
+def retried(
+    delivery: Delivery, delay: float, run: tuple[str, int, float], names: Names, now: float, crashes: int = 0
+) -> Publication:
     """
-    Return the copy of a delivery that runs again after `retry.delay`.
+    Return the copy of a delivery that runs again after `delay`.
 
-    `run` is the task id, the attempt that just ended, and when the first one began.
+    `run` is the task id, the attempt that the copy is, and when the first one began. `crashes` is how often the message has
+    crashed a process, 0 if that is unchanged.
     """
     task_id, attempt, first_run = run
+    wait = ladder.clamp(delay)
+    headers: Headers = {ATTEMPT: attempt, FIRST_RUN: now_text(first_run), ETA: now_text(now + wait)}
+    if crashes:
+        headers[CRASHES] = crashes
+    copy = delayed(delivery, task_id, wait, headers, names)
+    assert copy.properties.headers is not None
+    copy.properties.headers.pop(RETURNED, None)
+    return copy
+
+
+def postponed(delivery: Delivery, delay: float, task_id: str, names: Names, now: float) -> Publication:
+    """Return the copy of a delivery that has not run and is delivered again after `delay`, as the attempt that it was."""
+    return delayed(delivery, task_id, ladder.clamp(delay), {RETURNED: now_text(now)}, names)
+
+
+def delayed(delivery: Delivery, task_id: str, wait: float, headers: Headers, names: Names) -> Publication:
+    """Return the copy of a delivery, with these headers of ours, that the delay ladder keeps for `wait` seconds."""
     properties = kept(delivery.properties)
     properties.message_id = task_id
-    headers = properties.headers or {}
-    wait = ladder.clamp(retry.delay)
-    headers[ATTEMPT] = attempt + 1 if retry.counts else attempt
-    if retry.returned:
-        headers[RETURNED] = now_text(now)
-    else:
-        headers.pop(RETURNED, None)
-        headers[FIRST_RUN] = now_text(first_run)
-        headers[ETA] = now_text(now + wait)
-    if retry.crashes:
-        headers[CRASHES] = retry.crashes
+    headers = {**(properties.headers or {}), **headers}
     # Every retry ends in the `due` exchange, whatever its wait: what was accepted once does not meet a bound again.
     route = ladder.route(names, delivery.queue, wait, via_due=True)
     headers.update(route.headers)

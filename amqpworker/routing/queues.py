@@ -1,47 +1,66 @@
 """
 Which queues an app has, and what must exist before a message can go to one.
 
-Decides what is declared: the queues that a task, `app.remote` or `app.queue` names, and nothing else, so that a slip
-in `options(queue=…)` is an error at once. Declaring is left to `broker.declare`.
+Decides what is declared: the queues that a task, `app.remote` or `app.queue` names, and no others, so that a typo in
+`options(queue=…)` is an error at once. `broker.declarer` declares them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from amqpworker.errors import ConfigError
 from amqpworker.routing import topology
 from amqpworker.routing.topology import Names, Topology
 
-__all__ = ["LADDER", "Plan"]
+__all__ = ["Plan", "Requirement"]
 
-LADDER = "the delay ladder"
-_QUEUE = "queue "
+
+@dataclass(frozen=True, eq=False)
+class Requirement:
+    """
+    A part of the topology that must exist before a message is published, or a queue is consumed.
+
+    A plan makes one for each of its queues and one for the delay ladder; they are compared by identity.
+    """
+
+    name: str
+    make_topology: Callable[[], Topology]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Plan:
-    """The queues of an app in one namespace; `declare=False` plans nothing."""
+    """The queues of an app in one namespace; with `declare=False` nothing is required."""
 
     def __init__(self, namespace: str, declare: bool) -> None:
         self.names = Names(namespace)
         self.declare = declare
-        self.queues: dict[str, tuple[str, ...]] = {}
+        self.queues: dict[str, Requirement] = {}
+        self.ladder = Requirement("the delay ladder", lambda: topology.base(namespace) + topology.ladder(namespace))
 
     def add_queue(self, name: str) -> None:
         """
-        Plan a queue.
+        Add a queue, any number of times.
 
         Raises:
-            ConfigError: no queue can have this name.
+            ConfigError: a queue cannot have this name.
         """
         if name not in self.queues:
-            topology.check_queue_name(name, self.names.namespace)
-            self.queues[name] = (_QUEUE + name,)
+            namespace = self.names.namespace
+            topology.check_queue_name(name, namespace)
+            self.queues[name] = Requirement(
+                f"queue {name}", lambda: topology.base(namespace) + topology.work_queue(namespace, name)
+            )
 
     def check_known(self, name: str) -> None:
         """
         Refuse a queue that the app does not name.
 
         Raises:
-            ConfigError: it does not; the nearest names are told.
+            ConfigError: it does not; the text has similar names.
         """
         if name not in self.queues:
             import difflib  # slow to load, and seldom needed
@@ -54,27 +73,21 @@ class Plan:
                 f"App(modules=[…]). A queue that only options(queue=…) names is made known by app.queue({name!r})."
             )
 
-    def needs(self, queue: str, delayed: bool) -> tuple[str, ...]:
+    def requirements(self, queue: str, delayed: bool) -> tuple[Requirement, ...]:
         """Return what must exist before a message for `queue` is published."""
         if not self.declare:
             return ()
-        known = self.queues.get(queue, ())
-        return (*known, LADDER) if delayed else known
+        known = self.queues.get(queue)
+        required = () if known is None else (known,)
+        return (*required, self.ladder) if delayed else required
 
-    def worker_needs(self, queue: str) -> tuple[str, ...]:
+    def worker_requirements(self, queue: str) -> tuple[Requirement, ...]:
         """Return what must exist before a worker consumes from `queue`: its retries need the ladder."""
-        return self.needs(queue, delayed=True)
-
-    def topology_of(self, need: str) -> Topology:
-        """Return the topology that a need stands for."""
-        namespace = self.names.namespace
-        if need == LADDER:
-            return topology.base(namespace) + topology.ladder(namespace)
-        return topology.base(namespace) + topology.work_queue(namespace, need.removeprefix(_QUEUE))
+        return self.requirements(queue, delayed=True)
 
     def whole(self) -> Topology:
         """Return everything that the app needs."""
-        whole = self.topology_of(LADDER)
+        whole = self.ladder.make_topology()
         for name in sorted(self.queues):
-            whole += self.topology_of(_QUEUE + name)
+            whole += self.queues[name].make_topology()
         return whole

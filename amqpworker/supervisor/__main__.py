@@ -17,7 +17,7 @@ from amqpworker.ipc.report import FAILED, MISCONFIGURED
 from amqpworker.log.format import configure, log_uncaught
 from amqpworker.log.logger import get_logger
 from amqpworker.log.redaction import redact_text
-from amqpworker.log.terminal import complain, encode_all
+from amqpworker.log.terminal import escape_unencodable, print_error
 from amqpworker.supervisor.launch import parse_config
 from amqpworker.supervisor.supervisor import Supervisor
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the pools in the last argument; return the exit code."""
     with suppress(OSError):
         Path("/proc/self/comm").write_text(NAME)  # what `top` shows
-    encode_all()
+    escape_unencodable()
     config = parse_config(arguments[-1])
     configure(config.log_level, config.log_json, user_code=False)
     log_uncaught()
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         if config.log_json:
             log.critical("start_failed", reason=str(error), code=code)
         else:
-            complain(redact_text(str(error)))
+            print_error(redact_text(str(error)))
         return code
 
 

@@ -1,7 +1,7 @@
 """
-What a private node reads and what is written down about it: ports, environment, configuration files, `node.json`.
+The configuration of a private node: ports, environment, configuration files, and `node.json`.
 
-Values and files only; no process is started or looked at here.
+Values and files only; nothing here starts or inspects a process.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from typing import Self
 
 from amqpworker.errors import ConfigError
 from amqpworker.testing import logfiles, processes
+from amqpworker.testing.waiting import is_true_within
 
 PACKAGE = "/usr/lib/rabbitmq/lib"
-# The last two do the UI's *Move messages*.
+# The UI's *Move messages* needs the last two.
 PLUGINS = ("rabbitmq_management", "rabbitmq_shovel", "rabbitmq_shovel_management")
 PLACES = ("/opt/rabbitmq/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 
 MISSING = (
-    "RabbitMQ is not installed: `apt-get install rabbitmq-server` does it, "
-    "or set AMQPWORKER_URL to a broker that runs already."
+    "RabbitMQ is not installed: run `apt-get install rabbitmq-server`, "
+    "or set AMQPWORKER_URL to a broker that is running already."
 )
 
 
@@ -41,7 +42,7 @@ class Ports:
 
     @classmethod
     def free(cls) -> Self:
-        """Choose four that nobody listens on."""
+        """Choose four free ports."""
         return cls(*processes.free_ports(4))
 
     def __iter__(self) -> Iterator[int]:
@@ -50,7 +51,7 @@ class Ports:
 
 @dataclass(slots=True)
 class Record:
-    """`node.json`: what must be known to find a node again."""
+    """`node.json`: what is needed to find a node again."""
 
     name: str
     mark: str
@@ -61,15 +62,15 @@ class Record:
     @classmethod
     def renewed(cls, old: Record | None, epmd: int | None = None) -> Record:
         """
-        Prepare a start: the old ports where they are still free, the old name always, since the data goes by it.
+        Prepare a start: keep the name, which the data belongs to, and the ports that are still free.
 
-        With `epmd`, another node's name server on that port is used instead of one of its own.
+        With `epmd`, the node uses another node's name server on that port.
         """
         if old is None:
             mark = secrets.token_hex(6)
             new = cls(f"amqpworker-{mark}@localhost", mark, Ports.free())
         else:
-            processes.wait_until(lambda: processes.is_free(old.ports.amqp), timeout=2.0)
+            is_true_within(2.0, lambda: processes.is_free(old.ports.amqp))
             ports = [
                 port if processes.is_free(port) else other for port, other in zip(old.ports, Ports.free(), strict=True)
             ]
@@ -79,9 +80,10 @@ class Record:
     @classmethod
     def read(cls, folder: Path) -> Record | None:
         """
-        Read the record of a folder; `None` where no node was ever started.
+        Read the record of a folder; None if no node was ever started there.
 
-        Raises: `ConfigError` when it cannot be understood, or this is no folder.
+        Raises:
+            ConfigError: it cannot be read, or this is not a folder.
         """
         try:
             fields = json.loads((folder / "node.json").read_text())
@@ -89,10 +91,10 @@ class Record:
         except FileNotFoundError:
             return None
         except NotADirectoryError as error:
-            raise ConfigError(f"{folder} cannot be the folder of a node: there is a file in its place.") from error
+            raise ConfigError(f"{folder} cannot be the folder of a node: a part of the path is a file.") from error
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ConfigError(
-                f"{folder / 'node.json'} cannot be read ({error}): delete the folder to begin anew."
+                f"{folder / 'node.json'} cannot be read ({error}): delete the folder to start with a new node."
             ) from error
 
     def write(self, folder: Path) -> None:
@@ -104,9 +106,10 @@ class Record:
 
 def scripts_folder() -> Path:
     """
-    Find the broker's own scripts; the wrappers that Debian puts into the PATH insist on being the user rabbitmq.
+    Find the broker's own scripts; Debian's wrappers in the PATH run only as the user rabbitmq.
 
-    Raises: `ConfigError` when there are none.
+    Raises:
+        ConfigError: there are none.
     """
     packaged = sorted(Path(PACKAGE).glob("rabbitmq_server-*/sbin"), key=_version, reverse=True)
     for folder in (*packaged, *map(Path, PLACES)):
@@ -121,9 +124,9 @@ def _version(folder: Path) -> tuple[int, ...]:
 
 def plain_path(folder: Path, record: Record) -> Path:
     """
-    Return a path of the folder that the broker can live with: itself, or a link in the temporary folder.
+    Return a path of the folder that the broker accepts: itself, or a link in the temporary folder.
 
-    RabbitMQ hands its data folder to a shell: spaces are fine, a quote makes its start hang for ever (tried on 3.10.8).
+    RabbitMQ passes its data folder to a shell: spaces are fine, a quote makes its start hang for ever (tried on 3.10.8).
     """
     if re.fullmatch(r"[\w /.,:+=@%~-]+", str(folder), re.ASCII):
         return folder
@@ -144,9 +147,9 @@ def _link(record: Record) -> Path:
 
 def environment(folder: Path, record: Record) -> dict[str, str]:
     """
-    Build the whole environment of the node's processes; nothing of ours is passed on.
+    Return the whole environment of the node's processes; nothing is inherited.
 
-    A variable of the caller (`NOTIFY_SOCKET`, `ERL_FLAGS`, `RABBITMQ_…`), or a file below `/etc/rabbitmq`, would else
+    A variable of the caller (`NOTIFY_SOCKET`, `ERL_FLAGS`, `RABBITMQ_…`) or a file below `/etc/rabbitmq` could otherwise
     change how this node runs.
     """
     nothing = str(folder / "none")
@@ -169,7 +172,7 @@ def environment(folder: Path, record: Record) -> dict[str, str]:
         "RABBITMQ_CONFIG_FILES": nothing,
         "RABBITMQ_ADVANCED_CONFIG_FILE": nothing,
         "RABBITMQ_CONF_ENV_FILE": nothing,
-        "RABBITMQ_ALLOW_INPUT": "1",  # the start script becomes the broker, instead of waiting beside it
+        "RABBITMQ_ALLOW_INPUT": "1",  # the start script becomes the broker, rather than its parent
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-noinput {loopback}",
         "RABBITMQ_CTL_ERL_ARGS": loopback,
         "RABBITMQ_CTL_DIST_PORT_MAX": "36672",
@@ -177,7 +180,7 @@ def environment(folder: Path, record: Record) -> dict[str, str]:
 
 
 def share_cookie(folder: Path, other: Path) -> None:
-    """Give the node of `folder` the secret by which nodes of one cluster know each other: the one of `other`'s node."""
+    """Copy the Erlang cookie of `other`'s node: nodes of one cluster share it."""
     home = folder / "home"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     cookie = home / ".erlang.cookie"
@@ -188,7 +191,7 @@ def share_cookie(folder: Path, other: Path) -> None:
 
 
 def write_files(folder: Path, ports: Ports, extra_config: str, plugins: Sequence[str] = ()) -> None:
-    """Write what the node reads when it starts, and begin new logs."""
+    """Write the node's configuration files, and start new logs."""
     for name in ("home", "log", "data"):
         (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
     logfiles.begin(folder)

@@ -2,11 +2,11 @@
 A private RabbitMQ node: from the installed package, in a folder, on free loopback ports, as any user.
 
 Decides where things lie, when the node counts as started and how it ends. What a process is and how it is killed
-stands in `processes`, what the node reads in `configuration`, what it writes in `logfiles`, its HTTP API in `management`.
+stands in `processes`, what the node reads in `configuration`, what it writes in `logfiles`, its HTTP API in `node_api`.
 
-Everything that the node has is in its folder, `node.json` with its ports and process ids among it; whoever opens the
-same folder later finds the same node. It brings an epmd of its own, Erlang's name server, on a port of its own: nodes
-of several users and checkouts do not meet, and none is left behind.
+Everything of the node is in its folder, with its ports and process ids in `node.json`: a `Node` of the same folder finds the
+same node later. It has an epmd of its own, Erlang's name server, on a port of its own, so that nodes of several users and
+checkouts do not interfere, and none is left behind.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from amqpworker.broker.management import Management
 from amqpworker.errors import ConfigError
 from amqpworker.testing import logfiles, processes
 from amqpworker.testing.configuration import (
@@ -36,6 +35,8 @@ from amqpworker.testing.configuration import (
     share_cookie,
     write_files,
 )
+from amqpworker.testing.node_api import NodeApi
+from amqpworker.testing.waiting import is_true_within
 
 __all__ = ["Node", "NodeStatus"]
 
@@ -45,7 +46,7 @@ _FORGET_STATISTICS = "gen_event:delete_handler(rabbit_event, rabbit_mgmt_db_hand
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """What is known of a node: `state` is `stopped`, `starting` or `running`."""
+    """The status of a node: `state` is `stopped`, `starting` or `running`."""
 
     state: str
     folder: str
@@ -56,7 +57,7 @@ class NodeStatus:
 
     @property
     def running(self) -> bool:
-        """Tell whether the node takes connections."""
+        """Return whether the node accepts connections."""
         return self.state == "running"
 
 
@@ -65,9 +66,9 @@ class Node:
     The private node of a folder; making the object starts nothing.
 
     `extra_config` are lines of `rabbitmq.conf` and `plugins` more plugins, both from the next start on. A `tied` node ends
-    with this process, however the process ends; without, it runs on until `stop`, by whomever. One `beside` another, which
-    was started before, shares its cookie and its name server, and can `join` it; where the other is stopped or discarded,
-    the name server goes too, while `kill` leaves it.
+    with this process, however the process ends; any other runs until `stop`, from any process. A node `beside` another one,
+    which was started before, shares its cookie and its name server, and can `join` it; `stop` and `discard` of the other one
+    end the name server too, `kill` does not.
     """
 
     def __init__(
@@ -88,9 +89,10 @@ class Node:
 
     def start(self, timeout: float = 60.0) -> Self:
         """
-        Start the node, unless it runs already, and return when it takes connections.
+        Start the node, unless it is running already, and return when it accepts connections.
 
-        Raises: `ConfigError` when RabbitMQ is not installed, or did not start in time: with the end of its log.
+        Raises:
+            ConfigError: RabbitMQ is not installed, or did not start in time; with the end of its log.
         """
         scripts = scripts_folder()
         with self._lock():
@@ -100,7 +102,7 @@ class Node:
                 return self
             if record:
                 processes.end_all(record.mark)
-            for may_try_again in (True, True, False):
+            for may_retry in (True, True, False):
                 record = Record.renewed(record, self._beside.ports.epmd if self._beside else None)
                 try:
                     self._launch(record, scripts)
@@ -108,14 +110,14 @@ class Node:
                 except BaseException as error:
                     processes.end_all(record.mark)
                     self._untie()
-                    if not (may_try_again and isinstance(error, ConfigError) and self._lost_a_port(record)):
+                    if not (may_retry and isinstance(error, ConfigError) and self._lost_a_port(record)):
                         raise
                 else:
                     break
         return self
 
     def stop(self, timeout: float = 30.0) -> None:
-        """Stop the node in good order, and leave none of its processes behind; nothing happens when it is stopped."""
+        """Shut the node down gracefully and end all its processes; does nothing if it is stopped."""
         with self._lock():
             record = Record.read(self.folder)
             if record and processes.is_ours(record.pid, record.mark):
@@ -126,7 +128,7 @@ class Node:
             self._clear(record)
 
     def discard(self) -> None:
-        """End the node at once, without order: for a node whose data nobody needs any more."""
+        """Kill the node with all its processes: for a node whose data is not needed any more."""
         with self._lock():
             self._clear(Record.read(self.folder))
 
@@ -137,17 +139,17 @@ class Node:
         self._wait_gone(record, timeout=10.0)
 
     def join(self, other: Node) -> None:
-        """Become a node of the other's cluster, for which this one forgets what it holds."""
+        """Join the other node's cluster; this node loses its data."""
         for command in (["stop_app"], ["join_cluster", other.name], ["start_app"]):
             self.rabbitmqctl(*command, timeout=60.0)
 
     def restart(self, timeout: float = 60.0) -> Self:
-        """Stop the node, if it runs, and start it with the same data on the same ports."""
+        """Stop the node, if it is running, and start it with the same data on the same ports."""
         self.stop()
         return self.start(timeout)
 
     def status(self) -> NodeStatus:
-        """Tell whether the node runs, and where."""
+        """Return whether the node is running, and where."""
         record = Record.read(self.folder)
         if record is None:
             return NodeStatus("stopped", str(self.folder))
@@ -163,7 +165,7 @@ class Node:
 
     @property
     def ports(self) -> Ports:
-        """Return the node's ports, which it has from its first start on."""
+        """Return the node's ports; it has them from its first start on."""
         return self._record().ports
 
     @property
@@ -182,15 +184,16 @@ class Node:
         return f"http://127.0.0.1:{self.ports.management}/"
 
     @property
-    def management(self) -> Management:
+    def management(self) -> NodeApi:
         """Return the HTTP API of the node."""
-        return Management(self.management_url)
+        return NodeApi(self.management_url)
 
     def rabbitmqctl(self, *arguments: str, timeout: float = 30.0) -> str:
         """
-        Run `rabbitmqctl` against this node and return what it printed.
+        Run `rabbitmqctl` for this node and return its output.
 
-        Raises: `ConfigError` when it failed, with its last line.
+        Raises:
+            ConfigError: it failed; with its last line.
         """
         command = [str(scripts_folder() / "rabbitmqctl"), *arguments]
         record = self._record()
@@ -200,8 +203,8 @@ class Node:
         except subprocess.TimeoutExpired as error:
             raise ConfigError(f"rabbitmqctl {arguments[0]} did not end within {timeout:g} s.") from error
         if done.returncode != 0:
-            told = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["no reason given"]
-            raise ConfigError(f"rabbitmqctl {arguments[0]}: {told[-1]}")
+            output = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["no reason given"]
+            raise ConfigError(f"rabbitmqctl {arguments[0]}: {output[-1]}")
         return done.stdout
 
     def __enter__(self) -> Self:
@@ -215,7 +218,7 @@ class Node:
     # ---- steps
 
     def _launch(self, record: Record, scripts: Path) -> None:
-        """Start epmd and the broker, and write down their ids before anything else can go wrong."""
+        """Start epmd and the broker, and record their process ids at once."""
         write_files(self.folder, record.ports, self._extra_config, self._plugins)
         env = environment(plain_path(self.folder, record), record)
         log = self.folder / "log" / "output.log"
@@ -226,18 +229,18 @@ class Node:
             )
         else:
             share_cookie(self.folder, self._beside.folder)
-        if not processes.wait_until(lambda: not processes.is_free(record.ports.epmd), timeout=10.0):
+        if not is_true_within(10.0, lambda: not processes.is_free(record.ports.epmd)):
             raise ConfigError("Erlang's name server (epmd) did not start: " + logfiles.failure(self.folder))
         record.pid = processes.spawn([str(scripts / "rabbitmq-server")], env, log)
         record.write(self.folder)
         if self._tied:
-            self._tie = processes.leash(env, log, [pid for pid in (record.pid, record.epmd_pid) if pid])
+            self._tie = processes.kill_with_parent(env, log, [pid for pid in (record.pid, record.epmd_pid) if pid])
 
     def _wait(self, record: Record, timeout: float) -> None:
         def ended() -> bool:
             return not processes.is_ours(record.pid, record.mark)
 
-        processes.wait_until(lambda: ended() or self._answers(record), timeout)
+        is_true_within(timeout, lambda: ended() or self._answers(record))
         if ended():
             raise ConfigError(f"RabbitMQ did not start in {self.folder}: {logfiles.failure(self.folder)}")
         if not self._answers(record):
@@ -246,26 +249,28 @@ class Node:
             )
 
     def _answers(self, record: Record) -> bool:
-        """Tell whether it is this node that listens, for AMQP too, which a starting broker opens last."""
+        """Return whether this node listens on both ports; a starting broker opens the AMQP port last."""
         try:
-            told = Management(f"http://127.0.0.1:{record.ports.management}").overview()
+            told = NodeApi(f"http://127.0.0.1:{record.ports.management}").overview()
         except (ConfigError, ValueError):
             return False
         amqp = ("amqp", record.ports.amqp)
         return told.get("node") == record.name and amqp in {(it["protocol"], it["port"]) for it in told["listeners"]}
 
     def _lost_a_port(self, record: Record) -> bool:
-        """Tell whether somebody else took a port between our choice and the start."""
+        """Return whether another process took a port between our choice and the start."""
         own = (port for port in record.ports if self._beside is None or port != record.ports.epmd)
         return logfiles.names_taken_port(self.folder) or not all(processes.is_free(port) for port in own)
 
     def _wait_gone(self, record: Record, timeout: float) -> None:
-        processes.wait_until(lambda: processes.gone(record.pid, record.mark), timeout)
+        is_true_within(timeout, lambda: processes.gone(record.pid, record.mark))
 
     def _clear(self, record: Record | None) -> None:
         if record is not None:
             if not processes.end_all(record.mark):
-                raise ConfigError(f"Processes {processes.marked(record.mark)} of {self.folder} do not end.")
+                raise ConfigError(
+                    f"Processes {processes.marked(record.mark)} of {self.folder} do not end, even by SIGKILL."
+                )
             remove_link(record)
         self._untie()
 
@@ -277,12 +282,12 @@ class Node:
     def _record(self) -> Record:
         record = Record.read(self.folder)
         if record is None:
-            raise ConfigError(f"There is no node in {self.folder}: it was never started.")
+            raise ConfigError(f"There is no node in {self.folder}: none was ever started there.")
         return record
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """Let one process at a time start or stop this node."""
+        """Allow only one process at a time to start or stop this node."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle = (self.folder / "lock").open("w")

@@ -1,8 +1,8 @@
 """
-Child processes that outlive their starter, told apart from everybody else's by a mark in their environment.
+Child processes that outlive their parent, recognised by a mark in their environment.
 
-Every process started here, and what it starts in turn, carries `AMQPWORKER_NODE=<mark>`. A process id is only ever
-signalled after its environment was read, so that a stale id never hits a stranger.
+Every process started here, and what it starts in turn, has `AMQPWORKER_NODE=<mark>`. A process is only signalled after its
+environment was read, so that a reused process id never hits another program.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from amqpworker.errors import ConfigError
+from amqpworker.testing.waiting import is_true_within
 
 MARK = "AMQPWORKER_NODE"
 
 _KERNEL_OR_EXITING = 0x00200000 | 0x00000004
-"""`PF_KTHREAD` and `PF_EXITING` of Linux: processes that have no environment, and will not get one."""
+"""`PF_KTHREAD` and `PF_EXITING` of Linux: processes that have no environment."""
 
-_LEASH = f"""
+_KILL_WITH_PARENT = f"""
 read -r _
 for pid in "$@"; do grep -qzsx "{MARK}=${MARK}" "/proc/$pid/environ" && kill -9 "$pid"; done
 """
@@ -31,12 +32,13 @@ for pid in "$@"; do grep -qzsx "{MARK}=${MARK}" "/proc/$pid/environ" && kill -9 
 
 def spawn(command: list[str], environment: Mapping[str, str], log: Path, stdin: int | None = None) -> int:
     """
-    Start a process in a session of its own and return its id; what it prints goes to the end of `log`.
+    Start a process in a session of its own and return its id; its output is appended to `log`.
 
-    Its session keeps a Ctrl-C in our terminal away from it. There is no object that complains when it outlives us.
+    Because of its session it does not receive a Ctrl-C in our terminal. `subprocess` is not used, since it warns about a process
+    that outlives its parent.
 
     Raises:
-        ConfigError: the system does not let us start it.
+        ConfigError: the system cannot start it.
     """
     appending = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     first = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0) if stdin is None else (os.POSIX_SPAWN_DUP2, stdin, 0)
@@ -50,33 +52,35 @@ def spawn(command: list[str], environment: Mapping[str, str], log: Path, stdin: 
         raise ConfigError(f"{command[0]} cannot be started: {error.strerror}.") from error
 
 
-def leash(environment: Mapping[str, str], log: Path, pids: Iterable[int]) -> int:
+def kill_with_parent(environment: Mapping[str, str], log: Path, pids: Iterable[int]) -> int:
     """
-    Tie `pids` to the life of this process: when it is gone, however it went, they are killed.
+    Have `pids` killed when this process ends, however it ends.
 
-    Returns a file descriptor; the tie holds as long as it is open.
+    Returns a file descriptor; they are killed when it is closed.
     """
-    held, ours = os.pipe()
+    read_end, write_end = os.pipe()
     try:
-        spawn(["/bin/sh", "-c", _LEASH, "leash", *map(str, pids)], environment, log, stdin=held)
+        spawn(
+            ["/bin/sh", "-c", _KILL_WITH_PARENT, "kill_with_parent", *map(str, pids)], environment, log, stdin=read_end
+        )
     except BaseException:
-        os.close(ours)
+        os.close(write_end)
         raise
     finally:
-        os.close(held)
-    return ours
+        os.close(read_end)
+    return write_end
 
 
 def is_ours(pid: int, mark: str) -> bool:
-    """Tell whether the process lives and carries the mark; one that is only waiting to be reaped does not."""
+    """Return whether the process is alive and has the mark; a zombie is not alive."""
     return f"{MARK}={mark}".encode() in _environment(pid).split(b"\0")
 
 
 def _environment(pid: int) -> bytes:
     """
-    Read a process's environment; empty for one that has ended or is somebody else's.
+    Read a process's environment; empty if it has ended or belongs to another user.
 
-    Within an `exec` it reads as empty for a moment, so an empty one is looked at again.
+    During an `exec` it is empty for a moment, so an empty one is read again.
     """
     try:
         for _ in range(20):
@@ -94,20 +98,20 @@ def _environment(pid: int) -> bytes:
 
 
 def marked(mark: str) -> list[int]:
-    """Find all living processes that carry the mark."""
+    """Find all processes that have the mark."""
     pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
     return [pid for pid in pids if pid != os.getpid() and is_ours(pid, mark)]
 
 
 def send_signal(pid: int, mark: str, number: signal.Signals) -> None:
-    """Signal the process if it carries the mark; anything else is left alone."""
+    """Signal the process if it has the mark."""
     if is_ours(pid, mark):
         with suppress(ProcessLookupError):
             os.kill(pid, number)
 
 
 def gone(pid: int, mark: str) -> bool:
-    """Tell whether the process has ended; a child of ours is reaped with that."""
+    """Return whether the process has ended; reaps a child of ours."""
     if pid <= 0:
         return True
     if is_ours(pid, mark):
@@ -119,7 +123,7 @@ def gone(pid: int, mark: str) -> bool:
 
 
 def end_all(mark: str, timeout: float = 10.0) -> bool:
-    """Kill every process that carries the mark, and wait until none is left; false when the time ran out."""
+    """Kill every process that has the mark, and wait for their end; return false if the timeout is over first."""
     seen: set[int] = set()
 
     def none_left() -> bool:
@@ -130,21 +134,11 @@ def end_all(mark: str, timeout: float = 10.0) -> bool:
         seen.difference_update([pid for pid in seen if gone(pid, mark)])
         return not seen
 
-    return wait_until(none_left, timeout)
-
-
-def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
-    """Ask every few milliseconds until the condition holds; false when the time ran out."""
-    end = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() >= end:
-            return False
-        time.sleep(0.05)
-    return True
+    return is_true_within(timeout, none_left)
 
 
 def is_free(port: int) -> bool:
-    """Tell whether a server could listen on this loopback port now."""
+    """Return whether a server could listen on this loopback port now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the broker does: old connections do not count
         try:
@@ -156,10 +150,10 @@ def is_free(port: int) -> bool:
 
 def free_ports(count: int) -> list[int]:
     """
-    Choose loopback ports that nobody listens on.
+    Choose free loopback ports.
 
-    They lie below the range from which the kernel takes the ports of clients: a client that tries again and again while
-    the node restarts could else be given the node's own port, and connect to itself.
+    They are below the range of the kernel's ephemeral ports: a client that retries while the node restarts could otherwise be
+    given the node's own port, and connect to itself.
     """
     chosen: list[int] = []
     while len(chosen) < count:

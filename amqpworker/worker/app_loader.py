@@ -1,7 +1,7 @@
 """
 Find the app that `MODULE:APP` names.
 
-Decides what is an app and where it is looked for; which imports are a mistake of the user is said by `app.imported`.
+Decides what is an app and where it is searched; which import errors are mistakes of the user is decided by `app.imported`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from amqpworker.errors import (
 from amqpworker.ipc.interpreter import folder_as_given
 from amqpworker.log.redaction import redact_text
 
-__all__ = ["failing", "locate", "may_pass", "parted"]
+__all__ = ["import_error", "load_app", "may_pass", "split_target"]
 
 LONGEST_REASON = 300
 
@@ -53,14 +53,14 @@ PASSING = (
 )
 
 
-def locate(target: str) -> App:
+def load_app(target: str) -> App:
     """
     Import the module and return its app, with the modules that hold its tasks imported too.
 
     Raises:
-        ConfigError: there is no such module, no such name in it, or what is there is no `App`.
+        ConfigError: there is no such module, no such name in it, or it is not an `App`.
     """
-    module_name, name = parted(target)
+    module_name, name = split_target(target)
     load_ours()
     put_folder_first()
     found: Any = found_by(lambda: imported(module_name, f"There is no module {module_name!r}"))
@@ -148,18 +148,18 @@ def namesake(error: BaseException | None) -> str:
     return ""
 
 
-def failing(target: str, error: BaseException) -> ConfigError:
-    """Return that an app cannot be imported, since its own code has raised this; its traceback is told elsewhere."""
+def import_error(target: str, error: BaseException) -> ConfigError:
+    """Return that an app cannot be imported, since its own code has raised this; its traceback is logged elsewhere."""
     reason = redact_text(traceback.format_exception_only(error)[0].splitlines()[0])
     return ConfigError(f"{target!r} cannot be imported: {reason[:LONGEST_REASON].removesuffix('.')}.{namesake(error)}")
 
 
 def may_pass(error: BaseException) -> bool:
-    """Tell whether an import that raised this may succeed later, with the same code and settings."""
+    """Return whether an import that raised this may succeed later, with the same code and settings."""
     return isinstance(error, PASSING)
 
 
-def parted(target: str) -> tuple[str, str]:
+def split_target(target: str) -> tuple[str, str]:
     """
     Return the module and the name in it.
 

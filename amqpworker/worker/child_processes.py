@@ -35,8 +35,8 @@ __all__ = ["ChildProcesses"]
 log = get_logger(__name__)
 
 # An adopted process that has ended is reaped after this long.
-UNCLAIMED = 5.0
-LOOK = 1.0
+REAP_AFTER = 5.0
+CHECK_SECONDS = 1.0
 # How long pools of `multiprocessing`, which replace a process that has ended, have to end themselves.
 POOLS_END = 2.0
 
@@ -60,7 +60,7 @@ class ChildProcesses:
         self._held: set[int] = set()
         self._deeper: set[int] = set()
         self._left: set[int] = set()
-        self._look_at = self._search_at = 0.0
+        self._check_at = self._search_at = 0.0
         if self._ours:
             adopt_orphans()
             os.register_at_fork(after_in_parent=self._note_fork)
@@ -74,9 +74,9 @@ class ChildProcesses:
 
     def tidy(self, now: float) -> None:
         """Reap adopted processes that have ended; `now` is monotonic."""
-        if not self._ours or now < self._look_at:
+        if not self._ours or now < self._check_at:
             return
-        self._look_at = now + LOOK
+        self._check_at = now + CHECK_SECONDS
         if self._tasks_here:
             self._note_deeper()
         try:
@@ -89,16 +89,16 @@ class ChildProcesses:
         ended = {pid for pid in here if (stat := stat_of(pid)) is not None and stat[0] == "Z"}
         self._ended = {pid: self._ended.get(pid, now) for pid in ended}
         self._held &= ended
-        due = {pid for pid, since in self._ended.items() if since <= now - UNCLAIMED} - self._held
+        due = {pid for pid, since in self._ended.items() if since <= now - REAP_AFTER} - self._held
         if due and now >= self._search_at:
-            self._search_at = now + UNCLAIMED
+            self._search_at = now + REAP_AFTER
             self._held |= due & waited_for()
             for pid in due - self._held:
                 with suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
 
-    def run_ended(self) -> None:
-        """Note that nobody waits any more for what is here; after a run in the first thread."""
+    def on_run_ended(self) -> None:
+        """Note that no code waits any more for what is here; after a run in the first thread."""
         if self._ours:
             self._left = children_of(self._process)
 

@@ -1,13 +1,13 @@
 """
 What a task may know of the message it runs for.
 
-Decides nothing; `executor` makes one for each run, `current()` finds it from inside the task, and log lines ask it.
+Decides nothing; `executor` makes one for each run, `current()` finds it from inside the task, and log lines use it.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.log.logger import task_context
@@ -15,9 +15,29 @@ from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.routing.envelope import user_headers
 
 if TYPE_CHECKING:
-    from amqpworker.model.message import Delivery, Headers
+    from collections.abc import Callable
 
-__all__ = ["Run", "current"]
+    from amqpworker.model.message import Delivery, Headers
+    from amqpworker.policies.retry import Policy
+    from amqpworker.policies.time_limit import TimeLimit
+    from amqpworker.signature.signature import Signature
+
+__all__ = ["RegisteredTask", "Run", "current"]
+
+
+class RegisteredTask(Protocol):
+    """What the worker knows of a task; `amqpworker.Task` is one."""
+
+    name: str
+    signature: Signature
+    policy: Policy
+    stores_result: bool
+    time_limit: TimeLimit
+    isolated: bool
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The user's function, which may be a coroutine function."""
 
 
 class Run:
@@ -26,7 +46,13 @@ class Run:
     __slots__ = ("attempt", "deadline", "delivery", "first_run", "id", "registered", "started")
 
     def __init__(
-        self, registered: Any, delivery: Delivery, task_id: str, attempt: int, started: float, first_run: float
+        self,
+        registered: RegisteredTask,
+        delivery: Delivery,
+        task_id: str,
+        attempt: int,
+        started: float,
+        first_run: float,
     ) -> None:
         self.registered = registered
         self.delivery = delivery
@@ -35,12 +61,12 @@ class Run:
         self.started = started
         self.first_run = first_run
         self.deadline: float | None = None
-        """When its time is up, by the monotonic clock; None where it has no limit."""
+        """When its time is up, by the monotonic clock; None if it has no limit."""
 
     @property
     def task(self) -> str:
         """The task's name."""
-        return self.registered.name  # type: ignore[no-any-return]
+        return self.registered.name
 
     @property
     def limit_ends(self) -> float:
@@ -55,7 +81,7 @@ class Run:
 
     @property
     def time_left(self) -> float | None:
-        """The seconds until its time limit is reached, None where it has none."""
+        """The seconds until its time limit is reached, None if it has none."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     @property
@@ -76,5 +102,5 @@ def current() -> Run:
     """
     run = task_context.get()
     if not isinstance(run, Run):
-        raise AmqpWorkerError("current() has nothing to tell: this code does not run inside a task of a worker.")
+        raise AmqpWorkerError("current() needs a run: this code does not run inside a task of a worker.")
     return run

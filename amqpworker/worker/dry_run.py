@@ -1,7 +1,7 @@
 """
 What a worker process would do, found out in a process of its own: the user's app is imported, and nothing is run.
 
-Decides what of an app is looked at. Started by `amqpworker worker --check`, whose own process imports no user code.
+Decides what of an app is checked. Started by `amqpworker worker --check`, whose own process imports no user code.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from amqpworker.errors import AmqpWorkerError
 from amqpworker.log.redaction import redact_text
 from amqpworker.settings import mistyped
 from amqpworker.task import Task
-from amqpworker.worker.app_loader import failing, locate
+from amqpworker.worker.app_loader import import_error, load_app
 from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.worker.options import WorkerOptions
-from amqpworker.worker.subscriptions import QueueAssignment, long_tasks, servings
+from amqpworker.worker.subscriptions import QueueAssignment, long_tasks, queue_assignments
 
-__all__ = ["Checked", "doubts", "main"]
+__all__ = ["Checked", "find_warnings", "main"]
 
 
 # Folders that hold packages and are not packages themselves, by convention.
@@ -34,7 +34,7 @@ SOURCE_FOLDERS = {"src", "lib", "source", "python"}
 
 
 class Checked(BaseModel):
-    """What came out: `problem` tells why nothing would run."""
+    """What came out: `problem` is why nothing would run."""
 
     problem: str = ""
     queues: tuple[QueueAssignment, ...] = ()
@@ -43,28 +43,28 @@ class Checked(BaseModel):
 
 
 def checked(options: WorkerOptions) -> Checked:
-    """Import the app and look at it; what is raised in the user's code is shown with its traceback."""
+    """Import the app and check it; what is raised in the user's code is shown with its traceback."""
     try:
-        app = locate(options.app)
+        app = load_app(options.app)
         addresses(app.url)
-        served = servings(app, options)
+        served = queue_assignments(app, options)
     except AmqpWorkerError as error:
         return Checked(problem=redact_text(str(error)))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a module raises is the answer
         sys.stderr.write(redact_text(traceback.format_exc()))
-        return Checked(problem=str(failing(options.app, error)))
+        return Checked(problem=str(import_error(options.app, error)))
     timeout = app.settings.drain_timeout if options.drain_timeout is None else options.drain_timeout
-    return Checked(queues=tuple(served), warnings=tuple(doubts(app, served, timeout)), drain_timeout=timeout)
+    return Checked(queues=tuple(served), warnings=tuple(find_warnings(app, served, timeout)), drain_timeout=timeout)
 
 
-def doubts(app: App, served: Sequence[QueueAssignment], drain_timeout: float) -> list[str]:
+def find_warnings(app: App, served: Sequence[QueueAssignment], drain_timeout: float) -> list[str]:
     """Return what is most likely not meant so, a sentence each."""
     found = [
         f"Queue {one.queue!r} has a prefetch of {one.prefetch}, below its {one.threads} threads: some of them never run."
         for one in served
         if one.idles
     ]
-    found += doubtful_names(app.tasks, served)
+    found += name_warnings(app.tasks, served)
     timeout = app.settings.ack_timeout
     queues = {one.queue for one in served}
     for task in (one for one in long_tasks(app) if one.queue in queues):
@@ -76,7 +76,7 @@ def doubts(app: App, served: Sequence[QueueAssignment], drain_timeout: float) ->
     return found
 
 
-def doubtful_names(tasks: Mapping[str, Task[Any, Any]], served: Sequence[QueueAssignment]) -> list[str]:
+def name_warnings(tasks: Mapping[str, Task[Any, Any]], served: Sequence[QueueAssignment]) -> list[str]:
     """Return signs of tasks that are missing here, or that producers know by other names."""
     found = [
         f"No task names queue {one.queue!r}: is each module that defines tasks imported, or named in App(modules=[…])?"

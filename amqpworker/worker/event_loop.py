@@ -1,30 +1,37 @@
 """
 The event loop of a worker process, for its `async def` tasks.
 
-Decides when one starts: so many run at once, the others wait unclaimed and can still be given back. How a run ends is
-`executor`'s to decide and `settle`'s to act on.
+Decides when one starts: a limited number run at once, the others wait unclaimed and can still be requeued. What happens
+to a delivery then is `executor`'s to decide, and which thread settles it is decided here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from typing import Any, TypeAlias, assert_never
+from typing import Any, assert_never
 
-from amqpworker.ipc.recorder import RunSlot, key_of
+from amqpworker.ipc.recorder import RunSlot
 from amqpworker.lifecycle import start_thread
 from amqpworker.log.logger import get_logger, task_context
 from amqpworker.model.message import Delivery
-from amqpworker.model.outcome import Dead, Discarded, Done, Outcome, Republish, Requeue, Retry
+from amqpworker.model.outcome import (
+    Dead,
+    Discarded,
+    Done,
+    Outcome,
+    Postpone,
+    Republish,
+    Requeue,
+    Retry,
+    Snooze,
+)
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import TaskExecutor
-from amqpworker.worker.forked_children import leave_if_forked
-from amqpworker.worker.limits.deadlines import RunAbandoned
+from amqpworker.worker.executor import Acceptance, Pipeline
 
 __all__ = ["EventLoopRunner"]
 
@@ -32,49 +39,41 @@ log = get_logger(__name__)
 
 SETTLING_THREADS = 4
 CANCEL_SECONDS = 0.5
-BEAT = 1.0
-
-Settle: TypeAlias = Callable[[Delivery, Outcome, Run | None], None]
+BEAT_SECONDS = 1.0
 
 
 class EventLoopRunner:
     """
-    Runs `async def` tasks, as many at once as there are `slots`; the loop and its thread are there from `start` on.
+    Runs `async def` tasks, as many at once as there are `slots`; the loop and its thread exist from `start` on.
 
-    `running` is that of the runners: what was claimed and is not settled yet, by the number of its slot.
+    `running` is that of the runner threads: what was claimed and is not settled yet, here by the id of the delivery.
     """
 
-    def __init__(
-        self, runner: TaskExecutor, settle: Settle, slots: list[RunSlot], running: dict[int, Delivery]
-    ) -> None:
-        self._runner = runner
-        self._settle = settle
+    def __init__(self, pipeline: Pipeline, slots: list[RunSlot], running: dict[int, Delivery]) -> None:
+        self._pipeline = pipeline
         self._running = running
         self._free = len(slots)
         self._slots = list(slots)
         self.beat: Callable[[], None] = lambda: None
-        """Called once in a while by the event loop's thread, while it has one."""
+        """Called once per second by the event loop's thread, while it has one."""
         self._lock = threading.Lock()
         self._waiting: deque[Delivery] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        # From the first on, what fails does not count any more; from the second on, whatever becomes of it.
-        self._given_up = False
-        self._cancelled = False
+        self._acceptance = Acceptance()
         self._stopping = False
-        self._process = os.getpid()
-        # Storing a result may take a while, which is no work for an event loop; runner threads may be busy for long.
+        # Storing a result may take a while, and would block the event loop; runner threads may be busy for long.
         self._storing = ThreadPoolExecutor(SETTLING_THREADS, thread_name_prefix="amqpworker-store")
-        # What needs no store does not wait for one that is away.
-        self._copying = ThreadPoolExecutor(SETTLING_THREADS, thread_name_prefix="amqpworker-settle")
+        # What needs no store does not wait for one that is unavailable.
+        self._publishing = ThreadPoolExecutor(SETTLING_THREADS, thread_name_prefix="amqpworker-settle")
 
     def start(self) -> None:
         """
         Start the loop and its thread before the first task.
 
         Raises:
-            NoThread: there is no room for it.
+            ThreadLimitReached: there is no room for it.
         """
         with self._lock:
             self._started_loop()
@@ -95,7 +94,7 @@ class EventLoopRunner:
         """Whether another delivery could start at once."""
         return self._free > 0
 
-    def awaits(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
+    def run_coroutine(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
         """
         Run a coroutine beside the tasks, from another thread, and return what it returns.
 
@@ -123,24 +122,24 @@ class EventLoopRunner:
             self._loop, self._thread = loop, thread
         return self._loop
 
-    def let_go(self) -> None:
-        """Drop the waiting deliveries that were taken back."""
+    def drop_requeued(self) -> None:
+        """Drop the waiting deliveries that were requeued."""
         with self._lock:
-            self._waiting = deque(one for one in self._waiting if one.tag in one.intake.unclaimed)
+            self._waiting = deque(one for one in self._waiting if one.channel.is_unclaimed(one))
 
     def abandon(self) -> None:
-        """Cancel what still runs: its message comes again, whatever the coroutine makes of it. The loop goes on."""
-        self._given_up = True
+        """Cancel what still runs: its messages are redelivered, whatever the coroutines do then. The loop continues."""
+        self._acceptance.only_results()
         with self._lock:
             has_loop = self._loop is not None
         if has_loop:
-            # A task holds the loop up, or cancels all that it can find.
+            # A task may block the loop, or cancel all that it finds.
             with contextlib.suppress(TimeoutError, CancelledError):
-                self.awaits(self._cancel_all(), CANCEL_SECONDS * 2)
+                self.run_coroutine(self._cancel_all(), CANCEL_SECONDS * 2)
 
-    def cut_off(self) -> None:
+    def discard_results(self) -> None:
         """Discard what coroutines that still run return from now on."""
-        self._cancelled = True
+        self._acceptance.nothing()
 
     def stop(self) -> None:
         """End the loop, and what still runs in it."""
@@ -152,100 +151,76 @@ class EventLoopRunner:
                 loop.call_soon_threadsafe(loop.stop)
             thread.join(CANCEL_SECONDS * 2)
         self._storing.shutdown(wait=False)
-        self._copying.shutdown(wait=False)
+        self._publishing.shutdown(wait=False)
 
     # ---- in the event loop's thread ---------------------------------------------------------------------------------
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         self.beat()
-        loop.call_later(BEAT, self._beat, loop)
+        loop.call_later(BEAT_SECONDS, self._beat, loop)
 
     def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         self._beat(loop)
         while not self._stopping:
-            # Again, where a task has stopped the loop that it shares with others.
+            # Again, if a task has stopped the loop that it shares with others.
             try:
                 loop.run_forever()
             except BaseException as error:
-                log.error("event_loop_interrupted", effect="it goes on", exc_info=error)
+                log.error("event_loop_interrupted", effect="it continues", exc_info=error)
         loop.run_until_complete(self._cancel_all())
         if not self._tasks:
             loop.close()
 
     async def _cancel_all(self) -> None:
-        self._cancelled = True
+        self._acceptance.nothing()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CANCEL_SECONDS)
 
     def _start(self, delivery: Delivery) -> None:
-        task = asyncio.get_running_loop().create_task(self._take(delivery))
+        task = asyncio.get_running_loop().create_task(self._execute(delivery))
         self._tasks.add(task)
         task.add_done_callback(lambda task: self._on_done(task, delivery))
 
     def _on_done(self, task: asyncio.Task[None], delivery: Delivery) -> None:
         self._tasks.discard(task)
-        # `_take` lets no error out: it was cancelled before its first step, by a task that cancels all it can find.
-        if task.cancelled() and not self._cancelled:
-            if delivery.tag in delivery.intake.unclaimed:
+        # `_execute` raises nothing: a task that cancels all that it finds has cancelled it before its first step.
+        if task.cancelled() and self._acceptance.results:
+            if delivery.channel.is_unclaimed(delivery):
                 self._start(delivery)
             else:
-                self._next()
+                self._start_next()
 
-    async def _take(self, delivery: Delivery) -> None:
-        # Noted first, then claimed by popping its tag: who drains must never see it as neither waiting nor running.
+    async def _execute(self, delivery: Delivery) -> None:
+        # Before it is claimed: a drain must never see it as neither waiting nor running.
         self._running[id(delivery)] = delivery
-        if self._cancelled or delivery.intake.unclaimed.pop(delivery.tag, None) is None:
+        if not await self._pipeline.execute_async(delivery, self._slots, self._acceptance, self._settle):
             self._running.pop(id(delivery), None)
-        else:
-            try:
-                await self._run(delivery)
-            except RunAbandoned:
-                pass  # the worker ends
-            except BaseException as error:  # noqa: BLE001 - a defect of ours must not leave a message unsettled
-                self._end(delivery, self._runner.defect(delivery, error), None)
-        self._next()
+        self._start_next()
 
-    async def _run(self, delivery: Delivery) -> None:
-        run = self._runner.admit(delivery)
-        if not isinstance(run, Run):
-            self._end(delivery, run, None)
-            return
-        task_context.set(run)
-        slot = self._slots.pop()
-        slot.mark_running(key_of(delivery), run)
-        outcome = await self._runner.await_call(run)
-        leave_if_forked(self._process)
-        slot.mark_free()
-        self._slots.append(slot)
-        # What has ended by itself was settled before it could be cancelled.
-        if self._cancelled or (self._given_up and not isinstance(outcome, Done)):
-            return
-        self._end(delivery, outcome, run)
-
-    def _end(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:
+    def _settle(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:
         match outcome:
             case Done(value=None) | Discarded() | Requeue():
-                self._settle_it(delivery, outcome, run)
+                self._settle_here(delivery, outcome, run)
             case Done() | Dead() if run is None or run.registered.stores_result:
-                self._storing.submit(self._settle_it, delivery, outcome, run)
-            case Done() | Dead() | Retry() | Republish():
-                # In threads, too: a copy may turn out too large, and end as a dead letter whose failure is stored.
-                self._copying.submit(self._settle_it, delivery, outcome, run)
+                self._storing.submit(self._settle_here, delivery, outcome, run)
+            case Done() | Dead() | Retry() | Snooze() | Postpone() | Republish():
+                # A copy may be too large, and end as a dead letter whose failure is stored.
+                self._publishing.submit(self._settle_here, delivery, outcome, run)
             case _:
                 assert_never(outcome)
 
-    def _settle_it(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:
+    def _settle_here(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:
         task_context.set(run)
         try:
-            self._settle(delivery, outcome, run)
+            self._pipeline.settle(delivery, outcome, run)
         finally:
             task_context.set(None)
             self._running.pop(id(delivery), None)
 
-    def _next(self) -> None:
-        """Give the slot to whoever waits."""
+    def _start_next(self) -> None:
+        """Start the delivery that has waited longest, or free the slot."""
         with self._lock:
             if not self._waiting:
                 self._free += 1

@@ -1,180 +1,197 @@
 """
-Run a delivery and decide how it ends.
+The way of a delivery, from its claim until it is settled.
 
-`admit` decides whether it runs at all, `conclude` and `fail` what a return value or an exception means. No broker
-call, no store, no acknowledgement: all of that is `settle`'s, which acts on the outcome.
+`Pipeline` is all of it, in order: claim, admit, run, decide, settle. Runner threads call `execute`, the event loop
+`execute_async`. An isolated child has only the middle of it, `TaskExecutor.run` or `run_async`: its worker process has
+done what is before, and does what is behind. What an outcome is, `outcomes` decides; what it causes, `settle` does.
 """
 
 from __future__ import annotations
 
-import inspect
-import math
+import os
 import time
-import traceback
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any, Protocol, TypeAlias
 
-from amqpworker.errors import InvalidArguments, InvalidResult, Reject, RetryLater, TimeLimitExceeded
-from amqpworker.log.logger import get_logger
-from amqpworker.log.redaction import redact_text
+from amqpworker.errors import InvalidArguments
+from amqpworker.ipc.recorder import RunSlot, key_of
+from amqpworker.log.logger import get_logger, task_context
 from amqpworker.model.headers import UnusableHeader, now_text, read_headers, time_text
-from amqpworker.model.message import (
-    ATTEMPT,
-    ETA,
-    EXPIRES,
-    FIRST_RUN,
-    JSON,
-    RETURNED,
-    Delivery,
-    Properties,
-    new_id,
-)
-from amqpworker.model.outcome import Dead, Discarded, Done, Failure, Outcome, Retry
-from amqpworker.policies.retry import BROKEN, Policy, ResultRefused, RunInfo
-from amqpworker.policies.time_limit import UNLIMITED, TimeLimit
-from amqpworker.routing.envelope import MAX_TEXT, MAX_TRACEBACK, capped
-from amqpworker.signature.signature import Call, Signature
-from amqpworker.worker.context import Run
+from amqpworker.model.message import ATTEMPT, EXPIRES, FIRST_RUN, JSON, Delivery, Properties, new_id
+from amqpworker.model.outcome import Discarded, Done, Outcome
+from amqpworker.policies.time_limit import UNLIMITED
+from amqpworker.signature.signature import Call
+from amqpworker.worker import outcomes
+from amqpworker.worker.context import RegisteredTask, Run
+from amqpworker.worker.forked_children import exit_if_forked_child
 from amqpworker.worker.late_calls import LateCalls
 from amqpworker.worker.limits.cancellation import await_within
 from amqpworker.worker.limits.deadlines import Limits, RunAbandoned
-from amqpworker.worker.unknown_tasks import advice
 
-__all__ = ["DONE", "Registered", "TaskExecutor"]
+__all__ = ["Acceptance", "Pipeline", "Settle", "TaskExecutor", "attempt_and_first_run"]
 
 log = get_logger(__name__)
 
-DONE = Done()
-# A clock that differs by less than this is not worth a round through the ladder (docs/guarantees.md).
-EARLY = 1.0
-# A call is dropped only so long after it has expired: the clocks of its caller and of its worker may be apart.
-CLOCKS_APART = 5.0
-# A process ends so soon after it has taken care of a task over its hard limit, which runs in it to the very end.
-GONE_AFTER = 1.0
 # What is one more than this can still be carried in a header.
 MOST_ATTEMPTS = 1_000_000_000
 
+Settle: TypeAlias = Callable[[Delivery, Outcome, Run | None], None]
 
-class Registered(Protocol):
-    """What the worker knows of a task."""
 
-    name: str
-    function: Any
-    signature: Signature
-    policy: Policy
-    stores_result: bool
-    time_limit: TimeLimit
-    isolated: bool
+class Settles(Protocol):
+    """What is needed of the settler."""
+
+    def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
+        """Act on an outcome."""
+
+
+class RunsIsolated(Protocol):
+    """What is needed of the isolated processes."""
+
+    def run(self, run: Run) -> Outcome:
+        """Run a task in an isolated process, and return its outcome."""
+
+
+class Acceptance:
+    """Which outcomes still count while the process ends: all, results only, or none."""
+
+    __slots__ = ("failures", "results")
+
+    def __init__(self) -> None:
+        self.failures = True
+        self.results = True
+
+    def only_results(self) -> None:
+        """Ignore failures: most likely a task fails because what it uses has been closed."""
+        self.failures = False
+
+    def nothing(self) -> None:
+        """Ignore every outcome: the messages are redelivered."""
+        self.failures = self.results = False
+
+    def accepts(self, outcome: Outcome) -> bool:
+        """Return whether an outcome is to be settled."""
+        return self.failures or (self.results and isinstance(outcome, Done))
+
+
+class Pipeline:
+    """Takes deliveries from their claim until they are settled; safe to use from many threads."""
+
+    def __init__(self, executor: TaskExecutor, settler: Settles, isolation: RunsIsolated) -> None:
+        self.executor = executor
+        self._settler = settler
+        self._isolation = isolation
+        self._process = os.getpid()
+
+    def execute(self, delivery: Delivery, slot: RunSlot, acceptance: Acceptance, isolated: bool = False) -> None:
+        """Run a delivery in this thread, or (`isolated`, or if its task is) in an isolated process, and settle it."""
+        if not delivery.channel.claim(delivery):
+            return  # it was requeued, or its channel is lost
+        run: Run | None = None
+        try:
+            admitted = self.executor.admit(delivery)
+            if isinstance(admitted, Run):
+                run = admitted
+                task_context.set(run)
+                slot.mark_running(key_of(delivery), run)
+                call = self._isolation.run if isolated or run.registered.isolated else self.executor.call
+                outcome = call(run)
+            else:
+                outcome = admitted
+        except RunAbandoned:
+            task_context.set(None)
+            return
+        except BaseException as error:  # noqa: BLE001 - an error of our own must not leave a message unsettled
+            outcome = outcomes.internal_error(delivery, error)
+        exit_if_forked_child(self._process)
+        slot.mark_free()
+        if acceptance.failures or acceptance.accepts(outcome):
+            self.settle(delivery, outcome, run)
+        task_context.set(None)
+
+    async def execute_async(
+        self, delivery: Delivery, slots: list[RunSlot], acceptance: Acceptance, settle: Settle
+    ) -> bool:
+        """As `execute`, in the event loop, with one of the free `slots`, settled by `settle`; false if it is not claimed."""
+        if not (acceptance.results and delivery.channel.claim(delivery)):
+            return False
+        run: Run | None = None
+        slot = slots.pop()
+        try:
+            admitted = self.executor.admit(delivery)
+            if isinstance(admitted, Run):
+                run = admitted
+                task_context.set(run)
+                slot.mark_running(key_of(delivery), run)
+                outcome = await self.executor.call_async(run)
+            else:
+                outcome = admitted
+        except RunAbandoned:
+            return True
+        except BaseException as error:  # noqa: BLE001 - as above
+            outcome = outcomes.internal_error(delivery, error)
+        exit_if_forked_child(self._process)
+        slot.mark_free()
+        slots.append(slot)
+        if acceptance.failures or acceptance.accepts(outcome):
+            settle(delivery, outcome, run)
+        return True
+
+    def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
+        """Settle in any case: what cannot be settled as it should becomes a dead letter, or is requeued."""
+        try:
+            self._settler.settle(delivery, outcome, run)
+        except BaseException as error:  # noqa: BLE001 - as above
+            following = outcomes.from_settle_error(delivery, outcome, error)
+            try:
+                self._settler.settle(delivery, following, run)
+            except BaseException as another:
+                log.error("not_settled", queue=delivery.queue, exc_info=another)
+                self._settler.settle(delivery, outcomes.not_settled())
 
 
 class TaskExecutor:
-    """Runs deliveries of the tasks that it knows, within `limits`; safe to use from many threads."""
+    """Runs tasks of deliveries, within `limits`; safe to use from many threads."""
 
-    def __init__(self, tasks: Mapping[str, Registered], stores_results: bool, limits: Limits | None = None) -> None:
+    def __init__(self, tasks: Mapping[str, RegisteredTask], stores_results: bool, limits: Limits | None = None) -> None:
         self._tasks = tasks
         self._limits = Limits(lambda _: None) if limits is None else limits
         self._stores_results = stores_results
         self._late_calls = LateCalls()
+        self._process = os.getpid()
         self.has_coroutines = any(map(in_event_loop, tasks.values()))
 
     def start(self) -> None:
         """
-        Make ready for tasks that have limits here, if there are any.
+        Prepare for tasks that have limits here, if there are any.
 
         Raises:
-            NoThread: there is no room for the thread that keeps limits.
+            ThreadLimitReached: there is no room for the thread that keeps limits.
         """
         if any(task.time_limit is not UNLIMITED and not task.isolated for task in self._tasks.values()):
             self._limits.start()
 
     def is_coroutine(self, delivery: Delivery) -> bool:
-        """Tell whether a delivery's task runs in the event loop."""
+        """Return whether a delivery's task runs in the event loop."""
         registered = self._tasks.get(delivery.properties.type or "")
         return registered is not None and in_event_loop(registered)
 
     def is_isolated(self, delivery: Delivery) -> bool:
-        """Tell whether a delivery's task runs in an isolated process, whoever sent it."""
+        """Return whether a delivery's task always runs in an isolated process."""
         registered = self._tasks.get(delivery.properties.type or "")
         return registered is not None and registered.isolated
 
-    def call(self, run: Run) -> Outcome:
-        """
-        Run a task that is no coroutine function, in this thread, and return how it ends.
-
-        Raises:
-            RunAbandoned: it was over its hard limit, and its message has been taken care of.
-        """
-        registered = run.registered
-        try:
-            call = registered.signature.decode(run.delivery.body)
-        except InvalidArguments as error:
-            return refused("malformed", str(error), type(error).__name__)
-        try:
-            if registered.time_limit is not UNLIMITED:
-                value = self._call_within_limits(run, call)
-            else:
-                value = registered.function(*call.args, **call.kwargs)
-        except RunAbandoned:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever a task raises is an outcome, SystemExit too
-            return self.fail(run, error)
-        return self.conclude(run, value)
-
-    def _call_within_limits(self, run: Run, call: Call) -> Any:
-        registered = run.registered
-        limit = registered.time_limit
-        run.deadline = time.monotonic() + min(limit.soft, limit.hard)
-        return self._limits.call(run, lambda: registered.function(*call.args, **call.kwargs), limit.soft, limit.hard)
-
-    async def await_call(self, run: Run) -> Outcome:
-        """
-        Run a task that is a coroutine function, in this event loop, and return how it ends.
-
-        Raises:
-            RunAbandoned: as above.
-        """
-        try:
-            call = run.registered.signature.decode(run.delivery.body)
-        except InvalidArguments as error:
-            return refused("malformed", str(error), type(error).__name__)
-        try:
-            if run.registered.time_limit is not UNLIMITED:
-                value = await self._await_within_limits(run, call)
-            else:
-                value = await run.registered.function(*call.args, **call.kwargs)
-        except RunAbandoned:
-            raise
-        except BaseException as error:  # noqa: BLE001 - as above; a cancelled task is one that failed
-            return self.fail(run, error)
-        return self.conclude(run, value)
-
-    async def _await_within_limits(self, run: Run, call: Call) -> Any:
-        limit = run.registered.time_limit
-        run.deadline = time.monotonic() + min(limit.soft, limit.hard)
-        watch = self._limits.begin(run, limit.soft, limit.hard)
-        try:
-            awaited = run.registered.function(*call.args, **call.kwargs)
-            return await await_within(awaited, limit.soft, self._limits.pace.again)
-        finally:
-            self._limits.end(watch)
-
-    def overrun(self, run: Run, stack: str) -> Outcome:
-        """Decide what it means that a task has run for too long and is given up; `stack` shows where it is."""
-        text = f"the task has run for longer than {run.registered.time_limit.longest}"
-        failure = Failure(TimeLimitExceeded.__name__, text, capped(redact_text(stack), MAX_TRACEBACK))
-        wait = run.registered.policy.decide(TimeLimitExceeded(text), info(run))
-        return Dead("timeout", failure) if wait is None else Retry(max(wait, GONE_AFTER), failure)
+    # ---- admit ------------------------------------------------------------------------------------------------------
 
     def admit(self, delivery: Delivery) -> Run | Outcome:
-        """Return the run to make, or how the delivery ends without one; no code of the user's is run here."""
+        """Return the run to make, or the outcome of a delivery that does not run; no user code runs here."""
         properties = delivery.properties
         if delivery.problem or properties.content_encoding or properties.content_type not in {JSON, None}:
-            return unreadable(delivery)
+            return outcomes.unreadable(delivery)
         registered = self._tasks.get(properties.type or "")
         if registered is None:
-            return unknown(properties, self._tasks)
+            return outcomes.unknown_task(properties, self._tasks)
         now = time.time()
         attempt, first_run = 1, now
         headers = properties.headers
@@ -182,190 +199,125 @@ class TaskExecutor:
             try:
                 known = read_headers(headers)
             except UnusableHeader as error:
-                return refused("malformed", str(error))
-            ended = ended_by_time(known, properties, now)
-            if ended is not None:
-                if isinstance(ended, Discarded):
-                    self._note_dropped(properties, known[EXPIRES], now)
-                return ended
+                return outcomes.malformed(str(error))
+            outcome = outcomes.from_times(known, properties, now)
+            if outcome is not None:
+                if isinstance(outcome, Discarded):
+                    self._log_discarded_call(properties, known[EXPIRES], now)
+                return outcome
             attempt, first_run = attempt_and_first_run(known, now)
         if properties.reply_to:
-            self._late_calls.note_run(properties.app_id or "")
+            self._late_calls.on_run(properties.app_id or "")
         return Run(registered, delivery, properties.message_id or new_id(), attempt, now, first_run)
 
-    def _note_dropped(self, properties: Properties, expired: int, now: float) -> None:
-        """Warn where none of a sender's calls has run for a while."""
-        count = self._late_calls.note_dropped(properties.app_id or "", time.monotonic())
+    def _log_discarded_call(self, properties: Properties, expired: int, now: float) -> None:
+        """Warn if all of a sender's calls have been discarded for a while."""
+        count = self._late_calls.on_discarded(properties.app_id or "", time.monotonic())
         if count:
             log.warning(
                 "calls_expired",
                 sender=properties.app_id,
-                dropped=count,
+                discarded=count,
                 expired=time_text(expired),
                 now=now_text(now),
                 reason="a clock is off, or the queue is behind",
             )
 
-    def conclude(self, run: Run, value: Any) -> Outcome:
-        """Decide what a task's return value means."""
+    # ---- run --------------------------------------------------------------------------------------------------------
+
+    def call(self, run: Run) -> Outcome:
+        """
+        Run a task whose function is not a coroutine function, in this thread, and return its outcome.
+
+        Raises:
+            RunAbandoned: it was over its hard limit, and its message has been settled.
+        """
         registered = run.registered
-        if value is not None and hasattr(type(value), "__await__"):
-            return Dead("failed", never_awaited(registered.name, value))
-        if registered.policy.asks_about_results:
-            try:
-                wait = registered.policy.decide_result(value, info(run))
-            except ResultRefused as error:
-                return Dead("failed", failure_of(error))
-            if wait is not None:
-                return Retry(wait, Failure("", "the retry policy asked for another result"))
-        if not self.wants_result(run):
-            return DONE
         try:
-            return Done(registered.signature.encode_result(value))
-        except InvalidResult as error:
-            return Dead("failed", failure_of(error))
+            call = registered.signature.decode(run.delivery.body)
+        except InvalidArguments as error:
+            return outcomes.malformed(str(error), type(error).__name__)
+        try:
+            if registered.time_limit is UNLIMITED:
+                value = self._invoke(run, call)
+            else:
+                value = self._call_within_limits(run, call)
+        except RunAbandoned:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a task raises is an outcome, SystemExit too
+            return outcomes.from_exception(run, error)
+        return outcomes.from_result(run, value, self._wants_result(run))
 
-    def wants_result(self, run: Run) -> bool:
-        """Tell whether anybody will see what the task returns."""
-        if run.delivery.properties.reply_to:
-            return True
-        return self._stores_results and bool(run.registered.stores_result)
+    async def call_async(self, run: Run) -> Outcome:
+        """
+        Run a task whose function is a coroutine function, in this event loop, and return its outcome.
 
-    def fail(self, run: Run, error: BaseException) -> Outcome:
-        """Decide what an exception of a task means."""
-        policy = run.registered.policy
-        match error:
-            case Reject():
-                return Dead("rejected", failure_of(error))
-            case RetryLater() if says_when(error):
-                if not error.count or policy.allows(info(run), error.delay, error):
-                    return Retry(error.delay, retried_for(error), counts=bool(error.count))
-                return Dead("failed", none_left(error, run.attempt))
-        wait = policy.decide(error, info(run))
-        reason = "timeout" if isinstance(error, TimeLimitExceeded) else "failed"
-        return Dead(reason, failure_of(error)) if wait is None else Retry(wait, failure_of(error))
+        Raises:
+            RunAbandoned: as above.
+        """
+        registered = run.registered
+        try:
+            call = registered.signature.decode(run.delivery.body)
+        except InvalidArguments as error:
+            return outcomes.malformed(str(error), type(error).__name__)
+        try:
+            if registered.time_limit is UNLIMITED:
+                value = await self._invoke_async(run, call)
+            else:
+                value = await self._await_within_limits(run, call)
+        except RunAbandoned:
+            raise
+        except BaseException as error:  # noqa: BLE001 - as above; a cancelled task is one that failed
+            return outcomes.from_exception(run, error)
+        return outcomes.from_result(run, value, self._wants_result(run))
 
-    def defect(self, delivery: Delivery, error: BaseException) -> Dead:
-        """Return how a delivery ends at an error of our own."""
-        log.error("worker_defect", id=delivery.properties.message_id, queue=delivery.queue, exc_info=error)
-        return Dead("failed", failure_of(error))
+    def _call_within_limits(self, run: Run, call: Call) -> Any:
+        limit = run.registered.time_limit
+        run.deadline = time.monotonic() + min(limit.soft, limit.hard)
+        return self._limits.call(run, partial(self._invoke, run, call), limit.soft, limit.hard)
 
+    async def _await_within_limits(self, run: Run, call: Call) -> Any:
+        limit = run.registered.time_limit
+        run.deadline = time.monotonic() + min(limit.soft, limit.hard)
+        deadline = self._limits.watch(run, limit.soft, limit.hard)
+        try:
+            return await await_within(self._invoke_async(run, call), limit.soft, self._limits.pace.again)
+        finally:
+            self._limits.unwatch(deadline)
 
-def in_event_loop(registered: Registered) -> bool:
-    """Tell whether a task runs in the event loop of its process, beside others."""
-    return registered.signature.is_async and not registered.isolated
+    def _invoke(self, run: Run, call: Call) -> Any:
+        """Call the function: the only place that does so in a thread."""
+        return run.registered.function(*call.args, **call.kwargs)
 
+    def _invoke_async(self, run: Run, call: Call) -> Awaitable[Any]:
+        """Call the coroutine function: the only place that does so in an event loop."""
+        return run.registered.function(*call.args, **call.kwargs)  # type: ignore[no-any-return]
 
-def unreadable(delivery: Delivery) -> Dead:
-    """Return why a message cannot be read, whatever its body says."""
-    properties = delivery.properties
-    if delivery.problem:
-        return refused("malformed", delivery.problem)
-    if properties.content_encoding:
-        return refused("malformed", f"content_encoding is {properties.content_encoding!r}: only plain JSON")
-    return refused("malformed", f"content_type is {properties.content_type!r}: only {JSON}")
+    def _wants_result(self, run: Run) -> bool:
+        """Return whether a caller or the store gets what the task returns."""
+        return bool(run.delivery.properties.reply_to) or (self._stores_results and run.registered.stores_result)
 
+    # ---- in an isolated child ---------------------------------------------------------------------------------------
 
-def unknown(properties: Properties, known: Iterable[str]) -> Dead:
-    """Return why no task of ours takes this message."""
-    if not properties.type:
-        return refused("malformed", "the message has no `type`: it is the name of the task to run")
-    text = f"no task {properties.type!r} is registered in this worker: {advice(properties.type, known)}"
-    return refused("unknown-task", text)
-
-
-def refused(reason: str, text: str, error_type: str = "") -> Dead:
-    """Return the end of a message whose task did not begin; the text may quote what a stranger wrote."""
-    return Dead(reason, Failure(error_type, capped(redact_text(text), MAX_TEXT)))
-
-
-def ended_by_time(known: Mapping[str, int], properties: Properties, now: float) -> Outcome | None:
-    """Return how a message ends that comes too late, or goes on that comes too early; `known` is what its headers say."""
-    expires = known.get(EXPIRES)
-    if expires is not None and expires / 1000 <= now - (CLOCKS_APART if properties.reply_to else 0.0):
-        if properties.reply_to:
-            return Discarded("nobody waits for the answer any more")
-        return Dead("expired", Failure("", f"it was to start {now - expires / 1000:.3f} s ago at the latest"))
-    eta = known.get(ETA)
-    if eta is None or eta / 1000 - now <= EARLY:
-        return None
-    # Once only: the second time it runs, so that two clocks that disagree cannot keep a message for ever.
-    if RETURNED in known:
-        log.warning("task_runs_early", id=properties.message_id, task=properties.type, early=round(eta / 1000 - now, 3))
-        return None
-    return Retry(eta / 1000 - now, Failure("", "it came before its time"), counts=False, returned=True)
+    def run(self, run: Run, await_: Callable[[Coroutine[Any, Any, Outcome]], Outcome]) -> Outcome:
+        """Run a task that was admitted elsewhere, and return its outcome; `await_` runs coroutines."""
+        task_context.set(run)
+        try:
+            outcome = await_(self.call_async(run)) if run.registered.signature.is_async else self.call(run)
+        except BaseException as error:  # noqa: BLE001 - an error of our own must not look like a crash of the task
+            outcome = outcomes.internal_error(run.delivery, error)
+        exit_if_forked_child(self._process)
+        task_context.set(None)
+        return outcome
 
 
 def attempt_and_first_run(known: Mapping[str, int], now: float) -> tuple[int, float]:
     """Return which attempt a message is and when the first began, within bounds whatever its headers claim."""
-    since = known.get(FIRST_RUN)
-    return min(known.get(ATTEMPT, 1), MOST_ATTEMPTS), now if since is None else min(max(0.0, since / 1000), now)
+    first_run = known.get(FIRST_RUN)
+    attempt = min(known.get(ATTEMPT, 1), MOST_ATTEMPTS)
+    return attempt, now if first_run is None else min(max(0.0, first_run / 1000), now)
 
 
-def never_awaited(name: str, value: Any) -> Failure:
-    """Return why a task did nothing that returned something to await, as a coroutine function behind a decorator does."""
-    if inspect.iscoroutine(value):
-        value.close()
-    kind = type(value).__name__
-    told = f"task {name!r} returned a {kind} that nobody awaits: its decorators hide that it is an async def function"
-    return Failure("TypeError", told)
-
-
-def says_when(error: Any) -> bool:
-    """Tell whether a `RetryLater` can be followed: one with an `__init__` of its own may lack what ours gives it."""
-    with suppress(Exception):  # not there, or a property that fails
-        if isinstance(error.delay, int | float) and 0 <= float(error.delay) < math.inf and error.count in {True, False}:
-            return True
-    with suppress(Exception):
-        error.add_note("It says not when: its __init__ must call that of RetryLater, with a delay in seconds.")
-    return False
-
-
-def retried_for(signal: RetryLater) -> Failure:
-    """Return why a task asked to run again, with the error that led to it."""
-    failure = failure_of(signal)
-    if (cause := cause_of(signal)) is None:
-        return failure
-    found = failure_of(cause)
-    return replace(failure, text=capped(f"{failure.text} ({found.error_type}: {found.text})", MAX_TEXT))
-
-
-def none_left(signal: RetryLater, attempt: int) -> Failure:
-    """Return the failure of a task that asked to run again and has no attempt left: the error that led to it, if there is one."""
-    failure = failure_of(signal)
-    why = f"no attempt is left after attempt {attempt}"
-    for note in getattr(signal, "__notes__", ()):
-        why = note if isinstance(note, str) and note.startswith(BROKEN) else why
-    if (cause := cause_of(signal)) is None:
-        return replace(failure, text=capped(f"{why} ({failure.text})", MAX_TEXT))
-    found = failure_of(cause)
-    text = capped(f"{found.text} ({type(signal).__name__}, and {why})", MAX_TEXT)
-    return Failure(found.error_type, text, failure.traceback)
-
-
-def cause_of(error: BaseException) -> BaseException | None:
-    """Return the exception that another was raised from, or in whose handling it was raised."""
-    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-
-
-def info(run: Run) -> RunInfo:
-    """Return what the retry policy is asked about."""
-    return RunInfo(run.attempt, run.first_run, time.time())
-
-
-def failure_of(error: BaseException) -> Failure:
-    """Return an exception as text: its type, what it says, and its traceback without our own frames, no passwords."""
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    # It goes where only UTF-8 can: a class can be given any name.
-    name = name.encode("utf-8", "backslashreplace").decode()
-    try:
-        text = str(error)
-    except BaseException:  # noqa: BLE001 - user code, which may raise SystemExit here as well
-        text = "(its text could not be made)"
-    try:
-        below = error.__traceback__.tb_next if error.__traceback__ else None
-        shown = "".join(traceback.format_exception(kind, error, below))
-    except BaseException:  # noqa: BLE001 - as above
-        shown = ""
-    return Failure(name, capped(redact_text(text), MAX_TEXT), capped(redact_text(shown), MAX_TRACEBACK))
+def in_event_loop(registered: RegisteredTask) -> bool:
+    """Return whether a task runs in the event loop of its process, beside others."""
+    return registered.signature.is_async and not registered.isolated

@@ -1,7 +1,7 @@
 """
 Children that a task forks: they have the default signal handlers, and none returns into its parent's loop over messages.
 
-Decides nothing else. A child that ends by itself, as `multiprocessing` has it, never calls `leave_if_forked`.
+Decides nothing else. A child that ends by itself, as `multiprocessing` has it, never calls `exit_if_forked_child`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import NoReturn
 
 from amqpworker.ipc.report import DUMP_SIGNAL
 
-__all__ = ["default_signals_in_forks", "leave_if_forked"]
+__all__ = ["default_signals_in_forks", "exit_if_forked_child"]
 
-TOLD = (
+MESSAGE = (
     b"amqpworker: a child that a task made by os.fork() came back from the task; it ends here (os._exit it yourself)\n"
 )
 
@@ -48,14 +48,14 @@ def default_signals_in_forks(numbers: Iterable[signal.Signals]) -> None:
     os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=reset)
 
 
-def leave_if_forked(process: int) -> None:
+def exit_if_forked_child(process: int) -> None:
     """Return in the process with this id; end any other, without cleaning up after its parent."""
     if os.getpid() != process:
-        _leave()
+        _exit()
 
 
-def _leave() -> NoReturn:
+def _exit() -> NoReturn:
     try:
-        os.write(2, TOLD)
+        os.write(2, MESSAGE)
     finally:
         os._exit(1)

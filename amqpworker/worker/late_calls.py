@@ -1,7 +1,7 @@
 """
-Whether all calls of a sender come too late: then a clock is off, or their queue is behind.
+Whether all calls of a sender are delivered too late: then a clock is off, or their queue is behind.
 
-Nothing more can be known, since AMQP tells no time. Decides when that is worth a warning. Dropping calls is `executor`'s.
+No more can be known, since AMQP messages carry no clock. Decides when that is worth a warning; discarding is `outcomes`'s.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ MOST_SENDERS = 1000
 
 
 @dataclass(slots=True)
-class LateCall:
-    """The calls of a sender that were dropped since one of them last ran, and when that is said next (monotonic)."""
+class Discards:
+    """How many calls of a sender were discarded since one last ran, and when to warn of that next (monotonic)."""
 
     count: int
     warn_at: float
 
 
 class LateCalls:
-    """Counts dropped calls by sender; safe to use from many threads. Times are monotonic."""
+    """Counts discarded calls by sender; safe to use from many threads. Times are monotonic."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._dropped: dict[str, LateCall] = {}
+        self._discards: dict[str, Discards] = {}
 
-    def note_run(self, sender: str) -> None:
-        """Note a call that runs: not all calls of this sender are dropped."""
-        if self._dropped:
-            self._dropped.pop(sender, None)
+    def on_run(self, sender: str) -> None:
+        """Note a call that runs: not all calls of this sender are discarded."""
+        if self._discards:
+            self._discards.pop(sender, None)
 
-    def note_dropped(self, sender: str, now: float) -> int:
-        """Note a dropped call; return how many were dropped and none run, if a warning is due: once per minute. Else 0."""
+    def on_discarded(self, sender: str, now: float) -> int:
+        """Note a discarded call; if a warning is due (once per minute), return how many were since one ran, else 0."""
         with self._lock:
-            found = self._dropped.get(sender)
+            found = self._discards.get(sender)
             if found is None:
-                if len(self._dropped) < MOST_SENDERS:
-                    self._dropped[sender] = LateCall(1, now + WARN_AFTER)
+                if len(self._discards) < MOST_SENDERS:
+                    self._discards[sender] = Discards(1, now + WARN_AFTER)
                 return 0
             found.count += 1
             if now < found.warn_at:

@@ -28,41 +28,41 @@ class Lifespan:
     """
     The context around one worker process; nothing without a `context`.
 
-    `awaits` runs a coroutine in the process's event loop for so many seconds at the most, and returns what it returns.
+    `awaits` runs a coroutine in the process's event loop for at most that many seconds, and returns what it returns.
     """
 
     def __init__(self, context: Context | None, awaits: Awaits) -> None:
         self._context = context
         self._awaits = awaits
         self._entered = False
-        self._leave: asyncio.Event | None = None
+        self._leaving: asyncio.Event | None = None
         self._held: asyncio.Task[None] | None = None
-        self.on_lost: Callable[[], None] = lambda: None
-        """Called by the event loop's thread where it has ended by itself."""
+        self.on_ended: Callable[[], None] = lambda: None
+        """Called by the event loop's thread if it has ended by itself."""
         if context is not None and not isinstance(context, AbstractContextManager | AbstractAsyncContextManager):
             raise ConfigError(f"App(lifespan=…) must return a context manager, and has returned {context!r:.60}.")
 
-    def begin(self) -> None:
+    def enter(self) -> None:
         """Enter it; what it raises is the process's failure."""
         match self._context:
             case None:
                 return
             case AbstractAsyncContextManager():
-                self._awaits(self._begin(self._context), None)
+                self._awaits(self._enter(self._context), None)
             case _:
                 self._context.__enter__()
         self._entered = True
 
     @property
-    def lost(self) -> bool:
-        """Whether it has ended by itself, as one does whose background tasks have failed; `end` tells why."""
+    def has_ended(self) -> bool:
+        """Whether it has ended by itself, as one does whose background tasks have failed; `leave` logs why."""
         return self._entered and self._held is not None and self._held.done()
 
-    def end(self, timeout: float | None = None) -> None:
+    def leave(self, timeout: float | None = None) -> None:
         """
-        Leave it, where it was entered; what it raises is logged.
+        Leave it, if it was entered; what it raises is logged.
 
-        An asynchronous one may take so many seconds; nothing can end another.
+        An asynchronous one may take `timeout` seconds; a synchronous one cannot be interrupted.
         """
         if not self._entered:
             return
@@ -70,7 +70,7 @@ class Lifespan:
         try:
             match self._context:
                 case AbstractAsyncContextManager():
-                    self._awaits(self._end(), timeout)
+                    self._awaits(self._leave(), timeout)
                 case AbstractContextManager():
                     self._context.__exit__(None, None, None)
         except BaseException as error:
@@ -78,11 +78,11 @@ class Lifespan:
 
     # ---- in the event loop ------------------------------------------------------------------------------------------
 
-    async def _begin(self, context: AbstractAsyncContextManager[Any]) -> None:
+    async def _enter(self, context: AbstractAsyncContextManager[Any]) -> None:
         entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._leave = asyncio.Event()
+        self._leaving = asyncio.Event()
         self._held = asyncio.create_task(self._hold(context, entered))
-        self._held.add_done_callback(lambda _: self.on_lost())
+        self._held.add_done_callback(lambda _: self.on_ended())
         # Not to be found by a task that cancels all it can find (https://docs.python.org/3/library/asyncio-extending.html).
         asyncio._unregister_task(self._held)  # noqa: SLF001
         await asyncio.wait([entered, self._held], return_when=asyncio.FIRST_COMPLETED)
@@ -90,13 +90,13 @@ class Lifespan:
             await self._held
 
     async def _hold(self, context: AbstractAsyncContextManager[Any], entered: asyncio.Future[None]) -> None:
-        assert self._leave is not None
+        assert self._leaving is not None
         async with context:
             entered.set_result(None)
-            await self._leave.wait()
+            await self._leaving.wait()
 
-    async def _end(self) -> None:
-        assert self._leave is not None
+    async def _leave(self) -> None:
+        assert self._leaving is not None
         assert self._held is not None
-        self._leave.set()
+        self._leaving.set()
         await self._held

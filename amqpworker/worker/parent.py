@@ -1,5 +1,5 @@
 """
-The leash of a worker process: a pipe that its parent answers by, and holds open: its end tells that the parent is gone.
+The pipe from the parent of a worker process: it carries commands, and its end means that the parent has ended.
 
 Decides what happens then: before there is anything to drain the process ends at once, later it drains. A process that
 hangs with the interpreter's lock held does not notice: its supervisor's orphan reaper ends it.
@@ -24,21 +24,21 @@ log = get_logger("amqpworker.worker.process")
 
 READ_BYTES = 65536
 
-OnVerdict: TypeAlias = Callable[[Sequence[str], bool], object]
+OnSuspectAnswer: TypeAlias = Callable[[Sequence[str], bool], object]
 
 
 class ParentPipe:
     """
-    Reads the descriptor of a leash in a thread of its own; `None` is none.
+    Reads the pipe with this descriptor in a thread of its own; with `None` there is no parent.
 
     Raises:
-        NoThread: there is no room for it.
+        ThreadLimitReached: there is no room for it.
     """
 
     def __init__(self, descriptor: int | None) -> None:
-        self._on_verdict: OnVerdict | None = None
-        self._on_leave: Callable[[], None] | None = None
-        self._drain: Callable[[], None] | None = None
+        self._on_suspect_answer: OnSuspectAnswer | None = None
+        self._on_exit_command: Callable[[], None] | None = None
+        self._on_end: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self._stacks = StackWriter()
         if descriptor is not None:
@@ -47,14 +47,16 @@ class ParentPipe:
             reading = threading.Thread(target=self._read, args=(descriptor,), name="amqpworker-parent", daemon=True)
             start_thread(reading)
 
-    def heed(self, on_verdict: OnVerdict, on_leave: Callable[[], None], drain: Callable[[], None]) -> None:
+    def subscribe(
+        self, on_suspect_answer: OnSuspectAnswer, on_exit_command: Callable[[], None], on_end: Callable[[], None]
+    ) -> None:
         """
-        From now on hand on what the parent answers (keys of messages, and whether these are suspects), and what it asks for.
+        From now on pass on the parent's answers (keys of messages, and whether these are suspects) and its commands.
 
-        Drain at its end; until now nothing was asked, and the process would just end.
+        `on_end` is called at the end of the pipe; before this call the process just ends then.
         """
         with self._lock:
-            self._on_verdict, self._on_leave, self._drain = on_verdict, on_leave, drain
+            self._on_suspect_answer, self._on_exit_command, self._on_end = on_suspect_answer, on_exit_command, on_end
 
     def _read(self, descriptor: int) -> None:
         unread = b""
@@ -66,16 +68,16 @@ class ParentPipe:
         except OSError as error:
             log.debug("parent_pipe_error", error=repr(error))
         with self._lock:
-            if self._drain is None:
+            if self._on_end is None:
                 log.warning("supervisor_lost", effect="ending: nothing has begun")
                 os._exit(STOPPED)
-            self._drain()
+            self._on_end()
 
     def _on_command(self, command: Command) -> None:
         if isinstance(command, WriteStacks):
             self._stacks.write()
         elif isinstance(command, Exit):
-            if self._on_leave is not None:
-                self._on_leave()
-        elif self._on_verdict is not None:
-            self._on_verdict(command.keys, command.suspect)
+            if self._on_exit_command is not None:
+                self._on_exit_command()
+        elif self._on_suspect_answer is not None:
+            self._on_suspect_answer(command.keys, command.suspect)

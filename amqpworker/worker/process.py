@@ -1,8 +1,8 @@
 """
 One worker process: an app's queues consumed, its tasks run, until a signal ends it.
 
-Decides the order of starting and of stopping: stop consuming, give back what has not started, finish what runs,
-settle, leave. Signal handlers only note the signal; the main thread acts.
+Decides the order of starting and of stopping: stop consuming, requeue what has not started, finish what runs,
+settle, exit. Signal handlers only note the signal; the main thread acts.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ from amqpworker.log.logger import flush, get_logger
 from amqpworker.log.redaction import redact_text
 from amqpworker.model.outcome import Outcome
 from amqpworker.settings import mistyped
-from amqpworker.worker.app_loader import failing, locate, may_pass
+from amqpworker.worker import outcomes
+from amqpworker.worker.app_loader import import_error, load_app, may_pass
 from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import TaskExecutor
+from amqpworker.worker.executor import Pipeline, TaskExecutor
 from amqpworker.worker.forked_children import default_signals_in_forks
 from amqpworker.worker.isolation.child import IsolatedProcess
-from amqpworker.worker.isolation.pool import FAREWELL, Isolation
+from amqpworker.worker.isolation.pool import SHUTDOWN_GRACE, Isolation
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits.deadlines import Limits, RunDeadline
 from amqpworker.worker.options import WorkerOptions
@@ -47,12 +48,12 @@ from amqpworker.worker.origin import Origin
 from amqpworker.worker.parent import ParentPipe
 from amqpworker.worker.queue_sharing import Sharing, bits_of
 from amqpworker.worker.receiver import DeliveryReceiver
-from amqpworker.worker.settle import Settler, Surroundings
+from amqpworker.worker.settle import Settler
 from amqpworker.worker.stacks import stack_of
-from amqpworker.worker.startup import Waiting, hopeless
+from amqpworker.worker.startup import Waiting, permanent_failure
 from amqpworker.worker.stdout import print_by_line
 from amqpworker.worker.stop_request import StopRequest
-from amqpworker.worker.subscriptions import servings, warn_of_long_tasks
+from amqpworker.worker.subscriptions import queue_assignments, warn_of_long_tasks
 from amqpworker.worker.thread_room import room_permitting
 from amqpworker.worker.threads import Concurrency, RunnerThreads
 
@@ -61,9 +62,9 @@ __all__ = ["WorkerProcess", "main"]
 # Not `__name__`: this is `__main__` where it matters.
 log = get_logger("amqpworker.worker.process")
 
-TICK = 0.02
-FIRST_LOOK = 0.05
-LOOK = 0.25
+DRAIN_CHECK = 0.02
+FIRST_CHECK = 0.05
+CHECK = 0.25
 CLOSE_TIMEOUT = 5.0
 LAST_COPY_TIMEOUT = 10.0
 CLOCKS_APART = 5.0
@@ -94,37 +95,34 @@ class WorkerProcess:
             if trouble is not None:
                 log.warning("results_unavailable", reason=trouble, effect="the first result waits for it")
         settings = app.settings.model_copy(update={"log_tasks": options.log_tasks or app.settings.log_tasks})
-        surroundings = Surroundings(self.publisher.copies, self.publisher.replies, store, app.plan, settings)
-        self.settler = Settler(surroundings, self._wake)
+        lanes = self.publisher.copies, self.publisher.replies
+        self.settler = Settler(*lanes, store, app.plan, settings, self._wake)
         # Runs over their hard limit, in the order in which they reached it.
         self.overruns: list[RunDeadline] = []
         self.limits = Limits(self._on_overrun)
-        self.runner = TaskExecutor(app.tasks, store is not None, self.limits)
         self.isolation = Isolation(
             lambda: IsolatedProcess(options, origin.folder),
-            self.runner,
             app.settings.max_crashes,
             options.start_timeout,
             any(task.isolated for task in app.tasks.values()),
         )
         concurrency = Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects)
-        self.runners = RunnerThreads(self.runner, self.settler, self.isolation, concurrency, recorder)
+        executor = TaskExecutor(app.tasks, store is not None, self.limits)
+        pipeline = Pipeline(executor, self.settler, self.isolation)
+        self.runners = RunnerThreads(pipeline, concurrency, recorder)
         ask = self._ask if reporter.has_parent else None
-        reception = DeliveryReceiver(self.runners, self.settler, app.settings.ack_timeout, ask, self._wake)
-        self.consumer = Consumer(
-            addresses(app.url), app.settings, app.plan.topology_of, self._subscriptions(), reception
-        )
+        self.receiver = DeliveryReceiver(self.runners, self.settler, app.settings.ack_timeout, ask, self._wake)
+        self.consumer = Consumer(addresses(app.url), app.settings, self._subscriptions(), self.receiver)
         self.consumer.belongs_to(options.app)
-        self.reception = reception
         self.waiting = Waiting(self.consumer, places(addresses(app.url)), reporter)
         bits = bits_of(addresses(app.url), [one.queue for one in self.consumer.subscriptions])
         self.sharing = Sharing(recorder, bits, self.runners.has_room, self.consumer.hold)
-        app.users.worker_enters()
-        self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.runners.awaits)
+        app.users.worker_started()
+        self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.runners.run_coroutine)
         warn_of_long_tasks(app)
         warn_of_mistyped_variables()
         self.stop_requested = StopRequest()
-        self.lifespan.on_lost = self.stop_requested.nudge
+        self.lifespan.on_ended = self.stop_requested.wake
         self.stop_now = False
         self.children = ChildProcesses(ours=False)
         self.consumer.on_beat(lambda: recorder.beat(CONSUMER))
@@ -134,36 +132,36 @@ class WorkerProcess:
     def _wake(self) -> None:
         self.consumer.wake()
 
-    def _on_overrun(self, watch: RunDeadline) -> None:
-        self.overruns.append(watch)
-        self.stop_requested.nudge()
+    def _on_overrun(self, deadline: RunDeadline) -> None:
+        self.overruns.append(deadline)
+        self.stop_requested.wake()
 
-    def on_leave(self) -> None:
-        """Leave as after a hard limit, when the supervisor asks; the system clock may have been set, so limits are checked here."""
-        for watch in self.limits.overdue(OVERDUE - CLOCKS_APART):
-            if watch not in self.overruns:
-                self._on_overrun(watch)
+    def on_exit_command(self) -> None:
+        """Exit as after a hard limit, when the supervisor commands it; the system clock may have been set, so limits are checked here."""
+        for deadline in self.limits.overdue(OVERDUE - CLOCKS_APART):
+            if deadline not in self.overruns:
+                self._on_overrun(deadline)
 
     def _ask(self, keys: tuple[str, ...]) -> bool:
         return self.reporter.send(Report("suspect_query", keys=keys))
 
     def _subscriptions(self) -> list[Subscription]:
-        served = servings(self.app, self.options)
+        served = queue_assignments(self.app, self.options)
         for one in served:
             if one.idles:
                 log.warning("prefetch_below_threads", queue=one.queue, prefetch=one.prefetch, threads=one.threads)
-        return [Subscription(one.queue, one.prefetch, self.app.plan.worker_needs(one.queue)) for one in served]
+        return [Subscription(one.queue, one.prefetch, self.app.plan.worker_requirements(one.queue)) for one in served]
 
     def run(self) -> int:
         """Consume until a signal; return the exit code."""
         try:
             return self._run()
         finally:
-            self.app.users.worker_exiting()
+            self.app.users.worker_stopped()
 
     def _run(self) -> int:
         try:
-            self.lifespan.begin()
+            self.lifespan.enter()
         except (Exception, SystemExit) as error:
             log.error("lifespan_startup_failed", app=self.options.app, exc_info=error)
             return FAILED
@@ -173,123 +171,123 @@ class WorkerProcess:
         self.consumer.start()
         if (problem := self._wait_for_consumer()) is not None:
             self.consumer.close(CLOSE_TIMEOUT)
-            self.lifespan.end(FAREWELL)
+            self.lifespan.leave(SHUTDOWN_GRACE)
             return misconfigured(problem, self.reporter)
-        # Not before: what is wrong with the broker is told once, by the consumer.
+        # Not before: what is wrong with the broker is logged once, by the consumer.
         if not self.stop_requested.is_set():
             self.publisher.start()
         while not self.stop_requested.is_set():
             self._record()
-            self.sharing.look(self.consumer.subscribed(), now := time.monotonic())
-            self.waiting.look(now)
+            self.sharing.check(self.consumer.subscribed(), now := time.monotonic())
+            self.waiting.report(now)
             self.isolation.tidy()
             self.children.tidy(time.monotonic())
             if self.overruns:
-                return self.leave_behind()
-            if self.lifespan.lost:
-                return self.leave_bereft()
+                return self.stop_after_hard_limit()
+            if self.lifespan.has_ended:
+                return self.stop_after_lifespan_failure()
             if self.consumer.broken or self.publisher.broken:
                 lost = self.consumer.problem
                 log.error("worker_broken", reason=lost and lost.text, effect="it ends, and is replaced")
                 return FAILED
             # While messages are left to other processes, a thread that is idle again is not to wait for them.
-            self.stop_requested.wait(FIRST_LOOK if self.sharing.holds else LOOK)
+            self.stop_requested.wait(FIRST_CHECK if self.sharing.holds else CHECK)
         return self.stop()
 
     def _wait_for_consumer(self) -> AmqpWorkerError | None:
-        """Wait until there is a first consumer; return why there never will be one, where that is so."""
-        while not (self.stop_requested.wait(FIRST_LOOK) or self.lifespan.lost or self.consumer.broken):
+        """Wait until there is a first consumer; or return why there never will be one."""
+        while not (self.stop_requested.wait(FIRST_CHECK) or self.lifespan.has_ended or self.consumer.broken):
             self._record()
             if self.consumer.ever_consumed:
                 self._record()
                 self.reporter.send_reliably(Report("consuming"))
                 return None
-            if (problem := hopeless(self.consumer)) is not None:
+            if (problem := permanent_failure(self.consumer)) is not None:
                 return problem
-            self.waiting.look(time.monotonic())
+            self.waiting.report(time.monotonic())
         return None
 
     def stop(self) -> int:
         """Drain; return the exit code: whether something that ran had to be abandoned."""
         log.info("worker_draining", running=len(self.runners.running), timeout=self.drain_timeout)
-        return self._wind_down()
+        return self._shutdown()
 
-    def leave_behind(self) -> int:
+    def stop_after_hard_limit(self) -> int:
         """End this process, since nothing else ends a task that is over its hard limit; return the exit code."""
         run = self.overruns[0].run
         reason = f"task {run.task!r} has run for longer than {run.registered.time_limit.longest}"
         log.error("worker_exiting", reason=reason, id=run.id, effect="it drains, and is replaced")
         self.reporter.send_reliably(Report("exiting", reason=reason))
-        return self._wind_down()
+        return self._shutdown()
 
-    def leave_bereft(self) -> int:
+    def stop_after_lifespan_failure(self) -> int:
         """End this process, whose tasks miss what the app's lifespan gave them; return the exit code."""
         log.error("lifespan_lost", effect="it drains, and is replaced")
         self.reporter.send_reliably(Report("exiting", reason="the app's lifespan has ended by itself"))
-        self._wind_down()
+        self._shutdown()
         return FAILED
 
-    def _wind_down(self) -> int:
+    def _shutdown(self) -> int:
         """
-        End everything: what has not started is given back, what runs gets its own limits or the drain timeout.
+        End everything: what has not started is requeued, what runs gets its own limits or the drain timeout.
 
-        Last of all the messages of tasks over their hard limit are taken care of, and then this process ends at once: so
+        Last of all the messages of tasks over their hard limit are settled, and then this process ends at once: so
         they do not run elsewhere while they still run here.
         """
         until = time.monotonic() + self.drain_timeout
         self._stop_consuming(until)
         finished = self._wait_until(
-            lambda: len(self.runners.running) <= self._overrunning() and self.settler.idle(), until
+            lambda: len(self.runners.running) <= self._count_overruns() and self.settler.is_idle(), until
         )
         if not finished:
             log.warning("tasks_abandoned", running=[one.properties.type for one in list(self.runners.running.values())])
-        overrun = self._overrun()
+        overrun = self._claim_overruns()
         self._end_running(until)
         for run, outcome in overrun:
-            self.settler.settle(run.delivery, outcome, run)
+            self.runners.settle(run.delivery, outcome, run)
         if overrun:
-            self._wait_until(self.settler.idle, time.monotonic() + LAST_COPY_TIMEOUT)
+            self._wait_until(self.settler.is_idle, time.monotonic() + LAST_COPY_TIMEOUT)
         self.consumer.wake()
         self.app.producer.close(CLOSE_TIMEOUT if not self.stop_now else 0.0)
         self.consumer.close(CLOSE_TIMEOUT)
         log.info("worker_stopped", abandoned=not finished)
         return STOPPED if finished else ABANDONED
 
-    def _overrun(self) -> list[tuple[Run, Outcome]]:
+    def _claim_overruns(self) -> list[tuple[Run, Outcome]]:
         """Claim the runs that are over their hard limit, and return how they end; before anything of them is cancelled."""
         return [
-            (watch.run, self.runner.overrun(watch.run, stack_of(watch.thread)))
-            for watch in list(self.overruns)
-            if self.limits.claim(watch)
+            (deadline.run, outcomes.from_hard_limit(deadline.run, stack_of(deadline.thread)))
+            for deadline in list(self.overruns)
+            if self.limits.claim(deadline)
         ]
 
     def _end_running(self, until: float) -> None:
-        """Give up what runs, and only then leave what it uses: it would fail for that."""
-        self.isolation.close(FAREWELL if not self.stop_now else 0.0)
+        """Abandon what runs, and only then close what it uses."""
+        self.isolation.close(SHUTDOWN_GRACE if not self.stop_now else 0.0)
         self.runners.abandon()
-        self.lifespan.end(max(FAREWELL, until - time.monotonic()) if not self.stop_now else FAREWELL)
+        self.lifespan.leave(max(SHUTDOWN_GRACE, until - time.monotonic()) if not self.stop_now else SHUTDOWN_GRACE)
         self.runners.stop()
         # After a second Ctrl-C the supervisor ends them, after this process.
         if not (self.stop_now and self.reporter.has_parent):
-            self.children.end(self.runners.cut_off)
+            self.children.end(self.runners.discard_results)
 
     def _stop_consuming(self, until: float) -> None:
-        """Have no more deliveries come, and what has not started go back."""
+        """Stop deliveries, and have what has not started requeued."""
         drained = threading.Event()
         self.settler.draining.set()
         self.recorder.record_idle(0)
-        self.reception.drain()
+        self.receiver.drain()
         self.consumer.drain(drained.set)
         self._wait_until(drained.is_set, until)
 
-    def _overrunning(self) -> int:
+    def _count_overruns(self) -> int:
         """Return how many runs are over their hard limit, and have not ended by themselves."""
-        return sum(self.limits.holds(watch) for watch in list(self.overruns))
+        return sum(self.limits.is_running(deadline) for deadline in list(self.overruns))
 
     def _record(self) -> None:
-        """Tell the supervisor that this thread is alive, and what was done so far."""
+        """Record for the supervisor that this thread is alive, and what was done so far."""
         self.recorder.beat(MAIN)
-        unconfirmed = self.settler.copies.overdue(time.monotonic())
+        unconfirmed = self.settler.republisher.overdue(time.monotonic())
         gauges = Gauges(self.isolation.in_use, self.runners.waiting_suspects, unconfirmed)
         self.recorder.record(self.settler.counts(), self.consumer.consuming, gauges)
         self.reporter.flush_pending()
@@ -300,7 +298,7 @@ class WorkerProcess:
             self._record()
             if self.stop_now or time.monotonic() >= until:
                 return False
-            pause.wait(TICK)
+            pause.wait(DRAIN_CHECK)
         return True
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
@@ -310,7 +308,7 @@ class WorkerProcess:
         self.stop_requested.set()
 
     def on_parent_gone(self) -> None:
-        """Stop as by a signal: nobody is there any more to send one."""
+        """Stop as by a signal: the supervisor, which would send one, has ended."""
         if not self.stop_requested.is_set():
             log.warning("supervisor_lost", effect="draining")
             self.stop_requested.set()
@@ -320,8 +318,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     Run a worker process.
 
-    Behind the version of the parent the first argument holds the options as JSON, the second the descriptor of the leash, a
-    pipe whose end means that the parent is gone, and to stop; the third that for reports to the parent, the fourth that of
+    Behind the version of the parent the first argument holds the options as JSON, the second the descriptor of a
+    pipe from the parent, whose end means that the parent has ended, and to stop; the third that for reports to the parent, the fourth that of
     memory for the flight recorder.
     """
     if reason := version_mismatch(arguments):
@@ -329,7 +327,7 @@ def main(arguments: Sequence[str]) -> int:
     arguments = without_version(arguments)
     options = WorkerOptions.model_validate_json(arguments[0])
     descriptors: list[int | None] = [*map(int, arguments[1:]), None, None, None]
-    leash, reports, memory = descriptors[:3]
+    parent_pipe, reports, memory = descriptors[:3]
     reporter = Reporter(reports)
     recorder = Recorder(options.slots, None if memory is None else map_memory(memory))
     # By a signal, since it works where Python itself hangs: the parent sends it before it kills.
@@ -340,22 +338,22 @@ def main(arguments: Sequence[str]) -> int:
     configure(options.log_level, options.log_json)
     log_uncaught()
     children = ChildProcesses()
-    # Before the app is imported, which may take for ever.
-    parent = ParentPipe(leash)
+    # Before the app is imported, which may take forever.
+    parent = ParentPipe(parent_pipe)
     try:
-        worker = WorkerProcess(locate(options.app), options, recorder, reporter, origin)
+        worker = WorkerProcess(load_app(options.app), options, recorder, reporter, origin)
     except (Exception, SystemExit) as error:
         passes = may_pass(error)
         if isinstance(error, AmqpWorkerError) and not passes:
             return misconfigured(error, reporter)
         log.error("app_not_imported", app=options.app, exc_info=error)
         # After an error that may pass another process tries it again.
-        return FAILED if passes else misconfigured(failing(options.app, error), reporter)
+        return FAILED if passes else misconfigured(import_error(options.app, error), reporter)
     origin.signals.check("the app's import")
     origin.signals.set(worker.on_signal)
     default_signals_in_forks((signal.SIGTERM, signal.SIGINT, *STRAY))
     worker.children = children
-    parent.heed(worker.reception.on_verdict, worker.on_leave, worker.on_parent_gone)
+    parent.subscribe(worker.receiver.on_suspect_answer, worker.on_exit_command, worker.on_parent_gone)
     code = worker.run()
     if not worker.stop_now:
         children.end()
@@ -365,13 +363,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def warn_of_mistyped_variables() -> None:
-    """Tell which variables of the environment are most likely meant to be settings."""
+    """Log which variables of the environment are most likely meant to be settings."""
     for name, meant in mistyped(os.environ).items():
         log.warning("unknown_variable", name=name, meant=meant, effect="it is not read")
 
 
 def misconfigured(error: AmqpWorkerError, reporter: Reporter) -> int:
-    """Tell why this worker will never run: the parent where there is one, else the log."""
+    """Report why this worker will never run: to the parent if there is one, else in the log."""
     if not reporter.send(Report("misconfigured", reason=redact_text(str(error)))):
         log.error("worker_misconfigured", reason=str(error))
     return MISCONFIGURED

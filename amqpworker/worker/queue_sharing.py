@@ -48,7 +48,7 @@ class Sharing:
         """Whether a queue is left to other processes now."""
         return bool(self._held)
 
-    def look(self, consumed: Collection[str], now: float) -> None:
+    def check(self, consumed: Collection[str], now: float) -> None:
         """Record for which of the `consumed` queues this process is idle, and hold or release queues."""
         elsewhere = self._recorder.idle_elsewhere()
         idle = 0

@@ -1,8 +1,8 @@
 """
 Take deliveries from the consumer and hand them to the runner threads.
 
-Decides when an unstarted delivery is requeued: when the worker drains, when another process has a thread for it, and before
-the broker's ack timeout would close its channel with every delivery on it. Where a delivery runs that may have crashed a
+Decides when an unclaimed delivery is requeued: when the worker drains, when another process has a thread for it, and before
+the broker's ack timeout would close its channel with every delivery on it. Where a redelivery runs that may have crashed a
 process is decided by `crashes`, and by the supervisor that `suspects` asks.
 """
 
@@ -14,9 +14,10 @@ from typing import Protocol, assert_never
 
 from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.log.logger import get_logger
-from amqpworker.model.message import CRASHES, DEAD_REASON, Delivery
-from amqpworker.model.outcome import Republish
+from amqpworker.model.message import CRASHES, DEAD_REASON, Delivery, DeliveryChannel
+from amqpworker.model.outcome import Outcome
 from amqpworker.routing.envelope import replayed
+from amqpworker.worker import outcomes
 from amqpworker.worker.isolation.crashes import NO_HEADERS, RedeliveryAction, redelivery_action
 from amqpworker.worker.isolation.suspects import SuspectQuery
 from amqpworker.worker.limits.ack_timeout_report import log_late
@@ -27,36 +28,39 @@ __all__ = ["DeliveryReceiver"]
 log = get_logger(__name__)
 
 CHECK_SECONDS = 1.0
-# What has waited for this long is requeued for an idle process.
-UNSTARTED_SECONDS = 5.0
-# Not before all other busy processes hold the queue as well: each of them looks a few times per second.
+# What has waited this long is requeued for an idle process.
+UNCLAIMED_SECONDS = 5.0
+# Not before all other busy processes hold the queue as well: each of them checks that a few times per second.
 HELD_SECONDS = 1.0
 
 
-class Takes(Protocol):
-    """What is needed of the runners."""
+class Runs(Protocol):
+    """What is needed of the runner threads."""
 
     put: Callable[[Delivery], None]
     put_isolated: Callable[[Delivery], None]
 
-    def let_go(self) -> None:
-        """Drop the deliveries that were taken back before they began."""
+    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Settle a claimed delivery in any case."""
 
-    def running_on(self, intake: ConsumerChannel) -> list[tuple[Delivery, float]]:
+    def drop_requeued(self) -> None:
+        """Drop the deliveries that were requeued before they were claimed."""
+
+    def running_on(self, channel: DeliveryChannel) -> list[tuple[Delivery, float]]:
         """Return the deliveries of a channel whose tasks run, and for how many seconds."""
 
 
 class DeliveryReceiver:
     """
-    The receiver of a worker process; all of it runs in the consumer's I/O thread, `drain` and `on_verdict` aside.
+    The receiver of a worker process; all of it runs in the consumer's I/O thread, except `drain` and `on_suspect_answer`.
 
-    `ask` asks the supervisor about messages that were delivered before; None where there is no supervisor. `wake` has
-    `settle` called soon.
+    `ask` asks the supervisor about messages that were delivered before; None if there is no supervisor. `wake` has
+    `on_wake` called soon.
     """
 
     def __init__(
         self,
-        runners: Takes,
+        runners: Runs,
         settler: Settler,
         ack_timeout: float,
         ask: Callable[[tuple[str, ...]], bool] | None = None,
@@ -64,110 +68,104 @@ class DeliveryReceiver:
     ) -> None:
         self._put = runners.put
         self._put_isolated = runners.put_isolated
-        self._let_go = runners.let_go
+        self._settle = runners.settle
+        self._drop_requeued = runners.drop_requeued
         self._running_on = runners.running_on
         self._supervised = ask is not None
-        self._inquiry = SuspectQuery(ask, self._put, self._isolate, wake)
-        self.on_verdict = self._inquiry.on_verdict
+        self._suspect_query = SuspectQuery(ask, self._put, self._isolate, wake)
+        self.on_suspect_answer = self._suspect_query.on_answer
         self._settler = settler
-        # Half of it: the other half is for the task that is begun last.
+        # Half of it: the other half is for the task that starts last.
         self._patience = ack_timeout / 2
-        self._intakes: set[ConsumerChannel] = set()
+        self._channels: set[ConsumerChannel] = set()
         self._draining = False
         self._next_check = 0.0
 
-    def begin(self, intake: ConsumerChannel) -> None:
-        """Make ready for the deliveries of a new channel."""
-        self._intakes.add(intake)
-        self._settler.begin(intake)
+    def on_channel_opening(self, channel: ConsumerChannel) -> None:
+        """Prepare for the deliveries of a new channel."""
+        self._channels.add(channel)
 
-    def receive(self, delivery: Delivery) -> None:
-        """Hand a delivery to the runners; one that may have taken a process down is looked at first."""
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Hand a delivery to the runner threads; one that may have crashed a process is checked first."""
         headers = delivery.properties.headers or NO_HEADERS
         if DEAD_REASON in headers:
             # Before anything is decided by what it once was.
             headers = delivery.properties.headers = replayed(headers, time.time())
         if delivery.redelivered or CRASHES in headers:
-            self._triage(delivery)
+            self._on_redelivery(delivery)
         else:
             self._put(delivery)
 
-    def _triage(self, delivery: Delivery) -> None:
-        delivery.intake.redelivered.add(delivery.tag)
+    def _on_redelivery(self, delivery: Delivery) -> None:
+        delivery.channel.mark_redelivered(delivery)
         match redelivery_action(delivery, self._supervised):
             case RedeliveryAction.RUN:
                 self._put(delivery)
             case RedeliveryAction.ASK:
-                self._inquiry.ask_about(delivery)
+                self._suspect_query.ask_about(delivery)
             case RedeliveryAction.ISOLATE:
                 self._isolate(delivery)
-            case RedeliveryAction.RENEW:
-                if delivery.intake.unclaimed.pop(delivery.tag, None) is not None:
-                    self._settler.settle(delivery, Republish())
-            case triage:
-                assert_never(triage)
+            case RedeliveryAction.REPUBLISH:
+                if delivery.channel.claim(delivery):
+                    self._settle(delivery, outcomes.too_many_deliveries())
+            case action:
+                assert_never(action)
 
     def _isolate(self, delivery: Delivery) -> None:
-        delivery.intake.suspects.add(delivery.tag)
+        delivery.channel.mark_suspect(delivery)
         self._put_isolated(delivery)
 
-    def on_ack_timeout(self, intake: ConsumerChannel, timeout: float, reason: str) -> None:
-        """Name what runs for longer than the ack timeout, for the `reason` that the channel is lost."""
-        log_late(self._running_on(intake), timeout, reason)
+    def on_ack_timeout(self, channel: ConsumerChannel, timeout: float, reason: str) -> None:
+        """Log which tasks run for longer than the ack timeout; `reason` is why the channel is lost."""
+        log_late(self._running_on(channel), timeout, reason)
 
-    def end(self, intake: ConsumerChannel) -> None:
-        """Forget the deliveries of a channel that is gone."""
-        self._intakes.discard(intake)
-        self._let_go()
+    def on_channel_lost(self, channel: ConsumerChannel) -> None:
+        """Forget the deliveries of a channel that is closed."""
+        self._channels.discard(channel)
+        self._drop_requeued()
 
-    def holds(self, intake: ConsumerChannel) -> bool:
-        """Tell whether deliveries of a channel are not settled yet."""
-        return not intake.ledger.covers(intake.last_tag)
-
-    def settle(self) -> None:
-        """Tell the broker what was settled, and ask the supervisor about what has come again."""
+    def on_wake(self) -> None:
+        """Send the acknowledgements of what was settled, and ask the supervisor about redeliveries."""
         self._settler.flush()
-        self._inquiry.flush()
+        self._suspect_query.flush()
         if self._draining:
-            self._requeue_unstarted(time.monotonic())
+            self._requeue_unclaimed(time.monotonic())
 
     def drain(self) -> None:
-        """Give back what has not started, from now on."""
+        """Requeue what is unclaimed, from now on."""
         self._draining = True
 
-    def tick(self) -> bool:
-        """Give back what has waited unstarted for too long; true while deliveries are here."""
+    def on_tick(self) -> bool:
+        """Requeue what has been unclaimed for too long; true while deliveries are here."""
         now = time.monotonic()
-        self._settler.copies.try_again(now)
-        self._inquiry.look(now)
+        self._settler.republisher.try_again(now)
+        self._suspect_query.check(now)
         if self._draining:
             self._settler.flush()
-            self._requeue_unstarted(now)
+            self._requeue_unclaimed(now)
         elif now >= self._next_check:
             self._next_check = now + min(CHECK_SECONDS, self._patience / 4)
-            if count := self._requeue_unstarted(now - self._patience):
+            if count := self._requeue_unclaimed(now - self._patience):
                 reason = "the ack timeout is near"
                 log.warning("deliveries_requeued", count=count, waited=self._patience, reason=reason)
             if count := self._requeue_for_others(now):
                 reason = "another process has an idle thread"
-                log.info("deliveries_requeued", count=count, waited=UNSTARTED_SECONDS, reason=reason)
-        waiting = any(intake.unclaimed for intake in self._intakes) or self._settler.copies.waiting
+                log.info("deliveries_requeued", count=count, waited=UNCLAIMED_SECONDS, reason=reason)
+        waiting = any(channel.unclaimed for channel in self._channels) or self._settler.republisher.waiting
         return waiting or self._draining
 
     def _requeue_for_others(self, now: float) -> int:
-        """Requeue what waits behind long tasks, each message once: what was delivered before stays."""
+        """Requeue what waits behind long tasks, each message once: redeliveries stay."""
         count = 0
-        for intake in list(self._intakes):
-            if intake.redelivered:
-                intake.redelivered = {tag for tag in intake.redelivered if tag in intake.unclaimed}
-            if intake.held_since and intake.held_since + HELD_SECONDS <= now:
-                count += self._settler.requeue_unstarted(intake, now - UNSTARTED_SECONDS, intake.redelivered)
+        for channel in list(self._channels):
+            if channel.held_since and channel.held_since + HELD_SECONDS <= now:
+                count += self._settler.requeue_unclaimed(channel, now - UNCLAIMED_SECONDS, keep_redelivered=True)
         if count:
-            self._let_go()
+            self._drop_requeued()
         return count
 
-    def _requeue_unstarted(self, before: float) -> int:
-        count = sum(self._settler.requeue_unstarted(intake, before) for intake in list(self._intakes))
+    def _requeue_unclaimed(self, before: float) -> int:
+        count = sum(self._settler.requeue_unclaimed(channel, before) for channel in list(self._channels))
         if count:
-            self._let_go()
+            self._drop_requeued()
         return count

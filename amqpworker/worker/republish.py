@@ -1,5 +1,5 @@
 """
-Publish the copies of deliveries, again and again until the broker confirms them.
+Publish the copies of deliveries, repeatedly until the broker confirms them.
 
 Decides when to try again, and when not any more: once the channel of the original is gone the broker redelivers it. A copy
 is not published again while its confirm may still come: that is as long as the channel that it was published on. What a
@@ -13,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from amqpworker.broker.pending_publish import PendingPublish, WhenDone
+from amqpworker.broker.pending_publish import OnDone, PendingPublish
 from amqpworker.errors import AmqpWorkerError, InvalidArguments, NotConnected, Unconfirmed
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery, Publication
+from amqpworker.routing.queues import Requirement
 
 __all__ = ["Publishes", "Republication", "Republisher"]
 
@@ -30,12 +31,12 @@ REPEAT_LOG_AFTER = 60.0
 class Publishes(Protocol):
     """What is needed of the publisher's lane for copies."""
 
-    def outgoing(
+    def make_pending(
         self,
         publication: Publication,
-        needs: tuple[str, ...] = (),
+        requirements: tuple[Requirement, ...] = (),
         timeout: float | None = None,
-        when_done: WhenDone | None = None,
+        on_done: OnDone | None = None,
     ) -> PendingPublish:
         """Return a publication that is ready to be submitted."""
 
@@ -51,7 +52,7 @@ class Republication:
     """
     What takes the place of a delivery.
 
-    `confirmed` is called once the broker has it, `refused` where it turns out later that it cannot be carried.
+    `confirmed` is called once the broker has it, `refused` if it is found later that it cannot be carried.
     """
 
     original: Delivery
@@ -61,11 +62,11 @@ class Republication:
     failures: int = 0
 
     def is_wanted(self) -> bool:
-        """Tell whether the broker has not requeued the original, so that the copy has to take its place."""
-        return bool(self.original.intake.is_open)
+        """Return whether the broker has not requeued the original, so that the copy has to take its place."""
+        return self.original.channel.is_open
 
     def pause_after(self, error: AmqpWorkerError) -> float:
-        """Return the seconds until it is tried again: ever more where the broker refuses it, not where it was away."""
+        """Return the seconds until it is tried again: longer each time if the broker refuses it, but not if it was unreachable."""
         if isinstance(error, Unconfirmed | NotConnected):
             return FIRST_PAUSE
         self.failures += 1
@@ -76,19 +77,19 @@ class Republisher:
     """
     The copies that are on their way; `wake` has `try_again` called soon, in whatever thread does so.
 
-    `needs` tells what must exist for the copies of a queue's messages. It is asked after a failure: an exchange may be gone.
+    `requirements` returns what must exist for the copies of a queue's messages. It is called after a failure: an exchange may be gone.
     """
 
     def __init__(
         self,
         lane: Publishes,
         timeout: float,
-        needs: Callable[[str], tuple[str, ...]],
+        requirements: Callable[[str], tuple[Requirement, ...]],
         wake: Callable[[], None],
     ) -> None:
         self._lane = lane
         self._timeout = timeout
-        self._needs = needs
+        self._requirements = requirements
         self._wake = wake
         self._under_way: set[Republication] = set()
         self._again: list[tuple[float, Republication]] = []
@@ -110,8 +111,10 @@ class Republisher:
             self._under_way.discard(copy)
             raise
 
-    def _attempt(self, copy: Republication, needs: tuple[str, ...]) -> None:
-        outgoing = self._lane.outgoing(copy.publication, needs, self._timeout, lambda error: self._on_done(copy, error))
+    def _attempt(self, copy: Republication, requirements: tuple[Requirement, ...]) -> None:
+        outgoing = self._lane.make_pending(
+            copy.publication, requirements, self._timeout, lambda error: self._on_done(copy, error)
+        )
         outgoing.wanted = copy.is_wanted
         self._lane.submit(outgoing)
 
@@ -120,7 +123,7 @@ class Republisher:
             case None:
                 copy.confirmed()
             case InvalidArguments():
-                # Only now has the broker told how small its frames are: trying again would not help.
+                # Only now the broker's limit for frames is known: trying again would not help.
                 what = copy.publication
                 log.warning("copy_too_large", queue=what.routing_key, exchange=what.exchange, reason=str(error))
                 copy.refused()
@@ -163,7 +166,7 @@ class Republisher:
                 self._under_way.discard(copy)
                 continue
             try:
-                self._attempt(copy, self._needs(copy.original.queue))
+                self._attempt(copy, self._requirements(copy.original.queue))
             except AmqpWorkerError as error:
                 self._on_done(copy, error)
 

@@ -1,8 +1,8 @@
 """
-Act on how a delivery ended: the only place that acknowledges.
+Act on the outcome of a delivery: the only place that acknowledges.
 
 The order is the promise (docs/guarantees.md): a copy is confirmed before its original is acknowledged, a result is
-stored and a reply has left before that too. Every branch settles its message. It decides nothing: `executor` did.
+stored and a reply is sent before that too. It decides nothing: `outcomes` did. What cannot be carried it refuses.
 """
 
 from __future__ import annotations
@@ -10,34 +10,43 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import chain, repeat
 from logging import DEBUG, INFO
 from typing import Protocol, assert_never
 
 from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.broker.labels import process_name
-from amqpworker.broker.pending_publish import PendingPublish, WhenDone
+from amqpworker.broker.pending_publish import OnDone, PendingPublish
 from amqpworker.errors import AmqpWorkerError, InvalidArguments
 from amqpworker.ipc.recorder import Counts
 from amqpworker.log.logger import get_logger
 from amqpworker.model.headers import UnusableHeader, read_headers, time_of, time_text
-from amqpworker.model.message import FIRST_SENT, Delivery, Publication, new_id
-from amqpworker.model.outcome import Dead, Discarded, Done, Failure, Outcome, Republish, Requeue, Retry
+from amqpworker.model.message import FIRST_SENT, Delivery, DeliveryChannel, Publication, new_id
+from amqpworker.model.outcome import (
+    Dead,
+    Discarded,
+    Done,
+    Failure,
+    Outcome,
+    Postpone,
+    Republish,
+    Requeue,
+    Retry,
+    Snooze,
+)
 from amqpworker.model.reply import done as done_reply
 from amqpworker.model.reply import failed as failed_reply
 from amqpworker.results.result_writer import ResultWriter
 from amqpworker.results.store import ResultNotStorable, ResultStore
-from amqpworker.routing.envelope import answered, can_answer, dead_lettered, letters, renewed, retried
-from amqpworker.routing.queues import Plan
+from amqpworker.routing.envelope import answered, can_answer, dead_lettered, letters, postponed, renewed, retried
+from amqpworker.routing.queues import Plan, Requirement
 from amqpworker.settings import Settings
-from amqpworker.worker.ack_tracker import AckLedger
 from amqpworker.worker.context import Run
 from amqpworker.worker.executor import attempt_and_first_run
 from amqpworker.worker.republish import Publishes, Republication, Republisher
 
-__all__ = ["Settler", "Surroundings", "worker_name"]
+__all__ = ["Settler"]
 
 log = get_logger(__name__)
 
@@ -53,52 +62,54 @@ class Replies(Protocol):
     def publish(
         self,
         publication: Publication,
-        needs: tuple[str, ...] = (),
+        requirements: tuple[Requirement, ...] = (),
         timeout: float | None = None,
-        when_done: WhenDone | None = None,
+        on_done: OnDone | None = None,
     ) -> PendingPublish:
         """Put a publication on its way."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a settler works with: the publisher's lanes for copies and for replies, among others."""
-
-    copies: Publishes
-    replies: Replies
-    store: ResultStore | None
-    plan: Plan
-    settings: Settings
 
 
 class Settler:
     """
     Settles deliveries.
 
-    `settle` is called by runner threads. `begin`, `flush`, `end` and `requeue_…` belong to the consumer's I/O thread.
+    `copies` and `replies` are lanes of the publisher; `wake` has `flush` called soon.
+
+    `settle` is called by the threads that run tasks, `flush` and `requeue_unclaimed` by the consumer's I/O thread.
     """
 
-    def __init__(self, surroundings: Surroundings, wake: Callable[[], None]) -> None:
-        self._replies = surroundings.replies
-        store, ttl = surroundings.store, surroundings.settings.result_ttl
-        self._results = None if store is None else ResultWriter(store, ttl)
-        self._names = surroundings.plan.names
-        self._done_level = INFO if surroundings.settings.log_tasks == "all" else DEBUG
-        timeout = surroundings.settings.send_timeout
-        self.copies = Republisher(surroundings.copies, timeout, surroundings.plan.worker_needs, wake)
+    def __init__(
+        self,
+        copies: Publishes,
+        replies: Replies,
+        store: ResultStore | None,
+        plan: Plan,
+        settings: Settings,
+        wake: Callable[[], None],
+    ) -> None:
+        self._replies = replies
+        self._results = None if store is None else ResultWriter(store, settings.result_ttl)
+        self._names = plan.names
+        self._done_level = INFO if settings.log_tasks == "all" else DEBUG
+        self.republisher = Republisher(copies, settings.send_timeout, plan.worker_requirements, wake)
         self._wake = wake
-        self._worker = worker_name()
+        self._worker = process_name()
         self._acks: deque[Delivery] = deque()
         self._requeues: deque[Delivery] = deque()
         self._replying: set[Delivery] = set()
         # Each is counted by one thread: the first and the last by the consumer's, the others by the publisher's.
-        self._settled = self._retried = self._dead = self._renewed = self._requeued = 0
+        self._settled = self._retried = self._dead = self._republished = self._requeued = 0
         self.draining = threading.Event()
 
     # ---- by runner threads ------------------------------------------------------------------------------------------
 
     def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
-        """Act on an outcome; `run` is there where the task was started."""
+        """
+        Act on an outcome; `run` is given if the task was started.
+
+        Raises:
+            InvalidArguments: no copy of the delivery that the outcome asks for can be carried; nothing was published.
+        """
         match outcome:
             case Done(value=None):
                 if run is not None and log.wants(self._done_level):
@@ -107,18 +118,20 @@ class Settler:
             case Done(value):
                 if run is not None and log.wants(self._done_level):
                     self._log_done(run)
-                self._answer(delivery, run, done_reply(value))
-            case Retry():
+                self._store_and_reply(delivery, run, done_reply(value))
+            case Retry() | Snooze():
                 self._retry(delivery, outcome, run)
+            case Postpone():
+                self._postpone(delivery, outcome, run)
             case Dead():
-                self._bury(delivery, outcome, run)
+                self._dead_letter(delivery, outcome, run)
             case Discarded(reason):
-                log.info("call_dropped", id=delivery.properties.message_id, queue=delivery.queue, reason=reason)
+                log.info("call_discarded", id=delivery.properties.message_id, queue=delivery.queue, reason=reason)
                 self._ack(delivery)
             case Requeue():
                 self._requeue(delivery)
             case Republish():
-                self._renew(delivery)
+                self._republish(delivery)
             case _:
                 assert_never(outcome)
 
@@ -134,7 +147,7 @@ class Settler:
         self._requeues.append(delivery)
         self._wake()
 
-    def _answer(self, delivery: Delivery, run: Run | None, body: bytes) -> None:
+    def _store_and_reply(self, delivery: Delivery, run: Run | None, body: bytes) -> None:
         """Store what the task returned, reply it, then acknowledge."""
         if not self._stored(delivery, run, "done", body):
             self._requeue(delivery)
@@ -168,15 +181,15 @@ class Settler:
                 state, reply, refused = "failed", failed_reply(RESULT_REFUSED, Failure("", str(error))), True
                 continue
             log.warning("result_not_stored", id=task_id, reason=str(error))
-            if not delivery.intake.is_open or self.draining.wait(pause):
+            if not delivery.channel.is_open or self.draining.wait(pause):
                 break
         return False
 
     def _reply(self, delivery: Delivery, body: bytes, last: bool = False) -> None:
         """
-        Reply, then acknowledge, whether it left or not: replies are best effort, and bounded.
+        Reply, then acknowledge, whether it was sent or not: replies are best effort, and bounded.
 
-        Where an answer cannot be carried, being too large, its caller hears so, unless this is the `last` attempt.
+        If a reply is too large, its caller gets that error instead, unless this is the `last` attempt.
         """
 
         def replied(error: AmqpWorkerError | None) -> None:
@@ -191,58 +204,62 @@ class Settler:
 
         if not can_answer(delivery.properties.reply_to or ""):
             last = True
-            replied(InvalidArguments("its reply_to is no address that RabbitMQ could have made"))
+            replied(InvalidArguments("its reply_to is not an address that RabbitMQ makes"))
             return
         self._replying.add(delivery)
         try:
-            self._replies.publish(answered(delivery, body), timeout=REPLY_TIMEOUT, when_done=replied)
+            self._replies.publish(answered(delivery, body), timeout=REPLY_TIMEOUT, on_done=replied)
         except InvalidArguments as error:
             replied(error)
         except BaseException:
             self._replying.discard(delivery)
             raise
 
-    def _retry(self, delivery: Delivery, retry: Retry, run: Run | None) -> None:
+    def _retry(self, delivery: Delivery, outcome: Retry | Snooze, run: Run | None) -> None:
+        """Publish a copy for the next run, and acknowledge once it is confirmed."""
         now = time.time()
-        identity = (run.id, run.attempt, run.first_run) if run is not None else identity_of(delivery, now)
+        task_id, attempt, first_run = identity_of(delivery, run, now)
+        failure = outcome.failure
         log.info(
-            "task_postponed" if retry.returned else "task_retried",
+            "task_retried",
             task=delivery.properties.type,
-            id=identity[0],
-            attempt=identity[1],
+            id=task_id,
+            attempt=attempt,
             seconds=seconds_of(run),
             outcome="retried",
-            delay=round(retry.delay, 3),
-            error=retry.failure.error_type,
-            text=retry.failure.text[:MOST_LOGGED],
+            delay=round(outcome.delay, 3),
+            error=failure.error_type,
+            error_text=failure.text[:MOST_LOGGED],
         )
-        copy = retried(delivery, retry, identity, self._names, now)
+        crashes = 0
+        if isinstance(outcome, Snooze):
+            crashes = outcome.crashes
+        else:
+            attempt += 1
+        copy = retried(delivery, outcome.delay, (task_id, attempt, first_run), self._names, now, crashes)
+        self._replace(delivery, copy, self._on_retried)
 
-        def confirmed() -> None:
-            self._retried += 1
-            self._ack(delivery)
+    def _postpone(self, delivery: Delivery, outcome: Postpone, run: Run | None) -> None:
+        """Publish a copy that is delivered later, and acknowledge once it is confirmed."""
+        now = time.time()
+        task_id, attempt, _ = identity_of(delivery, run, now)
+        log.info(
+            "task_postponed",
+            task=delivery.properties.type,
+            id=task_id,
+            attempt=attempt,
+            outcome="postponed",
+            delay=round(outcome.delay, 3),
+            reason=outcome.reason,
+        )
+        self._replace(delivery, postponed(delivery, outcome.delay, task_id, self._names, now), self._on_retried)
 
-        try:
-            self.copies.publish(Republication(delivery, copy, confirmed, lambda: self._requeue(delivery)))
-        except InvalidArguments as error:
-            # Its own headers fill the frame, so that what a retry adds has no room.
-            self._bury(delivery, Dead("failed", Failure(retry.failure.error_type, str(error))), run)
-
-    def _renew(self, delivery: Delivery) -> None:
+    def _republish(self, delivery: Delivery) -> None:
         """Publish a copy to the same queue, and acknowledge once it is confirmed."""
-
-        def confirmed() -> None:
-            self._renewed += 1
-            self._ack(delivery)
-
         log.warning("delivery_republished", id=delivery.properties.message_id, queue=delivery.queue)
-        copy = renewed(delivery, self._names)
-        try:
-            self.copies.publish(Republication(delivery, copy, confirmed, lambda: self._requeue(delivery)))
-        except InvalidArguments:
-            self._requeue(delivery)
+        self._replace(delivery, renewed(delivery, self._names), self._on_republished)
 
-    def _bury(self, delivery: Delivery, dead: Dead, run: Run | None) -> None:
+    def _dead_letter(self, delivery: Delivery, dead: Dead, run: Run | None) -> None:
         """Store the failure, publish the dead letter, and once it is confirmed reply and acknowledge."""
         task_id = run.id if run is not None else delivery.properties.message_id or new_id()
         failure = dead.failure
@@ -255,99 +272,96 @@ class Settler:
             outcome="dead",
             reason=dead.reason,
             error=failure.error_type,
-            text=failure.text[:MOST_LOGGED],
+            error_text=failure.text[:MOST_LOGGED],
         )
-        answer = failed_reply(dead.reason, failure)
-        if not self._stored(delivery, run, "failed", answer):
+        reply = failed_reply(dead.reason, failure)
+        if not self._stored(delivery, run, "failed", reply):
             self._requeue(delivery)
             return
 
-        def confirmed() -> None:
+        def on_confirmed(delivery: Delivery) -> None:
             self._dead += 1
             if delivery.properties.reply_to:
-                self._reply(delivery, answer)
+                self._reply(delivery, reply)
             else:
                 self._ack(delivery)
 
         whole = dead_lettered(delivery, dead, (task_id, self._worker, self._names), time.time())
+        refusal: InvalidArguments | None = None
         for letter in letters(whole):
             try:
-                self.copies.publish(Republication(delivery, letter, confirmed, lambda: self._requeue(delivery)))
+                self._replace(delivery, letter, on_confirmed)
             except InvalidArguments as error:
                 log.warning("dead_letter_truncated", id=task_id, reason=str(error))
+                refusal = error
             else:
                 return
-        self._requeue(delivery)
+        assert refusal is not None
+        raise refusal
+
+    def _replace(self, delivery: Delivery, copy: Publication, on_confirmed: Callable[[Delivery], None]) -> None:
+        """Publish what takes the place of a delivery; it is requeued if that is found to be too large only later."""
+        republication = Republication(delivery, copy, lambda: on_confirmed(delivery), lambda: self._requeue(delivery))
+        self.republisher.publish(republication)
+
+    def _on_retried(self, delivery: Delivery) -> None:
+        self._retried += 1
+        self._ack(delivery)
+
+    def _on_republished(self, delivery: Delivery) -> None:
+        self._republished += 1
+        self._ack(delivery)
 
     # ---- in the consumer's I/O thread -------------------------------------------------------------------------------
 
-    def begin(self, intake: ConsumerChannel) -> None:
-        """Make ready for the deliveries of a new channel."""
-        intake.ledger = AckLedger()
-
     def flush(self) -> None:
-        """Tell the broker what was settled, in as few frames as the rules allow."""
-        settled: dict[ConsumerChannel, list[int]] = {}
+        """Send the acknowledgements of what was settled, in as few frames as the rules allow."""
+        settled: dict[DeliveryChannel, list[int]] = {}
         acks = self._acks
         while acks:
             delivery = acks.popleft()
-            intake = delivery.intake
-            # The tags of a channel that is gone mean nothing on the next: those messages come again.
-            if intake.is_open:
-                settled.setdefault(intake, []).append(delivery.tag)
-        for intake, tags in settled.items():
+            channel = delivery.channel
+            # The tags of a channel that is lost mean nothing on the next: those messages are redelivered.
+            if channel.is_open:
+                settled.setdefault(channel, []).append(delivery.tag)
+        for channel, tags in settled.items():
             self._settled += len(tags)
-            if intake.channel is not None:
-                for tag, multiple in intake.ledger.settle(tags):
-                    intake.channel.ack(tag, multiple)
+            channel.acknowledge(tags)
         touched = set(settled)
         while self._requeues:
             delivery = self._requeues.popleft()
-            self._requeue_tag(delivery.intake, delivery.tag)
-            touched.add(delivery.intake)
-        for intake in touched:
-            if intake.is_open and intake.channel is not None:
-                intake.channel.flush()
+            self._requeued += delivery.channel.requeue(delivery.tag)
+            touched.add(delivery.channel)
+        for channel in touched:
+            channel.flush()
 
-    def requeue_unstarted(self, intake: ConsumerChannel, before: float, keep: Collection[int] = ()) -> int:
-        """
-        Requeue the deliveries that came before `before` (monotonic) and that no runner has begun; return how many.
-
-        Those with a tag in `keep` stay.
-        """
-        count = 0
-        for tag, came in list(intake.unclaimed.items()):
-            if came <= before and tag not in keep and intake.unclaimed.pop(tag, None) is not None:
-                self._requeue_tag(intake, tag)
-                count += 1
-        if count and intake.is_open and intake.channel is not None:
-            intake.channel.flush()
+    def requeue_unclaimed(self, channel: ConsumerChannel, before: float, keep_redelivered: bool = False) -> int:
+        """Requeue what `ConsumerChannel.requeue_unclaimed` does; return how many."""
+        count = channel.requeue_unclaimed(before, keep_redelivered)
+        self._requeued += count
         return count
-
-    def _requeue_tag(self, intake: ConsumerChannel, tag: int) -> None:
-        if intake.is_open and intake.channel is not None and intake.ledger.note_requeued(tag):
-            self._requeued += 1
-            intake.channel.requeue(tag)
 
     def counts(self) -> Counts:
         """Return how many deliveries have ended how so far."""
-        copies = self._retried + self._dead + self._renewed
+        copies = self._retried + self._dead + self._republished
         done = max(0, self._settled - copies)
-        return Counts(done, self._retried, self._dead, self._requeued + self._renewed)
+        return Counts(done, self._retried, self._dead, self._requeued + self._republished)
 
-    def idle(self) -> bool:
-        """Whether nothing is left to be settled."""
+    def is_idle(self) -> bool:
+        """Return whether nothing is left to be settled."""
         # In the order in which a delivery goes through them, so that one that moves on meanwhile is seen further down.
-        return self.copies.idle and not (self._replying or self._requeues or self._acks)
+        return self.republisher.idle and not (self._replying or self._requeues or self._acks)
 
 
 def seconds_of(run: Run | None) -> float | None:
-    """Return for how long a task has run, `None` if it was not started."""
+    """Return how long a task has run, `None` if it was not started."""
     return None if run is None else round(max(0.0, time.time() - run.started), 4)
 
 
-def identity_of(delivery: Delivery, now: float) -> tuple[str, int, float]:
-    """Return the task id, the attempt and the first run of a delivery whose task was not started."""
+def identity_of(delivery: Delivery, run: Run | None, now: float) -> tuple[str, int, float]:
+    """Return the task id, the attempt and the first run of a delivery, from its headers if the task was not started."""
+    if run is not None:
+        return run.id, run.attempt, run.first_run
     try:
         known = read_headers(delivery.properties.headers or {})
     except UnusableHeader:
@@ -356,11 +370,6 @@ def identity_of(delivery: Delivery, now: float) -> tuple[str, int, float]:
 
 
 def first_sent_of(delivery: Delivery) -> str:
-    """Return when a message was sent first, as its result is kept by it; "" where it does not tell."""
+    """Return when a message was sent first, as its result is kept by it; "" if it has no such header."""
     milliseconds = time_of((delivery.properties.headers or {}).get(FIRST_SENT))
     return "" if milliseconds is None else time_text(milliseconds)
-
-
-def worker_name() -> str:
-    """Return what this process is called on dead letters: host and process id."""
-    return process_name()

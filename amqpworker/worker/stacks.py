@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 
-from amqpworker.lifecycle import NoThread, start_thread
+from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.log.logger import get_logger
 
 __all__ = ["StackWriter", "stack_of", "stacks"]
@@ -33,7 +33,7 @@ class StackWriter:
             writing = threading.Thread(target=write_stacks, name="amqpworker-stacks", daemon=True)
             try:
                 start_thread(writing)
-            except NoThread as error:  # who asks has more to do: it waits for its parent
+            except ThreadLimitReached as error:  # who asks has more to do: it waits for its parent
                 log.warning("stacks_not_written", reason=error.strerror)
             else:
                 self._writing = writing

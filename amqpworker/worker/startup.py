@@ -15,7 +15,7 @@ from amqpworker.ipc.report import Report, Reporter
 from amqpworker.log.logger import get_logger
 from amqpworker.log.redaction import redact_text
 
-__all__ = ["Wait", "Waiting", "hopeless"]
+__all__ = ["Wait", "Waiting", "permanent_failure"]
 
 # Not `__name__`: its lines are the process's.
 log = get_logger("amqpworker.worker.process")
@@ -31,7 +31,7 @@ class Wait(NamedTuple):
 
 
 class Waiting:
-    """Looks at a consumer of the broker at `places`; by the main thread."""
+    """Watches a consumer of the broker at `places`; by the main thread."""
 
     def __init__(self, consumer: Consumer, places: str, reporter: Reporter) -> None:
         self._consumer = consumer
@@ -40,7 +40,7 @@ class Waiting:
         self._reported = ""
         self._log_at = time.monotonic() + LOG_EVERY
 
-    def look(self, now: float) -> None:
+    def report(self, now: float) -> None:
         """Report what is waited for when it changes, and log it every few seconds as long as nothing was ever consumed."""
         wait = self._wait()
         text = "" if wait is None else redact_text(f"{wait.what}: {wait.reason}")
@@ -62,10 +62,10 @@ class Waiting:
         return Wait(self._broker, reason)
 
 
-def hopeless(consumer: Consumer) -> AmqpWorkerError | None:
+def permanent_failure(consumer: Consumer) -> AmqpWorkerError | None:
     """Return what keeps every queue from being consumed and is not repaired by waiting."""
     problem = consumer.problem
-    if problem is not None and problem.kind != "away":
+    if problem is not None and problem.kind != "unreachable":
         return problem.error()
     # One queue that can be consumed is worth it, whatever the others.
     failures = list(consumer.failures.values())

@@ -1,7 +1,7 @@
 """
-The wish that a worker process stops, and what wakes its main thread.
+The request that a worker process stops, and what wakes its main thread.
 
-Decides nothing: who wishes it, and what is done then, is `process`'s.
+Decides nothing: who requests it, and what is done then, is `process`'s.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["StopRequest"]
 
 class StopRequest:
     """
-    Asked for once, and waited for by one thread.
+    Made once, and waited for by one thread.
 
     An `Event` could not be set by a signal handler: the main thread may hold the event's lock that very moment.
     """
@@ -22,8 +22,8 @@ class StopRequest:
         self._waker = Waker()
         self._requested = False
 
-    def nudge(self) -> None:
-        """Have who waits look around, though nobody asks to stop."""
+    def wake(self) -> None:
+        """Wake the thread that waits, without a request to stop."""
         self._waker.set()
 
     def set(self) -> None:
@@ -32,11 +32,11 @@ class StopRequest:
         self._waker.set()
 
     def is_set(self) -> bool:
-        """Tell whether it was asked for."""
+        """Return whether it was requested."""
         return self._requested
 
     def wait(self, timeout: float) -> bool:
-        """Wait until it is asked for, `timeout` seconds at the most; tell whether it was. One thread may wait."""
+        """Wait for it, at most `timeout` seconds; return whether it was requested. One thread may wait."""
         if not self._requested:
             self._waker.wait(timeout)
         return self._requested

@@ -1,7 +1,7 @@
 """
 What a worker process is to consume: which queues, by how many threads, with how much prefetched.
 
-Decides what cannot be, and what is doubtful; said by whoever asks, a process that starts or `--check`.
+Decides what is an error, and what is worth a warning; a process that starts reports it, or `--check`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from amqpworker.task import Task
 from amqpworker.worker.options import QueueOptions, WorkerOptions
 from amqpworker.worker.unknown_tasks import no_tasks
 
-__all__ = ["QueueAssignment", "long_tasks", "servings", "warn_of_long_tasks"]
+__all__ = ["QueueAssignment", "long_tasks", "queue_assignments", "warn_of_long_tasks"]
 
 # Not `__name__`: its lines are the process's.
 log = get_logger("amqpworker.worker.process")
@@ -25,7 +25,7 @@ log = get_logger("amqpworker.worker.process")
 
 @dataclass(frozen=True, slots=True)
 class QueueAssignment:
-    """One queue in one process: `threads` serve it, and nothing else where they are its `own`."""
+    """One queue in one process: `threads` serve it, and nothing else if they are its `own`."""
 
     queue: str
     threads: int
@@ -38,12 +38,12 @@ class QueueAssignment:
         return self.prefetch < self.threads
 
 
-def servings(app: App, options: WorkerOptions) -> list[QueueAssignment]:
+def queue_assignments(app: App, options: WorkerOptions) -> list[QueueAssignment]:
     """
     Return what each process consumes, in the order of the options, else by name.
 
     Raises:
-        ConfigError: there is no task, or the app knows nothing of a queue.
+        ConfigError: there is no task, or the app does not name a queue.
     """
     names = [queue.name for queue in options.queues] or sorted({task.queue for task in app.tasks.values()})
     for queue in options.queues:
@@ -51,7 +51,7 @@ def servings(app: App, options: WorkerOptions) -> list[QueueAssignment]:
     if not app.tasks:
         raise ConfigError(no_tasks(options.app, app.modules))
     with_coroutines = {task.queue for task in app.tasks.values() if task.signature.is_async}
-    return [serving(queue, options, with_coroutines) for queue in names]
+    return [queue_assignment(queue, options, with_coroutines) for queue in names]
 
 
 def check_known(app: App, queue: QueueOptions) -> None:
@@ -70,7 +70,7 @@ def check_known(app: App, queue: QueueOptions) -> None:
     app.plan.check_known(queue.name)
 
 
-def serving(queue: str, options: WorkerOptions, with_coroutines: set[str]) -> QueueAssignment:
+def queue_assignment(queue: str, options: WorkerOptions, with_coroutines: set[str]) -> QueueAssignment:
     """Return how one queue is served; coroutines of any queue may come by those that share their threads."""
     own = queue in options.own_threads
     has_coroutines = queue in with_coroutines if own else bool(with_coroutines)

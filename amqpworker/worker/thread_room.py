@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from amqpworker.ipc.report import FAILED
-from amqpworker.lifecycle import NoThread
+from amqpworker.lifecycle import ThreadLimitReached
 from amqpworker.log.logger import get_logger
 
 __all__ = ["room_permitting"]
@@ -22,6 +22,6 @@ def room_permitting(run: Callable[[], int]) -> int:
     """Run a process and return its exit code, that of a failure if it cannot have all its threads."""
     try:
         return run()
-    except NoThread as error:
+    except ThreadLimitReached as error:
         log.error("thread_not_started", reason=error.strerror, effect="this process ends, and is started again later")
         return FAILED

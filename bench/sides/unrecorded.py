@@ -7,8 +7,7 @@ The app is imported before the process makes its threads, so what is put in plac
 from __future__ import annotations
 
 from amqpworker.ipc.recorder import RunSlot
-from amqpworker.worker import event_loop as coroutines
-from amqpworker.worker import threads as runners
+from amqpworker.worker import executor
 
 from bench.sides.ours import app
 
@@ -27,4 +26,4 @@ def _no_key(delivery: object) -> bytes:
 
 RunSlot.mark_running = _not_running
 RunSlot.mark_free = _not_free
-runners.key_of = coroutines.key_of = _no_key
+executor.key_of = _no_key

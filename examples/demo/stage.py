@@ -27,7 +27,7 @@ from amqpworker.broker.address import addresses, parameters
 from amqpworker.settings import Settings
 from amqpworker.testing import Node
 from amqpworker.testing.configuration import Record
-from amqpworker.testing.processes import MARK, leash
+from amqpworker.testing.processes import MARK, kill_with_parent
 
 FOLDER = Path(".amqpworker/demo")
 NODE = FOLDER / "broker"
@@ -89,7 +89,7 @@ class Stage:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True
             )
         if not self._keep:
-            self._tie = leash(env, self.log, [self._workers.pid])
+            self._tie = kill_with_parent(env, self.log, [self._workers.pid])
 
     def check_workers(self) -> None:
         """Raise `ConfigError` when the pool has ended by itself."""

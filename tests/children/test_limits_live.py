@@ -123,31 +123,31 @@ def test_neither_what_handles_network_errors_nor_the_log_sink_keeps_a_task_beyon
 
 
 def test_a_process_gives_up_what_is_far_beyond_its_time_limit_when_its_supervisor_asks_for_that(
-    one_app: App, vhost: Broker, monkeypatch: pytest.MonkeyPatch
+    app: App, vhost: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "OVERDUE", process.CLOCKS_APART + 1.0)
     ours, theirs = socket.socketpair()
     go = threading.Event()
     ended: list[str] = []
 
-    @one_app.task(name="shop.blocked", queue="work", retry=None, time_limit=0.2)
+    @app.task(name="shop.blocked", queue="work", retry=None, time_limit=0.2)
     def blocked() -> None:
         with ours:
             ours.recv(1)
 
-    @one_app.task(name="shop.neighbour", queue="work", retry=None, time_limit=60)
+    @app.task(name="shop.neighbour", queue="work", retry=None, time_limit=60)
     def neighbour() -> None:
         go.wait(30)
         ended.append("neighbour")
 
-    with running(one_app, threads=2) as worker:
-        worker.process.on_leave()
+    with running(app, threads=2) as worker:
+        worker.process.on_exit_command()
         assert not worker.process.overruns, "nothing is beyond its limit"
         blocked.send()
         neighbour.send()
         wait_until(lambda: worker.process.limits.overdue(1.0), what="a run is far beyond its limit")
-        worker.process.on_leave()
-        worker.process.on_leave()
+        worker.process.on_exit_command()
+        worker.process.on_exit_command()
         assert len(worker.process.overruns) == 1
         wait_until(worker.process.settler.draining.is_set)
         neighbour.send()
@@ -190,7 +190,7 @@ def over_the_hard_limit(tmp_path: Path, vhost: Broker, task: str) -> None:
         assert len(workers.wait_for("process_started", 2)) == 2
         assert workers.events("process_died") == []
         retried = workers.wait_for("task_retried")[0]
-        assert (retried["error"], retried["text"]) == (
+        assert (retried["error"], retried["error_text"]) == (
             "TimeLimitExceeded",
             "the task has run for longer than its hard limit of 2 s",
         )

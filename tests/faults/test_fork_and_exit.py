@@ -20,7 +20,6 @@ import pytest
 from amqpworker import App
 from amqpworker.broker.pika_connection import socket_of
 from amqpworker.testing.processes import free_ports
-from tests.integration.conftest import Codec
 from tests.integration.tasks import QUEUE, echo_of, messages
 from tests.proxy import Proxy
 from tests.support import Broker, wait_until
@@ -30,12 +29,6 @@ MakeApp = Callable[..., App]
 
 # from Python 3.12 on: threads of the parent are not in the child, which is what is tried here
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-
-
-@pytest.fixture
-def app(make_app: MakeApp) -> App:
-    """An app: whose connection it is does not depend on the codec."""
-    return make_app()
 
 
 def in_child(work: Callable[[], object]) -> Callable[[], None]:
@@ -238,13 +231,13 @@ def run_program(text: str, *arguments: str, timeout: float = 30.0) -> tuple[floa
 HEAD = """
     import sys, threading, itertools
     from amqpworker import App, Settings, SendError
-    app = App(sys.argv[1], settings=Settings(codec=sys.argv[2], send_timeout=5.0))
+    app = App(sys.argv[1], settings=Settings(send_timeout=5.0))
     @app.remote(name="test.echo", queue="work")
     def echo(text: str) -> str: ...
 """
 
 
-def test_what_was_read_is_confirmed_before_the_interpreter_ends(vhost: Broker, codec: Codec) -> None:
+def test_what_was_read_is_confirmed_before_the_interpreter_ends(vhost: Broker) -> None:
     run_program(
         HEAD
         + """
@@ -256,24 +249,22 @@ def test_what_was_read_is_confirmed_before_the_interpreter_ends(vhost: Broker, c
     list(app.send_each(source()))
     """,
         vhost.url,
-        codec,
     )
     assert vhost.count(QUEUE) == 701
 
 
-def test_a_thread_that_sends_is_waited_for(vhost: Broker, codec: Codec) -> None:
+def test_a_thread_that_sends_is_waited_for(vhost: Broker) -> None:
     run_program(
         HEAD
         + """
     threading.Thread(target=lambda: print(len(list(app.send_each(echo.message("x") for _ in range(3000)))))).start()
     """,
         vhost.url,
-        codec,
     )
     assert vhost.count(QUEUE) == 3000
 
 
-def test_a_daemon_thread_that_sends_for_ever_does_not_hold_up_the_exit(vhost: Broker, codec: Codec) -> None:
+def test_a_daemon_thread_that_sends_for_ever_does_not_hold_up_the_exit(vhost: Broker) -> None:
     seconds, printed = run_program(
         HEAD
         + """
@@ -290,7 +281,6 @@ def test_a_daemon_thread_that_sends_for_ever_does_not_hold_up_the_exit(vhost: Br
     print(len(ids))
     """,
         vhost.url,
-        codec,
     )
     assert seconds < 8
     assert vhost.count(QUEUE) >= int(printed) >= 200
@@ -305,12 +295,11 @@ def test_the_exit_is_bounded_where_the_broker_is_away() -> None:
     threading.Thread(target=lambda: next(outcomes), daemon=True).start()
     """,
         f"amqp://127.0.0.1:{free_ports(1)[0]}/",
-        "own",
     )
     assert seconds < 9
 
 
-def test_sending_from_an_exit_handler_works(vhost: Broker, codec: Codec) -> None:
+def test_sending_from_an_exit_handler_works(vhost: Broker) -> None:
     run_program(
         HEAD
         + """
@@ -319,7 +308,6 @@ def test_sending_from_an_exit_handler_works(vhost: Broker, codec: Codec) -> None
     echo.send("first")
     """,
         vhost.url,
-        codec,
     )
     assert vhost.count(QUEUE) == 2
 

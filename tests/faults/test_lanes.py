@@ -93,7 +93,7 @@ def test_a_reply_that_is_forbidden_makes_no_retry_run_twice(
         vhost.publish("amqpworker.tasks", QUEUE, b'{"name": "%d"}' % number, failing)
     with running(app, threads=4) as worker:
         wait_until(lambda: len(runs) == count and set(runs.values()) >= {2}, 60, "all have run twice")
-        wait_until(lambda: vhost.count(QUEUE) == 0 and worker.process.settler.idle(), 30, "all is settled")
+        wait_until(lambda: vhost.count(QUEUE) == 0 and worker.process.settler.is_idle(), 30, "all is settled")
     assert set(runs.values()) == {2}
 
 
@@ -114,7 +114,7 @@ def test_a_copy_is_published_once_however_late_its_confirm_is(make_app: MakeApp,
 
     passes.send()
     with running(app, threads=1) as worker:
-        copies = worker.process.settler.copies
+        copies = worker.process.settler.republisher
         wait_until(lambda: vhost.count(QUEUE) == 0, what="the queues are there")
         vhost.node.rabbitmqctl("eval", f"sys:suspend({server_of(vhost, QUEUE + '.dead')}).")
         fails.send()
@@ -124,7 +124,7 @@ def test_a_copy_is_published_once_however_late_its_confirm_is(make_app: MakeApp,
         wait_until(lambda: vhost.count(QUEUE) == 0, what="others go on meanwhile")
         assert not copies.waiting
         vhost.node.rabbitmqctl("eval", f"sys:resume({server_of(vhost, QUEUE + '.dead')}).")
-        wait_until(worker.process.settler.idle, 30, "the letter is confirmed")
+        wait_until(worker.process.settler.is_idle, 30, "the letter is confirmed")
     assert vhost.count(QUEUE + ".dead") == 1
 
 
@@ -153,7 +153,7 @@ def test_a_copy_to_an_exchange_that_is_missing_holds_up_no_letter(
         told = [one for one in caplog.records if one.getMessage().startswith("copy_not_confirmed")]
         assert 1 <= len(told) <= 5
         echo_of(make_app()).options(delay=4).send("makes the exchange again")
-        wait_until(worker.process.settler.idle, 90, "the retries are with the broker")
+        wait_until(worker.process.settler.is_idle, 90, "the retries are with the broker")
         assert vhost.count(QUEUE + ".dead") >= 100
     letters: Counter[str] = Counter()
     with raw_channel(vhost.url) as channel:
@@ -171,7 +171,7 @@ def test_what_closes_a_channel_and_is_not_named_holds_up_nothing_that_was_beside
     declare_all(make_app)
     publisher = make_app(send_timeout=20)._producer.publisher
     good, bad = (Properties(message_id="x", user_id=user) for user in (None, "somebody-else"))
-    both = [publisher.sends.outgoing(Publication("amqpworker.tasks", QUEUE, one, b"")) for one in (good, bad)]
+    both = [publisher.sends.make_pending(Publication("amqpworker.tasks", QUEUE, one, b"")) for one in (good, bad)]
     began = time.monotonic()
     publisher.sends._inbox.extend(both)
     publisher.start()

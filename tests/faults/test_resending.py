@@ -17,7 +17,6 @@ import pytest
 from amqpworker import App, BatchFailed, CallTimeout, ConfigError, InvalidArguments, SendError, Settings, Unconfirmed
 from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
-from tests.integration.conftest import Codec
 from tests.integration.tasks import QUEUE, echo_of, messages
 from tests.proxy import Proxy
 from tests.support import Broker, raw_channel, wait_until
@@ -64,10 +63,10 @@ def test_a_broker_that_is_restarted_under_many_threads_fails_no_send(make_node: 
 
 
 def test_a_message_whose_confirm_is_lost_is_published_again_under_its_id(
-    make_app: MakeApp, codec: Codec, vhost: Broker, caplog: pytest.LogCaptureFixture
+    make_app: MakeApp, vhost: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Proxy(vhost.url) as proxy, ThreadPoolExecutor(1) as pool, caplog.at_level(logging.INFO):
-        app = make_app(proxy.url, codec=codec, send_timeout=20.0)
+        app = make_app(proxy.url, send_timeout=20.0)
         echo = echo_of(app)
         echo.send("before")
         proxy.swallow("to_client")
@@ -81,11 +80,9 @@ def test_a_message_whose_confirm_is_lost_is_published_again_under_its_id(
     assert "publications_resent" in caplog.text
 
 
-def test_a_message_that_must_not_run_twice_is_unconfirmed_at_once(
-    make_app: MakeApp, codec: Codec, vhost: Broker
-) -> None:
+def test_a_message_that_must_not_run_twice_is_unconfirmed_at_once(make_app: MakeApp, vhost: Broker) -> None:
     with Proxy(vhost.url) as proxy, ThreadPoolExecutor(2) as pool:
-        app = make_app(proxy.url, codec=codec, send_timeout=60.0)
+        app = make_app(proxy.url, send_timeout=60.0)
         echo = echo_of(app)
         with pytest.raises(CallTimeout):
             echo.options(timeout=0.5).call("opens the channel for calls")
@@ -118,8 +115,8 @@ def test_a_call_that_was_not_written_yet_waits_for_the_broker(make_node: Callabl
         app.close()
 
 
-def test_calls_to_a_queue_that_does_not_exist_hold_up_nobody(one_app: App, vhost: Broker) -> None:
-    echo = echo_of(one_app)
+def test_calls_to_a_queue_that_does_not_exist_hold_up_nobody(app: App, vhost: Broker) -> None:
+    echo = echo_of(app)
     echo.send("x")
     stop = threading.Event()
 
@@ -166,12 +163,12 @@ def test_a_message_above_the_brokers_limit_fails_alone_and_the_next_one_never_le
         assert app.producer.publisher.session.max_body == LIMIT
 
 
-def test_a_batch_with_a_message_that_cannot_be_sent_tells_so_for_that_one(one_app: App, vhost: Broker) -> None:
-    echo = echo_of(one_app)
+def test_a_batch_with_a_message_that_cannot_be_sent_tells_so_for_that_one(app: App, vhost: Broker) -> None:
+    echo = echo_of(app)
     vhost.declare_queue("other", x_delivery_limit=7)  # not as this app declares it
-    wrong = one_app.remote(name="test.wrong", queue="other")(lambda: None)
+    wrong = app.remote(name="test.wrong", queue="other")(lambda: None)
     with pytest.raises(BatchFailed) as caught:
-        one_app.send_many([*messages(echo, 5), wrong.message(), *messages(echo, 5)])
+        app.send_many([*messages(echo, 5), wrong.message(), *messages(echo, 5)])
     assert len(caught.value.sent) == vhost.count(QUEUE) == 10
     (error,) = caught.value.exceptions
     assert error.message is not None

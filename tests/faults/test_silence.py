@@ -39,8 +39,8 @@ def sizes(app: App, name: str = "size") -> tuple[list[int], object]:
     return noted, size
 
 
-def intake_of(worker: LocalWorker) -> object:
-    return worker.process.consumer._intakes.get(QUEUE)
+def channel_of(worker: LocalWorker) -> object:
+    return worker.process.consumer._channels.get(QUEUE)
 
 
 @pytest.fixture
@@ -88,21 +88,19 @@ def leader(vhost: str, queue: str) -> str:
 # ---- slow -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_message_that_takes_long_on_the_wire_arrives_and_runs_once(
-    make_app: MakeApp, codec: str, vhost: Broker
-) -> None:
+def test_a_message_that_takes_long_on_the_wire_arrives_and_runs_once(make_app: MakeApp, vhost: Broker) -> None:
     with Proxy(vhost.url) as proxy:
         producer = make_app()
         _, task = sizes(producer)
-        consuming = make_app(proxy.url, codec=codec)
+        consuming = make_app(proxy.url)
         noted, _ = sizes(consuming)
         with running(consuming, threads=1, prefetch=1) as worker:
-            before = intake_of(worker)
+            before = channel_of(worker)
             proxy.limit("to_client", 70_000)
             for _ in range(2):
                 task.send("x" * 700_000)  # type: ignore[attr-defined]
             wait_until(lambda: noted, 40, "the message has run")
-            assert intake_of(worker) is before
+            assert channel_of(worker) is before
             proxy.heal()
             wait_until(lambda: len(noted) == 2, 20, "so has the other")
     assert noted == [700_000] * 2
@@ -161,9 +159,9 @@ def test_a_connection_of_which_half_is_lost_is_left_by_an_idle_worker(make_app: 
         noted, task = sizes(app)
         with running(app, threads=1) as worker:
             wait_until(lambda: proxy.accepted == 2 and app.producer.publisher.connected, what="both are connected")
-            before = intake_of(worker)
+            before = channel_of(worker)
             proxy.swallow("to_client")
-            wait_until(lambda: intake_of(worker) is not before, 9.5, "the connection is left")
+            wait_until(lambda: channel_of(worker) is not before, 9.5, "the connection is left")
             proxy.heal()
             task.send("x")  # type: ignore[attr-defined]
             wait_until(lambda: noted, 20, "it has run")
@@ -263,7 +261,7 @@ def test_a_subscription_without_an_answer_ends_nothing_that_runs(make_app: MakeA
         pause.join(30)
         wait_until(lambda: noted, 40, "it has run")
         go.set()
-        wait_until(worker.process.runners.idle, what="all is done")
+        wait_until(worker.process.runners.is_idle, what="all is done")
     assert runs == [1]
     assert spare.count("other") == 0
 
@@ -291,11 +289,11 @@ def test_a_command_line_send_that_was_not_confirmed_waits_for_nothing_at_its_end
 
 
 def test_a_queue_whose_leader_is_silent_is_not_taken_for_one_without_consumers(
-    make_app: MakeApp, codec: str, vhost: Broker, monkeypatch: pytest.MonkeyPatch
+    make_app: MakeApp, vhost: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RabbitMQ answers after 250 ms that there are no messages and no consumers."""
-    monkeypatch.setattr(probe, "EVERY", 0.3)
-    app = make_app(codec=codec)
+    monkeypatch.setattr(probe, "CHECK_EVERY", 0.3)
+    app = make_app()
     runs: list[int] = []
     go = threading.Event()
 
@@ -307,38 +305,38 @@ def test_a_queue_whose_leader_is_silent_is_not_taken_for_one_without_consumers(
     with running(app, threads=2) as worker:
         hold.send(1)
         wait_until(lambda: runs, what="it runs")
-        before = intake_of(worker)
+        before = channel_of(worker)
         suspended(vhost.node, leader(vhost.vhost, QUEUE), 4).join(60)
-        assert intake_of(worker) is before
+        assert channel_of(worker) is before
         go.set()
-        wait_until(lambda: worker.process.runners.idle() and vhost.count(QUEUE) == 0, what="it is done")
+        wait_until(lambda: worker.process.runners.is_idle() and vhost.count(QUEUE) == 0, what="it is done")
     assert runs == [1]
 
 
 def test_the_subscription_of_an_idle_queue_is_left_alone(
     make_app: MakeApp, vhost: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "EVERY", 0.2)
+    monkeypatch.setattr(probe, "CHECK_EVERY", 0.2)
     app = make_app()
     sizes(app)
     with running(app, threads=1) as worker:
-        first = intake_of(worker)
+        first = channel_of(worker)
         threading.Event().wait(6)
-        assert intake_of(worker) is first
+        assert channel_of(worker) is first
 
 
 def test_a_queue_that_is_made_anew_at_once_is_consumed_again_at_once(
-    make_app: MakeApp, codec: str, vhost: Broker, monkeypatch: pytest.MonkeyPatch
+    make_app: MakeApp, vhost: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RabbitMQ before 4.0 subscribes for us again, and that consumer gets nothing."""
-    monkeypatch.setattr(probe, "EVERY", 3600.0)
-    app = make_app(codec=codec)
+    monkeypatch.setattr(probe, "CHECK_EVERY", 3600.0)
+    app = make_app()
     noted, task = sizes(app)
     work = next(one for one in topology.work_queue("amqpworker", QUEUE).queues if one.name == QUEUE)
     with running(app, threads=1) as worker:
-        before = intake_of(worker)
+        before = channel_of(worker)
         vhost.delete_queue(QUEUE)
         vhost.management.declare_queue(vhost.vhost, QUEUE, dict(work.arguments))
-        wait_until(lambda: intake_of(worker) is not before and worker.process.consumer.consuming, 20, "it is")
+        wait_until(lambda: channel_of(worker) is not before and worker.process.consumer.consuming, 20, "it is")
         task.send("x")  # type: ignore[attr-defined]
         wait_until(lambda: noted, what="it has run")

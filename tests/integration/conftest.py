@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
 from amqpworker import App, Settings
 from tests.support import Broker
-
-Codec = Literal["own", "pika"]
-
-
-@pytest.fixture(params=["own", "pika"])
-def codec(request: pytest.FixtureRequest) -> Codec:
-    """Both ways to put frames on the wire: a test that asks for it runs on each."""
-    chosen: Codec = request.param
-    return chosen
 
 
 @pytest.fixture
@@ -36,12 +27,6 @@ def make_app(vhost: Broker) -> Iterator[Callable[..., App]]:
 
 
 @pytest.fixture
-def app(make_app: Callable[..., App], codec: Codec) -> App:
-    """An app on the test's virtual host, once for each codec."""
-    return make_app(codec=codec)
-
-
-@pytest.fixture
-def one_app(make_app: Callable[..., App]) -> App:
-    """An app on the test's virtual host, for what does not depend on the codec."""
+def app(make_app: Callable[..., App]) -> App:
+    """An app on the test's virtual host."""
     return make_app()

@@ -41,9 +41,7 @@ def test_what_has_no_channel_left_fails_at_once_and_names_channel_max_while_the_
     echo = echo_of(app)
     echo.send("x")
     for _ in range(2):
-        with pytest.raises(
-            ConfigError, match=r"allows 2 on a connection \(channel_max\).*up to \d+.*raise channel_max"
-        ):
+        with pytest.raises(ConfigError, match=r"allows 2 per connection \(channel_max\).*up to \d+.*raise channel_max"):
             echo.call("x")
         echo.send("y")
     assert "connection ended" not in caplog.text
@@ -61,8 +59,8 @@ def test_a_pool_that_has_no_channel_for_any_queue_ends_and_names_channel_max(tmp
     allow(narrow, 1)
     (tmp_path / "shop.py").write_text(SHOP.format(url=narrow.url(), drain=1))
     ended = run(tmp_path, environment(), "worker", "shop:app", "-p", "1")
-    assert ended.err.splitlines()[-1].startswith("amqpworker: There is no channel for consuming from queue 'work'")
-    assert "allows 1 on a connection (channel_max)" in ended.err.splitlines()[-1]
+    assert ended.err.splitlines()[-1].startswith("amqpworker: No channel is left for consuming from queue 'work'")
+    assert "allows 1 per connection (channel_max)" in ended.err.splitlines()[-1]
     assert ended.code == 2
 
 
@@ -75,4 +73,4 @@ def test_a_worker_that_has_channels_for_some_of_its_queues_consumes_these_and_na
         app.task(name=name, queue=name)(lambda: None)
     with running(app, wait=False) as worker:
         wait_until(lambda: worker.process.consumer.ever_consumed and "queue_not_consumed" in caplog.text)
-    assert "allows 3 on a connection (channel_max)" in caplog.text
+    assert "allows 3 per connection (channel_max)" in caplog.text

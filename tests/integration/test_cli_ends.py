@@ -174,8 +174,8 @@ def fake_broker(properties: dict[str, str]) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("properties", "told"),
     [
-        ({"product": "RabbitMQ", "version": "3.9.29"}, "RabbitMQ 3.9.29: amqpworker needs 3.10 or later"),
-        ({"product": "Other", "version": "9"}, "calls itself 'Other'"),
+        ({"product": "RabbitMQ", "version": "3.9.29"}, "RabbitMQ 3.9.29: amqpworker requires 3.10 or later"),
+        ({"product": "Other", "version": "9"}, "The broker is 'Other'"),
     ],
 )
 def test_a_broker_that_is_too_old_or_another_is_one_line_and_exit_code_2(

@@ -15,7 +15,6 @@ from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
 from tests.certificates import make_authority, make_certificate
 from tests.conftest import TEST_CONFIG, throw_away
-from tests.integration.conftest import Codec
 from tests.integration.tasks import echo_of, messages
 from tests.support import Broker
 
@@ -55,19 +54,19 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         throw_away(node)
 
 
-def test_a_broker_with_the_right_certificate_is_trusted(make_app: MakeApp, codec: Codec, secured: Secured) -> None:
-    app = make_app(secured.url(), codec=codec, tls_ca=secured.ca)
-    echo = echo_of(app, f"secure-{codec}")
+def test_a_broker_with_the_right_certificate_is_trusted(make_app: MakeApp, secured: Secured) -> None:
+    app = make_app(secured.url(), tls_ca=secured.ca)
+    echo = echo_of(app, "secure")
     echo.send("x")
     app.send_many(messages(echo, 500))
     echo.send("y" * 500_000)
-    assert Broker(secured.node, "/").count(f"secure-{codec}") == 502
+    assert Broker(secured.node, "/").count("secure") == 502
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_parent_and_child_share_no_secure_connection(make_app: MakeApp, codec: Codec, secured: Secured) -> None:
-    app = make_app(secured.url(), codec=codec, tls_ca=secured.ca)
-    echo = echo_of(app, f"forked-{codec}")
+def test_parent_and_child_share_no_secure_connection(make_app: MakeApp, secured: Secured) -> None:
+    app = make_app(secured.url(), tls_ca=secured.ca)
+    echo = echo_of(app, "forked")
     echo.send("x")
     pid = os.fork()
     if pid == 0:
@@ -81,7 +80,7 @@ def test_parent_and_child_share_no_secure_connection(make_app: MakeApp, codec: C
         echo.send("x")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     echo.send("x")
-    assert Broker(secured.node, "/").count(f"forked-{codec}") == 23
+    assert Broker(secured.node, "/").count("forked") == 23
 
 
 REFUSED = {
@@ -93,10 +92,10 @@ REFUSED = {
 
 @pytest.mark.parametrize("why", REFUSED)
 def test_what_cannot_be_trusted_is_refused_in_one_sentence(
-    make_app: MakeApp, codec: Codec, secured: Secured, why: str, caplog: pytest.LogCaptureFixture
+    make_app: MakeApp, secured: Secured, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     host, ca, scheme, told = REFUSED[why]
-    app = make_app(secured.url(host, scheme), codec=codec, tls_ca=getattr(secured, ca), connect_timeout=2.0)
+    app = make_app(secured.url(host, scheme), tls_ca=getattr(secured, ca), connect_timeout=2.0)
     begin = time.monotonic()
     with pytest.raises(ConfigError, match=told) as caught:
         echo_of(app).send("x")
@@ -106,28 +105,28 @@ def test_what_cannot_be_trusted_is_refused_in_one_sentence(
     assert "Traceback" not in caplog.text
 
 
-def test_a_port_without_tls_is_told(make_app: MakeApp, codec: Codec, secured: Secured) -> None:
-    app = make_app(f"amqps://127.0.0.1:{secured.node.ports.amqp}/", codec=codec, tls_ca=secured.ca)
+def test_a_port_without_tls_is_told(make_app: MakeApp, secured: Secured) -> None:
+    app = make_app(f"amqps://127.0.0.1:{secured.node.ports.amqp}/", tls_ca=secured.ca)
     with pytest.raises(ConfigError, match="TLS"):
         echo_of(app).send("x")
 
 
 def test_certificate_files_that_cannot_be_read_are_told_without_a_traceback(
-    make_app: MakeApp, codec: Codec, secured: Secured, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    make_app: MakeApp, secured: Secured, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     nonsense = tmp_path / "nonsense.pem"
     nonsense.write_text("nonsense")
     for wrong in (nonsense, tmp_path / "missing.pem"):
         with pytest.raises(ConfigError, match=f"tls_ca, '{wrong}'"):
-            echo_of(make_app(secured.url(), codec=codec, tls_ca=wrong)).send("x")
+            echo_of(make_app(secured.url(), tls_ca=wrong)).send("x")
     assert "Traceback" not in caplog.text
 
 
 def test_headers_that_do_not_fit_into_the_frames_of_this_broker_are_refused_and_others_go_on(
-    make_app: MakeApp, codec: Codec, secured: Secured
+    make_app: MakeApp, secured: Secured
 ) -> None:
-    app = make_app(secured.node.url(), codec=codec)
-    echo = echo_of(app, f"frames-{codec}")
+    app = make_app(secured.node.url())
+    echo = echo_of(app, "frames")
     large = echo.options(headers={"large": "x" * 10_000}).message("x")
     for _ in range(2):  # before the connection, and on it
         first, refused, last = app.send_each([echo.message("a"), large, echo.message("b")])

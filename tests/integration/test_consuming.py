@@ -58,18 +58,18 @@ def test_acks_behind_a_long_task_are_not_withheld(vhost: Broker, app: App) -> No
 
 
 @pytest.mark.parametrize(("options", "held"), [({"threads": 2}, 8), ({"threads": 2, "prefetch": 3}, 3)])
-def test_no_more_is_held_than_the_prefetch(vhost: Broker, one_app: App, options: dict[str, Any], held: int) -> None:
+def test_no_more_is_held_than_the_prefetch(vhost: Broker, app: App, options: dict[str, Any], held: int) -> None:
     go = threading.Event()
 
-    @one_app.task(name="hold", queue=QUEUE)
+    @app.task(name="hold", queue=QUEUE)
     def hold() -> None:
         go.wait(60)
 
-    with running(one_app, **options) as worker:
+    with running(app, **options) as worker:
         try:
-            one_app.send_many(hold.message() for _ in range(held + 5))
-            intake = worker.process.consumer._intakes[QUEUE]
-            wait_until(lambda: len(intake.unclaimed) + len(worker.process.runners.running) >= held, what="it is full")
+            app.send_many(hold.message() for _ in range(held + 5))
+            channel = worker.process.consumer._channels[QUEUE]
+            wait_until(lambda: len(channel.unclaimed) + len(worker.process.runners.running) >= held, what="it is full")
             vhost.wait_for_count(QUEUE, 5)
         finally:
             go.set()
@@ -95,7 +95,7 @@ def test_deliveries_that_nobody_begins_go_back_in_time(vhost: Broker, make_app: 
         try:
             hold.send(0)
             wait_until(lambda: ran, what="the task runs that keeps the worker busy")
-            wait_until(lambda: not holder.process.reception.tick(), what="nothing waits in the worker")
+            wait_until(lambda: not holder.process.receiver.on_tick(), what="nothing waits in the worker")
             for n in (1, 2, 3):
                 hold.send(n)
             vhost.wait_for_count(QUEUE, 0)
@@ -159,19 +159,19 @@ DEEDS: dict[str, Callable[[], Any]] = {
 }
 
 
-def test_whatever_tasks_raise_the_threads_go_on(vhost: Broker, one_app: App) -> None:
+def test_whatever_tasks_raise_the_threads_go_on(vhost: Broker, app: App) -> None:
     ran: list[str] = []
 
-    @one_app.task(name="do", queue=QUEUE, retry=None)
+    @app.task(name="do", queue=QUEUE, retry=None)
     def do(deed: str) -> None:
         ran.append(deed)
         DEEDS[deed]()
 
-    @one_app.task(name="fine", queue=QUEUE)
+    @app.task(name="fine", queue=QUEUE)
     def fine() -> None:
         ran.append("fine")
 
-    with running(one_app, threads=1) as worker:
+    with running(app, threads=1) as worker:
         for deed in DEEDS:
             do.send(deed)
         fine.send()
@@ -186,7 +186,7 @@ def test_whatever_tasks_raise_the_threads_go_on(vhost: Broker, one_app: App) -> 
 
 
 def test_a_task_that_closes_standard_output_or_starts_threads_is_no_trouble(
-    vhost: Broker, one_app: App, monkeypatch: pytest.MonkeyPatch
+    vhost: Broker, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open(os.devnull, "w") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
@@ -194,17 +194,17 @@ def test_a_task_that_closes_standard_output_or_starts_threads_is_no_trouble(
         caught: list[BaseException] = []
         monkeypatch.setattr(threading, "excepthook", lambda told: caught.append(told.exc_value))
 
-        @one_app.task(name="close", queue=QUEUE)
+        @app.task(name="close", queue=QUEUE)
         def close() -> None:
             close_output()
             done.append("closed")
 
-        @one_app.task(name="start", queue=QUEUE)
+        @app.task(name="start", queue=QUEUE)
         def start() -> None:
             start_thread()
             done.append("started")
 
-        with running(one_app, threads=1):
+        with running(app, threads=1):
             close.send()
             start.send()
             wait_until(lambda: len(done) == 2, what="both run")
@@ -212,29 +212,29 @@ def test_a_task_that_closes_standard_output_or_starts_threads_is_no_trouble(
     assert isinstance(caught[0], AmqpWorkerError), "current() tells nothing in a thread of the task's own"
 
 
-def test_a_task_is_known_by_its_aliases(vhost: Broker, one_app: App) -> None:
+def test_a_task_is_known_by_its_aliases(vhost: Broker, app: App) -> None:
     seen: list[str] = []
 
-    @one_app.task(name="new.name", queue=QUEUE, aliases=["old.name", "older.name"])
+    @app.task(name="new.name", queue=QUEUE, aliases=["old.name", "older.name"])
     def renamed() -> None:
         seen.append(current().task)
 
-    with running(one_app, threads=1):
+    with running(app, threads=1):
         for name in ("old.name", "older.name", "new.name"):
             assert vhost.management.publish(vhost.vhost, "amqpworker.tasks", QUEUE, "{}", {"type": name})
         wait_until(lambda: len(seen) == 3, what="all three run")
     assert seen == ["new.name"] * 3
 
 
-def test_a_run_knows_its_message(vhost: Broker, one_app: App) -> None:
+def test_a_run_knows_its_message(vhost: Broker, app: App) -> None:
     seen: list[tuple[Any, ...]] = []
 
-    @one_app.task(name="look", queue=QUEUE)
+    @app.task(name="look", queue=QUEUE)
     def look() -> None:
         run = current()
         seen.append((run.id, run.attempt, run.queue, run.task, run.headers))
 
-    with running(one_app, threads=1):
+    with running(app, threads=1):
         sent = look.options(headers={"tenant": "acme", "n": 1}).send()
         wait_until(lambda: seen, what="it runs")
     assert seen == [(sent.id, 1, QUEUE, "look", {"tenant": "acme", "n": 1})]

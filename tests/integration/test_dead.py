@@ -274,17 +274,17 @@ def test_a_dead_letter_waits_until_it_can_be_published(
     assert vhost.count("amqpworker.parked") == 0
 
 
-def test_a_call_of_an_unknown_task_is_answered_at_once_and_leaves_a_letter(vhost: Broker, one_app: App) -> None:
-    @one_app.task(name="known", queue=QUEUE)
+def test_a_call_of_an_unknown_task_is_answered_at_once_and_leaves_a_letter(vhost: Broker, app: App) -> None:
+    @app.task(name="known", queue=QUEUE)
     def known() -> None: ...
 
-    @one_app.remote(name="unknown", queue=QUEUE)
+    @app.remote(name="unknown", queue=QUEUE)
     def unknown() -> int: ...
 
-    @one_app.remote(name="shop.tasks.known", queue=QUEUE)
+    @app.remote(name="shop.tasks.known", queue=QUEUE)
     def elsewhere() -> int: ...
 
-    with running(one_app, threads=1):
+    with running(app, threads=1):
         with pytest.raises(
             TaskFailed, match=r"no task 'shop\.tasks\.known' .*: it has 'known': import the module by one"
         ):

@@ -31,8 +31,8 @@ def put(broker: Broker, task: str, body: str) -> None:
 
 def drains(worker: LocalWorker) -> None:
     """Wait until a worker has cancelled its subscription."""
-    intake = worker.process.consumer._intakes[QUEUE]
-    wait_until(lambda: intake.consumer_tag is None, what="it consumes no more")
+    channel = worker.process.consumer._channels[QUEUE]
+    wait_until(lambda: channel.consumer_tag is None, what="it consumes no more")
 
 
 # ---- in this process ------------------------------------------------------------------------------------------------
@@ -68,23 +68,23 @@ def test_a_drain_gives_back_at_once_what_has_not_begun_and_finishes_what_runs(vh
     assert vhost.count(QUEUE) == 9, "and those two were acknowledged"
 
 
-def test_a_drain_waits_until_a_retry_and_a_dead_letter_are_confirmed(vhost: Broker, one_app: App) -> None:
+def test_a_drain_waits_until_a_retry_and_a_dead_letter_are_confirmed(vhost: Broker, app: App) -> None:
     go = threading.Event()
     began: list[str] = []
 
-    @one_app.task(name="retry", queue=QUEUE, retry=[60])
+    @app.task(name="retry", queue=QUEUE, retry=[60])
     def retry() -> None:
         began.append("retry")
         go.wait(60)
         raise OSError
 
-    @one_app.task(name="dead", queue=QUEUE, retry=None)
+    @app.task(name="dead", queue=QUEUE, retry=None)
     def dead() -> None:
         began.append("dead")
         go.wait(60)
         raise OSError
 
-    with running(one_app, threads=2) as worker:
+    with running(app, threads=2) as worker:
         retry.send()
         dead.send()
         wait_until(lambda: len(began) == 2, what="both run")
@@ -122,15 +122,15 @@ def test_a_drain_waits_until_an_answer_has_left(vhost: Broker, make_app: Callabl
     assert vhost.count(QUEUE) == 0
 
 
-def test_what_does_not_end_in_time_is_abandoned_and_comes_again(vhost: Broker, one_app: App) -> None:
+def test_what_does_not_end_in_time_is_abandoned_and_comes_again(vhost: Broker, app: App) -> None:
     go, began = threading.Event(), threading.Event()
 
-    @one_app.task(name="hold", queue=QUEUE)
+    @app.task(name="hold", queue=QUEUE)
     def hold() -> None:
         began.set()
         go.wait(60)
 
-    with running(one_app, threads=1, drain_timeout=0.2, code=3) as worker:
+    with running(app, threads=1, drain_timeout=0.2, code=3) as worker:
         hold.send()
         assert began.wait(10)
         since = time.monotonic()

@@ -30,7 +30,6 @@ from amqpworker.routing.topology import work_queue
 from amqpworker.task import RemoteTask
 from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
-from tests.integration.conftest import Codec
 from tests.integration.tasks import QUEUE, echo_of, messages
 from tests.proxy import Proxy
 from tests.support import Broker, raw_channel, wait_until
@@ -115,10 +114,8 @@ def test_two_messages_with_one_id_are_told_apart(app: App) -> None:
     assert [isinstance(one, Unroutable) for one in outcomes] == [False, True, False, True]
 
 
-def test_a_full_queue_whose_bound_nobody_names_refuses_until_the_time_is_over(
-    make_app: MakeApp, codec: Codec, vhost: Broker
-) -> None:
-    app = make_app(codec=codec, send_timeout=1.0)
+def test_a_full_queue_whose_bound_nobody_names_refuses_until_the_time_is_over(make_app: MakeApp, vhost: Broker) -> None:
+    app = make_app(send_timeout=1.0)
     echo_of(app).send("makes the exchanges")
     vhost.declare_queue("small", x_max_length=2, x_overflow="reject-publish")
     with raw_channel(vhost.url) as channel:
@@ -150,9 +147,9 @@ def test_what_a_full_queue_refused_is_taken_once_it_has_room_within_the_time(app
         assert len(sending.result()) == 4
 
 
-def test_without_a_confirm_in_time_the_fate_is_unknown(make_app: MakeApp, codec: Codec, vhost: Broker) -> None:
+def test_without_a_confirm_in_time_the_fate_is_unknown(make_app: MakeApp, vhost: Broker) -> None:
     with Proxy(vhost.url) as proxy:
-        app = make_app(proxy.url, codec=codec, send_timeout=0.7)
+        app = make_app(proxy.url, send_timeout=0.7)
         echo = echo_of(app)
         echo.send("before")
         proxy.swallow("to_client")
@@ -167,9 +164,9 @@ def test_without_a_confirm_in_time_the_fate_is_unknown(make_app: MakeApp, codec:
         assert set(ids_in(vhost, QUEUE)[1:]) == {caught.value.message.id}
 
 
-def test_what_the_network_swallows_is_unconfirmed_in_time(make_app: MakeApp, codec: Codec, vhost: Broker) -> None:
+def test_what_the_network_swallows_is_unconfirmed_in_time(make_app: MakeApp, vhost: Broker) -> None:
     with Proxy(vhost.url) as proxy:
-        app = make_app(proxy.url, codec=codec, send_timeout=0.7)
+        app = make_app(proxy.url, send_timeout=0.7)
         echo = echo_of(app)
         echo.send("before")
         proxy.swallow("to_broker")
@@ -180,11 +177,9 @@ def test_what_the_network_swallows_is_unconfirmed_in_time(make_app: MakeApp, cod
         assert vhost.count(QUEUE) == 1
 
 
-def test_a_reset_in_mid_frame_leaves_no_doubt_about_what_was_confirmed(
-    make_app: MakeApp, codec: Codec, vhost: Broker
-) -> None:
+def test_a_reset_in_mid_frame_leaves_no_doubt_about_what_was_confirmed(make_app: MakeApp, vhost: Broker) -> None:
     with Proxy(vhost.url) as proxy:
-        app = make_app(proxy.url, codec=codec, resend=False)
+        app = make_app(proxy.url, resend=False)
         echo = echo_of(app)
         echo.send("before")
         for after in (10, 50_001):
@@ -200,9 +195,9 @@ def test_a_reset_in_mid_frame_leaves_no_doubt_about_what_was_confirmed(
             echo.send("x")
 
 
-def test_a_broker_that_is_away_is_not_connected_in_time(make_app: MakeApp, codec: Codec, vhost: Broker) -> None:
+def test_a_broker_that_is_away_is_not_connected_in_time(make_app: MakeApp, vhost: Broker) -> None:
     port = free_ports(1)[0]
-    app = make_app(f"amqp://127.0.0.1:{port}/", codec=codec, send_timeout=0.5)
+    app = make_app(f"amqp://127.0.0.1:{port}/", send_timeout=0.5)
     with takes_at_most(1.5), pytest.raises(NotConnected, match=f"127.0.0.1:{port}") as caught:
         echo_of(app).send("x")
     assert caught.value.message is not None
@@ -210,29 +205,26 @@ def test_a_broker_that_is_away_is_not_connected_in_time(make_app: MakeApp, codec
         app.send_many(messages(app.remotes["test.echo"], 10))
     assert [type(one) for one in batch.value.exceptions] == [NotConnected] * 10
 
-    other = make_app(codec=codec)
+    other = make_app()
     echo_of(other)
     assert other.send(caught.value.message).id == caught.value.message.id
     assert vhost.count(QUEUE) == 1
 
 
 def test_an_alarm_blocks_in_time_and_sending_works_again_after_it(make_app: MakeApp, spare_node: Node) -> None:
-    codecs = ("own", "pika")
-    apps = [make_app(spare_node.url(), codec=codec, send_timeout=0.7) for codec in codecs]
-    echoes = [echo_of(app, f"alarmed-{codec}") for app, codec in zip(apps, codecs, strict=True)]
-    for echo in echoes:
-        echo.send("before")
+    app = make_app(spare_node.url(), send_timeout=0.7)
+    echo = echo_of(app, "alarmed")
+    echo.send("before")
     spare_node.rabbitmqctl("set_vm_memory_high_watermark", "0")
     try:
-        blocked = [blocks(app, echo) for app, echo in zip(apps, echoes, strict=True)]
+        written, unwritten = blocks(app, echo)
     finally:
         spare_node.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
-    for app, codec, (written, unwritten) in zip(apps, codecs, blocked, strict=True):
-        wait_until(lambda: sends(app, unwritten), 10, "sending works again")  # noqa: B023 - called at once
-        # what had been written when the alarm came arrives, what had not does not
-        ids = ids_in(Broker(spare_node, "/"), f"alarmed-{codec}")
-        assert ids[1] == written.id
-        assert ids.count(unwritten.id) == 1
+    wait_until(lambda: sends(app, unwritten), 10, "sending works again")
+    # what had been written when the alarm came arrives, what had not does not
+    ids = ids_in(Broker(spare_node, "/"), "alarmed")
+    assert ids[1] == written.id
+    assert ids.count(unwritten.id) == 1
 
 
 def blocks(app: App, echo: RemoteTask[[str], str]) -> tuple[Message, Message]:
@@ -252,15 +244,15 @@ def blocks(app: App, echo: RemoteTask[[str], str]) -> tuple[Message, Message]:
 
 
 def test_no_right_to_publish_is_forbidden_and_others_go_on(
-    make_app: MakeApp, codec: Codec, vhost: Broker, stranger: Callable[..., str]
+    make_app: MakeApp, vhost: Broker, stranger: Callable[..., str]
 ) -> None:
     echo_of(make_app()).send("makes the topology")
-    app = make_app(stranger(read=".*"), codec=codec, declare=False)
+    app = make_app(stranger(read=".*"), declare=False)
     with takes_at_most(2.0), pytest.raises(AccessRefused, match=r"exchange 'amqpworker\.tasks'") as caught:
         echo_of(app).send("x")
     assert caught.value.message is not None
     assert "sesame" not in str(caught.value)
-    assert "lacks the right `write`" in str(caught.value)
+    assert "lacks the permission `write`" in str(caught.value)
     assert "DECLARE" not in str(caught.value)  # it is off already
 
     vhost.management.set_permissions(vhost.vhost, f"user-of-{vhost.vhost}", "", ".*", "")
@@ -269,19 +261,15 @@ def test_no_right_to_publish_is_forbidden_and_others_go_on(
     assert vhost.count(QUEUE) == 2
 
 
-def test_no_right_to_declare_is_forbidden_and_says_what_helps(
-    make_app: MakeApp, codec: Codec, stranger: Callable[..., str]
-) -> None:
-    app = make_app(stranger(write=".*", read=".*"), codec=codec)
+def test_no_right_to_declare_is_forbidden_and_says_what_helps(make_app: MakeApp, stranger: Callable[..., str]) -> None:
+    app = make_app(stranger(write=".*", read=".*"))
     with takes_at_most(2.0), pytest.raises(AccessRefused, match="AMQPWORKER_DECLARE=0") as caught:
         echo_of(app).send("x")
     assert caught.value.message is not None
 
 
-def test_each_failed_message_has_an_error_of_its_own(
-    make_app: MakeApp, codec: Codec, stranger: Callable[..., str]
-) -> None:
-    app = make_app(stranger(write=".*", read=".*"), codec=codec)
+def test_each_failed_message_has_an_error_of_its_own(make_app: MakeApp, stranger: Callable[..., str]) -> None:
+    app = make_app(stranger(write=".*", read=".*"))
     batch = list(messages(echo_of(app), 10))
     with pytest.raises(BatchFailed) as caught:
         app.send_many(batch)
@@ -289,9 +277,9 @@ def test_each_failed_message_has_an_error_of_its_own(
 
 
 def test_a_refused_login_is_forbidden_at_once_and_does_not_show_the_password(
-    make_app: MakeApp, codec: Codec, vhost: Broker, caplog: pytest.LogCaptureFixture
+    make_app: MakeApp, vhost: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = make_app(vhost.node.url(vhost.vhost, "guest", "sesame-47"), codec=codec)
+    app = make_app(vhost.node.url(vhost.vhost, "guest", "sesame-47"))
     echo = echo_of(app)
     for _ in range(3):
         with takes_at_most(3.0), pytest.raises(AccessRefused, match=r"refused the login of user 'guest'") as caught:
@@ -301,18 +289,18 @@ def test_a_refused_login_is_forbidden_at_once_and_does_not_show_the_password(
     assert "Traceback" not in caplog.text
 
 
-def test_an_unknown_virtual_host_is_forbidden_at_once(make_app: MakeApp, codec: Codec, vhost: Broker) -> None:
-    app = make_app(vhost.node.url("no-such-host"), codec=codec)
+def test_an_unknown_virtual_host_is_forbidden_at_once(make_app: MakeApp, vhost: Broker) -> None:
+    app = make_app(vhost.node.url("no-such-host"))
     with takes_at_most(3.0), pytest.raises(AccessRefused, match="virtual host 'no-such-host'"):
         echo_of(app).send("x")
 
 
 def test_a_virtual_host_of_others_is_forbidden_at_once(
-    make_app: MakeApp, codec: Codec, vhost: Broker, stranger: Callable[..., str]
+    make_app: MakeApp, vhost: Broker, stranger: Callable[..., str]
 ) -> None:
     url = stranger(write=".*").removesuffix(quote(vhost.vhost, safe="")) + "%2F"
     with takes_at_most(3.0), pytest.raises(AccessRefused, match="virtual host '/'"):
-        echo_of(make_app(url, codec=codec)).send("x")
+        echo_of(make_app(url)).send("x")
 
 
 def test_a_queue_with_other_arguments_names_the_argument_and_both_values(app: App, vhost: Broker) -> None:
@@ -331,9 +319,9 @@ def test_a_queue_with_other_arguments_names_the_argument_and_both_values(app: Ap
 
 
 def test_a_missing_exchange_is_not_routed_and_sending_goes_on_once_it_is_there(
-    make_app: MakeApp, codec: Codec, vhost: Broker
+    make_app: MakeApp, vhost: Broker
 ) -> None:
-    app = make_app(codec=codec, declare=False)
+    app = make_app(declare=False)
     with takes_at_most(2.0), pytest.raises(Unroutable, match=r"amqpworker\.tasks") as caught:
         echo_of(app).send("x")
     assert caught.value.message is not None

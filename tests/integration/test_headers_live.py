@@ -11,7 +11,6 @@ import pika
 import pytest
 
 from amqpworker import App, current
-from tests.integration.conftest import Codec
 from tests.support import Broker, RawMessage, milliseconds, raw_channel, wait_until
 from tests.workers import running
 
@@ -126,8 +125,8 @@ def move_back(broker: Broker, letter: RawMessage) -> None:
 
 
 @pytest.fixture
-def replayer(make_app: Callable[..., App], codec: Codec) -> App:
-    return make_app(codec=codec)
+def replayer(make_app: Callable[..., App]) -> App:
+    return make_app()
 
 
 def test_a_letter_that_is_moved_back_begins_anew_and_tells_of_its_last_death_only(vhost: Broker, replayer: App) -> None:

@@ -13,7 +13,6 @@ import pytest
 from amqpworker import App, BatchFailed, InvalidArguments, Message, SendError, Sent, Unroutable
 from amqpworker.client.batch import MOST_BYTES as WINDOW_BYTES
 from amqpworker.client.batch import MOST_MESSAGES as WINDOW
-from tests.integration.conftest import Codec
 from tests.integration.tasks import QUEUE, echo_of, messages
 from tests.support import Broker
 
@@ -190,9 +189,9 @@ def test_many_threads_may_iterate_at_once(app: App, vhost: Broker) -> None:
 
 
 def test_a_lost_connection_in_mid_batch_is_told_for_each_message_that_may_not_be_sent_again(
-    make_app: MakeApp, codec: Codec, vhost: Broker
+    make_app: MakeApp, vhost: Broker
 ) -> None:
-    app = make_app(codec=codec, resend=False)
+    app = make_app(resend=False)
     echo = echo_of(app)
     batch: list[Message] = []
     outcomes: list[Sent[str] | SendError] = []

@@ -17,8 +17,7 @@ from amqpworker import App, CallTimeout, ResultTimeout, TaskFailed, current
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.results.result_writer import ResultWriter
 from amqpworker.results.store import ResultRow
-from amqpworker.worker.executor import CLOCKS_APART
-from tests.integration.conftest import Codec
+from amqpworker.worker.outcomes import CLOCKS_APART
 from tests.support import Broker, wait_until
 from tests.workers import running
 
@@ -26,14 +25,8 @@ QUEUE = "work"
 
 
 @pytest.fixture
-def storing(make_app: Callable[..., App], codec: Codec, tmp_path: Path) -> App:
-    """An app that stores results, once for each codec."""
-    return make_app(codec=codec, results=f"sqlite:///{tmp_path}/results.db")
-
-
-@pytest.fixture
-def one_storing(make_app: Callable[..., App], tmp_path: Path) -> App:
-    """An app that stores results, for what does not depend on the codec."""
+def storing(make_app: Callable[..., App], tmp_path: Path) -> App:
+    """An app that stores results."""
     return make_app(results=f"sqlite:///{tmp_path}/results.db")
 
 
@@ -50,12 +43,12 @@ def test_a_result_comes_back_typed(vhost: Broker, storing: App) -> None:
     assert vhost.count(QUEUE) == 0
 
 
-def test_a_failure_is_a_result_too(vhost: Broker, one_storing: App) -> None:
-    @one_storing.task(name="fail", queue=QUEUE, retry=[0])
+def test_a_failure_is_a_result_too(vhost: Broker, storing: App) -> None:
+    @storing.task(name="fail", queue=QUEUE, retry=[0])
     def fail() -> int:
         raise LookupError("nothing there")
 
-    with running(one_storing, threads=1):
+    with running(storing, threads=1):
         sent = fail.send()
         with pytest.raises(TaskFailed) as stored:
             sent.result(timeout=10)
@@ -68,15 +61,15 @@ def test_a_failure_is_a_result_too(vhost: Broker, one_storing: App) -> None:
     vhost.wait_for_count(f"{QUEUE}.dead", 2)
 
 
-def test_what_has_not_ended_is_pending(vhost: Broker, one_storing: App) -> None:
+def test_what_has_not_ended_is_pending(vhost: Broker, storing: App) -> None:
     go = threading.Event()
 
-    @one_storing.task(name="hold", queue=QUEUE)
+    @storing.task(name="hold", queue=QUEUE)
     def hold() -> int:
         go.wait(30)
         return 1
 
-    with running(one_storing, threads=1):
+    with running(storing, threads=1):
         sent = hold.send()
         assert sent.status() == "pending"
         with pytest.raises(ResultTimeout):
@@ -85,17 +78,17 @@ def test_what_has_not_ended_is_pending(vhost: Broker, one_storing: App) -> None:
         assert sent.result(timeout=10) == 1
 
 
-def test_a_task_that_stores_nothing_leaves_nothing(vhost: Broker, one_storing: App, tmp_path: Path) -> None:
+def test_a_task_that_stores_nothing_leaves_nothing(vhost: Broker, storing: App, tmp_path: Path) -> None:
     ended: list[str] = []
 
-    @one_storing.task(name="quiet", queue=QUEUE, result=False, retry=None)
+    @storing.task(name="quiet", queue=QUEUE, result=False, retry=None)
     def quiet(fails: bool) -> int:
         ended.append(current().id)
         if fails:
             raise ValueError
         return 5
 
-    with running(one_storing, threads=1):
+    with running(storing, threads=1):
         first = quiet.send(False)
         quiet.send(True)
         vhost.wait_for_count(f"{QUEUE}.dead", 1)
@@ -143,17 +136,17 @@ class Unsteady:
 
 
 def test_a_store_that_fails_at_first_is_asked_again_and_the_task_runs_once(
-    vhost: Broker, one_storing: App, monkeypatch: pytest.MonkeyPatch
+    vhost: Broker, storing: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[int] = []
-    store = Unsteady(one_storing.store(), failures=2)
+    store = Unsteady(storing.store(), failures=2)
 
-    @one_storing.task(name="give", queue=QUEUE)
+    @storing.task(name="give", queue=QUEUE)
     def give() -> int:
         ran.append(1)
         return 7
 
-    with running(one_storing, threads=1) as worker:
+    with running(storing, threads=1) as worker:
         monkeypatch.setattr(worker.process.settler, "_results", ResultWriter(store, 60))
         assert give.send().result(timeout=10) == 7
     assert ran == [1]
@@ -162,44 +155,44 @@ def test_a_store_that_fails_at_first_is_asked_again_and_the_task_runs_once(
 
 
 def test_a_message_whose_result_cannot_be_stored_is_not_acknowledged(
-    vhost: Broker, one_storing: App, monkeypatch: pytest.MonkeyPatch
+    vhost: Broker, storing: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[int] = []
 
-    @one_storing.task(name="give", queue=QUEUE)
+    @storing.task(name="give", queue=QUEUE)
     def give() -> int:
         ran.append(1)
         return 7
 
-    with running(one_storing, threads=1) as worker:
+    with running(storing, threads=1) as worker:
         monkeypatch.setattr(worker.process.settler, "_results", ResultWriter(Unsteady(None, 10**6), 60))
         sent = give.send()
         wait_until(lambda: ran, what="it has run")
     vhost.wait_for_count(QUEUE, 1)
-    with running(one_storing, threads=1):
+    with running(storing, threads=1):
         assert sent.result(timeout=10) == 7
     assert ran == [1, 1]
 
 
 def test_while_the_store_is_away_coroutines_that_need_none_are_retried(
-    vhost: Broker, one_storing: App, monkeypatch: pytest.MonkeyPatch
+    vhost: Broker, storing: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts: list[int] = []
     gave: list[int] = []
 
-    @one_storing.task(name="give", queue=QUEUE)
+    @storing.task(name="give", queue=QUEUE)
     async def give() -> int:
         gave.append(1)
         return 7
 
-    @one_storing.task(name="note", queue=QUEUE, result=False, retry=[0, 0])
+    @storing.task(name="note", queue=QUEUE, result=False, retry=[0, 0])
     async def note() -> None:
         attempts.append(current().attempt)
         if current().attempt < 3:
             raise OSError
 
-    store = Unsteady(one_storing.store(), failures=10**6)
-    with running(one_storing, threads=1, async_tasks=20) as worker:
+    store = Unsteady(storing.store(), failures=10**6)
+    with running(storing, threads=1, async_tasks=20) as worker:
         monkeypatch.setattr(worker.process.settler, "_results", ResultWriter(store, 60))
         sents = [give.send() for _ in range(8)]
         wait_until(lambda: len(gave) == 8 and store.attempts >= 4, what="results wait for the store")
@@ -212,7 +205,7 @@ def test_while_the_store_is_away_coroutines_that_need_none_are_retried(
 
 @pytest.mark.parametrize("kind", ["thread", "coroutine"])
 def test_a_result_that_the_store_can_never_hold_is_refused_and_its_task_not_repeated(
-    vhost: Broker, one_storing: App, kind: str
+    vhost: Broker, storing: App, kind: str
 ) -> None:
     ran: list[int] = []
 
@@ -223,10 +216,10 @@ def test_a_result_that_the_store_can_never_hold_is_refused_and_its_task_not_repe
     async def give_later(size: int) -> str:
         return give(size)
 
-    task: Any = one_storing.task(give if kind == "thread" else give_later, name="give", queue=QUEUE)
-    store: Any = one_storing.store()
-    store._writer.use(lambda connection: connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 5000))
-    with running(one_storing, threads=1):
+    task: Any = storing.task(give if kind == "thread" else give_later, name="give", queue=QUEUE)
+    store: Any = storing.store()
+    store._writer.use(lambda connect: connect().setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 5000))
+    with running(storing, threads=1):
         small = task.send(100)
         assert small.result(timeout=10) == "x" * 100
         sent = task.send(6000)
@@ -253,15 +246,15 @@ def test_the_result_of_an_id_that_is_used_again_is_that_of_its_own_message(vhost
         assert first.status() == "pending", "its id was used again"
 
 
-def test_the_result_of_a_hand_made_message_is_taken_by_its_id(vhost: Broker, one_storing: App) -> None:
-    @one_storing.task(name="double", queue=QUEUE)
+def test_the_result_of_a_hand_made_message_is_taken_by_its_id(vhost: Broker, storing: App) -> None:
+    @storing.task(name="double", queue=QUEUE)
     def double(n: int) -> int:
         return 2 * n
 
     sent = double.options(id="order-17", queue="elsewhere").message(1)
-    one_storing.queue("elsewhere")
-    mine = one_storing.send(sent)
-    with running(one_storing, queues=(QUEUE,), threads=1):
+    storing.queue("elsewhere")
+    mine = storing.send(sent)
+    with running(storing, queues=(QUEUE,), threads=1):
         told = pika.BasicProperties(type="double", message_id="order-17")
         assert vhost.publish("amqpworker.tasks", QUEUE, b'{"n": 21}', told)
         assert mine.result(timeout=10) == 42
@@ -294,15 +287,15 @@ def test_a_call_that_is_too_late_is_dropped_and_runs_nothing(vhost: Broker, make
     assert vhost.count(f"{QUEUE}.dead") == 0
 
 
-def test_an_answer_to_a_caller_that_is_gone_does_not_hold_up_the_worker(vhost: Broker, one_app: App) -> None:
+def test_an_answer_to_a_caller_that_is_gone_does_not_hold_up_the_worker(vhost: Broker, app: App) -> None:
     ran: list[int] = []
 
-    @one_app.task(name="give", queue=QUEUE)
+    @app.task(name="give", queue=QUEUE)
     def give(n: int) -> int:
         ran.append(n)
         return n
 
-    with running(one_app, threads=1):
+    with running(app, threads=1):
         for reply_to in ("amq.rabbitmq.reply-to.g1h2AA.gone", "no such queue"):
             told = {"type": "give", "reply_to": reply_to}
             assert vhost.management.publish(vhost.vhost, "amqpworker.tasks", QUEUE, '{"n": 1}', told)
@@ -342,10 +335,10 @@ def test_a_reply_that_cannot_leave_is_given_up_and_its_message_acknowledged(
         calling = threading.Thread(target=call)
         calling.start()
         wait_until(lambda: ran, what="it runs")
-        monkeypatch.setattr(publisher, "woken", lambda: None)  # nothing is written any more
+        monkeypatch.setattr(publisher, "on_wake", lambda: None)  # nothing is written any more
         began = time.monotonic()
         go.set()
-        wait_until(lambda: worker.process.runners.idle() and worker.process.settler.idle(), what="it is settled")
+        wait_until(lambda: worker.process.runners.is_idle() and worker.process.settler.is_idle(), what="it is settled")
         assert 0.4 < time.monotonic() - began < 3
         monkeypatch.undo()
         calling.join()
@@ -357,10 +350,10 @@ def test_a_reply_that_cannot_leave_is_given_up_and_its_message_acknowledged(
 # ---- coroutines -----------------------------------------------------------------------------------------------------
 
 
-def test_coroutines_run_side_by_side_within_their_slots(vhost: Broker, one_storing: App) -> None:
+def test_coroutines_run_side_by_side_within_their_slots(vhost: Broker, storing: App) -> None:
     now, most = [0], [0]
 
-    @one_storing.task(name="step", queue=QUEUE)
+    @storing.task(name="step", queue=QUEUE)
     async def step(n: int) -> str:
         now[0] += 1
         most[0] = max(most[0], now[0])
@@ -368,23 +361,23 @@ def test_coroutines_run_side_by_side_within_their_slots(vhost: Broker, one_stori
         now[0] -= 1
         return f"{n} in {current().attempt}"
 
-    with running(one_storing, threads=1, async_tasks=6):
-        sent = one_storing.send_many(step.message(n) for n in range(30))
+    with running(storing, threads=1, async_tasks=6):
+        sent = storing.send_many(step.message(n) for n in range(30))
         assert [one.result(timeout=10) for one in sent] == [f"{n} in 1" for n in range(30)]
     assert most[0] == 6
     assert vhost.count(QUEUE) == 0
 
 
-def test_a_coroutine_that_fails_is_retried_and_dead_as_others_are(vhost: Broker, one_storing: App) -> None:
+def test_a_coroutine_that_fails_is_retried_and_dead_as_others_are(vhost: Broker, storing: App) -> None:
     attempts: list[int] = []
 
-    @one_storing.task(name="fail", queue=QUEUE, retry=[0.125])
+    @storing.task(name="fail", queue=QUEUE, retry=[0.125])
     async def fail() -> None:
         attempts.append(current().attempt)
         await asyncio.sleep(0)
         raise OSError("away")
 
-    with running(one_storing, threads=1):
+    with running(storing, threads=1):
         with pytest.raises(TaskFailed, match="away"):
             fail.send().result(timeout=10)
         letter = vhost.wait_for_message(f"{QUEUE}.dead")
@@ -392,11 +385,11 @@ def test_a_coroutine_that_fails_is_retried_and_dead_as_others_are(vhost: Broker,
     assert "in fail" in letter.headers["aw-traceback"]
 
 
-def test_a_coroutine_answers_its_caller(vhost: Broker, one_app: App) -> None:
-    @one_app.task(name="double", queue=QUEUE)
+def test_a_coroutine_answers_its_caller(vhost: Broker, app: App) -> None:
+    @app.task(name="double", queue=QUEUE)
     async def double(n: int) -> int:
         await asyncio.sleep(0)
         return 2 * n
 
-    with running(one_app, threads=1):
+    with running(app, threads=1):
         assert double.options(timeout=10).call(21) == 42

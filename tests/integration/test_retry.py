@@ -70,7 +70,7 @@ def test_a_task_is_retried_after_its_waits_and_dead_when_they_are_used_up(vhost:
     assert letter.headers["aw-dead-reason"] == "failed"
 
 
-def test_policies_of_every_form_are_asked(vhost: Broker, one_app: App) -> None:
+def test_policies_of_every_form_are_asked(vhost: Broker, app: App) -> None:
     policies: dict[str, Any] = {
         "never": None,
         "no retries": 0,
@@ -85,8 +85,8 @@ def test_policies_of_every_form_are_asked(vhost: Broker, one_app: App) -> None:
         runs[current().task] += 1
         raise OSError
 
-    tasks = [one_app.task(fail, name=name, queue=QUEUE, retry=retry) for name, retry in policies.items()]
-    with running(one_app, threads=4):
+    tasks = [app.task(fail, name=name, queue=QUEUE, retry=retry) for name, retry in policies.items()]
+    with running(app, threads=4):
         for task in tasks:
             task.send()
         vhost.wait_for_count(f"{QUEUE}.dead", len(tasks))
@@ -131,7 +131,7 @@ def test_the_same_task_is_retried_again_and_again_by_the_same_way(vhost: Broker,
 
 
 def test_headers_of_the_sender_survive_retries(vhost: Broker, make_app: Callable[..., App], runs: Runs) -> None:
-    app = make_app(codec="own")
+    app = make_app()
     headers = {
         "text": "é",
         "float": 1.5,
@@ -205,39 +205,39 @@ def test_an_exchange_that_was_deleted_under_a_worker_is_declared_anew_for_its_co
 # ---- what a task asks for -------------------------------------------------------------------------------------------
 
 
-def test_retry_later_counts_and_stops_when_the_policy_stops(vhost: Broker, one_app: App, runs: Runs) -> None:
-    @one_app.task(name="later", queue=QUEUE, retry=2)
+def test_retry_later_counts_and_stops_when_the_policy_stops(vhost: Broker, app: App, runs: Runs) -> None:
+    @app.task(name="later", queue=QUEUE, retry=2)
     def later() -> None:
         runs.note()
         raise RetryLater(0)
 
-    with running(one_app, threads=1):
+    with running(app, threads=1):
         later.send()
         letter = vhost.wait_for_message(f"{QUEUE}.dead")
     assert runs.attempts == [1, 2, 3]
     assert letter.headers["aw-error-type"].endswith("RetryLater")
 
 
-def test_retry_later_that_does_not_count_leaves_the_attempt_alone(vhost: Broker, one_app: App, runs: Runs) -> None:
-    @one_app.task(name="later", queue=QUEUE, retry=1)
+def test_retry_later_that_does_not_count_leaves_the_attempt_alone(vhost: Broker, app: App, runs: Runs) -> None:
+    @app.task(name="later", queue=QUEUE, retry=1)
     def later() -> None:
         if runs.note() < 5:
             raise RetryLater(0.125 if len(runs.notes) == 2 else 0, count=False)
 
-    with running(one_app, threads=1):
+    with running(app, threads=1):
         later.send()
         runs.wait_for(5)
     assert runs.attempts == [1] * 5
     assert vhost.count(f"{QUEUE}.dead") == 0
 
 
-def test_reject_is_dead_at_once_with_its_reason(vhost: Broker, one_app: App, runs: Runs) -> None:
-    @one_app.task(name="refuse", queue=QUEUE, retry=5)
+def test_reject_is_dead_at_once_with_its_reason(vhost: Broker, app: App, runs: Runs) -> None:
+    @app.task(name="refuse", queue=QUEUE, retry=5)
     def refuse() -> None:
         runs.note()
         raise Reject("no such user")
 
-    with running(one_app, threads=1):
+    with running(app, threads=1):
         refuse.send()
         letter = vhost.wait_for_message(f"{QUEUE}.dead")
     assert runs.attempts == [1]
@@ -248,8 +248,8 @@ def test_reject_is_dead_at_once_with_its_reason(vhost: Broker, one_app: App, run
 # ---- times ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_comes_too_late_is_dead_as_expired(vhost: Broker, one_app: App, runs: Runs) -> None:
-    @one_app.task(name="note", queue=QUEUE)
+def test_what_comes_too_late_is_dead_as_expired(vhost: Broker, app: App, runs: Runs) -> None:
+    @app.task(name="note", queue=QUEUE)
     def note() -> None:
         runs.note()
 
@@ -257,7 +257,7 @@ def test_what_comes_too_late_is_dead_as_expired(vhost: Broker, one_app: App, run
     late = time.time() + 0.01
     wait_until(lambda: time.time() > late, what="it is too late")
     in_time = note.options(expires=60).send()
-    with running(one_app, threads=1):
+    with running(app, threads=1):
         letter = vhost.wait_for_message(f"{QUEUE}.dead")
         runs.wait_for(1)
     assert letter.properties.message_id == expired.id
@@ -266,13 +266,13 @@ def test_what_comes_too_late_is_dead_as_expired(vhost: Broker, one_app: App, run
     assert in_time.id
 
 
-def test_a_retry_that_would_come_too_late_is_dead_as_expired(vhost: Broker, one_app: App, runs: Runs) -> None:
-    @one_app.task(name="fail", queue=QUEUE, retry=[1.0])
+def test_a_retry_that_would_come_too_late_is_dead_as_expired(vhost: Broker, app: App, runs: Runs) -> None:
+    @app.task(name="fail", queue=QUEUE, retry=[1.0])
     def fail() -> None:
         runs.note()
         raise OSError
 
-    with running(one_app, threads=1):
+    with running(app, threads=1):
         fail.options(expires=0.5).send()
         letter = vhost.wait_for_message(f"{QUEUE}.dead")
     assert letter.headers["aw-dead-reason"] == "expired"
@@ -287,12 +287,12 @@ def put_early(broker: Broker, seconds: float, **headers: Any) -> int:
     return eta
 
 
-def test_a_message_before_its_time_goes_back_to_the_ladder_once(vhost: Broker, one_app: App, runs: Runs) -> None:
-    @one_app.task(name="note", queue=QUEUE)
+def test_a_message_before_its_time_goes_back_to_the_ladder_once(vhost: Broker, app: App, runs: Runs) -> None:
+    @app.task(name="note", queue=QUEUE)
     def note() -> None:
         runs.note()
 
-    with running(one_app, threads=1):
+    with running(app, threads=1):
         eta = put_early(vhost, 2.0)
         runs.wait_for(1)
     when, attempt, _, wire = runs.notes[0]
@@ -304,26 +304,26 @@ def test_a_message_before_its_time_goes_back_to_the_ladder_once(vhost: Broker, o
 
 
 def test_a_message_that_is_early_once_more_runs_and_the_log_says_so(
-    vhost: Broker, one_app: App, runs: Runs, caplog: pytest.LogCaptureFixture
+    vhost: Broker, app: App, runs: Runs, caplog: pytest.LogCaptureFixture
 ) -> None:
-    @one_app.task(name="note", queue=QUEUE)
+    @app.task(name="note", queue=QUEUE)
     def note() -> None:
         runs.note()
 
-    with running(one_app, threads=1):
+    with running(app, threads=1):
         eta = put_early(vhost, 600.0, **{"aw-returned": 1})
         runs.wait_for(1)
     assert runs.notes[0][0] < eta / 1000 - 500
     assert "task_runs_early" in caplog.text
 
 
-def test_a_retry_of_a_returned_message_may_be_returned_again(vhost: Broker, one_app: App, runs: Runs) -> None:
-    @one_app.task(name="note", queue=QUEUE, retry=[0])
+def test_a_retry_of_a_returned_message_may_be_returned_again(vhost: Broker, app: App, runs: Runs) -> None:
+    @app.task(name="note", queue=QUEUE, retry=[0])
     def note() -> None:
         if runs.note() == 1:
             raise OSError
 
-    with running(one_app, threads=1):
+    with running(app, threads=1):
         put_early(vhost, 600.0, **{"aw-returned": 1})
         runs.wait_for(2)
     assert "aw-returned" not in runs.notes[1][3]

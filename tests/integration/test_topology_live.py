@@ -11,7 +11,6 @@ import pytest
 
 from amqpworker import App, InvalidArguments, Message, Unroutable
 from amqpworker.routing.topology import base, ladder, work_queue
-from tests.integration.conftest import Codec
 from tests.integration.tasks import QUEUE, echo_of, messages
 from tests.proxy import Proxy
 from tests.support import Broker, milliseconds, raw_channel, wait_until
@@ -19,12 +18,6 @@ from tests.support import Broker, milliseconds, raw_channel, wait_until
 MakeApp = Callable[..., App]
 
 WORK = {"work", "work.dead", "amqpworker.parked"}
-
-
-@pytest.fixture
-def app(make_app: MakeApp) -> App:
-    """An app: which codec writes its messages does not matter to what is declared, or to the ladder."""
-    return make_app()
 
 
 # ---- declaring -----------------------------------------------------------------------------------------------------
@@ -75,8 +68,8 @@ def test_a_namespace_keeps_apart_what_two_systems_declare(vhost: Broker) -> None
     assert "acme.tasks" in names
 
 
-def test_without_declare_nothing_is_declared(make_app: MakeApp, codec: Codec, vhost: Broker) -> None:
-    app = make_app(codec=codec, declare=False)
+def test_without_declare_nothing_is_declared(make_app: MakeApp, vhost: Broker) -> None:
+    app = make_app(declare=False)
     echo = echo_of(app)
     for task in (echo, echo.options(delay=1)):
         with pytest.raises(Unroutable):
@@ -85,9 +78,9 @@ def test_without_declare_nothing_is_declared(make_app: MakeApp, codec: Codec, vh
     assert not [one for one in vhost.management.exchanges(vhost.vhost) if one["name"].startswith("amqpworker")]
 
 
-def test_a_topology_is_declared_once_for_a_connection(make_app: MakeApp, codec: Codec, vhost: Broker) -> None:
+def test_a_topology_is_declared_once_for_a_connection(make_app: MakeApp, vhost: Broker) -> None:
     with Proxy(vhost.url) as proxy:
-        app = make_app(proxy.url, codec=codec)
+        app = make_app(proxy.url)
         echo = echo_of(app)
         echo.send("x")
         echo.send("x")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from amqpworker import App
-from amqpworker.broker.consumer_check import Look, subscribes_for_us, trouble_of
+from amqpworker.broker.consumer_check import QueueState, problem_with, resubscribes_silently
 from amqpworker.testing import Node
 from tests.faults.test_consuming_faults import QUEUE, Ledger, generation, make_anew
 from tests.proxy import Proxy
@@ -23,19 +23,19 @@ SOON = 10.0
 @pytest.mark.parametrize(
     ("look", "starved", "forgotten", "told"),
     [
-        (Look(0, 1), 0, 0, ""),
-        (Look(5, 1), 0, 0, ""),
-        (Look(5, 1), 1, 0, ""),
-        (Look(5, 1), 2, 0, "5 messages are ready, and none comes"),
-        (Look(0, 0), 0, 1, ""),
-        (Look(0, 0), 0, 2, "the broker knows of no consumer"),
-        (Look(None, 0), 0, 0, "the queue is gone"),
+        (QueueState(0, 1), 0, 0, ""),
+        (QueueState(5, 1), 0, 0, ""),
+        (QueueState(5, 1), 1, 0, ""),
+        (QueueState(5, 1), 2, 0, "5 messages are ready, but none is delivered"),
+        (QueueState(0, 0), 0, 1, ""),
+        (QueueState(0, 0), 0, 2, "the broker has no consumer"),
+        (QueueState(None, 0), 0, 0, "the queue does not exist"),
     ],
 )
 def test_what_the_broker_says_of_a_queue_tells_whether_it_is_consumed(
-    look: Look, starved: int, forgotten: int, told: str
+    look: QueueState, starved: int, forgotten: int, told: str
 ) -> None:
-    assert trouble_of(look, starved, forgotten) == told
+    assert problem_with(look, starved, forgotten) == told
 
 
 def test_a_consumer_whose_queue_is_made_anew_is_noticed(
@@ -52,9 +52,9 @@ def test_a_consumer_whose_queue_is_made_anew_is_noticed(
     assert vhost.count(QUEUE) == 0
 
 
-def test_a_message_that_the_broker_gave_to_a_consumer_it_forgot_is_run_soon(vhost: Broker, one_app: App) -> None:
-    ledger = Ledger(one_app)
-    with running(one_app, threads=2), raw_channel(vhost.url) as channel:
+def test_a_message_that_the_broker_gave_to_a_consumer_it_forgot_is_run_soon(vhost: Broker, app: App) -> None:
+    ledger = Ledger(app)
+    with running(app, threads=2), raw_channel(vhost.url) as channel:
         ledger.send(range(1))
         ledger.wait_for(range(1))
         make_anew(vhost, channel)
@@ -65,13 +65,13 @@ def test_a_message_that_the_broker_gave_to_a_consumer_it_forgot_is_run_soon(vhos
 
 @pytest.mark.parametrize(("version", "does"), [((), True), ((3, 10), True), ((3, 13), True), ((4, 0), False)])
 def test_only_brokers_before_4_0_subscribe_for_us(version: tuple[int, ...], does: bool) -> None:
-    assert subscribes_for_us(version) is does
+    assert resubscribes_silently(version) is does
 
 
-def test_a_worker_that_has_long_tasks_keeps_its_subscription(vhost: Broker, one_app: App) -> None:
-    ledger = Ledger(one_app)
+def test_a_worker_that_has_long_tasks_keeps_its_subscription(vhost: Broker, app: App) -> None:
+    ledger = Ledger(app)
     ledger.held = {0, 1}
-    with running(one_app, threads=2, prefetch=2) as worker:
+    with running(app, threads=2, prefetch=2) as worker:
         ledger.send(range(40))
         ledger.wait_for(range(2))
         before = generation(worker)

@@ -58,7 +58,7 @@ def test_a_pool_and_its_isolated_processes_run_beside_modules_named_like_any_of_
             ("call", "shop.add", "a=1", "b=2"): "3",
             ("call", "shop.alone", "a=5"): "5",
             ("send", "shop.fail"): "",
-            ("topology", "check"): "all as it should be",
+            ("topology", "check"): "all as they should be",
             ("worker", "--check"): "shop:app",
         }.items():
             ended = run(tmp_path, env, *command)

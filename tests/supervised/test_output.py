@@ -56,7 +56,7 @@ def test_an_app_that_configures_logging_silences_no_line_of_its_worker(tmp_path:
         workers.wait_for("queue_consuming")
         workers.send("fails")
         (dead,) = workers.wait_for("task_dead")
-        assert dead["text"] == "no such user"
+        assert dead["error_text"] == "no such user"
         workers.send("configures")
         (done,) = workers.wait_for("task_done")
         assert (done["task"], done["outcome"], done["queue"]) == ("shop.configures", "done", "work")

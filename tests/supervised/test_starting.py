@@ -95,7 +95,7 @@ def test_waiting_for_a_broker_does_not_count_as_starting(tmp_path: Path) -> None
     with pool(tmp_path, f"amqp://127.0.0.1:{port}/", "-p", "1", "--start-timeout", "4") as workers:
         waiting = workers.wait_for("worker_waiting", 1)[0]
         assert waiting["waits_for"] == f"the broker at 127.0.0.1:{port}"
-        assert waiting["reason"] == f"Nothing listens at 127.0.0.1:{port}: is RabbitMQ running?"
+        assert waiting["reason"] == f"Connection refused by 127.0.0.1:{port}."
         shown = run(tmp_path, environment(), "status", str(workers.process.pid))
         assert "waiting for the broker at 127.0.0.1" in shown.out, "which"
         assert "is RabbitMQ running?" in shown.out, "and why"

@@ -40,7 +40,7 @@ def test_a_pool_is_found_and_shown_with_what_runs_also_while_its_process_hangs(t
         workers.end()
     gone = run(tmp_path, environment(), "status", where)
     assert (gone.code, gone.out) == (2, "")
-    assert "No supervisor answers" in gone.err
+    assert "No supervisor responds" in gone.err
 
 
 def test_a_place_that_is_taken_is_one_line_and_exit_code_2(tmp_path: Path, vhost: Broker) -> None:

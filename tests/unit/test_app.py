@@ -100,10 +100,10 @@ def test_an_app_whose_results_were_not_used_opens_no_file_to_close_it(tmp_path: 
 
 @pytest.mark.parametrize("url", ["http://x", "", "localhost:5672", "amqp://host:none/", "amqp://host/?heartbeat=5"])
 def test_a_url_that_cannot_be_read_is_refused_when_the_app_is_made(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    with pytest.raises(ConfigError, match=r"^The broker's URL "):
+    with pytest.raises(ConfigError, match=r"^The URL of the broker "):
         App(url)
     monkeypatch.setenv("AMQPWORKER_URL", url or "http://x")
-    with pytest.raises(ConfigError, match=r"^The broker's URL "):
+    with pytest.raises(ConfigError, match=r"^The URL of the broker "):
         App()
 
 
@@ -161,5 +161,5 @@ def test_names_that_are_members_of_an_enum_are_their_values_everywhere() -> None
     shown = f"{send!r} {remote.queue} {[*app.tasks]} {[*app.plan.queues]} {message} {app.queue(Names.QUEUE)}"
     assert "Names" not in shown
     assert {type(text) for text in (send.name, send.queue, message.id, message.queue, *message.headers)} == {str}
-    declared = app.plan.topology_of(app.plan.needs(Names.QUEUE.value, delayed=False)[0])
+    declared = app.plan.requirements(Names.QUEUE.value, delayed=False)[0].make_topology()
     assert {queue.name for queue in declared.queues} == {"emails", "emails.dead", "space.parked"}

@@ -60,10 +60,11 @@ MOST_ROOT_FILES = 9
 SLEEPERS = {
     "client/sent.py": "asks the store for a result",
     "results/sqlite_file.py": "a locked database file",
-    "cli/status_command.py": "shows it again each second",
+    "cli/status_command.py": "refreshes the status once per second",
     "worker/limits/deadlines.py": "gives way to the thread that is about to raise an exception in this one",
     "worker/limits/interruption.py": "lets the other threads move before it looks where one is",
-    "testing/processes.py": "the start and the end of a node's processes",
+    "testing/processes.py": "reads a process's environment during its exec",
+    "testing/waiting.py": "waits for a condition",
 }
 
 MANY_PARAMETERS = {"options", "task"}  # keyword options are the interface there, as in `App.__init__`
@@ -187,7 +188,7 @@ def test_the_root_has_few_files() -> None:
 
 
 def test_only_settle_acknowledges_deliveries() -> None:
-    acts = re.compile(r"\bbasic_(ack|nack|reject)\b|\.(ack|nack|reject)\(")
+    acts = re.compile(r"\bbasic_(ack|nack|reject)\b|\.(ack|nack|reject|acknowledge|requeue)\(")
     wrong = [
         f"{named(path)}:{number}: {line.strip()}"
         for path in modules()
@@ -277,3 +278,53 @@ def test_no_test_is_skipped(word: str) -> None:
         if path != Path(__file__) and re.search(rf"pytest\.(mark\.)?{re.escape(word)}", path.read_text())
     ]
     assert found == []
+
+
+def test_only_its_own_methods_write_the_attributes_of_a_consumer_channel() -> None:
+    """Whether a delivery can be claimed, requeued and acknowledged is decided in one file."""
+    path = ROOT / "broker" / "consumer_channel.py"
+    owned = {
+        target.attr
+        for it in ast.walk(tree(path))
+        if isinstance(it, ast.Assign | ast.AnnAssign | ast.AugAssign)
+        for target in (it.targets if isinstance(it, ast.Assign) else [it.target])
+        if isinstance(target, ast.Attribute)
+    }
+    assert {"is_open", "unclaimed", "consumer_tag"} <= owned
+    of_a_channel = re.compile(r"\b(?:consumer_)?channel\.(\w+)(?: = |\.(?:pop|clear|add|discard|update)\()")
+    wrong = [
+        f"{named(other)}: {found.group()}"
+        for other in modules()
+        if other != path and not named(other).startswith("testing/")
+        for found in of_a_channel.finditer(other.read_text())
+        if found.group(1) in owned
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_outcomes_are_made_in_one_place() -> None:
+    kinds = {"Done", "Retry", "Snooze", "Postpone", "Dead", "Requeue", "Republish", "Discarded"}
+    wrong = [
+        f"{named(path)}:{it.lineno} {it.func.id}"
+        for path in modules()
+        for it in ast.walk(tree(path))
+        if isinstance(it, ast.Call) and isinstance(it.func, ast.Name) and it.func.id in kinds
+        if named(path) != "worker/outcomes.py"
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("file", "owner", "attribute"),
+    [
+        ("model/message.py", "Delivery", "channel"),
+        ("worker/context.py", "Run", "registered"),
+        ("worker/limits/deadlines.py", "RunDeadline", "run"),
+        ("broker/consumer_channel.py", "ConsumerChannel", "ack_tracker"),
+    ],
+)
+def test_what_joins_the_parts_has_a_type(file: str, owner: str, attribute: str) -> None:
+    (found,) = (it for it in tree(ROOT / file).body if isinstance(it, ast.ClassDef) and it.name == owner)
+    text = ast.unparse(found)
+    assert re.search(rf"\b{attribute}: (?!Any\b)\w+|self\.{attribute} = [A-Z]\w+\(\)", text)
+    assert not re.search(rf"\b{attribute}: Any\b", text)

@@ -12,7 +12,7 @@ import pytest
 from amqpworker import App, NotConnected, Settings
 from amqpworker.broker import single_start_thread as onethread
 from amqpworker.broker.single_start_thread import OneThread
-from amqpworker.lifecycle import Living, Users, in_io_thread
+from amqpworker.lifecycle import AppUsers, LiveObjects, in_io_thread
 from tests.support import wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -38,7 +38,7 @@ def in_child(work: Any) -> bool:
 
 
 def test_the_last_one_out_is_known_among_threads_and_in_nested_blocks() -> None:
-    users = Users()
+    users = AppUsers()
     users.enter()
     users.enter()
     in_other_thread(users.enter)
@@ -50,7 +50,7 @@ def test_the_last_one_out_is_known_among_threads_and_in_nested_blocks() -> None:
 
 
 def test_one_that_leaves_in_another_thread_than_it_entered_is_counted_all_the_same() -> None:
-    users = Users()
+    users = AppUsers()
     in_other_thread(users.enter)
     users.enter()
     assert not in_other_thread(users.leave)
@@ -58,18 +58,18 @@ def test_one_that_leaves_in_another_thread_than_it_entered_is_counted_all_the_sa
 
 
 def test_a_worker_is_never_the_thread_that_asks() -> None:
-    users = Users()
-    users.worker_enters()
+    users = AppUsers()
+    users.worker_started()
     assert users.others
     users.enter()
     assert not users.leave()
-    users.worker_exiting()
+    users.worker_stopped()
     assert not users.others
 
 
 def test_a_forked_child_has_no_users_but_its_own() -> None:
-    users = Users()
-    users.worker_enters()
+    users = AppUsers()
+    users.worker_started()
     users.enter()
     assert in_child(lambda: not users.others and users.leave())
     assert users.others
@@ -80,7 +80,7 @@ class Thing:
 
 
 def test_what_is_gone_is_alive_no_more_and_what_was_inherited_is_told_apart() -> None:
-    living: Living[Thing] = Living()
+    living: LiveObjects[Thing] = LiveObjects()
     one, other = Thing(), Thing()
     living.add(one)
     living.add(one)
@@ -138,7 +138,7 @@ def test_the_first_send_where_no_thread_can_be_started_is_an_error_that_says_so_
             assert caught.value.message is not None
         (outcome,) = app.send_each([echo.message("x")])
         assert isinstance(outcome, NotConnected)
-    with pytest.raises(NotConnected, match="Nothing listens"):
+    with pytest.raises(NotConnected, match="connection refused"):
         echo.send("x")
     app.close()
 

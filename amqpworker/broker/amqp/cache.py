@@ -1,7 +1,7 @@
 """
-Bounded memories of pure functions, for what is the same in message after message: names, types, routes.
+Bounded caches of pure functions, for values that repeat in every message: names, types, routes.
 
-Decides nothing: a value that was forgotten is made again.
+Decides nothing: a value that was dropped is made again.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ Value = TypeVar("Value")
 
 class Cache(dict[Key, Value]):
     """
-    A dictionary that makes what it lacks, and forgets all of it when it holds `bound` entries.
+    A dictionary that makes missing values, and is cleared when it holds `bound` entries.
 
-    A look-up costs half of what `functools.lru_cache` costs, and the codec makes several for each message. Forgetting
-    everything is rare where values repeat, and cheap where they never do (a reply address for each call).
+    A lookup costs half as much as in `functools.lru_cache`, and the codec makes several for each message. Clearing is rare if
+    values repeat, and cheap if they never do (a reply address for each call).
     """
 
     __slots__ = ("bound", "make")

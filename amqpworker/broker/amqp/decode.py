@@ -1,9 +1,9 @@
 """
-What comes in on the wire: a stream of bytes, cut anywhere, to deliveries, returns, confirms and the frames that are pika's.
+The decoder of a stream of bytes, cut anywhere: to deliveries, returns, confirms and the frames that pika decodes.
 
-A delivery that lies whole in what was read, nearly every one, is decoded in one pass. Everything else goes frame by
-frame, with the contents of each channel put together here, so that pika's decoder never sees a content. What a frame
-that is no content means is left to pika.
+A delivery that was read as a whole, as nearly all are, is decoded in one pass. Everything else is decoded frame by frame, and
+the contents of each channel are assembled here, so that pika's decoder never sees a content. Frames without content are
+left to pika.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["StreamDecoder"]
 
 FRAME_MAX = 131_072
 MAX_BODY = 536_870_912
-"""RabbitMQ's own limit for a message, whatever its configuration says (its rabbit.hrl)."""
+"""RabbitMQ's limit for a message, independent of its configuration (rabbit.hrl)."""
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 KINDS = frozenset({METHOD, HEADER, BODY, HEARTBEAT})
@@ -51,7 +51,7 @@ read_frame = struct.Struct(">BHI").unpack_from
 read_index = struct.Struct(">I").unpack_from
 read_tag = struct.Struct(">Q").unpack_from
 read_confirm = struct.Struct(">BHIIQBB").unpack_from
-# From the end byte of the frame before: that it is there, the frame's kind and its channel are one number to compare.
+# From the end byte of the previous frame: this byte, the type of the frame and its channel are compared as one number.
 read_header = struct.Struct(">IIIQH").unpack_from
 read_body = struct.Struct(">II").unpack_from
 HEADER_MARK = 0xCE020000
@@ -63,10 +63,10 @@ make = object.__new__
 
 class StreamDecoder:
     """
-    The decoder of one connection's stream; `frame_max` may be set again when it has been agreed on, 0 is no limit.
+    The decoder of one connection's stream; `frame_max` may be set again once it is negotiated, 0 is no limit.
 
-    Every byte is copied a bounded number of times, however small the pieces in which it comes, and nothing is
-    allocated for a size that is only claimed.
+    Every byte is copied a bounded number of times, however small the pieces that arrive, and no memory is allocated for a
+    size that is only announced.
     """
 
     def __init__(self, frame_max: int = FRAME_MAX, max_body: int = MAX_BODY) -> None:
@@ -81,22 +81,22 @@ class StreamDecoder:
         self._broken = ""
 
     @property
-    def has_part(self) -> bool:
-        """Whether a part of something has come whose rest has not."""
+    def has_partial(self) -> bool:
+        """Whether a frame or a message has arrived in part."""
         return bool(self._pieces or self._contents)
 
-    def has_part_of(self, channel: int) -> bool:
-        """Tell whether a part of something has come on this channel."""
+    def has_partial_on(self, channel: int) -> bool:
+        """Return whether a frame or a message has arrived in part on this channel."""
         if channel in self._contents:
             return True
         return self._held >= FRAME_HEAD and bool(self._pieces) and read_frame(b"".join(self._pieces))[1] == channel
 
     def feed(self, data: bytes) -> list[Event]:
         """
-        Return what has become whole with this piece of the stream, in order.
+        Return the events that this piece of the stream completes, in order.
 
         Raises:
-            FrameError: the stream is no AMQP; so is every later call.
+            FrameError: the stream is not AMQP; every later call raises it as well.
         """
         if self._pieces:
             self._pieces.append(data)
@@ -117,7 +117,7 @@ class StreamDecoder:
         return events
 
     def _take(self, data: bytes, events: list[Event]) -> int:
-        """Add the events of all whole frames, and return where the first frame begins that is not whole."""
+        """Add the events of all whole frames, and return the start of the first frame that is not whole."""
         if self._broken:
             raise FrameError(self._broken)
         position, following = -1, 0
@@ -130,13 +130,13 @@ class StreamDecoder:
 
     def _deliveries(self, data: bytes, position: int, events: list[Event]) -> int:
         """
-        Add the deliveries that lie whole in the data, and return where something else begins.
+        Add the deliveries that are whole in the data, and return the start of anything else.
 
-        What is unusual in any way is left to `_frame`, and so are the errors. A delivery begins with the same bytes as
-        the last one to its consumer, up to the tag; where it came from repeats too: both are looked up, not decoded.
+        Anything unusual is left to `_frame`, and so are errors. Up to the tag, a delivery begins with the same bytes as the
+        last one to its consumer, and its exchange and routing key repeat too: both are looked up, not decoded.
         """
         heads, routes = self._heads, self._routes
-        limit = min(self.frame_max or self.max_body, self.max_body)  # what is longer takes the long way
+        limit = min(self.frame_max or self.max_body, self.max_body)  # longer ones are decoded frame by frame
         try:
             while True:
                 tag_at = position + 12 + data[position + 11]
@@ -165,14 +165,13 @@ class StreamDecoder:
                 delivery.body = data[end + 8 : stop]
                 delivery.consumer_tag = consumer_tag
                 delivery.channel_number = channel
-                delivery.intake = None
                 events.append(delivery)
                 position = stop + 1
         except (IndexError, struct.error, FrameError):
             return position
 
     def _frame(self, data: bytes, position: int, events: list[Event]) -> int:
-        """Take one frame of any kind and return where it ends; where it is not whole yet, return where it begins."""
+        """Decode one frame of any type and return its end, or its start if it is not whole yet."""
         start = position + 7
         if start > len(data):
             self._wanted = 7
@@ -181,13 +180,13 @@ class StreamDecoder:
         if kind not in KINDS:
             raise FrameError(unknown_kind(data[position : position + 8]))
         if self.frame_max and size + 8 > self.frame_max * (GROWN if kind == HEADER else 1):
-            raise FrameError(f"a frame of {size + 8} bytes, more than the {self.frame_max} that were agreed on")
+            raise FrameError(f"a frame of {size + 8} bytes, more than the negotiated {self.frame_max}")
         end: int = start + size
         if end >= len(data):
             self._wanted = size + 8
             return position
         if data[end] != END:
-            raise FrameError(f"a frame of kind {kind} on channel {channel} does not end where it says")
+            raise FrameError(f"a frame of kind {kind} on channel {channel} does not end at its size")
         if kind == METHOD:
             self._method(data, channel, start, end, events)
         elif kind == HEADER:
@@ -199,7 +198,7 @@ class StreamDecoder:
         return end + 1
 
     def _method(self, data: bytes, channel: int, start: int, end: int, events: list[Event]) -> None:
-        """Take a method: a confirm, the beginning of a content, or one that is pika's."""
+        """Decode a method: a confirm, the beginning of a content, or one for pika."""
         index = read_index(data, start)[0] if end - start >= 4 else 0
         if channel in self._contents:
             if index not in {CHANNEL_CLOSE, CHANNEL_CLOSE_OK}:
@@ -220,19 +219,19 @@ class StreamDecoder:
             raise FrameError("a method frame without a method")
 
     def _remember(self, data: bytes, channel: int, begin: int, end: int) -> None:
-        """Remember how a delivery to this consumer begins."""
+        """Remember the beginning of a delivery to this consumer."""
         tag_at = begin + 12 + data[begin + 11]
         if len(self._heads) >= MAX_HEADS:
             self._heads.clear()
         self._heads[data[begin:tag_at]] = (end - begin, channel, data[begin + 12 : tag_at].decode())
 
     def _header(self, data: bytes, channel: int, start: int, end: int, events: list[Event]) -> None:
-        """Take a content header."""
+        """Decode a content header."""
         content = self._contents.get(channel)
         if content is None or content.size >= 0:
             raise FrameError(f"a content header without its method on channel {channel}")
         if end - start < HEADER_FIELDS or read_index(data, start)[0] != BASIC_CLASS:
-            raise FrameError(f"a content header of another class, or cut short, on channel {channel}")
+            raise FrameError(f"a content header of another class, or truncated, on channel {channel}")
         content.size = read_tag(data, start + 4)[0]
         if content.size > self.max_body:
             raise FrameError(f"a message of {content.size} bytes, more than {self.max_body}")
@@ -241,7 +240,7 @@ class StreamDecoder:
             self._finish(channel, content, events)
 
     def _body(self, part: bytes, channel: int, events: list[Event]) -> None:
-        """Take a piece of a body."""
+        """Add a piece of a body."""
         content = self._contents.get(channel)
         if content is None or content.size < 0:
             raise FrameError(f"a piece of a body without its header on channel {channel}")
@@ -259,7 +258,7 @@ class StreamDecoder:
 
 
 def confirms(data: bytes, position: int, events: list[Event]) -> int:
-    """Add the confirms that lie whole in the data, and return where something else begins."""
+    """Add the confirms that are whole in the data, and return the start of anything else."""
     while position + CONFIRM_FRAME <= len(data):
         kind, channel, size, index, tag, bits, end = read_confirm(data, position)
         if index not in CONFIRMS or kind != METHOD or size != CONFIRM_SIZE or end != END:
@@ -270,7 +269,7 @@ def confirms(data: bytes, position: int, events: list[Event]) -> int:
 
 
 def unknown_kind(beginning: bytes) -> str:
-    """Return what is wrong with a frame that is of no kind known."""
+    """Return the error text for a frame of an unknown type."""
     if beginning.startswith(b"AMQP"):
-        return "the other side answered with a protocol header: it does not speak AMQP 0-9-1"
+        return "the server responded with a protocol header: it does not speak AMQP 0-9-1"
     return f"no frame begins with {beginning!r}"

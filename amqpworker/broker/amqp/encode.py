@@ -1,8 +1,7 @@
 """
-What goes out on the wire: values in, bytes out.
+The encoder of publishes and acknowledgements: values in, bytes out.
 
-Publishes and acknowledgements are made here, each as one piece of bytes; what comes in is taken apart by `decode`.
-Whatever cannot be carried raises here, in the thread of the caller. No socket, no clock, and nothing of pika.
+What cannot be encoded raises here, in the thread of the caller. No socket, no clock, and nothing of pika.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def encode_publish(publication: Publication, channel: int, frame_max: int) -> by
     Return a publish with its content, all frames in one piece; a `frame_max` of 0 means no limit.
 
     Raises:
-        ValueError: something of it cannot be carried, or RabbitMQ would refuse it; the text names the property or header.
+        ValueError: a part of it cannot be encoded, or RabbitMQ would refuse it; the text names the property or header.
     """
     body = publication.body
     if not isinstance(body, bytes):
@@ -56,7 +55,7 @@ def encode_publish(publication: Publication, channel: int, frame_max: int) -> by
 
 
 def split(body: bytes, channel: int, most: int) -> Iterable[bytes]:
-    """Yield the pieces of the frames of a body that does not fit into one."""
+    """Yield the pieces of the frames of a body that does not fit into one frame."""
     for start in range(0, len(body), most):
         part = body[start : start + most]
         yield pack_frame(BODY, channel, len(part))
@@ -86,5 +85,5 @@ def encode_ack(channel: int, tag: int, multiple: bool = False) -> bytes:
 
 
 def encode_nack(channel: int, tag: int, multiple: bool = False, requeue: bool = True) -> bytes:
-    """Return the frame that refuses one delivery, or all up to it."""
+    """Return the frame that nacks one delivery, or all up to it."""
     return pack_settle(METHOD, channel, 13, BASIC_NACK, tag, multiple | requeue << 1, 0xCE)

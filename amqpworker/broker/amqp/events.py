@@ -1,7 +1,7 @@
 """
-The messages that come in: the events that the decoder of the stream makes of them, and the reading of their methods.
+The events that the decoder of the stream makes of incoming messages, and the decoding of their methods.
 
-Which bytes are whose is decided by `decode`.
+`decode` decides which bytes belong to which.
 """
 
 from __future__ import annotations
@@ -21,23 +21,22 @@ __all__ = [
     "Content",
     "Event",
     "FrameError",
-    "GetOk",
     "RawFrame",
     "ReturnedMessage",
     "Route",
     "read_route",
 ]
 
-BASIC_RETURN, BASIC_DELIVER, BASIC_GET_OK = 0x003C0032, 0x003C003C, 0x003C0047
+BASIC_RETURN, BASIC_DELIVER = 0x003C0032, 0x003C003C
 END = 0xCE
 
 
 class FrameError(Exception):
-    """The stream cannot be understood from here on: the connection must be closed."""
+    """The stream is corrupt: the connection must be closed."""
 
 
 class ReturnedMessage(NamedTuple):
-    """A message of ours that no queue took."""
+    """A message of ours that was not routed to any queue."""
 
     channel: int
     reply_code: int
@@ -48,22 +47,8 @@ class ReturnedMessage(NamedTuple):
     body: bytes
 
 
-class GetOk(NamedTuple):
-    """The answer to `basic.get`; `problem` is as that of a delivery."""
-
-    channel: int
-    tag: int
-    redelivered: bool
-    exchange: str
-    routing_key: str
-    message_count: int
-    properties: Properties
-    body: bytes
-    problem: str = ""
-
-
 class Confirm(NamedTuple):
-    """The broker's word that it has a message of ours (`ack`), or refuses it; with all before it if `multiple`."""
+    """The broker has confirmed a message of ours (`ack`) or nacked it; with all before it if `multiple`."""
 
     channel: int
     tag: int
@@ -72,17 +57,17 @@ class Confirm(NamedTuple):
 
 
 class RawFrame(bytes):
-    """One whole frame that is neither content nor confirm, for pika."""
+    """A whole frame that is neither content nor confirm, for pika."""
 
 
-Event: TypeAlias = Delivery | ReturnedMessage | GetOk | Confirm | RawFrame
+Event: TypeAlias = Delivery | ReturnedMessage | Confirm | RawFrame
 
 Build: TypeAlias = Callable[[Properties, bytes, str], Event]
 Route: TypeAlias = tuple[bool, str, str]
 
 
 class Content:
-    """A message of which the method has come, and the rest not yet whole."""
+    """A message whose method has arrived, but not yet all of its header and body."""
 
     __slots__ = ("build", "held", "parts", "problem", "properties", "size")
 
@@ -96,7 +81,7 @@ class Content:
 
 
 class Arguments:
-    """The arguments of a method, read one after the other; `problem` tells of text that is not UTF-8."""
+    """The arguments of a method, read one after the other; `problem` names text that is not UTF-8."""
 
     def __init__(self, data: bytes, offset: int, end: int) -> None:
         self.data = data
@@ -108,26 +93,26 @@ class Arguments:
         """Return the next argument, a short string."""
         text, self.offset, trouble = read_short(self.data, self.offset, self.end)
         if self.offset > self.end:
-            raise FrameError("a method is cut short")
+            raise FrameError("a method is truncated")
         if trouble and not self.problem:
             self.problem = f"the {what} {trouble}"
         return text
 
     def number(self, width: int) -> int:
-        """Return the next argument, an unsigned number of so many bytes."""
+        """Return the next argument, an unsigned number of `width` bytes."""
         begin, self.offset = self.offset, self.offset + width
         if self.offset > self.end:
-            raise FrameError("a method is cut short")
+            raise FrameError("a method is truncated")
         return int.from_bytes(self.data[begin : self.offset])
 
     def finish(self) -> None:
-        """Check that nothing is left."""
+        """Check that no byte is left."""
         if self.offset != self.end:
             raise FrameError("a method has more arguments than it should")
 
 
 def read_route(raw: bytes) -> Route:
-    """Return whether redelivered, exchange and routing key, from what stands between a delivery's tag and the next frame."""
+    """Return redelivered, exchange and routing key from the bytes between a delivery's tag and the next frame."""
     arguments = Arguments(raw, 0, len(raw) - 1)
     route = bool(arguments.number(1) & 1), arguments.text("exchange"), arguments.text("routing key")
     arguments.finish()
@@ -137,7 +122,7 @@ def read_route(raw: bytes) -> Route:
 
 
 def delivered(channel: int, arguments: Arguments) -> Build:
-    """Return what makes a delivery once its content is there."""
+    """Return a function that makes a delivery from its content."""
     consumer_tag, tag = arguments.text("consumer tag"), arguments.number(8)
     redelivered = bool(arguments.number(1) & 1)
     exchange, routing_key = arguments.text("exchange"), arguments.text("routing key")
@@ -153,7 +138,7 @@ def delivered(channel: int, arguments: Arguments) -> Build:
 
 
 def returned(channel: int, arguments: Arguments) -> Build:
-    """Return what makes a return once its content is there."""
+    """Return a function that makes a returned message from its content."""
     code, text = arguments.number(2), arguments.text("reply text")
     exchange, routing_key = arguments.text("exchange"), arguments.text("routing key")
 
@@ -163,22 +148,8 @@ def returned(channel: int, arguments: Arguments) -> Build:
     return build
 
 
-def got(channel: int, arguments: Arguments) -> Build:
-    """Return what makes the answer to a get once its content is there."""
-    tag, redelivered = arguments.number(8), bool(arguments.number(1) & 1)
-    exchange, routing_key = arguments.text("exchange"), arguments.text("routing key")
-    count = arguments.number(4)
-    trouble = arguments.problem
-
-    def build(properties: Properties, body: bytes, problem: str) -> Event:
-        return GetOk(channel, tag, redelivered, exchange, routing_key, count, properties, body, trouble or problem)
-
-    return build
-
-
 BUILDERS: dict[int, Callable[[int, Arguments], Build]] = {
     BASIC_DELIVER: delivered,
     BASIC_RETURN: returned,
-    BASIC_GET_OK: got,
 }
-"""What begins with each method that has a content."""
+"""By the methods that have a content."""

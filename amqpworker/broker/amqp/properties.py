@@ -1,8 +1,8 @@
 """
 The AMQP basic properties, to bytes and back.
 
-Encoding refuses what RabbitMQ would close the channel or the connection for. Reading never fails: what cannot be read
-is told as a problem beside what could.
+Encoding refuses values for which RabbitMQ would close the channel or the connection. Decoding never fails: it returns what
+can be decoded, and a problem that names what cannot.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TYPE, USER_ID, APP_ID, CLUSTER_ID = 1 << 5, 1 << 4, 1 << 3, 1 << 2
 CONTINUED = 1
 
 UNUSUAL = CONTENT_ENCODING | PRIORITY | EXPIRATION | USER_ID | CLUSTER_ID | 1 << 1 | CONTINUED
-"""What our own messages do not carry: read the slow way."""
+"""What our own messages do not have: decoded by `read_carefully`."""
 
 MAX_EXPIRATION = 0xFFFFFFFF
 
@@ -45,7 +45,7 @@ OCTETS = {number: bytes((number,)) for number in range(256)}
 MODES = {number: OCTETS[number] for number in (1, 2)}
 
 SHORT_STRINGS: Cache[str, bytes] = Cache(short_string)
-"""Text that comes again and again, encoded: types, content types, routing keys."""
+"""Text that repeats, encoded: types, content types, routing keys."""
 
 
 def encode_properties(properties: Properties) -> bytes:
@@ -53,7 +53,7 @@ def encode_properties(properties: Properties) -> bytes:
     Return the properties as a content header carries them: flags, then values.
 
     Raises:
-        ValueError: one cannot be carried, or RabbitMQ would refuse it; the text names it.
+        ValueError: one cannot be encoded, or RabbitMQ would refuse it; the text names it.
     """
     flags, values = property_values(properties)
     return pack_flags(flags) + values
@@ -161,14 +161,14 @@ def encode_timestamp(number: object) -> bytes:
 
 
 def decode_properties(data: bytes, offset: int, end: int) -> tuple[Properties, str]:
-    """Return the properties whose flags stand at `offset`, and what could not be read ("" when all could)."""
+    """Return the properties whose flags are at `offset`, and what could not be decoded ("" if all could)."""
     if offset + 2 > end:
-        return Properties(), "the properties are cut short"
+        return Properties(), "the properties are truncated"
     return read_values(data, read_flags(data, offset)[0], offset + 2, end)
 
 
 def read_values(data: bytes, flags: int, offset: int, end: int) -> tuple[Properties, str]:
-    """Return the properties that the flags tell of, and what could not be read."""
+    """Return the properties of these flags, and what could not be decoded."""
     if flags & UNUSUAL:
         return read_carefully(data, flags, offset, end)
     new = make(Properties)
@@ -212,17 +212,17 @@ def read_values(data: bytes, flags: int, offset: int, end: int) -> tuple[Propert
             offset = stop
     except (IndexError, ValueError, struct.error):
         return read_carefully(data, flags, start, end)
-    # Beyond the end, another frame's bytes were read; offsets only ever grow, so one look at the last is enough.
+    # Beyond the end are bytes of another frame; offsets only grow, so checking the last one is enough.
     return (new, problem) if offset == end else read_carefully(data, flags, start, end)
 
 
 make = object.__new__
 TEXTS: Cache[bytes, str] = Cache(lambda raw: raw[1:].decode())
-"""Short strings that come again and again, by their length byte and their bytes."""
+"""Short strings that repeat, by their length byte and their bytes."""
 
 
 def read_carefully(data: bytes, flags: int, offset: int, end: int) -> tuple[Properties, str]:
-    """Return what can be read of any properties, and the first thing that cannot."""
+    """Return what can be decoded of any properties, and the first problem."""
     new = Properties()
     problem = ""
     more = flags
@@ -242,10 +242,10 @@ def read_carefully(data: bytes, flags: int, offset: int, end: int) -> tuple[Prop
 
 
 def read_short(data: bytes, offset: int, end: int) -> tuple[str, int, str]:
-    """Return a short string, where it ends, and what is wrong with it."""
+    """Return a short string, its end, and what is wrong with it."""
     stop = offset + 1 + data[offset] if offset < end else end + 1
     if stop > end:
-        return "", end + 1, "is cut short"
+        return "", end + 1, "is truncated"
     raw = data[offset + 1 : stop]
     try:
         return raw.decode(), stop, ""
@@ -254,13 +254,13 @@ def read_short(data: bytes, offset: int, end: int) -> tuple[str, int, str]:
 
 
 def read_octet(data: bytes, offset: int, end: int) -> tuple[int, int, str]:
-    """Return a number of one byte, where it ends, and what is wrong with it."""
-    return (data[offset], offset + 1, "") if offset < end else (0, end + 1, "is cut short")
+    """Return a number of one byte, its end, and what is wrong with it."""
+    return (data[offset], offset + 1, "") if offset < end else (0, end + 1, "is truncated")
 
 
 def read_seconds(data: bytes, offset: int, end: int) -> tuple[int, int, str]:
-    """Return a number of eight bytes, where it ends, and what is wrong with it."""
-    return (read_timestamp(data, offset)[0], offset + 8, "") if offset + 8 <= end else (0, end + 1, "is cut short")
+    """Return a number of eight bytes, its end, and what is wrong with it."""
+    return (read_timestamp(data, offset)[0], offset + 8, "") if offset + 8 <= end else (0, end + 1, "is truncated")
 
 
 Encode = Callable[[Any], bytes]

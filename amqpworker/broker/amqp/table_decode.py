@@ -70,7 +70,7 @@ def decode_table(data: bytes, offset: int, end: int) -> tuple[Headers, int, str]
     table: Headers = {}
     problem = ""
     if offset + 4 > end:
-        return table, end, "the headers are cut short"
+        return table, end, "the headers are truncated"
     stop = offset + 4 + read_length(data, offset)[0]
     if stop > end:
         stop, problem = end, "the headers claim to be longer than they are"
@@ -78,7 +78,7 @@ def decode_table(data: bytes, offset: int, end: int) -> tuple[Headers, int, str]
     while offset < stop:
         mark = offset + data[offset] + 2
         if mark > stop:
-            return table, stop, problem or "the name of a header is cut short"
+            return table, stop, problem or "the name of a header is truncated"
         name, letter, unpack, width, trouble = KEYS[data[offset:mark]]
         try:
             if unpack is not None:
@@ -100,7 +100,7 @@ def decode_table(data: bytes, offset: int, end: int) -> tuple[Headers, int, str]
             offset = stop if error.resume is None else error.resume
             continue
         if offset > stop:
-            return table, stop, problem or f"header {name!r} is cut short"
+            return table, stop, problem or f"header {name!r} is truncated"
         if trouble:
             problem = problem or trouble
         table[name] = value
@@ -165,7 +165,7 @@ def read_sized(data: bytes, letter: int, start: int, finish: int, depth: int) ->
     except Unreadable as error:
         raise Unreadable(str(error), finish) from None
     except struct.error:
-        raise Unreadable("is cut short", finish) from None
+        raise Unreadable("is truncated", finish) from None
 
 
 def read_list(data: bytes, offset: int, finish: int, depth: int) -> list[HeaderValue]:
@@ -174,7 +174,7 @@ def read_list(data: bytes, offset: int, finish: int, depth: int) -> list[HeaderV
     while offset < finish:
         item, offset = read_value(data, data[offset], offset + 1, finish, depth)
         if offset > finish:
-            raise Unreadable("is cut short")
+            raise Unreadable("is truncated")
         items.append(item)
     return items
 
@@ -185,12 +185,12 @@ def read_nested(data: bytes, offset: int, finish: int, depth: int) -> Headers:
     while offset < finish:
         mark = offset + data[offset] + 2
         if mark > finish:
-            raise Unreadable("is cut short")
+            raise Unreadable("is truncated")
         name, letter, _, _, trouble = KEYS[data[offset:mark]]
         if trouble:
             raise Unreadable("has a key that is not UTF-8")
         value, offset = read_value(data, letter, mark, finish, depth)
         if offset > finish:
-            raise Unreadable("is cut short")
+            raise Unreadable("is truncated")
         table[name] = value
     return table

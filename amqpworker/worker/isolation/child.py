@@ -23,7 +23,7 @@ from amqpworker.ipc.report import DUMP_SIGNAL
 from amqpworker.ipc.stray_signals import stray_signals_blocked
 from amqpworker.ipc.version_check import VERSION_ARGUMENT, VERSION_MISMATCH
 from amqpworker.worker.isolation.crashes import Crash
-from amqpworker.worker.isolation.leftovers import LeftBehind
+from amqpworker.worker.isolation.leftovers import Leftovers
 from amqpworker.worker.isolation.protocol import BEAT, OUTCOME, READY, SPENT, Frames, Unreadable
 from amqpworker.worker.options import WorkerOptions
 
@@ -48,7 +48,7 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """The task has not ended in time; `stack` tells where it is."""
+    """The task has not ended in time; `stack` shows where it is."""
 
     stack: str
 
@@ -60,7 +60,7 @@ class IsolatedProcess:
     """
     A running isolated process; one thread uses it at a time, `kill` aside.
 
-    While a task runs it says that it is alive each second: silent for `stall_timeout` seconds, it counts as hung. It starts
+    While a task runs it sends a beat each second: without one for `stall_timeout` seconds, it counts as hung. It starts
     in `folder` (default: the current one), where its worker process has found the app: a task may have changed that since.
 
     Raises:
@@ -79,7 +79,7 @@ class IsolatedProcess:
         self._stacks = -1
         self._end: ProcessEnd | None = None
         self._ended: Crash | None = None
-        self.left = LeftBehind()
+        self.leftovers = Leftovers()
         """What its tasks have started, and is ended with it."""
         command = [*command_of("amqpworker.worker.isolation.program"), VERSION_ARGUMENT, options.model_dump_json()]
         try:
@@ -89,7 +89,7 @@ class IsolatedProcess:
                 self._process = subprocess.Popen(  # noqa: S603 - our own command
                     [*command, *map(str, descriptors), str(os.getpid())],
                     stdin=subprocess.DEVNULL,
-                    env=self.left.environment(),
+                    env=self.leftovers.environment(),
                     process_group=0,
                     pass_fds=descriptors,
                     cwd=folder,
@@ -111,23 +111,23 @@ class IsolatedProcess:
         return self._ended is not None and self._ended.code == VERSION_MISMATCH
 
     def alive(self) -> bool:
-        """Tell whether it runs; where it has ended it is reaped, too."""
+        """Return whether it runs; if it has ended, it is reaped."""
         if self._ended is None and self._has_ended():
             self._reap()
         return self._ended is None
 
     def wait_ready(self, timeout: float) -> bool:
-        """Wait until it has imported the app and can run tasks; false where it has ended, or has not come so far."""
+        """Wait until it has imported the app and can run tasks; false if it has ended, or is not ready in time."""
         if not self._is_ready:
             self._is_ready = self._listen(READY, timeout) == Arrived(b"")
         return self._is_ready
 
     def run(self, request: bytes, timeout: float) -> Ending:
-        """Have it run a task, for `timeout` seconds at the most."""
+        """Have it run a task, for at most `timeout` seconds."""
         os.ftruncate(self._stacks, 0)
         os.lseek(self._stacks, 0, os.SEEK_SET)
         self.runs += 1
-        self.left.begin_run()
+        self.leftovers.on_run_started()
         try:
             self._socket.settimeout(min(self._stall_timeout, MOST_SENDING))
             self._socket.sendall(request)
@@ -176,7 +176,7 @@ class IsolatedProcess:
             elif kind != BEAT:
                 return self._crash("killed: it did not answer what it was asked")
             else:
-                self.left.look(self.pid)
+                self.leftovers.note_descendants(self.pid)
         return None
 
     # ---- how it ends ------------------------------------------------------------------------------------------------
@@ -193,31 +193,31 @@ class IsolatedProcess:
     def _has_ended(self, timeout: float = 0.0) -> bool:
         return self._end is None or self._end.wait(timeout)
 
-    def _crash(self, why: str = "") -> Crash:
-        """Return how it ended; it is killed where it has not, and `why` tells the reason."""
-        if why:
-            crash = self._reap(why, self._dumped())
+    def _crash(self, reason: str = "") -> Crash:
+        """Return how it ended; if it has not, it is killed for the `reason`."""
+        if reason:
+            crash = self._reap(reason, self._dumped())
         else:
             # It has closed its socket: what is left of it ends now, or is ended.
             self._has_ended(STEP)
             crash = self._reap("", self._stack())
-        self.left.look_for_adopted()
+        self.leftovers.note_adopted()
         return crash
 
-    def _reap(self, why: str = "", stack: str = "") -> Crash:
+    def _reap(self, reason: str = "", stack: str = "") -> Crash:
         if self._ended is None:
             # Before it is reaped: until then no other process or group can have its id.
-            self.left.look(self.pid)
+            self.leftovers.note_descendants(self.pid)
             self.kill()
-            self.left.look_at_group(self.pid)
+            self.leftovers.note_group(self.pid)
             try:
                 _, status, usage = os.wait4(self.pid, 0)
             except ChildProcessError:
                 # Code of the app waits for any child, and has got this one.
-                self._ended = Crash(None, 0, stack, why)
+                self._ended = Crash(None, 0, stack, reason)
             else:
                 code = os.waitstatus_to_exitcode(status)
-                self._ended = Crash(code, usage.ru_maxrss * KIB, stack, why)
+                self._ended = Crash(code, usage.ru_maxrss * KIB, stack, reason)
             self._process.returncode = self._ended.code or 0
         return self._ended
 
@@ -244,10 +244,10 @@ class IsolatedProcess:
                 os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End it and what its tasks have started, wait for that, and let go of everything."""
+        """End it and what its tasks have started, wait for that, and close everything."""
         if hasattr(self, "_process"):
             self._reap()
-            self.left.end(self.pid)
+            self.leftovers.end(self.pid)
         self._socket.close()
         if self._stacks >= 0:
             os.close(self._stacks)

@@ -1,7 +1,7 @@
 """
 What an isolated process has started, and leaves to its worker process when it ends.
 
-Decides which processes these are: those that were below it when it was looked at, its process group, and those that have its
+Decides which processes these are: those that were below it when that was checked, its process group, and those that have its
 mark in their environment. A process whose environment was cleaned belongs to the run in which it was started, if that has
 crashed.
 """
@@ -25,43 +25,43 @@ from amqpworker.ipc.descendants import (
 from amqpworker.ipc.exit_status import log_children_ended
 from amqpworker.worker.child_processes import waited_for
 
-__all__ = ["LeftBehind"]
+__all__ = ["Leftovers"]
 
 # What start times are counted in.
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
-class LeftBehind:
+class Leftovers:
     """The processes that one isolated process has started; one thread uses it at a time."""
 
     def __init__(self) -> None:
         self._mark = f"{os.getpid()}-{time.monotonic_ns()}"
-        self._began = 0.0
+        self._run_started = 0.0
         self._seen: set[ProcessKey] = set()
-        self.begin_run()
+        self.on_run_started()
 
     def environment(self) -> dict[str, str]:
         """Return the environment for the isolated process, which its descendants inherit."""
         return {**os.environ, MARK: self._mark}
 
-    def begin_run(self) -> None:
+    def on_run_started(self) -> None:
         """Note that a run begins."""
         if CAN_ADOPT:
-            self._began = time.clock_gettime(time.CLOCK_BOOTTIME)
+            self._run_started = time.clock_gettime(time.CLOCK_BOOTTIME)
 
-    def look(self, pid: int) -> None:
+    def note_descendants(self, pid: int) -> None:
         """Note what is below the isolated process."""
         self._seen = alive_with_descendants(self._seen) | descendants_of(pid)
 
-    def look_at_group(self, pid: int) -> None:
+    def note_group(self, pid: int) -> None:
         """Note what is in its process group, the isolated process aside; before that is reaped."""
         self._seen |= {one for one in group_members(pid) if one[0] != pid}
 
-    def look_for_adopted(self) -> None:
+    def note_adopted(self) -> None:
         """Note what its last run has left to this process, after it has crashed."""
         if MARK not in os.environ:
             return  # it could not be distinguished from what this process has started itself
-        me, since = os.getpid(), self._began - TICK
+        me, since = os.getpid(), self._run_started - TICK
         marks = {one: mark_of(one[0]) for one in descendants_of(me)}
         self._seen |= {one for one, mark in marks.items() if mark == self._mark}
         if unmarked := {one for one, mark in marks.items() if mark == "" and one[1] * TICK >= since}:

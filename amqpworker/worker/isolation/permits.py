@@ -1,5 +1,5 @@
 """
-How many suspects run at once: each needs an interpreter of its own, and a lost connection must not start one per thread.
+How many suspects run at once: each needs an interpreter of its own, and a lost connection must not start one for each thread.
 
 Decides which suspects wait. One that waits is not claimed: like any other delivery that has not started, it can be requeued.
 """
@@ -28,7 +28,7 @@ class Permits:
         return len(self._waiting)
 
     def acquire(self, delivery: Delivery) -> bool:
-        """Take a permit for a delivery; if there is none it waits, to be returned by `release` or `take_back`."""
+        """Take a permit for a delivery; if there is none it waits, to be returned by `release` or `take_waiting`."""
         with self._lock:
             if not self._free:
                 self._waiting.append(delivery)
@@ -42,12 +42,12 @@ class Permits:
             self._free += 1
             while self._waiting:
                 delivery = self._waiting.popleft()
-                if delivery.tag in delivery.intake.unclaimed:
+                if delivery.channel.is_unclaimed(delivery):
                     return delivery
             return None
 
-    def take_back(self) -> list[Delivery]:
+    def take_waiting(self) -> list[Delivery]:
         """Return all that wait, without those that were requeued; each has to ask for a permit again."""
         with self._lock:
             waiting, self._waiting = self._waiting, deque()
-        return [one for one in waiting if one.tag in one.intake.unclaimed]
+        return [one for one in waiting if one.channel.is_unclaimed(one)]

@@ -1,8 +1,8 @@
 """
 Run tasks in isolated processes: those marked so, and messages that may have taken a process down.
 
-Decides which process runs what, how many wait for work, and what becomes of a message whose process has crashed, hangs
-or cannot be started.
+Decides which process runs what, how many wait for work, and when one is replaced. What happens to a message whose process
+has crashed, hangs or cannot be started is decided by `outcomes`.
 """
 
 from __future__ import annotations
@@ -13,49 +13,45 @@ from collections.abc import Callable, Iterable
 from typing import assert_never
 
 from amqpworker.log.logger import get_logger
-from amqpworker.model.outcome import Failure, Outcome, Requeue, Retry
+from amqpworker.model.outcome import Outcome
+from amqpworker.worker import outcomes
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.isolation.child import Arrived, IsolatedProcess, Late
-from amqpworker.worker.isolation.crashes import Crash, crashed
+from amqpworker.worker.isolation.crashes import Crash
 from amqpworker.worker.isolation.protocol import Unreadable, outcome_from, request_to
 from amqpworker.worker.limits.deadlines import RunAbandoned
 
-__all__ = ["FAREWELL", "Isolation"]
+__all__ = ["SHUTDOWN_GRACE", "Isolation"]
 
 log = get_logger(__name__)
 
-# Nothing is blamed on a message whose process cannot be started: it comes again when that may have been mended.
-START_PAUSE = 5.0
-# One that was started ahead and ended before it had run anything, or could not be started, would do so again and again.
+# A process that was started ahead and ended before it had run anything, or could not be started, would do so again.
 AHEAD_PAUSE = 60.0
 IDLE_SECONDS = 60.0
-# A fresh interpreter now and then: what a task leaks goes with the old one.
+# What tasks leak is freed with their process.
 MOST_RUNS = 1000
 OUTDATED = "another version of amqpworker is installed: a restart of the pool is due"
-# What leaving its lifespan may take.
-FAREWELL = 2.0
-# What ending the processes may take that its tasks have left behind.
-LEFT_BEHIND = 8.0
+# How long leaving its lifespan may take.
+SHUTDOWN_GRACE = 2.0
+# How long it may take to end the processes that its tasks have left running.
+LEFTOVERS_GRACE = 8.0
 
 
 class Isolation:
     """
     The isolated processes of a worker process, each started by `start`; safe to use from many threads.
 
-    With `ahead` one that has nothing to do is kept ready. Each has `start_timeout` seconds to become so.
+    With `ahead` an idle one is kept ready. Each has `start_timeout` seconds to become ready.
     """
 
     def __init__(
         self,
         start: Callable[[], IsolatedProcess],
-        runner: TaskExecutor,
         max_crashes: int,
         start_timeout: float,
         ahead: bool = False,
     ) -> None:
         self._start = start
-        self._runner = runner
         self._max_crashes = max_crashes
         self._ahead = ahead
         self._ahead_at = 0.0
@@ -68,7 +64,7 @@ class Isolation:
 
     @property
     def in_use(self) -> int:
-        """How many isolated processes run something, or start for it."""
+        """How many isolated processes run something, or start to do so."""
         return len(self._busy)
 
     def run(self, run: Run) -> Outcome:
@@ -79,13 +75,13 @@ class Isolation:
             RunAbandoned: the worker ends, and has abandoned the task.
         """
         process = self._ready_process()
-        if not run.delivery.intake.is_open:
-            # Starting a process may have taken seconds: its message comes again, and may be running elsewhere by now.
+        if not run.delivery.channel.is_open:
+            # Starting a process may have taken seconds: its message is redelivered, and may be running elsewhere by now.
             if process is not None:
-                self._give_back(process)
-            return Requeue()
+                self._release(process)
+            return outcomes.channel_lost()
         if process is None:
-            return Retry(START_PAUSE, Failure("", "no isolated process could be started: see the log"), counts=False)
+            return outcomes.not_isolated()
         try:
             ending = process.run(request_to(run), run.registered.time_limit.end)
         except BaseException:
@@ -100,8 +96,8 @@ class Isolation:
                     outcome = outcome_from(data)
                 except Unreadable as error:
                     self._end(process)
-                    return self._crashed(run, process, Crash(None, why=str(error)))
-                self._give_back(process)
+                    return self._crashed(run, process, Crash(None, reason=str(error)))
+                self._release(process)
                 return outcome
             case Late(stack):
                 self._end(process)
@@ -110,7 +106,7 @@ class Isolation:
                     child=process.pid,
                     reason=f"its task has run for longer than {run.registered.time_limit.longest}",
                 )
-                return self._runner.overrun(run, stack)
+                return outcomes.from_hard_limit(run, stack)
             case Crash():
                 self._end(process)
                 return self._crashed(run, process, ending)
@@ -118,13 +114,19 @@ class Isolation:
                 assert_never(ending)
 
     def _crashed(self, run: Run, process: IsolatedProcess, crash: Crash) -> Outcome:
-        log.error("isolated_crashed", child=process.pid, how=crash.how, memory=crash.memory, why=crash.why or None)
-        return crashed(run.delivery, crash, self._max_crashes)
+        log.error(
+            "isolated_crashed",
+            child=process.pid,
+            exit_status=crash.how,
+            memory=crash.memory,
+            reason=crash.reason or None,
+        )
+        return outcomes.from_crash(run.delivery, crash, self._max_crashes)
 
     # ---- which process ----------------------------------------------------------------------------------------------
 
     def _ready_process(self) -> IsolatedProcess | None:
-        """Return a process that waits for a task, or a new one; None where none can be started."""
+        """Return a process that waits for a task, or a new one; None if none can be started."""
         while True:
             with self._lock:
                 if self._closed:
@@ -152,7 +154,7 @@ class Isolation:
             log.error("isolated_not_started", reason=str(error), effect="its message is requeued")
             return None
 
-    def _give_back(self, process: IsolatedProcess) -> None:
+    def _release(self, process: IsolatedProcess) -> None:
         process.idle_since = time.monotonic()
         with self._lock:
             self._busy.discard(process)
@@ -170,7 +172,7 @@ class Isolation:
         process.close()
 
     def tidy(self) -> None:
-        """End what has had nothing to do for long or is gone, and start one ahead; the worker calls this now and then."""
+        """End what has been idle for long or has ended, and start one ahead; the worker calls this regularly."""
         now = time.monotonic()
         with self._lock:
             spare = 1 if self._ahead else 0
@@ -181,7 +183,7 @@ class Isolation:
                 self._dismiss(one)
             self._idle = [one for one in kept if one not in over]
             if any(not one.runs for one in ended):
-                log.error("isolated_not_started", effect="none is kept ready for a while", again_in=AHEAD_PAUSE)
+                log.error("isolated_not_started", effect="none is kept ready for a while", retry_in=AHEAD_PAUSE)
                 self._ahead_at = now + AHEAD_PAUSE
             if self._ahead and now >= self._ahead_at and not (self._closed or self._idle or self._busy):
                 self._start_ahead(now)
@@ -191,7 +193,7 @@ class Isolation:
 
     def _dismiss(self, process: IsolatedProcess) -> None:
         process.dismiss()
-        self._leaving.append((time.monotonic() + FAREWELL, process))
+        self._leaving.append((time.monotonic() + SHUTDOWN_GRACE, process))
 
     def _start_ahead(self, now: float) -> None:
         ahead = self._started()
@@ -200,7 +202,7 @@ class Isolation:
         else:
             self._idle.append(ahead)
 
-    def close(self, timeout: float = FAREWELL) -> None:
+    def close(self, timeout: float = SHUTDOWN_GRACE) -> None:
         """End all of them, within `timeout` seconds; whatever runs in one is abandoned."""
         until = time.monotonic() + timeout
         with self._lock:
@@ -215,14 +217,14 @@ class Isolation:
         for _, process in leaving:
             process.wait_end(max(0.0, until - time.monotonic()))
         for thread in close_all([process for _, process in leaving]):
-            thread.join(timeout and LEFT_BEHIND)
+            thread.join(timeout and LEFTOVERS_GRACE)
 
 
 def close_all(processes: Iterable[IsolatedProcess]) -> list[threading.Thread]:
-    """Close isolated processes, those that leave something behind in threads of their own: that may take seconds."""
+    """Close isolated processes, those with leftovers in threads of their own: that may take seconds."""
     threads = []
     for process in processes:
-        if process.left.any():
+        if process.leftovers.any():
             thread = threading.Thread(target=process.close, name="amqpworker-isolated-end", daemon=True)
             try:
                 thread.start()

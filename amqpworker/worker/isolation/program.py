@@ -1,7 +1,7 @@
 """
 An isolated process: runs one task after the other for the worker process that has started it.
 
-Decides nothing about messages: it says how a task ended, and the worker settles it. It ends with its worker.
+Decides nothing about messages: it sends the outcome of a task, and its worker process settles it. It ends with its worker.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from amqpworker.app import App
 from amqpworker.ipc.report import DUMP_SIGNAL
 from amqpworker.ipc.stray_signals import STRAY, ignore, ignore_stray
 from amqpworker.ipc.version_check import VERSION_MISMATCH, version_mismatch, without_version
-from amqpworker.lifecycle import NoThread, start_thread
+from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.log.format import configure, log_uncaught
-from amqpworker.log.logger import flush, get_logger, task_context
+from amqpworker.log.logger import flush, get_logger
 from amqpworker.model.outcome import Outcome
-from amqpworker.worker.app_loader import locate
+from amqpworker.worker import outcomes
+from amqpworker.worker.app_loader import load_app
 from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import TaskExecutor, unknown
-from amqpworker.worker.forked_children import default_signals_in_forks, leave_if_forked
+from amqpworker.worker.executor import TaskExecutor
+from amqpworker.worker.forked_children import default_signals_in_forks
 from amqpworker.worker.isolation.protocol import BEAT, READY, SPENT, Request, frame, outcome_to, requested
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.options import WorkerOptions
@@ -59,10 +60,9 @@ class Isolated:
         self._app = app
         self._signals = signals
         self._children = children
-        app.users.worker_enters()
+        app.users.worker_started()
         self._connection = connection
-        self._process = os.getpid()
-        self._runner = TaskExecutor(app.tasks, app.results is not None)
+        self._executor = TaskExecutor(app.tasks, app.results is not None)
         self._loop = asyncio.Runner()
         self._lifespan = Lifespan(
             None if app.lifespan is None else app.lifespan(), lambda coroutine, _: self._await(coroutine)
@@ -71,8 +71,8 @@ class Isolated:
         self._busy = threading.Event()
 
     def serve(self) -> None:
-        """Run what is asked for, until nobody asks any more."""
-        self._lifespan.begin()
+        """Run each task that is requested, until the connection ends."""
+        self._lifespan.enter()
         self._signals.check("the app's lifespan")
         start_thread(threading.Thread(target=self._beat, name="amqpworker-beat", daemon=True))
         self._send(frame(READY))
@@ -80,37 +80,27 @@ class Isolated:
             self._busy.set()
             outcome = self._run(request)
             self._busy.clear()
-            self._children.run_ended()
+            self._children.on_run_ended()
             self._signals.check(f"task {request.delivery.properties.type!r}")
-            if self._lifespan.lost:
+            if self._lifespan.has_ended:
                 log.error("lifespan_lost", effect="this isolated process ends")
                 self._send(frame(SPENT) + outcome_to(outcome))
                 break
             self._send(outcome_to(outcome))
-        self._lifespan.end()
-        self._app.users.worker_exiting()
+        self._lifespan.leave()
+        self._app.users.worker_stopped()
         self._app.close()
 
     def _run(self, request: Request) -> Outcome:
         delivery = request.delivery
         registered = self._app.tasks.get(delivery.properties.type or "")
         if registered is None:
-            return unknown(delivery.properties, self._app.tasks)
+            return outcomes.unknown_task(delivery.properties, self._app.tasks)
         run = Run(registered, delivery, request.id, request.attempt, request.started, request.first_run)
-        task_context.set(run)
-        try:
-            if registered.signature.is_async:
-                outcome: Outcome = self._await(self._runner.await_call(run))
-            else:
-                outcome = self._runner.call(run)
-        except BaseException as error:  # noqa: BLE001 - a defect of ours must not look like a crash of the task
-            outcome = self._runner.defect(delivery, error)
-        leave_if_forked(self._process)
-        task_context.set(None)
-        return outcome
+        return self._executor.run(run, self._await)
 
     def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        # The loop would have the context of its own beginning otherwise, where no task runs.
+        # Else the loop would use the context that it was made in, in which no task runs.
         return self._loop.run(coroutine, context=contextvars.copy_context())
 
     def _send(self, data: bytes) -> None:
@@ -118,7 +108,7 @@ class Isolated:
             self._connection.sendall(data)
 
     def _beat(self) -> None:
-        """Tell that this interpreter moves, while a task runs."""
+        """Send a beat each second while a task runs: this interpreter does not hang."""
         pause = threading.Event()
         while self._busy.wait():
             with suppress(OSError):
@@ -151,11 +141,11 @@ def main(arguments: Sequence[str]) -> int:
     configure(options.log_level, options.log_json)
     log_uncaught()
     try:
-        app = locate(options.app)
+        app = load_app(options.app)
         signals.check("the app's import")
         app.producer.owner = options.app
         Isolated(app, patient(connection), signals, children).serve()
-    except NoThread:
+    except ThreadLimitReached:
         raise
     except (Exception, SystemExit) as error:
         log.error("isolated_process_failed", app=options.app, exc_info=error)

@@ -1,8 +1,8 @@
 """
-What a worker process and its isolated processes tell each other, over a pair of connected sockets.
+The messages between a worker process and its isolated processes, over a pair of connected sockets.
 
 Decides the frames. A task is asked for with a pickle, since headers hold what JSON has no words for, and the worker is
-trusted; how it ended comes back as JSON, which is checked: user code has run where it was written.
+trusted; how it ended comes back as JSON, which is checked: user code has run in the process that wrote it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from amqpworker.model.message import Delivery
-from amqpworker.model.outcome import Dead, Done, Outcome, Retry
+from amqpworker.model.outcome import Dead, Done, Outcome, Retry, Snooze
 from amqpworker.worker.context import Run
 
 __all__ = [
@@ -39,16 +39,16 @@ READY, BEAT, OUTCOME, SPENT, REQUEST = b"r", b"b", b"o", b"s", b"q"
 KINDS = (READY, BEAT, OUTCOME, SPENT, REQUEST)
 MOST_BYTES = 1 << 30
 
-ADAPTERS: dict[str, TypeAdapter[Any]] = {one.__name__: TypeAdapter(one) for one in (Done, Retry, Dead)}
+ADAPTERS: dict[str, TypeAdapter[Any]] = {one.__name__: TypeAdapter(one) for one in (Done, Retry, Snooze, Dead)}
 
 
 class Unreadable(Exception):
-    """What came is no frame of ours, or does not tell how a task ended."""
+    """What was received is not a frame of ours, or not an outcome."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A task to run: its delivery, and what the worker has found out about the run already."""
+    """A task to run: its delivery, and what the worker already knows of the run."""
 
     delivery: Delivery
     id: str
@@ -80,7 +80,7 @@ class Frames:
         while len(self._unread) >= HEAD.size:
             kind, length = HEAD.unpack_from(self._unread)
             if kind not in KINDS or length > MOST_BYTES:
-                raise Unreadable(f"there is no frame of the kind {kind!r}, {length} bytes long")
+                raise Unreadable(f"a frame of kind {kind!r} with {length} bytes is not valid")
             end = HEAD.size + length
             if len(self._unread) < end:
                 break
@@ -92,7 +92,7 @@ class Frames:
 def request_to(run: Run) -> bytes:
     """Return the frame that asks for a run."""
     original = run.delivery
-    # Without its intake, which belongs to a connection of this process.
+    # Without its channel, which belongs to a connection of this process.
     delivery = Delivery(
         original.tag,
         original.redelivered,
@@ -106,7 +106,7 @@ def request_to(run: Run) -> bytes:
 
 
 def requested(connection: socket.socket) -> Request | None:
-    """Wait for the next request; None where there will be no more."""
+    """Wait for the next request; None if there will be no more."""
     head = received(connection, HEAD.size)
     if head is None:
         return None
@@ -116,7 +116,7 @@ def requested(connection: socket.socket) -> Request | None:
 
 
 def received(connection: socket.socket, count: int) -> bytes | None:
-    """Return so many bytes, None where they do not come any more."""
+    """Return `count` bytes, None if the connection ends before."""
     data = bytearray()
     while len(data) < count:
         more = connection.recv(min(count - len(data), 1 << 20))
@@ -127,24 +127,24 @@ def received(connection: socket.socket, count: int) -> bytes | None:
 
 
 def outcome_to(outcome: Outcome) -> bytes:
-    """Return the frame that tells how a task ended."""
+    """Return the frame of an outcome."""
     kind = type(outcome).__name__
     return frame(OUTCOME, kind.encode() + b"\n" + ADAPTERS[kind].dump_json(outcome))
 
 
 def outcome_from(data: bytes) -> Outcome:
     """
-    Return how a task ended.
+    Return an outcome.
 
     Raises:
-        Unreadable: it does not tell.
+        Unreadable: it is not one.
     """
     kind, _, fields = data.partition(b"\n")
     adapter = ADAPTERS.get(kind.decode("ascii", "replace"))
     if adapter is None:
-        raise Unreadable(f"no task ends as {kind[:40]!r}")
+        raise Unreadable(f"{kind[:40]!r} is not an outcome of a task")
     try:
         outcome: Outcome = adapter.validate_json(fields, strict=True)
         return outcome
     except ValidationError as error:
-        raise Unreadable(f"it cannot be read how the task ended: {error.error_count()} mistakes") from None
+        raise Unreadable(f"the outcome of the task is not valid: {error.error_count()} errors") from None

@@ -3,7 +3,7 @@ Ask the supervisor about messages that were delivered before, and hold them unti
 
 Decides how long an answer is waited for: a message without one is run in an isolated process, which is safe whatever
 it has done. What the answer is, the supervisor finds out from the processes that have died. After a lost connection or a
-reload everything that was prefetched comes again at once, so the questions go in batches.
+reload everything that was prefetched is redelivered at once, so it is asked in batches.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class SuspectQuery:
     """
     Deliveries that are asked about.
 
-    `ask` is given what messages are known by, and returns false where it cannot be asked now; it is None where nobody can
-    be. `run` and `isolate` take a delivery once that is decided. `wake` has `flush` called soon. `on_verdict` may be called
+    `ask` is given the keys of messages, and returns false if it cannot be asked now; it is None if there is no one to
+    be. `run` and `isolate` take a delivery once that is decided. `wake` has `flush` called soon. `on_answer` may be called
     from any thread, the others by the one that takes deliveries.
     """
 
@@ -74,8 +74,8 @@ class SuspectQuery:
             for _ in batch:
                 self._unasked.popleft()
 
-    def on_verdict(self, keys: Sequence[str], suspect: bool) -> None:
-        """Let go of what was asked about under these keys: to be isolated where they are suspects, else to run."""
+    def on_answer(self, keys: Sequence[str], suspect: bool) -> None:
+        """Release what was asked about under these keys: to be isolated if they are suspects, else to run."""
         take = self._isolate if suspect else self._run
         for key in keys:
             with self._lock:
@@ -83,11 +83,11 @@ class SuspectQuery:
             for delivery in deliveries:
                 take(delivery)
 
-    def look(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """Ask what could not be asked before, and isolate what was not answered in time (`now` is monotonic)."""
         self.flush()
         with self._lock:
             late = [key for key, (until, _) in self._held.items() if until <= now]
         if late:
             log.warning("supervisor_unresponsive", messages=len(late), effect="they run in isolated processes")
-            self.on_verdict(late, suspect=True)
+            self.on_answer(late, suspect=True)

@@ -12,7 +12,7 @@ from amqpworker.ipc.recorder import Recording, key_of
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery
 
-__all__ = ["late_tasks", "log_late", "seconds_of"]
+__all__ = ["late_tasks", "log_late", "with_seconds"]
 
 log = get_logger("amqpworker.worker.receiver")
 
@@ -20,7 +20,9 @@ log = get_logger("amqpworker.worker.receiver")
 MOST_NAMED = 20
 
 
-def seconds_of(deliveries: Sequence[Delivery], recording: Recording | None, now: float) -> list[tuple[Delivery, float]]:
+def with_seconds(
+    deliveries: Sequence[Delivery], recording: Recording | None, now: float
+) -> list[tuple[Delivery, float]]:
     """Return for how long each of these deliveries has run, by the flight recorder; `now` is since the epoch."""
     started = {} if recording is None else {one.key: one.started for one in recording.running}
     keys = [(one, key_of(one).decode("utf-8", "replace")) for one in deliveries]

@@ -3,7 +3,7 @@ Time limits of tasks.
 
 Decides when a task has had its time. At the soft limit an exception is raised in its thread, and again every few seconds
 until the run has ended; not while that would leave a lock held (`interruption`). At the hard limit nothing can be done to
-a thread: `over` is called, and the process lets the others finish and ends.
+a thread: `over` is called, and the process lets the others finish, then ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from amqpworker.broker.waker import Waker
 from amqpworker.errors import TimeLimitExceeded
@@ -24,6 +24,9 @@ from amqpworker.ipc.report import OVERDUE
 from amqpworker.lifecycle import run_as_io_thread, start_thread
 from amqpworker.log.logger import get_logger, task_context
 from amqpworker.worker.limits.interruption import Hold, hold_at, wait_and_preempt, where
+
+if TYPE_CHECKING:
+    from amqpworker.worker.context import Run
 
 __all__ = ["Limits", "Pace", "RunAbandoned", "RunDeadline"]
 
@@ -34,7 +37,8 @@ AGAIN = 0.01
 SOON = 0.002
 SELDOM = 0.1
 GLANCE = 0.00005
-MOST_STEPS = 1_000_000
+# CPython raises such an exception at the next jump backwards, if not before: the first of these steps.
+STEPS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class RunDeadline:
     `raise_at` is when the exception is raised in its thread, and `report_at` when the log names it.
     """
 
-    run: Any
+    run: Run
     soft_at: float
     hard_at: float
     raise_at: float
@@ -104,69 +108,69 @@ class Limits:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def call(self, run: Any, function: Callable[[], Any], soft: float, hard: float) -> Any:
+    def call(self, run: Run, function: Callable[[], Any], soft: float, hard: float) -> Any:
         """
         Return what `function` returns, within `soft` and `hard` seconds (`inf` is no limit).
 
         Raises:
             TimeLimitExceeded: its time was up before it had ended.
-            RunAbandoned: somebody else has claimed the run meanwhile.
+            RunAbandoned: another thread has claimed the run.
         """
         now = time.monotonic()
-        watch = RunDeadline(run, now + soft, now + hard, now + soft, self._report_at(now, soft, hard))
+        deadline = RunDeadline(run, now + soft, now + hard, now + soft, self._report_at(now, soft, hard))
         try:
             # It may be raised from here on, if the machine hangs for this long.
-            self._enter(watch)
+            self._enter(deadline)
             value, error = attempted(function)
-            self._disarm(watch)
+            self._disarm(deadline)
         except TimeLimitExceeded as late:
             # At the very end; the next one is due in a few seconds at the earliest.
             value, error = None, late
-            self._disarm(watch)
-        self.end(watch)
+            self._disarm(deadline)
+        self.unwatch(deadline)
         if error is not None:
             raise error
         return value
 
-    def begin(self, run: Any, soft: float, hard: float) -> RunDeadline:
+    def watch(self, run: Run, soft: float, hard: float) -> RunDeadline:
         """Watch a run that no exception can be raised in from another thread, such as a coroutine."""
         now = time.monotonic()
-        watch = RunDeadline(run, now + soft, now + hard, math.inf, self._report_at(now, soft, hard))
-        self._enter(watch)
-        return watch
+        deadline = RunDeadline(run, now + soft, now + hard, math.inf, self._report_at(now, soft, hard))
+        self._enter(deadline)
+        return deadline
 
-    def end(self, watch: RunDeadline) -> None:
+    def unwatch(self, deadline: RunDeadline) -> None:
         """
         Take a run back that has ended.
 
         Raises:
-            RunAbandoned: somebody else has claimed it.
+            RunAbandoned: another thread has claimed it.
         """
-        if self._runs.pop(id(watch), None) is None:
+        if self._runs.pop(id(deadline), None) is None:
             raise RunAbandoned
 
-    def holds(self, watch: RunDeadline) -> bool:
+    def is_running(self, deadline: RunDeadline) -> bool:
         """Return whether a run still runs."""
-        return id(watch) in self._runs
+        return id(deadline) in self._runs
 
-    def claim(self, watch: RunDeadline) -> bool:
-        """Take a run's message over; false where it has ended by itself."""
-        return self._runs.pop(id(watch), None) is not None
+    def claim(self, deadline: RunDeadline) -> bool:
+        """Take a run's message over; false if it has ended by itself."""
+        return self._runs.pop(id(deadline), None) is not None
 
     def overdue(self, seconds: float) -> list[RunDeadline]:
         """Return the runs that are over their soft limit by `seconds`."""
         latest = time.monotonic() - seconds
-        return [watch for watch in list(self._runs.values()) if watch.soft_at <= latest]
+        return [deadline for deadline in list(self._runs.values()) if deadline.soft_at <= latest]
 
     def _report_at(self, now: float, soft: float, hard: float) -> float:
         return now + (soft if soft < hard else hard) + self._report_after
 
-    def _enter(self, watch: RunDeadline) -> None:
+    def _enter(self, deadline: RunDeadline) -> None:
         if self._thread is None:
             self.start()
-        self._runs[id(watch)] = watch
+        self._runs[id(deadline)] = deadline
         # Spelled out: each run of a task that has limits comes here.
-        if watch.raise_at < self._next or watch.hard_at < self._next or watch.report_at < self._next:
+        if deadline.raise_at < self._next or deadline.hard_at < self._next or deadline.report_at < self._next:
             self._wake.set()
 
     def start(self) -> None:
@@ -174,7 +178,7 @@ class Limits:
         Start the thread that watches, unless it runs; a worker does this before the first run, which would fail otherwise.
 
         Raises:
-            NoThread: there is no room for it.
+            ThreadLimitReached: there is no room for it.
         """
         with self._lock:
             if self._thread is None:
@@ -182,97 +186,97 @@ class Limits:
                 thread = threading.Thread(
                     target=run_as_io_thread, args=(self._watch,), name="amqpworker-limits", daemon=True
                 )
-                start_thread(thread)  # where there is no room for it, the next run tries again
+                start_thread(thread)  # if there is no room for it, the next run tries again
                 self._thread = thread
 
-    def _disarm(self, watch: RunDeadline) -> None:
+    def _disarm(self, deadline: RunDeadline) -> None:
         """Ensure that no exception is raised any more; one may still be raised in here, then this is called again."""
-        if watch.raise_at == math.inf:
+        if deadline.raise_at == math.inf:
             return
-        watch.ended = True
+        deadline.ended = True
         # No lock may be waited for here: the exception would leave it as it is.
-        while watch.raising:
+        while deadline.raising:
             time.sleep(0)
-        if not watch.raised:
+        if not deadline.raised:
             return
         with suppress(TimeLimitExceeded):
             # Whether it has been raised already cannot be seen. Another takes the place of one that is still to come, and
             # is met for certain; taking it back instead leaves CPython 3.11 with a mark that slows down every thread.
-            RAISE(watch.thread, TimeLimitExceeded)
-            for _ in range(MOST_STEPS):
+            RAISE(deadline.thread, TimeLimitExceeded)
+            for _ in range(STEPS):
                 pass
 
     # ---- the watcher's thread ---------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
         while True:
-            # Whoever enters meanwhile wakes us: they may have come too late for this look.
+            # A run that is added meanwhile wakes this thread: it may be too late for this check.
             self._next = math.inf
-            due = self._look(time.monotonic())
+            due = self._check(time.monotonic())
             self._next = due
             self._wake.wait(min(max(0.0, due - time.monotonic()), IDLE))
 
-    def _look(self, now: float) -> float:
+    def _check(self, now: float) -> float:
         """Act on every limit that is reached; return when there is something to do next."""
         raised = False
-        for watch in list(self._runs.values()):
+        for deadline in list(self._runs.values()):
             # CPython forgets to look in the second of two threads that are interrupted at once: one after the other.
-            if watch.raise_at <= now:
-                watch.raise_at = now + AGAIN
-                raised = raised or self._raise_safely(watch, now)
-            if watch.report_at <= now:
-                watch.report_at = math.inf
-                self._report(watch, now)
-            if watch.hard_at <= now and not watch.is_over:
-                watch.is_over = True
-                self._tell(watch)
+            if deadline.raise_at <= now:
+                deadline.raise_at = now + AGAIN
+                raised = raised or self._raise_safely(deadline, now)
+            if deadline.report_at <= now:
+                deadline.report_at = math.inf
+                self._report(deadline, now)
+            if deadline.hard_at <= now and not deadline.is_over:
+                deadline.is_over = True
+                self._report_hard_limit(deadline)
         again = [now + AGAIN] if raised else []
-        return min([*again, *(watch.next_at for watch in list(self._runs.values()))], default=math.inf)
+        return min([*again, *(deadline.next_at for deadline in list(self._runs.values()))], default=math.inf)
 
-    def _raise_safely(self, watch: RunDeadline, now: float) -> bool:
+    def _raise_safely(self, deadline: RunDeadline, now: float) -> bool:
         try:
-            return self._raise(watch, now)
+            return self._raise(deadline, now)
         except Exception as error:
             # This thread keeps the limits of all other runs, too.
-            watch.raise_at = now + self.pace.again
-            log.error("limit_not_told", exc_info=error)
+            deadline.raise_at = now + self.pace.again
+            log.error("limit_not_enforced", exc_info=error)
             return False
 
-    def _raise(self, watch: RunDeadline, now: float) -> bool:
+    def _raise(self, deadline: RunDeadline, now: float) -> bool:
         """Raise the exception in a run's thread, or plan to look again soon; return whether it was raised."""
-        watch.held_since = now if watch.held_since is None else watch.held_since
-        held = now - watch.held_since
-        watch.raise_at = now + min(max(SOON, held / 50), SELDOM)
+        deadline.held_since = now if deadline.held_since is None else deadline.held_since
+        held = now - deadline.held_since
+        deadline.raise_at = now + min(max(SOON, held / 50), SELDOM)
         # A fresh turn with the interpreter's lock: no other thread takes it for a while.
         wait_and_preempt(next(self._glances) if held > AGAIN else 0)
-        watch.raising = True
+        deadline.raising = True
         try:
-            hold = hold_at(watch.thread, OWN)
-            if watch.ended or hold is None or hold is Hold.FULL or (hold is Hold.BRIEF and held < self.pace.briefly):
+            hold = hold_at(deadline.thread, OWN)
+            if deadline.ended or hold is None or hold is Hold.FULL or (hold is Hold.BRIEF and held < self.pace.briefly):
                 return False
-            RAISE(watch.thread, TimeLimitExceeded)
-            watch.raised = True
+            RAISE(deadline.thread, TimeLimitExceeded)
+            deadline.raised = True
         finally:
-            watch.raising = False
-        watch.held_since = None
-        watch.raise_at = now + self.pace.again
+            deadline.raising = False
+        deadline.held_since = None
+        deadline.raise_at = now + self.pace.again
         return True
 
-    def _report(self, watch: RunDeadline, now: float) -> None:
-        task_context.set(watch.run)
-        over = round(now - min(watch.soft_at, watch.hard_at), 1)
-        effect = f"its process is replaced {OVERDUE:g} s after its limit" if watch.hard_at == math.inf else None
-        log.warning("task_over_limit", over=over, at=where(watch.thread), effect=effect)
+    def _report(self, deadline: RunDeadline, now: float) -> None:
+        task_context.set(deadline.run)
+        over = round(now - min(deadline.soft_at, deadline.hard_at), 1)
+        effect = f"its process is replaced {OVERDUE:g} s after its limit" if deadline.hard_at == math.inf else None
+        log.warning("task_over_limit", over=over, at=where(deadline.thread), effect=effect)
         task_context.set(None)
 
-    def _tell(self, watch: RunDeadline) -> None:
+    def _report_hard_limit(self, deadline: RunDeadline) -> None:
         try:
-            self._over(watch)
+            self._over(deadline)
         except Exception as error:
-            log.error("limit_not_told", exc_info=error)
+            log.error("limit_not_enforced", exc_info=error)
 
 
-OWN = frozenset(one.__code__ for one in (Limits.call, Limits.end, Limits._enter, Limits._disarm))  # noqa: SLF001
+OWN = frozenset(one.__code__ for one in (Limits.call, Limits.unwatch, Limits._enter, Limits._disarm))  # noqa: SLF001
 """What runs around a task: an exception there would not be the task's."""
 
 
@@ -280,7 +284,7 @@ def attempted(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     """Return what a function returns, or what it raises."""
     try:
         return function(), None
-    except BaseException as error:  # noqa: BLE001 - it is raised again once no other can strike
+    except BaseException as error:  # noqa: BLE001 - it is raised again once no other can be raised in this thread
         return None, error
 
 

@@ -1,7 +1,7 @@
 """
 Whether an exception may be raised in a thread right now, by its frames.
 
-Decides where it would leave a lock held for ever: just after a call has acquired it, and in the code of logging, importlib
+Decides where it would leave a lock held forever: just after a call has acquired it, and in the code of logging, importlib
 and threading. Which thread is to be interrupted, and when, is `limits`'s.
 """
 
@@ -30,7 +30,7 @@ WAITS = frozenset({"wait", "join", "_wait_for_tstate_lock"})
 """Functions of `threading` that wait by acquiring a lock of their own, and restore everything whatever is raised then."""
 
 AT_FORK = frozenset({"_note_fork", "block", "unblock", "before_fork", "after_in_parent"})
-"""Functions of ours that Python calls around a fork, where it swallows whatever is raised and forks nevertheless."""
+"""Functions of ours that Python calls around a fork, which ignores whatever is raised there and forks nevertheless."""
 
 CALLS = frozenset({"PRECALL", "CALL", "CALL_KW", "CALL_FUNCTION_EX"})
 JUMPS = frozenset(dis.hasjrel + dis.hasjabs)
@@ -44,7 +44,7 @@ class Hold(Enum):
     * `NONE`: it may.
     * `BRIEF`: it would do no harm to locks, and cut off something that usually ends soon: a log line, an import, code of a
       lock or of ours.
-    * `FULL`: it may leave a lock held for ever.
+    * `FULL`: it may leave a lock held forever.
     """
 
     NONE = 0
@@ -156,7 +156,7 @@ def called(instructions: list[dis.Instruction], number: int) -> object:
         del before[0]  # they belong to the call itself
     for position, one in enumerate(before):
         if one.opcode in JUMPS:
-            # One argument or another is loaded, and the stack does not show what stands before both: the line does.
+            # One argument or another is loaded, and the stack does not show what is before both: the line does.
             line = call.positions and call.positions.lineno
             alike = [early for early in before[position:] if early.positions and early.positions.lineno == line]
             return next((early.argval for early in alike if early.argval in ACQUIRES), None)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pika import exceptions
 
-from amqpworker.broker.ack_timeout import asked_for, cancels, is_refused, passed
+from amqpworker.broker.ack_timeout import arguments_for, cancels, is_refused, passed
 from amqpworker.broker.server_version import version_of
 from amqpworker.settings import Settings
 
@@ -22,12 +22,12 @@ def told(version: str | None) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("version", ["4.3.0", "4.3.6", "4.10.1", "5.0.0-rc.1"])
 def test_one_that_was_given_is_asked_for_where_the_broker_heeds_it(version: str) -> None:
-    assert asked_for(Settings(ack_timeout=7200), told(version)) == {"x-consumer-timeout": 7_200_000}
+    assert arguments_for(Settings(ack_timeout=7200), told(version)) == {"x-consumer-timeout": 7_200_000}
 
 
 @pytest.mark.parametrize("version", ["3.10.8", "3.13.7", "4.2.9", "", None])
 def test_a_broker_that_does_not_heed_it_is_not_asked(version: str | None) -> None:
-    assert asked_for(Settings(ack_timeout=7200), told(version)) == {}
+    assert arguments_for(Settings(ack_timeout=7200), told(version)) == {}
 
 
 @pytest.mark.parametrize("properties", [None, {}])
@@ -37,12 +37,12 @@ def test_a_broker_that_does_not_tell_its_version_counts_as_the_oldest(properties
 
 
 def test_our_own_default_is_not_asked_for() -> None:
-    assert asked_for(Settings(), (4, 3)) == {}
+    assert arguments_for(Settings(), (4, 3)) == {}
 
 
 def test_one_from_the_environment_is_given_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AMQPWORKER_ACK_TIMEOUT", "0.0001")
-    assert asked_for(Settings(), (4, 3)) == {"x-consumer-timeout": 1}, "0 would cancel at once"
+    assert arguments_for(Settings(), (4, 3)) == {"x-consumer-timeout": 1}, "0 would cancel at once"
 
 
 def test_a_refusal_is_told_from_others() -> None:

@@ -83,7 +83,7 @@ def test_what_cannot_be_read_is_told_without_any_part_of_the_password(url: str) 
     with pytest.raises(ConfigError) as caught:
         addresses(url)
     text = str(caught.value)
-    assert text.startswith("The broker's URL")
+    assert text.startswith("The URL of the broker")
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
     for part in ("sesame", "same", "ses,", "ame@", "'se'"):
         assert part not in text

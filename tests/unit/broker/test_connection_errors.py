@@ -25,31 +25,31 @@ from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError, NotCo
 (ADDRESS,) = addresses("amqp://me:sesame@broker.example/shop")
 
 CASES: list[tuple[BaseException | None, str, str]] = [
-    (ConnectionRefusedError(111, "Connection refused"), "away", "Nothing listens at broker.example:5672"),
-    (socket.gaierror(-2, "Name or service not known"), "away", "'broker.example', cannot be resolved"),
-    (TimeoutError(), "away", "no answer from broker.example:5672"),
-    (workflow.AMQPConnectorStackTimeout(), "away", "no answer from broker.example:5672"),
-    (exceptions.ConnectionOpenAborted(320, "Timeout"), "away", "no answer from broker.example:5672"),
-    (exceptions.StreamLostError("Stream connection lost"), "away", "broke"),
-    (ConnectionResetError(104, "Connection reset by peer"), "away", "broke"),
+    (ConnectionRefusedError(111, "Connection refused"), "unreachable", "Connection refused by broker.example:5672"),
+    (socket.gaierror(-2, "Name or service not known"), "unreachable", "'broker.example', cannot be resolved"),
+    (TimeoutError(), "unreachable", "No response from broker.example:5672"),
+    (workflow.AMQPConnectorStackTimeout(), "unreachable", "No response from broker.example:5672"),
+    (exceptions.ConnectionOpenAborted(320, "Timeout"), "unreachable", "No response from broker.example:5672"),
+    (exceptions.StreamLostError("Stream connection lost"), "unreachable", "was lost"),
+    (ConnectionResetError(104, "Connection reset by peer"), "unreachable", "was lost"),
     (
         exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED - shutdown"),
-        "away",
+        "unreachable",
         "CONNECTION_FORCED - shutdown (320)",
     ),
-    (exceptions.ConnectionClosedByBroker(541, "INTERNAL_ERROR - vhost 'shop' is down"), "away", "is down"),
-    (exceptions.ConnectionClosedByBroker(530, "NOT_ALLOWED - vhost shop not found"), "refused", "virtual host 'shop'"),
-    (exceptions.ConnectionClosedByBroker(403, "ACCESS_REFUSED - Login was refused"), "refused", "login of user 'me'"),
-    (exceptions.IncompatibleProtocolError("HTTP"), "wrong", "does not speak AMQP 0-9-1"),
-    (FrameError("what?"), "wrong", "does not speak AMQP 0-9-1"),
+    (exceptions.ConnectionClosedByBroker(541, "INTERNAL_ERROR - vhost 'shop' is down"), "unreachable", "is down"),
+    (exceptions.ConnectionClosedByBroker(530, "NOT_ALLOWED - vhost shop not found"), "denied", "virtual host 'shop'"),
+    (exceptions.ConnectionClosedByBroker(403, "ACCESS_REFUSED - Login was refused"), "denied", "login of user 'me'"),
+    (exceptions.IncompatibleProtocolError("HTTP"), "incompatible", "does not speak AMQP 0-9-1"),
+    (FrameError("what?"), "incompatible", "does not speak AMQP 0-9-1"),
     (
         ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"),
-        "wrong",
+        "incompatible",
         "broker.example:5672 does not speak TLS",
     ),
-    (ConfigError("The file is missing."), "wrong", "The file is missing."),
-    (RuntimeError("odd"), "away", "odd"),
-    (None, "away", "ended"),
+    (ConfigError("The file is missing."), "incompatible", "The file is missing."),
+    (RuntimeError("odd"), "unreachable", "odd"),
+    (None, "unreachable", "ended"),
 ]
 
 
@@ -82,16 +82,16 @@ def test_each_kind_is_an_error_of_its_own(error: BaseException, wanted: type[Amq
 def test_silence_is_not_taken_for_another_protocol() -> None:
     error = exceptions.IncompatibleProtocolError("StreamLostError")
     failed = workflow.AMQPConnectionWorkflowFailed([workflow.AMQPConnectorAMQPHandshakeError(error)])
-    assert problem_of(failed, ADDRESS, heard=True).kind == "wrong"
-    silent = problem_of(failed, ADDRESS, heard=False)
-    assert silent.kind == "away"
-    assert "hung up without a word" in silent.text
+    assert problem_of(failed, ADDRESS, has_received=True).kind == "incompatible"
+    silent = problem_of(failed, ADDRESS, has_received=False)
+    assert silent.kind == "unreachable"
+    assert "closed the connection without a response" in silent.text
 
 
 def test_a_connection_that_was_open_is_worth_another_try_whatever_ended_it() -> None:
     for error, _, _ in CASES:
         if not isinstance(error, ConfigError):
-            assert problem_of(error, ADDRESS, was_open=True).kind == "away", error
+            assert problem_of(error, ADDRESS, was_open=True).kind == "unreachable", error
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_only_who_declares_is_advised_to_leave_that_to_somebody_else(what: str, 
 def test_a_connection_without_a_channel_left_is_an_error_that_says_how_many_are_needed() -> None:
     error = channel_error(exceptions.NoFreeChannels(3), "consuming from queue 'a'", "read")
     assert type(error) is ConfigError
-    assert "allows 3 on a connection (channel_max)" in str(error)
+    assert "allows 3 per connection (channel_max)" in str(error)
     assert "one for each of its queues and 2 more" in str(error)
 
 
@@ -149,7 +149,7 @@ def test_a_right_that_is_missing_is_told_by_its_name_where_it_is_asked_for(named
     text = f"ACCESS_REFUSED - {named}access to queue 'a.dead' in vhost '/' refused for user 'op'"
     error = channel_error(exceptions.ChannelClosedByBroker(403, text), "looking into queue 'a.dead'", "read")
     assert type(error) is AccessRefused
-    assert f"user 'op' lacks the right `{right}` on queue 'a.dead' in virtual host '/'" in str(error)
+    assert f"user 'op' lacks the permission `{right}` on queue 'a.dead' in virtual host '/'" in str(error)
     assert "topology declare" not in str(error)
 
 
@@ -199,7 +199,7 @@ def test_a_mismatch_that_the_broker_cut_short_is_told_as_far_as_it_goes() -> Non
 
 def test_another_refusal_is_told_as_it_is() -> None:
     text = "PRECONDITION_FAILED - invalid arg 'x-max-priority' for queue 'emails' in vhost '/'"
-    assert explain_mismatch(text) == f"The broker refuses a declaration: {text}"
+    assert explain_mismatch(text) == f"The broker refused a declaration: {text}"
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,12 @@ from pika.exceptions import ChannelClosedByBroker
 
 from amqpworker.broker import consumer as consumer_module
 from amqpworker.broker.address import addresses
-from amqpworker.broker.channel import Closed
+from amqpworker.broker.channel import OnClosed
 from amqpworker.broker.connection_errors import ConnectionProblem
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
-from amqpworker.broker.consumer_check import Look
+from amqpworker.broker.consumer_check import QueueState
 from amqpworker.model.message import Delivery, Properties
-from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
 from tests.unit.worker.settling import Nobody
 
@@ -34,58 +33,57 @@ class Taking(Nobody):
     def __init__(self) -> None:
         self.taken: list[Delivery] = []
 
-    def receive(self, delivery: Delivery) -> None:
+    def on_delivery(self, delivery: Delivery) -> None:
         self.taken.append(delivery)
 
 
 def test_a_delivery_belongs_to_the_channel_and_the_queue_that_it_came_by() -> None:
     receiver = Taking()
-    intake = ConsumerChannel(WORK, receiver, lambda: None)
+    consumer_channel = ConsumerChannel(WORK, receiver, lambda: None)
     one = delivery(1)
-    intake.on_delivery(one)
+    consumer_channel.on_delivery(one)
     assert receiver.taken == [one]
-    assert one.intake is intake
+    assert one.channel is consumer_channel
     assert one.queue == "work"
-    assert list(intake.unclaimed) == [1]
+    assert list(consumer_channel.unclaimed) == [1]
 
 
 def test_the_first_delivery_that_waits_has_the_deadlines_looked_at() -> None:
     watched: list[int] = []
-    intake = ConsumerChannel(WORK, Taking(), lambda: watched.append(1))
-    intake.on_delivery(delivery(1))
-    intake.on_delivery(delivery(2))
+    consumer_channel = ConsumerChannel(WORK, Taking(), lambda: watched.append(1))
+    consumer_channel.on_delivery(delivery(1))
+    consumer_channel.on_delivery(delivery(2))
     assert len(watched) == 1
-    intake.unclaimed.clear()
-    intake.on_delivery(delivery(3))
+    consumer_channel.unclaimed.clear()
+    consumer_channel.on_delivery(delivery(3))
     assert len(watched) == 2
 
 
 def test_a_channel_that_is_void_takes_nothing_any_more() -> None:
     """What the broker had sent before it heard of the end comes again on the next channel."""
     receiver = Taking()
-    intake = ConsumerChannel(WORK, receiver, lambda: None)
-    intake.is_open = False
-    intake.on_delivery(delivery(1))
+    consumer_channel = ConsumerChannel(WORK, receiver, lambda: None)
+    consumer_channel.is_open = False
+    consumer_channel.on_delivery(delivery(1))
     assert receiver.taken == []
-    assert intake.unclaimed == {}
+    assert consumer_channel.unclaimed == {}
 
 
 def test_without_a_connection_there_is_nothing_left_to_drain() -> None:
-    plan = Plan("amqpworker", declare=False)
-    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), plan.topology_of, [WORK], Nobody())
+    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), [WORK], Nobody())
     drained: list[bool] = []
     consumer.drain(lambda: drained.append(True))
     assert drained == []
-    consumer.tick()
+    consumer.on_tick()
     assert drained == [True]
-    consumer.tick()
+    consumer.on_tick()
     assert drained == [True], "told once"
 
 
 class SlowChannel:
     """A channel that is opened and subscribed when the test says so."""
 
-    def __init__(self, opened: Callable[[Any], None], closed: Closed) -> None:
+    def __init__(self, opened: Callable[[Any], None], closed: OnClosed) -> None:
         self._opened = opened
         self.closed = closed
         self.number = 1
@@ -104,6 +102,9 @@ class SlowChannel:
 
     def limit_all(self) -> None:
         """Only real brokers can tell what it is good for."""
+
+    def ack(self, tag: int, multiple: bool) -> None:
+        """Take it."""
 
     def limit_none(self) -> None:
         self.steps.append("limit_none")
@@ -137,10 +138,9 @@ def slow_channels(monkeypatch: pytest.MonkeyPatch) -> list[SlowChannel]:
 def opening(monkeypatch: pytest.MonkeyPatch) -> tuple[Consumer, SlowChannel, list[bool]]:
     """A consumer that has asked for its channel."""
     channels = slow_channels(monkeypatch)
-    plan = Plan("amqpworker", declare=False)
-    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), plan.topology_of, [WORK], Nobody())
+    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), [WORK], Nobody())
     connection: Any = SimpleNamespace(is_open=True, server_properties={})
-    consumer.opened(connection)
+    consumer.on_opened(connection)
     return consumer, channels[0], []
 
 
@@ -150,7 +150,7 @@ def test_a_drain_waits_for_a_subscription_that_is_on_its_way(
     consumer, channel, drained = opening
     channel.open()
     consumer.drain(lambda: drained.append(True))
-    consumer.woken()
+    consumer.on_wake()
     assert drained == [], "deliveries may come with its confirmation"
     channel.consumed()
     assert channel.steps == ["consume", "cancel"]
@@ -164,7 +164,7 @@ def test_a_channel_that_opens_during_a_drain_does_not_consume(
 ) -> None:
     consumer, channel, drained = opening
     consumer.drain(lambda: drained.append(True))
-    consumer.woken()
+    consumer.on_wake()
     assert drained == []
     channel.open()
     assert channel.steps == ["close"]
@@ -175,12 +175,11 @@ def test_a_queue_that_knows_no_ack_timeout_of_a_consumer_is_consumed_without_at_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     channels = slow_channels(monkeypatch)
-    plan = Plan("amqpworker", declare=False)
     given = Settings(ack_timeout=60)
-    consumer = Consumer(addresses("amqp://127.0.0.1:1"), given, plan.topology_of, [WORK], Nobody())
+    consumer = Consumer(addresses("amqp://127.0.0.1:1"), given, [WORK], Nobody())
     loop = SimpleNamespace(call_later=lambda *_: None)
     connection: Any = SimpleNamespace(is_open=True, server_properties={"version": "4.3.6"}, ioloop=loop)
-    consumer.opened(connection)
+    consumer.on_opened(connection)
     channels[0].open()
     assert channels[0].arguments == {"x-consumer-timeout": 60_000}
     channels[0].closed(ChannelClosedByBroker(406, "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue"))
@@ -212,7 +211,7 @@ def test_a_channel_that_the_broker_closes_names_what_was_late_only_if_that_is_wh
 
 def hold(consumer: Consumer, *queues: str) -> None:
     consumer.hold(frozenset(queues))
-    consumer.woken()
+    consumer.on_wake()
 
 
 def test_a_queue_that_is_held_has_no_consumer_until_it_is_released_and_its_channel_stays(
@@ -264,7 +263,7 @@ def test_a_drain_waits_until_a_queue_that_is_held_or_just_released_brings_nothin
     if released:
         hold(consumer)
     consumer.drain(lambda: drained.append(True))
-    consumer.woken()
+    consumer.on_wake()
     assert drained == [], "deliveries may arrive before the end of the subscription is confirmed"
     before()
     assert drained == ([] if released else [True])
@@ -277,28 +276,23 @@ def test_a_drain_waits_until_a_queue_that_is_held_or_just_released_brings_nothin
 def test_a_queue_whose_channel_ends_while_it_is_held_is_held_again_on_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     consumer, _, wire, channels = consuming(monkeypatch)
     hold(consumer, "work")
-    consumer.lost(ConnectionProblem("It is gone.", "away", "here"))
+    consumer.on_lost(ConnectionProblem("It is gone.", "unreachable", "here"))
     assert not consumer.consuming
     hold(consumer, "work")
-    consumer.opened(wire)  # type: ignore[arg-type]
+    consumer.on_opened(wire)  # type: ignore[arg-type]
     channels[1].open()
     channels[1].consumed()
     assert channels[1].steps == ["consume", "cancel"]
 
 
-class Holding(Nobody):
-    """A receiver that holds deliveries of every channel, or of none."""
-
-    held = False
+class Late(Nobody):
+    """A receiver that keeps for which timeouts it was to name what is late."""
 
     def __init__(self) -> None:
         self.late_after: list[float] = []
 
-    def on_ack_timeout(self, _intake: ConsumerChannel, timeout: float, _reason: str) -> None:
+    def on_ack_timeout(self, _channel: ConsumerChannel, timeout: float, _reason: str) -> None:
         self.late_after.append(timeout)
-
-    def holds(self, _intake: ConsumerChannel) -> bool:
-        return self.held
 
 
 class Wire:
@@ -308,49 +302,48 @@ class Wire:
         self.is_open = True
         self.server_properties: dict[str, str] = {"version": "4.3.6"}
         self.ioloop = SimpleNamespace(call_later=lambda *_: None)
-        self.has_part = False
+        self.has_partial = False
         self.own_part = False
 
-    def has_part_of(self, _channel: int) -> bool:
+    def has_partial_on(self, _channel: int) -> bool:
         return self.own_part
 
 
-def consuming(monkeypatch: pytest.MonkeyPatch) -> tuple[Consumer, Holding, Wire, list[SlowChannel]]:
+def consuming(monkeypatch: pytest.MonkeyPatch) -> tuple[Consumer, Late, Wire, list[SlowChannel]]:
     channels = slow_channels(monkeypatch)
-    receiver, wire = Holding(), Wire()
-    plan = Plan("amqpworker", declare=False)
-    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), plan.topology_of, [WORK], receiver)
-    consumer.opened(wire)  # type: ignore[arg-type]
+    receiver, wire = Late(), Wire()
+    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), [WORK], receiver)
+    consumer.on_opened(wire)  # type: ignore[arg-type]
     channels[0].open()
     channels[0].consumed()
     return consumer, receiver, wire, channels
 
 
-NOBODY_THERE = Look(0, 0)
-PERHAPS_SILENT = Look(0, 0, doubtful=True)
+NOBODY_THERE = QueueState(0, 0)
+PERHAPS_SILENT = QueueState(0, 0, unreliable=True)
 
 
 def test_an_answer_that_says_nothing_ends_nothing_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    consumer, receiver, _, channels = consuming(monkeypatch)
-    receiver.held = True
+    consumer, _, _, channels = consuming(monkeypatch)
+    consumer._channels["work"].on_delivery(delivery(1))
     for _ in range(50):
-        consumer.looked("work", PERHAPS_SILENT)
+        consumer.on_checked("work", PERHAPS_SILENT)
     assert "close" not in channels[0].steps
-    receiver.held = False
-    consumer.looked("work", PERHAPS_SILENT)
-    consumer.looked("work", Look(0, 1))
-    consumer.looked("work", PERHAPS_SILENT)
+    consumer._channels["work"].acknowledge([1])
+    consumer.on_checked("work", PERHAPS_SILENT)
+    consumer.on_checked("work", QueueState(0, 1))
+    consumer.on_checked("work", PERHAPS_SILENT)
     assert "close" not in channels[0].steps, "it was asked again, and all is well"
-    consumer.looked("work", PERHAPS_SILENT)
+    consumer.on_checked("work", PERHAPS_SILENT)
     assert "close" in channels[0].steps
 
 
 def test_it_is_asked_again_before_a_subscription_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    consumer, receiver, _, channels = consuming(monkeypatch)
-    receiver.held = True
-    consumer.looked("work", NOBODY_THERE)
+    consumer, _, _, channels = consuming(monkeypatch)
+    consumer._channels["work"].on_delivery(delivery(1))
+    consumer.on_checked("work", NOBODY_THERE)
     assert "close" not in channels[0].steps
-    consumer.looked("work", NOBODY_THERE)
+    consumer.on_checked("work", NOBODY_THERE)
     assert "close" in channels[0].steps
 
 
@@ -358,14 +351,14 @@ def test_a_delivery_that_comes_in_slowly_is_no_subscription_that_brings_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     consumer, _, wire, channels = consuming(monkeypatch)
-    wire.own_part = wire.has_part = True
+    wire.own_part = wire.has_partial = True
     for _ in range(50):
-        consumer.looked("work", Look(5, 1))
+        consumer.on_checked("work", QueueState(5, 1))
     assert "close" not in channels[0].steps
     wire.own_part = False
     for _ in range(10):
-        consumer.looked("work", Look(5, 1))
+        consumer.on_checked("work", QueueState(5, 1))
     assert "close" not in channels[0].steps, "it may wait behind one of another queue"
-    wire.has_part = False
-    consumer.looked("work", Look(5, 1))
+    wire.has_partial = False
+    consumer.on_checked("work", QueueState(5, 1))
     assert "close" in channels[0].steps

@@ -26,15 +26,15 @@ STOPS = "ConnectionClosedByBroker: (320) 'CONNECTION_FORCED - broker is stopping
 @pytest.mark.parametrize(
     ("error", "kind", "told"),
     [
-        (exceptions.ProbableAuthenticationError(LOGIN), "refused", "refused the login of user 'me'"),
-        (exceptions.ProbableAccessDeniedError(VHOST), "refused", "has no virtual host 'shop'"),
-        (exceptions.ProbableAccessDeniedError(ACCESS), "refused", "User 'you' has no access to virtual host 'shop'"),
-        (exceptions.ProbableAuthenticationError(MECHANISM), "refused", "our certificate (the setting tls_cert)"),
-        (exceptions.ProbableAccessDeniedError(DOWN), "away", "vhost 'shop' is down (541)"),
-        (exceptions.ProbableAuthenticationError(STOPS), "away", "CONNECTION_FORCED - broker is stopping (320)"),
-        (exceptions.ProbableAuthenticationError(EOF), "away", "broke while it was being opened"),
-        (exceptions.ProbableAccessDeniedError(EOF), "away", "broke while it was being opened"),
-        (exceptions.ProbableAccessDeniedError(LIMIT), "away", "connection limit (9) is reached"),
+        (exceptions.ProbableAuthenticationError(LOGIN), "denied", "refused the login of user 'me'"),
+        (exceptions.ProbableAccessDeniedError(VHOST), "denied", "has no virtual host 'shop'"),
+        (exceptions.ProbableAccessDeniedError(ACCESS), "denied", "User 'you' has no access to virtual host 'shop'"),
+        (exceptions.ProbableAuthenticationError(MECHANISM), "denied", "our certificate (the setting tls_cert)"),
+        (exceptions.ProbableAccessDeniedError(DOWN), "unreachable", "vhost 'shop' is down (541)"),
+        (exceptions.ProbableAuthenticationError(STOPS), "unreachable", "CONNECTION_FORCED - broker is stopping (320)"),
+        (exceptions.ProbableAuthenticationError(EOF), "unreachable", "was lost while it was being opened"),
+        (exceptions.ProbableAccessDeniedError(EOF), "unreachable", "was lost while it was being opened"),
+        (exceptions.ProbableAccessDeniedError(LIMIT), "unreachable", "connection limit (9) is reached"),
     ],
 )
 def test_a_connection_that_breaks_while_it_is_opened_is_no_refusal(

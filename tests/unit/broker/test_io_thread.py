@@ -12,7 +12,7 @@ from amqpworker.broker import io_thread as connection_module
 from amqpworker.broker.address import addresses
 from amqpworker.broker.connection_errors import ConnectionProblem
 from amqpworker.broker.io_thread import IOThread
-from amqpworker.broker.pika_connection import PublicConnection
+from amqpworker.broker.pika_connection import PikaConnection
 from amqpworker.settings import Settings
 from tests.support import wait_until
 
@@ -24,14 +24,14 @@ class Stumbles:
         self.looks = 0
         self.problems: list[str] = []
 
-    def opened(self, connection: PublicConnection) -> None: ...
+    def on_opened(self, connection: PikaConnection) -> None: ...
 
-    def lost(self, problem: ConnectionProblem) -> None:
+    def on_lost(self, problem: ConnectionProblem) -> None:
         self.problems.append(problem.text)
 
-    def woken(self) -> None: ...
+    def on_wake(self) -> None: ...
 
-    def tick(self) -> bool:
+    def on_tick(self) -> bool:
         self.looks += 1
         if self.looks == 1:
             raise LookupError

@@ -30,8 +30,8 @@ class Keeper:
         self.timers.append(timer)
         return lambda: self.timers.remove(timer) if timer in self.timers else None
 
-    def drop(self, text: str, goodbye: bool = True) -> None:
-        assert not goodbye, "nobody would answer it"
+    def drop(self, text: str, close_properly: bool = True) -> None:
+        assert not close_properly, "nobody would answer it"
         self.dropped.append(text)
 
     def run(self) -> float:
@@ -107,7 +107,7 @@ def test_an_answer_is_waited_for_longer_once_all_addresses_were_left(asked: Aske
     waits = []
     for _ in range(6):
         liveness.leave("a queue")
-        liveness.opened(time.monotonic())
+        liveness.on_opened(time.monotonic())
         liveness.expect_answer(told.append)
         waits.append(keeper.run() + keeper.run())
     assert waits == [4, 8, 8, 16, 16, 16]

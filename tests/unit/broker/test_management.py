@@ -54,17 +54,17 @@ LOGIN = b'{"error":"not_authorised","reason":"Not management user"}'
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        (b"AMQP\x00\x00\x09\x01", "does not speak HTTP: 5672 is AMQP's port"),
+        (b"AMQP\x00\x00\x09\x01", "does not speak HTTP: 5672 is the port of AMQP"),
         (b"", "does not speak HTTP"),
         (http("401 Unauthorized", LOGIN), "refused the login of user 'me' (not_authorised: Not management user)"),
-        (http("401 Unauthorized", b"<html>"), "refused the login of user 'me': it takes"),
+        (http("401 Unauthorized", b"<html>"), "refused the login of user 'me': it requires"),
         (http("404 Not Found", b"<html>no</html>"), "is not RabbitMQ's management API: check host, port"),
         (http("404 Not Found", b"[1]"), "is not RabbitMQ's management API"),
         (
             http("404 Not Found", b'{"error":"Object Not Found","reason":"Not Found"}'),
             "HTTP 404 Object Not Found: Not Found.",
         ),
-        (http("502 Bad Gateway", b"<html>"), "answered GET /api/queues// with HTTP 502."),
+        (http("502 Bad Gateway", b"<html>"), "responded to GET /api/queues// with HTTP 502."),
         (http("200 OK", b"<html>welcome</html>"), "is not RabbitMQ's management API"),
         (http("200 OK", b"\xff\xfe\xfd"), "is not RabbitMQ's management API"),
         (http("200 OK", b'{"queues": []}'), "is not RabbitMQ's management API"),
@@ -80,13 +80,13 @@ def test_a_port_where_nothing_listens_is_told_with_what_to_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     told = told_of(f"http://me:sesame@127.0.0.1:{port}")
-    assert told.startswith(f"Nothing listens at http://127.0.0.1:{port}: is the port right")
+    assert told.startswith(f"Connection refused by http://127.0.0.1:{port}: is the port correct")
     assert "rabbitmq-plugins enable rabbitmq_management" in told
 
 
 def test_https_to_a_port_without_tls_says_that_it_may_be_http() -> None:
     with answering(http("400 Bad Request", b"")) as port:
-        assert "is it http:// there?" in told_of(f"https://127.0.0.1:{port}")
+        assert "should the URL begin with http://?" in told_of(f"https://127.0.0.1:{port}")
 
 
 @pytest.mark.parametrize("url", ["http://a..b/", "http://localhost/a b"])

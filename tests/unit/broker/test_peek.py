@@ -10,7 +10,6 @@ import pytest
 from pika.exceptions import ChannelClosedByClient
 
 from amqpworker.broker import peek as module
-from amqpworker.broker.amqp.events import GetOk
 from amqpworker.broker.labels import process_name
 from amqpworker.broker.peek import End, PeekSession
 from amqpworker.model.message import Delivery, Properties
@@ -32,7 +31,7 @@ class Queue:
         counted(self.told)
 
     def consume(self, queue: str, prefetch: int, tag: str, consumed: Callable[[], None]) -> None:
-        assert (queue, tag) == ("q", f"{process_name()} look {len(self.log):04}")
+        assert (queue, tag) == ("q", f"{process_name()} peek {len(self.log):04}")
         self.log.append(f"consume {prefetch}")
         self.credit = prefetch
         consumed()
@@ -46,7 +45,7 @@ class Queue:
         return True
 
     def cancel(self, tag: str, cancelled: Callable[[], None]) -> None:
-        assert " look " in tag
+        assert " peek " in tag
         self.log.append("cancel")
         cancelled()
 
@@ -61,7 +60,7 @@ class Queue:
 def look(
     queue: Queue,
     most: int,
-    wanted: Callable[[GetOk], bool] | None = None,
+    wanted: Callable[[Delivery], bool] | None = None,
     stop_after: int | None = None,
     closing: bool = True,
 ) -> tuple[list[str], list[object]]:

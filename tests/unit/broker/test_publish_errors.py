@@ -10,14 +10,14 @@ from amqpworker.broker.channel import Prepared
 from amqpworker.broker.connection_errors import ConnectionProblem, max_message_size
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_errors import (
-    LONGEST_REFUSAL_PAUSE,
+    LONGEST_NACK_PAUSE,
     ResendDecision,
     after_close,
+    nacked,
     not_confirmed,
     not_connected,
-    not_taken,
     not_written,
-    refusal_pause,
+    pause_after_nacks,
     unroutable,
 )
 from amqpworker.errors import (
@@ -33,66 +33,69 @@ from amqpworker.errors import (
     Unroutable,
 )
 from amqpworker.model.message import Properties, Publication
+from amqpworker.routing.queues import Plan, Requirement
+
+WORK = Plan("amqpworker", declare=True).ladder
 
 UNBOUNDED = 1_000_000
 
 
-def outgoing(
-    exchange: str = "tasks", needs: tuple[str, ...] = (), resend: bool = True, body: bytes = b"{}"
+def pending(
+    exchange: str = "tasks", requirements: tuple[Requirement, ...] = (), resend: bool = True, body: bytes = b"{}"
 ) -> PendingPublish:
     publication = Publication(exchange, "work", Properties(), body)
-    return PendingPublish(Prepared(publication, b"frames", 131_072), 0.0, needs, resend=resend)
+    return PendingPublish(Prepared(publication, b"frames", 131_072), 10.0, requirements, resend=resend)
 
 
-def verdicts(
+def decisions(
     told: AmqpWorkerError, exchange: str | None, in_flight: list[PendingPublish], most: int = UNBOUNDED
 ) -> list[ResendDecision]:
     decided = after_close(told, exchange, most, in_flight)
-    assert [one for one, _ in decided.verdicts] == in_flight
-    return [verdict for _, verdict in decided.verdicts]
+    assert [one for one, _ in decided.decisions] == in_flight
+    return [decision for _, decision in decided.decisions]
 
 
 def test_a_missing_exchange_is_the_end_of_all_that_named_it_and_of_nothing_else() -> None:
-    in_flight = [outgoing(), outgoing("due"), outgoing(), outgoing("")]
+    in_flight = [pending(), pending("due"), pending(), pending("")]
     told = Unroutable("gone")
-    assert verdicts(told, "tasks", in_flight) == [
-        ResendDecision.FAILS,
-        ResendDecision.AGAIN,
-        ResendDecision.FAILS,
-        ResendDecision.AGAIN,
+    assert decisions(told, "tasks", in_flight) == [
+        ResendDecision.FAIL,
+        ResendDecision.RESEND,
+        ResendDecision.FAIL,
+        ResendDecision.RESEND,
     ]
     assert after_close(told, "tasks", UNBOUNDED, in_flight).quarantined == "tasks"
 
 
 def test_an_exchange_that_was_declared_here_is_declared_again_and_published_to_again() -> None:
-    two = [outgoing(needs=("queue work",)), outgoing(needs=("queue work",))]
-    assert verdicts(Unroutable("gone"), "tasks", two) == [ResendDecision.AGAIN, ResendDecision.AGAIN]
+    two = [pending(requirements=(WORK,)), pending(requirements=(WORK,))]
+    assert decisions(Unroutable("gone"), "tasks", two) == [ResendDecision.RESEND, ResendDecision.RESEND]
     assert after_close(Unroutable("gone"), "tasks", UNBOUNDED, two).quarantined is None
 
 
 def test_a_call_is_asked_again_only_where_it_certainly_did_not_arrive() -> None:
-    needs = ("queue work",)
-    alone = [outgoing(needs=needs, resend=False)]
-    assert verdicts(Unroutable("gone"), "tasks", alone) == [ResendDecision.AGAIN]
-    two = [outgoing(needs=needs, resend=False), outgoing(needs=needs, resend=False)]
-    assert verdicts(Unroutable("gone"), "tasks", two) == [ResendDecision.UNKNOWN, ResendDecision.UNKNOWN]
+    requirements = (WORK,)
+    alone = [pending(requirements=requirements, resend=False)]
+    assert decisions(Unroutable("gone"), "tasks", alone) == [ResendDecision.RESEND]
+    two = [pending(requirements=requirements, resend=False), pending(requirements=requirements, resend=False)]
+    assert decisions(Unroutable("gone"), "tasks", two) == [ResendDecision.UNKNOWN, ResendDecision.UNKNOWN]
 
 
 def test_a_right_that_is_missing_was_missing_all_the_time() -> None:
-    in_flight = [outgoing(needs=("queue work",)), outgoing(), outgoing("due")]
-    assert verdicts(AccessRefused("no"), "tasks", in_flight) == [
-        ResendDecision.FAILS,
-        ResendDecision.FAILS,
-        ResendDecision.AGAIN,
+    in_flight = [pending(requirements=(WORK,)), pending(), pending("due")]
+    assert decisions(AccessRefused("no"), "tasks", in_flight) == [
+        ResendDecision.FAIL,
+        ResendDecision.FAIL,
+        ResendDecision.RESEND,
     ]
 
 
 def test_a_message_above_the_brokers_limit_fails_alone() -> None:
-    in_flight = [outgoing(), outgoing(body=b"x" * 17), outgoing(resend=False)]
+    in_flight = [pending(), pending(body=b"x" * 17), pending(resend=False)]
     told = ConfigError("message size 17 is larger than configured max size 16")
-    assert verdicts(told, None, in_flight, most=16) == [
-        ResendDecision.AGAIN,
-        ResendDecision.FAILS,
+    assert decisions(told, None, in_flight, most=16) == [
+        ResendDecision.RESEND,
+        ResendDecision.FAIL,
         ResendDecision.UNKNOWN,
     ]
     assert type(after_close(told, None, 16, in_flight).error) is InvalidArguments
@@ -114,46 +117,51 @@ def test_the_limit_is_read_from_what_brokers_say(text: str) -> None:
 
 
 def test_where_the_broker_names_nobody_each_goes_alone_and_the_one_that_was_alone_fails() -> None:
-    in_flight = [outgoing(), outgoing(resend=False)]
-    assert verdicts(ConfigError("odd"), None, in_flight) == [ResendDecision.ALONE, ResendDecision.UNKNOWN]
-    assert verdicts(ConfigError("odd"), None, [outgoing()]) == [ResendDecision.FAILS]
+    in_flight = [pending(), pending(resend=False)]
+    assert decisions(ConfigError("odd"), None, in_flight) == [ResendDecision.RESEND_ALONE, ResendDecision.UNKNOWN]
+    assert decisions(ConfigError("odd"), None, [pending()]) == [ResendDecision.FAIL]
 
 
 @given(st.integers(1, 10_000))
-def test_pauses_after_refusals_begin_with_none_and_grow_to_a_bound(refusals: int) -> None:
-    assert refusal_pause(1) == 0
-    assert refusal_pause(refusals) <= refusal_pause(refusals + 1) <= LONGEST_REFUSAL_PAUSE
+def test_pauses_after_refusals_begin_with_none_and_grow_to_a_bound(nacks: int) -> None:
+    assert pause_after_nacks(1) == 0
+    assert pause_after_nacks(nacks) <= pause_after_nacks(nacks + 1) <= LONGEST_NACK_PAUSE
 
 
 def test_the_error_tells_what_is_known() -> None:
-    assert type(not_written(blocked=True)) is type(not_confirmed(blocked=True)) is ConnectionBlocked
-    assert type(not_written(blocked=False)) is NotConnected
+    assert type(not_written(blocked=True, timeout=5)) is type(not_confirmed(blocked=True)) is ConnectionBlocked
+    assert type(not_written(blocked=False, timeout=5)) is NotConnected
     assert type(not_confirmed(blocked=False)) is Unconfirmed
-    assert "still connecting" in str(not_connected(None, "host:1"))
-    assert "host:1" in str(not_connected(None, "host:1")), "which broker"
-    assert "Nothing listens" in str(not_connected(ConnectionProblem("Nothing listens.", "away", "host:1"), "host:1"))
-    assert type(not_taken(outgoing(), bounded=True)) is QueueFull
-    assert type(not_taken(outgoing(), bounded=False)) is QueueUnavailable
-    assert type(unroutable(outgoing())) is Unroutable
-    assert "'work'" in str(unroutable(outgoing()))
+    assert str(not_connected(None, "host:1", 5)).endswith("within 5 s: still connecting to host:1.")
+    refused = ConnectionProblem("Connection refused by host:1.", "unreachable", "host:1")
+    assert (
+        str(not_connected(refused, "host:1", 0.5))
+        == "Could not connect to RabbitMQ within 0.5 s: connection refused by host:1."
+    )
+    named = ConnectionProblem("RabbitMQ at host:1 sent no heartbeat in time.", "unreachable", "host:1")
+    assert "within 5 s: RabbitMQ at" in str(not_connected(named, "host:1", 5))
+    assert type(nacked(pending(), bounded=True)) is QueueFull
+    assert type(nacked(pending(), bounded=False)) is QueueUnavailable
+    assert type(unroutable(pending())) is Unroutable
+    assert "'work'" in str(unroutable(pending()))
 
 
 def test_what_is_refused_may_have_arrived_if_an_earlier_confirm_of_it_was_lost() -> None:
-    again = outgoing()
-    again.lost = "The connection broke."
-    for error in (unroutable(again), not_taken(again, bounded=True), not_taken(again, bounded=False)):
+    again = pending()
+    again.lost_reason = "The connection broke."
+    for error in (unroutable(again), nacked(again, bounded=True), nacked(again, bounded=False)):
         assert type(error) is Unconfirmed
         assert "The connection broke." in str(error)
 
 
 def test_a_message_that_may_have_arrived_before_is_unknown_though_it_is_refused_now() -> None:
-    lost, alone, fresh = outgoing(), outgoing(), outgoing()
-    lost.lost = "The connection was lost."
-    alone.lost, alone.alone = "RabbitMQ closed the channel.", True
+    lost, alone, fresh = pending(), pending(), pending()
+    lost.lost_reason = "The connection was lost."
+    alone.lost_reason, alone.may_have_closed_channel = "RabbitMQ closed the channel.", True
     told = AccessRefused("no")
-    assert verdicts(told, "tasks", [lost, alone, fresh]) == [
+    assert decisions(told, "tasks", [lost, alone, fresh]) == [
         ResendDecision.UNKNOWN,
-        ResendDecision.FAILS,
-        ResendDecision.FAILS,
+        ResendDecision.FAIL,
+        ResendDecision.FAIL,
     ]
-    assert verdicts(ConfigError("odd"), None, [lost]) == [ResendDecision.UNKNOWN]
+    assert decisions(ConfigError("odd"), None, [lost]) == [ResendDecision.UNKNOWN]

@@ -15,27 +15,27 @@ from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.broker.publisher import Publisher
 from amqpworker.errors import NotConnected, Unconfirmed
 from amqpworker.model.message import Properties, Publication
-from amqpworker.routing.topology import Topology
+from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
 
-GONE = ConnectionProblem("gone.", "away", "localhost:1")
+GONE = ConnectionProblem("gone.", "unreachable", "localhost:1")
 
 
 def new_publisher() -> Publisher:
-    return Publisher(addresses("amqp://localhost:1"), Settings(), lambda _: Topology(), lambda *_: False)
+    return Publisher(addresses("amqp://localhost:1"), Settings(), lambda *_: False)
 
 
-def outgoing(resend: bool = True) -> PendingPublish:
+def pending(resend: bool = True) -> PendingPublish:
     prepared = prepare(Publication("e", "k", Properties(), b""), 4096)
-    return PendingPublish(prepared, time.monotonic() + 10, ("queue k",), resend=resend)
+    return PendingPublish(prepared, 10, (Plan("amqpworker", declare=True).ladder,), resend=resend)
 
 
 def test_what_is_held_for_its_queue_is_under_way_while_the_connection_is_lost() -> None:
     """It waits for the next connection: whoever closes meanwhile has to wait for it."""
     publisher = new_publisher()
-    held = outgoing()
+    held = pending()
     publisher.sends._held.add(held)
-    publisher.lost(GONE)
+    publisher.on_lost(GONE)
     assert not publisher.idle()
     assert not held.done
 
@@ -49,31 +49,31 @@ def in_flight(publisher: Publisher, lane_name: str, one: PendingPublish) -> Pend
 
 def test_what_was_in_flight_waits_for_the_next_connection_and_is_unconfirmed_if_there_is_none() -> None:
     publisher = new_publisher()
-    sent = in_flight(publisher, "sends", outgoing())
-    publisher.lost(GONE)
+    sent = in_flight(publisher, "sends", pending())
+    publisher.on_lost(GONE)
     assert not sent.done
     assert not publisher.idle()
     publisher._closed = True
-    publisher.lost(GONE)
+    publisher.on_lost(GONE)
     assert isinstance(sent.error, Unconfirmed)
     assert publisher.idle()
 
 
 def test_a_message_that_was_in_flight_once_is_unconfirmed_when_its_time_is_over() -> None:
     publisher = new_publisher()
-    sent = in_flight(publisher, "sends", outgoing())
-    never_left = outgoing()
+    sent = in_flight(publisher, "sends", pending())
+    never_left = pending()
     publisher.sends._inbox.append(never_left)
-    publisher.lost(GONE)
-    publisher.sends.tick(time.monotonic() + 11)
+    publisher.on_lost(GONE)
+    publisher.sends.on_tick(time.monotonic() + 11)
     assert isinstance(sent.error, Unconfirmed)
     assert isinstance(never_left.error, NotConnected)
 
 
 def test_a_call_that_was_in_flight_is_unconfirmed_at_once() -> None:
     publisher = new_publisher()
-    asked = in_flight(publisher, "calls", outgoing(resend=False))
-    publisher.lost(GONE)
+    asked = in_flight(publisher, "calls", pending(resend=False))
+    publisher.on_lost(GONE)
     assert isinstance(asked.error, Unconfirmed)
 
 
@@ -98,7 +98,7 @@ def test_what_comes_in_while_it_closes_is_left_to_the_thread_that_may_be_writing
     publisher._started = publisher._closed = True
     sent = publisher.sends.publish(Publication("e", "k", Properties(), b""))
     assert not sent.done
-    publisher.lost(GONE)
+    publisher.on_lost(GONE)
     assert isinstance(sent.error, NotConnected)
 
 
@@ -106,10 +106,10 @@ def test_copies_that_are_not_confirmed_for_long_keep_no_room_from_those_for_othe
     lane = new_publisher().copies
     channel = lane._current = PublishChannel(1, lane)
     room = channel.room()
-    channel.add(one := outgoing(resend=False))
+    channel.add(one := pending(resend=False))
     assert channel.room() < room
     for _ in range(2):
-        lane.tick(one.deadline + 1)
+        lane.on_tick(one.deadline + 1)
     assert channel.room()[1] == room[1]
     assert not one.done
     channel.on_confirm(1, False, True)
@@ -119,10 +119,10 @@ def test_copies_that_are_not_confirmed_for_long_keep_no_room_from_those_for_othe
 
 def test_what_is_not_wanted_any_more_is_never_written() -> None:
     publisher = new_publisher()
-    publisher.session.declarer = SimpleNamespace(done=set())  # type: ignore[assignment]
+    publisher.session.declarer = SimpleNamespace(declared=set())  # type: ignore[assignment]
     lane = publisher.copies
     channel = PublishChannel(1, lane)
-    dropped = PendingPublish(prepare(Publication("e", "k", Properties(), b""), 4096), time.monotonic() + 10)
+    dropped = PendingPublish(prepare(Publication("e", "k", Properties(), b""), 4096), 10)
     dropped.wanted = lambda: False
     lane._inbox.append(dropped)
     assert lane._take_batch(channel) == []
@@ -132,7 +132,7 @@ def test_what_is_not_wanted_any_more_is_never_written() -> None:
 
 def test_what_is_late_keeps_no_room_and_its_confirm_harms_nothing() -> None:
     channel = PublishChannel(1, new_publisher().sends)
-    late = outgoing()
+    late = pending()
     channel.add(late)
     channel.expire(late.deadline + 1, lambda: Unconfirmed("late"))
     assert isinstance(late.error, Unconfirmed)
@@ -145,7 +145,7 @@ def test_what_is_late_keeps_no_room_and_its_confirm_harms_nothing() -> None:
 def test_a_channel_has_room_however_many_were_late_on_it() -> None:
     """A queue without a majority confirms nothing for hours, and other queues' messages go by the same channel."""
     channel = PublishChannel(1, new_publisher().sends)
-    one = outgoing()
+    one = pending()
     room = channel.room()
     for _ in range(20):
         for _ in range(4096):
@@ -159,8 +159,8 @@ def test_who_fails_when_told_keeps_no_other_from_the_confirm_of_both() -> None:
         raise LookupError("a mistake")
 
     channel = PublishChannel(1, new_publisher().sends)
-    first, second = outgoing(), outgoing()
-    first.when_done = fail
+    first, second = pending(), pending()
+    first.on_done = fail
     channel.add(first)
     channel.add(second)
     channel.on_confirm(2, True, True)
@@ -172,7 +172,7 @@ def test_what_is_overdue_is_counted_while_the_thread_of_the_connection_goes_on()
     """The main thread of a worker counts, and ends with whatever is raised there."""
     lane = new_publisher().copies
     channel = lane._current = PublishChannel(1, lane)
-    one = outgoing(resend=False)
+    one = pending(resend=False)
     for _ in range(1000):
         channel.add(one)
     stop = threading.Event()

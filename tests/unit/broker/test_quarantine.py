@@ -16,17 +16,16 @@ from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.broker.publisher import Publisher
 from amqpworker.errors import ConfigError, NotConnected, Unconfirmed
 from amqpworker.model.message import Properties, Publication
-from amqpworker.routing.topology import Topology
 from amqpworker.settings import Settings
 
-GONE = ConnectionProblem("gone.", "away", "localhost:1")
+GONE = ConnectionProblem("gone.", "unreachable", "localhost:1")
 
 
 def new_publisher() -> Publisher:
-    return Publisher(addresses("amqp://localhost:1"), Settings(), lambda _: Topology(), lambda *_: False)
+    return Publisher(addresses("amqp://localhost:1"), Settings(), lambda *_: False)
 
 
-def outgoing(resend: bool = True) -> PendingPublish:
+def pending(resend: bool = True) -> PendingPublish:
     prepared = prepare(Publication("e", "k", Properties(), b""), 4096)
     return PendingPublish(prepared, time.monotonic() + 10, resend=resend)
 
@@ -42,31 +41,31 @@ def alone(lane: Lane, one: PendingPublish, written: bool = True) -> PublishChann
 
 def test_what_was_in_flight_alone_is_published_again_once() -> None:
     publisher = new_publisher()
-    alone(publisher.sends, one := outgoing())
-    publisher.lost(GONE)
+    alone(publisher.sends, one := pending())
+    publisher.on_lost(GONE)
     assert list(publisher.sends._inbox) == [one]
 
 
 def test_what_was_in_flight_alone_and_must_not_run_twice_is_not_published_again() -> None:
     publisher = new_publisher()
-    alone(publisher.copies, one := outgoing(resend=False))
-    publisher.lost(GONE)
+    alone(publisher.copies, one := pending(resend=False))
+    publisher.on_lost(GONE)
     assert isinstance(one.error, Unconfirmed)
     assert not publisher.copies._inbox
 
 
 def test_what_waited_for_its_channel_waits_for_the_next_connection() -> None:
     publisher = new_publisher()
-    alone(publisher.copies, one := outgoing(resend=False), written=False)
-    publisher.lost(GONE)
+    alone(publisher.copies, one := pending(resend=False), written=False)
+    publisher.on_lost(GONE)
     assert not one.done
     assert list(publisher.copies._inbox) == [one]
 
 
 def test_what_was_alone_and_not_confirmed_in_time_takes_the_place_of_no_other() -> None:
     publisher = new_publisher()
-    alone(publisher.sends, one := outgoing())
-    publisher.sends.tick(one.deadline + 1)
+    alone(publisher.sends, one := pending())
+    publisher.sends.on_tick(one.deadline + 1)
     assert isinstance(one.error, Unconfirmed)
     assert not publisher.sends._quarantine.channels
     assert publisher.idle()
@@ -74,7 +73,7 @@ def test_what_was_alone_and_not_confirmed_in_time_takes_the_place_of_no_other() 
 
 def test_what_is_not_wanted_any_more_is_not_written_alone() -> None:
     lane = new_publisher().copies
-    channel = alone(lane, one := outgoing(resend=False), written=False)
+    channel = alone(lane, one := pending(resend=False), written=False)
     one.wanted = lambda: False
     channel._channel = SimpleNamespace(number=1, close=lambda: None)  # type: ignore[assignment]
     lane._quarantine.on_ready(channel)
@@ -85,12 +84,12 @@ def test_what_is_not_wanted_any_more_is_not_written_alone() -> None:
 def test_many_that_find_no_channel_all_end() -> None:
     publisher = new_publisher()
 
-    def take_number() -> int:
+    def take_channel_number() -> int:
         raise NoFreeChannels(5)
 
-    connection = SimpleNamespace(is_open=True, take_number=take_number, channel=lambda **_: None)
+    connection = SimpleNamespace(is_open=True, take_channel_number=take_channel_number, channel=lambda **_: None)
     publisher.session.connection = connection  # type: ignore[assignment]
-    many = [outgoing() for _ in range(2000)]
+    many = [pending() for _ in range(2000)]
     for one in many:
         publisher.sends._quarantine.add(one)
     publisher.sends._quarantine.start()

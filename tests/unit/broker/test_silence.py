@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amqpworker.broker.silence import LOOK_EVERY, Patience, Silence, Step
+from amqpworker.broker.silence import CHECK_EVERY, AnswerTimeout, Silence, Step
 
 
 class Broker:
@@ -17,15 +17,15 @@ class Broker:
     def until(self, step: Step, most: float = 60.0) -> float:
         """Look until this is to be done; return after how many seconds, -1 where it never was."""
         while self.now < self.begun + most:
-            self.now += LOOK_EVERY
-            if self.silence.look(self.now, self.received, self.written, self.unsent) is step:
+            self.now += CHECK_EVERY
+            if self.silence.check(self.now, self.received, self.written, self.unsent) is step:
                 return self.now - self.begun
         return -1.0
 
 
 def test_a_silent_broker_is_asked_once_and_then_left_within_eight_seconds() -> None:
     broker = Broker()
-    asked = broker.until(Step.ASK)
+    asked = broker.until(Step.PROBE)
     assert 3 <= asked <= 5
     assert asked + 2 <= broker.until(Step.GIVE_UP) <= 8
 
@@ -36,7 +36,7 @@ def test_a_silence_that_may_have_lasted_for_a_while_is_shorter_now() -> None:
 
 def test_any_byte_is_a_sign_of_life() -> None:
     broker = Broker()
-    broker.until(Step.ASK)
+    broker.until(Step.PROBE)
     for _ in range(20):
         broker.received += 1
         broker.begun = broker.now
@@ -46,11 +46,11 @@ def test_any_byte_is_a_sign_of_life() -> None:
 def test_a_question_that_waits_behind_what_was_written_before_is_not_held_against_the_broker() -> None:
     broker = Broker()
     broker.written = broker.unsent = 10_000_000
-    broker.until(Step.ASK)
+    broker.until(Step.PROBE)
     broker.written += 20
     for _ in range(100):  # 50 s
         broker.unsent -= 90_000
-        assert broker.until(Step.GIVE_UP, broker.now - broker.begun + LOOK_EVERY) == -1.0
+        assert broker.until(Step.GIVE_UP, broker.now - broker.begun + CHECK_EVERY) == -1.0
     broker.begun = broker.now
     assert 0 < broker.until(Step.GIVE_UP) <= 8, "nothing is taken any more"
 
@@ -58,15 +58,15 @@ def test_a_question_that_waits_behind_what_was_written_before_is_not_held_agains
 def test_a_process_that_stood_still_itself_listens_before_it_judges() -> None:
     broker = Broker()
     broker.now += 3600
-    assert broker.silence.look(broker.now, 0, 0, 0) is Step.NOTHING
+    assert broker.silence.check(broker.now, 0, 0, 0) is Step.NOTHING
 
 
 def test_the_patience_for_an_answer_doubles_with_each_round_of_the_addresses_up_to_sixteen_seconds() -> None:
-    patience = Patience(2)
+    patience = AnswerTimeout(2)
     told = []
     for number in range(8):
-        patience.opened(number)
+        patience.on_opened(number)
         told.append(patience.seconds(number))
-        patience.exhausted()
+        patience.on_left()
     assert told == [4, 4, 8, 8, 16, 16, 16, 16]
     assert patience.seconds(100.0) == 4, "a connection that was kept has answered"

@@ -33,32 +33,36 @@ def not_trusted(code: int, why: str) -> ssl.SSLError:
 
 
 CASES: list[tuple[BaseException, str, str]] = [
-    (failed("TLSV13_ALERT_CERTIFICATE_REQUIRED"), "wrong", "wants a certificate of ours"),
+    (failed("TLSV13_ALERT_CERTIFICATE_REQUIRED"), "incompatible", "requires a client certificate"),
     (
         failed("SSLV3_ALERT_CERTIFICATE_EXPIRED"),
-        "wrong",
+        "incompatible",
         "did not accept our certificate (the setting tls_cert): it has exp",
     ),
     (
         failed("TLSV1_ALERT_UNKNOWN_CA"),
-        "wrong",
+        "incompatible",
         "did not accept our certificate (the setting tls_cert): it does not know",
     ),
-    (failed("SSLV3_ALERT_BAD_CERTIFICATE"), "wrong", "did not accept our certificate"),
-    (failed("SSLV3_ALERT_HANDSHAKE_FAILURE"), "wrong", "wants a certificate of ours"),
-    (failed("WRONG_VERSION_NUMBER"), "wrong", "does not speak TLS 1.2 or later (WRONG_VERSION_NUMBER): is the port"),
-    (not_trusted(19, "self-signed certificate"), "wrong", "is not trusted: self-signed certificate."),
+    (failed("SSLV3_ALERT_BAD_CERTIFICATE"), "incompatible", "did not accept our certificate"),
+    (failed("SSLV3_ALERT_HANDSHAKE_FAILURE"), "incompatible", "requires a client certificate"),
+    (
+        failed("WRONG_VERSION_NUMBER"),
+        "incompatible",
+        "does not speak TLS 1.2 or later (WRONG_VERSION_NUMBER): is the port",
+    ),
+    (not_trusted(19, "self-signed certificate"), "incompatible", "is not trusted: self-signed certificate."),
     (
         not_trusted(10, "certificate has expired"),
-        "away",
+        "unreachable",
         "The certificate of broker.example:5671 is not trusted: certificate",
     ),
-    (failed("UNEXPECTED_EOF_WHILE_READING"), "away", "is RabbitMQ running behind it?"),
-    (failed("SSL_ERROR_EOF", ssl.SSLEOFError), "away", "is RabbitMQ running behind it?"),
-    (failed("TLSV1_UNRECOGNIZED_NAME"), "away", "is RabbitMQ running behind it?"),
-    (failed("TLSV1_ALERT_INTERNAL_ERROR"), "away", "is RabbitMQ running behind it?"),
-    (ConnectionResetError(104, "Connection reset by peer"), "away", "broke"),
-    (UnicodeError("label empty or too long"), "wrong", "cannot be the name of a host"),
+    (failed("UNEXPECTED_EOF_WHILE_READING"), "unreachable", "is RabbitMQ running behind it?"),
+    (failed("SSL_ERROR_EOF", ssl.SSLEOFError), "unreachable", "is RabbitMQ running behind it?"),
+    (failed("TLSV1_UNRECOGNIZED_NAME"), "unreachable", "is RabbitMQ running behind it?"),
+    (failed("TLSV1_ALERT_INTERNAL_ERROR"), "unreachable", "is RabbitMQ running behind it?"),
+    (ConnectionResetError(104, "Connection reset by peer"), "unreachable", "was lost"),
+    (UnicodeError("label empty or too long"), "incompatible", "is not valid"),
 ]
 
 
@@ -69,19 +73,19 @@ def test_an_error_of_tls_is_one_sentence_that_says_whose_certificate_it_is_about
     problem = problem_of(error, ADDRESS)
     assert problem.kind == kind
     assert told in problem.text
-    assert problem_of(error, ADDRESS, was_open=True).kind == "away" or isinstance(error, UnicodeError)
+    assert problem_of(error, ADDRESS, was_open=True).kind == "unreachable" or isinstance(error, UnicodeError)
 
 
 def test_an_alert_that_comes_after_the_handshake_is_read_from_what_pika_keeps_of_it() -> None:
     lost = exceptions.StreamLostError(f"Stream connection lost: {failed('TLSV13_ALERT_CERTIFICATE_REQUIRED')!r}")
-    problem = problem_of(exceptions.IncompatibleProtocolError(repr(lost)), ADDRESS, heard=False)
-    assert problem.kind == "wrong"
-    assert "wants a certificate of ours" in problem.text
+    problem = problem_of(exceptions.IncompatibleProtocolError(repr(lost)), ADDRESS, has_received=False)
+    assert problem.kind == "incompatible"
+    assert "requires a client certificate" in problem.text
 
 
 def test_a_connection_that_ends_without_a_word_after_the_handshake_is_waited_for_and_the_certificate_is_named() -> None:
-    problem = problem_of(exceptions.IncompatibleProtocolError("EOF"), ADDRESS, heard=False)
-    assert problem.kind == "away"
+    problem = problem_of(exceptions.IncompatibleProtocolError("EOF"), ADDRESS, has_received=False)
+    assert problem.kind == "unreachable"
     assert "tls_cert" in problem.text
 
 

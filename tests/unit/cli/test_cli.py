@@ -14,7 +14,7 @@ import pytest
 from amqpworker.cli.cores import usable_cores
 from amqpworker.cli.main import main
 from amqpworker.cli.output import plain, printable
-from amqpworker.cli.send_command import in_words_of_the_command
+from amqpworker.cli.send_command import as_cli_options
 from amqpworker.cli.shared import exit_code
 from amqpworker.cli.topology_command import management_of
 from amqpworker.cli.values import pairs
@@ -177,21 +177,21 @@ def test_there_are_no_colours_off_a_terminal(cli: Cli) -> None:
         ),
         ("worker a:b --nope", "No such option"),
         ("send", "Missing argument 'TASK'"),
-        ("send t x=1", "give it by --queue"),
-        ("send t x -q q", "'x' is not of the form name=value"),
-        ("send t =1 -q q", "'=1' is not of the form name=value"),
+        ("send t x=1", "add --queue, or --app"),
+        ("send t x -q q", "'x' must have the form name=value"),
+        ("send t =1 -q q", "'=1' must have the form name=value"),
         ("send t x=1 x=2 -q q", "'x' is given twice"),
-        ("send t x=1e999 -q q", "a number that JSON cannot carry"),
+        ("send t x=1e999 -q q", "a number that JSON does not have"),
         ("send t -q q --delay -1", "'--delay'"),
         ("send t -q q --delay 1e12", "at most 268435456 seconds"),
-        ("send t -q q --at tomorrow", "--at 'tomorrow' is no time"),
+        ("send t -q q --at tomorrow", "--at 'tomorrow' is not an ISO 8601 time"),
         ("send t -q q --at 2026-12-24T18:00", "has no time zone"),
         ("send t -q q --delay 1 --at 2026-12-24T18:00Z", "--delay, --at"),
         ("send t -q q --header x-death=1", "--header: 'x-death' is reserved"),
         ("send shop.welcome user_id=1 --header x-foo=1 --app clishop:app", "--header: 'x-foo' is reserved"),
         ("send t -q q --header aw-attempt=1", "'aw-attempt' is reserved"),
         ("send t -q q --body {", "--body is not JSON"),
-        ("send t -q q --body [1]", "--body is not a JSON object"),
+        ("send t -q q --body [1]", "--body must be a JSON object"),
         ("send t x=1 -q q --body {}", "NAME=VALUE or --body"),
         ("send shop.welcome user_id=1 --app clishop:app --url amqp://x", "not both"),
         ("send shop.welcome user_id=1 --app clishop:app --namespace other", "not both"),
@@ -203,25 +203,25 @@ def test_there_are_no_colours_off_a_terminal(cli: Cli) -> None:
         ("call t -q q --timeout nan", "timeout"),
         ("send t -q q --timeout 0", "'--timeout'"),
         ("send t -q q --timeout inf", "timeout is too long"),
-        ("dead list", "Give MODULE:APP, or queues by -q"),
+        ("dead list", "Name an app (MODULE:APP), or queues with -q"),
         ("dead show 1", "Missing option '-q'"),
         ("dead list -q x --limit 0", "'--limit'"),
-        ("dead list clishop:app --app clishop:other", "Give MODULE:APP or --app, not both: they mean the same."),
+        ("dead list clishop:app --app clishop:other", "Use MODULE:APP or --app, not both."),
         ("dead list --app clishop:nope", "has no 'nope'"),
         ("topology show", "Missing argument 'MODULE:APP'"),
         ("topology show clishop", "write MODULE:APP"),
         ("topology show clishop:nope", "has no 'nope'"),
         ("topology show clishop:other", "is of type int"),
         ("topology show no.such:app", "There is no module 'no.such'"),
-        ("topology check clishop:app --management localhost:1", "must begin with http:// or https://"),
-        ("status abc", "'abc' is no pool: give a process id, HOST:PORT or the path of a socket."),
-        ("status localhost:http", "give a process id, HOST:PORT or the path of a socket."),
-        ("status 1 --json --watch", "Give --json or --watch, not both"),
-        ("status /no/such.sock", "No supervisor answers at /no/such.sock: No such file or directory."),
-        ("status 127.0.0.1:1", "No supervisor answers at 127.0.0.1:1: Connection refused."),
-        ("status :1", "No supervisor answers at :1: Connection refused."),
-        ("broker status --folder clishop.py", "there is a file in its place"),
-        ("broker url --folder clishop.py/deeper", "there is a file in its place"),
+        ("topology check clishop:app --management localhost:1", "must be http://HOST:PORT or https://HOST:PORT"),
+        ("status abc", "'abc' is not a process id, HOST:PORT or the path of a socket."),
+        ("status localhost:http", "is not a process id, HOST:PORT or the path of a socket."),
+        ("status 1 --json --watch", "Use --json or --watch, not both"),
+        ("status /no/such.sock", "No supervisor responds at /no/such.sock: No such file or directory."),
+        ("status 127.0.0.1:1", "No supervisor responds at 127.0.0.1:1: Connection refused."),
+        ("status :1", "No supervisor responds at :1: Connection refused."),
+        ("broker status --folder clishop.py", "a part of the path is a file"),
+        ("broker url --folder clishop.py/deeper", "a part of the path is a file"),
         ("broker stop --folder clishop.py", "clishop.py cannot be used for a node"),
     ],
 )
@@ -235,16 +235,16 @@ def test_wrong_input_is_told_in_one_line_with_exit_code_2(cli: Cli, line: str, t
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("broker url", "amqpworker broker start."),
-        ("broker url --folder my-node", "amqpworker broker start --folder my-node."),
-        (["broker", "url", "--folder", "my node"], "amqpworker broker start --folder 'my node'."),
+        ("broker url", "amqpworker broker start"),
+        ("broker url --folder my-node", "amqpworker broker start --folder my-node"),
+        (["broker", "url", "--folder", "my node"], "amqpworker broker start --folder 'my node'"),
     ],
 )
 def test_the_url_of_a_node_that_does_not_run_is_told_with_how_to_start_it(
     cli: Cli, line: str | list[str], told: str
 ) -> None:
     ended = cli(line)
-    assert ended.complaint().endswith(f"does not run: {told}")
+    assert ended.complaint().endswith(f"is not running: start it with `{told}`.")
     assert (ended.code, ended.out) == (1, "")
 
 
@@ -260,7 +260,7 @@ def test_an_error_inside_the_users_module_keeps_its_traceback(cli: Cli, tmp_path
 def test_a_broker_that_is_away_is_one_line_without_the_password(cli: Cli) -> None:
     for line in ("dead list clishop:app", "topology declare clishop:app", "topology check clishop:app"):
         ended = cli(line)
-        assert "Nothing listens at 127.0.0.1:1" in ended.complaint()
+        assert "Connection refused by 127.0.0.1:1" in ended.complaint()
         assert "hidden" not in ended.err
         assert ended.code == 2
 
@@ -364,9 +364,9 @@ def test_a_value_is_json_where_it_can_be_read_as_json_and_text_elsewhere(text: s
 
 
 def test_errors_name_options_as_the_command_line_does() -> None:
-    assert in_words_of_the_command("options(delay=…, at=…): no") == "--delay, --at: no"
-    assert in_words_of_the_command("options(id=…): no") == "--id: no"
-    assert in_words_of_the_command("options(headers=…): no") == "--header: no"
+    assert as_cli_options("options(delay=…, at=…): no") == "--delay, --at: no"
+    assert as_cli_options("options(id=…): no") == "--id: no"
+    assert as_cli_options("options(headers=…): no") == "--header: no"
 
 
 @pytest.mark.parametrize(

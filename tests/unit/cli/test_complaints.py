@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from amqpworker.cli.main import main
-from amqpworker.log.terminal import complain
+from amqpworker.log.terminal import print_error
 
 LONG = "There is no queue 'emails.dead', though there is a queue 'emails': has it been declared by amqpworker? " * 2
 
@@ -24,7 +24,7 @@ def test_a_long_line_is_wrapped_between_words_on_a_terminal(monkeypatch: pytest.
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     with open(terminal, "w") as stream:
         monkeypatch.setattr(sys, "stderr", stream)
-        complain(LONG)
+        print_error(LONG)
         stream.flush()
         lines = os.read(reading, 4096).decode().splitlines()
     os.close(reading)
@@ -34,7 +34,7 @@ def test_a_long_line_is_wrapped_between_words_on_a_terminal(monkeypatch: pytest.
 
 
 def test_elsewhere_it_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    complain(LONG)
+    print_error(LONG)
     assert capsys.readouterr().err == f"amqpworker: {LONG.strip()}\n"
 
 
@@ -47,7 +47,7 @@ def test_in_the_journal_a_complaint_has_a_priority(
         found = os.fstat(stream.fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
         monkeypatch.setattr(sys, "stderr", stream)
-        complain(text)
+        print_error(text)
     assert path.read_text() == f"<{priority}>amqpworker: {text}\n"
 
 

@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.broker.amqp.events import GetOk
 from amqpworker.cli.dead_command import dead_name, show_letter, show_list
 from amqpworker.cli.dead_letters import letter_of
 from amqpworker.cli.output import clipped, folded, plain
-from amqpworker.model.message import Properties
+from amqpworker.model.message import Delivery, Properties
 
 VALUES = st.recursive(
     st.none()
@@ -34,8 +33,8 @@ NAMES = st.sampled_from(
 )
 
 
-def got(headers: dict[str, Any] | None = None, body: bytes = b"{}", **properties: Any) -> GetOk:
-    return GetOk(1, 1, False, "amqpworker.dead", "emails", 0, Properties(headers=headers, **properties), body)
+def got(headers: dict[str, Any] | None = None, body: bytes = b"{}", **properties: Any) -> Delivery:
+    return Delivery(1, False, "amqpworker.dead", "emails", Properties(headers=headers, **properties), body)
 
 
 def test_our_own_evidence_is_read() -> None:
@@ -76,7 +75,7 @@ def test_the_brokers_own_evidence_is_read_where_there_is_none_of_ours() -> None:
         1, "emails.dead", got({"x-death": [{"reason": "delivery_limit", "time": at}, {"reason": "expired"}]})
     )
     assert letter.reason == "delivery_limit (RabbitMQ)"
-    assert letter.told_reason == "RabbitMQ: delivered too often (delivery limit)"
+    assert letter.reason_text == "RabbitMQ: delivered too often (delivery limit)"
     assert letter.failed_at == at
 
 
@@ -84,16 +83,16 @@ def test_a_message_that_was_due_and_found_no_queue_has_not_expired() -> None:
     deaths = [{"reason": "expired", "queue": "amqpworker.delay.02"}]
     letter = letter_of(1, "amqpworker.parked", got({"x-death": deaths}))
     assert letter.reason == "no-queue (RabbitMQ)"
-    assert letter.told_reason == "there was no queue 'emails' when it was due"
+    assert letter.reason_text == "queue 'emails' did not exist when it was due"
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"), [("expired", "RabbitMQ: its time to live was over (TTL)"), ("odd", "RabbitMQ: odd")]
+    ("reason", "told"), [("expired", "RabbitMQ: its time to live expired (TTL)"), ("odd", "RabbitMQ: odd")]
 )
 def test_the_brokers_reasons_are_told_in_words(reason: str, told: str) -> None:
     deaths = [{"reason": reason, "queue": "emails"}, {"reason": "expired", "queue": "amqpworker.delay.02"}]
-    assert letter_of(1, "emails.dead", got({"x-death": deaths})).told_reason == told
-    assert letter_of(1, "q", got({"aw-dead-reason": reason})).told_reason == reason
+    assert letter_of(1, "emails.dead", got({"x-death": deaths})).reason_text == told
+    assert letter_of(1, "q", got({"aw-dead-reason": reason})).reason_text == reason
 
 
 def test_a_list_tells_times_with_their_zone_in_80_columns(

@@ -9,7 +9,7 @@ import pytest
 from amqpworker.cli.findings import (
     Finding,
     findings_of,
-    gathered,
+    grouped,
     leaders,
     member_findings,
     memberships,
@@ -91,7 +91,7 @@ def test_what_could_not_be_looked_at_for_one_reason_is_one_line() -> None:
         *(Finding("unknown", name, f"The queue {name!r} …", "user 'op' lacks it") for name in "bcd"),
         Finding("unknown", "e", "The queue 'e' is down."),
     ]
-    assert list(gathered(findings, 9)) == [
+    assert list(grouped(findings, 9)) == [
         ("missing", "There is no queue 'a'."),
         ("unknown", "The queue 'e' is down."),
         ("unknown", "3 of 9 exchanges and queues could not be compared: user 'op' lacks it."),
@@ -140,7 +140,7 @@ def test_queues_in_the_same_state_are_one_line() -> None:
     needed = NEEDED + work_queue("amqpworker", "reports")
     listed = [{"name": one.name, **held_by("rabbit@b", ["rabbit@b"])} for one in needed.queues]
     held = memberships(needed, listed, None)
-    lines = list(gathered(member_findings(held), 99))
+    lines = list(grouped(member_findings(held), 99))
     assert len(lines) == 1
     assert lines[0][0] == "minority"
     assert lines[0][1].startswith(

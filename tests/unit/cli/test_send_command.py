@@ -16,7 +16,7 @@ from typing import Annotated, Any, NewType
 import pytest
 
 from amqpworker import App
-from amqpworker.cli.send_command import Asked, message
+from amqpworker.cli.send_command import MessageArguments, message
 from amqpworker.cli.values import pairs
 from tests.cli import Ended, environment, run, started
 
@@ -69,7 +69,7 @@ def test_where_a_parameter_takes_more_than_text_a_value_is_json_where_it_can_be(
 def test_the_values_of_a_task_that_the_app_knows_are_read_by_its_hints() -> None:
     def body(task: str, *values: str) -> Any:
         options = dict.fromkeys(("delay", "at", "expires", "id", "headers")) | {"queue": "shop"}
-        return json.loads(message(app, Asked(task, list(values), None, options)).body)
+        return json.loads(message(app, MessageArguments(task, list(values), None, options)).body)
 
     assert body("shop.find", "code=123", "count=2", "note=true") == {"code": "123", "count": 2, "note": "true"}
     assert body("shop.find", 'code="007"', "note=null") == {"code": "007", "note": None}
@@ -99,7 +99,7 @@ def shown(ours: int, until: str = "") -> str:
 def test_a_timeout_bounds_the_wait_and_nothing_is_said_off_a_terminal(tmp_path: Path, command: str) -> None:
     began = time.monotonic()
     ended = run(tmp_path, environment("amqp://127.0.0.1:1/"), command, "t", "-q", "q", "--timeout", "1.5")
-    assert "Nothing listens at 127.0.0.1:1" in ended.complaint()
+    assert "connection refused by 127.0.0.1:1" in ended.complaint()
     assert ended == Ended(2, "", ended.err)
     assert 1.5 <= time.monotonic() - began < 8
 

@@ -13,7 +13,7 @@ from amqpworker.errors import AmqpWorkerError, ConfigError, InvalidArguments
 from amqpworker.model.message import Message
 
 
-class Underway:
+class Publishing:
     """A publication that is confirmed at once, or once somebody waits for it."""
 
     error: AmqpWorkerError | None = None
@@ -31,14 +31,14 @@ class Producer:
 
     def __init__(self, held: tuple[str, ...] = (), refused: tuple[str, ...] = ()) -> None:
         self.held, self.refused = held, refused
-        self.begun: list[str] = []
+        self.published: list[str] = []
         self.wakes = 0
 
-    def begin(self, message: Message, urgent: bool) -> Underway:  # noqa: ARG002
+    def publish(self, message: Message, urgent: bool) -> Publishing:  # noqa: ARG002
         if message.id in self.refused:
             raise ConfigError(f"there is no queue for {message.id}")
-        self.begun.append(message.id)
-        return Underway(message.id not in self.held)
+        self.published.append(message.id)
+        return Publishing(message.id not in self.held)
 
     def wake(self) -> None:
         self.wakes += 1
@@ -56,7 +56,7 @@ def test_no_more_than_a_window_is_read_while_the_first_message_is_held() -> None
     producer = Producer(held=("0",))
     outcomes = send_each(producer, messages(3 * MOST_MESSAGES), 15)
     assert next(outcomes)[0].id == "0"
-    assert len(producer.begun) == FIRST_MESSAGES
+    assert len(producer.published) == FIRST_MESSAGES
     assert [one.id for one, _ in outcomes] == [str(number) for number in range(1, 3 * MOST_MESSAGES)]
 
 
@@ -94,24 +94,24 @@ def test_an_error_of_the_reader_comes_after_what_was_sent_before() -> None:
 def test_the_window_grows_while_confirms_come_soon_and_shrinks_to_one_message_while_they_are_slow() -> None:
     window = Window(timeout=16)
     for now in range(20):
-        window.add(message("m"), Underway(True), now)
+        window.add(message("m"), Publishing(True), now)
         window.adapt(now + 0.5)
         window.pop()
     assert (window.most_messages, window.most_bytes) == (MOST_MESSAGES, MOST_BYTES)
     for now in range(40):
-        window.add(message("m"), Underway(True), now)
+        window.add(message("m"), Publishing(True), now)
         window.adapt(now + 5)
         window.pop()
-    assert window.add(message("m"), Underway(True), 0)
+    assert window.add(message("m"), Publishing(True), 0)
 
 
 @given(st.lists(st.integers(0, 1_000_000), max_size=50), st.floats(0.1, 60))
 def test_the_window_counts_what_it_holds(sizes: list[int], timeout: float) -> None:
     window = Window(timeout)
-    full = [window.add(message("m"), Underway(False, size), 0.0) for size in sizes]
+    full = [window.add(message("m"), Publishing(False, size), 0.0) for size in sizes]
     assert len(window) == len(sizes)
     assert full == [sum(sizes[: count + 1]) >= window.most_bytes for count in range(len(sizes))]
     assert window.pop_ended() is None
     assert [window.pop()[1].size for _ in sizes] == sizes
-    assert not window.add(message("m"), Underway(True, 1), 0.0)
+    assert not window.add(message("m"), Publishing(True, 1), 0.0)
     assert window.pop_ended() is not None

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.cli.status_command import shown
+from amqpworker.cli.status_command import status_tables
 from amqpworker.ipc.idle_queues import IDLE_BYTES
 from amqpworker.ipc.recorder import (
     CONSUMER,
@@ -155,7 +155,7 @@ def test_whatever_a_recording_says_can_be_judged_and_told_to_everybody(
     condition_of(state)
     code, content = respond_to("/status", state, now)
     assert code == 200
-    shown(json.loads(json.dumps(content)))
+    status_tables(json.loads(json.dumps(content)))
 
 
 @pytest.mark.parametrize("size", [0, 10, HEADER.size, HEADER.size + SLOT_SIZE])

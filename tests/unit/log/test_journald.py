@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqpworker.log.format import configure
-from amqpworker.log.journald import LONGEST_VALUE, JournalHandler, encode, entry_of, is_journal
+from amqpworker.log.journald import MAX_VALUE_LENGTH, JournalHandler, encode, entry_of, is_journal
 from amqpworker.log.logger import get_logger, task_context
 from tests.unit.log.test_logger import Running, libraries_log_as_they_did, without_other_handlers
 
@@ -47,10 +47,10 @@ def test_what_is_written_is_read_as_the_same_fields(entry: dict[str, str]) -> No
 
 
 def test_a_value_that_is_too_long_is_cut_between_two_characters() -> None:
-    (shown,) = decoded(encode({"A": "é" * LONGEST_VALUE})).values()
-    assert shown == "é" * (LONGEST_VALUE // 2)
-    (shown,) = decoded(encode({"A": "x" + "é" * LONGEST_VALUE})).values()
-    assert shown == "x" + "é" * (LONGEST_VALUE // 2 - 1)
+    (shown,) = decoded(encode({"A": "é" * MAX_VALUE_LENGTH})).values()
+    assert shown == "é" * (MAX_VALUE_LENGTH // 2)
+    (shown,) = decoded(encode({"A": "x" + "é" * MAX_VALUE_LENGTH})).values()
+    assert shown == "x" + "é" * (MAX_VALUE_LENGTH // 2 - 1)
 
 
 @given(st.dictionaries(st.text(), st.text() | st.integers() | st.none() | st.lists(st.text())), st.booleans())
@@ -196,7 +196,7 @@ def test_without_the_journals_socket_a_line_is_written_with_its_level_and_later_
 
 
 def test_an_entry_that_no_datagram_takes_is_written_instead(journal: Journal, log: Callable[..., None]) -> None:
-    log("large", **{f"field{number}": "x" * LONGEST_VALUE for number in range(30)})
+    log("large", **{f"field{number}": "x" * MAX_VALUE_LENGTH for number in range(30)})
     log("small")
     assert [entry["AMQPWORKER_EVENT"] for entry in journal.entries()] == ["small"]
     assert journal.plain()[0].startswith("<4>large field0=xxx")
@@ -211,7 +211,8 @@ def test_a_journal_that_does_not_read_holds_nobody_up_and_the_loss_is_told(
     assert 0 < len(first) < 2000
     log("after")
     notice, after = journal.entries()
-    assert notice["MESSAGE"] == f"amqpworker.log.logger: {2000 - len(first)} lines before this one could not be written"
+    assert notice["MESSAGE"] == f"log_lines_dropped count={2000 - len(first)}"
+    assert notice["PRIORITY"] == "4"
     assert after["AMQPWORKER_EVENT"] == "after"
 
 

@@ -141,7 +141,7 @@ def test_configuring_twice_writes_each_line_once(text: io.StringIO) -> None:
 
 
 def test_an_unknown_level_is_told_with_those_that_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"'loud'; there are debug, info, warning"):
+    with pytest.raises(ConfigError, match=r"Unknown log level 'loud': choose one of debug, info, warning"):
         configure("loud")
     configure("INFO", stream=io.StringIO())
 
@@ -351,7 +351,7 @@ def test_a_pipe_that_nobody_reads_holds_nobody_up_and_the_loss_is_told() -> None
     reading.join()
     os.close(reader)
     told = b"".join(collected).decode()
-    assert "lines before this one could not be written" in told
+    assert '"event": "log_lines_dropped"' in told
     assert '"number": 0' in told
     assert '"number": 299' not in told
 
@@ -363,13 +363,13 @@ def test_no_line_goes_before_the_notice_of_those_that_are_missing(monkeypatch: p
         configure("info", json=True, stream=stream)
         (sink,) = [one for one in logging.getLogger().handlers if isinstance(one, LineHandler)]
         room = iter([False, False, True, True, True, True])
-        monkeypatch.setattr(sink, "_takes", lambda _wait: next(room))
+        monkeypatch.setattr(sink, "_is_writable", lambda _wait: next(room))
         log = get_logger("x")
         for event in ("dropped", "too early", "first"):
             log.info(event)
-        told, line, *_ = (read.read(65536) or b"").decode().splitlines()
-    assert "2 lines before this one" in told
-    assert '"first"' in line
+        notice, line, *_ = map(json.loads, (read.read(65536) or b"").decode().splitlines())
+    assert (notice["event"], notice["count"]) == ("log_lines_dropped", 2)
+    assert line["event"] == "first"
 
 
 def test_a_line_that_was_torn_does_not_spoil_the_next() -> None:
@@ -386,8 +386,8 @@ def test_a_line_that_was_torn_does_not_spoil_the_next() -> None:
         rest = (read.read(65536) or b"").decode()
     nothing, notice, first, second = rest.splitlines()
     assert nothing == ""
-    assert notice == "amqpworker.log.logger: 2 lines before this one could not be written"
-    assert [json.loads(line)["event"] for line in (first, second)] == ["first", "second"]
+    assert (json.loads(notice)["count"], json.loads(notice)["level"]) == (2, "warning")
+    assert [json.loads(line)["event"] for line in (notice, first, second)] == ["log_lines_dropped", "first", "second"]
 
 
 PROGRAM = """

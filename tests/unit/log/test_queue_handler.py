@@ -99,7 +99,7 @@ def test_other_threads_write_their_lines_themselves(handler: Keeps) -> None:
 def test_what_pika_says_in_such_a_thread_is_handed_on_where_its_debug_lines_are_wanted(handler: Keeps) -> None:
     logger = logging.getLogger("pika.tested")
     logger.addHandler(handler)
-    logs.hush("pika")
+    logs.silence_in_io_threads("pika")
 
     def work() -> None:
         logger.warning("from %s", "pika")
@@ -124,7 +124,7 @@ def record(number: int) -> logging.LogRecord:
 def test_lines_that_nobody_takes_are_bounded_and_their_number_is_told(
     handler: Keeps, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logqueue, "MOST_WAITING", 10)
+    monkeypatch.setattr(logqueue, "MAX_WAITING", 10)
     handler.go_on.clear()
     queue = LogQueue()
     for number in range(25):
@@ -135,7 +135,7 @@ def test_lines_that_nobody_takes_are_bounded_and_their_number_is_told(
     told = len(handler.lines())
     assert told in {10, 11}
     assert handler.lines() == [str(number) for number in range(told)]
-    assert f"log_lines_dropped: {25 - told} lines" in caplog.text
+    assert f"log_lines_dropped count={25 - told}" in caplog.text
 
 
 def test_what_a_handler_or_a_filter_raises_ends_no_other_line(handler: Keeps, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,4 +180,4 @@ def test_a_value_whose_text_fails_is_named() -> None:
         def __repr__(self) -> str:
             raise RuntimeError("never")
 
-    assert redact_value([Broken()]) == ["<Broken, whose text fails with RuntimeError>"]
+    assert redact_value([Broken()]) == ["<Broken, whose repr() raised RuntimeError>"]

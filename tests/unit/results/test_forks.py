@@ -1,4 +1,4 @@
-"""Forks of a process that has results in a SQLite file, in the middle of whatever its threads do with it."""
+"""Forks of a process that has results in a SQLite file, while its threads use it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from amqpworker.results.sqlite import SqliteStore
 from tests.support import wait_until
 from tests.unit.results.rows import get, put
 
-# Python 3.12 warns of what is tried here
+# Python 3.12 warns of what these tests do
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
@@ -48,7 +48,7 @@ connection.execute("COMMIT")
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Have another process keep the file locked: SQLite lets no process be two."""
+    """Have another process keep the file locked: SQLite treats a process as one."""
     command = [sys.executable, "-c", LOCK, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
@@ -92,15 +92,15 @@ def test_a_fork_does_not_wait_for_stores_that_wait_for_a_locked_file(store: Sqli
 def test_a_child_that_was_forked_in_the_middle_of_a_commit_refuses_to_store(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What SQLite knows of locks it has inherited, and is wrong: whatever it did, the file might be damaged."""
+    """SQLite has inherited what it knows of locks, which is wrong here: any use might damage the file."""
     monkeypatch.setattr(sqlite_file, "SLOWEST_COMMIT", 0.05)
 
     def refused() -> bool:
         with pytest.raises(ResultStoreError, match="was forked while"):
             put(store, "child")
-        return get(store, "before") == b"1"  # by a connection that nobody was at
+        return get(store, "before") == b"1"  # by a connection that was not in use
 
-    child = store._writer.use(lambda _: in_child(refused))
+    child = store._writer.use(lambda connect: in_child(refused) if connect() else 0)
     assert os.waitpid(child, 0)[1] == 0
     put(store, "parent")
     assert get(store, "parent") == b"1"

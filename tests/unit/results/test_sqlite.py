@@ -74,7 +74,7 @@ def in_other_process(url: str, code: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_result_that_can_never_be_stored_is_told_from_a_store_that_is_away(store: SqliteStore) -> None:
+def test_a_result_that_can_never_be_stored_is_distinguished_from_an_unavailable_store(store: SqliteStore) -> None:
     with pytest.raises(ResultNotStorable, match="too big"):
         put(store, "a", bytes(1_000_000_001))
     put(store, "a")
@@ -93,7 +93,7 @@ def test_several_processes_store_at_once_and_nothing_is_lost(url: str, store: Sq
     assert all(get(store, f"here-{turn}") == b"1" for turn in range(100))
 
 
-def test_several_processes_make_the_store_at_once(url: str) -> None:
+def test_several_processes_create_the_store_at_once(url: str) -> None:
     children = [in_other_process(url, f"put(store, '{number}')") for number in range(4)]
     assert [child.wait(60) for child in children] == [0, 0, 0, 0]
     for child in children:
@@ -117,7 +117,7 @@ def test_kill_9_keeps_what_a_store_call_returned_for(url: str, store: SqliteStor
     assert get(store, "after") == b"1"
 
 
-def test_a_forked_child_and_its_parent_both_go_on(store: SqliteStore) -> None:
+def test_a_forked_child_and_its_parent_can_both_use_the_store(store: SqliteStore) -> None:
     put(store, "before")
     child = os.fork()
     if child == 0:
@@ -165,7 +165,7 @@ def test_a_fork_in_the_middle_of_storing_threads_loses_nothing(store: SqliteStor
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "reason"),
     [
         ("sqlite://results.db", "too few slashes"),
         ("sqlite://u:secret@host/results.db", "too few slashes"),
@@ -176,11 +176,11 @@ def test_a_fork_in_the_middle_of_storing_threads_loses_nothing(store: SqliteStor
         ("sqlite:///a.db?mode=ro", "no options"),
     ],
 )
-def test_a_wrong_url_is_told_with_what_to_write_and_without_a_password(url: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told) as caught:
+def test_a_wrong_url_is_refused_with_what_to_write_and_without_a_password(url: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason) as caught:
         check_url(url)
     assert "secret" not in str(caught.value)
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=reason):
         open_store(url)
 
 
@@ -288,12 +288,12 @@ def test_a_file_of_a_newer_version_is_refused(sqlite: SqliteStore, path: Path) -
         put(sqlite, "b")
 
 
-def test_the_database_of_something_else_is_refused_and_left_as_it_is(path: Path) -> None:
+def test_the_database_of_another_program_is_refused_and_not_changed(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE users (name)")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match="something else"):
+    with pytest.raises(ConfigError, match="another program"):
         SqliteStore(path).check_writable()
     assert path.read_bytes() == before
 
@@ -303,19 +303,21 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         SqliteStore(tmp_path / "none" / "results.db").check_writable()
 
 
-def test_a_folder_in_place_of_the_file_is_told(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="it is a folder"):
         SqliteStore(tmp_path).check_writable()
 
 
-def test_a_file_that_is_no_database_is_told_and_left_as_it_is(path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused_and_not_changed(path: Path) -> None:
     path.write_bytes(b"these are my notes " * 100)
     with pytest.raises(ConfigError, match="not a SQLite database"):
         SqliteStore(path).check_writable()
     assert path.read_bytes() == b"these are my notes " * 100
 
 
-def test_a_damaged_file_is_told_and_the_store_goes_on_where_it_can(sqlite: SqliteStore, path: Path) -> None:
+def test_a_damaged_file_is_reported_and_does_not_keep_the_store_from_being_opened(
+    sqlite: SqliteStore, path: Path
+) -> None:
     for number in range(200):
         put(sqlite, str(number), b"x" * 500)
     sqlite.close()
@@ -330,7 +332,7 @@ def test_a_damaged_file_is_told_and_the_store_goes_on_where_it_can(sqlite: Sqlit
     damaged.close()
 
 
-def test_a_file_locked_by_another_program_is_told_in_bounded_time_and_works_afterwards(
+def test_a_file_locked_by_another_program_is_reported_in_bounded_time_and_works_afterwards(
     sqlite: SqliteStore, path: Path
 ) -> None:
     put(sqlite, "a")
@@ -367,7 +369,7 @@ def test_results_stored_at_once_fail_each_for_itself(sqlite: SqliteStore, path: 
     other.close()
 
 
-def test_a_file_that_was_removed_is_made_again(sqlite: SqliteStore, path: Path) -> None:
+def test_a_file_that_was_removed_is_created_again(sqlite: SqliteStore, path: Path) -> None:
     put(sqlite, "a")
     for file in path.parent.iterdir():
         file.unlink()
@@ -377,7 +379,7 @@ def test_a_file_that_was_removed_is_made_again(sqlite: SqliteStore, path: Path) 
     assert rows(path) == 1
 
 
-def test_a_read_only_file_is_told(sqlite: SqliteStore, path: Path, tmp_path: Path) -> None:
+def test_a_read_only_file_is_reported(sqlite: SqliteStore, path: Path, tmp_path: Path) -> None:
     put(sqlite, "a")
     sqlite.close()
     code = f"""
@@ -402,7 +404,7 @@ except AmqpWorkerError as error:
     assert "writable" in done.stdout or "read-only" in done.stdout
 
 
-def test_a_worker_whose_results_this_user_may_not_store_does_not_begin(
+def test_a_worker_whose_results_this_user_may_not_store_does_not_start(
     sqlite: SqliteStore, path: Path, tmp_path: Path
 ) -> None:
     sqlite.check_writable()
@@ -450,7 +452,7 @@ def test_a_file_that_is_locked_when_it_is_opened_is_used_once_it_is_free(path: P
     store.close()
 
 
-def test_a_worker_begins_though_there_is_no_room_for_its_results_and_stores_them_once_there_is(path: Path) -> None:
+def test_a_worker_starts_without_space_for_its_results_and_stores_them_once_there_is_some(path: Path) -> None:
     code = f"""
 import pathlib, resource
 from amqpworker.errors import ResultStoreError
@@ -472,7 +474,9 @@ print(get(store, "a"))
 
 
 @pytest.mark.parametrize("wanting", ["descriptors", "a folder"])
-def test_what_cannot_be_opened_now_is_told_from_what_never_can(path: Path, tmp_path: Path, wanting: str) -> None:
+def test_what_cannot_be_opened_now_is_distinguished_from_what_never_can(
+    path: Path, tmp_path: Path, wanting: str
+) -> None:
     error = sqlite3.OperationalError("unable to open database file")
     error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
     assert is_transient(error, path if wanting == "descriptors" else tmp_path / "none" / "a.db") is (
@@ -480,7 +484,7 @@ def test_what_cannot_be_opened_now_is_told_from_what_never_can(path: Path, tmp_p
     )
 
 
-def test_a_folder_that_may_not_be_entered_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_permission_is_reported(tmp_path: Path) -> None:
     code = f"""
 import os, pathlib
 from amqpworker.errors import ConfigError
@@ -515,10 +519,10 @@ def test_an_interrupt_while_storing_is_passed_on_and_counts_as_not_stored(
     assert get(sqlite, "a") == b"1"
 
 
-def test_a_fork_that_was_not_announced_leaves_the_inherited_connection_untouched_and_refuses_to_go_on(
+def test_a_fork_that_was_not_announced_leaves_the_inherited_connection_untouched_and_refuses_to_be_used(
     sqlite: SqliteStore,
 ) -> None:
-    """Where SQLite believes in the parent's locks, a result that the child stores would be lost with the parent's end."""
+    """SQLite would use locks that only the parent has: what the child stores could be lost when the parent ends."""
     put(sqlite, "a")
     inherited = sqlite._writer._connection
     assert inherited is not None

@@ -16,8 +16,8 @@ from amqpworker.broker.amqp.properties import decode_properties, encode_properti
 from amqpworker.broker.channel import prepare
 from amqpworker.errors import InvalidArguments
 from amqpworker.model.headers import time_text
-from amqpworker.model.message import Delivery, Message, Properties
-from amqpworker.model.outcome import Dead, Failure, Retry
+from amqpworker.model.message import Delivery, Message, Properties, Publication
+from amqpworker.model.outcome import Dead, Failure
 from amqpworker.routing.envelope import (
     answered,
     called,
@@ -25,6 +25,7 @@ from amqpworker.routing.envelope import (
     capped,
     dead_lettered,
     letters,
+    postponed,
     replayed,
     retried,
     sent,
@@ -73,9 +74,12 @@ def delivery(headers: dict[str, Any] | None = None, **properties: Any) -> Delive
 
 
 def retry(
-    of: Delivery, delay: float = 1.0, *, counts: bool = True, returned: bool = False, attempt: int = 1
+    of: Delivery, delay: float = 1.0, *, attempt: int = 2, crashes: int = 0
 ) -> tuple[str, dict[str, Any], Properties]:
-    copy = retried(of, Retry(delay, FAILURE, counts, returned), ("id", attempt, NOW - 10), NAMES, NOW)
+    return parts(of, retried(of, delay, ("id", attempt, NOW - 10), NAMES, NOW, crashes))
+
+
+def parts(of: Delivery, copy: Publication) -> tuple[str, dict[str, Any], Properties]:
     assert copy.routing_key == "work"
     assert copy.body == of.body
     assert copy.mandatory
@@ -137,7 +141,7 @@ def test_a_message_without_headers_can_be_copied() -> None:
 
 
 def test_a_retry_counts_on_and_tells_when_it_is_due_and_when_it_began() -> None:
-    exchange, headers, _ = retry(delivery({"aw-attempt": 1, "aw-returned": 5}), 1.0, attempt=3)
+    exchange, headers, _ = retry(delivery({"aw-attempt": 1, "aw-returned": 5}), 1.0, attempt=4)
     assert exchange == NAMES.level(3)
     assert headers["aw-attempt"] == 4
     assert headers["aw-first-run"] == time_text(MILLISECONDS - 10_000)
@@ -146,8 +150,9 @@ def test_a_retry_counts_on_and_tells_when_it_is_due_and_when_it_began() -> None:
     assert "aw-returned" not in headers, "a new delay may come too early once more"
 
 
-def test_a_retry_that_does_not_count_stays_the_same_attempt() -> None:
-    assert retry(delivery(), counts=False, attempt=3)[1]["aw-attempt"] == 3
+def test_a_retry_after_a_crash_carries_how_many_there_were() -> None:
+    assert retry(delivery({"aw-crashes": 1}), crashes=2)[1]["aw-crashes"] == 2
+    assert retry(delivery({"aw-crashes": 1}))[1]["aw-crashes"] == 1
 
 
 def test_a_retry_without_a_wait_goes_where_due_messages_go() -> None:
@@ -164,15 +169,17 @@ def test_a_wait_beyond_the_ladder_is_the_longest_that_it_has() -> None:
 
 def test_what_came_too_early_goes_back_with_its_time_and_its_attempt() -> None:
     eta = MILLISECONDS + 5000
-    _, headers, _ = retry(delivery({"aw-eta": eta}), 5.0, counts=False, returned=True, attempt=1)
+    of = delivery({"aw-eta": eta, "aw-attempt": 3})
+    exchange, headers, _ = parts(of, postponed(of, 5.0, "id", NAMES, NOW))
+    assert exchange == NAMES.level(5)
     assert headers["aw-eta"] == eta
-    assert headers["aw-attempt"] == 1
+    assert headers["aw-attempt"] == 3
     assert headers["aw-returned"] == IN_WORDS
     assert "aw-first-run" not in headers, "it has not run"
 
 
 def test_a_message_that_had_no_id_keeps_the_one_that_its_run_was_given() -> None:
-    copy = retried(delivery(message_id=None), Retry(1.0, FAILURE), ("given", 1, NOW), NAMES, NOW)
+    copy = retried(delivery(message_id=None), 1.0, ("given", 2, NOW), NAMES, NOW)
     assert copy.properties.message_id == "given"
 
 

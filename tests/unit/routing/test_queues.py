@@ -5,30 +5,30 @@ from __future__ import annotations
 import pytest
 
 from amqpworker import App, ConfigError, Settings
-from amqpworker.routing.queues import LADDER, Plan
+from amqpworker.routing.queues import Plan
 from amqpworker.routing.topology import base, ladder, work_queue
 
 
 def test_a_queue_needs_its_topology_and_a_delay_the_ladder() -> None:
     plan = Plan("amqpworker", declare=True)
     plan.add_queue("work")
-    (need,) = plan.needs("work", delayed=False)
-    assert plan.topology_of(need) == base("amqpworker") + work_queue("amqpworker", "work")
-    assert plan.needs("work", delayed=True) == (need, LADDER)
-    assert plan.topology_of(LADDER) == base("amqpworker") + ladder("amqpworker")
-    assert plan.worker_needs("work") == (need, LADDER)
+    (requirement,) = plan.requirements("work", delayed=False)
+    assert requirement.make_topology() == base("amqpworker") + work_queue("amqpworker", "work")
+    assert plan.requirements("work", delayed=True) == (requirement, plan.ladder)
+    assert plan.ladder.make_topology() == base("amqpworker") + ladder("amqpworker")
+    assert plan.worker_requirements("work") == (requirement, plan.ladder)
 
 
 def test_a_queue_that_nobody_named_needs_nothing_but_the_ladder_of_a_delay() -> None:
     plan = Plan("amqpworker", declare=True)
-    assert plan.needs("slip", delayed=False) == ()
-    assert plan.needs("slip", delayed=True) == (LADDER,)
+    assert plan.requirements("slip", delayed=False) == ()
+    assert plan.requirements("slip", delayed=True) == (plan.ladder,)
 
 
 def test_without_declare_nothing_is_needed() -> None:
     plan = Plan("amqpworker", declare=False)
     plan.add_queue("work")
-    assert plan.needs("work", delayed=True) == plan.worker_needs("work") == ()
+    assert plan.requirements("work", delayed=True) == plan.worker_requirements("work") == ()
 
 
 def test_whatever_names_a_queue_plans_it() -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from amqpworker.cli import status_command as cli_status
 from amqpworker.cli.main import main
-from amqpworker.cli.status_command import age, asked, limit
+from amqpworker.cli.status_command import age, get_status, limit
 from amqpworker.errors import AmqpWorkerError, ConfigError, NotConnected
 from amqpworker.ipc.recorder import Counts, Recorder, read_recording
 from amqpworker.policies.time_limit import UNLIMITED, TimeLimit
@@ -82,7 +82,7 @@ def server(where: str) -> Iterator[HealthServer]:
 
 
 def test_it_answers_on_a_port_and_on_a_unix_socket(server: HealthServer) -> None:
-    assert asked(server.address)["pid"] == 4711
+    assert get_status(server.address)["pid"] == 4711
 
 
 def test_whoever_asks_and_says_nothing_more_holds_up_nobody_else(server: HealthServer) -> None:
@@ -93,7 +93,7 @@ def test_whoever_asks_and_says_nothing_more_holds_up_nobody_else(server: HealthS
         )
         asking.connect(server.address if "/" in server.address else split_address(server.address))
         silent.append(asking)
-    assert asked(server.address)["pid"] == 4711
+    assert get_status(server.address)["pid"] == 4711
     for asking in silent:
         asking.close()
 
@@ -135,7 +135,7 @@ def test_each_supervisor_is_found_by_its_user_alone(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     with serve_status(None, lambda: replace(STATE, at=time.time())):
         (found,) = [path for path in sockets() if tmp_path in path.parents]
-        assert asked(str(found))["pid"] == 4711
+        assert get_status(str(found))["pid"] == 4711
         assert found.stat().st_mode & 0o077 == 0
         assert socket_folder().stat().st_mode & 0o077 == 0
     assert not found.exists()
@@ -174,7 +174,7 @@ class Other:
 def test_whoever_is_no_supervisor_is_told_apart(reply: bytes) -> None:
     other: Any = Other(reply)
     with pytest.raises(NotConnected, match=other.where):
-        asked(other.where)
+        get_status(other.where)
     other.listener.close()
 
 
@@ -201,7 +201,7 @@ def test_a_supervisor_that_hangs_is_listed_and_one_that_was_killed_is_not(
 ) -> None:
     monkeypatch.setattr(places, "SHARED", tmp_path)
     monkeypatch.setattr(places, "socket_folder", lambda: tmp_path)
-    monkeypatch.setattr(cli_status, "PATIENCE", 0.05)
+    monkeypatch.setattr(cli_status, "TIMEOUT", 0.05)
     place = tmp_path / "shop" / "amqpworker" / "4711.sock"
     place.parent.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as hanging:
@@ -209,13 +209,13 @@ def test_a_supervisor_that_hangs_is_listed_and_one_that_was_killed_is_not(
         hanging.listen()
         assert main(["workers", "--json"]) == 0
         (one,) = json.loads(capsys.readouterr().out)
-        assert (one["pid"], one["service"], one["status"]) == (4711, "shop", "it does not answer")
+        assert (one["pid"], one["service"], one["status"]) == (4711, "shop", "it does not respond")
         assert main(["workers"]) == 0
         assert "4711" in capsys.readouterr().out
         assert main(["status"]) == 2
-        assert "does not answer within 0.05 s: it hangs" in capsys.readouterr().err
+        assert "did not respond within 0.05 s: it hangs" in capsys.readouterr().err
     assert main(["workers"]) == 0
-    assert capsys.readouterr().out == "No pool runs here.\n"
+    assert capsys.readouterr().out == "No pools are running on this machine.\n"
 
 
 def test_the_status_shows_the_limit_of_each_run_and_who_is_beyond_it() -> None:

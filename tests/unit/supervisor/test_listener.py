@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from amqpworker.cli import status_command as cli_status
-from amqpworker.cli.status_command import asked
+from amqpworker.cli.status_command import get_status
 from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.supervisor.health import HealthServer, serve_status, split_address
 from tests.unit.supervisor.test_health import STATE, server, where  # noqa: F401 - fixtures
@@ -51,7 +51,7 @@ def test_slow_clients_shut_out_no_one_here_or_at_another_listener(server: Health
     other = HealthServer(str(tmp_path / "other.sock"), lambda: STATE)
     with slow_clients(server.address, SLOW):
         for _ in range(3):
-            assert asked(server.address)["pid"] == 4711
+            assert get_status(server.address)["pid"] == 4711
         connection = connected(other.address)
         connection.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
         assert connection.recv(8) == b"HTTP/1.0"
@@ -195,14 +195,14 @@ def test_status_waits_for_a_place_in_the_line_of_a_busy_supervisor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A unix socket whose line is full refuses a client with a time limit at once."""
-    monkeypatch.setattr(cli_status, "PATIENCE", 30.0)
+    monkeypatch.setattr(cli_status, "TIMEOUT", 30.0)
     address = str(tmp_path / "x.sock")
     with socket.socket(socket.AF_UNIX) as busy:
         busy.bind(address)
         busy.listen(0)
         first = connected(address)
         told: list[object] = []
-        asking = threading.Thread(target=lambda: told.append(asked(address)))
+        asking = threading.Thread(target=lambda: told.append(get_status(address)))
         asking.start()
         asking.join(0.3)
         busy.accept()[0].close()
@@ -213,11 +213,11 @@ def test_status_waits_for_a_place_in_the_line_of_a_busy_supervisor(
         asking.join(30)
         first.close()
     assert told == [{"wanted": 1}]
-    monkeypatch.setattr(cli_status, "PATIENCE", 0.2)
+    monkeypatch.setattr(cli_status, "TIMEOUT", 0.2)
     with socket.socket(socket.AF_UNIX) as hanging:
         hanging.bind(str(tmp_path / "y.sock"))
         hanging.listen(0)
         first = connected(str(tmp_path / "y.sock"))
         with pytest.raises(NotConnected, match="it hangs, or the machine is overloaded"):
-            asked(str(tmp_path / "y.sock"))
+            get_status(str(tmp_path / "y.sock"))
         first.close()

@@ -150,10 +150,10 @@ def test_how_it_stands_in_a_few_words() -> None:
     assert (left.wanted, left.alive, left.healthy) == (2, 1, 1)
     away = status_of(fleet, {1: seen(False), 2: seen(False)}, History(), (1000.0, 2.0))
     assert status_line(away) == "waiting for the broker or its queues, 0/2 consuming, 0 running, 0 done"
-    waits = "the broker at mq-1:5672: Nothing listens at\nmq-1:5672: is RabbitMQ running?"
+    waits = "the broker at mq-1:5672: Connection refused by\nmq-1:5672."
     why = {1: replace(seen(False), waits=waits), 2: seen(False)}
     assert status_line(status_of(fleet, why, History(), (1000.0, 2.0))).startswith(
-        "waiting for the broker at mq-1:5672: Nothing listens at mq-1:5672: is RabbitMQ running?, 0/2 consuming"
+        "waiting for the broker at mq-1:5672: Connection refused by mq-1:5672, 0/2 consuming"
     )
     some = {1: replace(seen(False), waits="queue 'mail': it does not exist."), 2: seen(True)}
     assert status_line(status_of(fleet, some, History(), (1000.0, 2.0))) == (

@@ -9,18 +9,19 @@ from typing import Any
 
 from amqpworker.broker.channel import Prepared
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
-from amqpworker.broker.pending_publish import PendingPublish, WhenDone
+from amqpworker.broker.pending_publish import OnDone, PendingPublish
 from amqpworker.errors import AmqpWorkerError, ResultStoreError
 from amqpworker.model.message import Delivery, Properties, Publication
-from amqpworker.model.outcome import Dead, Failure, Retry
+from amqpworker.model.outcome import Dead, Failure, Outcome, Retry
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.results.store import ResultRow
-from amqpworker.routing.queues import Plan
+from amqpworker.routing.queues import Plan, Requirement
 from amqpworker.routing.topology import Names
 from amqpworker.settings import Settings
 from amqpworker.signature.signature import Signature
 from amqpworker.worker.context import Run
-from amqpworker.worker.settle import Settler, Surroundings
+from amqpworker.worker.executor import Pipeline, TaskExecutor
+from amqpworker.worker.settle import Settler
 
 NAMES = Names("amqpworker")
 FAILURE = Failure("OSError", "no route to host", "Traceback …")
@@ -36,13 +37,13 @@ class Underway:
 
     publication: Publication
     timeout: float | None
-    when_done: WhenDone
+    on_done: OnDone
 
     def confirm(self) -> None:
-        self.when_done(None)
+        self.on_done(None)
 
     def fail(self, error: AmqpWorkerError) -> None:
-        self.when_done(error)
+        self.on_done(error)
 
 
 class Publisher:
@@ -57,34 +58,34 @@ class Publisher:
     def publish(
         self,
         publication: Publication,
-        needs: tuple[str, ...] = (),  # noqa: ARG002
+        requirements: tuple[Requirement, ...] = (),  # noqa: ARG002
         timeout: float | None = None,
-        when_done: WhenDone | None = None,
+        on_done: OnDone | None = None,
     ) -> Any:
         if self.refusals:
             raise self.refusals.pop(0)
-        assert when_done is not None
+        assert on_done is not None
         self.steps.append(("publish", publication.exchange, publication.routing_key))
-        one = Underway(publication, timeout, when_done)
+        one = Underway(publication, timeout, on_done)
         if self.confirms_at_once:
             one.confirm()
         else:
             self.underway.append(one)
         return None
 
-    def outgoing(
+    def make_pending(
         self,
         publication: Publication,
-        needs: tuple[str, ...] = (),
+        requirements: tuple[Requirement, ...] = (),
         timeout: float | None = None,
-        when_done: WhenDone | None = None,
+        on_done: OnDone | None = None,
     ) -> PendingPublish:
         if self.refusals:
             raise self.refusals.pop(0)
-        return PendingPublish(Prepared(publication, b"", 4096), timeout or 0.0, needs, when_done)
+        return PendingPublish(Prepared(publication, b"", 4096), timeout or 0.0, requirements, on_done)
 
     def submit(self, outgoing: PendingPublish) -> None:
-        self.publish(outgoing.prepared.publication, outgoing.needs, outgoing.deadline, outgoing.when_done)
+        self.publish(outgoing.prepared.publication, outgoing.requirements, outgoing.timeout, outgoing.on_done)
 
     def overdue(self, before: float) -> int:
         return sum(1 for one in self.underway if (one.timeout or 0.0) <= before)
@@ -162,22 +163,29 @@ class Wire:
 class Nobody:
     """A receiver of deliveries that does nothing with them."""
 
-    def begin(self, intake: ConsumerChannel) -> None: ...
+    def on_channel_opening(self, channel: ConsumerChannel) -> None: ...
 
-    def receive(self, delivery: Delivery) -> None: ...
+    def on_delivery(self, delivery: Delivery) -> None: ...
 
-    def end(self, intake: ConsumerChannel) -> None: ...
+    def on_channel_lost(self, channel: ConsumerChannel) -> None: ...
 
-    def on_ack_timeout(self, intake: ConsumerChannel, timeout: float, reason: str) -> None: ...
+    def on_ack_timeout(self, channel: ConsumerChannel, timeout: float, reason: str) -> None: ...
 
-    def settle(self) -> None: ...
+    def on_wake(self) -> None: ...
 
-    def tick(self) -> bool:
+    def on_tick(self) -> bool:
         return False
 
 
 def example(n: int = 0) -> int:
     return n
+
+
+class NoIsolation:
+    """Runs nothing: these tests have no isolated processes."""
+
+    def run(self, run: Run) -> Outcome:
+        raise AssertionError(run)
 
 
 class Registered:
@@ -189,6 +197,7 @@ class Registered:
     stores_result = True
     time_limit = UNLIMITED
     policy: Any = None
+    isolated = False
 
 
 class Bench:
@@ -201,35 +210,37 @@ class Bench:
         self.store = Store(self.steps)
         store = self.store if stores else None
         self.settler = Settler(
-            Surroundings(
-                self.publisher, self.publisher, store, Plan(NAMES.namespace, declare=True), Settings(**settings)
-            ),
+            self.publisher,
+            self.publisher,
+            store,
+            Plan(NAMES.namespace, declare=True),
+            Settings(**settings),
             self._wake,
         )
-        self.intake = self.new_intake()
+        self.channel = self.new_channel()
+        self.settle = Pipeline(TaskExecutor({}, stores), self.settler, NoIsolation()).settle
 
     def _wake(self) -> None:
         self.wakes += 1
 
-    def new_intake(self) -> ConsumerChannel:
+    def new_channel(self) -> ConsumerChannel:
         """Begin a new channel."""
-        intake = ConsumerChannel(Subscription("work", 10), Nobody(), lambda: None)
-        intake.channel = Wire(self.steps)  # type: ignore[assignment]
-        self.settler.begin(intake)
+        channel = ConsumerChannel(Subscription("work", 10), Nobody(), lambda: None)
+        channel.channel = Wire(self.steps)  # type: ignore[assignment]
         self.tags = 0
-        return intake
+        return channel
 
     def delivery(self, body: bytes = b"{}", **properties: Any) -> Delivery:
         """Deliver a message on the present channel."""
         self.tags += 1
         known = {"message_id": f"id-{self.tags}", "type": "example", "content_type": "application/json", **properties}
         delivery = Delivery(self.tags, False, NAMES.tasks, "work", Properties(**known), body)
-        self.intake.on_delivery(delivery)
+        self.channel.on_delivery(delivery)
         return delivery
 
     def started(self, delivery: Delivery, attempt: int = 1) -> Run:
         """Claim a delivery as a runner does, and return its run."""
-        del self.intake.unclaimed[delivery.tag]
+        assert self.channel.claim(delivery)
         task_id = delivery.properties.message_id or "given by the worker"
         return Run(Registered, delivery, task_id, attempt, 1000.0, 900.0)
 

@@ -11,7 +11,7 @@ import pytest
 
 from amqpworker import App
 from amqpworker.errors import ConfigError
-from amqpworker.worker.app_loader import locate
+from amqpworker.worker.app_loader import load_app
 
 APP = "from amqpworker import App\napp = App('amqp://localhost')\n"
 
@@ -35,7 +35,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
 def test_an_app_is_found_in_the_current_folder(module: Callable[..., None]) -> None:
     module("located_plain")
-    assert isinstance(locate("located_plain:app"), App)
+    assert isinstance(load_app("located_plain:app"), App)
 
 
 LOADED = """
@@ -59,7 +59,7 @@ def test_worker_processes_isolated_ones_and_checks_leave_the_same_names_to_the_f
 def test_the_folder_comes_first_by_its_own_name(module: Callable[..., None], tmp_path: Path) -> None:
     module("located_first", "import located_second\n" + APP)
     module("located_second", "")
-    locate("located_first:app")
+    load_app("located_first:app")
     assert sys.path[0] == str(tmp_path)
 
 
@@ -68,37 +68,37 @@ def test_a_folder_that_is_gone_is_reported(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     with pytest.raises(ConfigError, match="The current folder cannot be read: No such file or directory"):
-        locate("located_gone:app")
+        load_app("located_gone:app")
     monkeypatch.chdir(tmp_path)
 
 
 def test_an_app_may_lie_deeper(module: Callable[..., None]) -> None:
     module("located_package/inner", APP + "class Holder:\n    inner = app\n")
-    assert isinstance(locate("located_package.inner:Holder.inner"), App)
+    assert isinstance(load_app("located_package.inner:Holder.inner"), App)
 
 
 def test_the_modules_that_hold_tasks_are_imported_too(module: Callable[..., None]) -> None:
     module("located_app", "from amqpworker import App\napp = App('amqp://localhost', modules=['located_tasks'])\n")
     module("located_tasks", "from located_app import app\n@app.task\ndef work() -> None: ...\n")
-    assert list(locate("located_app:app").tasks) == ["located_tasks.work"]
+    assert list(load_app("located_app:app").tasks) == ["located_tasks.work"]
 
 
 @pytest.mark.parametrize("target", ["shop", "shop:", ":app", "", ":"])
 def test_a_target_of_another_form_is_refused(target: str) -> None:
     with pytest.raises(ConfigError, match="MODULE:APP"):
-        locate(target)
+        load_app(target)
 
 
 @pytest.mark.parametrize("target", ["shop/tasks.py:app", "./shop/tasks.py:app", "shop/tasks:app", "shop.tasks.py:app"])
 def test_a_file_in_place_of_a_module_is_refused_and_the_module_told(target: str) -> None:
     with pytest.raises(ConfigError, match=r"write its module, shop\.tasks:app\.$"):
-        locate(target)
+        load_app(target)
 
 
 @pytest.mark.parametrize("target", ["../tasks:app", "/srv/tasks.py:app", "shop/my-tasks.py:app"])
 def test_a_file_that_no_module_can_be_named_for_from_here_is_refused(target: str) -> None:
     with pytest.raises(ConfigError, match="go to its folder"):
-        locate(target)
+        load_app(target)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_file_is_answered_with_the_module_by_which_its_tasks_are_named_elsewhe
         (tmp_path / package / "__init__.py").touch()
         (tmp_path / package / "tasks.py").touch()
     with pytest.raises(ConfigError) as caught:
-        locate(target.format(here=tmp_path))
+        load_app(target.format(here=tmp_path))
     assert f"{told} shop.tasks:app." in str(caught.value)
 
 
@@ -139,7 +139,7 @@ def test_a_file_of_an_installed_project_is_answered_with_its_module(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "src")])
     with pytest.raises(ConfigError, match=r"write its module, shop\.tasks:app\.$"):
-        locate("src/shop/tasks.py:app")
+        load_app("src/shop/tasks.py:app")
 
 
 def test_a_file_inside_the_package_that_is_the_current_folder_is_answered_with_the_folder_above(
@@ -149,63 +149,63 @@ def test_a_file_inside_the_package_that_is_the_current_folder_is_answered_with_t
     (tmp_path / "shop/__init__.py").touch()
     monkeypatch.chdir(tmp_path / "shop")
     with pytest.raises(ConfigError, match=rf"found from the folder {tmp_path}: go there .* write shop\.tasks:app\.$"):
-        locate("tasks.py:app")
+        load_app("tasks.py:app")
 
 
 @pytest.mark.parametrize("target", [".tasks:app", "shop..tasks:app", "shop.:app"])
 def test_what_cannot_be_a_module_is_refused(target: str) -> None:
     with pytest.raises(ConfigError, match="cannot be a module"):
-        locate(target)
+        load_app(target)
 
 
 def test_a_folder_in_place_of_a_module_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "located_folder").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"is a folder: name a module in it, such as located_folder\.tasks:app"):
-        locate("located_folder:app")
+        load_app("located_folder:app")
 
 
 def test_a_module_that_is_not_there_is_named(module: Callable[..., None]) -> None:
     with pytest.raises(ConfigError, match="no module 'no_such_module'"):
-        locate("no_such_module:app")
+        load_app("no_such_module:app")
     module("located_parent", APP)
     with pytest.raises(ConfigError, match=r"no module 'located_parent\.child'"):
-        locate("located_parent.child:app")
+        load_app("located_parent.child:app")
 
 
 def test_what_a_module_itself_lacks_is_told_apart(module: Callable[..., None]) -> None:
     module("located_lacking", "import no_such_library\n" + APP)
     with pytest.raises(ConfigError, match="cannot be imported: No module named 'no_such_library'"):
-        locate("located_lacking:app")
+        load_app("located_lacking:app")
 
 
 def test_of_the_modules_too_what_is_not_there_and_what_one_lacks_are_told_apart(module: Callable[..., None]) -> None:
     module("located_naming", "from amqpworker import App\napp = App('amqp://localhost', modules=['located_gone'])\n")
     with pytest.raises(ConfigError, match=r"^App\(modules=…\) names 'located_gone', and there is no such module: is"):
-        locate("located_naming:app")
+        load_app("located_naming:app")
     module("located_gone", "import no_such_library\n")
     with pytest.raises(ConfigError, match=r"^Module 'located_gone' cannot be imported: No module named 'no_such_libra"):
-        locate("located_naming:app")
+        load_app("located_naming:app")
     module("located_gone", "def\n")
     with pytest.raises(ConfigError, match=r"^Module 'located_gone' cannot be imported: invalid syntax"):
-        locate("located_naming:app")
+        load_app("located_naming:app")
 
 
 def test_a_module_with_a_syntax_error_is_refused_in_a_sentence(module: Callable[..., None]) -> None:
     module("located_broken", "def (:\n")
     with pytest.raises(ConfigError, match="located_broken"):
-        locate("located_broken:app")
+        load_app("located_broken:app")
 
 
 def test_an_error_of_the_module_is_its_own(module: Callable[..., None]) -> None:
     module("located_failing", "1 / 0\n")
     with pytest.raises(ZeroDivisionError):
-        locate("located_failing:app")
+        load_app("located_failing:app")
 
 
 def test_a_name_that_is_not_there_or_no_app_is_refused(module: Callable[..., None]) -> None:
     module("located_named", APP + "other = 5\n")
     with pytest.raises(ConfigError, match="has no 'application'"):
-        locate("located_named:application")
+        load_app("located_named:application")
     with pytest.raises(ConfigError, match="is of type int"):
-        locate("located_named:other")
+        load_app("located_named:other")

@@ -13,8 +13,8 @@ from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.ipc.descendants import children_of, stat_of
 
 configure("info", True)
-childprocesses.UNCLAIMED = 0.2
-childprocesses.LOOK = 0.05
+childprocesses.REAP_AFTER = 0.2
+childprocesses.CHECK_SECONDS = 0.05
 children = ChildProcesses()
 
 def daemon(seconds):
@@ -96,8 +96,8 @@ from amqpworker.worker import child_processes as childprocesses
 from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.ipc.descendants import children_of, stat_of
 
-childprocesses.UNCLAIMED = 0.1
-childprocesses.LOOK = 0.02
+childprocesses.REAP_AFTER = 0.1
+childprocesses.CHECK_SECONDS = 0.02
 children = ChildProcesses(tasks_here=True)
 
 def tidied_for(seconds, until=lambda: False):
@@ -118,7 +118,7 @@ assert os.waitpid(mine, 0) == (mine, 0)
 
 # What a run has left nobody waits for.
 os.posix_spawn("/bin/true", ["true"], os.environ)
-children.run_ended()
+children.on_run_ended()
 tidied_for(20, lambda: not children_of(os.getpid()))
 assert children_of(os.getpid()) == set()
 """

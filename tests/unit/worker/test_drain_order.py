@@ -16,14 +16,13 @@ from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Done, Requeue
 from amqpworker.policies.retry import policy
 from amqpworker.policies.time_limit import UNLIMITED
-from amqpworker.routing.topology import Topology
 from amqpworker.settings import Settings
 from amqpworker.signature.signature import Signature
-from amqpworker.worker.executor import TaskExecutor
+from amqpworker.worker.executor import Pipeline, TaskExecutor
 from amqpworker.worker.stop_request import StopRequest
 from amqpworker.worker.threads import Concurrency, RunnerThreads
 from tests.support import wait_until
-from tests.unit.worker.settling import RETRY, Bench, Nobody
+from tests.unit.worker.settling import RETRY, Bench, Nobody, NoIsolation
 
 
 class Watched(dict[int, float]):
@@ -60,14 +59,13 @@ class Task:
 @pytest.mark.parametrize("function", [plain, asynchronous])
 def test_a_delivery_is_running_before_it_is_no_longer_unstarted(function: Callable[..., Any]) -> None:
     bench = Bench()
-    runners = RunnerThreads(
-        TaskExecutor({function.__name__: Task(function)}, False), bench.settler, None, Concurrency(1, 1)
-    )  # type: ignore[arg-type]
+    executor = TaskExecutor({function.__name__: Task(function)}, False)
+    runners = RunnerThreads(Pipeline(executor, bench.settler, NoIsolation()), Concurrency(1, 1))
     idle: list[bool] = []
-    bench.intake.unclaimed = Watched(lambda: idle.append(runners.idle()))
+    bench.channel.unclaimed = Watched(lambda: idle.append(runners.is_idle()))
     runners.start()
     runners.put(bench.delivery(type=function.__name__))
-    wait_until(lambda: idle and runners.idle(), 10)
+    wait_until(lambda: idle and runners.is_idle(), 10)
     runners.stop()
     assert idle == [False]
     assert bench.flush() == [("ack", 1, False)]
@@ -78,12 +76,12 @@ def test_what_nobody_began_has_gone_back_before_the_consumer_is_drained() -> Non
     steps: list[str] = []
 
     class Notes(Nobody):
-        def settle(self) -> None:
+        def on_wake(self) -> None:
             steps.append("settled")
 
-    consumer = Consumer(addresses("amqp://localhost"), Settings(), lambda _: Topology(), [], Notes())
+    consumer = Consumer(addresses("amqp://localhost"), Settings(), [], Notes())
     consumer.drain(lambda: steps.append("drained"))
-    consumer.woken()
+    consumer.on_wake()
     assert steps[:2] == ["settled", "drained"]
 
 
@@ -99,7 +97,7 @@ def test_a_copy_that_is_confirmed_while_the_settler_is_looked_at_does_not_make_i
             return super().__len__()
 
     bench.settler._replying = Slow()
-    assert not bench.settler.idle()
+    assert not bench.settler.is_idle()
 
 
 def test_deliveries_may_be_given_back_while_others_are_settled() -> None:
@@ -113,10 +111,10 @@ def test_deliveries_may_be_given_back_while_others_are_settled() -> None:
         tag = bench.delivery().tag
 
         @property
-        def intake(self) -> Any:
+        def channel(self) -> Any:
             if bench.settler._requeues.count(requeued) == 0:
                 bench.settler.settle(requeued, Requeue())
-            return bench.intake
+            return bench.channel
 
     bench.settler.settle(acknowledged, Done())
     bench.settler.settle(Meanwhile(), Requeue())  # type: ignore[arg-type]

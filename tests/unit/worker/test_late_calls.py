@@ -7,32 +7,32 @@ from amqpworker.worker.late_calls import MOST_SENDERS, LateCalls
 
 def test_it_is_said_after_a_minute_and_once_per_minute() -> None:
     calls = LateCalls()
-    assert [calls.note_dropped("shop", now) for now in (0.0, 1.0, 59.9)] == [0, 0, 0]
-    assert calls.note_dropped("shop", 60.0) == 4
-    assert calls.note_dropped("shop", 119.0) == 0
-    assert calls.note_dropped("shop", 121.0) == 6
+    assert [calls.on_discarded("shop", now) for now in (0.0, 1.0, 59.9)] == [0, 0, 0]
+    assert calls.on_discarded("shop", 60.0) == 4
+    assert calls.on_discarded("shop", 119.0) == 0
+    assert calls.on_discarded("shop", 121.0) == 6
 
 
 def test_one_call_that_runs_is_enough_to_say_nothing_for_the_next_minute() -> None:
     calls = LateCalls()
-    calls.note_run("shop")
-    calls.note_dropped("shop", 0.0)
-    calls.note_run("shop")
-    assert [calls.note_dropped("shop", now) for now in (61.0, 62.0, 120.0)] == [0, 0, 0]
-    assert calls.note_dropped("shop", 121.0) == 4
+    calls.on_run("shop")
+    calls.on_discarded("shop", 0.0)
+    calls.on_run("shop")
+    assert [calls.on_discarded("shop", now) for now in (61.0, 62.0, 120.0)] == [0, 0, 0]
+    assert calls.on_discarded("shop", 121.0) == 4
 
 
 def test_each_sender_is_looked_at_alone() -> None:
     calls = LateCalls()
-    calls.note_dropped("shop", 0.0)
-    calls.note_dropped("blog", 30.0)
-    calls.note_run("blog")
-    assert calls.note_dropped("shop", 61.0) == 2
+    calls.on_discarded("shop", 0.0)
+    calls.on_discarded("blog", 30.0)
+    calls.on_run("blog")
+    assert calls.on_discarded("shop", 61.0) == 2
 
 
 def test_no_more_senders_are_remembered_than_have_room() -> None:
     calls = LateCalls()
     for number in range(MOST_SENDERS + 1):
-        calls.note_dropped(str(number), 0.0)
-    assert calls.note_dropped(str(MOST_SENDERS - 1), 61.0) == 2
-    assert calls.note_dropped(str(MOST_SENDERS), 61.0) == 0
+        calls.on_discarded(str(number), 0.0)
+    assert calls.on_discarded(str(MOST_SENDERS - 1), 61.0) == 2
+    assert calls.on_discarded(str(MOST_SENDERS), 61.0) == 0

@@ -37,11 +37,11 @@ def test_one_task_enters_and_leaves_it(awaits: Awaits) -> None:
         tasks.append(asyncio.current_task())
 
     lifespan = Lifespan(around(), awaits)
-    lifespan.begin()
-    assert not lifespan.lost
-    lifespan.end(5)
+    lifespan.enter()
+    assert not lifespan.has_ended
+    lifespan.leave(5)
     assert tasks[0] is tasks[1] is not None
-    assert not lifespan.lost
+    assert not lifespan.has_ended
 
 
 @pytest.mark.parametrize("error", [OSError, SystemExit])
@@ -53,9 +53,9 @@ def test_what_it_raises_at_its_beginning_is_raised(awaits: Awaits, error: type[B
 
     lifespan = Lifespan(around(), awaits)
     with pytest.raises(error):
-        lifespan.begin()
-    assert not lifespan.lost
-    lifespan.end()
+        lifespan.enter()
+    assert not lifespan.has_ended
+    lifespan.leave()
 
 
 def test_a_task_that_cancels_all_it_can_find_does_not_end_it(awaits: Awaits) -> None:
@@ -74,10 +74,10 @@ def test_a_task_that_cancels_all_it_can_find_does_not_end_it(awaits: Awaits) -> 
         await settle()
 
     lifespan = Lifespan(around(), awaits)
-    lifespan.begin()
+    lifespan.enter()
     awaits(cancel_all(), None)
     assert left == []
-    lifespan.end(5)
+    lifespan.leave(5)
     assert left == [True]
 
 
@@ -94,12 +94,12 @@ def test_a_task_group_in_it_that_fails_is_noticed_at_once(awaits: Awaits) -> Non
             yield
 
     lifespan = Lifespan(around(), awaits)
-    lifespan.on_lost = lambda: lost.append(lifespan.lost)
-    lifespan.begin()
+    lifespan.on_ended = lambda: lost.append(lifespan.has_ended)
+    lifespan.enter()
     awaits(settle(), None)
     assert lost == [True]
-    lifespan.end(5)
-    assert not lifespan.lost
+    lifespan.leave(5)
+    assert not lifespan.has_ended
 
 
 def test_one_that_does_not_leave_is_not_waited_for_longer_than_told(awaits: Awaits) -> None:
@@ -109,6 +109,6 @@ def test_one_that_does_not_leave_is_not_waited_for_longer_than_told(awaits: Awai
         await asyncio.sleep(3600)
 
     lifespan = Lifespan(around(), awaits)
-    lifespan.begin()
-    lifespan.end(0.01)
-    assert not lifespan.lost
+    lifespan.enter()
+    lifespan.leave(0.01)
+    assert not lifespan.has_ended

@@ -33,7 +33,7 @@ class Scene:
     def look(self, now: float, others: bool, consumed: bool = True) -> int:
         """Look, and return what the process is idle for."""
         record_idle_elsewhere(self.recorder.memory, 1, 0b111 if others else 0b011)
-        self.sharing.look(["work"] if consumed else [], now)
+        self.sharing.check(["work"] if consumed else [], now)
         found = read_recording(self.recorder.memory)
         assert found is not None
         return found.idle

@@ -14,7 +14,7 @@ from amqpworker.errors import Unconfirmed
 from amqpworker.model.headers import time_of
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Done
-from amqpworker.worker import receiver
+from amqpworker.worker import receiver as receiver_module
 from amqpworker.worker import republish as copies
 from amqpworker.worker.isolation import suspects as inquiry
 from amqpworker.worker.receiver import DeliveryReceiver
@@ -34,7 +34,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (receiver, copies, inquiry):
+    for module in (receiver_module, copies, inquiry):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic, time=time.time))
     return clock
 
@@ -48,11 +48,12 @@ class Scene:
         self.put_apart: list[int] = []
         self.asked: list[str] = []
         self.bench = Bench()
+        self.settle = self.bench.settle
         self.wakes = 0
-        self.reception = DeliveryReceiver(
+        self.receiver = DeliveryReceiver(
             self, self.bench.settler, ack_timeout, self.ask if supervised else None, self.wake
         )
-        self.reception.begin(self.bench.intake)
+        self.receiver.on_channel_opening(self.bench.channel)
 
     def put(self, delivery: Delivery) -> None:
         """Take what a runner thread or the event loop would."""
@@ -60,7 +61,7 @@ class Scene:
 
     def put_isolated(self, delivery: Delivery) -> None:
         """Take what a runner thread would."""
-        assert delivery.tag in delivery.intake.suspects
+        assert delivery.channel.is_suspect(delivery)
         self.put_apart.append(delivery.tag)
 
     def ask(self, keys: tuple[str, ...]) -> bool:
@@ -74,24 +75,24 @@ class Scene:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         delivery = self.bench.delivery(headers=named or None)
         delivery.redelivered = redelivered
-        self.bench.intake.unclaimed[delivery.tag] = self.clock.now
-        self.reception.receive(delivery)
+        self.bench.channel.unclaimed[delivery.tag] = self.clock.now
+        self.receiver.on_delivery(delivery)
         return delivery
 
-    def running_on(self, intake: ConsumerChannel) -> list[tuple[Delivery, float]]:
-        return [(delivery, seconds) for delivery, seconds in self.running if delivery.intake is intake]
+    def running_on(self, channel: ConsumerChannel) -> list[tuple[Delivery, float]]:
+        return [(delivery, seconds) for delivery, seconds in self.running if delivery.channel is channel]
 
-    def let_go(self) -> None:
+    def drop_requeued(self) -> None:
         self.let_go_at.append(self.clock.now)
 
     def tick(self) -> list[int]:
         """Let the I/O thread look, and return the tags that went back."""
-        self.reception.tick()
+        self.receiver.on_tick()
         return [step[1] for step in self.bench.flush() if step[0] == "nack"]
 
     def deliver(self) -> int:
         delivery = self.bench.delivery()
-        self.bench.intake.unclaimed[delivery.tag] = self.clock.now
+        self.bench.channel.unclaimed[delivery.tag] = self.clock.now
         return delivery.tag
 
 
@@ -116,7 +117,7 @@ def test_the_runners_let_go_of_what_goes_back_and_of_what_a_lost_channel_brought
     scene.tick()
     assert scene.let_go_at == [clock.now]
     clock.now += 1
-    scene.reception.end(scene.bench.intake)
+    scene.receiver.on_channel_lost(scene.bench.channel)
     assert scene.let_go_at[1:] == [clock.now]
 
 
@@ -127,7 +128,7 @@ def test_what_waits_behind_long_tasks_is_requeued_once_where_the_queue_is_left_t
     clock.now += 6
     assert scene.tick() == [], "no other process is idle"
     second = scene.deliver()
-    scene.bench.intake.held_since = clock.now
+    scene.bench.channel.held_since = clock.now
     clock.now += 0.9
     assert scene.tick() == [], "others that are as busy leave the queue, too, meanwhile"
     clock.now += 1.1
@@ -135,7 +136,7 @@ def test_what_waits_behind_long_tasks_is_requeued_once_where_the_queue_is_left_t
     clock.now += 3.1
     assert scene.tick() == [second]
     assert len(scene.let_go_at) == 2
-    scene.bench.intake.held_since = 0.0
+    scene.bench.channel.held_since = 0.0
     scene.deliver()
     clock.now += 60
     assert scene.tick() == []
@@ -144,10 +145,10 @@ def test_what_waits_behind_long_tasks_is_requeued_once_where_the_queue_is_left_t
 def test_what_was_delivered_before_is_not_remembered_for_longer_than_it_waits(clock: Clock) -> None:
     scene = Scene(clock)
     begun, waiting = scene.receive(redelivered=True), scene.receive(redelivered=True)
-    del scene.bench.intake.unclaimed[begun.tag]
+    del scene.bench.channel.unclaimed[begun.tag]
     clock.now += 2
     scene.tick()
-    assert scene.bench.intake.redelivered == {waiting.tag}
+    assert scene.bench.channel._redelivered == {waiting.tag}
 
 
 @pytest.mark.parametrize(
@@ -159,14 +160,14 @@ def test_a_channel_that_is_lost_by_the_ack_timeout_names_the_tasks_that_are_late
 ) -> None:
     scene = Scene(clock)
     scene.running = [(scene.bench.delivery(), one) for one in seconds]
-    scene.reception.on_ack_timeout(scene.bench.intake, 1800.0, "the channel is closed")
+    scene.receiver.on_ack_timeout(scene.bench.channel, 1800.0, "the channel is closed")
     assert [float(one) for one in re.findall(r"ack_timeout_passed.* seconds=(\S+)", caplog.text)] == named
 
 
 def test_what_was_begun_never_goes_back(clock: Clock) -> None:
     scene = Scene(clock, ack_timeout=100.0)
     tag = scene.deliver()
-    del scene.bench.intake.unclaimed[tag]
+    del scene.bench.channel.unclaimed[tag]
     clock.now += 1000
     assert scene.tick() == []
 
@@ -184,22 +185,22 @@ def test_a_short_ack_timeout_is_looked_at_often_enough(clock: Clock) -> None:
 
 def test_it_asks_to_be_called_again_while_deliveries_wait_and_not_otherwise(clock: Clock) -> None:
     scene = Scene(clock)
-    assert not scene.reception.tick()
+    assert not scene.receiver.on_tick()
     tag = scene.deliver()
-    assert scene.reception.tick()
-    del scene.bench.intake.unclaimed[tag]
-    assert not scene.reception.tick()
+    assert scene.receiver.on_tick()
+    del scene.bench.channel.unclaimed[tag]
+    assert not scene.receiver.on_tick()
 
 
 def test_a_drain_gives_back_at_once_what_has_not_begun_and_what_still_comes(clock: Clock) -> None:
     scene = Scene(clock)
     first, second = scene.deliver(), scene.deliver()
-    del scene.bench.intake.unclaimed[first]
-    scene.reception.drain()
-    scene.reception.settle()
+    del scene.bench.channel.unclaimed[first]
+    scene.receiver.drain()
+    scene.receiver.on_wake()
     assert [step for step in scene.bench.flush() if step[0] == "nack"] == [("nack", second)]
     late = scene.deliver()
-    assert scene.reception.tick(), "it looks on until the worker ends"
+    assert scene.receiver.on_tick(), "it looks on until the worker ends"
     assert [step for step in scene.bench.flush() if step[0] == "nack"] == [("nack", late)]
 
 
@@ -207,22 +208,22 @@ def test_a_drain_settles_without_a_connection_too(clock: Clock) -> None:
     """Nothing wakes the I/O thread then: what ran to its end must not seem to be unsettled."""
     scene = Scene(clock)
     delivery = scene.bench.delivery()
-    scene.bench.intake.is_open = False
-    scene.reception.end(scene.bench.intake)
+    scene.bench.channel.is_open = False
+    scene.receiver.on_channel_lost(scene.bench.channel)
     scene.bench.settler.settle(delivery, Done())
-    assert not scene.bench.settler.idle()
-    scene.reception.drain()
-    scene.reception.tick()
-    assert scene.bench.settler.idle()
+    assert not scene.bench.settler.is_idle()
+    scene.receiver.drain()
+    scene.receiver.on_tick()
+    assert scene.bench.settler.is_idle()
 
 
 def test_a_channel_that_is_gone_is_not_looked_at(clock: Clock) -> None:
     scene = Scene(clock, ack_timeout=2.0)
     scene.deliver()
-    scene.reception.end(scene.bench.intake)
+    scene.receiver.on_channel_lost(scene.bench.channel)
     clock.now += 10
     assert scene.tick() == []
-    assert not scene.reception.tick()
+    assert not scene.receiver.on_tick()
 
 
 def test_copies_that_were_not_confirmed_are_tried_again_after_a_pause(clock: Clock) -> None:
@@ -231,10 +232,10 @@ def test_copies_that_were_not_confirmed_are_tried_again_after_a_pause(clock: Clo
     run = scene.bench.started(delivery)
     scene.bench.settler.settle(delivery, RETRY, run)
     scene.bench.publisher.fail(Unconfirmed("lost"))
-    assert scene.reception.tick(), "it asks to be called again"
+    assert scene.receiver.on_tick(), "it asks to be called again"
     assert not scene.bench.publisher.underway
     clock.now += copies.FIRST_PAUSE
-    scene.reception.tick()
+    scene.receiver.on_tick()
     assert len(scene.bench.publisher.underway) == 1
     scene.bench.publisher.confirm()
     assert scene.bench.flush()[-1] == ("ack", 1, False)
@@ -253,10 +254,10 @@ def test_a_message_that_comes_again_runs_as_the_supervisor_has_answered(clock: C
     scene.receive(redelivered=True, x_delivery_count=1)
     scene.receive(redelivered=True, x_delivery_count=40)
     assert (scene.wakes, scene.asked) == (1, []), "asked about together, soon"
-    scene.reception.settle()
+    scene.receiver.on_wake()
     assert (scene.put_there, scene.put_apart, scene.asked) == ([], [], ["id-1", "id-2", "id-3"])
-    scene.reception.on_verdict(("id-2", "id-3"), suspect=False)
-    scene.reception.on_verdict(("id-1",), suspect=True)
+    scene.receiver.on_suspect_answer(("id-2", "id-3"), suspect=False)
+    scene.receiver.on_suspect_answer(("id-1",), suspect=True)
     assert (scene.put_there, scene.put_apart) == ([2, 3], [1])
 
 
@@ -271,17 +272,17 @@ def test_without_a_supervisor_what_comes_for_the_third_time_runs_alone(clock: Cl
 def test_a_supervisor_that_does_not_answer_holds_nothing_up_for_long(clock: Clock) -> None:
     scene = Scene(clock)
     scene.receive(redelivered=True)
-    assert scene.reception.tick()
+    assert scene.receiver.on_tick()
     assert scene.put_apart == []
     clock.now += inquiry.PATIENCE
-    scene.reception.tick()
+    scene.receiver.on_tick()
     assert scene.put_apart == [1]
 
 
 def test_a_message_that_took_a_process_down_runs_alone_unasked(clock: Clock) -> None:
     scene = Scene(clock)
     scene.receive(redelivered=False, aw_crashes=1)
-    scene.reception.settle()
+    scene.receiver.on_wake()
     assert (scene.put_there, scene.put_apart, scene.asked) == ([], [1], [])
 
 
@@ -289,7 +290,7 @@ def test_a_message_that_the_broker_would_soon_give_up_goes_back_as_a_copy_and_ru
     scene = Scene(clock)
     delivery = scene.receive(redelivered=True, x_delivery_count=51)
     assert (scene.put_there, scene.put_apart, scene.asked) == ([], [], [])
-    assert delivery.tag not in scene.bench.intake.unclaimed
+    assert delivery.tag not in scene.bench.channel.unclaimed
     (copy,) = scene.bench.publisher.underway
     assert copy.publication.routing_key == "work"
     copy.confirm()
@@ -299,7 +300,7 @@ def test_a_message_that_the_broker_would_soon_give_up_goes_back_as_a_copy_and_ru
 def test_what_is_asked_about_can_still_go_back(clock: Clock) -> None:
     scene = Scene(clock)
     scene.receive(redelivered=True)
-    scene.reception.drain()
+    scene.receiver.drain()
     assert scene.tick() == [1]
 
 
@@ -315,6 +316,6 @@ def test_a_dead_letter_that_was_put_back_is_decided_about_as_if_it_had_never_run
 def test_a_dead_letter_that_was_put_back_and_takes_its_process_down_is_a_suspect_as_any_other(clock: Clock) -> None:
     scene = Scene(clock)
     scene.receive(True, aw_dead_reason="crashed", aw_crashes=3)
-    scene.reception.settle()
+    scene.receiver.on_wake()
     assert len(scene.asked) == 1
     assert scene.put_there == scene.put_apart == [], "nothing is decided before the answer"

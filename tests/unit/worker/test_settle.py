@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 
 from amqpworker.errors import InvalidArguments, Unconfirmed, Unroutable
-from amqpworker.model.outcome import Dead, Discarded, Done, Failure, Outcome, Republish, Requeue, Retry
+from amqpworker.model.outcome import (
+    Dead,
+    Discarded,
+    Done,
+    Failure,
+    Outcome,
+    Postpone,
+    Republish,
+    Requeue,
+    Retry,
+    Snooze,
+)
 from amqpworker.results.store import ResultNotStorable
 from amqpworker.worker import republish as copies
 from amqpworker.worker import settle as settle_module
@@ -30,7 +41,7 @@ def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def retry_copies(bench: Bench) -> None:
-    bench.settler.copies.try_again(time.monotonic() + 1)
+    bench.settler.republisher.try_again(time.monotonic() + 1)
 
 
 # ---- order ----------------------------------------------------------------------------------------------------------
@@ -97,7 +108,7 @@ def test_an_answer_that_is_too_large_for_the_broker_is_told_to_its_caller(bench:
     assert (told["status"], told["reason"], told["error"]) == ("failed", "result-refused", "at most 16 MB")
     bench.publisher.confirm()
     assert bench.flush()[-1] == ("ack", 1, False)
-    assert bench.settler.idle()
+    assert bench.settler.is_idle()
 
 
 def test_an_answer_that_turns_out_too_large_later_is_told_to_its_caller_once(bench: Bench) -> None:
@@ -107,7 +118,7 @@ def test_an_answer_that_turns_out_too_large_later_is_told_to_its_caller_once(ben
         assert bench.flush()[-1][0] == "publish"
         bench.publisher.fail(InvalidArguments("at most 16 MB"))
     assert bench.flush() == [("ack", 1, False)]
-    assert bench.settler.idle()
+    assert bench.settler.is_idle()
 
 
 def test_a_store_that_refuses_even_that_ends_the_waiting(bench: Bench) -> None:
@@ -177,7 +188,7 @@ def test_what_was_delivered_too_often_goes_back_as_a_copy_that_is_confirmed_firs
 
 def test_what_cannot_be_copied_goes_back_as_it_is(bench: Bench) -> None:
     bench.publisher.refusals = [InvalidArguments("no room")]
-    bench.settler.settle(bench.delivery(), Republish())
+    bench.settle(bench.delivery(), Republish())
     assert bench.flush() == [("nack", 1)]
 
 
@@ -195,6 +206,8 @@ OUTCOMES: list[Outcome] = [
     Done(b"1"),
     RETRY,
     Retry(0.0, FAILURE),
+    Snooze(1.0, FAILURE),
+    Postpone(1.0, "too early"),
     DEAD,
     Discarded("why"),
     Requeue(),
@@ -214,7 +227,7 @@ def test_every_outcome_settles_its_message_once(outcome: Outcome, stores: bool, 
     bench.settler.settle(delivery, outcome, run)
     settled = [step for step in bench.flush() if step[0] in {"ack", "nack"}]
     assert len(settled) == 1
-    assert bench.settler.idle()
+    assert bench.settler.is_idle()
     assert bench.wakes, "the I/O thread is told"
 
 
@@ -226,32 +239,32 @@ def test_a_copy_is_published_until_it_is_confirmed(bench: Bench, outcome: Outcom
     for error in (LOST, Unroutable("no queue"), LOST):
         bench.publisher.fail(error)
         assert not [step for step in bench.flush() if step[0] == "ack"]
-        assert not bench.settler.idle(), "a drain waits for it"
+        assert not bench.settler.is_idle(), "a drain waits for it"
         retry_copies(bench)
     assert bench.publisher.underway[0].publication == first
     bench.publisher.confirm()
     assert bench.flush()[-1] == ("ack", 1, False)
-    assert bench.settler.idle()
+    assert bench.settler.is_idle()
 
 
 def test_a_copy_is_given_up_once_its_original_comes_again_anyway(bench: Bench) -> None:
     delivery = bench.delivery()
     bench.settler.settle(delivery, RETRY, bench.started(delivery))
-    bench.intake.is_open = False
+    bench.channel.is_open = False
     bench.publisher.fail(LOST)
     retry_copies(bench)
     assert not bench.publisher.underway
-    assert bench.settler.idle()
+    assert bench.settler.is_idle()
 
 
 def test_a_copy_whose_original_is_gone_by_the_time_it_is_tried_again_is_not_published(bench: Bench) -> None:
     delivery = bench.delivery()
     bench.settler.settle(delivery, RETRY, bench.started(delivery))
     bench.publisher.fail(LOST)
-    bench.intake.is_open = False
+    bench.channel.is_open = False
     retry_copies(bench)
     assert not bench.publisher.underway, "it would run beside its original"
-    assert bench.settler.idle()
+    assert bench.settler.is_idle()
 
 
 @pytest.mark.parametrize("outcome", [RETRY, DEAD], ids=repr)
@@ -269,7 +282,7 @@ def test_a_copy_that_turns_out_later_to_be_too_large_sends_its_original_back(
         bench.publisher.refusals.append(InvalidArguments("no room"))
         retry_copies(bench)
     assert bench.flush()[-1] == ("nack", 1)
-    assert bench.settler.idle()
+    assert bench.settler.is_idle()
 
 
 def test_a_reply_that_cannot_leave_is_given_up_within_its_bound_and_the_message_acknowledged(bench: Bench) -> None:
@@ -278,17 +291,17 @@ def test_a_reply_that_cannot_leave_is_given_up_within_its_bound_and_the_message_
     bound = bench.publisher.underway[0].timeout
     assert bound is not None
     assert bound <= 10
-    assert not bench.settler.idle(), "a drain waits for it"
+    assert not bench.settler.is_idle(), "a drain waits for it"
     bench.publisher.fail(LOST)
     assert bench.flush()[-1] == ("ack", 1, False)
-    assert bench.settler.idle()
+    assert bench.settler.is_idle()
 
 
 def test_a_reply_to_a_forged_address_is_not_published_and_the_message_acknowledged(bench: Bench) -> None:
     delivery = bench.delivery(reply_to="amq.rabbitmq.reply-to.!!!!.###")
     bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
     assert bench.flush() == [("store", "id-1"), ("ack", 1, False)]
-    assert bench.settler.idle()
+    assert bench.settler.is_idle()
 
 
 def test_a_reply_that_cannot_be_carried_is_given_up_and_the_message_acknowledged(bench: Bench) -> None:
@@ -296,7 +309,7 @@ def test_a_reply_that_cannot_be_carried_is_given_up_and_the_message_acknowledged
     bench.publisher.refusals += [InvalidArguments("too long")] * 2
     bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
     assert bench.flush()[-1] == ("ack", 1, False)
-    assert bench.settler.idle()
+    assert bench.settler.is_idle()
 
 
 # ---- what does not fit ----------------------------------------------------------------------------------------------
@@ -315,9 +328,9 @@ def test_a_dead_letter_whose_headers_leave_no_room_goes_without_its_traceback_fi
 def test_a_dead_letter_that_cannot_be_published_at_all_gives_the_message_back(bench: Bench) -> None:
     delivery = bench.delivery()
     bench.publisher.refusals += [InvalidArguments("no room")] * 4
-    bench.settler.settle(delivery, DEAD, bench.started(delivery))
+    bench.settle(delivery, DEAD, bench.started(delivery))
     assert bench.flush()[-1] == ("nack", 1)
-    assert bench.settler.idle()
+    assert bench.settler.is_idle()
 
 
 def test_a_dead_letter_whose_headers_leave_no_room_goes_at_last_without_its_senders(bench: Bench) -> None:
@@ -332,17 +345,6 @@ def test_a_dead_letter_whose_headers_leave_no_room_goes_at_last_without_its_send
     assert letter.body == delivery.body
     bench.publisher.confirm()
     assert bench.flush()[-1] == ("ack", 1, False)
-
-
-def test_a_retry_that_has_no_room_for_its_headers_becomes_a_dead_letter(bench: Bench) -> None:
-    """It must not run again without its sender's headers, nor without its wait."""
-    delivery = bench.delivery(headers={"tenant": "x" * 1000})
-    bench.publisher.refusals.append(InvalidArguments("no room"))
-    bench.settler.settle(delivery, RETRY, bench.started(delivery))
-    assert bench.publisher.underway[0].publication.exchange == NAMES.dead
-    bench.publisher.confirm()
-    assert bench.flush()[-1] == ("ack", 1, False)
-    assert bench.settler.idle()
 
 
 # ---- the store ------------------------------------------------------------------------------------------------------
@@ -391,14 +393,14 @@ def test_a_store_is_not_asked_again_for_a_message_that_comes_again_anyway(bench:
     bench.store.failures = 1000
 
     def lose_the_channel() -> None:
-        bench.intake.is_open = False
+        bench.channel.is_open = False
 
     bench.store.at_failure = lose_the_channel
     delivery = bench.delivery()
     bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
     assert bench.store.failures == 999
     assert bench.flush() == []
-    assert bench.settler.idle()
+    assert bench.settler.is_idle()
 
 
 def test_a_task_that_stores_no_result_stores_no_failure_either(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

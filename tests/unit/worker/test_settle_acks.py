@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Done, Requeue
+from tests.unit.broker.test_ack_tracker import Ack, Broker
 from tests.unit.worker.settling import DEAD, RETRY, Bench
-from tests.unit.worker.test_ack_tracker import Ack, Broker
 
 
 def acks(bench: Bench) -> list[tuple[object, ...]]:
@@ -40,23 +40,23 @@ def test_the_outcome_of_an_older_channel_is_dropped() -> None:
     bench = Bench()
     late = bench.delivery()
     late_requeue = bench.delivery()
-    bench.intake.is_open = False
-    bench.intake = bench.new_intake()
+    bench.channel.is_open = False
+    bench.channel = bench.new_channel()
     again = bench.delivery()
     bench.settler.settle(late, Done())
     bench.settler.settle(late_requeue, Requeue())
     assert acks(bench) == [], "tag 1 of the new channel is another delivery"
     bench.settler.settle(again, Done())
     assert acks(bench) == [("ack", 1, False)]
-    assert bench.settler.idle()
+    assert bench.settler.is_idle()
 
 
 def test_a_copy_that_is_confirmed_after_the_channel_is_gone_acknowledges_nothing() -> None:
     bench = Bench()
     delivery = bench.delivery()
     bench.settler.settle(delivery, RETRY, bench.started(delivery))
-    bench.intake.is_open = False
-    bench.intake = bench.new_intake()
+    bench.channel.is_open = False
+    bench.channel = bench.new_channel()
     bench.delivery()
     bench.publisher.confirm()
     assert acks(bench) == []
@@ -66,21 +66,21 @@ def test_only_what_waited_since_before_goes_back_unstarted() -> None:
     bench = Bench()
     old = bench.delivery()
     began = bench.delivery()
-    del bench.intake.unclaimed[began.tag]
+    del bench.channel.unclaimed[began.tag]
     border = time.monotonic()
-    bench.intake.unclaimed[old.tag] = border - 1
+    bench.channel.unclaimed[old.tag] = border - 1
     bench.delivery()
-    bench.intake.unclaimed[3] = border + 1
-    assert bench.settler.requeue_unstarted(bench.intake, border) == 1
+    bench.channel.unclaimed[3] = border + 1
+    assert bench.settler.requeue_unclaimed(bench.channel, border) == 1
     assert acks(bench) == [("nack", old.tag)]
-    assert list(bench.intake.unclaimed) == [3]
+    assert list(bench.channel.unclaimed) == [3]
 
 
 def test_what_was_given_back_cannot_be_started_any_more() -> None:
     bench = Bench()
     delivery = bench.delivery()
-    bench.settler.requeue_unstarted(bench.intake, time.monotonic())
-    assert delivery.tag not in bench.intake.unclaimed
+    bench.settler.requeue_unclaimed(bench.channel, time.monotonic())
+    assert delivery.tag not in bench.channel.unclaimed
 
 
 def test_a_delivery_that_is_settled_twice_is_told_once() -> None:
@@ -120,7 +120,7 @@ class Settling(RuleBasedStateMachine):
     @rule(data=some.data())
     def begin(self, data: some.DataObject) -> None:
         delivery = self.pick(data, self.known)
-        if delivery.intake.unclaimed.pop(delivery.tag, None) is not None:
+        if delivery.channel.claim(delivery):
             self.begun.append(delivery)
 
     @precondition(lambda self: self.begun)
@@ -128,7 +128,7 @@ class Settling(RuleBasedStateMachine):
     def settle(self, data: some.DataObject, outcome: object) -> None:
         delivery = self.pick(data, self.begun)
         self.bench.settler.settle(delivery, outcome)  # type: ignore[arg-type]
-        if delivery.intake is self.bench.intake:
+        if delivery.channel is self.bench.channel:
             if isinstance(outcome, Done):
                 self.done.add(delivery.tag)
             elif isinstance(outcome, Requeue):
@@ -143,13 +143,13 @@ class Settling(RuleBasedStateMachine):
         one.confirm()
         if len(self.bench.settler._acks) > waiting:
             delivery = self.bench.settler._acks[-1]
-            if delivery.intake is self.bench.intake:
+            if delivery.channel is self.bench.channel:
                 self.done.add(delivery.tag)
 
     @rule()
     def requeue_unstarted(self) -> None:
-        self.back |= set(self.bench.intake.unclaimed)
-        self.bench.settler.requeue_unstarted(self.bench.intake, time.monotonic())
+        self.back |= set(self.bench.channel.unclaimed)
+        self.bench.settler.requeue_unclaimed(self.bench.channel, time.monotonic())
         self.flush()
 
     @rule()
@@ -167,17 +167,17 @@ class Settling(RuleBasedStateMachine):
 
     @rule()
     def reconnect(self) -> None:
-        self.bench.intake.is_open = False
-        self.bench.intake.unclaimed.clear()
-        self.bench.intake = self.bench.new_intake()
+        self.bench.channel.is_open = False
+        self.bench.channel.unclaimed.clear()
+        self.bench.channel = self.bench.new_channel()
         self.broker = Broker()
         self.done.clear()
         self.back.clear()
 
     @invariant()
     def nothing_is_forgotten(self) -> None:
-        mine = {one.tag for one in self.begun if one.intake is self.bench.intake}
-        unsettled = mine | set(self.bench.intake.unclaimed) | self.done | self.back
+        mine = {one.tag for one in self.begun if one.channel is self.bench.channel}
+        unsettled = mine | set(self.bench.channel.unclaimed) | self.done | self.back
         assert unsettled <= set(self.broker.unacked)
         if not self.bench.publisher.underway:
             assert unsettled == set(self.broker.unacked)

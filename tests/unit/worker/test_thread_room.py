@@ -17,14 +17,15 @@ from amqpworker.cli import worker_check as check
 from amqpworker.cli.pool_file import pool_spec
 from amqpworker.errors import AmqpWorkerError, ConfigError
 from amqpworker.ipc.report import FAILED
-from amqpworker.lifecycle import NoThread, start_thread
+from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.supervisor.health import HealthServer
 from amqpworker.testing import processes
 from amqpworker.worker.event_loop import EventLoopRunner
-from amqpworker.worker.executor import TaskExecutor
+from amqpworker.worker.executor import Pipeline, TaskExecutor
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.process import WorkerProcess
 from amqpworker.worker.thread_room import room_permitting
+from tests.unit.worker.settling import Bench, NoIsolation
 
 FULL = "the limit of processes and threads is reached"
 
@@ -52,7 +53,7 @@ def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
 
 @pytest.mark.usefixtures("full")
 def test_a_thread_that_finds_no_room_is_an_error_of_the_system_that_names_the_limits() -> None:
-    with pytest.raises(NoThread, match=rf"no thread can be started: {FULL} \(ulimit -u, TasksMax="):
+    with pytest.raises(ThreadLimitReached, match=rf"no thread can be started: {FULL} \(ulimit -u, TasksMax="):
         start_thread(threading.Thread(target=lambda: None))
 
 
@@ -85,13 +86,13 @@ def test_a_worker_without_room_for_the_thread_that_keeps_limits_begins_nothing(f
     app.task(name="alone", queue="q", time_limit=1, isolated=True)(lambda: None)
     TaskExecutor(app.tasks, False).start()
     app.task(name="limited", queue="q", time_limit=1)(lambda: None)
-    with pytest.raises(NoThread):
+    with pytest.raises(ThreadLimitReached):
         TaskExecutor(app.tasks, False).start()
 
 
 def test_an_event_loop_that_found_no_room_for_its_thread_starts_once_there_is(full: None) -> None:
-    coroutines = EventLoopRunner(TaskExecutor({}, False), lambda *_: None, [], {})
-    with pytest.raises(NoThread):
+    coroutines = EventLoopRunner(Pipeline(TaskExecutor({}, False), Bench().settler, NoIsolation()), [], {})
+    with pytest.raises(ThreadLimitReached):
         coroutines.start()
     threading.stack_size(0)
     coroutines.start()

@@ -21,10 +21,10 @@ from amqpworker.policies.retry import policy
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.signature.signature import Signature
 from amqpworker.worker.context import Run, current
-from amqpworker.worker.executor import TaskExecutor
+from amqpworker.worker.executor import Pipeline, TaskExecutor
 from amqpworker.worker.threads import Concurrency, RunnerThreads
 from tests.support import wait_until
-from tests.unit.worker.settling import Bench
+from tests.unit.worker.settling import Bench, NoIsolation
 
 
 class Settled:
@@ -51,6 +51,7 @@ class Scene:
     def __init__(self) -> None:
         self.bench = Bench()
         self.settled = Settled()
+        self.isolation: Any = NoIsolation()
         self.tasks: dict[str, Any] = {}
         self.started: list[RunnerThreads] = []
 
@@ -71,7 +72,7 @@ class Scene:
         return self.begin(Concurrency(threads, async_tasks))
 
     def begin(self, concurrency: Concurrency) -> RunnerThreads:
-        runners = RunnerThreads(TaskExecutor(self.tasks, True), self.settled, None, concurrency)  # type: ignore[arg-type]
+        runners = RunnerThreads(Pipeline(TaskExecutor(self.tasks, True), self.settled, self.isolation), concurrency)
         self.started.append(runners)
         runners.start()
         return runners
@@ -111,7 +112,7 @@ def test_a_delivery_that_was_given_back_is_not_started(scene: Scene) -> None:
     scene.put(runners, "hold")
     gone = scene.put(runners, "note")
     scene.put(runners, "note")
-    del scene.bench.intake.unclaimed[gone.tag]
+    del scene.bench.channel.unclaimed[gone.tag]
     go.set()
     scene.wait_for(2)
     assert ran == [1]
@@ -130,14 +131,14 @@ def test_bodies_that_were_taken_back_are_let_go_while_every_place_is_taken(scene
     name = scene.task(hold) if kind == "thread" else scene.task(hold_loop)
     runners = scene.start(threads=1, async_tasks=1)
     first = scene.put(runners, name)
-    wait_until(lambda: first.tag not in scene.bench.intake.unclaimed, 10, "the first runs")
+    wait_until(lambda: first.tag not in scene.bench.channel.unclaimed, 10, "the first runs")
     body = b"{%s}" % (b" " * 1000)
     mine = sys.getrefcount(body)
     for _ in range(2):
-        del scene.bench.intake.unclaimed[scene.put(runners, name, body).tag]
+        del scene.bench.channel.unclaimed[scene.put(runners, name, body).tag]
     kept = scene.put(runners, name)
     assert sys.getrefcount(body) > mine
-    runners.let_go()
+    runners.drop_requeued()
     assert sys.getrefcount(body) == mine
     go.set()
     scene.wait_for(2)
@@ -153,9 +154,9 @@ def test_a_delivery_is_running_until_it_is_settled(scene: Scene) -> None:
     runners = (scene.task(hold), scene.start(2))[-1]
     scene.put(runners, "hold")
     wait_until(lambda: runners.running)
-    assert not runners.idle()
+    assert not runners.is_idle()
     go.set()
-    wait_until(runners.idle)
+    wait_until(runners.is_idle)
     assert scene.settled.outcomes
 
 
@@ -340,11 +341,11 @@ def test_what_waits_for_threads_of_a_queue_is_let_go_when_it_was_taken_back(scen
 
     runners = (scene.task(hold), scene.start_groups({"reports": 1}))[-1]
     first = scene.put(runners, "hold", queue="reports")
-    wait_until(lambda: first.tag not in scene.bench.intake.unclaimed)
+    wait_until(lambda: first.tag not in scene.bench.channel.unclaimed)
     body = b"{%s}" % (b" " * 1000)
     mine = sys.getrefcount(body)
-    del scene.bench.intake.unclaimed[scene.put(runners, "hold", body, queue="reports").tag]
-    runners.let_go()
+    del scene.bench.channel.unclaimed[scene.put(runners, "hold", body, queue="reports").tag]
+    runners.drop_requeued()
     assert sys.getrefcount(body) == mine
     go.set()
     scene.wait_for(1)
@@ -404,12 +405,12 @@ def test_a_coroutine_that_waits_for_a_place_can_still_be_given_back(scene: Scene
     runners = (scene.task(hold), scene.start(async_tasks=1))[-1]
     first, second, third = (scene.put(runners, "hold") for _ in range(3))
     wait_until(lambda: ran)
-    assert list(scene.bench.intake.unclaimed) == [second.tag, third.tag], "unclaimed: they have not started"
-    del scene.bench.intake.unclaimed[second.tag]
+    assert list(scene.bench.channel.unclaimed) == [second.tag, third.tag], "unclaimed: they have not started"
+    del scene.bench.channel.unclaimed[second.tag]
     go.set()
     scene.wait_for(2)
     assert ran == [first.properties.message_id, third.properties.message_id]
-    wait_until(runners.idle)
+    wait_until(runners.is_idle)
 
 
 def test_a_coroutine_does_not_wait_for_a_thread(scene: Scene) -> None:
@@ -601,7 +602,7 @@ def test_a_coroutine_that_is_still_running_when_its_runners_stop_is_cancelled_an
     runners.stop()
     assert cleaned == [True]
     assert scene.settled.outcomes == []
-    assert waiting.tag in scene.bench.intake.unclaimed
+    assert waiting.tag in scene.bench.channel.unclaimed
     assert not [one for one in threading.enumerate() if one.name == "amqpworker-event-loop" and one.is_alive()]
 
 
@@ -619,7 +620,7 @@ def test_a_coroutine_that_is_given_up_is_not_settled_whatever_it_makes_of_that(s
     assert began.wait(10)
     runners.abandon()
     assert scene.settled.outcomes == []
-    assert runners.awaits(asyncio.sleep(0, "the loop goes on")) == "the loop goes on"
+    assert runners.run_coroutine(asyncio.sleep(0, "the loop goes on")) == "the loop goes on"
 
 
 def test_a_coroutine_that_holds_up_its_loop_may_still_succeed_but_its_failure_is_not_told(scene: Scene) -> None:
@@ -643,7 +644,7 @@ def test_a_coroutine_that_holds_up_its_loop_may_still_succeed_but_its_failure_is
         assert began.wait(10)
         runners.abandon()
         go.set()
-        runners.awaits(asyncio.sleep(0))
+        runners.run_coroutine(asyncio.sleep(0))
         assert [outcome for _, outcome in scene.settled.outcomes] == outcomes
 
 
@@ -685,7 +686,7 @@ def test_a_thread_that_is_given_up_may_still_succeed_but_its_failure_is_not_told
     running.wait(10)
     runners.abandon()
     go.set()
-    wait_until(runners.idle)
+    wait_until(runners.is_idle)
     assert scene.settled.outcomes == [(finished.tag, Done())]
 
 
@@ -705,9 +706,9 @@ def test_nothing_counts_any_more_once_the_processes_are_ended_that_tasks_wait_fo
     scene.put(runners, "holds_up_its_loop")
     running.wait(10)
     runners.abandon()
-    runners.cut_off()
+    runners.discard_results()
     go.set()
-    runners.awaits(asyncio.sleep(0))
+    runners.run_coroutine(asyncio.sleep(0))
     wait_until(lambda: not [one for one in runners.running if one == 1], what="the thread's task has ended")
     assert scene.settled.outcomes == []
 
@@ -715,7 +716,7 @@ def test_nothing_counts_any_more_once_the_processes_are_ended_that_tasks_wait_fo
 def test_what_is_awaited_beside_the_tasks_for_too_long_is_cancelled(scene: Scene) -> None:
     runners = scene.start()
     with pytest.raises(TimeoutError):
-        runners.awaits(asyncio.sleep(3600), 0.01)
+        runners.run_coroutine(asyncio.sleep(3600), 0.01)
 
 
 def test_a_coroutine_is_decided_on_as_other_tasks_are(scene: Scene) -> None:
@@ -750,11 +751,11 @@ def test_there_is_room_for_a_queue_while_a_thread_that_serves_it_and_a_place_in_
     rooms = [runners.has_room("own"), runners.has_room("work")]
     assert rooms == [True, True]
     thread = scene.put(runners, tasks[0], queue="own")
-    wait_until(lambda: thread.tag not in scene.bench.intake.unclaimed, 10, "it runs")
+    wait_until(lambda: thread.tag not in scene.bench.channel.unclaimed, 10, "it runs")
     assert not runners.has_room("own")
     assert runners.has_room("work")
     loop = scene.put(runners, tasks[1])
-    wait_until(lambda: loop.tag not in scene.bench.intake.unclaimed, 10, "it runs, too")
+    wait_until(lambda: loop.tag not in scene.bench.channel.unclaimed, 10, "it runs, too")
     assert not runners.has_room("work")
     go.set()
     scene.wait_for(2)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Done, Outcome
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.threads import Concurrency, RunnerThreads
 from tests.support import wait_until
 from tests.unit.worker.test_threads import Scene as RunnersScene
@@ -51,18 +49,10 @@ class Scene(RunnersScene):
             self.task(function)
         self.tasks["apart"].isolated = True
 
-    def begin(self, concurrency: Concurrency) -> RunnerThreads:
-        isolation: Any = self.isolation
-        settled: Any = self.settled
-        runners = RunnerThreads(TaskExecutor(self.tasks, True), settled, isolation, concurrency)
-        self.started.append(runners)
-        runners.start()
-        return runners
-
     def suspect(self, runners: RunnerThreads, name: str = "quick", queue: str = "") -> Delivery:
         delivery = self.bench.delivery(b"{}", type=name)
         delivery.queue = queue or delivery.queue
-        self.bench.intake.suspects.add(delivery.tag)
+        self.bench.channel.mark_suspect(delivery)
         runners.put_isolated(delivery)
         return delivery
 
@@ -92,7 +82,7 @@ def test_no_more_suspects_run_at_once_than_allowed_and_all_of_them_run(scene: Sc
     scene.wait_for(20)
     assert scene.isolation.most == 2
     assert sorted(tag for tag, _ in scene.settled.outcomes) == list(range(1, 21))
-    assert not scene.bench.intake.suspects
+    assert not scene.bench.channel._suspects
 
 
 def test_suspects_that_wait_hold_no_thread(scene: Scene) -> None:
@@ -102,7 +92,7 @@ def test_suspects_that_wait_hold_no_thread(scene: Scene) -> None:
     others = [scene.put(runners, "quick") for _ in range(5)]
     scene.wait_for(5)
     assert {tag for tag, _ in scene.settled.outcomes} == {one.tag for one in others}
-    assert len(scene.bench.intake.unclaimed) == 4, "unclaimed: they can go back"
+    assert len(scene.bench.channel.unclaimed) == 4, "unclaimed: they can go back"
 
 
 def test_tasks_that_are_isolated_anyway_do_not_count(scene: Scene) -> None:
@@ -121,8 +111,8 @@ def test_what_waits_runs_though_those_before_it_were_requeued(scene: Scene) -> N
     *gone, last = [scene.suspect(runners) for _ in range(5)]
     wait_until(lambda: runners.waiting_suspects == 5)
     for one in gone:
-        del scene.bench.intake.unclaimed[one.tag]
-    runners.let_go()
+        del scene.bench.channel.unclaimed[one.tag]
+    runners.drop_requeued()
     scene.isolation.end(2)
     scene.wait_for(2)
     assert [tag for tag, _ in scene.settled.outcomes] == [first.tag, last.tag]
@@ -133,8 +123,8 @@ def test_what_waits_for_a_permit_is_let_go_with_its_channel(scene: Scene) -> Non
     for _ in range(6):
         scene.suspect(runners)
     wait_until(lambda: runners.waiting_suspects == 5)
-    scene.bench.intake.unclaimed.clear()
-    runners.let_go()
+    scene.bench.channel.unclaimed.clear()
+    runners.drop_requeued()
     assert runners.waiting_suspects == 0
 
 

@@ -7,7 +7,7 @@ import pytest
 from amqpworker import App
 from amqpworker.errors import ConfigError
 from amqpworker.worker.options import WorkerOptions
-from amqpworker.worker.subscriptions import servings
+from amqpworker.worker.subscriptions import queue_assignments
 from amqpworker.worker.unknown_tasks import advice, similar_names
 
 KNOWN = ["billing.tasks.send", "shop.tasks.charge", "shop.tasks.send", "other.send"]
@@ -41,7 +41,7 @@ def test_an_app_without_tasks_consumes_nothing_and_the_cure_is_named(queues: tup
     app.queue("emails")
     options = WorkerOptions.model_validate({"app": "shop.app:app", "queues": queues})
     with pytest.raises(ConfigError, match=r"Name the modules that define tasks in App\(modules=\['shop\.tasks', …\]\)"):
-        servings(app, options)
+        queue_assignments(app, options)
 
 
 def test_modules_that_define_no_task_are_named() -> None:
@@ -49,7 +49,7 @@ def test_modules_that_define_no_task_are_named() -> None:
     with pytest.raises(
         ConfigError, match=r"^'a:b' has no tasks, nor have the modules of App\(modules=\['shop\.models'\]\): "
     ):
-        servings(app, WorkerOptions(app="a:b"))
+        queue_assignments(app, WorkerOptions(app="a:b"))
 
 
 def test_a_queue_that_the_app_does_not_know_names_the_cure() -> None:
@@ -57,4 +57,4 @@ def test_a_queue_that_the_app_does_not_know_names_the_cure() -> None:
     app.task(name="a.b", queue="emails")(lambda: None)
     options = WorkerOptions.model_validate({"app": "a:app", "queues": ("reports",)})
     with pytest.raises(ConfigError, match=r"it has emails\. If its tasks are in a module .* App\(modules=\[…\]\)\."):
-        servings(app, options)
+        queue_assignments(app, options)

@@ -186,7 +186,7 @@ def test_cut_properties_are_a_problem_and_what_stood_before_is_kept(properties: 
     raw = encode_properties(properties)
     cut = data.draw(some.integers(0, len(raw) - 1))
     found, problem = read(raw[:cut])
-    assert "cut short" in problem or "longer than" in problem
+    assert "truncated" in problem or "longer than" in problem
     assert found.present().keys() <= properties.present().keys()
 
 

@@ -173,10 +173,10 @@ def test_text_that_is_not_utf8_stays_bytes() -> None:
     ("value", "problem"),
     [
         (b"Z", "header 'x' has a value of unknown type 'Z'"),
-        (b"S\xff\xff\xff\xffabc", "header 'x' is cut short"),
+        (b"S\xff\xff\xff\xffabc", "header 'x' is truncated"),
         (b"x\xff\xff\xff\xffabc", "header 'x' claims to be longer than it is"),
-        (b"S\x00", "header 'x' is cut short"),
-        (b"I\x00\x00", "header 'x' is cut short"),
+        (b"S\x00", "header 'x' is truncated"),
+        (b"I\x00\x00", "header 'x' is truncated"),
         (b"F\x00\x00\x00\x09\x01aV", "header 'x' claims to be longer than it is"),
     ],
 )
@@ -191,9 +191,9 @@ def test_a_value_without_an_end_is_told_and_what_stood_before_it_is_kept(value: 
         (b"d\x7f\xf8\x00\x00\x00\x00\x00\x00", "header 'x' is not a finite number"),
         (b"f\xff\x80\x00\x00", "header 'x' is not a finite number"),
         (b"A\x00\x00\x00\x01Z", "header 'x' has a value of unknown type 'Z'"),
-        (b"A\x00\x00\x00\x02I\x00", "header 'x' is cut short"),
+        (b"A\x00\x00\x00\x02I\x00", "header 'x' is truncated"),
         (b"F\x00\x00\x00\x04\x02\xff\xffV", "header 'x' has a key that is not UTF-8"),
-        (b"F\x00\x00\x00\x02\x09a", "header 'x' is cut short"),
+        (b"F\x00\x00\x00\x02\x09a", "header 'x' is truncated"),
     ],
 )
 def test_a_bad_value_whose_end_is_known_does_not_hide_the_next(value: bytes, problem: str) -> None:
@@ -209,7 +209,7 @@ def test_a_name_that_is_not_utf8_is_told_and_its_value_kept() -> None:
 
 
 def test_a_name_without_an_end_is_told() -> None:
-    assert read(table(entry(b"a", b"t\x01"), b"\x09x")) == ({"a": True}, "the name of a header is cut short")
+    assert read(table(entry(b"a", b"t\x01"), b"\x09x")) == ({"a": True}, "the name of a header is truncated")
 
 
 def test_a_table_that_claims_more_than_there_is_is_read_as_far_as_it_goes() -> None:

@@ -58,7 +58,7 @@ def delivery(
 def fields(event: Event) -> Any:
     """Return what two events that mean the same have in common."""
     if isinstance(event, Delivery):
-        return tuple(getattr(event, name) for name in Delivery.__slots__)
+        return tuple(getattr(event, name) for name in Delivery.__slots__ if name != "channel")
     return type(event), event
 
 

@@ -29,7 +29,7 @@ def test_one_that_was_requeued_while_it_waited_is_not_told_to_ask_again() -> Non
     permits = Permits(1)
     first, second, third = deliveries(bench, 3)
     assert [permits.acquire(one) for one in (first, second, third)] == [True, False, False]
-    del bench.intake.unclaimed[second.tag]
+    del bench.channel.unclaimed[second.tag]
     assert permits.release() is third
 
 
@@ -38,7 +38,7 @@ def test_all_that_wait_can_be_taken_back_to_ask_again_but_for_those_that_were_re
     permits = Permits(1)
     first, second, third = deliveries(bench, 3)
     assert [permits.acquire(one) for one in (first, second, third)] == [True, False, False]
-    del bench.intake.unclaimed[second.tag]
-    assert permits.take_back() == [third]
+    del bench.channel.unclaimed[second.tag]
+    assert permits.take_waiting() == [third]
     assert permits.waiting == 0
     assert permits.release() is None

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from amqpworker.model.outcome import Dead, Done, Failure, Outcome, Requeue, Retry
+from amqpworker.model.outcome import Dead, Done, Failure, Outcome, Postpone, Requeue, Snooze
 from amqpworker.policies.retry import policy
 from amqpworker.policies.time_limit import TimeLimit
 from amqpworker.signature.signature import Signature
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.isolation import pool as isolation_module
 from amqpworker.worker.isolation.child import Arrived, Ending, Late
 from amqpworker.worker.isolation.crashes import Crash
@@ -44,7 +43,7 @@ class Process:
         self.leaves = True
         self.closed = False
         self.leaves_others = threading.Event()
-        self.left = SimpleNamespace(any=self.leaves_others.is_set)
+        self.leftovers = SimpleNamespace(any=self.leaves_others.is_set)
         self.killed = threading.Event()
         self.timeouts: list[float] = []
         self._scene = scene
@@ -68,7 +67,7 @@ class Process:
             self.is_alive = False
 
     def wait_end(self, timeout: float) -> None:
-        assert timeout <= isolation_module.FAREWELL
+        assert timeout <= isolation_module.SHUTDOWN_GRACE
 
     def kill(self) -> None:
         self.killed.set()
@@ -96,7 +95,7 @@ class Scene:
         return process
 
     def isolation(self, ahead: bool = False, max_crashes: int = 3) -> Isolation:
-        return Isolation(self.start, TaskExecutor({}, False), max_crashes, 7.0, ahead)
+        return Isolation(self.start, max_crashes, 7.0, ahead)
 
     def run(self, limit: TimeLimit = TimeLimit()) -> Run:  # noqa: B008 - frozen
         registered: Any = SimpleNamespace(
@@ -139,11 +138,11 @@ def test_a_process_that_takes_nothing_more_is_not_used_again(scene: Scene) -> No
 def test_a_run_does_not_start_where_its_connection_was_lost_meanwhile_and_its_process_is_kept(scene: Scene) -> None:
     isolation = scene.isolation()
     lost = scene.run()
-    lost.delivery.intake.is_open = False
+    lost.delivery.channel.is_open = False
     assert isolation.run(lost) == Requeue()
     (process,) = scene.started
     assert (process.runs, process.closed, isolation.in_use) == (0, False, 0)
-    scene.bench.intake.is_open = True
+    scene.bench.channel.is_open = True
     assert isolation.run(scene.run()) == Done(b"1")
     assert (len(scene.started), process.runs) == (1, 1)
 
@@ -151,7 +150,7 @@ def test_a_run_does_not_start_where_its_connection_was_lost_meanwhile_and_its_pr
 def test_no_copy_is_made_of_a_message_whose_connection_was_lost_where_no_process_can_be_started(scene: Scene) -> None:
     scene.gets_ready = False
     lost = scene.run()
-    lost.delivery.intake.is_open = False
+    lost.delivery.channel.is_open = False
     assert scene.isolation().run(lost) == Requeue()
 
 
@@ -175,7 +174,8 @@ def test_two_tasks_at_once_have_a_process_each(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    "ending", [Crash(-9, why="killed: it had not moved"), Late("in f"), Arrived(b"nonsense"), Arrived(b"Requeue\n{}")]
+    "ending",
+    [Crash(-9, reason="killed: it had not moved"), Late("in f"), Arrived(b"nonsense"), Arrived(b"Requeue\n{}")],
 )
 def test_a_process_that_has_crashed_or_hangs_or_talks_nonsense_is_not_used_again(scene: Scene, ending: Ending) -> None:
     scene.answer = lambda: ending
@@ -187,7 +187,7 @@ def test_a_process_that_has_crashed_or_hangs_or_talks_nonsense_is_not_used_again
             "timeout", Failure("TimeLimitExceeded", "the task has run for longer than its hard limit of 1 s", "in f")
         )
     else:
-        assert isinstance(outcome, Retry)
+        assert isinstance(outcome, Snooze)
         assert outcome.crashes == 1
     scene.answer = lambda: DONE
     assert isolation.run(scene.run()) == Done(b"1")
@@ -208,8 +208,7 @@ def test_where_no_process_can_be_started_the_message_comes_again_and_is_not_blam
     else:
         scene.gets_ready = False
     outcome = scene.isolation().run(scene.run())
-    assert isinstance(outcome, Retry)
-    assert (outcome.counts, outcome.crashes) == (False, 0)
+    assert isinstance(outcome, Postpone), "no attempt, no crash"
     assert all(process.closed for process in scene.started)
 
 
@@ -297,7 +296,7 @@ def test_what_does_not_leave_when_it_is_told_to_is_ended_a_moment_later(
     isolation.tidy()
     isolation.tidy()
     assert (process.dismissed, process.closed) == (True, False)
-    later = time.monotonic() + isolation_module.FAREWELL
+    later = time.monotonic() + isolation_module.SHUTDOWN_GRACE
     monkeypatch.setattr(time, "monotonic", lambda: later)
     isolation.tidy()
     assert process.closed

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqpworker.model.message import Delivery, Properties
-from amqpworker.model.outcome import Dead, Done, Failure, Outcome, Retry
+from amqpworker.model.outcome import Dead, Done, Failure, Outcome, Retry, Snooze
 from amqpworker.worker.context import Run
 from amqpworker.worker.isolation.protocol import (
     BEAT,
@@ -35,7 +35,8 @@ FAILURES = st.builds(Failure, TEXT, TEXT, TEXT)
 OUTCOMES = st.one_of(
     st.just(Done()),
     st.builds(Done, TEXT.map(str.encode)),
-    st.builds(Retry, st.floats(0, 1e9), FAILURES, st.booleans(), st.booleans(), st.integers(0, 9)),
+    st.builds(Retry, st.floats(0, 1e9), FAILURES),
+    st.builds(Snooze, st.floats(0, 1e9), FAILURES, st.integers(0, 9)),
     st.builds(Dead, TEXT, FAILURES),
 )
 
@@ -90,7 +91,7 @@ def test_a_request_carries_what_headers_hold_and_leaves_the_connection_behind() 
         7, True, "ex", "key", Properties(headers=headers, type="t", message_id="m"), b'{"a": 1}' * 100_000
     )
     delivery.queue = "work"
-    delivery.intake = SimpleNamespace(socket=socket.socket())
+    delivery.channel = SimpleNamespace(socket=socket.socket())
     registered: Any = SimpleNamespace(name="t")
     ours, theirs = socket.socketpair()
     import threading
@@ -104,8 +105,9 @@ def test_a_request_carries_what_headers_hold_and_leaves_the_connection_behind() 
     assert request is not None
     assert (request.id, request.attempt, request.started, request.first_run) == ("id", 2, 5.0, 4.0)
     got = request.delivery
-    assert (got.queue, got.redelivered, got.body, got.intake) == ("work", True, delivery.body, None)
+    assert (got.queue, got.redelivered, got.body) == ("work", True, delivery.body)
+    assert not hasattr(got, "channel")
     assert got.properties.headers == headers
     assert requested(theirs) is None
     theirs.close()
-    delivery.intake.socket.close()
+    delivery.channel.socket.close()

@@ -45,8 +45,8 @@ def test_a_message_runs_as_the_supervisor_has_answered() -> None:
     scene.deliver(1, "a")
     scene.deliver(2, "b")
     assert (scene.ran, scene.isolated) == ([], [])
-    scene.inquiry.on_verdict(["b"], suspect=True)
-    scene.inquiry.on_verdict(["a"], suspect=False)
+    scene.inquiry.on_answer(["b"], suspect=True)
+    scene.inquiry.on_answer(["a"], suspect=False)
     assert (scene.ran, scene.isolated) == ([1], [2])
 
 
@@ -56,24 +56,24 @@ def test_messages_that_are_known_by_the_same_are_asked_about_once() -> None:
     scene.deliver(2)
     scene.inquiry.flush()
     assert len(scene.asked) == 1
-    scene.inquiry.on_verdict(scene.asked, suspect=True)
+    scene.inquiry.on_answer(scene.asked, suspect=True)
     assert scene.isolated == [1, 2]
 
 
 def test_an_answer_to_nothing_is_ignored() -> None:
     scene = Scene()
-    scene.inquiry.on_verdict(["x"], suspect=True)
+    scene.inquiry.on_answer(["x"], suspect=True)
     assert (scene.ran, scene.isolated) == ([], [])
 
 
 def test_what_is_not_answered_in_time_runs_alone() -> None:
     scene = Scene()
     scene.deliver(1, "a")
-    scene.inquiry.look(time.monotonic())
+    scene.inquiry.check(time.monotonic())
     assert scene.isolated == []
-    scene.inquiry.look(time.monotonic() + PATIENCE + 1)
+    scene.inquiry.check(time.monotonic() + PATIENCE + 1)
     assert scene.isolated == [1]
-    scene.inquiry.on_verdict(["a"], suspect=False)
+    scene.inquiry.on_answer(["a"], suspect=False)
     assert scene.ran == []
 
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_asked_at_once_is_asked_in_its_turn() -> None:
     scene.inquiry.flush()
     assert scene.asked == []
     scene.room = 3
-    scene.inquiry.look(time.monotonic())
+    scene.inquiry.check(time.monotonic())
     assert scene.asked == ["a", "b", "c"]
 
 
@@ -97,7 +97,7 @@ def test_what_comes_again_at_once_is_asked_about_in_few_questions() -> None:
     scene.inquiry.flush()
     assert scene.asked == ids
     assert len(scene.batches) < 15
-    scene.inquiry.on_verdict(ids, suspect=False)
+    scene.inquiry.on_answer(ids, suspect=False)
     assert scene.ran == list(range(1000))
     scene.deliver(1000)
     assert scene.wakes == 2

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from amqpworker import AmqpWorkerError, App, ConfigError, TimeLimitExceeded
-from amqpworker.lifecycle import NoThread
+from amqpworker.lifecycle import ThreadLimitReached
 from amqpworker.log.logger import flush
 from amqpworker.log.writer import LineHandler
 from amqpworker.policies.time_limit import UNLIMITED, TimeLimit, time_limit_of
@@ -54,7 +54,7 @@ def test_limits_are_kept_again_once_a_thread_can_be_started(limits: Limits, monk
 
     with monkeypatch.context() as crowded:
         crowded.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(NoThread):
+        with pytest.raises(ThreadLimitReached):
             limits.call(None, spin, 0.05, math.inf)
     give_up = time.monotonic() + 10
     with pytest.raises(TimeLimitExceeded):

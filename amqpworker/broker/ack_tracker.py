@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["Ack", "AckLedger"]
+__all__ = ["Ack", "AckTracker"]
 
 
 class Ack(NamedTuple):
@@ -20,7 +20,7 @@ class Ack(NamedTuple):
     multiple: bool
 
 
-class AckLedger:
+class AckTracker:
     """
     The deliveries of one channel, by tag: 1, 2, 3 … as the broker counts them.
 
@@ -40,7 +40,7 @@ class AckLedger:
 
         The settled prefix goes in one acknowledgement that names its highest tag of this call; what is settled behind
         an unfinished delivery goes singly, at once: a long task does not hold back the others. What the broker knows
-        already is not told again: it would close the channel.
+        already is not sent again: it would close the channel.
         """
         ahead = self._ahead
         fresh = set(tags).difference(ahead)
@@ -65,11 +65,11 @@ class AckLedger:
         return acks
 
     def covers(self, tag: int) -> bool:
-        """Tell whether every delivery up to this one is settled."""
+        """Return whether every delivery up to this one is settled."""
         return tag < self._lowest
 
     def note_requeued(self, tag: int) -> bool:
-        """Note a delivery that is requeued: it needs no acknowledgement then; false where it was settled before."""
+        """Note a delivery that is requeued: it needs no acknowledgement then; false if it was settled before."""
         if tag < self._lowest or tag in self._ahead:
             return False
         self._ahead.add(tag)

@@ -1,4 +1,4 @@
-"""The ledger of acknowledgements, against the broker's own rules."""
+"""Which acknowledgements are sent, against the broker's own rules."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from amqpworker.worker.ack_tracker import Ack, AckLedger
+from amqpworker.broker.ack_tracker import Ack, AckTracker
 
 
 class Broker:
@@ -40,7 +40,7 @@ class Acknowledging(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.broker = Broker()
-        self.ledger = AckLedger()
+        self.tracker = AckTracker()
         self.next_tag = 1
         self.running: list[int] = []
         self.finished: list[int] = []
@@ -63,21 +63,21 @@ class Acknowledging(RuleBasedStateMachine):
     def requeue(self, data: some.DataObject) -> None:
         tag = self.running.pop(data.draw(some.integers(0, len(self.running) - 1)))
         self.broker.nack(tag)
-        self.ledger.note_requeued(tag)
+        self.tracker.note_requeued(tag)
 
     @rule()
     def tell(self) -> None:
         covered: set[int] = set()
-        for ack in self.ledger.settle(self.finished):
+        for ack in self.tracker.settle(self.finished):
             covered |= self.broker.ack(ack)
         assert covered == set(self.finished), "acknowledged is what was finished, all of it and nothing else"
         self.finished.clear()
 
     @rule()
     def reconnect(self) -> None:
-        """A new channel counts from one again, and has a ledger of its own."""
+        """A new channel counts from one again, and has a tracker of its own."""
         self.broker = Broker()
-        self.ledger = AckLedger()
+        self.tracker = AckTracker()
         self.next_tag = 1
         self.running.clear()
         self.finished.clear()
@@ -91,7 +91,7 @@ class Acknowledging(RuleBasedStateMachine):
         self.running.clear()
         self.tell()
         assert not self.broker.unacked
-        assert not self.ledger._ahead, "nothing is remembered once all is settled"
+        assert not self.tracker._ahead, "nothing is remembered once all is settled"
 
 
 Acknowledging.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
@@ -99,56 +99,56 @@ TestAcknowledging = Acknowledging.TestCase
 
 
 def test_a_settled_prefix_is_one_acknowledgement() -> None:
-    assert AckLedger().settle(range(1, 257)) == [Ack(256, True)]
+    assert AckTracker().settle(range(1, 257)) == [Ack(256, True)]
 
 
 def test_a_single_delivery_is_acknowledged_singly() -> None:
-    ledger = AckLedger()
-    assert ledger.settle([1]) == [Ack(1, False)]
-    assert ledger.settle([2]) == [Ack(2, False)]
+    tracker = AckTracker()
+    assert tracker.settle([1]) == [Ack(1, False)]
+    assert tracker.settle([2]) == [Ack(2, False)]
 
 
 def test_what_is_settled_behind_a_long_task_is_acknowledged_at_once() -> None:
-    ledger = AckLedger()
-    assert ledger.settle([2, 3, 5]) == [Ack(2, False), Ack(3, False), Ack(5, False)]
-    assert ledger.settle([4, 6]) == [Ack(4, False), Ack(6, False)]
+    tracker = AckTracker()
+    assert tracker.settle([2, 3, 5]) == [Ack(2, False), Ack(3, False), Ack(5, False)]
+    assert tracker.settle([4, 6]) == [Ack(4, False), Ack(6, False)]
 
 
 def test_multiple_names_the_highest_tag_that_the_broker_still_waits_for() -> None:
-    ledger = AckLedger()
-    ledger.settle([3, 4])
+    tracker = AckTracker()
+    tracker.settle([3, 4])
     # 4 ends the settled prefix, but naming it again would close the channel
-    assert ledger.settle([1, 2]) == [Ack(2, True)]
-    assert ledger.settle([5]) == [Ack(5, False)]
+    assert tracker.settle([1, 2]) == [Ack(2, True)]
+    assert tracker.settle([5]) == [Ack(5, False)]
 
 
 def test_nothing_is_sent_where_nothing_was_settled() -> None:
-    ledger = AckLedger()
-    assert ledger.settle([]) == []
-    ledger.note_requeued(1)
-    assert ledger.settle([]) == []
+    tracker = AckTracker()
+    assert tracker.settle([]) == []
+    tracker.note_requeued(1)
+    assert tracker.settle([]) == []
 
 
 def test_a_delivery_that_was_given_back_needs_no_acknowledgement_and_holds_up_none() -> None:
-    ledger = AckLedger()
-    ledger.note_requeued(2)
-    assert ledger.settle([1, 3]) == [Ack(3, True)]
+    tracker = AckTracker()
+    tracker.note_requeued(2)
+    assert tracker.settle([1, 3]) == [Ack(3, True)]
 
 
 def test_a_tag_that_was_told_before_is_never_named_again() -> None:
     """A channel with hundreds of deliveries must not be lost because one of them was settled twice."""
-    ledger = AckLedger()
-    ledger.settle([1, 2, 5])
-    assert ledger.settle([2, 5]) == []
-    assert ledger.settle([1, 3]) == [Ack(3, False)]
-    assert ledger.note_requeued(6)
-    assert not ledger.note_requeued(6)
-    assert not ledger.note_requeued(1)
-    assert ledger.settle([6, 4]) == [Ack(4, False)]
+    tracker = AckTracker()
+    tracker.settle([1, 2, 5])
+    assert tracker.settle([2, 5]) == []
+    assert tracker.settle([1, 3]) == [Ack(3, False)]
+    assert tracker.note_requeued(6)
+    assert not tracker.note_requeued(6)
+    assert not tracker.note_requeued(1)
+    assert tracker.settle([6, 4]) == [Ack(4, False)]
 
 
 @given(some.sets(some.integers(1, 400), max_size=200))
 def test_frames_are_as_few_as_the_gaps_allow(finished: set[int]) -> None:
-    frames = AckLedger().settle(finished)
+    frames = AckTracker().settle(finished)
     prefix = next(tag for tag in range(1, 402) if tag not in finished) - 1
     assert len(frames) == (prefix > 0) + len([tag for tag in finished if tag > prefix])

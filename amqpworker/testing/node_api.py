@@ -1,0 +1,97 @@
+"""
+The HTTP API of a private node: what tests and the demo set up, publish and read there.
+
+Decides nothing. Figures that the broker gathers every few seconds (message counts, connections) are as old as that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from amqpworker.broker.management import Management
+
+__all__ = ["NodeApi"]
+
+
+class NodeApi(Management):
+    """The HTTP API of one node; every method raises what `Management` raises."""
+
+    def overview(self) -> dict[str, Any]:
+        """Return the node's name, version and listeners, among much else."""
+        result: dict[str, Any] = self.request("GET", "overview", timeout=5.0)
+        return result
+
+    def create_vhost(self, name: str) -> None:
+        """Create a virtual host; the user that creates it may do everything in it."""
+        self.request("PUT", "vhosts", name, body={})
+
+    def delete_vhost(self, name: str) -> None:
+        """Delete a virtual host with all that is in it; its connections are closed."""
+        self.request("DELETE", "vhosts", name, timeout=60.0)
+
+    def create_user(self, name: str, password: str, tags: str = "") -> None:
+        """Create a user, or change its password and tags."""
+        self.request("PUT", "users", name, body={"password": password, "tags": tags})
+
+    def delete_user(self, name: str) -> None:
+        """Delete a user."""
+        self.request("DELETE", "users", name)
+
+    def set_permissions(
+        self, vhost: str, user: str, configure: str = ".*", write: str = ".*", read: str = ".*"
+    ) -> None:
+        """Set what a user may do in a virtual host: three regular expressions over the names of things."""
+        body = {"configure": configure, "write": write, "read": read}
+        self.request("PUT", "permissions", vhost, user, body=body)
+
+    def set_policy(self, vhost: str, name: str, pattern: str, definition: Mapping[str, Any]) -> None:
+        """Set a policy for the queues and exchanges whose name matches the pattern."""
+        body = {"pattern": pattern, "definition": dict(definition), "apply-to": "all"}
+        self.request("PUT", "policies", vhost, name, body=body)
+
+    def queue(self, vhost: str, name: str) -> dict[str, Any]:
+        """Return one queue."""
+        result: dict[str, Any] = self.request("GET", "queues", vhost, name)
+        return result
+
+    def exchanges(self, vhost: str) -> list[dict[str, Any]]:
+        """Return all exchanges of a virtual host, the broker's own included."""
+        return self._list("exchanges", vhost)
+
+    def declare_queue(self, vhost: str, name: str, arguments: Mapping[str, Any] | None = None) -> None:
+        """Declare a durable queue."""
+        self.request("PUT", "queues", vhost, name, body={"durable": True, "arguments": dict(arguments or {})})
+
+    def delete_queue(self, vhost: str, name: str) -> None:
+        """Delete a queue with its messages."""
+        self.request("DELETE", "queues", vhost, name)
+
+    def purge_queue(self, vhost: str, name: str) -> None:
+        """Drop the messages that are ready in a queue."""
+        self.request("DELETE", "queues", vhost, name, "contents")
+
+    def publish(
+        self, vhost: str, exchange: str, routing_key: str, body: str, properties: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Publish as the UI's form does, and tell whether a queue took the message."""
+        message = {
+            "routing_key": routing_key,
+            "payload": body,
+            "payload_encoding": "string",
+            "properties": dict(properties or {}),
+        }
+        answer = self.request("POST", "exchanges", vhost, exchange or "amq.default", "publish", body=message)
+        return bool(answer["routed"])
+
+    def get(self, vhost: str, queue: str, count: int = 1, *, ack: bool = False) -> list[dict[str, Any]]:
+        """Look at messages as the UI does; without `ack` they are put back."""
+        mode = "ack_requeue_false" if ack else "ack_requeue_true"
+        body = {"count": count, "ackmode": mode, "encoding": "auto"}
+        result: list[dict[str, Any]] = self.request("POST", "queues", vhost, queue, "get", body=body)
+        return result
+
+    def connections(self, vhost: str | None = None) -> list[dict[str, Any]]:
+        """Return the open connections of a virtual host, or of all; a new one takes a moment to show up."""
+        path = ("connections",) if vhost is None else ("vhosts", vhost, "connections")
+        return self._list(*path)

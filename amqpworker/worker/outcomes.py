@@ -1,0 +1,302 @@
+"""
+Decide how a delivery ends: the only place that makes outcomes.
+
+Before its task runs (`before_run`), by what the task returns or raises, by the end of its process, and if settling fails.
+No function here publishes, stores or acknowledges: `settle` acts on the outcome.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+import traceback
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+from amqpworker.errors import InvalidArguments, InvalidResult, Reject, RetryLater, TimeLimitExceeded
+from amqpworker.log.logger import get_logger
+from amqpworker.log.redaction import redact_text
+from amqpworker.model.headers import count_of
+from amqpworker.model.message import CRASHES, ETA, EXPIRES, JSON, RETURNED, Delivery, Properties
+from amqpworker.model.outcome import (
+    Dead,
+    Discarded,
+    Done,
+    Failure,
+    Outcome,
+    Postpone,
+    Republish,
+    Requeue,
+    Retry,
+    Snooze,
+)
+from amqpworker.policies.retry import BROKEN, ResultRefused, RunInfo
+from amqpworker.routing.envelope import MAX_TEXT, MAX_TRACEBACK, capped
+from amqpworker.worker.context import Run
+from amqpworker.worker.isolation.crashes import MIB, Crash
+from amqpworker.worker.unknown_tasks import advice
+
+__all__ = [
+    "channel_lost",
+    "from_crash",
+    "from_exception",
+    "from_hard_limit",
+    "from_result",
+    "from_settle_error",
+    "from_times",
+    "internal_error",
+    "malformed",
+    "not_isolated",
+    "not_settled",
+    "too_many_deliveries",
+    "unknown_task",
+    "unreadable",
+]
+
+log = get_logger(__name__)
+
+DONE = Done()
+# A clock that differs by less than this is not worth a round through the delay ladder (docs/guarantees.md).
+EARLY = 1.0
+# A call is discarded only this long after it has expired: the clocks of its caller and of its worker may be apart.
+CLOCKS_APART = 5.0
+# A process ends this soon after it has settled a task over its hard limit, which runs in it until then.
+HARD_LIMIT_DELAY = 1.0
+NOT_ISOLATED_DELAY = 5.0
+FIRST_CRASH_DELAY = 1.0
+LONGEST_CRASH_DELAY = 60.0
+MOST_CRASHES = 1000
+
+# ---- before the task runs -------------------------------------------------------------------------------------------
+
+
+def unreadable(delivery: Delivery) -> Dead:
+    """Return the outcome of a message that is not readable, whatever its body contains."""
+    properties = delivery.properties
+    if delivery.problem:
+        return malformed(delivery.problem)
+    if properties.content_encoding:
+        return malformed(f"content_encoding is {properties.content_encoding!r}: only plain JSON")
+    return malformed(f"content_type is {properties.content_type!r}: only {JSON}")
+
+
+def malformed(text: str, error_type: str = "") -> Dead:
+    """Return the outcome of a message that cannot be understood; the text may quote it."""
+    return Dead("malformed", Failure(error_type, capped(redact_text(text), MAX_TEXT)))
+
+
+def unknown_task(properties: Properties, known: Iterable[str]) -> Dead:
+    """Return the outcome of a message whose task is not one of the `known` ones."""
+    if not properties.type:
+        return malformed("the message has no `type`: it is the name of the task to run")
+    text = f"no task {properties.type!r} is registered in this worker: {advice(properties.type, known)}"
+    return Dead("unknown-task", Failure("", capped(redact_text(text), MAX_TEXT)))
+
+
+def from_times(headers: Mapping[str, int], properties: Properties, now: float) -> Outcome | None:
+    """Return the outcome of a message that is delivered too late or too early, else None; `headers` are the known ones."""
+    expires = headers.get(EXPIRES)
+    if expires is not None and expires / 1000 <= now - (CLOCKS_APART if properties.reply_to else 0.0):
+        if properties.reply_to:
+            return Discarded("its caller no longer waits for the reply")
+        return Dead("expired", Failure("", f"it had to start {now - expires / 1000:.3f} s ago at the latest"))
+    eta = headers.get(ETA)
+    if eta is None or eta / 1000 - now <= EARLY:
+        return None
+    # Once only: the second time it runs, so that two clocks that disagree cannot keep a message forever.
+    if RETURNED in headers:
+        log.warning("task_runs_early", id=properties.message_id, task=properties.type, early=round(eta / 1000 - now, 3))
+        return None
+    return Postpone(eta / 1000 - now, "it was delivered before its time")
+
+
+def too_many_deliveries() -> Republish:
+    """Return the outcome of a message that its queue would soon drop, because it was delivered too often."""
+    return Republish()
+
+
+# ---- after the task has run -----------------------------------------------------------------------------------------
+
+
+def from_result(run: Run, value: Any, wanted: bool) -> Outcome:
+    """Return the outcome of a task that returned a value; `wanted` is whether a caller or the store gets it."""
+    registered = run.registered
+    if value is not None and hasattr(type(value), "__await__"):
+        return Dead("failed", never_awaited(registered.name, value))
+    if registered.policy.asks_about_results:
+        try:
+            delay = registered.policy.decide_result(value, run_info(run))
+        except ResultRefused as error:
+            return Dead("failed", failure_of(error))
+        if delay is not None:
+            return Retry(delay, Failure("", "the retry policy asked for another result"))
+    if not wanted:
+        return DONE
+    try:
+        return Done(registered.signature.encode_result(value))
+    except InvalidResult as error:
+        return Dead("failed", failure_of(error))
+
+
+def from_exception(run: Run, error: BaseException) -> Outcome:
+    """Return the outcome of a task that raised an exception."""
+    policy = run.registered.policy
+    match error:
+        case Reject():
+            return Dead("rejected", failure_of(error))
+        case RetryLater() if has_delay(error):
+            if not error.count:
+                return Snooze(error.delay, failure_of_retry_later(error))
+            if policy.allows(run_info(run), error.delay, error):
+                return Retry(error.delay, failure_of_retry_later(error))
+            return Dead("failed", no_attempt_left(error, run.attempt))
+    delay = policy.decide(error, run_info(run))
+    reason = "timeout" if isinstance(error, TimeLimitExceeded) else "failed"
+    return Dead(reason, failure_of(error)) if delay is None else Retry(delay, failure_of(error))
+
+
+def from_hard_limit(run: Run, stack: str) -> Outcome:
+    """Return the outcome of a task that was over its hard limit and is abandoned; `stack` shows where it is."""
+    text = f"the task has run for longer than {run.registered.time_limit.longest}"
+    failure = Failure(TimeLimitExceeded.__name__, text, capped(redact_text(stack), MAX_TRACEBACK))
+    delay = run.registered.policy.decide(TimeLimitExceeded(text), run_info(run))
+    return Dead("timeout", failure) if delay is None else Retry(max(delay, HARD_LIMIT_DELAY), failure)
+
+
+def internal_error(delivery: Delivery, error: BaseException) -> Dead:
+    """Return the outcome of a delivery at an error of our own."""
+    log.error("worker_defect", id=delivery.properties.message_id, queue=delivery.queue, exc_info=error)
+    return Dead("failed", failure_of(error))
+
+
+# ---- in an isolated process -----------------------------------------------------------------------------------------
+
+
+def from_crash(delivery: Delivery, crash: Crash, max_crashes: int) -> Outcome:
+    """Return the outcome of a delivery whose task crashed its isolated process: it is tried again, in the end it is dead."""
+    before = count_of((delivery.properties.headers or {}).get(CRASHES)) or 0
+    crashes = min(max(0, before), MOST_CRASHES) + 1
+    held = f", after it had held up to {-(-crash.memory // MIB)} MiB of memory" if crash.memory else ""
+    text = f"the isolated process that ran it ended by {crash.how}{held}: crash {crashes} of {max_crashes}"
+    if crash.reason:
+        text = f"{text} ({crash.reason})"
+    failure = Failure(crash.how, text, capped(redact_text(crash.stack), MAX_TRACEBACK))
+    if crashes >= max_crashes:
+        return Dead("crashed", failure, crashes)
+    return Snooze(min(FIRST_CRASH_DELAY * 2.0 ** (crashes - 1), LONGEST_CRASH_DELAY), failure, crashes)
+
+
+def not_isolated() -> Postpone:
+    """Return the outcome of a delivery for which no isolated process could be started: its message is not to blame."""
+    return Postpone(NOT_ISOLATED_DELAY, "no isolated process could be started")
+
+
+def channel_lost() -> Requeue:
+    """Return the outcome of a delivery whose channel was lost before it ran: it is redelivered."""
+    return Requeue()
+
+
+# ---- if an outcome cannot be settled --------------------------------------------------------------------------------
+
+
+def not_settled() -> Requeue:
+    """Return the outcome of a delivery that no other outcome could be settled of."""
+    return Requeue()
+
+
+def from_settle_error(delivery: Delivery, outcome: Outcome, error: BaseException) -> Outcome:
+    """Return what to settle instead of an outcome that could not be settled; `InvalidArguments` is a copy that is too large."""
+    match outcome:
+        case Retry(failure=failure) | Snooze(failure=failure) if isinstance(error, InvalidArguments):
+            # Its own headers fill the frame, so that there is no room for what a retry adds.
+            return Dead("failed", Failure(failure.error_type, str(error)))
+        case Postpone() if isinstance(error, InvalidArguments):
+            return Dead("failed", Failure("", str(error)))
+        case Republish() | Dead() if isinstance(error, InvalidArguments):
+            return Requeue()
+    return internal_error(delivery, error)
+
+
+# ---- failures as text -----------------------------------------------------------------------------------------------
+
+
+def never_awaited(name: str, value: Any) -> Failure:
+    """Return the failure of a task that returned an awaitable, as a coroutine function behind a decorator does."""
+    if inspect.iscoroutine(value):
+        value.close()
+    kind = type(value).__name__
+    text = (
+        f"task {name!r} returned a {kind} that is never awaited: its decorators hide that it is an async def function"
+    )
+    return Failure("TypeError", text)
+
+
+def has_delay(error: Any) -> bool:
+    """Return whether a `RetryLater` has a usable delay: a subclass with its own `__init__` may have none."""
+    with suppress(Exception):  # not there, or a property that fails
+        if isinstance(error.delay, int | float) and 0 <= float(error.delay) < math.inf and error.count in {True, False}:
+            return True
+    with suppress(Exception):
+        error.add_note("It has no delay: its __init__ must call that of RetryLater, with a delay in seconds.")
+    return False
+
+
+def failure_of_retry_later(signal: RetryLater) -> Failure:
+    """Return why a task asked to run again, with the error that led to it."""
+    failure = failure_of(signal)
+    if (cause := cause_of(signal)) is None:
+        return failure
+    found = failure_of(cause)
+    return replace(failure, text=capped(f"{failure.text} ({found.error_type}: {found.text})", MAX_TEXT))
+
+
+def no_attempt_left(signal: RetryLater, attempt: int) -> Failure:
+    """Return the failure of a task that asked to run again and has no attempt left: the error that led to it, if any."""
+    failure = failure_of(signal)
+    why = f"no attempt is left after attempt {attempt}"
+    for note in getattr(signal, "__notes__", ()):
+        why = note if isinstance(note, str) and note.startswith(BROKEN) else why
+    if (cause := cause_of(signal)) is None:
+        return replace(failure, text=capped(f"{why} ({failure.text})", MAX_TEXT))
+    found = failure_of(cause)
+    text = capped(f"{found.text} ({type(signal).__name__}, and {why})", MAX_TEXT)
+    return Failure(found.error_type, text, failure.traceback)
+
+
+def cause_of(error: BaseException) -> BaseException | None:
+    """Return the exception that another was raised from, or during whose handling it was raised."""
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def run_info(run: Run) -> RunInfo:
+    """Return what a retry policy decides by."""
+    return RunInfo(run.attempt, run.first_run, time.time())
+
+
+def without_ours(found: TracebackType | None) -> TracebackType | None:
+    """Return a traceback from the first frame on that is not ours; the whole one of an error of our own."""
+    theirs = found
+    while theirs is not None and str(theirs.tb_frame.f_globals.get("__name__")).startswith("amqpworker.worker."):
+        theirs = theirs.tb_next
+    return theirs or found
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Return an exception as text: its type, its message, and its traceback without our own frames, without passwords."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    # It is sent as UTF-8, and a class may have any name.
+    name = name.encode("utf-8", "backslashreplace").decode()
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001 - user code, which may raise SystemExit here as well
+        text = "(its message could not be read)"
+    try:
+        shown = "".join(traceback.format_exception(kind, error, without_ours(error.__traceback__)))
+    except BaseException:  # noqa: BLE001 - as above
+        shown = ""
+    return Failure(name, capped(redact_text(text), MAX_TEXT), capped(redact_text(shown), MAX_TRACEBACK))
