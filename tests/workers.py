@@ -75,17 +75,17 @@ def real_worker(broker: Broker, folder: Path, *, pool: int = 0, **options: Any) 
 
     What the tasks write goes into `folder`.
     """
-    given = WorkerOptions(app="tests.workertasks:app", log_json=True, **options)
+    given = WorkerOptions(app="tests.workertasks:app", log_json=True, processes=pool or None, **options)
     environment = {**os.environ, "AMQPWORKER_URL": broker.url, "WORKERTASKS_FOLDER": str(folder)}
     if pool:
         code = (
-            "import sys; from amqpworker.log.format import configure; from amqpworker.supervisor.pools import PoolSpec;"
+            "import sys; from amqpworker.log.format import configure; from amqpworker.cli.pool_file import pool_spec;"
             "from amqpworker.supervisor.supervisor import Supervisor;"
             "from amqpworker.worker.options import WorkerOptions; configure('info', True);"
             "options = WorkerOptions.model_validate_json(sys.argv[1]);"
-            "sys.exit(Supervisor([PoolSpec('main', int(sys.argv[2]), options.model_dump(mode='json'), options.slots)]).run())"
+            "sys.exit(Supervisor([pool_spec('main', options)]).run())"
         )
-        command = [sys.executable, "-c", code, given.model_dump_json(), str(pool)]
+        command = [sys.executable, "-c", code, given.model_dump_json()]
     else:
         command = [sys.executable, "-m", "amqpworker.worker.process", given.model_dump_json(), "0"]
     worker = RealWorker(command, environment, folder / "worker.log")

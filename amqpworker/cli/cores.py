@@ -1,7 +1,7 @@
 """
-How many cores a pool may use: by its affinity, and by the quotas of its control groups.
+How many cores a pool can use: by its CPU affinity, and by the CPU quotas of its control groups.
 
-Decides where the quotas are found: in both versions of control groups, in that of the process and in all above it.
+Decides where the quotas are: in both versions of control groups, in the group of the process and in all its parents.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ OWN = "proc/self/cgroup"
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Return how many cores this process may use, at least one; `root` holds the files of the system."""
+    """Return how many cores this process can use, at least one; system files are read below `root`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = (quota_of(folder) for folder in groups(root))
+    quotas = (quota_of(folder) for folder in control_groups(root))
     return max(1, min([cores, *(quota for quota in quotas if quota is not None)]))
 
 
-def groups(root: Path) -> Iterator[Path]:
-    """Return the folders of the control groups that may limit this process."""
+def control_groups(root: Path) -> Iterator[Path]:
+    """Return the directories of the control groups that can limit this process."""
     mount, own = root / MOUNT, "0::/\n1:cpu:/"
     with suppress(OSError, ValueError):
         own = (root / OWN).read_text()
     for line in own.splitlines():
         _, controllers, path = line.split(":", 2)
-        # A container may see the path that its group has outside: then its own group is at the mount itself.
+        # A container can see the path that its group has outside; its own group is then at the mount point.
         places = [PurePosixPath(path), *PurePosixPath(path).parents]
         if controllers == "":
             yield from (mount / str(place).lstrip("/") for place in places)
@@ -41,7 +41,7 @@ def groups(root: Path) -> Iterator[Path]:
 
 
 def quota_of(group: Path) -> int | None:
-    """Return how many cores a control group may use, rounded up; None if it has no quota."""
+    """Return how many cores a control group can use, rounded up; None if it has no quota."""
     for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
         with suppress(OSError, ValueError):
             words = [word for name in names for word in (group / name).read_text().split()]

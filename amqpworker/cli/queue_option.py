@@ -1,8 +1,8 @@
 """
-A queue as it stands on the command line of a worker: `NAME`, or `NAME:[THREADS][,prefetch=N]`.
+A queue on the command line of a worker: `NAME`, or `NAME:[THREADS][,prefetch=N]`.
 
-Decides what of it is the name, which may hold any character: settings begin at the last colon, and only where everything
-behind it is settings.
+Decides which part is the name, which can contain any character: settings start at the last colon, and only if everything
+after it is settings.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import re
 
 from amqpworker.worker.options import QueueOptions
 
-__all__ = ["parsed"]
+__all__ = ["parse_queue"]
 
-# `.*` is greedy, and settings hold no colon: so the colon is the last one.
+# `.*` is greedy, and settings contain no colon: so the colon is the last one.
 WITH_SETTINGS = re.compile(r"(?P<name>.*):(?P<threads>[0-9]{0,9})(?:,prefetch=(?P<prefetch>[0-9]{1,9}))?", re.DOTALL)
 
 
-def parsed(text: str) -> QueueOptions:
+def parse_queue(text: str) -> QueueOptions:
     """
-    Return what is said of a queue.
+    Return the options of a queue.
 
     Raises:
-        ValidationError: of pydantic; a number that cannot be, or no name.
+        ValidationError: of pydantic; the name is empty, or a number is out of range.
     """
     found = WITH_SETTINGS.fullmatch(text)
     if found is None:

@@ -1,8 +1,8 @@
 """
 `amqpworker unit`: a systemd unit for a pool.
 
-Decides how a pool is run under systemd: what it may touch, when it is restarted, how it is stopped. `deploy/systemd/` has
-the same for many pools, one instance each.
+Decides how systemd runs a pool: what the service can access, when it is restarted, how it is stopped. `deploy/systemd/` has
+the same unit as a template for many pools, an instance each.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ After=network-online.target
 Type=notify
 NotifyAccess=main
 {environment}WorkingDirectory={folder}
-# The same path as a name: a reload follows the links in it.
+# The path with its links: after a reload they lead to the new code.
 Environment="PWD={quoted_folder}"
 ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
 
-# The supervisor feeds the watchdog while it and most of its processes are sound, and asks for more time while it drains
-# or waits for the broker.
+# The supervisor resets the watchdog while it and most of its processes are healthy, and extends the timeouts while it
+# drains or waits for the broker.
 WatchdogSec=30
 TimeoutStartSec=90
 TimeoutStopSec=90
 KillMode=mixed
 Restart=on-failure
 RestartSec=1
-# 2: a mistake in the configuration, which a restart does not mend. 3: something that ran was abandoned at the stop.
+# 2: a mistake in the configuration, which a restart does not fix. 3: a running task was abandoned when it stopped.
 RestartPreventExitStatus=2
 SuccessExitStatus=3
-# A worker process that is out of memory is replaced by its supervisor.
+# The supervisor replaces a worker process that runs out of memory.
 OOMPolicy=continue
 # MemoryMax=2G
 
-# The broker's URL: not in the environment, and not in what ps shows.
+# The broker's URL, which neither the environment nor ps shows.
 LoadCredential={credential}:{credential_file}
 
 DynamicUser=yes
@@ -85,9 +85,9 @@ SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
 SystemCallErrorNumber=EPERM
-# Where `amqpworker workers` finds it.
+# Where `amqpworker workers` finds this pool.
 RuntimeDirectory=amqpworker/{name}
-# Where results are stored in a file, results="sqlite:////var/lib/amqpworker/{name}/results.db":
+# For results in a file, App(results="sqlite:////var/lib/amqpworker/{name}/results.db"):
 # StateDirectory=amqpworker/{name}
 
 [Install]
@@ -104,45 +104,43 @@ unit_app = typer.Typer()
     "  amqpworker unit --name shop --folder /srv/shop --config /etc/amqpworker/shop.toml"
 )
 def unit(
-    app: Annotated[str | None, typer.Argument(metavar="MODULE:APP", help="Where the app is.")] = None,
+    app: Annotated[str | None, typer.Argument(metavar="MODULE:APP", help="The app to run.")] = None,
     options: Annotated[
         list[str] | None,
-        typer.Argument(metavar="-- OPTIONS OF WORKER", help="What `amqpworker worker` is to be given."),
+        typer.Argument(metavar="-- OPTIONS OF WORKER", help="Options of `amqpworker worker`."),
     ] = None,
-    name: Annotated[str, typer.Option(metavar="NAME", help="What the unit is called.")] = "amqpworker",
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the unit.")] = "amqpworker",
     folder: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where the app's modules are; default: here.")
+        Path | None, typer.Option(metavar="FOLDER", help="Where the app's modules are; default: the current folder.")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Run the pools of this file instead of those of an app.")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Run the pools of this file instead.")] = None,
     credential_file: Annotated[
-        Path, typer.Option(metavar="FILE", help="The file with the broker's URL, which only root needs to read.")
+        Path, typer.Option(metavar="FILE", help="The file with the broker's URL; only root needs to read it.")
     ] = Path("/etc/amqpworker/url"),
 ) -> None:
     """
     Print a systemd unit that runs a pool of this app, or the pools of a file.
 
-    It notifies systemd, reloads without losing a consumer, reads the broker's URL as a credential and may touch little.
+    It notifies systemd, reloads without a gap in consuming, gets the broker's URL as a credential, and is sandboxed.
     """
     if (app is None) == (config is None):
-        raise ConfigError("Give MODULE:APP, and behind -- the options of its pool, or --config FILE, not both.")
+        raise ConfigError("Give either MODULE:APP, with the options of its pool after --, or --config FILE.")
     arguments = [app, *(options or [])] if app is not None else ["--config", str(as_given(Path(str(config))))]
     command = [*program(), "worker", *arguments]
     where = as_given(folder or Path())
     credential = as_given(credential_file)
-    check_words(name, [*command, str(where), str(credential)])
+    check_printable(name, [*command, str(where), str(credential)])
     if app is not None:
         check_worker(app, options or [])
     needed = [where, *([Path(arguments[1])] if config else [])]
     for path in needed:
         if not path.exists():
-            print_error(f"Warning: {path} is not there on this machine.")
+            print_error(f"Warning: {path} does not exist on this machine.")
     reached = [*needed, Path(sys.executable)]
     for path in dict.fromkeys([*reached, *(one.resolve() for one in reached)]):
-        if barred := bar(path):
+        if found := unreadable_part(path):
             print_error(
-                f"Warning: the service runs as a user of its own, and cannot reach {path}: others may not read {barred}."
+                f"Warning: the service runs as its own user, which cannot read {path}: no permission for {found}."
             )
     typer.echo(
         unit_text(
@@ -156,47 +154,52 @@ def unit(
     )
 
 
-def check_words(name: str, words: list[str]) -> None:
+def check_printable(name: str, words: list[str]) -> None:
     """
-    Refuse what no unit can say.
+    Refuse what a unit cannot contain.
 
     Raises:
-        ConfigError: the name is none of a unit, or a word would not stay in its line.
+        ConfigError: the name is not valid for a unit, or a word does not fit on one line.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name) or name.endswith(".service"):
         raise ConfigError(
-            f"--name {printable(repr(name))}: letters a to z, digits, '.', '_' and '-' are allowed, 64 at the most, the"
-            f" first a letter or a digit, and no '.service' behind it."
+            f"--name {printable(repr(name))}: must be at most 64 letters a to z, digits, '.', '_' and '-', start with a "
+            "letter or a digit, and not end in '.service'."
         )
-    if strange := next((word for word in words if not word.isprintable()), None):
-        raise ConfigError(f"{printable(strange)}: a unit cannot hold it: it has control characters, or is no UTF-8.")
+    if found := next((word for word in words if not word.isprintable()), None):
+        raise ConfigError(
+            f"{printable(found)}: has characters that a unit cannot contain: control characters, or not UTF-8."
+        )
 
 
 def check_worker(app: str, options: list[str]) -> None:
     """
-    Refuse what `amqpworker worker` would refuse at once, without looking for the app.
+    Refuse what `amqpworker worker` would refuse at once, without importing the app.
 
     Raises:
-        ConfigError: it is no MODULE:APP, or an option belongs to no unit; click's UsageError: an option cannot be.
+        ConfigError: it is not MODULE:APP, or an option is wrong or not for a service; click's UsageError: it cannot be read.
     """
-    # The worker's own code, loaded by this command and not by each.
-    from amqpworker.cli.worker_command import worker_app
+    # Loaded only by this command: it is most of what the worker command needs.
+    from amqpworker.cli.worker_command import ALLOWED_WITH_CONFIG, config_from_flags, worker_app
     from amqpworker.worker.app_loader import split_target
 
     split_target(app)
     given = typer.main.get_command(worker_app).make_context("amqpworker worker", [app, *options]).params
-    for name in ("config", "check", "as_json"):
-        if given[name]:
-            raise ConfigError(f"--{name.removeprefix('as_')} does not belong behind --: it is no option of a service.")
+    for name in ALLOWED_WITH_CONFIG:
+        if given.pop(name):
+            raise ConfigError(
+                f"--{name.removeprefix('as_')} cannot be used after --: it is not an option of a service."
+            )
+    config_from_flags(given.pop("app"), given)
 
 
-def bar(path: Path) -> Path | None:
-    """Return what keeps others from reading a path: a folder above it, or itself; None where nothing does, or it is not there."""
+def unreadable_part(path: Path) -> Path | None:
+    """Return the first part of a path that other users cannot read, None if there is none or the path does not exist."""
     for one in (*reversed(path.parents), path):
         try:
             mode = one.stat().st_mode
         except OSError:
-            return None  # it is of another machine
+            return None  # it is a path of another machine
         needed = (0o5 if one == path else 0o1) if stat.S_ISDIR(mode) else 0o4
         if mode & needed != needed:
             return one
@@ -206,10 +209,10 @@ def bar(path: Path) -> Path | None:
 def unit_text(
     *, install: str, name: str, folder: str, command: str, credential_file: str, environment: str = ""
 ) -> str:
-    """Return a unit; `environment` is a line of its own, where there is one."""
+    """Return a unit; `environment` is empty or whole lines."""
     from amqpworker.settings import CREDENTIAL
 
-    # What lies in somebody's home must be seen there; a virtual environment often has its interpreter in one.
+    # The service must see paths in a home directory; a virtual environment often has its interpreter in one.
     needed = (folder, *(word.strip('"') for word in command.split()), str(Path(sys.executable).resolve()))
     inside_home = "%i" not in name and any(path.startswith(("/home/", "/root/")) for path in needed)
     return UNIT.format(
@@ -226,12 +229,12 @@ def unit_text(
 
 
 def instances() -> str:
-    """Return the unit for many pools, `amqpworker@NAME`, each with a file of its own in /etc/amqpworker."""
+    """Return the template unit `amqpworker@NAME` for many pools, each with its own file in /etc/amqpworker."""
     return unit_text(
         install="/etc/systemd/system/amqpworker@.service: a pool for each /etc/amqpworker/NAME.env",
         name="%i",
         folder="/srv/%i",
-        # systemd splits what stands without braces into words.
+        # Without braces, so that systemd splits the value into words.
         command="/opt/amqpworker/bin/amqpworker worker $WORKER_OPTIONS",
         credential_file="/etc/amqpworker/%i.url",
         environment="# AMQPWORKER_APP=shop.tasks:app and WORKER_OPTIONS=-p 4 -t 16\nEnvironmentFile=/etc/amqpworker/%i.env\n",
@@ -239,19 +242,19 @@ def instances() -> str:
 
 
 def program() -> list[str]:
-    """Return the command that is this program, as the unit is to start it."""
+    """Return the command with which the unit starts this program."""
     python = interpreter_as_given()
     beside = Path(python).parent / "amqpworker"
     return [str(beside)] if beside.is_file() else [python, "-P", "-m", "amqpworker"]
 
 
 def as_given(path: Path) -> Path:
-    """Return a path from the root on, with the links in it; systemd takes none with `..`."""
+    """Return an absolute path with its links unresolved, except if it contains `..`, which systemd does not accept."""
     whole = folder_as_given() / path
     return whole.resolve() if ".." in whole.parts else whole
 
 
 def quoted(word: str) -> str:
-    """Return a word of a command line as systemd reads it: each of its characters stands for itself."""
+    """Return a word of a command line, escaped so that systemd reads each character literally."""
     plain = word.replace("%", "%%").replace("$", "$$").replace("\\", "\\\\").replace('"', '\\"')
     return plain if shlex.quote(word) == word else f'"{plain}"'

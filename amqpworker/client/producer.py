@@ -68,7 +68,6 @@ class Producer:
         make_publisher: MakePublisher | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._url = url
         self._plan = plan
         self._settings = settings
         self._make_publisher = make_publisher or self._new_publisher
@@ -76,6 +75,7 @@ class Producer:
         self.owner: str | None = None
         """The owner of connections in the broker's lists, instead of the program, if the settings name no app."""
         self._generation = PublisherGeneration(None, Calls(), 0)
+        self._addresses = addresses(url)
 
     def __del__(self) -> None:
         """If it was not closed, its thread ends once everything is confirmed."""
@@ -102,7 +102,7 @@ class Producer:
         return generation
 
     def _new_publisher(self, on_reply: OnReply) -> Publisher:
-        return Publisher(addresses(self._url), self._settings, on_reply)
+        return Publisher(self._addresses, self._settings, on_reply)
 
     def _make_generation(self, process: int) -> PublisherGeneration:
         calls = Calls()

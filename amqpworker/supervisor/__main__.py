@@ -18,7 +18,7 @@ from amqpworker.log.format import configure, log_uncaught
 from amqpworker.log.logger import get_logger
 from amqpworker.log.redaction import redact_text
 from amqpworker.log.terminal import escape_unencodable, print_error
-from amqpworker.supervisor.launch import read
+from amqpworker.supervisor.launch import parse_config
 from amqpworker.supervisor.supervisor import Supervisor
 
 __all__ = ["main"]
@@ -34,14 +34,14 @@ def main(arguments: Sequence[str]) -> int:
     with suppress(OSError):
         Path("/proc/self/comm").write_text(NAME)  # what `top` shows
     escape_unencodable()
-    setup = read(arguments[-1])
-    configure(setup.log_level, setup.log_json, user_code=False)
+    config = parse_config(arguments[-1])
+    configure(config.log_level, config.log_json, user_code=False)
     log_uncaught()
     try:
-        return Supervisor(setup.pools, health=setup.health, max_starts=setup.cores, folder=setup.folder).run()
+        return Supervisor(config.pools, health=config.health, max_starts=config.cores, folder=config.folder).run()
     except AmqpWorkerError as error:
         code = MISCONFIGURED if isinstance(error, ConfigError) else FAILED
-        if setup.log_json:
+        if config.log_json:
             log.critical("start_failed", reason=str(error), code=code)
         else:
             print_error(redact_text(str(error)))

@@ -14,7 +14,6 @@ from typing import Any, Literal, assert_never
 from amqpworker.ipc.exit_status import describe_exit
 from amqpworker.ipc.report import FAILED, MISCONFIGURED, STOPPED
 from amqpworker.supervisor import fleet_events as events
-from amqpworker.supervisor.pools import START_TIMEOUT
 from amqpworker.supervisor.rollout import Rollout, RolloutStep
 from amqpworker.supervisor.slots import Pool, Process, Slot, Stage
 from amqpworker.supervisor.turns import Turns
@@ -43,11 +42,11 @@ class Fleet:
         self,
         sizes: Mapping[str, int],
         jitter: Callable[[], float],
-        start_timeouts: Mapping[str, float] | None = None,
+        start_timeouts: Mapping[str, float],
         max_starts: int | None = None,
     ) -> None:
         self.pools = {name: Pool(name, [Slot(name, n) for n in range(1, size + 1)]) for name, size in sizes.items()}
-        self._start_timeouts = start_timeouts or {}
+        self._start_timeouts = start_timeouts
         self._turns = Turns(max_starts)
         self.processes: dict[int, Process] = {}
         self.generation = 1
@@ -186,7 +185,7 @@ class Fleet:
     def _start(self, slot: Slot, now: float) -> Process:
         self._serial += 1
         self._turns.record(slot.pool)
-        ready_by = now + self._start_timeouts.get(slot.pool, START_TIMEOUT)
+        ready_by = now + self._start_timeouts[slot.pool]
         process = Process(self._serial, slot, self.generation, now, ready_by)
         self.processes[process.serial] = process
         self._actions.append(events.Start(process.serial, slot.pool, slot.number))

@@ -1,8 +1,7 @@
 """
-What a supervisor is to run: pools, each of so many worker processes with the same options.
+The pools that a supervisor runs, each with any number of worker processes that have the same options.
 
-Decides nothing; the command line makes these values. They hold nothing but what JSON has, so that another program can be
-given them.
+Decides which options concern the supervisor. They are checked already (`worker/options.py`), and arrive as JSON.
 """
 
 from __future__ import annotations
@@ -11,16 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["MOST_HOURS", "STALL_TIMEOUT", "START_TIMEOUT", "PoolSpec", "Recycling"]
+__all__ = ["PoolSpec", "Recycling"]
 
-STALL_TIMEOUT = 60.0
-START_TIMEOUT = 60.0
-MOST_HOURS = 87_600
+HOUR = 3600
+MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Recycling:
-    """When a worker process is replaced by a fresh one: after so many tasks or seconds, or above so many bytes of memory."""
+    """When a worker process is replaced: after this many tasks or seconds, or above this many bytes of memory."""
 
     tasks: int | None = None
     seconds: float | None = None
@@ -30,19 +28,33 @@ class Recycling:
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
     """
-    One pool: its name, how many processes, and what each of them does.
+    One pool: its name, the options of the pool and of each process, and how many tasks each can run at once (`slots`).
 
-    `options` are those of each process (`worker.options`, checked, as JSON has them): they are passed on, not read here.
-    `slots` is how many tasks may run at once in each.
-
-    A process whose threads do not move for `stall_timeout` seconds is killed and replaced; so is one that has not loaded
-    its app and entered its lifespan within `start_timeout` seconds.
+    A process that makes no progress for `stall_timeout` seconds is killed and replaced; so is one that has not loaded its
+    app and entered its lifespan within `start_timeout` seconds.
     """
 
     name: str
-    processes: int
     options: Mapping[str, Any]
     slots: int
-    recycling: Recycling = Recycling()
-    stall_timeout: float = STALL_TIMEOUT
-    start_timeout: float = START_TIMEOUT
+
+    @property
+    def processes(self) -> int:
+        """How many processes the pool has."""
+        return int(self.options["processes"])
+
+    @property
+    def stall_timeout(self) -> float:
+        """How many seconds a process may make no progress."""
+        return float(self.options["stall_timeout"])
+
+    @property
+    def start_timeout(self) -> float:
+        """How many seconds a process has to become ready."""
+        return float(self.options["start_timeout"])
+
+    @property
+    def recycling(self) -> Recycling:
+        """When a process is replaced."""
+        hours, mebibytes = self.options["max_hours"], self.options["max_memory"]
+        return Recycling(self.options["max_tasks"], hours and hours * HOUR, mebibytes and mebibytes * MIB)

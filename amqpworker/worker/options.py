@@ -1,124 +1,189 @@
 """
-The options of a worker process, and their limits.
+The options of a pool: one model for the command line, the pool file, the processes of the pool and docs/settings.md.
 
-Decides the defaults, and which threads serve which queue: prefetch follows threads. Checked once by the command line, and
-passed on to each process as JSON.
+Decides names, flags, limits, defaults and help, and which threads serve which queue. The command line checks the options
+once; the supervisor and each process get them as JSON.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["MOST_PREFETCH", "MOST_THREADS", "PoolOptions", "QueueOptions", "WorkerOptions", "repeated"]
+__all__ = ["Flag", "LogOptions", "PoolOptions", "QueueOptions", "WorkerOptions", "repeated"]
 
 PREFETCH_PER_THREAD = 4
-MOST_PREFETCH = 65_535
-MOST_THREADS = 10_000
-MOST_SUSPECTS = 4
+MAX_PREFETCH = 65_535
+MAX_THREADS = 10_000
+MAX_SUSPECTS = 4
 
 
 def repeated(names: Sequence[str]) -> str | None:
-    """Return a name that is there more than once, None where each is there once."""
+    """Return a name that occurs more than once, None if there is none."""
     return min((name for name in names if names.count(name) > 1), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """
+    How a field is given on the command line.
+
+    `names` replaces the flag that the field's name makes, `unset` describes what applies if the option is None.
+    """
+
+    metavar: str | None = None
+    unset: str | None = None
+    names: tuple[str, ...] = ()
 
 
 class QueueOptions(BaseModel):
     """
-    A queue to consume; in files a name may stand for it.
+    A queue to consume; in files its name alone can take its place.
 
-    With `threads` those serve it in each process, they serve nothing else, and no others do.
+    With `threads` it has that many of its own in each process: they serve no other queue, and no others serve it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str = Field(min_length=1)
-    threads: int | None = Field(None, ge=1, le=MOST_THREADS)
-    prefetch: int | None = Field(None, ge=1, le=MOST_PREFETCH)
+    threads: int | None = Field(None, ge=1, le=MAX_THREADS)
+    prefetch: int | None = Field(None, ge=1, le=MAX_PREFETCH)
 
     @model_validator(mode="before")
     @classmethod
-    def _named(cls, given: Any) -> Any:
+    def _from_name(cls, given: Any) -> Any:
         return {"name": given} if isinstance(given, str) else given
 
 
+class LogOptions(BaseModel):
+    """How all processes of a program log."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], Flag("LEVEL")] = Field(
+        "info", description="Lowest level that is logged: debug, info, warning, error or critical."
+    )
+    log_json: Annotated[
+        bool | None, Flag(None, "text on a terminal or in a journal, else JSON", ("--log-json/--no-log-json",))
+    ] = Field(None, description="Log JSON lines.")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, level: Any) -> Any:
+        return level.lower() if isinstance(level, str) else level
+
+
 class PoolOptions(BaseModel):
-    """What can be set for the processes of a pool, on the command line or in a file; durations are seconds."""
+    """What can be set for a pool, on the command line or in a file; durations are seconds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    threads: int = Field(8, ge=1, le=MOST_THREADS)
-    prefetch: int | None = Field(None, ge=1, le=MOST_PREFETCH)
-    async_tasks: int = Field(100, ge=1, le=MOST_PREFETCH)
-    isolated: int | None = Field(None, ge=1, le=MOST_THREADS)
-    queues: tuple[QueueOptions, ...] = Field((), strict=False)
-    drain_timeout: float | None = Field(None, ge=0, allow_inf_nan=False)
-    log_tasks: Literal["all", "failed"] | None = None
+    app: str = Field(min_length=1, description="The app to run, as MODULE:APP.")
+    processes: Annotated[int | None, Flag("N", "one per usable core", ("-p", "--processes"))] = Field(
+        None, ge=1, le=1000, description="Worker processes."
+    )
+    threads: Annotated[int, Flag("N", names=("-t", "--threads"))] = Field(
+        8, ge=1, le=MAX_THREADS, description="Threads per process, shared by queues without their own thread count."
+    )
+    prefetch: Annotated[int | None, Flag("N", f"{PREFETCH_PER_THREAD} per concurrent task")] = Field(
+        None, ge=1, le=MAX_PREFETCH, description="Unsettled messages that a process holds per queue."
+    )
+    queues: Annotated[tuple[QueueOptions, ...], Flag("QUEUE", "all queues of the app", ("-q", "--queue"))] = Field(
+        (),
+        strict=False,
+        description="Consume this queue; repeatable. QUEUE:N or QUEUE:N,prefetch=N: with N threads of its own. If a "
+        "queue's name itself ends like this, append a colon.",
+    )
+    async_tasks: Annotated[int, Flag("N")] = Field(
+        100, ge=1, le=MAX_PREFETCH, description="Coroutines that run concurrently in each process."
+    )
+    isolated: Annotated[int | None, Flag("N", f"as many as threads, at most {MAX_SUSPECTS}")] = Field(
+        None,
+        ge=1,
+        le=MAX_THREADS,
+        description="Isolated processes per worker process, for messages that are suspected of crashing it.",
+    )
+    drain_timeout: Annotated[float | None, Flag("SECONDS", "the app's setting")] = Field(
+        None, ge=0, allow_inf_nan=False, description="Time for running tasks to finish when the pool stops."
+    )
+    max_tasks: Annotated[int | None, Flag("N")] = Field(None, ge=1, description="Restart a process after N tasks.")
+    max_hours: Annotated[float | None, Flag("HOURS")] = Field(
+        None, ge=0.001, le=87_600, allow_inf_nan=False, description="Restart a process after this many hours."
+    )
+    max_memory: Annotated[int | None, Flag("MIB")] = Field(
+        None, ge=1, description="Restart a process that uses more memory than this."
+    )
+    stall_timeout: Annotated[float, Flag("SECONDS")] = Field(
+        60.0, ge=1, allow_inf_nan=False, description="Kill and replace a process that makes no progress for this long."
+    )
+    start_timeout: Annotated[float, Flag("SECONDS")] = Field(
+        60.0,
+        ge=1,
+        allow_inf_nan=False,
+        description="Kill a process that has not loaded the app and entered its lifespan within this time.",
+    )
+    log_tasks: Annotated[Literal["all", "failed"] | None, Flag("all|failed", "the app's setting")] = Field(
+        None, description="Log a line when a task ends: for all tasks, or for failed ones."
+    )
 
     @field_validator("queues")
     @classmethod
-    def _each_once(cls, queues: tuple[QueueOptions, ...]) -> tuple[QueueOptions, ...]:
-        names = [queue.name for queue in queues]
-        if (twice := repeated(names)) is not None:
-            raise ValueError(f"queue {twice!r} is named twice")
+    def _unique(cls, queues: tuple[QueueOptions, ...]) -> tuple[QueueOptions, ...]:
+        if (name := repeated([queue.name for queue in queues])) is not None:
+            raise ValueError(f"queue {name!r} is named twice")
         return queues
 
     @model_validator(mode="after")
-    def _not_too_many(self) -> Self:
-        if (count := self.all_threads) > MOST_THREADS:
-            raise ValueError(f"{count} threads in each process are too many: {MOST_THREADS} at the most")
+    def _limit_threads(self) -> Self:
+        if (count := self.all_threads) > MAX_THREADS:
+            raise ValueError(f"{count} threads per process are too many: at most {MAX_THREADS}")
         return self
 
     @property
     def own_threads(self) -> dict[str, int]:
-        """How many threads of its own a queue has, for each that has some and is not the only one here."""
+        """Threads of its own for each queue that has some; empty if there is only one queue, which shares with no other."""
         if len(self.queues) == 1:
             return {}
         return {queue.name: queue.threads for queue in self.queues if queue.threads is not None}
 
     @property
     def shared_threads(self) -> int:
-        """How many threads serve the queues without threads of their own, 0 where there is no such queue."""
+        """How many threads serve the queues without threads of their own, 0 if there is no such queue."""
         if len(self.queues) == 1:
             return self.queues[0].threads or self.threads
         return 0 if self.queues and len(self.own_threads) == len(self.queues) else self.threads
 
     @property
     def all_threads(self) -> int:
-        """How many threads there are, for whatever queues."""
+        """How many threads there are for all queues together."""
         return self.shared_threads + sum(self.own_threads.values())
 
     @property
     def slots(self) -> int:
-        """How many tasks may run at once."""
+        """How many tasks can run at once."""
         return self.all_threads + self.async_tasks
 
     @property
     def suspects(self) -> int:
-        """How many messages that may take their process down may run at once, each in an isolated process."""
-        return min(self.all_threads, MOST_SUSPECTS) if self.isolated is None else self.isolated
+        """How many messages that may crash their process can run at once, each in an isolated process."""
+        return min(self.all_threads, MAX_SUSPECTS) if self.isolated is None else self.isolated
 
     def threads_for(self, queue: str) -> int:
         """Return how many threads serve a queue."""
         return self.own_threads.get(queue, self.shared_threads)
 
     def prefetch_for(self, queue: str, has_coroutines: bool) -> int:
-        """Return how many deliveries of a queue may be here that are not settled."""
+        """Return how many unsettled deliveries of a queue this process can hold."""
         own = next((one.prefetch for one in self.queues if one.name == queue), None)
         prefetch = self.prefetch if own is None else own
         if prefetch is not None:
             return prefetch
         at_once = self.threads_for(queue) + (self.async_tasks if has_coroutines else 0)
-        return min(at_once * PREFETCH_PER_THREAD, MOST_PREFETCH)
+        return min(at_once * PREFETCH_PER_THREAD, MAX_PREFETCH)
 
 
-class WorkerOptions(PoolOptions):
-    """The options of a worker process."""
-
-    app: str = Field(min_length=1, description="MODULE:APP")
-    stall_timeout: float = Field(60.0, ge=1, allow_inf_nan=False)
-    start_timeout: float = Field(60.0, ge=1, allow_inf_nan=False)
-    log_level: str = "info"
-    log_json: bool | None = None
+class WorkerOptions(PoolOptions, LogOptions):
+    """The options that a worker process is given."""

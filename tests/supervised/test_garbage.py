@@ -21,17 +21,18 @@ cat garbage 1<> /proc/self/fd/$8
 BESIDE_FAKES = """
 import sys
 from amqpworker.errors import AmqpWorkerError
-from amqpworker.supervisor import fleet, slots
-from amqpworker.supervisor.pools import PoolSpec
+from amqpworker.supervisor import fleet
+from amqpworker.supervisor import slots
+from amqpworker.cli.pool_file import pool_spec
 from amqpworker.supervisor.supervisor import Supervisor
 from amqpworker.worker.options import WorkerOptions
 
 slots.FIRST_BACKOFF = slots.MAX_BACKOFF = 0.01
 fleet.MAX_DEATHS, fleet.DUMP_GRACE = 3, 0.01
 sys.executable = "./fake"
-given = WorkerOptions(app="a:b")
+given = WorkerOptions(app="a:b", processes=1)
 try:
-    Supervisor([PoolSpec("main", 1, given.model_dump(mode="json"), given.slots)]).run()
+    Supervisor([pool_spec("main", given)]).run()
 except AmqpWorkerError as error:
     print(error)
 """

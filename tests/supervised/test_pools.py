@@ -268,15 +268,15 @@ def test_a_pool_of_a_file_that_can_never_run_is_one_line_and_exit_code_2(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ("--config none.toml", "none.toml: it cannot be read: No such file or directory."),
-        ("--config bad.toml", "bad.toml: pool 'a', threads: it should be greater than or equal to 1, not 0."),
-        ("mail:app --health nowhere", "health nowhere: give HOST:PORT"),
-        ("mail:app -q emails:0", "--queue emails:0: threads: Input should be greater than or equal to 1."),
+        ("--config none.toml", "none.toml: cannot be read: No such file or directory."),
+        ("--config bad.toml", "bad.toml: pool 'a', threads: must be greater than or equal to 1, got 0."),
+        ("mail:app --health nowhere", "--health: give HOST:PORT"),
+        ("mail:app -q emails:0", "--queue emails:0: threads must be greater than or equal to 1, got 0."),
         ("mail:app -q emails:2 -q emails", "--queue: queue 'emails' is named twice."),
-        ("mail:app -q emails:6000 -q b:6000", "--threads: 12000 threads in each process are too many"),
+        ("mail:app -q emails:6000 -q b:6000", "--threads: 12000 threads per process are too many"),
         ("mail:app -q", "Option '-q' requires an argument"),
-        ("mail:app --config bad.toml", "Give --config or MODULE:APP, not both"),
-        ("--config bad.toml -t 4 -q emails", "Give --config or --queue, --threads, not both"),
+        ("mail:app --config bad.toml", "MODULE:APP cannot be used with --config"),
+        ("--config bad.toml -t 4 -q emails", "--queue, --threads cannot be used with --config"),
         ("", "Missing argument 'MODULE:APP'"),
     ],
 )

@@ -259,7 +259,10 @@ def test_a_full_process_table_is_told_in_lines_without_a_traceback_and_a_pool_wa
         workers.wait_for("process_not_started")
         workers.signal(signal.SIGTERM)
         assert workers.end() == 0
-        for options, told in (("--health 127.0.0.1:0", "no thread can be started"), ("--check", "No process can be")):
+        for options, told in (
+            ("--health 127.0.0.1:0", "no thread can be started"),
+            ("--check", "Cannot start a process"),
+        ):
             ended = subprocess.run(
                 [*full, "shop:app", *options.split()], cwd=tmp_path, env=environment(), capture_output=True, check=False
             )

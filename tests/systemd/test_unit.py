@@ -103,7 +103,7 @@ def test_a_unit_runs_the_pools_of_a_file_and_a_mistake_in_it_is_told(service: Se
     file.write_text(pools + "thread = 3\n")
     assert service.machine.run("systemctl", "start", UNIT).returncode != 0
     assert service.machine.show(UNIT, "ExecMainStatus") == "2"
-    service.wait_for("/srv/shop/pools.toml: pool 'two', thread: there is no such key (is it threads?).")
+    service.wait_for("/srv/shop/pools.toml: pool 'two', thread: unknown key (did you mean threads?).")
 
 
 def test_a_pool_without_its_broker_waits_says_so_and_is_neither_timed_out_nor_killed(service: Service) -> None:

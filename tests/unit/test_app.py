@@ -98,6 +98,15 @@ def test_an_app_whose_results_were_not_used_opens_no_file_to_close_it(tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("url", ["http://x", "", "localhost:5672", "amqp://host:none/", "amqp://host/?heartbeat=5"])
+def test_a_url_that_cannot_be_read_is_refused_when_the_app_is_made(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    with pytest.raises(ConfigError, match=r"^The URL of the broker "):
+        App(url)
+    monkeypatch.setenv("AMQPWORKER_URL", url or "http://x")
+    with pytest.raises(ConfigError, match=r"^The URL of the broker "):
+        App()
+
+
 @pytest.mark.parametrize("name", ["", "\ud800", "ä\udc80", "a" * 256, "é" * 128, 5, b"shop.task"])
 def test_a_name_that_no_message_can_carry_is_refused_where_the_task_is_made(name: Any) -> None:
     app = App("amqp://127.0.0.1:1/")

@@ -1,4 +1,4 @@
-"""Settings: what cannot be is refused where they are read, with the variable's name."""
+"""Settings: invalid ones are refused when they are read, with the variable's name."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from amqpworker.settings import Settings, broker_url, mistyped
 def test_a_duration_that_no_clock_can_wait_for_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    """An endless one would fail at the first message instead, in whoever sends it."""
+    """An endless one would fail at the first message instead, in its sender."""
     monkeypatch.setenv(f"AMQPWORKER_{name}", value)
     with pytest.raises(ConfigError, match=f"AMQPWORKER_{name}"):
         Settings()
 
 
-def test_the_url_of_a_credential_is_taken_and_one_of_the_environment_comes_before_it(
+def test_the_url_of_a_credential_is_used_unless_the_environment_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AMQPWORKER_URL", raising=False)
@@ -35,13 +35,13 @@ def test_the_url_of_a_credential_is_taken_and_one_of_the_environment_comes_befor
     assert broker_url(None) == "amqp://other/"
 
 
-def test_a_credential_that_is_no_text_is_named_and_its_content_not_told(
+def test_an_error_about_a_credential_that_is_not_text_names_it_and_does_not_show_its_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AMQPWORKER_URL", raising=False)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     (tmp_path / "amqpworker_url").write_bytes(b"amqp://me:sesame\xff@host/")
-    with pytest.raises(ConfigError, match=f"{tmp_path}/amqpworker_url: it is not in UTF-8") as caught:
+    with pytest.raises(ConfigError, match=f"{tmp_path}/amqpworker_url: it is not UTF-8") as caught:
         broker_url(None)
     shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value.__context__)
     assert "sesame" not in shown
@@ -51,21 +51,21 @@ def test_a_credential_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: 
     monkeypatch.delenv("AMQPWORKER_URL", raising=False)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     (tmp_path / "amqpworker_url").mkdir()  # root may read any file
-    with pytest.raises(ConfigError, match=f"{tmp_path}/amqpworker_url: it cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match=f"{tmp_path}/amqpworker_url: Is a directory"):
         broker_url(None)
 
 
 @pytest.mark.parametrize("value", [-1, 65536, 10**9])
 def test_a_heartbeat_that_amqp_cannot_carry_is_refused(value: int) -> None:
-    with pytest.raises(ConfigError, match="heartbeat: "):
+    with pytest.raises(ConfigError, match=r"^Setting heartbeat must be "):
         Settings(heartbeat=value)
     assert Settings(heartbeat=65535).heartbeat == 65535
 
 
 @pytest.mark.parametrize("name", ["url", "passwort", "send_timeout"])
-def test_what_does_not_fit_is_named_and_its_value_not_told(name: str) -> None:
+def test_an_error_names_the_setting_and_does_not_show_its_value(name: str) -> None:
     given: dict[str, Any] = {name: "amqp://me:sesame@host"}
-    with pytest.raises(ConfigError, match=f"{name}: ") as caught:
+    with pytest.raises(ConfigError, match=f"etting {name}") as caught:
         Settings(**given)
     shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value.__context__)
     assert "sesame" not in shown
@@ -80,21 +80,39 @@ def test_what_does_not_fit_is_named_and_its_value_not_told(name: str) -> None:
         ("AMQPWORKER_URLS", "AMQPWORKER_URL"),
     ],
 )
-def test_a_slip_in_a_variable_is_found(name: str, meant: str) -> None:
+def test_a_typo_in_a_variable_is_found(name: str, meant: str) -> None:
     assert mistyped({name: "1"}) == {name: meant}
 
 
 @pytest.mark.parametrize(
     "name", ["AMQPWORKER_ACK_TIMEOUT", "amqpworker_url", "AMQPWORKER_APP", "AMQPWORKER_NODE", "AMQPWORKER_SLOTS", "URL"]
 )
-def test_a_variable_that_is_read_or_is_somebody_elses_is_no_slip(name: str) -> None:
+def test_a_variable_that_is_read_or_belongs_to_another_program_is_not_a_typo(name: str) -> None:
     assert mistyped({name: "1"}) == {}
 
 
-def test_files_are_those_of_the_folder_in_which_the_settings_were_made(
+def test_paths_are_relative_to_the_directory_in_which_the_settings_were_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     settings = Settings(tls_ca=Path("ca.pem"), tls_cert=Path("/etc/shop.pem"))
     monkeypatch.chdir("/")
     assert (settings.tls_ca, settings.tls_cert, settings.tls_key) == (tmp_path / "ca.pem", Path("/etc/shop.pem"), None)
+
+
+def test_an_unknown_setting_is_refused_with_the_one_that_was_probably_meant() -> None:
+    given: dict[str, Any] = {"send_timout": 3, "nonsense": 1}
+    with pytest.raises(ConfigError) as caught:
+        Settings(**given)
+    assert str(caught.value) == ("Unknown setting send_timout (did you mean send_timeout?); Unknown setting nonsense.")
+
+
+def test_the_page_about_settings_has_a_row_for_every_setting() -> None:
+    page = (Path(__file__).parents[2] / "docs/settings.md").read_text()
+    rows = [
+        f"| `{name}` | `AMQPWORKER_{name.upper()}` | {'none' if field.default is None else f'`{field.default}`'} | "
+        f"{field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    _, _, table = page.partition("| setting | in the environment | default | meaning |\n| --- | --- | --- | --- |\n")
+    assert table.partition("\n\n")[0].splitlines() == rows

@@ -161,7 +161,7 @@ def test_there_are_no_colours_off_a_terminal(cli: Cli) -> None:
     [
         ("nothing", "No such command 'nothing'"),
         ("worker", "Missing argument 'MODULE:APP'"),
-        ("worker sh\udcffop:app", "MODULE:APP: Input should be a valid string"),
+        ("worker sh\udcffop:app", "MODULE:APP: must be a valid string"),
         ("worker a:b -p 0", "'-p'"),
         ("worker a:b -t 0", "'-t'"),
         ("worker a:b -t many", "'-t'"),
@@ -171,7 +171,10 @@ def test_there_are_no_colours_off_a_terminal(cli: Cli) -> None:
         ("worker a:b --drain-timeout inf", "--drain-timeout"),
         ("worker a:b --async-tasks 0", "'--async-tasks'"),
         ("worker a:b --isolated 0", "'--isolated'"),
-        ("worker a:b --log-level loud", "Unknown log level 'loud'"),
+        (
+            "worker a:b --log-level loud",
+            "--log-level: must be 'debug', 'info', 'warning', 'error' or 'critical', got 'loud'.",
+        ),
         ("worker a:b --nope", "No such option"),
         ("send", "Missing argument 'TASK'"),
         ("send t x=1", "add --queue, or --app"),

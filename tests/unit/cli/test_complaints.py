@@ -55,7 +55,7 @@ def test_in_the_journal_a_complaint_has_a_priority(
     ("options", "told"),
     [
         (("--log-json",), "Missing argument 'MODULE:APP'"),
-        (("shop:app", "--log-json", "--log-level", "loud"), "Unknown log level 'loud'"),
+        (("shop:app", "--log-json", "--log-level", "loud"), "--log-level: must be 'debug'"),
         (("shop:app", "--log-json", "--thread", "4"), "No such option: --thread"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The file with pools: what it means, and how a mistake in it is told."""
+"""The file with pools: what it means, and how a mistake in it is reported."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.cli.pool_file import ConfigFile, PoolTable, read_config
+from amqpworker.cli.pool_file import ConfigFile, PoolTable, pool_spec, read_config
 from amqpworker.errors import ConfigError
 from amqpworker.supervisor.launch import SupervisorConfig
-from amqpworker.supervisor.pools import PoolSpec, Recycling
+from amqpworker.supervisor.pools import Recycling
 from amqpworker.worker.options import QueueOptions, WorkerOptions
 
 WHOLE = """
@@ -50,13 +50,14 @@ def read(folder: Path, text: str | bytes, app: str | None = None) -> SupervisorC
     return read_config(path, app, 3)
 
 
-def test_everything_that_a_file_says_reaches_the_supervisor_and_the_rest_has_its_default(tmp_path: Path) -> None:
+def test_everything_in_a_file_reaches_the_supervisor_and_the_rest_has_its_default(tmp_path: Path) -> None:
     setup = read(tmp_path, WHOLE, app="other:app")
     assert (setup.health, setup.log_level, setup.log_json) == ("127.0.0.1:8080", "warning", True)
     mail, other = setup.pools
     queues = (QueueOptions(name="emails"), QueueOptions(name="reports", threads=2, prefetch=4))
     assert WorkerOptions.model_validate_json(json.dumps(mail.options)) == WorkerOptions(
         app="shop.tasks:app",
+        processes=2,
         threads=16,
         prefetch=32,
         async_tasks=7,
@@ -64,6 +65,9 @@ def test_everything_that_a_file_says_reaches_the_supervisor_and_the_rest_has_its
         queues=queues,
         drain_timeout=120,
         log_tasks="all",
+        max_tasks=1000,
+        max_hours=24,
+        max_memory=500,
         stall_timeout=90,
         start_timeout=300,
         log_level="warning",
@@ -71,81 +75,83 @@ def test_everything_that_a_file_says_reaches_the_supervisor_and_the_rest_has_its
     )
     assert (mail.name, mail.processes, mail.stall_timeout, mail.start_timeout) == ("mail", 2, 90, 300)
     assert mail.recycling == Recycling(1000, 24 * 3600, 500 * 1024 * 1024)
-    defaults = WorkerOptions(app="other:app", log_level="warning", log_json=True)
-    assert other == PoolSpec("other", 3, defaults.model_dump(mode="json"), defaults.slots)
+    assert other == pool_spec("other", WorkerOptions(app="other:app", processes=3, log_level="warning", log_json=True))
 
 
 POOL = '[[pools]]\nname = "mail"\napp = "shop:app"\n'
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
-        ("", "pools: there is none: write [[pools]], and below it name = …"),
-        ("pools = 3", "pools: it should be a valid list, not 3"),
-        ("pools = [3]", "pool 1: it must be a table, not 3"),
-        ("[pools]\nname = 'a'", "pools: each pool begins with [[pools]], in two brackets."),
-        ("[[pools]]\napp = 'a:b'", "pool 1, name: it is missing"),
-        ("[[pools]]\nname = 'a b'\napp = 'a:b'", "pool 'a b', name: letters, digits, '.', '_' and '-' are allowed"),
-        ('[[pools]]\nname = "mail"', "pool 'mail', app: it is missing, and AMQPWORKER_APP is not set either"),
-        (POOL + POOL, "pools: there are two pools with the name 'mail'"),
+        ("", "pools: there are none: write [[pools]], and below it name = …"),
+        ("pools = 3", "pools: must be a valid list, got 3"),
+        ("pools = [3]", "pool 1: must be a table, got 3"),
+        ("[pools]\nname = 'a'", "pools: write [[pools]] in two brackets."),
+        ("[[pools]]\napp = 'a:b'", "pool 1, name: is missing"),
+        (
+            "[[pools]]\nname = 'a b'\napp = 'a:b'",
+            "pool 'a b', name: must be at most 64 letters, digits, '.', '_' and '-', got 'a b'",
+        ),
+        ('[[pools]]\nname = "mail"', "pool 'mail', app: is missing, and AMQPWORKER_APP is not set."),
+        (POOL + POOL, "pools: two pools have the name 'mail'"),
         (POOL + "queues = ['a', 'a']", "pool 'mail', queues: queue 'a' is named twice"),
         (POOL + "queues = ['a', {name = 'a', threads = 2}]", "pool 'mail', queues: queue 'a' is named twice"),
-        (POOL + "queues = 'a'", "pool 'mail', queues: it should be a valid list, not 'a'"),
+        (POOL + "queues = 'a'", "pool 'mail', queues: must be a valid list, got 'a'"),
         (
             POOL + "queues = []",
-            "pool 'mail', queues: there is none: name some, or leave the key out for all of the app",
+            "pool 'mail', queues: the list is empty: name queues, or omit the key to consume all queues of the app",
         ),
-        (POOL + "queues = [5]", "pool 'mail', queue 1: it must be a table, not 5"),
-        (POOL + "queues = [{threads = 5}]", "pool 'mail', queue 1, name: it is missing"),
-        (POOL + "queues = [{name = 'a', thread = 5}]", "queue 'a', thread: there is no such key (is it threads?)"),
-        (POOL + "queues = [{name = 'a', threads = 0}]", "queue 'a', threads: it should be greater than or equal to 1"),
-        (POOL + "thread = 5", "pool 'mail', thread: there is no such key (is it threads?)"),
-        ("thread = 5\n" + POOL, "thread: there is no such key."),
-        ("url = 'amqp://u:hidden@h/'\n" + POOL, "url: there is no such key."),
-        (POOL + "threads = '8'", "pool 'mail', threads: it should be a valid integer, not '8'"),
-        (POOL + "threads = true", "pool 'mail', threads: it should be a valid integer, not True"),
-        (POOL + "threads = 1.5", "pool 'mail', threads: it should be a valid integer, not 1.5"),
-        (POOL + "threads = 0", "pool 'mail', threads: it should be greater than or equal to 1, not 0"),
-        (POOL + "processes = 0", "pool 'mail', processes: it should be greater than or equal to 1, not 0"),
-        (POOL + "processes = 1001", "pool 'mail', processes: it should be less than or equal to 1000, not 1001"),
-        (POOL + 'log_tasks = "none"', "pool 'mail', log_tasks: it should be 'all' or 'failed', not 'none'"),
-        (POOL + "drain_timeout = nan", "pool 'mail', drain_timeout: it should be a finite number, not nan"),
-        (POOL + "max_hours = 0", "pool 'mail', max_hours: it should be greater than or equal to 0.001, not 0"),
-        (POOL + "max_hours = 1e308", "pool 'mail', max_hours: it should be less than or equal to 87600, not 1e+308"),
-        (POOL + "log_level = 'info'", "pool 'mail', log_level: it belongs to the whole file: write it above the first"),
-        (POOL + "stall_timeout = inf", "pool 'mail', stall_timeout: it should be a finite number, not inf"),
-        ("log_level = 'loud'\n" + POOL, "log_level: it should be 'debug', 'info', 'warning', 'error' or 'critical'"),
+        (POOL + "queues = [5]", "pool 'mail', queue 1: must be a table, got 5"),
+        (POOL + "queues = [{threads = 5}]", "pool 'mail', queue 1, name: is missing"),
+        (POOL + "queues = [{name = 'a', thread = 5}]", "queue 'a', thread: unknown key (did you mean threads?)"),
+        (POOL + "queues = [{name = 'a', threads = 0}]", "queue 'a', threads: must be greater than or equal to 1"),
+        (POOL + "thread = 5", "pool 'mail', thread: unknown key (did you mean threads?)"),
+        ("thread = 5\n" + POOL, "thread: unknown key."),
+        ("url = 'amqp://u:hidden@h/'\n" + POOL, "url: unknown key."),
+        (POOL + "threads = '8'", "pool 'mail', threads: must be a valid integer, got '8'"),
+        (POOL + "threads = true", "pool 'mail', threads: must be a valid integer, got True"),
+        (POOL + "threads = 1.5", "pool 'mail', threads: must be a valid integer, got 1.5"),
+        (POOL + "threads = 0", "pool 'mail', threads: must be greater than or equal to 1, got 0"),
+        (POOL + "processes = 0", "pool 'mail', processes: must be greater than or equal to 1, got 0"),
+        (POOL + "processes = 1001", "pool 'mail', processes: must be less than or equal to 1000, got 1001"),
+        (POOL + 'log_tasks = "none"', "pool 'mail', log_tasks: must be 'all' or 'failed', got 'none'"),
+        (POOL + "drain_timeout = nan", "pool 'mail', drain_timeout: must be a finite number, got nan"),
+        (POOL + "max_hours = 0", "pool 'mail', max_hours: must be greater than or equal to 0.001, got 0"),
+        (POOL + "max_hours = 1e308", "pool 'mail', max_hours: must be less than or equal to 87600, got 1e+308"),
+        (POOL + "log_level = 'info'", "pool 'mail', log_level: belongs to the whole file: write it above the first"),
+        (POOL + "stall_timeout = inf", "pool 'mail', stall_timeout: must be a finite number, got inf"),
+        ("log_level = 'loud'\n" + POOL, "log_level: must be 'debug', 'info', 'warning', 'error' or 'critical'"),
         ("health = 'here'\n" + POOL, "health: give HOST:PORT, such as 127.0.0.1:8080, or the path of a unix socket"),
-        ("health = 8080\n" + POOL, "health: it should be a valid string, not 8080"),
-        ("x = [", "it is no TOML: Invalid value"),
-        (POOL + "threads = 1\nthreads = 2", "it is no TOML: Cannot overwrite a value"),
-        ("x = " + "[" * 100_000, "it is no TOML: "),
-        (b"\xff\xfe", "it is no TOML: it is not in UTF-8"),
+        ("health = 8080\n" + POOL, "health: must be a valid string, got 8080"),
+        ("x = [", "is not TOML: Invalid value"),
+        (POOL + "threads = 1\nthreads = 2", "is not TOML: Cannot overwrite a value"),
+        ("x = " + "[" * 100_000, "is not TOML: "),
+        (b"\xff\xfe", "is not TOML: it is not in UTF-8"),
     ],
 )
-def test_a_mistake_is_told_with_the_file_the_key_and_what_is_wrong(
-    tmp_path: Path, text: str | bytes, told: str
+def test_a_mistake_is_reported_with_the_file_the_key_and_what_is_wrong(
+    tmp_path: Path, text: str | bytes, message: str
 ) -> None:
     with pytest.raises(ConfigError) as raised:
         read(tmp_path, text)
     line = str(raised.value)
     assert line.startswith(f"{tmp_path}/pools.toml: ")
-    assert told in line
+    assert message in line
     assert line.endswith(".")
     assert "hidden" not in line
 
 
-def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         read(tmp_path, POOL + "threads = 0\nprocess = 3")
-    assert "threads: it should be" in str(raised.value)
-    assert "process: there is no such key (is it processes?)" in str(raised.value)
+    assert "threads: must be" in str(raised.value)
+    assert "process: unknown key (did you mean processes?)" in str(raised.value)
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    for path, told in ((tmp_path / "none", "No such file or directory"), (tmp_path, "Is a directory")):
-        with pytest.raises(ConfigError, match=f"^{path}: it cannot be read: {told}.$"):
+def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
+    for path, message in ((tmp_path / "none", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(ConfigError, match=f"^{path}: cannot be read: {message}.$"):
             read_config(path, None, 1)
 
 
@@ -154,7 +160,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "threads", "x"]), inner),
     max_leaves=5,
 )
-KEYS = st.sampled_from([*PoolSpec.__dataclass_fields__, *WorkerOptions.model_fields, "max_hours", "x y"])
+KEYS = st.sampled_from([*PoolTable.model_fields, *WorkerOptions.model_fields, "x y"])
 
 
 def toml(value: Any) -> str:
@@ -184,7 +190,7 @@ def test_whatever_a_file_holds_is_pools_or_one_line(
     assert len(setup.pools) == 1
 
 
-def test_the_example_is_a_file_with_every_key_and_stands_in_the_docs() -> None:
+def test_the_example_has_every_key_and_is_in_the_docs() -> None:
     root = Path(__file__).parents[3]
     example = root / "deploy/pools.toml"
     assert [pool.name for pool in read_config(example, None, 1).pools] == ["mail", "images"]

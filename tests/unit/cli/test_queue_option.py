@@ -1,4 +1,4 @@
-"""A queue as the command line of a worker says it: any name can be said, and what is no setting is part of the name."""
+"""A queue on the command line of a worker: every name can be written, and what is not a setting is part of the name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from amqpworker.cli.queue_option import parsed
+from amqpworker.cli.queue_option import parse_queue
 from amqpworker.worker.options import QueueOptions
 
 # Names out of what settings are made of, and any others.
@@ -17,21 +17,21 @@ NAMES = st.text(st.sampled_from(":,=8prefetch"), min_size=1) | st.text(min_size=
 
 
 def written(queue: QueueOptions) -> str:
-    """What --help says: settings behind a last colon, which has nothing behind it where there are none."""
+    """As --help shows it: settings after a last colon, which ends the text if there are none."""
     prefetch = "" if queue.prefetch is None else f",prefetch={queue.prefetch}"
     return f"{queue.name}:{'' if queue.threads is None else queue.threads}{prefetch}"
 
 
 @given(NAMES, st.none() | st.integers(1, 10_000), st.none() | st.integers(1, 65_535))
-def test_every_queue_can_be_said_with_every_setting(name: str, threads: int | None, prefetch: int | None) -> None:
+def test_every_queue_can_be_written_with_every_setting(name: str, threads: int | None, prefetch: int | None) -> None:
     queue = QueueOptions(name=name, threads=threads, prefetch=prefetch)
-    assert parsed(written(queue)) == queue
+    assert parse_queue(written(queue)) == queue
 
 
 @given(NAMES)
-def test_a_name_that_does_not_end_like_settings_is_said_as_it_is(name: str) -> None:
+def test_a_name_that_does_not_end_like_settings_is_written_as_it_is(name: str) -> None:
     if re.search(r":[0-9]{0,9}(,prefetch=[0-9]{1,9})?\Z", name) is None:
-        assert parsed(name) == QueueOptions(name=name)
+        assert parse_queue(name) == QueueOptions(name=name)
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,12 @@ def test_a_name_that_does_not_end_like_settings_is_said_as_it_is(name: str) -> N
         ("a,b=c", ("a,b=c", None, None)),
     ],
 )
-def test_settings_are_what_stands_behind_the_last_colon(text: str, queue: tuple[str, int | None, int | None]) -> None:
+def test_settings_start_after_the_last_colon(text: str, queue: tuple[str, int | None, int | None]) -> None:
     name, threads, prefetch = queue
-    assert parsed(text) == QueueOptions(name=name, threads=threads, prefetch=prefetch)
+    assert parse_queue(text) == QueueOptions(name=name, threads=threads, prefetch=prefetch)
 
 
 @pytest.mark.parametrize("text", ["", ":", ":8", "a:0", "a:10001", "a:2,prefetch=0", "a:2,prefetch=65536"])
-def test_numbers_that_cannot_be_and_no_name_are_refused(text: str) -> None:
+def test_numbers_out_of_range_and_an_empty_name_are_refused(text: str) -> None:
     with pytest.raises(ValidationError):
-        parsed(text)
+        parse_queue(text)

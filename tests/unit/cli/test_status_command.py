@@ -12,12 +12,13 @@ import pytest
 
 from amqpworker.cli.main import main
 from amqpworker.cli.output import console
+from amqpworker.cli.pool_file import pool_spec
 from amqpworker.cli.status_command import running_table
 from amqpworker.supervisor import sockets
 from amqpworker.supervisor.health import HealthServer
 from amqpworker.supervisor.monitor import Monitor
-from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.status import PoolView, SupervisorStatus
+from amqpworker.worker.options import WorkerOptions
 from tests.unit.supervisor.test_health import STATE
 
 APPS = [f"{name}.tasks:app" for name in ("billing", "mail", "reports", "shop")]
@@ -56,7 +57,7 @@ def test_pools_of_one_name_are_told_apart_by_their_apps(capsys: pytest.CaptureFi
 
 
 def test_a_supervisor_knows_the_app_of_each_of_its_pools() -> None:
-    pools = {name: PoolSpec(name, 1, {"app": f"{name}:app"}, 1) for name in ("mail", "shop")}
+    pools = {name: pool_spec(name, WorkerOptions(app=f"{name}:app", processes=1)) for name in ("mail", "shop")}
     assert Monitor(pools, 0.0).history.apps == {"mail": "mail:app", "shop": "shop:app"}
 
 

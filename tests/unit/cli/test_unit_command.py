@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from amqpworker.cli.main import main
-from amqpworker.cli.unit_command import bar, instances
+from amqpworker.cli.unit_command import instances, unreadable_part
 
 ROOT = Path(__file__).parents[3]
 
@@ -28,7 +28,7 @@ def test_a_unit_starts_this_program_with_the_options_of_a_worker(capsys: pytest.
     assert lines[0] == "# /etc/systemd/system/shop.service"
 
 
-def test_each_character_of_an_option_and_of_a_folder_stands_for_itself(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_character_of_an_option_and_of_a_folder_is_literal(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["unit", "shop:app", "--folder", "/srv/50%", "--credential-file", "/srv/%i", "--", "-q", 'a"b\\c']) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "WorkingDirectory=/srv/50%%" in lines
@@ -50,10 +50,10 @@ def test_each_character_of_an_option_and_of_a_folder_stands_for_itself(capsys: p
         ["--", "-q", "\udcff"],
     ],
 )
-def test_what_no_unit_can_say_is_refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+def test_what_a_unit_cannot_contain_is_refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert main(["unit", "shop:app", *arguments]) == 2
-    told = capsys.readouterr()
-    assert (told.out, len(told.err.splitlines())) == ("", 1)
+    shown = capsys.readouterr()
+    assert (shown.out, len(shown.err.splitlines())) == ("", 1)
 
 
 @pytest.mark.parametrize(
@@ -64,20 +64,22 @@ def test_what_no_unit_can_say_is_refused(capsys: pytest.CaptureFixture[str], arg
         ["shop.py:app"],
         ["shop:app", "--", "--bogus"],
         ["shop:app", "--", "-p", "0"],
+        ["shop:app", "--", "-q", "emails:0"],
+        ["shop:app", "--", "--drain-timeout", "inf"],
         ["shop:app", "--", "--check"],
         ["shop:app", "--", "--config", "pools.toml"],
         ["shop:app", "--", "another:app"],
     ],
 )
-def test_what_no_worker_would_be_started_by_is_refused(
+def test_options_that_a_worker_would_refuse_are_refused(
     capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     assert main(["unit", *arguments]) == 2
-    told = capsys.readouterr()
-    assert (told.out, len(told.err.splitlines())) == ("", 1)
+    shown = capsys.readouterr()
+    assert (shown.out, len(shown.err.splitlines())) == ("", 1)
 
 
-def test_a_program_that_has_no_script_beside_its_interpreter_is_started_by_its_module(
+def test_a_program_without_a_script_beside_its_interpreter_is_started_as_a_module(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
@@ -85,20 +87,20 @@ def test_a_program_that_has_no_script_beside_its_interpreter_is_started_by_its_m
     assert f"\nExecStart={tmp_path}/python -P -m amqpworker worker shop:app\n" in capsys.readouterr().out
 
 
-def test_the_file_with_the_url_is_named_from_the_root(
+def test_the_path_of_the_file_with_the_url_is_absolute(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else systemd would take it for a credential of its own."""
+    """Otherwise systemd would take it for one of its own credentials."""
     monkeypatch.chdir(tmp_path)
     assert main(["unit", "shop:app", "--credential-file", "url"]) == 0
     assert f"\nLoadCredential=amqpworker_url:{tmp_path}/url\n" in capsys.readouterr().out
 
 
-def test_a_folder_or_a_file_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_or_a_file_that_does_not_exist_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["unit", "--folder", "/no/such", "--config", "/no/such.toml"]) == 0
-    told = capsys.readouterr().err
-    assert "/no/such is not there" in told
-    assert "/no/such.toml is not there" in told
+    shown = capsys.readouterr().err
+    assert "/no/such does not exist" in shown
+    assert "/no/such.toml does not exist" in shown
 
 
 def test_a_unit_runs_the_pools_of_a_file(
@@ -111,7 +113,7 @@ def test_a_unit_runs_the_pools_of_a_file(
     assert command.endswith(f"amqpworker worker --config {tmp_path}/pools.toml")
 
 
-def test_a_unit_names_links_as_they_were_given(
+def test_a_unit_contains_links_as_they_were_given(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "release 1").mkdir()
@@ -124,9 +126,9 @@ def test_a_unit_names_links_as_they_were_given(
         assert main(["unit", "shop:app", *arguments]) == 0
         assert expected <= {*capsys.readouterr().out.splitlines()}
     assert main(["unit", "--config", "pools.toml", "--credential-file", "url"]) == 0
-    told = capsys.readouterr().out
-    assert f" --config {current}/pools.toml\n" in told
-    assert f":{current}/url\n" in told
+    shown = capsys.readouterr().out
+    assert f" --config {current}/pools.toml\n" in shown
+    assert f":{current}/url\n" in shown
     assert main(["unit", "shop:app", "--folder", "../current"]) == 0
     assert f"WorkingDirectory={tmp_path}/release 1\n" in capsys.readouterr().out, "systemd takes no '..'"
 
@@ -135,38 +137,38 @@ def test_a_unit_names_links_as_they_were_given(
 def test_a_unit_is_for_an_app_or_for_a_file(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert main(["unit", *arguments]) == 2
     assert capsys.readouterr().err == (
-        "amqpworker: Give MODULE:APP, and behind -- the options of its pool, or --config FILE, not both.\n"
+        "amqpworker: Give either MODULE:APP, with the options of its pool after --, or --config FILE.\n"
     )
 
 
-def test_a_file_with_pools_in_a_home_can_be_read_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_with_pools_in_a_home_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["unit", "--folder", "/srv/shop", "--config", "/home/me/pools.toml"]) == 0
     assert "ProtectHome=read-only" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("folder", "told"), [("/home/me/shop", "read-only"), ("/root/shop", "read-only")])
-def test_what_lies_in_a_home_can_be_read_there(capsys: pytest.CaptureFixture[str], folder: str, told: str) -> None:
+@pytest.mark.parametrize(("folder", "shown"), [("/home/me/shop", "read-only"), ("/root/shop", "read-only")])
+def test_a_folder_in_a_home_is_readable(capsys: pytest.CaptureFixture[str], folder: str, shown: str) -> None:
     assert main(["unit", "shop.tasks:app", "--folder", folder]) == 0
-    assert f"ProtectHome={told}" in capsys.readouterr().out
+    assert f"ProtectHome={shown}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "shop@", "a%i", "shop.service", "x" * 65])
-def test_a_unit_is_called_what_systemd_takes(capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_a_unit_name_that_systemd_does_not_accept_is_refused(capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert main(["unit", "shop.tasks:app", "--name", name]) == 2
-    assert capsys.readouterr().err.startswith(f"amqpworker: --name {name!r}: letters a to z, digits")
+    assert capsys.readouterr().err.startswith(f"amqpworker: --name {name!r}: must be at most 64 letters a to z, digits")
 
 
-def test_what_the_service_cannot_reach_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_path_that_the_service_cannot_read_is_a_warning(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     shop, pools = tmp_path / "srv" / "shop", tmp_path / "pools.toml"
     shop.mkdir(parents=True)
     pools.touch()
     pools.chmod(0o600)
     shop.parent.chmod(0o700)
-    assert bar(shop) in {shop.parent, *tmp_path.parents, tmp_path}
-    assert bar(Path("/")) is None
-    assert bar(tmp_path / "elsewhere" / "shop") in {None, tmp_path, *tmp_path.parents}
+    assert unreadable_part(shop) in {shop.parent, *tmp_path.parents, tmp_path}
+    assert unreadable_part(Path("/")) is None
+    assert unreadable_part(tmp_path / "elsewhere" / "shop") in {None, tmp_path, *tmp_path.parents}
     assert main(["unit", "--name", "shop", "--folder", str(shop), "--config", str(pools)]) == 0
-    told = capsys.readouterr()
-    assert f"cannot reach {shop}: others may not read {bar(shop)}." in told.err
-    assert f"cannot reach {pools}: others may not read {bar(pools)}." in told.err
-    assert "Warning" not in told.out
+    shown = capsys.readouterr()
+    assert f"cannot read {shop}: no permission for {unreadable_part(shop)}." in shown.err
+    assert f"cannot read {pools}: no permission for {unreadable_part(pools)}." in shown.err
+    assert "Warning" not in shown.out

@@ -149,7 +149,7 @@ def test_whatever_a_recording_says_can_be_judged_and_told_to_everybody(
     if recording is not None:
         recording.stalled_thread(now, 60.0)
         recycling_reason(Recycling(5, 60, 1), 1.0, recording.counts.settled, 1)
-    fleet = Fleet({"main": 1}, lambda: 1.0)
+    fleet = Fleet({"main": 1}, lambda: 1.0, {"main": 60.0})
     fleet.handle(Tick(), now)
     state = status_of(fleet, {1: Observation(4711, 0, recording)}, History(), (now, now))
     condition_of(state)

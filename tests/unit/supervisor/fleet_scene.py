@@ -12,7 +12,8 @@ class Scene:
     """A fleet with a clock, and what it wanted done."""
 
     def __init__(self, **sizes: int) -> None:
-        self.fleet = Fleet(sizes or {"main": 2}, lambda: 1.0, {"patient": 600.0})
+        sizes = sizes or {"main": 2}
+        self.fleet = Fleet(sizes, lambda: 1.0, {**dict.fromkeys(sizes, 60.0), "patient": 600.0})
         self.now = 100.0
         self.said: list[Log] = []
         self.first = self.on(Tick())

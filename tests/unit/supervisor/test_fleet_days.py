@@ -42,11 +42,11 @@ from amqpworker.supervisor.fleet_events import (
     StopNow,
     Tick,
 )
-from amqpworker.supervisor.pools import START_TIMEOUT
 from amqpworker.supervisor.slots import Stage
 
 DAY = 86_400.0
 SIZES = {"fast": 3, "slow": 1}
+START_TIMEOUT = 60.0
 
 
 @dataclass
@@ -76,7 +76,9 @@ class World:
         self.chance = chance
         self.now = 0.0
         self.max_starts = chance.choice([1, 2, 100])
-        self.fleet = Fleet(SIZES, lambda: 0.75 + chance.random() / 2, max_starts=self.max_starts)
+        self.fleet = Fleet(
+            SIZES, lambda: 0.75 + chance.random() / 2, dict.fromkeys(SIZES, START_TIMEOUT), self.max_starts
+        )
         self.bodies: dict[int, Body] = {}
         self.due: list[Due] = []
         self.turn = 0

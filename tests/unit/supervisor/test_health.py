@@ -224,7 +224,7 @@ def test_the_status_shows_the_limit_of_each_run_and_who_is_beyond_it() -> None:
     delivery: Any = None
     for slot, known in zip(recorder.slots, registered, strict=True):
         slot.mark_running(b"m-1", Run(known, delivery, "m-1", 1, 1000.0, 1000.0))
-    fleet = Fleet({"main": 1}, lambda: 1.0)
+    fleet = Fleet({"main": 1}, lambda: 1.0, {"main": 60.0})
     fleet.handle(Tick(), 0.0)
     shown = (
         status_of(fleet, {1: Observation(4712, 0, read_recording(recorder.memory))}, History(), (1042.0, 42.0))

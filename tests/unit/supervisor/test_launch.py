@@ -10,26 +10,30 @@ from pathlib import Path
 
 import pytest
 
+from amqpworker.cli.pool_file import pool_spec
 from amqpworker.errors import ConfigError
 from amqpworker.supervisor import launch
-from amqpworker.supervisor.launch import SIGNALS, SupervisorConfig, command, read
-from amqpworker.supervisor.pools import PoolSpec, Recycling
+from amqpworker.supervisor.launch import SIGNALS, SupervisorConfig, command, parse_config
+from amqpworker.worker.options import WorkerOptions
 
 
-def spec(name: str = "main", app: str = "none:app") -> PoolSpec:
-    return PoolSpec(name, 2, {"app": app, "queues": ["a"]}, 108, Recycling(tasks=5, memory=1 << 40), 7.5)
+def config(*apps: str, health: str | None = None, log_json: bool | None = True) -> SupervisorConfig:
+    pools = tuple(
+        pool_spec(f"pool {number}", WorkerOptions.model_validate({"app": app, "processes": 1, "queues": ["a"]}))
+        for number, app in enumerate(apps)
+    )
+    return SupervisorConfig(pools, health, "critical", log_json)
 
 
-SETUP = SupervisorConfig((spec(), spec("mails", "mail:app")), "127.0.0.1:8080", "debug", log_json=True)
+TWO_POOLS = config("none:app", "mail:app", health="127.0.0.1:8080")
 
 
 def test_a_supervisor_reads_what_it_was_given() -> None:
-    assert read(command(SETUP)[-1]) == SETUP
-    assert read(command(SupervisorConfig((spec(),)))[-1]) == SupervisorConfig((spec(),))
+    assert parse_config(command(TWO_POOLS)[-1]) == TWO_POOLS
 
 
 def test_whose_supervisor_it_is_stands_before_the_details() -> None:
-    assert command(SETUP)[-4:-1] == ["amqpworker.supervisor", "mail:app", "none:app"]
+    assert command(TWO_POOLS)[-4:-1] == ["amqpworker.supervisor", "mail:app", "none:app"]
 
 
 @pytest.mark.parametrize("executable", ["", "/not/there"])
@@ -39,20 +43,20 @@ def test_a_program_that_cannot_be_started_is_told_and_signals_are_heard_as_befor
     monkeypatch.setattr(sys, "executable", executable)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     with pytest.raises(ConfigError, match=f"supervisor cannot be started as '{executable}': "):
-        launch.launch(SETUP)
+        launch.launch(TWO_POOLS)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 def test_more_pools_than_a_command_can_hold_are_told() -> None:
-    many = SupervisorConfig(tuple(spec(f"pool-{number}") for number in range(20_000)))
+    many = config(*["none:app"] * 20_000)
     with pytest.raises(ConfigError, match="Argument list too long"):
         launch.launch(many)
 
 
 LAUNCH = """
 import os, signal, sys
+from amqpworker.cli.pool_file import pool_spec
 from amqpworker.supervisor import launch
-from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.options import WorkerOptions
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -64,8 +68,8 @@ def interrupted(*command):
 
 if len(sys.argv) > 1:
     os.execv = interrupted
-given = WorkerOptions(app="none:app", log_json=True)
-launch.launch(launch.SupervisorConfig((PoolSpec("main", 1, given.model_dump(mode="json"), given.slots),), log_json=True))
+options = WorkerOptions(app="none:app", processes=1, log_json=True)
+launch.launch(launch.SupervisorConfig((pool_spec("main", options),), None, "info", True))
 """
 
 
@@ -126,7 +130,7 @@ def test_it_says_in_one_line_why_nothing_runs_and_has_loaded_no_broker_checks_or
 ) -> None:
     if source is not None:
         (tmp_path / "deadly.py").write_text(source)
-    given = SupervisorConfig((PoolSpec("main", 1, {"app": "deadly:app"}, 108),), "127.0.0.1:0", "critical", log_json)
+    given = config("deadly:app", health="127.0.0.1:0", log_json=log_json)
     done = subprocess.run(
         [sys.executable, "-c", RUN, *command(given)[-2:]], cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -141,7 +145,7 @@ def test_it_says_in_one_line_why_nothing_runs_and_has_loaded_no_broker_checks_or
 
 
 def test_a_defect_of_the_supervisor_is_a_line_of_the_log(tmp_path: Path) -> None:
-    given = SupervisorConfig((PoolSpec("main", 1, {"app": "deadly:app"}, 108),), log_json=True)
+    given = config("deadly:app")
     broken = "from amqpworker.supervisor.supervisor import Supervisor; Supervisor.run = lambda _: 1 / 0;"
     run = "import sys; from amqpworker.supervisor.__main__ import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(

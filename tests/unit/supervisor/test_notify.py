@@ -133,7 +133,7 @@ def seen(consuming: bool, running: int = 0, done: int = 0, stalled: str = "") ->
 
 
 def test_how_it_stands_in_a_few_words() -> None:
-    fleet = Fleet({"main": 2}, lambda: 1.0)
+    fleet = Fleet({"main": 2}, lambda: 1.0, {"main": 60.0})
     fleet.handle(Tick(), 0)
     fleet.handle(Ready(1, 30.0), 1)
     stands = status_of(fleet, {1: seen(False)}, History(), (1000.0, 1.0))

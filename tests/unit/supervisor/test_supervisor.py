@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import pytest
 
+from amqpworker.cli.pool_file import pool_spec
 from amqpworker.supervisor.fleet_events import (
     Action,
     Drain,
@@ -25,12 +26,13 @@ from amqpworker.supervisor.fleet_events import (
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.supervisor import Supervisor
 from amqpworker.supervisor.worker_process import shared_memory
+from amqpworker.worker.options import WorkerOptions
 
 NO_ROOM = """
 import errno, os, subprocess
+from amqpworker.cli.pool_file import pool_spec
 from amqpworker.errors import ConfigError
 from amqpworker.supervisor import slots
-from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.supervisor import Supervisor
 from amqpworker.worker.options import WorkerOptions
 
@@ -47,9 +49,9 @@ def popen(*arguments, **options):
     return real(*arguments, **options)
 
 subprocess.Popen = popen
-given = WorkerOptions(app="no_such_module:app")
+given = WorkerOptions(app="no_such_module:app", processes=2)
 try:
-    Supervisor([PoolSpec("main", 2, given.model_dump(mode="json"), given.slots)]).run()
+    Supervisor([pool_spec("main", given)]).run()
 except ConfigError as error:
     print(error)
 assert len(open_files) == 4
@@ -80,7 +82,7 @@ def test_what_is_wanted_of_a_process_that_could_not_be_started_is_left_undone(mo
         return at_once if event == Tick() else []
 
     heard: list[Event] = []
-    supervisor = Supervisor([PoolSpec("main", 1, {}, 1)])
+    supervisor = Supervisor([pool_spec("main", WorkerOptions(app="shop:app", processes=1))])
     monkeypatch.setattr("amqpworker.supervisor.supervisor.WorkerHandle", refuse)
     monkeypatch.setattr(supervisor.fleet, "handle", decide)
     supervisor._handle(Tick())
@@ -89,17 +91,17 @@ def test_what_is_wanted_of_a_process_that_could_not_be_started_is_left_undone(mo
 
 MANY_FILES = """
 import os, resource
+from amqpworker.cli.pool_file import pool_spec
 from amqpworker.errors import ConfigError
-from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.supervisor import Supervisor
 from amqpworker.worker.options import WorkerOptions
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (1500, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 while os.dup(0) < 1100:
     pass
-given = WorkerOptions(app="no_such_module:app")
+given = WorkerOptions(app="no_such_module:app", processes=1)
 try:
-    Supervisor([PoolSpec("main", 1, given.model_dump(mode="json"), given.slots)]).run()
+    Supervisor([pool_spec("main", given)]).run()
 except ConfigError as error:
     print(error)
 """

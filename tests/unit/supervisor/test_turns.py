@@ -24,7 +24,8 @@ from tests.unit.supervisor.fleet_scene import Scene
 def scene(max_starts: int, **sizes: int) -> Scene:
     """Return a scene whose processes take turns."""
     made = Scene.__new__(Scene)
-    made.fleet, made.now, made.said = Fleet(sizes, lambda: 1.0, {"patient": 600.0}, max_starts), 100.0, []
+    start_timeouts = {**dict.fromkeys(sizes, 60.0), "patient": 600.0}
+    made.fleet, made.now, made.said = Fleet(sizes, lambda: 1.0, start_timeouts, max_starts), 100.0, []
     made.first = made.on(Tick())
     return made
 

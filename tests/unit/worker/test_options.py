@@ -1,4 +1,4 @@
-"""What a worker can be told, and what it takes by itself."""
+"""The options of a worker: what they accept, and their defaults."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def test_prefetch_counts_coroutines_like_threads() -> None:
     assert options(threads=8, async_tasks=100).prefetch_for("emails", has_coroutines=True) == 432
 
 
-def test_a_prefetch_that_was_given_is_taken() -> None:
+def test_a_prefetch_that_was_given_is_used() -> None:
     assert options(prefetch=1, threads=8).prefetch_for("emails", has_coroutines=True) == 1
 
 
-def test_a_prefetch_is_never_beyond_what_amqp_carries() -> None:
+def test_a_prefetch_is_never_larger_than_amqp_can_carry() -> None:
     assert options(threads=10_000, async_tasks=65_535).prefetch_for("emails", has_coroutines=True) == 65_535
 
 
-def test_as_many_suspects_run_at_once_as_there_are_threads_and_four_at_most_where_nothing_is_said() -> None:
+def test_by_default_as_many_suspects_run_at_once_as_there_are_threads_and_at_most_four() -> None:
     assert options().suspects == 4
     assert options(threads=2).suspects == 2
     queues = ({"name": "a", "threads": 1}, {"name": "b", "threads": 2})
@@ -55,7 +55,8 @@ def test_as_many_suspects_run_at_once_as_there_are_threads_and_four_at_most_wher
         {"start_timeout": math.inf},
         {"stall_timeout": math.inf},
         {"stall_timeout": 0.5},
-        {"processes": 2},
+        {"processes": 0},
+        {"name": "mail"},
         {"queues": ("a", "b", "a")},
         {"queues": ("",)},
         {"queues": ({"name": "a", "threads": 0},)},
@@ -65,7 +66,7 @@ def test_as_many_suspects_run_at_once_as_there_are_threads_and_four_at_most_wher
     ],
     ids=repr,
 )
-def test_values_that_cannot_be_are_refused(given: dict[str, object]) -> None:
+def test_wrong_values_are_refused(given: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         options(**given)
 
@@ -84,7 +85,7 @@ def test_options_reach_a_child_as_they_were() -> None:
         (("a", "b"), 8, {}),
         (("a", {"name": "b", "threads": 2}), 8, {"b": 2}),
         (({"name": "a", "threads": 3}, {"name": "b", "threads": 2}), 0, {"a": 3, "b": 2}),
-        # Nobody to share with: so its deliveries need not be told apart.
+        # It shares with no other queue, so its deliveries need no line of their own.
         (({"name": "a", "threads": 3},), 3, {}),
     ],
     ids=repr,
@@ -97,7 +98,7 @@ def test_queues_without_a_number_of_threads_share_those_of_the_process(
     assert given.slots == shared + sum(own.values()) + 5
 
 
-def test_the_prefetch_of_a_queue_follows_its_own_threads_unless_it_is_told() -> None:
+def test_the_prefetch_of_a_queue_follows_its_own_threads_unless_it_is_given() -> None:
     queues = ("emails", {"name": "reports", "threads": 2}, {"name": "jobs", "threads": 2, "prefetch": 3})
     given = options(threads=8, queues=queues)
     assert [given.prefetch_for(name, False) for name in ("emails", "reports", "jobs")] == [32, 8, 3]

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqpworker.broker.address import addresses
+from amqpworker.cli.pool_file import pool_spec
 from amqpworker.ipc.idle_queues import idle_elsewhere
 from amqpworker.ipc.recorder import MAIN, Recorder, read_recording, record_idle_elsewhere
 from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.fleet_events import Consuming, Exiting, Ready, Tick
 from amqpworker.supervisor.monitor import Monitor
-from amqpworker.supervisor.pools import PoolSpec
+from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.queue_sharing import Sharing, bits_of
 
 
@@ -110,7 +111,7 @@ class Child:
 
 
 def test_only_a_process_that_consumes_and_moves_counts_as_idle() -> None:
-    fleet = Fleet({"main": 3}, lambda: 1.0)
+    fleet = Fleet({"main": 3}, lambda: 1.0, {"main": 60.0})
     fleet.handle(Tick(), 100.0)
     fleet.handle(Ready(1, 5.0), 100.0)
     fleet.handle(Consuming(1), 100.0)
@@ -118,7 +119,7 @@ def test_only_a_process_that_consumes_and_moves_counts_as_idle() -> None:
         fleet.handle(Ready(serial, 5.0), 100.0)
         fleet.handle(Consuming(serial), 100.0)
     children: dict[int, Any] = {1: Child(100.0), 2: Child(90.0), 3: Child(100.0)}
-    monitor = Monitor({"main": PoolSpec("main", 3, {}, 1)}, 100.0)
+    monitor = Monitor({"main": pool_spec("main", WorkerOptions(app="shop:app", processes=3))}, 100.0)
     monitor.check(fleet, children, 100.5)
     assert [child.elsewhere for child in children.values()] == [1, 1, 1]
     fleet.handle(Exiting(3, "a task ran over its hard limit"), 100.5)

@@ -70,6 +70,6 @@ def test_a_clock_that_was_set_back_makes_no_negative_time(caplog: pytest.LogCapt
 
 def test_which_tasks_are_logged_is_one_of_two_words() -> None:
     assert Settings(log_tasks="all").log_tasks == "all"
-    with pytest.raises(ConfigError, match=r"log_tasks: Input should be 'all' or 'failed'"):
+    with pytest.raises(ConfigError, match=r"log_tasks must be 'all' or 'failed'"):
         Settings(log_tasks="none")  # type: ignore[arg-type]
     assert WorkerOptions(app="shop:app").log_tasks is None

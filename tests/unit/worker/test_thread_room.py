@@ -14,11 +14,11 @@ import pytest
 from amqpworker import App
 from amqpworker.broker import single_start_thread as onethread
 from amqpworker.cli import worker_check as check
+from amqpworker.cli.pool_file import pool_spec
 from amqpworker.errors import AmqpWorkerError, ConfigError
 from amqpworker.ipc.report import FAILED
 from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.supervisor.health import HealthServer
-from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.testing import processes
 from amqpworker.worker.event_loop import EventLoopRunner
 from amqpworker.worker.executor import Pipeline, TaskExecutor
@@ -114,8 +114,8 @@ def test_a_process_that_cannot_be_started_by_the_command_line_is_told_in_one_lin
     with pytest.raises(ConfigError, match="/not/there cannot be started: No such file"):
         processes.spawn(["/not/there"], {}, tmp_path / "log")
     monkeypatch.setattr(sys, "executable", "/not/there")
-    found = check.looked_at(PoolSpec("main", 1, {"app": "shop:app"}, 1))
-    assert found.problem == "No process can be started to import 'shop:app': No such file or directory."
+    found = check.dry_run(pool_spec("main", WorkerOptions(app="shop:app")))
+    assert found.problem == "Cannot start a process to import 'shop:app': No such file or directory."
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,75 @@
+"""
+The options of a command out of the fields of models (`worker/options.py`).
+
+Decides how a field becomes an option: its flag, type, bounds, default and help are those of the field.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, get_args, get_origin
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from amqpworker.worker.options import Flag
+
+__all__ = ["flagged", "flags_of", "takes_options_of"]
+
+
+def takes_options_of(*models: type[BaseModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command: it takes an option for each field that has a `Flag`, in the place of its `**given`."""
+
+    def decorated(command: Callable[..., None]) -> Callable[..., None]:
+        own = [
+            one for one in inspect.signature(command, eval_str=True).parameters.values() if one.kind != one.VAR_KEYWORD
+        ]
+        made = [parameter(name, field, flag) for model in models for name, field, flag in flagged(model)]
+        own.sort(key=lambda one: one.kind)
+        first = next(number for number, one in enumerate(own) if one.kind == one.KEYWORD_ONLY)
+        command.__signature__ = inspect.Signature([*own[:first], *made, *own[first:]])  # type: ignore[attr-defined]
+        return command
+
+    return decorated
+
+
+def flagged(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo, Flag]]:
+    """Yield the fields of a model that have a flag."""
+    for name, field in model.model_fields.items():
+        for flag in field.metadata:
+            if isinstance(flag, Flag):
+                yield name, field, flag
+
+
+def flags_of(name: str, flag: Flag) -> tuple[str, ...]:
+    """Return the flags of a field, the long one last."""
+    return flag.names or (f"--{name.replace('_', '-')}",)
+
+
+def parameter(name: str, field: FieldInfo, flag: Flag) -> inspect.Parameter:
+    """Return the parameter of a command that takes a field's value."""
+    option = typer.Option(
+        None if flag.unset else field.default,
+        *flags_of(name, flag),
+        min=bound(field, "ge"),
+        max=bound(field, "le"),
+        metavar=flag.metavar,
+        help=field.description,
+        show_default=flag.unset or field.default is not None,
+    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=type_of(field))
+
+
+def bound(field: FieldInfo, which: str) -> Any:
+    """Return a bound of a field, `ge` or `le`, None if it has none."""
+    return next((getattr(one, which) for one in field.metadata if hasattr(one, which)), None)
+
+
+def type_of(field: FieldInfo) -> Any:
+    """Return as what a command reads a field; the model checks the rest."""
+    if get_origin(field.annotation) is tuple:
+        return list[str]
+    kinds = {field.annotation, *get_args(field.annotation)}
+    return next((kind for kind in (bool, int, float) if kind in kinds), str)

@@ -1,0 +1,87 @@
+"""Options come from one model: the command line, the pool file, the processes of a pool and the documentation."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import typer
+from pydantic import Field
+
+from amqpworker.cli.main import UsageError
+from amqpworker.cli.option_flags import flagged, flags_of, takes_options_of
+from amqpworker.cli.pool_file import ConfigFile, PoolTable, read_config
+from amqpworker.cli.worker_command import MODELS, worker_app
+from amqpworker.worker.options import Flag, PoolOptions, WorkerOptions
+
+SETTINGS = Path(__file__).parents[3] / "docs/settings.md"
+
+
+def command_options(app: typer.Typer) -> dict[str, Any]:
+    """Return the options of a command by their names."""
+    found = {str(one.name): one for one in typer.main.get_command(app).params}
+    return {name: one for name, one in found.items() if not name.endswith("_completion")}
+
+
+def test_a_field_that_a_model_gets_is_an_option_with_its_flag_bounds_default_and_help() -> None:
+    class Extended(PoolOptions):
+        most_moons: Annotated[int, Flag("MOONS", names=("-m", "--moons"))] = Field(3, ge=2, le=9, description="Moons.")
+        shiny: Annotated[float | None, Flag("LUX", "as the sun")] = Field(None, description="Light.")
+
+    given: dict[str, Any] = {}
+    program = typer.Typer(add_completion=False)
+
+    @program.command()
+    @takes_options_of(Extended)
+    def command(context: typer.Context, *, check: bool = False, **options: Any) -> None:
+        given.update(options, check=check)
+
+    options = command_options(program)
+    assert options.keys() - {"check"} == {name for name, _, _ in flagged(Extended)}
+    moons, shiny = options["most_moons"], options["shiny"]
+    assert (moons.opts, moons.default, moons.help, moons.metavar) == (["-m", "--moons"], 3, "Moons.", "MOONS")
+    for wrong in ("1", "10"):
+        with pytest.raises(UsageError):
+            typer.main.get_command(program)(["-m", wrong], standalone_mode=False)
+    assert (shiny.opts, shiny.default, shiny.show_default) == (["--shiny"], None, "as the sun")
+    typer.main.get_command(program)(["-m", "4", "--shiny", "0.5", "--check", "-q", "a"], standalone_mode=False)
+    assert (given["most_moons"], given["shiny"], given["check"], given["queues"]) == (4, 0.5, True, ["a"])
+    assert given["threads"] == 8
+
+
+@pytest.mark.parametrize("model", [PoolOptions, ConfigFile])
+def test_every_field_of_a_pool_is_an_option_of_the_worker_command_with_the_default_of_the_model(model: Any) -> None:
+    options = command_options(worker_app)
+    for name, field in model.model_fields.items():
+        if name != "pools":
+            assert options[name].default == (field.default if name not in {"app", "queues"} else None)
+            assert options[name].help == field.description
+
+
+def test_every_option_of_the_worker_command_is_a_key_of_the_file_and_reaches_each_process(tmp_path: Path) -> None:
+    keys = {*PoolTable.model_fields, *ConfigFile.model_fields}
+    assert command_options(worker_app).keys() - {"config", "check", "as_json"} == keys - {"name", "pools"}
+    path = tmp_path / "pools.toml"
+    path.write_text("[[pools]]\nname = 'mail'")
+    (pool,) = read_config(path, "shop:app", 2).pools
+    assert pool.options.keys() == WorkerOptions.model_fields.keys() == keys - {"name", "pools", "health"}
+
+
+def rows() -> list[str]:
+    """Return the rows of the page about settings, an option each."""
+    found = []
+    for model in MODELS:
+        for name, field, flag in flagged(model):
+            flags = ", ".join(f"`{one}`" for one in re.split("[,/]", ",".join(reversed(flags_of(name, flag)))))
+            default = flag.unset or ("none" if field.default is None else f"`{field.default}`")
+            found.append(f"| {flags} | `{name}` | {default} | {field.description} |")
+    return found
+
+
+def test_the_page_about_settings_has_a_row_for_every_option() -> None:
+    _, _, table = SETTINGS.read_text().partition(
+        "| option | in a pool file | default | meaning |\n| --- | --- | --- | --- |\n"
+    )
+    assert table.partition("\n\n")[0].splitlines() == rows()
