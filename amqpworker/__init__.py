@@ -24,7 +24,7 @@ The flow of a message, which is also the layout:
     worker.receiver                checks redelivered messages first, then hands on to threads or the event loop
       │
       ▼
-    worker.executor                decides: an `Outcome` (done, retry, dead, dropped, requeue, renew);
+    worker.executor                runs the task; `worker.outcomes` decides: an `Outcome` (done, retry, dead, …);
       │                            `worker.isolation` runs what may crash in a process of its own
       ▼
     worker.settle                  acts: copy confirmed, result stored (`results`), reply sent, then acknowledged

@@ -179,7 +179,7 @@ class Delivery:
     """
     One message on its way in, as a queue delivered it.
 
-    `problem` tells what of its properties could not be read ("" when all could): such a message is `malformed`.
+    `problem` names what of its properties could not be read ("" if all could): such a message is `malformed`.
     `consumer_tag` and `channel_number` show which consumer it came to. `channel` is what it is claimed and settled on; only
     what a consumer delivers has one, and the consumer sets it. The codec's decoder makes instances without
     calling the class and sets every field itself: a new field goes there too.

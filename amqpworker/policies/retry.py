@@ -98,7 +98,7 @@ class Policy:
         """
         state = self._state(run, error, failed=True)
         try:
-            # tenacity retries on TryAgain whatever its predicate says.
+            # tenacity retries on TryAgain whatever its predicate returns.
             if not isinstance(error, TryAgain) and not self._call("retry", state, _boolean):
                 return None
             return self._next_wait(state)

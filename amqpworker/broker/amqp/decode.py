@@ -63,7 +63,7 @@ make = object.__new__
 
 class StreamDecoder:
     """
-    The decoder of one connection's stream; `frame_max` may be set again once it is negotiated, 0 is no limit.
+    The decoder of one connection's stream; `frame_max` may be set again once it is negotiated, 0 means without a limit.
 
     Every byte is copied a bounded number of times, however small the pieces that arrive, and no memory is allocated for a
     size that is only announced.

@@ -139,7 +139,7 @@ def encode_decimal(value: Decimal, _depth: int) -> bytes:
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int):
         raise ValueError("is not a finite number")
-    # Sizes are looked at before a number is made of them: 1E+999999 must not become an int of a million digits.
+    # Sizes are checked before they are made a number: 1E+999999 must not become an int of a million digits.
     if len(digits) <= MAX_DIGITS:
         while exponent < 0 and digits[-1] == 0 and len(digits) > 1:
             digits, exponent = digits[:-1], exponent + 1

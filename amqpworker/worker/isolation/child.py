@@ -137,7 +137,7 @@ class IsolatedProcess:
 
     def _listen(self, wanted: bytes, timeout: float) -> Ending:
         until = time.monotonic() + timeout
-        # One more: what it says each second may come just after our own second.
+        # One more: its heartbeat of each second may arrive just after our own second.
         silent, most_silent = 0, math.ceil(self._stall_timeout / STEP) + 1
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
@@ -145,7 +145,7 @@ class IsolatedProcess:
         if self._end.descriptor >= 0:
             poll.register(self._end.descriptor, select.POLLIN)
         while (left := until - time.monotonic()) > 0:
-            # In steps, so that a machine that stood still has not been waiting for it all that time.
+            # In steps: time for which the machine itself was suspended does not count.
             ready = {found for found, _ in poll.poll(min(left, STEP) * 1000)}
             if self._socket.fileno() in ready:
                 silent = 0

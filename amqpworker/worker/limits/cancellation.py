@@ -44,7 +44,7 @@ class _Deadline:
 
 async def await_within(awaitable: Awaitable[Any], seconds: float, again: float) -> Any:
     """
-    Return what is awaited, within `seconds` (`inf` is no limit).
+    Return what is awaited, within `seconds` (`inf` means without a limit).
 
     Raises:
         TimeLimitExceeded: it was cancelled at its limit, and ended by that.

@@ -110,7 +110,7 @@ class Limits:
 
     def call(self, run: Run, function: Callable[[], Any], soft: float, hard: float) -> Any:
         """
-        Return what `function` returns, within `soft` and `hard` seconds (`inf` is no limit).
+        Return what `function` returns, within `soft` and `hard` seconds (`inf` means without a limit).
 
         Raises:
             TimeLimitExceeded: its time was up before it had ended.
