@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     )
     from amqpworker.model.message import Message
     from amqpworker.settings import Settings
-    from amqpworker.worker.context import current
+    from amqpworker.worker.context import Run, current
 
 __all__ = [
     "AccessRefused",
@@ -92,6 +92,7 @@ __all__ = [
     "ResultStoreError",
     "ResultTimeout",
     "RetryLater",
+    "Run",
     "SendError",
     "Sent",
     "Settings",
@@ -109,6 +110,7 @@ _HOMES = {
     "Message": "amqpworker.model.message",
     "Sent": "amqpworker.client.sent",
     "Settings": "amqpworker.settings",
+    "Run": "amqpworker.worker.context",
     "current": "amqpworker.worker.context",
 }
 

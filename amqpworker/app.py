@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import ModuleType
-from typing import Any, ParamSpec, Self, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, overload
 
 from amqpworker.broker.address import addresses
 from amqpworker.client.batch import failed_batch
@@ -29,6 +29,9 @@ from amqpworker.settings import Settings, broker_url
 from amqpworker.signature.signature import Signature
 from amqpworker.task import AsyncTask, RemoteTask, Task, TaskDecorator, TaskOptions, check_decorated, default_name
 
+if TYPE_CHECKING:
+    from amqpworker.worker.middleware import Middleware
+
 __all__ = ["App", "imported"]
 
 Context: TypeAlias = AbstractContextManager[Any] | AbstractAsyncContextManager[Any]
@@ -44,6 +47,7 @@ class App:
     `url` is one AMQP URL, or several separated by commas; without it `AMQPWORKER_URL` is read, then the systemd
     credential `amqpworker_url`. `results` is the URL of a store. `modules` are imported by workers. `lifespan` returns a
     context manager, asynchronous or not, that each worker process enters before its first task and leaves after its last.
+    `middleware` are called with each `Run` and return context managers, which workers enter around it, the first outermost.
 
     Raises:
         ConfigError: the value of one of them, or of a setting in the environment, is not valid.
@@ -55,7 +59,7 @@ class App:
         def send_welcome(user_id: int, lang: str = "en") -> str: ...
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keyword options are the interface here
         self,
         url: str | None = None,
         *,
@@ -65,9 +69,12 @@ class App:
         modules: Sequence[str] = (),
         settings: Settings | None = None,
         lifespan: Callable[[], Context] | None = None,
+        middleware: Sequence[Middleware] = (),
     ) -> None:
         if isinstance(modules, str):
             raise ConfigError(f"App(modules={modules!r}): give a list of module names, such as [{modules!r}].")
+        if callable(middleware) or not all(map(callable, middleware)):
+            raise ConfigError("App(middleware=…): give a list of callables, each of which returns a context manager.")
         check_namespace(namespace)
         if results is not None:
             check_url(results)
@@ -81,6 +88,7 @@ class App:
         self.modules = tuple(modules)
         self.results = results
         self.lifespan = lifespan
+        self.middleware = tuple(middleware)
         self.tasks: dict[str, Task[Any, Any]] = {}
         self.remotes: dict[str, RemoteTask[Any, Any]] = {}
         self.max_body = self.settings.max_body

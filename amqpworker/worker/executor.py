@@ -28,6 +28,7 @@ from amqpworker.worker.forked_children import exit_if_forked_child
 from amqpworker.worker.late_calls import LateCalls
 from amqpworker.worker.limits.cancellation import await_within
 from amqpworker.worker.limits.deadlines import Limits, RunAbandoned
+from amqpworker.worker.middleware import MiddlewareStack
 
 __all__ = ["Acceptance", "Pipeline", "Settle", "TaskExecutor", "attempt_and_first_run"]
 
@@ -154,9 +155,16 @@ class Pipeline:
 class TaskExecutor:
     """Runs tasks of deliveries, within `limits`; safe to use from many threads."""
 
-    def __init__(self, tasks: Mapping[str, RegisteredTask], stores_results: bool, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, RegisteredTask],
+        stores_results: bool,
+        limits: Limits | None = None,
+        middleware: MiddlewareStack | None = None,
+    ) -> None:
         self._tasks = tasks
         self._limits = Limits(lambda _: None) if limits is None else limits
+        self._middleware = middleware
         self._stores_results = stores_results
         self._late_calls = LateCalls()
         self._process = os.getpid()
@@ -286,11 +294,15 @@ class TaskExecutor:
             self._limits.unwatch(deadline)
 
     def _invoke(self, run: Run, call: Call) -> Any:
-        """Call the function: the only place that does so in a thread."""
+        """Call the function, inside the middleware: the only place that does so in a thread."""
+        if self._middleware is not None:
+            return self._middleware.call(run, partial(run.registered.function, *call.args, **call.kwargs))
         return run.registered.function(*call.args, **call.kwargs)
 
     def _invoke_async(self, run: Run, call: Call) -> Awaitable[Any]:
-        """Call the coroutine function: the only place that does so in an event loop."""
+        """Call the coroutine function, inside the middleware: the only place that does so in an event loop."""
+        if self._middleware is not None:
+            return self._middleware.call_async(run, partial(run.registered.function, *call.args, **call.kwargs))
         return run.registered.function(*call.args, **call.kwargs)  # type: ignore[no-any-return]
 
     def _wants_result(self, run: Run) -> bool:

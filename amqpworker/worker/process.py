@@ -43,6 +43,7 @@ from amqpworker.worker.isolation.child import IsolatedProcess
 from amqpworker.worker.isolation.pool import SHUTDOWN_GRACE, Isolation
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits.deadlines import Limits, RunDeadline
+from amqpworker.worker.middleware import MiddlewareStack
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.origin import Origin
 from amqpworker.worker.parent import ParentPipe
@@ -107,9 +108,11 @@ class WorkerProcess:
             any(task.isolated for task in app.tasks.values()),
         )
         concurrency = Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects)
-        executor = TaskExecutor(app.tasks, store is not None, self.limits)
+        await_ = lambda *given: self.runners.run_coroutine(*given)  # noqa: E731, PLW0108 - `runners` are made below
+        middleware = MiddlewareStack.of(app.middleware, await_)
+        executor = TaskExecutor(app.tasks, store is not None, self.limits, middleware)
         pipeline = Pipeline(executor, self.settler, self.isolation)
-        self.runners = RunnerThreads(pipeline, concurrency, recorder)
+        self.runners: RunnerThreads = RunnerThreads(pipeline, concurrency, recorder)
         ask = self._ask if reporter.has_parent else None
         self.receiver = DeliveryReceiver(self.runners, self.settler, app.settings.ack_timeout, ask, self._wake)
         self.consumer = Consumer(addresses(app.url), app.settings, self._subscriptions(), self.receiver)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import resource
@@ -122,6 +123,37 @@ def starts() -> str:
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip()
 """
 
+AROUND = """
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from amqpworker import App
+
+entered = ContextVar("entered", default=())
+left = []
+
+@contextmanager
+def outer(run):
+    entered.set((*entered.get(), f"outer of {run.task}"))
+    yield
+    left.append("outer")
+
+@asynccontextmanager
+async def inner(run):
+    entered.set((*entered.get(), "inner"))
+    yield
+    left.append("inner")
+
+app = App("amqp://nobody@localhost:1/", results="sqlite:///none.db", middleware=[outer, inner])
+
+@app.task(name="inside")
+def inside() -> list:
+    return [*entered.get(), *left]
+
+@app.task(name="inside-async")
+async def inside_async() -> list:
+    return [*entered.get(), *left]
+"""
+
 
 @pytest.fixture
 def stall_timeout() -> float:
@@ -173,6 +205,21 @@ def test_it_runs_one_task_after_the_other_and_knows_what_they_are_about(process:
     assert unknown.reason == "unknown-task"
     assert process.runs == 5
     assert process.alive()
+
+
+def test_middleware_is_around_each_run_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "around.py").write_text(AROUND)
+    monkeypatch.chdir(tmp_path)
+    process = IsolatedProcess(WorkerOptions(app="around:app"))
+    try:
+        found = [outcome(asked(process, task, b"{}")) for task in ("inside", "inside-async", "inside")]
+    finally:
+        process.close()
+    assert [json.loads(one.value or b"") for one in found if isinstance(one, Done)] == [
+        ["outer of inside", "inner"],
+        ["outer of inside-async", "inner", "inner", "outer"],
+        ["outer of inside", "inner", *["inner", "outer"] * 2],
+    ]
 
 
 def test_large_messages_and_results_pass(process: IsolatedProcess) -> None:

@@ -37,6 +37,7 @@ from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.forked_children import default_signals_in_forks
 from amqpworker.worker.isolation.protocol import BEAT, READY, SPENT, Request, frame, outcome_to, requested
 from amqpworker.worker.lifespan import Lifespan
+from amqpworker.worker.middleware import MiddlewareStack
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.signals import OwnSignals
 from amqpworker.worker.stdout import print_by_line
@@ -62,11 +63,10 @@ class Isolated:
         self._children = children
         app.users.worker_started()
         self._connection = connection
-        self._executor = TaskExecutor(app.tasks, app.results is not None)
+        middleware = MiddlewareStack.of(app.middleware, self._await)
+        self._executor = TaskExecutor(app.tasks, app.results is not None, middleware=middleware)
         self._loop = asyncio.Runner()
-        self._lifespan = Lifespan(
-            None if app.lifespan is None else app.lifespan(), lambda coroutine, _: self._await(coroutine)
-        )
+        self._lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self._await)
         self._sending = threading.Lock()
         self._busy = threading.Event()
 
@@ -99,7 +99,9 @@ class Isolated:
         run = Run(registered, delivery, request.id, request.attempt, request.started, request.first_run)
         return self._executor.run(run, self._await)
 
-    def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def _await(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
+        if timeout is not None:
+            coroutine = asyncio.wait_for(coroutine, timeout)
         # Else the loop would use the context that it was made in, in which no task runs.
         return self._loop.run(coroutine, context=contextvars.copy_context())
 
