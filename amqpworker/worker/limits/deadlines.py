@@ -37,8 +37,9 @@ AGAIN = 0.01
 SOON = 0.002
 SELDOM = 0.1
 GLANCE = 0.00005
-# CPython raises such an exception at the next jump backwards, if not before: the first of these steps.
-STEPS = 100
+# CPython raises such an exception at the next jump backwards, if not before: the first of these steps. It may forget to look
+# while several threads are interrupted, until another asks for the interpreter's lock: 5 ms, a fraction of these steps.
+STEPS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
