@@ -32,8 +32,6 @@ from amqpworker.task import AsyncTask, RemoteTask, Task, TaskDecorator, TaskOpti
 if TYPE_CHECKING:
     from amqpworker.worker.middleware import Middleware
 
-__all__ = ["App", "imported"]
-
 Context: TypeAlias = AbstractContextManager[Any] | AbstractAsyncContextManager[Any]
 
 P = ParamSpec("P")

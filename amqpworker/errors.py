@@ -42,32 +42,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 if TYPE_CHECKING:
     from amqpworker.model.message import Message
 
-__all__ = [
-    "AccessRefused",
-    "AmqpWorkerError",
-    "BatchFailed",
-    "CallTimeout",
-    "ConfigError",
-    "ConnectionBlocked",
-    "InvalidArguments",
-    "InvalidResult",
-    "MalformedReply",
-    "NoCurrentTask",
-    "NotConnected",
-    "QueueFull",
-    "QueueUnavailable",
-    "Reject",
-    "ResultStoreError",
-    "ResultTimeout",
-    "RetryLater",
-    "SendError",
-    "TaskFailed",
-    "TaskSignal",
-    "TimeLimitExceeded",
-    "Unconfirmed",
-    "Unroutable",
-]
-
 
 _Error = TypeVar("_Error", bound=BaseException)
 

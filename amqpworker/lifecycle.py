@@ -15,16 +15,6 @@ from _thread import get_ident
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = [
-    "THREAD_LIMIT",
-    "AppUsers",
-    "LiveObjects",
-    "ThreadLimitReached",
-    "in_io_thread",
-    "run_as_io_thread",
-    "start_thread",
-]
-
 T = TypeVar("T")
 
 THREAD_LIMIT = (

@@ -17,8 +17,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from amqpworker.errors import ConfigError
 
-__all__ = ["CREDENTIAL", "Settings", "broker_url", "mistyped"]
-
 DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
 PREFIX = "AMQPWORKER_"
 # Read from the environment, but not settings.

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from amqpworker.policies.time_limit import TimeLimit
     from amqpworker.signature.signature import Signature
 
-__all__ = ["AsyncTask", "CallView", "RemoteTask", "SendView", "Task", "TaskDecorator", "TaskOptions", "TaskView"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -13,8 +13,6 @@ from pika import exceptions
 
 from amqpworker.settings import Settings
 
-__all__ = ["arguments_for", "cancels", "is_refused", "passed"]
-
 # Earlier ones accept the argument and ignore it (3.10 to 4.2).
 FIRST = (4, 3)
 ARGUMENT = "x-consumer-timeout"

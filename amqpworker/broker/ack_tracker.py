@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["Ack", "AckTracker"]
-
 
 class Ack(NamedTuple):
     """One `basic.ack`."""

@@ -20,8 +20,6 @@ from amqpworker.broker.tls import tls_context
 from amqpworker.errors import ConfigError
 from amqpworker.settings import Settings
 
-__all__ = ["Address", "addresses", "parameters", "places"]
-
 PORTS = {"amqp": 5672, "amqps": 5671}
 
 

@@ -30,8 +30,6 @@ from amqpworker.model.message import Delivery
 from amqpworker.routing.topology import Binding, Exchange, Queue, Topology
 from amqpworker.settings import Settings
 
-__all__ = ["Admin", "Depth", "Problem"]
-
 TIMEOUT = 10.0
 LEAST_TIMEOUT = 0.5
 AT_ONCE = 8

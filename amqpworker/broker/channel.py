@@ -17,8 +17,6 @@ from amqpworker.broker.labels import process_name
 from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 from amqpworker.model.message import REPLY_TO, Publication
 
-__all__ = ["Channel", "OnClosed", "Prepared", "open_channel", "prepare"]
-
 LARGEST_PREFETCH = 65_535
 
 OnClosed: TypeAlias = Callable[[BaseException], None]

@@ -21,18 +21,6 @@ from amqpworker.broker.server_version import version_in
 from amqpworker.broker.tls import tls_failure
 from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError, NotConnected, SendError, Unroutable
 
-__all__ = [
-    "DECLARED_ELSEWHERE",
-    "ConnectionProblem",
-    "access_refused",
-    "channel_error",
-    "does_not_exist",
-    "exchange_of",
-    "max_message_size",
-    "problem_of",
-    "too_old",
-]
-
 Kind = Literal["unreachable", "denied", "incompatible"]
 OLDEST_RABBITMQ = (3, 10)
 

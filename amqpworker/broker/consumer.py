@@ -26,8 +26,6 @@ from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.log.logger import get_logger
 from amqpworker.settings import Settings
 
-__all__ = ["Consumer"]
-
 log = get_logger(__name__)
 
 FIRST_PAUSE = 0.5

@@ -19,8 +19,6 @@ from amqpworker.broker.pika_connection import ChannelListener
 from amqpworker.model.message import Delivery
 from amqpworker.routing.queues import Requirement
 
-__all__ = ["ConsumerChannel", "Receiver", "Subscription"]
-
 # What a check counts that finds no new delivery while a message arrives on another channel.
 BEHIND_OTHERS = 0.125
 

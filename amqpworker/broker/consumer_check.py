@@ -16,8 +16,6 @@ from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.liveness import Liveness
 from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 
-__all__ = ["CheckUser", "QueueState", "SubscriptionCheck", "problem_with", "resubscribes_silently"]
-
 CHECK_EVERY = 3.0
 # After this many seconds without an answer about a queue, the next one is checked.
 ANSWER_TIMEOUT = 16.0

@@ -15,8 +15,6 @@ from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.consumer_check import UNRELIABLE_AFTER
 from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 
-__all__ = ["ConsumerCount", "Question"]
-
 
 class Question:
     """A question about a queue; `consumers` is None until it is answered, or if it cannot be known."""

@@ -20,8 +20,6 @@ from amqpworker.log.logger import get_logger
 from amqpworker.routing.queues import Requirement
 from amqpworker.routing.topology import Binding, Exchange, Queue
 
-__all__ = ["Declarer", "declare"]
-
 log = get_logger(__name__)
 
 # A queue that is declared again within 20 ms of its deletion leaves its consumers behind: RabbitMQ 3.10 does not cancel them,

@@ -28,8 +28,6 @@ from amqpworker.lifecycle import LiveObjects
 from amqpworker.log.logger import get_logger, silence_in_io_threads
 from amqpworker.settings import Settings
 
-__all__ = ["CLOSED", "ConnectionUser", "IOThread"]
-
 log = get_logger(__name__)
 
 CLOSED = "The connection to RabbitMQ was closed by this process."

@@ -17,8 +17,6 @@ import pika
 
 import amqpworker
 
-__all__ = ["ConsumerTags", "client_properties", "connection_name", "process_name", "program"]
-
 MOST_BYTES = 255
 
 

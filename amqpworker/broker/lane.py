@@ -35,8 +35,6 @@ from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Publication
 from amqpworker.routing.queues import Requirement
 
-__all__ = ["Lane"]
-
 log = get_logger(__name__)
 
 # A channel that was closed as soon as it was open is opened again after this many seconds.

@@ -16,8 +16,6 @@ from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 from amqpworker.broker.silence import CHECK_EVERY, AnswerTimeout, Silence, Step
 from amqpworker.log.logger import get_logger
 
-__all__ = ["Liveness"]
-
 log = get_logger(__name__)
 
 # A connection is quiet if nothing has arrived for this many seconds.

@@ -18,8 +18,6 @@ from urllib.parse import quote
 
 from amqpworker.errors import ConfigError
 
-__all__ = ["Management"]
-
 NO_API = "The server at {url} is not RabbitMQ's management API: check host, port (usually 15672) and path"
 
 

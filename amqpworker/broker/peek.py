@@ -21,8 +21,6 @@ from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 from amqpworker.broker.server_version import version_of
 from amqpworker.model.message import Delivery
 
-__all__ = ["FULL_SCAN_LIMIT", "End", "PeekSession", "needs_read"]
-
 FULL_SCAN_LIMIT = 100_000
 """Up to this many messages a queue is taken as a whole, even if fewer are to be returned."""
 

@@ -16,8 +16,6 @@ from amqpworker.errors import AmqpWorkerError, NotConnected, Unconfirmed
 from amqpworker.log.logger import get_logger
 from amqpworker.routing.queues import Requirement
 
-__all__ = ["OnDone", "PendingPublish"]
-
 log = get_logger(__name__)
 
 OnDone: TypeAlias = Callable[[AmqpWorkerError | None], None]

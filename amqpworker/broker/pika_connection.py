@@ -27,8 +27,6 @@ from amqpworker.broker.amqp.events import Confirm, FrameError, RawFrame, Returne
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery
 
-__all__ = ["ChannelListener", "PikaConnection", "check_pika_version", "socket_of"]
-
 log = get_logger(__name__)
 
 # The versions of pika that the contract tests were run with: from the first one up to, but not including, the second.

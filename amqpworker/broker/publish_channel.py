@@ -19,8 +19,6 @@ from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.model.message import Delivery
 
-__all__ = ["ChannelUser", "PublishChannel"]
-
 MOST_IN_FLIGHT = 4096
 MOST_BYTES_IN_FLIGHT = 32 * 1024 * 1024
 

@@ -26,20 +26,6 @@ from amqpworker.errors import (
 )
 from amqpworker.model.message import Publication
 
-__all__ = [
-    "AfterClose",
-    "ResendDecision",
-    "after_close",
-    "nacked",
-    "not_confirmed",
-    "not_connected",
-    "not_written",
-    "pause_after_nacks",
-    "too_large",
-    "unconfirmed",
-    "unroutable",
-]
-
 FIRST_NACK_PAUSE = 0.1
 LONGEST_NACK_PAUSE = 2.0
 

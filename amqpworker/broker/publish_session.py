@@ -21,8 +21,6 @@ from amqpworker.errors import AmqpWorkerError
 from amqpworker.routing.queues import Requirement
 from amqpworker.settings import Settings
 
-__all__ = ["CALLS", "COPIES", "REPLIES", "SENDS", "OnReply", "Purpose", "Session"]
-
 OnReply = Callable[[str, bytes], bool]
 
 DEFAULT_FRAME_MAX = 131_072

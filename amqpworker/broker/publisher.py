@@ -21,8 +21,6 @@ from amqpworker.broker.publish_session import CALLS, COPIES, REPLIES, SENDS, OnR
 from amqpworker.errors import NotConnected
 from amqpworker.settings import Settings
 
-__all__ = ["Publisher"]
-
 # After this many seconds without a write, what the broker has sent is read first: it may have closed the connection, and a
 # process that was suspended would lose its first message.
 READ_FIRST_AFTER = 1.0

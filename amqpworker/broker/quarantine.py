@@ -15,8 +15,6 @@ from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.broker.publish_session import Session
 
-__all__ = ["Quarantine"]
-
 MOST_CHANNELS = 8
 
 

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable
 from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.log.logger import get_logger
 
-__all__ = ["QueuePause"]
-
 log = get_logger(__name__)
 
 

@@ -14,8 +14,6 @@ from tenacity.wait import wait_base
 
 from amqpworker.broker.connection_errors import ConnectionProblem
 
-__all__ = ["Attempts"]
-
 STABLE_AFTER = 5.0
 LONGEST_PAUSE = 5.0
 REPEAT_LOG_AFTER = 30.0

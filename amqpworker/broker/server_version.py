@@ -12,8 +12,6 @@ from typing import Any
 
 from amqpworker.broker.pika_connection import PikaConnection
 
-__all__ = ["version_in", "version_of"]
-
 
 def version_of(connection: PikaConnection) -> tuple[int, ...]:
     """Return the version of the broker of a connection; empty if it has none."""

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-__all__ = ["CHECK_EVERY", "AnswerTimeout", "Silence", "Step"]
-
 CHECK_EVERY = 0.5
 # With the period of `consumer_check` and one check here, both kinds of connections are left within 8 s.
 PROBE_AFTER = 4.5

@@ -12,8 +12,6 @@ from collections.abc import Callable
 
 from amqpworker.lifecycle import THREAD_LIMIT, in_io_thread, run_as_io_thread
 
-__all__ = ["OneThread"]
-
 NO_THREAD = (
     "No thread can be started for the connection to RabbitMQ ({}). While the interpreter exits, Python 3.12 and later start "
     "none: what is sent at exit requires an existing connection."

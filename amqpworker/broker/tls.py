@@ -14,8 +14,6 @@ from typing import NamedTuple
 from amqpworker.errors import ConfigError, NotConnected
 from amqpworker.settings import Settings
 
-__all__ = ["TlsFailure", "tls_context", "tls_failure"]
-
 # A process that has run out of a resource, or a file system that is unavailable, may recover.
 TEMPORARY_ERRNOS = {
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN),

@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import select
 
-__all__ = ["Waker"]
-
 
 class Waker:
     """A descriptor that becomes readable when it is set."""

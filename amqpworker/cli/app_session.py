@@ -17,8 +17,6 @@ from amqpworker.log.terminal import printable
 if TYPE_CHECKING:
     from amqpworker.app import App
 
-__all__ = ["closing_app"]
-
 REPORT_AFTER = 1.0
 
 

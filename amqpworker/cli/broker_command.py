@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amqpworker.cli.output import print_error
 from amqpworker.cli.shared import AsJson
+from amqpworker.log.terminal import print_error
 
 if TYPE_CHECKING:
     from amqpworker.testing.node import Node, NodeStatus
-
-__all__ = ["broker_app"]
 
 DEFAULT_FOLDER = Path(".amqpworker/broker")
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from amqpworker.app import App
     from amqpworker.broker.management import Management
 
-__all__ = ["ClusterRequests", "ClusterView"]
-
 TIMEOUT = 8.0
 
 Listing: TypeAlias = list[dict[str, Any]]

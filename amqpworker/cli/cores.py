@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-__all__ = ["usable_cores"]
-
 MOUNT = "sys/fs/cgroup"
 OWN = "proc/self/cgroup"
 

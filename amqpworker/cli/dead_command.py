@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from amqpworker.cli.dead_letters import FoundLetter, letter_of
-from amqpworker.cli.output import clipped, console, folded, printable, table, write, write_json
+from amqpworker.cli.output import clipped, console, folded, table, write, write_json
 from amqpworker.cli.shared import APP_VARIABLE, AsJson, UrlOption, admin_of, app_of, quiet
 from amqpworker.errors import AmqpWorkerError, ConfigError, Unroutable
+from amqpworker.log.terminal import printable
 
 if TYPE_CHECKING:
     from amqpworker.app import App
     from amqpworker.broker.admin import Admin, Depth
     from amqpworker.model.message import Delivery
-
-__all__ = ["dead_app"]
 
 MAX_LIMIT = 100_000
 SUFFIX = ".dead"

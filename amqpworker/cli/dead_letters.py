@@ -14,8 +14,6 @@ from amqpworker.cli.output import plain
 from amqpworker.model.dead_letter import NO_QUEUE, DeadLetter
 from amqpworker.model.message import Delivery
 
-__all__ = ["FoundLetter", "letter_of"]
-
 BROKER_REASONS = {
     "delivery_limit": "delivered too often (delivery limit)",
     "expired": "its time to live expired (TTL)",

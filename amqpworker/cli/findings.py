@@ -13,21 +13,6 @@ from typing import Any
 
 from amqpworker.routing.topology import Topology
 
-__all__ = [
-    "Finding",
-    "Membership",
-    "findings_of",
-    "grouped",
-    "leaders",
-    "member_findings",
-    "memberships",
-    "node_findings",
-    "policy_findings",
-    "running_nodes",
-    "stuck_findings",
-    "unbound",
-]
-
 OVERRIDING = (
     "message-ttl",
     "expires",

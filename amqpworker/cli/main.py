@@ -18,7 +18,6 @@ import typer
 from amqpworker import __version__
 from amqpworker.cli.broker_command import broker_app
 from amqpworker.cli.dead_command import dead_app
-from amqpworker.cli.output import escape_unencodable, print_error
 from amqpworker.cli.send_command import send_app
 from amqpworker.cli.shared import exit_code
 from amqpworker.cli.status_command import status_app
@@ -27,8 +26,7 @@ from amqpworker.cli.unit_command import unit_app
 from amqpworker.cli.worker_command import worker_app
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.log.redaction import redact_text
-
-__all__ = ["main", "program"]
+from amqpworker.log.terminal import escape_unencodable, print_error
 
 INTERRUPTED = 128 + signal.SIGINT
 

@@ -16,8 +16,6 @@ from pydantic.fields import FieldInfo
 
 from amqpworker.worker.options import Flag
 
-__all__ = ["flagged", "flags_of", "takes_options_of"]
-
 
 def takes_options_of(*models: type[BaseModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorate a command: it takes an option for each field that has a `Flag`, in the place of its `**given`."""

@@ -15,25 +15,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from amqpworker.log.terminal import escape_unencodable, print_error, printable
+from amqpworker.log.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-__all__ = [
-    "ID_WIDTH",
-    "clipped",
-    "console",
-    "escape_unencodable",
-    "folded",
-    "plain",
-    "print_error",
-    "printable",
-    "table",
-    "write",
-    "write_json",
-]
 
 NO_WIDTHS: Mapping[str, int] = {}
 ID_WIDTH = 36

@@ -21,8 +21,6 @@ from amqpworker.supervisor.launch import SupervisorConfig
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.options import Flag, LogOptions, PoolOptions, QueueOptions, WorkerOptions, repeated
 
-__all__ = ["ConfigFile", "PoolTable", "mistake", "pool_spec", "read_config", "supervisor_config"]
-
 
 class PoolTable(PoolOptions):
     """One of `[[pools]]`."""

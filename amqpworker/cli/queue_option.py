@@ -11,8 +11,6 @@ import re
 
 from amqpworker.worker.options import QueueOptions
 
-__all__ = ["parse_queue"]
-
 # `.*` is greedy, and settings contain no colon: so the colon is the last one.
 WITH_SETTINGS = re.compile(r"(?P<name>.*):(?P<threads>[0-9]{0,9})(?:,prefetch=(?P<prefetch>[0-9]{1,9}))?", re.DOTALL)
 

@@ -18,17 +18,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from amqpworker.cli.app_session import closing_app
-from amqpworker.cli.output import print_error, printable, write, write_json
+from amqpworker.cli.output import write, write_json
 from amqpworker.cli.shared import AppOption, AsJson, NamespaceOption, UrlOption, app_of, quiet, standard_input
 from amqpworker.cli.values import pairs
 from amqpworker.errors import ConfigError, InvalidArguments, TaskFailed
+from amqpworker.log.terminal import print_error, printable
 from amqpworker.worker.unknown_tasks import similar_names
 
 if TYPE_CHECKING:
     from amqpworker.app import App
     from amqpworker.model.message import Message
-
-__all__ = ["send_app"]
 
 send_app = typer.Typer()
 

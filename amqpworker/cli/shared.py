@@ -30,20 +30,6 @@ if TYPE_CHECKING:
     from amqpworker.app import App
     from amqpworker.broker.admin import Admin
 
-__all__ = [
-    "APP_VARIABLE",
-    "AppOption",
-    "AsJson",
-    "NamespaceOption",
-    "UrlOption",
-    "admin_of",
-    "app_of",
-    "exit_code",
-    "load",
-    "quiet",
-    "standard_input",
-]
-
 APP_VARIABLE = "AMQPWORKER_APP"
 
 AppOption = Annotated[

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amqpworker.cli.output import ID_WIDTH, console, folded, printable, table, write, write_json
+from amqpworker.cli.output import ID_WIDTH, console, folded, table, write, write_json
 from amqpworker.cli.shared import AsJson
 from amqpworker.errors import ConfigError, NotConnected
+from amqpworker.log.terminal import printable
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     from rich.console import Group
     from rich.table import Table
-
-__all__ = ["status_app"]
 
 TIMEOUT = 5.0
 WATCH_INTERVAL = 1.0

@@ -16,16 +16,15 @@ import typer
 
 from amqpworker.cli.cluster import ClusterRequests
 from amqpworker.cli.findings import Finding, Membership, grouped, leaders
-from amqpworker.cli.output import console, plain, printable, table, write, write_json
+from amqpworker.cli.output import console, plain, table, write, write_json
 from amqpworker.cli.shared import APP_VARIABLE, AsJson, admin_of, load, quiet
 from amqpworker.errors import ConfigError, NotConnected
+from amqpworker.log.terminal import printable
 from amqpworker.routing.topology import LEVELS, Binding, Exchange, Names, Queue, Topology
 
 if TYPE_CHECKING:
     from amqpworker.app import App
     from amqpworker.broker.management import Management
-
-__all__ = ["topology_app"]
 
 topology_app = typer.Typer(
     no_args_is_help=True, help="Show, declare and check the exchanges, queues and bindings of an app."

@@ -16,12 +16,9 @@ from typing import Annotated
 
 import typer
 
-from amqpworker.cli.output import print_error
 from amqpworker.errors import ConfigError
 from amqpworker.ipc.interpreter import folder_as_given, interpreter_as_given
-from amqpworker.log.terminal import printable
-
-__all__ = ["instances", "unit_app", "unit_text"]
+from amqpworker.log.terminal import print_error, printable
 
 UNIT = """\
 # {install}

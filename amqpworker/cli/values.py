@@ -13,8 +13,6 @@ from typing import Annotated, Any, NoReturn, Union, get_args, get_origin
 
 from amqpworker.errors import InvalidArguments
 
-__all__ = ["pairs", "value_of"]
-
 NO_HINTS: Mapping[str, Any] = {}
 TEXT, NOTHING = str, type(None)
 

@@ -18,17 +18,16 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from amqpworker.cli.output import console, print_error, printable, table, write_json
+from amqpworker.cli.output import console, table, write_json
 from amqpworker.errors import ConfigError
 from amqpworker.ipc.descendants import alive_with_descendants, descendants_of, terminate_all
 from amqpworker.ipc.exit_status import describe_exit
 from amqpworker.ipc.interpreter import command_of
+from amqpworker.log.terminal import print_error, printable
 from amqpworker.supervisor.launch import SupervisorConfig
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.dry_run import Checked
 from amqpworker.worker.options import WorkerOptions
-
-__all__ = ["check"]
 
 # How late the end of a process is noticed if another process, which it has started, keeps the pipe open.
 POLL_INTERVAL = 0.2

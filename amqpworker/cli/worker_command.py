@@ -24,8 +24,6 @@ from amqpworker.ipc.interpreter import folder_as_given
 from amqpworker.supervisor.launch import SupervisorConfig, launch
 from amqpworker.worker.options import PoolOptions, QueueOptions
 
-__all__ = ["ALLOWED_WITH_CONFIG", "worker_app"]
-
 MODELS = (PoolOptions, ConfigFile)
 ALLOWED_WITH_CONFIG = ("config", "check", "as_json")
 

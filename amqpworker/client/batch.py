@@ -16,8 +16,6 @@ from typing import Any, Protocol
 from amqpworker.errors import AmqpWorkerError, BatchFailed, SendError, Unconfirmed
 from amqpworker.model.message import Message
 
-__all__ = ["MOST_MESSAGES", "Window", "failed_batch", "send_each"]
-
 MOST_MESSAGES = 2000
 MOST_BYTES = 16 * 1024 * 1024
 FIRST_MESSAGES = 256

@@ -16,8 +16,6 @@ from threading import TIMEOUT_MAX
 
 from amqpworker.errors import AmqpWorkerError, CallTimeout
 
-__all__ = ["Calls", "PendingCall"]
-
 
 class PendingCall:
     """

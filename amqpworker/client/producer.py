@@ -32,8 +32,6 @@ from amqpworker.routing.envelope import sent as publication_of
 from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
 
-__all__ = ["Producer"]
-
 EXIT_TIMEOUT = 10.0
 # To find out why a call was not replied to.
 COUNT_TIMEOUT = 0.25

@@ -17,8 +17,6 @@ from amqpworker.model.reply import Reply, read
 from amqpworker.results.store import ResultStore
 from amqpworker.routing.delay import seconds_of
 
-__all__ = ["Sent", "never_stored", "value_of"]
-
 R = TypeVar("R")
 
 FIRST_PAUSE = 0.005

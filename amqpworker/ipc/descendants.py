@@ -16,22 +16,6 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-__all__ = [
-    "CAN_ADOPT",
-    "MARK",
-    "TERM_GRACE",
-    "ProcessKey",
-    "Termination",
-    "adopt_orphans",
-    "alive_with_descendants",
-    "children_of",
-    "descendants_of",
-    "group_members",
-    "keys_of",
-    "stat_of",
-    "terminate_all",
-]
-
 PR_SET_CHILD_SUBREAPER = 36
 TERM_GRACE = 5.0
 # A process that is in a system call when it is killed needs a moment to end.

@@ -8,8 +8,6 @@ from typing import Any
 from amqpworker.ipc.descendants import Termination
 from amqpworker.log.logger import get_logger
 
-__all__ = ["describe_exit", "log_children_ended", "signal_name"]
-
 log = get_logger(__name__)
 
 

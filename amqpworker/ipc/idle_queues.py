@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-__all__ = ["IDLE_BYTES", "bit_of", "bytes_of", "idle_elsewhere"]
-
 BITS = 1024
 IDLE_BYTES = BITS // 8
 

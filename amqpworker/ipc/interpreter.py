@@ -16,8 +16,6 @@ from pathlib import Path
 from amqpworker.errors import ConfigError
 from amqpworker.ipc.interpreter_options import interpreter_options
 
-__all__ = ["command_of", "folder_as_given", "interpreter_as_given"]
-
 # If amqpworker itself is in the app's folder, that folder becomes the last one on the path.
 FROM_FOLDER = (
     "import sys, runpy; sys.path.append(sys.argv.pop(1)); "

@@ -10,8 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-__all__ = ["interpreter_options"]
-
 PASSED_ON = frozenset("bBdEIOqRsSuv")
 WITH_VALUE = frozenset("WX")
 PROGRAM = frozenset("cm")

@@ -13,8 +13,6 @@ import tempfile
 import time
 from contextlib import suppress
 
-__all__ = ["ProcessEnd", "has_process_descriptors", "memory_file", "missing_calls"]
-
 # The call does not exist, or a container's filter denies it.
 MISSING = frozenset({errno.ENOSYS, errno.EPERM})
 POLL_INTERVAL = 0.01

@@ -14,32 +14,14 @@ import os
 import struct
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from amqpworker.ipc.idle_queues import IDLE_BYTES, bytes_of
 from amqpworker.ipc.report import OVERDUE
 
 if TYPE_CHECKING:
     from amqpworker.model.message import Delivery
-
-__all__ = [
-    "CONSUMER",
-    "EVENT_LOOP",
-    "MAIN",
-    "PUBLISHER",
-    "THREADS",
-    "Counts",
-    "Gauges",
-    "Recorder",
-    "Recording",
-    "RunSlot",
-    "Running",
-    "key_of",
-    "map_memory",
-    "read_recording",
-    "record_idle_elsewhere",
-    "size_of",
-]
+    from amqpworker.worker.context import Run
 
 Memory: TypeAlias = mmap.mmap | bytearray
 
@@ -170,22 +152,6 @@ def key_of(delivery: Delivery) -> bytes:
     return b"#" + digest.hexdigest().encode()
 
 
-class RecordedRun(Protocol):
-    """What is recorded of a run: `started` and `limit_ends` are seconds since the epoch, `limit_ends` is 0 if it has no limit."""
-
-    @property
-    def attempt(self) -> int: ...
-
-    @property
-    def started(self) -> float: ...
-
-    @property
-    def limit_ends(self) -> float: ...
-
-    @property
-    def task(self) -> str: ...
-
-
 class RunSlot:
     """Where one runner thread, or one coroutine, records what it runs; one thread writes it."""
 
@@ -196,7 +162,7 @@ class RunSlot:
         self._flag = HEADER.size + number * SLOT_SIZE
         self._fields = self._flag + 1
 
-    def mark_running(self, key: bytes, run: RecordedRun) -> None:
+    def mark_running(self, key: bytes, run: Run) -> None:
         """Record that a task starts."""
         # `struct` truncates what is longer than its field.
         PACK(self._memory, self._fields, run.attempt, run.started, run.limit_ends, key, run.task.encode())

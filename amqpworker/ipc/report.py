@@ -19,28 +19,6 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate, takewhile
 from typing import Any, Literal, TypeAlias, get_args
 
-__all__ = [
-    "ABANDONED",
-    "DUMP_SIGNAL",
-    "FAILED",
-    "MISCONFIGURED",
-    "OVERDUE",
-    "STOPPED",
-    "Command",
-    "CommandWriter",
-    "Exit",
-    "ParsedReports",
-    "Report",
-    "Reporter",
-    "SuspectAnswer",
-    "WriteStacks",
-    "encode_command",
-    "encode_report",
-    "first_batch",
-    "parse_commands",
-    "parse_reports",
-]
-
 # Exit codes of a worker process, and of the pool.
 STOPPED = 0
 FAILED = 1

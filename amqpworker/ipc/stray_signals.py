@@ -13,8 +13,6 @@ from types import FrameType
 
 from amqpworker.ipc.report import DUMP_SIGNAL
 
-__all__ = ["STRAY", "ignore", "ignore_stray", "stray_signals_blocked"]
-
 # Ignored by a handler: programs that a task starts would inherit SIG_IGN.
 TO_SUPERVISOR = (signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT)
 # Ignored by SIG_IGN: with a handler, a write to a terminal that sends SIGTTOU would be repeated for ever.

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 
 from amqpworker import __version__
 
-__all__ = ["VERSION_ARGUMENT", "VERSION_MISMATCH", "version_mismatch", "without_version"]
-
 FLAG = "--parent="
 VERSION_ARGUMENT = f"{FLAG}{__version__}"
 VERSION_MISMATCH = 78

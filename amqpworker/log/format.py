@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict
 
-__all__ = ["check_level", "configure", "log_uncaught"]
-
 Render: TypeAlias = Callable[[dict[str, Any]], str]
 
 LEVELS = ("debug", "info", "warning", "error", "critical")

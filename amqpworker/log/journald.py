@@ -21,8 +21,6 @@ from amqpworker.log.record import LogLine
 from amqpworker.log.terminal import printable
 from amqpworker.log.writer import MAX_WAIT, LineHandler
 
-__all__ = ["JournalHandler", "encode", "entry_of", "is_journal"]
-
 PREFIX = "AMQPWORKER_"
 MAX_NAME_LENGTH = 64
 # Of one field; a datagram takes about 200 kB.

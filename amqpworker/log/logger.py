@@ -21,17 +21,6 @@ from amqpworker.log.queue_handler import LogQueue, report_failure
 from amqpworker.log.record import LogLine, make_record
 from amqpworker.log.redaction import redact_value
 
-__all__ = [
-    "Logger",
-    "add_task",
-    "flush",
-    "get_logger",
-    "keep_enabled",
-    "redact",
-    "silence_in_io_threads",
-    "task_context",
-]
-
 task_context: ContextVar[object | None] = ContextVar("amqpworker_task", default=None)
 """What runs in this context: an object with the attributes `task`, `id`, `attempt` and `queue`."""
 

@@ -20,8 +20,6 @@ from collections import deque
 
 from amqpworker.log.record import lines_dropped
 
-__all__ = ["LogQueue", "report_failure"]
-
 MAX_WAITING = 10_000
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-__all__ = ["LogLine", "lines_dropped", "make_record"]
-
 
 class LogLine(dict[str, Any]):
     """The fields of one line."""

@@ -12,8 +12,6 @@ from typing import Any
 
 from amqpworker.errors import TimeLimitExceeded
 
-__all__ = ["redact_text", "redact_url", "redact_value"]
-
 HIDDEN = "***"
 
 # bounded, so that a long text costs no more than its length

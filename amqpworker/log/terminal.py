@@ -11,8 +11,6 @@ import os
 import sys
 from io import TextIOWrapper
 
-__all__ = ["escape_unencodable", "print_error", "printable"]
-
 MIN_WIDTH = 40
 
 

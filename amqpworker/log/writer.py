@@ -19,8 +19,6 @@ from amqpworker.errors import TimeLimitExceeded
 from amqpworker.log.record import lines_dropped
 from amqpworker.log.redaction import redact_text
 
-__all__ = ["LineHandler"]
-
 MAX_WAIT = 0.25
 """Seconds that the first line waits for a reader; the next lines do not wait at all."""
 

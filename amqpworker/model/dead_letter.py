@@ -24,8 +24,6 @@ from amqpworker.model.message import (
     Delivery,
 )
 
-__all__ = ["NO_QUEUE", "DeadLetter"]
-
 DEATHS = "x-death"
 NO_QUEUE = "no-queue"
 """The reason of a message whose delay was over when its queue did not exist."""

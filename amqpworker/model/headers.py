@@ -25,8 +25,6 @@ from amqpworker.model.message import (
     HeaderValue,
 )
 
-__all__ = ["EPOCH", "UnusableHeader", "count_of", "now_text", "read_headers", "time_of", "time_text"]
-
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 # 20261128 is a date in ISO 8601, without a zone; as milliseconds it would be in 1970.

@@ -13,22 +13,6 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias, TypeGuard
 
-__all__ = [
-    "ATTEMPT",
-    "DEAD_REASON",
-    "Delivery",
-    "HeaderValue",
-    "Headers",
-    "Message",
-    "Properties",
-    "Publication",
-    "fits_short_string",
-    "is_reserved",
-    "new_id",
-    "plain",
-    "wait_header",
-]
-
 HeaderValue: TypeAlias = Any
 """What an AMQP field table holds: None, bool, int, float, Decimal, str, bytes, datetime, list, dict."""
 

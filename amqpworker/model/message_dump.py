@@ -17,8 +17,6 @@ from typing import Any
 from amqpworker.errors import InvalidArguments
 from amqpworker.model.message import Message, fits_short_string
 
-__all__ = ["dump_message", "load_message"]
-
 TAG = "$"
 """A dictionary with one key, which begins with this, is a value of a header that JSON does not have."""
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Dead", "Discarded", "Done", "Failure", "Outcome", "Postpone", "Republish", "Requeue", "Retry", "Snooze"]
-
 
 @dataclass(frozen=True, slots=True)
 class Failure:

@@ -19,8 +19,6 @@ from pydantic_core import from_json, to_json
 from amqpworker.errors import MalformedReply
 from amqpworker.model.outcome import Failure
 
-__all__ = ["Reply", "done", "failed", "read"]
-
 HEAD = b'{"status":"done","value":'
 TRACEBACK_LIMIT = 32 * 1024
 TEXT_LIMIT = 8 * 1024

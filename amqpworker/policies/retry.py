@@ -24,8 +24,6 @@ from tenacity import Future, RetryCallState, Retrying, TryAgain
 from amqpworker.errors import AmqpWorkerError, ConfigError, InvalidArguments, RetryLater
 from amqpworker.routing.delay import clamp, seconds_of, units
 
-__all__ = ["BROKEN", "DEFAULT", "Policy", "PolicySpec", "ResultRefused", "RunInfo", "policy"]
-
 PolicySpec: TypeAlias = Retrying | int | Sequence[float | timedelta] | None
 """What `retry=` accepts: a policy, a number of retries, the wait before each of them, or `None` for no retry."""
 

@@ -16,8 +16,6 @@ from amqpworker.errors import InvalidArguments
 from amqpworker.model.message import MOST_SHORT_BYTES, HeaderValue, fits_short_string, is_reserved, plain
 from amqpworker.routing.delay import seconds_of, seconds_until, timestamp_of
 
-__all__ = ["LATE_BEFORE_DUE", "Options", "check_options"]
-
 LATE_BEFORE_DUE = "A message that expires before its delay is over never runs: give a later `expires`."
 
 

@@ -15,8 +15,6 @@ from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.ipc.report import OVERDUE
 from amqpworker.routing.delay import seconds_of
 
-__all__ = ["UNLIMITED", "LimitSpec", "TimeLimit", "time_limit_of"]
-
 LimitSpec: TypeAlias = float | timedelta | None
 
 

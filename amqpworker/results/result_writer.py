@@ -9,8 +9,6 @@ from contextlib import suppress
 from amqpworker.errors import ResultStoreError
 from amqpworker.results.store import ResultRow, ResultStore
 
-__all__ = ["ResultWriter"]
-
 EXPIRE_EVERY = 64
 """After this many results, at most twice as many expired ones are deleted: the store shrinks, and no deletion is long."""
 

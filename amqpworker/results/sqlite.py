@@ -22,8 +22,6 @@ from amqpworker.log.redaction import redact_url
 from amqpworker.results.sqlite_file import Connect, SqliteFile, is_transient, reason
 from amqpworker.results.store import ResultNotStorable, ResultRow
 
-__all__ = ["SqliteStore", "path_of", "sqlite_store"]
-
 SCHEME = "sqlite://"
 
 LOCK_TIMEOUT = 30.0

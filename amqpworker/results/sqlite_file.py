@@ -26,8 +26,6 @@ from typing import TypeAlias, TypeVar
 
 from amqpworker.errors import ConfigError, ResultStoreError
 
-__all__ = ["Connect", "SqliteFile", "is_transient", "reason"]
-
 APPLICATION_ID = 0x61775273
 """Marks a file as ours (`file` shows it): "awRs"."""
 

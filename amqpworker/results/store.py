@@ -16,16 +16,6 @@ from amqpworker.log.redaction import redact_url
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = [
-    "ENTRY_POINTS",
-    "ResultNotStorable",
-    "ResultRow",
-    "ResultStore",
-    "StoreFactory",
-    "check_url",
-    "open_store",
-]
-
 ENTRY_POINTS = "amqpworker.results"
 
 

@@ -15,19 +15,6 @@ from amqpworker.errors import InvalidArguments
 from amqpworker.model.message import wait_header
 from amqpworker.routing.topology import LEVELS, UNIT, Names
 
-__all__ = [
-    "LEVELS",
-    "MAX_DELAY",
-    "UNIT",
-    "Route",
-    "clamp",
-    "route",
-    "seconds_of",
-    "seconds_until",
-    "timestamp_of",
-    "units",
-]
-
 MAX_DELAY = (2**LEVELS - 1) * UNIT
 """The longest delay of the ladder in seconds: 8.5 years."""
 

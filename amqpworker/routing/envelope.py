@@ -51,20 +51,6 @@ if TYPE_CHECKING:
     from amqpworker.model.outcome import Dead
     from amqpworker.routing.topology import Names
 
-__all__ = [
-    "called",
-    "dead_lettered",
-    "is_valid_reply_to",
-    "postponed",
-    "replayed",
-    "reply",
-    "republished",
-    "retried",
-    "sent",
-    "shrink_to_fit",
-    "user_headers",
-]
-
 MAX_TRACEBACK = 32 * 1024
 MAX_TEXT = 4 * 1024
 SHORT_TEXT = 512

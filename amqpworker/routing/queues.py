@@ -14,8 +14,6 @@ from amqpworker.errors import ConfigError
 from amqpworker.routing import topology
 from amqpworker.routing.topology import Names, Topology
 
-__all__ = ["Plan", "Requirement"]
-
 
 @dataclass(frozen=True, eq=False)
 class Requirement:

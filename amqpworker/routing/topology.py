@@ -16,23 +16,6 @@ from typing import Any, TypeVar
 from amqpworker.errors import ConfigError
 from amqpworker.model.message import MOST_SHORT_BYTES, fits_short_string, wait_header
 
-__all__ = [
-    "DEFAULT_NAMESPACE",
-    "LEVELS",
-    "UNIT",
-    "Binding",
-    "Exchange",
-    "Names",
-    "Queue",
-    "Topology",
-    "base",
-    "check_namespace",
-    "check_queue_name",
-    "dead_queue",
-    "ladder",
-    "work_queue",
-]
-
 DEFAULT_NAMESPACE = "amqpworker"
 
 LEVELS = 31

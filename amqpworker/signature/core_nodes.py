@@ -10,8 +10,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["MODELS", "children", "fields_of", "is_user_code", "rebuilt", "rebuilt_below"]
-
 MODELS = {"model", "dataclass"}
 """Their instances are accepted as they are: pydantic does not validate their fields again."""
 

@@ -19,8 +19,6 @@ import typing_extensions
 
 from amqpworker.errors import ConfigError
 
-__all__ = ["Parameters", "read_parameters"]
-
 BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 BY_KEYWORD = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 RETURN = "return"

@@ -18,8 +18,6 @@ from pydantic_core import CoreConfig, SchemaSerializer, SchemaValidator
 
 from amqpworker.signature.core_nodes import MODELS, children, fields_of, is_user_code, rebuilt, rebuilt_below
 
-__all__ = ["Difference", "Trial", "difference"]
-
 EXAMPLES: tuple[Any, ...] = (
     *(None, True, 0, 1, 0.1, "", "a", "1", "0.1", "true", "1234", "00000000-0000-0000-0000-000000000007"),
     *("2026-01-02", "2026-01-02T00:00:00", "2026-01-02T03:04:05Z", "03:04:05", "P1DT2H", "127.0.0.1", "::1"),

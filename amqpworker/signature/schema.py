@@ -23,8 +23,6 @@ from amqpworker.signature.core_nodes import MODELS, children, fields_of, is_user
 from amqpworker.signature.parameters import named
 from amqpworker.signature.round_trip import Trial
 
-__all__ = ["CORE_CONFIG", "ValueSchema", "schema_of", "schema_of_value"]
-
 CONFIG = ConfigDict(
     extra="forbid",
     allow_inf_nan=False,

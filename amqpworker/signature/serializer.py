@@ -27,8 +27,6 @@ from pydantic_core import (
 from amqpworker.signature.round_trip import Difference, difference
 from amqpworker.signature.schema import CORE_CONFIG, ValueSchema
 
-__all__ = ["LARGE", "NotJson", "NotSerializable", "ValueSerializer", "explain", "not_json"]
-
 SUSPECT_NUMBER = re.compile(
     rb"[0-9NI](?:(?<=N)aN|(?<=I)nfinity|(?<=[0-9])(?:[eE]\+?[0-9]{3}|(?<![0-9][0-9])[0-9]{199}))"
 )

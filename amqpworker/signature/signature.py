@@ -21,8 +21,6 @@ from amqpworker.signature.parameters import RETURN, Parameters, read_parameters
 from amqpworker.signature.schema import schema_of, schema_of_value
 from amqpworker.signature.serializer import LARGE, ValueSerializer, explain, not_json
 
-__all__ = ["Call", "MalformedBody", "Signature"]
-
 
 class MalformedBody(InvalidArguments):
     """A message's body is not a JSON object, or one of its numbers is NaN or infinite."""

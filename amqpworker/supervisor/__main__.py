@@ -21,8 +21,6 @@ from amqpworker.log.terminal import escape_unencodable, print_error
 from amqpworker.supervisor.launch import parse_config
 from amqpworker.supervisor.supervisor import Supervisor
 
-__all__ = ["main"]
-
 NAME = "amqpworker"
 
 # Not `__name__`, which is `__main__` here.

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from amqpworker.ipc.recorder import Recording
 from amqpworker.ipc.report import SuspectAnswer
 
-__all__ = ["CrashHistory"]
-
 MAX_SUSPECTS = 10_000
 MAX_QUERIES = 100_000
 # The kernel closes the sockets of a process that dies some time before its parent can reap it.

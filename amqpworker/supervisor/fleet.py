@@ -18,8 +18,6 @@ from amqpworker.supervisor.rollout import Rollout, RolloutStep
 from amqpworker.supervisor.slots import Pool, Process, Slot, Stage
 from amqpworker.supervisor.turns import Turns
 
-__all__ = ["KILL_GRACE", "Fleet"]
-
 DRAIN_TIMEOUT = 30.0
 KILL_GRACE = 10.0
 IMPATIENT_GRACE = 2.0

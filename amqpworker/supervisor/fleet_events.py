@@ -10,37 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-__all__ = [
-    "Action",
-    "ClockGap",
-    "Consuming",
-    "Drain",
-    "DumpStacks",
-    "Ended",
-    "Event",
-    "Exiting",
-    "Finish",
-    "Grow",
-    "Interrupt",
-    "Kill",
-    "Log",
-    "Misconfigured",
-    "NotStarted",
-    "OverLimit",
-    "Oversize",
-    "ProcessEvent",
-    "Ready",
-    "RecyclingDue",
-    "Reload",
-    "Replace",
-    "Shrink",
-    "Stalled",
-    "Start",
-    "Stop",
-    "StopNow",
-    "Tick",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Tick:

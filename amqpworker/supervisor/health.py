@@ -24,8 +24,6 @@ from amqpworker.supervisor.listener import TcpServer, UnixServer
 from amqpworker.supervisor.sockets import remove_abandoned, socket_folder
 from amqpworker.supervisor.status import SupervisorStatus, status_line
 
-__all__ = ["HealthServer", "check_address", "respond_to", "serve_status", "split_address"]
-
 log = get_logger(__name__)
 
 # A supervisor checks its processes once per second.

@@ -19,8 +19,6 @@ from amqpworker.errors import ConfigError
 from amqpworker.ipc.interpreter import command_of, interpreter_as_given
 from amqpworker.supervisor.pools import PoolSpec
 
-__all__ = ["SIGNALS", "SupervisorConfig", "launch", "parse_config"]
-
 PROGRAM = "amqpworker.supervisor"
 SIGNALS = (
     signal.SIGTERM,

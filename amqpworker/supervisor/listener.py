@@ -23,8 +23,6 @@ from typing import Any, TypeAlias
 from amqpworker.errors import AmqpWorkerError, ConfigError
 from amqpworker.supervisor.sockets import is_abandoned
 
-__all__ = ["MAX_CLIENTS", "TcpServer", "UnixServer"]
-
 CLIENT_TIMEOUT = 5.0
 # Each takes a thread and a descriptor, which the supervisor needs to replace processes.
 MAX_CLIENTS = 32

@@ -19,8 +19,6 @@ from amqpworker.supervisor.slots import Process, Stage
 from amqpworker.supervisor.status import History, Observation, SupervisorStatus, status_of
 from amqpworker.supervisor.worker_process import WorkerHandle
 
-__all__ = ["Monitor", "recycling_reason"]
-
 MIB = 1024 * 1024
 CHECK_INTERVAL = 1.0
 # A supervisor that has not checked for this long was stopped itself, and perhaps its processes were, too.

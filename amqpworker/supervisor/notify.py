@@ -13,8 +13,6 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-__all__ = ["Announcer", "Condition", "Notifier", "notifier_from"]
-
 EXTENSION = 60.0
 EXTEND_EVERY = 10.0
 STATUS_EVERY = 1.0

@@ -23,8 +23,6 @@ from amqpworker.ipc.kernel import has_process_descriptors
 from amqpworker.log.logger import get_logger
 from amqpworker.supervisor import orphan_reaper
 
-__all__ = ["OrphanGuard"]
-
 log = get_logger(__name__)
 
 # Isolated from the app's folder and from all installed packages except this one; the comment is what `ps` shows.

@@ -25,8 +25,6 @@ from amqpworker.ipc.descendants import (
     stat_of,
 )
 
-__all__ = ["MAX_MESSAGE", "decode", "encode", "main"]
-
 # In bytes: several thousand processes.
 MAX_MESSAGE = 128 * 1024
 IGNORED = (

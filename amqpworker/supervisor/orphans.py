@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from amqpworker.ipc.descendants import ProcessKey, Termination, alive_with_descendants, children_of, keys_of
 from amqpworker.ipc.exit_status import log_children_ended
 
-__all__ = ["Orphans"]
-
 # The end of a process with much memory takes a moment, in which the kernel may already pass on the children of its threads.
 RECENT = 3.0
 CHECK_INTERVAL = 0.05

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["PoolSpec", "Recycling"]
-
 HOUR = 3600
 MIB = 1024 * 1024
 

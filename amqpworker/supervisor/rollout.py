@@ -13,8 +13,6 @@ from typing import Literal, TypeAlias
 
 from amqpworker.supervisor.slots import Pool, Process, Slot
 
-__all__ = ["Kind", "Rollout", "RolloutStep"]
-
 MAX_RELOAD_FAILURES = 3
 
 Kind: TypeAlias = Literal["reload", "recycle", "retire"]

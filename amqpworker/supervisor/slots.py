@@ -14,8 +14,6 @@ from enum import Enum
 from amqpworker.ipc.report import ABANDONED, MISCONFIGURED, STOPPED
 from amqpworker.supervisor.fleet_events import Oversize
 
-__all__ = ["Pool", "Process", "Slot", "Stage"]
-
 FIRST_BACKOFF = 1.0
 MAX_BACKOFF = 60.0
 STABLE_AFTER = 10.0

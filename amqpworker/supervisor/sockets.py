@@ -13,8 +13,6 @@ from pathlib import Path
 
 from amqpworker.errors import ConfigError
 
-__all__ = ["is_abandoned", "remove_abandoned", "service_of", "socket_folder", "sockets"]
-
 SHARED = Path("/run/amqpworker")
 
 

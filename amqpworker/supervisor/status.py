@@ -17,18 +17,6 @@ from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.notify import Condition
 from amqpworker.supervisor.slots import Process, Stage
 
-__all__ = [
-    "History",
-    "Observation",
-    "PoolView",
-    "ProcessView",
-    "RunView",
-    "SupervisorStatus",
-    "condition_of",
-    "status_line",
-    "status_of",
-]
-
 MAX_ERRORS = 10
 MAX_REASON = 200
 # The stages in which a process that does not consume waits for the broker.

@@ -62,8 +62,6 @@ from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.status import condition_of
 from amqpworker.supervisor.worker_process import WorkerHandle
 
-__all__ = ["Supervisor"]
-
 log = get_logger(__name__)
 
 ANSWER_INTERVAL = 0.02

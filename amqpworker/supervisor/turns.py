@@ -12,8 +12,6 @@ from collections.abc import Iterable
 
 from amqpworker.supervisor.slots import Process, Slot
 
-__all__ = ["Turns"]
-
 
 class Turns:
     """The turns of all pools; at most `limit` processes start at once, None sets no limit."""

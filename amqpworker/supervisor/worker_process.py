@@ -24,8 +24,6 @@ from amqpworker.ipc.stray_signals import stray_signals_blocked
 from amqpworker.ipc.version_check import VERSION_ARGUMENT
 from amqpworker.supervisor.pools import PoolSpec
 
-__all__ = ["WorkerHandle"]
-
 # A process that writes without end must not keep the supervisor from handling signals; a full pipe holds less than this.
 MAX_READS = 16
 READ_BYTES = 65536

@@ -16,8 +16,6 @@ from amqpworker.testing.waiting import wait_until
 if TYPE_CHECKING:
     from amqpworker.app import App
 
-__all__ = ["LocalWorker", "running_worker"]
-
 
 class LocalWorker:
     """

@@ -38,8 +38,6 @@ from amqpworker.testing.configuration import (
 from amqpworker.testing.node_api import NodeApi
 from amqpworker.testing.waiting import is_true_within
 
-__all__ = ["Node", "NodeStatus"]
-
 # Without its management statistics the broker stops in one second; with them it waits five for itself (3.10.8).
 _FORGET_STATISTICS = "gen_event:delete_handler(rabbit_event, rabbit_mgmt_db_handler, stop)."
 

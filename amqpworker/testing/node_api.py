@@ -11,8 +11,6 @@ from typing import Any
 
 from amqpworker.broker.management import Management
 
-__all__ = ["NodeApi"]
-
 
 class NodeApi(Management):
     """The HTTP API of one node; every method raises what `Management` raises."""

@@ -12,8 +12,6 @@ from contextlib import closing
 
 from amqpworker.results.store import ResultRow, ResultStore
 
-__all__ = ["ResultStoreContract"]
-
 LATER = 4_000_000_000.0
 MONDAY, TUESDAY = "2026-11-23T10:00:00.000Z", "2026-11-24T10:00:00.000Z"
 

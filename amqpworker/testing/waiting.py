@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["is_true_within", "wait_until"]
-
 T = TypeVar("T")
 
 INTERVAL = 0.02

@@ -28,8 +28,6 @@ from amqpworker.errors import (
 from amqpworker.ipc.interpreter import folder_as_given
 from amqpworker.log.redaction import redact_text
 
-__all__ = ["import_error", "load_app", "may_pass", "split_target"]
-
 LONGEST_REASON = 300
 
 T = TypeVar("T")

@@ -30,8 +30,6 @@ from amqpworker.ipc.descendants import (
 from amqpworker.ipc.exit_status import log_children_ended
 from amqpworker.log.logger import get_logger
 
-__all__ = ["ChildProcesses"]
-
 log = get_logger(__name__)
 
 # An adopted process that has ended is reaped after this long.

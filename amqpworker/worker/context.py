@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from amqpworker.policies.time_limit import TimeLimit
     from amqpworker.signature.signature import Signature
 
-__all__ = ["RegisteredTask", "Run", "current"]
-
 
 class RegisteredTask(Protocol):
     """What the worker knows of a task; `amqpworker.Task` is one."""

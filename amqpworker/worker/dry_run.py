@@ -26,9 +26,6 @@ from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.subscriptions import QueueAssignment, long_tasks, queue_assignments
 
-__all__ = ["Checked", "find_warnings", "main"]
-
-
 # Folders that hold packages and are not packages themselves, by convention.
 SOURCE_FOLDERS = {"src", "lib", "source", "python"}
 

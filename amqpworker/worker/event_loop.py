@@ -33,8 +33,6 @@ from amqpworker.model.outcome import (
 from amqpworker.worker.context import Run
 from amqpworker.worker.executor import Acceptance, Pipeline
 
-__all__ = ["EventLoopRunner"]
-
 log = get_logger(__name__)
 
 SETTLING_THREADS = 4

@@ -30,8 +30,6 @@ from amqpworker.worker.limits.cancellation import await_within
 from amqpworker.worker.limits.deadlines import Limits, RunAbandoned
 from amqpworker.worker.middleware import MiddlewareStack
 
-__all__ = ["Acceptance", "Pipeline", "Settle", "TaskExecutor", "attempt_and_first_run"]
-
 log = get_logger(__name__)
 
 # What is one more than this can still be carried in a header.

@@ -15,8 +15,6 @@ from typing import NoReturn
 
 from amqpworker.ipc.report import DUMP_SIGNAL
 
-__all__ = ["default_signals_in_forks", "exit_if_forked_child"]
-
 MESSAGE = (
     b"amqpworker: a child that a task made by os.fork() came back from the task; it ends here (os._exit it yourself)\n"
 )

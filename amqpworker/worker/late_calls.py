@@ -9,8 +9,6 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-__all__ = ["LateCalls"]
-
 WARN_AFTER = 60.0
 MOST_SENDERS = 1000
 

@@ -16,8 +16,6 @@ from typing import Any, TypeAlias
 from amqpworker.errors import ConfigError
 from amqpworker.log.logger import get_logger
 
-__all__ = ["Lifespan"]
-
 log = get_logger(__name__)
 
 Context: TypeAlias = AbstractContextManager[Any] | AbstractAsyncContextManager[Any]

@@ -18,8 +18,6 @@ from amqpworker.errors import TimeLimitExceeded
 from amqpworker.log.logger import get_logger
 from amqpworker.worker.context import Run
 
-__all__ = ["Middleware", "MiddlewareStack"]
-
 log = get_logger(__name__)
 
 Middleware: TypeAlias = Callable[[Run], AbstractContextManager[Any] | AbstractAsyncContextManager[Any]]

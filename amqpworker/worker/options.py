@@ -13,8 +13,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["Flag", "LogOptions", "PoolOptions", "QueueOptions", "WorkerOptions", "repeated"]
-
 PREFETCH_PER_THREAD = 4
 MAX_PREFETCH = 65_535
 MAX_THREADS = 10_000

@@ -10,8 +10,6 @@ import os
 
 from amqpworker.worker.signals import OwnSignals
 
-__all__ = ["Origin"]
-
 
 class Origin:
     """What this process has now; `folder` is None if the current folder was deleted."""

@@ -40,23 +40,6 @@ from amqpworker.worker.context import Run
 from amqpworker.worker.isolation.crashes import MIB, Crash
 from amqpworker.worker.unknown_tasks import advice
 
-__all__ = [
-    "channel_lost",
-    "from_crash",
-    "from_exception",
-    "from_hard_limit",
-    "from_result",
-    "from_settle_error",
-    "from_times",
-    "internal_error",
-    "malformed",
-    "not_isolated",
-    "not_settled",
-    "too_many_deliveries",
-    "unknown_task",
-    "unreadable",
-]
-
 log = get_logger(__name__)
 
 DONE = Done()

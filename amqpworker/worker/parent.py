@@ -17,8 +17,6 @@ from amqpworker.lifecycle import start_thread
 from amqpworker.log.logger import get_logger
 from amqpworker.worker.stacks import StackWriter
 
-__all__ = ["ParentPipe"]
-
 # Not `__name__`: its lines are the process's.
 log = get_logger("amqpworker.worker.process")
 

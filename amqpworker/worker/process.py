@@ -58,8 +58,6 @@ from amqpworker.worker.subscriptions import queue_assignments, warn_of_long_task
 from amqpworker.worker.thread_room import room_permitting
 from amqpworker.worker.threads import Concurrency, RunnerThreads
 
-__all__ = ["WorkerProcess", "main"]
-
 # Not `__name__`, which is `__main__` in a process that was started.
 log = get_logger("amqpworker.worker.process")
 

@@ -13,8 +13,6 @@ from amqpworker.broker.address import Address
 from amqpworker.ipc.idle_queues import bit_of
 from amqpworker.ipc.recorder import Recorder
 
-__all__ = ["Sharing", "bits_of"]
-
 # Tasks that keep all threads busy for this long are long ones; before `receiver` requeues what waits behind them, so that
 # it does not go to another process that is as busy.
 BUSY_SECONDS = 3.0

@@ -23,8 +23,6 @@ from amqpworker.worker.isolation.suspects import SuspectQuery
 from amqpworker.worker.limits.ack_timeout_report import log_late
 from amqpworker.worker.settle import Settler
 
-__all__ = ["DeliveryReceiver"]
-
 log = get_logger(__name__)
 
 CHECK_SECONDS = 1.0

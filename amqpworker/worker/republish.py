@@ -19,8 +19,6 @@ from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery, Publication
 from amqpworker.routing.queues import Requirement
 
-__all__ = ["Publishes", "Republication", "Republisher"]
-
 log = get_logger(__name__)
 
 FIRST_PAUSE = 1.0

@@ -54,8 +54,6 @@ from amqpworker.worker.context import Run
 from amqpworker.worker.executor import attempt_and_first_run
 from amqpworker.worker.republish import Publishes, Republication, Republisher
 
-__all__ = ["Settler"]
-
 log = get_logger(__name__)
 
 REPLY_TIMEOUT = 5.0

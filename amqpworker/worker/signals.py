@@ -15,8 +15,6 @@ from typing import Any, TypeAlias
 
 from amqpworker.log.logger import get_logger
 
-__all__ = ["OwnSignals"]
-
 # Not `__name__`: its lines are the process's.
 log = get_logger("amqpworker.worker.process")
 

@@ -15,8 +15,6 @@ import traceback
 from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.log.logger import get_logger
 
-__all__ = ["StackWriter", "stack_of", "stacks"]
-
 # Not `__name__`: its lines are the process's.
 log = get_logger("amqpworker.worker.process")
 

@@ -15,8 +15,6 @@ from amqpworker.ipc.report import Report, Reporter
 from amqpworker.log.logger import get_logger
 from amqpworker.log.redaction import redact_text
 
-__all__ = ["Wait", "Waiting", "permanent_failure"]
-
 # Not `__name__`: its lines are the process's.
 log = get_logger("amqpworker.worker.process")
 

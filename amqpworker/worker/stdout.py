@@ -16,8 +16,6 @@ from typing import Any
 
 from amqpworker.log.logger import get_logger
 
-__all__ = ["Output", "print_by_line"]
-
 log = get_logger(__name__)
 
 # A time limit of the task can be raised in between.

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from amqpworker.broker.waker import Waker
 
-__all__ = ["StopRequest"]
-
 
 class StopRequest:
     """

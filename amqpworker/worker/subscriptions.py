@@ -17,8 +17,6 @@ from amqpworker.task import Task
 from amqpworker.worker.options import QueueOptions, WorkerOptions
 from amqpworker.worker.unknown_tasks import no_tasks
 
-__all__ = ["QueueAssignment", "long_tasks", "queue_assignments", "warn_of_long_tasks"]
-
 # Not `__name__`: its lines are the process's.
 log = get_logger("amqpworker.worker.process")
 

@@ -12,8 +12,6 @@ from amqpworker.ipc.report import FAILED
 from amqpworker.lifecycle import ThreadLimitReached
 from amqpworker.log.logger import get_logger
 
-__all__ = ["room_permitting"]
-
 # Not `__name__`: its lines are the process's.
 log = get_logger("amqpworker.worker.process")
 

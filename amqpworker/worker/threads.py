@@ -25,8 +25,6 @@ from amqpworker.worker.executor import Acceptance, Pipeline
 from amqpworker.worker.isolation.permits import Permits
 from amqpworker.worker.limits.ack_timeout_report import with_seconds
 
-__all__ = ["Concurrency", "RunnerThreads"]
-
 WorkQueue: TypeAlias = "SimpleQueue[Delivery | None]"
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["advice", "no_tasks", "similar_names"]
-
 MOST_NAMES = 3
 
 

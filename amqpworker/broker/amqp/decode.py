@@ -27,8 +27,6 @@ from amqpworker.broker.amqp.events import (
 from amqpworker.broker.amqp.properties import decode_properties, read_values
 from amqpworker.model.message import Delivery
 
-__all__ = ["StreamDecoder"]
-
 FRAME_MAX = 131_072
 MAX_BODY = 536_870_912
 """RabbitMQ's limit for a message, independent of its configuration (rabbit.hrl)."""

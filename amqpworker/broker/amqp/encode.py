@@ -14,8 +14,6 @@ from amqpworker.broker.amqp.properties import SHORT_STRINGS, property_values
 from amqpworker.broker.amqp.table_encode import reason
 from amqpworker.model.message import Publication
 
-__all__ = ["encode_ack", "encode_nack", "encode_publish"]
-
 METHOD, HEADER, BODY, END = 1, 2, 3, b"\xce"
 BASIC_PUBLISH, BASIC_ACK, BASIC_NACK = 0x003C0028, 0x003C0050, 0x003C0078
 BASIC_CLASS = 0x003C0000

@@ -12,21 +12,6 @@ from typing import NamedTuple, TypeAlias
 from amqpworker.broker.amqp.properties import read_short
 from amqpworker.model.message import Delivery, Properties
 
-__all__ = [
-    "BASIC_DELIVER",
-    "BUILDERS",
-    "END",
-    "Arguments",
-    "Confirm",
-    "Content",
-    "Event",
-    "FrameError",
-    "RawFrame",
-    "ReturnedMessage",
-    "Route",
-    "read_route",
-]
-
 BASIC_RETURN, BASIC_DELIVER = 0x003C0032, 0x003C003C
 END = 0xCE
 

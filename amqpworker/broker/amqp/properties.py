@@ -16,16 +16,6 @@ from amqpworker.broker.amqp.table_decode import decode_table, replaced
 from amqpworker.broker.amqp.table_encode import encode_table, reason, short_string
 from amqpworker.model.message import Properties
 
-__all__ = [
-    "OCTETS",
-    "SHORT_STRINGS",
-    "decode_properties",
-    "encode_properties",
-    "property_values",
-    "read_short",
-    "read_values",
-]
-
 CONTENT_TYPE, CONTENT_ENCODING, HEADERS, DELIVERY_MODE, PRIORITY = 1 << 15, 1 << 14, 1 << 13, 1 << 12, 1 << 11
 CORRELATION_ID, REPLY_TO, EXPIRATION, MESSAGE_ID, TIMESTAMP = 1 << 10, 1 << 9, 1 << 8, 1 << 7, 1 << 6
 TYPE, USER_ID, APP_ID, CLUSTER_ID = 1 << 5, 1 << 4, 1 << 3, 1 << 2

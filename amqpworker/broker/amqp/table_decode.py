@@ -20,8 +20,6 @@ from amqpworker.broker.amqp.cache import Cache
 from amqpworker.broker.amqp.table_encode import MAX_DEPTH
 from amqpworker.model.message import MOST_SHORT_BYTES, Headers, HeaderValue
 
-__all__ = ["decode_table", "replaced"]
-
 LAST_SECOND = 253_402_300_799
 """The last that a `datetime` can be: the end of the year 9999."""
 

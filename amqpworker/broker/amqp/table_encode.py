@@ -17,8 +17,6 @@ from typing import Any
 from amqpworker.broker.amqp.cache import Cache
 from amqpworker.model.message import MOST_SHORT_BYTES, Headers, HeaderValue
 
-__all__ = ["MAX_DEPTH", "encode_table", "reason", "short_string"]
-
 MAX_DEPTH = 64
 """Tables and lists inside each other; more is a mistake or an attack, and would end in a RecursionError."""
 

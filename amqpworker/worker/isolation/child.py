@@ -27,8 +27,6 @@ from amqpworker.worker.isolation.leftovers import Leftovers
 from amqpworker.worker.isolation.protocol import BEAT, OUTCOME, READY, SPENT, Frames, Unreadable
 from amqpworker.worker.options import WorkerOptions
 
-__all__ = ["Arrived", "Ending", "IsolatedProcess", "Late"]
-
 STEP = 1.0
 # A socket cannot wait for just any time.
 MOST_SENDING = 86_400.0

@@ -14,8 +14,6 @@ from amqpworker.ipc.exit_status import describe_exit
 from amqpworker.model.headers import count_of
 from amqpworker.model.message import CRASHES, Delivery, Headers
 
-__all__ = ["MIB", "NO_HEADERS", "Crash", "RedeliveryAction", "redelivery_action"]
-
 DELIVERY_COUNT = "x-delivery-count"
 """How often a quorum queue has delivered a message before (https://www.rabbitmq.com/docs/quorum-queues)."""
 

@@ -25,8 +25,6 @@ from amqpworker.ipc.descendants import (
 from amqpworker.ipc.exit_status import log_children_ended
 from amqpworker.worker.child_processes import waited_for
 
-__all__ = ["Leftovers"]
-
 # What start times are counted in.
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 

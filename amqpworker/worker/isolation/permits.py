@@ -11,8 +11,6 @@ from collections import deque
 
 from amqpworker.model.message import Delivery
 
-__all__ = ["Permits"]
-
 
 class Permits:
     """Permits for `limit` suspects at once; safe to use from many threads."""

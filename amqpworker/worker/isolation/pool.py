@@ -21,8 +21,6 @@ from amqpworker.worker.isolation.crashes import Crash
 from amqpworker.worker.isolation.protocol import Unreadable, outcome_from, request_to
 from amqpworker.worker.limits.deadlines import RunAbandoned
 
-__all__ = ["SHUTDOWN_GRACE", "Isolation"]
-
 log = get_logger(__name__)
 
 # A process that was started ahead and ended before it had run anything, or could not be started, would do so again.

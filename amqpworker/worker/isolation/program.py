@@ -43,8 +43,6 @@ from amqpworker.worker.signals import OwnSignals
 from amqpworker.worker.stdout import print_by_line
 from amqpworker.worker.thread_room import room_permitting
 
-__all__ = ["main"]
-
 log = get_logger("amqpworker.worker.isolation.program")
 
 BEAT_SECONDS = 1.0

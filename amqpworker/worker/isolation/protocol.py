@@ -19,21 +19,6 @@ from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Dead, Done, Outcome, Retry, Snooze
 from amqpworker.worker.context import Run
 
-__all__ = [
-    "BEAT",
-    "OUTCOME",
-    "READY",
-    "SPENT",
-    "Frames",
-    "Request",
-    "Unreadable",
-    "frame",
-    "outcome_from",
-    "outcome_to",
-    "request_to",
-    "requested",
-]
-
 HEAD = struct.Struct("=cI")
 READY, BEAT, OUTCOME, SPENT, REQUEST = b"r", b"b", b"o", b"s", b"q"
 KINDS = (READY, BEAT, OUTCOME, SPENT, REQUEST)

@@ -18,8 +18,6 @@ from amqpworker.ipc.report import first_batch
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery
 
-__all__ = ["SuspectQuery"]
-
 log = get_logger(__name__)
 
 # The supervisor waits itself: a second for a process that is about to end, and seven for what that leaves.

@@ -12,8 +12,6 @@ from amqpworker.ipc.recorder import Recording, key_of
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery
 
-__all__ = ["late_tasks", "log_late", "with_seconds"]
-
 log = get_logger("amqpworker.worker.receiver")
 
 # Lines for one channel.

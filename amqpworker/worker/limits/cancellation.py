@@ -13,8 +13,6 @@ from typing import Any
 
 from amqpworker.errors import TimeLimitExceeded
 
-__all__ = ["await_within"]
-
 
 class _Deadline:
     """Cancels an asyncio task at a time, and every `again` seconds from then on, until it is stopped."""

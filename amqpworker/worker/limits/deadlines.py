@@ -28,8 +28,6 @@ from amqpworker.worker.limits.interruption import Hold, hold_at, wait_and_preemp
 if TYPE_CHECKING:
     from amqpworker.worker.context import Run
 
-__all__ = ["Limits", "Pace", "RunAbandoned", "RunDeadline"]
-
 log = get_logger(__name__)
 
 IDLE = 3600.0

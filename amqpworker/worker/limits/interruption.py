@@ -18,8 +18,6 @@ from types import CodeType, FrameType
 
 from amqpworker.log.writer import LineHandler
 
-__all__ = ["Hold", "hold_at", "wait_and_preempt", "where"]
-
 ACQUIRES = frozenset({"acquire", "acquire_lock", "__enter__", "flock", "lockf"})
 """Names of calls that return with a lock held. The bytecode of `with lock:` cannot be interrupted between that and its body."""
 

@@ -13,7 +13,7 @@ import pytest
 
 from amqpworker.cli.cores import usable_cores
 from amqpworker.cli.main import main
-from amqpworker.cli.output import plain, printable
+from amqpworker.cli.output import plain
 from amqpworker.cli.send_command import as_cli_options
 from amqpworker.cli.shared import exit_code
 from amqpworker.cli.topology_command import management_of
@@ -30,6 +30,7 @@ from amqpworker.errors import (
     TaskFailed,
     Unroutable,
 )
+from amqpworker.log.terminal import printable
 from amqpworker.supervisor.launch import SupervisorConfig
 from tests.cli import Ended, environment, run, run_here
 
