@@ -93,7 +93,7 @@ def test_who_names_a_user_logs_in_with_a_password_whatever_the_certificate(make_
 
 
 REFUSED: dict[str, tuple[str | None, type[Exception], str]] = {
-    "none": (None, ConfigError, r"wants a certificate.*tls_cert and tls_key"),
+    "none": (None, ConfigError, r"requires a client certificate.*tls_cert and tls_key"),
     "one that has expired": ("expired", ConfigError, r"our certificate.*tls_cert.*expired"),
     "one of an authority that it does not know": ("stranger", ConfigError, r"our certificate.*tls_cert.*authority"),
     "one that belongs to no user": ("nobody", AccessRefused, r"our certificate.*tls_cert.*no user"),
