@@ -10,11 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.liveness import Liveness
 from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
+
+if TYPE_CHECKING:
+    from amqpworker.broker.consumer import Consumer
 
 CHECK_EVERY = 3.0
 # After this many seconds without an answer about a queue, the next one is checked.
@@ -67,16 +70,6 @@ def resubscribes_silently(version: tuple[int, ...]) -> bool:
     return version < FIRST_THAT_CANCELS
 
 
-class CheckUser(Protocol):
-    """The user of the check; called in the I/O thread."""
-
-    def subscribed(self) -> list[str]:
-        """Return the queues that have a consumer as far as it knows."""
-
-    def on_checked(self, queue: str, state: QueueState) -> None:
-        """A queue was checked."""
-
-
 class SubscriptionCheck:
     """Checks the queues of one connection every few seconds, on a channel of its own: a missing queue closes it."""
 
@@ -85,7 +78,7 @@ class SubscriptionCheck:
         connection: PikaConnection,
         call_later: Callable[[float, Callable[[], None]], Callable[[], None]],
         liveness: Liveness,
-        user: CheckUser,
+        user: Consumer,
     ) -> None:
         self._connection = connection
         self._call_later = call_later

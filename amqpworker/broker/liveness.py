@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from amqpworker.broker.channel import open_channel
-from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
+from amqpworker.broker.pika_connection import ChannelListener
 from amqpworker.broker.silence import CHECK_EVERY, AnswerTimeout, Silence, Step
 from amqpworker.log.logger import get_logger
+
+if TYPE_CHECKING:
+    from amqpworker.broker.io_thread import IOThread
 
 log = get_logger(__name__)
 
@@ -22,27 +25,10 @@ log = get_logger(__name__)
 QUIET = 1.0
 
 
-class ConnectionKeeper(Protocol):
-    """The thread of a connection."""
-
-    name: str
-    connection: PikaConnection | None
-
-    @property
-    def ticking(self) -> bool:
-        """Whether its user waits for anything."""
-
-    def call_later(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call `callback` in `delay` seconds, unless the returned function is called before."""
-
-    def drop(self, text: str, close_properly: bool = True) -> None:
-        """Give up the connection."""
-
-
 class Liveness:
     """Watches the present connection; for the I/O thread."""
 
-    def __init__(self, keeper: ConnectionKeeper, addresses: int) -> None:
+    def __init__(self, keeper: IOThread, addresses: int) -> None:
         self._keeper = keeper
         self._answer_timeout = AnswerTimeout(addresses)
         self._silence: Silence | None = None

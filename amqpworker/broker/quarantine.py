@@ -9,38 +9,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.broker.publish_session import Session
 
+if TYPE_CHECKING:
+    from amqpworker.broker.lane import Lane
+
 MOST_CHANNELS = 8
-
-
-class QuarantineUser(Protocol):
-    """The lane of the publications."""
-
-    def remarshal(self, pending: PendingPublish, number: int) -> bool:
-        """Marshal a publication for a channel; false if that is impossible, and it has ended."""
-
-    def adopt(self, channel: PublishChannel) -> None:
-        """Keep a channel for the reply that is expected on it, or close it."""
-
-    def on_refused(self, channel: PublishChannel, pending: PendingPublish, ack: bool) -> None:
-        """The broker nacked a publication, or returned it."""
-
-    def after_close(self, channel: PublishChannel, in_flight: list[PendingPublish], error: BaseException) -> None:
-        """The broker closed a channel with `in_flight` on it."""
-
-    def on_reply(self, correlation_id: str, body: bytes) -> None:
-        """The reply to a call has arrived."""
 
 
 class Quarantine:
     """The quarantine of one lane; for the I/O thread."""
 
-    def __init__(self, user: QuarantineUser, session: Session, replies: bool) -> None:
+    def __init__(self, user: Lane, session: Session, replies: bool) -> None:
         self.exchanges: set[str] = set()
         self._user = user
         self._session = session

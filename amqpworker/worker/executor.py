@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from amqpworker.errors import InvalidArguments
 from amqpworker.ipc.recorder import RunSlot, key_of
@@ -30,26 +30,16 @@ from amqpworker.worker.limits.cancellation import await_within
 from amqpworker.worker.limits.deadlines import Limits, RunAbandoned
 from amqpworker.worker.middleware import MiddlewareStack
 
+if TYPE_CHECKING:
+    from amqpworker.worker.isolation.pool import Isolation
+    from amqpworker.worker.settle import Settler
+
 log = get_logger(__name__)
 
 # What is one more than this can still be carried in a header.
 MOST_ATTEMPTS = 1_000_000_000
 
 Settle: TypeAlias = Callable[[Delivery, Outcome, Run | None], None]
-
-
-class Settles(Protocol):
-    """What is needed of the settler."""
-
-    def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
-        """Act on an outcome."""
-
-
-class RunsIsolated(Protocol):
-    """What is needed of the isolated processes."""
-
-    def run(self, run: Run) -> Outcome:
-        """Run a task in an isolated process, and return its outcome."""
 
 
 class Acceptance:
@@ -77,7 +67,7 @@ class Acceptance:
 class Pipeline:
     """Takes deliveries from their claim until they are settled; safe to use from many threads."""
 
-    def __init__(self, executor: TaskExecutor, settler: Settles, isolation: RunsIsolated) -> None:
+    def __init__(self, executor: TaskExecutor, settler: Settler, isolation: Isolation) -> None:
         self.executor = executor
         self._settler = settler
         self._isolation = isolation

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.log.logger import get_logger
-from amqpworker.model.message import CRASHES, DEAD_REASON, Delivery, DeliveryChannel
-from amqpworker.model.outcome import Outcome
+from amqpworker.model.message import CRASHES, DEAD_REASON, Delivery
 from amqpworker.routing.envelope import replayed
 from amqpworker.worker import outcomes
 from amqpworker.worker.isolation.crashes import NO_HEADERS, RedeliveryAction, redelivery_action
 from amqpworker.worker.isolation.suspects import SuspectQuery
 from amqpworker.worker.limits.ack_timeout_report import log_late
 from amqpworker.worker.settle import Settler
+
+if TYPE_CHECKING:
+    from amqpworker.worker.threads import RunnerThreads
 
 log = get_logger(__name__)
 
@@ -30,22 +32,6 @@ CHECK_SECONDS = 1.0
 UNCLAIMED_SECONDS = 5.0
 # Not before all other busy processes hold the queue as well: each of them checks that a few times per second.
 HELD_SECONDS = 1.0
-
-
-class Runs(Protocol):
-    """What is needed of the runner threads."""
-
-    put: Callable[[Delivery], None]
-    put_isolated: Callable[[Delivery], None]
-
-    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Settle a claimed delivery in any case."""
-
-    def drop_requeued(self) -> None:
-        """Drop the deliveries that were requeued before they were claimed."""
-
-    def running_on(self, channel: DeliveryChannel) -> list[tuple[Delivery, float]]:
-        """Return the deliveries of a channel whose tasks run, and for how many seconds."""
 
 
 class DeliveryReceiver:
@@ -58,7 +44,7 @@ class DeliveryReceiver:
 
     def __init__(
         self,
-        runners: Runs,
+        runners: RunnerThreads,
         settler: Settler,
         ack_timeout: float,
         ask: Callable[[tuple[str, ...]], bool] | None = None,

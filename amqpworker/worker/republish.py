@@ -11,38 +11,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
-from amqpworker.broker.pending_publish import OnDone, PendingPublish
 from amqpworker.errors import AmqpWorkerError, InvalidArguments, NotConnected, Unconfirmed
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery, Publication
 from amqpworker.routing.queues import Requirement
+
+if TYPE_CHECKING:
+    from amqpworker.broker.lane import Lane
 
 log = get_logger(__name__)
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 REPEAT_LOG_AFTER = 60.0
-
-
-class Publishes(Protocol):
-    """What is needed of the publisher's lane for copies."""
-
-    def make_pending(
-        self,
-        publication: Publication,
-        requirements: tuple[Requirement, ...] = (),
-        timeout: float | None = None,
-        on_done: OnDone | None = None,
-    ) -> PendingPublish:
-        """Return a publication that is ready to be submitted."""
-
-    def submit(self, outgoing: PendingPublish) -> Any:
-        """Put it on its way."""
-
-    def overdue(self, before: float) -> int:
-        """Return how many wait for a confirm that was to come before this moment (monotonic)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -80,7 +63,7 @@ class Republisher:
 
     def __init__(
         self,
-        lane: Publishes,
+        lane: Lane,
         timeout: float,
         requirements: Callable[[str], tuple[Requirement, ...]],
         wake: Callable[[], None],

@@ -13,11 +13,10 @@ from collections import deque
 from collections.abc import Callable
 from itertools import chain, repeat
 from logging import DEBUG, INFO
-from typing import Protocol, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.broker.labels import process_name
-from amqpworker.broker.pending_publish import OnDone, PendingPublish
 from amqpworker.errors import AmqpWorkerError, InvalidArguments
 from amqpworker.ipc.recorder import Counts
 from amqpworker.log.logger import get_logger
@@ -48,11 +47,14 @@ from amqpworker.routing.envelope import (
     retried,
     shrink_to_fit,
 )
-from amqpworker.routing.queues import Plan, Requirement
+from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
 from amqpworker.worker.context import Run
 from amqpworker.worker.executor import attempt_and_first_run
-from amqpworker.worker.republish import Publishes, Republication, Republisher
+from amqpworker.worker.republish import Republication, Republisher
+
+if TYPE_CHECKING:
+    from amqpworker.broker.lane import Lane
 
 log = get_logger(__name__)
 
@@ -60,19 +62,6 @@ REPLY_TIMEOUT = 5.0
 MOST_LOGGED = 200
 RESULT_REFUSED = "result-refused"
 STORE_PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
-
-
-class Replies(Protocol):
-    """What is needed of the publisher's lane for replies."""
-
-    def publish(
-        self,
-        publication: Publication,
-        requirements: tuple[Requirement, ...] = (),
-        timeout: float | None = None,
-        on_done: OnDone | None = None,
-    ) -> PendingPublish:
-        """Put a publication on its way."""
 
 
 class Settler:
@@ -86,8 +75,8 @@ class Settler:
 
     def __init__(
         self,
-        copies: Publishes,
-        replies: Replies,
+        copies: Lane,
+        replies: Lane,
         store: ResultStore | None,
         plan: Plan,
         settings: Settings,
