@@ -1,8 +1,8 @@
 """
 `python -m amqpworker.supervisor`: the supervisor as a program, which `amqpworker worker` becomes.
 
-Decides its exit code if nothing could run: 2 if a user has to fix something, else 1. It imports only what a supervisor needs,
-so it is small and starts fast.
+Decides the exit code of an error that ends it: 2 if a user has to fix something, else 1. It imports only what a supervisor
+needs, so it is small and starts fast.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 The way of a delivery, from its claim until it is settled.
 
 `Pipeline` is all of it, in order: claim, admit, run, decide, settle. Runner threads call `execute`, the event loop
-`execute_async`. An isolated child has only the middle of it, `TaskExecutor.run` or `run_async`: its worker process has
-done what is before, and does what is behind. What an outcome is, `outcomes` decides; what it causes, `settle` does.
+`execute_async`. An isolated child calls `TaskExecutor.run` only; its worker process claims, admits and settles.
+`outcomes` decides on the outcome, and `settle` acts on it.
 """
 
 from __future__ import annotations
