@@ -58,7 +58,7 @@ def list_letters(
     named: AppArgument = None,
     app: AppChoice = None,
     queue: Queues = None,
-    limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, metavar="N", help="Letters shown per queue.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, metavar="N", help="Dead letters shown per queue.")] = 20,
     url: UrlOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -92,7 +92,7 @@ def list_letters(
     "  amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails --json"
 )
 def show(
-    letter: Annotated[str, typer.Argument(metavar="ID", help="The message's id; '' for a letter without an id.")],
+    letter: Annotated[str, typer.Argument(metavar="ID", help="The message's id; '' for one without an id.")],
     queue: Annotated[
         str, typer.Option("-q", "--queue", metavar="QUEUE", help="Its work queue, or its dead-letter queue.")
     ],
@@ -103,7 +103,7 @@ def show(
     """
     Show one dead letter with its headers, body and traceback: the oldest with this id.
 
-    Exit codes: 0 shown, 1 there is no such letter, 2 the queue could not be read.
+    Exit codes: 0 shown, 1 there is no such dead letter, 2 the queue could not be read.
     """
     quiet()
     name = dead_name(queue)
@@ -135,7 +135,7 @@ def no_such_queue(app: App, admin: Admin, name: str) -> ConfigError:
     with suppress(AmqpWorkerError):  # this user may not read that queue either
         if work_queue != name and admin.depth(work_queue) is not None:
             return ConfigError(
-                f"Queue {name!r} does not exist, but queue {work_queue!r} does: something else than amqpworker may have "
+                f"Queue {name!r} does not exist, but queue {work_queue!r} does: another program may have "
                 f"declared it. `amqpworker topology declare` creates both."
             )
     return ConfigError(f"Queue {name!r} does not exist: check its name, and the virtual host of the URL.")

@@ -38,9 +38,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()  # what pydantic writes for a
 NOT_FINITE = "The body has a number that is NaN or infinite"
 SURROGATE = re.compile("[\ud800-\udfff]")
 LONE_SURROGATE = "It has a lone surrogate, which is not text"
-CHANGED_AGAIN = (
-    "JSON has no room for all of it, or its validators, serializers or __post_init__ change it again on arrival"
-)
+CHANGED_AGAIN = "JSON cannot hold all of it, or its validators, serializers or __post_init__ change it again on arrival"
 UNKNOWN = "Unable to serialize unknown type: "
 USE_HINT = "use a more specific type hint"
 NOT_WRITABLE = "It cannot be written as JSON"
@@ -232,7 +230,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, NotSerializable | NotJson):
         return text
     if isinstance(error, RecursionError) or "Circular reference" in text or "depth exceeded" in text:
-        return "It is nested too deep, or in itself"
+        return "It is nested too deep, or contains itself"
     if text.startswith("number out of range"):
         return f"An integer has more than {MOST_DIGITS} digits"
     if not isinstance(error, PydanticSerializationError):

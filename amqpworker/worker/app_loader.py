@@ -69,11 +69,11 @@ def load_app(target: str) -> App:
         raise ConfigError(f"{module_name!r} is a folder: name a module in it, such as {module_name}.tasks:{name}.")
     for part in name.split("."):
         if not hasattr(found, part):
-            raise ConfigError(f"Module {module_name!r} has no {name!r}: its app is named otherwise?")
+            raise ConfigError(f"Module {module_name!r} has no {name!r}: does its app have another name?")
         found = getattr(found, part)
     if not isinstance(found, App):
         raise ConfigError(
-            f"{target!r} is of type {type(found).__name__}: write the name that an App is given there, as in app = App()."
+            f"{target!r} is of type {type(found).__name__}: write the name of an App in that module, such as app for app = App()."
         )
     found_by(found.load)
     return found

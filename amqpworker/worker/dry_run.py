@@ -58,7 +58,7 @@ def checked(options: WorkerOptions) -> Checked:
 
 
 def find_warnings(app: App, served: Sequence[QueueAssignment], drain_timeout: float) -> list[str]:
-    """Return what is most likely not meant so, a sentence each."""
+    """Return warnings about what is most likely a mistake, a sentence each."""
     found = [
         f"Queue {one.queue!r} has a prefetch of {one.prefetch}, below its {one.threads} threads: some of them never run."
         for one in served
@@ -69,10 +69,10 @@ def find_warnings(app: App, served: Sequence[QueueAssignment], drain_timeout: fl
     queues = {one.queue for one in served}
     for task in (one for one in long_tasks(app) if one.queue in queues):
         last = f"Task {task.name!r} may run for {task.time_limit.last:g} s"
-        found.append(f"{last}, beyond the ack timeout of {timeout:g} s: it is handed to another worker meanwhile.")
+        found.append(f"{last}, beyond the ack timeout of {timeout:g} s: the broker redelivers its message meanwhile.")
     if drain_timeout > timeout:
         found.append(f"The drain timeout of {drain_timeout:g} s is beyond the ack timeout of {timeout:g} s.")
-    found += [f"{name} is not read by anything: is it {meant}?" for name, meant in mistyped(os.environ).items()]
+    found += [f"{name} is not a setting: did you mean {meant}?" for name, meant in mistyped(os.environ).items()]
     return found
 
 

@@ -220,7 +220,7 @@ class TaskExecutor:
                 discarded=count,
                 expired=time_text(expired),
                 now=now_text(now),
-                reason="a clock is off, or the queue is behind",
+                reason="a clock is wrong, or the queue is behind",
             )
 
     # ---- run --------------------------------------------------------------------------------------------------------

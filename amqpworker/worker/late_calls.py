@@ -1,5 +1,5 @@
 """
-Whether all calls of a sender are delivered too late: then a clock is off, or their queue is behind.
+Whether all calls of a sender are delivered too late: then a clock is wrong, or their queue is behind.
 
 No more can be known, since AMQP messages carry no clock. Decides when that is worth a warning; discarding is `outcomes`'s.
 """

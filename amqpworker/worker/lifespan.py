@@ -40,7 +40,7 @@ class Lifespan:
         self.on_ended: Callable[[], None] = lambda: None
         """Called by the event loop's thread if it has ended by itself."""
         if context is not None and not isinstance(context, AbstractContextManager | AbstractAsyncContextManager):
-            raise ConfigError(f"App(lifespan=…) must return a context manager, and has returned {context!r:.60}.")
+            raise ConfigError(f"App(lifespan=…) must return a context manager, but it returned {context!r:.60}.")
 
     def enter(self) -> None:
         """Enter it; what it raises is the process's failure."""

@@ -94,7 +94,7 @@ class PoolOptions(BaseModel):
     queues: Annotated[tuple[QueueOptions, ...], Flag("QUEUE", "all queues of the app", ("-q", "--queue"))] = Field(
         (),
         strict=False,
-        description="Consume this queue; repeatable. QUEUE:N or QUEUE:N,prefetch=N: with N threads of its own. If a "
+        description="Consume this queue; repeatable. QUEUE:N, or QUEUE:N,prefetch=N, gives it N threads of its own. If a "
         "queue's name itself ends like this, append a colon.",
     )
     async_tasks: Annotated[int, Flag("N")] = Field(

@@ -80,8 +80,8 @@ def unreadable(delivery: Delivery) -> Dead:
     if delivery.problem:
         return malformed(delivery.problem)
     if properties.content_encoding:
-        return malformed(f"content_encoding is {properties.content_encoding!r}: only plain JSON")
-    return malformed(f"content_type is {properties.content_type!r}: only {JSON}")
+        return malformed(f"content_encoding is {properties.content_encoding!r}: only plain JSON is accepted")
+    return malformed(f"content_type is {properties.content_type!r}: only {JSON} is accepted")
 
 
 def malformed(text: str, error_type: str = "") -> Dead:
@@ -103,7 +103,7 @@ def from_times(headers: Mapping[str, int], properties: Properties, now: float) -
     if expires is not None and expires / 1000 <= now - (CLOCKS_APART if properties.reply_to else 0.0):
         if properties.reply_to:
             return Discarded("its caller no longer waits for the reply")
-        return Dead("expired", Failure("", f"it had to start {now - expires / 1000:.3f} s ago at the latest"))
+        return Dead("expired", Failure("", f"it expired {now - expires / 1000:.3f} s before it could start"))
     eta = headers.get(ETA)
     if eta is None or eta / 1000 - now <= EARLY:
         return None

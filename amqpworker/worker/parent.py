@@ -69,7 +69,7 @@ class ParentPipe:
             log.debug("parent_pipe_error", error=repr(error))
         with self._lock:
             if self._on_end is None:
-                log.warning("supervisor_lost", effect="ending: nothing has begun")
+                log.warning("supervisor_lost", effect="it ends: no task has started")
                 os._exit(STOPPED)
             self._on_end()
 

@@ -65,7 +65,7 @@ def check_known(app: App, queue: QueueOptions) -> None:
     if queue.name not in app.plan.queues and whole in app.plan.queues:
         raise ConfigError(
             f"The app has no queue {queue.name!r}, but one with the name {whole!r}: write -q {whole}: with a colon "
-            f"behind it."
+            f"at its end."
         )
     app.plan.check_known(queue.name)
 
@@ -91,5 +91,5 @@ def warn_of_long_tasks(app: App) -> None:
             task=task.name,
             limit=task.time_limit.last,
             ack_timeout=app.settings.ack_timeout,
-            effect="the broker hands its message to another worker while it still runs",
+            effect="the broker redelivers its message while it still runs",
         )

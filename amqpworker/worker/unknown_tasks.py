@@ -36,6 +36,6 @@ def no_tasks(target: str, modules: Sequence[str]) -> str:
     module = target.partition(":")[0]
     example = f"{module.rpartition('.')[0] or module}.tasks"
     return (
-        f"{target!r} has no tasks{looked}: each message would become a dead letter. Name the modules that define tasks in "
+        f"{target!r} has no tasks{looked}: each message would be dead-lettered. Name the modules that define tasks in "
         f"App(modules=[{example!r}, …]), or import them in {module}."
     )

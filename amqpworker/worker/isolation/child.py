@@ -157,7 +157,7 @@ class IsolatedProcess:
             else:
                 silent += 1
                 if silent >= most_silent and wanted == OUTCOME:
-                    return self._crash(f"killed: it had not moved for {silent * STEP:.0f} s")
+                    return self._crash(f"killed: it had made no progress for {silent * STEP:.0f} s")
         return Late(self._dumped())
 
     def _read(self, wanted: bytes) -> Ending | None:
@@ -174,7 +174,7 @@ class IsolatedProcess:
             if kind == SPENT:
                 self.spent = True
             elif kind != BEAT:
-                return self._crash("killed: it did not answer what it was asked")
+                return self._crash("killed: it did not respond to a request")
             else:
                 self.leftovers.note_descendants(self.pid)
         return None

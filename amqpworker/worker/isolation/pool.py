@@ -30,7 +30,7 @@ AHEAD_PAUSE = 60.0
 IDLE_SECONDS = 60.0
 # What tasks leak is freed with their process.
 MOST_RUNS = 1000
-OUTDATED = "another version of amqpworker is installed: a restart of the pool is due"
+OUTDATED = "another version of amqpworker is installed: restart the pool"
 # How long leaving its lifespan may take.
 SHUTDOWN_GRACE = 2.0
 # How long it may take to end the processes that its tasks have left running.
