@@ -1,7 +1,7 @@
 """
-What a worker process would do, found out in a process of its own: the user's app is imported, and nothing is run.
+What a worker process would do: a separate process imports the user's app, and runs nothing.
 
-Decides what of an app is checked. Started by `amqpworker worker --check`, whose own process imports no user code.
+Decides what is checked. `amqpworker worker --check` starts it, since the process of the command imports no user code.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SOURCE_FOLDERS = {"src", "lib", "source", "python"}
 
 
 class Checked(BaseModel):
-    """What came out: `problem` is why nothing would run."""
+    """The result of a check: `problem` is why nothing would run."""
 
     problem: str = ""
     queues: tuple[QueueAssignment, ...] = ()
@@ -43,7 +43,7 @@ class Checked(BaseModel):
 
 
 def checked(options: WorkerOptions) -> Checked:
-    """Import the app and check it; what is raised in the user's code is shown with its traceback."""
+    """Import the app and check it; an exception of the user's code is shown with its traceback."""
     try:
         app = load_app(options.app)
         addresses(app.url)
@@ -77,7 +77,7 @@ def find_warnings(app: App, served: Sequence[QueueAssignment], drain_timeout: fl
 
 
 def name_warnings(tasks: Mapping[str, Task[Any, Any]], served: Sequence[QueueAssignment]) -> list[str]:
-    """Return signs of tasks that are missing here, or that producers know by other names."""
+    """Return warnings about tasks that are probably missing here, or that producers probably know by other names."""
     found = [
         f"No task names queue {one.queue!r}: is each module that defines tasks imported, or named in App(modules=[…])?"
         for one in served
@@ -98,7 +98,7 @@ def is_plain_folder(module: str) -> bool:
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    """Check the options in the first argument (JSON), and write what came out to the descriptor in the second, as a line."""
+    """Check the options in the first argument (JSON), and write the result as a line to the descriptor in the second."""
     descriptor = int(arguments[1])
     os.set_inheritable(descriptor, False)
     # What the user's code prints is not what our caller prints.

@@ -1,7 +1,7 @@
 """
-What a worker process is to consume: which queues, by how many threads, with how much prefetched.
+What a worker process consumes: which queues, by how many threads, with which prefetch.
 
-Decides what is an error, and what is worth a warning; a process that starts reports it, or `--check`.
+Decides what is an error and what is worth a warning; a starting process, or `--check`, reports it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = get_logger("amqpworker.worker.process")
 
 @dataclass(frozen=True, slots=True)
 class QueueAssignment:
-    """One queue in one process: `threads` serve it, and nothing else if they are its `own`."""
+    """One queue in one process: `threads` serve it, and only it if they are its `own`."""
 
     queue: str
     threads: int
@@ -34,7 +34,7 @@ class QueueAssignment:
 
     @property
     def idles(self) -> bool:
-        """Whether threads have nothing to do however full the queue is."""
+        """Whether some threads have nothing to do, however full the queue is."""
         return self.prefetch < self.threads
 
 
