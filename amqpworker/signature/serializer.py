@@ -260,7 +260,7 @@ def _has_non_finite(body: bytes) -> bool:
 
 
 def _check_depth(body: bytes) -> None:
-    """Refuse what leaves no level of nesting for the object that a result is wrapped into."""
+    """Refuse a value that is nested so deep that the object around it in a reply would be too deep."""
     try:
         from_json(b"[[%b]]" % body)
     except ValueError:
