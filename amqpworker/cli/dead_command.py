@@ -192,20 +192,20 @@ def position_text(queue: str, result: SearchResult) -> str:
     """Return which letter is shown."""
     of_all = f"of {result.messages} in queue {printable(queue)!r}"
     if len(result.positions) == 1:
-        return f"Letter {result.positions[0]} {of_all}"
+        return f"Dead letter {result.positions[0]} {of_all}"
     positions = ", ".join(map(str, result.positions[:MAX_POSITIONS]))
     more = "" if len(result.positions) <= MAX_POSITIONS else " and more"
-    return f"Letter {result.positions[0]} {of_all}; {len(result.positions)} have this id: {positions}{more}"
+    return f"Dead letter {result.positions[0]} {of_all}; {len(result.positions)} have this id: {positions}{more}"
 
 
 def not_found(wanted: str, queue: str, result: SearchResult, depth: Depth | None) -> str:
     """Return what was searched, and whether other consumers may hold the letter."""
     missing = f"with the id {printable(wanted)!r}" if wanted else "without an id"
-    lines = [f"No letter {missing} among the {result.messages} in queue {printable(queue)!r}."]
+    lines = [f"No dead letter {missing} among the {result.messages} in queue {printable(queue)!r}."]
     if depth is not None and depth.consumers:
         lines.append("Other consumers are reading this queue and may hold it: try again when they have stopped.")
     if wanted.isascii() and wanted.isdigit():
-        lines.append("Give the letter's id, not its position in the list.")
+        lines.append("Give the id of a dead letter, not its position in the list.")
     return "\n".join(lines)
 
 
@@ -215,7 +215,7 @@ def show_list(queue: str, count: int | None, letters: list[FoundLetter]) -> None
         write(f"{printable(queue)}: {'this queue does not exist yet' if count is None else 'no dead letters'}")
         return
     more = f", {len(letters)} shown" if count is not None and count > len(letters) else ""
-    title = f"{printable(queue)}: {count} {'letter' if count == 1 else 'letters'}{more}"
+    title = f"{printable(queue)}: {count} dead {'letter' if count == 1 else 'letters'}{more}"
     shown = table("#", "id, task, error", "when, attempt", title=title, widths=WIDTHS)
     for found in letters:
         letter = found.letter

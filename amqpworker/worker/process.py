@@ -310,7 +310,7 @@ class WorkerProcess:
     def on_parent_gone(self) -> None:
         """Stop as after a SIGTERM: the supervisor, which would send it, has ended."""
         if not self.stop_requested.is_set():
-            log.warning("supervisor_lost", effect="draining")
+            log.warning("supervisor_lost", effect="it drains")
             self.stop_requested.set()
 
 

@@ -49,14 +49,14 @@ class OwnSignals:
                 signal.signal(number, handler)
                 signal.set_wakeup_fd(-1)  # an event loop would still call its handler
         if found:
-            log.warning("signal_handler_replaced", source=source, handlers=found, effect="ours is restored")
+            log.warning("signal_handler_replaced", source=source, handlers=found, effect="our handler is restored")
 
 
 def describe(handler: Any) -> str:
     """Describe a signal handler in words; None is one that Python has not set."""
     if isinstance(handler, signal.Handlers):
         return handler.name
-    return "one of C code" if handler is None else f"{getattr(handler, '__module__', '?')}.{named(handler)}"
+    return "a handler in C code" if handler is None else f"{getattr(handler, '__module__', '?')}.{named(handler)}"
 
 
 def named(handler: Any) -> str:
