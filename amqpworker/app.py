@@ -1,7 +1,7 @@
 """
 The app: its tasks, its queues, and the one place to send from.
 
-Decides the names of tasks, and that no two have the same. Making an `App` opens no connection and starts no thread.
+Decides the names of tasks, and refuses a name that is taken. Making an `App` opens no connection and starts no thread.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class App:
         """
         Make a function a task.
 
-        `name` is `module.function` unless given; `aliases` are names that it had before. `retry` is a
+        `name` is by default `module.function`; `aliases` are its earlier names. `retry` is a
         `tenacity.Retrying`, a number of retries, a list of waits in seconds, or `None`. `result=False` stores nothing.
         After `time_limit` seconds `TimeLimitExceeded` is raised in the task, where it can be caught; after `hard_limit`
         seconds the task is abandoned together with its worker process, and its retry policy decides what follows. A task
@@ -231,7 +231,7 @@ class App:
 
     def queue(self, name: str) -> str:
         """
-        Have a queue declared at its first use although no task names it; returns the name.
+        Add a queue that no task names, to be declared at its first use; return its name.
 
         Raises:
             ConfigError: the name is not valid.
@@ -273,7 +273,7 @@ class App:
 
     def send_each(self, messages: Iterable[Message]) -> Iterator[Sent[Any] | SendError]:
         """
-        Send messages as they are read, in flat memory; yield a `Sent` or the `SendError` for each, in input order.
+        Send messages as they are read, in constant memory; yield a `Sent` or the `SendError` for each, in input order.
 
         A bounded number of messages and bytes is in flight. If the iterator is not read to its end, what was read from
         `messages` is still sent. A message that can never be sent is a `SendError` too, with the reason as its cause: its

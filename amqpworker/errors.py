@@ -29,8 +29,8 @@ The errors that amqpworker raises for its users to catch, in one tree.
 A command or a worker process that ends with one of them exits with code 2 if it is a `ConfigError`, with code 1 otherwise.
 
 Errors of pika and of the stores are translated where they appear, with the cause kept. `signature.MalformedBody`,
-`retry.ResultRefused` and `results.ResultNotStorable` are in the tree but not here: they never leave a worker, and are
-at most seen as the `error_type` of a dead letter.
+`retry.ResultRefused` and `results.ResultNotStorable` belong to the tree but are defined elsewhere: they never leave a worker;
+users see them at most as the `error_type` of a dead letter.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class RetryLater(TaskSignal):
     """
     Run the message again after `delay` seconds.
 
-    It counts as an attempt, and the policy's `stop` is called; neither is true with `count=False`.
+    It counts as an attempt, and the policy's `stop` may refuse it; with `count=False` neither applies.
     """
 
     def __init__(self, delay: float | timedelta = 0.0, *, count: bool = True) -> None:

@@ -46,7 +46,7 @@ class TaskApp(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TaskOptions:
-    """What is set for a task that workers run."""
+    """The options of a task that workers run."""
 
     policy: Policy
     stores_result: bool

@@ -1,5 +1,5 @@
 """
-Which acknowledgements settle what has been settled: few of them, never a wrong one.
+Which acknowledgements to send for settled deliveries: as few as possible, never a wrong one.
 
 Pure. Decides between one acknowledgement for many deliveries and one for each, by the rules of AMQP 0-9-1: `multiple`
 covers every unsettled tag up to the one it names, and naming a tag that is not unsettled closes the channel.
@@ -22,8 +22,8 @@ class AckTracker:
     """
     The deliveries of one channel, by tag: 1, 2, 3 … as the broker counts them.
 
-    Everything below `_lowest` is settled and the broker knows; `_ahead` are settled tags behind an unfinished one,
-    about which it knows as well.
+    Everything below `_lowest` is settled, and the broker knows that; `_ahead` has the settled tags behind an unfinished
+    one, which the broker knows, too.
     """
 
     __slots__ = ("_ahead", "_lowest")
@@ -34,11 +34,11 @@ class AckTracker:
 
     def settle(self, tags: Iterable[int]) -> list[Ack]:
         """
-        Return what to send for deliveries that were settled since the last call.
+        Return the acknowledgements to send for deliveries that were settled since the last call.
 
         The settled prefix goes in one acknowledgement that names its highest tag of this call; what is settled behind
         an unfinished delivery goes singly, at once: a long task does not hold back the others. What the broker knows
-        already is not sent again: it would close the channel.
+        already is not sent again, since the broker would close the channel.
         """
         ahead = self._ahead
         fresh = set(tags).difference(ahead)

@@ -1,5 +1,5 @@
 """
-A connection for command line tools: one request after the other, each with a wait for its answer.
+A connection for command line tools: one request after the other, each waits for its answer.
 
 Decides how long a wait may take, and what an answer means.
 """
@@ -53,7 +53,7 @@ class Problem:
     """
     What is wrong with an exchange or a queue, or why that is `unknown`.
 
-    `why` is the missing permission, with the same text for all that lack the same.
+    `why` is the missing permission; the text is the same for all parts that lack the same one.
     """
 
     kind: Literal["missing", "differs", "unknown"]
@@ -65,8 +65,8 @@ class Admin:
     """
     A connection for a tool, as a context manager that connects when it is entered.
 
-    `timeout` bounds each wait for an answer. After `within` seconds in total each may still take `LEAST_TIMEOUT`: a slow
-    broker is given time, and one that hardly answers any more is not.
+    `timeout` limits each wait for an answer. After `within` seconds in total, each wait is limited to `LEAST_TIMEOUT`: a slow
+    broker gets time, but one that hardly answers any more does not.
 
     Raises:
         ConfigError: the URL cannot be read, or the server is not a supported RabbitMQ.

@@ -1,5 +1,5 @@
 """
-One incarnation of the channel that a queue is consumed by: the generation that its deliveries belong to.
+The channel of a queue's consumer, from its opening to its end: its deliveries are valid only on this channel.
 
 Decides which deliveries can still be claimed, requeued and acknowledged on it, and whether its subscription delivers.
 Opening and closing it is left to `consumer`, what to do with a delivery to its receiver.
@@ -56,7 +56,7 @@ class Receiver(Protocol):
 
 class ConsumerChannel(ChannelListener):
     """
-    One incarnation of the channel of one queue.
+    The channel of one queue, from its opening to its end; another object takes its place after that.
 
     `on_first_waiting` is called when a delivery arrives and no other is unclaimed. Only its own methods change it: `claim`,
     `is_unclaimed` and the marks of suspects from any thread, all others in the I/O thread.

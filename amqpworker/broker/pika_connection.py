@@ -1,5 +1,5 @@
 """
-The one place that meets pika's insides: bytes in, bytes out.
+The only module that uses pika's internals: bytes in, bytes out.
 
 `PikaConnection` gives what the socket received to our `StreamDecoder`, and only frames without content to pika: pika's
 decoder closes the connection at a property that it cannot read. Importing this module raises `ImportError` unless the

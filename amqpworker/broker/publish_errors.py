@@ -81,8 +81,8 @@ def nacked(pending: PendingPublish, bounded: bool) -> AmqpWorkerError:
     if bounded:
         return QueueFull(f"Queue {queue!r} is full and rejected the message: send it again later.")
     return QueueUnavailable(
-        f"Queue {queue!r} rejected the message {pending.nacks} times: it has no majority of members, or it is full and has a "
-        f"bound that this app does not name."
+        f"Queue {queue!r} rejected the message {pending.nacks} times: most of its members are down, or it is full and has a "
+        f"length limit that this app does not declare."
     )
 
 

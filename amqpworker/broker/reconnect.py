@@ -51,7 +51,7 @@ class Attempts:
         self._permanent_errors = self._permanent_errors + 1 if problem.kind != "unreachable" else 0
 
     def as_reported(self, problem: ConnectionProblem) -> ConnectionProblem:
-        """Return the problem for its user: permanent only once every address has failed so."""
+        """Return the problem for its user: permanent only once every address has failed in this way."""
         return problem if self._permanent_errors >= self._addresses else replace(problem, kind="unreachable")
 
     def is_worth_logging(self, problem: ConnectionProblem, now: float) -> bool:
@@ -68,7 +68,7 @@ class Attempts:
         return seconds_of(BACKOFF, self._failures)
 
     def shorter_pause(self) -> float:
-        """Return the seconds if there is a message to send; not zero, or a busy sender would connect all the time."""
+        """Return the seconds if there is a message to send; not zero, since a busy sender would then connect all the time."""
         return seconds_of(EAGER_BACKOFF, self._failures)
 
 

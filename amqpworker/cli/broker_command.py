@@ -25,7 +25,7 @@ DEFAULT_FOLDER = Path(".amqpworker/broker")
 
 broker_app = typer.Typer(
     no_args_is_help=True,
-    help="A private RabbitMQ node from the installed package, on loopback, for development and tests.",
+    help="Run a private RabbitMQ node from the installed package, on loopback, for development and tests.",
 )
 
 Folder = Annotated[Path, typer.Option("--folder", help="The node's folder, with its data, log and ports.")]

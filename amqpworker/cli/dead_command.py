@@ -57,7 +57,7 @@ def list_letters(
     named: AppArgument = None,
     app: AppChoice = None,
     queue: Queues = None,
-    limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, metavar="N", help="Letters shown per queue.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, metavar="N", help="Dead letters shown per queue.")] = 20,
     url: UrlOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -91,7 +91,7 @@ def list_letters(
     "  amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails --json"
 )
 def show(
-    letter: Annotated[str, typer.Argument(metavar="ID", help="The message's id; '' for a letter without an id.")],
+    letter: Annotated[str, typer.Argument(metavar="ID", help="The message's id; '' for one without an id.")],
     queue: Annotated[
         str, typer.Option("-q", "--queue", metavar="QUEUE", help="Its work queue, or its dead-letter queue.")
     ],
@@ -102,7 +102,7 @@ def show(
     """
     Show one dead letter with its headers, body and traceback: the oldest with this id.
 
-    Exit codes: 0 shown, 1 there is no such letter, 2 the queue could not be read.
+    Exit codes: 0 shown, 1 there is no such dead letter, 2 the queue could not be read.
     """
     quiet()
     name = dead_name(queue)
@@ -134,7 +134,7 @@ def no_such_queue(app: App, admin: Admin, name: str) -> ConfigError:
     with suppress(AmqpWorkerError):  # this user may not read that queue either
         if work_queue != name and admin.depth(work_queue) is not None:
             return ConfigError(
-                f"Queue {name!r} does not exist, but queue {work_queue!r} does: something else than amqpworker may have "
+                f"Queue {name!r} does not exist, but queue {work_queue!r} does: another program may have "
                 f"declared it. `amqpworker topology declare` creates both."
             )
     return ConfigError(f"Queue {name!r} does not exist: check its name, and the virtual host of the URL.")
@@ -191,20 +191,20 @@ def position_text(queue: str, result: SearchResult) -> str:
     """Return which letter is shown."""
     of_all = f"of {result.messages} in queue {printable(queue)!r}"
     if len(result.positions) == 1:
-        return f"Letter {result.positions[0]} {of_all}"
+        return f"Dead letter {result.positions[0]} {of_all}"
     positions = ", ".join(map(str, result.positions[:MAX_POSITIONS]))
     more = "" if len(result.positions) <= MAX_POSITIONS else " and more"
-    return f"Letter {result.positions[0]} {of_all}; {len(result.positions)} have this id: {positions}{more}"
+    return f"Dead letter {result.positions[0]} {of_all}; {len(result.positions)} have this id: {positions}{more}"
 
 
 def not_found(wanted: str, queue: str, result: SearchResult, depth: Depth | None) -> str:
     """Return what was searched, and whether other consumers may hold the letter."""
     missing = f"with the id {printable(wanted)!r}" if wanted else "without an id"
-    lines = [f"No letter {missing} among the {result.messages} in queue {printable(queue)!r}."]
+    lines = [f"No dead letter {missing} among the {result.messages} in queue {printable(queue)!r}."]
     if depth is not None and depth.consumers:
         lines.append("Other consumers are reading this queue and may hold it: try again when they have stopped.")
     if wanted.isascii() and wanted.isdigit():
-        lines.append("Give the letter's id, not its position in the list.")
+        lines.append("Give the id of a dead letter, not its position in the list.")
     return "\n".join(lines)
 
 
@@ -214,7 +214,7 @@ def show_list(queue: str, count: int | None, letters: list[FoundLetter]) -> None
         write(f"{printable(queue)}: {'this queue does not exist yet' if count is None else 'no dead letters'}")
         return
     more = f", {len(letters)} shown" if count is not None and count > len(letters) else ""
-    title = f"{printable(queue)}: {count} {'letter' if count == 1 else 'letters'}{more}"
+    title = f"{printable(queue)}: {count} dead {'letter' if count == 1 else 'letters'}{more}"
     shown = table("#", "id, task, error", "when, attempt", title=title, widths=WIDTHS)
     for found in letters:
         letter = found.letter

@@ -41,7 +41,7 @@ program = typer.Typer(
     "  amqpworker send shop.tasks.send_welcome user_id=42 --app shop.tasks:app\n\n"
     "  amqpworker topology check shop.tasks:app\n\n"
     "  amqpworker dead list --app shop.tasks:app\n\n"
-    "Exit codes: 0 success, 1 a negative result, 2 the command could not do its work.",
+    "Exit codes: 0 success, 1 a negative result (a check found a problem, a task failed), 2 the command could not do its work.",
 )
 
 

@@ -1,5 +1,5 @@
 """
-The options of a command out of the fields of models (`worker/options.py`).
+Makes the options of a command from the fields of models (`worker/options.py`).
 
 Decides how a field becomes an option: its flag, type, bounds, default and help are those of the field.
 """
@@ -18,7 +18,7 @@ from amqpworker.worker.options import Flag
 
 
 def takes_options_of(*models: type[BaseModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command: it takes an option for each field that has a `Flag`, in the place of its `**given`."""
+    """Decorate a command: in place of its `**given`, it takes an option for each field that has a `Flag`."""
 
     def decorated(command: Callable[..., None]) -> Callable[..., None]:
         own = [
@@ -66,7 +66,7 @@ def bound(field: FieldInfo, which: str) -> Any:
 
 
 def type_of(field: FieldInfo) -> Any:
-    """Return as what a command reads a field; the model checks the rest."""
+    """Return the type as which a command reads a field; the model checks the rest."""
     if get_origin(field.annotation) is tuple:
         return list[str]
     kinds = {field.annotation, *get_args(field.annotation)}

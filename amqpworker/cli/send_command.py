@@ -36,8 +36,8 @@ Values = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="NAME=VALUE…",
-        help="The task's parameters. A value that is valid JSON is JSON, any other is text: n=3, name=Ann, tags='[1, 2]'. "
-        "If --app has the task, its str parameters take 3 as text; otherwise write '\"3\"'.",
+        help="The task's parameters. A value is read as JSON if it is valid JSON, else as text: n=3, name=Ann, tags='[1, 2]'. "
+        "If --app has the task, 3 is text for a str parameter; otherwise write '\"3\"'.",
         show_default=False,
     ),
 ]
@@ -56,27 +56,33 @@ Header = Annotated[
 ]
 
 
-Delay = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Run it no earlier than this from now.")]
+Delay = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Do not run it before this delay is over.")]
 At = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Run it no earlier than this time: ISO 8601 with a time zone, such as 2026-12-24T18:00+01:00.",
+        help="Do not run it before this time: ISO 8601 with a time zone, such as 2026-12-24T18:00+01:00.",
     ),
 ]
 Expires = Annotated[
-    float | None, typer.Option(min=0, metavar="SECONDS", help="Dead-letter it if it has not started by then.")
+    float | None, typer.Option(min=0, metavar="SECONDS", help="Dead-letter it if it has not started within this time.")
 ]
 SendTimeout = Annotated[
     float | None,
     typer.Option(
-        "--timeout", min=0.001, metavar="SECONDS", help="How long to wait for the broker; default: the app's, 15."
+        "--timeout",
+        min=0.001,
+        metavar="SECONDS",
+        help="How long to wait for the broker; default: the app's setting, 15.",
     ),
 ]
 CallTimeout = Annotated[
     float | None,
     typer.Option(
-        "--timeout", min=0.001, metavar="SECONDS", help="How long to wait for the result; default: the app's, 30."
+        "--timeout",
+        min=0.001,
+        metavar="SECONDS",
+        help="How long to wait for the result; default: the app's setting, 30.",
     ),
 ]
 

@@ -107,8 +107,8 @@ def check(
         typer.Option(
             metavar="URL",
             envvar="AMQPWORKER_MANAGEMENT",
-            help="The broker's HTTP API, to check members, bindings, policies and stuck dead letters too. "
-            "Default login: that of AMQP.",
+            help="The broker's HTTP API: also check members of queues, bindings, policies and stuck dead letters. "
+            "Default login: that of the app's URL.",
         ),
     ] = None,
     as_json: AsJson = False,

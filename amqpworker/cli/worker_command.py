@@ -68,11 +68,11 @@ def worker(
 
     SIGTERM, Ctrl-C: graceful shutdown: consume nothing more, let running tasks finish, exit. A second Ctrl-C exits at once.
 
-    SIGHUP: replace the processes one by one, to load new code; the file is not read again.
+    SIGHUP: replace the processes one by one, to load new code; the --config file is not read again.
 
     SIGUSR1: log status and stacks. SIGTTIN, SIGTTOU: add or remove a process.
 
-    Exit codes: 0 stopped, 1 no process could be kept running, 2 nothing to run, 3 a running task was abandoned.
+    Exit codes: 0 stopped, 1 no process ever consumed, 2 wrong configuration, 3 a running task was abandoned.
     """
     if as_json and not check:
         raise ConfigError("--json can only be used with --check.")

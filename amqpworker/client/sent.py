@@ -110,7 +110,7 @@ class Sent(Generic[R]):
 def never_stored() -> NoReturn:
     """Refuse to get the result of a task that stores none."""
     raise ConfigError(
-        "This task is declared with result=False, so its results are not stored: use call, or remove that."
+        "This task is declared with result=False, so its results are not stored: use call, or remove result=False."
     )
 
 

@@ -1,7 +1,7 @@
 """
 The queues for which a process is idle (it could start a message at once), as bits of one number.
 
-Pure. Two queues may share a bit, so that a process may take another one for idle that does not consume its queue: then
+Pure. Two queues may share a bit. Then a process may consider another one idle that does not consume its queue, and
 messages are requeued unnecessarily.
 """
 

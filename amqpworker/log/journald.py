@@ -2,7 +2,7 @@
 Log lines for systemd's journal, with their level and fields: `journalctl -p warning`, `journalctl AMQPWORKER_TASK=shop.mail`.
 
 Decides when standard error is the journal, and which part of a line becomes which field. They go to the journal's own socket
-(https://systemd.io/JOURNAL_NATIVE_PROTOCOL/); a line that the socket does not take is written to standard error as text, each
+(https://systemd.io/JOURNAL_NATIVE_PROTOCOL/); a line that the socket does not accept is written to standard error as text, each
 line of it with its level in front (sd-daemon(3)).
 """
 

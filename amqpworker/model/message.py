@@ -121,9 +121,9 @@ class Publication:
 
 class DeliveryChannel(Protocol):
     """
-    One incarnation of the channel that deliveries come by; `broker.consumer_channel` has the only class of it.
+    The channel that deliveries arrive on, from its opening to its end; `broker.consumer_channel` implements it.
 
-    Once it is not open any more, the broker redelivers what was not acknowledged on it.
+    Once it is closed, the broker redelivers what was not acknowledged on it.
     """
 
     @property
@@ -164,8 +164,8 @@ class Delivery:
     One message on its way in, as a queue delivered it.
 
     `problem` names what of its properties could not be read ("" if all could): such a message is `malformed`.
-    `consumer_tag` and `channel_number` show which consumer it came to. `channel` is what it is claimed and settled on; only
-    what a consumer delivers has one, and the consumer sets it. The codec's decoder makes instances without
+    `consumer_tag` and `channel_number` show which consumer received it. It is claimed and settled on its `channel`; only
+    a delivery to a consumer has one, which the consumer sets. The codec's decoder makes instances without
     calling the class and sets every field itself: a new field goes there too.
     """
 
@@ -209,7 +209,7 @@ class Message:
 
     def dump(self) -> dict[str, Any]:
         """
-        Return the message as a dictionary of JSON's types, for an outbox; `load` makes the same message of it.
+        Return the message as a dictionary of JSON's types, for an outbox; `load` returns the same message again.
 
         Raises:
             InvalidArguments: its body is not UTF-8, or a header has a value that AMQP does not have.
@@ -221,7 +221,7 @@ class Message:
     @classmethod
     def load(cls, dumped: Mapping[str, Any]) -> Message:
         """
-        Return the message that `dump` made this of.
+        Return the message from which `dump` made this.
 
         Raises:
             InvalidArguments: it is not the dump of a message; the text names the key.

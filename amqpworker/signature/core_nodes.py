@@ -1,5 +1,5 @@
 """
-Walking over pydantic-core's schemas: what lies in a node, whatever its type.
+Walks over pydantic-core's schemas: what is in a node, whatever its type.
 
 A node is a dict with a `type`. Only the keys that hold no nodes are listed here, so a new type of node is walked too.
 """

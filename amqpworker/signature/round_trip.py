@@ -1,5 +1,5 @@
 """
-What JSON does to values, found by writing and reading them, since only pydantic knows what pydantic does.
+What JSON does to values: found out by writing and reading them, since only pydantic knows what pydantic does.
 
 `difference` compares a value with what arrives. A `Trial` tries the unions and keys of a schema at decoration with
 examples, stand-ins for classes and none of the user's code.
@@ -66,7 +66,7 @@ def _are_akin(sent: Any, arrived: Any) -> bool:
 
 
 def _is_same_time(sent: Any, arrived: Any) -> bool:
-    """In the hour that a clock repeats, a time equals no time of another zone."""
+    """Compare times; in the hour that a clock repeats, Python's `==` finds no time of another zone equal."""
     if not (isinstance(sent, datetime) and isinstance(arrived, datetime)):
         return False
     return sent.utcoffset() == arrived.utcoffset() and sent.replace(tzinfo=None) == arrived.replace(tzinfo=None)
@@ -198,7 +198,7 @@ class Trial:
         return self._stand_ins[cls]
 
     def _examples(self, node: Any) -> list[Any]:
-        """Return JSON that a bare node takes, as Python has it."""
+        """Return examples that a bare node accepts, as Python values of JSON's types."""
         accepts = SchemaValidator(node, self._config).isinstance_python
         return [*{repr(example): example for example in self._candidates(node) if accepts(example)}.values()]
 

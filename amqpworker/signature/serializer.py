@@ -36,9 +36,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()  # what pydantic writes for a
 NOT_FINITE = "The body has a number that is NaN or infinite"
 SURROGATE = re.compile("[\ud800-\udfff]")
 LONE_SURROGATE = "It has a lone surrogate, which is not text"
-CHANGED_AGAIN = (
-    "JSON has no room for all of it, or its validators, serializers or __post_init__ change it again on arrival"
-)
+CHANGED_AGAIN = "JSON cannot hold all of it, or its validators, serializers or __post_init__ change it again on arrival"
 UNKNOWN = "Unable to serialize unknown type: "
 USE_HINT = "use a more specific type hint"
 NOT_WRITABLE = "It cannot be written as JSON"
@@ -230,7 +228,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, NotSerializable | NotJson):
         return text
     if isinstance(error, RecursionError) or "Circular reference" in text or "depth exceeded" in text:
-        return "It is nested too deep, or in itself"
+        return "It is nested too deep, or contains itself"
     if text.startswith("number out of range"):
         return f"An integer has more than {MOST_DIGITS} digits"
     if not isinstance(error, PydanticSerializationError):
@@ -260,7 +258,7 @@ def _has_non_finite(body: bytes) -> bool:
 
 
 def _check_depth(body: bytes) -> None:
-    """Refuse what leaves no level of nesting for the object that a result is wrapped into."""
+    """Refuse a value that is nested so deep that the object around it in a reply would be too deep."""
     try:
         from_json(b"[[%b]]" % body)
     except ValueError:

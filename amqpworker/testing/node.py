@@ -1,8 +1,8 @@
 """
 A private RabbitMQ node: from the installed package, in a folder, on free loopback ports, as any user.
 
-Decides where things lie, when the node counts as started and how it ends. What a process is and how it is killed
-is in `processes`, what the node reads in `configuration`, what it writes in `logfiles`, its HTTP API in `node_api`.
+Decides where files are, when the node counts as started and how it ends. `processes` starts and kills processes,
+`configuration` has what the node reads, `logfiles` what it writes, `node_api` its HTTP API.
 
 Everything of the node is in its folder, with its ports and process ids in `node.json`: a `Node` of the same folder finds the
 same node later. It has an epmd of its own, Erlang's name server, on a port of its own, so that nodes of several users and

@@ -1,7 +1,7 @@
 """
 Find the app that `MODULE:APP` names.
 
-Decides what is an app and where it is searched; which import errors are mistakes of the user is decided by `app.imported`.
+Decides what counts as an app and where to search for it; `app.imported` decides which import errors are the user's mistakes.
 """
 
 from __future__ import annotations
@@ -67,24 +67,24 @@ def load_app(target: str) -> App:
         raise ConfigError(f"{module_name!r} is a folder: name a module in it, such as {module_name}.tasks:{name}.")
     for part in name.split("."):
         if not hasattr(found, part):
-            raise ConfigError(f"Module {module_name!r} has no {name!r}: its app is named otherwise?")
+            raise ConfigError(f"Module {module_name!r} has no {name!r}: does its app have another name?")
         found = getattr(found, part)
     if not isinstance(found, App):
         raise ConfigError(
-            f"{target!r} is of type {type(found).__name__}: write the name that an App is given there, as in app = App()."
+            f"{target!r} is of type {type(found).__name__}: write the name of an App in that module, such as app for app = App()."
         )
     found_by(found.load)
     return found
 
 
 def load_ours() -> None:
-    """Load what our code would import later: from then on a module of the app's folder would take its place."""
+    """Load what our code would import later: then a module of the app's folder would take its place."""
     for name in LATER:
         import_module(name)
 
 
 def instead_of_file(file: str, name: str) -> str:
-    """Return what to write instead of a file: its module as producers import it, and the folder in which that is found."""
+    """Return what to write instead of a file: its module, as producers import it, and the folder to start in."""
     path = Path(file if "/" in file else file.removesuffix(".py").replace(".", "/")).with_suffix(".py").absolute()
     root = root_of(path)
     parts = () if root is None else path.relative_to(root).with_suffix("").parts
@@ -99,7 +99,7 @@ def instead_of_file(file: str, name: str) -> str:
 
 
 def root_of(path: Path) -> Path | None:
-    """Return the folder from which the module in a file is imported, None if that is unknown: above its packages, or `src`."""
+    """Return the folder that the module in a file is imported from (above its packages, or `src`), None if that is unknown."""
     if (path.parent / "__init__.py").exists():
         return next((folder for folder in path.parents if not (folder / "__init__.py").exists()), None)
     here = Path().absolute()
@@ -110,9 +110,9 @@ def root_of(path: Path) -> Path | None:
 
 def put_folder_first() -> None:
     """
-    Have modules found in the current folder first, as `python -m` does: from now on, when all of ours are loaded.
+    Search the current folder first for modules, as `python -m` does; called once all modules of ours are loaded.
 
-    By its path, so that a task may change the current folder.
+    It is added by its path, so that a task may change the current folder.
 
     Raises:
         ConfigError: the folder does not exist any more.
@@ -124,7 +124,7 @@ def put_folder_first() -> None:
 
 
 def found_by(find: Callable[[], T]) -> T:
-    """Return what is found; if a file of the app's folder explains an error of ours, the error names that file."""
+    """Return what `find` returns; if a file of the app's folder explains an error of ours, the error names that file."""
     try:
         return find()
     except ConfigError as error:
@@ -134,7 +134,7 @@ def found_by(find: Callable[[], T]) -> T:
 
 
 def namesake(error: BaseException | None) -> str:
-    """Return which file of the current folder an import did not find, since another module has its name; "" if none."""
+    """Return the file of the current folder that an import missed, since another module has its name; "" if there is none."""
     named = getattr(error, "name", None) if isinstance(error, ImportError) else None
     if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
         named = error.obj.__name__
@@ -147,13 +147,13 @@ def namesake(error: BaseException | None) -> str:
 
 
 def import_error(target: str, error: BaseException) -> ConfigError:
-    """Return that an app cannot be imported, since its own code has raised this; its traceback is logged elsewhere."""
+    """Return the error for an app whose own code raised this at its import; the caller logs the traceback."""
     reason = redact_text(traceback.format_exception_only(error)[0].splitlines()[0])
     return ConfigError(f"{target!r} cannot be imported: {reason[:LONGEST_REASON].removesuffix('.')}.{namesake(error)}")
 
 
 def may_pass(error: BaseException) -> bool:
-    """Return whether an import that raised this may succeed later, with the same code and settings."""
+    """Return whether an import that raised this may succeed later with the same code and settings."""
     return isinstance(error, PASSING)
 
 

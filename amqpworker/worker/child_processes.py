@@ -1,8 +1,8 @@
 """
-What the tasks of this process have started and left: ended with it, and reaped if this process has adopted it.
+The processes that tasks of this process have started: they end with it, and it reaps those that it has adopted.
 
-Decides which ended children no code waits for: adopted orphans. A child of the app's own code is left to that code: it is
-known by the thread that has forked it, by the fork, or by its `Popen`.
+Decides which ended children no other code waits for: adopted orphans. The app's own code reaps its own children, which are
+recognized by the thread that forked them, by the fork, or by their `Popen`.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class ChildProcesses:
     The descendants of this process, whose orphans it adopts from now on; one thread uses it.
 
     If not `ours` (the process belongs to another program), nothing is adopted, reaped or ended.
-    If `tasks_here`, tasks run in the first thread and have children there, as orphans do: adopted is what was seen below
-    another child before, or was left by an earlier run.
+    If `tasks_here`, tasks run in the first thread, whose children also include the adopted orphans. There, a child counts as
+    adopted if it was seen below another child before, or if an earlier run left it.
     """
 
     def __init__(self, ours: bool = True, tasks_here: bool = False) -> None:
@@ -64,7 +64,7 @@ class ChildProcesses:
             os.register_at_fork(after_in_parent=self._note_fork)
 
     def _note_fork(self) -> None:
-        """Remember what this thread has just forked: the app's code waits for it, perhaps in another thread."""
+        """Remember the child that this thread has just forked: the app's code waits for it, perhaps in another thread."""
         if os.getpid() == self._process:
             with suppress(OSError):
                 for pid in children_in(threading.get_native_id())[-1:]:
@@ -96,7 +96,7 @@ class ChildProcesses:
                     os.waitpid(pid, os.WNOHANG)
 
     def on_run_ended(self) -> None:
-        """Note that no code waits any more for what is here; after a run in the first thread."""
+        """Note that no code waits any more for the present children; called after a run in the first thread."""
         if self._ours:
             self._left = children_of(self._process)
 
@@ -104,12 +104,12 @@ class ChildProcesses:
         return pid not in self._forked and (not self._tasks_here or pid in self._deeper or pid in self._left)
 
     def _note_deeper(self) -> None:
-        """Note what is below a child: it is adopted as soon as it is one itself."""
+        """Note the children of a child: each counts as adopted as soon as it is a child of this process itself."""
         found = {pid for pid, _ in descendants_of(self._process)} - children_of(self._process)
         self._deeper = found | {pid for pid in self._deeper if stat_of(pid) is not None}
 
     def _forget_forked(self) -> None:
-        """Forget forked children that were waited for: another process may have such an id by now."""
+        """Forget forked children that the app has waited for: another process may have such an id by now."""
         if forked := list(self._forked):  # listed first: what is forked meanwhile is kept
             children = children_of(self._process)
             for pid in forked:
@@ -117,7 +117,7 @@ class ChildProcesses:
                     self._forked.pop(pid, None)
 
     def end(self, before: Callable[[], None] = lambda: None) -> None:
-        """End everything that this process has started, and what that has left; `before` is called if there is anything."""
+        """End all processes that this process has started, and what these have left; if there are any, call `before` first."""
         if not self._ours or not self._running():
             return
         before()

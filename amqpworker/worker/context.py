@@ -1,7 +1,7 @@
 """
 What a task may know of the message it runs for.
 
-Decides nothing; `executor` makes one for each run, `current()` finds it from inside the task, and log lines use it.
+Decides nothing. `executor` makes a `Run` for each run, `current()` returns it inside the task, and log lines use it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Run:
         self.started = started
         self.first_run = first_run
         self.deadline: float | None = None
-        """When its time is up, by the monotonic clock; None if it has no limit."""
+        """When its time limit is over, by the monotonic clock; None if it has no limit."""
 
     @property
     def task(self) -> str:

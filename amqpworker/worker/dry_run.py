@@ -1,7 +1,7 @@
 """
-What a worker process would do, found out in a process of its own: the user's app is imported, and nothing is run.
+What a worker process would do: a separate process imports the user's app, and runs nothing.
 
-Decides what of an app is checked. Started by `amqpworker worker --check`, whose own process imports no user code.
+Decides what is checked. `amqpworker worker --check` starts it, since the process of the command imports no user code.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SOURCE_FOLDERS = {"src", "lib", "source", "python"}
 
 
 class Checked(BaseModel):
-    """What came out: `problem` is why nothing would run."""
+    """The result of a check: `problem` is why nothing would run."""
 
     problem: str = ""
     queues: tuple[QueueAssignment, ...] = ()
@@ -40,7 +40,7 @@ class Checked(BaseModel):
 
 
 def checked(options: WorkerOptions) -> Checked:
-    """Import the app and check it; what is raised in the user's code is shown with its traceback."""
+    """Import the app and check it; an exception of the user's code is shown with its traceback."""
     try:
         app = load_app(options.app)
         addresses(app.url)
@@ -55,7 +55,7 @@ def checked(options: WorkerOptions) -> Checked:
 
 
 def find_warnings(app: App, served: Sequence[QueueAssignment], drain_timeout: float) -> list[str]:
-    """Return what is most likely not meant so, a sentence each."""
+    """Return warnings about what is most likely a mistake, a sentence each."""
     found = [
         f"Queue {one.queue!r} has a prefetch of {one.prefetch}, below its {one.threads} threads: some of them never run."
         for one in served
@@ -66,15 +66,15 @@ def find_warnings(app: App, served: Sequence[QueueAssignment], drain_timeout: fl
     queues = {one.queue for one in served}
     for task in (one for one in long_tasks(app) if one.queue in queues):
         last = f"Task {task.name!r} may run for {task.time_limit.last:g} s"
-        found.append(f"{last}, beyond the ack timeout of {timeout:g} s: it is handed to another worker meanwhile.")
+        found.append(f"{last}, beyond the ack timeout of {timeout:g} s: the broker redelivers its message meanwhile.")
     if drain_timeout > timeout:
         found.append(f"The drain timeout of {drain_timeout:g} s is beyond the ack timeout of {timeout:g} s.")
-    found += [f"{name} is not read by anything: is it {meant}?" for name, meant in mistyped(os.environ).items()]
+    found += [f"{name} is not a setting: did you mean {meant}?" for name, meant in mistyped(os.environ).items()]
     return found
 
 
 def name_warnings(tasks: Mapping[str, Task[Any, Any]], served: Sequence[QueueAssignment]) -> list[str]:
-    """Return signs of tasks that are missing here, or that producers know by other names."""
+    """Return warnings about tasks that are probably missing here, or that producers probably know by other names."""
     found = [
         f"No task names queue {one.queue!r}: is each module that defines tasks imported, or named in App(modules=[…])?"
         for one in served
@@ -95,7 +95,7 @@ def is_plain_folder(module: str) -> bool:
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    """Check the options in the first argument (JSON), and write what came out to the descriptor in the second, as a line."""
+    """Check the options in the first argument (JSON), and write the result as a line to the descriptor in the second."""
     descriptor = int(arguments[1])
     os.set_inheritable(descriptor, False)
     # What the user's code prints is not what our caller prints.

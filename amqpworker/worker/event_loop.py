@@ -1,8 +1,8 @@
 """
 The event loop of a worker process, for its `async def` tasks.
 
-Decides when one starts: a limited number run at once, the others wait unclaimed and can still be requeued. What happens
-to a delivery then is `executor`'s to decide, and which thread settles it is decided here.
+Decides when a task starts (a limited number run at once, the others wait unclaimed and can still be requeued), and which
+thread settles its delivery. `executor` decides what happens to the delivery.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class EventLoopRunner:
     """
     Runs `async def` tasks, as many at once as there are `slots`; the loop and its thread exist from `start` on.
 
-    `running` is that of the runner threads: what was claimed and is not settled yet, here by the id of the delivery.
+    `running`, shared with the runner threads, has what was claimed and is not settled yet, here by the id of the delivery.
     """
 
     def __init__(self, pipeline: Pipeline, slots: list[RunSlot], running: dict[int, Delivery]) -> None:
@@ -126,7 +126,7 @@ class EventLoopRunner:
             self._waiting = deque(one for one in self._waiting if one.channel.is_unclaimed(one))
 
     def abandon(self) -> None:
-        """Cancel what still runs: its messages are redelivered, whatever the coroutines do then. The loop continues."""
+        """Cancel what still runs: its messages are redelivered, whatever the coroutines do after that. The loop continues."""
         self._acceptance.only_results()
         with self._lock:
             has_loop = self._loop is not None
@@ -136,11 +136,11 @@ class EventLoopRunner:
                 self.run_coroutine(self._cancel_all(), CANCEL_SECONDS * 2)
 
     def discard_results(self) -> None:
-        """Discard what coroutines that still run return from now on."""
+        """Discard the results of coroutines that are still running."""
         self._acceptance.nothing()
 
     def stop(self) -> None:
-        """End the loop, and what still runs in it."""
+        """End the loop, and the coroutines that still run in it."""
         with self._lock:
             self._stopping = True
             loop, thread = self._loop, self._thread
@@ -160,7 +160,7 @@ class EventLoopRunner:
     def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         self._beat(loop)
         while not self._stopping:
-            # Again, if a task has stopped the loop that it shares with others.
+            # Run it again if a task has stopped the loop, which it shares with others.
             try:
                 loop.run_forever()
             except BaseException as error:

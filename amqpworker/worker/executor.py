@@ -43,7 +43,7 @@ Settle: TypeAlias = Callable[[Delivery, Outcome, Run | None], None]
 
 
 class Acceptance:
-    """Which outcomes still count while the process ends: all, results only, or none."""
+    """Which outcomes are still settled while the process ends: all, results only, or none."""
 
     __slots__ = ("failures", "results")
 
@@ -52,7 +52,7 @@ class Acceptance:
         self.results = True
 
     def only_results(self) -> None:
-        """Ignore failures: most likely a task fails because what it uses has been closed."""
+        """Ignore failures: most likely a task fails because a resource that it uses has been closed."""
         self.failures = False
 
     def nothing(self) -> None:
@@ -74,7 +74,7 @@ class Pipeline:
         self._process = os.getpid()
 
     def execute(self, delivery: Delivery, slot: RunSlot, acceptance: Acceptance, isolated: bool = False) -> None:
-        """Run a delivery in this thread, or (`isolated`, or if its task is) in an isolated process, and settle it."""
+        """Run a delivery and settle it: in an isolated process if it or its task is `isolated`, else in this thread."""
         if not delivery.channel.claim(delivery):
             return  # it was requeued, or its channel is lost
         run: Run | None = None
@@ -102,7 +102,7 @@ class Pipeline:
     async def execute_async(
         self, delivery: Delivery, slots: list[RunSlot], acceptance: Acceptance, settle: Settle
     ) -> bool:
-        """As `execute`, in the event loop, with one of the free `slots`, settled by `settle`; false if it is not claimed."""
+        """As `execute`, in the event loop with one of the free `slots`; `settle` settles it. False if it is not claimed."""
         if not (acceptance.results and delivery.channel.claim(delivery)):
             return False
         run: Run | None = None
@@ -128,7 +128,7 @@ class Pipeline:
         return True
 
     def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
-        """Settle in any case: what cannot be settled as it should becomes a dead letter, or is requeued."""
+        """Settle in any case: if that fails, the delivery is dead-lettered instead, or requeued."""
         try:
             self._settler.settle(delivery, outcome, run)
         except BaseException as error:  # noqa: BLE001 - as above
@@ -163,7 +163,7 @@ class TaskExecutor:
         Prepare for tasks that have limits here, if there are any.
 
         Raises:
-            ThreadLimitReached: there is no room for the thread that keeps limits.
+            ThreadLimitReached: there is no room for the thread that watches the limits.
         """
         if any(task.time_limit is not UNLIMITED and not task.isolated for task in self._tasks.values()):
             self._limits.start()
@@ -181,7 +181,7 @@ class TaskExecutor:
     # ---- admit ------------------------------------------------------------------------------------------------------
 
     def admit(self, delivery: Delivery) -> Run | Outcome:
-        """Return the run to make, or the outcome of a delivery that does not run; no user code runs here."""
+        """Return the run of a delivery, or its outcome if it must not run; no user code runs here."""
         properties = delivery.properties
         if delivery.problem or properties.content_encoding or properties.content_type not in {JSON, None}:
             return outcomes.unreadable(delivery)
@@ -216,7 +216,7 @@ class TaskExecutor:
                 discarded=count,
                 expired=time_text(expired),
                 now=now_text(now),
-                reason="a clock is off, or the queue is behind",
+                reason="a clock is wrong, or the queue is behind",
             )
 
     # ---- run --------------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ class TaskExecutor:
         Run a task whose function is not a coroutine function, in this thread, and return its outcome.
 
         Raises:
-            RunAbandoned: it was over its hard limit, and its message has been settled.
+            RunAbandoned: it exceeded its hard limit, and its message has been settled.
         """
         registered = run.registered
         try:
@@ -312,12 +312,12 @@ class TaskExecutor:
 
 
 def attempt_and_first_run(known: Mapping[str, int], now: float) -> tuple[int, float]:
-    """Return which attempt a message is and when the first began, within bounds whatever its headers claim."""
+    """Return which attempt a message is and when the first one began; both are within bounds, whatever its headers claim."""
     first_run = known.get(FIRST_RUN)
     attempt = min(known.get(ATTEMPT, 1), MOST_ATTEMPTS)
     return attempt, now if first_run is None else min(max(0.0, first_run / 1000), now)
 
 
 def in_event_loop(registered: RegisteredTask) -> bool:
-    """Return whether a task runs in the event loop of its process, beside others."""
+    """Return whether a task runs in the event loop that it shares with others."""
     return registered.signature.is_async and not registered.isolated

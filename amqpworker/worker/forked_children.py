@@ -1,7 +1,7 @@
 """
-Children that a task forks: they have the default signal handlers, and none returns into its parent's loop over messages.
+Children that a task forks: they have the default signal handlers, and none of them continues its parent's loop over messages.
 
-Decides nothing else. A child that ends by itself, as `multiprocessing` has it, never calls `exit_if_forked_child`.
+Decides nothing else. A child that ends by itself, as those of `multiprocessing` do, never calls `exit_if_forked_child`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ MESSAGE = (
 
 def default_signals_in_forks(numbers: Iterable[signal.Signals]) -> None:
     """
-    Have each child that this process forks begin with the default handlers in place of its parent's of now.
+    Replace the present handlers by the default ones in each child that this process forks.
 
-    A handler that other code has set since is inherited, as in any program. A signal that is sent to the child before it
-    has the default handlers is delivered when it has them.
+    A handler that other code sets later is inherited, as in any program. A signal that arrives before the child has the
+    default handlers is delivered when it has them.
     """
     ours = {number: signal.getsignal(number) for number in numbers}
     blocked = threading.local()
@@ -47,7 +47,7 @@ def default_signals_in_forks(numbers: Iterable[signal.Signals]) -> None:
 
 
 def exit_if_forked_child(process: int) -> None:
-    """Return in the process with this id; end any other, without cleaning up after its parent."""
+    """Return if this process has this id; else end it, without cleaning up after its parent."""
     if os.getpid() != process:
         _exit()
 

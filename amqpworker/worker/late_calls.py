@@ -1,7 +1,8 @@
 """
-Whether all calls of a sender are delivered too late: then a clock is off, or their queue is behind.
+Whether all calls of a sender are delivered too late: then a clock is wrong, or their queue is behind.
 
-No more can be known, since AMQP messages carry no clock. Decides when that is worth a warning; discarding is `outcomes`'s.
+Nothing more can be known, since AMQP has no clock to compare with. Decides when that is worth a warning; `outcomes` decides
+that a call is discarded.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ MOST_SENDERS = 1000
 
 @dataclass(slots=True)
 class Discards:
-    """How many calls of a sender were discarded since one last ran, and when to warn of that next (monotonic)."""
+    """How many calls of a sender were discarded since one last ran, and when to warn next (monotonic)."""
 
     count: int
     warn_at: float
@@ -34,7 +35,7 @@ class LateCalls:
             self._discards.pop(sender, None)
 
     def on_discarded(self, sender: str, now: float) -> int:
-        """Note a discarded call; if a warning is due (once per minute), return how many were since one ran, else 0."""
+        """Note a discarded call; if a warning is due (once per minute), return how many were discarded since one ran, else 0."""
         with self._lock:
             found = self._discards.get(sender)
             if found is None:

@@ -1,9 +1,9 @@
 """
-What an app wants to have around its worker process: database pools, clients, a warm model.
+The app's lifespan around a worker process: database pools, clients, a model that is loaded once.
 
-Decides when it begins (before the first delivery) and ends (after the last task), and in which thread: an asynchronous
-one in the event loop of the `async def` tasks, so that they can use what it makes, and in one asyncio task from begin to
-end, as task groups and cancel scopes want it.
+Decides when it is entered (before the first delivery) and exited (after the last task), and in which thread. An asynchronous
+one runs in the event loop of the `async def` tasks, so that they can use what it creates, and in one asyncio task from
+beginning to end, as task groups and cancel scopes require.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Awaits: TypeAlias = Callable[[Coroutine[Any, Any, Any], float | None], Any]
 
 class Lifespan:
     """
-    The context around one worker process; nothing without a `context`.
+    The lifespan of one worker process; without a `context` it does nothing.
 
-    `awaits` runs a coroutine in the process's event loop for at most that many seconds, and returns what it returns.
+    `awaits` runs a coroutine in the process's event loop, with a timeout in seconds, and returns what it returns.
     """
 
     def __init__(self, context: Context | None, awaits: Awaits) -> None:
@@ -38,10 +38,10 @@ class Lifespan:
         self.on_ended: Callable[[], None] = lambda: None
         """Called by the event loop's thread if it has ended by itself."""
         if context is not None and not isinstance(context, AbstractContextManager | AbstractAsyncContextManager):
-            raise ConfigError(f"App(lifespan=…) must return a context manager, and has returned {context!r:.60}.")
+            raise ConfigError(f"App(lifespan=…) must return a context manager, but it returned {context!r:.60}.")
 
     def enter(self) -> None:
-        """Enter it; what it raises is the process's failure."""
+        """Enter it; an exception that it raises fails the process."""
         match self._context:
             case None:
                 return
@@ -53,12 +53,12 @@ class Lifespan:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has ended by itself, as one does whose background tasks have failed; `leave` logs why."""
+        """Whether it has ended by itself, for example because a background task in it has failed; `leave` logs why."""
         return self._entered and self._held is not None and self._held.done()
 
     def leave(self, timeout: float | None = None) -> None:
         """
-        Leave it, if it was entered; what it raises is logged.
+        Exit it, if it was entered; an exception that it raises is logged.
 
         An asynchronous one may take `timeout` seconds; a synchronous one cannot be interrupted.
         """

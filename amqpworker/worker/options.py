@@ -2,7 +2,7 @@
 The options of a pool: one model for the command line, the pool file, the processes of the pool and docs/settings.md.
 
 Decides names, flags, limits, defaults and help, and which threads serve which queue. The command line checks the options
-once; the supervisor and each process get them as JSON.
+once, and passes them to the supervisor and to each process as JSON.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Flag:
 
 class QueueOptions(BaseModel):
     """
-    A queue to consume; in files its name alone can take its place.
+    A queue to consume; a file may have just its name.
 
-    With `threads` it has that many of its own in each process: they serve no other queue, and no others serve it.
+    With `threads`, it has that many threads of its own in each process: they serve only this queue, and no others serve it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -92,7 +92,7 @@ class PoolOptions(BaseModel):
     queues: Annotated[tuple[QueueOptions, ...], Flag("QUEUE", "all queues of the app", ("-q", "--queue"))] = Field(
         (),
         strict=False,
-        description="Consume this queue; repeatable. QUEUE:N or QUEUE:N,prefetch=N: with N threads of its own. If a "
+        description="Consume this queue; repeatable. QUEUE:N, or QUEUE:N,prefetch=N, gives it N threads of its own. If a "
         "queue's name itself ends like this, append a colon.",
     )
     async_tasks: Annotated[int, Flag("N")] = Field(
@@ -142,7 +142,7 @@ class PoolOptions(BaseModel):
 
     @property
     def own_threads(self) -> dict[str, int]:
-        """Threads of its own for each queue that has some; empty if there is only one queue, which shares with no other."""
+        """How many threads of its own a queue has, for each that has some; empty if there is only one queue."""
         if len(self.queues) == 1:
             return {}
         return {queue.name: queue.threads for queue in self.queues if queue.threads is not None}

@@ -1,7 +1,7 @@
 """
-What a worker process has at its start, before any code of the app has run: its folder, and its signal handlers.
+The state of a worker process before any code of the app has run: its folder, and its signal handlers.
 
-Decides nothing: a task may change both for the whole process, and some parts need them as they were.
+Decides nothing. A task may change both for the whole process, and some parts need them as they were.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from amqpworker.worker.signals import OwnSignals
 
 
 class Origin:
-    """What this process has now; `folder` is None if the current folder was deleted."""
+    """The present state of this process; `folder` is None if the current folder was deleted."""
 
     def __init__(self) -> None:
         self.signals = OwnSignals()

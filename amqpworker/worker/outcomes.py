@@ -1,7 +1,7 @@
 """
 Decide how a delivery ends: the only place that makes outcomes.
 
-Before its task runs (`before_run`), by what the task returns or raises, by the end of its process, and if settling fails.
+It decides before the task runs, by what the task returns or raises, by the end of its process, and if settling fails.
 No function here publishes, stores or acknowledges: `settle` acts on the outcome.
 """
 
@@ -58,13 +58,13 @@ MOST_CRASHES = 1000
 
 
 def unreadable(delivery: Delivery) -> Dead:
-    """Return the outcome of a message that is not readable, whatever its body contains."""
+    """Return the outcome of a message that cannot be read, whatever its body contains."""
     properties = delivery.properties
     if delivery.problem:
         return malformed(delivery.problem)
     if properties.content_encoding:
-        return malformed(f"content_encoding is {properties.content_encoding!r}: only plain JSON")
-    return malformed(f"content_type is {properties.content_type!r}: only {JSON}")
+        return malformed(f"content_encoding is {properties.content_encoding!r}: only plain JSON is accepted")
+    return malformed(f"content_type is {properties.content_type!r}: only {JSON} is accepted")
 
 
 def malformed(text: str, error_type: str = "") -> Dead:
@@ -81,12 +81,12 @@ def unknown_task(properties: Properties, known: Iterable[str]) -> Dead:
 
 
 def from_times(headers: Mapping[str, int], properties: Properties, now: float) -> Outcome | None:
-    """Return the outcome of a message that is delivered too late or too early, else None; `headers` are the known ones."""
+    """Return the outcome of a message that is delivered too late or too early, else None; `headers` are our parsed ones."""
     expires = headers.get(EXPIRES)
     if expires is not None and expires / 1000 <= now - (CLOCKS_APART if properties.reply_to else 0.0):
         if properties.reply_to:
             return Discarded("its caller no longer waits for the reply")
-        return Dead("expired", Failure("", f"it had to start {now - expires / 1000:.3f} s ago at the latest"))
+        return Dead("expired", Failure("", f"it expired {now - expires / 1000:.3f} s before it could start"))
     eta = headers.get(ETA)
     if eta is None or eta / 1000 - now <= EARLY:
         return None
@@ -143,7 +143,7 @@ def from_exception(run: Run, error: BaseException) -> Outcome:
 
 
 def from_hard_limit(run: Run, stack: str) -> Outcome:
-    """Return the outcome of a task that was over its hard limit and is abandoned; `stack` shows where it is."""
+    """Return the outcome of a task that exceeded its hard limit and is abandoned; `stack` shows where it is."""
     text = f"the task has run for longer than {run.registered.time_limit.longest}"
     failure = Failure(TimeLimitExceeded.__name__, text, truncated(redact_text(stack), MAX_TRACEBACK))
     delay = run.registered.policy.decide(TimeLimitExceeded(text), run_info(run))
@@ -151,7 +151,7 @@ def from_hard_limit(run: Run, stack: str) -> Outcome:
 
 
 def internal_error(delivery: Delivery, error: BaseException) -> Dead:
-    """Return the outcome of a delivery at an error of our own."""
+    """Return the outcome of a delivery if our own code failed."""
     log.error("worker_defect", id=delivery.properties.message_id, queue=delivery.queue, exc_info=error)
     return Dead("failed", failure_of(error))
 
@@ -160,7 +160,7 @@ def internal_error(delivery: Delivery, error: BaseException) -> Dead:
 
 
 def from_crash(delivery: Delivery, crash: Crash, max_crashes: int) -> Outcome:
-    """Return the outcome of a delivery whose task crashed its isolated process: it is tried again, in the end it is dead."""
+    """Return the outcome of a delivery whose task crashed its isolated process: another run, or dead after the last crash."""
     before = count_of((delivery.properties.headers or {}).get(CRASHES)) or 0
     crashes = min(max(0, before), MOST_CRASHES) + 1
     held = f", after it had held up to {-(-crash.memory // MIB)} MiB of memory" if crash.memory else ""
@@ -187,12 +187,12 @@ def channel_lost() -> Requeue:
 
 
 def not_settled() -> Requeue:
-    """Return the outcome of a delivery that no other outcome could be settled of."""
+    """Return the outcome of a delivery for which no other outcome could be settled."""
     return Requeue()
 
 
 def from_settle_error(delivery: Delivery, outcome: Outcome, error: BaseException) -> Outcome:
-    """Return what to settle instead of an outcome that could not be settled; `InvalidArguments` is a copy that is too large."""
+    """Return what to settle instead of an outcome that could not be settled; `InvalidArguments` means a copy is too large."""
     match outcome:
         case Retry(failure=failure) | Snooze(failure=failure) if isinstance(error, InvalidArguments):
             # Its own headers fill the frame, so that there is no room for what a retry adds.
@@ -208,7 +208,7 @@ def from_settle_error(delivery: Delivery, outcome: Outcome, error: BaseException
 
 
 def never_awaited(name: str, value: Any) -> Failure:
-    """Return the failure of a task that returned an awaitable, as a coroutine function behind a decorator does."""
+    """Return the failure of a task that returned an awaitable, as a decorated coroutine function may."""
     if inspect.iscoroutine(value):
         value.close()
     kind = type(value).__name__
@@ -238,7 +238,7 @@ def failure_of_retry_later(signal: RetryLater) -> Failure:
 
 
 def no_attempt_left(signal: RetryLater, attempt: int) -> Failure:
-    """Return the failure of a task that asked to run again and has no attempt left: the error that led to it, if any."""
+    """Return the failure of a task that asked to run again with no attempt left: the error that led to this, if any."""
     failure = failure_of(signal)
     why = f"no attempt is left after attempt {attempt}"
     for note in getattr(signal, "__notes__", ()):
@@ -256,12 +256,12 @@ def cause_of(error: BaseException) -> BaseException | None:
 
 
 def run_info(run: Run) -> RunInfo:
-    """Return what a retry policy decides by."""
+    """Return what a retry policy needs to decide."""
     return RunInfo(run.attempt, run.first_run, time.time())
 
 
 def without_ours(found: TracebackType | None) -> TracebackType | None:
-    """Return a traceback from the first frame on that is not ours; the whole one of an error of our own."""
+    """Return a traceback without the outer frames that are ours; if all are ours, the whole traceback."""
     theirs = found
     while theirs is not None and str(theirs.tb_frame.f_globals.get("__name__")).startswith("amqpworker.worker."):
         theirs = theirs.tb_next

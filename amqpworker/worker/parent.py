@@ -1,7 +1,7 @@
 """
-The pipe from the parent of a worker process: it carries commands, and its end means that the parent has ended.
+The pipe from the parent of a worker process: it carries commands, and it is closed when the parent ends.
 
-Decides what happens then: before there is anything to drain the process ends at once, later it drains. A process that
+Decides what happens then: a process that has nothing to drain yet ends at once, any other drains. A process that
 hangs with the interpreter's lock held does not notice: its supervisor's orphan reaper ends it.
 """
 
@@ -27,7 +27,7 @@ OnSuspectAnswer: TypeAlias = Callable[[Sequence[str], bool], object]
 
 class ParentPipe:
     """
-    Reads the pipe with this descriptor in a thread of its own; with `None` there is no parent.
+    Reads the pipe with this descriptor in a thread of its own; `None` means that there is no parent.
 
     Raises:
         ThreadLimitReached: there is no room for it.
@@ -49,9 +49,9 @@ class ParentPipe:
         self, on_suspect_answer: OnSuspectAnswer, on_exit_command: Callable[[], None], on_end: Callable[[], None]
     ) -> None:
         """
-        From now on pass on the parent's answers (keys of messages, and whether these are suspects) and its commands.
+        Pass on the parent's answers (keys of messages, and whether these are suspects) and its commands from now on.
 
-        `on_end` is called at the end of the pipe; before this call the process just ends then.
+        `on_end` is called when the pipe is closed. If it is closed before this call, the process just ends.
         """
         with self._lock:
             self._on_suspect_answer, self._on_exit_command, self._on_end = on_suspect_answer, on_exit_command, on_end
@@ -67,7 +67,7 @@ class ParentPipe:
             log.debug("parent_pipe_error", error=repr(error))
         with self._lock:
             if self._on_end is None:
-                log.warning("supervisor_lost", effect="ending: nothing has begun")
+                log.warning("supervisor_lost", effect="it ends: no task has started")
                 os._exit(STOPPED)
             self._on_end()
 

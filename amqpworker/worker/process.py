@@ -1,5 +1,5 @@
 """
-One worker process: an app's queues consumed, its tasks run, until a signal ends it.
+One worker process: it consumes from an app's queues and runs its tasks until a signal ends it.
 
 Decides the order of starting and of stopping: stop consuming, requeue what has not started, finish what runs,
 settle, exit. Signal handlers only note the signal; the main thread acts.
@@ -138,7 +138,7 @@ class WorkerProcess:
         self.stop_requested.wake()
 
     def on_exit_command(self) -> None:
-        """Exit as after a hard limit, when the supervisor commands it; the system clock may have been set, so limits are checked here."""
+        """Exit as after a hard limit. The supervisor goes by the system clock, which may have been set: check limits here."""
         for deadline in self.limits.overdue(OVERDUE - CLOCKS_APART):
             if deadline not in self.overruns:
                 self._on_overrun(deadline)
@@ -196,7 +196,7 @@ class WorkerProcess:
         return self.stop()
 
     def _wait_for_consumer(self) -> AmqpWorkerError | None:
-        """Wait until there is a first consumer; or return why there never will be one."""
+        """Wait for the first consumer; return why there will never be one if that is known."""
         while not (self.stop_requested.wait(FIRST_CHECK) or self.lifespan.has_ended or self.consumer.broken):
             self._record()
             if self.consumer.ever_consumed:
@@ -209,12 +209,12 @@ class WorkerProcess:
         return None
 
     def stop(self) -> int:
-        """Drain; return the exit code: whether something that ran had to be abandoned."""
+        """Drain; return the exit code, which shows whether a running task was abandoned."""
         log.info("worker_draining", running=len(self.runners.running), timeout=self.drain_timeout)
         return self._shutdown()
 
     def stop_after_hard_limit(self) -> int:
-        """End this process, since nothing else ends a task that is over its hard limit; return the exit code."""
+        """End this process, since nothing else ends a task beyond its hard limit; return the exit code."""
         run = self.overruns[0].run
         reason = f"task {run.task!r} has run for longer than {run.registered.time_limit.longest}"
         log.error("worker_exiting", reason=reason, id=run.id, effect="it drains, and is replaced")
@@ -222,7 +222,7 @@ class WorkerProcess:
         return self._shutdown()
 
     def stop_after_lifespan_failure(self) -> int:
-        """End this process, whose tasks miss what the app's lifespan gave them; return the exit code."""
+        """End this process, since its tasks have lost what the app's lifespan provides; return the exit code."""
         log.error("lifespan_lost", effect="it drains, and is replaced")
         self.reporter.send_reliably(Report("exiting", reason="the app's lifespan has ended by itself"))
         self._shutdown()
@@ -230,10 +230,10 @@ class WorkerProcess:
 
     def _shutdown(self) -> int:
         """
-        End everything: what has not started is requeued, what runs gets its own limits or the drain timeout.
+        End everything: requeue what has not started, and let running tasks end within their limits or the drain timeout.
 
-        Last of all the messages of tasks over their hard limit are settled, and then this process ends at once: so
-        they do not run elsewhere while they still run here.
+        The messages of tasks beyond their hard limit are settled last, and then this process ends at once: so they do not
+        run elsewhere while they still run here.
         """
         until = time.monotonic() + self.drain_timeout
         self._stop_consuming(until)
@@ -255,7 +255,7 @@ class WorkerProcess:
         return STOPPED if finished else ABANDONED
 
     def _claim_overruns(self) -> list[tuple[Run, Outcome]]:
-        """Claim the runs that are over their hard limit, and return how they end; before anything of them is cancelled."""
+        """Claim the runs beyond their hard limit, and return their outcomes; called before anything of them is cancelled."""
         return [
             (deadline.run, outcomes.from_hard_limit(deadline.run, stack_of(deadline.thread)))
             for deadline in list(self.overruns)
@@ -263,7 +263,7 @@ class WorkerProcess:
         ]
 
     def _end_running(self, until: float) -> None:
-        """Abandon what runs, and only then close what it uses."""
+        """Abandon the running tasks, and only then close what they use."""
         self.isolation.close(SHUTDOWN_GRACE if not self.stop_now else 0.0)
         self.runners.abandon()
         self.lifespan.leave(max(SHUTDOWN_GRACE, until - time.monotonic()) if not self.stop_now else SHUTDOWN_GRACE)
@@ -282,11 +282,11 @@ class WorkerProcess:
         self._wait_until(drained.is_set, until)
 
     def _count_overruns(self) -> int:
-        """Return how many runs are over their hard limit, and have not ended by themselves."""
+        """Return how many runs are beyond their hard limit and have not ended by themselves."""
         return sum(self.limits.is_running(deadline) for deadline in list(self.overruns))
 
     def _record(self) -> None:
-        """Record for the supervisor that this thread is alive, and what was done so far."""
+        """Record for the supervisor that this thread is alive, and the counts so far."""
         self.recorder.beat(MAIN)
         unconfirmed = self.settler.republisher.overdue(time.monotonic())
         gauges = Gauges(self.isolation.in_use, self.runners.waiting_suspects, unconfirmed)
@@ -303,15 +303,15 @@ class WorkerProcess:
         return True
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
-        """Note a signal; a second Ctrl-C ends the wait."""
+        """Note a signal; a second Ctrl-C ends the wait for running tasks."""
         if self.stop_requested.is_set() and number == signal.SIGINT:
             self.stop_now = True
         self.stop_requested.set()
 
     def on_parent_gone(self) -> None:
-        """Stop as by a signal: the supervisor, which would send one, has ended."""
+        """Stop as after a SIGTERM: the supervisor, which would send it, has ended."""
         if not self.stop_requested.is_set():
-            log.warning("supervisor_lost", effect="draining")
+            log.warning("supervisor_lost", effect="it drains")
             self.stop_requested.set()
 
 
@@ -319,9 +319,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     Run a worker process.
 
-    Behind the version of the parent the first argument holds the options as JSON, the second the descriptor of a
-    pipe from the parent, whose end means that the parent has ended, and to stop; the third that for reports to the parent, the fourth that of
-    memory for the flight recorder.
+    The arguments are the version of the parent, the options as JSON, and three descriptors: a pipe from the parent (if it is
+    closed, the parent has ended, and the worker stops), a pipe for reports to the parent, and memory for the flight recorder.
     """
     if reason := version_mismatch(arguments):
         return misconfigured(ConfigError(reason), Reporter(int(arguments[3])))
@@ -364,7 +363,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def warn_of_mistyped_variables() -> None:
-    """Log which variables of the environment are most likely meant to be settings."""
+    """Log which variables of the environment are probably mistyped settings."""
     for name, meant in mistyped(os.environ).items():
         log.warning("unknown_variable", name=name, meant=meant, effect="it is not read")
 
@@ -378,7 +377,7 @@ def misconfigured(error: AmqpWorkerError, reporter: Reporter) -> int:
 
 def leave(code: int) -> NoReturn:
     """
-    End this process; threads that were abandoned do not hold it up.
+    End this process, without a wait for abandoned threads.
 
     What user code has registered for the interpreter's exit is run where nothing of it runs any more.
     """

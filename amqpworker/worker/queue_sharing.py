@@ -1,8 +1,8 @@
 """
-Leave messages to idle processes of the same supervisor, instead of having them wait behind long tasks.
+Leave messages to idle processes of the same supervisor, so that they do not wait behind long tasks.
 
-Decides when a queue is held: nothing is taken from it here while all threads that serve it are busy with long tasks, and
-another process that consumes it has an idle one. What of it waits here unstarted is requeued by `receiver` then.
+Decides when this process holds a queue, which means that it takes nothing from it: while all threads that serve it are busy
+with long tasks, and another process that consumes it has an idle one. Then `receiver` requeues what waits here unstarted.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ BUSY_SECONDS = 3.0
 
 class Sharing:
     """
-    Compares this process with the others: by the flight recorder, once per look of its main thread.
+    Compares this process with the others by the flight recorder, at each check of its main thread.
 
     `bits` gives the bit of each queue, `has_room` returns whether a message of a queue could start at once, and `hold` is
-    called with the queues from which nothing is to be taken, whenever these change.
+    called with the queues to hold, whenever these change.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Sharing:
 
     @property
     def holds(self) -> bool:
-        """Whether a queue is left to other processes now."""
+        """Whether a queue is held now, which means left to other processes."""
         return bool(self._held)
 
     def check(self, consumed: Collection[str], now: float) -> None:
@@ -69,6 +69,6 @@ class Sharing:
 
 
 def bits_of(addresses: Sequence[Address], queues: Iterable[str]) -> dict[str, int]:
-    """Return the bit of each queue, the same in every process that consumes it by these addresses in any order."""
+    """Return the bit of each queue; it is the same in every process with these addresses, in whatever order."""
     broker = " ".join(sorted(f"{one}/{one.virtual_host}" for one in addresses))
     return {queue: bit_of(broker, queue) for queue in queues}

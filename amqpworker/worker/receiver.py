@@ -2,8 +2,8 @@
 Take deliveries from the consumer and hand them to the runner threads.
 
 Decides when an unclaimed delivery is requeued: when the worker drains, when another process has a thread for it, and before
-the broker's ack timeout would close its channel with every delivery on it. Where a redelivery runs that may have crashed a
-process is decided by `crashes`, and by the supervisor that `suspects` asks.
+the broker's ack timeout would close its channel with every delivery on it. If a redelivered message may have crashed a
+process, `crashes` and the supervisor (asked by `suspects`) decide where it runs.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class DeliveryReceiver:
     """
     The receiver of a worker process; all of it runs in the consumer's I/O thread, except `drain` and `on_suspect_answer`.
 
-    `ask` asks the supervisor about messages that were delivered before; None if there is no supervisor. `wake` has
-    `on_wake` called soon.
+    `ask` asks the supervisor about redelivered messages; it is None if there is no supervisor. `wake` has `on_wake` called
+    soon.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class DeliveryReceiver:
         self._channels.add(channel)
 
     def on_delivery(self, delivery: Delivery) -> None:
-        """Hand a delivery to the runner threads; one that may have crashed a process is checked first."""
+        """Hand a delivery to the runner threads, but first check whether it may have crashed a process."""
         headers = delivery.properties.headers or NO_HEADERS
         if DEAD_REASON in headers:
             # Before anything is decided by what it once was.
@@ -116,11 +116,11 @@ class DeliveryReceiver:
             self._requeue_unclaimed(time.monotonic())
 
     def drain(self) -> None:
-        """Requeue what is unclaimed, from now on."""
+        """Requeue all unclaimed deliveries, also those that arrive later."""
         self._draining = True
 
     def on_tick(self) -> bool:
-        """Requeue what has been unclaimed for too long; true while deliveries are here."""
+        """Requeue what has been unclaimed for too long; return true while deliveries are here."""
         now = time.monotonic()
         self._settler.republisher.try_again(now)
         self._suspect_query.check(now)
@@ -139,7 +139,7 @@ class DeliveryReceiver:
         return waiting or self._draining
 
     def _requeue_for_others(self, now: float) -> int:
-        """Requeue what waits behind long tasks, each message once: redeliveries stay."""
+        """Requeue what waits behind long tasks, each message once: redelivered messages stay."""
         count = 0
         for channel in list(self._channels):
             if channel.held_since and channel.held_since + HELD_SECONDS <= now:

@@ -1,9 +1,9 @@
 """
 Publish the copies of deliveries, repeatedly until the broker confirms them.
 
-Decides when to try again, and when not any more: once the channel of the original is gone the broker redelivers it. A copy
-is not published again while its confirm may still come: that is as long as the channel that it was published on. What a
-copy holds is `envelope`'s, and acknowledging its original `settle`'s.
+Decides when to try again, and when to stop: once the channel of the original is gone, the broker redelivers the original. A
+copy is not published again while its confirm may still arrive, which is as long as its channel is open. `envelope` makes the
+copy, and `settle` acknowledges the original.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ REPEAT_LOG_AFTER = 60.0
 @dataclass(slots=True, eq=False)
 class Republication:
     """
-    What takes the place of a delivery.
+    A copy that takes the place of a delivery.
 
-    `confirmed` is called once the broker has it, `refused` if it is found later that it cannot be carried.
+    `confirmed` is called once the broker has it, `refused` if it turns out later that the broker cannot accept it.
     """
 
     original: Delivery
@@ -43,11 +43,11 @@ class Republication:
     failures: int = 0
 
     def is_wanted(self) -> bool:
-        """Return whether the broker has not requeued the original, so that the copy has to take its place."""
+        """Return whether the copy is still needed: the broker has not requeued the original."""
         return self.original.channel.is_open
 
     def pause_after(self, error: AmqpWorkerError) -> float:
-        """Return the seconds until it is tried again: longer each time if the broker refuses it, but not if it was unreachable."""
+        """Return the seconds until the next attempt: longer each time if the broker refused it, but not if it was unreachable."""
         if isinstance(error, Unconfirmed | NotConnected):
             return FIRST_PAUSE
         self.failures += 1
@@ -56,9 +56,10 @@ class Republication:
 
 class Republisher:
     """
-    The copies that are on their way; `wake` has `try_again` called soon, in whatever thread does so.
+    The copies that are not confirmed yet; `wake` has `try_again` called soon, in the thread that does this.
 
-    `requirements` returns what must exist for the copies of a queue's messages. It is called after a failure: an exchange may be gone.
+    `requirements` returns what must exist for the copies of a queue's messages. It is called after a failure, since an
+    exchange may be gone.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Republisher:
         Publish a copy, from any thread.
 
         Raises:
-            InvalidArguments: it cannot be carried; nothing was published.
+            InvalidArguments: AMQP cannot carry it; nothing was published.
         """
         self._under_way.add(copy)
         try:
@@ -117,7 +118,7 @@ class Republisher:
         self._under_way.discard(copy)
 
     def _log(self, copy: Republication, error: AmqpWorkerError, pause: float) -> None:
-        """Log that a copy was not confirmed, once a minute for each exchange, with how many it were since."""
+        """Log that a copy was not confirmed, once per minute and exchange, with their number since the last line."""
         now = time.monotonic()
         what = copy.publication
         at, count = self._logged.get(what.exchange, (-REPEAT_LOG_AFTER, 0))
@@ -135,7 +136,7 @@ class Republisher:
         )
 
     def try_again(self, now: float) -> None:
-        """Publish once more what has paused for long enough (`now` is monotonic)."""
+        """Publish the copies again whose pause is over (`now` is monotonic)."""
         if not self._again:
             return
         due = [one for one in self._again if one[0] <= now or not one[1].is_wanted()]
@@ -152,7 +153,7 @@ class Republisher:
                 self._on_done(copy, error)
 
     def overdue(self, now: float) -> int:
-        """Return how many were published and are not confirmed though it is time; logged once a minute (`now` is monotonic)."""
+        """Return how many copies are not confirmed in time, and log that once per minute (`now` is monotonic)."""
         count = self._lane.overdue(now) if self._under_way else 0
         if count and now >= self._overdue_logged + REPEAT_LOG_AFTER:
             self._overdue_logged = now
@@ -161,10 +162,10 @@ class Republisher:
 
     @property
     def waiting(self) -> bool:
-        """Whether any of them is to be tried again."""
+        """Whether any of them waits for another attempt."""
         return bool(self._again)
 
     @property
     def idle(self) -> bool:
-        """Whether none is on its way."""
+        """Whether no copy waits for a confirm or another attempt."""
         return not self._under_way

@@ -1,8 +1,8 @@
 """
 Act on the outcome of a delivery: the only place that acknowledges.
 
-The order is the promise (docs/guarantees.md): a copy is confirmed before its original is acknowledged, a result is
-stored and a reply is sent before that too. It decides nothing: `outcomes` did. What cannot be carried it refuses.
+The order is the promise (docs/guarantees.md): a copy is confirmed, a result stored and a reply sent before the original is
+acknowledged. `outcomes` has decided the outcome; this module only refuses what AMQP cannot carry.
 """
 
 from __future__ import annotations
@@ -100,10 +100,10 @@ class Settler:
 
     def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
         """
-        Act on an outcome; `run` is given if the task was started.
+        Act on an outcome; `run` is None if the task was not started.
 
         Raises:
-            InvalidArguments: no copy of the delivery that the outcome asks for can be carried; nothing was published.
+            InvalidArguments: AMQP cannot carry the copy that the outcome requires; nothing was published.
         """
         match outcome:
             case Done(value=None):
@@ -143,7 +143,7 @@ class Settler:
         self._wake()
 
     def _store_and_reply(self, delivery: Delivery, run: Run | None, body: bytes) -> None:
-        """Store what the task returned, reply it, then acknowledge."""
+        """Store the result, send it as the reply, then acknowledge."""
         if not self._stored(delivery, run, "done", body):
             self._requeue(delivery)
         elif delivery.properties.reply_to:
@@ -153,7 +153,7 @@ class Settler:
 
     def _stored(self, delivery: Delivery, run: Run | None, state: str, reply: bytes) -> bool:
         """
-        Store a result, however long the store is unavailable; return false if the worker stops or the channel is lost.
+        Store a result, and retry while the store is unavailable; return false if the worker stops or the channel is lost.
 
         Requeuing the message instead would run its task again and again, and use up the delivery limit of its queue.
         If the store can never hold the result, a failure with the reason `result-refused` is stored in its place.
@@ -182,7 +182,7 @@ class Settler:
 
     def _reply(self, delivery: Delivery, body: bytes, last: bool = False) -> None:
         """
-        Reply, then acknowledge, whether it was sent or not: replies are best effort, and bounded.
+        Reply, then acknowledge even if the reply was not sent: replies are best effort, and have a timeout.
 
         If a reply is too large, its caller gets that error instead, unless this is the `last` attempt.
         """
@@ -295,7 +295,7 @@ class Settler:
         raise refusal
 
     def _replace(self, delivery: Delivery, copy: Publication, on_confirmed: Callable[[Delivery], None]) -> None:
-        """Publish what takes the place of a delivery; it is requeued if that is found to be too large only later."""
+        """Publish what takes the place of a delivery; requeue the delivery if the copy turns out later to be too large."""
         republication = Republication(delivery, copy, lambda: on_confirmed(delivery), lambda: self._requeue(delivery))
         self.republisher.publish(republication)
 
@@ -337,13 +337,13 @@ class Settler:
         return count
 
     def counts(self) -> Counts:
-        """Return how many deliveries have ended how so far."""
+        """Return the number of deliveries by outcome."""
         copies = self._retried + self._dead + self._republished
         done = max(0, self._settled - copies)
         return Counts(done, self._retried, self._dead, self._requeued + self._republished)
 
     def is_idle(self) -> bool:
-        """Return whether nothing is left to be settled."""
+        """Return whether everything is settled."""
         # In the order in which a delivery goes through them, so that one that moves on meanwhile is seen further down.
         return self.republisher.idle and not (self._replying or self._requeues or self._acks)
 
@@ -365,6 +365,6 @@ def identity_of(delivery: Delivery, run: Run | None, now: float) -> tuple[str, i
 
 
 def first_sent_of(delivery: Delivery) -> str:
-    """Return when a message was sent first, as its result is kept by it; "" if it has no such header."""
+    """Return when a message was sent first, which identifies its result; "" if it has no such header."""
     milliseconds = time_of((delivery.properties.headers or {}).get(FIRST_SENT))
     return "" if milliseconds is None else time_text(milliseconds)

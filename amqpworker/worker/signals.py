@@ -1,8 +1,8 @@
 """
 The signals that stop a worker process or an isolated one.
 
-Decides which signals stop a process, and that our handlers are restored after code of the app has replaced them. What a
-signal causes is decided by `process`.
+Decides which signals stop a process, and that our handlers are restored after code of the app has replaced them. `process`
+decides what a signal causes.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
 
 class OwnSignals:
-    """The handlers of SIGTERM and SIGINT, as they are at first and as `set` has them; code of the app may replace them."""
+    """The handlers of SIGTERM and SIGINT, first the present ones, then those of `set`; code of the app may replace them."""
 
     def __init__(self) -> None:
         self._handlers: dict[int, Any] = {number: signal.getsignal(number) for number in STOPPING}
 
     def set(self, handler: Handler) -> None:
-        """Have a handler called for both; for the main thread only."""
+        """Set a handler for both; for the main thread only."""
         for number in STOPPING:
             signal.signal(number, handler)
             self._handlers[number] = handler
 
     def check(self, source: str) -> None:
-        """Restore what `source` has replaced, and report it in the log: a process that ignores SIGTERM never drains."""
+        """Restore the handlers that `source` has replaced, and log that: a process that ignores SIGTERM never drains."""
         if threading.current_thread() is not threading.main_thread():
             return
         blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
@@ -47,14 +47,14 @@ class OwnSignals:
                 signal.signal(number, handler)
                 signal.set_wakeup_fd(-1)  # an event loop would still call its handler
         if found:
-            log.warning("signal_handler_replaced", source=source, handlers=found, effect="ours is restored")
+            log.warning("signal_handler_replaced", source=source, handlers=found, effect="our handler is restored")
 
 
 def describe(handler: Any) -> str:
-    """Return a handler of a signal in words; None is one that was not set by Python."""
+    """Describe a signal handler in words; None is one that Python has not set."""
     if isinstance(handler, signal.Handlers):
         return handler.name
-    return "one of C code" if handler is None else f"{getattr(handler, '__module__', '?')}.{named(handler)}"
+    return "a handler in C code" if handler is None else f"{getattr(handler, '__module__', '?')}.{named(handler)}"
 
 
 def named(handler: Any) -> str:

@@ -1,8 +1,8 @@
 """
 The stacks of all threads of this process, for the log, read without harm.
 
-Decides how the stacks are read: under the interpreter's lock, by `sys._current_frames`. `faulthandler` reads those of
-running threads without it, which now and then is a segmentation fault: so it is for processes that are killed right after.
+Decides how the stacks are read: under the interpreter's lock, by `sys._current_frames`. `faulthandler` reads them without that
+lock, which sometimes causes a segmentation fault, so it is only for processes that are killed right after.
 A process whose interpreter hangs writes nothing here.
 """
 
@@ -20,13 +20,13 @@ log = get_logger("amqpworker.worker.process")
 
 
 class StackWriter:
-    """Writes stacks to the log in a thread of its own: the log may be slow, and the thread that asks must not wait for it."""
+    """Writes stacks to the log in a thread of its own: the log may be slow, and the caller must not wait for it."""
 
     def __init__(self) -> None:
         self._writing: threading.Thread | None = None
 
     def write(self) -> None:
-        """Have the stacks of all threads written, unless that is still under way. One thread calls this."""
+        """Have the stacks of all threads written, unless this is in progress already. One thread calls this."""
         if self._writing is None or not self._writing.is_alive():
             writing = threading.Thread(target=write_stacks, name="amqpworker-stacks", daemon=True)
             try:
@@ -38,13 +38,13 @@ class StackWriter:
 
 
 def write_stacks() -> None:
-    """Write the stacks of all threads but this one to the log, a line each."""
+    """Write the stacks of all other threads to the log, a line each."""
     for name, stack in stacks():
         log.info("thread_stack", thread=name, stack=stack)
 
 
 def stacks() -> list[tuple[str, str]]:
-    """Return the name of each thread but this one, and its stack as a traceback shows it."""
+    """Return the name of each other thread, and its stack as a traceback shows it."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     own = threading.get_ident()
     # Only names and numbers are kept of the frames: a frame that is held keeps its variables alive.

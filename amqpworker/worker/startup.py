@@ -1,7 +1,7 @@
 """
-What a worker process waits for while it does not consume: reported to its supervisor, and logged until it first does.
+What a worker process waits for while it does not consume: reported to its supervisor, and logged until it first consumes.
 
-Decides the words: which broker, or which queue, and why.
+Decides the text: which broker, or which queue, and why.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ LOG_EVERY = 5.0
 
 
 class Wait(NamedTuple):
-    """What is waited for, and why it is not there."""
+    """What the process waits for, and why it is not available."""
 
     what: str
     reason: str
 
 
 class Waiting:
-    """Watches a consumer of the broker at `places`; by the main thread."""
+    """Watches a consumer of the broker at `places`; for the main thread."""
 
     def __init__(self, consumer: Consumer, places: str, reporter: Reporter) -> None:
         self._consumer = consumer
@@ -61,7 +61,7 @@ class Waiting:
 
 
 def permanent_failure(consumer: Consumer) -> AmqpWorkerError | None:
-    """Return what keeps every queue from being consumed and is not repaired by waiting."""
+    """Return the problem that prevents consuming from every queue and that waiting does not fix, if there is one."""
     problem = consumer.problem
     if problem is not None and problem.kind != "unreachable":
         return problem.error()

@@ -1,5 +1,5 @@
 """
-What tasks print: visible line by line, and harmless if no process reads it.
+What tasks print: it appears line by line, and no task fails if no process reads it.
 
 Python buffers 8 KiB of what is printed if standard output is not a terminal, and a write to a pipe whose reader has ended,
 or to a full disk, raises an exception in the task. Decides what happens then: the write is dropped, as a log line is in
@@ -23,7 +23,7 @@ STEP = 1.0
 
 
 class Output(io.FileIO):
-    """A standard stream beneath Python's text: what cannot be written is dropped, and nothing is raised."""
+    """The bytes of a standard stream: what cannot be written is dropped, and nothing is raised."""
 
     def __init__(self, descriptor: int, stream: str) -> None:
         super().__init__(descriptor, "w", closefd=False)
@@ -31,7 +31,7 @@ class Output(io.FileIO):
         self._lost = False
 
     def write(self, data: Any) -> int:
-        """Write all of it, waiting for a reader who is slow."""
+        """Write all of it, and wait for a slow reader."""
         view = memoryview(data).cast("B")
         written = 0
         try:
@@ -57,7 +57,7 @@ def _wait_for_room(descriptor: int) -> None:
 
 
 def print_by_line() -> None:
-    """From now on show each line that is printed at once, and have no print fail; before anything is printed."""
+    """Show each printed line at once, and let no print fail; called before anything is printed."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if not isinstance(stream, io.TextIOWrapper):

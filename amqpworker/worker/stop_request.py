@@ -1,7 +1,7 @@
 """
 The request that a worker process stops, and what wakes its main thread.
 
-Decides nothing: who requests it, and what is done then, is `process`'s.
+Decides nothing: `process` decides who may request it, and what happens then.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from amqpworker.broker.waker import Waker
 
 class StopRequest:
     """
-    Made once, and waited for by one thread.
+    A request that is made once, and for which one thread waits.
 
-    An `Event` could not be set by a signal handler: the main thread may hold the event's lock that very moment.
+    It is not an `Event`: a signal handler could not set one while the main thread holds its lock.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """
-What a worker process is to consume: which queues, by how many threads, with how much prefetched.
+What a worker process consumes: which queues, by how many threads, with which prefetch.
 
-Decides what is an error, and what is worth a warning; a process that starts reports it, or `--check`.
+Decides what is an error and what is worth a warning; a starting process, or `--check`, reports it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = get_logger("amqpworker.worker.process")
 
 @dataclass(frozen=True, slots=True)
 class QueueAssignment:
-    """One queue in one process: `threads` serve it, and nothing else if they are its `own`."""
+    """One queue in one process: `threads` serve it, and only it if they are its `own`."""
 
     queue: str
     threads: int
@@ -32,7 +32,7 @@ class QueueAssignment:
 
     @property
     def idles(self) -> bool:
-        """Whether threads have nothing to do however full the queue is."""
+        """Whether some threads have nothing to do, however full the queue is."""
         return self.prefetch < self.threads
 
 
@@ -63,7 +63,7 @@ def check_known(app: App, queue: QueueOptions) -> None:
     if queue.name not in app.plan.queues and whole in app.plan.queues:
         raise ConfigError(
             f"The app has no queue {queue.name!r}, but one with the name {whole!r}: write -q {whole}: with a colon "
-            f"behind it."
+            f"at its end."
         )
     app.plan.check_known(queue.name)
 
@@ -89,5 +89,5 @@ def warn_of_long_tasks(app: App) -> None:
             task=task.name,
             limit=task.time_limit.last,
             ack_timeout=app.settings.ack_timeout,
-            effect="the broker hands its message to another worker while it still runs",
+            effect="the broker redelivers its message while it still runs",
         )

@@ -1,7 +1,7 @@
 """
 A worker process on a machine that has no room for its threads: a full process table, or a limit of the service.
 
-Decides that this is one line in the log and an exit code after which the process is started again, not a defect of ours.
+Decides that this is not a defect of ours: one line in the log, and an exit code after which the process is started again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ log = get_logger("amqpworker.worker.process")
 
 
 def room_permitting(run: Callable[[], int]) -> int:
-    """Run a process and return its exit code, that of a failure if it cannot have all its threads."""
+    """Run a process and return its exit code; if it cannot start all its threads, that of a failure."""
     try:
         return run()
     except ThreadLimitReached as error:

@@ -1,8 +1,8 @@
 """
 The runner threads of a worker process.
 
-Decides which thread runs what; `async def` tasks go to `event_loop`. What happens to a delivery in its thread is
-`executor`'s to decide.
+Decides which thread runs what; `async def` tasks go to `event_loop`. `executor` decides what happens to a delivery in its
+thread.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Concurrency:
     """
     How much runs at once: on `threads`, and in the event loop.
 
-    A queue that is named in `own` has that many threads of its own: they serve nothing else, and no others serve it. Of
-    what the threads run, at most `suspects` are messages that may have crashed a process.
+    A queue that is named in `own` has that many threads of its own: they serve only this queue, and no others serve it. At
+    most `suspects` threads run messages that may have crashed a process.
     """
 
     threads: int
@@ -45,7 +45,7 @@ class Concurrency:
 
 class RunnerThreads:
     """
-    Runs what is put into it, as much at once as its `concurrency` allows.
+    Runs the deliveries that are put into it, as many at once as its `concurrency` allows.
 
     A thread waits while an isolated process runs a task for it. Each has a slot in the flight recorder.
     """
@@ -105,11 +105,11 @@ class RunnerThreads:
             self._event_loop.start()
 
     def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
-        """Settle in any case what was claimed elsewhere; from any thread."""
+        """Settle, in any case, a delivery that was claimed elsewhere; from any thread."""
         self._pipeline.settle(delivery, outcome, run)
 
     def drop_requeued(self) -> None:
-        """Drop the deliveries that were requeued before they were claimed, with their bodies; by the thread that puts."""
+        """Drop the deliveries that were requeued before they were claimed, with their bodies; for the thread that calls `put`."""
         for work in (self._shared, *self._own.values()):
             drop_requeued(work)
         self._event_loop.drop_requeued()
@@ -118,7 +118,7 @@ class RunnerThreads:
             self._to_thread(delivery)
 
     def running_on(self, channel: DeliveryChannel) -> list[tuple[Delivery, float]]:
-        """Return the deliveries of a channel whose tasks run, and for how many seconds they have; from any thread."""
+        """Return the deliveries of a channel whose tasks run, each with the seconds that it has run; from any thread."""
         running = [delivery for delivery in list(self.running.values()) if delivery.channel is channel]
         return with_seconds(running, read_recording(self._recorder.memory), time.time())
 
@@ -130,32 +130,32 @@ class RunnerThreads:
         return any(one is work and number not in self.running for number, one in enumerate(self._work_queues, 1))
 
     def is_idle(self) -> bool:
-        """Return whether nothing runs."""
+        """Return whether no task runs."""
         return not self.running
 
     def abandon(self) -> None:
         """
-        Abandon what runs, so that its messages are redelivered: coroutines are cancelled.
+        Abandon the running tasks, so that their messages are redelivered: coroutines are cancelled.
 
-        A thread continues; what its task returns still counts, and what it raises does not: most likely it fails because
-        what it uses has been closed.
+        A thread continues; a result of its task still counts, and an exception does not: most likely the task fails because
+        a resource that it uses has been closed.
         """
         self._acceptance.only_results()
         self._event_loop.abandon()
 
     def discard_results(self) -> None:
-        """Discard what tasks return from now on: the processes that they wait for are ended."""
+        """Discard the results of tasks from now on: the processes that they wait for are being ended."""
         self._acceptance.nothing()
         self._event_loop.discard_results()
 
     def stop(self) -> None:
-        """Let each thread end after what it runs, and end the event loop."""
+        """Let each thread end after its present task, and end the event loop."""
         for work in self._work_queues:
             work.put(None)
         self._event_loop.stop()
 
     def _route(self, delivery: Delivery) -> None:
-        """Put a delivery where its task can run: coroutines do not wait until a thread is free."""
+        """Put a delivery where its task can run: coroutines do not wait for a free thread."""
         if self._executor.is_coroutine(delivery):
             self._event_loop.put(delivery)
         else:
@@ -176,7 +176,7 @@ class RunnerThreads:
             running.pop(number, None)
 
     def _execute_suspect(self, delivery: Delivery, slot: RunSlot) -> None:
-        """Run a suspect, or let it wait unclaimed for a permit. Tasks that are isolated anyway need none."""
+        """Run a suspect, or let it wait unclaimed for a permit. Tasks with `isolated=True` need none."""
         if self._executor.is_isolated(delivery):
             delivery.channel.unmark_suspect(delivery)
             self._pipeline.execute(delivery, slot, self._acceptance)
@@ -193,7 +193,7 @@ class RunnerThreads:
 
 
 def drop_requeued(work: WorkQueue) -> None:
-    """Drop from a work queue the deliveries that were requeued; by the thread that puts."""
+    """Drop the deliveries of a work queue that were requeued; for the thread that calls `put`."""
     waiting: list[Delivery | None] = []
     with contextlib.suppress(Empty):
         while True:

@@ -1,8 +1,8 @@
 """
 Tasks that a worker does not have, and the most likely cause.
 
-Decides the sentences: the same function under another module is most often the same file imported by another name; otherwise
-the module that defines the task is not imported.
+Decides the texts. If a known task has the same function name in another module, it is most often the same file imported by
+another name; otherwise the module that defines the task is not imported.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def advice(name: str, known: Iterable[str]) -> str:
 
 
 def no_tasks(target: str, modules: Sequence[str]) -> str:
-    """Return that an app has no tasks, and how it gets some."""
+    """Return the text for an app without tasks, and how to give it some."""
     looked = f", nor have the modules of App(modules={list(modules)!r})" if modules else ""
     module = target.partition(":")[0]
     example = f"{module.rpartition('.')[0] or module}.tasks"
     return (
-        f"{target!r} has no tasks{looked}: each message would become a dead letter. Name the modules that define tasks in "
+        f"{target!r} has no tasks{looked}: each message would be dead-lettered. Name the modules that define tasks in "
         f"App(modules=[{example!r}, …]), or import them in {module}."
     )

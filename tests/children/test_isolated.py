@@ -238,7 +238,7 @@ def test_what_holds_the_lock_of_the_interpreter_for_the_stall_timeout_is_ended_w
     process: IsolatedProcess,
 ) -> None:
     found = crash(asked(process, "hangs"))
-    assert (found.code, found.reason) == (-signal.SIGKILL, "killed: it had not moved for 3 s")
+    assert (found.code, found.reason) == (-signal.SIGKILL, "killed: it had made no progress for 3 s")
     assert "in hangs" in found.stack
     assert not process.alive()
 

@@ -287,7 +287,7 @@ def test_dead_letters_are_listed_and_shown_with_their_evidence(
     ended = cli("dead list clishop:app")
     assert ended.code == 0
     assert max(map(len, ended.out.splitlines())) <= 80
-    assert "emails.dead: 3 letters" in ended.out
+    assert "emails.dead: 3 dead letters" in ended.out
     assert "ValueError" in ended.out
     assert "amqpworker.parked" in ended.out
     listed = cli("dead list -q emails --limit 2 --json").json
@@ -301,12 +301,12 @@ def test_dead_letters_are_listed_and_shown_with_their_evidence(
     assert (whole["position"], whole["positions"], whole["messages"]) == (2, [2], 3)
     assert cli("dead show id-2 -q emails.dead --json").json["id"] == "id-2"
     shown = cli("dead show id-3 -q emails").out
-    assert re_all(shown, "Letter 3 of 3 in queue 'emails.dead'", "id-3", "Traceback", '"user_id": -3', "aw-worker")
+    assert re_all(shown, "Dead letter 3 of 3 in queue 'emails.dead'", "id-3", "Traceback", '"user_id": -3', "aw-worker")
     ended = cli("dead show 2 -q emails")
     assert ended.code == 1
     assert ended.out.splitlines() == [
-        "No letter with the id '2' among the 3 in queue 'emails.dead'.",
-        "Give the letter's id, not its position in the list.",
+        "No dead letter with the id '2' among the 3 in queue 'emails.dead'.",
+        "Give the id of a dead letter, not its position in the list.",
     ]
 
 
@@ -328,7 +328,7 @@ def test_a_letter_that_pika_cannot_read_is_listed_and_shown(
     assert vhost.publish("amqpworker.dead", "emails", b"{}", pika.BasicProperties(type="plain", message_id="after"))
     ended = cli("dead list clishop:app")
     assert ended.code == 0
-    assert "emails.dead: 2 letters" in ended.out
+    assert "emails.dead: 2 dead letters" in ended.out
     assert "\x1b" not in ended.out
     without_id = ("dead", "show", "", "-q", "emails")
     whole = run_here(capsys, *without_id, "--json").json
@@ -429,7 +429,7 @@ def test_looks_at_more_than_33_letters_leave_their_order(
         channel.basic_publish("amqpworker.dead", "emails", b"{}", pika.BasicProperties(message_id="id-40"))
     vhost.wait_for_count("emails.dead", 101)
     shown = cli("dead show id-40 -q emails").out
-    assert shown.startswith("Letter 41 of 101 in queue 'emails.dead'; 2 have this id: 41, 101\n")
+    assert shown.startswith("Dead letter 41 of 101 in queue 'emails.dead'; 2 have this id: 41, 101\n")
     listed = cli("dead list -q emails --limit 1000 --json").json
     assert [one["id"] for one in listed[0]["letters"]] == [*ids, "id-40"]
 
@@ -449,7 +449,7 @@ def test_a_look_does_not_wait_for_what_others_hold_and_says_that_they_do(
     assert (ended.code, ended.out.splitlines()) == (
         1,
         [
-            "No letter with the id 'id-0' among the 2 in queue 'emails.dead'.",
+            "No dead letter with the id 'id-0' among the 2 in queue 'emails.dead'.",
             "Other consumers are reading this queue and may hold it: try again when they have stopped.",
         ],
     )

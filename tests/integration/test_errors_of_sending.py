@@ -126,7 +126,7 @@ def test_a_full_queue_whose_bound_nobody_names_refuses_until_the_time_is_over(ma
     refused = [one for one in outcomes if isinstance(one, QueueUnavailable)]
     assert vhost.count("small") == 6 - len(refused) >= 2
     assert "'small'" in str(refused[0])
-    assert "has a bound that this app does not name" in str(refused[0])
+    assert "has a length limit that this app does not declare" in str(refused[0])
 
     vhost.management.purge_queue(vhost.vhost, "small")
     assert refused[0].message is not None

@@ -229,7 +229,7 @@ def test_one_that_cannot_begin_is_the_failure_of_its_process_with_its_traceback(
 def test_what_is_no_context_manager_is_refused_in_one_line(tmp_path: Path, vhost: Broker) -> None:
     with pool(tmp_path, vhost.url, "-p", "1", broker=vhost, more="\napp.lifespan = lambda: 42\n") as workers:
         assert workers.end() == 2
-        assert workers.log.strip() == "amqpworker: App(lifespan=…) must return a context manager, and has returned 42."
+        assert workers.log.strip() == "amqpworker: App(lifespan=…) must return a context manager, but it returned 42."
 
 
 ISOLATED = """

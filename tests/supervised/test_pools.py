@@ -249,7 +249,7 @@ GOOD = "from amqpworker import App\napp = App()\n@app.task(queue='emails')\ndef 
             "from amqpworker import App\napp = App()",
             "mail:app",
             "",
-            "has no tasks: each message would become a dead letter",
+            "has no tasks: each message would be dead-lettered",
         ),
         ("from amqpworker import App\napp = App('http://x/')", "mail:app", "", "must begin with amqp://"),
     ],

@@ -1,10 +1,10 @@
 """
-AMQP field tables read from bytes: the way back of `table_encode`.
+Decodes AMQP field tables: the inverse of `table_encode`.
 
 Types are RabbitMQ's own (its rabbit_binary_parser.erl), where they differ from the specification: `s` is a signed
 16-bit int, `l` and `L` are both signed 64-bit ints. Reading never fails: what cannot be read is left out and reported as a
-problem, and every value that is returned can be encoded again. What a message with a problem is worth is decided
-elsewhere.
+problem, and every value that is returned can be encoded again. `worker.outcomes` decides what happens
+to a message with a problem.
 """
 
 from __future__ import annotations

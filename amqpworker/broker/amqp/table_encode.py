@@ -1,5 +1,5 @@
 """
-AMQP field tables, the shape of headers, as bytes; `table_decode` is the way back.
+Encodes AMQP field tables, the format of headers; `table_decode` is the inverse.
 
 Types are RabbitMQ's own (its rabbit_binary_parser.erl). The type of each value, and so every byte, is the one that pika
 chooses; floats, which pika cannot encode, are doubles. What RabbitMQ would close the connection for is refused here.
@@ -117,7 +117,7 @@ def encode_bytes(value: bytes, _depth: int) -> bytes:
 
 
 def encode_int(value: int, _depth: int) -> bytes:
-    """Return the int as 32 bits where they are enough, else as 64."""
+    """Return the int as 32 bits if they are enough, else as 64."""
     if -0x80000000 <= value <= 0x7FFFFFFF:
         return pack_int(INT, value)
     if -0x8000000000000000 <= value <= 0x7FFFFFFFFFFFFFFF:
@@ -175,7 +175,7 @@ def encode_nested(value: Headers, depth: int) -> bytes:
 
 
 def check_depth(depth: int) -> None:
-    """Refuse what is nested too deep, and so also what holds itself."""
+    """Refuse what is nested too deep, and thus also what contains itself."""
     if depth >= MAX_DEPTH:
         raise ValueError(f"is nested more than {MAX_DEPTH} deep")
 

@@ -1,1 +1,1 @@
-"""Tasks that run in a process of their own, and messages that may have crashed one."""
+"""Tasks that run in a process of their own, and messages that may have crashed a process."""

@@ -1,7 +1,7 @@
 """
-An isolated process as its worker process holds it: a fresh interpreter that runs one task after the other.
+A worker process's handle of an isolated process: a new interpreter that runs one task after the other.
 
-Decides how it is started, when it counts as hung, and how its end is found out. What its end means is left to others.
+Decides how it is started, when it counts as hung, and how its end is noticed. `outcomes` decides what its end means.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ KIB = 1024
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """The frame that was waited for, with what it holds."""
+    """The expected frame, with its content."""
 
     data: bytes
 
@@ -56,10 +56,10 @@ Ending: TypeAlias = Arrived | Late | Crash
 
 class IsolatedProcess:
     """
-    A running isolated process; one thread uses it at a time, `kill` aside.
+    A running isolated process. One thread uses it at a time, but any may call `kill`.
 
-    While a task runs it sends a beat each second: without one for `stall_timeout` seconds, it counts as hung. It starts
-    in `folder` (default: the current one), where its worker process has found the app: a task may have changed that since.
+    While a task runs, the process sends a heartbeat each second; without one for `stall_timeout` seconds, it counts as hung.
+    It starts in `folder` (default: the current one), where its worker process found the app: a task may have left it since.
 
     Raises:
         OSError: the machine has no room for another process.
@@ -69,7 +69,7 @@ class IsolatedProcess:
         self.runs = 0
         self._is_ready = False
         self.spent = False
-        """Whether it ends by itself after what it has run, and takes nothing more."""
+        """Whether it ends by itself after its present run, and accepts no further one."""
         self.idle_since = time.monotonic()
         self._stall_timeout = options.stall_timeout
         self._frames = Frames()
@@ -78,7 +78,7 @@ class IsolatedProcess:
         self._end: ProcessEnd | None = None
         self._ended: Crash | None = None
         self.leftovers = Leftovers()
-        """What its tasks have started, and is ended with it."""
+        """The processes that its tasks have started, which end with it."""
         command = [*command_of("amqpworker.worker.isolation.program"), VERSION_ARGUMENT, options.model_dump_json()]
         try:
             with theirs, stray_signals_blocked():
@@ -105,7 +105,7 @@ class IsolatedProcess:
 
     @property
     def outdated(self) -> bool:
-        """Whether it has ended because another version of amqpworker is installed by now."""
+        """Whether it has ended because another version of amqpworker is installed now."""
         return self._ended is not None and self._ended.code == VERSION_MISMATCH
 
     def alive(self) -> bool:
@@ -115,7 +115,7 @@ class IsolatedProcess:
         return self._ended is None
 
     def wait_ready(self, timeout: float) -> bool:
-        """Wait until it has imported the app and can run tasks; false if it has ended, or is not ready in time."""
+        """Wait until it has imported the app and can run tasks; return false if it has ended, or is not ready in time."""
         if not self._is_ready:
             self._is_ready = self._listen(READY, timeout) == Arrived(b"")
         return self._is_ready
@@ -155,7 +155,7 @@ class IsolatedProcess:
             else:
                 silent += 1
                 if silent >= most_silent and wanted == OUTCOME:
-                    return self._crash(f"killed: it had not moved for {silent * STEP:.0f} s")
+                    return self._crash(f"killed: it had made no progress for {silent * STEP:.0f} s")
         return Late(self._dumped())
 
     def _read(self, wanted: bytes) -> Ending | None:
@@ -172,7 +172,7 @@ class IsolatedProcess:
             if kind == SPENT:
                 self.spent = True
             elif kind != BEAT:
-                return self._crash("killed: it did not answer what it was asked")
+                return self._crash("killed: it did not respond to a request")
             else:
                 self.leftovers.note_descendants(self.pid)
         return None
@@ -180,7 +180,7 @@ class IsolatedProcess:
     # ---- how it ends ------------------------------------------------------------------------------------------------
 
     def dismiss(self) -> None:
-        """Have it end by itself, so that it leaves its lifespan; only while it has nothing to do."""
+        """Have it end by itself, so that it exits its lifespan; only while it is idle."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 
@@ -192,7 +192,7 @@ class IsolatedProcess:
         return self._end is None or self._end.wait(timeout)
 
     def _crash(self, reason: str = "") -> Crash:
-        """Return how it ended; if it has not, it is killed for the `reason`."""
+        """Return how it ended; if it has not, kill it, with this `reason`."""
         if reason:
             crash = self._reap(reason, self._dumped())
         else:
@@ -236,13 +236,13 @@ class IsolatedProcess:
         return os.pread(self._stacks, MOST_STACK_BYTES, 0).decode("utf-8", "replace")
 
     def kill(self) -> None:
-        """End it at once; what its tasks have started is ended by `close`."""
+        """Kill it at once; `close` ends the processes that its tasks have started."""
         if self._ended is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End it and what its tasks have started, wait for that, and close everything."""
+        """End it and the processes that its tasks have started, wait until they have ended, and close everything."""
         if hasattr(self, "_process"):
             self._reap()
             self.leftovers.end(self.pid)

@@ -1,8 +1,8 @@
 """
 What it means that a message was delivered before, and how an isolated process crashed.
 
-Pure. Decides which deliveries run in an isolated process, and which the supervisor is asked about first. Running them
-there is left to `pool`, asking to `suspects`, and when a message that crashes its process is dead to `outcomes`.
+Pure. Decides which deliveries run in an isolated process, and about which the supervisor is asked first. `pool` runs them,
+`suspects` asks, and `outcomes` decides when a message that crashes its process is dead-lettered.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NO_HEADERS: Headers = {}
 
 
 class RedeliveryAction(Enum):
-    """What to do with a redelivery: run it as any other, ask the supervisor, isolate it, republish it."""
+    """What to do with a redelivered message: run it like any other, ask the supervisor, isolate it, republish it."""
 
     RUN = auto()
     ASK = auto()
@@ -37,8 +37,9 @@ def redelivery_action(delivery: Delivery, supervised: bool) -> RedeliveryAction:
     """
     Decide about a delivery that may have crashed a process; if `supervised`, there is a supervisor to ask.
 
-    The broker's count may be forged. It also grows for the neighbours of the guilty, with each lost connection, and (before
-    RabbitMQ 4.3) with each delivery that we requeue ourselves. So it decides only if there is no supervisor.
+    The broker's count may be forged. It also grows for messages that only ran beside the guilty one, with each lost
+    connection, and (before RabbitMQ 4.3) with each delivery that we requeue ourselves. So it decides only if there is no
+    supervisor.
     """
     headers = delivery.properties.headers or NO_HEADERS
     if (count_of(headers.get(CRASHES)) or 0) > 0:
@@ -58,8 +59,8 @@ class Crash:
     """
     How an isolated process ended while it ran a task.
 
-    `code` is its exit code, or (negative) the signal that ended it, None if that is unknown; `memory` the most bytes
-    that it held, `stack` where it was, if that is known; `reason` is why it was killed, if we did that.
+    `code` is its exit code, or (negative) the signal that ended it, None if that is unknown. `memory` is the most bytes that
+    it used, `stack` where it was, if that is known, and `reason` why it was killed, if we killed it.
     """
 
     code: int | None

@@ -1,9 +1,9 @@
 """
-What an isolated process has started, and leaves to its worker process when it ends.
+The processes that an isolated process has started, which its worker process adopts when it ends.
 
-Decides which processes these are: those that were below it when that was checked, its process group, and those that have its
-mark in their environment. A process whose environment was cleaned belongs to the run in which it was started, if that has
-crashed.
+Decides which processes these are: those that were its descendants when that was checked, its process group, and those that
+have its mark in their environment. A process whose environment was cleaned belongs to the run in which it was started, if
+that run crashed.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ class Leftovers:
             self._run_started = time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def note_descendants(self, pid: int) -> None:
-        """Note what is below the isolated process."""
+        """Note the descendants of the isolated process."""
         self._seen = alive_with_descendants(self._seen) | descendants_of(pid)
 
     def note_group(self, pid: int) -> None:
-        """Note what is in its process group, the isolated process aside; before that is reaped."""
+        """Note the other processes of its process group, before the isolated process is reaped."""
         self._seen |= {one for one in group_members(pid) if one[0] != pid}
 
     def note_adopted(self) -> None:
-        """Note what its last run has left to this process, after it has crashed."""
+        """Note what this process has adopted from its last run, after that has crashed."""
         if MARK not in os.environ:
             return  # it could not be distinguished from what this process has started itself
         me, since = os.getpid(), self._run_started - TICK
@@ -71,7 +71,7 @@ class Leftovers:
         return bool(self._living())
 
     def end(self, pid: int) -> None:
-        """End what the isolated process has left, and wait for that."""
+        """End what the isolated process has left, and wait until that has ended."""
         if self._living():
             log_children_ended(terminate_all(self._living), child=pid)
 

@@ -1,7 +1,7 @@
 """
-How many suspects run at once: each needs an interpreter of its own, and a lost connection must not start one for each thread.
+How many suspects run at once: each needs its own interpreter, and a lost connection must not start one for each thread.
 
-Decides which suspects wait. One that waits is not claimed: like any other delivery that has not started, it can be requeued.
+Decides which suspects wait. A suspect that waits is unclaimed: like any other delivery that has not started, it can be requeued.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Permits:
         return len(self._waiting)
 
     def acquire(self, delivery: Delivery) -> bool:
-        """Take a permit for a delivery; if there is none it waits, to be returned by `release` or `take_waiting`."""
+        """Take a permit for a delivery. If there is none, the delivery waits until `release` or `take_waiting` returns it."""
         with self._lock:
             if not self._free:
                 self._waiting.append(delivery)
@@ -35,7 +35,7 @@ class Permits:
             return True
 
     def release(self) -> Delivery | None:
-        """Return a permit, and the delivery that is to ask for it next, None if none waits."""
+        """Free a permit, and return the delivery that should ask for it next, None if none waits."""
         with self._lock:
             self._free += 1
             while self._waiting:
@@ -45,7 +45,7 @@ class Permits:
             return None
 
     def take_waiting(self) -> list[Delivery]:
-        """Return all that wait, without those that were requeued; each has to ask for a permit again."""
+        """Return all deliveries that wait, except those that were requeued; each has to ask for a permit again."""
         with self._lock:
             waiting, self._waiting = self._waiting, deque()
         return [one for one in waiting if one.channel.is_unclaimed(one)]

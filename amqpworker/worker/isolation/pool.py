@@ -1,8 +1,8 @@
 """
-Run tasks in isolated processes: those marked so, and messages that may have taken a process down.
+Run tasks in isolated processes: those with `isolated=True`, and messages that may have crashed a process.
 
-Decides which process runs what, how many wait for work, and when one is replaced. What happens to a message whose process
-has crashed, hangs or cannot be started is decided by `outcomes`.
+Decides which process runs what, how many wait for work, and when one is replaced. `outcomes` decides what happens to a
+message whose process has crashed, hangs or cannot be started.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ AHEAD_PAUSE = 60.0
 IDLE_SECONDS = 60.0
 # What tasks leak is freed with their process.
 MOST_RUNS = 1000
-OUTDATED = "another version of amqpworker is installed: a restart of the pool is due"
+OUTDATED = "another version of amqpworker is installed: restart the pool"
 # How long leaving its lifespan may take.
 SHUTDOWN_GRACE = 2.0
 # How long it may take to end the processes that its tasks have left running.
@@ -39,7 +39,7 @@ class Isolation:
     """
     The isolated processes of a worker process, each started by `start`; safe to use from many threads.
 
-    With `ahead` an idle one is kept ready. Each has `start_timeout` seconds to become ready.
+    With `ahead`, an idle one is kept ready. Each has `start_timeout` seconds to become ready.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Isolation:
 
     @property
     def in_use(self) -> int:
-        """How many isolated processes run something, or start to do so."""
+        """How many isolated processes run a task, or are about to."""
         return len(self._busy)
 
     def run(self, run: Run) -> Outcome:
@@ -70,7 +70,7 @@ class Isolation:
         Run a task in an isolated process, and return how it ends.
 
         Raises:
-            RunAbandoned: the worker ends, and has abandoned the task.
+            RunAbandoned: the worker is ending and has abandoned the task.
         """
         process = self._ready_process()
         if not run.delivery.channel.is_open:
@@ -124,7 +124,7 @@ class Isolation:
     # ---- which process ----------------------------------------------------------------------------------------------
 
     def _ready_process(self) -> IsolatedProcess | None:
-        """Return a process that waits for a task, or a new one; None if none can be started."""
+        """Return an idle process, or a new one; None if none can be started."""
         while True:
             with self._lock:
                 if self._closed:
@@ -170,7 +170,7 @@ class Isolation:
         process.close()
 
     def tidy(self) -> None:
-        """End what has been idle for long or has ended, and start one ahead; the worker calls this regularly."""
+        """Remove processes that have ended or were idle for long, and start one ahead; the worker calls this regularly."""
         now = time.monotonic()
         with self._lock:
             spare = 1 if self._ahead else 0
@@ -201,7 +201,7 @@ class Isolation:
             self._idle.append(ahead)
 
     def close(self, timeout: float = SHUTDOWN_GRACE) -> None:
-        """End all of them, within `timeout` seconds; whatever runs in one is abandoned."""
+        """End all of them within `timeout` seconds; tasks that still run in them are abandoned."""
         until = time.monotonic() + timeout
         with self._lock:
             self._closed = True
@@ -219,7 +219,7 @@ class Isolation:
 
 
 def close_all(processes: Iterable[IsolatedProcess]) -> list[threading.Thread]:
-    """Close isolated processes, those with leftovers in threads of their own: that may take seconds."""
+    """Close isolated processes; those with leftovers in separate threads, since that may take seconds."""
     threads = []
     for process in processes:
         if process.leftovers.any():

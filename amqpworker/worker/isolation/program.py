@@ -1,5 +1,5 @@
 """
-An isolated process: runs one task after the other for the worker process that has started it.
+The program of an isolated process: it runs one task after the other for the worker process that has started it.
 
 Decides nothing about messages: it sends the outcome of a task, and its worker process settles it. It ends with its worker.
 """
@@ -108,7 +108,7 @@ class Isolated:
             self._connection.sendall(data)
 
     def _beat(self) -> None:
-        """Send a beat each second while a task runs: this interpreter does not hang."""
+        """Send a heartbeat each second while a task runs: it shows that this interpreter does not hang."""
         pause = threading.Event()
         while self._busy.wait():
             with suppress(OSError):
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def patient(descriptor: int) -> socket.socket:
-    """Return the socket, which waits for as long as it takes, whatever the app has given to `socket.setdefaulttimeout`."""
+    """Return the socket; it waits without a timeout, whatever the app has passed to `socket.setdefaulttimeout`."""
     connection = socket.socket(fileno=descriptor)
     connection.settimeout(None)
     return connection

@@ -1,8 +1,8 @@
 """
 The messages between a worker process and its isolated processes, over a pair of connected sockets.
 
-Decides the frames. A task is asked for with a pickle, since headers hold what JSON has no words for, and the worker is
-trusted; how it ended comes back as JSON, which is checked: user code has run in the process that wrote it.
+Decides the frames. A request is a pickle: headers have values that JSON does not have, and the worker is trusted. The outcome
+comes as JSON and is validated, since user code has run in the process that wrote it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ ADAPTERS: dict[str, TypeAdapter[Any]] = {one.__name__: TypeAdapter(one) for one 
 
 
 class Unreadable(Exception):
-    """What was received is not a frame of ours, or not an outcome."""
+    """The received bytes are not a frame of ours, or not an outcome."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A task to run: its delivery, and what the worker already knows of the run."""
+    """A task to run: its delivery, and what the worker already knows about the run."""
 
     delivery: Delivery
     id: str
@@ -48,17 +48,17 @@ def frame(kind: bytes, data: bytes = b"") -> bytes:
 
 
 class Frames:
-    """Takes bytes as they come, and returns the frames in them."""
+    """Assembles the frames in a stream of bytes."""
 
     def __init__(self) -> None:
         self._unread = bytearray()
 
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
         """
-        Return each whole frame: its kind, and what it holds.
+        Return each complete frame: its kind and its content.
 
         Raises:
-            Unreadable: there is something else between them.
+            Unreadable: the stream has other bytes than frames.
         """
         self._unread += data
         found = []
@@ -75,7 +75,7 @@ class Frames:
 
 
 def request_to(run: Run) -> bytes:
-    """Return the frame that asks for a run."""
+    """Return the frame that requests a run."""
     original = run.delivery
     # Without its channel, which belongs to a connection of this process.
     delivery = Delivery(
@@ -101,7 +101,7 @@ def requested(connection: socket.socket) -> Request | None:
 
 
 def received(connection: socket.socket, count: int) -> bytes | None:
-    """Return `count` bytes, None if the connection ends before."""
+    """Return `count` bytes, None if the connection ends before that."""
     data = bytearray()
     while len(data) < count:
         more = connection.recv(min(count - len(data), 1 << 20))

@@ -1,9 +1,9 @@
 """
 Ask the supervisor about messages that were delivered before, and hold them until it answers.
 
-Decides how long an answer is waited for: a message without one is run in an isolated process, which is safe whatever
-it has done. What the answer is, the supervisor finds out from the processes that have died. After a lost connection or a
-reload everything that was prefetched is redelivered at once, so it is asked in batches.
+Decides how long to wait for an answer: a message without one runs in an isolated process, which is always safe. The
+supervisor finds the answer in the recordings of the processes that have died. After a lost connection or a reload
+everything that was prefetched is redelivered at once, so the supervisor is asked in batches.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ PATIENCE = 10.0
 
 class SuspectQuery:
     """
-    Deliveries that are asked about.
+    Deliveries about which the supervisor is asked.
 
-    `ask` is given the keys of messages, and returns false if it cannot be asked now; it is None without
-    a supervisor. `run` and `isolate` take a delivery once that is decided. `wake` has `flush` called soon. `on_answer` may be
-    called from any thread, the others by the I/O thread.
+    `ask` takes the keys of messages, and returns false if the supervisor cannot be asked now; it is None if there is no
+    supervisor. `run` or `isolate` takes a delivery once that is decided. `wake` has `flush` called soon. Any thread may call
+    `on_answer`, only the I/O thread the other methods.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class SuspectQuery:
         self._unasked: deque[str] = deque()
 
     def ask_about(self, delivery: Delivery) -> None:
-        """Hold a delivery until it is known whether it may have taken a process down."""
+        """Hold a delivery until it is known whether it may have crashed a process."""
         if self._ask is None:
             self._run(delivery)
             return
@@ -64,7 +64,7 @@ class SuspectQuery:
         self._unasked.append(key)
 
     def flush(self) -> None:
-        """Ask about what has gathered, as far as there is room for it."""
+        """Ask about the deliveries that have gathered, as far as the pipe has room."""
         while self._unasked and self._ask is not None:
             batch = first_batch(self._unasked)
             if not self._ask(batch):
@@ -73,7 +73,7 @@ class SuspectQuery:
                 self._unasked.popleft()
 
     def on_answer(self, keys: Sequence[str], suspect: bool) -> None:
-        """Release what was asked about under these keys: to be isolated if they are suspects, else to run."""
+        """Release the deliveries with these keys: isolate them if they are suspects, else run them."""
         take = self._isolate if suspect else self._run
         for key in keys:
             with self._lock:
@@ -82,7 +82,7 @@ class SuspectQuery:
                 take(delivery)
 
     def check(self, now: float) -> None:
-        """Ask what could not be asked before, and isolate what was not answered in time (`now` is monotonic)."""
+        """Ask again what could not be asked before, and isolate deliveries without an answer in time (`now` is monotonic)."""
         self.flush()
         with self._lock:
             late = [key for key, (until, _) in self._held.items() if until <= now]

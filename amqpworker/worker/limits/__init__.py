@@ -1,1 +1,1 @@
-"""Time limits: of a task in a thread, of a coroutine, and of the broker."""
+"""Time limits: for a task in a thread, for a coroutine, and the broker's ack timeout."""

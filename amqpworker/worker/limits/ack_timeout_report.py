@@ -1,7 +1,7 @@
 """
-Name the tasks that ran for longer than the broker's ack timeout, so that it has closed their channel.
+Log which tasks ran for longer than the ack timeout, so that the broker closed their channel.
 
-Decides which of the tasks that run on a channel these are.
+Decides which of the tasks that run on a channel are named.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MOST_NAMED = 20
 def with_seconds(
     deliveries: Sequence[Delivery], recording: Recording | None, now: float
 ) -> list[tuple[Delivery, float]]:
-    """Return for how long each of these deliveries has run, by the flight recorder; `now` is since the epoch."""
+    """Return the recorded ones of these deliveries, each with the seconds that it has run; `now` is since the epoch."""
     started = {} if recording is None else {one.key: one.started for one in recording.running}
     keys = [(one, key_of(one).decode("utf-8", "replace")) for one in deliveries]
     return [(one, max(0.0, now - started[key])) for one, key in keys if key in started]
@@ -31,7 +31,7 @@ def late_tasks(running: Sequence[tuple[Delivery, float]], timeout: float) -> lis
     """
     Return those that have run for longer than `timeout` seconds, the longest first.
 
-    The one that has run for longest is always one of them: the broker counts from the delivery on, and its timeout may differ
+    The longest-running task is always one of them: the broker counts from the delivery on, and its timeout may differ
     from the one that is known.
     """
     longest = sorted(running, key=lambda pair: pair[1], reverse=True)

@@ -1,7 +1,7 @@
 """
 The time limit of a coroutine: it is cancelled, and again every few seconds until it has ended.
 
-Decides when a cancellation is ours. `asyncio.timeout` cancels once, which a coroutine may swallow and continue forever.
+Decides which cancellations are ours. `asyncio.timeout` cancels only once: a coroutine may swallow that and continue forever.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from amqpworker.errors import TimeLimitExceeded
 
 
 class _Deadline:
-    """Cancels an asyncio task at a time, and every `again` seconds from then on, until it is stopped."""
+    """Cancels an asyncio task at its limit, and every `again` seconds from then on, until it is stopped."""
 
     def __init__(self, seconds: float, again: float) -> None:
         task = asyncio.current_task()
@@ -33,7 +33,7 @@ class _Deadline:
         self._timer = self._loop.call_later(self._again, self._cancel)
 
     def stop(self) -> bool:
-        """Cancel no more; return whether it was cancelled here and by no other code as well."""
+        """Cancel no more; return whether only this class has cancelled the task."""
         self._timer.cancel()
         for _ in range(self._ours):
             self._task.uncancel()
@@ -45,7 +45,7 @@ async def await_within(awaitable: Awaitable[Any], seconds: float, again: float) 
     Return what is awaited, within `seconds` (`inf` means without a limit).
 
     Raises:
-        TimeLimitExceeded: it was cancelled at its limit, and ended by that.
+        TimeLimitExceeded: it was cancelled at its limit, and that ended it.
     """
     if seconds == math.inf:
         return await awaitable

@@ -1,9 +1,9 @@
 """
 Time limits of tasks.
 
-Decides when a task has had its time. At the soft limit an exception is raised in its thread, and again every few seconds
-until the run has ended; not while that would leave a lock held (`interruption`). At the hard limit nothing can be done to
-a thread: `over` is called, and the process lets the others finish, then ends.
+Decides when the time of a task is over. At the soft limit an exception is raised in its thread, and again every few seconds
+until the run has ended, but not while that would leave a lock held (`interruption`). At the hard limit, since a thread
+cannot be ended, `over` is called: the process lets its other tasks finish, then ends.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ STEPS = 1_000_000
 @dataclass(frozen=True, slots=True)
 class Pace:
     """
-    The seconds between the steps that are taken against a run beyond its limit.
+    The seconds between the steps against a run that is beyond its limit.
 
-    * `again`: a task that continues after the exception, or swallows it, has this long to clean up until the next one.
-    * `briefly`: an exception that would only cut off a log line or an import is held back for this long.
+    * `again`: a task that continues after the exception, or swallows it, has this long to clean up before the next one.
+    * `briefly`: an exception that would only cut off a log line or an import is held back for at most this long.
     * `report`: the log names a run that has not ended this long after its limit.
     """
 
@@ -56,7 +56,7 @@ class Pace:
 
 
 class RunAbandoned(BaseException):
-    """A run has ended after its message was settled: whatever it returned does not count any more."""
+    """A run has ended after its message was settled: its result no longer counts."""
 
 
 @dataclass(slots=True, eq=False)
@@ -82,7 +82,7 @@ class RunDeadline:
 
     @property
     def next_at(self) -> float:
-        """When there is something to do about it."""
+        """When the next step is due."""
         hard_at = math.inf if self.is_over else self.hard_at
         return min(self.raise_at, self.report_at, hard_at)
 
@@ -91,8 +91,8 @@ class Limits:
     """
     Watches runs that have limits, by one thread that starts with the first of them at the latest.
 
-    `over` is called in that thread with a run that has reached its hard limit, once. What pops a run from `_runs` owns
-    its message: the run itself, as it ends, or the process that claims it.
+    The thread calls `over` once for each run that has reached its hard limit. Whichever pops a run from `_runs` owns its
+    message: the run itself, as it ends, or the process that claims it.
     """
 
     def __init__(self, over: Callable[[RunDeadline], None], pace: Pace | None = None) -> None:
@@ -112,7 +112,7 @@ class Limits:
         Return what `function` returns, within `soft` and `hard` seconds (`inf` means without a limit).
 
         Raises:
-            TimeLimitExceeded: its time was up before it had ended.
+            TimeLimitExceeded: it reached its soft limit before it had ended.
             RunAbandoned: another thread has claimed the run.
         """
         now = time.monotonic()
@@ -132,7 +132,7 @@ class Limits:
         return value
 
     def watch(self, run: Run, soft: float, hard: float) -> RunDeadline:
-        """Watch a run that no exception can be raised in from another thread, such as a coroutine."""
+        """Watch a run in which another thread cannot raise an exception, such as a coroutine."""
         now = time.monotonic()
         deadline = RunDeadline(run, now + soft, now + hard, math.inf, self._report_at(now, soft, hard))
         self._enter(deadline)
@@ -140,7 +140,7 @@ class Limits:
 
     def unwatch(self, deadline: RunDeadline) -> None:
         """
-        Take a run back that has ended.
+        Stop watching a run that has ended.
 
         Raises:
             RunAbandoned: another thread has claimed it.
@@ -153,11 +153,11 @@ class Limits:
         return id(deadline) in self._runs
 
     def claim(self, deadline: RunDeadline) -> bool:
-        """Take a run's message over; false if it has ended by itself."""
+        """Take over the message of a run; return false if the run has ended by itself."""
         return self._runs.pop(id(deadline), None) is not None
 
     def overdue(self, seconds: float) -> list[RunDeadline]:
-        """Return the runs that are over their soft limit by `seconds`."""
+        """Return the runs that have exceeded their soft limit by `seconds`."""
         latest = time.monotonic() - seconds
         return [deadline for deadline in list(self._runs.values()) if deadline.soft_at <= latest]
 
@@ -189,7 +189,7 @@ class Limits:
                 self._thread = thread
 
     def _disarm(self, deadline: RunDeadline) -> None:
-        """Ensure that no exception is raised any more; one may still be raised in here, then this is called again."""
+        """Ensure that no exception is raised any more; if one is still raised in here, the caller calls this again."""
         if deadline.raise_at == math.inf:
             return
         deadline.ended = True
@@ -216,7 +216,7 @@ class Limits:
             self._wake.wait(min(max(0.0, due - time.monotonic()), IDLE))
 
     def _check(self, now: float) -> float:
-        """Act on every limit that is reached; return when there is something to do next."""
+        """Act on every limit that is reached; return when the next step is due."""
         raised = False
         for deadline in list(self._runs.values()):
             # CPython forgets to look in the second of two threads that are interrupted at once: one after the other.
@@ -242,7 +242,7 @@ class Limits:
             return False
 
     def _raise(self, deadline: RunDeadline, now: float) -> bool:
-        """Raise the exception in a run's thread, or plan to look again soon; return whether it was raised."""
+        """Raise the exception in a run's thread, or plan another attempt soon; return whether it was raised."""
         deadline.held_since = now if deadline.held_since is None else deadline.held_since
         held = now - deadline.held_since
         deadline.raise_at = now + min(max(SOON, held / 50), SELDOM)

@@ -2,7 +2,7 @@
 Whether an exception may be raised in a thread right now, by its frames.
 
 Decides where it would leave a lock held forever: just after a call has acquired it, and in the code of logging, importlib
-and threading. Which thread is to be interrupted, and when, is `limits`'s.
+and threading. `deadlines` decides which thread is interrupted, and when.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SHORTEST_INTERVAL = 1e-6
 
 class Hold(Enum):
     """
-    Whether an exception may be raised at the place where a thread is.
+    Whether an exception may be raised at the present line of a thread.
 
     * `NONE`: it may.
     * `BRIEF`: it would do no harm to locks, and cut off something that usually ends soon: a log line, an import, code of a
@@ -52,9 +52,9 @@ class Hold(Enum):
 
 def hold_at(thread: int, never: AbstractSet[CodeType] = frozenset()) -> Hold | None:
     """
-    Return what holds an exception back in a thread; None if it has moved meanwhile, so that nothing is known.
+    Return what holds an exception back in a thread; None if the thread has moved meanwhile, so that this is unknown.
 
-    In the code of `never` it is always held back. The caller has to act at once: the thread cannot move while the caller keeps
+    In the code of `never` it is always held back. The caller has to act at once: the thread cannot move while the caller holds
     the interpreter's lock.
     """
     current = sys._current_frames  # noqa: SLF001 - documented, and made for this
@@ -70,8 +70,8 @@ def wait_and_preempt(seconds: float) -> None:
     """
     Sleep, then take the interpreter's lock from the thread that runs, wherever it is.
 
-    By default a thread releases that lock when it next waits for something: one that acquires locks or writes lines all the
-    time would never be found at anything else.
+    By default a thread releases that lock when it next waits for something. A thread that acquires locks or writes lines all
+    the time would then always be found at one of these places.
     """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SHORTEST_INTERVAL)
@@ -112,7 +112,7 @@ SINKS = frozenset({LineHandler.emit.__code__})
 
 
 def outwards(frame: FrameType) -> Iterator[FrameType]:
-    """Go from the innermost frame to the outermost one."""
+    """Yield the frames from the innermost to the outermost one."""
     found: FrameType | None = frame
     while found is not None:
         yield found
@@ -127,7 +127,7 @@ def module_of(frame: FrameType) -> str:
 
 @lru_cache(maxsize=256)
 def acquiring(code: CodeType) -> frozenset[int]:
-    """Return the offsets of the instructions of a function that call something named like the acquiring of a lock."""
+    """Return the offsets of a function's instructions that call something whose name means that it acquires a lock."""
     if not ACQUIRES.intersection((*code.co_names, *code.co_varnames, *code.co_freevars)):
         return frozenset()
     instructions = [one for one in dis.get_instructions(code) if one.opname != "CACHE"]
@@ -140,9 +140,9 @@ def acquiring(code: CodeType) -> frozenset[int]:
 
 def called(instructions: list[dis.Instruction], number: int) -> object:
     """
-    Return the name of what an instruction calls, as far as it is seen in the instructions before it.
+    Return the name of what an instruction calls, as far as the instructions before it show that.
 
-    They are followed backwards until the stack is as high as it was when the callable had been loaded.
+    They are followed backwards to the one after which the stack was as high as it was when the callable had been loaded.
     """
     call = instructions[number]
     if call.opname == "CALL_FUNCTION_EX":

@@ -497,10 +497,10 @@ def test_caches_and_classes_without_equality_are_no_obstacle() -> None:
 def test_an_offset_with_seconds_is_refused_which_json_has_no_room_for() -> None:
     zone = dt.timezone(dt.timedelta(minutes=9, seconds=21))
     for hint, value in ((dt.datetime, NOON.astimezone(zone)), (dt.time, dt.time(1, tzinfo=zone))):
-        refused_when_sent(hint, value, f": .*another {hint.__name__}: JSON has no room")
-        refused_when_sent(dict[str, hint], {"s3cret": value}, f": .*another {hint.__name__}: JSON has no room")
+        refused_when_sent(hint, value, f": .*another {hint.__name__}: JSON cannot hold")
+        refused_when_sent(dict[str, hint], {"s3cret": value}, f": .*another {hint.__name__}: JSON cannot hold")
         refused_when_sent(dict[hint, str], {value: "a"}, f": a key would arrive as another {hint.__name__}: ")
-    refused_when_sent(re.Pattern, re.compile("a", re.IGNORECASE), ": .*another Pattern: JSON has no room")
+    refused_when_sent(re.Pattern, re.compile("a", re.IGNORECASE), ": .*another Pattern: JSON cannot hold")
     arrives(re.Pattern, re.compile("a"))
 
 
