@@ -47,5 +47,5 @@ def test_a_place_that_is_taken_is_one_line_and_exit_code_2(tmp_path: Path, vhost
     with pool(tmp_path, vhost.url, "-p", "1", "--health", "127.0.0.1:1x", broker=vhost) as workers:
         assert workers.end() == 2
         assert workers.log.strip() == (
-            "amqpworker: health 127.0.0.1:1x: give HOST:PORT, such as 127.0.0.1:8080, or the path of a unix socket."
+            "amqpworker: --health: give HOST:PORT, such as 127.0.0.1:8080, or the path of a unix socket."
         )
