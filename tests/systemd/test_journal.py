@@ -33,8 +33,8 @@ def test_lines_are_found_by_their_level_and_by_the_task_that_they_tell_of(servic
     assert dead["AMQPWORKER_ID"]
     assert dead["_PID"] == str(child)
     assert dead["MESSAGE"].startswith("task_dead ")
-    assert "error=ValueError text='no such\\nuser'" in dead["MESSAGE"]
-    assert dead["AMQPWORKER_TEXT"] == "no such\nuser"
+    assert "error=ValueError error_text='no such\\nuser'" in dead["MESSAGE"]
+    assert dead["AMQPWORKER_ERROR_TEXT"] == "no such\nuser"
     found = entries(service, "AMQPWORKER_TASK=shop.fails")
     assert {one["AMQPWORKER_TASK"] for one in found} == {"shop.fails"}
     worse = {one.get("AMQPWORKER_EVENT") for one in entries(service, "-p", "warning")}
