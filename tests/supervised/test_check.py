@@ -39,8 +39,8 @@ def test_a_check_shows_what_would_run_and_what_is_doubtful_and_runs_nothing(tmp_
         "imported",
         "amqpworker: Warning: Queue 'reports' has a prefetch of 1, below its 2 threads: some of them never run.",
         (
-            "amqpworker: Warning: Task 'mail.send' may run for 4000 s, beyond the ack timeout of 1800 s: it is handed to "
-            "another worker meanwhile."
+            "amqpworker: Warning: Task 'mail.send' may run for 4000 s, beyond the ack timeout of 1800 s: the broker "
+            "redelivers its message meanwhile."
         ),
     ]
     (main,) = run(tmp_path, environment(), *options, "--json").json["pools"]
