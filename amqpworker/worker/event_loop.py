@@ -104,7 +104,7 @@ class EventLoopRunner:
         future = asyncio.run_coroutine_threadsafe(coroutine, loop)
         try:
             return future.result(timeout)
-        except TimeoutError:
+        except BaseException:  # a time limit may interrupt the thread that waits, too
             future.cancel()
             raise
 

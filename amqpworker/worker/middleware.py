@@ -154,7 +154,13 @@ class InEventLoop(AbstractContextManager[Any]):
 
     def __enter__(self) -> None:
         context = contextvars.copy_context()
-        self._wait_for(self._enter(context), self._run.time_left)
+        try:
+            self._wait_for(self._enter(context), self._run.time_left)
+        except BaseException:
+            # A time limit may interrupt the thread as it has entered, and then nothing else would leave it.
+            if self._task is not None:
+                self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+            raise
         for variable, value in context.items():
             if variable.get(None) is not value:
                 variable.set(value)
@@ -195,7 +201,10 @@ class InEventLoop(AbstractContextManager[Any]):
     async def _hold(self, entered: asyncio.Future[None], exit_: asyncio.Future[BaseException | None]) -> bool | None:
         await self._manager.__aenter__()
         entered.set_result(None)
-        error = await exit_
+        try:
+            error = await exit_
+        except asyncio.CancelledError as cancelled:
+            error = cancelled  # the thread was interrupted, or the process ends
         kind, trace = (None, None) if error is None else (type(error), error.__traceback__)
         return await self._manager.__aexit__(kind, error, trace)
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from amqpworker import App, Reject, RetryLater, current
-from amqpworker.errors import ConfigError
+from amqpworker.errors import ConfigError, TimeLimitExceeded
 from amqpworker.log.logger import task_context
 from amqpworker.model.outcome import Dead, Done, Outcome, Snooze
 from amqpworker.policies.retry import policy
@@ -26,6 +26,7 @@ from amqpworker.worker.context import Run
 from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.limits.deadlines import Limits
 from amqpworker.worker.middleware import Middleware, MiddlewareStack
+from tests.support import wait_until
 from tests.unit.worker.test_executor import delivery_of
 
 user: ContextVar[str] = ContextVar("user", default="nobody in particular")
@@ -334,6 +335,21 @@ def test_a_database_session_commits_after_the_function_and_rolls_back_if_it_fail
     assert [type(scene.run([with_session], one)) for one in (create, add, add_and_fail)] == [Done, Done, Dead]
     with closing(sqlite3.connect(path)) as opened:
         assert opened.execute("SELECT name FROM users").fetchall() == [("alice",)]
+
+
+def test_asynchronous_middleware_is_left_if_its_thread_is_interrupted_as_it_has_entered(loop: Loop) -> None:
+    scene = Scene(loop, "thread")
+    run = loop.run
+
+    def interrupted(coroutine: Coroutine[Any, Any, Any], timeout: float | None) -> Any:
+        run(coroutine, timeout)
+        raise TimeLimitExceeded
+
+    loop.run = interrupted  # type: ignore[method-assign]
+    outcome = scene.run([scene.asynchronous("a")], lambda: scene.events.append("runs"))
+    assert isinstance(outcome, Dead)
+    assert outcome.reason == "timeout"
+    wait_until(lambda: scene.events == ["a enters example", "a sees CancelledError"])
 
 
 def test_what_is_not_a_context_manager_is_the_failure_of_the_task(scene: Scene) -> None:
