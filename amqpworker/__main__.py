@@ -18,16 +18,16 @@ def main() -> int:
         sys.path.append(sys.path.pop(0))
     import signal
 
-    signal.signal(signal.SIGTERM, on_signal)
-    default_handler = signal.signal(signal.SIGINT, on_signal)
-    open_standard_streams()
+    signal.signal(signal.SIGTERM, _on_signal)
+    default_handler = signal.signal(signal.SIGINT, _on_signal)
+    _open_standard_streams()
     from amqpworker.cli.main import main as run
 
     signal.signal(signal.SIGINT, default_handler)
     return run()
 
 
-def on_signal(number: int, _frame: object) -> None:
+def _on_signal(number: int, _frame: object) -> None:
     """Die of the signal; process 1 of a container survives its own signals, and exits instead."""
     import signal
 
@@ -36,7 +36,7 @@ def on_signal(number: int, _frame: object) -> None:
     os._exit(128 + number)
 
 
-def open_standard_streams() -> None:
+def _open_standard_streams() -> None:
     """Open `/dev/null` in place of a closed standard input, output or error: a pipe of ours would get its descriptor."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:

@@ -268,7 +268,7 @@ class App:
             InvalidArguments: it is not a message, AMQP cannot carry it, or its `at` is too far away.
             ConfigError: its queue cannot be declared.
         """
-        self._producer.send(checked(message))
+        self._producer.send(_checked(message))
         return self._sent(message)
 
     def send_each(self, messages: Iterable[Message]) -> Iterator[Sent[Any] | SendError]:
@@ -283,8 +283,8 @@ class App:
             Exception: what reading `messages` raised, after the outcomes of the messages before it.
             InvalidArguments: one of them is not a message.
         """
-        for message, error in self._producer.send_each(map(checked, messages)):
-            yield self._sent(message) if error is None else send_error(error, message)
+        for message, error in self._producer.send_each(map(_checked, messages)):
+            yield self._sent(message) if error is None else _send_error(error, message)
 
     def send_many(self, messages: Iterable[Message]) -> list[Sent[Any]]:
         """
@@ -343,12 +343,12 @@ class App:
 
     def _sent(self, message: Message) -> Sent[Any]:
         task = self.tasks.get(message.task) or self.remotes.get(message.task)
-        decode = task.signature.decode_result if task is not None else plain_json
+        decode = task.signature.decode_result if task is not None else _plain_json
         stores = task.stores_result if isinstance(task, Task) else True
         return Sent(message.id, message.task, self.store if stores else never_stored, decode, message.first_sent)
 
 
-def checked(message: Message) -> Message:
+def _checked(message: Message) -> Message:
     """
     Return a message that is to be sent.
 
@@ -361,7 +361,7 @@ def checked(message: Message) -> Message:
     return message
 
 
-def send_error(error: AmqpWorkerError, message: Message) -> SendError:
+def _send_error(error: AmqpWorkerError, message: Message) -> SendError:
     """Return the error of one message of a batch, which does not stop the others."""
     if not isinstance(error, SendError):
         cause, error = error, SendError(str(error))
@@ -370,7 +370,7 @@ def send_error(error: AmqpWorkerError, message: Message) -> SendError:
     return error
 
 
-def plain_json(data: bytes) -> Any:
+def _plain_json(data: bytes) -> Any:
     """Return the result of a task that this app does not have."""
     import json
 

@@ -179,7 +179,7 @@ class TaskFailed(AmqpWorkerError):
         self.traceback = traceback
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (restored, (type(self), self.args), vars(self))
+        return (_restored, (type(self), self.args), vars(self))
 
 
 class TimeLimitExceeded(AmqpWorkerError):
@@ -226,9 +226,9 @@ class RetryLater(TaskSignal):
         self.count = count
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (restored, (type(self), self.args), vars(self))
+        return (_restored, (type(self), self.args), vars(self))
 
 
-def restored(kind: type[_Error], args: tuple[Any, ...]) -> _Error:
+def _restored(kind: type[_Error], args: tuple[Any, ...]) -> _Error:
     """Return an error as it was before it was pickled or copied, for classes that are not called with the error's text."""
     return kind.__new__(kind, *args)

@@ -68,7 +68,7 @@ class SendView(Generic[P, R]):
         def __getattr__(self, name: str) -> Any:
             if name == "call":
                 raise AttributeError("call() does not accept delay, at, expires or resend", name=name)
-            raise no_attribute(self, name, self._methods)
+            raise _no_attribute(self, name, self._methods)
 
     def message(self, *args: P.args, **kwargs: P.kwargs) -> Message:
         """
@@ -105,7 +105,7 @@ class CallView(Generic[P, R]):
         def __getattr__(self, name: str) -> Any:
             if name in ("send", "message"):
                 raise AttributeError(f"{name}() does not accept timeout", name=name)
-            raise no_attribute(self, name, self._methods)
+            raise _no_attribute(self, name, self._methods)
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """
@@ -224,7 +224,7 @@ class RemoteTask(TaskView[P, R]):
             }
         )
         if checked.headers:
-            check_header_size(checked.headers)
+            _check_header_size(checked.headers)
         if checked.timeout is not None:
             return CallView(self, checked)
         for_sending = (checked.delay, checked.at, checked.expires, checked.resend)
@@ -341,7 +341,7 @@ def default_name(function: Callable[..., Any]) -> str:
     return f"{module}.{qualified}"
 
 
-def no_attribute(view: object, name: str, methods: str) -> AttributeError:
+def _no_attribute(view: object, name: str, methods: str) -> AttributeError:
     """Return the error of an attribute that a task does not have, with what it has."""
     # Copying and unpickling read attributes before any is set: that must not call `__getattr__` again.
     task = vars(view).get("_task")
@@ -350,7 +350,7 @@ def no_attribute(view: object, name: str, methods: str) -> AttributeError:
     return AttributeError(f"Task {known!r}{options} has no attribute {name!r}: use {methods}.", name=name)
 
 
-def check_header_size(headers: Mapping[str, HeaderValue]) -> None:
+def _check_header_size(headers: Mapping[str, HeaderValue]) -> None:
     """
     Refuse headers that AMQP cannot carry, or that leave no room for ours.
 

@@ -72,7 +72,7 @@ def address(url: str) -> Address:
     if split.scheme not in PORTS:
         mistake = f"begins with {split.scheme!r}" if split.scheme else "has no scheme"
         raise ConfigError(f"The URL of the broker {mistake}: it must begin with amqp:// or amqps://.")
-    refuse_extras(split)
+    _refuse_extras(split)
     user = unquote(split.username) if split.username is not None else "guest"
     password = unquote(split.password) if split.password is not None else "guest"
     virtual_host = unquote(split.path[1:]) or "/"
@@ -87,7 +87,7 @@ def address(url: str) -> Address:
     )
 
 
-def refuse_extras(split: SplitResult) -> None:
+def _refuse_extras(split: SplitResult) -> None:
     """Refuse parts of a URL that would be ignored."""
     if split.query or split.fragment:
         raise ConfigError(
@@ -127,7 +127,7 @@ class Password(pika.PlainCredentials):  # type: ignore[misc]
     def response_for(self, start: Any) -> tuple[str | None, bytes | None]:
         """Return the response to a broker that offers mechanisms to log in."""
         answer: tuple[str | None, bytes | None] = super().response_for(start)
-        check_offered(
+        _check_offered(
             self.TYPE, answer, start, "leave the user out of the URL, and set tls_cert, to log in by certificate"
         )
         return answer
@@ -139,7 +139,7 @@ class Certificate(pika.credentials.ExternalCredentials):  # type: ignore[misc]
     def response_for(self, start: Any) -> tuple[str | None, bytes | None]:
         """Return the response to a broker that offers mechanisms to log in."""
         answer: tuple[str | None, bytes | None] = super().response_for(start)
-        check_offered(
+        _check_offered(
             self.TYPE,
             answer,
             start,
@@ -149,7 +149,7 @@ class Certificate(pika.credentials.ExternalCredentials):  # type: ignore[misc]
         return answer
 
 
-def check_offered(mechanism: str, answer: tuple[str | None, bytes | None], start: Any, advice: str) -> None:
+def _check_offered(mechanism: str, answer: tuple[str | None, bytes | None], start: Any, advice: str) -> None:
     """
     Make sure that there is a response.
 

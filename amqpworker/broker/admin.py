@@ -131,7 +131,7 @@ class Admin:
             NotConnected: the connection ended, or the broker did not answer in time.
         """
         kind = "exchange" if isinstance(part, Exchange) else "queue"
-        if (error := self._error_of(lambda channel, done: exists(channel, part, done))) is not None:
+        if (error := self._error_of(lambda channel, done: _exists(channel, part, done))) is not None:
             if does_not_exist(error.__cause__, kind):
                 return Problem("missing", f"The {kind} {part.name!r} does not exist.")
             return Problem("unknown", f"The {kind} {part.name!r} cannot be checked: {error}")
@@ -139,7 +139,7 @@ class Admin:
         error = self._error_of(lambda channel, done: declare(channel, part, done))
         if isinstance(error, ConfigError):
             return Problem("differs", str(error))
-        return not_compared(kind, part.name, error) if error is not None else None
+        return _not_compared(kind, part.name, error) if error is not None else None
 
     def check_all(self, parts: Sequence[Exchange | Queue]) -> list[tuple[Exchange | Queue, Problem]]:
         """
@@ -172,7 +172,7 @@ class Admin:
             AmqpWorkerError: the broker refused to answer.
         """
         try:
-            answer = self._on_channel(lambda channel, done: exists(channel, Queue(queue), done)).method
+            answer = self._on_channel(lambda channel, done: _exists(channel, Queue(queue), done)).method
         except Unroutable:
             return None
         except AccessRefused as error:
@@ -316,7 +316,7 @@ class Admin:
         return False
 
 
-def not_compared(kind: str, name: str, error: AmqpWorkerError) -> Problem:
+def _not_compared(kind: str, name: str, error: AmqpWorkerError) -> Problem:
     """Return why a part cannot be compared; a missing permission is named."""
     refused = access_refused(error.__cause__)
     if refused is None:
@@ -325,7 +325,7 @@ def not_compared(kind: str, name: str, error: AmqpWorkerError) -> Problem:
     return Problem("unknown", f"The {kind} {name!r} cannot be compared: {why}.", why)
 
 
-def exists(channel: Any, part: Exchange | Queue, done: Callable[[Any], None]) -> None:
+def _exists(channel: Any, part: Exchange | Queue, done: Callable[[Any], None]) -> None:
     """Check whether an exchange or queue exists: a passive declaration."""
     if isinstance(part, Exchange):
         channel.exchange_declare(part.name, passive=True, callback=done)

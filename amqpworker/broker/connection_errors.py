@@ -64,7 +64,7 @@ def problem_of(
     error: BaseException | None, address: Address, was_open: bool = False, has_received: bool = True
 ) -> ConnectionProblem:
     """Return what an error of a connection, or of an attempt to connect, means; `has_received` is whether any byte arrived."""
-    text, kind = explained(error, address, was_open, has_received)
+    text, kind = _explained(error, address, was_open, has_received)
     return ConnectionProblem(text, kind, str(address), was_open)
 
 
@@ -110,14 +110,14 @@ MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str, Kind], ...] = (
 GUESSES = (exceptions.ProbableAuthenticationError, exceptions.ProbableAccessDeniedError)
 
 
-def explained(error: BaseException | None, address: Address, was_open: bool, has_received: bool) -> tuple[str, Kind]:
+def _explained(error: BaseException | None, address: Address, was_open: bool, has_received: bool) -> tuple[str, Kind]:
     """Return the sentence and the kind for the first known cause."""
     facts = {"address": address, "host": address.host, "user": address.user, "virtual_host": address.virtual_host}
     if isinstance(error, AmqpWorkerError):
         return str(error), "incompatible" if isinstance(error, ConfigError) else "unreachable"
-    for cause in causes(error):
-        if (close := close_of(cause)) is not None:
-            sentence, kind = (None, "unreachable") if was_open else denial(close)
+    for cause in _causes(error):
+        if (close := _close_of(cause)) is not None:
+            sentence, kind = (None, "unreachable") if was_open else _denial(close)
             details = {**facts, "user": close.user or address.user, "text": close.text, "code": close.code}
             return (sentence or CLOSED).format(**details), kind
         if not was_open and (found := tls_failure(cause)) is not None:
@@ -155,7 +155,7 @@ class Close(NamedTuple):
         return found and found[1]
 
 
-def close_of(cause: BaseException) -> Close | None:
+def _close_of(cause: BaseException) -> Close | None:
     """Return the broker's close; pika turns it into text if it takes it for a refusal, which it does at any code."""
     if isinstance(cause, exceptions.ConnectionClosedByBroker):
         return Close(cause.reply_code, cause.reply_text)
@@ -167,7 +167,7 @@ def close_of(cause: BaseException) -> Close | None:
     return None
 
 
-def denial(close: Close) -> tuple[str | None, Kind]:
+def _denial(close: Close) -> tuple[str | None, Kind]:
     """
     Return the sentence and the kind for a connection that the broker closed instead of opening it.
 
@@ -182,7 +182,7 @@ def denial(close: Close) -> tuple[str | None, Kind]:
     return REFUSED_LOGIN, "denied"
 
 
-def causes(error: BaseException | None) -> Iterator[BaseException]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield the errors that an error of pika's workflow wraps, innermost first."""
     if error is None:
         return
@@ -195,7 +195,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         inner = [part for part in error.args if isinstance(part, BaseException)]
         inner += [part for part in (error.__cause__, error.__context__) if part is not None]
     for part in inner:
-        yield from causes(part)
+        yield from _causes(part)
     yield error
 
 
@@ -223,7 +223,7 @@ def channel_error(error: BaseException, what: str, permission: str, advice: str 
     `permission` is what that requires: brokers before 3.11 do not name it. `advice` is what to do if it is missing.
     """
     if isinstance(error, exceptions.NoFreeChannels):
-        return too_few_channels(error, what)
+        return _too_few_channels(error, what)
     if not isinstance(error, exceptions.ChannelClosedByBroker):
         return NotConnected(f"The connection ended while {what}.")
     text = error.reply_text
@@ -245,7 +245,7 @@ def channel_error(error: BaseException, what: str, permission: str, advice: str 
     return ConfigError(closed) if permanent else SendError(closed)
 
 
-def too_few_channels(error: exceptions.NoFreeChannels, what: str) -> ConfigError:
+def _too_few_channels(error: exceptions.NoFreeChannels, what: str) -> ConfigError:
     """Return the error for a connection that has no channel left."""
     most = f" {error.args[0]}" if error.args else " too few"
     return ConfigError(
@@ -268,8 +268,8 @@ def explain_mismatch(text: str) -> str:
     other = "use another queue name" if kind == "queue" else "use another namespace"
     remedy = "empty and delete the queue" if kind == "queue" else "delete the exchange"
     return (
-        f"The {kind} {name!r} in vhost {vhost!r} exists with {found['argument']} = {quoted(found['current'])}, "
-        f"but amqpworker declares {quoted(found['declared'])}: {remedy}, or {other}."
+        f"The {kind} {name!r} in vhost {vhost!r} exists with {found['argument']} = {_quoted(found['current'])}, "
+        f"but amqpworker declares {_quoted(found['declared'])}: {remedy}, or {other}."
     )
 
 
@@ -281,7 +281,7 @@ _MISMATCH = re.compile(
 _VALUE = re.compile(r"(?:the value )?'(?P<value>.*?)'(?: of type '\w+')?", re.DOTALL)
 
 
-def quoted(text: str) -> str:
+def _quoted(text: str) -> str:
     """Return a value of an argument without RabbitMQ's note of its type."""
     found = _VALUE.fullmatch(text)
     return repr(found["value"]) if found else text

@@ -232,7 +232,7 @@ class IOThread:
             self._problem = problem_of(error, address, self._open)
         finally:
             self._loop = None
-            close_socket(self.connection)
+            _close_socket(self.connection)
             self.connection = None
         self._report(self._problem or problem_of(None, address, self._open))
         if loop is not None:
@@ -358,16 +358,16 @@ class IOThread:
 RUNNING: LiveObjects[IOThread] = LiveObjects()
 
 
-def forget_all() -> None:
+def _forget_all() -> None:
     """In a forked child: drop the connections, or the broker would not see the end of the parent."""
     for io in RUNNING.all():
         io.forget()
 
 
-os.register_at_fork(after_in_child=forget_all)
+os.register_at_fork(after_in_child=_forget_all)
 
 
-def close_socket(connection: PikaConnection | None) -> None:
+def _close_socket(connection: PikaConnection | None) -> None:
     """Close the socket of a connection whose loop has ended, if pika has not."""
     sock = socket_of(connection) if connection is not None else None
     if sock is not None:

@@ -37,7 +37,7 @@ def program() -> str:
 def connection_name(owner: str, role: str) -> str:
     """Return the name of a connection: its owner, its role and the process."""
     end = f" {role} {process_name()}"
-    return cut(owner, MOST_BYTES - len(end.encode())) + end
+    return _cut(owner, MOST_BYTES - len(end.encode())) + end
 
 
 def client_properties(name: str) -> dict[str, Any]:
@@ -59,11 +59,11 @@ class ConsumerTags:
 
     def make(self, queue: str) -> str:
         """Return a tag for a subscription to a queue, with a number from the second one on."""
-        base = cut(f"{process_name()} {queue}", MOST_BYTES - len(" 4294967295"))
+        base = _cut(f"{process_name()} {queue}", MOST_BYTES - len(" 4294967295"))
         count = self._made[base] = self._made.get(base, 0) + 1
         return base if count == 1 else f"{base} {count}"
 
 
-def cut(text: str, most: int) -> str:
+def _cut(text: str, most: int) -> str:
     """Return as much of the beginning of a text as fits into `most` bytes of UTF-8."""
     return text.encode(errors="replace")[: max(0, most)].decode(errors="ignore")

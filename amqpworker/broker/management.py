@@ -51,7 +51,7 @@ class Management:
                 content = error.read()
             raise ConfigError(self._error_text(f"{method} /api/{'/'.join(path)}", error.code, content)) from error
         except (OSError, http.client.HTTPException) as error:
-            raise ConfigError(no_response(self.url, error, timeout)) from error
+            raise ConfigError(_no_response(self.url, error, timeout)) from error
         except UnicodeError as error:  # an impossible host name, or a response that is not text
             raise ConfigError(f"{NO_API.format(url=self.url)} ({error}).") from error
         except ValueError as error:
@@ -94,7 +94,7 @@ class Management:
         return self._list("bindings", vhost)
 
 
-def no_response(url: str, error: OSError | http.client.HTTPException, timeout: float) -> str:
+def _no_response(url: str, error: OSError | http.client.HTTPException, timeout: float) -> str:
     """Return why there was no HTTP response, and what to do."""
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     match cause:

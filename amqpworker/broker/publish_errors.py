@@ -32,11 +32,11 @@ LONGEST_NACK_PAUSE = 2.0
 
 def not_connected(problem: ConnectionProblem | None, places: str, timeout: float) -> AmqpWorkerError:
     """Return the error of a publication for which there was no connection to the broker at `places` within `timeout` seconds."""
-    reason = f"still connecting to {places}." if problem is None else after_colon(problem.text)
+    reason = f"still connecting to {places}." if problem is None else _after_colon(problem.text)
     return NotConnected(f"Could not connect to RabbitMQ within {timeout:g} s: {reason}")
 
 
-def after_colon(sentence: str) -> str:
+def _after_colon(sentence: str) -> str:
     """Return a sentence as it continues after a colon: a first word that is not a name begins in lower case."""
     return sentence[:1].lower() + sentence[1:] if sentence.partition(" ")[0].istitle() else sentence
 
@@ -139,10 +139,10 @@ def after_close(
     large = [one for one in in_flight if len(one.prepared.publication.body) > max_body]
     if large:
         error = too_large(large[0].prepared.publication, max_body)
-        return AfterClose([(one, decision_of(one, set(large), True)) for one in in_flight], error)
+        return AfterClose([(one, _decision_of(one, set(large), True)) for one in in_flight], error)
     at_exchange = {one for one in in_flight if exchange is not None and one.prepared.publication.exchange == exchange}
     if isinstance(error, AccessRefused) and at_exchange:
-        return AfterClose([(one, decision_of(one, at_exchange, True)) for one in in_flight], error, exchange)
+        return AfterClose([(one, _decision_of(one, at_exchange, True)) for one in in_flight], error, exchange)
     if isinstance(error, Unroutable) and at_exchange:
         # An exchange that was declared on this connection was deleted meanwhile: it is declared again.
         declared = {one for one in at_exchange if one.requirements}
@@ -150,19 +150,19 @@ def after_close(
             # It certainly did not arrive, so a call may be published again too.
             return AfterClose(
                 [
-                    (one, ResendDecision.RESEND if one in at_exchange else decision_of(one, set(), True))
+                    (one, ResendDecision.RESEND if one in at_exchange else _decision_of(one, set(), True))
                     for one in in_flight
                 ],
                 error,
             )
-        decisions = [(one, decision_of(one, at_exchange - declared, True)) for one in in_flight]
+        decisions = [(one, _decision_of(one, at_exchange - declared, True)) for one in in_flight]
         return AfterClose(decisions, error, None if declared else exchange)
     if len(in_flight) == 1:
-        return AfterClose([(in_flight[0], decision_of(in_flight[0], set(in_flight), True))], error)
-    return AfterClose([(one, decision_of(one, set(), False)) for one in in_flight], error)
+        return AfterClose([(in_flight[0], _decision_of(in_flight[0], set(in_flight), True))], error)
+    return AfterClose([(one, _decision_of(one, set(), False)) for one in in_flight], error)
 
 
-def decision_of(pending: PendingPublish, messages_at_fault: set[PendingPublish], known: bool) -> ResendDecision:
+def _decision_of(pending: PendingPublish, messages_at_fault: set[PendingPublish], known: bool) -> ResendDecision:
     """Return what happens to one publication; unless `known`, others than `messages_at_fault` may be at fault too."""
     if pending in messages_at_fault:
         # This attempt did not arrive; an earlier one may have, if its confirm was lost with a connection.

@@ -65,14 +65,14 @@ class Attempts:
 
     def pause(self) -> float:
         """Return the seconds until the next round of addresses, with jitter, so that a fleet does not reconnect at once."""
-        return seconds_of(BACKOFF, self._failures)
+        return _seconds_of(BACKOFF, self._failures)
 
     def shorter_pause(self) -> float:
         """Return the seconds if there is a message to send; not zero, since a busy sender would then connect all the time."""
-        return seconds_of(EAGER_BACKOFF, self._failures)
+        return _seconds_of(EAGER_BACKOFF, self._failures)
 
 
-def seconds_of(pause: wait_base, failures: int) -> float:
+def _seconds_of(pause: wait_base, failures: int) -> float:
     """Return the wait of a tenacity policy after this many failures."""
     state = RetryCallState(Retrying(), None, (), {})
     state.attempt_number = max(1, failures)

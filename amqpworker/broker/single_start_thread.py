@@ -42,14 +42,14 @@ class OneThread:
             start_new_thread(self._start, ())
         except RuntimeError as error:
             if self.prevent():
-                self._cannot_start(why_not(error))
+                self._cannot_start(_why_not(error))
 
     def _start(self) -> None:
         if self.prevent():
             try:
                 self._thread.start()
             except RuntimeError as error:
-                self._cannot_start(why_not(error))
+                self._cannot_start(_why_not(error))
 
     def prevent(self) -> bool:
         """Prevent its start; false if it was started or prevented before."""
@@ -80,6 +80,6 @@ class OneThread:
         return True
 
 
-def why_not(error: RuntimeError) -> str:
+def _why_not(error: RuntimeError) -> str:
     """Return why a thread could not be started."""
     return NO_THREAD.format(error) if "exit" in str(error) or "shutdown" in str(error) else NO_ROOM_FOR_IT

@@ -37,7 +37,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
         setting = "tls_cert or tls_key", settings.tls_cert
         if settings.tls_cert is not None:
             # Without this callback OpenSSL asks for a pass phrase on the terminal.
-            context.load_cert_chain(settings.tls_cert, settings.tls_key, lambda: no_passphrase(settings))
+            context.load_cert_chain(settings.tls_cert, settings.tls_key, lambda: _no_passphrase(settings))
         elif settings.tls_key is not None:
             raise ConfigError("The setting tls_key needs tls_cert, the certificate that belongs to the key.")
     except OSError as error:  # SSLError is a subclass
@@ -48,7 +48,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-def no_passphrase(settings: Settings) -> str:
+def _no_passphrase(settings: Settings) -> str:
     """
     Refuse a key that is encrypted.
 
@@ -118,17 +118,17 @@ def tls_failure(error: BaseException) -> tuple[TlsFailure, str] | None:
         case ssl.SSLCertVerificationError():
             return TlsFailure(NOT_TRUSTED, error.verify_code in TEMPORARY_CODES), error.verify_message
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError() | ssl.SSLSyscallError():
-            return meaning("EOF"), "EOF"
+            return _meaning("EOF"), "EOF"
         case ssl.SSLError():
             reason = str(getattr(error, "reason", None) or error)
-            return meaning(reason), reason
+            return _meaning(reason), reason
     # With TLS 1.3 an alert comes after the handshake; pika keeps it as text then.
     if (found := re.search(r"\[SSL: (\w+)\]|\b(SSLEOFError)\b", str(error.args))) is None:
         return None
     reason = found[1] or "EOF"
-    return meaning(reason), reason
+    return _meaning(reason), reason
 
 
-def meaning(reason: str) -> TlsFailure:
+def _meaning(reason: str) -> TlsFailure:
     """Return what a reason of OpenSSL's means."""
     return next((failure for pattern, failure in MEANINGS if re.search(pattern, reason)), OTHER)

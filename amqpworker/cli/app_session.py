@@ -23,7 +23,7 @@ REPORT_AFTER = 1.0
 @contextmanager
 def closing_app(app: App) -> Iterator[None]:
     """Report on a terminal if the app waits for its broker, and close the app at the end."""
-    report = threading.Timer(REPORT_AFTER, report_waiting, [app])
+    report = threading.Timer(REPORT_AFTER, _report_waiting, [app])
     report.daemon = True
     if sys.stderr.isatty():
         report.start()
@@ -38,7 +38,7 @@ def closing_app(app: App) -> Iterator[None]:
         app.close()
 
 
-def report_waiting(app: App) -> None:
+def _report_waiting(app: App) -> None:
     """Print which broker the app waits for, and why if that is known; nothing if it is connected."""
     from amqpworker.broker.address import addresses, places
 

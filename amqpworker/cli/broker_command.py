@@ -46,7 +46,7 @@ def start(
 
     It runs until `broker stop`. Exit codes: 0 it is running, 2 it cannot be started.
     """
-    node = node_of(folder).start(timeout)
+    node = _node_of(folder).start(timeout)
     _show(node.status(), as_json=as_json)
 
 
@@ -57,7 +57,7 @@ def stop(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
 
     Exit codes: 0 it is stopped, also if it was not running; 2 it cannot be stopped.
     """
-    node = node_of(folder)
+    node = _node_of(folder)
     if node.folder.exists():  # else there is nothing to stop, and the folder need not be created
         node.stop()
     _show(node.status(), as_json=as_json)
@@ -70,7 +70,7 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
 
     Exit codes: 0 it is running, 1 it is not, 2 its folder cannot be read.
     """
-    found = node_of(folder).status()
+    found = _node_of(folder).status()
     _show(found, as_json=as_json)
     if not found.running:
         raise typer.Exit(1)
@@ -83,7 +83,7 @@ def url(folder: Folder = DEFAULT_FOLDER) -> None:
 
     Exit codes: 0 it is running, 1 it is not, 2 its folder cannot be read.
     """
-    found = node_of(folder).status()
+    found = _node_of(folder).status()
     if not found.running:
         option = "" if folder == DEFAULT_FOLDER else f" --folder {shlex.quote(str(folder))}"
         print_error(f"The node in {found.folder} is not running: start it with `amqpworker broker start{option}`.")
@@ -91,7 +91,7 @@ def url(folder: Folder = DEFAULT_FOLDER) -> None:
     sys.stdout.write(f"{found.url}\n")
 
 
-def node_of(folder: Path) -> Node:
+def _node_of(folder: Path) -> Node:
     """Return the node of a folder; only these commands load what it needs."""
     from amqpworker.testing.node import Node
 

@@ -18,11 +18,11 @@ OWN = "proc/self/cgroup"
 def usable_cores(root: Path = Path("/")) -> int:
     """Return how many cores this process can use, at least one; system files are read below `root`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = (quota_of(folder) for folder in control_groups(root))
+    quotas = (_quota_of(folder) for folder in _control_groups(root))
     return max(1, min([cores, *(quota for quota in quotas if quota is not None)]))
 
 
-def control_groups(root: Path) -> Iterator[Path]:
+def _control_groups(root: Path) -> Iterator[Path]:
     """Return the directories of the control groups that can limit this process."""
     mount, own = root / MOUNT, "0::/\n1:cpu:/"
     with suppress(OSError, ValueError):
@@ -38,7 +38,7 @@ def control_groups(root: Path) -> Iterator[Path]:
             yield from (base / str(place).lstrip("/") for place in places)
 
 
-def quota_of(group: Path) -> int | None:
+def _quota_of(group: Path) -> int | None:
     """Return how many cores a control group can use, rounded up; None if it has no quota."""
     for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
         with suppress(OSError, ValueError):

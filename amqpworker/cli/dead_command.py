@@ -69,13 +69,13 @@ def list_letters(
     quiet()
     if named is not None and getattr(context.get_parameter_source("app"), "name", "") == "COMMANDLINE":
         raise ConfigError("Use MODULE:APP or --app, not both.")
-    found = app_for_list(app if named is None else named, queue, url)
+    found = _app_for_list(app if named is None else named, queue, url)
     listed: list[dict[str, Any]] = []
     with admin_of(found) as admin:
-        for name in names_of(found, queue):
+        for name in _names_of(found, queue):
             depth = admin.depth(name)
             if depth is None and queue:
-                raise no_such_queue(found, admin, name)
+                raise _no_such_queue(found, admin, name)
             letters = [letter_of(n, name, got) for n, got in enumerate(admin.peek(name, limit), 1)] if depth else []
             if as_json:
                 summaries = [letter.summary() for letter in letters]
@@ -110,20 +110,20 @@ def show(
     source = app_of(app if url is None else None, url)
     with admin_of(source) as admin:
         try:
-            result = find(admin, name, letter)
+            result = _find(admin, name, letter)
         except Unroutable:
-            raise no_such_queue(source, admin, name) from None
+            raise _no_such_queue(source, admin, name) from None
         if result.letter is None:
-            write(not_found(letter, name, result, admin.depth(name)))
+            write(_not_found(letter, name, result, admin.depth(name)))
             raise typer.Exit(1)
     if as_json:
         write_json({**result.letter.whole(), "positions": result.positions, "messages": result.messages})
     else:
-        write(f"{position_text(name, result)}\n")
+        write(f"{_position_text(name, result)}\n")
         show_letter(result.letter)
 
 
-def no_such_queue(app: App, admin: Admin, name: str) -> ConfigError:
+def _no_such_queue(app: App, admin: Admin, name: str) -> ConfigError:
     """Return the error for a queue that does not exist, with what the app or the broker has instead."""
     work_queue = name.removesuffix(SUFFIX)
     known = [*app.plan.queues, app.plan.names.parked]
@@ -140,7 +140,7 @@ def no_such_queue(app: App, admin: Admin, name: str) -> ConfigError:
     return ConfigError(f"Queue {name!r} does not exist: check its name, and the virtual host of the URL.")
 
 
-def app_for_list(app: str | None, queues: list[str] | None, url: str | None) -> App:
+def _app_for_list(app: str | None, queues: list[str] | None, url: str | None) -> App:
     """Return the app to take URL and queues from."""
     if app is None and not queues:
         raise ConfigError("Name an app (MODULE:APP), or queues with -q.")
@@ -148,7 +148,7 @@ def app_for_list(app: str | None, queues: list[str] | None, url: str | None) -> 
     return app_of(None if url is not None and queues else app, url)
 
 
-def names_of(app: App, queues: list[str] | None) -> list[str]:
+def _names_of(app: App, queues: list[str] | None) -> list[str]:
     """Return the queues to read: those that were named, or all of the app and the parking queue."""
     if queues:
         return [dead_name(name) for name in queues]
@@ -169,7 +169,7 @@ class SearchResult:
     messages: int
 
 
-def find(admin: Admin, queue: str, wanted: str) -> SearchResult:
+def _find(admin: Admin, queue: str, wanted: str) -> SearchResult:
     """Find letters by their id; not by position, which may have changed since they were listed."""
     messages = 0
     positions: list[int] = []
@@ -187,7 +187,7 @@ def find(admin: Admin, queue: str, wanted: str) -> SearchResult:
     return SearchResult(letter, positions, messages)
 
 
-def position_text(queue: str, result: SearchResult) -> str:
+def _position_text(queue: str, result: SearchResult) -> str:
     """Return which letter is shown."""
     of_all = f"of {result.messages} in queue {printable(queue)!r}"
     if len(result.positions) == 1:
@@ -197,7 +197,7 @@ def position_text(queue: str, result: SearchResult) -> str:
     return f"Dead letter {result.positions[0]} {of_all}; {len(result.positions)} have this id: {positions}{more}"
 
 
-def not_found(wanted: str, queue: str, result: SearchResult, depth: Depth | None) -> str:
+def _not_found(wanted: str, queue: str, result: SearchResult, depth: Depth | None) -> str:
     """Return what was searched, and whether other consumers may hold the letter."""
     missing = f"with the id {printable(wanted)!r}" if wanted else "without an id"
     lines = [f"No dead letter {missing} among the {result.messages} in queue {printable(queue)!r}."]
@@ -230,12 +230,12 @@ def show_list(queue: str, count: int | None, letters: list[FoundLetter]) -> None
                     clipped(reason, MAX_ERROR_LENGTH) or "(no reason)",
                 )
             ),
-            f"{in_utc(letter.failed_at) if letter.failed_at else '?'}\nattempt {letter.attempt}",
+            f"{_in_utc(letter.failed_at) if letter.failed_at else '?'}\nattempt {letter.attempt}",
         )
     console().print(shown)
 
 
-def in_utc(time: datetime) -> str:
+def _in_utc(time: datetime) -> str:
     """Return a time for people of any zone."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
@@ -252,18 +252,18 @@ def show_letter(found: FoundLetter) -> None:
             facts.add_row(name.replace("_", " "), printable(str(whole[name]), keep="\n"))
     for name, time in (("first sent", letter.first_sent), ("failed at", letter.failed_at)):
         if time is not None:
-            facts.add_row(name, in_utc(time))
+            facts.add_row(name, _in_utc(time))
     console().print(facts)
-    section("properties", whole["properties"])
+    _section("properties", whole["properties"])
     headers = {name: held for name, held in whole["headers"].items() if held != letter.traceback or not held}
-    section("headers", headers)
-    section("body", whole["body"])
+    _section("headers", headers)
+    _section("body", whole["body"])
     if letter.traceback:
         write("\ntraceback")
         write(printable(letter.traceback.rstrip(), keep="\n\t"))
 
 
-def section(title: str, value: Any) -> None:
+def _section(title: str, value: Any) -> None:
     """Print a value as JSON under a title; in ASCII, so that untrusted text cannot act on the terminal."""
     write(f"\n{title}")
     write_json(value)

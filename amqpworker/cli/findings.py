@@ -66,20 +66,20 @@ def grouped(findings: Iterable[Finding], compared: int) -> Iterator[tuple[str, s
             reasons.setdefault(one.reason, []).append(one)
         elif one.state:
             if alike := states.pop(one.state, []):
-                yield one.kind, one.text if len(alike) == 1 else of_several(alike)
+                yield one.kind, one.text if len(alike) == 1 else _of_several(alike)
         else:
             yield one.kind, one.text
     for reason, alike in reasons.items():
         parts = "exchanges and queues" if compared > 1 else "exchange or queue"
-        yield alike[0].kind, f"{len(alike)} of {compared} {parts} could not be compared: {sentence(reason)}"
+        yield alike[0].kind, f"{len(alike)} of {compared} {parts} could not be compared: {_sentence(reason)}"
 
 
-def sentence(text: str) -> str:
+def _sentence(text: str) -> str:
     """Return a text with a full stop, unless it has one or is a question."""
     return text if text.endswith(("?", ".")) else f"{text}."
 
 
-def of_several(alike: list[Finding]) -> str:
+def _of_several(alike: list[Finding]) -> str:
     """Return the line for queues that are in the same state."""
     named = ", ".join(repr(one.name) for one in alike[:MAX_NAMED])
     more = f" and {len(alike) - MAX_NAMED} more" if len(alike) > MAX_NAMED else ""
@@ -155,8 +155,8 @@ def findings_of(
     found = list(unbound(topology, bindings))
     for queue in topology.queues:
         if (reported := listed.get(queue.name)) is not None:
-            found += policy_findings(queue.name, queue.arguments, reported)
-            found += stuck_findings(queue.name, reported)
+            found += _policy_findings(queue.name, queue.arguments, reported)
+            found += _stuck_findings(queue.name, reported)
     return found
 
 
@@ -175,7 +175,7 @@ def unbound(topology: Topology, bindings: Iterable[Mapping[str, Any]]) -> Iterat
             )
 
 
-def policy_findings(name: str, arguments: Mapping[str, Any], reported: Mapping[str, Any]) -> Iterator[Finding]:
+def _policy_findings(name: str, arguments: Mapping[str, Any], reported: Mapping[str, Any]) -> Iterator[Finding]:
     """
     Yield the keys for which a policy has another value than the queue's arguments.
 
@@ -196,7 +196,7 @@ def policy_findings(name: str, arguments: Mapping[str, Any], reported: Mapping[s
             )
 
 
-def stuck_findings(name: str, reported: Mapping[str, Any]) -> Iterator[Finding]:
+def _stuck_findings(name: str, reported: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield that a queue cannot dead-letter messages."""
     count = reported.get("messages_dlx") or 0
     if count > 0:

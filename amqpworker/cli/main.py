@@ -45,7 +45,7 @@ program = typer.Typer(
 )
 
 
-def show_version(requested: bool) -> None:
+def _show_version(requested: bool) -> None:
     """Print the version and exit."""
     if requested:
         sys.stdout.write(f"amqpworker {__version__}\n")
@@ -55,7 +55,7 @@ def show_version(requested: bool) -> None:
 @program.callback()
 def options(
     _version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Background work on RabbitMQ: run workers, send tasks, manage queues and dead letters."""
@@ -78,7 +78,7 @@ UsageError: type[Any] = next(one for one in typer.BadParameter.__mro__ if one.__
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code."""
-    signal.signal(signal.SIGTERM, on_terminate)
+    signal.signal(signal.SIGTERM, _on_terminate)
     escape_unencodable()
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
@@ -86,16 +86,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = command.main(args=given, prog_name="amqpworker", standalone_mode=False)
     except AmqpWorkerError as error:
         code = exit_code(error)
-        fail(redact_text(str(error)), code, given)
+        _fail(redact_text(str(error)), code, given)
         return code
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except UsageError as error:
-        return usage_error(error, given)
+        return _usage_error(error, given)
     return code if isinstance(code, int) else 0
 
 
-def fail(text: str, code: int, given: Sequence[str]) -> None:
+def _fail(text: str, code: int, given: Sequence[str]) -> None:
     """Report why a command ends; as a JSON line if it is a worker with --log-json."""
     log_options = [one for one in given if one in {"--log-json", "--no-log-json"}]
     if given[:1] == ["worker"] and log_options[-1:] == ["--log-json"] and "--check" not in given:
@@ -108,7 +108,7 @@ def fail(text: str, code: int, given: Sequence[str]) -> None:
         print_error(text)
 
 
-def usage_error(error: Any, given: Sequence[str]) -> int:
+def _usage_error(error: Any, given: Sequence[str]) -> int:
     """Print in one line what is wrong with the command line, and which help explains it."""
     text = error.format_message()
     if type(error).__name__ == "NoArgsIsHelpError":
@@ -117,10 +117,10 @@ def usage_error(error: Any, given: Sequence[str]) -> int:
         return 2
     context = getattr(error, "ctx", None)
     hint = f" (see {context.command_path} --help)" if context is not None else ""
-    fail(f"{text}{hint}", 2, given)
+    _fail(f"{text}{hint}", 2, given)
     return 2
 
 
-def on_terminate(number: int, _frame: FrameType | None) -> None:
+def _on_terminate(number: int, _frame: FrameType | None) -> None:
     """Shut down gracefully: a command that reads a queue requeues its messages."""
     raise SystemExit(128 + number)

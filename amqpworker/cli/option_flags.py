@@ -24,7 +24,7 @@ def takes_options_of(*models: type[BaseModel]) -> Callable[[Callable[..., None]]
         own = [
             one for one in inspect.signature(command, eval_str=True).parameters.values() if one.kind != one.VAR_KEYWORD
         ]
-        made = [parameter(name, field, flag) for model in models for name, field, flag in flagged(model)]
+        made = [_parameter(name, field, flag) for model in models for name, field, flag in flagged(model)]
         own.sort(key=lambda one: one.kind)
         first = next(number for number, one in enumerate(own) if one.kind == one.KEYWORD_ONLY)
         command.__signature__ = inspect.Signature([*own[:first], *made, *own[first:]])  # type: ignore[attr-defined]
@@ -46,26 +46,26 @@ def flags_of(name: str, flag: Flag) -> tuple[str, ...]:
     return flag.names or (f"--{name.replace('_', '-')}",)
 
 
-def parameter(name: str, field: FieldInfo, flag: Flag) -> inspect.Parameter:
+def _parameter(name: str, field: FieldInfo, flag: Flag) -> inspect.Parameter:
     """Return the parameter of a command that takes a field's value."""
     option = typer.Option(
         None if flag.unset else field.default,
         *flags_of(name, flag),
-        min=bound(field, "ge"),
-        max=bound(field, "le"),
+        min=_bound(field, "ge"),
+        max=_bound(field, "le"),
         metavar=flag.metavar,
         help=field.description,
         show_default=flag.unset or field.default is not None,
     )
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=type_of(field))
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=_type_of(field))
 
 
-def bound(field: FieldInfo, which: str) -> Any:
+def _bound(field: FieldInfo, which: str) -> Any:
     """Return a bound of a field, `ge` or `le`, None if it has none."""
     return next((getattr(one, which) for one in field.metadata if hasattr(one, which)), None)
 
 
-def type_of(field: FieldInfo) -> Any:
+def _type_of(field: FieldInfo) -> Any:
     """Return the type as which a command reads a field; the model checks the rest."""
     if get_origin(field.annotation) is tuple:
         return list[str]

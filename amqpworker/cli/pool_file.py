@@ -95,18 +95,18 @@ def read_config(path: Path, app: str | None, cores: int) -> SupervisorConfig:
     Raises:
         ConfigError: the file cannot be read, or something in it is wrong.
     """
-    content = load_toml(path)
+    content = _load_toml(path)
     pools = content.get("pools")
     if app and isinstance(pools, list):
         content["pools"] = [{"app": app, **table} if isinstance(table, dict) else table for table in pools]
     try:
         return supervisor_config(content, cores)
     except ValidationError as error:
-        found = "; ".join(f"{place(one['loc'], content)}: {mistake(dict(one))}" for one in error.errors())
+        found = "; ".join(f"{_place(one['loc'], content)}: {mistake(dict(one))}" for one in error.errors())
         raise ConfigError(f"{path}: {found}.") from None
 
 
-def load_toml(path: Path) -> dict[str, Any]:
+def _load_toml(path: Path) -> dict[str, Any]:
     """
     Return the content of a TOML file.
 
@@ -126,7 +126,7 @@ def load_toml(path: Path) -> dict[str, Any]:
 # ---- mistakes ---------------------------------------------------------------------------------------------------------
 
 
-def place(location: tuple[int | str, ...], content: Any) -> str:
+def _place(location: tuple[int | str, ...], content: Any) -> str:
     """Return where in a file a mistake is: pool 'mail', queue 'emails', threads."""
     parts: list[str] = []
     for step in location:
@@ -135,13 +135,13 @@ def place(location: tuple[int | str, ...], content: Any) -> str:
         except (KeyError, IndexError, TypeError):
             content = None
         if isinstance(step, int):
-            parts[-1] = f"{parts[-1].removesuffix('s')} {name_of(content, step)}"
+            parts[-1] = f"{parts[-1].removesuffix('s')} {_name_of(content, step)}"
         else:
             parts.append(step)
     return ", ".join(parts) or "the file"
 
 
-def name_of(entry: Any, index: int) -> str:
+def _name_of(entry: Any, index: int) -> str:
     """Return an entry's own name, else its number, counted from 1."""
     name = entry.get("name") if isinstance(entry, dict) else entry
     return repr(name) if isinstance(name, str) and name else str(index + 1)
@@ -152,7 +152,7 @@ def mistake(error: Mapping[str, Any]) -> str:
     location, value = error["loc"], f"{error['input']!r:.80}"
     match error["type"]:
         case "extra_forbidden":
-            return unknown_key(location)
+            return _unknown_key(location)
         case "missing" if location[-1] == "app":
             return "is missing, and AMQPWORKER_APP is not set"
         case "missing":
@@ -169,7 +169,7 @@ def mistake(error: Mapping[str, Any]) -> str:
     return f"{text}, got {value}"
 
 
-def unknown_key(location: tuple[int | str, ...]) -> str:
+def _unknown_key(location: tuple[int | str, ...]) -> str:
     """Return that a key is unknown, and which one was probably meant."""
     models: dict[int, type[BaseModel]] = {1: ConfigFile, 3: PoolTable}
     key = str(location[-1])

@@ -130,8 +130,8 @@ def send(
     Exit codes: 0 confirmed, 1 the broker did not confirm it, 2 it could not be sent.
     """
     quiet()
-    options = {**common_options(queue, id, header), "delay": delay, "at": datetime_of(at), "expires": expires}
-    checked_timeout = timeout_of(timeout)
+    options = {**_common_options(queue, id, header), "delay": delay, "at": _datetime_of(at), "expires": expires}
+    checked_timeout = _timeout_of(timeout)
     found = app_of(app, url, namespace)
     sent = message(found, MessageArguments(task, values or [], body, options))
     with closing_app(found):
@@ -169,25 +169,25 @@ def call(
     from amqpworker.model.reply import read
 
     quiet()
-    checked_timeout = timeout_of(timeout)
+    checked_timeout = _timeout_of(timeout)
     found = app_of(app, url, namespace)
-    sent = message(found, MessageArguments(task, values or [], body, common_options(queue, id, header)))
+    sent = message(found, MessageArguments(task, values or [], body, _common_options(queue, id, header)))
     with closing_app(found):
         reply = read(found.call_raw(sent, found.call_timeout if checked_timeout is None else checked_timeout))
     if reply.status == "failed":
-        print_failure(TaskFailed(reply.reason, reply.error_type, reply.text, reply.traceback))
+        _print_failure(TaskFailed(reply.reason, reply.error_type, reply.text, reply.traceback))
         raise typer.Exit(1)
     text = (reply.value or b"null").decode("utf-8", "replace")
     write(printable(text) if sys.stdout.isatty() else text)
 
 
-def common_options(queue: str | None, id: str | None, header: list[str] | None) -> dict[str, Any]:  # noqa: A002
+def _common_options(queue: str | None, id: str | None, header: list[str] | None) -> dict[str, Any]:  # noqa: A002
     """Return the options that both commands have; those of `send` alone are None."""
     headers = pairs(header, "header") if header else None
     return {"delay": None, "at": None, "expires": None, "id": id, "queue": queue, "headers": headers}
 
 
-def print_failure(failed: TaskFailed) -> None:
+def _print_failure(failed: TaskFailed) -> None:
     """Print the task's traceback, then the error."""
     if failed.traceback:
         sys.stderr.write(printable(failed.traceback.rstrip(), keep="\n\t") + "\n")
@@ -203,17 +203,17 @@ def message(app: App, arguments: MessageArguments) -> Message:
         ConfigError: the queue is not known.
     """
     task = app.tasks.get(arguments.task) or app.remotes.get(arguments.task)
-    body = body_of(arguments, task.signature.hints if task is not None else {})
+    body = _body_of(arguments, task.signature.hints if task is not None else {})
     try:
         if task is None:
-            return unchecked_message(app, arguments, body)
+            return _unchecked_message(app, arguments, body)
         values = task.signature.decode(body)
         return task.options(**arguments.options).message(*values.args, **values.kwargs)  # type: ignore[no-any-return]
     except InvalidArguments as error:
         raise InvalidArguments(as_cli_options(str(error))) from error
 
 
-def unknown_queue(app: App, task: str) -> str:
+def _unknown_queue(app: App, task: str) -> str:
     """Return the error for a task whose queue is not known, with the nearest names that the app has."""
     names = [*app.tasks, *app.remotes]
     if not names:
@@ -228,14 +228,14 @@ def unknown_queue(app: App, task: str) -> str:
     return f"The app has no task {task!r}: {hint} A task of another program needs --queue."
 
 
-def unchecked_message(app: App, arguments: MessageArguments, body: bytes) -> Message:
+def _unchecked_message(app: App, arguments: MessageArguments, body: bytes) -> Message:
     """Return the message of a task that the app does not have."""
     from amqpworker.model.message import Message, new_id
     from amqpworker.policies.send_options import check_options
 
     options = check_options({**arguments.options, "timeout": None})
     if options.queue is None:
-        raise ConfigError(unknown_queue(app, arguments.task))
+        raise ConfigError(_unknown_queue(app, arguments.task))
     if len(body) > app.max_body:
         raise InvalidArguments(f"The body has {len(body)} bytes, more than the {app.max_body} of AMQPWORKER_MAX_BODY.")
     return Message(
@@ -250,7 +250,7 @@ def unchecked_message(app: App, arguments: MessageArguments, body: bytes) -> Mes
     )
 
 
-def body_of(arguments: MessageArguments, hints: Mapping[str, Any]) -> bytes:
+def _body_of(arguments: MessageArguments, hints: Mapping[str, Any]) -> bytes:
     """Return the JSON object of the parameters; NAME=VALUE is read by the type hints, if those are known."""
     if arguments.body is None:
         values = pairs(arguments.values, "parameter", hints)
@@ -273,7 +273,7 @@ def body_of(arguments: MessageArguments, hints: Mapping[str, Any]) -> bytes:
     return body
 
 
-def timeout_of(timeout: float | None) -> float | None:
+def _timeout_of(timeout: float | None) -> float | None:
     """Check a timeout."""
     from amqpworker.policies.send_options import check_timeout
 
@@ -283,7 +283,7 @@ def timeout_of(timeout: float | None) -> float | None:
         raise InvalidArguments(as_cli_options(str(error))) from error
 
 
-def datetime_of(text: str | None) -> datetime | None:
+def _datetime_of(text: str | None) -> datetime | None:
     """Read a time."""
     if text is None:
         return None

@@ -55,12 +55,12 @@ def status(
     """
     if as_json and watch:
         raise ConfigError("Use --json or --watch, not both.")
-    address = find_address(where)
+    address = _find_address(where)
     if as_json:
         state = get_status(address)
         write_json(state)
     elif watch:
-        state = watch_status(address)
+        state = _watch_status(address)
     else:
         state = get_status(address)
         console().print(status_tables(state))
@@ -74,7 +74,7 @@ def workers(as_json: AsJson = False) -> None:
 
     Exit code: 0 listed, also if there are none.
     """
-    pools = [state for path in visible_sockets() if (state := summary(path)) is not None]
+    pools = [state for path in _visible_sockets() if (state := _summary(path)) is not None]
     if as_json:
         write_json(pools)
         return
@@ -83,13 +83,13 @@ def workers(as_json: AsJson = False) -> None:
         return
     made = table("pid", "service", "pools", "processes", "status", widths={"pid": 8})
     for one in pools:
-        names = "\n".join(name_and_app(pool) for pool in one.get("pools", ()))
+        names = "\n".join(_name_and_app(pool) for pool in one.get("pools", ()))
         wanted = str(one.get("wanted", ""))
         made.add_row(str(one["pid"]), printable(one["service"]), names, wanted, printable(one["status"]))
     console().print(made)
 
 
-def summary(path: Path) -> dict[str, Any] | None:
+def _summary(path: Path) -> dict[str, Any] | None:
     """Return the status of the supervisor with this socket, or that it does not respond; None if it has ended."""
     from amqpworker.supervisor import sockets
 
@@ -98,10 +98,10 @@ def summary(path: Path) -> dict[str, Any] | None:
         return {**get_status(str(path)), **known}
     except NotConnected as error:
         pid = int(path.stem) if path.stem.isdecimal() else None
-        return None if has_ended(error) else {"pid": pid, "status": unresponsive_status(error), **known}
+        return None if _has_ended(error) else {"pid": pid, "status": _unresponsive_status(error), **known}
 
 
-def find_address(where: str | None) -> str:
+def _find_address(where: str | None) -> str:
     """
     Return the address of the supervisor that is meant.
 
@@ -109,9 +109,9 @@ def find_address(where: str | None) -> str:
         ConfigError: there is none or more than one, or `where` is not an address.
     """
     if where is not None and not where.isdecimal():
-        return checked_address(where)
-    known = [str(path) for path in visible_sockets() if where is None or path.stem == where]
-    running = known if where is not None else [address for address in known if is_running(address)]
+        return _checked_address(where)
+    known = [str(path) for path in _visible_sockets() if where is None or path.stem == where]
+    running = known if where is not None else [address for address in known if _is_running(address)]
     if len(running) == 1:
         return running[0]
     if where is not None or not running:
@@ -119,11 +119,11 @@ def find_address(where: str | None) -> str:
         raise ConfigError(
             f"{problem} on this machine, or you may not see it: run this as its user or root, or give its --health address."
         )
-    choices = ", ".join(sorted(filter(None, map(pid_and_apps, running))))
+    choices = ", ".join(sorted(filter(None, map(_pid_and_apps, running))))
     raise ConfigError(f"{len(running)} supervisors are running on this machine; give the process id of one: {choices}.")
 
 
-def pid_and_apps(address: str) -> str:
+def _pid_and_apps(address: str) -> str:
     """Return the process id of a supervisor, with its apps if it responds."""
     pid = address.rpartition("/")[2].removesuffix(".sock")
     with suppress(NotConnected):
@@ -132,7 +132,7 @@ def pid_and_apps(address: str) -> str:
     return pid
 
 
-def checked_address(address: str) -> str:
+def _checked_address(address: str) -> str:
     """
     Return an address as it is.
 
@@ -148,7 +148,7 @@ def checked_address(address: str) -> str:
     return address
 
 
-def visible_sockets() -> list[Path]:
+def _visible_sockets() -> list[Path]:
     """Return the sockets of supervisors on this machine that this user may see."""
     # Loaded only if a command needs it; so is HTTP below.
     from amqpworker.supervisor import sockets
@@ -156,21 +156,21 @@ def visible_sockets() -> list[Path]:
     return sockets.sockets()
 
 
-def is_running(address: str) -> bool:
+def _is_running(address: str) -> bool:
     """Return whether there is a supervisor, even one that hangs."""
     try:
         get_status(address)
     except NotConnected as error:
-        return not has_ended(error)
+        return not _has_ended(error)
     return True
 
 
-def has_ended(error: NotConnected) -> bool:
+def _has_ended(error: NotConnected) -> bool:
     """Return whether nothing listens there: a killed supervisor leaves its socket, a hanging one listens."""
     return isinstance(error.__cause__, ConnectionRefusedError | FileNotFoundError | PermissionError)
 
 
-def unresponsive_status(error: NotConnected) -> str:
+def _unresponsive_status(error: NotConnected) -> str:
     """Return the status to show for a supervisor that listens and does not report its own."""
     return "it does not respond" if error.__cause__ is not None else str(error)
 
@@ -185,7 +185,7 @@ def get_status(address: str) -> dict[str, Any]:
     from http.client import HTTPException
 
     try:
-        with closing(connection_to(address)) as connection:
+        with closing(_connection_to(address)) as connection:
             connection.request("GET", "/status")
             state = json.loads(connection.getresponse().read())
     except TimeoutError as error:
@@ -200,7 +200,7 @@ def get_status(address: str) -> dict[str, Any]:
     return state
 
 
-def connection_to(address: str) -> HTTPConnection:
+def _connection_to(address: str) -> HTTPConnection:
     """Return a connection to a port, or to a unix socket."""
     from http.client import HTTPConnection
 
@@ -233,7 +233,7 @@ def connect(client: socket.socket, address: str) -> None:
             return
 
 
-def watch_status(address: str) -> dict[str, Any]:
+def _watch_status(address: str) -> dict[str, Any]:
     """Show the status until Ctrl-C; return the last one shown."""
     from rich.live import Live
 
@@ -255,10 +255,10 @@ def status_tables(state: dict[str, Any]) -> Group:
 
     parts: list[Any] = [Text(f"supervisor {state['pid']}: {state['status']}"), Text("")]
     if pools := state.get("pools", ()):  # an older version does not report them
-        lines = [f"{name_and_app(one)}: {one['consuming']}/{one['wanted']} consuming" for one in pools]
+        lines = [f"{_name_and_app(one)}: {one['consuming']}/{one['wanted']} consuming" for one in pools]
         parts += [*map(Text, lines), Text("")]
-    parts.append(processes_table(state))
-    parts += waiting_lines(state)
+    parts.append(_processes_table(state))
+    parts += _waiting_lines(state)
     if any(one["running"] for one in state["processes"]):
         parts += [Text(""), running_table(state)]
     if unconfirmed := sum(one["unconfirmed"] for one in state["processes"]):
@@ -273,13 +273,13 @@ def status_tables(state: dict[str, Any]) -> Group:
     return Group(*parts)
 
 
-def name_and_app(pool: dict[str, Any]) -> str:
+def _name_and_app(pool: dict[str, Any]) -> str:
     """Return a pool's name with its app, since most pools have the same name; an older supervisor does not report the app."""
     app = pool.get("app")
     return f"{printable(pool['name'])} ({printable(app)})" if app else printable(pool["name"])
 
 
-def waiting_lines(state: dict[str, Any]) -> list[Any]:
+def _waiting_lines(state: dict[str, Any]) -> list[Any]:
     """Return a line for each broker or queue that processes wait for, unless the status shows it already."""
     from rich.text import Text
 
@@ -288,7 +288,7 @@ def waiting_lines(state: dict[str, Any]) -> list[Any]:
     return [Text(""), *map(Text, lines)] if lines else []
 
 
-def processes_table(state: dict[str, Any]) -> Table:
+def _processes_table(state: dict[str, Any]) -> Table:
     """Return the worker processes, a row each."""
     made = table("pool", "nr", "pid", "stage", "tasks", "isolated", "done", "retried", "dead", "MiB", "age")
     for one in state["processes"]:

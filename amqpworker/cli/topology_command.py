@@ -56,9 +56,9 @@ def show(
     if as_json:
         write_json(
             {
-                "exchanges": [described(one) for one in whole.exchanges],
-                "queues": [described(one) for one in whole.queues],
-                "bindings": [described(one) for one in whole.bindings],
+                "exchanges": [_described(one) for one in whole.exchanges],
+                "queues": [_described(one) for one in whole.queues],
+                "bindings": [_described(one) for one in whole.bindings],
             }
         )
         return
@@ -74,7 +74,7 @@ def show(
     write(f"{picture}\n  QUEUE: {', '.join(printable(name) for name in sorted(plan.queues)) or '(the app has none)'}\n")
     if not all_levels:
         write(f"  --all shows each of the {LEVELS} levels of the delay ladder.\n")
-    for shown in tables(whole if all_levels else with_short_ladder(whole, names)):
+    for shown in _tables(whole if all_levels else _with_short_ladder(whole, names)):
         console().print(shown)
 
 
@@ -93,7 +93,7 @@ def declare(app: AppArgument) -> None:
     parts = list(whole)
     with admin_of(found) as admin, progress(len(parts)) as advance:
         admin.declare(whole, lambda _: advance())
-    write(f"{counted(whole)}: declared.")
+    write(f"{_counted(whole)}: declared.")
 
 
 @topology_app.command(
@@ -121,8 +121,8 @@ def check(
     quiet()
     found = load(app)
     whole = found.plan.whole()
-    requests = None if management is None else ClusterRequests.start(api_of(found, management), found)
-    by_amqp = compare(found, whole, only_source=requests is None)
+    requests = None if management is None else ClusterRequests.start(_api_of(found, management), found)
+    by_amqp = _compare(found, whole, only_source=requests is None)
     cluster = None if requests is None else requests.result()
     findings = by_amqp if cluster is None else [*by_amqp, *cluster.findings(whole)]
     findings.sort(key=lambda one: ORDER.index(one.kind))
@@ -132,8 +132,8 @@ def check(
         queues = {name: asdict(one) for name, one in members.items()}
         write_json({"findings": listed, "management": management is not None, "queues": queues})
     else:
-        show_findings(findings, whole, management is not None)
-        show_leaders(members)
+        _show_findings(findings, whole, management is not None)
+        _show_leaders(members)
     if findings:
         raise typer.Exit(2 if all(one.kind == "unknown" for one in findings) else 1)
 
@@ -144,7 +144,7 @@ RESPONSE_TIMEOUT = 4.0
 TOTAL_TIMEOUT = 8.0
 
 
-def compare(app: App, whole: Topology, only_source: bool) -> list[Finding]:
+def _compare(app: App, whole: Topology, only_source: bool) -> list[Finding]:
     """
     Return what differs by AMQP, and what could not be compared in time: the HTTP API may show why.
 
@@ -177,7 +177,7 @@ permission (rabbitmqctl set_permissions)."""
 ORDER = ("minority", "leaderless", "missing", "differs", "unbound", "policy", "stuck", "degraded", "unknown")
 
 
-def show_findings(findings: list[Finding], whole: Topology, with_management: bool) -> None:
+def _show_findings(findings: list[Finding], whole: Topology, with_management: bool) -> None:
     """Print what is wrong, and what was not compared."""
     if findings:
         shown = table("", "")
@@ -193,12 +193,12 @@ def show_findings(findings: list[Finding], whole: Topology, with_management: boo
     found = len(findings) - unknown
     counts = [f"{found} finding{'s' if found > 1 else ''}"] if found else []
     counts += [f"{unknown} not compared"] if unknown else []
-    write(f"{counted(whole)}: {', '.join(counts) or 'all as they should be'}.")
+    write(f"{_counted(whole)}: {', '.join(counts) or 'all as they should be'}.")
     if not with_management:
         write("Not compared: members, bindings and policies; add --management URL for these.")
 
 
-def show_leaders(members: Mapping[str, Membership]) -> None:
+def _show_leaders(members: Mapping[str, Membership]) -> None:
     """Print how many queues each node leads, if queues have several members."""
     most = max((len(one.members) for one in members.values()), default=0)
     if most > 1:
@@ -206,7 +206,7 @@ def show_leaders(members: Mapping[str, Membership]) -> None:
         write(f"Quorum queues: {len(members)}, with up to {most} members; leaders: {led or 'none'}.")
 
 
-def api_of(app: App, url: str) -> Management:
+def _api_of(app: App, url: str) -> Management:
     """
     Return a client of the HTTP API with the login of the app, unless the URL has one.
 
@@ -255,12 +255,12 @@ def progress(total: int) -> Iterator[Any]:
         yield lambda: bar.advance(task)
 
 
-def counted(whole: Topology) -> str:
+def _counted(whole: Topology) -> str:
     """Return how many there are of each."""
     return f"{len(whole.exchanges)} exchanges, {len(whole.queues)} queues, {len(whole.bindings)} bindings"
 
 
-def with_short_ladder(whole: Topology, names: Names) -> Topology:
+def _with_short_ladder(whole: Topology, names: Names) -> Topology:
     """Return the topology with only the top and the bottom level of the delay ladder."""
     hidden = {names.level(number) for number in range(1, LEVELS - 1)}
     return Topology(
@@ -270,7 +270,7 @@ def with_short_ladder(whole: Topology, names: Names) -> Topology:
     )
 
 
-def tables(whole: Topology) -> Iterator[Any]:
+def _tables(whole: Topology) -> Iterator[Any]:
     """Yield a table of each kind."""
     exchanges = table("exchange", "type", "alternate exchange", title="Exchanges")
     for exchange in whole.exchanges:
@@ -278,22 +278,22 @@ def tables(whole: Topology) -> Iterator[Any]:
     yield exchanges
     queues = table("queue", "arguments", title="\nQueues")
     for queue in whole.queues:
-        queues.add_row(printable(queue.name), lines(queue.arguments))
+        queues.add_row(printable(queue.name), _lines(queue.arguments))
     yield queues
     bindings = table("exchange", "routing key", "queue", "arguments", title="\nBindings")
     for binding in whole.bindings:
         bindings.add_row(
-            binding.source, printable(binding.routing_key), printable(binding.queue), lines(binding.arguments)
+            binding.source, printable(binding.routing_key), printable(binding.queue), _lines(binding.arguments)
         )
     yield bindings
 
 
-def lines(arguments: Mapping[str, Any]) -> str:
+def _lines(arguments: Mapping[str, Any]) -> str:
     """Return arguments, one on each line."""
     return "\n".join(f"{name} = {'void' if value is None else value}" for name, value in arguments.items())
 
 
-def described(part: Exchange | Queue | Binding) -> dict[str, Any]:
+def _described(part: Exchange | Queue | Binding) -> dict[str, Any]:
     """Return a part for JSON."""
     match part:
         case Exchange(name, type, arguments):

@@ -122,13 +122,13 @@ def unit(
     """
     if (app is None) == (config is None):
         raise ConfigError("Give either MODULE:APP, with the options of its pool after --, or --config FILE.")
-    arguments = [app, *(options or [])] if app is not None else ["--config", str(as_given(Path(str(config))))]
+    arguments = [app, *(options or [])] if app is not None else ["--config", str(_as_given(Path(str(config))))]
     command = [*program(), "worker", *arguments]
-    where = as_given(folder or Path())
-    credential = as_given(credential_file)
-    check_printable(name, [*command, str(where), str(credential)])
+    where = _as_given(folder or Path())
+    credential = _as_given(credential_file)
+    _check_printable(name, [*command, str(where), str(credential)])
     if app is not None:
-        check_worker(app, options or [])
+        _check_worker(app, options or [])
     needed = [where, *([Path(arguments[1])] if config else [])]
     for path in needed:
         if not path.exists():
@@ -140,18 +140,18 @@ def unit(
                 f"Warning: the service runs as its own user, which cannot read {path}: no permission for {found}."
             )
     typer.echo(
-        unit_text(
+        _unit_text(
             install=f"/etc/systemd/system/{name}.service",
             name=name,
             folder=str(where).replace("%", "%%"),
-            command=" ".join(map(quoted, command)),
+            command=" ".join(map(_quoted, command)),
             credential_file=str(credential).replace("%", "%%"),
         ),
         nl=False,
     )
 
 
-def check_printable(name: str, words: list[str]) -> None:
+def _check_printable(name: str, words: list[str]) -> None:
     """
     Refuse what a unit cannot contain.
 
@@ -169,7 +169,7 @@ def check_printable(name: str, words: list[str]) -> None:
         )
 
 
-def check_worker(app: str, options: list[str]) -> None:
+def _check_worker(app: str, options: list[str]) -> None:
     """
     Refuse what `amqpworker worker` would refuse at once, without importing the app.
 
@@ -203,7 +203,7 @@ def unreadable_part(path: Path) -> Path | None:
     return None
 
 
-def unit_text(
+def _unit_text(
     *, install: str, name: str, folder: str, command: str, credential_file: str, environment: str = ""
 ) -> str:
     """Return a unit; `environment` is empty or whole lines."""
@@ -227,7 +227,7 @@ def unit_text(
 
 def instances() -> str:
     """Return the template unit `amqpworker@NAME` for many pools, each with its own file in /etc/amqpworker."""
-    return unit_text(
+    return _unit_text(
         install="/etc/systemd/system/amqpworker@.service: a pool for each /etc/amqpworker/NAME.env",
         name="%i",
         folder="/srv/%i",
@@ -245,13 +245,13 @@ def program() -> list[str]:
     return [str(beside)] if beside.is_file() else [python, "-P", "-m", "amqpworker"]
 
 
-def as_given(path: Path) -> Path:
+def _as_given(path: Path) -> Path:
     """Return an absolute path with its links unresolved, except if it contains `..`, which systemd does not accept."""
     whole = folder_as_given() / path
     return whole.resolve() if ".." in whole.parts else whole
 
 
-def quoted(word: str) -> str:
+def _quoted(word: str) -> str:
     """Return a word of a command line, escaped so that systemd reads each character literally."""
     plain = word.replace("%", "%%").replace("$", "$$").replace("\\", "\\\\").replace('"', '\\"')
     return plain if shlex.quote(word) == word else f'"{plain}"'

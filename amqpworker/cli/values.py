@@ -31,35 +31,35 @@ def pairs(items: Iterable[str], kind: str, hints: Mapping[str, Any] = NO_HINTS) 
             raise InvalidArguments(f"The {kind} {item!r} must have the form name=value.")
         if name in found:
             raise InvalidArguments(f"The {kind} {name!r} is given twice.")
-        found[name] = value_of(text, hints.get(name))
+        found[name] = _value_of(text, hints.get(name))
     return found
 
 
-def value_of(text: str, hint: Any = None) -> Any:
+def _value_of(text: str, hint: Any = None) -> Any:
     """Return the value of a text that is valid JSON, else the text; if the hint is `str`, only a JSON string counts as JSON."""
     try:
-        value = json.loads(text, parse_constant=refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return text
-    allowed = set(alternatives(hint))
+    allowed = set(_alternatives(hint))
     if TEXT not in allowed or not allowed <= {TEXT, NOTHING}:
         return value
     return value if isinstance(value, str) or (value is None and NOTHING in allowed) else text
 
 
-def alternatives(hint: Any) -> Iterator[Any]:
+def _alternatives(hint: Any) -> Iterator[Any]:
     """Yield the types that a hint allows, out of unions, `Annotated`, `NewType` and type aliases."""
     if get_origin(hint) is Annotated:
-        yield from alternatives(get_args(hint)[0])
+        yield from _alternatives(get_args(hint)[0])
     elif get_origin(hint) in {Union, UnionType}:
         for one in get_args(hint):
-            yield from alternatives(one)
+            yield from _alternatives(one)
     elif (target := getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None)) is not None:
-        yield from alternatives(target)
+        yield from _alternatives(target)
     else:
         yield hint
 
 
-def refuse_constant(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
     """Refuse NaN and the infinities: they are not JSON, and stay text."""
     raise ValueError(name)

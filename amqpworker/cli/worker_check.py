@@ -47,9 +47,9 @@ def check(config: SupervisorConfig, as_json: bool) -> None:
     if problems:
         raise ConfigError(" ".join(problems))
     if as_json:
-        write_json({"health": config.health, "pools": [as_object(spec, one) for spec, one in found]})
+        write_json({"health": config.health, "pools": [_as_object(spec, one) for spec, one in found]})
         return
-    print_table(found, config.health)
+    _print_table(found, config.health)
     for spec, one in found:
         for warning in one.warnings:
             print_error(f"Warning: {f'pool {spec.name!r}: ' if named else ''}{warning}")
@@ -69,7 +69,7 @@ def dry_run(spec: PoolSpec) -> Checked:
         finally:
             os.close(writing)
         try:
-            found = read_answer(process, pipe, spec.start_timeout)
+            found = _read_answer(process, pipe, spec.start_timeout)
         finally:
             left = descendants_of(process.pid)
             with suppress(ProcessLookupError):
@@ -79,7 +79,7 @@ def dry_run(spec: PoolSpec) -> Checked:
     return found if isinstance(found, Checked) else Checked(problem=f"{spec.options['app']!r} {found}.")
 
 
-def read_answer(process: subprocess.Popen[bytes], pipe: io.FileIO, timeout: float) -> Checked | str:
+def _read_answer(process: subprocess.Popen[bytes], pipe: io.FileIO, timeout: float) -> Checked | str:
     """Return what a process writes into a pipe, as a line, or why there is none."""
     until = time.monotonic() + timeout
     line = b""
@@ -100,7 +100,7 @@ def read_answer(process: subprocess.Popen[bytes], pipe: io.FileIO, timeout: floa
     return Checked.model_validate_json(line)
 
 
-def as_object(spec: PoolSpec, found: Checked) -> dict[str, Any]:
+def _as_object(spec: PoolSpec, found: Checked) -> dict[str, Any]:
     """Return a pool as a JSON object."""
     return {
         "name": spec.name,
@@ -117,7 +117,7 @@ def as_object(spec: PoolSpec, found: Checked) -> dict[str, Any]:
     }
 
 
-def print_table(found: Sequence[tuple[PoolSpec, Checked]], health: str | None) -> None:
+def _print_table(found: Sequence[tuple[PoolSpec, Checked]], health: str | None) -> None:
     """Print what would run as a table, a row per queue."""
     rows = table("pool", "app", "processes", "queue", "threads", "prefetch")
     for spec, one in found:

@@ -79,7 +79,7 @@ def worker(
     if config is None:
         found = config_from_flags(app, given)
     else:
-        refuse_with_config(context)
+        _refuse_with_config(context)
         found = read_config(config, app, usable_cores())
     if check:
         show(found, as_json)
@@ -100,16 +100,16 @@ def config_from_flags(app: str | None, given: Mapping[str, Any]) -> SupervisorCo
         )
     options = {name: value for name, value in given.items() if value is not None}
     if queues := options.pop("queues", ()):
-        options["queues"] = tuple(map(queue_options, queues))
+        options["queues"] = tuple(map(_queue_options, queues))
     whole = {name: options.pop(name) for name in ConfigFile.model_fields if name in options}
     try:
         return supervisor_config({**whole, "pools": [{"name": "main", "app": app, **options}]}, usable_cores())
     except ValidationError as error:
-        found = "; ".join(f"{flag_at(one['loc'])}: {mistake(dict(one))}" for one in error.errors())
+        found = "; ".join(f"{_flag_at(one['loc'])}: {mistake(dict(one))}" for one in error.errors())
         raise ConfigError(f"{found}.") from None
 
 
-def queue_options(text: str) -> QueueOptions:
+def _queue_options(text: str) -> QueueOptions:
     """
     Return the options of a queue.
 
@@ -123,14 +123,14 @@ def queue_options(text: str) -> QueueOptions:
         raise ConfigError(f"--queue {text}: {found}.") from None
 
 
-def flag_at(location: tuple[int | str, ...]) -> str:
+def _flag_at(location: tuple[int | str, ...]) -> str:
     """Return the flag of the field that a mistake is in; threads are too many by several fields together."""
     name = next((str(step) for step in location if step not in {"pools", 0}), "threads")
     flags = {field: flags_of(field, flag)[-1] for model in MODELS for field, _, flag in flagged(model)}
     return flags.get(name, "MODULE:APP")
 
 
-def refuse_with_config(context: typer.Context) -> None:
+def _refuse_with_config(context: typer.Context) -> None:
     """
     Refuse command line options that belong in the file.
 

@@ -152,11 +152,11 @@ def send_each(
         urgent = unwoken >= BURST or now >= next_wake
         if urgent:
             unwoken, next_wake = 0, now + BURST_SECONDS
-        if window.add(message, published(producer, message, urgent), now):
-            wait_for_room(producer, window)
+        if window.add(message, _published(producer, message, urgent), now):
+            _wait_for_room(producer, window)
     while len(window):
         message, ended = window.pop()
-        wait_for(producer, ended)
+        _wait_for(producer, ended)
         yield message, ended.error
     if failure is not None:
         raise failure
@@ -169,19 +169,19 @@ def failed_batch(failed: Sequence[SendError], sent: Sequence[Any]) -> BatchFaile
     unsent = len(failed) - unknown
     parts = []
     if unsent:
-        parts.append(f"{unsent} of {count} messages {were(unsent)} not sent")
+        parts.append(f"{unsent} of {count} messages {_were(unsent)} not sent")
     if unknown:
         which = f"and {unknown}" if unsent else f"{unknown} of {count} messages"
-        parts.append(f"{which} {were(unknown)} not confirmed{'' if unsent else ','} and may have arrived")
+        parts.append(f"{which} {_were(unknown)} not confirmed{'' if unsent else ','} and may have arrived")
     return BatchFailed(", ".join(parts), failed, sent)
 
 
-def were(count: int) -> str:
+def _were(count: int) -> str:
     """Return the verb for this number."""
     return "was" if count == 1 else "were"
 
 
-def published(producer: PublishesMessages, message: Message, urgent: bool) -> Publishing:
+def _published(producer: PublishesMessages, message: Message, urgent: bool) -> Publishing:
     """Publish a message; one that cannot be sent at all has ended with its error."""
     try:
         return producer.publish(message, urgent)
@@ -189,14 +189,14 @@ def published(producer: PublishesMessages, message: Message, urgent: bool) -> Pu
         return NotPublished(error)
 
 
-def wait_for_room(producer: PublishesMessages, window: Window) -> None:
+def _wait_for_room(producer: PublishesMessages, window: Window) -> None:
     """Wait until the first half is confirmed: one wake-up for all of it, while the second half is in flight."""
-    wait_for(producer, window.middle)
-    wait_for(producer, window.first)
+    _wait_for(producer, window.middle)
+    _wait_for(producer, window.first)
     window.adapt(time.monotonic())
 
 
-def wait_for(producer: PublishesMessages, publishing: Publishing) -> None:
+def _wait_for(producer: PublishesMessages, publishing: Publishing) -> None:
     """Wait until a publication has ended; have everything before it written now."""
     if not publishing.done:
         producer.wake()

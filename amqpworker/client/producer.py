@@ -154,7 +154,7 @@ class Producer:
             InvalidArguments: a header cannot be encoded, the body is too large for the broker, or `at` is too far away.
             NotConnected: this is an I/O thread, which must not wait for the confirm.
         """
-        refuse_io_thread(message)
+        _refuse_io_thread(message)
         return self.publish_on(message, self.publisher.sends, urgent, timeout)
 
     def publish_on(self, message: Message, lane: Lane, urgent: bool, timeout: float | None = None) -> PendingPublish:
@@ -178,8 +178,8 @@ class Producer:
             pending.wait()
             if pending.error is None:
                 return
-            if not was_closed_before(pending.error) or time.monotonic() >= until:
-                raise with_message(pending.error, message)
+            if not _was_closed_before(pending.error) or time.monotonic() >= until:
+                raise _with_message(pending.error, message)
 
     def send_each(self, messages: Iterable[Message]) -> Iterator[tuple[Message, AmqpWorkerError | None]]:
         """
@@ -191,7 +191,7 @@ class Producer:
         """
         self.publisher.start()
         for message, error in send_each(Batch(self), messages, self._settings.send_timeout):
-            yield message, self._send_again(message) if was_closed_before(error) else error
+            yield message, self._send_again(message) if _was_closed_before(error) else error
 
     def _send_again(self, message: Message) -> AmqpWorkerError | None:
         try:
@@ -210,13 +210,13 @@ class Producer:
             CallTimeout: there was no reply in time.
             SendError: the message was not sent, or the connection was lost meanwhile.
         """
-        refuse_io_thread(message)
+        _refuse_io_thread(message)
         until = time.monotonic() + timeout
         while True:
             try:
                 return self._call(message, timeout, until)
             except NotConnected as error:
-                if not was_closed_before(error) or time.monotonic() >= until:
+                if not _was_closed_before(error) or time.monotonic() >= until:
                     raise
 
     def _call(self, message: Message, timeout: float, until: float) -> bytes:
@@ -245,10 +245,10 @@ class Producer:
                 # Its own deadline has passed as well, so the I/O thread ends it now, with the reason.
                 pending_publish.wait()
                 if pending_publish.error is not None:
-                    raise with_message(pending_publish.error, message) from None
-            raise CallTimeout(no_reply(message, timeout, present.publisher)) from None
+                    raise _with_message(pending_publish.error, message) from None
+            raise CallTimeout(_no_reply(message, timeout, present.publisher)) from None
         except AmqpWorkerError as error:
-            raise with_message(error, message) from None
+            raise _with_message(error, message) from None
         finally:
             pending.forget()
 
@@ -264,7 +264,7 @@ class Batch:
         """Publish a message without waiting for its confirm."""
         lane = self._lane
         if urgent or lane is None:
-            refuse_io_thread(message)
+            _refuse_io_thread(message)
             lane = self._lane = self._producer.publisher.sends
         return self._producer.publish_on(message, lane, urgent)
 
@@ -273,14 +273,14 @@ class Batch:
         self._producer.publisher.wake()
 
 
-def with_message(error: AmqpWorkerError, message: Message) -> AmqpWorkerError:
+def _with_message(error: AmqpWorkerError, message: Message) -> AmqpWorkerError:
     """Return the error with its message, so that a caller can send it again."""
     if isinstance(error, SendError):
         error.message = message
     return error
 
 
-def no_reply(message: Message, timeout: float, publisher: Publisher) -> str:
+def _no_reply(message: Message, timeout: float, publisher: Publisher) -> str:
     """Return the text for a call without a reply in time: whether its queue has a worker."""
     text = f"Task {message.task!r} did not reply within {timeout:g} s (id {message.id})"
     if publisher.consumers_of(message.queue, COUNT_TIMEOUT) == 0:
@@ -288,12 +288,12 @@ def no_reply(message: Message, timeout: float, publisher: Publisher) -> str:
     return f"{text}."
 
 
-def was_closed_before(error: AmqpWorkerError | None) -> bool:
+def _was_closed_before(error: AmqpWorkerError | None) -> bool:
     """Return whether a message was not sent because its publisher had just been closed."""
     return isinstance(error, NotConnected) and error.args == (CLOSED,)
 
 
-def refuse_io_thread(message: Message | None) -> None:
+def _refuse_io_thread(message: Message | None) -> None:
     """
     Refuse to wait for a broker in an I/O thread, which would wait for itself.
 
@@ -313,11 +313,11 @@ def refuse_io_thread(message: Message | None) -> None:
 PUBLISHERS: LiveObjects[Publisher] = LiveObjects()
 
 
-def close_all() -> None:
+def _close_all() -> None:
     """At the exit of the interpreter: wait for the confirms of everything that was published."""
     until = time.monotonic() + EXIT_TIMEOUT
     for publisher in PUBLISHERS.of_this_process():
         publisher.close(until - time.monotonic())
 
 
-atexit.register(close_all)
+atexit.register(_close_all)

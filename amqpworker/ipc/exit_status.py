@@ -13,10 +13,10 @@ log = get_logger(__name__)
 
 def describe_exit(code: int) -> str:
     """Return an exit code, or (negative) a signal, as text."""
-    return f"signal {signal_name(-code)}" if code < 0 else f"exit code {code}"
+    return f"signal {_signal_name(-code)}" if code < 0 else f"exit code {code}"
 
 
-def signal_name(number: int) -> str:
+def _signal_name(number: int) -> str:
     """Return the name of a signal, or the number of a real-time signal."""
     try:
         return signal.Signals(number).name

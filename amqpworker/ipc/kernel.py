@@ -24,17 +24,17 @@ WITHOUT_PROCESS_DESCRIPTORS = "a worker process that hangs may survive a killed 
 def missing_calls() -> dict[str, str]:
     """Return the system calls that are missing here, each with the consequence."""
     missing = {}
-    if not has_memory_files():
+    if not _has_memory_files():
         missing["memfd_create"] = WITHOUT_MEMORY_FILES
     if not has_process_descriptors():
         missing["pidfd_open"] = WITHOUT_PROCESS_DESCRIPTORS
     return missing
 
 
-def has_memory_files() -> bool:
+def _has_memory_files() -> bool:
     """Return whether the system has files in memory."""
     try:
-        descriptor = memory_only("amqpworker-check")
+        descriptor = _memory_only("amqpworker-check")
     except OSError:  # no descriptor is free now: the call exists
         return True
     if descriptor >= 0:
@@ -49,13 +49,13 @@ def memory_file(name: str, *, sealable: bool = False) -> int:
     Raises:
         OSError: the system has no room for another file.
     """
-    if (descriptor := memory_only(name, sealable=sealable)) >= 0:
+    if (descriptor := _memory_only(name, sealable=sealable)) >= 0:
         return descriptor
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 
 
-def memory_only(name: str, *, sealable: bool = False) -> int:
+def _memory_only(name: str, *, sealable: bool = False) -> int:
     """Return the descriptor of a file in memory, -1 if the system does not support that."""
     try:
         return os.memfd_create(name, os.MFD_CLOEXEC | (os.MFD_ALLOW_SEALING if sealable else 0))
@@ -70,7 +70,7 @@ def memory_only(name: str, *, sealable: bool = False) -> int:
 def has_process_descriptors() -> bool:
     """Return whether the system has descriptors that become readable when a process ends."""
     try:
-        descriptor = process_descriptor(os.getpid())
+        descriptor = _process_descriptor(os.getpid())
     except OSError:  # no descriptor is free now: the call exists
         return True
     if descriptor >= 0:
@@ -78,7 +78,7 @@ def has_process_descriptors() -> bool:
     return descriptor >= 0
 
 
-def process_descriptor(pid: int) -> int:
+def _process_descriptor(pid: int) -> int:
     """Return a descriptor that becomes readable when a process ends, -1 if the system does not support that."""
     try:
         return os.pidfd_open(pid)
@@ -103,7 +103,7 @@ class ProcessEnd:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self.descriptor = process_descriptor(pid)
+        self.descriptor = _process_descriptor(pid)
 
     def wait(self, timeout: float = 0.0) -> bool:
         """Wait up to `timeout` seconds, and return whether the process has ended."""

@@ -127,7 +127,7 @@ def size_of(slots: int) -> int:
     return HEADER.size + slots * SLOT_SIZE + 2 * IDLE_BYTES
 
 
-def bits_at(slots: int, which: int) -> slice:
+def _bits_at(slots: int, which: int) -> slice:
     """Return the position of the bits of idle queues: those of the process itself (`IDLE`), or of others (`ELSEWHERE`)."""
     begin = HEADER.size + slots * SLOT_SIZE + which * IDLE_BYTES
     return slice(begin, begin + IDLE_BYTES)
@@ -135,7 +135,7 @@ def bits_at(slots: int, which: int) -> slice:
 
 def record_idle_elsewhere(memory: Memory, slots: int, bits: int) -> None:
     """Write into the recording of a process for which queues another one is idle; the supervisor calls this."""
-    memory[bits_at(slots, ELSEWHERE)] = bytes_of(bits)
+    memory[_bits_at(slots, ELSEWHERE)] = bytes_of(bits)
 
 
 def key_of(delivery: Delivery) -> bytes:
@@ -203,11 +203,11 @@ class Recorder:
 
     def record_idle(self, bits: int) -> None:
         """Record for which queues a message could start at once."""
-        self._memory[bits_at(len(self.slots), IDLE)] = bytes_of(bits)
+        self._memory[_bits_at(len(self.slots), IDLE)] = bytes_of(bits)
 
     def idle_elsewhere(self) -> int:
         """Return for which queues another process of the supervisor was idle at its last check."""
-        return int.from_bytes(self._memory[bits_at(len(self.slots), ELSEWHERE)], "little")
+        return int.from_bytes(self._memory[_bits_at(len(self.slots), ELSEWHERE)], "little")
 
 
 def map_memory(descriptor: int) -> mmap.mmap:
@@ -230,7 +230,7 @@ def read_recording(memory: Memory) -> Recording | None:
         return None
     running = [one for number in range(slots) if (one := _read_slot(memory, number)) is not None]
     counts = Counts(*numbers[len(THREADS) :])
-    idle = int.from_bytes(memory[bits_at(slots, IDLE)], "little")
+    idle = int.from_bytes(memory[_bits_at(slots, IDLE)], "little")
     return Recording(heartbeats, counts, tuple(running), bool(consuming), Gauges(isolated, waiting, unconfirmed), idle)
 
 

@@ -92,18 +92,18 @@ class Reporter:
         if self._descriptor is None:
             return False
         with suppress(OSError):
-            os.write(self._descriptor, encode_report(report))
+            os.write(self._descriptor, _encode_report(report))
             return True
         return False
 
 
-def encode_report(report: Report) -> bytes:
+def _encode_report(report: Report) -> bytes:
     """Return a report as a line, preceded by a newline: other code may have written part of a line before."""
-    fields = {**asdict(report), "reason": truncate(report.reason[:MAX_REASON], MAX_TEXT_BYTES)}
+    fields = {**asdict(report), "reason": _truncate(report.reason[:MAX_REASON], MAX_TEXT_BYTES)}
     return b"\n" + json.dumps(fields).encode() + b"\n"
 
 
-def truncate(text: str, limit: int) -> str:
+def _truncate(text: str, limit: int) -> str:
     """Return as much of a text, from its start, as has at most `limit` bytes in JSON: an emoji has 12."""
     sizes = accumulate(len(json.dumps(character)) - 2 for character in text)
     return text[: sum(1 for _ in takewhile(lambda size: size <= limit, sizes))]
@@ -121,13 +121,13 @@ class ParsedReports:
 def parse_reports(data: bytes) -> ParsedReports:
     """Return the reports in `data`; this never fails, and keeps at most one line of it."""
     *lines, rest = data.split(b"\n")
-    found = [parse_report(line) for line in lines if line]
+    found = [_parse_report(line) for line in lines if line]
     too_long = len(rest) > MAX_LINE
     reports = [report for report in found if report is not None]
     return ParsedReports(reports, b"" if too_long else rest, too_long or len(reports) < len(found))
 
 
-def parse_report(line: bytes) -> Report | None:
+def _parse_report(line: bytes) -> Report | None:
     """Return a line as a report, None if it is not one."""
     try:
         fields: dict[str, Any] = json.loads(line)

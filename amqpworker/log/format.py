@@ -58,7 +58,7 @@ def configure(
     Raises:
         ConfigError: there is no such level.
     """
-    check_level(level)
+    _check_level(level)
     handler = _handler(sys.stderr if stream is None else stream, json)
     root = logging.getLogger()
     for old in [one for one in root.handlers if isinstance(one, LineHandler)]:
@@ -87,7 +87,7 @@ def log_uncaught() -> None:
     sys.excepthook = on_uncaught
 
 
-def check_level(level: str) -> None:
+def _check_level(level: str) -> None:
     """
     Check that there is such a log level.
 

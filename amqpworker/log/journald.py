@@ -53,7 +53,7 @@ def entry_of(line: str, as_json: bool) -> dict[str, str]:
         return {"MESSAGE": printable(line), "PRIORITY": str(NOTICE), "SYSLOG_IDENTIFIER": "amqpworker"}
     priority = PRIORITIES.get(str(fields.get("level")), NOTICE)
     entry = {
-        "MESSAGE": line if as_json else text_of(fields),
+        "MESSAGE": line if as_json else _text_of(fields),
         "PRIORITY": str(priority),
         "SYSLOG_IDENTIFIER": "amqpworker",
     }
@@ -63,7 +63,7 @@ def entry_of(line: str, as_json: bool) -> dict[str, str]:
     return entry
 
 
-def text_of(fields: dict[str, Any]) -> str:
+def _text_of(fields: dict[str, Any]) -> str:
     """Return a line as text for people."""
     head = printable(str(LogLine({name: value for name, value in fields.items() if name not in NOT_IN_HEAD})))
     tail = [printable(str(fields[name]), "\n\t") for name in ("exception", "stack") if fields.get(name)]

@@ -65,19 +65,19 @@ def _never_runs(options: Options, now: float) -> bool:
     return bool(delay) and expires is not None and expires <= (delay or 0.0)
 
 
-def check_delay(value: float | timedelta) -> float:
+def _check_delay(value: float | timedelta) -> float:
     """Return a delay in seconds."""
     return seconds_of(value, "delay")
 
 
-def check_at(value: datetime) -> datetime:
+def _check_at(value: datetime) -> datetime:
     """Return a timezone-aware datetime that is not too late for the ladder."""
     # Checked again when it is sent, which may be later.
     seconds_until(value, time.time())
     return value
 
 
-def check_expires(value: float | timedelta | datetime) -> float | datetime:
+def _check_expires(value: float | timedelta | datetime) -> float | datetime:
     """Return seconds, or a timezone-aware datetime."""
     if isinstance(value, datetime):
         timestamp_of(value, "expires")
@@ -93,21 +93,21 @@ def check_timeout(value: float | timedelta) -> float:
     return seconds
 
 
-def check_resend(value: Any) -> bool:
+def _check_resend(value: Any) -> bool:
     """Return whether the message is published again if its confirm is lost."""
     if not isinstance(value, bool):
         raise InvalidArguments(f"options(resend={value!r}): it must be True or False.")
     return value
 
 
-def check_id(value: Any) -> str:
+def _check_id(value: Any) -> str:
     """Return a task id that AMQP can carry."""
     if not fits_short_string(value):
         raise InvalidArguments(f"options(id=…): it must be a string of 1 to {MOST_SHORT_BYTES} bytes of UTF-8.")
     return plain(value)  # type: ignore[no-any-return]
 
 
-def check_queue(value: Any) -> str:
+def _check_queue(value: Any) -> str:
     """Return a queue name that AMQP can carry."""
     if not fits_short_string(value):
         raise InvalidArguments(
@@ -116,7 +116,7 @@ def check_queue(value: Any) -> str:
     return plain(value)  # type: ignore[no-any-return]
 
 
-def check_headers(value: Any) -> Mapping[str, HeaderValue]:
+def _check_headers(value: Any) -> Mapping[str, HeaderValue]:
     """Return headers without any name that is reserved for amqpworker or the broker."""
     if not isinstance(value, Mapping):
         raise InvalidArguments("options(headers=…): it must be a mapping of names to values.")
@@ -133,12 +133,12 @@ def check_headers(value: Any) -> Mapping[str, HeaderValue]:
 
 
 CHECKS: dict[str, Callable[[Any], Any]] = {
-    "delay": check_delay,
-    "at": check_at,
-    "expires": check_expires,
-    "id": check_id,
-    "queue": check_queue,
-    "headers": check_headers,
+    "delay": _check_delay,
+    "at": _check_at,
+    "expires": _check_expires,
+    "id": _check_id,
+    "queue": _check_queue,
+    "headers": _check_headers,
     "timeout": check_timeout,
-    "resend": check_resend,
+    "resend": _check_resend,
 }

@@ -122,7 +122,7 @@ class SqliteFile:
                         return work(self._open)
                     except BaseException as error:
                         self._close()
-                        if code_of(error) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                        if _code_of(error) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
                             raise
                     finally:
                         self._in_use = False
@@ -204,7 +204,7 @@ class SqliteFile:
                 connection.close()
 
 
-def before_fork() -> None:
+def _before_fork() -> None:
     """Close all connections."""
     # set before FILES is read: a file that is created meanwhile does not open
     held = FORKING[get_ident()] = []
@@ -214,20 +214,20 @@ def before_fork() -> None:
             held.append(lock)
 
 
-def after_in_parent() -> None:
+def _after_in_parent() -> None:
     """Let all files be used again."""
     for lock in FORKING.pop(get_ident(), ()):
         lock.release()
 
 
-def after_in_child() -> None:
+def _after_in_child() -> None:
     """Let all files that were closed be used in the child."""
     FORKING.clear()
     for file in list(FILES):
         file.start_anew()
 
 
-os.register_at_fork(before=before_fork, after_in_parent=after_in_parent, after_in_child=after_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
 
 
 def _file_id(path: Path) -> tuple[int, int] | None:
@@ -271,14 +271,14 @@ def _schema_version(connection: sqlite3.Connection, path: Path) -> int:
     return 0
 
 
-def code_of(error: BaseException) -> int:
+def _code_of(error: BaseException) -> int:
     """Return SQLite's number of an error; 0 if it has none."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def is_transient(error: BaseException, path: Path) -> bool:
     """Return whether an error may pass without a change to the settings or to the permissions of this user."""
-    code = code_of(error)
+    code = _code_of(error)
     # SQLite does not report why it cannot open a file: too many are open, or there is no space for the files beside it.
     return _is_usable(path) if code == sqlite3.SQLITE_CANTOPEN else code in _TRANSIENT
 
@@ -303,7 +303,7 @@ _TRANSIENT = {
 
 def reason(error: BaseException, path: Path) -> str:
     """Return in a few words why SQLite failed, with what its own text leaves out."""
-    code = code_of(error)
+    code = _code_of(error)
     if code == sqlite3.SQLITE_CANTOPEN:
         try:
             if not path.parent.is_dir():

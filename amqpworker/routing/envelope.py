@@ -72,12 +72,12 @@ def sent(message: Message, names: Names, now: float, app_id: str | None = None) 
     first_sent = message.begin_sending(milliseconds)
     headers[FIRST_SENT] = time_text(first_sent)
     if message.expires is not None:
-        headers[EXPIRES] = time_text(expiry(message.expires, now))
+        headers[EXPIRES] = time_text(_expiry(message.expires, now))
     delay = message.delay or 0.0
     if message.at is not None:
         delay = ladder.seconds_until(message.at, now)
     if delay:
-        if message.expires is not None and expiry(message.expires, now) <= int((now + delay) * 1000):
+        if message.expires is not None and _expiry(message.expires, now) <= int((now + delay) * 1000):
             raise InvalidArguments(LATE_BEFORE_DUE)
         headers[ETA] = now_text(now + delay)
         route = ladder.route(names, message.queue, delay)
@@ -110,13 +110,13 @@ def called(
     publication = sent(message, names, now, app_id)
     properties = publication.properties
     assert properties.headers is not None
-    properties.headers[EXPIRES] = time_text(expiry(timeout, now))
+    properties.headers[EXPIRES] = time_text(_expiry(timeout, now))
     properties.reply_to = REPLY_TO
     properties.correlation_id = correlation_id
     return publication
 
 
-def expiry(expires: float | datetime, now: float) -> int:
+def _expiry(expires: float | datetime, now: float) -> int:
     """Return the time of `expires` in milliseconds since the epoch."""
     moment = expires.timestamp() if isinstance(expires, datetime) else now + expires
     return int(moment * 1000)
@@ -136,7 +136,7 @@ def retried(
     headers: Headers = {ATTEMPT: attempt, FIRST_RUN: now_text(first_run), ETA: now_text(now + wait)}
     if crashes:
         headers[CRASHES] = crashes
-    copy = delayed(delivery, task_id, wait, headers, names)
+    copy = _delayed(delivery, task_id, wait, headers, names)
     assert copy.properties.headers is not None
     copy.properties.headers.pop(RETURNED, None)
     return copy
@@ -144,12 +144,12 @@ def retried(
 
 def postponed(delivery: Delivery, delay: float, task_id: str, names: Names, now: float) -> Publication:
     """Return the copy of a delivery that has not run and is delivered again after `delay`, as the attempt that it was."""
-    return delayed(delivery, task_id, ladder.clamp(delay), {RETURNED: now_text(now)}, names)
+    return _delayed(delivery, task_id, ladder.clamp(delay), {RETURNED: now_text(now)}, names)
 
 
-def delayed(delivery: Delivery, task_id: str, wait: float, headers: Headers, names: Names) -> Publication:
+def _delayed(delivery: Delivery, task_id: str, wait: float, headers: Headers, names: Names) -> Publication:
     """Return the copy of a delivery, with these headers of ours, that the delay ladder keeps for `wait` seconds."""
-    properties = copy_allowed_properties(delivery.properties)
+    properties = _copy_allowed_properties(delivery.properties)
     properties.message_id = task_id
     headers = {**(properties.headers or {}), **headers}
     # Each retry ends in the `due` exchange, even without a wait: a message that was accepted is not refused by a limit.
@@ -161,7 +161,7 @@ def delayed(delivery: Delivery, task_id: str, wait: float, headers: Headers, nam
 
 def republished(delivery: Delivery, names: Names) -> Publication:
     """Return a copy of a delivery for its own queue; the broker counts the deliveries of the copy from zero."""
-    properties = copy_allowed_properties(delivery.properties)
+    properties = _copy_allowed_properties(delivery.properties)
     properties.message_id = delivery.properties.message_id
     return Publication(names.due, delivery.queue, properties, delivery.body)
 
@@ -173,7 +173,7 @@ def dead_lettered(delivery: Delivery, dead: Dead, by: tuple[str, str, Names], no
     `by` is the task id, the worker's name, and the names of the topology.
     """
     task_id, worker, names = by
-    properties = copy_allowed_properties(delivery.properties)
+    properties = _copy_allowed_properties(delivery.properties)
     properties.message_id = task_id
     # It may be why the message was refused, so the dead letter keeps it.
     if delivery.properties.content_encoding is not None:
@@ -248,7 +248,7 @@ _SHORTEST_PID = 15
 _KEY_BYTES = 16
 
 
-def copy_allowed_properties(old: Properties) -> Properties:
+def _copy_allowed_properties(old: Properties) -> Properties:
     """Return the properties of a message that is published again: the allow-list of the wire contract."""
     new = Properties()
     new.content_type = old.content_type
@@ -257,11 +257,11 @@ def copy_allowed_properties(old: Properties) -> Properties:
         if value is not None:
             setattr(new, name, value)
     new.delivery_mode = PERSISTENT
-    new.headers = {name: value for name, value in (old.headers or {}).items() if may_stay(name)}
+    new.headers = {name: value for name, value in (old.headers or {}).items() if _may_stay(name)}
     return new
 
 
-def may_stay(header: str) -> bool:
+def _may_stay(header: str) -> bool:
     """Return whether a header is kept when its message is published again."""
     lowered = header.lower()
     return not lowered.startswith(("x-", WAIT_PREFIX)) and lowered not in COPY_HEADERS

@@ -81,12 +81,12 @@ class CrashHistory:
             elif others and now < query.asked_at + DEATH_PATIENCE:
                 waiting.append(query)
             else:
-                suspect = any(is_unresponsive(recordings[one], now) for one in others)
+                suspect = any(_is_unresponsive(recordings[one], now) for one in others)
                 found[query.serial, suspect].append(query.key)
         self._queries = waiting
         return [(serial, SuspectAnswer(tuple(keys), suspect)) for (serial, suspect), keys in found.items()]
 
 
-def is_unresponsive(recording: Recording | None, now: float) -> bool:
+def _is_unresponsive(recording: Recording | None, now: float) -> bool:
     """Return whether a thread of a process has made no progress lately."""
     return recording is None or bool(recording.stalled_thread(now, UNRESPONSIVE_AFTER))

@@ -62,7 +62,7 @@ class Announcer:
         if condition.status != self.status and (now - self.status_at >= STATUS_EVERY or "READY=1" in lines):
             self.status, self.status_at = condition.status, now
             lines.append(f"STATUS={condition.status}")
-        if self.watchdog is not None and now - self.fed_at >= self.watchdog / 3 and is_healthy(condition):
+        if self.watchdog is not None and now - self.fed_at >= self.watchdog / 3 and _is_healthy(condition):
             self.fed_at = now
             lines.append("WATCHDOG=1")
         return lines
@@ -91,7 +91,7 @@ class Announcer:
         return [f"EXTEND_TIMEOUT_USEC={int(EXTENSION * MICROSECONDS)}"]
 
 
-def is_healthy(condition: Condition) -> bool:
+def _is_healthy(condition: Condition) -> bool:
     """
     Return whether enough processes are healthy: more than half of those that are alive, or any number during a stop.
 

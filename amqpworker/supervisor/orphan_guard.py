@@ -78,7 +78,7 @@ class OrphanGuard:
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
-            log_not_started(error)
+            _log_not_started(error)
             return
         with theirs:
             try:
@@ -92,7 +92,7 @@ class OrphanGuard:
                 )
             except OSError as error:
                 ours.close()
-                log_not_started(error)
+                _log_not_started(error)
                 return
         ours.setblocking(False)
         self._socket = ours
@@ -104,6 +104,6 @@ class OrphanGuard:
         self._sent = {}
 
 
-def log_not_started(error: OSError) -> None:
+def _log_not_started(error: OSError) -> None:
     """Log why there is no reaper for now."""
     log.warning("orphan_reaper_not_started", reason=str(error), retry_in=RETRY_PAUSE)

@@ -81,7 +81,7 @@ def decode(data: bytes) -> dict[int, float]:
     return {int(pid): float(seconds) for pid, seconds in pairs}
 
 
-def receive_until_closed(connection: socket.socket) -> dict[int, Survivor]:
+def _receive_until_closed(connection: socket.socket) -> dict[int, Survivor]:
     """Follow the messages of the supervisor until it has ended; return the worker processes that it has left."""
     survivors: dict[int, Survivor] = {}
     while data := connection.recv(MAX_MESSAGE):
@@ -97,7 +97,7 @@ def receive_until_closed(connection: socket.socket) -> dict[int, Survivor]:
     return survivors
 
 
-def end_all(survivors: dict[int, Survivor]) -> None:
+def _end_all(survivors: dict[int, Survivor]) -> None:
     """Wait for the end of all worker processes, and kill those that do not end in time."""
     began = time.monotonic()
     until = began + max((one.grace for one in survivors.values()), default=0.0) + DUMP_GRACE + EXIT_GRACE
@@ -115,21 +115,21 @@ def end_all(survivors: dict[int, Survivor]) -> None:
                 one.terminate_descendants()
             else:
                 one.find_descendants()
-                kill_if_late(pid, one, time.monotonic() - began - one.grace)
+                _kill_if_late(pid, one, time.monotonic() - began - one.grace)
 
 
-def kill_if_late(pid: int, survivor: Survivor, late: float) -> None:
+def _kill_if_late(pid: int, survivor: Survivor, late: float) -> None:
     """Make a process that is late write its stacks, and kill it a moment later."""
     with suppress(ProcessLookupError):
         if late >= 0 and not survivor.dumped:
             survivor.dumped = True
             os.kill(pid, DUMP_SIGNAL)
-            write_line(f"amqpworker: process {pid} survives its supervisor: its stacks follow, then it is killed\n")
+            _write_line(f"amqpworker: process {pid} survives its supervisor: its stacks follow, then it is killed\n")
         elif late >= DUMP_GRACE:
             os.kill(pid, signal.SIGKILL)
 
 
-def write_line(line: str) -> None:
+def _write_line(line: str) -> None:
     """Write to standard error, unless that would block."""
     with suppress(OSError):
         if select.select([], [2], [], 0)[1]:
@@ -140,4 +140,4 @@ def main(descriptor: int) -> None:
     """Run until the supervisor and all its worker processes have ended; `descriptor` is a socket that ends with the supervisor."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    end_all(receive_until_closed(socket.socket(fileno=descriptor)))
+    _end_all(_receive_until_closed(socket.socket(fileno=descriptor)))

@@ -23,7 +23,7 @@ def socket_folder() -> Path:
     Raises:
         ConfigError: the folder belongs to another user, or others may write to it.
     """
-    given = runtime_directory() or os.environ.get("XDG_RUNTIME_DIR")
+    given = _runtime_directory() or os.environ.get("XDG_RUNTIME_DIR")
     folder = Path(given) / "amqpworker" if given else Path(f"/tmp/amqpworker-{os.getuid()}")  # noqa: S108 - checked below
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
@@ -32,7 +32,7 @@ def socket_folder() -> Path:
     return folder
 
 
-def runtime_directory() -> Path | None:
+def _runtime_directory() -> Path | None:
     """
     Return the unit's runtime directory; of several the one that `amqpworker status` searches, else the first.
 

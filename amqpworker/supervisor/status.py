@@ -133,7 +133,7 @@ def status_of(
     """Return the status; `clocks` is the current time, since the epoch and by the monotonic clock."""
     now, monotonic = clocks
     views = tuple(
-        view_of(process, observations[process.serial], now - (monotonic - process.started), now)
+        _view_of(process, observations[process.serial], now - (monotonic - process.started), now)
         for process in fleet.processes.values()
         if process.serial in observations
     )
@@ -162,7 +162,7 @@ def status_of(
     )
 
 
-def view_of(process: Process, observation: Observation, started: float, now: float) -> ProcessView:
+def _view_of(process: Process, observation: Observation, started: float, now: float) -> ProcessView:
     """Return the view of one process; the times are seconds since the epoch."""
     recording = observation.recording
     gauges = Gauges() if recording is None else recording.gauges
@@ -179,7 +179,7 @@ def view_of(process: Process, observation: Observation, started: float, now: flo
         observation.memory,
         Counts() if recording is None else recording.counts,
         tuple(
-            RunView(one.slot, one.key, one.task, one.attempt, one.started, one.limit, seconds_over(one, now))
+            RunView(one.slot, one.key, one.task, one.attempt, one.started, one.limit, _seconds_over(one, now))
             for one in running
         ),
         gauges.isolated,
@@ -189,14 +189,14 @@ def view_of(process: Process, observation: Observation, started: float, now: flo
     )
 
 
-def seconds_over(running: Running, now: float) -> float:
+def _seconds_over(running: Running, now: float) -> float:
     """Return for how many seconds a task has been beyond its time limit, 0 if it is not."""
     return max(0.0, now - running.limit) if running.limit else 0.0
 
 
 def condition_of(state: SupervisorStatus) -> Condition:
     """Return the part of a status that matters to systemd."""
-    waiting = len(waiting_in(state))
+    waiting = len(_waiting_in(state))
     return Condition(
         wanted=state.wanted,
         alive=len(state.processes),
@@ -214,37 +214,37 @@ def status_line(state: SupervisorStatus) -> str:
     parts = [
         f"{state.consuming}/{state.wanted} consuming",
         f"{state.running} running",
-        f"{rounded(state.counts.done)} done",
+        f"{_rounded(state.counts.done)} done",
     ]
     if state.counts.dead:
-        parts.append(f"{rounded(state.counts.dead)} dead")
+        parts.append(f"{_rounded(state.counts.dead)} dead")
     if state.stopping:
         parts.insert(0, "stopping")
     elif state.reloading:
         parts.insert(0, "reloading")
-    elif waiting := waiting_in(state):
+    elif waiting := _waiting_in(state):
         ready = all(one.stage == Stage.READY.value for one in waiting)
         unknown = "the broker" if ready else "the broker or its queues"
         waits = next((one.waits for one in waiting if one.waits), unknown)
         if len(waiting) == len(state.processes):
-            parts.insert(0, f"waiting for {shorten(waits)}")
+            parts.insert(0, f"waiting for {_shorten(waits)}")
         elif any(one.waits for one in waiting):
-            parts.append(f"{len(waiting)} waiting for {shorten(waits)}")
+            parts.append(f"{len(waiting)} waiting for {_shorten(waits)}")
     return ", ".join(parts)
 
 
-def waiting_in(state: SupervisorStatus) -> list[ProcessView]:
+def _waiting_in(state: SupervisorStatus) -> list[ProcessView]:
     """Return the processes that have started and do not consume."""
     return [one for one in state.processes if one.stage in WAITING and not one.consuming]
 
 
-def shorten(waits: str) -> str:
+def _shorten(waits: str) -> str:
     """Return what a process waits for as a part of the status line."""
     text = printable(" ".join(waits.split())).rstrip(".")
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
 
 
-def rounded(count: int) -> str:
+def _rounded(count: int) -> str:
     """Return a count as short text: 999, 12 k, 3.4 M."""
     if count < 10_000:
         return str(count)

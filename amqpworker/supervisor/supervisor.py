@@ -104,7 +104,7 @@ class Supervisor:
         self._crash_history = CrashHistory()
         self._notifier, self._announcer = notifier_from(os.environ)
         self._health = health
-        self._on_terminal = has_terminal()
+        self._on_terminal = _has_terminal()
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
 
@@ -182,7 +182,7 @@ class Supervisor:
                     self._handle(Stop("signal SIGTERM"))
                 case signal.SIGINT:
                     self._handle(Stop("signal SIGINT") if self.fleet.stopping is None else StopNow())
-                case signal.SIGHUP if self._on_terminal and not has_terminal():
+                case signal.SIGHUP if self._on_terminal and not _has_terminal():
                     self._handle(Stop("terminal closed"))
                 case signal.SIGHUP:
                     self._handle(Reload())
@@ -204,7 +204,7 @@ class Supervisor:
                 elif report.event == "waiting":
                     worker.waits = report.reason
                 else:
-                    self._handle(event_of(serial, report.event, report))
+                    self._handle(_event_of(serial, report.event, report))
             if worker.garbled and not was_garbled:
                 log.warning("report_unreadable", pid=worker.pid, effect="it is ignored")
 
@@ -223,7 +223,7 @@ class Supervisor:
                 self._handle(Ended(serial, code, ran=recording is not None and bool(recording.running)))
                 self._crash_history.record_death(recording)
                 if recording is not None:
-                    log_suspects(worker.pid, recording)
+                    _log_suspects(worker.pid, recording)
                 keys = () if recording is None else [one.key for one in recording.running]
                 self._orphans.terminate_children_of(worker.pid, keys, self._clock())
                 self._monitor.record_death(serial, recording)
@@ -306,14 +306,14 @@ class Supervisor:
                 worker = self._workers.get(serial) if serial is not None else None
                 getattr(log, level)(event, **fields, **({} if worker is None else {"pid": worker.pid}))
                 if level == "error":
-                    self._monitor.history.errors.append(error_line(event, fields, time.time()))
+                    self._monitor.history.errors.append(_error_line(event, fields, time.time()))
             case Finish():
                 self._finish = action
             case _:
                 assert_never(action)
 
 
-def event_of(serial: int, kind: Literal["ready", "consuming", "misconfigured", "exiting"], report: Report) -> Event:
+def _event_of(serial: int, kind: Literal["ready", "consuming", "misconfigured", "exiting"], report: Report) -> Event:
     """Return a report of a process as an event."""
     match kind:
         case "ready":
@@ -328,20 +328,20 @@ def event_of(serial: int, kind: Literal["ready", "consuming", "misconfigured", "
             assert_never(kind)
 
 
-def log_suspects(pid: int, recording: Recording) -> None:
+def _log_suspects(pid: int, recording: Recording) -> None:
     """Log what was running in a process that has ended, if anything."""
     if recording.running:
         named = [f"{one.task} {one.key}" for one in recording.running[:MAX_NAMED]]
         log.warning("suspects_noted", pid=pid, messages=len(recording.running), running=named)
 
 
-def error_line(event: str, fields: Mapping[str, Any], now: float) -> str:
+def _error_line(event: str, fields: Mapping[str, Any], now: float) -> str:
     """Return a log event as a line of text with its time."""
     values = ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
     return f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M:%S} UTC {event}: {values}"
 
 
-def has_terminal() -> bool:
+def _has_terminal() -> bool:
     """Return whether standard input is a terminal that still exists."""
     try:
         termios.tcgetattr(0)

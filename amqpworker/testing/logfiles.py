@@ -30,7 +30,7 @@ def text(folder: Path) -> str:
     return "\n".join(parts)
 
 
-def tail(folder: Path, count: int) -> list[str]:
+def _tail(folder: Path, count: int) -> list[str]:
     """Return the last non-empty lines."""
     return [line for line in text(folder).splitlines() if line.strip()][-count:]
 
@@ -40,7 +40,7 @@ def failure(folder: Path) -> str:
     before, _, after = text(folder).partition("BOOT FAILED")
     errors = re.findall(r"(?m)^.*\[error\] <[\d.]+> *(?:- )?(.*\S)", before)[-4:]
     reason = re.findall(r"Error during startup: *(.{1,200})", after, re.DOTALL)[:1]
-    found = " | ".join(errors or reason or tail(folder, 2)) or "its logs are empty"
+    found = " | ".join(errors or reason or _tail(folder, 2)) or "its logs are empty"
     return " ".join(found.split())
 
 

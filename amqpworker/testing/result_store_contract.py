@@ -16,7 +16,7 @@ LATER = 4_000_000_000.0
 MONDAY, TUESDAY = "2026-11-23T10:00:00.000Z", "2026-11-24T10:00:00.000Z"
 
 
-def row(task_id: str, reply: bytes = b"1", first_sent: str = MONDAY, expires_at: float = LATER) -> ResultRow:
+def _row(task_id: str, reply: bytes = b"1", first_sent: str = MONDAY, expires_at: float = LATER) -> ResultRow:
     """Return a row that has not expired."""
     return ResultRow(task_id, "done", "shop.task", reply, first_sent, 1_800_000_000.25, expires_at)
 
@@ -35,14 +35,14 @@ class ResultStoreContract:
     def test_a_row_is_returned_as_it_was_put(self) -> None:
         """All fields arrive."""
         with closing(self.open_store()) as store:
-            assert store.put([row("a")]) == {}
-            assert store.get(["a"]) == {"a": row("a")}
+            assert store.put([_row("a")]) == {}
+            assert store.get(["a"]) == {"a": _row("a")}
 
     def test_an_id_without_a_row_is_left_out(self) -> None:
         """There is no error, and no placeholder."""
         with closing(self.open_store()) as store:
             assert store.get(["never"]) == {}
-            store.put([row("a")])
+            store.put([_row("a")])
             assert set(store.get(["a", "never"])) == {"a"}
 
     def test_nothing_to_do_is_not_an_error(self) -> None:
@@ -54,7 +54,7 @@ class ResultStoreContract:
 
     def test_a_batch_is_stored_as_a_whole(self) -> None:
         """It may be as large as the prefetch of a worker."""
-        rows = {f"id-{number}": row(f"id-{number}", b"%d" % number) for number in range(1000)}
+        rows = {f"id-{number}": _row(f"id-{number}", b"%d" % number) for number in range(1000)}
         with closing(self.open_store()) as store:
             assert store.put(list(rows.values())) == {}
             assert store.get(rows) == rows
@@ -62,42 +62,42 @@ class ResultStoreContract:
     def test_a_row_replaces_that_of_the_same_message(self) -> None:
         """A task that was redelivered stores its result again, with a new expiry."""
         with closing(self.open_store()) as store:
-            store.put([row("a", b"1", expires_at=LATER - 1)])
-            store.put([row("a", b"2")])
-            assert store.get(["a"]) == {"a": row("a", b"2")}
+            store.put([_row("a", b"1", expires_at=LATER - 1)])
+            store.put([_row("a", b"2")])
+            assert store.get(["a"]) == {"a": _row("a", b"2")}
 
     def test_of_two_rows_of_a_message_in_one_batch_the_last_counts(self) -> None:
         """Databases that refuse a batch with an id twice need care."""
         with closing(self.open_store()) as store:
-            assert store.put([row("a", b"1"), row("b"), row("a", b"2")]) == {}
-            assert store.get(["a", "b"]) == {"a": row("a", b"2"), "b": row("b")}
+            assert store.put([_row("a", b"1"), _row("b"), _row("a", b"2")]) == {}
+            assert store.get(["a", "b"]) == {"a": _row("a", b"2"), "b": _row("b")}
 
     def test_of_two_messages_with_one_id_the_one_that_was_sent_last_counts(self) -> None:
         """An earlier message that is redelivered must not hide the result of the later one."""
-        earlier, later = row("a", b"1", MONDAY), row("a", b"2", TUESDAY)
+        earlier, later = _row("a", b"1", MONDAY), _row("a", b"2", TUESDAY)
         with closing(self.open_store()) as store:
             store.put([earlier])
             store.put([later])
             assert store.get(["a"]) == {"a": later}
             assert store.put([earlier]) == {}, "it is not an error"
             assert store.get(["a"]) == {"a": later}
-            store.put([row("b", b"2", TUESDAY), row("b", b"1", MONDAY)])
-            assert store.get(["b"]) == {"b": row("b", b"2", TUESDAY)}
+            store.put([_row("b", b"2", TUESDAY), _row("b", b"1", MONDAY)])
+            assert store.get(["b"]) == {"b": _row("b", b"2", TUESDAY)}
 
     def test_a_message_without_a_first_sending_counts_as_the_earliest(self) -> None:
         """Such messages are made by hand."""
         with closing(self.open_store()) as store:
-            store.put([row("a", b"1", "")])
-            assert store.get(["a"]) == {"a": row("a", b"1", "")}
-            store.put([row("a", b"2", MONDAY)])
-            store.put([row("a", b"3", "")])
-            assert store.get(["a"]) == {"a": row("a", b"2", MONDAY)}
+            store.put([_row("a", b"1", "")])
+            assert store.get(["a"]) == {"a": _row("a", b"1", "")}
+            store.put([_row("a", b"2", MONDAY)])
+            store.put([_row("a", b"3", "")])
+            assert store.get(["a"]) == {"a": _row("a", b"2", MONDAY)}
 
     def test_ids_are_opaque(self) -> None:
         """Other programs choose them."""
         ids = ["", "a b/ü?*%'\";--", "x\0y", "\ud800", "{a}:b", "A", "a", "x" * 10_000]
         with closing(self.open_store()) as store:
-            assert store.put([row(one, str(number).encode()) for number, one in enumerate(ids)]) == {}
+            assert store.put([_row(one, str(number).encode()) for number, one in enumerate(ids)]) == {}
             found = store.get(ids)
             assert {one: held.reply for one, held in found.items()} == {
                 one: str(number).encode() for number, one in enumerate(ids)
@@ -107,8 +107,8 @@ class ResultStoreContract:
     def test_states_and_tasks_are_opaque(self) -> None:
         """The set of states is open, and a task that is unknown has any name."""
         rows = {
-            "a": row("a")._replace(state="from the future", task=""),
-            "b": row("b")._replace(state="running", task="x.y\0ü", reply=b""),
+            "a": _row("a")._replace(state="from the future", task=""),
+            "b": _row("b")._replace(state="running", task="x.y\0ü", reply=b""),
         }
         with closing(self.open_store()) as store:
             assert store.put(list(rows.values())) == {}
@@ -116,7 +116,9 @@ class ResultStoreContract:
 
     def test_a_reply_is_opaque(self) -> None:
         """It may be empty, binary and large."""
-        rows = {str(number): row(str(number), reply) for number, reply in enumerate([b"", b"\0\xff", b"x" * 3_000_000])}
+        rows = {
+            str(number): _row(str(number), reply) for number, reply in enumerate([b"", b"\0\xff", b"x" * 3_000_000])
+        }
         with closing(self.open_store()) as store:
             assert store.put(list(rows.values())) == {}
             assert store.get(rows) == rows
@@ -124,8 +126,8 @@ class ResultStoreContract:
     def test_expired_rows_are_deleted_at_most_so_many_at_a_time(self) -> None:
         """Those that have not expired stay."""
         with closing(self.open_store()) as store:
-            store.put([row(f"old-{number}", expires_at=1000.0) for number in range(5)])
-            store.put([row("new")])
+            store.put([_row(f"old-{number}", expires_at=1000.0) for number in range(5)])
+            store.put([_row("new")])
             while deleted := store.expire(1000.0, 2):
                 assert deleted <= 2
             assert store.get([f"old-{number}" for number in range(5)]) == {}
@@ -134,15 +136,15 @@ class ResultStoreContract:
     def test_a_row_that_was_put_again_keeps_its_new_expiry(self) -> None:
         """The earlier one is forgotten."""
         with closing(self.open_store()) as store:
-            store.put([row("a", expires_at=1000.0)])
-            store.put([row("a")])
+            store.put([_row("a", expires_at=1000.0)])
+            store.put([_row("a")])
             assert store.expire(1001.0, 10) == 0
-            assert store.get(["a"]) == {"a": row("a")}
+            assert store.get(["a"]) == {"a": _row("a")}
 
     def test_deleting_removes_all_rows_of_an_id_and_no_others(self) -> None:
         """Of each message that had the id."""
         with closing(self.open_store()) as store:
-            store.put([row("a", b"1", MONDAY), row("a", b"2", TUESDAY), row("b"), row("c")])
+            store.put([_row("a", b"1", MONDAY), _row("a", b"2", TUESDAY), _row("b"), _row("c")])
             store.delete(["a", "never", "c"])
             assert set(store.get(["a", "b", "c"])) == {"b"}
 
@@ -155,22 +157,22 @@ class ResultStoreContract:
     def test_a_closed_store_can_still_be_used(self) -> None:
         """A thread may need a result even now."""
         with closing(self.open_store()) as store:
-            store.put([row("a")])
+            store.put([_row("a")])
             store.close()
             store.close()
             assert set(store.get(["a"])) == {"a"}
             store.close()
-            assert store.put([row("b")]) == {}
+            assert store.put([_row("b")]) == {}
             assert set(store.get(["a", "b"])) == {"a", "b"}
 
     def test_stores_of_one_url_share_their_rows(self) -> None:
         """A sender finds what a worker has put."""
         with closing(self.open_store()) as first, closing(self.open_store()) as second:
             assert second.get(["a"]) == {}
-            first.put([row("a", b"1")])
-            assert second.get(["a"]) == {"a": row("a", b"1")}
-            second.put([row("a", b"2")])
-            assert first.get(["a"]) == {"a": row("a", b"2")}
+            first.put([_row("a", b"1")])
+            assert second.get(["a"]) == {"a": _row("a", b"1")}
+            second.put([_row("a", b"2")])
+            assert first.get(["a"]) == {"a": _row("a", b"2")}
 
     def test_many_threads_use_one_store(self) -> None:
         """What a thread has put, it can get."""
@@ -178,7 +180,7 @@ class ResultStoreContract:
 
             def work(number: int) -> None:
                 for turn in range(25):
-                    mine = row(f"{number}-{turn}", b"%d" % turn)
+                    mine = _row(f"{number}-{turn}", b"%d" % turn)
                     assert store.put([mine]) == {}
                     assert store.get([mine.id]) == {mine.id: mine}
 
@@ -193,7 +195,7 @@ class ResultStoreContract:
 
             def work(name: str) -> None:
                 for turn in range(20):
-                    mine = row(name, b"%d" % turn)
+                    mine = _row(name, b"%d" % turn)
                     assert store.put([mine]) == {}
                     assert store.get([name]) == {name: mine}
 

@@ -60,8 +60,8 @@ def load_app(target: str) -> App:
     """
     module_name, name = split_target(target)
     load_ours()
-    put_folder_first()
-    found: Any = found_by(lambda: imported(module_name, f"There is no module {module_name!r}"))
+    _put_folder_first()
+    found: Any = _found_by(lambda: imported(module_name, f"There is no module {module_name!r}"))
     # A folder without an __init__.py is a module, too, and an empty one.
     if getattr(found, "__file__", None) is None and hasattr(found, "__path__"):
         raise ConfigError(f"{module_name!r} is a folder: name a module in it, such as {module_name}.tasks:{name}.")
@@ -73,7 +73,7 @@ def load_app(target: str) -> App:
         raise ConfigError(
             f"{target!r} is of type {type(found).__name__}: write the name of an App in that module, such as app for app = App()."
         )
-    found_by(found.load)
+    _found_by(found.load)
     return found
 
 
@@ -83,10 +83,10 @@ def load_ours() -> None:
         import_module(name)
 
 
-def instead_of_file(file: str, name: str) -> str:
+def _instead_of_file(file: str, name: str) -> str:
     """Return what to write instead of a file: its module, as producers import it, and the folder to start in."""
     path = Path(file if "/" in file else file.removesuffix(".py").replace(".", "/")).with_suffix(".py").absolute()
-    root = root_of(path)
+    root = _root_of(path)
     parts = () if root is None else path.relative_to(root).with_suffix("").parts
     if root is None or not all(part.isidentifier() for part in parts):
         return "go to its folder, and write MODULE:APP, such as shop.tasks:app"
@@ -98,7 +98,7 @@ def instead_of_file(file: str, name: str) -> str:
     return f"its module is found from the folder {shown}: go there (or install the project), and write {module}"
 
 
-def root_of(path: Path) -> Path | None:
+def _root_of(path: Path) -> Path | None:
     """Return the folder that the module in a file is imported from (above its packages, or `src`), None if that is unknown."""
     if (path.parent / "__init__.py").exists():
         return next((folder for folder in path.parents if not (folder / "__init__.py").exists()), None)
@@ -108,7 +108,7 @@ def root_of(path: Path) -> Path | None:
     return path.parent.resolve() if path.exists() and ".." not in path.parts else None
 
 
-def put_folder_first() -> None:
+def _put_folder_first() -> None:
     """
     Search the current folder first for modules, as `python -m` does; called once all modules of ours are loaded.
 
@@ -123,17 +123,17 @@ def put_folder_first() -> None:
         sys.path.insert(0, folder)
 
 
-def found_by(find: Callable[[], T]) -> T:
+def _found_by(find: Callable[[], T]) -> T:
     """Return what `find` returns; if a file of the app's folder explains an error of ours, the error names that file."""
     try:
         return find()
     except ConfigError as error:
-        if hint := namesake(error.__cause__):
+        if hint := _namesake(error.__cause__):
             raise ConfigError(f"{error}{hint}") from error.__cause__
         raise
 
 
-def namesake(error: BaseException | None) -> str:
+def _namesake(error: BaseException | None) -> str:
     """Return the file of the current folder that an import missed, since another module has its name; "" if there is none."""
     named = getattr(error, "name", None) if isinstance(error, ImportError) else None
     if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
@@ -149,7 +149,7 @@ def namesake(error: BaseException | None) -> str:
 def import_error(target: str, error: BaseException) -> ConfigError:
     """Return the error for an app whose own code raised this at its import; the caller logs the traceback."""
     reason = redact_text(traceback.format_exception_only(error)[0].splitlines()[0])
-    return ConfigError(f"{target!r} cannot be imported: {reason[:LONGEST_REASON].removesuffix('.')}.{namesake(error)}")
+    return ConfigError(f"{target!r} cannot be imported: {reason[:LONGEST_REASON].removesuffix('.')}.{_namesake(error)}")
 
 
 def may_pass(error: BaseException) -> bool:
@@ -168,7 +168,7 @@ def split_target(target: str) -> tuple[str, str]:
     if not separator or not module or not name:
         raise ConfigError(f"{target!r} does not name an app: write MODULE:APP, such as shop.tasks:app.")
     if "/" in module or module.endswith(".py"):
-        raise ConfigError(f"{target!r} names a file: {instead_of_file(module, name)}.")
+        raise ConfigError(f"{target!r} names a file: {_instead_of_file(module, name)}.")
     if not all(module.split(".")):
         raise ConfigError(f"{module!r} cannot be a module: write MODULE:APP, such as shop.tasks:app.")
     return module, name

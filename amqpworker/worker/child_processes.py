@@ -67,7 +67,7 @@ class ChildProcesses:
         """Remember the child that this thread has just forked: the app's code waits for it, perhaps in another thread."""
         if os.getpid() == self._process:
             with suppress(OSError):
-                for pid in children_in(threading.get_native_id())[-1:]:
+                for pid in _children_in(threading.get_native_id())[-1:]:
                     self._forked[pid] = None
 
     def tidy(self, now: float) -> None:
@@ -83,7 +83,7 @@ class ChildProcesses:
             found = None
         self._forget_forked()
         # Orphans come to the first thread; the children of the others are the app's own.
-        here = [] if found is None else [pid for pid in children_in(self._process) if self._is_adopted(pid)]
+        here = [] if found is None else [pid for pid in _children_in(self._process) if self._is_adopted(pid)]
         ended = {pid for pid in here if (stat := stat_of(pid)) is not None and stat[0] == "Z"}
         self._ended = {pid: self._ended.get(pid, now) for pid in ended}
         self._held &= ended
@@ -121,7 +121,7 @@ class ChildProcesses:
         if not self._ours or not self._running():
             return
         before()
-        end_pools()
+        _end_pools()
         log_children_ended(terminate_all(self._running, TERM_GRACE))
 
     def _running(self) -> set[ProcessKey]:
@@ -131,7 +131,7 @@ class ChildProcesses:
         return {one for one in descendants_of(self._process) if one[0] != spared}
 
 
-def children_in(thread: int) -> list[int]:
+def _children_in(thread: int) -> list[int]:
     """Return the children of a thread of this process, the newest last."""
     return [int(pid) for pid in Path(f"/proc/self/task/{thread}/children").read_bytes().split()]
 
@@ -143,7 +143,7 @@ def waited_for() -> set[int]:
     return {pid for one in held if isinstance(pid := getattr(one, "pid", None), int)}
 
 
-def end_pools() -> None:
+def _end_pools() -> None:
     """Have `multiprocessing` end its pools, as at the interpreter's exit."""
     finalize = getattr(sys.modules.get("multiprocessing.util"), "_run_finalizers", None)
     if finalize is not None:

@@ -39,7 +39,7 @@ class Checked(BaseModel):
     drain_timeout: float = 0.0
 
 
-def checked(options: WorkerOptions) -> Checked:
+def _checked(options: WorkerOptions) -> Checked:
     """Import the app and check it; an exception of the user's code is shown with its traceback."""
     try:
         app = load_app(options.app)
@@ -51,17 +51,17 @@ def checked(options: WorkerOptions) -> Checked:
         sys.stderr.write(redact_text(traceback.format_exc()))
         return Checked(problem=str(import_error(options.app, error)))
     timeout = app.settings.drain_timeout if options.drain_timeout is None else options.drain_timeout
-    return Checked(queues=tuple(served), warnings=tuple(find_warnings(app, served, timeout)), drain_timeout=timeout)
+    return Checked(queues=tuple(served), warnings=tuple(_find_warnings(app, served, timeout)), drain_timeout=timeout)
 
 
-def find_warnings(app: App, served: Sequence[QueueAssignment], drain_timeout: float) -> list[str]:
+def _find_warnings(app: App, served: Sequence[QueueAssignment], drain_timeout: float) -> list[str]:
     """Return warnings about what is most likely a mistake, a sentence each."""
     found = [
         f"Queue {one.queue!r} has a prefetch of {one.prefetch}, below its {one.threads} threads: some of them never run."
         for one in served
         if one.idles
     ]
-    found += name_warnings(app.tasks, served)
+    found += _name_warnings(app.tasks, served)
     timeout = app.settings.ack_timeout
     queues = {one.queue for one in served}
     for task in (one for one in long_tasks(app) if one.queue in queues):
@@ -73,7 +73,7 @@ def find_warnings(app: App, served: Sequence[QueueAssignment], drain_timeout: fl
     return found
 
 
-def name_warnings(tasks: Mapping[str, Task[Any, Any]], served: Sequence[QueueAssignment]) -> list[str]:
+def _name_warnings(tasks: Mapping[str, Task[Any, Any]], served: Sequence[QueueAssignment]) -> list[str]:
     """Return warnings about tasks that are probably missing here, or that producers probably know by other names."""
     found = [
         f"No task names queue {one.queue!r}: is each module that defines tasks imported, or named in App(modules=[…])?"
@@ -84,11 +84,11 @@ def name_warnings(tasks: Mapping[str, Task[Any, Any]], served: Sequence[QueueAss
     return found + [
         f"Task names begin with {folder!r}, which is not a package: a producer that imports the modules from inside it sends "
         f"tasks by other names. Start the worker in {folder}, or install the project."
-        for folder in filter(is_plain_folder, folders)
+        for folder in filter(_is_plain_folder, folders)
     ]
 
 
-def is_plain_folder(module: str) -> bool:
+def _is_plain_folder(module: str) -> bool:
     """Return whether an imported module is a folder without an `__init__.py`."""
     found = sys.modules.get(module)
     return found is not None and getattr(found, "__file__", None) is None and hasattr(found, "__path__")
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     # What the user's code prints is not what our caller prints.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     children = ChildProcesses()
-    found = checked(WorkerOptions.model_validate_json(arguments[0]))
+    found = _checked(WorkerOptions.model_validate_json(arguments[0]))
     children.end()
     os.write(descriptor, found.model_dump_json().encode() + b"\n")
     for stream in (sys.stdout, sys.stderr):

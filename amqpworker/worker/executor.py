@@ -156,7 +156,7 @@ class TaskExecutor:
         self._stores_results = stores_results
         self._late_calls = LateCalls()
         self._process = os.getpid()
-        self.has_coroutines = any(map(in_event_loop, tasks.values()))
+        self.has_coroutines = any(map(_in_event_loop, tasks.values()))
 
     def start(self) -> None:
         """
@@ -171,7 +171,7 @@ class TaskExecutor:
     def is_coroutine(self, delivery: Delivery) -> bool:
         """Return whether a delivery's task runs in the event loop."""
         registered = self._tasks.get(delivery.properties.type or "")
-        return registered is not None and in_event_loop(registered)
+        return registered is not None and _in_event_loop(registered)
 
     def is_isolated(self, delivery: Delivery) -> bool:
         """Return whether a delivery's task always runs in an isolated process."""
@@ -318,6 +318,6 @@ def attempt_and_first_run(known: Mapping[str, int], now: float) -> tuple[int, fl
     return attempt, now if first_run is None else min(max(0.0, first_run / 1000), now)
 
 
-def in_event_loop(registered: RegisteredTask) -> bool:
+def _in_event_loop(registered: RegisteredTask) -> bool:
     """Return whether a task runs in the event loop that it shares with others."""
     return registered.signature.is_async and not registered.isolated

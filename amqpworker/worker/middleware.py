@@ -56,17 +56,17 @@ class MiddlewareStack:
     def _call(self, run: Run, function: Callable[[], Any]) -> Any:
         with ExitStack() as stack:
             for factory in self._factories:
-                manager = made(factory, run)
+                manager = _made(factory, run)
                 if isinstance(manager, AbstractAsyncContextManager):
                     manager = InEventLoop(manager, run, self._run_coroutine)
-                stack.enter_context(NothingSuppressed(manager, name_of(factory)))
+                stack.enter_context(NothingSuppressed(manager, _name_of(factory)))
             return function()
 
     async def call_async(self, run: Run, function: Callable[[], Awaitable[Any]]) -> Any:
         """Return what the coroutine of `function` returns, awaited inside the middleware; in the event loop."""
         async with AsyncExitStack() as stack:
             for factory in self._factories:
-                manager, name = made(factory, run), name_of(factory)
+                manager, name = _made(factory, run), _name_of(factory)
                 if isinstance(manager, AbstractAsyncContextManager):
                     await stack.enter_async_context(NothingSuppressedAsync(manager, name))
                 else:
@@ -74,7 +74,7 @@ class MiddlewareStack:
             return await function()
 
 
-def made(factory: Middleware, run: Run) -> AbstractContextManager[Any] | AbstractAsyncContextManager[Any]:
+def _made(factory: Middleware, run: Run) -> AbstractContextManager[Any] | AbstractAsyncContextManager[Any]:
     """
     Return the context manager of a middleware for a run; if it is both kinds, the asynchronous one counts.
 
@@ -84,19 +84,19 @@ def made(factory: Middleware, run: Run) -> AbstractContextManager[Any] | Abstrac
     manager = factory(run)
     if not isinstance(manager, AbstractContextManager | AbstractAsyncContextManager):
         raise TypeError(
-            f"App(middleware=[…]): {name_of(factory)} must return a context manager, and has returned {manager!r:.60}."
+            f"App(middleware=[…]): {_name_of(factory)} must return a context manager, and has returned {manager!r:.60}."
         )
     return manager
 
 
-def name_of(factory: Middleware) -> str:
+def _name_of(factory: Middleware) -> str:
     """Return a middleware's name, for a log line."""
     kind = type(factory)
     module = getattr(factory, "__module__", None) or kind.__module__
     return f"{module}.{getattr(factory, '__qualname__', kind.__qualname__)}"
 
 
-def warn_of_suppression(name: str, error: BaseException) -> None:
+def _warn_of_suppression(name: str, error: BaseException) -> None:
     """Log that a middleware would have suppressed a failure."""
     log.warning(
         "middleware_suppressed_failure", middleware=name, error=type(error).__name__, effect="the failure counts"
@@ -117,7 +117,7 @@ class NothingSuppressed(AbstractContextManager[Any]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._manager.__exit__(kind, error, trace) and error is not None:
-            warn_of_suppression(self._name, error)
+            _warn_of_suppression(self._name, error)
 
 
 class NothingSuppressedAsync(AbstractAsyncContextManager[Any]):
@@ -134,7 +134,7 @@ class NothingSuppressedAsync(AbstractAsyncContextManager[Any]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if await self._manager.__aexit__(kind, error, trace) and error is not None:
-            warn_of_suppression(self._name, error)
+            _warn_of_suppression(self._name, error)
 
 
 class InEventLoop(AbstractContextManager[Any]):
@@ -173,7 +173,7 @@ class InEventLoop(AbstractContextManager[Any]):
 
     def _wait_for(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None) -> Any:
         try:
-            value, error = self._run_coroutine(caught(coroutine), timeout)
+            value, error = self._run_coroutine(_caught(coroutine), timeout)
         except TimeoutError as late:
             raise TimeLimitExceeded from late
         if error is not None:
@@ -186,7 +186,7 @@ class InEventLoop(AbstractContextManager[Any]):
         loop = asyncio.get_running_loop()
         entered: asyncio.Future[None] = loop.create_future()
         self._exit = loop.create_future()
-        self._task = loop.create_task(caught(self._hold(entered, self._exit)), context=context)
+        self._task = loop.create_task(_caught(self._hold(entered, self._exit)), context=context)
         try:
             waiting: list[asyncio.Future[Any]] = [entered, self._task]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -219,7 +219,7 @@ class InEventLoop(AbstractContextManager[Any]):
         return suppressed
 
 
-async def caught(coroutine: Coroutine[Any, Any, _T]) -> tuple[_T | None, BaseException | None]:
+async def _caught(coroutine: Coroutine[Any, Any, _T]) -> tuple[_T | None, BaseException | None]:
     """Return what a coroutine returns or raises; raised in a task, SystemExit would end the event loop."""
     try:
         return await coroutine, None

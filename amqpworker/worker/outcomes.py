@@ -109,10 +109,10 @@ def from_result(run: Run, value: Any, wanted: bool) -> Outcome:
     """Return the outcome of a task that returned a value; `wanted` is whether a caller or the store gets it."""
     registered = run.registered
     if value is not None and hasattr(type(value), "__await__"):
-        return Dead("failed", never_awaited(registered.name, value))
+        return Dead("failed", _never_awaited(registered.name, value))
     if registered.policy.asks_about_results:
         try:
-            delay = registered.policy.decide_result(value, run_info(run))
+            delay = registered.policy.decide_result(value, _run_info(run))
         except ResultRefused as error:
             return Dead("failed", failure_of(error))
         if delay is not None:
@@ -131,13 +131,13 @@ def from_exception(run: Run, error: BaseException) -> Outcome:
     match error:
         case Reject():
             return Dead("rejected", failure_of(error))
-        case RetryLater() if has_delay(error):
+        case RetryLater() if _has_delay(error):
             if not error.count:
-                return Snooze(error.delay, failure_of_retry_later(error))
-            if policy.allows(run_info(run), error.delay, error):
-                return Retry(error.delay, failure_of_retry_later(error))
-            return Dead("failed", no_attempt_left(error, run.attempt))
-    delay = policy.decide(error, run_info(run))
+                return Snooze(error.delay, _failure_of_retry_later(error))
+            if policy.allows(_run_info(run), error.delay, error):
+                return Retry(error.delay, _failure_of_retry_later(error))
+            return Dead("failed", _no_attempt_left(error, run.attempt))
+    delay = policy.decide(error, _run_info(run))
     reason = "timeout" if isinstance(error, TimeLimitExceeded) else "failed"
     return Dead(reason, failure_of(error)) if delay is None else Retry(delay, failure_of(error))
 
@@ -146,7 +146,7 @@ def from_hard_limit(run: Run, stack: str) -> Outcome:
     """Return the outcome of a task that exceeded its hard limit and is abandoned; `stack` shows where it is."""
     text = f"the task has run for longer than {run.registered.time_limit.longest}"
     failure = Failure(TimeLimitExceeded.__name__, text, truncated(redact_text(stack), MAX_TRACEBACK))
-    delay = run.registered.policy.decide(TimeLimitExceeded(text), run_info(run))
+    delay = run.registered.policy.decide(TimeLimitExceeded(text), _run_info(run))
     return Dead("timeout", failure) if delay is None else Retry(max(delay, HARD_LIMIT_DELAY), failure)
 
 
@@ -207,7 +207,7 @@ def from_settle_error(delivery: Delivery, outcome: Outcome, error: BaseException
 # ---- failures as text -----------------------------------------------------------------------------------------------
 
 
-def never_awaited(name: str, value: Any) -> Failure:
+def _never_awaited(name: str, value: Any) -> Failure:
     """Return the failure of a task that returned an awaitable, as a decorated coroutine function may."""
     if inspect.iscoroutine(value):
         value.close()
@@ -218,7 +218,7 @@ def never_awaited(name: str, value: Any) -> Failure:
     return Failure("TypeError", text)
 
 
-def has_delay(error: Any) -> bool:
+def _has_delay(error: Any) -> bool:
     """Return whether a `RetryLater` has a usable delay: a subclass with its own `__init__` may have none."""
     with suppress(Exception):  # not there, or a property that fails
         if isinstance(error.delay, int | float) and 0 <= float(error.delay) < math.inf and error.count in {True, False}:
@@ -228,39 +228,39 @@ def has_delay(error: Any) -> bool:
     return False
 
 
-def failure_of_retry_later(signal: RetryLater) -> Failure:
+def _failure_of_retry_later(signal: RetryLater) -> Failure:
     """Return why a task asked to run again, with the error that led to it."""
     failure = failure_of(signal)
-    if (cause := cause_of(signal)) is None:
+    if (cause := _cause_of(signal)) is None:
         return failure
     found = failure_of(cause)
     return replace(failure, text=truncated(f"{failure.text} ({found.error_type}: {found.text})", MAX_TEXT))
 
 
-def no_attempt_left(signal: RetryLater, attempt: int) -> Failure:
+def _no_attempt_left(signal: RetryLater, attempt: int) -> Failure:
     """Return the failure of a task that asked to run again with no attempt left: the error that led to this, if any."""
     failure = failure_of(signal)
     why = f"no attempt is left after attempt {attempt}"
     for note in getattr(signal, "__notes__", ()):
         why = note if isinstance(note, str) and note.startswith(BROKEN) else why
-    if (cause := cause_of(signal)) is None:
+    if (cause := _cause_of(signal)) is None:
         return replace(failure, text=truncated(f"{why} ({failure.text})", MAX_TEXT))
     found = failure_of(cause)
     text = truncated(f"{found.text} ({type(signal).__name__}, and {why})", MAX_TEXT)
     return Failure(found.error_type, text, failure.traceback)
 
 
-def cause_of(error: BaseException) -> BaseException | None:
+def _cause_of(error: BaseException) -> BaseException | None:
     """Return the exception that another was raised from, or during whose handling it was raised."""
     return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def run_info(run: Run) -> RunInfo:
+def _run_info(run: Run) -> RunInfo:
     """Return what a retry policy needs to decide."""
     return RunInfo(run.attempt, run.first_run, time.time())
 
 
-def without_ours(found: TracebackType | None) -> TracebackType | None:
+def _without_ours(found: TracebackType | None) -> TracebackType | None:
     """Return a traceback without the outer frames that are ours; if all are ours, the whole traceback."""
     theirs = found
     while theirs is not None and str(theirs.tb_frame.f_globals.get("__name__")).startswith("amqpworker.worker."):
@@ -279,7 +279,7 @@ def failure_of(error: BaseException) -> Failure:
     except BaseException:  # noqa: BLE001 - user code, which may raise SystemExit here as well
         text = "(its message could not be read)"
     try:
-        shown = "".join(traceback.format_exception(kind, error, without_ours(error.__traceback__)))
+        shown = "".join(traceback.format_exception(kind, error, _without_ours(error.__traceback__)))
     except BaseException:  # noqa: BLE001 - as above
         shown = ""
     return Failure(name, truncated(redact_text(text), MAX_TEXT), truncated(redact_text(shown), MAX_TRACEBACK))

@@ -121,7 +121,7 @@ class WorkerProcess:
         app.users.worker_started()
         self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.runners.run_coroutine)
         warn_of_long_tasks(app)
-        warn_of_mistyped_variables()
+        _warn_of_mistyped_variables()
         self.stop_requested = StopRequest()
         self.lifespan.on_ended = self.stop_requested.wake
         self.stop_now = False
@@ -362,7 +362,7 @@ def main(arguments: Sequence[str]) -> int:
     return code
 
 
-def warn_of_mistyped_variables() -> None:
+def _warn_of_mistyped_variables() -> None:
     """Log which variables of the environment are probably mistyped settings."""
     for name, meant in mistyped(os.environ).items():
         log.warning("unknown_variable", name=name, meant=meant, effect="it is not read")
@@ -375,7 +375,7 @@ def misconfigured(error: AmqpWorkerError, reporter: Reporter) -> int:
     return MISCONFIGURED
 
 
-def leave(code: int) -> NoReturn:
+def _leave(code: int) -> NoReturn:
     """
     End this process, without a wait for abandoned threads.
 
@@ -391,4 +391,4 @@ def leave(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    leave(room_permitting(lambda: main(sys.argv[1:])))
+    _leave(room_permitting(lambda: main(sys.argv[1:])))

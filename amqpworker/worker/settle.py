@@ -132,7 +132,7 @@ class Settler:
 
     def _log_done(self, run: Run) -> None:
         write = log.info if self._done_level == INFO else log.debug
-        write("task_done", task=run.task, id=run.id, seconds=seconds_of(run), outcome="done")
+        write("task_done", task=run.task, id=run.id, seconds=_seconds_of(run), outcome="done")
 
     def _ack(self, delivery: Delivery) -> None:
         self._acks.append(delivery)
@@ -163,7 +163,7 @@ class Settler:
         if self._results is None or task_id is None or not wanted:
             return True
         task = run.task if run is not None else delivery.properties.type or ""
-        first_sent = first_sent_of(delivery)
+        first_sent = _first_sent_of(delivery)
         refused = False
         for pause in chain(STORE_PAUSES, repeat(STORE_PAUSES[-1])):
             error = self._results.write(task_id, state, task, reply, first_sent)
@@ -213,14 +213,14 @@ class Settler:
     def _retry(self, delivery: Delivery, outcome: Retry | Snooze, run: Run | None) -> None:
         """Publish a copy for the next run, and acknowledge once it is confirmed."""
         now = time.time()
-        task_id, attempt, first_run = identity_of(delivery, run, now)
+        task_id, attempt, first_run = _identity_of(delivery, run, now)
         failure = outcome.failure
         log.info(
             "task_retried",
             task=delivery.properties.type,
             id=task_id,
             attempt=attempt,
-            seconds=seconds_of(run),
+            seconds=_seconds_of(run),
             outcome="retried",
             delay=round(outcome.delay, 3),
             error=failure.error_type,
@@ -237,7 +237,7 @@ class Settler:
     def _postpone(self, delivery: Delivery, outcome: Postpone, run: Run | None) -> None:
         """Publish a copy that is delivered later, and acknowledge once it is confirmed."""
         now = time.time()
-        task_id, attempt, _ = identity_of(delivery, run, now)
+        task_id, attempt, _ = _identity_of(delivery, run, now)
         log.info(
             "task_postponed",
             task=delivery.properties.type,
@@ -263,7 +263,7 @@ class Settler:
             id=task_id,
             task=delivery.properties.type,
             queue=delivery.queue,
-            seconds=seconds_of(run),
+            seconds=_seconds_of(run),
             outcome="dead",
             reason=dead.reason,
             error=failure.error_type,
@@ -348,12 +348,12 @@ class Settler:
         return self.republisher.idle and not (self._replying or self._requeues or self._acks)
 
 
-def seconds_of(run: Run | None) -> float | None:
+def _seconds_of(run: Run | None) -> float | None:
     """Return how long a task has run, `None` if it was not started."""
     return None if run is None else round(max(0.0, time.time() - run.started), 4)
 
 
-def identity_of(delivery: Delivery, run: Run | None, now: float) -> tuple[str, int, float]:
+def _identity_of(delivery: Delivery, run: Run | None, now: float) -> tuple[str, int, float]:
     """Return the task id, the attempt and the first run of a delivery, from its headers if the task was not started."""
     if run is not None:
         return run.id, run.attempt, run.first_run
@@ -364,7 +364,7 @@ def identity_of(delivery: Delivery, run: Run | None, now: float) -> tuple[str, i
     return delivery.properties.message_id or new_id(), *attempt_and_first_run(known, now)
 
 
-def first_sent_of(delivery: Delivery) -> str:
+def _first_sent_of(delivery: Delivery) -> str:
     """Return when a message was sent first, which identifies its result; "" if it has no such header."""
     milliseconds = time_of((delivery.properties.headers or {}).get(FIRST_SENT))
     return "" if milliseconds is None else time_text(milliseconds)

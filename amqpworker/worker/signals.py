@@ -43,20 +43,20 @@ class OwnSignals:
         found = {signal.Signals(number).name: "blocked" for number in STOPPING if number in blocked}
         for number, handler in self._handlers.items():
             if (other := signal.getsignal(number)) is not handler:
-                found[signal.Signals(number).name] = describe(other)
+                found[signal.Signals(number).name] = _describe(other)
                 signal.signal(number, handler)
                 signal.set_wakeup_fd(-1)  # an event loop would still call its handler
         if found:
             log.warning("signal_handler_replaced", source=source, handlers=found, effect="our handler is restored")
 
 
-def describe(handler: Any) -> str:
+def _describe(handler: Any) -> str:
     """Describe a signal handler in words; None is one that Python has not set."""
     if isinstance(handler, signal.Handlers):
         return handler.name
-    return "a handler in C code" if handler is None else f"{getattr(handler, '__module__', '?')}.{named(handler)}"
+    return "a handler in C code" if handler is None else f"{getattr(handler, '__module__', '?')}.{_named(handler)}"
 
 
-def named(handler: Any) -> str:
+def _named(handler: Any) -> str:
     """Return the name of a callable, or of its type."""
     return str(getattr(handler, "__qualname__", type(handler).__qualname__))

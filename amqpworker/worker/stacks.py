@@ -28,7 +28,7 @@ class StackWriter:
     def write(self) -> None:
         """Have the stacks of all threads written, unless this is in progress already. One thread calls this."""
         if self._writing is None or not self._writing.is_alive():
-            writing = threading.Thread(target=write_stacks, name="amqpworker-stacks", daemon=True)
+            writing = threading.Thread(target=_write_stacks, name="amqpworker-stacks", daemon=True)
             try:
                 start_thread(writing)
             except ThreadLimitReached as error:  # who asks has more to do: it waits for its parent
@@ -37,7 +37,7 @@ class StackWriter:
                 self._writing = writing
 
 
-def write_stacks() -> None:
+def _write_stacks() -> None:
     """Write the stacks of all other threads to the log, a line each."""
     for name, stack in stacks():
         log.info("thread_stack", thread=name, stack=stack)
@@ -55,7 +55,7 @@ def stacks() -> list[tuple[str, str]]:
         for thread, innermost in sys._current_frames().items()  # noqa: SLF001 - documented, and made for this
         if thread != own
     }
-    return [(names.get(thread) or str(thread), formatted(found)) for thread, found in places.items()]
+    return [(names.get(thread) or str(thread), _formatted(found)) for thread, found in places.items()]
 
 
 def stack_of(thread: int) -> str:
@@ -64,7 +64,7 @@ def stack_of(thread: int) -> str:
     return "".join(traceback.format_stack(frame)) if frame is not None else ""
 
 
-def formatted(places: list[tuple[str, int, str]]) -> str:
+def _formatted(places: list[tuple[str, int, str]]) -> str:
     """Return the places of a stack, the innermost first, as a traceback shows them."""
     frames = [traceback.FrameSummary(file, line, name, lookup_line=False) for file, line, name in reversed(places)]
     return "".join(traceback.StackSummary.from_list(frames).format()).rstrip()

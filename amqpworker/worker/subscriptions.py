@@ -45,14 +45,14 @@ def queue_assignments(app: App, options: WorkerOptions) -> list[QueueAssignment]
     """
     names = [queue.name for queue in options.queues] or sorted({task.queue for task in app.tasks.values()})
     for queue in options.queues:
-        check_known(app, queue)
+        _check_known(app, queue)
     if not app.tasks:
         raise ConfigError(no_tasks(options.app, app.modules))
     with_coroutines = {task.queue for task in app.tasks.values() if task.signature.is_async}
-    return [queue_assignment(queue, options, with_coroutines) for queue in names]
+    return [_queue_assignment(queue, options, with_coroutines) for queue in names]
 
 
-def check_known(app: App, queue: QueueOptions) -> None:
+def _check_known(app: App, queue: QueueOptions) -> None:
     """
     Refuse a queue that the app does not name.
 
@@ -68,7 +68,7 @@ def check_known(app: App, queue: QueueOptions) -> None:
     app.plan.check_known(queue.name)
 
 
-def queue_assignment(queue: str, options: WorkerOptions, with_coroutines: set[str]) -> QueueAssignment:
+def _queue_assignment(queue: str, options: WorkerOptions, with_coroutines: set[str]) -> QueueAssignment:
     """Return how one queue is served; coroutines of any queue may come by those that share their threads."""
     own = queue in options.own_threads
     has_coroutines = queue in with_coroutines if own else bool(with_coroutines)

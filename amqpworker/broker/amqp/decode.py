@@ -122,7 +122,7 @@ class StreamDecoder:
         while following != position:
             position = following
             if not self._contents:
-                position = confirms(data, self._deliveries(data, position, events), events)
+                position = _confirms(data, self._deliveries(data, position, events), events)
             following = self._frame(data, position, events)
         return position
 
@@ -176,7 +176,7 @@ class StreamDecoder:
             return position
         kind, channel, size = read_frame(data, position)
         if kind not in KINDS:
-            raise FrameError(unknown_kind(data[position : position + 8]))
+            raise FrameError(_unknown_kind(data[position : position + 8]))
         if self.frame_max and size + 8 > self.frame_max * (GROWN if kind == HEADER else 1):
             raise FrameError(f"a frame of {size + 8} bytes, more than the negotiated {self.frame_max}")
         end: int = start + size
@@ -203,7 +203,7 @@ class StreamDecoder:
                 raise FrameError(f"a method in the middle of a message on channel {channel}")
             del self._contents[channel]
         if index in CONFIRMS:
-            if confirms(data[start - 7 : end + 1], 0, events) == 0:
+            if _confirms(data[start - 7 : end + 1], 0, events) == 0:
                 raise FrameError("a confirm of the wrong length")
         elif index in BUILDERS:
             arguments = Arguments(data, start + 4, end)
@@ -255,7 +255,7 @@ class StreamDecoder:
         events.append(content.build(content.properties, b"".join(content.parts), content.problem))
 
 
-def confirms(data: bytes, position: int, events: list[Event]) -> int:
+def _confirms(data: bytes, position: int, events: list[Event]) -> int:
     """Add the confirms that are whole in the data, and return the start of anything else."""
     while position + CONFIRM_FRAME <= len(data):
         kind, channel, size, index, tag, bits, end = read_confirm(data, position)
@@ -266,7 +266,7 @@ def confirms(data: bytes, position: int, events: list[Event]) -> int:
     return position
 
 
-def unknown_kind(beginning: bytes) -> str:
+def _unknown_kind(beginning: bytes) -> str:
     """Return the error text for a frame of an unknown type."""
     if beginning.startswith(b"AMQP"):
         return "the server responded with a protocol header: it does not speak AMQP 0-9-1"

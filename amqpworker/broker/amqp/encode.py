@@ -49,10 +49,10 @@ def encode_publish(publication: Publication, channel: int, frame_max: int) -> by
         return b"".join((method, header, values, END))
     if size + FRAME_OVERHEAD <= frame_max or not frame_max:
         return b"".join((method, header, values, pack_body(0xCE, BODY, channel, size), body, END))
-    return b"".join((method, header, values, END, *split(body, channel, frame_max - FRAME_OVERHEAD)))
+    return b"".join((method, header, values, END, *_split(body, channel, frame_max - FRAME_OVERHEAD)))
 
 
-def split(body: bytes, channel: int, most: int) -> Iterable[bytes]:
+def _split(body: bytes, channel: int, most: int) -> Iterable[bytes]:
     """Yield the pieces of the frames of a body that does not fit into one frame."""
     for start in range(0, len(body), most):
         part = body[start : start + most]
@@ -61,7 +61,7 @@ def split(body: bytes, channel: int, most: int) -> Iterable[bytes]:
         yield END
 
 
-def publish_method(key: tuple[int, str, str, bool]) -> bytes:
+def _publish_method(key: tuple[int, str, str, bool]) -> bytes:
     """Return the frame of the method `basic.publish`."""
     channel, exchange, routing_key, mandatory = key
     named = []
@@ -74,7 +74,7 @@ def publish_method(key: tuple[int, str, str, bool]) -> bytes:
     return pack_method(METHOD, channel, 6 + len(arguments), BASIC_PUBLISH, 0) + arguments + END
 
 
-METHODS: Cache[tuple[int, str, str, bool], bytes] = Cache(publish_method)
+METHODS: Cache[tuple[int, str, str, bool], bytes] = Cache(_publish_method)
 
 
 def encode_ack(channel: int, tag: int, multiple: bool = False) -> bytes:

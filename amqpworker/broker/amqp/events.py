@@ -106,7 +106,7 @@ def read_route(raw: bytes) -> Route:
     return route
 
 
-def delivered(channel: int, arguments: Arguments) -> Build:
+def _delivered(channel: int, arguments: Arguments) -> Build:
     """Return a function that makes a delivery from its content."""
     consumer_tag, tag = arguments.text("consumer tag"), arguments.number(8)
     redelivered = bool(arguments.number(1) & 1)
@@ -122,7 +122,7 @@ def delivered(channel: int, arguments: Arguments) -> Build:
     return build
 
 
-def returned(channel: int, arguments: Arguments) -> Build:
+def _returned(channel: int, arguments: Arguments) -> Build:
     """Return a function that makes a returned message from its content."""
     code, text = arguments.number(2), arguments.text("reply text")
     exchange, routing_key = arguments.text("exchange"), arguments.text("routing key")
@@ -134,7 +134,7 @@ def returned(channel: int, arguments: Arguments) -> Build:
 
 
 BUILDERS: dict[int, Callable[[int, Arguments], Build]] = {
-    BASIC_DELIVER: delivered,
-    BASIC_RETURN: returned,
+    BASIC_DELIVER: _delivered,
+    BASIC_RETURN: _returned,
 }
 """By the methods that have a content."""

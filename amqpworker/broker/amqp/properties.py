@@ -22,7 +22,7 @@ TYPE, USER_ID, APP_ID, CLUSTER_ID = 1 << 5, 1 << 4, 1 << 3, 1 << 2
 CONTINUED = 1
 
 UNUSUAL = CONTENT_ENCODING | PRIORITY | EXPIRATION | USER_ID | CLUSTER_ID | 1 << 1 | CONTINUED
-"""What our own messages do not have: decoded by `read_carefully`."""
+"""What our own messages do not have: decoded by `_read_carefully`."""
 
 MAX_EXPIRATION = 0xFFFFFFFF
 
@@ -78,7 +78,7 @@ def property_values(properties: Properties) -> tuple[int, bytes]:  # noqa: C901,
             pieces.append(SHORT_STRINGS[text])
         if (text := properties.expiration) is not None:
             flags |= EXPIRATION
-            pieces.append(encode_expiration(text))
+            pieces.append(_encode_expiration(text))
         if (text := properties.message_id) is not None:
             flags |= MESSAGE_ID
             raw = text.encode()
@@ -97,10 +97,10 @@ def property_values(properties: Properties) -> tuple[int, bytes]:  # noqa: C901,
             pieces.append(SHORT_STRINGS[text])
         return flags, b"".join(pieces)
     except (ValueError, TypeError, LookupError, AttributeError, struct.error) as error:
-        raise refusal(properties, error) from error
+        raise _refusal(properties, error) from error
 
 
-def refusal(properties: Properties, cause: Exception) -> ValueError:
+def _refusal(properties: Properties, cause: Exception) -> ValueError:
     """Return the error that names the property which cannot be encoded."""
     for name, _, encode, _ in FIELDS:
         value = getattr(properties, name)
@@ -113,28 +113,28 @@ def refusal(properties: Properties, cause: Exception) -> ValueError:
     return ValueError(f"the properties cannot be encoded: {cause}")
 
 
-def encode_headers(table: object) -> bytes:
+def _encode_headers(table: object) -> bytes:
     """Return the headers' table."""
     if not isinstance(table, dict):
         raise ValueError(f"headers are {type(table).__name__}, not a dictionary")
     return encode_table(table)
 
 
-def encode_mode(number: int) -> bytes:
+def _encode_mode(number: int) -> bytes:
     """Return the delivery mode; RabbitMQ closes the channel at another (its rabbit_basic.erl)."""
     if number not in MODES:
         raise ValueError("is neither 1 nor 2")
     return MODES[number]
 
 
-def encode_priority(number: int) -> bytes:
+def _encode_priority(number: int) -> bytes:
     """Return the priority."""
     if number not in OCTETS:
         raise ValueError("is not a number from 0 to 255")
     return OCTETS[number]
 
 
-def encode_expiration(text: object) -> bytes:
+def _encode_expiration(text: object) -> bytes:
     """Return the expiration; RabbitMQ closes the channel at one that is not milliseconds in 32 bits, as text."""
     if not (
         isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= MAX_EXPIRATION
@@ -143,7 +143,7 @@ def encode_expiration(text: object) -> bytes:
     return short_string(text)
 
 
-def encode_timestamp(number: object) -> bytes:
+def _encode_timestamp(number: object) -> bytes:
     """Return the timestamp, whole seconds since the epoch."""
     if not isinstance(number, int) or not 0 <= number <= 0xFFFFFFFFFFFFFFFF:
         raise ValueError("is not a whole number of seconds in 64 bits")
@@ -160,7 +160,7 @@ def decode_properties(data: bytes, offset: int, end: int) -> tuple[Properties, s
 def read_values(data: bytes, flags: int, offset: int, end: int) -> tuple[Properties, str]:
     """Return the properties of these flags, and what could not be decoded."""
     if flags & UNUSUAL:
-        return read_carefully(data, flags, offset, end)
+        return _read_carefully(data, flags, offset, end)
     new = make(Properties)
     new.content_encoding = new.priority = new.expiration = new.user_id = None
     new.content_type = new.headers = new.delivery_mode = new.correlation_id = new.reply_to = None
@@ -201,9 +201,9 @@ def read_values(data: bytes, flags: int, offset: int, end: int) -> tuple[Propert
             new.app_id = TEXTS[data[offset:stop]]
             offset = stop
     except (IndexError, ValueError, struct.error):
-        return read_carefully(data, flags, start, end)
+        return _read_carefully(data, flags, start, end)
     # Beyond the end are bytes of another frame; offsets only grow, so checking the last one is enough.
-    return (new, problem) if offset == end else read_carefully(data, flags, start, end)
+    return (new, problem) if offset == end else _read_carefully(data, flags, start, end)
 
 
 make = object.__new__
@@ -211,7 +211,7 @@ TEXTS: Cache[bytes, str] = Cache(lambda raw: raw[1:].decode())
 """Short strings that repeat, by their length byte and their bytes."""
 
 
-def read_carefully(data: bytes, flags: int, offset: int, end: int) -> tuple[Properties, str]:
+def _read_carefully(data: bytes, flags: int, offset: int, end: int) -> tuple[Properties, str]:
     """Return what can be decoded of any properties, and the first problem."""
     new = Properties()
     problem = ""
@@ -243,12 +243,12 @@ def read_short(data: bytes, offset: int, end: int) -> tuple[str, int, str]:
         return replaced(raw), stop, "is not UTF-8"
 
 
-def read_octet(data: bytes, offset: int, end: int) -> tuple[int, int, str]:
+def _read_octet(data: bytes, offset: int, end: int) -> tuple[int, int, str]:
     """Return a number of one byte, its end, and what is wrong with it."""
     return (data[offset], offset + 1, "") if offset < end else (0, end + 1, "is truncated")
 
 
-def read_seconds(data: bytes, offset: int, end: int) -> tuple[int, int, str]:
+def _read_seconds(data: bytes, offset: int, end: int) -> tuple[int, int, str]:
     """Return a number of eight bytes, its end, and what is wrong with it."""
     return (read_timestamp(data, offset)[0], offset + 8, "") if offset + 8 <= end else (0, end + 1, "is truncated")
 
@@ -259,14 +259,14 @@ Read = Callable[[bytes, int, int], tuple[Any, int, str]]
 FIELDS: tuple[tuple[str, int, Encode, Read], ...] = (
     ("content_type", CONTENT_TYPE, short_string, read_short),
     ("content_encoding", CONTENT_ENCODING, short_string, read_short),
-    ("headers", HEADERS, encode_headers, decode_table),
-    ("delivery_mode", DELIVERY_MODE, encode_mode, read_octet),
-    ("priority", PRIORITY, encode_priority, read_octet),
+    ("headers", HEADERS, _encode_headers, decode_table),
+    ("delivery_mode", DELIVERY_MODE, _encode_mode, _read_octet),
+    ("priority", PRIORITY, _encode_priority, _read_octet),
     ("correlation_id", CORRELATION_ID, short_string, read_short),
     ("reply_to", REPLY_TO, short_string, read_short),
-    ("expiration", EXPIRATION, encode_expiration, read_short),
+    ("expiration", EXPIRATION, _encode_expiration, read_short),
     ("message_id", MESSAGE_ID, short_string, read_short),
-    ("timestamp", TIMESTAMP, encode_timestamp, read_seconds),
+    ("timestamp", TIMESTAMP, _encode_timestamp, _read_seconds),
     ("type", TYPE, short_string, read_short),
     ("user_id", USER_ID, short_string, read_short),
     ("app_id", APP_ID, short_string, read_short),

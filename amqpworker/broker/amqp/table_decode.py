@@ -29,20 +29,20 @@ VOID, TIME, DECIMAL = ord("V"), ord("T"), ord("D")
 Unpack = Callable[[bytes, int], tuple[Any, ...]]
 
 
-def unpacker(code: str) -> tuple[Unpack, int]:
+def _unpacker(code: str) -> tuple[Unpack, int]:
     """Return how to read a value of this struct code, and its width."""
     shape = struct.Struct(f">{code}")
     return shape.unpack_from, shape.size
 
 
-FIXED = {ord(letter): unpacker(code) for letter, code in zip("tbBsUuIilL", "?bBhhHiIqq", strict=True)}
+FIXED = {ord(letter): _unpacker(code) for letter, code in zip("tbBsUuIilL", "?bBhhHiIqq", strict=True)}
 """Values of a fixed width that need nothing but unpacking, by their type's letter."""
 
-FLOATS = {ord(letter): unpacker(letter) for letter in "fd"}
+FLOATS = {ord(letter): _unpacker(letter) for letter in "fd"}
 
-read_length, _ = unpacker("I")
-read_time, _ = unpacker("Q")
-read_decimal, _ = unpacker("Bi")
+read_length, _ = _unpacker("I")
+read_time, _ = _unpacker("Q")
+read_decimal, _ = _unpacker("Bi")
 
 
 class Unreadable(Exception):
@@ -88,7 +88,7 @@ def decode_table(data: bytes, offset: int, end: int) -> tuple[Headers, int, str]
                 value = data[mark:offset]
                 value = value.decode()
             else:
-                value, offset = read_value(data, letter, mark, stop, 0)
+                value, offset = _read_value(data, letter, mark, stop, 0)
         except UnicodeDecodeError:
             pass  # A text that is not UTF-8 stays bytes.
         except struct.error:
@@ -105,7 +105,7 @@ def decode_table(data: bytes, offset: int, end: int) -> tuple[Headers, int, str]
     return table, stop, problem
 
 
-def read_key(raw: bytes) -> tuple[str, int, Unpack | None, int, str]:
+def _read_key(raw: bytes) -> tuple[str, int, Unpack | None, int, str]:
     """Return a header's name, its type's letter, how to unpack it and how wide it is, and what is wrong with the name."""
     unpack, width = FIXED.get(raw[-1], (None, 0))
     try:
@@ -115,10 +115,10 @@ def read_key(raw: bytes) -> tuple[str, int, Unpack | None, int, str]:
         return name, raw[-1], unpack, width, f"the name of header {name!r} is not UTF-8"
 
 
-KEYS: Cache[bytes, tuple[str, int, Unpack | None, int, str]] = Cache(read_key)
+KEYS: Cache[bytes, tuple[str, int, Unpack | None, int, str]] = Cache(_read_key)
 
 
-def read_value(data: bytes, letter: int, offset: int, stop: int, depth: int) -> tuple[HeaderValue, int]:
+def _read_value(data: bytes, letter: int, offset: int, stop: int, depth: int) -> tuple[HeaderValue, int]:
     """Return a value of any type and its end; raises Unreadable, and struct.error at the end of the data."""
     if letter in FIXED:
         unpack, width = FIXED[letter]
@@ -128,7 +128,7 @@ def read_value(data: bytes, letter: int, offset: int, stop: int, depth: int) -> 
         finish = start + read_length(data, offset)[0]
         if finish > stop:
             raise Unreadable("claims to be longer than it is")
-        return read_sized(data, letter, start, finish, depth), finish
+        return _read_sized(data, letter, start, finish, depth), finish
     if letter == VOID:
         return None, offset
     if letter == TIME:
@@ -148,7 +148,7 @@ def read_value(data: bytes, letter: int, offset: int, stop: int, depth: int) -> 
     raise Unreadable(f"has a value of unknown type {chr(letter)!r}")
 
 
-def read_sized(data: bytes, letter: int, start: int, finish: int, depth: int) -> HeaderValue:
+def _read_sized(data: bytes, letter: int, start: int, finish: int, depth: int) -> HeaderValue:
     """Return the text, bytes, list or table that lies between `start` and `finish`."""
     if letter in (TEXT, BYTES):
         raw = data[start:finish]
@@ -159,25 +159,25 @@ def read_sized(data: bytes, letter: int, start: int, finish: int, depth: int) ->
     if depth >= MAX_DEPTH:
         raise Unreadable(f"is nested more than {MAX_DEPTH} deep", finish)
     try:
-        return (read_list if letter == ARRAY else read_nested)(data, start, finish, depth + 1)
+        return (_read_list if letter == ARRAY else _read_nested)(data, start, finish, depth + 1)
     except Unreadable as error:
         raise Unreadable(str(error), finish) from None
     except struct.error:
         raise Unreadable("is truncated", finish) from None
 
 
-def read_list(data: bytes, offset: int, finish: int, depth: int) -> list[HeaderValue]:
+def _read_list(data: bytes, offset: int, finish: int, depth: int) -> list[HeaderValue]:
     """Return the values of a list."""
     items = []
     while offset < finish:
-        item, offset = read_value(data, data[offset], offset + 1, finish, depth)
+        item, offset = _read_value(data, data[offset], offset + 1, finish, depth)
         if offset > finish:
             raise Unreadable("is truncated")
         items.append(item)
     return items
 
 
-def read_nested(data: bytes, offset: int, finish: int, depth: int) -> Headers:
+def _read_nested(data: bytes, offset: int, finish: int, depth: int) -> Headers:
     """Return a table that is a header's value, or part of one."""
     table: Headers = {}
     while offset < finish:
@@ -187,7 +187,7 @@ def read_nested(data: bytes, offset: int, finish: int, depth: int) -> Headers:
         name, letter, _, _, trouble = KEYS[data[offset:mark]]
         if trouble:
             raise Unreadable("has a key that is not UTF-8")
-        value, offset = read_value(data, letter, mark, finish, depth)
+        value, offset = _read_value(data, letter, mark, finish, depth)
         if offset > finish:
             raise Unreadable("is truncated")
         table[name] = value

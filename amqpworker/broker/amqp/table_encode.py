@@ -72,16 +72,16 @@ def encode_table(table: Headers, depth: int = 0) -> bytes:
                 pieces.append(pack_sized(TEXT, len(raw)))
                 pieces.append(raw)
             elif kind is int:
-                pieces.append(encode_int(value, depth))
+                pieces.append(_encode_int(value, depth))
             else:
-                pieces.append(encode_value(value, depth))
+                pieces.append(_encode_value(value, depth))
         except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(named(name, reason(error), depth)) from error
+            raise ValueError(_named(name, reason(error), depth)) from error
     body = b"".join(pieces)
     return pack_length(len(body)) + body
 
 
-def named(name: object, problem: str, depth: int) -> str:
+def _named(name: object, problem: str, depth: int) -> str:
     """Return the problem with the header's name, and with the innermost key if it is nested."""
     if not depth:
         return f"header {name!r:.300} {problem}"
@@ -95,7 +95,7 @@ def reason(error: Exception) -> str:
     return str(error) if isinstance(error, ValueError) else f"cannot be encoded: {error}"
 
 
-def encode_value(value: HeaderValue, depth: int) -> bytes:
+def _encode_value(value: HeaderValue, depth: int) -> bytes:
     """Return the value behind its type's letter."""
     # By the order of resolution a subclass is found at its nearest: bool before int.
     for kind in type(value).__mro__:
@@ -105,18 +105,18 @@ def encode_value(value: HeaderValue, depth: int) -> bytes:
     raise ValueError(f"is of a type that headers cannot hold: {type(value).__name__}")
 
 
-def encode_text(value: str, _depth: int) -> bytes:
+def _encode_text(value: str, _depth: int) -> bytes:
     """Return text as UTF-8."""
     raw = value.encode()
     return pack_sized(TEXT, len(raw)) + raw
 
 
-def encode_bytes(value: bytes, _depth: int) -> bytes:
+def _encode_bytes(value: bytes, _depth: int) -> bytes:
     """Return bytes as they are."""
     return pack_sized(BYTES, len(value)) + value
 
 
-def encode_int(value: int, _depth: int) -> bytes:
+def _encode_int(value: int, _depth: int) -> bytes:
     """Return the int as 32 bits if they are enough, else as 64."""
     if -0x80000000 <= value <= 0x7FFFFFFF:
         return pack_int(INT, value)
@@ -125,14 +125,14 @@ def encode_int(value: int, _depth: int) -> bytes:
     raise ValueError("needs more than 64 bits")
 
 
-def encode_float(value: float, _depth: int) -> bytes:
+def _encode_float(value: float, _depth: int) -> bytes:
     """Return a double; RabbitMQ's parser fails on NaN and infinities (tried on 3.10.8), so they are refused."""
     if not math.isfinite(value):
         raise ValueError("is not a finite number")
     return pack_double(DOUBLE, value)
 
 
-def encode_decimal(value: Decimal, _depth: int) -> bytes:
+def _encode_decimal(value: Decimal, _depth: int) -> bytes:
     """Return the decimal as a 32-bit number and the count of its decimals, never rounded."""
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int):
@@ -151,7 +151,7 @@ def encode_decimal(value: Decimal, _depth: int) -> bytes:
     raise ValueError("is a decimal of more than 32 bits or more than 255 decimals")
 
 
-def encode_datetime(value: datetime, _depth: int) -> bytes:
+def _encode_datetime(value: datetime, _depth: int) -> bytes:
     """Return a moment as a timestamp, in whole seconds."""
     if value.utcoffset() is None:
         raise ValueError("is a time without a time zone")
@@ -161,35 +161,35 @@ def encode_datetime(value: datetime, _depth: int) -> bytes:
     return pack_time(TIME, seconds)
 
 
-def encode_list(value: list[HeaderValue], depth: int) -> bytes:
+def _encode_list(value: list[HeaderValue], depth: int) -> bytes:
     """Return a list of values of any types."""
-    check_depth(depth)
-    items = b"".join([encode_value(item, depth + 1) for item in value])
+    _check_depth(depth)
+    items = b"".join([_encode_value(item, depth + 1) for item in value])
     return pack_sized(ARRAY, len(items)) + items
 
 
-def encode_nested(value: Headers, depth: int) -> bytes:
+def _encode_nested(value: Headers, depth: int) -> bytes:
     """Return a table inside a table or list."""
-    check_depth(depth)
+    _check_depth(depth)
     return b"F" + encode_table(value, depth + 1)
 
 
-def check_depth(depth: int) -> None:
+def _check_depth(depth: int) -> None:
     """Refuse what is nested too deep, and thus also what contains itself."""
     if depth >= MAX_DEPTH:
         raise ValueError(f"is nested more than {MAX_DEPTH} deep")
 
 
 ENCODERS: dict[type, Callable[[Any, int], bytes]] = {
-    str: encode_text,
-    bytes: encode_bytes,
+    str: _encode_text,
+    bytes: _encode_bytes,
     bool: lambda value, _depth: b"t\x01" if value else b"t\x00",
     type(None): lambda _value, _depth: b"V",
-    int: encode_int,
-    float: encode_float,
-    Decimal: encode_decimal,
-    datetime: encode_datetime,
-    list: encode_list,
-    tuple: encode_list,
-    dict: encode_nested,
+    int: _encode_int,
+    float: _encode_float,
+    Decimal: _encode_decimal,
+    datetime: _encode_datetime,
+    list: _encode_list,
+    tuple: _encode_list,
+    dict: _encode_nested,
 }

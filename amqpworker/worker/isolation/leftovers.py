@@ -60,7 +60,7 @@ class Leftovers:
         if MARK not in os.environ:
             return  # it could not be distinguished from what this process has started itself
         me, since = os.getpid(), self._run_started - TICK
-        marks = {one: mark_of(one[0]) for one in descendants_of(me)}
+        marks = {one: _mark_of(one[0]) for one in descendants_of(me)}
         self._seen |= {one for one, mark in marks.items() if mark == self._mark}
         if unmarked := {one for one, mark in marks.items() if mark == "" and one[1] * TICK >= since}:
             adopted = children_of(me) - waited_for()
@@ -77,12 +77,12 @@ class Leftovers:
 
     def _living(self) -> set[ProcessKey]:
         self._seen = alive_with_descendants(self._seen)
-        marked = {one for one in descendants_of(os.getpid()) - self._seen if mark_of(one[0]) == self._mark}
+        marked = {one for one in descendants_of(os.getpid()) - self._seen if _mark_of(one[0]) == self._mark}
         self._seen |= marked
         return self._seen
 
 
-def mark_of(pid: int) -> str | None:
+def _mark_of(pid: int) -> str | None:
     """Return the mark of a process, "" if its environment has none, None if that cannot be read."""
     try:
         found = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")

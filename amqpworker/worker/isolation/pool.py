@@ -187,7 +187,7 @@ class Isolation:
                 self._start_ahead(now)
             ended += [one for until, one in self._leaving if until <= now or not one.alive()]
             self._leaving = [(until, one) for until, one in self._leaving if one not in ended]
-        close_all(ended)
+        _close_all(ended)
 
     def _dismiss(self, process: IsolatedProcess) -> None:
         process.dismiss()
@@ -214,11 +214,11 @@ class Isolation:
             process.kill()
         for _, process in leaving:
             process.wait_end(max(0.0, until - time.monotonic()))
-        for thread in close_all([process for _, process in leaving]):
+        for thread in _close_all([process for _, process in leaving]):
             thread.join(timeout and LEFTOVERS_GRACE)
 
 
-def close_all(processes: Iterable[IsolatedProcess]) -> list[threading.Thread]:
+def _close_all(processes: Iterable[IsolatedProcess]) -> list[threading.Thread]:
     """Close isolated processes; those with leftovers in separate threads, since that may take seconds."""
     threads = []
     for process in processes:

@@ -126,7 +126,7 @@ def main(arguments: Sequence[str]) -> int:
     connection, stacks, worker = map(int, arguments[1:])
     faulthandler.enable(stacks, all_threads=False)
     faulthandler.register(DUMP_SIGNAL, stacks, all_threads=True)
-    end_with(worker)
+    _end_with(worker)
     children = ChildProcesses(tasks_here=True)
     # The worker decides when it ends. Not SIG_IGN, which programs that a task starts would inherit.
     signals = OwnSignals()
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str]) -> int:
         app = load_app(options.app)
         signals.check("the app's import")
         app.producer.owner = options.app
-        Isolated(app, patient(connection), signals, children).serve()
+        Isolated(app, _patient(connection), signals, children).serve()
     except ThreadLimitReached:
         raise
     except (Exception, SystemExit) as error:
@@ -153,14 +153,14 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def patient(descriptor: int) -> socket.socket:
+def _patient(descriptor: int) -> socket.socket:
     """Return the socket; it waits without a timeout, whatever the app has passed to `socket.setdefaulttimeout`."""
     connection = socket.socket(fileno=descriptor)
     connection.settimeout(None)
     return connection
 
 
-def end_with(worker: int) -> None:
+def _end_with(worker: int) -> None:
     """
     Have the kernel end this process with the thread that has started it.
 

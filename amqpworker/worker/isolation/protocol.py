@@ -92,15 +92,15 @@ def request_to(run: Run) -> bytes:
 
 def requested(connection: socket.socket) -> Request | None:
     """Wait for the next request; None if there will be no more."""
-    head = received(connection, HEAD.size)
+    head = _received(connection, HEAD.size)
     if head is None:
         return None
     _, length = HEAD.unpack(head)
-    data = received(connection, length)
+    data = _received(connection, length)
     return None if data is None else pickle.loads(data)  # noqa: S301 - by the worker that has started us
 
 
-def received(connection: socket.socket, count: int) -> bytes | None:
+def _received(connection: socket.socket, count: int) -> bytes | None:
     """Return `count` bytes, None if the connection ends before that."""
     data = bytearray()
     while len(data) < count:

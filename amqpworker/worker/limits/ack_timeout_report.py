@@ -27,7 +27,7 @@ def with_seconds(
     return [(one, max(0.0, now - started[key])) for one, key in keys if key in started]
 
 
-def late_tasks(running: Sequence[tuple[Delivery, float]], timeout: float) -> list[tuple[Delivery, float]]:
+def _late_tasks(running: Sequence[tuple[Delivery, float]], timeout: float) -> list[tuple[Delivery, float]]:
     """
     Return those that have run for longer than `timeout` seconds, the longest first.
 
@@ -40,7 +40,7 @@ def late_tasks(running: Sequence[tuple[Delivery, float]], timeout: float) -> lis
 
 def log_late(running: Sequence[tuple[Delivery, float]], timeout: float, reason: str) -> None:
     """Warn of each task that was late; `reason` is why the channel is lost."""
-    for delivery, seconds in late_tasks(running, timeout):
+    for delivery, seconds in _late_tasks(running, timeout):
         log.warning(
             "ack_timeout_passed",
             task=delivery.properties.type,

@@ -120,7 +120,7 @@ class Limits:
         try:
             # It may be raised from here on, if the machine hangs for this long.
             self._enter(deadline)
-            value, error = attempted(function)
+            value, error = _attempted(function)
             self._disarm(deadline)
         except TimeLimitExceeded as late:
             # At the very end; the next one is due in a few seconds at the earliest.
@@ -279,7 +279,7 @@ OWN = frozenset(one.__code__ for one in (Limits.call, Limits.unwatch, Limits._en
 """What runs around a task: an exception there would not be the task's."""
 
 
-def attempted(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+def _attempted(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     """Return what a function returns, or what it raises."""
     try:
         return function(), None

@@ -27,7 +27,7 @@ LOCKING = frozenset({*ACQUIRES, "release", "release_lock", "__exit__", "_acquire
 WAITS = frozenset({"wait", "join", "_wait_for_tstate_lock"})
 """Functions of `threading` that wait by acquiring a lock of their own, and restore everything whatever is raised then."""
 
-AT_FORK = frozenset({"_note_fork", "block", "unblock", "before_fork", "after_in_parent"})
+AT_FORK = frozenset({"_note_fork", "block", "unblock", "_before_fork", "_after_in_parent"})
 """Functions of ours that Python calls around a fork, which ignores whatever is raised there and forks nevertheless."""
 
 CALLS = frozenset({"PRECALL", "CALL", "CALL_KW", "CALL_FUNCTION_EX"})
@@ -83,7 +83,7 @@ def wait_and_preempt(seconds: float) -> None:
 
 def hold_of(frame: FrameType) -> Hold:
     """Return what holds an exception back at a frame, the innermost one of its thread."""
-    module, code = module_of(frame), frame.f_code
+    module, code = _module_of(frame), frame.f_code
     acquires = frame.f_lasti in acquiring(code)
     waits = module == "threading" and code.co_name in WAITS and (acquires or code.co_name == "join")
     if not waits and (module == "threading" or acquires):
@@ -92,7 +92,7 @@ def hold_of(frame: FrameType) -> Hold:
     brief = module.startswith("amqpworker.")
     in_module_body = False
     for outer in outwards(frame):
-        module, code = module_of(outer), outer.f_code
+        module, code = _module_of(outer), outer.f_code
         if code in SINKS:
             return Hold.BRIEF
         if code.co_name in AT_FORK and module.startswith("amqpworker."):
@@ -119,7 +119,7 @@ def outwards(frame: FrameType) -> Iterator[FrameType]:
         found = found.f_back
 
 
-def module_of(frame: FrameType) -> str:
+def _module_of(frame: FrameType) -> str:
     """Return the name of the module that a frame's code belongs to, "" if it has none."""
     name = frame.f_globals.get("__name__", "")
     return name if isinstance(name, str) else ""
@@ -134,11 +134,11 @@ def acquiring(code: CodeType) -> frozenset[int]:
     return frozenset(
         one.offset
         for number, one in enumerate(instructions)
-        if one.opname in CALLS and called(instructions, number) in ACQUIRES
+        if one.opname in CALLS and _called(instructions, number) in ACQUIRES
     )
 
 
-def called(instructions: list[dis.Instruction], number: int) -> object:
+def _called(instructions: list[dis.Instruction], number: int) -> object:
     """
     Return the name of what an instruction calls, as far as the instructions before it show that.
 
