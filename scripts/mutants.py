@@ -41,7 +41,7 @@ MUTANTS = (
     Mutant(
         "requeue for an idle process again and again",
         "amqpworker/worker/receiver.py",
-        (("now - UNCLAIMED_SECONDS, keep_redelivered=True)", "now - UNCLAIMED_SECONDS)"),),
+        (("(delivery for delivery in waiting if not _ran_before(delivery))", "(waiting)"),),
         ("tests/unit/worker/test_receiver.py",),
     ),
     Mutant(
@@ -125,11 +125,11 @@ MUTANTS = (
     ),
     Mutant(
         "acknowledge before the copy is confirmed",
-        "amqpworker/worker/republish.py",
+        "amqpworker/worker/copies.py",
         (
             (
                 "            self._attempt(copy, ())\n        except",
-                "            self._attempt(copy, ())\n            copy.confirmed()\n        except",
+                "            self._attempt(copy, ())\n            copy.on_confirmed()\n        except",
             ),
         ),
         ("tests/unit/worker/test_settle.py",),
@@ -210,8 +210,8 @@ MUTANTS = (
         "amqpworker/worker/executor.py",
         (
             (
-                "            return outcomes.from_exception(run, error)\n        return outcomes.from_result(run, value, self._wants_result(run))\n\n    async def",
-                "            return Done()\n        return outcomes.from_result(run, value, self._wants_result(run))\n\n    async def",
+                "            return outcomes.from_exception(run, error, self._now)\n        return outcomes.from_result(run, value, self._wants_result(run), self._now)\n\n    async def",
+                "            return Done()\n        return outcomes.from_result(run, value, self._wants_result(run), self._now)\n\n    async def",
             ),
         ),
         ("tests/unit/worker/test_executor.py",),
@@ -265,7 +265,7 @@ MUTANTS = (
     Mutant(
         "blame nobody for a crash in an isolated process",
         "amqpworker/worker/outcomes.py",
-        (("LONGEST_CRASH_DELAY), failure, crashes)", "LONGEST_CRASH_DELAY), failure)"),),
+        (("MAX_CRASH_DELAY), failure, crashes)", "MAX_CRASH_DELAY), failure)"),),
         ("tests/unit/worker/test_outcomes.py",),
     ),
 )

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from amqpworker.broker import ack_timeout as acktimeout
 from amqpworker.broker.address import Address
 from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.connection_errors import ConnectionProblem, channel_error
-from amqpworker.broker.consumer_channel import ConsumerChannel, Receiver, Subscription
+from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
 from amqpworker.broker.consumer_check import QueueState, SubscriptionCheck, resubscribes_silently
 from amqpworker.broker.declarer import Declarer
 from amqpworker.broker.io_thread import IOThread
@@ -25,6 +26,9 @@ from amqpworker.broker.server_version import version_of
 from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.log.logger import get_logger
 from amqpworker.settings import Settings
+
+if TYPE_CHECKING:
+    from amqpworker.worker.receiver import DeliveryReceiver
 
 log = get_logger(__name__)
 
@@ -43,7 +47,7 @@ class Consumer:
         addresses: Sequence[Address],
         settings: Settings,
         subscriptions: Sequence[Subscription],
-        receiver: Receiver,
+        receiver: DeliveryReceiver,
     ) -> None:
         self.subscriptions = subscriptions
         self.receiver = receiver

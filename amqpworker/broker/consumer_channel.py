@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from amqpworker.broker.ack_tracker import AckTracker
 from amqpworker.broker.channel import Channel
@@ -18,6 +18,9 @@ from amqpworker.broker.consumer_check import QueueState, problem_with
 from amqpworker.broker.pika_connection import ChannelListener
 from amqpworker.model.message import Delivery
 from amqpworker.routing.queues import Requirement
+
+if TYPE_CHECKING:
+    from amqpworker.worker.receiver import DeliveryReceiver
 
 # What a check counts that finds no new delivery while a message arrives on another channel.
 BEHIND_OTHERS = 0.125
@@ -32,28 +35,6 @@ class Subscription:
     requirements: tuple[Requirement, ...] = ()
 
 
-class Receiver(Protocol):
-    """Takes deliveries and settles them; all in the I/O thread."""
-
-    def on_channel_opening(self, channel: ConsumerChannel) -> None:
-        """Prepare for the deliveries of a new channel."""
-
-    def on_delivery(self, delivery: Delivery) -> None:
-        """Take a delivery."""
-
-    def on_channel_lost(self, channel: ConsumerChannel) -> None:
-        """Forget the deliveries of a channel that is closed."""
-
-    def on_ack_timeout(self, channel: ConsumerChannel, timeout: float, reason: str) -> None:
-        """Log which tasks run for longer than the ack timeout; `reason` is why the channel is lost."""
-
-    def on_wake(self) -> None:
-        """Settle what has gathered."""
-
-    def on_tick(self) -> bool:
-        """Check what has waited for too long; true while there is anything to check."""
-
-
 class ConsumerChannel(ChannelListener):
     """
     The channel of one queue, from its opening to its end; another object takes its place after that.
@@ -65,7 +46,13 @@ class ConsumerChannel(ChannelListener):
     that it is `released` until it has one again.
     """
 
-    def __init__(self, subscription: Subscription, receiver: Receiver, on_first_waiting: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        subscription: Subscription,
+        receiver: DeliveryReceiver,
+        on_first_waiting: Callable[[], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.subscription = subscription
         self.queue = subscription.queue
         self.channel: Channel | None = None
@@ -74,13 +61,13 @@ class ConsumerChannel(ChannelListener):
         self.released = False
         self.is_open = True
         self.is_cancelled = False
-        self.unclaimed: dict[int, float] = {}
-        """When each delivery arrived that is not claimed yet, by its tag."""
+        self.unclaimed: dict[int, Delivery] = {}
+        """The deliveries that are not claimed yet, by tag, in the order in which they arrived."""
         self.ack_tracker = AckTracker()
         self._on_delivery = receiver.on_delivery
         self._on_first_waiting = on_first_waiting
+        self._monotonic = monotonic
         self._suspects: set[int] = set()
-        self._redelivered: set[int] = set()
         self._last_tag = 0
         self._checked_tag = 0
         self._idle_checks = 0.0
@@ -120,12 +107,9 @@ class ConsumerChannel(ChannelListener):
         if not self.unclaimed:
             self._on_first_waiting()
         tag = self._last_tag = delivery.tag
-        self.unclaimed[tag] = time.monotonic()
+        delivery.arrived = self._monotonic()
+        self.unclaimed[tag] = delivery
         self._on_delivery(delivery)
-
-    def mark_redelivered(self, delivery: Delivery) -> None:
-        """Note that a delivery was delivered before."""
-        self._redelivered.add(delivery.tag)
 
     def acknowledge(self, tags: Iterable[int]) -> None:
         """Acknowledge deliveries in as few frames as possible; `flush` writes them."""
@@ -140,23 +124,9 @@ class ConsumerChannel(ChannelListener):
         self.channel.requeue(tag)
         return True
 
-    def requeue_unclaimed(self, before: float, keep_redelivered: bool = False) -> int:
-        """
-        Requeue the deliveries that arrived before `before` (monotonic) and are not claimed; return how many.
-
-        With `keep_redelivered` those that were delivered before stay.
-        """
-        count = 0
-        if self._redelivered:
-            self._redelivered.intersection_update(list(self.unclaimed))
-        for tag, arrived in list(self.unclaimed.items()):
-            if arrived > before or (keep_redelivered and tag in self._redelivered):
-                continue
-            if self.unclaimed.pop(tag, None) is not None:
-                count += self.requeue(tag)
-        if count:
-            self.flush()
-        return count
+    def waiting_since(self, moment: float) -> list[Delivery]:
+        """Return the unclaimed deliveries that arrived before this moment (monotonic)."""
+        return [delivery for delivery in list(self.unclaimed.values()) if delivery.arrived <= moment]
 
     def flush(self) -> None:
         """Write the acknowledgements and the requeued deliveries that have gathered."""
@@ -207,7 +177,7 @@ class ConsumerChannel(ChannelListener):
     def hold(self) -> float:
         """Have no consumer for a while; return since when."""
         self.consumer_tag = None
-        self.held_since = time.monotonic()
+        self.held_since = self._monotonic()
         return self.held_since
 
     def release(self) -> bool:

@@ -224,7 +224,6 @@ class Producer:
         assert present.publisher is not None
         lane, calls = present.publisher.calls, present.calls
         pending = calls.open()
-        call = (pending.correlation_id, timeout)
         requirements = self._plan.requirements(message.queue, delayed=False)
 
         def on_sent(error: AmqpWorkerError | None) -> None:
@@ -234,7 +233,9 @@ class Producer:
                 waiting.set_error(error)
 
         try:
-            publication = called(message, call, self._plan.names, self._now(), self._settings.app_id)
+            publication = called(
+                message, pending.correlation_id, timeout, self._plan.names, self._now(), self._settings.app_id
+            )
             pending_publish = lane.make_pending(
                 publication, requirements, min(timeout, self._settings.send_timeout), on_sent
             )

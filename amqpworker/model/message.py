@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, Protocol, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+
+if TYPE_CHECKING:
+    from amqpworker.broker.consumer_channel import ConsumerChannel
 
 HeaderValue: TypeAlias = Any
 """What an AMQP field table holds: None, bool, int, float, Decimal, str, bytes, datetime, list, dict."""
@@ -119,45 +122,6 @@ class Publication:
     mandatory: bool = True
 
 
-class DeliveryChannel(Protocol):
-    """
-    The channel that deliveries arrive on, from its opening to its end; `broker.consumer_channel` implements it.
-
-    Once it is closed, the broker redelivers what was not acknowledged on it.
-    """
-
-    @property
-    def is_open(self) -> bool:
-        """Whether its deliveries can still be settled."""
-
-    def claim(self, delivery: Delivery) -> bool:
-        """Claim a delivery: only if this returns true may it be run, or settled in any other way."""
-
-    def is_unclaimed(self, delivery: Delivery) -> bool:
-        """Return whether a delivery can still be claimed."""
-
-    def is_suspect(self, delivery: Delivery) -> bool:
-        """Return whether a delivery must run in an isolated process."""
-
-    def mark_suspect(self, delivery: Delivery) -> None:
-        """Have a delivery run in an isolated process."""
-
-    def unmark_suspect(self, delivery: Delivery) -> None:
-        """Forget that a delivery is a suspect."""
-
-    def mark_redelivered(self, delivery: Delivery) -> None:
-        """Note that a delivery was delivered before."""
-
-    def acknowledge(self, tags: Iterable[int]) -> None:
-        """Acknowledge deliveries."""
-
-    def requeue(self, tag: int) -> bool:
-        """Requeue a delivery; false if that is not possible any more."""
-
-    def flush(self) -> None:
-        """Write what has gathered."""
-
-
 @dataclass(slots=True, eq=False)
 class Delivery:
     """
@@ -165,8 +129,8 @@ class Delivery:
 
     `problem` names what of its properties could not be read ("" if all could): such a message is `malformed`.
     `consumer_tag` and `channel_number` show which consumer received it. It is claimed and settled on its `channel`; only
-    a delivery to a consumer has one, which the consumer sets. The codec's decoder makes instances without
-    calling the class and sets every field itself: a new field goes there too.
+    a delivery to a consumer has one, which the consumer sets, with when it `arrived` (monotonic). The codec's decoder makes
+    instances without calling the class and sets every other field itself: a new field goes there too.
     """
 
     tag: int
@@ -179,7 +143,8 @@ class Delivery:
     consumer_tag: str = ""
     channel_number: int = 0
     queue: str = field(init=False)
-    channel: DeliveryChannel = field(init=False, repr=False)
+    channel: ConsumerChannel = field(init=False, repr=False)
+    arrived: float = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.queue = self.routing_key

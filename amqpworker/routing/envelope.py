@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from amqpworker.errors import InvalidArguments
 from amqpworker.model.headers import now_text, time_text
@@ -99,14 +99,9 @@ def sent(message: Message, names: Names, now: float, app_id: str | None = None) 
 
 
 def called(
-    message: Message, call: tuple[str, float], names: Names, now: float, app_id: str | None = None
+    message: Message, correlation_id: str, timeout: float, names: Names, now: float, app_id: str | None = None
 ) -> Publication:
-    """
-    Return what `message` is on the wire when its caller waits for the reply (direct reply-to).
-
-    `call` is the correlation id, and how many seconds the caller waits.
-    """
-    correlation_id, timeout = call
+    """Return what `message` is on the wire when its caller waits `timeout` seconds for the reply (direct reply-to)."""
     publication = sent(message, names, now, app_id)
     properties = publication.properties
     assert properties.headers is not None
@@ -122,21 +117,23 @@ def _expiry(expires: float | datetime, now: float) -> int:
     return int(moment * 1000)
 
 
-def retried(
-    delivery: Delivery, delay: float, run: tuple[str, int, float], names: Names, now: float, crashes: int = 0
-) -> Publication:
-    """
-    Return the copy of a delivery that runs again after `delay`.
+class RunIdentity(NamedTuple):
+    """Which run of a task: the id of the task, the attempt, and when the first one began (seconds since the epoch)."""
 
-    `run` is the task id, the attempt that the copy is, and when the first one began. `crashes` is how often the message has
-    crashed a process, 0 if that is unchanged.
-    """
-    task_id, attempt, first_run = run
+    task_id: str
+    attempt: int
+    first_run: float
+
+
+def retried(
+    delivery: Delivery, delay: float, run: RunIdentity, names: Names, now: float, crashes: int = 0
+) -> Publication:
+    """Return the copy of a delivery that is `run` after `delay`; `crashes` is 0 if the number of crashes is unchanged."""
     wait = ladder.clamp(delay)
-    headers: Headers = {ATTEMPT: attempt, FIRST_RUN: now_text(first_run), ETA: now_text(now + wait)}
+    headers: Headers = {ATTEMPT: run.attempt, FIRST_RUN: now_text(run.first_run), ETA: now_text(now + wait)}
     if crashes:
         headers[CRASHES] = crashes
-    copy = _delayed(delivery, task_id, wait, headers, names)
+    copy = _delayed(delivery, run.task_id, wait, headers, names)
     assert copy.properties.headers is not None
     copy.properties.headers.pop(RETURNED, None)
     return copy
@@ -166,13 +163,8 @@ def republished(delivery: Delivery, names: Names) -> Publication:
     return Publication(names.due, delivery.queue, properties, delivery.body)
 
 
-def dead_lettered(delivery: Delivery, dead: Dead, by: tuple[str, str, Names], now: float) -> Publication:
-    """
-    Return the dead letter of a delivery: what it was, and the evidence of why it died.
-
-    `by` is the task id, the worker's name, and the names of the topology.
-    """
-    task_id, worker, names = by
+def dead_lettered(delivery: Delivery, dead: Dead, task_id: str, worker: str, names: Names, now: float) -> Publication:
+    """Return the dead letter of a delivery: what it was, and the evidence of why it died; `worker` is a process's name."""
     properties = _copy_allowed_properties(delivery.properties)
     properties.message_id = task_id
     # It may be why the message was refused, so the dead letter keeps it.

@@ -1,13 +1,13 @@
 """
 What a task may know of the message it runs for.
 
-Decides nothing. `executor` makes a `Run` for each run, `current()` returns it inside the task, and log lines use it.
+Decides nothing: `executor` makes a `Run` for each run, and `current()` returns it inside the task.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from amqpworker.errors import NoCurrentTask
 from amqpworker.log.logger import task_context
@@ -15,27 +15,8 @@ from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.routing.envelope import user_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from amqpworker.model.message import Delivery, Headers
-    from amqpworker.policies.retry import Policy
-    from amqpworker.policies.time_limit import TimeLimit
-    from amqpworker.signature.signature import Signature
-
-
-class RegisteredTask(Protocol):
-    """What the worker knows of a task; `amqpworker.Task` is one."""
-
-    name: str
-    signature: Signature
-    policy: Policy
-    stores_result: bool
-    time_limit: TimeLimit
-    isolated: bool
-
-    @property
-    def function(self) -> Callable[..., Any]:
-        """The user's function, which may be a coroutine function."""
+    from amqpworker.task import Task
 
 
 class Run:
@@ -45,7 +26,7 @@ class Run:
 
     def __init__(
         self,
-        registered: RegisteredTask,
+        registered: Task[Any, Any],
         delivery: Delivery,
         task_id: str,
         attempt: int,

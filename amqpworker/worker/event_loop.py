@@ -2,7 +2,7 @@
 The event loop of a worker process, for its `async def` tasks.
 
 Decides when a task starts (a limited number run at once, the others wait unclaimed and can still be requeued), and which
-thread settles its delivery. `executor` decides what happens to the delivery.
+thread settles its delivery.
 """
 
 from __future__ import annotations
@@ -67,12 +67,7 @@ class EventLoopRunner:
         self._publishing = ThreadPoolExecutor(SETTLING_THREADS, thread_name_prefix="amqpworker-settle")
 
     def start(self) -> None:
-        """
-        Start the loop and its thread before the first task.
-
-        Raises:
-            ThreadLimitReached: there is no room for it.
-        """
+        """Start the loop and its thread before the first task; raises ThreadLimitReached without room for it."""
         with self._lock:
             self._started_loop()
 
@@ -96,8 +91,7 @@ class EventLoopRunner:
         """
         Run a coroutine beside the tasks, from another thread, and return what it returns.
 
-        Raises:
-            TimeoutError: it has not ended within `timeout` seconds, and is cancelled.
+        Raises TimeoutError if it has not ended within `timeout` seconds; then it is cancelled.
         """
         with self._lock:
             loop = self._started_loop()
@@ -127,7 +121,7 @@ class EventLoopRunner:
 
     def abandon(self) -> None:
         """Cancel what still runs: its messages are redelivered, whatever the coroutines do after that. The loop continues."""
-        self._acceptance.only_results()
+        self._acceptance.ignore_failures()
         with self._lock:
             has_loop = self._loop is not None
         if has_loop:
@@ -137,7 +131,7 @@ class EventLoopRunner:
 
     def discard_results(self) -> None:
         """Discard the results of coroutines that are still running."""
-        self._acceptance.nothing()
+        self._acceptance.ignore_all()
 
     def stop(self) -> None:
         """End the loop, and the coroutines that still run in it."""
@@ -170,7 +164,7 @@ class EventLoopRunner:
             loop.close()
 
     async def _cancel_all(self) -> None:
-        self._acceptance.nothing()
+        self._acceptance.ignore_all()
         for task in self._tasks:
             task.cancel()
         if self._tasks:

@@ -2,14 +2,13 @@
 The way of a delivery, from its claim until it is settled.
 
 `Pipeline` is all of it, in order: claim, admit, run, decide, settle. Runner threads call `execute`, the event loop
-`execute_async`. An isolated child calls `TaskExecutor.run` only; its worker process claims, admits and settles.
-`outcomes` decides on the outcome, and `settle` acts on it.
+`execute_async`. An isolated process only runs (`TaskExecutor.run`): its worker process claims and admits before, and settles
+after.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,13 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from amqpworker.errors import InvalidArguments
 from amqpworker.ipc.recorder import RunSlot, key_of
 from amqpworker.log.logger import get_logger, task_context
+from amqpworker.model.clock import CLOCK, Clock
 from amqpworker.model.headers import UnusableHeader, now_text, read_headers, time_text
 from amqpworker.model.message import ATTEMPT, EXPIRES, FIRST_RUN, JSON, Delivery, Properties, new_id
-from amqpworker.model.outcome import Discarded, Done, Outcome
+from amqpworker.model.outcome import Dead, Discarded, Done, Outcome
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.signature.signature import Call
 from amqpworker.worker import outcomes
-from amqpworker.worker.context import RegisteredTask, Run
+from amqpworker.worker.context import Run
 from amqpworker.worker.forked_children import exit_if_forked_child
 from amqpworker.worker.late_calls import LateCalls
 from amqpworker.worker.limits.cancellation import await_within
@@ -31,13 +31,14 @@ from amqpworker.worker.limits.deadlines import Limits, RunAbandoned
 from amqpworker.worker.middleware import MiddlewareStack
 
 if TYPE_CHECKING:
+    from amqpworker.task import Task
     from amqpworker.worker.isolation.pool import Isolation
     from amqpworker.worker.settle import Settler
 
 log = get_logger(__name__)
 
 # What is one more than this can still be carried in a header.
-MOST_ATTEMPTS = 1_000_000_000
+MAX_ATTEMPTS = 1_000_000_000
 
 Settle: TypeAlias = Callable[[Delivery, Outcome, Run | None], None]
 
@@ -51,12 +52,12 @@ class Acceptance:
         self.failures = True
         self.results = True
 
-    def only_results(self) -> None:
-        """Ignore failures: most likely a task fails because a resource that it uses has been closed."""
+    def ignore_failures(self) -> None:
+        """Settle results only: most likely a task fails because a resource that it uses has been closed."""
         self.failures = False
 
-    def nothing(self) -> None:
-        """Ignore every outcome: the messages are redelivered."""
+    def ignore_all(self) -> None:
+        """Settle nothing: the messages are redelivered."""
         self.failures = self.results = False
 
     def accepts(self, outcome: Outcome) -> bool:
@@ -79,11 +80,9 @@ class Pipeline:
             return  # it was requeued, or its channel is lost
         run: Run | None = None
         try:
-            admitted = self.executor.admit(delivery)
+            admitted = self._admit(delivery, slot)
             if isinstance(admitted, Run):
                 run = admitted
-                task_context.set(run)
-                slot.mark_running(key_of(delivery), run)
                 call = self._isolation.run if isolated or run.registered.isolated else self.executor.call
                 outcome = call(run)
             else:
@@ -108,11 +107,9 @@ class Pipeline:
         run: Run | None = None
         slot = slots.pop()
         try:
-            admitted = self.executor.admit(delivery)
+            admitted = self._admit(delivery, slot)
             if isinstance(admitted, Run):
                 run = admitted
-                task_context.set(run)
-                slot.mark_running(key_of(delivery), run)
                 outcome = await self.executor.call_async(run)
             else:
                 outcome = admitted
@@ -127,6 +124,14 @@ class Pipeline:
             settle(delivery, outcome, run)
         return True
 
+    def _admit(self, delivery: Delivery, slot: RunSlot) -> Run | Outcome:
+        """Return the run of a delivery, recorded as running, or its outcome if it must not run."""
+        admitted = self.executor.admit(delivery)
+        if isinstance(admitted, Run):
+            task_context.set(admitted)
+            slot.mark_running(key_of(delivery), admitted)
+        return admitted
+
     def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
         """Settle in any case: if that fails, the delivery is dead-lettered instead, or requeued."""
         try:
@@ -137,7 +142,7 @@ class Pipeline:
                 self._settler.settle(delivery, following, run)
             except BaseException as another:
                 log.error("not_settled", queue=delivery.queue, exc_info=another)
-                self._settler.settle(delivery, outcomes.not_settled())
+                self._settler.settle(delivery, outcomes.REQUEUE)
 
 
 class TaskExecutor:
@@ -145,26 +150,23 @@ class TaskExecutor:
 
     def __init__(
         self,
-        tasks: Mapping[str, RegisteredTask],
+        tasks: Mapping[str, Task[Any, Any]],
         stores_results: bool,
         limits: Limits | None = None,
         middleware: MiddlewareStack | None = None,
+        clock: Clock = CLOCK,
     ) -> None:
         self._tasks = tasks
         self._limits = Limits(lambda _: None) if limits is None else limits
         self._middleware = middleware
         self._stores_results = stores_results
+        self._now, self._monotonic = clock
         self._late_calls = LateCalls()
         self._process = os.getpid()
         self.has_coroutines = any(map(_in_event_loop, tasks.values()))
 
     def start(self) -> None:
-        """
-        Prepare for tasks that have limits here, if there are any.
-
-        Raises:
-            ThreadLimitReached: there is no room for the thread that watches the limits.
-        """
+        """Start the thread that watches time limits, if a task has any here; raises ThreadLimitReached without room for it."""
         if any(task.time_limit is not UNLIMITED and not task.isolated for task in self._tasks.values()):
             self._limits.start()
 
@@ -188,7 +190,7 @@ class TaskExecutor:
         registered = self._tasks.get(properties.type or "")
         if registered is None:
             return outcomes.unknown_task(properties, self._tasks)
-        now = time.time()
+        now = self._now()
         attempt, first_run = 1, now
         headers = properties.headers
         if headers:
@@ -208,7 +210,7 @@ class TaskExecutor:
 
     def _log_discarded_call(self, properties: Properties, expired: int, now: float) -> None:
         """Warn if all of a sender's calls have been discarded for a while."""
-        count = self._late_calls.on_discarded(properties.app_id or "", time.monotonic())
+        count = self._late_calls.on_discarded(properties.app_id or "", self._monotonic())
         if count:
             log.warning(
                 "calls_expired",
@@ -225,56 +227,46 @@ class TaskExecutor:
         """
         Run a task whose function is not a coroutine function, in this thread, and return its outcome.
 
-        Raises:
-            RunAbandoned: it exceeded its hard limit, and its message has been settled.
+        Raises RunAbandoned if it exceeded its hard limit, and its message has been settled.
         """
-        registered = run.registered
+        call = _decoded(run)
+        if isinstance(call, Dead):
+            return call
         try:
-            call = registered.signature.decode(run.delivery.body)
-        except InvalidArguments as error:
-            return outcomes.malformed(str(error), type(error).__name__)
-        try:
-            if registered.time_limit is UNLIMITED:
+            if run.registered.time_limit is UNLIMITED:
                 value = self._invoke(run, call)
             else:
                 value = self._call_within_limits(run, call)
         except RunAbandoned:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is an outcome, SystemExit too
-            return outcomes.from_exception(run, error)
-        return outcomes.from_result(run, value, self._wants_result(run))
+            return outcomes.from_exception(run, error, self._now)
+        return outcomes.from_result(run, value, self._wants_result(run), self._now)
 
     async def call_async(self, run: Run) -> Outcome:
-        """
-        Run a task whose function is a coroutine function, in this event loop, and return its outcome.
-
-        Raises:
-            RunAbandoned: as above.
-        """
-        registered = run.registered
+        """As `call`, for a coroutine function, in this event loop."""
+        call = _decoded(run)
+        if isinstance(call, Dead):
+            return call
         try:
-            call = registered.signature.decode(run.delivery.body)
-        except InvalidArguments as error:
-            return outcomes.malformed(str(error), type(error).__name__)
-        try:
-            if registered.time_limit is UNLIMITED:
+            if run.registered.time_limit is UNLIMITED:
                 value = await self._invoke_async(run, call)
             else:
                 value = await self._await_within_limits(run, call)
         except RunAbandoned:
             raise
         except BaseException as error:  # noqa: BLE001 - as above; a cancelled task is one that failed
-            return outcomes.from_exception(run, error)
-        return outcomes.from_result(run, value, self._wants_result(run))
+            return outcomes.from_exception(run, error, self._now)
+        return outcomes.from_result(run, value, self._wants_result(run), self._now)
 
     def _call_within_limits(self, run: Run, call: Call) -> Any:
         limit = run.registered.time_limit
-        run.deadline = time.monotonic() + min(limit.soft, limit.hard)
+        run.deadline = self._monotonic() + min(limit.soft, limit.hard)
         return self._limits.call(run, partial(self._invoke, run, call), limit.soft, limit.hard)
 
     async def _await_within_limits(self, run: Run, call: Call) -> Any:
         limit = run.registered.time_limit
-        run.deadline = time.monotonic() + min(limit.soft, limit.hard)
+        run.deadline = self._monotonic() + min(limit.soft, limit.hard)
         deadline = self._limits.watch(run, limit.soft, limit.hard)
         try:
             return await await_within(self._invoke_async(run, call), limit.soft, self._limits.pace.again)
@@ -294,7 +286,6 @@ class TaskExecutor:
         return run.registered.function(*call.args, **call.kwargs)  # type: ignore[no-any-return]
 
     def _wants_result(self, run: Run) -> bool:
-        """Return whether a caller or the store gets what the task returns."""
         return bool(run.delivery.properties.reply_to) or (self._stores_results and run.registered.stores_result)
 
     # ---- in an isolated child ---------------------------------------------------------------------------------------
@@ -311,13 +302,20 @@ class TaskExecutor:
         return outcome
 
 
+def _decoded(run: Run) -> Call | Dead:
+    """Return the arguments in a run's message, or its outcome if they do not fit the function."""
+    try:
+        return run.registered.signature.decode(run.delivery.body)
+    except InvalidArguments as error:
+        return outcomes.malformed(str(error), type(error).__name__)
+
+
 def attempt_and_first_run(known: Mapping[str, int], now: float) -> tuple[int, float]:
     """Return which attempt a message is and when the first one began; both are within bounds, whatever its headers claim."""
     first_run = known.get(FIRST_RUN)
-    attempt = min(known.get(ATTEMPT, 1), MOST_ATTEMPTS)
+    attempt = min(known.get(ATTEMPT, 1), MAX_ATTEMPTS)
     return attempt, now if first_run is None else min(max(0.0, first_run / 1000), now)
 
 
-def _in_event_loop(registered: RegisteredTask) -> bool:
-    """Return whether a task runs in the event loop that it shares with others."""
+def _in_event_loop(registered: Task[Any, Any]) -> bool:
     return registered.signature.is_async and not registered.isolated

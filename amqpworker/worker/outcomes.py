@@ -1,8 +1,7 @@
 """
 Decide how a delivery ends: the only place that makes outcomes.
 
-It decides before the task runs, by what the task returns or raises, by the end of its process, and if settling fails.
-No function here publishes, stores or acknowledges: `settle` acts on the outcome.
+Before the task runs, by what it returns or raises, by the end of its process, and if settling fails. `settle` acts on them.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import inspect
 import math
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
@@ -43,16 +42,19 @@ from amqpworker.worker.unknown_tasks import advice
 log = get_logger(__name__)
 
 DONE = Done()
+REQUEUE = Requeue()
+REPUBLISH = Republish()
 # A clock that differs by less than this is not worth a round through the delay ladder (docs/guarantees.md).
-EARLY = 1.0
+CLOCK_TOLERANCE = 1.0
 # A call is discarded only this long after it has expired: the clocks of its caller and of its worker may be apart.
 CLOCKS_APART = 5.0
 # A process ends this soon after it has settled a task over its hard limit, which runs in it until then.
 HARD_LIMIT_DELAY = 1.0
-NOT_ISOLATED_DELAY = 5.0
+# No isolated process could be started: the message is not to blame.
+NOT_ISOLATED = Postpone(5.0, "no isolated process could be started")
 FIRST_CRASH_DELAY = 1.0
-LONGEST_CRASH_DELAY = 60.0
-MOST_CRASHES = 1000
+MAX_CRASH_DELAY = 60.0
+MAX_CRASHES = 1000
 
 # ---- before the task runs -------------------------------------------------------------------------------------------
 
@@ -88,7 +90,7 @@ def from_times(headers: Mapping[str, int], properties: Properties, now: float) -
             return Discarded("its caller no longer waits for the reply")
         return Dead("expired", Failure("", f"it expired {now - expires / 1000:.3f} s before it could start"))
     eta = headers.get(ETA)
-    if eta is None or eta / 1000 - now <= EARLY:
+    if eta is None or eta / 1000 - now <= CLOCK_TOLERANCE:
         return None
     # Once only: the second time it runs, so that two clocks that disagree cannot keep a message forever.
     if RETURNED in headers:
@@ -97,22 +99,17 @@ def from_times(headers: Mapping[str, int], properties: Properties, now: float) -
     return Postpone(eta / 1000 - now, "it was delivered before its time")
 
 
-def too_many_deliveries() -> Republish:
-    """Return the outcome of a message that its queue would soon drop, because it was delivered too often."""
-    return Republish()
-
-
 # ---- after the task has run -----------------------------------------------------------------------------------------
 
 
-def from_result(run: Run, value: Any, wanted: bool) -> Outcome:
+def from_result(run: Run, value: Any, wanted: bool, now: Callable[[], float] = time.time) -> Outcome:
     """Return the outcome of a task that returned a value; `wanted` is whether a caller or the store gets it."""
     registered = run.registered
     if value is not None and hasattr(type(value), "__await__"):
         return Dead("failed", _never_awaited(registered.name, value))
     if registered.policy.asks_about_results:
         try:
-            delay = registered.policy.decide_result(value, _run_info(run))
+            delay = registered.policy.decide_result(value, _run_info(run, now))
         except ResultRefused as error:
             return Dead("failed", failure_of(error))
         if delay is not None:
@@ -125,7 +122,7 @@ def from_result(run: Run, value: Any, wanted: bool) -> Outcome:
         return Dead("failed", failure_of(error))
 
 
-def from_exception(run: Run, error: BaseException) -> Outcome:
+def from_exception(run: Run, error: BaseException, now: Callable[[], float] = time.time) -> Outcome:
     """Return the outcome of a task that raised an exception."""
     policy = run.registered.policy
     match error:
@@ -134,10 +131,10 @@ def from_exception(run: Run, error: BaseException) -> Outcome:
         case RetryLater() if _has_delay(error):
             if not error.count:
                 return Snooze(error.delay, _failure_of_retry_later(error))
-            if policy.allows(_run_info(run), error.delay, error):
+            if policy.allows(_run_info(run, now), error.delay, error):
                 return Retry(error.delay, _failure_of_retry_later(error))
             return Dead("failed", _no_attempt_left(error, run.attempt))
-    delay = policy.decide(error, _run_info(run))
+    delay = policy.decide(error, _run_info(run, now))
     reason = "timeout" if isinstance(error, TimeLimitExceeded) else "failed"
     return Dead(reason, failure_of(error)) if delay is None else Retry(delay, failure_of(error))
 
@@ -146,7 +143,7 @@ def from_hard_limit(run: Run, stack: str) -> Outcome:
     """Return the outcome of a task that exceeded its hard limit and is abandoned; `stack` shows where it is."""
     text = f"the task has run for longer than {run.registered.time_limit.longest}"
     failure = Failure(TimeLimitExceeded.__name__, text, truncated(redact_text(stack), MAX_TRACEBACK))
-    delay = run.registered.policy.decide(TimeLimitExceeded(text), _run_info(run))
+    delay = run.registered.policy.decide(TimeLimitExceeded(text), _run_info(run, time.time))
     return Dead("timeout", failure) if delay is None else Retry(max(delay, HARD_LIMIT_DELAY), failure)
 
 
@@ -162,7 +159,7 @@ def internal_error(delivery: Delivery, error: BaseException) -> Dead:
 def from_crash(delivery: Delivery, crash: Crash, max_crashes: int) -> Outcome:
     """Return the outcome of a delivery whose task crashed its isolated process: another run, or dead after the last crash."""
     before = count_of((delivery.properties.headers or {}).get(CRASHES)) or 0
-    crashes = min(max(0, before), MOST_CRASHES) + 1
+    crashes = min(max(0, before), MAX_CRASHES) + 1
     held = f", after it had held up to {-(-crash.memory // MIB)} MiB of memory" if crash.memory else ""
     text = f"the isolated process that ran it ended by {crash.how}{held}: crash {crashes} of {max_crashes}"
     if crash.reason:
@@ -170,37 +167,23 @@ def from_crash(delivery: Delivery, crash: Crash, max_crashes: int) -> Outcome:
     failure = Failure(crash.how, text, truncated(redact_text(crash.stack), MAX_TRACEBACK))
     if crashes >= max_crashes:
         return Dead("crashed", failure, crashes)
-    return Snooze(min(FIRST_CRASH_DELAY * 2.0 ** (crashes - 1), LONGEST_CRASH_DELAY), failure, crashes)
-
-
-def not_isolated() -> Postpone:
-    """Return the outcome of a delivery for which no isolated process could be started: its message is not to blame."""
-    return Postpone(NOT_ISOLATED_DELAY, "no isolated process could be started")
-
-
-def channel_lost() -> Requeue:
-    """Return the outcome of a delivery whose channel was lost before it ran: it is redelivered."""
-    return Requeue()
+    return Snooze(min(FIRST_CRASH_DELAY * 2.0 ** (crashes - 1), MAX_CRASH_DELAY), failure, crashes)
 
 
 # ---- if an outcome cannot be settled --------------------------------------------------------------------------------
 
 
-def not_settled() -> Requeue:
-    """Return the outcome of a delivery for which no other outcome could be settled."""
-    return Requeue()
-
-
 def from_settle_error(delivery: Delivery, outcome: Outcome, error: BaseException) -> Outcome:
     """Return what to settle instead of an outcome that could not be settled; `InvalidArguments` means a copy is too large."""
-    match outcome:
-        case Retry(failure=failure) | Snooze(failure=failure) if isinstance(error, InvalidArguments):
-            # Its own headers fill the frame, so that there is no room for what a retry adds.
-            return Dead("failed", Failure(failure.error_type, str(error)))
-        case Postpone() if isinstance(error, InvalidArguments):
-            return Dead("failed", Failure("", str(error)))
-        case Republish() | Dead() if isinstance(error, InvalidArguments):
-            return Requeue()
+    if isinstance(error, InvalidArguments):
+        match outcome:
+            case Retry(failure=failure) | Snooze(failure=failure):
+                # Its own headers fill the frame, so that there is no room for what a retry adds.
+                return Dead("failed", Failure(failure.error_type, str(error)))
+            case Postpone():
+                return Dead("failed", Failure("", str(error)))
+            case Republish() | Dead():
+                return REQUEUE
     return internal_error(delivery, error)
 
 
@@ -208,7 +191,7 @@ def from_settle_error(delivery: Delivery, outcome: Outcome, error: BaseException
 
 
 def _never_awaited(name: str, value: Any) -> Failure:
-    """Return the failure of a task that returned an awaitable, as a decorated coroutine function may."""
+    """Return the failure of a task that returned an awaitable, as a coroutine function may that a decorator hides."""
     if inspect.iscoroutine(value):
         value.close()
     kind = type(value).__name__
@@ -255,9 +238,8 @@ def _cause_of(error: BaseException) -> BaseException | None:
     return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def _run_info(run: Run) -> RunInfo:
-    """Return what a retry policy needs to decide."""
-    return RunInfo(run.attempt, run.first_run, time.time())
+def _run_info(run: Run, now: Callable[[], float]) -> RunInfo:
+    return RunInfo(run.attempt, run.first_run, now())
 
 
 def _without_ours(found: TracebackType | None) -> TracebackType | None:

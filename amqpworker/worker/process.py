@@ -37,6 +37,7 @@ from amqpworker.worker import outcomes
 from amqpworker.worker.app_loader import import_error, load_app, may_pass
 from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.worker.context import Run
+from amqpworker.worker.counters import OutcomeCounters
 from amqpworker.worker.executor import Pipeline, TaskExecutor
 from amqpworker.worker.forked_children import default_signals_in_forks
 from amqpworker.worker.isolation.child import IsolatedProcess
@@ -94,8 +95,9 @@ class WorkerProcess:
             if trouble is not None:
                 log.warning("results_unavailable", reason=trouble, effect="the first result waits for it")
         settings = app.settings.model_copy(update={"log_tasks": options.log_tasks or app.settings.log_tasks})
-        lanes = self.publisher.copies, self.publisher.replies
-        self.settler = Settler(*lanes, store, app.plan, settings, self._wake)
+        self.settler = Settler(self.publisher, store, app.plan, settings, self._wake)
+        self.counters = OutcomeCounters()
+        self.settler.listeners.add(self.counters.on_settled)
         # Runs over their hard limit, in the order in which they reached it.
         self.overruns: list[RunDeadline] = []
         self.limits = Limits(self._on_overrun)
@@ -106,7 +108,7 @@ class WorkerProcess:
             any(task.isolated for task in app.tasks.values()),
         )
         concurrency = Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects)
-        await_ = lambda *given: self.runners.run_coroutine(*given)  # noqa: E731, PLW0108 - `runners` are made below
+        await_ = lambda *given: self.runners.event_loop.run_coroutine(*given)  # noqa: E731, PLW0108 - `runners` are made below
         middleware = MiddlewareStack.of(app.middleware, await_)
         executor = TaskExecutor(app.tasks, store is not None, self.limits, middleware)
         pipeline = Pipeline(executor, self.settler, self.isolation)
@@ -119,7 +121,9 @@ class WorkerProcess:
         bits = bits_of(addresses(app.url), [one.queue for one in self.consumer.subscriptions])
         self.sharing = Sharing(recorder, bits, self.runners.has_room, self.consumer.hold)
         app.users.worker_started()
-        self.lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self.runners.run_coroutine)
+        self.lifespan = Lifespan(
+            None if app.lifespan is None else app.lifespan(), self.runners.event_loop.run_coroutine
+        )
         warn_of_long_tasks(app)
         _warn_of_mistyped_variables()
         self.stop_requested = StopRequest()
@@ -128,7 +132,7 @@ class WorkerProcess:
         self.children = ChildProcesses(ours=False)
         self.consumer.on_beat(lambda: recorder.beat(CONSUMER))
         self.publisher.on_beat(lambda: recorder.beat(PUBLISHER))
-        self.runners.on_beat(lambda: recorder.beat(EVENT_LOOP))
+        self.runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
 
     def _wake(self) -> None:
         self.consumer.wake()
@@ -238,7 +242,7 @@ class WorkerProcess:
         until = time.monotonic() + self.drain_timeout
         self._stop_consuming(until)
         finished = self._wait_until(
-            lambda: len(self.runners.running) <= self._count_overruns() and self.settler.is_idle(), until
+            lambda: len(self.runners.running) <= self._count_overruns() and self.settler.is_idle, until
         )
         if not finished:
             log.warning("tasks_abandoned", running=[one.properties.type for one in list(self.runners.running.values())])
@@ -247,7 +251,7 @@ class WorkerProcess:
         for run, outcome in overrun:
             self.runners.settle(run.delivery, outcome, run)
         if overrun:
-            self._wait_until(self.settler.is_idle, time.monotonic() + LAST_COPY_TIMEOUT)
+            self._wait_until(lambda: self.settler.is_idle, time.monotonic() + LAST_COPY_TIMEOUT)
         self.consumer.wake()
         self.app.producer.close(CLOSE_TIMEOUT if not self.stop_now else 0.0)
         self.consumer.close(CLOSE_TIMEOUT)
@@ -288,9 +292,9 @@ class WorkerProcess:
     def _record(self) -> None:
         """Record for the supervisor that this thread is alive, and the counts so far."""
         self.recorder.beat(MAIN)
-        unconfirmed = self.settler.republisher.overdue(time.monotonic())
-        gauges = Gauges(self.isolation.in_use, self.runners.waiting_suspects, unconfirmed)
-        self.recorder.record(self.settler.counts(), self.consumer.consuming, gauges)
+        unconfirmed = self.settler.copies.overdue(time.monotonic())
+        gauges = Gauges(self.isolation.in_use, self.runners.permits.waiting, unconfirmed)
+        self.recorder.record(self.counters.counts(), self.consumer.consuming, gauges)
         self.reporter.flush_pending()
 
     def _wait_until(self, is_true: Callable[[], bool], until: float) -> bool:

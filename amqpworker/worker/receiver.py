@@ -8,12 +8,12 @@ process, `crashes` and the supervisor (asked by `suspects`) decide where it runs
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, assert_never
 
 from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.log.logger import get_logger
+from amqpworker.model.clock import CLOCK, Clock
 from amqpworker.model.message import CRASHES, DEAD_REASON, Delivery
 from amqpworker.routing.envelope import replayed
 from amqpworker.worker import outcomes
@@ -49,14 +49,16 @@ class DeliveryReceiver:
         ack_timeout: float,
         ask: Callable[[tuple[str, ...]], bool] | None = None,
         wake: Callable[[], None] = lambda: None,
+        clock: Clock = CLOCK,
     ) -> None:
+        self._now, self._monotonic = clock
         self._put = runners.put
         self._put_isolated = runners.put_isolated
         self._settle = runners.settle
         self._drop_requeued = runners.drop_requeued
         self._running_on = runners.running_on
         self._supervised = ask is not None
-        self._suspect_query = SuspectQuery(ask, self._put, self._isolate, wake)
+        self._suspect_query = SuspectQuery(ask, self._put, self._isolate, wake, clock.monotonic)
         self.on_suspect_answer = self._suspect_query.on_answer
         self._settler = settler
         # Half of it: the other half is for the task that starts last.
@@ -74,14 +76,13 @@ class DeliveryReceiver:
         headers = delivery.properties.headers or NO_HEADERS
         if DEAD_REASON in headers:
             # Before anything is decided by what it once was.
-            headers = delivery.properties.headers = replayed(headers, time.time())
+            headers = delivery.properties.headers = replayed(headers, self._now())
         if delivery.redelivered or CRASHES in headers:
             self._on_redelivery(delivery)
         else:
             self._put(delivery)
 
     def _on_redelivery(self, delivery: Delivery) -> None:
-        delivery.channel.mark_redelivered(delivery)
         match redelivery_action(delivery, self._supervised):
             case RedeliveryAction.RUN:
                 self._put(delivery)
@@ -91,7 +92,7 @@ class DeliveryReceiver:
                 self._isolate(delivery)
             case RedeliveryAction.REPUBLISH:
                 if delivery.channel.claim(delivery):
-                    self._settle(delivery, outcomes.too_many_deliveries())
+                    self._settle(delivery, outcomes.REPUBLISH)
             case action:
                 assert_never(action)
 
@@ -113,7 +114,7 @@ class DeliveryReceiver:
         self._settler.flush()
         self._suspect_query.flush()
         if self._draining:
-            self._requeue_unclaimed(time.monotonic())
+            self._requeue_unclaimed(self._monotonic())
 
     def drain(self) -> None:
         """Requeue all unclaimed deliveries, also those that arrive later."""
@@ -121,8 +122,8 @@ class DeliveryReceiver:
 
     def on_tick(self) -> bool:
         """Requeue what has been unclaimed for too long; return true while deliveries are here."""
-        now = time.monotonic()
-        self._settler.republisher.try_again(now)
+        now = self._monotonic()
+        self._settler.copies.try_again(now)
         self._suspect_query.check(now)
         if self._draining:
             self._settler.flush()
@@ -135,21 +136,31 @@ class DeliveryReceiver:
             if count := self._requeue_for_others(now):
                 reason = "another process has an idle thread"
                 log.info("deliveries_requeued", count=count, waited=UNCLAIMED_SECONDS, reason=reason)
-        waiting = any(channel.unclaimed for channel in self._channels) or self._settler.republisher.waiting
+        waiting = any(channel.unclaimed for channel in self._channels) or self._settler.copies.has_waiting
         return waiting or self._draining
 
     def _requeue_for_others(self, now: float) -> int:
         """Requeue what waits behind long tasks, each message once: redelivered messages stay."""
+        held = [one for one in self._channels if one.held_since and one.held_since + HELD_SECONDS <= now]
+        waiting = [delivery for channel in held for delivery in channel.waiting_since(now - UNCLAIMED_SECONDS)]
+        return self._requeue(delivery for delivery in waiting if not _ran_before(delivery))
+
+    def _requeue_unclaimed(self, arrived_before: float) -> int:
+        return self._requeue(one for channel in self._channels for one in channel.waiting_since(arrived_before))
+
+    def _requeue(self, deliveries: Iterable[Delivery]) -> int:
+        """Requeue those that are not claimed meanwhile; return how many."""
         count = 0
-        for channel in list(self._channels):
-            if channel.held_since and channel.held_since + HELD_SECONDS <= now:
-                count += self._settler.requeue_unclaimed(channel, now - UNCLAIMED_SECONDS, keep_redelivered=True)
+        for delivery in deliveries:
+            if delivery.channel.claim(delivery):
+                self._settle(delivery, outcomes.REQUEUE)
+                count += 1
         if count:
+            self._settler.flush()
             self._drop_requeued()
         return count
 
-    def _requeue_unclaimed(self, before: float) -> int:
-        count = sum(self._settler.requeue_unclaimed(channel, before) for channel in list(self._channels))
-        if count:
-            self._drop_requeued()
-        return count
+
+def _ran_before(delivery: Delivery) -> bool:
+    """Return whether a message was delivered before, or is the copy of one that crashed its process."""
+    return delivery.redelivered or CRASHES in (delivery.properties.headers or NO_HEADERS)

@@ -1,8 +1,7 @@
 """
 The runner threads of a worker process.
 
-Decides which thread runs what; `async def` tasks go to `event_loop`. `executor` decides what happens to a delivery in its
-thread.
+Decides which thread runs what; `async def` tasks go to `event_loop`.
 """
 
 from __future__ import annotations
@@ -10,16 +9,15 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
+from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.ipc.recorder import Recorder, RunSlot, read_recording
 from amqpworker.lifecycle import start_thread
-from amqpworker.model.message import Delivery, DeliveryChannel
-from amqpworker.model.outcome import Outcome
-from amqpworker.worker.context import Run
+from amqpworker.model.message import Delivery
 from amqpworker.worker.event_loop import EventLoopRunner
 from amqpworker.worker.executor import Acceptance, Pipeline
 from amqpworker.worker.isolation.permits import Permits
@@ -52,9 +50,10 @@ class RunnerThreads:
 
     def __init__(self, pipeline: Pipeline, concurrency: Concurrency, recorder: Recorder | None = None) -> None:
         self._pipeline = pipeline
+        self.settle = pipeline.settle
         self._executor = executor = pipeline.executor
         self._acceptance = Acceptance()
-        self._permits = Permits(concurrency.suspects)
+        self.permits = Permits(concurrency.suspects)
         self._shared: WorkQueue = SimpleQueue()
         self._own: dict[str, WorkQueue] = {queue: SimpleQueue() for queue in concurrency.own}
         own = [work for queue, work in self._own.items() for _ in range(concurrency.own[queue])]
@@ -71,53 +70,31 @@ class RunnerThreads:
         ]
         # By thread number, or by the id of a coroutine's delivery: what was claimed and is not settled yet.
         self.running: dict[int, Delivery] = {}
-        self._event_loop = EventLoopRunner(pipeline, recorder.slots[threads:], self.running)
+        self.event_loop = EventLoopRunner(pipeline, recorder.slots[threads:], self.running)
         # Each delivery is routed only if there is more than one work queue, or both kinds of tasks.
         self._to_thread: Callable[[Delivery], None] = self._to_work_queue if concurrency.own else self._shared.put
         self.put: Callable[[Delivery], None] = self._route if executor.has_coroutines else self._to_thread
         # Nothing runs in the event loop that may crash its process.
         self.put_isolated: Callable[[Delivery], None] = self._to_thread
 
-    def on_beat(self, beat: Callable[[], None]) -> None:
-        """Have `beat` called about once per second by the event loop's thread; before `start`."""
-        self._event_loop.beat = beat
-
-    def run_coroutine(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
-        """
-        Run a coroutine in the event loop of the tasks, and return what it returns.
-
-        Raises:
-            TimeoutError: it has not ended within `timeout` seconds.
-        """
-        return self._event_loop.run_coroutine(coroutine, timeout)
-
     def start(self) -> None:
-        """
-        Start the threads, including that of the event loop if a task needs it.
-
-        Raises:
-            ThreadLimitReached: there is no room for all of them.
-        """
+        """Start the threads, including that of the event loop if a task needs it; raises ThreadLimitReached without room."""
         self._executor.start()
         for thread in self._threads:
             start_thread(thread)
         if self._executor.has_coroutines:
-            self._event_loop.start()
-
-    def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
-        """Settle, in any case, a delivery that was claimed elsewhere; from any thread."""
-        self._pipeline.settle(delivery, outcome, run)
+            self.event_loop.start()
 
     def drop_requeued(self) -> None:
         """Drop the deliveries that were requeued before they were claimed, with their bodies; for the thread that calls `put`."""
         for work in (self._shared, *self._own.values()):
             drop_requeued(work)
-        self._event_loop.drop_requeued()
+        self.event_loop.drop_requeued()
         # The next one to take a free permit may be among those that were dropped: so all others ask again.
-        for delivery in self._permits.take_waiting():
+        for delivery in self.permits.take_waiting():
             self._to_thread(delivery)
 
-    def running_on(self, channel: DeliveryChannel) -> list[tuple[Delivery, float]]:
+    def running_on(self, channel: ConsumerChannel) -> list[tuple[Delivery, float]]:
         """Return the deliveries of a channel whose tasks run, each with the seconds that it has run; from any thread."""
         running = [delivery for delivery in list(self.running.values()) if delivery.channel is channel]
         return with_seconds(running, read_recording(self._recorder.memory), time.time())
@@ -125,12 +102,13 @@ class RunnerThreads:
     def has_room(self, queue: str) -> bool:
         """Whether a message of a queue could start at once, in a thread or in the event loop; from any thread."""
         work = self._own.get(queue, self._shared)
-        if not (work.empty() and self._event_loop.has_room):
+        if not (work.empty() and self.event_loop.has_room):
             return False
         return any(one is work and number not in self.running for number, one in enumerate(self._work_queues, 1))
 
+    @property
     def is_idle(self) -> bool:
-        """Return whether no task runs."""
+        """Whether no task runs."""
         return not self.running
 
     def abandon(self) -> None:
@@ -140,24 +118,24 @@ class RunnerThreads:
         A thread continues; a result of its task still counts, and an exception does not: most likely the task fails because
         a resource that it uses has been closed.
         """
-        self._acceptance.only_results()
-        self._event_loop.abandon()
+        self._acceptance.ignore_failures()
+        self.event_loop.abandon()
 
     def discard_results(self) -> None:
         """Discard the results of tasks from now on: the processes that they wait for are being ended."""
-        self._acceptance.nothing()
-        self._event_loop.discard_results()
+        self._acceptance.ignore_all()
+        self.event_loop.discard_results()
 
     def stop(self) -> None:
         """Let each thread end after its present task, and end the event loop."""
         for work in self._work_queues:
             work.put(None)
-        self._event_loop.stop()
+        self.event_loop.stop()
 
     def _route(self, delivery: Delivery) -> None:
         """Put a delivery where its task can run: coroutines do not wait for a free thread."""
         if self._executor.is_coroutine(delivery):
-            self._event_loop.put(delivery)
+            self.event_loop.put(delivery)
         else:
             self._to_thread(delivery)
 
@@ -180,16 +158,11 @@ class RunnerThreads:
         if self._executor.is_isolated(delivery):
             delivery.channel.unmark_suspect(delivery)
             self._pipeline.execute(delivery, slot, self._acceptance)
-        elif self._permits.acquire(delivery):
+        elif self.permits.acquire(delivery):
             delivery.channel.unmark_suspect(delivery)
             self._pipeline.execute(delivery, slot, self._acceptance, isolated=True)
-            if (following := self._permits.release()) is not None:
+            if (following := self.permits.release()) is not None:
                 self._to_thread(following)
-
-    @property
-    def waiting_suspects(self) -> int:
-        """How many suspects wait for a permit."""
-        return self._permits.waiting
 
 
 def drop_requeued(work: WorkQueue) -> None:

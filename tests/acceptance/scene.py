@@ -180,4 +180,4 @@ class Scene:
 
 def copies_wait(said: str) -> bool:
     """Tell whether a pool has logged that copies are not confirmed: of those that were written, or of those that were not."""
-    return "copies_unconfirmed" in said or "copy_not_confirmed" in said
+    return "copies_unconfirmed" in said

@@ -132,7 +132,7 @@ def test_a_queue_that_is_deleted_while_its_tasks_run_voids_their_outcomes(vhost:
         wait_for_another(worker, before)
         after = generation(worker)
         ledger.go.set()
-        wait_until(worker.process.runners.is_idle, what="the late outcomes are there")
+        wait_until(lambda: worker.process.runners.is_idle, what="the late outcomes are there")
         ledger.send(range(10, 20))
         ledger.wait_for(range(10, 20))
         assert generation(worker) is after
@@ -334,7 +334,7 @@ def test_a_task_longer_than_the_ack_timeout_costs_its_channel_and_nothing_else(
         wait_until(lambda: ledger.runs[0] == 2, what="it runs again")
         after = generation(worker, "slow")
         ledger.go.set()
-        wait_until(worker.process.runners.is_idle, what="the late outcome is there")
+        wait_until(lambda: worker.process.runners.is_idle, what="the late outcome is there")
         ledger.send(range(1, 20))
         ledger.wait_for(range(20))
         assert generation(worker, "slow") is after, "it acknowledged nothing on the next channel"

@@ -93,7 +93,7 @@ def test_a_reply_that_is_forbidden_makes_no_retry_run_twice(
         vhost.publish("amqpworker.tasks", QUEUE, b'{"name": "%d"}' % number, failing)
     with running(app, threads=4) as worker:
         wait_until(lambda: len(runs) == count and set(runs.values()) >= {2}, 60, "all have run twice")
-        wait_until(lambda: vhost.count(QUEUE) == 0 and worker.process.settler.is_idle(), 30, "all is settled")
+        wait_until(lambda: vhost.count(QUEUE) == 0 and worker.process.settler.is_idle, 30, "all is settled")
     assert set(runs.values()) == {2}
 
 
@@ -114,7 +114,7 @@ def test_a_copy_is_published_once_however_late_its_confirm_is(make_app: MakeApp,
 
     passes.send()
     with running(app, threads=1) as worker:
-        copies = worker.process.settler.republisher
+        copies = worker.process.settler.copies
         wait_until(lambda: vhost.count(QUEUE) == 0, what="the queues are there")
         vhost.node.rabbitmqctl("eval", f"sys:suspend({server_of(vhost, QUEUE + '.dead')}).")
         fails.send()
@@ -122,9 +122,9 @@ def test_a_copy_is_published_once_however_late_its_confirm_is(make_app: MakeApp,
         for _ in range(20):
             passes.send()
         wait_until(lambda: vhost.count(QUEUE) == 0, what="others go on meanwhile")
-        assert not copies.waiting
+        assert not copies.has_waiting
         vhost.node.rabbitmqctl("eval", f"sys:resume({server_of(vhost, QUEUE + '.dead')}).")
-        wait_until(worker.process.settler.is_idle, 30, "the letter is confirmed")
+        wait_until(lambda: worker.process.settler.is_idle, 30, "the letter is confirmed")
     assert vhost.count(QUEUE + ".dead") == 1
 
 
@@ -150,10 +150,10 @@ def test_a_copy_to_an_exchange_that_is_missing_holds_up_no_letter(
                 retried.send()
             fails.send(number)
         wait_until(lambda: vhost.count(QUEUE + ".dead") >= 100, 30, "each that failed has its letter")
-        told = [one for one in caplog.records if one.getMessage().startswith("copy_not_confirmed")]
+        told = [one for one in caplog.records if one.getMessage().startswith("copies_unconfirmed")]
         assert 1 <= len(told) <= 5
         echo_of(make_app()).options(delay=4).send("makes the exchange again")
-        wait_until(worker.process.settler.is_idle, 90, "the retries are with the broker")
+        wait_until(lambda: worker.process.settler.is_idle, 90, "the retries are with the broker")
         assert vhost.count(QUEUE + ".dead") >= 100
     letters: Counter[str] = Counter()
     with raw_channel(vhost.url) as channel:

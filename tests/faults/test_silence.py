@@ -261,7 +261,7 @@ def test_a_subscription_without_an_answer_ends_nothing_that_runs(make_app: MakeA
         pause.join(30)
         wait_until(lambda: noted, 40, "it has run")
         go.set()
-        wait_until(worker.process.runners.is_idle, what="all is done")
+        wait_until(lambda: worker.process.runners.is_idle, what="all is done")
     assert runs == [1]
     assert spare.count("other") == 0
 
@@ -309,7 +309,7 @@ def test_a_queue_whose_leader_is_silent_is_not_taken_for_one_without_consumers(
         suspended(vhost.node, leader(vhost.vhost, QUEUE), 4).join(60)
         assert channel_of(worker) is before
         go.set()
-        wait_until(lambda: worker.process.runners.is_idle() and vhost.count(QUEUE) == 0, what="it is done")
+        wait_until(lambda: worker.process.runners.is_idle and vhost.count(QUEUE) == 0, what="it is done")
     assert runs == [1]
 
 

@@ -262,7 +262,7 @@ def test_a_dead_letter_waits_until_it_can_be_published(
         assert ran.wait(10)
         vhost.management.request("DELETE", "exchanges", vhost.vhost, "amqpworker.dead")
         go.set()
-        wait_until(lambda: "copy_not_confirmed" in caplog.text, what="it cannot be published")
+        wait_until(lambda: "copies_unconfirmed" in caplog.text, what="it cannot be published")
         assert vhost.count(DEAD) == 0
         arguments = {"alternate-exchange": "amqpworker.parked"}
         body = {"type": "direct", "durable": True, "arguments": arguments}

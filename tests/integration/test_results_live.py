@@ -338,7 +338,7 @@ def test_a_reply_that_cannot_leave_is_given_up_and_its_message_acknowledged(
         monkeypatch.setattr(publisher, "on_wake", lambda: None)  # nothing is written any more
         began = time.monotonic()
         go.set()
-        wait_until(lambda: worker.process.runners.is_idle() and worker.process.settler.is_idle(), what="it is settled")
+        wait_until(lambda: worker.process.runners.is_idle and worker.process.settler.is_idle, what="it is settled")
         assert 0.4 < time.monotonic() - began < 3
         monkeypatch.undo()
         calling.join()

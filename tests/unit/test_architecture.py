@@ -23,7 +23,7 @@ TESTS = Path(__file__).parents[1]
 LAYERS: dict[str, set[str]] = {
     "words": {"errors", "settings", "model"},
     "process": {"lifecycle"},
-    "log": {"log"},
+    "log": {"log", "hooks"},
     "ipc": {"ipc"},
     "decisions": {"signature", "policies", "routing"},
     "broker": {"broker"},

@@ -47,12 +47,12 @@ def publications() -> dict[str, Publication]:
         "sent with a delay, an expiry and a header": envelope.sent(
             message(delay=90.1, expires=600.0, headers={"tenant": "acme"}), NAMES, NOW
         ),
-        "called": envelope.called(message(), ("c-1", 5.0), NAMES, NOW),
-        "retried": envelope.retried(delivery(), 1.5, (ID, 4, NOW - 60), NAMES, NOW),
-        "retried after a crash": envelope.retried(delivery(), 0, (ID, 3, NOW - 60), NAMES, NOW, 1),
+        "called": envelope.called(message(), "c-1", 5.0, NAMES, NOW),
+        "retried": envelope.retried(delivery(), 1.5, envelope.RunIdentity(ID, 4, NOW - 60), NAMES, NOW),
+        "retried after a crash": envelope.retried(delivery(), 0, envelope.RunIdentity(ID, 3, NOW - 60), NAMES, NOW, 1),
         "postponed": envelope.postponed(delivery(), 10.0, ID, NAMES, NOW),
         "republished": envelope.republished(delivery(), NAMES),
-        "dead": envelope.dead_lettered(delivery(), Dead("failed", failure), (ID, "host:1", NAMES), NOW),
+        "dead": envelope.dead_lettered(delivery(), Dead("failed", failure), ID, "host:1", NAMES, NOW),
         "replied": envelope.reply(delivery(), done(b"42")),
         "replied with a failure": envelope.reply(delivery(), failed("failed", failure)),
     }

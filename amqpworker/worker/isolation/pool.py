@@ -77,9 +77,9 @@ class Isolation:
             # Starting a process may have taken seconds: its message is redelivered, and may be running elsewhere by now.
             if process is not None:
                 self._release(process)
-            return outcomes.channel_lost()
+            return outcomes.REQUEUE
         if process is None:
-            return outcomes.not_isolated()
+            return outcomes.NOT_ISOLATED
         try:
             ending = process.run(request_to(run), run.registered.time_limit.end)
         except BaseException:

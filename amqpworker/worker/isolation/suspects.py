@@ -39,7 +39,9 @@ class SuspectQuery:
         run: Callable[[Delivery], None],
         isolate: Callable[[Delivery], None],
         wake: Callable[[], None],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._monotonic = monotonic
         self._ask = ask
         self._wake = wake
         self._run = run
@@ -58,7 +60,7 @@ class SuspectQuery:
             if key in self._held:
                 self._held[key][1].append(delivery)
                 return
-            self._held[key] = (time.monotonic() + PATIENCE, [delivery])
+            self._held[key] = (self._monotonic() + PATIENCE, [delivery])
         if not self._unasked:
             self._wake()
         self._unasked.append(key)

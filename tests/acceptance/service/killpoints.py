@@ -23,10 +23,11 @@ from ledger import Ledger
 
 from amqpworker.broker.channel import Channel
 from amqpworker.broker.publish_channel import PublishChannel
-from amqpworker.model.message import Delivery, Publication
+from amqpworker.hooks import Settled
+from amqpworker.model.message import Publication
 from amqpworker.results.sqlite import SqliteStore
+from amqpworker.worker.copies import Copy, CopyPublisher
 from amqpworker.worker.executor import TaskExecutor
-from amqpworker.worker.republish import Republication, Republisher
 from amqpworker.worker.settle import Settler
 
 AT_LAST = int(os.environ.get("KILL_BY", "8"))  # a process dies when it is there for the n-th time, n up to this
@@ -139,23 +140,23 @@ def confirmed(part: str) -> Callable[[Hit], None]:
     """Return the step at which such a copy is known to be confirmed, and its original not acknowledged."""
 
     def set_trap(hit: Hit) -> None:
-        original = Republisher.publish
+        original = CopyPublisher.publish
 
-        def publish(self: Republisher, copy: Republication) -> None:
+        def publish(self: CopyPublisher, copy: Copy) -> None:
             def trapped() -> None:
                 if goes_to(copy.publication, part):
                     hit()
-                copy.confirmed()
+                copy.on_confirmed()
 
-            original(self, replace(copy, confirmed=trapped))
+            original(self, replace(copy, on_confirmed=trapped))
 
-        Republisher.publish = publish  # type: ignore[method-assign]
+        CopyPublisher.publish = publish  # type: ignore[method-assign]
 
     return set_trap
 
 
 def is_copy(part: str) -> Callable[..., bool]:
-    """Return the question whether what `Republisher.publish` is called with goes there."""
+    """Return the question whether what `CopyPublisher.publish` is called with goes there."""
     return lambda _copies, copy: goes_to(copy.publication, part)
 
 
@@ -163,8 +164,8 @@ def has_settlements(channel: Channel) -> bool:
     return bool(channel._settlements)
 
 
-def was_a_call(_settler: Settler, delivery: Delivery) -> bool:
-    return bool(delivery.properties.reply_to)
+def was_a_call(_settler: Settler, settled: Settled) -> bool:
+    return bool(settled.delivery.properties.reply_to)
 
 
 POINTS: dict[str, Callable[[Hit], None]] = {
@@ -174,11 +175,11 @@ POINTS: dict[str, Callable[[Hit], None]] = {
     "result not stored": lambda hit: before(SqliteStore, "put", hit),
     "result stored": lambda hit: after(SqliteStore, "put", hit),
     "reply sent": lambda hit: before(Settler, "_ack", hit, was_a_call),
-    "copy not sent": lambda hit: before(Republisher, "publish", hit, is_copy("delay")),
+    "copy not sent": lambda hit: before(CopyPublisher, "publish", hit, is_copy("delay")),
     "copy written": written("delay"),
     "copy unheard": unheard("delay"),
     "copy confirmed": confirmed("delay"),
-    "letter not sent": lambda hit: before(Republisher, "publish", hit, is_copy("dead")),
+    "letter not sent": lambda hit: before(CopyPublisher, "publish", hit, is_copy("dead")),
     "letter written": written("dead"),
     "letter unheard": unheard("dead"),
     "letter confirmed": confirmed("dead"),

@@ -19,6 +19,7 @@ from amqpworker.model.headers import time_text
 from amqpworker.model.message import Delivery, Message, Properties, Publication
 from amqpworker.model.outcome import Dead, Failure
 from amqpworker.routing.envelope import (
+    RunIdentity,
     called,
     dead_lettered,
     is_valid_reply_to,
@@ -76,7 +77,7 @@ def delivery(headers: dict[str, Any] | None = None, **properties: Any) -> Delive
 def retry(
     of: Delivery, delay: float = 1.0, *, attempt: int = 2, crashes: int = 0
 ) -> tuple[str, dict[str, Any], Properties]:
-    return parts(of, retried(of, delay, ("id", attempt, NOW - 10), NAMES, NOW, crashes))
+    return parts(of, retried(of, delay, RunIdentity("id", attempt, NOW - 10), NAMES, NOW, crashes))
 
 
 def parts(of: Delivery, copy: Publication) -> tuple[str, dict[str, Any], Properties]:
@@ -91,7 +92,7 @@ def parts(of: Delivery, copy: Publication) -> tuple[str, dict[str, Any], Propert
 
 def copies() -> list[Properties]:
     dead = Dead("failed", FAILURE)
-    return [retry(delivery())[2], dead_lettered(delivery(), dead, ("id", "host:1", NAMES), NOW).properties]
+    return [retry(delivery())[2], dead_lettered(delivery(), dead, "id", "host:1", NAMES, NOW).properties]
 
 
 @pytest.mark.parametrize("copy", copies(), ids=["retry", "dead letter"])
@@ -126,7 +127,7 @@ def test_a_copy_does_not_change_its_original() -> None:
     original = delivery()
     before = dict(original.properties.headers or {})
     retry(original)
-    dead_lettered(original, Dead("failed", FAILURE), ("id", "host:1", NAMES), NOW)
+    dead_lettered(original, Dead("failed", FAILURE), "id", "host:1", NAMES, NOW)
     assert original.properties.headers == before
     assert original.properties.delivery_mode == 1
 
@@ -179,7 +180,7 @@ def test_what_came_too_early_goes_back_with_its_time_and_its_attempt() -> None:
 
 
 def test_a_message_that_had_no_id_keeps_the_one_that_its_run_was_given() -> None:
-    copy = retried(delivery(message_id=None), 1.0, ("given", 2, NOW), NAMES, NOW)
+    copy = retried(delivery(message_id=None), 1.0, RunIdentity("given", 2, NOW), NAMES, NOW)
     assert copy.properties.message_id == "given"
 
 
@@ -187,7 +188,7 @@ def test_a_message_that_had_no_id_keeps_the_one_that_its_run_was_given() -> None
 
 
 def letter(of: Delivery, dead: Dead) -> dict[str, Any]:
-    copy = dead_lettered(of, dead, ("id", "host:1", NAMES), NOW)
+    copy = dead_lettered(of, dead, "id", "host:1", NAMES, NOW)
     assert (copy.exchange, copy.routing_key, copy.body, copy.mandatory) == (NAMES.dead, "work", of.body, True)
     return copy.properties.headers or {}
 
@@ -218,7 +219,7 @@ def test_evidence_that_there_is_not_is_no_header() -> None:
 
 def test_a_dead_letter_keeps_what_it_was_refused_for() -> None:
     refused = delivery(content_encoding="gzip", content_type="application/x-python-serialize")
-    copy = dead_lettered(refused, Dead("malformed"), ("id", "host:1", NAMES), NOW)
+    copy = dead_lettered(refused, Dead("malformed"), "id", "host:1", NAMES, NOW)
     assert copy.properties.content_encoding == "gzip"
     assert copy.properties.content_type == "application/x-python-serialize"
     assert retry(refused)[2].content_encoding is None
@@ -231,7 +232,7 @@ def test_an_error_its_type_and_its_traceback_are_cut_and_not_left_out() -> None:
 
 
 def test_a_letter_without_room_loses_its_traceback_first_and_its_senders_headers_last() -> None:
-    whole = dead_lettered(delivery(content_encoding="gzip"), Dead("failed", FAILURE), ("id", "host:1", NAMES), NOW)
+    whole = dead_lettered(delivery(content_encoding="gzip"), Dead("failed", FAILURE), "id", "host:1", NAMES, NOW)
     headers = [one.properties.headers or {} for one in shrink_to_fit(whole)]
     assert ["aw-traceback" in one for one in headers] == [True, False, False, False]
     assert ["tenant" in one for one in headers] == [True, True, False, False]
@@ -243,7 +244,7 @@ def test_a_letter_without_room_loses_its_traceback_first_and_its_senders_headers
 def test_the_last_form_of_a_letter_fits_into_the_smallest_frame() -> None:
     failure = Failure("E" * 9000, "ü" * 9000, "t" * 90_000)
     given = delivery({"tenant": "x" * 9000}, content_encoding="e" * 255, type="t" * 255, app_id="a" * 255)
-    letter = list(shrink_to_fit(dead_lettered(given, Dead("failed", failure), ("i" * 255, "w" * 255, NAMES), NOW)))[-1]
+    letter = list(shrink_to_fit(dead_lettered(given, Dead("failed", failure), "i" * 255, "w" * 255, NAMES, NOW)))[-1]
     assert prepare(letter, 4096).frame_max <= 4096
     headers = letter.properties.headers or {}
     assert headers["aw-error"].startswith("üü")
@@ -346,7 +347,7 @@ def test_a_copy_of_a_message_is_another_message_unless_it_is_the_same_one_elsewh
 
 def test_a_call_carries_the_correlation_id_of_the_call_and_expires_with_it() -> None:
     one = message()
-    wire = called(one, ("token-1", 5.0), NAMES, NOW, "shop").properties
+    wire = called(one, "token-1", 5.0, NAMES, NOW, "shop").properties
     assert (wire.correlation_id, wire.reply_to, wire.message_id) == ("token-1", "amq.rabbitmq.reply-to", "id")
     assert (wire.headers or {})["aw-expires"] == time_text(MILLISECONDS + 5000)
     assert one.first_sent == MILLISECONDS

@@ -1,109 +1,38 @@
-"""What `settle` works with, made plain: a publisher, a store and a channel that note what they are asked, in one order."""
+"""A workbench for tests of the worker: confirms are given by hand, and a store notes what it is asked, in the same order."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
-from amqpworker.broker.channel import Prepared
-from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
-from amqpworker.broker.pending_publish import OnDone, PendingPublish
-from amqpworker.errors import AmqpWorkerError, ResultStoreError
+from amqpworker.broker.consumer_channel import ConsumerChannel
+from amqpworker.errors import ResultStoreError
+from amqpworker.model.clock import CLOCK, Clock
 from amqpworker.model.message import Delivery, Properties, Publication
 from amqpworker.model.outcome import Dead, Failure, Outcome, Retry
+from amqpworker.policies.retry import policy
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.results.store import ResultRow
-from amqpworker.routing.queues import Plan, Requirement
+from amqpworker.routing.queues import Plan
 from amqpworker.routing.topology import Names
 from amqpworker.settings import Settings
 from amqpworker.signature.signature import Signature
+from amqpworker.testing.one_delivery import Step, Workbench
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import Pipeline, TaskExecutor
-from amqpworker.worker.settle import Settler
 
 NAMES = Names("amqpworker")
 FAILURE = Failure("OSError", "no route to host", "Traceback …")
 RETRY = Retry(2.0, FAILURE)
 DEAD = Dead("failed", FAILURE)
 
-Step = tuple[Any, ...]
-
-
-@dataclass
-class Underway:
-    """A publication that was put on its way; a test ends it."""
-
-    publication: Publication
-    timeout: float | None
-    on_done: OnDone
-
-    def confirm(self) -> None:
-        self.on_done(None)
-
-    def fail(self, error: AmqpWorkerError) -> None:
-        self.on_done(error)
-
-
-class Publisher:
-    """Takes publications and waits for the test to end them; `refusals` are raised, one a call."""
-
-    def __init__(self, steps: list[Step]) -> None:
-        self.steps = steps
-        self.underway: list[Underway] = []
-        self.refusals: list[Exception] = []
-        self.confirms_at_once = False
-
-    def publish(
-        self,
-        publication: Publication,
-        requirements: tuple[Requirement, ...] = (),  # noqa: ARG002
-        timeout: float | None = None,
-        on_done: OnDone | None = None,
-    ) -> Any:
-        if self.refusals:
-            raise self.refusals.pop(0)
-        assert on_done is not None
-        self.steps.append(("publish", publication.exchange, publication.routing_key))
-        one = Underway(publication, timeout, on_done)
-        if self.confirms_at_once:
-            one.confirm()
-        else:
-            self.underway.append(one)
-        return None
-
-    def make_pending(
-        self,
-        publication: Publication,
-        requirements: tuple[Requirement, ...] = (),
-        timeout: float | None = None,
-        on_done: OnDone | None = None,
-    ) -> PendingPublish:
-        if self.refusals:
-            raise self.refusals.pop(0)
-        return PendingPublish(Prepared(publication, b"", 4096), timeout or 0.0, requirements, on_done)
-
-    def submit(self, outgoing: PendingPublish) -> None:
-        self.publish(outgoing.prepared.publication, outgoing.requirements, outgoing.timeout, outgoing.on_done)
-
-    def overdue(self, before: float) -> int:
-        return sum(1 for one in self.underway if (one.timeout or 0.0) <= before)
-
-    def confirm(self) -> None:
-        """Confirm the oldest."""
-        self.underway.pop(0).confirm()
-
-    def fail(self, error: AmqpWorkerError) -> None:
-        """Fail the oldest."""
-        self.underway.pop(0).fail(error)
-
 
 class Store:
     """Keeps rows in a dictionary; the first `failures` attempts fail."""
 
-    def __init__(self, steps: list[Step]) -> None:
-        self.steps = steps
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
         self.rows: dict[str, ResultRow] = {}
         self.failures = 0
         self.failure: ResultStoreError = ResultStoreError("the disk is full")
@@ -142,24 +71,6 @@ class Store:
         """There is nothing to close."""
 
 
-class Wire:
-    """A channel that notes acknowledgements, and whether they were flushed."""
-
-    def __init__(self, steps: list[Step]) -> None:
-        self.steps = steps
-        self.gathered: list[Step] = []
-
-    def ack(self, tag: int, multiple: bool) -> None:
-        self.gathered.append(("ack", tag, multiple))
-
-    def requeue(self, tag: int) -> None:
-        self.gathered.append(("nack", tag))
-
-    def flush(self) -> None:
-        self.steps += self.gathered
-        self.gathered.clear()
-
-
 class Nobody:
     """A receiver of deliveries that does nothing with them."""
 
@@ -188,65 +99,53 @@ class NoIsolation:
         raise AssertionError(run)
 
 
-class Registered:
-    """A task as a worker knows it."""
+def registered(function: Callable[..., Any] = example, retry: Any = None, **changed: Any) -> Any:
+    """Return a task as a worker knows it."""
+    return SimpleNamespace(
+        **{
+            "name": "example",
+            "function": function,
+            "signature": Signature.of(function, "example"),
+            "policy": policy(retry),
+            "stores_result": True,
+            "time_limit": UNLIMITED,
+            "isolated": False,
+            **changed,
+        }
+    )
 
-    name = "example"
-    function = staticmethod(example)
-    signature = Signature.of(example, "example")
-    stores_result = True
-    time_limit = UNLIMITED
-    policy: Any = None
-    isolated = False
+
+EXAMPLE = registered()
 
 
-class Bench:
-    """A settler with everything around it, and `steps`: what it did, in order."""
+class Bench(Workbench):
+    """A workbench whose confirms a test gives, with a store in memory whose steps are noted as well."""
 
-    def __init__(self, stores: bool = True, **settings: Any) -> None:
-        self.steps: list[Step] = []
-        self.wakes = 0
-        self.publisher = Publisher(self.steps)
-        self.store = Store(self.steps)
+    def __init__(
+        self,
+        stores: bool = True,
+        tasks: Mapping[str, Any] | None = None,
+        clock: Clock = CLOCK,
+        **settings: Any,
+    ) -> None:
+        self.store = Store()
         store = self.store if stores else None
-        self.settler = Settler(
-            self.publisher,
-            self.publisher,
-            store,
-            Plan(NAMES.namespace, declare=True),
-            Settings(**settings),
-            self._wake,
-        )
-        self.channel = self.new_channel()
-        self.settle = Pipeline(TaskExecutor({}, stores), self.settler, NoIsolation()).settle
-
-    def _wake(self) -> None:
-        self.wakes += 1
-
-    def new_channel(self) -> ConsumerChannel:
-        """Begin a new channel."""
-        channel = ConsumerChannel(Subscription("work", 10), Nobody(), lambda: None)
-        channel.channel = Wire(self.steps)  # type: ignore[assignment]
-        self.tags = 0
-        return channel
+        plan = Plan(NAMES.namespace, declare=True)
+        super().__init__(tasks or {}, plan, Settings(**settings), store, clock=clock)
+        self.store.steps = self.steps
+        self.publisher.confirms_at_once = False
+        self.settle = self.pipeline.settle
 
     def delivery(self, body: bytes = b"{}", **properties: Any) -> Delivery:
         """Deliver a message on the present channel."""
-        self.tags += 1
-        known = {"message_id": f"id-{self.tags}", "type": "example", "content_type": "application/json", **properties}
-        delivery = Delivery(self.tags, False, NAMES.tasks, "work", Properties(**known), body)
-        self.channel.on_delivery(delivery)
+        known = {"type": "example", "content_type": "application/json", **properties}
+        delivery = self.deliver(Publication(NAMES.tasks, "work", Properties(**known), body))
+        if "message_id" not in properties:
+            delivery.properties.message_id = f"id-{delivery.tag}"
         return delivery
 
     def started(self, delivery: Delivery, attempt: int = 1) -> Run:
         """Claim a delivery as a runner does, and return its run."""
         assert self.channel.claim(delivery)
         task_id = delivery.properties.message_id or "given by the worker"
-        return Run(Registered, delivery, task_id, attempt, 1000.0, 900.0)
-
-    def flush(self) -> list[Step]:
-        """Let the I/O thread settle, and return the steps so far, which are forgotten."""
-        self.settler.flush()
-        steps = self.steps[:]
-        self.steps.clear()
-        return steps
+        return Run(EXAMPLE, delivery, task_id, attempt, 1000.0, 900.0)

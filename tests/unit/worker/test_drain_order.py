@@ -14,18 +14,14 @@ from amqpworker.broker.address import addresses
 from amqpworker.broker.consumer import Consumer
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Done, Requeue
-from amqpworker.policies.retry import policy
-from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.settings import Settings
-from amqpworker.signature.signature import Signature
-from amqpworker.worker.executor import Pipeline, TaskExecutor
 from amqpworker.worker.stop_request import StopRequest
 from amqpworker.worker.threads import Concurrency, RunnerThreads
 from tests.support import wait_until
-from tests.unit.worker.settling import RETRY, Bench, Nobody, NoIsolation
+from tests.unit.worker.settling import RETRY, Bench, Nobody, registered
 
 
-class Watched(dict[int, float]):
+class Watched(dict[int, Delivery]):
     """Deliveries that nobody has begun; `at_claim` is called when one is claimed."""
 
     def __init__(self, at_claim: Callable[[], None]) -> None:
@@ -45,27 +41,15 @@ async def asynchronous() -> None:
     """Do nothing."""
 
 
-class Task:
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.name = function.__name__
-        self.function = function
-        self.signature = Signature.of(function, self.name)
-        self.policy = policy(None)
-        self.stores_result = False
-        self.time_limit = UNLIMITED
-        self.isolated = False
-
-
 @pytest.mark.parametrize("function", [plain, asynchronous])
 def test_a_delivery_is_running_before_it_is_no_longer_unstarted(function: Callable[..., Any]) -> None:
-    bench = Bench()
-    executor = TaskExecutor({function.__name__: Task(function)}, False)
-    runners = RunnerThreads(Pipeline(executor, bench.settler, NoIsolation()), Concurrency(1, 1))
+    bench = Bench(stores=False, tasks={"example": registered(function)})
+    runners = RunnerThreads(bench.pipeline, Concurrency(1, 1))
     idle: list[bool] = []
-    bench.channel.unclaimed = Watched(lambda: idle.append(runners.is_idle()))
+    bench.channel.unclaimed = Watched(lambda: idle.append(runners.is_idle))
     runners.start()
-    runners.put(bench.delivery(type=function.__name__))
-    wait_until(lambda: idle and runners.is_idle(), 10)
+    runners.put(bench.delivery())
+    wait_until(lambda: idle and runners.is_idle, 10)
     runners.stop()
     assert idle == [False]
     assert bench.flush() == [("ack", 1, False)]
@@ -97,7 +81,7 @@ def test_a_copy_that_is_confirmed_while_the_settler_is_looked_at_does_not_make_i
             return super().__len__()
 
     bench.settler._replying = Slow()
-    assert not bench.settler.is_idle()
+    assert not bench.settler.is_idle
 
 
 def test_deliveries_may_be_given_back_while_others_are_settled() -> None:
@@ -112,7 +96,7 @@ def test_deliveries_may_be_given_back_while_others_are_settled() -> None:
 
         @property
         def channel(self) -> Any:
-            if bench.settler._requeues.count(requeued) == 0:
+            if all(settled.delivery is not requeued for settled in bench.settler._requeues):
                 bench.settler.settle(requeued, Requeue())
             return bench.channel
 

@@ -5,32 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tenacity import Retrying, retry_if_result, stop_after_attempt, stop_after_delay
 
 from amqpworker.errors import Reject, RetryLater
+from amqpworker.model.clock import Clock
 from amqpworker.model.headers import time_text
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.model.outcome import Dead, Discarded, Done, Outcome, Postpone, Retry, Snooze
-from amqpworker.policies.retry import policy
-from amqpworker.policies.time_limit import UNLIMITED
-from amqpworker.signature.signature import Signature
 from amqpworker.worker.context import Run
 from amqpworker.worker.executor import TaskExecutor
+from tests.unit.worker.settling import registered
 
 NOW = 1_790_000_000.0
 MOST = 2**63 - 1
 
 
-@pytest.fixture(autouse=True)
-def _clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    clock = SimpleNamespace(time=lambda: NOW, monotonic=lambda: 0.0)
-    monkeypatch.setattr("amqpworker.worker.executor.time", clock)
-    monkeypatch.setattr("amqpworker.worker.outcomes.time", clock)
-    return clock
+CLOCK = Clock(lambda: NOW, lambda: 0.0)
 
 
 def milliseconds(from_now: float) -> int:
@@ -41,17 +34,10 @@ def in_words(from_now: float) -> str:
     return time_text(milliseconds(from_now))
 
 
-def runner_of(function: Callable[..., Any], *, retry: Any = None, stores: bool = False) -> TaskExecutor:
-    registered = SimpleNamespace(
-        name="example",
-        function=function,
-        signature=Signature.of(function, "example"),
-        policy=policy(retry),
-        stores_result=True,
-        time_limit=UNLIMITED,
-        isolated=False,
-    )
-    return TaskExecutor({"example": registered}, stores)
+def runner_of(
+    function: Callable[..., Any], *, retry: Any = None, stores: bool = False, clock: Clock = CLOCK
+) -> TaskExecutor:
+    return TaskExecutor({"example": registered(function, retry)}, stores, clock=clock)
 
 
 def delivery_of(body: bytes = b"{}", headers: dict[str, Any] | None = None, **properties: Any) -> Delivery:
@@ -169,15 +155,15 @@ def test_a_call_is_dropped_only_where_clocks_that_are_apart_cannot_be_the_reason
 
 
 def test_a_minute_in_which_all_calls_of_a_sender_were_dropped_is_told_with_both_times(
-    _clock: SimpleNamespace,  # noqa: PT019 - the one that it moves
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    runner = runner_of(nothing)
+    monotonic = [0.0]
+    runner = runner_of(nothing, clock=Clock(lambda: NOW, lambda: monotonic[0]))
     late = delivery_of(headers={"aw-expires": milliseconds(-6.5)}, reply_to="r", app_id="shop")
     in_time = delivery_of(headers={"aw-expires": milliseconds(1)}, reply_to="r", app_id="shop")
     moments = [(0, late), (30, in_time), (40, late), (90, late), (101, late)]
     for now, delivery in moments:
-        _clock.monotonic = lambda now=now: float(now)
+        monotonic[0] = now
         assert "calls_expired" not in caplog.text
         outcome_of(runner, delivery)
     (line,) = [record.getMessage() for record in caplog.records if "calls_expired" in record.getMessage()]
@@ -186,10 +172,10 @@ def test_a_minute_in_which_all_calls_of_a_sender_were_dropped_is_told_with_both_
 
 
 @pytest.mark.parametrize("expires", [-MOST, -1, 0])
-def test_whatever_time_a_dropped_call_names_it_can_be_told(_clock: SimpleNamespace, expires: int) -> None:  # noqa: PT019
-    runner = runner_of(nothing)
-    for now in (0.0, 61.0):
-        _clock.monotonic = lambda now=now: now
+def test_whatever_time_a_dropped_call_names_it_can_be_told(expires: int) -> None:
+    monotonic = iter((0.0, 61.0))
+    runner = runner_of(nothing, clock=Clock(lambda: NOW, lambda: next(monotonic)))
+    for _ in range(2):
         delivery = delivery_of(headers={"aw-expires": expires}, reply_to="r")
         assert isinstance(outcome_of(runner, delivery), Discarded)
 

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,14 +18,13 @@ from amqpworker import App, Reject, RetryLater, current
 from amqpworker.errors import ConfigError, TimeLimitExceeded
 from amqpworker.log.logger import task_context
 from amqpworker.model.outcome import Dead, Done, Outcome, Snooze
-from amqpworker.policies.retry import policy
 from amqpworker.policies.time_limit import UNLIMITED, TimeLimit
-from amqpworker.signature.signature import Signature
 from amqpworker.worker.context import Run
 from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.limits.deadlines import Limits
 from amqpworker.worker.middleware import Middleware, MiddlewareStack
 from tests.support import wait_until
+from tests.unit.worker.settling import registered
 from tests.unit.worker.test_executor import delivery_of
 
 user: ContextVar[str] = ContextVar("user", default="nobody in particular")
@@ -109,17 +107,8 @@ class Scene:
             return function()
 
         chosen = function if self.kind == "thread" else coroutine
-        registered = SimpleNamespace(
-            name="example",
-            function=chosen,
-            signature=Signature.of(chosen, "example"),
-            policy=policy(None),
-            stores_result=True,
-            time_limit=self.limit,
-            isolated=False,
-        )
         stack = MiddlewareStack.of(middleware, self.loop.run)
-        executor = TaskExecutor({"example": registered}, True, self.limits, stack)
+        executor = TaskExecutor({"example": registered(chosen, time_limit=self.limit)}, True, self.limits, stack)
         executor.start()
         run = executor.admit(delivery_of())
         assert isinstance(run, Run)

@@ -97,7 +97,7 @@ def test_a_retry_that_has_no_room_for_its_headers_becomes_a_dead_letter() -> Non
     assert bench.publisher.underway[0].publication.exchange == NAMES.dead
     bench.publisher.confirm()
     assert bench.flush()[-1] == ("ack", 1, False)
-    assert bench.settler.is_idle()
+    assert bench.settler.is_idle
     assert bench.store.reply("id-1")["reason"] == "failed"
 
 

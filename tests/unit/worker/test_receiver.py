@@ -4,54 +4,48 @@ from __future__ import annotations
 
 import re
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.errors import Unconfirmed
+from amqpworker.model.clock import Clock
 from amqpworker.model.headers import time_of
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Done
-from amqpworker.worker import receiver as receiver_module
-from amqpworker.worker import republish as copies
+from amqpworker.worker import copies
 from amqpworker.worker.isolation import suspects as inquiry
 from amqpworker.worker.receiver import DeliveryReceiver
 from tests.unit.worker.settling import RETRY, Bench
 
 
-class Clock:
-    """A monotonic clock that a test moves."""
+class MovedClock:
+    """A monotonic clock that a test moves, beside the system's."""
 
     def __init__(self) -> None:
-        self.now = time.monotonic()
-
-    def monotonic(self) -> float:
-        return self.now
+        self.now = 1000.0
+        self.both = Clock(monotonic=lambda: self.now)
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    for module in (receiver_module, copies, inquiry):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic, time=time.time))
-    return clock
+def clock() -> MovedClock:
+    return MovedClock()
 
 
 class Scene:
-    def __init__(self, clock: Clock, ack_timeout: float = 1800.0, supervised: bool = True) -> None:
+    def __init__(self, clock: MovedClock, ack_timeout: float = 1800.0, supervised: bool = True) -> None:
         self.clock = clock
         self.let_go_at: list[float] = []
         self.running: list[tuple[Delivery, float]] = []
         self.put_there: list[int] = []
         self.put_apart: list[int] = []
         self.asked: list[str] = []
-        self.bench = Bench()
+        self.bench = Bench(clock=clock.both)
         self.settle = self.bench.settle
         self.wakes = 0
         self.receiver = DeliveryReceiver(
-            self, self.bench.settler, ack_timeout, self.ask if supervised else None, self.wake
+            self, self.bench.settler, ack_timeout, self.ask if supervised else None, self.wake, clock.both
         )
         self.receiver.on_channel_opening(self.bench.channel)
 
@@ -75,7 +69,6 @@ class Scene:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         delivery = self.bench.delivery(headers=named or None)
         delivery.redelivered = redelivered
-        self.bench.channel.unclaimed[delivery.tag] = self.clock.now
         self.receiver.on_delivery(delivery)
         return delivery
 
@@ -91,12 +84,10 @@ class Scene:
         return [step[1] for step in self.bench.flush() if step[0] == "nack"]
 
     def deliver(self) -> int:
-        delivery = self.bench.delivery()
-        self.bench.channel.unclaimed[delivery.tag] = self.clock.now
-        return delivery.tag
+        return self.bench.delivery().tag
 
 
-def test_what_nobody_began_for_half_of_the_ack_timeout_goes_back(clock: Clock) -> None:
+def test_what_nobody_began_for_half_of_the_ack_timeout_goes_back(clock: MovedClock) -> None:
     scene = Scene(clock, ack_timeout=100.0)
     tag = scene.deliver()
     assert scene.tick() == []
@@ -107,7 +98,7 @@ def test_what_nobody_began_for_half_of_the_ack_timeout_goes_back(clock: Clock) -
     assert scene.tick() == []
 
 
-def test_the_runners_let_go_of_what_goes_back_and_of_what_a_lost_channel_brought(clock: Clock) -> None:
+def test_the_runners_let_go_of_what_goes_back_and_of_what_a_lost_channel_brought(clock: MovedClock) -> None:
     scene = Scene(clock, ack_timeout=100.0)
     scene.deliver()
     scene.tick()
@@ -121,7 +112,7 @@ def test_the_runners_let_go_of_what_goes_back_and_of_what_a_lost_channel_brought
     assert scene.let_go_at[1:] == [clock.now]
 
 
-def test_what_waits_behind_long_tasks_is_requeued_once_where_the_queue_is_left_to_others(clock: Clock) -> None:
+def test_what_waits_behind_long_tasks_is_requeued_once_where_the_queue_is_left_to_others(clock: MovedClock) -> None:
     scene = Scene(clock)
     first = scene.deliver()
     scene.receive(redelivered=True)
@@ -142,21 +133,12 @@ def test_what_waits_behind_long_tasks_is_requeued_once_where_the_queue_is_left_t
     assert scene.tick() == []
 
 
-def test_what_was_delivered_before_is_not_remembered_for_longer_than_it_waits(clock: Clock) -> None:
-    scene = Scene(clock)
-    begun, waiting = scene.receive(redelivered=True), scene.receive(redelivered=True)
-    del scene.bench.channel.unclaimed[begun.tag]
-    clock.now += 2
-    scene.tick()
-    assert scene.bench.channel._redelivered == {waiting.tag}
-
-
 @pytest.mark.parametrize(
     ("seconds", "named"),
     [([1.0, 1900.0, 1801.0], [1900.0, 1801.0]), ([1.0, 1799.5], [1799.5]), ([], []), ([2000.0] * 50, [2000.0] * 20)],
 )
 def test_a_channel_that_is_lost_by_the_ack_timeout_names_the_tasks_that_are_late(
-    clock: Clock, caplog: pytest.LogCaptureFixture, seconds: list[float], named: list[float]
+    clock: MovedClock, caplog: pytest.LogCaptureFixture, seconds: list[float], named: list[float]
 ) -> None:
     scene = Scene(clock)
     scene.running = [(scene.bench.delivery(), one) for one in seconds]
@@ -164,7 +146,7 @@ def test_a_channel_that_is_lost_by_the_ack_timeout_names_the_tasks_that_are_late
     assert [float(one) for one in re.findall(r"ack_timeout_passed.* seconds=(\S+)", caplog.text)] == named
 
 
-def test_what_was_begun_never_goes_back(clock: Clock) -> None:
+def test_what_was_begun_never_goes_back(clock: MovedClock) -> None:
     scene = Scene(clock, ack_timeout=100.0)
     tag = scene.deliver()
     del scene.bench.channel.unclaimed[tag]
@@ -172,7 +154,7 @@ def test_what_was_begun_never_goes_back(clock: Clock) -> None:
     assert scene.tick() == []
 
 
-def test_a_short_ack_timeout_is_looked_at_often_enough(clock: Clock) -> None:
+def test_a_short_ack_timeout_is_looked_at_often_enough(clock: MovedClock) -> None:
     scene = Scene(clock, ack_timeout=1.0)
     tag = scene.deliver()
     waited = 0.0
@@ -183,7 +165,7 @@ def test_a_short_ack_timeout_is_looked_at_often_enough(clock: Clock) -> None:
     assert 0.5 <= waited <= 0.75
 
 
-def test_it_asks_to_be_called_again_while_deliveries_wait_and_not_otherwise(clock: Clock) -> None:
+def test_it_asks_to_be_called_again_while_deliveries_wait_and_not_otherwise(clock: MovedClock) -> None:
     scene = Scene(clock)
     assert not scene.receiver.on_tick()
     tag = scene.deliver()
@@ -192,7 +174,7 @@ def test_it_asks_to_be_called_again_while_deliveries_wait_and_not_otherwise(cloc
     assert not scene.receiver.on_tick()
 
 
-def test_a_drain_gives_back_at_once_what_has_not_begun_and_what_still_comes(clock: Clock) -> None:
+def test_a_drain_gives_back_at_once_what_has_not_begun_and_what_still_comes(clock: MovedClock) -> None:
     scene = Scene(clock)
     first, second = scene.deliver(), scene.deliver()
     del scene.bench.channel.unclaimed[first]
@@ -204,20 +186,20 @@ def test_a_drain_gives_back_at_once_what_has_not_begun_and_what_still_comes(cloc
     assert [step for step in scene.bench.flush() if step[0] == "nack"] == [("nack", late)]
 
 
-def test_a_drain_settles_without_a_connection_too(clock: Clock) -> None:
+def test_a_drain_settles_without_a_connection_too(clock: MovedClock) -> None:
     """Nothing wakes the I/O thread then: what ran to its end must not seem to be unsettled."""
     scene = Scene(clock)
     delivery = scene.bench.delivery()
     scene.bench.channel.is_open = False
     scene.receiver.on_channel_lost(scene.bench.channel)
     scene.bench.settler.settle(delivery, Done())
-    assert not scene.bench.settler.is_idle()
+    assert not scene.bench.settler.is_idle
     scene.receiver.drain()
     scene.receiver.on_tick()
-    assert scene.bench.settler.is_idle()
+    assert scene.bench.settler.is_idle
 
 
-def test_a_channel_that_is_gone_is_not_looked_at(clock: Clock) -> None:
+def test_a_channel_that_is_gone_is_not_looked_at(clock: MovedClock) -> None:
     scene = Scene(clock, ack_timeout=2.0)
     scene.deliver()
     scene.receiver.on_channel_lost(scene.bench.channel)
@@ -226,7 +208,7 @@ def test_a_channel_that_is_gone_is_not_looked_at(clock: Clock) -> None:
     assert not scene.receiver.on_tick()
 
 
-def test_copies_that_were_not_confirmed_are_tried_again_after_a_pause(clock: Clock) -> None:
+def test_copies_that_were_not_confirmed_are_tried_again_after_a_pause(clock: MovedClock) -> None:
     scene = Scene(clock)
     delivery = scene.bench.delivery()
     run = scene.bench.started(delivery)
@@ -241,14 +223,14 @@ def test_copies_that_were_not_confirmed_are_tried_again_after_a_pause(clock: Clo
     assert scene.bench.flush()[-1] == ("ack", 1, False)
 
 
-def test_a_message_runs_at_once_where_nothing_is_known_against_it(clock: Clock) -> None:
+def test_a_message_runs_at_once_where_nothing_is_known_against_it(clock: MovedClock) -> None:
     scene = Scene(clock)
     scene.receive(redelivered=False)
     scene.receive(redelivered=False, shop="a")
     assert (scene.put_there, scene.put_apart, scene.asked) == ([1, 2], [], [])
 
 
-def test_a_message_that_comes_again_runs_as_the_supervisor_has_answered(clock: Clock) -> None:
+def test_a_message_that_comes_again_runs_as_the_supervisor_has_answered(clock: MovedClock) -> None:
     scene = Scene(clock)
     scene.receive(redelivered=True)
     scene.receive(redelivered=True, x_delivery_count=1)
@@ -261,7 +243,7 @@ def test_a_message_that_comes_again_runs_as_the_supervisor_has_answered(clock: C
     assert (scene.put_there, scene.put_apart) == ([2, 3], [1])
 
 
-def test_without_a_supervisor_what_comes_for_the_third_time_runs_alone(clock: Clock) -> None:
+def test_without_a_supervisor_what_comes_for_the_third_time_runs_alone(clock: MovedClock) -> None:
     scene = Scene(clock, supervised=False)
     scene.receive(redelivered=True)
     scene.receive(redelivered=True, x_delivery_count=1)
@@ -269,7 +251,7 @@ def test_without_a_supervisor_what_comes_for_the_third_time_runs_alone(clock: Cl
     assert (scene.put_there, scene.put_apart, scene.wakes) == ([1, 2], [3], 0)
 
 
-def test_a_supervisor_that_does_not_answer_holds_nothing_up_for_long(clock: Clock) -> None:
+def test_a_supervisor_that_does_not_answer_holds_nothing_up_for_long(clock: MovedClock) -> None:
     scene = Scene(clock)
     scene.receive(redelivered=True)
     assert scene.receiver.on_tick()
@@ -279,14 +261,14 @@ def test_a_supervisor_that_does_not_answer_holds_nothing_up_for_long(clock: Cloc
     assert scene.put_apart == [1]
 
 
-def test_a_message_that_took_a_process_down_runs_alone_unasked(clock: Clock) -> None:
+def test_a_message_that_took_a_process_down_runs_alone_unasked(clock: MovedClock) -> None:
     scene = Scene(clock)
     scene.receive(redelivered=False, aw_crashes=1)
     scene.receiver.on_wake()
     assert (scene.put_there, scene.put_apart, scene.asked) == ([], [1], [])
 
 
-def test_a_message_that_the_broker_would_soon_give_up_goes_back_as_a_copy_and_runs_nowhere(clock: Clock) -> None:
+def test_a_message_that_the_broker_would_soon_give_up_goes_back_as_a_copy_and_runs_nowhere(clock: MovedClock) -> None:
     scene = Scene(clock)
     delivery = scene.receive(redelivered=True, x_delivery_count=51)
     assert (scene.put_there, scene.put_apart, scene.asked) == ([], [], [])
@@ -297,14 +279,14 @@ def test_a_message_that_the_broker_would_soon_give_up_goes_back_as_a_copy_and_ru
     assert scene.bench.flush()[-1] == ("ack", 1, False)
 
 
-def test_what_is_asked_about_can_still_go_back(clock: Clock) -> None:
+def test_what_is_asked_about_can_still_go_back(clock: MovedClock) -> None:
     scene = Scene(clock)
     scene.receive(redelivered=True)
     scene.receiver.drain()
     assert scene.tick() == [1]
 
 
-def test_a_dead_letter_that_was_put_back_is_decided_about_as_if_it_had_never_run(clock: Clock) -> None:
+def test_a_dead_letter_that_was_put_back_is_decided_about_as_if_it_had_never_run(clock: MovedClock) -> None:
     scene = Scene(clock)
     letter = scene.receive(False, aw_dead_reason="crashed", aw_crashes=3, aw_attempt=4, aw_expires=1, shop="a")
     assert scene.put_there == [letter.tag], "nothing that it once did condemns it"
@@ -313,7 +295,9 @@ def test_a_dead_letter_that_was_put_back_is_decided_about_as_if_it_had_never_run
     assert time_of(headers["aw-replayed"]) == pytest.approx(time.time() * 1000, abs=60_000)
 
 
-def test_a_dead_letter_that_was_put_back_and_takes_its_process_down_is_a_suspect_as_any_other(clock: Clock) -> None:
+def test_a_dead_letter_that_was_put_back_and_takes_its_process_down_is_a_suspect_as_any_other(
+    clock: MovedClock,
+) -> None:
     scene = Scene(clock)
     scene.receive(True, aw_dead_reason="crashed", aw_crashes=3)
     scene.receiver.on_wake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from typing import Any
 
@@ -22,7 +23,6 @@ from amqpworker.model.outcome import (
     Snooze,
 )
 from amqpworker.results.store import ResultNotStorable
-from amqpworker.worker import republish as copies
 from amqpworker.worker import settle as settle_module
 from tests.unit.worker.settling import DEAD, FAILURE, NAMES, RETRY, Bench
 
@@ -37,11 +37,10 @@ def bench() -> Bench:
 @pytest.fixture(autouse=True)
 def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settle_module, "STORE_PAUSES", (0.0, 0.0))
-    monkeypatch.setattr(copies, "FIRST_PAUSE", 0.0)
 
 
 def retry_copies(bench: Bench) -> None:
-    bench.settler.republisher.try_again(time.monotonic() + 1)
+    bench.settler.copies.try_again(math.inf)
 
 
 # ---- order ----------------------------------------------------------------------------------------------------------
@@ -108,7 +107,7 @@ def test_an_answer_that_is_too_large_for_the_broker_is_told_to_its_caller(bench:
     assert (told["status"], told["reason"], told["error"]) == ("failed", "result-refused", "at most 16 MB")
     bench.publisher.confirm()
     assert bench.flush()[-1] == ("ack", 1, False)
-    assert bench.settler.is_idle()
+    assert bench.settler.is_idle
 
 
 def test_an_answer_that_turns_out_too_large_later_is_told_to_its_caller_once(bench: Bench) -> None:
@@ -118,7 +117,7 @@ def test_an_answer_that_turns_out_too_large_later_is_told_to_its_caller_once(ben
         assert bench.flush()[-1][0] == "publish"
         bench.publisher.fail(InvalidArguments("at most 16 MB"))
     assert bench.flush() == [("ack", 1, False)]
-    assert bench.settler.is_idle()
+    assert bench.settler.is_idle
 
 
 def test_a_store_that_refuses_even_that_ends_the_waiting(bench: Bench) -> None:
@@ -183,7 +182,6 @@ def test_what_was_delivered_too_often_goes_back_as_a_copy_that_is_confirmed_firs
     assert (copy.properties.message_id, copy.body) == ("id-1", delivery.body)
     bench.publisher.confirm()
     assert bench.flush() == [("ack", 1, False)]
-    assert (bench.settler.counts().done, bench.settler.counts().requeued) == (0, 1)
 
 
 def test_what_cannot_be_copied_goes_back_as_it_is(bench: Bench) -> None:
@@ -227,7 +225,7 @@ def test_every_outcome_settles_its_message_once(outcome: Outcome, stores: bool, 
     bench.settler.settle(delivery, outcome, run)
     settled = [step for step in bench.flush() if step[0] in {"ack", "nack"}]
     assert len(settled) == 1
-    assert bench.settler.is_idle()
+    assert bench.settler.is_idle
     assert bench.wakes, "the I/O thread is told"
 
 
@@ -239,12 +237,12 @@ def test_a_copy_is_published_until_it_is_confirmed(bench: Bench, outcome: Outcom
     for error in (LOST, Unroutable("no queue"), LOST):
         bench.publisher.fail(error)
         assert not [step for step in bench.flush() if step[0] == "ack"]
-        assert not bench.settler.is_idle(), "a drain waits for it"
+        assert not bench.settler.is_idle, "a drain waits for it"
         retry_copies(bench)
     assert bench.publisher.underway[0].publication == first
     bench.publisher.confirm()
     assert bench.flush()[-1] == ("ack", 1, False)
-    assert bench.settler.is_idle()
+    assert bench.settler.is_idle
 
 
 def test_a_copy_is_given_up_once_its_original_comes_again_anyway(bench: Bench) -> None:
@@ -254,7 +252,7 @@ def test_a_copy_is_given_up_once_its_original_comes_again_anyway(bench: Bench) -
     bench.publisher.fail(LOST)
     retry_copies(bench)
     assert not bench.publisher.underway
-    assert bench.settler.is_idle()
+    assert bench.settler.is_idle
 
 
 def test_a_copy_whose_original_is_gone_by_the_time_it_is_tried_again_is_not_published(bench: Bench) -> None:
@@ -264,7 +262,7 @@ def test_a_copy_whose_original_is_gone_by_the_time_it_is_tried_again_is_not_publ
     bench.channel.is_open = False
     retry_copies(bench)
     assert not bench.publisher.underway, "it would run beside its original"
-    assert bench.settler.is_idle()
+    assert bench.settler.is_idle
 
 
 @pytest.mark.parametrize("outcome", [RETRY, DEAD], ids=repr)
@@ -282,7 +280,7 @@ def test_a_copy_that_turns_out_later_to_be_too_large_sends_its_original_back(
         bench.publisher.refusals.append(InvalidArguments("no room"))
         retry_copies(bench)
     assert bench.flush()[-1] == ("nack", 1)
-    assert bench.settler.is_idle()
+    assert bench.settler.is_idle
 
 
 def test_a_reply_that_cannot_leave_is_given_up_within_its_bound_and_the_message_acknowledged(bench: Bench) -> None:
@@ -291,17 +289,17 @@ def test_a_reply_that_cannot_leave_is_given_up_within_its_bound_and_the_message_
     bound = bench.publisher.underway[0].timeout
     assert bound is not None
     assert bound <= 10
-    assert not bench.settler.is_idle(), "a drain waits for it"
+    assert not bench.settler.is_idle, "a drain waits for it"
     bench.publisher.fail(LOST)
     assert bench.flush()[-1] == ("ack", 1, False)
-    assert bench.settler.is_idle()
+    assert bench.settler.is_idle
 
 
 def test_a_reply_to_a_forged_address_is_not_published_and_the_message_acknowledged(bench: Bench) -> None:
     delivery = bench.delivery(reply_to="amq.rabbitmq.reply-to.!!!!.###")
     bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
     assert bench.flush() == [("store", "id-1"), ("ack", 1, False)]
-    assert bench.settler.is_idle()
+    assert bench.settler.is_idle
 
 
 def test_a_reply_that_cannot_be_carried_is_given_up_and_the_message_acknowledged(bench: Bench) -> None:
@@ -309,7 +307,7 @@ def test_a_reply_that_cannot_be_carried_is_given_up_and_the_message_acknowledged
     bench.publisher.refusals += [InvalidArguments("too long")] * 2
     bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
     assert bench.flush()[-1] == ("ack", 1, False)
-    assert bench.settler.is_idle()
+    assert bench.settler.is_idle
 
 
 # ---- what does not fit ----------------------------------------------------------------------------------------------
@@ -330,7 +328,7 @@ def test_a_dead_letter_that_cannot_be_published_at_all_gives_the_message_back(be
     bench.publisher.refusals += [InvalidArguments("no room")] * 4
     bench.settle(delivery, DEAD, bench.started(delivery))
     assert bench.flush()[-1] == ("nack", 1)
-    assert bench.settler.is_idle()
+    assert bench.settler.is_idle
 
 
 def test_a_dead_letter_whose_headers_leave_no_room_goes_at_last_without_its_senders(bench: Bench) -> None:
@@ -400,7 +398,7 @@ def test_a_store_is_not_asked_again_for_a_message_that_comes_again_anyway(bench:
     bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
     assert bench.store.failures == 999
     assert bench.flush() == []
-    assert bench.settler.is_idle()
+    assert bench.settler.is_idle
 
 
 def test_a_task_that_stores_no_result_stores_no_failure_either(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

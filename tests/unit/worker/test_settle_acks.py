@@ -48,7 +48,7 @@ def test_the_outcome_of_an_older_channel_is_dropped() -> None:
     assert acks(bench) == [], "tag 1 of the new channel is another delivery"
     bench.settler.settle(again, Done())
     assert acks(bench) == [("ack", 1, False)]
-    assert bench.settler.is_idle()
+    assert bench.settler.is_idle
 
 
 def test_a_copy_that_is_confirmed_after_the_channel_is_gone_acknowledges_nothing() -> None:
@@ -62,25 +62,15 @@ def test_a_copy_that_is_confirmed_after_the_channel_is_gone_acknowledges_nothing
     assert acks(bench) == []
 
 
-def test_only_what_waited_since_before_goes_back_unstarted() -> None:
+def test_only_what_arrived_before_and_is_unclaimed_waits_since() -> None:
     bench = Bench()
     old = bench.delivery()
     began = bench.delivery()
     del bench.channel.unclaimed[began.tag]
     border = time.monotonic()
-    bench.channel.unclaimed[old.tag] = border - 1
-    bench.delivery()
-    bench.channel.unclaimed[3] = border + 1
-    assert bench.settler.requeue_unclaimed(bench.channel, border) == 1
-    assert acks(bench) == [("nack", old.tag)]
-    assert list(bench.channel.unclaimed) == [3]
-
-
-def test_what_was_given_back_cannot_be_started_any_more() -> None:
-    bench = Bench()
-    delivery = bench.delivery()
-    bench.settler.requeue_unclaimed(bench.channel, time.monotonic())
-    assert delivery.tag not in bench.channel.unclaimed
+    new = bench.delivery()
+    old.arrived, new.arrived = border - 1, border + 1
+    assert bench.channel.waiting_since(border) == [old]
 
 
 def test_a_delivery_that_is_settled_twice_is_told_once() -> None:
@@ -142,14 +132,16 @@ class Settling(RuleBasedStateMachine):
         waiting = len(self.bench.settler._acks)
         one.confirm()
         if len(self.bench.settler._acks) > waiting:
-            delivery = self.bench.settler._acks[-1]
+            delivery = self.bench.settler._acks[-1].delivery
             if delivery.channel is self.bench.channel:
                 self.done.add(delivery.tag)
 
     @rule()
     def requeue_unstarted(self) -> None:
-        self.back |= set(self.bench.channel.unclaimed)
-        self.bench.settler.requeue_unclaimed(self.bench.channel, time.monotonic())
+        for delivery in self.bench.channel.waiting_since(time.monotonic()):
+            assert self.bench.channel.claim(delivery)
+            self.bench.settler.settle(delivery, Requeue())
+            self.back.add(delivery.tag)
         self.flush()
 
     @rule()

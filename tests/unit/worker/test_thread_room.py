@@ -21,11 +21,11 @@ from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.supervisor.health import HealthServer
 from amqpworker.testing import processes
 from amqpworker.worker.event_loop import EventLoopRunner
-from amqpworker.worker.executor import Pipeline, TaskExecutor
+from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.process import WorkerProcess
 from amqpworker.worker.thread_room import room_permitting
-from tests.unit.worker.settling import Bench, NoIsolation
+from tests.unit.worker.settling import Bench
 
 FULL = "the limit of processes and threads is reached"
 
@@ -91,7 +91,7 @@ def test_a_worker_without_room_for_the_thread_that_keeps_limits_begins_nothing(f
 
 
 def test_an_event_loop_that_found_no_room_for_its_thread_starts_once_there_is(full: None) -> None:
-    coroutines = EventLoopRunner(Pipeline(TaskExecutor({}, False), Bench().settler, NoIsolation()), [], {})
+    coroutines = EventLoopRunner(Bench().pipeline, [], {})
     with pytest.raises(ThreadLimitReached):
         coroutines.start()
     threading.stack_size(0)

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,14 +16,11 @@ import pytest
 from amqpworker.errors import NoCurrentTask
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Dead, Done, Outcome, Requeue, Retry
-from amqpworker.policies.retry import policy
-from amqpworker.policies.time_limit import UNLIMITED
-from amqpworker.signature.signature import Signature
 from amqpworker.worker.context import Run, current
 from amqpworker.worker.executor import Pipeline, TaskExecutor
 from amqpworker.worker.threads import Concurrency, RunnerThreads
 from tests.support import wait_until
-from tests.unit.worker.settling import Bench, NoIsolation
+from tests.unit.worker.settling import Bench, NoIsolation, registered
 
 
 class Settled:
@@ -57,15 +53,7 @@ class Scene:
 
     def task(self, function: Callable[..., Any], stores: bool = False, retry: Any = None) -> str:
         name = function.__name__
-        self.tasks[name] = SimpleNamespace(
-            name=name,
-            function=function,
-            signature=Signature.of(function, name),
-            policy=policy(retry),
-            stores_result=stores,
-            time_limit=UNLIMITED,
-            isolated=False,
-        )
+        self.tasks[name] = registered(function, retry, name=name, stores_result=stores)
         return name
 
     def start(self, threads: int = 1, async_tasks: int = 100) -> RunnerThreads:
@@ -154,9 +142,9 @@ def test_a_delivery_is_running_until_it_is_settled(scene: Scene) -> None:
     runners = (scene.task(hold), scene.start(2))[-1]
     scene.put(runners, "hold")
     wait_until(lambda: runners.running)
-    assert not runners.is_idle()
+    assert not runners.is_idle
     go.set()
-    wait_until(runners.is_idle)
+    wait_until(lambda: runners.is_idle)
     assert scene.settled.outcomes
 
 
@@ -410,7 +398,7 @@ def test_a_coroutine_that_waits_for_a_place_can_still_be_given_back(scene: Scene
     go.set()
     scene.wait_for(2)
     assert ran == [first.properties.message_id, third.properties.message_id]
-    wait_until(runners.is_idle)
+    wait_until(lambda: runners.is_idle)
 
 
 def test_a_coroutine_does_not_wait_for_a_thread(scene: Scene) -> None:
@@ -620,7 +608,7 @@ def test_a_coroutine_that_is_given_up_is_not_settled_whatever_it_makes_of_that(s
     assert began.wait(10)
     runners.abandon()
     assert scene.settled.outcomes == []
-    assert runners.run_coroutine(asyncio.sleep(0, "the loop goes on")) == "the loop goes on"
+    assert runners.event_loop.run_coroutine(asyncio.sleep(0, "the loop goes on")) == "the loop goes on"
 
 
 def test_a_coroutine_that_holds_up_its_loop_may_still_succeed_but_its_failure_is_not_told(scene: Scene) -> None:
@@ -644,7 +632,7 @@ def test_a_coroutine_that_holds_up_its_loop_may_still_succeed_but_its_failure_is
         assert began.wait(10)
         runners.abandon()
         go.set()
-        runners.run_coroutine(asyncio.sleep(0))
+        runners.event_loop.run_coroutine(asyncio.sleep(0))
         assert [outcome for _, outcome in scene.settled.outcomes] == outcomes
 
 
@@ -686,7 +674,7 @@ def test_a_thread_that_is_given_up_may_still_succeed_but_its_failure_is_not_told
     running.wait(10)
     runners.abandon()
     go.set()
-    wait_until(runners.is_idle)
+    wait_until(lambda: runners.is_idle)
     assert scene.settled.outcomes == [(finished.tag, Done())]
 
 
@@ -708,7 +696,7 @@ def test_nothing_counts_any_more_once_the_processes_are_ended_that_tasks_wait_fo
     runners.abandon()
     runners.discard_results()
     go.set()
-    runners.run_coroutine(asyncio.sleep(0))
+    runners.event_loop.run_coroutine(asyncio.sleep(0))
     wait_until(lambda: not [one for one in runners.running if one == 1], what="the thread's task has ended")
     assert scene.settled.outcomes == []
 
@@ -716,7 +704,7 @@ def test_nothing_counts_any_more_once_the_processes_are_ended_that_tasks_wait_fo
 def test_what_is_awaited_beside_the_tasks_for_too_long_is_cancelled(scene: Scene) -> None:
     runners = scene.start()
     with pytest.raises(TimeoutError):
-        runners.run_coroutine(asyncio.sleep(3600), 0.01)
+        runners.event_loop.run_coroutine(asyncio.sleep(3600), 0.01)
 
 
 def test_a_coroutine_is_decided_on_as_other_tasks_are(scene: Scene) -> None:

@@ -75,7 +75,7 @@ def test_no_more_suspects_run_at_once_than_allowed_and_all_of_them_run(scene: Sc
         scene.suspect(runners)
     for count in range(18):
         scene.wait_for_running(2)
-        wait_until(lambda count=count: runners.waiting_suspects == 18 - count)  # type: ignore[misc]
+        wait_until(lambda count=count: runners.permits.waiting == 18 - count)  # type: ignore[misc]
         scene.isolation.end()
         scene.wait_for(count + 1)
     scene.isolation.end(2)
@@ -101,7 +101,7 @@ def test_tasks_that_are_isolated_anyway_do_not_count(scene: Scene) -> None:
     scene.suspect(runners, "apart")
     scene.put(runners, "apart")
     scene.wait_for_running(3)
-    assert runners.waiting_suspects == 0
+    assert runners.permits.waiting == 0
 
 
 def test_what_waits_runs_though_those_before_it_were_requeued(scene: Scene) -> None:
@@ -109,7 +109,7 @@ def test_what_waits_runs_though_those_before_it_were_requeued(scene: Scene) -> N
     first = scene.suspect(runners)
     scene.wait_for_running(1)
     *gone, last = [scene.suspect(runners) for _ in range(5)]
-    wait_until(lambda: runners.waiting_suspects == 5)
+    wait_until(lambda: runners.permits.waiting == 5)
     for one in gone:
         del scene.bench.channel.unclaimed[one.tag]
     runners.drop_requeued()
@@ -122,10 +122,10 @@ def test_what_waits_for_a_permit_is_let_go_with_its_channel(scene: Scene) -> Non
     runners = scene.begin(Concurrency(2, 10, {}, suspects=1))
     for _ in range(6):
         scene.suspect(runners)
-    wait_until(lambda: runners.waiting_suspects == 5)
+    wait_until(lambda: runners.permits.waiting == 5)
     scene.bench.channel.unclaimed.clear()
     runners.drop_requeued()
-    assert runners.waiting_suspects == 0
+    assert runners.permits.waiting == 0
 
 
 def test_a_suspect_runs_in_a_thread_of_its_queue(scene: Scene) -> None:

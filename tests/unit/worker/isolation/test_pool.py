@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 
 from amqpworker.model.outcome import Dead, Done, Failure, Outcome, Postpone, Requeue, Snooze
-from amqpworker.policies.retry import policy
 from amqpworker.policies.time_limit import TimeLimit
-from amqpworker.signature.signature import Signature
 from amqpworker.worker.context import Run
 from amqpworker.worker.isolation import pool as isolation_module
 from amqpworker.worker.isolation.child import Arrived, Ending, Late
@@ -23,7 +21,7 @@ from amqpworker.worker.isolation.pool import Isolation
 from amqpworker.worker.isolation.protocol import HEAD, outcome_to
 from amqpworker.worker.limits.deadlines import RunAbandoned
 from tests.support import wait_until
-from tests.unit.worker.settling import Bench
+from tests.unit.worker.settling import Bench, registered
 
 DONE = Arrived(outcome_to(Done(b"1"))[HEAD.size :])
 
@@ -98,14 +96,7 @@ class Scene:
         return Isolation(self.start, max_crashes, 7.0, ahead)
 
     def run(self, limit: TimeLimit = TimeLimit()) -> Run:  # noqa: B008 - frozen
-        registered: Any = SimpleNamespace(
-            name="f",
-            signature=Signature.of(lambda: None, "f"),
-            policy=policy(None),
-            time_limit=limit,
-            stores_result=True,
-        )
-        return Run(registered, self.bench.delivery(), "id", 1, 0.0, 0.0)
+        return Run(registered(time_limit=limit), self.bench.delivery(), "id", 1, 0.0, 0.0)
 
 
 @pytest.fixture

@@ -2,19 +2,18 @@
 Publish the copies of deliveries, repeatedly until the broker confirms them.
 
 Decides when to try again, and when to stop: once the channel of the original is gone, the broker redelivers the original. A
-copy is not published again while its confirm may still arrive, which is as long as its channel is open. `envelope` makes the
-copy, and `settle` acknowledges the original.
+copy is not published again while its confirm may still arrive, which is as long as its channel is open.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from amqpworker.errors import AmqpWorkerError, InvalidArguments, NotConnected, Unconfirmed
 from amqpworker.log.logger import get_logger
+from amqpworker.model.clock import CLOCK, Clock
 from amqpworker.model.message import Delivery, Publication
 from amqpworker.routing.queues import Requirement
 
@@ -24,22 +23,22 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 60.0
+MAX_PAUSE = 60.0
 REPEAT_LOG_AFTER = 60.0
 
 
 @dataclass(slots=True, eq=False)
-class Republication:
+class Copy:
     """
-    A copy that takes the place of a delivery.
+    A publication that takes the place of a delivery.
 
-    `confirmed` is called once the broker has it, `refused` if it turns out later that the broker cannot accept it.
+    `on_confirmed` is called once the broker has it, `on_refused` if it turns out later that the broker cannot accept it.
     """
 
     original: Delivery
     publication: Publication
-    confirmed: Callable[[], None]
-    refused: Callable[[], None]
+    on_confirmed: Callable[[], None]
+    on_refused: Callable[[], None]
     failures: int = 0
 
     def is_wanted(self) -> bool:
@@ -51,10 +50,10 @@ class Republication:
         if isinstance(error, Unconfirmed | NotConnected):
             return FIRST_PAUSE
         self.failures += 1
-        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self.failures - 1, 10))
+        return min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** min(self.failures - 1, 10))
 
 
-class Republisher:
+class CopyPublisher:
     """
     The copies that are not confirmed yet; `wake` has `try_again` called soon, in the thread that does this.
 
@@ -68,24 +67,21 @@ class Republisher:
         timeout: float,
         requirements: Callable[[str], tuple[Requirement, ...]],
         wake: Callable[[], None],
+        clock: Clock = CLOCK,
     ) -> None:
         self._lane = lane
         self._timeout = timeout
         self._requirements = requirements
         self._wake = wake
-        self._under_way: set[Republication] = set()
-        self._again: list[tuple[float, Republication]] = []
+        self._monotonic = clock.monotonic
+        self._under_way: set[Copy] = set()
+        self._again: list[tuple[float, Copy]] = []
         # For each exchange: when it was logged last that it takes no copies, and how often that happened since.
         self._logged: dict[str, tuple[float, int]] = {}
         self._overdue_logged = -REPEAT_LOG_AFTER
 
-    def publish(self, copy: Republication) -> None:
-        """
-        Publish a copy, from any thread.
-
-        Raises:
-            InvalidArguments: AMQP cannot carry it; nothing was published.
-        """
+    def publish(self, copy: Copy) -> None:
+        """Publish a copy, from any thread; raises InvalidArguments, with nothing published, if AMQP cannot carry it."""
         self._under_way.add(copy)
         try:
             self._attempt(copy, ())
@@ -93,54 +89,51 @@ class Republisher:
             self._under_way.discard(copy)
             raise
 
-    def _attempt(self, copy: Republication, requirements: tuple[Requirement, ...]) -> None:
-        outgoing = self._lane.make_pending(
+    def _attempt(self, copy: Copy, requirements: tuple[Requirement, ...]) -> None:
+        pending = self._lane.make_pending(
             copy.publication, requirements, self._timeout, lambda error: self._on_done(copy, error)
         )
-        outgoing.wanted = copy.is_wanted
-        self._lane.submit(outgoing)
+        pending.wanted = copy.is_wanted
+        self._lane.submit(pending)
 
-    def _on_done(self, copy: Republication, error: AmqpWorkerError | None) -> None:
+    def _on_done(self, copy: Copy, error: AmqpWorkerError | None) -> None:
         match error:
             case None:
-                copy.confirmed()
+                copy.on_confirmed()
             case InvalidArguments():
                 # Only now the broker's limit for frames is known: trying again would not help.
-                what = copy.publication
-                log.warning("copy_too_large", queue=what.routing_key, exchange=what.exchange, reason=str(error))
-                copy.refused()
+                to = copy.publication
+                log.warning("copy_too_large", queue=to.routing_key, exchange=to.exchange, reason=str(error))
+                copy.on_refused()
             case _ if copy.is_wanted():
                 pause = copy.pause_after(error)
                 self._log(copy, error, pause)
-                self._again.append((time.monotonic() + pause, copy))
+                self._again.append((self._monotonic() + pause, copy))
                 self._wake()
                 return
         self._under_way.discard(copy)
 
-    def _log(self, copy: Republication, error: AmqpWorkerError, pause: float) -> None:
+    def _log(self, copy: Copy, error: AmqpWorkerError, pause: float) -> None:
         """Log that a copy was not confirmed, once per minute and exchange, with their number since the last line."""
-        now = time.monotonic()
-        what = copy.publication
-        at, count = self._logged.get(what.exchange, (-REPEAT_LOG_AFTER, 0))
+        now = self._monotonic()
+        to = copy.publication
+        at, count = self._logged.get(to.exchange, (-REPEAT_LOG_AFTER, 0))
         if now < at + REPEAT_LOG_AFTER:
-            self._logged[what.exchange] = (at, count + 1)
+            self._logged[to.exchange] = (at, count + 1)
             return
-        self._logged[what.exchange] = (now, 0)
+        self._logged[to.exchange] = (now, 0)
         log.warning(
-            "copy_not_confirmed",
-            queue=what.routing_key,
-            exchange=what.exchange,
-            reason=str(error),
+            "copies_unconfirmed",
             count=count + 1,
+            queue=to.routing_key,
+            exchange=to.exchange,
+            reason=str(error),
             retry_in=pause,
         )
 
     def try_again(self, now: float) -> None:
         """Publish the copies again whose pause is over (`now` is monotonic)."""
-        if not self._again:
-            return
-        due = [one for one in self._again if one[0] <= now or not one[1].is_wanted()]
-        for entry in due:
+        for entry in [entry for entry in self._again if entry[0] <= now or not entry[1].is_wanted()]:
             # Entries are added by the publisher's thread meanwhile.
             self._again.remove(entry)
             copy = entry[1]
@@ -157,15 +150,16 @@ class Republisher:
         count = self._lane.overdue(now) if self._under_way else 0
         if count and now >= self._overdue_logged + REPEAT_LOG_AFTER:
             self._overdue_logged = now
-            log.warning("copies_unconfirmed", count=count, effect="their deliveries are kept until the broker answers")
+            reason = "the broker has not answered in time: their deliveries are kept until it does"
+            log.warning("copies_unconfirmed", count=count, reason=reason)
         return count
 
     @property
-    def waiting(self) -> bool:
+    def has_waiting(self) -> bool:
         """Whether any of them waits for another attempt."""
         return bool(self._again)
 
     @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether no copy waits for a confirm or another attempt."""
         return not self._under_way

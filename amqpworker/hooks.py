@@ -1,0 +1,94 @@
+"""
+What has become of deliveries, as frozen events for plain callables; costs one truth test if there are none.
+
+Decides how listeners are called. `worker.settle` emits the events; the counters of the flight recorder listen. Metrics, a live
+view, or hooks such as `on_dead` would be further listeners: internal so far, not a public API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from amqpworker.log.logger import get_logger
+
+if TYPE_CHECKING:
+    from amqpworker.model.message import Delivery
+    from amqpworker.model.outcome import Outcome
+    from amqpworker.worker.context import Run
+
+log = get_logger(__name__)
+
+
+class Settled(NamedTuple):
+    """
+    A delivery that was settled: by which `outcome`, and when this was decided (`at`, seconds since the epoch).
+
+    `outcome` is one of the closed set in `model.outcome`; `Requeue` if another could not be settled. `run` is None if the task
+    was not started. There is no event for a delivery whose channel was lost first, since the broker redelivers it.
+    """
+
+    delivery: Delivery
+    outcome: Outcome
+    run: Run | None
+    at: float
+
+    @property
+    def queue(self) -> str:
+        """The queue that the message came from."""
+        return self.delivery.queue
+
+    @property
+    def task(self) -> str | None:
+        """The name of the task; as the message has it, if the task was not started."""
+        return self.delivery.properties.type if self.run is None else self.run.task
+
+    @property
+    def id(self) -> str | None:
+        """The id of the message; if its sender gave it none, that of the run."""
+        return self.delivery.properties.message_id if self.run is None else self.run.id
+
+    @property
+    def attempt(self) -> int | None:
+        """Which attempt the run was."""
+        return None if self.run is None else self.run.attempt
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the task has run."""
+        return None if self.run is None else round(max(0.0, self.at - self.run.started), 4)
+
+
+Listener: TypeAlias = Callable[[Sequence[Settled]], object]
+"""Called in the consumer's I/O thread, after the acknowledgements were sent: what takes time belongs into another thread."""
+
+
+class Listeners:
+    """Those who are called with events, in the order in which they were added; false if there are none."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+        self._failed: list[Listener] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._listeners)
+
+    def add(self, listener: Listener) -> None:
+        """Call this listener, too, from now on."""
+        self._listeners.append(listener)
+
+    def emit(self, events: Sequence[Settled]) -> None:
+        """Call each listener; the first failure of each is logged, and none affects a message."""
+        for listener in self._listeners:
+            try:
+                listener(events)
+            except BaseException as error:  # whatever it raises must not end the I/O thread
+                if listener not in self._failed:
+                    self._failed.append(listener)
+                    log.error("listener_failed", listener=_name_of(listener), exc_info=error)
+
+
+def _name_of(listener: Listener) -> str:
+    kind = type(listener)
+    module = getattr(listener, "__module__", None) or kind.__module__
+    return f"{module}.{getattr(listener, '__qualname__', kind.__qualname__)}"

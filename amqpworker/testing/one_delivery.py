@@ -1,0 +1,233 @@
+"""
+One delivery through the pipeline of a worker, without a broker: claimed, run, settled, and what would have been sent recorded.
+
+Everything is real except what needs a connection: the lanes of the publisher and the AMQP channel only record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from amqpworker.broker.channel import Prepared
+from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
+from amqpworker.broker.pending_publish import OnDone, PendingPublish
+from amqpworker.errors import AmqpWorkerError
+from amqpworker.hooks import Settled
+from amqpworker.ipc.recorder import Recorder
+from amqpworker.model.clock import CLOCK, Clock
+from amqpworker.model.message import Delivery, Message, Publication
+from amqpworker.model.outcome import Outcome
+from amqpworker.routing import envelope
+from amqpworker.routing.queues import Plan, Requirement
+from amqpworker.settings import Settings
+from amqpworker.worker.context import Run
+from amqpworker.worker.executor import Acceptance, Pipeline, TaskExecutor
+from amqpworker.worker.middleware import Middleware, MiddlewareStack
+from amqpworker.worker.settle import Settler
+
+if TYPE_CHECKING:
+    from amqpworker.app import App
+    from amqpworker.results.store import ResultStore
+    from amqpworker.task import Task
+
+Step = tuple[Any, ...]
+"""What the broker would have seen: `("publish", exchange, routing key)`, `("ack", tag, multiple)` or `("nack", tag)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A publication that waits for its confirm."""
+
+    publication: Publication
+    timeout: float | None
+    on_done: OnDone
+
+    def confirm(self) -> None:
+        """Let the broker confirm it."""
+        self.on_done(None)
+
+    def fail(self, error: AmqpWorkerError) -> None:
+        """Let it end with this error."""
+        self.on_done(error)
+
+
+class RecordingLane:
+    """A lane of the publisher; `refusals` are raised, one per call. What waits is in `underway`, unless all is confirmed at once."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self.steps = steps
+        self.underway: list[Outgoing] = []
+        self.published: list[Publication] = []
+        self.refusals: list[Exception] = []
+        self.confirms_at_once = True
+
+    def make_pending(
+        self,
+        publication: Publication,
+        requirements: tuple[Requirement, ...] = (),
+        timeout: float | None = None,
+        on_done: OnDone | None = None,
+    ) -> PendingPublish:
+        """As `Lane.make_pending`."""
+        if self.refusals:
+            raise self.refusals.pop(0)
+        return PendingPublish(Prepared(publication, b"", 4096), timeout or 0.0, requirements, on_done)
+
+    def submit(self, pending: PendingPublish) -> None:
+        """As `Lane.submit`."""
+        publication = pending.prepared.publication
+        assert pending.on_done is not None
+        self.steps.append(("publish", publication.exchange, publication.routing_key))
+        self.published.append(publication)
+        outgoing = Outgoing(publication, pending.timeout, pending.on_done)
+        if self.confirms_at_once:
+            outgoing.confirm()
+        else:
+            self.underway.append(outgoing)
+
+    def publish(self, publication: Publication, timeout: float | None = None, on_done: OnDone | None = None) -> None:
+        """As `Lane.publish`."""
+        self.submit(self.make_pending(publication, (), timeout, on_done))
+
+    def overdue(self, before: float) -> int:
+        """As `Lane.overdue`, by the timeouts alone."""
+        return sum((outgoing.timeout or 0.0) <= before for outgoing in self.underway)
+
+    def confirm(self) -> None:
+        """Confirm the oldest."""
+        self.underway.pop(0).confirm()
+
+    def fail(self, error: AmqpWorkerError) -> None:
+        """Fail the oldest."""
+        self.underway.pop(0).fail(error)
+
+    @property
+    def copies(self) -> RecordingLane:
+        """The lane itself, as that of a publisher."""
+        return self
+
+    replies = copies
+
+
+class RecordingChannel:
+    """An AMQP channel that records acknowledgements once they are flushed."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self._steps = steps
+        self._gathered: list[Step] = []
+
+    def ack(self, tag: int, multiple: bool) -> None:
+        """As `Channel.ack`."""
+        self._gathered.append(("ack", tag, multiple))
+
+    def requeue(self, tag: int) -> None:
+        """As `Channel.requeue`."""
+        self._gathered.append(("nack", tag))
+
+    def flush(self) -> None:
+        """As `Channel.flush`."""
+        self._steps += self._gathered
+        self._gathered.clear()
+
+
+class Workbench:
+    """A pipeline with everything around it; `steps` is what the broker would have seen, `events` what was emitted."""
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task[Any, Any]],
+        plan: Plan,
+        settings: Settings,
+        store: ResultStore | None = None,
+        middleware: Sequence[Middleware] = (),
+        clock: Clock = CLOCK,
+    ) -> None:
+        self._clock = clock
+        self.loop = asyncio.Runner()
+        self.steps: list[Step] = []
+        self.events: list[Settled] = []
+        self.wakes = 0
+        lanes: Any = RecordingLane(self.steps)
+        self.publisher: RecordingLane = lanes
+        self.settler = Settler(lanes, store, plan, settings, self._wake, clock)
+        self.settler.listeners.add(self.events.extend)
+        stack = MiddlewareStack.of(middleware, self._await)
+        self.executor = TaskExecutor(tasks, store is not None, middleware=stack, clock=clock)
+        self.pipeline = Pipeline(self.executor, self.settler, self)  # type: ignore[arg-type]
+        self.channel = self.new_channel()
+
+    def _await(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
+        return self.loop.run(coroutine if timeout is None else asyncio.wait_for(coroutine, timeout))
+
+    def _wake(self) -> None:
+        self.wakes += 1
+
+    def new_channel(self) -> ConsumerChannel:
+        """Return a new channel, whose deliveries are numbered from one."""
+        receiver: Any = self
+        channel = ConsumerChannel(Subscription("work", 10), receiver, lambda: None, self._clock.monotonic)
+        channel.channel = RecordingChannel(self.steps)  # type: ignore[assignment]
+        self._tags = 0
+        return channel
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Let it wait."""
+
+    def deliver(self, publication: Publication) -> Delivery:
+        """Deliver a message on the present channel."""
+        self._tags += 1
+        delivery = Delivery(
+            self._tags, False, publication.exchange, publication.routing_key, publication.properties, publication.body
+        )
+        self.channel.on_delivery(delivery)
+        return delivery
+
+    def take(self, delivery: Delivery) -> None:
+        """Take a delivery from its claim until it is settled, in this thread."""
+        slots = Recorder(1).slots
+        if self.executor.is_coroutine(delivery):
+            self._await(self.pipeline.execute_async(delivery, slots, Acceptance(), self.pipeline.settle))
+        else:
+            self.pipeline.execute(delivery, slots[0], Acceptance())
+
+    def run(self, run: Run) -> Outcome:
+        """Run an isolated task in this process."""
+        return self.executor.run(run, self._await)
+
+    def flush(self) -> list[Step]:
+        """Let the I/O thread settle; return the steps so far, which are forgotten."""
+        self.settler.flush()
+        steps = self.steps[:]
+        self.steps.clear()
+        return steps
+
+
+class Taken(NamedTuple):
+    """What became of a message: the event of its settling, what was published in order, and all that the broker has seen."""
+
+    event: Settled
+    published: tuple[Publication, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the delivery ended."""
+        return self.event.outcome
+
+
+def run_one(app: App, message: Message, clock: Clock = CLOCK) -> Taken:
+    """
+    Run one message of an app as a worker would, without a broker, and return what has become of it.
+
+    The app's middleware and result store are used, its lifespan is not. Whatever would be published counts as confirmed.
+    """
+    bench = Workbench(app.tasks, app.plan, app.settings, app.store(), app.middleware, clock)
+    delivery = bench.deliver(envelope.sent(message, app.plan.names, clock.now(), app.settings.app_id))
+    with bench.loop:
+        bench.take(delivery)
+    steps = bench.flush()
+    (event,) = bench.events
+    return Taken(event, tuple(bench.publisher.published), tuple(steps))

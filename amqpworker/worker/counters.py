@@ -1,0 +1,34 @@
+"""How many deliveries of this process had which outcome: the listener whose numbers the flight recorder shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+from amqpworker.hooks import Settled
+from amqpworker.ipc.recorder import Counts
+from amqpworker.model.outcome import Dead, Discarded, Done, Outcome, Postpone, Republish, Requeue, Retry, Snooze
+
+
+class OutcomeCounters:
+    """Counts deliveries by the kind of their outcome; one thread calls `on_settled`, any other `counts`."""
+
+    def __init__(self) -> None:
+        # Not a `Counter`, which takes twice as long for each delivery.
+        self._number: dict[type, int] = dict.fromkeys(get_args(Outcome), 0)
+
+    def on_settled(self, events: Sequence[Settled]) -> None:
+        """Count these deliveries."""
+        number = self._number
+        for event in events:
+            number[type(event.outcome)] += 1
+
+    def counts(self) -> Counts:
+        """Return the numbers so far."""
+        number = self._number
+        return Counts(
+            done=number[Done] + number[Discarded],
+            retried=number[Retry] + number[Snooze] + number[Postpone],
+            dead=number[Dead],
+            requeued=number[Requeue] + number[Republish],
+        )
