@@ -1,5 +1,5 @@
 """
-What has become of deliveries, as frozen events for plain callables; costs one truth test if there are none.
+What has become of deliveries, as frozen events for plain callables; it costs nothing to have none.
 
 Decides how listeners are called. `worker.settle` emits the events; the counters of the flight recorder listen. Metrics, a live
 view, or hooks such as `on_dead` would be further listeners: internal so far, not a public API.
@@ -60,18 +60,15 @@ class Settled(NamedTuple):
 
 
 Listener: TypeAlias = Callable[[Sequence[Settled]], object]
-"""Called in the consumer's I/O thread, after the acknowledgements were sent: what takes time belongs into another thread."""
+"""Called in the consumer's I/O thread, after the acknowledgements were sent: it must not wait, nor do what takes time."""
 
 
 class Listeners:
-    """Those who are called with events, in the order in which they were added; false if there are none."""
+    """Those who are called with events, in the order in which they were added."""
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
         self._failed: list[Listener] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._listeners)
 
     def add(self, listener: Listener) -> None:
         """Call this listener, too, from now on."""
@@ -85,10 +82,11 @@ class Listeners:
             except BaseException as error:  # whatever it raises must not end the I/O thread
                 if listener not in self._failed:
                     self._failed.append(listener)
-                    log.error("listener_failed", listener=_name_of(listener), exc_info=error)
+                    log.error("listener_failed", listener=name_of(listener), exc_info=error)
 
 
-def _name_of(listener: Listener) -> str:
-    kind = type(listener)
-    module = getattr(listener, "__module__", None) or kind.__module__
-    return f"{module}.{getattr(listener, '__qualname__', kind.__qualname__)}"
+def name_of(callable_: Callable[..., object]) -> str:
+    """Return the name of a user's callable, for a log line."""
+    kind = type(callable_)
+    module = getattr(callable_, "__module__", None) or kind.__module__
+    return f"{module}.{getattr(callable_, '__qualname__', kind.__qualname__)}"

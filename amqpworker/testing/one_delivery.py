@@ -38,7 +38,7 @@ Step = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class _Outgoing:
     """A publication that waits for its confirm."""
 
     publication: Publication
@@ -46,20 +46,18 @@ class Outgoing:
     on_done: OnDone
 
     def confirm(self) -> None:
-        """Let the broker confirm it."""
         self.on_done(None)
 
     def fail(self, error: AmqpWorkerError) -> None:
-        """Let it end with this error."""
         self.on_done(error)
 
 
-class RecordingLane:
+class _RecordingLane:
     """A lane of the publisher; `refusals` are raised, one per call. What waits is in `underway`, unless all is confirmed at once."""
 
     def __init__(self, steps: list[Step]) -> None:
         self.steps = steps
-        self.underway: list[Outgoing] = []
+        self.underway: list[_Outgoing] = []
         self.published: list[Publication] = []
         self.refusals: list[Exception] = []
         self.confirms_at_once = True
@@ -71,29 +69,25 @@ class RecordingLane:
         timeout: float | None = None,
         on_done: OnDone | None = None,
     ) -> PendingPublish:
-        """As `Lane.make_pending`."""
         if self.refusals:
             raise self.refusals.pop(0)
         return PendingPublish(Prepared(publication, b"", 4096), timeout or 0.0, requirements, on_done)
 
     def submit(self, pending: PendingPublish) -> None:
-        """As `Lane.submit`."""
         publication = pending.prepared.publication
         assert pending.on_done is not None
         self.steps.append(("publish", publication.exchange, publication.routing_key))
         self.published.append(publication)
-        outgoing = Outgoing(publication, pending.timeout, pending.on_done)
+        outgoing = _Outgoing(publication, pending.timeout, pending.on_done)
         if self.confirms_at_once:
             outgoing.confirm()
         else:
             self.underway.append(outgoing)
 
     def publish(self, publication: Publication, timeout: float | None = None, on_done: OnDone | None = None) -> None:
-        """As `Lane.publish`."""
         self.submit(self.make_pending(publication, (), timeout, on_done))
 
     def overdue(self, before: float) -> int:
-        """As `Lane.overdue`, by the timeouts alone."""
         return sum((outgoing.timeout or 0.0) <= before for outgoing in self.underway)
 
     def confirm(self) -> None:
@@ -105,14 +99,13 @@ class RecordingLane:
         self.underway.pop(0).fail(error)
 
     @property
-    def copies(self) -> RecordingLane:
-        """The lane itself, as that of a publisher."""
+    def copies(self) -> _RecordingLane:
         return self
 
     replies = copies
 
 
-class RecordingChannel:
+class _RecordingChannel:
     """An AMQP channel that records acknowledgements once they are flushed."""
 
     def __init__(self, steps: list[Step]) -> None:
@@ -120,15 +113,12 @@ class RecordingChannel:
         self._gathered: list[Step] = []
 
     def ack(self, tag: int, multiple: bool) -> None:
-        """As `Channel.ack`."""
         self._gathered.append(("ack", tag, multiple))
 
     def requeue(self, tag: int) -> None:
-        """As `Channel.requeue`."""
         self._gathered.append(("nack", tag))
 
     def flush(self) -> None:
-        """As `Channel.flush`."""
         self._steps += self._gathered
         self._gathered.clear()
 
@@ -150,8 +140,8 @@ class Workbench:
         self.steps: list[Step] = []
         self.events: list[Settled] = []
         self.wakes = 0
-        lanes: Any = RecordingLane(self.steps)
-        self.publisher: RecordingLane = lanes
+        lanes: Any = _RecordingLane(self.steps)
+        self.publisher: _RecordingLane = lanes
         self.settler = Settler(lanes, store, plan, settings, self._wake, clock)
         self.settler.listeners.add(self.events.extend)
         stack = MiddlewareStack.of(middleware, self._await)
@@ -169,7 +159,7 @@ class Workbench:
         """Return a new channel, whose deliveries are numbered from one."""
         receiver: Any = self
         channel = ConsumerChannel(Subscription("work", 10), receiver, lambda: None, self._clock.monotonic)
-        channel.channel = RecordingChannel(self.steps)  # type: ignore[assignment]
+        channel.channel = _RecordingChannel(self.steps)  # type: ignore[assignment]
         self._tags = 0
         return channel
 

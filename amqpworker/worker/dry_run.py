@@ -40,7 +40,6 @@ class Checked(BaseModel):
 
 
 def _checked(options: WorkerOptions) -> Checked:
-    """Import the app and check it; an exception of the user's code is shown with its traceback."""
     try:
         app = load_app(options.app)
         addresses(app.url)
@@ -55,7 +54,6 @@ def _checked(options: WorkerOptions) -> Checked:
 
 
 def _find_warnings(app: App, served: Sequence[QueueAssignment], drain_timeout: float) -> list[str]:
-    """Return warnings about what is most likely a mistake, a sentence each."""
     found = [
         f"Queue {one.queue!r} has a prefetch of {one.prefetch}, below its {one.threads} threads: some of them never run."
         for one in served
@@ -74,7 +72,6 @@ def _find_warnings(app: App, served: Sequence[QueueAssignment], drain_timeout: f
 
 
 def _name_warnings(tasks: Mapping[str, Task[Any, Any]], served: Sequence[QueueAssignment]) -> list[str]:
-    """Return warnings about tasks that are probably missing here, or that producers probably know by other names."""
     found = [
         f"No task names queue {one.queue!r}: is each module that defines tasks imported, or named in App(modules=[…])?"
         for one in served
@@ -89,7 +86,6 @@ def _name_warnings(tasks: Mapping[str, Task[Any, Any]], served: Sequence[QueueAs
 
 
 def _is_plain_folder(module: str) -> bool:
-    """Return whether an imported module is a folder without an `__init__.py`."""
     found = sys.modules.get(module)
     return found is not None and getattr(found, "__file__", None) is None and hasattr(found, "__path__")
 

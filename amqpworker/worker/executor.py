@@ -209,7 +209,6 @@ class TaskExecutor:
         return Run(registered, delivery, properties.message_id or new_id(), attempt, now, first_run)
 
     def _log_discarded_call(self, properties: Properties, expired: int, now: float) -> None:
-        """Warn if all of a sender's calls have been discarded for a while."""
         count = self._late_calls.on_discarded(properties.app_id or "", self._monotonic())
         if count:
             log.warning(

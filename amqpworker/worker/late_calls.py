@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass
 
 WARN_AFTER = 60.0
-MOST_SENDERS = 1000
+MAX_SENDERS = 1000
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class LateCalls:
         with self._lock:
             found = self._discards.get(sender)
             if found is None:
-                if len(self._discards) < MOST_SENDERS:
+                if len(self._discards) < MAX_SENDERS:
                     self._discards[sender] = Discards(1, now + WARN_AFTER)
                 return 0
             found.count += 1

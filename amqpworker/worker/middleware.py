@@ -2,7 +2,7 @@
 The middleware of an app: context managers around each run.
 
 Decides in which order they are entered and left, where an asynchronous one runs, and that none of them can turn a failure
-into a success. What their own exceptions lead to is decided by `outcomes`, as for those of the task.
+into a success.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
 from amqpworker.errors import TimeLimitExceeded
+from amqpworker.hooks import name_of
 from amqpworker.log.logger import get_logger
 from amqpworker.worker.context import Run
 
@@ -57,87 +58,62 @@ class MiddlewareStack:
         with ExitStack() as stack:
             for factory in self._factories:
                 manager = _made(factory, run)
-                if isinstance(manager, AbstractAsyncContextManager):
-                    manager = InEventLoop(manager, run, self._run_coroutine)
-                stack.enter_context(NothingSuppressed(manager, _name_of(factory)))
+                if isinstance(manager, AbstractAsyncContextManager):  # also if it is both kinds
+                    manager = _InEventLoop(manager, run, self._run_coroutine)
+                manager.__enter__()
+                stack.push(_exit_of(manager, factory))
             return function()
 
     async def call_async(self, run: Run, function: Callable[[], Awaitable[Any]]) -> Any:
         """Return what the coroutine of `function` returns, awaited inside the middleware; in the event loop."""
         async with AsyncExitStack() as stack:
             for factory in self._factories:
-                manager, name = _made(factory, run), _name_of(factory)
+                manager = _made(factory, run)
                 if isinstance(manager, AbstractAsyncContextManager):
-                    await stack.enter_async_context(NothingSuppressedAsync(manager, name))
+                    await manager.__aenter__()
+                    stack.push_async_exit(_async_exit_of(manager, factory))
                 else:
-                    stack.enter_context(NothingSuppressed(manager, name))
+                    manager.__enter__()
+                    stack.push(_exit_of(manager, factory))
             return await function()
 
 
 def _made(factory: Middleware, run: Run) -> AbstractContextManager[Any] | AbstractAsyncContextManager[Any]:
-    """
-    Return the context manager of a middleware for a run; if it is both kinds, the asynchronous one counts.
-
-    Raises:
-        TypeError: it has returned something else.
-    """
     manager = factory(run)
     if not isinstance(manager, AbstractContextManager | AbstractAsyncContextManager):
         raise TypeError(
-            f"App(middleware=[…]): {_name_of(factory)} must return a context manager, and has returned {manager!r:.60}."
+            f"App(middleware=[…]): {name_of(factory)} must return a context manager, and has returned {manager!r:.60}."
         )
     return manager
 
 
-def _name_of(factory: Middleware) -> str:
-    """Return a middleware's name, for a log line."""
-    kind = type(factory)
-    module = getattr(factory, "__module__", None) or kind.__module__
-    return f"{module}.{getattr(factory, '__qualname__', kind.__qualname__)}"
+_Exit: TypeAlias = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], _T]
 
 
-def _warn_of_suppression(name: str, error: BaseException) -> None:
-    """Log that a middleware would have suppressed a failure."""
-    log.warning(
-        "middleware_suppressed_failure", middleware=name, error=type(error).__name__, effect="the failure counts"
-    )
+def _exit_of(manager: AbstractContextManager[Any], factory: Middleware) -> _Exit[None]:
+    """Return the exit of a context manager, which cannot turn an exception into a success."""
+
+    def leave(kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if manager.__exit__(kind, error, trace) and error is not None:
+            _warn_of_suppression(factory, error)
+
+    return leave
 
 
-class NothingSuppressed(AbstractContextManager[Any]):
-    """A context manager whose exit cannot turn an exception into a success."""
+def _async_exit_of(manager: AbstractAsyncContextManager[Any], factory: Middleware) -> _Exit[Awaitable[None]]:
+    async def leave(kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if await manager.__aexit__(kind, error, trace) and error is not None:
+            _warn_of_suppression(factory, error)
 
-    def __init__(self, manager: AbstractContextManager[Any], name: str) -> None:
-        self._manager = manager
-        self._name = name
-
-    def __enter__(self) -> Any:
-        return self._manager.__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._manager.__exit__(kind, error, trace) and error is not None:
-            _warn_of_suppression(self._name, error)
+    return leave
 
 
-class NothingSuppressedAsync(AbstractAsyncContextManager[Any]):
-    """As `NothingSuppressed`, asynchronous."""
-
-    def __init__(self, manager: AbstractAsyncContextManager[Any], name: str) -> None:
-        self._manager = manager
-        self._name = name
-
-    async def __aenter__(self) -> Any:
-        return await self._manager.__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if await self._manager.__aexit__(kind, error, trace) and error is not None:
-            _warn_of_suppression(self._name, error)
+def _warn_of_suppression(factory: Middleware, error: BaseException) -> None:
+    name, kind = name_of(factory), type(error).__name__
+    log.warning("middleware_suppressed_failure", middleware=name, error=kind, effect="the failure counts")
 
 
-class InEventLoop(AbstractContextManager[Any]):
+class _InEventLoop(AbstractContextManager[Any]):
     """
     An asynchronous context manager that a thread enters and leaves.
 
@@ -165,9 +141,7 @@ class InEventLoop(AbstractContextManager[Any]):
             if variable.get(None) is not value:
                 variable.set(value)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
         left = self._run.time_left
         return bool(self._wait_for(self._leave(error), None if left is None else max(left, LEAVE_GRACE)))
 

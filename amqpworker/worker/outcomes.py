@@ -70,8 +70,8 @@ def unreadable(delivery: Delivery) -> Dead:
 
 
 def malformed(text: str, error_type: str = "") -> Dead:
-    """Return the outcome of a message that cannot be understood; the text may quote it."""
-    return Dead("malformed", Failure(error_type, truncated(redact_text(text), MAX_TEXT)))
+    """Return the outcome of a message that cannot be understood."""
+    return Dead("malformed", _failure(error_type, text))
 
 
 def unknown_task(properties: Properties, known: Iterable[str]) -> Dead:
@@ -79,7 +79,7 @@ def unknown_task(properties: Properties, known: Iterable[str]) -> Dead:
     if not properties.type:
         return malformed("the message has no `type`: it is the name of the task to run")
     text = f"no task {properties.type!r} is registered in this worker: {advice(properties.type, known)}"
-    return Dead("unknown-task", Failure("", truncated(redact_text(text), MAX_TEXT)))
+    return Dead("unknown-task", _failure("", text))
 
 
 def from_times(headers: Mapping[str, int], properties: Properties, now: float) -> Outcome | None:
@@ -142,7 +142,7 @@ def from_exception(run: Run, error: BaseException, now: Callable[[], float] = ti
 def from_hard_limit(run: Run, stack: str) -> Outcome:
     """Return the outcome of a task that exceeded its hard limit and is abandoned; `stack` shows where it is."""
     text = f"the task has run for longer than {run.registered.time_limit.longest}"
-    failure = Failure(TimeLimitExceeded.__name__, text, truncated(redact_text(stack), MAX_TRACEBACK))
+    failure = _failure(TimeLimitExceeded.__name__, text, stack)
     delay = run.registered.policy.decide(TimeLimitExceeded(text), _run_info(run, time.time))
     return Dead("timeout", failure) if delay is None else Retry(max(delay, HARD_LIMIT_DELAY), failure)
 
@@ -164,7 +164,7 @@ def from_crash(delivery: Delivery, crash: Crash, max_crashes: int) -> Outcome:
     text = f"the isolated process that ran it ended by {crash.how}{held}: crash {crashes} of {max_crashes}"
     if crash.reason:
         text = f"{text} ({crash.reason})"
-    failure = Failure(crash.how, text, truncated(redact_text(crash.stack), MAX_TRACEBACK))
+    failure = _failure(crash.how, text, crash.stack)
     if crashes >= max_crashes:
         return Dead("crashed", failure, crashes)
     return Snooze(min(FIRST_CRASH_DELAY * 2.0 ** (crashes - 1), MAX_CRASH_DELAY), failure, crashes)
@@ -212,7 +212,6 @@ def _has_delay(error: Any) -> bool:
 
 
 def _failure_of_retry_later(signal: RetryLater) -> Failure:
-    """Return why a task asked to run again, with the error that led to it."""
     failure = failure_of(signal)
     if (cause := _cause_of(signal)) is None:
         return failure
@@ -234,7 +233,6 @@ def _no_attempt_left(signal: RetryLater, attempt: int) -> Failure:
 
 
 def _cause_of(error: BaseException) -> BaseException | None:
-    """Return the exception that another was raised from, or during whose handling it was raised."""
     return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
@@ -243,7 +241,6 @@ def _run_info(run: Run, now: Callable[[], float]) -> RunInfo:
 
 
 def _without_ours(found: TracebackType | None) -> TracebackType | None:
-    """Return a traceback without the outer frames that are ours; if all are ours, the whole traceback."""
     theirs = found
     while theirs is not None and str(theirs.tb_frame.f_globals.get("__name__")).startswith("amqpworker.worker."):
         theirs = theirs.tb_next
@@ -264,4 +261,9 @@ def failure_of(error: BaseException) -> Failure:
         shown = "".join(traceback.format_exception(kind, error, _without_ours(error.__traceback__)))
     except BaseException:  # noqa: BLE001 - as above
         shown = ""
-    return Failure(name, truncated(redact_text(text), MAX_TEXT), truncated(redact_text(shown), MAX_TRACEBACK))
+    return _failure(name, text, shown)
+
+
+def _failure(error_type: str, text: str, trace: str = "") -> Failure:
+    """Return a failure whose texts, which may quote anything, have bounds and no passwords."""
+    return Failure(error_type, truncated(redact_text(text), MAX_TEXT), truncated(redact_text(trace), MAX_TRACEBACK))

@@ -133,7 +133,6 @@ class Settler:
         self._wake()
 
     def _store_and_reply(self, settled: Settled, reply: bytes) -> None:
-        """Store the result, send it as the reply, then acknowledge."""
         if not self._stored(settled, "done", reply):
             self._requeue(settled)
         elif settled.delivery.properties.reply_to:
@@ -201,7 +200,6 @@ class Settler:
             raise
 
     def _retry(self, settled: Settled, outcome: Retry | Snooze) -> None:
-        """Publish a copy for the next run, and acknowledge once it is confirmed."""
         identity = _identity_of(settled)
         failure = outcome.failure
         log.info(
@@ -224,7 +222,6 @@ class Settler:
         self._replace(settled, copy)
 
     def _postpone(self, settled: Settled, outcome: Postpone) -> None:
-        """Publish a copy that is delivered later, and acknowledge once it is confirmed."""
         task_id, attempt, _ = _identity_of(settled)
         log.info(
             "task_postponed",
@@ -238,7 +235,6 @@ class Settler:
         self._replace(settled, envelope.postponed(settled.delivery, outcome.delay, task_id, self._names, settled.at))
 
     def _republish(self, settled: Settled) -> None:
-        """Publish a copy to the same queue, and acknowledge once it is confirmed."""
         delivery = settled.delivery
         log.warning("delivery_republished", id=delivery.properties.message_id, queue=delivery.queue)
         self._replace(settled, envelope.republished(delivery, self._names))

@@ -40,8 +40,7 @@ def queue_assignments(app: App, options: WorkerOptions) -> list[QueueAssignment]
     """
     Return what each process consumes, in the order of the options, else by name.
 
-    Raises:
-        ConfigError: there is no task, or the app does not name a queue.
+    Raises ConfigError if there is no task, or if the app does not name a queue.
     """
     names = [queue.name for queue in options.queues] or sorted({task.queue for task in app.tasks.values()})
     for queue in options.queues:
@@ -53,12 +52,7 @@ def queue_assignments(app: App, options: WorkerOptions) -> list[QueueAssignment]
 
 
 def _check_known(app: App, queue: QueueOptions) -> None:
-    """
-    Refuse a queue that the app does not name.
-
-    Raises:
-        ConfigError: it does not; it may have one whose name was read as a name and a number.
-    """
+    # The app may have a queue whose name was read as a name and a number.
     whole = f"{queue.name}:{queue.threads}"
     if queue.name not in app.plan.queues and whole in app.plan.queues:
         raise ConfigError(
@@ -69,8 +63,8 @@ def _check_known(app: App, queue: QueueOptions) -> None:
 
 
 def _queue_assignment(queue: str, options: WorkerOptions, with_coroutines: set[str]) -> QueueAssignment:
-    """Return how one queue is served; coroutines of any queue may come by those that share their threads."""
     own = queue in options.own_threads
+    # Coroutines of any queue may come by those that share their threads.
     has_coroutines = queue in with_coroutines if own else bool(with_coroutines)
     return QueueAssignment(queue, options.threads_for(queue), own, options.prefetch_for(queue, has_coroutines))
 

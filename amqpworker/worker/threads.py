@@ -112,12 +112,7 @@ class RunnerThreads:
         return not self.running
 
     def abandon(self) -> None:
-        """
-        Abandon the running tasks, so that their messages are redelivered: coroutines are cancelled.
-
-        A thread continues; a result of its task still counts, and an exception does not: most likely the task fails because
-        a resource that it uses has been closed.
-        """
+        """Abandon the running tasks, so that their messages are redelivered: coroutines are cancelled, threads continue."""
         self._acceptance.ignore_failures()
         self.event_loop.abandon()
 

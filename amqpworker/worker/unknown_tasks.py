@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-MOST_NAMES = 3
+MAX_NAMES = 3
 
 
 def similar_names(name: str, known: Iterable[str]) -> list[str]:
     """Return known tasks with the same function name in another module; first those of which one name ends with the other."""
     function = name.rpartition(".")[2]
     alike = [one for one in known if one.rpartition(".")[2] == function and one != name]
-    return sorted(alike, key=lambda one: (not (one.endswith(f".{name}") or name.endswith(f".{one}")), one))[:MOST_NAMES]
+    return sorted(alike, key=lambda one: (not (one.endswith(f".{name}") or name.endswith(f".{one}")), one))[:MAX_NAMES]
 
 
 def advice(name: str, known: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amqpworker.worker.late_calls import MOST_SENDERS, LateCalls
+from amqpworker.worker.late_calls import MAX_SENDERS, LateCalls
 
 
 def test_it_is_said_after_a_minute_and_once_per_minute() -> None:
@@ -32,7 +32,7 @@ def test_each_sender_is_looked_at_alone() -> None:
 
 def test_no_more_senders_are_remembered_than_have_room() -> None:
     calls = LateCalls()
-    for number in range(MOST_SENDERS + 1):
+    for number in range(MAX_SENDERS + 1):
         calls.on_discarded(str(number), 0.0)
-    assert calls.on_discarded(str(MOST_SENDERS - 1), 61.0) == 2
-    assert calls.on_discarded(str(MOST_SENDERS), 61.0) == 0
+    assert calls.on_discarded(str(MAX_SENDERS - 1), 61.0) == 2
+    assert calls.on_discarded(str(MAX_SENDERS), 61.0) == 0
