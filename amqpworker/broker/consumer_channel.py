@@ -39,8 +39,8 @@ class ConsumerChannel(ChannelListener):
     """
     The channel of one queue, from its opening to its end; another object takes its place after that.
 
-    `on_first_waiting` is called when a delivery arrives and no other is unclaimed. Only its own methods change it: `claim`,
-    `is_unclaimed` and the marks of suspects from any thread, all others in the I/O thread.
+    `on_first_waiting` is called when a delivery arrives and no other is unclaimed. Only its own methods change it: `claim`
+    and `is_unclaimed` from any thread, all others in the I/O thread.
 
     While it is held, from `held_since` on (monotonic, 0 if it is not), it has no consumer and its deliveries stay; after
     that it is `released` until it has one again.
@@ -67,7 +67,6 @@ class ConsumerChannel(ChannelListener):
         self._on_delivery = receiver.on_delivery
         self._on_first_waiting = on_first_waiting
         self._monotonic = monotonic
-        self._suspects: set[int] = set()
         self._last_tag = 0
         self._checked_tag = 0
         self._idle_checks = 0.0
@@ -84,18 +83,6 @@ class ConsumerChannel(ChannelListener):
         """Return whether a delivery can still be claimed."""
         return delivery.tag in self.unclaimed
 
-    def is_suspect(self, delivery: Delivery) -> bool:
-        """Return whether a delivery must run in an isolated process, because it may have taken one down."""
-        return delivery.tag in self._suspects
-
-    def mark_suspect(self, delivery: Delivery) -> None:
-        """Have a delivery run in an isolated process."""
-        self._suspects.add(delivery.tag)
-
-    def unmark_suspect(self, delivery: Delivery) -> None:
-        """Forget that a delivery is a suspect: it has been taken as one."""
-        self._suspects.discard(delivery.tag)
-
     # ---- deliveries, in the I/O thread ------------------------------------------------------------------------------
 
     def on_delivery(self, delivery: Delivery) -> None:
@@ -108,6 +95,7 @@ class ConsumerChannel(ChannelListener):
             self._on_first_waiting()
         tag = self._last_tag = delivery.tag
         delivery.arrived = self._monotonic()
+        delivery.is_suspect = False
         self.unclaimed[tag] = delivery
         self._on_delivery(delivery)
 

@@ -128,9 +128,10 @@ class Delivery:
     One message on its way in, as a queue delivered it.
 
     `problem` names what of its properties could not be read ("" if all could): such a message is `malformed`.
-    `consumer_tag` and `channel_number` show which consumer received it. It is claimed and settled on its `channel`; only
-    a delivery to a consumer has one, which the consumer sets, with when it `arrived` (monotonic). The codec's decoder makes
-    instances without calling the class and sets every other field itself: a new field goes there too.
+    `consumer_tag` and `channel_number` show which consumer received it. The codec's decoder makes instances without calling
+    the class and sets all fields up to `queue` itself: a new one goes there too. The others are set by the `channel` of the
+    consumer, on which it is claimed and settled: it `arrived` then (monotonic). If it `is_suspect`, it runs in an isolated
+    process, because it may have crashed one.
     """
 
     tag: int
@@ -145,6 +146,7 @@ class Delivery:
     queue: str = field(init=False)
     channel: ConsumerChannel = field(init=False, repr=False)
     arrived: float = field(init=False, repr=False)
+    is_suspect: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.queue = self.routing_key

@@ -7,6 +7,7 @@ Decides nothing: `executor` makes a `Run` for each run, and `current()` returns 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from amqpworker.errors import NoCurrentTask
@@ -19,28 +20,18 @@ if TYPE_CHECKING:
     from amqpworker.task import Task
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Run:
     """One run of a task: its message, and which attempt this is."""
 
-    __slots__ = ("attempt", "deadline", "delivery", "first_run", "id", "registered", "started")
-
-    def __init__(
-        self,
-        registered: Task[Any, Any],
-        delivery: Delivery,
-        task_id: str,
-        attempt: int,
-        started: float,
-        first_run: float,
-    ) -> None:
-        self.registered = registered
-        self.delivery = delivery
-        self.id = task_id
-        self.attempt = attempt
-        self.started = started
-        self.first_run = first_run
-        self.deadline: float | None = None
-        """When its time limit is over, by the monotonic clock; None if it has no limit."""
+    registered: Task[Any, Any]
+    delivery: Delivery
+    id: str
+    attempt: int
+    started: float
+    first_run: float
+    deadline: float | None = field(default=None, init=False)
+    """When its time limit is over, by the monotonic clock; None if it has no limit."""
 
     @property
     def task(self) -> str:

@@ -19,17 +19,7 @@ from amqpworker.ipc.recorder import RunSlot
 from amqpworker.lifecycle import start_thread
 from amqpworker.log.logger import get_logger, task_context
 from amqpworker.model.message import Delivery
-from amqpworker.model.outcome import (
-    Dead,
-    Discarded,
-    Done,
-    Outcome,
-    Postpone,
-    Republish,
-    Requeue,
-    Retry,
-    Snooze,
-)
+from amqpworker.model.outcome import Dead, Discarded, Done, Outcome, Postpone, Republish, Requeue, Retry, Snooze
 from amqpworker.worker.context import Run
 from amqpworker.worker.executor import Acceptance, Pipeline
 

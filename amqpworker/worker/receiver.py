@@ -52,11 +52,8 @@ class DeliveryReceiver:
         clock: Clock = CLOCK,
     ) -> None:
         self._now, self._monotonic = clock
+        self._runners = runners
         self._put = runners.put
-        self._put_isolated = runners.put_isolated
-        self._settle = runners.settle
-        self._drop_requeued = runners.drop_requeued
-        self._running_on = runners.running_on
         self._supervised = ask is not None
         self._suspect_query = SuspectQuery(ask, self._put, self._isolate, wake, clock.monotonic)
         self.on_suspect_answer = self._suspect_query.on_answer
@@ -92,22 +89,22 @@ class DeliveryReceiver:
                 self._isolate(delivery)
             case RedeliveryAction.REPUBLISH:
                 if delivery.channel.claim(delivery):
-                    self._settle(delivery, outcomes.REPUBLISH)
+                    self._runners.settle(delivery, outcomes.REPUBLISH)
             case action:
                 assert_never(action)
 
     def _isolate(self, delivery: Delivery) -> None:
-        delivery.channel.mark_suspect(delivery)
-        self._put_isolated(delivery)
+        delivery.is_suspect = True
+        self._runners.put_isolated(delivery)
 
     def on_ack_timeout(self, channel: ConsumerChannel, timeout: float, reason: str) -> None:
         """Log which tasks run for longer than the ack timeout; `reason` is why the channel is lost."""
-        log_late(self._running_on(channel), timeout, reason)
+        log_late(self._runners.running_on(channel), timeout, reason)
 
     def on_channel_lost(self, channel: ConsumerChannel) -> None:
         """Forget the deliveries of a channel that is closed."""
         self._channels.discard(channel)
-        self._drop_requeued()
+        self._runners.drop_requeued()
 
     def on_wake(self) -> None:
         """Send the acknowledgements of what was settled, and ask the supervisor about redeliveries."""
@@ -153,11 +150,11 @@ class DeliveryReceiver:
         count = 0
         for delivery in deliveries:
             if delivery.channel.claim(delivery):
-                self._settle(delivery, outcomes.REQUEUE)
+                self._runners.settle(delivery, outcomes.REQUEUE)
                 count += 1
         if count:
             self._settler.flush()
-            self._drop_requeued()
+            self._runners.drop_requeued()
         return count
 
 

@@ -142,7 +142,7 @@ class RunnerThreads:
         while (delivery := get()) is not None:
             # Before it is claimed: a drain must never see it as neither waiting nor running.
             running[number] = delivery
-            if delivery.channel.is_suspect(delivery):
+            if delivery.is_suspect:
                 self._execute_suspect(delivery, slot)
             else:
                 execute(delivery, slot, acceptance)
@@ -151,10 +151,8 @@ class RunnerThreads:
     def _execute_suspect(self, delivery: Delivery, slot: RunSlot) -> None:
         """Run a suspect, or let it wait unclaimed for a permit. Tasks with `isolated=True` need none."""
         if self._executor.is_isolated(delivery):
-            delivery.channel.unmark_suspect(delivery)
             self._pipeline.execute(delivery, slot, self._acceptance)
         elif self.permits.acquire(delivery):
-            delivery.channel.unmark_suspect(delivery)
             self._pipeline.execute(delivery, slot, self._acceptance, isolated=True)
             if (following := self.permits.release()) is not None:
                 self._to_thread(following)

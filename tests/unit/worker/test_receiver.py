@@ -55,7 +55,7 @@ class Scene:
 
     def put_isolated(self, delivery: Delivery) -> None:
         """Take what a runner thread would."""
-        assert delivery.channel.is_suspect(delivery)
+        assert delivery.is_suspect
         self.put_apart.append(delivery.tag)
 
     def ask(self, keys: tuple[str, ...]) -> bool:

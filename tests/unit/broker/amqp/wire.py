@@ -55,10 +55,13 @@ def delivery(
     return [method(channel, what), *content(channel, properties, body)]
 
 
+OF_ITS_CHANNEL = {"channel", "arrived", "is_suspect"}
+
+
 def fields(event: Event) -> Any:
     """Return what two events that mean the same have in common."""
     if isinstance(event, Delivery):
-        return tuple(getattr(event, name) for name in Delivery.__slots__ if name != "channel")
+        return tuple(getattr(event, name) for name in Delivery.__slots__ if name not in OF_ITS_CHANNEL)
     return type(event), event
 
 
