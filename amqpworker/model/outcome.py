@@ -1,8 +1,4 @@
-"""
-How a delivery ends: a closed set of frozen values.
-
-`worker.outcomes` makes them, `worker.settle` acts on them. Nothing else ends a delivery.
-"""
+"""How a delivery ends: a closed set of frozen values, which `worker.outcomes` makes and `worker.settle` acts on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """
 What a worker process would do: a separate process imports the user's app, and runs nothing.
 
-Decides what is checked. `amqpworker worker --check` starts it, since the process of the command imports no user code.
+Decides what `amqpworker worker --check` checks; the process of the command imports no user code.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ after.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -19,7 +20,7 @@ from amqpworker.log.logger import get_logger, task_context
 from amqpworker.model.clock import CLOCK, Clock
 from amqpworker.model.headers import UnusableHeader, now_text, read_headers, time_text
 from amqpworker.model.message import ATTEMPT, EXPIRES, FIRST_RUN, JSON, Delivery, Properties, new_id
-from amqpworker.model.outcome import Dead, Discarded, Done, Outcome
+from amqpworker.model.outcome import Discarded, Done, Outcome
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.signature.signature import Call
 from amqpworker.worker import outcomes
@@ -80,9 +81,11 @@ class Pipeline:
             return  # it was requeued, or its channel is lost
         run: Run | None = None
         try:
-            admitted = self._admit(delivery, slot)
+            admitted = self.executor.admit(delivery)
             if isinstance(admitted, Run):
                 run = admitted
+                task_context.set(run)
+                slot.mark_running(key_of(delivery), run)
                 call = self._isolation.run if isolated or run.registered.isolated else self.executor.call
                 outcome = call(run)
             else:
@@ -107,9 +110,11 @@ class Pipeline:
         run: Run | None = None
         slot = slots.pop()
         try:
-            admitted = self._admit(delivery, slot)
+            admitted = self.executor.admit(delivery)
             if isinstance(admitted, Run):
                 run = admitted
+                task_context.set(run)
+                slot.mark_running(key_of(delivery), run)
                 outcome = await self.executor.call_async(run)
             else:
                 outcome = admitted
@@ -123,14 +128,6 @@ class Pipeline:
         if acceptance.failures or acceptance.accepts(outcome):
             settle(delivery, outcome, run)
         return True
-
-    def _admit(self, delivery: Delivery, slot: RunSlot) -> Run | Outcome:
-        """Return the run of a delivery, recorded as running, or its outcome if it must not run."""
-        admitted = self.executor.admit(delivery)
-        if isinstance(admitted, Run):
-            task_context.set(admitted)
-            slot.mark_running(key_of(delivery), admitted)
-        return admitted
 
     def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
         """Settle in any case: if that fails, the delivery is dead-lettered instead, or requeued."""
@@ -185,7 +182,8 @@ class TaskExecutor:
     def admit(self, delivery: Delivery) -> Run | Outcome:
         """Return the run of a delivery, or its outcome if it must not run; no user code runs here."""
         properties = delivery.properties
-        if delivery.problem or properties.content_encoding or properties.content_type not in {JSON, None}:
+        kind = properties.content_type
+        if delivery.problem or properties.content_encoding or (kind != JSON and kind is not None):
             return outcomes.unreadable(delivery)
         registered = self._tasks.get(properties.type or "")
         if registered is None:
@@ -228,9 +226,10 @@ class TaskExecutor:
 
         Raises RunAbandoned if it exceeded its hard limit, and its message has been settled.
         """
-        call = _decoded(run)
-        if isinstance(call, Dead):
-            return call
+        try:
+            call = run.registered.signature.decode(run.delivery.body)
+        except InvalidArguments as error:
+            return outcomes.malformed(str(error), type(error).__name__)
         try:
             if run.registered.time_limit is UNLIMITED:
                 value = self._invoke(run, call)
@@ -244,9 +243,10 @@ class TaskExecutor:
 
     async def call_async(self, run: Run) -> Outcome:
         """As `call`, for a coroutine function, in this event loop."""
-        call = _decoded(run)
-        if isinstance(call, Dead):
-            return call
+        try:
+            call = run.registered.signature.decode(run.delivery.body)
+        except InvalidArguments as error:
+            return outcomes.malformed(str(error), type(error).__name__)
         try:
             if run.registered.time_limit is UNLIMITED:
                 value = await self._invoke_async(run, call)
@@ -260,12 +260,12 @@ class TaskExecutor:
 
     def _call_within_limits(self, run: Run, call: Call) -> Any:
         limit = run.registered.time_limit
-        run.deadline = self._monotonic() + min(limit.soft, limit.hard)
+        run.deadline = time.monotonic() + min(limit.soft, limit.hard)
         return self._limits.call(run, partial(self._invoke, run, call), limit.soft, limit.hard)
 
     async def _await_within_limits(self, run: Run, call: Call) -> Any:
         limit = run.registered.time_limit
-        run.deadline = self._monotonic() + min(limit.soft, limit.hard)
+        run.deadline = time.monotonic() + min(limit.soft, limit.hard)
         deadline = self._limits.watch(run, limit.soft, limit.hard)
         try:
             return await await_within(self._invoke_async(run, call), limit.soft, self._limits.pace.again)
@@ -299,14 +299,6 @@ class TaskExecutor:
         exit_if_forked_child(self._process)
         task_context.set(None)
         return outcome
-
-
-def _decoded(run: Run) -> Call | Dead:
-    """Return the arguments in a run's message, or its outcome if they do not fit the function."""
-    try:
-        return run.registered.signature.decode(run.delivery.body)
-    except InvalidArguments as error:
-        return outcomes.malformed(str(error), type(error).__name__)
 
 
 def attempt_and_first_run(known: Mapping[str, int], now: float) -> tuple[int, float]:

@@ -1,25 +1,15 @@
 """
 Whether all calls of a sender are delivered too late: then a clock is wrong, or their queue is behind.
 
-Nothing more can be known, since AMQP has no clock to compare with. Decides when that is worth a warning; `outcomes` decides
-that a call is discarded.
+Nothing more can be known, since AMQP has no clock to compare with. Decides when that is worth a warning.
 """
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 
 WARN_AFTER = 60.0
 MAX_SENDERS = 1000
-
-
-@dataclass(slots=True)
-class Discards:
-    """How many calls of a sender were discarded since one last ran, and when to warn next (monotonic)."""
-
-    count: int
-    warn_at: float
 
 
 class LateCalls:
@@ -27,7 +17,8 @@ class LateCalls:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._discards: dict[str, Discards] = {}
+        # For each sender: how many of its calls were discarded since one last ran, and when to warn next.
+        self._discards: dict[str, tuple[int, float]] = {}
 
     def on_run(self, sender: str) -> None:
         """Note a call that runs: not all calls of this sender are discarded."""
@@ -37,13 +28,8 @@ class LateCalls:
     def on_discarded(self, sender: str, now: float) -> int:
         """Note a discarded call; if a warning is due (once per minute), return how many were discarded since one ran, else 0."""
         with self._lock:
-            found = self._discards.get(sender)
-            if found is None:
-                if len(self._discards) < MAX_SENDERS:
-                    self._discards[sender] = Discards(1, now + WARN_AFTER)
-                return 0
-            found.count += 1
-            if now < found.warn_at:
-                return 0
-            found.warn_at = now + WARN_AFTER
-            return found.count
+            count, warn_at = self._discards.get(sender, (0, now + WARN_AFTER))
+            is_due = now >= warn_at
+            if count or len(self._discards) < MAX_SENDERS:
+                self._discards[sender] = (count + 1, now + WARN_AFTER if is_due else warn_at)
+            return count + 1 if is_due else 0

@@ -2,7 +2,7 @@
 Leave messages to idle processes of the same supervisor, so that they do not wait behind long tasks.
 
 Decides when this process holds a queue, which means that it takes nothing from it: while all threads that serve it are busy
-with long tasks, and another process that consumes it has an idle one. Then `receiver` requeues what waits here unstarted.
+with long tasks, and another process that consumes it has an idle one.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 Take deliveries from the consumer and hand them to the runner threads.
 
 Decides when an unclaimed delivery is requeued: when the worker drains, when another process has a thread for it, and before
-the broker's ack timeout would close its channel with every delivery on it. If a redelivered message may have crashed a
-process, `crashes` and the supervisor (asked by `suspects`) decide where it runs.
+the broker's ack timeout would close its channel with every delivery on it.
 """
 
 from __future__ import annotations

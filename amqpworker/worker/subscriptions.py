@@ -1,7 +1,7 @@
 """
 What a worker process consumes: which queues, by how many threads, with which prefetch.
 
-Decides what is an error and what is worth a warning; a starting process, or `--check`, reports it.
+Decides what is an error and what is worth a warning.
 """
 
 from __future__ import annotations
