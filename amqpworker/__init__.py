@@ -32,8 +32,9 @@ The flow of a message, which is also the layout:
 A worker process is one of many: `supervisor` starts them, watches them and replaces them. What the two share is `ipc`.
 `model` holds the values that all parts share, `log` the log lines, `cli` the program, `testing` a private node.
 
-Each part imports only from itself and from parts before it in this list: errors, model, lifecycle, log, ipc, signature, policies
-and routing, broker, results, client, app, worker, supervisor, testing, cli. docs/structure.md follows one message through all.
+Each part imports only from itself and from parts before it in this list: errors, model, lifecycle, log, hooks, ipc, signature,
+policies and routing, broker, results, client, app, worker, supervisor, testing, cli. docs/structure.md follows one message
+through all.
 
 Public names are loaded at their first use, so that a part that needs little, such as the supervisor, stays small.
 """
