@@ -155,10 +155,10 @@ class Workbench:
     def _wake(self) -> None:
         self.wakes += 1
 
-    def new_channel(self) -> ConsumerChannel:
-        """Return a new channel, whose deliveries are numbered from one."""
+    def new_channel(self, queue: str = "work") -> ConsumerChannel:
+        """Return a new channel of a queue, whose deliveries are numbered from one."""
         receiver: Any = self
-        channel = ConsumerChannel(Subscription("work", 10), receiver, lambda: None, self._clock.monotonic)
+        channel = ConsumerChannel(Subscription(queue, 10), receiver, lambda: None, self._clock.monotonic)
         channel.channel = _RecordingChannel(self.steps)  # type: ignore[assignment]
         self._tags = 0
         return channel
@@ -215,6 +215,7 @@ def run_one(app: App, message: Message, clock: Clock = CLOCK) -> Taken:
     The app's middleware and result store are used, its lifespan is not. Whatever would be published counts as confirmed.
     """
     bench = Workbench(app.tasks, app.plan, app.settings, app.store(), app.middleware, clock)
+    bench.channel = bench.new_channel(message.queue)
     delivery = bench.deliver(envelope.sent(message, app.plan.names, clock.now(), app.settings.app_id))
     with bench.loop:
         bench.take(delivery)

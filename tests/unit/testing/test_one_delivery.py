@@ -25,7 +25,7 @@ def test_a_message_runs_and_is_acknowledged(app: App) -> None:
     @app.task(name="one", queue="numbers")
     def note(number: int) -> None:
         seen.append(number)
-        assert current().attempt == 1
+        assert (current().attempt, current().queue) == (1, "numbers")
 
     taken = run_one(app, note.message(21))
     assert (seen, taken.outcome, taken.published, taken.steps) == ([21], Done(), (), (("ack", 1, False),))
@@ -42,6 +42,7 @@ def test_the_dead_letter_of_a_failure_is_published_before_its_message_is_acknowl
     assert isinstance(taken.outcome, Dead)
     assert [step[0] for step in taken.steps] == ["publish", "ack"]
     (letter,) = taken.published
+    assert (letter.exchange, letter.routing_key) == ("amqpworker.dead", "numbers")
     assert (letter.properties.headers or {})["aw-error"] == "no route"
 
 
