@@ -1,5 +1,5 @@
 """
-What several parts need to know about a process: its forks, its threads, and who uses an app.
+What several parts need to know about a process: its forks and threads, who uses an app, how long to wait after failures.
 
 Nothing here takes a lock. A signal handler or a finalizer may interrupt any line of its thread, and a process may be forked
 while another thread is at any line: a lock that they need might never be released.
@@ -52,6 +52,11 @@ def start_thread(thread: threading.Thread) -> None:
         thread.start()
     except RuntimeError as error:
         raise ThreadLimitReached(errno.EAGAIN, f"no thread can be started: {THREAD_LIMIT}") from error
+
+
+def backoff(first: float, longest: float, failures: int) -> float:
+    """Return the seconds to wait after this many failures in a row: `first`, doubled by each further one; 0 without any."""
+    return min(longest, first * 2.0 ** min(failures - 1, 64)) if failures > 0 else 0.0
 
 
 class LiveObjects(Generic[T]):

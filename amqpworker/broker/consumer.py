@@ -23,13 +23,14 @@ from amqpworker.broker.pika_connection import PikaConnection
 from amqpworker.broker.queue_pause import QueuePause
 from amqpworker.broker.server_version import version_of
 from amqpworker.errors import AmqpWorkerError, NotConnected
+from amqpworker.lifecycle import backoff
 from amqpworker.log.logger import get_logger
 from amqpworker.settings import Settings
 
 log = get_logger(__name__)
 
 FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 30.0
+MAX_PAUSE = 30.0
 # The first half of them subscribe again, the others reconnect; after that another process has to take over.
 MOST_RECOVERIES = 6
 CANCELLED = "the broker ended the subscription: an acknowledgement came too late, or the queue was deleted"
@@ -56,7 +57,8 @@ class Consumer:
         self._io.liveness.must_stay = lambda: any(one.has_unsettled for one in list(self._channels.values()))
         self._tags = ConsumerTags()
         self._channels: dict[str, ConsumerChannel] = {}
-        self._backoffs: dict[str, float] = {}
+        # How often in a row each queue had to wait before it was subscribed to again.
+        self._pauses: dict[str, int] = {}
         self._connection: PikaConnection | None = None
         self._declarer: Declarer | None = None
         self._draining = False
@@ -124,7 +126,7 @@ class Consumer:
         self._connection = connection
         self.problem = None
         self._declarer = Declarer(connection, self._io.liveness)
-        self._backoffs.clear()
+        self._pauses.clear()
         self.failures.clear()
         SubscriptionCheck(connection, self._io.call_later, self._io.liveness, self).start()
         for subscription in self.subscriptions:
@@ -187,7 +189,7 @@ class Consumer:
         was_held = consumer_channel.on_subscribed(tag)
         self.ever_consumed = True
         self.failures.pop(consumer_channel.queue, None)
-        self._backoffs.pop(consumer_channel.queue, None)
+        self._pauses.pop(consumer_channel.queue, None)
         if not was_held:
             log.info("queue_consuming", queue=consumer_channel.queue, prefetch=consumer_channel.subscription.prefetch)
         if consumer_channel.channel is not None and resubscribes_silently(version_of(connection)):
@@ -303,15 +305,14 @@ class Consumer:
 
     def _subscribe_after_pause(self, subscription: Subscription) -> None:
         """Subscribe again after a pause, which doubles each time."""
-        pause = self._backoffs.get(subscription.queue, FIRST_PAUSE)
-        self._backoffs[subscription.queue] = min(pause * 2, LONGEST_PAUSE)
+        pauses = self._pauses[subscription.queue] = self._pauses.get(subscription.queue, 0) + 1
         connection = self._connection
 
         def on_pause_over() -> None:
             if self._connection is connection:
                 self._prepare(subscription)
 
-        self._io.call_later(pause, on_pause_over)
+        self._io.call_later(backoff(FIRST_PAUSE, MAX_PAUSE, pauses), on_pause_over)
 
     def on_lost(self, problem: ConnectionProblem) -> None:
         """Invalidate every delivery: the connection was lost."""

@@ -1,7 +1,7 @@
 """
 The thread of one connection to RabbitMQ.
 
-Decides which address to connect to and when to leave it; `reconnect` decides when to try again. What happens on the
+Decides which address to connect to and when to leave it; `connection_attempts` decides when to try again. What happens on the
 connection is up to its user (`publisher`, `consumer`, `admin`), which is called in this thread only; other threads `wake` it.
 """
 
@@ -16,11 +16,11 @@ from typing import Any, Protocol
 from pika.adapters.select_connection import IOLoop
 
 from amqpworker.broker.address import Address, parameters
+from amqpworker.broker.connection_attempts import ConnectionAttempts
 from amqpworker.broker.connection_errors import ConnectionProblem, problem_of, too_old
 from amqpworker.broker.labels import connection_name, program
 from amqpworker.broker.liveness import Liveness
 from amqpworker.broker.pika_connection import PikaConnection, socket_of
-from amqpworker.broker.reconnect import Attempts
 from amqpworker.broker.single_start_thread import OneThread
 from amqpworker.broker.waker import Waker
 from amqpworker.errors import AmqpWorkerError
@@ -86,7 +86,7 @@ class IOThread:
         self._woken = self._ticking = self._open = self._stopping = False
         self.liveness = Liveness(self, len(addresses))
         self._problem: ConnectionProblem | None = None
-        self._attempts = Attempts(len(addresses), user_reports_errors)
+        self._attempts = ConnectionAttempts(len(addresses), user_reports_errors)
         self.leaving = False
         """Whether it was asked to end: new work needs another one."""
         self.ended = False

@@ -24,10 +24,11 @@ from amqpworker.errors import (
     Unconfirmed,
     Unroutable,
 )
+from amqpworker.lifecycle import backoff
 from amqpworker.model.message import Publication
 
 FIRST_NACK_PAUSE = 0.1
-LONGEST_NACK_PAUSE = 2.0
+MAX_NACK_PAUSE = 2.0
 
 
 def not_connected(problem: ConnectionProblem | None, places: str, timeout: float) -> AmqpWorkerError:
@@ -101,9 +102,7 @@ def pause_after_nacks(nacks: int) -> float:
     The first time it is at once: RabbitMQ 3.10 nacks everything on a channel that was opened within 0.25 s of the death of
     a leader's node, for as long as that node stays down, and accepts it on another channel.
     """
-    if nacks <= 1:
-        return 0.0
-    return min(LONGEST_NACK_PAUSE, FIRST_NACK_PAUSE * 2.0 ** min(nacks - 2, 10))
+    return backoff(FIRST_NACK_PAUSE, MAX_NACK_PAUSE, nacks - 1)
 
 
 class ResendDecision(Enum):

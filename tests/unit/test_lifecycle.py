@@ -12,7 +12,7 @@ import pytest
 from amqpworker import App, NotConnected, Settings
 from amqpworker.broker import single_start_thread as onethread
 from amqpworker.broker.single_start_thread import OneThread
-from amqpworker.lifecycle import AppUsers, LiveObjects, in_io_thread
+from amqpworker.lifecycle import AppUsers, LiveObjects, backoff, in_io_thread
 from tests.support import wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -169,3 +169,8 @@ def test_importing_and_dropping_many_apps_leaves_no_hook_behind() -> None:
         del app
     gc.collect()
     wait_until(lambda: gc.collect() >= 0 and (len(RUNNING.all()), len(PUBLISHERS.all())) <= before)
+
+
+def test_each_failure_doubles_the_backoff_up_to_its_longest() -> None:
+    assert [backoff(0.5, 3.0, failures) for failures in range(6)] == [0.0, 0.5, 1.0, 2.0, 3.0, 3.0]
+    assert backoff(0.5, 3.0, 1_000_000) == 3.0

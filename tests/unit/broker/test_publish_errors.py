@@ -10,7 +10,7 @@ from amqpworker.broker.channel import Prepared
 from amqpworker.broker.connection_errors import ConnectionProblem, max_message_size
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_errors import (
-    LONGEST_NACK_PAUSE,
+    MAX_NACK_PAUSE,
     ResendDecision,
     after_close,
     nacked,
@@ -125,7 +125,7 @@ def test_where_the_broker_names_nobody_each_goes_alone_and_the_one_that_was_alon
 @given(st.integers(1, 10_000))
 def test_pauses_after_refusals_begin_with_none_and_grow_to_a_bound(nacks: int) -> None:
     assert pause_after_nacks(1) == 0
-    assert pause_after_nacks(nacks) <= pause_after_nacks(nacks + 1) <= LONGEST_NACK_PAUSE
+    assert pause_after_nacks(nacks) <= pause_after_nacks(nacks + 1) <= MAX_NACK_PAUSE
 
 
 def test_the_error_tells_what_is_known() -> None:
