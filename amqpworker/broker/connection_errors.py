@@ -16,7 +16,7 @@ from pika import exceptions
 from pika.adapters.utils import connection_workflow as workflow
 
 from amqpworker.broker.address import Address
-from amqpworker.broker.amqp.events import FrameError
+from amqpworker.broker.amqp.decode import FrameError
 from amqpworker.broker.server_version import version_in
 from amqpworker.broker.tls import tls_failure
 from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError, NotConnected, SendError, Unroutable
@@ -111,7 +111,6 @@ GUESSES = (exceptions.ProbableAuthenticationError, exceptions.ProbableAccessDeni
 
 
 def _explained(error: BaseException | None, address: Address, was_open: bool, has_received: bool) -> tuple[str, Kind]:
-    """Return the sentence and the kind for the first known cause."""
     facts = {"address": address, "host": address.host, "user": address.user, "virtual_host": address.virtual_host}
     if isinstance(error, AmqpWorkerError):
         return str(error), "incompatible" if isinstance(error, ConfigError) else "unreachable"
@@ -246,7 +245,6 @@ def channel_error(error: BaseException, what: str, permission: str, advice: str 
 
 
 def _too_few_channels(error: exceptions.NoFreeChannels, what: str) -> ConfigError:
-    """Return the error for a connection that has no channel left."""
     most = f" {error.args[0]}" if error.args else " too few"
     return ConfigError(
         f"No channel is left for {what}: this broker allows{most} per connection (channel_max). A worker requires one for "

@@ -210,7 +210,6 @@ class IOThread:
                 self._back_off()
 
     def _attempt(self, address: Address) -> None:
-        """Connect to one address and stay on it until the connection ends."""
         self._address = address
         self._problem = None
         self._open = self._ticking = False

@@ -193,7 +193,6 @@ class Lane:
         return True
 
     def _hold(self, pending: PendingPublish, declarer: Declarer) -> None:
-        """Hold a publication until what it requires exists."""
         missing = next(one for one in pending.requirements if one not in declarer.declared)
         self._held.add(pending)
 
@@ -360,7 +359,6 @@ class Lane:
                 channel.close()
 
     def _not_sent(self, pending: PendingPublish) -> AmqpWorkerError:
-        """Return the error of a publication that is past its deadline and not in flight."""
         if pending.lost_reason:
             return unconfirmed(pending.lost_reason)
         if pending.nacks:

@@ -58,7 +58,6 @@ class Management:
             raise ConfigError(f"{NO_API.format(url=self.url)}.") from error
 
     def _error_text(self, request: str, code: int, content: bytes) -> str:
-        """Return what a response that is not a success means."""
         try:
             response = json.loads(content)
             words = f"{response['error']}: {response['reason']}"
@@ -75,7 +74,6 @@ class Management:
         return f"{NO_API.format(url=self.url)} (HTTP {code})."
 
     def _list(self, *path: str) -> list[dict[str, Any]]:
-        """Return a list of the API."""
         found = self.request("GET", *path)
         if not isinstance(found, list):
             raise ConfigError(f"{NO_API.format(url=self.url)}.")
@@ -95,7 +93,6 @@ class Management:
 
 
 def _no_response(url: str, error: OSError | http.client.HTTPException, timeout: float) -> str:
-    """Return why there was no HTTP response, and what to do."""
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     match cause:
         case ConnectionRefusedError():

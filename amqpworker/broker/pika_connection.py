@@ -22,8 +22,7 @@ import pika.frame
 from pika.adapters.select_connection import SelectConnection
 from pika.exceptions import NoFreeChannels
 
-from amqpworker.broker.amqp.decode import StreamDecoder
-from amqpworker.broker.amqp.events import Confirm, FrameError, RawFrame, ReturnedMessage
+from amqpworker.broker.amqp.decode import Confirm, FrameError, RawFrame, ReturnedMessage, StreamDecoder
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery
 

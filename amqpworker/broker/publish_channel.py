@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable
 from typing import Protocol
 
-from amqpworker.broker.amqp.events import ReturnedMessage
+from amqpworker.broker.amqp.decode import ReturnedMessage
 from amqpworker.broker.channel import Channel, Prepared, open_channel
 from amqpworker.broker.liveness import Liveness
 from amqpworker.broker.pending_publish import PendingPublish

@@ -81,5 +81,4 @@ class OneThread:
 
 
 def _why_not(error: RuntimeError) -> str:
-    """Return why a thread could not be started."""
     return NO_THREAD.format(error) if "exit" in str(error) or "shutdown" in str(error) else NO_ROOM_FOR_IT

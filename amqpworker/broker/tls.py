@@ -130,5 +130,4 @@ def tls_failure(error: BaseException) -> tuple[TlsFailure, str] | None:
 
 
 def _meaning(reason: str) -> TlsFailure:
-    """Return what a reason of OpenSSL's means."""
     return next((failure for pattern, failure in MEANINGS if re.search(pattern, reason)), OTHER)

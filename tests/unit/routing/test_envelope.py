@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from amqpworker.broker.amqp.properties import decode_properties, encode_properties
+from amqpworker.broker.amqp.properties import decode_properties
 from amqpworker.broker.channel import prepare
 from amqpworker.errors import InvalidArguments
 from amqpworker.model.headers import time_text
@@ -32,6 +32,7 @@ from amqpworker.routing.envelope import (
     user_headers,
 )
 from amqpworker.routing.topology import Names
+from tests.unit.broker.amqp.wire import encode_properties
 
 NAMES = Names("amqpworker")
 NOW = 1_790_000_000.5
