@@ -102,7 +102,7 @@ class Consumer:
     @property
     def broken(self) -> bool:
         """Whether the I/O thread has ended without `close`, or a queue could not be recovered."""
-        return self._io.ended or self._gave_up
+        return self._io.has_ended or self._gave_up
 
     def hold(self, queues: frozenset[str]) -> None:
         """Pause these queues and resume all others; deliveries that are here stay."""

@@ -21,10 +21,9 @@ from amqpworker.broker.connection_errors import ConnectionProblem, problem_of, t
 from amqpworker.broker.labels import connection_name, program
 from amqpworker.broker.liveness import Liveness
 from amqpworker.broker.pika_connection import PikaConnection, socket_of
-from amqpworker.broker.single_start_thread import OneThread
-from amqpworker.broker.waker import Waker
+from amqpworker.broker.single_start_thread import SingleStartThread
 from amqpworker.errors import AmqpWorkerError
-from amqpworker.lifecycle import LiveObjects
+from amqpworker.lifecycle import LiveObjects, Waker
 from amqpworker.log.logger import get_logger, silence_in_io_threads
 from amqpworker.settings import Settings
 
@@ -83,21 +82,21 @@ class IOThread:
         self._address = addresses[0]
         self._loop: Any = None
         self._waker = Waker()
-        self._woken = self._ticking = self._open = self._stopping = False
+        self._woken = self._open = self._stopping = False
+        self.is_ticking = False
+        """Whether `user.on_tick` will be called soon."""
         self.liveness = Liveness(self, len(addresses))
         self._problem: ConnectionProblem | None = None
         self._attempts = ConnectionAttempts(len(addresses), user_reports_errors)
-        self.leaving = False
+        self.is_leaving = False
         """Whether it was asked to end: new work needs another one."""
-        self.ended = False
+        self.has_ended = False
         """Whether the thread has done its last work: nothing is sent any more."""
         self.end_reason = CLOSED
         """Why nothing is sent once it has ended."""
-        self.over = False
-        """Whether it has ended or was asked to."""
         self.beat: Callable[[], None] | None = None
         """Called about once per second by the thread, to show that it is alive."""
-        self._thread = OneThread(self._run, f"{THREADS}{name}", self._finish)
+        self._thread = SingleStartThread(self._run, f"{THREADS}{name}", self._finish)
         self._needed: Callable[[], bool] | None = None
         silence_in_io_threads("pika")
 
@@ -109,14 +108,9 @@ class IOThread:
         self._thread.start()
 
     @property
-    def ticking(self) -> bool:
-        """Whether `user.on_tick` will be called soon."""
-        return self._ticking
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs, or is about to."""
-        return self._thread.alive
+    def is_over(self) -> bool:
+        """Whether it has ended or was asked to."""
+        return self.has_ended or self.is_leaving
 
     def wake(self) -> None:
         """Have `user.on_wake` called soon, once for several calls before it runs."""
@@ -141,7 +135,7 @@ class IOThread:
         self._leave()
 
     def _leave(self) -> None:
-        self.leaving = self.over = True
+        self.is_leaving = True
         if self._thread.prevent():
             self._finish(CLOSED)
         self._waker.set()
@@ -193,7 +187,7 @@ class IOThread:
 
     def _finish(self, text: str) -> None:
         self.end_reason = text
-        self.ended = self.over = True
+        self.has_ended = True
         self._guard(lambda: self.user.on_lost(ConnectionProblem(text, "unreachable", str(self._address))))
         self._thread.finished()
 
@@ -212,7 +206,7 @@ class IOThread:
     def _attempt(self, address: Address) -> None:
         self._address = address
         self._problem = None
-        self._open = self._ticking = False
+        self._open = self.is_ticking = False
         loop: Any = None
         try:
             loop = IOLoop()
@@ -307,7 +301,7 @@ class IOThread:
     def _on_waker(self, _fd: int, _events: int) -> None:
         self._waker.clear()
         self._on_wake()
-        if self.leaving:
+        if self.is_leaving:
             self._check_deadlines()
             if self._stopping:
                 self._close()
@@ -320,12 +314,12 @@ class IOThread:
 
     def start_ticking(self) -> None:
         """Tick while anything is waited for; an idle connection costs nothing. From the I/O thread."""
-        if not self._ticking and self._loop is not None:
-            self._ticking = True
+        if not self.is_ticking and self._loop is not None:
+            self.is_ticking = True
             self._loop.call_later(TICK, self._tick)
 
     def _tick(self) -> None:
-        self._ticking = False
+        self.is_ticking = False
         # Also after one that failed: the next keeps the deadlines.
         if self._check_deadlines() or self._needed is not None:
             self.start_ticking()
@@ -334,7 +328,7 @@ class IOThread:
     def _check_deadlines(self) -> bool:
         """Have the user check its deadlines; end if it waits for nothing and was retired."""
         waits = self._guard(self.user.on_tick) is not False
-        if self.leaving and not (waits or self._stopping or (self._needed is not None and self._needed())):
+        if self.is_leaving and not (waits or self._stopping or (self._needed is not None and self._needed())):
             self._stopping = True
             self._close()
         return waits

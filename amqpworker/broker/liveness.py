@@ -74,7 +74,7 @@ class Liveness:
         if step is Step.PROBE:
             # By a request that needs no queue: a queue may be silent while the broker is not.
             open_channel(connection, ChannelListener(), lambda channel: channel.close(), lambda _: None)
-        if silence.lasted or self._keeper.ticking:
+        if silence.lasted or self._keeper.is_ticking:
             self._watch(silence)
 
     # ---- one request without an answer -------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ class AfterClose:
     quarantined: str | None = None
 
 
-def after_close(
+def decide_after_close(
     error: AmqpWorkerError, exchange: str | None, max_body: int, in_flight: Sequence[PendingPublish]
 ) -> AfterClose:
     """

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from amqpworker.broker.address import places
 from amqpworker.broker.connection_errors import ConnectionProblem
@@ -17,11 +17,12 @@ from amqpworker.broker.declarer import Declarer
 from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.pika_connection import PikaConnection
 from amqpworker.broker.publish_errors import not_confirmed, not_connected, not_written
-from amqpworker.errors import AmqpWorkerError
+from amqpworker.errors import AmqpWorkerError, Unconfirmed
 from amqpworker.routing.queues import Requirement
 from amqpworker.settings import Settings
 
-OnReply = Callable[[str, bytes], bool]
+if TYPE_CHECKING:
+    from amqpworker.client.calls import Calls
 
 DEFAULT_FRAME_MAX = 131_072
 
@@ -31,33 +32,29 @@ class Purpose:
     """
     The purpose of a lane.
 
-    With `resend` a publication whose confirm was lost is published again; with `patient` a confirm is awaited as long as the
-    channel is open; with `replies` the channel consumes the replies to what is published on it.
+    With `resend` a publication whose confirm was lost is published again; with `awaits_confirm_forever` a confirm is awaited
+    as long as the channel is open; with `replies` the channel consumes the replies to what is published on it.
     """
 
     name: str
     resend: bool = False
-    patient: bool = False
+    awaits_confirm_forever: bool = False
     replies: bool = False
 
 
 SENDS = Purpose("sends", resend=True)
 CALLS = Purpose("calls", replies=True)
-COPIES = Purpose("copies", patient=True)
+COPIES = Purpose("copies", awaits_confirm_forever=True)
 REPLIES = Purpose("replies")
 
 
 class Session:
     """The present connection. For the I/O thread, except for what other threads read to marshal frames."""
 
-    def __init__(self, io: IOThread, settings: Settings, on_reply: OnReply) -> None:
+    def __init__(self, io: IOThread, settings: Settings, calls: Calls) -> None:
         self.io = io
         self.settings = settings
-        self.on_reply = on_reply
-        self.on_channel_lost: Callable[[int], None] = lambda _serial: None
-        """Called with the serial number of a channel when no reply to what was published on it can arrive any more."""
-        self.replies_expected: Callable[[int], bool] = lambda _serial: False
-        """Returns whether a reply to what was published on the channel with this serial number is awaited."""
+        self.calls = calls
         self.connection: PikaConnection | None = None
         self.declarer: Declarer | None = None
         self.problem: ConnectionProblem | None = None
@@ -77,6 +74,11 @@ class Session:
         """Note that the connection was lost or could not be made."""
         self.connection = self.declarer = None
         self.problem = problem
+
+    def on_channel_lost(self, serial: int) -> None:
+        """Fail the calls that were requested on a channel: no reply to them can arrive any more."""
+        error = Unconfirmed("The connection was lost while waiting for a reply: the task may have run.")
+        self.calls.fail_requests_on(serial, error)
 
     def is_bounded(self, requirements: tuple[Requirement, ...]) -> bool:
         """Return whether a required queue has a bound that this app knows."""

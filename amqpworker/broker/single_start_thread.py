@@ -21,7 +21,7 @@ NO_ROOM_FOR_IT = f"No thread can be started for the connection to RabbitMQ: {THR
 LAST_STEP = 0.5
 
 
-class OneThread:
+class SingleStartThread:
     """The thread of a connection: it calls `run`, then `finished`; `cannot_start` is called with the reason if it cannot start."""
 
     def __init__(self, run: Callable[[], None], name: str, cannot_start: Callable[[str], None]) -> None:
@@ -29,14 +29,13 @@ class OneThread:
         self._cannot_start = cannot_start
         # Popped, in one step, by whichever may start the thread or prevents its start.
         self._unstarted = [self._thread]
-        self._asked = self._finished = False
+        self._finished = False
         # Held until then.
         self._end = allocate_lock()
         self._end.acquire()
 
     def start(self) -> None:
         """Start it; any number of times."""
-        self._asked = True
         try:
             # By another thread: a signal handler that interrupts `Thread.start` would wait for what it interrupts.
             start_new_thread(self._start, ())
@@ -58,11 +57,6 @@ class OneThread:
         except IndexError:
             return False
         return True
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs, or is about to."""
-        return self._asked and not self._finished
 
     def finished(self) -> None:
         """Note that it has done its work, or has none; once."""

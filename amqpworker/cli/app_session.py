@@ -44,5 +44,5 @@ def _report_waiting(app: App) -> None:
 
     publisher = app.producer.publisher
     if not publisher.connected:
-        reason = f": {publisher.problem.text}" if publisher.problem is not None else ""
+        reason = f": {publisher.session.problem.text}" if publisher.session.problem is not None else ""
         sys.stderr.write(printable(f"waiting for the broker at {places(addresses(app.url))}{reason} …") + "\n")

@@ -14,17 +14,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from os import getpid
-from typing import TypeAlias
 
 from amqpworker.broker.address import addresses
 from amqpworker.broker.io_thread import CLOSED
 from amqpworker.broker.lane import Lane
 from amqpworker.broker.pending_publish import PendingPublish
-from amqpworker.broker.publish_session import OnReply
 from amqpworker.broker.publisher import Publisher
 from amqpworker.client.batch import send_each
 from amqpworker.client.calls import Calls
-from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected, SendError, Unconfirmed
+from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected, SendError
 from amqpworker.lifecycle import LiveObjects, in_io_thread
 from amqpworker.model.message import Message
 from amqpworker.routing.envelope import called
@@ -35,9 +33,6 @@ from amqpworker.settings import Settings
 EXIT_TIMEOUT = 10.0
 # To find out why a call was not replied to.
 COUNT_TIMEOUT = 0.25
-
-
-MakePublisher: TypeAlias = Callable[[OnReply], Publisher]
 
 
 class PublisherGeneration:
@@ -52,23 +47,17 @@ class PublisherGeneration:
 
 
 class Producer:
-    """
-    The sending side of an app: one publisher for each process that uses it.
-
-    For tests without a broker, `make_publisher` replaces the publisher, and `now` the clock of the headers.
-    """
+    """The sending side of an app: one publisher for each process that uses it. Tests replace `now`, the clock of the headers."""
 
     def __init__(
         self,
         url: str,
         plan: Plan,
         settings: Settings,
-        make_publisher: MakePublisher | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._plan = plan
         self._settings = settings
-        self._make_publisher = make_publisher or self._new_publisher
         self._now = now
         self.owner: str | None = None
         """The owner of connections in the broker's lists, instead of the program, if the settings name no app."""
@@ -78,38 +67,31 @@ class Producer:
     def __del__(self) -> None:
         """If it was not closed, its thread ends once everything is confirmed."""
         last = self._generation
-        if last.publisher is not None and not last.publisher.over and last.process == getpid():
-            last.publisher.retire()
+        if last.publisher is not None and not last.publisher.io.is_over and last.process == getpid():
+            last.publisher.io.retire()
 
     def _current(self) -> PublisherGeneration:
         # For every message: the present generation, unless it cannot be used any more.
         present = self._generation
         publisher = present.publisher
-        if publisher is None or publisher.over or present.process != getpid():
+        if publisher is None or publisher.io.is_over or present.process != getpid():
             return self._next(present)
         return present
 
     def _next(self, generation: PublisherGeneration) -> PublisherGeneration:
         """Return the generation that follows: the same one for simultaneous callers."""
         process = getpid()
-        while generation.publisher is None or generation.publisher.over or generation.process != process:
+        while generation.publisher is None or generation.publisher.io.is_over or generation.process != process:
             if generation.publisher is not None and generation.process != process:
-                generation.publisher.forget()
+                generation.publisher.io.forget()
             generation = generation.successor.setdefault(None, self._make_generation(process))
         self._generation = generation
         return generation
 
-    def _new_publisher(self, on_reply: OnReply) -> Publisher:
-        return Publisher(self._addresses, self._settings, on_reply)
-
     def _make_generation(self, process: int) -> PublisherGeneration:
         calls = Calls()
-        publisher = self._make_publisher(calls.resolve)
-        if self.owner is not None:
-            publisher.belongs_to(self.owner)
-        lost = Unconfirmed("The connection was lost while waiting for a reply: the task may have run.")
-        publisher.session.on_channel_lost = lambda serial: calls.fail_requests_on(serial, lost)
-        publisher.session.replies_expected = calls.has_requests_on
+        publisher = Publisher(self._addresses, self._settings, calls)
+        publisher.io.owner = self.owner
         PUBLISHERS.add(publisher)
         return PublisherGeneration(publisher, calls, process)
 
@@ -140,7 +122,7 @@ class Producer:
             return len(calls) > 0 and spares_calls()
 
         if in_io_thread():
-            publisher.retire(needed)
+            publisher.io.retire(needed)
         else:
             publisher.close(min(timeout, threading.TIMEOUT_MAX), needed)
 
@@ -270,7 +252,7 @@ class Batch:
 
     def wake(self) -> None:
         """Have everything that was published written now."""
-        self._producer.publisher.wake()
+        self._producer.publisher.io.wake()
 
 
 def _with_message(error: AmqpWorkerError, message: Message) -> AmqpWorkerError:

@@ -127,7 +127,7 @@ class WorkerProcess:
         self.stop_now = False
         self.children = ChildProcesses(ours=False)
         self.consumer.on_beat(lambda: recorder.beat(CONSUMER))
-        self.publisher.on_beat(lambda: recorder.beat(PUBLISHER))
+        self.publisher.io.beat = lambda: recorder.beat(PUBLISHER)
         self.runners.on_beat(lambda: recorder.beat(EVENT_LOOP))
 
     def _wake(self) -> None:

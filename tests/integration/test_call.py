@@ -349,7 +349,7 @@ def test_a_call_made_before_the_broker_listens_is_answered(make_app: MakeApp, se
     echo = echo_of(app)
     with ThreadPoolExecutor(1) as pool:
         calling = pool.submit(echo.options(timeout=10).call, "patient")
-        wait_until(lambda: app.producer.publisher.problem is not None, what="a first attempt has failed")
+        wait_until(lambda: app.producer.publisher.session.problem is not None, what="a first attempt has failed")
         with Proxy(server.url, port) as _:
             assert calling.result(10) == "patient"
 

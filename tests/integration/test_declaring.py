@@ -28,7 +28,7 @@ def test_a_message_whose_queue_was_being_declared_when_the_broker_died_is_sent_o
         os.kill(node.pid, signal.SIGSTOP)
         sending = pool.submit(nothing.options(queue=second).send)
         publisher: Any = app.producer.publisher
-        wait_until(lambda: publisher.sends._held, what="a message that waits for its queue")
+        wait_until(lambda: publisher.sends._parked, what="a message that waits for its queue")
         node.kill()
         node.start()
         assert sending.result(timeout=60).id

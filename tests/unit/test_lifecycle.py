@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from amqpworker import App, NotConnected, Settings
-from amqpworker.broker import single_start_thread as onethread
-from amqpworker.broker.single_start_thread import OneThread
+from amqpworker.broker import single_start_thread
+from amqpworker.broker.single_start_thread import SingleStartThread
 from amqpworker.lifecycle import AppUsers, LiveObjects, backoff, in_io_thread
 from tests.support import wait_until
 
@@ -99,7 +99,7 @@ def test_a_thread_that_is_started_many_times_runs_once_as_one_that_keeps_a_conne
         runs.append(in_io_thread())
         thread.finished()
 
-    thread = OneThread(run, "tested", lambda _: None)
+    thread = SingleStartThread(run, "tested", lambda _: None)
     starters = [threading.Thread(target=thread.start) for _ in range(8)]
     for one in starters:
         one.start()
@@ -112,7 +112,7 @@ def test_a_thread_that_is_started_many_times_runs_once_as_one_that_keeps_a_conne
 
 def test_a_thread_that_was_prevented_never_runs() -> None:
     runs: list[int] = []
-    thread = OneThread(lambda: runs.append(1), "tested", lambda _: None)
+    thread = SingleStartThread(lambda: runs.append(1), "tested", lambda _: None)
     assert thread.prevent()
     thread.start()
     assert not thread.prevent()
@@ -131,7 +131,7 @@ def test_the_first_send_where_no_thread_can_be_started_is_an_error_that_says_so_
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     with monkeypatch.context() as patch:
-        patch.setattr(onethread, "start_new_thread", refused)
+        patch.setattr(single_start_thread, "start_new_thread", refused)
         for send in (echo.send, echo.call):
             with pytest.raises(NotConnected, match="No thread can be started") as caught:
                 send("x")

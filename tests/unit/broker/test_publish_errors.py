@@ -12,7 +12,7 @@ from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_errors import (
     MAX_NACK_PAUSE,
     ResendDecision,
-    after_close,
+    decide_after_close,
     nacked,
     not_confirmed,
     not_connected,
@@ -50,7 +50,7 @@ def pending(
 def decisions(
     told: AmqpWorkerError, exchange: str | None, in_flight: list[PendingPublish], most: int = UNBOUNDED
 ) -> list[ResendDecision]:
-    decided = after_close(told, exchange, most, in_flight)
+    decided = decide_after_close(told, exchange, most, in_flight)
     assert [one for one, _ in decided.decisions] == in_flight
     return [decision for _, decision in decided.decisions]
 
@@ -64,13 +64,13 @@ def test_a_missing_exchange_is_the_end_of_all_that_named_it_and_of_nothing_else(
         ResendDecision.FAIL,
         ResendDecision.RESEND,
     ]
-    assert after_close(told, "tasks", UNBOUNDED, in_flight).quarantined == "tasks"
+    assert decide_after_close(told, "tasks", UNBOUNDED, in_flight).quarantined == "tasks"
 
 
 def test_an_exchange_that_was_declared_here_is_declared_again_and_published_to_again() -> None:
     two = [pending(requirements=(WORK,)), pending(requirements=(WORK,))]
     assert decisions(Unroutable("gone"), "tasks", two) == [ResendDecision.RESEND, ResendDecision.RESEND]
-    assert after_close(Unroutable("gone"), "tasks", UNBOUNDED, two).quarantined is None
+    assert decide_after_close(Unroutable("gone"), "tasks", UNBOUNDED, two).quarantined is None
 
 
 def test_a_call_is_asked_again_only_where_it_certainly_did_not_arrive() -> None:
@@ -98,7 +98,7 @@ def test_a_message_above_the_brokers_limit_fails_alone() -> None:
         ResendDecision.FAIL,
         ResendDecision.UNKNOWN,
     ]
-    assert type(after_close(told, None, 16, in_flight).error) is InvalidArguments
+    assert type(decide_after_close(told, None, 16, in_flight).error) is InvalidArguments
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from amqpworker.broker.lane import Lane
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.broker.publisher import Publisher
+from amqpworker.client.calls import Calls
 from amqpworker.errors import ConfigError, NotConnected, Unconfirmed
 from amqpworker.model.message import Properties, Publication
 from amqpworker.settings import Settings
@@ -22,7 +23,7 @@ GONE = ConnectionProblem("gone.", "unreachable", "localhost:1")
 
 
 def new_publisher() -> Publisher:
-    return Publisher(addresses("amqp://localhost:1"), Settings(), lambda *_: False)
+    return Publisher(addresses("amqp://localhost:1"), Settings(), Calls())
 
 
 def pending(resend: bool = True) -> PendingPublish:
@@ -32,7 +33,7 @@ def pending(resend: bool = True) -> PendingPublish:
 
 def alone(lane: Lane, one: PendingPublish, written: bool = True) -> PublishChannel:
     """Have a publication go out alone, on a channel that is open if it is `written`."""
-    channel = PublishChannel(1, lane._quarantine)
+    channel = PublishChannel(lane, lane._quarantine)
     lane._quarantine._channels[channel] = one
     if written:
         channel.add(one)
@@ -68,7 +69,7 @@ def test_what_was_alone_and_not_confirmed_in_time_takes_the_place_of_no_other() 
     publisher.sends.on_tick(one.deadline + 1)
     assert isinstance(one.error, Unconfirmed)
     assert not publisher.sends._quarantine.channels
-    assert publisher.idle()
+    assert publisher.is_idle
 
 
 def test_what_is_not_wanted_any_more_is_not_written_alone() -> None:
@@ -78,7 +79,7 @@ def test_what_is_not_wanted_any_more_is_not_written_alone() -> None:
     channel._channel = SimpleNamespace(number=1, close=lambda: None)  # type: ignore[assignment]
     lane._quarantine.on_ready(channel)
     assert isinstance(one.error, NotConnected)
-    assert lane.idle
+    assert lane.is_idle
 
 
 def test_many_that_find_no_channel_all_end() -> None:
@@ -94,4 +95,4 @@ def test_many_that_find_no_channel_all_end() -> None:
         publisher.sends._quarantine.add(one)
     publisher.sends._quarantine.start()
     assert all(isinstance(one.error, ConfigError) for one in many)
-    assert publisher.idle()
+    assert publisher.is_idle

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import SimpleNamespace
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from amqpworker.broker.channel import prepare
 from amqpworker.broker.pending_publish import PendingPublish
+from amqpworker.client import producer as producer_module
 from amqpworker.client.producer import Producer
 from amqpworker.errors import AmqpWorkerError, QueueFull
 from amqpworker.model.message import Message, Publication
@@ -23,10 +23,9 @@ class Confirming:
     """A publisher whose lane ends every publication at once, with `error`."""
 
     def __init__(self, error: AmqpWorkerError | None = None) -> None:
-        self.over = False
+        self.is_over = False
         self.error = error
-        self.sends = self
-        self.session = SimpleNamespace()
+        self.sends = self.io = self
         self.published: list[tuple[Publication, tuple[Any, ...]]] = []
 
     def publish(self, publication: Publication, requirements: tuple[Any, ...], *_: object) -> PendingPublish:
@@ -36,7 +35,7 @@ class Confirming:
         return pending
 
     def retire(self) -> None:
-        self.over = True
+        self.is_over = True
 
 
 @pytest.fixture
@@ -46,36 +45,39 @@ def plan() -> Plan:
     return plan
 
 
-def producer_with(plan: Plan, make: Callable[..., Any]) -> Producer:
-    return Producer("amqp://127.0.0.1:1", plan, Settings(), make, lambda: NOW)
+@pytest.fixture
+def producer_with(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Producer]:
+    def producer_of(*publishers: Confirming) -> Producer:
+        following: Iterator[Confirming] = iter(publishers)
+        monkeypatch.setattr(producer_module, "Publisher", lambda *_: next(following))
+        return Producer("amqp://127.0.0.1:1", plan, Settings(), lambda: NOW)
+
+    return producer_of
 
 
-def test_a_message_is_published_with_the_time_of_the_clock_and_what_its_queue_requires(plan: Plan) -> None:
+def test_a_message_is_published_with_the_time_of_the_clock_and_what_its_queue_requires(
+    plan: Plan, producer_with: Callable[..., Producer]
+) -> None:
     publisher = Confirming()
-    producer_with(plan, lambda _: publisher).send(Message("shop.welcome", "emails", b"{}", "m-1"))
+    producer_with(publisher).send(Message("shop.welcome", "emails", b"{}", "m-1"))
     ((publication, requirements),) = publisher.published
     assert publication.properties.timestamp == int(NOW)
     assert publication.routing_key == "emails"
     assert requirements == (plan.queues["emails"],)
 
 
-def test_the_error_of_a_message_carries_the_message(plan: Plan) -> None:
+def test_the_error_of_a_message_carries_the_message(producer_with: Callable[..., Producer]) -> None:
     publisher = Confirming(QueueFull("It is full."))
     message = Message("shop.welcome", "emails", b"{}", "m-1")
     with pytest.raises(QueueFull) as failed:
-        producer_with(plan, lambda _: publisher).send(message)
+        producer_with(publisher).send(message)
     assert failed.value.message is message
 
 
-def test_a_publisher_that_was_closed_is_replaced_at_the_next_message(plan: Plan) -> None:
-    made: list[Confirming] = []
-
-    def make(_: object) -> Confirming:
-        made.append(Confirming())
-        return made[-1]
-
-    producer = producer_with(plan, make)
+def test_a_publisher_that_was_closed_is_replaced_at_the_next_message(producer_with: Callable[..., Producer]) -> None:
+    made = [Confirming(), Confirming()]
+    producer = producer_with(*made)
     for number in range(3):
         producer.send(Message("shop.welcome", "emails", b"{}", f"m-{number}"))
-        made[0].over = True
+        made[0].is_over = True
     assert [len(one.published) for one in made] == [1, 2]
