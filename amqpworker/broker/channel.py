@@ -6,6 +6,7 @@ Decides nothing about messages. Everything except `prepare` runs in the I/O thre
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -17,7 +18,10 @@ from amqpworker.broker.labels import process_name
 from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 from amqpworker.model.message import REPLY_TO, Publication
 
-LARGEST_PREFETCH = 65_535
+MAX_PREFETCH = 65_535
+# RabbitMQ waits 250 ms for the leader of a queue, then it reports no messages and no consumers (3.10 to 4.3). So an answer that
+# took about this many seconds is not reliable.
+UNRELIABLE_AFTER = 0.2
 
 OnClosed: TypeAlias = Callable[[BaseException], None]
 
@@ -33,13 +37,21 @@ class Prepared:
 
 
 def prepare(publication: Publication, frame_max: int, channel: int = 1) -> Prepared:
-    """
-    Marshal a publication for a channel that need not be open yet.
-
-    Raises:
-        ValueError: a property or header has a value that cannot be encoded; the text names it.
-    """
+    """Marshal a publication for a channel that need not be open yet; raises a ValueError that names what cannot be encoded."""
     return Prepared(publication, encode_publish(publication, channel, frame_max), frame_max, channel)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """
+    The broker's view of a queue: `ready` messages (None if there is no such queue) and `consumers`.
+
+    If `is_unreliable`, both may be 0 because the leader of the queue has not responded.
+    """
+
+    ready: int | None
+    consumers: int
+    is_unreliable: bool = False
 
 
 class Channel:
@@ -81,9 +93,15 @@ class Channel:
         self.flush()
         self.connection.write(encode_nack(self.number, 0, True, True))
 
-    def count(self, queue: str, on_count: Callable[[int], None]) -> None:
-        """Ask how many messages are ready in a queue."""
-        self.pika.queue_declare(queue, passive=True, callback=lambda frame: on_count(frame.method.message_count))
+    def ask(self, queue: str, on_answer: Callable[[QueueState], None]) -> None:
+        """Ask for the state of a queue; if it does not exist, the broker closes the channel instead."""
+        sent_at = time.monotonic()
+
+        def on_declared(frame: Any) -> None:
+            is_unreliable = time.monotonic() >= sent_at + UNRELIABLE_AFTER
+            on_answer(QueueState(frame.method.message_count, frame.method.consumer_count, is_unreliable))
+
+        self.pika.queue_declare(queue, passive=True, callback=on_declared)
 
     def limit_all(self) -> None:
         """
@@ -92,7 +110,7 @@ class Channel:
         Quorum queues do not support such a limit: a broker that subscribes this channel by itself to a queue that was
         declared again cannot, and cancels the consumer. Only after `consume`, which the broker would refuse as well.
         """
-        self.pika.basic_qos(prefetch_count=LARGEST_PREFETCH, global_qos=True)
+        self.pika.basic_qos(prefetch_count=MAX_PREFETCH, global_qos=True)
 
     def limit_none(self) -> None:
         """Remove the limit of `limit_all`, before another `consume`."""
@@ -176,3 +194,52 @@ def open_channel(
         on_closed(error)
         return
     channel.add_on_close_callback(on_close)
+
+
+class OwnChannel:
+    """
+    The channel of one user, opened when it is first used; after it was closed or left, the next use opens another.
+
+    `on_closed` is called when it is closed by the broker or cannot be opened, not when it was left.
+    """
+
+    def __init__(self, connection: PikaConnection, on_closed: OnClosed) -> None:
+        self._connection = connection
+        self._on_closed = on_closed
+        self._channel: Channel | None = None
+        # Counts the channels, so that callbacks of one that was left are ignored.
+        self._count = 0
+
+    def use(self, on_open: Callable[[Channel], None]) -> None:
+        """Call `on_open` with the channel, at once if it is open."""
+        if self._channel is not None:
+            on_open(self._channel)
+            return
+        self._count += 1
+        count = self._count
+
+        def on_opened(channel: Channel) -> None:
+            if count == self._count:
+                self._channel = channel
+                on_open(channel)
+            else:
+                channel.close()
+
+        def on_closed(error: BaseException) -> None:
+            if count == self._count:
+                self._channel = None
+                self._on_closed(error)
+
+        open_channel(self._connection, ChannelListener(), on_opened, on_closed)
+
+    def unless_left(self, callback: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Return a callback of the present channel that does nothing once the channel was left."""
+        count = self._count
+        return lambda answer: callback(answer) if count == self._count else None
+
+    def leave(self) -> None:
+        """Close the channel without waiting for anything that was asked on it."""
+        self._count += 1
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()

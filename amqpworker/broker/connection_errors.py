@@ -17,7 +17,7 @@ from pika.adapters.utils import connection_workflow as workflow
 
 from amqpworker.broker.address import Address
 from amqpworker.broker.amqp.decode import FrameError
-from amqpworker.broker.server_version import version_in
+from amqpworker.broker.pika_connection import version_in
 from amqpworker.broker.tls import tls_failure
 from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError, NotConnected, SendError, Unroutable
 

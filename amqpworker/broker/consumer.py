@@ -10,18 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from amqpworker.broker import ack_timeout as acktimeout
+from amqpworker.broker.ack_timeout import (
+    ack_timeout_arguments,
+    ack_timeout_that_closed,
+    cancels_after_ack_timeout,
+    refuses_ack_timeout,
+)
 from amqpworker.broker.address import Address
-from amqpworker.broker.channel import Channel, open_channel
+from amqpworker.broker.channel import Channel, QueueState, open_channel
 from amqpworker.broker.connection_errors import ConnectionProblem, channel_error
 from amqpworker.broker.consumer_channel import ConsumerChannel, Receiver, Subscription
-from amqpworker.broker.consumer_check import QueueState, SubscriptionCheck, resubscribes_silently
+from amqpworker.broker.consumer_check import SubscriptionCheck, resubscribes_silently
 from amqpworker.broker.declarer import Declarer
 from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.labels import ConsumerTags
-from amqpworker.broker.pika_connection import PikaConnection
+from amqpworker.broker.pika_connection import PikaConnection, version_of
 from amqpworker.broker.queue_pause import QueuePause
-from amqpworker.broker.server_version import version_of
 from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.lifecycle import backoff
 from amqpworker.log.logger import get_logger
@@ -223,7 +227,7 @@ class Consumer:
     def _arguments(self, subscription: Subscription) -> dict[str, int]:
         if self._connection is None or subscription.queue in self._without_timeout:
             return {}
-        return acktimeout.arguments_for(self._settings, version_of(self._connection))
+        return ack_timeout_arguments(self._settings, version_of(self._connection))
 
     # ---- checks, and what ends a subscription -----------------------------------------------------------------------
 
@@ -237,8 +241,8 @@ class Consumer:
         if consumer_channel is None or not consumer_channel.consumer_tag or self._draining or self._connection is None:
             return
         connection, channel = self._connection, consumer_channel.channel
-        arrives = channel is not None and connection.has_partial_on(channel.number)
-        problem = consumer_channel.check(state, arrives, connection.has_partial)
+        arrives = channel is not None and connection.decoder.has_partial_on(channel.number)
+        problem = consumer_channel.check(state, arrives, connection.decoder.has_partial)
         if problem:
             self._recover(consumer_channel, problem)
         elif consumer_channel.is_sound:
@@ -262,7 +266,7 @@ class Consumer:
         https://www.rabbitmq.com/docs/consumer-cancel
         """
         log.warning("consumer_cancelled", queue=consumer_channel.queue, effect="subscribing again")
-        if self._connection is not None and acktimeout.cancels(version_of(self._connection)):
+        if self._connection is not None and cancels_after_ack_timeout(version_of(self._connection)):
             self.receiver.on_ack_timeout(consumer_channel, self._settings.ack_timeout, CANCELLED)
         self._resubscribe(consumer_channel)
 
@@ -277,11 +281,11 @@ class Consumer:
 
     def _on_channel_closed(self, consumer_channel: ConsumerChannel, error: BaseException) -> None:
         was_open = consumer_channel.is_open
-        if was_open and (timeout := acktimeout.passed(error, self._settings.ack_timeout)) is not None:
+        if was_open and (timeout := ack_timeout_that_closed(error, self._settings.ack_timeout)) is not None:
             self.receiver.on_ack_timeout(consumer_channel, timeout, str(error))
         self._invalidate(consumer_channel)
         connected = self._connection is not None and self._connection.is_open
-        if acktimeout.is_refused(error) and consumer_channel.queue not in self._without_timeout:
+        if refuses_ack_timeout(error) and consumer_channel.queue not in self._without_timeout:
             self._without_timeout.add(consumer_channel.queue)
             self._subscribe(consumer_channel.subscription)
         elif was_open and connected and not self._draining:

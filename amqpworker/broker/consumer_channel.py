@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from amqpworker.broker.ack_tracker import AckTracker
-from amqpworker.broker.channel import Channel
-from amqpworker.broker.consumer_check import QueueState, problem_with
+from amqpworker.broker.channel import Channel, QueueState
 from amqpworker.broker.pika_connection import ChannelListener
 from amqpworker.model.message import Delivery
 from amqpworker.routing.queues import Requirement
 
 # What a check counts that finds no new delivery while a message arrives on another channel.
 BEHIND_OTHERS = 0.125
+# Checks in a row that find ready messages and nothing delivered, or no consumer.
+MAX_IDLE_CHECKS = 2
+MAX_MISSING_CHECKS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,10 +232,16 @@ class ConsumerChannel(ChannelListener):
             self._idle_checks += BEHIND_OTHERS if arrives_elsewhere else 1.0
         if state.consumers:
             self._missing_checks = 0
-        elif not (state.unreliable and unsettled):
+        elif not (state.is_unreliable and unsettled):
             self._missing_checks += 1
         self._checked_tag = self._last_tag
-        return problem_with(state, self._idle_checks, self._missing_checks)
+        if state.ready is None:
+            return "the queue does not exist"
+        if self._missing_checks >= MAX_MISSING_CHECKS:
+            return "the broker has no consumer"
+        if self._idle_checks >= MAX_IDLE_CHECKS:
+            return f"{state.ready} messages are ready, but none is delivered"
+        return ""
 
     @property
     def is_sound(self) -> bool:

@@ -1,18 +1,15 @@
 """
 How many consumers a queue has, asked of the broker, for a call that was not replied to in time.
 
-Decides that simultaneous questions about one queue share one answer, and when an answer of the broker is not reliable.
+Decides that simultaneous questions about one queue share one answer.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from threading import Event
-from typing import Any
 
-from amqpworker.broker.channel import Channel, open_channel
-from amqpworker.broker.consumer_check import UNRELIABLE_AFTER
+from amqpworker.broker.channel import Channel, QueueState, open_channel
 from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 
 
@@ -64,17 +61,12 @@ class ConsumerCount:
 
     def _ask(self, connection: PikaConnection, queue: str, asked: list[Question]) -> None:
         def on_opened(channel: Channel) -> None:
-            sent_at = time.monotonic()
-
-            def on_answer(frame: Any) -> None:
-                consumers = int(frame.method.consumer_count)
-                # The broker also reports 0 if the leader of the queue does not respond, after a while.
-                self._answer(
-                    queue, asked, consumers if consumers or time.monotonic() < sent_at + UNRELIABLE_AFTER else None
-                )
+            def on_answer(state: QueueState) -> None:
+                unknown = state.is_unreliable and not state.consumers
+                self._answer(queue, asked, None if unknown else state.consumers)
                 channel.close()
 
-            channel.pika.queue_declare(queue, passive=True, callback=on_answer)
+            channel.ask(queue, on_answer)
 
         # If the channel is closed before, such as for a missing queue, nothing is known.
         open_channel(connection, ChannelListener(), on_opened, lambda _: self._answer(queue, asked, None))

@@ -147,8 +147,7 @@ class IOThread:
     def forget(self) -> None:
         """In a forked child, any number of times: close the parent's socket here without closing the connection."""
         connection, self.connection = self.connection, None
-        sock = socket_of(connection) if connection is not None else None
-        if sock is not None:
+        if (sock := socket_of(connection)) is not None:
             # Detached first, so that neither TLS nor the garbage collector closes the parent's connection.
             os.close(sock.detach())
 
@@ -362,6 +361,5 @@ os.register_at_fork(after_in_child=_forget_all)
 
 def _close_socket(connection: PikaConnection | None) -> None:
     """Close the socket of a connection whose loop has ended, if pika has not."""
-    sock = socket_of(connection) if connection is not None else None
-    if sock is not None:
+    if (sock := socket_of(connection)) is not None:
         sock.close()

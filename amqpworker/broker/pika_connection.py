@@ -14,6 +14,7 @@ import select
 import socket
 import struct
 import termios
+from collections.abc import Mapping
 from typing import Any
 
 import pika
@@ -40,12 +41,7 @@ COUNT_SIZE = 4
 
 
 def check_pika_version(version: str) -> None:
-    """
-    Make sure that this version of pika has the private methods that `PikaConnection` overrides and calls.
-
-    Raises:
-        ImportError: it was not tested.
-    """
+    """Raise ImportError unless this version of pika has the private methods that `PikaConnection` overrides and calls."""
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
     if not OLDEST_PIKA <= numbers < FIRST_UNKNOWN_PIKA:
         raise ImportError(f"amqpworker requires pika>=1.4,<1.5, but pika {version} is installed.")
@@ -86,13 +82,10 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
 
     def take_channel_number(self) -> int:
         """
-        Return a number for another channel.
+        Return a number for another channel; raises NoFreeChannels if all are in use.
 
         pika takes the lowest that is free, which may be that of a channel which was closed just now and is about to
         be opened again.
-
-        Raises:
-            NoFreeChannels: all numbers are in use.
         """
         limit = self.params.channel_max or pika.channel.MAX_CHANNELS
         for _ in range(limit):
@@ -107,15 +100,6 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
         self._numbers_in_use.discard(number)
 
     # ---- state ------------------------------------------------------------------------------------------------------
-
-    @property
-    def has_partial(self) -> bool:
-        """Whether a frame or a message has arrived in part."""
-        return self.decoder.has_partial
-
-    def has_partial_on(self, channel: int) -> bool:
-        """Return whether a frame or a message has arrived in part on this channel."""
-        return self.decoder.has_partial_on(channel)
 
     @property
     def unsent(self) -> int:
@@ -207,6 +191,16 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
         self._output_marshaled_frames([data])
 
 
-def socket_of(connection: PikaConnection) -> Any:
+def socket_of(connection: PikaConnection | None) -> Any:
     """Return the socket of a connection, `None` if it has none yet."""
     return getattr(getattr(connection, "_transport", None), "_sock", None)
+
+
+def version_of(connection: PikaConnection) -> tuple[int, ...]:
+    """Return the version of the broker of a connection; empty, which counts as the oldest, if it has none."""
+    return version_in(connection.server_properties or {})
+
+
+def version_in(server_properties: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the version in the properties of a broker: major, minor; empty if there is none."""
+    return tuple(int(part) for part in re.findall(r"\d+", str(server_properties.get("version", "")))[:2])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from amqpworker import App, current
-from amqpworker.broker import ack_timeout as acktimeout
+from amqpworker.broker import ack_timeout
 from amqpworker.errors import NoCurrentTask
 from tests.support import Broker, wait_until
 from tests.workers import running
@@ -111,7 +111,7 @@ def test_an_ack_timeout_that_was_given_is_asked_for_where_the_broker_heeds_it(
     vhost: Broker, make_app: Callable[..., App], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The broker of the tests does not, and takes the argument nevertheless: so it can be seen there."""
-    monkeypatch.setattr(acktimeout, "FIRST", (3, 10))
+    monkeypatch.setattr(ack_timeout, "FIRST", (3, 10))
     app = make_app(ack_timeout=7200)
 
     @app.task(name="note", queue=QUEUE)

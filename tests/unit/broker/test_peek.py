@@ -10,6 +10,7 @@ import pytest
 from pika.exceptions import ChannelClosedByClient
 
 from amqpworker.broker import peek as module
+from amqpworker.broker.channel import QueueState
 from amqpworker.broker.labels import process_name
 from amqpworker.broker.peek import End, PeekSession
 from amqpworker.model.message import Delivery, Properties
@@ -26,9 +27,9 @@ class Queue:
         self.sink: PeekSession
         self.credit = 0
 
-    def count(self, queue: str, counted: Callable[[int], None]) -> None:
+    def ask(self, queue: str, answered: Callable[[QueueState], None]) -> None:
         assert queue == "q"
-        counted(self.told)
+        answered(QueueState(self.told, 0))
 
     def consume(self, queue: str, prefetch: int, tag: str, consumed: Callable[[], None]) -> None:
         assert (queue, tag) == ("q", f"{process_name()} peek {len(self.log):04}")
