@@ -65,13 +65,8 @@ class Admin:
     """
     A connection for a tool, as a context manager that connects when it is entered.
 
-    `timeout` limits each wait for an answer. After `within` seconds in total, each wait is limited to `LEAST_TIMEOUT`: a slow
-    broker gets time, but one that hardly answers any more does not.
-
-    Raises:
-        ConfigError: the URL cannot be read, or the server is not a supported RabbitMQ.
-        AccessRefused: the login or the virtual host was denied.
-        NotConnected: there was no response in time.
+    `timeout` limits each wait for an answer, after which NotConnected is raised. After `within` seconds in total, each wait is
+    limited to `LEAST_TIMEOUT`: a slow broker gets time, but one that hardly answers any more does not.
     """
 
     def __init__(self, url: str, settings: Settings, timeout: float = TIMEOUT, within: float = math.inf) -> None:
@@ -104,10 +99,7 @@ class Admin:
         """
         Declare everything, in order; `on_declared` is called for each part once it exists.
 
-        Raises:
-            ConfigError: something exists with other arguments; the text names them with both values.
-            AccessRefused: the user lacks a permission.
-            NotConnected: the connection ended, or the broker did not answer in time.
+        Raises ConfigError for what exists with other arguments, AccessRefused if the user lacks a permission.
         """
         parts = list(topology)
         answers: Answers = SimpleQueue()
@@ -123,13 +115,7 @@ class Admin:
             except exceptions.AMQPError as error:
                 raise channel_error(error, "declaring the topology", "configure") from error
 
-    def check(self, part: Exchange | Queue) -> Problem | None:
-        """
-        Compare an exchange or queue with the one on the broker.
-
-        Raises:
-            NotConnected: the connection ended, or the broker did not answer in time.
-        """
+    def _compare(self, part: Exchange | Queue) -> Problem | None:
         kind = "exchange" if isinstance(part, Exchange) else "queue"
         if (error := self._error_of(lambda channel, done: _exists(channel, part, done))) is not None:
             if does_not_exist(error.__cause__, kind):
@@ -150,27 +136,21 @@ class Admin:
         """
         lost: list[NotConnected] = []
 
-        def check(part: Exchange | Queue) -> Problem | None:
+        def compare(part: Exchange | Queue) -> Problem | None:
             if not lost:
                 try:
-                    return self.check(part)
+                    return self._compare(part)
                 except NotConnected as error:
                     lost.append(error)
             return Problem("unknown", f"{part.name!r} was not compared: {lost[0]}", str(lost[0]))
 
         most = (self._connection.params.channel_max if self._connection is not None else 0) or AT_ONCE
         with ThreadPoolExecutor(min(most, AT_ONCE)) as pool:
-            problems = list(pool.map(check, parts))
+            problems = list(pool.map(compare, parts))
         return [(part, found) for part, found in zip(parts, problems, strict=True) if found is not None]
 
     def depth(self, queue: str) -> Depth | None:
-        """
-        Return how full a queue is; `None` if it does not exist.
-
-        Raises:
-            NotConnected: the connection ended, or the broker did not answer in time.
-            AmqpWorkerError: the broker refused to answer.
-        """
+        """Return how full a queue is; `None` if it does not exist."""
         try:
             answer = self._on_channel(lambda channel, done: _exists(channel, Queue(queue), done)).method
         except Unroutable:
@@ -185,11 +165,7 @@ class Admin:
         Return the first messages of a queue for which `matches` is true (default: all), up to `most`, and requeue everything.
 
         A queue of up to `FULL_SCAN_LIMIT` messages keeps their order, if no other process consumes from it meanwhile; in a
-        longer one, those that were consumed may be requeued behind the rest.
-
-        Raises:
-            Unroutable: the queue does not exist.
-            NotConnected: the connection ended, or the broker did not answer in time.
+        longer one, those that were consumed may be requeued behind the rest. Raises Unroutable if the queue does not exist.
         """
         answers: Answers = SimpleQueue()
         session = PeekSession(queue, most, matches, answers)
@@ -213,9 +189,8 @@ class Admin:
             try:
                 return self._wait(answers, min(QUIET, self._timeout))
             except NotConnected:
-                self.depth(
-                    queue
-                )  # raises if the broker does not answer at all; else everything that it sent before is here
+                # It raises if the broker does not answer at all; else everything that it sent before is here.
+                self.depth(queue)
                 if answers.empty():
                     self._send(lambda _: session.finish(), SimpleQueue())
         return self._wait(answers)
@@ -317,7 +292,6 @@ class Admin:
 
 
 def _not_compared(kind: str, name: str, error: AmqpWorkerError) -> Problem:
-    """Return why a part cannot be compared; a missing permission is named."""
     refused = access_refused(error.__cause__)
     if refused is None:
         return Problem("unknown", f"The {kind} {name!r} cannot be compared: {error}")
@@ -326,7 +300,6 @@ def _not_compared(kind: str, name: str, error: AmqpWorkerError) -> Problem:
 
 
 def _exists(channel: Any, part: Exchange | Queue, done: Callable[[Any], None]) -> None:
-    """Check whether an exchange or queue exists: a passive declaration."""
     if isinstance(part, Exchange):
         channel.exchange_declare(part.name, passive=True, callback=done)
     else:

@@ -1,8 +1,4 @@
-"""
-The broker's HTTP API, as far as `amqpworker topology check` needs it.
-
-A thin layer over `urllib`: one method per call, plain dictionaries as the broker sends them.
-"""
+"""The broker's HTTP API, as far as `amqpworker topology check` needs it: plain dictionaries as the broker sends them."""
 
 from __future__ import annotations
 
@@ -22,12 +18,7 @@ NO_API = "The server at {url} is not RabbitMQ's management API: check host, port
 
 
 class Management:
-    """
-    The HTTP API of one node.
-
-    Raises:
-        ConfigError: from every method, with the broker's own text or why there is no response; never the password.
-    """
+    """The HTTP API of one node; every method raises ConfigError, with the broker's text or why there is no response."""
 
     def __init__(self, url: str, user: str = "guest", password: str = "guest") -> None:  # noqa: S107
         self.url = url.rstrip("/")

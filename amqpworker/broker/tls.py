@@ -25,9 +25,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
     """
     Return a context that verifies the broker's certificate and name, made anew for each connection.
 
-    Raises:
-        ConfigError: a certificate or key file cannot be used.
-        NotConnected: a file cannot be read now, but perhaps later.
+    Raises ConfigError if a certificate or key file cannot be used, NotConnected if it cannot be read now, but perhaps later.
     """
     context = ssl.create_default_context()
     setting = "tls_ca", settings.tls_ca
@@ -49,12 +47,6 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
 
 
 def _no_passphrase(settings: Settings) -> str:
-    """
-    Refuse a key that is encrypted.
-
-    Raises:
-        ConfigError: always.
-    """
     setting, file = ("tls_cert", settings.tls_cert) if settings.tls_key is None else ("tls_key", settings.tls_key)
     raise ConfigError(
         f"The key in the file of the setting {setting}, {str(file)!r}, is encrypted, and amqpworker supports no pass phrase: "
