@@ -1,8 +1,4 @@
-"""
-The addresses of the broker: a URL, or a comma-separated list of URLs, as checked values.
-
-Decides what a URL may contain.
-"""
+"""The addresses of the broker: a URL, or a comma-separated list of URLs, as checked values."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""
-A connection for command line tools: one request after the other, each waits for its answer.
-
-Decides how long a wait may take, and what an answer means.
-"""
+"""A connection for command line tools: one request after the other, each waits a bounded time for its answer."""
 
 from __future__ import annotations
 

@@ -1,22 +1,18 @@
-"""
-An open channel: publishes, acknowledges and subscribes.
-
-Decides nothing about messages. Everything except `prepare` runs in the I/O thread of its connection.
-"""
+"""An open channel: publishes, acknowledges and subscribes, in the I/O thread of its connection."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from pika import exceptions
 
-from amqpworker.broker.amqp.encode import encode_ack, encode_nack, encode_publish
+from amqpworker.broker.amqp.encode import encode_ack, encode_nack
 from amqpworker.broker.labels import process_name
 from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
-from amqpworker.model.message import REPLY_TO, Publication
+from amqpworker.model.message import REPLY_TO
 
 MAX_PREFETCH = 65_535
 # RabbitMQ waits 250 ms for the leader of a queue, then it reports no messages and no consumers (3.10 to 4.3). So an answer that
@@ -24,21 +20,6 @@ MAX_PREFETCH = 65_535
 UNRELIABLE_AFTER = 0.2
 
 OnClosed: TypeAlias = Callable[[BaseException], None]
-
-
-@dataclass(slots=True)
-class Prepared:
-    """A publication and its frames, for the channel with this number and frames of up to `frame_max` bytes."""
-
-    publication: Publication
-    data: bytes
-    frame_max: int
-    channel: int = 1
-
-
-def prepare(publication: Publication, frame_max: int, channel: int = 1) -> Prepared:
-    """Marshal a publication for a channel that need not be open yet; raises a ValueError that names what cannot be encoded."""
-    return Prepared(publication, encode_publish(publication, channel, frame_max), frame_max, channel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +50,9 @@ class Channel:
         """Whether frames can be sent on it."""
         return bool(self.pika.is_open)
 
-    def publish(self, batch: Iterable[Prepared]) -> None:
-        """Write publications in one piece."""
-        self.connection.write(b"".join([one.data for one in batch]))
+    def publish(self, frames: list[bytes]) -> None:
+        """Write encoded publications in one piece."""
+        self.connection.write(b"".join(frames))
 
     def ack(self, tag: int, multiple: bool) -> None:
         """Acknowledge, at the next `flush`."""
@@ -125,34 +106,24 @@ class Channel:
         arguments: dict[str, int] | None = None,
     ) -> None:
         """Subscribe to a queue as the consumer `tag`; `on_consumed` is called once the broker has confirmed."""
-        self.pika.basic_qos(
-            prefetch_count=prefetch, callback=lambda _: self._consume(queue, tag, on_consumed, arguments=arguments)
-        )
 
-    def _consume(
-        self,
-        queue: str,
-        tag: str,
-        on_consumed: Callable[[], None],
-        no_ack: bool = False,
-        arguments: dict[str, int] | None = None,
-    ) -> None:
-        self.pika.basic_consume(
-            queue,
-            self._on_message,
-            auto_ack=no_ack,
-            consumer_tag=tag,
-            arguments=arguments,
-            callback=lambda _: on_consumed(),
-        )
+        def on_limited(_: object) -> None:
+            self.pika.basic_consume(
+                queue, _not_called, consumer_tag=tag, arguments=arguments, callback=lambda _: on_consumed()
+            )
+
+        self.pika.basic_qos(prefetch_count=prefetch, callback=on_limited)
 
     def consume_replies(self, on_consumed: Callable[[], None]) -> None:
         """Subscribe to the replies to our calls: without acknowledgement, as direct reply-to requires."""
-        self._consume(REPLY_TO, f"{process_name()} replies", on_consumed, no_ack=True)
+        tag = f"{process_name()} replies"
+        self.pika.basic_consume(
+            REPLY_TO, _not_called, auto_ack=True, consumer_tag=tag, callback=lambda _: on_consumed()
+        )
 
     def select_confirms(self, on_selected: Callable[[], None]) -> None:
         """Have the broker confirm every publication from now on."""
-        self.pika.confirm_delivery(self._on_confirm, callback=lambda _: on_selected())
+        self.pika.confirm_delivery(_not_called, callback=lambda _: on_selected())
 
     def on_cancel(self, on_cancelled: Callable[[], None]) -> None:
         """Call `on_cancelled` if the broker cancels the subscription: the queue was deleted, or an ack timed out."""
@@ -168,11 +139,9 @@ class Channel:
         if self.pika.is_open:
             self.pika.close()
 
-    def _on_message(self, *_: Any) -> None:
-        """Not called: the connection gives contents to the listener."""
 
-    def _on_confirm(self, _frame: Any) -> None:
-        """Not called: the connection gives confirms to the listener."""
+def _not_called(*_: Any) -> None:
+    """The connection gives contents and confirms to the listener of their channel instead."""
 
 
 def open_channel(

@@ -1,8 +1,4 @@
-"""
-What pika's and the broker's errors mean, in one sentence each.
-
-Decides the text, and whether another attempt may succeed. The only place that reads pika's exceptions and reply codes.
-"""
+"""What pika's and the broker's errors mean, in one sentence each, and whether another attempt may succeed."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 The consuming side of a process: one connection, one channel for each queue.
 
 Decides when to subscribe, and when to subscribe again. When a channel is closed, for any reason, its deliveries become
-invalid: the broker requeues them. `worker.settle` settles deliveries.
+invalid: the broker requeues them.
 """
 
 from __future__ import annotations

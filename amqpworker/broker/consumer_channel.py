@@ -2,7 +2,6 @@
 The channel of a queue's consumer, from its opening to its end: its deliveries are valid only on this channel.
 
 Decides which deliveries can still be claimed, requeued and acknowledged on it, and whether its subscription delivers.
-Opening and closing it is left to `consumer`, what to do with a delivery to its receiver.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Make sure that the topology exists, once per connection.
+Makes sure that the topology exists, once per connection.
 
 Decides the order of the declarations, what a refusal means, and what happens if the broker does not answer.
 """

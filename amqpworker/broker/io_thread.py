@@ -1,8 +1,8 @@
 """
 The thread of one connection to RabbitMQ.
 
-Decides which address to connect to and when to leave it; `connection_attempts` decides when to try again. What happens on the
-connection is up to its user (`publisher`, `consumer`, `admin`), which is called in this thread only; other threads `wake` it.
+Decides which address to connect to and when to leave it. Its user (`publisher`, `consumer`, `admin`) is called in this thread
+only; other threads `wake` it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""
-The names of a process and its subscriptions in the lists of the broker.
-
-Decides the names of connections and the consumer tags, within the 255 bytes of a short string of AMQP.
-"""
+"""The names of connections and consumers in the lists of the broker, within the 255 bytes of AMQP's short strings."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 from pika.exceptions import NoFreeChannels
 
-from amqpworker.broker.channel import Prepared, prepare
 from amqpworker.broker.connection_errors import ConnectionProblem, channel_error, exchange_of, max_message_size
 from amqpworker.broker.declarer import Declarer
 from amqpworker.broker.pending_publish import OnDone, PendingPublish
@@ -100,16 +99,17 @@ class Lane:
         timeout: float | None = None,
         on_done: OnDone | None = None,
     ) -> PendingPublish:
-        """Marshal a publication, to be submitted later; raises what `publish` raises."""
+        """Encode a publication, to be submitted later; raises what `publish` raises."""
         session = self.session
         if len(publication.body) > session.max_body:
             raise too_large(publication, session.max_body)
+        seconds = self._timeout if timeout is None else timeout
+        pending = PendingPublish(publication, seconds, requirements, on_done, self._resend)
         try:
-            prepared = prepare(publication, session.frame_max, self._number)
+            pending.encode(self._number, session.frame_max)
         except ValueError as error:
             raise InvalidArguments(f"The message cannot be encoded for AMQP: {error}.") from error
-        seconds = self._timeout if timeout is None else timeout
-        return PendingPublish(prepared, seconds, requirements, on_done, self._resend)
+        return pending
 
     def submit(self, pending: PendingPublish) -> None:
         """Publish what `make_pending` has returned."""
@@ -140,7 +140,7 @@ class Lane:
 
     def write(self) -> bool:
         """Write what waits, within the bounds, to a broker that accepts messages; return whether anything was written."""
-        batch: list[Prepared] = []
+        batch: list[bytes] = []
         if (channel := self._current) is not None:
             self._moving = True
             batch = self._take_batch(channel)
@@ -152,8 +152,8 @@ class Lane:
         self._quarantine.start()
         return bool(batch)
 
-    def _take_batch(self, channel: PublishChannel) -> list[Prepared]:
-        batch: list[Prepared] = []
+    def _take_batch(self, channel: PublishChannel) -> list[bytes]:
+        batch: list[bytes] = []
         inbox, number, frame_max = self._inbox, self._number, self.session.frame_max
         quarantined = self._quarantine.exchanges
         declarer = self.session.declarer
@@ -166,27 +166,24 @@ class Lane:
             if pending.requirements and not declarer.declared.issuperset(pending.requirements):
                 self._park(pending, declarer)
                 continue
-            prepared = pending.prepared
-            if quarantined and prepared.publication.exchange in quarantined:
+            if quarantined and pending.publication.exchange in quarantined:
                 self._quarantine.add(pending)
                 continue
             if pending.wanted is not None and not pending.is_wanted():
                 continue
-            if prepared.channel != number or prepared.frame_max > frame_max:
-                if not self.remarshal(pending, number):
-                    continue
-                prepared = pending.prepared
+            encoded_for_another = pending.channel_number != number or pending.frame_max > frame_max
+            if encoded_for_another and not self.encode_again(pending, number):
+                continue
             channel.add(pending)
-            batch.append(prepared)
+            batch.append(pending.data)
             count -= 1
             size -= pending.size
         return batch
 
-    def remarshal(self, pending: PendingPublish, number: int) -> bool:
-        """Marshal for a channel and the frame size of this connection; false if the headers do not fit into a frame."""
-        session = self.session
+    def encode_again(self, pending: PendingPublish, number: int) -> bool:
+        """Encode for a channel and the frame size of this connection; false if the headers do not fit into a frame."""
         try:
-            pending.prepared = prepare(pending.prepared.publication, session.frame_max, number)
+            pending.encode(number, self.session.frame_max)
         except ValueError as error:
             pending.finish(InvalidArguments(f"The message does not fit the frames of this broker: {error}."))
             return False
@@ -247,7 +244,7 @@ class Lane:
             pending.finish(nacked(pending, bounded=True))
             return
         if pending.nacks == 1:
-            what = pending.prepared.publication
+            what = pending.publication
             log.info("publication_nacked", exchange=what.exchange, queue=what.routing_key, effect="publishing it again")
         self._paused.append((time.monotonic() + pause_after_nacks(pending.nacks), pending))
         self._resend_paused(time.monotonic())

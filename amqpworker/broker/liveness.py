@@ -1,8 +1,7 @@
 """
 Whether the broker of a connection is alive and responds.
 
-Decides when to leave the connection: if nothing arrives any more (`silence` decides when), or if a single request is not
-answered although the broker is alive.
+Decides when to leave it: if nothing arrives any more, or if a single request is not answered although the broker is alive.
 """
 
 from __future__ import annotations

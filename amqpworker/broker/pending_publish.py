@@ -1,8 +1,4 @@
-"""
-A publication that is not confirmed yet: its deadline, who waits for it, what is known of it, and how it ended.
-
-Decides nothing: its `lane` does.
-"""
+"""A publication that is not confirmed yet: its deadline, who waits for it, what is known of it, and how it ended."""
 
 from __future__ import annotations
 
@@ -11,9 +7,10 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
-from amqpworker.broker.channel import Prepared
+from amqpworker.broker.amqp.encode import encode_publish
 from amqpworker.errors import AmqpWorkerError, NotConnected, Unconfirmed
 from amqpworker.log.logger import get_logger
+from amqpworker.model.message import Publication
 from amqpworker.routing.queues import Requirement
 
 log = get_logger(__name__)
@@ -29,24 +26,28 @@ class PendingPublish:
     """
     A publication between its caller and the broker's confirm.
 
-    With `resend` it is published again if its confirm is lost. `wanted`, if set, is called before it is written.
-    `channel` is the serial number of the channel that it was last written on, 0 before. `lost_reason` is why a confirm of it
-    was lost ("" if none was): from then on it is unknown whether it arrived. `nacks` counts the broker's nacks. `timeout` is
-    the whole time that it had, in seconds, for error texts.
+    `data` are its frames, for the channel with `channel_number` and frames of up to `frame_max` bytes, and `size` is how many
+    bytes they count for. With `resend` it is published again if its confirm is lost. `wanted`, if set, is called before it is
+    written. `channel` is the serial number of the channel that it was last written on, 0 before. `lost_reason` is why a
+    confirm of it was lost ("" if none was): from then on it is unknown whether it arrived. `nacks` counts the broker's nacks.
+    `timeout` is the whole time that it had, in seconds, for error texts.
     """
 
     __slots__ = (
         "_waiter",
         "channel",
+        "channel_number",
+        "data",
         "deadline",
         "done",
         "error",
+        "frame_max",
         "lost_reason",
         "may_have_closed_channel",
         "nacks",
         "on_done",
-        "prepared",
         "problem",
+        "publication",
         "requirements",
         "resend",
         "returned",
@@ -57,14 +58,13 @@ class PendingPublish:
 
     def __init__(
         self,
-        prepared: Prepared,
+        publication: Publication,
         timeout: float,
         requirements: tuple[Requirement, ...] = (),
         on_done: OnDone | None = None,
         resend: bool = False,
     ) -> None:
-        self.prepared = prepared
-        self.size = len(prepared.data)
+        self.publication = publication
         self.timeout = timeout
         self.deadline = time.monotonic() + timeout
         self.requirements = requirements
@@ -81,6 +81,12 @@ class PendingPublish:
         """Why it could not be written yet, if that may be temporary: a requirement could not be declared, for example."""
         self.nacks = self.channel = 0
         self._waiter: _thread.LockType | None = None
+
+    def encode(self, channel_number: int, frame_max: int) -> None:
+        """Encode it for a channel that need not be open yet; raises a ValueError that names what cannot be encoded."""
+        self.data = encode_publish(self.publication, channel_number, frame_max)
+        self.channel_number, self.frame_max = channel_number, frame_max
+        self.size = len(self.data)
 
     def finish(self, error: AmqpWorkerError | None) -> None:
         """End it, once, in the I/O thread."""

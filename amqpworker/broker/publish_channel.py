@@ -1,8 +1,7 @@
 """
 A channel in confirm mode: what is in flight on it, by delivery tag.
 
-Decides which confirm and which return belong to which publication (https://www.rabbitmq.com/docs/confirms). Its `lane`
-decides what follows from a nack, a return or the close of the channel.
+Decides which confirm and which return belong to which publication (https://www.rabbitmq.com/docs/confirms).
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from amqpworker.broker.amqp.decode import ReturnedMessage
-from amqpworker.broker.channel import Channel, Prepared, open_channel
+from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.pika_connection import ChannelListener
 from amqpworker.errors import AmqpWorkerError
@@ -109,10 +108,10 @@ class PublishChannel(ChannelListener):
         self._next_tag += 1
         self._bytes_in_flight += pending.size
 
-    def write(self, batch: list[Prepared]) -> None:
+    def write(self, frames: list[bytes]) -> None:
         """Write publications that were added."""
         assert self._channel is not None
-        self._channel.publish(batch)
+        self._channel.publish(frames)
 
     def on_confirm(self, tag: int, multiple: bool, ack: bool) -> None:
         """End what the broker confirmed, and report what it nacked or returned."""
@@ -137,7 +136,7 @@ class PublishChannel(ChannelListener):
         for pending in self._in_flight.values():
             if pending.returned is not None:
                 continue
-            what = pending.prepared.publication
+            what = pending.publication
             if (
                 what.properties.message_id == message_id
                 and what.routing_key == returned.routing_key

@@ -1,8 +1,4 @@
-"""
-The purposes of a publisher's lanes, and what the lanes share: the connection, and what is known of the broker.
-
-Decides the error of a publication that could not be written, or was not confirmed, in time.
-"""
+"""What the lanes of a publisher share: the connection, and what is known of the broker; the purposes of lanes."""
 
 from __future__ import annotations
 

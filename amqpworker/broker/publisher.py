@@ -1,8 +1,7 @@
 """
 The publishing side of a process: one connection that any number of threads use.
 
-Decides when to connect and when to write, and bounds every wait. Each `lane`, one per purpose and with channels of its own,
-decides what is published again.
+Decides when to connect and when to write, and bounds every wait.
 """
 
 from __future__ import annotations

@@ -66,18 +66,18 @@ class Quarantine:
     def on_ready(self, channel: PublishChannel) -> None:
         """Write the publication that the channel was opened for."""
         pending = self._channels[channel]
-        if pending.done or not (pending.is_wanted() and self._lane.remarshal(pending, channel.number)):
+        if pending.done or not (pending.is_wanted() and self._lane.encode_again(pending, channel.number)):
             self._end(channel, channel.close)
             return
         channel.add(pending)
-        channel.write([pending.prepared])
+        channel.write([pending.data])
 
     def on_confirmed(self, channel: PublishChannel) -> None:
         """Release the exchange: the broker accepts messages for it again."""
         pending = self._channels[channel]
         if not channel.is_busy:
             if pending.done and pending.error is None:
-                self.exchanges.discard(pending.prepared.publication.exchange)
+                self.exchanges.discard(pending.publication.exchange)
             self._end(channel, lambda: self._lane.adopt(channel))
 
     def on_closed(self, channel: PublishChannel, error: BaseException) -> None:

@@ -1,9 +1,8 @@
 """
-Whether a broker is silent.
+Whether a broker is silent, and how long to wait for an answer on a live connection.
 
 Decides, by the bytes that arrive, when to probe it and when to give up its connection. Any byte that arrives is a sign of
-life, and so is any byte that the other side receives of what was written before the probe. Also decides how long to wait for
-an answer on a live connection.
+life, and so is any byte that the other side receives of what was written before the probe.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
 A thread that starts at most once, and may be started and stopped from anywhere.
 
-Decides nothing. No lock is taken: a signal handler may start or stop it while it interrupts either.
+No lock is taken: a signal handler may start or stop it while it interrupts either.
 """
 
 from __future__ import annotations

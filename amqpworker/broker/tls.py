@@ -1,7 +1,7 @@
 """
 TLS: the context of a connection, and what its errors mean.
 
-Decides which errors may be temporary: no setting has to change. `connection_errors` decides what they mean for a connection.
+Decides which errors may be temporary: no setting has to change.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def unheard(part: str) -> Callable[[Hit], None]:
 
     def any_copy(channel: PublishChannel, *_: Any) -> bool:
         in_flight = channel._in_flight.values()
-        return any(goes_to(one.prepared.publication, part) for one in in_flight)
+        return any(goes_to(one.publication, part) for one in in_flight)
 
     return lambda hit: before(PublishChannel, "on_confirm", hit, any_copy)
 

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.broker.channel import Prepared
 from amqpworker.broker.connection_errors import ConnectionProblem, max_message_size
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_errors import (
@@ -44,7 +43,7 @@ def pending(
     exchange: str = "tasks", requirements: tuple[Requirement, ...] = (), resend: bool = True, body: bytes = b"{}"
 ) -> PendingPublish:
     publication = Publication(exchange, "work", Properties(), body)
-    return PendingPublish(Prepared(publication, b"frames", 131_072), 10.0, requirements, resend=resend)
+    return PendingPublish(publication, 10.0, requirements, resend=resend)
 
 
 def decisions(

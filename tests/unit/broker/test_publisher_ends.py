@@ -8,7 +8,6 @@ import time
 from types import SimpleNamespace
 
 from amqpworker.broker.address import addresses
-from amqpworker.broker.channel import prepare
 from amqpworker.broker.connection_errors import ConnectionProblem
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_channel import PublishChannel
@@ -27,8 +26,11 @@ def new_publisher() -> Publisher:
 
 
 def pending(resend: bool = True) -> PendingPublish:
-    prepared = prepare(Publication("e", "k", Properties(), b""), 4096)
-    return PendingPublish(prepared, 10, (Plan("amqpworker", declare=True).ladder,), resend=resend)
+    one = PendingPublish(
+        Publication("e", "k", Properties(), b""), 10, (Plan("amqpworker", declare=True).ladder,), resend=resend
+    )
+    one.encode(1, 4096)
+    return one
 
 
 def test_what_is_held_for_its_queue_is_under_way_while_the_connection_is_lost() -> None:
@@ -124,7 +126,7 @@ def test_what_is_not_wanted_any_more_is_never_written() -> None:
     publisher.session.declarer = SimpleNamespace(declared=set())  # type: ignore[assignment]
     lane = publisher.copies
     channel = PublishChannel(lane, lane)
-    dropped = PendingPublish(prepare(Publication("e", "k", Properties(), b""), 4096), 10)
+    dropped = PendingPublish(Publication("e", "k", Properties(), b""), 10)
     dropped.wanted = lambda: False
     lane._inbox.append(dropped)
     assert lane._take_batch(channel) == []

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from pika.exceptions import NoFreeChannels
 
 from amqpworker.broker.address import addresses
-from amqpworker.broker.channel import prepare
 from amqpworker.broker.connection_errors import ConnectionProblem
 from amqpworker.broker.lane import Lane
 from amqpworker.broker.pending_publish import PendingPublish
@@ -27,8 +26,9 @@ def new_publisher() -> Publisher:
 
 
 def pending(resend: bool = True) -> PendingPublish:
-    prepared = prepare(Publication("e", "k", Properties(), b""), 4096)
-    return PendingPublish(prepared, time.monotonic() + 10, resend=resend)
+    one = PendingPublish(Publication("e", "k", Properties(), b""), time.monotonic() + 10, resend=resend)
+    one.encode(1, 4096)
+    return one
 
 
 def alone(lane: Lane, one: PendingPublish, written: bool = True) -> PublishChannel:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from amqpworker.broker.channel import prepare
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.client import producer as producer_module
 from amqpworker.client.producer import Producer
@@ -30,7 +29,7 @@ class Confirming:
 
     def publish(self, publication: Publication, requirements: tuple[Any, ...], *_: object) -> PendingPublish:
         self.published.append((publication, requirements))
-        pending = PendingPublish(prepare(publication, 4096), 5.0)
+        pending = PendingPublish(publication, 5.0)
         pending.finish(self.error)
         return pending
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from amqpworker.broker.amqp.encode import encode_publish
 from amqpworker.broker.amqp.properties import decode_properties
-from amqpworker.broker.channel import prepare
 from amqpworker.errors import InvalidArguments
 from amqpworker.model.headers import time_text
 from amqpworker.model.message import Delivery, Message, Properties, Publication
@@ -245,7 +245,7 @@ def test_the_last_form_of_a_letter_fits_into_the_smallest_frame() -> None:
     failure = Failure("E" * 9000, "ü" * 9000, "t" * 90_000)
     given = delivery({"tenant": "x" * 9000}, content_encoding="e" * 255, type="t" * 255, app_id="a" * 255)
     letter = list(shrink_to_fit(dead_lettered(given, Dead("failed", failure), ("i" * 255, "w" * 255, NAMES), NOW)))[-1]
-    assert prepare(letter, 4096).frame_max <= 4096
+    assert encode_publish(letter, 1, 4096)
     headers = letter.properties.headers or {}
     assert headers["aw-error"].startswith("üü")
 
