@@ -115,11 +115,8 @@ def _explained(error: BaseException | None, address: Address, was_open: bool, ha
             sentence, kind = (None, "unreachable") if was_open else _denial(close)
             details = {**facts, "user": close.user or address.user, "text": close.text, "code": close.code}
             return (sentence or CLOSED).format(**details), kind
-        if not was_open and (found := tls_failure(cause)) is not None:
-            failure, reason = found
-            return failure.sentence.format(
-                address=address, reason=reason
-            ), "unreachable" if failure.temporary else "incompatible"
+        if not was_open and (failure := tls_failure(cause, address)) is not None:
+            return failure.text, "unreachable" if failure.is_temporary else "incompatible"
         if not has_received and isinstance(cause, exceptions.IncompatibleProtocolError):
             # pika reports another protocol, but a proxy in front of an unreachable RabbitMQ does the same.
             return (NO_RESPONSE_BY_TLS if address.tls else NO_RESPONSE).format(**facts), "unreachable"

@@ -231,13 +231,14 @@ class IOThread:
             self._guard(loop.close)
 
     def _beat(self, loop: Any) -> None:
-        if self.beat is not None:
+        if self.beat is not None:  # else an idle connection would wake up for nothing
             self._guard(self.beat)
             loop.call_later(BEAT, lambda: self._beat(loop))
 
     def _connect(self, address: Address, loop: IOLoop) -> PikaConnection:
+        label = connection_name(self.settings.app_id or self.owner or program(), self.name)
         connection = PikaConnection(
-            parameters(address, self.settings, self._label()),
+            parameters(address, self.settings, label),
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_end,
             on_close_callback=self._on_end,
@@ -246,9 +247,6 @@ class IOThread:
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         return connection
-
-    def _label(self) -> str:
-        return connection_name(self.settings.app_id or self.owner or program(), self.name)
 
     def _report(self, problem: ConnectionProblem) -> None:
         now = time.monotonic()
