@@ -27,7 +27,7 @@ from amqpworker.routing.topology import Binding, Exchange, Queue, Topology
 from amqpworker.settings import Settings
 
 TIMEOUT = 10.0
-LEAST_TIMEOUT = 0.5
+MIN_TIMEOUT = 0.5
 AT_ONCE = 8
 LAST_TIMEOUT = 2.0
 QUIET = 1.0
@@ -62,7 +62,7 @@ class Admin:
     A connection for a tool, as a context manager that connects when it is entered.
 
     `timeout` limits each wait for an answer, after which NotConnected is raised. After `within` seconds in total, each wait is
-    limited to `LEAST_TIMEOUT`: a slow broker gets time, but one that hardly answers any more does not.
+    limited to `MIN_TIMEOUT`: a slow broker gets time, but one that hardly answers any more does not.
     """
 
     def __init__(self, url: str, settings: Settings, timeout: float = TIMEOUT, within: float = math.inf) -> None:
@@ -246,7 +246,7 @@ class Admin:
     def _wait(self, answers: Answers, timeout: float | None = None) -> Any:
         """Return the next answer; an error that was put there is raised here."""
         seconds = self._timeout if timeout is None else timeout
-        seconds = min(seconds, max(LEAST_TIMEOUT, self._until - time.monotonic()))
+        seconds = min(seconds, max(MIN_TIMEOUT, self._until - time.monotonic()))
         try:
             answer = answers.get(timeout=seconds)
         except Empty:

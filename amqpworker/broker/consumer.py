@@ -36,7 +36,7 @@ log = get_logger(__name__)
 FIRST_PAUSE = 0.5
 MAX_PAUSE = 30.0
 # The first half of them subscribe again, the others reconnect; after that another process has to take over.
-MOST_RECOVERIES = 6
+MAX_RECOVERIES = 6
 CANCELLED = "the broker ended the subscription: an acknowledgement came too late, or the queue was deleted"
 
 
@@ -252,9 +252,9 @@ class Consumer:
         """Subscribe again; if that has not helped, reconnect; if that has not helped, leave it to another process."""
         tries = self._recoveries[consumer_channel.queue] = self._recoveries.get(consumer_channel.queue, 0) + 1
         log.warning("consumer_lost", queue=consumer_channel.queue, reason=problem, tries=tries)
-        if tries > MOST_RECOVERIES:
+        if tries > MAX_RECOVERIES:
             self._gave_up = True
-        if tries > MOST_RECOVERIES // 2:
+        if tries > MAX_RECOVERIES // 2:
             self._io.drop("a subscription delivers nothing")
             return
         self._resubscribe(consumer_channel)

@@ -24,7 +24,7 @@ FULL_SCAN_LIMIT = 100_000
 """Up to this many messages a queue is taken as a whole, even if fewer are to be returned."""
 
 # Taken by one consumer after the other: the broker keeps in memory what one consumer is to receive, however large it is.
-LEAST_CREDIT = 200
+MIN_CREDIT = 200
 # The messages of more than 32 consumers are requeued in any order.
 MAX_PEEK_CONSUMERS = 30
 CLOSING_KEEPS_ORDER_BELOW = (4,)
@@ -85,7 +85,7 @@ class PeekSession(ChannelListener):
     def _on_state(self, state: QueueState) -> None:
         self._answers.put(None)
         self._to_take = min(state.ready or 0, FULL_SCAN_LIMIT)
-        self._portion = max(LEAST_CREDIT, -(-self._to_take // MAX_PEEK_CONSUMERS))
+        self._portion = max(MIN_CREDIT, -(-self._to_take // MAX_PEEK_CONSUMERS))
         self._take_more()
 
     def _take_more(self) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from amqpworker.broker.address import Address
 from amqpworker.broker.connection_errors import ConnectionProblem
-from amqpworker.broker.consumer_count import ConsumerCount, Question
+from amqpworker.broker.consumer_count import ConsumerCount
 from amqpworker.broker.io_thread import CLOSED, IOThread
 from amqpworker.broker.lane import Lane
 from amqpworker.broker.pending_publish import PendingPublish
@@ -79,11 +80,13 @@ class Publisher:
         """Return how many consumers a queue has; None if that is not known within `timeout` seconds."""
         if not self.connected:
             return None
-        question = Question(queue)
-        self._questions.waiting.append(question)
+        answer: SimpleQueue[int | None] = SimpleQueue()
+        self._questions.waiting.append((queue, answer))
         self.io.wake()
-        question.answered.wait(timeout)
-        return question.consumers
+        try:
+            return answer.get(timeout=timeout)
+        except Empty:
+            return None
 
     @property
     def broken(self) -> bool:

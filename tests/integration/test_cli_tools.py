@@ -413,7 +413,7 @@ def test_looking_into_a_queue_leaves_it_as_it_was(vhost: Broker) -> None:
 def test_looks_at_more_than_33_letters_leave_their_order(
     vhost: Broker, cli: Callable[[str], Ended], monkeypatch: pytest.MonkeyPatch, credit: int
 ) -> None:
-    monkeypatch.setattr("amqpworker.broker.peek.LEAST_CREDIT", credit)
+    monkeypatch.setattr("amqpworker.broker.peek.MIN_CREDIT", credit)
     cli("topology declare clishop:app")
     ids = [f"id-{number}" for number in range(100)]
     with raw_channel(vhost.url) as channel:

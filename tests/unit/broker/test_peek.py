@@ -107,7 +107,7 @@ def test_what_is_searched_for_is_handed_over_alone() -> None:
 def test_a_long_queue_is_taken_by_several_consumers_and_an_endless_one_not_as_a_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "LEAST_CREDIT", 3)
+    monkeypatch.setattr(module, "MIN_CREDIT", 3)
     assert look(Queue(7), 2)[1] == ["consume 3", "consume 3", "consume 1", "close"]
     assert look(Queue(6), 2, closing=False)[1] == ["consume 3"] * 2 + ["cancel"] * 2 + ["requeue all", "close"]
     monkeypatch.setattr(module, "FULL_SCAN_LIMIT", 4)
