@@ -164,11 +164,11 @@ MUTANTS = (
         "amqpworker/broker/consumer.py",
         (
             (
-                "        consumer_channel = ConsumerChannel(subscription, self.receiver, self._io.start_ticking)\n",
+                "        consumer_channel = ConsumerChannel(subscription, self.receiver, self.io.start_ticking)\n",
                 (
                     "        consumer_channel = self._channels.get(subscription.queue)\n"
                     "        if consumer_channel is None:\n"
-                    "            consumer_channel = ConsumerChannel(subscription, self.receiver, self._io.start_ticking)\n"
+                    "            consumer_channel = ConsumerChannel(subscription, self.receiver, self.io.start_ticking)\n"
                     "        consumer_channel.is_open = True\n"
                 ),
             ),

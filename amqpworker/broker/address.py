@@ -6,7 +6,7 @@ import encodings.idna  # noqa: F401 - else loaded by the I/O thread: a child for
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pika
 import pika.credentials
@@ -63,7 +63,13 @@ def _address(url: str) -> Address:
     if split.scheme not in PORTS:
         mistake = f"begins with {split.scheme!r}" if split.scheme else "has no scheme"
         raise ConfigError(f"The URL of the broker {mistake}: it must begin with amqp:// or amqps://.")
-    _refuse_extras(split)
+    if split.query or split.fragment:  # they would be ignored
+        raise ConfigError(
+            "The URL of the broker has parameters after '?' or '#': set them by Settings or AMQPWORKER_… instead, "
+            "and write these characters in a password as %3F and %23."
+        )
+    if "/" in split.path[1:]:
+        raise ConfigError("The URL of the broker has a virtual host with '/' in its name: write it as %2F.")
     user = unquote(split.username) if split.username is not None else "guest"
     password = unquote(split.password) if split.password is not None else "guest"
     virtual_host = unquote(split.path[1:]) or "/"
@@ -76,17 +82,6 @@ def _address(url: str) -> Address:
         split.scheme == "amqps",
         split.username is not None,
     )
-
-
-def _refuse_extras(split: SplitResult) -> None:
-    """Refuse parts of a URL that would be ignored."""
-    if split.query or split.fragment:
-        raise ConfigError(
-            "The URL of the broker has parameters after '?' or '#': set them by Settings or AMQPWORKER_… instead, "
-            "and write these characters in a password as %3F and %23."
-        )
-    if "/" in split.path[1:]:
-        raise ConfigError("The URL of the broker has a virtual host with '/' in its name: write it as %2F.")
 
 
 def parameters(address: Address, settings: Settings, name: str) -> pika.ConnectionParameters:

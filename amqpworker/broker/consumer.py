@@ -57,8 +57,8 @@ class Consumer:
         self.failures: dict[str, AmqpWorkerError] = {}
         self.ever_consumed = False
         self._settings = settings
-        self._io = IOThread("consumer", addresses, settings, self, user_reports_errors=True)
-        self._io.liveness.must_stay = lambda: any(one.has_unsettled for one in list(self._channels.values()))
+        self.io = IOThread("consumer", addresses, settings, self, user_reports_errors=True)
+        self.io.liveness.must_stay = lambda: any(one.has_unsettled for one in list(self._channels.values()))
         self._tags = ConsumerTags()
         self._channels: dict[str, ConsumerChannel] = {}
         # How often in a row each queue had to wait before it was subscribed to again.
@@ -76,22 +76,6 @@ class Consumer:
 
     # ---- from any thread --------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Connect and consume."""
-        self._io.start()
-
-    def on_beat(self, beat: Callable[[], None]) -> None:
-        """Have the I/O thread call `beat` about once per second; to be set before `start`."""
-        self._io.beat = beat
-
-    def belongs_to(self, owner: str) -> None:
-        """Name the connection after an app, if the settings have no name for it; to be set before `start`."""
-        self._io.owner = owner
-
-    def wake(self) -> None:
-        """Have acknowledgements of what was settled sent."""
-        self._io.wake()
-
     @property
     def connected(self) -> bool:
         """Whether there is a connection now."""
@@ -105,23 +89,19 @@ class Consumer:
 
     @property
     def broken(self) -> bool:
-        """Whether the I/O thread has ended without `close`, or a queue could not be recovered."""
-        return self._io.has_ended or self._gave_up
+        """Whether the I/O thread has ended, or a queue could not be recovered."""
+        return self.io.has_ended or self._gave_up
 
     def hold(self, queues: frozenset[str]) -> None:
         """Pause these queues and resume all others; deliveries that are here stay."""
         self._queue_pause.wanted = queues
-        self._io.wake()
+        self.io.wake()
 
     def drain(self, on_drained: Callable[[], None]) -> None:
         """Stop consuming; the I/O thread calls `on_drained` once no delivery can arrive any more."""
         self._on_drained = on_drained
         self._draining = True
-        self._io.wake()
-
-    def close(self, timeout: float) -> bool:
-        """Close the connection: the broker requeues what is not settled."""
-        return self._io.stop(timeout)
+        self.io.wake()
 
     # ---- in the I/O thread ------------------------------------------------------------------------------------------
 
@@ -129,10 +109,10 @@ class Consumer:
         """Subscribe to every queue."""
         self._connection = connection
         self.problem = None
-        self._declarer = Declarer(connection, self._io.liveness)
+        self._declarer = Declarer(connection, self.io.liveness)
         self._pauses.clear()
         self.failures.clear()
-        SubscriptionCheck(connection, self._io.call_later, self._io.liveness, self).start()
+        SubscriptionCheck(connection, self).start()
         for subscription in self.subscriptions:
             self._prepare(subscription)
 
@@ -160,7 +140,7 @@ class Consumer:
         connection = self._connection
         if connection is None or not connection.is_open:
             return
-        consumer_channel = ConsumerChannel(subscription, self.receiver, self._io.start_ticking)
+        consumer_channel = ConsumerChannel(subscription, self.receiver, self.io.start_ticking)
         self._expect_answer(consumer_channel)
         self._channels[subscription.queue] = consumer_channel
         self.receiver.on_channel_opening(consumer_channel)
@@ -204,7 +184,7 @@ class Consumer:
             self._queue_pause.hold_if_wanted(consumer_channel)
 
     def _expect_answer(self, consumer_channel: ConsumerChannel) -> None:
-        liveness = self._io.liveness
+        liveness = self.io.liveness
         consumer_channel.on_subscribing(
             liveness.expect_answer(lambda may_leave: self._on_late(consumer_channel, may_leave))
         )
@@ -213,7 +193,7 @@ class Consumer:
         """Give up a subscription that is not answered: try the next address, or another channel of this connection."""
         request = f"a subscription to queue {consumer_channel.queue!r}"
         if may_leave:
-            self._io.liveness.leave(request)
+            self.io.liveness.leave(request)
             return
         self._invalidate(consumer_channel)
         if consumer_channel.channel is not None:
@@ -255,7 +235,7 @@ class Consumer:
         if tries > MAX_RECOVERIES:
             self._gave_up = True
         if tries > MAX_RECOVERIES // 2:
-            self._io.drop("a subscription delivers nothing")
+            self.io.drop("a subscription delivers nothing")
             return
         self._resubscribe(consumer_channel)
 
@@ -316,7 +296,7 @@ class Consumer:
             if self._connection is connection:
                 self._prepare(subscription)
 
-        self._io.call_later(backoff(FIRST_PAUSE, MAX_PAUSE, pauses), on_pause_over)
+        self.io.call_later(backoff(FIRST_PAUSE, MAX_PAUSE, pauses), on_pause_over)
 
     def on_lost(self, problem: ConnectionProblem) -> None:
         """Invalidate every delivery: the connection was lost."""

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from amqpworker.broker.channel import Channel, OwnChannel, QueueState
-from amqpworker.broker.liveness import Liveness
 from amqpworker.broker.pika_connection import PikaConnection
 
 if TYPE_CHECKING:
@@ -35,17 +34,10 @@ def resubscribes_silently(version: tuple[int, ...]) -> bool:
 class SubscriptionCheck:
     """Checks the queues of one connection every few seconds, on a channel of its own: a missing queue closes it."""
 
-    def __init__(
-        self,
-        connection: PikaConnection,
-        call_later: Callable[[float, Callable[[], None]], Callable[[], None]],
-        liveness: Liveness,
-        consumer: Consumer,
-    ) -> None:
+    def __init__(self, connection: PikaConnection, consumer: Consumer) -> None:
         self._connection = connection
-        self._call_later = call_later
-        self._liveness = liveness
         self._consumer = consumer
+        self._io = consumer.io
         self._channel = OwnChannel(connection, self._on_closed)
         self._to_check: list[str] = []
         self._current: str | None = None
@@ -53,7 +45,7 @@ class SubscriptionCheck:
 
     def start(self) -> None:
         """Check after a while, and then regularly as long as the connection is open."""
-        self._call_later(CHECK_EVERY, self._check_all)
+        self._io.call_later(CHECK_EVERY, self._check_all)
 
     def _check_all(self) -> None:
         if not self._connection.is_open:
@@ -63,11 +55,11 @@ class SubscriptionCheck:
             self.start()
             return
         # The answer to the last check may be the last that arrived.
-        self._liveness.expect(CHECK_EVERY)
+        self._io.liveness.expect(CHECK_EVERY)
         self._check_next()
 
     def _check_next(self) -> None:
-        self._stop_waiting = self._call_later(ANSWER_TIMEOUT, self._give_up)
+        self._stop_waiting = self._io.call_later(ANSWER_TIMEOUT, self._give_up)
         self._channel.use(self._ask)
 
     def _ask(self, channel: Channel) -> None:
@@ -76,7 +68,7 @@ class SubscriptionCheck:
             self.start()
             return
         self._current = queue = self._to_check.pop()
-        self._stop_waiting = self._call_later(ANSWER_TIMEOUT, self._give_up)
+        self._stop_waiting = self._io.call_later(ANSWER_TIMEOUT, self._give_up)
 
         def on_answer(state: QueueState) -> None:
             self._current = None

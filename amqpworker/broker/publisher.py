@@ -41,12 +41,7 @@ class Publisher:
     `replies` for the replies to calls.
     """
 
-    def __init__(
-        self,
-        addresses: Sequence[Address],
-        settings: Settings,
-        calls: Calls,
-    ) -> None:
+    def __init__(self, addresses: Sequence[Address], settings: Settings, calls: Calls) -> None:
         self.io = IOThread("publisher", addresses, settings, self)
         self.session = Session(self.io, settings, calls)
         self.sends, self.calls, self.copies, self.replies = self._lanes = tuple(

@@ -114,7 +114,7 @@ class WorkerProcess:
         ask = self._ask if reporter.has_parent else None
         self.receiver = DeliveryReceiver(self.runners, self.settler, app.settings.ack_timeout, ask, self._wake)
         self.consumer = Consumer(addresses(app.url), app.settings, self._subscriptions(), self.receiver)
-        self.consumer.belongs_to(options.app)
+        self.consumer.io.owner = options.app
         self.waiting = Waiting(self.consumer, places(addresses(app.url)), reporter)
         bits = bits_of(addresses(app.url), [one.queue for one in self.consumer.subscriptions])
         self.sharing = Sharing(recorder, bits, self.runners.has_room, self.consumer.hold)
@@ -126,12 +126,12 @@ class WorkerProcess:
         self.lifespan.on_ended = self.stop_requested.wake
         self.stop_now = False
         self.children = ChildProcesses(ours=False)
-        self.consumer.on_beat(lambda: recorder.beat(CONSUMER))
+        self.consumer.io.beat = lambda: recorder.beat(CONSUMER)
         self.publisher.io.beat = lambda: recorder.beat(PUBLISHER)
         self.runners.on_beat(lambda: recorder.beat(EVENT_LOOP))
 
     def _wake(self) -> None:
-        self.consumer.wake()
+        self.consumer.io.wake()
 
     def _on_overrun(self, deadline: RunDeadline) -> None:
         self.overruns.append(deadline)
@@ -169,9 +169,9 @@ class WorkerProcess:
         self.origin.signals.check("the app's lifespan")
         self.reporter.send_reliably(Report("ready", self.drain_timeout))
         self.runners.start()
-        self.consumer.start()
+        self.consumer.io.start()
         if (problem := self._wait_for_consumer()) is not None:
-            self.consumer.close(CLOSE_TIMEOUT)
+            self.consumer.io.stop(CLOSE_TIMEOUT)
             self.lifespan.leave(SHUTDOWN_GRACE)
             return misconfigured(problem, self.reporter)
         # Not before: what is wrong with the broker is logged once, by the consumer.
@@ -248,9 +248,9 @@ class WorkerProcess:
             self.runners.settle(run.delivery, outcome, run)
         if overrun:
             self._wait_until(self.settler.is_idle, time.monotonic() + LAST_COPY_TIMEOUT)
-        self.consumer.wake()
+        self.consumer.io.wake()
         self.app.producer.close(CLOSE_TIMEOUT if not self.stop_now else 0.0)
-        self.consumer.close(CLOSE_TIMEOUT)
+        self.consumer.io.stop(CLOSE_TIMEOUT)
         log.info("worker_stopped", abandoned=not finished)
         return STOPPED if finished else ABANDONED
 
