@@ -113,12 +113,12 @@ class Admin:
 
     def _compare(self, part: Exchange | Queue) -> Problem | None:
         kind = "exchange" if isinstance(part, Exchange) else "queue"
-        if (error := self._error_of(lambda channel, done: _exists(channel, part, done))) is not None:
+        if (error := self._error_of(lambda channel, on_done: _exists(channel, part, on_done))) is not None:
             if does_not_exist(error.__cause__, kind):
                 return Problem("missing", f"The {kind} {part.name!r} does not exist.")
             return Problem("unknown", f"The {kind} {part.name!r} cannot be checked: {error}")
         # A passive declaration compares nothing; an active one of what exists changes nothing.
-        error = self._error_of(lambda channel, done: declare(channel, part, done))
+        error = self._error_of(lambda channel, on_done: declare(channel, part, on_done))
         if isinstance(error, ConfigError):
             return Problem("differs", str(error))
         return _not_compared(kind, part.name, error) if error is not None else None
@@ -148,7 +148,7 @@ class Admin:
     def depth(self, queue: str) -> Depth | None:
         """Return how full a queue is; `None` if it does not exist."""
         try:
-            answer = self._on_channel(lambda channel, done: _exists(channel, Queue(queue), done)).method
+            answer = self._on_channel(lambda channel, on_done: _exists(channel, Queue(queue), on_done)).method
         except Unroutable:
             return None
         except AccessRefused as error:
@@ -227,11 +227,11 @@ class Admin:
         answers: Answers = SimpleQueue()
 
         def on_opened(channel: Channel) -> None:
-            def done(frame: Any) -> None:
+            def on_done(frame: Any) -> None:
                 answers.put(frame)
                 channel.close()
 
-            action(channel.pika, done)
+            action(channel.pika, on_done)
 
         self._send(lambda connection: open_channel(connection, ChannelListener(), on_opened, answers.put), answers)
         try:
@@ -295,8 +295,8 @@ def _not_compared(kind: str, name: str, error: AmqpWorkerError) -> Problem:
     return Problem("unknown", f"The {kind} {name!r} cannot be compared: {why}.", why)
 
 
-def _exists(channel: Any, part: Exchange | Queue, done: Callable[[Any], None]) -> None:
+def _exists(channel: Any, part: Exchange | Queue, on_done: Callable[[Any], None]) -> None:
     if isinstance(part, Exchange):
-        channel.exchange_declare(part.name, passive=True, callback=done)
+        channel.exchange_declare(part.name, passive=True, callback=on_done)
     else:
-        channel.queue_declare(part.name, passive=True, callback=done)
+        channel.queue_declare(part.name, passive=True, callback=on_done)

@@ -32,7 +32,7 @@ class ConnectionAttempts:
         self._logged: tuple[str, float] = ("", 0.0)
 
     @property
-    def failing(self) -> bool:
+    def is_failing(self) -> bool:
         """Whether the last connection was lost or could not be made."""
         return self._failures > 0
 

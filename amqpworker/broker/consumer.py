@@ -85,7 +85,7 @@ class Consumer:
     def consuming(self) -> bool:
         """Whether every queue has a consumer that the broker confirmed, or is left to other processes for now."""
         channels = list(self._channels.values())
-        return len(channels) == len(self.subscriptions) and all(one.served for one in channels)
+        return len(channels) == len(self.subscriptions) and all(one.is_served for one in channels)
 
     @property
     def broken(self) -> bool:
@@ -213,7 +213,7 @@ class Consumer:
 
     def subscribed(self) -> list[str]:
         """Return the queues that have a consumer as far as we know; none while draining."""
-        return [] if self._draining else [queue for queue, one in list(self._channels.items()) if one.subscribed]
+        return [] if self._draining else [queue for queue, one in list(self._channels.items()) if one.is_subscribed]
 
     def on_checked(self, queue: str, state: QueueState) -> None:
         """Recover a subscription that the broker does not have, or that delivers nothing."""
@@ -312,7 +312,7 @@ class Consumer:
         """Drain or hold queues if asked to, and settle what waits."""
         if self._draining:
             self._cancel_all()
-        elif self._queue_pause.due:
+        elif self._queue_pause.is_due:
             self._queue_pause.apply(list(self._channels.values()))
         self.receiver.on_wake()
 

@@ -172,14 +172,14 @@ class ConsumerChannel(ChannelListener):
     # ---- its subscription, in the I/O thread ------------------------------------------------------------------------
 
     @property
-    def subscribed(self) -> bool:
+    def is_subscribed(self) -> bool:
         """Whether the broker has confirmed a consumer."""
         return self.consumer_tag is not None
 
     @property
-    def served(self) -> bool:
+    def is_served(self) -> bool:
         """Whether it has a consumer, or had one and is left to other processes for a while."""
-        return self.subscribed or self.held_since > 0 or self.released
+        return self.is_subscribed or self.held_since > 0 or self.released
 
     def on_opened(self, channel: Channel) -> None:
         """Take the AMQP channel, once it is open."""

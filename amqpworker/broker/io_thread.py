@@ -199,7 +199,7 @@ class IOThread:
         while not self._stopping:
             self._attempt(addresses[(first + tried) % len(addresses)])
             tried += 1
-            if self._attempts.failing and tried % len(addresses) == 0:
+            if self._attempts.is_failing and tried % len(addresses) == 0:
                 self._back_off()
 
     def _attempt(self, address: Address) -> None:
@@ -288,11 +288,11 @@ class IOThread:
 
     def _on_blocked(self, connection: PikaConnection, _method: Any) -> None:
         log.warning("connection_blocked", connection=self.name, effect="the broker has an alarm: nothing is sent")
-        connection.blocked_now = True
+        connection.is_blocked = True
 
     def _on_unblocked(self, connection: PikaConnection, _method: Any) -> None:
         log.info("connection_unblocked", connection=self.name)
-        connection.blocked_now = False
+        connection.is_blocked = False
         self._on_wake()
 
     def _on_waker(self, _fd: int, _events: int) -> None:

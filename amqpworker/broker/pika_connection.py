@@ -69,7 +69,7 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self.listeners: dict[int, ChannelListener] = {}
         """By channel number."""
-        self.blocked_now = False
+        self.is_blocked = False
         self.has_received = False
         self.decoder = StreamDecoder()
         self._closing = False
@@ -116,7 +116,7 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
     @property
     def accepts_messages(self) -> bool:
         """Whether publications can be written now; pika's `is_open` is true for a moment after the broker's close."""
-        return bool(self.is_open) and not self.blocked_now and not self._closing
+        return bool(self.is_open) and not self.is_blocked and not self._closing
 
     @property
     def has_unread(self) -> bool:

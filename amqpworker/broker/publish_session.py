@@ -85,8 +85,8 @@ class Session:
         """Return why a publication could not be written within `timeout` seconds."""
         if self.connection is None:
             return not_connected(self.problem, places(self.io.addresses), timeout)
-        return not_written(self.connection.blocked_now, timeout)
+        return not_written(self.connection.is_blocked, timeout)
 
     def not_confirmed(self) -> AmqpWorkerError:
         """Return why no confirm arrived in time."""
-        return not_confirmed(self.connection is not None and self.connection.blocked_now)
+        return not_confirmed(self.connection is not None and self.connection.is_blocked)

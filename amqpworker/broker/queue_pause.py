@@ -30,7 +30,7 @@ class QueuePause:
         self._on_held = on_held
 
     @property
-    def due(self) -> bool:
+    def is_due(self) -> bool:
         """Whether `wanted` has changed."""
         return self.wanted is not self._applied
 

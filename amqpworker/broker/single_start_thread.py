@@ -22,11 +22,11 @@ LAST_STEP = 0.5
 
 
 class SingleStartThread:
-    """The thread of a connection: it calls `run`, then `finished`; `cannot_start` is called with the reason if it cannot start."""
+    """The thread of a connection: it calls `run`, then `finished`; `on_cannot_start` gets the reason if it cannot."""
 
-    def __init__(self, run: Callable[[], None], name: str, cannot_start: Callable[[str], None]) -> None:
+    def __init__(self, run: Callable[[], None], name: str, on_cannot_start: Callable[[str], None]) -> None:
         self._thread = threading.Thread(target=run_as_io_thread, args=(run,), name=name, daemon=True)
-        self._cannot_start = cannot_start
+        self._on_cannot_start = on_cannot_start
         # Popped, in one step, by whichever may start the thread or prevents its start.
         self._unstarted = [self._thread]
         self._finished = False
@@ -41,14 +41,14 @@ class SingleStartThread:
             start_new_thread(self._start, ())
         except RuntimeError as error:
             if self.prevent():
-                self._cannot_start(_why_not(error))
+                self._on_cannot_start(_why_not(error))
 
     def _start(self) -> None:
         if self.prevent():
             try:
                 self._thread.start()
             except RuntimeError as error:
-                self._cannot_start(_why_not(error))
+                self._on_cannot_start(_why_not(error))
 
     def prevent(self) -> bool:
         """Prevent its start; false if it was started or prevented before."""

@@ -190,7 +190,7 @@ def test_a_broker_under_an_alarm_is_not_left(make_app: MakeApp, spare_node: Node
     try:
         with ThreadPoolExecutor() as pool:
             sent = pool.submit(task.send, "x")  # type: ignore[attr-defined]
-            wait_until(lambda: before.blocked_now, 20, "it is blocked")
+            wait_until(lambda: before.is_blocked, 20, "it is blocked")
             threading.Event().wait(10)
             spare_node.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
             sent.result(40)
