@@ -19,7 +19,7 @@ from amqpworker.client.sent import Sent, never_stored
 from amqpworker.errors import AmqpWorkerError, ConfigError, InvalidArguments, SendError
 from amqpworker.lifecycle import AppUsers
 from amqpworker.log.redaction import redact_url
-from amqpworker.model.message import MOST_SHORT_BYTES, Message, fits_short_string, plain
+from amqpworker.model.message import MAX_SHORT_BYTES, Message, fits_short_string, plain
 from amqpworker.policies.retry import DEFAULT, PolicySpec, policy
 from amqpworker.policies.time_limit import LimitSpec, time_limit_of
 from amqpworker.results.store import ResultStore, check_url, open_store
@@ -241,9 +241,7 @@ class App:
 
     def _check_name(self, name: str) -> None:
         if not fits_short_string(name):
-            raise ConfigError(
-                f"Task name must be a string of 1 to {MOST_SHORT_BYTES} bytes of UTF-8, got {name!r:.60}."
-            )
+            raise ConfigError(f"Task name must be a string of 1 to {MAX_SHORT_BYTES} bytes of UTF-8, got {name!r:.60}.")
         if name in self.tasks or name in self.remotes:
             raise ConfigError(f"Two tasks of one app have the name {name!r}: give one of them another name=….")
 

@@ -16,7 +16,7 @@ from amqpworker.broker.amqp.table_encode import encode_table
 from amqpworker.client.sent import Sent, value_of
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.model.message import HeaderValue, Message, new_id
-from amqpworker.model.reply import read
+from amqpworker.model.reply import decode_reply
 from amqpworker.policies.send_options import Options, check_options
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ class RemoteTask(TaskView[P, R]):
             AmqpWorkerError: as `call`.
         """
         body = self.app.call_raw(message, self.app.call_timeout if timeout is None else timeout)
-        return value_of(read(body), self.signature.decode_result)  # type: ignore[no-any-return]
+        return value_of(decode_reply(body), self.signature.decode_result)  # type: ignore[no-any-return]
 
 
 class Task(RemoteTask[P, R]):

@@ -166,14 +166,14 @@ def call(
 
     Exit codes: 0 the task succeeded, 1 it failed or did not reply in time, 2 it could not be called.
     """
-    from amqpworker.model.reply import read
+    from amqpworker.model.reply import decode_reply
 
     quiet()
     checked_timeout = _timeout_of(timeout)
     found = app_of(app, url, namespace)
     sent = message(found, MessageArguments(task, values or [], body, _common_options(queue, id, header)))
     with closing_app(found):
-        reply = read(found.call_raw(sent, found.call_timeout if checked_timeout is None else checked_timeout))
+        reply = decode_reply(found.call_raw(sent, found.call_timeout if checked_timeout is None else checked_timeout))
     if reply.status == "failed":
         _print_failure(TaskFailed(reply.reason, reply.error_type, reply.text, reply.traceback))
         raise typer.Exit(1)

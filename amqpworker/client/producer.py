@@ -27,8 +27,7 @@ from amqpworker.client.calls import Calls
 from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected, SendError, Unconfirmed
 from amqpworker.lifecycle import LiveObjects, in_io_thread
 from amqpworker.model.message import Message
-from amqpworker.routing.envelope import called
-from amqpworker.routing.envelope import sent as publication_of
+from amqpworker.routing.envelope import publication_of_call, publication_of_send
 from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
 
@@ -159,7 +158,7 @@ class Producer:
 
     def publish_on(self, message: Message, lane: Lane, urgent: bool, timeout: float | None = None) -> PendingPublish:
         """Publish a message on a lane that this thread may use; raises what `publish` raises."""
-        publication = publication_of(message, self._plan.names, self._now(), self._settings.app_id)
+        publication = publication_of_send(message, self._plan.names, self._now(), self._settings.app_id)
         delayed = publication.exchange != self._plan.names.tasks
         requirements = self._plan.requirements(message.queue, delayed)
         return lane.publish(publication, requirements, timeout, None, urgent, message.resend)
@@ -234,7 +233,7 @@ class Producer:
                 waiting.set_error(error)
 
         try:
-            publication = called(message, call, self._plan.names, self._now(), self._settings.app_id)
+            publication = publication_of_call(message, call, self._plan.names, self._now(), self._settings.app_id)
             pending_publish = lane.make_pending(
                 publication, requirements, min(timeout, self._settings.send_timeout), on_sent
             )

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 from amqpworker.errors import ConfigError, ResultTimeout, TaskFailed
 from amqpworker.model.headers import time_text
-from amqpworker.model.reply import Reply, read
+from amqpworker.model.reply import Reply, decode_reply
 from amqpworker.results.store import ResultStore
 from amqpworker.routing.delay import seconds_of
 
@@ -104,7 +104,7 @@ class Sent(Generic[R]):
         # the id may have been used before: the result of another message is not the result of this one
         if self._first_sent is not None and row.first_sent not in ("", time_text(self._first_sent)):
             return None
-        return read(row.reply)
+        return decode_reply(row.reply)
 
 
 def never_stored() -> NoReturn:

@@ -40,12 +40,12 @@ class Reply(NamedTuple):
     traceback: str = ""
 
 
-def done(value: bytes | None) -> bytes:
+def encode_done(value: bytes | None) -> bytes:
     """Return the reply of a task that returned; `value` is JSON text, and `None` means null."""
     return HEAD + (b"null" if value is None else value) + b"}"
 
 
-def failed(reason: str, failure: Failure) -> bytes:
+def encode_failed(reason: str, failure: Failure) -> bytes:
     """Return the reply of a task that failed, with its texts cut to a bounded size."""
     return to_json(
         {
@@ -59,7 +59,7 @@ def failed(reason: str, failure: Failure) -> bytes:
     )
 
 
-def read(data: bytes) -> Reply:
+def decode_reply(data: bytes) -> Reply:
     """
     Read a reply, which any program may have written.
 

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from amqpworker.errors import InvalidArguments
-from amqpworker.model.message import MOST_SHORT_BYTES, HeaderValue, fits_short_string, is_reserved, plain
+from amqpworker.model.headers import is_reserved
+from amqpworker.model.message import MAX_SHORT_BYTES, HeaderValue, fits_short_string, plain
 from amqpworker.routing.delay import seconds_of, seconds_until, timestamp_of
 
 LATE_BEFORE_DUE = "A message that expires before its delay is over never runs: give a later `expires`."
@@ -103,7 +104,7 @@ def _check_resend(value: Any) -> bool:
 def _check_id(value: Any) -> str:
     """Return a task id that AMQP can carry."""
     if not fits_short_string(value):
-        raise InvalidArguments(f"options(id=…): it must be a string of 1 to {MOST_SHORT_BYTES} bytes of UTF-8.")
+        raise InvalidArguments(f"options(id=…): it must be a string of 1 to {MAX_SHORT_BYTES} bytes of UTF-8.")
     return plain(value)  # type: ignore[no-any-return]
 
 
@@ -111,7 +112,7 @@ def _check_queue(value: Any) -> str:
     """Return a queue name that AMQP can carry."""
     if not fits_short_string(value):
         raise InvalidArguments(
-            f"options(queue=…): it must be the name of a queue, 1 to {MOST_SHORT_BYTES} bytes of UTF-8."
+            f"options(queue=…): it must be the name of a queue, 1 to {MAX_SHORT_BYTES} bytes of UTF-8."
         )
     return plain(value)  # type: ignore[no-any-return]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from amqpworker.errors import InvalidArguments
-from amqpworker.model.message import wait_header
+from amqpworker.model.headers import wait_header
 from amqpworker.routing.topology import LEVELS, UNIT, Names
 
 MAX_DELAY = (2**LEVELS - 1) * UNIT

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from amqpworker.errors import ConfigError
-from amqpworker.model.message import MOST_SHORT_BYTES, fits_short_string, wait_header
+from amqpworker.model.headers import wait_header
+from amqpworker.model.message import MAX_SHORT_BYTES, fits_short_string
 
 DEFAULT_NAMESPACE = "amqpworker"
 
@@ -241,7 +242,7 @@ def _check_name(name: object, what: str, longest_suffix: str) -> None:
     if not isinstance(name, str) or not name:
         raise ConfigError(f"{what.capitalize()} name must be a non-empty string, got {name!r:.60}.")
     if not fits_short_string(name + longest_suffix):
-        room = MOST_SHORT_BYTES - len(longest_suffix)
+        room = MAX_SHORT_BYTES - len(longest_suffix)
         raise ConfigError(f"{what.capitalize()} name must be at most {room} bytes of UTF-8, got {name!r:.60}.")
     if any(unicodedata.category(character) == "Cc" for character in name):
         raise ConfigError(f"{what.capitalize()} name must not contain control characters, got {name!r}.")

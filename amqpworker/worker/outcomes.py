@@ -20,8 +20,8 @@ from typing import Any
 from amqpworker.errors import InvalidArguments, InvalidResult, Reject, RetryLater, TimeLimitExceeded
 from amqpworker.log.logger import get_logger
 from amqpworker.log.redaction import redact_text
-from amqpworker.model.headers import count_of
-from amqpworker.model.message import CRASHES, ETA, EXPIRES, JSON, RETURNED, Delivery, Properties
+from amqpworker.model.headers import CRASHES, ETA, EXPIRES, RETURNED, count_of
+from amqpworker.model.message import JSON, Delivery, Properties
 from amqpworker.model.outcome import (
     Dead,
     Discarded,

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from amqpworker.errors import ConfigError, ResultStoreError
-from amqpworker.model.reply import read
+from amqpworker.model.reply import decode_reply
 from amqpworker.results.sqlite import SqliteStore, path_of
 from amqpworker.results.sqlite_file import is_transient
 from amqpworker.results.store import ResultNotStorable, ResultRow, check_url, open_store
@@ -244,8 +244,8 @@ def test_a_file_of_version_2_is_upgraded_at_its_first_use_and_keeps_its_results(
             "done", "done", "", b'{"status":"done","value":{"price":1.5}}', "2026-11-23T10:00:00.000Z", 0.0, LATER
         )
         assert found["failed"].state == "failed"
-        assert read(found["failed"].reply).reason == "timeout"
-        assert read(found["again"].reply).value == b"2"
+        assert decode_reply(found["failed"].reply).reason == "timeout"
+        assert decode_reply(found["again"].reply).value == b"2"
         assert found["by hand"].first_sent == ""
         assert [after[:4] for after in contents(path)] == before
         put(store, "new")
