@@ -307,7 +307,7 @@ class Lane:
         result = after_close(cause, exchange_of(error), session.max_body, in_flight)
         if result.quarantined is not None:
             self._quarantine.exchanges.add(result.quarantined)
-        session.on_channel_lost(channel.serial)
+        session.calls.fail_requests_on(channel.serial)
         for pending, decision in reversed(result.decisions):
             self._apply(pending, decision, result.error)
         if again := sum(1 for one in in_flight if not one.done):
@@ -335,7 +335,7 @@ class Lane:
 
     def on_reply(self, correlation_id: str, body: bytes) -> None:
         """Pass on the reply to a call."""
-        self._session.on_reply(correlation_id, body)
+        self._session.calls.resolve(correlation_id, body)
 
     # ---- deadlines, and the connection ------------------------------------------------------------------------------
 
@@ -355,7 +355,7 @@ class Lane:
             channel.expire(now, error)
         self._quarantine.close_finished()
         for channel in [one for one in self._older if not one.busy]:
-            if not self._session.replies_expected(channel.serial):
+            if not self._session.calls.has_requests_on(channel.serial):
                 self._older.remove(channel)
                 channel.close()
 
@@ -384,7 +384,7 @@ class Lane:
         self._older.clear()
         self._current, self._opening = None, False
         for channel in channels:
-            self._session.on_channel_lost(channel.serial)
+            self._session.calls.fail_requests_on(channel.serial)
         for pending in set(in_flight).difference(again):
             pending.finish(unconfirmed(problem.text))
         if again:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from amqpworker.broker.address import places
 from amqpworker.broker.connection_errors import ConnectionProblem
@@ -21,7 +21,8 @@ from amqpworker.errors import AmqpWorkerError
 from amqpworker.routing.queues import Requirement
 from amqpworker.settings import Settings
 
-OnReply = Callable[[str, bytes], bool]
+if TYPE_CHECKING:
+    from amqpworker.client.calls import Calls
 
 DEFAULT_FRAME_MAX = 131_072
 
@@ -50,14 +51,10 @@ REPLIES = Purpose("replies")
 class Session:
     """The present connection. For the I/O thread, except for what other threads read to marshal frames."""
 
-    def __init__(self, io: IOThread, settings: Settings, on_reply: OnReply) -> None:
+    def __init__(self, io: IOThread, settings: Settings, calls: Calls) -> None:
         self.io = io
         self.settings = settings
-        self.on_reply = on_reply
-        self.on_channel_lost: Callable[[int], None] = lambda _serial: None
-        """Called with the serial number of a channel when no reply to what was published on it can arrive any more."""
-        self.replies_expected: Callable[[int], bool] = lambda _serial: False
-        """Returns whether a reply to what was published on the channel with this serial number is awaited."""
+        self.calls = calls
         self.connection: PikaConnection | None = None
         self.declarer: Declarer | None = None
         self.problem: ConnectionProblem | None = None

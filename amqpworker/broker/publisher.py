@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from amqpworker.broker.address import Address
 from amqpworker.broker.connection_errors import ConnectionProblem
@@ -17,9 +18,12 @@ from amqpworker.broker.io_thread import CLOSED, IOThread
 from amqpworker.broker.lane import Lane
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.pika_connection import PikaConnection
-from amqpworker.broker.publish_session import CALLS, COPIES, REPLIES, SENDS, OnReply, Session
+from amqpworker.broker.publish_session import CALLS, COPIES, REPLIES, SENDS, Session
 from amqpworker.errors import NotConnected
 from amqpworker.settings import Settings
+
+if TYPE_CHECKING:
+    from amqpworker.client.calls import Calls
 
 # After this many seconds without a write, what the broker has sent is read first: it may have closed the connection, and a
 # process that was suspended would lose its first message.
@@ -41,10 +45,10 @@ class Publisher:
         self,
         addresses: Sequence[Address],
         settings: Settings,
-        on_reply: OnReply,
+        calls: Calls,
     ) -> None:
         self._io = IOThread("publisher", addresses, settings, self)
-        self.session = Session(self._io, settings, on_reply)
+        self.session = Session(self._io, settings, calls)
         self.sends, self.calls, self.copies, self.replies = self._lanes = tuple(
             Lane(purpose, self.session, self._submitted) for purpose in (SENDS, CALLS, COPIES, REPLIES)
         )

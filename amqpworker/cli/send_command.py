@@ -173,7 +173,9 @@ def call(
     found = app_of(app, url, namespace)
     sent = message(found, MessageArguments(task, values or [], body, _common_options(queue, id, header)))
     with closing_app(found):
-        reply = decode_reply(found.call_raw(sent, found.call_timeout if checked_timeout is None else checked_timeout))
+        reply = decode_reply(
+            found.call_raw(sent, found.settings.call_timeout if checked_timeout is None else checked_timeout)
+        )
     if reply.status == "failed":
         _print_failure(TaskFailed(reply.reason, reply.error_type, reply.text, reply.traceback))
         raise typer.Exit(1)
@@ -236,8 +238,10 @@ def _unchecked_message(app: App, arguments: MessageArguments, body: bytes) -> Me
     options = check_options({**arguments.options, "timeout": None})
     if options.queue is None:
         raise ConfigError(_unknown_queue(app, arguments.task))
-    if len(body) > app.max_body:
-        raise InvalidArguments(f"The body has {len(body)} bytes, more than the {app.max_body} of AMQPWORKER_MAX_BODY.")
+    if len(body) > app.settings.max_body:
+        raise InvalidArguments(
+            f"The body has {len(body)} bytes, more than the {app.settings.max_body} of AMQPWORKER_MAX_BODY."
+        )
     return Message(
         arguments.task,
         options.queue,

@@ -4,8 +4,7 @@ The JSON of a reply to a call, which is also that of a stored result (wire contr
     {"status": "done", "value": …}
     {"status": "failed", "reason": …, "error_type": …, "error": …, "traceback": …}
 
-Decides how replies are written, and which foreign ones are accepted. The value stays JSON text: its type is decided by the
-signature of the task.
+Decides how replies are written, and which foreign ones are accepted. The value stays JSON text, for the task's signature.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from amqpworker.errors import MalformedReply
 from amqpworker.model.outcome import Failure
 
 HEAD = b'{"status":"done","value":'
-TRACEBACK_LIMIT = 32 * 1024
-TEXT_LIMIT = 8 * 1024
-NAME_LIMIT = 256
+MAX_TRACEBACK = 32 * 1024
+MAX_TEXT = 8 * 1024
+MAX_NAME = 256
 
 
 class Reply(NamedTuple):
@@ -50,22 +49,17 @@ def encode_failed(reason: str, failure: Failure) -> bytes:
     return to_json(
         {
             "status": "failed",
-            "reason": _clean(reason[:NAME_LIMIT]),
-            "error_type": _clean(failure.error_type[:NAME_LIMIT]),
-            "error": _clean(failure.text[:TEXT_LIMIT]),
+            "reason": _clean(reason[:MAX_NAME]),
+            "error_type": _clean(failure.error_type[:MAX_NAME]),
+            "error": _clean(failure.text[:MAX_TEXT]),
             # the end of a traceback shows where the error was raised
-            "traceback": _clean(failure.traceback[-TRACEBACK_LIMIT:]),
+            "traceback": _clean(failure.traceback[-MAX_TRACEBACK:]),
         }
     )
 
 
 def decode_reply(data: bytes) -> Reply:
-    """
-    Read a reply, which any program may have written.
-
-    Raises:
-        MalformedReply: it is not JSON, is not an object, or lacks a field that the contract requires.
-    """
+    """Read a reply, which any program may have written; raises MalformedReply if it breaks the contract."""
     if data.startswith(HEAD) and data.endswith(b"}"):
         value = data[len(HEAD) : -1]
         try:

@@ -13,6 +13,7 @@ from amqpworker.broker.connection_errors import ConnectionProblem
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.broker.publisher import Publisher
+from amqpworker.client.calls import Calls
 from amqpworker.errors import NotConnected, Unconfirmed
 from amqpworker.model.message import Properties, Publication
 from amqpworker.routing.queues import Plan
@@ -22,7 +23,7 @@ GONE = ConnectionProblem("gone.", "unreachable", "localhost:1")
 
 
 def new_publisher() -> Publisher:
-    return Publisher(addresses("amqp://localhost:1"), Settings(), lambda *_: False)
+    return Publisher(addresses("amqp://localhost:1"), Settings(), Calls())
 
 
 def pending(resend: bool = True) -> PendingPublish:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +25,6 @@ class Confirming:
         self.over = False
         self.error = error
         self.sends = self
-        self.session = SimpleNamespace()
         self.published: list[tuple[Publication, tuple[Any, ...]]] = []
 
     def publish(self, publication: Publication, requirements: tuple[Any, ...], *_: object) -> PendingPublish:
@@ -47,7 +45,7 @@ def plan() -> Plan:
 
 
 def producer_with(plan: Plan, make: Callable[..., Any]) -> Producer:
-    return Producer("amqp://127.0.0.1:1", plan, Settings(), make, lambda: NOW)
+    return Producer(plan, Settings(), make, lambda: NOW)
 
 
 def test_a_message_is_published_with_the_time_of_the_clock_and_what_its_queue_requires(plan: Plan) -> None:
