@@ -24,7 +24,7 @@ from amqpworker.log.redaction import redact_url
 from amqpworker.model.message import MAX_SHORT_BYTES, Message, fits_short_string, plain
 from amqpworker.policies.retry import DEFAULT, PolicySpec, policy
 from amqpworker.policies.time_limit import LimitSpec, time_limit_of
-from amqpworker.results.store import ResultStore, check_url, open_store
+from amqpworker.results.store import ResultStore, open_store
 from amqpworker.routing.queues import Plan
 from amqpworker.routing.topology import DEFAULT_NAMESPACE, check_namespace
 from amqpworker.settings import Settings, broker_url
@@ -77,7 +77,7 @@ class App:
             raise ConfigError("App(middleware=…): give a list of callables, each of which returns a context manager.")
         check_namespace(namespace)
         if results is not None:
-            check_url(results)
+            open_store(results)  # connects at its first use
         self.settings = settings if settings is not None else Settings()
         if not isinstance(url, str | None):
             raise ConfigError(f"App(url=…): it must be a string, got {url!r:.60}.")

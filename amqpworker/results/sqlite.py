@@ -49,12 +49,7 @@ EXPIRE = "DELETE FROM results WHERE rowid IN (SELECT rowid FROM results WHERE ex
 
 
 def path_of(url: str) -> Path:
-    """
-    Return the file that a URL names: `sqlite:///relative.db`, `sqlite:////absolute/path.db`.
-
-    Raises:
-        ConfigError: it does not name a file.
-    """
+    """Return the file that a URL names (`sqlite:///relative.db`, `sqlite:////absolute/path.db`), or raise ConfigError."""
     shown = redact_url(url)
     host, slash, name = url.removeprefix(SCHEME).partition("/")
     if host:
@@ -69,16 +64,6 @@ def path_of(url: str) -> Path:
     if not slash or not path or path == ":memory:" or "\0" in path:
         raise ConfigError(f"results={shown!r} does not name a file, as sqlite:///results.db does.")
     return Path(path).absolute()
-
-
-def sqlite_store(url: str) -> SqliteStore:
-    """
-    Create the store of a URL.
-
-    Raises:
-        ConfigError: it does not name a file.
-    """
-    return SqliteStore(path_of(url))
 
 
 class _Batch:

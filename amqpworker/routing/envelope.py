@@ -18,6 +18,7 @@ from amqpworker.errors import InvalidArguments
 from amqpworker.model import headers as h
 from amqpworker.model.headers import now_text, time_text
 from amqpworker.model.message import JSON, PERSISTENT, REPLY_TO, Delivery, Headers, Message, Properties, Publication
+from amqpworker.policies.durations import seconds_until
 from amqpworker.policies.send_options import LATE_BEFORE_DUE
 from amqpworker.routing import delay as ladder
 
@@ -44,7 +45,7 @@ def publication_of_send(message: Message, names: Names, now: float, app_id: str 
         headers[h.EXPIRES] = time_text(_expiry(message.expires, now))
     delay = message.delay or 0.0
     if message.at is not None:
-        delay = ladder.seconds_until(message.at, now)
+        delay = seconds_until(message.at, now)
     if delay:
         if message.expires is not None and _expiry(message.expires, now) <= int((now + delay) * 1000):
             raise InvalidArguments(LATE_BEFORE_DUE)

@@ -134,7 +134,7 @@ def from_exception(run: Run, error: BaseException) -> Outcome:
         case RetryLater() if _has_delay(error):
             if not error.count:
                 return Snooze(error.delay, _failure_of_retry_later(error))
-            if policy.allows(_run_info(run), error.delay, error):
+            if policy.allows(_run_info(run), error):
                 return Retry(error.delay, _failure_of_retry_later(error))
             return Dead("failed", _no_attempt_left(error, run.attempt))
     delay = policy.decide(error, _run_info(run))

@@ -35,8 +35,7 @@ from amqpworker.model.outcome import (
     Snooze,
 )
 from amqpworker.model.reply import encode_done, encode_failed
-from amqpworker.results.result_writer import ResultWriter
-from amqpworker.results.store import ResultNotStorable, ResultStore
+from amqpworker.results.store import ResultNotStorable, ResultStore, ResultWriter
 from amqpworker.routing.envelope import (
     dead_lettered,
     is_valid_reply_to,
