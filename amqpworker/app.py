@@ -246,12 +246,7 @@ class App:
             raise ConfigError(f"Two tasks of one app have the name {name!r}: give one of them another name=….")
 
     def load(self) -> None:
-        """
-        Import the modules that hold tasks, as a worker does.
-
-        Raises:
-            ConfigError: a module does not exist, or cannot be imported.
-        """
+        """Import the modules that hold tasks, as a worker does; raises ConfigError if that is not possible."""
         for module in self.modules:
             imported(module, f"App(modules=…) names {module!r}, which does not exist")
 
@@ -308,15 +303,7 @@ class App:
         return sent
 
     def call_raw(self, message: Message, timeout: float) -> bytes:
-        """
-        Send a message and return the body of its reply; users have `task.call`.
-
-        Raises:
-            CallTimeout: no reply came in time.
-            SendError: the message was not sent, or the connection was lost meanwhile.
-            InvalidArguments: AMQP cannot carry a header.
-            ConfigError: its queue cannot be declared.
-        """
+        """Send a message and return the body of its reply, as `task.call` does for users; raises as it does."""
         return self._producer.call(message, timeout)
 
     @property
@@ -325,12 +312,7 @@ class App:
         return self._producer
 
     def store(self) -> ResultStore | None:
-        """
-        Return the result store, which connects at its first use; `None` if results are not stored.
-
-        Raises:
-            ConfigError: the URL does not name a store.
-        """
+        """Return the result store, which connects at its first use; `None` if results are not stored."""
         url = self.results
         if url is None:
             return None
@@ -362,8 +344,7 @@ def _send_error(error: AmqpWorkerError, message: Message) -> SendError:
     return error
 
 
-def _plain_json(data: bytes) -> Any:
-    """Return the result of a task that this app does not have."""
+def _plain_json(data: bytes) -> Any:  # the result of a task that this app does not have
     import json
 
     return json.loads(data)

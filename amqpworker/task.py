@@ -231,12 +231,7 @@ class RemoteTask(TaskView[P, R]):
         return TaskView(self, checked) if for_sending == (None, None, None, None) else SendView(self, checked)
 
     def build(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Message:
-        """
-        Return the message for these arguments and options.
-
-        Raises:
-            InvalidArguments: the arguments do not fit the task's parameters, or are too large.
-        """
+        """Return the message for these arguments and options; raises InvalidArguments if they do not fit or are too large."""
         body = self.signature.encode(args, kwargs)
         max_body = self.app.settings.max_body
         if len(body) > max_body:
@@ -257,12 +252,7 @@ class RemoteTask(TaskView[P, R]):
         )
 
     def call_message(self, message: Message, timeout: float | None) -> R:
-        """
-        Send a message and return the value of its reply.
-
-        Raises:
-            AmqpWorkerError: as `call`.
-        """
+        """Send a message and return the value of its reply; raises as `call` does."""
         body = self.app.call_raw(message, self.app.settings.call_timeout if timeout is None else timeout)
         return value_of(decode_reply(body), self.signature.decode_result)  # type: ignore[no-any-return]
 

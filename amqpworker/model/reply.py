@@ -17,6 +17,7 @@ from pydantic_core import from_json, to_json
 
 from amqpworker.errors import MalformedReply
 from amqpworker.model.outcome import Failure
+from amqpworker.text import encodable
 
 HEAD = b'{"status":"done","value":'
 MAX_TRACEBACK = 32 * 1024
@@ -49,11 +50,11 @@ def encode_failed(reason: str, failure: Failure) -> bytes:
     return to_json(
         {
             "status": "failed",
-            "reason": _clean(reason[:MAX_NAME]),
-            "error_type": _clean(failure.error_type[:MAX_NAME]),
-            "error": _clean(failure.text[:MAX_TEXT]),
+            "reason": encodable(reason[:MAX_NAME]),
+            "error_type": encodable(failure.error_type[:MAX_NAME]),
+            "error": encodable(failure.text[:MAX_TEXT]),
             # the end of a traceback shows where the error was raised
-            "traceback": _clean(failure.traceback[-MAX_TRACEBACK:]),
+            "traceback": encodable(failure.traceback[-MAX_TRACEBACK:]),
         }
     )
 
@@ -115,15 +116,6 @@ def _text(fields: dict[str, str], name: str, data: bytes, default: str | None = 
     if not isinstance(value, str):
         raise _malformed(f"its {name} is not a string", data)
     return value
-
-
-def _clean(text: str) -> str:
-    """Return the text with lone surrogates, which JSON cannot represent, written as escapes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace").decode()
-    return text
 
 
 def _malformed(reason: str, data: bytes) -> MalformedReply:

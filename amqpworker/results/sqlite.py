@@ -21,6 +21,7 @@ from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.log.redaction import redact_url
 from amqpworker.results.sqlite_file import Connect, SqliteFile, is_transient, reason
 from amqpworker.results.store import ResultNotStorable, ResultRow
+from amqpworker.text import encodable
 
 SCHEME = "sqlite://"
 
@@ -75,7 +76,15 @@ class _Batch:
         self.rows = [
             (
                 row.id,
-                (_text(row.id), row.state, _text(row.task), row.reply, row.first_sent, row.stored_at, row.expires_at),
+                (
+                    encodable(row.id),
+                    row.state,
+                    encodable(row.task),
+                    row.reply,
+                    row.first_sent,
+                    row.stored_at,
+                    row.expires_at,
+                ),
             )
             for row in rows
         ]
@@ -83,7 +92,6 @@ class _Batch:
         self.ended = False
 
     def write(self, connection: sqlite3.Connection) -> None:
-        """Add the rows to the transaction."""
         for task_id, values in self.rows:
             try:
                 connection.execute(PUT, values)
@@ -135,7 +143,7 @@ class SqliteStore:
 
     def delete(self, ids: Collection[str]) -> None:
         """Delete all rows of these ids."""
-        self._delete(DELETE, [(_text(one),) for one in ids])
+        self._delete(DELETE, [(encodable(one),) for one in ids])
 
     def expire(self, now: float, most: int) -> int:
         """Delete some rows that have expired, and return how many."""
@@ -209,7 +217,7 @@ def _get(ids: Collection[str], connect: Connect) -> dict[str, ResultRow]:
     connection = connect()
     rows = {}
     for one in ids:
-        found = connection.execute(GET, (_text(one),)).fetchone()
+        found = connection.execute(GET, (encodable(one),)).fetchone()
         if found is not None:
             rows[one] = ResultRow(one, *found)
     return rows
@@ -221,8 +229,3 @@ def _try_to_write(connect: Connect) -> None:
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(PUT, ("", "", "", b"", "", 0.0, 0.0))
     connection.execute("ROLLBACK")
-
-
-def _text(text: str) -> str:
-    """Return a text that SQLite can hold: a lone surrogate, which a foreign id may have, is written as an escape."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -21,6 +21,7 @@ from amqpworker.model.message import JSON, PERSISTENT, REPLY_TO, Delivery, Heade
 from amqpworker.policies.durations import seconds_until
 from amqpworker.policies.send_options import LATE_BEFORE_DUE
 from amqpworker.routing import delay as ladder
+from amqpworker.text import truncated
 
 if TYPE_CHECKING:
     from amqpworker.model.outcome import Dead
@@ -71,11 +72,7 @@ def publication_of_send(message: Message, names: Names, now: float, app_id: str 
 def publication_of_call(
     message: Message, call: tuple[str, float], names: Names, now: float, app_id: str | None = None
 ) -> Publication:
-    """
-    Return what `message` is on the wire when its caller waits for the reply (direct reply-to).
-
-    `call` is the correlation id, and how many seconds the caller waits.
-    """
+    """Return what a message is when its caller waits for the reply: `call` is the correlation id, and how many seconds."""
     correlation_id, timeout = call
     publication = publication_of_send(message, names, now, app_id)
     properties = publication.properties
@@ -248,12 +245,3 @@ _ENDED_BY_DEATH = frozenset({*h.EVIDENCE, h.ATTEMPT, h.FIRST_RUN, h.CRASHES, h.R
 def user_headers(headers: Headers | None) -> Headers:
     """Return the headers that are the user's own: neither ours nor the broker's."""
     return {name: value for name, value in (headers or {}).items() if not h.is_reserved(name)}
-
-
-def truncated(text: str, most: int) -> str:
-    """Return the text, without its middle if its UTF-8 is longer than `most` bytes."""
-    data = text.encode("utf-8", "replace")
-    if len(data) <= most:
-        return data.decode("utf-8")
-    half = most // 2 - 16
-    return f"{data[:half].decode('utf-8', 'ignore')}\n… cut …\n{data[-half:].decode('utf-8', 'ignore')}"

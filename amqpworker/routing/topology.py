@@ -1,9 +1,8 @@
 """
 The exchanges, queues and bindings that amqpworker needs, as values: their names, arguments and order.
 
-The only module that makes names, and the only one that converts seconds to the broker's milliseconds. It declares
-nothing: `broker.declarer` does. The values never change, since a broker refuses to declare a queue again with other
-arguments (406).
+The only module that makes names, and the only one that converts seconds to the broker's milliseconds. The values never
+change, since a broker refuses to declare a queue again with other arguments (406).
 """
 
 from __future__ import annotations
@@ -183,12 +182,7 @@ def work_queue(namespace: str, name: str) -> Topology:
 
 
 def check_queue_name(name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
-    """
-    Check the name of a work queue.
-
-    Raises:
-        ConfigError: AMQP does not allow the name, or it is reserved for queues of amqpworker.
-    """
+    """Check the name of a work queue; raises ConfigError if AMQP does not allow it, or if it is reserved."""
     _check_name(name, "queue", longest_suffix=dead_queue(""))
     if name.endswith(_OWN_SUFFIXES):
         raise ConfigError(f"Queue name must not end in .dead or .due, which amqpworker uses itself, got {name!r}.")
@@ -197,12 +191,7 @@ def check_queue_name(name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
 
 
 def check_namespace(namespace: str) -> None:
-    """
-    Check a namespace, which names of exchanges and queues begin with.
-
-    Raises:
-        ConfigError: AMQP does not allow such names.
-    """
+    """Check a namespace, which names begin with; raises ConfigError if AMQP does not allow such names."""
     _check_name(namespace, "namespace", longest_suffix=Names("").level(0))
 
 

@@ -35,7 +35,8 @@ from amqpworker.model.outcome import (
     Snooze,
 )
 from amqpworker.policies.retry import BROKEN, ResultRefused, RunInfo
-from amqpworker.routing.envelope import MAX_TEXT, MAX_TRACEBACK, truncated
+from amqpworker.routing.envelope import MAX_TEXT, MAX_TRACEBACK
+from amqpworker.text import truncated
 from amqpworker.worker.context import Run
 from amqpworker.worker.isolation.crashes import MIB, Crash
 from amqpworker.worker.unknown_tasks import advice

@@ -28,7 +28,6 @@ from amqpworker.routing.envelope import (
     replayed,
     retried,
     shrink_to_fit,
-    truncated,
     user_headers,
 )
 from amqpworker.routing.topology import Names
@@ -266,14 +265,6 @@ def test_a_queue_or_an_address_of_the_brokers_own_can_be_answered(reply_to: str)
 )
 def test_an_address_that_would_end_the_connection_cannot_be_answered(rest: str) -> None:
     assert not is_valid_reply_to("amq.rabbitmq.reply-to" + rest)
-
-
-@given(some.text(), some.integers(64, 300))
-def test_text_is_cut_in_the_middle_and_never_within_a_character(text: str, most: int) -> None:
-    cut = truncated(text, most)
-    assert len(cut.encode()) <= most
-    if len(text.encode("utf-8", "replace")) <= most:
-        assert cut == text.encode("utf-8", "replace").decode()
 
 
 # ---- answers and first sends ----------------------------------------------------------------------------------------
