@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, ov
 from amqpworker.broker.amqp.table_encode import encode_table
 from amqpworker.client.sent import Sent, value_of
 from amqpworker.errors import ConfigError, InvalidArguments
-from amqpworker.model.message import HeaderValue, Message, new_id
+from amqpworker.model.message import HeaderValue, Message
 from amqpworker.model.reply import decode_reply
-from amqpworker.policies.send_options import Options, check_options
+from amqpworker.policies.send_options import Options, check_options, message_of
 from amqpworker.settings import Settings
 
 if TYPE_CHECKING:
@@ -212,16 +212,7 @@ class RemoteTask(TaskView[P, R]):
             send_welcome.options(delay=60, headers={"tenant": "acme"}).send(42)
         """
         checked = check_options(
-            {
-                "delay": delay,
-                "at": at,
-                "expires": expires,
-                "id": id,
-                "queue": queue,
-                "headers": headers,
-                "timeout": timeout,
-                "resend": resend,
-            }
+            delay=delay, at=at, expires=expires, id=id, queue=queue, headers=headers, timeout=timeout, resend=resend
         )
         if checked.headers:
             _check_header_size(checked.headers)
@@ -233,23 +224,7 @@ class RemoteTask(TaskView[P, R]):
     def build(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Message:
         """Return the message for these arguments and options; raises InvalidArguments if they do not fit or are too large."""
         body = self.signature.encode(args, kwargs)
-        max_body = self.app.settings.max_body
-        if len(body) > max_body:
-            raise InvalidArguments(
-                f"The arguments of task {self.name!r} are {len(body)} bytes of JSON, more than the {max_body} "
-                f"that AMQPWORKER_MAX_BODY allows: send a reference to large data instead."
-            )
-        return Message(
-            self.name,
-            options.queue or self.queue,
-            body,
-            options.id or new_id(),
-            options.headers,
-            options.delay,
-            options.at,
-            options.expires,
-            options.resend,
-        )
+        return message_of(self.name, self.queue, body, options, self.app.settings.max_body)
 
     def call_message(self, message: Message, timeout: float | None) -> R:
         """Send a message and return the value of its reply; raises as `call` does."""

@@ -232,26 +232,12 @@ def _unknown_queue(app: App, task: str) -> str:
 
 def _unchecked_message(app: App, arguments: MessageArguments, body: bytes) -> Message:
     """Return the message of a task that the app does not have."""
-    from amqpworker.model.message import Message, new_id
-    from amqpworker.policies.send_options import check_options
+    from amqpworker.policies.send_options import check_options, message_of
 
-    options = check_options({**arguments.options, "timeout": None})
+    options = check_options(**arguments.options)
     if options.queue is None:
         raise ConfigError(_unknown_queue(app, arguments.task))
-    if len(body) > app.settings.max_body:
-        raise InvalidArguments(
-            f"The body has {len(body)} bytes, more than the {app.settings.max_body} of AMQPWORKER_MAX_BODY."
-        )
-    return Message(
-        arguments.task,
-        options.queue,
-        body,
-        options.id or new_id(),
-        options.headers,
-        options.delay,
-        options.at,
-        options.expires,
-    )
+    return message_of(arguments.task, options.queue, body, options, app.settings.max_body)
 
 
 def _body_of(arguments: MessageArguments, hints: Mapping[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""The options of one message, and which values are valid; `envelope` decides what they are on the wire."""
+"""The options of one message: which values are valid; `envelope` decides what they are on the wire."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from amqpworker.errors import InvalidArguments
 from amqpworker.model.headers import is_reserved
-from amqpworker.model.message import MAX_SHORT_BYTES, HeaderValue, fits_short_string, plain
+from amqpworker.model.message import MAX_SHORT_BYTES, HeaderValue, Message, fits_short_string, new_id, plain
 from amqpworker.policies.durations import duration, seconds_until, timestamp_of
 
 LATE_BEFORE_DUE = "A message that expires before its delay is over never runs: give a later `expires`."
@@ -30,7 +30,7 @@ class Options:
     resend: bool | None = None
 
 
-def check_options(given: Mapping[str, Any]) -> Options:
+def check_options(**given: Any) -> Options:
     """Return the options that were given, checked; raises InvalidArguments that names the one which is not valid."""
     checked: dict[str, Any] = {
         name: check(value) for name, check in CHECKS.items() if (value := given.get(name)) is not None
@@ -44,6 +44,26 @@ def check_options(given: Mapping[str, Any]) -> Options:
     if "expires" in checked and _never_runs(options, time.time()):
         raise InvalidArguments(LATE_BEFORE_DUE)
     return options
+
+
+def message_of(task: str, queue: str, body: bytes, options: Options, max_body: int) -> Message:
+    """Return the message of a task with these options; raises InvalidArguments if its body is too large."""
+    if len(body) > max_body:
+        raise InvalidArguments(
+            f"The arguments of task {task!r} are {len(body)} bytes of JSON, more than the {max_body} "
+            f"that AMQPWORKER_MAX_BODY allows: send a reference to large data instead."
+        )
+    return Message(
+        task,
+        options.queue or queue,
+        body,
+        options.id or new_id(),
+        options.headers,
+        options.delay,
+        options.at,
+        options.expires,
+        options.resend,
+    )
 
 
 def _never_runs(options: Options, now: float) -> bool:

@@ -37,6 +37,7 @@ NEVER_STORABLE = (sqlite3.DataError, OverflowError)
 ROW_ERRORS = (*NEVER_STORABLE, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 """One row is at fault: the transaction continues without it."""
 
+# the columns of a `ResultRow`, in its order
 PUT = (
     "INSERT OR REPLACE INTO results (task_id, state, task, result, first_sent, stored_at, expires_at)"
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -73,34 +74,21 @@ class _Batch:
     __slots__ = ("ended", "errors", "rows")
 
     def __init__(self, rows: Sequence[ResultRow]) -> None:
-        self.rows = [
-            (
-                row.id,
-                (
-                    encodable(row.id),
-                    row.state,
-                    encodable(row.task),
-                    row.reply,
-                    row.first_sent,
-                    row.stored_at,
-                    row.expires_at,
-                ),
-            )
-            for row in rows
-        ]
+        self.rows = rows
         self.errors: dict[str, BaseException] = {}
         self.ended = False
 
     def write(self, connection: sqlite3.Connection) -> None:
-        for task_id, values in self.rows:
+        """Add the rows to the transaction."""
+        for row in self.rows:
             try:
-                connection.execute(PUT, values)
+                connection.execute(PUT, (encodable(row.id), row.state, encodable(row.task), *row[3:]))
             except ROW_ERRORS as error:
-                self.errors[task_id] = error
+                self.errors[row.id] = error
 
     def fail(self, error: BaseException) -> None:
         """End with an error for each row."""
-        self.errors = dict.fromkeys((task_id for task_id, _ in self.rows), error)
+        self.errors = dict.fromkeys((row.id for row in self.rows), error)
         self.ended = True
 
 
@@ -176,15 +164,15 @@ class SqliteStore:
         while self._waiting:
             batches.append(self._waiting.popleft())
         try:
-            for one in batches:
-                one.write(connection)
+            for each in batches:
+                each.write(connection)
             connection.execute("COMMIT")
         except BaseException as error:
-            for one in batches:
-                one.fail(error)
+            for each in batches:
+                each.fail(error)
             raise
-        for one in batches:
-            one.ended = True
+        for each in batches:
+            each.ended = True
 
     def _delete(self, statement: str, parameters: list[tuple[object, ...]]) -> int:
         def delete(connect: Connect) -> int:

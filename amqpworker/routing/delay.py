@@ -22,26 +22,25 @@ _TOLERANCE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where to publish a message, and its headers for the levels of the ladder."""
+    """The exchange to publish a message to, and its headers for the levels of the ladder."""
 
     exchange: str
-    routing_key: str
     headers: dict[str, bool]
 
 
-def route(names: Names, queue: str, delay: float, *, via_due: bool = False) -> Route:
+def route(names: Names, delay: float, *, via_due: bool = False) -> Route:
     """
-    Return the route to `queue` that takes `delay` seconds, rounded up to whole units.
+    Return the route that takes `delay` seconds, rounded up to whole units.
 
     Without a delay it is the exchange for new messages; with `via_due` the one for messages that were accepted before.
     """
     bits = units(delay)
     if not bits:
-        return Route(names.due if via_due else names.tasks, queue, {})
+        return Route(names.due if via_due else names.tasks, {})
     top = bits.bit_length() - 1
     # The broker only checks whether a header is present; `true` is readable in its UI and takes one byte.
     headers: dict[str, bool] = {wait_header(level): True for level in range(top, -1, -1) if bits >> level & 1}
-    return Route(names.level(top), queue, headers)
+    return Route(names.level(top), headers)
 
 
 def units(delay: float) -> int:

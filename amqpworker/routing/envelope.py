@@ -51,7 +51,7 @@ def publication_of_send(message: Message, names: Names, now: float, app_id: str 
         if message.expires is not None and _expiry(message.expires, now) <= int((now + delay) * 1000):
             raise InvalidArguments(LATE_BEFORE_DUE)
         headers[h.ETA] = now_text(now + delay)
-        route = ladder.route(names, message.queue, delay)
+        route = ladder.route(names, delay)
         exchange = route.exchange
         headers.update(route.headers)
     else:
@@ -120,7 +120,7 @@ def _delayed(delivery: Delivery, task_id: str, wait: float, headers: Headers, na
     properties.message_id = task_id
     headers = {**(properties.headers or {}), **headers}
     # Each retry ends in the `due` exchange, even without a wait: a message that was accepted is not refused by a limit.
-    route = ladder.route(names, delivery.queue, wait, via_due=True)
+    route = ladder.route(names, wait, via_due=True)
     headers.update(route.headers)
     properties.headers = headers
     return Publication(route.exchange, delivery.queue, properties, delivery.body)

@@ -33,7 +33,7 @@ def test_the_wire_contract_has_vectors_from_no_delay_to_the_longest() -> None:
 @pytest.mark.parametrize("vector", vectors(), ids=lambda vector: vector[0])
 def test_a_vector_of_the_wire_contract_is_the_way_that_the_ladder_takes(vector: tuple[str, ...]) -> None:
     delay, count, exchange, told = vector
-    way = route(Names(), "emails", float(delay))
+    way = route(Names(), float(delay))
     assert units(float(delay)) == int(count)
     assert way.exchange == exchange
     headers = [f"aw-wait-{n:02d}" for n in range(LEVELS - 1, -1, -1)] if "all" in told else re.findall("aw-[^`]+", told)

@@ -48,38 +48,37 @@ def test_a_delay_is_rounded_up_to_whole_units(delay: float, expected: int) -> No
 @example(1e-6)
 @example(MAX_DELAY - 1e-7)
 def test_the_levels_of_a_delay_wait_for_it_never_shorter_and_less_than_a_unit_longer(delay: float) -> None:
-    waited = sum((Fraction(UNIT) * 2**level for level in levels(route(NAMES, "emails", delay))), Fraction(0))
+    waited = sum((Fraction(UNIT) * 2**level for level in levels(route(NAMES, delay))), Fraction(0))
     assert waited >= Fraction(delay) - MICROSECOND
     assert waited < Fraction(delay) + Fraction(UNIT)
 
 
 @given(delays)
 def test_a_delayed_message_enters_at_its_highest_bit_and_has_one_header_for_each_bit(delay: float) -> None:
-    way = route(NAMES, "emails", delay)
+    way = route(NAMES, delay)
     bits = units(delay)
     if bits:
         assert way.exchange == NAMES.level(max(levels(way)))
     assert set(levels(way)) == {level for level in range(LEVELS) if bits & 2**level}
-    assert way.routing_key == "emails"
 
 
 def test_a_delay_of_five_seconds_reads_so_on_the_wire() -> None:
-    assert route(NAMES, "emails", 5) == Route("amqpworker.delay.05", "emails", {"aw-wait-05": True, "aw-wait-03": True})
+    assert route(NAMES, 5) == Route("amqpworker.delay.05", {"aw-wait-05": True, "aw-wait-03": True})
 
 
 def test_without_a_delay_a_new_message_is_a_task_and_an_accepted_one_is_due() -> None:
-    assert route(NAMES, "emails", 0) == Route("amqpworker.tasks", "emails", {})
-    assert route(NAMES, "emails", 0, via_due=True) == Route("amqpworker.due", "emails", {})
+    assert route(NAMES, 0) == Route("amqpworker.tasks", {})
+    assert route(NAMES, 0, via_due=True) == Route("amqpworker.due", {})
 
 
 def test_a_retry_with_a_wait_goes_through_the_ladder_as_well() -> None:
-    assert route(NAMES, "emails", 1, via_due=True) == route(NAMES, "emails", 1)
+    assert route(NAMES, 1, via_due=True) == route(NAMES, 1)
 
 
 @pytest.mark.parametrize("delay", [-0.001, MAX_DELAY + 0.125, float("inf"), float("nan")])
 def test_no_way_is_given_for_a_delay_that_the_ladder_has_not(delay: float) -> None:
     with pytest.raises(InvalidArguments, match="a delay is from 0 to 268435456 seconds"):
-        route(NAMES, "emails", delay)
+        route(NAMES, delay)
 
 
 @given(st.floats())
@@ -87,7 +86,7 @@ def test_a_clamped_wait_is_one_that_the_ladder_has(seconds: float) -> None:
     assert 0 <= clamp(seconds) <= MAX_DELAY
     if 0 <= seconds <= MAX_DELAY:
         assert clamp(seconds) == seconds
-    route(NAMES, "emails", clamp(seconds))
+    route(NAMES, clamp(seconds))
 
 
 def test_what_is_endless_is_clamped_to_the_longest_wait() -> None:
