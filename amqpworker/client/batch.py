@@ -22,7 +22,7 @@ MAX_BYTES = 16 * 1024 * 1024
 FIRST_MESSAGES = 256
 FIRST_BYTES = 256 * 1024
 # Parts of `send_timeout`: a window whose oldest message waited for less is doubled, one for more is halved.
-SOON, LATE = 1 / 16, 1 / 4
+GROW_BELOW, SHRINK_ABOVE = 1 / 16, 1 / 4
 BURST = 128
 BURST_SECONDS = 0.005
 
@@ -85,10 +85,10 @@ class Window:
     def adapt(self, now: float) -> None:
         """Make it larger or smaller by the age of the oldest one now (monotonic)."""
         age = now - self._held[0][2]
-        if age < self._timeout * SOON:
+        if age < self._timeout * GROW_BELOW:
             self.max_messages = min(MAX_MESSAGES, self.max_messages * 2)
             self.max_bytes = min(MAX_BYTES, self.max_bytes * 2)
-        elif age > self._timeout * LATE:
+        elif age > self._timeout * SHRINK_ABOVE:
             self.max_messages = max(1, self.max_messages // 2)
             self.max_bytes = max(1, self.max_bytes // 2)
 
