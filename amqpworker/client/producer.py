@@ -56,6 +56,7 @@ class Producer:
         self, plan: Plan, settings: Settings, make_publisher: MakePublisher, now: Callable[[], float] = time.time
     ) -> None:
         self._plan = plan
+        self._names, self._undelayed = plan.names, plan.names.tasks
         self._settings = settings
         self._make_publisher = make_publisher
         self._now = now
@@ -126,9 +127,8 @@ class Producer:
 
     def _publish(self, message: Message, lane: Lane, urgent: bool, timeout: float | None = None) -> PendingPublish:
         """Publish a message on a lane without waiting for its confirm; raises InvalidArguments if it cannot be encoded."""
-        publication = publication_of_send(message, self._plan.names, self._now(), self._settings.app_id)
-        delayed = publication.exchange != self._plan.names.tasks
-        requirements = self._plan.requirements(message.queue, delayed)
+        publication = publication_of_send(message, self._names, self._now(), self._settings.app_id)
+        requirements = self._plan.requirements(message.queue, publication.exchange != self._undelayed)
         return lane.publish(publication, requirements, timeout, None, urgent, message.resend)
 
     def send(self, message: Message, timeout: float | None = None) -> None:
@@ -196,7 +196,7 @@ class Producer:
 
         try:
             call = (pending.correlation_id, timeout)
-            publication = publication_of_call(message, call, self._plan.names, self._now(), self._settings.app_id)
+            publication = publication_of_call(message, call, self._names, self._now(), self._settings.app_id)
             pending_publish = lane.make_pending(
                 publication, requirements, min(timeout, self._settings.send_timeout), on_sent
             )
