@@ -1,5 +1,5 @@
 """
-What several parts need to know about a process: its forks and threads, who uses an app, how long to wait after failures.
+What several parts need to know about a process: its threads and forks, and how long to wait after failures.
 
 Nothing here takes a lock. A signal handler or a finalizer may interrupt any line of its thread, and a process may be forked
 while another thread is at any line: a lock that they need might never be released.
@@ -12,7 +12,6 @@ import os
 import select
 import threading
 import weakref
-from _thread import get_ident
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -43,12 +42,7 @@ class ThreadLimitReached(OSError):
 
 
 def start_thread(thread: threading.Thread) -> None:
-    """
-    Start a thread.
-
-    Raises:
-        ThreadLimitReached: the system refuses another thread.
-    """
+    """Start a thread; raises ThreadLimitReached if the system refuses another one."""
     try:
         thread.start()
     except RuntimeError as error:
@@ -136,54 +130,3 @@ class Waker:
         # Not before: a thread that still has a reference would write to whatever has this number by then.
         for fd in {self.fd, self._write_fd}:
             os.close(fd)
-
-
-class AppUsers:
-    """
-    Who uses an app in this process: the threads inside `with app:`, and a worker.
-
-    A forked child starts without any: its parent's threads do not exist there.
-    """
-
-    def __init__(self) -> None:
-        self._process = os.getpid()
-        self._threads: list[int] = []
-        self._workers = 0
-
-    def enter(self) -> None:
-        """Add this thread."""
-        self._reset_if_forked()
-        self._threads.append(get_ident())
-
-    def leave(self) -> bool:
-        """Remove this thread; return whether nothing uses the app any more."""
-        self._reset_if_forked()
-        try:
-            self._threads.remove(get_ident())
-        except ValueError:
-            # Another thread entered: some frameworks run each step in any thread of a pool.
-            if self._threads:
-                self._threads.pop()
-        return not (self._threads or self._workers)
-
-    @property
-    def others(self) -> bool:
-        """Whether a worker or another thread uses the app."""
-        self._reset_if_forked()
-        me = get_ident()
-        return bool(self._workers) or any(thread != me for thread in list(self._threads))
-
-    def worker_started(self) -> None:
-        """Add a worker, which runs its tasks in any thread."""
-        self._reset_if_forked()
-        self._workers += 1
-
-    def worker_stopped(self) -> None:
-        """Remove a worker."""
-        self._reset_if_forked()
-        self._workers = max(0, self._workers - 1)
-
-    def _reset_if_forked(self) -> None:
-        if self._process != os.getpid():
-            self._threads, self._workers = [], 0
-            self._process = os.getpid()

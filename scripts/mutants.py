@@ -143,7 +143,7 @@ MUTANTS = (
     Mutant(
         "keep x-death in what is published again",
         "amqpworker/routing/envelope.py",
-        (('return not lowered.startswith(("x-", WAIT_PREFIX))', "return not lowered.startswith(WAIT_PREFIX)"),),
+        (('return not lowered.startswith(("x-", h.WAIT_PREFIX))', "return not lowered.startswith(h.WAIT_PREFIX)"),),
         ("tests/unit/routing/test_envelope.py", "tests/integration/test_retry.py"),
     ),
     Mutant(

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amqpworker.cli.dead_letters import FoundLetter, letter_of
+from amqpworker.cli.dead_letters import reason_text, summary, whole
 from amqpworker.cli.output import clipped, console, folded, table, write, write_json
 from amqpworker.cli.shared import APP_VARIABLE, AsJson, UrlOption, admin_of, app_of, quiet
 from amqpworker.errors import AmqpWorkerError, ConfigError, Unroutable
 from amqpworker.log.terminal import printable
+from amqpworker.model.dead_letter import DeadLetter
 
 if TYPE_CHECKING:
     from amqpworker.app import App
@@ -76,10 +77,10 @@ def list_letters(
             depth = admin.depth(name)
             if depth is None and queue:
                 raise _no_such_queue(found, admin, name)
-            letters = [letter_of(n, name, got) for n, got in enumerate(admin.peek(name, limit), 1)] if depth else []
+            letters = [DeadLetter.of(got, name, n) for n, got in enumerate(admin.peek(name, limit), 1)] if depth else []
             if as_json:
-                summaries = [letter.summary() for letter in letters]
-                listed.append({"queue": name, "messages": depth.messages if depth else 0, "letters": summaries})
+                messages = depth.messages if depth else 0
+                listed.append({"queue": name, "messages": messages, "letters": [summary(letter) for letter in letters]})
             else:
                 show_list(name, depth.messages if depth else None, letters)
     if as_json:
@@ -117,7 +118,7 @@ def show(
             write(_not_found(letter, name, result, admin.depth(name)))
             raise typer.Exit(1)
     if as_json:
-        write_json({**result.letter.whole(), "positions": result.positions, "messages": result.messages})
+        write_json({**whole(result.letter), "positions": result.positions, "messages": result.messages})
     else:
         write(f"{_position_text(name, result)}\n")
         show_letter(result.letter)
@@ -164,7 +165,7 @@ def dead_name(queue: str) -> str:
 class SearchResult:
     """The oldest letter with an id, the positions of all that have it, from 1, and how many letters were read."""
 
-    letter: FoundLetter | None
+    letter: DeadLetter | None
     positions: list[int]
     messages: int
 
@@ -183,7 +184,7 @@ def _find(admin: Admin, queue: str, wanted: str) -> SearchResult:
         return True
 
     found = admin.peek(queue, 1, has_id)
-    letter = letter_of(positions[0], queue, found[0]) if found else None
+    letter = DeadLetter.of(found[0], queue, positions[0]) if found else None
     return SearchResult(letter, positions, messages)
 
 
@@ -208,7 +209,7 @@ def _not_found(wanted: str, queue: str, result: SearchResult, depth: Depth | Non
     return "\n".join(lines)
 
 
-def show_list(queue: str, count: int | None, letters: list[FoundLetter]) -> None:
+def show_list(queue: str, count: int | None, letters: list[DeadLetter]) -> None:
     """Print the letters of a queue as a table of three lines each."""
     if not letters:
         write(f"{printable(queue)}: {'this queue does not exist yet' if count is None else 'no dead letters'}")
@@ -216,13 +217,12 @@ def show_list(queue: str, count: int | None, letters: list[FoundLetter]) -> None
     more = f", {len(letters)} shown" if count is not None and count > len(letters) else ""
     title = f"{printable(queue)}: {count} dead {'letter' if count == 1 else 'letters'}{more}"
     shown = table("#", "id, task, error", "when, attempt", title=title, widths=WIDTHS)
-    for found in letters:
-        letter = found.letter
+    for letter in letters:
         error_type = letter.error_type.rpartition(".")[2]
         error = ": ".join(part for part in (error_type, letter.error or letter.problem) if part)
-        reason = ", ".join(part for part in (found.reason_text, error) if part)
+        reason = ", ".join(part for part in (reason_text(letter), error) if part)
         shown.add_row(
-            str(found.position),
+            str(letter.position),
             "\n".join(
                 (
                     folded(letter.id) or "(no id)",
@@ -240,24 +240,24 @@ def _in_utc(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
-def show_letter(found: FoundLetter) -> None:
+def show_letter(letter: DeadLetter) -> None:
     """Print all of a letter."""
-    letter, whole = found.letter, found.whole()
+    shown = whole(letter)
     facts = table("", "")
     facts.show_header = False
-    whole["reason"] = found.reason_text
+    shown["reason"] = reason_text(letter)
     names = ("id", "task", "queue", "reason", "error_type", "error", "problem", "attempt", "worker", "routing_key")
     for name in names:
-        if whole[name]:
-            facts.add_row(name.replace("_", " "), printable(str(whole[name]), keep="\n"))
+        if shown[name]:
+            facts.add_row(name.replace("_", " "), printable(str(shown[name]), keep="\n"))
     for name, time in (("first sent", letter.first_sent), ("failed at", letter.failed_at)):
         if time is not None:
             facts.add_row(name, _in_utc(time))
     console().print(facts)
-    _section("properties", whole["properties"])
-    headers = {name: held for name, held in whole["headers"].items() if held != letter.traceback or not held}
+    _section("properties", shown["properties"])
+    headers = {name: held for name, held in shown["headers"].items() if held != letter.traceback or not held}
     _section("headers", headers)
-    _section("body", whole["body"])
+    _section("body", shown["body"])
     if letter.traceback:
         write("\ntraceback")
         write(printable(letter.traceback.rstrip(), keep="\n\t"))

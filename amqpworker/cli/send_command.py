@@ -166,14 +166,16 @@ def call(
 
     Exit codes: 0 the task succeeded, 1 it failed or did not reply in time, 2 it could not be called.
     """
-    from amqpworker.model.reply import read
+    from amqpworker.model.reply import decode_reply
 
     quiet()
     checked_timeout = _timeout_of(timeout)
     found = app_of(app, url, namespace)
     sent = message(found, MessageArguments(task, values or [], body, _common_options(queue, id, header)))
     with closing_app(found):
-        reply = read(found.call_raw(sent, found.call_timeout if checked_timeout is None else checked_timeout))
+        reply = decode_reply(
+            found.call_raw(sent, found.settings.call_timeout if checked_timeout is None else checked_timeout)
+        )
     if reply.status == "failed":
         _print_failure(TaskFailed(reply.reason, reply.error_type, reply.text, reply.traceback))
         raise typer.Exit(1)
@@ -230,24 +232,12 @@ def _unknown_queue(app: App, task: str) -> str:
 
 def _unchecked_message(app: App, arguments: MessageArguments, body: bytes) -> Message:
     """Return the message of a task that the app does not have."""
-    from amqpworker.model.message import Message, new_id
-    from amqpworker.policies.send_options import check_options
+    from amqpworker.policies.send_options import check_options, message_of
 
-    options = check_options({**arguments.options, "timeout": None})
+    options = check_options(**arguments.options)
     if options.queue is None:
         raise ConfigError(_unknown_queue(app, arguments.task))
-    if len(body) > app.max_body:
-        raise InvalidArguments(f"The body has {len(body)} bytes, more than the {app.max_body} of AMQPWORKER_MAX_BODY.")
-    return Message(
-        arguments.task,
-        options.queue,
-        body,
-        options.id or new_id(),
-        options.headers,
-        options.delay,
-        options.at,
-        options.expires,
-    )
+    return message_of(arguments.task, options.queue, body, options, app.settings.max_body)
 
 
 def _body_of(arguments: MessageArguments, hints: Mapping[str, Any]) -> bytes:

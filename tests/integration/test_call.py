@@ -36,7 +36,7 @@ MakeApp = Callable[..., App]
 
 
 def pending(app: App) -> int:
-    return len(app.producer._calls)
+    return len(app.producer._generation.calls)
 
 
 @pytest.fixture
@@ -299,10 +299,10 @@ def test_a_lost_connection_ends_the_calls_that_wait_at_once(make_app: MakeApp, v
         echo = echo_of(app)
         with ThreadPoolExecutor(10) as pool:
             calls = [pool.submit(echo.options(timeout=20).call, "x") for _ in range(10)]
-            waiting = app.producer._calls._pending
+            waiting = app.producer._generation.calls._pending
             wait_until(lambda: len(waiting) == 10 and all(one.requested_on for one in list(waiting.values())))
             # In the queue and confirmed are two things; what is not confirmed yet fails with another text.
-            asked = app.producer._calls._pending.values
+            asked = app.producer._generation.calls._pending.values
             wait_until(lambda: all(one.requested_on for one in list(asked())), what="all questions are confirmed")
             begin = time.monotonic()
             proxy.reset()
