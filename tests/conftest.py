@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from amqpworker.testing import Node
 from amqpworker.testing import node as node_module
+from tests.nodes import Node
 from tests.support import Broker
 
 # figures of the management API are otherwise up to five seconds old

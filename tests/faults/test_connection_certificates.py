@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from amqpworker import AccessRefused, App, ConfigError
-from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
 from tests.certificates import encrypt_key, make_authority, make_certificate
 from tests.conftest import TEST_CONFIG, throw_away
 from tests.integration.tasks import echo_of
+from tests.nodes import Node
 from tests.support import Broker, wait_until
 
 MakeApp = Callable[..., App]

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from amqpworker.errors import ConfigError
-from amqpworker.testing import Node, processes
+from amqpworker.testing import processes
 from amqpworker.testing.configuration import Record
+from tests.nodes import Node
 from tests.support import Broker, raw_channel, raw_publish, wait_until
 
 MakeNode = Callable[..., Node]

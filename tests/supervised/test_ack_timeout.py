@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from amqpworker.testing import Node
 from tests.conftest import new_node, throw_away
+from tests.nodes import Node
 from tests.pools import Pool, pool
 from tests.support import Broker, wait_until
 
