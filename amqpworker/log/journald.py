@@ -1,9 +1,8 @@
 """
 Log lines for systemd's journal, with their level and fields: `journalctl -p warning`, `journalctl AMQPWORKER_TASK=shop.mail`.
 
-Decides when standard error is the journal, and which part of a line becomes which field. They go to the journal's own socket
-(https://systemd.io/JOURNAL_NATIVE_PROTOCOL/); a line that the socket does not accept is written to standard error as text, each
-line of it with its level in front (sd-daemon(3)).
+Entries go to the journal's own socket (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/); what it does not accept is written to
+standard error as text, each line with its level in front (sd-daemon(3)).
 """
 
 from __future__ import annotations
@@ -64,7 +63,6 @@ def entry_of(line: str, as_json: bool) -> dict[str, str]:
 
 
 def _text_of(fields: dict[str, Any]) -> str:
-    """Return a line as text for people."""
     head = printable(str(LogLine({name: value for name, value in fields.items() if name not in NOT_IN_HEAD})))
     tail = [printable(str(fields[name]), "\n\t") for name in ("exception", "stack") if fields.get(name)]
     return "\n".join([head, *tail])

@@ -11,7 +11,7 @@ from typing import Any
 
 
 class LogLine(dict[str, Any]):
-    """The fields of one line."""
+    """The fields of one line, without passwords; any other record is redacted when it is formatted."""
 
     def __str__(self) -> str:
         fields = " ".join(f"{name}={_quoted(value)}" for name, value in self.items() if name != "event")
