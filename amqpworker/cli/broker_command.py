@@ -1,8 +1,4 @@
-"""
-`amqpworker broker`: the private node of a folder, for development.
-
-Decides what is printed and the exit code; the node itself is `amqpworker.testing.Node`.
-"""
+"""`amqpworker broker`: the private node of a folder, for development."""
 
 from __future__ import annotations
 
@@ -92,7 +88,7 @@ def url(folder: Folder = DEFAULT_FOLDER) -> None:
 
 
 def _node_of(folder: Path) -> Node:
-    """Return the node of a folder; only these commands load what it needs."""
+    # Loaded only by these commands.
     from amqpworker.testing.node import Node
 
     return Node(folder)

@@ -1,7 +1,7 @@
 """
 `amqpworker dead`: list and show dead letters; they stay in their queues.
 
-Decides which queues are read and what is shown of a letter. `broker.peek` reads a queue without changing its order.
+Decides which queues are read and what is shown of a letter.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _no_such_queue(app: App, admin: Admin, name: str) -> ConfigError:
     known = [*app.plan.queues, app.plan.names.parked]
     if work_queue in app.plan.queues:
         return ConfigError(f"Queue {name!r} does not exist yet: a worker or `amqpworker topology declare` creates it.")
-    if near := difflib.get_close_matches(work_queue, [one for one in known if one != work_queue], n=1):
+    if near := difflib.get_close_matches(work_queue, [name for name in known if name != work_queue], n=1):
         return ConfigError(f"Queue {name!r} does not exist: did you mean `-q {near[0]}`?")
     with suppress(AmqpWorkerError):  # this user may not read that queue either
         if work_queue != name and admin.depth(work_queue) is not None:
@@ -141,7 +141,6 @@ def _no_such_queue(app: App, admin: Admin, name: str) -> ConfigError:
 
 
 def _app_for_list(app: str | None, queues: list[str] | None, url: str | None) -> App:
-    """Return the app to take URL and queues from."""
     if app is None and not queues:
         raise ConfigError("Name an app (MODULE:APP), or queues with -q.")
     # With --url, an app from the environment is ignored rather than refused.
@@ -149,7 +148,6 @@ def _app_for_list(app: str | None, queues: list[str] | None, url: str | None) ->
 
 
 def _names_of(app: App, queues: list[str] | None) -> list[str]:
-    """Return the queues to read: those that were named, or all of the app and the parking queue."""
     if queues:
         return [dead_name(name) for name in queues]
     return [*(name + SUFFIX for name in sorted(app.plan.queues)), app.plan.names.parked]
@@ -188,7 +186,6 @@ def _find(admin: Admin, queue: str, wanted: str) -> SearchResult:
 
 
 def _position_text(queue: str, result: SearchResult) -> str:
-    """Return which letter is shown."""
     of_all = f"of {result.messages} in queue {printable(queue)!r}"
     if len(result.positions) == 1:
         return f"Dead letter {result.positions[0]} {of_all}"
@@ -236,7 +233,6 @@ def show_list(queue: str, count: int | None, letters: list[FoundLetter]) -> None
 
 
 def _in_utc(time: datetime) -> str:
-    """Return a time for people of any zone."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 

@@ -1,8 +1,8 @@
 """
 The `amqpworker` program: its commands, and how it ends.
 
-Decides that an error of ours is one line on standard error, that a bug keeps its traceback, and the exit code: 0 success,
-1 a negative result, 2 the command could not do its work, 130 after Ctrl-C. Each command is in a file of its own.
+An error of ours is one line on standard error, a bug keeps its traceback. Exit codes: 0 success, 1 a negative result, 2 the
+command could not do its work, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ program = typer.Typer(
 
 
 def _show_version(requested: bool) -> None:
-    """Print the version and exit."""
     if requested:
         sys.stdout.write(f"amqpworker {__version__}\n")
         raise typer.Exit
@@ -73,7 +72,7 @@ program.add_typer(dead_app, name="dead")
 program.add_typer(broker_app, name="broker")
 
 # The module of click's classes differs between versions of typer; their order of inheritance does not.
-UsageError: type[Any] = next(one for one in typer.BadParameter.__mro__ if one.__name__ == "ClickException")
+UsageError: type[Any] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fail(text: str, code: int, given: Sequence[str]) -> None:
     """Report why a command ends; as a JSON line if it is a worker with --log-json."""
-    log_options = [one for one in given if one in {"--log-json", "--no-log-json"}]
+    log_options = [option for option in given if option in {"--log-json", "--no-log-json"}]
     if given[:1] == ["worker"] and log_options[-1:] == ["--log-json"] and "--check" not in given:
         from amqpworker.log.format import configure
         from amqpworker.log.logger import get_logger

@@ -17,9 +17,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amqpworker.cli.app_session import closing_app
 from amqpworker.cli.output import write, write_json
-from amqpworker.cli.shared import AppOption, AsJson, NamespaceOption, UrlOption, app_of, quiet, standard_input
+from amqpworker.cli.shared import (
+    AppOption,
+    AsJson,
+    NamespaceOption,
+    UrlOption,
+    app_of,
+    closing_app,
+    quiet,
+    standard_input,
+)
 from amqpworker.cli.values import pairs
 from amqpworker.errors import ConfigError, InvalidArguments, TaskFailed
 from amqpworker.log.terminal import print_error, printable
@@ -182,33 +190,29 @@ def call(
 
 
 def _common_options(queue: str | None, id: str | None, header: list[str] | None) -> dict[str, Any]:  # noqa: A002
-    """Return the options that both commands have; those of `send` alone are None."""
-    headers = pairs(header, "header") if header else None
-    return {"delay": None, "at": None, "expires": None, "id": id, "queue": queue, "headers": headers}
+    return {"id": id, "queue": queue, "headers": pairs(header, "header") if header else None}
 
 
 def _print_failure(failed: TaskFailed) -> None:
-    """Print the task's traceback, then the error."""
     if failed.traceback:
         sys.stderr.write(printable(failed.traceback.rstrip(), keep="\n\t") + "\n")
     print_error(str(failed))
 
 
 def message(app: App, arguments: MessageArguments) -> Message:
-    """
-    Return the message, checked by the task if the app has it.
+    """Return the message, checked by the task if the app has it; raises ConfigError if the queue is not known."""
+    from amqpworker.policies.send_options import check_options, message_of
 
-    Raises:
-        InvalidArguments: a parameter or an option has an invalid value.
-        ConfigError: the queue is not known.
-    """
     task = app.tasks.get(arguments.task) or app.remotes.get(arguments.task)
     body = _body_of(arguments, task.signature.hints if task is not None else {})
     try:
-        if task is None:
-            return _unchecked_message(app, arguments, body)
-        values = task.signature.decode(body)
-        return task.options(**arguments.options).message(*values.args, **values.kwargs)  # type: ignore[no-any-return]
+        if task is not None:
+            values = task.signature.decode(body)
+            return task.options(**arguments.options).message(*values.args, **values.kwargs)  # type: ignore[no-any-return]
+        options = check_options(arguments.options)
+        if options.queue is None:
+            raise ConfigError(_unknown_queue(app, arguments.task))
+        return message_of(arguments.task, options.queue, body, options, app.max_body)
     except InvalidArguments as error:
         raise InvalidArguments(as_cli_options(str(error))) from error
 
@@ -226,28 +230,6 @@ def _unknown_queue(app: App, task: str) -> str:
     near = difflib.get_close_matches(task, names, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(sorted(names)[:10])}."
     return f"The app has no task {task!r}: {hint} A task of another program needs --queue."
-
-
-def _unchecked_message(app: App, arguments: MessageArguments, body: bytes) -> Message:
-    """Return the message of a task that the app does not have."""
-    from amqpworker.model.message import Message, new_id
-    from amqpworker.policies.send_options import check_options
-
-    options = check_options({**arguments.options, "timeout": None})
-    if options.queue is None:
-        raise ConfigError(_unknown_queue(app, arguments.task))
-    if len(body) > app.max_body:
-        raise InvalidArguments(f"The body has {len(body)} bytes, more than the {app.max_body} of AMQPWORKER_MAX_BODY.")
-    return Message(
-        arguments.task,
-        options.queue,
-        body,
-        options.id or new_id(),
-        options.headers,
-        options.delay,
-        options.at,
-        options.expires,
-    )
 
 
 def _body_of(arguments: MessageArguments, hints: Mapping[str, Any]) -> bytes:
@@ -274,7 +256,6 @@ def _body_of(arguments: MessageArguments, hints: Mapping[str, Any]) -> bytes:
 
 
 def _timeout_of(timeout: float | None) -> float | None:
-    """Check a timeout."""
     from amqpworker.policies.send_options import check_timeout
 
     try:
@@ -284,7 +265,6 @@ def _timeout_of(timeout: float | None) -> float | None:
 
 
 def _datetime_of(text: str | None) -> datetime | None:
-    """Read a time."""
     if text is None:
         return None
     try:

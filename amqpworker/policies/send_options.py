@@ -13,7 +13,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from amqpworker.errors import InvalidArguments
-from amqpworker.model.message import MOST_SHORT_BYTES, HeaderValue, fits_short_string, is_reserved, plain
+from amqpworker.model.message import (
+    MOST_SHORT_BYTES,
+    HeaderValue,
+    Message,
+    fits_short_string,
+    is_reserved,
+    new_id,
+    plain,
+)
 from amqpworker.routing.delay import seconds_of, seconds_until, timestamp_of
 
 LATE_BEFORE_DUE = "A message that expires before its delay is over never runs: give a later `expires`."
@@ -52,6 +60,26 @@ def check_options(given: Mapping[str, Any]) -> Options:
     if "expires" in checked and _never_runs(options, time.time()):
         raise InvalidArguments(LATE_BEFORE_DUE)
     return options
+
+
+def message_of(task: str, queue: str, body: bytes, options: Options, max_body: int) -> Message:
+    """Return the message of a task; raises InvalidArguments if its body is too large."""
+    if len(body) > max_body:
+        raise InvalidArguments(
+            f"The arguments of task {task!r} are {len(body)} bytes of JSON, more than the {max_body} that "
+            f"AMQPWORKER_MAX_BODY allows: send a reference to large data instead."
+        )
+    return Message(
+        task,
+        options.queue or queue,
+        body,
+        options.id or new_id(),
+        options.headers,
+        options.delay,
+        options.at,
+        options.expires,
+        options.resend,
+    )
 
 
 def _never_runs(options: Options, now: float) -> bool:

@@ -7,6 +7,7 @@ once, and passes them to the supervisor and to each process as JSON.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
@@ -17,6 +18,9 @@ PREFETCH_PER_THREAD = 4
 MAX_PREFETCH = 65_535
 MAX_THREADS = 10_000
 MAX_SUSPECTS = 4
+
+# `.*` is greedy, and settings contain no colon: so the colon is the last one.
+_WITH_SETTINGS = re.compile(r"(?P<name>.*):(?P<threads>[0-9]{0,9})(?:,prefetch=(?P<prefetch>[0-9]{1,9}))?", re.DOTALL)
 
 
 def repeated(names: Sequence[str]) -> str | None:
@@ -54,6 +58,23 @@ class QueueOptions(BaseModel):
     @classmethod
     def _from_name(cls, given: Any) -> Any:
         return {"name": given} if isinstance(given, str) else given
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """
+        Read `NAME` or `NAME:[THREADS][,prefetch=N]`; raises pydantic's ValidationError if a number is out of range.
+
+        The name can contain any character: settings start at the last colon, and only if everything after it is settings.
+        """
+        found = _WITH_SETTINGS.fullmatch(text)
+        if found is None:
+            return cls(name=text)
+        threads, prefetch = found["threads"], found["prefetch"]
+        return cls(
+            name=found["name"],
+            threads=int(threads) if threads else None,
+            prefetch=None if prefetch is None else int(prefetch),
+        )
 
 
 class LogOptions(BaseModel):
