@@ -16,7 +16,7 @@ import typer
 
 from amqpworker.cli.dead_letters import FoundLetter, letter_of
 from amqpworker.cli.output import clipped, console, folded, table, write, write_json
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, UrlOption, admin_of, app_of, quiet
+from amqpworker.cli.shared import APP_VARIABLE, AsJson, UrlOption, admin_of, app_of, examples, quiet
 from amqpworker.errors import AmqpWorkerError, ConfigError, Unroutable
 from amqpworker.log.terminal import printable
 
@@ -48,9 +48,11 @@ Queues = Annotated[
 
 @dead_app.command(
     "list",
-    epilog="Examples:\n\n  amqpworker dead list --app shop.tasks:app\n\n"
-    "  amqpworker dead list -q emails -q reports --limit 100 --json\n\n"
-    "  amqpworker dead list -q amqpworker.parked",
+    epilog=examples(
+        "amqpworker dead list --app shop.tasks:app",
+        "amqpworker dead list -q emails -q reports --limit 100 --json",
+        "amqpworker dead list -q amqpworker.parked",
+    ),
 )
 def list_letters(
     context: typer.Context,
@@ -87,8 +89,10 @@ def list_letters(
 
 
 @dead_app.command(
-    epilog="Examples:\n\n  amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails\n\n"
-    "  amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails --json"
+    epilog=examples(
+        "amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails",
+        "amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails --json",
+    )
 )
 def show(
     letter: Annotated[str, typer.Argument(metavar="ID", help="The message's id; '' for one without an id.")],
@@ -100,7 +104,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """
-    Show one dead letter with its headers, body and traceback: the oldest with this id.
+    Show one dead letter with its headers, body and traceback. Of several with this id it is the oldest.
 
     Exit codes: 0 shown, 1 there is no such dead letter, 2 the queue could not be read.
     """

@@ -19,7 +19,7 @@ from amqpworker import __version__
 from amqpworker.cli.broker_command import broker_app
 from amqpworker.cli.dead_command import dead_app
 from amqpworker.cli.send_command import send_app
-from amqpworker.cli.shared import exit_code
+from amqpworker.cli.shared import examples, exit_code
 from amqpworker.cli.status_command import status_app
 from amqpworker.cli.topology_command import topology_app
 from amqpworker.cli.unit_command import unit_app
@@ -34,14 +34,16 @@ program = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # in 80 columns, rich's table of options leaves a quarter of the width to the help texts
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Background work on RabbitMQ: run workers, send tasks, manage queues and dead letters.",
-    epilog="Examples:\n\n"
-    "  amqpworker worker shop.tasks:app -p 2 -t 8\n\n"
-    "  amqpworker send shop.tasks.send_welcome user_id=42 --app shop.tasks:app\n\n"
-    "  amqpworker topology check shop.tasks:app\n\n"
-    "  amqpworker dead list --app shop.tasks:app\n\n"
-    "Exit codes: 0 success, 1 a negative result (a check found a problem, a task failed), 2 the command could not do its work.",
+    epilog=examples(
+        "amqpworker worker shop.tasks:app -p 2 -t 8",
+        "amqpworker send shop.tasks.send_welcome user_id=42 --app shop.tasks:app",
+        "amqpworker topology check shop.tasks:app",
+        "amqpworker dead list --app shop.tasks:app",
+    )
+    + "\n\nExit codes: 0 success, 1 a negative result (a check found a problem, a task failed), 2 the command could not do its work.",
 )
 
 
@@ -111,8 +113,7 @@ def _usage_error(error: Any, given: Sequence[str]) -> int:
     """Print in one line what is wrong with the command line, and which help explains it."""
     text = error.format_message()
     if type(error).__name__ == "NoArgsIsHelpError":
-        # If rich formats the help, it is printed already, and this text is empty.
-        sys.stderr.write(text)
+        sys.stderr.write(f"{text}\n")
         return 2
     context = getattr(error, "ctx", None)
     hint = f" (see {context.command_path} --help)" if context is not None else ""

@@ -41,8 +41,9 @@ def flags_of(name: str, flag: Flag) -> tuple[str, ...]:
 
 
 def _parameter(name: str, field: FieldInfo, flag: Flag) -> inspect.Parameter:
+    default = None if flag.unset else field.default
     option = typer.Option(
-        None if flag.unset else field.default,
+        int(default) if isinstance(default, float) and default.is_integer() else default,  # shown as 60, not 60.0
         *flags_of(name, flag),
         min=_bound(field, "ge"),
         max=_bound(field, "le"),

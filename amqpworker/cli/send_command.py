@@ -25,6 +25,7 @@ from amqpworker.cli.shared import (
     UrlOption,
     app_of,
     closing_app,
+    examples,
     quiet,
     standard_input,
 )
@@ -56,9 +57,9 @@ Body = Annotated[
     ),
 ]
 QueueName = Annotated[
-    str | None, typer.Option("--queue", "-q", metavar="QUEUE", help="The queue, instead of the task's own.")
+    str | None, typer.Option("--queue", "-q", metavar="QUEUE", help="The queue.", show_default="the task's own")
 ]
-Id = Annotated[str | None, typer.Option("--id", metavar="ID", help="The message's id; default: a new UUID.")]
+Id = Annotated[str | None, typer.Option("--id", metavar="ID", help="The message's id.", show_default="a new UUID")]
 Header = Annotated[
     list[str] | None, typer.Option("--header", metavar="NAME=VALUE", help="A header of the message; repeatable.")
 ]
@@ -81,7 +82,8 @@ SendTimeout = Annotated[
         "--timeout",
         min=0.001,
         metavar="SECONDS",
-        help="How long to wait for the broker; default: the app's setting, 15.",
+        help="How long to wait for the broker.",
+        show_default="the app's send_timeout",
     ),
 ]
 CallTimeout = Annotated[
@@ -90,7 +92,8 @@ CallTimeout = Annotated[
         "--timeout",
         min=0.001,
         metavar="SECONDS",
-        help="How long to wait for the result; default: the app's setting, 30.",
+        help="How long to wait for the result.",
+        show_default="the app's call_timeout",
     ),
 ]
 
@@ -109,10 +112,11 @@ class MessageArguments:
 
 
 @send_app.command(
-    epilog="Examples:\n\n"
-    "  amqpworker send shop.tasks.welcome user_id=42 --app shop.tasks:app\n\n"
-    "  amqpworker send billing.charge order_id=o-1 -q billing --delay 60\n\n"
-    '  amqpworker send shop.tasks.report --queue reports --body \'{"day": "2026-11-25"}\''
+    epilog=examples(
+        "amqpworker send shop.tasks.welcome user_id=42 --app shop.tasks:app",
+        "amqpworker send billing.charge order_id=o-1 -q billing --delay 60",
+        'amqpworker send shop.tasks.report -q reports --body \'{"day": "2026-11-25"}\'',
+    )
 )
 def send(
     task: TaskName,
@@ -131,7 +135,7 @@ def send(
     as_json: AsJson = False,
 ) -> None:
     """
-    Send a task and print the message's id, once the broker has confirmed it.
+    Send a task; print its id once the broker has confirmed it.
 
     With --app, the task checks the parameters and names the queue. Without --app, --queue is required.
 
@@ -151,9 +155,10 @@ def send(
 
 
 @send_app.command(
-    epilog="Examples:\n\n"
-    "  amqpworker call shop.tasks.price sku=A-17 --app shop.tasks:app --timeout 5\n\n"
-    "  amqpworker call billing.balance account=7 --queue billing"
+    epilog=examples(
+        "amqpworker call shop.tasks.price sku=A-17 --app shop.tasks:app --timeout 5",
+        "amqpworker call billing.balance account=7 --queue billing",
+    )
 )
 def call(
     task: TaskName,

@@ -47,10 +47,11 @@ AppOption = Annotated[
 ]
 UrlOption = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="The broker, if no app is given; default: AMQPWORKER_URL, then localhost."),
+    typer.Option(metavar="URL", help="The broker, if no app is given.", show_default="AMQPWORKER_URL, then localhost"),
 ]
 NamespaceOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The prefix of exchanges, if no app is given; default: amqpworker.")
+    str | None,
+    typer.Option(metavar="NAME", help="The prefix of exchanges, if no app is given.", show_default="amqpworker"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -61,6 +62,12 @@ NEGATIVE_RESULTS = (TaskFailed, CallTimeout, Unroutable, QueueFull, QueueUnavail
 
 
 REPORT_AFTER = 1.0
+
+
+def examples(*commands: str) -> str:
+    """Return the last part of a help text; click does not wrap a paragraph that begins with a backspace."""
+    lines = "".join(f"\n  {command}" for command in commands)
+    return f"\b\nExample{'s' if len(commands) > 1 else ''}:{lines}"
 
 
 def exit_code(error: AmqpWorkerError) -> int:

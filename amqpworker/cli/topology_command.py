@@ -17,7 +17,7 @@ import typer
 from amqpworker.cli.cluster import TOTAL_TIMEOUT, ClusterRequests
 from amqpworker.cli.findings import Finding, Membership, grouped, leaders
 from amqpworker.cli.output import console, table, write, write_json
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, admin_of, load, quiet
+from amqpworker.cli.shared import APP_VARIABLE, AsJson, admin_of, examples, load, quiet
 from amqpworker.errors import ConfigError, NotConnected
 from amqpworker.log.terminal import printable
 from amqpworker.routing.topology import LEVELS, Exchange, Names, Queue, Topology
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from amqpworker.app import App
     from amqpworker.broker.management import Management
 
-topology_app = typer.Typer(
-    no_args_is_help=True, help="Show, declare and check the exchanges, queues and bindings of an app."
-)
+topology_app = typer.Typer(no_args_is_help=True, help="Show, declare or check the queues and exchanges of an app.")
 
 AppArgument = Annotated[str, typer.Argument(metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app.")]
 
@@ -42,14 +40,14 @@ PICTURE = """\
 
 
 @topology_app.command(
-    epilog="Examples:\n\n  amqpworker topology show shop.tasks:app\n\n  amqpworker topology show shop.tasks:app --json"
+    epilog=examples("amqpworker topology show shop.tasks:app", "amqpworker topology show shop.tasks:app --json")
 )
 def show(
     app: AppArgument,
     all_levels: Annotated[bool, typer.Option("--all", help="Show each level of the delay ladder.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what an app needs, without connecting to the broker."""
+    """Show what an app needs; does not connect to the broker."""
     quiet()
     plan = load(app).plan
     whole = plan.whole()
@@ -75,10 +73,10 @@ def show(
         console().print(shown)
 
 
-@topology_app.command(epilog="Example:\n\n  amqpworker topology declare shop.tasks:app")
+@topology_app.command(epilog=examples("amqpworker topology declare shop.tasks:app"))
 def declare(app: AppArgument) -> None:
     """
-    Declare everything that an app needs; what exists already is not changed.
+    Declare everything that an app needs. What exists already is not changed.
 
     Run it once with an administrator's permissions; workers and producers can then run with AMQPWORKER_DECLARE=0.
 
@@ -93,8 +91,10 @@ def declare(app: AppArgument) -> None:
 
 
 @topology_app.command(
-    epilog="Examples:\n\n  amqpworker topology check shop.tasks:app\n\n"
-    "  amqpworker topology check shop.tasks:app --management http://localhost:15672"
+    epilog=examples(
+        "amqpworker topology check shop.tasks:app",
+        "amqpworker topology check shop.tasks:app --management http://localhost:15672",
+    )
 )
 def check(
     app: AppArgument,
@@ -103,14 +103,14 @@ def check(
         typer.Option(
             metavar="URL",
             envvar="AMQPWORKER_MANAGEMENT",
-            help="The broker's HTTP API: also check members of queues, bindings, policies and stuck dead letters. "
-            "Default login: that of the app's URL.",
+            help="The broker's HTTP API, to check members of queues, bindings, policies and stuck dead letters, too. "
+            "Without a login in the URL, that of the app's URL is used.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """
-    Compare what an app needs with what exists on its broker; nothing is changed.
+    Compare what an app needs with what its broker has. Nothing is changed.
 
     Exit codes: 0 everything is as it should be, 1 something is not, 2 it could not be compared.
     """

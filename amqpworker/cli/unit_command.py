@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from amqpworker.cli.shared import examples
 from amqpworker.errors import ConfigError
 from amqpworker.ipc.interpreter import folder_as_given, interpreter_as_given
 from amqpworker.log.terminal import print_error, printable
@@ -95,10 +96,11 @@ unit_app = typer.Typer()
 
 
 @unit_app.command(
-    epilog="Examples:\n\n"
-    "  amqpworker unit shop.tasks:app > /etc/systemd/system/shop.service\n\n"
-    "  amqpworker unit shop.tasks:app --name shop --folder /srv/shop -- -p 4 -t 16 -q emails\n\n"
-    "  amqpworker unit --name shop --folder /srv/shop --config /etc/amqpworker/shop.toml"
+    epilog=examples(
+        "amqpworker unit shop.tasks:app > /etc/systemd/system/shop.service",
+        "amqpworker unit shop.tasks:app --name shop --folder /srv/shop -- -p 4 -t 16",
+        "amqpworker unit --folder /srv/shop --config /etc/amqpworker/shop.toml",
+    )
 )
 def unit(
     app: Annotated[str | None, typer.Argument(metavar="MODULE:APP", help="The app to run.")] = None,
@@ -108,7 +110,8 @@ def unit(
     ] = None,
     name: Annotated[str, typer.Option(metavar="NAME", help="Name of the unit.")] = "amqpworker",
     folder: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where the app's modules are; default: the current folder.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where the app's modules are.", show_default="the current folder"),
     ] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="Run the pools of this file instead.")] = None,
     credential_file: Annotated[
@@ -116,9 +119,9 @@ def unit(
     ] = Path("/etc/amqpworker/url"),
 ) -> None:
     """
-    Print a systemd unit that runs a pool of this app, or the pools of a file.
+    Print a systemd unit that runs an app, or the pools of a file.
 
-    It notifies systemd, reloads without a gap in consuming, gets the broker's URL as a credential, and is sandboxed.
+    The service notifies systemd, reloads without a gap in consuming, gets the broker's URL as a credential, and is sandboxed.
     """
     if (app is None) == (config is None):
         raise ConfigError("Give either MODULE:APP, with the options of its pool after --, or --config FILE.")

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from amqpworker.cli.cores import usable_cores
 from amqpworker.cli.option_flags import flagged, flags_of, takes_options_of
 from amqpworker.cli.pool_file import ConfigFile, mistake, read_config, supervisor_config
-from amqpworker.cli.shared import APP_VARIABLE, AsJson
+from amqpworker.cli.shared import APP_VARIABLE, examples
 from amqpworker.errors import ConfigError
 from amqpworker.ipc.interpreter import folder_as_given
 from amqpworker.supervisor.launch import SupervisorConfig, launch
@@ -38,19 +38,19 @@ ConfigPath = Annotated[
         "--config", metavar="FILE", help="Run the pools of this TOML file; only --check and --json can be added."
     ),
 ]
-Check = Annotated[
-    bool, typer.Option("--check", help="Show what would run, or what is wrong, and run nothing; --json: as JSON.")
-]
+Check = Annotated[bool, typer.Option("--check", help="Show what would run, or what is wrong, and run nothing.")]
+CheckAsJson = Annotated[bool, typer.Option("--json", help="With --check: print JSON.")]
 
 
 @worker_app.command(
-    epilog="Examples:\n\n"
-    "  amqpworker worker shop.tasks:app\n\n"
-    "  amqpworker worker shop.tasks:app -p 4 -t 16 -q emails -q reports\n\n"
-    "  amqpworker worker shop.tasks:app -q emails:8 -q reports:2,prefetch=4\n\n"
-    "  amqpworker worker shop.tasks:app --prefetch 1 --drain-timeout 120\n\n"
-    "  amqpworker worker shop.tasks:app --max-memory 500 --max-hours 24\n\n"
-    "  amqpworker worker --config pools.toml --check"
+    epilog=examples(
+        "amqpworker worker shop.tasks:app",
+        "amqpworker worker shop.tasks:app -p 4 -t 16 -q emails -q reports",
+        "amqpworker worker shop.tasks:app -q emails:8 -q reports:2,prefetch=4",
+        "amqpworker worker shop.tasks:app --prefetch 1 --drain-timeout 120",
+        "amqpworker worker shop.tasks:app --max-memory 500 --max-hours 24",
+        "amqpworker worker --config pools.toml --check",
+    )
 )
 @takes_options_of(*MODELS)
 def worker(
@@ -59,7 +59,7 @@ def worker(
     *,
     config: ConfigPath = None,
     check: Check = False,
-    as_json: AsJson = False,
+    as_json: CheckAsJson = False,
     **given: Any,
 ) -> None:
     """
