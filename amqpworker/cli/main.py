@@ -62,13 +62,8 @@ def options(
     """Background work on RabbitMQ: run workers, send tasks, manage queues and dead letters."""
 
 
-# `add_typer` without a name does not do this in all versions of typer from 0.12 on.
-program.registered_commands += [
-    *worker_app.registered_commands,
-    *send_app.registered_commands,
-    *status_app.registered_commands,
-    *unit_app.registered_commands,
-]
+for part in (worker_app, send_app, status_app, unit_app):
+    program.add_typer(part)
 program.add_typer(topology_app, name="topology")
 program.add_typer(dead_app, name="dead")
 program.add_typer(broker_app, name="broker")
@@ -111,7 +106,7 @@ def _fail(text: str, code: int, given: Sequence[str]) -> None:
 
 def _usage_error(error: Any, given: Sequence[str]) -> int:
     """Print in one line what is wrong with the command line, and which help explains it."""
-    text = error.format_message()
+    text = error.format_message().replace("Input should", "must", 1)
     if type(error).__name__ == "NoArgsIsHelpError":
         sys.stderr.write(f"{text}\n")
         return 2

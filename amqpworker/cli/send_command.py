@@ -11,7 +11,6 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -101,16 +100,6 @@ OPTION_NAMES = {"headers": "header"}
 """Options of a message that have another name on the command line."""
 
 
-@dataclass(frozen=True, slots=True)
-class MessageArguments:
-    """What the command line has about the message."""
-
-    task: str
-    values: list[str]
-    body: str | None
-    options: dict[str, Any]
-
-
 @send_app.command(
     epilog=examples(
         "amqpworker send shop.tasks.welcome user_id=42 --app shop.tasks:app",
@@ -145,7 +134,7 @@ def send(
     options = {**_common_options(queue, id, header), "delay": delay, "at": _datetime_of(at), "expires": expires}
     checked_timeout = _timeout_of(timeout)
     found = app_of(app, url, namespace)
-    sent = message(found, MessageArguments(task, values or [], body, options))
+    sent = message(found, task, values or [], body, options)
     with closing_app(found):
         found.producer.send(sent, checked_timeout)
     if as_json:
@@ -184,7 +173,7 @@ def call(
     quiet()
     checked_timeout = _timeout_of(timeout)
     found = app_of(app, url, namespace)
-    sent = message(found, MessageArguments(task, values or [], body, _common_options(queue, id, header)))
+    sent = message(found, task, values or [], body, _common_options(queue, id, header))
     with closing_app(found):
         reply = read(found.call_raw(sent, found.call_timeout if checked_timeout is None else checked_timeout))
     if reply.status == "failed":
@@ -204,20 +193,20 @@ def _print_failure(failed: TaskFailed) -> None:
     print_error(str(failed))
 
 
-def message(app: App, arguments: MessageArguments) -> Message:
+def message(app: App, name: str, values: list[str], body: str | None, options: dict[str, Any]) -> Message:
     """Return the message, checked by the task if the app has it; raises ConfigError if the queue is not known."""
     from amqpworker.policies.send_options import check_options, message_of
 
-    task = app.tasks.get(arguments.task) or app.remotes.get(arguments.task)
-    body = _body_of(arguments, task.signature.hints if task is not None else {})
+    task = app.tasks.get(name) or app.remotes.get(name)
+    content = _body_of(values, body, task.signature.hints if task is not None else {})
     try:
         if task is not None:
-            values = task.signature.decode(body)
-            return task.options(**arguments.options).message(*values.args, **values.kwargs)  # type: ignore[no-any-return]
-        options = check_options(arguments.options)
-        if options.queue is None:
-            raise ConfigError(_unknown_queue(app, arguments.task))
-        return message_of(arguments.task, options.queue, body, options, app.max_body)
+            found = task.signature.decode(content)
+            return task.options(**options).message(*found.args, **found.kwargs)  # type: ignore[no-any-return]
+        checked = check_options(options)
+        if checked.queue is None:
+            raise ConfigError(_unknown_queue(app, name))
+        return message_of(name, checked.queue, content, checked, app.max_body)
     except InvalidArguments as error:
         raise InvalidArguments(as_cli_options(str(error))) from error
 
@@ -237,19 +226,18 @@ def _unknown_queue(app: App, task: str) -> str:
     return f"The app has no task {task!r}: {hint} A task of another program needs --queue."
 
 
-def _body_of(arguments: MessageArguments, hints: Mapping[str, Any]) -> bytes:
+def _body_of(values: list[str], given: str | None, hints: Mapping[str, Any]) -> bytes:
     """Return the JSON object of the parameters; NAME=VALUE is read by the type hints, if those are known."""
-    if arguments.body is None:
-        values = pairs(arguments.values, "parameter", hints)
+    if given is None:
+        parameters = pairs(values, "parameter", hints)
         try:
-            return json.dumps(values, ensure_ascii=False, allow_nan=False).encode()
+            return json.dumps(parameters, ensure_ascii=False, allow_nan=False).encode()
         except UnicodeEncodeError:
             raise InvalidArguments("A parameter is not UTF-8.") from None
         except ValueError:
             raise InvalidArguments("A parameter is a number that JSON does not have.") from None
-    if arguments.values:
+    if values:
         raise InvalidArguments("Use NAME=VALUE or --body, not both.")
-    given = arguments.body
     body = standard_input().strip() if given == "-" else given.encode("utf-8", "surrogateescape")
     try:
         found = json.loads(body)

@@ -119,7 +119,7 @@ def silence_in_io_threads(library: str) -> None:
     for name in list(logging.root.manager.loggerDict):
         if name.split(".")[0] == library:
             logger = logging.getLogger(name)
-            if not any(isinstance(one, SilenceInIOThreads) for one in logger.filters):
+            if not any(isinstance(known, SilenceInIOThreads) for known in logger.filters):
                 logger.addFilter(SilenceInIOThreads())
 
 

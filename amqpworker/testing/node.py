@@ -260,7 +260,7 @@ class Node:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle = (self.folder / "lock").open("w")
         except OSError as error:
-            raise ConfigError(f"The folder {self.folder} cannot be used for a node: {error}") from error
+            raise ConfigError(f"The folder {self.folder} cannot be used for a node: {error.strerror}.") from error
         with handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
