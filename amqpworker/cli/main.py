@@ -23,8 +23,9 @@ from amqpworker.cli.shared import examples, exit_code
 from amqpworker.cli.status_command import status_app
 from amqpworker.cli.topology_command import topology_app
 from amqpworker.cli.unit_command import unit_app
+from amqpworker.cli.values import as_cli_options
 from amqpworker.cli.worker_command import worker_app
-from amqpworker.errors import AmqpWorkerError
+from amqpworker.errors import AmqpWorkerError, InvalidArguments
 from amqpworker.log.redaction import redact_text
 from amqpworker.log.terminal import escape_unencodable, print_error
 
@@ -82,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = command.main(args=given, prog_name="amqpworker", standalone_mode=False)
     except AmqpWorkerError as error:
         code = exit_code(error)
-        _fail(redact_text(str(error)), code, given)
+        text = as_cli_options(str(error)) if isinstance(error, InvalidArguments) else str(error)
+        _fail(redact_text(text), code, given)
         return code
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 import sys
 from collections.abc import Mapping
 from datetime import datetime
@@ -95,9 +94,6 @@ CallTimeout = Annotated[
         show_default="the app's call_timeout",
     ),
 ]
-
-OPTION_NAMES = {"headers": "header"}
-"""Options of a message that have another name on the command line."""
 
 
 @send_app.command(
@@ -199,16 +195,13 @@ def message(app: App, name: str, values: list[str], body: str | None, options: d
 
     task = app.tasks.get(name) or app.remotes.get(name)
     content = _body_of(values, body, task.signature.hints if task is not None else {})
-    try:
-        if task is not None:
-            found = task.signature.decode(content)
-            return task.options(**options).message(*found.args, **found.kwargs)  # type: ignore[no-any-return]
-        checked = check_options(options)
-        if checked.queue is None:
-            raise ConfigError(_unknown_queue(app, name))
-        return message_of(name, checked.queue, content, checked, app.max_body)
-    except InvalidArguments as error:
-        raise InvalidArguments(as_cli_options(str(error))) from error
+    if task is not None:
+        found = task.signature.decode(content)
+        return task.options(**options).message(*found.args, **found.kwargs)  # type: ignore[no-any-return]
+    checked = check_options(options)
+    if checked.queue is None:
+        raise ConfigError(_unknown_queue(app, name))
+    return message_of(name, checked.queue, content, checked, app.max_body)
 
 
 def _unknown_queue(app: App, task: str) -> str:
@@ -251,10 +244,7 @@ def _body_of(values: list[str], given: str | None, hints: Mapping[str, Any]) -> 
 def _timeout_of(timeout: float | None) -> float | None:
     from amqpworker.policies.send_options import check_timeout
 
-    try:
-        return None if timeout is None else check_timeout(timeout)
-    except InvalidArguments as error:
-        raise InvalidArguments(as_cli_options(str(error))) from error
+    return None if timeout is None else check_timeout(timeout)
 
 
 def _datetime_of(text: str | None) -> datetime | None:
@@ -267,12 +257,3 @@ def _datetime_of(text: str | None) -> datetime | None:
     if found.utcoffset() is None:
         raise InvalidArguments(f"--at {text!r} has no time zone: add Z for UTC, or an offset such as +01:00.")
     return found
-
-
-def as_cli_options(text: str) -> str:
-    """Return an error's text with `--delay` in place of `options(delay=…)`."""
-    return re.sub(
-        r"options\(((?:\w+=…(?:, )?)+)\)",
-        lambda found: ", ".join(f"--{OPTION_NAMES.get(name, name)}" for name in re.findall(r"(\w+)=…", found[1])),
-        text,
-    )

@@ -1,5 +1,5 @@
 """
-Values from the command line.
+Values from the command line, and the names of options in errors about them.
 
 Decides how `name=value` is read: as JSON if it is valid JSON, else as text, and as text if the type hint is `str`.
 """
@@ -7,6 +7,7 @@ Decides how `name=value` is read: as JSON if it is valid JSON, else as text, and
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import UnionType
 from typing import Annotated, Any, NoReturn, Union, get_args, get_origin
@@ -15,6 +16,8 @@ from amqpworker.errors import InvalidArguments
 
 NO_HINTS: Mapping[str, Any] = {}
 TEXT, NOTHING = str, type(None)
+OPTION_NAMES = {"headers": "header"}
+"""Options of a message that have another name on the command line."""
 
 
 def pairs(items: Iterable[str], kind: str, hints: Mapping[str, Any] = NO_HINTS) -> dict[str, Any]:
@@ -57,3 +60,12 @@ def _alternatives(hint: Any) -> Iterator[Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)  # NaN and the infinities: they are not JSON, and stay text
+
+
+def as_cli_options(text: str) -> str:
+    """Return an error's text with `--delay` in place of `options(delay=…)`."""
+    return re.sub(
+        r"options\(((?:\w+=…(?:, )?)+)\)",
+        lambda found: ", ".join(f"--{OPTION_NAMES.get(name, name)}" for name in re.findall(r"(\w+)=…", found[1])),
+        text,
+    )

@@ -14,10 +14,9 @@ import pytest
 from amqpworker.cli.cores import usable_cores
 from amqpworker.cli.main import main
 from amqpworker.cli.output import plain
-from amqpworker.cli.send_command import as_cli_options
 from amqpworker.cli.shared import exit_code
 from amqpworker.cli.topology_command import management_of
-from amqpworker.cli.values import pairs
+from amqpworker.cli.values import as_cli_options, pairs
 from amqpworker.errors import (
     AccessRefused,
     AmqpWorkerError,
