@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Render: TypeAlias = Callable[[dict[str, Any]], str]
 
-LEVELS = ("debug", "info", "warning", "error", "critical")
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 LIBRARY_LEVELS = {
     "pika": logging.WARNING,
@@ -53,8 +53,8 @@ def configure(
     `json` is true for JSON lines, false for text, None for text on a terminal and in systemd's journal and JSON elsewhere. A
     process that runs no `user_code` does not set up structlog. Raises ConfigError if there is no such level.
     """
-    if level.lower() not in LEVELS:
-        raise ConfigError(f"Unknown log level {level!r}: choose one of {', '.join(LEVELS)}.")
+    if level.lower() not in LOG_LEVELS:
+        raise ConfigError(f"Unknown log level {level!r}: choose one of {', '.join(LOG_LEVELS)}.")
     handler = _handler(sys.stderr if stream is None else stream, json)
     root = logging.getLogger()
     for handler_before in [found for found in root.handlers if isinstance(found, LineHandler)]:

@@ -21,7 +21,7 @@ PACKAGE = "/usr/lib/rabbitmq/lib"
 PLUGINS = ("rabbitmq_management", "rabbitmq_shovel", "rabbitmq_shovel_management")
 PLACES = ("/opt/rabbitmq/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 
-MISSING = (
+NOT_INSTALLED = (
     "RabbitMQ is not installed: run `apt-get install rabbitmq-server`, "
     "or set AMQPWORKER_URL to a broker that is running already."
 )
@@ -95,7 +95,7 @@ def scripts_folder() -> Path:
     for folder in (*packaged, *map(Path, PLACES)):
         if (folder / "rabbitmq-server").is_file():
             return folder
-    raise ConfigError(MISSING)
+    raise ConfigError(NOT_INSTALLED)
 
 
 def _version(folder: Path) -> tuple[int, ...]:
