@@ -65,10 +65,6 @@ class NodeApi(Management):
         result: dict[str, Any] = self.request("GET", "overview", timeout=5.0)
         return result
 
-    def create_vhost(self, name: str) -> None:
-        """Create a virtual host; the user that creates it may do everything in it."""
-        self.request("PUT", "vhosts", name, body={})
-
     def delete_vhost(self, name: str) -> None:
         """Delete a virtual host with all that is in it; its connections are closed."""
         self.request("DELETE", "vhosts", name, timeout=60.0)

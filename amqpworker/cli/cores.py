@@ -23,7 +23,6 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def _control_groups(root: Path) -> Iterator[Path]:
-    """Return the directories of the control groups that can limit this process."""
     mount, own = root / CGROUP_MOUNT, "0::/\n1:cpu:/"
     with suppress(OSError, ValueError):
         own = (root / OWN_GROUPS).read_text()

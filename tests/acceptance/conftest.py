@@ -47,7 +47,7 @@ def make_scene(tmp_path: Path) -> Iterator[MakeScene]:
 
     def make(node: Node, **given: Any) -> Scene:
         broker = Broker(node, f"scene-{next(_numbers)}")
-        node.management.create_vhost(broker.vhost)
+        node.create_vhost(broker.vhost)
         made.append(Scene(broker, tmp_path / broker.vhost, **given))
         return made[-1]
 

@@ -44,7 +44,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
             for node in others:  # one by one: the second to come must find the first
                 node.join()
             list(at_once.map(quicken, (first, *others)))
-        first.management.create_vhost(VHOST)
+        first.create_vhost(VHOST)
         yield Cluster(first, *others)
     finally:
         for node in (*others, first):

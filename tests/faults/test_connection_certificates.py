@@ -114,7 +114,7 @@ def test_a_certificate_that_is_not_taken_is_told_at_once_and_by_whose_it_is(
 def test_a_virtual_host_that_the_user_of_a_certificate_may_not_enter_is_told_with_its_name(
     make_app: MakeApp, guarded: Guarded
 ) -> None:
-    guarded.node.management.create_vhost("closed")
+    guarded.node.create_vhost("closed")
     app = make_app(guarded.url(vhost="closed"), **guarded.settings("shop"))
     with pytest.raises(AccessRefused, match=r"'shop'.*'closed'"):
         echo_of(app).send("x")

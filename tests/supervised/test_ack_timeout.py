@@ -65,7 +65,7 @@ def impatient_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 @pytest.fixture
 def impatient(impatient_node: Node, request: pytest.FixtureRequest) -> Iterator[Broker]:
     broker = Broker(impatient_node, request.node.name[:60])
-    impatient_node.management.create_vhost(broker.vhost)
+    impatient_node.create_vhost(broker.vhost)
     yield broker
     impatient_node.management.delete_vhost(broker.vhost)
 
