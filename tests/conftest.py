@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from amqpworker.testing import Node
 from amqpworker.testing import node as node_module
+from tests.nodes import Node
 from tests.support import Broker
 
 # figures of the management API are otherwise up to five seconds old
@@ -69,7 +69,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 def vhost(node: Node) -> Iterator[Broker]:
     """A fresh virtual host on the shared node."""
     broker = Broker(node, f"test-{next(_numbers)}")
-    node.management.create_vhost(broker.vhost)
+    node.create_vhost(broker.vhost)
     yield broker
     node.management.delete_vhost(broker.vhost)
 

@@ -13,8 +13,8 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker, UnroutableError
 
-from amqpworker.testing import Node, wait_until
-from amqpworker.testing.node_api import NodeApi
+from amqpworker.testing import wait_until
+from tests.nodes import Node, NodeApi
 
 __all__ = [
     "Broker",

@@ -1,7 +1,7 @@
 """
 `amqpworker dead`: list and show dead letters; they stay in their queues.
 
-Decides which queues are read and what is shown of a letter. `broker.peek` reads a queue without changing its order.
+Decides which queues are read and what is shown of a letter.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import typer
 
 from amqpworker.cli.dead_letters import reason_text, summary, whole
 from amqpworker.cli.output import clipped, console, folded, table, write, write_json
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, UrlOption, admin_of, app_of, quiet
+from amqpworker.cli.shared import APP_VARIABLE, AsJson, UrlOption, admin_of, app_of, examples, quiet
 from amqpworker.errors import AmqpWorkerError, ConfigError, Unroutable
 from amqpworker.log.terminal import printable
 from amqpworker.model.dead_letter import DeadLetter
@@ -49,9 +49,11 @@ Queues = Annotated[
 
 @dead_app.command(
     "list",
-    epilog="Examples:\n\n  amqpworker dead list --app shop.tasks:app\n\n"
-    "  amqpworker dead list -q emails -q reports --limit 100 --json\n\n"
-    "  amqpworker dead list -q amqpworker.parked",
+    epilog=examples(
+        "amqpworker dead list --app shop.tasks:app",
+        "amqpworker dead list -q emails -q reports --limit 100 --json",
+        "amqpworker dead list -q amqpworker.parked",
+    ),
 )
 def list_letters(
     context: typer.Context,
@@ -88,8 +90,10 @@ def list_letters(
 
 
 @dead_app.command(
-    epilog="Examples:\n\n  amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails\n\n"
-    "  amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails --json"
+    epilog=examples(
+        "amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails",
+        "amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails --json",
+    )
 )
 def show(
     letter: Annotated[str, typer.Argument(metavar="ID", help="The message's id; '' for one without an id.")],
@@ -101,7 +105,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """
-    Show one dead letter with its headers, body and traceback: the oldest with this id.
+    Show one dead letter with its headers, body and traceback. Of several with this id it is the oldest.
 
     Exit codes: 0 shown, 1 there is no such dead letter, 2 the queue could not be read.
     """
@@ -130,7 +134,7 @@ def _no_such_queue(app: App, admin: Admin, name: str) -> ConfigError:
     known = [*app.plan.queues, app.plan.names.parked]
     if work_queue in app.plan.queues:
         return ConfigError(f"Queue {name!r} does not exist yet: a worker or `amqpworker topology declare` creates it.")
-    if near := difflib.get_close_matches(work_queue, [one for one in known if one != work_queue], n=1):
+    if near := difflib.get_close_matches(work_queue, [name for name in known if name != work_queue], n=1):
         return ConfigError(f"Queue {name!r} does not exist: did you mean `-q {near[0]}`?")
     with suppress(AmqpWorkerError):  # this user may not read that queue either
         if work_queue != name and admin.depth(work_queue) is not None:
@@ -142,7 +146,6 @@ def _no_such_queue(app: App, admin: Admin, name: str) -> ConfigError:
 
 
 def _app_for_list(app: str | None, queues: list[str] | None, url: str | None) -> App:
-    """Return the app to take URL and queues from."""
     if app is None and not queues:
         raise ConfigError("Name an app (MODULE:APP), or queues with -q.")
     # With --url, an app from the environment is ignored rather than refused.
@@ -150,7 +153,6 @@ def _app_for_list(app: str | None, queues: list[str] | None, url: str | None) ->
 
 
 def _names_of(app: App, queues: list[str] | None) -> list[str]:
-    """Return the queues to read: those that were named, or all of the app and the parking queue."""
     if queues:
         return [dead_name(name) for name in queues]
     return [*(name + SUFFIX for name in sorted(app.plan.queues)), app.plan.names.parked]
@@ -189,7 +191,6 @@ def _find(admin: Admin, queue: str, wanted: str) -> SearchResult:
 
 
 def _position_text(queue: str, result: SearchResult) -> str:
-    """Return which letter is shown."""
     of_all = f"of {result.messages} in queue {printable(queue)!r}"
     if len(result.positions) == 1:
         return f"Dead letter {result.positions[0]} {of_all}"
@@ -236,7 +237,6 @@ def show_list(queue: str, count: int | None, letters: list[DeadLetter]) -> None:
 
 
 def _in_utc(time: datetime) -> str:
-    """Return a time for people of any zone."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 

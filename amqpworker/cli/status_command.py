@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from amqpworker.cli.output import ID_WIDTH, console, folded, table, write, write_json
-from amqpworker.cli.shared import AsJson
+from amqpworker.cli.shared import AsJson, examples
 from amqpworker.errors import ConfigError, NotConnected
 from amqpworker.log.terminal import printable
 
@@ -35,21 +35,22 @@ status_app = typer.Typer()
 
 
 @status_app.command(
-    epilog="Examples:\n\n  amqpworker status\n\n  amqpworker status 4711 --watch\n\n  amqpworker status 127.0.0.1:8080 --json"
+    epilog=examples("amqpworker status", "amqpworker status 4711 --watch", "amqpworker status 127.0.0.1:8080 --json")
 )
 def status(
     where: Annotated[
         str | None,
         typer.Argument(
             metavar="WHERE",
-            help="The supervisor: its process id, or its --health address; default: the only one on this machine.",
+            help="The supervisor: its process id, or its --health address.",
+            show_default="the only one on this machine",
         ),
     ] = None,
     as_json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh once per second, until Ctrl-C.")] = False,
 ) -> None:
     """
-    Show the status of a supervisor's pools: their processes and running tasks.
+    Show the processes and running tasks of a supervisor's pools.
 
     Exit codes: 0 every process consumes, 1 not all do, 2 there is no such supervisor, or it does not respond.
     """
@@ -67,10 +68,10 @@ def status(
     raise typer.Exit(0 if state["consuming"] >= state["wanted"] else 1)
 
 
-@status_app.command(epilog="Examples:\n\n  amqpworker workers\n\n  amqpworker workers --json")
+@status_app.command(epilog=examples("amqpworker workers", "amqpworker workers --json"))
 def workers(as_json: AsJson = False) -> None:
     """
-    List the supervisors on this machine with their pools; root sees those of all users and services.
+    List the supervisors on this machine with their pools. Root sees those of all users and services.
 
     Exit code: 0 listed, also if there are none.
     """

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from amqpworker.testing import Node
 from tests.acceptance import oracle
 from tests.acceptance.scene import Scene
 from tests.conftest import running_node
+from tests.nodes import Node
 from tests.support import Broker
 
 MakeScene = Callable[..., Scene]
@@ -47,7 +47,7 @@ def make_scene(tmp_path: Path) -> Iterator[MakeScene]:
 
     def make(node: Node, **given: Any) -> Scene:
         broker = Broker(node, f"scene-{next(_numbers)}")
-        node.management.create_vhost(broker.vhost)
+        node.create_vhost(broker.vhost)
         made.append(Scene(broker, tmp_path / broker.vhost, **given))
         return made[-1]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from amqpworker.testing import Node
 from tests.acceptance.conftest import MakeScene
 from tests.acceptance.oracle import balance
+from tests.nodes import Node
 
 ROUNDS = 2
 SOME = 200

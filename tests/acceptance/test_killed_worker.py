@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import pytest
 
 from amqpworker.results.store import open_store
-from amqpworker.testing import Node
 from tests.acceptance.conftest import MakeScene
 from tests.acceptance.oracle import Balance, balances
 from tests.acceptance.scene import Scene
+from tests.nodes import Node
 
 # What stands in one group is tried at the same time.
 POINTS = (

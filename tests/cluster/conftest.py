@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from amqpworker.testing import Node
 from tests.acceptance.conftest import quicken
 from tests.acceptance.scene import Scene
 from tests.conftest import TEST_CONFIG, throw_away
+from tests.nodes import Member, Node
 from tests.support import Broker
 
 VHOST = "cluster"
@@ -36,15 +36,15 @@ class Cluster:
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """Run three nodes with an empty virtual host."""
     first = Node(tmp_path / "first", extra_config=TEST_CONFIG, tied=True)
-    others = [Node(tmp_path / name, extra_config=TEST_CONFIG, tied=True, beside=first) for name in ("second", "third")]
+    others = [Member(tmp_path / name, first, extra_config=TEST_CONFIG, tied=True) for name in ("second", "third")]
     try:
         first.start()
         with ThreadPoolExecutor() as at_once:
             list(at_once.map(Node.start, others))
             for node in others:  # one by one: the second to come must find the first
-                node.join(first)
+                node.join()
             list(at_once.map(quicken, (first, *others)))
-        first.management.create_vhost(VHOST)
+        first.create_vhost(VHOST)
         yield Cluster(first, *others)
     finally:
         for node in (*others, first):

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from amqpworker import App, ConfigError, NotConnected, SendError, Unconfirmed
-from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
 from tests.integration.tasks import QUEUE, echo_of, messages
+from tests.nodes import Node
 from tests.proxy import Proxy
 from tests.support import Broker, raw_channel, wait_until
 

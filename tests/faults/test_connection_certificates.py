@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from amqpworker import AccessRefused, App, ConfigError
-from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
 from tests.certificates import encrypt_key, make_authority, make_certificate
 from tests.conftest import TEST_CONFIG, throw_away
 from tests.integration.tasks import echo_of
+from tests.nodes import Node
 from tests.support import Broker, wait_until
 
 MakeApp = Callable[..., App]
@@ -114,7 +114,7 @@ def test_a_certificate_that_is_not_taken_is_told_at_once_and_by_whose_it_is(
 def test_a_virtual_host_that_the_user_of_a_certificate_may_not_enter_is_told_with_its_name(
     make_app: MakeApp, guarded: Guarded
 ) -> None:
-    guarded.node.management.create_vhost("closed")
+    guarded.node.create_vhost("closed")
     app = make_app(guarded.url(vhost="closed"), **guarded.settings("shop"))
     with pytest.raises(AccessRefused, match=r"'shop'.*'closed'"):
         echo_of(app).send("x")

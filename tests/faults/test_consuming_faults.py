@@ -13,8 +13,8 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from amqpworker import App, Unroutable, current
 from amqpworker.routing import topology
-from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
+from tests.nodes import Node
 from tests.proxy import Proxy
 from tests.support import Broker, raw_channel, wait_until
 from tests.workers import LocalWorker, running

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from amqpworker.errors import ConfigError
-from amqpworker.testing import Node, processes
+from amqpworker.testing import processes
 from amqpworker.testing.configuration import Record
+from tests.nodes import Node
 from tests.support import Broker, raw_channel, raw_publish, wait_until
 
 MakeNode = Callable[..., Node]
@@ -69,7 +70,7 @@ def test_two_nodes_run_side_by_side_in_folders_with_spaces_and_quotes(make_node:
     for node in (first, second):
         node.start()
     assert not set(first.ports) & set(second.ports)
-    first.management.create_vhost("only here")
+    first.create_vhost("only here")
     with raw_channel(first.url("only here")), raw_channel(second.url()):
         pass
     first.stop()

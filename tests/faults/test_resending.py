@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from amqpworker import App, BatchFailed, CallTimeout, ConfigError, InvalidArguments, SendError, Settings, Unconfirmed
-from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
 from tests.integration.tasks import QUEUE, echo_of, messages
+from tests.nodes import Node
 from tests.proxy import Proxy
 from tests.support import Broker, raw_channel, wait_until
 

@@ -17,9 +17,9 @@ import pytest
 from amqpworker import App
 from amqpworker.broker import consumer_check as probe
 from amqpworker.routing import topology
-from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
 from tests.cli import environment, run
+from tests.nodes import Node
 from tests.proxy import Proxy
 from tests.support import Broker, wait_until
 from tests.workers import LocalWorker, running

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from amqpworker import App, ConfigError
-from amqpworker.testing import Node
 from tests.cli import environment, run
 from tests.conftest import TEST_CONFIG, throw_away
 from tests.integration.tasks import echo_of
+from tests.nodes import Node
 from tests.pools import SHOP
 from tests.support import wait_until
 from tests.workers import running

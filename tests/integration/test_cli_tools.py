@@ -19,9 +19,9 @@ import pytest
 from amqpworker import Settings
 from amqpworker.broker.admin import Admin
 from amqpworker.errors import NotConnected, Unroutable
-from amqpworker.testing import Node
 from amqpworker.worker.app_loader import load_app
 from tests.cli import Ended, run_here
+from tests.nodes import Node
 from tests.support import Broker, milliseconds, raw_channel, wait_until
 from tests.workers import running
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from amqpworker import App, ConfigError, InvalidArguments, SendError
-from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
 from tests.certificates import make_authority, make_certificate
 from tests.conftest import TEST_CONFIG, throw_away
 from tests.integration.tasks import echo_of, messages
+from tests.nodes import Node
 from tests.support import Broker
 
 MakeApp = Callable[..., App]

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from amqpworker import App, Settings
-from amqpworker.testing import Node
+from tests.nodes import Node
 from tests.support import Broker, wait_until
 
 

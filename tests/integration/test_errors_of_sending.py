@@ -28,9 +28,9 @@ from amqpworker import (
 )
 from amqpworker.routing.topology import work_queue
 from amqpworker.task import RemoteTask
-from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
 from tests.integration.tasks import QUEUE, echo_of, messages
+from tests.nodes import Node
 from tests.proxy import Proxy
 from tests.support import Broker, raw_channel, wait_until
 

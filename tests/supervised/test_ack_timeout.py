@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from amqpworker.testing import Node
 from tests.conftest import new_node, throw_away
+from tests.nodes import Node
 from tests.pools import Pool, pool
 from tests.support import Broker, wait_until
 
@@ -65,7 +65,7 @@ def impatient_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 @pytest.fixture
 def impatient(impatient_node: Node, request: pytest.FixtureRequest) -> Iterator[Broker]:
     broker = Broker(impatient_node, request.node.name[:60])
-    impatient_node.management.create_vhost(broker.vhost)
+    impatient_node.create_vhost(broker.vhost)
     yield broker
     impatient_node.management.delete_vhost(broker.vhost)
 

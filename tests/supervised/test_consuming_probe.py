@@ -11,8 +11,8 @@ import pytest
 
 from amqpworker import App
 from amqpworker.broker.consumer_check import QueueState, problem_with, resubscribes_silently
-from amqpworker.testing import Node
 from tests.faults.test_consuming_faults import QUEUE, Ledger, generation, make_anew
+from tests.nodes import Node
 from tests.proxy import Proxy
 from tests.support import Broker, raw_channel, wait_until
 from tests.workers import running

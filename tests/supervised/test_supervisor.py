@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from amqpworker.testing import Node
 from tests.cli import environment, run, started
+from tests.nodes import Node
 from tests.pools import SHOP, Pool, alive, pool, zombies_of
 from tests.support import Broker, wait_until
 
