@@ -16,7 +16,7 @@ import signal
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import accumulate, takewhile
+from enum import Enum
 from typing import Any, Literal, TypeAlias, get_args
 
 # Exit codes of a worker process, and of the pool.
@@ -99,14 +99,9 @@ class Reporter:
 
 def _encode_report(report: Report) -> bytes:
     """Return a report as a line, preceded by a newline: other code may have written part of a line before."""
-    fields = {**asdict(report), "reason": _truncate(report.reason[:MAX_REASON], MAX_TEXT_BYTES)}
-    return b"\n" + json.dumps(fields).encode() + b"\n"
-
-
-def _truncate(text: str, limit: int) -> str:
-    """Return as much of a text, from its start, as has at most `limit` bytes in JSON: an emoji has 12."""
-    sizes = accumulate(len(json.dumps(character)) - 2 for character in text)
-    return text[: sum(1 for _ in takewhile(lambda size: size <= limit, sizes))]
+    fields = {**asdict(report), "reason": report.reason[:MAX_REASON]}
+    # Not in ASCII, in which an emoji has 12 bytes: so a character has at most 6, as a control character does.
+    return b"\n" + json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,20 +153,17 @@ class SuspectAnswer:
     suspect: bool
 
 
-@dataclass(frozen=True, slots=True)
-class WriteStacks:
+class BareCommand(Enum):
+    """A command without arguments."""
+
+    WRITE_STACKS = "write stacks"
     """Write the stacks of all threads to the log."""
+    END_OVERDUE = "end overdue"
+    """Give up overdue tasks, drain, and end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """Drain and end, because of tasks that are far beyond their time limits."""
-
-
-Command: TypeAlias = SuspectAnswer | WriteStacks | Exit
+Command: TypeAlias = SuspectAnswer | BareCommand
 """What a supervisor sends to a worker process."""
-
-BARE_COMMANDS: dict[str, Command] = {"write stacks": WriteStacks(), "exit": Exit()}
 
 
 class CommandWriter:
@@ -205,8 +197,7 @@ class CommandWriter:
 
 def encode_command(command: Command) -> bytes:
     """Return a command as a line."""
-    name = next((name for name, bare in BARE_COMMANDS.items() if bare == command), None)
-    return json.dumps(asdict(command) if name is None else name).encode() + b"\n"
+    return json.dumps(command.value if isinstance(command, BareCommand) else asdict(command)).encode() + b"\n"
 
 
 def parse_commands(data: bytes) -> tuple[list[Command], bytes]:
@@ -214,6 +205,5 @@ def parse_commands(data: bytes) -> tuple[list[Command], bytes]:
     *lines, rest = data.split(b"\n")
     found = [json.loads(line) for line in lines]
     return [
-        BARE_COMMANDS[one] if isinstance(one, str) else SuspectAnswer(tuple(one["keys"]), one["suspect"])
-        for one in found
+        BareCommand(it) if isinstance(it, str) else SuspectAnswer(tuple(it["keys"]), it["suspect"]) for it in found
     ], rest

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from amqpworker.supervisor.slots import Pool, Process, Slot
+from amqpworker.supervisor.slots import FleetProcess, Pool, Slot
 
 MAX_RELOAD_FAILURES = 3
 
@@ -23,7 +23,7 @@ class RolloutStep:
     """One slot whose `process` will be replaced, or which will be removed (`retire`), not before `start_at`."""
 
     slot: Slot
-    process: Process | None
+    process: FleetProcess | None
     kind: Kind
     reason: str
     failures: int = 0
@@ -39,7 +39,7 @@ class RolloutStep:
         """Whether a step that has begun is not complete yet."""
         return (self.slot.process if self.kind == "retire" else self.slot.replacement) is not None
 
-    def replaces(self, process: Process, generation: int) -> bool:
+    def replaces(self, process: FleetProcess, generation: int) -> bool:
         """Return whether a process is still the one to replace: it may have died and been replaced meanwhile."""
         return process.generation < generation if self.kind == "reload" else process is self.process
 
@@ -65,7 +65,7 @@ class Rollout:
         return [*([self.current] if self.current else []), *self._waiting]
 
     @property
-    def replacement(self) -> Process | None:
+    def replacement(self) -> FleetProcess | None:
         """The process that the current step has started to replace another one, None if there is none."""
         return None if self.current is None else self.current.slot.replacement
 

@@ -15,7 +15,7 @@ from amqpworker.ipc.recorder import Counts, Gauges, Recording, Running
 from amqpworker.log.terminal import printable
 from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.notify import Condition
-from amqpworker.supervisor.slots import Process, Stage
+from amqpworker.supervisor.slots import FleetProcess, Stage
 
 MAX_ERRORS = 10
 MAX_REASON = 200
@@ -162,7 +162,7 @@ def status_of(
     )
 
 
-def _view_of(process: Process, observation: Observation, started: float, now: float) -> ProcessView:
+def _view_of(process: FleetProcess, observation: Observation, started: float, now: float) -> ProcessView:
     """Return the view of one process; the times are seconds since the epoch."""
     recording = observation.recording
     gauges = Gauges() if recording is None else recording.gauges

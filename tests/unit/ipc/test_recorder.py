@@ -32,7 +32,6 @@ from amqpworker.ipc.recorder import (
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.policies.time_limit import UNLIMITED, TimeLimit
 from amqpworker.supervisor.fleet import Fleet
-from amqpworker.supervisor.fleet_events import Tick
 from amqpworker.supervisor.health import respond_to
 from amqpworker.supervisor.monitor import recycling_reason
 from amqpworker.supervisor.pools import Recycling
@@ -150,7 +149,7 @@ def test_whatever_a_recording_says_can_be_judged_and_told_to_everybody(
         recording.stalled_thread(now, 60.0)
         recycling_reason(Recycling(5, 60, 1), 1.0, recording.counts.settled, 1)
     fleet = Fleet({"main": 1}, lambda: 1.0, {"main": 60.0})
-    fleet.handle(Tick(), now)
+    fleet.tick(now)
     state = status_of(fleet, {1: Observation(4711, 0, recording)}, History(), (now, now))
     condition_of(state)
     code, content = respond_to("/status", state, now)

@@ -23,7 +23,6 @@ from amqpworker.ipc.recorder import Counts, Recorder, read_recording
 from amqpworker.policies.time_limit import UNLIMITED, TimeLimit
 from amqpworker.supervisor import sockets as places
 from amqpworker.supervisor.fleet import Fleet
-from amqpworker.supervisor.fleet_events import Tick
 from amqpworker.supervisor.health import HealthServer, respond_to, serve_status, split_address
 from amqpworker.supervisor.sockets import socket_folder, sockets
 from amqpworker.supervisor.status import History, Observation, ProcessView, RunView, SupervisorStatus, status_of
@@ -225,7 +224,7 @@ def test_the_status_shows_the_limit_of_each_run_and_who_is_beyond_it() -> None:
     for slot, known in zip(recorder.slots, registered, strict=True):
         slot.mark_running(b"m-1", Run(known, delivery, "m-1", 1, 1000.0, 1000.0))
     fleet = Fleet({"main": 1}, lambda: 1.0, {"main": 60.0})
-    fleet.handle(Tick(), 0.0)
+    fleet.tick(0.0)
     shown = (
         status_of(fleet, {1: Observation(4712, 0, read_recording(recorder.memory))}, History(), (1042.0, 42.0))
         .processes[0]

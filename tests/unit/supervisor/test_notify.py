@@ -12,7 +12,6 @@ import pytest
 
 from amqpworker.ipc.recorder import Counts, Recording, Running
 from amqpworker.supervisor.fleet import Fleet
-from amqpworker.supervisor.fleet_events import Consuming, Ready, Reload, Stop, Tick
 from amqpworker.supervisor.notify import Announcer, Condition, Notifier, notifier_from
 from amqpworker.supervisor.status import History, Observation, condition_of, status_line, status_of
 
@@ -134,13 +133,13 @@ def seen(consuming: bool, running: int = 0, done: int = 0, stalled: str = "") ->
 
 def test_how_it_stands_in_a_few_words() -> None:
     fleet = Fleet({"main": 2}, lambda: 1.0, {"main": 60.0})
-    fleet.handle(Tick(), 0)
-    fleet.handle(Ready(1, 30.0), 1)
+    fleet.tick(0)
+    fleet.on_ready(1, 30.0, 1)
     stands = status_of(fleet, {1: seen(False)}, History(), (1000.0, 1.0))
     assert status_line(stands) == "waiting for the broker, 0/2 consuming, 0 running, 0 done"
     assert condition_of(stands).waiting == 1
-    fleet.handle(Consuming(1), 2)
-    fleet.handle(Consuming(2), 2)
+    fleet.on_consuming(1, 2)
+    fleet.on_consuming(2, 2)
     both = {1: seen(True, 1, 500), 2: seen(True, 2, 7500, "its main thread has made no progress for 61 s")}
     stands = status_of(fleet, both, History(Counts(4_000)), (1000.0, 2.0))
     assert status_line(stands) == "2/2 consuming, 3 running, 12 k done, 7 dead"
@@ -161,11 +160,11 @@ def test_how_it_stands_in_a_few_words() -> None:
     )
     long = {1: replace(seen(False), waits="x" * 1000), 2: seen(True)}
     assert len(status_line(status_of(fleet, long, History(), (1000.0, 2.0)))) < 260
-    fleet.handle(Reload(), 3)
+    fleet.reload(3)
     assert status_line(status_of(fleet, both, History(Counts(2_000_000)), (0.0, 0.0))).startswith(
         "reloading, 2/2 consuming"
     )
-    fleet.handle(Stop("test"), 4)
+    fleet.stop("test", 4)
     assert (
         status_line(status_of(fleet, {}, History(Counts(2_000_000)), (0.0, 0.0)))
         == "stopping, 0/2 consuming, 0 running, 2.0 M done"
