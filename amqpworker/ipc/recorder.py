@@ -16,8 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from amqpworker.ipc.idle_queues import IDLE_BYTES, bytes_of
-from amqpworker.ipc.report import OVERDUE
+from amqpworker.ipc.exit_status import OVERDUE
 
 if TYPE_CHECKING:
     from amqpworker.model.message import Delivery
@@ -41,8 +40,11 @@ PACK = SLOT.pack_into
 SLOT_SIZE = 1 + SLOT.size
 KEY_BYTES = 64
 MAX_SLOTS = 1_000_000
-# After the slots: the queues for which the process is idle, and those for which another one is, which the supervisor writes.
+# After the slots: the queues for which the process is idle (it could start a message at once), and those for which another one
+# is, which the supervisor writes. Two queues may share a bit: then messages are requeued unnecessarily.
 IDLE, ELSEWHERE = range(2)
+IDLE_BITS = 1024
+IDLE_BYTES = IDLE_BITS // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,11 @@ class Gauges:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A task that has started: times are seconds since the epoch, `limit` is 0 if there is none."""
+    """
+    A task that has started: times are seconds since the epoch, `limit` is 0 if there is none.
+
+    `over` is by how many seconds it had exceeded that when a supervisor made its status.
+    """
 
     slot: int
     key: str
@@ -93,6 +99,11 @@ class Running:
     attempt: int
     started: float
     limit: float
+    over: float = 0.0
+
+    def seconds_over(self, now: float) -> float:
+        """Return by how many seconds it exceeds its time limit, 0 if it does not."""
+        return max(0.0, now - self.limit) if self.limit else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +130,7 @@ class Recording:
 
     def has_overdue_task(self, now: float) -> bool:
         """Return whether a task runs far beyond its time limit; `now` is seconds since the epoch."""
-        return any(one.limit and now - one.limit >= OVERDUE for one in self.running)
+        return any(run.seconds_over(now) >= OVERDUE for run in self.running)
 
 
 def size_of(slots: int) -> int:
@@ -133,9 +144,15 @@ def _bits_at(slots: int, which: int) -> slice:
     return slice(begin, begin + IDLE_BYTES)
 
 
+def bit_of(broker: str, queue: str) -> int:
+    """Return the bit of a queue; `broker` includes the virtual host, since another one may have a queue of the same name."""
+    digest = hashlib.blake2b(f"{broker}\n{queue}".encode("utf-8", "replace"), digest_size=4).digest()
+    return 1 << int.from_bytes(digest, "little") % IDLE_BITS
+
+
 def record_idle_elsewhere(memory: Memory, slots: int, bits: int) -> None:
     """Write into the recording of a process for which queues another one is idle; the supervisor calls this."""
-    memory[_bits_at(slots, ELSEWHERE)] = bytes_of(bits)
+    memory[_bits_at(slots, ELSEWHERE)] = bits.to_bytes(IDLE_BYTES, "little")
 
 
 def key_of(delivery: Delivery) -> bytes:
@@ -203,7 +220,7 @@ class Recorder:
 
     def record_idle(self, bits: int) -> None:
         """Record for which queues a message could start at once."""
-        self._memory[_bits_at(len(self.slots), IDLE)] = bytes_of(bits)
+        self._memory[_bits_at(len(self.slots), IDLE)] = bits.to_bytes(IDLE_BYTES, "little")
 
     def idle_elsewhere(self) -> int:
         """Return for which queues another process of the supervisor was idle at its last check."""

@@ -11,8 +11,8 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from amqpworker.ipc.pipes import SuspectAnswer
 from amqpworker.ipc.recorder import Recording
-from amqpworker.ipc.report import SuspectAnswer
 
 MAX_SUSPECTS = 10_000
 MAX_QUERIES = 100_000

@@ -11,8 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from amqpworker.ipc.exit_status import describe_exit
-from amqpworker.ipc.report import FAILED, MISCONFIGURED, STOPPED
+from amqpworker.ipc.exit_status import FAILED, MISCONFIGURED, STOPPED, describe_exit
 from amqpworker.supervisor import actions
 from amqpworker.supervisor.actions import Action, Level
 from amqpworker.supervisor.rollout import Rollout, RolloutStep

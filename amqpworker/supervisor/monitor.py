@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from amqpworker.ipc.idle_queues import idle_elsewhere
 from amqpworker.ipc.recorder import MAIN, Recording
 from amqpworker.supervisor.actions import Action
 from amqpworker.supervisor.fleet import Fleet
@@ -102,7 +101,7 @@ class Monitor:
 
     def update_status(self, fleet: Fleet, now: float) -> SupervisorStatus:
         """Return the status by what was observed last; `now` is monotonic."""
-        self.latest = status_of(fleet, self._observations, self.history, (time.time(), now))
+        self.latest = status_of(fleet, self._observations, self.history, time.time(), now)
         return self.latest
 
     def record_death(self, serial: int, recording: Recording | None) -> None:
@@ -122,3 +121,12 @@ def recycling_reason(limits: Recycling, age: float, tasks: int, memory: int) -> 
     if limits.memory is not None and memory >= limits.memory:
         return f"it holds {memory // MIB} MiB of memory"
     return ""
+
+
+def idle_elsewhere(idle: Mapping[int, int]) -> dict[int, int]:
+    """Return for each process, by its serial number, the bits that any other process has set."""
+    once = twice = 0
+    for bits in idle.values():
+        twice |= once & bits
+        once |= bits
+    return {serial: (once & ~bits) | twice for serial, bits in idle.items()}

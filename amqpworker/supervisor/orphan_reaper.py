@@ -24,6 +24,7 @@ from amqpworker.ipc.descendants import (
     group_members,
     stat_of,
 )
+from amqpworker.ipc.stray_signals import DUMP_SIGNAL
 
 # In bytes: several thousand processes.
 MAX_MESSAGE = 128 * 1024
@@ -31,8 +32,7 @@ IGNORED = (
     *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
     *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU),
 )
-# `ipc.report.DUMP_SIGNAL`, and how long writing the stacks takes.
-DUMP_SIGNAL = signal.SIGUSR2
+# Writing the stacks takes a moment.
 DUMP_GRACE = 1.0
 # A killed process may be stuck in a system call.
 EXIT_GRACE = 20.0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from amqpworker.ipc.report import ABANDONED, MISCONFIGURED, STOPPED
+from amqpworker.ipc.exit_status import ABANDONED, MISCONFIGURED, STOPPED
 
 FIRST_BACKOFF = 1.0
 MAX_BACKOFF = 60.0

@@ -23,9 +23,11 @@ from typing import Any, assert_never
 
 from amqpworker.errors import AmqpWorkerError, ConfigError
 from amqpworker.ipc.descendants import adopt_orphans
+from amqpworker.ipc.exit_status import MISCONFIGURED
 from amqpworker.ipc.kernel import missing_calls
+from amqpworker.ipc.pipes import BareCommand, Report
 from amqpworker.ipc.recorder import Recording
-from amqpworker.ipc.report import DUMP_SIGNAL, MISCONFIGURED, BareCommand, Report
+from amqpworker.ipc.stray_signals import DUMP_SIGNAL
 from amqpworker.log.logger import get_logger
 from amqpworker.supervisor import actions
 from amqpworker.supervisor.actions import Action
@@ -38,7 +40,6 @@ from amqpworker.supervisor.notify import notifier_from
 from amqpworker.supervisor.orphan_guard import OrphanGuard
 from amqpworker.supervisor.orphans import CHECK_INTERVAL, Orphans
 from amqpworker.supervisor.pools import PoolSpec
-from amqpworker.supervisor.status import condition_of
 from amqpworker.supervisor.worker_handle import WorkerHandle
 
 log = get_logger(__name__)
@@ -256,7 +257,7 @@ class Supervisor:
             return
         self._perform(self._monitor.check(self.fleet, self._workers, now))
         state = self._monitor.update_status(self.fleet, now)
-        self._notifier.send(self._announcer.next(now, condition_of(state)))
+        self._notifier.send(self._announcer.next(now, state))
 
     def _log_status(self) -> None:
         """Log the status of each process, and have each log the stacks of its threads."""

@@ -16,12 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from amqpworker.ipc.descendants import CAN_ADOPT, MARK
-from amqpworker.ipc.interpreter import command_of
+from amqpworker.ipc.interpreter import VERSION_ARGUMENT, command_of
 from amqpworker.ipc.kernel import memory_file
+from amqpworker.ipc.pipes import CommandWriter, Report, parse_reports
 from amqpworker.ipc.recorder import Recording, read_recording, record_idle_elsewhere, size_of
-from amqpworker.ipc.report import CommandWriter, Report, parse_reports
 from amqpworker.ipc.stray_signals import stray_signals_blocked
-from amqpworker.ipc.version_check import VERSION_ARGUMENT
 from amqpworker.supervisor.pools import PoolSpec
 
 # A process that writes without end must not keep the supervisor from handling signals; a full pipe holds less than this.

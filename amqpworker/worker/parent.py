@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from amqpworker.ipc.report import STOPPED, BareCommand, Command, parse_commands
+from amqpworker.ipc.exit_status import STOPPED
+from amqpworker.ipc.pipes import BareCommand, Command, parse_commands
 from amqpworker.lifecycle import start_thread
 from amqpworker.log.logger import get_logger
 from amqpworker.worker.stacks import StackWriter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from amqpworker.ipc.report import FAILED
+from amqpworker.ipc.exit_status import FAILED
 from amqpworker.supervisor.actions import Drain, Kill, Start
 from amqpworker.supervisor.fleet import Fleet
 from tests.unit.supervisor.fleet_scene import Scene

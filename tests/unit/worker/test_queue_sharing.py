@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from amqpworker.broker.address import addresses
 from amqpworker.cli.pool_file import pool_spec
-from amqpworker.ipc.idle_queues import idle_elsewhere
 from amqpworker.ipc.recorder import MAIN, Recorder, read_recording, record_idle_elsewhere
 from amqpworker.supervisor.fleet import Fleet
-from amqpworker.supervisor.monitor import Monitor
+from amqpworker.supervisor.monitor import Monitor, idle_elsewhere
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.queue_sharing import Sharing, bits_of
 

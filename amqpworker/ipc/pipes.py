@@ -1,8 +1,8 @@
 """
 The messages between a worker process and its supervisor: reports one way, commands the other.
 
-Decides the exit codes, and the lines on the two pipes. Each line is one JSON object. A report is written in one piece or not at
-all, so it is never longer than `PIPE_BUF` bytes: texts are truncated, and messages are asked about in batches.
+Decides the lines on the two pipes. Each is one JSON object. A report is written in one piece or not at all, so it is never
+longer than `PIPE_BUF` bytes: texts are truncated, and messages are asked about in batches.
 User code runs in the same process and may write to the pipe, too: lines that are not reports are detected and ignored.
 """
 
@@ -12,30 +12,17 @@ import json
 import math
 import os
 import select
-import signal
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any, Literal, TypeAlias, get_args
 
-# Exit codes of a worker process, and of the pool.
-STOPPED = 0
-FAILED = 1
-MISCONFIGURED = 2
-ABANDONED = 3
-
-# A supervisor replaces a process whose task is still running this many seconds after its `time_limit`.
-OVERDUE = 60.0
-
 MAX_REASON = 500
 # The rest of the longest line: names of fields, and numbers.
 MAX_TEXT_BYTES = select.PIPE_BUF - 200
 MAX_LINE = 16384
 MAX_UNSENT = 1 << 20
-
-# Makes a process that is about to be killed write the stacks of its threads to the log, even if it hangs in C.
-DUMP_SIGNAL = signal.SIGUSR2
 
 Event = Literal["ready", "consuming", "misconfigured", "exiting", "suspect_query", "waiting"]
 EVENTS = frozenset(get_args(Event))

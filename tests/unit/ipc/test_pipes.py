@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.ipc.report import (
+from amqpworker.ipc.pipes import (
     EVENTS,
     MAX_LINE,
     MAX_UNSENT,
