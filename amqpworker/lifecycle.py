@@ -1,5 +1,5 @@
 """
-What several parts need to know about a process: its forks, its threads, and who uses an app.
+What several parts need to know about a process: its forks and threads, who uses an app, how long to wait after failures.
 
 Nothing here takes a lock. A signal handler or a finalizer may interrupt any line of its thread, and a process may be forked
 while another thread is at any line: a lock that they need might never be released.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import threading
 import weakref
 from _thread import get_ident
@@ -54,6 +55,11 @@ def start_thread(thread: threading.Thread) -> None:
         raise ThreadLimitReached(errno.EAGAIN, f"no thread can be started: {THREAD_LIMIT}") from error
 
 
+def backoff(first: float, longest: float, failures: int) -> float:
+    """Return the seconds to wait after this many failures in a row: `first`, doubled by each further one; 0 without any."""
+    return min(longest, first * 2.0 ** min(failures - 1, 64)) if failures > 0 else 0.0
+
+
 class LiveObjects(Generic[T]):
     """
     The objects of one kind that exist, for the one fork or exit hook of their module; it holds weak references only.
@@ -86,6 +92,50 @@ class LiveObjects(Generic[T]):
         me = os.getpid()
         found = [reference() for process, reference in list(self._added.values()) if process == me]
         return [item for item in found if item is not None]
+
+
+class Waker:
+    """
+    Wakes a thread that waits for file descriptors: its descriptor becomes readable when it is set.
+
+    An eventfd if the system has it: one system call to set it and one to clear it, however often it was set.
+    """
+
+    def __init__(self) -> None:
+        if hasattr(os, "eventfd"):
+            self.fd = self._write_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        else:
+            self.fd, self._write_fd = os.pipe()
+            os.set_blocking(self.fd, False)
+            os.set_blocking(self._write_fd, False)
+
+    def set(self) -> None:
+        """Make the descriptor readable; from any thread."""
+        try:
+            os.write(self._write_fd, b"\1\0\0\0\0\0\0\0")
+        except BlockingIOError:
+            return  # it is readable already
+
+    def clear(self) -> None:
+        """Make the descriptor unreadable again."""
+        try:
+            os.read(self.fd, 4096)
+        except BlockingIOError:
+            return
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until it is set, at most `timeout` seconds, and clear it."""
+        poller = select.poll()
+        poller.register(self.fd, select.POLLIN)
+        if not poller.poll(max(0.0, timeout) * 1000):
+            return False
+        self.clear()
+        return True
+
+    def __del__(self) -> None:
+        # Not before: a thread that still has a reference would write to whatever has this number by then.
+        for fd in {self.fd, self._write_fd}:
+            os.close(fd)
 
 
 class AppUsers:

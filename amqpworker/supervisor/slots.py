@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from amqpworker.ipc.exit_status import ABANDONED, MISCONFIGURED, STOPPED
+from amqpworker.lifecycle import backoff
 
 FIRST_BACKOFF = 1.0
 MAX_BACKOFF = 60.0
@@ -112,8 +113,8 @@ class Slot:
         """
         if died.consumed and now - died.started >= STABLE_AFTER:
             self.deaths = 0
-        doublings = self.deaths - 1 if died.consumed else self.deaths
-        pause = 0.0 if doublings < 0 else min(FIRST_BACKOFF * 2.0 ** min(doublings, 10), MAX_BACKOFF) * jitter()
+        failures = self.deaths if died.consumed else self.deaths + 1
+        pause = backoff(FIRST_BACKOFF, MAX_BACKOFF, failures) * jitter()
         self.deaths += 1
         self.start_at = now + pause
         return pause
@@ -145,7 +146,7 @@ class Pool:
         if process.recycle_at is None:
             early = oversize.at_start or now - process.started < STABLE_AFTER
             self.outgrown = self.outgrown + 1 if early else 0
-            pause = min(FIRST_BACKOFF * 2.0 ** min(self.outgrown, 10), MAX_BACKOFF) * jitter()
+            pause = backoff(FIRST_BACKOFF, MAX_BACKOFF, self.outgrown + 1) * jitter()
             process.recycle_at = now + pause if early else now
         return process.recycle_at
 

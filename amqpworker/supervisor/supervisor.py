@@ -38,7 +38,7 @@ from amqpworker.supervisor.launch import SIGNALS
 from amqpworker.supervisor.monitor import Monitor
 from amqpworker.supervisor.notify import notifier_from
 from amqpworker.supervisor.orphan_guard import OrphanGuard
-from amqpworker.supervisor.orphans import CHECK_INTERVAL, Orphans
+from amqpworker.supervisor.orphans import ORPHAN_CHECK_INTERVAL, Orphans
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.worker_handle import WorkerHandle
 
@@ -141,7 +141,7 @@ class Supervisor:
         if self._crash_history.has_queries or any(one.commands.pending for one in self._workers.values()):
             until = min(until, self._clock() + ANSWER_INTERVAL)
         if self._orphans.active:
-            until = min(until, self._clock() + CHECK_INTERVAL)
+            until = min(until, self._clock() + ORPHAN_CHECK_INTERVAL)
         # Rounded up: if it ended a moment too early, many short waits would follow.
         timeout = int(max(0.0, until - self._clock()) * 1000) + 1
         if any(pipe == self._read_end for pipe, _ in poll.poll(timeout)):
