@@ -13,7 +13,8 @@ import mmap
 import os
 import struct
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from operator import add
 from typing import TYPE_CHECKING, TypeAlias
 
 from amqpworker.ipc.exit_status import OVERDUE
@@ -58,12 +59,7 @@ class Counts:
 
     def plus(self, others: Counts) -> Counts:
         """Return the sum of both."""
-        return Counts(
-            self.done + others.done,
-            self.retried + others.retried,
-            self.dead + others.dead,
-            self.requeued + others.requeued,
-        )
+        return Counts(*map(add, astuple(self), astuple(others)))
 
     @property
     def settled(self) -> int:
@@ -74,10 +70,9 @@ class Counts:
 @dataclass(frozen=True, slots=True)
 class Gauges:
     """
-    Current numbers.
+    How many isolated processes are in use (`isolated`), and how many messages wait for one (`waiting_suspects`).
 
-    `isolated` is how many isolated processes are in use, `waiting_suspects` how many messages wait for one, `unconfirmed` how
-    many retries and dead letters the broker has not confirmed in time: their queue may lack a majority.
+    `unconfirmed`: how many retries and dead letters the broker has not confirmed in time; their queue may lack a majority.
     """
 
     isolated: int = 0
@@ -129,7 +124,7 @@ class Recording:
         return ""
 
     def has_overdue_task(self, now: float) -> bool:
-        """Return whether a task runs far beyond its time limit; `now` is seconds since the epoch."""
+        """Return whether a task is overdue; `now` is seconds since the epoch."""
         return any(run.seconds_over(now) >= OVERDUE for run in self.running)
 
 
@@ -194,14 +189,9 @@ class Recorder:
     """Writes a recording: into shared memory, or without a supervisor into memory of its own."""
 
     def __init__(self, slots: int, memory: Memory | None = None) -> None:
-        self._memory: Memory = bytearray(size_of(slots)) if memory is None else memory
-        self.slots = [RunSlot(self._memory, number) for number in range(slots)]
-        struct.pack_into("=8sII", self._memory, 0, MAGIC, VERSION, slots)
-
-    @property
-    def memory(self) -> Memory:
-        """The memory that it writes to."""
-        return self._memory
+        self.memory: Memory = bytearray(size_of(slots)) if memory is None else memory
+        self.slots = [RunSlot(self.memory, number) for number in range(slots)]
+        struct.pack_into("=8sII", self.memory, 0, MAGIC, VERSION, slots)
 
     def clear(self) -> None:
         """Record that nothing runs any more: this process ends by itself, and no task has crashed it."""
@@ -210,21 +200,19 @@ class Recorder:
 
     def beat(self, thread: int) -> None:
         """Record that a thread (by its index in `THREADS`) makes progress."""
-        HEARTBEAT.pack_into(self._memory, HEARTBEATS_AT + thread * HEARTBEAT.size, time.monotonic())
+        HEARTBEAT.pack_into(self.memory, HEARTBEATS_AT + thread * HEARTBEAT.size, time.monotonic())
 
     def record(self, counts: Counts, consuming: bool, gauges: Gauges) -> None:
         """Record the counts, whether every queue has a consumer, and the gauges."""
-        totals = (counts.done, counts.retried, counts.dead, counts.requeued)
-        current = (gauges.isolated, gauges.waiting_suspects, gauges.unconfirmed)
-        COUNTS.pack_into(self._memory, COUNTS_AT, *totals, consuming, *current)
+        COUNTS.pack_into(self.memory, COUNTS_AT, *astuple(counts), consuming, *astuple(gauges))
 
     def record_idle(self, bits: int) -> None:
         """Record for which queues a message could start at once."""
-        self._memory[_bits_at(len(self.slots), IDLE)] = bits.to_bytes(IDLE_BYTES, "little")
+        self.memory[_bits_at(len(self.slots), IDLE)] = bits.to_bytes(IDLE_BYTES, "little")
 
     def idle_elsewhere(self) -> int:
         """Return for which queues another process of the supervisor was idle at its last check."""
-        return int.from_bytes(self._memory[_bits_at(len(self.slots), ELSEWHERE)], "little")
+        return int.from_bytes(self.memory[_bits_at(len(self.slots), ELSEWHERE)], "little")
 
 
 def map_memory(descriptor: int) -> mmap.mmap:
@@ -239,16 +227,15 @@ def read_recording(memory: Memory) -> Recording | None:
     """Return what is recorded, None if it is not a recording; while the process writes a slot, that slot is left out."""
     if len(memory) < HEADER.size:
         return None
-    magic, version, slots, *numbers, consuming, isolated, waiting, unconfirmed = HEADER.unpack_from(memory)
+    magic, version, slots, *numbers = HEADER.unpack_from(memory)
     if magic != MAGIC or version != VERSION or slots > MAX_SLOTS or len(memory) < size_of(slots):
         return None
-    heartbeats = tuple(numbers[: len(THREADS)])
-    if not all(math.isfinite(one) and one >= 0 for one in heartbeats):
+    heartbeats, counts, consuming, gauges = tuple(numbers[:4]), Counts(*numbers[4:8]), numbers[8], Gauges(*numbers[9:])
+    if not all(math.isfinite(heartbeat) and heartbeat >= 0 for heartbeat in heartbeats):
         return None
-    running = [one for number in range(slots) if (one := _read_slot(memory, number)) is not None]
-    counts = Counts(*numbers[len(THREADS) :])
+    running = (_read_slot(memory, number) for number in range(slots))
     idle = int.from_bytes(memory[_bits_at(slots, IDLE)], "little")
-    return Recording(heartbeats, counts, tuple(running), bool(consuming), Gauges(isolated, waiting, unconfirmed), idle)
+    return Recording(heartbeats, counts, tuple(filter(None, running)), bool(consuming), gauges, idle)
 
 
 def _read_slot(memory: Memory, number: int) -> Running | None:

@@ -44,11 +44,11 @@ class Fleet:
     ) -> None:
         self.pools = {name: Pool(name, [Slot(name, n) for n in range(1, size + 1)]) for name, size in sizes.items()}
         self._start_timeouts = start_timeouts
-        self._turns = Turns(max_starts)
         self.processes: dict[int, FleetProcess] = {}
+        self._turns = Turns(max_starts, self.processes)
         self.generation = 1
         self.stopping: float | None = None
-        self.finished = False
+        self._finished = False
         self.rollouts = {name: Rollout(pool) for name, pool in self.pools.items()}
         self._jitter = jitter
         self._serial = 0
@@ -83,8 +83,7 @@ class Fleet:
         if self.stopping is not None:
             return min([*due, self.stopping]) if alive else None
         due += [process.ready_by for process in alive if process.is_starting]
-        may_start = self._turns.has_room(self.processes.values())
-        due += [slot.start_at for slot in self._slots_to_fill() if may_start or slot.start_at > now]
+        due += [slot.start_at for slot in self._slots_to_fill() if self._turns.has_room or slot.start_at > now]
         due_times = [rollout.next_due(now) for rollout in self.rollouts.values() if self._has_room(rollout.pool)]
         return min([*due, *(when for when in due_times if when is not None)], default=None)
 
@@ -99,8 +98,8 @@ class Fleet:
             self._fill_slots(now)
             self._advance_rollouts(now)
             self._fill_slots(now)  # a starting process that was drained has freed its turn
-        elif not self.processes and not self.finished:
-            self.finished = True
+        elif not self.processes and not self._finished:
+            self._finished = True
             self._actions.append(actions.Finish(self._exit_code, self._stop_reason))
         made, self._actions = self._actions, []
         return made
@@ -199,7 +198,7 @@ class Fleet:
 
     def _fill_slots(self, now: float) -> None:
         waiting = [slot for slot in self._slots_to_fill() if slot.start_at <= now]
-        while (slot := self._turns.next(waiting, self.processes.values())) is not None:
+        while (slot := self._turns.next(waiting)) is not None:
             waiting.remove(slot)
             slot.process = self._start(slot, now)
 
@@ -374,7 +373,7 @@ class Fleet:
         for rollout in sorted(self.rollouts.values(), key=lambda rollout: self._turns.rank(rollout.pool.name)):
             rollout.clear_finished()
             while self._has_room(rollout.pool):
-                if (step := rollout.start_next(now, self._turns.has_room(self.processes.values()))) is None:
+                if (step := rollout.start_next(now, self._turns.has_room)) is None:
                     break
                 self._perform(step, now)
                 rollout.clear_finished()  # at once if there is nothing to wait for

@@ -1,8 +1,7 @@
 """
 A supervisor's check of its processes, once per second: what they record, and whether they are healthy.
 
-Decides when it checks, when a process is due for recycling, and that no process has stalled if the supervisor itself did not
-run for a while.
+Decides when a process is due for recycling, and that none has stalled if the supervisor itself did not run for a while.
 """
 
 from __future__ import annotations
@@ -13,12 +12,11 @@ from collections.abc import Mapping
 from amqpworker.ipc.recorder import MAIN, Recording
 from amqpworker.supervisor.actions import Action
 from amqpworker.supervisor.fleet import Fleet
-from amqpworker.supervisor.pools import PoolSpec, Recycling
+from amqpworker.supervisor.pools import MIB, PoolSpec, Recycling
 from amqpworker.supervisor.slots import FleetProcess, Oversize, Stage
 from amqpworker.supervisor.status import History, Observation, SupervisorStatus, status_of
 from amqpworker.supervisor.worker_handle import WorkerHandle
 
-MIB = 1024 * 1024
 CHECK_INTERVAL = 1.0
 # A supervisor that has not checked for this long was stopped itself, and perhaps its processes were, too.
 CLOCK_GAP = 5.0
@@ -65,7 +63,7 @@ class Monitor:
         return actions
 
     def _idle_queues(self, fleet: Fleet, serial: int, now: float) -> int:
-        """Return for which queues a process is idle: for none unless it consumes and has recorded that lately."""
+        """Return the bits of the queues for which a process is idle: none unless it consumes and has recorded that lately."""
         process, recording = fleet.processes.get(serial), self._observations[serial].recording
         if process is None or not process.is_consuming or recording is None:
             return 0

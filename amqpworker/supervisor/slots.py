@@ -8,7 +8,7 @@ end its process with any code (`os._exit`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -168,14 +168,16 @@ class Turns:
     has ended, or is about to be killed.
     """
 
-    def __init__(self, limit: int | None) -> None:
+    def __init__(self, limit: int | None, processes: Mapping[int, FleetProcess]) -> None:
         self._limit = math.inf if limit is None else limit
+        self._processes = processes
         self._last: dict[str, int] = {}
         self._count = 0
 
-    def has_room(self, processes: Iterable[FleetProcess]) -> bool:
-        """Return whether another process may start beside these."""
-        return sum(process.is_starting for process in processes) < self._limit
+    @property
+    def has_room(self) -> bool:
+        """Whether another process may start."""
+        return sum(process.is_starting for process in self._processes.values()) < self._limit
 
     def record(self, pool: str) -> None:
         """Record that a pool has had its turn."""
@@ -186,8 +188,8 @@ class Turns:
         """Return a number that is smaller the longer ago a pool had its turn."""
         return self._last.get(pool, 0)
 
-    def next(self, slots: Iterable[Slot], processes: Iterable[FleetProcess]) -> Slot | None:
+    def next(self, slots: Iterable[Slot]) -> Slot | None:
         """Return the slot to fill now: of the pool that has waited longest the one that was due first; None if none may start."""
-        if not self.has_room(processes):
+        if not self.has_room:
             return None
         return min(slots, key=lambda slot: (self.rank(slot.pool), slot.start_at), default=None)

@@ -14,7 +14,7 @@ import signal
 import termios
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -60,14 +60,12 @@ class Supervisor:
     def __init__(
         self,
         pools: Sequence[PoolSpec],
-        clock: Callable[[], float] = time.monotonic,
         health: str | None = None,
         max_starts: int | None = None,
         folder: str | None = None,
     ) -> None:
         self._folder = folder
         self._pools = {pool.name: pool for pool in pools}
-        self._clock = clock
         self.fleet = Fleet(
             {pool.name: pool.processes for pool in pools},
             lambda: random.uniform(0.8, 1.2),  # noqa: S311
@@ -79,7 +77,7 @@ class Supervisor:
         self._orphans = Orphans()
         self._signals: list[int] = []
         self._finish: actions.Finish | None = None
-        self._monitor = Monitor(self._pools, clock())
+        self._monitor = Monitor(self._pools, time.monotonic())
         self._crash_history = CrashHistory()
         self._notifier, self._announcer = notifier_from(os.environ)
         self._health = health
@@ -91,9 +89,7 @@ class Supervisor:
         """
         Run the pools until a signal ends them; return the exit code.
 
-        Raises:
-            ConfigError: no process can ever run, for the reason that the first one has reported; or `health` cannot be used.
-            AmqpWorkerError: no process has ever consumed.
+        Raises AmqpWorkerError if no process has ever consumed, ConfigError if none ever can or `health` cannot be used.
         """
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
@@ -117,7 +113,7 @@ class Supervisor:
             self._reap()
             self._answer_queries()
             self._check()
-            self._perform(self.fleet.tick(self._clock()))
+            self._perform(self.fleet.tick(time.monotonic()))
             self._update_guard()
             if self._finish is not None and not self._orphans.active:
                 return self._finish
@@ -125,7 +121,7 @@ class Supervisor:
 
     def _update_guard(self) -> None:
         """Limit how long each process may survive this one: its drain timeout, and a grace period."""
-        drains = {serial: one.drain_timeout or 0.0 for serial, one in self.fleet.processes.items()}
+        drains = {serial: process.drain_timeout or 0.0 for serial, process in self.fleet.processes.items()}
         self._guard.update(
             {worker.pid: drains.get(serial, 0.0) + KILL_GRACE for serial, worker in self._workers.items()}
         )
@@ -133,29 +129,28 @@ class Supervisor:
     def _wait(self) -> None:
         """Wait for a signal or a report, or until something is due."""
         poll = select.poll()
-        for pipe in (self._read_end, *(one.reports for one in self._workers.values() if one.reports >= 0)):
+        for pipe in (self._read_end, *(worker.reports for worker in self._workers.values() if worker.reports >= 0)):
             poll.register(pipe, select.POLLIN)
-        due = self.fleet.next_due(self._clock())
+        due = self.fleet.next_due(time.monotonic())
         until = self._monitor.due if due is None else min(due, self._monitor.due)
         # These conditions do not wake the poll.
-        if self._crash_history.has_queries or any(one.commands.pending for one in self._workers.values()):
-            until = min(until, self._clock() + ANSWER_INTERVAL)
+        if self._crash_history.has_queries or any(worker.commands.pending for worker in self._workers.values()):
+            until = min(until, time.monotonic() + ANSWER_INTERVAL)
         if self._orphans.active:
-            until = min(until, self._clock() + ORPHAN_CHECK_INTERVAL)
+            until = min(until, time.monotonic() + ORPHAN_CHECK_INTERVAL)
         # Rounded up: if it ended a moment too early, many short waits would follow.
-        timeout = int(max(0.0, until - self._clock()) * 1000) + 1
+        timeout = int(max(0.0, until - time.monotonic()) * 1000) + 1
         if any(pipe == self._read_end for pipe, _ in poll.poll(timeout)):
             os.read(self._read_end, 4096)
 
-    # ---- what happens -----------------------------------------------------------------------------------------------------
+    # ---- what happens -----------------------------------------------------------------------------------------------
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        """Only remember a signal: the loop handles it."""
         self._signals.append(number)
 
     def _handle_signals(self) -> None:
         while self._signals:
-            number, now = self._signals.pop(0), self._clock()
+            number, now = self._signals.pop(0), time.monotonic()
             match number:
                 case signal.SIGINT if self.fleet.stopping is not None:
                     self._perform(self.fleet.stop_now(now))
@@ -188,7 +183,7 @@ class Supervisor:
                 log.warning("report_unreadable", pid=worker.pid, effect="it is ignored")
 
     def _on_report(self, serial: int, report: Report) -> None:
-        now = self._clock()
+        now = time.monotonic()
         match report.event:
             case "suspect_query":
                 self._crash_history.add_queries(serial, report.keys, now)
@@ -212,7 +207,7 @@ class Supervisor:
         return {worker.pid for worker in self._workers.values()} | self._guard.pids
 
     def _reap(self) -> None:
-        self._orphans.discover(self._own_pids, self._clock())
+        self._orphans.discover(self._own_pids, time.monotonic())
         for serial, worker in list(self._workers.items()):
             code = worker.poll()
             if code is not None:
@@ -220,23 +215,23 @@ class Supervisor:
                 recording = worker.recording()
                 self._monitor.check_soon()
                 ran = recording is not None and bool(recording.running)
-                self._perform(self.fleet.on_ended(serial, code, self._clock(), ran))
+                self._perform(self.fleet.on_ended(serial, code, time.monotonic(), ran))
                 self._crash_history.record_death(recording)
                 if recording is not None:
                     _log_suspects(worker.pid, recording)
-                keys = () if recording is None else [one.key for one in recording.running]
-                self._orphans.terminate_children_of(worker.pid, keys, self._clock())
+                keys = () if recording is None else [run.key for run in recording.running]
+                self._orphans.terminate_children_of(worker.pid, keys, time.monotonic())
                 self._monitor.record_death(serial, recording)
                 worker.close()
                 del self._workers[serial]
-        self._orphans.proceed(self._own_pids, self._clock())
+        self._orphans.proceed(self._own_pids, time.monotonic())
         self._reap_orphans()
 
     def _answer_queries(self) -> None:
         """Answer which messages ran in a process that has died; dead processes must have been reaped before."""
         if self._crash_history.has_queries:
             recordings = {serial: worker.recording() for serial, worker in self._workers.items()}
-            for serial, answer in self._crash_history.answers(recordings, self._clock(), self._orphans.blocked):
+            for serial, answer in self._crash_history.answers(recordings, time.monotonic(), self._orphans.blocked):
                 self._workers[serial].commands.add(answer)
         for worker in self._workers.values():
             worker.commands.flush()
@@ -252,7 +247,7 @@ class Supervisor:
 
     def _check(self) -> None:
         """Check the processes if that is due, and notify systemd of the status."""
-        now = self._clock()
+        now = time.monotonic()
         if now < self._monitor.due:
             return
         self._perform(self._monitor.check(self.fleet, self._workers, now))
@@ -262,9 +257,9 @@ class Supervisor:
     def _log_status(self) -> None:
         """Log the status of each process, and have each log the stacks of its threads."""
         assert self._monitor.latest is not None
-        for one in self._monitor.latest.processes:
-            fields = {name: value for name, value in asdict(one).items() if name not in {"running", "counts"}}
-            log.info("process_status", **fields, running=[f"{task.task} {task.key}" for task in one.running])
+        for process in self._monitor.latest.processes:
+            fields = {name: value for name, value in asdict(process).items() if name not in {"running", "counts"}}
+            log.info("process_status", **fields, running=[f"{run.task} {run.key}" for run in process.running])
         for worker in self._workers.values():
             # Not by a signal: reading stacks in a signal handler may crash the process.
             worker.commands.add(BareCommand.WRITE_STACKS)
@@ -280,7 +275,7 @@ class Supervisor:
                     try:
                         self._workers[serial] = WorkerHandle(self._pools[pool], self._folder)
                     except OSError as error:
-                        waiting += self.fleet.on_not_started(serial, str(error), self._clock())
+                        waiting += self.fleet.on_not_started(serial, str(error), time.monotonic())
                 case actions.Log() as line:
                     self._write(line)
                 case actions.Finish() as finish:
@@ -313,14 +308,12 @@ def _perform_on(worker: WorkerHandle, action: actions.ProcessAction) -> None:
 
 
 def _log_suspects(pid: int, recording: Recording) -> None:
-    """Log what was running in a process that has ended, if anything."""
     if recording.running:
-        named = [f"{one.task} {one.key}" for one in recording.running[:MAX_NAMED]]
+        named = [f"{run.task} {run.key}" for run in recording.running[:MAX_NAMED]]
         log.warning("suspects_noted", pid=pid, messages=len(recording.running), running=named)
 
 
 def _error_line(event: str, fields: Mapping[str, Any], now: float) -> str:
-    """Return a log event as a line of text with its time."""
     values = ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
     return f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M:%S} UTC {event}: {values}"
 

@@ -1,7 +1,7 @@
 """
 The supervisor's handle of a worker process: the process, two pipes, and the shared memory that it records in.
 
-Decides how a process is started: a new interpreter in a process group of its own. Reports are passed on as they are.
+Decides how a process is started: a new interpreter in a process group of its own.
 """
 
 from __future__ import annotations
@@ -31,14 +31,11 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 class WorkerHandle:
     """
-    A running worker process.
+    A running worker process; raises OSError if the system has no room for another one or a pipe.
 
     `reports` is the reading end of the pipe for its reports, -1 once that is closed. `commands` writes to the other pipe, whose
     end shows the process that the supervisor has ended. It starts in `folder`, if that exists, else in the current folder.
     `waits` is what it waits for until it consumes, as it has reported; `garbled` if it has written something else than reports.
-
-    Raises:
-        OSError: the system has no room for another process or pipe; it may have later.
     """
 
     def __init__(self, spec: PoolSpec, folder: str | None = None) -> None:
