@@ -112,12 +112,12 @@ class Fleet:
 
     def on_not_started(self, serial: int, reason: str, now: float) -> list[Action]:
         """The system could not start a process."""
-        if (process := self.processes.get(serial)) is not None:
-            if process.slot.replacement is process:
-                self._rollout_of(process).retry_later()
-            self._remove(process)
-            retry_in = process.slot.back_off(process, now, self._jitter)
-            self._log_process("error", "process_not_started", process, reason=reason, retry_in=round(retry_in, 1))
+        process = self.processes[serial]
+        if process.slot.replacement is process:
+            self._rollout_of(process).retry_later()
+        self._remove(process)
+        retry_in = process.slot.back_off(process, now, self._jitter)
+        self._log_process("error", "process_not_started", process, reason=reason, retry_in=round(retry_in, 1))
         return self.tick(now)
 
     def on_ready(self, serial: int, drain_timeout: float, now: float) -> list[Action]:
@@ -175,10 +175,10 @@ class Fleet:
 
     def on_ended(self, serial: int, code: int, now: float, ran: bool = False) -> list[Action]:
         """A process has ended, with an exit code or (negative) by a signal; `ran` if a task was running in it."""
-        if (process := self.processes.get(serial)) is not None:
-            if ran and process.slot.replacement is not process:
-                self._on_consuming(process, now)  # a task ended it before it could report that
-            self._on_ended(process, code, now)
+        process = self.processes[serial]
+        if ran and process.slot.replacement is not process:
+            self._on_consuming(process, now)  # a task ended it before it could report that
+        self._on_ended(process, code, now)
         return self.tick(now)
 
     def _log_process(self, level: Level, event: str, process: FleetProcess, **fields: Any) -> None:
@@ -306,7 +306,7 @@ class Fleet:
         self._stop_all(now)
 
     def _remove(self, process: FleetProcess) -> None:
-        self.processes.pop(process.serial, None)
+        del self.processes[process.serial]
         process.slot.remove(process)
 
     # ---- requests ---------------------------------------------------------------------------------------------------

@@ -26,7 +26,6 @@ from amqpworker.ipc.descendants import adopt_orphans
 from amqpworker.ipc.exit_status import MISCONFIGURED
 from amqpworker.ipc.kernel import missing_calls
 from amqpworker.ipc.pipes import BareCommand, Report
-from amqpworker.ipc.recorder import Recording
 from amqpworker.ipc.stray_signals import DUMP_SIGNAL
 from amqpworker.log.logger import get_logger
 from amqpworker.supervisor import actions
@@ -129,7 +128,10 @@ class Supervisor:
     def _wait(self) -> None:
         """Wait for a signal or a report, or until something is due."""
         poll = select.poll()
-        for pipe in (self._read_end, *(worker.reports for worker in self._workers.values() if worker.reports >= 0)):
+        for pipe in (
+            self._read_end,
+            *(worker.reports for worker in self._workers.values() if not worker.reports_ended),
+        ):
             poll.register(pipe, select.POLLIN)
         due = self.fleet.next_due(time.monotonic())
         until = self._monitor.due if due is None else min(due, self._monitor.due)
@@ -209,18 +211,18 @@ class Supervisor:
     def _reap(self) -> None:
         self._orphans.discover(self._own_pids, time.monotonic())
         for serial, worker in list(self._workers.items()):
-            code = worker.poll()
+            code = worker.process.poll()
             if code is not None:
                 self._read_reports()
                 recording = worker.recording()
+                running = () if recording is None else recording.running
                 self._monitor.check_soon()
-                ran = recording is not None and bool(recording.running)
-                self._perform(self.fleet.on_ended(serial, code, time.monotonic(), ran))
+                self._perform(self.fleet.on_ended(serial, code, time.monotonic(), ran=bool(running)))
                 self._crash_history.record_death(recording)
-                if recording is not None:
-                    _log_suspects(worker.pid, recording)
-                keys = () if recording is None else [run.key for run in recording.running]
-                self._orphans.terminate_children_of(worker.pid, keys, time.monotonic())
+                if running:
+                    named = [f"{run.task} {run.key}" for run in running[:MAX_NAMED]]
+                    log.warning("suspects_noted", pid=worker.pid, messages=len(running), running=named)
+                self._orphans.terminate_children_of(worker.pid, [run.key for run in running], time.monotonic())
                 self._monitor.record_death(serial, recording)
                 worker.close()
                 del self._workers[serial]
@@ -294,23 +296,17 @@ class Supervisor:
 def _perform_on(worker: WorkerHandle, action: actions.ProcessAction) -> None:
     match action:
         case actions.Drain():
-            worker.signal(signal.SIGTERM)
+            worker.process.send_signal(signal.SIGTERM)
         case actions.Interrupt():
-            worker.signal(signal.SIGINT)
+            worker.process.send_signal(signal.SIGINT)
         case actions.EndOverdue():
             worker.commands.add(BareCommand.END_OVERDUE)
         case actions.DumpStacks():
-            worker.signal(DUMP_SIGNAL)
+            worker.process.send_signal(DUMP_SIGNAL)
         case actions.Kill():
             worker.kill()
         case _:
             assert_never(action)
-
-
-def _log_suspects(pid: int, recording: Recording) -> None:
-    if recording.running:
-        named = [f"{run.task} {run.key}" for run in recording.running[:MAX_NAMED]]
-        log.warning("suspects_noted", pid=pid, messages=len(recording.running), running=named)
 
 
 def _error_line(event: str, fields: Mapping[str, Any], now: float) -> str:
