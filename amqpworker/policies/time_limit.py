@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TypeAlias
 
 from amqpworker.errors import ConfigError, InvalidArguments
-from amqpworker.ipc.report import OVERDUE
+from amqpworker.ipc.exit_status import OVERDUE
 from amqpworker.policies.durations import duration
 
 LimitSpec: TypeAlias = float | timedelta | None

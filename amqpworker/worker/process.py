@@ -24,10 +24,11 @@ from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import Subscription
 from amqpworker.errors import AmqpWorkerError, ConfigError
+from amqpworker.ipc.exit_status import ABANDONED, FAILED, MISCONFIGURED, OVERDUE, STOPPED
+from amqpworker.ipc.interpreter import version_mismatch, without_version
+from amqpworker.ipc.pipes import Report, Reporter
 from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Gauges, Recorder, map_memory
-from amqpworker.ipc.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, OVERDUE, STOPPED, Report, Reporter
-from amqpworker.ipc.stray_signals import STRAY, ignore_stray
-from amqpworker.ipc.version_check import version_mismatch, without_version
+from amqpworker.ipc.stray_signals import DUMP_SIGNAL, STRAY, ignore_stray
 from amqpworker.log.format import configure, log_uncaught
 from amqpworker.log.logger import flush, get_logger
 from amqpworker.log.redaction import redact_text

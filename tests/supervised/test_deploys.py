@@ -13,7 +13,7 @@ import pytest
 
 import amqpworker
 from amqpworker.ipc import recorder
-from amqpworker.ipc.version_check import FLAG, VERSION_MISMATCH
+from amqpworker.ipc.interpreter import FLAG, VERSION_MISMATCH
 from tests.pools import alive, pool
 from tests.support import Broker, wait_until
 
