@@ -83,7 +83,7 @@ long-versions: setup ## all unit tests with the lowest versions, and with Python
 
 mutants: setup ## mutation tests: break the code in known ways; the tests must catch each
 	@scripts/rabbitmq.sh
-	$(PYTHON) scripts/mutants.py
+	$(PYTHON) scripts/mutants
 
 bench: setup ## measure against other libraries on the same node; writes bench/results.md
 	@scripts/rabbitmq.sh
