@@ -19,7 +19,9 @@ setup: ## make .venv with pinned versions, and install RabbitMQ if it is missing
 demo: setup ## the whole path on real input; DIR=folder of source files, KEEP=1 leaves it running
 	@scripts/demo.sh
 
-test: lint unit integration ## lint, types, unit and integration tests, against real brokers
+test: lint ## lint, types, unit and integration tests, against real brokers
+	@scripts/rabbitmq.sh
+	@scripts/test.sh $(ARGS)
 
 lint: setup ## style, format and types
 	$(PYTHON) -m ruff check --extend-exclude .amqpworker .

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from amqpworker.testing import Node
-from tests.acceptance.conftest import quicken
 from tests.acceptance.scene import Scene
-from tests.conftest import TEST_CONFIG, throw_away
+from tests.conftest import TEST_CONFIG, quicken, throw_away
 from tests.support import Broker
 
 VHOST = "cluster"

@@ -483,18 +483,17 @@ def stopped(pid: int) -> bool:
     return set(states) == {"T"}
 
 
-def test_a_tool_does_not_wait_longer_than_its_timeout_for_an_answer(make_node: Callable[..., Node]) -> None:
-    node = make_node().start()
-    with Admin(node.url(), Settings(), timeout=0.5) as admin:
-        os.kill(node.pid, signal.SIGSTOP)
+def test_a_tool_does_not_wait_longer_than_its_timeout_for_an_answer(spare_node: Node) -> None:
+    with Admin(spare_node.url(), Settings(), timeout=0.5) as admin:
+        os.kill(spare_node.pid, signal.SIGSTOP)
         try:
-            wait_until(lambda: stopped(node.pid))
+            wait_until(lambda: stopped(spare_node.pid))
             with pytest.raises(NotConnected, match=r"within 0\.5 s"):
                 admin.depth("some")
             with pytest.raises(NotConnected, match=r"within 0\.5 s"):
                 admin.peek("some", 1)
         finally:
-            os.kill(node.pid, signal.SIGCONT)
+            os.kill(spare_node.pid, signal.SIGCONT)
 
 
 def test_a_tool_goes_on_after_its_connection_was_closed(vhost: Broker) -> None:

@@ -8,9 +8,10 @@ from collections import Counter
 import pytest
 
 from amqpworker.testing import Node, processes
-from tests.acceptance.conftest import MakeScene, quicken
+from tests.acceptance.conftest import MakeScene
 from tests.acceptance.oracle import DEAD, PARKED, balance
 from tests.acceptance.scene import QUEUE, Scene
+from tests.conftest import quicken
 from tests.long.conftest import SECONDS, TIMEOUT, tell
 from tests.long.faults import frozen
 from tests.long.visitors import Visitors
