@@ -86,7 +86,7 @@ ONE = {
 }
 
 
-def test_one_message_runs_again_only_where_the_guarantees_say_so(node: Node, make_scene: MakeScene) -> None:
+def test_one_message_runs_again_only_where_the_guarantees_allow_it(node: Node, make_scene: MakeScene) -> None:
     scenes = {point: make_scene(node, results=True) for point in ONE}
     senders = {
         point: scene.sender("batch", "--count", "1", "--only", ONE[point].kind) for point, scene in scenes.items()

@@ -227,7 +227,7 @@ def test_large_messages_and_results_pass(process: IsolatedProcess) -> None:
     assert outcome(asked(process, "echo", b'{"text": "' + text + b'", "times": 3}')) == Done(b'"' + text * 3 + b'"')
 
 
-def test_a_task_that_is_late_is_told_with_its_stack(process: IsolatedProcess) -> None:
+def test_a_task_that_is_late_is_reported_with_its_stack(process: IsolatedProcess) -> None:
     ending = asked(process, "sleeps", timeout=0.5)
     assert isinstance(ending, Late)
     assert "in sleeps" in ending.stack
@@ -306,7 +306,7 @@ def test_a_kill_is_noticed(process: IsolatedProcess, when: str) -> None:
         assert crash(asked(process, "sleeps")).code == -signal.SIGKILL
 
 
-def test_somebody_elses_wait_for_any_child_is_survived(process: IsolatedProcess) -> None:
+def test_a_wait_for_any_child_in_user_code_is_survived(process: IsolatedProcess) -> None:
     assert process.wait_ready(60)
     process.runs = 1
     os.kill(process.pid, signal.SIGKILL)
@@ -340,7 +340,7 @@ def test_what_an_app_lets_its_own_sockets_wait_for_is_not_for_ours(
         made.close()
 
 
-def test_nothing_is_left_open_where_there_is_no_room() -> None:
+def test_nothing_is_left_open_if_there_is_no_room() -> None:
     def descriptors() -> list[str]:
         return sorted(os.listdir("/proc/self/fd"))
 

@@ -53,7 +53,9 @@ def test_no_send_fails_and_all_run_when_the_node_of_the_leader_dies_and_stays_do
 
 
 @pytest.mark.timeout(240)
-def test_the_check_of_the_topology_tells_soon_that_two_of_three_nodes_are_down(cluster: Cluster, scene: Scene) -> None:
+def test_the_check_of_the_topology_soon_reports_that_two_of_three_nodes_are_down(
+    cluster: Cluster, scene: Scene
+) -> None:
     management = ("--management", cluster.second.management_url)
     assert check(scene, "sound", *management)[0] == 0, scene.said("sound")
     for node in (cluster.first, cluster.third):

@@ -111,7 +111,7 @@ def server(make_app: MakeApp) -> App:
     return app
 
 
-def test_calls_of_threads_that_each_say_with_app_are_all_answered(app: App, server: App, connections: Count) -> None:
+def test_calls_of_threads_that_each_use_with_app_all_get_their_reply(app: App, server: App, connections: Count) -> None:
     echo = echo_of(app)
 
     def work(number: int) -> int:

@@ -254,7 +254,7 @@ STRANGERS = {
 
 
 @pytest.mark.parametrize("stranger", STRANGERS)
-def test_what_is_no_broker_is_told_in_plain_words_and_in_time(
+def test_a_server_that_is_not_a_broker_is_reported_in_plain_words_and_in_time(
     make_app: MakeApp, stranger: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     says, hangs_up, kind, told = STRANGERS[stranger]
@@ -273,7 +273,7 @@ def test_what_is_no_broker_is_told_in_plain_words_and_in_time(
     assert not [record for record in caplog.records if record.name.startswith("pika")]
 
 
-def test_a_host_that_has_no_address_is_told(make_app: MakeApp) -> None:
+def test_a_host_without_an_address_is_reported(make_app: MakeApp) -> None:
     app = make_app("amqp://guest:sesame-47@no-such-host.invalid/", send_timeout=2.0)
     with pytest.raises(NotConnected, match=r"'no-such-host\.invalid'") as caught:
         echo_of(app).send("x")

@@ -140,7 +140,7 @@ def test_a_frozen_broker_is_left_within_eight_seconds_by_both_sides_and_sends_ar
     assert noted == [1, 2]
 
 
-def test_a_send_outlives_a_broker_that_stands_still_for_a_while(make_app: MakeApp, spare_node: Node) -> None:
+def test_a_send_outlives_a_broker_that_is_frozen_for_a_while(make_app: MakeApp, spare_node: Node) -> None:
     app = make_app(spare_node.url(), send_timeout=30.0, heartbeat=60, connect_timeout=2.0)
     noted, task = sizes(app)
     with running(app, threads=1), ThreadPoolExecutor() as pool:

@@ -76,7 +76,7 @@ def test_no_more_is_held_than_the_prefetch(vhost: Broker, app: App, options: dic
         wait_until(lambda: vhost.count(QUEUE) == 0, what="the rest runs")
 
 
-def test_deliveries_that_nobody_begins_go_back_in_time(vhost: Broker, make_app: Callable[..., App]) -> None:
+def test_unclaimed_deliveries_are_requeued_in_time(vhost: Broker, make_app: Callable[..., App]) -> None:
     """Long before the ack timeout would close the channel, also when nothing else happens in the worker."""
     busy, free = make_app(ack_timeout=2), make_app(ack_timeout=2)
     go = threading.Event()
@@ -159,7 +159,7 @@ DEEDS: dict[str, Callable[[], Any]] = {
 }
 
 
-def test_whatever_tasks_raise_the_threads_go_on(vhost: Broker, app: App) -> None:
+def test_the_threads_survive_everything_that_tasks_raise(vhost: Broker, app: App) -> None:
     ran: list[str] = []
 
     @app.task(name="do", queue=QUEUE, retry=None)
@@ -185,7 +185,7 @@ def test_whatever_tasks_raise_the_threads_go_on(vhost: Broker, app: App) -> None
     assert "RecursionError" in kinds
 
 
-def test_a_task_that_closes_standard_output_or_starts_threads_is_no_trouble(
+def test_a_task_may_close_standard_output_or_start_threads(
     vhost: Broker, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open(os.devnull, "w") as stream:

@@ -159,7 +159,7 @@ def test_a_retry_that_has_no_room_is_a_dead_letter_instead(vhost: Broker, make_a
     assert ran == [1], "it did not run again without its sender's headers"
 
 
-def test_headers_that_the_broker_makes_longer_than_a_frame_stop_nobody(
+def test_headers_that_the_broker_makes_longer_than_a_frame_stop_no_worker(
     vhost: Broker, make_app: Callable[..., App]
 ) -> None:
     """RabbitMQ 3.10.8 adds `x-death` to what just fitted, and sends it."""

@@ -38,7 +38,7 @@ def drains(worker: LocalWorker) -> None:
 # ---- in this process ------------------------------------------------------------------------------------------------
 
 
-def test_a_drain_gives_back_at_once_what_has_not_begun_and_finishes_what_runs(vhost: Broker, app: App) -> None:
+def test_a_drain_requeues_at_once_what_is_unclaimed_and_finishes_what_runs(vhost: Broker, app: App) -> None:
     go = threading.Event()
     began: list[int] = []
     ended: list[int] = []
@@ -122,7 +122,7 @@ def test_a_drain_waits_until_an_answer_has_left(vhost: Broker, make_app: Callabl
     assert vhost.count(QUEUE) == 0
 
 
-def test_what_does_not_end_in_time_is_abandoned_and_comes_again(vhost: Broker, app: App) -> None:
+def test_what_does_not_end_in_time_is_abandoned_and_redelivered(vhost: Broker, app: App) -> None:
     go, began = threading.Event(), threading.Event()
 
     @app.task(name="hold", queue=QUEUE)
@@ -241,7 +241,7 @@ def test_a_second_ctrl_c_ends_at_once(vhost: Broker, folder: Path) -> None:
     vhost.wait_for_count(QUEUE, 1)
 
 
-def test_a_coroutine_that_is_abandoned_is_cancelled_and_comes_again(vhost: Broker, folder: Path) -> None:
+def test_a_coroutine_that_is_abandoned_is_cancelled_and_redelivered(vhost: Broker, folder: Path) -> None:
     with real_worker(vhost, folder, threads=1, drain_timeout=0.3, async_tasks=1) as worker:
         started(worker)
         put(vhost, "hold-coroutine", '{"name": "go"}')
@@ -280,7 +280,7 @@ def test_a_pool_drains_all_its_processes(vhost: Broker, folder: Path) -> None:
     assert vhost.count(QUEUE) == 1
 
 
-def test_a_process_of_a_pool_that_dies_is_replaced_and_its_message_comes_again(vhost: Broker, folder: Path) -> None:
+def test_a_process_of_a_pool_that_dies_is_replaced_and_its_message_redelivered(vhost: Broker, folder: Path) -> None:
     with real_worker(vhost, folder, pool=1, threads=1) as worker:
         started(worker)
         put(vhost, "die", '{"name": "live"}')

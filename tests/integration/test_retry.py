@@ -303,7 +303,7 @@ def test_a_message_before_its_time_goes_back_to_the_ladder_once(vhost: Broker, a
     assert vhost.count(f"{QUEUE}.dead") == 0
 
 
-def test_a_message_that_is_early_once_more_runs_and_the_log_says_so(
+def test_a_message_that_is_early_once_more_runs_with_a_line_in_the_log(
     vhost: Broker, app: App, runs: Runs, caplog: pytest.LogCaptureFixture
 ) -> None:
     @app.task(name="note", queue=QUEUE)

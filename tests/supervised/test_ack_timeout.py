@@ -118,7 +118,7 @@ def test_a_task_that_takes_longer_runs_twice_and_those_that_waited_behind_it_onc
         assert sorted(runs(workers, "begin")) == ["a", "a", *NEIGHBOURS]
 
 
-def test_what_waits_behind_it_goes_back_in_time_where_the_ack_timeout_is_told(
+def test_what_waits_behind_it_is_requeued_in_time_if_the_ack_timeout_is_configured(
     tmp_path: Path, impatient: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AMQPWORKER_ACK_TIMEOUT", str(TIMEOUT))
