@@ -31,13 +31,13 @@ management.sample_retention_policies.detailed.10 = 1
 """
 
 QUICKER = {
-    "quorum_tick_interval": 500,  # how often a quorum queue tells its counts: 5 s
-    "channel_tick_interval": 2000,  # how often a channel looks at the ack timeout: 60 s
+    "quorum_tick_interval": 500,  # how often a quorum queue reports its counts: 5 s
+    "channel_tick_interval": 2000,  # how often a channel checks the ack timeout: 60 s
     "dead_letter_worker_publisher_confirm_timeout": 5000,  # when a dead-lettering whose target went is tried again: 180 s
 }
 
 FROM_SYSTEMD = {"CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "RUNTIME_DIRECTORY", "WATCHDOG_PID", "WATCHDOG_USEC"}
-"""What systemd, or `systemd-nspawn`, tells the tests themselves."""
+"""What systemd, or `systemd-nspawn`, gives to the tests themselves."""
 
 _numbers = itertools.count(1)
 
@@ -48,7 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the settings of whoever runs the tests out of them, and take the RabbitMQ that was asked for."""
+    """Keep the settings of the user who runs the tests out of them, and take the RabbitMQ that was asked for."""
     if (folder := config.getoption("--rabbitmq")) is not None:
         node_module.scripts_folder = lambda: folder  # type: ignore[attr-defined]
     # A shell has its jobs in the background ignore Ctrl-C, and they hand that down to the programs that are tested.
@@ -122,7 +122,7 @@ def running_node(folder: Path) -> Iterator[Node]:
 
 
 def throw_away(used: Node) -> None:
-    """End a node at once and drop its data; its logs stay for who wants to know what happened."""
+    """End a node at once and drop its data; its logs stay, to see what happened."""
     used.discard()
     shutil.rmtree(used.folder / "data", ignore_errors=True)
 

@@ -72,7 +72,7 @@ class Pool:
         return [line for line in lines if line["event"] == name]
 
     def wait_for(self, name: str, count: int = 1, timeout: float = 20.0) -> list[dict[str, Any]]:
-        """Return the log lines of an event, once there are so many."""
+        """Return the log lines of an event, once there are `count`."""
         try:
             return wait_until(
                 lambda: found if len(found := self.events(name)) >= count else None, timeout, f"{count} lines {name!r}"
@@ -105,7 +105,7 @@ class Pool:
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process lives; one that waits to be reaped does not."""
+    """Return whether a process lives; one that waits to be reaped does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

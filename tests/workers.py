@@ -1,7 +1,7 @@
 """
 Workers for tests: one in a thread of the test's own process for most, one as a real process for signals and ends.
 
-A test defines its tasks on an app of its own, so that it sees what they do; what a real process imports stands in
+A test defines its tasks on an app of its own, so that it sees what they do; what a real process imports is in
 `tests/workertasks.py`.
 """
 

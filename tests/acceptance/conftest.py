@@ -35,7 +35,7 @@ def make_scene(tmp_path: Path) -> Iterator[MakeScene]:
     left = [process for scene in made for process in scene.close()]
     for scene in made:
         scene.broker.management.delete_vhost(scene.broker.vhost)
-    assert not left, f"These did not end when they were told to: {left}"
+    assert not left, f"These did not end when they were asked to: {left}"
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def own_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tell every balance."""
+    """Print every balance."""
     if oracle.told:
         terminalreporter.section("balances")
         for line in oracle.told:

@@ -13,7 +13,7 @@ from tests.acceptance.conftest import MakeScene
 from tests.acceptance.oracle import Balance, balances
 from tests.acceptance.scene import Scene
 
-# What stands in one group is tried at the same time.
+# What is in one group is tried at the same time.
 POINTS = (
     ("before the run", "in the run", "after the run", "before the ack", "after the ack"),
     ("result not stored", "result stored", "reply sent"),

@@ -38,7 +38,7 @@ async def lifespan():
     entered.append("entered")
     yield
 
-app = App("amqp://nobody@localhost:1/", results="sqlite:///none.db", lifespan=lifespan)
+app = App("amqp://guest@localhost:1/", results="sqlite:///none.db", lifespan=lifespan)
 
 @app.task(name="echo")
 def echo(text: str, times: int = 1) -> str:
@@ -85,7 +85,7 @@ def spins() -> None:
 def scribbles() -> None:
     for number in range(3, 200):
         try:
-            os.write(number, b"hello there, this is no frame" * 3)
+            os.write(number, b"hello there, this is not a frame" * 3)
         except OSError:
             pass
 
@@ -143,7 +143,7 @@ async def inner(run):
     yield
     left.append("inner")
 
-app = App("amqp://nobody@localhost:1/", results="sqlite:///none.db", middleware=[outer, inner])
+app = App("amqp://guest@localhost:1/", results="sqlite:///none.db", middleware=[outer, inner])
 
 @app.task(name="inside")
 def inside() -> list:
@@ -263,7 +263,7 @@ def test_a_task_that_has_left_its_process_group_is_ended_all_the_same(process: I
     killer = threading.Timer(10, os.kill, (process.pid, signal.SIGKILL))
     killer.start()
     process.close()
-    assert killer.is_alive(), "nobody else has to end it"
+    assert killer.is_alive(), "no other process has to end it"
     killer.cancel()
     assert not alive(child)
 

@@ -1,4 +1,4 @@
-"""Closing an app: by the last who uses it, never under a worker or another thread, and without anybody's doing."""
+"""Closing an app: by the last who uses it, never under a worker or another thread, and by itself."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_who_is_inside_alone_may_close_and_use_it_again(app: App, vhost: Broker,
     assert vhost.count(QUEUE) == 3
 
 
-# ---- by nobody -----------------------------------------------------------------------------------------------------
+# ---- by no call ----------------------------------------------------------------------------------------------------
 
 
 def descriptors() -> int:

@@ -1,4 +1,4 @@
-"""The producer's connection: it comes back by itself, and what is no broker is told in time and in plain words."""
+"""The producer's connection: it is made again by itself, and another server is reported in time and in plain words."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_who_sends_all_the_time_does_not_try_to_connect_all_the_time(make_app: M
         assert 2 <= len(tried) <= 13
 
 
-# ---- what listens is no broker ------------------------------------------------------------------------------------
+# ---- what listens is another server -------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -248,7 +248,7 @@ STRANGERS = {
     "speaks HTTP and hangs up": (HTTP, True, ConfigError, "does not speak AMQP 0-9-1"),
     "speaks AMQP 1.0 and hangs up": (OTHER_AMQP, True, ConfigError, "does not speak AMQP 0-9-1"),
     "sends garbage": (b"\xff" * 4096, True, ConfigError, "does not speak AMQP 0-9-1"),
-    "says nothing": (b"", False, NotConnected, "no response from"),
+    "sends nothing": (b"", False, NotConnected, "no response from"),
     "hangs up at once": (b"", True, NotConnected, "closed the connection without a response"),
 }
 

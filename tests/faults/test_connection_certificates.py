@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @dataclass(frozen=True)
 class Guarded:
-    """A node that lets nobody in without a certificate, with the files of some who try."""
+    """A node that accepts no client without a certificate, with the files of several clients."""
 
     node: Node
     port: int
@@ -37,7 +37,7 @@ class Guarded:
         return f"amqps://{login}localhost:{self.port}/{vhost}"
 
     def settings(self, who: str | None) -> dict[str, Any]:
-        """Return the settings of somebody with a certificate."""
+        """Return the settings of a client with a certificate."""
         own = {} if who is None else {"tls_cert": self.folder / f"{who}.pem", "tls_key": self.folder / f"{who}.key"}
         return {"tls_ca": self.folder / "authority.pem", **own}
 

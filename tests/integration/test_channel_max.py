@@ -1,4 +1,4 @@
-"""A broker that allows fewer channels on a connection than are needed: an error says so, and how many are."""
+"""A broker that allows fewer channels on a connection than are needed: an error states so, with both numbers."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ app = App()
 @app.task(name="shop.welcome", queue="emails", retry=None)
 def welcome(user_id: int, lang: str = "en") -> dict[str, str]:
     if user_id == 0:
-        raise Reject("nobody")
+        raise Reject("unknown user")
     if user_id < 0:
         raise ValueError("no such user: " + lang)
     return {"greeting": f"{lang} {user_id}"}
@@ -104,7 +104,7 @@ def test_send_without_an_app_sends_the_body_as_it_is(cli: Callable[[str], Ended]
 
 def test_send_to_a_queue_that_is_not_there_exits_with_1(cli: Callable[[str], Ended]) -> None:
     cli("topology declare clishop:app")
-    ended = cli("send a.b -q slip x=1")
+    ended = cli("send a.b -q typo x=1")
     assert "No queue is bound to exchange" in ended.complaint()
     assert ended.code == 1
 
@@ -233,7 +233,7 @@ def test_topology_check_by_the_management_api_finds_policies_and_missing_binding
 
 @contextmanager
 def user(vhost: Broker, monkeypatch: pytest.MonkeyPatch, **rights: str) -> Iterator[str]:
-    """Have the commands log in as a user of these rights; yield its name."""
+    """Have the commands log in as a user with these permissions; yield its name."""
     name = f"{vhost.vhost}-few"
     vhost.management.create_user(name, "few")
     try:
@@ -478,7 +478,7 @@ def test_an_interrupted_peek_requeues_what_it_holds_in_its_order(vhost: Broker) 
 
 
 def stopped(pid: int) -> bool:
-    """Tell whether every thread of a process is stopped, which takes a moment."""
+    """Return whether every thread of a process is stopped, which takes a moment."""
     states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path("/proc").glob(f"{pid}/task/*/stat")]
     return set(states) == {"T"}
 

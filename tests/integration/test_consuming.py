@@ -1,4 +1,4 @@
-"""What a worker does with its deliveries: acknowledges early, holds few, gives back in time, stands what tasks do."""
+"""What a worker does with its deliveries: acknowledges early, holds few, requeues in time, survives what tasks do."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ DEEDS: dict[str, Callable[[], Any]] = {
     "stops an iteration": lambda: next(iter(())),
     "is mute": lambda: (_ for _ in ()).throw(Mute()),
     "recurses": lambda: deeper(0),
-    "says a megabyte": lambda: (_ for _ in ()).throw(ValueError("x" * 1_000_000)),
+    "logs a megabyte": lambda: (_ for _ in ()).throw(ValueError("x" * 1_000_000)),
 }
 
 
@@ -209,7 +209,7 @@ def test_a_task_may_close_standard_output_or_start_threads(
             start.send()
             wait_until(lambda: len(done) == 2, what="both run")
     assert done == ["closed", "started"]
-    assert isinstance(caught[0], NoCurrentTask), "current() tells nothing in a thread of the task's own"
+    assert isinstance(caught[0], NoCurrentTask), "current() returns nothing in a thread of the task's own"
 
 
 def test_a_task_is_known_by_its_aliases(vhost: Broker, app: App) -> None:

@@ -1,4 +1,4 @@
-"""The README's first steps and the examples, run as they stand."""
+"""The README's first steps and the examples, run as they are."""
 
 from __future__ import annotations
 

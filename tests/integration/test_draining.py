@@ -1,4 +1,4 @@
-"""How a worker stops: it takes no more, gives back what it has not begun, finishes what runs, settles it, leaves."""
+"""How a worker stops: it takes no more, requeues what is unclaimed, finishes and settles what runs, and exits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUEUE = "work"
 
 
 def runs(folder: Path) -> list[str]:
-    """Return what the tasks of a real worker have told, such as `note-1`."""
+    """Return what the tasks of a real worker have noted, such as `note-1`."""
     told = folder / "runs.txt"
     return [line.split()[0] for line in told.read_text().splitlines()] if told.exists() else []
 

@@ -45,7 +45,7 @@ def takes_at_most(seconds: float) -> Iterator[None]:
 
 
 def sends(app: App, message: Message | None) -> bool:
-    """Try to send a message, and tell whether it was confirmed."""
+    """Try to send a message, and return whether it was confirmed."""
     assert message is not None
     try:
         app.send(message)
@@ -121,7 +121,7 @@ def test_a_full_queue_that_names_no_bound_refuses_until_the_timeout(make_app: Ma
     with raw_channel(vhost.url) as channel:
         channel.queue_bind("small", "amqpworker.tasks", "small")
     small = app.remote(name="test.small", queue=QUEUE)(lambda: None).options(queue="small")
-    # one by one: a quorum queue lets a burst through before it says that it is full
+    # one by one: a quorum queue lets a burst through before it reports that it is full
     outcomes = [outcome for _ in range(6) for outcome in app.send_each([small.message()])]
     refused = [one for one in outcomes if isinstance(one, QueueUnavailable)]
     assert vhost.count("small") == 6 - len(refused) >= 2
@@ -256,7 +256,7 @@ def test_without_permission_to_publish_access_is_refused_and_others_are_sent(
     assert "DECLARE" not in str(caught.value)  # it is off already
 
     vhost.management.set_permissions(vhost.vhost, f"user-of-{vhost.vhost}", "", ".*", "")
-    app.close()  # the broker remembers a connection's rights for a while
+    app.close()  # the broker caches a connection's permissions for a while
     app.send(caught.value.message)
     assert vhost.count(QUEUE) == 2
 

@@ -83,7 +83,7 @@ def test_the_last_messages_of_a_batch_do_not_wait_for_others(app: App) -> None:
         begin = time.monotonic()
         app.send_many(three())
         took.append(time.monotonic() - begin)
-    assert statistics.median(took) < 0.03  # and not at the next look at deadlines, 0.05 s later
+    assert statistics.median(took) < 0.03  # and not at the next check of deadlines, 0.05 s later
 
 
 def test_memory_stays_flat_for_very_many_small_messages(make_app: MakeApp, vhost: Broker) -> None:

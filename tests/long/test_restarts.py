@@ -93,6 +93,6 @@ def kill(node: Node) -> None:
 
 
 def senders_since(scene: Scene, since: float) -> bool:
-    """Tell whether every process that ever sent has had a confirm since then."""
+    """Return whether every process that ever sent has had a confirm since then."""
     confirmed = scene.events("confirmed")
     return {line["pid"] for line in confirmed} == {line["pid"] for line in confirmed if line["at"] >= since}

@@ -1,4 +1,4 @@
-"""`amqpworker worker --check`: it tells what would run, runs nothing, and leaves nothing behind."""
+"""`amqpworker worker --check`: it shows what would run, runs nothing, and leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ def test_when_the_parent_is_killed_its_processes_drain_and_leave(tmp_path: Path,
 
 
 def test_orphans_of_tasks_are_reaped_where_the_pool_is_the_first_process(tmp_path: Path, vhost: Broker) -> None:
-    # What a container gives to its first process, the kernel gives to whoever asks for it.
+    # What a container gives to its first process, the kernel gives to any process that asks for it.
     code = (
         "import ctypes, sys; assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0;"
         "from amqpworker.cli.main import main; sys.exit(main(['worker', 'shop:app', '-p', '1']))"

@@ -1,4 +1,4 @@
-"""What stands in the journal of a real systemd, and how it is found there."""
+"""What is in the journal of a real systemd, and how it is found there."""
 
 from __future__ import annotations
 
