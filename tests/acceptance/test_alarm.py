@@ -1,4 +1,4 @@
-"""Under a memory alarm nothing can be published: what must be, waits, and goes on when it ends."""
+"""Under a memory alarm nothing can be published: what must be, waits, and continues when it ends."""
 
 from __future__ import annotations
 

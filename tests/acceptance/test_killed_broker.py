@@ -1,4 +1,4 @@
-"""The broker is killed by -9 under load, and everything goes on by itself once it is back."""
+"""The broker is killed by -9 under load, and everything continues by itself once it is back."""
 
 from __future__ import annotations
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import quicken
 from tests.acceptance.scene import Scene
-from tests.conftest import TEST_CONFIG, throw_away
+from tests.conftest import TEST_CONFIG, quicken, throw_away
 from tests.nodes import Member, Node
 from tests.support import Broker
 
@@ -53,7 +52,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 @pytest.fixture
 def scene(cluster: Cluster, tmp_path: Path) -> Iterator[Scene]:
-    """A scene whose processes know all three nodes, looked at through the second: all queues are led by the first."""
+    """A scene whose processes know all three nodes, observed through the second: all queues are led by the first."""
     made = Scene(Broker(cluster.second, VHOST), tmp_path / "scene", url=cluster.url)
     try:
         declaring = made.start(
@@ -63,4 +62,4 @@ def scene(cluster: Cluster, tmp_path: Path) -> Iterator[Scene]:
         yield made
     finally:
         left = made.close()
-    assert not left, f"These did not end when they were told to: {left}"
+    assert not left, f"These did not end when they were asked to: {left}"

@@ -152,7 +152,7 @@ def test_a_command_that_is_interrupted_while_it_starts_a_node_leaves_nothing_beh
     assert living(Node(tmp_path)) == []
 
 
-def test_a_start_that_fails_says_why_in_one_line_and_leaves_nothing_behind(make_node: MakeNode) -> None:
+def test_a_start_that_fails_gives_its_reason_in_one_line_and_leaves_nothing_behind(make_node: MakeNode) -> None:
     node = make_node(extra_config="nonsense = 1")
     with pytest.raises(ConfigError, match="unknown variable: nonsense") as caught:
         node.start()
@@ -160,7 +160,7 @@ def test_a_start_that_fails_says_why_in_one_line_and_leaves_nothing_behind(make_
     assert living(node) == []
 
 
-def test_rabbitmqctl_speaks_to_this_node_and_tells_its_errors(node: Node) -> None:
+def test_rabbitmqctl_speaks_to_this_node_and_reports_its_errors(node: Node) -> None:
     assert node.rabbitmqctl("--quiet", "eval", "node().").strip() == f"'{node.name}'"
     with pytest.raises(ConfigError, match=r"rabbitmqctl delete_vhost: .*does not exist"):
         node.rabbitmqctl("delete_vhost", "never-made")

@@ -200,7 +200,7 @@ def test_a_timeout_is_bounded_and_leaves_nothing_behind(app: App) -> None:
 NO_CONSUMERS = f"queue '{QUEUE}' has no consumers"
 
 
-def test_a_call_without_a_consumer_says_so_however_many_are_made_at_once(
+def test_a_call_without_a_consumer_fails_with_that_reason_however_many_are_made_at_once(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("amqpworker.client.producer.COUNT_TIMEOUT", 10.0)
@@ -333,7 +333,7 @@ def calls(task: Any) -> bool:
     return True
 
 
-def test_a_call_while_the_broker_is_away_says_so_in_time(make_app: MakeApp) -> None:
+def test_a_call_while_the_broker_is_unreachable_fails_in_time_with_that_reason(make_app: MakeApp) -> None:
     app = make_app(f"amqp://127.0.0.1:{free_ports(1)[0]}/")
     begin = time.monotonic()
     with pytest.raises(NotConnected, match="connection refused") as caught:

@@ -107,7 +107,7 @@ def test_two_reloads_under_load_put_nothing_into_an_isolated_process(tmp_path: P
         assert vhost.count("work.dead") == 0
 
 
-def test_thousands_of_messages_that_come_again_at_once_are_all_answered_for(tmp_path: Path, vhost: Broker) -> None:
+def test_thousands_of_messages_that_are_redelivered_at_once_are_all_decided(tmp_path: Path, vhost: Broker) -> None:
     with pool(tmp_path, vhost.url, "-p", "1", "-t", "4", "--prefetch", "5000", broker=vhost, more=TASKS) as workers:
         workers.wait_for("process_started")
         send(vhost, "shop.hold", 4000)

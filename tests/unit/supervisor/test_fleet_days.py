@@ -251,7 +251,7 @@ class World:
         self.now = max(self.now, until) if self.finished is None else self.now
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.integers(0, 2**32).map(random.Random))
 def test_a_day_of_deaths_stalls_and_reloads_leaves_no_orphan_and_never_one_process_too_many(
     chance: random.Random,
