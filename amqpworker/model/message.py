@@ -1,8 +1,4 @@
-"""
-Messages as values: properties, what goes out, what comes in, and the names of our headers.
-
-Decides nothing. `envelope` decides what a message keeps when it is published again.
-"""
+"""Messages as values: what a user sends, what goes out, what comes in, and its properties."""
 
 from __future__ import annotations
 
@@ -21,46 +17,13 @@ HeaderValue: TypeAlias = Any
 
 Headers: TypeAlias = dict[str, HeaderValue]
 
-PREFIX = "aw-"
-ATTEMPT = "aw-attempt"
-ETA = "aw-eta"
-EXPIRES = "aw-expires"
-FIRST_SENT = "aw-first-sent"
-FIRST_RUN = "aw-first-run"
-RETURNED = "aw-returned"
-REPLAYED = "aw-replayed"
-CRASHES = "aw-crashes"
-WAIT_PREFIX = "aw-wait-"
-
-DEAD_REASON = "aw-dead-reason"
-ERROR_TYPE = "aw-error-type"
-ERROR_TEXT = "aw-error"
-TRACEBACK = "aw-traceback"
-FAILED_AT = "aw-failed-at"
-WORKER = "aw-worker"
-EVIDENCE = (DEAD_REASON, ERROR_TYPE, ERROR_TEXT, TRACEBACK, FAILED_AT, WORKER)
-
 JSON = "application/json"
 PERSISTENT = 2
 # Direct reply-to (https://www.rabbitmq.com/docs/direct-reply-to).
 REPLY_TO = "amq.rabbitmq.reply-to"
 
-MOST_SHORT_BYTES = 255
+MAX_SHORT_BYTES = 255
 """Bytes of UTF-8 that a short string of AMQP holds: names of exchanges, queues and tasks, routing keys, ids."""
-
-# Headers by which RabbitMQ would send copies elsewhere.
-COPY_HEADERS = ("cc", "bcc")
-
-
-def wait_header(level: int) -> str:
-    """Return the header whose presence sends a message through this level of the delay ladder."""
-    return f"{WAIT_PREFIX}{level:02d}"
-
-
-def is_reserved(header: str) -> bool:
-    """Return whether a header's name is ours or the broker's: senders cannot set it."""
-    lowered = header.lower()
-    return lowered.startswith((PREFIX, "x-")) or lowered in COPY_HEADERS
 
 
 def fits_short_string(value: object) -> TypeGuard[str]:
@@ -68,7 +31,7 @@ def fits_short_string(value: object) -> TypeGuard[str]:
     if not isinstance(value, str):
         return False
     try:
-        return 0 < len(value.encode()) <= MOST_SHORT_BYTES
+        return 0 < len(value.encode()) <= MAX_SHORT_BYTES
     except UnicodeEncodeError:  # a lone surrogate
         return False
 

@@ -11,7 +11,6 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from amqpworker.broker.channel import Prepared
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
 from amqpworker.broker.pending_publish import OnDone, PendingPublish
 from amqpworker.errors import AmqpWorkerError
@@ -71,10 +70,10 @@ class _RecordingLane:
     ) -> PendingPublish:
         if self.refusals:
             raise self.refusals.pop(0)
-        return PendingPublish(Prepared(publication, b"", 4096), timeout or 0.0, requirements, on_done)
+        return PendingPublish(publication, timeout or 0.0, requirements, on_done)
 
     def submit(self, pending: PendingPublish) -> None:
-        publication = pending.prepared.publication
+        publication = pending.publication
         assert pending.on_done is not None
         self.steps.append(("publish", publication.exchange, publication.routing_key))
         self.published.append(publication)
@@ -216,7 +215,7 @@ def run_one(app: App, message: Message, clock: Clock = CLOCK) -> Taken:
     """
     bench = Workbench(app.tasks, app.plan, app.settings, app.store(), app.middleware, clock)
     bench.channel = bench.new_channel(message.queue)
-    delivery = bench.deliver(envelope.sent(message, app.plan.names, clock.now(), app.settings.app_id))
+    delivery = bench.deliver(envelope.publication_of_send(message, app.plan.names, clock.now(), app.settings.app_id))
     with bench.loop:
         bench.take(delivery)
     steps = bench.flush()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from amqpworker.errors import AmqpWorkerError, InvalidArguments, NotConnected, Unconfirmed
+from amqpworker.lifecycle import backoff
 from amqpworker.log.logger import get_logger
 from amqpworker.model.clock import CLOCK, Clock
 from amqpworker.model.message import Delivery, Publication
@@ -50,7 +51,7 @@ class Copy:
         if isinstance(error, Unconfirmed | NotConnected):
             return FIRST_PAUSE
         self.failures += 1
-        return min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** min(self.failures - 1, 10))
+        return backoff(FIRST_PAUSE, MAX_PAUSE, self.failures)
 
 
 class CopyPublisher:

@@ -24,10 +24,11 @@ from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import Subscription
 from amqpworker.errors import AmqpWorkerError, ConfigError
+from amqpworker.ipc.exit_status import ABANDONED, FAILED, MISCONFIGURED, OVERDUE, STOPPED
+from amqpworker.ipc.interpreter import version_mismatch, without_version
+from amqpworker.ipc.pipes import Report, Reporter
 from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Gauges, Recorder, map_memory
-from amqpworker.ipc.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, OVERDUE, STOPPED, Report, Reporter
-from amqpworker.ipc.stray_signals import STRAY, ignore_stray
-from amqpworker.ipc.version_check import version_mismatch, without_version
+from amqpworker.ipc.stray_signals import DUMP_SIGNAL, STRAY, ignore_stray
 from amqpworker.log.format import configure, log_uncaught
 from amqpworker.log.logger import flush, get_logger
 from amqpworker.log.redaction import redact_text
@@ -90,10 +91,8 @@ class WorkerProcess:
         app.producer.owner = options.app
         self.publisher = app.producer.publisher
         store = app.store()
-        if store is not None:
-            trouble = store.check_writable()
-            if trouble is not None:
-                log.warning("results_unavailable", reason=trouble, effect="the first result waits for it")
+        if store is not None and (trouble := store.check_writable()) is not None:
+            log.warning("results_unavailable", reason=trouble, effect="the first result waits for it")
         settings = app.settings.model_copy(update={"log_tasks": options.log_tasks or app.settings.log_tasks})
         self.settler = Settler(self.publisher, store, app.plan, settings, self._wake)
         self.counters = OutcomeCounters()
@@ -107,7 +106,9 @@ class WorkerProcess:
             options.start_timeout,
             any(task.isolated for task in app.tasks.values()),
         )
-        concurrency = Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects)
+        concurrency = Concurrency(
+            options.shared_threads, options.async_tasks, options.own_threads, options.suspects_at_once
+        )
         await_ = lambda *given: self.runners.event_loop.run_coroutine(*given)  # noqa: E731, PLW0108 - `runners` are made below
         middleware = MiddlewareStack.of(app.middleware, await_)
         executor = TaskExecutor(app.tasks, store is not None, self.limits, middleware)
@@ -116,26 +117,25 @@ class WorkerProcess:
         ask = self._ask if reporter.has_parent else None
         self.receiver = DeliveryReceiver(self.runners, self.settler, app.settings.ack_timeout, ask, self._wake)
         self.consumer = Consumer(addresses(app.url), app.settings, self._subscriptions(), self.receiver)
-        self.consumer.belongs_to(options.app)
+        self.consumer.io.owner = options.app
         self.waiting = Waiting(self.consumer, places(addresses(app.url)), reporter)
         bits = bits_of(addresses(app.url), [one.queue for one in self.consumer.subscriptions])
         self.sharing = Sharing(recorder, bits, self.runners.has_room, self.consumer.hold)
         app.users.worker_started()
-        self.lifespan = Lifespan(
-            None if app.lifespan is None else app.lifespan(), self.runners.event_loop.run_coroutine
-        )
+        lifespan = None if app.lifespan is None else app.lifespan()
+        self.lifespan = Lifespan(lifespan, self.runners.event_loop.run_coroutine)
         warn_of_long_tasks(app)
         _warn_of_mistyped_variables()
         self.stop_requested = StopRequest()
         self.lifespan.on_ended = self.stop_requested.wake
         self.stop_now = False
         self.children = ChildProcesses(ours=False)
-        self.consumer.on_beat(lambda: recorder.beat(CONSUMER))
-        self.publisher.on_beat(lambda: recorder.beat(PUBLISHER))
+        self.consumer.io.beat = lambda: recorder.beat(CONSUMER)
+        self.publisher.io.beat = lambda: recorder.beat(PUBLISHER)
         self.runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
 
     def _wake(self) -> None:
-        self.consumer.wake()
+        self.consumer.io.wake()
 
     def _on_overrun(self, deadline: RunDeadline) -> None:
         self.overruns.append(deadline)
@@ -173,9 +173,9 @@ class WorkerProcess:
         self.origin.signals.check("the app's lifespan")
         self.reporter.send_reliably(Report("ready", self.drain_timeout))
         self.runners.start()
-        self.consumer.start()
+        self.consumer.io.start()
         if (problem := self._wait_for_consumer()) is not None:
-            self.consumer.close(CLOSE_TIMEOUT)
+            self.consumer.io.stop(CLOSE_TIMEOUT)
             self.lifespan.leave(SHUTDOWN_GRACE)
             return misconfigured(problem, self.reporter)
         # Not before: what is wrong with the broker is logged once, by the consumer.
@@ -252,9 +252,9 @@ class WorkerProcess:
             self.runners.settle(run.delivery, outcome, run)
         if overrun:
             self._wait_until(lambda: self.settler.is_idle, time.monotonic() + LAST_COPY_TIMEOUT)
-        self.consumer.wake()
+        self.consumer.io.wake()
         self.app.producer.close(CLOSE_TIMEOUT if not self.stop_now else 0.0)
-        self.consumer.close(CLOSE_TIMEOUT)
+        self.consumer.io.stop(CLOSE_TIMEOUT)
         log.info("worker_stopped", abandoned=not finished)
         return STOPPED if finished else ABANDONED
 

@@ -18,10 +18,9 @@ from amqpworker.broker.labels import process_name
 from amqpworker.errors import AmqpWorkerError, InvalidArguments
 from amqpworker.hooks import Listeners, Settled
 from amqpworker.log.logger import get_logger
-from amqpworker.model import reply as replies
 from amqpworker.model.clock import CLOCK, Clock
-from amqpworker.model.headers import UnusableHeader, read_headers, time_of, time_text
-from amqpworker.model.message import FIRST_SENT, Delivery, Publication, new_id
+from amqpworker.model.headers import FIRST_SENT, UnusableHeader, read_headers, time_of, time_text
+from amqpworker.model.message import Delivery, Publication, new_id
 from amqpworker.model.outcome import (
     Dead,
     Discarded,
@@ -34,8 +33,8 @@ from amqpworker.model.outcome import (
     Retry,
     Snooze,
 )
-from amqpworker.results.result_writer import ResultWriter
-from amqpworker.results.store import ResultNotStorable, ResultStore
+from amqpworker.model.reply import encode_done, encode_failed
+from amqpworker.results.store import ResultNotStorable, ResultStore, ResultWriter
 from amqpworker.routing import envelope
 from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
@@ -103,7 +102,7 @@ class Settler:
             case Done(value):
                 if run is not None and log.wants(self._done_level):
                     self._log_done(settled)
-                self._store_and_reply(settled, replies.done(value))
+                self._store_and_reply(settled, encode_done(value))
             case Retry() | Snooze():
                 self._retry(settled, outcome)
             case Postpone():
@@ -192,7 +191,9 @@ class Settler:
             return
         self._replying.add(delivery)
         try:
-            self._replies.publish(envelope.reply(delivery, body), timeout=REPLY_TIMEOUT, on_done=on_replied)
+            self._replies.publish(
+                envelope.publication_of_reply(delivery, body), timeout=REPLY_TIMEOUT, on_done=on_replied
+            )
         except InvalidArguments as error:
             on_replied(error)
         except BaseException:
@@ -255,7 +256,7 @@ class Settler:
             error=failure.error_type,
             error_text=failure.text[:MAX_LOGGED],
         )
-        reply = replies.failed(dead.reason, failure)
+        reply = encode_failed(dead.reason, failure)
         if not self._stored(settled, "failed", reply):
             self._requeue(settled)
             return
@@ -324,7 +325,7 @@ class Settler:
 
 def _refusal(error: Exception) -> bytes:
     """Return the reply that takes the place of one that cannot be stored or sent."""
-    return replies.failed(RESULT_REFUSED, Failure("", str(error)))
+    return encode_failed(RESULT_REFUSED, Failure("", str(error)))
 
 
 def _identity_of(settled: Settled) -> envelope.RunIdentity:

@@ -6,7 +6,7 @@ Decides nothing: `process` decides who may request it, and what happens then.
 
 from __future__ import annotations
 
-from amqpworker.broker.waker import Waker
+from amqpworker.lifecycle import Waker
 
 
 class StopRequest:
