@@ -16,12 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from amqpworker.ipc.descendants import CAN_ADOPT, MARK
-from amqpworker.ipc.interpreter import command_of
 from amqpworker.ipc.kernel import memory_file
 from amqpworker.ipc.recorder import Recording, read_recording, record_idle_elsewhere, size_of
 from amqpworker.ipc.report import CommandWriter, Report, parse_reports
 from amqpworker.ipc.stray_signals import stray_signals_blocked
-from amqpworker.ipc.version_check import VERSION_ARGUMENT
+from amqpworker.ipc.worker_arguments import WorkerArguments
 from amqpworker.supervisor.pools import PoolSpec
 
 # A process that writes without end must not keep the supervisor from handling signals; a full pipe holds less than this.
@@ -59,11 +58,11 @@ class WorkerHandle:
             self.commands = CommandWriter(self._commands_end)
             recording, self._memory = shared_memory(size_of(spec.slots))
             theirs.append(recording)
-            command = [*command_of("amqpworker.worker.process"), VERSION_ARGUMENT, json.dumps(spec.options)]
+            arguments = WorkerArguments(json.dumps(spec.options), commanded, reporting, recording)
             with stray_signals_blocked():
                 self._process = subprocess.Popen(  # noqa: S603 - our own command
                     # Not by standard input: a task that reads it must get its end at once.
-                    [*command, *map(str, theirs)],
+                    arguments.command(),
                     stdin=subprocess.DEVNULL,
                     env={**os.environ, MARK: "worker"},
                     process_group=0,

@@ -10,7 +10,6 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NoReturn
 
 from pydantic import BaseModel
@@ -18,6 +17,7 @@ from pydantic import BaseModel
 from amqpworker.app import App
 from amqpworker.broker.address import addresses
 from amqpworker.errors import AmqpWorkerError
+from amqpworker.ipc.ending import exit_now
 from amqpworker.log.redaction import redact_text
 from amqpworker.settings import mistyped
 from amqpworker.task import Task
@@ -104,10 +104,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     found = _checked(WorkerOptions.model_validate_json(arguments[0]))
     children.end()
     os.write(descriptor, found.model_dump_json().encode() + b"\n")
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # the user's code may have closed it
-            stream.flush()
-    os._exit(0)  # whatever threads that code has started
+    exit_now(0)
 
 
 if __name__ == "__main__":

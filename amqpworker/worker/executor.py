@@ -151,7 +151,7 @@ class TaskExecutor:
         middleware: MiddlewareStack | None = None,
     ) -> None:
         self._tasks = tasks
-        self._limits = Limits(lambda _: None) if limits is None else limits
+        self._limits = Limits() if limits is None else limits
         self._middleware = middleware
         self._stores_results = stores_results
         self._late_calls = LateCalls()

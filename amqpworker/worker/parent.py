@@ -17,8 +17,7 @@ from amqpworker.lifecycle import start_thread
 from amqpworker.log.logger import get_logger
 from amqpworker.worker.stacks import StackWriter
 
-# Not `__name__`: its lines are the process's.
-log = get_logger("amqpworker.worker.process")
+log = get_logger(__name__)
 
 READ_BYTES = 65536
 
@@ -35,7 +34,7 @@ class ParentPipe:
 
     def __init__(self, descriptor: int | None) -> None:
         self._on_suspect_answer: OnSuspectAnswer | None = None
-        self._on_exit_command: Callable[[], None] | None = None
+        self._on_end_overdue: Callable[[], None] | None = None
         self._on_end: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self._stacks = StackWriter()
@@ -46,7 +45,7 @@ class ParentPipe:
             start_thread(reading)
 
     def subscribe(
-        self, on_suspect_answer: OnSuspectAnswer, on_exit_command: Callable[[], None], on_end: Callable[[], None]
+        self, on_suspect_answer: OnSuspectAnswer, on_end_overdue: Callable[[], None], on_end: Callable[[], None]
     ) -> None:
         """
         Pass on the parent's answers (keys of messages, and whether these are suspects) and its commands from now on.
@@ -54,7 +53,7 @@ class ParentPipe:
         `on_end` is called when the pipe is closed. If it is closed before this call, the process just ends.
         """
         with self._lock:
-            self._on_suspect_answer, self._on_exit_command, self._on_end = on_suspect_answer, on_exit_command, on_end
+            self._on_suspect_answer, self._on_end_overdue, self._on_end = on_suspect_answer, on_end_overdue, on_end
 
     def _read(self, descriptor: int) -> None:
         unread = b""
@@ -75,7 +74,7 @@ class ParentPipe:
         if isinstance(command, WriteStacks):
             self._stacks.write()
         elif isinstance(command, Exit):
-            if self._on_exit_command is not None:
-                self._on_exit_command()
+            if self._on_end_overdue is not None:
+                self._on_end_overdue()
         elif self._on_suspect_answer is not None:
             self._on_suspect_answer(command.keys, command.suspect)

@@ -15,8 +15,7 @@ from typing import Any, TypeAlias
 
 from amqpworker.log.logger import get_logger
 
-# Not `__name__`: its lines are the process's.
-log = get_logger("amqpworker.worker.process")
+log = get_logger(__name__)
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 

@@ -20,6 +20,7 @@ from amqpworker.worker.isolation.child import Arrived, IsolatedProcess, Late
 from amqpworker.worker.isolation.crashes import Crash
 from amqpworker.worker.isolation.protocol import Unreadable, outcome_from, request_to
 from amqpworker.worker.limits.deadlines import RunAbandoned
+from amqpworker.worker.service import Service
 
 log = get_logger(__name__)
 
@@ -35,7 +36,7 @@ SHUTDOWN_GRACE = 2.0
 LEFTOVERS_GRACE = 8.0
 
 
-class Isolation:
+class Isolation(Service):
     """
     The isolated processes of a worker process, each started by `start`; safe to use from many threads.
 
@@ -169,9 +170,8 @@ class Isolation:
             self._busy.discard(process)
         process.close()
 
-    def tidy(self) -> None:
-        """Remove processes that have ended or were idle for long, and start one ahead; the worker calls this regularly."""
-        now = time.monotonic()
+    def beat(self, now: float) -> None:
+        """Remove processes that have ended or were idle for long, and start one ahead."""
         with self._lock:
             spare = 1 if self._ahead else 0
             kept = [one for one in self._idle if one.alive()]
@@ -200,9 +200,9 @@ class Isolation:
         else:
             self._idle.append(ahead)
 
-    def close(self, timeout: float = SHUTDOWN_GRACE) -> None:
-        """End all of them within `timeout` seconds; tasks that still run in them are abandoned."""
-        until = time.monotonic() + timeout
+    def stop(self, grace: float) -> None:
+        """End all of them; tasks that still run in them are abandoned."""
+        until = time.monotonic() + min(grace, SHUTDOWN_GRACE)
         with self._lock:
             self._closed = True
             for process in self._idle:
@@ -215,7 +215,7 @@ class Isolation:
         for _, process in leaving:
             process.wait_end(max(0.0, until - time.monotonic()))
         for thread in _close_all([process for _, process in leaving]):
-            thread.join(timeout and LEFTOVERS_GRACE)
+            thread.join(grace and LEFTOVERS_GRACE)
 
 
 def _close_all(processes: Iterable[IsolatedProcess]) -> list[threading.Thread]:

@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from amqpworker.app import App
-from amqpworker.ipc.report import DUMP_SIGNAL
+from amqpworker.ipc.ending import exit_code_of, exit_now
+from amqpworker.ipc.report import DUMP_SIGNAL, FAILED
 from amqpworker.ipc.stray_signals import STRAY, ignore, ignore_stray
 from amqpworker.ipc.version_check import VERSION_MISMATCH, version_mismatch, without_version
 from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.log.format import configure, log_uncaught
-from amqpworker.log.logger import flush, get_logger
+from amqpworker.log.logger import get_logger
 from amqpworker.model.outcome import Outcome
 from amqpworker.worker import outcomes
 from amqpworker.worker.app_loader import load_app
@@ -41,7 +42,6 @@ from amqpworker.worker.middleware import MiddlewareStack
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.signals import OwnSignals
 from amqpworker.worker.stdout import print_by_line
-from amqpworker.worker.thread_room import room_permitting
 
 log = get_logger("amqpworker.worker.isolation.program")
 
@@ -49,7 +49,6 @@ BEAT_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1
 # Of the processes here this is the one to end where memory runs out.
 OOM_SCORE = "500"
-FAILED = 1
 
 
 class Isolated:
@@ -173,10 +172,4 @@ def _end_with(worker: int) -> None:
 
 
 if __name__ == "__main__":
-    ENDED = room_permitting(lambda: main(sys.argv[1:]))
-    flush()
-    # Threads that a task has left behind do not hold it up.
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
-    os._exit(ENDED)
+    exit_now(exit_code_of(lambda: main(sys.argv[1:])))

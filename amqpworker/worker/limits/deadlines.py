@@ -91,12 +91,14 @@ class Limits:
     """
     Watches runs that have limits, by one thread that starts with the first of them at the latest.
 
-    The thread calls `over` once for each run that has reached its hard limit. Whichever pops a run from `_runs` owns its
-    message: the run itself, as it ends, or the process that claims it.
+    The thread calls `on_overdue` once for each run that has reached its hard limit. A run is settled by what removes it from
+    `_runs`: its own thread when it ends, or `claim`.
     """
 
-    def __init__(self, over: Callable[[RunDeadline], None], pace: Pace | None = None) -> None:
-        self._over = over
+    def __init__(self, on_overdue: Callable[[RunDeadline], None] = lambda _: None, pace: Pace | None = None) -> None:
+        self._on_overdue = on_overdue
+        self.overdue: list[RunDeadline] = []
+        """The runs that have reached their hard limit, in this order; some may have ended since."""
         self.pace = Pace() if pace is None else pace
         self._report_after = self.pace.report
         self._runs: dict[int, RunDeadline] = {}
@@ -139,27 +141,28 @@ class Limits:
         return deadline
 
     def unwatch(self, deadline: RunDeadline) -> None:
-        """
-        Stop watching a run that has ended.
-
-        Raises:
-            RunAbandoned: another thread has claimed it.
-        """
-        if self._runs.pop(id(deadline), None) is None:
+        """Stop watching a run that has ended; raises RunAbandoned if another thread has claimed it."""
+        if not self.claim(deadline):
             raise RunAbandoned
-
-    def is_running(self, deadline: RunDeadline) -> bool:
-        """Return whether a run still runs."""
-        return id(deadline) in self._runs
 
     def claim(self, deadline: RunDeadline) -> bool:
         """Take over the message of a run; return false if the run has ended by itself."""
         return self._runs.pop(id(deadline), None) is not None
 
-    def overdue(self, seconds: float) -> list[RunDeadline]:
+    def beyond(self, seconds: float) -> list[RunDeadline]:
         """Return the runs that have exceeded their soft limit by `seconds`."""
         latest = time.monotonic() - seconds
         return [deadline for deadline in list(self._runs.values()) if deadline.soft_at <= latest]
+
+    def report_overdue(self, seconds: float) -> None:
+        """Treat runs that have exceeded their soft limit by `seconds` as those that have reached their hard limit."""
+        for deadline in self.beyond(seconds):
+            if deadline not in self.overdue:
+                self._report_overdue(deadline)
+
+    def count_overdue(self) -> int:
+        """Return how many runs have reached their hard limit and not ended."""
+        return sum(id(deadline) in self._runs for deadline in list(self.overdue))
 
     def _report_at(self, now: float, soft: float, hard: float) -> float:
         return now + (soft if soft < hard else hard) + self._report_after
@@ -228,7 +231,7 @@ class Limits:
                 self._report(deadline, now)
             if deadline.hard_at <= now and not deadline.is_over:
                 deadline.is_over = True
-                self._report_hard_limit(deadline)
+                self._report_overdue(deadline)
         again = [now + AGAIN] if raised else []
         return min([*again, *(deadline.next_at for deadline in list(self._runs.values()))], default=math.inf)
 
@@ -268,14 +271,15 @@ class Limits:
         log.warning("task_over_limit", over=over, at=where(deadline.thread), effect=effect)
         task_context.set(None)
 
-    def _report_hard_limit(self, deadline: RunDeadline) -> None:
+    def _report_overdue(self, deadline: RunDeadline) -> None:
+        self.overdue.append(deadline)
         try:
-            self._over(deadline)
+            self._on_overdue(deadline)
         except Exception as error:
             log.error("limit_not_enforced", exc_info=error)
 
 
-OWN = frozenset(one.__code__ for one in (Limits.call, Limits.unwatch, Limits._enter, Limits._disarm))  # noqa: SLF001
+OWN = frozenset(one.__code__ for one in (Limits.call, Limits.unwatch, Limits.claim, Limits._enter, Limits._disarm))  # noqa: SLF001
 """What runs around a task: an exception there would not be the task's."""
 
 

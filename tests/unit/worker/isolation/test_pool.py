@@ -222,16 +222,16 @@ def test_a_process_that_died_while_it_waited_is_replaced_without_a_word(scene: S
 
 def test_one_is_kept_ready_where_tasks_ask_for_it(scene: Scene) -> None:
     isolation = scene.isolation(ahead=True)
-    isolation.tidy()
-    isolation.tidy()
+    isolation.beat(time.monotonic())
+    isolation.beat(time.monotonic())
     assert len(scene.started) == 1
     isolation.run(scene.run())
     assert len(scene.started) == 1
     scene.started[0].idle_since = -math.inf
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     assert not scene.started[0].closed
     scene.started[0].is_alive = False
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     assert [process.closed for process in scene.started] == [True, False]
 
 
@@ -241,7 +241,7 @@ def test_nobody_waits_for_what_one_has_left_that_nothing_ran_in_but_the_end_of_t
     isolation.run(scene.run())
     scene.started[0].leaves_others.set()
     scene.started[0].is_alive = False
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     assert not scene.started[0].closed
     scene.started[0].leaves_others.clear()
     wait_until(lambda: scene.started[0].closed)
@@ -249,7 +249,7 @@ def test_nobody_waits_for_what_one_has_left_that_nothing_ran_in_but_the_end_of_t
     scene.started[1].leaves_others.set()
     ends = threading.Timer(0.1, scene.started[1].leaves_others.clear)
     ends.start()
-    isolation.close()
+    isolation.stop(isolation_module.SHUTDOWN_GRACE)
     assert scene.started[1].closed
 
 
@@ -260,28 +260,28 @@ def test_what_cannot_be_kept_ready_is_not_started_again_and_again(
     isolation = scene.isolation(ahead=True)
     room = OSError("no room")
     scene.fails = [room, room] if how == "no room" else []
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     for process in scene.started:
         process.is_alive = False
-    isolation.tidy()
-    isolation.tidy()
+    isolation.beat(time.monotonic())
+    isolation.beat(time.monotonic())
     assert (len(scene.started), scene.fails) == ((0, [room]) if how == "no room" else (1, []))
     later = time.monotonic() + isolation_module.AHEAD_PAUSE
     scene.fails = []
     monkeypatch.setattr(time, "monotonic", lambda: later)
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     assert not scene.started[-1].closed
 
 
 def test_what_has_nothing_to_do_for_long_is_ended(scene: Scene) -> None:
     isolation = scene.isolation()
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     assert scene.started == []
     isolation.run(scene.run())
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     assert not scene.started[0].closed
     scene.started[0].idle_since = -math.inf
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     assert scene.started[0].dismissed
     assert scene.started[0].closed
 
@@ -293,12 +293,12 @@ def test_what_does_not_leave_when_it_is_told_to_is_ended_a_moment_later(
     isolation.run(scene.run())
     (process,) = scene.started
     process.idle_since, process.leaves = -math.inf, False
-    isolation.tidy()
-    isolation.tidy()
+    isolation.beat(time.monotonic())
+    isolation.beat(time.monotonic())
     assert (process.dismissed, process.closed) == (True, False)
     later = time.monotonic() + isolation_module.SHUTDOWN_GRACE
     monkeypatch.setattr(time, "monotonic", lambda: later)
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     assert process.closed
 
 
@@ -314,7 +314,7 @@ def test_what_runs_at_the_end_is_abandoned_and_neither_settled_nor_blamed(scene:
     isolation = scene.isolation()
 
     def answer() -> Ending:
-        isolation.close()
+        isolation.stop(isolation_module.SHUTDOWN_GRACE)
         assert scene.started[0].killed.is_set()
         return Crash(-9)
 
@@ -327,9 +327,9 @@ def test_what_runs_at_the_end_is_abandoned_and_neither_settled_nor_blamed(scene:
 
 def test_what_waits_at_the_end_is_ended(scene: Scene) -> None:
     isolation = scene.isolation(ahead=True)
-    isolation.tidy()
-    isolation.close()
+    isolation.beat(time.monotonic())
+    isolation.stop(isolation_module.SHUTDOWN_GRACE)
     assert scene.started[0].dismissed
     assert scene.started[0].closed
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     assert len(scene.started) == 1

@@ -194,15 +194,15 @@ def test_the_log_names_once_a_run_that_does_not_end_at_its_limit(
         blocked = threading.Thread(target=lambda: suppressed(lambda: limits.call(run, receive, 0.05, math.inf)))
         blocked.start()
         wait_until(lambda: "task_over_limit" in caplog.text)
-        assert [watch.run for watch in limits.overdue(0.05)] == [run]
-        assert limits.overdue(60) == []
+        assert [watch.run for watch in limits.beyond(0.05)] == [run]
+        assert limits.beyond(60) == []
         theirs.send(b"x")
         blocked.join()
     flush()
     (line,) = [record.msg for record in caplog.records if "task_over_limit" in str(record.msg)]
     assert (line["task"], line["id"]) == ("shop.waits", "m-1")
     assert "in receive" in line["at"]
-    assert limits.overdue(0) == []
+    assert limits.beyond(0) == []
 
 
 def suppressed(function: Callable[[], Any]) -> None:

@@ -16,15 +16,16 @@ from amqpworker.broker import single_start_thread as onethread
 from amqpworker.cli import worker_check as check
 from amqpworker.cli.pool_file import pool_spec
 from amqpworker.errors import AmqpWorkerError, ConfigError
+from amqpworker.ipc.ending import exit_code_of
 from amqpworker.ipc.report import FAILED
 from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.supervisor.health import HealthServer
 from amqpworker.testing import processes
+from amqpworker.worker.assembly import assemble
 from amqpworker.worker.event_loop import EventLoopRunner
 from amqpworker.worker.executor import Pipeline, TaskExecutor
+from amqpworker.worker.main_thread import WorkerProcess
 from amqpworker.worker.options import WorkerOptions
-from amqpworker.worker.process import WorkerProcess
-from amqpworker.worker.thread_room import room_permitting
 from tests.unit.worker.settling import Bench, NoIsolation
 
 FULL = "the limit of processes and threads is reached"
@@ -42,7 +43,7 @@ def full() -> Iterator[None]:
 def worker() -> WorkerProcess:
     app = App("amqp://127.0.0.1:1/")
     app.task(name="t", queue="q")(lambda: None)
-    return WorkerProcess(app, WorkerOptions(app="tests:app"))
+    return assemble(app, WorkerOptions(app="tests:app"))
 
 
 def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
@@ -61,7 +62,7 @@ def test_a_thread_that_finds_no_room_is_an_error_of_the_system_that_names_the_li
 def test_a_worker_process_that_finds_no_room_for_its_threads_ends_with_one_line_to_be_started_again(
     worker: WorkerProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert room_permitting(worker.run) == FAILED
+    assert exit_code_of(worker.run) == FAILED
     (reason,) = logged(caplog, "thread_not_started")
     assert FULL in reason
     assert not any(one.exc_info for one in caplog.records)

@@ -14,9 +14,9 @@ from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError
 from amqpworker.ipc.report import Report, Reporter
 from amqpworker.log.logger import get_logger
 from amqpworker.log.redaction import redact_text
+from amqpworker.worker.service import Service
 
-# Not `__name__`: its lines are the process's.
-log = get_logger("amqpworker.worker.process")
+log = get_logger(__name__)
 
 LOG_EVERY = 5.0
 
@@ -28,8 +28,8 @@ class Wait(NamedTuple):
     reason: str
 
 
-class Waiting:
-    """Watches a consumer of the broker at `places`; for the main thread."""
+class ConsumerWatch(Service):
+    """Watches a consumer of the broker at `places`."""
 
     def __init__(self, consumer: Consumer, places: str, reporter: Reporter) -> None:
         self._consumer = consumer
@@ -38,7 +38,7 @@ class Waiting:
         self._reported = ""
         self._log_at = time.monotonic() + LOG_EVERY
 
-    def report(self, now: float) -> None:
+    def beat(self, now: float) -> None:
         """Report what is waited for when it changes, and log it every few seconds as long as nothing was ever consumed."""
         wait = self._wait()
         text = "" if wait is None else redact_text(f"{wait.what}: {wait.reason}")
@@ -59,13 +59,12 @@ class Waiting:
         reason = "it has not confirmed all consumers yet" if consumer.connected else "it is still connecting"
         return Wait(self._broker, reason)
 
-
-def permanent_failure(consumer: Consumer) -> AmqpWorkerError | None:
-    """Return the problem that prevents consuming from every queue and that waiting does not fix, if there is one."""
-    problem = consumer.problem
-    if problem is not None and problem.kind != "unreachable":
-        return problem.error()
-    # One queue that can be consumed is worth it, whatever the others.
-    failures = list(consumer.failures.values())
-    found = [failure for failure in failures if isinstance(failure, ConfigError | AccessRefused)]
-    return found[0] if len(found) == len(consumer.subscriptions) else None
+    def permanent_failure(self) -> AmqpWorkerError | None:
+        """Return the problem that prevents consuming from every queue and that waiting does not fix, if there is one."""
+        problem = self._consumer.problem
+        if problem is not None and problem.kind != "unreachable":
+            return problem.error()
+        # One queue that can be consumed is worth it, whatever the others.
+        failures = list(self._consumer.failures.values())
+        found = [failure for failure in failures if isinstance(failure, ConfigError | AccessRefused)]
+        return found[0] if len(found) == len(self._consumer.subscriptions) else None
