@@ -84,20 +84,20 @@ MUTANTS = (
     ),
     Mutant(
         "let forked children inherit the handlers of their worker",
-        "amqpworker/worker/forked_children.py",
+        "amqpworker/worker/after_fork.py",
         (
             (
                 "            if signal.getsignal(number) == handler:\n",
                 "            if signal.getsignal(number) is None:\n",
             ),
         ),
-        ("tests/unit/worker/test_forked_children.py",),
+        ("tests/unit/worker/test_after_fork.py",),
     ),
     Mutant(
         "let a forked child lose a signal that is sent to it at once",
-        "amqpworker/worker/forked_children.py",
+        "amqpworker/worker/after_fork.py",
         (("pthread_sigmask(signal.SIG_BLOCK, ours)", "pthread_sigmask(signal.SIG_BLOCK, ())"),),
-        ("tests/unit/worker/test_forked_children.py",),
+        ("tests/unit/worker/test_after_fork.py",),
     ),
     Mutant(
         "answer about a message before what its last run has started has ended",
@@ -107,9 +107,9 @@ MUTANTS = (
     ),
     Mutant(
         "reap children that the app waits for",
-        "amqpworker/worker/child_processes.py",
+        "amqpworker/worker/task_processes.py",
         (("self._held |= due & waited_for()", "pass"),),
-        ("tests/unit/worker/test_child_processes.py",),
+        ("tests/unit/worker/test_task_processes.py",),
     ),
     Mutant(
         "count a run whose processes were ended as done",
@@ -218,14 +218,14 @@ MUTANTS = (
     ),
     Mutant(
         "raise a time limit once only",
-        "amqpworker/worker/limits/deadlines.py",
+        "amqpworker/worker/limits/limits.py",
         (
             (
                 "        deadline.raise_at = now + self.pace.again\n        return True\n",
                 "        deadline.raise_at = math.inf\n        return True\n",
             ),
         ),
-        ("tests/unit/worker/limits/test_deadlines.py",),
+        ("tests/unit/worker/limits/test_limits.py",),
     ),
     Mutant(
         "interrupt a thread that acquires a lock",
@@ -246,9 +246,9 @@ MUTANTS = (
     ),
     Mutant(
         "let the count of deliveries decide though a supervisor can be asked",
-        "amqpworker/worker/isolation/crashes.py",
+        "amqpworker/worker/redelivery.py",
         (("    if supervised:\n        return RedeliveryAction.ASK\n", ""),),
-        ("tests/unit/worker/isolation/test_crashes.py", "tests/unit/worker/test_receiver.py"),
+        ("tests/unit/worker/test_redelivery.py", "tests/unit/worker/test_receiver.py"),
     ),
     Mutant(
         "run as many suspects at once as there are threads",
@@ -258,9 +258,9 @@ MUTANTS = (
     ),
     Mutant(
         "start an isolated run though its connection is gone",
-        "amqpworker/worker/isolation/pool.py",
+        "amqpworker/worker/isolation/isolation.py",
         (("        if not run.delivery.channel.is_open:\n", "        if False:\n"),),
-        ("tests/unit/worker/isolation/test_pool.py",),
+        ("tests/unit/worker/isolation/test_isolation.py",),
     ),
     Mutant(
         "blame nobody for a crash in an isolated process",

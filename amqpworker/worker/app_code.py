@@ -6,17 +6,17 @@ Decides in which order they end: tasks are abandoned first, and only then what t
 
 from __future__ import annotations
 
-from amqpworker.worker.child_processes import ChildProcesses
-from amqpworker.worker.isolation.pool import SHUTDOWN_GRACE
+from amqpworker.worker.isolation.isolation import SHUTDOWN_GRACE
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.service import Service
+from amqpworker.worker.task_processes import TaskProcesses
 from amqpworker.worker.threads import RunnerThreads
 
 
 class AppCode(Service):
     """Runs tasks; its lifespan is entered by `WorkerProcess`, which ends if that fails."""
 
-    def __init__(self, lifespan: Lifespan, runners: RunnerThreads, children: ChildProcesses, supervised: bool) -> None:
+    def __init__(self, lifespan: Lifespan, runners: RunnerThreads, children: TaskProcesses, supervised: bool) -> None:
         self._lifespan = lifespan
         self._runners = runners
         self._children = children

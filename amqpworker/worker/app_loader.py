@@ -28,7 +28,7 @@ from amqpworker.errors import (
 from amqpworker.ipc.interpreter import folder_as_given
 from amqpworker.log.redaction import redact_text
 
-LONGEST_REASON = 300
+MAX_REASON = 300
 
 T = TypeVar("T")
 
@@ -149,7 +149,7 @@ def _namesake(error: BaseException | None) -> str:
 def import_error(target: str, error: BaseException) -> ConfigError:
     """Return the error for an app whose own code raised this at its import; the caller logs the traceback."""
     reason = redact_text(traceback.format_exception_only(error)[0].splitlines()[0])
-    return ConfigError(f"{target!r} cannot be imported: {reason[:LONGEST_REASON].removesuffix('.')}.{_namesake(error)}")
+    return ConfigError(f"{target!r} cannot be imported: {reason[:MAX_REASON].removesuffix('.')}.{_namesake(error)}")
 
 
 def may_pass(error: BaseException) -> bool:

@@ -21,13 +21,12 @@ from amqpworker.log.logger import get_logger
 from amqpworker.results.store import ResultStore
 from amqpworker.settings import mistyped
 from amqpworker.worker.app_code import AppCode
-from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.worker.consumer_watch import ConsumerWatch
 from amqpworker.worker.executor import Pipeline, TaskExecutor
-from amqpworker.worker.isolation.child import IsolatedProcess
-from amqpworker.worker.isolation.pool import Isolation
+from amqpworker.worker.isolation.isolated_process import IsolatedProcess
+from amqpworker.worker.isolation.isolation import Isolation
 from amqpworker.worker.lifespan import Lifespan
-from amqpworker.worker.limits.deadlines import Limits
+from amqpworker.worker.limits.limits import Limits
 from amqpworker.worker.main_thread import WorkerProcess
 from amqpworker.worker.middleware import MiddlewareStack
 from amqpworker.worker.options import WorkerOptions
@@ -37,6 +36,7 @@ from amqpworker.worker.settle import Settler
 from amqpworker.worker.signals import OwnSignals
 from amqpworker.worker.stop_request import StopRequest
 from amqpworker.worker.subscriptions import queue_assignments, warn_of_long_tasks
+from amqpworker.worker.task_processes import TaskProcesses
 from amqpworker.worker.threads import Concurrency, RunnerThreads
 
 log = get_logger(__name__)
@@ -62,7 +62,7 @@ class ProcessSetup:
     reporter: Reporter = field(default_factory=lambda: Reporter(None))
     signals: OwnSignals = field(default_factory=OwnSignals)
     folder: str | None = field(default_factory=current_folder)
-    children: ChildProcesses = field(default_factory=lambda: ChildProcesses(ours=False))
+    children: TaskProcesses = field(default_factory=lambda: TaskProcesses(ours=False))
 
 
 def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None) -> WorkerProcess:

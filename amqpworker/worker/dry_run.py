@@ -22,9 +22,9 @@ from amqpworker.log.redaction import redact_text
 from amqpworker.settings import mistyped
 from amqpworker.task import Task
 from amqpworker.worker.app_loader import import_error, load_app
-from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.subscriptions import QueueAssignment, long_tasks, queue_assignments
+from amqpworker.worker.task_processes import TaskProcesses
 
 # Folders that hold packages and are not packages themselves, by convention.
 SOURCE_FOLDERS = {"src", "lib", "source", "python"}
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     os.set_inheritable(descriptor, False)
     # What the user's code prints is not what our caller prints.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    children = ChildProcesses()
+    children = TaskProcesses()
     found = _checked(WorkerOptions.model_validate_json(arguments[0]))
     children.end()
     os.write(descriptor, found.model_dump_json().encode() + b"\n")

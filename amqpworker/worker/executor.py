@@ -23,15 +23,15 @@ from amqpworker.model.outcome import Discarded, Done, Outcome
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.signature.signature import Call
 from amqpworker.worker import outcomes
+from amqpworker.worker.after_fork import exit_if_forked_child
 from amqpworker.worker.context import RegisteredTask, Run
-from amqpworker.worker.forked_children import exit_if_forked_child
 from amqpworker.worker.late_calls import LateCalls
 from amqpworker.worker.limits.cancellation import await_within
-from amqpworker.worker.limits.deadlines import Limits, RunAbandoned
+from amqpworker.worker.limits.limits import Limits, RunAbandoned
 from amqpworker.worker.middleware import MiddlewareStack
 
 if TYPE_CHECKING:
-    from amqpworker.worker.isolation.pool import Isolation
+    from amqpworker.worker.isolation.isolation import Isolation
     from amqpworker.worker.settle import Settler
 
 log = get_logger(__name__)

@@ -26,9 +26,9 @@ from amqpworker.model.outcome import Outcome
 from amqpworker.worker import outcomes
 from amqpworker.worker.consumer_watch import ConsumerWatch
 from amqpworker.worker.context import Run
-from amqpworker.worker.isolation.pool import SHUTDOWN_GRACE, Isolation
+from amqpworker.worker.isolation.isolation import SHUTDOWN_GRACE, Isolation
 from amqpworker.worker.lifespan import Lifespan
-from amqpworker.worker.limits.deadlines import Limits
+from amqpworker.worker.limits.limits import Limits
 from amqpworker.worker.queue_sharing import Sharing
 from amqpworker.worker.receiver import DeliveryReceiver
 from amqpworker.worker.service import Service

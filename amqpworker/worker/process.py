@@ -22,15 +22,15 @@ from amqpworker.ipc.version_check import version_mismatch
 from amqpworker.ipc.worker_arguments import WorkerArguments
 from amqpworker.log.format import configure, log_uncaught
 from amqpworker.log.logger import get_logger
+from amqpworker.worker.after_fork import default_signals_in_forks
 from amqpworker.worker.app_loader import import_error, load_app, may_pass
 from amqpworker.worker.assembly import ProcessSetup, assemble, current_folder
-from amqpworker.worker.child_processes import ChildProcesses
-from amqpworker.worker.forked_children import default_signals_in_forks
 from amqpworker.worker.main_thread import misconfigured
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.parent import ParentPipe
 from amqpworker.worker.signals import OwnSignals
 from amqpworker.worker.stdout import print_by_line
+from amqpworker.worker.task_processes import TaskProcesses
 
 # Not `__name__`, which is `__main__` here.
 log = get_logger("amqpworker.worker.process")
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     print_by_line()
     configure(options.log_level, options.log_json)
     log_uncaught()
-    setup = ProcessSetup(recorder, reporter, signals, folder, ChildProcesses())
+    setup = ProcessSetup(recorder, reporter, signals, folder, TaskProcesses())
     # Before the app is imported, which may take forever.
     parent = ParentPipe(given.commands)
     try:

@@ -3,7 +3,7 @@ Take deliveries from the consumer and hand them to the runner threads.
 
 Decides when an unclaimed delivery is requeued: when the worker drains, when another process has a thread for it, and before
 the broker's ack timeout would close its channel with every delivery on it. If a redelivered message may have crashed a
-process, `crashes` and the supervisor (asked by `suspects`) decide where it runs.
+process, `redelivery` and the supervisor (asked by `suspects`) decide where it runs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from amqpworker.log.logger import get_logger
 from amqpworker.model.message import CRASHES, DEAD_REASON, Delivery
 from amqpworker.routing.envelope import replayed
 from amqpworker.worker import outcomes
-from amqpworker.worker.isolation.crashes import NO_HEADERS, RedeliveryAction, redelivery_action
 from amqpworker.worker.isolation.suspects import SuspectQuery
 from amqpworker.worker.limits.ack_timeout_report import log_late
+from amqpworker.worker.redelivery import NO_HEADERS, RedeliveryAction, redelivery_action
 from amqpworker.worker.settle import Settler
 
 if TYPE_CHECKING:

@@ -19,8 +19,7 @@ import pytest
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.model.outcome import Dead, Done, Outcome
 from amqpworker.worker.context import Run
-from amqpworker.worker.isolation.child import Arrived, Ending, IsolatedProcess, Late
-from amqpworker.worker.isolation.crashes import Crash
+from amqpworker.worker.isolation.isolated_process import Arrived, Crash, Ending, IsolatedProcess, Late
 from amqpworker.worker.isolation.protocol import outcome_from, request_to
 from amqpworker.worker.options import WorkerOptions
 from tests.pools import alive

@@ -23,7 +23,7 @@ from amqpworker.ipc.descendants import (
     terminate_all,
 )
 from amqpworker.ipc.exit_status import log_children_ended
-from amqpworker.worker.child_processes import waited_for
+from amqpworker.worker.task_processes import waited_for
 
 # What start times are counted in.
 TICK = 1 / os.sysconf("SC_CLK_TCK")

@@ -31,17 +31,17 @@ from amqpworker.log.format import configure, log_uncaught
 from amqpworker.log.logger import get_logger
 from amqpworker.model.outcome import Outcome
 from amqpworker.worker import outcomes
+from amqpworker.worker.after_fork import default_signals_in_forks
 from amqpworker.worker.app_loader import load_app
-from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.worker.context import Run
 from amqpworker.worker.executor import TaskExecutor
-from amqpworker.worker.forked_children import default_signals_in_forks
 from amqpworker.worker.isolation.protocol import BEAT, READY, SPENT, Request, frame, outcome_to, requested
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.middleware import MiddlewareStack
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.signals import OwnSignals
 from amqpworker.worker.stdout import print_by_line
+from amqpworker.worker.task_processes import TaskProcesses
 
 log = get_logger("amqpworker.worker.isolation.program")
 
@@ -54,7 +54,7 @@ OOM_SCORE = "500"
 class Isolated:
     """The parts of an isolated process."""
 
-    def __init__(self, app: App, connection: socket.socket, signals: OwnSignals, children: ChildProcesses) -> None:
+    def __init__(self, app: App, connection: socket.socket, signals: OwnSignals, children: TaskProcesses) -> None:
         self._app = app
         self._signals = signals
         self._children = children
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str]) -> int:
     faulthandler.enable(stacks, all_threads=False)
     faulthandler.register(DUMP_SIGNAL, stacks, all_threads=True)
     _end_with(worker)
-    children = ChildProcesses(tasks_here=True)
+    children = TaskProcesses(tasks_here=True)
     # The worker decides when it ends. Not SIG_IGN, which programs that a task starts would inherit.
     signals = OwnSignals()
     signals.set(ignore)

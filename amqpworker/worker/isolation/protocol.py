@@ -22,7 +22,7 @@ from amqpworker.worker.context import Run
 HEAD = struct.Struct("=cI")
 READY, BEAT, OUTCOME, SPENT, REQUEST = b"r", b"b", b"o", b"s", b"q"
 KINDS = (READY, BEAT, OUTCOME, SPENT, REQUEST)
-MOST_BYTES = 1 << 30
+MAX_BYTES = 1 << 30
 
 ADAPTERS: dict[str, TypeAdapter[Any]] = {one.__name__: TypeAdapter(one) for one in (Done, Retry, Snooze, Dead)}
 
@@ -64,7 +64,7 @@ class Frames:
         found = []
         while len(self._unread) >= HEAD.size:
             kind, length = HEAD.unpack_from(self._unread)
-            if kind not in KINDS or length > MOST_BYTES:
+            if kind not in KINDS or length > MAX_BYTES:
                 raise Unreadable(f"a frame of kind {kind!r} with {length} bytes is not valid")
             end = HEAD.size + length
             if len(self._unread) < end:

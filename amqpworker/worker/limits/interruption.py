@@ -2,7 +2,7 @@
 Whether an exception may be raised in a thread right now, by its frames.
 
 Decides where it would leave a lock held forever: just after a call has acquired it, and in the code of logging, importlib
-and threading. `deadlines` decides which thread is interrupted, and when.
+and threading. `limits` decides which thread is interrupted, and when.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ AT_FORK = frozenset({"_note_fork", "block", "unblock", "_before_fork", "_after_i
 
 CALLS = frozenset({"PRECALL", "CALL", "CALL_KW", "CALL_FUNCTION_EX"})
 JUMPS = frozenset(dis.hasjrel + dis.hasjabs)
-SHORTEST_INTERVAL = 1e-6
+MIN_INTERVAL = 1e-6
 
 
 class Hold(Enum):
@@ -74,11 +74,14 @@ def wait_and_preempt(seconds: float) -> None:
     the time would then always be found at one of these places.
     """
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(SHORTEST_INTERVAL)
+    if interval > MIN_INTERVAL:
+        sys.setswitchinterval(MIN_INTERVAL)
+    # Else another watcher of this program does this now: its interval must not be taken for the one to restore.
     try:
         time.sleep(seconds)
     finally:
-        sys.setswitchinterval(interval)
+        if interval > MIN_INTERVAL:
+            sys.setswitchinterval(interval)
 
 
 def hold_of(frame: FrameType) -> Hold:

@@ -18,7 +18,7 @@ from amqpworker.worker.context import Run
 from amqpworker.worker.isolation.protocol import (
     BEAT,
     HEAD,
-    MOST_BYTES,
+    MAX_BYTES,
     OUTCOME,
     READY,
     Frames,
@@ -59,7 +59,7 @@ def test_frames_are_read_in_whatever_pieces_they_come(sent: list[tuple[bytes, by
     assert found == sent
 
 
-@pytest.mark.parametrize("garbage", [b"hello world", HEAD.pack(OUTCOME, MOST_BYTES + 1), HEAD.pack(b"x", 1)])
+@pytest.mark.parametrize("garbage", [b"hello world", HEAD.pack(OUTCOME, MAX_BYTES + 1), HEAD.pack(b"x", 1)])
 def test_what_is_no_frame_is_refused(garbage: bytes) -> None:
     with pytest.raises(Unreadable):
         Frames().feed(garbage)

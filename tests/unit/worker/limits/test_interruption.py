@@ -21,8 +21,8 @@ import pytest
 
 import amqpworker
 from amqpworker import TimeLimitExceeded
-from amqpworker.worker.limits.deadlines import Limits
-from amqpworker.worker.limits.interruption import AT_FORK, Hold, acquiring, hold_at, hold_of, outwards
+from amqpworker.worker.limits.interruption import AT_FORK, Hold, acquiring, hold_at, hold_of, outwards, wait_and_preempt
+from amqpworker.worker.limits.limits import Limits
 from tests.support import wait_until
 
 
@@ -57,6 +57,16 @@ def is_free(lock: Any) -> bool:
     looking.start()
     looking.join()
     return found[0]
+
+
+def test_python_switches_threads_as_before_however_many_watchers_have_preempted_one_at_once() -> None:
+    before = sys.getswitchinterval()
+    watchers = [threading.Thread(target=wait_and_preempt, args=(seconds,)) for seconds in (0.1, 0.2)]
+    for watcher in watchers:
+        watcher.start()
+    for watcher in watchers:
+        watcher.join()
+    assert sys.getswitchinterval() == before
 
 
 @pytest.mark.parametrize(
@@ -287,8 +297,8 @@ FORKS = """
 import math, os, sys, time
 import amqpworker
 from amqpworker import TimeLimitExceeded
-from amqpworker.worker.child_processes import ChildProcesses
-from amqpworker.worker.limits.deadlines import Limits, Pace
+from amqpworker.worker.task_processes import TaskProcesses
+from amqpworker.worker.limits.limits import Limits, Pace
 
 def forks():
     end = time.monotonic() + 0.5
@@ -298,7 +308,7 @@ def forks():
             os._exit(0)
         os.waitpid(child, 0)
 
-ChildProcesses()
+TaskProcesses()
 limits = Limits(lambda _: None, Pace(again=5.0))
 ended = 0
 for number in range(60):

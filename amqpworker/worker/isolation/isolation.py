@@ -16,10 +16,9 @@ from amqpworker.log.logger import get_logger
 from amqpworker.model.outcome import Outcome
 from amqpworker.worker import outcomes
 from amqpworker.worker.context import Run
-from amqpworker.worker.isolation.child import Arrived, IsolatedProcess, Late
-from amqpworker.worker.isolation.crashes import Crash
+from amqpworker.worker.isolation.isolated_process import Arrived, Crash, IsolatedProcess, Late
 from amqpworker.worker.isolation.protocol import Unreadable, outcome_from, request_to
-from amqpworker.worker.limits.deadlines import RunAbandoned
+from amqpworker.worker.limits.limits import RunAbandoned
 from amqpworker.worker.service import Service
 
 log = get_logger(__name__)
@@ -28,7 +27,7 @@ log = get_logger(__name__)
 AHEAD_PAUSE = 60.0
 IDLE_SECONDS = 60.0
 # What tasks leak is freed with their process.
-MOST_RUNS = 1000
+MAX_RUNS = 1000
 OUTDATED = "another version of amqpworker is installed: restart the pool"
 # How long leaving its lifespan may take.
 SHUTDOWN_GRACE = 2.0
@@ -157,7 +156,7 @@ class Isolation(Service):
         process.idle_since = time.monotonic()
         with self._lock:
             self._busy.discard(process)
-            if not self._closed and (process.spent or process.runs >= MOST_RUNS):
+            if not self._closed and (process.spent or process.runs >= MAX_RUNS):
                 self._dismiss(process)
                 return
             if not self._closed:

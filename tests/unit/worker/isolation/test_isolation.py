@@ -16,12 +16,11 @@ from amqpworker.policies.retry import policy
 from amqpworker.policies.time_limit import TimeLimit
 from amqpworker.signature.signature import Signature
 from amqpworker.worker.context import Run
-from amqpworker.worker.isolation import pool as isolation_module
-from amqpworker.worker.isolation.child import Arrived, Ending, Late
-from amqpworker.worker.isolation.crashes import Crash
-from amqpworker.worker.isolation.pool import Isolation
+from amqpworker.worker.isolation import isolation as isolation_module
+from amqpworker.worker.isolation.isolated_process import Arrived, Crash, Ending, Late
+from amqpworker.worker.isolation.isolation import Isolation
 from amqpworker.worker.isolation.protocol import HEAD, outcome_to
-from amqpworker.worker.limits.deadlines import RunAbandoned
+from amqpworker.worker.limits.limits import RunAbandoned
 from tests.support import wait_until
 from tests.unit.worker.settling import Bench
 
@@ -303,7 +302,7 @@ def test_what_does_not_leave_when_it_is_told_to_is_ended_a_moment_later(
 
 
 def test_a_process_is_replaced_after_many_runs(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolation_module, "MOST_RUNS", 2)
+    monkeypatch.setattr(isolation_module, "MAX_RUNS", 2)
     isolation = scene.isolation()
     for _ in range(3):
         isolation.run(scene.run())

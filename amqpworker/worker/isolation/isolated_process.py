@@ -17,22 +17,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from amqpworker.ipc.exit_status import describe_exit
 from amqpworker.ipc.interpreter import command_of
 from amqpworker.ipc.kernel import ProcessEnd, memory_file
 from amqpworker.ipc.report import DUMP_SIGNAL
 from amqpworker.ipc.stray_signals import stray_signals_blocked
 from amqpworker.ipc.version_check import VERSION_ARGUMENT, VERSION_MISMATCH
-from amqpworker.worker.isolation.crashes import Crash
 from amqpworker.worker.isolation.leftovers import Leftovers
 from amqpworker.worker.isolation.protocol import BEAT, OUTCOME, READY, SPENT, Frames, Unreadable
 from amqpworker.worker.options import WorkerOptions
 
 STEP = 1.0
 # A socket cannot wait for just any time.
-MOST_SENDING = 86_400.0
+MAX_SEND_SECONDS = 86_400.0
 DUMP_PATIENCE = 0.2
 DUMP_STEP = 0.01
-MOST_STACK_BYTES = 64 * 1024
+MAX_STACK_BYTES = 64 * 1024
 READ_BYTES = 1 << 18
 KIB = 1024
 
@@ -49,6 +49,26 @@ class Late:
     """The task has not ended in time; `stack` shows where it is."""
 
     stack: str
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """
+    How an isolated process ended while it ran a task.
+
+    `code` is its exit code, or (negative) the signal that ended it, None if that is unknown. `memory` is the most bytes that
+    it used, `stack` where it was, if that is known, and `reason` why it was killed, if we killed it.
+    """
+
+    code: int | None
+    memory: int = 0
+    stack: str = ""
+    reason: str = ""
+
+    @property
+    def how(self) -> str:
+        """How it ended, in few words."""
+        return "an unknown exit code" if self.code is None else describe_exit(self.code)
 
 
 Ending: TypeAlias = Arrived | Late | Crash
@@ -127,7 +147,7 @@ class IsolatedProcess:
         self.runs += 1
         self.leftovers.on_run_started()
         try:
-            self._socket.settimeout(min(self._stall_timeout, MOST_SENDING))
+            self._socket.settimeout(min(self._stall_timeout, MAX_SEND_SECONDS))
             self._socket.sendall(request)
         except OSError:
             return self._crash("it accepted no more requests")
@@ -233,7 +253,7 @@ class IsolatedProcess:
         return self._stack()
 
     def _stack(self) -> str:
-        return os.pread(self._stacks, MOST_STACK_BYTES, 0).decode("utf-8", "replace")
+        return os.pread(self._stacks, MAX_STACK_BYTES, 0).decode("utf-8", "replace")
 
     def kill(self) -> None:
         """Kill it at once; `close` ends the processes that its tasks have started."""

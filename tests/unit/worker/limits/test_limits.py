@@ -22,7 +22,7 @@ from amqpworker.lifecycle import ThreadLimitReached
 from amqpworker.log.logger import flush
 from amqpworker.log.writer import LineHandler
 from amqpworker.policies.time_limit import UNLIMITED, TimeLimit, time_limit_of
-from amqpworker.worker.limits.deadlines import Limits, Pace, RunAbandoned, RunDeadline
+from amqpworker.worker.limits.limits import Limits, Pace, RunAbandoned, RunDeadline
 from tests.support import wait_until
 
 
