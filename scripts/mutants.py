@@ -221,7 +221,7 @@ MUTANTS = (
         "amqpworker/worker/limits/limits.py",
         (
             (
-                "        deadline.raise_at = now + self.pace.again\n        return True\n",
+                "        deadline.raise_at = now + self.pace.repeat_after\n        return True\n",
                 "        deadline.raise_at = math.inf\n        return True\n",
             ),
         ),
@@ -230,7 +230,7 @@ MUTANTS = (
     Mutant(
         "interrupt a thread that acquires a lock",
         "amqpworker/worker/limits/interruption.py",
-        (("        return Hold.FULL\n    # Ours,", "        return Hold.NONE\n    # Ours,"),),
+        (("        return Safety.UNSAFE\n    # Ours,", "        return Safety.SAFE\n    # Ours,"),),
         ("tests/unit/worker/limits/test_interruption.py",),
     ),
     Mutant(

@@ -277,7 +277,7 @@ class TaskExecutor:
         run.deadline = time.monotonic() + min(limit.soft, limit.hard)
         deadline = self._limits.watch(run, limit.soft, limit.hard)
         try:
-            return await await_within(self._invoke_async(run, call), limit.soft, self._limits.pace.again)
+            return await await_within(self._invoke_async(run, call), limit.soft, self._limits.pace.repeat_after)
         finally:
             self._limits.unwatch(deadline)
 

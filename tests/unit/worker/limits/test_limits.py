@@ -133,7 +133,7 @@ class Sleepy:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_it_is_raised_again_until_the_run_has_ended_whatever_swallows_it(over: list[RunDeadline]) -> None:
-    limits = Limits(over.append, Pace(again=0.2))
+    limits = Limits(over.append, Pace(repeat_after=0.2))
     swallowed: list[float] = []
 
     def stubborn() -> None:
@@ -172,7 +172,7 @@ def test_a_task_that_does_nothing_but_log_is_interrupted_in_the_sink_and_leaves_
 
         for _ in range(10):
             with pytest.raises(TimeLimitExceeded):
-                Limits(over.append, Pace(briefly=0.05)).call(None, logs, 0.01, math.inf)
+                Limits(over.append, Pace(disrupt_after=0.05)).call(None, logs, 0.01, math.inf)
             assert sink.lock is not None
             assert sink.lock.acquire(timeout=5)
             sink.lock.release()
@@ -183,7 +183,7 @@ def test_a_task_that_does_nothing_but_log_is_interrupted_in_the_sink_and_leaves_
 def test_the_log_names_once_a_run_that_does_not_end_at_its_limit(
     over: list[RunDeadline], caplog: pytest.LogCaptureFixture
 ) -> None:
-    limits = Limits(over.append, Pace(report=0.05))
+    limits = Limits(over.append, Pace(report_after=0.05))
     run = SimpleNamespace(task="shop.waits", id="m-1", attempt=1, queue="work")
     ours, theirs = socket.socketpair()
 
