@@ -198,7 +198,6 @@ class WorkerProcess:
         return STOPPED if finished else ABANDONED
 
     def _stop_consuming(self, until: float) -> None:
-        """Stop deliveries, and have what has not started requeued."""
         drained = threading.Event()
         self.settler.draining.set()
         for service in self.services:

@@ -25,12 +25,7 @@ OnSuspectAnswer: TypeAlias = Callable[[Sequence[str], bool], object]
 
 
 class ParentPipe:
-    """
-    Reads the pipe with this descriptor in a thread of its own; `None` means that there is no parent.
-
-    Raises:
-        ThreadLimitReached: there is no room for it.
-    """
+    """Reads the pipe with this descriptor in a thread of its own; `None` means that there is no parent."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._on_suspect_answer: OnSuspectAnswer | None = None

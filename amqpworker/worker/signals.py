@@ -57,5 +57,4 @@ def _describe(handler: Any) -> str:
 
 
 def _named(handler: Any) -> str:
-    """Return the name of a callable, or of its type."""
     return str(getattr(handler, "__qualname__", type(handler).__qualname__))

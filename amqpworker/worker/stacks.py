@@ -37,7 +37,6 @@ class StackWriter:
 
 
 def _write_stacks() -> None:
-    """Write the stacks of all other threads to the log, a line each."""
     for name, stack in stacks():
         log.info("thread_stack", thread=name, stack=stack)
 

@@ -19,7 +19,7 @@ from amqpworker.log.logger import get_logger
 log = get_logger(__name__)
 
 # A time limit of the task can be raised in between.
-STEP = 1.0
+POLL_SECONDS = 1.0
 
 
 class Output(io.FileIO):
@@ -53,7 +53,7 @@ class Output(io.FileIO):
 def _wait_for_room(descriptor: int) -> None:
     waiting = select.poll()
     waiting.register(descriptor, select.POLLOUT)
-    waiting.poll(STEP * 1000)
+    waiting.poll(POLL_SECONDS * 1000)
 
 
 def print_by_line() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import assert_never
 
 from amqpworker.log.logger import get_logger
 from amqpworker.model.outcome import Outcome
@@ -23,8 +22,8 @@ from amqpworker.worker.service import Service
 
 log = get_logger(__name__)
 
-# A process that was started ahead and ended before it had run anything, or could not be started, would do so again.
-AHEAD_PAUSE = 60.0
+# Seconds; a process that was started ahead and has failed before it ran anything would do so again.
+RETRY_AHEAD_AFTER = 60.0
 IDLE_SECONDS = 60.0
 # What tasks leak is freed with their process.
 MAX_RUNS = 1000
@@ -66,12 +65,7 @@ class Isolation(Service):
         return len(self._busy)
 
     def run(self, run: Run) -> Outcome:
-        """
-        Run a task in an isolated process, and return how it ends.
-
-        Raises:
-            RunAbandoned: the worker is ending and has abandoned the task.
-        """
+        """Run a task in an isolated process, and return how it ends; raises RunAbandoned if the worker ends meanwhile."""
         process = self._ready_process()
         if not run.delivery.channel.is_open:
             # Starting a process may have taken seconds: its message is redelivered, and may be running elsewhere by now.
@@ -80,46 +74,35 @@ class Isolation(Service):
             return outcomes.channel_lost()
         if process is None:
             return outcomes.not_isolated()
+        outcome: Outcome | None = None
         try:
-            ending = process.run(request_to(run), run.registered.time_limit.end)
-        except BaseException:
-            self._end(process)
-            raise
-        if self._closed:
-            self._end(process)
-            raise RunAbandoned
-        match ending:
-            case Arrived(data):
-                try:
-                    outcome = outcome_from(data)
-                except Unreadable as error:
-                    self._end(process)
-                    return self._crashed(run, process, Crash(None, reason=str(error)))
+            answer = process.run(request_to(run), run.registered.time_limit.end)
+            if isinstance(answer, Arrived) and not self._closed:
+                outcome = outcome_from(answer.data)
+        except Unreadable as error:
+            answer = Crash(None, reason=str(error))
+        finally:
+            if outcome is None:
+                self._discard(process)
+            else:
                 self._release(process)
-                return outcome
-            case Late(stack):
-                self._end(process)
-                log.warning(
-                    "isolated_killed",
-                    child=process.pid,
-                    reason=f"its task has run for longer than {run.registered.time_limit.longest}",
-                )
-                return outcomes.from_hard_limit(run, stack)
-            case Crash():
-                self._end(process)
-                return self._crashed(run, process, ending)
-            case _:
-                assert_never(ending)
-
-    def _crashed(self, run: Run, process: IsolatedProcess, crash: Crash) -> Outcome:
+        if outcome is not None:
+            return outcome
+        if self._closed:
+            raise RunAbandoned
+        if isinstance(answer, Late):
+            reason = f"its task has run for longer than {run.registered.time_limit.longest}"
+            log.warning("isolated_killed", child=process.pid, reason=reason)
+            return outcomes.from_hard_limit(run, answer.stack)
+        assert isinstance(answer, Crash)
         log.error(
             "isolated_crashed",
             child=process.pid,
-            exit_status=crash.how,
-            memory=crash.memory,
-            reason=crash.reason or None,
+            exit_status=answer.how,
+            memory=answer.memory,
+            reason=answer.reason or None,
         )
-        return outcomes.from_crash(run.delivery, crash, self._max_crashes)
+        return outcomes.from_crash(run.delivery, answer, self._max_crashes)
 
     # ---- which process ----------------------------------------------------------------------------------------------
 
@@ -137,7 +120,7 @@ class Isolation(Service):
                 return None
             if process.alive() and process.wait_ready(self._start_timeout):
                 return process
-            self._end(process)
+            self._discard(process)
             if self._closed:
                 raise RunAbandoned
             if not waited:
@@ -164,7 +147,7 @@ class Isolation(Service):
                 return
         process.close()
 
-    def _end(self, process: IsolatedProcess) -> None:
+    def _discard(self, process: IsolatedProcess) -> None:
         with self._lock:
             self._busy.discard(process)
         process.close()
@@ -180,8 +163,8 @@ class Isolation(Service):
                 self._dismiss(one)
             self._idle = [one for one in kept if one not in over]
             if any(not one.runs for one in ended):
-                log.error("isolated_not_started", effect="none is kept ready for a while", retry_in=AHEAD_PAUSE)
-                self._ahead_at = now + AHEAD_PAUSE
+                log.error("isolated_not_started", effect="none is kept ready for a while", retry_in=RETRY_AHEAD_AFTER)
+                self._ahead_at = now + RETRY_AHEAD_AFTER
             if self._ahead and now >= self._ahead_at and not (self._closed or self._idle or self._busy):
                 self._start_ahead(now)
             ended += [one for until, one in self._leaving if until <= now or not one.alive()]
@@ -195,7 +178,7 @@ class Isolation(Service):
     def _start_ahead(self, now: float) -> None:
         ahead = self._started()
         if ahead is None:
-            self._ahead_at = now + AHEAD_PAUSE
+            self._ahead_at = now + RETRY_AHEAD_AFTER
         else:
             self._idle.append(ahead)
 
@@ -212,7 +195,7 @@ class Isolation(Service):
         for process in busy:
             process.kill()
         for _, process in leaving:
-            process.wait_end(max(0.0, until - time.monotonic()))
+            process.wait_exit(max(0.0, until - time.monotonic()))
         for thread in _close_all([process for _, process in leaving]):
             thread.join(grace and LEFTOVERS_GRACE)
 

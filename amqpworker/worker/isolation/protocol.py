@@ -54,12 +54,7 @@ class Frames:
         self._unread = bytearray()
 
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
-        """
-        Return each complete frame: its kind and its content.
-
-        Raises:
-            Unreadable: the stream has other bytes than frames.
-        """
+        """Return each complete frame, its kind and its content; raises Unreadable if the stream has other bytes."""
         self._unread += data
         found = []
         while len(self._unread) >= HEAD.size:
@@ -118,12 +113,7 @@ def outcome_to(outcome: Outcome) -> bytes:
 
 
 def outcome_from(data: bytes) -> Outcome:
-    """
-    Return an outcome.
-
-    Raises:
-        Unreadable: it is not one.
-    """
+    """Return an outcome; raises Unreadable if it is not one."""
     kind, _, fields = data.partition(b"\n")
     adapter = ADAPTERS.get(kind.decode("ascii", "replace"))
     if adapter is None:

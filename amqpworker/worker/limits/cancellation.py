@@ -41,12 +41,7 @@ class _Deadline:
 
 
 async def await_within(awaitable: Awaitable[Any], seconds: float, repeat_after: float) -> Any:
-    """
-    Return what is awaited, within `seconds` (`inf` means without a limit).
-
-    Raises:
-        TimeLimitExceeded: it was cancelled at its limit, and that ended it.
-    """
+    """Return what is awaited; raises TimeLimitExceeded if it is cancelled after `seconds` (`inf`: never), and that ends it."""
     if seconds == math.inf:
         return await awaitable
     deadline = _Deadline(seconds, repeat_after)

@@ -276,14 +276,12 @@ class Limits:
             log.error("limit_not_enforced", exc_info=error)
 
 
-LIMITS_CODE = frozenset(
-    one.__code__ for one in (Limits.call, Limits.unwatch, Limits.claim, Limits._enter, Limits._disarm)
-)  # noqa: SLF001
+_AROUND = (Limits.call, Limits.unwatch, Limits.claim, Limits._enter, Limits._disarm)  # noqa: SLF001
+LIMITS_CODE = frozenset(one.__code__ for one in _AROUND)
 """What runs around a task: an exception there would not be the task's."""
 
 
 def _attempted(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    """Return what a function returns, or what it raises."""
     try:
         return function(), None
     except BaseException as error:  # noqa: BLE001 - it is raised again once no other can be raised in this thread

@@ -17,7 +17,7 @@ from amqpworker.policies.time_limit import TimeLimit
 from amqpworker.signature.signature import Signature
 from amqpworker.worker.context import Run
 from amqpworker.worker.isolation import isolation as isolation_module
-from amqpworker.worker.isolation.isolated_process import Arrived, Crash, Ending, Late
+from amqpworker.worker.isolation.isolated_process import Answer, Arrived, Crash, Late
 from amqpworker.worker.isolation.isolation import Isolation
 from amqpworker.worker.isolation.protocol import HEAD, outcome_to
 from amqpworker.worker.limits.limits import RunAbandoned
@@ -54,7 +54,7 @@ class Process:
         assert timeout == 7.0
         return self.gets_ready
 
-    def run(self, _request: bytes, timeout: float) -> Ending:
+    def run(self, _request: bytes, timeout: float) -> Answer:
         assert not self.closed
         self.runs += 1
         self.timeouts.append(timeout)
@@ -65,7 +65,7 @@ class Process:
         if self.leaves:
             self.is_alive = False
 
-    def wait_end(self, timeout: float) -> None:
+    def wait_exit(self, timeout: float) -> None:
         assert timeout <= isolation_module.SHUTDOWN_GRACE
 
     def kill(self) -> None:
@@ -81,7 +81,7 @@ class Scene:
     def __init__(self) -> None:
         self.bench = Bench()
         self.started: list[Process] = []
-        self.answer: Callable[[], Ending] = lambda: DONE
+        self.answer: Callable[[], Answer] = lambda: DONE
         self.fails: list[OSError] = []
         self.gets_ready = True
 
@@ -124,7 +124,7 @@ def test_a_process_is_used_again_after_it_has_answered(scene: Scene) -> None:
 def test_a_process_that_takes_nothing_more_is_not_used_again(scene: Scene) -> None:
     isolation = scene.isolation()
 
-    def last() -> Ending:
+    def last() -> Answer:
         scene.started[-1].spent = True
         return DONE
 
@@ -156,7 +156,7 @@ def test_no_copy_is_made_of_a_message_whose_connection_was_lost_where_no_process
 def test_two_tasks_at_once_have_a_process_each(scene: Scene) -> None:
     both = threading.Barrier(2, timeout=10)
 
-    def answer() -> Ending:
+    def answer() -> Answer:
         both.wait()
         return DONE
 
@@ -176,7 +176,7 @@ def test_two_tasks_at_once_have_a_process_each(scene: Scene) -> None:
     "ending",
     [Crash(-9, reason="killed: it had not moved"), Late("in f"), Arrived(b"nonsense"), Arrived(b"Requeue\n{}")],
 )
-def test_a_process_that_has_crashed_or_hangs_or_talks_nonsense_is_not_used_again(scene: Scene, ending: Ending) -> None:
+def test_a_process_that_has_crashed_or_hangs_or_talks_nonsense_is_not_used_again(scene: Scene, ending: Answer) -> None:
     scene.answer = lambda: ending
     isolation = scene.isolation()
     outcome = isolation.run(scene.run(TimeLimit(1, 1)))
@@ -265,7 +265,7 @@ def test_what_cannot_be_kept_ready_is_not_started_again_and_again(
     isolation.beat(time.monotonic())
     isolation.beat(time.monotonic())
     assert (len(scene.started), scene.fails) == ((0, [room]) if how == "no room" else (1, []))
-    later = time.monotonic() + isolation_module.AHEAD_PAUSE
+    later = time.monotonic() + isolation_module.RETRY_AHEAD_AFTER
     scene.fails = []
     monkeypatch.setattr(time, "monotonic", lambda: later)
     isolation.beat(time.monotonic())
@@ -312,7 +312,7 @@ def test_a_process_is_replaced_after_many_runs(scene: Scene, monkeypatch: pytest
 def test_what_runs_at_the_end_is_abandoned_and_neither_settled_nor_blamed(scene: Scene) -> None:
     isolation = scene.isolation()
 
-    def answer() -> Ending:
+    def answer() -> Answer:
         isolation.stop(isolation_module.SHUTDOWN_GRACE)
         assert scene.started[0].killed.is_set()
         return Crash(-9)
