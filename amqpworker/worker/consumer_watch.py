@@ -7,7 +7,6 @@ Decides the text: which broker, or which queue, and why.
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
 
 from amqpworker.broker.consumer import Consumer
 from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError
@@ -19,13 +18,6 @@ from amqpworker.worker.service import Service
 log = get_logger(__name__)
 
 LOG_EVERY = 5.0
-
-
-class Wait(NamedTuple):
-    """What the process waits for, and why it is not available."""
-
-    what: str
-    reason: str
 
 
 class ConsumerWatch(Service):
@@ -40,24 +32,25 @@ class ConsumerWatch(Service):
 
     def beat(self, now: float) -> None:
         """Report what is waited for when it changes, and log it every few seconds as long as nothing was ever consumed."""
-        wait = self._wait()
-        text = "" if wait is None else redact_text(f"{wait.what}: {wait.reason}")
+        what, reason = self._wait() or ("", "")
+        text = redact_text(f"{what}: {reason}") if what else ""
         if text != self._reported and self._reporter.send(Report("waiting", reason=text)):
             self._reported = text
-        if wait is not None and now >= self._log_at and not self._consumer.ever_consumed:
+        if what and now >= self._log_at and not self._consumer.ever_consumed:
             self._log_at = now + LOG_EVERY
-            log.warning("worker_waiting", waits_for=wait.what, reason=wait.reason)
+            log.warning("worker_waiting", waits_for=what, reason=reason)
 
-    def _wait(self) -> Wait | None:
+    def _wait(self) -> tuple[str, str] | None:
+        """Return what the process waits for, and why it is not available."""
         consumer = self._consumer
         if consumer.consuming:
             return None
         if (problem := consumer.problem) is not None:
-            return Wait(self._broker, problem.text)
+            return self._broker, problem.text
         for queue, error in list(consumer.failures.items()):
-            return Wait(f"queue {queue!r}", str(error))
+            return f"queue {queue!r}", str(error)
         reason = "it has not confirmed all consumers yet" if consumer.connected else "it is still connecting"
-        return Wait(self._broker, reason)
+        return self._broker, reason
 
     def permanent_failure(self) -> AmqpWorkerError | None:
         """Return the problem that prevents consuming from every queue and that waiting does not fix, if there is one."""

@@ -78,7 +78,7 @@ class Isolated:
             outcome = self._run(request)
             self._busy.clear()
             self._children.on_run_ended()
-            self._signals.check(f"task {request.delivery.properties.type!r}")
+            self._signals.check(f"task {request[0].properties.type!r}")
             if self._lifespan.has_ended:
                 log.error("lifespan_lost", effect="this isolated process ends")
                 self._send(frame(SPENT) + outcome_to(outcome))
@@ -89,12 +89,11 @@ class Isolated:
         self._app.close()
 
     def _run(self, request: Request) -> Outcome:
-        delivery = request.delivery
-        registered = self._app.tasks.get(delivery.properties.type or "")
+        properties = request[0].properties
+        registered = self._app.tasks.get(properties.type or "")
         if registered is None:
-            return outcomes.unknown_task(delivery.properties, self._app.tasks)
-        run = Run(registered, delivery, request.id, request.attempt, request.started, request.first_run)
-        return self._executor.run(run, self._await)
+            return outcomes.unknown_task(properties, self._app.tasks)
+        return self._executor.run(Run(registered, *request), self._await)
 
     def _await(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
         if timeout is not None:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import pickle
 import socket
 import struct
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,6 +20,9 @@ from amqpworker.worker.context import Run
 
 HEAD = struct.Struct("=cI")
 READY, BEAT, OUTCOME, SPENT, REQUEST = b"r", b"b", b"o", b"s", b"q"
+Request: TypeAlias = tuple[Delivery, str, int, float, float]
+"""A task to run: the arguments of its `Run` after the task."""
+
 KINDS = (READY, BEAT, OUTCOME, SPENT, REQUEST)
 MAX_BYTES = 1 << 30
 
@@ -29,17 +31,6 @@ ADAPTERS: dict[str, TypeAdapter[Any]] = {one.__name__: TypeAdapter(one) for one 
 
 class Unreadable(Exception):
     """The received bytes are not a frame of ours, or not an outcome."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A task to run: its delivery, and what the worker already knows about the run."""
-
-    delivery: Delivery
-    id: str
-    attempt: int
-    started: float
-    first_run: float
 
 
 def frame(kind: bytes, data: bytes = b"") -> bytes:
@@ -82,7 +73,8 @@ def request_to(run: Run) -> bytes:
         original.body,
     )
     delivery.queue = original.queue
-    return frame(REQUEST, pickle.dumps(Request(delivery, run.id, run.attempt, run.started, run.first_run)))
+    request: Request = (delivery, run.id, run.attempt, run.started, run.first_run)
+    return frame(REQUEST, pickle.dumps(request))
 
 
 def requested(connection: socket.socket) -> Request | None:
@@ -96,7 +88,6 @@ def requested(connection: socket.socket) -> Request | None:
 
 
 def _received(connection: socket.socket, count: int) -> bytes | None:
-    """Return `count` bytes, None if the connection ends before that."""
     data = bytearray()
     while len(data) < count:
         more = connection.recv(min(count - len(data), 1 << 20))

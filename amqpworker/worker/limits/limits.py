@@ -39,7 +39,7 @@ MAX_RETRY = 0.1
 PREEMPT_STEP = 0.00005
 # CPython raises such an exception at the next jump backwards, if not before: the first of these steps. It may forget to look
 # while several threads are interrupted, until another asks for the interpreter's lock: 5 ms, a fraction of these steps.
-STEPS = 1_000_000
+MAX_STEPS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class RunDeadline:
     raise_at: float
     report_at: float
     thread: int = field(default_factory=threading.get_ident)
-    is_over: bool = False
+    is_overdue: bool = False
     raised: bool = False
     # The run has ended, and the watcher is about to raise: each writes one, and then reads the other.
     ended: bool = False
@@ -85,7 +85,7 @@ class RunDeadline:
     @property
     def next_at(self) -> float:
         """When the next step is due."""
-        hard_at = math.inf if self.is_over else self.hard_at
+        hard_at = math.inf if self.is_overdue else self.hard_at
         return min(self.raise_at, self.report_at, hard_at)
 
 
@@ -200,7 +200,7 @@ class Limits:
             # Whether it has been raised already cannot be seen. Another takes the place of one that is still to come, and
             # is met for certain; taking it back instead leaves CPython 3.11 with a mark that slows down every thread.
             RAISE(deadline.thread, TimeLimitExceeded)
-            for _ in range(STEPS):
+            for _ in range(MAX_STEPS):
                 pass
 
     # ---- the watcher's thread ---------------------------------------------------------------------------------------
@@ -224,8 +224,8 @@ class Limits:
             if deadline.report_at <= now:
                 deadline.report_at = math.inf
                 self._report(deadline, now)
-            if deadline.hard_at <= now and not deadline.is_over:
-                deadline.is_over = True
+            if deadline.hard_at <= now and not deadline.is_overdue:
+                deadline.is_overdue = True
                 self._report_overdue(deadline)
         pause = [now + RAISE_PAUSE] if raised else []
         return min([*pause, *(deadline.next_at for deadline in list(self._runs.values()))], default=math.inf)

@@ -103,8 +103,8 @@ def test_a_request_carries_what_headers_hold_and_leaves_the_connection_behind() 
     request = requested(theirs)
     sender.join()
     assert request is not None
-    assert (request.id, request.attempt, request.started, request.first_run) == ("id", 2, 5.0, 4.0)
-    got = request.delivery
+    got, *rest = request
+    assert rest == ["id", 2, 5.0, 4.0]
     assert (got.queue, got.redelivered, got.body) == ("work", True, delivery.body)
     assert not hasattr(got, "channel")
     assert got.properties.headers == headers
