@@ -1,4 +1,4 @@
-"""A machine without room for another thread or process: one line that says so, no traceback, and another attempt."""
+"""How a worker process starts and ends; on a machine without room for another thread: one line that says so, no traceback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from amqpworker.cli import worker_check as check
 from amqpworker.cli.pool_file import pool_spec
 from amqpworker.errors import AmqpWorkerError, ConfigError
 from amqpworker.ipc.ending import exit_code_of
-from amqpworker.ipc.report import FAILED
+from amqpworker.ipc.report import FAILED, STOPPED
 from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.supervisor.health import HealthServer
 from amqpworker.testing import processes
@@ -26,6 +26,7 @@ from amqpworker.worker.event_loop import EventLoopRunner
 from amqpworker.worker.executor import Pipeline, TaskExecutor
 from amqpworker.worker.main_thread import WorkerProcess
 from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.service import Service
 from tests.unit.worker.settling import Bench, NoIsolation
 
 FULL = "the limit of processes and threads is reached"
@@ -80,6 +81,35 @@ def test_a_worker_process_without_a_thread_for_its_connection_ends_and_does_not_
     (reason,) = logged(caplog, "worker_broken")
     assert FULL in reason
     worker.runners.stop()
+
+
+class Notes(Service):
+    """A service that notes what is called."""
+
+    def __init__(self, name: str, noted: list[str]) -> None:
+        self.name = name
+        self.noted = noted
+
+    def start(self) -> None:
+        self.noted.append(f"start {self.name}")
+
+    def drain(self) -> None:
+        self.noted.append(f"drain {self.name}")
+
+    def stop(self, grace: float) -> None:
+        self.noted.append(f"stop {self.name} within {grace:g} s")
+
+
+def test_services_start_in_the_order_of_their_list_and_end_in_reverse_order(worker: WorkerProcess) -> None:
+    noted: list[str] = []
+    worker.services = [Notes("first", noted), *worker.services, Notes("last", noted)]
+    worker.drain_timeout = 1.0
+    worker.stop_requested.set()
+    assert worker.run() == STOPPED
+    assert noted == [
+        *("start first", "start last", "drain first", "drain last"),
+        *("stop last within 2 s", "stop first within 2 s"),
+    ]
 
 
 def test_a_worker_without_room_for_the_thread_that_keeps_limits_begins_nothing(full: None) -> None:
