@@ -1,7 +1,7 @@
 """
 A worker process's handle of an isolated process: a new interpreter that runs one task after the other.
 
-Decides how it is started, when it counts as hung, and how its end is noticed. `outcomes` decides what its end means.
+Decides how it is started, when it counts as hung, and how its end is noticed.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class IsolatedProcess:
 
     def alive(self) -> bool:
         """Return whether it runs; if it has ended, it is reaped."""
-        if self._exit is None and self._exited():
+        if self._exit is None and self.exited():
             self._reap()
         return self._exit is None
 
@@ -167,7 +167,7 @@ class IsolatedProcess:
                 answer = self._read(wanted)
                 if answer is not None:
                     return answer
-            elif ready or self._exited():
+            elif ready or self.exited():
                 return self._crashed()
             else:
                 silent += 1
@@ -201,11 +201,8 @@ class IsolatedProcess:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 
-    def wait_exit(self, timeout: float) -> None:
-        """Wait until it has ended."""
-        self._exited(timeout)
-
-    def _exited(self, timeout: float = 0.0) -> bool:
+    def exited(self, timeout: float = 0.0) -> bool:
+        """Wait until it has ended, at most `timeout` seconds; return whether it has."""
         return self._exit_watch is None or self._exit_watch.wait(timeout)
 
     def _crashed(self, reason: str = "") -> Crash:
@@ -214,7 +211,7 @@ class IsolatedProcess:
             crash = self._reap(reason, self._dumped())
         else:
             # It has closed its socket: what is left of it ends now, or is ended.
-            self._exited(POLL_SECONDS)
+            self.exited(POLL_SECONDS)
             crash = self._reap("", self._stack())
         self.leftovers.note_adopted()
         return crash
@@ -237,7 +234,7 @@ class IsolatedProcess:
         return self._exit
 
     def _dumped(self) -> str:
-        if not self._exited():
+        if not self.exited():
             with suppress(ProcessLookupError):
                 os.kill(self.pid, DUMP_SIGNAL)
             pause, size = select.poll(), 0

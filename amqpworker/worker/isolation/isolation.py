@@ -1,8 +1,7 @@
 """
 Run tasks in isolated processes: those with `isolated=True`, and messages that may have crashed a process.
 
-Decides which process runs what, how many wait for work, and when one is replaced. `outcomes` decides what happens to a
-message whose process has crashed, hangs or cannot be started.
+Decides which process runs what, how many wait for work, and when one is replaced.
 """
 
 from __future__ import annotations
@@ -195,7 +194,7 @@ class Isolation(Service):
         for process in busy:
             process.kill()
         for _, process in leaving:
-            process.wait_exit(max(0.0, until - time.monotonic()))
+            process.exited(max(0.0, until - time.monotonic()))
         for thread in _close_all([process for _, process in leaving]):
             thread.join(grace and LEFTOVERS_GRACE)
 

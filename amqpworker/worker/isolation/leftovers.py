@@ -30,7 +30,7 @@ TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
 class Leftovers:
-    """The processes that one isolated process has started; one thread uses it at a time."""
+    """The leftovers of one isolated process; one thread uses it at a time."""
 
     def __init__(self) -> None:
         self._mark = f"{os.getpid()}-{time.monotonic_ns()}"

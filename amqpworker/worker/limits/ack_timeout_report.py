@@ -1,8 +1,4 @@
-"""
-Log which tasks ran for longer than the ack timeout, so that the broker closed their channel.
-
-Decides which of the tasks that run on a channel are named.
-"""
+"""Log which tasks ran for longer than the ack timeout, so that the broker closed their channel."""
 
 from __future__ import annotations
 

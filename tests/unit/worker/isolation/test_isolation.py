@@ -65,7 +65,7 @@ class Process:
         if self.leaves:
             self.is_alive = False
 
-    def wait_exit(self, timeout: float) -> None:
+    def exited(self, timeout: float) -> None:
         assert timeout <= isolation_module.SHUTDOWN_GRACE
 
     def kill(self) -> None:
