@@ -73,7 +73,8 @@ class Isolated:
         self._signals.check("the app's lifespan")
         start_thread(threading.Thread(target=self._beat, name="amqpworker-beat", daemon=True))
         self._send(frame(READY))
-        while (request := requested(self._connection)) is not None:
+        requests = self._connection.makefile("rb")
+        while (request := requested(requests)) is not None:
             self._busy.set()
             outcome = self._run(request)
             self._busy.clear()

@@ -8,9 +8,8 @@ comes as JSON and is validated, since user code has run in the process that wrot
 from __future__ import annotations
 
 import pickle
-import socket
 import struct
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -77,24 +76,14 @@ def request_to(run: Run) -> bytes:
     return frame(REQUEST, pickle.dumps(request))
 
 
-def requested(connection: socket.socket) -> Request | None:
+def requested(stream: BinaryIO) -> Request | None:
     """Wait for the next request; None if there will be no more."""
-    head = _received(connection, HEAD.size)
-    if head is None:
+    head = stream.read(HEAD.size)
+    if len(head) < HEAD.size:
         return None
     _, length = HEAD.unpack(head)
-    data = _received(connection, length)
-    return None if data is None else pickle.loads(data)  # noqa: S301 - by the worker that has started us
-
-
-def _received(connection: socket.socket, count: int) -> bytes | None:
-    data = bytearray()
-    while len(data) < count:
-        more = connection.recv(min(count - len(data), 1 << 20))
-        if not more:
-            return None
-        data += more
-    return bytes(data)
+    data = stream.read(length)
+    return None if len(data) < length else pickle.loads(data)  # noqa: S301 - by the worker that has started us
 
 
 def outcome_to(outcome: Outcome) -> bytes:

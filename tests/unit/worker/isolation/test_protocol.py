@@ -100,7 +100,8 @@ def test_a_request_carries_what_headers_hold_and_leaves_the_connection_behind() 
         target=lambda: (ours.sendall(request_to(Run(registered, delivery, "id", 2, 5.0, 4.0))), ours.close())
     )
     sender.start()
-    request = requested(theirs)
+    stream = theirs.makefile("rb")
+    request = requested(stream)
     sender.join()
     assert request is not None
     got, *rest = request
@@ -108,6 +109,7 @@ def test_a_request_carries_what_headers_hold_and_leaves_the_connection_behind() 
     assert (got.queue, got.redelivered, got.body) == ("work", True, delivery.body)
     assert not hasattr(got, "channel")
     assert got.properties.headers == headers
-    assert requested(theirs) is None
+    assert requested(stream) is None
+    stream.close()
     theirs.close()
     delivery.channel.socket.close()
