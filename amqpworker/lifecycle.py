@@ -1,5 +1,5 @@
 """
-What several parts need to know about a process: its forks, its threads, and who uses an app.
+What several parts need to know about a process: its threads and forks, and how long to wait after failures.
 
 Nothing here takes a lock. A signal handler or a finalizer may interrupt any line of its thread, and a process may be forked
 while another thread is at any line: a lock that they need might never be released.
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import threading
 import weakref
-from _thread import get_ident
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -42,16 +42,16 @@ class ThreadLimitReached(OSError):
 
 
 def start_thread(thread: threading.Thread) -> None:
-    """
-    Start a thread.
-
-    Raises:
-        ThreadLimitReached: the system refuses another thread.
-    """
+    """Start a thread; raises ThreadLimitReached if the system refuses another one."""
     try:
         thread.start()
     except RuntimeError as error:
         raise ThreadLimitReached(errno.EAGAIN, f"no thread can be started: {THREAD_LIMIT}") from error
+
+
+def backoff(first: float, longest: float, failures: int) -> float:
+    """Return the seconds to wait after this many failures in a row: `first`, doubled by each further one; 0 without any."""
+    return min(longest, first * 2.0 ** min(failures - 1, 64)) if failures > 0 else 0.0
 
 
 class LiveObjects(Generic[T]):
@@ -88,52 +88,45 @@ class LiveObjects(Generic[T]):
         return [item for item in found if item is not None]
 
 
-class AppUsers:
+class Waker:
     """
-    Who uses an app in this process: the threads inside `with app:`, and a worker.
+    Wakes a thread that waits for file descriptors: its descriptor becomes readable when it is set.
 
-    A forked child starts without any: its parent's threads do not exist there.
+    An eventfd if the system has it: one system call to set it and one to clear it, however often it was set.
     """
 
     def __init__(self) -> None:
-        self._process = os.getpid()
-        self._threads: list[int] = []
-        self._workers = 0
+        if hasattr(os, "eventfd"):
+            self.fd = self._write_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        else:
+            self.fd, self._write_fd = os.pipe()
+            os.set_blocking(self.fd, False)
+            os.set_blocking(self._write_fd, False)
 
-    def enter(self) -> None:
-        """Add this thread."""
-        self._reset_if_forked()
-        self._threads.append(get_ident())
-
-    def leave(self) -> bool:
-        """Remove this thread; return whether nothing uses the app any more."""
-        self._reset_if_forked()
+    def set(self) -> None:
+        """Make the descriptor readable; from any thread."""
         try:
-            self._threads.remove(get_ident())
-        except ValueError:
-            # Another thread entered: some frameworks run each step in any thread of a pool.
-            if self._threads:
-                self._threads.pop()
-        return not (self._threads or self._workers)
+            os.write(self._write_fd, b"\1\0\0\0\0\0\0\0")
+        except BlockingIOError:
+            return  # it is readable already
 
-    @property
-    def others(self) -> bool:
-        """Whether a worker or another thread uses the app."""
-        self._reset_if_forked()
-        me = get_ident()
-        return bool(self._workers) or any(thread != me for thread in list(self._threads))
+    def clear(self) -> None:
+        """Make the descriptor unreadable again."""
+        try:
+            os.read(self.fd, 4096)
+        except BlockingIOError:
+            return
 
-    def worker_started(self) -> None:
-        """Add a worker, which runs its tasks in any thread."""
-        self._reset_if_forked()
-        self._workers += 1
+    def wait(self, timeout: float) -> bool:
+        """Wait until it is set, at most `timeout` seconds, and clear it."""
+        poller = select.poll()
+        poller.register(self.fd, select.POLLIN)
+        if not poller.poll(max(0.0, timeout) * 1000):
+            return False
+        self.clear()
+        return True
 
-    def worker_stopped(self) -> None:
-        """Remove a worker."""
-        self._reset_if_forked()
-        self._workers = max(0, self._workers - 1)
-
-    def _reset_if_forked(self) -> None:
-        if self._process != os.getpid():
-            self._threads, self._workers = [], 0
-            self._process = os.getpid()
+    def __del__(self) -> None:
+        # Not before: a thread that still has a reference would write to whatever has this number by then.
+        for fd in {self.fd, self._write_fd}:
+            os.close(fd)

@@ -1,7 +1,7 @@
 """
 How long the broker waits for an acknowledgement: from RabbitMQ 4.3 on each consumer may choose.
 
-Decides whether to ask for it. Pure: `consumer` decides what follows from a refusal.
+Decides whether to ask for it; pure.
 https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
 """
 
@@ -19,7 +19,7 @@ ARGUMENT = "x-consumer-timeout"
 LATE = re.compile(r"acknowledgement on channel \d+ timed out(?:.*?(\d+) ms)?", re.DOTALL)
 
 
-def arguments_for(settings: Settings, version: tuple[int, ...]) -> dict[str, int]:
+def ack_timeout_arguments(settings: Settings, version: tuple[int, ...]) -> dict[str, int]:
     """
     Return the arguments of a subscription: the app's `ack_timeout`, if it was set and the broker supports it.
 
@@ -30,22 +30,18 @@ def arguments_for(settings: Settings, version: tuple[int, ...]) -> dict[str, int
     return {ARGUMENT: max(1, round(settings.ack_timeout * 1000))}
 
 
-def is_refused(error: BaseException) -> bool:
+def refuses_ack_timeout(error: BaseException) -> bool:
     """Return whether a subscription was refused because of it: classic queues do not support it, and need none."""
     return isinstance(error, exceptions.ChannelClosedByBroker) and ARGUMENT in error.reply_text
 
 
-def cancels(version: tuple[int, ...]) -> bool:
+def cancels_after_ack_timeout(version: tuple[int, ...]) -> bool:
     """Return whether a broker cancels the subscription when its ack timeout has passed; earlier ones close the channel."""
     return version >= FIRST
 
 
-def passed(error: BaseException, known: float) -> float | None:
-    """
-    Return the ack timeout that closed a channel, in seconds; None if anything else closed it.
-
-    It is `known`, unless the broker's text contains it.
-    """
+def ack_timeout_that_closed(error: BaseException, known: float) -> float | None:
+    """Return the seconds of the ack timeout that closed a channel, `known` unless the broker names it; None if another error did."""
     text = error.reply_text if isinstance(error, exceptions.ChannelClosedByBroker) else ""
     found = LATE.search(text)
     if found is None:

@@ -1,8 +1,4 @@
-"""
-The addresses of the broker: a URL, or a comma-separated list of URLs, as checked values.
-
-Decides what a URL may contain.
-"""
+"""The addresses of the broker: a URL, or a comma-separated list of URLs, as checked values."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import encodings.idna  # noqa: F401 - else loaded by the I/O thread: a child for
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pika
 import pika.credentials
@@ -46,19 +42,14 @@ def places(known: Iterable[Address]) -> str:
 
 
 def addresses(url: str) -> tuple[Address, ...]:
-    """
-    Read a URL, or several separated by commas, which are tried in turn.
-
-    Raises:
-        ConfigError: one of them is not an AMQP URL; the text names the mistake and contains no password.
-    """
-    found = tuple(address(part.strip()) for part in url.split(",") if part.strip())
+    """Read a URL, or several separated by commas, which are tried in turn; raises a ConfigError that contains no password."""
+    found = tuple(_address(part.strip()) for part in url.split(",") if part.strip())
     if not found:
         raise ConfigError("The URL of the broker is empty: set one such as amqp://user:password@host:5672/vhost.")
     return found
 
 
-def address(url: str) -> Address:
+def _address(url: str) -> Address:
     """Read one URL (https://www.rabbitmq.com/docs/uri-spec); without a path the virtual host is `/`."""
     try:
         split = urlsplit(url)
@@ -72,7 +63,13 @@ def address(url: str) -> Address:
     if split.scheme not in PORTS:
         mistake = f"begins with {split.scheme!r}" if split.scheme else "has no scheme"
         raise ConfigError(f"The URL of the broker {mistake}: it must begin with amqp:// or amqps://.")
-    _refuse_extras(split)
+    if split.query or split.fragment:  # they would be ignored
+        raise ConfigError(
+            "The URL of the broker has parameters after '?' or '#': set them by Settings or AMQPWORKER_… instead, "
+            "and write these characters in a password as %3F and %23."
+        )
+    if "/" in split.path[1:]:
+        raise ConfigError("The URL of the broker has a virtual host with '/' in its name: write it as %2F.")
     user = unquote(split.username) if split.username is not None else "guest"
     password = unquote(split.password) if split.password is not None else "guest"
     virtual_host = unquote(split.path[1:]) or "/"
@@ -87,25 +84,8 @@ def address(url: str) -> Address:
     )
 
 
-def _refuse_extras(split: SplitResult) -> None:
-    """Refuse parts of a URL that would be ignored."""
-    if split.query or split.fragment:
-        raise ConfigError(
-            "The URL of the broker has parameters after '?' or '#': set them by Settings or AMQPWORKER_… instead, "
-            "and write these characters in a password as %3F and %23."
-        )
-    if "/" in split.path[1:]:
-        raise ConfigError("The URL of the broker has a virtual host with '/' in its name: write it as %2F.")
-
-
 def parameters(address: Address, settings: Settings, name: str) -> pika.ConnectionParameters:
-    """
-    Return pika's parameters to connect to `address`, with a connection name for the lists of the broker.
-
-    Raises:
-        ConfigError: a certificate or key file cannot be used.
-        NotConnected: such a file cannot be read now.
-    """
+    """Return pika's parameters to connect to `address`, with a connection name for the lists of the broker."""
     return pika.ConnectionParameters(
         host=address.host,
         port=address.port,
@@ -121,44 +101,34 @@ def parameters(address: Address, settings: Settings, name: str) -> pika.Connecti
     )
 
 
-class Password(pika.PlainCredentials):  # type: ignore[misc]
+class _NamesMechanisms:
+    """Refuses a broker that does not offer a login's mechanism, `TYPE`, with `ADVICE`; in front of a login of pika's."""
+
+    TYPE: str
+    ADVICE: str
+
+    def response_for(self, start: Any) -> tuple[str | None, bytes | None]:
+        answer: tuple[str | None, bytes | None] = super().response_for(start)  # type: ignore[misc]
+        if answer[0] is None:
+            offered = start.mechanisms
+            text = offered.decode(errors="replace") if isinstance(offered, bytes) else offered
+            raise ConfigError(f"The broker does not offer the login mechanism {self.TYPE}, only {text}: {self.ADVICE}.")
+        return answer
+
+
+class Password(_NamesMechanisms, pika.PlainCredentials):  # type: ignore[misc]
     """A login by user and password."""
 
-    def response_for(self, start: Any) -> tuple[str | None, bytes | None]:
-        """Return the response to a broker that offers mechanisms to log in."""
-        answer: tuple[str | None, bytes | None] = super().response_for(start)
-        _check_offered(
-            self.TYPE, answer, start, "leave the user out of the URL, and set tls_cert, to log in by certificate"
-        )
-        return answer
+    ADVICE = "leave the user out of the URL, and set tls_cert, to log in by certificate"
 
 
-class Certificate(pika.credentials.ExternalCredentials):  # type: ignore[misc]
+class Certificate(_NamesMechanisms, pika.credentials.ExternalCredentials):  # type: ignore[misc]
     """A login by the certificate of a connection: EXTERNAL."""
 
-    def response_for(self, start: Any) -> tuple[str | None, bytes | None]:
-        """Return the response to a broker that offers mechanisms to log in."""
-        answer: tuple[str | None, bytes | None] = super().response_for(start)
-        _check_offered(
-            self.TYPE,
-            answer,
-            start,
-            "write user and password into the URL, or turn it on (the plugin rabbitmq_auth_mechanism_ssl, and "
-            "auth_mechanisms.1 = EXTERNAL)",
-        )
-        return answer
-
-
-def _check_offered(mechanism: str, answer: tuple[str | None, bytes | None], start: Any, advice: str) -> None:
-    """
-    Make sure that there is a response.
-
-    Raises:
-        ConfigError: the broker does not offer this mechanism.
-    """
-    if answer[0] is None:
-        offered = start.mechanisms.decode(errors="replace") if isinstance(start.mechanisms, bytes) else start.mechanisms
-        raise ConfigError(f"The broker does not offer the login mechanism {mechanism}, only {offered}: {advice}.")
+    ADVICE = (
+        "write user and password into the URL, or turn it on (the plugin rabbitmq_auth_mechanism_ssl, and "
+        "auth_mechanisms.1 = EXTERNAL)"
+    )
 
 
 def login(address: Address, settings: Settings) -> Password | Certificate:

@@ -1,8 +1,4 @@
-"""
-A connection for command line tools: one request after the other, each waits for its answer.
-
-Decides how long a wait may take, and what an answer means.
-"""
+"""A connection for command line tools: one request after the other, each waits a bounded time for its answer."""
 
 from __future__ import annotations
 
@@ -31,7 +27,7 @@ from amqpworker.routing.topology import Binding, Exchange, Queue, Topology
 from amqpworker.settings import Settings
 
 TIMEOUT = 10.0
-LEAST_TIMEOUT = 0.5
+MIN_TIMEOUT = 0.5
 AT_ONCE = 8
 LAST_TIMEOUT = 2.0
 QUIET = 1.0
@@ -65,13 +61,8 @@ class Admin:
     """
     A connection for a tool, as a context manager that connects when it is entered.
 
-    `timeout` limits each wait for an answer. After `within` seconds in total, each wait is limited to `LEAST_TIMEOUT`: a slow
-    broker gets time, but one that hardly answers any more does not.
-
-    Raises:
-        ConfigError: the URL cannot be read, or the server is not a supported RabbitMQ.
-        AccessRefused: the login or the virtual host was denied.
-        NotConnected: there was no response in time.
+    `timeout` limits each wait for an answer, after which NotConnected is raised. After `within` seconds in total, each wait is
+    limited to `MIN_TIMEOUT`: a slow broker gets time, but one that hardly answers any more does not.
     """
 
     def __init__(self, url: str, settings: Settings, timeout: float = TIMEOUT, within: float = math.inf) -> None:
@@ -104,10 +95,7 @@ class Admin:
         """
         Declare everything, in order; `on_declared` is called for each part once it exists.
 
-        Raises:
-            ConfigError: something exists with other arguments; the text names them with both values.
-            AccessRefused: the user lacks a permission.
-            NotConnected: the connection ended, or the broker did not answer in time.
+        Raises ConfigError for what exists with other arguments, AccessRefused if the user lacks a permission.
         """
         parts = list(topology)
         answers: Answers = SimpleQueue()
@@ -123,20 +111,14 @@ class Admin:
             except exceptions.AMQPError as error:
                 raise channel_error(error, "declaring the topology", "configure") from error
 
-    def check(self, part: Exchange | Queue) -> Problem | None:
-        """
-        Compare an exchange or queue with the one on the broker.
-
-        Raises:
-            NotConnected: the connection ended, or the broker did not answer in time.
-        """
+    def _compare(self, part: Exchange | Queue) -> Problem | None:
         kind = "exchange" if isinstance(part, Exchange) else "queue"
-        if (error := self._error_of(lambda channel, done: _exists(channel, part, done))) is not None:
+        if (error := self._error_of(lambda channel, on_done: _exists(channel, part, on_done))) is not None:
             if does_not_exist(error.__cause__, kind):
                 return Problem("missing", f"The {kind} {part.name!r} does not exist.")
             return Problem("unknown", f"The {kind} {part.name!r} cannot be checked: {error}")
         # A passive declaration compares nothing; an active one of what exists changes nothing.
-        error = self._error_of(lambda channel, done: declare(channel, part, done))
+        error = self._error_of(lambda channel, on_done: declare(channel, part, on_done))
         if isinstance(error, ConfigError):
             return Problem("differs", str(error))
         return _not_compared(kind, part.name, error) if error is not None else None
@@ -150,29 +132,23 @@ class Admin:
         """
         lost: list[NotConnected] = []
 
-        def check(part: Exchange | Queue) -> Problem | None:
+        def compare(part: Exchange | Queue) -> Problem | None:
             if not lost:
                 try:
-                    return self.check(part)
+                    return self._compare(part)
                 except NotConnected as error:
                     lost.append(error)
             return Problem("unknown", f"{part.name!r} was not compared: {lost[0]}", str(lost[0]))
 
         most = (self._connection.params.channel_max if self._connection is not None else 0) or AT_ONCE
         with ThreadPoolExecutor(min(most, AT_ONCE)) as pool:
-            problems = list(pool.map(check, parts))
+            problems = list(pool.map(compare, parts))
         return [(part, found) for part, found in zip(parts, problems, strict=True) if found is not None]
 
     def depth(self, queue: str) -> Depth | None:
-        """
-        Return how full a queue is; `None` if it does not exist.
-
-        Raises:
-            NotConnected: the connection ended, or the broker did not answer in time.
-            AmqpWorkerError: the broker refused to answer.
-        """
+        """Return how full a queue is; `None` if it does not exist."""
         try:
-            answer = self._on_channel(lambda channel, done: _exists(channel, Queue(queue), done)).method
+            answer = self._on_channel(lambda channel, on_done: _exists(channel, Queue(queue), on_done)).method
         except Unroutable:
             return None
         except AccessRefused as error:
@@ -185,11 +161,7 @@ class Admin:
         Return the first messages of a queue for which `matches` is true (default: all), up to `most`, and requeue everything.
 
         A queue of up to `FULL_SCAN_LIMIT` messages keeps their order, if no other process consumes from it meanwhile; in a
-        longer one, those that were consumed may be requeued behind the rest.
-
-        Raises:
-            Unroutable: the queue does not exist.
-            NotConnected: the connection ended, or the broker did not answer in time.
+        longer one, those that were consumed may be requeued behind the rest. Raises Unroutable if the queue does not exist.
         """
         answers: Answers = SimpleQueue()
         session = PeekSession(queue, most, matches, answers)
@@ -213,9 +185,8 @@ class Admin:
             try:
                 return self._wait(answers, min(QUIET, self._timeout))
             except NotConnected:
-                self.depth(
-                    queue
-                )  # raises if the broker does not answer at all; else everything that it sent before is here
+                # It raises if the broker does not answer at all; else everything that it sent before is here.
+                self.depth(queue)
                 if answers.empty():
                     self._send(lambda _: session.finish(), SimpleQueue())
         return self._wait(answers)
@@ -256,11 +227,11 @@ class Admin:
         answers: Answers = SimpleQueue()
 
         def on_opened(channel: Channel) -> None:
-            def done(frame: Any) -> None:
+            def on_done(frame: Any) -> None:
                 answers.put(frame)
                 channel.close()
 
-            action(channel.pika, done)
+            action(channel.pika, on_done)
 
         self._send(lambda connection: open_channel(connection, ChannelListener(), on_opened, answers.put), answers)
         try:
@@ -275,7 +246,7 @@ class Admin:
     def _wait(self, answers: Answers, timeout: float | None = None) -> Any:
         """Return the next answer; an error that was put there is raised here."""
         seconds = self._timeout if timeout is None else timeout
-        seconds = min(seconds, max(LEAST_TIMEOUT, self._until - time.monotonic()))
+        seconds = min(seconds, max(MIN_TIMEOUT, self._until - time.monotonic()))
         try:
             answer = answers.get(timeout=seconds)
         except Empty:
@@ -317,7 +288,6 @@ class Admin:
 
 
 def _not_compared(kind: str, name: str, error: AmqpWorkerError) -> Problem:
-    """Return why a part cannot be compared; a missing permission is named."""
     refused = access_refused(error.__cause__)
     if refused is None:
         return Problem("unknown", f"The {kind} {name!r} cannot be compared: {error}")
@@ -325,9 +295,8 @@ def _not_compared(kind: str, name: str, error: AmqpWorkerError) -> Problem:
     return Problem("unknown", f"The {kind} {name!r} cannot be compared: {why}.", why)
 
 
-def _exists(channel: Any, part: Exchange | Queue, done: Callable[[Any], None]) -> None:
-    """Check whether an exchange or queue exists: a passive declaration."""
+def _exists(channel: Any, part: Exchange | Queue, on_done: Callable[[Any], None]) -> None:
     if isinstance(part, Exchange):
-        channel.exchange_declare(part.name, passive=True, callback=done)
+        channel.exchange_declare(part.name, passive=True, callback=on_done)
     else:
-        channel.queue_declare(part.name, passive=True, callback=done)
+        channel.queue_declare(part.name, passive=True, callback=on_done)

@@ -1,8 +1,4 @@
-"""
-What pika's and the broker's errors mean, in one sentence each.
-
-Decides the text, and whether another attempt may succeed. The only place that reads pika's exceptions and reply codes.
-"""
+"""What pika's and the broker's errors mean, in one sentence each, and whether another attempt may succeed."""
 
 from __future__ import annotations
 
@@ -16,8 +12,8 @@ from pika import exceptions
 from pika.adapters.utils import connection_workflow as workflow
 
 from amqpworker.broker.address import Address
-from amqpworker.broker.amqp.events import FrameError
-from amqpworker.broker.server_version import version_in
+from amqpworker.broker.amqp.decode import FrameError
+from amqpworker.broker.pika_connection import version_in
 from amqpworker.broker.tls import tls_failure
 from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError, NotConnected, SendError, Unroutable
 
@@ -111,7 +107,6 @@ GUESSES = (exceptions.ProbableAuthenticationError, exceptions.ProbableAccessDeni
 
 
 def _explained(error: BaseException | None, address: Address, was_open: bool, has_received: bool) -> tuple[str, Kind]:
-    """Return the sentence and the kind for the first known cause."""
     facts = {"address": address, "host": address.host, "user": address.user, "virtual_host": address.virtual_host}
     if isinstance(error, AmqpWorkerError):
         return str(error), "incompatible" if isinstance(error, ConfigError) else "unreachable"
@@ -120,11 +115,8 @@ def _explained(error: BaseException | None, address: Address, was_open: bool, ha
             sentence, kind = (None, "unreachable") if was_open else _denial(close)
             details = {**facts, "user": close.user or address.user, "text": close.text, "code": close.code}
             return (sentence or CLOSED).format(**details), kind
-        if not was_open and (found := tls_failure(cause)) is not None:
-            failure, reason = found
-            return failure.sentence.format(
-                address=address, reason=reason
-            ), "unreachable" if failure.temporary else "incompatible"
+        if not was_open and (failure := tls_failure(cause, address)) is not None:
+            return failure.text, "unreachable" if failure.is_temporary else "incompatible"
         if not has_received and isinstance(cause, exceptions.IncompatibleProtocolError):
             # pika reports another protocol, but a proxy in front of an unreachable RabbitMQ does the same.
             return (NO_RESPONSE_BY_TLS if address.tls else NO_RESPONSE).format(**facts), "unreachable"
@@ -246,7 +238,6 @@ def channel_error(error: BaseException, what: str, permission: str, advice: str 
 
 
 def _too_few_channels(error: exceptions.NoFreeChannels, what: str) -> ConfigError:
-    """Return the error for a connection that has no channel left."""
     most = f" {error.args[0]}" if error.args else " too few"
     return ConfigError(
         f"No channel is left for {what}: this broker allows{most} per connection (channel_max). A worker requires one for "

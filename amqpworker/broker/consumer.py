@@ -2,7 +2,7 @@
 The consuming side of a process: one connection, one channel for each queue.
 
 Decides when to subscribe, and when to subscribe again. When a channel is closed, for any reason, its deliveries become
-invalid: the broker requeues them. `worker.settle` settles deliveries.
+invalid: the broker requeues them.
 """
 
 from __future__ import annotations
@@ -10,28 +10,33 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from amqpworker.broker import ack_timeout as acktimeout
+from amqpworker.broker.ack_timeout import (
+    ack_timeout_arguments,
+    ack_timeout_that_closed,
+    cancels_after_ack_timeout,
+    refuses_ack_timeout,
+)
 from amqpworker.broker.address import Address
-from amqpworker.broker.channel import Channel, open_channel
+from amqpworker.broker.channel import Channel, QueueState, open_channel
 from amqpworker.broker.connection_errors import ConnectionProblem, channel_error
 from amqpworker.broker.consumer_channel import ConsumerChannel, Receiver, Subscription
-from amqpworker.broker.consumer_check import QueueState, SubscriptionCheck, resubscribes_silently
+from amqpworker.broker.consumer_check import SubscriptionCheck, resubscribes_silently
 from amqpworker.broker.declarer import Declarer
 from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.labels import ConsumerTags
-from amqpworker.broker.pika_connection import PikaConnection
+from amqpworker.broker.pika_connection import PikaConnection, version_of
 from amqpworker.broker.queue_pause import QueuePause
-from amqpworker.broker.server_version import version_of
 from amqpworker.errors import AmqpWorkerError, NotConnected
+from amqpworker.lifecycle import backoff
 from amqpworker.log.logger import get_logger
 from amqpworker.settings import Settings
 
 log = get_logger(__name__)
 
 FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 30.0
+MAX_PAUSE = 30.0
 # The first half of them subscribe again, the others reconnect; after that another process has to take over.
-MOST_RECOVERIES = 6
+MAX_RECOVERIES = 6
 CANCELLED = "the broker ended the subscription: an acknowledgement came too late, or the queue was deleted"
 
 
@@ -52,11 +57,12 @@ class Consumer:
         self.failures: dict[str, AmqpWorkerError] = {}
         self.ever_consumed = False
         self._settings = settings
-        self._io = IOThread("consumer", addresses, settings, self, user_reports_errors=True)
-        self._io.liveness.must_stay = lambda: any(one.has_unsettled for one in list(self._channels.values()))
+        self.io = IOThread("consumer", addresses, settings, self, user_reports_errors=True)
+        self.io.liveness.must_stay = lambda: any(one.has_unsettled for one in list(self._channels.values()))
         self._tags = ConsumerTags()
         self._channels: dict[str, ConsumerChannel] = {}
-        self._backoffs: dict[str, float] = {}
+        # How often in a row each queue had to wait before it was subscribed to again.
+        self._pauses: dict[str, int] = {}
         self._connection: PikaConnection | None = None
         self._declarer: Declarer | None = None
         self._draining = False
@@ -70,22 +76,6 @@ class Consumer:
 
     # ---- from any thread --------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Connect and consume."""
-        self._io.start()
-
-    def on_beat(self, beat: Callable[[], None]) -> None:
-        """Have the I/O thread call `beat` about once per second; to be set before `start`."""
-        self._io.beat = beat
-
-    def belongs_to(self, owner: str) -> None:
-        """Name the connection after an app, if the settings have no name for it; to be set before `start`."""
-        self._io.owner = owner
-
-    def wake(self) -> None:
-        """Have acknowledgements of what was settled sent."""
-        self._io.wake()
-
     @property
     def connected(self) -> bool:
         """Whether there is a connection now."""
@@ -95,27 +85,23 @@ class Consumer:
     def consuming(self) -> bool:
         """Whether every queue has a consumer that the broker confirmed, or is left to other processes for now."""
         channels = list(self._channels.values())
-        return len(channels) == len(self.subscriptions) and all(one.served for one in channels)
+        return len(channels) == len(self.subscriptions) and all(one.is_served for one in channels)
 
     @property
     def broken(self) -> bool:
-        """Whether the I/O thread has ended without `close`, or a queue could not be recovered."""
-        return self._io.ended or self._gave_up
+        """Whether the I/O thread has ended, or a queue could not be recovered."""
+        return self.io.has_ended or self._gave_up
 
     def hold(self, queues: frozenset[str]) -> None:
         """Pause these queues and resume all others; deliveries that are here stay."""
         self._queue_pause.wanted = queues
-        self._io.wake()
+        self.io.wake()
 
     def drain(self, on_drained: Callable[[], None]) -> None:
         """Stop consuming; the I/O thread calls `on_drained` once no delivery can arrive any more."""
         self._on_drained = on_drained
         self._draining = True
-        self._io.wake()
-
-    def close(self, timeout: float) -> bool:
-        """Close the connection: the broker requeues what is not settled."""
-        return self._io.stop(timeout)
+        self.io.wake()
 
     # ---- in the I/O thread ------------------------------------------------------------------------------------------
 
@@ -123,10 +109,10 @@ class Consumer:
         """Subscribe to every queue."""
         self._connection = connection
         self.problem = None
-        self._declarer = Declarer(connection, self._io.liveness)
-        self._backoffs.clear()
+        self._declarer = Declarer(connection, self.io.liveness)
+        self._pauses.clear()
         self.failures.clear()
-        SubscriptionCheck(connection, self._io.call_later, self._io.liveness, self).start()
+        SubscriptionCheck(connection, self).start()
         for subscription in self.subscriptions:
             self._prepare(subscription)
 
@@ -154,7 +140,7 @@ class Consumer:
         connection = self._connection
         if connection is None or not connection.is_open:
             return
-        consumer_channel = ConsumerChannel(subscription, self.receiver, self._io.start_ticking)
+        consumer_channel = ConsumerChannel(subscription, self.receiver, self.io.start_ticking)
         self._expect_answer(consumer_channel)
         self._channels[subscription.queue] = consumer_channel
         self.receiver.on_channel_opening(consumer_channel)
@@ -187,7 +173,7 @@ class Consumer:
         was_held = consumer_channel.on_subscribed(tag)
         self.ever_consumed = True
         self.failures.pop(consumer_channel.queue, None)
-        self._backoffs.pop(consumer_channel.queue, None)
+        self._pauses.pop(consumer_channel.queue, None)
         if not was_held:
             log.info("queue_consuming", queue=consumer_channel.queue, prefetch=consumer_channel.subscription.prefetch)
         if consumer_channel.channel is not None and resubscribes_silently(version_of(connection)):
@@ -198,7 +184,7 @@ class Consumer:
             self._queue_pause.hold_if_wanted(consumer_channel)
 
     def _expect_answer(self, consumer_channel: ConsumerChannel) -> None:
-        liveness = self._io.liveness
+        liveness = self.io.liveness
         consumer_channel.on_subscribing(
             liveness.expect_answer(lambda may_leave: self._on_late(consumer_channel, may_leave))
         )
@@ -207,7 +193,7 @@ class Consumer:
         """Give up a subscription that is not answered: try the next address, or another channel of this connection."""
         request = f"a subscription to queue {consumer_channel.queue!r}"
         if may_leave:
-            self._io.liveness.leave(request)
+            self.io.liveness.leave(request)
             return
         self._invalidate(consumer_channel)
         if consumer_channel.channel is not None:
@@ -221,13 +207,13 @@ class Consumer:
     def _arguments(self, subscription: Subscription) -> dict[str, int]:
         if self._connection is None or subscription.queue in self._without_timeout:
             return {}
-        return acktimeout.arguments_for(self._settings, version_of(self._connection))
+        return ack_timeout_arguments(self._settings, version_of(self._connection))
 
     # ---- checks, and what ends a subscription -----------------------------------------------------------------------
 
     def subscribed(self) -> list[str]:
         """Return the queues that have a consumer as far as we know; none while draining."""
-        return [] if self._draining else [queue for queue, one in list(self._channels.items()) if one.subscribed]
+        return [] if self._draining else [queue for queue, one in list(self._channels.items()) if one.is_subscribed]
 
     def on_checked(self, queue: str, state: QueueState) -> None:
         """Recover a subscription that the broker does not have, or that delivers nothing."""
@@ -235,8 +221,8 @@ class Consumer:
         if consumer_channel is None or not consumer_channel.consumer_tag or self._draining or self._connection is None:
             return
         connection, channel = self._connection, consumer_channel.channel
-        arrives = channel is not None and connection.has_partial_on(channel.number)
-        problem = consumer_channel.check(state, arrives, connection.has_partial)
+        arrives = channel is not None and connection.decoder.has_partial_on(channel.number)
+        problem = consumer_channel.check(state, arrives, connection.decoder.has_partial)
         if problem:
             self._recover(consumer_channel, problem)
         elif consumer_channel.is_sound:
@@ -246,10 +232,10 @@ class Consumer:
         """Subscribe again; if that has not helped, reconnect; if that has not helped, leave it to another process."""
         tries = self._recoveries[consumer_channel.queue] = self._recoveries.get(consumer_channel.queue, 0) + 1
         log.warning("consumer_lost", queue=consumer_channel.queue, reason=problem, tries=tries)
-        if tries > MOST_RECOVERIES:
+        if tries > MAX_RECOVERIES:
             self._gave_up = True
-        if tries > MOST_RECOVERIES // 2:
-            self._io.drop("a subscription delivers nothing")
+        if tries > MAX_RECOVERIES // 2:
+            self.io.drop("a subscription delivers nothing")
             return
         self._resubscribe(consumer_channel)
 
@@ -260,7 +246,7 @@ class Consumer:
         https://www.rabbitmq.com/docs/consumer-cancel
         """
         log.warning("consumer_cancelled", queue=consumer_channel.queue, effect="subscribing again")
-        if self._connection is not None and acktimeout.cancels(version_of(self._connection)):
+        if self._connection is not None and cancels_after_ack_timeout(version_of(self._connection)):
             self.receiver.on_ack_timeout(consumer_channel, self._settings.ack_timeout, CANCELLED)
         self._resubscribe(consumer_channel)
 
@@ -275,11 +261,11 @@ class Consumer:
 
     def _on_channel_closed(self, consumer_channel: ConsumerChannel, error: BaseException) -> None:
         was_open = consumer_channel.is_open
-        if was_open and (timeout := acktimeout.passed(error, self._settings.ack_timeout)) is not None:
+        if was_open and (timeout := ack_timeout_that_closed(error, self._settings.ack_timeout)) is not None:
             self.receiver.on_ack_timeout(consumer_channel, timeout, str(error))
         self._invalidate(consumer_channel)
         connected = self._connection is not None and self._connection.is_open
-        if acktimeout.is_refused(error) and consumer_channel.queue not in self._without_timeout:
+        if refuses_ack_timeout(error) and consumer_channel.queue not in self._without_timeout:
             self._without_timeout.add(consumer_channel.queue)
             self._subscribe(consumer_channel.subscription)
         elif was_open and connected and not self._draining:
@@ -303,15 +289,14 @@ class Consumer:
 
     def _subscribe_after_pause(self, subscription: Subscription) -> None:
         """Subscribe again after a pause, which doubles each time."""
-        pause = self._backoffs.get(subscription.queue, FIRST_PAUSE)
-        self._backoffs[subscription.queue] = min(pause * 2, LONGEST_PAUSE)
+        pauses = self._pauses[subscription.queue] = self._pauses.get(subscription.queue, 0) + 1
         connection = self._connection
 
         def on_pause_over() -> None:
             if self._connection is connection:
                 self._prepare(subscription)
 
-        self._io.call_later(pause, on_pause_over)
+        self.io.call_later(backoff(FIRST_PAUSE, MAX_PAUSE, pauses), on_pause_over)
 
     def on_lost(self, problem: ConnectionProblem) -> None:
         """Invalidate every delivery: the connection was lost."""
@@ -327,7 +312,7 @@ class Consumer:
         """Drain or hold queues if asked to, and settle what waits."""
         if self._draining:
             self._cancel_all()
-        elif self._queue_pause.due:
+        elif self._queue_pause.is_due:
             self._queue_pause.apply(list(self._channels.values()))
         self.receiver.on_wake()
 

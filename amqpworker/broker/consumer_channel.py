@@ -2,7 +2,6 @@
 The channel of a queue's consumer, from its opening to its end: its deliveries are valid only on this channel.
 
 Decides which deliveries can still be claimed, requeued and acknowledged on it, and whether its subscription delivers.
-Opening and closing it is left to `consumer`, what to do with a delivery to its receiver.
 """
 
 from __future__ import annotations
@@ -13,14 +12,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from amqpworker.broker.ack_tracker import AckTracker
-from amqpworker.broker.channel import Channel
-from amqpworker.broker.consumer_check import QueueState, problem_with
+from amqpworker.broker.channel import Channel, QueueState
 from amqpworker.broker.pika_connection import ChannelListener
 from amqpworker.model.message import Delivery
 from amqpworker.routing.queues import Requirement
 
 # What a check counts that finds no new delivery while a message arrives on another channel.
 BEHIND_OTHERS = 0.125
+# Checks in a row that find ready messages and nothing delivered, or no consumer.
+MAX_IDLE_CHECKS = 2
+MAX_MISSING_CHECKS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +172,14 @@ class ConsumerChannel(ChannelListener):
     # ---- its subscription, in the I/O thread ------------------------------------------------------------------------
 
     @property
-    def subscribed(self) -> bool:
+    def is_subscribed(self) -> bool:
         """Whether the broker has confirmed a consumer."""
         return self.consumer_tag is not None
 
     @property
-    def served(self) -> bool:
+    def is_served(self) -> bool:
         """Whether it has a consumer, or had one and is left to other processes for a while."""
-        return self.subscribed or self.held_since > 0 or self.released
+        return self.is_subscribed or self.held_since > 0 or self.released
 
     def on_opened(self, channel: Channel) -> None:
         """Take the AMQP channel, once it is open."""
@@ -230,10 +231,16 @@ class ConsumerChannel(ChannelListener):
             self._idle_checks += BEHIND_OTHERS if arrives_elsewhere else 1.0
         if state.consumers:
             self._missing_checks = 0
-        elif not (state.unreliable and unsettled):
+        elif not (state.is_unreliable and unsettled):
             self._missing_checks += 1
         self._checked_tag = self._last_tag
-        return problem_with(state, self._idle_checks, self._missing_checks)
+        if state.ready is None:
+            return "the queue does not exist"
+        if self._missing_checks >= MAX_MISSING_CHECKS:
+            return "the broker has no consumer"
+        if self._idle_checks >= MAX_IDLE_CHECKS:
+            return f"{state.ready} messages are ready, but none is delivered"
+        return ""
 
     @property
     def is_sound(self) -> bool:

@@ -1,8 +1,7 @@
 """
-Make sure that the topology exists, once per connection.
+Makes sure that the topology exists, once per connection.
 
-Decides the order of the declarations, what a refusal means, and what happens if the broker does not answer. It uses a
-channel of its own, since a refusal closes the channel.
+Decides the order of the declarations, what a refusal means, and what happens if the broker does not answer.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
-from amqpworker.broker.channel import Channel, open_channel
+from amqpworker.broker.channel import Channel, OwnChannel
 from amqpworker.broker.connection_errors import DECLARED_ELSEWHERE, channel_error
 from amqpworker.broker.liveness import Liveness
-from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
+from amqpworker.broker.pika_connection import PikaConnection
 from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.log.logger import get_logger
 from amqpworker.routing.queues import Requirement
@@ -40,13 +39,11 @@ class Declarer:
         self._connection = connection
         self._liveness = liveness
         self._stop_waiting: Callable[[], None] = lambda: None
-        # Counts the channels: callbacks of one that was given up are ignored.
-        self._channel_count = 0
+        self._channel = OwnChannel(connection, self._on_closed)
         self._callbacks: dict[Requirement, list[OnDeclared]] = {}
         self._queue: deque[Requirement] = deque()
         self._declared_parts: list[Part] = []
         self._current: Requirement | None = None
-        self._channel: Channel | None = None
         self._delayed: set[Requirement] = set()
 
     def ensure(self, requirement: Requirement, on_declared: OnDeclared) -> None:
@@ -89,19 +86,9 @@ class Declarer:
         self._queue.remove(requirement)
         self._current = requirement
         self._expect_answer()
-        if self._channel is not None:
-            self._declare(self._channel)
-            return
-        self._channel_count += 1
-        count = self._channel_count
-        open_channel(
-            self._connection,
-            ChannelListener(),
-            lambda channel: self._on_open(count, channel),
-            lambda error: self._on_closed(count, error),
-        )
+        self._channel.use(self._declare)
 
-    def _expect_answer(self) -> None:
+    def _expect_answer(self, _: object = None) -> None:
         self._stop_waiting()
         self._stop_waiting = self._liveness.expect_answer(self._on_late)
 
@@ -113,18 +100,8 @@ class Declarer:
         if may_leave:
             self._liveness.leave(f"the declaration of {requirement}")
             return
-        self._channel_count += 1
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
+        self._channel.leave()
         self._finish(NotConnected(f"The broker did not answer the declaration of {requirement} in time."))
-
-    def _on_open(self, count: int, channel: Channel) -> None:
-        if count != self._channel_count:
-            channel.close()
-            return
-        self._channel = channel
-        self._declare(channel)
 
     def _declare(self, channel: Channel) -> None:
         assert self._current is not None
@@ -133,24 +110,17 @@ class Declarer:
             self._finish(None)
             return
         # Few are answered: a channel is served in order, and a refusal of any of them closes it.
-        count = self._channel_count
+        on_some_declared = self._channel.unless_left(self._expect_answer)
         for number, part in enumerate(parts[:-1], 1):
-            declare(channel.pika, part, None if number % ANSWER_EVERY else lambda _: self._on_some_declared(count))
-        declare(channel.pika, parts[-1], lambda _: self._on_all_declared(count, parts))
+            declare(channel.pika, part, None if number % ANSWER_EVERY else on_some_declared)
 
-    def _on_some_declared(self, count: int) -> None:
-        if count == self._channel_count:
-            self._expect_answer()
-
-    def _on_all_declared(self, count: int, parts: list[Part]) -> None:
-        if count == self._channel_count:
+        def on_all_declared(_: object) -> None:
             self._declared_parts += parts
             self._finish(None)
 
-    def _on_closed(self, count: int, error: BaseException) -> None:
-        if count != self._channel_count:
-            return
-        self._channel = None
+        declare(channel.pika, parts[-1], self._channel.unless_left(on_all_declared))
+
+    def _on_closed(self, error: BaseException) -> None:
         # If the connection has ended no callback is called: its user asks again on the next connection.
         if self._current is not None and self._connection.is_open:
             self._finish(channel_error(error, f"declaring {self._current}", "configure", DECLARED_ELSEWHERE))

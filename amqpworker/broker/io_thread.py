@@ -1,8 +1,8 @@
 """
 The thread of one connection to RabbitMQ.
 
-Decides which address to connect to and when to leave it; `reconnect` decides when to try again. What happens on the
-connection is up to its user (`publisher`, `consumer`, `admin`), which is called in this thread only; other threads `wake` it.
+Decides which address to connect to and when to leave it. Its user (`publisher`, `consumer`, `admin`) is called in this thread
+only; other threads `wake` it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from typing import Any, Protocol
 from pika.adapters.select_connection import IOLoop
 
 from amqpworker.broker.address import Address, parameters
+from amqpworker.broker.connection_attempts import ConnectionAttempts
 from amqpworker.broker.connection_errors import ConnectionProblem, problem_of, too_old
 from amqpworker.broker.labels import connection_name, program
 from amqpworker.broker.liveness import Liveness
 from amqpworker.broker.pika_connection import PikaConnection, socket_of
-from amqpworker.broker.reconnect import Attempts
-from amqpworker.broker.single_start_thread import OneThread
-from amqpworker.broker.waker import Waker
+from amqpworker.broker.single_start_thread import SingleStartThread
 from amqpworker.errors import AmqpWorkerError
-from amqpworker.lifecycle import LiveObjects
+from amqpworker.lifecycle import LiveObjects, Waker
 from amqpworker.log.logger import get_logger, silence_in_io_threads
 from amqpworker.settings import Settings
 
@@ -83,21 +82,21 @@ class IOThread:
         self._address = addresses[0]
         self._loop: Any = None
         self._waker = Waker()
-        self._woken = self._ticking = self._open = self._stopping = False
+        self._woken = self._open = self._stopping = False
+        self.is_ticking = False
+        """Whether `user.on_tick` will be called soon."""
         self.liveness = Liveness(self, len(addresses))
         self._problem: ConnectionProblem | None = None
-        self._attempts = Attempts(len(addresses), user_reports_errors)
-        self.leaving = False
+        self._attempts = ConnectionAttempts(len(addresses), user_reports_errors)
+        self.is_leaving = False
         """Whether it was asked to end: new work needs another one."""
-        self.ended = False
+        self.has_ended = False
         """Whether the thread has done its last work: nothing is sent any more."""
         self.end_reason = CLOSED
         """Why nothing is sent once it has ended."""
-        self.over = False
-        """Whether it has ended or was asked to."""
         self.beat: Callable[[], None] | None = None
         """Called about once per second by the thread, to show that it is alive."""
-        self._thread = OneThread(self._run, f"{THREADS}{name}", self._finish)
+        self._thread = SingleStartThread(self._run, f"{THREADS}{name}", self._finish)
         self._needed: Callable[[], bool] | None = None
         silence_in_io_threads("pika")
 
@@ -109,14 +108,9 @@ class IOThread:
         self._thread.start()
 
     @property
-    def ticking(self) -> bool:
-        """Whether `user.on_tick` will be called soon."""
-        return self._ticking
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs, or is about to."""
-        return self._thread.alive
+    def is_over(self) -> bool:
+        """Whether it has ended or was asked to."""
+        return self.has_ended or self.is_leaving
 
     def wake(self) -> None:
         """Have `user.on_wake` called soon, once for several calls before it runs."""
@@ -141,7 +135,7 @@ class IOThread:
         self._leave()
 
     def _leave(self) -> None:
-        self.leaving = self.over = True
+        self.is_leaving = True
         if self._thread.prevent():
             self._finish(CLOSED)
         self._waker.set()
@@ -153,8 +147,7 @@ class IOThread:
     def forget(self) -> None:
         """In a forked child, any number of times: close the parent's socket here without closing the connection."""
         connection, self.connection = self.connection, None
-        sock = socket_of(connection) if connection is not None else None
-        if sock is not None:
+        if (sock := socket_of(connection)) is not None:
             # Detached first, so that neither TLS nor the garbage collector closes the parent's connection.
             os.close(sock.detach())
 
@@ -193,7 +186,7 @@ class IOThread:
 
     def _finish(self, text: str) -> None:
         self.end_reason = text
-        self.ended = self.over = True
+        self.has_ended = True
         self._guard(lambda: self.user.on_lost(ConnectionProblem(text, "unreachable", str(self._address))))
         self._thread.finished()
 
@@ -206,14 +199,13 @@ class IOThread:
         while not self._stopping:
             self._attempt(addresses[(first + tried) % len(addresses)])
             tried += 1
-            if self._attempts.failing and tried % len(addresses) == 0:
+            if self._attempts.is_failing and tried % len(addresses) == 0:
                 self._back_off()
 
     def _attempt(self, address: Address) -> None:
-        """Connect to one address and stay on it until the connection ends."""
         self._address = address
         self._problem = None
-        self._open = self._ticking = False
+        self._open = self.is_ticking = False
         loop: Any = None
         try:
             loop = IOLoop()
@@ -239,13 +231,14 @@ class IOThread:
             self._guard(loop.close)
 
     def _beat(self, loop: Any) -> None:
-        if self.beat is not None:
+        if self.beat is not None:  # else an idle connection would wake up for nothing
             self._guard(self.beat)
             loop.call_later(BEAT, lambda: self._beat(loop))
 
     def _connect(self, address: Address, loop: IOLoop) -> PikaConnection:
+        label = connection_name(self.settings.app_id or self.owner or program(), self.name)
         connection = PikaConnection(
-            parameters(address, self.settings, self._label()),
+            parameters(address, self.settings, label),
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_end,
             on_close_callback=self._on_end,
@@ -254,9 +247,6 @@ class IOThread:
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         return connection
-
-    def _label(self) -> str:
-        return connection_name(self.settings.app_id or self.owner or program(), self.name)
 
     def _report(self, problem: ConnectionProblem) -> None:
         now = time.monotonic()
@@ -298,17 +288,17 @@ class IOThread:
 
     def _on_blocked(self, connection: PikaConnection, _method: Any) -> None:
         log.warning("connection_blocked", connection=self.name, effect="the broker has an alarm: nothing is sent")
-        connection.blocked_now = True
+        connection.is_blocked = True
 
     def _on_unblocked(self, connection: PikaConnection, _method: Any) -> None:
         log.info("connection_unblocked", connection=self.name)
-        connection.blocked_now = False
+        connection.is_blocked = False
         self._on_wake()
 
     def _on_waker(self, _fd: int, _events: int) -> None:
         self._waker.clear()
         self._on_wake()
-        if self.leaving:
+        if self.is_leaving:
             self._check_deadlines()
             if self._stopping:
                 self._close()
@@ -321,12 +311,12 @@ class IOThread:
 
     def start_ticking(self) -> None:
         """Tick while anything is waited for; an idle connection costs nothing. From the I/O thread."""
-        if not self._ticking and self._loop is not None:
-            self._ticking = True
+        if not self.is_ticking and self._loop is not None:
+            self.is_ticking = True
             self._loop.call_later(TICK, self._tick)
 
     def _tick(self) -> None:
-        self._ticking = False
+        self.is_ticking = False
         # Also after one that failed: the next keeps the deadlines.
         if self._check_deadlines() or self._needed is not None:
             self.start_ticking()
@@ -335,7 +325,7 @@ class IOThread:
     def _check_deadlines(self) -> bool:
         """Have the user check its deadlines; end if it waits for nothing and was retired."""
         waits = self._guard(self.user.on_tick) is not False
-        if self.leaving and not (waits or self._stopping or (self._needed is not None and self._needed())):
+        if self.is_leaving and not (waits or self._stopping or (self._needed is not None and self._needed())):
             self._stopping = True
             self._close()
         return waits
@@ -369,6 +359,5 @@ os.register_at_fork(after_in_child=_forget_all)
 
 def _close_socket(connection: PikaConnection | None) -> None:
     """Close the socket of a connection whose loop has ended, if pika has not."""
-    sock = socket_of(connection) if connection is not None else None
-    if sock is not None:
+    if (sock := socket_of(connection)) is not None:
         sock.close()

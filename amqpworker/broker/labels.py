@@ -1,8 +1,4 @@
-"""
-The names of a process and its subscriptions in the lists of the broker.
-
-Decides the names of connections and the consumer tags, within the 255 bytes of a short string of AMQP.
-"""
+"""The names of connections and consumers in the lists of the broker, within the 255 bytes of AMQP's short strings."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ import pika
 
 import amqpworker
 
-MOST_BYTES = 255
+MAX_LABEL_BYTES = 255
 
 
 def process_name() -> str:
@@ -37,7 +33,7 @@ def program() -> str:
 def connection_name(owner: str, role: str) -> str:
     """Return the name of a connection: its owner, its role and the process."""
     end = f" {role} {process_name()}"
-    return _cut(owner, MOST_BYTES - len(end.encode())) + end
+    return _cut(owner, MAX_LABEL_BYTES - len(end.encode())) + end
 
 
 def client_properties(name: str) -> dict[str, Any]:
@@ -59,7 +55,7 @@ class ConsumerTags:
 
     def make(self, queue: str) -> str:
         """Return a tag for a subscription to a queue, with a number from the second one on."""
-        base = _cut(f"{process_name()} {queue}", MOST_BYTES - len(" 4294967295"))
+        base = _cut(f"{process_name()} {queue}", MAX_LABEL_BYTES - len(" 4294967295"))
         count = self._made[base] = self._made.get(base, 0) + 1
         return base if count == 1 else f"{base} {count}"
 

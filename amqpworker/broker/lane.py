@@ -14,14 +14,13 @@ from collections.abc import Callable
 
 from pika.exceptions import NoFreeChannels
 
-from amqpworker.broker.channel import Prepared, prepare
 from amqpworker.broker.connection_errors import ConnectionProblem, channel_error, exchange_of, max_message_size
 from amqpworker.broker.declarer import Declarer
 from amqpworker.broker.pending_publish import OnDone, PendingPublish
 from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.broker.publish_errors import (
     ResendDecision,
-    after_close,
+    decide_after_close,
     nacked,
     pause_after_nacks,
     too_large,
@@ -42,25 +41,27 @@ CHANNEL_PAUSE = 0.5
 # A requirement that could not be declared is tried again if the reason may be temporary, such as an election of a leader.
 DECLARE_PAUSE = 0.5
 # Older channels stay open while something on them is not confirmed, such as for a queue without a majority.
-MOST_OLDER = 4
+MAX_OLDER = 4
 
 
 class Lane:
     """The publications of one purpose. Any thread may call `publish` and `submit`, only the I/O thread the rest."""
 
-    def __init__(self, purpose: Purpose, session: Session, submitted: Callable[[PendingPublish, bool], None]) -> None:
+    def __init__(
+        self, purpose: Purpose, session: Session, on_submitted: Callable[[PendingPublish, bool], None]
+    ) -> None:
         self.purpose = purpose
-        self.resend = purpose.resend and session.settings.resend
-        self._session = session
-        self._submitted = submitted
+        self.session = session
+        self._resend = purpose.resend and session.settings.resend
+        self._on_submitted = on_submitted
         self._timeout = session.settings.send_timeout
         self._inbox: deque[PendingPublish] = deque()
         self._moving = False
-        # The channel number that frames are marshalled for in the caller's thread; for another they are marshalled again.
+        # Callers encode for this channel number; if the channel has another by then, the I/O thread encodes again.
         self._number = 1
-        self._held: set[PendingPublish] = set()
+        self._parked: set[PendingPublish] = set()
         self._paused: list[tuple[float, PendingPublish]] = []
-        self._quarantine = Quarantine(self, session, purpose.replies)
+        self._quarantine = Quarantine(self)
         self._current: PublishChannel | None = None
         self._older: list[PublishChannel] = []
         self._opening = False
@@ -81,16 +82,14 @@ class Lane:
         Publish without waiting for the confirm.
 
         What is not `urgent` may wait for the next that is, or for the next check of deadlines: one write for many.
-        `resend` overrides that of the purpose.
-
-        Raises:
-            InvalidArguments: a property or header cannot be encoded, or the body is too large for the broker.
+        `resend` overrides that of the purpose. Raises InvalidArguments if a property or header cannot be encoded, or if the
+        body is too large for the broker.
         """
         pending = self.make_pending(publication, requirements, timeout, on_done)
         if resend is not None:
             pending.resend = resend
         self._inbox.append(pending)
-        self._submitted(pending, urgent)
+        self._on_submitted(pending, urgent)
         return pending
 
     def make_pending(
@@ -100,29 +99,30 @@ class Lane:
         timeout: float | None = None,
         on_done: OnDone | None = None,
     ) -> PendingPublish:
-        """Marshal a publication, to be submitted later; raises what `publish` raises."""
-        session = self._session
+        """Encode a publication, to be submitted later; raises what `publish` raises."""
+        session = self.session
         if len(publication.body) > session.max_body:
             raise too_large(publication, session.max_body)
+        seconds = self._timeout if timeout is None else timeout
+        pending = PendingPublish(publication, seconds, requirements, on_done, self._resend)
         try:
-            prepared = prepare(publication, session.frame_max, self._number)
+            pending.encode(self._number, session.frame_max)
         except ValueError as error:
             raise InvalidArguments(f"The message cannot be encoded for AMQP: {error}.") from error
-        seconds = self._timeout if timeout is None else timeout
-        return PendingPublish(prepared, seconds, requirements, on_done, self.resend)
+        return pending
 
     def submit(self, pending: PendingPublish) -> None:
         """Publish what `make_pending` has returned."""
         self._inbox.append(pending)
-        self._submitted(pending, True)
+        self._on_submitted(pending, True)
 
     @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether no caller waits for a publication."""
         # In the order in which a message passes through them, so that one that moves meanwhile is seen further down.
-        if self._inbox or self._moving or self._paused or self._held or self._quarantine.busy:
+        if self._inbox or self._moving or self._paused or self._parked or self._quarantine.is_busy:
             return False
-        return not any(one.busy for one in self._channels())
+        return not any(one.is_busy for one in self._channels())
 
     def requirements(self) -> set[Requirement]:
         """Return what must exist before what waits can be published."""
@@ -140,7 +140,7 @@ class Lane:
 
     def write(self) -> bool:
         """Write what waits, within the bounds, to a broker that accepts messages; return whether anything was written."""
-        batch: list[Prepared] = []
+        batch: list[bytes] = []
         if (channel := self._current) is not None:
             self._moving = True
             batch = self._take_batch(channel)
@@ -152,11 +152,11 @@ class Lane:
         self._quarantine.start()
         return bool(batch)
 
-    def _take_batch(self, channel: PublishChannel) -> list[Prepared]:
-        batch: list[Prepared] = []
-        inbox, number, frame_max = self._inbox, self._number, self._session.frame_max
+    def _take_batch(self, channel: PublishChannel) -> list[bytes]:
+        batch: list[bytes] = []
+        inbox, number, frame_max = self._inbox, self._number, self.session.frame_max
         quarantined = self._quarantine.exchanges
-        declarer = self._session.declarer
+        declarer = self.session.declarer
         assert declarer is not None
         count, size = channel.room()
         while inbox and count > 0 and size > 0:
@@ -164,63 +164,57 @@ class Lane:
             if pending.done:
                 continue
             if pending.requirements and not declarer.declared.issuperset(pending.requirements):
-                self._hold(pending, declarer)
+                self._park(pending, declarer)
                 continue
-            prepared = pending.prepared
-            if quarantined and prepared.publication.exchange in quarantined:
+            if quarantined and pending.publication.exchange in quarantined:
                 self._quarantine.add(pending)
                 continue
             if pending.wanted is not None and not pending.is_wanted():
                 continue
-            if prepared.channel != number or prepared.frame_max > frame_max:
-                if not self.remarshal(pending, number):
-                    continue
-                prepared = pending.prepared
+            encoded_for_another = pending.channel_number != number or pending.frame_max > frame_max
+            if encoded_for_another and not self.encode_again(pending, number):
+                continue
             channel.add(pending)
-            batch.append(prepared)
+            batch.append(pending.data)
             count -= 1
             size -= pending.size
         return batch
 
-    def remarshal(self, pending: PendingPublish, number: int) -> bool:
-        """Marshal for a channel and the frame size of this connection; false if the headers do not fit into a frame."""
-        session = self._session
+    def encode_again(self, pending: PendingPublish, number: int) -> bool:
+        """Encode for a channel and the frame size of this connection; false if the headers do not fit into a frame."""
         try:
-            pending.prepared = prepare(pending.prepared.publication, session.frame_max, number)
+            pending.encode(number, self.session.frame_max)
         except ValueError as error:
             pending.finish(InvalidArguments(f"The message does not fit the frames of this broker: {error}."))
             return False
         return True
 
-    def _hold(self, pending: PendingPublish, declarer: Declarer) -> None:
-        """Hold a publication until what it requires exists."""
+    def _park(self, pending: PendingPublish, declarer: Declarer) -> None:
         missing = next(one for one in pending.requirements if one not in declarer.declared)
-        self._held.add(pending)
+        self._parked.add(pending)
 
         def on_declared(error: AmqpWorkerError | None) -> None:
-            if pending not in self._held:
+            if pending not in self._parked:
                 return
             if error is None:
                 self._inbox.append(pending)
-                self._session.io.wake()
+                self.session.io.wake()
             elif isinstance(error, Unroutable | NotConnected):
                 pending.problem = error
                 self._paused.append((time.monotonic() + DECLARE_PAUSE, pending))
             else:
                 pending.finish(copy.copy(error))  # else many threads would raise one instance
-            self._held.discard(pending)
+            self._parked.discard(pending)
 
         declarer.ensure(missing, on_declared)
 
     # ---- channels ---------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        session = self._session
+        session = self.session
         if not self._opening and session.connection is not None and session.connection.is_open:
             self._opening = True
-            PublishChannel(next(session.serials), self, self.purpose.replies).open(
-                session.connection, session.io.liveness
-            )
+            PublishChannel(self, self).open()
 
     def on_ready(self, channel: PublishChannel) -> None:
         """Publish on this channel from now on."""
@@ -228,17 +222,17 @@ class Lane:
         self._current = channel
         self._number = channel.number
         self._opened_at = time.monotonic()
-        self._session.io.wake()
+        self.session.io.wake()
 
     def on_confirmed(self, channel: PublishChannel) -> None:  # noqa: ARG002 - a method of every user of a channel
         """Continue to write: there is room again."""
-        connection = self._session.connection
+        connection = self.session.connection
         if self._inbox and connection is not None and connection.accepts_messages:
             self.write()
 
-    def on_refused(self, channel: PublishChannel, pending: PendingPublish, ack: bool) -> None:
-        """Fail what was returned; publish again, on a newer channel, what was nacked."""
-        session = self._session
+    def on_refused(self, pending: PendingPublish, ack: bool) -> None:
+        """Fail what was returned (and acked); publish again, on a newer channel, what was nacked."""
+        session = self.session
         if ack:
             if pending.requirements and session.declarer is not None:
                 # A queue that we declared was deleted: the next message for it declares it again.
@@ -246,12 +240,11 @@ class Lane:
             pending.finish(unroutable(pending))
             return
         pending.nacks += 1
-        pending.channel = channel.serial
         if pending.nacks > 1 and session.is_bounded(pending.requirements):
             pending.finish(nacked(pending, bounded=True))
             return
         if pending.nacks == 1:
-            what = pending.prepared.publication
+            what = pending.publication
             log.info("publication_nacked", exchange=what.exchange, queue=what.routing_key, effect="publishing it again")
         self._paused.append((time.monotonic() + pause_after_nacks(pending.nacks), pending))
         self._resend_paused(time.monotonic())
@@ -265,10 +258,10 @@ class Lane:
         self._paused = [(until, one) for until, one in self._paused if until > now]
         current = self._current
         needs_newer = any(current is not None and one.nacks and one.channel >= current.serial for one in due)
-        if current is not None and needs_newer and len(self._older) < MOST_OLDER:
+        if current is not None and needs_newer and len(self._older) < MAX_OLDER:
             self._older.append(current)
             self._current = None
-        self._session.io.wake()
+        self.session.io.wake()
 
     def on_closed(self, channel: PublishChannel, error: BaseException) -> None:
         """Decide what happens to what was in flight, and open another channel for what waits."""
@@ -279,7 +272,7 @@ class Lane:
             self._current = None
             self._opening = short
             if short:
-                self._session.io.call_later(CHANNEL_PAUSE, self._open_again)
+                self.session.io.call_later(CHANNEL_PAUSE, self._open_again)
             if isinstance(error, NoFreeChannels):
                 missing = channel_error(error, f"the {self.purpose.name} of this process", "write")
                 log.error("publish_channel_missing", purpose=self.purpose.name, reason=str(missing))
@@ -291,11 +284,11 @@ class Lane:
 
     def _open_again(self) -> None:
         self._opening = False
-        self._session.io.wake()
+        self.session.io.wake()
 
     def after_close(self, channel: PublishChannel, in_flight: list[PendingPublish], error: BaseException) -> None:
         """Fail the messages at fault for the close of a channel, and publish the others again if allowed."""
-        session = self._session
+        session = self.session
         cause = channel_error(error, "publishing", "write")
         if (
             isinstance(cause, Unroutable)
@@ -304,10 +297,10 @@ class Lane:
         ):
             session.declarer.forget()  # an exchange that we declared may have been deleted
         session.max_body = max_message_size(error) or session.max_body
-        result = after_close(cause, exchange_of(error), session.max_body, in_flight)
+        result = decide_after_close(cause, exchange_of(error), session.max_body, in_flight)
         if result.quarantined is not None:
             self._quarantine.exchanges.add(result.quarantined)
-        session.on_channel_lost(channel.serial)
+        session.calls.fail_requests_on(channel.serial)
         for pending, decision in reversed(result.decisions):
             self._apply(pending, decision, result.error)
         if again := sum(1 for one in in_flight if not one.done):
@@ -331,47 +324,43 @@ class Lane:
 
     def adopt(self, channel: PublishChannel) -> None:
         """Keep a channel for the reply that is expected on it; `on_tick` closes it."""
+        channel.owner = self
         self._older.append(channel)
-
-    def on_reply(self, correlation_id: str, body: bytes) -> None:
-        """Pass on the reply to a call."""
-        self._session.on_reply(correlation_id, body)
 
     # ---- deadlines, and the connection ------------------------------------------------------------------------------
 
     def on_tick(self, now: float) -> None:
         """End what is past its deadline, and close the older channels on which nothing is awaited."""
         self._resend_paused(now)
-        waiting = [*self._inbox, *self._held, *self._quarantine.waiting, *(one for _, one in self._paused)]
+        waiting = [*self._inbox, *self._parked, *self._quarantine.waiting, *(one for _, one in self._paused)]
         for pending in waiting:
             if pending.deadline <= now and not pending.done:
                 pending.finish(self._not_sent(pending))
         while self._inbox and self._inbox[0].done:
             self._inbox.popleft()
-        self._held = {one for one in self._held if not one.done}
+        self._parked = {one for one in self._parked if not one.done}
         self._paused = [(until, one) for until, one in self._paused if not one.done]
-        error = None if self.purpose.patient else self._session.not_confirmed
+        error = None if self.purpose.awaits_confirm_forever else self.session.not_confirmed
         for channel in (*self._channels(), *self._quarantine.channels):
             channel.expire(now, error)
         self._quarantine.close_finished()
-        for channel in [one for one in self._older if not one.busy]:
-            if not self._session.replies_expected(channel.serial):
+        for channel in [one for one in self._older if not one.is_busy]:
+            if not self.session.calls.has_requests_on(channel.serial):
                 self._older.remove(channel)
                 channel.close()
 
     def _not_sent(self, pending: PendingPublish) -> AmqpWorkerError:
-        """Return the error of a publication that is past its deadline and not in flight."""
         if pending.lost_reason:
             return unconfirmed(pending.lost_reason)
         if pending.nacks:
             return nacked(pending, bounded=False)
-        return copy.copy(pending.problem) if pending.problem is not None else self._session.not_sent(pending.timeout)
+        return copy.copy(pending.problem) if pending.problem is not None else self.session.not_sent(pending.timeout)
 
     def on_lost(self, problem: ConnectionProblem, is_last: bool) -> None:
         """Keep what was not confirmed for the next connection if it may be published again; `is_last` if there is none."""
         channels = [*self._channels(), *self._quarantine.channels]
         # First: once it is taken, what was in flight in quarantine looks as if it had never been written.
-        unwritten = [*self._quarantine.waiting, *(one for _, one in self._paused), *self._held]
+        unwritten = [*self._quarantine.waiting, *(one for _, one in self._paused), *self._parked]
         in_flight = [pending for channel in channels for pending in channel.take_in_flight()]
         again = [one for one in in_flight if one.resend and not is_last]
         for pending in again:
@@ -379,12 +368,12 @@ class Lane:
         # Before they are removed elsewhere: `close` must not see an idle lane in between.
         self._inbox.extendleft(reversed([*again, *unwritten]))
         self._quarantine.clear()
-        self._held.clear()
+        self._parked.clear()
         self._paused.clear()
         self._older.clear()
         self._current, self._opening = None, False
         for channel in channels:
-            self._session.on_channel_lost(channel.serial)
+            self.session.calls.fail_requests_on(channel.serial)
         for pending in set(in_flight).difference(again):
             pending.finish(unconfirmed(problem.text))
         if again:

@@ -1,8 +1,7 @@
 """
 Whether the broker of a connection is alive and responds.
 
-Decides when to leave the connection: if nothing arrives any more (`silence` decides when), or if a single request is not
-answered although the broker is alive.
+Decides when to leave it: if nothing arrives any more, or if a single request is not answered although the broker is alive.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class Liveness:
         if connection is None or not connection.is_open:
             return
         received = connection.bytes_received
-        if connection.blocked_now:
+        if connection.is_blocked:
             silence = Silence(now, received)  # it reads nothing then; its heartbeats show whether it is alive
         step = silence.check(now, received, connection.bytes_sent, connection.unsent)
         if step is Step.GIVE_UP:
@@ -74,7 +73,7 @@ class Liveness:
         if step is Step.PROBE:
             # By a request that needs no queue: a queue may be silent while the broker is not.
             open_channel(connection, ChannelListener(), lambda channel: channel.close(), lambda _: None)
-        if silence.lasted or self._keeper.ticking:
+        if silence.lasted or self._keeper.is_ticking:
             self._watch(silence)
 
     # ---- one request without an answer -------------------------------------------------------------------------------
@@ -92,13 +91,13 @@ class Liveness:
 
         timers: list[Callable[[], None]] = []
 
-        def almost_late() -> None:
+        def on_almost_late() -> None:
             received = connection.bytes_received
-            timers[:] = [keeper.call_later(QUIET, lambda: over(received))]
+            timers[:] = [keeper.call_later(QUIET, lambda: on_time_over(received))]
 
-        def over(received: int) -> None:
-            if connection.blocked_now:
-                almost_late()
+        def on_time_over(received: int) -> None:
+            if connection.is_blocked:
+                on_almost_late()
             else:
                 on_late(connection.bytes_received == received and not connection.unsent and not self.must_stay())
 
@@ -106,7 +105,7 @@ class Liveness:
             for cancel in timers:
                 cancel()
 
-        timers.append(keeper.call_later(self._answer_timeout.seconds(time.monotonic()) - QUIET, almost_late))
+        timers.append(keeper.call_later(self._answer_timeout.seconds(time.monotonic()) - QUIET, on_almost_late))
         return stop_waiting
 
     def leave(self, request: str) -> None:

@@ -1,8 +1,4 @@
-"""
-The broker's HTTP API, as far as `amqpworker topology check` needs it.
-
-A thin layer over `urllib`: one method per call, plain dictionaries as the broker sends them.
-"""
+"""The broker's HTTP API, as far as `amqpworker topology check` needs it: plain dictionaries as the broker sends them."""
 
 from __future__ import annotations
 
@@ -22,12 +18,7 @@ NO_API = "The server at {url} is not RabbitMQ's management API: check host, port
 
 
 class Management:
-    """
-    The HTTP API of one node.
-
-    Raises:
-        ConfigError: from every method, with the broker's own text or why there is no response; never the password.
-    """
+    """The HTTP API of one node; every method raises ConfigError, with the broker's text or why there is no response."""
 
     def __init__(self, url: str, user: str = "guest", password: str = "guest") -> None:  # noqa: S107
         self.url = url.rstrip("/")
@@ -58,7 +49,6 @@ class Management:
             raise ConfigError(f"{NO_API.format(url=self.url)}.") from error
 
     def _error_text(self, request: str, code: int, content: bytes) -> str:
-        """Return what a response that is not a success means."""
         try:
             response = json.loads(content)
             words = f"{response['error']}: {response['reason']}"
@@ -75,7 +65,6 @@ class Management:
         return f"{NO_API.format(url=self.url)} (HTTP {code})."
 
     def _list(self, *path: str) -> list[dict[str, Any]]:
-        """Return a list of the API."""
         found = self.request("GET", *path)
         if not isinstance(found, list):
             raise ConfigError(f"{NO_API.format(url=self.url)}.")
@@ -95,7 +84,6 @@ class Management:
 
 
 def _no_response(url: str, error: OSError | http.client.HTTPException, timeout: float) -> str:
-    """Return why there was no HTTP response, and what to do."""
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     match cause:
         case ConnectionRefusedError():

@@ -15,19 +15,18 @@ from typing import Any
 
 from pika import exceptions
 
-from amqpworker.broker.channel import Channel, open_channel
+from amqpworker.broker.channel import Channel, QueueState, open_channel
 from amqpworker.broker.labels import process_name
-from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
-from amqpworker.broker.server_version import version_of
+from amqpworker.broker.pika_connection import ChannelListener, PikaConnection, version_of
 from amqpworker.model.message import Delivery
 
 FULL_SCAN_LIMIT = 100_000
 """Up to this many messages a queue is taken as a whole, even if fewer are to be returned."""
 
 # Taken by one consumer after the other: the broker keeps in memory what one consumer is to receive, however large it is.
-LEAST_CREDIT = 200
+MIN_CREDIT = 200
 # The messages of more than 32 consumers are requeued in any order.
-MOST_CONSUMERS = 30
+MAX_PEEK_CONSUMERS = 30
 CLOSING_KEEPS_ORDER_BELOW = (4,)
 ACCESS_REFUSED = 403
 
@@ -81,12 +80,12 @@ class PeekSession(ChannelListener):
         if self._ending:
             channel.close()
         else:
-            channel.count(self._queue, self._on_count)
+            channel.ask(self._queue, self._on_state)
 
-    def _on_count(self, messages: int) -> None:
+    def _on_state(self, state: QueueState) -> None:
         self._answers.put(None)
-        self._to_take = min(messages, FULL_SCAN_LIMIT)
-        self._portion = max(LEAST_CREDIT, -(-self._to_take // MOST_CONSUMERS))
+        self._to_take = min(state.ready or 0, FULL_SCAN_LIMIT)
+        self._portion = max(MIN_CREDIT, -(-self._to_take // MAX_PEEK_CONSUMERS))
         self._take_more()
 
     def _take_more(self) -> None:

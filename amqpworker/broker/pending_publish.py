@@ -1,19 +1,17 @@
-"""
-A publication that is not confirmed yet: its deadline, who waits for it, what is known of it, and how it ended.
-
-Decides nothing: its `lane` does.
-"""
+"""A publication that is not confirmed yet: its deadline, who waits for it, what is known of it, and how it ended."""
 
 from __future__ import annotations
 
 import _thread
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from amqpworker.broker.channel import Prepared
+from amqpworker.broker.amqp.encode import encode_publish
 from amqpworker.errors import AmqpWorkerError, NotConnected, Unconfirmed
 from amqpworker.log.logger import get_logger
+from amqpworker.model.message import Publication
 from amqpworker.routing.queues import Requirement
 
 log = get_logger(__name__)
@@ -25,62 +23,48 @@ OnDone: TypeAlias = Callable[[AmqpWorkerError | None], None]
 GRACE = 5.0
 
 
+@dataclass(slots=True, eq=False)
 class PendingPublish:
-    """
-    A publication between its caller and the broker's confirm.
+    """A publication between its caller and the broker's confirm."""
 
-    With `resend` it is published again if its confirm is lost. `wanted`, if set, is called before it is written.
-    `channel` is the serial number of the channel that it was last written on, 0 before. `lost_reason` is why a confirm of it
-    was lost ("" if none was): from then on it is unknown whether it arrived. `nacks` counts the broker's nacks. `timeout` is
-    the whole time that it had, in seconds, for error texts.
-    """
+    publication: Publication
+    timeout: float
+    """The whole time that it has, in seconds."""
+    requirements: tuple[Requirement, ...] = ()
+    on_done: OnDone | None = None
+    resend: bool = False
+    """Whether it is published again if its confirm is lost."""
+    deadline: float = field(init=False)
+    data: bytes = field(init=False)
+    """Its frames, for the channel with `channel_number` and frames of up to `frame_max` bytes."""
+    channel_number: int = field(init=False)
+    frame_max: int = field(init=False)
+    size: int = field(init=False)
+    """How many bytes it counts for while it is in flight."""
+    wanted: Callable[[], bool] | None = None
+    """Called before it is written."""
+    channel: int = field(init=False, default=0)
+    """The serial number of the channel that it was last written on."""
+    nacks: int = field(init=False, default=0)
+    returned: str | None = field(init=False, default=None)
+    lost_reason: str = field(init=False, default="")
+    """Why a confirm of it was lost: from then on it is unknown whether it arrived."""
+    may_have_closed_channel: bool = field(init=False, default=False)
+    """Whether it was in flight only on a channel whose close it may have caused, so that it did not arrive before."""
+    problem: AmqpWorkerError | None = field(init=False, default=None)
+    """Why it could not be written yet, if that may be temporary: a requirement could not be declared, for example."""
+    done: bool = field(init=False, default=False)
+    error: AmqpWorkerError | None = field(init=False, default=None)
+    _waiter: _thread.LockType | None = field(init=False, default=None)
 
-    __slots__ = (
-        "_waiter",
-        "channel",
-        "deadline",
-        "done",
-        "error",
-        "lost_reason",
-        "may_have_closed_channel",
-        "nacks",
-        "on_done",
-        "prepared",
-        "problem",
-        "requirements",
-        "resend",
-        "returned",
-        "size",
-        "timeout",
-        "wanted",
-    )
+    def __post_init__(self) -> None:
+        self.deadline = time.monotonic() + self.timeout
 
-    def __init__(
-        self,
-        prepared: Prepared,
-        timeout: float,
-        requirements: tuple[Requirement, ...] = (),
-        on_done: OnDone | None = None,
-        resend: bool = False,
-    ) -> None:
-        self.prepared = prepared
-        self.size = len(prepared.data)
-        self.timeout = timeout
-        self.deadline = time.monotonic() + timeout
-        self.requirements = requirements
-        self.on_done = on_done
-        self.resend = resend
-        self.wanted: Callable[[], bool] | None = None
-        self.done = False
-        self.error: AmqpWorkerError | None = None
-        self.returned: str | None = None
-        self.lost_reason = ""
-        self.may_have_closed_channel = False
-        """Whether it was in flight only on a channel whose close it may have caused, so that it did not arrive before."""
-        self.problem: AmqpWorkerError | None = None
-        """Why it could not be written yet, if that may be temporary: a requirement could not be declared, for example."""
-        self.nacks = self.channel = 0
-        self._waiter: _thread.LockType | None = None
+    def encode(self, channel_number: int, frame_max: int) -> None:
+        """Encode it for a channel that need not be open yet; raises a ValueError that names what cannot be encoded."""
+        self.data = encode_publish(self.publication, channel_number, frame_max)
+        self.channel_number, self.frame_max = channel_number, frame_max
+        self.size = len(self.data)
 
     def finish(self, error: AmqpWorkerError | None) -> None:
         """End it, once, in the I/O thread."""

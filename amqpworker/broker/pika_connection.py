@@ -14,6 +14,7 @@ import select
 import socket
 import struct
 import termios
+from collections.abc import Mapping
 from typing import Any
 
 import pika
@@ -22,8 +23,7 @@ import pika.frame
 from pika.adapters.select_connection import SelectConnection
 from pika.exceptions import NoFreeChannels
 
-from amqpworker.broker.amqp.decode import StreamDecoder
-from amqpworker.broker.amqp.events import Confirm, FrameError, RawFrame, ReturnedMessage
+from amqpworker.broker.amqp.decode import Confirm, FrameError, RawFrame, ReturnedMessage, StreamDecoder
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery
 
@@ -41,12 +41,7 @@ COUNT_SIZE = 4
 
 
 def check_pika_version(version: str) -> None:
-    """
-    Make sure that this version of pika has the private methods that `PikaConnection` overrides and calls.
-
-    Raises:
-        ImportError: it was not tested.
-    """
+    """Raise ImportError unless this version of pika has the private methods that `PikaConnection` overrides and calls."""
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
     if not OLDEST_PIKA <= numbers < FIRST_UNKNOWN_PIKA:
         raise ImportError(f"amqpworker requires pika>=1.4,<1.5, but pika {version} is installed.")
@@ -74,7 +69,7 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self.listeners: dict[int, ChannelListener] = {}
         """By channel number."""
-        self.blocked_now = False
+        self.is_blocked = False
         self.has_received = False
         self.decoder = StreamDecoder()
         self._closing = False
@@ -87,13 +82,10 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
 
     def take_channel_number(self) -> int:
         """
-        Return a number for another channel.
+        Return a number for another channel; raises NoFreeChannels if all are in use.
 
         pika takes the lowest that is free, which may be that of a channel which was closed just now and is about to
         be opened again.
-
-        Raises:
-            NoFreeChannels: all numbers are in use.
         """
         limit = self.params.channel_max or pika.channel.MAX_CHANNELS
         for _ in range(limit):
@@ -110,15 +102,6 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
     # ---- state ------------------------------------------------------------------------------------------------------
 
     @property
-    def has_partial(self) -> bool:
-        """Whether a frame or a message has arrived in part."""
-        return self.decoder.has_partial
-
-    def has_partial_on(self, channel: int) -> bool:
-        """Return whether a frame or a message has arrived in part on this channel."""
-        return self.decoder.has_partial_on(channel)
-
-    @property
     def unsent(self) -> int:
         """How many bytes were written that the system of the other side has not received yet."""
         sock = socket_of(self)
@@ -133,7 +116,7 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
     @property
     def accepts_messages(self) -> bool:
         """Whether publications can be written now; pika's `is_open` is true for a moment after the broker's close."""
-        return bool(self.is_open) and not self.blocked_now and not self._closing
+        return bool(self.is_open) and not self.is_blocked and not self._closing
 
     @property
     def has_unread(self) -> bool:
@@ -208,6 +191,16 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
         self._output_marshaled_frames([data])
 
 
-def socket_of(connection: PikaConnection) -> Any:
+def socket_of(connection: PikaConnection | None) -> Any:
     """Return the socket of a connection, `None` if it has none yet."""
     return getattr(getattr(connection, "_transport", None), "_sock", None)
+
+
+def version_of(connection: PikaConnection) -> tuple[int, ...]:
+    """Return the version of the broker of a connection; empty, which counts as the oldest, if it has none."""
+    return version_in(connection.server_properties or {})
+
+
+def version_in(server_properties: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the version in the properties of a broker: major, minor; empty if there is none."""
+    return tuple(int(part) for part in re.findall(r"\d+", str(server_properties.get("version", "")))[:2])

@@ -1,55 +1,41 @@
 """
 A channel in confirm mode: what is in flight on it, by delivery tag.
 
-Decides which confirm and which return belong to which publication (https://www.rabbitmq.com/docs/confirms). Its `lane`
-decides what follows from a nack, a return or the close of the channel.
+Decides which confirm and which return belong to which publication (https://www.rabbitmq.com/docs/confirms).
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from amqpworker.broker.amqp.events import ReturnedMessage
-from amqpworker.broker.channel import Channel, Prepared, open_channel
-from amqpworker.broker.liveness import Liveness
+from amqpworker.broker.amqp.decode import ReturnedMessage
+from amqpworker.broker.channel import Channel, open_channel
 from amqpworker.broker.pending_publish import PendingPublish
-from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
+from amqpworker.broker.pika_connection import ChannelListener
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.model.message import Delivery
 
-MOST_IN_FLIGHT = 4096
-MOST_BYTES_IN_FLIGHT = 32 * 1024 * 1024
+if TYPE_CHECKING:
+    from amqpworker.broker.lane import Lane
+    from amqpworker.broker.quarantine import Quarantine
 
-
-class ChannelUser(Protocol):
-    """The user of a publish channel; called in the I/O thread."""
-
-    def on_ready(self, channel: PublishChannel) -> None:
-        """The channel is open: publications can be written on it."""
-
-    def on_refused(self, channel: PublishChannel, pending: PendingPublish, ack: bool) -> None:
-        """The broker nacked a publication (`ack` is false), or returned it."""
-
-    def on_confirmed(self, channel: PublishChannel) -> None:
-        """There is room again."""
-
-    def on_closed(self, channel: PublishChannel, error: BaseException) -> None:
-        """The channel was closed; `take_in_flight` returns what was in flight."""
-
-    def on_reply(self, correlation_id: str, body: bytes) -> None:
-        """The reply to a call has arrived."""
+MAX_IN_FLIGHT = 4096
+MAX_BYTES_IN_FLIGHT = 32 * 1024 * 1024
 
 
 class PublishChannel(ChannelListener):
-    """A channel for publications; `serial` counts the channels of a process."""
+    """
+    A channel for publications of a lane; `serial` counts the channels of a process.
 
-    def __init__(self, serial: int, user: ChannelUser, replies: bool = False) -> None:
-        self.serial = serial
-        self.is_open = False
-        self._user = user
-        self._replies = replies
+    Its `owner` writes on it: the lane or its quarantine, None once the channel was closed here.
+    """
+
+    def __init__(self, lane: Lane, owner: Lane | Quarantine) -> None:
+        self.serial = next(lane.session.serials)
+        self.owner: Lane | Quarantine | None = owner
+        self._lane = lane
         self._channel: Channel | None = None
         self._in_flight: dict[int, PendingPublish] = {}
         self._bytes_in_flight = 0
@@ -63,16 +49,19 @@ class PublishChannel(ChannelListener):
         return self._channel.number
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether a caller still waits for a confirm."""
         return bool(self._in_flight)
 
     def room(self) -> tuple[int, int]:
         """Return how many publications, and how many bytes of them, the bounds allow now."""
-        return MOST_IN_FLIGHT - len(self._in_flight), MOST_BYTES_IN_FLIGHT - self._bytes_in_flight
+        return MAX_IN_FLIGHT - len(self._in_flight), MAX_BYTES_IN_FLIGHT - self._bytes_in_flight
 
-    def open(self, connection: PikaConnection, liveness: Liveness) -> None:
-        """Open it in confirm mode, with a consumer of direct replies if it has `replies`."""
+    def open(self) -> None:
+        """Open it in confirm mode, with a consumer of direct replies if its lane has `replies`."""
+        session = self._lane.session
+        connection, liveness = session.connection, session.io.liveness
+        assert connection is not None
 
         def on_late(may_leave: bool) -> None:
             if may_leave:
@@ -84,7 +73,7 @@ class PublishChannel(ChannelListener):
 
         def on_opened(channel: Channel) -> None:
             self._channel = channel
-            channel.select_confirms(consume if self._replies else on_ready)
+            channel.select_confirms(consume if self._lane.purpose.replies else on_ready)
 
         def consume() -> None:
             assert self._channel is not None
@@ -92,23 +81,23 @@ class PublishChannel(ChannelListener):
 
         def on_ready() -> None:
             self._stop_waiting()
-            self.is_open = True
-            self._user.on_ready(self)
+            if self.owner is None:
+                self.close()
+            else:
+                self.owner.on_ready(self)
 
         def on_closed(error: BaseException) -> None:
             self._stop_waiting()
-            self.is_open = False
             # If the connection was lost, the lane takes what is in flight: its `on_lost` is called next, with the reason.
-            if connection.is_open:
-                self._user.on_closed(self, error)
+            if self.owner is not None and connection.is_open:
+                self.owner.on_closed(self, error)
 
         open_channel(connection, self, on_opened, on_closed)
 
     def close(self) -> None:
         """Close it without a callback."""
         self._stop_waiting()
-        self.is_open = False
-        self._user = CLOSED_USER
+        self.owner = None
         if self._channel is not None:
             self._channel.close()
 
@@ -119,10 +108,10 @@ class PublishChannel(ChannelListener):
         self._next_tag += 1
         self._bytes_in_flight += pending.size
 
-    def write(self, batch: list[Prepared]) -> None:
+    def write(self, frames: list[bytes]) -> None:
         """Write publications that were added."""
         assert self._channel is not None
-        self._channel.publish(batch)
+        self._channel.publish(frames)
 
     def on_confirm(self, tag: int, multiple: bool, ack: bool) -> None:
         """End what the broker confirmed, and report what it nacked or returned."""
@@ -137,8 +126,9 @@ class PublishChannel(ChannelListener):
             if ack and pending.returned is None:
                 pending.finish(None)
             elif not pending.done:
-                self._user.on_refused(self, pending, ack)
-        self._user.on_confirmed(self)
+                self._lane.on_refused(pending, ack)
+        if self.owner is not None:
+            self.owner.on_confirmed(self)
 
     def on_return(self, returned: ReturnedMessage) -> None:
         """Note which publication was returned: its confirm follows."""
@@ -146,7 +136,7 @@ class PublishChannel(ChannelListener):
         for pending in self._in_flight.values():
             if pending.returned is not None:
                 continue
-            what = pending.prepared.publication
+            what = pending.publication
             if (
                 what.properties.message_id == message_id
                 and what.routing_key == returned.routing_key
@@ -156,8 +146,8 @@ class PublishChannel(ChannelListener):
                 return
 
     def on_delivery(self, delivery: Delivery) -> None:
-        """Pass on a reply."""
-        self._user.on_reply(delivery.properties.correlation_id or "", delivery.body)
+        """Pass on the reply to a call."""
+        self._lane.session.calls.resolve(delivery.properties.correlation_id or "", delivery.body)
 
     def expire(self, now: float, error: Callable[[], AmqpWorkerError] | None) -> None:
         """
@@ -185,22 +175,3 @@ class PublishChannel(ChannelListener):
         self._in_flight.clear()
         self._bytes_in_flight = 0
         return taken
-
-
-class _ClosedUser:
-    """The user of a channel that was closed here."""
-
-    def on_ready(self, channel: PublishChannel) -> None:
-        """Close a channel that was opened too late."""
-        channel.close()
-
-    def on_refused(self, *_: object) -> None: ...
-
-    def on_confirmed(self, *_: object) -> None: ...
-
-    def on_closed(self, *_: object) -> None: ...
-
-    def on_reply(self, *_: object) -> None: ...
-
-
-CLOSED_USER = _ClosedUser()

@@ -1,8 +1,8 @@
 """
 What happens to a publication that was not confirmed: the error that it ends with, or another attempt.
 
-Pure. Decides which error reports what is known (whether it was written, whether it may have arrived, what to do), and which
-publications caused the broker to close a channel.
+Decides which error reports what is known (whether it was written, whether it may have arrived, what to do), and which
+publications caused the broker to close a channel; pure.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from amqpworker.errors import (
     Unconfirmed,
     Unroutable,
 )
+from amqpworker.lifecycle import backoff
 from amqpworker.model.message import Publication
 
 FIRST_NACK_PAUSE = 0.1
-LONGEST_NACK_PAUSE = 2.0
+MAX_NACK_PAUSE = 2.0
 
 
 def not_connected(problem: ConnectionProblem | None, places: str, timeout: float) -> AmqpWorkerError:
@@ -66,7 +67,7 @@ def unroutable(pending: PendingPublish) -> AmqpWorkerError:
     """Return the error of a publication that the broker returned; an earlier one under its id may have arrived."""
     if pending.lost_reason:
         return unconfirmed(f"{pending.lost_reason} It was published again, and was not routed to any queue.")
-    what = pending.prepared.publication
+    what = pending.publication
     return Unroutable(
         f"No queue is bound to exchange {what.exchange!r} with routing key {what.routing_key!r} "
         f"({pending.returned}): is the name of the queue correct, and was it declared?"
@@ -77,7 +78,7 @@ def nacked(pending: PendingPublish, bounded: bool) -> AmqpWorkerError:
     """Return the error of a publication that the broker nacked on every channel; `bounded` if its queue has a known bound."""
     if pending.lost_reason:
         return unconfirmed(f"{pending.lost_reason} It was published again, and its queue rejected it.")
-    queue = pending.prepared.publication.routing_key
+    queue = pending.publication.routing_key
     if bounded:
         return QueueFull(f"Queue {queue!r} is full and rejected the message: send it again later.")
     return QueueUnavailable(
@@ -101,9 +102,7 @@ def pause_after_nacks(nacks: int) -> float:
     The first time it is at once: RabbitMQ 3.10 nacks everything on a channel that was opened within 0.25 s of the death of
     a leader's node, for as long as that node stays down, and accepts it on another channel.
     """
-    if nacks <= 1:
-        return 0.0
-    return min(LONGEST_NACK_PAUSE, FIRST_NACK_PAUSE * 2.0 ** min(nacks - 2, 10))
+    return backoff(FIRST_NACK_PAUSE, MAX_NACK_PAUSE, nacks - 1)
 
 
 class ResendDecision(Enum):
@@ -128,7 +127,7 @@ class AfterClose:
     quarantined: str | None = None
 
 
-def after_close(
+def decide_after_close(
     error: AmqpWorkerError, exchange: str | None, max_body: int, in_flight: Sequence[PendingPublish]
 ) -> AfterClose:
     """
@@ -136,41 +135,37 @@ def after_close(
 
     The broker does not name the publication at fault: it has accepted those before it, and none after it.
     """
-    large = [one for one in in_flight if len(one.prepared.publication.body) > max_body]
+    at_fault: set[PendingPublish] = set()
+    again: set[PendingPublish] = set()
+    quarantined, is_known = None, True
+    large = [one for one in in_flight if len(one.publication.body) > max_body]
+    at_exchange = {one for one in in_flight if exchange is not None and one.publication.exchange == exchange}
     if large:
-        error = too_large(large[0].prepared.publication, max_body)
-        return AfterClose([(one, _decision_of(one, set(large), True)) for one in in_flight], error)
-    at_exchange = {one for one in in_flight if exchange is not None and one.prepared.publication.exchange == exchange}
-    if isinstance(error, AccessRefused) and at_exchange:
-        return AfterClose([(one, _decision_of(one, at_exchange, True)) for one in in_flight], error, exchange)
-    if isinstance(error, Unroutable) and at_exchange:
+        at_fault, error = set(large), too_large(large[0].publication, max_body)
+    elif isinstance(error, AccessRefused) and at_exchange:
+        at_fault, quarantined = at_exchange, exchange
+    elif isinstance(error, Unroutable) and at_exchange:
         # An exchange that was declared on this connection was deleted meanwhile: it is declared again.
         declared = {one for one in at_exchange if one.requirements}
-        if declared and len(at_exchange) == 1:
-            # It certainly did not arrive, so a call may be published again too.
-            return AfterClose(
-                [
-                    (one, ResendDecision.RESEND if one in at_exchange else _decision_of(one, set(), True))
-                    for one in in_flight
-                ],
-                error,
-            )
-        decisions = [(one, _decision_of(one, at_exchange - declared, True)) for one in in_flight]
-        return AfterClose(decisions, error, None if declared else exchange)
-    if len(in_flight) == 1:
-        return AfterClose([(in_flight[0], _decision_of(in_flight[0], set(in_flight), True))], error)
-    return AfterClose([(one, _decision_of(one, set(), False)) for one in in_flight], error)
+        at_fault, quarantined = at_exchange - declared, None if declared else exchange
+        # If it is a single one, it certainly did not arrive, so a call may be published again too.
+        again = declared if len(at_exchange) == 1 else again
+    elif len(in_flight) == 1:
+        at_fault = set(in_flight)
+    else:
+        is_known = False
+    decisions = [
+        (one, ResendDecision.RESEND if one in again else _decision_of(one, at_fault, is_known)) for one in in_flight
+    ]
+    return AfterClose(decisions, error, quarantined)
 
 
-def _decision_of(pending: PendingPublish, messages_at_fault: set[PendingPublish], known: bool) -> ResendDecision:
-    """Return what happens to one publication; unless `known`, others than `messages_at_fault` may be at fault too."""
-    if pending in messages_at_fault:
+def _decision_of(pending: PendingPublish, at_fault: set[PendingPublish], is_known: bool) -> ResendDecision:
+    """Return what happens to one publication; unless `is_known`, others than `at_fault` may be at fault too."""
+    if pending in at_fault:
         # This attempt did not arrive; an earlier one may have, if its confirm was lost with a connection.
-        return (
-            ResendDecision.UNKNOWN
-            if pending.lost_reason and not pending.may_have_closed_channel
-            else ResendDecision.FAIL
-        )
+        is_unknown = pending.lost_reason and not pending.may_have_closed_channel
+        return ResendDecision.UNKNOWN if is_unknown else ResendDecision.FAIL
     if not pending.resend:
         return ResendDecision.UNKNOWN
-    return ResendDecision.RESEND if known else ResendDecision.RESEND_ALONE
+    return ResendDecision.RESEND if is_known else ResendDecision.RESEND_ALONE

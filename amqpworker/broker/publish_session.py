@@ -1,15 +1,11 @@
-"""
-The purposes of a publisher's lanes, and what the lanes share: the connection, and what is known of the broker.
-
-Decides the error of a publication that could not be written, or was not confirmed, in time.
-"""
+"""What the lanes of a publisher share: the connection, and what is known of the broker; the purposes of lanes."""
 
 from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from amqpworker.broker.address import places
 from amqpworker.broker.connection_errors import ConnectionProblem
@@ -21,7 +17,8 @@ from amqpworker.errors import AmqpWorkerError
 from amqpworker.routing.queues import Requirement
 from amqpworker.settings import Settings
 
-OnReply = Callable[[str, bytes], bool]
+if TYPE_CHECKING:
+    from amqpworker.client.calls import Calls
 
 DEFAULT_FRAME_MAX = 131_072
 
@@ -31,33 +28,29 @@ class Purpose:
     """
     The purpose of a lane.
 
-    With `resend` a publication whose confirm was lost is published again; with `patient` a confirm is awaited as long as the
-    channel is open; with `replies` the channel consumes the replies to what is published on it.
+    With `resend` a publication whose confirm was lost is published again; with `awaits_confirm_forever` a confirm is awaited
+    as long as the channel is open; with `replies` the channel consumes the replies to what is published on it.
     """
 
     name: str
     resend: bool = False
-    patient: bool = False
+    awaits_confirm_forever: bool = False
     replies: bool = False
 
 
 SENDS = Purpose("sends", resend=True)
 CALLS = Purpose("calls", replies=True)
-COPIES = Purpose("copies", patient=True)
+COPIES = Purpose("copies", awaits_confirm_forever=True)
 REPLIES = Purpose("replies")
 
 
 class Session:
     """The present connection. For the I/O thread, except for what other threads read to marshal frames."""
 
-    def __init__(self, io: IOThread, settings: Settings, on_reply: OnReply) -> None:
+    def __init__(self, io: IOThread, settings: Settings, calls: Calls) -> None:
         self.io = io
         self.settings = settings
-        self.on_reply = on_reply
-        self.on_channel_lost: Callable[[int], None] = lambda _serial: None
-        """Called with the serial number of a channel when no reply to what was published on it can arrive any more."""
-        self.replies_expected: Callable[[int], bool] = lambda _serial: False
-        """Returns whether a reply to what was published on the channel with this serial number is awaited."""
+        self.calls = calls
         self.connection: PikaConnection | None = None
         self.declarer: Declarer | None = None
         self.problem: ConnectionProblem | None = None
@@ -87,8 +80,8 @@ class Session:
         """Return why a publication could not be written within `timeout` seconds."""
         if self.connection is None:
             return not_connected(self.problem, places(self.io.addresses), timeout)
-        return not_written(self.connection.blocked_now, timeout)
+        return not_written(self.connection.is_blocked, timeout)
 
     def not_confirmed(self) -> AmqpWorkerError:
         """Return why no confirm arrived in time."""
-        return not_confirmed(self.connection is not None and self.connection.blocked_now)
+        return not_confirmed(self.connection is not None and self.connection.is_blocked)

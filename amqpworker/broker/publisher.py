@@ -1,25 +1,29 @@
 """
 The publishing side of a process: one connection that any number of threads use.
 
-Decides when to connect and when to write, and bounds every wait. Each `lane`, one per purpose and with channels of its own,
-decides what is published again.
+Decides when to connect and when to write, and bounds every wait.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
 
 from amqpworker.broker.address import Address
 from amqpworker.broker.connection_errors import ConnectionProblem
-from amqpworker.broker.consumer_count import ConsumerCount, Question
+from amqpworker.broker.consumer_count import ConsumerCount
 from amqpworker.broker.io_thread import CLOSED, IOThread
 from amqpworker.broker.lane import Lane
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.pika_connection import PikaConnection
-from amqpworker.broker.publish_session import CALLS, COPIES, REPLIES, SENDS, OnReply, Session
+from amqpworker.broker.publish_session import CALLS, COPIES, REPLIES, SENDS, Session
 from amqpworker.errors import NotConnected
 from amqpworker.settings import Settings
+
+if TYPE_CHECKING:
+    from amqpworker.client.calls import Calls
 
 # After this many seconds without a write, what the broker has sent is read first: it may have closed the connection, and a
 # process that was suspended would lose its first message.
@@ -37,16 +41,11 @@ class Publisher:
     `replies` for the replies to calls.
     """
 
-    def __init__(
-        self,
-        addresses: Sequence[Address],
-        settings: Settings,
-        on_reply: OnReply,
-    ) -> None:
-        self._io = IOThread("publisher", addresses, settings, self)
-        self.session = Session(self._io, settings, on_reply)
+    def __init__(self, addresses: Sequence[Address], settings: Settings, calls: Calls) -> None:
+        self.io = IOThread("publisher", addresses, settings, self)
+        self.session = Session(self.io, settings, calls)
         self.sends, self.calls, self.copies, self.replies = self._lanes = tuple(
-            Lane(purpose, self.session, self._submitted) for purpose in (SENDS, CALLS, COPIES, REPLIES)
+            Lane(purpose, self.session, self._on_submitted) for purpose in (SENDS, CALLS, COPIES, REPLIES)
         )
         self._questions = ConsumerCount()
         self._started = self._closed = self._ever_open = False
@@ -55,54 +54,39 @@ class Publisher:
 
     # ---- from any thread --------------------------------------------------------------------------------------------
 
-    def _submitted(self, pending: PendingPublish, urgent: bool) -> None:
+    def _on_submitted(self, pending: PendingPublish, urgent: bool) -> None:
         """Have a publication of a lane written; if the I/O thread has ended, fail it."""
         if not self._started:
             self.start()
-        if urgent or not self._io.ticking:
-            self._io.wake()
-        if self._io.ended:
+        if urgent or not self.io.is_ticking:
+            self.io.wake()
+        if self.io.has_ended:
             # The I/O thread may have checked the lanes before this was added, so nothing else ends it. While the thread
             # runs, it does: it may be writing it.
-            pending.finish(NotConnected(CLOSED if self._closed else self._io.end_reason))
+            pending.finish(NotConnected(CLOSED if self._closed else self.io.end_reason))
 
     def start(self) -> None:
         """Connect now instead of at the first publication; does nothing after `close`."""
         # In this order: a signal handler in between starts it as well, which is harmless, and does not wait in vain.
-        self._io.start()
+        self.io.start()
         self._started = True
-
-    def on_beat(self, beat: Callable[[], None]) -> None:
-        """Have the I/O thread call `beat` about once per second; to be set before it starts."""
-        self._io.beat = beat
-
-    def belongs_to(self, owner: str) -> None:
-        """Name the connection after an app, if the settings have no name for it; to be set before it starts."""
-        self._io.owner = owner
-
-    def wake(self) -> None:
-        """Write now what waits."""
-        self._io.wake()
 
     def consumers_of(self, queue: str, timeout: float) -> int | None:
         """Return how many consumers a queue has; None if that is not known within `timeout` seconds."""
         if not self.connected:
             return None
-        question = Question(queue)
-        self._questions.waiting.append(question)
-        self._io.wake()
-        question.answered.wait(timeout)
-        return question.consumers
+        answer: SimpleQueue[int | None] = SimpleQueue()
+        self._questions.waiting.append((queue, answer))
+        self.io.wake()
+        try:
+            return answer.get(timeout=timeout)
+        except Empty:
+            return None
 
     @property
     def broken(self) -> bool:
         """Whether the I/O thread has ended without `retire` or `close`."""
-        return self._io.ended and not self._io.leaving
-
-    @property
-    def over(self) -> bool:
-        """Whether it was closed or is broken: another publisher has to be made."""
-        return self._io.over
+        return self.io.has_ended and not self.io.is_leaving
 
     @property
     def connected(self) -> bool:
@@ -110,17 +94,9 @@ class Publisher:
         return self.session.connection is not None
 
     @property
-    def problem(self) -> ConnectionProblem | None:
-        """Why there is no connection, if that is known."""
-        return self.session.problem
-
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether nothing waits for a confirm."""
-        return all(lane.idle for lane in self._lanes)
-
-    def retire(self, needed: Callable[[], bool] | None = None) -> None:
-        """Close once everything is confirmed and it is not `needed`, without waiting for that; callable anywhere."""
-        self._io.retire(needed)
+        return all(lane.is_idle for lane in self._lanes)
 
     def close(self, timeout: float, needed: Callable[[], bool] = lambda: False) -> bool:
         """
@@ -129,21 +105,17 @@ class Publisher:
         While it is `needed`, as by a call that waits for its reply, it stays open, and closes itself after that.
         """
         until = time.monotonic() + timeout
-        self.retire(needed)
-        while not self._io.join(JOIN_SLICE):
+        self.io.retire(needed)
+        while not self.io.join(JOIN_SLICE):
             if time.monotonic() >= until:
                 break
-            if self.idle() and needed():
+            if self.is_idle and needed():
                 return True
-        confirmed = self.idle()
+        confirmed = self.is_idle
         if not (confirmed and needed()):
             self._closed = True
-            self._io.stop(1.0)
+            self.io.stop(1.0)
         return confirmed
-
-    def forget(self) -> None:
-        """In a forked child: drop the connection of the parent."""
-        self._io.forget()
 
     # ---- in the I/O thread ------------------------------------------------------------------------------------------
 
@@ -164,9 +136,9 @@ class Publisher:
         # A broker that was once reached is waited for, whatever it reports while it starts.
         permanent = problem.kind != "unreachable" and not self._ever_open
         for lane in self._lanes:
-            lane.on_lost(problem, permanent or self._io.ended or self._closed)
-        if not self.idle():
-            self._io.wake()
+            lane.on_lost(problem, permanent or self.io.has_ended or self._closed)
+        if not self.is_idle:
+            self.io.wake()
 
     def on_wake(self) -> None:
         """Write what waits."""
@@ -179,7 +151,7 @@ class Publisher:
         if now - self._written_at > READ_FIRST_AFTER and connection.has_unread:
             if not self._reads_first:
                 self._reads_first = True
-                self._io.call_later(READ_FIRST_SECONDS, self._on_read)
+                self.io.call_later(READ_FIRST_SECONDS, self._on_read)
             return
         for lane in self._lanes:
             if lane.write():
@@ -196,4 +168,4 @@ class Publisher:
         now = time.monotonic()
         for lane in self._lanes:
             lane.on_tick(now)
-        return not self.idle()
+        return not self.is_idle

@@ -13,35 +13,32 @@ from typing import TYPE_CHECKING
 
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_channel import PublishChannel
-from amqpworker.broker.publish_session import Session
 
 if TYPE_CHECKING:
     from amqpworker.broker.lane import Lane
 
-MOST_CHANNELS = 8
+MAX_QUARANTINE_CHANNELS = 8
 
 
 class Quarantine:
     """The quarantine of one lane; for the I/O thread."""
 
-    def __init__(self, user: Lane, session: Session, replies: bool) -> None:
+    def __init__(self, lane: Lane) -> None:
         self.exchanges: set[str] = set()
-        self._user = user
-        self._session = session
-        self._replies = replies
+        self._lane = lane
         self._waiting: deque[PendingPublish] = deque()
         self._starting = False
         self._channels: dict[PublishChannel, PendingPublish] = {}
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether publications wait here."""
         return bool(self._waiting or self._channels)
 
     @property
     def waiting(self) -> list[PendingPublish]:
         """The publications without an open channel."""
-        return [*self._waiting, *(one for channel, one in self._channels.items() if not channel.busy)]
+        return [*self._waiting, *(one for channel, one in self._channels.items() if not channel.is_busy)]
 
     @property
     def channels(self) -> list[PublishChannel]:
@@ -54,51 +51,43 @@ class Quarantine:
 
     def start(self) -> None:
         """Open a channel for each waiting publication, a few at a time."""
-        connection = self._session.connection
+        connection = self._lane.session.connection
         if self._starting or connection is None:
             return  # a channel that cannot be opened ends at once, which calls this again
         self._starting = True
-        while self._waiting and len(self._channels) < MOST_CHANNELS and connection.is_open:
+        while self._waiting and len(self._channels) < MAX_QUARANTINE_CHANNELS and connection.is_open:
             pending = self._waiting.popleft()
             if not pending.done:
-                channel = PublishChannel(next(self._session.serials), self, self._replies)
+                channel = PublishChannel(self._lane, self)
                 self._channels[channel] = pending
-                channel.open(connection, self._session.io.liveness)
+                channel.open()
         self._starting = False
 
     def on_ready(self, channel: PublishChannel) -> None:
         """Write the publication that the channel was opened for."""
         pending = self._channels[channel]
-        if pending.done or not (pending.is_wanted() and self._user.remarshal(pending, channel.number)):
+        if pending.done or not (pending.is_wanted() and self._lane.encode_again(pending, channel.number)):
             self._end(channel, channel.close)
             return
         channel.add(pending)
-        channel.write([pending.prepared])
+        channel.write([pending.data])
 
     def on_confirmed(self, channel: PublishChannel) -> None:
         """Release the exchange: the broker accepts messages for it again."""
-        pending = self._channels.get(channel)
-        if pending is not None and not channel.busy:
+        pending = self._channels[channel]
+        if not channel.is_busy:
             if pending.done and pending.error is None:
-                self.exchanges.discard(pending.prepared.publication.exchange)
-            self._end(channel, lambda: self._user.adopt(channel))
-
-    def on_refused(self, channel: PublishChannel, pending: PendingPublish, ack: bool) -> None:
-        """Have the lane decide."""
-        self._user.on_refused(channel, pending, ack)
+                self.exchanges.discard(pending.publication.exchange)
+            self._end(channel, lambda: self._lane.adopt(channel))
 
     def on_closed(self, channel: PublishChannel, error: BaseException) -> None:
         """Have the lane decide: no other publication was on this channel."""
-        pending = self._channels.get(channel)
-        in_flight = channel.take_in_flight() or [one for one in [pending] if one is not None and not one.done]
-        self._end(channel, lambda: self._user.after_close(channel, in_flight, error))
-
-    def on_reply(self, correlation_id: str, body: bytes) -> None:
-        """Pass on a reply."""
-        self._user.on_reply(correlation_id, body)
+        pending = self._channels[channel]
+        in_flight = channel.take_in_flight() or ([] if pending.done else [pending])
+        self._end(channel, lambda: self._lane.after_close(channel, in_flight, error))
 
     def _end(self, channel: PublishChannel, and_then: Callable[[], None]) -> None:
-        self._channels.pop(channel, None)
+        del self._channels[channel]
         and_then()
         self.start()
 

@@ -2,7 +2,6 @@
 Queues that a consumer holds: for a while it consumes nothing from them, and keeps the deliveries that it has.
 
 Decides how: the subscription is cancelled and its channel stays open, so that what runs can be acknowledged.
-`worker.queue_sharing` decides which queues are held.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class QueuePause:
         self._on_held = on_held
 
     @property
-    def due(self) -> bool:
+    def is_due(self) -> bool:
         """Whether `wanted` has changed."""
         return self.wanted is not self._applied
 

@@ -1,24 +1,25 @@
 """
-Whether a broker is silent.
+Whether a broker is silent, and how long to wait for an answer on a live connection.
 
 Decides, by the bytes that arrive, when to probe it and when to give up its connection. Any byte that arrives is a sign of
-life, and so is any byte that the other side receives of what was written before the probe. Also decides how long to wait for
-an answer on a live connection.
+life, and so is any byte that the other side receives of what was written before the probe.
 """
 
 from __future__ import annotations
 
 from enum import Enum, auto
 
+from amqpworker.lifecycle import backoff
+
 CHECK_EVERY = 0.5
 # With the period of `consumer_check` and one check here, both kinds of connections are left within 8 s.
 PROBE_AFTER = 4.5
 GIVE_UP_AFTER = 7.0
 # A process that was stopped for longer between two checks has read nothing: that time does not count.
-LONGEST_STEP = 2 * CHECK_EVERY
+MAX_STEP = 2 * CHECK_EVERY
 
 FIRST_ANSWER_TIMEOUT = 4.0
-LONGEST_ANSWER_TIMEOUT = 16.0
+MAX_ANSWER_TIMEOUT = 16.0
 # A connection that is this old has answered all requests of its beginning.
 STABLE_AFTER = 60.0
 
@@ -43,7 +44,7 @@ class Silence:
 
     def check(self, now: float, received: int, written: int, unsent: int) -> Step:
         """Check the counts of bytes received and written, and of those that the other side has not received."""
-        step = min(now - self._checked_at, LONGEST_STEP)
+        step = min(now - self._checked_at, MAX_STEP)
         self._checked_at = now
         sent, before = written - unsent, self._sent
         self._sent = sent
@@ -77,8 +78,7 @@ class AnswerTimeout:
         """Return how long to wait for an answer to a request that is sent now."""
         if now > self._opened_at + STABLE_AFTER:
             self._left = 0
-        doubled: int = 1 << min(self._left // self._addresses, 8)
-        return min(FIRST_ANSWER_TIMEOUT * doubled, LONGEST_ANSWER_TIMEOUT)
+        return backoff(FIRST_ANSWER_TIMEOUT, MAX_ANSWER_TIMEOUT, 1 + self._left // self._addresses)
 
     def on_left(self) -> None:
         """A connection was left because an answer did not arrive."""

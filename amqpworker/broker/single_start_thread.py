@@ -1,7 +1,7 @@
 """
 A thread that starts at most once, and may be started and stopped from anywhere.
 
-Decides nothing. No lock is taken: a signal handler may start or stop it while it interrupts either.
+No lock is taken: a signal handler may start or stop it while it interrupts either.
 """
 
 from __future__ import annotations
@@ -21,35 +21,34 @@ NO_ROOM_FOR_IT = f"No thread can be started for the connection to RabbitMQ: {THR
 LAST_STEP = 0.5
 
 
-class OneThread:
-    """The thread of a connection: it calls `run`, then `finished`; `cannot_start` is called with the reason if it cannot start."""
+class SingleStartThread:
+    """The thread of a connection: it calls `run`, then `finished`; `on_cannot_start` gets the reason if it cannot."""
 
-    def __init__(self, run: Callable[[], None], name: str, cannot_start: Callable[[str], None]) -> None:
+    def __init__(self, run: Callable[[], None], name: str, on_cannot_start: Callable[[str], None]) -> None:
         self._thread = threading.Thread(target=run_as_io_thread, args=(run,), name=name, daemon=True)
-        self._cannot_start = cannot_start
+        self._on_cannot_start = on_cannot_start
         # Popped, in one step, by whichever may start the thread or prevents its start.
         self._unstarted = [self._thread]
-        self._asked = self._finished = False
+        self._finished = False
         # Held until then.
         self._end = allocate_lock()
         self._end.acquire()
 
     def start(self) -> None:
         """Start it; any number of times."""
-        self._asked = True
         try:
             # By another thread: a signal handler that interrupts `Thread.start` would wait for what it interrupts.
             start_new_thread(self._start, ())
         except RuntimeError as error:
             if self.prevent():
-                self._cannot_start(_why_not(error))
+                self._on_cannot_start(_why_not(error))
 
     def _start(self) -> None:
         if self.prevent():
             try:
                 self._thread.start()
             except RuntimeError as error:
-                self._cannot_start(_why_not(error))
+                self._on_cannot_start(_why_not(error))
 
     def prevent(self) -> bool:
         """Prevent its start; false if it was started or prevented before."""
@@ -58,11 +57,6 @@ class OneThread:
         except IndexError:
             return False
         return True
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs, or is about to."""
-        return self._asked and not self._finished
 
     def finished(self) -> None:
         """Note that it has done its work, or has none; once."""
@@ -81,5 +75,4 @@ class OneThread:
 
 
 def _why_not(error: RuntimeError) -> str:
-    """Return why a thread could not be started."""
     return NO_THREAD.format(error) if "exit" in str(error) or "shutdown" in str(error) else NO_ROOM_FOR_IT

@@ -1,7 +1,7 @@
 """
 TLS: the context of a connection, and what its errors mean.
 
-Decides which errors may be temporary: no setting has to change. `connection_errors` decides what they mean for a connection.
+Decides which errors may be temporary: no setting has to change.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
     """
     Return a context that verifies the broker's certificate and name, made anew for each connection.
 
-    Raises:
-        ConfigError: a certificate or key file cannot be used.
-        NotConnected: a file cannot be read now, but perhaps later.
+    Raises ConfigError if a certificate or key file cannot be used, NotConnected if it cannot be read now, but perhaps later.
     """
     context = ssl.create_default_context()
     setting = "tls_ca", settings.tls_ca
@@ -49,12 +47,6 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
 
 
 def _no_passphrase(settings: Settings) -> str:
-    """
-    Refuse a key that is encrypted.
-
-    Raises:
-        ConfigError: always.
-    """
     setting, file = ("tls_cert", settings.tls_cert) if settings.tls_key is None else ("tls_key", settings.tls_key)
     raise ConfigError(
         f"The key in the file of the setting {setting}, {str(file)!r}, is encrypted, and amqpworker supports no pass phrase: "
@@ -63,72 +55,49 @@ def _no_passphrase(settings: Settings) -> str:
 
 
 class TlsFailure(NamedTuple):
-    """Why TLS failed: `sentence` has the fields `address` and `reason`; `temporary` if a later attempt may succeed."""
+    """Why TLS failed; `is_temporary` if a later attempt may succeed."""
 
-    sentence: str
-    temporary: bool
+    text: str
+    is_temporary: bool
 
 
 CLIENT_CERTIFICATE = "{address} did not accept our certificate (the setting tls_cert): "
+INTERRUPTED = "{address} closed the connection during the TLS handshake: is RabbitMQ running behind it?"
+OTHER = "TLS with {address} failed: {reason}."
+NOT_TRUSTED = "The certificate of {address} is not trusted: {reason}."
 
 # The first pattern that is found in OpenSSL's name of the error. An alert comes from the other side.
-MEANINGS: tuple[tuple[str, TlsFailure], ...] = (
-    (
-        "ALERT_CERTIFICATE_REQUIRED",
-        TlsFailure("{address} requires a client certificate: set tls_cert and tls_key.", False),
-    ),
-    ("ALERT_CERTIFICATE_EXPIRED", TlsFailure(CLIENT_CERTIFICATE + "it has expired or is not valid yet.", False)),
-    ("ALERT_UNKNOWN_CA", TlsFailure(CLIENT_CERTIFICATE + "it does not know the authority that signed it.", False)),
-    ("ALERT_CERTIFICATE_REVOKED", TlsFailure(CLIENT_CERTIFICATE + "it was revoked.", False)),
-    (
-        "ALERT_(BAD|UNSUPPORTED)_CERTIFICATE|ALERT_CERTIFICATE_|ALERT_ACCESS_DENIED",
-        TlsFailure(CLIENT_CERTIFICATE + "{reason}.", False),
-    ),
-    (
-        "ALERT_HANDSHAKE_FAILURE",
-        TlsFailure(
-            "{address} refused the TLS handshake: it requires a client certificate (the settings tls_cert and "
-            "tls_key), or accepts none of our ciphers.",
-            False,
-        ),
-    ),
-    (
-        "WRONG_VERSION_NUMBER|ALERT_PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL",
-        TlsFailure(
-            "{address} does not speak TLS 1.2 or later ({reason}): is the port correct (usually 5671), or should the URL "
-            "begin with amqp://?",
-            False,
-        ),
-    ),
-    (
-        "EOF|UNRECOGNIZED_NAME|ALERT_(INTERNAL_ERROR|USER_CANCELLED|CLOSE_NOTIFY)|BAD_RECORD_MAC|DECRYPTION_FAILED",
-        TlsFailure("{address} closed the connection during the TLS handshake: is RabbitMQ running behind it?", True),
-    ),
-)
-OTHER = TlsFailure("TLS with {address} failed: {reason}.", False)
-NOT_TRUSTED = "The certificate of {address} is not trusted: {reason}."
+MEANINGS: dict[str, str] = {
+    "ALERT_CERTIFICATE_REQUIRED": "{address} requires a client certificate: set tls_cert and tls_key.",
+    "ALERT_CERTIFICATE_EXPIRED": CLIENT_CERTIFICATE + "it has expired or is not valid yet.",
+    "ALERT_UNKNOWN_CA": CLIENT_CERTIFICATE + "it does not know the authority that signed it.",
+    "ALERT_CERTIFICATE_REVOKED": CLIENT_CERTIFICATE + "it was revoked.",
+    "ALERT_(BAD|UNSUPPORTED)_CERTIFICATE|ALERT_CERTIFICATE_|ALERT_ACCESS_DENIED": CLIENT_CERTIFICATE + "{reason}.",
+    "ALERT_HANDSHAKE_FAILURE": "{address} refused the TLS handshake: it requires a client certificate (the settings tls_cert "
+    "and tls_key), or accepts none of our ciphers.",
+    "WRONG_VERSION_NUMBER|ALERT_PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL": "{address} does not speak TLS 1.2 or later "
+    "({reason}): is the port correct (usually 5671), or should the URL begin with amqp://?",
+    "EOF|UNRECOGNIZED_NAME|ALERT_(INTERNAL_ERROR|USER_CANCELLED|CLOSE_NOTIFY)|BAD_RECORD_MAC|DECRYPTION_FAILED": INTERRUPTED,
+}
 
 # X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED: a clock is corrected, or the broker gets a new certificate.
 TEMPORARY_CODES = {9, 10}
 
 
-def tls_failure(error: BaseException) -> tuple[TlsFailure, str] | None:
-    """Return what a TLS error means and the reason for its sentence; `None` if it is not one."""
+def tls_failure(error: BaseException, address: object) -> TlsFailure | None:
+    """Return what a TLS error of a connection to `address` means; `None` if it is not one."""
     match error:
         case ssl.SSLCertVerificationError():
-            return TlsFailure(NOT_TRUSTED, error.verify_code in TEMPORARY_CODES), error.verify_message
+            text = NOT_TRUSTED.format(address=address, reason=error.verify_message)
+            return TlsFailure(text, error.verify_code in TEMPORARY_CODES)
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError() | ssl.SSLSyscallError():
-            return _meaning("EOF"), "EOF"
+            reason = "EOF"
         case ssl.SSLError():
             reason = str(getattr(error, "reason", None) or error)
-            return _meaning(reason), reason
-    # With TLS 1.3 an alert comes after the handshake; pika keeps it as text then.
-    if (found := re.search(r"\[SSL: (\w+)\]|\b(SSLEOFError)\b", str(error.args))) is None:
-        return None
-    reason = found[1] or "EOF"
-    return _meaning(reason), reason
-
-
-def _meaning(reason: str) -> TlsFailure:
-    """Return what a reason of OpenSSL's means."""
-    return next((failure for pattern, failure in MEANINGS if re.search(pattern, reason)), OTHER)
+        case _:
+            # With TLS 1.3 an alert comes after the handshake; pika keeps it as text then.
+            if (found := re.search(r"\[SSL: (\w+)\]|\b(SSLEOFError)\b", str(error.args))) is None:
+                return None
+            reason = found[1] or "EOF"
+    sentence = next((sentence for pattern, sentence in MEANINGS.items() if re.search(pattern, reason)), OTHER)
+    return TlsFailure(sentence.format(address=address, reason=reason), sentence is INTERRUPTED)

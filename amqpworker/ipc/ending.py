@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
-from amqpworker.ipc.report import FAILED
+from amqpworker.ipc.exit_status import FAILED
 from amqpworker.lifecycle import ThreadLimitReached
 from amqpworker.log.logger import flush, get_logger
 

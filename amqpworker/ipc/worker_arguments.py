@@ -1,7 +1,7 @@
 """
 The command line of a worker process: a supervisor builds it, and the process reads it.
 
-Decides the order of the arguments; the first is always the version of the parent (`version_check`).
+Decides the order of the arguments; the first is always the version of the parent (`interpreter`).
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-from amqpworker.ipc.interpreter import command_of
-from amqpworker.ipc.version_check import VERSION_ARGUMENT, without_version
+from amqpworker.ipc.interpreter import VERSION_ARGUMENT, command_of, without_version
 
 
 class WorkerArguments(NamedTuple):

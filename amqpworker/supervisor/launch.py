@@ -49,12 +49,7 @@ class SupervisorConfig:
 
 
 def launch(config: SupervisorConfig) -> NoReturn:
-    """
-    Become the supervisor: this process continues as it, and ends with its exit code.
-
-    Raises:
-        ConfigError: the system cannot start it.
-    """
+    """Continue as the supervisor, in this process; raises ConfigError if the system cannot start it."""
     flush_streams()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     program = interpreter_as_given()

@@ -15,8 +15,8 @@ from amqpworker.app import App
 from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import Subscription
+from amqpworker.ipc.pipes import Report, Reporter
 from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, PUBLISHER, Recorder
-from amqpworker.ipc.report import Report, Reporter
 from amqpworker.log.logger import get_logger
 from amqpworker.results.store import ResultStore
 from amqpworker.settings import mistyped
@@ -73,7 +73,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     stop_request = StopRequest()
 
     def wake() -> None:
-        consumer.wake()
+        consumer.io.wake()
 
     # What a delivery meets, from its outcome back to where it comes from.
     app.producer.owner = options.app
@@ -85,14 +85,13 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     isolation = _isolation(app, options, setup.folder)
     middleware = MiddlewareStack.of(app.middleware, lambda *given: runners.run_coroutine(*given))  # noqa: PLW0108
     executor = TaskExecutor(app.tasks, store is not None, limits, middleware)
-    concurrency = Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects)
-    runners: RunnerThreads = RunnerThreads(Pipeline(executor, settler, isolation), concurrency, recorder)
+    runners: RunnerThreads = RunnerThreads(Pipeline(executor, settler, isolation), _concurrency(options), recorder)
     ask = _ask(reporter) if reporter.has_parent else None
     receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, ask, wake)
     consumer = Consumer(addresses(app.url), app.settings, _subscriptions(app, options), receiver)
-    consumer.belongs_to(options.app)
-    consumer.on_beat(lambda: recorder.beat(CONSUMER))
-    publisher.on_beat(lambda: recorder.beat(PUBLISHER))
+    consumer.io.owner = options.app
+    consumer.io.beat = lambda: recorder.beat(CONSUMER)
+    publisher.io.beat = lambda: recorder.beat(PUBLISHER)
     runners.on_beat(lambda: recorder.beat(EVENT_LOOP))
 
     # What works beside the tasks.
@@ -134,6 +133,10 @@ def _isolation(app: App, options: WorkerOptions, folder: str | None) -> Isolatio
         options.start_timeout,
         any(task.isolated for task in app.tasks.values()),
     )
+
+
+def _concurrency(options: WorkerOptions) -> Concurrency:
+    return Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects_at_once)
 
 
 def _checked_store(app: App) -> ResultStore | None:

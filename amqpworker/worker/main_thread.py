@@ -18,8 +18,9 @@ from amqpworker.app import App
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.publisher import Publisher
 from amqpworker.errors import AmqpWorkerError
+from amqpworker.ipc.exit_status import ABANDONED, FAILED, MISCONFIGURED, OVERDUE, STOPPED
+from amqpworker.ipc.pipes import Report, Reporter
 from amqpworker.ipc.recorder import MAIN, Gauges, Recorder
-from amqpworker.ipc.report import ABANDONED, FAILED, MISCONFIGURED, OVERDUE, STOPPED, Report, Reporter
 from amqpworker.log.logger import get_logger
 from amqpworker.log.redaction import redact_text
 from amqpworker.model.outcome import Outcome
@@ -117,9 +118,9 @@ class WorkerProcess:
         self.reporter.send_reliably(Report("ready", self.drain_timeout))
         for service in self.services:
             service.start()
-        self.consumer.start()
+        self.consumer.io.start()
         if (problem := self._wait_for_consumer()) is not None:
-            self.consumer.close(CLOSE_TIMEOUT)
+            self.consumer.io.stop(CLOSE_TIMEOUT)
             self.lifespan.leave(SHUTDOWN_GRACE)
             return misconfigured(problem, self.reporter)
         # Not before: what is wrong with the broker is logged once, by the consumer.
@@ -191,9 +192,9 @@ class WorkerProcess:
             self.runners.settle(run.delivery, outcome, run)
         if overdue:
             self._wait_until(self.settler.is_idle, time.monotonic() + LAST_COPY_TIMEOUT)
-        self.consumer.wake()
+        self.consumer.io.wake()
         self.app.producer.close(CLOSE_TIMEOUT if not self.stop_now else 0.0)
-        self.consumer.close(CLOSE_TIMEOUT)
+        self.consumer.io.stop(CLOSE_TIMEOUT)
         log.info("worker_stopped", abandoned=not finished)
         return STOPPED if finished else ABANDONED
 

@@ -15,10 +15,11 @@ from collections.abc import Sequence
 
 from amqpworker.errors import AmqpWorkerError, ConfigError
 from amqpworker.ipc.ending import exit_code_of, exit_now
+from amqpworker.ipc.exit_status import FAILED, STOPPED
+from amqpworker.ipc.interpreter import version_mismatch
+from amqpworker.ipc.pipes import Reporter
 from amqpworker.ipc.recorder import Recorder, map_memory
-from amqpworker.ipc.report import DUMP_SIGNAL, FAILED, STOPPED, Reporter
-from amqpworker.ipc.stray_signals import STRAY, ignore_stray
-from amqpworker.ipc.version_check import version_mismatch
+from amqpworker.ipc.stray_signals import DUMP_SIGNAL, STRAY, ignore_stray
 from amqpworker.ipc.worker_arguments import WorkerArguments
 from amqpworker.log.format import configure, log_uncaught
 from amqpworker.log.logger import get_logger

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from amqpworker.broker.address import Address
-from amqpworker.ipc.idle_queues import bit_of
-from amqpworker.ipc.recorder import Recorder
+from amqpworker.ipc.recorder import Recorder, bit_of
 from amqpworker.worker.service import Service
 
 # Tasks that keep all threads busy for this long are long ones; before `receiver` requeues what waits behind them, so that

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from amqpworker.model.headers import count_of
-from amqpworker.model.message import CRASHES, Delivery, Headers
+from amqpworker.model.headers import CRASHES, count_of
+from amqpworker.model.message import Delivery, Headers
 
 DELIVERY_COUNT = "x-delivery-count"
 """How often a quorum queue has delivered a message before (https://www.rabbitmq.com/docs/quorum-queues)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amqpworker.broker.waker import Waker
+from amqpworker.lifecycle import Waker
 
 
 class StopRequest:

@@ -1,4 +1,4 @@
-"""Messages that nobody should have sent: each becomes a dead letter with its reason, and the next message runs."""
+"""Messages that should not have been sent: each becomes a dead letter with its reason, and the next message runs."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_each_bad_message_is_a_dead_letter_with_its_reason_and_the_next_one_runs
     }
     for case, letter in found.items():
         assert letter.body == sent[case]
-        assert letter.headers["aw-error"], f"{case} tells why"
+        assert letter.headers["aw-error"], f"{case} names the reason"
         assert len(letter.headers["aw-error"]) < 5000, case
         assert letter.properties.delivery_mode == 2
     assert found["compressed"].properties.content_encoding == "gzip"
@@ -181,7 +181,7 @@ def test_properties_that_no_library_would_send_make_dead_letters_and_the_connect
 ) -> None:
     ran = add_tasks(app)
     with running(app, threads=2) as worker:
-        connection = worker.process.consumer._io.connection
+        connection = worker.process.consumer.io.connection
         with RawClient(vhost.url) as client:
             for case, (values, _) in UNREADABLE.items():
                 client.publish(TASKS, QUEUE, case.encode(), values)
@@ -191,7 +191,7 @@ def test_properties_that_no_library_would_send_make_dead_letters_and_the_connect
                 client.publish(TASKS, QUEUE, b"{}", values)
         wait_until(lambda: len(ran) == len(UNUSUAL), 20, "messages with unusual headers run")
         found = letters(vhost, 2 * len(UNREADABLE))
-        assert worker.process.consumer._io.connection is connection, "the connection was never lost"
+        assert worker.process.consumer.io.connection is connection, "the connection was never lost"
     for case, (_, told) in UNREADABLE.items():
         mine = [one for one in found if one.body.decode().strip() == case]
         assert [one.headers["aw-dead-reason"] for one in mine] == ["malformed"] * 2, case

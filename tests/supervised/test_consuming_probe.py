@@ -11,8 +11,8 @@ import pytest
 
 from amqpworker import App
 from amqpworker.broker.consumer_check import QueueState, problem_with, resubscribes_silently
-from amqpworker.testing import Node
 from tests.faults.test_consuming_faults import QUEUE, Ledger, generation, make_anew
+from tests.nodes import Node
 from tests.proxy import Proxy
 from tests.support import Broker, raw_channel, wait_until
 from tests.workers import running
@@ -32,7 +32,7 @@ SOON = 10.0
         (QueueState(None, 0), 0, 0, "the queue does not exist"),
     ],
 )
-def test_what_the_broker_says_of_a_queue_tells_whether_it_is_consumed(
+def test_the_brokers_list_of_consumers_shows_whether_a_queue_is_consumed(
     look: QueueState, starved: int, forgotten: int, told: str
 ) -> None:
     assert problem_with(look, starved, forgotten) == told

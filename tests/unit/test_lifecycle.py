@@ -10,20 +10,12 @@ from typing import Any
 import pytest
 
 from amqpworker import App, NotConnected, Settings
-from amqpworker.broker import single_start_thread as onethread
-from amqpworker.broker.single_start_thread import OneThread
-from amqpworker.lifecycle import AppUsers, LiveObjects, in_io_thread
+from amqpworker.broker import single_start_thread
+from amqpworker.broker.single_start_thread import SingleStartThread
+from amqpworker.lifecycle import LiveObjects, backoff, in_io_thread
 from tests.support import wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-
-
-def in_other_thread(work: Any) -> Any:
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(work()))
-    thread.start()
-    thread.join(10)
-    return found[0]
 
 
 def in_child(work: Any) -> bool:
@@ -35,44 +27,6 @@ def in_child(work: Any) -> bool:
         finally:
             os._exit(0 if right else 1)
     return os.waitpid(child, 0)[1] == 0
-
-
-def test_the_last_one_out_is_known_among_threads_and_in_nested_blocks() -> None:
-    users = AppUsers()
-    users.enter()
-    users.enter()
-    in_other_thread(users.enter)
-    assert not users.leave()
-    assert not users.leave()
-    assert users.others
-    assert in_other_thread(users.leave)
-    assert not users.others
-
-
-def test_one_that_leaves_in_another_thread_than_it_entered_is_counted_all_the_same() -> None:
-    users = AppUsers()
-    in_other_thread(users.enter)
-    users.enter()
-    assert not in_other_thread(users.leave)
-    assert users.leave()
-
-
-def test_a_worker_is_never_the_thread_that_asks() -> None:
-    users = AppUsers()
-    users.worker_started()
-    assert users.others
-    users.enter()
-    assert not users.leave()
-    users.worker_stopped()
-    assert not users.others
-
-
-def test_a_forked_child_has_no_users_but_its_own() -> None:
-    users = AppUsers()
-    users.worker_started()
-    users.enter()
-    assert in_child(lambda: not users.others and users.leave())
-    assert users.others
 
 
 class Thing:
@@ -99,7 +53,7 @@ def test_a_thread_that_is_started_many_times_runs_once_as_one_that_keeps_a_conne
         runs.append(in_io_thread())
         thread.finished()
 
-    thread = OneThread(run, "tested", lambda _: None)
+    thread = SingleStartThread(run, "tested", lambda _: None)
     starters = [threading.Thread(target=thread.start) for _ in range(8)]
     for one in starters:
         one.start()
@@ -112,7 +66,7 @@ def test_a_thread_that_is_started_many_times_runs_once_as_one_that_keeps_a_conne
 
 def test_a_thread_that_was_prevented_never_runs() -> None:
     runs: list[int] = []
-    thread = OneThread(lambda: runs.append(1), "tested", lambda _: None)
+    thread = SingleStartThread(lambda: runs.append(1), "tested", lambda _: None)
     assert thread.prevent()
     thread.start()
     assert not thread.prevent()
@@ -131,7 +85,7 @@ def test_the_first_send_where_no_thread_can_be_started_is_an_error_that_says_so_
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     with monkeypatch.context() as patch:
-        patch.setattr(onethread, "start_new_thread", refused)
+        patch.setattr(single_start_thread, "start_new_thread", refused)
         for send in (echo.send, echo.call):
             with pytest.raises(NotConnected, match="No thread can be started") as caught:
                 send("x")
@@ -169,3 +123,8 @@ def test_importing_and_dropping_many_apps_leaves_no_hook_behind() -> None:
         del app
     gc.collect()
     wait_until(lambda: gc.collect() >= 0 and (len(RUNNING.all()), len(PUBLISHERS.all())) <= before)
+
+
+def test_each_failure_doubles_the_backoff_up_to_its_longest() -> None:
+    assert [backoff(0.5, 3.0, failures) for failures in range(6)] == [0.0, 0.5, 1.0, 2.0, 3.0, 3.0]
+    assert backoff(0.5, 3.0, 1_000_000) == 3.0

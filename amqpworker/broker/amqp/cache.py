@@ -1,8 +1,4 @@
-"""
-Bounded caches of pure functions, for values that repeat in every message: names, types, routes.
-
-Decides nothing: a value that was dropped is made again.
-"""
+"""Bounded caches of pure functions, for values that repeat in every message: names, types, routes."""
 
 from __future__ import annotations
 

@@ -1,46 +1,42 @@
 """
-The decoder of a stream of bytes, cut anywhere: to deliveries, returns, confirms and the frames that pika decodes.
+Decodes a stream of bytes, cut anywhere: to deliveries, returns, confirms and the frames that pika decodes.
 
-A delivery that was read as a whole, as nearly all are, is decoded in one pass. Everything else is decoded frame by frame, and
-the contents of each channel are assembled here, so that pika's decoder never sees a content. Frames without content are
-left to pika.
+A delivery that was read as a whole, as nearly all are, is decoded in one pass, everything else frame by frame.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 from amqpworker.broker.amqp.cache import Cache
-from amqpworker.broker.amqp.events import (
-    BASIC_DELIVER,
-    BUILDERS,
-    END,
-    Arguments,
-    Confirm,
-    Content,
-    Event,
-    FrameError,
-    RawFrame,
-    Route,
-    read_route,
+from amqpworker.broker.amqp.encode import (
+    BASIC_ACK,
+    BASIC_CLASS,
+    BASIC_NACK,
+    BODY,
+    FRAME_END,
+    FRAME_OVERHEAD,
+    HEADER,
+    HEADER_FIELDS,
+    METHOD,
 )
-from amqpworker.broker.amqp.properties import decode_properties, read_values
-from amqpworker.model.message import Delivery
+from amqpworker.broker.amqp.properties import decode_properties, read_short, read_values
+from amqpworker.model.message import Delivery, Properties
 
 FRAME_MAX = 131_072
 MAX_BODY = 536_870_912
 """RabbitMQ's limit for a message, independent of its configuration (rabbit.hrl)."""
 
-METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
+HEARTBEAT = 8
 KINDS = frozenset({METHOD, HEADER, BODY, HEARTBEAT})
 CHANNEL_CLOSE, CHANNEL_CLOSE_OK = 0x00140028, 0x00140029
-BASIC_ACK, BASIC_NACK = 0x003C0050, 0x003C0078
-BASIC_CLASS = 0x003C0000
+BASIC_RETURN, BASIC_DELIVER = 0x003C0032, 0x003C003C
 CONFIRMS = frozenset({BASIC_ACK, BASIC_NACK})
 CONFIRM_SIZE = 13
 CONFIRM_FRAME = 21
 FRAME_HEAD = 7
-HEADER_FIELDS = 14
 MAX_HEADS = 1024
 GROWN = 4
 """RabbitMQ adds headers (`x-death`, `x-delivery-count`) to a content header that filled its frame, and sends it."""
@@ -55,8 +51,129 @@ read_body = struct.Struct(">II").unpack_from
 HEADER_MARK = 0xCE020000
 BODY_MARK = 0xCE030000
 
-
 make = object.__new__
+
+
+class FrameError(Exception):
+    """The stream is corrupt: the connection must be closed."""
+
+
+class ReturnedMessage(NamedTuple):
+    """A message of ours that was not routed to any queue."""
+
+    channel: int
+    reply_code: int
+    reply_text: str
+    exchange: str
+    routing_key: str
+    properties: Properties
+    body: bytes
+
+
+class Confirm(NamedTuple):
+    """The broker has confirmed a message of ours (`ack`) or nacked it; with all before it if `multiple`."""
+
+    channel: int
+    tag: int
+    multiple: bool
+    ack: bool
+
+
+class RawFrame(bytes):
+    """A whole frame that is neither content nor confirm, for pika."""
+
+
+Event: TypeAlias = Delivery | ReturnedMessage | Confirm | RawFrame
+
+Build: TypeAlias = Callable[[Properties, bytes, str], Event]
+Route: TypeAlias = tuple[bool, str, str]
+
+
+class Content:
+    """A message whose method has arrived, but not yet all of its header and body."""
+
+    __slots__ = ("build", "held", "parts", "problem", "properties", "size")
+
+    def __init__(self, build: Build) -> None:
+        self.build = build
+        self.size = -1
+        self.held = 0
+        self.parts: list[bytes] = []
+        self.properties = Properties()
+        self.problem = ""
+
+
+class Arguments:
+    """The arguments of a method, read one after the other; `problem` names text that is not UTF-8."""
+
+    def __init__(self, data: bytes, offset: int, end: int) -> None:
+        self.data = data
+        self.offset = offset
+        self.end = end
+        self.problem = ""
+
+    def text(self, what: str) -> str:
+        """Return a short string."""
+        text, self.offset, trouble = read_short(self.data, self.offset, self.end)
+        if self.offset > self.end:
+            raise FrameError("a method is truncated")
+        if trouble and not self.problem:
+            self.problem = f"the {what} {trouble}"
+        return text
+
+    def number(self, width: int) -> int:
+        """Return the next argument, an unsigned number of `width` bytes."""
+        begin, self.offset = self.offset, self.offset + width
+        if self.offset > self.end:
+            raise FrameError("a method is truncated")
+        return int.from_bytes(self.data[begin : self.offset])
+
+    def finish(self) -> None:
+        """Check that no byte is left."""
+        if self.offset != self.end:
+            raise FrameError("a method has more arguments than it should")
+
+
+def read_route(raw: bytes) -> Route:
+    """Return redelivered, exchange and routing key from the bytes between a delivery's tag and the next frame."""
+    arguments = Arguments(raw, 0, len(raw) - 1)
+    route = bool(arguments.number(1) & 1), arguments.text("exchange"), arguments.text("routing key")
+    arguments.finish()
+    if arguments.problem or raw[-1] != FRAME_END:
+        raise FrameError(arguments.problem)
+    return route
+
+
+def _delivered(channel: int, arguments: Arguments) -> Build:
+    consumer_tag, tag = arguments.text("consumer tag"), arguments.number(8)
+    redelivered = bool(arguments.number(1) & 1)
+    exchange, routing_key = arguments.text("exchange"), arguments.text("routing key")
+    trouble = arguments.problem
+
+    def build(properties: Properties, body: bytes, problem: str) -> Event:
+        problem = trouble or problem
+        return Delivery(
+            tag, redelivered, exchange, routing_key, properties, body, problem, consumer_tag, channel_number=channel
+        )
+
+    return build
+
+
+def _returned(channel: int, arguments: Arguments) -> Build:
+    code, text = arguments.number(2), arguments.text("reply text")
+    exchange, routing_key = arguments.text("exchange"), arguments.text("routing key")
+
+    def build(properties: Properties, body: bytes, _problem: str) -> Event:
+        return ReturnedMessage(channel, code, text, exchange, routing_key, properties, body)
+
+    return build
+
+
+BUILDERS: dict[int, Callable[[int, Arguments], Build]] = {
+    BASIC_DELIVER: _delivered,
+    BASIC_RETURN: _returned,
+}
+"""By the methods that have a content."""
 
 
 class StreamDecoder:
@@ -90,12 +207,7 @@ class StreamDecoder:
         return self._held >= FRAME_HEAD and bool(self._pieces) and read_frame(b"".join(self._pieces))[1] == channel
 
     def feed(self, data: bytes) -> list[Event]:
-        """
-        Return the events that this piece of the stream completes, in order.
-
-        Raises:
-            FrameError: the stream is not AMQP; every later call raises it as well.
-        """
+        """Return the events that this piece completes, in order; once the stream is not AMQP, every call raises FrameError."""
         if self._pieces:
             self._pieces.append(data)
             self._held += len(data)
@@ -153,7 +265,7 @@ class StreamDecoder:
                     stop = end + 8 + part
                     if mark != BODY_MARK | channel or part != size:
                         return position
-                if data[stop] != END or stop - position > limit:
+                if data[stop] != FRAME_END or stop - position > limit:
                     return position
                 delivery = make(Delivery)
                 delivery.tag = read_tag(data, tag_at)[0]
@@ -170,20 +282,20 @@ class StreamDecoder:
 
     def _frame(self, data: bytes, position: int, events: list[Event]) -> int:
         """Decode one frame of any type and return its end, or its start if it is not whole yet."""
-        start = position + 7
+        start = position + FRAME_HEAD
         if start > len(data):
-            self._wanted = 7
+            self._wanted = FRAME_HEAD
             return position
         kind, channel, size = read_frame(data, position)
         if kind not in KINDS:
             raise FrameError(_unknown_kind(data[position : position + 8]))
-        if self.frame_max and size + 8 > self.frame_max * (GROWN if kind == HEADER else 1):
-            raise FrameError(f"a frame of {size + 8} bytes, more than the negotiated {self.frame_max}")
+        if self.frame_max and size + FRAME_OVERHEAD > self.frame_max * (GROWN if kind == HEADER else 1):
+            raise FrameError(f"a frame of {size + FRAME_OVERHEAD} bytes, more than the negotiated {self.frame_max}")
         end: int = start + size
         if end >= len(data):
-            self._wanted = size + 8
+            self._wanted = size + FRAME_OVERHEAD
             return position
-        if data[end] != END:
+        if data[end] != FRAME_END:
             raise FrameError(f"a frame of kind {kind} on channel {channel} does not end at its size")
         if kind == METHOD:
             self._method(data, channel, start, end, events)
@@ -224,7 +336,6 @@ class StreamDecoder:
         self._heads[data[begin:tag_at]] = (end - begin, channel, data[begin + 12 : tag_at].decode())
 
     def _header(self, data: bytes, channel: int, start: int, end: int, events: list[Event]) -> None:
-        """Decode a content header."""
         content = self._contents.get(channel)
         if content is None or content.size >= 0:
             raise FrameError(f"a content header without its method on channel {channel}")
@@ -238,7 +349,6 @@ class StreamDecoder:
             self._finish(channel, content, events)
 
     def _body(self, part: bytes, channel: int, events: list[Event]) -> None:
-        """Add a piece of a body."""
         content = self._contents.get(channel)
         if content is None or content.size < 0:
             raise FrameError(f"a piece of a body without its header on channel {channel}")
@@ -250,7 +360,6 @@ class StreamDecoder:
             self._finish(channel, content, events)
 
     def _finish(self, channel: int, content: Content, events: list[Event]) -> None:
-        """Add the event of a content that is whole."""
         del self._contents[channel]
         events.append(content.build(content.properties, b"".join(content.parts), content.problem))
 
@@ -259,7 +368,7 @@ def _confirms(data: bytes, position: int, events: list[Event]) -> int:
     """Add the confirms that are whole in the data, and return the start of anything else."""
     while position + CONFIRM_FRAME <= len(data):
         kind, channel, size, index, tag, bits, end = read_confirm(data, position)
-        if index not in CONFIRMS or kind != METHOD or size != CONFIRM_SIZE or end != END:
+        if index not in CONFIRMS or kind != METHOD or size != CONFIRM_SIZE or end != FRAME_END:
             break
         events.append(Confirm(channel, tag, bits & 1 == 1, index == BASIC_ACK))
         position += CONFIRM_FRAME
@@ -267,7 +376,6 @@ def _confirms(data: bytes, position: int, events: list[Event]) -> int:
 
 
 def _unknown_kind(beginning: bytes) -> str:
-    """Return the error text for a frame of an unknown type."""
     if beginning.startswith(b"AMQP"):
         return "the server responded with a protocol header: it does not speak AMQP 0-9-1"
     return f"no frame begins with {beginning!r}"

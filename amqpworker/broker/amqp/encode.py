@@ -1,7 +1,7 @@
 """
-The encoder of publishes and acknowledgements: values in, bytes out.
+Encodes publishes and acknowledgements: values in, bytes out, without a socket or a clock.
 
-What cannot be encoded raises here, in the thread of the caller. No socket, no clock, and nothing of pika.
+What cannot be encoded raises here, in the thread of the caller.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from amqpworker.broker.amqp.properties import SHORT_STRINGS, property_values
 from amqpworker.broker.amqp.table_encode import reason
 from amqpworker.model.message import Publication
 
-METHOD, HEADER, BODY, END = 1, 2, 3, b"\xce"
+METHOD, HEADER, BODY, FRAME_END = 1, 2, 3, 0xCE
 BASIC_PUBLISH, BASIC_ACK, BASIC_NACK = 0x003C0028, 0x003C0050, 0x003C0078
 BASIC_CLASS = 0x003C0000
 FRAME_OVERHEAD = 8
 HEADER_FIELDS = 14
+END = bytes((FRAME_END,))
 
 pack_method = struct.Struct(">BHIIH").pack
 pack_header = struct.Struct(">BHIIQH").pack
@@ -31,8 +32,7 @@ def encode_publish(publication: Publication, channel: int, frame_max: int) -> by
     """
     Return a publish with its content, all frames in one piece; a `frame_max` of 0 means no limit.
 
-    Raises:
-        ValueError: a part of it cannot be encoded, or RabbitMQ would refuse it; the text names the property or header.
+    Raises a ValueError that names the property or header which cannot be encoded, or which RabbitMQ would refuse.
     """
     body = publication.body
     if not isinstance(body, bytes):
@@ -48,12 +48,11 @@ def encode_publish(publication: Publication, channel: int, frame_max: int) -> by
     if not size:
         return b"".join((method, header, values, END))
     if size + FRAME_OVERHEAD <= frame_max or not frame_max:
-        return b"".join((method, header, values, pack_body(0xCE, BODY, channel, size), body, END))
+        return b"".join((method, header, values, pack_body(FRAME_END, BODY, channel, size), body, END))
     return b"".join((method, header, values, END, *_split(body, channel, frame_max - FRAME_OVERHEAD)))
 
 
 def _split(body: bytes, channel: int, most: int) -> Iterable[bytes]:
-    """Yield the pieces of the frames of a body that does not fit into one frame."""
     for start in range(0, len(body), most):
         part = body[start : start + most]
         yield pack_frame(BODY, channel, len(part))
@@ -62,7 +61,6 @@ def _split(body: bytes, channel: int, most: int) -> Iterable[bytes]:
 
 
 def _publish_method(key: tuple[int, str, str, bool]) -> bytes:
-    """Return the frame of the method `basic.publish`."""
     channel, exchange, routing_key, mandatory = key
     named = []
     for what, text in (("exchange", exchange), ("routing key", routing_key)):
@@ -79,9 +77,9 @@ METHODS: Cache[tuple[int, str, str, bool], bytes] = Cache(_publish_method)
 
 def encode_ack(channel: int, tag: int, multiple: bool = False) -> bytes:
     """Return the frame that acknowledges one delivery, or all up to it."""
-    return pack_settle(METHOD, channel, 13, BASIC_ACK, tag, multiple, 0xCE)
+    return pack_settle(METHOD, channel, 13, BASIC_ACK, tag, multiple, FRAME_END)
 
 
 def encode_nack(channel: int, tag: int, multiple: bool = False, requeue: bool = True) -> bytes:
     """Return the frame that nacks one delivery, or all up to it."""
-    return pack_settle(METHOD, channel, 13, BASIC_NACK, tag, multiple | requeue << 1, 0xCE)
+    return pack_settle(METHOD, channel, 13, BASIC_NACK, tag, multiple | requeue << 1, FRAME_END)

@@ -25,9 +25,15 @@ UNUSUAL = CONTENT_ENCODING | PRIORITY | EXPIRATION | USER_ID | CLUSTER_ID | 1 <<
 """What our own messages do not have: decoded by `_read_carefully`."""
 
 MAX_EXPIRATION = 0xFFFFFFFF
+PROBLEMS = {
+    "delivery_mode": "is neither 1 nor 2",
+    "priority": "is not a number from 0 to 255",
+    "expiration": "is not a number of milliseconds as text",
+    "timestamp": "is not a whole number of seconds in 64 bits",
+}
+"""Values for which RabbitMQ closes the channel (its rabbit_basic.erl), or that do not fit."""
 
 read_flags = struct.Struct(">H").unpack_from
-pack_flags = struct.Struct(">H").pack
 read_timestamp = struct.Struct(">Q").unpack_from
 pack_timestamp = struct.Struct(">Q").pack
 
@@ -38,19 +44,12 @@ SHORT_STRINGS: Cache[str, bytes] = Cache(short_string)
 """Text that repeats, encoded: types, content types, routing keys."""
 
 
-def encode_properties(properties: Properties) -> bytes:
-    """
-    Return the properties as a content header carries them: flags, then values.
-
-    Raises:
-        ValueError: one cannot be encoded, or RabbitMQ would refuse it; the text names it.
-    """
-    flags, values = property_values(properties)
-    return pack_flags(flags) + values
-
-
 def property_values(properties: Properties) -> tuple[int, bytes]:  # noqa: C901, PLR0912  # hot path: one `if` a property
-    """Return the flags and the encoded values; raises as `encode_properties`."""
+    """
+    Return the flags and the encoded values.
+
+    Raises a ValueError that names the property which cannot be encoded, or for which RabbitMQ would close the channel.
+    """
     flags = 0
     pieces = []
     try:
@@ -97,57 +96,30 @@ def property_values(properties: Properties) -> tuple[int, bytes]:  # noqa: C901,
             pieces.append(SHORT_STRINGS[text])
         return flags, b"".join(pieces)
     except (ValueError, TypeError, LookupError, AttributeError, struct.error) as error:
-        raise _refusal(properties, error) from error
+        raise _refusal(properties, flags, error) from error
 
 
-def _refusal(properties: Properties, cause: Exception) -> ValueError:
-    """Return the error that names the property which cannot be encoded."""
-    for name, _, encode, _ in FIELDS:
-        value = getattr(properties, name)
-        if value is not None:
-            try:
-                encode(value)
-            except (ValueError, TypeError, LookupError, AttributeError, struct.error) as error:
-                # A header is named by its own error.
-                return ValueError(str(error) if name == "headers" else f"property {name} {reason(error)}")
-    return ValueError(f"the properties cannot be encoded: {cause}")
+def _refusal(properties: Properties, flags: int, cause: Exception) -> ValueError:
+    # The lowest flag is that of the property which was encoded last.
+    name = next(name for name, flag, _ in FIELDS if flag == flags & -flags)
+    value = getattr(properties, name)
+    if name == "headers":  # one of them is named by its own error
+        return ValueError(
+            str(cause) if isinstance(value, dict) else f"headers are {type(value).__name__}, not a dictionary"
+        )
+    if name in PROBLEMS:
+        return ValueError(f"property {name} {PROBLEMS[name]}")
+    try:
+        short_string(value)
+    except ValueError as error:
+        cause = error
+    return ValueError(f"property {name} {reason(cause)}")
 
 
-def _encode_headers(table: object) -> bytes:
-    """Return the headers' table."""
-    if not isinstance(table, dict):
-        raise ValueError(f"headers are {type(table).__name__}, not a dictionary")
-    return encode_table(table)
-
-
-def _encode_mode(number: int) -> bytes:
-    """Return the delivery mode; RabbitMQ closes the channel at another (its rabbit_basic.erl)."""
-    if number not in MODES:
-        raise ValueError("is neither 1 nor 2")
-    return MODES[number]
-
-
-def _encode_priority(number: int) -> bytes:
-    """Return the priority."""
-    if number not in OCTETS:
-        raise ValueError("is not a number from 0 to 255")
-    return OCTETS[number]
-
-
-def _encode_expiration(text: object) -> bytes:
-    """Return the expiration; RabbitMQ closes the channel at one that is not milliseconds in 32 bits, as text."""
-    if not (
-        isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= MAX_EXPIRATION
-    ):
-        raise ValueError("is not a number of milliseconds as text")
+def _encode_expiration(text: str) -> bytes:
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= MAX_EXPIRATION):
+        raise ValueError(PROBLEMS["expiration"])
     return short_string(text)
-
-
-def _encode_timestamp(number: object) -> bytes:
-    """Return the timestamp, whole seconds since the epoch."""
-    if not isinstance(number, int) or not 0 <= number <= 0xFFFFFFFFFFFFFFFF:
-        raise ValueError("is not a whole number of seconds in 64 bits")
-    return pack_timestamp(number)
 
 
 def decode_properties(data: bytes, offset: int, end: int) -> tuple[Properties, str]:
@@ -219,7 +191,7 @@ def _read_carefully(data: bytes, flags: int, offset: int, end: int) -> tuple[Pro
     while more & CONTINUED and offset + 2 <= end:
         more = read_flags(data, offset)[0]
         offset += 2
-    for name, flag, _, read in FIELDS:
+    for name, flag, read in FIELDS:
         if not flags & flag:
             continue
         value, offset, trouble = read(data, offset, end)
@@ -244,31 +216,28 @@ def read_short(data: bytes, offset: int, end: int) -> tuple[str, int, str]:
 
 
 def _read_octet(data: bytes, offset: int, end: int) -> tuple[int, int, str]:
-    """Return a number of one byte, its end, and what is wrong with it."""
     return (data[offset], offset + 1, "") if offset < end else (0, end + 1, "is truncated")
 
 
 def _read_seconds(data: bytes, offset: int, end: int) -> tuple[int, int, str]:
-    """Return a number of eight bytes, its end, and what is wrong with it."""
     return (read_timestamp(data, offset)[0], offset + 8, "") if offset + 8 <= end else (0, end + 1, "is truncated")
 
 
-Encode = Callable[[Any], bytes]
 Read = Callable[[bytes, int, int], tuple[Any, int, str]]
 
-FIELDS: tuple[tuple[str, int, Encode, Read], ...] = (
-    ("content_type", CONTENT_TYPE, short_string, read_short),
-    ("content_encoding", CONTENT_ENCODING, short_string, read_short),
-    ("headers", HEADERS, _encode_headers, decode_table),
-    ("delivery_mode", DELIVERY_MODE, _encode_mode, _read_octet),
-    ("priority", PRIORITY, _encode_priority, _read_octet),
-    ("correlation_id", CORRELATION_ID, short_string, read_short),
-    ("reply_to", REPLY_TO, short_string, read_short),
-    ("expiration", EXPIRATION, _encode_expiration, read_short),
-    ("message_id", MESSAGE_ID, short_string, read_short),
-    ("timestamp", TIMESTAMP, _encode_timestamp, _read_seconds),
-    ("type", TYPE, short_string, read_short),
-    ("user_id", USER_ID, short_string, read_short),
-    ("app_id", APP_ID, short_string, read_short),
+FIELDS: tuple[tuple[str, int, Read], ...] = (
+    ("content_type", CONTENT_TYPE, read_short),
+    ("content_encoding", CONTENT_ENCODING, read_short),
+    ("headers", HEADERS, decode_table),
+    ("delivery_mode", DELIVERY_MODE, _read_octet),
+    ("priority", PRIORITY, _read_octet),
+    ("correlation_id", CORRELATION_ID, read_short),
+    ("reply_to", REPLY_TO, read_short),
+    ("expiration", EXPIRATION, read_short),
+    ("message_id", MESSAGE_ID, read_short),
+    ("timestamp", TIMESTAMP, _read_seconds),
+    ("type", TYPE, read_short),
+    ("user_id", USER_ID, read_short),
+    ("app_id", APP_ID, read_short),
 )
-"""Every property in the order of the wire: its flag, and how it is encoded and read one by one."""
+"""Every property in the order of the wire: its flag, and how it is read one by one."""

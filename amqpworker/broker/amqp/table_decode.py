@@ -3,8 +3,7 @@ Decodes AMQP field tables: the inverse of `table_encode`.
 
 Types are RabbitMQ's own (its rabbit_binary_parser.erl), where they differ from the specification: `s` is a signed
 16-bit int, `l` and `L` are both signed 64-bit ints. Reading never fails: what cannot be read is left out and reported as a
-problem, and every value that is returned can be encoded again. `worker.outcomes` decides what happens
-to a message with a problem.
+problem, and every value that is returned can be encoded again.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any
 
 from amqpworker.broker.amqp.cache import Cache
 from amqpworker.broker.amqp.table_encode import MAX_DEPTH
-from amqpworker.model.message import MOST_SHORT_BYTES, Headers, HeaderValue
+from amqpworker.model.message import MAX_SHORT_BYTES, Headers, HeaderValue
 
 LAST_SECOND = 253_402_300_799
 """The last that a `datetime` can be: the end of the year 9999."""
@@ -30,7 +29,6 @@ Unpack = Callable[[bytes, int], tuple[Any, ...]]
 
 
 def _unpacker(code: str) -> tuple[Unpack, int]:
-    """Return how to read a value of this struct code, and its width."""
     shape = struct.Struct(f">{code}")
     return shape.unpack_from, shape.size
 
@@ -55,7 +53,7 @@ class Unreadable(Exception):
 
 def replaced(raw: bytes) -> str:
     """Return what can be read of a short string that is not UTF-8, no longer than a short string may be."""
-    return raw.decode("utf-8", "replace").encode()[:MOST_SHORT_BYTES].decode("utf-8", "ignore")
+    return raw.decode("utf-8", "replace").encode()[:MAX_SHORT_BYTES].decode("utf-8", "ignore")
 
 
 def decode_table(data: bytes, offset: int, end: int) -> tuple[Headers, int, str]:
@@ -149,7 +147,6 @@ def _read_value(data: bytes, letter: int, offset: int, stop: int, depth: int) ->
 
 
 def _read_sized(data: bytes, letter: int, start: int, finish: int, depth: int) -> HeaderValue:
-    """Return the text, bytes, list or table that lies between `start` and `finish`."""
     if letter in (TEXT, BYTES):
         raw = data[start:finish]
         try:
@@ -167,7 +164,6 @@ def _read_sized(data: bytes, letter: int, start: int, finish: int, depth: int) -
 
 
 def _read_list(data: bytes, offset: int, finish: int, depth: int) -> list[HeaderValue]:
-    """Return the values of a list."""
     items = []
     while offset < finish:
         item, offset = _read_value(data, data[offset], offset + 1, finish, depth)
@@ -178,7 +174,6 @@ def _read_list(data: bytes, offset: int, finish: int, depth: int) -> list[Header
 
 
 def _read_nested(data: bytes, offset: int, finish: int, depth: int) -> Headers:
-    """Return a table that is a header's value, or part of one."""
     table: Headers = {}
     while offset < finish:
         mark = offset + data[offset] + 2

@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from amqpworker.broker.amqp.cache import Cache
-from amqpworker.model.message import MOST_SHORT_BYTES, Headers, HeaderValue
+from amqpworker.model.message import MAX_SHORT_BYTES, Headers, HeaderValue
 
 MAX_DEPTH = 64
 """Tables and lists inside each other; more is a mistake or an attack, and would end in a RecursionError."""
@@ -37,17 +37,12 @@ pack_decimal = struct.Struct(">BBi").pack
 
 
 def short_string(text: str) -> bytes:
-    """
-    Return the text in UTF-8 behind its length in one byte.
-
-    Raises:
-        ValueError: it is longer than 255 bytes, or no text that UTF-8 can hold.
-    """
+    """Return text in UTF-8 behind its length in one byte; raises ValueError beyond 255 bytes, or if UTF-8 cannot hold it."""
     if not isinstance(text, str):
         raise ValueError(f"is {type(text).__name__}, not text")
     raw = text.encode()
-    if len(raw) > MOST_SHORT_BYTES:
-        raise ValueError(f"is {len(raw)} bytes long, more than {MOST_SHORT_BYTES}")
+    if len(raw) > MAX_SHORT_BYTES:
+        raise ValueError(f"is {len(raw)} bytes long, more than {MAX_SHORT_BYTES}")
     return bytes((len(raw),)) + raw
 
 
@@ -58,8 +53,7 @@ def encode_table(table: Headers, depth: int = 0) -> bytes:
     """
     Return the table with its length before it; `depth` is how many tables and lists are around it.
 
-    Raises:
-        ValueError: a header's name or value cannot be carried; the text names the header.
+    Raises a ValueError that names the header which cannot be encoded.
     """
     pieces = []
     for name, value in table.items():
@@ -96,7 +90,6 @@ def reason(error: Exception) -> str:
 
 
 def _encode_value(value: HeaderValue, depth: int) -> bytes:
-    """Return the value behind its type's letter."""
     # By the order of resolution a subclass is found at its nearest: bool before int.
     for kind in type(value).__mro__:
         encode = ENCODERS.get(kind)
@@ -106,18 +99,15 @@ def _encode_value(value: HeaderValue, depth: int) -> bytes:
 
 
 def _encode_text(value: str, _depth: int) -> bytes:
-    """Return text as UTF-8."""
     raw = value.encode()
     return pack_sized(TEXT, len(raw)) + raw
 
 
 def _encode_bytes(value: bytes, _depth: int) -> bytes:
-    """Return bytes as they are."""
     return pack_sized(BYTES, len(value)) + value
 
 
 def _encode_int(value: int, _depth: int) -> bytes:
-    """Return the int as 32 bits if they are enough, else as 64."""
     if -0x80000000 <= value <= 0x7FFFFFFF:
         return pack_int(INT, value)
     if -0x8000000000000000 <= value <= 0x7FFFFFFFFFFFFFFF:
@@ -152,7 +142,6 @@ def _encode_decimal(value: Decimal, _depth: int) -> bytes:
 
 
 def _encode_datetime(value: datetime, _depth: int) -> bytes:
-    """Return a moment as a timestamp, in whole seconds."""
     if value.utcoffset() is None:
         raise ValueError("is a time without a time zone")
     seconds = (value - EPOCH) // SECOND
@@ -162,14 +151,12 @@ def _encode_datetime(value: datetime, _depth: int) -> bytes:
 
 
 def _encode_list(value: list[HeaderValue], depth: int) -> bytes:
-    """Return a list of values of any types."""
     _check_depth(depth)
     items = b"".join([_encode_value(item, depth + 1) for item in value])
     return pack_sized(ARRAY, len(items)) + items
 
 
 def _encode_nested(value: Headers, depth: int) -> bytes:
-    """Return a table inside a table or list."""
     _check_depth(depth)
     return b"F" + encode_table(value, depth + 1)
 

@@ -23,9 +23,9 @@ from typing import Any
 
 from amqpworker.app import App
 from amqpworker.ipc.ending import exit_code_of, exit_now
-from amqpworker.ipc.report import DUMP_SIGNAL, FAILED
-from amqpworker.ipc.stray_signals import STRAY, ignore, ignore_stray
-from amqpworker.ipc.version_check import VERSION_MISMATCH, version_mismatch, without_version
+from amqpworker.ipc.exit_status import FAILED
+from amqpworker.ipc.interpreter import VERSION_MISMATCH, version_mismatch, without_version
+from amqpworker.ipc.stray_signals import DUMP_SIGNAL, STRAY, ignore, ignore_stray
 from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.log.format import configure, log_uncaught
 from amqpworker.log.logger import get_logger

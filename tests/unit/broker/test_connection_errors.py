@@ -10,7 +10,7 @@ from pika import exceptions
 from pika.adapters.utils import connection_workflow as workflow
 
 from amqpworker.broker.address import addresses
-from amqpworker.broker.amqp.events import FrameError
+from amqpworker.broker.amqp.decode import FrameError
 from amqpworker.broker.connection_errors import (
     DECLARED_ELSEWHERE,
     channel_error,

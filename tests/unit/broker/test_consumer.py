@@ -11,11 +11,10 @@ from pika.exceptions import ChannelClosedByBroker
 
 from amqpworker.broker import consumer as consumer_module
 from amqpworker.broker.address import addresses
-from amqpworker.broker.channel import OnClosed
+from amqpworker.broker.channel import OnClosed, QueueState
 from amqpworker.broker.connection_errors import ConnectionProblem
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
-from amqpworker.broker.consumer_check import QueueState
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.settings import Settings
 from tests.unit.worker.settling import Nobody
@@ -302,6 +301,7 @@ class Wire:
         self.is_open = True
         self.server_properties: dict[str, str] = {"version": "4.3.6"}
         self.ioloop = SimpleNamespace(call_later=lambda *_: None)
+        self.decoder = self
         self.has_partial = False
         self.own_part = False
 
@@ -320,7 +320,7 @@ def consuming(monkeypatch: pytest.MonkeyPatch) -> tuple[Consumer, Late, Wire, li
 
 
 NOBODY_THERE = QueueState(0, 0)
-PERHAPS_SILENT = QueueState(0, 0, unreliable=True)
+PERHAPS_SILENT = QueueState(0, 0, is_unreliable=True)
 
 
 def test_an_answer_that_says_nothing_ends_nothing_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def test_a_moment_without_free_descriptors_is_a_failed_attempt_and_not_the_end(m
     try:
         wait_until(lambda: len(tries) >= 2, 10, "another attempt")
         assert "Too many open files" in user.problems[0]
-        assert not io.ended
+        assert not io.has_ended
     finally:
         assert io.stop(5)
 
@@ -78,6 +78,6 @@ def test_a_thread_that_cannot_go_on_tells_its_user_and_is_known_to_have_ended(mo
 
     monkeypatch.setattr(io._waker, "wait", closed)
     io.start()
-    wait_until(lambda: not io.alive, 10, "the thread's end")
-    assert io.ended
+    assert io.join(10)
+    assert io.has_ended
     assert user.problems[-1] == connection_module.BROKEN

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from amqpworker.broker.labels import MOST_BYTES, ConsumerTags, connection_name, process_name, program
+from amqpworker.broker.labels import MAX_LABEL_BYTES, ConsumerTags, connection_name, process_name, program
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_program_is_called_as_it_was_started(
 
 def test_a_name_fits_into_a_short_string_and_keeps_what_tells_processes_apart() -> None:
     name = connection_name("ä" * 300, "consumer")
-    assert len(name.encode()) <= MOST_BYTES
+    assert len(name.encode()) <= MAX_LABEL_BYTES
     assert name.endswith(f"ä consumer {process_name()}")
 
 
@@ -41,5 +41,5 @@ def test_no_consumer_tag_comes_twice_even_where_long_names_are_cut() -> None:
     queues = ["q" * 254 + "1", "q" * 254 + "2", "ö" * 127, "emails", "emails"]
     made = [tags.make(queue) for queue in queues]
     assert len(set(made)) == len(made)
-    assert all(len(tag.encode()) <= MOST_BYTES for tag in made)
+    assert all(len(tag.encode()) <= MAX_LABEL_BYTES for tag in made)
     assert made[-2:] == [f"{process_name()} emails", f"{process_name()} emails 2"]

@@ -19,9 +19,7 @@ class Keeper:
     ticking = False
 
     def __init__(self) -> None:
-        self.connection: Any = SimpleNamespace(
-            is_open=True, bytes_received=0, bytes_sent=0, unsent=0, blocked_now=False
-        )
+        self.connection: Any = SimpleNamespace(is_open=True, bytes_received=0, bytes_sent=0, unsent=0, is_blocked=False)
         self.timers: list[tuple[float, Callable[[], None]]] = []
         self.dropped: list[str] = []
 
@@ -91,12 +89,12 @@ def test_a_connection_by_which_something_came_that_runs_is_not_left(asked: Asked
 
 def test_a_broker_that_has_said_that_it_is_blocked_is_waited_for(asked: Asked) -> None:
     keeper, _, told, _ = asked
-    keeper.connection.blocked_now = True
+    keeper.connection.is_blocked = True
     keeper.run()
     for _ in range(100):
         assert keeper.run() == QUIET
     assert told == []
-    keeper.connection.blocked_now = False
+    keeper.connection.is_blocked = False
     keeper.run()
     assert told == [True]
 

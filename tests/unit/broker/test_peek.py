@@ -10,6 +10,7 @@ import pytest
 from pika.exceptions import ChannelClosedByClient
 
 from amqpworker.broker import peek as module
+from amqpworker.broker.channel import QueueState
 from amqpworker.broker.labels import process_name
 from amqpworker.broker.peek import End, PeekSession
 from amqpworker.model.message import Delivery, Properties
@@ -26,9 +27,9 @@ class Queue:
         self.sink: PeekSession
         self.credit = 0
 
-    def count(self, queue: str, counted: Callable[[int], None]) -> None:
+    def ask(self, queue: str, answered: Callable[[QueueState], None]) -> None:
         assert queue == "q"
-        counted(self.told)
+        answered(QueueState(self.told, 0))
 
     def consume(self, queue: str, prefetch: int, tag: str, consumed: Callable[[], None]) -> None:
         assert (queue, tag) == ("q", f"{process_name()} peek {len(self.log):04}")
@@ -106,7 +107,7 @@ def test_what_is_searched_for_is_handed_over_alone() -> None:
 def test_a_long_queue_is_taken_by_several_consumers_and_an_endless_one_not_as_a_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "LEAST_CREDIT", 3)
+    monkeypatch.setattr(module, "MIN_CREDIT", 3)
     assert look(Queue(7), 2)[1] == ["consume 3", "consume 3", "consume 1", "close"]
     assert look(Queue(6), 2, closing=False)[1] == ["consume 3"] * 2 + ["cancel"] * 2 + ["requeue all", "close"]
     monkeypatch.setattr(module, "FULL_SCAN_LIMIT", 4)

@@ -6,13 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.broker.channel import Prepared
 from amqpworker.broker.connection_errors import ConnectionProblem, max_message_size
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_errors import (
-    LONGEST_NACK_PAUSE,
+    MAX_NACK_PAUSE,
     ResendDecision,
-    after_close,
+    decide_after_close,
     nacked,
     not_confirmed,
     not_connected,
@@ -44,13 +43,13 @@ def pending(
     exchange: str = "tasks", requirements: tuple[Requirement, ...] = (), resend: bool = True, body: bytes = b"{}"
 ) -> PendingPublish:
     publication = Publication(exchange, "work", Properties(), body)
-    return PendingPublish(Prepared(publication, b"frames", 131_072), 10.0, requirements, resend=resend)
+    return PendingPublish(publication, 10.0, requirements, resend=resend)
 
 
 def decisions(
     told: AmqpWorkerError, exchange: str | None, in_flight: list[PendingPublish], most: int = UNBOUNDED
 ) -> list[ResendDecision]:
-    decided = after_close(told, exchange, most, in_flight)
+    decided = decide_after_close(told, exchange, most, in_flight)
     assert [one for one, _ in decided.decisions] == in_flight
     return [decision for _, decision in decided.decisions]
 
@@ -64,13 +63,13 @@ def test_a_missing_exchange_is_the_end_of_all_that_named_it_and_of_nothing_else(
         ResendDecision.FAIL,
         ResendDecision.RESEND,
     ]
-    assert after_close(told, "tasks", UNBOUNDED, in_flight).quarantined == "tasks"
+    assert decide_after_close(told, "tasks", UNBOUNDED, in_flight).quarantined == "tasks"
 
 
 def test_an_exchange_that_was_declared_here_is_declared_again_and_published_to_again() -> None:
     two = [pending(requirements=(WORK,)), pending(requirements=(WORK,))]
     assert decisions(Unroutable("gone"), "tasks", two) == [ResendDecision.RESEND, ResendDecision.RESEND]
-    assert after_close(Unroutable("gone"), "tasks", UNBOUNDED, two).quarantined is None
+    assert decide_after_close(Unroutable("gone"), "tasks", UNBOUNDED, two).quarantined is None
 
 
 def test_a_call_is_asked_again_only_where_it_certainly_did_not_arrive() -> None:
@@ -98,7 +97,7 @@ def test_a_message_above_the_brokers_limit_fails_alone() -> None:
         ResendDecision.FAIL,
         ResendDecision.UNKNOWN,
     ]
-    assert type(after_close(told, None, 16, in_flight).error) is InvalidArguments
+    assert type(decide_after_close(told, None, 16, in_flight).error) is InvalidArguments
 
 
 @pytest.mark.parametrize(
@@ -125,7 +124,7 @@ def test_where_the_broker_names_nobody_each_goes_alone_and_the_one_that_was_alon
 @given(st.integers(1, 10_000))
 def test_pauses_after_refusals_begin_with_none_and_grow_to_a_bound(nacks: int) -> None:
     assert pause_after_nacks(1) == 0
-    assert pause_after_nacks(nacks) <= pause_after_nacks(nacks + 1) <= LONGEST_NACK_PAUSE
+    assert pause_after_nacks(nacks) <= pause_after_nacks(nacks + 1) <= MAX_NACK_PAUSE
 
 
 def test_the_error_tells_what_is_known() -> None:

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 from pika.exceptions import NoFreeChannels
 
 from amqpworker.broker.address import addresses
-from amqpworker.broker.channel import prepare
 from amqpworker.broker.connection_errors import ConnectionProblem
 from amqpworker.broker.lane import Lane
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.broker.publisher import Publisher
+from amqpworker.client.calls import Calls
 from amqpworker.errors import ConfigError, NotConnected, Unconfirmed
 from amqpworker.model.message import Properties, Publication
 from amqpworker.settings import Settings
@@ -22,17 +22,18 @@ GONE = ConnectionProblem("gone.", "unreachable", "localhost:1")
 
 
 def new_publisher() -> Publisher:
-    return Publisher(addresses("amqp://localhost:1"), Settings(), lambda *_: False)
+    return Publisher(addresses("amqp://localhost:1"), Settings(), Calls())
 
 
 def pending(resend: bool = True) -> PendingPublish:
-    prepared = prepare(Publication("e", "k", Properties(), b""), 4096)
-    return PendingPublish(prepared, time.monotonic() + 10, resend=resend)
+    one = PendingPublish(Publication("e", "k", Properties(), b""), time.monotonic() + 10, resend=resend)
+    one.encode(1, 4096)
+    return one
 
 
 def alone(lane: Lane, one: PendingPublish, written: bool = True) -> PublishChannel:
     """Have a publication go out alone, on a channel that is open if it is `written`."""
-    channel = PublishChannel(1, lane._quarantine)
+    channel = PublishChannel(lane, lane._quarantine)
     lane._quarantine._channels[channel] = one
     if written:
         channel.add(one)
@@ -68,7 +69,7 @@ def test_what_was_alone_and_not_confirmed_in_time_takes_the_place_of_no_other() 
     publisher.sends.on_tick(one.deadline + 1)
     assert isinstance(one.error, Unconfirmed)
     assert not publisher.sends._quarantine.channels
-    assert publisher.idle()
+    assert publisher.is_idle
 
 
 def test_what_is_not_wanted_any_more_is_not_written_alone() -> None:
@@ -78,7 +79,7 @@ def test_what_is_not_wanted_any_more_is_not_written_alone() -> None:
     channel._channel = SimpleNamespace(number=1, close=lambda: None)  # type: ignore[assignment]
     lane._quarantine.on_ready(channel)
     assert isinstance(one.error, NotConnected)
-    assert lane.idle
+    assert lane.is_idle
 
 
 def test_many_that_find_no_channel_all_end() -> None:
@@ -94,4 +95,4 @@ def test_many_that_find_no_channel_all_end() -> None:
         publisher.sends._quarantine.add(one)
     publisher.sends._quarantine.start()
     assert all(isinstance(one.error, ConfigError) for one in many)
-    assert publisher.idle()
+    assert publisher.is_idle

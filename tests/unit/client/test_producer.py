@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from amqpworker.broker.channel import prepare
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.client.producer import Producer
 from amqpworker.errors import AmqpWorkerError, QueueFull
@@ -23,20 +21,20 @@ class Confirming:
     """A publisher whose lane ends every publication at once, with `error`."""
 
     def __init__(self, error: AmqpWorkerError | None = None) -> None:
-        self.over = False
+        self.is_over = False
         self.error = error
-        self.sends = self
-        self.session = SimpleNamespace()
+        self.sends = self.io = self
+        self.owner: str | None = None
         self.published: list[tuple[Publication, tuple[Any, ...]]] = []
 
     def publish(self, publication: Publication, requirements: tuple[Any, ...], *_: object) -> PendingPublish:
         self.published.append((publication, requirements))
-        pending = PendingPublish(prepare(publication, 4096), 5.0)
+        pending = PendingPublish(publication, 5.0)
         pending.finish(self.error)
         return pending
 
     def retire(self) -> None:
-        self.over = True
+        self.is_over = True
 
 
 @pytest.fixture
@@ -47,7 +45,7 @@ def plan() -> Plan:
 
 
 def producer_with(plan: Plan, make: Callable[..., Any]) -> Producer:
-    return Producer("amqp://127.0.0.1:1", plan, Settings(), make, lambda: NOW)
+    return Producer(plan, Settings(), make, lambda: NOW)
 
 
 def test_a_message_is_published_with_the_time_of_the_clock_and_what_its_queue_requires(plan: Plan) -> None:
@@ -77,5 +75,5 @@ def test_a_publisher_that_was_closed_is_replaced_at_the_next_message(plan: Plan)
     producer = producer_with(plan, make)
     for number in range(3):
         producer.send(Message("shop.welcome", "emails", b"{}", f"m-{number}"))
-        made[0].over = True
+        made[0].is_over = True
     assert [len(one.published) for one in made] == [1, 2]

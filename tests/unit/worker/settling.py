@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from amqpworker.broker.channel import Prepared
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
 from amqpworker.broker.pending_publish import OnDone, PendingPublish
 from amqpworker.errors import AmqpWorkerError, ResultStoreError
@@ -82,10 +81,10 @@ class Publisher:
     ) -> PendingPublish:
         if self.refusals:
             raise self.refusals.pop(0)
-        return PendingPublish(Prepared(publication, b"", 4096), timeout or 0.0, requirements, on_done)
+        return PendingPublish(publication, timeout or 0.0, requirements, on_done)
 
     def submit(self, outgoing: PendingPublish) -> None:
-        self.publish(outgoing.prepared.publication, outgoing.requirements, outgoing.timeout, outgoing.on_done)
+        self.publish(outgoing.publication, outgoing.requirements, outgoing.timeout, outgoing.on_done)
 
     def overdue(self, before: float) -> int:
         return sum(1 for one in self.underway if (one.timeout or 0.0) <= before)

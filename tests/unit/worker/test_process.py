@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from amqpworker import App
-from amqpworker.broker import single_start_thread as onethread
+from amqpworker.broker import single_start_thread
 from amqpworker.cli import worker_check as check
 from amqpworker.cli.pool_file import pool_spec
 from amqpworker.errors import AmqpWorkerError, ConfigError
 from amqpworker.ipc.ending import exit_code_of
-from amqpworker.ipc.report import FAILED, STOPPED
+from amqpworker.ipc.exit_status import FAILED, STOPPED
 from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.supervisor.health import HealthServer
 from amqpworker.testing import processes
@@ -76,7 +76,7 @@ def test_a_worker_process_without_a_thread_for_its_connection_ends_and_does_not_
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
-        patch.setattr(onethread, "start_new_thread", refused)
+        patch.setattr(single_start_thread, "start_new_thread", refused)
         assert worker.run() == FAILED
     (reason,) = logged(caplog, "worker_broken")
     assert FULL in reason

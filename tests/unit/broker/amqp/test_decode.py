@@ -13,10 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from pika import frame, spec
 
-from amqpworker.broker.amqp.decode import StreamDecoder
+from amqpworker.broker.amqp.decode import Confirm, Event, FrameError, RawFrame, ReturnedMessage, StreamDecoder
 from amqpworker.broker.amqp.encode import encode_publish
-from amqpworker.broker.amqp.events import Confirm, Event, FrameError, RawFrame, ReturnedMessage
-from amqpworker.broker.amqp.properties import encode_properties
 from amqpworker.model.message import Delivery, Properties, Publication
 from tests.unit.broker.amqp.wire import (
     FRAME_MAX,
@@ -27,6 +25,7 @@ from tests.unit.broker.amqp.wire import (
     content,
     deliveries,
     delivery,
+    encode_properties,
     fed,
     method,
     patient,

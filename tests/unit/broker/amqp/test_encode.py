@@ -12,9 +12,9 @@ from hypothesis import strategies as some
 from pika import frame, spec
 
 from amqpworker.broker.amqp.encode import encode_ack, encode_nack, encode_publish
-from amqpworker.broker.amqp.properties import decode_properties, encode_properties
+from amqpworker.broker.amqp.properties import decode_properties
 from amqpworker.model.message import Properties, Publication
-from tests.unit.broker.amqp.wire import patient
+from tests.unit.broker.amqp.wire import encode_properties, patient
 
 
 def fits(text: str) -> bool:
@@ -114,7 +114,7 @@ def test_a_content_header_that_does_not_fit_one_frame_raises() -> None:
         ({"delivery_mode": 3}, "property delivery_mode is neither 1 nor 2"),
         ({"priority": 256}, "property priority is not a number from 0 to 255"),
         ({"priority": -1}, "property priority is not a number from 0 to 255"),
-        ({"priority": [1]}, "property priority cannot be encoded"),
+        ({"priority": [1]}, "property priority is not a number from 0 to 255"),
         ({"correlation_id": "a" * 256}, "property correlation_id is 256 bytes long"),
         ({"reply_to": b"bytes"}, "property reply_to is bytes, not text"),
         ({"expiration": 60_000}, "property expiration is not a number of milliseconds as text"),

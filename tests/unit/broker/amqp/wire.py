@@ -11,9 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as some
 from pika import frame, spec
 
-from amqpworker.broker.amqp.decode import StreamDecoder
-from amqpworker.broker.amqp.events import Event
-from amqpworker.broker.amqp.properties import encode_properties
+from amqpworker.broker.amqp.decode import Event, StreamDecoder
+from amqpworker.broker.amqp.properties import property_values
 from amqpworker.model.message import Delivery, Properties
 
 patient = settings(deadline=None)
@@ -31,6 +30,12 @@ ORDINARY = Properties(
     type="shop.send_welcome",
     app_id="shop",
 )
+
+
+def encode_properties(properties: Properties) -> bytes:
+    """Return the properties as a content header carries them: flags, then values."""
+    flags, values = property_values(properties)
+    return struct.pack(">H", flags) + values
 
 
 def method(channel: int, what: Any) -> bytes:

@@ -2,26 +2,25 @@
 The attempts to connect to the addresses of a broker.
 
 Decides how long to wait before the next round of addresses, which errors are permanent rather than an unreachable broker, and
-which problems are worth another log line. No socket and no thread; the time is passed in.
+which problems are worth another log line; pure.
 """
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
-from tenacity import RetryCallState, Retrying, wait_random, wait_random_exponential
-from tenacity.wait import wait_base
-
 from amqpworker.broker.connection_errors import ConnectionProblem
+from amqpworker.lifecycle import backoff
 
 STABLE_AFTER = 5.0
-LONGEST_PAUSE = 5.0
+FIRST_PAUSE = 0.2
+MAX_PAUSE = 5.0
+SHORTER_PAUSE = 0.3, 1.0
 REPEAT_LOG_AFTER = 30.0
-BACKOFF = wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE)
-EAGER_BACKOFF = wait_random(0.3, 1.0)
 
 
-class Attempts:
+class ConnectionAttempts:
     """The attempts so far. With `user_reports_errors` the user of the connection reports permanent errors at its start."""
 
     def __init__(self, addresses: int, user_reports_errors: bool) -> None:
@@ -33,7 +32,7 @@ class Attempts:
         self._logged: tuple[str, float] = ("", 0.0)
 
     @property
-    def failing(self) -> bool:
+    def is_failing(self) -> bool:
         """Whether the last connection was lost or could not be made."""
         return self._failures > 0
 
@@ -65,15 +64,8 @@ class Attempts:
 
     def pause(self) -> float:
         """Return the seconds until the next round of addresses, with jitter, so that a fleet does not reconnect at once."""
-        return _seconds_of(BACKOFF, self._failures)
+        return random.uniform(0, backoff(FIRST_PAUSE, MAX_PAUSE, self._failures))  # noqa: S311
 
     def shorter_pause(self) -> float:
         """Return the seconds if there is a message to send; not zero, since a busy sender would then connect all the time."""
-        return _seconds_of(EAGER_BACKOFF, self._failures)
-
-
-def _seconds_of(pause: wait_base, failures: int) -> float:
-    """Return the wait of a tenacity policy after this many failures."""
-    state = RetryCallState(Retrying(), None, (), {})
-    state.attempt_number = max(1, failures)
-    return float(pause(state))
+        return random.uniform(*SHORTER_PAUSE)  # noqa: S311
