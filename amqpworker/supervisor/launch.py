@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
 from amqpworker.errors import ConfigError
+from amqpworker.ipc.ending import flush_streams
 from amqpworker.ipc.interpreter import command_of, interpreter_as_given
 from amqpworker.supervisor.pools import PoolSpec
 
@@ -51,9 +50,7 @@ class SupervisorConfig:
 
 def launch(config: SupervisorConfig) -> NoReturn:
     """Continue as the supervisor, in this process; raises ConfigError if the system cannot start it."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):  # it is closed, or was from the beginning
-            stream.flush()
+    flush_streams()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     program = interpreter_as_given()
     try:

@@ -16,11 +16,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from amqpworker.ipc.descendants import CAN_ADOPT, MARK
-from amqpworker.ipc.interpreter import VERSION_ARGUMENT, command_of
 from amqpworker.ipc.kernel import memory_file
 from amqpworker.ipc.pipes import CommandWriter, Report, parse_reports
 from amqpworker.ipc.recorder import Recording, read_recording, record_idle_elsewhere, size_of
 from amqpworker.ipc.stray_signals import stray_signals_blocked
+from amqpworker.ipc.worker_arguments import WorkerArguments
 from amqpworker.supervisor.pools import PoolSpec
 
 # A process that writes without end must not keep the supervisor from handling signals; a full pipe holds less than this.
@@ -51,12 +51,12 @@ class WorkerHandle:
             recording, self._memory = shared_memory(size_of(spec.slots))
             theirs.callback(os.close, recording)
             ours.callback(self._memory.close)
-            # Not by standard input: a task that reads it must get its end at once.
             descriptors = commanded, reporting, recording
-            command = [*command_of("amqpworker.worker.process"), VERSION_ARGUMENT, json.dumps(spec.options)]
+            arguments = WorkerArguments(json.dumps(spec.options), *descriptors)
             with stray_signals_blocked():
                 self.process = subprocess.Popen(  # noqa: S603 - our own command
-                    [*command, *map(str, descriptors)],
+                    # Not by standard input: a task that reads it must get its end at once.
+                    arguments.command(),
                     stdin=subprocess.DEVNULL,
                     env={**os.environ, MARK: "worker"},
                     process_group=0,

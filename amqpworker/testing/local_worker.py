@@ -27,11 +27,11 @@ class LocalWorker:
 
     def __init__(self, app: App, *, target: str = "tests:app", **options: Any) -> None:
         # Loaded only here: the private node does not need it.
+        from amqpworker.worker.assembly import assemble
         from amqpworker.worker.options import WorkerOptions
-        from amqpworker.worker.process import WorkerProcess
 
         self.app = app
-        self.process = WorkerProcess(app, WorkerOptions(app=target, **options))
+        self.process = assemble(app, WorkerOptions(app=target, **options))
         self.code: int | None = None
         self._thread = threading.Thread(target=self._run, name="local-worker", daemon=True)
 

@@ -28,13 +28,13 @@ from amqpworker.errors import (
 from amqpworker.ipc.interpreter import folder_as_given
 from amqpworker.log.redaction import redact_text
 
-LONGEST_REASON = 300
+MAX_REASON = 300
 
 T = TypeVar("T")
 
 # What is imported only when it is needed (`sqlite3` by the first of them, `resource` by `os.wait4`, the pool of threads by
 # `asyncio.to_thread`), and what only some of our programs import: all must find the same modules in the folder.
-LATER = (
+LOAD_FIRST = (
     "amqpworker.results.sqlite",
     "asyncio",
     "resource",
@@ -45,19 +45,14 @@ LATER = (
 )
 
 # What code that runs at import meets if another service is away.
-PASSING = (
+TEMPORARY_ERRORS = (
     *(ConnectionError, TimeoutError, socket.gaierror),
     *(NotConnected, ConnectionBlocked, Unconfirmed, QueueFull, QueueUnavailable, ResultStoreError),
 )
 
 
 def load_app(target: str) -> App:
-    """
-    Import the module and return its app, with the modules that hold its tasks imported too.
-
-    Raises:
-        ConfigError: there is no such module, no such name in it, or it is not an `App`.
-    """
+    """Return the app, with the modules that hold its tasks imported; raises ConfigError if `target` does not name an `App`."""
     module_name, name = split_target(target)
     load_ours()
     _put_folder_first()
@@ -79,7 +74,7 @@ def load_app(target: str) -> App:
 
 def load_ours() -> None:
     """Load what our code would import later: then a module of the app's folder would take its place."""
-    for name in LATER:
+    for name in LOAD_FIRST:
         import_module(name)
 
 
@@ -113,9 +108,6 @@ def _put_folder_first() -> None:
     Search the current folder first for modules, as `python -m` does; called once all modules of ours are loaded.
 
     It is added by its path, so that a task may change the current folder.
-
-    Raises:
-        ConfigError: the folder does not exist any more.
     """
     # Its real path: what is imported later is of the same release, wherever a link leads by then.
     folder = str(folder_as_given().resolve())
@@ -149,21 +141,16 @@ def _namesake(error: BaseException | None) -> str:
 def import_error(target: str, error: BaseException) -> ConfigError:
     """Return the error for an app whose own code raised this at its import; the caller logs the traceback."""
     reason = redact_text(traceback.format_exception_only(error)[0].splitlines()[0])
-    return ConfigError(f"{target!r} cannot be imported: {reason[:LONGEST_REASON].removesuffix('.')}.{_namesake(error)}")
+    return ConfigError(f"{target!r} cannot be imported: {reason[:MAX_REASON].removesuffix('.')}.{_namesake(error)}")
 
 
 def may_pass(error: BaseException) -> bool:
     """Return whether an import that raised this may succeed later with the same code and settings."""
-    return isinstance(error, PASSING)
+    return isinstance(error, TEMPORARY_ERRORS)
 
 
 def split_target(target: str) -> tuple[str, str]:
-    """
-    Return the module and the name in it.
-
-    Raises:
-        ConfigError: it has another form than MODULE:APP.
-    """
+    """Return the module and the name in it; raises ConfigError if it has another form than MODULE:APP."""
     module, separator, name = target.partition(":")
     if not separator or not module or not name:
         raise ConfigError(f"{target!r} does not name an app: write MODULE:APP, such as shop.tasks:app.")

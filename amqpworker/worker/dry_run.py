@@ -10,7 +10,6 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NoReturn
 
 from pydantic import BaseModel
@@ -18,13 +17,14 @@ from pydantic import BaseModel
 from amqpworker.app import App
 from amqpworker.broker.address import addresses
 from amqpworker.errors import AmqpWorkerError
+from amqpworker.ipc.ending import exit_now
 from amqpworker.log.redaction import redact_text
 from amqpworker.settings import mistyped
 from amqpworker.task import Task
 from amqpworker.worker.app_loader import import_error, load_app
-from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.subscriptions import QueueAssignment, long_tasks, queue_assignments
+from amqpworker.worker.task_processes import TaskProcesses
 
 # Folders that hold packages and are not packages themselves, by convention.
 SOURCE_FOLDERS = {"src", "lib", "source", "python"}
@@ -96,14 +96,11 @@ def main(arguments: Sequence[str]) -> NoReturn:
     os.set_inheritable(descriptor, False)
     # What the user's code prints is not what our caller prints.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    children = ChildProcesses()
+    children = TaskProcesses()
     found = _checked(WorkerOptions.model_validate_json(arguments[0]))
     children.end()
     os.write(descriptor, found.model_dump_json().encode() + b"\n")
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # the user's code may have closed it
-            stream.flush()
-    os._exit(0)  # whatever threads that code has started
+    exit_now(0)
 
 
 if __name__ == "__main__":

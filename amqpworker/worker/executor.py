@@ -24,16 +24,16 @@ from amqpworker.model.outcome import Discarded, Done, Outcome
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.signature.signature import Call
 from amqpworker.worker import outcomes
+from amqpworker.worker.after_fork import exit_if_forked_child
 from amqpworker.worker.context import Run
-from amqpworker.worker.forked_children import exit_if_forked_child
 from amqpworker.worker.late_calls import LateCalls
 from amqpworker.worker.limits.cancellation import await_within
-from amqpworker.worker.limits.deadlines import Limits, RunAbandoned
+from amqpworker.worker.limits.limits import Limits, RunAbandoned
 from amqpworker.worker.middleware import MiddlewareStack
 
 if TYPE_CHECKING:
     from amqpworker.task import Task
-    from amqpworker.worker.isolation.pool import Isolation
+    from amqpworker.worker.isolation.isolation import Isolation
     from amqpworker.worker.settle import Settler
 
 log = get_logger(__name__)
@@ -154,7 +154,7 @@ class TaskExecutor:
         clock: Clock = CLOCK,
     ) -> None:
         self._tasks = tasks
-        self._limits = Limits(lambda _: None) if limits is None else limits
+        self._limits = Limits() if limits is None else limits
         self._middleware = middleware
         self._stores_results = stores_results
         self._now, self._monotonic = clock
@@ -268,7 +268,7 @@ class TaskExecutor:
         run.deadline = time.monotonic() + min(limit.soft, limit.hard)
         deadline = self._limits.watch(run, limit.soft, limit.hard)
         try:
-            return await await_within(self._invoke_async(run, call), limit.soft, self._limits.pace.again)
+            return await await_within(self._invoke_async(run, call), limit.soft, self._limits.pace.repeat_after)
         finally:
             self._limits.unwatch(deadline)
 

@@ -28,17 +28,17 @@ class Lifespan:
     """
     The lifespan of one worker process; without a `context` it does nothing.
 
-    `awaits` runs a coroutine in the process's event loop, with a timeout in seconds, and returns what it returns.
+    `awaits` runs a coroutine in the process's event loop, with a timeout in seconds, and returns what it returns. The event
+    loop's thread calls `on_ended` if the lifespan has ended by itself.
     """
 
-    def __init__(self, context: Context | None, awaits: Awaits) -> None:
+    def __init__(self, context: Context | None, awaits: Awaits, on_ended: Callable[[], None] = lambda: None) -> None:
         self._context = context
         self._awaits = awaits
         self._entered = False
         self._leaving: asyncio.Event | None = None
         self._held: asyncio.Task[None] | None = None
-        self.on_ended: Callable[[], None] = lambda: None
-        """Called by the event loop's thread if it has ended by itself."""
+        self._on_ended = on_ended
         if context is not None and not isinstance(context, AbstractContextManager | AbstractAsyncContextManager):
             raise ConfigError(f"App(lifespan=…) must return a context manager, but it returned {context!r:.60}.")
 
@@ -82,7 +82,7 @@ class Lifespan:
         entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._leaving = asyncio.Event()
         self._held = asyncio.create_task(self._hold(context, entered))
-        self._held.add_done_callback(lambda _: self.on_ended())
+        self._held.add_done_callback(lambda _: self._on_ended())
         # Not to be found by a task that cancels all it can find (https://docs.python.org/3/library/asyncio-extending.html).
         asyncio._unregister_task(self._held)  # noqa: SLF001
         await asyncio.wait([entered, self._held], return_when=asyncio.FIRST_COMPLETED)

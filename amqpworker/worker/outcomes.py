@@ -37,7 +37,7 @@ from amqpworker.policies.retry import BROKEN, ResultRefused, RunInfo
 from amqpworker.routing.envelope import MAX_TEXT, MAX_TRACEBACK
 from amqpworker.text import truncated
 from amqpworker.worker.context import Run
-from amqpworker.worker.isolation.crashes import MIB, Crash
+from amqpworker.worker.isolation.isolated_process import Crash
 from amqpworker.worker.unknown_tasks import advice
 
 log = get_logger(__name__)
@@ -161,7 +161,7 @@ def from_crash(delivery: Delivery, crash: Crash, max_crashes: int) -> Outcome:
     """Return the outcome of a delivery whose task crashed its isolated process: another run, or dead after the last crash."""
     before = count_of((delivery.properties.headers or {}).get(CRASHES)) or 0
     crashes = min(max(0, before), MAX_CRASHES) + 1
-    held = f", after it had held up to {-(-crash.memory // MIB)} MiB of memory" if crash.memory else ""
+    held = f", after it had held up to {-(-crash.memory // (1 << 20))} MiB of memory" if crash.memory else ""
     text = f"the isolated process that ran it ended by {crash.how}{held}: crash {crashes} of {max_crashes}"
     if crash.reason:
         text = f"{text} ({crash.reason})"

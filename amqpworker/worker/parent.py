@@ -18,8 +18,7 @@ from amqpworker.lifecycle import start_thread
 from amqpworker.log.logger import get_logger
 from amqpworker.worker.stacks import StackWriter
 
-# Not `__name__`: its lines are the process's.
-log = get_logger("amqpworker.worker.process")
+log = get_logger(__name__)
 
 READ_BYTES = 65536
 
@@ -27,16 +26,11 @@ OnSuspectAnswer: TypeAlias = Callable[[Sequence[str], bool], object]
 
 
 class ParentPipe:
-    """
-    Reads the pipe with this descriptor in a thread of its own; `None` means that there is no parent.
-
-    Raises:
-        ThreadLimitReached: there is no room for it.
-    """
+    """Reads the pipe with this descriptor in a thread of its own; `None` means that there is no parent."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._on_suspect_answer: OnSuspectAnswer | None = None
-        self._on_exit_command: Callable[[], None] | None = None
+        self._on_end_overdue: Callable[[], None] | None = None
         self._on_end: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self._stacks = StackWriter()
@@ -47,7 +41,7 @@ class ParentPipe:
             start_thread(reading)
 
     def subscribe(
-        self, on_suspect_answer: OnSuspectAnswer, on_exit_command: Callable[[], None], on_end: Callable[[], None]
+        self, on_suspect_answer: OnSuspectAnswer, on_end_overdue: Callable[[], None], on_end: Callable[[], None]
     ) -> None:
         """
         Pass on the parent's answers (keys of messages, and whether these are suspects) and its commands from now on.
@@ -55,7 +49,7 @@ class ParentPipe:
         `on_end` is called when the pipe is closed. If it is closed before this call, the process just ends.
         """
         with self._lock:
-            self._on_suspect_answer, self._on_exit_command, self._on_end = on_suspect_answer, on_exit_command, on_end
+            self._on_suspect_answer, self._on_end_overdue, self._on_end = on_suspect_answer, on_end_overdue, on_end
 
     def _read(self, descriptor: int) -> None:
         unread = b""
@@ -76,7 +70,7 @@ class ParentPipe:
         if command is BareCommand.WRITE_STACKS:
             self._stacks.write()
         elif command is BareCommand.END_OVERDUE:
-            if self._on_exit_command is not None:
-                self._on_exit_command()
+            if self._on_end_overdue is not None:
+                self._on_end_overdue()
         elif self._on_suspect_answer is not None:
             self._on_suspect_answer(command.keys, command.suspect)

@@ -11,18 +11,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from amqpworker.broker.address import Address
 from amqpworker.ipc.recorder import Recorder, bit_of
+from amqpworker.worker.service import Service
 
 # Tasks that keep all threads busy for this long are long ones; before `receiver` requeues what waits behind them, so that
 # it does not go to another process that is as busy.
 BUSY_SECONDS = 3.0
 
 
-class Sharing:
+class Sharing(Service):
     """
-    Compares this process with the others by the flight recorder, at each check of its main thread.
+    Compares this process with the others by the flight recorder.
 
-    `bits` gives the bit of each queue, `has_room` returns whether a message of a queue could start at once, and `hold` is
-    called with the queues to hold, whenever these change.
+    `bits` gives the bit of each queue, `has_room` returns whether a message of a queue could start at once, `consumed` returns
+    the queues that the process consumes, and `hold` is called with the queues to hold, whenever these change.
     """
 
     def __init__(
@@ -30,11 +31,13 @@ class Sharing:
         recorder: Recorder,
         bits: Mapping[str, int],
         has_room: Callable[[str], bool],
+        consumed: Callable[[], Collection[str]],
         hold: Callable[[frozenset[str]], None],
     ) -> None:
         self._recorder = recorder
         self._bits = bits
         self._has_room = has_room
+        self._consumed = consumed
         self._hold = hold
         self._held: frozenset[str] = frozenset()
         # When a thread was idle last, or the queue was held for the last time.
@@ -45,8 +48,9 @@ class Sharing:
         """Whether a queue is held now, which means left to other processes."""
         return bool(self._held)
 
-    def check(self, consumed: Collection[str], now: float) -> None:
-        """Record for which of the `consumed` queues this process is idle, and hold or release queues."""
+    def beat(self, now: float) -> None:
+        """Record for which queues this process is idle, and hold or release queues."""
+        consumed = self._consumed()
         elsewhere = self._recorder.idle_elsewhere()
         idle = 0
         held = set()
@@ -65,6 +69,10 @@ class Sharing:
         if held != self._held:
             self._held = frozenset(held)
             self._hold(self._held)
+
+    def drain(self) -> None:
+        """Record that this process is idle for no queue."""
+        self._recorder.record_idle(0)
 
 
 def bits_of(addresses: Sequence[Address], queues: Iterable[str]) -> dict[str, int]:

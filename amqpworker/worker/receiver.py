@@ -17,9 +17,9 @@ from amqpworker.model.headers import CRASHES, DEAD_REASON
 from amqpworker.model.message import Delivery
 from amqpworker.routing.envelope import replayed
 from amqpworker.worker import outcomes
-from amqpworker.worker.isolation.crashes import NO_HEADERS, RedeliveryAction, redelivery_action
 from amqpworker.worker.isolation.suspects import SuspectQuery
 from amqpworker.worker.limits.ack_timeout_report import log_late
+from amqpworker.worker.redelivery import NO_HEADERS, RedeliveryAction, redelivery_action
 from amqpworker.worker.settle import Settler
 
 if TYPE_CHECKING:

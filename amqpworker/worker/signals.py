@@ -1,8 +1,7 @@
 """
 The signals that stop a worker process or an isolated one.
 
-Decides which signals stop a process, and that our handlers are restored after code of the app has replaced them. `process`
-decides what a signal causes.
+Decides that our handlers are restored after code of the app has replaced them.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ from typing import Any, TypeAlias
 
 from amqpworker.log.logger import get_logger
 
-# Not `__name__`: its lines are the process's.
-log = get_logger("amqpworker.worker.process")
+log = get_logger(__name__)
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -54,9 +52,6 @@ def _describe(handler: Any) -> str:
     """Describe a signal handler in words; None is one that Python has not set."""
     if isinstance(handler, signal.Handlers):
         return handler.name
-    return "a handler in C code" if handler is None else f"{getattr(handler, '__module__', '?')}.{_named(handler)}"
-
-
-def _named(handler: Any) -> str:
-    """Return the name of a callable, or of its type."""
-    return str(getattr(handler, "__qualname__", type(handler).__qualname__))
+    if handler is None:
+        return "a handler in C code"
+    return f"{getattr(handler, '__module__', '?')}.{getattr(handler, '__qualname__', type(handler).__qualname__)}"

@@ -15,8 +15,7 @@ import traceback
 from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.log.logger import get_logger
 
-# Not `__name__`: its lines are the process's.
-log = get_logger("amqpworker.worker.process")
+log = get_logger(__name__)
 
 
 class StackWriter:
@@ -38,7 +37,6 @@ class StackWriter:
 
 
 def _write_stacks() -> None:
-    """Write the stacks of all other threads to the log, a line each."""
     for name, stack in stacks():
         log.info("thread_stack", thread=name, stack=stack)
 

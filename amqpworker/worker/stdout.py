@@ -1,9 +1,8 @@
 """
 What tasks print: it appears line by line, and no task fails if no process reads it.
 
-Python buffers 8 KiB of what is printed if standard output is not a terminal, and a write to a pipe whose reader has ended,
-or to a full disk, raises an exception in the task. Decides what happens then: the write is dropped, as a log line is in
-`writer`, and one line of the log reports that.
+Decides what happens to what cannot be written, to a pipe whose reader has ended or a full disk: it is dropped, as a log line
+is in `writer`, and one line of the log reports that.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from amqpworker.log.logger import get_logger
 log = get_logger(__name__)
 
 # A time limit of the task can be raised in between.
-STEP = 1.0
+POLL_SECONDS = 1.0
 
 
 class Output(io.FileIO):
@@ -53,7 +52,7 @@ class Output(io.FileIO):
 def _wait_for_room(descriptor: int) -> None:
     waiting = select.poll()
     waiting.register(descriptor, select.POLLOUT)
-    waiting.poll(STEP * 1000)
+    waiting.poll(POLL_SECONDS * 1000)
 
 
 def print_by_line() -> None:

@@ -1,8 +1,4 @@
-"""
-The request that a worker process stops, and what wakes its main thread.
-
-Decides nothing: `process` decides who may request it, and what happens then.
-"""
+"""The request that a worker process stops, and what wakes its main thread."""
 
 from __future__ import annotations
 

@@ -56,12 +56,12 @@ MUTANTS = (
     ),
     Mutant(
         "let forked children inherit the handlers of their worker",
-        ("tests/unit/worker/test_forked_children.py",),
+        ("tests/unit/worker/test_after_fork.py",),
         (Mutation("default_signals_in_forks.reset", "signal.getsignal(N) == H", "signal.getsignal(N) is None"),),
     ),
     Mutant(
         "let a forked child lose a signal that is sent to it at once",
-        ("tests/unit/worker/test_forked_children.py",),
+        ("tests/unit/worker/test_after_fork.py",),
         (
             Mutation(
                 "default_signals_in_forks.block",
@@ -77,8 +77,8 @@ MUTANTS = (
     ),
     Mutant(
         "reap children that the app waits for",
-        ("tests/unit/worker/test_child_processes.py",),
-        (Mutation("ChildProcesses.tidy", "H |= D & waited_for()", "pass"),),
+        ("tests/unit/worker/test_task_processes.py",),
+        (Mutation("TaskProcesses.tidy", "H |= D & waited_for()", "pass"),),
     ),
     Mutant(
         "count a run whose processes were ended as done",
@@ -196,17 +196,17 @@ MUTANTS = (
     ),
     Mutant(
         "raise a time limit once only",
-        ("tests/unit/worker/limits/test_deadlines.py",),
-        (Mutation("Limits._raise", "D.raise_at = N + self.pace.again", "D.raise_at = float('inf')"),),
+        ("tests/unit/worker/limits/test_limits.py",),
+        (Mutation("Limits._raise", "D.raise_at = N + self.pace.repeat_after", "D.raise_at = float('inf')"),),
     ),
     Mutant(
         "interrupt a thread that acquires a lock",
         ("tests/unit/worker/limits/test_interruption.py",),
         (
             Mutation(
-                "hold_of",
-                "if not W and A:\n    return Hold.FULL",
-                "if not W and A:\n    return Hold.NONE",
+                "safety_of",
+                "if not W and A:\n    return Safety.UNSAFE",
+                "if not W and A:\n    return Safety.SAFE",
             ),
         ),
     ),
@@ -219,7 +219,7 @@ MUTANTS = (
     ),
     Mutant(
         "let the count of deliveries decide though a supervisor can be asked",
-        ("tests/unit/worker/isolation/test_crashes.py", "tests/unit/worker/test_receiver.py"),
+        ("tests/unit/worker/test_redelivery.py", "tests/unit/worker/test_receiver.py"),
         (
             Mutation(
                 "redelivery_action",
@@ -235,7 +235,7 @@ MUTANTS = (
     ),
     Mutant(
         "start an isolated run though its connection is gone",
-        ("tests/unit/worker/isolation/test_pool.py",),
+        ("tests/unit/worker/isolation/test_isolation.py",),
         (Mutation("Isolation.run", "not C.is_open", "False"),),
     ),
     Mutant(

@@ -19,8 +19,7 @@ import pytest
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.model.outcome import Dead, Done, Outcome
 from amqpworker.worker.context import Run
-from amqpworker.worker.isolation.child import Arrived, Ending, IsolatedProcess, Late
-from amqpworker.worker.isolation.crashes import Crash
+from amqpworker.worker.isolation.isolated_process import Answer, Arrived, Crash, IsolatedProcess, Late
 from amqpworker.worker.isolation.protocol import outcome_from, request_to
 from amqpworker.worker.options import WorkerOptions
 from tests.pools import alive
@@ -170,7 +169,7 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stall_timeout: floa
     assert not alive(made.pid)
 
 
-def asked(process: IsolatedProcess, task: str, body: bytes = b"{}", timeout: float = math.inf) -> Ending:
+def asked(process: IsolatedProcess, task: str, body: bytes = b"{}", timeout: float = math.inf) -> Answer:
     headers = {"shop": "a", "aw-first-sent": 1}
     delivery = Delivery(1, False, "", "key", Properties(type=task, message_id="m", headers=headers), body)
     delivery.queue = "work"
@@ -180,12 +179,12 @@ def asked(process: IsolatedProcess, task: str, body: bytes = b"{}", timeout: flo
     return process.run(request_to(Run(registered, delivery, "the id", 2, time.time(), time.time())), timeout)
 
 
-def outcome(ending: Ending) -> Outcome:
+def outcome(ending: Answer) -> Outcome:
     assert isinstance(ending, Arrived), ending
     return outcome_from(ending.data)
 
 
-def crash(ending: Ending) -> Crash:
+def crash(ending: Answer) -> Crash:
     assert isinstance(ending, Crash), ending
     return ending
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from amqpworker import App
-from amqpworker.worker import process
+from amqpworker.worker import main_thread
 from tests.pools import Pool, pool
 from tests.support import Broker, wait_until
 from tests.workers import running
@@ -125,7 +125,7 @@ def test_neither_what_handles_network_errors_nor_the_log_sink_keeps_a_task_beyon
 def test_a_process_gives_up_what_is_far_beyond_its_time_limit_when_its_supervisor_asks_for_that(
     app: App, vhost: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "OVERDUE", process.CLOCKS_APART + 1.0)
+    monkeypatch.setattr(main_thread, "OVERDUE", main_thread.MAX_CLOCK_DIFFERENCE + 1.0)
     ours, theirs = socket.socketpair()
     go = threading.Event()
     ended: list[str] = []
@@ -141,14 +141,14 @@ def test_a_process_gives_up_what_is_far_beyond_its_time_limit_when_its_superviso
         ended.append("neighbour")
 
     with running(app, threads=2) as worker:
-        worker.process.on_exit_command()
-        assert not worker.process.overruns, "nothing is beyond its limit"
+        worker.process.on_end_overdue()
+        assert not worker.process.limits.overdue, "nothing is beyond its limit"
         blocked.send()
         neighbour.send()
-        wait_until(lambda: worker.process.limits.overdue(1.0), what="a run is far beyond its limit")
-        worker.process.on_exit_command()
-        worker.process.on_exit_command()
-        assert len(worker.process.overruns) == 1
+        wait_until(lambda: worker.process.limits.beyond(1.0), what="a run is far beyond its limit")
+        worker.process.on_end_overdue()
+        worker.process.on_end_overdue()
+        assert len(worker.process.limits.overdue) == 1
         wait_until(worker.process.settler.draining.is_set)
         neighbour.send()
         go.set()

@@ -61,7 +61,7 @@ SLEEPERS = {
     "client/sent.py": "asks the store for a result",
     "results/sqlite_file.py": "a locked database file",
     "cli/status_command.py": "refreshes the status once per second",
-    "worker/limits/deadlines.py": "gives way to the thread that is about to raise an exception in this one",
+    "worker/limits/limits.py": "gives way to the thread that is about to raise an exception in this one",
     "worker/limits/interruption.py": "lets the other threads move before it looks where one is",
     "testing/processes.py": "reads a process's environment during its exec",
     "testing/waiting.py": "waits for a condition",
@@ -319,7 +319,7 @@ def test_outcomes_are_made_in_one_place() -> None:
     [
         ("model/message.py", "Delivery", "channel"),
         ("worker/context.py", "Run", "registered"),
-        ("worker/limits/deadlines.py", "RunDeadline", "run"),
+        ("worker/limits/limits.py", "RunDeadline", "run"),
         ("broker/consumer_channel.py", "ConsumerChannel", "ack_tracker"),
     ],
 )

@@ -23,14 +23,14 @@ from amqpworker.ipc.descendants import (
     terminate_all,
 )
 from amqpworker.ipc.exit_status import log_children_ended
-from amqpworker.worker.child_processes import waited_for
+from amqpworker.worker.task_processes import waited_for
 
 # What start times are counted in.
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
 class Leftovers:
-    """The processes that one isolated process has started; one thread uses it at a time."""
+    """The leftovers of one isolated process; one thread uses it at a time."""
 
     def __init__(self) -> None:
         self._mark = f"{os.getpid()}-{time.monotonic_ns()}"

@@ -22,25 +22,26 @@ from pathlib import Path
 from typing import Any
 
 from amqpworker.app import App
+from amqpworker.ipc.ending import exit_code_of, exit_now
+from amqpworker.ipc.exit_status import FAILED
 from amqpworker.ipc.interpreter import VERSION_MISMATCH, version_mismatch, without_version
 from amqpworker.ipc.stray_signals import DUMP_SIGNAL, STRAY, ignore, ignore_stray
 from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.log.format import configure, log_uncaught
-from amqpworker.log.logger import flush, get_logger
+from amqpworker.log.logger import get_logger
 from amqpworker.model.outcome import Outcome
 from amqpworker.worker import outcomes
+from amqpworker.worker.after_fork import default_signals_in_forks
 from amqpworker.worker.app_loader import load_app
-from amqpworker.worker.child_processes import ChildProcesses
 from amqpworker.worker.context import Run
 from amqpworker.worker.executor import TaskExecutor
-from amqpworker.worker.forked_children import default_signals_in_forks
 from amqpworker.worker.isolation.protocol import BEAT, READY, SPENT, Request, frame, outcome_to, requested
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.middleware import MiddlewareStack
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.signals import OwnSignals
 from amqpworker.worker.stdout import print_by_line
-from amqpworker.worker.thread_room import room_permitting
+from amqpworker.worker.task_processes import TaskProcesses
 
 log = get_logger("amqpworker.worker.isolation.program")
 
@@ -48,13 +49,12 @@ BEAT_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1
 # Of the processes here this is the one to end where memory runs out.
 OOM_SCORE = "500"
-FAILED = 1
 
 
 class Isolated:
     """The parts of an isolated process."""
 
-    def __init__(self, app: App, connection: socket.socket, signals: OwnSignals, children: ChildProcesses) -> None:
+    def __init__(self, app: App, connection: socket.socket, signals: OwnSignals, children: TaskProcesses) -> None:
         self._app = app
         self._signals = signals
         self._children = children
@@ -73,12 +73,13 @@ class Isolated:
         self._signals.check("the app's lifespan")
         start_thread(threading.Thread(target=self._beat, name="amqpworker-beat", daemon=True))
         self._send(frame(READY))
-        while (request := requested(self._connection)) is not None:
+        requests = self._connection.makefile("rb")
+        while (request := requested(requests)) is not None:
             self._busy.set()
             outcome = self._run(request)
             self._busy.clear()
             self._children.on_run_ended()
-            self._signals.check(f"task {request.delivery.properties.type!r}")
+            self._signals.check(f"task {request[0].properties.type!r}")
             if self._lifespan.has_ended:
                 log.error("lifespan_lost", effect="this isolated process ends")
                 self._send(frame(SPENT) + outcome_to(outcome))
@@ -89,12 +90,11 @@ class Isolated:
         self._app.close()
 
     def _run(self, request: Request) -> Outcome:
-        delivery = request.delivery
-        registered = self._app.tasks.get(delivery.properties.type or "")
+        properties = request[0].properties
+        registered = self._app.tasks.get(properties.type or "")
         if registered is None:
-            return outcomes.unknown_task(delivery.properties, self._app.tasks)
-        run = Run(registered, delivery, request.id, request.attempt, request.started, request.first_run)
-        return self._executor.run(run, self._await)
+            return outcomes.unknown_task(properties, self._app.tasks)
+        return self._executor.run(Run(registered, *request), self._await)
 
     def _await(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
         if timeout is not None:
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str]) -> int:
     faulthandler.enable(stacks, all_threads=False)
     faulthandler.register(DUMP_SIGNAL, stacks, all_threads=True)
     _end_with(worker)
-    children = ChildProcesses(tasks_here=True)
+    children = TaskProcesses(tasks_here=True)
     # The worker decides when it ends. Not SIG_IGN, which programs that a task starts would inherit.
     signals = OwnSignals()
     signals.set(ignore)
@@ -172,10 +172,4 @@ def _end_with(worker: int) -> None:
 
 
 if __name__ == "__main__":
-    ENDED = room_permitting(lambda: main(sys.argv[1:]))
-    flush()
-    # Threads that a task has left behind do not hold it up.
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
-    os._exit(ENDED)
+    exit_now(exit_code_of(lambda: main(sys.argv[1:])))

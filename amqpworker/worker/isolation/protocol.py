@@ -8,10 +8,8 @@ comes as JSON and is validated, since user code has run in the process that wrot
 from __future__ import annotations
 
 import pickle
-import socket
 import struct
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,25 +19,17 @@ from amqpworker.worker.context import Run
 
 HEAD = struct.Struct("=cI")
 READY, BEAT, OUTCOME, SPENT, REQUEST = b"r", b"b", b"o", b"s", b"q"
+Request: TypeAlias = tuple[Delivery, str, int, float, float]
+"""A task to run: the arguments of its `Run` after the task."""
+
 KINDS = (READY, BEAT, OUTCOME, SPENT, REQUEST)
-MOST_BYTES = 1 << 30
+MAX_BYTES = 1 << 30
 
 ADAPTERS: dict[str, TypeAdapter[Any]] = {one.__name__: TypeAdapter(one) for one in (Done, Retry, Snooze, Dead)}
 
 
 class Unreadable(Exception):
     """The received bytes are not a frame of ours, or not an outcome."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A task to run: its delivery, and what the worker already knows about the run."""
-
-    delivery: Delivery
-    id: str
-    attempt: int
-    started: float
-    first_run: float
 
 
 def frame(kind: bytes, data: bytes = b"") -> bytes:
@@ -54,17 +44,12 @@ class Frames:
         self._unread = bytearray()
 
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
-        """
-        Return each complete frame: its kind and its content.
-
-        Raises:
-            Unreadable: the stream has other bytes than frames.
-        """
+        """Return each complete frame, its kind and its content; raises Unreadable if the stream has other bytes."""
         self._unread += data
         found = []
         while len(self._unread) >= HEAD.size:
             kind, length = HEAD.unpack_from(self._unread)
-            if kind not in KINDS or length > MOST_BYTES:
+            if kind not in KINDS or length > MAX_BYTES:
                 raise Unreadable(f"a frame of kind {kind!r} with {length} bytes is not valid")
             end = HEAD.size + length
             if len(self._unread) < end:
@@ -87,28 +72,18 @@ def request_to(run: Run) -> bytes:
         original.body,
     )
     delivery.queue = original.queue
-    return frame(REQUEST, pickle.dumps(Request(delivery, run.id, run.attempt, run.started, run.first_run)))
+    request: Request = (delivery, run.id, run.attempt, run.started, run.first_run)
+    return frame(REQUEST, pickle.dumps(request))
 
 
-def requested(connection: socket.socket) -> Request | None:
+def requested(stream: BinaryIO) -> Request | None:
     """Wait for the next request; None if there will be no more."""
-    head = _received(connection, HEAD.size)
-    if head is None:
+    head = stream.read(HEAD.size)
+    if len(head) < HEAD.size:
         return None
     _, length = HEAD.unpack(head)
-    data = _received(connection, length)
-    return None if data is None else pickle.loads(data)  # noqa: S301 - by the worker that has started us
-
-
-def _received(connection: socket.socket, count: int) -> bytes | None:
-    """Return `count` bytes, None if the connection ends before that."""
-    data = bytearray()
-    while len(data) < count:
-        more = connection.recv(min(count - len(data), 1 << 20))
-        if not more:
-            return None
-        data += more
-    return bytes(data)
+    data = stream.read(length)
+    return None if len(data) < length else pickle.loads(data)  # noqa: S301 - by the worker that has started us
 
 
 def outcome_to(outcome: Outcome) -> bytes:
@@ -118,12 +93,7 @@ def outcome_to(outcome: Outcome) -> bytes:
 
 
 def outcome_from(data: bytes) -> Outcome:
-    """
-    Return an outcome.
-
-    Raises:
-        Unreadable: it is not one.
-    """
+    """Return an outcome; raises Unreadable if it is not one."""
     kind, _, fields = data.partition(b"\n")
     adapter = ADAPTERS.get(kind.decode("ascii", "replace"))
     if adapter is None:

@@ -1,8 +1,4 @@
-"""
-Log which tasks ran for longer than the ack timeout, so that the broker closed their channel.
-
-Decides which of the tasks that run on a channel are named.
-"""
+"""Log which tasks ran for longer than the ack timeout, so that the broker closed their channel."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from amqpworker.model.message import Delivery
 log = get_logger("amqpworker.worker.receiver")
 
 # Lines for one channel.
-MOST_NAMED = 20
+MAX_NAMED = 20
 
 
 def with_seconds(
@@ -35,7 +31,7 @@ def _late_tasks(running: Sequence[tuple[Delivery, float]], timeout: float) -> li
     from the one that is known.
     """
     longest = sorted(running, key=lambda pair: pair[1], reverse=True)
-    return ([pair for pair in longest if pair[1] >= timeout] or longest[:1])[:MOST_NAMED]
+    return ([pair for pair in longest if pair[1] >= timeout] or longest[:1])[:MAX_NAMED]
 
 
 def log_late(running: Sequence[tuple[Delivery, float]], timeout: float, reason: str) -> None:

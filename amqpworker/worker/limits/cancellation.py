@@ -15,13 +15,13 @@ from amqpworker.errors import TimeLimitExceeded
 
 
 class _Deadline:
-    """Cancels an asyncio task at its limit, and every `again` seconds from then on, until it is stopped."""
+    """Cancels an asyncio task at its limit, and every `repeat_after` seconds from then on, until it is stopped."""
 
-    def __init__(self, seconds: float, again: float) -> None:
+    def __init__(self, seconds: float, repeat_after: float) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._again = again
+        self._repeat_after = repeat_after
         self._loop = asyncio.get_running_loop()
         self._before = task.cancelling()
         self._ours = 0
@@ -30,7 +30,7 @@ class _Deadline:
     def _cancel(self) -> None:
         self._ours += 1
         self._task.cancel()
-        self._timer = self._loop.call_later(self._again, self._cancel)
+        self._timer = self._loop.call_later(self._repeat_after, self._cancel)
 
     def stop(self) -> bool:
         """Cancel no more; return whether only this class has cancelled the task."""
@@ -40,16 +40,11 @@ class _Deadline:
         return self._ours > 0 and self._task.cancelling() <= self._before
 
 
-async def await_within(awaitable: Awaitable[Any], seconds: float, again: float) -> Any:
-    """
-    Return what is awaited, within `seconds` (`inf` means without a limit).
-
-    Raises:
-        TimeLimitExceeded: it was cancelled at its limit, and that ended it.
-    """
+async def await_within(awaitable: Awaitable[Any], seconds: float, repeat_after: float) -> Any:
+    """Return what is awaited; raises TimeLimitExceeded if it is cancelled after `seconds` (`inf`: never), and that ends it."""
     if seconds == math.inf:
         return await awaitable
-    deadline = _Deadline(seconds, again)
+    deadline = _Deadline(seconds, repeat_after)
     try:
         value = await awaitable
     except asyncio.CancelledError as error:

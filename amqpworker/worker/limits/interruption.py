@@ -2,7 +2,7 @@
 Whether an exception may be raised in a thread right now, by its frames.
 
 Decides where it would leave a lock held forever: just after a call has acquired it, and in the code of logging, importlib
-and threading. `deadlines` decides which thread is interrupted, and when.
+and threading. `limits` decides which thread is interrupted, and when.
 """
 
 from __future__ import annotations
@@ -32,38 +32,37 @@ AT_FORK = frozenset({"_note_fork", "block", "unblock", "_before_fork", "_after_i
 
 CALLS = frozenset({"PRECALL", "CALL", "CALL_KW", "CALL_FUNCTION_EX"})
 JUMPS = frozenset(dis.hasjrel + dis.hasjabs)
-SHORTEST_INTERVAL = 1e-6
+MIN_INTERVAL = 1e-6
 
 
-class Hold(Enum):
+class Safety(Enum):
     """
     Whether an exception may be raised at the present line of a thread.
 
-    * `NONE`: it may.
-    * `BRIEF`: it would do no harm to locks, and cut off something that usually ends soon: a log line, an import, code of a
+    * `SAFE`: it may.
+    * `DISRUPTIVE`: it would do no harm to locks, and cut off something that usually ends soon: a log line, an import, code of a
       lock or of ours.
-    * `FULL`: it may leave a lock held forever.
+    * `UNSAFE`: it may leave a lock held forever.
     """
 
-    NONE = 0
-    BRIEF = 1
-    FULL = 2
+    SAFE = 0
+    DISRUPTIVE = 1
+    UNSAFE = 2
 
 
-def hold_at(thread: int, never: AbstractSet[CodeType] = frozenset()) -> Hold | None:
+def safety_at(thread: int, never: AbstractSet[CodeType] = frozenset()) -> Safety:
     """
-    Return what holds an exception back in a thread; None if the thread has moved meanwhile, so that this is unknown.
+    Return whether an exception may be raised in a thread now: never in the code of `never`, nor if the thread has just moved.
 
-    In the code of `never` it is always held back. The caller has to act at once: the thread cannot move while the caller holds
-    the interpreter's lock.
+    The caller has to act at once: the thread cannot move while the caller holds the interpreter's lock.
     """
     current = sys._current_frames  # noqa: SLF001 - documented, and made for this
     frame = current().get(thread)
     if frame is None:
-        return Hold.FULL
+        return Safety.UNSAFE
     position = frame.f_lasti
-    found = Hold.FULL if frame.f_code in never else hold_of(frame)
-    return found if current().get(thread) is frame and frame.f_lasti == position else None
+    found = Safety.UNSAFE if frame.f_code in never else safety_of(frame)
+    return found if current().get(thread) is frame and frame.f_lasti == position else Safety.UNSAFE
 
 
 def wait_and_preempt(seconds: float) -> None:
@@ -74,37 +73,40 @@ def wait_and_preempt(seconds: float) -> None:
     the time would then always be found at one of these places.
     """
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(SHORTEST_INTERVAL)
+    if interval > MIN_INTERVAL:
+        sys.setswitchinterval(MIN_INTERVAL)
+    # Else another watcher of this program does this now: its interval must not be taken for the one to restore.
     try:
         time.sleep(seconds)
     finally:
-        sys.setswitchinterval(interval)
+        if interval > MIN_INTERVAL:
+            sys.setswitchinterval(interval)
 
 
-def hold_of(frame: FrameType) -> Hold:
-    """Return what holds an exception back at a frame, the innermost one of its thread."""
+def safety_of(frame: FrameType) -> Safety:
+    """Return whether an exception may be raised at a frame, the innermost one of its thread."""
     module, code = _module_of(frame), frame.f_code
     acquires = frame.f_lasti in acquiring(code)
     waits = module == "threading" and code.co_name in WAITS and (acquires or code.co_name == "join")
     if not waits and (module == "threading" or acquires):
-        return Hold.FULL
+        return Safety.UNSAFE
     # Ours, such as that of a send, keeps accounts that others rely on.
-    brief = module.startswith("amqpworker.")
+    disruptive = module.startswith("amqpworker.")
     in_module_body = False
     for outer in outwards(frame):
         module, code = _module_of(outer), outer.f_code
         if code in SINKS:
-            return Hold.BRIEF
+            return Safety.DISRUPTIVE
         if code.co_name in AT_FORK and module.startswith("amqpworker."):
-            return Hold.FULL
+            return Safety.UNSAFE
         if module == "logging" or module.startswith("logging."):
-            return Hold.FULL
+            return Safety.UNSAFE
         if code.co_filename.startswith("<frozen importlib"):
-            return Hold.BRIEF if in_module_body else Hold.FULL
+            return Safety.DISRUPTIVE if in_module_body else Safety.UNSAFE
         in_module_body = in_module_body or code.co_name == "<module>"
         # A semaphore that waits for its turn has taken nothing yet.
-        brief = brief or (code.co_name in LOCKING and not (waits and module == "threading"))
-    return Hold.BRIEF if brief else Hold.NONE
+        disruptive = disruptive or (code.co_name in LOCKING and not (waits and module == "threading"))
+    return Safety.DISRUPTIVE if disruptive else Safety.SAFE
 
 
 SINKS = frozenset({LineHandler.emit.__code__})
@@ -120,7 +122,6 @@ def outwards(frame: FrameType) -> Iterator[FrameType]:
 
 
 def _module_of(frame: FrameType) -> str:
-    """Return the name of the module that a frame's code belongs to, "" if it has none."""
     name = frame.f_globals.get("__name__", "")
     return name if isinstance(name, str) else ""
 

@@ -415,12 +415,12 @@ import os, pathlib
 from amqpworker import App
 from amqpworker.errors import ConfigError
 from amqpworker.worker.options import WorkerOptions
-from amqpworker.worker.process import WorkerProcess
+from amqpworker.worker.assembly import assemble
 app = App(results={f"sqlite:///{path}"!r})
 if os.getuid() == 0:
     os.setgid(65534); os.setuid(65534)
 try:
-    WorkerProcess(app, WorkerOptions(app="tests:app"))
+    assemble(app, WorkerOptions(app="tests:app"))
 except ConfigError as error:
     print(error)
 """

@@ -93,8 +93,7 @@ def test_a_task_group_in_it_that_fails_is_noticed_at_once(awaits: Awaits) -> Non
             group.create_task(fail())
             yield
 
-    lifespan = Lifespan(around(), awaits)
-    lifespan.on_ended = lambda: lost.append(lifespan.has_ended)
+    lifespan = Lifespan(around(), awaits, lambda: lost.append(lifespan.has_ended))
     lifespan.enter()
     awaits(settle(), None)
     assert lost == [True]

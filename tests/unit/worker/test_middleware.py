@@ -21,7 +21,7 @@ from amqpworker.model.outcome import Dead, Done, Outcome, Snooze
 from amqpworker.policies.time_limit import UNLIMITED, TimeLimit
 from amqpworker.worker.context import Run
 from amqpworker.worker.executor import TaskExecutor
-from amqpworker.worker.limits.deadlines import Limits
+from amqpworker.worker.limits.limits import Limits
 from amqpworker.worker.middleware import Middleware, MiddlewareStack
 from tests.support import wait_until
 from tests.unit.worker.settling import registered

@@ -14,7 +14,7 @@ from amqpworker.model.message import Delivery, Properties
 from amqpworker.model.outcome import Dead, Done, Failure, Outcome, Postpone, Republish, Requeue, Snooze
 from amqpworker.signature.signature import Call
 from amqpworker.worker.executor import TaskExecutor
-from amqpworker.worker.isolation.crashes import Crash
+from amqpworker.worker.isolation.isolated_process import Crash
 from amqpworker.worker.outcomes import failure_of, from_crash, from_settle_error
 from tests.unit.worker.settling import DEAD, FAILURE, NAMES, RETRY, Bench
 

@@ -24,14 +24,20 @@ class Scene:
         self.idle = True
         self.recorder = Recorder(1)
         self.holds: list[set[str]] = []
+        self.consumed: list[str] = []
         self.sharing = Sharing(
-            self.recorder, {"work": 0b100}, lambda _: self.idle, lambda held: self.holds.append({*held})
+            self.recorder,
+            {"work": 0b100},
+            lambda _: self.idle,
+            lambda: self.consumed,
+            lambda held: self.holds.append({*held}),
         )
 
     def look(self, now: float, others: bool, consumed: bool = True) -> int:
         """Look, and return what the process is idle for."""
         record_idle_elsewhere(self.recorder.memory, 1, 0b111 if others else 0b011)
-        self.sharing.check(["work"] if consumed else [], now)
+        self.consumed = ["work"] if consumed else []
+        self.sharing.beat(now)
         found = read_recording(self.recorder.memory)
         assert found is not None
         return found.idle

@@ -18,7 +18,7 @@ from amqpworker.worker.context import Run
 from amqpworker.worker.isolation.protocol import (
     BEAT,
     HEAD,
-    MOST_BYTES,
+    MAX_BYTES,
     OUTCOME,
     READY,
     Frames,
@@ -59,7 +59,7 @@ def test_frames_are_read_in_whatever_pieces_they_come(sent: list[tuple[bytes, by
     assert found == sent
 
 
-@pytest.mark.parametrize("garbage", [b"hello world", HEAD.pack(OUTCOME, MOST_BYTES + 1), HEAD.pack(b"x", 1)])
+@pytest.mark.parametrize("garbage", [b"hello world", HEAD.pack(OUTCOME, MAX_BYTES + 1), HEAD.pack(b"x", 1)])
 def test_what_is_no_frame_is_refused(garbage: bytes) -> None:
     with pytest.raises(Unreadable):
         Frames().feed(garbage)
@@ -100,14 +100,16 @@ def test_a_request_carries_what_headers_hold_and_leaves_the_connection_behind() 
         target=lambda: (ours.sendall(request_to(Run(registered, delivery, "id", 2, 5.0, 4.0))), ours.close())
     )
     sender.start()
-    request = requested(theirs)
+    stream = theirs.makefile("rb")
+    request = requested(stream)
     sender.join()
     assert request is not None
-    assert (request.id, request.attempt, request.started, request.first_run) == ("id", 2, 5.0, 4.0)
-    got = request.delivery
+    got, *rest = request
+    assert rest == ["id", 2, 5.0, 4.0]
     assert (got.queue, got.redelivered, got.body) == ("work", True, delivery.body)
     assert not hasattr(got, "channel")
     assert got.properties.headers == headers
-    assert requested(theirs) is None
+    assert requested(stream) is None
+    stream.close()
     theirs.close()
     delivery.channel.socket.close()

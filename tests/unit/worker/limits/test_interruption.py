@@ -21,8 +21,16 @@ import pytest
 
 import amqpworker
 from amqpworker import TimeLimitExceeded
-from amqpworker.worker.limits.deadlines import Limits
-from amqpworker.worker.limits.interruption import AT_FORK, Hold, acquiring, hold_at, hold_of, outwards
+from amqpworker.worker.limits.interruption import (
+    AT_FORK,
+    Safety,
+    acquiring,
+    outwards,
+    safety_at,
+    safety_of,
+    wait_and_preempt,
+)
+from amqpworker.worker.limits.limits import Limits
 from tests.support import wait_until
 
 
@@ -57,6 +65,16 @@ def is_free(lock: Any) -> bool:
     looking.start()
     looking.join()
     return found[0]
+
+
+def test_python_switches_threads_as_before_however_many_watchers_have_preempted_one_at_once() -> None:
+    before = sys.getswitchinterval()
+    watchers = [threading.Thread(target=wait_and_preempt, args=(seconds,)) for seconds in (0.1, 0.2)]
+    for watcher in watchers:
+        watcher.start()
+    for watcher in watchers:
+        watcher.join()
+    assert sys.getswitchinterval() == before
 
 
 @pytest.mark.parametrize(
@@ -215,23 +233,23 @@ class Places:
 
 
 @pytest.mark.parametrize(
-    ("place", "hold"),
+    ("place", "safety"),
     [
-        (Places.acquires, Hold.FULL),
-        (Places.acquires_by_another_name, Hold.FULL),
-        (Places.acquires_with_arguments, Hold.FULL),
-        (Places.logs, Hold.FULL),
-        (Places.is_in_the_code_of_a_lock, Hold.BRIEF),
-        (Places.imports, Hold.BRIEF),
-        (Places.calls_after_acquiring, Hold.NONE),
-        (Places.gets_from_a_queue, Hold.NONE),
-        (Places.joins, Hold.NONE),
-        (Places.sleeps, Hold.NONE),
+        (Places.acquires, Safety.UNSAFE),
+        (Places.acquires_by_another_name, Safety.UNSAFE),
+        (Places.acquires_with_arguments, Safety.UNSAFE),
+        (Places.logs, Safety.UNSAFE),
+        (Places.is_in_the_code_of_a_lock, Safety.DISRUPTIVE),
+        (Places.imports, Safety.DISRUPTIVE),
+        (Places.calls_after_acquiring, Safety.SAFE),
+        (Places.gets_from_a_queue, Safety.SAFE),
+        (Places.joins, Safety.SAFE),
+        (Places.sleeps, Safety.SAFE),
     ],
     ids=lambda one: getattr(one, "__name__", one),
 )
 def test_an_exception_is_held_back_only_where_it_would_do_harm(
-    place: Callable[[Places], None], hold: Hold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Callable[[Places], None], safety: Safety, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     places = Places(tmp_path)
@@ -242,9 +260,9 @@ def test_an_exception_is_held_back_only_where_it_would_do_harm(
         thread.start()
         assert thread.ident is not None
         ident: int = thread.ident
-        wait_until(lambda: hold_at(ident) is hold, what=f"{place.__name__} is at a place of {hold}")
+        wait_until(lambda: safety_at(ident) is safety, what=f"{place.__name__} is at a place of {safety}")
         time.sleep(0)
-        assert hold_at(ident, {found.f_code for found in frames(ident)}) in {Hold.FULL, None}
+        assert safety_at(ident, {found.f_code for found in frames(ident)}) is Safety.UNSAFE
 
 
 def frames(thread: int) -> list[FrameType]:
@@ -256,11 +274,11 @@ def frames(thread: int) -> list[FrameType]:
 
 
 def test_a_frame_of_importlib_itself_holds_it_back() -> None:
-    seen: list[Hold] = []
+    seen: list[Safety] = []
 
     class Finder:
         def find_spec(self, *_: object) -> None:
-            seen.append(hold_of(sys._getframe()))
+            seen.append(safety_of(sys._getframe()))
 
     finder: Any = Finder()
     sys.meta_path.insert(0, finder)
@@ -269,13 +287,13 @@ def test_a_frame_of_importlib_itself_holds_it_back() -> None:
             importlib.import_module("there_is_no_such_module")
     finally:
         sys.meta_path.remove(finder)
-    assert seen == [Hold.FULL]
+    assert seen == [Safety.UNSAFE]
 
 
 def test_code_of_ours_holds_it_back_briefly() -> None:
     ours = outwards(sys._getframe())
     assert isinstance(ours, GeneratorType)
-    assert hold_of(ours.gi_frame) is Hold.BRIEF
+    assert safety_of(ours.gi_frame) is Safety.DISRUPTIVE
     ours.close()
 
 
@@ -287,8 +305,8 @@ FORKS = """
 import math, os, sys, time
 import amqpworker
 from amqpworker import TimeLimitExceeded
-from amqpworker.worker.child_processes import ChildProcesses
-from amqpworker.worker.limits.deadlines import Limits, Pace
+from amqpworker.worker.task_processes import TaskProcesses
+from amqpworker.worker.limits.limits import Limits, Pace
 
 def forks():
     end = time.monotonic() + 0.5
@@ -298,8 +316,8 @@ def forks():
             os._exit(0)
         os.waitpid(child, 0)
 
-ChildProcesses()
-limits = Limits(lambda _: None, Pace(again=5.0))
+TaskProcesses()
+limits = Limits(lambda _: None, Pace(repeat_after=5.0))
 ended = 0
 for number in range(60):
     try:

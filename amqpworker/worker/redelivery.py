@@ -1,16 +1,13 @@
 """
-What it means that a message was delivered before, and how an isolated process crashed.
+What it means that a message was delivered before.
 
-Pure. Decides which deliveries run in an isolated process, and about which the supervisor is asked first. `pool` runs them,
-`suspects` asks, and `outcomes` decides when a message that crashes its process is dead-lettered.
+Pure. Decides which deliveries run in an isolated process, and about which the supervisor is asked first.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 
-from amqpworker.ipc.exit_status import describe_exit
 from amqpworker.model.headers import CRASHES, count_of
 from amqpworker.model.message import Delivery, Headers
 
@@ -18,9 +15,8 @@ DELIVERY_COUNT = "x-delivery-count"
 """How often a quorum queue has delivered a message before (https://www.rabbitmq.com/docs/quorum-queues)."""
 
 # A message that was delivered this often is republished: queues drop it at 200. Those of others may at 20, before this.
-MOST_DELIVERIES = 50
+MAX_DELIVERIES = 50
 SUSPECT_DELIVERIES = 2
-MIB = 1024 * 1024
 NO_HEADERS: Headers = {}
 
 
@@ -47,28 +43,8 @@ def redelivery_action(delivery: Delivery, supervised: bool) -> RedeliveryAction:
     if not delivery.redelivered:
         return RedeliveryAction.RUN
     count = count_of(headers.get(DELIVERY_COUNT)) or 0
-    if count > MOST_DELIVERIES:
+    if count > MAX_DELIVERIES:
         return RedeliveryAction.REPUBLISH
     if supervised:
         return RedeliveryAction.ASK
     return RedeliveryAction.ISOLATE if count >= SUSPECT_DELIVERIES else RedeliveryAction.RUN
-
-
-@dataclass(frozen=True, slots=True)
-class Crash:
-    """
-    How an isolated process ended while it ran a task.
-
-    `code` is its exit code, or (negative) the signal that ended it, None if that is unknown. `memory` is the most bytes that
-    it used, `stack` where it was, if that is known, and `reason` why it was killed, if we killed it.
-    """
-
-    code: int | None
-    memory: int = 0
-    stack: str = ""
-    reason: str = ""
-
-    @property
-    def how(self) -> str:
-        """How it ended, in few words."""
-        return "an unknown exit code" if self.code is None else describe_exit(self.code)

@@ -8,14 +8,14 @@ import sys
 PROGRAM = """
 import multiprocessing, os, signal, subprocess, sys, threading, time
 from amqpworker.log.format import configure
-from amqpworker.worker import child_processes as childprocesses
-from amqpworker.worker.child_processes import ChildProcesses
+from amqpworker.worker import task_processes as taskprocesses
+from amqpworker.worker.task_processes import TaskProcesses
 from amqpworker.ipc.descendants import children_of, stat_of
 
 configure("info", True)
-childprocesses.REAP_AFTER = 0.2
-childprocesses.CHECK_SECONDS = 0.05
-children = ChildProcesses()
+taskprocesses.REAP_AFTER = 0.2
+taskprocesses.CHECK_SECONDS = 0.05
+children = TaskProcesses()
 
 def daemon(seconds):
     subprocess.run(["/bin/sh", "-c", f"(setsid sleep {seconds}) & exit"], check=True)
@@ -79,8 +79,8 @@ def test_adopted_processes_are_reaped_and_the_apps_own_are_left_to_it_until_all_
 def test_a_process_that_is_not_a_workers_ends_and_reaps_nothing() -> None:
     program = """
 import os, subprocess, time
-from amqpworker.worker.child_processes import ChildProcesses
-children = ChildProcesses(ours=False)
+from amqpworker.worker.task_processes import TaskProcesses
+children = TaskProcesses(ours=False)
 other = subprocess.Popen(["sleep", "600"])
 children.end()
 children.tidy(time.monotonic())
@@ -92,13 +92,13 @@ other.kill()
 
 IN_FIRST_THREAD = """
 import os, subprocess, time
-from amqpworker.worker import child_processes as childprocesses
-from amqpworker.worker.child_processes import ChildProcesses
+from amqpworker.worker import task_processes as taskprocesses
+from amqpworker.worker.task_processes import TaskProcesses
 from amqpworker.ipc.descendants import children_of, stat_of
 
-childprocesses.REAP_AFTER = 0.1
-childprocesses.CHECK_SECONDS = 0.02
-children = ChildProcesses(tasks_here=True)
+taskprocesses.REAP_AFTER = 0.1
+taskprocesses.CHECK_SECONDS = 0.02
+children = TaskProcesses(tasks_here=True)
 
 def tidied_for(seconds, until=lambda: False):
     end = time.monotonic() + seconds

@@ -11,7 +11,6 @@ import os
 import signal
 import threading
 from collections.abc import Iterable
-from typing import NoReturn
 
 from amqpworker.ipc.stray_signals import DUMP_SIGNAL
 
@@ -49,11 +48,7 @@ def default_signals_in_forks(numbers: Iterable[signal.Signals]) -> None:
 def exit_if_forked_child(process: int) -> None:
     """Return if this process has this id; else end it, without cleaning up after its parent."""
     if os.getpid() != process:
-        _exit()
-
-
-def _exit() -> NoReturn:
-    try:
-        os.write(2, MESSAGE)
-    finally:
-        os._exit(1)
+        try:
+            os.write(2, MESSAGE)
+        finally:
+            os._exit(1)

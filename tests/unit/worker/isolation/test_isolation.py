@@ -14,12 +14,11 @@ import pytest
 from amqpworker.model.outcome import Dead, Done, Failure, Outcome, Postpone, Requeue, Snooze
 from amqpworker.policies.time_limit import TimeLimit
 from amqpworker.worker.context import Run
-from amqpworker.worker.isolation import pool as isolation_module
-from amqpworker.worker.isolation.child import Arrived, Ending, Late
-from amqpworker.worker.isolation.crashes import Crash
-from amqpworker.worker.isolation.pool import Isolation
+from amqpworker.worker.isolation import isolation as isolation_module
+from amqpworker.worker.isolation.isolated_process import Answer, Arrived, Crash, Late
+from amqpworker.worker.isolation.isolation import Isolation
 from amqpworker.worker.isolation.protocol import HEAD, outcome_to
-from amqpworker.worker.limits.deadlines import RunAbandoned
+from amqpworker.worker.limits.limits import RunAbandoned
 from tests.support import wait_until
 from tests.unit.worker.settling import Bench, registered
 
@@ -53,7 +52,7 @@ class Process:
         assert timeout == 7.0
         return self.gets_ready
 
-    def run(self, _request: bytes, timeout: float) -> Ending:
+    def run(self, _request: bytes, timeout: float) -> Answer:
         assert not self.closed
         self.runs += 1
         self.timeouts.append(timeout)
@@ -64,7 +63,7 @@ class Process:
         if self.leaves:
             self.is_alive = False
 
-    def wait_end(self, timeout: float) -> None:
+    def exited(self, timeout: float) -> None:
         assert timeout <= isolation_module.SHUTDOWN_GRACE
 
     def kill(self) -> None:
@@ -80,7 +79,7 @@ class Scene:
     def __init__(self) -> None:
         self.bench = Bench()
         self.started: list[Process] = []
-        self.answer: Callable[[], Ending] = lambda: DONE
+        self.answer: Callable[[], Answer] = lambda: DONE
         self.fails: list[OSError] = []
         self.gets_ready = True
 
@@ -116,7 +115,7 @@ def test_a_process_is_used_again_after_it_has_answered(scene: Scene) -> None:
 def test_a_process_that_takes_nothing_more_is_not_used_again(scene: Scene) -> None:
     isolation = scene.isolation()
 
-    def last() -> Ending:
+    def last() -> Answer:
         scene.started[-1].spent = True
         return DONE
 
@@ -148,7 +147,7 @@ def test_no_copy_is_made_of_a_message_whose_connection_was_lost_where_no_process
 def test_two_tasks_at_once_have_a_process_each(scene: Scene) -> None:
     both = threading.Barrier(2, timeout=10)
 
-    def answer() -> Ending:
+    def answer() -> Answer:
         both.wait()
         return DONE
 
@@ -168,7 +167,7 @@ def test_two_tasks_at_once_have_a_process_each(scene: Scene) -> None:
     "ending",
     [Crash(-9, reason="killed: it had not moved"), Late("in f"), Arrived(b"nonsense"), Arrived(b"Requeue\n{}")],
 )
-def test_a_process_that_has_crashed_or_hangs_or_talks_nonsense_is_not_used_again(scene: Scene, ending: Ending) -> None:
+def test_a_process_that_has_crashed_or_hangs_or_talks_nonsense_is_not_used_again(scene: Scene, ending: Answer) -> None:
     scene.answer = lambda: ending
     isolation = scene.isolation()
     outcome = isolation.run(scene.run(TimeLimit(1, 1)))
@@ -213,16 +212,16 @@ def test_a_process_that_died_while_it_waited_is_replaced_without_a_word(scene: S
 
 def test_one_is_kept_ready_where_tasks_ask_for_it(scene: Scene) -> None:
     isolation = scene.isolation(ahead=True)
-    isolation.tidy()
-    isolation.tidy()
+    isolation.beat(time.monotonic())
+    isolation.beat(time.monotonic())
     assert len(scene.started) == 1
     isolation.run(scene.run())
     assert len(scene.started) == 1
     scene.started[0].idle_since = -math.inf
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     assert not scene.started[0].closed
     scene.started[0].is_alive = False
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     assert [process.closed for process in scene.started] == [True, False]
 
 
@@ -232,7 +231,7 @@ def test_nobody_waits_for_what_one_has_left_that_nothing_ran_in_but_the_end_of_t
     isolation.run(scene.run())
     scene.started[0].leaves_others.set()
     scene.started[0].is_alive = False
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     assert not scene.started[0].closed
     scene.started[0].leaves_others.clear()
     wait_until(lambda: scene.started[0].closed)
@@ -240,7 +239,7 @@ def test_nobody_waits_for_what_one_has_left_that_nothing_ran_in_but_the_end_of_t
     scene.started[1].leaves_others.set()
     ends = threading.Timer(0.1, scene.started[1].leaves_others.clear)
     ends.start()
-    isolation.close()
+    isolation.stop(isolation_module.SHUTDOWN_GRACE)
     assert scene.started[1].closed
 
 
@@ -251,28 +250,28 @@ def test_what_cannot_be_kept_ready_is_not_started_again_and_again(
     isolation = scene.isolation(ahead=True)
     room = OSError("no room")
     scene.fails = [room, room] if how == "no room" else []
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     for process in scene.started:
         process.is_alive = False
-    isolation.tidy()
-    isolation.tidy()
+    isolation.beat(time.monotonic())
+    isolation.beat(time.monotonic())
     assert (len(scene.started), scene.fails) == ((0, [room]) if how == "no room" else (1, []))
-    later = time.monotonic() + isolation_module.AHEAD_PAUSE
+    later = time.monotonic() + isolation_module.RETRY_AHEAD_AFTER
     scene.fails = []
     monkeypatch.setattr(time, "monotonic", lambda: later)
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     assert not scene.started[-1].closed
 
 
 def test_what_has_nothing_to_do_for_long_is_ended(scene: Scene) -> None:
     isolation = scene.isolation()
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     assert scene.started == []
     isolation.run(scene.run())
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     assert not scene.started[0].closed
     scene.started[0].idle_since = -math.inf
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     assert scene.started[0].dismissed
     assert scene.started[0].closed
 
@@ -284,17 +283,17 @@ def test_what_does_not_leave_when_it_is_told_to_is_ended_a_moment_later(
     isolation.run(scene.run())
     (process,) = scene.started
     process.idle_since, process.leaves = -math.inf, False
-    isolation.tidy()
-    isolation.tidy()
+    isolation.beat(time.monotonic())
+    isolation.beat(time.monotonic())
     assert (process.dismissed, process.closed) == (True, False)
     later = time.monotonic() + isolation_module.SHUTDOWN_GRACE
     monkeypatch.setattr(time, "monotonic", lambda: later)
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     assert process.closed
 
 
 def test_a_process_is_replaced_after_many_runs(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolation_module, "MOST_RUNS", 2)
+    monkeypatch.setattr(isolation_module, "MAX_RUNS", 2)
     isolation = scene.isolation()
     for _ in range(3):
         isolation.run(scene.run())
@@ -304,8 +303,8 @@ def test_a_process_is_replaced_after_many_runs(scene: Scene, monkeypatch: pytest
 def test_what_runs_at_the_end_is_abandoned_and_neither_settled_nor_blamed(scene: Scene) -> None:
     isolation = scene.isolation()
 
-    def answer() -> Ending:
-        isolation.close()
+    def answer() -> Answer:
+        isolation.stop(isolation_module.SHUTDOWN_GRACE)
         assert scene.started[0].killed.is_set()
         return Crash(-9)
 
@@ -318,9 +317,9 @@ def test_what_runs_at_the_end_is_abandoned_and_neither_settled_nor_blamed(scene:
 
 def test_what_waits_at_the_end_is_ended(scene: Scene) -> None:
     isolation = scene.isolation(ahead=True)
-    isolation.tidy()
-    isolation.close()
+    isolation.beat(time.monotonic())
+    isolation.stop(isolation_module.SHUTDOWN_GRACE)
     assert scene.started[0].dismissed
     assert scene.started[0].closed
-    isolation.tidy()
+    isolation.beat(time.monotonic())
     assert len(scene.started) == 1

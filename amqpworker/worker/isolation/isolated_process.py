@@ -1,7 +1,7 @@
 """
 A worker process's handle of an isolated process: a new interpreter that runs one task after the other.
 
-Decides how it is started, when it counts as hung, and how its end is noticed. `outcomes` decides what its end means.
+Decides how it is started, when it counts as hung, and how its end is noticed.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from amqpworker.ipc.exit_status import describe_exit
 from amqpworker.ipc.interpreter import VERSION_ARGUMENT, VERSION_MISMATCH, command_of
 from amqpworker.ipc.kernel import ProcessEnd, memory_file
 from amqpworker.ipc.stray_signals import DUMP_SIGNAL, stray_signals_blocked
-from amqpworker.worker.isolation.crashes import Crash
 from amqpworker.worker.isolation.leftovers import Leftovers
 from amqpworker.worker.isolation.protocol import BEAT, OUTCOME, READY, SPENT, Frames, Unreadable
 from amqpworker.worker.options import WorkerOptions
 
-STEP = 1.0
+POLL_SECONDS = 1.0
 # A socket cannot wait for just any time.
-MOST_SENDING = 86_400.0
+MAX_SEND_SECONDS = 86_400.0
 DUMP_PATIENCE = 0.2
 DUMP_STEP = 0.01
-MOST_STACK_BYTES = 64 * 1024
+MAX_STACK_BYTES = 64 * 1024
 READ_BYTES = 1 << 18
 KIB = 1024
 
@@ -49,7 +49,27 @@ class Late:
     stack: str
 
 
-Ending: TypeAlias = Arrived | Late | Crash
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """
+    How an isolated process ended while it ran a task.
+
+    `code` is its exit code, or (negative) the signal that ended it, None if that is unknown. `memory` is the most bytes that
+    it used, `stack` where it was, if that is known, and `reason` why it was killed, if we killed it.
+    """
+
+    code: int | None
+    memory: int = 0
+    stack: str = ""
+    reason: str = ""
+
+    @property
+    def how(self) -> str:
+        """How it ended, in few words."""
+        return "an unknown exit code" if self.code is None else describe_exit(self.code)
+
+
+Answer: TypeAlias = Arrived | Late | Crash
 
 
 class IsolatedProcess:
@@ -58,9 +78,6 @@ class IsolatedProcess:
 
     While a task runs, the process sends a heartbeat each second; without one for `stall_timeout` seconds, it counts as hung.
     It starts in `folder` (default: the current one), where its worker process found the app: a task may have left it since.
-
-    Raises:
-        OSError: the machine has no room for another process.
     """
 
     def __init__(self, options: WorkerOptions, folder: str | None = None) -> None:
@@ -73,8 +90,8 @@ class IsolatedProcess:
         self._frames = Frames()
         self._socket, theirs = socket.socketpair()
         self._stacks = -1
-        self._end: ProcessEnd | None = None
-        self._ended: Crash | None = None
+        self._exit_watch: ProcessEnd | None = None
+        self._exit: Crash | None = None
         self.leftovers = Leftovers()
         """The processes that its tasks have started, which end with it."""
         command = [*command_of("amqpworker.worker.isolation.program"), VERSION_ARGUMENT, options.model_dump_json()]
@@ -91,7 +108,7 @@ class IsolatedProcess:
                     cwd=folder,
                 )
             # Its end of the pair may live on in a child that a task has forked meanwhile, so that no end is seen there.
-            self._end = ProcessEnd(self._process.pid)
+            self._exit_watch = ProcessEnd(self._process.pid)
         except BaseException:
             self.close()
             raise
@@ -104,13 +121,13 @@ class IsolatedProcess:
     @property
     def outdated(self) -> bool:
         """Whether it has ended because another version of amqpworker is installed now."""
-        return self._ended is not None and self._ended.code == VERSION_MISMATCH
+        return self._exit is not None and self._exit.code == VERSION_MISMATCH
 
     def alive(self) -> bool:
         """Return whether it runs; if it has ended, it is reaped."""
-        if self._ended is None and self._has_ended():
+        if self._exit is None and self.exited():
             self._reap()
-        return self._ended is None
+        return self._exit is None
 
     def wait_ready(self, timeout: float) -> bool:
         """Wait until it has imported the app and can run tasks; return false if it has ended, or is not ready in time."""
@@ -118,59 +135,59 @@ class IsolatedProcess:
             self._is_ready = self._listen(READY, timeout) == Arrived(b"")
         return self._is_ready
 
-    def run(self, request: bytes, timeout: float) -> Ending:
+    def run(self, request: bytes, timeout: float) -> Answer:
         """Have it run a task, for at most `timeout` seconds."""
         os.ftruncate(self._stacks, 0)
         os.lseek(self._stacks, 0, os.SEEK_SET)
         self.runs += 1
         self.leftovers.on_run_started()
         try:
-            self._socket.settimeout(min(self._stall_timeout, MOST_SENDING))
+            self._socket.settimeout(min(self._stall_timeout, MAX_SEND_SECONDS))
             self._socket.sendall(request)
         except OSError:
-            return self._crash("it accepted no more requests")
+            return self._crashed("it accepted no more requests")
         return self._listen(OUTCOME, timeout)
 
-    def _listen(self, wanted: bytes, timeout: float) -> Ending:
+    def _listen(self, wanted: bytes, timeout: float) -> Answer:
         until = time.monotonic() + timeout
         # One more: its heartbeat of each second may arrive just after our own second.
-        silent, most_silent = 0, math.ceil(self._stall_timeout / STEP) + 1
+        silent, most_silent = 0, math.ceil(self._stall_timeout / POLL_SECONDS) + 1
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        assert self._end is not None
-        if self._end.descriptor >= 0:
-            poll.register(self._end.descriptor, select.POLLIN)
+        assert self._exit_watch is not None
+        if self._exit_watch.descriptor >= 0:
+            poll.register(self._exit_watch.descriptor, select.POLLIN)
         while (left := until - time.monotonic()) > 0:
             # In steps: time for which the machine itself was suspended does not count.
-            ready = {found for found, _ in poll.poll(min(left, STEP) * 1000)}
+            ready = {found for found, _ in poll.poll(min(left, POLL_SECONDS) * 1000)}
             if self._socket.fileno() in ready:
                 silent = 0
-                ending = self._read(wanted)
-                if ending is not None:
-                    return ending
-            elif ready or self._has_ended():
-                return self._crash()
+                answer = self._read(wanted)
+                if answer is not None:
+                    return answer
+            elif ready or self.exited():
+                return self._crashed()
             else:
                 silent += 1
                 if silent >= most_silent and wanted == OUTCOME:
-                    return self._crash(f"killed: it had made no progress for {silent * STEP:.0f} s")
+                    return self._crashed(f"killed: it had made no progress for {silent * POLL_SECONDS:.0f} s")
         return Late(self._dumped())
 
-    def _read(self, wanted: bytes) -> Ending | None:
+    def _read(self, wanted: bytes) -> Answer | None:
         try:
             data = self._socket.recv(READ_BYTES)
             found = self._frames.feed(data)
         except (OSError, Unreadable) as error:
-            return self._crash(f"killed: {error}")
+            return self._crashed(f"killed: {error}")
         if not data:
-            return self._crash()
+            return self._crashed()
         for kind, content in found:
             if kind == wanted:
                 return Arrived(content)
             if kind == SPENT:
                 self.spent = True
             elif kind != BEAT:
-                return self._crash("killed: it did not respond to a request")
+                return self._crashed("killed: it did not respond to a request")
             else:
                 self.leftovers.note_descendants(self.pid)
         return None
@@ -182,26 +199,23 @@ class IsolatedProcess:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 
-    def wait_end(self, timeout: float) -> None:
-        """Wait until it has ended."""
-        self._has_ended(timeout)
+    def exited(self, timeout: float = 0.0) -> bool:
+        """Wait until it has ended, at most `timeout` seconds; return whether it has."""
+        return self._exit_watch is None or self._exit_watch.wait(timeout)
 
-    def _has_ended(self, timeout: float = 0.0) -> bool:
-        return self._end is None or self._end.wait(timeout)
-
-    def _crash(self, reason: str = "") -> Crash:
+    def _crashed(self, reason: str = "") -> Crash:
         """Return how it ended; if it has not, kill it, with this `reason`."""
         if reason:
             crash = self._reap(reason, self._dumped())
         else:
             # It has closed its socket: what is left of it ends now, or is ended.
-            self._has_ended(STEP)
+            self.exited(POLL_SECONDS)
             crash = self._reap("", self._stack())
         self.leftovers.note_adopted()
         return crash
 
     def _reap(self, reason: str = "", stack: str = "") -> Crash:
-        if self._ended is None:
+        if self._exit is None:
             # Before it is reaped: until then no other process or group can have its id.
             self.leftovers.note_descendants(self.pid)
             self.kill()
@@ -210,16 +224,15 @@ class IsolatedProcess:
                 _, status, usage = os.wait4(self.pid, 0)
             except ChildProcessError:
                 # Code of the app waits for any child, and has got this one.
-                self._ended = Crash(None, 0, stack, reason)
+                self._exit = Crash(None, 0, stack, reason)
             else:
                 code = os.waitstatus_to_exitcode(status)
-                self._ended = Crash(code, usage.ru_maxrss * KIB, stack, reason)
-            self._process.returncode = self._ended.code or 0
-        return self._ended
+                self._exit = Crash(code, usage.ru_maxrss * KIB, stack, reason)
+            self._process.returncode = self._exit.code or 0
+        return self._exit
 
     def _dumped(self) -> str:
-        """Have it write its stacks, and return them."""
-        if not self._has_ended():
+        if not self.exited():
             with suppress(ProcessLookupError):
                 os.kill(self.pid, DUMP_SIGNAL)
             pause, size = select.poll(), 0
@@ -231,11 +244,11 @@ class IsolatedProcess:
         return self._stack()
 
     def _stack(self) -> str:
-        return os.pread(self._stacks, MOST_STACK_BYTES, 0).decode("utf-8", "replace")
+        return os.pread(self._stacks, MAX_STACK_BYTES, 0).decode("utf-8", "replace")
 
     def kill(self) -> None:
         """Kill it at once; `close` ends the processes that its tasks have started."""
-        if self._ended is None:
+        if self._exit is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
@@ -248,5 +261,5 @@ class IsolatedProcess:
         if self._stacks >= 0:
             os.close(self._stacks)
             self._stacks = -1
-        if self._end is not None:
-            self._end.close()
+        if self._exit_watch is not None:
+            self._exit_watch.close()

@@ -1,4 +1,4 @@
-"""A machine without room for another thread or process: one line that says so, no traceback, and another attempt."""
+"""How a worker process starts and ends; on a machine without room for another thread: one line that says so, no traceback."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from amqpworker.broker import single_start_thread
 from amqpworker.cli import worker_check as check
 from amqpworker.cli.pool_file import pool_spec
 from amqpworker.errors import AmqpWorkerError, ConfigError
-from amqpworker.ipc.exit_status import FAILED
+from amqpworker.ipc.ending import exit_code_of
+from amqpworker.ipc.exit_status import FAILED, STOPPED
 from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.supervisor.health import HealthServer
 from amqpworker.testing import processes
+from amqpworker.worker.assembly import assemble
 from amqpworker.worker.event_loop import EventLoopRunner
 from amqpworker.worker.executor import TaskExecutor
+from amqpworker.worker.main_thread import WorkerProcess
 from amqpworker.worker.options import WorkerOptions
-from amqpworker.worker.process import WorkerProcess
-from amqpworker.worker.thread_room import room_permitting
+from amqpworker.worker.service import Service
 from tests.unit.worker.settling import Bench
 
 FULL = "the limit of processes and threads is reached"
@@ -42,7 +44,7 @@ def full() -> Iterator[None]:
 def worker() -> WorkerProcess:
     app = App("amqp://127.0.0.1:1/")
     app.task(name="t", queue="q")(lambda: None)
-    return WorkerProcess(app, WorkerOptions(app="tests:app"))
+    return assemble(app, WorkerOptions(app="tests:app"))
 
 
 def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
@@ -61,7 +63,7 @@ def test_a_thread_that_finds_no_room_is_an_error_of_the_system_that_names_the_li
 def test_a_worker_process_that_finds_no_room_for_its_threads_ends_with_one_line_to_be_started_again(
     worker: WorkerProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert room_permitting(worker.run) == FAILED
+    assert exit_code_of(worker.run) == FAILED
     (reason,) = logged(caplog, "thread_not_started")
     assert FULL in reason
     assert not any(one.exc_info for one in caplog.records)
@@ -79,6 +81,35 @@ def test_a_worker_process_without_a_thread_for_its_connection_ends_and_does_not_
     (reason,) = logged(caplog, "worker_broken")
     assert FULL in reason
     worker.runners.stop()
+
+
+class Notes(Service):
+    """A service that notes what is called."""
+
+    def __init__(self, name: str, noted: list[str]) -> None:
+        self.name = name
+        self.noted = noted
+
+    def start(self) -> None:
+        self.noted.append(f"start {self.name}")
+
+    def drain(self) -> None:
+        self.noted.append(f"drain {self.name}")
+
+    def stop(self, grace: float) -> None:
+        self.noted.append(f"stop {self.name} within {grace:g} s")
+
+
+def test_services_start_in_the_order_of_their_list_and_end_in_reverse_order(worker: WorkerProcess) -> None:
+    noted: list[str] = []
+    worker.services = [Notes("first", noted), *worker.services, Notes("last", noted)]
+    worker.drain_timeout = 1.0
+    worker.stop_requested.set()
+    assert worker.run() == STOPPED
+    assert noted == [
+        *("start first", "start last", "drain first", "drain last"),
+        *("stop last within 2 s", "stop first within 2 s"),
+    ]
 
 
 def test_a_worker_without_room_for_the_thread_that_keeps_limits_begins_nothing(full: None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from amqpworker.model.message import Delivery, Properties
-from amqpworker.worker.isolation.crashes import RedeliveryAction, redelivery_action
+from amqpworker.worker.redelivery import RedeliveryAction, redelivery_action
 
 
 def delivery(redelivered: bool = True, **headers: Any) -> Delivery:

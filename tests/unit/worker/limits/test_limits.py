@@ -22,7 +22,7 @@ from amqpworker.lifecycle import ThreadLimitReached
 from amqpworker.log.logger import flush
 from amqpworker.log.writer import LineHandler
 from amqpworker.policies.time_limit import UNLIMITED, TimeLimit, time_limit_of
-from amqpworker.worker.limits.deadlines import Limits, Pace, RunAbandoned, RunDeadline
+from amqpworker.worker.limits.limits import Limits, Pace, RunAbandoned, RunDeadline
 from tests.support import wait_until
 
 
@@ -133,7 +133,7 @@ class Sleepy:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_it_is_raised_again_until_the_run_has_ended_whatever_swallows_it(over: list[RunDeadline]) -> None:
-    limits = Limits(over.append, Pace(again=0.2))
+    limits = Limits(over.append, Pace(repeat_after=0.2))
     swallowed: list[float] = []
 
     def stubborn() -> None:
@@ -172,7 +172,7 @@ def test_a_task_that_does_nothing_but_log_is_interrupted_in_the_sink_and_leaves_
 
         for _ in range(10):
             with pytest.raises(TimeLimitExceeded):
-                Limits(over.append, Pace(briefly=0.05)).call(None, logs, 0.01, math.inf)
+                Limits(over.append, Pace(disrupt_after=0.05)).call(None, logs, 0.01, math.inf)
             assert sink.lock is not None
             assert sink.lock.acquire(timeout=5)
             sink.lock.release()
@@ -183,7 +183,7 @@ def test_a_task_that_does_nothing_but_log_is_interrupted_in_the_sink_and_leaves_
 def test_the_log_names_once_a_run_that_does_not_end_at_its_limit(
     over: list[RunDeadline], caplog: pytest.LogCaptureFixture
 ) -> None:
-    limits = Limits(over.append, Pace(report=0.05))
+    limits = Limits(over.append, Pace(report_after=0.05))
     run = SimpleNamespace(task="shop.waits", id="m-1", attempt=1, queue="work")
     ours, theirs = socket.socketpair()
 
@@ -194,15 +194,15 @@ def test_the_log_names_once_a_run_that_does_not_end_at_its_limit(
         blocked = threading.Thread(target=lambda: suppressed(lambda: limits.call(run, receive, 0.05, math.inf)))
         blocked.start()
         wait_until(lambda: "task_over_limit" in caplog.text)
-        assert [watch.run for watch in limits.overdue(0.05)] == [run]
-        assert limits.overdue(60) == []
+        assert [watch.run for watch in limits.beyond(0.05)] == [run]
+        assert limits.beyond(60) == []
         theirs.send(b"x")
         blocked.join()
     flush()
     (line,) = [record.msg for record in caplog.records if "task_over_limit" in str(record.msg)]
     assert (line["task"], line["id"]) == ("shop.waits", "m-1")
     assert "in receive" in line["at"]
-    assert limits.overdue(0) == []
+    assert limits.beyond(0) == []
 
 
 def suppressed(function: Callable[[], Any]) -> None:

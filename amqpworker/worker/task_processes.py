@@ -39,7 +39,7 @@ CHECK_SECONDS = 1.0
 POOLS_END = 2.0
 
 
-class ChildProcesses:
+class TaskProcesses:
     """
     The descendants of this process, whose orphans it adopts from now on; one thread uses it.
 

@@ -1,8 +1,7 @@
 """
 Run tasks in isolated processes: those with `isolated=True`, and messages that may have crashed a process.
 
-Decides which process runs what, how many wait for work, and when one is replaced. `outcomes` decides what happens to a
-message whose process has crashed, hangs or cannot be started.
+Decides which process runs what, how many wait for work, and when one is replaced.
 """
 
 from __future__ import annotations
@@ -10,24 +9,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import assert_never
 
 from amqpworker.log.logger import get_logger
 from amqpworker.model.outcome import Outcome
 from amqpworker.worker import outcomes
 from amqpworker.worker.context import Run
-from amqpworker.worker.isolation.child import Arrived, IsolatedProcess, Late
-from amqpworker.worker.isolation.crashes import Crash
+from amqpworker.worker.isolation.isolated_process import Arrived, Crash, IsolatedProcess, Late
 from amqpworker.worker.isolation.protocol import Unreadable, outcome_from, request_to
-from amqpworker.worker.limits.deadlines import RunAbandoned
+from amqpworker.worker.limits.limits import RunAbandoned
+from amqpworker.worker.service import Service
 
 log = get_logger(__name__)
 
-# A process that was started ahead and ended before it had run anything, or could not be started, would do so again.
-AHEAD_PAUSE = 60.0
+# Seconds; a process that was started ahead and has failed before it ran anything would do so again.
+RETRY_AHEAD_AFTER = 60.0
 IDLE_SECONDS = 60.0
 # What tasks leak is freed with their process.
-MOST_RUNS = 1000
+MAX_RUNS = 1000
 OUTDATED = "another version of amqpworker is installed: restart the pool"
 # How long leaving its lifespan may take.
 SHUTDOWN_GRACE = 2.0
@@ -35,7 +33,7 @@ SHUTDOWN_GRACE = 2.0
 LEFTOVERS_GRACE = 8.0
 
 
-class Isolation:
+class Isolation(Service):
     """
     The isolated processes of a worker process, each started by `start`; safe to use from many threads.
 
@@ -66,12 +64,7 @@ class Isolation:
         return len(self._busy)
 
     def run(self, run: Run) -> Outcome:
-        """
-        Run a task in an isolated process, and return how it ends.
-
-        Raises:
-            RunAbandoned: the worker is ending and has abandoned the task.
-        """
+        """Run a task in an isolated process, and return how it ends; raises RunAbandoned if the worker ends meanwhile."""
         process = self._ready_process()
         if not run.delivery.channel.is_open:
             # Starting a process may have taken seconds: its message is redelivered, and may be running elsewhere by now.
@@ -80,46 +73,35 @@ class Isolation:
             return outcomes.REQUEUE
         if process is None:
             return outcomes.NOT_ISOLATED
+        outcome: Outcome | None = None
         try:
-            ending = process.run(request_to(run), run.registered.time_limit.end)
-        except BaseException:
-            self._end(process)
-            raise
-        if self._closed:
-            self._end(process)
-            raise RunAbandoned
-        match ending:
-            case Arrived(data):
-                try:
-                    outcome = outcome_from(data)
-                except Unreadable as error:
-                    self._end(process)
-                    return self._crashed(run, process, Crash(None, reason=str(error)))
+            answer = process.run(request_to(run), run.registered.time_limit.end)
+            if isinstance(answer, Arrived) and not self._closed:
+                outcome = outcome_from(answer.data)
+        except Unreadable as error:
+            answer = Crash(None, reason=str(error))
+        finally:
+            if outcome is None:
+                self._discard(process)
+            else:
                 self._release(process)
-                return outcome
-            case Late(stack):
-                self._end(process)
-                log.warning(
-                    "isolated_killed",
-                    child=process.pid,
-                    reason=f"its task has run for longer than {run.registered.time_limit.longest}",
-                )
-                return outcomes.from_hard_limit(run, stack)
-            case Crash():
-                self._end(process)
-                return self._crashed(run, process, ending)
-            case _:
-                assert_never(ending)
-
-    def _crashed(self, run: Run, process: IsolatedProcess, crash: Crash) -> Outcome:
+        if outcome is not None:
+            return outcome
+        if self._closed:
+            raise RunAbandoned
+        if isinstance(answer, Late):
+            reason = f"its task has run for longer than {run.registered.time_limit.longest}"
+            log.warning("isolated_killed", child=process.pid, reason=reason)
+            return outcomes.from_hard_limit(run, answer.stack)
+        assert isinstance(answer, Crash)
         log.error(
             "isolated_crashed",
             child=process.pid,
-            exit_status=crash.how,
-            memory=crash.memory,
-            reason=crash.reason or None,
+            exit_status=answer.how,
+            memory=answer.memory,
+            reason=answer.reason or None,
         )
-        return outcomes.from_crash(run.delivery, crash, self._max_crashes)
+        return outcomes.from_crash(run.delivery, answer, self._max_crashes)
 
     # ---- which process ----------------------------------------------------------------------------------------------
 
@@ -137,7 +119,7 @@ class Isolation:
                 return None
             if process.alive() and process.wait_ready(self._start_timeout):
                 return process
-            self._end(process)
+            self._discard(process)
             if self._closed:
                 raise RunAbandoned
             if not waited:
@@ -156,7 +138,7 @@ class Isolation:
         process.idle_since = time.monotonic()
         with self._lock:
             self._busy.discard(process)
-            if not self._closed and (process.spent or process.runs >= MOST_RUNS):
+            if not self._closed and (process.spent or process.runs >= MAX_RUNS):
                 self._dismiss(process)
                 return
             if not self._closed:
@@ -164,14 +146,13 @@ class Isolation:
                 return
         process.close()
 
-    def _end(self, process: IsolatedProcess) -> None:
+    def _discard(self, process: IsolatedProcess) -> None:
         with self._lock:
             self._busy.discard(process)
         process.close()
 
-    def tidy(self) -> None:
-        """Remove processes that have ended or were idle for long, and start one ahead; the worker calls this regularly."""
-        now = time.monotonic()
+    def beat(self, now: float) -> None:
+        """Remove processes that have ended or were idle for long, and start one ahead."""
         with self._lock:
             spare = 1 if self._ahead else 0
             kept = [one for one in self._idle if one.alive()]
@@ -181,8 +162,8 @@ class Isolation:
                 self._dismiss(one)
             self._idle = [one for one in kept if one not in over]
             if any(not one.runs for one in ended):
-                log.error("isolated_not_started", effect="none is kept ready for a while", retry_in=AHEAD_PAUSE)
-                self._ahead_at = now + AHEAD_PAUSE
+                log.error("isolated_not_started", effect="none is kept ready for a while", retry_in=RETRY_AHEAD_AFTER)
+                self._ahead_at = now + RETRY_AHEAD_AFTER
             if self._ahead and now >= self._ahead_at and not (self._closed or self._idle or self._busy):
                 self._start_ahead(now)
             ended += [one for until, one in self._leaving if until <= now or not one.alive()]
@@ -196,13 +177,13 @@ class Isolation:
     def _start_ahead(self, now: float) -> None:
         ahead = self._started()
         if ahead is None:
-            self._ahead_at = now + AHEAD_PAUSE
+            self._ahead_at = now + RETRY_AHEAD_AFTER
         else:
             self._idle.append(ahead)
 
-    def close(self, timeout: float = SHUTDOWN_GRACE) -> None:
-        """End all of them within `timeout` seconds; tasks that still run in them are abandoned."""
-        until = time.monotonic() + timeout
+    def stop(self, grace: float) -> None:
+        """End all of them; tasks that still run in them are abandoned."""
+        until = time.monotonic() + min(grace, SHUTDOWN_GRACE)
         with self._lock:
             self._closed = True
             for process in self._idle:
@@ -213,9 +194,9 @@ class Isolation:
         for process in busy:
             process.kill()
         for _, process in leaving:
-            process.wait_end(max(0.0, until - time.monotonic()))
+            process.exited(max(0.0, until - time.monotonic()))
         for thread in _close_all([process for _, process in leaving]):
-            thread.join(timeout and LEFTOVERS_GRACE)
+            thread.join(grace and LEFTOVERS_GRACE)
 
 
 def _close_all(processes: Iterable[IsolatedProcess]) -> list[threading.Thread]:

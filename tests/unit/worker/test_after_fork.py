@@ -7,7 +7,7 @@ import sys
 
 PROGRAM = """
 import os, signal
-from amqpworker.worker.forked_children import default_signals_in_forks
+from amqpworker.worker.after_fork import default_signals_in_forks
 
 heard = []
 signal.signal(signal.SIGTERM, lambda *_: heard.append("SIGTERM"))

@@ -1,0 +1,169 @@
+"""
+Builds the parts of a worker process from an app and its options.
+
+Decides what knows what, and which services the process has. Nothing of it runs yet, except the app's own code that makes its
+lifespan.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from amqpworker.app import App
+from amqpworker.broker.address import addresses, places
+from amqpworker.broker.consumer import Consumer
+from amqpworker.broker.consumer_channel import Subscription
+from amqpworker.ipc.pipes import Report, Reporter
+from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, PUBLISHER, Recorder
+from amqpworker.log.logger import get_logger
+from amqpworker.results.store import ResultStore
+from amqpworker.settings import mistyped
+from amqpworker.worker.app_code import AppCode
+from amqpworker.worker.consumer_watch import ConsumerWatch
+from amqpworker.worker.counters import OutcomeCounters
+from amqpworker.worker.executor import Pipeline, TaskExecutor
+from amqpworker.worker.isolation.isolated_process import IsolatedProcess
+from amqpworker.worker.isolation.isolation import Isolation
+from amqpworker.worker.lifespan import Lifespan
+from amqpworker.worker.limits.limits import Limits
+from amqpworker.worker.main_thread import WorkerProcess
+from amqpworker.worker.middleware import MiddlewareStack
+from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.queue_sharing import Sharing, bits_of
+from amqpworker.worker.receiver import DeliveryReceiver
+from amqpworker.worker.settle import Settler
+from amqpworker.worker.signals import OwnSignals
+from amqpworker.worker.stop_request import StopRequest
+from amqpworker.worker.subscriptions import queue_assignments, warn_of_long_tasks
+from amqpworker.worker.task_processes import TaskProcesses
+from amqpworker.worker.threads import Concurrency, RunnerThreads
+
+log = get_logger(__name__)
+
+
+def current_folder() -> str | None:
+    """Return the current folder, None if it was deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSetup:
+    """
+    What a worker process has before any code of the app runs; by default, that of a worker in a thread of another program.
+
+    A task may change the folder and the signal handlers of its whole process: here they are as they were.
+    """
+
+    recorder: Recorder | None = None
+    reporter: Reporter = field(default_factory=lambda: Reporter(None))
+    signals: OwnSignals = field(default_factory=OwnSignals)
+    folder: str | None = field(default_factory=current_folder)
+    children: TaskProcesses = field(default_factory=lambda: TaskProcesses(ours=False))
+
+
+def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None) -> WorkerProcess:
+    """Build the worker process of an app; raises ConfigError if the app or the options do not allow that."""
+    setup = ProcessSetup() if setup is None else setup
+    reporter = setup.reporter
+    recorder = Recorder(options.slots) if setup.recorder is None else setup.recorder
+    stop_request = StopRequest()
+
+    def wake() -> None:
+        consumer.io.wake()
+
+    # What a delivery meets, from its outcome back to where it comes from.
+    app.producer.owner = options.app
+    publisher = app.producer.publisher
+    store = _checked_store(app)
+    settings = app.settings.model_copy(update={"log_tasks": options.log_tasks or app.settings.log_tasks})
+    settler = Settler(publisher, store, app.plan, settings, wake)
+    counters = OutcomeCounters()
+    settler.listeners.add(counters.on_settled)
+    limits = Limits(lambda _: stop_request.wake())
+    isolation = _isolation(app, options, setup.folder)
+    middleware = MiddlewareStack.of(app.middleware, lambda *given: runners.event_loop.run_coroutine(*given))  # noqa: PLW0108
+    executor = TaskExecutor(app.tasks, store is not None, limits, middleware)
+    runners: RunnerThreads = RunnerThreads(Pipeline(executor, settler, isolation), _concurrency(options), recorder)
+    ask = _ask(reporter) if reporter.has_parent else None
+    receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, ask, wake)
+    consumer = Consumer(addresses(app.url), app.settings, _subscriptions(app, options), receiver)
+    consumer.io.owner = options.app
+    consumer.io.beat = lambda: recorder.beat(CONSUMER)
+    publisher.io.beat = lambda: recorder.beat(PUBLISHER)
+    runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
+
+    # What works beside the tasks.
+    app.users.worker_started()
+    lifespan = Lifespan(
+        None if app.lifespan is None else app.lifespan(), runners.event_loop.run_coroutine, stop_request.wake
+    )
+    watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter)
+    bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
+    sharing = Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
+    app_code = AppCode(lifespan, runners, setup.children, reporter.has_parent)
+    warn_of_long_tasks(app)
+    _warn_of_mistyped_variables()
+    return WorkerProcess(
+        app=app,
+        name=options.app,
+        drain_timeout=app.settings.drain_timeout if options.drain_timeout is None else options.drain_timeout,
+        recorder=recorder,
+        reporter=reporter,
+        signals=setup.signals,
+        stop_requested=stop_request,
+        publisher=publisher,
+        consumer=consumer,
+        receiver=receiver,
+        settler=settler,
+        counters=counters,
+        runners=runners,
+        limits=limits,
+        lifespan=lifespan,
+        isolation=isolation,
+        watch=watch,
+        sharing=sharing,
+        # A new one is added here. The last one ends first.
+        services=(app_code, isolation, watch, sharing),
+    )
+
+
+def _isolation(app: App, options: WorkerOptions, folder: str | None) -> Isolation:
+    return Isolation(
+        lambda: IsolatedProcess(options, folder),
+        app.settings.max_crashes,
+        options.start_timeout,
+        any(task.isolated for task in app.tasks.values()),
+    )
+
+
+def _concurrency(options: WorkerOptions) -> Concurrency:
+    return Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects_at_once)
+
+
+def _checked_store(app: App) -> ResultStore | None:
+    store = app.store()
+    if store is not None and (trouble := store.check_writable()) is not None:
+        log.warning("results_unavailable", reason=trouble, effect="the first result waits for it")
+    return store
+
+
+def _ask(reporter: Reporter) -> Callable[[tuple[str, ...]], bool]:
+    return lambda keys: reporter.send(Report("suspect_query", keys=keys))
+
+
+def _subscriptions(app: App, options: WorkerOptions) -> list[Subscription]:
+    served = queue_assignments(app, options)
+    for one in served:
+        if one.idles:
+            log.warning("prefetch_below_threads", queue=one.queue, prefetch=one.prefetch, threads=one.threads)
+    return [Subscription(one.queue, one.prefetch, app.plan.worker_requirements(one.queue)) for one in served]
+
+
+def _warn_of_mistyped_variables() -> None:
+    for name, meant in mistyped(os.environ).items():
+        log.warning("unknown_variable", name=name, meant=meant, effect="it is not read")
