@@ -22,7 +22,6 @@ from amqpworker.results.store import ResultStore
 from amqpworker.settings import mistyped
 from amqpworker.worker.app_code import AppCode
 from amqpworker.worker.consumer_watch import ConsumerWatch
-from amqpworker.worker.counters import OutcomeCounters
 from amqpworker.worker.executor import Pipeline, TaskExecutor
 from amqpworker.worker.isolation.isolated_process import IsolatedProcess
 from amqpworker.worker.isolation.isolation import Isolation
@@ -82,15 +81,12 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     store = _checked_store(app)
     settings = app.settings.model_copy(update={"log_tasks": options.log_tasks or app.settings.log_tasks})
     settler = Settler(publisher, store, app.plan, settings, wake)
-    counters = OutcomeCounters()
-    settler.listeners.add(counters.on_settled)
     limits = Limits(lambda _: stop_request.wake())
     isolation = _isolation(app, options, setup.folder)
     middleware = MiddlewareStack.of(app.middleware, lambda *given: runners.event_loop.run_coroutine(*given))  # noqa: PLW0108
     executor = TaskExecutor(app.tasks, store is not None, limits, middleware)
     runners: RunnerThreads = RunnerThreads(Pipeline(executor, settler, isolation), _concurrency(options), recorder)
-    ask = _ask(reporter) if reporter.has_parent else None
-    receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, ask, wake)
+    receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, _ask(reporter), wake)
     consumer = Consumer(addresses(app.url), app.settings, _subscriptions(app, options), receiver)
     consumer.io.owner = options.app
     consumer.io.beat = lambda: recorder.beat(CONSUMER)
@@ -120,7 +116,6 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         consumer=consumer,
         receiver=receiver,
         settler=settler,
-        counters=counters,
         runners=runners,
         limits=limits,
         lifespan=lifespan,
@@ -152,8 +147,8 @@ def _checked_store(app: App) -> ResultStore | None:
     return store
 
 
-def _ask(reporter: Reporter) -> Callable[[tuple[str, ...]], bool]:
-    return lambda keys: reporter.send(Report("suspect_query", keys=keys))
+def _ask(reporter: Reporter) -> Callable[[tuple[str, ...]], bool] | None:
+    return (lambda keys: reporter.send(Report("suspect_query", keys=keys))) if reporter.has_parent else None
 
 
 def _subscriptions(app: App, options: WorkerOptions) -> list[Subscription]:

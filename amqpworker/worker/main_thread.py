@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 
 from amqpworker.app import App
@@ -72,7 +72,6 @@ class WorkerProcess:
     consumer: Consumer
     receiver: DeliveryReceiver
     settler: Settler
-    counters: OutcomeCounters
     runners: RunnerThreads
     limits: Limits
     lifespan: Lifespan
@@ -82,6 +81,10 @@ class WorkerProcess:
     services: Sequence[Service]
     stop_now: bool = False
     """Whether a second Ctrl-C has ended the wait for running tasks."""
+    counters: OutcomeCounters = field(default_factory=OutcomeCounters)
+
+    def __post_init__(self) -> None:
+        self.settler.listeners.add(self.counters.on_settled)
 
     # ---- from other threads and signal handlers ---------------------------------------------------------------------
 
