@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from amqpworker.ipc.exit_status import FAILED, MISCONFIGURED, STOPPED, describe_exit
+from amqpworker.ipc.stray_signals import DUMP_GRACE
 from amqpworker.supervisor import actions
 from amqpworker.supervisor.actions import Action, Level
 from amqpworker.supervisor.rollout import Rollout, RolloutStep
@@ -20,8 +21,6 @@ from amqpworker.supervisor.slots import FleetProcess, Oversize, Pool, Slot, Stag
 DRAIN_TIMEOUT = 30.0
 KILL_GRACE = 10.0
 IMPATIENT_GRACE = 2.0
-# Writing the stacks of many threads takes a moment.
-DUMP_GRACE = 1.0
 # Before the supervisor gives up if no process has ever consumed: about three minutes.
 MAX_DEATHS = 8
 END_OVERDUE_PAUSE = 60.0
