@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, ov
 from amqpworker.broker.amqp.table_encode import encode_table
 from amqpworker.client.sent import Sent, value_of
 from amqpworker.errors import ConfigError, InvalidArguments
-from amqpworker.model.message import HeaderValue, Message
+from amqpworker.model.message import HeaderValue, Message, new_id
 from amqpworker.model.reply import read
-from amqpworker.policies.send_options import Options, check_options, message_of
+from amqpworker.policies.send_options import Options, check_options
 
 if TYPE_CHECKING:
     from amqpworker.policies.retry import Policy
@@ -238,7 +238,22 @@ class RemoteTask(TaskView[P, R]):
             InvalidArguments: the arguments do not fit the task's parameters, or are too large.
         """
         body = self.signature.encode(args, kwargs)
-        return message_of(self.name, self.queue, body, options, self.app.max_body)
+        if len(body) > self.app.max_body:
+            raise InvalidArguments(
+                f"The arguments of task {self.name!r} are {len(body)} bytes of JSON, more than the {self.app.max_body} "
+                f"that AMQPWORKER_MAX_BODY allows: send a reference to large data instead."
+            )
+        return Message(
+            self.name,
+            options.queue or self.queue,
+            body,
+            options.id or new_id(),
+            options.headers,
+            options.delay,
+            options.at,
+            options.expires,
+            options.resend,
+        )
 
     def call_message(self, message: Message, timeout: float | None) -> R:
         """

@@ -63,11 +63,11 @@ def check_options(given: Mapping[str, Any]) -> Options:
 
 
 def message_of(task: str, queue: str, body: bytes, options: Options, max_body: int) -> Message:
-    """Return the message of a task; raises InvalidArguments if its body is too large."""
+    """Return the message of a task with these options; raises InvalidArguments if its body is too large."""
     if len(body) > max_body:
         raise InvalidArguments(
-            f"The arguments of task {task!r} are {len(body)} bytes of JSON, more than the {max_body} that "
-            f"AMQPWORKER_MAX_BODY allows: send a reference to large data instead."
+            f"The arguments of task {task!r} are {len(body)} bytes of JSON, more than the {max_body} "
+            f"that AMQPWORKER_MAX_BODY allows: send a reference to large data instead."
         )
     return Message(
         task,
