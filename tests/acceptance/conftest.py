@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from amqpworker.testing import Node
 from tests.acceptance import oracle
 from tests.acceptance.scene import Scene
 from tests.conftest import running_node
-from tests.nodes import Node
 from tests.support import Broker
 
 MakeScene = Callable[..., Scene]

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pytest
 from pika.exceptions import ChannelClosedByBroker
 
+from amqpworker.testing import Node
 from tests.acceptance.conftest import MakeScene, quicken
 from tests.acceptance.oracle import balance
 from tests.acceptance.scene import QUEUE, Scene
-from tests.nodes import Node
 from tests.support import Broker
 
 SECONDS = float(os.environ.get("ACCEPTANCE_SECONDS", "20"))

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from amqpworker.testing import Node
 from tests.acceptance.conftest import quicken
 from tests.acceptance.scene import Scene
 from tests.acceptance.service.ledger import Ledger
-from tests.nodes import Node
 from tests.proxy import Direction, Proxy
 
 SHORT = (1.0, 2.5)

@@ -7,14 +7,13 @@ from collections import Counter
 
 import pytest
 
-from amqpworker.testing import processes
+from amqpworker.testing import Node, processes
 from tests.acceptance.conftest import MakeScene, quicken
 from tests.acceptance.oracle import DEAD, PARKED, balance
 from tests.acceptance.scene import QUEUE, Scene
 from tests.long.conftest import SECONDS, TIMEOUT, tell
 from tests.long.faults import frozen
 from tests.long.visitors import Visitors
-from tests.nodes import Node
 from tests.support import wait_until
 
 PROCESSES, THREADS = 3, 8
