@@ -201,7 +201,7 @@ def message(app: App, name: str, values: list[str], body: str | None, options: d
     checked = check_options(options)
     if checked.queue is None:
         raise ConfigError(_unknown_queue(app, name))
-    return message_of(name, checked.queue, content, checked, app.max_body)
+    return message_of(name, checked.queue, content, checked, app.settings.max_body)
 
 
 def _unknown_queue(app: App, task: str) -> str:
