@@ -1,5 +1,5 @@
 """
-What several parts need to know about a process: its forks and threads, who uses an app, how long to wait after failures.
+What several parts need to know about a process: its forks, its threads, and who uses an app.
 
 Nothing here takes a lock. A signal handler or a finalizer may interrupt any line of its thread, and a process may be forked
 while another thread is at any line: a lock that they need might never be released.
@@ -60,40 +60,6 @@ def backoff(first: float, longest: float, failures: int) -> float:
     return min(longest, first * 2.0 ** min(failures - 1, 64)) if failures > 0 else 0.0
 
 
-class LiveObjects(Generic[T]):
-    """
-    The objects of one kind that exist, for the one fork or exit hook of their module; it holds weak references only.
-
-    Not a `weakref.WeakSet`, which may not be iterated while another thread or a finalizer adds to it.
-    """
-
-    def __init__(self) -> None:
-        self._added: dict[int, tuple[int, weakref.ref[T]]] = {}
-
-    def add(self, item: T) -> None:
-        """Add an object until it is deleted."""
-        key = id(item)
-        added = self._added
-
-        def on_deleted(reference: weakref.ref[T]) -> None:
-            # Another object may have the same id by now.
-            if key in added and added[key][1] is reference:
-                del added[key]
-
-        added[key] = (os.getpid(), weakref.ref(item, on_deleted))
-
-    def all(self) -> list[T]:
-        """Return the objects that exist."""
-        # A copy first: it is made in one step.
-        return [item for _, reference in list(self._added.values()) if (item := reference()) is not None]
-
-    def of_this_process(self) -> list[T]:
-        """Return the objects that this process added itself, without inherited ones."""
-        me = os.getpid()
-        found = [reference() for process, reference in list(self._added.values()) if process == me]
-        return [item for item in found if item is not None]
-
-
 class Waker:
     """
     Wakes a thread that waits for file descriptors: its descriptor becomes readable when it is set.
@@ -136,6 +102,40 @@ class Waker:
         # Not before: a thread that still has a reference would write to whatever has this number by then.
         for fd in {self.fd, self._write_fd}:
             os.close(fd)
+
+
+class LiveObjects(Generic[T]):
+    """
+    The objects of one kind that exist, for the one fork or exit hook of their module; it holds weak references only.
+
+    Not a `weakref.WeakSet`, which may not be iterated while another thread or a finalizer adds to it.
+    """
+
+    def __init__(self) -> None:
+        self._added: dict[int, tuple[int, weakref.ref[T]]] = {}
+
+    def add(self, item: T) -> None:
+        """Add an object until it is deleted."""
+        key = id(item)
+        added = self._added
+
+        def on_deleted(reference: weakref.ref[T]) -> None:
+            # Another object may have the same id by now.
+            if key in added and added[key][1] is reference:
+                del added[key]
+
+        added[key] = (os.getpid(), weakref.ref(item, on_deleted))
+
+    def all(self) -> list[T]:
+        """Return the objects that exist."""
+        # A copy first: it is made in one step.
+        return [item for _, reference in list(self._added.values()) if (item := reference()) is not None]
+
+    def of_this_process(self) -> list[T]:
+        """Return the objects that this process added itself, without inherited ones."""
+        me = os.getpid()
+        found = [reference() for process, reference in list(self._added.values()) if process == me]
+        return [item for item in found if item is not None]
 
 
 class AppUsers:
