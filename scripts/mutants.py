@@ -46,7 +46,7 @@ MUTANTS = (
     ),
     Mutant(
         "tell that a drain has ended before a queue that is held brings nothing any more",
-        "amqpworker/broker/queue_pause.py",
+        "amqpworker/broker/consumer.py",
         (
             (
                 "        channel.cancel(tag, on_cancelled)\n",
