@@ -19,7 +19,9 @@ setup: ## make .venv with pinned versions, and install RabbitMQ if it is missing
 demo: setup ## the whole path on real input; DIR=folder of source files, KEEP=1 leaves it running
 	@scripts/demo.sh
 
-test: lint unit integration ## lint, types, unit and integration tests, against real brokers
+test: lint ## lint, types, unit and integration tests, against real brokers
+	@scripts/rabbitmq.sh
+	@scripts/test.sh $(ARGS)
 
 lint: setup ## style, format and types
 	$(PYTHON) -m ruff check --extend-exclude .amqpworker .
@@ -83,7 +85,7 @@ long-versions: setup ## all unit tests with the lowest versions, and with Python
 
 mutants: setup ## mutation tests: break the code in known ways; the tests must catch each
 	@scripts/rabbitmq.sh
-	$(PYTHON) scripts/mutants.py
+	$(PYTHON) scripts/mutants
 
 bench: setup ## measure against other libraries on the same node; writes bench/results.md
 	@scripts/rabbitmq.sh

@@ -9,20 +9,22 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, overload
 
 from amqpworker.broker.address import addresses
+from amqpworker.broker.publisher import Publisher
+from amqpworker.client.app_users import AppUsers
 from amqpworker.client.batch import failed_batch
 from amqpworker.client.producer import Producer
 from amqpworker.client.sent import Sent, never_stored
 from amqpworker.errors import AmqpWorkerError, ConfigError, InvalidArguments, SendError
-from amqpworker.lifecycle import AppUsers
 from amqpworker.log.redaction import redact_url
-from amqpworker.model.message import MOST_SHORT_BYTES, Message, fits_short_string, plain
+from amqpworker.model.message import MAX_SHORT_BYTES, Message, fits_short_string, plain
 from amqpworker.policies.retry import DEFAULT, PolicySpec, policy
 from amqpworker.policies.time_limit import LimitSpec, time_limit_of
-from amqpworker.results.store import ResultStore, check_url, open_store
+from amqpworker.results.store import ResultStore, open_store
 from amqpworker.routing.queues import Plan
 from amqpworker.routing.topology import DEFAULT_NAMESPACE, check_namespace
 from amqpworker.settings import Settings, broker_url
@@ -75,12 +77,12 @@ class App:
             raise ConfigError("App(middleware=…): give a list of callables, each of which returns a context manager.")
         check_namespace(namespace)
         if results is not None:
-            check_url(results)
+            open_store(results)  # connects at its first use
         self.settings = settings if settings is not None else Settings()
         if not isinstance(url, str | None):
             raise ConfigError(f"App(url=…): it must be a string, got {url!r:.60}.")
         self.url = broker_url(url)
-        addresses(self.url)
+        make_publisher = partial(Publisher, addresses(self.url), self.settings)
         self.plan = Plan(plain(namespace), self.settings.declare)
         self.default_queue = plain(default_queue)
         self.modules = tuple(modules)
@@ -89,9 +91,7 @@ class App:
         self.middleware = tuple(middleware)
         self.tasks: dict[str, Task[Any, Any]] = {}
         self.remotes: dict[str, RemoteTask[Any, Any]] = {}
-        self.max_body = self.settings.max_body
-        self.call_timeout = self.settings.call_timeout
-        self._producer = Producer(self.url, self.plan, self.settings)
+        self._producer = Producer(self.plan, self.settings, make_publisher)
         self.users = AppUsers()
         # At most one, by its URL: of several threads that open one `setdefault` keeps the first, without a lock.
         self._stores: dict[str, ResultStore] = {}
@@ -115,9 +115,9 @@ class App:
         inside `with app:`, the last of them closes the app, after its calls have ended; in a worker process the worker
         does: a task that closes the app closes nothing.
         """
-        if not self.users.others:
+        if not self.users.has_others:
             # A thread that enters at this moment keeps its calls too.
-            self._close(lambda: self.users.others)
+            self._close(lambda: self.users.has_others)
 
     def _close(self, spares_calls: Callable[[], bool]) -> None:
         try:
@@ -194,11 +194,11 @@ class App:
             names = (task_name, *map(plain, aliases))
             options = TaskOptions(policy(retry), result, limit, isolated)
             task: Task[..., Any] = Task(self, task_queue, function, Signature.of(function, task_name), options)
-            for one in names:
-                self._check_name(one)
+            for each in names:
+                self._check_name(each)
             self.plan.add_queue(task_queue)
-            for one in names:
-                self.tasks[one] = task
+            for each in names:
+                self.tasks[each] = task
             return task
 
         return register if function is None else register(function)
@@ -241,19 +241,12 @@ class App:
 
     def _check_name(self, name: str) -> None:
         if not fits_short_string(name):
-            raise ConfigError(
-                f"Task name must be a string of 1 to {MOST_SHORT_BYTES} bytes of UTF-8, got {name!r:.60}."
-            )
+            raise ConfigError(f"Task name must be a string of 1 to {MAX_SHORT_BYTES} bytes of UTF-8, got {name!r:.60}.")
         if name in self.tasks or name in self.remotes:
             raise ConfigError(f"Two tasks of one app have the name {name!r}: give one of them another name=….")
 
     def load(self) -> None:
-        """
-        Import the modules that hold tasks, as a worker does.
-
-        Raises:
-            ConfigError: a module does not exist, or cannot be imported.
-        """
+        """Import the modules that hold tasks, as a worker does; raises ConfigError if that is not possible."""
         for module in self.modules:
             imported(module, f"App(modules=…) names {module!r}, which does not exist")
 
@@ -310,15 +303,7 @@ class App:
         return sent
 
     def call_raw(self, message: Message, timeout: float) -> bytes:
-        """
-        Send a message and return the body of its reply; users have `task.call`.
-
-        Raises:
-            CallTimeout: no reply came in time.
-            SendError: the message was not sent, or the connection was lost meanwhile.
-            InvalidArguments: AMQP cannot carry a header.
-            ConfigError: its queue cannot be declared.
-        """
+        """Send a message and return the body of its reply, as `task.call` does for users; raises as it does."""
         return self._producer.call(message, timeout)
 
     @property
@@ -327,12 +312,7 @@ class App:
         return self._producer
 
     def store(self) -> ResultStore | None:
-        """
-        Return the result store, which connects at its first use; `None` if results are not stored.
-
-        Raises:
-            ConfigError: the URL does not name a store.
-        """
+        """Return the result store, which connects at its first use; `None` if results are not stored."""
         url = self.results
         if url is None:
             return None
@@ -349,12 +329,6 @@ class App:
 
 
 def _checked(message: Message) -> Message:
-    """
-    Return a message that is to be sent.
-
-    Raises:
-        InvalidArguments: it is not a message.
-    """
     if not isinstance(message, Message):
         kind = type(message).__name__
         raise InvalidArguments(f"send() takes a Message, such as task.message(…) returns, got a {kind}.")
@@ -370,21 +344,14 @@ def _send_error(error: AmqpWorkerError, message: Message) -> SendError:
     return error
 
 
-def _plain_json(data: bytes) -> Any:
-    """Return the result of a task that this app does not have."""
+def _plain_json(data: bytes) -> Any:  # the result of a task that this app does not have
     import json
 
     return json.loads(data)
 
 
 def imported(name: str, missing: str) -> ModuleType:
-    """
-    Import a module of the user's; `missing` is the text of the error if it does not exist.
-
-    Raises:
-        ConfigError: it does not exist, it imports a module that does not exist, or it is not Python.
-        Exception: what the module itself raised.
-    """
+    """Import a module of the user's; raises ConfigError if it does not exist (`missing` is the text) or is not Python."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

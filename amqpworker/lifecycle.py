@@ -1,5 +1,5 @@
 """
-What several parts need to know about a process: its forks, its threads, and who uses an app.
+What several parts need to know about a process: its threads and forks, and how long to wait after failures.
 
 Nothing here takes a lock. A signal handler or a finalizer may interrupt any line of its thread, and a process may be forked
 while another thread is at any line: a lock that they need might never be released.
@@ -12,7 +12,6 @@ import os
 import select
 import threading
 import weakref
-from _thread import get_ident
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -43,12 +42,7 @@ class ThreadLimitReached(OSError):
 
 
 def start_thread(thread: threading.Thread) -> None:
-    """
-    Start a thread.
-
-    Raises:
-        ThreadLimitReached: the system refuses another thread.
-    """
+    """Start a thread; raises ThreadLimitReached if the system refuses another one."""
     try:
         thread.start()
     except RuntimeError as error:
@@ -58,6 +52,40 @@ def start_thread(thread: threading.Thread) -> None:
 def backoff(first: float, longest: float, failures: int) -> float:
     """Return the seconds to wait after this many failures in a row: `first`, doubled by each further one; 0 without any."""
     return min(longest, first * 2.0 ** min(failures - 1, 64)) if failures > 0 else 0.0
+
+
+class LiveObjects(Generic[T]):
+    """
+    The objects of one kind that exist, for the one fork or exit hook of their module; it holds weak references only.
+
+    Not a `weakref.WeakSet`, which may not be iterated while another thread or a finalizer adds to it.
+    """
+
+    def __init__(self) -> None:
+        self._added: dict[int, tuple[int, weakref.ref[T]]] = {}
+
+    def add(self, item: T) -> None:
+        """Add an object until it is deleted."""
+        key = id(item)
+        added = self._added
+
+        def on_deleted(reference: weakref.ref[T]) -> None:
+            # Another object may have the same id by now.
+            if key in added and added[key][1] is reference:
+                del added[key]
+
+        added[key] = (os.getpid(), weakref.ref(item, on_deleted))
+
+    def all(self) -> list[T]:
+        """Return the objects that exist."""
+        # A copy first: it is made in one step.
+        return [item for _, reference in list(self._added.values()) if (item := reference()) is not None]
+
+    def of_this_process(self) -> list[T]:
+        """Return the objects that this process added itself, without inherited ones."""
+        me = os.getpid()
+        found = [reference() for process, reference in list(self._added.values()) if process == me]
+        return [item for item in found if item is not None]
 
 
 class Waker:
@@ -102,88 +130,3 @@ class Waker:
         # Not before: a thread that still has a reference would write to whatever has this number by then.
         for fd in {self.fd, self._write_fd}:
             os.close(fd)
-
-
-class LiveObjects(Generic[T]):
-    """
-    The objects of one kind that exist, for the one fork or exit hook of their module; it holds weak references only.
-
-    Not a `weakref.WeakSet`, which may not be iterated while another thread or a finalizer adds to it.
-    """
-
-    def __init__(self) -> None:
-        self._added: dict[int, tuple[int, weakref.ref[T]]] = {}
-
-    def add(self, item: T) -> None:
-        """Add an object until it is deleted."""
-        key = id(item)
-        added = self._added
-
-        def on_deleted(reference: weakref.ref[T]) -> None:
-            # Another object may have the same id by now.
-            if key in added and added[key][1] is reference:
-                del added[key]
-
-        added[key] = (os.getpid(), weakref.ref(item, on_deleted))
-
-    def all(self) -> list[T]:
-        """Return the objects that exist."""
-        # A copy first: it is made in one step.
-        return [item for _, reference in list(self._added.values()) if (item := reference()) is not None]
-
-    def of_this_process(self) -> list[T]:
-        """Return the objects that this process added itself, without inherited ones."""
-        me = os.getpid()
-        found = [reference() for process, reference in list(self._added.values()) if process == me]
-        return [item for item in found if item is not None]
-
-
-class AppUsers:
-    """
-    Who uses an app in this process: the threads inside `with app:`, and a worker.
-
-    A forked child starts without any: its parent's threads do not exist there.
-    """
-
-    def __init__(self) -> None:
-        self._process = os.getpid()
-        self._threads: list[int] = []
-        self._workers = 0
-
-    def enter(self) -> None:
-        """Add this thread."""
-        self._reset_if_forked()
-        self._threads.append(get_ident())
-
-    def leave(self) -> bool:
-        """Remove this thread; return whether nothing uses the app any more."""
-        self._reset_if_forked()
-        try:
-            self._threads.remove(get_ident())
-        except ValueError:
-            # Another thread entered: some frameworks run each step in any thread of a pool.
-            if self._threads:
-                self._threads.pop()
-        return not (self._threads or self._workers)
-
-    @property
-    def others(self) -> bool:
-        """Whether a worker or another thread uses the app."""
-        self._reset_if_forked()
-        me = get_ident()
-        return bool(self._workers) or any(thread != me for thread in list(self._threads))
-
-    def worker_started(self) -> None:
-        """Add a worker, which runs its tasks in any thread."""
-        self._reset_if_forked()
-        self._workers += 1
-
-    def worker_stopped(self) -> None:
-        """Remove a worker."""
-        self._reset_if_forked()
-        self._workers = max(0, self._workers - 1)
-
-    def _reset_if_forked(self) -> None:
-        if self._process != os.getpid():
-            self._threads, self._workers = [], 0
-            self._process = os.getpid()

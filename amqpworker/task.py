@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, ov
 from amqpworker.broker.amqp.table_encode import encode_table
 from amqpworker.client.sent import Sent, value_of
 from amqpworker.errors import ConfigError, InvalidArguments
-from amqpworker.model.message import HeaderValue, Message, new_id
-from amqpworker.model.reply import read
-from amqpworker.policies.send_options import Options, check_options
+from amqpworker.model.message import HeaderValue, Message
+from amqpworker.model.reply import decode_reply
+from amqpworker.policies.send_options import Options, check_options, message_of
+from amqpworker.settings import Settings
 
 if TYPE_CHECKING:
     from amqpworker.policies.retry import Policy
@@ -34,8 +35,7 @@ MAX_HEADER_BYTES = 16 * 1024
 class TaskApp(Protocol):
     """What tasks need of an app."""
 
-    max_body: int
-    call_timeout: float
+    settings: Settings
 
     def send(self, message: Message) -> Sent[Any]:
         """Send a message."""
@@ -212,16 +212,7 @@ class RemoteTask(TaskView[P, R]):
             send_welcome.options(delay=60, headers={"tenant": "acme"}).send(42)
         """
         checked = check_options(
-            {
-                "delay": delay,
-                "at": at,
-                "expires": expires,
-                "id": id,
-                "queue": queue,
-                "headers": headers,
-                "timeout": timeout,
-                "resend": resend,
-            }
+            delay=delay, at=at, expires=expires, id=id, queue=queue, headers=headers, timeout=timeout, resend=resend
         )
         if checked.headers:
             _check_header_size(checked.headers)
@@ -231,39 +222,14 @@ class RemoteTask(TaskView[P, R]):
         return TaskView(self, checked) if for_sending == (None, None, None, None) else SendView(self, checked)
 
     def build(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Message:
-        """
-        Return the message for these arguments and options.
-
-        Raises:
-            InvalidArguments: the arguments do not fit the task's parameters, or are too large.
-        """
+        """Return the message for these arguments and options; raises InvalidArguments if they do not fit or are too large."""
         body = self.signature.encode(args, kwargs)
-        if len(body) > self.app.max_body:
-            raise InvalidArguments(
-                f"The arguments of task {self.name!r} are {len(body)} bytes of JSON, more than the {self.app.max_body} "
-                f"that AMQPWORKER_MAX_BODY allows: send a reference to large data instead."
-            )
-        return Message(
-            self.name,
-            options.queue or self.queue,
-            body,
-            options.id or new_id(),
-            options.headers,
-            options.delay,
-            options.at,
-            options.expires,
-            options.resend,
-        )
+        return message_of(self.name, self.queue, body, options, self.app.settings.max_body)
 
     def call_message(self, message: Message, timeout: float | None) -> R:
-        """
-        Send a message and return the value of its reply.
-
-        Raises:
-            AmqpWorkerError: as `call`.
-        """
-        body = self.app.call_raw(message, self.app.call_timeout if timeout is None else timeout)
-        return value_of(read(body), self.signature.decode_result)  # type: ignore[no-any-return]
+        """Send a message and return the value of its reply; raises as `call` does."""
+        body = self.app.call_raw(message, self.app.settings.call_timeout if timeout is None else timeout)
+        return value_of(decode_reply(body), self.signature.decode_result)  # type: ignore[no-any-return]
 
 
 class Task(RemoteTask[P, R]):
@@ -306,12 +272,7 @@ class TaskDecorator(Protocol):
 
 
 def check_decorated(given: object, decorator: str) -> None:
-    """
-    Check that a decorator was given a function: its options are keyword arguments.
-
-    Raises:
-        ConfigError: it was given an option, or a task.
-    """
+    """Check that a decorator was given a function, not an option or a task; raises ConfigError."""
     if isinstance(given, str):
         raise ConfigError(f"{decorator}({given!r:.60}): give a task's name as name={given!r:.60}.")
     if isinstance(given, RemoteTask):
@@ -321,12 +282,7 @@ def check_decorated(given: object, decorator: str) -> None:
 
 
 def default_name(function: Callable[..., Any]) -> str:
-    """
-    Return `module.function`.
-
-    Raises:
-        ConfigError: a worker would not find the same name.
-    """
+    """Return `module.function`; raises ConfigError if a worker would not find the same name."""
     module = getattr(function, "__module__", None)
     qualified = getattr(function, "__qualname__", repr(function))
     if module == "__main__":
@@ -342,7 +298,6 @@ def default_name(function: Callable[..., Any]) -> str:
 
 
 def _no_attribute(view: object, name: str, methods: str) -> AttributeError:
-    """Return the error of an attribute that a task does not have, with what it has."""
     # Copying and unpickling read attributes before any is set: that must not call `__getattr__` again.
     task = vars(view).get("_task")
     known = vars(task).get("name", "?") if task is not None else "?"
@@ -351,12 +306,7 @@ def _no_attribute(view: object, name: str, methods: str) -> AttributeError:
 
 
 def _check_header_size(headers: Mapping[str, HeaderValue]) -> None:
-    """
-    Refuse headers that AMQP cannot carry, or that leave no room for ours.
-
-    Raises:
-        InvalidArguments: AMQP cannot carry one of them, or they are too large.
-    """
+    """Refuse headers that AMQP cannot carry, or that leave no room for ours."""
     try:
         size = len(encode_table(dict(headers)))
     except ValueError as error:

@@ -32,7 +32,7 @@ class Ended:
         return json.loads(self.out)
 
     def complaint(self) -> str:
-        """Return the one line on standard error; fail where there is more, or less."""
+        """Return the one line on standard error; fail if there are more, or none."""
         lines = self.err.splitlines()
         assert len(lines) == 1, self.err
         assert lines[0].startswith("amqpworker: "), self.err

@@ -25,13 +25,13 @@ def table(page: str, head: str) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class Command:
-    """A line of a console block, and what it prints; `…` stands for anything."""
+    """A line of a console block, and what it prints; `…` matches anything."""
 
     line: str
     output: str
 
     def prints(self, text: str) -> bool:
-        """Tell whether the text is what the block shows."""
+        """Return whether the text is what the block shows."""
         shown = ".*".join(re.escape(part) for part in self.output.split("…"))
         return re.fullmatch(shown, text, re.DOTALL) is not None
 

@@ -12,6 +12,7 @@ from typing import Any
 from amqpworker import App
 from amqpworker.model.message import Message, new_id
 from tests.cli import environment, started
+from tests.programs import Program
 from tests.support import Broker, wait_until
 
 __all__ = ["SHOP", "Pool", "alive", "pool", "zombies_of"]
@@ -54,42 +55,17 @@ def die() -> None:
 """
 
 
-class Pool:
-    """A pool of workers as a process of its own, and what it has logged."""
+class Pool(Program):
+    """A pool of workers as a process of its own."""
 
     def __init__(self, process: subprocess.Popen[str], folder: Path, broker: Broker | None = None) -> None:
-        self.process = process
+        super().__init__(process, folder / "log")
         self.folder = folder
         self.broker = broker
-
-    @property
-    def log(self) -> str:
-        return (self.folder / "log").read_text(errors="replace")
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """Return the log lines of an event."""
-        lines = [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
-        return [line for line in lines if line["event"] == name]
-
-    def wait_for(self, name: str, count: int = 1, timeout: float = 20.0) -> list[dict[str, Any]]:
-        """Return the log lines of an event, once there are so many."""
-        try:
-            return wait_until(
-                lambda: found if len(found := self.events(name)) >= count else None, timeout, f"{count} lines {name!r}"
-            )
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.log[-4000:]}") from None
 
     def children(self) -> list[int]:
         """Return the process ids of the worker processes that were started and consumed."""
         return [line["pid"] for line in self.events("process_started")]
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def end(self, timeout: float = 20.0) -> int:
-        """Wait for its end and return the exit code."""
-        return self.process.wait(timeout)
 
     def ledger(self) -> list[str]:
         """Return what the tasks wrote."""
@@ -105,7 +81,7 @@ class Pool:
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process lives; one that waits to be reaped does not."""
+    """Return whether a process lives; one that waits to be reaped does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

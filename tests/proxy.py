@@ -117,7 +117,7 @@ class Proxy:
                     return
                 if left is not None:
                     self._left[direction] = left - len(data)
-                self.passed[direction] += len(data)  # before anybody can act on it
+                self.passed[direction] += len(data)  # before any party can act on it
                 target.sendall(data)
         except OSError:
             pass

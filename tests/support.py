@@ -13,8 +13,8 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker, UnroutableError
 
-from amqpworker.testing import Node, wait_until
-from amqpworker.testing.node_api import NodeApi
+from amqpworker.testing import wait_until
+from tests.nodes import Node, NodeApi
 
 __all__ = [
     "Broker",
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def milliseconds(header: Any) -> int:
-    """Return the time that one of our headers tells, as it must be written: ISO 8601 in UTC with milliseconds."""
+    """Return the time in one of our headers, as it must be written: ISO 8601 in UTC with milliseconds."""
     assert isinstance(header, str), header
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", header), header
     return round(datetime.fromisoformat(header).timestamp() * 1000)
@@ -53,7 +53,7 @@ def raw_publish(
     body: bytes | str,
     properties: pika.BasicProperties | None = None,
 ) -> bool:
-    """Publish with confirms and tell whether a queue took the message; persistent unless told otherwise."""
+    """Publish with confirms, persistent by default, and return whether a queue took the message."""
     content = body.encode() if isinstance(body, str) else body
     with raw_channel(url) as channel:
         channel.confirm_delivery()
@@ -129,16 +129,16 @@ class Broker:
             return int(channel.queue_declare(queue, passive=True).method.consumer_count)
 
     def wait_for_count(self, queue: str, count: int, timeout: float = 10.0) -> None:
-        """Wait until so many messages are ready in a queue."""
+        """Wait until `count` messages are ready in a queue."""
         wait_until(lambda: self.count(queue) == count, timeout, f"{count} ready messages in {queue!r}")
 
     def declare_queue(self, name: str, **arguments: Any) -> None:
-        """Declare a durable quorum queue; `_` in an argument's name stands for `-`."""
+        """Declare a durable quorum queue; `_` in an argument's name means `-`."""
         named = {key.replace("_", "-"): value for key, value in arguments.items()}
         self.management.declare_queue(self.vhost, name, {"x-queue-type": "quorum", **named})
 
     def delete_queue(self, name: str) -> None:
-        """Delete a queue under whoever uses it."""
+        """Delete a queue under its users."""
         self.management.delete_queue(self.vhost, name)
 
     def publish(

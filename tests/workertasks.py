@@ -26,14 +26,14 @@ app = App(default_queue=QUEUE)
 
 
 def mark(what: str) -> None:
-    """Leave a line that tells what happened in which process."""
+    """Write a line that shows what happened in which process."""
     with (FOLDER / "runs.txt").open("a") as file:
         file.write(f"{what} {os.getpid()} {current().id}\n")
 
 
 @app.task(name="note")
 def note(n: int) -> None:
-    """Run, and tell so."""
+    """Run, and note it."""
     mark(f"note-{n}")
 
 
@@ -76,7 +76,7 @@ def die(name: str) -> None:
 
 @app.task(name="start-others")
 def start_others() -> None:
-    """Start programs that read standard input to its end, and that tell which pipes they hold."""
+    """Start programs that read standard input to its end, and that note which pipes they hold."""
     read = subprocess.run(["/bin/cat"], stdout=subprocess.PIPE, check=True, timeout=WAITS).stdout
     code = (
         "import os, stat; there = [n for n in range(3, 64) if os.path.exists(f'/proc/self/fd/{n}')];"

@@ -300,7 +300,7 @@ class Lane:
         result = decide_after_close(cause, exchange_of(error), session.max_body, in_flight)
         if result.quarantined is not None:
             self._quarantine.exchanges.add(result.quarantined)
-        session.on_channel_lost(channel.serial)
+        session.calls.fail_requests_on(channel.serial)
         for pending, decision in reversed(result.decisions):
             self._apply(pending, decision, result.error)
         if again := sum(1 for one in in_flight if not one.done):
@@ -373,7 +373,7 @@ class Lane:
         self._older.clear()
         self._current, self._opening = None, False
         for channel in channels:
-            self.session.on_channel_lost(channel.serial)
+            self.session.calls.fail_requests_on(channel.serial)
         for pending in set(in_flight).difference(again):
             pending.finish(unconfirmed(problem.text))
         if again:

@@ -13,7 +13,7 @@ from amqpworker.broker.declarer import Declarer
 from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.pika_connection import PikaConnection
 from amqpworker.broker.publish_errors import not_confirmed, not_connected, not_written
-from amqpworker.errors import AmqpWorkerError, Unconfirmed
+from amqpworker.errors import AmqpWorkerError
 from amqpworker.routing.queues import Requirement
 from amqpworker.settings import Settings
 
@@ -70,11 +70,6 @@ class Session:
         """Note that the connection was lost or could not be made."""
         self.connection = self.declarer = None
         self.problem = problem
-
-    def on_channel_lost(self, serial: int) -> None:
-        """Fail the calls that were requested on a channel: no reply to them can arrive any more."""
-        error = Unconfirmed("The connection was lost while waiting for a reply: the task may have run.")
-        self.calls.fail_requests_on(serial, error)
 
     def is_bounded(self, requirements: tuple[Requirement, ...]) -> bool:
         """Return whether a required queue has a bound that this app knows."""

@@ -1,8 +1,4 @@
-"""
-`amqpworker broker`: the private node of a folder, for development.
-
-Decides what is printed and the exit code; the node itself is `amqpworker.testing.Node`.
-"""
+"""`amqpworker broker`: the private node of a folder, for development."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amqpworker.cli.shared import AsJson
+from amqpworker.cli.shared import AsJson, examples
 from amqpworker.log.terminal import print_error
 
 if TYPE_CHECKING:
@@ -25,24 +21,23 @@ DEFAULT_FOLDER = Path(".amqpworker/broker")
 
 broker_app = typer.Typer(
     no_args_is_help=True,
-    help="Run a private RabbitMQ node from the installed package, on loopback, for development and tests.",
+    help="Run a private RabbitMQ node for development and tests. It is started from the installed package, as any user, and "
+    "listens on loopback only.",
 )
 
 Folder = Annotated[Path, typer.Option("--folder", help="The node's folder, with its data, log and ports.")]
 
 
-@broker_app.command(
-    epilog="Examples:\n\n  amqpworker broker start\n\n  amqpworker broker start --folder /tmp/my-node --json"
-)
+@broker_app.command(epilog=examples("amqpworker broker start", "amqpworker broker start --folder /tmp/my-node --json"))
 def start(
     folder: Folder = DEFAULT_FOLDER,
     as_json: AsJson = False,
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="Give up if the node has not started by then.", min=1)
-    ] = 60.0,
+    ] = 60,
 ) -> None:
     """
-    Start the node, unless it is running already, and print its addresses.
+    Start the node, unless it is running, and print its addresses.
 
     It runs until `broker stop`. Exit codes: 0 it is running, 2 it cannot be started.
     """
@@ -50,7 +45,7 @@ def start(
     _show(node.status(), as_json=as_json)
 
 
-@broker_app.command(epilog="Example:\n\n  amqpworker broker stop --folder /tmp/my-node")
+@broker_app.command(epilog=examples("amqpworker broker stop --folder /tmp/my-node"))
 def stop(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
     """
     Stop the node and keep its data for the next start.
@@ -63,7 +58,7 @@ def stop(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
     _show(node.status(), as_json=as_json)
 
 
-@broker_app.command(epilog="Example:\n\n  amqpworker broker status --json")
+@broker_app.command(epilog=examples("amqpworker broker status --json"))
 def status(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
     """
     Show whether the node is running, and its addresses.
@@ -76,7 +71,7 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-@broker_app.command(epilog="Example:\n\n  export AMQPWORKER_URL=$(amqpworker broker url)")
+@broker_app.command(epilog=examples("export AMQPWORKER_URL=$(amqpworker broker url)"))
 def url(folder: Folder = DEFAULT_FOLDER) -> None:
     """
     Print the URL of the node, for AMQPWORKER_URL.
@@ -92,7 +87,7 @@ def url(folder: Folder = DEFAULT_FOLDER) -> None:
 
 
 def _node_of(folder: Path) -> Node:
-    """Return the node of a folder; only these commands load what it needs."""
+    # Loaded only by these commands.
     from amqpworker.testing.node import Node
 
     return Node(folder)

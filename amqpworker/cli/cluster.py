@@ -1,8 +1,7 @@
 """
 What the broker's HTTP API reports of a cluster: requested all at once, with one time limit.
 
-On RabbitMQ 3.10 the list of queues waits for each node, a frozen one included; the list of nodes does not. Decides what is
-left out. `findings` decides what is wrong.
+On RabbitMQ 3.10 the list of queues waits for each node, a frozen one included; the list of nodes does not.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from amqpworker.app import App
     from amqpworker.broker.management import Management
 
-TIMEOUT = 8.0
+TOTAL_TIMEOUT = 8.0
 
 Listing: TypeAlias = list[dict[str, Any]]
 
@@ -62,7 +61,7 @@ class ClusterRequests:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._deadline = time.monotonic() + TIMEOUT
+        self._deadline = time.monotonic() + TOTAL_TIMEOUT
         self._threads: list[threading.Thread] = []
         self._responses: dict[str, Listing | ConfigError] = {}
 
@@ -91,18 +90,13 @@ class ClusterRequests:
         thread.start()
 
     def result(self) -> ClusterView:
-        """
-        Return the lists that arrived in time.
-
-        Raises:
-            ConfigError: the API refuses, or there is none at this address.
-        """
+        """Return the lists that arrived in time; raises ConfigError if the API refuses, or there is none at this address."""
         for thread in self._threads:
             thread.join(max(0.0, self._deadline - time.monotonic()))
         found = {name: self._responses.get(name) for name in ("queues", "bindings", "nodes")}
         for name in ("queues", "bindings"):
             if isinstance(error := found[name], ConfigError):
                 raise error
-        lists = {name: None if isinstance(one, ConfigError) else one for name, one in found.items()}
-        reason = f"the management API at {self._url} did not respond within {TIMEOUT:g} s"
+        lists = {name: None if isinstance(response, ConfigError) else response for name, response in found.items()}
+        reason = f"the management API at {self._url} did not respond within {TOTAL_TIMEOUT:g} s"
         return ClusterView(lists["queues"], lists["bindings"], lists["nodes"], reason)

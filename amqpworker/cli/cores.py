@@ -1,7 +1,7 @@
 """
 How many cores a pool can use: by its CPU affinity, and by the CPU quotas of its control groups.
 
-Decides where the quotas are: in both versions of control groups, in the group of the process and in all its parents.
+Quotas are read in both versions of control groups, in the group of the process and in all its parents.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-MOUNT = "sys/fs/cgroup"
-OWN = "proc/self/cgroup"
+CGROUP_MOUNT = "sys/fs/cgroup"
+OWN_GROUPS = "proc/self/cgroup"
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -23,10 +23,9 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def _control_groups(root: Path) -> Iterator[Path]:
-    """Return the directories of the control groups that can limit this process."""
-    mount, own = root / MOUNT, "0::/\n1:cpu:/"
+    mount, own = root / CGROUP_MOUNT, "0::/\n1:cpu:/"
     with suppress(OSError, ValueError):
-        own = (root / OWN).read_text()
+        own = (root / OWN_GROUPS).read_text()
     for line in own.splitlines():
         _, controllers, path = line.split(":", 2)
         # A container can see the path that its group has outside; its own group is then at the mount point.
@@ -34,7 +33,7 @@ def _control_groups(root: Path) -> Iterator[Path]:
         if controllers == "":
             yield from (mount / str(place).lstrip("/") for place in places)
         elif "cpu" in controllers.split(","):
-            base = next((one for one in (mount / controllers, mount / "cpu") if one.is_dir()), mount)
+            base = next((folder for folder in (mount / controllers, mount / "cpu") if folder.is_dir()), mount)
             yield from (base / str(place).lstrip("/") for place in places)
 
 

@@ -1,7 +1,7 @@
 """
 `amqpworker dead`: list and show dead letters; they stay in their queues.
 
-Decides which queues are read and what is shown of a letter. `broker.peek` reads a queue without changing its order.
+Decides which queues are read and what is shown of a letter.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amqpworker.cli.dead_letters import FoundLetter, letter_of
+from amqpworker.cli.dead_letters import reason_text, summary, whole
 from amqpworker.cli.output import clipped, console, folded, table, write, write_json
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, UrlOption, admin_of, app_of, quiet
+from amqpworker.cli.shared import APP_VARIABLE, AsJson, UrlOption, admin_of, app_of, examples, quiet
 from amqpworker.errors import AmqpWorkerError, ConfigError, Unroutable
 from amqpworker.log.terminal import printable
+from amqpworker.model.dead_letter import DeadLetter
 
 if TYPE_CHECKING:
     from amqpworker.app import App
@@ -48,9 +49,11 @@ Queues = Annotated[
 
 @dead_app.command(
     "list",
-    epilog="Examples:\n\n  amqpworker dead list --app shop.tasks:app\n\n"
-    "  amqpworker dead list -q emails -q reports --limit 100 --json\n\n"
-    "  amqpworker dead list -q amqpworker.parked",
+    epilog=examples(
+        "amqpworker dead list --app shop.tasks:app",
+        "amqpworker dead list -q emails -q reports --limit 100 --json",
+        "amqpworker dead list -q amqpworker.parked",
+    ),
 )
 def list_letters(
     context: typer.Context,
@@ -76,10 +79,10 @@ def list_letters(
             depth = admin.depth(name)
             if depth is None and queue:
                 raise _no_such_queue(found, admin, name)
-            letters = [letter_of(n, name, got) for n, got in enumerate(admin.peek(name, limit), 1)] if depth else []
+            letters = [DeadLetter.of(got, name, n) for n, got in enumerate(admin.peek(name, limit), 1)] if depth else []
             if as_json:
-                summaries = [letter.summary() for letter in letters]
-                listed.append({"queue": name, "messages": depth.messages if depth else 0, "letters": summaries})
+                messages = depth.messages if depth else 0
+                listed.append({"queue": name, "messages": messages, "letters": [summary(letter) for letter in letters]})
             else:
                 show_list(name, depth.messages if depth else None, letters)
     if as_json:
@@ -87,8 +90,10 @@ def list_letters(
 
 
 @dead_app.command(
-    epilog="Examples:\n\n  amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails\n\n"
-    "  amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails --json"
+    epilog=examples(
+        "amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails",
+        "amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails --json",
+    )
 )
 def show(
     letter: Annotated[str, typer.Argument(metavar="ID", help="The message's id; '' for one without an id.")],
@@ -100,7 +105,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """
-    Show one dead letter with its headers, body and traceback: the oldest with this id.
+    Show one dead letter with its headers, body and traceback. Of several with this id it is the oldest.
 
     Exit codes: 0 shown, 1 there is no such dead letter, 2 the queue could not be read.
     """
@@ -117,7 +122,7 @@ def show(
             write(_not_found(letter, name, result, admin.depth(name)))
             raise typer.Exit(1)
     if as_json:
-        write_json({**result.letter.whole(), "positions": result.positions, "messages": result.messages})
+        write_json({**whole(result.letter), "positions": result.positions, "messages": result.messages})
     else:
         write(f"{_position_text(name, result)}\n")
         show_letter(result.letter)
@@ -129,7 +134,7 @@ def _no_such_queue(app: App, admin: Admin, name: str) -> ConfigError:
     known = [*app.plan.queues, app.plan.names.parked]
     if work_queue in app.plan.queues:
         return ConfigError(f"Queue {name!r} does not exist yet: a worker or `amqpworker topology declare` creates it.")
-    if near := difflib.get_close_matches(work_queue, [one for one in known if one != work_queue], n=1):
+    if near := difflib.get_close_matches(work_queue, [name for name in known if name != work_queue], n=1):
         return ConfigError(f"Queue {name!r} does not exist: did you mean `-q {near[0]}`?")
     with suppress(AmqpWorkerError):  # this user may not read that queue either
         if work_queue != name and admin.depth(work_queue) is not None:
@@ -141,7 +146,6 @@ def _no_such_queue(app: App, admin: Admin, name: str) -> ConfigError:
 
 
 def _app_for_list(app: str | None, queues: list[str] | None, url: str | None) -> App:
-    """Return the app to take URL and queues from."""
     if app is None and not queues:
         raise ConfigError("Name an app (MODULE:APP), or queues with -q.")
     # With --url, an app from the environment is ignored rather than refused.
@@ -149,7 +153,6 @@ def _app_for_list(app: str | None, queues: list[str] | None, url: str | None) ->
 
 
 def _names_of(app: App, queues: list[str] | None) -> list[str]:
-    """Return the queues to read: those that were named, or all of the app and the parking queue."""
     if queues:
         return [dead_name(name) for name in queues]
     return [*(name + SUFFIX for name in sorted(app.plan.queues)), app.plan.names.parked]
@@ -164,7 +167,7 @@ def dead_name(queue: str) -> str:
 class SearchResult:
     """The oldest letter with an id, the positions of all that have it, from 1, and how many letters were read."""
 
-    letter: FoundLetter | None
+    letter: DeadLetter | None
     positions: list[int]
     messages: int
 
@@ -183,12 +186,11 @@ def _find(admin: Admin, queue: str, wanted: str) -> SearchResult:
         return True
 
     found = admin.peek(queue, 1, has_id)
-    letter = letter_of(positions[0], queue, found[0]) if found else None
+    letter = DeadLetter.of(found[0], queue, positions[0]) if found else None
     return SearchResult(letter, positions, messages)
 
 
 def _position_text(queue: str, result: SearchResult) -> str:
-    """Return which letter is shown."""
     of_all = f"of {result.messages} in queue {printable(queue)!r}"
     if len(result.positions) == 1:
         return f"Dead letter {result.positions[0]} {of_all}"
@@ -208,7 +210,7 @@ def _not_found(wanted: str, queue: str, result: SearchResult, depth: Depth | Non
     return "\n".join(lines)
 
 
-def show_list(queue: str, count: int | None, letters: list[FoundLetter]) -> None:
+def show_list(queue: str, count: int | None, letters: list[DeadLetter]) -> None:
     """Print the letters of a queue as a table of three lines each."""
     if not letters:
         write(f"{printable(queue)}: {'this queue does not exist yet' if count is None else 'no dead letters'}")
@@ -216,13 +218,12 @@ def show_list(queue: str, count: int | None, letters: list[FoundLetter]) -> None
     more = f", {len(letters)} shown" if count is not None and count > len(letters) else ""
     title = f"{printable(queue)}: {count} dead {'letter' if count == 1 else 'letters'}{more}"
     shown = table("#", "id, task, error", "when, attempt", title=title, widths=WIDTHS)
-    for found in letters:
-        letter = found.letter
+    for letter in letters:
         error_type = letter.error_type.rpartition(".")[2]
         error = ": ".join(part for part in (error_type, letter.error or letter.problem) if part)
-        reason = ", ".join(part for part in (found.reason_text, error) if part)
+        reason = ", ".join(part for part in (reason_text(letter), error) if part)
         shown.add_row(
-            str(found.position),
+            str(letter.position),
             "\n".join(
                 (
                     folded(letter.id) or "(no id)",
@@ -236,28 +237,27 @@ def show_list(queue: str, count: int | None, letters: list[FoundLetter]) -> None
 
 
 def _in_utc(time: datetime) -> str:
-    """Return a time for people of any zone."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
-def show_letter(found: FoundLetter) -> None:
+def show_letter(letter: DeadLetter) -> None:
     """Print all of a letter."""
-    letter, whole = found.letter, found.whole()
+    shown = whole(letter)
     facts = table("", "")
     facts.show_header = False
-    whole["reason"] = found.reason_text
+    shown["reason"] = reason_text(letter)
     names = ("id", "task", "queue", "reason", "error_type", "error", "problem", "attempt", "worker", "routing_key")
     for name in names:
-        if whole[name]:
-            facts.add_row(name.replace("_", " "), printable(str(whole[name]), keep="\n"))
+        if shown[name]:
+            facts.add_row(name.replace("_", " "), printable(str(shown[name]), keep="\n"))
     for name, time in (("first sent", letter.first_sent), ("failed at", letter.failed_at)):
         if time is not None:
             facts.add_row(name, _in_utc(time))
     console().print(facts)
-    _section("properties", whole["properties"])
-    headers = {name: held for name, held in whole["headers"].items() if held != letter.traceback or not held}
+    _section("properties", shown["properties"])
+    headers = {name: held for name, held in shown["headers"].items() if held != letter.traceback or not held}
     _section("headers", headers)
-    _section("body", whole["body"])
+    _section("body", shown["body"])
     if letter.traceback:
         write("\ntraceback")
         write(printable(letter.traceback.rstrip(), keep="\n\t"))

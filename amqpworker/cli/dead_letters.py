@@ -7,12 +7,10 @@ Pure. Never fails on any property of a message, whichever program wrote it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from amqpworker.cli.output import plain
 from amqpworker.model.dead_letter import NO_QUEUE, DeadLetter
-from amqpworker.model.message import Delivery
 
 BROKER_REASONS = {
     "delivery_limit": "delivered too often (delivery limit)",
@@ -23,65 +21,53 @@ BROKER_REASONS = {
 """What RabbitMQ's reasons mean (https://www.rabbitmq.com/docs/dlx#effects)."""
 
 
-@dataclass(frozen=True, slots=True)
-class FoundLetter:
-    """A dead letter and its position in the queue, from 1, the oldest first."""
-
-    position: int
-    letter: DeadLetter
-
-    @property
-    def reason_text(self) -> str:
-        """The reason in words."""
-        word = self.letter.reason
-        if not self.letter.by_broker:
-            return word
-        if word == NO_QUEUE:
-            return f"queue {self.letter.message.routing_key!r} did not exist when it was due"
-        return f"RabbitMQ: {BROKER_REASONS.get(word, word)}"
-
-    def summary(self) -> dict[str, Any]:
-        """Return what a list shows, for JSON; the reason ends in ` (RabbitMQ)` if the broker dead-lettered the message."""
-        letter = self.letter
-        return {
-            "position": self.position,
-            "id": letter.id,
-            "task": letter.task,
-            "reason": f"{letter.reason} (RabbitMQ)" if letter.by_broker else letter.reason,
-            "error_type": letter.error_type,
-            "error": letter.error,
-            "failed_at": plain(letter.failed_at),
-            "attempt": letter.attempt,
-            "worker": letter.worker,
-            "problem": letter.problem,
-        }
-
-    def whole(self) -> dict[str, Any]:
-        """Return everything, for JSON; a body that is not JSON is text."""
-        got = self.letter.message
-        properties = got.properties.present()
-        properties.pop("headers", None)
-        return {
-            **self.summary(),
-            "traceback": self.letter.traceback,
-            "first_sent": plain(self.letter.first_sent),
-            "queue": self.letter.queue,
-            "exchange": got.exchange,
-            "routing_key": got.routing_key,
-            "redelivered": got.redelivered,
-            "properties": plain(properties),
-            "headers": plain(got.properties.headers or {}),
-            "body": self.body(),
-        }
-
-    def body(self) -> Any:
-        """Return the value of a JSON body, or any other body as text."""
-        try:
-            return json.loads(self.letter.message.body)
-        except (ValueError, RecursionError):
-            return plain(self.letter.message.body)
+def reason_text(letter: DeadLetter) -> str:
+    """Return the reason in words."""
+    word = letter.reason
+    if not letter.by_broker:
+        return word
+    if word == NO_QUEUE:
+        return f"queue {letter.message.routing_key!r} did not exist when it was due"
+    return f"RabbitMQ: {BROKER_REASONS.get(word, word)}"
 
 
-def letter_of(position: int, queue: str, got: Delivery) -> FoundLetter:
-    """Read a message of a dead-letter queue."""
-    return FoundLetter(position, DeadLetter.of(got, queue))
+def summary(letter: DeadLetter) -> dict[str, Any]:
+    """Return what a list shows, for JSON; the reason ends in ` (RabbitMQ)` if the broker dead-lettered the message."""
+    return {
+        "position": letter.position,
+        "id": letter.id,
+        "task": letter.task,
+        "reason": f"{letter.reason} (RabbitMQ)" if letter.by_broker else letter.reason,
+        "error_type": letter.error_type,
+        "error": letter.error,
+        "failed_at": plain(letter.failed_at),
+        "attempt": letter.attempt,
+        "worker": letter.worker,
+        "problem": letter.problem,
+    }
+
+
+def whole(letter: DeadLetter) -> dict[str, Any]:
+    """Return everything, for JSON; a body that is not JSON is text."""
+    message = letter.message
+    properties = message.properties.present()
+    properties.pop("headers", None)
+    return {
+        **summary(letter),
+        "traceback": letter.traceback,
+        "first_sent": plain(letter.first_sent),
+        "queue": letter.queue,
+        "exchange": message.exchange,
+        "routing_key": message.routing_key,
+        "redelivered": message.redelivered,
+        "properties": plain(properties),
+        "headers": plain(message.properties.headers or {}),
+        "body": _value_of(message.body),
+    }
+
+
+def _value_of(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return plain(body)

@@ -1,7 +1,7 @@
 """
 What the broker's HTTP API shows and AMQP does not: bindings, policies, stuck dead letters, members that are down.
 
-Decides what is wrong for the topology that we need. `cluster` asks the API.
+Decides what is wrong for the topology that we need.
 """
 
 from __future__ import annotations
@@ -58,30 +58,25 @@ def grouped(findings: Iterable[Finding], compared: int) -> Iterator[tuple[str, s
     findings = list(findings)
     reasons: dict[str, list[Finding]] = {}
     states: dict[str, list[Finding]] = {}
-    for one in findings:
-        if one.state:
-            states.setdefault(one.state, []).append(one)
-    for one in findings:
-        if one.reason:
-            reasons.setdefault(one.reason, []).append(one)
-        elif one.state:
-            if alike := states.pop(one.state, []):
-                yield one.kind, one.text if len(alike) == 1 else _of_several(alike)
+    for finding in findings:
+        if finding.state:
+            states.setdefault(finding.state, []).append(finding)
+    for finding in findings:
+        if finding.reason:
+            reasons.setdefault(finding.reason, []).append(finding)
+        elif finding.state:
+            if alike := states.pop(finding.state, []):
+                yield finding.kind, finding.text if len(alike) == 1 else _of_several(alike)
         else:
-            yield one.kind, one.text
+            yield finding.kind, finding.text
     for reason, alike in reasons.items():
         parts = "exchanges and queues" if compared > 1 else "exchange or queue"
-        yield alike[0].kind, f"{len(alike)} of {compared} {parts} could not be compared: {_sentence(reason)}"
-
-
-def _sentence(text: str) -> str:
-    """Return a text with a full stop, unless it has one or is a question."""
-    return text if text.endswith(("?", ".")) else f"{text}."
+        end = "" if reason.endswith(("?", ".")) else "."
+        yield alike[0].kind, f"{len(alike)} of {compared} {parts} could not be compared: {reason}{end}"
 
 
 def _of_several(alike: list[Finding]) -> str:
-    """Return the line for queues that are in the same state."""
-    named = ", ".join(repr(one.name) for one in alike[:MAX_NAMED])
+    named = ", ".join(repr(finding.name) for finding in alike[:MAX_NAMED])
     more = f" and {len(alike) - MAX_NAMED} more" if len(alike) > MAX_NAMED else ""
     return f"{len(alike)} queues have {alike[0].state} ({named}{more})."
 
@@ -100,7 +95,7 @@ def memberships(
         reported = listed.get(queue.name, {})
         members = tuple(sorted(reported.get("members") or ()))
         online = reported.get("online") or ()
-        up = tuple(one for one in members if one in online and (running is None or one in running))
+        up = tuple(node for node in members if node in online and (running is None or node in running))
         leader = reported.get("leader")
         if members:
             found[queue.name] = Membership(members, up, leader if leader in up else None)
@@ -109,14 +104,14 @@ def memberships(
 
 def member_findings(members: Mapping[str, Membership]) -> Iterator[Finding]:
     """Yield the queues that lack members, and what that means for them."""
-    for name, one in members.items():
-        if len(one.up) == len(one.members) and one.leader is not None:
+    for name, queue in members.items():
+        if len(queue.up) == len(queue.members) and queue.leader is not None:
             continue
-        down = [member for member in one.members if member not in one.up]
-        details = f"of the members {', '.join(one.members)} these are down: {', '.join(down)}"
-        if 2 * len(one.up) <= len(one.members):
+        down = [member for member in queue.members if member not in queue.up]
+        details = f"of the members {', '.join(queue.members)} these are down: {', '.join(down)}"
+        if 2 * len(queue.up) <= len(queue.members):
             kind, state = "minority", f"no majority: {details}; it accepts no messages until a majority is up"
-        elif one.leader is None:
+        elif queue.leader is None:
             kind, state = "leaderless", f"no leader{f': {details}' if down else ': one is being elected'}"
         else:
             kind, state = "degraded", f"fewer members than it should: {details}"
@@ -125,14 +120,14 @@ def member_findings(members: Mapping[str, Membership]) -> Iterator[Finding]:
 
 def running_nodes(nodes: Iterable[Mapping[str, Any]] | None) -> frozenset[str] | None:
     """Return the running nodes, from the API's list of nodes."""
-    return None if nodes is None else frozenset(one["name"] for one in nodes if one.get("running"))
+    return None if nodes is None else frozenset(node["name"] for node in nodes if node.get("running"))
 
 
 def node_findings(nodes: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
     """Yield that nodes are not running, for when the queues themselves are not known."""
-    names = sorted(one["name"] for one in nodes)
+    names = sorted(node["name"] for node in nodes)
     running = running_nodes(nodes) or frozenset()
-    down = [one for one in names if one not in running]
+    down = [name for name in names if name not in running]
     if not down:
         return
     text = f"Of the nodes {', '.join(names)} these are down: {', '.join(down)}"
@@ -144,7 +139,7 @@ def node_findings(nodes: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
 
 def leaders(members: Mapping[str, Membership]) -> dict[str, int]:
     """Return how many of the queues each node leads."""
-    return dict(Counter(one.leader for one in members.values() if one.leader is not None))
+    return dict(Counter(queue.leader for queue in members.values() if queue.leader is not None))
 
 
 def findings_of(
@@ -163,9 +158,9 @@ def findings_of(
 def unbound(topology: Topology, bindings: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
     """Yield the bindings that are missing."""
     existing = {
-        (one["source"], one["destination"], one["routing_key"])
-        for one in bindings
-        if one.get("destination_type") == "queue"
+        (binding["source"], binding["destination"], binding["routing_key"])
+        for binding in bindings
+        if binding.get("destination_type") == "queue"
     }
     for binding in topology.bindings:
         if (binding.source, binding.queue, binding.routing_key) not in existing:
@@ -176,12 +171,8 @@ def unbound(topology: Topology, bindings: Iterable[Mapping[str, Any]]) -> Iterat
 
 
 def _policy_findings(name: str, arguments: Mapping[str, Any], reported: Mapping[str, Any]) -> Iterator[Finding]:
-    """
-    Yield the keys for which a policy has another value than the queue's arguments.
-
-    RabbitMQ takes the policy's value for some keys and the smaller one for others
-    (https://www.rabbitmq.com/docs/policies#precedence).
-    """
+    # RabbitMQ takes the policy's value for some keys and the smaller one for others
+    # (https://www.rabbitmq.com/docs/policies#precedence).
     effective = reported.get("effective_policy_definition") or {}
     by = " and ".join(f"{reported[key]!r}" for key in ("policy", "operator_policy") if reported.get(key))
     for key in OVERRIDING:
@@ -197,7 +188,6 @@ def _policy_findings(name: str, arguments: Mapping[str, Any], reported: Mapping[
 
 
 def _stuck_findings(name: str, reported: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield that a queue cannot dead-letter messages."""
     count = reported.get("messages_dlx") or 0
     if count > 0:
         yield Finding(

@@ -1,8 +1,8 @@
 """
 The `amqpworker` program: its commands, and how it ends.
 
-Decides that an error of ours is one line on standard error, that a bug keeps its traceback, and the exit code: 0 success,
-1 a negative result, 2 the command could not do its work, 130 after Ctrl-C. Each command is in a file of its own.
+An error of ours is one line on standard error, a bug keeps its traceback. Exit codes: 0 success, 1 a negative result, 2 the
+command could not do its work, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from amqpworker import __version__
 from amqpworker.cli.broker_command import broker_app
 from amqpworker.cli.dead_command import dead_app
 from amqpworker.cli.send_command import send_app
-from amqpworker.cli.shared import exit_code
+from amqpworker.cli.shared import examples, exit_code
 from amqpworker.cli.status_command import status_app
 from amqpworker.cli.topology_command import topology_app
 from amqpworker.cli.unit_command import unit_app
+from amqpworker.cli.values import as_cli_options
 from amqpworker.cli.worker_command import worker_app
-from amqpworker.errors import AmqpWorkerError
+from amqpworker.errors import AmqpWorkerError, InvalidArguments
 from amqpworker.log.redaction import redact_text
 from amqpworker.log.terminal import escape_unencodable, print_error
 
@@ -34,19 +35,20 @@ program = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # in 80 columns, rich's table of options leaves a quarter of the width to the help texts
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Background work on RabbitMQ: run workers, send tasks, manage queues and dead letters.",
-    epilog="Examples:\n\n"
-    "  amqpworker worker shop.tasks:app -p 2 -t 8\n\n"
-    "  amqpworker send shop.tasks.send_welcome user_id=42 --app shop.tasks:app\n\n"
-    "  amqpworker topology check shop.tasks:app\n\n"
-    "  amqpworker dead list --app shop.tasks:app\n\n"
-    "Exit codes: 0 success, 1 a negative result (a check found a problem, a task failed), 2 the command could not do its work.",
+    epilog=examples(
+        "amqpworker worker shop.tasks:app -p 2 -t 8",
+        "amqpworker send shop.tasks.send_welcome user_id=42 --app shop.tasks:app",
+        "amqpworker topology check shop.tasks:app",
+        "amqpworker dead list --app shop.tasks:app",
+    )
+    + "\n\nExit codes: 0 success, 1 a negative result (a check found a problem, a task failed), 2 the command could not do its work.",
 )
 
 
 def _show_version(requested: bool) -> None:
-    """Print the version and exit."""
     if requested:
         sys.stdout.write(f"amqpworker {__version__}\n")
         raise typer.Exit
@@ -61,19 +63,14 @@ def options(
     """Background work on RabbitMQ: run workers, send tasks, manage queues and dead letters."""
 
 
-# `add_typer` without a name does not do this in all versions of typer from 0.12 on.
-program.registered_commands += [
-    *worker_app.registered_commands,
-    *send_app.registered_commands,
-    *status_app.registered_commands,
-    *unit_app.registered_commands,
-]
+for part in (worker_app, send_app, status_app, unit_app):
+    program.add_typer(part)
 program.add_typer(topology_app, name="topology")
 program.add_typer(dead_app, name="dead")
 program.add_typer(broker_app, name="broker")
 
 # The module of click's classes differs between versions of typer; their order of inheritance does not.
-UsageError: type[Any] = next(one for one in typer.BadParameter.__mro__ if one.__name__ == "ClickException")
+UsageError: type[Any] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = command.main(args=given, prog_name="amqpworker", standalone_mode=False)
     except AmqpWorkerError as error:
         code = exit_code(error)
-        _fail(redact_text(str(error)), code, given)
+        text = as_cli_options(str(error)) if isinstance(error, InvalidArguments) else str(error)
+        _fail(redact_text(text), code, given)
         return code
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
@@ -97,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fail(text: str, code: int, given: Sequence[str]) -> None:
     """Report why a command ends; as a JSON line if it is a worker with --log-json."""
-    log_options = [one for one in given if one in {"--log-json", "--no-log-json"}]
+    log_options = [option for option in given if option in {"--log-json", "--no-log-json"}]
     if given[:1] == ["worker"] and log_options[-1:] == ["--log-json"] and "--check" not in given:
         from amqpworker.log.format import configure
         from amqpworker.log.logger import get_logger
@@ -110,10 +108,9 @@ def _fail(text: str, code: int, given: Sequence[str]) -> None:
 
 def _usage_error(error: Any, given: Sequence[str]) -> int:
     """Print in one line what is wrong with the command line, and which help explains it."""
-    text = error.format_message()
+    text = error.format_message().replace("Input should", "must", 1)
     if type(error).__name__ == "NoArgsIsHelpError":
-        # If rich formats the help, it is printed already, and this text is empty.
-        sys.stderr.write(text)
+        sys.stderr.write(f"{text}\n")
         return 2
     context = getattr(error, "ctx", None)
     hint = f" (see {context.command_path} --help)" if context is not None else ""

@@ -1,8 +1,4 @@
-"""
-Makes the options of a command from the fields of models (`worker/options.py`).
-
-Decides how a field becomes an option: its flag, type, bounds, default and help are those of the field.
-"""
+"""Makes the options of a command from the fields of models: flag, type, bounds, default and help are those of the field."""
 
 from __future__ import annotations
 
@@ -21,13 +17,11 @@ def takes_options_of(*models: type[BaseModel]) -> Callable[[Callable[..., None]]
     """Decorate a command: in place of its `**given`, it takes an option for each field that has a `Flag`."""
 
     def decorated(command: Callable[..., None]) -> Callable[..., None]:
-        own = [
-            one for one in inspect.signature(command, eval_str=True).parameters.values() if one.kind != one.VAR_KEYWORD
-        ]
+        own = inspect.signature(command, eval_str=True).parameters.values()
         made = [_parameter(name, field, flag) for model in models for name, field, flag in flagged(model)]
-        own.sort(key=lambda one: one.kind)
-        first = next(number for number, one in enumerate(own) if one.kind == one.KEYWORD_ONLY)
-        command.__signature__ = inspect.Signature([*own[:first], *made, *own[first:]])  # type: ignore[attr-defined]
+        positional = [parameter for parameter in own if parameter.kind == parameter.POSITIONAL_OR_KEYWORD]
+        keywords = [parameter for parameter in own if parameter.kind == parameter.KEYWORD_ONLY]
+        command.__signature__ = inspect.Signature([*positional, *made, *keywords])  # type: ignore[attr-defined]
         return command
 
     return decorated
@@ -47,9 +41,9 @@ def flags_of(name: str, flag: Flag) -> tuple[str, ...]:
 
 
 def _parameter(name: str, field: FieldInfo, flag: Flag) -> inspect.Parameter:
-    """Return the parameter of a command that takes a field's value."""
+    default = None if flag.unset else field.default
     option = typer.Option(
-        None if flag.unset else field.default,
+        int(default) if isinstance(default, float) and default.is_integer() else default,  # shown as 60, not 60.0
         *flags_of(name, flag),
         min=_bound(field, "ge"),
         max=_bound(field, "le"),
@@ -61,8 +55,7 @@ def _parameter(name: str, field: FieldInfo, flag: Flag) -> inspect.Parameter:
 
 
 def _bound(field: FieldInfo, which: str) -> Any:
-    """Return a bound of a field, `ge` or `le`, None if it has none."""
-    return next((getattr(one, which) for one in field.metadata if hasattr(one, which)), None)
+    return next((getattr(bound, which) for bound in field.metadata if hasattr(bound, which)), None)
 
 
 def _type_of(field: FieldInfo) -> Any:

@@ -1,8 +1,7 @@
 """
 What commands print: tables, JSON, lines.
 
-Decides that only terminals get colours, and how values that JSON does not have are written in it. `log.terminal` escapes
-untrusted text; its functions are passed on to the commands.
+Decides that only terminals get colours, and how values that JSON does not have are written in it.
 """
 
 from __future__ import annotations

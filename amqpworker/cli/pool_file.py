@@ -1,8 +1,8 @@
 """
 The file that `amqpworker worker --config` reads: several pools, of one app or several.
 
-Decides what the file can contain, and how a mistake in it is reported: on one line, with the file, the key and what is
-wrong. It is read once: a reload brings new code, not new options.
+A mistake in it is reported on one line, with the file, the key and what is wrong. It is read once: a reload brings new code,
+not new options.
 """
 
 from __future__ import annotations
@@ -68,12 +68,7 @@ class ConfigFile(LogOptions):
 
 
 def supervisor_config(given: Mapping[str, Any], cores: int) -> SupervisorConfig:
-    """
-    Return the checked options as the supervisor gets them.
-
-    Raises:
-        ValidationError: of pydantic; one of them is wrong.
-    """
+    """Return the checked options as the supervisor gets them; raises pydantic's ValidationError if one is wrong."""
     config = ConfigFile.model_validate(given)
     common = {name: getattr(config, name) for name in LogOptions.model_fields}
     pools = []
@@ -90,10 +85,9 @@ def pool_spec(name: str, options: WorkerOptions) -> PoolSpec:
 
 def read_config(path: Path, app: str | None, cores: int) -> SupervisorConfig:
     """
-    Return the pools of a file; `app` and `cores` apply to a pool that has no `app` or `processes` of its own.
+    Return the pools of a file; raises ConfigError if it cannot be read, or something in it is wrong.
 
-    Raises:
-        ConfigError: the file cannot be read, or something in it is wrong.
+    `app` and `cores` apply to a pool that has no `app` or `processes` of its own.
     """
     content = _load_toml(path)
     pools = content.get("pools")
@@ -102,17 +96,11 @@ def read_config(path: Path, app: str | None, cores: int) -> SupervisorConfig:
     try:
         return supervisor_config(content, cores)
     except ValidationError as error:
-        found = "; ".join(f"{_place(one['loc'], content)}: {mistake(dict(one))}" for one in error.errors())
+        found = "; ".join(f"{_place(wrong['loc'], content)}: {mistake(dict(wrong))}" for wrong in error.errors())
         raise ConfigError(f"{path}: {found}.") from None
 
 
 def _load_toml(path: Path) -> dict[str, Any]:
-    """
-    Return the content of a TOML file.
-
-    Raises:
-        ConfigError: it cannot be read, or is not TOML.
-    """
     try:
         return tomllib.loads(path.read_bytes().decode())
     except OSError as error:
@@ -121,9 +109,6 @@ def _load_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is not TOML: it is not in UTF-8.") from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: is not TOML: {error}.") from None
-
-
-# ---- mistakes ---------------------------------------------------------------------------------------------------------
 
 
 def _place(location: tuple[int | str, ...], content: Any) -> str:
@@ -142,7 +127,6 @@ def _place(location: tuple[int | str, ...], content: Any) -> str:
 
 
 def _name_of(entry: Any, index: int) -> str:
-    """Return an entry's own name, else its number, counted from 1."""
     name = entry.get("name") if isinstance(entry, dict) else entry
     return repr(name) if isinstance(name, str) and name else str(index + 1)
 
@@ -170,7 +154,6 @@ def mistake(error: Mapping[str, Any]) -> str:
 
 
 def _unknown_key(location: tuple[int | str, ...]) -> str:
-    """Return that a key is unknown, and which one was probably meant."""
     models: dict[int, type[BaseModel]] = {1: ConfigFile, 3: PoolTable}
     key = str(location[-1])
     if len(location) > 1 and key in ConfigFile.model_fields:

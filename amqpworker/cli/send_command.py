@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amqpworker.cli.app_session import closing_app
 from amqpworker.cli.output import write, write_json
-from amqpworker.cli.shared import AppOption, AsJson, NamespaceOption, UrlOption, app_of, quiet, standard_input
+from amqpworker.cli.shared import (
+    AppOption,
+    AsJson,
+    NamespaceOption,
+    UrlOption,
+    app_of,
+    closing_app,
+    examples,
+    quiet,
+    standard_input,
+)
 from amqpworker.cli.values import pairs
 from amqpworker.errors import ConfigError, InvalidArguments, TaskFailed
 from amqpworker.log.terminal import print_error, printable
@@ -48,9 +55,9 @@ Body = Annotated[
     ),
 ]
 QueueName = Annotated[
-    str | None, typer.Option("--queue", "-q", metavar="QUEUE", help="The queue, instead of the task's own.")
+    str | None, typer.Option("--queue", "-q", metavar="QUEUE", help="The queue.", show_default="the task's own")
 ]
-Id = Annotated[str | None, typer.Option("--id", metavar="ID", help="The message's id; default: a new UUID.")]
+Id = Annotated[str | None, typer.Option("--id", metavar="ID", help="The message's id.", show_default="a new UUID")]
 Header = Annotated[
     list[str] | None, typer.Option("--header", metavar="NAME=VALUE", help="A header of the message; repeatable.")
 ]
@@ -73,7 +80,8 @@ SendTimeout = Annotated[
         "--timeout",
         min=0.001,
         metavar="SECONDS",
-        help="How long to wait for the broker; default: the app's setting, 15.",
+        help="How long to wait for the broker.",
+        show_default="the app's send_timeout",
     ),
 ]
 CallTimeout = Annotated[
@@ -82,29 +90,18 @@ CallTimeout = Annotated[
         "--timeout",
         min=0.001,
         metavar="SECONDS",
-        help="How long to wait for the result; default: the app's setting, 30.",
+        help="How long to wait for the result.",
+        show_default="the app's call_timeout",
     ),
 ]
 
-OPTION_NAMES = {"headers": "header"}
-"""Options of a message that have another name on the command line."""
-
-
-@dataclass(frozen=True, slots=True)
-class MessageArguments:
-    """What the command line has about the message."""
-
-    task: str
-    values: list[str]
-    body: str | None
-    options: dict[str, Any]
-
 
 @send_app.command(
-    epilog="Examples:\n\n"
-    "  amqpworker send shop.tasks.welcome user_id=42 --app shop.tasks:app\n\n"
-    "  amqpworker send billing.charge order_id=o-1 -q billing --delay 60\n\n"
-    '  amqpworker send shop.tasks.report --queue reports --body \'{"day": "2026-11-25"}\''
+    epilog=examples(
+        "amqpworker send shop.tasks.welcome user_id=42 --app shop.tasks:app",
+        "amqpworker send billing.charge order_id=o-1 -q billing --delay 60",
+        'amqpworker send shop.tasks.report -q reports --body \'{"day": "2026-11-25"}\'',
+    )
 )
 def send(
     task: TaskName,
@@ -123,7 +120,7 @@ def send(
     as_json: AsJson = False,
 ) -> None:
     """
-    Send a task and print the message's id, once the broker has confirmed it.
+    Send a task; print its id once the broker has confirmed it.
 
     With --app, the task checks the parameters and names the queue. Without --app, --queue is required.
 
@@ -133,7 +130,7 @@ def send(
     options = {**_common_options(queue, id, header), "delay": delay, "at": _datetime_of(at), "expires": expires}
     checked_timeout = _timeout_of(timeout)
     found = app_of(app, url, namespace)
-    sent = message(found, MessageArguments(task, values or [], body, options))
+    sent = message(found, task, values or [], body, options)
     with closing_app(found):
         found.producer.send(sent, checked_timeout)
     if as_json:
@@ -143,9 +140,10 @@ def send(
 
 
 @send_app.command(
-    epilog="Examples:\n\n"
-    "  amqpworker call shop.tasks.price sku=A-17 --app shop.tasks:app --timeout 5\n\n"
-    "  amqpworker call billing.balance account=7 --queue billing"
+    epilog=examples(
+        "amqpworker call shop.tasks.price sku=A-17 --app shop.tasks:app --timeout 5",
+        "amqpworker call billing.balance account=7 --queue billing",
+    )
 )
 def call(
     task: TaskName,
@@ -166,14 +164,16 @@ def call(
 
     Exit codes: 0 the task succeeded, 1 it failed or did not reply in time, 2 it could not be called.
     """
-    from amqpworker.model.reply import read
+    from amqpworker.model.reply import decode_reply
 
     quiet()
     checked_timeout = _timeout_of(timeout)
     found = app_of(app, url, namespace)
-    sent = message(found, MessageArguments(task, values or [], body, _common_options(queue, id, header)))
+    sent = message(found, task, values or [], body, _common_options(queue, id, header))
     with closing_app(found):
-        reply = read(found.call_raw(sent, found.call_timeout if checked_timeout is None else checked_timeout))
+        reply = decode_reply(
+            found.call_raw(sent, found.settings.call_timeout if checked_timeout is None else checked_timeout)
+        )
     if reply.status == "failed":
         _print_failure(TaskFailed(reply.reason, reply.error_type, reply.text, reply.traceback))
         raise typer.Exit(1)
@@ -182,35 +182,28 @@ def call(
 
 
 def _common_options(queue: str | None, id: str | None, header: list[str] | None) -> dict[str, Any]:  # noqa: A002
-    """Return the options that both commands have; those of `send` alone are None."""
-    headers = pairs(header, "header") if header else None
-    return {"delay": None, "at": None, "expires": None, "id": id, "queue": queue, "headers": headers}
+    return {"id": id, "queue": queue, "headers": pairs(header, "header") if header else None}
 
 
 def _print_failure(failed: TaskFailed) -> None:
-    """Print the task's traceback, then the error."""
     if failed.traceback:
         sys.stderr.write(printable(failed.traceback.rstrip(), keep="\n\t") + "\n")
     print_error(str(failed))
 
 
-def message(app: App, arguments: MessageArguments) -> Message:
-    """
-    Return the message, checked by the task if the app has it.
+def message(app: App, name: str, values: list[str], body: str | None, options: dict[str, Any]) -> Message:
+    """Return the message, checked by the task if the app has it; raises ConfigError if the queue is not known."""
+    from amqpworker.policies.send_options import check_options, message_of
 
-    Raises:
-        InvalidArguments: a parameter or an option has an invalid value.
-        ConfigError: the queue is not known.
-    """
-    task = app.tasks.get(arguments.task) or app.remotes.get(arguments.task)
-    body = _body_of(arguments, task.signature.hints if task is not None else {})
-    try:
-        if task is None:
-            return _unchecked_message(app, arguments, body)
-        values = task.signature.decode(body)
-        return task.options(**arguments.options).message(*values.args, **values.kwargs)  # type: ignore[no-any-return]
-    except InvalidArguments as error:
-        raise InvalidArguments(as_cli_options(str(error))) from error
+    task = app.tasks.get(name) or app.remotes.get(name)
+    content = _body_of(values, body, task.signature.hints if task is not None else {})
+    if task is not None:
+        found = task.signature.decode(content)
+        return task.options(**options).message(*found.args, **found.kwargs)  # type: ignore[no-any-return]
+    checked = check_options(**options)
+    if checked.queue is None:
+        raise ConfigError(_unknown_queue(app, name))
+    return message_of(name, checked.queue, content, checked, app.settings.max_body)
 
 
 def _unknown_queue(app: App, task: str) -> str:
@@ -228,41 +221,18 @@ def _unknown_queue(app: App, task: str) -> str:
     return f"The app has no task {task!r}: {hint} A task of another program needs --queue."
 
 
-def _unchecked_message(app: App, arguments: MessageArguments, body: bytes) -> Message:
-    """Return the message of a task that the app does not have."""
-    from amqpworker.model.message import Message, new_id
-    from amqpworker.policies.send_options import check_options
-
-    options = check_options({**arguments.options, "timeout": None})
-    if options.queue is None:
-        raise ConfigError(_unknown_queue(app, arguments.task))
-    if len(body) > app.max_body:
-        raise InvalidArguments(f"The body has {len(body)} bytes, more than the {app.max_body} of AMQPWORKER_MAX_BODY.")
-    return Message(
-        arguments.task,
-        options.queue,
-        body,
-        options.id or new_id(),
-        options.headers,
-        options.delay,
-        options.at,
-        options.expires,
-    )
-
-
-def _body_of(arguments: MessageArguments, hints: Mapping[str, Any]) -> bytes:
+def _body_of(values: list[str], given: str | None, hints: Mapping[str, Any]) -> bytes:
     """Return the JSON object of the parameters; NAME=VALUE is read by the type hints, if those are known."""
-    if arguments.body is None:
-        values = pairs(arguments.values, "parameter", hints)
+    if given is None:
+        parameters = pairs(values, "parameter", hints)
         try:
-            return json.dumps(values, ensure_ascii=False, allow_nan=False).encode()
+            return json.dumps(parameters, ensure_ascii=False, allow_nan=False).encode()
         except UnicodeEncodeError:
             raise InvalidArguments("A parameter is not UTF-8.") from None
         except ValueError:
             raise InvalidArguments("A parameter is a number that JSON does not have.") from None
-    if arguments.values:
+    if values:
         raise InvalidArguments("Use NAME=VALUE or --body, not both.")
-    given = arguments.body
     body = standard_input().strip() if given == "-" else given.encode("utf-8", "surrogateescape")
     try:
         found = json.loads(body)
@@ -274,17 +244,12 @@ def _body_of(arguments: MessageArguments, hints: Mapping[str, Any]) -> bytes:
 
 
 def _timeout_of(timeout: float | None) -> float | None:
-    """Check a timeout."""
     from amqpworker.policies.send_options import check_timeout
 
-    try:
-        return None if timeout is None else check_timeout(timeout)
-    except InvalidArguments as error:
-        raise InvalidArguments(as_cli_options(str(error))) from error
+    return None if timeout is None else check_timeout(timeout)
 
 
 def _datetime_of(text: str | None) -> datetime | None:
-    """Read a time."""
     if text is None:
         return None
     try:
@@ -294,12 +259,3 @@ def _datetime_of(text: str | None) -> datetime | None:
     if found.utcoffset() is None:
         raise InvalidArguments(f"--at {text!r} has no time zone: add Z for UTC, or an offset such as +01:00.")
     return found
-
-
-def as_cli_options(text: str) -> str:
-    """Return an error's text with `--delay` in place of `options(delay=…)`."""
-    return re.sub(
-        r"options\(((?:\w+=…(?:, )?)+)\)",
-        lambda found: ", ".join(f"--{OPTION_NAMES.get(name, name)}" for name in re.findall(r"(\w+)=…", found[1])),
-        text,
-    )

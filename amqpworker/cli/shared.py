@@ -7,7 +7,10 @@ Decides which errors are a negative result (exit code 1), and which mean that th
 from __future__ import annotations
 
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +28,7 @@ from amqpworker.errors import (
     Unroutable,
 )
 from amqpworker.log.redaction import redact_text
+from amqpworker.log.terminal import printable
 
 if TYPE_CHECKING:
     from amqpworker.app import App
@@ -43,10 +47,11 @@ AppOption = Annotated[
 ]
 UrlOption = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="The broker, if no app is given; default: AMQPWORKER_URL, then localhost."),
+    typer.Option(metavar="URL", help="The broker, if no app is given.", show_default="AMQPWORKER_URL, then localhost"),
 ]
 NamespaceOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The prefix of exchanges, if no app is given; default: amqpworker.")
+    str | None,
+    typer.Option(metavar="NAME", help="The prefix of exchanges, if no app is given.", show_default="amqpworker"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -54,6 +59,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LOADED_LATE = ("amqpworker.broker.admin", "amqpworker.broker.management", "rich.progress", "rich.table")
 
 NEGATIVE_RESULTS = (TaskFailed, CallTimeout, Unroutable, QueueFull, QueueUnavailable, ConnectionBlocked, Unconfirmed)
+
+
+REPORT_AFTER = 1.0
+
+
+def examples(*commands: str) -> str:
+    """Return the last part of a help text; click does not wrap a paragraph that begins with a backspace."""
+    lines = "".join(f"\n  {command}" for command in commands)
+    return f"\b\nExample{'s' if len(commands) > 1 else ''}:{lines}"
 
 
 def exit_code(error: AmqpWorkerError) -> int:
@@ -70,10 +84,9 @@ def quiet() -> None:
 
 def load(target: str) -> App:
     """
-    Import the user's app; an error in the user's own code is printed with its traceback.
+    Import the user's app; raises ConfigError if `target` does not name one.
 
-    Raises:
-        ConfigError: `target` does not name an app.
+    An error in the user's own code is printed with its traceback.
     """
     from amqpworker.worker.app_loader import import_error, load_app
 
@@ -89,12 +102,7 @@ def load(target: str) -> App:
 
 
 def app_of(target: str | None, url: str | None, namespace: str | None = None) -> App:
-    """
-    Return the user's app, or one without tasks for the broker at `url`.
-
-    Raises:
-        ConfigError: `target` does not name an app, or both were given.
-    """
+    """Return the user's app, or one without tasks for the broker at `url`; raises ConfigError if both were given."""
     if target is not None:
         for option, value in (("--url", url), ("--namespace", namespace)):
             if value is not None:
@@ -104,6 +112,33 @@ def app_of(target: str | None, url: str | None, namespace: str | None = None) ->
     from amqpworker.routing.topology import DEFAULT_NAMESPACE
 
     return App(url, namespace=DEFAULT_NAMESPACE if namespace is None else namespace)
+
+
+@contextmanager
+def closing_app(app: App) -> Iterator[None]:
+    """Report on a terminal if the app waits for its broker, and close the app at the end."""
+    report = threading.Timer(REPORT_AFTER, _report_waiting, [app])
+    report.daemon = True
+    if sys.stderr.isatty():
+        report.start()
+    try:
+        yield
+    except BaseException:
+        # A message that is not confirmed after an error or a Ctrl-C is given up: `close` would wait for it.
+        app.producer.close(0.0)
+        raise
+    finally:
+        report.cancel()
+        app.close()
+
+
+def _report_waiting(app: App) -> None:
+    from amqpworker.broker.address import addresses, places
+
+    publisher = app.producer.publisher
+    if not publisher.connected:
+        reason = f": {publisher.session.problem.text}" if publisher.session.problem is not None else ""
+        sys.stderr.write(printable(f"waiting for the broker at {places(addresses(app.url))}{reason} …") + "\n")
 
 
 def admin_of(app: App) -> Admin:

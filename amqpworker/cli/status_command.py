@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import socket
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from amqpworker.cli.output import ID_WIDTH, console, folded, table, write, write_json
-from amqpworker.cli.shared import AsJson
+from amqpworker.cli.shared import AsJson, examples
 from amqpworker.errors import ConfigError, NotConnected
 from amqpworker.log.terminal import printable
 
@@ -35,21 +35,22 @@ status_app = typer.Typer()
 
 
 @status_app.command(
-    epilog="Examples:\n\n  amqpworker status\n\n  amqpworker status 4711 --watch\n\n  amqpworker status 127.0.0.1:8080 --json"
+    epilog=examples("amqpworker status", "amqpworker status 4711 --watch", "amqpworker status 127.0.0.1:8080 --json")
 )
 def status(
     where: Annotated[
         str | None,
         typer.Argument(
             metavar="WHERE",
-            help="The supervisor: its process id, or its --health address; default: the only one on this machine.",
+            help="The supervisor: its process id, or its --health address.",
+            show_default="the only one on this machine",
         ),
     ] = None,
     as_json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh once per second, until Ctrl-C.")] = False,
 ) -> None:
     """
-    Show the status of a supervisor's pools: their processes and running tasks.
+    Show the processes and running tasks of a supervisor's pools.
 
     Exit codes: 0 every process consumes, 1 not all do, 2 there is no such supervisor, or it does not respond.
     """
@@ -67,29 +68,38 @@ def status(
     raise typer.Exit(0 if state["consuming"] >= state["wanted"] else 1)
 
 
-@status_app.command(epilog="Examples:\n\n  amqpworker workers\n\n  amqpworker workers --json")
+@status_app.command(epilog=examples("amqpworker workers", "amqpworker workers --json"))
 def workers(as_json: AsJson = False) -> None:
     """
-    List the supervisors on this machine with their pools; root sees those of all users and services.
+    List the supervisors on this machine with their pools. Root sees those of all users and services.
 
     Exit code: 0 listed, also if there are none.
     """
-    pools = [state for path in _visible_sockets() if (state := _summary(path)) is not None]
+    running = _running_supervisors(None)
     if as_json:
-        write_json(pools)
+        write_json(running)
         return
-    if not pools:
+    if not running:
         write("No pools are running on this machine.")
         return
     made = table("pid", "service", "pools", "processes", "status", widths={"pid": 8})
-    for one in pools:
-        names = "\n".join(_name_and_app(pool) for pool in one.get("pools", ()))
-        wanted = str(one.get("wanted", ""))
-        made.add_row(str(one["pid"]), printable(one["service"]), names, wanted, printable(one["status"]))
+    for state in running:
+        names = "\n".join(_name_and_app(pool) for pool in state.get("pools", ()))
+        wanted = str(state.get("wanted", ""))
+        made.add_row(str(state["pid"]), printable(state["service"]), names, wanted, printable(state["status"]))
     console().print(made)
 
 
-def _summary(path: Path) -> dict[str, Any] | None:
+def _running_supervisors(pid: str | None) -> list[dict[str, Any]]:
+    """Return the status of each supervisor on this machine that this user may see, or of those with a process id."""
+    # Loaded only if a command needs it; so is HTTP below.
+    from amqpworker.supervisor import sockets
+
+    found = (_probe(path) for path in sockets.sockets() if pid is None or path.stem == pid)
+    return [state for state in found if state is not None]
+
+
+def _probe(path: Path) -> dict[str, Any] | None:
     """Return the status of the supervisor with this socket, or that it does not respond; None if it has ended."""
     from amqpworker.supervisor import sockets
 
@@ -97,48 +107,43 @@ def _summary(path: Path) -> dict[str, Any] | None:
     try:
         return {**get_status(str(path)), **known}
     except NotConnected as error:
+        # A killed supervisor leaves its socket; one that hangs listens.
+        if isinstance(error.__cause__, ConnectionRefusedError | FileNotFoundError | PermissionError):
+            return None
         pid = int(path.stem) if path.stem.isdecimal() else None
-        return None if _has_ended(error) else {"pid": pid, "status": _unresponsive_status(error), **known}
+        return {"pid": pid, "status": "it does not respond" if error.__cause__ is not None else str(error), **known}
 
 
 def _find_address(where: str | None) -> str:
     """
     Return the address of the supervisor that is meant.
 
-    Raises:
-        ConfigError: there is none or more than one, or `where` is not an address.
+    Raises ConfigError if there is none or more than one, or if `where` is not an address.
     """
     if where is not None and not where.isdecimal():
         return _checked_address(where)
-    known = [str(path) for path in _visible_sockets() if where is None or path.stem == where]
-    running = known if where is not None else [address for address in known if _is_running(address)]
-    if len(running) == 1:
-        return running[0]
-    if where is not None or not running:
+    running = _running_supervisors(where)
+    if not running:
         problem = "No pools are running" if where is None else f"No supervisor with process id {where} is running"
         raise ConfigError(
             f"{problem} on this machine, or you may not see it: run this as its user or root, or give its --health address."
         )
-    choices = ", ".join(sorted(filter(None, map(_pid_and_apps, running))))
-    raise ConfigError(f"{len(running)} supervisors are running on this machine; give the process id of one: {choices}.")
+    if len(running) > 1:
+        choices = ", ".join(sorted(map(_pid_and_apps, running)))
+        raise ConfigError(
+            f"{len(running)} supervisors are running on this machine; give the process id of one: {choices}."
+        )
+    return str(running[0]["socket"])
 
 
-def _pid_and_apps(address: str) -> str:
-    """Return the process id of a supervisor, with its apps if it responds."""
-    pid = address.rpartition("/")[2].removesuffix(".sock")
-    with suppress(NotConnected):
-        apps = sorted({pool["app"] for pool in get_status(address).get("pools", ()) if pool.get("app")})
-        return f"{pid} ({printable(', '.join(apps))})" if apps else pid
-    return pid
+def _pid_and_apps(state: dict[str, Any]) -> str:
+    """Return the process id of a supervisor, with its apps if it has reported them."""
+    pid = state["socket"].rpartition("/")[2].removesuffix(".sock")
+    apps = sorted({pool["app"] for pool in state.get("pools", ()) if pool.get("app")})
+    return f"{pid} ({printable(', '.join(apps))})" if apps else pid
 
 
 def _checked_address(address: str) -> str:
-    """
-    Return an address as it is.
-
-    Raises:
-        ConfigError: it is neither HOST:PORT nor a path.
-    """
     from amqpworker.supervisor import health
 
     try:
@@ -148,40 +153,8 @@ def _checked_address(address: str) -> str:
     return address
 
 
-def _visible_sockets() -> list[Path]:
-    """Return the sockets of supervisors on this machine that this user may see."""
-    # Loaded only if a command needs it; so is HTTP below.
-    from amqpworker.supervisor import sockets
-
-    return sockets.sockets()
-
-
-def _is_running(address: str) -> bool:
-    """Return whether there is a supervisor, even one that hangs."""
-    try:
-        get_status(address)
-    except NotConnected as error:
-        return not _has_ended(error)
-    return True
-
-
-def _has_ended(error: NotConnected) -> bool:
-    """Return whether nothing listens there: a killed supervisor leaves its socket, a hanging one listens."""
-    return isinstance(error.__cause__, ConnectionRefusedError | FileNotFoundError | PermissionError)
-
-
-def _unresponsive_status(error: NotConnected) -> str:
-    """Return the status to show for a supervisor that listens and does not report its own."""
-    return "it does not respond" if error.__cause__ is not None else str(error)
-
-
 def get_status(address: str) -> dict[str, Any]:
-    """
-    Request the status of a supervisor.
-
-    Raises:
-        NotConnected: it does not respond.
-    """
+    """Request the status of a supervisor; raises NotConnected if it does not respond."""
     from http.client import HTTPException
 
     try:
@@ -194,14 +167,13 @@ def get_status(address: str) -> dict[str, Any]:
     except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise NotConnected(f"No supervisor responds at {address}: {reason}.") from error
-    if not isinstance(state, dict) or "wanted" not in state:
-        reason = state.get("status", "it is not a supervisor") if isinstance(state, dict) else "it is not a supervisor"
-        raise NotConnected(f"The supervisor at {address} does not report its status: {reason}.")
-    return state
+    if isinstance(state, dict) and "wanted" in state:
+        return state
+    reason = state.get("status", "it is not a supervisor") if isinstance(state, dict) else "it is not a supervisor"
+    raise NotConnected(f"The supervisor at {address} does not report its status: {reason}.")
 
 
 def _connection_to(address: str) -> HTTPConnection:
-    """Return a connection to a port, or to a unix socket."""
     from http.client import HTTPConnection
 
     from amqpworker.supervisor import health
@@ -212,14 +184,14 @@ def _connection_to(address: str) -> HTTPConnection:
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(TIMEOUT)
     try:
-        connect(connection.sock, address)
+        _connect(connection.sock, address)
     except OSError:
         connection.close()
         raise
     return connection
 
 
-def connect(client: socket.socket, address: str) -> None:
+def _connect(client: socket.socket, address: str) -> None:
     """Connect to a unix socket; retry while its backlog is full, which the system reports at once."""
     deadline = time.monotonic() + TIMEOUT
     while True:
@@ -255,19 +227,15 @@ def status_tables(state: dict[str, Any]) -> Group:
 
     parts: list[Any] = [Text(f"supervisor {state['pid']}: {state['status']}"), Text("")]
     if pools := state.get("pools", ()):  # an older version does not report them
-        lines = [f"{_name_and_app(one)}: {one['consuming']}/{one['wanted']} consuming" for one in pools]
+        lines = [f"{_name_and_app(pool)}: {pool['consuming']}/{pool['wanted']} consuming" for pool in pools]
         parts += [*map(Text, lines), Text("")]
     parts.append(_processes_table(state))
     parts += _waiting_lines(state)
-    if any(one["running"] for one in state["processes"]):
+    if any(process["running"] for process in state["processes"]):
         parts += [Text(""), running_table(state)]
-    if unconfirmed := sum(one["unconfirmed"] for one in state["processes"]):
-        parts += [
-            Text(""),
-            Text(
-                f"{unconfirmed} retries and dead letters are not confirmed yet: check that their queues have a majority."
-            ),
-        ]
+    if unconfirmed := sum(process["unconfirmed"] for process in state["processes"]):
+        effect = "check that their queues have a majority"
+        parts += [Text(""), Text(f"{unconfirmed} retries and dead letters are not confirmed yet: {effect}.")]
     if state["errors"]:
         parts += [Text(printable(line)) for line in ("", *state["errors"])]
     return Group(*parts)
@@ -283,40 +251,34 @@ def _waiting_lines(state: dict[str, Any]) -> list[Any]:
     """Return a line for each broker or queue that processes wait for, unless the status shows it already."""
     from rich.text import Text
 
-    texts = {printable(one.get("waits", "")).rstrip(".") for one in state["processes"]}
+    texts = {printable(process.get("waits", "")).rstrip(".") for process in state["processes"]}
     lines = [f"waiting for {text}" for text in sorted(texts) if text and text not in state["status"]]
     return [Text(""), *map(Text, lines)] if lines else []
 
 
 def _processes_table(state: dict[str, Any]) -> Table:
-    """Return the worker processes, a row each."""
     made = table("pool", "nr", "pid", "stage", "tasks", "isolated", "done", "retried", "dead", "MiB", "age")
-    for one in state["processes"]:
-        stage = "waiting" if one["stage"] == "consuming" and not one["consuming"] else one["stage"]
+    for process in state["processes"]:
+        stage = "waiting" if process["stage"] == "consuming" and not process["consuming"] else process["stage"]
+        suspects = process["waiting_suspects"]
         made.add_row(
-            printable(one["pool"]),
-            str(one["number"]),
-            str(one["pid"]),
-            "stalled" if one["stalled"] else stage,
-            str(len(one["running"])),
-            isolated(one),
-            *(str(one["counts"][name]) for name in ("done", "retried", "dead")),
-            str(one["memory"] // MIB),
-            age(state["at"] - one["started"]),
+            printable(process["pool"]),
+            str(process["number"]),
+            str(process["pid"]),
+            "stalled" if process["stalled"] else stage,
+            str(len(process["running"])),
+            f"{process['isolated']} +{suspects}" if suspects else str(process["isolated"]),
+            *(str(process["counts"][name]) for name in ("done", "retried", "dead")),
+            str(process["memory"] // MIB),
+            age(state["at"] - process["started"]),
         )
     return made
-
-
-def isolated(process: dict[str, Any]) -> str:
-    """Return how many isolated processes are in use, and how many suspects wait for one."""
-    waiting = process["waiting_suspects"]
-    return f"{process['isolated']} +{waiting}" if waiting else str(process["isolated"])
 
 
 def running_table(state: dict[str, Any]) -> Table:
     """Return the running tasks, a row each, the longest-running first."""
     made = table("pid", "task", "id", "attempt", "for", "limit", widths={"id": ID_WIDTH})
-    running = [(one["pid"], task) for one in state["processes"] for task in one["running"]]
+    running = [(process["pid"], task) for process in state["processes"] for task in process["running"]]
     for pid, task in sorted(running, key=lambda pair: pair[1]["started"]):
         since = age(state["at"] - task["started"])
         made.add_row(str(pid), printable(task["task"]), folded(task["key"]), str(task["attempt"]), since, limit(task))

@@ -1,7 +1,7 @@
 """
 `amqpworker topology`: show, declare and check what an app needs on its broker.
 
-Decides how it is shown, and whether the HTTP API is asked beside AMQP. `routing.topology` and the app decide what is needed.
+Decides how it is shown, and whether the HTTP API is asked beside AMQP.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import typer
 
-from amqpworker.cli.cluster import ClusterRequests
+from amqpworker.cli.cluster import TOTAL_TIMEOUT, ClusterRequests
 from amqpworker.cli.findings import Finding, Membership, grouped, leaders
-from amqpworker.cli.output import console, plain, table, write, write_json
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, admin_of, load, quiet
+from amqpworker.cli.output import console, table, write, write_json
+from amqpworker.cli.shared import APP_VARIABLE, AsJson, admin_of, examples, load, quiet
 from amqpworker.errors import ConfigError, NotConnected
 from amqpworker.log.terminal import printable
-from amqpworker.routing.topology import LEVELS, Binding, Exchange, Names, Queue, Topology
+from amqpworker.routing.topology import LEVELS, Exchange, Names, Queue, Topology
 
 if TYPE_CHECKING:
     from amqpworker.app import App
     from amqpworker.broker.management import Management
 
-topology_app = typer.Typer(
-    no_args_is_help=True, help="Show, declare and check the exchanges, queues and bindings of an app."
-)
+topology_app = typer.Typer(no_args_is_help=True, help="Show, declare or check the queues and exchanges of an app.")
 
 AppArgument = Annotated[str, typer.Argument(metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app.")]
 
@@ -42,25 +40,22 @@ PICTURE = """\
 
 
 @topology_app.command(
-    epilog="Examples:\n\n  amqpworker topology show shop.tasks:app\n\n  amqpworker topology show shop.tasks:app --json"
+    epilog=examples("amqpworker topology show shop.tasks:app", "amqpworker topology show shop.tasks:app --json")
 )
 def show(
     app: AppArgument,
     all_levels: Annotated[bool, typer.Option("--all", help="Show each level of the delay ladder.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what an app needs, without connecting to the broker."""
+    """Show what an app needs; does not connect to the broker."""
     quiet()
     plan = load(app).plan
     whole = plan.whole()
     if as_json:
-        write_json(
-            {
-                "exchanges": [_described(one) for one in whole.exchanges],
-                "queues": [_described(one) for one in whole.queues],
-                "bindings": [_described(one) for one in whole.bindings],
-            }
-        )
+        durable = {"durable": True}
+        exchanges = [{**asdict(exchange), **durable} for exchange in whole.exchanges]
+        queues = [{**asdict(queue), **durable} for queue in whole.queues]
+        write_json({"exchanges": exchanges, "queues": queues, "bindings": list(map(asdict, whole.bindings))})
         return
     names = plan.names
     picture = PICTURE.format(
@@ -78,10 +73,10 @@ def show(
         console().print(shown)
 
 
-@topology_app.command(epilog="Example:\n\n  amqpworker topology declare shop.tasks:app")
+@topology_app.command(epilog=examples("amqpworker topology declare shop.tasks:app"))
 def declare(app: AppArgument) -> None:
     """
-    Declare everything that an app needs; what exists already is not changed.
+    Declare everything that an app needs. What exists already is not changed.
 
     Run it once with an administrator's permissions; workers and producers can then run with AMQPWORKER_DECLARE=0.
 
@@ -90,15 +85,16 @@ def declare(app: AppArgument) -> None:
     quiet()
     found = load(app)
     whole = found.plan.whole()
-    parts = list(whole)
-    with admin_of(found) as admin, progress(len(parts)) as advance:
+    with admin_of(found) as admin, _progress(len(list(whole))) as advance:
         admin.declare(whole, lambda _: advance())
     write(f"{_counted(whole)}: declared.")
 
 
 @topology_app.command(
-    epilog="Examples:\n\n  amqpworker topology check shop.tasks:app\n\n"
-    "  amqpworker topology check shop.tasks:app --management http://localhost:15672"
+    epilog=examples(
+        "amqpworker topology check shop.tasks:app",
+        "amqpworker topology check shop.tasks:app --management http://localhost:15672",
+    )
 )
 def check(
     app: AppArgument,
@@ -107,14 +103,14 @@ def check(
         typer.Option(
             metavar="URL",
             envvar="AMQPWORKER_MANAGEMENT",
-            help="The broker's HTTP API: also check members of queues, bindings, policies and stuck dead letters. "
-            "Default login: that of the app's URL.",
+            help="The broker's HTTP API, to check members of queues, bindings, policies and stuck dead letters, too. "
+            "Without a login in the URL, that of the app's URL is used.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """
-    Compare what an app needs with what exists on its broker; nothing is changed.
+    Compare what an app needs with what its broker has. Nothing is changed.
 
     Exit codes: 0 everything is as it should be, 1 something is not, 2 it could not be compared.
     """
@@ -125,34 +121,26 @@ def check(
     by_amqp = _compare(found, whole, only_source=requests is None)
     cluster = None if requests is None else requests.result()
     findings = by_amqp if cluster is None else [*by_amqp, *cluster.findings(whole)]
-    findings.sort(key=lambda one: ORDER.index(one.kind))
+    findings.sort(key=lambda finding: ORDER.index(finding.kind))
     members = {} if cluster is None else cluster.members(whole)
     if as_json:
-        listed = [{"kind": one.kind, "name": one.name, "text": one.text} for one in findings]
-        queues = {name: asdict(one) for name, one in members.items()}
+        listed = [{"kind": finding.kind, "name": finding.name, "text": finding.text} for finding in findings]
+        queues = {name: asdict(membership) for name, membership in members.items()}
         write_json({"findings": listed, "management": management is not None, "queues": queues})
     else:
         _show_findings(findings, whole, management is not None)
         _show_leaders(members)
     if findings:
-        raise typer.Exit(2 if all(one.kind == "unknown" for one in findings) else 1)
+        raise typer.Exit(2 if all(finding.kind == "unknown" for finding in findings) else 1)
 
 
-# The longest waits if half of a cluster is down or frozen: to connect, for one response, and for all of them.
+# The longest waits if half of a cluster is down or frozen: to connect, and for one response.
 CONNECT_TIMEOUT = 2.5
 RESPONSE_TIMEOUT = 4.0
-TOTAL_TIMEOUT = 8.0
 
 
 def _compare(app: App, whole: Topology, only_source: bool) -> list[Finding]:
-    """
-    Return what differs by AMQP, and what could not be compared in time: the HTTP API may show why.
-
-    Raises:
-        ConfigError: the broker's version is too old.
-        AccessRefused: it refuses the login.
-        NotConnected: there is no connection, and this is the only source.
-    """
+    """Return what differs by AMQP, and what could not be compared in time: the HTTP API, another source, may show why."""
     from amqpworker.broker.admin import Admin, Problem
 
     settings = app.settings
@@ -178,18 +166,17 @@ ORDER = ("minority", "leaderless", "missing", "differs", "unbound", "policy", "s
 
 
 def _show_findings(findings: list[Finding], whole: Topology, with_management: bool) -> None:
-    """Print what is wrong, and what was not compared."""
     if findings:
         shown = table("", "")
         shown.show_header = False
         for kind, text in grouped(findings, len(whole.exchanges) + len(whole.queues)):
             shown.add_row(kind, printable(text))
         console().print(shown)
-        if any("lacks the permission" in one.reason for one in findings):
+        if any("lacks the permission" in finding.reason for finding in findings):
             write(PERMISSION)
-        if any(one.kind in {"missing", "unbound"} for one in findings):
+        if any(finding.kind in {"missing", "unbound"} for finding in findings):
             write("`amqpworker topology declare` creates what is missing.")
-    unknown = sum(one.kind == "unknown" for one in findings)
+    unknown = sum(finding.kind == "unknown" for finding in findings)
     found = len(findings) - unknown
     counts = [f"{found} finding{'s' if found > 1 else ''}"] if found else []
     counts += [f"{unknown} not compared"] if unknown else []
@@ -200,19 +187,13 @@ def _show_findings(findings: list[Finding], whole: Topology, with_management: bo
 
 def _show_leaders(members: Mapping[str, Membership]) -> None:
     """Print how many queues each node leads, if queues have several members."""
-    most = max((len(one.members) for one in members.values()), default=0)
+    most = max((len(membership.members) for membership in members.values()), default=0)
     if most > 1:
         led = ", ".join(f"{count} on {printable(node)}" for node, count in sorted(leaders(members).items()))
         write(f"Quorum queues: {len(members)}, with up to {most} members; leaders: {led or 'none'}.")
 
 
 def _api_of(app: App, url: str) -> Management:
-    """
-    Return a client of the HTTP API with the login of the app, unless the URL has one.
-
-    Raises:
-        ConfigError: this is not a URL of an HTTP API.
-    """
     from amqpworker.broker.address import addresses
 
     address = addresses(app.url)[0]
@@ -220,12 +201,7 @@ def _api_of(app: App, url: str) -> Management:
 
 
 def management_of(url: str, user: str, password: str) -> Management:
-    """
-    Return a client of the HTTP API; a login in the URL has precedence.
-
-    Raises:
-        ConfigError: this is not a URL of an HTTP API.
-    """
+    """Return a client of the HTTP API, a login in the URL having precedence; raises ConfigError if it is not such a URL."""
     from amqpworker.broker.management import Management
 
     try:
@@ -242,7 +218,7 @@ def management_of(url: str, user: str, password: str) -> Management:
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Any]:
+def _progress(total: int) -> Iterator[Any]:
     """Show a progress bar on a terminal; the caller calls what is yielded after each step."""
     output = console(stderr=True)
     if not output.is_terminal:
@@ -256,22 +232,19 @@ def progress(total: int) -> Iterator[Any]:
 
 
 def _counted(whole: Topology) -> str:
-    """Return how many there are of each."""
     return f"{len(whole.exchanges)} exchanges, {len(whole.queues)} queues, {len(whole.bindings)} bindings"
 
 
 def _with_short_ladder(whole: Topology, names: Names) -> Topology:
-    """Return the topology with only the top and the bottom level of the delay ladder."""
     hidden = {names.level(number) for number in range(1, LEVELS - 1)}
     return Topology(
-        tuple(one for one in whole.exchanges if one.name not in hidden),
-        tuple(one for one in whole.queues if one.name not in hidden),
-        tuple(one for one in whole.bindings if one.queue not in hidden),
+        tuple(exchange for exchange in whole.exchanges if exchange.name not in hidden),
+        tuple(queue for queue in whole.queues if queue.name not in hidden),
+        tuple(binding for binding in whole.bindings if binding.queue not in hidden),
     )
 
 
 def _tables(whole: Topology) -> Iterator[Any]:
-    """Yield a table of each kind."""
     exchanges = table("exchange", "type", "alternate exchange", title="Exchanges")
     for exchange in whole.exchanges:
         exchanges.add_row(exchange.name, exchange.type, str(exchange.arguments.get("alternate-exchange", "")))
@@ -289,21 +262,4 @@ def _tables(whole: Topology) -> Iterator[Any]:
 
 
 def _lines(arguments: Mapping[str, Any]) -> str:
-    """Return arguments, one on each line."""
     return "\n".join(f"{name} = {'void' if value is None else value}" for name, value in arguments.items())
-
-
-def _described(part: Exchange | Queue | Binding) -> dict[str, Any]:
-    """Return a part for JSON."""
-    match part:
-        case Exchange(name, type, arguments):
-            return {"name": name, "type": type, "durable": True, "arguments": plain(dict(arguments))}
-        case Queue(name, arguments):
-            return {"name": name, "durable": True, "arguments": plain(dict(arguments))}
-        case Binding(source, queue, routing_key, arguments):
-            return {
-                "source": source,
-                "queue": queue,
-                "routing_key": routing_key,
-                "arguments": plain(dict(arguments)),
-            }

@@ -2,7 +2,7 @@
 `amqpworker unit`: a systemd unit for a pool.
 
 Decides how systemd runs a pool: what the service can access, when it is restarted, how it is stopped. `deploy/systemd/` has
-the same unit as a template for many pools, an instance each.
+the same unit as a template for many pools.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Annotated
 
 import typer
 
+from amqpworker.cli.shared import examples
 from amqpworker.errors import ConfigError
 from amqpworker.ipc.interpreter import folder_as_given, interpreter_as_given
 from amqpworker.log.terminal import print_error, printable
 
-UNIT = """\
+UNIT_TEXT = """\
 # {install}
 [Unit]
 Description=amqpworker pool {name}
@@ -95,10 +96,11 @@ unit_app = typer.Typer()
 
 
 @unit_app.command(
-    epilog="Examples:\n\n"
-    "  amqpworker unit shop.tasks:app > /etc/systemd/system/shop.service\n\n"
-    "  amqpworker unit shop.tasks:app --name shop --folder /srv/shop -- -p 4 -t 16 -q emails\n\n"
-    "  amqpworker unit --name shop --folder /srv/shop --config /etc/amqpworker/shop.toml"
+    epilog=examples(
+        "amqpworker unit shop.tasks:app > /etc/systemd/system/shop.service",
+        "amqpworker unit shop.tasks:app --name shop --folder /srv/shop -- -p 4 -t 16",
+        "amqpworker unit --folder /srv/shop --config /etc/amqpworker/shop.toml",
+    )
 )
 def unit(
     app: Annotated[str | None, typer.Argument(metavar="MODULE:APP", help="The app to run.")] = None,
@@ -108,7 +110,8 @@ def unit(
     ] = None,
     name: Annotated[str, typer.Option(metavar="NAME", help="Name of the unit.")] = "amqpworker",
     folder: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where the app's modules are; default: the current folder.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where the app's modules are.", show_default="the current folder"),
     ] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="Run the pools of this file instead.")] = None,
     credential_file: Annotated[
@@ -116,14 +119,14 @@ def unit(
     ] = Path("/etc/amqpworker/url"),
 ) -> None:
     """
-    Print a systemd unit that runs a pool of this app, or the pools of a file.
+    Print a systemd unit that runs an app, or the pools of a file.
 
-    It notifies systemd, reloads without a gap in consuming, gets the broker's URL as a credential, and is sandboxed.
+    The service notifies systemd, reloads without a gap in consuming, gets the broker's URL as a credential, and is sandboxed.
     """
     if (app is None) == (config is None):
         raise ConfigError("Give either MODULE:APP, with the options of its pool after --, or --config FILE.")
     arguments = [app, *(options or [])] if app is not None else ["--config", str(_as_given(Path(str(config))))]
-    command = [*program(), "worker", *arguments]
+    command = [*_program_as_given(), "worker", *arguments]
     where = _as_given(folder or Path())
     credential = _as_given(credential_file)
     _check_printable(name, [*command, str(where), str(credential)])
@@ -134,17 +137,17 @@ def unit(
         if not path.exists():
             print_error(f"Warning: {path} does not exist on this machine.")
     reached = [*needed, Path(sys.executable)]
-    for path in dict.fromkeys([*reached, *(one.resolve() for one in reached)]):
+    for path in dict.fromkeys([*reached, *(path.resolve() for path in reached)]):
         if found := unreadable_part(path):
             print_error(
                 f"Warning: the service runs as its own user, which cannot read {path}: no permission for {found}."
             )
     typer.echo(
-        _unit_text(
+        unit_text(
             install=f"/etc/systemd/system/{name}.service",
             name=name,
             folder=str(where).replace("%", "%%"),
-            command=" ".join(map(_quoted, command)),
+            command=" ".join(map(_escaped, command)),
             credential_file=str(credential).replace("%", "%%"),
         ),
         nl=False,
@@ -152,12 +155,6 @@ def unit(
 
 
 def _check_printable(name: str, words: list[str]) -> None:
-    """
-    Refuse what a unit cannot contain.
-
-    Raises:
-        ConfigError: the name is not valid for a unit, or a word does not fit on one line.
-    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name) or name.endswith(".service"):
         raise ConfigError(
             f"--name {printable(repr(name))}: must be at most 64 letters a to z, digits, '.', '_' and '-', start with a "
@@ -170,12 +167,7 @@ def _check_printable(name: str, words: list[str]) -> None:
 
 
 def _check_worker(app: str, options: list[str]) -> None:
-    """
-    Refuse what `amqpworker worker` would refuse at once, without importing the app.
-
-    Raises:
-        ConfigError: it is not MODULE:APP, or an option is wrong or not for a service; click's UsageError: it cannot be read.
-    """
+    """Refuse what `amqpworker worker` would refuse at once, without importing the app."""
     # Loaded only by this command: it is most of what the worker command needs.
     from amqpworker.cli.worker_command import ALLOWED_WITH_CONFIG, config_from_flags, worker_app
     from amqpworker.worker.app_loader import split_target
@@ -192,18 +184,18 @@ def _check_worker(app: str, options: list[str]) -> None:
 
 def unreadable_part(path: Path) -> Path | None:
     """Return the first part of a path that other users cannot read, None if there is none or the path does not exist."""
-    for one in (*reversed(path.parents), path):
+    for part in (*reversed(path.parents), path):
         try:
-            mode = one.stat().st_mode
+            mode = part.stat().st_mode
         except OSError:
             return None  # it is a path of another machine
-        needed = (0o5 if one == path else 0o1) if stat.S_ISDIR(mode) else 0o4
+        needed = (0o5 if part == path else 0o1) if stat.S_ISDIR(mode) else 0o4
         if mode & needed != needed:
-            return one
+            return part
     return None
 
 
-def _unit_text(
+def unit_text(
     *, install: str, name: str, folder: str, command: str, credential_file: str, environment: str = ""
 ) -> str:
     """Return a unit; `environment` is empty or whole lines."""
@@ -212,7 +204,7 @@ def _unit_text(
     # The service must see paths in a home directory; a virtual environment often has its interpreter in one.
     needed = (folder, *(word.strip('"') for word in command.split()), str(Path(sys.executable).resolve()))
     inside_home = "%i" not in name and any(path.startswith(("/home/", "/root/")) for path in needed)
-    return UNIT.format(
+    return UNIT_TEXT.format(
         install=install,
         name=name,
         folder=folder,
@@ -225,21 +217,7 @@ def _unit_text(
     )
 
 
-def instances() -> str:
-    """Return the template unit `amqpworker@NAME` for many pools, each with its own file in /etc/amqpworker."""
-    return _unit_text(
-        install="/etc/systemd/system/amqpworker@.service: a pool for each /etc/amqpworker/NAME.env",
-        name="%i",
-        folder="/srv/%i",
-        # Without braces, so that systemd splits the value into words.
-        command="/opt/amqpworker/bin/amqpworker worker $WORKER_OPTIONS",
-        credential_file="/etc/amqpworker/%i.url",
-        environment="# AMQPWORKER_APP=shop.tasks:app and WORKER_OPTIONS=-p 4 -t 16\nEnvironmentFile=/etc/amqpworker/%i.env\n",
-    )
-
-
-def program() -> list[str]:
-    """Return the command with which the unit starts this program."""
+def _program_as_given() -> list[str]:
     python = interpreter_as_given()
     beside = Path(python).parent / "amqpworker"
     return [str(beside)] if beside.is_file() else [python, "-P", "-m", "amqpworker"]
@@ -251,7 +229,7 @@ def _as_given(path: Path) -> Path:
     return whole.resolve() if ".." in whole.parts else whole
 
 
-def _quoted(word: str) -> str:
+def _escaped(word: str) -> str:
     """Return a word of a command line, escaped so that systemd reads each character literally."""
     plain = word.replace("%", "%%").replace("$", "$$").replace("\\", "\\\\").replace('"', '\\"')
     return plain if shlex.quote(word) == word else f'"{plain}"'

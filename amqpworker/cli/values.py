@@ -1,12 +1,13 @@
 """
-Values from the command line.
+Values from the command line, and the names of options in errors about them.
 
-Pure. Decides how `name=value` is read: as JSON if it is valid JSON, else as text, and as text if the type hint is `str`.
+Decides how `name=value` is read: as JSON if it is valid JSON, else as text, and as text if the type hint is `str`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import UnionType
 from typing import Annotated, Any, NoReturn, Union, get_args, get_origin
@@ -15,15 +16,12 @@ from amqpworker.errors import InvalidArguments
 
 NO_HINTS: Mapping[str, Any] = {}
 TEXT, NOTHING = str, type(None)
+OPTION_NAMES = {"headers": "header"}
+"""Options of a message that have another name on the command line."""
 
 
 def pairs(items: Iterable[str], kind: str, hints: Mapping[str, Any] = NO_HINTS) -> dict[str, Any]:
-    """
-    Read `name=value` items, each value by the hint of its name.
-
-    Raises:
-        InvalidArguments: an item has no `=`, or a name is given twice.
-    """
+    """Read `name=value` items, each value by the hint of its name; raises InvalidArguments for an item of another form."""
     found: dict[str, Any] = {}
     for item in items:
         name, separator, text = item.partition("=")
@@ -52,8 +50,8 @@ def _alternatives(hint: Any) -> Iterator[Any]:
     if get_origin(hint) is Annotated:
         yield from _alternatives(get_args(hint)[0])
     elif get_origin(hint) in {Union, UnionType}:
-        for one in get_args(hint):
-            yield from _alternatives(one)
+        for member in get_args(hint):
+            yield from _alternatives(member)
     elif (target := getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None)) is not None:
         yield from _alternatives(target)
     else:
@@ -61,5 +59,13 @@ def _alternatives(hint: Any) -> Iterator[Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    """Refuse NaN and the infinities: they are not JSON, and stay text."""
-    raise ValueError(name)
+    raise ValueError(name)  # NaN and the infinities: they are not JSON, and stay text
+
+
+def as_cli_options(text: str) -> str:
+    """Return an error's text with `--delay` in place of `options(delay=…)`."""
+    return re.sub(
+        r"options\(((?:\w+=…(?:, )?)+)\)",
+        lambda found: ", ".join(f"--{OPTION_NAMES.get(name, name)}" for name in re.findall(r"(\w+)=…", found[1])),
+        text,
+    )

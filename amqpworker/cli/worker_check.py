@@ -34,24 +34,23 @@ POLL_INTERVAL = 0.2
 READ_SIZE = 1 << 16
 
 
-def check(config: SupervisorConfig, as_json: bool) -> None:
-    """
-    Show what would run.
-
-    Raises:
-        ConfigError: a pool cannot run; the text lists the problem of each pool.
-    """
+def check_pools(config: SupervisorConfig, as_json: bool) -> None:
+    """Show what would run; raises ConfigError with the problem of each pool that cannot run."""
     found = [(spec, dry_run(spec)) for spec in config.pools]
     named = len(found) > 1
-    problems = [f"Pool {spec.name!r}: {one.problem}" if named else one.problem for spec, one in found if one.problem]
+    problems = [
+        f"Pool {spec.name!r}: {checked.problem}" if named else checked.problem
+        for spec, checked in found
+        if checked.problem
+    ]
     if problems:
         raise ConfigError(" ".join(problems))
     if as_json:
-        write_json({"health": config.health, "pools": [_as_object(spec, one) for spec, one in found]})
+        write_json({"health": config.health, "pools": [_as_object(spec, checked) for spec, checked in found]})
         return
     _print_table(found, config.health)
-    for spec, one in found:
-        for warning in one.warnings:
+    for spec, checked in found:
+        for warning in checked.warnings:
             print_error(f"Warning: {f'pool {spec.name!r}: ' if named else ''}{warning}")
 
 
@@ -101,28 +100,26 @@ def _read_answer(process: subprocess.Popen[bytes], pipe: io.FileIO, timeout: flo
 
 
 def _as_object(spec: PoolSpec, found: Checked) -> dict[str, Any]:
-    """Return a pool as a JSON object."""
     return {
         "name": spec.name,
         "app": spec.options["app"],
         "processes": spec.processes,
         "async_tasks": spec.options["async_tasks"],
-        "isolated": WorkerOptions.model_validate_json(json.dumps(spec.options)).suspects,
+        "suspects": WorkerOptions.model_validate_json(json.dumps(spec.options)).suspects_at_once,
         "drain_timeout": found.drain_timeout,
         "stall_timeout": spec.stall_timeout,
         "start_timeout": spec.start_timeout,
         "recycling": asdict(spec.recycling),
-        "queues": [asdict(one) for one in found.queues],
+        "queues": [asdict(queue) for queue in found.queues],
         "warnings": list(found.warnings),
     }
 
 
 def _print_table(found: Sequence[tuple[PoolSpec, Checked]], health: str | None) -> None:
-    """Print what would run as a table, a row per queue."""
     rows = table("pool", "app", "processes", "queue", "threads", "prefetch")
-    for spec, one in found:
+    for spec, checked in found:
         pool = [printable(spec.name), printable(spec.options["app"]), str(spec.processes)]
-        for serving in one.queues:
+        for serving in checked.queues:
             threads = f"{serving.threads} of its own" if serving.own else str(serving.threads)
             rows.add_row(*pool, printable(serving.queue), threads, str(serving.prefetch))
             pool = ["", "", ""]

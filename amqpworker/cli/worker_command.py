@@ -1,7 +1,7 @@
 """
 `amqpworker worker`: a pool of worker processes, or several that a file describes.
 
-Decides how mistakes on the command line are reported. It never imports the user's module: the processes of the pool do.
+It never imports the user's module: the processes of the pool do.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from pydantic import ValidationError
 from amqpworker.cli.cores import usable_cores
 from amqpworker.cli.option_flags import flagged, flags_of, takes_options_of
 from amqpworker.cli.pool_file import ConfigFile, mistake, read_config, supervisor_config
-from amqpworker.cli.queue_option import parse_queue
-from amqpworker.cli.shared import APP_VARIABLE, AsJson
+from amqpworker.cli.shared import APP_VARIABLE, examples
 from amqpworker.errors import ConfigError
 from amqpworker.ipc.interpreter import folder_as_given
 from amqpworker.supervisor.launch import SupervisorConfig, launch
@@ -39,19 +38,19 @@ ConfigPath = Annotated[
         "--config", metavar="FILE", help="Run the pools of this TOML file; only --check and --json can be added."
     ),
 ]
-Check = Annotated[
-    bool, typer.Option("--check", help="Show what would run, or what is wrong, and run nothing; --json: as JSON.")
-]
+Check = Annotated[bool, typer.Option("--check", help="Show what would run, or what is wrong, and run nothing.")]
+CheckAsJson = Annotated[bool, typer.Option("--json", help="With --check: print JSON.")]
 
 
 @worker_app.command(
-    epilog="Examples:\n\n"
-    "  amqpworker worker shop.tasks:app\n\n"
-    "  amqpworker worker shop.tasks:app -p 4 -t 16 -q emails -q reports\n\n"
-    "  amqpworker worker shop.tasks:app -q emails:8 -q reports:2,prefetch=4\n\n"
-    "  amqpworker worker shop.tasks:app --prefetch 1 --drain-timeout 120\n\n"
-    "  amqpworker worker shop.tasks:app --max-memory 500 --max-hours 24\n\n"
-    "  amqpworker worker --config pools.toml --check"
+    epilog=examples(
+        "amqpworker worker shop.tasks:app",
+        "amqpworker worker shop.tasks:app -p 4 -t 16 -q emails -q reports",
+        "amqpworker worker shop.tasks:app -q emails:8 -q reports:2,prefetch=4",
+        "amqpworker worker shop.tasks:app --prefetch 1 --drain-timeout 120",
+        "amqpworker worker shop.tasks:app --max-memory 500 --max-hours 24",
+        "amqpworker worker --config pools.toml --check",
+    )
 )
 @takes_options_of(*MODELS)
 def worker(
@@ -60,7 +59,7 @@ def worker(
     *,
     config: ConfigPath = None,
     check: Check = False,
-    as_json: AsJson = False,
+    as_json: CheckAsJson = False,
     **given: Any,
 ) -> None:
     """
@@ -82,18 +81,18 @@ def worker(
         _refuse_with_config(context)
         found = read_config(config, app, usable_cores())
     if check:
-        show(found, as_json)
+        # Loaded only if it is needed.
+        from amqpworker.cli.worker_check import check_pools
+        from amqpworker.log.format import configure
+
+        configure(found.log_level, found.log_json)
+        check_pools(found, as_json)
     else:
         launch(replace(found, cores=usable_cores(), folder=str(folder_as_given())))
 
 
 def config_from_flags(app: str | None, given: Mapping[str, Any]) -> SupervisorConfig:
-    """
-    Return the one pool of the command line.
-
-    Raises:
-        ConfigError: an option is missing or wrong.
-    """
+    """Return the one pool of the command line; raises ConfigError if an option is missing or wrong."""
     if not app:
         raise ConfigError(
             "Missing argument 'MODULE:APP': name your app, such as shop.tasks:app, or a file with --config."
@@ -105,21 +104,15 @@ def config_from_flags(app: str | None, given: Mapping[str, Any]) -> SupervisorCo
     try:
         return supervisor_config({**whole, "pools": [{"name": "main", "app": app, **options}]}, usable_cores())
     except ValidationError as error:
-        found = "; ".join(f"{_flag_at(one['loc'])}: {mistake(dict(one))}" for one in error.errors())
+        found = "; ".join(f"{_flag_at(wrong['loc'])}: {mistake(dict(wrong))}" for wrong in error.errors())
         raise ConfigError(f"{found}.") from None
 
 
 def _queue_options(text: str) -> QueueOptions:
-    """
-    Return the options of a queue.
-
-    Raises:
-        ConfigError: the name is empty, or a number is out of range.
-    """
     try:
-        return parse_queue(text)
+        return QueueOptions.parse(text)
     except ValidationError as error:
-        found = "; ".join(f"{one['loc'][0]} {mistake(dict(one))}" for one in error.errors())
+        found = "; ".join(f"{wrong['loc'][0]} {mistake(dict(wrong))}" for wrong in error.errors())
         raise ConfigError(f"--queue {text}: {found}.") from None
 
 
@@ -131,31 +124,11 @@ def _flag_at(location: tuple[int | str, ...]) -> str:
 
 
 def _refuse_with_config(context: typer.Context) -> None:
-    """
-    Refuse command line options that belong in the file.
-
-    Raises:
-        ConfigError: one is given.
-    """
     given = [
-        "MODULE:APP" if one.param_type_name == "argument" else max(one.opts, key=len)
-        for one in context.command.params
-        if one.name not in ALLOWED_WITH_CONFIG
-        and getattr(context.get_parameter_source(str(one.name)), "name", "") == "COMMANDLINE"
+        "MODULE:APP" if option.param_type_name == "argument" else max(option.opts, key=len)
+        for option in context.command.params
+        if option.name not in ALLOWED_WITH_CONFIG
+        and getattr(context.get_parameter_source(str(option.name)), "name", "") == "COMMANDLINE"
     ]
     if given:
         raise ConfigError(f"{', '.join(sorted(given))} cannot be used with --config: write it in the file.")
-
-
-def show(config: SupervisorConfig, as_json: bool) -> None:
-    """
-    Show what would run.
-
-    Raises:
-        ConfigError: it could not run.
-    """
-    from amqpworker.cli.worker_check import check
-    from amqpworker.log.format import configure
-
-    configure(config.log_level, config.log_json)
-    check(config, as_json)

@@ -9,47 +9,22 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
+from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.errors import AmqpWorkerError, BatchFailed, SendError, Unconfirmed
 from amqpworker.model.message import Message
 
-MOST_MESSAGES = 2000
-MOST_BYTES = 16 * 1024 * 1024
+MAX_MESSAGES = 2000
+MAX_BYTES = 16 * 1024 * 1024
 FIRST_MESSAGES = 256
 FIRST_BYTES = 256 * 1024
 # Parts of `send_timeout`: a window whose oldest message waited for less is doubled, one for more is halved.
-SOON, LATE = 1 / 16, 1 / 4
+GROW_BELOW, SHRINK_ABOVE = 1 / 16, 1 / 4
 BURST = 128
 BURST_SECONDS = 0.005
-
-
-class Publishing(Protocol):
-    """A publication that was published."""
-
-    done: bool
-    error: AmqpWorkerError | None
-    size: int
-
-    def wait(self) -> None:
-        """Wait until it has ended."""
-
-
-class PublishesMessages(Protocol):
-    """What publishes messages."""
-
-    def publish(self, message: Message, urgent: bool) -> Publishing:
-        """
-        Publish a message without waiting for its confirm.
-
-        Raises:
-            AmqpWorkerError: it cannot be sent.
-        """
-
-    def wake(self) -> None:
-        """Have everything that was published written now."""
 
 
 @dataclass(slots=True)
@@ -64,6 +39,11 @@ class NotPublished:
         """It has ended."""
 
 
+Publishing: TypeAlias = PendingPublish | NotPublished
+Publish: TypeAlias = Callable[[Message, bool], PendingPublish]
+"""Publishes a message, at once if it is urgent, without waiting for its confirm; raises if it cannot be sent."""
+
+
 class Window:
     """The messages that were published and not yielded yet, in order, and how many there may be."""
 
@@ -71,8 +51,8 @@ class Window:
         self._timeout = timeout
         self._held: deque[tuple[Message, Publishing, float]] = deque()
         self._bytes = 0
-        self.most_messages = FIRST_MESSAGES
-        self.most_bytes = FIRST_BYTES
+        self.max_messages = FIRST_MESSAGES
+        self.max_bytes = FIRST_BYTES
 
     def __len__(self) -> int:
         return len(self._held)
@@ -82,17 +62,7 @@ class Window:
         held = self._held
         held.append((message, publishing, now))
         self._bytes += publishing.size
-        return len(held) >= self.most_messages or self._bytes >= self.most_bytes
-
-    @property
-    def middle(self) -> Publishing:
-        """The message in the middle: while the first half is awaited, the second is in flight."""
-        return self._held[len(self._held) // 2][1]
-
-    @property
-    def first(self) -> Publishing:
-        """The oldest one."""
-        return self._held[0][1]
+        return len(held) >= self.max_messages or self._bytes >= self.max_bytes
 
     def pop(self) -> tuple[Message, Publishing]:
         """Remove and return the oldest one."""
@@ -100,36 +70,37 @@ class Window:
         self._bytes -= publishing.size
         return message, publishing
 
-    def pop_ended(self) -> tuple[Message, AmqpWorkerError | None] | None:
-        """Remove and return the oldest one with its error, if it has ended."""
+    def pop_ended(self) -> tuple[Message, Publishing] | None:
+        """Remove and return the oldest one, if it has ended."""
         held = self._held
-        if not held or not held[0][1].done:
-            return None
-        message, publishing, _ = held.popleft()
-        self._bytes -= publishing.size
-        return message, publishing.error
+        return self.pop() if held and held[0][1].done else None
+
+    def wait_for_room(self, wake: Callable[[], None]) -> None:
+        """Wait until the first half is confirmed: one wake-up for all of it, while the second half is in flight."""
+        held = self._held
+        for _, publishing, _ in (held[len(held) // 2], held[0]):
+            _wait_for(publishing, wake)
+        self.adapt(time.monotonic())
 
     def adapt(self, now: float) -> None:
         """Make it larger or smaller by the age of the oldest one now (monotonic)."""
         age = now - self._held[0][2]
-        if age < self._timeout * SOON:
-            self.most_messages = min(MOST_MESSAGES, self.most_messages * 2)
-            self.most_bytes = min(MOST_BYTES, self.most_bytes * 2)
-        elif age > self._timeout * LATE:
-            self.most_messages = max(1, self.most_messages // 2)
-            self.most_bytes = max(1, self.most_bytes // 2)
+        if age < self._timeout * GROW_BELOW:
+            self.max_messages = min(MAX_MESSAGES, self.max_messages * 2)
+            self.max_bytes = min(MAX_BYTES, self.max_bytes * 2)
+        elif age > self._timeout * SHRINK_ABOVE:
+            self.max_messages = max(1, self.max_messages // 2)
+            self.max_bytes = max(1, self.max_bytes // 2)
 
 
 def send_each(
-    producer: PublishesMessages, messages: Iterable[Message], timeout: float
+    publish: Publish, wake: Callable[[], None], messages: Iterable[Message], timeout: float
 ) -> Iterator[tuple[Message, AmqpWorkerError | None]]:
     """
     Send messages as they are read, in a bounded window; yield each with its error, in order, as soon as it has ended.
 
-    `timeout` is how long each may wait for its confirm.
-
-    Raises:
-        Exception: what reading `messages` raised, after those before have been yielded.
+    `wake` has everything that was published written now. `timeout` is how long each may wait for its confirm. What reading
+    `messages` raises is raised after those before have been yielded.
     """
     window = Window(timeout)
     reading = iter(messages)
@@ -137,8 +108,8 @@ def send_each(
     unwoken = 0
     next_wake = 0.0
     while True:
-        while (outcome := window.pop_ended()) is not None:
-            yield outcome
+        while (popped := window.pop_ended()) is not None:
+            yield popped[0], popped[1].error
         try:
             message = next(reading)
         except StopIteration:
@@ -152,12 +123,17 @@ def send_each(
         urgent = unwoken >= BURST or now >= next_wake
         if urgent:
             unwoken, next_wake = 0, now + BURST_SECONDS
-        if window.add(message, _published(producer, message, urgent), now):
-            _wait_for_room(producer, window)
+        publishing: Publishing
+        try:
+            publishing = publish(message, urgent)
+        except AmqpWorkerError as error:
+            publishing = NotPublished(error)
+        if window.add(message, publishing, now):
+            window.wait_for_room(wake)
     while len(window):
-        message, ended = window.pop()
-        _wait_for(producer, ended)
-        yield message, ended.error
+        message, publishing = window.pop()
+        _wait_for(publishing, wake)
+        yield message, publishing.error
     if failure is not None:
         raise failure
 
@@ -177,27 +153,10 @@ def failed_batch(failed: Sequence[SendError], sent: Sequence[Any]) -> BatchFaile
 
 
 def _were(count: int) -> str:
-    """Return the verb for this number."""
     return "was" if count == 1 else "were"
 
 
-def _published(producer: PublishesMessages, message: Message, urgent: bool) -> Publishing:
-    """Publish a message; one that cannot be sent at all has ended with its error."""
-    try:
-        return producer.publish(message, urgent)
-    except AmqpWorkerError as error:
-        return NotPublished(error)
-
-
-def _wait_for_room(producer: PublishesMessages, window: Window) -> None:
-    """Wait until the first half is confirmed: one wake-up for all of it, while the second half is in flight."""
-    _wait_for(producer, window.middle)
-    _wait_for(producer, window.first)
-    window.adapt(time.monotonic())
-
-
-def _wait_for(producer: PublishesMessages, publishing: Publishing) -> None:
-    """Wait until a publication has ended; have everything before it written now."""
+def _wait_for(publishing: Publishing, wake: Callable[[], None]) -> None:
     if not publishing.done:
-        producer.wake()
+        wake()
         publishing.wait()

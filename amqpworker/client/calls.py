@@ -8,24 +8,23 @@ I/O thread calls `resolve` for each reply, and `fail_requests_on` when the chann
 
 from __future__ import annotations
 
-import copy
 import itertools
 import os
 from _thread import allocate_lock
 from threading import TIMEOUT_MAX
 
-from amqpworker.errors import AmqpWorkerError, CallTimeout
+from amqpworker.errors import AmqpWorkerError, CallTimeout, Unconfirmed
 
 
 class PendingCall:
     """
     One call that waits for its reply.
 
-    A bare lock, held until the reply has arrived, wakes its thread faster than an event or a condition, which consist
-    of several.
+    A bare lock, held until the call has ended, wakes its thread faster than an event or a condition, which consist of
+    several.
     """
 
-    __slots__ = ("_body", "_calls", "_ended", "_error", "_lock", "correlation_id", "requested_on")
+    __slots__ = ("_body", "_calls", "_error", "_lock", "correlation_id", "requested_on")
 
     def __init__(self, calls: Calls, correlation_id: str) -> None:
         self.correlation_id = correlation_id
@@ -33,7 +32,6 @@ class PendingCall:
         self._calls = calls
         self._body: bytes | None = None
         self._error: AmqpWorkerError | None = None
-        self._ended = False
         self._lock = allocate_lock()
         self._lock.acquire()
 
@@ -41,9 +39,7 @@ class PendingCall:
         """
         Return the reply. Afterwards the call is not pending any more, however the wait ended.
 
-        Raises:
-            CallTimeout: no reply arrived within `timeout` seconds.
-            AmqpWorkerError: the error that `fail_requests_on` was given.
+        Raises the error that the call ended with, CallTimeout if it did not end within `timeout` seconds.
         """
         if self._body is None and self._error is None:
             try:
@@ -57,28 +53,17 @@ class PendingCall:
                 # another thread has taken the call and ends it at this moment
                 self._lock.acquire()
         if self._error is not None:
-            # several threads must not raise one instance
-            raise copy.copy(self._error)
+            raise self._error
         assert self._body is not None
         return self._body
 
     def forget(self) -> bool:
         """Stop waiting, so that a later reply is dropped; return false if the call has already ended."""
-        if self._ended:
-            return False
-        self._ended = True
         return self._calls.take(self.correlation_id) is not None
 
-    def set_reply(self, body: bytes) -> None:
-        """End the wait with a reply; only the thread that has taken the call may do this."""
-        self._ended = True
-        self._body = body
-        self._lock.release()
-
-    def set_error(self, error: AmqpWorkerError) -> None:
-        """End the wait with an error; only the thread that has taken the call may do this."""
-        self._ended = True
-        self._error = error
+    def end(self, body: bytes | None, error: AmqpWorkerError | None = None) -> None:
+        """End the wait with a reply or an error; only the thread that has taken the call may do this."""
+        self._body, self._error = body, error
         self._lock.release()
 
 
@@ -114,20 +99,20 @@ class Calls:
         call = self.take(correlation_id)
         if call is None:
             return False
-        call.set_reply(body)
+        call.end(body)
         return True
 
     def has_requests_on(self, channel: int) -> bool:
         """Return whether a call is pending that was requested on the channel with this serial number."""
         return any(call.requested_on == channel for call in list(self._pending.values()))
 
-    def fail_requests_on(self, channel: int, error: AmqpWorkerError) -> None:
+    def fail_requests_on(self, channel: int) -> None:
         """
-        End all calls that were requested on the channel with this serial number.
+        End all calls that were requested on the channel with this serial number, which was lost.
 
         The reply address of their requests (direct reply-to) is gone with the channel: no reply can arrive. A call that
         was not requested yet is requested on the next channel.
         """
         for correlation_id, call in list(self._pending.items()):
             if call.requested_on == channel and self.take(correlation_id) is call:
-                call.set_error(error)
+                call.end(None, Unconfirmed("The connection was lost while waiting for a reply: the task may have run."))

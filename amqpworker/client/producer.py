@@ -14,8 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from os import getpid
+from typing import TypeAlias
 
-from amqpworker.broker.address import addresses
 from amqpworker.broker.io_thread import CLOSED
 from amqpworker.broker.lane import Lane
 from amqpworker.broker.pending_publish import PendingPublish
@@ -25,14 +25,17 @@ from amqpworker.client.calls import Calls
 from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected, SendError
 from amqpworker.lifecycle import LiveObjects, in_io_thread
 from amqpworker.model.message import Message
-from amqpworker.routing.envelope import called
-from amqpworker.routing.envelope import sent as publication_of
+from amqpworker.routing.envelope import publication_of_call, publication_of_send
 from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
 
 EXIT_TIMEOUT = 10.0
 # To find out why a call was not replied to.
 COUNT_TIMEOUT = 0.25
+
+
+MakePublisher: TypeAlias = Callable[[Calls], Publisher]
+"""Makes a publisher that passes replies to these calls."""
 
 
 class PublisherGeneration:
@@ -47,22 +50,19 @@ class PublisherGeneration:
 
 
 class Producer:
-    """The sending side of an app: one publisher for each process that uses it. Tests replace `now`, the clock of the headers."""
+    """The sending side of an app: one publisher for each process that uses it. `now` is the clock of the headers."""
 
     def __init__(
-        self,
-        url: str,
-        plan: Plan,
-        settings: Settings,
-        now: Callable[[], float] = time.time,
+        self, plan: Plan, settings: Settings, make_publisher: MakePublisher, now: Callable[[], float] = time.time
     ) -> None:
         self._plan = plan
+        self._names, self._undelayed = plan.names, plan.names.tasks
         self._settings = settings
+        self._make_publisher = make_publisher
         self._now = now
         self.owner: str | None = None
         """The owner of connections in the broker's lists, instead of the program, if the settings name no app."""
         self._generation = PublisherGeneration(None, Calls(), 0)
-        self._addresses = addresses(url)
 
     def __del__(self) -> None:
         """If it was not closed, its thread ends once everything is confirmed."""
@@ -90,7 +90,7 @@ class Producer:
 
     def _make_generation(self, process: int) -> PublisherGeneration:
         calls = Calls()
-        publisher = Publisher(self._addresses, self._settings, calls)
+        publisher = self._make_publisher(calls)
         publisher.io.owner = self.owner
         PUBLISHERS.add(publisher)
         return PublisherGeneration(publisher, calls, process)
@@ -101,10 +101,6 @@ class Producer:
         publisher = self._current().publisher
         assert publisher is not None
         return publisher
-
-    @property
-    def _calls(self) -> Calls:
-        return self._generation.calls
 
     def close(self, timeout: float, spares_calls: Callable[[], bool] = lambda: False) -> None:
         """
@@ -128,35 +124,18 @@ class Producer:
 
     # ---- sending ----------------------------------------------------------------------------------------------------
 
-    def publish(self, message: Message, urgent: bool = True, timeout: float | None = None) -> PendingPublish:
-        """
-        Publish a message without waiting for its confirm; `timeout` overrides `send_timeout`.
-
-        Raises:
-            InvalidArguments: a header cannot be encoded, the body is too large for the broker, or `at` is too far away.
-            NotConnected: this is an I/O thread, which must not wait for the confirm.
-        """
-        _refuse_io_thread(message)
-        return self.publish_on(message, self.publisher.sends, urgent, timeout)
-
-    def publish_on(self, message: Message, lane: Lane, urgent: bool, timeout: float | None = None) -> PendingPublish:
-        """Publish a message on a lane that this thread may use; raises what `publish` raises."""
-        publication = publication_of(message, self._plan.names, self._now(), self._settings.app_id)
-        delayed = publication.exchange != self._plan.names.tasks
-        requirements = self._plan.requirements(message.queue, delayed)
+    def _publish(self, message: Message, lane: Lane, urgent: bool, timeout: float | None = None) -> PendingPublish:
+        """Publish a message on a lane without waiting for its confirm; raises InvalidArguments if it cannot be encoded."""
+        publication = publication_of_send(message, self._names, self._now(), self._settings.app_id)
+        requirements = self._plan.requirements(message.queue, publication.exchange != self._undelayed)
         return lane.publish(publication, requirements, timeout, None, urgent, message.resend)
 
     def send(self, message: Message, timeout: float | None = None) -> None:
-        """
-        Return once the broker has confirmed the message and not returned it; `timeout` is as in `publish`.
-
-        Raises:
-            SendError: it has not in time; the class of the error shows why.
-            ConfigError: its queue cannot be declared.
-        """
+        """Return once the broker has confirmed the message and not returned it; `timeout` overrides `send_timeout`."""
         until = time.monotonic() + (self._settings.send_timeout if timeout is None else timeout)
         while True:
-            pending = self.publish(message, timeout=timeout)
+            _refuse_io_thread(message)
+            pending = self._publish(message, self.publisher.sends, True, timeout)
             pending.wait()
             if pending.error is None:
                 return
@@ -164,15 +143,21 @@ class Producer:
                 raise _with_message(pending.error, message)
 
     def send_each(self, messages: Iterable[Message]) -> Iterator[tuple[Message, AmqpWorkerError | None]]:
-        """
-        Send messages as they are read from `messages`, in a bounded window; yield each with its error, in order.
-
-        Raises:
-            ConfigError: the URL of the broker cannot be read, which affects all messages.
-            Exception: what reading `messages` raised, after those before have been yielded.
-        """
+        """Send messages as `batch.send_each` does; raises ConfigError if the URL's files cannot be read, which affects all."""
         self.publisher.start()
-        for message, error in send_each(Batch(self), messages, self._settings.send_timeout):
+        lane = self.publisher.sends
+
+        def publish(message: Message, urgent: bool) -> PendingPublish:
+            nonlocal lane
+            if urgent:  # once for each burst: whether this thread may send, and by which publisher
+                _refuse_io_thread(message)
+                lane = self.publisher.sends
+            return self._publish(message, lane, urgent)
+
+        def wake() -> None:
+            self.publisher.io.wake()
+
+        for message, error in send_each(publish, wake, messages, self._settings.send_timeout):
             yield message, self._send_again(message) if _was_closed_before(error) else error
 
     def _send_again(self, message: Message) -> AmqpWorkerError | None:
@@ -185,13 +170,7 @@ class Producer:
     # ---- calling ----------------------------------------------------------------------------------------------------
 
     def call(self, message: Message, timeout: float) -> bytes:
-        """
-        Send a message and return the body of the reply.
-
-        Raises:
-            CallTimeout: there was no reply in time.
-            SendError: the message was not sent, or the connection was lost meanwhile.
-        """
+        """Send a message and return the body of the reply; raises CallTimeout or a SendError."""
         _refuse_io_thread(message)
         until = time.monotonic() + timeout
         while True:
@@ -206,17 +185,17 @@ class Producer:
         assert present.publisher is not None
         lane, calls = present.publisher.calls, present.calls
         pending = calls.open()
-        call = (pending.correlation_id, timeout)
         requirements = self._plan.requirements(message.queue, delayed=False)
 
         def on_sent(error: AmqpWorkerError | None) -> None:
             if error is None:
                 pending.requested_on = pending_publish.channel
             elif (waiting := calls.take(pending.correlation_id)) is not None:
-                waiting.set_error(error)
+                waiting.end(None, error)
 
         try:
-            publication = called(message, call, self._plan.names, self._now(), self._settings.app_id)
+            call = (pending.correlation_id, timeout)
+            publication = publication_of_call(message, call, self._names, self._now(), self._settings.app_id)
             pending_publish = lane.make_pending(
                 publication, requirements, min(timeout, self._settings.send_timeout), on_sent
             )
@@ -235,35 +214,13 @@ class Producer:
             pending.forget()
 
 
-class Batch:
-    """Publishes many messages; whether this process and thread may is checked once for each burst."""
-
-    def __init__(self, producer: Producer) -> None:
-        self._producer = producer
-        self._lane: Lane | None = None
-
-    def publish(self, message: Message, urgent: bool) -> PendingPublish:
-        """Publish a message without waiting for its confirm."""
-        lane = self._lane
-        if urgent or lane is None:
-            _refuse_io_thread(message)
-            lane = self._lane = self._producer.publisher.sends
-        return self._producer.publish_on(message, lane, urgent)
-
-    def wake(self) -> None:
-        """Have everything that was published written now."""
-        self._producer.publisher.io.wake()
-
-
 def _with_message(error: AmqpWorkerError, message: Message) -> AmqpWorkerError:
-    """Return the error with its message, so that a caller can send it again."""
     if isinstance(error, SendError):
         error.message = message
     return error
 
 
 def _no_reply(message: Message, timeout: float, publisher: Publisher) -> str:
-    """Return the text for a call without a reply in time: whether its queue has a worker."""
     text = f"Task {message.task!r} did not reply within {timeout:g} s (id {message.id})"
     if publisher.consumers_of(message.queue, COUNT_TIMEOUT) == 0:
         return f"{text}: queue {message.queue!r} has no consumers, so no worker is running its tasks."
@@ -275,13 +232,7 @@ def _was_closed_before(error: AmqpWorkerError | None) -> bool:
     return isinstance(error, NotConnected) and error.args == (CLOSED,)
 
 
-def _refuse_io_thread(message: Message | None) -> None:
-    """
-    Refuse to wait for a broker in an I/O thread, which would wait for itself.
-
-    Raises:
-        NotConnected: this is an I/O thread.
-    """
+def _refuse_io_thread(message: Message) -> None:
     if in_io_thread():
         name = threading.current_thread().name
         raise NotConnected(

@@ -13,14 +13,14 @@ from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 from amqpworker.errors import ConfigError, ResultTimeout, TaskFailed
 from amqpworker.model.headers import time_text
-from amqpworker.model.reply import Reply, read
+from amqpworker.model.reply import Reply, decode_reply
+from amqpworker.policies.durations import duration
 from amqpworker.results.store import ResultStore
-from amqpworker.routing.delay import seconds_of
 
 R = TypeVar("R")
 
 FIRST_PAUSE = 0.005
-LONGEST_PAUSE = 0.25
+MAX_PAUSE = 0.25
 
 
 class Sent(Generic[R]):
@@ -68,7 +68,7 @@ class Sent(Generic[R]):
             InvalidArguments: `timeout` is not a duration.
             ConfigError: the app or the task stores no results, or the store cannot be opened.
         """
-        seconds = seconds_of(timeout, "timeout")
+        seconds = duration(timeout, "timeout")
         until = time.monotonic() + seconds
         pause = FIRST_PAUSE
         while (reply := self._stored_reply()) is None:
@@ -76,7 +76,7 @@ class Sent(Generic[R]):
             if left <= 0:
                 raise ResultTimeout(f"No result of task {self.task!r} within {seconds:g} s (id {self.id}).")
             time.sleep(min(pause, left))
-            pause = min(pause * 1.5, LONGEST_PAUSE)
+            pause = min(pause * 1.5, MAX_PAUSE)
         return value_of(reply, self._decode)  # type: ignore[no-any-return]
 
     def status(self) -> Literal["pending", "done", "failed"]:
@@ -104,7 +104,7 @@ class Sent(Generic[R]):
         # the id may have been used before: the result of another message is not the result of this one
         if self._first_sent is not None and row.first_sent not in ("", time_text(self._first_sent)):
             return None
-        return read(row.reply)
+        return decode_reply(row.reply)
 
 
 def never_stored() -> NoReturn:
@@ -120,13 +120,7 @@ def no_store(*_: object) -> NoReturn:
 
 
 def value_of(reply: Reply, decode: Callable[[bytes], Any]) -> Any:
-    """
-    Return the value of a reply.
-
-    Raises:
-        TaskFailed: the task failed.
-        InvalidResult: `decode` refuses the value.
-    """
+    """Return the value of a reply; raises TaskFailed if the task failed, InvalidResult if `decode` refuses the value."""
     if reply.status == "failed":
         raise TaskFailed(reply.reason, reply.error_type, reply.text, reply.traceback)
     return decode(reply.value or b"null")

@@ -20,7 +20,7 @@ PR_SET_CHILD_SUBREAPER = 36
 TERM_GRACE = 5.0
 # A process that is in a system call when it is killed needs a moment to end.
 KILL_GRACE = 2.0
-CHECK_INTERVAL = 0.02
+TERMINATION_CHECK_INTERVAL = 0.02
 # Reading the list of children may miss one whose sibling ends at that moment (proc(5)).
 EMPTY_CHECKS = 2
 
@@ -95,6 +95,18 @@ def group_members(number: int) -> set[ProcessKey]:
     return keys_of(pid for pid in everything if (stat := stat_of(pid)) is not None and stat[1] == number)
 
 
+class ProcessSet:
+    """Processes, with what they start meanwhile; those that have ended are forgotten."""
+
+    def __init__(self) -> None:
+        self.keys: set[ProcessKey] = set()
+
+    def alive(self) -> set[ProcessKey]:
+        """Return those that have not ended."""
+        self.keys = alive_with_descendants(self.keys)
+        return self.keys
+
+
 class Termination:
     """Ends the processes that `find` returns at each step, from `now` on (monotonic)."""
 
@@ -118,17 +130,17 @@ class Termination:
         """Send the signals that are due, and return whether all have ended, or the rest is given up."""
         self.left = left = self._find() - self._forbidden
         self._empty = 0 if left else self._empty + 1
-        for one in left - self.terminated:
-            self._send(one, signal.SIGTERM)
+        for key in left - self.terminated:
+            self._send(key, signal.SIGTERM)
         self.terminated |= left
         if now >= self._kill_at:
-            for one in left:
-                self._send(one, signal.SIGKILL)
+            for key in left:
+                self._send(key, signal.SIGKILL)
             self.killed |= left
         return self._empty >= EMPTY_CHECKS or now >= self._give_up_at
 
-    def _send(self, one: ProcessKey, number: signal.Signals) -> None:
-        pid, started = one
+    def _send(self, key: ProcessKey, number: signal.Signals) -> None:
+        pid, started = key
         stat = stat_of(pid)
         if stat is not None and stat[2] == started:
             try:
@@ -136,7 +148,7 @@ class Termination:
             except ProcessLookupError:
                 pass
             except PermissionError:  # another user's, such as what was started by sudo
-                self._forbidden.add(one)
+                self._forbidden.add(key)
 
 
 def terminate_all(find: Callable[[], set[ProcessKey]], grace: float = TERM_GRACE) -> Termination:
@@ -144,5 +156,5 @@ def terminate_all(find: Callable[[], set[ProcessKey]], grace: float = TERM_GRACE
     termination = Termination(find, time.monotonic(), grace)
     pause = select.poll()
     while not termination.proceed(time.monotonic()):
-        pause.poll(CHECK_INTERVAL * 1000)
+        pause.poll(TERMINATION_CHECK_INTERVAL * 1000)
     return termination

@@ -1,27 +1,39 @@
-"""How logs and errors describe the end of a process."""
+"""
+The ends of processes: exit codes, and the texts that describe them.
+
+Decides also for how long a task may exceed its limit until its process ends.
+"""
 
 from __future__ import annotations
 
 import signal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from amqpworker.ipc.descendants import Termination
 from amqpworker.log.logger import get_logger
 
+if TYPE_CHECKING:
+    from amqpworker.ipc.descendants import Termination
+
 log = get_logger(__name__)
+
+# Exit codes of a worker process, and of the pool.
+STOPPED = 0
+FAILED = 1
+MISCONFIGURED = 2
+ABANDONED = 3
+
+# A task is overdue, and its process is replaced, if it is still running this many seconds after its `time_limit`.
+OVERDUE = 60.0
 
 
 def describe_exit(code: int) -> str:
     """Return an exit code, or (negative) a signal, as text."""
-    return f"signal {_signal_name(-code)}" if code < 0 else f"exit code {code}"
-
-
-def _signal_name(number: int) -> str:
-    """Return the name of a signal, or the number of a real-time signal."""
+    if code >= 0:
+        return f"exit code {code}"
     try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:  # a real-time signal
+        return f"signal {-code}"
 
 
 def log_children_ended(termination: Termination, **fields: Any) -> None:

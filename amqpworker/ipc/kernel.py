@@ -11,6 +11,7 @@ import os
 import select
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 # The call does not exist, or a container's filter denies it.
@@ -24,41 +25,38 @@ WITHOUT_PROCESS_DESCRIPTORS = "a worker process that hangs may survive a killed 
 def missing_calls() -> dict[str, str]:
     """Return the system calls that are missing here, each with the consequence."""
     missing = {}
-    if not _has_memory_files():
+    if not _exists(lambda: os.memfd_create("amqpworker-check")):
         missing["memfd_create"] = WITHOUT_MEMORY_FILES
     if not has_process_descriptors():
         missing["pidfd_open"] = WITHOUT_PROCESS_DESCRIPTORS
     return missing
 
 
-def _has_memory_files() -> bool:
-    """Return whether the system has files in memory."""
-    try:
-        descriptor = _memory_only("amqpworker-check")
-    except OSError:  # no descriptor is free now: the call exists
-        return True
-    if descriptor >= 0:
-        os.close(descriptor)
-    return descriptor >= 0
+def has_process_descriptors() -> bool:
+    """Return whether the system has descriptors that become readable when a process ends."""
+    return _exists(lambda: os.pidfd_open(os.getpid()))
 
 
 def memory_file(name: str, *, sealable: bool = False) -> int:
     """
     Return the descriptor of an empty file without a path, in memory if the system supports that.
 
-    Raises:
-        OSError: the system has no room for another file.
+    Raises OSError if the system has no room for another file.
     """
-    if (descriptor := _memory_only(name, sealable=sealable)) >= 0:
+
+    def in_memory() -> int:
+        return os.memfd_create(name, os.MFD_CLOEXEC | (os.MFD_ALLOW_SEALING if sealable else 0))
+
+    if (descriptor := _descriptor_of(in_memory)) >= 0:
         return descriptor
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 
 
-def _memory_only(name: str, *, sealable: bool = False) -> int:
-    """Return the descriptor of a file in memory, -1 if the system does not support that."""
+def _descriptor_of(call: Callable[[], int]) -> int:
+    """Return the descriptor that a system call returns, -1 if the call is missing."""
     try:
-        return os.memfd_create(name, os.MFD_CLOEXEC | (os.MFD_ALLOW_SEALING if sealable else 0))
+        return call()
     except AttributeError:
         return -1
     except OSError as error:
@@ -67,43 +65,27 @@ def _memory_only(name: str, *, sealable: bool = False) -> int:
         raise
 
 
-def has_process_descriptors() -> bool:
-    """Return whether the system has descriptors that become readable when a process ends."""
+def _exists(call: Callable[[], int]) -> bool:
     try:
-        descriptor = _process_descriptor(os.getpid())
-    except OSError:  # no descriptor is free now: the call exists
+        descriptor = _descriptor_of(call)
+    except OSError:  # no descriptor is free now
         return True
     if descriptor >= 0:
         os.close(descriptor)
     return descriptor >= 0
 
 
-def _process_descriptor(pid: int) -> int:
-    """Return a descriptor that becomes readable when a process ends, -1 if the system does not support that."""
-    try:
-        return os.pidfd_open(pid)
-    except AttributeError:
-        return -1
-    except OSError as error:
-        if error.errno in MISSING:
-            return -1
-        raise
-
-
 class ProcessEnd:
     """
-    Waits for the end of a child process without reaping it.
+    Waits for the end of a child process without reaping it; raises OSError if no descriptor is free.
 
     `descriptor` becomes readable when the process ends; it is -1 if the system does not support that, and then `wait` has to
     be called.
-
-    Raises:
-        OSError: no descriptor is free.
     """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self.descriptor = _process_descriptor(pid)
+        self.descriptor = _descriptor_of(lambda: os.pidfd_open(pid))
 
     def wait(self, timeout: float = 0.0) -> bool:
         """Wait up to `timeout` seconds, and return whether the process has ended."""

@@ -13,11 +13,11 @@ import mmap
 import os
 import struct
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from operator import add
 from typing import TYPE_CHECKING, TypeAlias
 
-from amqpworker.ipc.idle_queues import IDLE_BYTES, bytes_of
-from amqpworker.ipc.report import OVERDUE
+from amqpworker.ipc.exit_status import OVERDUE
 
 if TYPE_CHECKING:
     from amqpworker.model.message import Delivery
@@ -41,8 +41,11 @@ PACK = SLOT.pack_into
 SLOT_SIZE = 1 + SLOT.size
 KEY_BYTES = 64
 MAX_SLOTS = 1_000_000
-# After the slots: the queues for which the process is idle, and those for which another one is, which the supervisor writes.
+# After the slots: the queues for which the process is idle (it could start a message at once), and those for which another one
+# is, which the supervisor writes. Two queues may share a bit: then messages are requeued unnecessarily.
 IDLE, ELSEWHERE = range(2)
+IDLE_BITS = 1024
+IDLE_BYTES = IDLE_BITS // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +59,7 @@ class Counts:
 
     def plus(self, others: Counts) -> Counts:
         """Return the sum of both."""
-        return Counts(
-            self.done + others.done,
-            self.retried + others.retried,
-            self.dead + others.dead,
-            self.requeued + others.requeued,
-        )
+        return Counts(*map(add, astuple(self), astuple(others)))
 
     @property
     def settled(self) -> int:
@@ -72,10 +70,9 @@ class Counts:
 @dataclass(frozen=True, slots=True)
 class Gauges:
     """
-    Current numbers.
+    How many isolated processes are in use (`isolated`), and how many messages wait for one (`waiting_suspects`).
 
-    `isolated` is how many isolated processes are in use, `waiting_suspects` how many messages wait for one, `unconfirmed` how
-    many retries and dead letters the broker has not confirmed in time: their queue may lack a majority.
+    `unconfirmed`: how many retries and dead letters the broker has not confirmed in time; their queue may lack a majority.
     """
 
     isolated: int = 0
@@ -85,7 +82,11 @@ class Gauges:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A task that has started: times are seconds since the epoch, `limit` is 0 if there is none."""
+    """
+    A task that has started: times are seconds since the epoch, `limit` is 0 if there is none.
+
+    `over` is by how many seconds it had exceeded that when a supervisor made its status.
+    """
 
     slot: int
     key: str
@@ -93,6 +94,11 @@ class Running:
     attempt: int
     started: float
     limit: float
+    over: float = 0.0
+
+    def seconds_over(self, now: float) -> float:
+        """Return by how many seconds it exceeds its time limit, 0 if it does not."""
+        return max(0.0, now - self.limit) if self.limit else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +124,8 @@ class Recording:
         return ""
 
     def has_overdue_task(self, now: float) -> bool:
-        """Return whether a task runs far beyond its time limit; `now` is seconds since the epoch."""
-        return any(one.limit and now - one.limit >= OVERDUE for one in self.running)
+        """Return whether a task is overdue; `now` is seconds since the epoch."""
+        return any(run.seconds_over(now) >= OVERDUE for run in self.running)
 
 
 def size_of(slots: int) -> int:
@@ -133,9 +139,15 @@ def _bits_at(slots: int, which: int) -> slice:
     return slice(begin, begin + IDLE_BYTES)
 
 
+def bit_of(broker: str, queue: str) -> int:
+    """Return the bit of a queue; `broker` includes the virtual host, since another one may have a queue of the same name."""
+    digest = hashlib.blake2b(f"{broker}\n{queue}".encode("utf-8", "replace"), digest_size=4).digest()
+    return 1 << int.from_bytes(digest, "little") % IDLE_BITS
+
+
 def record_idle_elsewhere(memory: Memory, slots: int, bits: int) -> None:
     """Write into the recording of a process for which queues another one is idle; the supervisor calls this."""
-    memory[_bits_at(slots, ELSEWHERE)] = bytes_of(bits)
+    memory[_bits_at(slots, ELSEWHERE)] = bits.to_bytes(IDLE_BYTES, "little")
 
 
 def key_of(delivery: Delivery) -> bytes:
@@ -177,14 +189,9 @@ class Recorder:
     """Writes a recording: into shared memory, or without a supervisor into memory of its own."""
 
     def __init__(self, slots: int, memory: Memory | None = None) -> None:
-        self._memory: Memory = bytearray(size_of(slots)) if memory is None else memory
-        self.slots = [RunSlot(self._memory, number) for number in range(slots)]
-        struct.pack_into("=8sII", self._memory, 0, MAGIC, VERSION, slots)
-
-    @property
-    def memory(self) -> Memory:
-        """The memory that it writes to."""
-        return self._memory
+        self.memory: Memory = bytearray(size_of(slots)) if memory is None else memory
+        self.slots = [RunSlot(self.memory, number) for number in range(slots)]
+        struct.pack_into("=8sII", self.memory, 0, MAGIC, VERSION, slots)
 
     def clear(self) -> None:
         """Record that nothing runs any more: this process ends by itself, and no task has crashed it."""
@@ -193,21 +200,19 @@ class Recorder:
 
     def beat(self, thread: int) -> None:
         """Record that a thread (by its index in `THREADS`) makes progress."""
-        HEARTBEAT.pack_into(self._memory, HEARTBEATS_AT + thread * HEARTBEAT.size, time.monotonic())
+        HEARTBEAT.pack_into(self.memory, HEARTBEATS_AT + thread * HEARTBEAT.size, time.monotonic())
 
     def record(self, counts: Counts, consuming: bool, gauges: Gauges) -> None:
         """Record the counts, whether every queue has a consumer, and the gauges."""
-        totals = (counts.done, counts.retried, counts.dead, counts.requeued)
-        current = (gauges.isolated, gauges.waiting_suspects, gauges.unconfirmed)
-        COUNTS.pack_into(self._memory, COUNTS_AT, *totals, consuming, *current)
+        COUNTS.pack_into(self.memory, COUNTS_AT, *astuple(counts), consuming, *astuple(gauges))
 
     def record_idle(self, bits: int) -> None:
         """Record for which queues a message could start at once."""
-        self._memory[_bits_at(len(self.slots), IDLE)] = bytes_of(bits)
+        self.memory[_bits_at(len(self.slots), IDLE)] = bits.to_bytes(IDLE_BYTES, "little")
 
     def idle_elsewhere(self) -> int:
         """Return for which queues another process of the supervisor was idle at its last check."""
-        return int.from_bytes(self._memory[_bits_at(len(self.slots), ELSEWHERE)], "little")
+        return int.from_bytes(self.memory[_bits_at(len(self.slots), ELSEWHERE)], "little")
 
 
 def map_memory(descriptor: int) -> mmap.mmap:
@@ -222,16 +227,15 @@ def read_recording(memory: Memory) -> Recording | None:
     """Return what is recorded, None if it is not a recording; while the process writes a slot, that slot is left out."""
     if len(memory) < HEADER.size:
         return None
-    magic, version, slots, *numbers, consuming, isolated, waiting, unconfirmed = HEADER.unpack_from(memory)
+    magic, version, slots, *numbers = HEADER.unpack_from(memory)
     if magic != MAGIC or version != VERSION or slots > MAX_SLOTS or len(memory) < size_of(slots):
         return None
-    heartbeats = tuple(numbers[: len(THREADS)])
-    if not all(math.isfinite(one) and one >= 0 for one in heartbeats):
+    heartbeats, counts, consuming, gauges = tuple(numbers[:4]), Counts(*numbers[4:8]), numbers[8], Gauges(*numbers[9:])
+    if not all(math.isfinite(heartbeat) and heartbeat >= 0 for heartbeat in heartbeats):
         return None
-    running = [one for number in range(slots) if (one := _read_slot(memory, number)) is not None]
-    counts = Counts(*numbers[len(THREADS) :])
+    running = (_read_slot(memory, number) for number in range(slots))
     idle = int.from_bytes(memory[_bits_at(slots, IDLE)], "little")
-    return Recording(heartbeats, counts, tuple(running), bool(consuming), Gauges(isolated, waiting, unconfirmed), idle)
+    return Recording(heartbeats, counts, tuple(filter(None, running)), bool(consuming), gauges, idle)
 
 
 def _read_slot(memory: Memory, number: int) -> Running | None:

@@ -1,7 +1,8 @@
 """
 Signals that are meant for a supervisor, and not for its processes.
 
-Worker processes and isolated processes ignore them: a `pkill -HUP -f` reaches all of them.
+Worker processes and isolated processes ignore them: a `pkill -HUP -f` reaches all of them. Imports the standard library only:
+the supervisor's orphan reaper, which must be small, uses this module, too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from amqpworker.ipc.report import DUMP_SIGNAL
+# Makes a process that is about to be killed write the stacks of its threads to the log, even if it hangs in C.
+DUMP_SIGNAL = signal.SIGUSR2
 
 # Ignored by a handler: programs that a task starts would inherit SIG_IGN.
 TO_SUPERVISOR = (signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT)

@@ -1,8 +1,5 @@
 """
-What log lines look like in our programs: text on a terminal, fields in systemd's journal, JSON lines elsewhere.
-
-Decides the form and the order of a line's fields, for the lines of all loggers of the process. `logger` decides what fields
-our lines have, `writer` what happens if a line cannot be written.
+What log lines of all loggers look like in our programs: text on a terminal, fields in systemd's journal, JSON lines elsewhere.
 
 structlog renders text, and is loaded for that only: in a supervisor that logs JSON it would add 6 MiB to 25 (structlog 26.1).
 """
@@ -19,8 +16,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from amqpworker.errors import ConfigError
-from amqpworker.log.logger import add_task, get_logger, keep_enabled, redact
+from amqpworker.log.logger import add_task, get_logger, keep_enabled
 from amqpworker.log.record import LogLine
+from amqpworker.log.redaction import redact_text, redact_value
 from amqpworker.log.terminal import printable
 from amqpworker.log.writer import LineHandler
 
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 
 Render: TypeAlias = Callable[[dict[str, Any]], str]
 
-LEVELS = ("debug", "info", "warning", "error", "critical")
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 LIBRARY_LEVELS = {
     "pika": logging.WARNING,
@@ -53,17 +51,15 @@ def configure(
     Log to `stream` (default: standard error) from all loggers of this process.
 
     `json` is true for JSON lines, false for text, None for text on a terminal and in systemd's journal and JSON elsewhere. A
-    process that runs no `user_code` does not set up structlog.
-
-    Raises:
-        ConfigError: there is no such level.
+    process that runs no `user_code` does not set up structlog. Raises ConfigError if there is no such level.
     """
-    _check_level(level)
+    if level.lower() not in LOG_LEVELS:
+        raise ConfigError(f"Unknown log level {level!r}: choose one of {', '.join(LOG_LEVELS)}.")
     handler = _handler(sys.stderr if stream is None else stream, json)
     root = logging.getLogger()
-    for old in [one for one in root.handlers if isinstance(one, LineHandler)]:
-        root.removeHandler(old)
-        old.close()
+    for handler_before in [found for found in root.handlers if isinstance(found, LineHandler)]:
+        root.removeHandler(handler_before)
+        handler_before.close()
     root.addHandler(handler)
     root.setLevel(level.upper())
     for name, library_level in LIBRARY_LEVELS.items():
@@ -87,17 +83,6 @@ def log_uncaught() -> None:
     sys.excepthook = on_uncaught
 
 
-def _check_level(level: str) -> None:
-    """
-    Check that there is such a log level.
-
-    Raises:
-        ConfigError: there is not.
-    """
-    if level.lower() not in LEVELS:
-        raise ConfigError(f"Unknown log level {level!r}: choose one of {', '.join(LEVELS)}.")
-
-
 class LineFormatter(logging.Formatter):
     """Renders the records of our loggers and of all others in the same form."""
 
@@ -107,7 +92,7 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as a line."""
-        return self._render(redact(_line_of(record)))
+        return self._render(_fields_of(record))
 
 
 def _handler(stream: TextIO | None, json: bool | None) -> LineHandler:
@@ -144,18 +129,21 @@ def _configure_structlog() -> None:
 
 
 def _to_logging(logger: Any, _method: str, event: EventDict) -> tuple[tuple[object], dict[str, Any]]:
-    """Pass a line of structlog to `logging`, as `ProcessorFormatter.wrap_for_formatter` does."""
-    line = LogLine(add_task(dict(event)))
-    keywords = {name: line.pop(name) for name in ("exc_info", "stack_info") if line.get(name) is not None}
+    """Pass a line of structlog to `logging`; its own `wrap_for_formatter` does, too, but other handlers then show a `dict`."""
+    fields = dict(event)
+    keywords = {name: fields.pop(name) for name in ("exc_info", "stack_info") if fields.get(name) is not None}
+    line = LogLine(redact_value(add_task(fields)))
     return (line,), {"extra": {"_logger": logger, "_name": ""}, **keywords}
 
 
-def _line_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return time, level, event and logger of a record, then its fields, then its traceback as text."""
-    if isinstance(record.msg, dict) and hasattr(record, "_logger"):
+def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return time, level, event and logger of a record, then its fields, then its traceback, without passwords."""
+    if isinstance(record.msg, LogLine):
         fields = dict(record.msg)
+    elif isinstance(record.msg, dict) and hasattr(record, "_logger"):  # of a service that configured structlog itself
+        fields = redact_value(record.msg)
     else:
-        fields = add_task({"event": record.getMessage()})
+        fields = redact_value(add_task({"event": record.getMessage()}))
     at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
     line: dict[str, Any] = {
         "timestamp": at.replace("+00:00", "Z"),
@@ -167,9 +155,9 @@ def _line_of(record: logging.LogRecord) -> dict[str, Any]:
     line.update({f"{name}_" if name in line else name: value for name, value in fields.items()})
     line.pop("exc_info", None)
     if record.exc_info and record.exc_info[1] is not None:
-        line["exception"] = "".join(traceback.format_exception(record.exc_info[1])).rstrip()
+        line["exception"] = redact_text("".join(traceback.format_exception(record.exc_info[1])).rstrip())
     if record.stack_info:
-        line["stack"] = str(record.stack_info)
+        line["stack"] = redact_text(str(record.stack_info))
     line.pop("stack_info", None)
     return line
 

@@ -1,9 +1,8 @@
 """
 Log lines for systemd's journal, with their level and fields: `journalctl -p warning`, `journalctl AMQPWORKER_TASK=shop.mail`.
 
-Decides when standard error is the journal, and which part of a line becomes which field. They go to the journal's own socket
-(https://systemd.io/JOURNAL_NATIVE_PROTOCOL/); a line that the socket does not accept is written to standard error as text, each
-line of it with its level in front (sd-daemon(3)).
+Entries go to the journal's own socket (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/); what it does not accept is written to
+standard error as text, each line with its level in front (sd-daemon(3)).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from amqpworker.log.record import LogLine
 from amqpworker.log.terminal import printable
 from amqpworker.log.writer import MAX_WAIT, LineHandler
 
-PREFIX = "AMQPWORKER_"
+FIELD_PREFIX = "AMQPWORKER_"
 MAX_NAME_LENGTH = 64
 # Of one field; a datagram takes about 200 kB.
 MAX_VALUE_LENGTH = 32 * 1024
@@ -53,7 +52,7 @@ def entry_of(line: str, as_json: bool) -> dict[str, str]:
         return {"MESSAGE": printable(line), "PRIORITY": str(NOTICE), "SYSLOG_IDENTIFIER": "amqpworker"}
     priority = PRIORITIES.get(str(fields.get("level")), NOTICE)
     entry = {
-        "MESSAGE": line if as_json else _text_of(fields),
+        "MESSAGE": line if as_json else _as_text(fields),
         "PRIORITY": str(priority),
         "SYSLOG_IDENTIFIER": "amqpworker",
     }
@@ -63,8 +62,7 @@ def entry_of(line: str, as_json: bool) -> dict[str, str]:
     return entry
 
 
-def _text_of(fields: dict[str, Any]) -> str:
-    """Return a line as text for people."""
+def _as_text(fields: dict[str, Any]) -> str:
     head = printable(str(LogLine({name: value for name, value in fields.items() if name not in NOT_IN_HEAD})))
     tail = [printable(str(fields[name]), "\n\t") for name in ("exception", "stack") if fields.get(name)]
     return "\n".join([head, *tail])
@@ -72,10 +70,10 @@ def _text_of(fields: dict[str, Any]) -> str:
 
 def field_name(name: str) -> str:
     """Return the name of a field in the journal, which has capitals, digits and underscores."""
-    return (PREFIX + re.sub(r"[^A-Z0-9_]", "_", name.upper()))[:MAX_NAME_LENGTH]
+    return (FIELD_PREFIX + re.sub(r"[^A-Z0-9_]", "_", name.upper()))[:MAX_NAME_LENGTH]
 
 
-def encode(entry: Mapping[str, str]) -> bytes:
+def encode_entry(entry: Mapping[str, str]) -> bytes:
     """Return an entry in the journal's format: a line per field, and a length before a value that has several lines."""
     parts: list[bytes] = []
     for name, value in entry.items():
@@ -112,7 +110,7 @@ class JournalHandler(LineHandler):
         for _ in range(2):
             try:
                 self._connect()
-                self._socket.send(encode(entry))
+                self._socket.send(encode_entry(entry))
             except BlockingIOError:
                 # The journal does not read: only the first line waits.
                 if self._dropped or not self._ready.poll(MAX_WAIT * 1000):

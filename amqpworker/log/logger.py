@@ -1,11 +1,8 @@
 """
 The loggers of this package. Each of their lines has the task, id, attempt and queue of the run that wrote it, and no password.
 
-They pass records to the standard library's `logging`, so that the handlers of a service that publishes show them. `format`
-decides what a line looks like in our programs, `queue_handler` how a line leaves a thread that must not wait.
-
-structlog's loggers are not used: its import takes 100 ms and 6 to 13 MiB, in the supervisor and in each service that publishes,
-and a line below the log level takes 1.6 µs instead of 0.2 µs (structlog 26.1, Python 3.11).
+They pass records to the standard library's `logging`, so that the handlers of a service that publishes show them. structlog's loggers are not used: its import takes 100 ms and 6 to 13 MiB, in the supervisor and in each service that publishes, and a line
+below the log level takes 1.6 µs instead of 0.2 µs (structlog 26.1, Python 3.11).
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from typing import Any
 
 from amqpworker.errors import TimeLimitExceeded
 from amqpworker.lifecycle import in_io_thread
-from amqpworker.log.queue_handler import LogQueue, report_failure
+from amqpworker.log.log_queue import LogQueue, report_failure
 from amqpworker.log.record import LogLine, make_record
 from amqpworker.log.redaction import redact_value
 
@@ -64,7 +61,7 @@ class Logger:
             return
         error = fields.pop("exc_info", None)
         known = {name: value for name, value in fields.items() if value is not None}
-        line = LogLine(redact(add_task({"event": event, **known})))
+        line = LogLine(redact_value(add_task({"event": event, **known})))
         try:
             record = make_record(self._logger, level, line, error, callers=3)
             if in_io_thread():
@@ -122,7 +119,7 @@ def silence_in_io_threads(library: str) -> None:
     for name in list(logging.root.manager.loggerDict):
         if name.split(".")[0] == library:
             logger = logging.getLogger(name)
-            if not any(isinstance(one, SilenceInIOThreads) for one in logger.filters):
+            if not any(isinstance(known, SilenceInIOThreads) for known in logger.filters):
                 logger.addFilter(SilenceInIOThreads())
 
 
@@ -145,13 +142,4 @@ def add_task(event: dict[str, Any]) -> dict[str, Any]:
     if running is not None:
         for name in TASK_FIELDS:
             event.setdefault(name, getattr(running, name, None))
-    return event
-
-
-def redact(event: dict[str, Any]) -> dict[str, Any]:
-    """Hide the passwords in all URLs of a line, nested values included."""
-    for name, value in event.items():
-        kind = type(value)
-        if kind is not int and kind is not float:
-            event[name] = redact_value(value)
     return event

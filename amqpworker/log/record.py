@@ -11,10 +11,10 @@ from typing import Any
 
 
 class LogLine(dict[str, Any]):
-    """The fields of one line."""
+    """The fields of one line, without passwords; any other record is redacted when it is formatted."""
 
     def __str__(self) -> str:
-        fields = " ".join(f"{name}={_quoted(value)}" for name, value in self.items() if name != "event")
+        fields = " ".join(f"{name}={_field_text(value)}" for name, value in self.items() if name != "event")
         return f"{self.get('event', '')} {fields}".rstrip()
 
 
@@ -35,5 +35,5 @@ def lines_dropped(count: int) -> logging.LogRecord:
     return make_record(logger, logging.WARNING, line, None, callers=1)
 
 
-def _quoted(value: object) -> str:
+def _field_text(value: object) -> str:
     return value if isinstance(value, str) and value.isprintable() and " " not in value else repr(value)

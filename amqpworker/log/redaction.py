@@ -1,8 +1,8 @@
 """
 Keep passwords out of messages and logs.
 
-Decides which part of a URL is a password: everything between the user's name and the host, in a malformed URL too, and a
-parameter with such a name. When in doubt, too much is hidden rather than too little.
+A password is everything between the user's name and the host of a URL, in a malformed URL too, and a parameter with such a name.
+When in doubt, too much is hidden rather than too little.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """
 Show untrusted text to people: nothing in it moves a terminal's cursor or feigns a line.
 
-Also decides the form of our programs' errors (one line on standard error), and what is written for characters that the
-encoding does not have.
+Also decides the form of our programs' errors: one line on standard error.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def printable(text: str, keep: str = "") -> str:
     """Return text with every character escaped that a terminal would act on, except those in `keep`."""
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() or one in keep else repr(one)[1:-1] for one in text)
+    return "".join(char if char.isprintable() or char in keep else repr(char)[1:-1] for char in text)
 
 
 def print_error(text: str) -> None:

@@ -3,7 +3,7 @@ The last step of a log line: it is written, or dropped if that is not possible.
 
 A closed or full stream must not end the process, and one without a reader (a pipe whose reader hangs, a terminal stopped by
 Ctrl-S) must not block a runner thread: after `MAX_WAIT` lines are dropped until the stream takes some again, and a line
-`log_lines_dropped` reports their number. `format` decides what a line looks like.
+`log_lines_dropped` reports their number.
 
 The standard library's `StreamHandler` is not used: it blocks once a pipe is full, after 64 KiB, for as long as nothing reads it.
 """

@@ -11,18 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from amqpworker.model.headers import EPOCH, count_of, time_of
-from amqpworker.model.message import (
-    ATTEMPT,
-    DEAD_REASON,
-    ERROR_TEXT,
-    ERROR_TYPE,
-    FAILED_AT,
-    FIRST_SENT,
-    TRACEBACK,
-    WORKER,
-    Delivery,
-)
+from amqpworker.model import headers as h
+from amqpworker.model.message import Delivery
 
 DEATHS = "x-death"
 NO_QUEUE = "no-queue"
@@ -36,9 +26,11 @@ class DeadLetter:
     """
     One dead letter, as far as it can be read; a text is "" if it is not known.
 
-    `queue` is the queue that it is in. `reason` is a word; `by_broker` if the broker dead-lettered the message by itself.
+    `queue` is the queue that it is in, and `position` where in it, from 1, the oldest first. `reason` is a word; `by_broker`
+    if the broker dead-lettered the message by itself.
     """
 
+    position: int
     id: str
     task: str
     queue: str
@@ -55,25 +47,26 @@ class DeadLetter:
     message: Delivery
 
     @classmethod
-    def of(cls, message: Delivery, queue: str) -> DeadLetter:
+    def of(cls, message: Delivery, queue: str, position: int) -> DeadLetter:
         """Read a message of the dead-letter queue `queue`."""
         properties = message.properties
         headers = properties.headers or {}
         death = _last_death(headers.get(DEATHS))
-        reason = _text(headers.get(DEAD_REASON))
+        reason = _text(headers.get(h.DEAD_REASON))
         return cls(
+            position=position,
             id=_text(properties.message_id),
             task=_text(properties.type),
             queue=queue,
             reason=reason or _reason(death),
             by_broker=bool(death) and not reason,
-            error_type=_text(headers.get(ERROR_TYPE)),
-            error=_text(headers.get(ERROR_TEXT)),
-            traceback=_text(headers.get(TRACEBACK)),
-            attempt=max(1, count_of(headers.get(ATTEMPT)) or 1),
-            failed_at=_datetime(headers.get(FAILED_AT)) or _time_of(death),
-            first_sent=_datetime(headers.get(FIRST_SENT)),
-            worker=_text(headers.get(WORKER)),
+            error_type=_text(headers.get(h.ERROR_TYPE)),
+            error=_text(headers.get(h.ERROR_TEXT)),
+            traceback=_text(headers.get(h.TRACEBACK)),
+            attempt=max(1, h.count_of(headers.get(h.ATTEMPT)) or 1),
+            failed_at=_datetime(headers.get(h.FAILED_AT)) or _time_of(death),
+            first_sent=_datetime(headers.get(h.FIRST_SENT)),
+            worker=_text(headers.get(h.WORKER)),
             problem=message.problem,
             message=message,
         )
@@ -98,15 +91,14 @@ def _time_of(death: dict[str, Any]) -> datetime | None:
 
 def _datetime(value: Any) -> datetime | None:
     """Return the time in a header; `None` if it is not a time, or not one that a `datetime` holds."""
-    milliseconds = time_of(value)
+    milliseconds = h.time_of(value)
     try:
-        return None if milliseconds is None else EPOCH + timedelta(milliseconds=milliseconds)
+        return None if milliseconds is None else h.EPOCH + timedelta(milliseconds=milliseconds)
     except OverflowError:
         return None
 
 
 def _text(value: Any) -> str:
-    """Return the value of a header as text."""
     if value is None:
         return ""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

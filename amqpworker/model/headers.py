@@ -1,8 +1,8 @@
 """
-The values of our headers: times and counts, as they are read and written.
+Our headers: their names, and the times and counts in them.
 
 A time is written as ISO 8601 in UTC with milliseconds, which people can read in RabbitMQ's UI. Decides which values are
-accepted from other programs.
+accepted from other programs, and which names are not the sender's to use.
 """
 
 from __future__ import annotations
@@ -12,18 +12,29 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-from amqpworker.model.message import (
-    ATTEMPT,
-    CRASHES,
-    ETA,
-    EXPIRES,
-    FIRST_RUN,
-    FIRST_SENT,
-    REPLAYED,
-    RETURNED,
-    Headers,
-    HeaderValue,
-)
+from amqpworker.model.message import Headers, HeaderValue
+
+PREFIX = "aw-"
+ATTEMPT = "aw-attempt"
+ETA = "aw-eta"
+EXPIRES = "aw-expires"
+FIRST_SENT = "aw-first-sent"
+FIRST_RUN = "aw-first-run"
+RETURNED = "aw-returned"
+REPLAYED = "aw-replayed"
+CRASHES = "aw-crashes"
+WAIT_PREFIX = "aw-wait-"
+
+DEAD_REASON = "aw-dead-reason"
+ERROR_TYPE = "aw-error-type"
+ERROR_TEXT = "aw-error"
+TRACEBACK = "aw-traceback"
+FAILED_AT = "aw-failed-at"
+WORKER = "aw-worker"
+EVIDENCE = (DEAD_REASON, ERROR_TYPE, ERROR_TEXT, TRACEBACK, FAILED_AT, WORKER)
+
+# Headers by which RabbitMQ would send copies elsewhere.
+COPY_HEADERS = ("cc", "bcc")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
@@ -42,6 +53,17 @@ class UnusableHeader(ValueError):
     """The value of one of our headers is not valid; the text names it."""
 
 
+def wait_header(level: int) -> str:
+    """Return the header whose presence sends a message through this level of the delay ladder."""
+    return f"{WAIT_PREFIX}{level:02d}"
+
+
+def is_reserved(header: str) -> bool:
+    """Return whether a header's name is ours or the broker's: senders cannot set it."""
+    lowered = header.lower()
+    return lowered.startswith((PREFIX, "x-")) or lowered in COPY_HEADERS
+
+
 @lru_cache(maxsize=64)
 def time_text(milliseconds: int) -> str:
     """Return a time (milliseconds since the epoch) as it is written, the nearest one of the years 1 to 9999."""
@@ -51,7 +73,7 @@ def time_text(milliseconds: int) -> str:
 
 @lru_cache(maxsize=64)
 def _second_text(seconds: int) -> str:
-    """Return a whole second as it is written: the same for all messages that are sent in it."""
+    # the same for all messages that are sent in it
     return (EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
 
 
@@ -92,20 +114,18 @@ def count_of(value: HeaderValue) -> int | None:
     return None
 
 
-def _attempt(value: HeaderValue) -> int | None:
-    count = count_of(value)
-    return count if count is not None and count > 0 else None
+def _count_from(least: int) -> Callable[[HeaderValue], int | None]:
+    def read(value: HeaderValue) -> int | None:
+        count = count_of(value)
+        return count if count is not None and count >= least else None
 
-
-def _crashes(value: HeaderValue) -> int | None:
-    count = count_of(value)
-    return count if count is not None and count >= 0 else None
+    return read
 
 
 _TIME = f"it must be ISO 8601 with a zone, such as {EXAMPLE}, or whole milliseconds since the epoch"
 _READERS: dict[str, tuple[Callable[[HeaderValue], int | None], str]] = {
-    ATTEMPT: (_attempt, "it must be a whole number from 1"),
-    CRASHES: (_crashes, "it must be a whole number from 0"),
+    ATTEMPT: (_count_from(1), "it must be a whole number from 1"),
+    CRASHES: (_count_from(0), "it must be a whole number from 0"),
     **dict.fromkeys((ETA, EXPIRES, FIRST_SENT, FIRST_RUN, RETURNED, REPLAYED), (time_of, _TIME)),
 }
 
@@ -114,8 +134,7 @@ def read_headers(headers: Headers) -> dict[str, int]:
     """
     Return the values of our headers that a worker uses, times in milliseconds since the epoch.
 
-    Raises:
-        UnusableHeader: the value of one is not valid. If it were ignored, a task could run years too early.
+    Raises UnusableHeader if one is not valid: if it were ignored, a task could run years too early.
     """
     known: dict[str, int] = {}
     for name, value in headers.items():

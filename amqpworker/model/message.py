@@ -1,63 +1,29 @@
-"""
-Messages as values: properties, what goes out, what comes in, and the names of our headers.
-
-Decides nothing. `envelope` decides what a message keeps when it is published again.
-"""
+"""Messages as values: what a user sends, what goes out, what comes in, and its properties."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, Protocol, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+
+if TYPE_CHECKING:
+    from amqpworker.broker.consumer_channel import ConsumerChannel
 
 HeaderValue: TypeAlias = Any
 """What an AMQP field table holds: None, bool, int, float, Decimal, str, bytes, datetime, list, dict."""
 
 Headers: TypeAlias = dict[str, HeaderValue]
 
-PREFIX = "aw-"
-ATTEMPT = "aw-attempt"
-ETA = "aw-eta"
-EXPIRES = "aw-expires"
-FIRST_SENT = "aw-first-sent"
-FIRST_RUN = "aw-first-run"
-RETURNED = "aw-returned"
-REPLAYED = "aw-replayed"
-CRASHES = "aw-crashes"
-WAIT_PREFIX = "aw-wait-"
-
-DEAD_REASON = "aw-dead-reason"
-ERROR_TYPE = "aw-error-type"
-ERROR_TEXT = "aw-error"
-TRACEBACK = "aw-traceback"
-FAILED_AT = "aw-failed-at"
-WORKER = "aw-worker"
-EVIDENCE = (DEAD_REASON, ERROR_TYPE, ERROR_TEXT, TRACEBACK, FAILED_AT, WORKER)
-
 JSON = "application/json"
 PERSISTENT = 2
 # Direct reply-to (https://www.rabbitmq.com/docs/direct-reply-to).
 REPLY_TO = "amq.rabbitmq.reply-to"
 
-MOST_SHORT_BYTES = 255
+MAX_SHORT_BYTES = 255
 """Bytes of UTF-8 that a short string of AMQP holds: names of exchanges, queues and tasks, routing keys, ids."""
-
-# Headers by which RabbitMQ would send copies elsewhere.
-COPY_HEADERS = ("cc", "bcc")
-
-
-def wait_header(level: int) -> str:
-    """Return the header whose presence sends a message through this level of the delay ladder."""
-    return f"{WAIT_PREFIX}{level:02d}"
-
-
-def is_reserved(header: str) -> bool:
-    """Return whether a header's name is ours or the broker's: senders cannot set it."""
-    lowered = header.lower()
-    return lowered.startswith((PREFIX, "x-")) or lowered in COPY_HEADERS
 
 
 def fits_short_string(value: object) -> TypeGuard[str]:
@@ -65,7 +31,7 @@ def fits_short_string(value: object) -> TypeGuard[str]:
     if not isinstance(value, str):
         return False
     try:
-        return 0 < len(value.encode()) <= MOST_SHORT_BYTES
+        return 0 < len(value.encode()) <= MAX_SHORT_BYTES
     except UnicodeEncodeError:  # a lone surrogate
         return False
 
@@ -119,45 +85,6 @@ class Publication:
     mandatory: bool = True
 
 
-class DeliveryChannel(Protocol):
-    """
-    The channel that deliveries arrive on, from its opening to its end; `broker.consumer_channel` implements it.
-
-    Once it is closed, the broker redelivers what was not acknowledged on it.
-    """
-
-    @property
-    def is_open(self) -> bool:
-        """Whether its deliveries can still be settled."""
-
-    def claim(self, delivery: Delivery) -> bool:
-        """Claim a delivery: only if this returns true may it be run, or settled in any other way."""
-
-    def is_unclaimed(self, delivery: Delivery) -> bool:
-        """Return whether a delivery can still be claimed."""
-
-    def is_suspect(self, delivery: Delivery) -> bool:
-        """Return whether a delivery must run in an isolated process."""
-
-    def mark_suspect(self, delivery: Delivery) -> None:
-        """Have a delivery run in an isolated process."""
-
-    def unmark_suspect(self, delivery: Delivery) -> None:
-        """Forget that a delivery is a suspect."""
-
-    def mark_redelivered(self, delivery: Delivery) -> None:
-        """Note that a delivery was delivered before."""
-
-    def acknowledge(self, tags: Iterable[int]) -> None:
-        """Acknowledge deliveries."""
-
-    def requeue(self, tag: int) -> bool:
-        """Requeue a delivery; false if that is not possible any more."""
-
-    def flush(self) -> None:
-        """Write what has gathered."""
-
-
 @dataclass(slots=True, eq=False)
 class Delivery:
     """
@@ -179,7 +106,7 @@ class Delivery:
     consumer_tag: str = ""
     channel_number: int = 0
     queue: str = field(init=False)
-    channel: DeliveryChannel = field(init=False, repr=False)
+    channel: ConsumerChannel = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.queue = self.routing_key

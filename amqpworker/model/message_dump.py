@@ -1,9 +1,4 @@
-"""
-A message as a dictionary of JSON's types, to be stored in an outbox and sent later.
-
-Decides what a dump looks like. It has what the message has: the body holds the task's arguments, no URL and no password of
-a connection.
-"""
+"""What `Message.dump` and `Message.load` do: a message as a dictionary of JSON's types, without anything of a connection."""
 
 from __future__ import annotations
 
@@ -20,17 +15,11 @@ from amqpworker.model.message import Message, fits_short_string
 TAG = "$"
 """A dictionary with one key, which begins with this, is a value of a header that JSON does not have."""
 
-FIELDS = ("task", "queue", "body", "id", "headers", "delay", "at", "expires", "resend", "first_sent")
 REQUIRED = {"task", "queue", "body", "id"}
 
 
 def dump_message(message: Message) -> dict[str, Any]:
-    """
-    Return a message as a dictionary of JSON's types; what is not set is left out.
-
-    Raises:
-        InvalidArguments: its body is not UTF-8, or a header has a value that AMQP does not have.
-    """
+    """Return the dump of a message; what is not set is left out."""
     try:
         body = message.body.decode()
     except UnicodeDecodeError:
@@ -46,15 +35,10 @@ def dump_message(message: Message) -> dict[str, Any]:
 
 
 def load_message(dumped: Mapping[str, Any]) -> Message:
-    """
-    Return the message that was dumped, with its id and the time when it was sent first, if it was.
-
-    Raises:
-        InvalidArguments: it is not the dump of a message; the text names the key.
-    """
+    """Return the message that was dumped, with its id and the time when it was sent first, if it was."""
     if not isinstance(dumped, Mapping):
         raise InvalidArguments(f"Message.load(): it takes what dump() returned, got a {type(dumped).__name__}.")
-    if wrong := [*(REQUIRED - dumped.keys()), *(dumped.keys() - set(FIELDS))]:
+    if wrong := [*(REQUIRED - dumped.keys()), *(dumped.keys() - _LOADERS.keys())]:
         raise InvalidArguments(f"Message.load(): the key {wrong[0]!r:.60} is missing or unknown.")
     values: dict[str, Any] = {}
     for name, value in dumped.items():

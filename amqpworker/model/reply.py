@@ -4,8 +4,7 @@ The JSON of a reply to a call, which is also that of a stored result (wire contr
     {"status": "done", "value": …}
     {"status": "failed", "reason": …, "error_type": …, "error": …, "traceback": …}
 
-Decides how replies are written, and which foreign ones are accepted. The value stays JSON text: its type is decided by the
-signature of the task.
+Decides how replies are written, and which foreign ones are accepted. The value stays JSON text, for the task's signature.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ from pydantic_core import from_json, to_json
 
 from amqpworker.errors import MalformedReply
 from amqpworker.model.outcome import Failure
+from amqpworker.text import encodable
 
 HEAD = b'{"status":"done","value":'
-TRACEBACK_LIMIT = 32 * 1024
-TEXT_LIMIT = 8 * 1024
-NAME_LIMIT = 256
+MAX_TRACEBACK = 32 * 1024
+MAX_TEXT = 8 * 1024
+MAX_NAME = 256
 
 
 class Reply(NamedTuple):
@@ -40,32 +40,27 @@ class Reply(NamedTuple):
     traceback: str = ""
 
 
-def done(value: bytes | None) -> bytes:
+def encode_done(value: bytes | None) -> bytes:
     """Return the reply of a task that returned; `value` is JSON text, and `None` means null."""
     return HEAD + (b"null" if value is None else value) + b"}"
 
 
-def failed(reason: str, failure: Failure) -> bytes:
+def encode_failed(reason: str, failure: Failure) -> bytes:
     """Return the reply of a task that failed, with its texts cut to a bounded size."""
     return to_json(
         {
             "status": "failed",
-            "reason": _clean(reason[:NAME_LIMIT]),
-            "error_type": _clean(failure.error_type[:NAME_LIMIT]),
-            "error": _clean(failure.text[:TEXT_LIMIT]),
+            "reason": encodable(reason[:MAX_NAME]),
+            "error_type": encodable(failure.error_type[:MAX_NAME]),
+            "error": encodable(failure.text[:MAX_TEXT]),
             # the end of a traceback shows where the error was raised
-            "traceback": _clean(failure.traceback[-TRACEBACK_LIMIT:]),
+            "traceback": encodable(failure.traceback[-MAX_TRACEBACK:]),
         }
     )
 
 
-def read(data: bytes) -> Reply:
-    """
-    Read a reply, which any program may have written.
-
-    Raises:
-        MalformedReply: it is not JSON, is not an object, or lacks a field that the contract requires.
-    """
+def decode_reply(data: bytes) -> Reply:
+    """Read a reply, which any program may have written; raises MalformedReply if it breaks the contract."""
     if data.startswith(HEAD) and data.endswith(b"}"):
         value = data[len(HEAD) : -1]
         try:
@@ -121,15 +116,6 @@ def _text(fields: dict[str, str], name: str, data: bytes, default: str | None = 
     if not isinstance(value, str):
         raise _malformed(f"its {name} is not a string", data)
     return value
-
-
-def _clean(text: str) -> str:
-    """Return the text with lone surrogates, which JSON cannot represent, written as escapes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace").decode()
-    return text
 
 
 def _malformed(reason: str, data: bytes) -> MalformedReply:

@@ -1,10 +1,9 @@
 """
 Whether and when a task runs again, as its retry policy decides.
 
-A policy is a `tenacity.Retrying`. Its `retry`, `wait` and `stop` are called in tenacity's order, with a true
-`RetryCallState`. The broker does the waiting, so any other option of a `Retrying` would be ignored and is refused. Short
-forms are converted to one. If a policy is broken (one of the three raises, or returns nonsense) the task does not run
-again: its own error remains, with a note of what was wrong.
+A policy is a `tenacity.Retrying`; short forms are converted to one. Its `retry`, `wait` and `stop` are called in tenacity's
+order, with a true `RetryCallState`. The broker does the waiting, so any other option would be ignored and is refused. If
+a policy is broken (one of the three raises, or returns nonsense), the task does not run again.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ import tenacity
 from tenacity import Future, RetryCallState, Retrying, TryAgain
 
 from amqpworker.errors import AmqpWorkerError, ConfigError, InvalidArguments, RetryLater
-from amqpworker.routing.delay import clamp, seconds_of, units
+from amqpworker.policies.durations import duration
+from amqpworker.routing.delay import clamp, units
 
 PolicySpec: TypeAlias = Retrying | int | Sequence[float | timedelta] | None
 """What `retry=` accepts: a policy, a number of retries, the wait before each of them, or `None` for no retry."""
@@ -37,7 +37,7 @@ _STRATEGIES = ("retry", "wait", "stop")
 _IGNORED = ("sleep", "before", "after", "before_sleep", "reraise", "retry_error_cls", "retry_error_callback")
 _LOOP = ("__call__", "__iter__", "begin", "iter")
 # A header can have any attempt, and tenacity computes 2 ** attempt as an integer before it applies a maximum.
-_MOST_ATTEMPTS = 100_000
+_MAX_ATTEMPTS = 100_000
 # By exact type: a subclass may decide otherwise.
 _EXCEPTIONS_ONLY = (
     tenacity.retry_if_exception,
@@ -108,8 +108,7 @@ class Policy:
         """
         Return the seconds to wait before the next run, or `None` if the policy accepts the result.
 
-        Raises:
-            ResultRefused: the policy neither accepts the result nor retries; or the policy is broken.
+        Raises ResultRefused if the policy neither accepts the result nor retries, or is broken.
         """
         state = self._state(run, value, failed=False)
         try:
@@ -122,15 +121,14 @@ class Policy:
             raise ResultRefused(f"The retry policy asks for another result, but stops after attempt {run.attempt}.")
         return wait
 
-    def allows(self, run: RunInfo, delay: float, error: BaseException | None = None) -> bool:
+    def allows(self, run: RunInfo, signal: RetryLater) -> bool:
         """
-        Return whether a task that raised `RetryLater` may run again after `delay` seconds: only `stop` is called.
+        Return whether a task that raised `RetryLater` may run again: only `stop` is called.
 
-        A broken policy does not allow it, and `error` (the signal that was raised) gets a note of it.
+        A broken policy does not allow it, and the signal gets a note of it.
         """
-        signal = RetryLater(delay) if error is None else error
         state = self._state(run, signal, failed=True)
-        state.upcoming_sleep = delay
+        state.upcoming_sleep = signal.delay
         try:
             return not self._call("stop", state, _boolean)
         except _Broken as broken:
@@ -151,7 +149,7 @@ class Policy:
 
     def _state(self, run: RunInfo, value: Any, *, failed: bool) -> RetryCallState:
         state = RetryCallState(self.retrying, fn=None, args=(), kwargs={})
-        state.attempt_number = min(run.attempt, _MOST_ATTEMPTS)
+        state.attempt_number = min(run.attempt, _MAX_ATTEMPTS)
         # Another machine's clock may have been ahead when the task ran first.
         state.start_time = min(run.first_run, run.now)
         state.outcome_timestamp = run.now
@@ -163,12 +161,7 @@ class Policy:
 
 
 def policy(spec: PolicySpec = DEFAULT) -> Policy:
-    """
-    Make the policy of a task from the value of `retry=`.
-
-    Raises:
-        ConfigError: it is not a policy, it retries without end and without a wait, or a part of it would be ignored.
-    """
+    """Make the policy of a task from the value of `retry=`; raises ConfigError if it is not one, or would not be obeyed."""
     retrying = _retrying(spec)
     return Policy(retrying, _asks_about_results(retrying.retry))
 
@@ -197,7 +190,7 @@ def _retries(number: int, wait: tenacity.wait.wait_base) -> Retrying:
 
 def _waits(spec: Sequence[float | timedelta]) -> tenacity.wait.wait_base:
     try:
-        waits = [tenacity.wait_fixed(seconds_of(wait, f"retry[{index}]")) for index, wait in enumerate(spec)]
+        waits = [tenacity.wait_fixed(duration(wait, f"retry[{index}]")) for index, wait in enumerate(spec)]
     except InvalidArguments as error:
         raise ConfigError(str(error)) from None
     return tenacity.wait_chain(*waits) if waits else tenacity.wait_none()
@@ -278,7 +271,7 @@ def _asks_about_results(predicate: object) -> bool:
 
 
 class _Broken(Exception):
-    """A policy's own code failed; the text has the reason."""
+    """A policy's own code failed."""
 
 
 def _boolean(value: Any) -> bool:

@@ -1,8 +1,4 @@
-"""
-The options of one message, apart from the task's own parameters.
-
-Decides which values are valid; `envelope` decides what they are on the wire.
-"""
+"""The options of one message: which values are valid; `envelope` decides what they are on the wire."""
 
 from __future__ import annotations
 
@@ -13,8 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from amqpworker.errors import InvalidArguments
-from amqpworker.model.message import MOST_SHORT_BYTES, HeaderValue, fits_short_string, is_reserved, plain
-from amqpworker.routing.delay import seconds_of, seconds_until, timestamp_of
+from amqpworker.model.headers import is_reserved
+from amqpworker.model.message import MAX_SHORT_BYTES, HeaderValue, Message, fits_short_string, new_id, plain
+from amqpworker.policies.durations import duration, seconds_until, timestamp_of
 
 LATE_BEFORE_DUE = "A message that expires before its delay is over never runs: give a later `expires`."
 
@@ -33,13 +30,8 @@ class Options:
     resend: bool | None = None
 
 
-def check_options(given: Mapping[str, Any]) -> Options:
-    """
-    Return the options that were given, checked.
-
-    Raises:
-        InvalidArguments: the value of one is not valid; the text names it.
-    """
+def check_options(**given: Any) -> Options:
+    """Return the options that were given, checked; raises InvalidArguments that names the one which is not valid."""
     checked: dict[str, Any] = {
         name: check(value) for name, check in CHECKS.items() if (value := given.get(name)) is not None
     }
@@ -54,6 +46,26 @@ def check_options(given: Mapping[str, Any]) -> Options:
     return options
 
 
+def message_of(task: str, queue: str, body: bytes, options: Options, max_body: int) -> Message:
+    """Return the message of a task with these options; raises InvalidArguments if its body is too large."""
+    if len(body) > max_body:
+        raise InvalidArguments(
+            f"The arguments of task {task!r} are {len(body)} bytes of JSON, more than the {max_body} "
+            f"that AMQPWORKER_MAX_BODY allows: send a reference to large data instead."
+        )
+    return Message(
+        task,
+        options.queue or queue,
+        body,
+        options.id or new_id(),
+        options.headers,
+        options.delay,
+        options.at,
+        options.expires,
+        options.resend,
+    )
+
+
 def _never_runs(options: Options, now: float) -> bool:
     """Return whether a message with these options always expires before it is due."""
     expires, delay = options.expires, options.delay
@@ -65,59 +77,48 @@ def _never_runs(options: Options, now: float) -> bool:
     return bool(delay) and expires is not None and expires <= (delay or 0.0)
 
 
-def _check_delay(value: float | timedelta) -> float:
-    """Return a delay in seconds."""
-    return seconds_of(value, "delay")
-
-
 def _check_at(value: datetime) -> datetime:
-    """Return a timezone-aware datetime that is not too late for the ladder."""
     # Checked again when it is sent, which may be later.
     seconds_until(value, time.time())
     return value
 
 
 def _check_expires(value: float | timedelta | datetime) -> float | datetime:
-    """Return seconds, or a timezone-aware datetime."""
     if isinstance(value, datetime):
         timestamp_of(value, "expires")
         return value
-    return seconds_of(value, "expires")
+    return duration(value, "expires")
 
 
 def check_timeout(value: float | timedelta) -> float:
     """Return a timeout in seconds, above zero."""
-    seconds = seconds_of(value, "timeout")
+    seconds = duration(value, "timeout")
     if seconds == 0:
         raise InvalidArguments("options(timeout=…): it must be more than zero seconds.")
     return seconds
 
 
 def _check_resend(value: Any) -> bool:
-    """Return whether the message is published again if its confirm is lost."""
     if not isinstance(value, bool):
         raise InvalidArguments(f"options(resend={value!r}): it must be True or False.")
     return value
 
 
 def _check_id(value: Any) -> str:
-    """Return a task id that AMQP can carry."""
     if not fits_short_string(value):
-        raise InvalidArguments(f"options(id=…): it must be a string of 1 to {MOST_SHORT_BYTES} bytes of UTF-8.")
+        raise InvalidArguments(f"options(id=…): it must be a string of 1 to {MAX_SHORT_BYTES} bytes of UTF-8.")
     return plain(value)  # type: ignore[no-any-return]
 
 
 def _check_queue(value: Any) -> str:
-    """Return a queue name that AMQP can carry."""
     if not fits_short_string(value):
         raise InvalidArguments(
-            f"options(queue=…): it must be the name of a queue, 1 to {MOST_SHORT_BYTES} bytes of UTF-8."
+            f"options(queue=…): it must be the name of a queue, 1 to {MAX_SHORT_BYTES} bytes of UTF-8."
         )
     return plain(value)  # type: ignore[no-any-return]
 
 
 def _check_headers(value: Any) -> Mapping[str, HeaderValue]:
-    """Return headers without any name that is reserved for amqpworker or the broker."""
     if not isinstance(value, Mapping):
         raise InvalidArguments("options(headers=…): it must be a mapping of names to values.")
     for name in value:
@@ -133,7 +134,7 @@ def _check_headers(value: Any) -> Mapping[str, HeaderValue]:
 
 
 CHECKS: dict[str, Callable[[Any], Any]] = {
-    "delay": _check_delay,
+    "delay": lambda value: duration(value, "delay"),
     "at": _check_at,
     "expires": _check_expires,
     "id": _check_id,

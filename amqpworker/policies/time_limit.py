@@ -1,8 +1,4 @@
-"""
-How long a task may run.
-
-Decides which values `time_limit=` and `hard_limit=` accept; `worker.limits` enforces them.
-"""
+"""How long a task may run: which values `time_limit=` and `hard_limit=` accept; `worker.limits` enforces them."""
 
 from __future__ import annotations
 
@@ -12,8 +8,8 @@ from datetime import timedelta
 from typing import TypeAlias
 
 from amqpworker.errors import ConfigError, InvalidArguments
-from amqpworker.ipc.report import OVERDUE
-from amqpworker.routing.delay import seconds_of
+from amqpworker.ipc.exit_status import OVERDUE
+from amqpworker.policies.durations import duration
 
 LimitSpec: TypeAlias = float | timedelta | None
 
@@ -56,12 +52,7 @@ UNLIMITED = TimeLimit()
 
 
 def time_limit_of(time_limit: LimitSpec, hard_limit: LimitSpec) -> TimeLimit:
-    """
-    Return the limits of a task.
-
-    Raises:
-        ConfigError: one is not a duration above zero, or the hard limit is shorter than the other.
-    """
+    """Return the limits of a task; raises ConfigError unless they are above zero and the hard limit is not the shorter."""
     if time_limit is None and hard_limit is None:
         return UNLIMITED
     soft, hard = _seconds(time_limit, "time_limit"), _seconds(hard_limit, "hard_limit")
@@ -74,7 +65,7 @@ def _seconds(value: LimitSpec, name: str) -> float:
     if value is None:
         return math.inf
     try:
-        seconds = seconds_of(value, name)
+        seconds = duration(value, name)
     except InvalidArguments as error:
         raise ConfigError(f"task({name}=…): {error}") from None
     if seconds == 0:

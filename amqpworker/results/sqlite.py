@@ -21,6 +21,7 @@ from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.log.redaction import redact_url
 from amqpworker.results.sqlite_file import Connect, SqliteFile, is_transient, reason
 from amqpworker.results.store import ResultNotStorable, ResultRow
+from amqpworker.text import encodable
 
 SCHEME = "sqlite://"
 
@@ -36,6 +37,7 @@ NEVER_STORABLE = (sqlite3.DataError, OverflowError)
 ROW_ERRORS = (*NEVER_STORABLE, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 """One row is at fault: the transaction continues without it."""
 
+# the columns of a `ResultRow`, in its order
 PUT = (
     "INSERT OR REPLACE INTO results (task_id, state, task, result, first_sent, stored_at, expires_at)"
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -49,12 +51,7 @@ EXPIRE = "DELETE FROM results WHERE rowid IN (SELECT rowid FROM results WHERE ex
 
 
 def path_of(url: str) -> Path:
-    """
-    Return the file that a URL names: `sqlite:///relative.db`, `sqlite:////absolute/path.db`.
-
-    Raises:
-        ConfigError: it does not name a file.
-    """
+    """Return the file that a URL names (`sqlite:///relative.db`, `sqlite:////absolute/path.db`), or raise ConfigError."""
     shown = redact_url(url)
     host, slash, name = url.removeprefix(SCHEME).partition("/")
     if host:
@@ -71,43 +68,27 @@ def path_of(url: str) -> Path:
     return Path(path).absolute()
 
 
-def sqlite_store(url: str) -> SqliteStore:
-    """
-    Create the store of a URL.
-
-    Raises:
-        ConfigError: it does not name a file.
-    """
-    return SqliteStore(path_of(url))
-
-
 class _Batch:
     """The rows of one `put`, until they are committed or have failed."""
 
     __slots__ = ("ended", "errors", "rows")
 
     def __init__(self, rows: Sequence[ResultRow]) -> None:
-        self.rows = [
-            (
-                row.id,
-                (_text(row.id), row.state, _text(row.task), row.reply, row.first_sent, row.stored_at, row.expires_at),
-            )
-            for row in rows
-        ]
+        self.rows = rows
         self.errors: dict[str, BaseException] = {}
         self.ended = False
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Add the rows to the transaction."""
-        for task_id, values in self.rows:
+        for row in self.rows:
             try:
-                connection.execute(PUT, values)
+                connection.execute(PUT, (encodable(row.id), row.state, encodable(row.task), *row[3:]))
             except ROW_ERRORS as error:
-                self.errors[task_id] = error
+                self.errors[row.id] = error
 
     def fail(self, error: BaseException) -> None:
         """End with an error for each row."""
-        self.errors = dict.fromkeys((task_id for task_id, _ in self.rows), error)
+        self.errors = dict.fromkeys((row.id for row in self.rows), error)
         self.ended = True
 
 
@@ -150,7 +131,7 @@ class SqliteStore:
 
     def delete(self, ids: Collection[str]) -> None:
         """Delete all rows of these ids."""
-        self._delete(DELETE, [(_text(one),) for one in ids])
+        self._delete(DELETE, [(encodable(one),) for one in ids])
 
     def expire(self, now: float, most: int) -> int:
         """Delete some rows that have expired, and return how many."""
@@ -183,15 +164,15 @@ class SqliteStore:
         while self._waiting:
             batches.append(self._waiting.popleft())
         try:
-            for one in batches:
-                one.write(connection)
+            for each in batches:
+                each.write(connection)
             connection.execute("COMMIT")
         except BaseException as error:
-            for one in batches:
-                one.fail(error)
+            for each in batches:
+                each.fail(error)
             raise
-        for one in batches:
-            one.ended = True
+        for each in batches:
+            each.ended = True
 
     def _delete(self, statement: str, parameters: list[tuple[object, ...]]) -> int:
         def delete(connect: Connect) -> int:
@@ -224,7 +205,7 @@ def _get(ids: Collection[str], connect: Connect) -> dict[str, ResultRow]:
     connection = connect()
     rows = {}
     for one in ids:
-        found = connection.execute(GET, (_text(one),)).fetchone()
+        found = connection.execute(GET, (encodable(one),)).fetchone()
         if found is not None:
             rows[one] = ResultRow(one, *found)
     return rows
@@ -236,8 +217,3 @@ def _try_to_write(connect: Connect) -> None:
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(PUT, ("", "", "", b"", "", 0.0, 0.0))
     connection.execute("ROLLBACK")
-
-
-def _text(text: str) -> str:
-    """Return a text that SQLite can hold: a lone surrogate, which a foreign id may have, is written as an escape."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -2,7 +2,7 @@
 One connection to a SQLite file of results.
 
 Decides the schema, and keeps SQLite's rules about forks and files that are replaced
-(https://www.sqlite.org/howtocorrupt.html §2.6, §2.4). What is written and read is left to `sqlite`.
+(https://www.sqlite.org/howtocorrupt.html §2.6, §2.4).
 
 A fork must not happen while a connection is open. SQLite keeps the locks of a process in memory, which a child inherits:
 even a connection that the child opens itself uses locks that only its parent has. The parent's last connection then
@@ -14,6 +14,7 @@ not see the fork, the child refuses to use the file.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sqlite3
 import threading
@@ -96,20 +97,15 @@ class SqliteFile:
         self._inherited = False
         FILES.add(self)
 
-    def use(self, work: Callable[[Connect], _Result], lock_timeout: float | None = None) -> _Result:
+    def use(self, work: Callable[[Connect], _Result], lock_timeout: float = math.inf) -> _Result:
         """
         Return what `work` returns; it is called again while other processes keep the file locked.
 
-        Its argument returns the connection. A transaction that it leaves open with an exception is rolled back.
-
-        Raises:
-            sqlite3.Error: the file stays locked, or what `work` raises.
-            ConfigError: the file cannot be opened, and that will not change by itself.
-            ResultStoreError: the caller has interrupted a use in its own thread, or the connection was inherited.
+        Its argument returns the connection. A transaction that it leaves open with an exception is rolled back. Raises what
+        `work` raises, ConfigError if the file can never be opened, and ResultStoreError if the caller has interrupted a use
+        in its own thread or the connection was inherited.
         """
-        give_up = time.monotonic() + (
-            self._lock_timeout if lock_timeout is None else min(lock_timeout, self._lock_timeout)
-        )
+        give_up = time.monotonic() + min(self._lock_timeout, lock_timeout)
         while True:
             if self._pid != os.getpid():
                 self.start_anew()
@@ -129,12 +125,7 @@ class SqliteFile:
             time.sleep(PAUSE)
 
     def close(self) -> None:
-        """
-        Close the connection, after the thread that uses it.
-
-        Raises:
-            ResultStoreError: the caller has interrupted a use in its own thread.
-        """
+        """Close the connection, after the thread that uses it; raises ResultStoreError if that is the caller's own."""
         if self._pid != os.getpid():
             self.start_anew()
         with self._lock:
@@ -196,8 +187,7 @@ class SqliteFile:
         self._file_id = _file_id(self._path)
         return self._connection
 
-    def _close(self) -> None:
-        """Close the connection; what is not committed is rolled back."""
+    def _close(self) -> None:  # what is not committed is rolled back
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(sqlite3.Error):
@@ -205,7 +195,6 @@ class SqliteFile:
 
 
 def _before_fork() -> None:
-    """Close all connections."""
     # set before FILES is read: a file that is created meanwhile does not open
     held = FORKING[get_ident()] = []
     for file in list(FILES):
@@ -215,13 +204,11 @@ def _before_fork() -> None:
 
 
 def _after_in_parent() -> None:
-    """Let all files be used again."""
     for lock in FORKING.pop(get_ident(), ()):
         lock.release()
 
 
 def _after_in_child() -> None:
-    """Let all files that were closed be used in the child."""
     FORKING.clear()
     for file in list(FILES):
         file.start_anew()
@@ -272,7 +259,6 @@ def _schema_version(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _code_of(error: BaseException) -> int:
-    """Return SQLite's number of an error; 0 if it has none."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
@@ -284,7 +270,6 @@ def is_transient(error: BaseException, path: Path) -> bool:
 
 
 def _is_usable(path: Path) -> bool:
-    """Return whether this user may create and use the file and those that SQLite has beside it."""
     try:
         file = path.resolve()
         beside = [file.with_name(file.name + suffix) for suffix in ("", "-wal", "-shm")]

@@ -1,22 +1,25 @@
 """
-Where results are stored: what a result store promises, and which store a URL names.
+Where results are stored: what a result store promises, which store a URL names, and when rows expire.
 
 A store of another package registers its URL scheme as an entry point of the group `amqpworker.results` (docs/results.md).
-What a reply looks like is decided in `model.reply`. Replies to calls are never stored.
+Replies to calls are never stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple, Protocol, TypeAlias
 
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.log.redaction import redact_url
 
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
 ENTRY_POINTS = "amqpworker.results"
+SQLITE_EXAMPLE = "sqlite:///results.db"
+
+EXPIRE_EVERY = 64
+"""After this many results, at most twice as many expired ones are deleted: the store shrinks, and no deletion is long."""
 
 
 class ResultNotStorable(ResultStoreError):
@@ -100,39 +103,24 @@ class ResultStore(Protocol):
 StoreFactory: TypeAlias = Callable[[str], ResultStore]
 """Creates the store of a URL; raises `ConfigError` if the URL is malformed."""
 
-SQLITE_EXAMPLE = "sqlite:///results.db"
-
-
-def check_url(url: str) -> None:
-    """
-    Check that the URL names a store, without opening it.
-
-    Raises:
-        ConfigError: the URL is malformed, or its scheme is unknown.
-    """
-    open_store(url)
-
 
 def open_store(url: str) -> ResultStore:
-    """
-    Create the store that the URL names. It connects at its first use.
-
-    Raises:
-        ConfigError: the URL is malformed, its scheme is unknown, or the package of the store cannot be imported.
-    """
+    """Create the store that the URL names, which connects at its first use; raises ConfigError if it names none."""
     scheme, separator, _ = url.partition("://")
     if not separator:
         raise ConfigError(f"results={redact_url(url)!r} is not a URL, such as {SQLITE_EXAMPLE}.")
     if scheme == "sqlite":
-        from amqpworker.results.sqlite import sqlite_store
+        from amqpworker.results.sqlite import SqliteStore, path_of
 
-        return sqlite_store(url)
+        return SqliteStore(path_of(url))
     return _factory(scheme, url)(url)
 
 
 def _factory(scheme: str, url: str) -> StoreFactory:
-    """Return what creates the stores of a scheme that another package has registered."""
-    registered = {point.name: point for point in _entry_points()}
+    # slow to import, and needed for stores of other packages only
+    from importlib.metadata import entry_points
+
+    registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if scheme not in registered:
         known = ", ".join(sorted({"sqlite", *registered}))
         raise ConfigError(f"results={redact_url(url)!r}: unknown store {scheme!r}. Known stores: {known}.")
@@ -145,8 +133,23 @@ def _factory(scheme: str, url: str) -> StoreFactory:
     return factory
 
 
-def _entry_points() -> Iterator[EntryPoint]:
-    # slow to import, and needed for stores of other packages only
-    from importlib.metadata import entry_points
+class ResultWriter:
+    """Puts rows with the times of one clock, and deletes those that have expired."""
 
-    yield from entry_points(group=ENTRY_POINTS)
+    def __init__(self, store: ResultStore, ttl: float, now: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._ttl = ttl
+        self._now = now
+        self._until_expire = 1
+
+    def write(self, task_id: str, state: str, task: str, reply: bytes, first_sent: str) -> ResultStoreError | None:
+        """Store a result; return why it may not be stored."""
+        now = self._now()
+        row = ResultRow(task_id, state, task, reply, first_sent, now, now + self._ttl)
+        error = self._store.put((row,)).get(task_id)
+        self._until_expire -= 1
+        if error is None and self._until_expire <= 0:
+            self._until_expire = EXPIRE_EVERY
+            with suppress(ResultStoreError):  # the next time will do
+                self._store.expire(now, 2 * EXPIRE_EVERY)
+        return error

@@ -15,37 +15,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from amqpworker.errors import InvalidArguments
+from amqpworker.model import headers as h
 from amqpworker.model.headers import now_text, time_text
-from amqpworker.model.message import (
-    ATTEMPT,
-    COPY_HEADERS,
-    CRASHES,
-    DEAD_REASON,
-    ERROR_TEXT,
-    ERROR_TYPE,
-    ETA,
-    EVIDENCE,
-    EXPIRES,
-    FAILED_AT,
-    FIRST_RUN,
-    FIRST_SENT,
-    JSON,
-    PERSISTENT,
-    REPLAYED,
-    REPLY_TO,
-    RETURNED,
-    TRACEBACK,
-    WAIT_PREFIX,
-    WORKER,
-    Delivery,
-    Headers,
-    Message,
-    Properties,
-    Publication,
-    is_reserved,
-)
+from amqpworker.model.message import JSON, PERSISTENT, REPLY_TO, Delivery, Headers, Message, Properties, Publication
+from amqpworker.policies.durations import seconds_until
 from amqpworker.policies.send_options import LATE_BEFORE_DUE
 from amqpworker.routing import delay as ladder
+from amqpworker.text import truncated
 
 if TYPE_CHECKING:
     from amqpworker.model.outcome import Dead
@@ -55,32 +31,27 @@ MAX_TRACEBACK = 32 * 1024
 MAX_TEXT = 4 * 1024
 SHORT_TEXT = 512
 
-BARE_HEADERS = (ATTEMPT, FIRST_SENT, DEAD_REASON, ERROR_TYPE, ERROR_TEXT, FAILED_AT, WORKER)
+BARE_HEADERS = (h.ATTEMPT, h.FIRST_SENT, h.DEAD_REASON, h.ERROR_TYPE, h.ERROR_TEXT, h.FAILED_AT, h.WORKER)
 # Not `expiration`: a level would let the message go early. Not `user_id`: the broker wants ours. Not CC, BCC, `x-*`.
 KEPT_PROPERTIES = ("type", "correlation_id", "reply_to", "timestamp", "app_id", "priority")
 
 
-def sent(message: Message, names: Names, now: float, app_id: str | None = None) -> Publication:
-    """
-    Return what `message` is on the wire when it is sent at `now`.
-
-    Raises:
-        InvalidArguments: its `at` is too far away, or it expires before it is due.
-    """
+def publication_of_send(message: Message, names: Names, now: float, app_id: str | None = None) -> Publication:
+    """Return what a message is when it is sent at `now`; raises InvalidArguments if it is due too late, or expires before."""
     milliseconds = int(now * 1000)
     headers: Headers = dict(message.headers)
     first_sent = message.begin_sending(milliseconds)
-    headers[FIRST_SENT] = time_text(first_sent)
+    headers[h.FIRST_SENT] = time_text(first_sent)
     if message.expires is not None:
-        headers[EXPIRES] = time_text(_expiry(message.expires, now))
+        headers[h.EXPIRES] = time_text(_expiry(message.expires, now))
     delay = message.delay or 0.0
     if message.at is not None:
-        delay = ladder.seconds_until(message.at, now)
+        delay = seconds_until(message.at, now)
     if delay:
         if message.expires is not None and _expiry(message.expires, now) <= int((now + delay) * 1000):
             raise InvalidArguments(LATE_BEFORE_DUE)
-        headers[ETA] = now_text(now + delay)
-        route = ladder.route(names, message.queue, delay)
+        headers[h.ETA] = now_text(now + delay)
+        route = ladder.route(names, delay)
         exchange = route.exchange
         headers.update(route.headers)
     else:
@@ -98,26 +69,22 @@ def sent(message: Message, names: Names, now: float, app_id: str | None = None) 
     return Publication(exchange, message.queue, properties, message.body)
 
 
-def called(
+def publication_of_call(
     message: Message, call: tuple[str, float], names: Names, now: float, app_id: str | None = None
 ) -> Publication:
-    """
-    Return what `message` is on the wire when its caller waits for the reply (direct reply-to).
-
-    `call` is the correlation id, and how many seconds the caller waits.
-    """
+    """Return what a message is when its caller waits for the reply: `call` is the correlation id, and how many seconds."""
     correlation_id, timeout = call
-    publication = sent(message, names, now, app_id)
+    publication = publication_of_send(message, names, now, app_id)
     properties = publication.properties
     assert properties.headers is not None
-    properties.headers[EXPIRES] = time_text(_expiry(timeout, now))
+    properties.headers[h.EXPIRES] = time_text(_expiry(timeout, now))
     properties.reply_to = REPLY_TO
     properties.correlation_id = correlation_id
     return publication
 
 
 def _expiry(expires: float | datetime, now: float) -> int:
-    """Return the time of `expires` in milliseconds since the epoch."""
+    """Return a time in milliseconds since the epoch."""
     moment = expires.timestamp() if isinstance(expires, datetime) else now + expires
     return int(moment * 1000)
 
@@ -133,18 +100,18 @@ def retried(
     """
     task_id, attempt, first_run = run
     wait = ladder.clamp(delay)
-    headers: Headers = {ATTEMPT: attempt, FIRST_RUN: now_text(first_run), ETA: now_text(now + wait)}
+    headers: Headers = {h.ATTEMPT: attempt, h.FIRST_RUN: now_text(first_run), h.ETA: now_text(now + wait)}
     if crashes:
-        headers[CRASHES] = crashes
+        headers[h.CRASHES] = crashes
     copy = _delayed(delivery, task_id, wait, headers, names)
     assert copy.properties.headers is not None
-    copy.properties.headers.pop(RETURNED, None)
+    copy.properties.headers.pop(h.RETURNED, None)
     return copy
 
 
 def postponed(delivery: Delivery, delay: float, task_id: str, names: Names, now: float) -> Publication:
     """Return the copy of a delivery that has not run and is delivered again after `delay`, as the attempt that it was."""
-    return _delayed(delivery, task_id, ladder.clamp(delay), {RETURNED: now_text(now)}, names)
+    return _delayed(delivery, task_id, ladder.clamp(delay), {h.RETURNED: now_text(now)}, names)
 
 
 def _delayed(delivery: Delivery, task_id: str, wait: float, headers: Headers, names: Names) -> Publication:
@@ -153,7 +120,7 @@ def _delayed(delivery: Delivery, task_id: str, wait: float, headers: Headers, na
     properties.message_id = task_id
     headers = {**(properties.headers or {}), **headers}
     # Each retry ends in the `due` exchange, even without a wait: a message that was accepted is not refused by a limit.
-    route = ladder.route(names, delivery.queue, wait, via_due=True)
+    route = ladder.route(names, wait, via_due=True)
     headers.update(route.headers)
     properties.headers = headers
     return Publication(route.exchange, delivery.queue, properties, delivery.body)
@@ -179,18 +146,18 @@ def dead_lettered(delivery: Delivery, dead: Dead, by: tuple[str, str, Names], no
     if delivery.properties.content_encoding is not None:
         properties.content_encoding = delivery.properties.content_encoding
     # A dead letter that was moved back by hand describes its last death only.
-    headers = {name: value for name, value in (properties.headers or {}).items() if name not in EVIDENCE}
-    headers[DEAD_REASON] = dead.reason
+    headers = {name: value for name, value in (properties.headers or {}).items() if name not in h.EVIDENCE}
+    headers[h.DEAD_REASON] = dead.reason
     if dead.crashes:
-        headers[CRASHES] = dead.crashes
+        headers[h.CRASHES] = dead.crashes
     if dead.failure.error_type:
-        headers[ERROR_TYPE] = truncated(dead.failure.error_type, MAX_TEXT)
+        headers[h.ERROR_TYPE] = truncated(dead.failure.error_type, MAX_TEXT)
     if dead.failure.text:
-        headers[ERROR_TEXT] = truncated(dead.failure.text, MAX_TEXT)
+        headers[h.ERROR_TEXT] = truncated(dead.failure.text, MAX_TEXT)
     if dead.failure.traceback:
-        headers[TRACEBACK] = truncated(dead.failure.traceback, MAX_TRACEBACK)
-    headers[FAILED_AT] = now_text(now)
-    headers[WORKER] = worker
+        headers[h.TRACEBACK] = truncated(dead.failure.traceback, MAX_TRACEBACK)
+    headers[h.FAILED_AT] = now_text(now)
+    headers[h.WORKER] = worker
     properties.headers = headers
     return Publication(names.dead, delivery.queue, properties, delivery.body)
 
@@ -206,7 +173,7 @@ def shrink_to_fit(letter: Publication) -> Iterator[Publication]:
     headers = letter.properties.headers or {}
     bare = {name: value for name, value in headers.items() if name in BARE_HEADERS}
     for rest in (
-        {name: value for name, value in headers.items() if name != TRACEBACK},
+        {name: value for name, value in headers.items() if name != h.TRACEBACK},
         bare,
         {name: truncated(value, SHORT_TEXT) if isinstance(value, str) else value for name, value in bare.items()},
     ):
@@ -214,7 +181,7 @@ def shrink_to_fit(letter: Publication) -> Iterator[Publication]:
         yield Publication(letter.exchange, letter.routing_key, properties, letter.body)
 
 
-def reply(delivery: Delivery, body: bytes) -> Publication:
+def publication_of_reply(delivery: Delivery, body: bytes) -> Publication:
     """Return the reply to a call."""
     call = delivery.properties
     properties = Properties(content_type=JSON, correlation_id=call.correlation_id or call.message_id)
@@ -249,7 +216,6 @@ _KEY_BYTES = 16
 
 
 def _copy_allowed_properties(old: Properties) -> Properties:
-    """Return the properties of a message that is published again: the allow-list of the wire contract."""
     new = Properties()
     new.content_type = old.content_type
     for name in KEPT_PROPERTIES:
@@ -262,30 +228,20 @@ def _copy_allowed_properties(old: Properties) -> Properties:
 
 
 def _may_stay(header: str) -> bool:
-    """Return whether a header is kept when its message is published again."""
     lowered = header.lower()
-    return not lowered.startswith(("x-", WAIT_PREFIX)) and lowered not in COPY_HEADERS
+    return not lowered.startswith(("x-", h.WAIT_PREFIX)) and lowered not in h.COPY_HEADERS
 
 
 def replayed(headers: Headers, now: float) -> Headers:
     """Return the headers of a dead letter that was put back into its queue: it starts again with its first attempt."""
     new = {name: value for name, value in headers.items() if name not in _ENDED_BY_DEATH}
-    new[REPLAYED] = now_text(now)
+    new[h.REPLAYED] = now_text(now)
     return new
 
 
-_ENDED_BY_DEATH = frozenset({*EVIDENCE, ATTEMPT, FIRST_RUN, CRASHES, RETURNED, ETA, EXPIRES})
+_ENDED_BY_DEATH = frozenset({*h.EVIDENCE, h.ATTEMPT, h.FIRST_RUN, h.CRASHES, h.RETURNED, h.ETA, h.EXPIRES})
 
 
 def user_headers(headers: Headers | None) -> Headers:
     """Return the headers that are the user's own: neither ours nor the broker's."""
-    return {name: value for name, value in (headers or {}).items() if not is_reserved(name)}
-
-
-def truncated(text: str, most: int) -> str:
-    """Return the text, without its middle if its UTF-8 is longer than `most` bytes."""
-    data = text.encode("utf-8", "replace")
-    if len(data) <= most:
-        return data.decode("utf-8")
-    half = most // 2 - 16
-    return f"{data[:half].decode('utf-8', 'ignore')}\n… cut …\n{data[-half:].decode('utf-8', 'ignore')}"
+    return {name: value for name, value in (headers or {}).items() if not h.is_reserved(name)}

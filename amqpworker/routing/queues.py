@@ -40,12 +40,7 @@ class Plan:
         self.ladder = Requirement("the delay ladder", lambda: topology.base(namespace) + topology.ladder(namespace))
 
     def add_queue(self, name: str) -> None:
-        """
-        Add a queue, any number of times.
-
-        Raises:
-            ConfigError: a queue cannot have this name.
-        """
+        """Add a queue, any number of times; raises ConfigError if a queue cannot have this name."""
         if name not in self.queues:
             namespace = self.names.namespace
             topology.check_queue_name(name, namespace)
@@ -54,12 +49,7 @@ class Plan:
             )
 
     def check_known(self, name: str) -> None:
-        """
-        Refuse a queue that the app does not name.
-
-        Raises:
-            ConfigError: it does not; the text has similar names.
-        """
+        """Raise ConfigError if the app does not name a queue, with the names that are similar."""
         if name not in self.queues:
             import difflib  # slow to load, and seldom needed
 
@@ -85,7 +75,5 @@ class Plan:
 
     def whole(self) -> Topology:
         """Return everything that the app needs."""
-        whole = self.ladder.make_topology()
-        for name in sorted(self.queues):
-            whole += self.queues[name].make_topology()
-        return whole
+        queues = (self.queues[name].make_topology() for name in sorted(self.queues))
+        return sum(queues, start=self.ladder.make_topology())

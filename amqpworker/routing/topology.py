@@ -1,9 +1,8 @@
 """
 The exchanges, queues and bindings that amqpworker needs, as values: their names, arguments and order.
 
-The only module that makes names, and the only one that converts seconds to the broker's milliseconds. It declares
-nothing: `broker.declarer` does. The values never change, since a broker refuses to declare a queue again with other
-arguments (406).
+The only module that makes names, and the only one that converts seconds to the broker's milliseconds. The values never
+change, since a broker refuses to declare a queue again with other arguments (406).
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from amqpworker.errors import ConfigError
-from amqpworker.model.message import MOST_SHORT_BYTES, fits_short_string, wait_header
+from amqpworker.model.headers import wait_header
+from amqpworker.model.message import MAX_SHORT_BYTES, fits_short_string
 
 DEFAULT_NAMESPACE = "amqpworker"
 
@@ -182,12 +182,7 @@ def work_queue(namespace: str, name: str) -> Topology:
 
 
 def check_queue_name(name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
-    """
-    Check the name of a work queue.
-
-    Raises:
-        ConfigError: AMQP does not allow the name, or it is reserved for queues of amqpworker.
-    """
+    """Check the name of a work queue; raises ConfigError if AMQP does not allow it, or if it is reserved."""
     _check_name(name, "queue", longest_suffix=dead_queue(""))
     if name.endswith(_OWN_SUFFIXES):
         raise ConfigError(f"Queue name must not end in .dead or .due, which amqpworker uses itself, got {name!r}.")
@@ -196,12 +191,7 @@ def check_queue_name(name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
 
 
 def check_namespace(namespace: str) -> None:
-    """
-    Check a namespace, which names of exchanges and queues begin with.
-
-    Raises:
-        ConfigError: AMQP does not allow such names.
-    """
+    """Check a namespace, which names begin with; raises ConfigError if AMQP does not allow such names."""
     _check_name(namespace, "namespace", longest_suffix=Names("").level(0))
 
 
@@ -241,7 +231,7 @@ def _check_name(name: object, what: str, longest_suffix: str) -> None:
     if not isinstance(name, str) or not name:
         raise ConfigError(f"{what.capitalize()} name must be a non-empty string, got {name!r:.60}.")
     if not fits_short_string(name + longest_suffix):
-        room = MOST_SHORT_BYTES - len(longest_suffix)
+        room = MAX_SHORT_BYTES - len(longest_suffix)
         raise ConfigError(f"{what.capitalize()} name must be at most {room} bytes of UTF-8, got {name!r:.60}.")
     if any(unicodedata.category(character) == "Cc" for character in name):
         raise ConfigError(f"{what.capitalize()} name must not contain control characters, got {name!r}.")

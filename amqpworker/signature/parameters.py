@@ -1,7 +1,7 @@
 """
 What a task's parameters are: their names, kinds and type hints, read once at decoration.
 
-Decides which functions can be tasks and resolves hints written as text. `schema` decides what JSON makes of a hint.
+Decides which functions can be tasks and resolves hints written as text.
 """
 
 from __future__ import annotations
@@ -48,12 +48,7 @@ class Parameters:
 
 
 def read_parameters(function: Callable[..., Any], task: str) -> Parameters:
-    """
-    Read what `function` takes and returns.
-
-    Raises:
-        ConfigError: it is not a plain function, or a hint cannot be resolved or sent; names the parameter.
-    """
+    """Read what a function takes and returns; raises ConfigError if it, or one of its hints, cannot be a task's."""
     _check_kind(function, task)
     parameters = inspect.signature(function).parameters.values()
     hints = _resolve(function, task)

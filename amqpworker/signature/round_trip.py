@@ -31,7 +31,7 @@ JSON_TYPES |= dict.fromkeys(("list", "set", "frozenset", "tuple"), "array")
 LIMITS = {"pattern", "min_length", "max_length", "gt", "ge", "lt", "le", "multiple_of", "max_digits", "decimal_places"}
 LEFT_OUT = {"post_init", "custom_init", "missing", "default_factory", "metadata", "slots", "ref"}
 ANY: dict[str, Any] = {"type": "any"}
-DEEPEST = 2
+MAX_DEPTH = 2
 
 
 class Difference(NamedTuple):
@@ -166,7 +166,7 @@ class Trial:
         """Return a schema with stand-ins for classes and without the user's code, all references followed."""
         kind = node["type"]
         if kind == "definition-ref":
-            return ANY if depth == DEEPEST else self._bare(self._definitions[node["schema_ref"]], depth + 1, inside)
+            return ANY if depth == MAX_DEPTH else self._bare(self._definitions[node["schema_ref"]], depth + 1, inside)
         code = kind.startswith("function-") and is_user_code(node["function"])
         if is_user_code(node.get("serialization")) or (code and "schema" not in node):
             if not inside:

@@ -83,23 +83,13 @@ class Found(NamedTuple):
 
 
 def schema_of(hints: Mapping[str, Any], optional: AbstractSet[str], task: str) -> ValueSchema:
-    """
-    Return the schema of an object with these keys, of which the `optional` ones may be missing.
-
-    Raises:
-        ConfigError: JSON cannot carry one of them; names it.
-    """
+    """Return the schema of an object with these keys, some of them `optional`; raises ConfigError if JSON cannot carry one."""
     schema, _, _ = _checked(hints, optional, task)
     return _value_schema(schema, hints)
 
 
 def schema_of_value(hint: Any, what: str, task: str) -> ValueSchema:
-    """
-    Return the schema of one value, a parameter or the return value (`what`).
-
-    Raises:
-        ConfigError: JSON cannot carry it.
-    """
+    """Return the schema of one value, a parameter or the return value (`what`); raises ConfigError likewise."""
     _, fields, definitions = _checked({what: hint}, frozenset(), task)
     inner = fields[what]["schema"]
     if definitions:

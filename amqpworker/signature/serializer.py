@@ -1,8 +1,8 @@
 """
 Values of known types to JSON and back: one `ValueSerializer` for a task's parameters, one for what it returns.
 
-pydantic does the work. What was written is read back and compared only if `schema` found that it may arrive as another
-value, so values of plain types pay nothing for it. `signature` decides which value belongs to which parameter.
+What was written is read back and compared only if `schema` found that it may arrive as another value, so values of plain
+types pay nothing for it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pydantic_core import (
 
 from amqpworker.signature.round_trip import Difference, difference
 from amqpworker.signature.schema import CORE_CONFIG, ValueSchema
+from amqpworker.text import cut
 
 SUSPECT_NUMBER = re.compile(
     rb"[0-9NI](?:(?<=N)aN|(?<=I)nfinity|(?<=[0-9])(?:[eE]\+?[0-9]{3}|(?<![0-9][0-9])[0-9]{199}))"
@@ -40,15 +41,13 @@ CHANGED_AGAIN = "JSON cannot hold all of it, or its validators, serializers or _
 UNKNOWN = "Unable to serialize unknown type: "
 USE_HINT = "use a more specific type hint"
 NOT_WRITABLE = "It cannot be written as JSON"
-USE_HINT = "use a more specific type hint"
-NOT_WRITABLE = "It cannot be written as JSON"
-MOST_DIGITS = 4300  # Python's own limit for the text of an int, and that of pydantic's parser
+MAX_DIGITS = 4300  # Python's own limit for the text of an int, and that of pydantic's parser
 DEEP = 150  # pydantic's parser ends at 200 levels
 LARGE = 1 << 20
 MANY_ERRORS = 1000
-MOST_SHOWN = 3
-LONGEST_NAME = 60
-LONGEST_TEXT = 200
+MAX_SHOWN = 3
+MAX_NAME = 60
+MAX_TEXT = 200
 PYDANTIC_KINDS = frozenset(get_args(core_schema.ErrorType))
 UNKNOWN_KEYS = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 VALIDATOR_KINDS = frozenset({"value_error", "assertion_error"})
@@ -82,12 +81,7 @@ class ValueSerializer:
         """The names of fields, which an error may show; anything else in its path may be a secret."""
 
     def write(self, value: Any) -> bytes:
-        """
-        Return the value as compact JSON, after checking it.
-
-        Raises:
-            Exception: it does not fit: whatever pydantic, a validator or the value itself raised; see `explain`.
-        """
+        """Return the value as compact JSON, after checking it; raises whatever pydantic, a validator or the value raises."""
         value = self._check(value)
         try:
             body = self._write(value, warnings=False, by_alias=True, round_trip=True)
@@ -95,18 +89,12 @@ class ValueSerializer:
             if UNKNOWN not in str(error):
                 raise
             raise self._not_serializable(value) from None
-        if self._verify or len(body) > MOST_DIGITS or REPLACEMENT in body:
+        if self._verify or len(body) > MAX_DIGITS or REPLACEMENT in body:
             self._confirm(value, body)
         return body
 
     def read(self, body: bytes) -> Any:
-        """
-        Return the value that was written as this JSON.
-
-        Raises:
-            NotJson: a number in it is NaN or infinite.
-            Exception: as `write`; `not_json` finds those that mean that it is not JSON.
-        """
+        """Return the value that was written as this JSON; raises as `write` does, NotJson if a number is NaN or infinite."""
         value = self._read(body)
         if self._verify and _has_non_finite(body):
             raise NotJson(NOT_FINITE)
@@ -180,8 +168,8 @@ def explain(error: Exception, names: AbstractSet[str], value_name: str | None = 
         count = error.error_count()
         if count > MANY_ERRORS:
             return f"{count} values in it do not fit"
-        shown = [_problem(details, names, value_name) for details in error.errors(include_url=False)[:MOST_SHOWN]]
-        return "; ".join(shown) + (f"; and {count - MOST_SHOWN} more" if count > MOST_SHOWN else "")
+        shown = [_problem(details, names, value_name) for details in error.errors(include_url=False)[:MAX_SHOWN]]
+        return "; ".join(shown) + (f"; and {count - MAX_SHOWN} more" if count > MAX_SHOWN else "")
     steps = _steps(error.path, names) if isinstance(error, NotSerializable) else ""
     return f"{value_name or 'a value'}{steps}: {_why(error)}"
 
@@ -192,7 +180,7 @@ def _problem(details: ErrorDetails, names: AbstractSet[str], value_name: str | N
     if where is None:
         if not path:
             return f"the arguments: {_message(details)}"
-        name = _short(path[0])
+        name = cut(repr(path[0]), MAX_NAME)
         if len(path) == 1 and details["type"] == "missing":
             return f"parameter {name} is missing"
         if len(path) == 1 and details["type"] == "extra_forbidden":
@@ -200,7 +188,7 @@ def _problem(details: ErrorDetails, names: AbstractSet[str], value_name: str | N
         where, path = f"parameter {name}", path[1:]
     if path and details["type"] in UNKNOWN_KEYS:
         # The name is the only thing by which the sender finds the mistake.
-        return f"{where}{_steps(path[:-1], names)}: There is no field {_short(path[-1])}"
+        return f"{where}{_steps(path[:-1], names)}: There is no field {cut(repr(path[-1]), MAX_NAME)}"
     return f"{where}{_steps(path, names)}: {_message(details)}"
 
 
@@ -219,7 +207,7 @@ def _message(details: ErrorDetails) -> str:
         value = details["input"]
         if not isinstance(value, str | int | float) or str(value) in text:
             return "Value refused by its validator"
-    return _one_line(text)
+    return cut(" ".join(text.split()), MAX_TEXT)
 
 
 def _why(error: Exception) -> str:
@@ -230,7 +218,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, RecursionError) or "Circular reference" in text or "depth exceeded" in text:
         return "It is nested too deep, or contains itself"
     if text.startswith("number out of range"):
-        return f"An integer has more than {MOST_DIGITS} digits"
+        return f"An integer has more than {MAX_DIGITS} digits"
     if not isinstance(error, PydanticSerializationError):
         return f"A validator raised {type(error).__name__}"
     if "surrogates not allowed" in text:
@@ -238,16 +226,6 @@ def _why(error: Exception) -> str:
     if "invalid utf-8" in text:
         return "A model has bytes that are not UTF-8, and its model_config does not ask for base64"
     return NOT_WRITABLE
-
-
-def _short(name: object) -> str:
-    text = repr(name)
-    return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…"
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]}…"
 
 
 def _has_non_finite(body: bytes) -> bool:
@@ -258,8 +236,7 @@ def _has_non_finite(body: bytes) -> bool:
 
 
 def _check_depth(body: bytes) -> None:
-    """Refuse a value that is nested so deep that the object around it in a reply would be too deep."""
-    try:
+    try:  # as deep as it will be inside a reply
         from_json(b"[[%b]]" % body)
     except ValueError:
         raise NotSerializable("It is nested too deep") from None

@@ -2,9 +2,8 @@
 What a task takes and returns, as a message carries it.
 
 The call that a producer makes becomes a JSON object with one key per parameter, and that object becomes the same call
-in a worker. Decides which argument belongs to which parameter; `parameters` reads the parameters, `schema` and
-`serializer` handle JSON. Both sides check values by the same code, so a wrong argument fails in the service that sends it
-(the user's validators run on both). If a key occurs twice in a body, the last one counts.
+in a worker. Decides which argument belongs to which parameter. Both sides check values by the same code, so a wrong
+argument fails in the service that sends it. If a key occurs twice in a body, the last one counts.
 """
 
 from __future__ import annotations
@@ -49,12 +48,7 @@ class Signature:
 
     @classmethod
     def of(cls, function: Callable[..., Any], name: str) -> Signature:
-        """
-        Return the signature of a function that is to be the task of this name.
-
-        Raises:
-            ConfigError: it cannot be a task, or JSON cannot carry one of its parameters; the text names it.
-        """
+        """Return the signature of a function that is to be a task; raises ConfigError if that cannot be."""
         return cls(name, inspect.iscoroutinefunction(function), read_parameters(function, name))
 
     @property
@@ -66,19 +60,14 @@ class Signature:
         """
         Return the body of a message that makes this call: a key for each parameter that was given.
 
-        Raises:
-            InvalidArguments: they do not fit the function or its hints, or JSON cannot carry them; the text names
-                the parameter and never contains a value.
+        Raises InvalidArguments if they do not fit; its text names the parameter and never contains a value.
         """
-        if self._simple:
-            values = dict(zip(self._positional, args, strict=False))
-            if kwargs:
-                values.update(kwargs)
-            # Too many positional arguments were cut off, and an argument given twice has one key: in both cases there are
-            # fewer values than arguments. The serializer refuses a name that does not exist.
-            if len(values) != len(args) + len(kwargs):
-                values = self._gather(args, kwargs)
-        else:
+        values = dict(zip(self._positional, args, strict=False))
+        if kwargs:
+            values.update(kwargs)
+        # Too many positional arguments were cut off, and an argument given twice has one key: in both cases there are fewer
+        # values than arguments. The serializer refuses a name that does not exist.
+        if not self._simple or len(values) != len(args) + len(kwargs):
             values = self._gather(args, kwargs)
         try:
             return self._arguments.write(values)
@@ -88,13 +77,7 @@ class Signature:
             raise InvalidArguments(f"Task {self.name!r}: {self._explain_arguments(error, values)}.") from None
 
     def decode(self, body: bytes) -> Call:
-        """
-        Return the call that is in a message's body.
-
-        Raises:
-            MalformedBody: it is not a JSON object.
-            InvalidArguments: its values are not what the function takes.
-        """
+        """Return the call that is in a message's body; raises InvalidArguments, MalformedBody if it is not an object."""
         try:
             if len(body) > LARGE:
                 self._refuse_unknown_keys(body)
@@ -106,24 +89,14 @@ class Signature:
         return Call((), values) if self._simple else self._arrange(values)
 
     def encode_result(self, value: Any) -> bytes:
-        """
-        Return a returned value as JSON.
-
-        Raises:
-            InvalidResult: it does not fit the return hint, or JSON cannot carry it.
-        """
+        """Return a returned value as JSON; raises InvalidResult if it does not fit the return hint."""
         try:
             return self._result.write(value)
         except Exception as error:  # noqa: BLE001 - validators and values may raise anything
             raise InvalidResult(self._invalid_result(error)) from None
 
     def decode_result(self, data: bytes) -> Any:
-        """
-        Return what the task returned, as its return hint has it.
-
-        Raises:
-            InvalidResult: the JSON is not what the hint allows.
-        """
+        """Return what the task returned, as its return hint has it; raises InvalidResult if the JSON is not that."""
         try:
             return self._result.read(data)
         except TimeLimitExceeded:

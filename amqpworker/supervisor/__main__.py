@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from amqpworker.errors import AmqpWorkerError, ConfigError
-from amqpworker.ipc.report import FAILED, MISCONFIGURED
+from amqpworker.ipc.exit_status import FAILED, MISCONFIGURED
 from amqpworker.log.format import configure, log_uncaught
 from amqpworker.log.logger import get_logger
 from amqpworker.log.redaction import redact_text

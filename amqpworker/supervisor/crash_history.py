@@ -1,8 +1,8 @@
 """
 Which messages were running in worker processes that have died: one of them may have crashed its process.
 
-Pure. A process asks about each redelivered message, since the broker may have redelivered it before the supervisor noticed
-the death. Decides the answers, and how long they wait for a process that still seems to be alive.
+A process asks about each redelivered message, since the broker may have redelivered it before the supervisor noticed
+the death. Decides the answers, and how long they wait for a process that still seems to be alive. Pure.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from amqpworker.ipc.pipes import SuspectAnswer
 from amqpworker.ipc.recorder import Recording
-from amqpworker.ipc.report import SuspectAnswer
 
 MAX_SUSPECTS = 10_000
 MAX_QUERIES = 100_000
@@ -40,9 +40,9 @@ class CrashHistory:
 
     def record_death(self, recording: Recording | None) -> None:
         """Remember what was running in a process that has ended; one that ends by itself has cleared its recording."""
-        for one in () if recording is None else recording.running:
-            self._suspects[one.key] = None
-            self._suspects.move_to_end(one.key)
+        for run in () if recording is None else recording.running:
+            self._suspects[run.key] = None
+            self._suspects.move_to_end(run.key)
         while len(self._suspects) > MAX_SUSPECTS:
             self._suspects.popitem(last=False)
 
@@ -66,14 +66,14 @@ class CrashHistory:
         """
         holders: dict[str, list[int]] = {}
         for serial, recording in recordings.items():
-            for one in () if recording is None else recording.running:
-                holders.setdefault(one.key, []).append(serial)
+            for run in () if recording is None else recording.running:
+                holders.setdefault(run.key, []).append(serial)
         found: defaultdict[tuple[int, bool], list[str]] = defaultdict(list)
         waiting: list[PendingQuery] = []
         for query in self._queries:
             if query.serial not in recordings:
                 continue  # the process that asked is gone
-            others = [one for one in holders.get(query.key, ()) if one != query.serial]
+            others = [serial for serial in holders.get(query.key, ()) if serial != query.serial]
             if query.key in blocked:
                 waiting.append(query)
             elif query.key in self._suspects:
@@ -81,12 +81,11 @@ class CrashHistory:
             elif others and now < query.asked_at + DEATH_PATIENCE:
                 waiting.append(query)
             else:
-                suspect = any(_is_unresponsive(recordings[one], now) for one in others)
+                suspect = any(_is_unresponsive(recordings[serial], now) for serial in others)
                 found[query.serial, suspect].append(query.key)
         self._queries = waiting
         return [(serial, SuspectAnswer(tuple(keys), suspect)) for (serial, suspect), keys in found.items()]
 
 
 def _is_unresponsive(recording: Recording | None, now: float) -> bool:
-    """Return whether a thread of a process has made no progress lately."""
     return recording is None or bool(recording.stalled_thread(now, UNRESPONSIVE_AFTER))

@@ -2,7 +2,7 @@
 Health checks and status over HTTP, on a port or a unix socket.
 
 Decides which status is alive and which is ready. Requests are answered in threads of their own, from the status at the
-supervisor's last check, so that processes that hang do not matter; a supervisor that does not check any more is not alive.
+supervisor's last check; a supervisor that does not check any more is not alive.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ class HealthServer:
     """
     Answers at `address`: `HOST:PORT`, or the path of a unix socket.
 
-    Raises:
-        ConfigError: it cannot listen there.
-        AmqpWorkerError: it cannot listen there now: another process may still do so.
+    Raises ConfigError if it cannot listen there, AmqpWorkerError if it may later: another process may still do so.
     """
 
     def __init__(self, address: str, source: Source) -> None:
@@ -88,12 +86,7 @@ class HealthServer:
 
 @contextmanager
 def serve_status(address: str | None, source: Source) -> Iterator[None]:
-    """
-    Answer at `address`, and at the socket of `amqpworker status`, which is left out if the machine does not allow it.
-
-    Raises:
-        AmqpWorkerError: it cannot listen at `address`; a `ConfigError` if it never can.
-    """
+    """Answer at `address`, and at the socket of `amqpworker status`, which is left out if the machine does not allow it."""
     servers = [HealthServer(address, source)] if address is not None else []
     try:
         folder = socket_folder()
@@ -109,23 +102,13 @@ def serve_status(address: str | None, source: Source) -> Iterator[None]:
 
 
 def check_address(address: str) -> None:
-    """
-    Check the form of an address, without listening there.
-
-    Raises:
-        ConfigError: it is not an address.
-    """
+    """Raise ConfigError if this is neither an address nor a path."""
     if "/" not in address:
         split_address(address)
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """
-    Return host and port.
-
-    Raises:
-        ConfigError: it is not of the form HOST:PORT.
-    """
+    """Return host and port; raises ConfigError if the address is not of the form HOST:PORT."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal() or not 0 <= int(port) <= 65_535:
         raise ConfigError(f"health {address}: give HOST:PORT, such as 127.0.0.1:8080, or the path of a unix socket.")

@@ -50,12 +50,7 @@ class SupervisorConfig:
 
 
 def launch(config: SupervisorConfig) -> NoReturn:
-    """
-    Become the supervisor: this process continues as it, and ends with its exit code.
-
-    Raises:
-        ConfigError: the system cannot start it.
-    """
+    """Continue as the supervisor, in this process; raises ConfigError if the system cannot start it."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # it is closed, or was from the beginning
             stream.flush()

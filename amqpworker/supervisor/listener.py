@@ -1,9 +1,8 @@
 """
 The HTTP listeners of a supervisor: on a port, or on a unix socket.
 
-Decides how many clients are served at once, and which of them is disconnected if there are too many: the one that has been
-connected the longest. So slow clients never lock out a new one, and listeners do not affect each other. `health` decides the
-responses.
+Decides how many clients are served at once. If there are too many, the one that has been connected the longest is
+disconnected: so slow clients never lock out a new one.
 """
 
 from __future__ import annotations
@@ -69,6 +68,7 @@ class Handler(BaseHTTPRequestHandler):
 class TcpServer(ThreadingHTTPServer):
     """Serves on a port."""
 
+    server_name, server_port = "amqpworker", 0
     daemon_threads = True
     # If it is full, clients retry a second later (TCP), or are refused (unix).
     request_queue_size = 256
@@ -78,18 +78,15 @@ class TcpServer(ThreadingHTTPServer):
         self._clients: dict[socket.socket, None] = {}
         self._lock = threading.Lock()
         self._pause = threading.Event()
-        self.address_family = self._family(address[0])
+        if self.address_family != socket.AF_UNIX:
+            self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, Handler)
-
-    def _family(self, host: str, /) -> socket.AddressFamily:
-        return socket.AF_INET6 if ":" in host else socket.AF_INET
 
     def server_bind(self) -> None:
         """Bind without asking the name service for the host name."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = "amqpworker", 0
 
     def shutdown(self) -> None:
         """Stop serving, also during a shortage of descriptors."""
@@ -135,12 +132,11 @@ class TcpServer(ThreadingHTTPServer):
 class UnixServer(TcpServer):
     """Serves on a unix socket that only its owner may use."""
 
+    address_family = socket.AF_UNIX
+
     def __init__(self, path: str, respond: Respond) -> None:
         self._path = path
         super().__init__((path, 0), respond)
-
-    def _family(self, _path: str, /) -> socket.AddressFamily:
-        return socket.AF_UNIX
 
     def server_bind(self) -> None:
         """Replace a socket on which no process listens any more; any other file is an error."""
@@ -156,4 +152,3 @@ class UnixServer(TcpServer):
             self.socket.bind(self._path)
         finally:
             os.umask(before)
-        self.server_name, self.server_port = "amqpworker", 0

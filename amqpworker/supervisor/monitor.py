@@ -1,25 +1,22 @@
 """
 A supervisor's check of its processes, once per second: what they record, and whether they are healthy.
 
-Decides when it checks, when a process is due for recycling, and that no process has stalled if the supervisor itself did not
-run for a while. `fleet` decides what follows.
+Decides when a process is due for recycling, and that none has stalled if the supervisor itself did not run for a while.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from amqpworker.ipc.idle_queues import idle_elsewhere
 from amqpworker.ipc.recorder import MAIN, Recording
+from amqpworker.supervisor.actions import Action
 from amqpworker.supervisor.fleet import Fleet
-from amqpworker.supervisor.fleet_events import ClockGap, Event, OverLimit, Oversize, RecyclingDue, Stalled
-from amqpworker.supervisor.pools import PoolSpec, Recycling
-from amqpworker.supervisor.slots import Process, Stage
+from amqpworker.supervisor.pools import MIB, PoolSpec, Recycling
+from amqpworker.supervisor.slots import FleetProcess, Oversize, Stage
 from amqpworker.supervisor.status import History, Observation, SupervisorStatus, status_of
-from amqpworker.supervisor.worker_process import WorkerHandle
+from amqpworker.supervisor.worker_handle import WorkerHandle
 
-MIB = 1024 * 1024
 CHECK_INTERVAL = 1.0
 # A supervisor that has not checked for this long was stopped itself, and perhaps its processes were, too.
 CLOCK_GAP = 5.0
@@ -48,31 +45,31 @@ class Monitor:
         """Make the next check due at once."""
         self.due = 0.0
 
-    def check(self, fleet: Fleet, workers: Mapping[int, WorkerHandle], now: float) -> list[Event]:
-        """Check every process, and return what is wrong with which."""
-        events: list[Event] = []
+    def check(self, fleet: Fleet, workers: Mapping[int, WorkerHandle], now: float) -> list[Action]:
+        """Check every process, and return what `fleet` does about those that have a problem."""
+        actions: list[Action] = []
         if now - self._checked_at > CLOCK_GAP:
             self._lenient_until = now + max(pool.stall_timeout for pool in self._pools.values())
-            events.append(ClockGap(now - self._checked_at))
+            actions += fleet.on_clock_gap(now - self._checked_at, now)
         self._checked_at, self.due = now, now + CHECK_INTERVAL
         for serial, worker in workers.items():
             process = fleet.processes.get(serial)
             observation = self._observations[serial] = self._observe(process, worker, now)
             if process is not None:
-                events += self._problems_of(process, observation, now)
+                actions += self._check_process(fleet, process, observation, now)
         idle = {serial: self._idle_queues(fleet, serial, now) for serial in workers}
         for serial, bits in idle_elsewhere(idle).items():
             workers[serial].record_idle_elsewhere(bits)
-        return events
+        return actions
 
     def _idle_queues(self, fleet: Fleet, serial: int, now: float) -> int:
-        """Return for which queues a process is idle: for none unless it consumes and has recorded that lately."""
+        """Return the bits of the queues for which a process is idle: none unless it consumes and has recorded that lately."""
         process, recording = fleet.processes.get(serial), self._observations[serial].recording
         if process is None or not process.is_consuming or recording is None:
             return 0
         return recording.idle if now - recording.heartbeats[MAIN] <= STALE_AFTER else 0
 
-    def _observe(self, process: Process | None, worker: WorkerHandle, now: float) -> Observation:
+    def _observe(self, process: FleetProcess | None, worker: WorkerHandle, now: float) -> Observation:
         recording = worker.recording()
         stalled = ""
         if process is not None and process.drain_timeout is not None:  # else it does not record yet
@@ -80,17 +77,18 @@ class Monitor:
             stalled = "its recording cannot be read" if recording is None else recording.stalled_thread(now, timeout)
         return Observation(worker.pid, worker.resident_bytes(), recording, stalled, worker.waits)
 
-    def _problems_of(self, process: Process, observation: Observation, now: float) -> Iterator[Event]:
-        recording, memory = observation.recording, observation.memory
+    def _check_process(self, fleet: Fleet, process: FleetProcess, observation: Observation, now: float) -> list[Action]:
+        recording, memory, actions = observation.recording, observation.memory, []
         if observation.stalled and now >= self._lenient_until:
-            yield Stalled(process.serial, observation.stalled)
+            actions += fleet.on_stalled(process.serial, observation.stalled, now)
         if recording is not None and process.stage is Stage.CONSUMING:
             limits = self._pools[process.slot.pool].recycling
             oversize = self._oversize(process.serial, memory, limits.memory)
             if reason := recycling_reason(limits, now - process.started, recording.counts.settled, memory):
-                yield RecyclingDue(process.serial, reason, oversize)
+                actions += fleet.on_recycling_due(process.serial, reason, now, oversize)
             if recording.has_overdue_task(time.time()):
-                yield OverLimit(process.serial)
+                actions += fleet.on_overdue(process.serial, now)
+        return actions
 
     def _oversize(self, serial: int, memory: int, limit: int | None) -> Oversize | None:
         """Return by how much a process that consumes is too large, None if it is not."""
@@ -101,7 +99,7 @@ class Monitor:
 
     def update_status(self, fleet: Fleet, now: float) -> SupervisorStatus:
         """Return the status by what was observed last; `now` is monotonic."""
-        self.latest = status_of(fleet, self._observations, self.history, (time.time(), now))
+        self.latest = status_of(fleet, self._observations, self.history, time.time(), now)
         return self.latest
 
     def record_death(self, serial: int, recording: Recording | None) -> None:
@@ -121,3 +119,12 @@ def recycling_reason(limits: Recycling, age: float, tasks: int, memory: int) -> 
     if limits.memory is not None and memory >= limits.memory:
         return f"it holds {memory // MIB} MiB of memory"
     return ""
+
+
+def idle_elsewhere(idle: Mapping[int, int]) -> dict[int, int]:
+    """Return for each process, by its serial number, the bits that any other process has set."""
+    once = twice = 0
+    for bits in idle.values():
+        twice |= once & bits
+        once |= bits
+    return {serial: (once & ~bits) | twice for serial, bits in idle.items()}

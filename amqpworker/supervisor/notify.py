@@ -13,29 +13,12 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from amqpworker.supervisor.status import SupervisorStatus, status_line
+
 EXTENSION = 60.0
 EXTEND_EVERY = 10.0
 STATUS_EVERY = 1.0
 MICROSECONDS = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """
-    The state of a supervisor, as far as it matters to systemd.
-
-    Of `wanted` processes this many are `alive`; of these, `healthy` (none of their threads has stalled), `waiting` (loaded, and
-    without a broker) and `consuming`. `status` is that as text.
-    """
-
-    wanted: int
-    alive: int
-    healthy: int
-    waiting: int
-    consuming: int
-    reloading: bool
-    stopping: bool
-    status: str
 
 
 @dataclass(slots=True)
@@ -55,49 +38,51 @@ class Announcer:
     extended_at: float = field(default=float("-inf"))
     fed_at: float = field(default=float("-inf"))
 
-    def next(self, now: float, condition: Condition) -> list[str]:
+    def next(self, now: float, state: SupervisorStatus) -> list[str]:
         """Return the lines to send at `now`."""
-        lines = [*self._phase(now, condition), *self._extension(now, condition)]
+        lines = [*self._phase(now, state), *self._extension(now, state)]
+        status = status_line(state)
         # At once with `READY=1`: `systemctl status` right after `systemctl start` must not show a status of a second ago.
-        if condition.status != self.status and (now - self.status_at >= STATUS_EVERY or "READY=1" in lines):
-            self.status, self.status_at = condition.status, now
-            lines.append(f"STATUS={condition.status}")
-        if self.watchdog is not None and now - self.fed_at >= self.watchdog / 3 and _is_healthy(condition):
+        if status != self.status and (now - self.status_at >= STATUS_EVERY or "READY=1" in lines):
+            self.status, self.status_at = status, now
+            lines.append(f"STATUS={status}")
+        if self.watchdog is not None and now - self.fed_at >= self.watchdog / 3 and _is_healthy(state):
             self.fed_at = now
             lines.append("WATCHDOG=1")
         return lines
 
-    def _phase(self, now: float, condition: Condition) -> list[str]:
-        if condition.stopping:
+    def _phase(self, now: float, state: SupervisorStatus) -> list[str]:
+        if state.stopping:
             sent, self.stopping = self.stopping, True
             return [] if sent else ["STOPPING=1"]
-        if condition.reloading and self.ready and not self.reloading:
+        if state.reloading and self.ready and not self.reloading:
             self.reloading = True
             return ["RELOADING=1", f"MONOTONIC_USEC={int(now * MICROSECONDS)}"]
-        if self.reloading and not condition.reloading:
+        if self.reloading and not state.reloading:
             self.reloading = False
             return ["READY=1"]
-        if not self.ready and condition.consuming >= condition.wanted:
+        if not self.ready and state.consuming >= state.wanted:
             self.ready = True
             return ["READY=1"]
         return []
 
-    def _extension(self, now: float, condition: Condition) -> list[str]:
+    def _extension(self, now: float, state: SupervisorStatus) -> list[str]:
         """Ask for more time while it stops or waits for the broker, but not for processes that hang while they start."""
-        under_way = condition.stopping or (not self.ready and condition.waiting + condition.consuming > 0)
+        under_way = state.stopping or (not self.ready and bool(state.waiting or state.consuming))
         if not under_way or now - self.extended_at < EXTEND_EVERY:
             return []
         self.extended_at = now
         return [f"EXTEND_TIMEOUT_USEC={int(EXTENSION * MICROSECONDS)}"]
 
 
-def _is_healthy(condition: Condition) -> bool:
+def _is_healthy(state: SupervisorStatus) -> bool:
     """
     Return whether enough processes are healthy: more than half of those that are alive, or any number during a stop.
 
     A process that has died and is started again does not count: restarting the service would not help.
     """
-    return condition.stopping or condition.alive == 0 or condition.healthy * 2 > condition.alive
+    healthy = sum(not process.stalled for process in state.processes)
+    return state.stopping or not state.processes or healthy * 2 > len(state.processes)
 
 
 class Notifier:

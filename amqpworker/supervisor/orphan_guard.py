@@ -4,10 +4,8 @@ Starts the orphan reaper, a small process that ends worker processes which survi
 Decides when there is one: from the first worker process on, and a new one if it has died. It needs descriptors for processes
 (Linux 5.3); without them a worker process that hangs in C survives its supervisor.
 
-A timer inside the worker process is not enough. `faulthandler.dump_traceback_later(11, exit=True)`, armed again at each
-heartbeat, ended such a process 10.9 s after its supervisor (3 of 3 runs), but the daemon that its task had started lived on
-(3 of 3): nothing was left that could end it. Such a timer also ends any process whose C code holds the interpreter's lock
-that long, although its supervisor lives. The reaper holds both promises and takes 5 MiB (PSS).
+A timer inside the worker process (`faulthandler.dump_traceback_later`) is not enough: nothing would be left that could end
+what its tasks have started, and it would also end a process whose supervisor lives. The reaper takes 5 MiB (PSS).
 """
 
 from __future__ import annotations
@@ -76,12 +74,9 @@ class OrphanGuard:
             return
         self._start_at = now + RETRY_PAUSE
         try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        except OSError as error:
-            _log_not_started(error)
-            return
-        with theirs:
-            try:
+            self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._socket.setblocking(False)
+            with theirs:
                 self._reaper = subprocess.Popen(  # noqa: S603 - our own program
                     [sys.executable, "-I", "-S", "-c", PROGRAM, FOLDER, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
@@ -90,20 +85,12 @@ class OrphanGuard:
                     cwd="/",
                     start_new_session=True,
                 )
-            except OSError as error:
-                ours.close()
-                _log_not_started(error)
-                return
-        ours.setblocking(False)
-        self._socket = ours
+        except OSError as error:
+            self._disconnect()
+            log.warning("orphan_reaper_not_started", reason=str(error), retry_in=RETRY_PAUSE)
 
     def _disconnect(self) -> None:
         if self._socket is not None:
             self._socket.close()
         self._reaper = self._socket = None
         self._sent = {}
-
-
-def _log_not_started(error: OSError) -> None:
-    """Log why there is no reaper for now."""
-    log.warning("orphan_reaper_not_started", reason=str(error), retry_in=RETRY_PAUSE)

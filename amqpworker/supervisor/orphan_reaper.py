@@ -17,112 +17,103 @@ import time
 from contextlib import suppress
 
 from amqpworker.ipc.descendants import (
-    ProcessKey,
+    ProcessSet,
     Termination,
-    alive_with_descendants,
     descendants_of,
     group_members,
     stat_of,
 )
+from amqpworker.ipc.stray_signals import BLOCKED_AT_START, DUMP_SIGNAL
 
 # In bytes: several thousand processes.
 MAX_MESSAGE = 128 * 1024
-IGNORED = (
-    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
-    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU),
-)
-# `ipc.report.DUMP_SIGNAL`, and how long writing the stacks takes.
-DUMP_SIGNAL = signal.SIGUSR2
+IGNORED = (signal.SIGINT, signal.SIGTERM, *BLOCKED_AT_START)
+# Writing the stacks takes a moment.
 DUMP_GRACE = 1.0
 # A killed process may be stuck in a system call.
 EXIT_GRACE = 20.0
 
 
-class Survivor:
+class LeftWorker(ProcessSet):
     """
-    A worker process that may survive its supervisor by `grace` seconds; `descriptor` becomes readable when it ends.
+    A worker process that may survive its supervisor by `grace` seconds, as the set of what it has started.
 
-    `found` are the processes that it has started; `termination` ends those after the worker process itself has ended.
+    `descriptor` becomes readable when it ends; then `termination` ends what it has started.
     """
 
     # Not a dataclass: importing that module alone would make this program half as large again.
     def __init__(self, pid: int, descriptor: int, grace: float) -> None:
+        super().__init__()
         self.descriptor = descriptor
         self.grace = grace
         self.dumped = False
-        self.found: set[ProcessKey] = set()
         self.termination: Termination | None = None
         self._pid = pid
 
     def find_descendants(self) -> None:
         """Remember what the process has started."""
-        self.found = self.alive() | descendants_of(self._pid)
-
-    def alive(self) -> set[ProcessKey]:
-        """Return those of its descendants that have not ended."""
-        self.found = alive_with_descendants(self.found)
-        return self.found
+        self.keys = self.alive() | descendants_of(self._pid)
 
     def terminate_descendants(self) -> None:
         """Start to terminate its descendants and its process group."""
         if stat_of(self._pid) is None:  # else another process may have its id by now
-            self.found |= group_members(self._pid)
+            self.keys |= group_members(self._pid)
         self.termination = Termination(self.alive, time.monotonic())
 
 
 def encode(grace: dict[int, float]) -> bytes:
     """Return the grace period of each process as a message, which is never empty."""
-    return b" ".join(b"%d:%.3f" % one for one in grace.items()) or b" "
+    return b" ".join(b"%d:%.3f" % pair for pair in grace.items()) or b" "
 
 
 def decode(data: bytes) -> dict[int, float]:
     """Return what `encode` was given."""
-    pairs = [one.split(b":") for one in data.split()]
+    pairs = [pair.split(b":") for pair in data.split()]
     return {int(pid): float(seconds) for pid, seconds in pairs}
 
 
-def _receive_until_closed(connection: socket.socket) -> dict[int, Survivor]:
+def _receive_until_closed(connection: socket.socket) -> dict[int, LeftWorker]:
     """Follow the messages of the supervisor until it has ended; return the worker processes that it has left."""
-    survivors: dict[int, Survivor] = {}
+    workers: dict[int, LeftWorker] = {}
     while data := connection.recv(MAX_MESSAGE):
         current = decode(data)
-        for pid in survivors.keys() - current.keys():
-            os.close(survivors.pop(pid).descriptor)
+        for pid in workers.keys() - current.keys():
+            os.close(workers.pop(pid).descriptor)
         for pid, grace in current.items():
-            if pid in survivors:
-                survivors[pid].grace = grace
+            if pid in workers:
+                workers[pid].grace = grace
             else:
                 with suppress(OSError):  # it has ended already
-                    survivors[pid] = Survivor(pid, os.pidfd_open(pid), grace)
-    return survivors
+                    workers[pid] = LeftWorker(pid, os.pidfd_open(pid), grace)
+    return workers
 
 
-def _end_all(survivors: dict[int, Survivor]) -> None:
+def _end_all(workers: dict[int, LeftWorker]) -> None:
     """Wait for the end of all worker processes, and kill those that do not end in time."""
     began = time.monotonic()
-    until = began + max((one.grace for one in survivors.values()), default=0.0) + DUMP_GRACE + EXIT_GRACE
+    until = began + max((worker.grace for worker in workers.values()), default=0.0) + DUMP_GRACE + EXIT_GRACE
     ends = select.poll()
-    for one in survivors.values():
-        ends.register(one.descriptor, select.POLLIN)
-    while survivors and time.monotonic() < until:
+    for worker in workers.values():
+        ends.register(worker.descriptor, select.POLLIN)
+    while workers and time.monotonic() < until:
         ended = {descriptor for descriptor, _ in ends.poll(100)}
-        for pid, one in list(survivors.items()):
-            if one.termination is not None:
-                if one.termination.proceed(time.monotonic()):
-                    del survivors[pid]
-            elif one.descriptor in ended:
-                ends.unregister(one.descriptor)
-                one.terminate_descendants()
+        for pid, worker in list(workers.items()):
+            if worker.termination is not None:
+                if worker.termination.proceed(time.monotonic()):
+                    del workers[pid]
+            elif worker.descriptor in ended:
+                ends.unregister(worker.descriptor)
+                worker.terminate_descendants()
             else:
-                one.find_descendants()
-                _kill_if_late(pid, one, time.monotonic() - began - one.grace)
+                worker.find_descendants()
+                _kill_if_late(pid, worker, time.monotonic() - began - worker.grace)
 
 
-def _kill_if_late(pid: int, survivor: Survivor, late: float) -> None:
+def _kill_if_late(pid: int, worker: LeftWorker, late: float) -> None:
     """Make a process that is late write its stacks, and kill it a moment later."""
     with suppress(ProcessLookupError):
-        if late >= 0 and not survivor.dumped:
-            survivor.dumped = True
+        if late >= 0 and not worker.dumped:
+            worker.dumped = True
             os.kill(pid, DUMP_SIGNAL)
             _write_line(f"amqpworker: process {pid} survives its supervisor: its stacks follow, then it is killed\n")
         elif late >= DUMP_GRACE:

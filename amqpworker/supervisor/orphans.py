@@ -11,29 +11,23 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection
-from dataclasses import dataclass, field
 
-from amqpworker.ipc.descendants import ProcessKey, Termination, alive_with_descendants, children_of, keys_of
+from amqpworker.ipc.descendants import ProcessSet, Termination, children_of, keys_of
 from amqpworker.ipc.exit_status import log_children_ended
 
 # The end of a process with much memory takes a moment, in which the kernel may already pass on the children of its threads.
 RECENT = 3.0
-CHECK_INTERVAL = 0.05
+ORPHAN_CHECK_INTERVAL = 0.05
 
 
-@dataclass(slots=True)
-class LeftProcesses:
+class LeftProcesses(ProcessSet):
     """The orphans of one worker process, in which the messages in `blocked` ran."""
 
-    pid: int
-    blocked: frozenset[str]
-    found: set[ProcessKey] = field(default_factory=set)
-    termination: Termination | None = None
-
-    def alive(self) -> set[ProcessKey]:
-        """Return those that have not ended."""
-        self.found = alive_with_descendants(self.found)
-        return self.found
+    def __init__(self, pid: int, blocked: frozenset[str], now: float) -> None:
+        super().__init__()
+        self.pid = pid
+        self.blocked = blocked
+        self.termination = Termination(self.alive, now)
 
 
 class Orphans:
@@ -45,7 +39,7 @@ class Orphans:
 
     @property
     def active(self) -> bool:
-        """Whether orphans are being terminated; `proceed` is due again in `CHECK_INTERVAL` seconds."""
+        """Whether orphans are being terminated; `proceed` is due again in `ORPHAN_CHECK_INTERVAL` seconds."""
         return bool(self._left)
 
     @property
@@ -60,9 +54,7 @@ class Orphans:
 
     def terminate_children_of(self, pid: int, keys: Collection[str], now: float) -> None:
         """Start to terminate the orphans of a worker process in which the messages `keys` ran."""
-        left = LeftProcesses(pid, frozenset(keys))
-        left.termination = Termination(left.alive, now)
-        self._left.append(left)
+        self._left.append(LeftProcesses(pid, frozenset(keys), now))
 
     def proceed(self, own_pids: Collection[int], now: float) -> None:
         """Send the signals that are due, and forget the orphans that have ended."""
@@ -70,11 +62,10 @@ class Orphans:
             return
         self.discover(own_pids, now)
         assert self._since is not None
-        assigned = {one for left in self._left for one in left.found}
+        assigned = {key for left in self._left for key in left.keys}
         recent = keys_of(pid for pid, since in self._since.items() if since >= now - RECENT) - assigned
-        self._left[-1].found |= recent
+        self._left[-1].keys |= recent
         for left in list(self._left):
-            assert left.termination is not None
             if left.termination.proceed(now):
                 log_children_ended(left.termination, parent=left.pid)
                 self._left.remove(left)

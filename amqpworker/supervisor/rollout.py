@@ -1,8 +1,7 @@
 """
 The pending changes of a pool: processes to replace, and slots to retire.
 
-Decides that its slots change one after the other, in which order, and when a reload has failed. What a step does is decided
-in `fleet`.
+Decides that its slots change one after the other, in which order, and when a reload has failed.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from amqpworker.supervisor.slots import Pool, Process, Slot
+from amqpworker.supervisor.slots import FleetProcess, Pool, Slot
 
 MAX_RELOAD_FAILURES = 3
 
@@ -23,7 +22,7 @@ class RolloutStep:
     """One slot whose `process` will be replaced, or which will be removed (`retire`), not before `start_at`."""
 
     slot: Slot
-    process: Process | None
+    process: FleetProcess | None
     kind: Kind
     reason: str
     failures: int = 0
@@ -39,7 +38,7 @@ class RolloutStep:
         """Whether a step that has begun is not complete yet."""
         return (self.slot.process if self.kind == "retire" else self.slot.replacement) is not None
 
-    def replaces(self, process: Process, generation: int) -> bool:
+    def replaces(self, process: FleetProcess, generation: int) -> bool:
         """Return whether a process is still the one to replace: it may have died and been replaced meanwhile."""
         return process.generation < generation if self.kind == "reload" else process is self.process
 
@@ -54,18 +53,15 @@ class Rollout:
 
     def add(self, step: RolloutStep, urgent: bool = False) -> None:
         """Add a step, unless an equal one is waiting already."""
-        if all((one.slot, one.kind) != (step.slot, step.kind) for one in self._waiting):
-            if urgent:
-                self._waiting.appendleft(step)
-            else:
-                self._waiting.append(step)
+        if all((other.slot, other.kind) != (step.slot, step.kind) for other in self._waiting):
+            self._waiting.insert(0 if urgent else len(self._waiting), step)
 
     def pending(self) -> list[RolloutStep]:
         """Return the current step and those that wait."""
         return [*([self.current] if self.current else []), *self._waiting]
 
     @property
-    def replacement(self) -> Process | None:
+    def replacement(self) -> FleetProcess | None:
         """The process that the current step has started to replace another one, None if there is none."""
         return None if self.current is None else self.current.slot.replacement
 
@@ -76,7 +72,7 @@ class Rollout:
 
     def retires(self, slot: Slot) -> bool:
         """Return whether a slot is going to be removed."""
-        return any(one.slot is slot and one.kind == "retire" for one in self.pending())
+        return any(step.slot is slot and step.kind == "retire" for step in self.pending())
 
     def start_next(self, now: float, may_start: bool = True) -> RolloutStep | None:
         """
@@ -84,24 +80,24 @@ class Rollout:
 
         A step that starts a process is due only if one `may_start`.
         """
-        if self.current is None:
-            may_begin = (one for one in self._waiting if may_start or one.kind == "retire")
-            self.current = next((one for one in may_begin if self._is_due(one, now)), None)
-            if self.current is not None:
-                self._waiting.remove(self.current)
-                return self.current
-        return None
+        if self.current is not None:
+            return None
+        may_begin = (step for step in self._waiting if may_start or step.kind == "retire")
+        self.current = next((step for step in may_begin if self._is_due(step, now)), None)
+        if self.current is not None:
+            self._waiting.remove(self.current)
+        return self.current
 
     def _is_due(self, step: RolloutStep, now: float) -> bool:
         if step.kind == "retire":
             return step.slot.process is None or self.pool.consumes_elsewhere(step.slot)
         # A reload goes from slot to slot: if one backs off, all of them wait.
-        alike = [one for one in self._waiting if one.kind == "reload"] if step.kind == "reload" else []
-        return all(one.due_at <= now for one in (step, *alike))
+        alike = [other for other in self._waiting if other.kind == "reload"] if step.kind == "reload" else []
+        return all(other.due_at <= now for other in (step, *alike))
 
     def next_due(self, now: float) -> float | None:
         """Return when the next step is due, None if none waits for a time in the future."""
-        due = [one.due_at for one in self._waiting if one.due_at > now]
+        due = [step.due_at for step in self._waiting if step.due_at > now]
         return min(due, default=None) if self.current is None else None
 
     def clear_finished(self) -> None:
@@ -128,5 +124,5 @@ class Rollout:
         given_up = step.kind == "reload" and (can_never_run or step.failures >= MAX_RELOAD_FAILURES)
         self.retry_later()
         if given_up:
-            self._waiting = deque(one for one in self._waiting if one.kind != "reload")
+            self._waiting = deque(other for other in self._waiting if other.kind != "reload")
         return given_up

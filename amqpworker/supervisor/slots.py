@@ -1,18 +1,19 @@
 """
-The slots of a pool, and the worker processes in them.
+The slots of a pool, the worker processes in them, and whose turn it is to start.
 
 Decides when a slot whose process has died gets another process, and what the exit code of a worker process means: a task may
-end its process with any code (`os._exit`). `fleet` decides when a process ends.
+end its process with any code (`os._exit`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from amqpworker.ipc.report import ABANDONED, MISCONFIGURED, STOPPED
-from amqpworker.supervisor.fleet_events import Oversize
+from amqpworker.ipc.exit_status import ABANDONED, MISCONFIGURED, STOPPED
+from amqpworker.lifecycle import backoff
 
 FIRST_BACKOFF = 1.0
 MAX_BACKOFF = 60.0
@@ -29,8 +30,17 @@ class Stage(Enum):
     KILLED = "killed"
 
 
+@dataclass(frozen=True, slots=True)
+class Oversize:
+    """The memory of a process and its limit, in MiB; `at_start`: it never consumed below that limit."""
+
+    memory: int
+    limit: int
+    at_start: bool
+
+
 @dataclass(slots=True, eq=False)
-class Process:
+class FleetProcess:
     """
     One worker process. It must be ready by `ready_by`, and is killed at `kill_at` if that is set.
 
@@ -83,19 +93,19 @@ class Slot:
 
     pool: str
     number: int
-    process: Process | None = None
-    replacement: Process | None = None
+    process: FleetProcess | None = None
+    replacement: FleetProcess | None = None
     start_at: float = 0.0
     deaths: int = 0
 
-    def remove(self, process: Process) -> None:
+    def remove(self, process: FleetProcess) -> None:
         """Remove a process that has ended; its replacement, if there is one, takes its place."""
         if self.replacement is process:
             self.replacement = None
         elif self.process is process:
             self.process, self.replacement = self.replacement, None
 
-    def back_off(self, died: Process, now: float, jitter: Callable[[], float]) -> float:
+    def back_off(self, died: FleetProcess, now: float, jitter: Callable[[], float]) -> float:
         """
         Schedule the next start after a death, at once if the process had consumed; return the seconds until then.
 
@@ -103,8 +113,8 @@ class Slot:
         """
         if died.consumed and now - died.started >= STABLE_AFTER:
             self.deaths = 0
-        doublings = self.deaths - 1 if died.consumed else self.deaths
-        pause = 0.0 if doublings < 0 else min(FIRST_BACKOFF * 2.0 ** min(doublings, 10), MAX_BACKOFF) * jitter()
+        failures = self.deaths if died.consumed else self.deaths + 1
+        pause = backoff(FIRST_BACKOFF, MAX_BACKOFF, failures) * jitter()
         self.deaths += 1
         self.start_at = now + pause
         return pause
@@ -123,7 +133,9 @@ class Pool:
     up: bool = False
     outgrown: int = 0
 
-    def recycle_at(self, process: Process, oversize: Oversize | None, now: float, jitter: Callable[[], float]) -> float:
+    def recycle_at(
+        self, process: FleetProcess, oversize: Oversize | None, now: float, jitter: Callable[[], float]
+    ) -> float:
         """
         Return when a process that is due for recycling may be replaced: at once, unless it became too large soon after its start.
 
@@ -134,7 +146,7 @@ class Pool:
         if process.recycle_at is None:
             early = oversize.at_start or now - process.started < STABLE_AFTER
             self.outgrown = self.outgrown + 1 if early else 0
-            pause = min(FIRST_BACKOFF * 2.0 ** min(self.outgrown, 10), MAX_BACKOFF) * jitter()
+            pause = backoff(FIRST_BACKOFF, MAX_BACKOFF, self.outgrown + 1) * jitter()
             process.recycle_at = now + pause if early else now
         return process.recycle_at
 
@@ -144,5 +156,40 @@ class Pool:
 
     def consumes_elsewhere(self, slot: Slot) -> bool:
         """Return whether a process in another slot consumes."""
-        others = [one.process for one in self.slots if one is not slot]
-        return any(one is not None and one.is_consuming for one in others)
+        others = [other.process for other in self.slots if other is not slot]
+        return any(process is not None and process.is_consuming for process in others)
+
+
+class Turns:
+    """
+    Whose turn it is to start: an import takes a core, and with more imports than cores at once each takes longer.
+
+    At most `limit` processes start at once (None: any number), and pools take turns. A turn ends once the process is ready,
+    has ended, or is about to be killed.
+    """
+
+    def __init__(self, limit: int | None, processes: Mapping[int, FleetProcess]) -> None:
+        self._limit = math.inf if limit is None else limit
+        self._processes = processes
+        self._last: dict[str, int] = {}
+        self._count = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another process may start."""
+        return sum(process.is_starting for process in self._processes.values()) < self._limit
+
+    def record(self, pool: str) -> None:
+        """Record that a pool has had its turn."""
+        self._count += 1
+        self._last[pool] = self._count
+
+    def rank(self, pool: str) -> int:
+        """Return a number that is smaller the longer ago a pool had its turn."""
+        return self._last.get(pool, 0)
+
+    def next(self, slots: Iterable[Slot]) -> Slot | None:
+        """Return the slot to fill now: of the pool that has waited longest the one that was due first; None if none may start."""
+        if not self.has_room:
+            return None
+        return min(slots, key=lambda slot: (self.rank(slot.pool), slot.start_at), default=None)

@@ -17,12 +17,7 @@ SHARED = Path("/run/amqpworker")
 
 
 def socket_folder() -> Path:
-    """
-    Return the folder for the sockets of this user's supervisors, which other users cannot write to.
-
-    Raises:
-        ConfigError: the folder belongs to another user, or others may write to it.
-    """
+    """Return the folder for the sockets of this user's supervisors; raises ConfigError if other users may write to it."""
     given = _runtime_directory() or os.environ.get("XDG_RUNTIME_DIR")
     folder = Path(given) / "amqpworker" if given else Path(f"/tmp/amqpworker-{os.getuid()}")  # noqa: S108 - checked below
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -38,8 +33,8 @@ def _runtime_directory() -> Path | None:
 
     systemd separates them by colons: https://www.freedesktop.org/software/systemd/man/systemd.exec.html#RuntimeDirectory=
     """
-    given = [Path(one) for one in os.environ.get("RUNTIME_DIRECTORY", "").split(":") if one.startswith("/")]
-    return next((one for one in given if one.parent == SHARED), given[0] if given else None)
+    given = [Path(name) for name in os.environ.get("RUNTIME_DIRECTORY", "").split(":") if name.startswith("/")]
+    return next((path for path in given if path.parent == SHARED), given[0] if given else None)
 
 
 def sockets() -> list[Path]:
@@ -81,13 +76,12 @@ def remove_abandoned(folder: Path) -> None:
     and one that is starting has bound its socket and does not listen yet.
     """
     for path in folder.glob("*.sock"):
-        if path.stem.isdecimal() and not exists(int(path.stem)) and is_abandoned(path):
+        if path.stem.isdecimal() and not _exists(int(path.stem)) and is_abandoned(path):
             with suppress(OSError):
                 path.unlink()
 
 
-def exists(pid: int) -> bool:
-    """Return whether a process has this id."""
+def _exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from amqpworker.ipc.recorder import Counts, Gauges, Recording, Running
+from amqpworker.ipc.recorder import Counts, Recording, Running
 from amqpworker.log.terminal import printable
 from amqpworker.supervisor.fleet import Fleet
-from amqpworker.supervisor.notify import Condition
-from amqpworker.supervisor.slots import Process, Stage
+from amqpworker.supervisor.slots import FleetProcess, Stage
 
 MAX_ERRORS = 10
 MAX_REASON = 200
@@ -48,23 +47,6 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
-class RunView:
-    """
-    A task that runs; times are seconds since the epoch.
-
-    `limit` is the end of its time limit, 0 if it has none, `over` for how many seconds it has been beyond that.
-    """
-
-    slot: int
-    key: str
-    task: str
-    attempt: int
-    started: float
-    limit: float
-    over: float
-
-
-@dataclass(frozen=True, slots=True)
 class ProcessView:
     """
     One worker process; times are seconds, `started` counts from the epoch as those of `running` do.
@@ -84,7 +66,7 @@ class ProcessView:
     stalled: str
     memory: int
     counts: Counts
-    running: tuple[RunView, ...]
+    running: tuple[Running, ...]
     isolated: int
     waiting_suspects: int
     unconfirmed: int
@@ -119,27 +101,31 @@ class SupervisorStatus:
     @property
     def consuming(self) -> int:
         """How many processes consume."""
-        return sum(one.consuming for one in self.processes)
+        return sum(process.consuming for process in self.processes)
 
     @property
     def running(self) -> int:
         """How many tasks run."""
-        return sum(len(one.running) for one in self.processes)
+        return sum(len(process.running) for process in self.processes)
+
+    @property
+    def waiting(self) -> list[ProcessView]:
+        """The processes that have started and do not consume: they wait for the broker or their queues."""
+        return [process for process in self.processes if process.stage in WAITING and not process.consuming]
 
 
 def status_of(
-    fleet: Fleet, observations: dict[int, Observation], history: History, clocks: tuple[float, float]
+    fleet: Fleet, observations: Mapping[int, Observation], history: History, now: float, monotonic: float
 ) -> SupervisorStatus:
-    """Return the status; `clocks` is the current time, since the epoch and by the monotonic clock."""
-    now, monotonic = clocks
+    """Return the status; the current time is `now` since the epoch, and `monotonic` by that clock."""
     views = tuple(
         _view_of(process, observations[process.serial], now - (monotonic - process.started), now)
         for process in fleet.processes.values()
         if process.serial in observations
     )
     counts = history.counts
-    for one in views:
-        counts = counts.plus(one.counts)
+    for view in views:
+        counts = counts.plus(view.counts)
     return SupervisorStatus(
         pid=os.getpid(),
         at=now,
@@ -154,7 +140,7 @@ def status_of(
             PoolView(
                 pool.name,
                 len(pool.slots),
-                sum(one.consuming for one in views if one.pool == pool.name),
+                sum(view.consuming for view in views if view.pool == pool.name),
                 history.apps.get(pool.name, ""),
             )
             for pool in fleet.pools.values()
@@ -162,50 +148,24 @@ def status_of(
     )
 
 
-def _view_of(process: Process, observation: Observation, started: float, now: float) -> ProcessView:
-    """Return the view of one process; the times are seconds since the epoch."""
-    recording = observation.recording
-    gauges = Gauges() if recording is None else recording.gauges
-    running = () if recording is None else recording.running
+def _view_of(process: FleetProcess, observation: Observation, started: float, now: float) -> ProcessView:
+    recording = Recording((), Counts(), ()) if observation.recording is None else observation.recording
     return ProcessView(
-        process.slot.pool,
-        process.slot.number,
-        observation.pid,
-        process.stage.value,
-        process.generation,
-        started,
-        recording is not None and recording.consuming and process.stage is Stage.CONSUMING,
-        observation.stalled,
-        observation.memory,
-        Counts() if recording is None else recording.counts,
-        tuple(
-            RunView(one.slot, one.key, one.task, one.attempt, one.started, one.limit, _seconds_over(one, now))
-            for one in running
-        ),
-        gauges.isolated,
-        gauges.waiting_suspects,
-        gauges.unconfirmed,
-        observation.waits,
-    )
-
-
-def _seconds_over(running: Running, now: float) -> float:
-    """Return for how many seconds a task has been beyond its time limit, 0 if it is not."""
-    return max(0.0, now - running.limit) if running.limit else 0.0
-
-
-def condition_of(state: SupervisorStatus) -> Condition:
-    """Return the part of a status that matters to systemd."""
-    waiting = len(_waiting_in(state))
-    return Condition(
-        wanted=state.wanted,
-        alive=len(state.processes),
-        healthy=sum(not one.stalled for one in state.processes),
-        waiting=waiting,
-        consuming=state.consuming,
-        reloading=state.reloading,
-        stopping=state.stopping,
-        status=status_line(state),
+        pool=process.slot.pool,
+        number=process.slot.number,
+        pid=observation.pid,
+        stage=process.stage.value,
+        generation=process.generation,
+        started=started,
+        consuming=recording.consuming and process.stage is Stage.CONSUMING,
+        stalled=observation.stalled,
+        memory=observation.memory,
+        counts=recording.counts,
+        running=tuple(replace(run, over=run.seconds_over(now)) for run in recording.running),
+        isolated=recording.gauges.isolated,
+        waiting_suspects=recording.gauges.waiting_suspects,
+        unconfirmed=recording.gauges.unconfirmed,
+        waits=observation.waits,
     )
 
 
@@ -222,20 +182,15 @@ def status_line(state: SupervisorStatus) -> str:
         parts.insert(0, "stopping")
     elif state.reloading:
         parts.insert(0, "reloading")
-    elif waiting := _waiting_in(state):
-        ready = all(one.stage == Stage.READY.value for one in waiting)
+    elif waiting := state.waiting:
+        ready = all(process.stage == Stage.READY.value for process in waiting)
         unknown = "the broker" if ready else "the broker or its queues"
-        waits = next((one.waits for one in waiting if one.waits), unknown)
+        reported = next((process.waits for process in waiting if process.waits), "")
         if len(waiting) == len(state.processes):
-            parts.insert(0, f"waiting for {_shorten(waits)}")
-        elif any(one.waits for one in waiting):
-            parts.append(f"{len(waiting)} waiting for {_shorten(waits)}")
+            parts.insert(0, f"waiting for {_shorten(reported or unknown)}")
+        elif reported:
+            parts.append(f"{len(waiting)} waiting for {_shorten(reported)}")
     return ", ".join(parts)
-
-
-def _waiting_in(state: SupervisorStatus) -> list[ProcessView]:
-    """Return the processes that have started and do not consume."""
-    return [one for one in state.processes if one.stage in WAITING and not one.consuming]
 
 
 def _shorten(waits: str) -> str:

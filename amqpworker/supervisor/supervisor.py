@@ -1,5 +1,5 @@
 """
-The parent of the worker processes: turns signals, reports and ends of processes into events, and performs what `fleet` decides.
+The parent of the worker processes: passes signals, reports and ends of processes to `fleet`, and performs what that decides.
 
 It imports no user code and has no connection to the broker, so that whatever a task does, the supervisor can replace the
 process that ran it.
@@ -13,54 +13,33 @@ import select
 import signal
 import termios
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Any, Literal, assert_never
+from typing import Any, assert_never
 
 from amqpworker.errors import AmqpWorkerError, ConfigError
 from amqpworker.ipc.descendants import adopt_orphans
+from amqpworker.ipc.exit_status import MISCONFIGURED
 from amqpworker.ipc.kernel import missing_calls
-from amqpworker.ipc.recorder import Recording
-from amqpworker.ipc.report import DUMP_SIGNAL, MISCONFIGURED, Exit, Report, WriteStacks
+from amqpworker.ipc.pipes import BareCommand, Report
+from amqpworker.ipc.stray_signals import DUMP_SIGNAL
 from amqpworker.log.logger import get_logger
+from amqpworker.supervisor import actions
+from amqpworker.supervisor.actions import Action
 from amqpworker.supervisor.crash_history import CrashHistory
 from amqpworker.supervisor.fleet import KILL_GRACE, Fleet
-from amqpworker.supervisor.fleet_events import (
-    Action,
-    Consuming,
-    Drain,
-    DumpStacks,
-    Ended,
-    Event,
-    Exiting,
-    Finish,
-    Grow,
-    Interrupt,
-    Kill,
-    Log,
-    Misconfigured,
-    NotStarted,
-    Ready,
-    Reload,
-    Replace,
-    Shrink,
-    Start,
-    Stop,
-    StopNow,
-    Tick,
-)
 from amqpworker.supervisor.health import serve_status
 from amqpworker.supervisor.launch import SIGNALS
 from amqpworker.supervisor.monitor import Monitor
 from amqpworker.supervisor.notify import notifier_from
 from amqpworker.supervisor.orphan_guard import OrphanGuard
-from amqpworker.supervisor.orphans import CHECK_INTERVAL, Orphans
+from amqpworker.supervisor.orphans import ORPHAN_CHECK_INTERVAL, Orphans
 from amqpworker.supervisor.pools import PoolSpec
-from amqpworker.supervisor.status import condition_of
-from amqpworker.supervisor.worker_process import WorkerHandle
+from amqpworker.supervisor.worker_handle import WorkerHandle
 
 log = get_logger(__name__)
 
@@ -80,14 +59,12 @@ class Supervisor:
     def __init__(
         self,
         pools: Sequence[PoolSpec],
-        clock: Callable[[], float] = time.monotonic,
         health: str | None = None,
         max_starts: int | None = None,
         folder: str | None = None,
     ) -> None:
         self._folder = folder
         self._pools = {pool.name: pool for pool in pools}
-        self._clock = clock
         self.fleet = Fleet(
             {pool.name: pool.processes for pool in pools},
             lambda: random.uniform(0.8, 1.2),  # noqa: S311
@@ -98,9 +75,8 @@ class Supervisor:
         self._guard = OrphanGuard()
         self._orphans = Orphans()
         self._signals: list[int] = []
-        self._events: list[Event] = []
-        self._finish: Finish | None = None
-        self._monitor = Monitor(self._pools, clock())
+        self._finish: actions.Finish | None = None
+        self._monitor = Monitor(self._pools, time.monotonic())
         self._crash_history = CrashHistory()
         self._notifier, self._announcer = notifier_from(os.environ)
         self._health = health
@@ -112,9 +88,7 @@ class Supervisor:
         """
         Run the pools until a signal ends them; return the exit code.
 
-        Raises:
-            ConfigError: no process can ever run, for the reason that the first one has reported; or `health` cannot be used.
-            AmqpWorkerError: no process has ever consumed.
+        Raises AmqpWorkerError if no process has ever consumed, ConfigError if none ever can or `health` cannot be used.
         """
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
@@ -131,14 +105,14 @@ class Supervisor:
         log.info("supervisor_stopped", code=finish.code)
         return finish.code
 
-    def _run(self) -> Finish:
+    def _run(self) -> actions.Finish:
         while True:
             self._handle_signals()
             self._read_reports()
             self._reap()
             self._answer_queries()
             self._check()
-            self._handle(Tick())
+            self._perform(self.fleet.tick(time.monotonic()))
             self._update_guard()
             if self._finish is not None and not self._orphans.active:
                 return self._finish
@@ -146,7 +120,7 @@ class Supervisor:
 
     def _update_guard(self) -> None:
         """Limit how long each process may survive this one: its drain timeout, and a grace period."""
-        drains = {serial: one.drain_timeout or 0.0 for serial, one in self.fleet.processes.items()}
+        drains = {serial: process.drain_timeout or 0.0 for serial, process in self.fleet.processes.items()}
         self._guard.update(
             {worker.pid: drains.get(serial, 0.0) + KILL_GRACE for serial, worker in self._workers.items()}
         )
@@ -154,59 +128,80 @@ class Supervisor:
     def _wait(self) -> None:
         """Wait for a signal or a report, or until something is due."""
         poll = select.poll()
-        for pipe in (self._read_end, *(one.reports for one in self._workers.values() if one.reports >= 0)):
+        for pipe in (
+            self._read_end,
+            *(worker.reports for worker in self._workers.values() if not worker.reports_ended),
+        ):
             poll.register(pipe, select.POLLIN)
-        due = self.fleet.next_due(self._clock())
+        due = self.fleet.next_due(time.monotonic())
         until = self._monitor.due if due is None else min(due, self._monitor.due)
         # These conditions do not wake the poll.
-        if self._crash_history.has_queries or any(one.commands.pending for one in self._workers.values()):
-            until = min(until, self._clock() + ANSWER_INTERVAL)
+        if self._crash_history.has_queries or any(worker.commands.pending for worker in self._workers.values()):
+            until = min(until, time.monotonic() + ANSWER_INTERVAL)
         if self._orphans.active:
-            until = min(until, self._clock() + CHECK_INTERVAL)
+            until = min(until, time.monotonic() + ORPHAN_CHECK_INTERVAL)
         # Rounded up: if it ended a moment too early, many short waits would follow.
-        timeout = int(max(0.0, until - self._clock()) * 1000) + 1
+        timeout = int(max(0.0, until - time.monotonic()) * 1000) + 1
         if any(pipe == self._read_end for pipe, _ in poll.poll(timeout)):
             os.read(self._read_end, 4096)
 
-    # ---- events -----------------------------------------------------------------------------------------------------
+    # ---- what happens -----------------------------------------------------------------------------------------------
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        """Only remember a signal: the loop handles it."""
         self._signals.append(number)
 
     def _handle_signals(self) -> None:
         while self._signals:
-            number = self._signals.pop(0)
+            number, now = self._signals.pop(0), time.monotonic()
             match number:
-                case signal.SIGTERM:
-                    self._handle(Stop("signal SIGTERM"))
-                case signal.SIGINT:
-                    self._handle(Stop("signal SIGINT") if self.fleet.stopping is None else StopNow())
+                case signal.SIGINT if self.fleet.stopping is not None:
+                    self._perform(self.fleet.stop_now(now))
+                case signal.SIGTERM | signal.SIGINT:
+                    self._stop(f"signal {signal.Signals(number).name}", now)
                 case signal.SIGHUP if self._on_terminal and not _has_terminal():
-                    self._handle(Stop("terminal closed"))
+                    self._stop("terminal closed", now)
                 case signal.SIGHUP:
-                    self._handle(Reload())
+                    self._monitor.check_soon()
+                    self._perform(self.fleet.reload(now))
                 case signal.SIGUSR1:
                     self._monitor.check_soon()
                     self._check()
                     self._log_status()
                 case signal.SIGTTIN:
-                    self._handle(Grow())
+                    self._perform(self.fleet.grow(now))
                 case signal.SIGTTOU:
-                    self._handle(Shrink())
+                    self._perform(self.fleet.shrink(now))
+
+    def _stop(self, reason: str, now: float) -> None:
+        self._monitor.check_soon()
+        self._perform(self.fleet.stop(reason, now))
 
     def _read_reports(self) -> None:
         for serial, worker in list(self._workers.items()):
             was_garbled = worker.garbled
             for report in worker.read_reports():
-                if report.event == "suspect_query":
-                    self._crash_history.add_queries(serial, report.keys, self._clock())
-                elif report.event == "waiting":
-                    worker.waits = report.reason
-                else:
-                    self._handle(_event_of(serial, report.event, report))
+                self._on_report(serial, report)
             if worker.garbled and not was_garbled:
                 log.warning("report_unreadable", pid=worker.pid, effect="it is ignored")
+
+    def _on_report(self, serial: int, report: Report) -> None:
+        now = time.monotonic()
+        match report.event:
+            case "suspect_query":
+                self._crash_history.add_queries(serial, report.keys, now)
+            case "waiting":
+                self._workers[serial].waits = report.reason
+            case "ready":
+                self._perform(self.fleet.on_ready(serial, report.drain_timeout, now))
+            case "consuming":
+                self._monitor.check_soon()
+                self._perform(self.fleet.on_consuming(serial, now))
+            case "misconfigured":
+                self._perform(self.fleet.on_misconfigured(serial, report.reason, now))
+            case "exiting":
+                self._perform(self.fleet.on_exiting(serial, report.reason, now))
+            case _:
+                assert_never(report.event)
 
     @property
     def _own_pids(self) -> set[int]:
@@ -214,29 +209,31 @@ class Supervisor:
         return {worker.pid for worker in self._workers.values()} | self._guard.pids
 
     def _reap(self) -> None:
-        self._orphans.discover(self._own_pids, self._clock())
+        self._orphans.discover(self._own_pids, time.monotonic())
         for serial, worker in list(self._workers.items()):
-            code = worker.poll()
+            code = worker.process.poll()
             if code is not None:
                 self._read_reports()
                 recording = worker.recording()
-                self._handle(Ended(serial, code, ran=recording is not None and bool(recording.running)))
+                running = () if recording is None else recording.running
+                self._monitor.check_soon()
+                self._perform(self.fleet.on_ended(serial, code, time.monotonic(), ran=bool(running)))
                 self._crash_history.record_death(recording)
-                if recording is not None:
-                    _log_suspects(worker.pid, recording)
-                keys = () if recording is None else [one.key for one in recording.running]
-                self._orphans.terminate_children_of(worker.pid, keys, self._clock())
+                if running:
+                    named = [f"{run.task} {run.key}" for run in running[:MAX_NAMED]]
+                    log.warning("suspects_noted", pid=worker.pid, messages=len(running), running=named)
+                self._orphans.terminate_children_of(worker.pid, [run.key for run in running], time.monotonic())
                 self._monitor.record_death(serial, recording)
                 worker.close()
                 del self._workers[serial]
-        self._orphans.proceed(self._own_pids, self._clock())
+        self._orphans.proceed(self._own_pids, time.monotonic())
         self._reap_orphans()
 
     def _answer_queries(self) -> None:
         """Answer which messages ran in a process that has died; dead processes must have been reaped before."""
         if self._crash_history.has_queries:
             recordings = {serial: worker.recording() for serial, worker in self._workers.items()}
-            for serial, answer in self._crash_history.answers(recordings, self._clock(), self._orphans.blocked):
+            for serial, answer in self._crash_history.answers(recordings, time.monotonic(), self._orphans.blocked):
                 self._workers[serial].commands.add(answer)
         for worker in self._workers.values():
             worker.commands.flush()
@@ -252,91 +249,67 @@ class Supervisor:
 
     def _check(self) -> None:
         """Check the processes if that is due, and notify systemd of the status."""
-        now = self._clock()
+        now = time.monotonic()
         if now < self._monitor.due:
             return
-        for event in self._monitor.check(self.fleet, self._workers, now):
-            self._handle(event)
+        self._perform(self._monitor.check(self.fleet, self._workers, now))
         state = self._monitor.update_status(self.fleet, now)
-        self._notifier.send(self._announcer.next(now, condition_of(state)))
+        self._notifier.send(self._announcer.next(now, state))
 
     def _log_status(self) -> None:
         """Log the status of each process, and have each log the stacks of its threads."""
         assert self._monitor.latest is not None
-        for one in self._monitor.latest.processes:
-            fields = {name: value for name, value in asdict(one).items() if name not in {"running", "counts"}}
-            log.info("process_status", **fields, running=[f"{task.task} {task.key}" for task in one.running])
+        for process in self._monitor.latest.processes:
+            fields = {name: value for name, value in asdict(process).items() if name not in {"running", "counts"}}
+            log.info("process_status", **fields, running=[f"{run.task} {run.key}" for run in process.running])
         for worker in self._workers.values():
             # Not by a signal: reading stacks in a signal handler may crash the process.
-            worker.commands.add(WriteStacks())
+            worker.commands.add(BareCommand.WRITE_STACKS)
 
     # ---- actions ----------------------------------------------------------------------------------------------------
 
-    def _handle(self, event: Event) -> None:
-        """Perform the actions that follow from an event; a process that cannot be started is another event."""
-        if isinstance(event, Consuming | Ended | Stop | Reload):
-            self._monitor.check_soon()
-        self._events.append(event)
-        while self._events:
-            for action in self.fleet.handle(self._events.pop(0), self._clock()):
-                self._perform(action)
+    def _perform(self, first: Iterable[Action]) -> None:
+        """Perform actions, and what follows if a process cannot be started."""
+        waiting = deque(first)
+        while waiting:
+            match waiting.popleft():
+                case actions.Start(serial, pool):
+                    try:
+                        self._workers[serial] = WorkerHandle(self._pools[pool], self._folder)
+                    except OSError as error:
+                        waiting += self.fleet.on_not_started(serial, str(error), time.monotonic())
+                case actions.Log() as line:
+                    self._write(line)
+                case actions.Finish() as finish:
+                    self._finish = finish
+                case action:
+                    if (worker := self._workers.get(action.serial)) is not None:  # else it could not be started
+                        _perform_on(worker, action)
 
-    def _perform(self, action: Action) -> None:
-        match action:
-            case Start(serial, pool):
-                try:
-                    self._workers[serial] = WorkerHandle(self._pools[pool], self._folder)
-                except OSError as error:
-                    self._events.append(NotStarted(serial, str(error)))
-            case Drain(serial) | Replace(serial) | Interrupt(serial) | DumpStacks(serial) | Kill(serial) if (
-                serial not in self._workers
-            ):
-                pass  # it could not be started, an event that the fleet has not handled yet
-            case Drain(serial):
-                self._workers[serial].signal(signal.SIGTERM)
-            case Replace(serial):
-                self._workers[serial].commands.add(Exit())
-            case Interrupt(serial):
-                self._workers[serial].signal(signal.SIGINT)
-            case DumpStacks(serial):
-                self._workers[serial].signal(DUMP_SIGNAL)
-            case Kill(serial):
-                self._workers[serial].kill()
-            case Log(level, event, serial, fields):
-                worker = self._workers.get(serial) if serial is not None else None
-                getattr(log, level)(event, **fields, **({} if worker is None else {"pid": worker.pid}))
-                if level == "error":
-                    self._monitor.history.errors.append(_error_line(event, fields, time.time()))
-            case Finish():
-                self._finish = action
-            case _:
-                assert_never(action)
+    def _write(self, line: actions.Log) -> None:
+        worker = self._workers.get(line.serial) if line.serial is not None else None
+        getattr(log, line.level)(line.event, **line.fields, **({} if worker is None else {"pid": worker.pid}))
+        if line.level == "error":
+            self._monitor.history.errors.append(_error_line(line.event, line.fields, time.time()))
 
 
-def _event_of(serial: int, kind: Literal["ready", "consuming", "misconfigured", "exiting"], report: Report) -> Event:
-    """Return a report of a process as an event."""
-    match kind:
-        case "ready":
-            return Ready(serial, report.drain_timeout)
-        case "consuming":
-            return Consuming(serial)
-        case "misconfigured":
-            return Misconfigured(serial, report.reason)
-        case "exiting":
-            return Exiting(serial, report.reason)
+def _perform_on(worker: WorkerHandle, action: actions.ProcessAction) -> None:
+    match action:
+        case actions.Drain():
+            worker.process.send_signal(signal.SIGTERM)
+        case actions.Interrupt():
+            worker.process.send_signal(signal.SIGINT)
+        case actions.EndOverdue():
+            worker.commands.add(BareCommand.END_OVERDUE)
+        case actions.DumpStacks():
+            worker.process.send_signal(DUMP_SIGNAL)
+        case actions.Kill():
+            worker.kill()
         case _:
-            assert_never(kind)
-
-
-def _log_suspects(pid: int, recording: Recording) -> None:
-    """Log what was running in a process that has ended, if anything."""
-    if recording.running:
-        named = [f"{one.task} {one.key}" for one in recording.running[:MAX_NAMED]]
-        log.warning("suspects_noted", pid=pid, messages=len(recording.running), running=named)
+            assert_never(action)
 
 
 def _error_line(event: str, fields: Mapping[str, Any], now: float) -> str:
-    """Return a log event as a line of text with its time."""
     values = ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
     return f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M:%S} UTC {event}: {values}"
 

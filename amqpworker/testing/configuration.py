@@ -1,8 +1,4 @@
-"""
-The configuration of a private node: ports, environment, configuration files, and `node.json`.
-
-Values and files only; nothing here starts or inspects a process.
-"""
+"""The configuration of a private node: ports, environment, configuration files, and `node.json`."""
 
 from __future__ import annotations
 
@@ -25,7 +21,7 @@ PACKAGE = "/usr/lib/rabbitmq/lib"
 PLUGINS = ("rabbitmq_management", "rabbitmq_shovel", "rabbitmq_shovel_management")
 PLACES = ("/opt/rabbitmq/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 
-MISSING = (
+NOT_INSTALLED = (
     "RabbitMQ is not installed: run `apt-get install rabbitmq-server`, "
     "or set AMQPWORKER_URL to a broker that is running already."
 )
@@ -60,31 +56,20 @@ class Record:
     epmd_pid: int = 0
 
     @classmethod
-    def renewed(cls, old: Record | None, epmd: int | None = None) -> Record:
-        """
-        Prepare a start: keep the name, which the data belongs to, and the ports that are still free.
-
-        With `epmd`, the node uses another node's name server on that port.
-        """
+    def renewed(cls, old: Record | None) -> Record:
+        """Prepare a start: keep the name, which the data belongs to, and the ports that are still free."""
         if old is None:
             mark = secrets.token_hex(6)
-            new = cls(f"amqpworker-{mark}@localhost", mark, Ports.free())
-        else:
-            is_true_within(2.0, lambda: processes.is_free(old.ports.amqp))
-            ports = [
-                port if processes.is_free(port) else other for port, other in zip(old.ports, Ports.free(), strict=True)
-            ]
-            new = replace(old, ports=Ports(*ports), pid=0, epmd_pid=0)
-        return new if epmd is None else replace(new, ports=replace(new.ports, epmd=epmd))
+            return cls(f"amqpworker-{mark}@localhost", mark, Ports.free())
+        is_true_within(2.0, lambda: processes.is_free(old.ports.amqp))
+        ports = [
+            port if processes.is_free(port) else other for port, other in zip(old.ports, Ports.free(), strict=True)
+        ]
+        return replace(old, ports=Ports(*ports), pid=0, epmd_pid=0)
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:
-        """
-        Read the record of a folder; None if no node was ever started there.
-
-        Raises:
-            ConfigError: it cannot be read, or this is not a folder.
-        """
+        """Read the record of a folder, None if no node was ever started there; raises ConfigError if it cannot be read."""
         try:
             fields = json.loads((folder / "node.json").read_text())
             return cls(**{**fields, "ports": Ports(**fields["ports"])})
@@ -105,17 +90,12 @@ class Record:
 
 
 def scripts_folder() -> Path:
-    """
-    Find the broker's own scripts; Debian's wrappers in the PATH run only as the user rabbitmq.
-
-    Raises:
-        ConfigError: there are none.
-    """
+    """Find the broker's own scripts: Debian's wrappers in the PATH run only as the user rabbitmq; raises ConfigError if none."""
     packaged = sorted(Path(PACKAGE).glob("rabbitmq_server-*/sbin"), key=_version, reverse=True)
     for folder in (*packaged, *map(Path, PLACES)):
         if (folder / "rabbitmq-server").is_file():
             return folder
-    raise ConfigError(MISSING)
+    raise ConfigError(NOT_INSTALLED)
 
 
 def _version(folder: Path) -> tuple[int, ...]:
@@ -179,23 +159,12 @@ def environment(folder: Path, record: Record) -> dict[str, str]:
     }
 
 
-def share_cookie(folder: Path, other: Path) -> None:
-    """Copy the Erlang cookie of `other`'s node: nodes of one cluster share it."""
-    home = folder / "home"
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    cookie = home / ".erlang.cookie"
-    cookie.unlink(missing_ok=True)
-    cookie.touch(mode=0o600)
-    cookie.write_bytes((other / "home" / ".erlang.cookie").read_bytes())
-    cookie.chmod(0o400)
-
-
-def write_files(folder: Path, ports: Ports, extra_config: str, plugins: Sequence[str] = ()) -> None:
+def write_files(folder: Path, ports: Ports, extra_config: str, plugins: Sequence[str]) -> None:
     """Write the node's configuration files, and start new logs."""
     for name in ("home", "log", "data"):
         (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
     logfiles.begin(folder)
-    (folder / "enabled_plugins").write_text(f"[{', '.join((*PLUGINS, *plugins))}].\n")
+    (folder / "enabled_plugins").write_text(f"[{', '.join(plugins)}].\n")
     (folder / "rabbitmq.conf").write_text(
         f"""\
 listeners.tcp.1 = 127.0.0.1:{ports.amqp}

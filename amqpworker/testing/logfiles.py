@@ -30,17 +30,13 @@ def text(folder: Path) -> str:
     return "\n".join(parts)
 
 
-def _tail(folder: Path, count: int) -> list[str]:
-    """Return the last non-empty lines."""
-    return [line for line in text(folder).splitlines() if line.strip()][-count:]
-
-
 def failure(folder: Path) -> str:
     """Return in one line why the broker did not start: its first errors, else its last lines."""
     before, _, after = text(folder).partition("BOOT FAILED")
     errors = re.findall(r"(?m)^.*\[error\] <[\d.]+> *(?:- )?(.*\S)", before)[-4:]
     reason = re.findall(r"Error during startup: *(.{1,200})", after, re.DOTALL)[:1]
-    found = " | ".join(errors or reason or _tail(folder, 2)) or "its logs are empty"
+    last_lines = [line for line in text(folder).splitlines() if line.strip()][-2:]
+    found = " | ".join(errors or reason or last_lines) or "its logs are empty"
     return " ".join(found.split())
 
 

@@ -1,12 +1,9 @@
 """
 A private RabbitMQ node: from the installed package, in a folder, on free loopback ports, as any user.
 
-Decides where files are, when the node counts as started and how it ends. `processes` starts and kills processes,
-`configuration` has what the node reads, `logfiles` what it writes, `node_api` its HTTP API.
-
-Everything of the node is in its folder, with its ports and process ids in `node.json`: a `Node` of the same folder finds the
-same node later. It has an epmd of its own, Erlang's name server, on a port of its own, so that nodes of several users and
-checkouts do not interfere, and none is left behind.
+Decides when the node counts as started and how it ends. Everything of it is in its folder, with its ports and process ids in
+`node.json`: a `Node` of the same folder finds the same node later. It has an epmd (Erlang's name server) of its own, so that
+nodes of several users and checkouts do not interfere, and none is left behind.
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ import fcntl
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,19 +20,19 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
+from amqpworker.broker.management import Management
 from amqpworker.errors import ConfigError
 from amqpworker.testing import logfiles, processes
 from amqpworker.testing.configuration import (
+    PLUGINS,
     Ports,
     Record,
     environment,
     plain_path,
     remove_link,
     scripts_folder,
-    share_cookie,
     write_files,
 )
-from amqpworker.testing.node_api import NodeApi
 from amqpworker.testing.waiting import is_true_within
 
 # Without its management statistics the broker stops in one second; with them it waits five for itself (3.10.8).
@@ -63,35 +60,20 @@ class Node:
     """
     The private node of a folder; making the object starts nothing.
 
-    `extra_config` are lines of `rabbitmq.conf` and `plugins` more plugins, both from the next start on. A `tied` node ends
-    with this process, however the process ends; any other runs until `stop`, from any process. A node `beside` another one,
-    which was started before, shares its cookie and its name server, and can `join` it; `stop` and `discard` of the other one
-    end the name server too, `kill` does not.
+    `extra_config` are lines of `rabbitmq.conf` from the next start on. A `tied` node ends with this process, however the
+    process ends; any other runs until `stop`, from any process.
     """
 
-    def __init__(
-        self,
-        folder: Path | str,
-        *,
-        extra_config: str = "",
-        plugins: Sequence[str] = (),
-        tied: bool = False,
-        beside: Node | None = None,
-    ) -> None:
+    _plugins = PLUGINS
+
+    def __init__(self, folder: Path | str, *, extra_config: str = "", tied: bool = False) -> None:
         self.folder = Path(folder).absolute()
         self._extra_config = extra_config
-        self._plugins = plugins
         self._tied = tied
-        self._beside = beside
         self._tie: int | None = None
 
     def start(self, timeout: float = 60.0) -> Self:
-        """
-        Start the node, unless it is running already, and return when it accepts connections.
-
-        Raises:
-            ConfigError: RabbitMQ is not installed, or did not start in time; with the end of its log.
-        """
+        """Start the node, unless it is running, and wait until it accepts connections; raises ConfigError with its log's end."""
         scripts = scripts_folder()
         with self._lock():
             record = Record.read(self.folder)
@@ -101,7 +83,7 @@ class Node:
             if record:
                 processes.end_all(record.mark)
             for may_retry in (True, True, False):
-                record = Record.renewed(record, self._beside.ports.epmd if self._beside else None)
+                record = Record.renewed(record)
                 try:
                     self._launch(record, scripts)
                     self._wait(record, timeout)
@@ -135,11 +117,6 @@ class Node:
         record = self._record()
         processes.send_signal(record.pid, record.mark, signal.SIGKILL)
         self._wait_gone(record, timeout=10.0)
-
-    def join(self, other: Node) -> None:
-        """Join the other node's cluster; this node loses its data."""
-        for command in (["stop_app"], ["join_cluster", other.name], ["start_app"]):
-            self.rabbitmqctl(*command, timeout=60.0)
 
     def restart(self, timeout: float = 60.0) -> Self:
         """Stop the node, if it is running, and start it with the same data on the same ports."""
@@ -181,18 +158,12 @@ class Node:
         """Return the address of the management UI; its login is guest, guest."""
         return f"http://127.0.0.1:{self.ports.management}/"
 
-    @property
-    def management(self) -> NodeApi:
-        """Return the HTTP API of the node."""
-        return NodeApi(self.management_url)
+    def create_vhost(self, name: str) -> None:
+        """Create a virtual host."""
+        Management(self.management_url).request("PUT", "vhosts", name, body={})
 
     def rabbitmqctl(self, *arguments: str, timeout: float = 30.0) -> str:
-        """
-        Run `rabbitmqctl` for this node and return its output.
-
-        Raises:
-            ConfigError: it failed; with its last line.
-        """
+        """Run `rabbitmqctl` for this node and return its output; raises ConfigError with its last line if it fails."""
         command = [str(scripts_folder() / "rabbitmqctl"), *arguments]
         record = self._record()
         env = environment(plain_path(self.folder, record), record)
@@ -213,26 +184,24 @@ class Node:
     ) -> None:
         self.stop()
 
-    # ---- steps
-
     def _launch(self, record: Record, scripts: Path) -> None:
         """Start epmd and the broker, and record their process ids at once."""
         write_files(self.folder, record.ports, self._extra_config, self._plugins)
         env = environment(plain_path(self.folder, record), record)
         log = self.folder / "log" / "output.log"
         record.write(self.folder)
-        if self._beside is None:
-            record.epmd_pid = processes.spawn(
-                ["/usr/bin/env", "epmd", "-address", "127.0.0.1", "-port", str(record.ports.epmd)], env, log
-            )
-        else:
-            share_cookie(self.folder, self._beside.folder)
-        if not is_true_within(10.0, lambda: not processes.is_free(record.ports.epmd)):
-            raise ConfigError("Erlang's name server (epmd) did not start: " + logfiles.failure(self.folder))
+        self._start_epmd(record, env, log)
         record.pid = processes.spawn([str(scripts / "rabbitmq-server")], env, log)
         record.write(self.folder)
         if self._tied:
             self._tie = processes.kill_with_parent(env, log, [pid for pid in (record.pid, record.epmd_pid) if pid])
+
+    def _start_epmd(self, record: Record, env: dict[str, str], log: Path) -> None:
+        port = record.ports.epmd
+        command = ["/usr/bin/env", "epmd", "-address", "127.0.0.1", "-port", str(port)]
+        record.epmd_pid = processes.spawn(command, env, log)
+        if not is_true_within(10.0, lambda: not processes.is_free(port)):
+            raise ConfigError("Erlang's name server (epmd) did not start: " + logfiles.failure(self.folder))
 
     def _wait(self, record: Record, timeout: float) -> None:
         def ended() -> bool:
@@ -249,16 +218,17 @@ class Node:
     def _answers(self, record: Record) -> bool:
         """Return whether this node listens on both ports; a starting broker opens the AMQP port last."""
         try:
-            told = NodeApi(f"http://127.0.0.1:{record.ports.management}").overview()
+            api = Management(f"http://127.0.0.1:{record.ports.management}")
+            overview = api.request("GET", "overview", timeout=5.0)
         except (ConfigError, ValueError):
             return False
         amqp = ("amqp", record.ports.amqp)
-        return told.get("node") == record.name and amqp in {(it["protocol"], it["port"]) for it in told["listeners"]}
+        listeners = {(listener["protocol"], listener["port"]) for listener in overview["listeners"]}
+        return overview.get("node") == record.name and amqp in listeners
 
     def _lost_a_port(self, record: Record) -> bool:
         """Return whether another process took a port between our choice and the start."""
-        own = (port for port in record.ports if self._beside is None or port != record.ports.epmd)
-        return logfiles.names_taken_port(self.folder) or not all(processes.is_free(port) for port in own)
+        return logfiles.names_taken_port(self.folder) or not all(map(processes.is_free, record.ports))
 
     def _wait_gone(self, record: Record, timeout: float) -> None:
         is_true_within(timeout, lambda: processes.gone(record.pid, record.mark))
@@ -290,7 +260,7 @@ class Node:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle = (self.folder / "lock").open("w")
         except OSError as error:
-            raise ConfigError(f"The folder {self.folder} cannot be used for a node: {error}") from error
+            raise ConfigError(f"The folder {self.folder} cannot be used for a node: {error.strerror}.") from error
         with handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield

@@ -12,11 +12,11 @@ from contextlib import closing
 
 from amqpworker.results.store import ResultRow, ResultStore
 
-LATER = 4_000_000_000.0
+FAR_FUTURE = 4_000_000_000.0
 MONDAY, TUESDAY = "2026-11-23T10:00:00.000Z", "2026-11-24T10:00:00.000Z"
 
 
-def _row(task_id: str, reply: bytes = b"1", first_sent: str = MONDAY, expires_at: float = LATER) -> ResultRow:
+def _row(task_id: str, reply: bytes = b"1", first_sent: str = MONDAY, expires_at: float = FAR_FUTURE) -> ResultRow:
     """Return a row that has not expired."""
     return ResultRow(task_id, "done", "shop.task", reply, first_sent, 1_800_000_000.25, expires_at)
 
@@ -33,20 +33,17 @@ class ResultStoreContract:
         raise NotImplementedError
 
     def test_a_row_is_returned_as_it_was_put(self) -> None:
-        """All fields arrive."""
         with closing(self.open_store()) as store:
             assert store.put([_row("a")]) == {}
             assert store.get(["a"]) == {"a": _row("a")}
 
     def test_an_id_without_a_row_is_left_out(self) -> None:
-        """There is no error, and no placeholder."""
         with closing(self.open_store()) as store:
             assert store.get(["never"]) == {}
             store.put([_row("a")])
             assert set(store.get(["a", "never"])) == {"a"}
 
     def test_nothing_to_do_is_not_an_error(self) -> None:
-        """Batches may be empty."""
         with closing(self.open_store()) as store:
             assert store.put([]) == {}
             assert store.get([]) == {}
@@ -62,7 +59,7 @@ class ResultStoreContract:
     def test_a_row_replaces_that_of_the_same_message(self) -> None:
         """A task that was redelivered stores its result again, with a new expiry."""
         with closing(self.open_store()) as store:
-            store.put([_row("a", b"1", expires_at=LATER - 1)])
+            store.put([_row("a", b"1", expires_at=FAR_FUTURE - 1)])
             store.put([_row("a", b"2")])
             assert store.get(["a"]) == {"a": _row("a", b"2")}
 
@@ -85,7 +82,6 @@ class ResultStoreContract:
             assert store.get(["b"]) == {"b": _row("b", b"2", TUESDAY)}
 
     def test_a_message_without_a_first_sending_counts_as_the_earliest(self) -> None:
-        """Such messages are made by hand."""
         with closing(self.open_store()) as store:
             store.put([_row("a", b"1", "")])
             assert store.get(["a"]) == {"a": _row("a", b"1", "")}
@@ -94,15 +90,14 @@ class ResultStoreContract:
             assert store.get(["a"]) == {"a": _row("a", b"2", MONDAY)}
 
     def test_ids_are_opaque(self) -> None:
-        """Other programs choose them."""
         ids = ["", "a b/ü?*%'\";--", "x\0y", "\ud800", "{a}:b", "A", "a", "x" * 10_000]
         with closing(self.open_store()) as store:
-            assert store.put([_row(one, str(number).encode()) for number, one in enumerate(ids)]) == {}
+            assert store.put([_row(task_id, str(number).encode()) for number, task_id in enumerate(ids)]) == {}
             found = store.get(ids)
-            assert {one: held.reply for one, held in found.items()} == {
-                one: str(number).encode() for number, one in enumerate(ids)
+            assert {task_id: row.reply for task_id, row in found.items()} == {
+                task_id: str(number).encode() for number, task_id in enumerate(ids)
             }
-            assert [held.id for held in found.values()] == list(found)
+            assert [row.id for row in found.values()] == list(found)
 
     def test_states_and_tasks_are_opaque(self) -> None:
         """The set of states is open, and a task that is unknown has any name."""
@@ -115,7 +110,6 @@ class ResultStoreContract:
             assert store.get(rows) == rows
 
     def test_a_reply_is_opaque(self) -> None:
-        """It may be empty, binary and large."""
         rows = {
             str(number): _row(str(number), reply) for number, reply in enumerate([b"", b"\0\xff", b"x" * 3_000_000])
         }
@@ -123,8 +117,7 @@ class ResultStoreContract:
             assert store.put(list(rows.values())) == {}
             assert store.get(rows) == rows
 
-    def test_expired_rows_are_deleted_at_most_so_many_at_a_time(self) -> None:
-        """Those that have not expired stay."""
+    def test_expired_rows_are_deleted_at_most_n_at_a_time(self) -> None:
         with closing(self.open_store()) as store:
             store.put([_row(f"old-{number}", expires_at=1000.0) for number in range(5)])
             store.put([_row("new")])
@@ -134,7 +127,6 @@ class ResultStoreContract:
             assert set(store.get(["new"])) == {"new"}
 
     def test_a_row_that_was_put_again_keeps_its_new_expiry(self) -> None:
-        """The earlier one is forgotten."""
         with closing(self.open_store()) as store:
             store.put([_row("a", expires_at=1000.0)])
             store.put([_row("a")])
@@ -142,14 +134,12 @@ class ResultStoreContract:
             assert store.get(["a"]) == {"a": _row("a")}
 
     def test_deleting_removes_all_rows_of_an_id_and_no_others(self) -> None:
-        """Of each message that had the id."""
         with closing(self.open_store()) as store:
             store.put([_row("a", b"1", MONDAY), _row("a", b"2", TUESDAY), _row("b"), _row("c")])
             store.delete(["a", "never", "c"])
             assert set(store.get(["a", "b", "c"])) == {"b"}
 
     def test_checking_that_rows_can_be_stored_leaves_none(self) -> None:
-        """A store that works has nothing to report."""
         with closing(self.open_store()) as store:
             assert store.check_writable() is None
             assert store.get([""]) == {}
@@ -166,7 +156,6 @@ class ResultStoreContract:
             assert set(store.get(["a", "b"])) == {"a", "b"}
 
     def test_stores_of_one_url_share_their_rows(self) -> None:
-        """A sender finds what a worker has put."""
         with closing(self.open_store()) as first, closing(self.open_store()) as second:
             assert second.get(["a"]) == {}
             first.put([_row("a", b"1")])
@@ -175,7 +164,6 @@ class ResultStoreContract:
             assert first.get(["a"]) == {"a": _row("a", b"2")}
 
     def test_many_threads_use_one_store(self) -> None:
-        """What a thread has put, it can get."""
         with closing(self.open_store()) as store:
 
             def work(number: int) -> None:
@@ -206,8 +194,8 @@ class ResultStoreContract:
             with ThreadPoolExecutor(5) as threads:
                 closes = threads.submit(close)
                 try:
-                    for one in [threads.submit(work, str(number)) for number in range(4)]:
-                        one.result(60)
+                    for running in [threads.submit(work, str(number)) for number in range(4)]:
+                        running.result(60)
                 finally:
                     ended.set()
                 closes.result(10)

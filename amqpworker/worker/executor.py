@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from amqpworker.errors import InvalidArguments
 from amqpworker.ipc.recorder import RunSlot, key_of
 from amqpworker.log.logger import get_logger, task_context
-from amqpworker.model.headers import UnusableHeader, now_text, read_headers, time_text
-from amqpworker.model.message import ATTEMPT, EXPIRES, FIRST_RUN, JSON, Delivery, Properties, new_id
+from amqpworker.model.headers import ATTEMPT, EXPIRES, FIRST_RUN, UnusableHeader, now_text, read_headers, time_text
+from amqpworker.model.message import JSON, Delivery, Properties, new_id
 from amqpworker.model.outcome import Discarded, Done, Outcome
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.signature.signature import Call

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterable
 from typing import NoReturn
 
-from amqpworker.ipc.report import DUMP_SIGNAL
+from amqpworker.ipc.stray_signals import DUMP_SIGNAL
 
 MESSAGE = (
     b"amqpworker: a child that a task made by os.fork() came back from the task; it ends here (os._exit it yourself)\n"

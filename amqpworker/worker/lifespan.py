@@ -11,14 +11,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from amqpworker.errors import ConfigError
 from amqpworker.log.logger import get_logger
 
+if TYPE_CHECKING:
+    from amqpworker.app import Context
+
 log = get_logger(__name__)
 
-Context: TypeAlias = AbstractContextManager[Any] | AbstractAsyncContextManager[Any]
 Awaits: TypeAlias = Callable[[Coroutine[Any, Any, Any], float | None], Any]
 
 

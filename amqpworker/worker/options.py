@@ -7,6 +7,7 @@ once, and passes them to the supervisor and to each process as JSON.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
@@ -17,6 +18,9 @@ PREFETCH_PER_THREAD = 4
 MAX_PREFETCH = 65_535
 MAX_THREADS = 10_000
 MAX_SUSPECTS = 4
+
+# `.*` is greedy, and settings contain no colon: so the colon is the last one.
+_WITH_SETTINGS = re.compile(r"(?P<name>.*):(?P<threads>[0-9]{0,9})(?:,prefetch=(?P<prefetch>[0-9]{1,9}))?", re.DOTALL)
 
 
 def repeated(names: Sequence[str]) -> str | None:
@@ -55,6 +59,23 @@ class QueueOptions(BaseModel):
     def _from_name(cls, given: Any) -> Any:
         return {"name": given} if isinstance(given, str) else given
 
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """
+        Read `NAME` or `NAME:[THREADS][,prefetch=N]`; raises pydantic's ValidationError if a number is out of range.
+
+        The name can contain any character: settings start at the last colon, and only if everything after it is settings.
+        """
+        found = _WITH_SETTINGS.fullmatch(text)
+        if found is None:
+            return cls(name=text)
+        threads, prefetch = found["threads"], found["prefetch"]
+        return cls(
+            name=found["name"],
+            threads=int(threads) if threads else None,
+            prefetch=None if prefetch is None else int(prefetch),
+        )
+
 
 class LogOptions(BaseModel):
     """How all processes of a program log."""
@@ -66,7 +87,7 @@ class LogOptions(BaseModel):
     )
     log_json: Annotated[
         bool | None, Flag(None, "text on a terminal or in a journal, else JSON", ("--log-json/--no-log-json",))
-    ] = Field(None, description="Log JSON lines.")
+    ] = Field(None, description="Log JSON lines, or text.")
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -87,7 +108,7 @@ class PoolOptions(BaseModel):
         8, ge=1, le=MAX_THREADS, description="Threads per process, shared by queues without their own thread count."
     )
     prefetch: Annotated[int | None, Flag("N", f"{PREFETCH_PER_THREAD} per concurrent task")] = Field(
-        None, ge=1, le=MAX_PREFETCH, description="Unsettled messages that a process holds per queue."
+        None, ge=1, le=MAX_PREFETCH, description="Messages that a process holds per queue, running or waiting."
     )
     queues: Annotated[tuple[QueueOptions, ...], Flag("QUEUE", "all queues of the app", ("-q", "--queue"))] = Field(
         (),
@@ -98,30 +119,33 @@ class PoolOptions(BaseModel):
     async_tasks: Annotated[int, Flag("N")] = Field(
         100, ge=1, le=MAX_PREFETCH, description="Coroutines that run concurrently in each process."
     )
-    isolated: Annotated[int | None, Flag("N", f"as many as threads, at most {MAX_SUSPECTS}")] = Field(
+    suspects: Annotated[int | None, Flag("N", f"as many as threads, at most {MAX_SUSPECTS}")] = Field(
         None,
         ge=1,
         le=MAX_THREADS,
-        description="Isolated processes per worker process, for messages that are suspected of crashing it.",
+        description="How many suspects (messages that may have crashed a process) run at once per process, each isolated.",
     )
     drain_timeout: Annotated[float | None, Flag("SECONDS", "the app's setting")] = Field(
-        None, ge=0, allow_inf_nan=False, description="Time for running tasks to finish when the pool stops."
+        None, ge=0, allow_inf_nan=False, description="Seconds for running tasks to finish when the pool stops."
     )
     max_tasks: Annotated[int | None, Flag("N")] = Field(None, ge=1, description="Restart a process after N tasks.")
     max_hours: Annotated[float | None, Flag("HOURS")] = Field(
         None, ge=0.001, le=87_600, allow_inf_nan=False, description="Restart a process after this many hours."
     )
     max_memory: Annotated[int | None, Flag("MIB")] = Field(
-        None, ge=1, description="Restart a process that uses more memory than this."
+        None, ge=1, description="Restart a process that uses more than this many MiB of memory."
     )
     stall_timeout: Annotated[float, Flag("SECONDS")] = Field(
-        60.0, ge=1, allow_inf_nan=False, description="Kill and replace a process that makes no progress for this long."
+        60.0,
+        ge=1,
+        allow_inf_nan=False,
+        description="Kill and replace a process that makes no progress for this many seconds.",
     )
     start_timeout: Annotated[float, Flag("SECONDS")] = Field(
         60.0,
         ge=1,
         allow_inf_nan=False,
-        description="Kill a process that has not loaded the app and entered its lifespan within this time.",
+        description="Kill a process that has not loaded the app and entered its lifespan within this many seconds.",
     )
     log_tasks: Annotated[Literal["all", "failed"] | None, Flag("all|failed", "the app's setting")] = Field(
         None, description="Log a line when a task ends: for all tasks, or for failed ones."
@@ -165,9 +189,9 @@ class PoolOptions(BaseModel):
         return self.all_threads + self.async_tasks
 
     @property
-    def suspects(self) -> int:
-        """How many messages that may crash their process can run at once, each in an isolated process."""
-        return min(self.all_threads, MAX_SUSPECTS) if self.isolated is None else self.isolated
+    def suspects_at_once(self) -> int:
+        """How many suspects run at once."""
+        return min(self.all_threads, MAX_SUSPECTS) if self.suspects is None else self.suspects
 
     def threads_for(self, queue: str) -> int:
         """Return how many threads serve a queue."""

@@ -20,8 +20,8 @@ from typing import Any
 from amqpworker.errors import InvalidArguments, InvalidResult, Reject, RetryLater, TimeLimitExceeded
 from amqpworker.log.logger import get_logger
 from amqpworker.log.redaction import redact_text
-from amqpworker.model.headers import count_of
-from amqpworker.model.message import CRASHES, ETA, EXPIRES, JSON, RETURNED, Delivery, Properties
+from amqpworker.model.headers import CRASHES, ETA, EXPIRES, RETURNED, count_of
+from amqpworker.model.message import JSON, Delivery, Properties
 from amqpworker.model.outcome import (
     Dead,
     Discarded,
@@ -35,7 +35,8 @@ from amqpworker.model.outcome import (
     Snooze,
 )
 from amqpworker.policies.retry import BROKEN, ResultRefused, RunInfo
-from amqpworker.routing.envelope import MAX_TEXT, MAX_TRACEBACK, truncated
+from amqpworker.routing.envelope import MAX_TEXT, MAX_TRACEBACK
+from amqpworker.text import truncated
 from amqpworker.worker.context import Run
 from amqpworker.worker.isolation.crashes import MIB, Crash
 from amqpworker.worker.unknown_tasks import advice
@@ -134,7 +135,7 @@ def from_exception(run: Run, error: BaseException) -> Outcome:
         case RetryLater() if _has_delay(error):
             if not error.count:
                 return Snooze(error.delay, _failure_of_retry_later(error))
-            if policy.allows(_run_info(run), error.delay, error):
+            if policy.allows(_run_info(run), error):
                 return Retry(error.delay, _failure_of_retry_later(error))
             return Dead("failed", _no_attempt_left(error, run.attempt))
     delay = policy.decide(error, _run_info(run))

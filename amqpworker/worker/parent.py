@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from amqpworker.ipc.report import STOPPED, Command, Exit, WriteStacks, parse_commands
+from amqpworker.ipc.exit_status import STOPPED
+from amqpworker.ipc.pipes import BareCommand, Command, parse_commands
 from amqpworker.lifecycle import start_thread
 from amqpworker.log.logger import get_logger
 from amqpworker.worker.stacks import StackWriter
@@ -72,9 +73,9 @@ class ParentPipe:
             self._on_end()
 
     def _on_command(self, command: Command) -> None:
-        if isinstance(command, WriteStacks):
+        if command is BareCommand.WRITE_STACKS:
             self._stacks.write()
-        elif isinstance(command, Exit):
+        elif command is BareCommand.END_OVERDUE:
             if self._on_exit_command is not None:
                 self._on_exit_command()
         elif self._on_suspect_answer is not None:

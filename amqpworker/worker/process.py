@@ -24,10 +24,11 @@ from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import Subscription
 from amqpworker.errors import AmqpWorkerError, ConfigError
+from amqpworker.ipc.exit_status import ABANDONED, FAILED, MISCONFIGURED, OVERDUE, STOPPED
+from amqpworker.ipc.interpreter import version_mismatch, without_version
+from amqpworker.ipc.pipes import Report, Reporter
 from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, MAIN, PUBLISHER, Gauges, Recorder, map_memory
-from amqpworker.ipc.report import ABANDONED, DUMP_SIGNAL, FAILED, MISCONFIGURED, OVERDUE, STOPPED, Report, Reporter
-from amqpworker.ipc.stray_signals import STRAY, ignore_stray
-from amqpworker.ipc.version_check import version_mismatch, without_version
+from amqpworker.ipc.stray_signals import DUMP_SIGNAL, STRAY, ignore_stray
 from amqpworker.log.format import configure, log_uncaught
 from amqpworker.log.logger import flush, get_logger
 from amqpworker.log.redaction import redact_text
@@ -105,7 +106,9 @@ class WorkerProcess:
             options.start_timeout,
             any(task.isolated for task in app.tasks.values()),
         )
-        concurrency = Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects)
+        concurrency = Concurrency(
+            options.shared_threads, options.async_tasks, options.own_threads, options.suspects_at_once
+        )
         await_ = lambda *given: self.runners.run_coroutine(*given)  # noqa: E731, PLW0108 - `runners` are made below
         middleware = MiddlewareStack.of(app.middleware, await_)
         executor = TaskExecutor(app.tasks, store is not None, self.limits, middleware)

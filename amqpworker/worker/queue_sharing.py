@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from amqpworker.broker.address import Address
-from amqpworker.ipc.idle_queues import bit_of
-from amqpworker.ipc.recorder import Recorder
+from amqpworker.ipc.recorder import Recorder, bit_of
 
 # Tasks that keep all threads busy for this long are long ones; before `receiver` requeues what waits behind them, so that
 # it does not go to another process that is as busy.

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, assert_never
 
 from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.log.logger import get_logger
-from amqpworker.model.message import CRASHES, DEAD_REASON, Delivery
+from amqpworker.model.headers import CRASHES, DEAD_REASON
+from amqpworker.model.message import Delivery
 from amqpworker.routing.envelope import replayed
 from amqpworker.worker import outcomes
 from amqpworker.worker.isolation.crashes import NO_HEADERS, RedeliveryAction, redelivery_action

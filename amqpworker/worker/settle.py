@@ -20,8 +20,8 @@ from amqpworker.broker.labels import process_name
 from amqpworker.errors import AmqpWorkerError, InvalidArguments
 from amqpworker.ipc.recorder import Counts
 from amqpworker.log.logger import get_logger
-from amqpworker.model.headers import UnusableHeader, read_headers, time_of, time_text
-from amqpworker.model.message import FIRST_SENT, Delivery, DeliveryChannel, Publication, new_id
+from amqpworker.model.headers import FIRST_SENT, UnusableHeader, read_headers, time_of, time_text
+from amqpworker.model.message import Delivery, Publication, new_id
 from amqpworker.model.outcome import (
     Dead,
     Discarded,
@@ -34,15 +34,13 @@ from amqpworker.model.outcome import (
     Retry,
     Snooze,
 )
-from amqpworker.model.reply import done as done_reply
-from amqpworker.model.reply import failed as failed_reply
-from amqpworker.results.result_writer import ResultWriter
-from amqpworker.results.store import ResultNotStorable, ResultStore
+from amqpworker.model.reply import encode_done, encode_failed
+from amqpworker.results.store import ResultNotStorable, ResultStore, ResultWriter
 from amqpworker.routing.envelope import (
     dead_lettered,
     is_valid_reply_to,
     postponed,
-    reply,
+    publication_of_reply,
     republished,
     retried,
     shrink_to_fit,
@@ -113,7 +111,7 @@ class Settler:
             case Done(value):
                 if run is not None and log.wants(self._done_level):
                     self._log_done(run)
-                self._store_and_reply(delivery, run, done_reply(value))
+                self._store_and_reply(delivery, run, encode_done(value))
             case Retry() | Snooze():
                 self._retry(delivery, outcome, run)
             case Postpone():
@@ -173,7 +171,7 @@ class Settler:
                 log.error("result_refused", id=task_id, queue=delivery.queue, size=len(reply), reason=str(error))
                 if refused:
                     return True
-                state, reply, refused = "failed", failed_reply(RESULT_REFUSED, Failure("", str(error))), True
+                state, reply, refused = "failed", encode_failed(RESULT_REFUSED, Failure("", str(error))), True
                 continue
             log.warning("result_not_stored", id=task_id, reason=str(error))
             if not delivery.channel.is_open or self.draining.wait(pause):
@@ -190,7 +188,7 @@ class Settler:
         def replied(error: AmqpWorkerError | None) -> None:
             if isinstance(error, InvalidArguments) and not last:
                 log.error("result_refused", id=delivery.properties.message_id, size=len(body), reason=str(error))
-                self._reply(delivery, failed_reply(RESULT_REFUSED, Failure("", str(error))), last=True)
+                self._reply(delivery, encode_failed(RESULT_REFUSED, Failure("", str(error))), last=True)
                 return
             if error is not None:
                 log.warning("reply_lost", id=delivery.properties.message_id, reason=str(error))
@@ -203,7 +201,7 @@ class Settler:
             return
         self._replying.add(delivery)
         try:
-            self._replies.publish(reply(delivery, body), timeout=REPLY_TIMEOUT, on_done=replied)
+            self._replies.publish(publication_of_reply(delivery, body), timeout=REPLY_TIMEOUT, on_done=replied)
         except InvalidArguments as error:
             replied(error)
         except BaseException:
@@ -269,7 +267,7 @@ class Settler:
             error=failure.error_type,
             error_text=failure.text[:MOST_LOGGED],
         )
-        reply = failed_reply(dead.reason, failure)
+        reply = encode_failed(dead.reason, failure)
         if not self._stored(delivery, run, "failed", reply):
             self._requeue(delivery)
             return
@@ -311,7 +309,7 @@ class Settler:
 
     def flush(self) -> None:
         """Send the acknowledgements of what was settled, in as few frames as the rules allow."""
-        settled: dict[DeliveryChannel, list[int]] = {}
+        settled: dict[ConsumerChannel, list[int]] = {}
         acks = self._acks
         while acks:
             delivery = acks.popleft()

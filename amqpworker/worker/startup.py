@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from amqpworker.broker.consumer import Consumer
 from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError
-from amqpworker.ipc.report import Report, Reporter
+from amqpworker.ipc.pipes import Report, Reporter
 from amqpworker.log.logger import get_logger
 from amqpworker.log.redaction import redact_text
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from amqpworker.ipc.report import FAILED
+from amqpworker.ipc.exit_status import FAILED
 from amqpworker.lifecycle import ThreadLimitReached
 from amqpworker.log.logger import get_logger
 

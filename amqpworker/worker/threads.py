@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
+from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.ipc.recorder import Recorder, RunSlot, read_recording
 from amqpworker.lifecycle import start_thread
-from amqpworker.model.message import Delivery, DeliveryChannel
+from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Outcome
 from amqpworker.worker.context import Run
 from amqpworker.worker.event_loop import EventLoopRunner
@@ -117,7 +118,7 @@ class RunnerThreads:
         for delivery in self._permits.take_waiting():
             self._to_thread(delivery)
 
-    def running_on(self, channel: DeliveryChannel) -> list[tuple[Delivery, float]]:
+    def running_on(self, channel: ConsumerChannel) -> list[tuple[Delivery, float]]:
         """Return the deliveries of a channel whose tasks run, each with the seconds that it has run; from any thread."""
         running = [delivery for delivery in list(self.running.values()) if delivery.channel is channel]
         return with_seconds(running, read_recording(self._recorder.memory), time.time())

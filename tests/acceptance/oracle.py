@@ -25,7 +25,7 @@ from tests.acceptance.scene import CALL_TIMEOUT, MOST_ATTEMPTS, PYTHON, QUEUE, S
 from tests.acceptance.service.ledger import Line
 from tests.support import Broker, raw_channel
 
-STILL = 2.0  # nothing may be seen for so long: the broker's figures are up to a second old
+STILL = 2.0  # nothing may be seen for this long: the broker's figures are up to a second old
 SLACK = 1.0
 GRACE = 5.0
 DEAD = f"{QUEUE}.dead"
@@ -62,7 +62,7 @@ class DeadLetter:
 
 @dataclass
 class Balance:
-    """What the ledger says, and every way in which it is wrong."""
+    """What the ledger contains, and every way in which it is wrong."""
 
     tries: dict[str, list[Line]] = field(default_factory=lambda: defaultdict(list))
     calls: set[str] = field(default_factory=set)
@@ -91,12 +91,12 @@ class Balance:
         return ((self.confirmed - self.dead.keys() - self.parked.keys()) | answered) - self.ends.keys()
 
     def invented(self) -> set[str]:
-        """Return what ran although nobody sent it, or although its sender was told each time that it had not left."""
+        """Return what ran although it was not sent, or although each attempt reported that it had not left."""
         refused = {one for one in self.tries if self.outcomes[one] == {"refused"} and not self.open_tries(one)}
         return (self.started - self.tries.keys() - self.calls) | (self.started & refused)
 
     def open_tries(self, one: str) -> bool:
-        """Tell whether the sender died before it knew what became of a message."""
+        """Return whether the sender died before it knew what became of a message."""
         return not self.outcomes[one]
 
     def doubles(self) -> int:
@@ -119,7 +119,7 @@ class Balance:
         return wrong
 
     def was_disturbed(self, one: str) -> bool:
-        """Tell whether a fault fell into the life of a message."""
+        """Return whether a fault fell into the life of a message."""
         times = [line["at"] for line in self.tries.get(one, ())]
         times += [run["at"] for attempt in range(1, MOST_ATTEMPTS + 1) for run in self.runs.get((one, attempt), ())]
         times += [end["at"] for end in self.ends.get(one, ())]
@@ -147,7 +147,7 @@ class Balance:
         ]
 
     def misburied(self) -> list[str]:
-        """Return dead letters that should not be dead, or that do not say how they died."""
+        """Return dead letters that should not be dead, or that lack the reason."""
         task_of = {one: lines[0]["task"] for one, lines in self.tries.items()}
         return [
             f"{letter.id} ({task_of.get(letter.id)}): {letter.reason}, attempt {letter.attempt}"
@@ -166,7 +166,7 @@ class Balance:
         )
 
     def check(self, name: str, may_be_lost: Iterable[str] = (), may_park: bool = False) -> None:
-        """Fail with every way in which the balance is wrong; `may_be_lost` stood in a queue that was deleted."""
+        """Fail with every way in which the balance is wrong; `may_be_lost` were in a queue that was deleted."""
         told.append(f"{name}: {self}")
         wrong: dict[str, Any] = {
             "lost": self.lost() - set(may_be_lost),
@@ -188,7 +188,7 @@ class Balance:
 def strangers(packages: Iterable[str]) -> list[str]:
     """Return the places that the package came from and that are not below the prefix of AMQPWORKER_PYTHON."""
     if "AMQPWORKER_PYTHON" not in os.environ:
-        return []  # whoever works on these tests runs them from the checkout
+        return []  # for work on these tests they are run from the checkout
     prefix = Path(PYTHON).parent.parent
     return [package for package in packages if not Path(package).is_relative_to(prefix)]
 
@@ -255,7 +255,7 @@ def wait_for_quiet(scenes: Sequence[Scene], timeout: float) -> None:
 
 
 def moving(brokers: Sequence[Broker]) -> dict[str, Counter[str]]:
-    """Return the counts of every queue that holds messages which should go on by themselves."""
+    """Return the counts of every queue that holds messages which should continue by themselves."""
     found = {}
     vhosts = {broker.vhost for broker in brokers}
     for queue in brokers[0].management.request("GET", "queues"):
@@ -270,7 +270,7 @@ def moving(brokers: Sequence[Broker]) -> dict[str, Counter[str]]:
 
 
 def drain(broker: Broker, queue: str) -> list[DeadLetter]:
-    """Take every letter out of a queue; none where there is no such queue."""
+    """Take every dead letter out of a queue; none if there is no such queue."""
     letters: list[DeadLetter] = []
     if broker.count(queue) < 0:
         return letters

@@ -60,7 +60,7 @@ class Scene:
     # ---- processes --------------------------------------------------------------------------------------------------
 
     def start(self, *arguments: str, log: str, url: str = "", **environment: str) -> subprocess.Popen[bytes]:
-        """Start a process under test; it ends with us, and what it says goes to a file."""
+        """Start a process under test; it ends with us, and its output goes to a file."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("AMQPWORKER_", "PYTHON"))}
         env = {
             **clean,
@@ -109,19 +109,19 @@ class Scene:
             try:
                 code = process.wait(timeout)
             except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGUSR1)  # it says where its threads are
+                process.send_signal(signal.SIGUSR1)  # it shows where its threads are
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(1)
                 raise AssertionError(f"It does not end: {self.said(log, 10_000)}") from None
             assert code == 0, f"exit code {code}: {self.said(log)}"
 
     def said(self, log: str, length: int = 3000) -> str:
-        """Return the end of what processes said."""
+        """Return the end of the output of processes."""
         path = self.folder / f"{log}.log"
         return f"\n--- {log}:\n{path.read_text()[-length:]}" if path.is_file() else ""
 
     def close(self) -> list[str]:
-        """End every process of the scene, and return what had to be killed although it was told to stop."""
+        """End every process of the scene, and return what had to be killed although it was asked to stop."""
         running = [process for _, process in self._processes if process.poll() is None]
         for process in running:
             process.send_signal(signal.SIGTERM)
@@ -170,7 +170,7 @@ class Scene:
         self.wait_until(lambda: self.count(kind, since) >= count, timeout, f"{count} times {kind!r}")
 
     def wait_until(self, predicate: Callable[[], bool], timeout: float, what: str) -> None:
-        """Wait, and tell what the processes said where it does not come true."""
+        """Wait; if it does not come true, show the output of the processes."""
         try:
             wait_until(predicate, timeout, what)
         except AssertionError as error:
@@ -179,5 +179,5 @@ class Scene:
 
 
 def copies_wait(said: str) -> bool:
-    """Tell whether a pool has logged that copies are not confirmed: of those that were written, or of those that were not."""
+    """Return whether a pool has logged that copies are not confirmed: of those that were written, or of those that were not."""
     return "copies_unconfirmed" in said or "copy_not_confirmed" in said

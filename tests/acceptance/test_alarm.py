@@ -1,11 +1,11 @@
-"""Under a memory alarm nothing can be published: what must be, waits, and goes on when it ends."""
+"""Under a memory alarm nothing can be published: what must be, waits, and continues when it ends."""
 
 from __future__ import annotations
 
-from amqpworker.testing import Node
 from tests.acceptance.conftest import MakeScene
 from tests.acceptance.oracle import balance
 from tests.acceptance.scene import copies_wait
+from tests.nodes import Node
 
 ALARM = ("set_vm_memory_high_watermark", "absolute", "1")
 CALM = ("set_vm_memory_high_watermark", "0.6")

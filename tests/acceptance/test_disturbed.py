@@ -9,10 +9,11 @@ from collections.abc import Callable
 import pytest
 from pika.exceptions import ChannelClosedByBroker
 
-from amqpworker.testing import Node
-from tests.acceptance.conftest import MakeScene, quicken
+from tests.acceptance.conftest import MakeScene
 from tests.acceptance.oracle import balance
 from tests.acceptance.scene import QUEUE, Scene
+from tests.conftest import quicken
+from tests.nodes import Node
 from tests.support import Broker
 
 SECONDS = float(os.environ.get("ACCEPTANCE_SECONDS", "20"))
@@ -33,7 +34,7 @@ def test_a_queue_that_is_deleted_under_its_consumers_is_consumed_again(scene: Sc
     scene.stop_all("sender")
     result = balance(scene)
     lost = result.lost()
-    # What stood in the queue is gone, as the administrator wished; nothing that was sent afterwards is.
+    # What was in the queue is gone, as the administrator wished; nothing that was sent afterwards is.
     asked = {one: max(line["at"] for line in lines) for one, lines in result.tries.items()}
     assert all(asked[one] <= back for one in lost)
     result.check("queue deleted under its consumers", may_be_lost=lost, may_park=True)

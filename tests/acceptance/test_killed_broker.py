@@ -1,12 +1,12 @@
-"""The broker is killed by -9 under load, and everything goes on by itself once it is back."""
+"""The broker is killed by -9 under load, and everything continues by itself once it is back."""
 
 from __future__ import annotations
 
 import pytest
 
-from amqpworker.testing import Node
 from tests.acceptance.conftest import MakeScene
 from tests.acceptance.oracle import balance
+from tests.nodes import Node
 
 ROUNDS = 2
 SOME = 200

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import pytest
 
 from amqpworker.results.store import open_store
-from amqpworker.testing import Node
 from tests.acceptance.conftest import MakeScene
 from tests.acceptance.oracle import Balance, balances
 from tests.acceptance.scene import Scene
+from tests.nodes import Node
 
-# What stands in one group is tried at the same time.
+# What is in one group is tried at the same time.
 POINTS = (
     ("before the run", "in the run", "after the run", "before the ack", "after the ack"),
     ("result not stored", "result stored", "reply sent"),
@@ -26,9 +26,9 @@ COUNT = 160
 
 @pytest.mark.parametrize("points", POINTS, ids=", ".join)
 def test_nothing_confirmed_is_lost_when_workers_are_killed(
-    calm_node: Node, make_scene: MakeScene, points: tuple[str, ...]
+    node: Node, make_scene: MakeScene, points: tuple[str, ...]
 ) -> None:
-    scenes = {point: make_scene(calm_node, results=True) for point in points}
+    scenes = {point: make_scene(node, results=True) for point in points}
     # Letters are few in the usual mix, and several go in one write.
     few = {point: ("--only", "doomed") for point in points if point.startswith("letter")}
     senders = {
@@ -86,8 +86,8 @@ ONE = {
 }
 
 
-def test_one_message_runs_again_only_where_the_guarantees_say_so(calm_node: Node, make_scene: MakeScene) -> None:
-    scenes = {point: make_scene(calm_node, results=True) for point in ONE}
+def test_one_message_runs_again_only_where_the_guarantees_allow_it(node: Node, make_scene: MakeScene) -> None:
+    scenes = {point: make_scene(node, results=True) for point in ONE}
     senders = {
         point: scene.sender("batch", "--count", "1", "--only", ONE[point].kind) for point, scene in scenes.items()
     }

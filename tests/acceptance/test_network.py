@@ -1,4 +1,4 @@
-"""A network that resets connections in mid-frame, and one that swallows what the broker says."""
+"""A network that resets connections in mid-frame, and one that swallows what the broker sends."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_confirms_that_are_swallowed_leave_an_unknown_that_can_be_sent_again(
 
 @contextmanager
 def swallowing(scene: Scene, proxy: Proxy) -> Iterator[None]:
-    """Swallow what the broker says, then end the connections: what was swallowed would spoil the stream."""
+    """Swallow what the broker sends, then end the connections: what was swallowed would spoil the stream."""
     scene.fault("network swallows")
     proxy.swallow("to_client")
     try:

@@ -38,7 +38,7 @@ async def lifespan():
     entered.append("entered")
     yield
 
-app = App("amqp://nobody@localhost:1/", results="sqlite:///none.db", lifespan=lifespan)
+app = App("amqp://guest@localhost:1/", results="sqlite:///none.db", lifespan=lifespan)
 
 @app.task(name="echo")
 def echo(text: str, times: int = 1) -> str:
@@ -85,7 +85,7 @@ def spins() -> None:
 def scribbles() -> None:
     for number in range(3, 200):
         try:
-            os.write(number, b"hello there, this is no frame" * 3)
+            os.write(number, b"hello there, this is not a frame" * 3)
         except OSError:
             pass
 
@@ -143,7 +143,7 @@ async def inner(run):
     yield
     left.append("inner")
 
-app = App("amqp://nobody@localhost:1/", results="sqlite:///none.db", middleware=[outer, inner])
+app = App("amqp://guest@localhost:1/", results="sqlite:///none.db", middleware=[outer, inner])
 
 @app.task(name="inside")
 def inside() -> list:
@@ -227,7 +227,7 @@ def test_large_messages_and_results_pass(process: IsolatedProcess) -> None:
     assert outcome(asked(process, "echo", b'{"text": "' + text + b'", "times": 3}')) == Done(b'"' + text * 3 + b'"')
 
 
-def test_a_task_that_is_late_is_told_with_its_stack(process: IsolatedProcess) -> None:
+def test_a_task_that_is_late_is_reported_with_its_stack(process: IsolatedProcess) -> None:
     ending = asked(process, "sleeps", timeout=0.5)
     assert isinstance(ending, Late)
     assert "in sleeps" in ending.stack
@@ -263,7 +263,7 @@ def test_a_task_that_has_left_its_process_group_is_ended_all_the_same(process: I
     killer = threading.Timer(10, os.kill, (process.pid, signal.SIGKILL))
     killer.start()
     process.close()
-    assert killer.is_alive(), "nobody else has to end it"
+    assert killer.is_alive(), "no other process has to end it"
     killer.cancel()
     assert not alive(child)
 
@@ -306,7 +306,7 @@ def test_a_kill_is_noticed(process: IsolatedProcess, when: str) -> None:
         assert crash(asked(process, "sleeps")).code == -signal.SIGKILL
 
 
-def test_somebody_elses_wait_for_any_child_is_survived(process: IsolatedProcess) -> None:
+def test_a_wait_for_any_child_in_user_code_is_survived(process: IsolatedProcess) -> None:
     assert process.wait_ready(60)
     process.runs = 1
     os.kill(process.pid, signal.SIGKILL)
@@ -340,7 +340,7 @@ def test_what_an_app_lets_its_own_sockets_wait_for_is_not_for_ours(
         made.close()
 
 
-def test_nothing_is_left_open_where_there_is_no_room() -> None:
+def test_nothing_is_left_open_if_there_is_no_room() -> None:
     def descriptors() -> list[str]:
         return sorted(os.listdir("/proc/self/fd"))
 

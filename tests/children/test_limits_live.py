@@ -25,7 +25,7 @@ def alive(pid):
         return False
 
 def first(mark):
-    # The first run notes its process; the second tells whether that is still there.
+    # The first run notes its process; the second notes whether that is still there.
     file = HERE / mark
     if file.exists():
         note(f"again {mark}, {'beside' if alive(int(file.read_text())) else 'after'} the first")
@@ -102,7 +102,7 @@ def test_a_task_over_its_soft_limit_ends_as_its_retry_policy_has_it_with_the_rea
         (warned,) = workers.events("limit_beyond_ack_timeout")
         assert (warned["task"], warned["limit"], warned["ack_timeout"]) == ("shop.long", 3600.0, 1800.0)
         workers.send("slow", seconds=0, mark="next")
-        wait_until(lambda: "end next" in workers.ledger(), what="the same process goes on")
+        wait_until(lambda: "end next" in workers.ledger(), what="the same process continues")
         assert len(workers.events("process_started")) == 1
 
 

@@ -36,7 +36,7 @@ def once() -> None:
 
 @app.task(name="shop.crash", queue="work", retry=None, isolated=True)
 def crash() -> None:
-    # What it leaves behind holds its sockets: their end says nothing.
+    # What it leaves behind holds its sockets: their end means nothing.
     subprocess.Popen(["sleep", "10"], close_fds=False, process_group=0)
     os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from amqpworker.testing import Node
-from tests.acceptance.conftest import quicken
 from tests.acceptance.scene import Scene
-from tests.conftest import TEST_CONFIG, throw_away
+from tests.conftest import TEST_CONFIG, quicken, throw_away
+from tests.nodes import Member, Node
 from tests.support import Broker
 
 VHOST = "cluster"
@@ -36,15 +35,15 @@ class Cluster:
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """Run three nodes with an empty virtual host."""
     first = Node(tmp_path / "first", extra_config=TEST_CONFIG, tied=True)
-    others = [Node(tmp_path / name, extra_config=TEST_CONFIG, tied=True, beside=first) for name in ("second", "third")]
+    others = [Member(tmp_path / name, first, extra_config=TEST_CONFIG, tied=True) for name in ("second", "third")]
     try:
         first.start()
         with ThreadPoolExecutor() as at_once:
             list(at_once.map(Node.start, others))
             for node in others:  # one by one: the second to come must find the first
-                node.join(first)
+                node.join()
             list(at_once.map(quicken, (first, *others)))
-        first.management.create_vhost(VHOST)
+        first.create_vhost(VHOST)
         yield Cluster(first, *others)
     finally:
         for node in (*others, first):
@@ -53,7 +52,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 @pytest.fixture
 def scene(cluster: Cluster, tmp_path: Path) -> Iterator[Scene]:
-    """A scene whose processes know all three nodes, looked at through the second: all queues are led by the first."""
+    """A scene whose processes know all three nodes, observed through the second: all queues are led by the first."""
     made = Scene(Broker(cluster.second, VHOST), tmp_path / "scene", url=cluster.url)
     try:
         declaring = made.start(
@@ -63,4 +62,4 @@ def scene(cluster: Cluster, tmp_path: Path) -> Iterator[Scene]:
         yield made
     finally:
         left = made.close()
-    assert not left, f"These did not end when they were told to: {left}"
+    assert not left, f"These did not end when they were asked to: {left}"

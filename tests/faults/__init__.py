@@ -1,1 +1,1 @@
-"""What fails, and what goes on: slower than the rest, and a target of their own."""
+"""What fails, and what continues: slower than the rest, and a target of their own."""

@@ -1,4 +1,4 @@
-"""Closing an app: by the last who uses it, never under a worker or another thread, and without anybody's doing."""
+"""Closing an app: by the last who uses it, never under a worker or another thread, and by itself."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def server(make_app: MakeApp) -> App:
     return app
 
 
-def test_calls_of_threads_that_each_say_with_app_are_all_answered(app: App, server: App, connections: Count) -> None:
+def test_calls_of_threads_that_each_use_with_app_all_get_their_reply(app: App, server: App, connections: Count) -> None:
     echo = echo_of(app)
 
     def work(number: int) -> int:
@@ -193,7 +193,7 @@ def test_who_is_inside_alone_may_close_and_use_it_again(app: App, vhost: Broker,
     assert vhost.count(QUEUE) == 3
 
 
-# ---- by nobody -----------------------------------------------------------------------------------------------------
+# ---- by no call ----------------------------------------------------------------------------------------------------
 
 
 def descriptors() -> int:

@@ -1,4 +1,4 @@
-"""The producer's connection: it comes back by itself, and what is no broker is told in time and in plain words."""
+"""The producer's connection: it is made again by itself, and another server is reported in time and in plain words."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from amqpworker import App, ConfigError, NotConnected, SendError, Unconfirmed
-from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
 from tests.integration.tasks import QUEUE, echo_of, messages
+from tests.nodes import Node
 from tests.proxy import Proxy
 from tests.support import Broker, raw_channel, wait_until
 
@@ -204,7 +204,7 @@ def test_who_sends_all_the_time_does_not_try_to_connect_all_the_time(make_app: M
         assert 2 <= len(tried) <= 13
 
 
-# ---- what listens is no broker ------------------------------------------------------------------------------------
+# ---- what listens is another server -------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -248,13 +248,13 @@ STRANGERS = {
     "speaks HTTP and hangs up": (HTTP, True, ConfigError, "does not speak AMQP 0-9-1"),
     "speaks AMQP 1.0 and hangs up": (OTHER_AMQP, True, ConfigError, "does not speak AMQP 0-9-1"),
     "sends garbage": (b"\xff" * 4096, True, ConfigError, "does not speak AMQP 0-9-1"),
-    "says nothing": (b"", False, NotConnected, "no response from"),
+    "sends nothing": (b"", False, NotConnected, "no response from"),
     "hangs up at once": (b"", True, NotConnected, "closed the connection without a response"),
 }
 
 
 @pytest.mark.parametrize("stranger", STRANGERS)
-def test_what_is_no_broker_is_told_in_plain_words_and_in_time(
+def test_a_server_that_is_not_a_broker_is_reported_in_plain_words_and_in_time(
     make_app: MakeApp, stranger: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     says, hangs_up, kind, told = STRANGERS[stranger]
@@ -273,7 +273,7 @@ def test_what_is_no_broker_is_told_in_plain_words_and_in_time(
     assert not [record for record in caplog.records if record.name.startswith("pika")]
 
 
-def test_a_host_that_has_no_address_is_told(make_app: MakeApp) -> None:
+def test_a_host_without_an_address_is_reported(make_app: MakeApp) -> None:
     app = make_app("amqp://guest:sesame-47@no-such-host.invalid/", send_timeout=2.0)
     with pytest.raises(NotConnected, match=r"'no-such-host\.invalid'") as caught:
         echo_of(app).send("x")

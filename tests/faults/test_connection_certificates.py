@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from amqpworker import AccessRefused, App, ConfigError
-from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
 from tests.certificates import encrypt_key, make_authority, make_certificate
 from tests.conftest import TEST_CONFIG, throw_away
 from tests.integration.tasks import echo_of
+from tests.nodes import Node
 from tests.support import Broker, wait_until
 
 MakeApp = Callable[..., App]
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @dataclass(frozen=True)
 class Guarded:
-    """A node that lets nobody in without a certificate, with the files of some who try."""
+    """A node that accepts no client without a certificate, with the files of several clients."""
 
     node: Node
     port: int
@@ -37,7 +37,7 @@ class Guarded:
         return f"amqps://{login}localhost:{self.port}/{vhost}"
 
     def settings(self, who: str | None) -> dict[str, Any]:
-        """Return the settings of somebody with a certificate."""
+        """Return the settings of a client with a certificate."""
         own = {} if who is None else {"tls_cert": self.folder / f"{who}.pem", "tls_key": self.folder / f"{who}.key"}
         return {"tls_ca": self.folder / "authority.pem", **own}
 
@@ -101,7 +101,7 @@ REFUSED: dict[str, tuple[str | None, type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("why", REFUSED)
-def test_a_certificate_that_is_not_taken_is_told_at_once_and_by_whose_it_is(
+def test_a_certificate_that_is_not_accepted_is_reported_at_once_with_its_owner(
     make_app: MakeApp, guarded: Guarded, why: str
 ) -> None:
     who, kind, told = REFUSED[why]
@@ -111,10 +111,10 @@ def test_a_certificate_that_is_not_taken_is_told_at_once_and_by_whose_it_is(
     assert "guest" not in str(caught.value)
 
 
-def test_a_virtual_host_that_the_user_of_a_certificate_may_not_enter_is_told_with_its_name(
+def test_a_virtual_host_that_the_user_of_a_certificate_may_not_access_is_reported_by_name(
     make_app: MakeApp, guarded: Guarded
 ) -> None:
-    guarded.node.management.create_vhost("closed")
+    guarded.node.create_vhost("closed")
     app = make_app(guarded.url(vhost="closed"), **guarded.settings("shop"))
     with pytest.raises(AccessRefused, match=r"'shop'.*'closed'"):
         echo_of(app).send("x")
@@ -140,7 +140,9 @@ except ConfigError as error:
     assert "Enter PEM" not in done.stdout + done.stderr
 
 
-def test_a_broker_that_does_not_know_users_by_certificate_says_so(make_app: MakeApp, guarded: Guarded) -> None:
+def test_a_broker_that_does_not_know_users_by_certificate_is_reported_as_such(
+    make_app: MakeApp, guarded: Guarded
+) -> None:
     node = guarded.node
     for listed, told in (("plain", "EXTERNAL"), ("external", "PLAIN")):
         mechanism = f"'{listed.upper()}'"

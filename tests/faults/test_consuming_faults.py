@@ -13,8 +13,8 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from amqpworker import App, Unroutable, current
 from amqpworker.routing import topology
-from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
+from tests.nodes import Node
 from tests.proxy import Proxy
 from tests.support import Broker, raw_channel, wait_until
 from tests.workers import LocalWorker, running
@@ -53,7 +53,7 @@ def generation(worker: LocalWorker, queue: str = QUEUE) -> object:
 
 
 def make_anew(vhost: Broker, channel: BlockingChannel) -> None:
-    """Delete the queue and declare it again at once: RabbitMQ 3.10 tells its consumers nothing, and delivers nothing."""
+    """Delete the queue and declare it again at once: RabbitMQ 3.10 does not notify its consumers, and delivers nothing."""
     queue = next(one for one in topology.work_queue("amqpworker", QUEUE).queues if one.name == QUEUE)
     vhost.delete_queue(QUEUE)
     channel.queue_declare(QUEUE, durable=True, arguments=dict(queue.arguments))
@@ -350,7 +350,7 @@ def test_a_worker_that_is_started_before_its_broker_waits_for_it(
     app = make_app(vhost.url.replace(str(vhost.node.ports.amqp), str(port)))
     ledger = Ledger(app)
     with running(app, wait=False, threads=1) as worker:
-        wait_until(lambda: "connection_failed" in caplog.text, what="it says that nothing listens")
+        wait_until(lambda: "connection_failed" in caplog.text, what="it reports that nothing listens")
         assert "Connection refused by" in caplog.text
         with Proxy(vhost.url, port):
             worker.wait_until_consuming(30)

@@ -193,7 +193,7 @@ def test_calls_in_a_child_and_in_the_parent_are_answered_each_to_its_own(
         end()
 
 
-def test_calls_that_nobody_answers_end_in_time_in_a_child_and_in_the_parent(app: App) -> None:
+def test_calls_without_a_reply_end_in_time_in_a_child_and_in_the_parent(app: App) -> None:
     echo = echo_of(app)
     end = in_child(lambda: times_out(echo.options(timeout=0.3).call))
     times_out(echo.options(timeout=0.3).call)

@@ -121,7 +121,7 @@ def test_a_copy_is_published_once_however_late_its_confirm_is(make_app: MakeApp,
         wait_until(lambda: copies.overdue(time.monotonic()) == 1, 20, "its dead letter is not confirmed in time")
         for _ in range(20):
             passes.send()
-        wait_until(lambda: vhost.count(QUEUE) == 0, what="others go on meanwhile")
+        wait_until(lambda: vhost.count(QUEUE) == 0, what="others continue meanwhile")
         assert not copies.waiting
         vhost.node.rabbitmqctl("eval", f"sys:resume({server_of(vhost, QUEUE + '.dead')}).")
         wait_until(worker.process.settler.is_idle, 30, "the letter is confirmed")

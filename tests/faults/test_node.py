@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from amqpworker.errors import ConfigError
-from amqpworker.testing import Node, processes
+from amqpworker.testing import processes
 from amqpworker.testing.configuration import Record
+from tests.nodes import Node
 from tests.support import Broker, raw_channel, raw_publish, wait_until
 
 MakeNode = Callable[..., Node]
@@ -69,7 +70,7 @@ def test_two_nodes_run_side_by_side_in_folders_with_spaces_and_quotes(make_node:
     for node in (first, second):
         node.start()
     assert not set(first.ports) & set(second.ports)
-    first.management.create_vhost("only here")
+    first.create_vhost("only here")
     with raw_channel(first.url("only here")), raw_channel(second.url()):
         pass
     first.stop()
@@ -151,7 +152,7 @@ def test_a_command_that_is_interrupted_while_it_starts_a_node_leaves_nothing_beh
     assert living(Node(tmp_path)) == []
 
 
-def test_a_start_that_fails_says_why_in_one_line_and_leaves_nothing_behind(make_node: MakeNode) -> None:
+def test_a_start_that_fails_gives_its_reason_in_one_line_and_leaves_nothing_behind(make_node: MakeNode) -> None:
     node = make_node(extra_config="nonsense = 1")
     with pytest.raises(ConfigError, match="unknown variable: nonsense") as caught:
         node.start()
@@ -159,7 +160,7 @@ def test_a_start_that_fails_says_why_in_one_line_and_leaves_nothing_behind(make_
     assert living(node) == []
 
 
-def test_rabbitmqctl_speaks_to_this_node_and_tells_its_errors(node: Node) -> None:
+def test_rabbitmqctl_speaks_to_this_node_and_reports_its_errors(node: Node) -> None:
     assert node.rabbitmqctl("--quiet", "eval", "node().").strip() == f"'{node.name}'"
     with pytest.raises(ConfigError, match=r"rabbitmqctl delete_vhost: .*does not exist"):
         node.rabbitmqctl("delete_vhost", "never-made")

@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from amqpworker import App, BatchFailed, CallTimeout, ConfigError, InvalidArguments, SendError, Settings, Unconfirmed
-from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
 from tests.integration.tasks import QUEUE, echo_of, messages
+from tests.nodes import Node
 from tests.proxy import Proxy
 from tests.support import Broker, raw_channel, wait_until
 
@@ -42,15 +42,15 @@ def test_a_broker_that_is_restarted_under_many_threads_fails_no_send(make_node: 
     stop = threading.Event()
     sent: list[str] = []
 
-    def send_until_told() -> None:
+    def send_until_stopped() -> None:
         while not stop.is_set():
             sent.append(echo.send("x").id)
 
     with app, ThreadPoolExecutor(20) as pool:
         sent.append(echo.send("makes the queue").id)
-        # RabbitMQ 3.10 loses a queue that was declared some seconds before it is killed, and never says so.
+        # RabbitMQ 3.10 loses a queue that was declared some seconds before it is killed, and never reports it.
         node.restart()
-        sending = [pool.submit(send_until_told) for _ in range(20)]
+        sending = [pool.submit(send_until_stopped) for _ in range(20)]
         wait_until(lambda: len(sent) > 200, 30, "messages are sent")
         (node.stop if how == "restarted" else node.kill)()
         before = len(sent)
@@ -71,7 +71,7 @@ def test_a_message_whose_confirm_is_lost_is_published_again_under_its_id(
         echo.send("before")
         proxy.swallow("to_client")
         sending = pool.submit(echo.send, "during")
-        wait_until(lambda: vhost.count(QUEUE) == 2, what="it has arrived, and nobody knows")
+        wait_until(lambda: vhost.count(QUEUE) == 2, what="it has arrived, and the sender does not know")
         proxy.heal()
         proxy.reset()
         again = sending.result(20)
@@ -115,18 +115,18 @@ def test_a_call_that_was_not_written_yet_waits_for_the_broker(make_node: Callabl
         app.close()
 
 
-def test_calls_to_a_queue_that_does_not_exist_hold_up_nobody(app: App, vhost: Broker) -> None:
+def test_calls_to_a_queue_that_does_not_exist_hold_up_no_others(app: App, vhost: Broker) -> None:
     echo = echo_of(app)
     echo.send("x")
     stop = threading.Event()
 
-    def ask_nobody() -> None:
+    def call_unconsumed() -> None:
         while not stop.is_set():
             with pytest.raises(Exception, match="'nowhere'"):
                 echo.options(queue="nowhere").call("x")
 
     with ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(ask_nobody)
+        asking = pool.submit(call_unconsumed)
         # One send a second would be a sign of declaring everything again for each call.
         for _ in range(100):
             echo.send("x")
@@ -163,7 +163,7 @@ def test_a_message_above_the_brokers_limit_fails_alone_and_the_next_one_never_le
         assert app.producer.publisher.session.max_body == LIMIT
 
 
-def test_a_batch_with_a_message_that_cannot_be_sent_tells_so_for_that_one(app: App, vhost: Broker) -> None:
+def test_a_batch_with_a_message_that_cannot_be_sent_fails_for_that_one_only(app: App, vhost: Broker) -> None:
     echo = echo_of(app)
     vhost.declare_queue("other", x_delivery_limit=7)  # not as this app declares it
     wrong = app.remote(name="test.wrong", queue="other")(lambda: None)
@@ -191,16 +191,16 @@ app.close()
 """
 
 
-def test_the_first_send_of_a_process_that_stood_still_is_not_written_into_a_closed_connection(vhost: Broker) -> None:
+def test_the_first_send_of_a_process_that_was_stopped_is_not_written_into_a_closed_connection(vhost: Broker) -> None:
     program = subprocess.Popen([sys.executable, "-c", STOPPED, vhost.url], stdout=subprocess.PIPE, text=True)
     try:
         assert program.stdout is not None
         for _ in range(5):
             assert program.stdout.readline() == "stops\n"
-            wait_until(lambda: stopped(program.pid), what="it stands still")
+            wait_until(lambda: stopped(program.pid), what="it is stopped")
             threading.Event().wait(1.1)  # for as long as an application may well be quiet
             vhost.close_connections()
-            wait_until(lambda: has_unread(vhost.node.ports.amqp), what="the broker has said goodbye")
+            wait_until(lambda: has_unread(vhost.node.ports.amqp), what="the broker has closed the connection")
             program.send_signal(signal.SIGCONT)
         assert program.wait(30) == 0
     finally:
@@ -211,7 +211,7 @@ def test_the_first_send_of_a_process_that_stood_still_is_not_written_into_a_clos
 
 
 def has_unread(port: int) -> bool:
-    """Tell whether a client of the server at this port has not read what was sent to it."""
+    """Return whether a client of the server at this port has not read what was sent to it."""
     with open("/proc/net/tcp") as table:
         rows = [line.split() for line in table][1:]
     return any(int(row[2].split(":")[1], 16) == port and int(row[4].split(":")[1], 16) for row in rows)
@@ -263,7 +263,7 @@ def test_ctrl_c_during_a_send_waits_for_no_broker() -> None:
 
 
 def waits(pid: int) -> bool:
-    """Tell whether there is a thread beside the main one, and none of them runs."""
+    """Return whether there is a thread beside the main one, and none of them runs."""
     states = []
     for task in os.listdir(f"/proc/{pid}/task"):
         with open(f"/proc/{pid}/task/{task}/stat") as stat:

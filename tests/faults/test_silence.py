@@ -17,9 +17,9 @@ import pytest
 from amqpworker import App
 from amqpworker.broker import consumer_check as probe
 from amqpworker.routing import topology
-from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
 from tests.cli import environment, run
+from tests.nodes import Node
 from tests.proxy import Proxy
 from tests.support import Broker, wait_until
 from tests.workers import LocalWorker, running
@@ -45,7 +45,7 @@ def channel_of(worker: LocalWorker) -> object:
 
 @pytest.fixture
 def own_node(make_node: Callable[..., Node]) -> Node:
-    """A node whose queues may be spoiled: what stands still inside of it may stand there for ever."""
+    """A node whose queues may be spoiled: what is frozen inside of it may be frozen for ever."""
     node = make_node()
     node.start()
     return node
@@ -53,7 +53,7 @@ def own_node(make_node: Callable[..., Node]) -> Node:
 
 @contextmanager
 def frozen(node: Node) -> Iterator[None]:
-    """Have a node stand still."""
+    """Freeze a node."""
     pid = node.status().pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
@@ -64,7 +64,7 @@ def frozen(node: Node) -> Iterator[None]:
 
 
 def suspended(node: Node, process: str, seconds: float) -> threading.Thread:
-    """Have one process of the node stand still for so long, from now on; returns the thread that sees to it."""
+    """Freeze one process of the node for `seconds` from now on; returns the thread that does so."""
     begun = threading.Event()
     expression = (
         f"P = {process}, erlang:suspend_process(P), timer:sleep({round(seconds * 1000)}), erlang:resume_process(P)."
@@ -140,7 +140,7 @@ def test_a_frozen_broker_is_left_within_eight_seconds_by_both_sides_and_sends_ar
     assert noted == [1, 2]
 
 
-def test_a_send_outlives_a_broker_that_stands_still_for_a_while(make_app: MakeApp, spare_node: Node) -> None:
+def test_a_send_outlives_a_broker_that_is_frozen_for_a_while(make_app: MakeApp, spare_node: Node) -> None:
     app = make_app(spare_node.url(), send_timeout=30.0, heartbeat=60, connect_timeout=2.0)
     noted, task = sizes(app)
     with running(app, threads=1), ThreadPoolExecutor() as pool:
@@ -209,7 +209,7 @@ def test_a_declaration_without_an_answer_is_asked_for_at_the_next_address(make_a
         app = make_app(f"{one.url},{other.url}", send_timeout=40.0)
         _, task = sizes(app)
         pause = suspended(own_node, "whereis(ra_server_sup_sup)", 16)
-        wait_until(lambda: not moves(own_node, "whereis(ra_server_sup_sup)"), 20, "declarations stand still")
+        wait_until(lambda: not moves(own_node, "whereis(ra_server_sup_sup)"), 20, "declarations are frozen")
         with ThreadPoolExecutor() as pool:
             sent = pool.submit(task.send, "x")  # type: ignore[attr-defined]
             wait_until(lambda: one.accepted == 1 and other.accepted == 1, 8, "both were tried")
@@ -229,7 +229,7 @@ def test_a_subscription_without_an_answer_is_asked_for_at_the_next_address(make_
         consuming = make_app(f"{one.url},{other.url}", declare=False)
         sizes(consuming)
         pause = suspended(own_node, leader("%2F", QUEUE), 12)
-        wait_until(lambda: not moves(own_node, leader("%2F", QUEUE)), 20, "the queue stands still")
+        wait_until(lambda: not moves(own_node, leader("%2F", QUEUE)), 20, "the queue is frozen")
         with running(consuming, wait=False, threads=1) as worker:
             wait_until(
                 lambda: one.accepted + other.accepted >= 4 and one.accepted and other.accepted, 9, "both were tried"
@@ -254,7 +254,7 @@ def test_a_subscription_without_an_answer_ends_nothing_that_runs(make_app: MakeA
     task.send("x")  # type: ignore[attr-defined]
     hold.send(1)
     pause = suspended(own_node, leader("%2F", QUEUE), 14)
-    wait_until(lambda: not moves(own_node, leader("%2F", QUEUE)), 20, "the queue stands still")
+    wait_until(lambda: not moves(own_node, leader("%2F", QUEUE)), 20, "the queue is frozen")
     with running(app, wait=False, threads=2) as worker:
         wait_until(lambda: runs, what="the other queue is served")
         wait_until(lambda: QUEUE in worker.process.consumer.failures, 20, "that it is not answered")
@@ -267,7 +267,7 @@ def test_a_subscription_without_an_answer_ends_nothing_that_runs(make_app: MakeA
 
 
 def moves(node: Node, process: str) -> bool:
-    """Tell whether a process of the node moves."""
+    """Return whether a process of the node makes progress."""
     return "suspended" not in node.rabbitmqctl("eval", f"process_info({process}, status).")
 
 
@@ -285,7 +285,7 @@ def test_a_command_line_send_that_was_not_confirmed_waits_for_nothing_at_its_end
     pause.join(40)
 
 
-# ---- what the broker says of our queues -------------------------------------------------------------------------------
+# ---- what the broker reports of our queues ----------------------------------------------------------------------------
 
 
 def test_a_queue_whose_leader_is_silent_is_not_taken_for_one_without_consumers(

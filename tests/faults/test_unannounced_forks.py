@@ -12,7 +12,7 @@ from tests.integration.tasks import QUEUE
 from tests.proxy import Proxy
 from tests.support import Broker, wait_until
 
-# `PyDLL` keeps the interpreter's lock during the call, as uWSGI does: a child without it could not go on.
+# `PyDLL` keeps the interpreter's lock during the call, as uWSGI does: a child without it could not continue.
 HEAD = """
     import ctypes, os, sys, time, traceback
     from amqpworker import App, Settings, SendError, ResultStoreError
@@ -90,13 +90,13 @@ def test_a_child_that_sends_lets_go_of_the_connection_of_its_master(vhost: Broke
     program = """
         import select, signal
         echo.send("x")
-        ready, tell = os.pipe()
+        ready, written = os.pipe()
         def sends():
             echo.send("child")
-            os.write(tell, b"1")
+            os.write(written, b"1")
             signal.pause()
         child = in_child(sends)
-        os.close(tell)
+        os.close(written)
         print(child, flush=True)
         if select.select([ready], [], [], 30)[0] and os.read(ready, 1):
             print("sent", flush=True)

@@ -1,4 +1,4 @@
-"""Sending from where nobody thinks of it: loggers, finalizers, signal handlers, and forks at a bad moment."""
+"""Sending from unusual places: loggers, finalizers, signal handlers, and forks at a bad moment."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_handler_that_sends_under_its_lock_does_not_stop_the_thread_whose_line
         audited = make_app(proxy.url, send_timeout=15.0)
         handler = TaskApp(echo_of(audited, "audit"))
         with handling(handler):
-            # The first send of that app: its I/O thread tells that it has connected before anything is confirmed.
+            # The first send of that app: its I/O thread logs that it has connected before anything is confirmed.
             begin = time.monotonic()
             logging.getLogger("amqpworker.somewhere").warning("audit this")
             assert time.monotonic() - begin < 10
@@ -149,7 +149,7 @@ def test_every_verb_is_refused_or_done_at_once_in_the_i_o_thread(verb: str, app:
     assert isinstance(told[1], float)
     assert told[1] < 2
     assert isinstance(told[0], type(None) if verb == "close" else NotConnected)
-    echo.send("goes on")
+    echo.send("continues")
 
 
 # ---- programs of their own -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ QUEUE = "work"
 
 
 def echo_of(app: App, queue: str = QUEUE) -> RemoteTask[[str], str]:
-    """Describe a task that gives back its text."""
+    """Describe a task that returns its text."""
 
     @app.remote(name="test.echo", queue=queue)
     def echo(text: str) -> str: ...

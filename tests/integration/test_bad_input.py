@@ -1,4 +1,4 @@
-"""Messages that nobody should have sent: each becomes a dead letter with its reason, and the next message runs."""
+"""Messages that should not have been sent: each becomes a dead letter with its reason, and the next message runs."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_each_bad_message_is_a_dead_letter_with_its_reason_and_the_next_one_runs
     }
     for case, letter in found.items():
         assert letter.body == sent[case]
-        assert letter.headers["aw-error"], f"{case} tells why"
+        assert letter.headers["aw-error"], f"{case} names the reason"
         assert len(letter.headers["aw-error"]) < 5000, case
         assert letter.properties.delivery_mode == 2
     assert found["compressed"].properties.content_encoding == "gzip"

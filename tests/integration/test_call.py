@@ -36,7 +36,7 @@ MakeApp = Callable[..., App]
 
 
 def pending(app: App) -> int:
-    return len(app.producer._calls)
+    return len(app.producer._generation.calls)
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_a_timeout_is_bounded_and_leaves_nothing_behind(app: App) -> None:
 NO_CONSUMERS = f"queue '{QUEUE}' has no consumers"
 
 
-def test_a_call_without_a_consumer_says_so_however_many_are_made_at_once(
+def test_a_call_without_a_consumer_fails_with_that_reason_however_many_are_made_at_once(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("amqpworker.client.producer.COUNT_TIMEOUT", 10.0)
@@ -299,10 +299,10 @@ def test_a_lost_connection_ends_the_calls_that_wait_at_once(make_app: MakeApp, v
         echo = echo_of(app)
         with ThreadPoolExecutor(10) as pool:
             calls = [pool.submit(echo.options(timeout=20).call, "x") for _ in range(10)]
-            waiting = app.producer._calls._pending
+            waiting = app.producer._generation.calls._pending
             wait_until(lambda: len(waiting) == 10 and all(one.requested_on for one in list(waiting.values())))
             # In the queue and confirmed are two things; what is not confirmed yet fails with another text.
-            asked = app.producer._calls._pending.values
+            asked = app.producer._generation.calls._pending.values
             wait_until(lambda: all(one.requested_on for one in list(asked())), what="all questions are confirmed")
             begin = time.monotonic()
             proxy.reset()
@@ -333,7 +333,7 @@ def calls(task: Any) -> bool:
     return True
 
 
-def test_a_call_while_the_broker_is_away_says_so_in_time(make_app: MakeApp) -> None:
+def test_a_call_while_the_broker_is_unreachable_fails_in_time_with_that_reason(make_app: MakeApp) -> None:
     app = make_app(f"amqp://127.0.0.1:{free_ports(1)[0]}/")
     begin = time.monotonic()
     with pytest.raises(NotConnected, match="connection refused") as caught:

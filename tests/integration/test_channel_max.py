@@ -1,4 +1,4 @@
-"""A broker that allows fewer channels on a connection than are needed: an error says so, and how many are."""
+"""A broker that allows fewer channels on a connection than are needed: an error states so, with both numbers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from amqpworker import App, ConfigError
-from amqpworker.testing import Node
 from tests.cli import environment, run
 from tests.conftest import TEST_CONFIG, throw_away
 from tests.integration.tasks import echo_of
+from tests.nodes import Node
 from tests.pools import SHOP
 from tests.support import wait_until
 from tests.workers import running
@@ -33,7 +33,7 @@ def allow(node: Node, channels: int) -> None:
     node.rabbitmqctl("eval", f"application:set_env(rabbit, channel_max, {channels}).")
 
 
-def test_what_has_no_channel_left_fails_at_once_and_names_channel_max_while_the_rest_goes_on(
+def test_what_has_no_channel_left_fails_at_once_and_names_channel_max_while_the_rest_continues(
     make_app: MakeApp, narrow: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
     allow(narrow, 2)

@@ -61,7 +61,7 @@ def test_a_tool_that_is_interrupted_ends_without_a_traceback(
     assert (process.returncode, out, err) == (code, "", "")
 
 
-def test_the_program_ends_quietly_when_nobody_reads_on(tmp_path: Path) -> None:
+def test_the_program_ends_quietly_when_its_output_is_no_longer_read(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(SHOP)
     with started(tmp_path, environment(), "topology", "show", "shop:app", "--json") as process:
         assert process.stdout is not None
@@ -123,7 +123,7 @@ def test_a_second_ctrl_c_in_a_terminal_ends_at_once(tmp_path: Path, vhost: Broke
 # ---- a broker that is too old -----------------------------------------------------------------------------------------
 
 
-def say_hello(connection: socket.socket, properties: dict[str, str]) -> None:
+def greet(connection: socket.socket, properties: dict[str, str]) -> None:
     """Play a broker that opens a connection, calls itself by these properties, and closes it when it is asked to."""
 
     def say(method: object) -> None:
@@ -154,7 +154,7 @@ def fake_broker(properties: dict[str, str]) -> Iterator[str]:
 
         def answer(connection: socket.socket) -> None:
             with connection, suppress(OSError):
-                say_hello(connection, properties)
+                greet(connection, properties)
 
         def serve() -> None:
             with suppress(OSError):
@@ -190,7 +190,7 @@ def test_a_broker_that_is_too_old_or_another_is_one_line_and_exit_code_2(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_the_program_loads_ends_it_without_a_word(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_while_the_program_loads_ends_it_without_output(tmp_path: Path, number: signal.Signals) -> None:
     # As slow as it can be: the import waits for the signal.
     (tmp_path / "typer.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\n")
     done = subprocess.run(

@@ -19,9 +19,9 @@ import pytest
 from amqpworker import Settings
 from amqpworker.broker.admin import Admin
 from amqpworker.errors import NotConnected, Unroutable
-from amqpworker.testing import Node
 from amqpworker.worker.app_loader import load_app
 from tests.cli import Ended, run_here
+from tests.nodes import Node
 from tests.support import Broker, milliseconds, raw_channel, wait_until
 from tests.workers import running
 
@@ -32,7 +32,7 @@ app = App()
 @app.task(name="shop.welcome", queue="emails", retry=None)
 def welcome(user_id: int, lang: str = "en") -> dict[str, str]:
     if user_id == 0:
-        raise Reject("nobody")
+        raise Reject("unknown user")
     if user_id < 0:
         raise ValueError("no such user: " + lang)
     return {"greeting": f"{lang} {user_id}"}
@@ -104,7 +104,7 @@ def test_send_without_an_app_sends_the_body_as_it_is(cli: Callable[[str], Ended]
 
 def test_send_to_a_queue_that_is_not_there_exits_with_1(cli: Callable[[str], Ended]) -> None:
     cli("topology declare clishop:app")
-    ended = cli("send a.b -q slip x=1")
+    ended = cli("send a.b -q typo x=1")
     assert "No queue is bound to exchange" in ended.complaint()
     assert ended.code == 1
 
@@ -121,7 +121,7 @@ def test_call_prints_the_value_as_json(cli: Callable[[str], Ended], worker: None
     assert cli("call shop.welcome user_id=7 lang=fr -q emails").json == {"greeting": "fr 7"}
 
 
-def test_a_call_of_a_task_that_fails_tells_its_traceback_and_exits_with_1(
+def test_a_call_of_a_task_that_fails_shows_its_traceback_and_exits_with_1(
     cli: Callable[[str], Ended], worker: None
 ) -> None:
     ended = cli("call shop.welcome user_id=-7 --app clishop:app")
@@ -131,7 +131,7 @@ def test_a_call_of_a_task_that_fails_tells_its_traceback_and_exits_with_1(
     assert ended.err.splitlines()[-1] == "amqpworker: The task ended as 'failed': ValueError: no such user: en"
 
 
-def test_a_call_that_nobody_answers_exits_with_1(cli: Callable[[str], Ended]) -> None:
+def test_a_call_without_a_reply_exits_with_1(cli: Callable[[str], Ended]) -> None:
     ended = cli("call shop.welcome user_id=7 --app clishop:app --timeout 0.3")
     assert "did not reply within 0.3 s" in ended.complaint()
     assert ended.code == 1
@@ -193,7 +193,7 @@ def test_topology_check_finds_what_is_missing_and_changes_nothing(cli: Callable[
         ("amqpworker.delay.03", "x-message-ttl", 5000, 1000),
     ],
 )
-def test_topology_check_tells_which_argument_differs_and_both_values(
+def test_topology_check_names_the_argument_that_differs_and_both_values(
     cli: Callable[[str], Ended], vhost: Broker, shop: str, queue: str, argument: str, there: object, wanted: object
 ) -> None:
     arguments = next(one.arguments for one in load_app(shop).plan.whole().queues if one.name == queue)
@@ -233,7 +233,7 @@ def test_topology_check_by_the_management_api_finds_policies_and_missing_binding
 
 @contextmanager
 def user(vhost: Broker, monkeypatch: pytest.MonkeyPatch, **rights: str) -> Iterator[str]:
-    """Have the commands log in as a user of these rights; yield its name."""
+    """Have the commands log in as a user with these permissions; yield its name."""
     name = f"{vhost.vhost}-few"
     vhost.management.create_user(name, "few")
     try:
@@ -247,7 +247,7 @@ def user(vhost: Broker, monkeypatch: pytest.MonkeyPatch, **rights: str) -> Itera
         vhost.management.delete_user(name)
 
 
-def test_topology_check_without_the_right_to_compare_is_one_line_and_exits_with_2(
+def test_topology_check_without_permission_to_compare_is_one_line_and_exits_with_2(
     cli: Callable[[str], Ended], vhost: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cli("topology declare clishop:app")
@@ -341,7 +341,7 @@ def test_a_letter_that_pika_cannot_read_is_listed_and_shown(
     vhost.wait_for_count("emails.dead", 2)
 
 
-def test_the_brokers_own_dead_letters_tell_their_reason(cli: Callable[[str], Ended], vhost: Broker) -> None:
+def test_the_brokers_own_dead_letters_have_their_reason(cli: Callable[[str], Ended], vhost: Broker) -> None:
     cli("topology declare clishop:app")
     vhost.declare_queue(
         "short", x_message_ttl=1, x_dead_letter_exchange="amqpworker.dead", x_dead_letter_routing_key="emails"
@@ -353,7 +353,7 @@ def test_the_brokers_own_dead_letters_tell_their_reason(cli: Callable[[str], End
     assert letter["failed_at"]
 
 
-def test_the_right_to_read_is_enough_to_look_at_dead_letters(
+def test_permission_to_read_is_enough_to_peek_at_dead_letters(
     cli: Callable[[str], Ended], vhost: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cli("topology declare clishop:app")
@@ -410,7 +410,7 @@ def test_looking_into_a_queue_leaves_it_as_it_was(vhost: Broker) -> None:
 
 
 @pytest.mark.parametrize("credit", [200, 1])
-def test_looks_at_more_than_33_letters_leave_their_order(
+def test_peeking_at_more_than_33_dead_letters_keeps_their_order(
     vhost: Broker, cli: Callable[[str], Ended], monkeypatch: pytest.MonkeyPatch, credit: int
 ) -> None:
     monkeypatch.setattr("amqpworker.broker.peek.MIN_CREDIT", credit)
@@ -434,7 +434,7 @@ def test_looks_at_more_than_33_letters_leave_their_order(
     assert [one["id"] for one in listed[0]["letters"]] == [*ids, "id-40"]
 
 
-def test_a_look_does_not_wait_for_what_others_hold_and_says_that_they_do(
+def test_a_peek_does_not_wait_for_what_others_hold_and_reports_that_they_do(
     vhost: Broker, cli: Callable[[str], Ended]
 ) -> None:
     cli("topology declare clishop:app")
@@ -455,7 +455,7 @@ def test_a_look_does_not_wait_for_what_others_hold_and_says_that_they_do(
     )
 
 
-def test_an_interrupted_look_gives_back_what_it_holds_in_its_order(vhost: Broker) -> None:
+def test_an_interrupted_peek_requeues_what_it_holds_in_its_order(vhost: Broker) -> None:
     vhost.declare_queue("some", x_delivery_limit=1000)
     for number in range(50):
         vhost.publish("", "some", str(number))
@@ -478,26 +478,25 @@ def test_an_interrupted_look_gives_back_what_it_holds_in_its_order(vhost: Broker
 
 
 def stopped(pid: int) -> bool:
-    """Tell whether every thread of a process is stopped, which takes a moment."""
+    """Return whether every thread of a process is stopped, which takes a moment."""
     states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path("/proc").glob(f"{pid}/task/*/stat")]
     return set(states) == {"T"}
 
 
-def test_a_tool_does_not_wait_longer_than_its_timeout_for_an_answer(make_node: Callable[..., Node]) -> None:
-    node = make_node().start()
-    with Admin(node.url(), Settings(), timeout=0.5) as admin:
-        os.kill(node.pid, signal.SIGSTOP)
+def test_a_tool_does_not_wait_longer_than_its_timeout_for_an_answer(spare_node: Node) -> None:
+    with Admin(spare_node.url(), Settings(), timeout=0.5) as admin:
+        os.kill(spare_node.pid, signal.SIGSTOP)
         try:
-            wait_until(lambda: stopped(node.pid))
+            wait_until(lambda: stopped(spare_node.pid))
             with pytest.raises(NotConnected, match=r"within 0\.5 s"):
                 admin.depth("some")
             with pytest.raises(NotConnected, match=r"within 0\.5 s"):
                 admin.peek("some", 1)
         finally:
-            os.kill(node.pid, signal.SIGCONT)
+            os.kill(spare_node.pid, signal.SIGCONT)
 
 
-def test_a_tool_goes_on_after_its_connection_was_closed(vhost: Broker) -> None:
+def test_a_tool_continues_after_its_connection_was_closed(vhost: Broker) -> None:
     vhost.declare_queue("some")
     with Admin(vhost.url, Settings()) as admin:
         assert admin.depth("some") == (0, 0)

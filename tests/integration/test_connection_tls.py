@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from amqpworker import App, ConfigError, InvalidArguments, SendError
-from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
 from tests.certificates import make_authority, make_certificate
 from tests.conftest import TEST_CONFIG, throw_away
 from tests.integration.tasks import echo_of, messages
+from tests.nodes import Node
 from tests.support import Broker
 
 MakeApp = Callable[..., App]
@@ -105,13 +105,13 @@ def test_what_cannot_be_trusted_is_refused_in_one_sentence(
     assert "Traceback" not in caplog.text
 
 
-def test_a_port_without_tls_is_told(make_app: MakeApp, secured: Secured) -> None:
+def test_a_port_without_tls_is_named_as_the_reason(make_app: MakeApp, secured: Secured) -> None:
     app = make_app(f"amqps://127.0.0.1:{secured.node.ports.amqp}/", tls_ca=secured.ca)
     with pytest.raises(ConfigError, match="TLS"):
         echo_of(app).send("x")
 
 
-def test_certificate_files_that_cannot_be_read_are_told_without_a_traceback(
+def test_certificate_files_that_cannot_be_read_are_reported_without_a_traceback(
     make_app: MakeApp, secured: Secured, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     nonsense = tmp_path / "nonsense.pem"
@@ -122,7 +122,7 @@ def test_certificate_files_that_cannot_be_read_are_told_without_a_traceback(
     assert "Traceback" not in caplog.text
 
 
-def test_headers_that_do_not_fit_into_the_frames_of_this_broker_are_refused_and_others_go_on(
+def test_headers_that_do_not_fit_into_the_frames_of_this_broker_are_refused_and_others_are_sent(
     make_app: MakeApp, secured: Secured
 ) -> None:
     app = make_app(secured.node.url())

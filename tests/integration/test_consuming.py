@@ -1,4 +1,4 @@
-"""What a worker does with its deliveries: acknowledges early, holds few, gives back in time, stands what tasks do."""
+"""What a worker does with its deliveries: acknowledges early, holds few, requeues in time, survives what tasks do."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_no_more_is_held_than_the_prefetch(vhost: Broker, app: App, options: dic
         wait_until(lambda: vhost.count(QUEUE) == 0, what="the rest runs")
 
 
-def test_deliveries_that_nobody_begins_go_back_in_time(vhost: Broker, make_app: Callable[..., App]) -> None:
+def test_unclaimed_deliveries_are_requeued_in_time(vhost: Broker, make_app: Callable[..., App]) -> None:
     """Long before the ack timeout would close the channel, also when nothing else happens in the worker."""
     busy, free = make_app(ack_timeout=2), make_app(ack_timeout=2)
     go = threading.Event()
@@ -155,11 +155,11 @@ DEEDS: dict[str, Callable[[], Any]] = {
     "stops an iteration": lambda: next(iter(())),
     "is mute": lambda: (_ for _ in ()).throw(Mute()),
     "recurses": lambda: deeper(0),
-    "says a megabyte": lambda: (_ for _ in ()).throw(ValueError("x" * 1_000_000)),
+    "logs a megabyte": lambda: (_ for _ in ()).throw(ValueError("x" * 1_000_000)),
 }
 
 
-def test_whatever_tasks_raise_the_threads_go_on(vhost: Broker, app: App) -> None:
+def test_the_threads_survive_everything_that_tasks_raise(vhost: Broker, app: App) -> None:
     ran: list[str] = []
 
     @app.task(name="do", queue=QUEUE, retry=None)
@@ -185,7 +185,7 @@ def test_whatever_tasks_raise_the_threads_go_on(vhost: Broker, app: App) -> None
     assert "RecursionError" in kinds
 
 
-def test_a_task_that_closes_standard_output_or_starts_threads_is_no_trouble(
+def test_a_task_may_close_standard_output_or_start_threads(
     vhost: Broker, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open(os.devnull, "w") as stream:
@@ -209,7 +209,7 @@ def test_a_task_that_closes_standard_output_or_starts_threads_is_no_trouble(
             start.send()
             wait_until(lambda: len(done) == 2, what="both run")
     assert done == ["closed", "started"]
-    assert isinstance(caught[0], NoCurrentTask), "current() tells nothing in a thread of the task's own"
+    assert isinstance(caught[0], NoCurrentTask), "current() returns nothing in a thread of the task's own"
 
 
 def test_a_task_is_known_by_its_aliases(vhost: Broker, app: App) -> None:

@@ -1,4 +1,4 @@
-"""Dead letters: with their evidence, whole, in their queue, whoever decided on them."""
+"""Dead letters: with their evidence, whole, in their queue, whether a worker or the broker decided on them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_dead_letter_can_be_read_in_the_management_ui(vhost: Broker, make_app:
     assert shown["payload"] == '{"text":"é"}'
     assert shown["properties"]["type"] == "fail"
     assert shown["properties"]["headers"]["aw-error"] == "ça ne va pas"
-    assert vhost.count(DEAD) == 1, "looking at it leaves it there"
+    assert vhost.count(DEAD) == 1, "peeking leaves it there"
 
 
 def deep(levels: int) -> None:
@@ -159,7 +159,7 @@ def test_a_retry_that_has_no_room_is_a_dead_letter_instead(vhost: Broker, make_a
     assert ran == [1], "it did not run again without its sender's headers"
 
 
-def test_headers_that_the_broker_makes_longer_than_a_frame_stop_nobody(
+def test_headers_that_the_broker_makes_longer_than_a_frame_stop_no_worker(
     vhost: Broker, make_app: Callable[..., App]
 ) -> None:
     """RabbitMQ 3.10.8 adds `x-death` to what just fitted, and sends it."""
@@ -184,7 +184,7 @@ def test_headers_that_the_broker_makes_longer_than_a_frame_stop_nobody(
 def test_what_the_broker_gives_up_arrives_in_the_dead_letter_queue_too(
     vhost: Broker, make_app: Callable[..., App]
 ) -> None:
-    """The delivery limit is the backstop: nobody decides on such a message, and it is not lost."""
+    """The delivery limit is the backstop: no worker decides on such a message, and it is not lost."""
     app = make_app()
 
     @app.task(name="note", queue=QUEUE)

@@ -23,7 +23,7 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / "scripts/demo.sh").symlink_to(ROOT / "scripts/demo.sh")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / ".venv/bin").mkdir(parents=True)
-    # no link: where Python stands tells it which packages it has
+    # no link: Python finds its packages by its own path
     (tmp_path / ".venv/bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (tmp_path / ".venv/bin/python").chmod(0o755)
     return tmp_path

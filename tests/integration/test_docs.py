@@ -1,4 +1,4 @@
-"""The README's first steps and the examples, run as they stand."""
+"""The README's first steps and the examples, run as they are."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_readme_shows_how_to_get_a_broker_before_anything_else() -> None:
 
 
 @pytest.mark.parametrize(("worker", "then"), apps(README), ids=lambda it: it if isinstance(it, str) else "")
-def test_the_first_steps_of_the_readme_print_what_it_says(
+def test_the_first_steps_of_the_readme_print_what_it_shows(
     tmp_path: Path, vhost: Broker, worker: str, then: list[Command]
 ) -> None:
     for block in blocks(README, "python"):
@@ -101,13 +101,13 @@ def test_the_example_of_a_web_service_answers_with_the_truth(vhost: Broker) -> N
     assert vhost.count("emails") == 1
 
 
-def test_a_web_service_without_its_broker_says_so_within_its_time() -> None:
+def test_a_web_service_without_its_broker_answers_503_within_its_time() -> None:
     shell = Shell(ROOT, "amqp://127.0.0.1:1/")
     done = shell.run("python -c 'from examples.web_producer import accept; print(accept(dict(user_id=1))[0])'")
     assert done.stdout == "503 Service Unavailable\n"
 
 
-def test_the_example_policies_retry_as_they_say(vhost: Broker) -> None:
+def test_the_example_policies_retry_as_they_promise(vhost: Broker) -> None:
     shell = example_shell(vhost)
     called = "amqpworker call examples.policies.{} --app examples.policies:app --timeout 20"
     pool = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""How a worker stops: it takes no more, gives back what it has not begun, finishes what runs, settles it, leaves."""
+"""How a worker stops: it takes no more, requeues what is unclaimed, finishes and settles what runs, and exits."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import pytest
 
 from amqpworker import App
 from tests import workertasks
+from tests.programs import Program
 from tests.proxy import Proxy
 from tests.support import Broker, wait_until
-from tests.workers import LocalWorker, RealWorker, real_worker, running
+from tests.workers import LocalWorker, real_worker, running
 
 QUEUE = "work"
 
 
 def runs(folder: Path) -> list[str]:
-    """Return what the tasks of a real worker have told, such as `note-1`."""
+    """Return what the tasks of a real worker have noted, such as `note-1`."""
     told = folder / "runs.txt"
     return [line.split()[0] for line in told.read_text().splitlines()] if told.exists() else []
 
@@ -38,7 +39,7 @@ def drains(worker: LocalWorker) -> None:
 # ---- in this process ------------------------------------------------------------------------------------------------
 
 
-def test_a_drain_gives_back_at_once_what_has_not_begun_and_finishes_what_runs(vhost: Broker, app: App) -> None:
+def test_a_drain_requeues_at_once_what_is_unclaimed_and_finishes_what_runs(vhost: Broker, app: App) -> None:
     go = threading.Event()
     began: list[int] = []
     ended: list[int] = []
@@ -122,7 +123,7 @@ def test_a_drain_waits_until_an_answer_has_left(vhost: Broker, make_app: Callabl
     assert vhost.count(QUEUE) == 0
 
 
-def test_what_does_not_end_in_time_is_abandoned_and_comes_again(vhost: Broker, app: App) -> None:
+def test_what_does_not_end_in_time_is_abandoned_and_redelivered(vhost: Broker, app: App) -> None:
     go, began = threading.Event(), threading.Event()
 
     @app.task(name="hold", queue=QUEUE)
@@ -185,8 +186,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def started(worker: RealWorker) -> None:
-    worker.wait_for_event("queue_consuming")
+def started(worker: Program) -> None:
+    worker.wait_for("queue_consuming")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
@@ -197,7 +198,7 @@ def test_a_signal_drains_and_the_exit_code_is_0(vhost: Broker, folder: Path, num
         for n in range(4):
             put(vhost, "note", f'{{"n": {n}}}')
         wait_until(lambda: runs(folder) == ["hold-go"], what="the first runs")
-        worker.interrupt(number)
+        worker.signal(number)
         vhost.wait_for_count(QUEUE, 4)
         (folder / "go").touch()
         assert worker.end() == 0
@@ -210,7 +211,7 @@ def test_what_user_code_left_for_the_exit_is_done_whatever_it_closed(vhost: Brok
         started(worker)
         put(vhost, "last-words", "{}")
         wait_until(lambda: runs(folder) == ["last-words"], what="it runs")
-        worker.interrupt()
+        worker.signal(signal.SIGTERM)
         assert worker.end() == 0
     assert (folder / "said").exists()
     assert vhost.count(QUEUE) == 0
@@ -221,9 +222,9 @@ def test_what_runs_too_long_is_abandoned_with_exit_code_3(vhost: Broker, folder:
         started(worker)
         put(vhost, "hold", '{"name": "go"}')
         wait_until(lambda: runs(folder) == ["hold-go"], what="it runs")
-        worker.interrupt()
+        worker.signal(signal.SIGTERM)
         assert worker.end() == 3
-        assert worker.wait_for_event("tasks_abandoned")["running"] == ["hold"]
+        assert worker.wait_for("tasks_abandoned")[0]["running"] == ["hold"]
     vhost.wait_for_count(QUEUE, 1)
 
 
@@ -232,22 +233,22 @@ def test_a_second_ctrl_c_ends_at_once(vhost: Broker, folder: Path) -> None:
         started(worker)
         put(vhost, "hold", '{"name": "go"}')
         wait_until(lambda: runs(folder) == ["hold-go"], what="it runs")
-        worker.interrupt(signal.SIGINT)
-        worker.wait_for_event("worker_draining")
+        worker.signal(signal.SIGINT)
+        worker.wait_for("worker_draining")
         since = time.monotonic()
-        worker.interrupt(signal.SIGINT)
+        worker.signal(signal.SIGINT)
         assert worker.end() == 3
         assert time.monotonic() - since < 5
     vhost.wait_for_count(QUEUE, 1)
 
 
-def test_a_coroutine_that_is_abandoned_is_cancelled_and_comes_again(vhost: Broker, folder: Path) -> None:
+def test_a_coroutine_that_is_abandoned_is_cancelled_and_redelivered(vhost: Broker, folder: Path) -> None:
     with real_worker(vhost, folder, threads=1, drain_timeout=0.3, async_tasks=1) as worker:
         started(worker)
         put(vhost, "hold-coroutine", '{"name": "go"}')
         put(vhost, "hold-coroutine", '{"name": "wait"}')
         wait_until(lambda: runs(folder) == ["hold-go"], what="the first runs")
-        worker.interrupt()
+        worker.signal(signal.SIGTERM)
         assert worker.end() == 3
     assert runs(folder) == ["hold-go", "held-go"], "its cleaning-up was done; the other never began"
     vhost.wait_for_count(QUEUE, 2)
@@ -259,37 +260,37 @@ def test_a_process_without_its_parent_drains_by_itself(vhost: Broker, folder: Pa
     """However the parent ended: the pipe that it held open is closed."""
     with real_worker(vhost, folder, threads=1) as worker:
         started(worker)
-        assert worker.popen.stdin is not None
-        worker.popen.stdin.close()
+        assert worker.process.stdin is not None
+        worker.process.stdin.close()
         assert worker.end() == 0
-        worker.wait_for_event("supervisor_lost")
+        worker.wait_for("supervisor_lost")
 
 
 def test_a_pool_drains_all_its_processes(vhost: Broker, folder: Path) -> None:
     with real_worker(vhost, folder, pool=2, threads=1, prefetch=1) as worker:
-        wait_until(lambda: [one["event"] for one in worker.events()].count("queue_consuming") == 2, 20, "both consume")
+        worker.wait_for("queue_consuming", 2)
         for _ in range(2):
             put(vhost, "hold", '{"name": "go"}')
         put(vhost, "note", '{"n": 1}')
         wait_until(lambda: runs(folder) == ["hold-go"] * 2, what="both run one")
-        worker.interrupt()
-        wait_until(lambda: [one["event"] for one in worker.events()].count("worker_draining") == 2, what="both drain")
+        worker.signal(signal.SIGTERM)
+        worker.wait_for("worker_draining", 2)
         (folder / "go").touch()
         assert worker.end() == 0
     assert sorted(runs(folder)) == ["held-go"] * 2 + ["hold-go"] * 2
     assert vhost.count(QUEUE) == 1
 
 
-def test_a_process_of_a_pool_that_dies_is_replaced_and_its_message_comes_again(vhost: Broker, folder: Path) -> None:
+def test_a_process_of_a_pool_that_dies_is_replaced_and_its_message_redelivered(vhost: Broker, folder: Path) -> None:
     with real_worker(vhost, folder, pool=1, threads=1) as worker:
         started(worker)
         put(vhost, "die", '{"name": "live"}')
-        died = worker.wait_for_event("process_died")
+        (died,) = worker.wait_for("process_died")
         assert died["exit_status"] == "exit code 66"
         (folder / "live").touch()
         wait_until(lambda: runs(folder).count("die-live") >= 2, 20, "it runs again")
         wait_until(lambda: vhost.count(QUEUE) == 0, what="it is done")
-        worker.interrupt()
+        worker.signal(signal.SIGTERM)
         assert worker.end() == 0
     assert vhost.count(QUEUE) == 0
     assert workertasks.QUEUE == QUEUE

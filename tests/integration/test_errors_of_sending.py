@@ -28,9 +28,9 @@ from amqpworker import (
 )
 from amqpworker.routing.topology import work_queue
 from amqpworker.task import RemoteTask
-from amqpworker.testing import Node
 from amqpworker.testing.processes import free_ports
 from tests.integration.tasks import QUEUE, echo_of, messages
+from tests.nodes import Node
 from tests.proxy import Proxy
 from tests.support import Broker, raw_channel, wait_until
 
@@ -45,7 +45,7 @@ def takes_at_most(seconds: float) -> Iterator[None]:
 
 
 def sends(app: App, message: Message | None) -> bool:
-    """Try to send a message, and tell whether it was confirmed."""
+    """Try to send a message, and return whether it was confirmed."""
     assert message is not None
     try:
         app.send(message)
@@ -78,7 +78,7 @@ def stranger(vhost: Broker) -> Iterator[Callable[..., str]]:
     vhost.management.delete_user(name)
 
 
-def test_a_queue_that_nobody_declared_is_not_routed_and_the_message_can_be_sent_again(app: App, vhost: Broker) -> None:
+def test_a_message_for_an_undeclared_queue_is_unroutable_and_can_be_sent_again(app: App, vhost: Broker) -> None:
     echo = echo_of(app)
     echo.send("makes the exchanges")
     with pytest.raises(Unroutable, match="'nowhere'") as caught:
@@ -97,7 +97,7 @@ def test_a_queue_that_nobody_declared_is_not_routed_and_the_message_can_be_sent_
     assert found.body == message.body
 
 
-def test_a_slip_in_a_queue_s_name_does_not_disturb_others(app: App, vhost: Broker) -> None:
+def test_a_typo_in_the_name_of_a_queue_does_not_disturb_others(app: App, vhost: Broker) -> None:
     echo = echo_of(app)
     outcomes = list(
         app.send_each(echo.options(queue=QUEUE if number % 3 else "nowhere").message("x") for number in range(300))
@@ -106,7 +106,7 @@ def test_a_slip_in_a_queue_s_name_does_not_disturb_others(app: App, vhost: Broke
     assert vhost.count(QUEUE) == 200
 
 
-def test_two_messages_with_one_id_are_told_apart(app: App) -> None:
+def test_two_messages_with_one_id_are_distinguished(app: App) -> None:
     echo = echo_of(app)
     echo.send("first")
     pairs = [echo.options(id="same", queue=queue).message("x") for queue in (QUEUE, "nowhere", QUEUE, "nowhere")]
@@ -114,14 +114,14 @@ def test_two_messages_with_one_id_are_told_apart(app: App) -> None:
     assert [isinstance(one, Unroutable) for one in outcomes] == [False, True, False, True]
 
 
-def test_a_full_queue_whose_bound_nobody_names_refuses_until_the_time_is_over(make_app: MakeApp, vhost: Broker) -> None:
+def test_a_full_queue_that_names_no_bound_refuses_until_the_timeout(make_app: MakeApp, vhost: Broker) -> None:
     app = make_app(send_timeout=1.0)
     echo_of(app).send("makes the exchanges")
     vhost.declare_queue("small", x_max_length=2, x_overflow="reject-publish")
     with raw_channel(vhost.url) as channel:
         channel.queue_bind("small", "amqpworker.tasks", "small")
     small = app.remote(name="test.small", queue=QUEUE)(lambda: None).options(queue="small")
-    # one by one: a quorum queue lets a burst through before it says that it is full
+    # one by one: a quorum queue lets a burst through before it reports that it is full
     outcomes = [outcome for _ in range(6) for outcome in app.send_each([small.message()])]
     refused = [one for one in outcomes if isinstance(one, QueueUnavailable)]
     assert vhost.count("small") == 6 - len(refused) >= 2
@@ -243,7 +243,7 @@ def blocks(app: App, echo: RemoteTask[[str], str]) -> tuple[Message, Message]:
     return first.value.message, second.value.message
 
 
-def test_no_right_to_publish_is_forbidden_and_others_go_on(
+def test_without_permission_to_publish_access_is_refused_and_others_are_sent(
     make_app: MakeApp, vhost: Broker, stranger: Callable[..., str]
 ) -> None:
     echo_of(make_app()).send("makes the topology")
@@ -256,12 +256,14 @@ def test_no_right_to_publish_is_forbidden_and_others_go_on(
     assert "DECLARE" not in str(caught.value)  # it is off already
 
     vhost.management.set_permissions(vhost.vhost, f"user-of-{vhost.vhost}", "", ".*", "")
-    app.close()  # the broker remembers a connection's rights for a while
+    app.close()  # the broker caches a connection's permissions for a while
     app.send(caught.value.message)
     assert vhost.count(QUEUE) == 2
 
 
-def test_no_right_to_declare_is_forbidden_and_says_what_helps(make_app: MakeApp, stranger: Callable[..., str]) -> None:
+def test_without_permission_to_declare_access_is_refused_with_advice(
+    make_app: MakeApp, stranger: Callable[..., str]
+) -> None:
     app = make_app(stranger(write=".*", read=".*"))
     with takes_at_most(2.0), pytest.raises(AccessRefused, match="AMQPWORKER_DECLARE=0") as caught:
         echo_of(app).send("x")
@@ -318,7 +320,7 @@ def test_a_queue_with_other_arguments_names_the_argument_and_both_values(app: Ap
     assert vhost.count("other") == 3
 
 
-def test_a_missing_exchange_is_not_routed_and_sending_goes_on_once_it_is_there(
+def test_a_missing_exchange_is_unroutable_and_sending_continues_once_it_exists(
     make_app: MakeApp, vhost: Broker
 ) -> None:
     app = make_app(declare=False)
@@ -347,7 +349,7 @@ def test_bad_arguments_are_refused_before_anything_leaves(app: App, vhost: Broke
     assert vhost.queues() == []
 
 
-def test_a_failed_batch_tells_what_was_sent_and_what_was_not(app: App, vhost: Broker) -> None:
+def test_a_failed_batch_reports_what_was_sent_and_what_was_not(app: App, vhost: Broker) -> None:
     echo = echo_of(app)
     batch = [echo.options(queue=queue).message("x") for queue in (QUEUE, "nowhere", QUEUE, "elsewhere")]
     with pytest.raises(BatchFailed, match="2 of 4") as caught:

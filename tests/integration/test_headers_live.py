@@ -129,7 +129,9 @@ def replayer(make_app: Callable[..., App]) -> App:
     return make_app()
 
 
-def test_a_letter_that_is_moved_back_begins_anew_and_tells_of_its_last_death_only(vhost: Broker, replayer: App) -> None:
+def test_a_dead_letter_that_is_moved_back_starts_anew_and_keeps_only_its_last_death(
+    vhost: Broker, replayer: App
+) -> None:
     seen: list[tuple[int, dict[str, Any]]] = []
 
     @replayer.task(name="fail", queue=QUEUE, retry=[0])

@@ -1,4 +1,4 @@
-"""What people see of our connections and subscriptions in the broker's lists."""
+"""What operators see of our connections and subscriptions in the broker's lists."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def nothing() -> None:
 
 
 def clients(vhost: Broker, count: int) -> dict[str, dict[str, Any]]:
-    """Return what the broker knows of so many connections, by their names."""
+    """Return what the broker knows of `count` connections, by their names."""
 
     def named() -> dict[str, dict[str, Any]]:
         told = [one.get("client_properties") or {} for one in vhost.management.connections(vhost.vhost)]

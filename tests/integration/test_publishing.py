@@ -59,7 +59,9 @@ def test_options_are_on_the_wire(app: App, vhost: Broker) -> None:
     assert message.properties.expiration is None
 
 
-def test_a_message_that_is_sent_again_after_an_error_tells_when_it_was_sent_first(app: App, vhost: Broker) -> None:
+def test_a_message_that_is_sent_again_after_an_error_keeps_the_time_of_its_first_sending(
+    app: App, vhost: Broker
+) -> None:
     message = echo_of(app).options(queue="later").message("x")
     with pytest.raises(Unroutable):
         app.send(message)

@@ -50,7 +50,7 @@ def test_nothing_is_read_before_an_outcome_is_asked_for_and_no_more_than_the_win
     assert source.read == 3 * WINDOW
 
 
-def test_what_is_confirmed_is_told_though_the_source_is_slow(app: App) -> None:
+def test_what_is_confirmed_is_reported_even_if_the_source_is_slow(app: App) -> None:
     told: list[str] = []
     echo = echo_of(app)
 
@@ -83,7 +83,7 @@ def test_the_last_messages_of_a_batch_do_not_wait_for_others(app: App) -> None:
         begin = time.monotonic()
         app.send_many(three())
         took.append(time.monotonic() - begin)
-    assert statistics.median(took) < 0.03  # and not at the next look at deadlines, 0.05 s later
+    assert statistics.median(took) < 0.03  # and not at the next check of deadlines, 0.05 s later
 
 
 def test_memory_stays_flat_for_very_many_small_messages(make_app: MakeApp, vhost: Broker) -> None:
@@ -121,7 +121,7 @@ def test_send_many_returns_all_in_order(app: App, vhost: Broker) -> None:
     assert vhost.count(QUEUE) == 300
 
 
-def test_failures_stand_where_their_messages_stood(app: App) -> None:
+def test_failures_are_in_the_order_of_their_messages(app: App) -> None:
     echo = echo_of(app)
     echo.send("makes the exchanges")
     batch = [echo.options(queue="nowhere" if number % 100 == 7 else QUEUE).message("x") for number in range(1000)]
@@ -152,7 +152,7 @@ def test_a_source_that_fails_does_so_after_the_outcomes_of_what_was_read(app: Ap
     assert vhost.count(QUEUE) == 100
 
 
-def test_invalid_arguments_in_mid_batch_name_the_parameter_and_leave_the_rest_told(app: App, vhost: Broker) -> None:
+def test_invalid_arguments_in_mid_batch_name_the_parameter_and_the_rest_is_reported(app: App, vhost: Broker) -> None:
     echo = echo_of(app)
     values: list[object] = ["a", "b", 3, "d"]
     told: list[object] = []
@@ -188,7 +188,7 @@ def test_many_threads_may_iterate_at_once(app: App, vhost: Broker) -> None:
     assert vhost.count(QUEUE) == 12_000
 
 
-def test_a_lost_connection_in_mid_batch_is_told_for_each_message_that_may_not_be_sent_again(
+def test_a_lost_connection_in_mid_batch_is_reported_for_each_message_that_may_not_be_sent_again(
     make_app: MakeApp, vhost: Broker
 ) -> None:
     app = make_app(resend=False)

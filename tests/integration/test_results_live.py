@@ -15,8 +15,7 @@ import pytest
 
 from amqpworker import App, CallTimeout, ResultTimeout, TaskFailed, current
 from amqpworker.errors import ConfigError, ResultStoreError
-from amqpworker.results.result_writer import ResultWriter
-from amqpworker.results.store import ResultRow
+from amqpworker.results.store import ResultRow, ResultWriter
 from amqpworker.worker.outcomes import CLOCKS_APART
 from tests.support import Broker, wait_until
 from tests.workers import running
@@ -227,7 +226,7 @@ def test_a_result_that_the_store_can_never_hold_is_refused_and_its_task_not_repe
             sent.result(timeout=10)
         assert caught.value.reason == "result-refused"
         assert task.call(6000) == "x" * 6000, "an answer needs no store"
-        assert task.send(10).result(timeout=10) == "x" * 10, "its thread goes on"
+        assert task.send(10).result(timeout=10) == "x" * 10, "its thread continues"
     assert ran == [100, 6000, 6000, 10]
     assert vhost.count(QUEUE) == vhost.count(f"{QUEUE}.dead") == 0
 

@@ -1,4 +1,4 @@
-"""A task that fails runs again when its policy says, by way of the broker, and keeps what its sender gave it."""
+"""A task that fails runs again when its policy decides so, by way of the broker, and keeps what its sender gave it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TASKS = "amqpworker.tasks"
 
 
 def stuck(broker: Broker) -> str:
-    """Return how many messages each queue's dead-lettering holds: nobody sees or gets those."""
+    """Return how many messages each queue's dead-lettering holds: no client sees or gets those."""
     queues = f'rabbit_amqqueue:list(<<"{broker.vhost}">>)'
     figure = "proplists:get_value(messages_dlx, rabbit_quorum_queue:info(Q, [messages_dlx]))"
     return broker.node.rabbitmqctl("eval", f"lists:usort([{figure} || Q <- {queues}]).").strip()
@@ -127,7 +127,7 @@ def test_the_same_task_is_retried_again_and_again_by_the_same_way(vhost: Broker,
         assert stuck(vhost) == "[0]"
     assert runs.attempts == [1, 2, 3, 4, 5, 6]
     waited = [sorted(entry["queue"] for entry in wire["x-death"]) for _, _, _, wire in runs.notes[1:]]
-    assert waited == [["amqpworker.delay.00", "amqpworker.delay.01"]] * 5, "each time, and it tells of this trip only"
+    assert waited == [["amqpworker.delay.00", "amqpworker.delay.01"]] * 5, "each time, and it counts this trip only"
 
 
 def test_headers_of_the_sender_survive_retries(vhost: Broker, make_app: Callable[..., App], runs: Runs) -> None:
@@ -303,7 +303,7 @@ def test_a_message_before_its_time_goes_back_to_the_ladder_once(vhost: Broker, a
     assert vhost.count(f"{QUEUE}.dead") == 0
 
 
-def test_a_message_that_is_early_once_more_runs_and_the_log_says_so(
+def test_a_message_that_is_early_once_more_runs_with_a_line_in_the_log(
     vhost: Broker, app: App, runs: Runs, caplog: pytest.LogCaptureFixture
 ) -> None:
     @app.task(name="note", queue=QUEUE)

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from amqpworker.testing import Node
-from tests.acceptance.conftest import make_scene, quicken
-from tests.conftest import running_node
+from tests.acceptance.conftest import make_scene
+from tests.conftest import quicken, running_node
+from tests.nodes import Node
 
 __all__ = ["make_scene"]
 

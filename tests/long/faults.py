@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from amqpworker.testing import Node
-from tests.acceptance.conftest import quicken
 from tests.acceptance.scene import Scene
 from tests.acceptance.service.ledger import Ledger
+from tests.conftest import quicken
+from tests.nodes import Node
 from tests.proxy import Direction, Proxy
 
 SHORT = (1.0, 2.5)
@@ -60,7 +60,7 @@ class Faults:
         quicken(self.node)
 
     def broker_frozen(self) -> None:
-        """Have the broker stand still."""
+        """Freeze the broker."""
         with self.noted("broker frozen"), frozen(self.node.pid):
             self.last()
 
@@ -72,7 +72,7 @@ class Faults:
             os.kill(pid, signal.SIGKILL)
 
     def worker_frozen(self) -> None:
-        """Have one of the worker processes stand still: long enough, and the broker gives its messages to another."""
+        """Freeze one of the worker processes: if for long, the broker delivers its messages to another."""
         with self.noted("worker frozen"), frozen(self.chosen.choice(self.workers())):
             self.last()
 

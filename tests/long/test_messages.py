@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-from amqpworker.testing import Node
 from tests.acceptance.conftest import MakeScene
 from tests.acceptance.oracle import DEAD, PARKED, balance
 from tests.acceptance.scene import QUEUE, Scene
@@ -16,6 +15,7 @@ from tests.long.conftest import LONG, SECONDS, TIMEOUT, tell
 from tests.long.faults import LONG as LONG_FAULTS
 from tests.long.faults import SHORT as SHORT_FAULTS
 from tests.long.faults import Faults
+from tests.nodes import Node
 from tests.proxy import Proxy
 
 SENDERS = 3

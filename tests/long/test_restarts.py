@@ -7,13 +7,15 @@ from collections import Counter
 
 import pytest
 
-from amqpworker.testing import Node, processes
-from tests.acceptance.conftest import MakeScene, quicken
+from amqpworker.testing import processes
+from tests.acceptance.conftest import MakeScene
 from tests.acceptance.oracle import DEAD, PARKED, balance
 from tests.acceptance.scene import QUEUE, Scene
+from tests.conftest import quicken
 from tests.long.conftest import SECONDS, TIMEOUT, tell
 from tests.long.faults import frozen
 from tests.long.visitors import Visitors
+from tests.nodes import Node
 from tests.support import wait_until
 
 PROCESSES, THREADS = 3, 8
@@ -92,6 +94,6 @@ def kill(node: Node) -> None:
 
 
 def senders_since(scene: Scene, since: float) -> bool:
-    """Tell whether every process that ever sent has had a confirm since then."""
+    """Return whether every process that ever sent has had a confirm since then."""
     confirmed = scene.events("confirmed")
     return {line["pid"] for line in confirmed} == {line["pid"] for line in confirmed if line["at"] >= since}

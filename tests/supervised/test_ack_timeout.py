@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from amqpworker.testing import Node
 from tests.conftest import new_node, throw_away
+from tests.nodes import Node
 from tests.pools import Pool, pool
 from tests.support import Broker, wait_until
 
@@ -65,7 +65,7 @@ def impatient_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 @pytest.fixture
 def impatient(impatient_node: Node, request: pytest.FixtureRequest) -> Iterator[Broker]:
     broker = Broker(impatient_node, request.node.name[:60])
-    impatient_node.management.create_vhost(broker.vhost)
+    impatient_node.create_vhost(broker.vhost)
     yield broker
     impatient_node.management.delete_vhost(broker.vhost)
 
@@ -84,7 +84,7 @@ def send(workers: Pool, task: str) -> None:
 
 
 def too_late(workers: Pool) -> bool:
-    """Tell whether the broker has said that an acknowledgement came too late."""
+    """Return whether the broker has reported that an acknowledgement was too late."""
     closed = [line["reason"] for line in workers.events("queue_not_consumed")]
     return any("acknowledgement on channel" in one for one in closed) or bool(workers.events("consumer_cancelled"))
 
@@ -106,7 +106,7 @@ def test_a_task_that_takes_longer_runs_twice_and_those_that_waited_behind_it_onc
     with pool(tmp_path, impatient.url, "-p", "1", "-t", "1", broker=impatient, more=TASKS) as workers:
         workers.wait_for("pool_started")
         send(workers, "first_long")
-        wait_until(lambda: too_late(workers), 40, "the broker gives the message to somebody else")
+        wait_until(lambda: too_late(workers), 40, "the broker delivers the message to another process")
         (late,) = workers.wait_for("ack_timeout_passed")
         assert (late["level"], late["task"], late["queue"]) == ("warning", "shop.first_long", "work")
         assert late["id"]
@@ -118,7 +118,7 @@ def test_a_task_that_takes_longer_runs_twice_and_those_that_waited_behind_it_onc
         assert sorted(runs(workers, "begin")) == ["a", "a", *NEIGHBOURS]
 
 
-def test_what_waits_behind_it_goes_back_in_time_where_the_ack_timeout_is_told(
+def test_what_waits_behind_it_is_requeued_in_time_if_the_ack_timeout_is_configured(
     tmp_path: Path, impatient: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AMQPWORKER_ACK_TIMEOUT", str(TIMEOUT))
@@ -128,7 +128,7 @@ def test_what_waits_behind_it_goes_back_in_time_where_the_ack_timeout_is_told(
         assert workers.wait_for("deliveries_requeued")[0]["waited"] == TIMEOUT / 2
         wait_until(lambda: set(runs(workers, "end")) >= set(NEIGHBOURS), 40, "the end of those that waited")
         (tmp_path / "go").touch()
-        # The long one may have been given to somebody else this moment.
+        # The long one may have been delivered to another process this moment.
         check_all_is_well(workers, 2, may_come_again=1)
         assert sorted(runs(workers, "end"))[-len(NEIGHBOURS) :] == NEIGHBOURS, "once each"
 

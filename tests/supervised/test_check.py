@@ -1,4 +1,4 @@
-"""`amqpworker worker --check`: it tells what would run, runs nothing, and leaves nothing behind."""
+"""`amqpworker worker --check`: it shows what would run, runs nothing, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_check_shows_what_would_run_and_what_is_doubtful_and_runs_nothing(tmp_
     (main,) = run(tmp_path, environment(), *options, "--json").json["pools"]
     assert [one["queue"] for one in main["queues"]] == ["emails", "reports"]
     assert (main["name"], main["processes"], len(main["warnings"])) == ("main", 3, 2)
-    assert main["isolated"] == 4, "as many as threads, 4 at most"
+    assert main["suspects"] == 4, "as many as threads, 4 at most"
 
 
 def test_a_check_warns_of_queues_without_tasks_and_of_names_that_begin_with_a_folder(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_check_warns_of_queues_without_tasks_and_of_names_that_begin_with_a_fo
     )
 
 
-def test_a_check_imports_the_apps_in_processes_of_their_own_and_tells_what_is_wrong_with_each(tmp_path: Path) -> None:
+def test_a_check_imports_the_apps_in_processes_of_their_own_and_reports_what_is_wrong_with_each(tmp_path: Path) -> None:
     (tmp_path / "mail.py").write_text("1 / 0\n")
     (tmp_path / "gone.py").write_text("import os\nos._exit(0)\n")
     (tmp_path / "dead.py").write_text("import os\nos.kill(os.getpid(), 11)\n")

@@ -13,7 +13,7 @@ import pytest
 
 import amqpworker
 from amqpworker.ipc import recorder
-from amqpworker.ipc.version_check import FLAG, VERSION_MISMATCH
+from amqpworker.ipc.interpreter import FLAG, VERSION_MISMATCH
 from tests.pools import alive, pool
 from tests.support import Broker, wait_until
 
@@ -60,7 +60,7 @@ def upgrade(package: Path) -> None:
         file.write_text(file.read_text().replace(before, after))
 
 
-def test_an_upgrade_under_a_running_pool_leaves_the_old_processes_and_says_that_a_restart_is_due(
+def test_an_upgrade_under_a_running_pool_keeps_the_old_processes_and_logs_that_a_restart_is_due(
     tmp_path: Path, vhost: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "packages" / "amqpworker"

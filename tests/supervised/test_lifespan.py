@@ -226,7 +226,7 @@ def test_one_that_cannot_begin_is_the_failure_of_its_process_with_its_traceback(
         assert workers.end() in {0, 1}
 
 
-def test_what_is_no_context_manager_is_refused_in_one_line(tmp_path: Path, vhost: Broker) -> None:
+def test_a_lifespan_that_is_not_a_context_manager_is_refused_in_one_line(tmp_path: Path, vhost: Broker) -> None:
     with pool(tmp_path, vhost.url, "-p", "1", broker=vhost, more="\napp.lifespan = lambda: 42\n") as workers:
         assert workers.end() == 2
         assert workers.log.strip() == "amqpworker: App(lifespan=…) must return a context manager, but it returned 42."

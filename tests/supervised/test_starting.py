@@ -247,7 +247,7 @@ def test_a_pool_whose_standard_input_output_and_error_are_closed_runs_like_any_o
         process.wait()
 
 
-def test_a_full_process_table_is_told_in_lines_without_a_traceback_and_a_pool_waits_for_room(tmp_path: Path) -> None:
+def test_a_full_process_table_is_reported_without_a_traceback_and_a_pool_waits_for_room(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(SHOP.format(url="amqp://127.0.0.1:1/", drain=5.0))
     # The limit does not hold for the superuser; another user may not even read what is needed here.
     other = ["setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]

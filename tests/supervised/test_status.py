@@ -1,4 +1,4 @@
-"""How a pool that runs tells how it stands."""
+"""How a pool that runs reports its status."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from amqpworker.testing import Node
 from tests.cli import environment, run, started
+from tests.nodes import Node
 from tests.pools import SHOP, Pool, alive, pool, zombies_of
 from tests.support import Broker, wait_until
 
@@ -58,7 +58,7 @@ def test_a_queue_that_the_app_does_not_name_is_one_line_with_the_nearest_name(tm
 @pytest.mark.parametrize(
     ("source", "kind"), [("1/0", "ZeroDivisionError: division by zero"), ("import sys; sys.exit(0)", "SystemExit: 0")]
 )
-def test_an_error_inside_the_users_module_is_told_once_with_its_traceback(
+def test_an_error_inside_the_users_module_is_shown_once_with_its_traceback(
     tmp_path: Path, source: str, kind: str
 ) -> None:
     (tmp_path / "bad.py").write_text(source + "\n")
@@ -92,7 +92,7 @@ def test_a_refused_login_and_a_virtual_host_that_is_not_there_end_the_pool_with_
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"AMQP\x00\x01\x00\x00"])
-def test_a_port_that_is_no_rabbitmq_ends_the_pool_with_one_line(tmp_path: Path, answer: bytes) -> None:
+def test_a_port_of_another_server_ends_the_pool_with_one_line(tmp_path: Path, answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
@@ -128,7 +128,7 @@ def test_a_queue_with_other_arguments_ends_the_pool_with_both_values(tmp_path: P
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_first_signal_lets_what_runs_end_and_gives_the_rest_back(
+def test_a_first_signal_lets_what_runs_end_and_requeues_the_rest(
     tmp_path: Path, vhost: Broker, number: signal.Signals
 ) -> None:
     with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", "--prefetch", "10", broker=vhost) as workers:
@@ -189,7 +189,7 @@ def test_a_signal_while_the_app_is_being_imported_ends_the_pool_at_once(tmp_path
 # ---- deaths -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_killed_process_is_replaced_and_the_others_go_on(tmp_path: Path, vhost: Broker) -> None:
+def test_a_killed_process_is_replaced_and_the_others_continue(tmp_path: Path, vhost: Broker) -> None:
     with pool(tmp_path, vhost.url, "-p", "2", broker=vhost) as workers:
         workers.wait_for("process_started", 2)
         first, second = workers.children()
@@ -238,7 +238,7 @@ def test_when_the_parent_is_killed_its_processes_drain_and_leave(tmp_path: Path,
 
 
 def test_orphans_of_tasks_are_reaped_where_the_pool_is_the_first_process(tmp_path: Path, vhost: Broker) -> None:
-    # What a container gives to its first process, the kernel gives to whoever asks for it.
+    # What a container gives to its first process, the kernel gives to any process that asks for it.
     code = (
         "import ctypes, sys; assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0;"
         "from amqpworker.cli.main import main; sys.exit(main(['worker', 'shop:app', '-p', '1']))"
@@ -269,7 +269,7 @@ def test_orphans_of_tasks_are_reaped_where_the_pool_is_the_first_process(tmp_pat
 # ---- a broker that comes late -----------------------------------------------------------------------------------------
 
 
-def test_a_pool_waits_for_its_broker_and_says_so(tmp_path: Path, spare_node: Node) -> None:
+def test_a_pool_waits_for_its_broker_and_logs_it(tmp_path: Path, spare_node: Node) -> None:
     spare_node.kill()
     try:
         with pool(tmp_path, spare_node.url(), "-p", "2") as workers:

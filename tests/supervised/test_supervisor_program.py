@@ -49,7 +49,7 @@ def test_a_supervisor_at_work_holds_little_memory(tmp_path: Path, vhost: Broker,
         assert workers.end() == 0
 
 
-def test_people_who_look_at_processes_see_whose_it_is(tmp_path: Path, vhost: Broker) -> None:
+def test_the_list_of_processes_shows_to_which_pool_a_supervisor_belongs(tmp_path: Path, vhost: Broker) -> None:
     with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", broker=vhost) as workers:
         workers.wait_for("process_started")
         about = Path(f"/proc/{workers.process.pid}")

@@ -46,10 +46,10 @@ def test_hup_replaces_each_process_and_never_leaves_fewer_consumers(tmp_path: Pa
         assert workers.end() == 0
 
 
-def test_hup_with_code_that_cannot_start_leaves_the_old_processes_and_says_so(tmp_path: Path, vhost: Broker) -> None:
+def test_hup_with_code_that_cannot_start_keeps_the_old_processes_and_logs_it(tmp_path: Path, vhost: Broker) -> None:
     with pool(tmp_path, vhost.url, "-p", "2", "-t", "1", broker=vhost) as workers:
         workers.wait_for("process_started", 2)
-        (tmp_path / "shop.py").write_text("this is no Python\n")
+        (tmp_path / "shop.py").write_text("this is not Python\n")
         workers.signal(signal.SIGHUP)
         (failed,) = workers.wait_for("reload_failed")
         assert "'shop' cannot be imported" in failed["reason"]
@@ -59,7 +59,7 @@ def test_hup_with_code_that_cannot_start_leaves_the_old_processes_and_says_so(tm
         wait_until(lambda: workers.ledger() == ["begin x", "end x"])
 
 
-def test_hup_with_mended_code_takes_back_new_processes_that_wait_for_a_broker_that_is_not_there(
+def test_hup_with_fixed_code_ends_new_processes_that_wait_for_a_broker_that_is_unreachable(
     tmp_path: Path, vhost: Broker
 ) -> None:
     with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", broker=vhost) as workers:
@@ -128,7 +128,7 @@ def busy() -> None:
 LOOKS = 60
 
 
-def test_looks_at_the_stacks_of_busy_threads_kill_no_process(tmp_path: Path, vhost: Broker) -> None:
+def test_dumps_of_the_stacks_of_busy_threads_kill_no_process(tmp_path: Path, vhost: Broker) -> None:
     """Stacks that are read in a signal handler, while their threads run, were one crash in 24."""
     with pool(tmp_path, vhost.url, "-p", "1", "-t", "4", broker=vhost, more=BUSY) as workers:
         workers.wait_for("process_started")
@@ -186,7 +186,9 @@ def test_a_process_that_hangs_is_killed_though_a_task_has_taken_it_out_of_its_gr
         assert workers.wait_for("process_died")[0]["exit_status"] == "signal SIGKILL"
 
 
-def test_a_process_is_replaced_after_so_many_tasks_and_none_is_lost_or_run_twice(tmp_path: Path, vhost: Broker) -> None:
+def test_a_process_is_replaced_after_its_number_of_tasks_and_none_is_lost_or_run_twice(
+    tmp_path: Path, vhost: Broker
+) -> None:
     with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", "--max-tasks", "20", broker=vhost) as workers:
         workers.wait_for("process_started")
         for number in range(60):

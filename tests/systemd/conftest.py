@@ -33,7 +33,7 @@ class Service:
         self.broker = broker
         self.folder = machine.root / "srv/shop"
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Whoever runs the service may write the ledger.
+        # The user of the service may write the ledger.
         self.folder.chmod(0o777)
         self.write_app()
 
@@ -87,7 +87,7 @@ class Service:
         return self.machine.run("cat", "/var/lib/shop/ledger").stdout.splitlines()
 
     def wait_for(self, what: str, timeout: float = 40.0) -> None:
-        """Wait until something stands in the journal."""
+        """Wait until something is in the journal."""
         wait_until(lambda: what in self.machine.journal(), timeout, f"{what!r} in the journal")
 
     def remove(self) -> None:

@@ -121,7 +121,7 @@ class Container:
         return path.read_text().splitlines() if path.exists() else []
 
     def end(self) -> None:
-        # All others end with process 1; without its parent it would go on.
+        # All others end with process 1; without its parent it would continue.
         if (first := self.find(1)) is not None:
             os.kill(first, signal.SIGKILL)
         self.nspawn.kill()

@@ -1,4 +1,4 @@
-"""What stands in the journal of a real systemd, and how it is found there."""
+"""What is in the journal of a real systemd, and how it is found there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def entries(service: Service, *matches: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in told.splitlines()]
 
 
-def test_lines_are_found_by_their_level_and_by_the_task_that_they_tell_of(service: Service) -> None:
+def test_lines_are_found_by_their_level_and_by_their_task(service: Service) -> None:
     service.write_app(TASKS)
     service.install("-p", "1", "-t", "1")
     service.start()

@@ -9,7 +9,7 @@ from tests.support import wait_until
 from tests.systemd.conftest import UNIT, Service
 
 
-def test_start_returns_once_every_process_consumes_and_the_status_says_so(service: Service) -> None:
+def test_start_returns_once_every_process_consumes_and_the_status_shows_it(service: Service) -> None:
     service.install("-p", "2", "-t", "2")
     service.start()
     assert service.broker.consumers("work") == 2
@@ -91,7 +91,7 @@ def test_a_mistake_in_the_configuration_is_not_tried_again_and_again(service: Se
     assert "Module 'shop' cannot be imported" in service.machine.journal()
 
 
-def test_a_unit_runs_the_pools_of_a_file_and_a_mistake_in_it_is_told(service: Service) -> None:
+def test_a_unit_runs_the_pools_of_a_file_and_a_mistake_in_it_is_reported(service: Service) -> None:
     file = service.folder / "pools.toml"
     pools = "".join(f'[[pools]]\nname = "{name}"\napp = "shop:app"\nprocesses = 1\n' for name in ("one", "two"))
     file.write_text(pools)
@@ -106,7 +106,7 @@ def test_a_unit_runs_the_pools_of_a_file_and_a_mistake_in_it_is_told(service: Se
     service.wait_for("/srv/shop/pools.toml: pool 'two', thread: unknown key (did you mean threads?).")
 
 
-def test_a_pool_without_its_broker_waits_says_so_and_is_neither_timed_out_nor_killed(service: Service) -> None:
+def test_a_pool_without_its_broker_waits_with_that_status_and_is_neither_timed_out_nor_killed(service: Service) -> None:
     nobody = "amqp://127.0.0.1:1/"
     service.install(
         "-p", "1", changes={"TimeoutStartSec=90": "TimeoutStartSec=6", "WatchdogSec=30": "WatchdogSec=4"}, url=nobody
@@ -139,7 +139,7 @@ def hungry() -> None:
     assert f"signal {signal.SIGKILL.name}" in service.machine.journal()
 
 
-def test_a_task_that_takes_its_process_down_is_tried_alone_within_the_rights_of_the_unit(service: Service) -> None:
+def test_a_task_that_takes_its_process_down_is_tried_alone_within_the_permissions_of_the_unit(service: Service) -> None:
     poison = """
 
 @app.task(name="shop.poison", queue="work", retry=None)

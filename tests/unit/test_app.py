@@ -14,7 +14,7 @@ import pytest
 from amqpworker import App
 from amqpworker.client.sent import Sent
 from amqpworker.errors import ConfigError, InvalidArguments
-from amqpworker.model.reply import done
+from amqpworker.model.reply import encode_done
 from amqpworker.results.store import ResultRow
 
 LATER = 4_000_000_000.0
@@ -34,7 +34,7 @@ def open_files(folder: Path) -> list[str]:
 
 
 def row(task_id: str, value: bytes, first_sent: str = "") -> ResultRow:
-    return ResultRow(task_id, "done", "shop.task", done(value), first_sent, 0.0, LATER)
+    return ResultRow(task_id, "done", "shop.task", encode_done(value), first_sent, 0.0, LATER)
 
 
 def test_closing_an_app_leaves_nothing_of_its_results_open(tmp_path: Path) -> None:

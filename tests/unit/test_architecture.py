@@ -21,7 +21,7 @@ TESTS = Path(__file__).parents[1]
 # From the bottom up: a module imports from its own layer and from those above it in this list, never from below.
 # A directory stands for all its modules; a module of the root that is not named here fails the test.
 LAYERS: dict[str, set[str]] = {
-    "words": {"errors", "settings", "model"},
+    "words": {"errors", "settings", "text", "model"},
     "process": {"lifecycle"},
     "log": {"log"},
     "ipc": {"ipc"},
@@ -49,7 +49,7 @@ IMPURE = {
     "subprocess",
     "threading",
 }
-PURE = {"errors", "settings", "model", *LAYERS["decisions"]}
+PURE = {"errors", "settings", "text", "model", *LAYERS["decisions"]}
 
 # what a supervisor needs of ours, and what those who share it with worker processes need
 SUPERVISOR_NEEDS = {"errors", "lifecycle", "log", "ipc", "supervisor"}

@@ -33,7 +33,7 @@ def test_the_wire_contract_has_vectors_from_no_delay_to_the_longest() -> None:
 @pytest.mark.parametrize("vector", vectors(), ids=lambda vector: vector[0])
 def test_a_vector_of_the_wire_contract_is_the_way_that_the_ladder_takes(vector: tuple[str, ...]) -> None:
     delay, count, exchange, told = vector
-    way = route(Names(), "emails", float(delay))
+    way = route(Names(), float(delay))
     assert units(float(delay)) == int(count)
     assert way.exchange == exchange
     headers = [f"aw-wait-{n:02d}" for n in range(LEVELS - 1, -1, -1)] if "all" in told else re.findall("aw-[^`]+", told)
@@ -42,7 +42,7 @@ def test_a_vector_of_the_wire_contract_is_the_way_that_the_ladder_takes(vector: 
 
 def test_the_wire_contract_names_every_header_of_ours() -> None:
     page = (ROOT / "docs/wire.md").read_text()
-    source = (PACKAGE / "model/message.py").read_text()
+    source = (PACKAGE / "model/headers.py").read_text()
     names = set(re.findall(r'"(aw-[a-z-]+[a-z])"', source))
     assert len(names) > 10
     assert [name for name in names if f"`{name}`" not in page] == []

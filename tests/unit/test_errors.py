@@ -75,7 +75,11 @@ GIVEN: dict[type[BaseException], list[BaseException]] = {
     Reject: [Reject(), Reject("too cheap")],
     RetryLater: [RetryLater(), RetryLater(5), RetryLater(timedelta(minutes=1), count=False)],
 }
-TOLD = {kind: [kind("what was wrong")] for kind in {*family(AmqpWorkerError), *family(TaskSignal)} - GIVEN.keys()}
+TOLD = {
+    kind: [kind("what was wrong")]
+    for kind in dict.fromkeys((*family(AmqpWorkerError), *family(TaskSignal)))
+    if kind not in GIVEN
+}
 SENDING: dict[type[BaseException], list[BaseException]] = {
     kind: [kind("what was wrong", MESSAGE)] for kind in family(SendError)
 }

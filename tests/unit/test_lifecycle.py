@@ -12,18 +12,10 @@ import pytest
 from amqpworker import App, NotConnected, Settings
 from amqpworker.broker import single_start_thread
 from amqpworker.broker.single_start_thread import SingleStartThread
-from amqpworker.lifecycle import AppUsers, LiveObjects, backoff, in_io_thread
+from amqpworker.lifecycle import LiveObjects, backoff, in_io_thread
 from tests.support import wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-
-
-def in_other_thread(work: Any) -> Any:
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(work()))
-    thread.start()
-    thread.join(10)
-    return found[0]
 
 
 def in_child(work: Any) -> bool:
@@ -35,44 +27,6 @@ def in_child(work: Any) -> bool:
         finally:
             os._exit(0 if right else 1)
     return os.waitpid(child, 0)[1] == 0
-
-
-def test_the_last_one_out_is_known_among_threads_and_in_nested_blocks() -> None:
-    users = AppUsers()
-    users.enter()
-    users.enter()
-    in_other_thread(users.enter)
-    assert not users.leave()
-    assert not users.leave()
-    assert users.others
-    assert in_other_thread(users.leave)
-    assert not users.others
-
-
-def test_one_that_leaves_in_another_thread_than_it_entered_is_counted_all_the_same() -> None:
-    users = AppUsers()
-    in_other_thread(users.enter)
-    users.enter()
-    assert not in_other_thread(users.leave)
-    assert users.leave()
-
-
-def test_a_worker_is_never_the_thread_that_asks() -> None:
-    users = AppUsers()
-    users.worker_started()
-    assert users.others
-    users.enter()
-    assert not users.leave()
-    users.worker_stopped()
-    assert not users.others
-
-
-def test_a_forked_child_has_no_users_but_its_own() -> None:
-    users = AppUsers()
-    users.worker_started()
-    users.enter()
-    assert in_child(lambda: not users.others and users.leave())
-    assert users.others
 
 
 class Thing:

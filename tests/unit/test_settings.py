@@ -107,11 +107,15 @@ def test_an_unknown_setting_is_refused_with_the_one_that_was_probably_meant() ->
     assert str(caught.value) == ("Unknown setting send_timout (did you mean send_timeout?); Unknown setting nonsense.")
 
 
+def shown(default: Any) -> str:
+    """As the page shows it: 15, not 15.0."""
+    return "none" if default is None else f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
+
+
 def test_the_page_about_settings_has_a_row_for_every_setting() -> None:
     page = (Path(__file__).parents[2] / "docs/settings.md").read_text()
     rows = [
-        f"| `{name}` | `AMQPWORKER_{name.upper()}` | {'none' if field.default is None else f'`{field.default}`'} | "
-        f"{field.description} |"
+        f"| `{name}` | `AMQPWORKER_{name.upper()}` | {shown(field.default)} | {field.description} |"
         for name, field in Settings.model_fields.items()
     ]
     _, _, table = page.partition("| setting | in the environment | default | meaning |\n| --- | --- | --- | --- |\n")

@@ -10,7 +10,7 @@ from typing import Any
 from amqpworker.broker.amqp.encode import encode_publish
 from amqpworker.model.message import Delivery, Message, Properties, Publication
 from amqpworker.model.outcome import Dead, Failure
-from amqpworker.model.reply import done, failed
+from amqpworker.model.reply import encode_done, encode_failed
 from amqpworker.routing import envelope
 from amqpworker.routing.topology import Names, base, ladder, work_queue
 
@@ -43,18 +43,18 @@ def delivery() -> Delivery:
 def publications() -> dict[str, Publication]:
     failure = Failure("OSError", "no route", "Traceback: …")
     return {
-        "sent": envelope.sent(message(), NAMES, NOW, "shop"),
-        "sent with a delay, an expiry and a header": envelope.sent(
+        "sent": envelope.publication_of_send(message(), NAMES, NOW, "shop"),
+        "sent with a delay, an expiry and a header": envelope.publication_of_send(
             message(delay=90.1, expires=600.0, headers={"tenant": "acme"}), NAMES, NOW
         ),
-        "called": envelope.called(message(), ("c-1", 5.0), NAMES, NOW),
+        "called": envelope.publication_of_call(message(), ("c-1", 5.0), NAMES, NOW),
         "retried": envelope.retried(delivery(), 1.5, (ID, 4, NOW - 60), NAMES, NOW),
         "retried after a crash": envelope.retried(delivery(), 0, (ID, 3, NOW - 60), NAMES, NOW, 1),
         "postponed": envelope.postponed(delivery(), 10.0, ID, NAMES, NOW),
         "republished": envelope.republished(delivery(), NAMES),
         "dead": envelope.dead_lettered(delivery(), Dead("failed", failure), (ID, "host:1", NAMES), NOW),
-        "replied": envelope.reply(delivery(), done(b"42")),
-        "replied with a failure": envelope.reply(delivery(), failed("failed", failure)),
+        "replied": envelope.publication_of_reply(delivery(), encode_done(b"42")),
+        "replied with a failure": envelope.publication_of_reply(delivery(), encode_failed("failed", failure)),
     }
 
 

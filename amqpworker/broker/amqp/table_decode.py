@@ -17,7 +17,7 @@ from typing import Any
 
 from amqpworker.broker.amqp.cache import Cache
 from amqpworker.broker.amqp.table_encode import MAX_DEPTH
-from amqpworker.model.message import MOST_SHORT_BYTES, Headers, HeaderValue
+from amqpworker.model.message import MAX_SHORT_BYTES, Headers, HeaderValue
 
 LAST_SECOND = 253_402_300_799
 """The last that a `datetime` can be: the end of the year 9999."""
@@ -53,7 +53,7 @@ class Unreadable(Exception):
 
 def replaced(raw: bytes) -> str:
     """Return what can be read of a short string that is not UTF-8, no longer than a short string may be."""
-    return raw.decode("utf-8", "replace").encode()[:MOST_SHORT_BYTES].decode("utf-8", "ignore")
+    return raw.decode("utf-8", "replace").encode()[:MAX_SHORT_BYTES].decode("utf-8", "ignore")
 
 
 def decode_table(data: bytes, offset: int, end: int) -> tuple[Headers, int, str]:

@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from amqpworker.broker.amqp.cache import Cache
-from amqpworker.model.message import MOST_SHORT_BYTES, Headers, HeaderValue
+from amqpworker.model.message import MAX_SHORT_BYTES, Headers, HeaderValue
 
 MAX_DEPTH = 64
 """Tables and lists inside each other; more is a mistake or an attack, and would end in a RecursionError."""
@@ -41,8 +41,8 @@ def short_string(text: str) -> bytes:
     if not isinstance(text, str):
         raise ValueError(f"is {type(text).__name__}, not text")
     raw = text.encode()
-    if len(raw) > MOST_SHORT_BYTES:
-        raise ValueError(f"is {len(raw)} bytes long, more than {MOST_SHORT_BYTES}")
+    if len(raw) > MAX_SHORT_BYTES:
+        raise ValueError(f"is {len(raw)} bytes long, more than {MAX_SHORT_BYTES}")
     return bytes((len(raw),)) + raw
 
 

@@ -17,11 +17,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from amqpworker.ipc.interpreter import command_of
+from amqpworker.ipc.interpreter import VERSION_ARGUMENT, VERSION_MISMATCH, command_of
 from amqpworker.ipc.kernel import ProcessEnd, memory_file
-from amqpworker.ipc.report import DUMP_SIGNAL
-from amqpworker.ipc.stray_signals import stray_signals_blocked
-from amqpworker.ipc.version_check import VERSION_ARGUMENT, VERSION_MISMATCH
+from amqpworker.ipc.stray_signals import DUMP_SIGNAL, stray_signals_blocked
 from amqpworker.worker.isolation.crashes import Crash
 from amqpworker.worker.isolation.leftovers import Leftovers
 from amqpworker.worker.isolation.protocol import BEAT, OUTCOME, READY, SPENT, Frames, Unreadable

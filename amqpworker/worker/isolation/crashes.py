@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from amqpworker.ipc.exit_status import describe_exit
-from amqpworker.model.headers import count_of
-from amqpworker.model.message import CRASHES, Delivery, Headers
+from amqpworker.model.headers import CRASHES, count_of
+from amqpworker.model.message import Delivery, Headers
 
 DELIVERY_COUNT = "x-delivery-count"
 """How often a quorum queue has delivered a message before (https://www.rabbitmq.com/docs/quorum-queues)."""

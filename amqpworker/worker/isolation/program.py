@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from amqpworker.app import App
-from amqpworker.ipc.report import DUMP_SIGNAL
-from amqpworker.ipc.stray_signals import STRAY, ignore, ignore_stray
-from amqpworker.ipc.version_check import VERSION_MISMATCH, version_mismatch, without_version
+from amqpworker.ipc.interpreter import VERSION_MISMATCH, version_mismatch, without_version
+from amqpworker.ipc.stray_signals import DUMP_SIGNAL, STRAY, ignore, ignore_stray
 from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.log.format import configure, log_uncaught
 from amqpworker.log.logger import flush, get_logger

@@ -13,8 +13,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from amqpworker.ipc.pipes import first_batch
 from amqpworker.ipc.recorder import key_of
-from amqpworker.ipc.report import first_batch
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from amqpworker.errors import TimeLimitExceeded
-from amqpworker.ipc.report import OVERDUE
+from amqpworker.ipc.exit_status import OVERDUE
 from amqpworker.lifecycle import Waker, run_as_io_thread, start_thread
 from amqpworker.log.logger import get_logger, task_context
 from amqpworker.worker.limits.interruption import Hold, hold_at, wait_and_preempt, where

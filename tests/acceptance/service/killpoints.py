@@ -30,7 +30,7 @@ from amqpworker.worker.republish import Republication, Republisher
 from amqpworker.worker.settle import Settler
 
 AT_LAST = int(os.environ.get("KILL_BY", "8"))  # a process dies when it is there for the n-th time, n up to this
-HOLD = 0.05  # other threads go on for so long: what they do too early, such as an acknowledgement, gets out
+HOLD = 0.05  # other threads continue for this long: what they do too early, such as an acknowledgement, gets out
 
 Hit = Callable[[], None]
 
@@ -112,7 +112,7 @@ def after(owner: type, name: str, hit: Hit, applies: Callable[..., bool] = lambd
 
 
 def goes_to(publication: Publication, part: str) -> bool:
-    """Tell whether a publication is a copy on its way there: `delay` for a retry, `dead` for a letter."""
+    """Return whether a publication is a copy on its way there: `delay` for a retry, `dead` for a letter."""
     return publication.exchange.startswith(f"amqpworker.{part}")
 
 
@@ -126,7 +126,7 @@ def written(part: str) -> Callable[[Hit], None]:
 
 
 def unheard(part: str) -> Callable[[Hit], None]:
-    """Return the step at which the broker's confirm of such a copy has arrived, and nobody has looked at it."""
+    """Return the step at which the broker's confirm of such a copy has arrived, and was not handled."""
 
     def any_copy(channel: PublishChannel, *_: Any) -> bool:
         in_flight = channel._in_flight.values()

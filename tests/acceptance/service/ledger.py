@@ -1,5 +1,5 @@
 """
-What happened, on the disk before anything else goes on: JSON lines, appended and synced one by one.
+What happened, on the disk before anything else happens: JSON lines, appended and synced one by one.
 
 Several processes write into one file: a line is one `write` in append mode. It begins with a line break too, so that
 a line that was torn by a kill spoils no other.

@@ -1,5 +1,5 @@
 """
-A service that sends, and writes down what it asked for and what it was told.
+A service that sends, and writes down what it asked for and what the outcome was.
 
     python -m sender batch --count 1000        through send_each, ends when all are known
     python -m sender load --threads 4 …        one by one from many threads, until SIGTERM
@@ -170,7 +170,7 @@ def calling(pause: float) -> None:
 
 
 def main() -> None:
-    """Send as the command line says."""
+    """Send as the command line asks."""
     parser = argparse.ArgumentParser()
     parser.add_argument("how", choices=["batch", "load"])
     parser.add_argument("--count", type=int, default=0)

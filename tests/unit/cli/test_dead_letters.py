@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqpworker.cli.dead_command import dead_name, show_letter, show_list
-from amqpworker.cli.dead_letters import letter_of
+from amqpworker.cli.dead_letters import reason_text, summary, whole
 from amqpworker.cli.output import clipped, folded, plain
+from amqpworker.model.dead_letter import DeadLetter
 from amqpworker.model.message import Delivery, Properties
 
 VALUES = st.recursive(
@@ -38,9 +39,7 @@ def got(headers: dict[str, Any] | None = None, body: bytes = b"{}", **properties
 
 
 def test_our_own_evidence_is_read() -> None:
-    letter = letter_of(
-        3,
-        "emails.dead",
+    letter = DeadLetter.of(
         got(
             {
                 "aw-dead-reason": "failed",
@@ -54,8 +53,10 @@ def test_our_own_evidence_is_read() -> None:
             message_id="id-1",
             type="shop.welcome",
         ),
+        "emails.dead",
+        3,
     )
-    assert letter.summary() == {
+    assert summary(letter) == {
         "position": 3,
         "id": "id-1",
         "task": "shop.welcome",
@@ -71,19 +72,19 @@ def test_our_own_evidence_is_read() -> None:
 
 def test_the_brokers_own_evidence_is_read_where_there_is_none_of_ours() -> None:
     at = datetime(2026, 11, 25, 2, 9, tzinfo=UTC)
-    letter = letter_of(
-        1, "emails.dead", got({"x-death": [{"reason": "delivery_limit", "time": at}, {"reason": "expired"}]})
+    letter = DeadLetter.of(
+        got({"x-death": [{"reason": "delivery_limit", "time": at}, {"reason": "expired"}]}), "emails.dead", 1
     )
-    assert letter.summary()["reason"] == "delivery_limit (RabbitMQ)"
-    assert letter.reason_text == "RabbitMQ: delivered too often (delivery limit)"
-    assert letter.letter.failed_at == at
+    assert summary(letter)["reason"] == "delivery_limit (RabbitMQ)"
+    assert reason_text(letter) == "RabbitMQ: delivered too often (delivery limit)"
+    assert letter.failed_at == at
 
 
 def test_a_message_that_was_due_and_found_no_queue_has_not_expired() -> None:
     deaths = [{"reason": "expired", "queue": "amqpworker.delay.02"}]
-    letter = letter_of(1, "amqpworker.parked", got({"x-death": deaths}))
-    assert letter.summary()["reason"] == "no-queue (RabbitMQ)"
-    assert letter.reason_text == "queue 'emails' did not exist when it was due"
+    letter = DeadLetter.of(got({"x-death": deaths}), "amqpworker.parked", 1)
+    assert summary(letter)["reason"] == "no-queue (RabbitMQ)"
+    assert reason_text(letter) == "queue 'emails' did not exist when it was due"
 
 
 @pytest.mark.parametrize(
@@ -91,8 +92,8 @@ def test_a_message_that_was_due_and_found_no_queue_has_not_expired() -> None:
 )
 def test_the_brokers_reasons_are_told_in_words(reason: str, told: str) -> None:
     deaths = [{"reason": reason, "queue": "emails"}, {"reason": "expired", "queue": "amqpworker.delay.02"}]
-    assert letter_of(1, "emails.dead", got({"x-death": deaths})).reason_text == told
-    assert letter_of(1, "q", got({"aw-dead-reason": reason})).reason_text == reason
+    assert reason_text(DeadLetter.of(got({"x-death": deaths}), "emails.dead", 1)) == told
+    assert reason_text(DeadLetter.of(got({"aw-dead-reason": reason}), "q", 1)) == reason
 
 
 def test_a_list_tells_times_with_their_zone_in_80_columns(
@@ -100,7 +101,7 @@ def test_a_list_tells_times_with_their_zone_in_80_columns(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     headers = {"aw-dead-reason": "failed", "aw-failed-at": 1_795_572_548_797, "aw-error": "no route to host " * 5}
-    letter = letter_of(1000, "q", got(headers, message_id="0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071", type="n" * 80))
+    letter = DeadLetter.of(got(headers, message_id="0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071", type="n" * 80), "q", 1000)
     show_list("emails.dead", 1, [letter])
     told = capsys.readouterr().out
     assert "2026-11-25 02:09:08Z" in told
@@ -115,29 +116,29 @@ def test_an_error_has_most_of_a_line_of_a_list(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     headers = {"aw-dead-reason": "failed", "aw-error-type": "OSError", "aw-error": "no route to db.internal:5432"}
-    show_list("emails.dead", 1, [letter_of(1, "q", got(headers, message_id="id-1", type="shop.welcome"))])
+    show_list("emails.dead", 1, [DeadLetter.of(got(headers, message_id="id-1", type="shop.welcome"), "q", 1)])
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "failed, OSError: no route to db.internal:5432" in lines
 
 
 @pytest.mark.parametrize("forged", [1, "x", [], [1], [[]], {"reason": "x"}, [{"reason": 5, "time": 2**62}]])
 def test_a_forged_death_is_no_reason_to_fail(forged: object) -> None:
-    assert letter_of(1, "q", got({"x-death": forged})).letter.failed_at is None
+    assert DeadLetter.of(got({"x-death": forged}), "q", 1).failed_at is None
 
 
 @given(st.dictionaries(NAMES, VALUES, max_size=6), st.binary(max_size=20))
 def test_every_letter_can_be_read_and_written_as_json(headers: dict[str, Any], body: bytes) -> None:
-    letter = letter_of(1, "q", got(headers, body))
-    json.loads(json.dumps(plain(letter.whole()), allow_nan=False))
-    assert clipped(letter.letter.reason).isprintable()
-    assert clipped(letter.letter.error).isprintable()
+    letter = DeadLetter.of(got(headers, body), "q", 1)
+    json.loads(json.dumps(plain(whole(letter)), allow_nan=False))
+    assert clipped(letter.reason).isprintable()
+    assert clipped(letter.error).isprintable()
 
 
 @pytest.mark.parametrize(
     ("body", "shown"), [(b'{"a": 1}', {"a": 1}), (b"\xffno", "\\xffno"), (b"", ""), (b"[" * 100_000, "[" * 100_000)]
 )
 def test_a_body_that_is_no_json_is_shown_as_text(body: bytes, shown: object) -> None:
-    assert letter_of(1, "q", got(body=body)).whole()["body"] == shown
+    assert whole(DeadLetter.of(got(body=body), "q", 1))["body"] == shown
 
 
 def test_cells_are_one_line_printable_and_bounded() -> None:

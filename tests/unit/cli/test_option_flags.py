@@ -75,7 +75,8 @@ def rows() -> list[str]:
     for model in MODELS:
         for name, field, flag in flagged(model):
             flags = ", ".join(f"`{one}`" for one in re.split("[,/]", ",".join(reversed(flags_of(name, flag)))))
-            default = flag.unset or ("none" if field.default is None else f"`{field.default}`")
+            plain = f"{field.default:g}" if isinstance(field.default, float) else field.default
+            default = flag.unset or ("none" if plain is None else f"`{plain}`")
             found.append(f"| {flags} | `{name}` | {default} | {field.description} |")
     return found
 

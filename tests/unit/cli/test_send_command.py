@@ -16,7 +16,7 @@ from typing import Annotated, Any, NewType
 import pytest
 
 from amqpworker import App
-from amqpworker.cli.send_command import MessageArguments, message
+from amqpworker.cli.send_command import message
 from amqpworker.cli.values import pairs
 from tests.cli import Ended, environment, run, started
 
@@ -69,7 +69,7 @@ def test_where_a_parameter_takes_more_than_text_a_value_is_json_where_it_can_be(
 def test_the_values_of_a_task_that_the_app_knows_are_read_by_its_hints() -> None:
     def body(task: str, *values: str) -> Any:
         options = dict.fromkeys(("delay", "at", "expires", "id", "headers")) | {"queue": "shop"}
-        return json.loads(message(app, MessageArguments(task, list(values), None, options)).body)
+        return json.loads(message(app, task, list(values), None, options).body)
 
     assert body("shop.find", "code=123", "count=2", "note=true") == {"code": "123", "count": 2, "note": "true"}
     assert body("shop.find", 'code="007"', "note=null") == {"code": "007", "note": None}

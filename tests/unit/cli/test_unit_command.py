@@ -7,13 +7,21 @@ from pathlib import Path
 import pytest
 
 from amqpworker.cli.main import main
-from amqpworker.cli.unit_command import instances, unreadable_part
+from amqpworker.cli.unit_command import unit_text, unreadable_part
 
 ROOT = Path(__file__).parents[3]
 
 
 def test_the_unit_of_the_repository_is_the_one_that_the_program_knows() -> None:
-    assert (ROOT / "deploy/systemd/amqpworker@.service").read_text() == instances()
+    assert (ROOT / "deploy/systemd/amqpworker@.service").read_text() == unit_text(
+        install="/etc/systemd/system/amqpworker@.service: a pool for each /etc/amqpworker/NAME.env",
+        name="%i",
+        folder="/srv/%i",
+        # Without braces, so that systemd splits the value into words.
+        command="/opt/amqpworker/bin/amqpworker worker $WORKER_OPTIONS",
+        credential_file="/etc/amqpworker/%i.url",
+        environment="# AMQPWORKER_APP=shop.tasks:app and WORKER_OPTIONS=-p 4 -t 16\nEnvironmentFile=/etc/amqpworker/%i.env\n",
+    )
 
 
 def test_a_unit_starts_this_program_with_the_options_of_a_worker(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.client.batch import FIRST_MESSAGES, MOST_BYTES, MOST_MESSAGES, Window, send_each
+from amqpworker.client.batch import FIRST_MESSAGES, MAX_BYTES, MAX_MESSAGES, Window, send_each
 from amqpworker.errors import AmqpWorkerError, ConfigError, InvalidArguments
 from amqpworker.model.message import Message
 
@@ -44,6 +44,10 @@ class Producer:
         self.wakes += 1
 
 
+def sending(producer: Producer, messages: Iterator[Message]) -> Iterator[tuple[Message, AmqpWorkerError | None]]:
+    return send_each(producer.publish, producer.wake, messages, 15)
+
+
 def message(name: str) -> Message:
     return Message("a.b", "q", b"{}", name)
 
@@ -54,10 +58,10 @@ def messages(count: int) -> Iterator[Message]:
 
 def test_no_more_than_a_window_is_read_while_the_first_message_is_held() -> None:
     producer = Producer(held=("0",))
-    outcomes = send_each(producer, messages(3 * MOST_MESSAGES), 15)
+    outcomes = sending(producer, messages(3 * MAX_MESSAGES))
     assert next(outcomes)[0].id == "0"
     assert len(producer.published) == FIRST_MESSAGES
-    assert [one.id for one, _ in outcomes] == [str(number) for number in range(1, 3 * MOST_MESSAGES)]
+    assert [one.id for one, _ in outcomes] == [str(number) for number in range(1, 3 * MAX_MESSAGES)]
 
 
 def test_what_is_known_is_told_before_a_further_message_is_read() -> None:
@@ -69,13 +73,13 @@ def test_what_is_known_is_told_before_a_further_message_is_read() -> None:
             read_after.append(list(told))
             yield message(name)
 
-    for one, _ in send_each(Producer(), slow(), 15):
+    for one, _ in sending(Producer(), slow()):
         told.append(one.id)
     assert read_after == [[], ["a"], ["a", "b"]]
 
 
 def test_a_message_that_cannot_be_sent_ends_no_other() -> None:
-    outcomes = list(send_each(Producer(refused=("1",)), messages(3), 15))
+    outcomes = list(sending(Producer(refused=("1",)), messages(3)))
     assert [one.id for one, _ in outcomes] == ["0", "1", "2"]
     assert [type(error) for _, error in outcomes] == [type(None), ConfigError, type(None)]
 
@@ -85,7 +89,7 @@ def test_an_error_of_the_reader_comes_after_what_was_sent_before() -> None:
         yield message("0")
         raise InvalidArguments("row 1 is empty")
 
-    outcomes = send_each(Producer(held=("0",)), breaks(), 15)
+    outcomes = sending(Producer(held=("0",)), breaks())
     assert next(outcomes)[0].id == "0"
     with pytest.raises(InvalidArguments, match="row 1"):
         next(outcomes)
@@ -97,7 +101,7 @@ def test_the_window_grows_while_confirms_come_soon_and_shrinks_to_one_message_wh
         window.add(message("m"), Publishing(True), now)
         window.adapt(now + 0.5)
         window.pop()
-    assert (window.most_messages, window.most_bytes) == (MOST_MESSAGES, MOST_BYTES)
+    assert (window.max_messages, window.max_bytes) == (MAX_MESSAGES, MAX_BYTES)
     for now in range(40):
         window.add(message("m"), Publishing(True), now)
         window.adapt(now + 5)
@@ -110,7 +114,7 @@ def test_the_window_counts_what_it_holds(sizes: list[int], timeout: float) -> No
     window = Window(timeout)
     full = [window.add(message("m"), Publishing(False, size), 0.0) for size in sizes]
     assert len(window) == len(sizes)
-    assert full == [sum(sizes[: count + 1]) >= window.most_bytes for count in range(len(sizes))]
+    assert full == [sum(sizes[: count + 1]) >= window.max_bytes for count in range(len(sizes))]
     assert window.pop_ended() is None
     assert [window.pop()[1].size for _ in sizes] == sizes
     assert not window.add(message("m"), Publishing(True, 1), 0.0)

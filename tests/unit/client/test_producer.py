@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from amqpworker.broker.pending_publish import PendingPublish
-from amqpworker.client import producer as producer_module
 from amqpworker.client.producer import Producer
 from amqpworker.errors import AmqpWorkerError, QueueFull
 from amqpworker.model.message import Message, Publication
@@ -25,6 +24,7 @@ class Confirming:
         self.is_over = False
         self.error = error
         self.sends = self.io = self
+        self.owner: str | None = None
         self.published: list[tuple[Publication, tuple[Any, ...]]] = []
 
     def publish(self, publication: Publication, requirements: tuple[Any, ...], *_: object) -> PendingPublish:
@@ -44,38 +44,35 @@ def plan() -> Plan:
     return plan
 
 
-@pytest.fixture
-def producer_with(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Producer]:
-    def producer_of(*publishers: Confirming) -> Producer:
-        following: Iterator[Confirming] = iter(publishers)
-        monkeypatch.setattr(producer_module, "Publisher", lambda *_: next(following))
-        return Producer("amqp://127.0.0.1:1", plan, Settings(), lambda: NOW)
-
-    return producer_of
+def producer_with(plan: Plan, make: Callable[..., Any]) -> Producer:
+    return Producer(plan, Settings(), make, lambda: NOW)
 
 
-def test_a_message_is_published_with_the_time_of_the_clock_and_what_its_queue_requires(
-    plan: Plan, producer_with: Callable[..., Producer]
-) -> None:
+def test_a_message_is_published_with_the_time_of_the_clock_and_what_its_queue_requires(plan: Plan) -> None:
     publisher = Confirming()
-    producer_with(publisher).send(Message("shop.welcome", "emails", b"{}", "m-1"))
+    producer_with(plan, lambda _: publisher).send(Message("shop.welcome", "emails", b"{}", "m-1"))
     ((publication, requirements),) = publisher.published
     assert publication.properties.timestamp == int(NOW)
     assert publication.routing_key == "emails"
     assert requirements == (plan.queues["emails"],)
 
 
-def test_the_error_of_a_message_carries_the_message(producer_with: Callable[..., Producer]) -> None:
+def test_the_error_of_a_message_carries_the_message(plan: Plan) -> None:
     publisher = Confirming(QueueFull("It is full."))
     message = Message("shop.welcome", "emails", b"{}", "m-1")
     with pytest.raises(QueueFull) as failed:
-        producer_with(publisher).send(message)
+        producer_with(plan, lambda _: publisher).send(message)
     assert failed.value.message is message
 
 
-def test_a_publisher_that_was_closed_is_replaced_at_the_next_message(producer_with: Callable[..., Producer]) -> None:
-    made = [Confirming(), Confirming()]
-    producer = producer_with(*made)
+def test_a_publisher_that_was_closed_is_replaced_at_the_next_message(plan: Plan) -> None:
+    made: list[Confirming] = []
+
+    def make(_: object) -> Confirming:
+        made.append(Confirming())
+        return made[-1]
+
+    producer = producer_with(plan, make)
     for number in range(3):
         producer.send(Message("shop.welcome", "emails", b"{}", f"m-{number}"))
         made[0].is_over = True

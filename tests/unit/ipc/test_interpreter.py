@@ -10,7 +10,7 @@ import pytest
 
 import amqpworker
 from amqpworker.errors import ConfigError
-from amqpworker.ipc.interpreter import command_of, folder_as_given, interpreter_as_given
+from amqpworker.ipc.interpreter import command_of, folder_as_given, interpreter_as_given, interpreter_options
 
 
 @pytest.fixture
@@ -73,3 +73,27 @@ def test_a_package_that_only_the_current_folder_has_is_started_from_there_and_af
     there[1:1] = ["-I", "-S"]
     done = subprocess.run([*there, "5"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.endswith(" ['5']\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "handed_on"),
+    [
+        ("-m amqpworker worker shop:app -q -O -W x", ""),
+        ("-O -u -m amqpworker", "-O -u"),
+        ("-OOu -X dev -Xutf8=0 -W error -m amqpworker", "-O -O -u -X dev -X utf8=0 -W error"),
+        ("-uWignore::UserWarning -P -i -m amqpworker", "-u -W ignore::UserWarning"),
+        ("-IPc code -O", "-I"),
+        ("-bmamqpworker -O", "-b"),
+        ("--check-hash-based-pycs always -B /usr/bin/amqpworker -O", "--check-hash-based-pycs always -B"),
+        ("-E /usr/bin/amqpworker worker -s", "-E"),
+        ("- -O", ""),
+        ("-W", "-W "),
+        ("", ""),
+    ],
+)
+def test_options_that_were_given_are_handed_on_but_those_that_say_what_is_run(given: str, handed_on: str) -> None:
+    assert " ".join(interpreter_options(["python", *given.split()])) == handed_on
+
+
+def test_the_command_of_this_process_is_the_default() -> None:
+    assert interpreter_options() == interpreter_options(sys.orig_argv)

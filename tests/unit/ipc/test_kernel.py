@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from amqpworker.ipc.kernel import ProcessEnd, has_process_descriptors, memory_file, missing_calls
-from amqpworker.supervisor.worker_process import shared_memory
+from amqpworker.supervisor.worker_handle import shared_memory
 
 
 def refused(number: int) -> Any:

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqpworker.cli.status_command import status_tables
-from amqpworker.ipc.idle_queues import IDLE_BYTES
 from amqpworker.ipc.recorder import (
     CONSUMER,
     HEADER,
+    IDLE_BYTES,
     MAIN,
     SLOT_SIZE,
     THREADS,
@@ -32,11 +32,10 @@ from amqpworker.ipc.recorder import (
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.policies.time_limit import UNLIMITED, TimeLimit
 from amqpworker.supervisor.fleet import Fleet
-from amqpworker.supervisor.fleet_events import Tick
 from amqpworker.supervisor.health import respond_to
 from amqpworker.supervisor.monitor import recycling_reason
 from amqpworker.supervisor.pools import Recycling
-from amqpworker.supervisor.status import History, Observation, condition_of, status_of
+from amqpworker.supervisor.status import History, Observation, status_line, status_of
 from amqpworker.worker.context import Run
 
 
@@ -150,9 +149,9 @@ def test_whatever_a_recording_says_can_be_judged_and_told_to_everybody(
         recording.stalled_thread(now, 60.0)
         recycling_reason(Recycling(5, 60, 1), 1.0, recording.counts.settled, 1)
     fleet = Fleet({"main": 1}, lambda: 1.0, {"main": 60.0})
-    fleet.handle(Tick(), now)
-    state = status_of(fleet, {1: Observation(4711, 0, recording)}, History(), (now, now))
-    condition_of(state)
+    fleet.tick(now)
+    state = status_of(fleet, {1: Observation(4711, 0, recording)}, History(), now, now)
+    status_line(state)
     code, content = respond_to("/status", state, now)
     assert code == 200
     status_tables(json.loads(json.dumps(content)))

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqpworker.log.format import configure
-from amqpworker.log.journald import MAX_VALUE_LENGTH, JournalHandler, encode, entry_of, is_journal
+from amqpworker.log.journald import MAX_VALUE_LENGTH, JournalHandler, encode_entry, entry_of, is_journal
 from amqpworker.log.logger import get_logger, task_context
 from tests.unit.log.test_logger import Running, libraries_log_as_they_did, without_other_handlers
 
@@ -43,13 +43,13 @@ def decoded(data: bytes) -> dict[str, str]:
 @given(st.dictionaries(NAMES, VALUES))
 def test_what_is_written_is_read_as_the_same_fields(entry: dict[str, str]) -> None:
     told = {name: value.encode("utf-8", "backslashreplace").decode() for name, value in entry.items()}
-    assert decoded(encode(entry)) == told
+    assert decoded(encode_entry(entry)) == told
 
 
 def test_a_value_that_is_too_long_is_cut_between_two_characters() -> None:
-    (shown,) = decoded(encode({"A": "é" * MAX_VALUE_LENGTH})).values()
+    (shown,) = decoded(encode_entry({"A": "é" * MAX_VALUE_LENGTH})).values()
     assert shown == "é" * (MAX_VALUE_LENGTH // 2)
-    (shown,) = decoded(encode({"A": "x" + "é" * MAX_VALUE_LENGTH})).values()
+    (shown,) = decoded(encode_entry({"A": "x" + "é" * MAX_VALUE_LENGTH})).values()
     assert shown == "x" + "é" * (MAX_VALUE_LENGTH // 2 - 1)
 
 
@@ -61,7 +61,7 @@ def test_any_line_becomes_an_entry_whose_names_the_journal_takes_and_whose_messa
     assert all(name.isascii() and name.replace("_", "A").isalnum() and len(name) <= 64 for name in entry)
     assert not any(name.startswith("_") for name in entry)
     assert all(c.isprintable() or c in "\n\t" for c in entry["MESSAGE"])
-    encode(entry)
+    encode_entry(entry)
 
 
 @pytest.mark.parametrize(

@@ -271,10 +271,31 @@ def test_no_password_of_a_url_is_logged(json_lines: bool) -> None:
     except ValueError as error:
         log.error("failed", exc_info=error)
         logging.getLogger("shop").exception("failed")
+        structlog.get_logger("shop").exception("failed", value=url, stack_info=True)
+    of_structlog = {"msg": {"event": url, url: url}, "_logger": None, "_name": ""}  # its `wrap_for_formatter`
+    for record in (of_structlog, {"msg": "here", "stack_info": f"Stack of {url}"}):
+        logging.getLogger("shop").handle(logging.makeLogRecord({"levelno": 20, "levelname": "INFO", **record}))
+    token = task_context.set(Running(id=url))
+    logging.getLogger("shop").info("in a task")
+    structlog.get_logger("shop").info("in a task")
+    log.info("in a task")
+    task_context.reset(token)
     without_other_handlers()
     logging.getLogger("shop").info("%d", url)
     assert "secret" not in stream.getvalue()
-    assert stream.getvalue().count("user:***@host") >= 13
+    assert stream.getvalue().count("user:***@host") >= 22
+
+
+def test_no_password_of_a_url_reaches_other_handlers_in_our_lines_or_those_of_structlog(
+    lines: Callable[[], list[dict[str, Any]]], caplog: pytest.LogCaptureFixture
+) -> None:
+    url = "amqp://user:secret@host/"
+    with caplog.at_level("INFO"):
+        get_logger("x").info(url, value=url, deep={"a": [{url: (url,)}]})
+        structlog.get_logger("shop").info(url, value=[url])
+    assert len(caplog.records) == len(lines()) == 2
+    assert "secret" not in caplog.text
+    assert caplog.text.count("user:***@host") == 6
 
 
 def test_a_traceback_is_text_in_one_field(lines: Callable[[], list[dict[str, Any]]]) -> None:

@@ -51,7 +51,8 @@ def test_the_evidence_of_a_worker_is_read() -> None:
     }
     message = got(headers, message_id="id-1", type="shop.welcome")
     for received in (message,):
-        assert DeadLetter.of(received, "emails.dead") == DeadLetter(
+        assert DeadLetter.of(received, "emails.dead", 7) == DeadLetter(
+            position=7,
             id="id-1",
             task="shop.welcome",
             queue="emails.dead",
@@ -80,17 +81,17 @@ def test_the_evidence_of_a_worker_is_read() -> None:
 )
 def test_the_latest_death_by_the_broker_is_read(queue: str, reason: str, read: str) -> None:
     deaths = [{"queue": queue, "reason": reason, "time": NOON}, {"queue": "older", "reason": "maxlen"}]
-    letter = DeadLetter.of(got({"x-death": deaths}), "amqpworker.parked")
+    letter = DeadLetter.of(got({"x-death": deaths}), "amqpworker.parked", 1)
     assert (letter.reason, letter.by_broker, letter.failed_at) == (read, True, NOON)
 
 
 def test_the_evidence_of_a_worker_counts_before_that_of_the_broker() -> None:
-    letter = DeadLetter.of(got({"aw-dead-reason": "expired", "x-death": [{"reason": "rejected"}]}), "q")
+    letter = DeadLetter.of(got({"aw-dead-reason": "expired", "x-death": [{"reason": "rejected"}]}), "q", 1)
     assert (letter.reason, letter.by_broker) == ("expired", False)
 
 
 @given(st.dictionaries(NAMES, VALUES))
 def test_no_header_makes_a_dead_letter_unreadable(headers: dict[str, Any]) -> None:
-    letter = DeadLetter.of(got(headers), "q")
+    letter = DeadLetter.of(got(headers), "q", 1)
     assert letter.attempt >= 1
     assert all(isinstance(text, str) for text in (letter.reason, letter.error, letter.traceback, letter.worker))

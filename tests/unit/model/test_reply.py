@@ -29,16 +29,16 @@ TEXTS = st.text()
 @given(JSON_VALUES)
 def test_the_value_of_a_done_task_comes_back_as_the_same_json_text(value: Any) -> None:
     text = json.dumps(value).encode()
-    assert reply.read(reply.done(text)) == reply.Reply("done", text)
+    assert reply.decode_reply(reply.encode_done(text)) == reply.Reply("done", text)
 
 
 def test_a_task_without_a_value_replies_null() -> None:
-    assert reply.read(reply.done(None)).value == b"null"
+    assert reply.decode_reply(reply.encode_done(None)).value == b"null"
 
 
 def test_what_is_written_is_the_wire_contract() -> None:
-    assert json.loads(reply.done(b"[1]")) == {"status": "done", "value": [1]}
-    assert json.loads(reply.failed("rejected", Failure("ValueError", "no", "Traceback …"))) == {
+    assert json.loads(reply.encode_done(b"[1]")) == {"status": "done", "value": [1]}
+    assert json.loads(reply.encode_failed("rejected", Failure("ValueError", "no", "Traceback …"))) == {
         "status": "failed",
         "reason": "rejected",
         "error_type": "ValueError",
@@ -49,18 +49,18 @@ def test_what_is_written_is_the_wire_contract() -> None:
 
 @given(TEXTS, TEXTS, TEXTS, TEXTS)
 def test_a_failure_comes_back_with_its_texts(reason: str, error_type: str, text: str, traceback: str) -> None:
-    found = reply.read(reply.failed(reason, Failure(error_type, text, traceback)))
+    found = reply.decode_reply(reply.encode_failed(reason, Failure(error_type, text, traceback)))
     assert found == reply.Reply("failed", None, reason, error_type, text, traceback)
 
 
 def test_a_failure_is_cut_to_a_bounded_size_and_a_traceback_keeps_its_end() -> None:
-    data = reply.failed("r" * 10**6, Failure("E" * 10**6, "t" * 10**6, "first" + "x" * 10**6 + "last"))
+    data = reply.encode_failed("r" * 10**6, Failure("E" * 10**6, "t" * 10**6, "first" + "x" * 10**6 + "last"))
     assert len(data) < 50_000
-    assert reply.read(data).traceback.endswith("last")
+    assert reply.decode_reply(data).traceback.endswith("last")
 
 
 def test_a_lone_surrogate_in_an_error_text_is_written_out() -> None:
-    assert reply.read(reply.failed("failed", Failure(text="bad \ud800 name"))).text == "bad \\ud800 name"
+    assert reply.decode_reply(reply.encode_failed("failed", Failure(text="bad \ud800 name"))).text == "bad \\ud800 name"
 
 
 @given(JSON_VALUES, st.dictionaries(st.text(), JSON_VALUES), st.booleans(), st.sampled_from([None, 0, 2]))
@@ -69,25 +69,25 @@ def test_a_reply_of_another_language_is_read_whatever_its_layout(
 ) -> None:
     more = {name: held for name, held in more.items() if name not in ("status", "value")}
     members = {"status": "done", "value": value, **more} if first else {**more, "value": value, "status": "done"}
-    found = reply.read(json.dumps(members, indent=indent, ensure_ascii=False).encode())
+    found = reply.decode_reply(json.dumps(members, indent=indent, ensure_ascii=False).encode())
     assert found.status == "done"
     assert found.value is not None
     assert json.loads(found.value) == value
 
 
 def test_a_number_of_another_language_keeps_all_its_digits() -> None:
-    assert reply.read(b'{"value": 0.1000000000000000055511151231257827, "status": "done"}').value == (
+    assert reply.decode_reply(b'{"value": 0.1000000000000000055511151231257827, "status": "done"}').value == (
         b"0.1000000000000000055511151231257827"
     )
 
 
 def test_the_last_of_two_members_with_one_name_counts() -> None:
-    assert reply.read(b'{"status":"done","value":1,"value":2}').value == b"2"
-    assert reply.read(b'{"status":"done","value":1,"status":"failed","reason":"no"}').status == "failed"
+    assert reply.decode_reply(b'{"status":"done","value":1,"value":2}').value == b"2"
+    assert reply.decode_reply(b'{"status":"done","value":1,"status":"failed","reason":"no"}').status == "failed"
 
 
 def test_a_failure_needs_no_more_than_its_reason() -> None:
-    assert reply.read(b'{"status": "failed", "reason": "timeout"}') == reply.Reply("failed", None, "timeout")
+    assert reply.decode_reply(b'{"status": "failed", "reason": "timeout"}') == reply.Reply("failed", None, "timeout")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_failure_needs_no_more_than_its_reason() -> None:
 )
 def test_a_hostile_reply_is_refused_with_one_clear_error(data: bytes) -> None:
     with pytest.raises(MalformedReply, match="cannot be read") as caught:
-        reply.read(data)
+        reply.decode_reply(data)
     assert len(str(caught.value)) < 700
 
 
@@ -133,4 +133,4 @@ def test_a_hostile_reply_is_refused_with_one_clear_error(data: bytes) -> None:
 def test_no_bytes_raise_anything_else(data: bytes) -> None:
     for hostile in (data, b'{"status":"done","value":' + data + b"}", b'{"status": "failed", "reason":' + data + b"}"):
         with contextlib.suppress(AmqpWorkerError):
-            reply.read(hostile)
+            reply.decode_reply(hostile)

@@ -304,13 +304,13 @@ def test_a_result_that_the_policy_minds_is_retried_until_it_stops() -> None:
 
 def test_retry_later_asks_only_the_stop() -> None:
     asked = policy(Retrying(retry=broken, wait=broken, stop=tenacity.stop_after_attempt(3)))
-    assert [asked.allows(run(attempt), 60) for attempt in (1, 2, 3)] == [True, True, False]
+    assert [asked.allows(run(attempt), RetryLater(60)) for attempt in (1, 2, 3)] == [True, True, False]
 
 
 def test_the_delay_of_retry_later_counts_for_the_stop() -> None:
     asked = policy(Retrying(stop=tenacity.stop_before_delay(100)))
-    assert asked.allows(run(2, since=30), 69)
-    assert not asked.allows(run(2, since=30), 70)
+    assert asked.allows(run(2, since=30), RetryLater(69))
+    assert not asked.allows(run(2, since=30), RetryLater(70))
 
 
 def test_a_stop_that_looks_at_the_outcome_sees_the_signal() -> None:
@@ -319,11 +319,10 @@ def test_a_stop_that_looks_at_the_outcome_sees_the_signal() -> None:
         return not isinstance(state.outcome.exception(), RetryLater)
 
     asked = policy(Retrying(stop=by_outcome))
-    assert asked.allows(run(), 60)
-    assert asked.allows(run(), 60, RetryLater(60))
+    assert asked.allows(run(), RetryLater(60))
 
 
 def test_a_broken_stop_does_not_allow_retry_later() -> None:
     signal = RetryLater(60)
-    assert not policy(Retrying(stop=broken)).allows(run(), 60, signal)
+    assert not policy(Retrying(stop=broken)).allows(run(), signal)
     assert "its 'stop' failed with ZeroDivisionError" in signal.__notes__[0]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tenacity import RetryCallState, Retrying, TryAgain
 
-from amqpworker.errors import ConfigError
+from amqpworker.errors import ConfigError, RetryLater
 from amqpworker.policies.retry import policy
 from tests.unit.policies.retry_policies import ERROR, run, waits
 
@@ -41,7 +41,7 @@ def test_a_task_without_retries_is_never_run_again(never: Any) -> None:
     asked = policy(never)
     assert asked.decide(ERROR, run()) is None
     assert asked.decide(TryAgain(), run()) is None
-    assert not asked.allows(run(), 5)
+    assert not asked.allows(run(), RetryLater(5))
 
 
 def test_a_wait_may_be_a_timedelta() -> None:

@@ -21,12 +21,6 @@ from amqpworker.policies.send_options import Options, check_options
 from amqpworker.routing.delay import MAX_DELAY
 from amqpworker.task import CallView, RemoteTask, SendView, TaskView
 
-NONE: dict[str, Any] = dict.fromkeys(("delay", "at", "expires", "id", "queue", "headers", "timeout", "resend"))
-
-
-def checked(**given: Any) -> Options:
-    return check_options({**NONE, **given})
-
 
 def task(**settings: Any) -> RemoteTask[[str], str]:
     @App("amqp://127.0.0.1:1/").remote(name="test.echo", queue="work")
@@ -36,13 +30,13 @@ def task(**settings: Any) -> RemoteTask[[str], str]:
 
 
 def test_no_options_are_the_defaults() -> None:
-    assert checked() == Options()
+    assert check_options() == Options()
 
 
 @pytest.mark.parametrize("name", ["delay", "expires", "timeout"])
 def test_durations_are_seconds_or_a_timedelta(name: str) -> None:
-    assert getattr(checked(**{name: 5}), name) == 5.0
-    assert getattr(checked(**{name: timedelta(minutes=2)}), name) == 120.0
+    assert getattr(check_options(**{name: 5}), name) == 5.0
+    assert getattr(check_options(**{name: timedelta(minutes=2)}), name) == 120.0
 
 
 @pytest.mark.parametrize("name", ["delay", "expires", "timeout"])
@@ -51,22 +45,22 @@ def test_durations_are_seconds_or_a_timedelta(name: str) -> None:
 )
 def test_what_is_no_duration_is_refused_with_the_option_s_name(name: str, value: object) -> None:
     with pytest.raises(InvalidArguments, match=name):
-        checked(**{name: value})
+        check_options(**{name: value})
 
 
 def test_a_timeout_of_nothing_is_refused_and_a_delay_of_nothing_is_none() -> None:
     with pytest.raises(InvalidArguments, match="timeout"):
-        checked(timeout=0)
-    assert checked(delay=0).delay == 0.0
+        check_options(timeout=0)
+    assert check_options(delay=0).delay == 0.0
 
 
 def test_times_must_have_a_zone() -> None:
     naive = datetime(2030, 1, 1)  # noqa: DTZ001 - naive is the point
     for name in ("at", "expires"):
         with pytest.raises(InvalidArguments, match="must be timezone-aware"):
-            checked(**{name: naive})
+            check_options(**{name: naive})
     for zone in (UTC, timezone(timedelta(hours=5, minutes=30))):
-        assert checked(at=naive.replace(tzinfo=zone)).at == naive.replace(tzinfo=zone)
+        assert check_options(at=naive.replace(tzinfo=zone)).at == naive.replace(tzinfo=zone)
 
 
 class Failing(tzinfo):
@@ -80,28 +74,28 @@ class Failing(tzinfo):
 @pytest.mark.parametrize("name", ["at", "expires"])
 def test_a_time_zone_that_fails_is_refused_with_the_option_s_name(name: str) -> None:
     with pytest.raises(InvalidArguments, match=f"^{name}=…: .*RuntimeError"):
-        checked(**{name: datetime(2030, 1, 1, tzinfo=Failing())})
+        check_options(**{name: datetime(2030, 1, 1, tzinfo=Failing())})
 
 
 def test_a_time_beyond_the_ladder_is_refused_and_a_past_one_is_taken() -> None:
     with pytest.raises(InvalidArguments, match="at"):
-        checked(at=datetime(9999, 1, 1, tzinfo=UTC))
+        check_options(at=datetime(9999, 1, 1, tzinfo=UTC))
     past = datetime(1970, 1, 1, tzinfo=UTC)
-    assert checked(at=past).at == past
-    assert checked(expires=datetime(9999, 12, 31, tzinfo=UTC)).expires is not None
+    assert check_options(at=past).at == past
+    assert check_options(expires=datetime(9999, 12, 31, tzinfo=UTC)).expires is not None
 
 
 @pytest.mark.parametrize("name", ["id", "queue"])
 @pytest.mark.parametrize("value", ["", "x" * 256, "ü" * 128, "\ud800", 5, b"id", ["id"]])
 def test_a_name_that_amqp_cannot_carry_is_refused(name: str, value: object) -> None:
     with pytest.raises(InvalidArguments, match=f"{name}=…"):
-        checked(**{name: value})
+        check_options(**{name: value})
 
 
 @pytest.mark.parametrize("name", ["id", "queue"])
 @pytest.mark.parametrize("value", ["x", "x" * 255, "ü" * 127, "with space", "日本"])
 def test_any_text_of_up_to_255_bytes_is_a_name(name: str, value: str) -> None:
-    assert getattr(checked(**{name: value}), name) == value
+    assert getattr(check_options(**{name: value}), name) == value
 
 
 @pytest.mark.parametrize(
@@ -110,44 +104,44 @@ def test_any_text_of_up_to_255_bytes_is_a_name(name: str, value: str) -> None:
 )
 def test_headers_that_are_ours_or_the_broker_s_are_refused(name: object) -> None:
     with pytest.raises(InvalidArguments, match="reserved"):
-        checked(headers={"fine": 1, name: 1})
+        check_options(headers={"fine": 1, name: 1})
 
 
 @given(st.text(min_size=1).filter(lambda name: not name.lower().startswith(("x-", "aw-"))))
 def test_any_other_name_is_the_user_s(name: str) -> None:
     if name.lower() not in {"cc", "bcc"}:
-        assert checked(headers={name: 1}).headers == {name: 1}
+        assert check_options(headers={name: 1}).headers == {name: 1}
 
 
 @pytest.mark.parametrize("value", [[("a", 1)], "a=1", 5])
 def test_headers_are_a_mapping(value: object) -> None:
     with pytest.raises(InvalidArguments, match="mapping"):
-        checked(headers=value)
+        check_options(headers=value)
 
 
 def test_headers_are_copied_so_that_a_later_change_changes_no_message() -> None:
     mine = {"tenant": "acme"}
-    options = checked(headers=mine)
+    options = check_options(headers=mine)
     mine["tenant"] = "other"
     assert options.headers == {"tenant": "acme"}
     frozen: Mapping[str, int] = MappingProxyType({"a": 1})
-    assert checked(headers=frozen).headers == {"a": 1}
+    assert check_options(headers=frozen).headers == {"a": 1}
 
 
 def test_what_does_not_go_together_is_refused() -> None:
     moment = datetime(2030, 1, 1, tzinfo=UTC)
     with pytest.raises(InvalidArguments, match="not both"):
-        checked(delay=1, at=moment)
+        check_options(delay=1, at=moment)
     for name, value in (("delay", 0), ("at", moment), ("expires", 5), ("resend", False)):
         with pytest.raises(InvalidArguments, match=f"{name!r}"):
-            checked(timeout=5, **{name: value})
+            check_options(timeout=5, **{name: value})
 
 
 def test_whether_a_message_is_published_again_is_yes_or_no() -> None:
-    assert checked(resend=False).resend is False
+    assert check_options(resend=False).resend is False
     assert task().options(resend=False).message("x").resend is False
     with pytest.raises(InvalidArguments, match="True or False"):
-        checked(resend=1)
+        check_options(resend=1)
 
 
 def test_what_would_be_late_before_it_is_due_is_refused_at_once() -> None:
@@ -162,9 +156,9 @@ def test_what_would_be_late_before_it_is_due_is_refused_at_once() -> None:
     ]
     for options in never:
         with pytest.raises(InvalidArguments, match="never runs"):
-            checked(**options)
+            check_options(**options)
     for options in ({"delay": 30, "expires": 60}, {"at": moment, "expires": 30}, {"delay": 0, "expires": 0}):
-        checked(**options)
+        check_options(**options)
 
 
 def test_options_leave_the_verbs_that_they_suit() -> None:

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from amqpworker.errors import ConfigError, ResultStoreError
-from amqpworker.model.reply import read
+from amqpworker.model.reply import decode_reply
 from amqpworker.results.sqlite import SqliteStore, path_of
 from amqpworker.results.sqlite_file import is_transient
-from amqpworker.results.store import ResultNotStorable, ResultRow, check_url, open_store
+from amqpworker.results.store import ResultNotStorable, ResultRow, open_store
 from amqpworker.testing import ResultStoreContract
 from tests.unit.results.rows import LATER, get, put, row
 
@@ -178,7 +178,7 @@ def test_a_fork_in_the_middle_of_storing_threads_loses_nothing(store: SqliteStor
 )
 def test_a_wrong_url_is_refused_with_what_to_write_and_without_a_password(url: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason) as caught:
-        check_url(url)
+        open_store(url)
     assert "secret" not in str(caught.value)
     with pytest.raises(ConfigError, match=reason):
         open_store(url)
@@ -191,7 +191,7 @@ def test_a_url_names_a_relative_or_an_absolute_file(tmp_path: Path, monkeypatch:
 
 
 def test_checking_a_url_makes_no_file(tmp_path: Path) -> None:
-    check_url(f"sqlite:///{tmp_path}/results.db")
+    open_store(f"sqlite:///{tmp_path}/results.db")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -244,8 +244,8 @@ def test_a_file_of_version_2_is_upgraded_at_its_first_use_and_keeps_its_results(
             "done", "done", "", b'{"status":"done","value":{"price":1.5}}', "2026-11-23T10:00:00.000Z", 0.0, LATER
         )
         assert found["failed"].state == "failed"
-        assert read(found["failed"].reply).reason == "timeout"
-        assert read(found["again"].reply).value == b"2"
+        assert decode_reply(found["failed"].reply).reason == "timeout"
+        assert decode_reply(found["again"].reply).value == b"2"
         assert found["by hand"].first_sent == ""
         assert [after[:4] for after in contents(path)] == before
         put(store, "new")

@@ -1,8 +1,7 @@
-"""The arithmetic of the delay ladder, and the checks of the times that users give."""
+"""The arithmetic of the delay ladder."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
 from fractions import Fraction
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from amqpworker.errors import InvalidArguments
-from amqpworker.routing.delay import LEVELS, MAX_DELAY, UNIT, Route, clamp, route, seconds_of, seconds_until, units
+from amqpworker.routing.delay import LEVELS, MAX_DELAY, UNIT, Route, clamp, route, units
 from amqpworker.routing.topology import Names
 
 NAMES = Names("amqpworker")
@@ -49,85 +48,37 @@ def test_a_delay_is_rounded_up_to_whole_units(delay: float, expected: int) -> No
 @example(1e-6)
 @example(MAX_DELAY - 1e-7)
 def test_the_levels_of_a_delay_wait_for_it_never_shorter_and_less_than_a_unit_longer(delay: float) -> None:
-    waited = sum((Fraction(UNIT) * 2**level for level in levels(route(NAMES, "emails", delay))), Fraction(0))
+    waited = sum((Fraction(UNIT) * 2**level for level in levels(route(NAMES, delay))), Fraction(0))
     assert waited >= Fraction(delay) - MICROSECOND
     assert waited < Fraction(delay) + Fraction(UNIT)
 
 
 @given(delays)
 def test_a_delayed_message_enters_at_its_highest_bit_and_has_one_header_for_each_bit(delay: float) -> None:
-    way = route(NAMES, "emails", delay)
+    way = route(NAMES, delay)
     bits = units(delay)
     if bits:
         assert way.exchange == NAMES.level(max(levels(way)))
     assert set(levels(way)) == {level for level in range(LEVELS) if bits & 2**level}
-    assert way.routing_key == "emails"
 
 
 def test_a_delay_of_five_seconds_reads_so_on_the_wire() -> None:
-    assert route(NAMES, "emails", 5) == Route("amqpworker.delay.05", "emails", {"aw-wait-05": True, "aw-wait-03": True})
+    assert route(NAMES, 5) == Route("amqpworker.delay.05", {"aw-wait-05": True, "aw-wait-03": True})
 
 
 def test_without_a_delay_a_new_message_is_a_task_and_an_accepted_one_is_due() -> None:
-    assert route(NAMES, "emails", 0) == Route("amqpworker.tasks", "emails", {})
-    assert route(NAMES, "emails", 0, via_due=True) == Route("amqpworker.due", "emails", {})
+    assert route(NAMES, 0) == Route("amqpworker.tasks", {})
+    assert route(NAMES, 0, via_due=True) == Route("amqpworker.due", {})
 
 
 def test_a_retry_with_a_wait_goes_through_the_ladder_as_well() -> None:
-    assert route(NAMES, "emails", 1, via_due=True) == route(NAMES, "emails", 1)
+    assert route(NAMES, 1, via_due=True) == route(NAMES, 1)
 
 
 @pytest.mark.parametrize("delay", [-0.001, MAX_DELAY + 0.125, float("inf"), float("nan")])
 def test_no_way_is_given_for_a_delay_that_the_ladder_has_not(delay: float) -> None:
     with pytest.raises(InvalidArguments, match="a delay is from 0 to 268435456 seconds"):
-        route(NAMES, "emails", delay)
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"), [(0, 0.0), (3, 3.0), (0.5, 0.5), (timedelta(minutes=1), 60.0), (MAX_DELAY, MAX_DELAY)]
-)
-def test_a_duration_is_a_number_of_seconds_or_a_timedelta(value: float | timedelta, seconds: float) -> None:
-    assert seconds_of(value, "delay") == seconds
-
-
-@pytest.mark.parametrize("value", [True, False, None, "5", -1, -0.1, timedelta(seconds=-1), timedelta(days=4000)])
-def test_anything_else_is_refused_with_the_name_of_the_option(value: float) -> None:
-    with pytest.raises(InvalidArguments, match="expires"):
-        seconds_of(value, "expires")
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), MAX_DELAY + 1, int("9" * 999)])
-def test_a_number_that_the_ladder_has_not_is_refused_with_the_name_of_the_option(value: float) -> None:
-    with pytest.raises(InvalidArguments, match="delay"):
-        seconds_of(value, "delay")
-
-
-@pytest.mark.parametrize(
-    ("at", "seconds"),
-    [
-        (datetime.fromtimestamp(NOW + 60, UTC), 60.0),
-        (datetime.fromtimestamp(NOW + 60, timezone(timedelta(hours=-7))), 60.0),
-        (datetime.fromtimestamp(NOW, UTC), 0.0),
-        (datetime.fromtimestamp(NOW - 60, UTC), 0.0),
-        (datetime.min.replace(tzinfo=UTC), 0.0),
-    ],
-)
-def test_a_time_is_so_many_seconds_away_and_none_if_it_is_past(at: datetime, seconds: float) -> None:
-    assert seconds_until(at, NOW) == seconds
-
-
-@pytest.mark.parametrize(
-    ("at", "told"),
-    [
-        (datetime(2027, 1, 1), r"^at=.* must be timezone-aware"),  # noqa: DTZ001 - the naive datetime is what is tested
-        (datetime.max.replace(tzinfo=UTC), r"^at is too long: .* 8.5 years"),
-        (NOW + 60, r"^at=.* must be a timezone-aware datetime"),
-        ("2027-01-01T00:00:00Z", r"^at=.* must be a timezone-aware datetime"),
-    ],
-)
-def test_a_time_that_says_nothing_definite_is_refused(at: datetime, told: str) -> None:
-    with pytest.raises(InvalidArguments, match=told):
-        seconds_until(at, NOW)
+        route(NAMES, delay)
 
 
 @given(st.floats())
@@ -135,7 +86,7 @@ def test_a_clamped_wait_is_one_that_the_ladder_has(seconds: float) -> None:
     assert 0 <= clamp(seconds) <= MAX_DELAY
     if 0 <= seconds <= MAX_DELAY:
         assert clamp(seconds) == seconds
-    route(NAMES, "emails", clamp(seconds))
+    route(NAMES, clamp(seconds))
 
 
 def test_what_is_endless_is_clamped_to_the_longest_wait() -> None:

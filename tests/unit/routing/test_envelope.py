@@ -19,16 +19,15 @@ from amqpworker.model.headers import time_text
 from amqpworker.model.message import Delivery, Message, Properties, Publication
 from amqpworker.model.outcome import Dead, Failure
 from amqpworker.routing.envelope import (
-    called,
     dead_lettered,
     is_valid_reply_to,
     postponed,
+    publication_of_call,
+    publication_of_reply,
+    publication_of_send,
     replayed,
-    reply,
     retried,
-    sent,
     shrink_to_fit,
-    truncated,
     user_headers,
 )
 from amqpworker.routing.topology import Names
@@ -269,22 +268,14 @@ def test_an_address_that_would_end_the_connection_cannot_be_answered(rest: str) 
     assert not is_valid_reply_to("amq.rabbitmq.reply-to" + rest)
 
 
-@given(some.text(), some.integers(64, 300))
-def test_text_is_cut_in_the_middle_and_never_within_a_character(text: str, most: int) -> None:
-    cut = truncated(text, most)
-    assert len(cut.encode()) <= most
-    if len(text.encode("utf-8", "replace")) <= most:
-        assert cut == text.encode("utf-8", "replace").decode()
-
-
 # ---- answers and first sends ----------------------------------------------------------------------------------------
 
 
 def test_an_answer_goes_to_who_asked_and_is_never_mandatory() -> None:
-    copy = reply(delivery(), b"{}")
+    copy = publication_of_reply(delivery(), b"{}")
     assert (copy.exchange, copy.routing_key, copy.mandatory) == ("", "r", False)
     assert copy.properties.correlation_id == "c"
-    assert reply(delivery(correlation_id=None), b"{}").properties.correlation_id == "id"
+    assert publication_of_reply(delivery(correlation_id=None), b"{}").properties.correlation_id == "id"
     assert copy.properties.reply_to is None
 
 
@@ -293,7 +284,7 @@ def message(**options: Any) -> Message:
 
 
 def test_a_message_without_a_delay_goes_to_the_tasks() -> None:
-    wire = sent(message(headers={"tenant": "acme"}), NAMES, NOW, "shop")
+    wire = publication_of_send(message(headers={"tenant": "acme"}), NAMES, NOW, "shop")
     assert (wire.exchange, wire.routing_key, wire.mandatory) == (NAMES.tasks, "work", True)
     assert wire.properties.headers == {"tenant": "acme", "aw-first-sent": IN_WORDS}
     assert wire.properties.timestamp == 1_790_000_000
@@ -303,33 +294,33 @@ def test_a_message_without_a_delay_goes_to_the_tasks() -> None:
 
 @pytest.mark.parametrize("when", [{"delay": 1.0}, {"at": datetime.fromtimestamp(NOW + 1, UTC)}])
 def test_a_delayed_message_enters_the_ladder_and_tells_when_it_is_due(when: dict[str, Any]) -> None:
-    wire = sent(message(**when), NAMES, NOW)
+    wire = publication_of_send(message(**when), NAMES, NOW)
     assert wire.exchange == NAMES.level(3)
     due = time_text(MILLISECONDS + 1000)
     assert wire.properties.headers == {"aw-first-sent": IN_WORDS, "aw-eta": due, "aw-wait-03": True}
 
 
 def test_a_time_that_is_past_by_the_sending_is_no_delay() -> None:
-    wire = sent(message(at=datetime.fromtimestamp(NOW - 1, UTC)), NAMES, NOW)
+    wire = publication_of_send(message(at=datetime.fromtimestamp(NOW - 1, UTC)), NAMES, NOW)
     assert wire.exchange == NAMES.tasks
     assert "aw-eta" not in (wire.properties.headers or {})
 
 
 def test_a_time_beyond_the_ladder_is_refused() -> None:
     with pytest.raises(InvalidArguments, match="too long"):
-        sent(message(at=datetime(2200, 1, 1, tzinfo=UTC)), NAMES, NOW)
+        publication_of_send(message(at=datetime(2200, 1, 1, tzinfo=UTC)), NAMES, NOW)
 
 
 @pytest.mark.parametrize("expires", [60.0, datetime.fromtimestamp(NOW + 60, UTC)])
 def test_an_expiry_is_an_absolute_time_on_the_wire(expires: Any) -> None:
-    headers = sent(message(expires=expires), NAMES, NOW).properties.headers or {}
+    headers = publication_of_send(message(expires=expires), NAMES, NOW).properties.headers or {}
     assert headers["aw-expires"] == time_text(MILLISECONDS + 60_000)
 
 
 def test_a_message_that_is_sent_again_keeps_the_time_of_its_first_sending() -> None:
     one = message(delay=1.0)
-    first = sent(one, NAMES, NOW).properties
-    again = sent(one, NAMES, NOW + 100, "shop").properties
+    first = publication_of_send(one, NAMES, NOW).properties
+    again = publication_of_send(one, NAMES, NOW + 100, "shop").properties
     assert first.headers is not None
     assert again.headers is not None
     assert first.headers["aw-first-sent"] == again.headers["aw-first-sent"] == IN_WORDS
@@ -339,7 +330,7 @@ def test_a_message_that_is_sent_again_keeps_the_time_of_its_first_sending() -> N
 
 def test_a_copy_of_a_message_is_another_message_unless_it_is_the_same_one_elsewhere() -> None:
     one = message()
-    sent(one, NAMES, NOW)
+    publication_of_send(one, NAMES, NOW)
     assert pickle.loads(pickle.dumps(one)).first_sent == MILLISECONDS, "kept for later, after an error"
     assert replace(one, body=b"[]").first_sent is None
     assert one == message(), "when it was sent is not what it says"
@@ -347,7 +338,7 @@ def test_a_copy_of_a_message_is_another_message_unless_it_is_the_same_one_elsewh
 
 def test_a_call_carries_the_correlation_id_of_the_call_and_expires_with_it() -> None:
     one = message()
-    wire = called(one, ("token-1", 5.0), NAMES, NOW, "shop").properties
+    wire = publication_of_call(one, ("token-1", 5.0), NAMES, NOW, "shop").properties
     assert (wire.correlation_id, wire.reply_to, wire.message_id) == ("token-1", "amq.rabbitmq.reply-to", "id")
     assert (wire.headers or {})["aw-expires"] == time_text(MILLISECONDS + 5000)
     assert one.first_sent == MILLISECONDS
@@ -360,8 +351,8 @@ def test_a_message_that_is_late_before_it_is_due_is_refused() -> None:
         {"at": datetime.fromtimestamp(NOW + 60, UTC), "expires": 59.0},
     ):
         with pytest.raises(InvalidArguments, match="never runs"):
-            sent(message(**late), NAMES, NOW)
-    sent(message(delay=59.0, expires=60.0), NAMES, NOW)
+            publication_of_send(message(**late), NAMES, NOW)
+    publication_of_send(message(delay=59.0, expires=60.0), NAMES, NOW)
 
 
 # ---- replays --------------------------------------------------------------------------------------------------------

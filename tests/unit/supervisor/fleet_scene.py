@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from amqpworker.supervisor.actions import Action, Log, Start
 from amqpworker.supervisor.fleet import Fleet
-from amqpworker.supervisor.fleet_events import Action, Consuming, Event, Log, NotStarted, Ready, Start, Tick
 
 
 class Scene:
@@ -16,27 +17,24 @@ class Scene:
         self.fleet = Fleet(sizes, lambda: 1.0, {**dict.fromkeys(sizes, 60.0), "patient": 600.0})
         self.now = 100.0
         self.said: list[Log] = []
-        self.first = self.on(Tick())
+        self.first = self.on(Fleet.tick)
 
-    def on(self, event: Event, after: float = 0.0) -> list[Action]:
-        """Return what is done about an event, `after` seconds later; what is only said is kept aside."""
+    def on(self, happens: Callable[..., list[Action]], *given: Any, after: float = 0.0, **named: Any) -> list[Action]:
+        """Return what is done if that happens, `after` seconds later; what is only said is kept aside."""
         self.now += after
-        actions = self.fleet.handle(event, self.now)
+        actions = happens(self.fleet, *given, self.now, **named)
         self.said += [one for one in actions if isinstance(one, Log)]
         return [one for one in actions if not isinstance(one, Log)]
 
     def consumes(self, serial: int) -> list[Action]:
-        return [*self.on(Ready(serial, 30.0)), *self.on(Consuming(serial))]
+        return [*self.on(Fleet.on_ready, serial, 30.0), *self.on(Fleet.on_consuming, serial)]
 
-    def refused(self, event: Event, after: float = 0.0) -> list[Action]:
-        """Return what is done about an event and what follows from it, where the machine has no room for a process."""
-        self.now += after
-        done: list[Action] = []
-        events = [event]
-        while events:
-            actions = self.on(events.pop(0))
-            done += actions
-            events += [NotStarted(one.serial, "no room") for one in actions if isinstance(one, Start)]
+    def refused(self, happens: Callable[..., list[Action]], *given: Any, after: float = 0.0) -> list[Action]:
+        """Return what is done if that happens, and what follows, where the machine has no room for a process."""
+        done = self.on(happens, *given, after=after)
+        for action in done:
+            if isinstance(action, Start):
+                done += self.on(Fleet.on_not_started, action.serial, "no room")
         return done
 
     def words(self) -> list[str]:

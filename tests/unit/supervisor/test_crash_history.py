@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from amqpworker.ipc.pipes import SuspectAnswer
 from amqpworker.ipc.recorder import Counts, Recording, Running
-from amqpworker.ipc.report import SuspectAnswer
 from amqpworker.supervisor.crash_history import MAX_QUERIES, MAX_SUSPECTS, CrashHistory
 
 

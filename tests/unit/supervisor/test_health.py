@@ -19,18 +19,17 @@ from amqpworker.cli import status_command as cli_status
 from amqpworker.cli.main import main
 from amqpworker.cli.status_command import age, get_status, limit
 from amqpworker.errors import AmqpWorkerError, ConfigError, NotConnected
-from amqpworker.ipc.recorder import Counts, Recorder, read_recording
+from amqpworker.ipc.recorder import Counts, Recorder, Running, read_recording
 from amqpworker.policies.time_limit import UNLIMITED, TimeLimit
 from amqpworker.supervisor import sockets as places
 from amqpworker.supervisor.fleet import Fleet
-from amqpworker.supervisor.fleet_events import Tick
 from amqpworker.supervisor.health import HealthServer, respond_to, serve_status, split_address
 from amqpworker.supervisor.sockets import socket_folder, sockets
-from amqpworker.supervisor.status import History, Observation, ProcessView, RunView, SupervisorStatus, status_of
+from amqpworker.supervisor.status import History, Observation, ProcessView, SupervisorStatus, status_of
 from amqpworker.worker.context import Run
 
 LIMITS = (UNLIMITED, TimeLimit(60), TimeLimit(30, 90))
-TASK = RunView(0, "m-1", "shop.task", 1, 990.0, 0.0, 0.0)
+TASK = Running(0, "m-1", "shop.task", 1, 990.0, 0.0, 0.0)
 PROCESS = ProcessView("main", 1, 4712, "consuming", 1, 900.0, True, "", 30 << 20, Counts(7, 1, 2), (TASK,), 2, 14, 0)
 STATE = SupervisorStatus(4711, 1000.0, 1, 1, False, False, Counts(7, 1, 2), (PROCESS,), ("went wrong",))
 
@@ -225,9 +224,9 @@ def test_the_status_shows_the_limit_of_each_run_and_who_is_beyond_it() -> None:
     for slot, known in zip(recorder.slots, registered, strict=True):
         slot.mark_running(b"m-1", Run(known, delivery, "m-1", 1, 1000.0, 1000.0))
     fleet = Fleet({"main": 1}, lambda: 1.0, {"main": 60.0})
-    fleet.handle(Tick(), 0.0)
+    fleet.tick(0.0)
     shown = (
-        status_of(fleet, {1: Observation(4712, 0, read_recording(recorder.memory))}, History(), (1042.0, 42.0))
+        status_of(fleet, {1: Observation(4712, 0, read_recording(recorder.memory))}, History(), 1042.0, 42.0)
         .processes[0]
         .running
     )

@@ -12,49 +12,82 @@ import pytest
 
 from amqpworker.ipc.recorder import Counts, Recording, Running
 from amqpworker.supervisor.fleet import Fleet
-from amqpworker.supervisor.fleet_events import Consuming, Ready, Reload, Stop, Tick
-from amqpworker.supervisor.notify import Announcer, Condition, Notifier, notifier_from
-from amqpworker.supervisor.status import History, Observation, condition_of, status_line, status_of
-
-STARTING = Condition(
-    2, alive=2, healthy=2, waiting=0, consuming=0, reloading=False, stopping=False, status="0/2 consuming"
+from amqpworker.supervisor.notify import Announcer, Notifier, notifier_from
+from amqpworker.supervisor.status import (
+    History,
+    Observation,
+    ProcessView,
+    SupervisorStatus,
+    status_line,
+    status_of,
 )
-WAITING = replace(STARTING, waiting=2)
-CONSUMING = replace(STARTING, consuming=2, status="2/2 consuming")
+
+
+def pool(consuming: int = 0, waiting: int = 0, alive: int = 2, stalled: int = 0, done: int = 0) -> SupervisorStatus:
+    """Return the status of a pool of two, of which so many consume or wait for the broker; the others start."""
+    stages = ["consuming"] * consuming + ["ready"] * waiting + ["starting"] * (alive - consuming - waiting)
+    processes = tuple(
+        ProcessView(
+            "main",
+            number,
+            4711 + number,
+            stage,
+            1,
+            0.0,
+            stage == "consuming",
+            "hangs" if number <= stalled else "",
+            0,
+            Counts(),
+            (),
+            0,
+            0,
+            0,
+        )
+        for number, stage in enumerate(stages, 1)
+    )
+    return SupervisorStatus(4711, 0.0, 2, 1, False, False, Counts(done), processes)
+
+
+def but_status(lines: list[str]) -> list[str]:
+    return [line for line in lines if not line.startswith("STATUS=")]
+
+
+STARTING, WAITING, CONSUMING = pool(), pool(waiting=2), pool(consuming=2)
 
 
 def test_ready_is_told_once_and_only_when_every_process_consumes() -> None:
     announcer = Announcer()
     assert "READY=1" not in announcer.next(0, STARTING)
-    assert "READY=1" not in announcer.next(1, replace(STARTING, consuming=1))
+    assert "READY=1" not in announcer.next(1, pool(consuming=1))
     assert "READY=1" in announcer.next(2, CONSUMING)
     assert announcer.next(3, CONSUMING) == []
-    assert announcer.next(4, replace(STARTING, consuming=1, status="2/2 consuming")) == []
+    assert announcer.next(4, pool(consuming=1)) == ["STATUS=1/2 consuming, 0 running, 0 done"]
+    assert announcer.next(5, CONSUMING) == ["STATUS=2/2 consuming, 0 running, 0 done"]
 
 
 def test_whoever_waits_for_a_broker_gets_more_time_and_whoever_hangs_while_starting_does_not() -> None:
     announcer = Announcer()
-    assert announcer.next(0, replace(STARTING, status="")) == []
-    assert announcer.next(20, replace(STARTING, status="")) == []
-    assert announcer.next(30, replace(WAITING, status="")) == ["EXTEND_TIMEOUT_USEC=60000000"]
-    assert announcer.next(35, replace(WAITING, status="")) == []
-    assert announcer.next(40, replace(WAITING, status="")) == ["EXTEND_TIMEOUT_USEC=60000000"]
+    assert but_status(announcer.next(0, STARTING)) == []
+    assert announcer.next(20, STARTING) == []
+    assert but_status(announcer.next(30, WAITING)) == ["EXTEND_TIMEOUT_USEC=60000000"]
+    assert announcer.next(35, WAITING) == []
+    assert announcer.next(40, WAITING) == ["EXTEND_TIMEOUT_USEC=60000000"]
 
 
 def test_the_watchdog_is_fed_while_more_than_half_of_the_processes_are_sound() -> None:
     announcer = Announcer(watchdog=30.0)
     assert "WATCHDOG=1" in announcer.next(0, CONSUMING)
-    assert announcer.next(9, CONSUMING) == ["READY=1"] or announcer.next(9, CONSUMING) == []
+    assert announcer.next(9, CONSUMING) == []
     assert "WATCHDOG=1" in announcer.next(10, CONSUMING)
-    assert "WATCHDOG=1" not in announcer.next(30, replace(CONSUMING, healthy=1))
-    assert "WATCHDOG=1" in announcer.next(31, replace(WAITING, healthy=2)), "a broker that is away is no fault of ours"
+    assert "WATCHDOG=1" not in announcer.next(30, pool(consuming=2, stalled=1))
+    assert "WATCHDOG=1" in announcer.next(31, WAITING), "a broker that is away is no fault of ours"
 
 
 def test_the_watchdog_is_fed_while_what_has_died_waits_for_its_next_start() -> None:
     dying = Announcer(watchdog=30.0)
-    assert "WATCHDOG=1" in dying.next(0, replace(CONSUMING, alive=1, healthy=1))
-    assert "WATCHDOG=1" in dying.next(10, replace(CONSUMING, alive=0, healthy=0))
-    assert "WATCHDOG=1" not in dying.next(20, replace(CONSUMING, alive=1, healthy=0)), "the only one that is left hangs"
+    assert "WATCHDOG=1" in dying.next(0, pool(consuming=1, alive=1))
+    assert "WATCHDOG=1" in dying.next(10, pool(alive=0))
+    assert "WATCHDOG=1" not in dying.next(20, pool(consuming=1, alive=1, stalled=1)), "the only one that is left hangs"
 
 
 def test_nobody_feeds_a_watchdog_that_there_is_not() -> None:
@@ -64,30 +97,31 @@ def test_nobody_feeds_a_watchdog_that_there_is_not() -> None:
 def test_a_reload_is_told_with_its_time_and_its_end() -> None:
     announcer = Announcer()
     announcer.next(0, CONSUMING)
-    assert announcer.next(5.5, replace(CONSUMING, reloading=True)) == ["RELOADING=1", "MONOTONIC_USEC=5500000"]
-    assert announcer.next(6, replace(CONSUMING, reloading=True)) == []
-    assert announcer.next(7, CONSUMING) == ["READY=1"]
+    reloading = replace(CONSUMING, reloading=True)
+    assert but_status(announcer.next(5.5, reloading)) == ["RELOADING=1", "MONOTONIC_USEC=5500000"]
+    assert announcer.next(6, reloading) == []
+    assert but_status(announcer.next(7, CONSUMING)) == ["READY=1"]
 
 
 def test_a_stop_is_told_and_gets_the_time_that_it_takes() -> None:
     announcer = Announcer(watchdog=3.0)
     announcer.next(0, CONSUMING)
-    stopping = replace(CONSUMING, stopping=True, healthy=0)
-    assert announcer.next(5, stopping) == ["STOPPING=1", "EXTEND_TIMEOUT_USEC=60000000", "WATCHDOG=1"]
+    stopping = replace(pool(consuming=2, stalled=2), stopping=True)
+    assert but_status(announcer.next(5, stopping)) == ["STOPPING=1", "EXTEND_TIMEOUT_USEC=60000000", "WATCHDOG=1"]
     assert announcer.next(5.5, stopping) == []
 
 
 def test_the_status_is_told_when_it_changes_once_in_a_second_at_the_most() -> None:
     announcer = Announcer()
-    assert announcer.next(0, STARTING) == ["STATUS=0/2 consuming"]
-    assert announcer.next(0.5, replace(STARTING, status="x")) == []
-    assert announcer.next(1.0, replace(STARTING, status="x")) == ["STATUS=x"]
+    assert announcer.next(0, STARTING) == ["STATUS=0/2 consuming, 0 running, 0 done"]
+    assert announcer.next(0.5, pool(done=1)) == []
+    assert announcer.next(1.0, pool(done=1)) == ["STATUS=0/2 consuming, 0 running, 1 done"]
 
 
 def test_the_status_that_comes_with_ready_is_the_one_of_that_moment() -> None:
     announcer = Announcer()
-    assert announcer.next(0, STARTING) == ["STATUS=0/2 consuming"]
-    assert announcer.next(0.5, CONSUMING) == ["READY=1", "STATUS=2/2 consuming"]
+    assert announcer.next(0, STARTING) == ["STATUS=0/2 consuming, 0 running, 0 done"]
+    assert announcer.next(0.5, CONSUMING) == ["READY=1", "STATUS=2/2 consuming, 0 running, 0 done"]
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -134,39 +168,39 @@ def seen(consuming: bool, running: int = 0, done: int = 0, stalled: str = "") ->
 
 def test_how_it_stands_in_a_few_words() -> None:
     fleet = Fleet({"main": 2}, lambda: 1.0, {"main": 60.0})
-    fleet.handle(Tick(), 0)
-    fleet.handle(Ready(1, 30.0), 1)
-    stands = status_of(fleet, {1: seen(False)}, History(), (1000.0, 1.0))
+    fleet.tick(0)
+    fleet.on_ready(1, 30.0, 1)
+    stands = status_of(fleet, {1: seen(False)}, History(), 1000.0, 1.0)
     assert status_line(stands) == "waiting for the broker, 0/2 consuming, 0 running, 0 done"
-    assert condition_of(stands).waiting == 1
-    fleet.handle(Consuming(1), 2)
-    fleet.handle(Consuming(2), 2)
+    assert len(stands.waiting) == 1
+    fleet.on_consuming(1, 2)
+    fleet.on_consuming(2, 2)
     both = {1: seen(True, 1, 500), 2: seen(True, 2, 7500, "its main thread has made no progress for 61 s")}
-    stands = status_of(fleet, both, History(Counts(4_000)), (1000.0, 2.0))
+    stands = status_of(fleet, both, History(Counts(4_000)), 1000.0, 2.0)
     assert status_line(stands) == "2/2 consuming, 3 running, 12 k done, 7 dead"
-    assert (condition_of(stands).consuming, condition_of(stands).alive, condition_of(stands).healthy) == (2, 2, 1)
+    assert (stands.consuming, [bool(one.stalled) for one in stands.processes]) == (2, [False, True])
     assert stands.processes[0].started == 998.0
-    left = condition_of(status_of(fleet, {1: seen(True)}, History(), (1000.0, 2.0)))
-    assert (left.wanted, left.alive, left.healthy) == (2, 1, 1)
-    away = status_of(fleet, {1: seen(False), 2: seen(False)}, History(), (1000.0, 2.0))
+    left = status_of(fleet, {1: seen(True)}, History(), 1000.0, 2.0)
+    assert (left.wanted, [one.stalled for one in left.processes]) == (2, [""])
+    away = status_of(fleet, {1: seen(False), 2: seen(False)}, History(), 1000.0, 2.0)
     assert status_line(away) == "waiting for the broker or its queues, 0/2 consuming, 0 running, 0 done"
     waits = "the broker at mq-1:5672: Connection refused by\nmq-1:5672."
     why = {1: replace(seen(False), waits=waits), 2: seen(False)}
-    assert status_line(status_of(fleet, why, History(), (1000.0, 2.0))).startswith(
+    assert status_line(status_of(fleet, why, History(), 1000.0, 2.0)).startswith(
         "waiting for the broker at mq-1:5672: Connection refused by mq-1:5672, 0/2 consuming"
     )
     some = {1: replace(seen(False), waits="queue 'mail': it does not exist."), 2: seen(True)}
-    assert status_line(status_of(fleet, some, History(), (1000.0, 2.0))) == (
+    assert status_line(status_of(fleet, some, History(), 1000.0, 2.0)) == (
         "1/2 consuming, 0 running, 0 done, 1 waiting for queue 'mail': it does not exist"
     )
     long = {1: replace(seen(False), waits="x" * 1000), 2: seen(True)}
-    assert len(status_line(status_of(fleet, long, History(), (1000.0, 2.0)))) < 260
-    fleet.handle(Reload(), 3)
-    assert status_line(status_of(fleet, both, History(Counts(2_000_000)), (0.0, 0.0))).startswith(
+    assert len(status_line(status_of(fleet, long, History(), 1000.0, 2.0))) < 260
+    fleet.reload(3)
+    assert status_line(status_of(fleet, both, History(Counts(2_000_000)), 0.0, 0.0)).startswith(
         "reloading, 2/2 consuming"
     )
-    fleet.handle(Stop("test"), 4)
+    fleet.stop("test", 4)
     assert (
-        status_line(status_of(fleet, {}, History(Counts(2_000_000)), (0.0, 0.0)))
+        status_line(status_of(fleet, {}, History(Counts(2_000_000)), 0.0, 0.0))
         == "stopping, 0/2 consuming, 0 running, 2.0 M done"
     )

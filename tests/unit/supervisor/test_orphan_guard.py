@@ -7,8 +7,6 @@ import resource
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.ipc.report import DUMP_SIGNAL
-from amqpworker.supervisor import orphan_reaper
 from amqpworker.supervisor.orphan_guard import OrphanGuard
 from amqpworker.supervisor.orphan_reaper import MAX_MESSAGE, decode, encode
 
@@ -24,10 +22,6 @@ def test_what_is_sent_is_understood_and_never_looks_like_the_end(grace: dict[int
 
 def test_the_largest_pool_that_can_be_configured_is_sent_in_one_piece() -> None:
     assert len(encode({4_000_000 + number: 99_999_999.0 for number in range(2000)})) < MAX_MESSAGE
-
-
-def test_the_reaper_asks_for_stacks_by_the_signal_that_worker_processes_listen_to() -> None:
-    assert orphan_reaper.DUMP_SIGNAL == DUMP_SIGNAL
 
 
 def test_a_supervisor_without_a_descriptor_to_spare_runs_without_a_reaper() -> None:

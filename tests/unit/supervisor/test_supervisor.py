@@ -12,20 +12,10 @@ from typing import NoReturn
 import pytest
 
 from amqpworker.cli.pool_file import pool_spec
-from amqpworker.supervisor.fleet_events import (
-    Action,
-    Drain,
-    DumpStacks,
-    Event,
-    Interrupt,
-    Kill,
-    NotStarted,
-    Start,
-    Tick,
-)
+from amqpworker.supervisor.actions import Action, Drain, DumpStacks, EndOverdue, Interrupt, Kill, Start
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.supervisor.supervisor import Supervisor
-from amqpworker.supervisor.worker_process import shared_memory
+from amqpworker.supervisor.worker_handle import shared_memory
 from amqpworker.worker.options import WorkerOptions
 
 NO_ROOM = """
@@ -76,17 +66,16 @@ def test_what_is_wanted_of_a_process_that_could_not_be_started_is_left_undone(mo
     def refuse(_spec: PoolSpec, _folder: str | None) -> NoReturn:
         raise BlockingIOError(errno.EAGAIN, "no room")
 
-    def decide(event: Event, _now: float) -> list[Action]:
-        heard.append(event)
-        at_once: list[Action] = [Start(1, "main", 1), Drain(1), Interrupt(1), DumpStacks(1), Kill(1)]
-        return at_once if event == Tick() else []
+    def on_not_started(serial: int, reason: str, _now: float) -> list[Action]:
+        heard.append((serial, reason))
+        return [EndOverdue(1)]
 
-    heard: list[Event] = []
+    heard: list[tuple[int, str]] = []
     supervisor = Supervisor([pool_spec("main", WorkerOptions(app="shop:app", processes=1))])
     monkeypatch.setattr("amqpworker.supervisor.supervisor.WorkerHandle", refuse)
-    monkeypatch.setattr(supervisor.fleet, "handle", decide)
-    supervisor._handle(Tick())
-    assert heard == [Tick(), NotStarted(1, f"[Errno {errno.EAGAIN}] no room")]
+    monkeypatch.setattr(supervisor.fleet, "on_not_started", on_not_started)
+    supervisor._perform([Start(1, "main", 1), Drain(1), Interrupt(1), DumpStacks(1), Kill(1)])
+    assert heard == [(1, f"[Errno {errno.EAGAIN}] no room")]
 
 
 MANY_FILES = """

@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 
 from amqpworker.broker.address import addresses
 from amqpworker.cli.pool_file import pool_spec
-from amqpworker.ipc.idle_queues import idle_elsewhere
 from amqpworker.ipc.recorder import MAIN, Recorder, read_recording, record_idle_elsewhere
 from amqpworker.supervisor.fleet import Fleet
-from amqpworker.supervisor.fleet_events import Consuming, Exiting, Ready, Tick
-from amqpworker.supervisor.monitor import Monitor
+from amqpworker.supervisor.monitor import Monitor, idle_elsewhere
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.queue_sharing import Sharing, bits_of
 
@@ -112,16 +110,16 @@ class Child:
 
 def test_only_a_process_that_consumes_and_moves_counts_as_idle() -> None:
     fleet = Fleet({"main": 3}, lambda: 1.0, {"main": 60.0})
-    fleet.handle(Tick(), 100.0)
-    fleet.handle(Ready(1, 5.0), 100.0)
-    fleet.handle(Consuming(1), 100.0)
+    fleet.tick(100.0)
+    fleet.on_ready(1, 5.0, 100.0)
+    fleet.on_consuming(1, 100.0)
     for serial in (2, 3):
-        fleet.handle(Ready(serial, 5.0), 100.0)
-        fleet.handle(Consuming(serial), 100.0)
+        fleet.on_ready(serial, 5.0, 100.0)
+        fleet.on_consuming(serial, 100.0)
     children: dict[int, Any] = {1: Child(100.0), 2: Child(90.0), 3: Child(100.0)}
     monitor = Monitor({"main": pool_spec("main", WorkerOptions(app="shop:app", processes=3))}, 100.0)
     monitor.check(fleet, children, 100.5)
     assert [child.elsewhere for child in children.values()] == [1, 1, 1]
-    fleet.handle(Exiting(3, "a task ran over its hard limit"), 100.5)
+    fleet.on_exiting(3, "a task ran over its hard limit", 100.5)
     monitor.check(fleet, children, 101.5)
     assert [child.elsewhere for child in children.values()] == [0, 1, 1], "the first alone is idle"

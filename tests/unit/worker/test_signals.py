@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from amqpworker.ipc.report import DUMP_SIGNAL
-from amqpworker.ipc.stray_signals import STRAY, ignore_stray, stray_signals_blocked
+from amqpworker.ipc.stray_signals import DUMP_SIGNAL, STRAY, ignore_stray, stray_signals_blocked
 from amqpworker.supervisor.launch import SIGNALS
 from amqpworker.supervisor.orphan_reaper import IGNORED
 from amqpworker.worker.signals import STOPPING, OwnSignals

@@ -16,7 +16,7 @@ from amqpworker.broker import single_start_thread
 from amqpworker.cli import worker_check as check
 from amqpworker.cli.pool_file import pool_spec
 from amqpworker.errors import AmqpWorkerError, ConfigError
-from amqpworker.ipc.report import FAILED
+from amqpworker.ipc.exit_status import FAILED
 from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.supervisor.health import HealthServer
 from amqpworker.testing import processes

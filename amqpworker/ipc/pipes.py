@@ -1,8 +1,8 @@
 """
 The messages between a worker process and its supervisor: reports one way, commands the other.
 
-Decides the exit codes, and the lines on the two pipes. Each line is one JSON object. A report is written in one piece or not at
-all, so it is never longer than `PIPE_BUF` bytes: texts are truncated, and messages are asked about in batches.
+Decides the lines on the two pipes. Each is one JSON object. A report is written in one piece or not at all, so it is never
+longer than `PIPE_BUF` bytes: texts are truncated, and messages are asked about in batches.
 User code runs in the same process and may write to the pipe, too: lines that are not reports are detected and ignored.
 """
 
@@ -12,30 +12,17 @@ import json
 import math
 import os
 import select
-import signal
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import accumulate, takewhile
+from enum import Enum
 from typing import Any, Literal, TypeAlias, get_args
-
-# Exit codes of a worker process, and of the pool.
-STOPPED = 0
-FAILED = 1
-MISCONFIGURED = 2
-ABANDONED = 3
-
-# A supervisor replaces a process whose task is still running this many seconds after its `time_limit`.
-OVERDUE = 60.0
 
 MAX_REASON = 500
 # The rest of the longest line: names of fields, and numbers.
 MAX_TEXT_BYTES = select.PIPE_BUF - 200
 MAX_LINE = 16384
 MAX_UNSENT = 1 << 20
-
-# Makes a process that is about to be killed write the stacks of its threads to the log, even if it hangs in C.
-DUMP_SIGNAL = signal.SIGUSR2
 
 Event = Literal["ready", "consuming", "misconfigured", "exiting", "suspect_query", "waiting"]
 EVENTS = frozenset(get_args(Event))
@@ -99,14 +86,9 @@ class Reporter:
 
 def _encode_report(report: Report) -> bytes:
     """Return a report as a line, preceded by a newline: other code may have written part of a line before."""
-    fields = {**asdict(report), "reason": _truncate(report.reason[:MAX_REASON], MAX_TEXT_BYTES)}
-    return b"\n" + json.dumps(fields).encode() + b"\n"
-
-
-def _truncate(text: str, limit: int) -> str:
-    """Return as much of a text, from its start, as has at most `limit` bytes in JSON: an emoji has 12."""
-    sizes = accumulate(len(json.dumps(character)) - 2 for character in text)
-    return text[: sum(1 for _ in takewhile(lambda size: size <= limit, sizes))]
+    fields = {**asdict(report), "reason": report.reason[:MAX_REASON]}
+    # Not in ASCII, in which an emoji has 12 bytes: so a character has at most 6, as a control character does.
+    return b"\n" + json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,20 +140,17 @@ class SuspectAnswer:
     suspect: bool
 
 
-@dataclass(frozen=True, slots=True)
-class WriteStacks:
+class BareCommand(Enum):
+    """A command without arguments."""
+
+    WRITE_STACKS = "write stacks"
     """Write the stacks of all threads to the log."""
+    END_OVERDUE = "end overdue"
+    """Give up overdue tasks, drain, and end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """Drain and end, because of tasks that are far beyond their time limits."""
-
-
-Command: TypeAlias = SuspectAnswer | WriteStacks | Exit
+Command: TypeAlias = SuspectAnswer | BareCommand
 """What a supervisor sends to a worker process."""
-
-BARE_COMMANDS: dict[str, Command] = {"write stacks": WriteStacks(), "exit": Exit()}
 
 
 class CommandWriter:
@@ -205,8 +184,7 @@ class CommandWriter:
 
 def encode_command(command: Command) -> bytes:
     """Return a command as a line."""
-    name = next((name for name, bare in BARE_COMMANDS.items() if bare == command), None)
-    return json.dumps(asdict(command) if name is None else name).encode() + b"\n"
+    return json.dumps(command.value if isinstance(command, BareCommand) else asdict(command)).encode() + b"\n"
 
 
 def parse_commands(data: bytes) -> tuple[list[Command], bytes]:
@@ -214,6 +192,5 @@ def parse_commands(data: bytes) -> tuple[list[Command], bytes]:
     *lines, rest = data.split(b"\n")
     found = [json.loads(line) for line in lines]
     return [
-        BARE_COMMANDS[one] if isinstance(one, str) else SuspectAnswer(tuple(one["keys"]), one["suspect"])
-        for one in found
+        BareCommand(it) if isinstance(it, str) else SuspectAnswer(tuple(it["keys"]), it["suspect"]) for it in found
     ], rest

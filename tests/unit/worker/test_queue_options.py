@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from amqpworker.cli.queue_option import parse_queue
 from amqpworker.worker.options import QueueOptions
 
 # Names out of what settings are made of, and any others.
@@ -25,13 +24,13 @@ def written(queue: QueueOptions) -> str:
 @given(NAMES, st.none() | st.integers(1, 10_000), st.none() | st.integers(1, 65_535))
 def test_every_queue_can_be_written_with_every_setting(name: str, threads: int | None, prefetch: int | None) -> None:
     queue = QueueOptions(name=name, threads=threads, prefetch=prefetch)
-    assert parse_queue(written(queue)) == queue
+    assert QueueOptions.parse(written(queue)) == queue
 
 
 @given(NAMES)
 def test_a_name_that_does_not_end_like_settings_is_written_as_it_is(name: str) -> None:
     if re.search(r":[0-9]{0,9}(,prefetch=[0-9]{1,9})?\Z", name) is None:
-        assert parse_queue(name) == QueueOptions(name=name)
+        assert QueueOptions.parse(name) == QueueOptions(name=name)
 
 
 @pytest.mark.parametrize(
@@ -55,10 +54,10 @@ def test_a_name_that_does_not_end_like_settings_is_written_as_it_is(name: str) -
 )
 def test_settings_start_after_the_last_colon(text: str, queue: tuple[str, int | None, int | None]) -> None:
     name, threads, prefetch = queue
-    assert parse_queue(text) == QueueOptions(name=name, threads=threads, prefetch=prefetch)
+    assert QueueOptions.parse(text) == QueueOptions(name=name, threads=threads, prefetch=prefetch)
 
 
 @pytest.mark.parametrize("text", ["", ":", ":8", "a:0", "a:10001", "a:2,prefetch=0", "a:2,prefetch=65536"])
 def test_numbers_out_of_range_and_an_empty_name_are_refused(text: str) -> None:
     with pytest.raises(ValidationError):
-        parse_queue(text)
+        QueueOptions.parse(text)

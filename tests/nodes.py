@@ -1,28 +1,69 @@
-"""
-The HTTP API of a private node: what tests and the demo set up, publish and read there.
-
-Decides nothing. Figures that the broker gathers every few seconds (message counts, connections) are as old as that.
-"""
+"""Nodes as our tests need them: with all of the HTTP API, more plugins, or as members of one cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from amqpworker import testing
 from amqpworker.broker.management import Management
+from amqpworker.testing.configuration import PLUGINS, Record
+
+
+class Node(testing.Node):
+    """A private node with `plugins` beside the usual ones."""
+
+    def __init__(self, folder: Path | str, *, plugins: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(folder, **options)
+        self._plugins = (*PLUGINS, *plugins)
+
+    @property
+    def management(self) -> NodeApi:
+        """Return the HTTP API of the node."""
+        return NodeApi(self.management_url)
+
+
+class Member(Node):
+    """
+    A node that shares the cookie and the name server of another, which was started before, and can join its cluster.
+
+    `stop` and `discard` of the other one end the name server too, `kill` does not.
+    """
+
+    def __init__(self, folder: Path | str, beside: Node, **options: Any) -> None:
+        super().__init__(folder, **options)
+        self._beside = beside
+
+    def join(self) -> None:
+        """Join the other node's cluster; this node loses its data."""
+        for command in (["stop_app"], ["join_cluster", self._beside.name], ["start_app"]):
+            self.rabbitmqctl(*command, timeout=60.0)
+
+    def _launch(self, record: Record, scripts: Path) -> None:
+        record.ports = replace(record.ports, epmd=self._beside.ports.epmd)
+        super()._launch(record, scripts)
+
+    def _start_epmd(self, *_: Any) -> None:
+        cookie = self.folder / "home" / ".erlang.cookie"
+        cookie.unlink(missing_ok=True)
+        cookie.touch(mode=0o600)
+        cookie.write_bytes((self._beside.folder / "home" / ".erlang.cookie").read_bytes())
+        cookie.chmod(0o400)
 
 
 class NodeApi(Management):
-    """The HTTP API of one node; every method raises what `Management` raises."""
+    """
+    The HTTP API of one node; every method raises what `Management` raises.
+
+    Figures that the broker gathers every few seconds (message counts, connections) are as old as that.
+    """
 
     def overview(self) -> dict[str, Any]:
         """Return the node's name, version and listeners, among much else."""
         result: dict[str, Any] = self.request("GET", "overview", timeout=5.0)
         return result
-
-    def create_vhost(self, name: str) -> None:
-        """Create a virtual host; the user that creates it may do everything in it."""
-        self.request("PUT", "vhosts", name, body={})
 
     def delete_vhost(self, name: str) -> None:
         """Delete a virtual host with all that is in it; its connections are closed."""

@@ -1,7 +1,7 @@
 """
 The supervisor's handle of a worker process: the process, two pipes, and the shared memory that it records in.
 
-Decides how a process is started: a new interpreter in a process group of its own. Reports are passed on as they are.
+Decides how a process is started: a new interpreter in a process group of its own.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ import mmap
 import os
 import signal
 import subprocess
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from amqpworker.ipc.descendants import CAN_ADOPT, MARK
-from amqpworker.ipc.interpreter import command_of
+from amqpworker.ipc.interpreter import VERSION_ARGUMENT, command_of
 from amqpworker.ipc.kernel import memory_file
+from amqpworker.ipc.pipes import CommandWriter, Report, parse_reports
 from amqpworker.ipc.recorder import Recording, read_recording, record_idle_elsewhere, size_of
-from amqpworker.ipc.report import CommandWriter, Report, parse_reports
 from amqpworker.ipc.stray_signals import stray_signals_blocked
-from amqpworker.ipc.version_check import VERSION_ARGUMENT
 from amqpworker.supervisor.pools import PoolSpec
 
 # A process that writes without end must not keep the supervisor from handling signals; a full pipe holds less than this.
@@ -32,68 +31,49 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 class WorkerHandle:
     """
-    A running worker process.
+    A running worker process; raises OSError if the system has no room for another one or a pipe.
 
-    `reports` is the reading end of the pipe for its reports, -1 once that is closed. `commands` writes to the other pipe, whose
-    end shows the process that the supervisor has ended. It starts in `folder`, if that exists, else in the current folder.
-    `waits` is what it waits for until it consumes, as it has reported; `garbled` if it has written something else than reports.
-
-    Raises:
-        OSError: the system has no room for another process or pipe; it may have later.
+    `reports` is the reading end of the pipe for its reports, which have ended if `reports_ended`. `commands` writes to the other
+    pipe, whose end shows the process that the supervisor has ended. It starts in `folder`, if that exists, else in the current
+    folder. `waits` is what it waits for until it consumes, as it has reported; `garbled` if it has written something else.
     """
 
     def __init__(self, spec: PoolSpec, folder: str | None = None) -> None:
-        theirs: list[int] = []
-        self.garbled = False
+        self.garbled = self.reports_ended = False
         self.waits = ""
         self._slots = spec.slots
         self._unread = b""
-        self.reports = self._commands_end = -1
-        self._memory: mmap.mmap | None = None
-        try:
-            commanded, self._commands_end = os.pipe()
-            theirs.append(commanded)
-            self.reports, reporting = os.pipe()
-            theirs.append(reporting)
+        with ExitStack() as theirs, ExitStack() as ours:
+            commanded, commands_end = _pipe(theirs, ours)
+            self.reports, reporting = _pipe(ours, theirs)
             os.set_blocking(self.reports, False)
-            self.commands = CommandWriter(self._commands_end)
+            self.commands = CommandWriter(commands_end)
             recording, self._memory = shared_memory(size_of(spec.slots))
-            theirs.append(recording)
+            theirs.callback(os.close, recording)
+            ours.callback(self._memory.close)
+            # Not by standard input: a task that reads it must get its end at once.
+            descriptors = commanded, reporting, recording
             command = [*command_of("amqpworker.worker.process"), VERSION_ARGUMENT, json.dumps(spec.options)]
             with stray_signals_blocked():
-                self._process = subprocess.Popen(  # noqa: S603 - our own command
-                    # Not by standard input: a task that reads it must get its end at once.
-                    [*command, *map(str, theirs)],
+                self.process = subprocess.Popen(  # noqa: S603 - our own command
+                    [*command, *map(str, descriptors)],
                     stdin=subprocess.DEVNULL,
                     env={**os.environ, MARK: "worker"},
                     process_group=0,
-                    pass_fds=theirs,
+                    pass_fds=descriptors,
                     # A symbolic link is followed at each start.
                     cwd=folder if folder is not None and Path(folder).is_dir() else None,
                 )
-        except BaseException:
-            self.close()
-            raise
-        finally:
-            for descriptor in theirs:
-                os.close(descriptor)
+            self._ours = ours.pop_all()
 
     @property
     def pid(self) -> int:
         """Its process id."""
-        return self._process.pid
-
-    def poll(self) -> int | None:
-        """Return its exit code, or (negative) the signal that ended it; None while it runs."""
-        return self._process.poll()
-
-    def signal(self, number: int) -> None:
-        """Send it a signal."""
-        self._process.send_signal(number)
+        return self.process.pid
 
     def kill(self) -> None:
         """Kill it; the supervisor adopts the processes that its tasks have started, if the system supports that."""
-        if self._process.poll() is None:
+        if self.process.poll() is None:
             for kill in (os.kill,) if CAN_ADOPT else (os.kill, os.killpg):  # it may have left its group
                 with suppress(ProcessLookupError):
                     kill(self.pid, signal.SIGKILL)
@@ -102,15 +82,13 @@ class WorkerHandle:
         """Return its reports since the last call."""
         reports: list[Report] = []
         for _ in range(MAX_READS):
-            if self.reports < 0:
+            if self.reports_ended:
                 break
             try:
                 data = os.read(self.reports, READ_BYTES)
             except BlockingIOError:
                 break
-            if not data:
-                os.close(self.reports)
-                self.reports = -1
+            self.reports_ended = not data
             found = parse_reports(self._unread + data)
             self._unread = found.rest
             self.garbled = self.garbled or found.garbled
@@ -119,12 +97,11 @@ class WorkerHandle:
 
     def recording(self) -> Recording | None:
         """Return what it has recorded, also after its end; None if that is not a recording."""
-        return None if self._memory is None else read_recording(self._memory)
+        return read_recording(self._memory)
 
     def record_idle_elsewhere(self, bits: int) -> None:
         """Write into its memory for which queues another process is idle."""
-        if self._memory is not None:
-            record_idle_elsewhere(self._memory, self._slots, bits)
+        record_idle_elsewhere(self._memory, self._slots, bits)
 
     def resident_bytes(self) -> int:
         """Return the bytes of memory that it holds, 0 if the system does not show them."""
@@ -135,13 +112,15 @@ class WorkerHandle:
 
     def close(self) -> None:
         """Close the pipes and the memory."""
-        for descriptor in (self.reports, self._commands_end):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self.reports = self._commands_end = -1
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
+        self._ours.close()
+
+
+def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
+    """Return the reading and the writing end of a pipe; each stack closes one."""
+    reading, writing = os.pipe()
+    reader.callback(os.close, reading)
+    writer.callback(os.close, writing)
+    return reading, writing
 
 
 def shared_memory(size: int) -> tuple[int, mmap.mmap]:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from amqpworker.lifecycle import in_io_thread, run_as_io_thread
+from amqpworker.log import log_queue
 from amqpworker.log import logger as logs
-from amqpworker.log import queue_handler as logqueue
-from amqpworker.log.queue_handler import LogQueue
+from amqpworker.log.log_queue import LogQueue
 from tests.support import wait_until
 
 log = logs.get_logger("amqpworker.tested")
@@ -86,7 +86,7 @@ def test_a_line_tells_when_and_where_it_was_written_and_not_when_it_was_handed_o
     (record,) = handler.records
     assert record.created <= late
     assert record.threadName == "amqpworker-tested"
-    assert (record.funcName, record.filename) == ("work", "test_queue_handler.py")
+    assert (record.funcName, record.filename) == ("work", "test_log_queue.py")
     assert record.exc_info is not None
     assert record.exc_info[0] is LookupError
 
@@ -124,7 +124,7 @@ def record(number: int) -> logging.LogRecord:
 def test_lines_that_nobody_takes_are_bounded_and_their_number_is_told(
     handler: Keeps, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logqueue, "MAX_WAITING", 10)
+    monkeypatch.setattr(log_queue, "MAX_WAITING", 10)
     handler.go_on.clear()
     queue = LogQueue()
     for number in range(25):

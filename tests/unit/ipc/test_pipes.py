@@ -11,18 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.ipc.report import (
+from amqpworker.ipc.pipes import (
     EVENTS,
     MAX_LINE,
     MAX_UNSENT,
+    BareCommand,
     CommandWriter,
     Event,
-    Exit,
     ParsedReports,
     Report,
     Reporter,
     SuspectAnswer,
-    WriteStacks,
     encode_command,
     first_batch,
     parse_commands,
@@ -77,7 +76,9 @@ def test_a_line_without_an_end_is_not_kept() -> None:
 def test_commands_are_read_in_whatever_pieces_they_come(
     drawn: list[tuple[list[str], bool] | None], data: st.DataObject
 ) -> None:
-    sent = [WriteStacks() if one is None else SuspectAnswer(tuple(one[0]), one[1]) for one in drawn] + [Exit()]
+    sent = [BareCommand.WRITE_STACKS if one is None else SuspectAnswer(tuple(one[0]), one[1]) for one in drawn] + [
+        BareCommand.END_OVERDUE
+    ]
     stream, rest, read = b"".join(map(encode_command, sent)), b"", []
     while stream:
         cut = data.draw(st.integers(1, len(stream)))

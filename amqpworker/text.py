@@ -1,0 +1,22 @@
+"""Text made shorter, or fit to be encoded."""
+
+from __future__ import annotations
+
+
+def truncated(text: str, most: int) -> str:
+    """Return the text, without its middle if its UTF-8 is longer than `most` bytes."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= most:
+        return data.decode("utf-8")
+    half = most // 2 - 16
+    return f"{data[:half].decode('utf-8', 'ignore')}\n… cut …\n{data[-half:].decode('utf-8', 'ignore')}"
+
+
+def cut(text: str, most: int) -> str:
+    """Return at most so many characters of the text, and an ellipsis if there are more."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def encodable(text: str) -> str:
+    """Return the text with lone surrogates, which UTF-8 does not have, written as escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
