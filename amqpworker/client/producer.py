@@ -194,8 +194,9 @@ class Producer:
                 waiting.end(None, error)
 
         try:
-            call = (pending.correlation_id, timeout)
-            publication = publication_of_call(message, call, self._names, self._now(), self._settings.app_id)
+            publication = publication_of_call(
+                message, pending.correlation_id, timeout, self._names, self._now(), self._settings.app_id
+            )
             pending_publish = lane.make_pending(
                 publication, requirements, min(timeout, self._settings.send_timeout), on_sent
             )

@@ -70,10 +70,9 @@ def publication_of_send(message: Message, names: Names, now: float, app_id: str 
 
 
 def publication_of_call(
-    message: Message, call: tuple[str, float], names: Names, now: float, app_id: str | None = None
+    message: Message, correlation_id: str, timeout: float, names: Names, now: float, app_id: str | None = None
 ) -> Publication:
-    """Return what a message is when its caller waits for the reply: `call` is the correlation id, and how many seconds."""
-    correlation_id, timeout = call
+    """Return what a message is when its caller waits `timeout` seconds for the reply (direct reply-to)."""
     publication = publication_of_send(message, names, now, app_id)
     properties = publication.properties
     assert properties.headers is not None

@@ -47,7 +47,7 @@ def publications() -> dict[str, Publication]:
         "sent with a delay, an expiry and a header": envelope.publication_of_send(
             message(delay=90.1, expires=600.0, headers={"tenant": "acme"}), NAMES, NOW
         ),
-        "called": envelope.publication_of_call(message(), ("c-1", 5.0), NAMES, NOW),
+        "called": envelope.publication_of_call(message(), "c-1", 5.0, NAMES, NOW),
         "retried": envelope.retried(delivery(), 1.5, (ID, 4, NOW - 60), NAMES, NOW),
         "retried after a crash": envelope.retried(delivery(), 0, (ID, 3, NOW - 60), NAMES, NOW, 1),
         "postponed": envelope.postponed(delivery(), 10.0, ID, NAMES, NOW),

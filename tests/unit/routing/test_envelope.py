@@ -338,7 +338,7 @@ def test_a_copy_of_a_message_is_another_message_unless_it_is_the_same_one_elsewh
 
 def test_a_call_carries_the_correlation_id_of_the_call_and_expires_with_it() -> None:
     one = message()
-    wire = publication_of_call(one, ("token-1", 5.0), NAMES, NOW, "shop").properties
+    wire = publication_of_call(one, "token-1", 5.0, NAMES, NOW, "shop").properties
     assert (wire.correlation_id, wire.reply_to, wire.message_id) == ("token-1", "amq.rabbitmq.reply-to", "id")
     assert (wire.headers or {})["aw-expires"] == time_text(MILLISECONDS + 5000)
     assert one.first_sent == MILLISECONDS
