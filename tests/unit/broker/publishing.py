@@ -24,7 +24,21 @@ PUBLISH = b"\x00\x3c\x00\x28"
 
 
 class StillThread(IOThread):
-    """An I/O thread that never runs: a test does its work."""
+    """An I/O thread that never runs: a test does its work, and lets time pass for `call_later`."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._later: list[Callable[[], None]] = []
+
+    def call_later(self, _delay: float, callback: Callable[[], None]) -> Callable[[], None]:
+        self._later.append(callback)
+        return lambda: self._later.remove(callback)
+
+    def pass_time(self) -> None:
+        """Call what is to be called later."""
+        later, self._later = self._later, []
+        for callback in later:
+            callback()
 
     def start(self) -> None:
         """Do nothing."""
@@ -138,6 +152,13 @@ class Publishing:
         """Lose the connection."""
         self.wire.is_open = False
         self.publisher.on_lost(GONE)
+
+    def reconnect(self) -> None:
+        """Lose the connection, make another, and write what can be written."""
+        self.lose()
+        self.wire = Wire()
+        self.publisher.on_opened(self.wire)  # type: ignore[arg-type]
+        self.write()
 
 
 def publication(body: bytes = b"") -> Publication:

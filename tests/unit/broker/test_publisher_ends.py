@@ -46,13 +46,9 @@ def test_what_was_in_flight_is_written_again_on_the_next_connection_and_confirme
     first, second = (scene.publisher.sends.publish(publication()) for _ in range(2))
     scene.write()
     scene.wire.confirm(1)
-    scene.lose()
-    other = Publishing(connected=False).wire
-    scene.wire = other
-    scene.publisher.on_opened(other)  # type: ignore[arg-type]
-    scene.write()
-    assert other.written == 1
-    other.confirm(1)
+    scene.reconnect()
+    assert scene.wire.written == 1
+    scene.wire.confirm(1)
     assert (first.done, second.done, second.error) == (True, True, None)
     assert scene.publisher.is_idle
 
