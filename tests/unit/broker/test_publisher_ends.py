@@ -22,6 +22,7 @@ def test_what_waits_for_its_queue_is_under_way_while_the_connection_is_lost() ->
     scene = Publishing()
     waiting = scene.publisher.sends.publish(publication(), LADDER)
     scene.write()
+    assert not scene.publisher.is_idle
     scene.lose()
     assert scene.wire.written == 0
     assert not scene.publisher.is_idle
