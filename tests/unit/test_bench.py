@@ -60,7 +60,7 @@ def test_processes_that_fail_or_hang_are_a_failure_of_their_side(
     assert None not in [process.returncode for process in started.processes]
 
 
-def test_days_on_which_something_did_not_hold_are_counted_and_their_seeds_told(
+def test_days_on_which_something_did_not_hold_are_counted_and_their_seeds_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = json.dumps({"hours": 48, "events": 9, "broken": [17, 23]})

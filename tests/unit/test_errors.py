@@ -53,7 +53,7 @@ def test_every_error_of_the_tree_is_in_the_package_itself() -> None:
         assert kind.__name__ in amqpworker.__all__
 
 
-def test_what_does_not_stand_with_the_others_is_said_to_be_internal() -> None:
+def test_what_is_not_listed_with_the_others_is_documented_as_internal() -> None:
     outside = {kind for kind in family(AmqpWorkerError) if kind.__module__ != errors.__name__}
     assert outside == INTERNAL
     assert [kind.__name__ for kind in outside if kind.__name__ not in (errors.__doc__ or "")] == []
@@ -97,7 +97,7 @@ def same(one: BaseException, other: BaseException) -> None:
     "again", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy], ids=["pickled", "copied"]
 )
 @pytest.mark.parametrize("error", EACH, ids=repr)
-def test_an_error_that_is_carried_elsewhere_tells_the_same(error: BaseException, again: Any) -> None:
+def test_an_error_that_is_carried_elsewhere_stays_the_same(error: BaseException, again: Any) -> None:
     error.add_note("seen on the way")
     same(again(error), error)
     if isinstance(error, BatchFailed):

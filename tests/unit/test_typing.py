@@ -55,7 +55,7 @@ def test_what_is_right_is_accepted(tmp_path: Path) -> None:
     assert {line: told for line, told in complaints(tmp_path, right).items() if told} == {}
 
 
-def test_what_is_wrong_is_told(tmp_path: Path) -> None:
+def test_what_is_wrong_is_reported(tmp_path: Path) -> None:
     wrong = [
         "charge.send(5)",
         'charge.send("o-1", cents="much")',

@@ -55,7 +55,7 @@ def test_a_question_that_waits_behind_what_was_written_before_is_not_held_agains
     assert 0 < broker.until(Step.GIVE_UP) <= 8, "nothing is taken any more"
 
 
-def test_a_process_that_stood_still_itself_listens_before_it_judges() -> None:
+def test_a_process_that_was_stopped_itself_listens_before_it_decides() -> None:
     broker = Broker()
     broker.now += 3600
     assert broker.silence.check(broker.now, 0, 0, 0) is Step.NOTHING

@@ -96,7 +96,7 @@ def shown(ours: int, until: str = "") -> str:
 
 
 @pytest.mark.parametrize("command", ["send", "call"])
-def test_a_timeout_bounds_the_wait_and_nothing_is_said_off_a_terminal(tmp_path: Path, command: str) -> None:
+def test_a_timeout_bounds_the_wait_and_nothing_is_shown_off_a_terminal(tmp_path: Path, command: str) -> None:
     began = time.monotonic()
     patient = {"AMQPWORKER_SEND_TIMEOUT": "300", "AMQPWORKER_CALL_TIMEOUT": "300"}
     ended = run(tmp_path, environment("amqp://127.0.0.1:1/", **patient), command, "t", "-q", "q", "--timeout", "1.5")
@@ -106,7 +106,7 @@ def test_a_timeout_bounds_the_wait_and_nothing_is_said_off_a_terminal(tmp_path: 
 
 
 @pytest.mark.parametrize("command", ["send", "call"])
-def test_a_terminal_is_told_what_is_waited_for_and_ctrl_c_ends_it(tmp_path: Path, command: str) -> None:
+def test_a_terminal_shows_what_is_waited_for_and_ctrl_c_ends_it(tmp_path: Path, command: str) -> None:
     ours, theirs = pty.openpty()
     with silent() as port:
         env = environment(f"amqp://me:sesame@127.0.0.1:{port}/", TERM="xterm")

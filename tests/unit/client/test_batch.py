@@ -64,7 +64,7 @@ def test_no_more_than_a_window_is_read_while_the_first_message_is_held() -> None
     assert [one.id for one, _ in outcomes] == [str(number) for number in range(1, 3 * MAX_MESSAGES)]
 
 
-def test_what_is_known_is_told_before_a_further_message_is_read() -> None:
+def test_what_is_known_is_reported_before_a_further_message_is_read() -> None:
     told: list[str] = []
     read_after: list[list[str]] = []
 

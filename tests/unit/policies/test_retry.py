@@ -164,7 +164,7 @@ def test_a_wait_by_the_exception_is_asked_with_it() -> None:
     assert asked.decide(ERROR, run()) == len("no route")
 
 
-def test_try_again_is_retried_whatever_the_predicate_says_but_not_past_the_stop() -> None:
+def test_try_again_is_retried_against_the_predicate_but_not_past_the_stop() -> None:
     asked = policy(Retrying(retry=tenacity.retry_never, stop=tenacity.stop_after_attempt(3)))
     assert waits(asked, TryAgain()) == [0, 0]
 
@@ -233,7 +233,7 @@ def test_an_error_that_is_raised_again_and_again_has_one_note() -> None:
     assert len(error.__notes__) == 1
 
 
-def test_an_error_that_takes_no_note_is_no_harm() -> None:
+def test_an_error_that_takes_no_note_does_no_harm() -> None:
     class Closed(Exception):
         def add_note(self, _: str) -> None:
             raise RuntimeError
@@ -313,7 +313,7 @@ def test_the_delay_of_retry_later_counts_for_the_stop() -> None:
     assert not asked.allows(run(2, since=30), RetryLater(70))
 
 
-def test_a_stop_that_looks_at_the_outcome_sees_the_signal() -> None:
+def test_a_stop_that_reads_the_outcome_sees_the_signal() -> None:
     def by_outcome(state: RetryCallState) -> bool:
         assert state.outcome is not None
         return not isinstance(state.outcome.exception(), RetryLater)

@@ -143,7 +143,7 @@ def test_each_pool_has_a_start_timeout_of_its_own() -> None:
     assert scene.on(Fleet.tick, after=540.0) == [DumpStacks(2), Kill(1)]
 
 
-def test_time_in_which_the_supervisor_stood_still_does_not_count_as_starting() -> None:
+def test_time_in_which_the_supervisor_was_stopped_does_not_count_as_starting() -> None:
     scene = Scene(main=1)
     assert scene.on(Fleet.on_clock_gap, 1000.0, after=1000.0) == []
     assert scene.on(Fleet.tick, after=59.0) == []
@@ -158,7 +158,7 @@ def test_a_process_that_is_asked_to_stop_while_it_starts_is_not_judged_by_its_st
     assert scene.field("process_killed", "reason") == "it did not stop in time"
 
 
-def test_a_reload_whose_new_code_never_becomes_ready_leaves_the_old_processes_and_says_so(two: Scene) -> None:
+def test_a_reload_whose_new_code_never_becomes_ready_keeps_the_old_processes_and_logs_it(two: Scene) -> None:
     assert two.on(Fleet.reload) == [Start(3, "main", 1)]
     for serial in (3, 4, 5):
         assert two.on(Fleet.tick, after=60.0) == [DumpStacks(serial)]
@@ -190,7 +190,7 @@ def test_a_reload_replaces_one_process_after_the_other_and_drains_none_before_it
     assert not two.fleet.reloading
 
 
-def test_a_reload_whose_new_code_cannot_start_leaves_the_old_processes_and_says_so(two: Scene) -> None:
+def test_a_reload_whose_new_code_cannot_start_keeps_the_old_processes_and_logs_it(two: Scene) -> None:
     two.on(Fleet.reload)
     two.on(Fleet.on_misconfigured, 3, "SyntaxError in shop.py")
     assert two.on(Fleet.on_ended, 3, 2) == []
@@ -350,7 +350,7 @@ def test_a_mistake_that_is_found_during_a_stop_abandons_nothing_either() -> None
     assert scene.on(Fleet.on_ended, 1, 2) == [Finish(0)]
 
 
-def test_what_a_process_told_before_its_end_may_be_heard_after_it(two: Scene) -> None:
+def test_what_a_process_reported_before_its_end_may_be_read_after_it(two: Scene) -> None:
     two.on(Fleet.on_ended, 2, -9)
     assert two.on(Fleet.on_ready, 2, 5.0) == []
     assert two.on(Fleet.on_consuming, 2) == []

@@ -12,7 +12,7 @@ from tests.unit.supervisor.fleet_scene import Scene
 # ---- reloads ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_reload_that_finds_no_room_for_a_process_goes_on_when_there_is(two: Scene) -> None:
+def test_a_reload_that_finds_no_room_for_a_process_continues_when_there_is(two: Scene) -> None:
     assert two.refused(Fleet.reload) == [Start(3, "main", 1)]
     assert two.fleet.reloading
     assert two.fleet.next_due(two.now) == two.now + 1.0
@@ -33,7 +33,7 @@ def test_a_reload_that_fails_before_the_broker_was_ever_reached_leaves_the_proce
     assert sorted(scene.fleet.processes) == [1]
 
 
-def test_what_a_reload_started_in_vain_is_no_reason_to_give_up_what_waits_for_the_broker() -> None:
+def test_what_a_reload_started_in_vain_does_not_end_what_waits_for_the_broker() -> None:
     scene = Scene(main=1)
     scene.on(Fleet.on_ready, 1, 30.0)
     serial = 1
@@ -103,7 +103,7 @@ def test_a_pool_whose_new_processes_wait_for_their_broker_holds_up_no_other_pool
     assert scene.fleet.reloading
 
 
-def test_a_reload_that_fails_in_one_pool_goes_on_in_the_others() -> None:
+def test_a_reload_that_fails_in_one_pool_continues_in_the_others() -> None:
     scene = Scene(broken=1, main=1)
     for serial in (1, 2):
         scene.consumes(serial)
