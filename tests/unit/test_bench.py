@@ -1,4 +1,4 @@
-"""The benchmark where something goes wrong: a side fails and says so, and the others are measured all the same."""
+"""The benchmark where something goes wrong: a side fails and reports it, and the others are measured all the same."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bench.wire import ACK, CONSUME_OK, QOS_OK, SELECT_OK, Wire, method, short
 
 @contextmanager
 def connected(*answers: bytes) -> Iterator[Wire]:
-    """Give a raw client that is connected to a broker which says this and goes."""
+    """Give a raw client that is connected to a broker which sends this and closes."""
     ours, theirs = socket.socketpair()
     wire = Wire.__new__(Wire)
     wire._socket, wire._rest = ours, b""

@@ -1,4 +1,4 @@
-"""What users catch: all of it exported, told of by the docs as it is, and the same in another process."""
+"""What users catch: all of it exported, documented as it is, and the same in another process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def family(kind: type[BaseException]) -> Iterator[type[BaseException]]:
 
 
 def tree(text: str) -> list[str]:
-    """Return the names that stand in a tree of lines, as they come."""
+    """Return the names in a tree of lines, in their order."""
     return re.findall(r"^[ │├└─]*([A-Z]\w+)(?: {2}|$)", text, re.MULTILINE)
 
 
@@ -87,7 +87,7 @@ EACH = [error for kinds in (GIVEN, TOLD, SENDING) for errors in kinds.values() f
 
 
 def same(one: BaseException, other: BaseException) -> None:
-    """Assert that two errors tell the same."""
+    """Assert that two errors have the same content."""
     assert type(one) is type(other)
     assert str(one) == str(other)
     assert vars(one) == vars(other)

@@ -35,7 +35,7 @@ class Broker:
 
 
 class Acknowledging(RuleBasedStateMachine):
-    """Deliveries come, are finished in any order, told in any portions, some are given back."""
+    """Deliveries come, are finished in any order, acknowledged in any portions, some are requeued."""
 
     def __init__(self) -> None:
         super().__init__()

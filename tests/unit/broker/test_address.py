@@ -1,4 +1,4 @@
-"""Reading the broker's URL: what it may say, and that no part of a password is ever shown."""
+"""Reading the broker's URL: what it may contain, and that no part of a password is ever shown."""
 
 from __future__ import annotations
 

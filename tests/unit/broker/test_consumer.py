@@ -59,7 +59,7 @@ def test_the_first_delivery_that_waits_has_the_deadlines_checked() -> None:
 
 
 def test_a_channel_that_is_void_takes_nothing_any_more() -> None:
-    """What the broker had sent before it heard of the end comes again on the next channel."""
+    """What the broker had sent before it learned of the end is redelivered on the next channel."""
     receiver = Taking()
     consumer_channel = ConsumerChannel(WORK, receiver, lambda: None)
     consumer_channel.is_open = False
@@ -80,7 +80,7 @@ def test_without_a_connection_there_is_nothing_left_to_drain() -> None:
 
 
 class SlowChannel:
-    """A channel that is opened and subscribed when the test says so."""
+    """A channel that is opened and subscribed when the test decides so."""
 
     def __init__(self, opened: Callable[[Any], None], closed: OnClosed) -> None:
         self._opened = opened
@@ -100,7 +100,7 @@ class SlowChannel:
         self.cancelled_by_broker = callback
 
     def limit_all(self) -> None:
-        """Only real brokers can tell what it is good for."""
+        """Only real brokers can show its purpose."""
 
     def ack(self, tag: int, multiple: bool) -> None:
         """Take it."""

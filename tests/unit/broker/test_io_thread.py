@@ -1,4 +1,4 @@
-"""The thread of a connection, without one: what goes on whatever its user does."""
+"""The thread of a connection, without one: what continues whatever its user does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import wait_until
 
 
 class Stumbles:
-    """A user whose first look at deadlines fails."""
+    """A user whose first check of deadlines fails."""
 
     def __init__(self) -> None:
         self.looks = 0

@@ -29,7 +29,7 @@ class Keeper:
         return lambda: self.timers.remove(timer) if timer in self.timers else None
 
     def drop(self, text: str, close_properly: bool = True) -> None:
-        assert not close_properly, "nobody would answer it"
+        assert not close_properly, "it would have no answer"
         self.dropped.append(text)
 
     def run(self) -> float:

@@ -1,4 +1,4 @@
-"""What is told of a management URL where no management API answers."""
+"""What is reported of a management URL where no management API answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from amqpworker.errors import ConfigError
 
 @contextmanager
 def answering(answer: bytes) -> Iterator[int]:
-    """Listen and give everybody this answer; yield the port."""
+    """Listen and give each client this answer; yield the port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -38,7 +38,7 @@ def http(status: str, body: bytes) -> bytes:
 
 
 def problem_of(url: str) -> str:
-    """Ask for the queues and return what is told in one line."""
+    """Ask for the queues and return the one line that is reported."""
     with pytest.raises(ConfigError) as caught:
         management_of(url, "me", "sesame").queues("/")
     text = str(caught.value)

@@ -17,7 +17,7 @@ from amqpworker.model.message import Delivery, Properties
 
 
 class Queue:
-    """The broker's side of a channel: a queue of so many messages, and a log of what was done on it."""
+    """The broker's side of a channel: a queue of `count` messages, and a log of what was done on it."""
 
     def __init__(self, count: int, told: int | None = None) -> None:
         self.left = count

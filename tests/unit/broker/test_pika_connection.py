@@ -50,7 +50,7 @@ def test_numbers_begin_with_the_one_that_publications_are_marshalled_for() -> No
 
 
 def test_a_number_is_not_given_again_at_once() -> None:
-    # pika drops a channel only after it has told us that it is closed, and then by its number
+    # pika drops a channel only after it has reported that it is closed, and then by its number
     one = connection(2047)
     first = one.take_channel_number()
     one.release_channel_number(first)

@@ -1,4 +1,4 @@
-"""What becomes of a publication that was not confirmed: "it did not arrive" is said only where that is certain."""
+"""What becomes of a publication that was not confirmed: "it did not arrive" is reported only if that is certain."""
 
 from __future__ import annotations
 

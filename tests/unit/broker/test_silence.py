@@ -6,7 +6,7 @@ from amqpworker.broker.silence import CHECK_EVERY, AnswerTimeout, Silence, Step
 
 
 class Broker:
-    """A clock and the counts of one connection, looked at as the I/O thread does."""
+    """A clock and the counts of one connection, checked as the I/O thread does."""
 
     def __init__(self, lasted: float = 0.0) -> None:
         self.now = self.begun = 1000.0

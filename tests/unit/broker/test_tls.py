@@ -21,7 +21,7 @@ from tests.certificates import encrypt_key, make_authority
 
 
 def failed(reason: str, kind: type[ssl.SSLError] = ssl.SSLError) -> ssl.SSLError:
-    error = kind(1, f"[SSL: {reason}] told in other words")
+    error = kind(1, f"[SSL: {reason}] in other words")
     error.reason = reason
     return error
 

@@ -1,4 +1,4 @@
-"""What is read out of a dead letter, whoever wrote it."""
+"""What is read out of a dead letter of any origin."""
 
 from __future__ import annotations
 

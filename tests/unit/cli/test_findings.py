@@ -1,4 +1,4 @@
-"""What is wrong with a topology, by what the broker's HTTP API tells."""
+"""What is wrong with a topology, by what the broker's HTTP API returns."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def cluster(*running: str) -> list[dict[str, Any]]:
 
 
 def held_by(leader: str | None, online: list[str]) -> dict[str, Any]:
-    """Return what the API tells of a quorum queue; without a leader it has no such key (3.10.8)."""
+    """Return what the API returns for a quorum queue; without a leader it has no such key (3.10.8)."""
     told: dict[str, Any] = {"type": "quorum", "members": ["rabbit@c", "rabbit@a", "rabbit@b"], "online": online}
     return told if leader is None else {**told, "leader": leader}
 

@@ -81,7 +81,7 @@ def test_the_values_of_a_task_that_the_app_knows_are_read_by_its_hints() -> None
 
 @contextmanager
 def silent() -> Iterator[int]:
-    """Listen and never say a word; yield the port."""
+    """Listen and never send anything; yield the port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
@@ -89,7 +89,7 @@ def silent() -> Iterator[int]:
 def shown(ours: int, until: str = "") -> str:
     """Return what a terminal shows, up to some words, or up to the end."""
     text = b""
-    with suppress(OSError):  # how a terminal says that nobody writes to it any more
+    with suppress(OSError):  # how a terminal reports that it has no writer any more
         while not (until and until.encode() in text) and (chunk := os.read(ours, 65536)):
             text += chunk
     return text.decode()

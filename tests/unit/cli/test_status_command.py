@@ -1,4 +1,4 @@
-"""How pools are told apart that have the same name."""
+"""How pools of the same name are distinguished."""
 
 from __future__ import annotations
 

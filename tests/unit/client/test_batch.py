@@ -1,4 +1,4 @@
-"""Sending many: what is told when, and how far ahead of the confirms messages are read."""
+"""Sending many: what is reported when, and how far ahead of the confirms messages are read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amqpworker.model.message import Message
 
 
 class Publishing:
-    """A publication that is confirmed at once, or once somebody waits for it."""
+    """A publication that is confirmed at once, or once a caller waits for it."""
 
     error: AmqpWorkerError | None = None
 

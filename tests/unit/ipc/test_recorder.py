@@ -1,4 +1,4 @@
-"""The flight recorder: what is written is read, also half of it, and garbage harms nobody."""
+"""The flight recorder: what is written is read, also half of it, and garbage does no harm."""
 
 from __future__ import annotations
 

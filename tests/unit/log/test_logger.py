@@ -1,4 +1,4 @@
-"""Log lines: their form, what they tell of the task, and what never stands in them."""
+"""Log lines: their form, what they contain of the task, and what they never contain."""
 
 from __future__ import annotations
 

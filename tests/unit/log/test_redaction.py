@@ -134,7 +134,7 @@ def test_a_text_of_a_megabyte_takes_no_long_time_whatever_it_is(part: str, end: 
     before = time.process_time()
     redact_text(text)
     redact_url(text)
-    assert time.process_time() - before < 5, "where each part is looked at by all others it takes minutes"
+    assert time.process_time() - before < 5, "where each part is compared with all others it takes minutes"
 
 
 @given(

@@ -49,7 +49,7 @@ wait_rules = st.recursive(
     lambda part: st.builds(lambda a, b: a + b, part, part) | st.builds(tenacity.wait_chain, part, part),
     max_leaves=4,
 )
-# tenacity's own clock stands nearly still in these runs, and ours wholly: the half second keeps the two together.
+# tenacity's own clock hardly moves in these runs, and ours does not: the half second keeps the two together.
 stops = st.recursive(
     st.builds(tenacity.stop_after_attempt, st.integers(1, 10))
     | st.builds(lambda limit: tenacity.stop_before_delay(limit + 0.5), seconds),
@@ -185,7 +185,7 @@ def test_a_forged_attempt_costs_no_time(attempt: int, wait: Any) -> None:
 
 
 def broken(state: RetryCallState) -> Any:
-    raise ZeroDivisionError("by a slip")
+    raise ZeroDivisionError("by mistake")
 
 
 def leaving(state: RetryCallState) -> Any:
@@ -211,7 +211,7 @@ def coroutine(state: RetryCallState) -> Any:
 @pytest.mark.parametrize(
     ("part", "function", "told"),
     [
-        *((part, broken, "ZeroDivisionError: by a slip") for part in ("retry", "wait", "stop")),
+        *((part, broken, "ZeroDivisionError: by mistake") for part in ("retry", "wait", "stop")),
         *((part, leaving, "SystemExit: 3") for part in ("retry", "wait", "stop")),
         *((part, coroutine, "TypeError: it is asynchronous") for part in ("retry", "stop")),
         ("wait", nonsense, "ValueError: could not convert"),

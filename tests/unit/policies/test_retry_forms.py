@@ -87,7 +87,7 @@ def test_what_is_not_a_policy_is_refused(spec: Any, told: str) -> None:
 
 
 def ignore(*_: object) -> None:
-    """Stand for a callback."""
+    """Be a callback."""
 
 
 class Refused(tenacity.RetryError):

@@ -1,4 +1,4 @@
-"""Which options of a message are taken, and what is said of those that are not."""
+"""Which options of a message are taken, and what is reported of those that are not."""
 
 from __future__ import annotations
 

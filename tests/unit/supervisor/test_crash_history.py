@@ -1,4 +1,4 @@
-"""Which messages are suspected: those that ran in a process that died, told as soon as that is known."""
+"""Which messages are suspected: those that ran in a process that died, reported as soon as that is known."""
 
 from __future__ import annotations
 

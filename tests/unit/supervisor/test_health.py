@@ -152,7 +152,7 @@ def test_a_folder_that_others_may_write_to_is_not_trusted(tmp_path: Path, monkey
 
 
 class Other:
-    """A server that is no supervisor."""
+    """A server that is not a supervisor."""
 
     def __init__(self, reply: bytes) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""What systemd is told, and what it is not told."""
+"""What systemd is notified of, and what it is not."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_watchdog_is_fed_while_more_than_half_of_the_processes_are_sound() -
     assert announcer.next(9, CONSUMING) == []
     assert "WATCHDOG=1" in announcer.next(10, CONSUMING)
     assert "WATCHDOG=1" not in announcer.next(30, pool(consuming=2, stalled=1))
-    assert "WATCHDOG=1" in announcer.next(31, WAITING), "a broker that is away is no fault of ours"
+    assert "WATCHDOG=1" in announcer.next(31, WAITING), "a broker that is unreachable is not our fault"
 
 
 def test_the_watchdog_is_fed_while_what_has_died_waits_for_its_next_start() -> None:

@@ -1,4 +1,4 @@
-"""What comes in: the same events however the stream is cut, and nothing but FrameError for what is no AMQP."""
+"""What comes in: the same events however the stream is cut, and nothing but FrameError for what is not AMQP."""
 
 from __future__ import annotations
 

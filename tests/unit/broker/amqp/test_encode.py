@@ -1,4 +1,4 @@
-"""What goes out: pika's bytes where pika can, and an error in the caller's thread where nobody can."""
+"""What goes out: pika's bytes where pika can, and an error in the caller's thread for what cannot be encoded."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def by_pika(publication: Publication, channel: int, frame_max: int) -> bytes:
 
 
 def read(raw: bytes) -> tuple[Properties, str]:
-    """Read properties that stand in the middle of other bytes."""
+    """Read properties in the middle of other bytes."""
     return decode_properties(b"a" * 5 + raw + b"a" * 300, 5, 5 + len(raw))
 
 

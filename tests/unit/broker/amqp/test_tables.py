@@ -60,7 +60,7 @@ def by_pika(table: dict[str, Any]) -> bytes:
 
 
 def read(raw: bytes) -> tuple[dict[str, Any], str]:
-    """Read a whole table that stands in the middle of other bytes."""
+    """Read a whole table in the middle of other bytes."""
     table, stop, problem = decode_table(b"\xff" * 7 + raw + b"\xff" * 300, 7, 7 + len(raw))
     assert stop == 7 + len(raw)
     return table, problem
