@@ -9,7 +9,7 @@ from amqpworker.supervisor.actions import Action, Log, Start
 from amqpworker.supervisor.fleet import Fleet
 
 
-class Scene:
+class FleetScene:
     """A fleet with a clock, and what it wanted done."""
 
     def __init__(self, **sizes: int) -> None:
