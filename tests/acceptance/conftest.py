@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from amqpworker.testing import Node
 from tests.acceptance import oracle
 from tests.acceptance.scene import Scene
 from tests.conftest import quicken, running_node

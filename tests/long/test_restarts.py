@@ -15,6 +15,7 @@ from tests.conftest import quicken
 from tests.long.conftest import SECONDS, TIMEOUT, tell
 from tests.long.faults import frozen
 from tests.long.visitors import Visitors
+from tests.nodes import Node
 from tests.support import wait_until
 
 PROCESSES, THREADS = 3, 8
