@@ -106,9 +106,7 @@ class WorkerProcess:
             options.start_timeout,
             any(task.isolated for task in app.tasks.values()),
         )
-        concurrency = Concurrency(
-            options.shared_threads, options.async_tasks, options.own_threads, options.suspects_at_once
-        )
+        concurrency = Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects)
         await_ = lambda *given: self.runners.event_loop.run_coroutine(*given)  # noqa: E731, PLW0108 - `runners` are made below
         middleware = MiddlewareStack.of(app.middleware, await_)
         executor = TaskExecutor(app.tasks, store is not None, self.limits, middleware)
