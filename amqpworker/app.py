@@ -197,8 +197,7 @@ class App:
             for each in names:
                 self._check_name(each)
             self.plan.add_queue(task_queue)
-            for each in names:
-                self.tasks[each] = task
+            self.tasks.update(dict.fromkeys(names, task))
             return task
 
         return register if function is None else register(function)

@@ -26,7 +26,6 @@ from amqpworker.broker.declarer import Declarer
 from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.labels import ConsumerTags
 from amqpworker.broker.pika_connection import PikaConnection, version_of
-from amqpworker.broker.queue_pause import QueuePause
 from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.lifecycle import backoff
 from amqpworker.log.logger import get_logger
@@ -75,7 +74,8 @@ class Consumer:
         # Queues that refuse a consumer with an ack timeout.
         self._without_timeout: set[str] = set()
         self._gave_up = False
-        self._queue_pause = QueuePause(self._subscribe_again, self._on_cancel_ok)
+        # The queues to hold, as other threads want it, and as it was applied last.
+        self._to_hold = self._applied_holds = frozenset[str]()
         self._on_drained: Callable[[], None] = lambda: None
 
     # ---- from any thread --------------------------------------------------------------------------------------------
@@ -97,8 +97,8 @@ class Consumer:
         return self.io.has_ended or self._gave_up
 
     def hold(self, queues: frozenset[str]) -> None:
-        """Pause these queues and resume all others; deliveries that are here stay."""
-        self._queue_pause.wanted = queues
+        """Consume nothing from these queues for a while, and from all others again; deliveries that are here stay."""
+        self._to_hold = queues
         self.io.wake()
 
     def drain(self, on_drained: Callable[[], None]) -> None:
@@ -185,7 +185,7 @@ class Consumer:
         if self._draining:
             self._cancel_all()
         else:
-            self._queue_pause.hold_if_wanted(consumer_channel)
+            self._hold_if_wanted(consumer_channel)
 
     def _expect_answer(self, consumer_channel: ConsumerChannel) -> None:
         liveness = self.io.liveness
@@ -316,8 +316,8 @@ class Consumer:
         """Drain or hold queues if asked to, and settle what waits."""
         if self._draining:
             self._cancel_all()
-        elif self._queue_pause.is_due:
-            self._queue_pause.apply(list(self._channels.values()))
+        elif self._to_hold is not self._applied_holds:
+            self._apply_holds()
         self.receiver.on_wake()
 
     def on_tick(self) -> bool:
@@ -325,6 +325,33 @@ class Consumer:
         if self._draining and self._connection is None:
             self._check_drained()
         return self.receiver.on_tick()
+
+    def _apply_holds(self) -> None:
+        self._applied_holds = self._to_hold
+        for consumer_channel in list(self._channels.values()):
+            if not consumer_channel.held_since or consumer_channel.queue in self._applied_holds:
+                self._hold_if_wanted(consumer_channel)
+            elif consumer_channel.release():  # if its channel was closed, another subscription is made anyway
+                log.debug("queue_released", queue=consumer_channel.queue)
+                self._subscribe_again(consumer_channel)
+
+    def _hold_if_wanted(self, consumer_channel: ConsumerChannel) -> None:
+        """
+        Hold a queue if wanted; a subscription that is being made is held when it is confirmed.
+
+        The subscription is cancelled, and its channel stays open, so that what runs can be acknowledged.
+        """
+        tag, channel = consumer_channel.consumer_tag, consumer_channel.channel
+        if consumer_channel.queue not in self._applied_holds or tag is None or channel is None or not channel.is_open:
+            return
+        log.debug("queue_held", queue=consumer_channel.queue)
+        since = consumer_channel.hold()
+
+        def on_cancelled() -> None:
+            if consumer_channel.held_since == since:
+                self._on_cancel_ok(consumer_channel)
+
+        channel.cancel(tag, on_cancelled)
 
     def _subscribe_again(self, consumer_channel: ConsumerChannel) -> None:
         """Subscribe to a queue that was held, on the same channel."""

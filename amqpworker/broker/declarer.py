@@ -6,7 +6,6 @@ Decides the order of the declarations, what a refusal means, and what happens if
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
@@ -40,8 +39,8 @@ class Declarer:
         self._liveness = liveness
         self._stop_waiting: Callable[[], None] = lambda: None
         self._channel = OwnChannel(connection, self._on_closed)
+        # What is to be declared, in this order.
         self._callbacks: dict[Requirement, list[OnDeclared]] = {}
-        self._queue: deque[Requirement] = deque()
         self._declared_parts: list[Part] = []
         self._current: Requirement | None = None
         self._delayed: set[Requirement] = set()
@@ -51,11 +50,8 @@ class Declarer:
         if requirement in self.declared:
             on_declared(None)
             return
-        callbacks = self._callbacks.setdefault(requirement, [])
-        callbacks.append(on_declared)
-        if len(callbacks) == 1:
-            self._queue.append(requirement)
-            self._declare_next()
+        self._callbacks.setdefault(requirement, []).append(on_declared)
+        self._declare_next()
 
     def forget(self, requirements: Iterable[Requirement] | None = None) -> None:
         """
@@ -80,13 +76,10 @@ class Declarer:
     def _declare_next(self) -> None:
         if self._current is not None or not self._connection.is_open:
             return
-        requirement = next((one for one in self._queue if one not in self._delayed), None)
-        if requirement is None:
-            return
-        self._queue.remove(requirement)
-        self._current = requirement
-        self._expect_answer()
-        self._channel.use(self._declare)
+        self._current = next((one for one in self._callbacks if one not in self._delayed), None)
+        if self._current is not None:
+            self._expect_answer()
+            self._channel.use(self._declare)
 
     def _expect_answer(self, _: object = None) -> None:
         self._stop_waiting()

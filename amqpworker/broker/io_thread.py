@@ -224,7 +224,8 @@ class IOThread:
             self._problem = problem_of(error, address, self._open)
         finally:
             self._loop = None
-            _close_socket(self.connection)
+            if (sock := socket_of(self.connection)) is not None:
+                sock.close()  # pika may have not
             self.connection = None
         self._report(self._problem or problem_of(None, address, self._open))
         if loop is not None:
@@ -355,9 +356,3 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
-
-
-def _close_socket(connection: PikaConnection | None) -> None:
-    """Close the socket of a connection whose loop has ended, if pika has not."""
-    if (sock := socket_of(connection)) is not None:
-        sock.close()

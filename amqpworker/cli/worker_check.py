@@ -105,7 +105,7 @@ def _as_object(spec: PoolSpec, found: Checked) -> dict[str, Any]:
         "app": spec.options["app"],
         "processes": spec.processes,
         "async_tasks": spec.options["async_tasks"],
-        "suspects": WorkerOptions.model_validate_json(json.dumps(spec.options)).suspects_at_once,
+        "max_suspects": WorkerOptions.model_validate_json(json.dumps(spec.options)).suspects,
         "drain_timeout": found.drain_timeout,
         "stall_timeout": spec.stall_timeout,
         "start_timeout": spec.start_timeout,

@@ -18,17 +18,17 @@ from contextlib import suppress
 MISSING = frozenset({errno.ENOSYS, errno.EPERM})
 POLL_INTERVAL = 0.01
 
-WITHOUT_MEMORY_FILES = "temporary files are used instead"
-WITHOUT_PROCESS_DESCRIPTORS = "a worker process that hangs may survive a killed supervisor; the end of an isolated one may be noticed a second later"
-
 
 def missing_calls() -> dict[str, str]:
     """Return the system calls that are missing here, each with the consequence."""
     missing = {}
     if not _exists(lambda: os.memfd_create("amqpworker-check")):
-        missing["memfd_create"] = WITHOUT_MEMORY_FILES
+        missing["memfd_create"] = "temporary files are used instead"
     if not has_process_descriptors():
-        missing["pidfd_open"] = WITHOUT_PROCESS_DESCRIPTORS
+        missing["pidfd_open"] = (
+            "a worker process that hangs may survive a killed supervisor; "
+            "the end of an isolated one may be noticed a second later"
+        )
     return missing
 
 

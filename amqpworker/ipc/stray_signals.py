@@ -14,6 +14,8 @@ from types import FrameType
 
 # Makes a process that is about to be killed write the stacks of its threads to the log, even if it hangs in C.
 DUMP_SIGNAL = signal.SIGUSR2
+# Writing the stacks of many threads takes a moment.
+DUMP_GRACE = 1.0
 
 # Ignored by a handler: programs that a task starts would inherit SIG_IGN.
 TO_SUPERVISOR = (signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT)

@@ -72,7 +72,7 @@ def publication_of_send(message: Message, names: Names, now: float, app_id: str 
 def publication_of_call(
     message: Message, correlation_id: str, timeout: float, names: Names, now: float, app_id: str | None = None
 ) -> Publication:
-    """Return what `message` is on the wire when its caller waits `timeout` seconds for the reply (direct reply-to)."""
+    """Return what a message is when its caller waits `timeout` seconds for the reply (direct reply-to)."""
     publication = publication_of_send(message, names, now, app_id)
     properties = publication.properties
     assert properties.headers is not None

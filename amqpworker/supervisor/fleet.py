@@ -2,7 +2,7 @@
 What a supervisor does when something happens, as a reducer without I/O: it touches no process, clock, pipe or signal.
 
 Decides when a worker process is started, drained or killed, and when the supervisor ends. A pool never has more than one
-process beyond its size, and a process that consumes is not drained before its replacement consumes.
+process beyond its size, and a process that consumes is not drained before its replacement consumes. Pools take turns to start.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from amqpworker.ipc.exit_status import FAILED, MISCONFIGURED, STOPPED, describe_exit
+from amqpworker.ipc.stray_signals import DUMP_GRACE
 from amqpworker.supervisor import actions
 from amqpworker.supervisor.actions import Action, Level
 from amqpworker.supervisor.rollout import Rollout, RolloutStep
-from amqpworker.supervisor.slots import FleetProcess, Oversize, Pool, Slot, Stage, Turns
+from amqpworker.supervisor.slots import FleetProcess, Oversize, Pool, Slot, Stage
 
 DRAIN_TIMEOUT = 30.0
 KILL_GRACE = 10.0
 IMPATIENT_GRACE = 2.0
-# Writing the stacks of many threads takes a moment.
-DUMP_GRACE = 1.0
 # Before the supervisor gives up if no process has ever consumed: about three minutes.
 MAX_DEATHS = 8
 END_OVERDUE_PAUSE = 60.0
@@ -45,7 +44,7 @@ class Fleet:
         self.pools = {name: Pool(name, [Slot(name, n) for n in range(1, size + 1)]) for name, size in sizes.items()}
         self._start_timeouts = start_timeouts
         self.processes: dict[int, FleetProcess] = {}
-        self._turns = Turns(max_starts, self.processes)
+        self._max_starts = math.inf if max_starts is None else max_starts
         self.generation = 1
         self.stopping: float | None = None
         self._finished = False
@@ -83,7 +82,7 @@ class Fleet:
         if self.stopping is not None:
             return min([*due, self.stopping]) if alive else None
         due += [process.ready_by for process in alive if process.is_starting]
-        due += [slot.start_at for slot in self._slots_to_fill() if self._turns.has_room or slot.start_at > now]
+        due += [slot.start_at for slot in self._slots_to_fill() if self._may_start or slot.start_at > now]
         due_times = [rollout.next_due(now) for rollout in self.rollouts.values() if self._has_room(rollout.pool)]
         return min([*due, *(when for when in due_times if when is not None)], default=None)
 
@@ -196,15 +195,21 @@ class Fleet:
         empty = [slot for pool in self.pools.values() for slot in pool.slots_to_start() if slot.process is None]
         return [slot for slot in empty if not self.rollouts[slot.pool].retires(slot)]
 
+    @property
+    def _may_start(self) -> bool:
+        """Whether another process may start: with more imports than cores at once each takes longer."""
+        return sum(process.is_starting for process in self.processes.values()) < self._max_starts
+
     def _fill_slots(self, now: float) -> None:
         waiting = [slot for slot in self._slots_to_fill() if slot.start_at <= now]
-        while (slot := self._turns.next(waiting)) is not None:
+        while waiting and self._may_start:
+            slot = min(waiting, key=lambda slot: (self.pools[slot.pool].last_start, slot.start_at))
             waiting.remove(slot)
             slot.process = self._start(slot, now)
 
     def _start(self, slot: Slot, now: float) -> FleetProcess:
         self._serial += 1
-        self._turns.record(slot.pool)
+        self.pools[slot.pool].last_start = self._serial
         ready_by = now + self._start_timeouts[slot.pool]
         process = FleetProcess(self._serial, slot, self.generation, now, ready_by)
         self.processes[process.serial] = process
@@ -239,12 +244,9 @@ class Fleet:
         if process.stage is Stage.CONSUMING:
             process.stage = Stage.DRAINING
         timeout = DRAIN_TIMEOUT if process.drain_timeout is None else process.drain_timeout
-        self._kill_by(process, now + timeout + KILL_GRACE)
+        process.kill_by(now + timeout + KILL_GRACE)
         if ask:
             self._actions.append(actions.Drain(process.serial))
-
-    def _kill_by(self, process: FleetProcess, when: float) -> None:
-        process.kill_at = when if process.kill_at is None else min(process.kill_at, when)
 
     def _on_stalled(self, process: FleetProcess, reason: str, now: float) -> None:
         kill_at = now + DUMP_GRACE
@@ -254,7 +256,7 @@ class Fleet:
         self._log_process("error", "process_stalled", process, reason=reason, effect=effect)
         process.reason = reason
         self._actions.append(actions.DumpStacks(process.serial))
-        self._kill_by(process, kill_at)
+        process.kill_by(kill_at)
 
     def _kill_late(self, now: float) -> None:
         late = self.stopping is not None and now >= self.stopping
@@ -313,12 +315,14 @@ class Fleet:
 
     def stop(self, reason: str, now: float) -> list[Action]:
         """Stop all processes once their running tasks have ended."""
-        self._stop(reason, now)
+        if self.stopping is None:
+            self._stop_all(now)
+            assert self.stopping is not None
+            self._log("info", "supervisor_stopping", reason=reason, timeout=round(self.stopping - now - KILL_GRACE, 3))
         return self.tick(now)
 
     def stop_now(self, now: float) -> list[Action]:
-        """Stop without waiting for running tasks."""
-        self._stop("interrupted", now)
+        """Do not wait for running tasks any more; called after `stop`."""
         assert self.stopping is not None
         if not self._impatient:
             self._impatient = True
@@ -355,12 +359,6 @@ class Fleet:
                 rollout.add(RolloutStep(staying[-1], None, "retire", "one process less"))
         return self.tick(now)
 
-    def _stop(self, reason: str, now: float) -> None:
-        if self.stopping is None:
-            self._stop_all(now)
-            assert self.stopping is not None
-            self._log("info", "supervisor_stopping", reason=reason, timeout=round(self.stopping - now - KILL_GRACE, 3))
-
     def _stop_all(self, now: float) -> None:
         timeouts = [process.drain_timeout for process in self.processes.values() if process.drain_timeout is not None]
         self.stopping = now + max(timeouts, default=DRAIN_TIMEOUT) + KILL_GRACE
@@ -370,10 +368,10 @@ class Fleet:
     # ---- rollouts ---------------------------------------------------------------------------------------------------
 
     def _advance_rollouts(self, now: float) -> None:
-        for rollout in sorted(self.rollouts.values(), key=lambda rollout: self._turns.rank(rollout.pool.name)):
+        for rollout in sorted(self.rollouts.values(), key=lambda rollout: rollout.pool.last_start):
             rollout.clear_finished()
             while self._has_room(rollout.pool):
-                if (step := rollout.start_next(now, self._turns.has_room)) is None:
+                if (step := rollout.start_next(now, self._may_start)) is None:
                     break
                 self._perform(step, now)
                 rollout.clear_finished()  # at once if there is nothing to wait for

@@ -65,7 +65,7 @@ class HealthServer:
             return respond_to(path, source(), time.time())
 
         try:
-            server = UnixServer(address, respond) if self._path else TcpServer(split_address(address), respond)
+            server = UnixServer((address, 0), respond) if self._path else TcpServer(split_address(address), respond)
             start_thread(threading.Thread(target=server.serve_forever, name="amqpworker-health", daemon=True))
         except (OSError, OverflowError, TypeError, ValueError) as error:  # the last two: a null character
             reason = getattr(error, "strerror", None) or str(error)

@@ -33,29 +33,23 @@ Respond: TypeAlias = Callable[[str], tuple[int, dict[str, Any]]]
 """Returns the status code and the JSON object for a path."""
 
 
-class Handler(BaseHTTPRequestHandler):
-    """One request."""
-
+class _Handler(BaseHTTPRequestHandler):
     timeout = CLIENT_TIMEOUT
     server: TcpServer
 
     def do_GET(self) -> None:
-        """Respond with a JSON object."""
-        self._respond(with_body=True)
-
-    def do_HEAD(self) -> None:
-        """Respond with the headers of a GET, for load balancers."""
-        self._respond(with_body=False)
-
-    def _respond(self, *, with_body: bool) -> None:
         code, content = self.server.respond(self.path.partition("?")[0])
         body = json.dumps(content).encode() + b"\n"
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        with suppress(OSError):
-            self.wfile.write(body if with_body else b"")
+        if self.command != "HEAD":
+            with suppress(OSError):
+                self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()  # load balancers send it
 
     def log_message(self, *_: Any) -> None:
         """Log nothing: health checks arrive every few seconds."""
@@ -80,7 +74,7 @@ class TcpServer(ThreadingHTTPServer):
         self._pause = threading.Event()
         if self.address_family != socket.AF_UNIX:
             self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        super().__init__(address, Handler)
+        super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
         """Bind without asking the name service for the host name."""
@@ -134,21 +128,17 @@ class UnixServer(TcpServer):
 
     address_family = socket.AF_UNIX
 
-    def __init__(self, path: str, respond: Respond) -> None:
-        self._path = path
-        super().__init__((path, 0), respond)
-
     def server_bind(self) -> None:
         """Replace a socket on which no process listens any more; any other file is an error."""
-        path = Path(self._path)
+        path = Path(str(self.server_address[0]))
         with suppress(FileNotFoundError):
             if not stat.S_ISSOCK(path.lstat().st_mode):
-                raise ConfigError(f"health {self._path}: the path exists and is not a socket: give another path.")
+                raise ConfigError(f"health {path}: the path exists and is not a socket: give another path.")
         if not is_abandoned(path):
-            raise AmqpWorkerError(f"health {self._path}: another process listens there already.")
+            raise AmqpWorkerError(f"health {path}: another process listens there already.")
         path.unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
-            self.socket.bind(self._path)
+            self.socket.bind(str(path))
         finally:
             os.umask(before)

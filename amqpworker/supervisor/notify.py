@@ -7,11 +7,12 @@ An unreachable broker is not a failure of the service: while it waits for one, i
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import MutableMapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from amqpworker.supervisor.status import SupervisorStatus, status_line
 
@@ -34,9 +35,9 @@ class Announcer:
     reloading: bool = False
     stopping: bool = False
     status: str = ""
-    status_at: float = field(default=float("-inf"))
-    extended_at: float = field(default=float("-inf"))
-    fed_at: float = field(default=float("-inf"))
+    status_at: float = -math.inf
+    extended_at: float = -math.inf
+    fed_at: float = -math.inf
 
     def next(self, now: float, state: SupervisorStatus) -> list[str]:
         """Return the lines to send at `now`."""
@@ -91,20 +92,18 @@ class Notifier:
     def __init__(self, address: str | None) -> None:
         self._address = address
         # Opened early: the watchdog is fed even if no descriptor is left.
-        self._sender = None if address is None else socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket = None if address is None else socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
     def close(self) -> None:
         """Close the socket; nothing is sent afterwards."""
-        if self._sender is not None:
-            self._sender.close()
-            self._sender = None
+        if self._socket is not None:
+            self._socket.close()
 
     def send(self, lines: list[str]) -> None:
         """Send lines in one datagram; errors are ignored."""
-        if self._address is None or self._sender is None or not lines:
-            return
-        with suppress(OSError):
-            self._sender.sendto("\n".join(lines).encode(), self._address)
+        if self._address is not None and self._socket is not None and lines:
+            with suppress(OSError):
+                self._socket.sendto("\n".join(lines).encode(), self._address)
 
 
 def notifier_from(environment: MutableMapping[str, str]) -> tuple[Notifier, Announcer]:

@@ -23,13 +23,11 @@ from amqpworker.ipc.descendants import (
     group_members,
     stat_of,
 )
-from amqpworker.ipc.stray_signals import BLOCKED_AT_START, DUMP_SIGNAL
+from amqpworker.ipc.stray_signals import BLOCKED_AT_START, DUMP_GRACE, DUMP_SIGNAL
 
 # In bytes: several thousand processes.
 MAX_MESSAGE = 128 * 1024
 IGNORED = (signal.SIGINT, signal.SIGTERM, *BLOCKED_AT_START)
-# Writing the stacks takes a moment.
-DUMP_GRACE = 1.0
 # A killed process may be stuck in a system call.
 EXIT_GRACE = 20.0
 

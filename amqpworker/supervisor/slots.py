@@ -1,5 +1,5 @@
 """
-The slots of a pool, the worker processes in them, and whose turn it is to start.
+The slots of a pool, and the worker processes in them.
 
 Decides when a slot whose process has died gets another process, and what the exit code of a worker process means: a task may
 end its process with any code (`os._exit`).
@@ -7,8 +7,7 @@ end its process with any code (`os._exit`).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -73,6 +72,10 @@ class FleetProcess:
         """Whether it consumes, and is not about to be killed because it has stalled."""
         return self.stage is Stage.CONSUMING and self.kill_at is None
 
+    def kill_by(self, when: float) -> None:
+        """Have it killed at this time, or earlier if that was planned."""
+        self.kill_at = when if self.kill_at is None else min(self.kill_at, when)
+
     def can_never_run(self, code: int) -> bool:
         """Return whether it has ended because of an error in the configuration: only if it has reported one."""
         return self.misconfigured and code == MISCONFIGURED
@@ -126,12 +129,14 @@ class Pool:
     Slots whose processes have the same options.
 
     It is `up` once a process of it has consumed; `outgrown` processes in a row became too large soon after their start.
+    `last_start` is the serial number of its latest process, by which pools take turns.
     """
 
     name: str
     slots: list[Slot] = field(default_factory=list)
     up: bool = False
     outgrown: int = 0
+    last_start: int = 0
 
     def recycle_at(
         self, process: FleetProcess, oversize: Oversize | None, now: float, jitter: Callable[[], float]
@@ -158,38 +163,3 @@ class Pool:
         """Return whether a process in another slot consumes."""
         others = [other.process for other in self.slots if other is not slot]
         return any(process is not None and process.is_consuming for process in others)
-
-
-class Turns:
-    """
-    Whose turn it is to start: an import takes a core, and with more imports than cores at once each takes longer.
-
-    At most `limit` processes start at once (None: any number), and pools take turns. A turn ends once the process is ready,
-    has ended, or is about to be killed.
-    """
-
-    def __init__(self, limit: int | None, processes: Mapping[int, FleetProcess]) -> None:
-        self._limit = math.inf if limit is None else limit
-        self._processes = processes
-        self._last: dict[str, int] = {}
-        self._count = 0
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another process may start."""
-        return sum(process.is_starting for process in self._processes.values()) < self._limit
-
-    def record(self, pool: str) -> None:
-        """Record that a pool has had its turn."""
-        self._count += 1
-        self._last[pool] = self._count
-
-    def rank(self, pool: str) -> int:
-        """Return a number that is smaller the longer ago a pool had its turn."""
-        return self._last.get(pool, 0)
-
-    def next(self, slots: Iterable[Slot]) -> Slot | None:
-        """Return the slot to fill now: of the pool that has waited longest the one that was due first; None if none may start."""
-        if not self.has_room:
-            return None
-        return min(slots, key=lambda slot: (self.rank(slot.pool), slot.start_at), default=None)

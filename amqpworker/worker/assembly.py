@@ -137,7 +137,7 @@ def _isolation(app: App, options: WorkerOptions, folder: str | None) -> Isolatio
 
 
 def _concurrency(options: WorkerOptions) -> Concurrency:
-    return Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects_at_once)
+    return Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects)
 
 
 def _checked_store(app: App) -> ResultStore | None:

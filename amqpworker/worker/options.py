@@ -119,7 +119,7 @@ class PoolOptions(BaseModel):
     async_tasks: Annotated[int, Flag("N")] = Field(
         100, ge=1, le=MAX_PREFETCH, description="Coroutines that run concurrently in each process."
     )
-    suspects: Annotated[int | None, Flag("N", f"as many as threads, at most {MAX_SUSPECTS}")] = Field(
+    max_suspects: Annotated[int | None, Flag("N", f"as many as threads, at most {MAX_SUSPECTS}")] = Field(
         None,
         ge=1,
         le=MAX_THREADS,
@@ -189,9 +189,9 @@ class PoolOptions(BaseModel):
         return self.all_threads + self.async_tasks
 
     @property
-    def suspects_at_once(self) -> int:
+    def suspects(self) -> int:
         """How many suspects run at once."""
-        return min(self.all_threads, MAX_SUSPECTS) if self.suspects is None else self.suspects
+        return min(self.all_threads, MAX_SUSPECTS) if self.max_suspects is None else self.max_suspects
 
     def threads_for(self, queue: str) -> int:
         """Return how many threads serve a queue."""

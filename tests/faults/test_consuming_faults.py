@@ -22,7 +22,7 @@ from tests.workers import LocalWorker, running
 QUEUE = "work"
 
 
-class Ledger:
+class CountedTask:
     """Counts runs by number, and holds those that a test wants to be held."""
 
     def __init__(self, app: App, *, queue: str = QUEUE, name: str = "note") -> None:
@@ -76,30 +76,30 @@ def test_an_outcome_that_is_late_for_its_channel_acknowledges_nothing_on_the_nex
 
     The first of the old one is still running when the first of the new one, another message, is running too.
     """
-    ledger = Ledger(app)
-    ledger.held = {0, 1, 2, 3}
+    counted = CountedTask(app)
+    counted.held = {0, 1, 2, 3}
     with running(app, threads=8, prefetch=8) as worker:
-        ledger.send(range(4))
-        ledger.wait_for(range(4))
+        counted.send(range(4))
+        counted.wait_for(range(4))
         before = generation(worker)
         second = threading.Event()
         vhost.close_connections()
         wait_for_another(worker, before)
-        wait_until(lambda: all(ledger.runs[n] == 2 for n in range(4)), 20, "each runs again")
-        ledger.held = {10, 11}
-        ledger.send(range(10, 12))
-        ledger.wait_for(range(10, 12))
-        first_go, ledger.go = ledger.go, second
+        wait_until(lambda: all(counted.runs[n] == 2 for n in range(4)), 20, "each runs again")
+        counted.held = {10, 11}
+        counted.send(range(10, 12))
+        counted.wait_for(range(10, 12))
+        first_go, counted.go = counted.go, second
         first_go.set()
         wait_until(lambda: len(worker.process.runners.running) <= 2, what="the late outcomes are there")
         after = generation(worker)
-        ledger.send(range(20, 40))
-        ledger.wait_for(range(20, 40))
+        counted.send(range(20, 40))
+        counted.wait_for(range(20, 40))
         assert generation(worker) is after, "no wrong ack has closed the channel"
         second.set()
     assert vhost.count(QUEUE) == 0
-    assert {n: ledger.runs[n] for n in range(4)} == dict.fromkeys(range(4), 2)
-    assert all(ledger.runs[n] == 1 for n in (10, 11, *range(20, 40)))
+    assert {n: counted.runs[n] for n in range(4)} == dict.fromkeys(range(4), 2)
+    assert all(counted.runs[n] == 1 for n in (10, 11, *range(20, 40)))
 
 
 def test_a_queue_that_is_deleted_under_a_worker_is_declared_and_consumed_again(
@@ -108,40 +108,40 @@ def test_a_queue_that_is_deleted_under_a_worker_is_declared_and_consumed_again(
     monkeypatch.setattr(
         "amqpworker.broker.consumer_check.CHECK_EVERY", 3600.0
     )  # It must not be the probe that notices.
-    ledger = Ledger(app)
+    counted = CountedTask(app)
     with running(app, threads=2) as worker:
-        ledger.send(range(5))
-        ledger.wait_for(range(5))
+        counted.send(range(5))
+        counted.wait_for(range(5))
         before = generation(worker)
         vhost.delete_queue(QUEUE)
         wait_for_another(worker, before)
-        ledger.send(range(5, 10))
-        ledger.wait_for(range(5, 10))
-    assert max(ledger.runs.values()) == 1
+        counted.send(range(5, 10))
+        counted.wait_for(range(5, 10))
+    assert max(counted.runs.values()) == 1
     assert vhost.count(QUEUE) == 0
 
 
 def test_a_queue_that_is_deleted_while_its_tasks_run_voids_their_outcomes(vhost: Broker, app: App) -> None:
-    ledger = Ledger(app)
-    ledger.held = {0, 1}
+    counted = CountedTask(app)
+    counted.held = {0, 1}
     with running(app, threads=4) as worker:
-        ledger.send(range(2))
-        ledger.wait_for(range(2))
+        counted.send(range(2))
+        counted.wait_for(range(2))
         before = generation(worker)
         vhost.delete_queue(QUEUE)
         wait_for_another(worker, before)
         after = generation(worker)
-        ledger.go.set()
+        counted.go.set()
         wait_until(lambda: worker.process.runners.is_idle, what="the late outcomes are there")
-        ledger.send(range(10, 20))
-        ledger.wait_for(range(10, 20))
+        counted.send(range(10, 20))
+        counted.wait_for(range(10, 20))
         assert generation(worker) is after
-    assert max(ledger.runs.values()) == 1
+    assert max(counted.runs.values()) == 1
 
 
 def test_a_queue_that_its_senders_make_again_is_not_left_by_its_consumer(vhost: Broker, app: App) -> None:
     """RabbitMQ 3.10 forgets a consumer whose queue is made again within 20 ms: no cancel, and no delivery ever."""
-    ledger = Ledger(app)
+    counted = CountedTask(app)
     sent = itertools.count()
 
     def send() -> int:
@@ -149,30 +149,30 @@ def test_a_queue_that_its_senders_make_again_is_not_left_by_its_consumer(vhost: 
         number = next(sent)
         while True:
             try:
-                ledger.task.send(number)  # type: ignore[attr-defined]
+                counted.task.send(number)  # type: ignore[attr-defined]
             except Unroutable:
                 continue
             return number
 
     with running(app, threads=2):
         for _ in range(3):
-            ledger.wait_for(range(send(), send() + 1))
+            counted.wait_for(range(send(), send() + 1))
             vhost.delete_queue(QUEUE)
-            ledger.wait_for(range(send(), send() + 1))
+            counted.wait_for(range(send(), send() + 1))
     assert vhost.count(QUEUE) == 0
 
 
 def test_a_consumer_that_the_broker_forgot_gets_its_messages_all_the_same(vhost: Broker, app: App) -> None:
-    ledger = Ledger(app)
+    counted = CountedTask(app)
     with running(app, threads=2) as worker, raw_channel(vhost.url) as channel:
-        ledger.send(range(20))
-        ledger.wait_for(range(20))
+        counted.send(range(20))
+        counted.wait_for(range(20))
         before = generation(worker)
         make_anew(vhost, channel)
         wait_for_another(worker, before)
-        ledger.send(range(20, 30))
-        ledger.wait_for(range(20, 30))
-    assert max(ledger.runs.values()) == 1
+        counted.send(range(20, 30))
+        counted.wait_for(range(20, 30))
+    assert max(counted.runs.values()) == 1
     assert vhost.count(QUEUE) == 0
 
 
@@ -180,14 +180,14 @@ def test_without_declaring_a_worker_waits_for_its_queue_and_then_consumes(
     vhost: Broker, make_app: Callable[..., App]
 ) -> None:
     app = make_app(declare=False)
-    ledger = Ledger(app)
+    counted = CountedTask(app)
     with running(app, wait=False, threads=1) as worker:
         wait_until(lambda: QUEUE in worker.process.consumer.failures, what="404")
         assert "'work'" in str(worker.process.consumer.failures[QUEUE])
         vhost.declare_queue(QUEUE)
         worker.wait_until_consuming()
         assert vhost.management.publish(vhost.vhost, "", QUEUE, '{"n": 1}', {"type": "note"})
-        ledger.wait_for(range(1, 2))
+        counted.wait_for(range(1, 2))
 
 
 @pytest.mark.parametrize("reply_code", [403, 404, 406])
@@ -195,10 +195,10 @@ def test_a_channel_that_the_broker_closes_is_opened_again(
     vhost: Broker, app: App, reply_code: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The queue that a channel consumes from does not matter to the broker: any wrong method closes it."""
-    ledger = Ledger(app)
+    counted = CountedTask(app)
     with running(app, threads=2) as worker:
-        ledger.send(range(3))
-        ledger.wait_for(range(3))
+        counted.send(range(3))
+        counted.wait_for(range(3))
         before = worker.process.consumer._channels[QUEUE]
         ask = {
             403: lambda: before.channel.pika.exchange_delete("amq.direct"),  # type: ignore[union-attr]
@@ -209,8 +209,8 @@ def test_a_channel_that_the_broker_closes_is_opened_again(
         loop.add_callback_threadsafe(ask)
         wait_for_another(worker, before)
         assert "queue_not_consumed" in caplog.text
-        ledger.send(range(3, 6))
-        ledger.wait_for(range(3, 6))
+        counted.send(range(3, 6))
+        counted.wait_for(range(3, 6))
     assert vhost.count(QUEUE) == 0
 
 
@@ -218,8 +218,8 @@ def test_one_queue_that_cannot_be_consumed_does_not_keep_the_worker_from_the_oth
     vhost: Broker, make_app: Callable[..., App]
 ) -> None:
     app = make_app(declare=False)
-    missing = Ledger(app, queue="missing", name="missing")
-    good = Ledger(app, queue="good", name="good")
+    missing = CountedTask(app, queue="missing", name="missing")
+    good = CountedTask(app, queue="good", name="good")
     vhost.declare_queue("good")
     with running(app, wait=False, threads=2) as worker:
         wait_until(lambda: worker.process.consumer.ever_consumed, what="the good queue is consumed")
@@ -239,8 +239,8 @@ def test_a_forbidden_queue_does_not_keep_the_worker_from_the_other(vhost: Broker
         vhost.declare_queue(queue)
     try:
         app = make_app(vhost.node.url(vhost.vhost, user, "secret"), declare=False)
-        good = Ledger(app, queue="good", name="good")
-        Ledger(app, queue="forbidden", name="forbidden")
+        good = CountedTask(app, queue="good", name="good")
+        CountedTask(app, queue="forbidden", name="forbidden")
         with running(app, wait=False, threads=2) as worker:
             wait_until(lambda: worker.process.consumer.ever_consumed, what="the good queue is consumed")
             wait_until(lambda: "forbidden" in worker.process.consumer.failures, what="the other is refused")
@@ -254,8 +254,8 @@ def test_a_forbidden_queue_does_not_keep_the_worker_from_the_other(vhost: Broker
 
 def test_a_queue_with_other_arguments_does_not_keep_the_worker_from_the_other(vhost: Broker, app: App) -> None:
     vhost.declare_queue("another")
-    Ledger(app, queue="another", name="another")
-    good = Ledger(app, queue="good", name="good")
+    CountedTask(app, queue="another", name="another")
+    good = CountedTask(app, queue="good", name="good")
     with running(app, wait=False, threads=2) as worker:
         wait_until(lambda: "another" in worker.process.consumer.failures, what="the other is refused")
         good.send(range(3))
@@ -265,21 +265,21 @@ def test_a_queue_with_other_arguments_does_not_keep_the_worker_from_the_other(vh
 def test_a_worker_none_of_whose_queues_can_ever_be_consumed_ends_with_code_2(vhost: Broker, app: App) -> None:
     for queue in ("one", "two"):
         vhost.declare_queue(queue)
-        Ledger(app, queue=queue, name=queue)
+        CountedTask(app, queue=queue, name=queue)
     with running(app, wait=False, threads=2, code=2) as worker:
         wait_until(lambda: worker.code is not None, what="it ends by itself")
 
 
 def test_connections_closed_again_and_again_lose_nothing(vhost: Broker, app: App) -> None:
-    ledger = Ledger(app)
+    counted = CountedTask(app)
     with running(app, threads=4) as worker:
         for round_number in range(2):
             before = generation(worker)
-            ledger.send(range(round_number * 100, round_number * 100 + 100))
+            counted.send(range(round_number * 100, round_number * 100 + 100))
             vhost.close_connections()
             wait_for_another(worker, before)
-        ledger.wait_for(range(200))
-    assert set(ledger.runs) == set(range(200))
+        counted.wait_for(range(200))
+    assert set(counted.runs) == set(range(200))
     assert vhost.count(QUEUE) == 0
 
 
@@ -287,18 +287,18 @@ def test_a_broker_that_restarts_gets_its_worker_back_and_nothing_is_lost(
     spare_node: Node, make_app: Callable[..., App]
 ) -> None:
     app = make_app(spare_node.url())
-    ledger = Ledger(app)
-    ledger.held = {0, 1}
+    counted = CountedTask(app)
+    counted.held = {0, 1}
     with running(app, threads=4) as worker:
-        ledger.send(range(50))
-        ledger.wait_for(range(2))
+        counted.send(range(50))
+        counted.wait_for(range(2))
         before = generation(worker)
         spare_node.kill()
         spare_node.start()
         wait_for_another(worker, before)
-        ledger.go.set()
-        ledger.send(range(50, 100))
-        ledger.wait_for(range(100), timeout=40)
+        counted.go.set()
+        counted.send(range(50, 100))
+        counted.wait_for(range(100), timeout=40)
     with raw_channel(spare_node.url()) as channel:
         assert channel.queue_declare(QUEUE, passive=True).method.message_count == 0
 
@@ -323,24 +323,24 @@ def test_a_task_longer_than_the_ack_timeout_costs_its_channel_and_nothing_else(
     spare_node: Node, make_app: Callable[..., App], caplog: pytest.LogCaptureFixture
 ) -> None:
     app = make_app(spare_node.url())
-    ledger = Ledger(app, queue="slow")
-    ledger.held = {0}
+    counted = CountedTask(app, queue="slow")
+    counted.held = {0}
     with ack_timeout(spare_node, 1500), running(app, threads=4) as worker:
         before = generation(worker, "slow")
-        ledger.send(range(1))
-        ledger.wait_for(range(1))
+        counted.send(range(1))
+        counted.wait_for(range(1))
         wait_for_another(worker, before, "slow")
         assert "acknowledgement on channel" in caplog.text
-        wait_until(lambda: ledger.runs[0] == 2, what="it runs again")
+        wait_until(lambda: counted.runs[0] == 2, what="it runs again")
         after = generation(worker, "slow")
-        ledger.go.set()
+        counted.go.set()
         wait_until(lambda: worker.process.runners.is_idle, what="the late outcome is there")
-        ledger.send(range(1, 20))
-        ledger.wait_for(range(20))
+        counted.send(range(1, 20))
+        counted.wait_for(range(20))
         assert generation(worker, "slow") is after, "it acknowledged nothing on the next channel"
     with raw_channel(spare_node.url()) as channel:
         assert channel.queue_declare("slow", passive=True).method.message_count == 0
-    assert sum(ledger.runs.values()) == 21
+    assert sum(counted.runs.values()) == 21
 
 
 def test_a_worker_that_is_started_before_its_broker_waits_for_it(
@@ -348,14 +348,14 @@ def test_a_worker_that_is_started_before_its_broker_waits_for_it(
 ) -> None:
     (port,) = free_ports(1)
     app = make_app(vhost.url.replace(str(vhost.node.ports.amqp), str(port)))
-    ledger = Ledger(app)
+    counted = CountedTask(app)
     with running(app, wait=False, threads=1) as worker:
         wait_until(lambda: "connection_failed" in caplog.text, what="it reports that nothing listens")
         assert "Connection refused by" in caplog.text
         with Proxy(vhost.url, port):
             worker.wait_until_consuming(30)
-            ledger.send(range(3))
-            ledger.wait_for(range(3))
+            counted.send(range(3))
+            counted.wait_for(range(3))
 
 
 def test_current_is_the_same_message_on_both_runs_of_a_lost_delivery(vhost: Broker, app: App) -> None:

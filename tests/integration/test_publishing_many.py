@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from amqpworker import App, BatchFailed, InvalidArguments, Message, SendError, Sent, Unroutable
-from amqpworker.client.batch import MOST_BYTES as WINDOW_BYTES
-from amqpworker.client.batch import MOST_MESSAGES as WINDOW
+from amqpworker.client.batch import MAX_BYTES as WINDOW_BYTES
+from amqpworker.client.batch import MAX_MESSAGES as WINDOW
 from tests.integration.tasks import QUEUE, echo_of, messages
 from tests.support import Broker
 

@@ -46,7 +46,7 @@ def test_a_check_shows_what_would_run_and_what_is_doubtful_and_runs_nothing(tmp_
     (main,) = run(tmp_path, environment(), *options, "--json").json["pools"]
     assert [one["queue"] for one in main["queues"]] == ["emails", "reports"]
     assert (main["name"], main["processes"], len(main["warnings"])) == ("main", 3, 2)
-    assert main["suspects"] == 4, "as many as threads, 4 at most"
+    assert main["max_suspects"] == 4, "as many as threads, 4 at most"
 
 
 def test_a_check_warns_of_queues_without_tasks_and_of_names_that_begin_with_a_folder(tmp_path: Path) -> None:

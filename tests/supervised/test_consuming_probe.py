@@ -6,11 +6,15 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from amqpworker import App
-from amqpworker.broker.consumer_check import QueueState, problem_with, resubscribes_silently
+from amqpworker.broker.channel import QueueState
+from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
+from amqpworker.broker.consumer_check import resubscribes_silently
 from tests.faults.test_consuming_faults import QUEUE, Ledger, generation, make_anew
 from tests.nodes import Node
 from tests.proxy import Proxy
@@ -21,21 +25,21 @@ SOON = 10.0
 
 
 @pytest.mark.parametrize(
-    ("look", "starved", "forgotten", "told"),
+    ("looks", "told"),
     [
-        (QueueState(0, 1), 0, 0, ""),
-        (QueueState(5, 1), 0, 0, ""),
-        (QueueState(5, 1), 1, 0, ""),
-        (QueueState(5, 1), 2, 0, "5 messages are ready, but none is delivered"),
-        (QueueState(0, 0), 0, 1, ""),
-        (QueueState(0, 0), 0, 2, "the broker has no consumer"),
-        (QueueState(None, 0), 0, 0, "the queue does not exist"),
+        ([QueueState(0, 1)], ""),
+        ([QueueState(0, 1)] * 9, ""),
+        ([QueueState(5, 1)], ""),
+        ([QueueState(5, 1)] * 2, "5 messages are ready, but none is delivered"),
+        ([QueueState(0, 0)], ""),
+        ([QueueState(0, 0)] * 2, "the broker has no consumer"),
+        ([QueueState(None, 0)], "the queue does not exist"),
     ],
 )
-def test_the_brokers_list_of_consumers_shows_whether_a_queue_is_consumed(
-    look: QueueState, starved: int, forgotten: int, told: str
-) -> None:
-    assert problem_with(look, starved, forgotten) == told
+def test_the_brokers_list_of_consumers_shows_whether_a_queue_is_consumed(looks: list[QueueState], told: str) -> None:
+    receiver: Any = SimpleNamespace(on_delivery=lambda _: None)
+    channel = ConsumerChannel(Subscription(QUEUE, 10), receiver, lambda: None)
+    assert [channel.check(look, False, False) for look in looks][-1] == told
 
 
 def test_a_consumer_whose_queue_is_made_anew_is_noticed(

@@ -121,7 +121,7 @@ def test_thousands_of_messages_that_are_redelivered_at_once_are_all_decided(tmp_
         assert workers.events("supervisor_unresponsive") == []
 
 
-@pytest.mark.parametrize(("options", "most"), [(("--suspects", "2"), 2), ((), 4)], ids=["given", "default"])
+@pytest.mark.parametrize(("options", "most"), [(("--max-suspects", "2"), 2), ((), 4)], ids=["given", "default"])
 def test_no_more_suspects_run_at_once_than_allowed_and_others_run_beside_them(
     tmp_path: Path, vhost: Broker, options: tuple[str, ...], most: int
 ) -> None:
@@ -149,7 +149,7 @@ def test_no_more_suspects_run_at_once_than_allowed_and_others_run_beside_them(
 
 
 def test_suspects_that_wait_go_back_when_the_pool_stops(tmp_path: Path, vhost: Broker) -> None:
-    with pool(tmp_path, vhost.url, "-p", "1", "-t", "4", "--suspects", "1", broker=vhost, more=TASKS) as workers:
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "4", "--max-suspects", "1", broker=vhost, more=TASKS) as workers:
         workers.wait_for("process_started")
         properties = pika.BasicProperties(type="shop.hold", headers={"aw-crashes": 1})
         for number in range(4):

@@ -1,4 +1,4 @@
-"""Keeps the machine's speed out of what hypothesis tells of the tests; and a fleet that several files begin with."""
+"""Keeps the machine's speed out of what hypothesis reports of the tests; and a fleet that several files begin with."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from tests.unit.supervisor.fleet_scene import Scene
+from tests.unit.supervisor.fleet_scene import FleetScene
 
-# A test that is slow now and then says something of the machine, not of the code.
+# A test that is slow now and then shows something of the machine, not of the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
@@ -25,9 +25,9 @@ def characters_are_known() -> None:
 
 
 @pytest.fixture
-def two() -> Scene:
+def two() -> FleetScene:
     """Two processes that consume: 1 and 2."""
-    scene = Scene()
+    scene = FleetScene()
     scene.consumes(1)
     scene.consumes(2)
     return scene

@@ -131,7 +131,7 @@ def test_aliases_that_are_one_text_are_refused_and_not_taken_letter_by_letter() 
     assert not app.tasks
 
 
-def test_an_app_tells_its_broker_without_the_password_and_counts_a_task_once() -> None:
+def test_an_app_shows_its_broker_without_the_password_and_counts_a_task_once() -> None:
     app = App("amqp://me:sesame@127.0.0.1:1/")
 
     @app.task(name="shop.work", aliases=["shop.former", "shop.older"])

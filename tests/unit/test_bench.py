@@ -1,4 +1,4 @@
-"""The benchmark where something goes wrong: a side fails and says so, and the others are measured all the same."""
+"""The benchmark where something goes wrong: a side fails and reports it, and the others are measured all the same."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bench.wire import ACK, CONSUME_OK, QOS_OK, SELECT_OK, Wire, method, short
 
 @contextmanager
 def connected(*answers: bytes) -> Iterator[Wire]:
-    """Give a raw client that is connected to a broker which says this and goes."""
+    """Give a raw client that is connected to a broker which sends this and closes."""
     ours, theirs = socket.socketpair()
     wire = Wire.__new__(Wire)
     wire._socket, wire._rest = ours, b""
@@ -60,7 +60,7 @@ def test_processes_that_fail_or_hang_are_a_failure_of_their_side(
     assert None not in [process.returncode for process in started.processes]
 
 
-def test_days_on_which_something_did_not_hold_are_counted_and_their_seeds_told(
+def test_days_on_which_something_did_not_hold_are_counted_and_their_seeds_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = json.dumps({"hours": 48, "events": 9, "broken": [17, 23]})

@@ -1,4 +1,4 @@
-"""The documentation says what the code does: figures, names and links, held without a broker."""
+"""The documentation states what the code does: figures, names and links, held without a broker."""
 
 from __future__ import annotations
 

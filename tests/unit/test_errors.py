@@ -1,4 +1,4 @@
-"""What users catch: all of it exported, told of by the docs as it is, and the same in another process."""
+"""What users catch: all of it exported, documented as it is, and the same in another process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def family(kind: type[BaseException]) -> Iterator[type[BaseException]]:
 
 
 def tree(text: str) -> list[str]:
-    """Return the names that stand in a tree of lines, as they come."""
+    """Return the names in a tree of lines, in their order."""
     return re.findall(r"^[ │├└─]*([A-Z]\w+)(?: {2}|$)", text, re.MULTILINE)
 
 
@@ -53,7 +53,7 @@ def test_every_error_of_the_tree_is_in_the_package_itself() -> None:
         assert kind.__name__ in amqpworker.__all__
 
 
-def test_what_does_not_stand_with_the_others_is_said_to_be_internal() -> None:
+def test_what_is_not_listed_with_the_others_is_documented_as_internal() -> None:
     outside = {kind for kind in family(AmqpWorkerError) if kind.__module__ != errors.__name__}
     assert outside == INTERNAL
     assert [kind.__name__ for kind in outside if kind.__name__ not in (errors.__doc__ or "")] == []
@@ -87,7 +87,7 @@ EACH = [error for kinds in (GIVEN, TOLD, SENDING) for errors in kinds.values() f
 
 
 def same(one: BaseException, other: BaseException) -> None:
-    """Assert that two errors tell the same."""
+    """Assert that two errors have the same content."""
     assert type(one) is type(other)
     assert str(one) == str(other)
     assert vars(one) == vars(other)
@@ -97,7 +97,7 @@ def same(one: BaseException, other: BaseException) -> None:
     "again", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy], ids=["pickled", "copied"]
 )
 @pytest.mark.parametrize("error", EACH, ids=repr)
-def test_an_error_that_is_carried_elsewhere_tells_the_same(error: BaseException, again: Any) -> None:
+def test_an_error_that_is_carried_elsewhere_stays_the_same(error: BaseException, again: Any) -> None:
     error.add_note("seen on the way")
     same(again(error), error)
     if isinstance(error, BatchFailed):

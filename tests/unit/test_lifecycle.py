@@ -33,7 +33,7 @@ class Thing:
     """Something that lives."""
 
 
-def test_what_is_gone_is_alive_no_more_and_what_was_inherited_is_told_apart() -> None:
+def test_what_is_gone_is_not_alive_and_what_was_inherited_is_distinguished() -> None:
     living: LiveObjects[Thing] = LiveObjects()
     one, other = Thing(), Thing()
     living.add(one)
@@ -73,7 +73,7 @@ def test_a_thread_that_was_prevented_never_runs() -> None:
     assert runs == []
 
 
-def test_the_first_send_where_no_thread_can_be_started_is_an_error_that_says_so_and_the_next_tries_again(
+def test_the_first_send_without_room_for_a_thread_is_an_error_with_that_reason_and_the_next_tries_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     app = App("amqp://127.0.0.1:1/", settings=Settings(send_timeout=0.2))

@@ -16,7 +16,7 @@ def test_each_public_name_is_there_and_listed(name: str) -> None:
     assert name in dir(amqpworker)
 
 
-def test_a_name_that_is_not_there_is_told_as_by_any_module() -> None:
+def test_an_unknown_name_is_an_attribute_error_as_of_any_module() -> None:
     with pytest.raises(AttributeError, match="module 'amqpworker' has no attribute 'Ap'") as told:
         getattr(amqpworker, "Ap")  # noqa: B009 - a type checker knows that it is not there
     assert told.value.name == "Ap"

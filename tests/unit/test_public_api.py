@@ -1,4 +1,4 @@
-"""The public API is what its snapshot says: a change of it is seen, and is meant."""
+"""The public API is what its snapshot lists: a change of it is seen, and is meant."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_a_return_value_that_does_not_fit_is_called_so() -> None:
 
 
 @pytest.mark.parametrize("name", [5, None, "", b"a"])
-def test_a_header_whose_name_is_no_text_is_called_so(name: Any) -> None:
+def test_a_header_whose_name_is_not_text_is_reported_as_such(name: Any) -> None:
     with pytest.raises(InvalidArguments) as caught:
         of.options(headers={name: 1})
     assert str(caught.value) == f"options(headers=…): the name of a header must be a non-empty string, got {name!r}."
@@ -91,7 +91,7 @@ def test_a_header_whose_name_is_no_text_is_called_so(name: Any) -> None:
         (of, r"task\(…\): 'texts\.of' is a task already\."),
     ],
 )
-def test_a_decorator_that_is_given_no_function_says_what_to_write(given: Any, told: str) -> None:
+def test_a_decorator_that_is_given_no_function_shows_what_to_write(given: Any, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         app.task(given)
     with pytest.raises(ConfigError, match=told.replace("task(", "remote(").replace(r"task\(", r"remote\(")):
@@ -153,6 +153,6 @@ def test_a_batch_that_failed_does_not_claim_that_a_message_did_not_arrive(
 
 
 @pytest.mark.parametrize("delay", ["soon", None, -1, float("nan"), 10**400])
-def test_a_retry_later_without_a_duration_says_so(delay: Any) -> None:
+def test_a_retry_later_without_a_duration_shows_none(delay: Any) -> None:
     with pytest.raises(ValueError, match=r"^RetryLater\(delay=.*\): the delay must be zero or more seconds\.$"):
         RetryLater(delay)

@@ -1,4 +1,4 @@
-"""What the type checker of a user says: a verb takes the task's own parameters, and options go with their verbs."""
+"""What the type checker of a user reports: a verb takes the task's own parameters, and options go with their verbs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def welcome(user: int) -> str: return str(user)
 
 
 def complaints(tmp_path: Path, lines: list[str]) -> dict[str, str]:
-    """Return what mypy says of each line, "" where it says nothing."""
+    """Return what mypy reports of each line, "" if it reports nothing."""
     program = tmp_path / "program.py"
     program.write_text(HEAD + "\n".join(lines) + "\n")
     told, problem, _ = api.run(["--strict", "--no-error-summary", "--hide-error-context", str(program)])
@@ -55,7 +55,7 @@ def test_what_is_right_is_accepted(tmp_path: Path) -> None:
     assert {line: told for line, told in complaints(tmp_path, right).items() if told} == {}
 
 
-def test_what_is_wrong_is_told(tmp_path: Path) -> None:
+def test_what_is_wrong_is_reported(tmp_path: Path) -> None:
     wrong = [
         "charge.send(5)",
         'charge.send("o-1", cents="much")',

@@ -36,7 +36,7 @@ def test_a_broker_that_does_not_heed_it_is_not_asked(version: str | None) -> Non
 
 
 @pytest.mark.parametrize("properties", [None, {}])
-def test_a_broker_that_does_not_tell_its_version_counts_as_the_oldest(properties: Any) -> None:
+def test_a_broker_without_a_version_counts_as_the_oldest(properties: Any) -> None:
     connection: Any = SimpleNamespace(server_properties=properties)
     assert version_of(connection) == ()
 
@@ -50,7 +50,7 @@ def test_one_from_the_environment_is_given_too(monkeypatch: pytest.MonkeyPatch) 
     assert ack_timeout_arguments(Settings(), (4, 3)) == {"x-consumer-timeout": 1}, "0 would cancel at once"
 
 
-def test_a_refusal_is_told_from_others() -> None:
+def test_a_refusal_is_distinguished_from_others() -> None:
     assert refuses_ack_timeout(exceptions.ChannelClosedByBroker(406, TOLD))
     assert not refuses_ack_timeout(exceptions.ChannelClosedByBroker(406, "PRECONDITION_FAILED - inequivalent arg"))
     assert not refuses_ack_timeout(exceptions.ConnectionClosed(320, "x-consumer-timeout"))
@@ -62,7 +62,7 @@ LATE = (
 )
 
 
-def test_a_channel_that_was_closed_by_the_ack_timeout_is_told_from_others_with_the_timeout() -> None:
+def test_a_channel_that_was_closed_by_the_ack_timeout_is_recognized_with_the_timeout() -> None:
     assert ack_timeout_that_closed(exceptions.ChannelClosedByBroker(406, LATE), 1800.0) == 6.0
     assert ack_timeout_that_closed(exceptions.ChannelClosedByBroker(406, LATE.partition(".")[0]), 1800.0) == 1800.0
     assert (

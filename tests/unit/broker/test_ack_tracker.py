@@ -35,7 +35,7 @@ class Broker:
 
 
 class Acknowledging(RuleBasedStateMachine):
-    """Deliveries come, are finished in any order, told in any portions, some are given back."""
+    """Deliveries come, are finished in any order, acknowledged in any portions, some are requeued."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Acknowledging(RuleBasedStateMachine):
         self.finished.clear()
 
     @invariant()
-    def the_broker_waits_for_what_is_not_told(self) -> None:
+    def the_broker_waits_for_what_is_not_acknowledged(self) -> None:
         assert set(self.broker.unacked) == {*self.running, *self.finished}
 
     def teardown(self) -> None:
@@ -129,13 +129,13 @@ def test_nothing_is_sent_where_nothing_was_settled() -> None:
     assert tracker.settle([]) == []
 
 
-def test_a_delivery_that_was_given_back_needs_no_acknowledgement_and_holds_up_none() -> None:
+def test_a_delivery_that_was_requeued_needs_no_acknowledgement_and_holds_up_none() -> None:
     tracker = AckTracker()
     tracker.note_requeued(2)
     assert tracker.settle([1, 3]) == [Ack(3, True)]
 
 
-def test_a_tag_that_was_told_before_is_never_named_again() -> None:
+def test_a_tag_that_was_acknowledged_is_never_named_again() -> None:
     """A channel with hundreds of deliveries must not be lost because one of them was settled twice."""
     tracker = AckTracker()
     tracker.settle([1, 2, 5])

@@ -1,4 +1,4 @@
-"""Reading the broker's URL: what it may say, and that no part of a password is ever shown."""
+"""Reading the broker's URL: what it may contain, and that no part of a password is ever shown."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def one(url: str) -> Address:
         ("  amqp://host  ", Address("host", 5672, "/", "guest", "guest", False, False)),
     ],
 )
-def test_a_url_is_read_as_the_uri_specification_says(url: str, wanted: Address) -> None:
+def test_a_url_is_read_as_the_uri_specification_defines(url: str, wanted: Address) -> None:
     assert one(url) == wanted
 
 
@@ -79,7 +79,7 @@ def test_whatever_is_encoded_arrives(user: str, password: str, vhost: str) -> No
         "guest:sesame@host",
     ],
 )
-def test_what_cannot_be_read_is_told_without_any_part_of_the_password(url: str) -> None:
+def test_what_cannot_be_read_is_reported_without_any_part_of_the_password(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         addresses(url)
     text = str(caught.value)

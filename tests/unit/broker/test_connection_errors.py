@@ -119,7 +119,7 @@ def test_a_connection_that_was_open_is_worth_another_try_whatever_ended_it() -> 
         (506, "RESOURCE_ERROR - no more of it", SendError, "no more of it"),
     ],
 )
-def test_the_end_of_a_channel_is_an_error_that_says_why(
+def test_the_end_of_a_channel_is_an_error_with_the_reason(
     code: int, text: str, wanted: type[AmqpWorkerError], told: str
 ) -> None:
     error = channel_error(exceptions.ChannelClosedByBroker(code, text), "declaring queue work", "configure")
@@ -130,14 +130,14 @@ def test_the_end_of_a_channel_is_an_error_that_says_why(
 @pytest.mark.parametrize(
     ("what", "right"), [("publishing", "write"), ("consuming from queue 'a'", "read"), ("declaring", "configure")]
 )
-def test_only_who_declares_is_advised_to_leave_that_to_somebody_else(what: str, right: str) -> None:
+def test_only_an_app_that_declares_is_advised_to_leave_that_to_another(what: str, right: str) -> None:
     text = "ACCESS_REFUSED - access to exchange 'a' in vhost '/' refused for user 'op'"
     closed = exceptions.ChannelClosedByBroker(403, text)
     assert "DECLARE" not in str(channel_error(closed, what, right))
     assert "AMQPWORKER_DECLARE=0" in str(channel_error(closed, what, right, DECLARED_ELSEWHERE))
 
 
-def test_a_connection_without_a_channel_left_is_an_error_that_says_how_many_are_needed() -> None:
+def test_a_connection_without_a_channel_left_is_an_error_with_the_number_that_is_needed() -> None:
     error = channel_error(exceptions.NoFreeChannels(3), "consuming from queue 'a'", "read")
     assert type(error) is ConfigError
     assert "allows 3 per connection (channel_max)" in str(error)
@@ -145,7 +145,7 @@ def test_a_connection_without_a_channel_left_is_an_error_that_says_how_many_are_
 
 
 @pytest.mark.parametrize(("named", "right"), [("", "read"), ("configure ", "configure")])
-def test_a_right_that_is_missing_is_told_by_its_name_where_it_is_asked_for(named: str, right: str) -> None:
+def test_a_missing_permission_is_named_if_its_name_is_asked_for(named: str, right: str) -> None:
     text = f"ACCESS_REFUSED - {named}access to queue 'a.dead' in vhost '/' refused for user 'op'"
     error = channel_error(exceptions.ChannelClosedByBroker(403, text), "looking into queue 'a.dead'", "read")
     assert type(error) is AccessRefused
@@ -185,11 +185,11 @@ def test_a_right_that_is_missing_is_told_by_its_name_where_it_is_asked_for(named
         ),
     ],
 )
-def test_a_mismatch_is_told_with_the_argument_and_both_values(refused: str, told: str) -> None:
+def test_a_mismatch_is_reported_with_the_argument_and_both_values(refused: str, told: str) -> None:
     assert explain_mismatch(f"PRECONDITION_FAILED - inequivalent arg {refused}") == f"The {told}"
 
 
-def test_a_mismatch_that_the_broker_cut_short_is_told_as_far_as_it_goes() -> None:
+def test_a_mismatch_that_the_broker_cut_short_is_reported_as_far_as_it_is_known() -> None:
     text = (
         "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'emails' in vhost '/': "
         "received the value 'quorum' of type 'longstr' but current is the val..."
@@ -197,7 +197,7 @@ def test_a_mismatch_that_the_broker_cut_short_is_told_as_far_as_it_goes() -> Non
     assert "x-queue-type = the val..., but amqpworker declares 'quorum'" in explain_mismatch(text)
 
 
-def test_another_refusal_is_told_as_it_is() -> None:
+def test_another_refusal_is_reported_as_it_is() -> None:
     text = "PRECONDITION_FAILED - invalid arg 'x-max-priority' for queue 'emails' in vhost '/'"
     assert explain_mismatch(text) == f"The broker refused a declaration: {text}"
 
@@ -212,12 +212,12 @@ def test_another_refusal_is_told_as_it_is() -> None:
         (403, "ACCESS_REFUSED - access to queue 'no queue ' in vhost '/' refused for user 'x'", False),
     ],
 )
-def test_a_queue_that_is_down_is_told_from_one_that_is_not_there(code: int, text: str, missing: bool) -> None:
+def test_a_queue_that_is_down_is_distinguished_from_one_that_is_not_there(code: int, text: str, missing: bool) -> None:
     assert does_not_exist(exceptions.ChannelClosedByBroker(code, text), "queue") is missing
     assert not does_not_exist(None, "queue")
 
 
-def test_what_differs_is_told_without_what_was_being_done() -> None:
+def test_what_differs_is_reported_without_what_was_being_done() -> None:
     text = "PRECONDITION_FAILED - inequivalent arg 'x-a' for queue 'q' in vhost '/': received '1' but current is '2'"
     error = channel_error(exceptions.ChannelClosedByBroker(406, text), "looking at the topology", "read")
     assert str(error).startswith("The queue 'q' in vhost '/' exists with")

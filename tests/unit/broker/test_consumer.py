@@ -47,7 +47,7 @@ def test_a_delivery_belongs_to_the_channel_and_the_queue_that_it_came_by() -> No
     assert list(consumer_channel.unclaimed) == [1]
 
 
-def test_the_first_delivery_that_waits_has_the_deadlines_looked_at() -> None:
+def test_the_first_delivery_that_waits_has_the_deadlines_checked() -> None:
     watched: list[int] = []
     consumer_channel = ConsumerChannel(WORK, Taking(), lambda: watched.append(1))
     consumer_channel.on_delivery(delivery(1))
@@ -59,7 +59,7 @@ def test_the_first_delivery_that_waits_has_the_deadlines_looked_at() -> None:
 
 
 def test_a_channel_that_is_void_takes_nothing_any_more() -> None:
-    """What the broker had sent before it heard of the end comes again on the next channel."""
+    """What the broker had sent before it learned of the end is redelivered on the next channel."""
     receiver = Taking()
     consumer_channel = ConsumerChannel(WORK, receiver, lambda: None)
     consumer_channel.is_open = False
@@ -80,7 +80,7 @@ def test_without_a_connection_there_is_nothing_left_to_drain() -> None:
 
 
 class SlowChannel:
-    """A channel that is opened and subscribed when the test says so."""
+    """A channel that is opened and subscribed when the test decides so."""
 
     def __init__(self, opened: Callable[[Any], None], closed: OnClosed) -> None:
         self._opened = opened
@@ -100,7 +100,7 @@ class SlowChannel:
         self.cancelled_by_broker = callback
 
     def limit_all(self) -> None:
-        """Only real brokers can tell what it is good for."""
+        """Only real brokers can show its purpose."""
 
     def ack(self, tag: int, multiple: bool) -> None:
         """Take it."""
@@ -323,7 +323,7 @@ NOBODY_THERE = QueueState(0, 0)
 PERHAPS_SILENT = QueueState(0, 0, is_unreliable=True)
 
 
-def test_an_answer_that_says_nothing_ends_nothing_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_means_nothing_ends_nothing_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     consumer, _, _, channels = consuming(monkeypatch)
     consumer._channels["work"].on_delivery(delivery(1))
     for _ in range(50):
@@ -347,7 +347,7 @@ def test_it_is_asked_again_before_a_subscription_is_left(monkeypatch: pytest.Mon
     assert "close" in channels[0].steps
 
 
-def test_a_delivery_that_comes_in_slowly_is_no_subscription_that_brings_nothing(
+def test_a_delivery_that_arrives_slowly_does_not_count_as_a_silent_subscription(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     consumer, _, wire, channels = consuming(monkeypatch)

@@ -37,7 +37,7 @@ STOPS = "ConnectionClosedByBroker: (320) 'CONNECTION_FORCED - broker is stopping
         (exceptions.ProbableAccessDeniedError(LIMIT), "unreachable", "connection limit (9) is reached"),
     ],
 )
-def test_a_connection_that_breaks_while_it_is_opened_is_no_refusal(
+def test_a_connection_that_breaks_while_it_is_opened_is_not_a_refusal(
     error: exceptions.AMQPConnectionError, kind: str, told: str
 ) -> None:
     for whole in (error, workflow.AMQPConnectionWorkflowFailed([workflow.AMQPConnectorAMQPHandshakeError(error)])):

@@ -1,4 +1,4 @@
-"""The thread of a connection, without one: what goes on whatever its user does."""
+"""The thread of a connection, without one: what continues whatever its user does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import wait_until
 
 
 class Stumbles:
-    """A user whose first look at deadlines fails."""
+    """A user whose first check of deadlines fails."""
 
     def __init__(self) -> None:
         self.looks = 0
@@ -38,7 +38,7 @@ class Stumbles:
         return self.looks < 4
 
 
-def test_a_look_at_deadlines_that_fails_is_not_the_last() -> None:
+def test_a_check_of_deadlines_that_fails_is_not_the_last() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         user = Stumbles()
@@ -69,7 +69,7 @@ def test_a_moment_without_free_descriptors_is_a_failed_attempt_and_not_the_end(m
         assert io.stop(5)
 
 
-def test_a_thread_that_cannot_go_on_tells_its_user_and_is_known_to_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_cannot_continue_notifies_its_user_and_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     user = Stumbles()
     io = IOThread("test", addresses("amqp://127.0.0.1:1"), Settings(), user)
 

@@ -30,7 +30,7 @@ def test_a_program_is_called_as_it_was_started(
     assert program() == called
 
 
-def test_a_name_fits_into_a_short_string_and_keeps_what_tells_processes_apart() -> None:
+def test_a_name_fits_into_a_short_string_and_keeps_what_distinguishes_processes() -> None:
     name = connection_name("ä" * 300, "consumer")
     assert len(name.encode()) <= MAX_LABEL_BYTES
     assert name.endswith(f"ä consumer {process_name()}")

@@ -29,7 +29,7 @@ class Keeper:
         return lambda: self.timers.remove(timer) if timer in self.timers else None
 
     def drop(self, text: str, close_properly: bool = True) -> None:
-        assert not close_properly, "nobody would answer it"
+        assert not close_properly, "it would have no answer"
         self.dropped.append(text)
 
     def run(self) -> float:
@@ -87,7 +87,7 @@ def test_a_connection_by_which_something_came_that_runs_is_not_left(asked: Asked
     assert told == [False]
 
 
-def test_a_broker_that_has_said_that_it_is_blocked_is_waited_for(asked: Asked) -> None:
+def test_a_broker_that_has_reported_to_be_blocked_is_waited_for(asked: Asked) -> None:
     keeper, _, told, _ = asked
     keeper.connection.is_blocked = True
     keeper.run()

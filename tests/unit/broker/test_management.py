@@ -1,4 +1,4 @@
-"""What is told of a management URL where no management API answers."""
+"""What is reported of a management URL where no management API answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from amqpworker.errors import ConfigError
 
 @contextmanager
 def answering(answer: bytes) -> Iterator[int]:
-    """Listen and give everybody this answer; yield the port."""
+    """Listen and give each client this answer; yield the port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -37,8 +37,8 @@ def http(status: str, body: bytes) -> bytes:
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
 
-def told_of(url: str) -> str:
-    """Ask for the queues and return what is told in one line."""
+def problem_of(url: str) -> str:
+    """Ask for the queues and return the one line that is reported."""
     with pytest.raises(ConfigError) as caught:
         management_of(url, "me", "sesame").queues("/")
     text = str(caught.value)
@@ -71,24 +71,24 @@ LOGIN = b'{"error":"not_authorised","reason":"Not management user"}'
         (http("200 OK", b""), "is not RabbitMQ's management API"),
     ],
 )
-def test_whoever_is_no_management_api_is_told_from_one_that_refuses(answer: bytes, told: str) -> None:
+def test_another_server_is_distinguished_from_a_management_api_that_refuses(answer: bytes, told: str) -> None:
     with answering(answer) as port:
-        assert told in told_of(f"http://127.0.0.1:{port}/")
+        assert told in problem_of(f"http://127.0.0.1:{port}/")
 
 
-def test_a_port_where_nothing_listens_is_told_with_what_to_do() -> None:
+def test_a_port_where_nothing_listens_is_reported_with_what_to_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    told = told_of(f"http://me:sesame@127.0.0.1:{port}")
+    told = problem_of(f"http://me:sesame@127.0.0.1:{port}")
     assert told.startswith(f"Connection refused by http://127.0.0.1:{port}: is the port correct")
     assert "rabbitmq-plugins enable rabbitmq_management" in told
 
 
-def test_https_to_a_port_without_tls_says_that_it_may_be_http() -> None:
+def test_https_to_a_port_without_tls_is_reported_as_perhaps_http() -> None:
     with answering(http("400 Bad Request", b"")) as port:
-        assert "should the URL begin with http://?" in told_of(f"https://127.0.0.1:{port}")
+        assert "should the URL begin with http://?" in problem_of(f"https://127.0.0.1:{port}")
 
 
 @pytest.mark.parametrize("url", ["http://a..b/", "http://localhost/a b"])
-def test_a_url_that_no_request_can_be_made_of_is_told(url: str) -> None:
-    told_of(url)
+def test_a_url_that_is_unfit_for_a_request_is_reported(url: str) -> None:
+    problem_of(url)

@@ -17,7 +17,7 @@ from amqpworker.model.message import Delivery, Properties
 
 
 class Queue:
-    """The broker's side of a channel: a queue of so many messages, and a log of what was done on it."""
+    """The broker's side of a channel: a queue of `count` messages, and a log of what was done on it."""
 
     def __init__(self, count: int, told: int | None = None) -> None:
         self.left = count
@@ -81,11 +81,11 @@ def look(
     return [got.body.decode() for got in told[:-1] if got is not None], queue.log
 
 
-def test_a_queue_is_taken_as_a_whole_and_given_back_by_closing_the_channel() -> None:
+def test_a_queue_is_taken_as_a_whole_and_requeued_by_closing_the_channel() -> None:
     assert look(Queue(3), 99) == (["1", "2", "3"], ["consume 3", "close"])
 
 
-def test_from_4_0_on_it_is_given_back_by_one_nack_after_the_end_of_the_consumer() -> None:
+def test_from_4_0_on_it_is_requeued_by_one_nack_after_the_end_of_the_consumer() -> None:
     assert look(Queue(3), 99, closing=False) == (["1", "2", "3"], ["consume 3", "cancel", "requeue all", "close"])
 
 
@@ -94,7 +94,7 @@ def test_an_empty_queue_is_nothing_to_take() -> None:
     assert look(Queue(0), 99, closing=False) == ([], ["close"])
 
 
-def test_the_rest_is_taken_and_given_back_too_so_that_the_order_stays() -> None:
+def test_the_rest_is_taken_and_requeued_too_so_that_the_order_stays() -> None:
     assert look(Queue(4), 2) == (["1", "2"], ["consume 4", "close"])
     assert look(Queue(4), 0) == ([], ["consume 4", "close"])
 
@@ -124,7 +124,7 @@ def test_what_comes_meanwhile_is_not_taken_and_what_others_hold_is_not_waited_fo
 
 
 @pytest.mark.parametrize("closing", [True, False])
-def test_a_look_that_is_stopped_gives_back_what_it_holds(closing: bool) -> None:
+def test_a_peek_that_is_stopped_requeues_what_it_holds(closing: bool) -> None:
     told, log = look(Queue(9), 99, stop_after=2, closing=closing)
     assert told == ["1", "2"]
     assert log == (["consume 9", "close"] if closing else ["consume 9", "cancel", "requeue all", "close"])

@@ -50,7 +50,7 @@ def test_numbers_begin_with_the_one_that_publications_are_marshalled_for() -> No
 
 
 def test_a_number_is_not_given_again_at_once() -> None:
-    # pika drops a channel only after it has told us that it is closed, and then by its number
+    # pika drops a channel only after it has reported that it is closed, and then by its number
     one = connection(2047)
     first = one.take_channel_number()
     one.release_channel_number(first)
@@ -66,7 +66,7 @@ def test_numbers_come_round_and_those_in_use_are_left_out() -> None:
         one.release_channel_number(number)
 
 
-def test_more_channels_than_there_are_numbers_is_an_error_that_open_channel_tells() -> None:
+def test_more_channels_than_there_are_numbers_is_an_error_that_open_channel_reports() -> None:
     one = connection(4)
     taken = [one.take_channel_number() for _ in range(4)]
     with pytest.raises(NoFreeChannels):

@@ -1,4 +1,4 @@
-"""What becomes of a publication that was not confirmed: "it did not arrive" is said only where that is certain."""
+"""What becomes of a publication that was not confirmed: "it did not arrive" is reported only if that is certain."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_call_is_asked_again_only_where_it_certainly_did_not_arrive() -> None:
     assert decisions(Unroutable("gone"), "tasks", two) == [ResendDecision.UNKNOWN, ResendDecision.UNKNOWN]
 
 
-def test_a_right_that_is_missing_was_missing_all_the_time() -> None:
+def test_a_missing_permission_was_missing_all_the_time() -> None:
     in_flight = [pending(requirements=(WORK,)), pending(), pending("due")]
     assert decisions(AccessRefused("no"), "tasks", in_flight) == [
         ResendDecision.FAIL,
@@ -107,7 +107,7 @@ def test_a_message_above_the_brokers_limit_fails_alone() -> None:
         "PRECONDITION_FAILED - message size 200 is larger than configured max size 100",
     ],
 )
-def test_the_limit_is_read_from_what_brokers_say(text: str) -> None:
+def test_the_limit_is_read_from_the_texts_of_brokers(text: str) -> None:
     class Closed(Exception):
         reply_text = text
 
@@ -115,7 +115,7 @@ def test_the_limit_is_read_from_what_brokers_say(text: str) -> None:
     assert max_message_size(Exception("another")) is None
 
 
-def test_where_the_broker_names_nobody_each_goes_alone_and_the_one_that_was_alone_fails() -> None:
+def test_if_the_broker_names_none_each_goes_out_alone_and_the_one_that_was_alone_fails() -> None:
     in_flight = [pending(), pending(resend=False)]
     assert decisions(ConfigError("odd"), None, in_flight) == [ResendDecision.RESEND_ALONE, ResendDecision.UNKNOWN]
     assert decisions(ConfigError("odd"), None, [pending()]) == [ResendDecision.FAIL]
@@ -127,7 +127,7 @@ def test_pauses_after_refusals_begin_with_none_and_grow_to_a_bound(nacks: int) -
     assert pause_after_nacks(nacks) <= pause_after_nacks(nacks + 1) <= MAX_NACK_PAUSE
 
 
-def test_the_error_tells_what_is_known() -> None:
+def test_the_error_contains_what_is_known() -> None:
     assert type(not_written(blocked=True, timeout=5)) is type(not_confirmed(blocked=True)) is ConnectionBlocked
     assert type(not_written(blocked=False, timeout=5)) is NotConnected
     assert type(not_confirmed(blocked=False)) is Unconfirmed

@@ -6,7 +6,7 @@ from amqpworker.broker.silence import CHECK_EVERY, AnswerTimeout, Silence, Step
 
 
 class Broker:
-    """A clock and the counts of one connection, looked at as the I/O thread does."""
+    """A clock and the counts of one connection, checked as the I/O thread does."""
 
     def __init__(self, lasted: float = 0.0) -> None:
         self.now = self.begun = 1000.0
@@ -55,7 +55,7 @@ def test_a_question_that_waits_behind_what_was_written_before_is_not_held_agains
     assert 0 < broker.until(Step.GIVE_UP) <= 8, "nothing is taken any more"
 
 
-def test_a_process_that_stood_still_itself_listens_before_it_judges() -> None:
+def test_a_process_that_was_stopped_itself_listens_before_it_decides() -> None:
     broker = Broker()
     broker.now += 3600
     assert broker.silence.check(broker.now, 0, 0, 0) is Step.NOTHING

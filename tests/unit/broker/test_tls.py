@@ -21,7 +21,7 @@ from tests.certificates import encrypt_key, make_authority
 
 
 def failed(reason: str, kind: type[ssl.SSLError] = ssl.SSLError) -> ssl.SSLError:
-    error = kind(1, f"[SSL: {reason}] told in other words")
+    error = kind(1, f"[SSL: {reason}] in other words")
     error.reason = reason
     return error
 
@@ -67,7 +67,7 @@ CASES: list[tuple[BaseException, str, str]] = [
 
 
 @pytest.mark.parametrize(("error", "kind", "told"), CASES)
-def test_an_error_of_tls_is_one_sentence_that_says_whose_certificate_it_is_about(
+def test_an_error_of_tls_is_one_sentence_that_names_the_owner_of_the_certificate(
     error: BaseException, kind: str, told: str
 ) -> None:
     problem = problem_of(error, ADDRESS)
@@ -83,7 +83,7 @@ def test_an_alert_that_comes_after_the_handshake_is_read_from_what_pika_keeps_of
     assert "requires a client certificate" in problem.text
 
 
-def test_a_connection_that_ends_without_a_word_after_the_handshake_is_waited_for_and_the_certificate_is_named() -> None:
+def test_a_connection_that_ends_silently_after_the_handshake_is_waited_for_and_the_certificate_is_named() -> None:
     problem = problem_of(exceptions.IncompatibleProtocolError("EOF"), ADDRESS, has_received=False)
     assert problem.kind == "unreachable"
     assert "tls_cert" in problem.text

@@ -169,7 +169,7 @@ def test_there_are_no_colours_off_a_terminal(cli: Cli) -> None:
         ("worker a:b --drain-timeout nan", "--drain-timeout"),
         ("worker a:b --drain-timeout inf", "--drain-timeout"),
         ("worker a:b --async-tasks 0", "'--async-tasks'"),
-        ("worker a:b --suspects 0", "'--suspects'"),
+        ("worker a:b --max-suspects 0", "'--max-suspects'"),
         (
             "worker a:b --log-level loud",
             "--log-level: must be 'debug', 'info', 'warning', 'error' or 'critical', got 'loud'.",

@@ -1,4 +1,4 @@
-"""What is read out of a dead letter, whoever wrote it."""
+"""What is read out of a dead letter of any origin."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_our_own_evidence_is_read() -> None:
     }
 
 
-def test_the_brokers_own_evidence_is_read_where_there_is_none_of_ours() -> None:
+def test_the_brokers_own_evidence_is_read_if_there_is_none_of_ours() -> None:
     at = datetime(2026, 11, 25, 2, 9, tzinfo=UTC)
     letter = DeadLetter.of(
         got({"x-death": [{"reason": "delivery_limit", "time": at}, {"reason": "expired"}]}), "emails.dead", 1
@@ -90,13 +90,13 @@ def test_a_message_that_was_due_and_found_no_queue_has_not_expired() -> None:
 @pytest.mark.parametrize(
     ("reason", "told"), [("expired", "RabbitMQ: its time to live expired (TTL)"), ("odd", "RabbitMQ: odd")]
 )
-def test_the_brokers_reasons_are_told_in_words(reason: str, told: str) -> None:
+def test_the_brokers_reasons_are_reported_in_words(reason: str, told: str) -> None:
     deaths = [{"reason": reason, "queue": "emails"}, {"reason": "expired", "queue": "amqpworker.delay.02"}]
     assert reason_text(DeadLetter.of(got({"x-death": deaths}), "emails.dead", 1)) == told
     assert reason_text(DeadLetter.of(got({"aw-dead-reason": reason}), "q", 1)) == reason
 
 
-def test_a_list_tells_times_with_their_zone_in_80_columns(
+def test_a_list_shows_times_with_their_zone_in_80_columns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -122,7 +122,7 @@ def test_an_error_has_most_of_a_line_of_a_list(
 
 
 @pytest.mark.parametrize("forged", [1, "x", [], [1], [[]], {"reason": "x"}, [{"reason": 5, "time": 2**62}]])
-def test_a_forged_death_is_no_reason_to_fail(forged: object) -> None:
+def test_a_forged_death_does_not_fail(forged: object) -> None:
     assert DeadLetter.of(got({"x-death": forged}), "q", 1).failed_at is None
 
 
@@ -137,7 +137,7 @@ def test_every_letter_can_be_read_and_written_as_json(headers: dict[str, Any], b
 @pytest.mark.parametrize(
     ("body", "shown"), [(b'{"a": 1}', {"a": 1}), (b"\xffno", "\\xffno"), (b"", ""), (b"[" * 100_000, "[" * 100_000)]
 )
-def test_a_body_that_is_no_json_is_shown_as_text(body: bytes, shown: object) -> None:
+def test_a_body_that_is_not_json_is_shown_as_text(body: bytes, shown: object) -> None:
     assert whole(DeadLetter.of(got(body=body), "q", 1))["body"] == shown
 
 
@@ -150,5 +150,5 @@ def test_cells_are_one_line_printable_and_bounded() -> None:
     ("queue", "dead"),
     [("emails", "emails.dead"), ("emails.dead", "emails.dead"), ("amqpworker.parked", "amqpworker.parked")],
 )
-def test_a_queue_stands_for_its_dead_letters(queue: str, dead: str) -> None:
+def test_a_queue_means_its_dead_letters(queue: str, dead: str) -> None:
     assert dead_name(queue) == dead

@@ -1,4 +1,4 @@
-"""What is wrong with a topology, by what the broker's HTTP API tells."""
+"""What is wrong with a topology, by what the broker's HTTP API returns."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def listed_queues(topology: Topology, **told: Any) -> list[dict[str, Any]]:
     return [{"name": one.name, **(told if one.name == "emails" else {})} for one in topology.queues]
 
 
-def test_what_is_as_declared_is_no_finding() -> None:
+def test_what_is_as_declared_is_not_a_finding() -> None:
     told = {"policy": None, "effective_policy_definition": {}, "messages_dlx": 0}
     assert findings_of(NEEDED, listed_queues(NEEDED, **told), listed_bindings(NEEDED)) == []
 
@@ -74,7 +74,7 @@ def test_a_policy_that_overrides_an_argument_is_found_with_its_name_and_both_val
     assert f"The policy 'all' sets {key} = {value!r} for queue 'emails'" in found.text
 
 
-def test_a_policy_that_says_the_same_is_no_finding() -> None:
+def test_a_policy_of_the_same_effect_is_not_a_finding() -> None:
     told = {"policy": "all", "effective_policy_definition": {"overflow": "reject-publish", "delivery-limit": 200}}
     assert findings_of(NEEDED, listed_queues(NEEDED, **told), listed_bindings(NEEDED)) == []
 
@@ -85,7 +85,7 @@ def test_letters_that_a_queue_cannot_hand_on_are_found() -> None:
     assert "holds 7 messages" in found.text
 
 
-def test_what_could_not_be_looked_at_for_one_reason_is_one_line() -> None:
+def test_what_could_not_be_checked_for_one_reason_is_one_line() -> None:
     findings = [
         Finding("missing", "a", "There is no queue 'a'."),
         *(Finding("unknown", name, f"The queue {name!r} …", "user 'op' lacks it") for name in "bcd"),
@@ -104,7 +104,7 @@ def cluster(*running: str) -> list[dict[str, Any]]:
 
 
 def held_by(leader: str | None, online: list[str]) -> dict[str, Any]:
-    """Return what the API tells of a quorum queue; without a leader it has no such key (3.10.8)."""
+    """Return what the API returns for a quorum queue; without a leader it has no such key (3.10.8)."""
     told: dict[str, Any] = {"type": "quorum", "members": ["rabbit@c", "rabbit@a", "rabbit@b"], "online": online}
     return told if leader is None else {**told, "leader": leader}
 
@@ -127,7 +127,7 @@ ALL = ["rabbit@a", "rabbit@b", "rabbit@c"]
         (None, ALL, cluster(*ALL), "leaderless", "being elected"),
     ],
 )
-def test_a_queue_that_lacks_members_is_told_with_what_that_means(
+def test_a_queue_that_lacks_members_is_reported_with_what_that_means(
     leader: str | None, online: list[str], nodes: list[dict[str, Any]] | None, kind: str | None, told: str
 ) -> None:
     held = memberships(NEEDED, listed_queues(NEEDED, **held_by(leader, online)), running_nodes(nodes))
@@ -150,7 +150,7 @@ def test_queues_in_the_same_state_are_one_line() -> None:
     assert leaders(held) == {"rabbit@b": len(needed.queues)}
 
 
-def test_nodes_that_are_down_are_told_where_the_queues_are_not_known() -> None:
+def test_nodes_that_are_down_are_reported_where_the_queues_are_not_known() -> None:
     assert list(node_findings(cluster(*ALL))) == []
     (found,) = node_findings(cluster("rabbit@b"))
     assert found.kind == "minority"

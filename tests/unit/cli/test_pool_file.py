@@ -29,7 +29,7 @@ processes = 2
 threads = 16
 prefetch = 32
 async_tasks = 7
-suspects = 2
+max_suspects = 2
 drain_timeout = 120
 log_tasks = "all"
 max_tasks = 1000
@@ -61,7 +61,7 @@ def test_everything_in_a_file_reaches_the_supervisor_and_the_rest_has_its_defaul
         threads=16,
         prefetch=32,
         async_tasks=7,
-        suspects=2,
+        max_suspects=2,
         queues=queues,
         drain_timeout=120,
         log_tasks="all",

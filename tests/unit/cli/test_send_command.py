@@ -81,7 +81,7 @@ def test_the_values_of_a_task_that_the_app_knows_are_read_by_its_hints() -> None
 
 @contextmanager
 def silent() -> Iterator[int]:
-    """Listen and never say a word; yield the port."""
+    """Listen and never send anything; yield the port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
@@ -89,23 +89,24 @@ def silent() -> Iterator[int]:
 def shown(ours: int, until: str = "") -> str:
     """Return what a terminal shows, up to some words, or up to the end."""
     text = b""
-    with suppress(OSError):  # how a terminal says that nobody writes to it any more
+    with suppress(OSError):  # how a terminal reports that it has no writer any more
         while not (until and until.encode() in text) and (chunk := os.read(ours, 65536)):
             text += chunk
     return text.decode()
 
 
 @pytest.mark.parametrize("command", ["send", "call"])
-def test_a_timeout_bounds_the_wait_and_nothing_is_said_off_a_terminal(tmp_path: Path, command: str) -> None:
+def test_a_timeout_bounds_the_wait_and_nothing_is_shown_off_a_terminal(tmp_path: Path, command: str) -> None:
     began = time.monotonic()
-    ended = run(tmp_path, environment("amqp://127.0.0.1:1/"), command, "t", "-q", "q", "--timeout", "1.5")
+    patient = {"AMQPWORKER_SEND_TIMEOUT": "300", "AMQPWORKER_CALL_TIMEOUT": "300"}
+    ended = run(tmp_path, environment("amqp://127.0.0.1:1/", **patient), command, "t", "-q", "q", "--timeout", "1.5")
     assert "connection refused by 127.0.0.1:1" in ended.complaint()
     assert ended == Ended(2, "", ended.err)
-    assert 1.5 <= time.monotonic() - began < 8
+    assert 1.5 <= time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("command", ["send", "call"])
-def test_a_terminal_is_told_what_is_waited_for_and_ctrl_c_ends_it(tmp_path: Path, command: str) -> None:
+def test_a_terminal_shows_what_is_waited_for_and_ctrl_c_ends_it(tmp_path: Path, command: str) -> None:
     ours, theirs = pty.openpty()
     with silent() as port:
         env = environment(f"amqp://me:sesame@127.0.0.1:{port}/", TERM="xterm")
@@ -115,7 +116,7 @@ def test_a_terminal_is_told_what_is_waited_for_and_ctrl_c_ends_it(tmp_path: Path
             began = time.monotonic()
             process.send_signal(signal.SIGINT)
             assert process.wait(15) == 130
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 30
             told += shown(ours)
     os.close(ours)
     assert told.split() == f"waiting for the broker at 127.0.0.1:{port} …".split()

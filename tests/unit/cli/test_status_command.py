@@ -1,4 +1,4 @@
-"""How pools are told apart that have the same name."""
+"""How pools of the same name are distinguished."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("four")
-def test_pools_of_one_name_are_told_apart_by_their_apps(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pools_of_one_name_are_distinguished_by_their_apps(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["workers"]) == 0
     listed = capsys.readouterr().out
     assert main(["status", "4713"]) == 0

@@ -1,4 +1,4 @@
-"""Sending many: what is told when, and how far ahead of the confirms messages are read."""
+"""Sending many: what is reported when, and how far ahead of the confirms messages are read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amqpworker.model.message import Message
 
 
 class Publishing:
-    """A publication that is confirmed at once, or once somebody waits for it."""
+    """A publication that is confirmed at once, or once a caller waits for it."""
 
     error: AmqpWorkerError | None = None
 
@@ -64,7 +64,7 @@ def test_no_more_than_a_window_is_read_while_the_first_message_is_held() -> None
     assert [one.id for one, _ in outcomes] == [str(number) for number in range(1, 3 * MAX_MESSAGES)]
 
 
-def test_what_is_known_is_told_before_a_further_message_is_read() -> None:
+def test_what_is_known_is_reported_before_a_further_message_is_read() -> None:
     told: list[str] = []
     read_after: list[list[str]] = []
 

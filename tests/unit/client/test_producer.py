@@ -1,4 +1,4 @@
-"""The producer without a broker: a publisher that confirms at once, and a clock that stands still."""
+"""The producer without a broker: a publisher that confirms at once, and a clock that is stopped."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_a_package_that_only_the_current_folder_has_is_started_from_there_and_af
         ("", ""),
     ],
 )
-def test_options_that_were_given_are_handed_on_but_those_that_say_what_is_run(given: str, handed_on: str) -> None:
+def test_options_are_handed_on_except_those_that_choose_what_runs(given: str, handed_on: str) -> None:
     assert " ".join(interpreter_options(["python", *given.split()])) == handed_on
 
 

@@ -1,4 +1,4 @@
-"""What stands in for system calls that are missing."""
+"""What replaces system calls that are missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The flight recorder: what is written is read, also half of it, and garbage harms nobody."""
+"""The flight recorder: what is written is read, also half of it, and garbage does no harm."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_idle_queues_are_read_on_both_sides_and_touch_nothing_else() -> None:
     assert [one.key for one in found.running] == ["m-1"]
 
 
-def test_memory_that_is_shared_tells_the_same_to_both_sides() -> None:
+def test_shared_memory_shows_the_same_to_both_sides() -> None:
     memory = mmap.mmap(-1, size_of(3))
     recorder = Recorder(3, memory)
     recorder.beat(MAIN)
@@ -115,12 +115,12 @@ def test_a_message_without_an_id_is_known_by_its_contents() -> None:
 
 
 @given(st.binary(max_size=600))
-def test_what_is_no_recording_is_told_apart(garbage: bytes) -> None:
+def test_what_is_not_a_recording_is_recognized(garbage: bytes) -> None:
     read_recording(bytearray(garbage))
 
 
 @given(st.binary(max_size=400), st.integers(0, size_of(2) - 1))
-def test_a_recording_that_somebody_wrote_over_is_read_or_told_apart_and_never_fails(garbage: bytes, at: int) -> None:
+def test_a_recording_that_was_written_over_is_read_or_recognized_and_never_fails(garbage: bytes, at: int) -> None:
     recorder = Recorder(2)
     recorder.slots[0].mark_running(b"m-1", run_of("shop.task"))
     torn = bytearray(recorder.memory)
@@ -137,7 +137,7 @@ for number, recorded_slot in enumerate(Recorder(3, RECORDED).slots):
     st.lists(st.tuples(st.integers(0, len(RECORDED) - 1), st.binary(min_size=1, max_size=16)), max_size=20),
     st.floats(0, 1e9),
 )
-def test_whatever_a_recording_says_can_be_judged_and_told_to_everybody(
+def test_all_that_a_recording_contains_can_be_checked_and_reported(
     changes: list[tuple[int, bytes]], now: float
 ) -> None:
     memory = bytearray(RECORDED)

@@ -202,7 +202,7 @@ def test_an_entry_that_no_datagram_takes_is_written_instead(journal: Journal, lo
     assert journal.plain()[0].startswith("<4>large field0=xxx")
 
 
-def test_a_journal_that_does_not_read_holds_nobody_up_and_the_loss_is_told(
+def test_a_journal_that_does_not_read_blocks_no_caller_and_the_loss_is_reported(
     journal: Journal, log: Callable[..., None]
 ) -> None:
     for number in range(2000):

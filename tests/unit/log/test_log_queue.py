@@ -70,7 +70,7 @@ def test_a_handler_that_hangs_does_not_hold_up_the_thread_and_gets_all_lines_in_
     assert handler.lines() == [f"line number={number}" for number in range(500)]
 
 
-def test_a_line_tells_when_and_where_it_was_written_and_not_when_it_was_handed_on(handler: Keeps) -> None:
+def test_a_line_shows_when_and_where_it_was_written_and_not_when_it_was_handed_on(handler: Keeps) -> None:
     handler.go_on.clear()
 
     def work() -> None:
@@ -96,7 +96,7 @@ def test_other_threads_write_their_lines_themselves(handler: Keeps) -> None:
     assert handler.lines() == ["direct"]
 
 
-def test_what_pika_says_in_such_a_thread_is_handed_on_where_its_debug_lines_are_wanted(handler: Keeps) -> None:
+def test_what_pika_logs_in_such_a_thread_is_handed_on_if_its_debug_lines_are_wanted(handler: Keeps) -> None:
     logger = logging.getLogger("pika.tested")
     logger.addHandler(handler)
     logs.silence_in_io_threads("pika")
@@ -121,7 +121,7 @@ def record(number: int) -> logging.LogRecord:
     return logging.LogRecord("amqpworker.tested", logging.INFO, __file__, 1, "%d", (number,), None)
 
 
-def test_lines_that_nobody_takes_are_bounded_and_their_number_is_told(
+def test_lines_that_are_not_taken_are_bounded_and_their_number_is_reported(
     handler: Keeps, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(log_queue, "MAX_WAITING", 10)

@@ -1,4 +1,4 @@
-"""Log lines: their form, what they tell of the task, and what never stands in them."""
+"""Log lines: their form, what they contain of the task, and what they never contain."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_text_line_has_keys_and_values(text: io.StringIO) -> None:
     assert "\x1b" not in line
 
 
-def test_what_is_no_terminal_gets_json_unless_told() -> None:
+def test_what_is_not_a_terminal_gets_json_by_default() -> None:
     stream = io.StringIO()
     configure(stream=stream)
     get_logger("x").info("one")
@@ -140,7 +140,7 @@ def test_configuring_twice_writes_each_line_once(text: io.StringIO) -> None:
     assert text.getvalue().count("one") == 1
 
 
-def test_an_unknown_level_is_told_with_those_that_there_are() -> None:
+def test_an_unknown_level_is_reported_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"Unknown log level 'loud': choose one of debug, info, warning"):
         configure("loud")
     configure("INFO", stream=io.StringIO())
@@ -173,7 +173,7 @@ def test_structlog_that_was_set_up_otherwise_is_left_alone() -> None:
     assert len(structlog.get_config()["processors"]) == 1
 
 
-def test_pika_does_not_tell_of_a_lost_connection_a_second_time(lines: Callable[[], list[dict[str, Any]]]) -> None:
+def test_pika_does_not_log_a_lost_connection_a_second_time(lines: Callable[[], list[dict[str, Any]]]) -> None:
     for name in ("adapters.utils.io_services_utils", "adapters.base_connection", "connection", "channel"):
         logging.getLogger(f"pika.{name}").error("lost")
     for name in ("pika", "pika.callback", "aio_pika", "aiormq"):
@@ -205,7 +205,7 @@ def test_an_exception_reaches_handlers_of_others(caplog: pytest.LogCaptureFixtur
 # -- tasks
 
 
-def test_each_line_of_a_task_tells_which(lines: Callable[[], list[dict[str, Any]]]) -> None:
+def test_each_line_of_a_task_names_it(lines: Callable[[], list[dict[str, Any]]]) -> None:
     def run() -> None:
         task_context.set(Running())
         get_logger("amqpworker.test").info("one")
@@ -227,7 +227,7 @@ def test_a_field_of_the_line_itself_comes_before_that_of_the_task(lines: Callabl
     assert lines()[0]["queue"] == "other"
 
 
-def test_a_field_that_has_nothing_to_say_is_left_out(text: io.StringIO) -> None:
+def test_a_field_without_information_is_left_out(text: io.StringIO) -> None:
     configure("info", json=True, stream=text)
     get_logger("x").info("one", reason=None, count=0)
     (line,) = [json.loads(one) for one in text.getvalue().splitlines()]
@@ -348,7 +348,7 @@ def test_what_the_stream_cannot_encode_is_escaped() -> None:
     assert b"f\\xfcr \\ud800" in raw.getvalue()
 
 
-def test_a_closed_stream_takes_no_lines_and_harms_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_closed_stream_takes_no_lines_and_raises_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     stream = io.StringIO()
     configure("info", stream=stream)
     stream.close()
@@ -357,7 +357,7 @@ def test_a_closed_stream_takes_no_lines_and_harms_nobody(capsys: pytest.CaptureF
     assert capsys.readouterr() == ("", ""), "neither logging complains of it, nor does the line go elsewhere"
 
 
-def test_a_pipe_that_nobody_reads_holds_nobody_up_and_the_loss_is_told() -> None:
+def test_a_pipe_that_nobody_reads_blocks_no_caller_and_the_loss_is_reported() -> None:
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream:
         configure("info", json=True, stream=stream)

@@ -23,7 +23,7 @@ def test_a_whole_number_is_read_also_as_decimal_text(value: Any, number: int) ->
 
 
 @pytest.mark.parametrize("value", ["--5", "5-", "-", "", " 5", "5\n", "٣", "1_0", "9" * 19, 1.5, True, None, b"5", [5]])
-def test_anything_else_is_no_number(value: Any) -> None:
+def test_anything_else_is_not_a_number(value: Any) -> None:
     assert count_of(value) is None
 
 
@@ -77,7 +77,7 @@ def test_a_time_is_read_in_each_of_its_forms(value: Any, milliseconds: int) -> N
         {},
     ],
 )
-def test_what_tells_no_time_or_not_whose_is_none(value: Any) -> None:
+def test_what_contains_no_time_or_no_zone_is_none(value: Any) -> None:
     assert time_of(value) is None
 
 
@@ -115,7 +115,7 @@ def test_headers_of_ours_are_read_and_all_others_left_alone() -> None:
 
 @pytest.mark.parametrize("name", [*TIMES, "aw-attempt", "aw-crashes"])
 @pytest.mark.parametrize("value", ["soon", None, True, 1.5, b"5", "", {}])
-def test_a_value_that_means_nothing_is_told_with_its_header(name: str, value: Any) -> None:
+def test_a_value_that_means_nothing_is_reported_with_its_header(name: str, value: Any) -> None:
     with pytest.raises(UnusableHeader, match=name):
         read_headers({name: value})
 
@@ -126,7 +126,7 @@ def test_a_count_below_its_first_means_nothing(name: str, value: Any) -> None:
         read_headers({name: value})
 
 
-def test_the_vectors_of_the_wire_contract_are_read_as_it_says() -> None:
+def test_the_vectors_of_the_wire_contract_are_read_as_it_states() -> None:
     rows = table((ROOT / "docs/wire.md").read_text(), "| a header's value | read as |")
     assert len(rows) > 10
     for value, told in rows:

@@ -1,4 +1,4 @@
-"""A policy's decisions, asked for as the runner asks: after a run that failed, at a time that stands still."""
+"""A policy's decisions, asked for as the runner asks: after a run that failed, at a time that is fixed."""
 
 from __future__ import annotations
 

@@ -55,6 +55,6 @@ def test_a_time_is_so_many_seconds_away_and_none_if_it_is_past(at: datetime, sec
         ("2027-01-01T00:00:00Z", r"^at=.* must be a timezone-aware datetime"),
     ],
 )
-def test_a_time_that_says_nothing_definite_is_refused(at: datetime, told: str) -> None:
+def test_an_ambiguous_time_is_refused(at: datetime, told: str) -> None:
     with pytest.raises(InvalidArguments, match=told):
         seconds_until(at, NOW)

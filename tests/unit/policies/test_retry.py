@@ -49,7 +49,7 @@ wait_rules = st.recursive(
     lambda part: st.builds(lambda a, b: a + b, part, part) | st.builds(tenacity.wait_chain, part, part),
     max_leaves=4,
 )
-# tenacity's own clock stands nearly still in these runs, and ours wholly: the half second keeps the two together.
+# tenacity's own clock hardly moves in these runs, and ours does not: the half second keeps the two together.
 stops = st.recursive(
     st.builds(tenacity.stop_after_attempt, st.integers(1, 10))
     | st.builds(lambda limit: tenacity.stop_before_delay(limit + 0.5), seconds),
@@ -164,7 +164,7 @@ def test_a_wait_by_the_exception_is_asked_with_it() -> None:
     assert asked.decide(ERROR, run()) == len("no route")
 
 
-def test_try_again_is_retried_whatever_the_predicate_says_but_not_past_the_stop() -> None:
+def test_try_again_is_retried_against_the_predicate_but_not_past_the_stop() -> None:
     asked = policy(Retrying(retry=tenacity.retry_never, stop=tenacity.stop_after_attempt(3)))
     assert waits(asked, TryAgain()) == [0, 0]
 
@@ -185,7 +185,7 @@ def test_a_forged_attempt_costs_no_time(attempt: int, wait: Any) -> None:
 
 
 def broken(state: RetryCallState) -> Any:
-    raise ZeroDivisionError("by a slip")
+    raise ZeroDivisionError("by mistake")
 
 
 def leaving(state: RetryCallState) -> Any:
@@ -211,7 +211,7 @@ def coroutine(state: RetryCallState) -> Any:
 @pytest.mark.parametrize(
     ("part", "function", "told"),
     [
-        *((part, broken, "ZeroDivisionError: by a slip") for part in ("retry", "wait", "stop")),
+        *((part, broken, "ZeroDivisionError: by mistake") for part in ("retry", "wait", "stop")),
         *((part, leaving, "SystemExit: 3") for part in ("retry", "wait", "stop")),
         *((part, coroutine, "TypeError: it is asynchronous") for part in ("retry", "stop")),
         ("wait", nonsense, "ValueError: could not convert"),
@@ -233,7 +233,7 @@ def test_an_error_that_is_raised_again_and_again_has_one_note() -> None:
     assert len(error.__notes__) == 1
 
 
-def test_an_error_that_takes_no_note_is_no_harm() -> None:
+def test_an_error_that_takes_no_note_does_no_harm() -> None:
     class Closed(Exception):
         def add_note(self, _: str) -> None:
             raise RuntimeError
@@ -313,7 +313,7 @@ def test_the_delay_of_retry_later_counts_for_the_stop() -> None:
     assert not asked.allows(run(2, since=30), RetryLater(70))
 
 
-def test_a_stop_that_looks_at_the_outcome_sees_the_signal() -> None:
+def test_a_stop_that_reads_the_outcome_sees_the_signal() -> None:
     def by_outcome(state: RetryCallState) -> bool:
         assert state.outcome is not None
         return not isinstance(state.outcome.exception(), RetryLater)

@@ -31,7 +31,7 @@ def test_a_number_is_that_many_retries_after_the_first_run(number: int) -> None:
     assert all(wait == 300 for wait in decided[5:])
 
 
-def test_unless_told_a_task_has_three_retries_that_do_not_come_all_at_once() -> None:
+def test_by_default_a_task_has_three_retries_that_do_not_run_all_at_once() -> None:
     assert len(waits(policy())) == 3
     assert len({policy().decide(ERROR, run()) for _ in range(20)}) > 1
 
@@ -78,7 +78,7 @@ def test_by_default_every_exception_is_retried_and_an_exit_is_not(default: Any) 
         (Retrying, "it takes a tenacity.Retrying"),
     ],
 )
-def test_what_is_no_policy_is_refused(spec: Any, told: str) -> None:
+def test_what_is_not_a_policy_is_refused(spec: Any, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         policy(spec)
 
@@ -87,7 +87,7 @@ def test_what_is_no_policy_is_refused(spec: Any, told: str) -> None:
 
 
 def ignore(*_: object) -> None:
-    """Stand for a callback."""
+    """Be a callback."""
 
 
 class Refused(tenacity.RetryError):
@@ -186,7 +186,7 @@ def test_what_stops_never_is_seen_in_each_of_its_forms(stop: Any) -> None:
         lambda _: 0,
     ],
 )
-def test_for_ever_with_any_pause_or_with_somebody_s_own_wait_is_a_policy(wait: Any) -> None:
+def test_for_ever_with_any_pause_or_with_a_wait_of_ones_own_is_a_policy(wait: Any) -> None:
     policy(Retrying(wait=wait))
 
 
@@ -215,7 +215,7 @@ def test_a_part_that_would_have_to_be_awaited_is_refused(part: str, asynchronous
 @pytest.mark.parametrize(
     "parts", [{"stop": tenacity.stop_after_attempt}, {"wait": tenacity.wait_none}, {"stop": 3}, {"retry": OSError}]
 )
-def test_a_part_that_is_no_strategy_is_refused(parts: dict[str, Any]) -> None:
+def test_a_part_that_is_not_a_strategy_is_refused(parts: dict[str, Any]) -> None:
     (name,) = parts
     with pytest.raises(ConfigError, match=rf"{name}=.*give an instance, such as those in tenacity\.{name}"):
         policy(Retrying(**parts))

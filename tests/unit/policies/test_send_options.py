@@ -1,4 +1,4 @@
-"""Which options of a message are taken, and what is said of those that are not."""
+"""Which options of a message are taken, and what is reported of those that are not."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_durations_are_seconds_or_a_timedelta(name: str) -> None:
 @pytest.mark.parametrize(
     "value", [-1, -1e-9, float("nan"), float("inf"), MAX_DELAY + 1, True, "5", b"5", [5], timedelta(seconds=-1)]
 )
-def test_what_is_no_duration_is_refused_with_the_option_s_name(name: str, value: object) -> None:
+def test_what_is_not_a_duration_is_refused_with_the_option_s_name(name: str, value: object) -> None:
     with pytest.raises(InvalidArguments, match=name):
         check_options(**{name: value})
 
@@ -176,7 +176,7 @@ def test_options_leave_the_verbs_that_they_suit() -> None:
 
 
 @pytest.mark.parametrize("name", ["delay", "apply_async", "send_with_options"])
-def test_what_a_task_does_not_have_is_told_with_what_it_has(name: str) -> None:
+def test_what_a_task_does_not_have_is_reported_with_what_it_has(name: str) -> None:
     echo = task()
     for asked, told in (
         (echo, f"Task 'test.echo' has no attribute {name!r}: use .send(…), .call(…) or .options(…)."),
@@ -221,7 +221,7 @@ def test_options_do_not_stay_on_the_task() -> None:
     assert message.id != "1"
 
 
-def test_a_message_is_what_the_options_say() -> None:
+def test_a_message_is_as_its_options_require() -> None:
     moment = datetime(2030, 1, 1, tzinfo=UTC)
     message = task().options(at=moment, expires=5, id="1", queue="q", headers={"a": 1}).message("hi")
     assert message == Message("test.echo", "q", b'{"text":"hi"}', "1", {"a": 1}, None, moment, 5.0)

@@ -19,7 +19,7 @@ def test_a_queue_needs_its_topology_and_a_delay_the_ladder() -> None:
     assert plan.worker_requirements("work") == (requirement, plan.ladder)
 
 
-def test_a_queue_that_nobody_named_needs_nothing_but_the_ladder_of_a_delay() -> None:
+def test_an_unnamed_queue_needs_nothing_but_the_ladder_of_a_delay() -> None:
     plan = Plan("amqpworker", declare=True)
     assert plan.requirements("slip", delayed=False) == ()
     assert plan.requirements("slip", delayed=True) == (plan.ladder,)

@@ -96,7 +96,7 @@ def test_a_level_waits_twice_as_long_as_the_one_below_and_hands_down_to_it(
     assert binding == Binding(name, name, "", {"x-match": "all", f"aw-wait-{number:02d}": None})
 
 
-def test_the_ladder_stands_on_its_own() -> None:
+def test_the_ladder_needs_no_queue() -> None:
     topology = ladder("amqpworker")
     assert len([one for one in topology.queues if ".delay." in one.name]) == LEVELS
     assert exchange(topology, "amqpworker.due").arguments == {"alternate-exchange": "amqpworker.parked"}

@@ -1,4 +1,4 @@
-"""Signatures of any hint, the types they are tried with, and bodies that nobody may send."""
+"""Signatures of any hint, the types they are tried with, and bodies that must not be sent."""
 
 from __future__ import annotations
 

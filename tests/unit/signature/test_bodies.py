@@ -23,7 +23,7 @@ from tests.unit.signature.signatures import (
 
 @pytest.mark.parametrize("hint", [Any, int, float, str, Decimal, Order, dt.timedelta, list[float], int | float, Loose])
 @pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
-def test_a_body_that_is_no_json_object_is_malformed(hint: Any, body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_malformed(hint: Any, body: bytes) -> None:
     signature = taking(hint)
     with pytest.raises(MalformedBody, match=r"^Task 'shop\.task': The body [^\n]*\.$"):
         signature.decode(body)
@@ -69,7 +69,7 @@ def test_a_wrong_parameter_of_a_body_is_named_and_not_malformed(body: bytes, tex
     assert len(str(caught.value)) < 300
 
 
-def test_of_a_key_that_stands_twice_the_last_counts() -> None:
+def test_of_a_key_that_occurs_twice_the_last_counts() -> None:
     assert of(plain).decode(b'{"user_id": 1, "user_id": 2}').kwargs == {"user_id": 2}
 
 

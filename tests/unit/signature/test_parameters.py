@@ -111,7 +111,7 @@ def test_only_plain_functions_can_be_tasks(function: Any, text: str) -> None:
         of(function)
 
 
-def test_hints_may_name_what_stands_around_a_function() -> None:
+def test_hints_may_name_what_surrounds_a_function() -> None:
     class Local(BaseModel):
         a: int
 

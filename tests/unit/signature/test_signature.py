@@ -129,7 +129,7 @@ def test_any_refuses_what_json_would_turn_into_something_else(value: object, wor
         returning(Any).encode_result(value)
 
 
-def test_an_async_function_says_so() -> None:
+def test_an_async_function_is_marked_as_such() -> None:
     async def task(a: int) -> int:
         return a
 
@@ -148,7 +148,7 @@ def test_a_result_is_checked_against_its_hint() -> None:
         signature.decode_result(b"5")
 
 
-def test_a_task_that_returns_none_says_null() -> None:
+def test_a_task_that_returns_none_has_null_as_its_result() -> None:
     assert returning(None).encode_result(None) == b"null"
     assert returning(None).decode_result(b"null") is None
     with pytest.raises(InvalidResult):
@@ -163,12 +163,12 @@ def test_a_missing_return_hint_takes_whatever_json_has() -> None:
 
 
 @pytest.mark.parametrize("data", [*BAD_BODIES.values(), b'"x","y"', b'1,"result":2', b"1]"])
-def test_a_result_that_is_not_what_the_hint_says_is_an_invalid_result(data: bytes) -> None:
+def test_a_result_that_does_not_fit_the_hint_is_an_invalid_result(data: bytes) -> None:
     with pytest.raises(InvalidResult):
         returning(dict[str, dict[str, list[float]]]).decode_result(data)
 
 
-def test_an_unreadable_result_does_not_tell_its_value() -> None:
+def test_the_error_of_an_unreadable_result_does_not_contain_its_value() -> None:
     with pytest.raises(InvalidResult) as caught:
         returning(int).encode_result("s3cret")
     assert "s3cret" not in str(caught.value)

@@ -216,7 +216,7 @@ def test_deep_values_that_can_be_read_are_carried() -> None:
     assert signature.decode_result(signature.encode_result(value)) == value
 
 
-def test_text_that_is_no_unicode_is_refused() -> None:
+def test_text_that_is_not_unicode_is_refused() -> None:
     for hint, value in [(str, "\ud800"), (Any, ["\ud800"]), (Any, {"\udfff": 1}), (dict[str, int], {"\ud800": 1})]:
         with pytest.raises(InvalidArguments, match=r"'p'.*surrogate"):
             taking(hint).encode((value,), {})
@@ -238,7 +238,7 @@ def test_a_model_that_was_changed_into_something_else_is_refused() -> None:
         taking(Order).encode((order,), {})
 
 
-def test_bytes_that_a_model_would_break_are_refused_and_the_remedy_told() -> None:
+def test_bytes_that_a_model_would_break_are_refused_with_the_remedy() -> None:
     with pytest.raises(InvalidArguments, match=r"'p'.*model_config"):
         taking(Loose).encode((Loose(data=b"\xff"),), {})
     assert run_value(Packed, Packed(data=b"\xff")) == Packed(data=b"\xff")
@@ -249,7 +249,7 @@ def test_a_member_of_an_enum_that_could_not_be_read_is_refused() -> None:
         taking(Odd).encode((Odd.PAIR,), {})
 
 
-def test_an_error_tells_the_way_to_the_value_but_no_keys_of_somebodys_dict() -> None:
+def test_an_error_contains_the_path_to_the_value_but_no_keys_of_a_dict() -> None:
     with pytest.raises(InvalidArguments, match=r"parameter 'p' at \[1\]\.parts\[0\]\.amount: Input should be"):
         taking(list[Order]).encode(([{"orderId": 1}, {"orderId": 1, "parts": [{"orderId": 1, "amount": "x"}]}],), {})
     with pytest.raises(InvalidArguments) as caught:
@@ -258,7 +258,7 @@ def test_an_error_tells_the_way_to_the_value_but_no_keys_of_somebodys_dict() -> 
     assert "hidden" not in str(caught.value)
 
 
-def test_an_error_counts_what_it_does_not_tell() -> None:
+def test_an_error_counts_what_it_leaves_out() -> None:
     def task(a: int, b: int, c: int, d: int, e: int) -> None: ...
 
     with pytest.raises(InvalidArguments, match=r"'a' is missing; .*'c' is missing; and 2 more\.$"):
@@ -268,7 +268,7 @@ def test_an_error_counts_what_it_does_not_tell() -> None:
 @pytest.mark.parametrize(
     "error", [KeyError("s3cret"), RuntimeError(), MemoryError(), RecursionError(), OverflowError()]
 )
-def test_whatever_a_validator_raises_is_told_as_wrong_arguments(error: Exception) -> None:
+def test_everything_that_a_validator_raises_is_reported_as_wrong_arguments(error: Exception) -> None:
     def refuse(value: str) -> str:
         raise error
 
@@ -282,7 +282,7 @@ def test_whatever_a_validator_raises_is_told_as_wrong_arguments(error: Exception
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_validators_own_text_is_told_unless_it_repeats_the_value() -> None:
+def test_a_validators_own_text_is_shown_unless_it_repeats_the_value() -> None:
     def refuse(value: str) -> str:
         raise ValueError(f"not in stock: {value}" if value.startswith("s3") else "not in stock")
 

@@ -440,7 +440,7 @@ class Notes(BaseModel):
     _lines: list[str] = PrivateAttr(default_factory=list)
 
 
-def test_what_is_lost_of_a_list_is_not_told_as_a_key() -> None:
+def test_what_is_lost_of_a_list_is_not_reported_as_a_key() -> None:
     notes = Notes()
     notes._lines.append("lost")
     refused_when_sent(Notes, notes, r" at _lines: a private attribute is not sent; use a field")
@@ -480,13 +480,13 @@ def test_what_lies_in_any_arrives_equal_or_is_refused() -> None:
     arrives(Sequence[int], [1, 2])
 
 
-def test_private_attributes_are_not_lost_without_a_word() -> None:
+def test_private_attributes_are_not_lost_silently() -> None:
     model = Private(a=1)
     model._seen = 5
     refused_when_sent(Private, model, " at _seen: a private attribute is not sent")
 
 
-def test_caches_and_classes_without_equality_are_no_obstacle() -> None:
+def test_caches_and_classes_without_equality_are_accepted() -> None:
     counted = Counted(a=1)
     assert counted.triple == 3
     assert run_value(Counted, counted).a == 1
@@ -607,7 +607,7 @@ def test_a_union_inside_a_model_is_refused_with_its_place() -> None:
         (Annotated[int | str, AfterValidator(lambda v: v)], [1, "a"]),
     ],
 )
-def test_a_union_that_json_tells_apart_is_carried(hint: Any, values: list[Any]) -> None:
+def test_a_union_that_json_distinguishes_is_carried(hint: Any, values: list[Any]) -> None:
     for value in values:
         arrived = run_value(hint, value)
         assert arrived == value

@@ -1,4 +1,4 @@
-"""A fleet without processes: tests tell it what happens, and see what it wants done."""
+"""A fleet without processes: tests report what happens, and see what it wants done."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from amqpworker.supervisor.actions import Action, Log, Start
 from amqpworker.supervisor.fleet import Fleet
 
 
-class Scene:
+class FleetScene:
     """A fleet with a clock, and what it wanted done."""
 
     def __init__(self, **sizes: int) -> None:
@@ -20,7 +20,7 @@ class Scene:
         self.first = self.on(Fleet.tick)
 
     def on(self, happens: Callable[..., list[Action]], *given: Any, after: float = 0.0, **named: Any) -> list[Action]:
-        """Return what is done if that happens, `after` seconds later; what is only said is kept aside."""
+        """Return what is done if that happens, `after` seconds later; what is only logged is kept aside."""
         self.now += after
         actions = happens(self.fleet, *given, self.now, **named)
         self.said += [one for one in actions if isinstance(one, Log)]
@@ -41,5 +41,5 @@ class Scene:
         return [one.event for one in self.said]
 
     def field(self, event: str, name: str) -> Any:
-        """Return a field of what was said last of that."""
+        """Return a field of the last log line of that event."""
         return [one for one in self.said if one.event == event][-1].fields[name]

@@ -1,4 +1,4 @@
-"""Which messages are suspected: those that ran in a process that died, told as soon as that is known."""
+"""Which messages are suspected: those that ran in a process that died, reported as soon as that is known."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_process_that_does_not_move_is_as_good_as_dead() -> None:
     assert history.answers({1: recording(), 2: None}, 101.1) == [(1, SuspectAnswer(("b",), suspect=False))]
 
 
-def test_whoever_asks_while_it_runs_the_message_itself_is_answered_at_once() -> None:
+def test_a_process_that_asks_while_it_runs_the_message_is_answered_at_once() -> None:
     history = CrashHistory()
     history.add_queries(1, ("a",), 100.0)
     assert history.answers({1: recording("a")}, 100.0) == [(1, SuspectAnswer(("a",), suspect=False))]
@@ -72,7 +72,7 @@ def test_a_process_without_a_recording_leaves_no_suspects() -> None:
     assert history.answers({1: None}, 100.0) == [(1, SuspectAnswer(("a",), suspect=False))]
 
 
-def test_the_oldest_suspects_are_forgotten_where_there_are_too_many() -> None:
+def test_the_oldest_suspects_are_forgotten_if_there_are_too_many() -> None:
     history = CrashHistory()
     history.record_death(recording("first", "again"))
     history.record_death(recording(*(f"k{number}" for number in range(MAX_SUSPECTS - 1))))

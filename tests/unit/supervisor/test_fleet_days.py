@@ -76,7 +76,7 @@ class World:
         self.due.append(Due(self.now + delay, self.turn, happens))
 
     def act(self, happens: Happens, *given: Any) -> None:
-        """Do what follows if that happens, and tell of what could not be started once all of it is done."""
+        """Do what follows if that happens, and report what could not be started once all of it is done."""
         consuming = self.consuming()
         for action in happens(self.fleet, *given, self.now):
             self.do(action)
@@ -167,7 +167,7 @@ class World:
         assert set(fleet.processes) == {*self.bodies, *self.refused}, "an orphan, or a ghost"
         if fleet.stopping is None and event not in {Fleet.on_ended, Fleet.on_stalled, Fleet.on_exiting}:
             for name, consuming in self.consuming().items():
-                assert consuming or not before[name], f"{event} left nobody of {name} who consumes"
+                assert consuming or not before[name], f"{event} left no process of {name} that consumes"
         assert sum(one.is_starting for one in fleet.processes.values()) <= self.max_starts
         due = fleet.next_due(self.now)
         assert due is None or due > self.now, f"something was left undone after {event}"
@@ -178,7 +178,7 @@ class World:
     # ---- a day ------------------------------------------------------------------------------------------------------
 
     def happen(self) -> None:
-        """Let something happen that nobody wished for, or that somebody asked for."""
+        """Let something happen that was not intended, or that an operator asked for."""
         self.chance.choice([self.fault, self.outage, self.operate])()
 
     def fault(self) -> None:
@@ -217,7 +217,7 @@ class World:
                 self.away.add(pool)
 
     def operate(self) -> None:
-        """Let somebody ask for something."""
+        """Let an operator ask for something."""
         match self.chance.randrange(3):
             case 0:
                 self.given_up.clear()

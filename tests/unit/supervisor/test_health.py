@@ -46,7 +46,7 @@ def test_alive_is_who_looks_and_ready_is_who_consumes_with_every_process() -> No
         assert (respond_to("/livez", state, now)[0], respond_to("/readyz", state, now)[0]) == (alive, ready)
 
 
-def test_the_status_tells_of_each_process_and_each_task_that_runs() -> None:
+def test_the_status_shows_each_process_and_each_task_that_runs() -> None:
     code, told = respond_to("/status", STATE, 1001.0)
     assert code == 200
     read = json.loads(json.dumps(told))
@@ -84,7 +84,7 @@ def test_it_answers_on_a_port_and_on_a_unix_socket(server: HealthServer) -> None
     assert get_status(server.address)["pid"] == 4711
 
 
-def test_whoever_asks_and_says_nothing_more_holds_up_nobody_else(server: HealthServer) -> None:
+def test_a_client_that_sends_nothing_more_holds_up_no_other(server: HealthServer) -> None:
     silent = []
     for _ in range(20):
         asking = socket.socket(
@@ -111,7 +111,7 @@ def test_a_socket_that_was_left_behind_is_taken_over(tmp_path: Path) -> None:
     assert not (tmp_path / "x.sock").exists()
 
 
-def test_a_file_that_is_no_socket_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_socket_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     (tmp_path / "link").symlink_to("file")
     for name in ("file", "link", "."):
@@ -124,7 +124,7 @@ def test_a_file_that_is_no_socket_is_left_as_it_is(tmp_path: Path) -> None:
     "where",
     ["8080", "localhost", "127.0.0.1:http", "127.0.0.1:99999", "", "/no/such/folder/x.sock", "/tmp/\0", "\0:80"],
 )
-def test_what_is_no_place_is_refused_in_one_line(where: str) -> None:
+def test_what_is_not_an_address_is_refused_in_one_line(where: str) -> None:
     with pytest.raises(ConfigError, match="health"):
         HealthServer(where, lambda: None)
 
@@ -152,7 +152,7 @@ def test_a_folder_that_others_may_write_to_is_not_trusted(tmp_path: Path, monkey
 
 
 class Other:
-    """A server that is no supervisor."""
+    """A server that is not a supervisor."""
 
     def __init__(self, reply: bytes) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -170,7 +170,7 @@ class Other:
     "reply",
     [b"", b"SSH-2.0\r\n", b"HTTP/1.1 200 OK\r\n\r\nhello", b"HTTP/1.1 200 OK\r\n\r\n[]", b"HTTP/1.1 503 X\r\n\r\n{}"],
 )
-def test_whoever_is_no_supervisor_is_told_apart(reply: bytes) -> None:
+def test_another_server_is_distinguished_from_a_supervisor(reply: bytes) -> None:
     other: Any = Other(reply)
     with pytest.raises(NotConnected, match=other.where):
         get_status(other.where)
@@ -181,7 +181,7 @@ def test_whoever_is_no_supervisor_is_told_apart(reply: bytes) -> None:
     ("seconds", "told"),
     [(-1, "0.0 s"), (0.34, "0.3 s"), (59, "59 s"), (150, "2 min"), (3 * 3600, "3 h"), (10 * 86_400, "10 d")],
 )
-def test_times_are_told_as_people_say_them(seconds: float, told: str) -> None:
+def test_times_are_shown_as_people_write_them(seconds: float, told: str) -> None:
     assert age(seconds) == told
 
 

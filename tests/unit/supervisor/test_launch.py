@@ -32,12 +32,12 @@ def test_a_supervisor_reads_what_it_was_given() -> None:
     assert parse_config(command(TWO_POOLS)[-1]) == TWO_POOLS
 
 
-def test_whose_supervisor_it_is_stands_before_the_details() -> None:
+def test_the_owner_of_a_supervisor_is_listed_before_the_details() -> None:
     assert command(TWO_POOLS)[-4:-1] == ["amqpworker.supervisor", "mail:app", "none:app"]
 
 
 @pytest.mark.parametrize("executable", ["", "/not/there"])
-def test_a_program_that_cannot_be_started_is_told_and_signals_are_heard_as_before(
+def test_a_program_that_cannot_be_started_is_reported_and_signals_work_as_before(
     monkeypatch: pytest.MonkeyPatch, executable: str
 ) -> None:
     monkeypatch.setattr(sys, "executable", executable)
@@ -47,7 +47,7 @@ def test_a_program_that_cannot_be_started_is_told_and_signals_are_heard_as_befor
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
-def test_more_pools_than_a_command_can_hold_are_told() -> None:
+def test_more_pools_than_a_command_can_hold_are_reported() -> None:
     many = config(*["none:app"] * 20_000)
     with pytest.raises(ConfigError, match="Argument list too long"):
         launch.launch(many)
@@ -125,7 +125,7 @@ print(code, sorted(loaded))
         ("import os; os._exit(1)", 1, "No worker process has ever consumed, and 1 have ended, the last by exit code 1"),
     ],
 )
-def test_it_says_in_one_line_why_nothing_runs_and_has_loaded_no_broker_checks_or_colours(
+def test_it_gives_the_reason_in_one_line_if_nothing_runs_and_has_loaded_no_broker_checks_or_colours(
     tmp_path: Path, source: str | None, code: int, told: str, log_json: bool | None
 ) -> None:
     if source is not None:

@@ -25,7 +25,7 @@ SLOW = 250
 
 
 def connected(address: str) -> socket.socket:
-    """Return a client that has connected and says nothing."""
+    """Return a client that has connected and sends nothing."""
     family = socket.AF_UNIX if "/" in address else socket.AF_INET6 if "[" in address else socket.AF_INET
     client = socket.socket(family)
     client.connect(address if "/" in address else split_address(address))

@@ -1,4 +1,4 @@
-"""What systemd is told, and what it is not told."""
+"""What systemd is notified of, and what it is not."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def but_status(lines: list[str]) -> list[str]:
 STARTING, WAITING, CONSUMING = pool(), pool(waiting=2), pool(consuming=2)
 
 
-def test_ready_is_told_once_and_only_when_every_process_consumes() -> None:
+def test_ready_is_reported_once_and_only_when_every_process_consumes() -> None:
     announcer = Announcer()
     assert "READY=1" not in announcer.next(0, STARTING)
     assert "READY=1" not in announcer.next(1, pool(consuming=1))
@@ -65,7 +65,7 @@ def test_ready_is_told_once_and_only_when_every_process_consumes() -> None:
     assert announcer.next(5, CONSUMING) == ["STATUS=2/2 consuming, 0 running, 0 done"]
 
 
-def test_whoever_waits_for_a_broker_gets_more_time_and_whoever_hangs_while_starting_does_not() -> None:
+def test_a_process_that_waits_for_a_broker_gets_more_time_and_one_that_hangs_while_starting_does_not() -> None:
     announcer = Announcer()
     assert but_status(announcer.next(0, STARTING)) == []
     assert announcer.next(20, STARTING) == []
@@ -80,7 +80,7 @@ def test_the_watchdog_is_fed_while_more_than_half_of_the_processes_are_sound() -
     assert announcer.next(9, CONSUMING) == []
     assert "WATCHDOG=1" in announcer.next(10, CONSUMING)
     assert "WATCHDOG=1" not in announcer.next(30, pool(consuming=2, stalled=1))
-    assert "WATCHDOG=1" in announcer.next(31, WAITING), "a broker that is away is no fault of ours"
+    assert "WATCHDOG=1" in announcer.next(31, WAITING), "a broker that is unreachable is not our fault"
 
 
 def test_the_watchdog_is_fed_while_what_has_died_waits_for_its_next_start() -> None:
@@ -90,11 +90,11 @@ def test_the_watchdog_is_fed_while_what_has_died_waits_for_its_next_start() -> N
     assert "WATCHDOG=1" not in dying.next(20, pool(consuming=1, alive=1, stalled=1)), "the only one that is left hangs"
 
 
-def test_nobody_feeds_a_watchdog_that_there_is_not() -> None:
+def test_without_a_watchdog_none_is_fed() -> None:
     assert "WATCHDOG=1" not in Announcer().next(0, CONSUMING)
 
 
-def test_a_reload_is_told_with_its_time_and_its_end() -> None:
+def test_a_reload_is_reported_with_its_time_and_its_end() -> None:
     announcer = Announcer()
     announcer.next(0, CONSUMING)
     reloading = replace(CONSUMING, reloading=True)
@@ -103,7 +103,7 @@ def test_a_reload_is_told_with_its_time_and_its_end() -> None:
     assert but_status(announcer.next(7, CONSUMING)) == ["READY=1"]
 
 
-def test_a_stop_is_told_and_gets_the_time_that_it_takes() -> None:
+def test_a_stop_is_reported_and_gets_the_time_that_it_takes() -> None:
     announcer = Announcer(watchdog=3.0)
     announcer.next(0, CONSUMING)
     stopping = replace(pool(consuming=2, stalled=2), stopping=True)
@@ -111,7 +111,7 @@ def test_a_stop_is_told_and_gets_the_time_that_it_takes() -> None:
     assert announcer.next(5.5, stopping) == []
 
 
-def test_the_status_is_told_when_it_changes_once_in_a_second_at_the_most() -> None:
+def test_the_status_is_reported_when_it_changes_at_most_once_per_second() -> None:
     announcer = Announcer()
     assert announcer.next(0, STARTING) == ["STATUS=0/2 consuming, 0 running, 0 done"]
     assert announcer.next(0.5, pool(done=1)) == []
@@ -125,7 +125,7 @@ def test_the_status_that_comes_with_ready_is_the_one_of_that_moment() -> None:
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-def test_it_is_sent_to_where_the_environment_says_which_no_child_sees(tmp_path: Path, abstract: bool) -> None:
+def test_it_is_sent_to_the_address_in_the_environment_which_no_child_sees(tmp_path: Path, abstract: bool) -> None:
     name = f"@amqpworker-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind("\0" + name[1:] if abstract else name)
@@ -166,7 +166,7 @@ def seen(consuming: bool, running: int = 0, done: int = 0, stalled: str = "") ->
     )
 
 
-def test_how_it_stands_in_a_few_words() -> None:
+def test_the_status_in_a_few_words() -> None:
     fleet = Fleet({"main": 2}, lambda: 1.0, {"main": 60.0})
     fleet.tick(0)
     fleet.on_ready(1, 30.0, 1)

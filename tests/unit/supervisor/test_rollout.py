@@ -7,12 +7,12 @@ import pytest
 from amqpworker.ipc.exit_status import FAILED
 from amqpworker.supervisor.actions import Drain, Kill, Start
 from amqpworker.supervisor.fleet import Fleet
-from tests.unit.supervisor.fleet_scene import Scene
+from tests.unit.supervisor.fleet_scene import FleetScene
 
 # ---- reloads ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_reload_that_finds_no_room_for_a_process_goes_on_when_there_is(two: Scene) -> None:
+def test_a_reload_that_finds_no_room_for_a_process_continues_when_there_is(two: FleetScene) -> None:
     assert two.refused(Fleet.reload) == [Start(3, "main", 1)]
     assert two.fleet.reloading
     assert two.fleet.next_due(two.now) == two.now + 1.0
@@ -23,7 +23,7 @@ def test_a_reload_that_finds_no_room_for_a_process_goes_on_when_there_is(two: Sc
 
 
 def test_a_reload_that_fails_before_the_broker_was_ever_reached_leaves_the_process_that_waits_for_it() -> None:
-    scene = Scene(main=1)
+    scene = FleetScene(main=1)
     scene.on(Fleet.on_ready, 1, 30.0)
     assert scene.on(Fleet.reload) == [Start(2, "main", 1)]
     scene.on(Fleet.on_misconfigured, 2, "SyntaxError in shop.py")
@@ -33,8 +33,8 @@ def test_a_reload_that_fails_before_the_broker_was_ever_reached_leaves_the_proce
     assert sorted(scene.fleet.processes) == [1]
 
 
-def test_what_a_reload_started_in_vain_is_no_reason_to_give_up_what_waits_for_the_broker() -> None:
-    scene = Scene(main=1)
+def test_what_a_reload_started_in_vain_does_not_end_what_waits_for_the_broker() -> None:
+    scene = FleetScene(main=1)
     scene.on(Fleet.on_ready, 1, 30.0)
     serial = 1
     for _ in range(3):
@@ -48,7 +48,7 @@ def test_what_a_reload_started_in_vain_is_no_reason_to_give_up_what_waits_for_th
     assert sorted(scene.fleet.processes) == [1]
 
 
-def test_what_has_outgrown_its_limits_is_replaced_when_there_is_room(two: Scene) -> None:
+def test_what_has_outgrown_its_limits_is_replaced_when_there_is_room(two: FleetScene) -> None:
     assert two.refused(Fleet.on_recycling_due, 2, "it has run 1000 tasks") == [Start(3, "main", 2)]
     assert two.on(Fleet.tick, after=1.0) == [Start(4, "main", 2)]
     assert two.consumes(4) == [Drain(2)]
@@ -56,7 +56,7 @@ def test_what_has_outgrown_its_limits_is_replaced_when_there_is_room(two: Scene)
 
 @pytest.mark.parametrize("ready", [False, True])
 def test_a_reload_takes_back_what_the_last_one_has_started_and_what_does_not_consume_yet(
-    two: Scene, ready: bool
+    two: FleetScene, ready: bool
 ) -> None:
     two.on(Fleet.reload)
     if ready:
@@ -73,7 +73,7 @@ def test_a_reload_takes_back_what_the_last_one_has_started_and_what_does_not_con
     assert not two.fleet.reloading
 
 
-def test_a_reload_takes_back_the_successor_of_what_has_outgrown_its_limits_too(two: Scene) -> None:
+def test_a_reload_takes_back_the_successor_of_what_has_outgrown_its_limits_too(two: FleetScene) -> None:
     assert two.on(Fleet.on_recycling_due, 1, "it has run 1000 tasks") == [Start(3, "main", 1)]
     two.on(Fleet.on_ready, 3, 30.0)
     assert two.on(Fleet.reload, after=600.0) == [Drain(3)]
@@ -81,7 +81,7 @@ def test_a_reload_takes_back_the_successor_of_what_has_outgrown_its_limits_too(t
     assert two.consumes(4) == [Drain(1)]
 
 
-def test_a_reload_does_not_wait_for_a_new_process_that_does_not_even_end(two: Scene) -> None:
+def test_a_reload_does_not_wait_for_a_new_process_that_does_not_even_end(two: FleetScene) -> None:
     two.on(Fleet.reload)
     two.on(Fleet.on_ready, 3, 5.0)
     assert two.on(Fleet.reload) == [Drain(3)]
@@ -91,7 +91,7 @@ def test_a_reload_does_not_wait_for_a_new_process_that_does_not_even_end(two: Sc
 
 
 def test_a_pool_whose_new_processes_wait_for_their_broker_holds_up_no_other_pool() -> None:
-    scene = Scene(away=1, main=1)
+    scene = FleetScene(away=1, main=1)
     for serial in (1, 2):
         scene.consumes(serial)
     assert scene.on(Fleet.reload) == [Start(3, "away", 1), Start(4, "main", 1)], "one more in each pool"
@@ -103,8 +103,8 @@ def test_a_pool_whose_new_processes_wait_for_their_broker_holds_up_no_other_pool
     assert scene.fleet.reloading
 
 
-def test_a_reload_that_fails_in_one_pool_goes_on_in_the_others() -> None:
-    scene = Scene(broken=1, main=1)
+def test_a_reload_that_fails_in_one_pool_continues_in_the_others() -> None:
+    scene = FleetScene(broken=1, main=1)
     for serial in (1, 2):
         scene.consumes(serial)
     scene.on(Fleet.reload)
@@ -120,7 +120,7 @@ def test_a_reload_that_fails_in_one_pool_goes_on_in_the_others() -> None:
 # ---- one process less -------------------------------------------------------------------------------------------------
 
 
-def test_a_place_that_could_not_be_filled_goes_without_another_start(two: Scene) -> None:
+def test_a_place_that_could_not_be_filled_goes_without_another_start(two: FleetScene) -> None:
     assert two.refused(Fleet.grow) == [Start(3, "main", 3)]
     assert two.on(Fleet.shrink, after=0.5) == []
     assert two.said[-1].fields == {"pool": "main", "processes": 2}
@@ -128,7 +128,9 @@ def test_a_place_that_could_not_be_filled_goes_without_another_start(two: Scene)
     assert two.fleet.next_due(two.now) is None
 
 
-def test_a_place_that_is_to_go_and_has_died_is_not_filled_again_while_another_change_is_under_way(two: Scene) -> None:
+def test_a_place_that_is_to_go_and_has_died_is_not_filled_again_while_another_change_is_under_way(
+    two: FleetScene,
+) -> None:
     assert two.on(Fleet.reload) == [Start(3, "main", 1)]
     two.on(Fleet.shrink)
     assert two.on(Fleet.on_ended, 2, -9) == []
@@ -138,7 +140,7 @@ def test_a_place_that_is_to_go_and_has_died_is_not_filled_again_while_another_ch
 
 
 def test_so_many_processes_go_as_were_asked_to_also_while_another_change_is_under_way_and_one_stays() -> None:
-    scene = Scene(main=4)
+    scene = FleetScene(main=4)
     for serial in range(1, 5):
         scene.consumes(serial)
     assert scene.on(Fleet.on_recycling_due, 1, "it has run 1000 tasks") == [Start(5, "main", 1)]
@@ -151,7 +153,7 @@ def test_so_many_processes_go_as_were_asked_to_also_while_another_change_is_unde
     assert sorted(scene.fleet.processes) == [5]
 
 
-def test_places_that_could_not_be_filled_go_together(two: Scene) -> None:
+def test_places_that_could_not_be_filled_go_together(two: FleetScene) -> None:
     two.refused(Fleet.grow)
     two.refused(Fleet.grow)
     two.on(Fleet.on_recycling_due, 1, "it has run 1000 tasks")
@@ -164,7 +166,7 @@ def test_places_that_could_not_be_filled_go_together(two: Scene) -> None:
 
 @pytest.mark.parametrize("consumes", [True, False])
 def test_what_leaves_by_itself_as_a_failure_again_and_again_is_replaced_ever_more_rarely(consumes: bool) -> None:
-    scene = Scene(main=1)
+    scene = FleetScene(main=1)
     scene.consumes(1)
     serial, pauses = 1, []
     for _ in range(5):

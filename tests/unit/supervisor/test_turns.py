@@ -6,12 +6,12 @@ import pytest
 
 from amqpworker.supervisor.actions import Drain, DumpStacks, Kill, Start
 from amqpworker.supervisor.fleet import Fleet
-from tests.unit.supervisor.fleet_scene import Scene
+from tests.unit.supervisor.fleet_scene import FleetScene
 
 
-def scene(max_starts: int, **sizes: int) -> Scene:
+def scene(max_starts: int, **sizes: int) -> FleetScene:
     """Return a scene whose processes take turns."""
-    made = Scene.__new__(Scene)
+    made = FleetScene.__new__(FleetScene)
     start_timeouts = {**dict.fromkeys(sizes, 60.0), "patient": 600.0}
     made.fleet, made.now, made.said = Fleet(sizes, lambda: 1.0, start_timeouts, max_starts), 100.0, []
     made.first = made.on(Fleet.tick)

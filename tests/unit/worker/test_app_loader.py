@@ -90,7 +90,7 @@ def test_a_target_of_another_form_is_refused(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["shop/tasks.py:app", "./shop/tasks.py:app", "shop/tasks:app", "shop.tasks.py:app"])
-def test_a_file_in_place_of_a_module_is_refused_and_the_module_told(target: str) -> None:
+def test_a_file_in_place_of_a_module_is_refused_with_the_module(target: str) -> None:
     with pytest.raises(ConfigError, match=r"write its module, shop\.tasks:app\.$"):
         load_app(target)
 
@@ -173,13 +173,13 @@ def test_a_module_that_is_not_there_is_named(module: Callable[..., None]) -> Non
         load_app("located_parent.child:app")
 
 
-def test_what_a_module_itself_lacks_is_told_apart(module: Callable[..., None]) -> None:
+def test_what_a_module_itself_lacks_is_reported_as_that(module: Callable[..., None]) -> None:
     module("located_lacking", "import no_such_library\n" + APP)
     with pytest.raises(ConfigError, match="cannot be imported: No module named 'no_such_library'"):
         load_app("located_lacking:app")
 
 
-def test_of_the_modules_too_what_is_not_there_and_what_one_lacks_are_told_apart(module: Callable[..., None]) -> None:
+def test_a_missing_module_and_what_a_module_lacks_are_distinguished(module: Callable[..., None]) -> None:
     module("located_naming", "from amqpworker import App\napp = App('amqp://localhost', modules=['located_gone'])\n")
     with pytest.raises(ConfigError, match=r"^App\(modules=…\) names 'located_gone', which does not exist: check"):
         load_app("located_naming:app")

@@ -32,12 +32,12 @@ def test_a_prefetch_is_never_larger_than_amqp_can_carry() -> None:
 
 
 def test_by_default_as_many_suspects_run_at_once_as_there_are_threads_and_at_most_four() -> None:
-    assert options().suspects_at_once == 4
-    assert options(threads=2).suspects_at_once == 2
+    assert options().suspects == 4
+    assert options(threads=2).suspects == 2
     queues = ({"name": "a", "threads": 1}, {"name": "b", "threads": 2})
-    assert options(queues=queues).suspects_at_once == 3
-    assert options(suspects=1).suspects_at_once == 1
-    assert options(suspects=16, threads=32).suspects_at_once == 16
+    assert options(queues=queues).suspects == 3
+    assert options(max_suspects=1).suspects == 1
+    assert options(max_suspects=16, threads=32).suspects == 16
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_by_default_as_many_suspects_run_at_once_as_there_are_threads_and_at_mos
         {"prefetch": 0},
         {"prefetch": 65_536},
         {"async_tasks": 0},
-        {"suspects": 0},
-        {"suspects": 10_001},
+        {"max_suspects": 0},
+        {"max_suspects": 10_001},
         {"drain_timeout": -1},
         {"start_timeout": math.inf},
         {"stall_timeout": math.inf},

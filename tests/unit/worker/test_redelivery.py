@@ -51,7 +51,7 @@ def test_who_has_taken_a_process_down_runs_alone_and_who_may_have_is_asked_about
         (delivery(redelivered=False, aw_crashes=1), RedeliveryAction.ISOLATE),
     ],
 )
-def test_only_where_nobody_can_be_asked_what_was_delivered_three_times_runs_alone(
+def test_only_without_a_supervisor_what_was_delivered_three_times_runs_alone(
     one: Delivery, action: RedeliveryAction
 ) -> None:
     assert redelivery_action(one, supervised=False) is action

@@ -1,4 +1,4 @@
-"""What comes in: the same events however the stream is cut, and nothing but FrameError for what is no AMQP."""
+"""What comes in: the same events however the stream is cut, and nothing but FrameError for what is not AMQP."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_timestamp_of_any_size_does_not_end_the_connection() -> None:
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_a_route_that_is_not_utf8_is_told_and_replaced(times: int) -> None:
+def test_a_route_that_is_not_utf8_is_reported_and_replaced(times: int) -> None:
     good = b"".join(delivery(1))
     events = StreamDecoder().feed(good + good.replace(b"emails", b"email\xff") * times)
     for event in events[1:]:
@@ -165,7 +165,7 @@ def test_a_route_that_is_not_utf8_is_told_and_replaced(times: int) -> None:
         assert (event.routing_key, event.problem) == ("email\ufffd", "the routing key is not UTF-8")
 
 
-def test_a_consumer_tag_that_is_not_utf8_is_told_and_replaced() -> None:
+def test_a_consumer_tag_that_is_not_utf8_is_reported_and_replaced() -> None:
     stream = b"".join(delivery(1)).replace(b"c-1", b"c-\xff")
     for event in StreamDecoder().feed(stream * 3):
         assert isinstance(event, Delivery)
@@ -224,7 +224,7 @@ OTHER_CLASS = [START, struct.pack(">BHIHHQH", 2, 1, 14, 61, 0, 0, 0) + b"\xce"]
         (b"\x01\x00\x01\x00\x00\x00\x04\x00\x3c\x00\x50\xce", "a confirm of the wrong length"),
     ],
 )
-def test_what_is_no_amqp_ends_the_stream(stream: bytes, problem: str) -> None:
+def test_what_is_not_amqp_ends_the_stream(stream: bytes, problem: str) -> None:
     for before in (b"", b"".join(delivery(7))):
         decoder = StreamDecoder(FRAME_MAX)
         with pytest.raises(FrameError, match=problem):

@@ -1,4 +1,4 @@
-"""What goes out: pika's bytes where pika can, and an error in the caller's thread where nobody can."""
+"""What goes out: pika's bytes where pika can, and an error in the caller's thread for what cannot be encoded."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def by_pika(publication: Publication, channel: int, frame_max: int) -> bytes:
 
 
 def read(raw: bytes) -> tuple[Properties, str]:
-    """Read properties that stand in the middle of other bytes."""
+    """Read properties in the middle of other bytes."""
     return decode_properties(b"a" * 5 + raw + b"a" * 300, 5, 5 + len(raw))
 
 
@@ -182,7 +182,7 @@ def test_no_bytes_stop_the_reader_of_properties(raw: bytes) -> None:
 
 @patient
 @given(some_properties, some.data())
-def test_cut_properties_are_a_problem_and_what_stood_before_is_kept(properties: Properties, data: Any) -> None:
+def test_cut_properties_are_a_problem_and_what_was_before_is_kept(properties: Properties, data: Any) -> None:
     raw = encode_properties(properties)
     cut = data.draw(some.integers(0, len(raw) - 1))
     found, problem = read(raw[:cut])
@@ -193,7 +193,7 @@ def test_cut_properties_are_a_problem_and_what_stood_before_is_kept(properties: 
 @pytest.mark.parametrize(
     "name", ["content_type", "correlation_id", "reply_to", "message_id", "type", "app_id", "user_id"]
 )
-def test_text_that_is_not_utf8_is_told_and_replaced(name: str) -> None:
+def test_text_that_is_not_utf8_is_reported_and_replaced(name: str) -> None:
     raw = encode_properties(Properties(**{name: "ab", "delivery_mode": 1, "timestamp": 5})).replace(
         b"\x02ab", b"\x02a\xff"
     )
@@ -217,7 +217,7 @@ def test_a_bad_header_leaves_the_other_properties_readable() -> None:
     assert problem == "header 'x' has a value of unknown type 'Z'"
 
 
-def test_what_the_broker_allows_and_nobody_uses_is_read_over() -> None:
+def test_what_the_broker_allows_and_no_library_uses_is_skipped() -> None:
     cluster = pika.BasicProperties(type="job", cluster_id="c")
     assert read(b"".join(cluster.encode())) == (Properties(type="job"), "")
     assert read(b"\x00\x21\x00\x00\x03job") == (Properties(type="job"), "")
@@ -225,6 +225,6 @@ def test_what_the_broker_allows_and_nobody_uses_is_read_over() -> None:
 
 @patient
 @given(some_properties)
-def test_properties_tell_what_is_there(properties: Properties) -> None:
+def test_properties_show_what_is_there(properties: Properties) -> None:
     assert Properties(**properties.present()) == properties
     assert all(value is not None for value in properties.present().values())

@@ -60,7 +60,7 @@ def by_pika(table: dict[str, Any]) -> bytes:
 
 
 def read(raw: bytes) -> tuple[dict[str, Any], str]:
-    """Read a whole table that stands in the middle of other bytes."""
+    """Read a whole table in the middle of other bytes."""
     table, stop, problem = decode_table(b"\xff" * 7 + raw + b"\xff" * 300, 7, 7 + len(raw))
     assert stop == 7 + len(raw)
     return table, problem
@@ -158,7 +158,7 @@ def test_each_type_is_read_as_rabbitmq_reads_it(value: bytes, meaning: Any) -> N
 
 
 @pytest.mark.parametrize("seconds", [253402300800, 2**62, 2**64 - 1])
-def test_a_timestamp_beyond_any_calendar_is_left_out_and_told_with_its_number(seconds: int) -> None:
+def test_a_timestamp_beyond_any_calendar_is_left_out_and_reported_with_its_number(seconds: int) -> None:
     value = b"T" + struct.pack(">Q", seconds)
     raw = table(entry(b"x", value), entry(b"l", b"A\x00\x00\x00\x09" + value), entry(b"y", b"t\x01"))
     assert read(raw) == ({"y": True}, f"header 'x' is a time beyond the year 9999 ({seconds} s)")
@@ -180,7 +180,7 @@ def test_text_that_is_not_utf8_stays_bytes() -> None:
         (b"F\x00\x00\x00\x09\x01aV", "header 'x' claims to be longer than it is"),
     ],
 )
-def test_a_value_without_an_end_is_told_and_what_stood_before_it_is_kept(value: bytes, problem: str) -> None:
+def test_a_value_without_an_end_is_reported_and_what_was_before_it_is_kept(value: bytes, problem: str) -> None:
     raw = table(entry(b"a", b"t\x01"), entry(b"x", value))
     assert read(raw) == ({"a": True}, problem)
 
@@ -201,14 +201,14 @@ def test_a_bad_value_whose_end_is_known_does_not_hide_the_next(value: bytes, pro
     assert read(raw) == ({"z": True}, problem)
 
 
-def test_a_name_that_is_not_utf8_is_told_and_its_value_kept() -> None:
+def test_a_name_that_is_not_utf8_is_reported_and_its_value_kept() -> None:
     found, problem = read(table(entry(b"a\xff", b"t\x01")))
     assert found == {"a\ufffd": True}
     assert problem == "the name of header 'a\ufffd' is not UTF-8"
     assert read(encode_table(read(table(entry(b"\xff" * 255, b"V")))[0]))[1] == ""
 
 
-def test_a_name_without_an_end_is_told() -> None:
+def test_a_name_without_an_end_is_reported() -> None:
     assert read(table(entry(b"a", b"t\x01"), b"\x09x")) == ({"a": True}, "the name of a header is truncated")
 
 

@@ -24,7 +24,7 @@ def test_as_many_have_a_permit_as_there_are_and_the_next_is_the_one_that_has_wai
     assert permits.waiting == 0
 
 
-def test_one_that_was_requeued_while_it_waited_is_not_told_to_ask_again() -> None:
+def test_one_that_was_requeued_while_it_waited_does_not_ask_again() -> None:
     bench = Bench()
     permits = Permits(1)
     first, second, third = deliveries(bench, 3)

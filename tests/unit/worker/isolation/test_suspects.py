@@ -88,7 +88,7 @@ def test_what_cannot_be_asked_at_once_is_asked_in_its_turn() -> None:
     assert scene.asked == ["a", "b", "c"]
 
 
-def test_what_comes_again_at_once_is_asked_about_in_few_questions() -> None:
+def test_what_is_redelivered_at_once_is_asked_about_in_few_questions() -> None:
     scene = Scene(room=2000)
     ids = [new_id() for _ in range(1000)]
     for tag, message_id in enumerate(ids):
@@ -103,7 +103,7 @@ def test_what_comes_again_at_once_is_asked_about_in_few_questions() -> None:
     assert scene.wakes == 2
 
 
-def test_without_a_supervisor_nobody_is_asked() -> None:
+def test_without_a_supervisor_nothing_is_asked() -> None:
     scene = Scene(room=None)
     scene.deliver(1, "a")
     assert scene.ran == [1]

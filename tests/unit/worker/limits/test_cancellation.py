@@ -50,7 +50,7 @@ def test_what_a_coroutine_returns_or_raises_after_its_cancellation_comes_out() -
     asyncio.run(both())
 
 
-def test_a_cancellation_by_others_is_no_time_limit() -> None:
+def test_a_cancellation_by_others_is_not_a_time_limit() -> None:
     async def cancelled() -> None:
         task = asyncio.create_task(await_within(asyncio.sleep(600), 60, 60))
         await asyncio.sleep(0)

@@ -210,7 +210,7 @@ def suppressed(function: Callable[[], Any]) -> None:
         function()
 
 
-def test_a_hard_limit_is_told_once_and_the_run_goes_on_to_its_end_where_nobody_claims_it(
+def test_a_hard_limit_is_reported_once_and_the_run_continues_to_its_end_if_none_claims_it(
     limits: Limits, over: list[RunDeadline]
 ) -> None:
     go = threading.Event()
@@ -265,7 +265,7 @@ def test_the_nearest_of_many_limits_is_kept_whenever_it_comes_in(limits: Limits)
         (10, 5, "must not be shorter"),
     ],
 )
-def test_what_is_no_limit_is_refused_where_the_task_is_made(soft: Any, hard: Any, told: str) -> None:
+def test_what_is_not_a_limit_is_refused_where_the_task_is_made(soft: Any, hard: Any, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         App().task(name="x", time_limit=soft, hard_limit=hard)
 

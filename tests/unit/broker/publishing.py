@@ -1,0 +1,165 @@
+"""A publisher without its thread, on a connection that does nothing by itself: a test takes each step of both."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from amqpworker.broker.address import addresses
+from amqpworker.broker.connection_errors import ConnectionProblem
+from amqpworker.broker.io_thread import CLOSED, IOThread
+from amqpworker.broker.pika_connection import ChannelListener
+from amqpworker.broker.publisher import Publisher
+from amqpworker.client.calls import Calls
+from amqpworker.model.message import Properties, Publication
+from amqpworker.settings import Settings
+
+ADDRESSES = addresses("amqp://localhost:1")
+GONE = ConnectionProblem("gone.", "unreachable", "localhost:1")
+CLOSE = ConnectionProblem(CLOSED, "unreachable", "localhost:1")
+PUBLISH = b"\x00\x3c\x00\x28"
+
+
+class StillThread(IOThread):
+    """An I/O thread that never runs: a test does its work, and lets time pass for `call_later`."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._later: list[Callable[[], None]] = []
+
+    def call_later(self, _delay: float, callback: Callable[[], None]) -> Callable[[], None]:
+        self._later.append(callback)
+        return lambda: self._later.remove(callback)
+
+    def pass_time(self) -> None:
+        """Call what is to be called later."""
+        later, self._later = self._later, []
+        for callback in later:
+            callback()
+
+    def start(self) -> None:
+        """Do nothing."""
+
+    def retire(self, _needed: Callable[[], bool] | None = None) -> None:
+        self.is_leaving = True
+
+    def stop(self, _timeout: float) -> bool:
+        return self.has_ended
+
+    def join(self, _timeout: float) -> bool:
+        return self.has_ended
+
+    def end(self) -> None:
+        """Do the last work of the thread."""
+        self.has_ended = True
+        self.user.on_lost(CLOSE)
+
+
+class WireChannel:
+    """A channel as pika's, whose broker confirms what it is asked once the test has it `answer`; without queues."""
+
+    def __init__(self, wire: Wire, number: int, on_open: Callable[[Any], None]) -> None:
+        self.channel_number = number
+        self.is_open = False
+        self._answers = wire.answers
+        self._on_close: Callable[[Any, BaseException], None] = lambda *_: None
+
+        def opened() -> None:
+            self.is_open = True
+            on_open(self)
+
+        self._answers.append(opened)
+
+    def add_on_close_callback(self, callback: Callable[[Any, BaseException], None]) -> None:
+        self._on_close = callback
+
+    def confirm_delivery(self, _: Any, callback: Callable[[Any], None]) -> None:
+        self._answers.append(lambda: callback(None))
+
+    def basic_consume(self, *_: Any, callback: Callable[[Any], None], **__: Any) -> None:
+        self._answers.append(lambda: callback(None))
+
+    def exchange_declare(self, *_: Any, **__: Any) -> None:
+        """It is never declared."""
+
+    queue_declare = queue_bind = exchange_declare
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Close it, as the broker does if there is an `error`."""
+        self.is_open = False
+        if error is not None:
+            self._on_close(self, error)
+
+
+class Wire:
+    """An open connection."""
+
+    def __init__(self) -> None:
+        self.is_open = self.accepts_messages = True
+        self.is_blocked = self.has_unread = False
+        self.params = SimpleNamespace(frame_max=131_072, channel_max=100)
+        self.ioloop = SimpleNamespace(call_later=lambda *_: None)
+        self.listeners: dict[int, ChannelListener] = {}
+        self.channels: list[WireChannel] = []
+        self.answers: deque[Callable[[], None]] = deque()
+        self.written = 0
+        self._numbers = itertools.count(1)
+
+    def take_channel_number(self) -> int:
+        return next(self._numbers)
+
+    def release_channel_number(self, _: int) -> None:
+        """It is not used again."""
+
+    def channel(self, channel_number: int, on_open_callback: Callable[[Any], None]) -> WireChannel:
+        self.channels.append(WireChannel(self, channel_number, on_open_callback))
+        return self.channels[-1]
+
+    def write(self, data: bytes) -> None:
+        self.written += data.count(PUBLISH)
+
+    def answer(self) -> None:
+        """Answer all requests."""
+        while self.answers:
+            self.answers.popleft()()
+
+    def confirm(self, tag: int, *, multiple: bool = False, channel: int = 1) -> None:
+        """Confirm what was published on a channel."""
+        self.listeners[channel].on_confirm(tag, multiple, True)
+
+
+class Publishing:
+    """A publisher and its connection, if it is connected."""
+
+    def __init__(self, *, connected: bool = True) -> None:
+        self.publisher = Publisher(ADDRESSES, Settings(), Calls())
+        self.thread = StillThread("publisher", ADDRESSES, Settings(), self.publisher)
+        self.publisher.io = self.publisher.session.io = self.thread
+        self.wire = Wire()
+        if connected:
+            self.publisher.on_opened(self.wire)  # type: ignore[arg-type]
+
+    def write(self) -> None:
+        """Write what can be written, with all that this needs."""
+        self.publisher.on_wake()
+        self.wire.answer()
+        self.publisher.on_wake()
+
+    def lose(self) -> None:
+        """Lose the connection."""
+        self.wire.is_open = False
+        self.publisher.on_lost(GONE)
+
+    def reconnect(self) -> None:
+        """Lose the connection, make another, and write what can be written."""
+        self.lose()
+        self.wire = Wire()
+        self.publisher.on_opened(self.wire)  # type: ignore[arg-type]
+        self.write()
+
+
+def publication(body: bytes = b"") -> Publication:
+    return Publication("e", "k", Properties(), body)
