@@ -15,7 +15,7 @@ from amqpworker import App
 from amqpworker.broker.channel import QueueState
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
 from amqpworker.broker.consumer_check import resubscribes_silently
-from tests.faults.test_consuming_faults import QUEUE, Ledger, generation, make_anew
+from tests.faults.test_consuming_faults import QUEUE, CountedTask, generation, make_anew
 from tests.nodes import Node
 from tests.proxy import Proxy
 from tests.support import Broker, raw_channel, wait_until
@@ -45,26 +45,26 @@ def test_the_brokers_list_of_consumers_shows_whether_a_queue_is_consumed(looks: 
 def test_a_consumer_whose_queue_is_made_anew_is_noticed(
     vhost: Broker, app: App, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ledger = Ledger(app)
+    counted = CountedTask(app)
     with running(app, threads=2) as worker, raw_channel(vhost.url) as channel:
         before = generation(worker)
         make_anew(vhost, channel)
-        ledger.send(range(10))
-        ledger.wait_for(range(10), SOON)
+        counted.send(range(10))
+        counted.wait_for(range(10), SOON)
         assert generation(worker) is not before
     assert "consumer_cancelled" in caplog.text
     assert vhost.count(QUEUE) == 0
 
 
 def test_a_message_that_the_broker_gave_to_a_consumer_it_forgot_is_run_soon(vhost: Broker, app: App) -> None:
-    ledger = Ledger(app)
+    counted = CountedTask(app)
     with running(app, threads=2), raw_channel(vhost.url) as channel:
-        ledger.send(range(1))
-        ledger.wait_for(range(1))
+        counted.send(range(1))
+        counted.wait_for(range(1))
         make_anew(vhost, channel)
         # Fewer than are prefetched: none of them is left ready for a look to find.
-        ledger.send(range(1, 2))
-        ledger.wait_for(range(1, 2), SOON)
+        counted.send(range(1, 2))
+        counted.wait_for(range(1, 2), SOON)
 
 
 @pytest.mark.parametrize(("version", "does"), [((), True), ((3, 10), True), ((3, 13), True), ((4, 0), False)])
@@ -73,17 +73,17 @@ def test_only_brokers_before_4_0_subscribe_for_us(version: tuple[int, ...], does
 
 
 def test_a_worker_that_has_long_tasks_keeps_its_subscription(vhost: Broker, app: App) -> None:
-    ledger = Ledger(app)
-    ledger.held = {0, 1}
+    counted = CountedTask(app)
+    counted.held = {0, 1}
     with running(app, threads=2, prefetch=2) as worker:
-        ledger.send(range(40))
-        ledger.wait_for(range(2))
+        counted.send(range(40))
+        counted.wait_for(range(2))
         before = generation(worker)
         time.sleep(8)  # several looks that find ready messages, and nothing delivered
         assert generation(worker) is before
-        ledger.go.set()
-        ledger.wait_for(range(40))
-    assert max(ledger.runs.values()) == 1
+        counted.go.set()
+        counted.wait_for(range(40))
+    assert max(counted.runs.values()) == 1
 
 
 def test_a_connection_of_which_the_other_half_is_lost_is_given_up(
@@ -91,7 +91,7 @@ def test_a_connection_of_which_the_other_half_is_lost_is_given_up(
 ) -> None:
     with Proxy(vhost.url) as proxy:
         app = make_app(url=proxy.url, heartbeat=300)
-        ledger = Ledger(app)
+        counted = CountedTask(app)
         with running(app, threads=2) as worker:
             before = generation(worker)
             proxy.swallow("to_client")
@@ -99,18 +99,18 @@ def test_a_connection_of_which_the_other_half_is_lost_is_given_up(
             proxy.heal()
             wait_until(lambda: generation(worker) is not before and worker.process.consumer.consuming, 20)
             with App(vhost.url) as sender:
-                sender.send_many(ledger.task.message(n) for n in range(10))  # type: ignore[attr-defined]
-            ledger.wait_for(range(10))
+                sender.send_many(counted.task.message(n) for n in range(10))  # type: ignore[attr-defined]
+            counted.wait_for(range(10))
 
 
 def test_a_broker_that_is_frozen_is_noticed_and_consumed_from_again_when_it_thaws(
     spare_node: Node, make_app: Callable[..., App], caplog: pytest.LogCaptureFixture
 ) -> None:
     app = make_app(url=spare_node.url(), heartbeat=300, connect_timeout=3.0)
-    ledger = Ledger(app)
+    counted = CountedTask(app)
     with running(app, threads=2) as worker:
-        ledger.send(range(5))
-        ledger.wait_for(range(5))
+        counted.send(range(5))
+        counted.wait_for(range(5))
         pid = spare_node.pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
@@ -120,5 +120,5 @@ def test_a_broker_that_is_frozen_is_noticed_and_consumed_from_again_when_it_thaw
             os.kill(pid, signal.SIGCONT)
         wait_until(lambda: worker.process.consumer.consuming, 30, "the worker consumes again")
         wait_until(lambda: app.producer.publisher.connected, 30, "the publisher, too")
-        ledger.send(range(5, 10))
-        ledger.wait_for(range(5, 10))
+        counted.send(range(5, 10))
+        counted.wait_for(range(5, 10))
