@@ -209,8 +209,15 @@ class Trial:
                 alias if isinstance(alias := field.get("validation_alias"), str) else name
                 for name, field in fields.items()
             ]
+            needed = {name for name, field in zip(names, fields.values(), strict=True) if _is_required(field)}
             for row in _rows([self._examples(field["schema"]) for field in fields.values()]):
-                yield list(row) if node["type"] == "named-tuple" else dict(zip(names, row, strict=True))
+                if node["type"] == "named-tuple":
+                    yield list(row)
+                    continue
+                whole = dict(zip(names, row, strict=True))
+                yield whole
+                # Pydantic prefers the member of which more fields are given.
+                yield {name: value for name, value in whole.items() if name in needed}
             return
         yield from (getattr(value, "value", value) for value in (*node.get("expected", ()), *node.get("members", ())))
         parts = [self._examples(part) for part in children(node)]
@@ -224,6 +231,10 @@ class Trial:
             yield list(row)
             if isinstance(row[0], str):
                 yield {row[0]: row[-1]}
+
+
+def _is_required(field: Mapping[str, Any]) -> bool:
+    return field.get("required", True) and field["schema"]["type"] != "default"
 
 
 def _rows(columns: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:

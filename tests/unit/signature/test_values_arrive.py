@@ -554,6 +554,20 @@ def test_a_union_whose_members_json_confuses_is_refused_and_the_way_out_named(hi
     refused_at_decoration(hint, " .*arrive as.*Discriminator.*narrower hint")
 
 
+def test_members_are_tried_without_their_optional_fields_too() -> None:
+    @dataclasses.dataclass
+    class Noted:
+        part: str
+        note: str = ""
+
+    class Keyed(typing_extensions.TypedDict):
+        part: str
+        more: typing_extensions.NotRequired[int]
+
+    # {"part": …, "more": …} can only be Keyed; without "more" it would arrive as Noted.
+    refused_at_decoration(Noted | Keyed, " .*arrive as.*Discriminator.*narrower hint")
+
+
 def test_a_union_inside_a_model_is_refused_with_its_place() -> None:
     class Ticket(BaseModel):
         number: uuid.UUID | str
