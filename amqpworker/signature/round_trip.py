@@ -234,7 +234,7 @@ class Trial:
 
 
 def _is_required(field: Mapping[str, Any]) -> bool:
-    return field.get("required", True) and field["schema"]["type"] != "default"
+    return bool(field.get("required", True)) and field["schema"]["type"] != "default"
 
 
 def _rows(columns: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from amqpworker.broker.publisher import Publisher
 
 log = get_logger(__name__)
+# As `Settled(…)` without its Python function, which takes as long as all else here: one is made for each delivery.
+new_tuple = tuple.__new__
 
 REPLY_TIMEOUT = 5.0
 MAX_LOGGED = 200
@@ -93,7 +95,7 @@ class Settler:
 
         Raises InvalidArguments if AMQP cannot carry the copy that the outcome requires; then nothing was published.
         """
-        settled = Settled(delivery, outcome, run, self._now())
+        settled = new_tuple(Settled, (delivery, outcome, run, self._now()))
         match outcome:
             case Done(value=None):
                 if run is not None and log.wants(self._done_level):
@@ -295,13 +297,18 @@ class Settler:
         events: list[Settled] = []
         tags: dict[ConsumerChannel, list[int]] = {}
         acks = self._acks
+        latest: ConsumerChannel | None = None
         while acks:
             settled = acks.popleft()
             delivery = settled.delivery
-            # The tags of a channel that is lost mean nothing on the next: those messages are redelivered.
-            if delivery.channel.is_open:
-                tags.setdefault(delivery.channel, []).append(delivery.tag)
-                events.append(settled)
+            channel = delivery.channel
+            if channel is not latest:
+                # The tags of a channel that is lost mean nothing on the next: those messages are redelivered.
+                if not channel.is_open:
+                    continue
+                latest, add_tag = channel, tags.setdefault(channel, []).append
+            add_tag(delivery.tag)
+            events.append(settled)
         for channel, settled_tags in tags.items():
             channel.acknowledge(settled_tags)
         touched = set(tags)
