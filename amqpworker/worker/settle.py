@@ -100,7 +100,8 @@ class Settler:
             case Done(value=None):
                 if run is not None and log.wants(self._done_level):
                     self._log_done(settled)
-                self._ack(settled)
+                self._acks.append(settled)  # as `_ack`, with a call less for most deliveries
+                self._wake()
             case Done(value):
                 if run is not None and log.wants(self._done_level):
                     self._log_done(settled)
