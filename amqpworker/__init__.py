@@ -27,14 +27,15 @@ The flow of a message, which is also the layout:
     worker.executor                runs the task; `worker.outcomes` decides: an `Outcome` (done, retry, dead, …);
       │                            `worker.isolation` runs what may crash in a process of its own
       ▼
-    worker.settle                  acts: copy confirmed, result stored (`results`), reply sent, then acknowledged
+    worker.settle                  acts: result stored (`results`), copy confirmed, reply sent, then acknowledged
 
-A worker process is one of many: `supervisor` starts them, watches them and replaces them. What the two share is `ipc`.
-`model` holds the values that all parts share, `log` the log lines, `cli` the program, `testing` a private node.
+`worker.assembly` builds these parts of a worker process, `worker.main_thread` starts and stops them. A worker process is one of
+many: `supervisor` starts them, watches them and replaces them. What the two share is `ipc`. `hooks` reports to listeners how
+deliveries ended. `model` holds the values that all parts share, `log` the log lines, `cli` the program, `testing` a private node.
 
-Each part imports only from itself and from parts before it in this list: errors, model, lifecycle, log, hooks, ipc, signature,
-policies and routing, broker, results, client, app, worker, supervisor, testing, cli. docs/structure.md follows one message
-through all.
+Each part imports only from itself and from parts before it in this list: errors, settings, text and model, lifecycle, log,
+hooks, ipc, signature, policies and routing, broker, results, client, app and task, worker, supervisor, testing, cli.
+docs/structure.md follows one message through all.
 
 Public names are loaded at their first use, so that a part that needs little, such as the supervisor, stays small.
 """
