@@ -1,8 +1,8 @@
 """
-What has become of deliveries, as frozen events for plain callables; it costs nothing to have none.
+Events about settled deliveries, and the listeners that are called with them: plain callables.
 
-Decides how listeners are called. `worker.settle` emits the events; the counters of the flight recorder listen. Metrics, a live
-view, or hooks such as `on_dead` would be further listeners: internal so far, not a public API.
+Decides how listeners are called. `worker.settle` emits the events, and `worker.counters` counts them. Metrics, a live view, or
+hooks such as `on_dead` would be further listeners: internal so far, not a public API.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ class Settled(NamedTuple):
     """
     A delivery that was settled: by which `outcome`, and when this was decided (`at`, seconds since the epoch).
 
-    `outcome` is one of the closed set in `model.outcome`; `Requeue` if another could not be settled. `run` is None if the task
-    was not started. There is no event for a delivery whose channel was lost first, since the broker redelivers it.
+    `outcome` is one of the closed set in `model.outcome`; it is `Requeue` if the outcome of the task could not be settled. `run`
+    is None if the task was not started. There is no event for a delivery whose channel was lost first, since the broker
+    redelivers it.
     """
 
     delivery: Delivery
@@ -60,11 +61,11 @@ class Settled(NamedTuple):
 
 
 Listener: TypeAlias = Callable[[Sequence[Settled]], object]
-"""Called in the consumer's I/O thread, after the acknowledgements were sent: it must not wait, nor do what takes time."""
+"""Called in the consumer's I/O thread, after the acknowledgements were sent: it must return soon, and not wait for anything."""
 
 
 class Listeners:
-    """Those who are called with events, in the order in which they were added."""
+    """The listeners, which are called in the order in which they were added."""
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []

@@ -1,7 +1,7 @@
 """
 Which acknowledgements to send for settled deliveries: as few as possible, never a wrong one.
 
-Pure. Decides between one acknowledgement for many deliveries and one for each, by the rules of AMQP 0-9-1: `multiple`
+It does no I/O. Decides between one acknowledgement for many deliveries and one for each, by the rules of AMQP 0-9-1: `multiple`
 covers every unsettled tag up to the one it names, and naming a tag that is not unsettled closes the channel.
 """
 

@@ -2,7 +2,7 @@
 The attempts to connect to the addresses of a broker.
 
 Decides how long to wait before the next round of addresses, which errors are permanent rather than an unreachable broker, and
-which problems are worth another log line; pure.
+which problems are worth another log line. It does no I/O.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 Which messages were running in worker processes that have died: one of them may have crashed its process.
 
 A process asks about each redelivered message, since the broker may have redelivered it before the supervisor noticed
-the death. Decides the answers, and how long they wait for a process that still seems to be alive. Pure.
+the death. Decides the answers, and how long they wait for a process that still seems to be alive. It does no I/O.
 """
 
 from __future__ import annotations

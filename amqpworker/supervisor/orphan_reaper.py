@@ -2,8 +2,8 @@
 A program that ends the worker processes which survive their supervisor. It waits for the end of the supervisor.
 
 A worker process notices that its supervisor is gone by the end of a pipe, and drains. One that hangs in C with the
-interpreter's lock held cannot notice it, and no code in it could act: so this is a process of its own. It imports only the
-standard library, and one module that does the same, to be small. Each process has the grace period that `orphan_guard` has
+interpreter's lock held cannot notice it, and no code in it could act: so this is a process of its own. To be small, it imports
+only the standard library, and modules of `ipc` that do the same. Each process has the grace period that `orphan_guard` has
 sent; then it is killed, and the processes that its tasks have started are terminated.
 """
 

@@ -1,8 +1,8 @@
 """
 Builds the parts of a worker process from an app and its options.
 
-Decides what knows what, and which services the process has. Nothing of it runs yet, except the app's own code that makes its
-lifespan.
+Decides which part knows which, and which services the process has. Nothing of it runs yet; only the result store is checked,
+and the app's own code makes its lifespan.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     def wake() -> None:
         consumer.io.wake()
 
-    # What a delivery meets, from its outcome back to where it comes from.
+    # The path of a delivery, built from its end: each part needs the one after it.
     app.producer.owner = options.app
     publisher = app.producer.publisher
     store = _checked_store(app)
@@ -93,7 +93,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     publisher.io.beat = lambda: recorder.beat(PUBLISHER)
     runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
 
-    # What works beside the tasks.
+    # The services, and what they need.
     app.users.worker_started()
     lifespan = Lifespan(
         None if app.lifespan is None else app.lifespan(), runners.event_loop.run_coroutine, stop_request.wake
@@ -122,7 +122,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         isolation=isolation,
         watch=watch,
         sharing=sharing,
-        # A new one is added here. The last one ends first.
+        # A new one is added here. They are stopped in reverse order.
         services=(app_code, isolation, watch, sharing),
     )
 

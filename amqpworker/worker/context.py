@@ -1,7 +1,8 @@
 """
 What a task may know of the message it runs for.
 
-Decides nothing: `executor` makes a `Run` for each run, and `current()` returns it inside the task.
+Decides nothing: `executor` makes a `Run` for each delivery that it admits, `isolation.program` for each request, and `current()`
+returns it inside the task.
 """
 
 from __future__ import annotations
