@@ -13,7 +13,7 @@ def truncated(text: str, most: int) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """Return at most so many characters of the text, and an ellipsis if there are more."""
+    """Return the first `most` characters of the text, and an ellipsis if there are more."""
     return text if len(text) <= most else f"{text[:most]}…"
 
 

@@ -1,7 +1,7 @@
 """
 `amqpworker dead`: list and show dead letters; they stay in their queues.
 
-Decides which queues are read and what is shown of a letter.
+Decides which queues are read and what is shown of a dead letter.
 """
 
 from __future__ import annotations

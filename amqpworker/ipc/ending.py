@@ -1,8 +1,8 @@
 """
 How a process of ours ends: at once, without waiting for threads that user code has left, and with all output written.
 
-Decides that a machine without room for a thread is not a defect of ours: one line in the log, and an exit code after which the
-process is started again.
+Decides how a process ends that cannot start its threads, since the system allows no more: with one line in the log instead of a
+traceback, and with an exit code after which the process is started again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
-The ends of processes: exit codes, and the texts that describe them.
+The exit codes of processes, and how the log describes the end of one.
 
-Decides also for how long a task may exceed its limit until its process ends.
+Decides also how long after its time limit a task is overdue, so that its process is replaced.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 The messages between a worker process and its supervisor: reports one way, commands the other.
 
-Decides the lines on the two pipes. Each is one JSON object. A report is written in one piece or not at all, so it is never
-longer than `PIPE_BUF` bytes: texts are truncated, and messages are asked about in batches.
+Decides the format of the lines on the two pipes. A report is a JSON object that is written in one piece or not at all, so it is
+never longer than `PIPE_BUF` bytes: texts are truncated, and messages are asked about in batches.
 User code runs in the same process and may write to the pipe, too: lines that are not reports are detected and ignored.
 """
 

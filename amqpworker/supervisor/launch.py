@@ -1,8 +1,8 @@
 """
-How the command line becomes the supervisor: another program takes its place, in the same process.
+How the program of the command line becomes the supervisor: by `exec`, so the process stays the same and its memory is freed.
 
 The command line has loaded what checks and explains options, which a supervisor that lives for months does not need.
-Decides what the program is given, and that no signal is lost on the way: signals are blocked until it handles them.
+Decides what the supervisor is given, and that no signal is lost meanwhile: signals are blocked until it handles them.
 """
 
 from __future__ import annotations

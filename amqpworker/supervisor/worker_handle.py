@@ -34,8 +34,8 @@ class WorkerHandle:
     A running worker process; raises OSError if the system has no room for another one or a pipe.
 
     `reports` is the reading end of the pipe for its reports, which have ended if `reports_ended`. `commands` writes to the other
-    pipe, whose end shows the process that the supervisor has ended. It starts in `folder`, if that exists, else in the current
-    folder. `waits` is what it waits for until it consumes, as it has reported; `garbled` if it has written something else.
+    pipe; the process ends when that is closed, since its supervisor has ended. It starts in `folder`, if that exists, else in the
+    current folder. `waits` is what it waits for until it consumes, as it has reported; `garbled` if it has written other lines.
     """
 
     def __init__(self, spec: PoolSpec, folder: str | None = None) -> None:
@@ -55,8 +55,8 @@ class WorkerHandle:
             arguments = WorkerArguments(json.dumps(spec.options), *descriptors)
             with stray_signals_blocked():
                 self.process = subprocess.Popen(  # noqa: S603 - our own command
-                    # Not by standard input: a task that reads it must get its end at once.
                     arguments.command(),
+                    # The options are not written here: a task that reads standard input must reach its end at once.
                     stdin=subprocess.DEVNULL,
                     env={**os.environ, MARK: "worker"},
                     process_group=0,

@@ -1,7 +1,7 @@
 """
 Children that a task forks: they have the default signal handlers, and none of them continues its parent's loop over messages.
 
-Decides nothing else. A child that ends by itself, as those of `multiprocessing` do, never calls `exit_if_forked_child`.
+A child that ends by itself, as those of `multiprocessing` do, never returns from its task to `exit_if_forked_child`.
 """
 
 from __future__ import annotations

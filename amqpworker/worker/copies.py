@@ -56,7 +56,7 @@ class Copy:
 
 class CopyPublisher:
     """
-    The copies that are not confirmed yet; `wake` has `try_again` called soon, in the thread that does this.
+    The copies that are not confirmed yet; `wake` wakes the thread that calls `try_again`.
 
     `requirements` returns what must exist for the copies of a queue's messages. It is called after a failure, since an
     exchange may be gone.

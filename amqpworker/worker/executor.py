@@ -1,5 +1,5 @@
 """
-The way of a delivery, from its claim until it is settled.
+The path of a delivery, from its claim until it is settled.
 
 `Pipeline` is all of it, in order: claim, admit, run, decide, settle. Runner threads call `execute`, the event loop
 `execute_async`. An isolated process only runs (`TaskExecutor.run`): its worker process claims and admits before, and settles
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-# What is one more than this can still be carried in a header.
+# The number of the attempt after this one still fits into a header.
 MAX_ATTEMPTS = 1_000_000_000
 
 Settle: TypeAlias = Callable[[Delivery, Outcome, Run | None], None]

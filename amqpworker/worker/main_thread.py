@@ -59,7 +59,7 @@ def misconfigured(error: AmqpWorkerError, reporter: Reporter) -> int:
 
 @dataclass(eq=False)
 class WorkerProcess:
-    """The parts of a worker process, as `assembly` has put them together; `services` are those that work beside its tasks."""
+    """The parts of a worker process, as `assembly` has put them together."""
 
     app: App
     name: str
@@ -101,7 +101,11 @@ class WorkerProcess:
             self.stop_requested.set()
 
     def on_end_overdue(self) -> None:
-        """End as after a hard limit. The supervisor goes by the system clock, which may have been set: check limits here."""
+        """
+        Treat overdue tasks as those beyond their hard limit, at the request of the supervisor.
+
+        Its time may be wrong, since the system clock may have been set: so each limit is checked again by the monotonic clock.
+        """
         self.limits.report_overdue(OVERDUE - MAX_CLOCK_DIFFERENCE)
 
     # ---- in the main thread -----------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ class ParentPipe:
         self._lock = threading.Lock()
         self._stacks = StackWriter()
         if descriptor is not None:
-            # What a task starts must not hold it.
+            # Processes that tasks start must not inherit it.
             os.set_inheritable(descriptor, False)
             reading = threading.Thread(target=self._read, args=(descriptor,), name="amqpworker-parent", daemon=True)
             start_thread(reading)

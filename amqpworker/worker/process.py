@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     code = worker.run()
     if not worker.stop_now:
         setup.children.end()
-    # It ends by itself: nothing that runs still is to be blamed for that.
+    # This process ends by itself: no task that still runs has crashed it.
     recorder.clear()
     return code
 

@@ -38,8 +38,8 @@ class DeliveryReceiver:
     """
     The receiver of a worker process; all of it runs in the consumer's I/O thread, except `drain` and `on_suspect_answer`.
 
-    `ask` asks the supervisor about redelivered messages; it is None if there is no supervisor. `wake` has `on_wake` called
-    soon.
+    `ask` asks the supervisor about redelivered messages; it is None if there is no supervisor. After `wake`, the I/O thread calls
+    `on_wake`.
     """
 
     def __init__(

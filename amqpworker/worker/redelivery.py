@@ -14,7 +14,8 @@ from amqpworker.model.message import Delivery, Headers
 DELIVERY_COUNT = "x-delivery-count"
 """How often a quorum queue has delivered a message before (https://www.rabbitmq.com/docs/quorum-queues)."""
 
-# A message that was delivered this often is republished: queues drop it at 200. Those of others may at 20, before this.
+# A message that was delivered this often is republished: its queue drops it at 200 deliveries. A queue that another program has
+# declared may drop it earlier than this: at 20, RabbitMQ's default from 4.0 on.
 MAX_DELIVERIES = 50
 SUSPECT_DELIVERIES = 2
 NO_HEADERS: Headers = {}

@@ -59,9 +59,9 @@ STORE_PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
 
 class Settler:
     """
-    Settles deliveries, and reports each to the `listeners`; `wake` has `flush` called soon.
+    Settles deliveries, and reports each to the `listeners`.
 
-    `settle` is called by the threads that run tasks, `flush` by the consumer's I/O thread.
+    `settle` is called by the threads that run tasks, `flush` by the consumer's I/O thread, also after each `wake`.
     """
 
     def __init__(

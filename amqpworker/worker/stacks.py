@@ -30,7 +30,7 @@ class StackWriter:
             writing = threading.Thread(target=_write_stacks, name="amqpworker-stacks", daemon=True)
             try:
                 start_thread(writing)
-            except ThreadLimitReached as error:  # who asks has more to do: it waits for its parent
+            except ThreadLimitReached as error:  # the caller continues: it reads the pipe from its parent
                 log.warning("stacks_not_written", reason=error.strerror)
             else:
                 self._writing = writing

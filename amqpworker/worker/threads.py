@@ -57,7 +57,7 @@ class RunnerThreads:
         self._shared: WorkQueue = SimpleQueue()
         self._own: dict[str, WorkQueue] = {queue: SimpleQueue() for queue in concurrency.own}
         own = [work for queue, work in self._own.items() for _ in range(concurrency.own[queue])]
-        # The one that each thread takes from.
+        # For each thread, the queue that it takes deliveries from.
         self._work_queues = [self._shared] * concurrency.threads + own
         threads = len(self._work_queues)
         recorder = Recorder(threads + concurrency.async_tasks) if recorder is None else recorder

@@ -26,7 +26,7 @@ from amqpworker.worker.isolation.protocol import BEAT, OUTCOME, READY, SPENT, Fr
 from amqpworker.worker.options import WorkerOptions
 
 POLL_SECONDS = 1.0
-# A socket cannot wait for just any time.
+# The timeout of a socket has an upper limit.
 MAX_SEND_SECONDS = 86_400.0
 DUMP_PATIENCE = 0.2
 DUMP_STEP = 0.01
@@ -150,7 +150,7 @@ class IsolatedProcess:
 
     def _listen(self, wanted: bytes, timeout: float) -> Answer:
         until = time.monotonic() + timeout
-        # One more: its heartbeat of each second may arrive just after our own second.
+        # One step more: a heartbeat, sent once per second, may arrive just after the end of a step.
         silent, most_silent = 0, math.ceil(self._stall_timeout / POLL_SECONDS) + 1
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)

@@ -47,7 +47,7 @@ log = get_logger("amqpworker.worker.isolation.program")
 
 BEAT_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1
-# Of the processes here this is the one to end where memory runs out.
+# If memory runs out, the kernel is to end this process rather than its worker or supervisor.
 OOM_SCORE = "500"
 
 

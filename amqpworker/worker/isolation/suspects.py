@@ -29,8 +29,8 @@ class SuspectQuery:
     Deliveries about which the supervisor is asked.
 
     `ask` takes the keys of messages, and returns false if the supervisor cannot be asked now; it is None if there is no
-    supervisor. `run` or `isolate` takes a delivery once that is decided. `wake` has `flush` called soon. Any thread may call
-    `on_answer`, only the I/O thread the other methods.
+    supervisor. `run` or `isolate` takes a delivery once that is decided. `wake` wakes the I/O thread, which then calls `flush`.
+    Any thread may call `on_answer`, only the I/O thread the other methods.
     """
 
     def __init__(
