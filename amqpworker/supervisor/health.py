@@ -20,7 +20,7 @@ from typing import Any
 from amqpworker.errors import AmqpWorkerError, ConfigError
 from amqpworker.lifecycle import start_thread
 from amqpworker.log.logger import get_logger
-from amqpworker.supervisor.listener import TcpServer, UnixServer
+from amqpworker.supervisor.http_server import TcpServer, UnixServer
 from amqpworker.supervisor.sockets import remove_abandoned, socket_folder
 from amqpworker.supervisor.status import SupervisorStatus, status_line
 

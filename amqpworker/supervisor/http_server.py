@@ -1,5 +1,5 @@
 """
-The HTTP listeners of a supervisor: on a port, or on a unix socket.
+The HTTP servers of a supervisor: on a port, or on a unix socket.
 
 Decides how many clients are served at once. If there are too many, the one that has been connected the longest is
 disconnected: so slow clients never lock out a new one.

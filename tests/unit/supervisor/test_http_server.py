@@ -47,7 +47,7 @@ def slow_clients(address: str, count: int) -> Iterator[None]:
             one.close()
 
 
-def test_slow_clients_shut_out_no_one_here_or_at_another_listener(server: HealthServer, tmp_path: Path) -> None:  # noqa: F811
+def test_slow_clients_shut_out_no_one_here_or_at_another_server(server: HealthServer, tmp_path: Path) -> None:  # noqa: F811
     other = HealthServer(str(tmp_path / "other.sock"), lambda: STATE)
     with slow_clients(server.address, SLOW):
         for _ in range(3):
@@ -110,7 +110,7 @@ print(share)
 """
 
 
-def test_a_listener_without_a_descriptor_left_waits_without_spinning_and_answers_later(tmp_path: Path) -> None:
+def test_a_server_without_a_descriptor_left_waits_without_spinning_and_answers_later(tmp_path: Path) -> None:
     """A loop that asks all the time takes all of a core, or with others beside it a good part."""
     done = subprocess.run(
         [sys.executable, "-c", SHORT, str(tmp_path / "x.sock")], capture_output=True, text=True, check=False
