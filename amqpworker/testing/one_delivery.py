@@ -143,12 +143,12 @@ class Workbench:
         self.publisher: _RecordingLane = lanes
         self.settler = Settler(lanes, store, plan, settings, self._wake, clock)
         self.settler.listeners.add(self.events.extend)
-        stack = MiddlewareStack.of(middleware, self._await)
+        stack = MiddlewareStack.of(middleware, self._run_coroutine)
         self.executor = TaskExecutor(tasks, store is not None, middleware=stack, clock=clock)
         self.pipeline = Pipeline(self.executor, self.settler, self)  # type: ignore[arg-type]
         self.channel = self.new_channel()
 
-    def _await(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
+    def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
         return self.loop.run(coroutine if timeout is None else asyncio.wait_for(coroutine, timeout))
 
     def _wake(self) -> None:
@@ -178,13 +178,13 @@ class Workbench:
         """Take a delivery from its claim until it is settled, in this thread."""
         slots = Recorder(1).slots
         if self.executor.is_coroutine(delivery):
-            self._await(self.pipeline.execute_async(delivery, slots, Acceptance(), self.pipeline.settle))
+            self._run_coroutine(self.pipeline.execute_async(delivery, slots, Acceptance(), self.pipeline.settle))
         else:
             self.pipeline.execute(delivery, slots[0], Acceptance())
 
     def run(self, run: Run) -> Outcome:
         """Run an isolated task in this process."""
-        return self.executor.run(run, self._await)
+        return self.executor.run(run, self._run_coroutine)
 
     def flush(self) -> list[Step]:
         """Let the I/O thread settle; return the steps so far, which are forgotten."""

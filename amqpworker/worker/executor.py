@@ -289,11 +289,11 @@ class TaskExecutor:
 
     # ---- in an isolated child ---------------------------------------------------------------------------------------
 
-    def run(self, run: Run, await_: Callable[[Coroutine[Any, Any, Outcome]], Outcome]) -> Outcome:
-        """Run a task that was admitted elsewhere, and return its outcome; `await_` runs coroutines."""
+    def run(self, run: Run, run_coroutine: Callable[[Coroutine[Any, Any, Outcome]], Outcome]) -> Outcome:
+        """Run a task that was admitted elsewhere, and return its outcome; `run_coroutine` runs a coroutine to its end."""
         task_context.set(run)
         try:
-            outcome = await_(self.call_async(run)) if run.registered.signature.is_async else self.call(run)
+            outcome = run_coroutine(self.call_async(run)) if run.registered.signature.is_async else self.call(run)
         except BaseException as error:  # noqa: BLE001 - an error of our own must not look like a crash of the task
             outcome = outcomes.internal_error(run.delivery, error)
         exit_if_forked_child(self._process)

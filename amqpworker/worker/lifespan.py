@@ -9,32 +9,33 @@ beginning to end, as task groups and cancel scopes require.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from amqpworker.errors import ConfigError
 from amqpworker.log.logger import get_logger
+from amqpworker.worker.middleware import RunCoroutine
 
 if TYPE_CHECKING:
     from amqpworker.app import Context
 
 log = get_logger(__name__)
 
-Awaits: TypeAlias = Callable[[Coroutine[Any, Any, Any], float | None], Any]
-
 
 class Lifespan:
     """
     The lifespan of one worker process; without a `context` it does nothing.
 
-    `awaits` runs a coroutine in the process's event loop, with a timeout in seconds, and returns what it returns. The event
-    loop's thread calls `on_ended` if the lifespan has ended by itself.
+    `run_coroutine` runs a coroutine in the process's event loop, with a timeout in seconds, and returns what it returns. The
+    event loop's thread calls `on_ended` if the lifespan has ended by itself.
     """
 
-    def __init__(self, context: Context | None, awaits: Awaits, on_ended: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, context: Context | None, run_coroutine: RunCoroutine, on_ended: Callable[[], None] = lambda: None
+    ) -> None:
         self._context = context
-        self._awaits = awaits
+        self._run_coroutine = run_coroutine
         self._entered = False
         self._leaving: asyncio.Event | None = None
         self._held: asyncio.Task[None] | None = None
@@ -48,7 +49,7 @@ class Lifespan:
             case None:
                 return
             case AbstractAsyncContextManager():
-                self._awaits(self._enter(self._context), None)
+                self._run_coroutine(self._enter(self._context), None)
             case _:
                 self._context.__enter__()
         self._entered = True
@@ -70,7 +71,7 @@ class Lifespan:
         try:
             match self._context:
                 case AbstractAsyncContextManager():
-                    self._awaits(self._leave(), timeout)
+                    self._run_coroutine(self._leave(), timeout)
                 case AbstractContextManager():
                     self._context.__exit__(None, None, None)
         except BaseException as error:

@@ -25,6 +25,7 @@ Middleware: TypeAlias = Callable[[Run], AbstractContextManager[Any] | AbstractAs
 """Called once per run; what it returns is entered before the function is called, and left after it."""
 
 RunCoroutine: TypeAlias = Callable[[Coroutine[Any, Any, Any], float | None], Any]
+"""Runs a coroutine in the event loop of the process, for at most that many seconds, and returns what it returns."""
 
 _T = TypeVar("_T")
 

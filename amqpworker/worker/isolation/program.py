@@ -60,10 +60,10 @@ class Isolated:
         self._children = children
         app.users.worker_started()
         self._connection = connection
-        middleware = MiddlewareStack.of(app.middleware, self._await)
+        middleware = MiddlewareStack.of(app.middleware, self._run_coroutine)
         self._executor = TaskExecutor(app.tasks, app.results is not None, middleware=middleware)
         self._loop = asyncio.Runner()
-        self._lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self._await)
+        self._lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self._run_coroutine)
         self._sending = threading.Lock()
         self._busy = threading.Event()
 
@@ -94,9 +94,9 @@ class Isolated:
         registered = self._app.tasks.get(properties.type or "")
         if registered is None:
             return outcomes.unknown_task(properties, self._app.tasks)
-        return self._executor.run(Run(registered, *request), self._await)
+        return self._executor.run(Run(registered, *request), self._run_coroutine)
 
-    def _await(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
+    def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
         if timeout is not None:
             coroutine = asyncio.wait_for(coroutine, timeout)
         # Else the loop would use the context that it was made in, in which no task runs.

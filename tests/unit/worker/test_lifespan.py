@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from amqpworker.worker.lifespan import Awaits, Lifespan
+from amqpworker.worker.lifespan import Lifespan
+from amqpworker.worker.middleware import RunCoroutine
 
 
 @pytest.fixture
-def awaits() -> Iterator[Awaits]:
+def run_coroutine() -> Iterator[RunCoroutine]:
     with asyncio.Runner() as loop:
 
         def run(coroutine: Coroutine[Any, Any, Any], timeout: float | None) -> Any:
@@ -27,7 +28,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_one_task_enters_and_leaves_it(awaits: Awaits) -> None:
+def test_one_task_enters_and_leaves_it(run_coroutine: RunCoroutine) -> None:
     tasks: list[asyncio.Task[Any] | None] = []
 
     @asynccontextmanager
@@ -36,7 +37,7 @@ def test_one_task_enters_and_leaves_it(awaits: Awaits) -> None:
         yield
         tasks.append(asyncio.current_task())
 
-    lifespan = Lifespan(around(), awaits)
+    lifespan = Lifespan(around(), run_coroutine)
     lifespan.enter()
     assert not lifespan.has_ended
     lifespan.leave(5)
@@ -45,20 +46,20 @@ def test_one_task_enters_and_leaves_it(awaits: Awaits) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError, SystemExit])
-def test_what_it_raises_at_its_beginning_is_raised(awaits: Awaits, error: type[BaseException]) -> None:
+def test_what_it_raises_at_its_beginning_is_raised(run_coroutine: RunCoroutine, error: type[BaseException]) -> None:
     @asynccontextmanager
     async def around() -> AsyncIterator[None]:
         raise error
         yield
 
-    lifespan = Lifespan(around(), awaits)
+    lifespan = Lifespan(around(), run_coroutine)
     with pytest.raises(error):
         lifespan.enter()
     assert not lifespan.has_ended
     lifespan.leave()
 
 
-def test_a_task_that_cancels_all_it_can_find_does_not_end_it(awaits: Awaits) -> None:
+def test_a_task_that_cancels_all_it_can_find_does_not_end_it(run_coroutine: RunCoroutine) -> None:
     left: list[bool] = []
 
     @asynccontextmanager
@@ -73,15 +74,15 @@ def test_a_task_that_cancels_all_it_can_find_does_not_end_it(awaits: Awaits) -> 
             task.cancel()
         await settle()
 
-    lifespan = Lifespan(around(), awaits)
+    lifespan = Lifespan(around(), run_coroutine)
     lifespan.enter()
-    awaits(cancel_all(), None)
+    run_coroutine(cancel_all(), None)
     assert left == []
     lifespan.leave(5)
     assert left == [True]
 
 
-def test_a_task_group_in_it_that_fails_is_noticed_at_once(awaits: Awaits) -> None:
+def test_a_task_group_in_it_that_fails_is_noticed_at_once(run_coroutine: RunCoroutine) -> None:
     lost: list[bool] = []
 
     async def fail() -> None:
@@ -93,21 +94,21 @@ def test_a_task_group_in_it_that_fails_is_noticed_at_once(awaits: Awaits) -> Non
             group.create_task(fail())
             yield
 
-    lifespan = Lifespan(around(), awaits, lambda: lost.append(lifespan.has_ended))
+    lifespan = Lifespan(around(), run_coroutine, lambda: lost.append(lifespan.has_ended))
     lifespan.enter()
-    awaits(settle(), None)
+    run_coroutine(settle(), None)
     assert lost == [True]
     lifespan.leave(5)
     assert not lifespan.has_ended
 
 
-def test_one_that_does_not_leave_is_not_waited_for_longer_than_told(awaits: Awaits) -> None:
+def test_one_that_does_not_leave_is_not_waited_for_longer_than_told(run_coroutine: RunCoroutine) -> None:
     @asynccontextmanager
     async def around() -> AsyncIterator[None]:
         yield
         await asyncio.sleep(3600)
 
-    lifespan = Lifespan(around(), awaits)
+    lifespan = Lifespan(around(), run_coroutine)
     lifespan.enter()
     lifespan.leave(0.01)
     assert not lifespan.has_ended
