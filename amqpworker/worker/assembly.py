@@ -22,6 +22,7 @@ from amqpworker.results.store import ResultStore
 from amqpworker.settings import mistyped
 from amqpworker.worker.app_code import AppCode
 from amqpworker.worker.consumer_watch import ConsumerWatch
+from amqpworker.worker.counters import OutcomeCounters
 from amqpworker.worker.executor import Pipeline, TaskExecutor
 from amqpworker.worker.isolation.isolated_process import IsolatedProcess
 from amqpworker.worker.isolation.isolation import Isolation
@@ -79,8 +80,8 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     app.producer.owner = options.app
     publisher = app.producer.publisher
     store = _checked_store(app)
-    settings = app.settings.model_copy(update={"log_tasks": options.log_tasks or app.settings.log_tasks})
-    settler = Settler(publisher, store, app.plan, settings, wake)
+    counters = OutcomeCounters()
+    settler = _settler(app, options, store, counters, wake)
     limits = Limits(lambda _: stop_request.wake())
     isolation = _isolation(app, options, setup.folder)
     middleware = MiddlewareStack.of(app.middleware, lambda *given: runners.event_loop.run_coroutine(*given))  # noqa: PLW0108
@@ -95,9 +96,8 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
 
     # The services, and what they need.
     app.users.worker_started()
-    lifespan = Lifespan(
-        None if app.lifespan is None else app.lifespan(), runners.event_loop.run_coroutine, stop_request.wake
-    )
+    context = None if app.lifespan is None else app.lifespan()
+    lifespan = Lifespan(context, runners.event_loop.run_coroutine, stop_request.wake)
     watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter)
     bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
     sharing = Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
@@ -122,9 +122,20 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         isolation=isolation,
         watch=watch,
         sharing=sharing,
+        counters=counters,
         # A new one is added here. They are stopped in reverse order.
         services=(app_code, isolation, watch, sharing),
     )
+
+
+def _settler(
+    app: App, options: WorkerOptions, store: ResultStore | None, counters: OutcomeCounters, wake: Callable[[], None]
+) -> Settler:
+    settings = app.settings.model_copy(update={"log_tasks": options.log_tasks or app.settings.log_tasks})
+    settler = Settler(app.producer.publisher, store, app.plan, settings, wake)
+    # A new listener is added here.
+    settler.listeners.add(counters.on_settled)
+    return settler
 
 
 def _isolation(app: App, options: WorkerOptions, folder: str | None) -> Isolation:

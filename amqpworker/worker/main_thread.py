@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 
 from amqpworker.app import App
@@ -78,13 +78,10 @@ class WorkerProcess:
     isolation: Isolation
     watch: ConsumerWatch
     sharing: Sharing
+    counters: OutcomeCounters
     services: Sequence[Service]
     stop_now: bool = False
     """Whether a second Ctrl-C has ended the wait for running tasks."""
-    counters: OutcomeCounters = field(default_factory=OutcomeCounters)
-
-    def __post_init__(self) -> None:
-        self.settler.listeners.add(self.counters.on_settled)
 
     # ---- from other threads and signal handlers ---------------------------------------------------------------------
 
