@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from amqpworker.log.logger import get_logger
+from amqpworker.text import name_of
 
 if TYPE_CHECKING:
     from amqpworker.model.message import Delivery
@@ -84,10 +85,3 @@ class Listeners:
                 if listener not in self._failed:
                     self._failed.append(listener)
                     log.error("listener_failed", listener=name_of(listener), exc_info=error)
-
-
-def name_of(callable_: Callable[..., object]) -> str:
-    """Return the name of a user's callable, for a log line."""
-    kind = type(callable_)
-    module = getattr(callable_, "__module__", None) or kind.__module__
-    return f"{module}.{getattr(callable_, '__qualname__', kind.__qualname__)}"

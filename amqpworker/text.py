@@ -1,6 +1,8 @@
-"""Text made shorter, or fit to be encoded."""
+"""Texts: made shorter, or fit to be encoded, and the names of callables."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 
 def truncated(text: str, most: int) -> str:
@@ -20,3 +22,10 @@ def cut(text: str, most: int) -> str:
 def encodable(text: str) -> str:
     """Return the text with lone surrogates, which UTF-8 does not have, written as escapes."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def name_of(callable_: Callable[..., object]) -> str:
+    """Return the name of a user's callable, for a log line."""
+    kind = type(callable_)
+    module = getattr(callable_, "__module__", None) or kind.__module__
+    return f"{module}.{getattr(callable_, '__qualname__', kind.__qualname__)}"

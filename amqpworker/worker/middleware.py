@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
 from amqpworker.errors import TimeLimitExceeded
-from amqpworker.hooks import name_of
 from amqpworker.log.logger import get_logger
+from amqpworker.text import name_of
 from amqpworker.worker.context import Run
 
 log = get_logger(__name__)

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, TypeAlias
 
 from amqpworker.log.logger import get_logger
+from amqpworker.text import name_of
 
 log = get_logger(__name__)
 
@@ -54,4 +55,4 @@ def _describe(handler: Any) -> str:
         return handler.name
     if handler is None:
         return "a handler in C code"
-    return f"{getattr(handler, '__module__', '?')}.{getattr(handler, '__qualname__', type(handler).__qualname__)}"
+    return name_of(handler)

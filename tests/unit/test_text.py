@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.text import cut, encodable, truncated
+from amqpworker.text import cut, encodable, name_of, truncated
 
 
 @given(st.text(), st.integers(64, 300))
@@ -26,3 +29,11 @@ def test_a_text_that_was_cut_ends_in_an_ellipsis(text: str, shown: str) -> None:
 def test_every_text_can_be_encoded_and_stays_as_it_is_if_it_could(text: str) -> None:
     assert encodable(text) == text
     assert encodable(text + "\ud800").encode().decode() == text + "\\ud800"
+
+
+@pytest.mark.parametrize(
+    ("callable_", "name"),
+    [(cut, "amqpworker.text.cut"), (partial(cut, ""), "functools.partial"), ([].append, "builtins.list.append")],
+)
+def test_a_callable_is_named_by_its_module_and_itself_or_its_class(callable_: Callable[..., object], name: str) -> None:
+    assert name_of(callable_) == name
