@@ -14,6 +14,8 @@ with Node(folder, tied=True) as node:
 ```
 
 An app that a module makes without a URL uses the node if AMQPWORKER_URL is set before the import.
+
+`testing.one_delivery` runs one message without a broker: internal so far, not a public API.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """
 What the main thread of a worker process does: it starts the parts, watches them, and ends them.
 
-Decides the order of starting and of stopping: stop consuming, requeue what has not started, finish what runs,
-settle, exit. Signal handlers only note the signal; the main thread acts.
+Decides the order of starting and of stopping: stop consuming, requeue what has not started, let running tasks end and settle
+them, stop the services from the last to the first, close the connections. Signal handlers only note the signal; the main thread
+acts.
 """
 
 from __future__ import annotations
