@@ -51,7 +51,7 @@ PR_SET_PDEATHSIG = 1
 OOM_SCORE = "500"
 
 
-class Isolated:
+class IsolatedProgram:
     """The parts of an isolated process."""
 
     def __init__(self, app: App, connection: socket.socket, signals: OwnSignals, children: TaskProcesses) -> None:
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str]) -> int:
         app = load_app(options.app)
         signals.check("the app's import")
         app.producer.owner = options.app
-        Isolated(app, _patient(connection), signals, children).serve()
+        IsolatedProgram(app, _patient(connection), signals, children).serve()
     except ThreadLimitReached:
         raise
     except (Exception, SystemExit) as error:
