@@ -45,7 +45,8 @@ class SubscriptionCheck:
 
     def start(self) -> None:
         """Check after a while, and then regularly as long as the connection is open."""
-        self._io.call_later(CHECK_EVERY, self._check_all)
+        # Kept, so that a channel that is closed between two checks starts no second row of them.
+        self._stop_waiting = self._io.call_later(CHECK_EVERY, self._check_all)
 
     def _check_all(self) -> None:
         if not self._connection.is_open:
