@@ -45,7 +45,7 @@ class SubscriptionCheck:
 
     def start(self) -> None:
         """Check after a while, and then regularly as long as the connection is open."""
-        # Kept, so that a channel that is closed between two checks starts no second row of them.
+        # `_on_closed` cancels it: else each close of the channel between two checks would add another series of checks.
         self._stop_waiting = self._io.call_later(CHECK_EVERY, self._check_all)
 
     def _check_all(self) -> None:
