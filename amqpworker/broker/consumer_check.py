@@ -45,7 +45,8 @@ class SubscriptionCheck:
 
     def start(self) -> None:
         """Check after a while, and then regularly as long as the connection is open."""
-        self._io.call_later(CHECK_EVERY, self._check_all)
+        # `_on_closed` cancels it: else each close of the channel between two checks would add another series of checks.
+        self._stop_waiting = self._io.call_later(CHECK_EVERY, self._check_all)
 
     def _check_all(self) -> None:
         if not self._connection.is_open:

@@ -149,7 +149,7 @@ def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
         "timestamp": at.replace("+00:00", "Z"),
         "level": record.levelname.lower(),
         "event": fields.pop("event", ""),
-        "logger": record.name,
+        "logger": redact_text(record.name),
     }
     # a field must not hide what the line is
     line.update({f"{name}_" if name in line else name: value for name, value in fields.items()})

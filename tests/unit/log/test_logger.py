@@ -286,6 +286,12 @@ def test_no_password_of_a_url_is_logged(json_lines: bool) -> None:
     assert stream.getvalue().count("user:***@host") >= 22
 
 
+def test_no_password_of_a_url_is_logged_as_the_name_of_a_logger(lines: Callable[[], list[dict[str, Any]]]) -> None:
+    logging.getLogger("shop of amqp://user:secret@host/").info("opened")
+    structlog.get_logger("shop of amqp://user:secret@host/").info("opened")
+    assert [line["logger"] for line in lines()] == ["shop of amqp://user:***@host/"] * 2
+
+
 def test_no_password_of_a_url_reaches_other_handlers_in_our_lines_or_those_of_structlog(
     lines: Callable[[], list[dict[str, Any]]], caplog: pytest.LogCaptureFixture
 ) -> None:
