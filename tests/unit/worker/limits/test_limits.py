@@ -7,6 +7,8 @@ import logging
 import math
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -104,6 +106,44 @@ def test_a_task_that_ends_about_at_its_limit_is_struck_inside_or_not_at_all(limi
         thread.join()
     assert escaped == []
     assert limits._runs == {}
+
+
+FORKS_WHILE_RAISING = """
+import math, os, threading, time
+from amqpworker.worker.limits import limits as limits_module
+
+is_raising, has_forked = threading.Event(), threading.Event()
+
+def safety_at(*_):
+    is_raising.set()
+    has_forked.wait()
+    return limits_module.Safety.UNSAFE
+
+def forks():
+    is_raising.wait()
+    child = os.fork()
+    if child:
+        has_forked.set()
+    return child
+
+limits_module.safety_at = safety_at
+child = limits_module.Limits().call(None, forks, 0.01, math.inf)
+if child == 0:
+    os._exit(7)
+give_up = time.monotonic() + 10
+while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < give_up:
+    time.sleep(0.01)
+if ended == (0, 0):
+    os.kill(child, 9)
+print(os.waitstatus_to_exitcode(ended[1]))
+"""
+
+
+def test_a_child_that_returns_from_a_task_does_not_wait_for_the_watcher_that_only_its_parent_has() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS_WHILE_RAISING], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "7\n"
 
 
 @pytest.mark.parametrize("kind", [OSError, TimeoutError, ConnectionError])
