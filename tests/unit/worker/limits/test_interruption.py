@@ -84,6 +84,30 @@ def test_python_switches_threads_as_before_however_many_watchers_have_preempted_
     assert sys.getswitchinterval() == before
 
 
+FORKS_WHILE_PREEMPTING = """
+import os, sys, threading, time
+from amqpworker.worker.limits.interruption import wait_and_preempt
+
+before = sys.getswitchinterval()
+watcher = threading.Thread(target=wait_and_preempt, args=(0.5,))
+watcher.start()
+while watcher.is_alive() and sys.getswitchinterval() == before:
+    time.sleep(0.01)
+child = os.fork()
+if child == 0:
+    os._exit(int(sys.getswitchinterval() != before))
+watcher.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), sys.getswitchinterval() == before)
+"""
+
+
+def test_a_child_that_is_forked_while_a_watcher_preempts_a_thread_switches_threads_as_its_parent_did_before() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS_WHILE_PREEMPTING], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "0 True\n"
+
+
 @pytest.mark.parametrize(
     "make", [threading.Lock, threading.Condition, threading.Semaphore], ids=["lock", "condition", "semaphore"]
 )
