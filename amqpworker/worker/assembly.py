@@ -20,7 +20,7 @@ from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, PUBLISHER, Recorder
 from amqpworker.log.logger import get_logger
 from amqpworker.results.store import ResultStore
 from amqpworker.settings import mistyped
-from amqpworker.worker.app_code import AppCode
+from amqpworker.worker.app_code import AppCode, ChildrenOfTasks
 from amqpworker.worker.consumer_watch import ConsumerWatch
 from amqpworker.worker.counters import OutcomeCounters
 from amqpworker.worker.executor import Pipeline, TaskExecutor
@@ -101,7 +101,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter)
     bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
     sharing = Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
-    app_code = AppCode(lifespan, runners, setup.children, reporter.has_parent)
+    app_code = AppCode(lifespan, runners)
     warn_of_long_tasks(app)
     _warn_of_mistyped_variables()
     return WorkerProcess(
@@ -124,7 +124,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         sharing=sharing,
         counters=counters,
         # A new one is added here. They are stopped in reverse order.
-        services=(app_code, isolation, watch, sharing),
+        services=(ChildrenOfTasks(setup.children, runners, reporter.has_parent), app_code, isolation, watch, sharing),
     )
 
 

@@ -49,7 +49,7 @@ def test_hup_replaces_each_process_and_never_leaves_fewer_consumers(tmp_path: Pa
 def test_hup_with_code_that_cannot_start_keeps_the_old_processes_and_logs_it(tmp_path: Path, vhost: Broker) -> None:
     with pool(tmp_path, vhost.url, "-p", "2", "-t", "1", broker=vhost) as workers:
         workers.wait_for("process_started", 2)
-        (tmp_path / "shop.py").write_text("this is not Python\n")
+        (tmp_path / "shop.py").write_text("def this is not Python\n")
         workers.signal(signal.SIGHUP)
         (failed,) = workers.wait_for("reload_failed")
         assert "'shop' cannot be imported" in failed["reason"]

@@ -8,6 +8,7 @@ and threading. `limits` decides which thread is interrupted, and when.
 from __future__ import annotations
 
 import dis
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -74,6 +75,7 @@ def wait_and_preempt(seconds: float) -> None:
     """
     interval = sys.getswitchinterval()
     if interval > MIN_INTERVAL:
+        _intervals[:] = [interval]
         sys.setswitchinterval(MIN_INTERVAL)
     # Else another watcher of this program does this now: its interval must not be taken for the one to restore.
     try:
@@ -81,6 +83,19 @@ def wait_and_preempt(seconds: float) -> None:
     finally:
         if interval > MIN_INTERVAL:
             sys.setswitchinterval(interval)
+
+
+_intervals: list[float] = []
+"""The interval of thread switches that was replaced last, if any was."""
+
+
+def _restore_interval() -> None:
+    """In a forked child: the thread that would restore the interval exists only in its parent."""
+    if _intervals and sys.getswitchinterval() <= MIN_INTERVAL:
+        sys.setswitchinterval(_intervals[0])
+
+
+os.register_at_fork(after_in_child=_restore_interval)
 
 
 def safety_of(frame: FrameType) -> Safety:

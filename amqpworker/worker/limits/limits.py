@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import math
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -106,6 +107,7 @@ class Limits:
         # Different pauses, so that a thread in a loop is not always found at the same line.
         self._preempt_pauses = itertools.cycle(number * PREEMPT_STEP for number in range(1, 20))
         self._next = math.inf
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -190,8 +192,9 @@ class Limits:
         if deadline.raise_at == math.inf:
             return
         deadline.ended = True
-        # No lock may be waited for here: the exception would leave it as it is.
-        while deadline.raising:
+        # No lock may be waited for here: the exception would leave it as it is. A child that the run has forked meanwhile has no
+        # watcher, which would never be done.
+        while deadline.raising and os.getpid() == self._process:
             time.sleep(0)
         if not deadline.raised:
             return

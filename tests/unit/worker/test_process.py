@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,15 +19,17 @@ from amqpworker.cli.pool_file import pool_spec
 from amqpworker.errors import AmqpWorkerError, ConfigError
 from amqpworker.ipc.ending import exit_code_of
 from amqpworker.ipc.exit_status import FAILED, STOPPED
+from amqpworker.ipc.pipes import Reporter
 from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.supervisor.health import HealthServer
 from amqpworker.testing import processes
-from amqpworker.worker.assembly import assemble
+from amqpworker.worker.assembly import ProcessSetup, assemble
 from amqpworker.worker.event_loop import EventLoopRunner
 from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.main_thread import WorkerProcess
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.service import Service
+from amqpworker.worker.task_processes import TaskProcesses
 from tests.unit.worker.settling import Bench
 
 FULL = "the limit of processes and threads is reached"
@@ -110,6 +113,42 @@ def test_services_start_in_the_order_of_their_list_and_end_in_reverse_order(work
         *("start first", "start last", "drain first", "drain last"),
         *("stop last within 2 s", "stop first within 2 s"),
     ]
+
+
+class NotedProcesses(TaskProcesses):
+    """Processes of tasks; it notes that they are to be ended."""
+
+    def __init__(self) -> None:
+        super().__init__(ours=False)
+        self.ended = 0
+
+    def end(self, before: Callable[[], None] = lambda: None) -> None:  # noqa: ARG002
+        self.ended += 1
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_second_ctrl_c_while_the_lifespan_exits_leaves_the_processes_of_tasks_to_the_supervisor(
+    interrupted: bool,
+) -> None:
+    children = NotedProcesses()
+
+    @contextmanager
+    def lifespan() -> Iterator[None]:
+        yield
+        worker.stop_now = interrupted
+
+    app = App("amqp://127.0.0.1:1/", lifespan=lifespan)
+    app.task(name="t", queue="q")(lambda: None)
+    reading, writing = os.pipe()
+    try:
+        setup = ProcessSetup(reporter=Reporter(writing), children=children)
+        worker = assemble(app, WorkerOptions(app="tests:app", drain_timeout=1.0), setup)
+        worker.stop_requested.set()
+        assert worker.run() == STOPPED
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert children.ended == (0 if interrupted else 1)
 
 
 def test_a_worker_without_room_for_the_thread_that_keeps_limits_begins_nothing(full: None) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType, GeneratorType
@@ -35,7 +35,7 @@ from tests.support import wait_until
 
 
 def over_the_limit(function: Callable[[], Any], times: int, shortest: float = 0.002) -> int:
-    """Run something again and again that never ends by itself, for about `shortest` seconds; return how often it was ended."""
+    """Run something again and again that does not end by itself for long, for about `shortest` seconds; return how often it was ended."""
     limits = Limits(lambda _: None)
     ended = 0
     for number in range(times):
@@ -44,6 +44,13 @@ def over_the_limit(function: Callable[[], Any], times: int, shortest: float = 0.
         except TimeLimitExceeded:
             ended += 1
     return ended
+
+
+def for_long() -> Iterator[None]:
+    """Yield for half a minute: also a task that is never interrupted must end, since the tests wait for its thread at their end."""
+    ends = time.monotonic() + 30
+    while time.monotonic() < ends:
+        yield
 
 
 def works() -> None:
@@ -77,6 +84,30 @@ def test_python_switches_threads_as_before_however_many_watchers_have_preempted_
     assert sys.getswitchinterval() == before
 
 
+FORKS_WHILE_PREEMPTING = """
+import os, sys, threading, time
+from amqpworker.worker.limits.interruption import wait_and_preempt
+
+before = sys.getswitchinterval()
+watcher = threading.Thread(target=wait_and_preempt, args=(0.5,))
+watcher.start()
+while watcher.is_alive() and sys.getswitchinterval() == before:
+    time.sleep(0.01)
+child = os.fork()
+if child == 0:
+    os._exit(int(sys.getswitchinterval() != before))
+watcher.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), sys.getswitchinterval() == before)
+"""
+
+
+def test_a_child_that_is_forked_while_a_watcher_preempts_a_thread_switches_threads_as_its_parent_did_before() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS_WHILE_PREEMPTING], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "0 True\n"
+
+
 @pytest.mark.parametrize(
     "make", [threading.Lock, threading.Condition, threading.Semaphore], ids=["lock", "condition", "semaphore"]
 )
@@ -90,7 +121,7 @@ def test_a_lock_that_a_task_waits_for_at_its_limit_is_acquired_and_released_befo
     def task() -> None:
         lock.acquire()
         try:
-            while True:
+            for _ in for_long():
                 works()
         finally:
             lock.release()
@@ -118,7 +149,7 @@ def test_logging_is_never_left_locked_by_a_task_that_logs_much() -> None:
     done = threading.Event()
 
     def task() -> None:
-        while True:
+        for _ in for_long():
             logger.info("line")
             works()
 
@@ -129,8 +160,10 @@ def test_logging_is_never_left_locked_by_a_task_that_logs_much() -> None:
 
     thread = threading.Thread(target=other, daemon=True)
     thread.start()
-    assert over_the_limit(task, 40) > 20
-    done.set()
+    try:
+        assert over_the_limit(task, 40) > 20
+    finally:
+        done.set()
     assert handler.lock is not None
     assert is_free(handler.lock)
     thread.join()
@@ -143,7 +176,7 @@ def test_importlib_is_never_left_locked_by_a_task_that_imports_much(
     (tmp_path / "often_imported.py").write_text("for _ in range(500):\n    pass\n")
 
     def task() -> None:
-        while True:
+        for _ in for_long():
             sys.modules.pop("often_imported", None)
             importlib.import_module("often_imported")
             works()
@@ -152,8 +185,10 @@ def test_importlib_is_never_left_locked_by_a_task_that_imports_much(
     others = [threading.Thread(target=imports_often, args=(done,), daemon=True) for _ in range(2)]
     for other in others:
         other.start()
-    assert over_the_limit(task, 15) > 7
-    done.set()
+    try:
+        assert over_the_limit(task, 15) > 7
+    finally:
+        done.set()
     for other in others:
         other.join(10)
     assert not any(other.is_alive() for other in others)

@@ -7,6 +7,8 @@ import logging
 import math
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -37,8 +39,9 @@ def limits(over: list[RunDeadline]) -> Limits:
 
 
 def spin(until: Callable[[], bool] = lambda: False) -> str:
-    """Run Python code until something is so."""
-    while not until():
+    """Run Python code until something is so, or half a minute is over: also a task that is never interrupted must end."""
+    give_up = time.monotonic() + 30
+    while not until() and time.monotonic() < give_up:
         pass
     return "spun"
 
@@ -106,6 +109,44 @@ def test_a_task_that_ends_about_at_its_limit_is_struck_inside_or_not_at_all(limi
     assert limits._runs == {}
 
 
+FORKS_WHILE_RAISING = """
+import math, os, threading, time
+from amqpworker.worker.limits import limits as limits_module
+
+is_raising, has_forked = threading.Event(), threading.Event()
+
+def safety_at(*_):
+    is_raising.set()
+    has_forked.wait()
+    return limits_module.Safety.UNSAFE
+
+def forks():
+    is_raising.wait()
+    child = os.fork()
+    if child:
+        has_forked.set()
+    return child
+
+limits_module.safety_at = safety_at
+child = limits_module.Limits().call(None, forks, 0.01, math.inf)
+if child == 0:
+    os._exit(7)
+give_up = time.monotonic() + 10
+while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < give_up:
+    time.sleep(0.01)
+if ended == (0, 0):
+    os.kill(child, 9)
+print(os.waitstatus_to_exitcode(ended[1]))
+"""
+
+
+def test_a_child_that_returns_from_a_task_does_not_wait_for_the_watcher_that_only_its_parent_has() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS_WHILE_RAISING], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "7\n"
+
+
 @pytest.mark.parametrize("kind", [OSError, TimeoutError, ConnectionError])
 def test_what_handles_errors_of_the_network_leaves_it_alone(limits: Limits, kind: type[Exception]) -> None:
     ends = time.monotonic() + 10
@@ -157,7 +198,12 @@ def test_a_task_that_does_nothing_but_log_is_interrupted_in_the_sink_and_leaves_
     over: list[RunDeadline],
 ) -> None:
     read_end, write_end = os.pipe()
-    reader = threading.Thread(target=lambda: spin(lambda: not os.read(read_end, 65536)))
+
+    def read() -> None:
+        while os.read(read_end, 65536):
+            pass
+
+    reader = threading.Thread(target=read)
     reader.start()
     logger = logging.Logger("busy")
     with os.fdopen(write_end, "w") as stream:
