@@ -1,1 +1,1 @@
-"""Everything that speaks AMQP: the only place that imports pika."""
+"""Everything that speaks to RabbitMQ: the only place that imports pika."""

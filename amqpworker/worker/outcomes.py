@@ -150,7 +150,7 @@ def from_hard_limit(run: Run, stack: str) -> Outcome:
 
 def internal_error(delivery: Delivery, error: BaseException) -> Dead:
     """Return the outcome of a delivery if our own code failed."""
-    log.error("worker_defect", id=delivery.properties.message_id, queue=delivery.queue, exc_info=error)
+    log.error("internal_error", id=delivery.properties.message_id, queue=delivery.queue, exc_info=error)
     return Dead("failed", failure_of(error))
 
 
