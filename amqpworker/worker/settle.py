@@ -97,15 +97,14 @@ class Settler:
         """
         settled = new_tuple(Settled, (delivery, outcome, run, self._now()))
         match outcome:
-            case Done(value=None):
+            case Done():
                 if run is not None and log.wants(self._done_level):
                     self._log_done(settled)
-                self._acks.append(settled)  # as `_ack`, with a call less for most deliveries
-                self._wake()
-            case Done(value):
-                if run is not None and log.wants(self._done_level):
-                    self._log_done(settled)
-                self._store_and_reply(settled, encode_done(value))
+                if outcome.value is not None:
+                    self._store_and_reply(settled, encode_done(outcome.value))
+                else:
+                    self._acks.append(settled)  # as `_ack`, with a call less for most deliveries
+                    self._wake()
             case Retry() | Snooze():
                 self._retry(settled, outcome)
             case Postpone():
