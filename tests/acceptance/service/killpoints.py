@@ -13,7 +13,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -120,10 +120,11 @@ def goes_to(publication: Publication, part: str) -> bool:
 def written(part: str) -> Callable[[Hit], None]:
     """Return the step at which such a copy has just been written to the socket."""
 
-    def any_copy(_channel: Channel, batch: Iterable[Any]) -> bool:
-        return any(goes_to(one.publication, part) for one in batch)
+    def any_copy(channel: PublishChannel, frames: list[bytes]) -> bool:
+        just_added = list(channel._in_flight.values())[-len(frames) :]
+        return any(goes_to(one.publication, part) for one in just_added)
 
-    return lambda hit: after(Channel, "publish", hit, any_copy)
+    return lambda hit: after(PublishChannel, "write", hit, any_copy)
 
 
 def unheard(part: str) -> Callable[[Hit], None]:
