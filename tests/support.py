@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,18 @@ __all__ = [
     "raw_publish",
     "wait_until",
 ]
+
+
+def in_child(work: Callable[[], object]) -> bool:
+    """Return whether `work` returns something true in a forked child."""
+    child = os.fork()
+    if child == 0:
+        right = False
+        try:
+            right = bool(work())
+        finally:
+            os._exit(0 if right else 1)
+    return os.waitpid(child, 0)[1] == 0
 
 
 def milliseconds(header: Any) -> int:

@@ -41,6 +41,7 @@ from amqpworker.worker.stacks import stack_of
 from amqpworker.worker.stop_request import StopRequest
 from amqpworker.worker.threads import RunnerThreads
 
+# Its lines are about the process, and have the name of its program.
 log = get_logger("amqpworker.worker.process")
 
 DRAIN_CHECK = 0.02

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
-from typing import Any
 
 import pytest
 
@@ -13,20 +11,9 @@ from amqpworker import App, NotConnected, Settings
 from amqpworker.broker import single_start_thread
 from amqpworker.broker.single_start_thread import SingleStartThread
 from amqpworker.lifecycle import LiveObjects, backoff, in_io_thread
-from tests.support import wait_until
+from tests.support import in_child, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-
-
-def in_child(work: Any) -> bool:
-    child = os.fork()
-    if child == 0:
-        right = False
-        try:
-            right = bool(work())
-        finally:
-            os._exit(0 if right else 1)
-    return os.waitpid(child, 0)[1] == 0
 
 
 class Thing:

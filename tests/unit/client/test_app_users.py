@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import Any
 
 import pytest
 
 from amqpworker.client.app_users import AppUsers
+from tests.support import in_child
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -19,17 +19,6 @@ def in_other_thread(work: Any) -> Any:
     thread.start()
     thread.join(10)
     return found[0]
-
-
-def in_child(work: Any) -> bool:
-    child = os.fork()
-    if child == 0:
-        right = False
-        try:
-            right = bool(work())
-        finally:
-            os._exit(0 if right else 1)
-    return os.waitpid(child, 0)[1] == 0
 
 
 def test_the_last_one_out_is_known_among_threads_and_in_nested_blocks() -> None:
