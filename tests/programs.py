@@ -22,8 +22,9 @@ class Program:
         return self._path.read_text(errors="replace")
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """Return the log lines of an event."""
-        lines = [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+        """Return the log lines of an event, as far as they are written whole."""
+        whole, _, _ = self.log.rpartition("\n")
+        lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == name]
 
     def wait_for(self, name: str, count: int = 1, timeout: float = 20.0) -> list[dict[str, Any]]:
