@@ -9,11 +9,9 @@ from __future__ import annotations
 import inspect
 import math
 import time
-import traceback
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from types import TracebackType
 from typing import Any
 
 from amqpworker.errors import InvalidArguments, InvalidResult, Reject, RetryLater, TimeLimitExceeded
@@ -38,6 +36,7 @@ from amqpworker.routing.envelope import MAX_TEXT, MAX_TRACEBACK
 from amqpworker.text import truncated
 from amqpworker.worker.context import Run
 from amqpworker.worker.isolation.isolated_process import Crash
+from amqpworker.worker.tracebacks import TracebackFormatter
 from amqpworker.worker.unknown_tasks import advice
 
 log = get_logger(__name__)
@@ -56,6 +55,7 @@ NOT_ISOLATED = Postpone(5.0, "no isolated process could be started")
 FIRST_CRASH_DELAY = 1.0
 MAX_CRASH_DELAY = 60.0
 MAX_CRASHES = 1000
+_TRACEBACKS = TracebackFormatter()
 
 # ---- before the task runs -------------------------------------------------------------------------------------------
 
@@ -241,13 +241,6 @@ def _run_info(run: Run, now: Callable[[], float]) -> RunInfo:
     return RunInfo(run.attempt, run.first_run, now())
 
 
-def _without_ours(found: TracebackType | None) -> TracebackType | None:
-    theirs = found
-    while theirs is not None and str(theirs.tb_frame.f_globals.get("__name__")).startswith("amqpworker.worker."):
-        theirs = theirs.tb_next
-    return theirs or found
-
-
 def failure_of(error: BaseException) -> Failure:
     """Return an exception as text: its type, its message, and its traceback without our own frames, without passwords."""
     kind = type(error)
@@ -259,7 +252,7 @@ def failure_of(error: BaseException) -> Failure:
     except BaseException:  # noqa: BLE001 - user code, which may raise SystemExit here as well
         text = "(its message could not be read)"
     try:
-        shown = "".join(traceback.format_exception(kind, error, _without_ours(error.__traceback__)))
+        shown = _TRACEBACKS.format(error)
     except BaseException:  # noqa: BLE001 - as above
         shown = ""
     return _failure(name, text, shown)
