@@ -151,7 +151,7 @@ def confirmed(part: str) -> Callable[[Hit], None]:
 
             original(self, replace(copy, on_confirmed=trapped))
 
-        CopyPublisher.publish = publish  # type: ignore[method-assign]
+        setattr(CopyPublisher, "publish", publish)  # noqa: B010 - so that a test can put it back, as in `before`
 
     return set_trap
 
