@@ -77,7 +77,9 @@ def deep(levels: int) -> None:
     namespace["f0"]()
 
 
-def test_evidence_is_cut_to_what_a_message_can_carry(vhost: Broker, make_app: Callable[..., App]) -> None:
+def test_a_long_error_or_traceback_is_truncated_to_what_a_message_can_carry(
+    vhost: Broker, make_app: Callable[..., App]
+) -> None:
     app = make_app()
 
     @app.task(name="talk", queue=QUEUE, retry=None)
@@ -100,7 +102,7 @@ def test_evidence_is_cut_to_what_a_message_can_carry(vhost: Broker, make_app: Ca
     assert trace["aw-traceback"].rstrip().endswith("ZeroDivisionError: division by zero")
 
 
-def test_evidence_holds_no_password(vhost: Broker, make_app: Callable[..., App]) -> None:
+def test_a_dead_letter_contains_no_password(vhost: Broker, make_app: Callable[..., App]) -> None:
     app = make_app()
 
     @app.task(name="leak", queue=QUEUE, retry=None)

@@ -79,7 +79,7 @@ def test_a_message_too_late_is_dead_in_whatever_form_the_time_is(vhost: Broker, 
     assert {one.headers["aw-dead-reason"] for one in found.values()} == {"expired"}
 
 
-def test_a_header_of_ours_that_means_nothing_makes_a_message_malformed(vhost: Broker, app: App) -> None:
+def test_an_invalid_amqpworker_header_makes_a_message_malformed(vhost: Broker, app: App) -> None:
     ran = add_note(app)
     cases: dict[str, dict[str, Any]] = {
         "without a zone": {"aw_eta": "2030-12-24T18:00:00"},

@@ -19,7 +19,7 @@ ROOT = Path(amqpworker.__file__).parent
 TESTS = Path(__file__).parents[1]
 
 # From the bottom up: a module imports from its own layer and from those above it in this list, never from below.
-# A directory stands for all its modules; a module of the root that is not named here fails the test.
+# A directory includes all its modules; a module of the root that is not named here fails the test.
 LAYERS: dict[str, set[str]] = {
     "words": {"errors", "settings", "text", "model"},
     "process": {"lifecycle"},
@@ -109,7 +109,7 @@ def layer_of(module: str) -> str | None:
     for layer, members in LAYERS.items():
         if parts[1] in members:
             return layer
-    raise AssertionError(f"{module} belongs to no layer: say where it stands, in LAYERS and in docs/structure.md")
+    raise AssertionError(f"{module} belongs to no layer: add it to LAYERS and to docs/structure.md")
 
 
 def dotted(path: Path) -> str:
@@ -178,7 +178,7 @@ def test_a_supervisor_and_what_it_shares_with_workers_need_no_app_broker_or_pyda
     assert not wrong, "\n".join(wrong)
 
 
-def test_a_file_name_stands_for_one_file() -> None:
+def test_each_file_name_is_used_once() -> None:
     stems = Counter(path.stem for path in modules() if not path.stem.startswith("__"))
     assert [stem for stem, count in stems.items() if count > 1] == []
 
@@ -198,7 +198,7 @@ def test_only_settle_acknowledges_deliveries() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_nobody_sleeps_but_those_who_say_why() -> None:
+def test_only_modules_with_a_listed_reason_sleep() -> None:
     found = {
         named(path) for path in modules() if re.search(r"\btime\.sleep\(|from time import .*sleep", path.read_text())
     }
@@ -239,7 +239,7 @@ def test_no_function_has_more_than_six_parameters() -> None:
     assert wrong == {}
 
 
-def test_every_module_says_what_it_decides_and_takes_annotations_lazily() -> None:
+def test_every_module_has_a_docstring_and_lazy_annotations() -> None:
     for path in modules():
         assert ast.get_docstring(tree(path)), f"{named(path)} has no docstring"
         lazy = "from __future__ import annotations" in path.read_text()

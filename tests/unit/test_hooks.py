@@ -26,7 +26,7 @@ def test_an_event_shows_the_task_the_run_and_the_outcome() -> None:
     assert event.outcome is RETRY
 
 
-def test_an_event_of_a_task_that_was_not_started_has_what_its_message_says() -> None:
+def test_an_event_of_a_task_that_was_not_started_has_the_name_and_id_in_its_message() -> None:
     bench = Bench()
     bench.settler.settle(bench.delivery(type="gone", message_id="m-1"), Discarded("why"))
     bench.flush()

@@ -1,4 +1,4 @@
-"""Version 1 of the wire contract is what its snapshot says: messages to the byte, and the topology."""
+"""Version 1 of the wire contract equals its snapshot: messages to the byte, and the topology."""
 
 from __future__ import annotations
 

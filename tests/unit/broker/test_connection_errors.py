@@ -219,7 +219,7 @@ def test_a_queue_that_is_down_is_distinguished_from_one_that_is_not_there(code: 
 
 def test_what_differs_is_reported_without_what_was_being_done() -> None:
     text = "PRECONDITION_FAILED - inequivalent arg 'x-a' for queue 'q' in vhost '/': received '1' but current is '2'"
-    error = channel_error(exceptions.ChannelClosedByBroker(406, text), "looking at the topology", "read")
+    error = channel_error(exceptions.ChannelClosedByBroker(406, text), "checking the topology", "read")
     assert str(error).startswith("The queue 'q' in vhost '/' exists with")
 
 

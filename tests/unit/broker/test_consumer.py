@@ -17,7 +17,7 @@ from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.settings import Settings
-from tests.unit.worker.settling import Nobody
+from tests.unit.worker.settling import IgnoringReceiver
 
 WORK = Subscription("work", 10)
 
@@ -26,7 +26,7 @@ def delivery(tag: int) -> Delivery:
     return Delivery(tag, False, "amqpworker.tasks", "another key", Properties(), b"{}")
 
 
-class Taking(Nobody):
+class Taking(IgnoringReceiver):
     """A receiver that keeps what it is given."""
 
     def __init__(self) -> None:
@@ -69,14 +69,14 @@ def test_a_channel_that_is_void_takes_nothing_any_more() -> None:
 
 
 def test_without_a_connection_there_is_nothing_left_to_drain() -> None:
-    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), [WORK], Nobody())
+    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), [WORK], IgnoringReceiver())
     drained: list[bool] = []
     consumer.drain(lambda: drained.append(True))
     assert drained == []
     consumer.on_tick()
     assert drained == [True]
     consumer.on_tick()
-    assert drained == [True], "told once"
+    assert drained == [True], "reported once"
 
 
 class SlowChannel:
@@ -137,7 +137,7 @@ def slow_channels(monkeypatch: pytest.MonkeyPatch) -> list[SlowChannel]:
 def opening(monkeypatch: pytest.MonkeyPatch) -> tuple[Consumer, SlowChannel, list[bool]]:
     """A consumer that has asked for its channel."""
     channels = slow_channels(monkeypatch)
-    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), [WORK], Nobody())
+    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), [WORK], IgnoringReceiver())
     connection: Any = SimpleNamespace(is_open=True, server_properties={})
     consumer.on_opened(connection)
     return consumer, channels[0], []
@@ -175,7 +175,7 @@ def test_a_queue_that_knows_no_ack_timeout_of_a_consumer_is_consumed_without_at_
 ) -> None:
     channels = slow_channels(monkeypatch)
     given = Settings(ack_timeout=60)
-    consumer = Consumer(addresses("amqp://127.0.0.1:1"), given, [WORK], Nobody())
+    consumer = Consumer(addresses("amqp://127.0.0.1:1"), given, [WORK], IgnoringReceiver())
     loop = SimpleNamespace(call_later=lambda *_: None)
     connection: Any = SimpleNamespace(is_open=True, server_properties={"version": "4.3.6"}, ioloop=loop)
     consumer.on_opened(connection)
@@ -284,7 +284,7 @@ def test_a_queue_whose_channel_ends_while_it_is_held_is_held_again_on_the_next(m
     assert channels[1].steps == ["consume", "cancel"]
 
 
-class Late(Nobody):
+class Late(IgnoringReceiver):
     """A receiver that keeps for which timeouts it was to name what is late."""
 
     def __init__(self) -> None:

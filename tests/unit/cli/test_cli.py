@@ -1,4 +1,4 @@
-"""The command line without a broker: what it takes, what it refuses, and how it says so."""
+"""The command line without a broker: what it accepts, what it refuses, and how it reports that."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_each_help_has_an_example_and_fits_80_columns(cli: Cli, command: str) ->
     assert not re.search(r"\[/?(bold|blue|cyan|dim)\]", ended.out)
 
 
-def test_help_stands_without_an_argument_too(cli: Cli) -> None:
+def test_help_is_shown_without_an_argument_too(cli: Cli) -> None:
     ended = cli("")
     assert ended.code == 2
     for group in ("worker", "send", "call", "topology", "dead", "broker"):
@@ -103,7 +103,7 @@ def test_the_version_is_printed(cli: Cli) -> None:
     assert cli("--version") == Ended(0, "amqpworker 0.1.0\n", "")
 
 
-def test_the_program_is_there_as_a_module_too(tmp_path: Path) -> None:
+def test_the_program_can_be_run_as_a_module_too(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "amqpworker", "--version"], capture_output=True, text=True, cwd=tmp_path, check=True
     )
@@ -129,7 +129,7 @@ def test_the_help_is_plain_text_on_a_terminal_too() -> None:
     try:
         while chunk := os.read(ours, 65536):
             text += chunk
-    except OSError:  # how a terminal says that nobody writes to it any more
+    except OSError:  # how a terminal reports that its other end is closed
         pass
     os.close(ours)
     assert b"worker" in text
@@ -137,7 +137,7 @@ def test_the_help_is_plain_text_on_a_terminal_too() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "ascii:strict"])
-def test_what_the_terminals_encoding_has_not_is_escaped(tmp_path: Path, encoding: str) -> None:
+def test_characters_that_the_encoding_of_the_terminal_lacks_are_escaped(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "shop.py").write_text(
         "from amqpworker import App; app = App(default_queue='b\\u0171ro')\napp.queue('b\\u0171ro')\n"
     )
@@ -148,7 +148,7 @@ def test_what_the_terminals_encoding_has_not_is_escaped(tmp_path: Path, encoding
     assert "b\\u0171ro" in ended.complaint()
 
 
-def test_there_are_no_colours_off_a_terminal(cli: Cli) -> None:
+def test_output_has_no_colours_unless_it_is_a_terminal(cli: Cli) -> None:
     assert "\x1b" not in cli("topology show clishop:app").out + cli("--help").out
 
 
@@ -224,7 +224,7 @@ def test_there_are_no_colours_off_a_terminal(cli: Cli) -> None:
         ("broker stop --folder clishop.py", "clishop.py cannot be used for a node"),
     ],
 )
-def test_wrong_input_is_told_in_one_line_with_exit_code_2(cli: Cli, line: str, told: str) -> None:
+def test_wrong_input_is_reported_in_one_line_with_exit_code_2(cli: Cli, line: str, told: str) -> None:
     ended = cli(line)
     assert told in ended.complaint()
     assert ended.code == 2
@@ -239,7 +239,7 @@ def test_wrong_input_is_told_in_one_line_with_exit_code_2(cli: Cli, line: str, t
         (["broker", "url", "--folder", "my node"], "amqpworker broker start --folder 'my node'"),
     ],
 )
-def test_the_url_of_a_node_that_does_not_run_is_told_with_how_to_start_it(
+def test_the_url_of_a_node_that_is_not_running_is_refused_with_the_command_that_starts_it(
     cli: Cli, line: str | list[str], told: str
 ) -> None:
     ended = cli(line)
@@ -256,7 +256,7 @@ def test_an_error_inside_the_users_module_keeps_its_traceback(cli: Cli, tmp_path
     assert ended.err.splitlines()[-1].startswith("amqpworker: 'clibroken:app' cannot be imported: RuntimeError")
 
 
-def test_a_broker_that_is_away_is_one_line_without_the_password(cli: Cli) -> None:
+def test_an_unreachable_broker_is_reported_in_one_line_without_the_password(cli: Cli) -> None:
     for line in ("dead list clishop:app", "topology declare clishop:app", "topology check clishop:app"):
         ended = cli(line)
         assert "Connection refused by 127.0.0.1:1" in ended.complaint()
@@ -273,20 +273,22 @@ def test_a_broker_that_is_away_is_one_line_without_the_password(cli: Cli) -> Non
         "amqp://guest:[hid@x/",
     ],
 )
-def test_a_url_that_cannot_be_read_is_told_without_any_part_of_its_password(cli: Cli, url: str) -> None:
+def test_an_invalid_url_is_reported_without_any_part_of_its_password(cli: Cli, url: str) -> None:
     ended = cli(["send", "t", "-q", "q", "--url", url])
     assert ended.code == 2
     assert "hid" not in ended.complaint()
 
 
-def test_a_setting_that_does_not_fit_is_told_by_its_variable(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_setting_is_reported_with_its_environment_variable(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AMQPWORKER_SEND_TIMEOUT", "soon")
     ended = cli("send t -q q")
     assert "AMQPWORKER_SEND_TIMEOUT" in ended.complaint()
     assert ended.code == 2
 
 
-def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
@@ -295,7 +297,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["topology", "show", "a:b"])
 
 
-def test_how_long_something_may_hang_reaches_the_supervisor_and_each_process(
+def test_stall_timeout_and_start_timeout_reach_the_supervisor_and_each_process(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launched: list[SupervisorConfig] = []
@@ -358,7 +360,7 @@ def test_the_app_may_come_from_the_environment(cli: Cli, monkeypatch: pytest.Mon
         ("[" * 100_000, "[" * 100_000),
     ],
 )
-def test_a_value_is_json_where_it_can_be_read_as_json_and_text_elsewhere(text: str, value: object) -> None:
+def test_a_value_is_parsed_as_json_if_possible_and_is_text_otherwise(text: str, value: object) -> None:
     assert pairs([f"x={text}"], "parameter") == {"x": value}
 
 
@@ -382,7 +384,9 @@ def test_errors_name_options_as_the_command_line_does() -> None:
         (InvalidArguments(), 2),
     ],
 )
-def test_exit_code_1_means_an_answer_and_2_that_nothing_could_be_asked(error: AmqpWorkerError, code: int) -> None:
+def test_exit_code_1_means_that_a_request_failed_and_2_that_it_could_not_be_made(
+    error: AmqpWorkerError, code: int
+) -> None:
     assert exit_code(error) == code
 
 
@@ -444,7 +448,7 @@ def test_the_default_of_processes_heeds_the_quota_of_a_service_and_of_all_slices
 # ---- the screen -------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_printable_can_act_on_a_terminal() -> None:
+def test_printable_text_contains_nothing_that_controls_a_terminal() -> None:
     hostile = "\x1b[31m red \x07\r\x9b2J \u202e \ud800 \n kept"
     shown = printable(hostile, keep="\n")
     assert shown.replace("\n", "").isprintable()
@@ -469,11 +473,11 @@ def test_every_value_of_a_header_can_be_written_as_json() -> None:
         ("http://[::1]:15672/", "http://[::1]:15672"),
     ],
 )
-def test_a_login_in_the_management_url_is_taken_out_of_it(url: str, bare: str) -> None:
+def test_credentials_are_removed_from_the_management_url(url: str, bare: str) -> None:
     assert management_of(url, "guest", "guest").url == bare
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "localhost:15672", "http://", "http://x:port/", "http://[::1"])
-def test_what_is_no_management_url_is_refused(url: str) -> None:
+def test_an_invalid_management_url_is_refused(url: str) -> None:
     with pytest.raises(ConfigError):
         management_of(url, "guest", "guest")

@@ -363,7 +363,7 @@ def test_a_closed_stream_takes_no_lines_and_raises_nothing(capsys: pytest.Captur
     assert capsys.readouterr() == ("", ""), "neither logging complains of it, nor does the line go elsewhere"
 
 
-def test_a_pipe_that_nobody_reads_blocks_no_caller_and_the_loss_is_reported() -> None:
+def test_a_pipe_that_is_not_read_blocks_no_caller_and_dropped_lines_are_reported() -> None:
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream:
         configure("info", json=True, stream=stream)

@@ -96,7 +96,7 @@ def copies() -> list[Properties]:
 
 
 @pytest.mark.parametrize("copy", copies(), ids=["retry", "dead letter"])
-def test_a_copy_keeps_what_its_sender_said_and_drops_what_the_broker_added(copy: Properties) -> None:
+def test_a_copy_keeps_the_properties_of_the_sender_and_drops_those_of_the_broker(copy: Properties) -> None:
     headers = copy.headers or {}
     assert {name: value for name, value in headers.items() if name in KEPT} == KEPT
     assert not {name.lower() for name in headers} & {"cc", "bcc", "aw-wait-30"}
@@ -117,7 +117,7 @@ def test_a_copy_keeps_what_its_sender_said_and_drops_what_the_broker_added(copy:
 
 
 @given(some.dictionaries(some.text(max_size=12), some.integers(0, 9)))
-def test_no_header_of_the_brokers_ever_stays(headers: dict[str, int]) -> None:
+def test_no_header_of_the_broker_is_copied(headers: dict[str, int]) -> None:
     _, copied, _ = retry(delivery({**headers, **{f"x-{name}": 1 for name in headers}}))
     assert not [name for name in copied if name.lower().startswith("x-")]
     assert all(copied[name] == value for name, value in headers.items() if user_headers({name: 0}))
@@ -141,7 +141,7 @@ def test_a_message_without_headers_can_be_copied() -> None:
 # ---- retries --------------------------------------------------------------------------------------------------------
 
 
-def test_a_retry_counts_on_and_tells_when_it_is_due_and_when_it_began() -> None:
+def test_a_retry_carries_its_attempt_its_eta_and_the_time_of_the_first_run() -> None:
     exchange, headers, _ = retry(delivery({"aw-attempt": 1, "aw-returned": 5}), 1.0, attempt=4)
     assert exchange == NAMES.level(3)
     assert headers["aw-attempt"] == 4
@@ -151,24 +151,24 @@ def test_a_retry_counts_on_and_tells_when_it_is_due_and_when_it_began() -> None:
     assert "aw-returned" not in headers, "a new delay may come too early once more"
 
 
-def test_a_retry_after_a_crash_carries_how_many_there_were() -> None:
+def test_a_retry_after_a_crash_carries_the_number_of_crashes() -> None:
     assert retry(delivery({"aw-crashes": 1}), crashes=2)[1]["aw-crashes"] == 2
     assert retry(delivery({"aw-crashes": 1}))[1]["aw-crashes"] == 1
 
 
-def test_a_retry_without_a_wait_goes_where_due_messages_go() -> None:
+def test_a_retry_without_a_delay_goes_to_the_exchange_of_due_messages() -> None:
     exchange, headers, _ = retry(delivery(), 0.0)
     assert exchange == NAMES.due
     assert not [name for name in headers if name.startswith("aw-wait-")]
 
 
-def test_a_wait_beyond_the_ladder_is_the_longest_that_it_has() -> None:
+def test_a_delay_beyond_the_ladder_becomes_the_longest_possible() -> None:
     exchange, headers, _ = retry(delivery(), 1e12)
     assert exchange == NAMES.level(30)
     assert len([name for name in headers if name.startswith("aw-wait-")]) == 31
 
 
-def test_what_came_too_early_goes_back_with_its_time_and_its_attempt() -> None:
+def test_a_postponed_message_keeps_its_eta_and_its_attempt() -> None:
     eta = MILLISECONDS + 5000
     of = delivery({"aw-eta": eta, "aw-attempt": 3})
     exchange, headers, _ = parts(of, postponed(of, 5.0, "id", NAMES, NOW))
@@ -193,7 +193,7 @@ def letter(of: Delivery, dead: Dead) -> dict[str, Any]:
     return copy.properties.headers or {}
 
 
-def test_a_dead_letter_carries_its_evidence() -> None:
+def test_a_dead_letter_carries_its_reason_error_and_traceback() -> None:
     headers = letter(delivery({"aw-attempt": 3}), Dead("failed", FAILURE))
     assert {name: headers[name] for name in headers if name.startswith("aw-") and name not in KEPT} == {
         "aw-attempt": 3,
@@ -206,13 +206,13 @@ def test_a_dead_letter_carries_its_evidence() -> None:
     }
 
 
-def test_evidence_of_an_earlier_death_is_replaced() -> None:
+def test_error_headers_of_an_earlier_dead_letter_are_replaced() -> None:
     old = {"aw-dead-reason": "timeout", "aw-failed-at": 1, "aw-error": "old"}
     headers = letter(delivery(old), Dead("failed", FAILURE))
     assert (headers["aw-dead-reason"], headers["aw-error"]) == ("failed", "no route")
 
 
-def test_evidence_that_there_is_not_is_no_header() -> None:
+def test_a_dead_letter_without_an_error_has_no_error_headers() -> None:
     headers = letter(delivery({"aw-error": "old", "aw-traceback": "old"}), Dead("expired"))
     assert not {"aw-error", "aw-error-type", "aw-traceback"} & headers.keys()
 
@@ -225,13 +225,13 @@ def test_a_dead_letter_keeps_what_it_was_refused_for() -> None:
     assert retry(refused)[2].content_encoding is None
 
 
-def test_an_error_its_type_and_its_traceback_are_cut_and_not_left_out() -> None:
+def test_an_error_its_type_and_its_traceback_are_truncated_and_not_left_out() -> None:
     headers = letter(delivery(), Dead("failed", Failure("E" * 10**6, "t" * 10**6, "f" * 10**6)))
     for name, most in {"aw-error": 4096, "aw-error-type": 4096, "aw-traceback": 32 * 1024}.items():
         assert most / 2 < len(headers[name]) <= most, name
 
 
-def test_a_letter_without_room_loses_its_traceback_first_and_its_senders_headers_last() -> None:
+def test_a_dead_letter_that_does_not_fit_loses_its_traceback_first_and_the_headers_of_the_sender_last() -> None:
     whole = dead_lettered(delivery(content_encoding="gzip"), Dead("failed", FAILURE), "id", "host:1", NAMES, NOW)
     headers = [one.properties.headers or {} for one in shrink_to_fit(whole)]
     assert ["aw-traceback" in one for one in headers] == [True, False, False, False]
@@ -241,7 +241,7 @@ def test_a_letter_without_room_loses_its_traceback_first_and_its_senders_headers
     assert all(one.properties.content_encoding == "gzip" for one in shrink_to_fit(whole))
 
 
-def test_the_last_form_of_a_letter_fits_into_the_smallest_frame() -> None:
+def test_the_smallest_form_of_a_dead_letter_fits_into_the_smallest_frame() -> None:
     failure = Failure("E" * 9000, "ü" * 9000, "t" * 90_000)
     given = delivery({"tenant": "x" * 9000}, content_encoding="e" * 255, type="t" * 255, app_id="a" * 255)
     letter = list(shrink_to_fit(dead_lettered(given, Dead("failed", failure), "i" * 255, "w" * 255, NAMES, NOW)))[-1]
@@ -257,7 +257,7 @@ KEY = base64.b64encode(b"k" * 16).decode()
 
 
 @pytest.mark.parametrize("reply_to", ["answers", "amq.gen-x", f"amq.rabbitmq.reply-to.{PID}.{KEY}"])
-def test_a_queue_or_an_address_of_the_brokers_own_can_be_answered(reply_to: str) -> None:
+def test_a_queue_or_a_direct_reply_to_address_is_a_valid_reply_to(reply_to: str) -> None:
     assert is_valid_reply_to(reply_to)
 
 
@@ -265,14 +265,14 @@ def test_a_queue_or_an_address_of_the_brokers_own_can_be_answered(reply_to: str)
     "rest",
     ["", ".", ".!!!!.###", ".g1h0.x", ".AAAA.BBBB", f".{PID}", f".{PID}.BBBB", f".{KEY}.{KEY}", f".{PID}.{KEY}.x"],
 )
-def test_an_address_that_would_end_the_connection_cannot_be_answered(rest: str) -> None:
+def test_a_reply_to_that_would_close_the_connection_is_invalid(rest: str) -> None:
     assert not is_valid_reply_to("amq.rabbitmq.reply-to" + rest)
 
 
 # ---- answers and first sends ----------------------------------------------------------------------------------------
 
 
-def test_an_answer_goes_to_who_asked_and_is_never_mandatory() -> None:
+def test_a_reply_goes_to_the_caller_and_is_never_mandatory() -> None:
     copy = publication_of_reply(delivery(), b"{}")
     assert (copy.exchange, copy.routing_key, copy.mandatory) == ("", "r", False)
     assert copy.properties.correlation_id == "c"
@@ -284,7 +284,7 @@ def message(**options: Any) -> Message:
     return Message("task", "work", b"{}", "id", **options)
 
 
-def test_a_message_without_a_delay_goes_to_the_tasks() -> None:
+def test_a_message_without_a_delay_goes_to_the_exchange_of_tasks() -> None:
     wire = publication_of_send(message(headers={"tenant": "acme"}), NAMES, NOW, "shop")
     assert (wire.exchange, wire.routing_key, wire.mandatory) == (NAMES.tasks, "work", True)
     assert wire.properties.headers == {"tenant": "acme", "aw-first-sent": IN_WORDS}
@@ -294,14 +294,14 @@ def test_a_message_without_a_delay_goes_to_the_tasks() -> None:
 
 
 @pytest.mark.parametrize("when", [{"delay": 1.0}, {"at": datetime.fromtimestamp(NOW + 1, UTC)}])
-def test_a_delayed_message_enters_the_ladder_and_tells_when_it_is_due(when: dict[str, Any]) -> None:
+def test_a_delayed_message_enters_the_ladder_with_its_eta(when: dict[str, Any]) -> None:
     wire = publication_of_send(message(**when), NAMES, NOW)
     assert wire.exchange == NAMES.level(3)
     due = time_text(MILLISECONDS + 1000)
     assert wire.properties.headers == {"aw-first-sent": IN_WORDS, "aw-eta": due, "aw-wait-03": True}
 
 
-def test_a_time_that_is_past_by_the_sending_is_no_delay() -> None:
+def test_a_message_whose_time_has_passed_is_sent_without_a_delay() -> None:
     wire = publication_of_send(message(at=datetime.fromtimestamp(NOW - 1, UTC)), NAMES, NOW)
     assert wire.exchange == NAMES.tasks
     assert "aw-eta" not in (wire.properties.headers or {})
@@ -329,12 +329,12 @@ def test_a_message_that_is_sent_again_keeps_the_time_of_its_first_sending() -> N
     assert (first.timestamp, again.timestamp) == (1_790_000_000, 1_790_000_000)
 
 
-def test_a_copy_of_a_message_is_another_message_unless_it_is_the_same_one_elsewhere() -> None:
+def test_a_pickled_message_keeps_the_time_of_its_first_sending_and_a_changed_copy_does_not() -> None:
     one = message()
     publication_of_send(one, NAMES, NOW)
     assert pickle.loads(pickle.dumps(one)).first_sent == MILLISECONDS, "kept for later, after an error"
     assert replace(one, body=b"[]").first_sent is None
-    assert one == message(), "when it was sent is not what it says"
+    assert one == message(), "when it was sent is not part of what it contains"
 
 
 def test_a_call_carries_the_correlation_id_of_the_call_and_expires_with_it() -> None:
@@ -359,13 +359,13 @@ def test_a_message_that_is_late_before_it_is_due_is_refused() -> None:
 # ---- replays --------------------------------------------------------------------------------------------------------
 
 
-def test_a_letter_that_was_put_back_begins_anew() -> None:
+def test_a_replayed_dead_letter_starts_from_the_beginning() -> None:
     died = letter(delivery({"aw-attempt": 3, "aw-crashes": 2, "aw-eta": 1, "aw-expires": 1}), Dead("failed", FAILURE))
     again = replayed({**died, "aw-returned": 1, "aw-first-run": 1}, NOW)
     assert again == {**KEPT, "aw-replayed": IN_WORDS}
 
 
-def test_every_copy_can_be_carried() -> None:
+def test_every_copy_can_be_encoded_and_decoded() -> None:
     for copy in copies():
         data = encode_properties(copy)
         read, problem = decode_properties(data, 0, len(data))

@@ -28,7 +28,7 @@ class Suit(enum.StrEnum):
     HEARTS = "hearts"
 
 
-class Rights(enum.Flag):
+class Access(enum.Flag):
     READ = 1
     WRITE = 2
 
@@ -77,7 +77,7 @@ SCALARS = [
     Typed(Colour, st.sampled_from(Colour)),
     Typed(Level, st.sampled_from(Level)),
     Typed(Suit, st.sampled_from(Suit)),
-    Typed(Rights, st.sampled_from([Rights.READ, Rights.WRITE, Rights.READ | Rights.WRITE]), as_key=False),
+    Typed(Access, st.sampled_from([Access.READ, Access.WRITE, Access.READ | Access.WRITE]), as_key=False),
     Typed(Literal["red", 1], st.sampled_from(["red", 1]), as_key=False),
     Typed(complex, st.complex_numbers(allow_nan=False, allow_infinity=False), as_key=False),
 ]

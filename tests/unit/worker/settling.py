@@ -1,4 +1,4 @@
-"""A workbench for tests of the worker: confirms are given by hand, and a store notes what it is asked, in the same order."""
+"""A workbench for tests of the worker: each test confirms by hand, and a store records its calls in the same order."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Store:
         """There is nothing to close."""
 
 
-class Nobody:
+class IgnoringReceiver:
     """A receiver of deliveries that does nothing with them."""
 
     def on_channel_opening(self, channel: ConsumerChannel) -> None: ...

@@ -40,7 +40,7 @@ early = False
 assert child(lambda: len(signal.pthread_sigmask(signal.SIG_BLOCK, []))) == 0
 assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
 
-# What somebody else has installed is inherited, as in any program.
+# A handler of the app is inherited, as in any program.
 signal.signal(signal.SIGTERM, lambda *_: os._exit(9))
 assert child(lambda: terminates(signal.SIGTERM)) == 9
 signal.signal(signal.SIGTERM, lambda *_: heard.append("SIGTERM"))

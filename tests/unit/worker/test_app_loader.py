@@ -49,21 +49,21 @@ print(*sorted({name.partition(".")[0] for name in sys.modules} & sys.stdlib_modu
 """
 
 
-def test_worker_processes_isolated_ones_and_checks_leave_the_same_names_to_the_folder() -> None:
+def test_worker_processes_isolated_processes_and_dry_runs_load_the_same_standard_modules() -> None:
     names = ("process", "isolation.program", "dry_run")
     commands = [[sys.executable, "-c", LOADED, f"amqpworker.worker.{name}"] for name in names]
     loaded = {subprocess.run(one, capture_output=True, text=True, check=True).stdout for one in commands}
     assert len(loaded) == 1, loaded
 
 
-def test_the_folder_comes_first_by_its_own_name(module: Callable[..., None], tmp_path: Path) -> None:
+def test_the_current_folder_is_first_on_sys_path(module: Callable[..., None], tmp_path: Path) -> None:
     module("located_first", "import located_second\n" + APP)
     module("located_second", "")
     load_app("located_first:app")
     assert sys.path[0] == str(tmp_path)
 
 
-def test_a_folder_that_is_gone_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_current_folder_that_was_deleted_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
@@ -72,7 +72,7 @@ def test_a_folder_that_is_gone_is_reported(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
 
 
-def test_an_app_may_lie_deeper(module: Callable[..., None]) -> None:
+def test_an_app_can_be_an_attribute_of_a_class_in_a_package(module: Callable[..., None]) -> None:
     module("located_package/inner", APP + "class Holder:\n    inner = app\n")
     assert isinstance(load_app("located_package.inner:Holder.inner"), App)
 
@@ -84,19 +84,19 @@ def test_the_modules_that_hold_tasks_are_imported_too(module: Callable[..., None
 
 
 @pytest.mark.parametrize("target", ["shop", "shop:", ":app", "", ":"])
-def test_a_target_of_another_form_is_refused(target: str) -> None:
+def test_a_target_in_another_form_is_refused(target: str) -> None:
     with pytest.raises(ConfigError, match="MODULE:APP"):
         load_app(target)
 
 
 @pytest.mark.parametrize("target", ["shop/tasks.py:app", "./shop/tasks.py:app", "shop/tasks:app", "shop.tasks.py:app"])
-def test_a_file_in_place_of_a_module_is_refused_with_the_module(target: str) -> None:
+def test_the_error_for_a_file_in_place_of_a_module_names_the_module(target: str) -> None:
     with pytest.raises(ConfigError, match=r"write its module, shop\.tasks:app\.$"):
         load_app(target)
 
 
 @pytest.mark.parametrize("target", ["../tasks:app", "/srv/tasks.py:app", "shop/my-tasks.py:app"])
-def test_a_file_that_no_module_can_be_named_for_from_here_is_refused(target: str) -> None:
+def test_a_file_that_cannot_be_a_module_in_the_current_folder_is_refused(target: str) -> None:
     with pytest.raises(ConfigError, match="go to its folder"):
         load_app(target)
 
@@ -120,7 +120,7 @@ def test_a_file_that_no_module_can_be_named_for_from_here_is_refused(target: str
         ("{here}/shop/tasks.py:app", ["shop"], "write its module,"),
     ],
 )
-def test_a_file_is_answered_with_the_module_by_which_its_tasks_are_named_elsewhere(
+def test_the_error_for_a_file_names_the_module_by_which_its_tasks_are_known_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, packages: list[str], told: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -133,7 +133,7 @@ def test_a_file_is_answered_with_the_module_by_which_its_tasks_are_named_elsewhe
     assert f"{told} shop.tasks:app." in str(caught.value)
 
 
-def test_a_file_of_an_installed_project_is_answered_with_its_module(
+def test_the_error_for_a_file_of_an_installed_project_names_its_module(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -142,7 +142,7 @@ def test_a_file_of_an_installed_project_is_answered_with_its_module(
         load_app("src/shop/tasks.py:app")
 
 
-def test_a_file_inside_the_package_that_is_the_current_folder_is_answered_with_the_folder_above(
+def test_the_error_for_a_file_of_the_package_in_the_current_folder_names_the_parent_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "shop").mkdir()
@@ -153,7 +153,7 @@ def test_a_file_inside_the_package_that_is_the_current_folder_is_answered_with_t
 
 
 @pytest.mark.parametrize("target", [".tasks:app", "shop..tasks:app", "shop.:app"])
-def test_what_cannot_be_a_module_is_refused(target: str) -> None:
+def test_an_invalid_module_name_is_refused(target: str) -> None:
     with pytest.raises(ConfigError, match="cannot be a module"):
         load_app(target)
 
@@ -165,7 +165,7 @@ def test_a_folder_in_place_of_a_module_is_refused(tmp_path: Path, monkeypatch: p
         load_app("located_folder:app")
 
 
-def test_a_module_that_is_not_there_is_named(module: Callable[..., None]) -> None:
+def test_a_module_that_does_not_exist_is_named(module: Callable[..., None]) -> None:
     with pytest.raises(ConfigError, match="no module 'no_such_module'"):
         load_app("no_such_module:app")
     module("located_parent", APP)
@@ -173,13 +173,13 @@ def test_a_module_that_is_not_there_is_named(module: Callable[..., None]) -> Non
         load_app("located_parent.child:app")
 
 
-def test_what_a_module_itself_lacks_is_reported_as_that(module: Callable[..., None]) -> None:
+def test_a_failed_import_inside_a_module_is_reported_as_such(module: Callable[..., None]) -> None:
     module("located_lacking", "import no_such_library\n" + APP)
     with pytest.raises(ConfigError, match="cannot be imported: No module named 'no_such_library'"):
         load_app("located_lacking:app")
 
 
-def test_a_missing_module_and_what_a_module_lacks_are_distinguished(module: Callable[..., None]) -> None:
+def test_a_missing_module_and_a_failed_import_inside_a_module_are_distinguished(module: Callable[..., None]) -> None:
     module("located_naming", "from amqpworker import App\napp = App('amqp://localhost', modules=['located_gone'])\n")
     with pytest.raises(ConfigError, match=r"^App\(modules=…\) names 'located_gone', which does not exist: check"):
         load_app("located_naming:app")
@@ -197,13 +197,13 @@ def test_a_module_with_a_syntax_error_is_refused_in_a_sentence(module: Callable[
         load_app("located_broken:app")
 
 
-def test_an_error_of_the_module_is_its_own(module: Callable[..., None]) -> None:
+def test_an_exception_in_the_module_is_raised_unchanged(module: Callable[..., None]) -> None:
     module("located_failing", "1 / 0\n")
     with pytest.raises(ZeroDivisionError):
         load_app("located_failing:app")
 
 
-def test_a_name_that_is_not_there_or_no_app_is_refused(module: Callable[..., None]) -> None:
+def test_a_name_that_does_not_exist_or_is_not_an_app_is_refused(module: Callable[..., None]) -> None:
     module("located_named", APP + "other = 5\n")
     with pytest.raises(ConfigError, match="has no 'application'"):
         load_app("located_named:application")

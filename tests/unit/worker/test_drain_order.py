@@ -18,11 +18,11 @@ from amqpworker.settings import Settings
 from amqpworker.worker.stop_request import StopRequest
 from amqpworker.worker.threads import Concurrency, RunnerThreads
 from tests.support import wait_until
-from tests.unit.worker.settling import RETRY, Bench, Nobody, registered
+from tests.unit.worker.settling import RETRY, Bench, IgnoringReceiver, registered
 
 
 class Watched(dict[int, Delivery]):
-    """Deliveries that nobody has begun; `at_claim` is called when one is claimed."""
+    """Deliveries that are not started; `at_claim` is called when one is claimed."""
 
     def __init__(self, at_claim: Callable[[], None]) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ async def asynchronous() -> None:
 
 
 @pytest.mark.parametrize("function", [plain, asynchronous])
-def test_a_delivery_is_running_before_it_is_no_longer_unstarted(function: Callable[..., Any]) -> None:
+def test_a_delivery_counts_as_running_before_it_is_claimed(function: Callable[..., Any]) -> None:
     bench = Bench(stores=False, tasks={"example": registered(function)})
     runners = RunnerThreads(bench.pipeline, Concurrency(1, 1))
     idle: list[bool] = []
@@ -55,11 +55,11 @@ def test_a_delivery_is_running_before_it_is_no_longer_unstarted(function: Callab
     assert bench.flush() == [("ack", 1, False)]
 
 
-def test_what_nobody_began_has_gone_back_before_the_consumer_is_drained() -> None:
-    """A delivery may have come right before the broker agreed to end the subscription."""
+def test_deliveries_that_were_not_started_are_requeued_before_the_consumer_is_drained() -> None:
+    """A delivery may have arrived right before the broker confirmed the end of the subscription."""
     steps: list[str] = []
 
-    class Notes(Nobody):
+    class Notes(IgnoringReceiver):
         def on_wake(self) -> None:
             steps.append("settled")
 
@@ -69,7 +69,7 @@ def test_what_nobody_began_has_gone_back_before_the_consumer_is_drained() -> Non
     assert steps[:2] == ["settled", "drained"]
 
 
-def test_a_copy_that_is_confirmed_while_the_settler_is_looked_at_does_not_make_it_idle() -> None:
+def test_a_copy_that_is_confirmed_during_the_check_does_not_make_the_settler_idle() -> None:
     bench = Bench()
     delivery = bench.delivery()
     bench.settler.settle(delivery, RETRY, bench.started(delivery))
@@ -84,13 +84,13 @@ def test_a_copy_that_is_confirmed_while_the_settler_is_looked_at_does_not_make_i
     assert not bench.settler.is_idle
 
 
-def test_deliveries_may_be_given_back_while_others_are_settled() -> None:
+def test_deliveries_can_be_requeued_while_others_are_settled() -> None:
     """By runner threads, at any moment: the acknowledgements of other queues must leave all the same."""
     bench = Bench()
     acknowledged, requeued = bench.delivery(), bench.delivery()
 
     class Meanwhile:
-        """A delivery during whose settling another thread gives one back."""
+        """A delivery during whose settling another thread requeues one."""
 
         tag = bench.delivery().tag
 
@@ -105,7 +105,7 @@ def test_deliveries_may_be_given_back_while_others_are_settled() -> None:
     assert ("ack", 1, False) in bench.flush()
 
 
-def test_a_signal_may_come_at_any_moment_of_the_wait_for_it() -> None:
+def test_a_signal_can_arrive_at_any_moment_of_the_wait_for_it() -> None:
     """The handler runs in the thread that waits, between any two of its steps: it must not wait for a lock there."""
     wish = StopRequest()
 

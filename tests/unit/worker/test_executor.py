@@ -64,7 +64,7 @@ def dead(outcome: Outcome) -> Dead:
 def nothing() -> None: ...
 
 
-def test_a_task_gets_what_its_message_says() -> None:
+def test_a_task_is_called_with_the_arguments_in_its_message() -> None:
     seen: list[Any] = []
 
     def take(a: int, *, b: str = "x") -> None:
@@ -89,13 +89,15 @@ def test_a_task_gets_what_its_message_says() -> None:
         ({"type": ""}, "no `type`"),
     ],
 )
-def test_what_is_no_message_of_ours_is_malformed_and_says_why(properties: dict[str, Any], told: str) -> None:
+def test_a_message_in_another_format_is_dead_lettered_as_malformed_with_the_reason(
+    properties: dict[str, Any], told: str
+) -> None:
     outcome = dead(outcome_of(runner_of(nothing), delivery_of(**properties)))
     assert outcome.reason == "malformed"
     assert told in outcome.failure.text
 
 
-def test_a_message_without_a_content_type_is_taken_as_json() -> None:
+def test_a_message_without_a_content_type_is_read_as_json() -> None:
     assert outcome_of(runner_of(nothing), delivery_of(content_type=None)) == Done()
 
 
@@ -115,7 +117,7 @@ def test_a_task_that_is_not_registered_is_unknown() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b'"a"', b"{", b'{"a": NaN}', b'{"a": 1e999}', b"\xff", b'{"b": 1}', b'{"a": "x"}']
 )
-def test_a_body_that_does_not_fit_is_malformed(body: bytes) -> None:
+def test_a_body_that_does_not_match_the_signature_is_malformed(body: bytes) -> None:
     def take(a: int) -> None: ...
 
     outcome = dead(outcome_of(runner_of(take), delivery_of(body)))
@@ -138,23 +140,23 @@ def test_a_body_that_does_not_fit_is_malformed(body: bytes) -> None:
         datetime.fromtimestamp(NOW - 1, UTC),
     ],
 )
-def test_a_message_that_is_too_late_is_dead_as_expired(expires: Any) -> None:
+def test_a_message_past_its_expiry_is_dead_lettered_as_expired(expires: Any) -> None:
     assert dead(outcome_of(runner_of(nothing), delivery_of(headers={"aw-expires": expires}))).reason == "expired"
 
 
 @pytest.mark.parametrize("expires", [milliseconds(0.001), MOST, "9999-12-31T23:59:59Z", in_words(60)])
-def test_a_message_that_is_in_time_runs(expires: Any) -> None:
+def test_a_message_before_its_expiry_runs(expires: Any) -> None:
     assert outcome_of(runner_of(nothing), delivery_of(headers={"aw-expires": expires})) == Done()
 
 
-def test_a_call_is_dropped_only_where_clocks_that_are_apart_cannot_be_the_reason() -> None:
+def test_an_expired_call_is_discarded_only_if_clock_skew_cannot_be_the_reason() -> None:
     runs = delivery_of(headers={"aw-expires": milliseconds(-4.9)}, reply_to="r")
     assert isinstance(outcome_of(runner_of(nothing), runs), Done)
     late = delivery_of(headers={"aw-expires": milliseconds(-5)}, reply_to="r")
     assert isinstance(outcome_of(runner_of(nothing), late), Discarded)
 
 
-def test_a_minute_in_which_all_calls_of_a_sender_were_dropped_is_told_with_both_times(
+def test_a_minute_in_which_all_calls_of_a_sender_expired_is_logged_with_both_times(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monotonic = [0.0]
@@ -172,7 +174,7 @@ def test_a_minute_in_which_all_calls_of_a_sender_were_dropped_is_told_with_both_
 
 
 @pytest.mark.parametrize("expires", [-MOST, -1, 0])
-def test_whatever_time_a_dropped_call_names_it_can_be_told(expires: int) -> None:
+def test_an_expired_call_can_be_reported_whatever_its_expiry(expires: int) -> None:
     monotonic = iter((0.0, 61.0))
     runner = runner_of(nothing, clock=Clock(lambda: NOW, lambda: next(monotonic)))
     for _ in range(2):
@@ -181,35 +183,35 @@ def test_whatever_time_a_dropped_call_names_it_can_be_told(expires: int) -> None
 
 
 @pytest.mark.parametrize("name", ["aw-eta", "aw-expires", "aw-first-sent", "aw-returned", "aw-attempt", "aw-crashes"])
-def test_a_header_of_ours_that_means_nothing_makes_a_message_malformed(name: str) -> None:
+def test_an_invalid_amqpworker_header_makes_a_message_malformed(name: str) -> None:
     outcome = dead(outcome_of(runner_of(nothing), delivery_of(headers={name: "2030-12-24T18:00:00"})))
     assert outcome.reason == "malformed"
     assert f"'{name}' is '2030-12-24T18:00:00'" in outcome.failure.text
 
 
-def test_a_time_in_words_is_kept_to() -> None:
+def test_an_eta_as_text_is_honoured() -> None:
     outcome = outcome_of(runner_of(nothing), delivery_of(headers={"aw-eta": in_words(5)}))
     assert isinstance(outcome, Postpone)
     assert outcome.delay == pytest.approx(5, abs=0.001)
 
 
-def test_an_unknown_task_is_answered_even_when_it_is_late() -> None:
+def test_an_expired_call_of_an_unknown_task_is_dead_lettered_as_unknown() -> None:
     delivery = delivery_of(headers={"aw-expires": milliseconds(-1)}, reply_to="r", type="other")
     assert dead(outcome_of(runner_of(nothing), delivery)).reason == "unknown-task"
 
 
-def test_a_message_more_than_a_second_early_goes_back_to_the_ladder_without_counting() -> None:
+def test_a_message_more_than_a_second_early_is_postponed() -> None:
     outcome = outcome_of(runner_of(nothing), delivery_of(headers={"aw-eta": milliseconds(5)}))
     assert isinstance(outcome, Postpone)
     assert outcome.delay == pytest.approx(5)
 
 
 @pytest.mark.parametrize("early", [1.0, 0.5, 0, -100])
-def test_a_message_a_second_early_runs(early: float) -> None:
+def test_a_message_at_most_a_second_early_runs(early: float) -> None:
     assert outcome_of(runner_of(nothing), delivery_of(headers={"aw-eta": milliseconds(early)})) == Done()
 
 
-def test_a_message_that_went_back_once_runs_the_second_time_and_the_log_says_so(
+def test_an_early_message_that_was_postponed_once_runs_and_the_log_reports_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     headers = {"aw-eta": milliseconds(5), "aw-returned": milliseconds(-1)}
@@ -228,7 +230,7 @@ def test_a_first_run_is_attempt_one_and_begins_now() -> None:
 
 
 @pytest.mark.parametrize("as_text", [False, True])
-def test_a_later_run_is_told_by_its_headers(as_text: bool) -> None:
+def test_attempt_and_first_run_of_a_retry_are_read_from_its_headers(as_text: bool) -> None:
     headers: dict[str, Any] = {"aw-attempt": 3, "aw-first-run": milliseconds(-60)}
     headers = {name: str(value) for name, value in headers.items()} if as_text else headers
     run = run_of(runner_of(nothing), delivery_of(headers=headers))
@@ -243,7 +245,7 @@ def test_a_message_without_an_id_is_given_one() -> None:
 
 
 @pytest.mark.parametrize("claimed", [1, MOST, 2**40, "999999999999999999"])
-def test_whatever_headers_claim_an_attempt_can_be_counted_on_and_a_first_run_is_past(claimed: Any) -> None:
+def test_attempt_and_first_run_are_within_bounds_whatever_the_headers_claim(claimed: Any) -> None:
     headers = {"aw-attempt": claimed, "aw-first-run": claimed}
     run = run_of(runner_of(nothing), delivery_of(headers=headers))
     assert 1 <= run.attempt < MOST
@@ -257,23 +259,23 @@ def give_number() -> int:
     return 5
 
 
-def test_a_result_that_nobody_sees_is_not_made() -> None:
+def test_a_result_without_a_store_or_a_caller_is_not_serialized() -> None:
     assert outcome_of(runner_of(give_number), delivery_of()) == Done()
 
 
-def test_a_result_is_made_for_the_store_and_for_the_caller() -> None:
+def test_a_result_is_serialized_for_the_store_and_for_the_caller() -> None:
     assert outcome_of(runner_of(give_number, stores=True), delivery_of()) == Done(b"5")
     assert outcome_of(runner_of(give_number), delivery_of(reply_to="r")) == Done(b"5")
 
 
-def test_a_task_that_stores_nothing_still_answers_its_caller() -> None:
+def test_a_task_that_stores_no_result_still_has_one_for_its_caller() -> None:
     runner = runner_of(give_number, stores=True)
     runner._tasks["example"].stores_result = False
     assert outcome_of(runner, delivery_of()) == Done()
     assert outcome_of(runner, delivery_of(reply_to="r")) == Done(b"5")
 
 
-def test_a_result_that_does_not_fit_its_hint_is_a_failure() -> None:
+def test_a_result_that_does_not_match_its_type_hint_is_a_failure() -> None:
     def wrong() -> int:
         return "text"  # type: ignore[return-value]
 
@@ -282,7 +284,7 @@ def test_a_result_that_does_not_fit_its_hint_is_a_failure() -> None:
     assert "InvalidResult" in outcome.failure.error_type
 
 
-def test_a_coroutine_that_a_decorator_hides_is_a_failure_and_not_done() -> None:
+def test_a_coroutine_that_a_plain_function_returns_is_a_failure() -> None:
     async def real() -> None: ...
 
     def hidden() -> None:
@@ -293,7 +295,7 @@ def test_a_coroutine_that_a_decorator_hides_is_a_failure_and_not_done() -> None:
     assert "never awaited" in outcome.failure.text
 
 
-def test_a_policy_may_ask_for_another_result() -> None:
+def test_a_policy_can_retry_because_of_a_result() -> None:
     retry = Retrying(retry=retry_if_result(lambda value: value == 5), stop=stop_after_attempt(2))
     runner = runner_of(give_number, retry=retry)
     first = outcome_of(runner, delivery_of())
@@ -311,7 +313,7 @@ def failing(error: BaseException) -> Callable[[], None]:
     return fail
 
 
-def test_a_failure_is_retried_as_the_policy_says_and_then_dead() -> None:
+def test_a_failure_is_retried_after_the_delays_of_the_policy_and_then_dead_lettered() -> None:
     runner = runner_of(failing(OSError("away")), retry=[2, timedelta(seconds=30)])
     delays = []
     for attempt in (1, 2):
@@ -329,7 +331,7 @@ def test_the_time_since_the_first_run_counts_for_the_policy() -> None:
     assert dead(outcome_of(runner, delivery_of(headers={"aw-first-run": milliseconds(-601)}))).reason == "failed"
 
 
-def test_a_rejected_message_is_dead_whatever_the_policy_says() -> None:
+def test_a_rejected_message_is_dead_lettered_whatever_its_policy() -> None:
     outcome = dead(outcome_of(runner_of(failing(Reject("no such user")), retry=5), delivery_of()))
     assert (outcome.reason, outcome.failure.text) == ("rejected", "no such user")
 
@@ -362,7 +364,7 @@ def raising_from(cause: Exception, signal: Exception, *, implicitly: bool = Fals
 
 
 @pytest.mark.parametrize("implicitly", [False, True])
-def test_a_retry_later_with_no_attempt_left_is_dead_as_the_error_that_led_to_it(implicitly: bool) -> None:
+def test_a_retry_later_without_an_attempt_left_is_dead_lettered_with_the_error_that_caused_it(implicitly: bool) -> None:
     task = raising_from(ConnectionError("refused by db:5432"), RetryLater(0.1), implicitly=implicitly)
     outcome = dead(outcome_of(runner_of(task, retry=2), delivery_of(headers={"aw-attempt": 3})))
     assert outcome.reason == "failed"
@@ -371,20 +373,20 @@ def test_a_retry_later_with_no_attempt_left_is_dead_as_the_error_that_led_to_it(
     assert "ConnectionError: refused by db:5432" in outcome.failure.traceback
 
 
-def test_a_retry_later_of_its_own_accord_says_that_no_attempt_is_left() -> None:
+def test_a_retry_later_without_a_cause_reports_that_no_attempt_is_left() -> None:
     failure = dead(outcome_of(runner_of(failing(RetryLater(30)), retry=0), delivery_of())).failure
     assert failure.error_type.endswith(".RetryLater")
     assert failure.text == "no attempt is left after attempt 1 (again in 30 s)"
 
 
-def test_a_retry_later_that_a_broken_policy_ends_says_so() -> None:
+def test_a_retry_later_with_a_broken_policy_is_dead_lettered_with_the_error_of_the_policy() -> None:
     runner = runner_of(failing(RetryLater(30)), retry=Retrying(stop=lambda _: 1 / 0, wait=lambda _: 1))
     failure = dead(outcome_of(runner, delivery_of())).failure
     assert failure.text.startswith("The retry policy is broken: its 'stop' failed with ZeroDivisionError")
 
 
 @pytest.mark.parametrize("count", [True, False])
-def test_a_retry_later_that_is_followed_names_the_error_that_led_to_it(count: bool) -> None:
+def test_a_retry_later_that_is_retried_names_the_error_that_caused_it(count: bool) -> None:
     task = raising_from(ConnectionError("refused"), RetryLater(0.5, count=count))
     outcome = outcome_of(runner_of(task, retry=2), delivery_of())
     assert isinstance(outcome, Retry if count else Snooze)
@@ -405,7 +407,7 @@ class Unfinished(RetryLater):
         *({"delay": delay, "count": True} for delay in ("5", None, -1, 10**400, float("inf"))),
     ],
 )
-def test_a_retry_later_that_does_not_say_when_is_an_exception_like_any_other(given: dict[str, Any]) -> None:
+def test_an_incomplete_retry_later_is_an_ordinary_exception(given: dict[str, Any]) -> None:
     runner = runner_of(failing(Unfinished(**given)), retry=[7])
     outcome = outcome_of(runner, delivery_of())
     assert isinstance(outcome, Retry)
@@ -418,7 +420,7 @@ def test_a_retry_later_that_does_not_say_when_is_an_exception_like_any_other(giv
     assert followed.delay == 5
 
 
-def test_an_exception_that_is_no_error_is_not_retried_unless_the_policy_says_so() -> None:
+def test_a_base_exception_is_not_retried_unless_the_policy_accepts_it() -> None:
     assert dead(outcome_of(runner_of(failing(SystemExit(1)), retry=3), delivery_of())).reason == "failed"
     always = Retrying(retry=lambda _: True, stop=stop_after_attempt(3))
     assert isinstance(outcome_of(runner_of(failing(SystemExit(1)), retry=always), delivery_of()), Retry)
@@ -432,14 +434,14 @@ def failure_text(error: BaseException) -> tuple[str, str, str]:
     return failure.error_type, failure.text, failure.traceback
 
 
-def test_evidence_names_type_text_and_place_without_our_own_frames() -> None:
+def test_a_failure_has_the_type_text_and_traceback_of_its_error_without_frames_of_amqpworker() -> None:
     kind, text, traceback = failure_text(ZeroDivisionError("by zero"))
     assert (kind, text) == ("ZeroDivisionError", "by zero")
     assert "in fail" in traceback
     assert "worker/executor.py" not in traceback
 
 
-def test_evidence_of_a_class_whose_name_is_no_text_can_be_carried() -> None:
+def test_a_failure_can_be_encoded_even_if_its_class_name_cannot() -> None:
     class Named(Exception):
         __qualname__ = "Gone\ud800"
 
@@ -461,18 +463,18 @@ class Mute(Exception):
     __repr__ = __str__
 
 
-def test_an_error_of_a_module_is_named_with_it() -> None:
+def test_an_error_is_named_with_its_module() -> None:
     assert failure_text(OurError())[0] == f"{__name__}.OurError"
 
 
-def test_an_error_whose_text_cannot_be_made_is_evidence_too() -> None:
+def test_an_error_whose_text_cannot_be_read_is_a_failure_too() -> None:
     kind, text, traceback = failure_text(Mute())
     assert kind.endswith("Mute")
     assert "could not be read" in text
     assert "in fail" in traceback
 
 
-def test_evidence_is_capped_and_keeps_its_end() -> None:
+def test_a_long_failure_is_truncated_and_keeps_its_beginning_and_end() -> None:
     _, text, traceback = failure_text(ValueError("begin" + "é" * 1_000_000 + "the end"))
     assert len(text.encode()) <= 4096
     assert text.startswith("begin")
@@ -480,7 +482,7 @@ def test_evidence_is_capped_and_keeps_its_end() -> None:
     assert len(traceback.encode()) <= 32 * 1024
 
 
-def test_ten_thousand_frames_are_evidence_of_bounded_size() -> None:
+def test_a_traceback_of_ten_thousand_frames_is_bounded_in_size() -> None:
     namespace: dict[str, Any] = {}
     lines = [f"def f{n}(): f{n + 1}()" for n in range(800)]
     exec("\n".join([*lines, "def f800(): raise ValueError('deep')"]), namespace)
@@ -505,7 +507,7 @@ def test_ten_thousand_frames_are_evidence_of_bounded_size() -> None:
     assert len(failure.traceback.encode()) <= 32 * 1024
 
 
-def test_evidence_holds_no_password() -> None:
+def test_a_failure_contains_no_password() -> None:
     kept = failure_text(ConnectionError("cannot reach amqp://app:hunter2@broker/ or postgres://me:s3cr%40t@db:5432/x"))
     assert "hunter2" not in str(kept)
     assert "s3cr" not in str(kept)
@@ -515,7 +517,9 @@ def test_evidence_holds_no_password() -> None:
 @pytest.mark.parametrize(
     "properties", [{"type": "amqp://app:hunter2@broker/"}, {"content_type": "amqp://app:hunter2@broker/"}]
 )
-def test_what_a_stranger_wrote_is_quoted_without_its_password_and_within_bounds(properties: dict[str, Any]) -> None:
+def test_properties_of_foreign_messages_are_quoted_without_passwords_and_within_bounds(
+    properties: dict[str, Any],
+) -> None:
     text = dead(outcome_of(runner_of(nothing), delivery_of(**properties))).failure.text
     assert "amqp://app:***@broker/" in text
     delivery = delivery_of()
@@ -523,6 +527,6 @@ def test_what_a_stranger_wrote_is_quoted_without_its_password_and_within_bounds(
     assert len(dead(outcome_of(runner_of(nothing), delivery)).failure.text) <= 4096
 
 
-def test_a_lone_surrogate_in_an_error_can_travel() -> None:
+def test_an_error_with_a_lone_surrogate_can_be_encoded() -> None:
     kept = failure_text(ValueError("\ud800"))
     assert all(part.encode() is not None for part in kept)

@@ -28,7 +28,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_one_task_enters_and_leaves_it(run_coroutine: RunCoroutine) -> None:
+def test_one_asyncio_task_enters_and_exits_a_lifespan(run_coroutine: RunCoroutine) -> None:
     tasks: list[asyncio.Task[Any] | None] = []
 
     @asynccontextmanager
@@ -46,7 +46,9 @@ def test_one_task_enters_and_leaves_it(run_coroutine: RunCoroutine) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError, SystemExit])
-def test_what_it_raises_at_its_beginning_is_raised(run_coroutine: RunCoroutine, error: type[BaseException]) -> None:
+def test_an_exception_at_the_start_of_a_lifespan_is_raised(
+    run_coroutine: RunCoroutine, error: type[BaseException]
+) -> None:
     @asynccontextmanager
     async def around() -> AsyncIterator[None]:
         raise error
@@ -59,7 +61,7 @@ def test_what_it_raises_at_its_beginning_is_raised(run_coroutine: RunCoroutine, 
     lifespan.leave()
 
 
-def test_a_task_that_cancels_all_it_can_find_does_not_end_it(run_coroutine: RunCoroutine) -> None:
+def test_a_task_that_cancels_all_asyncio_tasks_does_not_end_the_lifespan(run_coroutine: RunCoroutine) -> None:
     left: list[bool] = []
 
     @asynccontextmanager
@@ -82,7 +84,7 @@ def test_a_task_that_cancels_all_it_can_find_does_not_end_it(run_coroutine: RunC
     assert left == [True]
 
 
-def test_a_task_group_in_it_that_fails_is_noticed_at_once(run_coroutine: RunCoroutine) -> None:
+def test_a_task_group_that_fails_inside_a_lifespan_is_noticed_at_once(run_coroutine: RunCoroutine) -> None:
     lost: list[bool] = []
 
     async def fail() -> None:
@@ -102,7 +104,7 @@ def test_a_task_group_in_it_that_fails_is_noticed_at_once(run_coroutine: RunCoro
     assert not lifespan.has_ended
 
 
-def test_one_that_does_not_leave_is_not_waited_for_longer_than_told(run_coroutine: RunCoroutine) -> None:
+def test_a_lifespan_that_does_not_exit_is_not_waited_for_beyond_the_timeout(run_coroutine: RunCoroutine) -> None:
     @asynccontextmanager
     async def around() -> AsyncIterator[None]:
         yield

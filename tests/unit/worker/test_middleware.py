@@ -27,7 +27,7 @@ from tests.support import wait_until
 from tests.unit.worker.settling import registered
 from tests.unit.worker.test_executor import delivery_of
 
-user: ContextVar[str] = ContextVar("user", default="nobody in particular")
+user: ContextVar[str] = ContextVar("user", default="unknown")
 
 
 class Loop:
@@ -167,7 +167,7 @@ def test_middleware_that_would_suppress_a_failure_is_named_and_the_failure_count
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("when", ["entering", "leaving"])
-def test_what_middleware_raises_is_the_failure_of_the_task(scene: Scene, when: str, asynchronous: bool) -> None:
+def test_an_exception_of_middleware_is_the_failure_of_the_task(scene: Scene, when: str, asynchronous: bool) -> None:
     @contextmanager
     def failing(_run: Run) -> Iterator[None]:
         if when == "entering":
@@ -221,7 +221,7 @@ def test_the_function_sees_the_context_variables_that_middleware_sets(scene: Sce
     assert scene.run([middleware], function) == Done(b'"alice"')
 
 
-def test_what_middleware_sets_and_does_not_reset_is_not_seen_by_the_next_run(scene: Scene) -> None:
+def test_a_context_variable_that_middleware_does_not_reset_is_not_seen_by_the_next_run(scene: Scene) -> None:
     @contextmanager
     def named(run: Run) -> Iterator[None]:
         user.set(f"{user.get()}, {run.id}")
@@ -231,7 +231,7 @@ def test_what_middleware_sets_and_does_not_reset_is_not_seen_by_the_next_run(sce
         return user.get()
 
     for _ in range(2):
-        assert scene.run([named], function) == Done(b'"nobody in particular, id"')
+        assert scene.run([named], function) == Done(b'"unknown, id"')
 
 
 def is_timed_out(scene: Scene, slow: Middleware) -> bool:
@@ -284,7 +284,7 @@ def test_asynchronous_middleware_has_time_to_leave_a_thread_that_is_over_its_lim
 
 @pytest.mark.parametrize("raised", [SystemExit, TimeoutError, KeyboardInterrupt])
 @pytest.mark.parametrize("when", ["entering", "leaving"])
-def test_whatever_asynchronous_middleware_raises_ends_the_run_and_not_the_event_loop(
+def test_any_exception_of_asynchronous_middleware_ends_the_run_and_not_the_event_loop(
     loop: Loop, raised: type[BaseException], when: str
 ) -> None:
     @asynccontextmanager
@@ -341,7 +341,7 @@ def test_asynchronous_middleware_is_left_if_its_thread_is_interrupted_as_it_has_
     wait_until(lambda: scene.events == ["a enters example", "a sees CancelledError"])
 
 
-def test_what_is_not_a_context_manager_is_the_failure_of_the_task(scene: Scene) -> None:
+def test_middleware_that_does_not_return_a_context_manager_is_the_failure_of_the_task(scene: Scene) -> None:
     def wrong(_run: Run) -> Any:
         return 5
 

@@ -1,4 +1,4 @@
-"""Which outcome a crash has, and what takes the place of an outcome that cannot be settled."""
+"""Which outcome a crash has, and what replaces an outcome that cannot be settled."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def delivery(**headers: Any) -> Delivery:
     return Delivery(1, True, "", "work", Properties(headers=named or None), b"{}")
 
 
-def test_a_crash_is_tried_again_later_each_time_and_is_dead_in_the_end() -> None:
+def test_a_crash_is_retried_after_growing_delays_and_dead_lettered_after_max_crashes() -> None:
     waits = []
     for before in range(2):
         outcome = from_crash(delivery(aw_crashes=before), Crash(-11, 100 << 20, "in f"), 3)
@@ -42,7 +42,7 @@ def test_a_crash_is_tried_again_later_each_time_and_is_dead_in_the_end() -> None
     assert dead.failure.traceback == "in f"
 
 
-def test_a_crash_tells_why_we_ended_it_and_no_password() -> None:
+def test_a_crash_names_the_reason_of_a_kill_and_no_password() -> None:
     outcome = from_crash(delivery(), Crash(None, 0, "amqp://u:secret@h/", "killed: it had not moved"), 1)
     assert isinstance(outcome, Dead)
     assert "unknown exit code: crash 1 of 1 (killed: it had not moved)" in outcome.failure.text
@@ -50,7 +50,7 @@ def test_a_crash_tells_why_we_ended_it_and_no_password() -> None:
 
 
 @given(st.one_of(st.integers(), st.text(), st.none(), st.floats()), st.integers(1, 100))
-def test_whatever_a_message_claims_about_its_crashes_it_comes_to_an_end(claim: Any, most: int) -> None:
+def test_a_message_is_dead_lettered_within_max_crashes_whatever_its_headers_claim(claim: Any, most: int) -> None:
     outcome: Any = from_crash(delivery(aw_crashes=claim), Crash(1), most)
     seen = 0
     while isinstance(outcome, Snooze):
@@ -75,20 +75,20 @@ TOO_LARGE = InvalidArguments("no room")
     ],
     ids=repr,
 )
-def test_a_copy_that_cannot_be_carried_is_a_dead_letter_and_if_that_cannot_either_the_message_is_requeued(
+def test_a_copy_that_does_not_fit_becomes_a_dead_letter_and_if_that_does_not_fit_either_the_message_is_requeued(
     outcome: Outcome, following: Outcome
 ) -> None:
     assert from_settle_error(delivery(), outcome, TOO_LARGE) == following
 
 
 @pytest.mark.parametrize("outcome", [Done(), RETRY, Republish(), Requeue()], ids=repr)
-def test_an_error_of_our_own_in_settling_makes_a_dead_letter(outcome: Outcome) -> None:
+def test_an_internal_error_in_settling_makes_a_dead_letter(outcome: Outcome) -> None:
     following = from_settle_error(delivery(), outcome, RuntimeError("a defect"))
     assert isinstance(following, Dead)
     assert following.failure.error_type == "RuntimeError"
 
 
-def test_a_retry_that_has_no_room_for_its_headers_becomes_a_dead_letter() -> None:
+def test_a_retry_whose_headers_do_not_fit_becomes_a_dead_letter() -> None:
     """It must not run again without its sender's headers, nor without its wait."""
     bench = Bench()
     delivered = bench.delivery(headers={"tenant": "x" * 1000})
@@ -101,7 +101,7 @@ def test_a_retry_that_has_no_room_for_its_headers_becomes_a_dead_letter() -> Non
     assert bench.store.reply("id-1")["reason"] == "failed"
 
 
-def test_a_message_that_no_outcome_can_be_settled_of_is_requeued() -> None:
+def test_a_message_is_requeued_if_no_outcome_can_be_settled() -> None:
     bench = Bench()
     delivered = bench.delivery()
     bench.publisher.refusals += [InvalidArguments("no room")] * 5

@@ -1,4 +1,4 @@
-"""How a worker process starts and ends; on a machine without room for another thread: one line that says so, no traceback."""
+"""How a worker process starts and ends; if no thread can be started: one line that reports it, no traceback."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("full")
-def test_a_thread_that_finds_no_room_is_an_error_of_the_system_that_names_the_limits() -> None:
+def test_a_thread_that_cannot_be_started_raises_an_error_that_names_the_limits() -> None:
     with pytest.raises(ThreadLimitReached, match=rf"no thread can be started: {FULL} \(ulimit -u, TasksMax="):
         start_thread(threading.Thread(target=lambda: None))
 
 
 @pytest.mark.usefixtures("full")
-def test_a_worker_process_that_finds_no_room_for_its_threads_ends_with_one_line_to_be_started_again(
+def test_a_worker_process_that_cannot_start_its_threads_fails_with_one_log_line(
     worker: WorkerProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert exit_code_of(worker.run) == FAILED
@@ -72,7 +72,7 @@ def test_a_worker_process_that_finds_no_room_for_its_threads_ends_with_one_line_
     assert not any(one.exc_info for one in caplog.records)
 
 
-def test_a_worker_process_without_a_thread_for_its_connection_ends_and_does_not_wait_for_ever(
+def test_a_worker_process_without_a_thread_for_its_connection_fails_and_does_not_hang(
     worker: WorkerProcess, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: object) -> None:
@@ -151,7 +151,7 @@ def test_a_second_ctrl_c_while_the_lifespan_exits_leaves_the_processes_of_tasks_
     assert children.ended == (0 if interrupted else 1)
 
 
-def test_a_worker_without_room_for_the_thread_that_keeps_limits_begins_nothing(full: None) -> None:
+def test_a_worker_that_cannot_start_the_thread_for_time_limits_does_not_start(full: None) -> None:
     app = App("amqp://127.0.0.1:1/")
     app.task(name="alone", queue="q", time_limit=1, isolated=True)(lambda: None)
     TaskExecutor(app.tasks, False).start()
@@ -160,7 +160,7 @@ def test_a_worker_without_room_for_the_thread_that_keeps_limits_begins_nothing(f
         TaskExecutor(app.tasks, False).start()
 
 
-def test_an_event_loop_that_found_no_room_for_its_thread_starts_once_there_is(full: None) -> None:
+def test_an_event_loop_whose_thread_could_not_be_started_can_be_started_later(full: None) -> None:
     coroutines = EventLoopRunner(Bench().pipeline, [], {})
     with pytest.raises(ThreadLimitReached):
         coroutines.start()
@@ -170,7 +170,7 @@ def test_an_event_loop_that_found_no_room_for_its_thread_starts_once_there_is(fu
 
 
 @pytest.mark.usefixtures("full")
-def test_a_health_address_without_a_thread_is_an_error_that_may_pass(tmp_path: Path) -> None:
+def test_a_health_server_that_cannot_start_its_thread_is_a_temporary_error(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(AmqpWorkerError, match=FULL) as caught:
         HealthServer(str(tmp_path / "health"), lambda: None)
@@ -178,7 +178,7 @@ def test_a_health_address_without_a_thread_is_an_error_that_may_pass(tmp_path: P
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_process_that_cannot_be_started_by_the_command_line_is_told_in_one_line(
+def test_a_process_that_the_command_line_cannot_start_is_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ConfigError, match="/not/there cannot be started: No such file"):

@@ -18,7 +18,7 @@ from amqpworker.worker.queue_sharing import Sharing, bits_of
 
 
 class Scene:
-    """A process with one queue; `idle` tells whether a thread is, `others` whether one of another process is."""
+    """A process with one queue; `idle`: one of its threads is idle; `others`: a thread of another process is."""
 
     def __init__(self) -> None:
         self.idle = True
@@ -80,7 +80,7 @@ def test_a_queue_has_the_same_bit_in_each_process_and_another_on_another_broker_
 
 
 @given(st.dictionaries(st.integers(), st.integers(0, 255), max_size=5))
-def test_each_process_learns_what_any_other_has(idle: dict[int, int]) -> None:
+def test_each_process_gets_the_idle_queues_of_all_others(idle: dict[int, int]) -> None:
     for serial, bits in idle_elsewhere(idle).items():
         expected = 0
         for other, theirs in idle.items():
@@ -114,7 +114,7 @@ class Child:
         self.elsewhere = bits
 
 
-def test_only_a_process_that_consumes_and_moves_counts_as_idle() -> None:
+def test_only_a_process_that_consumes_and_has_heartbeats_counts_as_idle() -> None:
     fleet = Fleet({"main": 3}, lambda: 1.0, {"main": 60.0})
     fleet.tick(100.0)
     fleet.on_ready(1, 5.0, 100.0)

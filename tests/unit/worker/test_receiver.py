@@ -1,4 +1,4 @@
-"""What goes back to its queue because nobody began it, and what of a message that comes again runs where."""
+"""Which deliveries are requeued because they were not started, and where a redelivered message runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def clock() -> MovedClock:
 class Scene:
     def __init__(self, clock: MovedClock, ack_timeout: float = 1800.0, supervised: bool = True) -> None:
         self.clock = clock
-        self.let_go_at: list[float] = []
+        self.dropped_at: list[float] = []
         self.running: list[tuple[Delivery, float]] = []
         self.put_there: list[int] = []
         self.put_apart: list[int] = []
@@ -76,10 +76,10 @@ class Scene:
         return [(delivery, seconds) for delivery, seconds in self.running if delivery.channel is channel]
 
     def drop_requeued(self) -> None:
-        self.let_go_at.append(self.clock.now)
+        self.dropped_at.append(self.clock.now)
 
     def tick(self) -> list[int]:
-        """Let the I/O thread look, and return the tags that went back."""
+        """Run one tick of the I/O thread, and return the tags that were requeued."""
         self.receiver.on_tick()
         return [step[1] for step in self.bench.flush() if step[0] == "nack"]
 
@@ -87,7 +87,7 @@ class Scene:
         return self.bench.delivery().tag
 
 
-def test_what_nobody_began_for_half_of_the_ack_timeout_goes_back(clock: MovedClock) -> None:
+def test_a_delivery_that_was_not_started_within_half_of_the_ack_timeout_is_requeued(clock: MovedClock) -> None:
     scene = Scene(clock, ack_timeout=100.0)
     tag = scene.deliver()
     assert scene.tick() == []
@@ -98,21 +98,23 @@ def test_what_nobody_began_for_half_of_the_ack_timeout_goes_back(clock: MovedClo
     assert scene.tick() == []
 
 
-def test_the_runners_let_go_of_what_goes_back_and_of_what_a_lost_channel_brought(clock: MovedClock) -> None:
+def test_runners_drop_requeued_deliveries_and_those_of_a_lost_channel(clock: MovedClock) -> None:
     scene = Scene(clock, ack_timeout=100.0)
     scene.deliver()
     scene.tick()
-    assert scene.let_go_at == []
+    assert scene.dropped_at == []
     clock.now += 51
     scene.tick()
     scene.tick()
-    assert scene.let_go_at == [clock.now]
+    assert scene.dropped_at == [clock.now]
     clock.now += 1
     scene.receiver.on_channel_lost(scene.bench.channel)
-    assert scene.let_go_at[1:] == [clock.now]
+    assert scene.dropped_at[1:] == [clock.now]
 
 
-def test_what_waits_behind_long_tasks_is_requeued_once_where_the_queue_is_left_to_others(clock: MovedClock) -> None:
+def test_deliveries_behind_long_tasks_are_requeued_once_if_the_queue_is_held_for_other_processes(
+    clock: MovedClock,
+) -> None:
     scene = Scene(clock)
     first = scene.deliver()
     scene.receive(redelivered=True)
@@ -126,7 +128,7 @@ def test_what_waits_behind_long_tasks_is_requeued_once_where_the_queue_is_left_t
     assert scene.tick() == [first], "what was delivered before stays"
     clock.now += 3.1
     assert scene.tick() == [second]
-    assert len(scene.let_go_at) == 2
+    assert len(scene.dropped_at) == 2
     scene.bench.channel.held_since = 0.0
     scene.deliver()
     clock.now += 60
@@ -137,7 +139,7 @@ def test_what_waits_behind_long_tasks_is_requeued_once_where_the_queue_is_left_t
     ("seconds", "named"),
     [([1.0, 1900.0, 1801.0], [1900.0, 1801.0]), ([1.0, 1799.5], [1799.5]), ([], []), ([2000.0] * 50, [2000.0] * 20)],
 )
-def test_a_channel_that_is_lost_by_the_ack_timeout_names_the_tasks_that_are_late(
+def test_an_ack_timeout_names_the_tasks_that_have_run_longer(
     clock: MovedClock, caplog: pytest.LogCaptureFixture, seconds: list[float], named: list[float]
 ) -> None:
     scene = Scene(clock)
@@ -146,7 +148,7 @@ def test_a_channel_that_is_lost_by_the_ack_timeout_names_the_tasks_that_are_late
     assert [float(one) for one in re.findall(r"ack_timeout_passed.* seconds=(\S+)", caplog.text)] == named
 
 
-def test_what_was_begun_never_goes_back(clock: MovedClock) -> None:
+def test_a_started_delivery_is_never_requeued(clock: MovedClock) -> None:
     scene = Scene(clock, ack_timeout=100.0)
     tag = scene.deliver()
     del scene.bench.channel.unclaimed[tag]
@@ -154,7 +156,7 @@ def test_what_was_begun_never_goes_back(clock: MovedClock) -> None:
     assert scene.tick() == []
 
 
-def test_a_short_ack_timeout_is_looked_at_often_enough(clock: MovedClock) -> None:
+def test_a_short_ack_timeout_is_checked_often_enough(clock: MovedClock) -> None:
     scene = Scene(clock, ack_timeout=1.0)
     tag = scene.deliver()
     waited = 0.0
@@ -165,7 +167,7 @@ def test_a_short_ack_timeout_is_looked_at_often_enough(clock: MovedClock) -> Non
     assert 0.5 <= waited <= 0.75
 
 
-def test_it_asks_to_be_called_again_while_deliveries_wait_and_not_otherwise(clock: MovedClock) -> None:
+def test_the_receiver_asks_for_another_tick_only_while_deliveries_wait(clock: MovedClock) -> None:
     scene = Scene(clock)
     assert not scene.receiver.on_tick()
     tag = scene.deliver()
@@ -174,7 +176,7 @@ def test_it_asks_to_be_called_again_while_deliveries_wait_and_not_otherwise(cloc
     assert not scene.receiver.on_tick()
 
 
-def test_a_drain_gives_back_at_once_what_has_not_begun_and_what_still_comes(clock: MovedClock) -> None:
+def test_a_drain_requeues_deliveries_that_were_not_started_and_those_that_still_arrive(clock: MovedClock) -> None:
     scene = Scene(clock)
     first, second = scene.deliver(), scene.deliver()
     del scene.bench.channel.unclaimed[first]
@@ -182,7 +184,7 @@ def test_a_drain_gives_back_at_once_what_has_not_begun_and_what_still_comes(cloc
     scene.receiver.on_wake()
     assert [step for step in scene.bench.flush() if step[0] == "nack"] == [("nack", second)]
     late = scene.deliver()
-    assert scene.receiver.on_tick(), "it looks on until the worker ends"
+    assert scene.receiver.on_tick(), "it continues until the worker ends"
     assert [step for step in scene.bench.flush() if step[0] == "nack"] == [("nack", late)]
 
 
@@ -199,7 +201,7 @@ def test_a_drain_settles_without_a_connection_too(clock: MovedClock) -> None:
     assert scene.bench.settler.is_idle
 
 
-def test_a_channel_that_is_gone_is_not_looked_at(clock: MovedClock) -> None:
+def test_deliveries_of_a_lost_channel_are_not_requeued(clock: MovedClock) -> None:
     scene = Scene(clock, ack_timeout=2.0)
     scene.deliver()
     scene.receiver.on_channel_lost(scene.bench.channel)
@@ -208,7 +210,7 @@ def test_a_channel_that_is_gone_is_not_looked_at(clock: MovedClock) -> None:
     assert not scene.receiver.on_tick()
 
 
-def test_copies_that_were_not_confirmed_are_tried_again_after_a_pause(clock: MovedClock) -> None:
+def test_copies_that_were_not_confirmed_are_published_again_after_a_pause(clock: MovedClock) -> None:
     scene = Scene(clock)
     delivery = scene.bench.delivery()
     run = scene.bench.started(delivery)
@@ -223,14 +225,14 @@ def test_copies_that_were_not_confirmed_are_tried_again_after_a_pause(clock: Mov
     assert scene.bench.flush()[-1] == ("ack", 1, False)
 
 
-def test_a_message_runs_at_once_where_nothing_is_known_against_it(clock: MovedClock) -> None:
+def test_a_message_that_is_not_redelivered_runs_at_once(clock: MovedClock) -> None:
     scene = Scene(clock)
     scene.receive(redelivered=False)
     scene.receive(redelivered=False, shop="a")
     assert (scene.put_there, scene.put_apart, scene.asked) == ([1, 2], [], [])
 
 
-def test_a_message_that_comes_again_runs_as_the_supervisor_has_answered(clock: MovedClock) -> None:
+def test_a_redelivered_message_runs_isolated_only_if_the_supervisor_suspects_it(clock: MovedClock) -> None:
     scene = Scene(clock)
     scene.receive(redelivered=True)
     scene.receive(redelivered=True, x_delivery_count=1)
@@ -243,7 +245,7 @@ def test_a_message_that_comes_again_runs_as_the_supervisor_has_answered(clock: M
     assert (scene.put_there, scene.put_apart) == ([2, 3], [1])
 
 
-def test_without_a_supervisor_what_comes_for_the_third_time_runs_alone(clock: MovedClock) -> None:
+def test_without_a_supervisor_a_message_runs_isolated_at_its_third_delivery(clock: MovedClock) -> None:
     scene = Scene(clock, supervised=False)
     scene.receive(redelivered=True)
     scene.receive(redelivered=True, x_delivery_count=1)
@@ -251,7 +253,7 @@ def test_without_a_supervisor_what_comes_for_the_third_time_runs_alone(clock: Mo
     assert (scene.put_there, scene.put_apart, scene.wakes) == ([1, 2], [3], 0)
 
 
-def test_a_supervisor_that_does_not_answer_holds_nothing_up_for_long(clock: MovedClock) -> None:
+def test_a_supervisor_that_does_not_reply_delays_a_message_only_briefly(clock: MovedClock) -> None:
     scene = Scene(clock)
     scene.receive(redelivered=True)
     assert scene.receiver.on_tick()
@@ -261,14 +263,14 @@ def test_a_supervisor_that_does_not_answer_holds_nothing_up_for_long(clock: Move
     assert scene.put_apart == [1]
 
 
-def test_a_message_that_took_a_process_down_runs_alone_unasked(clock: MovedClock) -> None:
+def test_a_message_that_crashed_a_process_runs_isolated_without_asking_the_supervisor(clock: MovedClock) -> None:
     scene = Scene(clock)
     scene.receive(redelivered=False, aw_crashes=1)
     scene.receiver.on_wake()
     assert (scene.put_there, scene.put_apart, scene.asked) == ([], [1], [])
 
 
-def test_a_message_that_the_broker_would_soon_give_up_goes_back_as_a_copy_and_runs_nowhere(clock: MovedClock) -> None:
+def test_a_message_close_to_the_delivery_limit_is_republished_and_does_not_run(clock: MovedClock) -> None:
     scene = Scene(clock)
     delivery = scene.receive(redelivered=True, x_delivery_count=51)
     assert (scene.put_there, scene.put_apart, scene.asked) == ([], [], [])
@@ -279,14 +281,14 @@ def test_a_message_that_the_broker_would_soon_give_up_goes_back_as_a_copy_and_ru
     assert scene.bench.flush()[-1] == ("ack", 1, False)
 
 
-def test_what_is_asked_about_can_still_go_back(clock: MovedClock) -> None:
+def test_a_message_that_the_supervisor_is_asked_about_can_still_be_requeued(clock: MovedClock) -> None:
     scene = Scene(clock)
     scene.receive(redelivered=True)
     scene.receiver.drain()
     assert scene.tick() == [1]
 
 
-def test_a_dead_letter_that_was_put_back_is_decided_about_as_if_it_had_never_run(clock: MovedClock) -> None:
+def test_a_replayed_dead_letter_is_treated_as_if_it_had_never_run(clock: MovedClock) -> None:
     scene = Scene(clock)
     letter = scene.receive(False, aw_dead_reason="crashed", aw_crashes=3, aw_attempt=4, aw_expires=1, shop="a")
     assert scene.put_there == [letter.tag], "nothing that it once did condemns it"
@@ -295,7 +297,7 @@ def test_a_dead_letter_that_was_put_back_is_decided_about_as_if_it_had_never_run
     assert time_of(headers["aw-replayed"]) == pytest.approx(time.time() * 1000, abs=60_000)
 
 
-def test_a_dead_letter_that_was_put_back_and_takes_its_process_down_is_a_suspect_as_any_other(
+def test_a_replayed_dead_letter_that_is_redelivered_is_a_suspect_as_any_other(
     clock: MovedClock,
 ) -> None:
     scene = Scene(clock)

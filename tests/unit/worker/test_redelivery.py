@@ -1,4 +1,4 @@
-"""What is made of a message that was delivered before."""
+"""What a worker does with a message that was delivered before."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def delivery(redelivered: bool = True, **headers: Any) -> Delivery:
         (delivery(aw_crashes=1, x_delivery_count=51), RedeliveryAction.ISOLATE),
     ],
 )
-def test_who_has_taken_a_process_down_runs_alone_and_who_may_have_is_asked_about(
+def test_a_message_that_crashed_a_process_runs_isolated_and_one_that_may_have_is_asked_about(
     one: Delivery, action: RedeliveryAction
 ) -> None:
     assert redelivery_action(one, supervised=True) is action
@@ -51,7 +51,7 @@ def test_who_has_taken_a_process_down_runs_alone_and_who_may_have_is_asked_about
         (delivery(redelivered=False, aw_crashes=1), RedeliveryAction.ISOLATE),
     ],
 )
-def test_only_without_a_supervisor_what_was_delivered_three_times_runs_alone(
+def test_only_without_a_supervisor_a_message_that_was_delivered_three_times_runs_isolated(
     one: Delivery, action: RedeliveryAction
 ) -> None:
     assert redelivery_action(one, supervised=False) is action

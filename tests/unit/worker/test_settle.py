@@ -46,7 +46,7 @@ def retry_copies(bench: Bench) -> None:
 # ---- order ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_result_that_nobody_wants_is_acknowledged_at_once(bench: Bench) -> None:
+def test_a_message_without_a_result_is_acknowledged_at_once(bench: Bench) -> None:
     delivery = bench.delivery()
     bench.settler.settle(delivery, Done(), bench.started(delivery))
     assert bench.flush() == [("ack", 1, False)]
@@ -59,7 +59,7 @@ def test_a_result_is_stored_before_its_message_is_acknowledged(bench: Bench) -> 
     assert bench.store.reply("id-1") == {"status": "done", "value": 42}
 
 
-def test_a_result_is_kept_for_as_long_as_the_settings_say() -> None:
+def test_a_result_is_stored_for_the_result_ttl() -> None:
     bench = Bench(result_ttl=60.0)
     delivery = bench.delivery()
     before = time.time()
@@ -85,7 +85,7 @@ def test_a_result_is_stored_with_the_first_sending_of_its_message(
 
 
 @pytest.mark.parametrize("reply_to", [None, "answers"])
-def test_a_result_that_the_store_can_never_hold_is_not_waited_for_and_whoever_asks_hears_so(
+def test_a_result_that_the_store_refuses_is_stored_as_a_failure_and_not_retried(
     bench: Bench, reply_to: str | None
 ) -> None:
     bench.store.failures, bench.store.failure = 1, ResultNotStorable("string or blob too big")
@@ -99,7 +99,7 @@ def test_a_result_that_the_store_can_never_hold_is_not_waited_for_and_whoever_as
         assert bench.publisher.underway[0].publication.body == b'{"status":"done","value":42}', "the caller has it all"
 
 
-def test_an_answer_that_is_too_large_for_the_broker_is_told_to_its_caller(bench: Bench) -> None:
+def test_a_reply_that_is_too_large_for_the_broker_is_replaced_by_an_error_reply(bench: Bench) -> None:
     bench.publisher.refusals.append(InvalidArguments("at most 16 MB"))
     delivery = bench.delivery(reply_to="answers")
     bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
@@ -110,7 +110,7 @@ def test_an_answer_that_is_too_large_for_the_broker_is_told_to_its_caller(bench:
     assert bench.settler.is_idle
 
 
-def test_an_answer_that_turns_out_too_large_later_is_told_to_its_caller_once(bench: Bench) -> None:
+def test_a_reply_that_proves_too_large_later_is_replaced_by_one_error_reply(bench: Bench) -> None:
     delivery = bench.delivery(reply_to="answers")
     bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
     for _ in range(2):
@@ -120,7 +120,7 @@ def test_an_answer_that_turns_out_too_large_later_is_told_to_its_caller_once(ben
     assert bench.settler.is_idle
 
 
-def test_a_store_that_refuses_even_that_ends_the_waiting(bench: Bench) -> None:
+def test_a_message_is_acknowledged_if_the_store_refuses_the_failure_as_well(bench: Bench) -> None:
     bench.store.failures, bench.store.failure = 99, ResultNotStorable("never")
     delivery = bench.delivery()
     bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
@@ -128,7 +128,7 @@ def test_a_store_that_refuses_even_that_ends_the_waiting(bench: Bench) -> None:
     assert bench.store.failures == 97
 
 
-def test_a_reply_has_left_before_its_message_is_acknowledged(bench: Bench) -> None:
+def test_a_reply_is_confirmed_before_its_message_is_acknowledged(bench: Bench) -> None:
     delivery = bench.delivery(reply_to="answers", correlation_id="c-1")
     bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
     assert bench.flush() == [("store", "id-1"), ("publish", "", "answers")]
@@ -153,7 +153,7 @@ def test_a_dead_letter_is_confirmed_before_its_original_is_acknowledged(bench: B
     assert bench.flush() == [("ack", 1, False)]
 
 
-def test_whoever_asked_hears_of_the_failure_before_the_message_is_acknowledged(bench: Bench) -> None:
+def test_an_error_reply_is_confirmed_before_the_message_is_acknowledged(bench: Bench) -> None:
     delivery = bench.delivery(reply_to="r", message_id="asked")
     bench.settler.settle(delivery, DEAD, bench.started(delivery))
     assert bench.flush() == [("store", "asked"), ("publish", NAMES.dead, "work")]
@@ -166,13 +166,13 @@ def test_whoever_asked_hears_of_the_failure_before_the_message_is_acknowledged(b
     assert bench.flush() == [("ack", 1, False)]
 
 
-def test_what_did_not_run_goes_back(bench: Bench) -> None:
+def test_a_message_that_did_not_run_is_requeued(bench: Bench) -> None:
     delivery = bench.delivery()
     bench.settler.settle(delivery, Requeue())
     assert bench.flush() == [("nack", 1)]
 
 
-def test_what_was_delivered_too_often_goes_back_as_a_copy_that_is_confirmed_first(bench: Bench) -> None:
+def test_a_message_that_was_delivered_too_often_is_republished_before_it_is_acknowledged(bench: Bench) -> None:
     headers = {"x-delivery-count": 51, "aw-attempt": 2, "shop": "a"}
     delivery = bench.delivery(headers=headers)
     bench.settler.settle(delivery, Republish())
@@ -184,15 +184,15 @@ def test_what_was_delivered_too_often_goes_back_as_a_copy_that_is_confirmed_firs
     assert bench.flush() == [("ack", 1, False)]
 
 
-def test_what_cannot_be_copied_goes_back_as_it_is(bench: Bench) -> None:
+def test_a_message_that_cannot_be_republished_is_requeued(bench: Bench) -> None:
     bench.publisher.refusals = [InvalidArguments("no room")]
     bench.settle(bench.delivery(), Republish())
     assert bench.flush() == [("nack", 1)]
 
 
-def test_a_call_that_nobody_waits_for_is_acknowledged_without_a_trace(bench: Bench) -> None:
+def test_a_discarded_call_is_acknowledged_without_a_reply_or_a_result(bench: Bench) -> None:
     delivery = bench.delivery(reply_to="r")
-    bench.settler.settle(delivery, Discarded("nobody waits"))
+    bench.settler.settle(delivery, Discarded("the caller has gone"))
     assert bench.flush() == [("ack", 1, False)]
 
 
@@ -226,7 +226,7 @@ def test_every_outcome_settles_its_message_once(outcome: Outcome, stores: bool, 
     settled = [step for step in bench.flush() if step[0] in {"ack", "nack"}]
     assert len(settled) == 1
     assert bench.settler.is_idle
-    assert bench.wakes, "the I/O thread is told"
+    assert bench.wakes, "the I/O thread is woken"
 
 
 @pytest.mark.parametrize("outcome", [RETRY, DEAD], ids=repr)
@@ -245,7 +245,7 @@ def test_a_copy_is_published_until_it_is_confirmed(bench: Bench, outcome: Outcom
     assert bench.settler.is_idle
 
 
-def test_a_copy_is_given_up_once_its_original_comes_again_anyway(bench: Bench) -> None:
+def test_an_unconfirmed_copy_is_dropped_if_the_channel_of_its_original_is_lost(bench: Bench) -> None:
     delivery = bench.delivery()
     bench.settler.settle(delivery, RETRY, bench.started(delivery))
     bench.channel.is_open = False
@@ -255,7 +255,7 @@ def test_a_copy_is_given_up_once_its_original_comes_again_anyway(bench: Bench) -
     assert bench.settler.is_idle
 
 
-def test_a_copy_whose_original_is_gone_by_the_time_it_is_tried_again_is_not_published(bench: Bench) -> None:
+def test_a_copy_is_not_published_again_after_the_channel_of_its_original_is_lost(bench: Bench) -> None:
     delivery = bench.delivery()
     bench.settler.settle(delivery, RETRY, bench.started(delivery))
     bench.publisher.fail(LOST)
@@ -267,7 +267,7 @@ def test_a_copy_whose_original_is_gone_by_the_time_it_is_tried_again_is_not_publ
 
 @pytest.mark.parametrize("outcome", [RETRY, DEAD], ids=repr)
 @pytest.mark.parametrize("meanwhile", ["first connection", "reconnection"])
-def test_a_copy_that_turns_out_later_to_be_too_large_sends_its_original_back(
+def test_a_message_is_requeued_if_its_copy_proves_too_large_later(
     bench: Bench, outcome: Outcome, meanwhile: str
 ) -> None:
     """How small the broker's frames are is known once there is a connection; the next time the copy is cut."""
@@ -283,7 +283,7 @@ def test_a_copy_that_turns_out_later_to_be_too_large_sends_its_original_back(
     assert bench.settler.is_idle
 
 
-def test_a_reply_that_cannot_leave_is_given_up_within_its_bound_and_the_message_acknowledged(bench: Bench) -> None:
+def test_a_reply_that_cannot_be_sent_is_dropped_after_a_timeout_and_the_message_is_acknowledged(bench: Bench) -> None:
     delivery = bench.delivery(reply_to="r")
     bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
     bound = bench.publisher.underway[0].timeout
@@ -295,14 +295,14 @@ def test_a_reply_that_cannot_leave_is_given_up_within_its_bound_and_the_message_
     assert bench.settler.is_idle
 
 
-def test_a_reply_to_a_forged_address_is_not_published_and_the_message_acknowledged(bench: Bench) -> None:
+def test_a_reply_to_a_forged_address_is_not_published_and_the_message_is_acknowledged(bench: Bench) -> None:
     delivery = bench.delivery(reply_to="amq.rabbitmq.reply-to.!!!!.###")
     bench.settler.settle(delivery, Done(b"42"), bench.started(delivery))
     assert bench.flush() == [("store", "id-1"), ("ack", 1, False)]
     assert bench.settler.is_idle
 
 
-def test_a_reply_that_cannot_be_carried_is_given_up_and_the_message_acknowledged(bench: Bench) -> None:
+def test_a_reply_that_cannot_be_encoded_is_dropped_and_the_message_is_acknowledged(bench: Bench) -> None:
     delivery = bench.delivery(reply_to="r")
     bench.publisher.refusals += [InvalidArguments("too long")] * 2
     bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
@@ -313,7 +313,7 @@ def test_a_reply_that_cannot_be_carried_is_given_up_and_the_message_acknowledged
 # ---- what does not fit ----------------------------------------------------------------------------------------------
 
 
-def test_a_dead_letter_whose_headers_leave_no_room_goes_without_its_traceback_first(bench: Bench) -> None:
+def test_a_dead_letter_that_does_not_fit_loses_its_traceback_first(bench: Bench) -> None:
     delivery = bench.delivery(headers={"tenant": "x" * 1000})
     bench.publisher.refusals.append(InvalidArguments("no room"))
     bench.settler.settle(delivery, DEAD, bench.started(delivery))
@@ -323,7 +323,7 @@ def test_a_dead_letter_whose_headers_leave_no_room_goes_without_its_traceback_fi
     assert "aw-traceback" not in headers
 
 
-def test_a_dead_letter_that_cannot_be_published_at_all_gives_the_message_back(bench: Bench) -> None:
+def test_a_message_is_requeued_if_its_dead_letter_cannot_be_published_at_all(bench: Bench) -> None:
     delivery = bench.delivery()
     bench.publisher.refusals += [InvalidArguments("no room")] * 4
     bench.settle(delivery, DEAD, bench.started(delivery))
@@ -331,7 +331,7 @@ def test_a_dead_letter_that_cannot_be_published_at_all_gives_the_message_back(be
     assert bench.settler.is_idle
 
 
-def test_a_dead_letter_whose_headers_leave_no_room_goes_at_last_without_its_senders(bench: Bench) -> None:
+def test_a_dead_letter_that_does_not_fit_loses_the_headers_of_the_sender_last(bench: Bench) -> None:
     delivery = bench.delivery(headers={"tenant": "x" * 1000, "aw-attempt": 3})
     bench.publisher.refusals += [InvalidArguments("no room"), InvalidArguments("still none")]
     bench.settler.settle(delivery, DEAD, bench.started(delivery))
@@ -348,21 +348,23 @@ def test_a_dead_letter_whose_headers_leave_no_room_goes_at_last_without_its_send
 # ---- the store ------------------------------------------------------------------------------------------------------
 
 
-def test_a_store_that_fails_at_first_is_asked_again_before_the_message_is_acknowledged(bench: Bench) -> None:
+def test_a_failed_write_to_the_store_is_retried_before_the_message_is_acknowledged(bench: Bench) -> None:
     bench.store.failures = 2
     delivery = bench.delivery()
     bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
     assert bench.flush() == [("store", "id-1"), ("ack", 1, False)]
 
 
-def test_a_store_that_stays_away_is_asked_until_it_is_back_and_the_task_does_not_run_again(bench: Bench) -> None:
+def test_writing_to_an_unavailable_store_is_retried_until_it_succeeds_and_the_task_does_not_run_again(
+    bench: Bench,
+) -> None:
     bench.store.failures = 50
     delivery = bench.delivery()
     bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
     assert bench.flush() == [("store", "id-1"), ("ack", 1, False)]
 
 
-def test_a_store_that_stays_away_when_the_worker_stops_gives_the_message_back(bench: Bench) -> None:
+def test_a_message_is_requeued_if_the_store_is_unavailable_when_the_worker_stops(bench: Bench) -> None:
     bench.store.at_failure = bench.settler.draining.set
     bench.store.failures = 1000
     delivery = bench.delivery()
@@ -370,7 +372,7 @@ def test_a_store_that_stays_away_when_the_worker_stops_gives_the_message_back(be
     assert bench.flush() == [("nack", 1)]
 
 
-def test_a_failure_that_cannot_be_stored_gives_the_message_back_without_a_dead_letter(bench: Bench) -> None:
+def test_a_message_whose_failure_cannot_be_stored_is_requeued_without_a_dead_letter(bench: Bench) -> None:
     bench.store.at_failure = bench.settler.draining.set
     bench.store.failures = 1000
     delivery = bench.delivery()
@@ -378,7 +380,7 @@ def test_a_failure_that_cannot_be_stored_gives_the_message_back_without_a_dead_l
     assert bench.flush() == [("nack", 1)]
 
 
-def test_a_store_that_stays_away_does_not_hold_up_a_drain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_store_does_not_delay_a_drain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settle_module, "STORE_PAUSES", (60.0,))
     bench.settler.draining.set()
     bench.store.failures = 1000
@@ -387,7 +389,7 @@ def test_a_store_that_stays_away_does_not_hold_up_a_drain(bench: Bench, monkeypa
     assert bench.flush() == [("nack", 1)]
 
 
-def test_a_store_is_not_asked_again_for_a_message_that_comes_again_anyway(bench: Bench) -> None:
+def test_storing_is_not_retried_for_a_message_that_is_redelivered_anyway(bench: Bench) -> None:
     bench.store.failures = 1000
 
     def lose_the_channel() -> None:
@@ -409,12 +411,12 @@ def test_a_task_that_stores_no_result_stores_no_failure_either(bench: Bench, mon
     assert bench.flush() == [("publish", NAMES.dead, "work")]
 
 
-def test_the_end_of_a_message_that_never_started_is_stored_under_its_id(bench: Bench) -> None:
+def test_the_failure_of_a_message_that_never_started_is_stored_under_its_id(bench: Bench) -> None:
     bench.settler.settle(bench.delivery(message_id="mine"), Dead("expired", Failure("", "too late")))
     assert bench.store.reply("mine")["reason"] == "expired"
 
 
-def test_a_message_without_an_id_has_nothing_to_store_its_end_under(bench: Bench) -> None:
+def test_the_failure_of_a_message_without_an_id_is_not_stored(bench: Bench) -> None:
     bench.settler.settle(bench.delivery(message_id=None), Dead("malformed", FAILURE))
     assert bench.flush() == [("publish", NAMES.dead, "work")]
     assert bench.publisher.underway[0].publication.properties.message_id, "the dead letter has one"

@@ -18,7 +18,7 @@ def acks(bench: Bench) -> list[tuple[object, ...]]:
     return [step for step in bench.flush() if step[0] in {"ack", "nack"}]
 
 
-def test_one_wake_up_settles_all_that_has_gathered() -> None:
+def test_one_flush_acknowledges_all_settled_deliveries_in_one_frame() -> None:
     bench = Bench()
     deliveries = [bench.delivery() for _ in range(300)]
     for delivery in reversed(deliveries):
@@ -51,7 +51,7 @@ def test_the_outcome_of_an_older_channel_is_dropped() -> None:
     assert bench.settler.is_idle
 
 
-def test_a_copy_that_is_confirmed_after_the_channel_is_gone_acknowledges_nothing() -> None:
+def test_a_copy_that_is_confirmed_after_the_channel_is_lost_acknowledges_nothing() -> None:
     bench = Bench()
     delivery = bench.delivery()
     bench.settler.settle(delivery, RETRY, bench.started(delivery))
@@ -62,7 +62,7 @@ def test_a_copy_that_is_confirmed_after_the_channel_is_gone_acknowledges_nothing
     assert acks(bench) == []
 
 
-def test_only_what_arrived_before_and_is_unclaimed_waits_since() -> None:
+def test_only_unclaimed_deliveries_that_arrived_before_a_time_are_waiting_since_then() -> None:
     bench = Bench()
     old = bench.delivery()
     began = bench.delivery()
@@ -73,7 +73,7 @@ def test_only_what_arrived_before_and_is_unclaimed_waits_since() -> None:
     assert bench.channel.waiting_since(border) == [old]
 
 
-def test_a_delivery_that_is_settled_twice_is_told_once() -> None:
+def test_a_delivery_that_is_settled_twice_is_acknowledged_once() -> None:
     bench = Bench()
     delivery = bench.delivery()
     bench.settler.settle(delivery, Done())

@@ -48,7 +48,7 @@ REPLACE: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("told", REPLACE)
-def test_a_handler_that_an_app_has_replaced_is_set_again_and_a_line_reports_it(
+def test_a_signal_handler_that_an_app_has_replaced_is_restored_and_logged(
     caplog: pytest.LogCaptureFixture, told: str
 ) -> None:
     heard = []
@@ -71,7 +71,7 @@ def test_a_handler_that_an_app_has_replaced_is_set_again_and_a_line_reports_it(
     assert (fields["source"], fields["handlers"]) == ("the app's lifespan", {"SIGTERM": told})
 
 
-def test_what_is_set_before_an_app_is_imported_is_set_again_after_it() -> None:
+def test_signal_handlers_are_restored_after_an_app_is_imported() -> None:
     with as_before():
         own = OwnSignals()
         before = signal.getsignal(signal.SIGTERM)
@@ -81,7 +81,7 @@ def test_what_is_set_before_an_app_is_imported_is_set_again_after_it() -> None:
 
 
 @pytest.mark.parametrize("number", STRAY)
-def test_signals_that_are_not_ours_are_ignored_also_if_they_came_while_the_process_started(number: int) -> None:
+def test_stray_signals_are_ignored_even_if_they_arrive_while_the_process_starts(number: int) -> None:
     with as_before():
         with stray_signals_blocked():
             signal.raise_signal(number)  # to this thread: others of this process hold nothing back
@@ -89,7 +89,7 @@ def test_signals_that_are_not_ours_are_ignored_also_if_they_came_while_the_proce
         os.kill(os.getpid(), number)
 
 
-def test_a_process_is_started_with_them_held_back_and_its_parent_hears_them_afterwards() -> None:
+def test_a_process_is_started_with_stray_signals_blocked_and_its_parent_unblocks_them_afterwards() -> None:
     with stray_signals_blocked():
         process = subprocess.Popen(["/bin/sleep", "60"])
     try:
@@ -102,6 +102,6 @@ def test_a_process_is_started_with_them_held_back_and_its_parent_hears_them_afte
     assert not {*STRAY} & signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
-def test_what_reaches_all_processes_of_a_service_ends_neither_its_supervisor_nor_its_orphan_reaper() -> None:
+def test_a_stray_signal_to_all_processes_of_a_service_ends_neither_its_supervisor_nor_its_orphan_reaper() -> None:
     assert {*STRAY, DUMP_SIGNAL} - {signal.SIGQUIT} <= {*SIGNALS}
     assert {*STRAY, DUMP_SIGNAL} <= {*IGNORED}

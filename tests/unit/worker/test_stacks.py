@@ -1,4 +1,4 @@
-"""How a process looks at its own threads."""
+"""How a process writes the stacks of its own threads."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_stack_of_each_thread_is_shown_with_its_name_and_keeps_none_of_its_v
     assert seen[0]() is None
 
 
-def test_a_machine_without_room_for_a_thread_ends_neither_who_asks_for_stacks_nor_the_next_look(
+def test_stacks_are_written_at_the_next_request_after_a_thread_could_not_be_started(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def no_room(_: threading.Thread) -> None:

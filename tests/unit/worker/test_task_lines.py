@@ -19,7 +19,7 @@ def lines(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[d
 
 
 @pytest.mark.parametrize("outcome", [Done(), Done(b"42")])
-def test_a_task_that_is_done_leaves_one_line_if_all_are_wanted(caplog: pytest.LogCaptureFixture, outcome: Done) -> None:
+def test_a_successful_task_logs_one_line_if_log_tasks_is_all(caplog: pytest.LogCaptureFixture, outcome: Done) -> None:
     caplog.set_level(logging.INFO, "amqpworker")
     bench = Bench(log_tasks="all")
     delivery = bench.delivery()
@@ -31,7 +31,7 @@ def test_a_task_that_is_done_leaves_one_line_if_all_are_wanted(caplog: pytest.Lo
     assert isinstance(line["seconds"], float)
 
 
-def test_it_leaves_none_if_only_failures_are_wanted_but_for_debugging(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_successful_task_logs_only_at_debug_level_if_log_tasks_is_failed(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "amqpworker")
     bench = Bench(log_tasks="failed")
     delivery = bench.delivery()
@@ -44,7 +44,7 @@ def test_it_leaves_none_if_only_failures_are_wanted_but_for_debugging(caplog: py
 @pytest.mark.parametrize(
     ("outcome", "event", "word"), [(RETRY, "task_retried", "retried"), (DEAD, "task_dead", "dead")]
 )
-def test_the_line_of_a_failure_is_the_line_of_its_task(
+def test_a_task_that_failed_logs_one_line_whatever_log_tasks_is(
     caplog: pytest.LogCaptureFixture, wanted: str, outcome: object, event: str, word: str
 ) -> None:
     caplog.set_level(logging.DEBUG, "amqpworker")
@@ -58,7 +58,7 @@ def test_the_line_of_a_failure_is_the_line_of_its_task(
     assert isinstance(line["seconds"], float)
 
 
-def test_a_clock_that_was_set_back_makes_no_negative_time(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_clock_that_was_set_back_makes_no_negative_duration(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "amqpworker")
     bench = Bench(log_tasks="all")
     delivery = bench.delivery()
@@ -68,7 +68,7 @@ def test_a_clock_that_was_set_back_makes_no_negative_time(caplog: pytest.LogCapt
     assert lines(caplog)[0]["seconds"] == 0.0
 
 
-def test_which_tasks_are_logged_is_one_of_two_words() -> None:
+def test_log_tasks_is_all_or_failed() -> None:
     assert Settings(log_tasks="all").log_tasks == "all"
     with pytest.raises(ConfigError, match=r"log_tasks must be 'all' or 'failed'"):
         Settings(log_tasks="none")  # type: ignore[arg-type]

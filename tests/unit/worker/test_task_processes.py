@@ -76,7 +76,7 @@ def test_adopted_processes_are_reaped_and_the_apps_own_are_left_to_it_until_all_
     assert '"children_ended"' in done.stdout + done.stderr
 
 
-def test_a_process_that_is_not_a_workers_ends_and_reaps_nothing() -> None:
+def test_a_process_that_does_not_belong_to_a_worker_ends_and_reaps_no_children() -> None:
     program = """
 import os, subprocess, time
 from amqpworker.worker.task_processes import TaskProcesses
@@ -106,7 +106,7 @@ def tidied_for(seconds, until=lambda: False):
         children.tidy(time.monotonic())
         time.sleep(0.01)
 
-# Neither an object of Python stands for it, nor is it forked where Python hears of it.
+# It has no object in Python, and no fork handler of Python is called for it.
 mine = os.posix_spawn("/bin/true", ["true"], os.environ)
 daemon = subprocess.Popen(["/bin/sh", "-c", "sleep 0.6 & sleep 0.3"])
 tidied_for(0.3)
@@ -116,7 +116,7 @@ assert children_of(os.getpid()) == {mine}, children_of(os.getpid())
 assert stat_of(mine)[0] == "Z"
 assert os.waitpid(mine, 0) == (mine, 0)
 
-# What a run has left nobody waits for.
+# No code waits for what a run has left.
 os.posix_spawn("/bin/true", ["true"], os.environ)
 children.on_run_ended()
 tidied_for(20, lambda: not children_of(os.getpid()))
@@ -124,7 +124,7 @@ assert children_of(os.getpid()) == set()
 """
 
 
-def test_what_a_task_has_spawned_in_the_first_thread_is_left_to_it_for_as_long_as_it_runs() -> None:
+def test_a_child_that_a_task_spawned_in_the_main_thread_is_not_reaped_while_the_task_runs() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", IN_FIRST_THREAD], capture_output=True, text=True, timeout=60, check=False
     )

@@ -86,7 +86,7 @@ def scene() -> Iterator[Scene]:
         runners.stop()
 
 
-def test_a_delivery_that_was_given_back_is_not_started(scene: Scene) -> None:
+def test_a_requeued_delivery_is_not_started(scene: Scene) -> None:
     ran: list[int] = []
     go = threading.Event()
 
@@ -107,7 +107,7 @@ def test_a_delivery_that_was_given_back_is_not_started(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("kind", ["thread", "coroutine"])
-def test_bodies_that_were_taken_back_are_let_go_while_every_place_is_taken(scene: Scene, kind: str) -> None:
+def test_bodies_of_requeued_deliveries_are_freed_while_every_slot_is_in_use(scene: Scene, kind: str) -> None:
     go = threading.Event()
 
     def hold() -> None:
@@ -174,7 +174,7 @@ def deeper(depth: int) -> int:
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("kind", ["thread", "coroutine"])
-def test_whatever_a_task_raises_is_an_outcome_and_its_thread_goes_on(
+def test_any_exception_of_a_task_is_an_outcome_and_the_next_task_runs(
     scene: Scene, error: BaseException, kind: str
 ) -> None:
     def fail() -> None:
@@ -215,7 +215,7 @@ def test_a_task_that_recurses_for_ever_fails_and_the_next_runs(scene: Scene) -> 
     assert scene.settled.of(good) == Done()
 
 
-def test_a_policy_that_raises_beyond_exceptions_does_not_leave_its_message_unsettled(scene: Scene) -> None:
+def test_a_message_is_settled_even_if_its_policy_raises_a_base_exception(scene: Scene) -> None:
     from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
     def interrupt(_: BaseException) -> bool:
@@ -232,7 +232,7 @@ def test_a_policy_that_raises_beyond_exceptions_does_not_leave_its_message_unset
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a defect"), KeyboardInterrupt()], ids=repr)
-def test_a_defect_while_settling_makes_a_dead_letter(scene: Scene, error: BaseException) -> None:
+def test_an_exception_while_settling_makes_a_dead_letter(scene: Scene, error: BaseException) -> None:
     def fine() -> None: ...
 
     runners = (scene.task(fine), scene.start())[-1]
@@ -242,7 +242,7 @@ def test_a_defect_while_settling_makes_a_dead_letter(scene: Scene, error: BaseEx
     assert isinstance(scene.settled.of(first), Dead)
 
 
-def test_a_message_that_cannot_even_be_buried_goes_back(scene: Scene) -> None:
+def test_a_message_that_cannot_be_dead_lettered_is_requeued(scene: Scene) -> None:
     def fine() -> None: ...
 
     runners = (scene.task(fine), scene.start())[-1]
@@ -253,7 +253,7 @@ def test_a_message_that_cannot_even_be_buried_goes_back(scene: Scene) -> None:
     assert scene.settled.of(second) == Done()
 
 
-def test_current_tells_of_the_run_in_its_thread_only(scene: Scene) -> None:
+def test_current_returns_a_run_only_in_the_thread_of_the_run(scene: Scene) -> None:
     seen: list[Any] = []
 
     def look() -> None:
@@ -281,7 +281,7 @@ def test_current_tells_of_the_run_in_its_thread_only(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("own", [{"reports": 1}, {"reports": 1, "emails": 1}], ids=str)
-def test_a_queue_with_threads_of_its_own_holds_back_no_other(scene: Scene, own: dict[str, int]) -> None:
+def test_a_queue_with_threads_of_its_own_does_not_delay_other_queues(scene: Scene, own: dict[str, int]) -> None:
     go = threading.Event()
 
     def hold() -> None:
@@ -302,7 +302,7 @@ def test_a_queue_with_threads_of_its_own_holds_back_no_other(scene: Scene, own: 
     scene.wait_for(6)
 
 
-def test_others_are_never_served_by_the_threads_of_a_queue(scene: Scene) -> None:
+def test_the_threads_of_a_queue_serve_only_that_queue(scene: Scene) -> None:
     began: list[str] = []
     go = threading.Event()
 
@@ -321,7 +321,7 @@ def test_others_are_never_served_by_the_threads_of_a_queue(scene: Scene) -> None
     scene.wait_for(5)
 
 
-def test_what_waits_for_threads_of_a_queue_is_let_go_when_it_was_taken_back(scene: Scene) -> None:
+def test_requeued_deliveries_that_wait_for_the_threads_of_a_queue_are_freed(scene: Scene) -> None:
     go = threading.Event()
 
     def hold() -> None:
@@ -351,7 +351,7 @@ def test_coroutines_of_a_queue_with_threads_of_its_own_run_in_the_event_loop(sce
     assert seen == ["amqpworker-event-loop"]
 
 
-def test_one_group_of_threads_costs_nothing_for_each_delivery(scene: Scene) -> None:
+def test_without_threads_per_queue_deliveries_are_put_directly_into_one_work_queue(scene: Scene) -> None:
     def quick() -> None: ...
 
     runners = (scene.task(quick), scene.start())[-1]
@@ -381,7 +381,7 @@ def test_no_more_coroutines_run_at_once_than_there_are_slots(scene: Scene) -> No
     assert {outcome for _, outcome in scene.settled.outcomes} == {Done()}
 
 
-def test_a_coroutine_that_waits_for_a_place_can_still_be_given_back(scene: Scene) -> None:
+def test_a_coroutine_that_waits_for_a_slot_can_still_be_requeued(scene: Scene) -> None:
     ran: list[str] = []
     go = threading.Event()
 
@@ -402,7 +402,7 @@ def test_a_coroutine_that_waits_for_a_place_can_still_be_given_back(scene: Scene
 
 
 def test_a_coroutine_does_not_wait_for_a_thread(scene: Scene) -> None:
-    """Neither to start, nor to be settled, which with a store is no work for the event loop."""
+    """Neither to start, nor to be settled, which with a store must not block the event loop."""
     go = threading.Event()
 
     def hold() -> None:
@@ -422,7 +422,7 @@ def test_a_coroutine_does_not_wait_for_a_thread(scene: Scene) -> None:
         go.set()
 
 
-def test_what_needs_no_store_does_not_wait_behind_results_for_one_that_is_away(scene: Scene) -> None:
+def test_outcomes_without_a_result_do_not_wait_for_an_unavailable_store(scene: Scene) -> None:
     away = threading.Event()
     settle = scene.settled.settle
 
@@ -503,8 +503,8 @@ def test_a_coroutine_that_stops_the_event_loop_does_not_stop_the_others(scene: S
     assert scene.settled.of(good) == Done()
 
 
-def test_an_exit_inside_what_a_coroutine_started_does_not_stop_the_others(scene: Scene) -> None:
-    """Asyncio lets SystemExit and KeyboardInterrupt out of its loop, whoever raised them."""
+def test_a_system_exit_in_something_that_a_coroutine_started_does_not_stop_the_others(scene: Scene) -> None:
+    """Asyncio lets SystemExit and KeyboardInterrupt out of its loop, whatever code raised them."""
 
     async def leave() -> None:
         async def inner() -> None:
@@ -526,7 +526,7 @@ def test_an_exit_inside_what_a_coroutine_started_does_not_stop_the_others(scene:
     assert scene.settled.of(last) == Done()
 
 
-def test_a_coroutine_that_was_cancelled_before_its_first_step_begins_again(scene: Scene) -> None:
+def test_a_coroutine_that_was_cancelled_before_its_first_step_is_started_again(scene: Scene) -> None:
     go = threading.Event()
 
     async def cancel_others() -> None:
@@ -546,7 +546,7 @@ def test_a_coroutine_that_was_cancelled_before_its_first_step_begins_again(scene
 
 
 @pytest.mark.parametrize("kind", ["thread", "coroutine"])
-def test_a_child_that_a_task_forked_and_let_return_ends_there(scene: Scene, tmp_path: Path, kind: str) -> None:
+def test_a_forked_child_that_returns_from_its_task_exits(scene: Scene, tmp_path: Path, kind: str) -> None:
     ran = tmp_path / "ran"
 
     def note() -> None:
@@ -572,7 +572,7 @@ def test_a_child_that_a_task_forked_and_let_return_ends_there(scene: Scene, tmp_
 
 
 def test_a_coroutine_that_is_still_running_when_its_runners_stop_is_cancelled_and_not_settled(scene: Scene) -> None:
-    """Its message comes again: a dead letter beside it would be a lie."""
+    """Its message is redelivered: a dead letter beside it would be wrong."""
     cleaned: list[bool] = []
     began = threading.Event()
 
@@ -594,7 +594,7 @@ def test_a_coroutine_that_is_still_running_when_its_runners_stop_is_cancelled_an
     assert not [one for one in threading.enumerate() if one.name == "amqpworker-event-loop" and one.is_alive()]
 
 
-def test_a_coroutine_that_is_given_up_is_not_settled_whatever_it_makes_of_that(scene: Scene) -> None:
+def test_an_abandoned_coroutine_is_not_settled_even_if_it_suppresses_its_cancellation(scene: Scene) -> None:
     """Half of its work is done: an acknowledgement would be the end of the other half."""
     began = threading.Event()
 
@@ -608,10 +608,12 @@ def test_a_coroutine_that_is_given_up_is_not_settled_whatever_it_makes_of_that(s
     assert began.wait(10)
     runners.abandon()
     assert scene.settled.outcomes == []
-    assert runners.event_loop.run_coroutine(asyncio.sleep(0, "the loop goes on")) == "the loop goes on"
+    assert runners.event_loop.run_coroutine(asyncio.sleep(0, "the loop still runs")) == "the loop still runs"
 
 
-def test_a_coroutine_that_holds_up_its_loop_may_still_succeed_but_its_failure_is_not_told(scene: Scene) -> None:
+def test_an_abandoned_coroutine_that_blocks_its_loop_can_still_succeed_but_its_failure_is_not_settled(
+    scene: Scene,
+) -> None:
     go = threading.Event()
     began = threading.Event()
 
@@ -636,7 +638,7 @@ def test_a_coroutine_that_holds_up_its_loop_may_still_succeed_but_its_failure_is
         assert [outcome for _, outcome in scene.settled.outcomes] == outcomes
 
 
-def test_a_coroutine_that_cancels_all_it_can_find_while_it_is_given_up_holds_nobody_up(scene: Scene) -> None:
+def test_an_abandoned_coroutine_that_cancels_all_asyncio_tasks_blocks_nothing(scene: Scene) -> None:
     began = threading.Event()
 
     async def cancels() -> None:
@@ -654,7 +656,7 @@ def test_a_coroutine_that_cancels_all_it_can_find_while_it_is_given_up_holds_nob
     assert scene.settled.outcomes == []
 
 
-def test_a_thread_that_is_given_up_may_still_succeed_but_its_failure_is_not_told(scene: Scene) -> None:
+def test_a_task_in_an_abandoned_thread_can_still_succeed_but_its_failure_is_not_settled(scene: Scene) -> None:
     """What it used has most likely been closed under it."""
     go = threading.Event()
     running = threading.Barrier(3)
@@ -678,7 +680,7 @@ def test_a_thread_that_is_given_up_may_still_succeed_but_its_failure_is_not_told
     assert scene.settled.outcomes == [(finished.tag, Done())]
 
 
-def test_nothing_counts_any_more_once_the_processes_are_ended_that_tasks_wait_for(scene: Scene) -> None:
+def test_nothing_is_settled_after_results_are_discarded(scene: Scene) -> None:
     go = threading.Event()
     running = threading.Barrier(3)
 
@@ -701,13 +703,13 @@ def test_nothing_counts_any_more_once_the_processes_are_ended_that_tasks_wait_fo
     assert scene.settled.outcomes == []
 
 
-def test_what_is_awaited_beside_the_tasks_for_too_long_is_cancelled(scene: Scene) -> None:
+def test_a_coroutine_awaited_beside_the_tasks_has_a_timeout(scene: Scene) -> None:
     runners = scene.start()
     with pytest.raises(TimeoutError):
         runners.event_loop.run_coroutine(asyncio.sleep(3600), 0.01)
 
 
-def test_a_coroutine_is_decided_on_as_other_tasks_are(scene: Scene) -> None:
+def test_a_coroutine_has_the_same_outcomes_as_other_tasks(scene: Scene) -> None:
     async def fail() -> None:
         raise OSError
 
@@ -723,7 +725,7 @@ def test_a_coroutine_is_decided_on_as_other_tasks_are(scene: Scene) -> None:
     assert refused.reason == "malformed"
 
 
-def test_there_is_room_for_a_queue_while_a_thread_that_serves_it_and_a_place_in_the_event_loop_are_free(
+def test_there_is_room_for_a_queue_while_a_thread_that_serves_it_and_a_slot_in_the_event_loop_are_free(
     scene: Scene,
 ) -> None:
     go = threading.Event()

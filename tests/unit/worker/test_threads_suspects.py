@@ -1,4 +1,4 @@
-"""Suspects among the runner threads: a few at once, each once, and none waits where it could run."""
+"""Suspects among the runner threads: a few at once, each once, and none waits that could run."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_no_more_suspects_run_at_once_than_allowed_and_all_of_them_run(scene: Sc
     assert sorted(tag for tag, _ in scene.settled.outcomes) == list(range(1, 21))
 
 
-def test_suspects_that_wait_hold_no_thread(scene: Scene) -> None:
+def test_suspects_that_wait_occupy_no_thread(scene: Scene) -> None:
     runners = scene.begin(Concurrency(2, 10, {}, suspects=1))
     for _ in range(5):
         scene.suspect(runners)
@@ -94,7 +94,7 @@ def test_suspects_that_wait_hold_no_thread(scene: Scene) -> None:
     assert len(scene.bench.channel.unclaimed) == 4, "unclaimed: they can go back"
 
 
-def test_tasks_that_are_isolated_anyway_do_not_count(scene: Scene) -> None:
+def test_isolated_tasks_need_no_permit(scene: Scene) -> None:
     runners = scene.begin(Concurrency(4, 10, {}, suspects=1))
     scene.suspect(runners)
     scene.suspect(runners, "apart")
@@ -103,7 +103,7 @@ def test_tasks_that_are_isolated_anyway_do_not_count(scene: Scene) -> None:
     assert runners.permits.waiting == 0
 
 
-def test_what_waits_runs_though_those_before_it_were_requeued(scene: Scene) -> None:
+def test_a_waiting_suspect_runs_even_if_those_before_it_were_requeued(scene: Scene) -> None:
     runners = scene.begin(Concurrency(2, 10, {}, suspects=1))
     first = scene.suspect(runners)
     scene.wait_for_running(1)
@@ -117,7 +117,7 @@ def test_what_waits_runs_though_those_before_it_were_requeued(scene: Scene) -> N
     assert [tag for tag, _ in scene.settled.outcomes] == [first.tag, last.tag]
 
 
-def test_what_waits_for_a_permit_is_let_go_with_its_channel(scene: Scene) -> None:
+def test_suspects_that_wait_for_a_permit_are_dropped_with_their_channel(scene: Scene) -> None:
     runners = scene.begin(Concurrency(2, 10, {}, suspects=1))
     for _ in range(6):
         scene.suspect(runners)
@@ -141,7 +141,7 @@ def test_a_suspect_runs_in_a_thread_of_its_queue(scene: Scene) -> None:
     assert scene.isolation.most == 1
 
 
-def test_a_message_of_an_unknown_task_that_is_suspected_keeps_no_permit(scene: Scene) -> None:
+def test_a_suspect_of_an_unknown_task_releases_its_permit(scene: Scene) -> None:
     runners = scene.begin(Concurrency(1, 10, {}, suspects=1))
     scene.suspect(runners, "nothing")
     scene.suspect(runners)

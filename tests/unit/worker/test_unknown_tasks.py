@@ -28,7 +28,7 @@ def test_a_name_is_found_under_other_modules_the_nearest_first(name: str, found:
     assert similar_names(name, KNOWN) == found
 
 
-def test_a_task_that_is_known_by_another_module_gets_its_name_else_the_cure_is_named() -> None:
+def test_the_advice_for_an_unknown_task_names_a_similar_task_or_asks_for_its_module() -> None:
     told = advice("tasks.charge", KNOWN)
     assert told.startswith("it has 'shop.tasks.charge': import the module by one name everywhere")
     assert "aliases=['tasks.charge']" in told
@@ -36,7 +36,7 @@ def test_a_task_that_is_known_by_another_module_gets_its_name_else_the_cure_is_n
 
 
 @pytest.mark.parametrize("queues", [(), ("emails",)])
-def test_an_app_without_tasks_consumes_nothing_and_the_cure_is_named(queues: tuple[str, ...]) -> None:
+def test_an_app_without_tasks_is_refused_with_advice(queues: tuple[str, ...]) -> None:
     app = App("amqp://localhost")
     app.queue("emails")
     options = WorkerOptions.model_validate({"app": "shop.app:app", "queues": queues})
@@ -52,7 +52,7 @@ def test_modules_that_define_no_task_are_named() -> None:
         queue_assignments(app, WorkerOptions(app="a:b"))
 
 
-def test_a_queue_that_the_app_does_not_know_names_the_cure() -> None:
+def test_a_queue_that_the_app_does_not_know_is_refused_with_advice() -> None:
     app = App("amqp://localhost")
     app.task(name="a.b", queue="emails")(lambda: None)
     options = WorkerOptions.model_validate({"app": "a:app", "queues": ("reports",)})

@@ -16,7 +16,7 @@ from amqpworker.broker.amqp.properties import property_values
 from amqpworker.model.message import Delivery, Properties
 
 patient = settings(deadline=None)
-"""A busy machine is no failure."""
+"""No deadline: a busy machine is not a failure."""
 
 FRAME_MAX = 4096
 OPEN_OK = frame.Method(0, spec.Connection.OpenOk()).marshal()

@@ -1,4 +1,4 @@
-"""Which isolated process runs what, and what becomes of a message whose process ends, hangs or cannot be started."""
+"""Which isolated process runs a task, and the outcome if that process ends, hangs or cannot be started."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DONE = Arrived(outcome_to(Done(b"1"))[HEAD.size :])
 
 
 class Process:
-    """An isolated process that does as a test has it."""
+    """An isolated process whose behaviour a test sets."""
 
     def __init__(self, number: int, scene: Scene) -> None:
         self.pid = number
@@ -103,7 +103,7 @@ def scene() -> Scene:
     return Scene()
 
 
-def test_a_process_is_used_again_after_it_has_answered(scene: Scene) -> None:
+def test_a_process_is_reused_after_it_has_returned_an_outcome(scene: Scene) -> None:
     isolation = scene.isolation()
     assert isolation.run(scene.run()) == Done(b"1")
     assert isolation.run(scene.run(TimeLimit(1, 2))) == Done(b"1")
@@ -112,7 +112,7 @@ def test_a_process_is_used_again_after_it_has_answered(scene: Scene) -> None:
     assert process.timeouts == [math.inf, 2, 61], "what ignores its time_limit is ended with its process"
 
 
-def test_a_process_that_takes_nothing_more_is_not_used_again(scene: Scene) -> None:
+def test_a_process_that_accepts_no_more_tasks_is_not_reused(scene: Scene) -> None:
     isolation = scene.isolation()
 
     def last() -> Answer:
@@ -125,7 +125,7 @@ def test_a_process_that_takes_nothing_more_is_not_used_again(scene: Scene) -> No
     assert [process.runs for process in scene.started] == [1, 1]
 
 
-def test_a_run_does_not_start_where_its_connection_was_lost_meanwhile_and_its_process_is_kept(scene: Scene) -> None:
+def test_a_run_whose_connection_was_lost_is_requeued_without_starting_and_its_process_is_kept(scene: Scene) -> None:
     isolation = scene.isolation()
     lost = scene.run()
     lost.delivery.channel.is_open = False
@@ -137,14 +137,14 @@ def test_a_run_does_not_start_where_its_connection_was_lost_meanwhile_and_its_pr
     assert (len(scene.started), process.runs) == (1, 1)
 
 
-def test_no_copy_is_made_of_a_message_whose_connection_was_lost_where_no_process_can_be_started(scene: Scene) -> None:
+def test_a_message_whose_connection_was_lost_is_not_postponed_if_no_process_can_be_started(scene: Scene) -> None:
     scene.gets_ready = False
     lost = scene.run()
     lost.delivery.channel.is_open = False
     assert scene.isolation().run(lost) == Requeue()
 
 
-def test_two_tasks_at_once_have_a_process_each(scene: Scene) -> None:
+def test_concurrent_tasks_run_in_a_process_each(scene: Scene) -> None:
     both = threading.Barrier(2, timeout=10)
 
     def answer() -> Answer:
@@ -167,7 +167,7 @@ def test_two_tasks_at_once_have_a_process_each(scene: Scene) -> None:
     "ending",
     [Crash(-9, reason="killed: it had not moved"), Late("in f"), Arrived(b"nonsense"), Arrived(b"Requeue\n{}")],
 )
-def test_a_process_that_has_crashed_or_hangs_or_talks_nonsense_is_not_used_again(scene: Scene, ending: Answer) -> None:
+def test_a_process_that_crashes_hangs_or_sends_garbage_is_not_reused(scene: Scene, ending: Answer) -> None:
     scene.answer = lambda: ending
     isolation = scene.isolation()
     outcome = isolation.run(scene.run(TimeLimit(1, 1)))
@@ -184,7 +184,7 @@ def test_a_process_that_has_crashed_or_hangs_or_talks_nonsense_is_not_used_again
     assert len(scene.started) == 2
 
 
-def test_as_many_crashes_as_the_settings_say_are_the_end(scene: Scene) -> None:
+def test_a_message_is_dead_lettered_after_max_crashes(scene: Scene) -> None:
     scene.answer = lambda: Crash(7)
     outcome = scene.isolation(max_crashes=1).run(scene.run())
     assert isinstance(outcome, Dead)
@@ -192,7 +192,7 @@ def test_as_many_crashes_as_the_settings_say_are_the_end(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("how", ["no room", "not ready"])
-def test_where_no_process_can_be_started_the_message_comes_again_and_is_not_blamed(scene: Scene, how: str) -> None:
+def test_a_message_is_postponed_without_counting_a_crash_if_no_process_can_be_started(scene: Scene, how: str) -> None:
     if how == "no room":
         scene.fails = [OSError("no room")]
     else:
@@ -202,7 +202,7 @@ def test_where_no_process_can_be_started_the_message_comes_again_and_is_not_blam
     assert all(process.closed for process in scene.started)
 
 
-def test_a_process_that_died_while_it_waited_is_replaced_without_a_word(scene: Scene) -> None:
+def test_a_process_that_died_while_idle_is_replaced(scene: Scene) -> None:
     isolation = scene.isolation()
     isolation.run(scene.run())
     scene.started[0].is_alive = False
@@ -210,7 +210,7 @@ def test_a_process_that_died_while_it_waited_is_replaced_without_a_word(scene: S
     assert [process.closed for process in scene.started] == [True, False]
 
 
-def test_one_is_kept_ready_where_tasks_ask_for_it(scene: Scene) -> None:
+def test_one_process_is_kept_ready_if_they_are_started_ahead(scene: Scene) -> None:
     isolation = scene.isolation(ahead=True)
     isolation.beat(time.monotonic())
     isolation.beat(time.monotonic())
@@ -225,7 +225,7 @@ def test_one_is_kept_ready_where_tasks_ask_for_it(scene: Scene) -> None:
     assert [process.closed for process in scene.started] == [True, False]
 
 
-def test_nobody_waits_for_what_one_has_left_that_nothing_ran_in_but_the_end_of_the_worker_does(scene: Scene) -> None:
+def test_children_left_by_an_idle_process_delay_the_stop_of_the_worker_and_nothing_else(scene: Scene) -> None:
     isolation = scene.isolation()
     isolation.run(scene.run())
     isolation.run(scene.run())
@@ -244,7 +244,7 @@ def test_nobody_waits_for_what_one_has_left_that_nothing_ran_in_but_the_end_of_t
 
 
 @pytest.mark.parametrize("how", ["no room", "it ends"])
-def test_what_cannot_be_kept_ready_is_not_started_again_and_again(
+def test_a_spare_process_that_fails_is_started_again_only_after_a_delay(
     scene: Scene, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     isolation = scene.isolation(ahead=True)
@@ -263,7 +263,7 @@ def test_what_cannot_be_kept_ready_is_not_started_again_and_again(
     assert not scene.started[-1].closed
 
 
-def test_what_has_nothing_to_do_for_long_is_ended(scene: Scene) -> None:
+def test_a_process_that_is_idle_for_long_is_ended(scene: Scene) -> None:
     isolation = scene.isolation()
     isolation.beat(time.monotonic())
     assert scene.started == []
@@ -276,7 +276,7 @@ def test_what_has_nothing_to_do_for_long_is_ended(scene: Scene) -> None:
     assert scene.started[0].closed
 
 
-def test_what_does_not_leave_when_it_is_told_to_is_ended_a_moment_later(
+def test_a_process_that_does_not_exit_when_dismissed_is_ended_after_the_shutdown_grace(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     isolation = scene.isolation()
@@ -300,7 +300,7 @@ def test_a_process_is_replaced_after_many_runs(scene: Scene, monkeypatch: pytest
     assert [process.runs for process in scene.started] == [2, 1]
 
 
-def test_what_runs_at_the_end_is_abandoned_and_neither_settled_nor_blamed(scene: Scene) -> None:
+def test_runs_are_abandoned_without_an_outcome_when_the_worker_stops(scene: Scene) -> None:
     isolation = scene.isolation()
 
     def answer() -> Answer:
@@ -315,7 +315,7 @@ def test_what_runs_at_the_end_is_abandoned_and_neither_settled_nor_blamed(scene:
         isolation.run(scene.run())
 
 
-def test_what_waits_at_the_end_is_ended(scene: Scene) -> None:
+def test_idle_processes_are_ended_when_the_worker_stops(scene: Scene) -> None:
     isolation = scene.isolation(ahead=True)
     isolation.beat(time.monotonic())
     isolation.stop(isolation_module.SHUTDOWN_GRACE)

@@ -1,4 +1,4 @@
-"""At most so many suspects run at once; the others wait, each until a permit is free, and none is forgotten."""
+"""The number of suspects that run at once is limited; the others wait until a permit is free, and none is forgotten."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def deliveries(bench: Bench, count: int) -> list[Delivery]:
     return [bench.delivery() for _ in range(count)]
 
 
-def test_as_many_have_a_permit_as_there_are_and_the_next_is_the_one_that_has_waited_longest() -> None:
+def test_a_released_permit_goes_to_the_delivery_that_has_waited_longest() -> None:
     permits = Permits(2)
     first, second, third, fourth = deliveries(Bench(), 4)
     assert [permits.acquire(one) for one in (first, second, third, fourth)] == [True, True, False, False]
@@ -24,7 +24,7 @@ def test_as_many_have_a_permit_as_there_are_and_the_next_is_the_one_that_has_wai
     assert permits.waiting == 0
 
 
-def test_one_that_was_requeued_while_it_waited_does_not_ask_again() -> None:
+def test_a_delivery_that_was_requeued_while_it_waited_gets_no_permit() -> None:
     bench = Bench()
     permits = Permits(1)
     first, second, third = deliveries(bench, 3)
@@ -33,7 +33,7 @@ def test_one_that_was_requeued_while_it_waited_does_not_ask_again() -> None:
     assert permits.release() is third
 
 
-def test_all_that_wait_can_be_taken_back_to_ask_again_but_for_those_that_were_requeued() -> None:
+def test_taking_the_waiting_deliveries_leaves_out_those_that_were_requeued() -> None:
     bench = Bench()
     permits = Permits(1)
     first, second, third = deliveries(bench, 3)

@@ -1,4 +1,4 @@
-"""What goes between a worker and its isolated processes: frames in any pieces, outcomes as they were, garbage refused."""
+"""Messages between a worker and its isolated processes: frames in any pieces, outcomes unchanged, garbage refused."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ OUTCOMES = st.one_of(
 
 
 @given(OUTCOMES)
-def test_an_outcome_arrives_as_it_was(outcome: Outcome) -> None:
+def test_an_outcome_arrives_unchanged(outcome: Outcome) -> None:
     ((kind, data),) = Frames().feed(outcome_to(outcome))
     assert kind == OUTCOME
     assert outcome_from(data) == outcome
 
 
 @given(st.lists(st.tuples(st.sampled_from([READY, BEAT, OUTCOME]), st.binary(max_size=50))), st.data())
-def test_frames_are_read_in_whatever_pieces_they_come(sent: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
+def test_frames_are_read_from_pieces_of_any_size(sent: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
     stream = b"".join(frame(kind, content) for kind, content in sent)
     frames, found = Frames(), []
     while stream:
@@ -60,13 +60,13 @@ def test_frames_are_read_in_whatever_pieces_they_come(sent: list[tuple[bytes, by
 
 
 @pytest.mark.parametrize("garbage", [b"hello world", HEAD.pack(OUTCOME, MAX_BYTES + 1), HEAD.pack(b"x", 1)])
-def test_what_is_no_frame_is_refused(garbage: bytes) -> None:
+def test_data_that_is_not_a_frame_is_refused(garbage: bytes) -> None:
     with pytest.raises(Unreadable):
         Frames().feed(garbage)
 
 
 @given(st.one_of(st.binary(max_size=100), st.binary(max_size=60).map(lambda rest: b"Dead\n" + rest)))
-def test_what_tells_no_outcome_is_refused_and_nothing_else_is_raised(data: bytes) -> None:
+def test_data_that_is_not_an_outcome_raises_unreadable_and_nothing_else(data: bytes) -> None:
     try:
         outcome = outcome_from(data)
     except Unreadable:
@@ -75,12 +75,12 @@ def test_what_tells_no_outcome_is_refused_and_nothing_else_is_raised(data: bytes
 
 
 @pytest.mark.parametrize("data", [b"", b"Requeue\n{}", b'Dead\n{"reason": 3}', b'Retry\n{"delay": "1"}', b"Done\n{"])
-def test_an_outcome_that_no_isolated_process_decides_on_is_refused(data: bytes) -> None:
+def test_a_malformed_outcome_or_one_that_no_isolated_process_sends_is_refused(data: bytes) -> None:
     with pytest.raises(Unreadable):
         outcome_from(data)
 
 
-def test_a_request_carries_what_headers_hold_and_leaves_the_connection_behind() -> None:
+def test_a_request_carries_the_message_with_its_headers_and_not_its_connection() -> None:
     headers = {
         "when": datetime(2026, 1, 1, tzinfo=UTC),
         "price": Decimal("1.5"),

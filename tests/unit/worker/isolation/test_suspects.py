@@ -1,4 +1,4 @@
-"""A message that was delivered before is held until the supervisor has answered, and never for long."""
+"""A redelivered message is held until the supervisor has replied, and never for long."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from amqpworker.worker.isolation.suspects import PATIENCE, SuspectQuery
 
 
 class Scene:
-    """An inquiry whose supervisor takes so many questions, None where there is none."""
+    """A query whose supervisor accepts `room` questions; with None, there is no supervisor."""
 
     def __init__(self, room: int | None = 100) -> None:
         self.room = room
@@ -40,7 +40,7 @@ class Scene:
         self.inquiry.ask_about(Delivery(tag, True, "", "work", Properties(message_id=message_id), b"{}"))
 
 
-def test_a_message_runs_as_the_supervisor_has_answered() -> None:
+def test_a_message_runs_isolated_only_if_the_supervisor_suspects_it() -> None:
     scene = Scene()
     scene.deliver(1, "a")
     scene.deliver(2, "b")
@@ -50,7 +50,7 @@ def test_a_message_runs_as_the_supervisor_has_answered() -> None:
     assert (scene.ran, scene.isolated) == ([1], [2])
 
 
-def test_messages_that_are_known_by_the_same_are_asked_about_once() -> None:
+def test_messages_with_the_same_key_are_asked_about_once() -> None:
     scene = Scene()
     scene.deliver(1)
     scene.deliver(2)
@@ -60,13 +60,13 @@ def test_messages_that_are_known_by_the_same_are_asked_about_once() -> None:
     assert scene.isolated == [1, 2]
 
 
-def test_an_answer_to_nothing_is_ignored() -> None:
+def test_a_reply_about_an_unknown_message_is_ignored() -> None:
     scene = Scene()
     scene.inquiry.on_answer(["x"], suspect=True)
     assert (scene.ran, scene.isolated) == ([], [])
 
 
-def test_what_is_not_answered_in_time_runs_alone() -> None:
+def test_a_message_without_a_reply_in_time_runs_isolated() -> None:
     scene = Scene()
     scene.deliver(1, "a")
     scene.inquiry.check(time.monotonic())
@@ -77,7 +77,7 @@ def test_what_is_not_answered_in_time_runs_alone() -> None:
     assert scene.ran == []
 
 
-def test_what_cannot_be_asked_at_once_is_asked_in_its_turn() -> None:
+def test_questions_that_could_not_be_sent_at_once_are_sent_later() -> None:
     scene = Scene(room=0)
     for tag, message_id in enumerate("abc"):
         scene.deliver(tag, message_id)
@@ -88,7 +88,7 @@ def test_what_cannot_be_asked_at_once_is_asked_in_its_turn() -> None:
     assert scene.asked == ["a", "b", "c"]
 
 
-def test_what_is_redelivered_at_once_is_asked_about_in_few_questions() -> None:
+def test_messages_that_are_redelivered_together_are_asked_about_in_few_questions() -> None:
     scene = Scene(room=2000)
     ids = [new_id() for _ in range(1000)]
     for tag, message_id in enumerate(ids):
@@ -103,7 +103,7 @@ def test_what_is_redelivered_at_once_is_asked_about_in_few_questions() -> None:
     assert scene.wakes == 2
 
 
-def test_without_a_supervisor_nothing_is_asked() -> None:
+def test_without_a_supervisor_a_message_runs_at_once() -> None:
     scene = Scene(room=None)
     scene.deliver(1, "a")
     assert scene.ran == [1]

@@ -29,7 +29,7 @@ def test_a_coroutine_that_swallows_its_cancellation_is_cancelled_again() -> None
     assert len(swallowed) == 3
 
 
-def test_what_a_coroutine_returns_or_raises_after_its_cancellation_comes_out() -> None:
+def test_the_result_or_exception_of_a_coroutine_after_its_cancellation_is_kept() -> None:
     async def careful(error: Exception | None) -> Any:
         try:
             await asyncio.sleep(600)
@@ -61,7 +61,7 @@ def test_a_cancellation_by_others_is_not_a_time_limit() -> None:
     asyncio.run(cancelled())
 
 
-def test_an_error_of_the_network_that_a_coroutine_raises_stays_what_it_is() -> None:
+def test_a_timeout_error_that_a_coroutine_raises_is_not_changed() -> None:
     async def late() -> None:
         async with asyncio.timeout(0.01):
             await asyncio.sleep(600)

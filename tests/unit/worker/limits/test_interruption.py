@@ -1,4 +1,4 @@
-"""Where an exception for a time limit is held back: it must not leave a lock held that nobody releases any more."""
+"""Where an exception for a time limit is held back: it must not leave a lock held for ever."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def works() -> None:
 
 
 def is_free(lock: Any) -> bool:
-    """Tell whether a lock can be had; by another thread, since some locks let their own thread in again."""
+    """Return whether a lock can be acquired; by another thread, since some locks are reentrant."""
     found: list[bool] = []
 
     def look() -> None:
@@ -74,7 +74,7 @@ def is_free(lock: Any) -> bool:
     return found[0]
 
 
-def test_python_switches_threads_as_before_however_many_watchers_have_preempted_one_at_once() -> None:
+def test_the_switch_interval_is_restored_after_several_watchers_preempt_at_once() -> None:
     before = sys.getswitchinterval()
     watchers = [threading.Thread(target=wait_and_preempt, args=(seconds,)) for seconds in (0.1, 0.2)]
     for watcher in watchers:
@@ -101,7 +101,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), sys.getswitchinterval(
 """
 
 
-def test_a_child_that_is_forked_while_a_watcher_preempts_a_thread_switches_threads_as_its_parent_did_before() -> None:
+def test_a_child_that_is_forked_during_a_preemption_has_the_switch_interval_from_before_it() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORKS_WHILE_PREEMPTING], capture_output=True, text=True, timeout=60, check=True
     )
@@ -202,7 +202,7 @@ def imports_often(done: threading.Event) -> None:
 
 
 class Places:
-    """Code that waits at a place, which the test looks at meanwhile."""
+    """Code that waits at a place, which the test inspects meanwhile."""
 
     def __init__(self, folder: Path) -> None:
         self.lock = threading.Lock()
@@ -308,7 +308,7 @@ def frames(thread: int) -> list[FrameType]:
     return found
 
 
-def test_a_frame_of_importlib_itself_holds_it_back() -> None:
+def test_a_frame_of_importlib_holds_the_exception_back() -> None:
     seen: list[Safety] = []
 
     class Finder:
@@ -325,14 +325,14 @@ def test_a_frame_of_importlib_itself_holds_it_back() -> None:
     assert seen == [Safety.UNSAFE]
 
 
-def test_code_of_ours_holds_it_back_briefly() -> None:
+def test_code_of_amqpworker_holds_the_exception_back_briefly() -> None:
     ours = outwards(sys._getframe())
     assert isinstance(ours, GeneratorType)
     assert safety_of(ours.gi_frame) is Safety.DISRUPTIVE
     ours.close()
 
 
-def test_a_function_that_acquires_nothing_is_not_read_at_all() -> None:
+def test_a_function_that_acquires_nothing_has_no_acquiring_instructions() -> None:
     assert acquiring(frames.__code__) == frozenset()
 
 
@@ -363,15 +363,13 @@ print(ended)
 """
 
 
-def test_a_task_that_forks_is_interrupted_outside_of_what_we_do_at_a_fork_where_python_would_swallow_the_exception() -> (
-    None
-):
+def test_a_task_that_forks_is_interrupted_outside_of_fork_handlers_where_python_would_swallow_the_exception() -> None:
     ended = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=60, check=True)
     assert "Exception ignored" not in ended.stderr, ended.stderr
     assert int(ended.stdout) == 60
 
 
-def test_each_function_of_ours_that_python_calls_in_the_parent_of_a_fork_is_known() -> None:
+def test_every_fork_handler_of_amqpworker_that_runs_in_the_parent_is_listed() -> None:
     found = {
         name
         for file in Path(amqpworker.__file__).parent.rglob("*.py")

@@ -1,4 +1,4 @@
-"""Time limits of tasks in threads: the exception strikes inside of the task and nowhere else, once."""
+"""Time limits of tasks in threads: the exception is raised inside the task and nowhere else, once."""
 
 from __future__ import annotations
 
@@ -46,12 +46,14 @@ def spin(until: Callable[[], bool] = lambda: False) -> str:
     return "spun"
 
 
-def test_a_task_that_runs_python_code_is_struck_at_its_soft_limit(limits: Limits) -> None:
+def test_a_task_that_runs_python_code_is_interrupted_at_its_soft_limit(limits: Limits) -> None:
     with pytest.raises(TimeLimitExceeded, match="longer than its time_limit"):
         limits.call(None, spin, 0.05, math.inf)
 
 
-def test_limits_are_kept_again_once_a_thread_can_be_started(limits: Limits, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_limits_are_enforced_again_once_a_thread_can_be_started(
+    limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -64,12 +66,12 @@ def test_limits_are_kept_again_once_a_thread_can_be_started(limits: Limits, monk
         limits.call(None, lambda: spin(lambda: time.monotonic() > give_up), 0.05, math.inf)
 
 
-def test_a_task_that_is_inside_a_call_into_c_is_struck_as_soon_as_that_returns(limits: Limits) -> None:
+def test_a_task_inside_a_call_into_c_is_interrupted_as_soon_as_that_returns(limits: Limits) -> None:
     with pytest.raises(TimeLimitExceeded):
         limits.call(None, lambda: time.sleep(0.2) or spin(), 0.05, math.inf)
 
 
-def test_a_task_may_catch_it_and_clean_up(limits: Limits) -> None:
+def test_a_task_can_catch_time_limit_exceeded_and_clean_up(limits: Limits) -> None:
     def careful() -> str:
         try:
             return spin()
@@ -79,14 +81,14 @@ def test_a_task_may_catch_it_and_clean_up(limits: Limits) -> None:
     assert limits.call(None, careful, 0.05, math.inf) == "cleaned up"
 
 
-def test_what_a_task_returns_or_raises_in_time_comes_out(limits: Limits) -> None:
+def test_a_task_within_its_limit_returns_or_raises_as_usual(limits: Limits) -> None:
     assert limits.call(None, lambda: 42, 60, 60) == 42
     with pytest.raises(ZeroDivisionError):
         limits.call(None, lambda: 1 // 0, 60, 60)
 
 
-def test_a_task_that_ends_about_at_its_limit_is_struck_inside_or_not_at_all(limits: Limits) -> None:
-    """Thousands of tasks that end at the very moment: nothing strikes the code behind them."""
+def test_a_task_that_ends_close_to_its_limit_is_interrupted_inside_or_not_at_all(limits: Limits) -> None:
+    """Thousands of tasks that end at that very moment: the code after them is not interrupted."""
     escaped: list[BaseException] = []
 
     def run() -> None:
@@ -148,7 +150,7 @@ def test_a_child_that_returns_from_a_task_does_not_wait_for_the_watcher_that_onl
 
 
 @pytest.mark.parametrize("kind", [OSError, TimeoutError, ConnectionError])
-def test_what_handles_errors_of_the_network_leaves_it_alone(limits: Limits, kind: type[Exception]) -> None:
+def test_handlers_of_network_errors_do_not_catch_time_limit_exceeded(limits: Limits, kind: type[Exception]) -> None:
     ends = time.monotonic() + 10
 
     def reconnects() -> None:
@@ -173,7 +175,7 @@ class Sleepy:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_it_is_raised_again_until_the_run_has_ended_whatever_swallows_it(over: list[RunDeadline]) -> None:
+def test_time_limit_exceeded_is_raised_again_until_the_run_has_ended(over: list[RunDeadline]) -> None:
     limits = Limits(over.append, Pace(repeat_after=0.2))
     swallowed: list[float] = []
 
@@ -194,7 +196,7 @@ def test_it_is_raised_again_until_the_run_has_ended_whatever_swallows_it(over: l
     assert limits.call(None, lambda: "next", 60, math.inf) == "next", "nothing is left of the run before"
 
 
-def test_a_task_that_does_nothing_but_log_is_interrupted_in_the_sink_and_leaves_it_unlocked(
+def test_a_task_that_does_nothing_but_log_is_interrupted_and_leaves_the_log_handler_unlocked(
     over: list[RunDeadline],
 ) -> None:
     read_end, write_end = os.pipe()
@@ -271,7 +273,7 @@ def test_a_hard_limit_is_reported_once_and_the_run_continues_to_its_end_if_none_
     assert limits.claim(over[0]) is False
 
 
-def test_a_run_that_was_claimed_has_no_outcome_any_more(limits: Limits, over: list[RunDeadline]) -> None:
+def test_a_run_that_was_claimed_is_abandoned(limits: Limits, over: list[RunDeadline]) -> None:
     go = threading.Event()
     ended: list[str] = []
 
@@ -290,7 +292,7 @@ def test_a_run_that_was_claimed_has_no_outcome_any_more(limits: Limits, over: li
     assert ended == ["overtaken"]
 
 
-def test_the_nearest_of_many_limits_is_kept_whenever_it_comes_in(limits: Limits) -> None:
+def test_the_nearest_of_many_limits_is_enforced_even_if_it_is_added_later(limits: Limits) -> None:
     release = threading.Event()
     waiting = threading.Thread(target=lambda: limits.call(None, release.wait, 3600, 3600))
     waiting.start()
@@ -311,7 +313,7 @@ def test_the_nearest_of_many_limits_is_kept_whenever_it_comes_in(limits: Limits)
         (10, 5, "must not be shorter"),
     ],
 )
-def test_what_is_not_a_limit_is_refused_where_the_task_is_made(soft: Any, hard: Any, told: str) -> None:
+def test_an_invalid_limit_is_refused_when_the_task_is_defined(soft: Any, hard: Any, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         App().task(name="x", time_limit=soft, hard_limit=hard)
 
