@@ -63,7 +63,7 @@ def run_all(chosen: list[Mutant], console: Console) -> list[tuple[Mutant, bool, 
             done = run_tests(folder, tests)
             if done.returncode != 0:
                 console.print(done.stdout[-4000:], highlight=False, markup=False)
-                console.print("The tests fail on the unbroken package: nothing can be said of mutants.")
+                console.print("The tests fail on the unbroken package, so no mutant was tried.")
                 sys.exit(1)
         progress.advance(bar)
         for mutant in chosen:

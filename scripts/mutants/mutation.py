@@ -1,8 +1,8 @@
 """
 Changes a piece of code that a pattern finds in a named class, function or constant, wherever in the package that is.
 
-A pattern is Python. A single capital letter in it stands for any expression, in the replacement for what it stood for
-in the code; a letter that is used twice has to stand for the same expression. Names of files, layout and comments are
+A pattern is Python. A single capital letter in it matches any expression, and in the replacement it is what it matched
+in the code; a letter that is used twice has to match the same expression. Names of files, layout and comments are
 free to change, and so are the names of variables that a pattern has letters for.
 """
 
@@ -120,7 +120,7 @@ def _statements(place: ast.AST, pattern: list[ast.stmt]) -> Iterator[Spot]:
 
 
 def _matches(pattern: object, code: object, letters: Letters) -> bool:
-    """Return whether code matches; add what letters stand for."""
+    """Return whether code matches; add what each letter matches."""
     match pattern, code:
         case ast.Name(id=name), ast.expr() if LETTER.fullmatch(name):
             return _matches(letters.setdefault(name, code), code, {})
@@ -139,7 +139,7 @@ def _matches(pattern: object, code: object, letters: Letters) -> bool:
 
 
 class _Filled(ast.NodeTransformer):
-    """Puts what letters stand for in their place."""
+    """Replaces letters by what they matched."""
 
     def __init__(self, letters: Letters) -> None:
         self._letters = letters

@@ -1,4 +1,4 @@
-"""Plain English: what people read (code, pages, help) is free of the habits of speech that readers stumbled over."""
+"""Plain English: what people read (code, tests, pages, help) is free of habits of speech that readers stumbled over."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import re
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,8 @@ ALLOWED: dict[str, str] = {}
 # `python -m tests.unit.test_words PART` lists what breaks a rule in one part.
 PACKAGE = ROOT / "amqpworker"
 PARTS = sorted(path.name for path in PACKAGE.iterdir() if path.name not in {"__pycache__", "py.typed"})
-PARTS += ["deploy", "help"]
+PARTS += ["deploy", "help", "tests"]
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SCRIPTS = [ROOT / ".ci/run", *sorted((ROOT / "scripts").glob("*.sh"))]
 TEXTS = [*PAGES, ROOT / "Makefile", ROOT / "bench/README.md", ROOT / "pyproject.toml", *SCRIPTS]
 
@@ -58,8 +59,8 @@ def sentences(text: str) -> str:
     return re.sub(r"`[^`\n]+`", "``", text)
 
 
-def texts_of(source: str) -> Iterator[tuple[int, str]]:
-    """Yield the comments, docstrings and sentences of a module, each with its line; comments that follow on are one text."""
+def comments_of(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the comments of a module, each with its line; comments that follow on are one text."""
     began, lines, last = 0, [], -1
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type != tokenize.COMMENT:
@@ -70,13 +71,40 @@ def texts_of(source: str) -> Iterator[tuple[int, str]]:
         lines.append(token.string.lstrip("# "))
         last = token.start[0]
     yield began, "\n".join(lines)
-    tree = ast.parse(source)
+
+
+def strings_of(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield the strings in a piece of code, each with its line."""
     inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
             yield node.lineno, "".join(str(one.value) if isinstance(one, ast.Constant) else "x" for one in node.values)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
             yield node.lineno, node.value
+
+
+def texts_of(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the comments, docstrings and sentences of a module, each with its line."""
+    yield from comments_of(source)
+    yield from strings_of(ast.parse(source))
+
+
+def texts_of_tests(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the comments, docstrings, messages of assertions and names of a test module; its other strings are data."""
+    yield from comments_of(source)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Assert) and node.msg is not None:
+            yield from strings_of(node.msg)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+            yield node.lineno, node.name.replace("_", " ")
+        if isinstance(node, ast.ClassDef):
+            yield node.lineno, "class " + re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", node.name)
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node):
+            yield from strings_of(node.body[0])
+
+
+def modules_in(folder: str) -> list[Path]:
+    return [path for path in sorted((ROOT / folder).rglob("*.py")) if ".venv" not in path.parts]
 
 
 def habits(name: str, text: str, line: int = 1) -> list[str]:
@@ -95,9 +123,9 @@ def habits(name: str, text: str, line: int = 1) -> list[str]:
     return found
 
 
-def in_module(path: Path) -> list[str]:
+def in_module(path: Path, texts: Callable[[str], Iterable[tuple[int, str]]] = texts_of) -> list[str]:
     name = str(path.relative_to(ROOT))
-    return [one for line, text in texts_of(path.read_text()) for one in habits(name, text, line)]
+    return [one for line, text in texts(path.read_text()) for one in habits(name, text, line)]
 
 
 def helps(command: Any, name: str = "amqpworker") -> Iterator[tuple[str, str]]:
@@ -116,28 +144,30 @@ def test_a_page_is_in_plain_english(page: Path) -> None:
 
 
 def of_part(part: str) -> list[str]:
-    """Return what breaks a rule in a part of the package, in the help (`help`) or in the deployment files (`deploy`)."""
+    """Return what breaks a rule in a part of the package, in the help, in the files of `deploy` or in the tests."""
     if part == "help":
         return [one for name, text in helps(typer.main.get_command(program)) for one in habits(name, text)]
     if part == "deploy":
         paths = [path for path in sorted((ROOT / part).rglob("*")) if path.is_file()]
         return [one for path in paths for one in habits(str(path.relative_to(ROOT)), path.read_text())]
+    if part == "tests":
+        return [one for path in modules_in(part) for one in in_module(path, texts_of_tests)]
     place = PACKAGE / part
     return [one for path in ([place] if place.is_file() else sorted(place.rglob("*.py"))) for one in in_module(path)]
 
 
-def test_the_package_its_help_and_what_is_deployed_are_in_plain_english() -> None:
+def test_the_package_its_help_its_tests_and_what_is_deployed_are_in_plain_english() -> None:
     assert [one for part in PARTS for one in of_part(part)] == []
 
 
-@pytest.mark.parametrize("folder", ["examples", "bench"])
+@pytest.mark.parametrize("folder", ["examples", "bench", "scripts"])
 def test_what_surrounds_the_package_is_in_plain_english(folder: str) -> None:
-    paths = [path for path in sorted((ROOT / folder).rglob("*.py")) if ".venv" not in path.parts]
-    assert [one for path in paths for one in in_module(path)] == []
+    assert [one for path in modules_in(folder) for one in in_module(path)] == []
 
 
 def test_what_is_allowed_or_left_out_is_still_there() -> None:
-    every = "\n".join(path.read_text() for path in [*TEXTS, *PACKAGE.rglob("*.py"), *(ROOT / "examples").rglob("*.py")])
+    folders = ("amqpworker", "tests", "examples", "bench", "scripts")
+    every = "\n".join(path.read_text() for path in [*TEXTS, *(one for name in folders for one in modules_in(name))])
     lines = {line.strip().lstrip("# ") for line in every.splitlines()}
     assert [line for line in ALLOWED if line not in lines] == []
 
@@ -181,6 +211,20 @@ def test_comments_strings_and_docstrings_are_read_and_names_are_not() -> None:
     )
     found = [one for line, text in texts_of(source) for one in habits("module", text, line)]
     assert [one.split(": ")[0] for one in sorted(found)] == ["module:1", "module:2", "module:5"]
+
+
+def test_names_comments_docstrings_and_messages_of_tests_are_read_and_their_data_is_not() -> None:
+    source = '''"""It says so."""
+class Nobody: ...
+def test_what_is_told() -> None:
+    """Give one\nback."""
+    # it comes
+    # again
+    assert send("it goes on"), f"it is no {x}"
+def told_by_nobody() -> None: ...
+'''
+    found = [one for line, text in texts_of_tests(source) for one in habits("module", text, line)]
+    assert [one.split(": ")[0] for one in sorted(found)] == [f"module:{line}" for line in (1, 2, 3, 4, 6, 8)]
 
 
 if __name__ == "__main__":
