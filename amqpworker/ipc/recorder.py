@@ -177,7 +177,7 @@ class RunSlot:
     def mark_running(self, key: bytes, run: Run) -> None:
         """Record that a task starts."""
         # `struct` truncates what is longer than its field.
-        PACK(self._memory, self._fields, run.attempt, run.started, run.limit_ends, key, run.task.encode())
+        PACK(self._memory, self._fields, run.attempt, run.started, run.limit_ends, key, run.registered.name.encode())
         self._memory[self._flag] = 1
 
     def mark_free(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -28,14 +29,12 @@ TASK_FIELDS = ("task", "id", "attempt", "queue")
 class Logger:
     """A logger that does nothing for a line below the log level."""
 
-    __slots__ = ("_logger",)
+    __slots__ = ("_logger", "wants")
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
-
-    def wants(self, level: int) -> bool:
-        """Return whether a line of this level would be written, for lines whose fields cost something."""
-        return self._logger.isEnabledFor(level)
+        self.wants: Callable[[int], bool] = logger.isEnabledFor
+        """Returns whether a line of this level would be written, for lines whose fields cost something."""
 
     def debug(self, event: str, **fields: Any) -> None:
         """Log what helps to follow the program step by step."""
@@ -58,7 +57,7 @@ class Logger:
         self._write(logging.CRITICAL, event, fields)
 
     def _write(self, level: int, event: str, fields: dict[str, Any]) -> None:
-        if not self._logger.isEnabledFor(level):
+        if not self.wants(level):
             return
         error = fields.pop("exc_info", None)
         known = {name: value for name, value in fields.items() if value is not None}

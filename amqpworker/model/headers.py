@@ -90,19 +90,27 @@ def time_of(value: HeaderValue) -> int | None:
     """
     kind = type(value)
     if kind is str:
-        # First, since Python reads many whole numbers as a date and a time without a separator.
-        if _WHOLE_NUMBER.fullmatch(value):
-            return None if len(value) == DIGITS_OF_A_DATE else int(value)
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return None
+        return _time_in_text(value)
     if kind is int:
         return value  # type: ignore[no-any-return]
+    return _time_in_date(value) if isinstance(value, datetime) else None
+
+
+@lru_cache(maxsize=64)
+def _time_in_text(text: str) -> int | None:
+    # Neighbours in a queue were often sent in the same millisecond.
+    # Whole numbers first, since Python reads many of them as a date and a time without a separator.
+    if _WHOLE_NUMBER.fullmatch(text):
+        return None if len(text) == DIGITS_OF_A_DATE else int(text)
+    try:
+        return _time_in_date(datetime.fromisoformat(text))
+    except ValueError:
+        return None
+
+
+def _time_in_date(date: datetime) -> int | None:
     # Without a zone the time would depend on the machine.
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        return (value - EPOCH) // MILLISECOND
-    return None
+    return None if date.tzinfo is None else (date - EPOCH) // MILLISECOND
 
 
 def count_of(value: HeaderValue) -> int | None:

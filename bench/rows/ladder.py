@@ -49,8 +49,8 @@ def ours(bench: Bench) -> Figures:
     """Measure amqpworker's ladder."""
     with bench.place() as place:
         declare.declare(place.url, declare.ours(delays=True))
-        way = route(Names(declare.NAMESPACE), QUEUE, sum(STEPS))
-        return _measure(bench, place.url, way.exchange, way.routing_key, dict(way.headers))
+        way = route(Names(declare.NAMESPACE), sum(STEPS))
+        return _measure(bench, place.url, way.exchange, QUEUE, dict(way.headers))
 
 
 def celery(bench: Bench) -> Figures:
