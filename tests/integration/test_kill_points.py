@@ -35,13 +35,13 @@ def hits(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def test_each_step_is_reached(hits: Counter[str], vhost: Broker, tmp_path: Path) -> None:
     app = App(vhost.url, results=f"sqlite:///{tmp_path / 'results.db'}")
 
-    @app.task(queue="work", retry=[0.125])
+    @app.task(name="kill.comes_again", queue="work", retry=[0.125])
     def comes_again() -> int:
         if current().attempt == 1:
             raise ValueError
         return 1
 
-    @app.task(queue="work")
+    @app.task(name="kill.dies", queue="work")
     def dies() -> None:
         raise Reject("no use")
 
