@@ -5,16 +5,9 @@ from __future__ import annotations
 import encodings.idna  # noqa: F401 - else loaded by the I/O thread: a child forked meanwhile would wait for that for ever
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import pika
-import pika.credentials
-
-from amqpworker.broker.labels import client_properties
-from amqpworker.broker.tls import tls_context
 from amqpworker.errors import ConfigError
-from amqpworker.settings import Settings
 
 PORTS = {"amqp": 5672, "amqps": 5671}
 
@@ -82,57 +75,3 @@ def _address(url: str) -> Address:
         split.scheme == "amqps",
         split.username is not None,
     )
-
-
-def parameters(address: Address, settings: Settings, name: str) -> pika.ConnectionParameters:
-    """Return pika's parameters to connect to `address`, with a connection name for the lists of the broker."""
-    return pika.ConnectionParameters(
-        host=address.host,
-        port=address.port,
-        virtual_host=address.virtual_host,
-        credentials=login(address, settings),
-        ssl_options=pika.SSLOptions(tls_context(settings), address.host) if address.tls else None,
-        heartbeat=settings.heartbeat,
-        socket_timeout=settings.connect_timeout,
-        stack_timeout=settings.connect_timeout,
-        blocked_connection_timeout=max(600.0, 2 * settings.send_timeout),
-        connection_attempts=1,
-        client_properties=client_properties(name),
-    )
-
-
-class _NamesMechanisms:
-    """Refuses a broker that does not offer a login's mechanism, `TYPE`, with `ADVICE`; in front of a login of pika's."""
-
-    TYPE: str
-    ADVICE: str
-
-    def response_for(self, start: Any) -> tuple[str | None, bytes | None]:
-        answer: tuple[str | None, bytes | None] = super().response_for(start)  # type: ignore[misc]
-        if answer[0] is None:
-            offered = start.mechanisms
-            text = offered.decode(errors="replace") if isinstance(offered, bytes) else offered
-            raise ConfigError(f"The broker does not offer the login mechanism {self.TYPE}, only {text}: {self.ADVICE}.")
-        return answer
-
-
-class Password(_NamesMechanisms, pika.PlainCredentials):  # type: ignore[misc]
-    """A login by user and password."""
-
-    ADVICE = "leave the user out of the URL, and set tls_cert, to log in by certificate"
-
-
-class Certificate(_NamesMechanisms, pika.credentials.ExternalCredentials):  # type: ignore[misc]
-    """A login by the certificate of a connection: EXTERNAL."""
-
-    ADVICE = (
-        "write user and password into the URL, or turn it on (the plugin rabbitmq_auth_mechanism_ssl, and "
-        "auth_mechanisms.1 = EXTERNAL)"
-    )
-
-
-def login(address: Address, settings: Settings) -> Password | Certificate:
-    """Return how to log in: by certificate if one is set and the URL names no user."""
-    if address.tls and settings.tls_cert is not None and not address.names_user:
-        return Certificate()
-    return Password(address.user, address.password, erase_on_connect=False)

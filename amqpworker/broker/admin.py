@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
-from pika import exceptions
-
 from amqpworker.broker.address import addresses
-from amqpworker.broker.channel import Channel, open_channel
-from amqpworker.broker.connection_errors import ConnectionProblem, access_refused, channel_error, does_not_exist
-from amqpworker.broker.declarer import declare
+from amqpworker.broker.channel_errors import access_refused, channel_error, does_not_exist
+from amqpworker.broker.connection import ChannelError, ChannelListener
+from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.peek import End, PeekSession, needs_read
-from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
+from amqpworker.broker.pika_channel import PikaChannel
+from amqpworker.broker.pika_connection import PikaConnection
 from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError, NotConnected, Unroutable
 from amqpworker.model.message import Delivery
 from amqpworker.routing.topology import Binding, Exchange, Queue, Topology
@@ -35,6 +34,7 @@ BACK_PAUSE = 0.02
 
 Request: TypeAlias = Callable[[PikaConnection], None]
 Answers: TypeAlias = "SimpleQueue[Any]"
+Action: TypeAlias = Callable[[PikaChannel, Callable[[Any], None]], None]
 
 
 class Depth(NamedTuple):
@@ -100,15 +100,15 @@ class Admin:
         parts = list(topology)
         answers: Answers = SimpleQueue()
 
-        def on_opened(channel: Channel) -> None:
+        def on_opened(channel: PikaChannel) -> None:
             for part in parts:
-                declare(channel.pika, part, lambda _, part=part: answers.put(part))  # type: ignore[misc]
+                channel.declare(part, lambda part=part: answers.put(part))  # type: ignore[misc]
 
-        self._send(lambda connection: open_channel(connection, ChannelListener(), on_opened, answers.put), answers)
+        self._send(lambda connection: connection.open_channel(ChannelListener(), on_opened, answers.put), answers)
         for _ in parts:
             try:
                 on_declared(self._wait(answers))
-            except exceptions.AMQPError as error:
+            except ChannelError as error:
                 raise channel_error(error, "declaring the topology", "configure") from error
 
     def _compare(self, part: Exchange | Queue) -> Problem | None:
@@ -118,7 +118,7 @@ class Admin:
                 return Problem("missing", f"The {kind} {part.name!r} does not exist.")
             return Problem("unknown", f"The {kind} {part.name!r} cannot be checked: {error}")
         # A passive declaration compares nothing; an active one of what exists changes nothing.
-        error = self._error_of(lambda channel, on_done: declare(channel, part, on_done))
+        error = self._error_of(lambda channel, on_done: channel.declare(part, lambda: on_done(None)))
         if isinstance(error, ConfigError):
             return Problem("differs", str(error))
         return _not_compared(kind, part.name, error) if error is not None else None
@@ -171,7 +171,7 @@ class Admin:
             while (answer := self._next_of(session, queue, answers)) is not End:
                 if answer is not None:
                     kept.append(answer)
-        except exceptions.AMQPError as error:
+        except ChannelError as error:
             raise channel_error(error, f"peeking into queue {queue!r}", "read") from error
         except BaseException:
             self._end_early(session, answers)
@@ -207,12 +207,12 @@ class Admin:
         try:
             while self._wait(answers, LAST_TIMEOUT) is not End:
                 pass
-        except (AmqpWorkerError, exceptions.AMQPError):
+        except (AmqpWorkerError, ChannelError):
             return  # the connection was lost: the broker requeues by itself
 
     # ---- requests, from the caller's thread -------------------------------------------------------------------------
 
-    def _error_of(self, action: Callable[[Any, Callable[[Any], None]], None]) -> AmqpWorkerError | None:
+    def _error_of(self, action: Action) -> AmqpWorkerError | None:
         """Return the error for which the broker closes the channel of an action, if it does."""
         try:
             self._on_channel(action)
@@ -222,21 +222,21 @@ class Admin:
             return error
         return None
 
-    def _on_channel(self, action: Callable[[Any, Callable[[Any], None]], None]) -> Any:
+    def _on_channel(self, action: Action) -> Any:
         """Return the broker's answer to what `action` does on a channel of its own."""
         answers: Answers = SimpleQueue()
 
-        def on_opened(channel: Channel) -> None:
+        def on_opened(channel: PikaChannel) -> None:
             def on_done(frame: Any) -> None:
                 answers.put(frame)
                 channel.close()
 
-            action(channel.pika, on_done)
+            action(channel, on_done)
 
-        self._send(lambda connection: open_channel(connection, ChannelListener(), on_opened, answers.put), answers)
+        self._send(lambda connection: connection.open_channel(ChannelListener(), on_opened, answers.put), answers)
         try:
             return self._wait(answers)
-        except exceptions.AMQPError as error:
+        except ChannelError as error:
             raise channel_error(error, "checking the topology", "read") from error
 
     def _send(self, request: Request, answers: Answers) -> None:
@@ -295,8 +295,8 @@ def _not_compared(kind: str, name: str, error: AmqpWorkerError) -> Problem:
     return Problem("unknown", f"The {kind} {name!r} cannot be compared: {why}.", why)
 
 
-def _exists(channel: Any, part: Exchange | Queue, on_done: Callable[[Any], None]) -> None:
+def _exists(channel: PikaChannel, part: Exchange | Queue, on_done: Callable[[Any], None]) -> None:
     if isinstance(part, Exchange):
-        channel.exchange_declare(part.name, passive=True, callback=on_done)
+        channel.pika.exchange_declare(part.name, passive=True, callback=on_done)
     else:
-        channel.queue_declare(part.name, passive=True, callback=on_done)
+        channel.pika.queue_declare(part.name, passive=True, callback=on_done)

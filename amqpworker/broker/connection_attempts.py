@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from amqpworker.broker.connection_errors import ConnectionProblem
+from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.lifecycle import backoff
 
 STABLE_AFTER = 5.0

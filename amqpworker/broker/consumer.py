@@ -18,13 +18,15 @@ from amqpworker.broker.ack_timeout import (
     refuses_ack_timeout,
 )
 from amqpworker.broker.address import Address
-from amqpworker.broker.channel import Channel, QueueState, open_channel
-from amqpworker.broker.connection_errors import ConnectionProblem, channel_error
+from amqpworker.broker.channel_errors import channel_error
+from amqpworker.broker.connection import ChannelError, QueueState
+from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
 from amqpworker.broker.consumer_check import SubscriptionCheck, resubscribes_silently
 from amqpworker.broker.declarer import Declarer
 from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.labels import ConsumerTags
+from amqpworker.broker.pika_channel import PikaChannel
 from amqpworker.broker.pika_connection import PikaConnection, version_of
 from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.lifecycle import backoff
@@ -113,7 +115,7 @@ class Consumer:
         """Subscribe to every queue."""
         self._connection = connection
         self.problem = None
-        self._declarer = Declarer(connection, self.io.liveness)
+        self._declarer = Declarer(connection, self.io)
         self._pauses.clear()
         self.failures.clear()
         SubscriptionCheck(connection, self).start()
@@ -149,7 +151,7 @@ class Consumer:
         self._channels[subscription.queue] = consumer_channel
         self.receiver.on_channel_opening(consumer_channel)
 
-        def on_opened(channel: Channel) -> None:
+        def on_opened(channel: PikaChannel) -> None:
             consumer_channel.on_opened(channel)
             if self._draining or not consumer_channel.is_open:
                 self._invalidate(consumer_channel)
@@ -159,11 +161,11 @@ class Consumer:
             channel.on_cancel(lambda: self._on_cancelled(consumer_channel))
             self._consume(consumer_channel, connection, channel)
 
-        open_channel(
-            connection, consumer_channel, on_opened, lambda error: self._on_channel_closed(consumer_channel, error)
+        connection.open_channel(
+            consumer_channel, on_opened, lambda error: self._on_channel_closed(consumer_channel, error)
         )
 
-    def _consume(self, consumer_channel: ConsumerChannel, connection: PikaConnection, channel: Channel) -> None:
+    def _consume(self, consumer_channel: ConsumerChannel, connection: PikaConnection, channel: PikaChannel) -> None:
         subscription = consumer_channel.subscription
         tag = self._tags.make(subscription.queue)
 
@@ -263,7 +265,7 @@ class Consumer:
             consumer_channel.channel.close()
         self._subscribe_after_pause(consumer_channel.subscription)
 
-    def _on_channel_closed(self, consumer_channel: ConsumerChannel, error: BaseException) -> None:
+    def _on_channel_closed(self, consumer_channel: ConsumerChannel, error: ChannelError) -> None:
         was_open = consumer_channel.is_open
         if was_open and (timeout := ack_timeout_that_closed(error, self._settings.ack_timeout)) is not None:
             self.receiver.on_ack_timeout(consumer_channel, timeout, str(error))

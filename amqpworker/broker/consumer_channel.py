@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from amqpworker.broker.ack_tracker import AckTracker
-from amqpworker.broker.channel import Channel, QueueState
-from amqpworker.broker.pika_connection import ChannelListener
+from amqpworker.broker.connection import ChannelListener, QueueState
+from amqpworker.broker.pika_channel import PikaChannel
 from amqpworker.model.message import Delivery
 from amqpworker.routing.queues import Requirement
 
@@ -56,7 +56,7 @@ class ConsumerChannel(ChannelListener):
     ) -> None:
         self.subscription = subscription
         self.queue = subscription.queue
-        self.channel: Channel | None = None
+        self.channel: PikaChannel | None = None
         self.consumer_tag: str | None = None
         self.held_since = 0.0
         self.released = False
@@ -139,7 +139,7 @@ class ConsumerChannel(ChannelListener):
         """Whether it has a consumer, or had one and is left to other processes for a while."""
         return self.is_subscribed or self.held_since > 0 or self.released
 
-    def on_opened(self, channel: Channel) -> None:
+    def on_opened(self, channel: PikaChannel) -> None:
         """Take the AMQP channel, once it is open."""
         self.channel = channel
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections import deque
 from queue import SimpleQueue
 
-from amqpworker.broker.channel import Channel, QueueState, open_channel
-from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
+from amqpworker.broker.connection import Channel, ChannelListener, Connection, QueueState
 
 
 class ConsumerCount:
@@ -21,7 +20,7 @@ class ConsumerCount:
         """The queues to ask for, from any thread, and where to put each answer: None if it cannot be known."""
         self._asked: dict[str, list[SimpleQueue[int | None]]] = {}
 
-    def ask(self, connection: PikaConnection) -> None:
+    def ask(self, connection: Connection) -> None:
         """Ask the waiting questions, once for each queue."""
         while self.waiting:
             queue, answer = self.waiting.popleft()
@@ -45,7 +44,7 @@ class ConsumerCount:
             for answer in asked:
                 answer.put(consumers)
 
-    def _ask(self, connection: PikaConnection, queue: str, asked: list[SimpleQueue[int | None]]) -> None:
+    def _ask(self, connection: Connection, queue: str, asked: list[SimpleQueue[int | None]]) -> None:
         def on_opened(channel: Channel) -> None:
             def on_answer(state: QueueState) -> None:
                 unknown = state.is_unreliable and not state.consumers
@@ -55,4 +54,4 @@ class ConsumerCount:
             channel.ask(queue, on_answer)
 
         # If the channel is closed before, such as for a missing queue, nothing is known.
-        open_channel(connection, ChannelListener(), on_opened, lambda _: self._answer(queue, asked, None))
+        connection.open_channel(ChannelListener(), on_opened, lambda _: self._answer(queue, asked, None))

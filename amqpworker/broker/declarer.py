@@ -7,16 +7,14 @@ Decides the order of the declarations, what a refusal means, and what happens if
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from amqpworker.broker.channel import Channel, OwnChannel
-from amqpworker.broker.connection_errors import DECLARED_ELSEWHERE, channel_error
-from amqpworker.broker.liveness import Liveness
-from amqpworker.broker.pika_connection import PikaConnection
+from amqpworker.broker.channel_errors import DECLARED_ELSEWHERE, channel_error
+from amqpworker.broker.connection import Channel, ChannelError, Connection, Keeper, Part
+from amqpworker.broker.own_channel import OwnChannel
 from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.log.logger import get_logger
 from amqpworker.routing.queues import Requirement
-from amqpworker.routing.topology import Binding, Exchange, Queue
 
 log = get_logger(__name__)
 
@@ -27,16 +25,16 @@ REDECLARE_DELAY = 1.0
 ANSWER_EVERY = 8
 
 OnDeclared: TypeAlias = Callable[[AmqpWorkerError | None], None]
-Part: TypeAlias = Exchange | Queue | Binding
 
 
 class Declarer:
     """Declares what is required on one connection, each requirement once."""
 
-    def __init__(self, connection: PikaConnection, liveness: Liveness) -> None:
+    def __init__(self, connection: Connection, keeper: Keeper) -> None:
         self.declared: set[Requirement] = set()
         self._connection = connection
-        self._liveness = liveness
+        self._keeper = keeper
+        self._liveness = keeper.liveness
         self._stop_waiting: Callable[[], None] = lambda: None
         self._channel = OwnChannel(connection, self._on_closed)
         # What is to be declared, in this order.
@@ -67,7 +65,7 @@ class Declarer:
         self._declared_parts = [part for part in self._declared_parts if part not in parts]
         self._delayed |= deleted
         if self._connection.is_open:
-            self._connection.ioloop.call_later(REDECLARE_DELAY, lambda: self._on_delay_over(deleted))
+            self._keeper.call_later(REDECLARE_DELAY, lambda: self._on_delay_over(deleted))
 
     def _on_delay_over(self, requirements: set[Requirement]) -> None:
         self._delayed -= requirements
@@ -81,7 +79,7 @@ class Declarer:
             self._expect_answer()
             self._channel.use(self._declare)
 
-    def _expect_answer(self, _: object = None) -> None:
+    def _expect_answer(self) -> None:
         self._stop_waiting()
         self._stop_waiting = self._liveness.expect_answer(self._on_late)
 
@@ -105,15 +103,15 @@ class Declarer:
         # Few are answered: a channel is served in order, and a refusal of any of them closes it.
         on_some_declared = self._channel.unless_left(self._expect_answer)
         for number, part in enumerate(parts[:-1], 1):
-            declare(channel.pika, part, None if number % ANSWER_EVERY else on_some_declared)
+            channel.declare(part, None if number % ANSWER_EVERY else on_some_declared)
 
-        def on_all_declared(_: object) -> None:
+        def on_all_declared() -> None:
             self._declared_parts += parts
             self._finish(None)
 
-        declare(channel.pika, parts[-1], self._channel.unless_left(on_all_declared))
+        channel.declare(parts[-1], self._channel.unless_left(on_all_declared))
 
-    def _on_closed(self, error: BaseException) -> None:
+    def _on_closed(self, error: ChannelError) -> None:
         # If the connection has ended no callback is called: its user asks again on the next connection.
         if self._current is not None and self._connection.is_open:
             self._finish(channel_error(error, f"declaring {self._current}", "configure", DECLARED_ELSEWHERE))
@@ -129,16 +127,3 @@ class Declarer:
         for on_declared in self._callbacks.pop(requirement, []):
             on_declared(error)
         self._declare_next()
-
-
-def declare(channel: Any, part: Part, on_done: Callable[[Any], None] | None) -> None:
-    """Declare one part on pika's channel."""
-    match part:
-        case Exchange():
-            channel.exchange_declare(
-                part.name, part.type, durable=True, arguments=dict(part.arguments), callback=on_done
-            )
-        case Queue():
-            channel.queue_declare(part.name, durable=True, arguments=dict(part.arguments), callback=on_done)
-        case Binding():
-            channel.queue_bind(part.queue, part.source, part.routing_key, dict(part.arguments), callback=on_done)

@@ -15,12 +15,14 @@ from typing import Any, Protocol
 
 from pika.adapters.select_connection import IOLoop
 
-from amqpworker.broker.address import Address, parameters
+from amqpworker.broker.address import Address
 from amqpworker.broker.connection_attempts import ConnectionAttempts
-from amqpworker.broker.connection_errors import ConnectionProblem, problem_of, too_old
+from amqpworker.broker.connection_problem import ConnectionProblem, too_old
 from amqpworker.broker.labels import connection_name, program
 from amqpworker.broker.liveness import Liveness
 from amqpworker.broker.pika_connection import PikaConnection, socket_of
+from amqpworker.broker.pika_errors import problem_of
+from amqpworker.broker.pika_parameters import parameters
 from amqpworker.broker.single_start_thread import SingleStartThread
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.lifecycle import LiveObjects, Waker

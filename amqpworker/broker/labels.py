@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pika
-
 import amqpworker
 
 MAX_LABEL_BYTES = 255
@@ -36,13 +34,13 @@ def connection_name(owner: str, role: str) -> str:
     return _cut(owner, MAX_LABEL_BYTES - len(end.encode())) + end
 
 
-def client_properties(name: str) -> dict[str, Any]:
-    """Return what the broker shows about the client."""
+def client_properties(name: str, library: str) -> dict[str, Any]:
+    """Return what the broker shows about the client, which uses a `library`."""
     return {
         "connection_name": name,
         "product": "amqpworker",
         "version": amqpworker.__version__,
-        "platform": f"Python {platform.python_version()}, pika {pika.__version__}",
+        "platform": f"Python {platform.python_version()}, {library}",
         "information": "",
     }
 

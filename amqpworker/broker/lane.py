@@ -12,9 +12,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from pika.exceptions import NoFreeChannels
-
-from amqpworker.broker.connection_errors import ConnectionProblem, channel_error, exchange_of, max_message_size
+from amqpworker.broker.channel_errors import channel_error, exchange_of, max_message_size
+from amqpworker.broker.connection import ChannelError, NoChannelLeft
+from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.declarer import Declarer
 from amqpworker.broker.pending_publish import OnDone, PendingPublish
 from amqpworker.broker.publish_channel import PublishChannel
@@ -263,7 +263,7 @@ class Lane:
             self._current = None
         self.session.io.wake()
 
-    def on_closed(self, channel: PublishChannel, error: BaseException) -> None:
+    def on_closed(self, channel: PublishChannel, error: ChannelError) -> None:
         """Decide what happens to what was in flight, and open another channel for what waits."""
         if channel in self._older:
             self._older.remove(channel)
@@ -273,7 +273,7 @@ class Lane:
             self._opening = short
             if short:
                 self.session.io.call_later(CHANNEL_PAUSE, self._open_again)
-            if isinstance(error, NoFreeChannels):
+            if isinstance(error, NoChannelLeft):
                 missing = channel_error(error, f"the {self.purpose.name} of this process", "write")
                 log.error("publish_channel_missing", purpose=self.purpose.name, reason=str(missing))
                 while self._inbox:
@@ -286,7 +286,7 @@ class Lane:
         self._opening = False
         self.session.io.wake()
 
-    def after_close(self, channel: PublishChannel, in_flight: list[PendingPublish], error: BaseException) -> None:
+    def after_close(self, channel: PublishChannel, in_flight: list[PendingPublish], error: ChannelError) -> None:
         """Fail the messages at fault for the close of a channel, and publish the others again if allowed."""
         session = self.session
         cause = channel_error(error, "publishing", "write")

@@ -8,15 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from amqpworker.broker.channel import open_channel
-from amqpworker.broker.pika_connection import ChannelListener
+from amqpworker.broker.connection import ChannelListener, Keeper
 from amqpworker.broker.silence import CHECK_EVERY, AnswerTimeout, Silence, Step
 from amqpworker.log.logger import get_logger
-
-if TYPE_CHECKING:
-    from amqpworker.broker.io_thread import IOThread
 
 log = get_logger(__name__)
 
@@ -27,7 +22,7 @@ QUIET = 1.0
 class Liveness:
     """Watches the present connection; for the I/O thread."""
 
-    def __init__(self, keeper: IOThread, addresses: int) -> None:
+    def __init__(self, keeper: Keeper, addresses: int) -> None:
         self._keeper = keeper
         self._answer_timeout = AnswerTimeout(addresses)
         self._silence: Silence | None = None
@@ -72,7 +67,7 @@ class Liveness:
             return
         if step is Step.PROBE:
             # By a request that needs no queue: a queue may be silent while the broker is not.
-            open_channel(connection, ChannelListener(), lambda channel: channel.close(), lambda _: None)
+            connection.open_channel(ChannelListener(), lambda channel: channel.close(), lambda _: None)
         if silence.lasted or self._keeper.is_ticking:
             self._watch(silence)
 

@@ -13,11 +13,10 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-from pika import exceptions
-
-from amqpworker.broker.channel import Channel, QueueState, open_channel
+from amqpworker.broker.connection import ChannelClosed, ChannelError, ChannelListener, ClosedHere, QueueState
 from amqpworker.broker.labels import process_name
-from amqpworker.broker.pika_connection import ChannelListener, PikaConnection, version_of
+from amqpworker.broker.pika_channel import PikaChannel
+from amqpworker.broker.pika_connection import PikaConnection, version_of
 from amqpworker.model.message import Delivery
 
 FULL_SCAN_LIMIT = 100_000
@@ -50,7 +49,7 @@ class PeekSession(ChannelListener):
         self._most = most
         self._matches = matches
         self._answers = answers
-        self._channel: Channel | None = None
+        self._channel: PikaChannel | None = None
         self._consumers: list[str] = []
         self._to_take = 0
         self._portion = 0
@@ -61,7 +60,7 @@ class PeekSession(ChannelListener):
     def start(self, connection: PikaConnection) -> None:
         """Open a channel and ask how many messages there are."""
         self._by_closing = version_of(connection) < CLOSING_KEEPS_ORDER_BELOW
-        open_channel(connection, self, self._on_channel, self._on_closed)
+        connection.open_channel(self, self._on_channel, self._on_closed)
 
     def finish(self) -> None:
         """Requeue what is held and take nothing more."""
@@ -75,7 +74,7 @@ class PeekSession(ChannelListener):
         else:
             self._cancel_next()
 
-    def _on_channel(self, channel: Channel) -> None:
+    def _on_channel(self, channel: PikaChannel) -> None:
         self._channel = channel
         if self._ending:
             channel.close()
@@ -119,16 +118,15 @@ class PeekSession(ChannelListener):
             self._channel.requeue_all()
             self._channel.close()
 
-    def _on_closed(self, reason: BaseException) -> None:
+    def _on_closed(self, reason: ChannelError) -> None:
         self._channel = None
-        by_us = self._ending and isinstance(reason, exceptions.ChannelClosedByClient)
+        by_us = self._ending and isinstance(reason, ClosedHere)
         self._answers.put(End if by_us else needs_read(reason))
 
 
 def needs_read(error: BaseException) -> BaseException:
     """Return a refusal with the missing permission: from 4.3 on `configure` is named although `read` would be enough."""
-    if not isinstance(error, exceptions.ChannelClosedByBroker) or error.reply_code != ACCESS_REFUSED:
+    if not isinstance(error, ChannelClosed) or error.reply_code != ACCESS_REFUSED:
         return error
     text = error.reply_text.replace("configure access to queue", "read access to queue", 1)
-    refusal: BaseException = exceptions.ChannelClosedByBroker(error.reply_code, text)
-    return refusal
+    return ChannelClosed(error.reply_code, text)

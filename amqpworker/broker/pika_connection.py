@@ -14,16 +14,27 @@ import select
 import socket
 import struct
 import termios
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pika
-import pika.channel
 import pika.frame
 from pika.adapters.select_connection import SelectConnection
-from pika.exceptions import NoFreeChannels
+from pika.exceptions import AMQPError, ChannelClosedByBroker, ChannelClosedByClient
 
 from amqpworker.broker.amqp.decode import Confirm, FrameError, RawFrame, ReturnedMessage, StreamDecoder
+from amqpworker.broker.channel_numbers import ChannelNumbers
+from amqpworker.broker.connection import (
+    ChannelClosed,
+    ChannelError,
+    ChannelListener,
+    ClosedHere,
+    ConnectionEnded,
+    NoChannelLeft,
+    OnClosed,
+)
+from amqpworker.broker.connection_problem import version_in
+from amqpworker.broker.pika_channel import PikaChannel
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery
 
@@ -50,19 +61,6 @@ def check_pika_version(version: str) -> None:
 check_pika_version(pika.__version__)
 
 
-class ChannelListener:
-    """Receives what arrives on one channel; every method runs in the I/O thread."""
-
-    def on_delivery(self, delivery: Delivery) -> None:
-        """Receive a message."""
-
-    def on_return(self, returned: ReturnedMessage) -> None:
-        """Receive a message of ours that was not routed to any queue."""
-
-    def on_confirm(self, tag: int, multiple: bool, ack: bool) -> None:
-        """Receive the broker's confirm (`ack`) or refusal of messages of ours."""
-
-
 class PikaConnection(SelectConnection):  # type: ignore[misc]
     """A connection that decodes contents and confirms by our codec, and leaves all other frames to pika."""
 
@@ -74,32 +72,42 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
         self.decoder = StreamDecoder()
         self._closing = False
         self._plain_socket: socket.socket | None = None
-        self._numbers_in_use: set[int] = set()
-        self._last_number = 0
+        self._channel_numbers = ChannelNumbers()
         super().__init__(*arguments, **named)
 
-    # ---- channel numbers --------------------------------------------------------------------------------------------
+    # ---- channels ---------------------------------------------------------------------------------------------------
 
-    def take_channel_number(self) -> int:
-        """
-        Return a number for another channel; raises NoFreeChannels if all are in use.
+    def open_channel(
+        self, listener: ChannelListener, on_opened: Callable[[PikaChannel], None], on_closed: OnClosed
+    ) -> None:
+        """Open a channel; `on_opened` is called then, `on_closed` when it is closed or cannot be opened."""
 
-        pika takes the lowest that is free, which may be that of a channel which was closed just now and is about to
-        be opened again.
-        """
-        limit = self.params.channel_max or pika.channel.MAX_CHANNELS
-        for _ in range(limit):
-            self._last_number = self._last_number + 1 if self._last_number < limit else 1
-            if self._last_number not in self._numbers_in_use:
-                self._numbers_in_use.add(self._last_number)
-                return self._last_number
-        raise NoFreeChannels(limit)
+        def on_open(channel: Any) -> None:
+            on_opened(PikaChannel(self, channel, listener))
 
-    def release_channel_number(self, number: int) -> None:
-        """Return the number of a channel that is closed."""
-        self._numbers_in_use.discard(number)
+        def on_close(channel: Any, reason: BaseException) -> None:
+            self.listeners.pop(channel.channel_number, None)
+            self._channel_numbers.release(channel.channel_number)
+            on_closed(_channel_error(reason))
+
+        try:
+            channel = self.channel(
+                channel_number=self._channel_numbers.take(self.params.channel_max or 0), on_open_callback=on_open
+            )
+        except NoChannelLeft as error:
+            on_closed(error)
+            return
+        except AMQPError as error:
+            on_closed(_channel_error(error))
+            return
+        channel.add_on_close_callback(on_close)
 
     # ---- state ------------------------------------------------------------------------------------------------------
+
+    @property
+    def frame_max(self) -> int:
+        """The size of the largest frame that the broker accepts; 0 if there is no limit."""
+        return int(self.params.frame_max or 0)
 
     @property
     def unsent(self) -> int:
@@ -191,6 +199,16 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
         self._output_marshaled_frames([data])
 
 
+def _channel_error(reason: BaseException) -> ChannelError:
+    match reason:
+        case ChannelClosedByBroker():
+            return ChannelClosed(reason.reply_code, reason.reply_text)
+        case ChannelClosedByClient():
+            return ClosedHere(str(reason))
+        case _:
+            return ConnectionEnded(str(reason))
+
+
 def socket_of(connection: PikaConnection | None) -> Any:
     """Return the socket of a connection, `None` if it has none yet."""
     return getattr(getattr(connection, "_transport", None), "_sock", None)
@@ -199,8 +217,3 @@ def socket_of(connection: PikaConnection | None) -> Any:
 def version_of(connection: PikaConnection) -> tuple[int, ...]:
     """Return the version of the broker of a connection; empty, which counts as the oldest, if it has none."""
     return version_in(connection.server_properties or {})
-
-
-def version_in(server_properties: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the version in the properties of a broker: major, minor; empty if there is none."""
-    return tuple(int(part) for part in re.findall(r"\d+", str(server_properties.get("version", "")))[:2])

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from amqpworker.broker.amqp.decode import ReturnedMessage
-from amqpworker.broker.channel import Channel, open_channel
+from amqpworker.broker.connection import Channel, ChannelError, ChannelListener
 from amqpworker.broker.pending_publish import PendingPublish
-from amqpworker.broker.pika_connection import ChannelListener
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.model.message import Delivery
 
@@ -86,13 +85,13 @@ class PublishChannel(ChannelListener):
             else:
                 self.owner.on_ready(self)
 
-        def on_closed(error: BaseException) -> None:
+        def on_closed(error: ChannelError) -> None:
             self._stop_waiting()
             # If the connection was lost, the lane takes what is in flight: its `on_lost` is called next, with the reason.
             if self.owner is not None and connection.is_open:
                 self.owner.on_closed(self, error)
 
-        open_channel(connection, self, on_opened, on_closed)
+        connection.open_channel(self, on_opened, on_closed)
 
     def close(self) -> None:
         """Close it without a callback."""

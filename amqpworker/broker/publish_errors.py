@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from amqpworker.broker.connection_errors import ConnectionProblem
+from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.errors import (
     AccessRefused,

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from amqpworker.broker.address import places
-from amqpworker.broker.connection_errors import ConnectionProblem
+from amqpworker.broker.connection import Connection, Keeper
+from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.declarer import Declarer
-from amqpworker.broker.io_thread import IOThread
-from amqpworker.broker.pika_connection import PikaConnection
 from amqpworker.broker.publish_errors import not_confirmed, not_connected, not_written
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.routing.queues import Requirement
@@ -47,11 +46,11 @@ REPLIES = Purpose("replies")
 class Session:
     """The present connection. For the I/O thread, except for what other threads read to marshal frames."""
 
-    def __init__(self, io: IOThread, settings: Settings, calls: Calls) -> None:
+    def __init__(self, io: Keeper, settings: Settings, calls: Calls) -> None:
         self.io = io
         self.settings = settings
         self.calls = calls
-        self.connection: PikaConnection | None = None
+        self.connection: Connection | None = None
         self.declarer: Declarer | None = None
         self.problem: ConnectionProblem | None = None
         self.frame_max = DEFAULT_FRAME_MAX
@@ -59,12 +58,12 @@ class Session:
         self.max_body = sys.maxsize
         self.serials = itertools.count(1)
 
-    def on_opened(self, connection: PikaConnection) -> None:
+    def on_opened(self, connection: Connection) -> None:
         """Use a connection that is open."""
         self.connection = connection
         self.problem = None
-        self.frame_max = connection.params.frame_max or DEFAULT_FRAME_MAX
-        self.declarer = Declarer(connection, self.io.liveness)
+        self.frame_max = connection.frame_max or DEFAULT_FRAME_MAX
+        self.declarer = Declarer(connection, self.io)
 
     def on_lost(self, problem: ConnectionProblem) -> None:
         """Note that the connection was lost or could not be made."""

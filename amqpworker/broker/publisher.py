@@ -12,12 +12,12 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from amqpworker.broker.address import Address
-from amqpworker.broker.connection_errors import ConnectionProblem
+from amqpworker.broker.connection import Connection
+from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.consumer_count import ConsumerCount
 from amqpworker.broker.io_thread import CLOSED, IOThread
 from amqpworker.broker.lane import Lane
 from amqpworker.broker.pending_publish import PendingPublish
-from amqpworker.broker.pika_connection import PikaConnection
 from amqpworker.broker.publish_session import CALLS, COPIES, REPLIES, SENDS, Session
 from amqpworker.errors import NotConnected
 from amqpworker.settings import Settings
@@ -119,7 +119,7 @@ class Publisher:
 
     # ---- in the I/O thread ------------------------------------------------------------------------------------------
 
-    def on_opened(self, connection: PikaConnection) -> None:
+    def on_opened(self, connection: Connection) -> None:
         """Declare what the waiting publications require."""
         self._ever_open = True
         self._reads_first = False

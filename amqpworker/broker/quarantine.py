@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from amqpworker.broker.connection import ChannelError
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_channel import PublishChannel
 
@@ -80,7 +81,7 @@ class Quarantine:
                 self.exchanges.discard(pending.publication.exchange)
             self._end(channel, lambda: self._lane.adopt(channel))
 
-    def on_closed(self, channel: PublishChannel, error: BaseException) -> None:
+    def on_closed(self, channel: PublishChannel, error: ChannelError) -> None:
         """Have the lane decide: no other publication was on this channel."""
         pending = self._channels[channel]
         in_flight = channel.take_in_flight() or ([] if pending.done else [pending])

@@ -23,7 +23,8 @@ from zlib import crc32
 import pika
 
 from amqpworker import ConfigError
-from amqpworker.broker.address import addresses, parameters
+from amqpworker.broker.address import addresses
+from amqpworker.broker.pika_parameters import parameters
 from amqpworker.settings import Settings
 from amqpworker.testing import Node
 from amqpworker.testing.configuration import Record

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from amqpworker import App
-from amqpworker.broker.channel import QueueState
+from amqpworker.broker.connection import QueueState
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
 from amqpworker.broker.consumer_check import resubscribes_silently
 from tests.faults.test_consuming_faults import QUEUE, CountedTask, generation, make_anew

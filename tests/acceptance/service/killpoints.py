@@ -21,7 +21,7 @@ from typing import Any
 
 from ledger import Ledger
 
-from amqpworker.broker.channel import Channel
+from amqpworker.broker.pika_channel import PikaChannel
 from amqpworker.broker.publish_channel import PublishChannel
 from amqpworker.hooks import Settled
 from amqpworker.model.message import Publication
@@ -161,7 +161,7 @@ def is_copy(part: str) -> Callable[..., bool]:
     return lambda _copies, copy: goes_to(copy.publication, part)
 
 
-def has_settlements(channel: Channel) -> bool:
+def has_settlements(channel: PikaChannel) -> bool:
     return bool(channel._settlements)
 
 
@@ -184,6 +184,6 @@ POINTS: dict[str, Callable[[Hit], None]] = {
     "letter written": written("dead"),
     "letter unheard": unheard("dead"),
     "letter confirmed": confirmed("dead"),
-    "before the ack": lambda hit: before(Channel, "flush", hit, has_settlements),
-    "after the ack": lambda hit: after(Channel, "flush", hit, has_settlements),
+    "before the ack": lambda hit: before(PikaChannel, "flush", hit, has_settlements),
+    "after the ack": lambda hit: after(PikaChannel, "flush", hit, has_settlements),
 }

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 from amqpworker.broker.address import addresses
-from amqpworker.broker.connection_errors import ConnectionProblem
+from amqpworker.broker.connection import ChannelListener, NoChannelLeft, OnClosed
+from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.io_thread import CLOSED, IOThread
-from amqpworker.broker.pika_connection import ChannelListener
 from amqpworker.broker.publisher import Publisher
 from amqpworker.client.calls import Calls
 from amqpworker.model.message import Properties, Publication
@@ -59,39 +57,31 @@ class StillThread(IOThread):
 
 
 class WireChannel:
-    """A channel as pika's, whose broker confirms what it is asked once the test has it `answer`; without queues."""
+    """A channel whose broker confirms what it is asked once the test has it `answer`; without queues."""
 
-    def __init__(self, wire: Wire, number: int, on_open: Callable[[Any], None]) -> None:
-        self.channel_number = number
+    def __init__(self, wire: Wire, number: int, on_closed: OnClosed) -> None:
+        self.number = number
         self.is_open = False
-        self._answers = wire.answers
-        self._on_close: Callable[[Any, BaseException], None] = lambda *_: None
+        self._wire = wire
+        self._on_closed = on_closed
 
-        def opened() -> None:
-            self.is_open = True
-            on_open(self)
+    def publish(self, frames: list[bytes]) -> None:
+        self._wire.written += b"".join(frames).count(PUBLISH)
 
-        self._answers.append(opened)
+    def select_confirms(self, on_selected: Callable[[], None]) -> None:
+        self._wire.answers.append(on_selected)
 
-    def add_on_close_callback(self, callback: Callable[[Any, BaseException], None]) -> None:
-        self._on_close = callback
+    consume_replies = select_confirms
 
-    def confirm_delivery(self, _: Any, callback: Callable[[Any], None]) -> None:
-        self._answers.append(lambda: callback(None))
-
-    def basic_consume(self, *_: Any, callback: Callable[[Any], None], **__: Any) -> None:
-        self._answers.append(lambda: callback(None))
-
-    def exchange_declare(self, *_: Any, **__: Any) -> None:
+    def declare(self, *_: Any) -> None:
         """It is never declared."""
 
-    queue_declare = queue_bind = exchange_declare
-
-    def close(self, error: BaseException | None = None) -> None:
+    def close(self, error: Exception | None = None) -> None:
         """Close it, as the broker does if there is an `error`."""
         self.is_open = False
+        del self._wire.listeners[self.number]
         if error is not None:
-            self._on_close(self, error)
+            self._on_closed(error)
 
 
 class Wire:
@@ -100,26 +90,28 @@ class Wire:
     def __init__(self) -> None:
         self.is_open = self.accepts_messages = True
         self.is_blocked = self.has_unread = False
-        self.params = SimpleNamespace(frame_max=131_072, channel_max=100)
-        self.ioloop = SimpleNamespace(call_later=lambda *_: None)
+        self.frame_max = 131_072
+        self.max_channels = 65_535
         self.listeners: dict[int, ChannelListener] = {}
         self.channels: list[WireChannel] = []
         self.answers: deque[Callable[[], None]] = deque()
         self.written = 0
-        self._numbers = itertools.count(1)
 
-    def take_channel_number(self) -> int:
-        return next(self._numbers)
+    def open_channel(
+        self, listener: ChannelListener, on_opened: Callable[[WireChannel], None], on_closed: OnClosed
+    ) -> None:
+        if len(self.channels) >= self.max_channels:
+            on_closed(NoChannelLeft(self.max_channels))
+            return
+        channel = WireChannel(self, len(self.channels) + 1, on_closed)
+        self.channels.append(channel)
 
-    def release_channel_number(self, _: int) -> None:
-        """It is not used again."""
+        def opened() -> None:
+            channel.is_open = True
+            self.listeners[channel.number] = listener
+            on_opened(channel)
 
-    def channel(self, channel_number: int, on_open_callback: Callable[[Any], None]) -> WireChannel:
-        self.channels.append(WireChannel(self, channel_number, on_open_callback))
-        return self.channels[-1]
-
-    def write(self, data: bytes) -> None:
-        self.written += data.count(PUBLISH)
+        self.answers.append(opened)
 
     def answer(self) -> None:
         """Answer all requests."""

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.broker.address import Address, addresses, parameters, tls_context
+from amqpworker.broker.address import Address, addresses
+from amqpworker.broker.pika_parameters import parameters
+from amqpworker.broker.tls import tls_context
 from amqpworker.errors import ConfigError
 from amqpworker.settings import Settings
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pika.exceptions import ChannelClosedByBroker
 
-from amqpworker.broker import consumer as consumer_module
 from amqpworker.broker.address import addresses
-from amqpworker.broker.channel import OnClosed, QueueState
-from amqpworker.broker.connection_errors import ConnectionProblem
+from amqpworker.broker.connection import ChannelClosed, ChannelListener, OnClosed, QueueState
+from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
 from amqpworker.model.message import Delivery, Properties
@@ -124,23 +121,26 @@ class SlowChannel:
         self.is_open = False
 
 
-def slow_channels(monkeypatch: pytest.MonkeyPatch) -> list[SlowChannel]:
-    """Return the channels that are asked for from now on."""
-    channels: list[SlowChannel] = []
-    monkeypatch.setattr(
-        consumer_module, "open_channel", lambda _, __, opened, closed: channels.append(SlowChannel(opened, closed))
-    )
-    return channels
+class SlowConnection:
+    """A connection that keeps the channels which are asked for."""
+
+    is_open = True
+
+    def __init__(self, version: str = "4.3.6") -> None:
+        self.server_properties = {"version": version}
+        self.channels: list[SlowChannel] = []
+
+    def open_channel(self, _: ChannelListener, on_opened: Callable[[Any], None], on_closed: OnClosed) -> None:
+        self.channels.append(SlowChannel(on_opened, on_closed))
 
 
 @pytest.fixture
-def opening(monkeypatch: pytest.MonkeyPatch) -> tuple[Consumer, SlowChannel, list[bool]]:
+def opening() -> tuple[Consumer, SlowChannel, list[bool]]:
     """A consumer that has asked for its channel."""
-    channels = slow_channels(monkeypatch)
     consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), [WORK], IgnoringReceiver())
-    connection: Any = SimpleNamespace(is_open=True, server_properties={})
+    connection: Any = SlowConnection()
     consumer.on_opened(connection)
-    return consumer, channels[0], []
+    return consumer, connection.channels[0], []
 
 
 def test_a_drain_waits_for_a_subscription_that_is_on_its_way(
@@ -170,41 +170,36 @@ def test_a_channel_that_opens_during_a_drain_does_not_consume(
     assert drained == [True]
 
 
-def test_a_queue_that_knows_no_ack_timeout_of_a_consumer_is_consumed_without_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    channels = slow_channels(monkeypatch)
+def test_a_queue_that_knows_no_ack_timeout_of_a_consumer_is_consumed_without_at_once() -> None:
     given = Settings(ack_timeout=60)
     consumer = Consumer(addresses("amqp://127.0.0.1:1"), given, [WORK], IgnoringReceiver())
-    loop = SimpleNamespace(call_later=lambda *_: None)
-    connection: Any = SimpleNamespace(is_open=True, server_properties={"version": "4.3.6"}, ioloop=loop)
+    connection: Any = SlowConnection()
+    channels = connection.channels
     consumer.on_opened(connection)
     channels[0].open()
     assert channels[0].arguments == {"x-consumer-timeout": 60_000}
-    channels[0].closed(ChannelClosedByBroker(406, "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue"))
+    channels[0].closed(ChannelClosed(406, "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue"))
     channels[1].open()
     assert channels[1].arguments == {}
-    channels[1].closed(ChannelClosedByBroker(406, "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue"))
+    channels[1].closed(ChannelClosed(406, "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue"))
     assert len(channels) == 2, "never again and again"
     assert "work" in consumer.failures
 
 
 @pytest.mark.parametrize(("version", "named"), [("4.3.6", True), ("4.2.9", False)])
 def test_a_subscription_that_the_broker_ends_names_what_was_late_where_it_does_so_for_that(
-    monkeypatch: pytest.MonkeyPatch, version: str, named: bool
+    version: str, named: bool
 ) -> None:
-    _, receiver, wire, (channel,) = consuming(monkeypatch)
+    _, receiver, wire, (channel,) = consuming()
     wire.server_properties = {"version": version}
     channel.cancelled_by_broker()
     assert receiver.late_after == ([1800.0] if named else [])
 
 
-def test_a_channel_that_the_broker_closes_names_what_was_late_only_if_that_is_why(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_channel_that_the_broker_closes_names_what_was_late_only_if_that_is_why() -> None:
     for text, named in (("delivery acknowledgement on channel 1 timed out", [1800.0]), ("unknown delivery tag", [])):
-        _, receiver, _, (channel,) = consuming(monkeypatch)
-        channel.closed(ChannelClosedByBroker(406, f"PRECONDITION_FAILED - {text}"))
+        _, receiver, _, (channel,) = consuming()
+        channel.closed(ChannelClosed(406, f"PRECONDITION_FAILED - {text}"))
         assert receiver.late_after == named
 
 
@@ -213,10 +208,8 @@ def hold(consumer: Consumer, *queues: str) -> None:
     consumer.on_wake()
 
 
-def test_a_queue_that_is_held_has_no_consumer_until_it_is_released_and_its_channel_stays(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    consumer, _, _, (channel,) = consuming(monkeypatch)
+def test_a_queue_that_is_held_has_no_consumer_until_it_is_released_and_its_channel_stays() -> None:
+    consumer, _, _, (channel,) = consuming()
     hold(consumer, "work")
     hold(consumer, "work")
     assert channel.steps == ["consume", "cancel"]
@@ -230,10 +223,8 @@ def test_a_queue_that_is_held_has_no_consumer_until_it_is_released_and_its_chann
     assert consumer.subscribed() == ["work"]
 
 
-def test_the_limit_of_a_channel_is_lifted_before_it_consumes_again_where_one_was_set(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    consumer, _, wire, (channel,) = consuming(monkeypatch)
+def test_the_limit_of_a_channel_is_lifted_before_it_consumes_again_where_one_was_set() -> None:
+    consumer, _, wire, (channel,) = consuming()
     wire.server_properties = {"version": "3.10.8"}
     hold(consumer, "work")
     hold(consumer)
@@ -252,10 +243,8 @@ def test_a_subscription_that_is_on_its_way_is_held_when_it_is_there(
 
 
 @pytest.mark.parametrize("released", [False, True])
-def test_a_drain_waits_until_a_queue_that_is_held_or_just_released_brings_nothing_any_more(
-    monkeypatch: pytest.MonkeyPatch, released: bool
-) -> None:
-    consumer, _, _, (channel,) = consuming(monkeypatch)
+def test_a_drain_waits_until_a_queue_that_is_held_or_just_released_brings_nothing_any_more(released: bool) -> None:
+    consumer, _, _, (channel,) = consuming()
     drained: list[bool] = []
     hold(consumer, "work")
     before = channel.cancelled
@@ -272,8 +261,8 @@ def test_a_drain_waits_until_a_queue_that_is_held_or_just_released_brings_nothin
     assert drained == [True]
 
 
-def test_a_queue_whose_channel_ends_while_it_is_held_is_held_again_on_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    consumer, _, wire, channels = consuming(monkeypatch)
+def test_a_queue_whose_channel_ends_while_it_is_held_is_held_again_on_the_next() -> None:
+    consumer, _, wire, channels = consuming()
     hold(consumer, "work")
     consumer.on_lost(ConnectionProblem("It is gone.", "unreachable", "here"))
     assert not consumer.consuming
@@ -294,13 +283,11 @@ class Late(IgnoringReceiver):
         self.late_after.append(timeout)
 
 
-class Wire:
+class Wire(SlowConnection):
     """A connection of which parts have come."""
 
     def __init__(self) -> None:
-        self.is_open = True
-        self.server_properties: dict[str, str] = {"version": "4.3.6"}
-        self.ioloop = SimpleNamespace(call_later=lambda *_: None)
+        super().__init__()
         self.decoder = self
         self.has_partial = False
         self.own_part = False
@@ -309,9 +296,9 @@ class Wire:
         return self.own_part
 
 
-def consuming(monkeypatch: pytest.MonkeyPatch) -> tuple[Consumer, Late, Wire, list[SlowChannel]]:
-    channels = slow_channels(monkeypatch)
+def consuming() -> tuple[Consumer, Late, Wire, list[SlowChannel]]:
     receiver, wire = Late(), Wire()
+    channels = wire.channels
     consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), [WORK], receiver)
     consumer.on_opened(wire)  # type: ignore[arg-type]
     channels[0].open()
@@ -323,8 +310,8 @@ NOBODY_THERE = QueueState(0, 0)
 PERHAPS_SILENT = QueueState(0, 0, is_unreliable=True)
 
 
-def test_an_answer_that_means_nothing_ends_nothing_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    consumer, _, _, channels = consuming(monkeypatch)
+def test_an_answer_that_means_nothing_ends_nothing_that_runs() -> None:
+    consumer, _, _, channels = consuming()
     consumer._channels["work"].on_delivery(delivery(1))
     for _ in range(50):
         consumer.on_checked("work", PERHAPS_SILENT)
@@ -338,8 +325,8 @@ def test_an_answer_that_means_nothing_ends_nothing_that_runs(monkeypatch: pytest
     assert "close" in channels[0].steps
 
 
-def test_it_is_asked_again_before_a_subscription_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    consumer, _, _, channels = consuming(monkeypatch)
+def test_it_is_asked_again_before_a_subscription_is_left() -> None:
+    consumer, _, _, channels = consuming()
     consumer._channels["work"].on_delivery(delivery(1))
     consumer.on_checked("work", NOBODY_THERE)
     assert "close" not in channels[0].steps
@@ -347,10 +334,8 @@ def test_it_is_asked_again_before_a_subscription_is_left(monkeypatch: pytest.Mon
     assert "close" in channels[0].steps
 
 
-def test_a_delivery_that_arrives_slowly_does_not_count_as_a_silent_subscription(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    consumer, _, wire, channels = consuming(monkeypatch)
+def test_a_delivery_that_arrives_slowly_does_not_count_as_a_silent_subscription() -> None:
+    consumer, _, wire, channels = consuming()
     wire.own_part = wire.has_partial = True
     for _ in range(50):
         consumer.on_checked("work", QueueState(5, 1))

@@ -6,33 +6,23 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from pika.exceptions import ChannelClosedByBroker
-
-from amqpworker.broker.channel import QueueState
+from amqpworker.broker.connection import ChannelClosed, ChannelListener, OnClosed, QueueState
 from amqpworker.broker.consumer_check import SubscriptionCheck
-from amqpworker.broker.pika_connection import ChannelListener
 
-CLOSED = ChannelClosedByBroker(541, "INTERNAL_ERROR")
+CLOSED = ChannelClosed(541, "INTERNAL_ERROR")
 
 
 class CheckChannel:
-    """A channel as pika's; the broker answers once the test has it."""
+    """A channel; the broker answers once the test has it."""
 
-    channel_number = 1
-    is_open = True
-
-    def __init__(self) -> None:
-        self.close_by_broker: Callable[[Any, BaseException], None] = lambda *_: None
+    def __init__(self, close_by_broker: OnClosed) -> None:
+        self.close_by_broker = close_by_broker
         self.asked: list[str] = []
-        self.answer: Callable[[Any], None] = lambda _: None
+        self.answer: Callable[[QueueState], None] = lambda _: None
 
-    def add_on_close_callback(self, callback: Callable[[Any, BaseException], None]) -> None:
-        self.close_by_broker = callback
-
-    def queue_declare(self, queue: str, passive: bool, callback: Callable[[Any], None]) -> None:
-        assert passive
+    def ask(self, queue: str, on_answer: Callable[[QueueState], None]) -> None:
         self.asked.append(queue)
-        self.answer = callback
+        self.answer = on_answer
 
 
 class CheckedConsumer:
@@ -43,7 +33,6 @@ class CheckedConsumer:
     def __init__(self) -> None:
         self.io: Any = self
         self.liveness = SimpleNamespace(expect=lambda _: None)
-        self.listeners: dict[int, ChannelListener] = {}
         self.channels: list[CheckChannel] = []
         self.checked: list[QueueState] = []
         self.timers: list[Callable[[], None]] = []
@@ -58,18 +47,10 @@ class CheckedConsumer:
         for callback in timers:
             callback()
 
-    def take_channel_number(self) -> int:
-        return 1
-
-    def release_channel_number(self, _: int) -> None:
-        """Take it back."""
-
-    def channel(self, channel_number: int, on_open_callback: Callable[[Any], None]) -> CheckChannel:
-        assert channel_number == 1
-        channel = CheckChannel()
+    def open_channel(self, _: ChannelListener, on_opened: Callable[[CheckChannel], None], on_closed: OnClosed) -> None:
+        channel = CheckChannel(on_closed)
         self.channels.append(channel)
-        self.open = lambda: on_open_callback(channel)
-        return channel
+        self.open = lambda: on_opened(channel)
 
     def subscribed(self) -> list[str]:
         return ["work"]
@@ -85,9 +66,9 @@ def test_a_channel_that_the_broker_closes_between_two_checks_does_not_double_the
     consumer.pass_time()
     consumer.open()
     (channel,) = consumer.channels
-    channel.answer(SimpleNamespace(method=SimpleNamespace(message_count=0, consumer_count=1)))
+    channel.answer(QueueState(0, 1))
     assert len(consumer.checked) == 1
-    channel.close_by_broker(channel, CLOSED)
+    channel.close_by_broker(CLOSED)
     assert len(consumer.checked) == 1
     assert len(consumer.timers) == 1
 
@@ -97,7 +78,7 @@ def test_checks_continue_after_a_channel_that_was_closed_instead_of_an_answer() 
     SubscriptionCheck(consumer, consumer).start()
     consumer.pass_time()
     consumer.open()
-    consumer.channels[0].close_by_broker(consumer.channels[0], CLOSED)
+    consumer.channels[0].close_by_broker(CLOSED)
     assert consumer.checked == [QueueState(None, 0)]
     consumer.pass_time()
     consumer.open()

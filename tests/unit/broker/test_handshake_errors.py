@@ -7,7 +7,7 @@ from pika import exceptions
 from pika.adapters.utils import connection_workflow as workflow
 
 from amqpworker.broker.address import addresses
-from amqpworker.broker.connection_errors import problem_of
+from amqpworker.broker.pika_errors import problem_of
 
 (ADDRESS,) = addresses("amqp://me:hidden@broker.example/shop")
 EOF = "StreamLostError: ('Transport indicated EOF',)"

@@ -10,7 +10,7 @@ import pytest
 
 from amqpworker.broker import io_thread as connection_module
 from amqpworker.broker.address import addresses
-from amqpworker.broker.connection_errors import ConnectionProblem
+from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.pika_connection import PikaConnection
 from amqpworker.settings import Settings

@@ -7,10 +7,9 @@ from queue import SimpleQueue
 from typing import Any
 
 import pytest
-from pika.exceptions import ChannelClosedByClient
 
 from amqpworker.broker import peek as module
-from amqpworker.broker.channel import QueueState
+from amqpworker.broker.connection import ClosedHere, QueueState
 from amqpworker.broker.labels import process_name
 from amqpworker.broker.peek import End, PeekSession
 from amqpworker.model.message import Delivery, Properties
@@ -55,7 +54,7 @@ class Queue:
 
     def close(self) -> None:
         self.log.append("close")
-        self.sink._on_closed(ChannelClosedByClient(200, "Normal shutdown"))
+        self.sink._on_closed(ClosedHere())
 
 
 def look(

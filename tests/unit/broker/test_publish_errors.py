@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.broker.connection_errors import ConnectionProblem, max_message_size
+from amqpworker.broker.channel_errors import max_message_size
+from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_errors import (
     MAX_NACK_PAUSE,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
-from pika.exceptions import ChannelClosedByBroker, NoFreeChannels
 
+from amqpworker.broker.connection import ChannelClosed
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.errors import AccessRefused, ConfigError, NotConnected, Unconfirmed
 from tests.unit.broker.publishing import Publishing, publication
 
-UNKNOWN = ChannelClosedByBroker(406, "PRECONDITION_FAILED")
-REFUSED = ChannelClosedByBroker(403, "ACCESS_REFUSED - access to exchange 'e' in vhost '/' refused")
+UNKNOWN = ChannelClosed(406, "PRECONDITION_FAILED")
+REFUSED = ChannelClosed(403, "ACCESS_REFUSED - access to exchange 'e' in vhost '/' refused")
 
 
 def close_publish_channel(scene: Publishing, error: Exception) -> None:
@@ -100,15 +98,10 @@ def test_what_is_not_wanted_any_more_is_not_written_alone(scene: Publishing) -> 
     assert scene.publisher.is_idle
 
 
-def no_number() -> int:
-    raise NoFreeChannels(5)
-
-
 def test_many_that_find_no_channel_all_end(scene: Publishing) -> None:
     many = [scene.publisher.sends.publish(publication()) for _ in range(2000)]
     scene.write()
-    take: Callable[[], int] = no_number
-    scene.wire.take_channel_number = take  # type: ignore[method-assign]
+    scene.wire.max_channels = 0
     scene.wire.channels[0].close(UNKNOWN)
     scene.write()
     assert all(isinstance(one.error, ConfigError) for one in many)

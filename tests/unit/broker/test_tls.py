@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pika import exceptions
 
-from amqpworker.broker.address import addresses, parameters
-from amqpworker.broker.connection_errors import problem_of
+from amqpworker.broker.address import addresses
+from amqpworker.broker.pika_errors import problem_of
+from amqpworker.broker.pika_parameters import parameters
 from amqpworker.broker.tls import tls_context
 from amqpworker.errors import ConfigError, NotConnected
 from amqpworker.settings import Settings

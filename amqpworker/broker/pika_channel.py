@@ -1,42 +1,28 @@
-"""An open channel: publishes, acknowledges and subscribes, in the I/O thread of its connection."""
+"""An open channel of pika: publishes, acknowledges and subscribes, in the I/O thread of its connection."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-from pika import exceptions
+from typing import TYPE_CHECKING, Any
 
 from amqpworker.broker.amqp.encode import encode_ack, encode_nack
+from amqpworker.broker.connection import ChannelListener, Part, QueueState
 from amqpworker.broker.labels import process_name
-from amqpworker.broker.pika_connection import ChannelListener, PikaConnection
 from amqpworker.model.message import REPLY_TO
+from amqpworker.routing.topology import Binding, Exchange, Queue
+
+if TYPE_CHECKING:
+    from amqpworker.broker.pika_connection import PikaConnection
 
 MAX_PREFETCH = 65_535
 # RabbitMQ waits 250 ms for the leader of a queue, then it reports no messages and no consumers (3.10 to 4.3). So an answer that
 # took about this many seconds is not reliable.
 UNRELIABLE_AFTER = 0.2
 
-OnClosed: TypeAlias = Callable[[BaseException], None]
 
-
-@dataclass(frozen=True, slots=True)
-class QueueState:
-    """
-    The broker's view of a queue: `ready` messages (None if there is no such queue) and `consumers`.
-
-    If `is_unreliable`, both may be 0 because the leader of the queue has not responded.
-    """
-
-    ready: int | None
-    consumers: int
-    is_unreliable: bool = False
-
-
-class Channel:
-    """An open channel."""
+class PikaChannel:
+    """An open channel of pika's."""
 
     def __init__(self, connection: PikaConnection, channel: Any, listener: ChannelListener) -> None:
         self.connection = connection
@@ -83,6 +69,20 @@ class Channel:
             on_answer(QueueState(frame.method.message_count, frame.method.consumer_count, is_unreliable))
 
         self.pika.queue_declare(queue, passive=True, callback=on_declared)
+
+    def declare(self, part: Part, on_declared: Callable[[], None] | None) -> None:
+        """Declare one part of a topology; without `on_declared` the broker's answer is ignored."""
+        callback = None if on_declared is None else lambda _: on_declared()
+        match part:
+            case Exchange():
+                self.pika.exchange_declare(
+                    part.name, part.type, durable=True, arguments=dict(part.arguments), callback=callback
+                )
+            case Queue():
+                self.pika.queue_declare(part.name, durable=True, arguments=dict(part.arguments), callback=callback)
+            case Binding():
+                arguments = dict(part.arguments)
+                self.pika.queue_bind(part.queue, part.source, part.routing_key, arguments, callback=callback)
 
     def limit_all(self) -> None:
         """
@@ -142,73 +142,3 @@ class Channel:
 
 def _not_called(*_: Any) -> None:
     """The connection gives contents and confirms to the listener of their channel instead."""
-
-
-def open_channel(
-    connection: PikaConnection, listener: ChannelListener, on_opened: Callable[[Channel], None], on_closed: OnClosed
-) -> None:
-    """Open a channel; then `on_opened` is called, and `on_closed` with the reason when it is closed."""
-
-    def on_open(channel: Any) -> None:
-        on_opened(Channel(connection, channel, listener))
-
-    def on_close(channel: Any, reason: BaseException) -> None:
-        connection.listeners.pop(channel.channel_number, None)
-        connection.release_channel_number(channel.channel_number)
-        on_closed(reason)
-
-    try:
-        channel = connection.channel(channel_number=connection.take_channel_number(), on_open_callback=on_open)
-    except exceptions.AMQPError as error:
-        on_closed(error)
-        return
-    channel.add_on_close_callback(on_close)
-
-
-class OwnChannel:
-    """
-    The channel of one user, opened when it is first used; after it was closed or left, the next use opens another.
-
-    `on_closed` is called when it is closed by the broker or cannot be opened, not when it was left.
-    """
-
-    def __init__(self, connection: PikaConnection, on_closed: OnClosed) -> None:
-        self._connection = connection
-        self._on_closed = on_closed
-        self._channel: Channel | None = None
-        # Counts the channels, so that callbacks of one that was left are ignored.
-        self._count = 0
-
-    def use(self, on_open: Callable[[Channel], None]) -> None:
-        """Call `on_open` with the channel, at once if it is open."""
-        if self._channel is not None:
-            on_open(self._channel)
-            return
-        self._count += 1
-        count = self._count
-
-        def on_opened(channel: Channel) -> None:
-            if count == self._count:
-                self._channel = channel
-                on_open(channel)
-            else:
-                channel.close()
-
-        def on_closed(error: BaseException) -> None:
-            if count == self._count:
-                self._channel = None
-                self._on_closed(error)
-
-        open_channel(self._connection, ChannelListener(), on_opened, on_closed)
-
-    def unless_left(self, callback: Callable[[Any], None]) -> Callable[[Any], None]:
-        """Return a callback of the present channel that does nothing once the channel was left."""
-        count = self._count
-        return lambda answer: callback(answer) if count == self._count else None
-
-    def leave(self) -> None:
-        """Close the channel without waiting for anything that was asked on it."""
-        self._count += 1
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.close()

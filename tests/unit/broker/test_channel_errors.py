@@ -1,97 +1,18 @@
-"""What the end of a connection or a channel means: one sentence, and whether it helps to wait."""
+"""What the end of a channel means: one sentence, and which error."""
 
 from __future__ import annotations
 
-import socket
-import ssl
-
 import pytest
-from pika import exceptions
-from pika.adapters.utils import connection_workflow as workflow
 
-from amqpworker.broker.address import addresses
-from amqpworker.broker.amqp.decode import FrameError
-from amqpworker.broker.connection_errors import (
+from amqpworker.broker.channel_errors import (
     DECLARED_ELSEWHERE,
     channel_error,
     does_not_exist,
     exchange_of,
     explain_mismatch,
-    problem_of,
-    too_old,
 )
+from amqpworker.broker.connection import ChannelClosed, ConnectionEnded, NoChannelLeft
 from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError, NotConnected, SendError, Unroutable
-
-(ADDRESS,) = addresses("amqp://me:sesame@broker.example/shop")
-
-CASES: list[tuple[BaseException | None, str, str]] = [
-    (ConnectionRefusedError(111, "Connection refused"), "unreachable", "Connection refused by broker.example:5672"),
-    (socket.gaierror(-2, "Name or service not known"), "unreachable", "'broker.example', cannot be resolved"),
-    (TimeoutError(), "unreachable", "No response from broker.example:5672"),
-    (workflow.AMQPConnectorStackTimeout(), "unreachable", "No response from broker.example:5672"),
-    (exceptions.ConnectionOpenAborted(320, "Timeout"), "unreachable", "No response from broker.example:5672"),
-    (exceptions.StreamLostError("Stream connection lost"), "unreachable", "was lost"),
-    (ConnectionResetError(104, "Connection reset by peer"), "unreachable", "was lost"),
-    (
-        exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED - shutdown"),
-        "unreachable",
-        "CONNECTION_FORCED - shutdown (320)",
-    ),
-    (exceptions.ConnectionClosedByBroker(541, "INTERNAL_ERROR - vhost 'shop' is down"), "unreachable", "is down"),
-    (exceptions.ConnectionClosedByBroker(530, "NOT_ALLOWED - vhost shop not found"), "denied", "virtual host 'shop'"),
-    (exceptions.ConnectionClosedByBroker(403, "ACCESS_REFUSED - Login was refused"), "denied", "login of user 'me'"),
-    (exceptions.IncompatibleProtocolError("HTTP"), "incompatible", "does not speak AMQP 0-9-1"),
-    (FrameError("what?"), "incompatible", "does not speak AMQP 0-9-1"),
-    (
-        ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"),
-        "incompatible",
-        "broker.example:5672 does not speak TLS",
-    ),
-    (ConfigError("The file is missing."), "incompatible", "The file is missing."),
-    (RuntimeError("odd"), "unreachable", "odd"),
-    (None, "unreachable", "ended"),
-]
-
-
-@pytest.mark.parametrize(("error", "kind", "told"), CASES)
-def test_the_end_of_a_connection_is_one_sentence(error: BaseException | None, kind: str, told: str) -> None:
-    wrapped: list[BaseException | None] = [error]
-    if isinstance(error, Exception) and not isinstance(error, ConfigError):
-        wrapped.append(workflow.AMQPConnectionWorkflowFailed([workflow.AMQPConnectorSocketConnectError(error)]))
-    for each in wrapped:
-        problem = problem_of(each, ADDRESS)
-        assert (problem.kind, problem.broker) == (kind, "broker.example:5672")
-        assert told in problem.text
-        assert "sesame" not in problem.text
-        assert problem.text.endswith((".", "?"))
-
-
-@pytest.mark.parametrize(
-    ("error", "wanted"),
-    [
-        (ConnectionRefusedError(), NotConnected),
-        (exceptions.ProbableAuthenticationError("ConnectionClosedByBroker: (403)"), AccessRefused),
-        (exceptions.IncompatibleProtocolError("HTTP"), ConfigError),
-    ],
-)
-def test_each_kind_is_an_error_of_its_own(error: BaseException, wanted: type[AmqpWorkerError]) -> None:
-    assert type(problem_of(error, ADDRESS).error()) is wanted
-    assert problem_of(error, ADDRESS).error() is not problem_of(error, ADDRESS).error()
-
-
-def test_silence_is_not_taken_for_another_protocol() -> None:
-    error = exceptions.IncompatibleProtocolError("StreamLostError")
-    failed = workflow.AMQPConnectionWorkflowFailed([workflow.AMQPConnectorAMQPHandshakeError(error)])
-    assert problem_of(failed, ADDRESS, has_received=True).kind == "incompatible"
-    silent = problem_of(failed, ADDRESS, has_received=False)
-    assert silent.kind == "unreachable"
-    assert "closed the connection without a response" in silent.text
-
-
-def test_a_connection_that_was_open_is_worth_another_try_whatever_ended_it() -> None:
-    for error, _, _ in CASES:
-        if not isinstance(error, ConfigError):
-            assert problem_of(error, ADDRESS, was_open=True).kind == "unreachable", error
 
 
 @pytest.mark.parametrize(
@@ -122,7 +43,7 @@ def test_a_connection_that_was_open_is_worth_another_try_whatever_ended_it() -> 
 def test_the_end_of_a_channel_is_an_error_with_the_reason(
     code: int, text: str, wanted: type[AmqpWorkerError], told: str
 ) -> None:
-    error = channel_error(exceptions.ChannelClosedByBroker(code, text), "declaring queue work", "configure")
+    error = channel_error(ChannelClosed(code, text), "declaring queue work", "configure")
     assert type(error) is wanted
     assert told in str(error)
 
@@ -132,13 +53,13 @@ def test_the_end_of_a_channel_is_an_error_with_the_reason(
 )
 def test_only_an_app_that_declares_is_advised_to_leave_that_to_another(what: str, right: str) -> None:
     text = "ACCESS_REFUSED - access to exchange 'a' in vhost '/' refused for user 'op'"
-    closed = exceptions.ChannelClosedByBroker(403, text)
+    closed = ChannelClosed(403, text)
     assert "DECLARE" not in str(channel_error(closed, what, right))
     assert "AMQPWORKER_DECLARE=0" in str(channel_error(closed, what, right, DECLARED_ELSEWHERE))
 
 
 def test_a_connection_without_a_channel_left_is_an_error_with_the_number_that_is_needed() -> None:
-    error = channel_error(exceptions.NoFreeChannels(3), "consuming from queue 'a'", "read")
+    error = channel_error(NoChannelLeft(3), "consuming from queue 'a'", "read")
     assert type(error) is ConfigError
     assert "allows 3 per connection (channel_max)" in str(error)
     assert "one for each of its queues and 2 more" in str(error)
@@ -147,7 +68,7 @@ def test_a_connection_without_a_channel_left_is_an_error_with_the_number_that_is
 @pytest.mark.parametrize(("named", "right"), [("", "read"), ("configure ", "configure")])
 def test_a_missing_permission_is_named_if_its_name_is_asked_for(named: str, right: str) -> None:
     text = f"ACCESS_REFUSED - {named}access to queue 'a.dead' in vhost '/' refused for user 'op'"
-    error = channel_error(exceptions.ChannelClosedByBroker(403, text), "looking into queue 'a.dead'", "read")
+    error = channel_error(ChannelClosed(403, text), "looking into queue 'a.dead'", "read")
     assert type(error) is AccessRefused
     assert f"user 'op' lacks the permission `{right}` on queue 'a.dead' in virtual host '/'" in str(error)
     assert "topology declare" not in str(error)
@@ -213,24 +134,24 @@ def test_another_refusal_is_reported_as_it_is() -> None:
     ],
 )
 def test_a_queue_that_is_down_is_distinguished_from_one_that_is_not_there(code: int, text: str, missing: bool) -> None:
-    assert does_not_exist(exceptions.ChannelClosedByBroker(code, text), "queue") is missing
+    assert does_not_exist(ChannelClosed(code, text), "queue") is missing
     assert not does_not_exist(None, "queue")
 
 
 def test_what_differs_is_reported_without_what_was_being_done() -> None:
     text = "PRECONDITION_FAILED - inequivalent arg 'x-a' for queue 'q' in vhost '/': received '1' but current is '2'"
-    error = channel_error(exceptions.ChannelClosedByBroker(406, text), "checking the topology", "read")
+    error = channel_error(ChannelClosed(406, text), "checking the topology", "read")
     assert str(error).startswith("The queue 'q' in vhost '/' exists with")
 
 
 def test_a_channel_that_ends_with_its_connection_is_not_connected() -> None:
-    error = channel_error(exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED"), "publishing", "write")
+    error = channel_error(ConnectionEnded("CONNECTION_FORCED"), "publishing", "write")
     assert type(error) is NotConnected
 
 
 def test_the_exchange_that_a_close_names_is_read() -> None:
     def named(text: str) -> str | None:
-        return exchange_of(exceptions.ChannelClosedByBroker(404, text))
+        return exchange_of(ChannelClosed(404, text))
 
     assert named("NOT_FOUND - no exchange 'a.b' in vhost '/'") == "a.b"
     assert named("ACCESS_REFUSED - access to exchange 'a' in vhost '/' refused for user 'x'") == "a"
@@ -238,17 +159,3 @@ def test_the_exchange_that_a_close_names_is_read() -> None:
     assert named("ACCESS_REFUSED - access to exchange 'amq.default' in vhost '/' refused for user 'x'") == ""
     assert named("PRECONDITION_FAILED - fast reply consumer does not exist") is None
     assert exchange_of(RuntimeError()) is None
-
-
-@pytest.mark.parametrize("version", ["3.10.0", "3.10.8", "3.13.7", "4.0.5", "4.3.6", "10.0"])
-def test_a_broker_of_today_is_taken(version: str) -> None:
-    assert too_old({"product": "RabbitMQ", "version": version}) is None
-
-
-@pytest.mark.parametrize(
-    "told", [{"product": "RabbitMQ", "version": "3.9.29"}, {"product": "LavinMQ", "version": "2.0"}, {}]
-)
-def test_an_old_or_other_broker_is_refused(told: dict[str, str]) -> None:
-    text = too_old(told)
-    assert text is not None
-    assert "3.10" in text

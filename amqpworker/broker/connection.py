@@ -1,0 +1,162 @@
+"""
+What a connection and its channels are to those who publish on them, whichever library made them.
+
+`pika_connection` and `pika_channel` are one, for a thread of its own. All of it is called in one thread, that of the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from amqpworker.broker.address import Address
+from amqpworker.broker.amqp.decode import ReturnedMessage
+from amqpworker.model.message import Delivery
+from amqpworker.routing.topology import Binding, Exchange, Queue
+
+if TYPE_CHECKING:
+    from amqpworker.broker.liveness import Liveness
+
+Part: TypeAlias = Exchange | Queue | Binding
+
+
+class ChannelError(Exception):
+    """Why a channel was closed, or could not be opened."""
+
+
+class ChannelClosed(ChannelError):
+    """The broker closed the channel, with this code and text."""
+
+    def __init__(self, reply_code: int, reply_text: str) -> None:
+        super().__init__(reply_code, reply_text)
+        self.reply_code = reply_code
+        self.reply_text = reply_text
+
+
+class ClosedHere(ChannelError):
+    """The channel was closed from here."""
+
+
+class ConnectionEnded(ChannelError):
+    """The connection ended before the channel was closed."""
+
+
+class NoChannelLeft(ChannelError):
+    """All channels that the broker allows on a connection, `limit`, are in use."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+
+OnClosed: TypeAlias = Callable[[ChannelError], None]
+
+
+class ChannelListener:
+    """Receives what arrives on one channel."""
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Receive a message."""
+
+    def on_return(self, returned: ReturnedMessage) -> None:
+        """Receive a message of ours that was not routed to any queue."""
+
+    def on_confirm(self, tag: int, multiple: bool, ack: bool) -> None:
+        """Receive the broker's confirm (`ack`) or refusal of messages of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """
+    The broker's view of a queue: `ready` messages (None if there is no such queue) and `consumers`.
+
+    If `is_unreliable`, both may be 0 because the leader of the queue has not responded.
+    """
+
+    ready: int | None
+    consumers: int
+    is_unreliable: bool = False
+
+
+class Channel(Protocol):
+    """An open channel."""
+
+    number: int
+
+    @property
+    def is_open(self) -> bool:
+        """Whether frames can be sent on it."""
+
+    def publish(self, frames: list[bytes]) -> None:
+        """Write encoded publications in one piece."""
+
+    def select_confirms(self, on_selected: Callable[[], None]) -> None:
+        """Have the broker confirm every publication from now on."""
+
+    def consume_replies(self, on_consumed: Callable[[], None]) -> None:
+        """Subscribe to the replies to our calls: without acknowledgement, as direct reply-to requires."""
+
+    def declare(self, part: Part, on_declared: Callable[[], None] | None) -> None:
+        """Declare one part of a topology; without `on_declared` the broker's answer is ignored."""
+
+    def ask(self, queue: str, on_answer: Callable[[QueueState], None]) -> None:
+        """Ask for the state of a queue; if it does not exist, the broker closes the channel instead."""
+
+    def close(self) -> None:
+        """Close the channel."""
+
+
+class Connection(Protocol):
+    """An open connection."""
+
+    bytes_received: int
+    bytes_sent: int
+    is_blocked: bool
+
+    @property
+    def is_open(self) -> bool:
+        """Whether frames can be sent on it."""
+
+    @property
+    def accepts_messages(self) -> bool:
+        """Whether publications can be written now."""
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the broker has sent something that was not read yet: perhaps its close."""
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes were written that the system of the other side has not received yet."""
+
+    @property
+    def frame_max(self) -> int:
+        """The size of the largest frame that the broker accepts; 0 if there is no limit."""
+
+    def open_channel(
+        self, listener: ChannelListener, on_opened: Callable[[Channel], None], on_closed: OnClosed
+    ) -> None:
+        """Open a channel; `on_opened` is called then, `on_closed` when it is closed or cannot be opened."""
+
+
+class Keeper(Protocol):
+    """What makes connections again and again, and runs what uses them."""
+
+    name: str
+    addresses: Sequence[Address]
+    is_ticking: bool
+    liveness: Liveness
+
+    @property
+    def connection(self) -> Connection | None:
+        """The present connection."""
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` in `delay` seconds on this connection, unless the returned function is called before."""
+
+    def wake(self) -> None:
+        """Have what waits written soon."""
+
+    def drop(self, text: str, close_properly: bool = True) -> None:
+        """Give up the connection as if it had been lost; without an AMQP close if no response to one is expected."""
