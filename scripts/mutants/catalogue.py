@@ -116,7 +116,7 @@ MUTANTS = (
         (
             "tests/faults/test_consuming_faults.py::test_a_queue_that_is_deleted_under_a_worker_is_declared_and_consumed_again",
         ),
-        (Mutation("Channel.on_cancel", "C.add_on_cancel_callback(F)", "C.add_on_cancel_callback(lambda _: None)"),),
+        (Mutation("PikaChannel.on_cancel", "C.add_on_cancel_callback(F)", "C.add_on_cancel_callback(lambda _: None)"),),
     ),
     Mutant(
         "reuse delivery tags after a reconnect",
