@@ -7,18 +7,21 @@ Decides that simultaneous questions about one queue share one answer.
 from __future__ import annotations
 
 from collections import deque
-from queue import SimpleQueue
+from collections.abc import Callable
+from typing import TypeAlias
 
 from amqpworker.broker.connection import Channel, ChannelListener, Connection, QueueState
+
+OnCount: TypeAlias = Callable[[int | None], object]
 
 
 class ConsumerCount:
     """Asks by a passive declaration on a channel of its own; in the I/O thread, except for `waiting`."""
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[str, SimpleQueue[int | None]]] = deque()
-        """The queues to ask for, from any thread, and where to put each answer: None if it cannot be known."""
-        self._asked: dict[str, list[SimpleQueue[int | None]]] = {}
+        self.waiting: deque[tuple[str, OnCount]] = deque()
+        """The queues to ask for, from any thread, and what to call with each answer: None if it cannot be known."""
+        self._asked: dict[str, list[OnCount]] = {}
 
     def ask(self, connection: Connection) -> None:
         """Ask the waiting questions, once for each queue."""
@@ -33,18 +36,18 @@ class ConsumerCount:
     def on_lost(self) -> None:
         """Answer all questions with None: the connection was lost."""
         while self.waiting:
-            self.waiting.popleft()[1].put(None)
+            self.waiting.popleft()[1](None)
         for queue, asked in list(self._asked.items()):
             self._answer(queue, asked, None)
 
-    def _answer(self, queue: str, asked: list[SimpleQueue[int | None]], consumers: int | None) -> None:
+    def _answer(self, queue: str, asked: list[OnCount], consumers: int | None) -> None:
         """Answer these questions, once: a later close of their channel does not affect others."""
         if self._asked.get(queue) is asked:
             del self._asked[queue]
             for answer in asked:
-                answer.put(consumers)
+                answer(consumers)
 
-    def _ask(self, connection: Connection, queue: str, asked: list[SimpleQueue[int | None]]) -> None:
+    def _ask(self, connection: Connection, queue: str, asked: list[OnCount]) -> None:
         def on_opened(channel: Channel) -> None:
             def on_answer(state: QueueState) -> None:
                 unknown = state.is_unreliable and not state.consumers

@@ -103,9 +103,16 @@ class PendingPublish:
         try:
             ended = waiter.acquire(timeout=min(patience, _thread.TIMEOUT_MAX))
         except BaseException:
-            # Ctrl-C: it has no caller any more, and `close` must not wait for it either.
-            self.done = True
+            self.abandon()  # Ctrl-C
             raise
         if not ended:
-            self.error = Unconfirmed("The I/O thread of the connection did not respond: the message may have arrived.")
-            self.done = True
+            self.give_up()
+
+    def abandon(self) -> None:
+        """End it without an error: it has no caller any more, and `close` must not wait for it either. From any thread."""
+        self.done = True
+
+    def give_up(self) -> None:
+        """End it because the I/O thread does not: it keeps the deadlines. From any thread."""
+        self.error = Unconfirmed("The I/O thread of the connection did not respond: the message may have arrived.")
+        self.done = True

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from amqpworker.broker.address import Address
 from amqpworker.broker.connection import Connection
 from amqpworker.broker.connection_problem import ConnectionProblem
-from amqpworker.broker.consumer_count import ConsumerCount
+from amqpworker.broker.consumer_count import ConsumerCount, OnCount
 from amqpworker.broker.io_thread import CLOSED, IOThread
 from amqpworker.broker.lane import Lane
 from amqpworker.broker.pending_publish import PendingPublish
@@ -71,13 +71,17 @@ class Publisher:
         self.io.start()
         self._started = True
 
+    def count_consumers(self, queue: str, on_count: OnCount) -> None:
+        """Call `on_count`, in the I/O thread, with how many consumers a queue has; with None if that cannot be known."""
+        self._questions.waiting.append((queue, on_count))
+        self.io.wake()
+
     def consumers_of(self, queue: str, timeout: float) -> int | None:
         """Return how many consumers a queue has; None if that is not known within `timeout` seconds."""
         if not self.connected:
             return None
         answer: SimpleQueue[int | None] = SimpleQueue()
-        self._questions.waiting.append((queue, answer))
-        self.io.wake()
+        self.count_consumers(queue, answer.put)
         try:
             return answer.get(timeout=timeout)
         except Empty:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.errors import AmqpWorkerError, BatchFailed, SendError, Unconfirmed
@@ -27,6 +27,25 @@ BURST = 128
 BURST_SECONDS = 0.005
 
 
+class Publishing(Protocol):
+    """A message that was published, and that is waited for by a thread or by a coroutine."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+
+    @property
+    def error(self) -> AmqpWorkerError | None:
+        """The error that it ended with."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes count against the bounds."""
+
+
+_Publishing = TypeVar("_Publishing", bound=Publishing)
+
+
 @dataclass(slots=True)
 class NotPublished:
     """A message that could not be published."""
@@ -35,21 +54,18 @@ class NotPublished:
     done: bool = True
     size: int = 0
 
-    def wait(self) -> None:
-        """It has ended."""
 
-
-Publishing: TypeAlias = PendingPublish | NotPublished
-Publish: TypeAlias = Callable[[Message, bool], PendingPublish]
+Publish: TypeAlias = Callable[[Message, bool], _Publishing]
 """Publishes a message, at once if it is urgent, without waiting for its confirm; raises if it cannot be sent."""
+Ended: TypeAlias = tuple[Message, AmqpWorkerError | None]
 
 
-class Window:
+class Window(Generic[_Publishing]):
     """The messages that were published and not yielded yet, in order, and how many there may be."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._held: deque[tuple[Message, Publishing, float]] = deque()
+        self._held: deque[tuple[Message, _Publishing | NotPublished, float]] = deque()
         self._bytes = 0
         self.max_messages = FIRST_MESSAGES
         self.max_bytes = FIRST_BYTES
@@ -57,30 +73,28 @@ class Window:
     def __len__(self) -> int:
         return len(self._held)
 
-    def add(self, message: Message, publishing: Publishing, now: float) -> bool:
+    def add(self, message: Message, publishing: _Publishing | NotPublished, now: float) -> bool:
         """Add a message that was published now (monotonic); return whether to wait for confirms before the next."""
         held = self._held
         held.append((message, publishing, now))
         self._bytes += publishing.size
         return len(held) >= self.max_messages or self._bytes >= self.max_bytes
 
-    def pop(self) -> tuple[Message, Publishing]:
+    def pop(self) -> tuple[Message, _Publishing | NotPublished]:
         """Remove and return the oldest one."""
         message, publishing, _ = self._held.popleft()
         self._bytes -= publishing.size
         return message, publishing
 
-    def pop_ended(self) -> tuple[Message, Publishing] | None:
+    def pop_ended(self) -> tuple[Message, _Publishing | NotPublished] | None:
         """Remove and return the oldest one, if it has ended."""
         held = self._held
         return self.pop() if held and held[0][1].done else None
 
-    def wait_for_room(self, wake: Callable[[], None]) -> None:
-        """Wait until the first half is confirmed: one wake-up for all of it, while the second half is in flight."""
+    def first_half(self) -> tuple[_Publishing | NotPublished, _Publishing | NotPublished]:
+        """Return what to wait for until the first half is confirmed: one wake-up for all of it."""
         held = self._held
-        for _, publishing, _ in (held[len(held) // 2], held[0]):
-            _wait_for(publishing, wake)
-        self.adapt(time.monotonic())
+        return held[len(held) // 2][1], held[0][1]
 
     def adapt(self, now: float) -> None:
         """Make it larger or smaller by the age of the oldest one now (monotonic)."""
@@ -93,23 +107,67 @@ class Window:
             self.max_bytes = max(1, self.max_bytes // 2)
 
 
+class Batch(Generic[_Publishing]):
+    """
+    The messages of one batch, published as they are read: it decides what to wait for, and the caller waits.
+
+    `publish` publishes a message, at once if it is urgent, without waiting for its confirm. `timeout` is how long each may wait.
+    """
+
+    def __init__(self, publish: Publish[_Publishing], timeout: float) -> None:
+        self._publish = publish
+        self._window: Window[_Publishing] = Window(timeout)
+        self._unwoken = 0
+        self._next_wake = 0.0
+
+    def add(self, message: Message) -> bool:
+        """Publish a message; return whether to wait for `first_half` before the next."""
+        # The first of a burst is written at once, then many in one write; a slow source never waits.
+        self._unwoken += 1
+        now = time.monotonic()
+        urgent = self._unwoken >= BURST or now >= self._next_wake
+        if urgent:
+            self._unwoken, self._next_wake = 0, now + BURST_SECONDS
+        publishing: _Publishing | NotPublished
+        try:
+            publishing = self._publish(message, urgent)
+        except AmqpWorkerError as error:
+            publishing = NotPublished(error)
+        return self._window.add(message, publishing, now)
+
+    def first_half(self) -> tuple[_Publishing | NotPublished, _Publishing | NotPublished]:
+        """Return what to wait for, in this order; `adapt` is called after that, while the second half is in flight."""
+        return self._window.first_half()
+
+    def adapt(self) -> None:
+        """Make the window larger or smaller, by how long its oldest message has waited."""
+        self._window.adapt(time.monotonic())
+
+    def ended(self) -> Iterator[Ended]:
+        """Remove and yield the oldest messages that have ended."""
+        while (popped := self._window.pop_ended()) is not None:
+            yield popped[0], popped[1].error
+
+    def rest(self) -> Iterator[tuple[Message, _Publishing | NotPublished]]:
+        """Remove and yield all others, each of which is to be waited for."""
+        while len(self._window):
+            yield self._window.pop()
+
+
 def send_each(
-    publish: Publish, wake: Callable[[], None], messages: Iterable[Message], timeout: float
-) -> Iterator[tuple[Message, AmqpWorkerError | None]]:
+    publish: Publish[PendingPublish], wake: Callable[[], None], messages: Iterable[Message], timeout: float
+) -> Iterator[Ended]:
     """
     Send messages as they are read, in a bounded window; yield each with its error, in order, as soon as it has ended.
 
-    `wake` has everything that was published written now. `timeout` is how long each may wait for its confirm. What reading
-    `messages` raises is raised after those before have been yielded.
+    `wake` has everything that was published written now. What reading `messages` raises is raised after those before have
+    been yielded.
     """
-    window = Window(timeout)
+    batch = Batch(publish, timeout)
     reading = iter(messages)
     failure: Exception | None = None
-    unwoken = 0
-    next_wake = 0.0
     while True:
-        while (popped := window.pop_ended()) is not None:
-            yield popped[0], popped[1].error
+        yield from batch.ended()
         try:
             message = next(reading)
         except StopIteration:
@@ -117,21 +175,11 @@ def send_each(
         except Exception as error:  # noqa: BLE001 - raised again below
             failure = error
             break
-        # The first of a burst is written at once, then many in one write; a slow source never waits.
-        unwoken += 1
-        now = time.monotonic()
-        urgent = unwoken >= BURST or now >= next_wake
-        if urgent:
-            unwoken, next_wake = 0, now + BURST_SECONDS
-        publishing: Publishing
-        try:
-            publishing = publish(message, urgent)
-        except AmqpWorkerError as error:
-            publishing = NotPublished(error)
-        if window.add(message, publishing, now):
-            window.wait_for_room(wake)
-    while len(window):
-        message, publishing = window.pop()
+        if batch.add(message):
+            for publishing in batch.first_half():
+                _wait_for(publishing, wake)
+            batch.adapt()
+    for message, publishing in batch.rest():
         _wait_for(publishing, wake)
         yield message, publishing.error
     if failure is not None:
@@ -156,7 +204,7 @@ def _were(count: int) -> str:
     return "was" if count == 1 else "were"
 
 
-def _wait_for(publishing: Publishing, wake: Callable[[], None]) -> None:
-    if not publishing.done:
+def _wait_for(publishing: PendingPublish | NotPublished, wake: Callable[[], None]) -> None:
+    if not (publishing.done or isinstance(publishing, NotPublished)):
         wake()
         publishing.wait()

@@ -12,8 +12,11 @@ import itertools
 import os
 from _thread import allocate_lock
 from threading import TIMEOUT_MAX
+from typing import TypeVar
 
 from amqpworker.errors import AmqpWorkerError, CallTimeout, Unconfirmed
+
+_Call = TypeVar("_Call", bound="PendingCall")
 
 
 class PendingCall:
@@ -41,7 +44,7 @@ class PendingCall:
 
         Raises the error that the call ended with, CallTimeout if it did not end within `timeout` seconds.
         """
-        if self._body is None and self._error is None:
+        if not self.has_ended:
             try:
                 ended = self._lock.acquire(timeout=min(max(timeout, 0.0), TIMEOUT_MAX))
             except BaseException:
@@ -52,10 +55,7 @@ class PendingCall:
             if not ended:
                 # another thread has taken the call and ends it at this moment
                 self._lock.acquire()
-        if self._error is not None:
-            raise self._error
-        assert self._body is not None
-        return self._body
+        return self.value()
 
     def forget(self) -> bool:
         """Stop waiting, so that a later reply is dropped; return false if the call has already ended."""
@@ -64,7 +64,22 @@ class PendingCall:
     def end(self, body: bytes | None, error: AmqpWorkerError | None = None) -> None:
         """End the wait with a reply or an error; only the thread that has taken the call may do this."""
         self._body, self._error = body, error
+        self._wake()
+
+    def _wake(self) -> None:
         self._lock.release()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is a reply, or an error."""
+        return self._body is not None or self._error is not None
+
+    def value(self) -> bytes:
+        """Return the reply of a call that has ended; raises the error that it ended with."""
+        if self._error is not None:
+            raise self._error
+        assert self._body is not None
+        return self._body
 
 
 class Calls:
@@ -86,7 +101,14 @@ class Calls:
 
     def open(self) -> PendingCall:
         """Create a pending call with a correlation id that no other call has had."""
-        call = PendingCall(self, f"{self._prefix}-{next(self._numbers):x}")
+        return self.add(PendingCall(self, self.new_id()))
+
+    def new_id(self) -> str:
+        """Return a correlation id that no other call has had."""
+        return f"{self._prefix}-{next(self._numbers):x}"
+
+    def add(self, call: _Call) -> _Call:
+        """Add a pending call."""
         self._pending[call.correlation_id] = call
         return call
 

@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterable, Iterator
 from os import getpid
 from typing import TypeAlias
 
-from amqpworker.broker.io_thread import CLOSED
 from amqpworker.broker.lane import Lane
-from amqpworker.broker.pending_publish import PendingPublish
+from amqpworker.broker.pending_publish import OnDone, PendingPublish
 from amqpworker.broker.publisher import Publisher
-from amqpworker.client.batch import send_each
-from amqpworker.client.calls import Calls
-from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected, SendError
+from amqpworker.client.batch import Ended, send_each
+from amqpworker.client.calls import Calls, PendingCall
+from amqpworker.client.send_errors import is_confirmed, no_reply, refuse_io_thread, was_closed_before, with_message
+from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected
 from amqpworker.lifecycle import LiveObjects, in_io_thread
 from amqpworker.model.message import Message
 from amqpworker.routing.envelope import publication_of_call, publication_of_send
@@ -57,7 +57,7 @@ class Producer:
     ) -> None:
         self._plan = plan
         self._names, self._undelayed = plan.names, plan.names.tasks
-        self._settings = settings
+        self.settings = settings
         self._make_publisher = make_publisher
         self._now = now
         self.owner: str | None = None
@@ -70,7 +70,8 @@ class Producer:
         if last.publisher is not None and not last.publisher.io.is_over and last.process == getpid():
             last.publisher.io.retire()
 
-    def _current(self) -> PublisherGeneration:
+    def current(self) -> PublisherGeneration:
+        """Return the generation of this process, another one if the last was closed."""
         # For every message: the present generation, unless it cannot be used any more.
         present = self._generation
         publisher = present.publisher
@@ -98,7 +99,7 @@ class Producer:
     @property
     def publisher(self) -> Publisher:
         """The publisher of this process, which connects at its first publication."""
-        publisher = self._current().publisher
+        publisher = self.current().publisher
         assert publisher is not None
         return publisher
 
@@ -124,41 +125,39 @@ class Producer:
 
     # ---- sending ----------------------------------------------------------------------------------------------------
 
-    def _publish(self, message: Message, lane: Lane, urgent: bool, timeout: float | None = None) -> PendingPublish:
+    def publish(
+        self,
+        message: Message,
+        lane: Lane,
+        urgent: bool = True,
+        timeout: float | None = None,
+        on_done: OnDone | None = None,
+    ) -> PendingPublish:
         """Publish a message on a lane without waiting for its confirm; raises InvalidArguments if it cannot be encoded."""
-        publication = publication_of_send(message, self._names, self._now(), self._settings.app_id)
+        publication = publication_of_send(message, self._names, self._now(), self.settings.app_id)
         requirements = self._plan.requirements(message.queue, publication.exchange != self._undelayed)
-        return lane.publish(publication, requirements, timeout, None, urgent, message.resend)
+        return lane.publish(publication, requirements, timeout, on_done, urgent, message.resend)
 
     def send(self, message: Message, timeout: float | None = None) -> None:
         """Return once the broker has confirmed the message and not returned it; `timeout` overrides `send_timeout`."""
-        until = time.monotonic() + (self._settings.send_timeout if timeout is None else timeout)
+        until = time.monotonic() + (self.settings.send_timeout if timeout is None else timeout)
         while True:
-            _refuse_io_thread(message)
-            pending = self._publish(message, self.publisher.sends, True, timeout)
+            refuse_io_thread(message)
+            pending = self.publish(message, self.publisher.sends, True, timeout)
             pending.wait()
-            if pending.error is None:
+            if is_confirmed(pending.error, message, until):
                 return
-            if not _was_closed_before(pending.error) or time.monotonic() >= until:
-                raise _with_message(pending.error, message)
 
-    def send_each(self, messages: Iterable[Message]) -> Iterator[tuple[Message, AmqpWorkerError | None]]:
+    def send_each(self, messages: Iterable[Message]) -> Iterator[Ended]:
         """Send messages as `batch.send_each` does; raises ConfigError if the URL's files cannot be read, which affects all."""
         self.publisher.start()
-        lane = self.publisher.sends
+        publish = BurstPublish(self)
+        for message, error in send_each(publish, self.wake, messages, self.settings.send_timeout):
+            yield message, self._send_again(message) if was_closed_before(error) else error
 
-        def publish(message: Message, urgent: bool) -> PendingPublish:
-            nonlocal lane
-            if urgent:  # once for each burst: whether this thread may send, and by which publisher
-                _refuse_io_thread(message)
-                lane = self.publisher.sends
-            return self._publish(message, lane, urgent)
-
-        def wake() -> None:
-            self.publisher.io.wake()
-
-        for message, error in send_each(publish, wake, messages, self._settings.send_timeout):
-            yield message, self._send_again(message) if _was_closed_before(error) else error
+    def wake(self) -> None:
+        """Have everything that was published written now."""
+        self.publisher.io.wake()
 
     def _send_again(self, message: Message) -> AmqpWorkerError | None:
         try:
@@ -171,77 +170,77 @@ class Producer:
 
     def call(self, message: Message, timeout: float) -> bytes:
         """Send a message and return the body of the reply; raises CallTimeout or a SendError."""
-        _refuse_io_thread(message)
+        refuse_io_thread(message)
         until = time.monotonic() + timeout
         while True:
             try:
                 return self._call(message, timeout, until)
             except NotConnected as error:
-                if not _was_closed_before(error) or time.monotonic() >= until:
+                if not was_closed_before(error) or time.monotonic() >= until:
                     raise
 
     def _call(self, message: Message, timeout: float, until: float) -> bytes:
-        present = self._current()
+        present = self.current()
         assert present.publisher is not None
-        lane, calls = present.publisher.calls, present.calls
-        pending = calls.open()
-        requirements = self._plan.requirements(message.queue, delayed=False)
-
-        def on_sent(error: AmqpWorkerError | None) -> None:
-            if error is None:
-                pending.requested_on = pending_publish.channel
-            elif (waiting := calls.take(pending.correlation_id)) is not None:
-                waiting.end(None, error)
-
+        pending = present.calls.open()
         try:
-            publication = publication_of_call(
-                message, pending.correlation_id, timeout, self._names, self._now(), self._settings.app_id
-            )
-            pending_publish = lane.make_pending(
-                publication, requirements, min(timeout, self._settings.send_timeout), on_sent
-            )
-            lane.submit(pending_publish)
+            request = self.request(present, pending, message, timeout)
             return pending.wait(until - time.monotonic())
         except CallTimeout:
             if not pending.requested_on:
                 # Its own deadline has passed as well, so the I/O thread ends it now, with the reason.
-                pending_publish.wait()
-                if pending_publish.error is not None:
-                    raise _with_message(pending_publish.error, message) from None
-            raise CallTimeout(_no_reply(message, timeout, present.publisher)) from None
+                request.wait()
+                if request.error is not None:
+                    raise with_message(request.error, message) from None
+            consumers = present.publisher.consumers_of(message.queue, COUNT_TIMEOUT)
+            raise CallTimeout(no_reply(message, timeout, consumers)) from None
         except AmqpWorkerError as error:
-            raise _with_message(error, message) from None
+            raise with_message(error, message) from None
         finally:
             pending.forget()
 
-
-def _with_message(error: AmqpWorkerError, message: Message) -> AmqpWorkerError:
-    if isinstance(error, SendError):
-        error.message = message
-    return error
-
-
-def _no_reply(message: Message, timeout: float, publisher: Publisher) -> str:
-    text = f"Task {message.task!r} did not reply within {timeout:g} s (id {message.id})"
-    if publisher.consumers_of(message.queue, COUNT_TIMEOUT) == 0:
-        return f"{text}: queue {message.queue!r} has no consumers, so no worker is running its tasks."
-    return f"{text}."
-
-
-def _was_closed_before(error: AmqpWorkerError | None) -> bool:
-    """Return whether a message was not sent because its publisher had just been closed."""
-    return isinstance(error, NotConnected) and error.args == (CLOSED,)
-
-
-def _refuse_io_thread(message: Message) -> None:
-    if in_io_thread():
-        name = threading.current_thread().name
-        raise NotConnected(
-            f"Nothing can be sent from the thread {name!r}: it is the I/O thread of a connection to RabbitMQ and would wait "
-            "for itself. A finalizer (__del__), a log filter or a callback that runs there has to leave sending to "
-            "another thread. The message was not sent.",
-            message,
+    def request(
+        self,
+        generation: PublisherGeneration,
+        call: PendingCall,
+        message: Message,
+        timeout: float,
+        on_done: OnDone | None = None,
+    ) -> PendingPublish:
+        """Publish the request of a call, which ends with its error if it is not confirmed; raises as `publish` does."""
+        assert generation.publisher is not None
+        lane, calls = generation.publisher.calls, generation.calls
+        publication = publication_of_call(
+            message, call.correlation_id, timeout, self._names, self._now(), self.settings.app_id
         )
+        requirements = self._plan.requirements(message.queue, delayed=False)
+
+        def on_sent(error: AmqpWorkerError | None) -> None:
+            if error is None:
+                call.requested_on = pending.channel
+            elif (waiting := calls.take(call.correlation_id)) is not None:
+                waiting.end(None, error)
+            if on_done is not None:
+                on_done(error)
+
+        pending = lane.make_pending(publication, requirements, min(timeout, self.settings.send_timeout), on_sent)
+        lane.submit(pending)
+        return pending
+
+
+class BurstPublish:
+    """Publishes the messages of a batch; once for each burst it checks whether this thread may, and by which publisher."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+        self._lane = producer.publisher.sends
+
+    def __call__(self, message: Message, urgent: bool, on_done: OnDone | None = None) -> PendingPublish:
+        """Publish a message, at once if it is urgent."""
+        if urgent:
+            refuse_io_thread(message)
+            self._lane = self._producer.publisher.sends
+        return self._producer.publish(message, self._lane, urgent, None, on_done)
 
 
 PUBLISHERS: LiveObjects[Publisher] = LiveObjects()

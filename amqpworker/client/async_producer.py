@@ -1,0 +1,149 @@
+"""
+Send messages and wait for replies, for coroutines in any event loop: the producer's thread carries them.
+
+Decides only how a coroutine waits; all else is the producer's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from functools import partial
+
+from amqpworker.broker.publisher import Publisher
+from amqpworker.client.awaiting import AwaitedCall, AwaitedPublish
+from amqpworker.client.batch import Batch, Ended, NotPublished
+from amqpworker.client.handover import end_of, handover_to_this_loop, set_ended
+from amqpworker.client.producer import COUNT_TIMEOUT, BurstPublish, Producer
+from amqpworker.client.send_errors import is_confirmed, no_reply, refuse_io_thread, was_closed_before, with_message
+from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected
+from amqpworker.model.message import Message
+
+
+class AsyncProducer:
+    """The sending side of an app for coroutines."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+
+    async def send(self, message: Message) -> None:
+        """Return once the broker has confirmed the message and not returned it."""
+        producer = self._producer
+        until = time.monotonic() + producer.settings.send_timeout
+        handover = handover_to_this_loop()
+        while True:
+            refuse_io_thread(message)
+            publish = partial(producer.publish, message, producer.publisher.sends, True, None)
+            sending = AwaitedPublish(publish, handover)
+            await sending.wait()
+            if is_confirmed(sending.error, message, until):
+                return
+
+    async def send_each(self, messages: Iterable[Message] | AsyncIterable[Message]) -> AsyncIterator[Ended]:
+        """Send messages as `batch.send_each` does, in input order; what was read when the caller stops is sent."""
+        producer = self._producer
+        producer.publisher.start()
+        handover = handover_to_this_loop()
+        burst = BurstPublish(producer)
+
+        def publish(message: Message, urgent: bool) -> AwaitedPublish:
+            return AwaitedPublish(lambda on_done: burst(message, urgent, on_done), handover)
+
+        batch = Batch(publish, producer.settings.send_timeout)
+        reading = _reader(messages)
+        failure: Exception | None = None
+        while True:
+            for ended in batch.ended():
+                yield await self._again_if_closed(ended)
+            try:
+                message = await anext(reading)
+            except StopAsyncIteration:
+                break
+            except Exception as error:  # noqa: BLE001 - raised again below
+                failure = error
+                break
+            if batch.add(message):
+                for publishing in batch.first_half():
+                    await self._end_of(publishing)
+                batch.adapt()
+        for message, publishing in batch.rest():
+            await self._end_of(publishing)
+            yield await self._again_if_closed((message, publishing.error))
+        if failure is not None:
+            raise failure
+
+    async def _end_of(self, publishing: AwaitedPublish | NotPublished) -> None:
+        if isinstance(publishing, AwaitedPublish) and not publishing.done:
+            self._producer.wake()
+            await publishing.wait()
+
+    async def _again_if_closed(self, ended: Ended) -> Ended:
+        message, error = ended
+        if not was_closed_before(error):
+            return ended
+        try:
+            await self.send(message)
+        except AmqpWorkerError as another:
+            return message, another
+        return message, None
+
+    # ---- calling ----------------------------------------------------------------------------------------------------
+
+    async def call(self, message: Message, timeout: float) -> bytes:
+        """Send a message and return the body of the reply; raises CallTimeout or a SendError."""
+        refuse_io_thread(message)
+        until = time.monotonic() + timeout
+        while True:
+            try:
+                return await self._call(message, timeout, until)
+            except NotConnected as error:
+                if not was_closed_before(error) or time.monotonic() >= until:
+                    raise
+
+    async def _call(self, message: Message, timeout: float, until: float) -> bytes:
+        producer = self._producer
+        present = producer.current()
+        assert present.publisher is not None
+        handover = handover_to_this_loop()
+        call = present.calls.add(AwaitedCall(present.calls, handover))
+        try:
+            request = AwaitedPublish(partial(producer.request, present, call, message, timeout), handover)
+            return await call.reply(until - time.monotonic())
+        except CallTimeout:
+            if not call.requested_on:
+                # Its own deadline has passed as well, so the I/O thread ends it now, with the reason.
+                await request.wait()
+                if request.error is not None:
+                    raise with_message(request.error, message) from None
+            consumers = await _consumers_of(present.publisher, message.queue)
+            raise CallTimeout(no_reply(message, timeout, consumers)) from None
+        except AmqpWorkerError as error:
+            raise with_message(error, message) from None
+        finally:
+            call.forget()
+
+
+async def _reader(messages: Iterable[Message] | AsyncIterable[Message]) -> AsyncIterator[Message]:
+    if isinstance(messages, AsyncIterable):
+        async for message in messages:
+            yield message
+    else:
+        for message in messages:
+            yield message
+
+
+async def _consumers_of(publisher: Publisher, queue: str) -> int | None:
+    """Return how many consumers a queue has, None if that is not known in time."""
+    if not publisher.connected:
+        return None
+    counts: list[int | None] = []
+    handover = handover_to_this_loop()
+    future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def on_count(count: int | None) -> None:
+        counts.append(count)
+        handover.put(partial(set_ended, future))
+
+    publisher.count_consumers(queue, on_count)
+    return counts[0] if await end_of(future, COUNT_TIMEOUT) else None

@@ -1,0 +1,89 @@
+"""
+Confirms and replies that a coroutine awaits.
+
+Decides what a cancelled wait leaves behind: nothing. A message that was not written yet is not sent any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+
+from amqpworker.broker.pending_publish import GRACE, OnDone, PendingPublish
+from amqpworker.client.calls import Calls, PendingCall
+from amqpworker.client.handover import Handover, end_of, set_ended
+from amqpworker.errors import AmqpWorkerError, CallTimeout
+
+
+class AwaitedPublish:
+    """A publication whose confirm a coroutine may await; `publish` publishes it with a callback for its end."""
+
+    __slots__ = ("_future", "_handover", "pending")
+
+    def __init__(self, publish: Callable[[OnDone], PendingPublish], handover: Handover) -> None:
+        self._future: asyncio.Future[bool] | None = None
+        self._handover = handover
+        self.pending = publish(self._on_done)
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self.pending.done
+
+    @property
+    def error(self) -> AmqpWorkerError | None:
+        """The error that it ended with."""
+        return self.pending.error
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return self.pending.size
+
+    def _on_done(self, _: AmqpWorkerError | None) -> None:
+        if self._future is not None:
+            self._handover.put(partial(set_ended, self._future))
+
+    async def wait(self) -> None:
+        """Wait until it has ended, with or without an `error`. One coroutine may wait."""
+        pending = self.pending
+        if pending.done:
+            return
+        # It is set before `done` is read again: `finish` does the reverse.
+        self._future = asyncio.get_running_loop().create_future()
+        if pending.done:
+            return
+        try:
+            ended = await end_of(self._future, pending.deadline - time.monotonic() + GRACE)
+        except BaseException:
+            pending.abandon()
+            raise
+        if not ended:
+            pending.give_up()
+
+
+class AwaitedCall(PendingCall):
+    """A call whose reply a coroutine awaits."""
+
+    __slots__ = ("_future", "_handover")
+
+    def __init__(self, calls: Calls, handover: Handover) -> None:
+        super().__init__(calls, calls.new_id())
+        self._future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._handover = handover
+
+    def _wake(self) -> None:
+        self._handover.put(partial(set_ended, self._future))
+
+    async def reply(self, timeout: float) -> bytes:
+        """Return the reply; raises the error that the call ended with, CallTimeout if it did not end within `timeout` seconds."""
+        if not await end_of(self._future, timeout):
+            if self.forget():
+                raise CallTimeout(f"No reply to call {self.correlation_id} within {timeout:g} s.")
+            # The I/O thread has taken the call and ends it at this moment. It sets the value first, then reads the future.
+            self._future = asyncio.get_running_loop().create_future()
+            if not self.has_ended:
+                await end_of(self._future, GRACE)
+        return self.value()

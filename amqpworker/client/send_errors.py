@@ -1,0 +1,52 @@
+"""Which error a caller of `send` or `call` sees, and whether a message is sent again because its connection was just closed."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from amqpworker.broker.io_thread import CLOSED
+from amqpworker.errors import AmqpWorkerError, NotConnected, SendError
+from amqpworker.lifecycle import in_io_thread
+from amqpworker.model.message import Message
+
+
+def is_confirmed(error: AmqpWorkerError | None, message: Message, until: float) -> bool:
+    """Return whether a message is confirmed, false if it is to be sent again; raises its error, with the message in it."""
+    if error is None:
+        return True
+    if was_closed_before(error) and time.monotonic() < until:
+        return False
+    raise with_message(error, message)
+
+
+def was_closed_before(error: AmqpWorkerError | None) -> bool:
+    """Return whether a message was not sent because its publisher had just been closed."""
+    return isinstance(error, NotConnected) and error.args == (CLOSED,)
+
+
+def with_message(error: AmqpWorkerError, message: Message) -> AmqpWorkerError:
+    """Return an error with the message that it is about."""
+    if isinstance(error, SendError):
+        error.message = message
+    return error
+
+
+def no_reply(message: Message, timeout: float, consumers: int | None) -> str:
+    """Return the text of a call that timed out; `consumers` of its queue, None if that is not known."""
+    text = f"Task {message.task!r} did not reply within {timeout:g} s (id {message.id})"
+    if consumers == 0:
+        return f"{text}: queue {message.queue!r} has no consumers, so no worker is running its tasks."
+    return f"{text}."
+
+
+def refuse_io_thread(message: Message) -> None:
+    """Raise NotConnected in an I/O thread of ours, which would wait for itself."""
+    if in_io_thread():
+        name = threading.current_thread().name
+        raise NotConnected(
+            f"Nothing can be sent from the thread {name!r}: it is the I/O thread of a connection to RabbitMQ and would wait "
+            "for itself. A finalizer (__del__), a log filter or a callback that runs there has to leave sending to "
+            "another thread. The message was not sent.",
+            message,
+        )
