@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from datetime import timedelta
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, overload
@@ -16,12 +17,15 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, over
 from amqpworker.broker.address import addresses
 from amqpworker.broker.publisher import Publisher
 from amqpworker.client.app_users import AppUsers
-from amqpworker.client.batch import failed_batch
+from amqpworker.client.async_app import AsyncApp, add_note_of_sent, call_seconds, checked
+from amqpworker.client.async_producer import AsyncProducer
+from amqpworker.client.batch import many_sent, outcome_of
 from amqpworker.client.producer import Producer
-from amqpworker.client.sent import Sent, never_stored
-from amqpworker.errors import AmqpWorkerError, ConfigError, InvalidArguments, SendError
+from amqpworker.client.sent import Sent, never_stored, value_of
+from amqpworker.errors import ConfigError, SendError
 from amqpworker.log.redaction import redact_url
 from amqpworker.model.message import MAX_SHORT_BYTES, Message, fits_short_string, plain
+from amqpworker.model.reply import decode_reply
 from amqpworker.policies.retry import DEFAULT, PolicySpec, policy
 from amqpworker.policies.time_limit import LimitSpec, time_limit_of
 from amqpworker.results.store import ResultStore, open_store
@@ -40,7 +44,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class App:
+class App(AsyncApp):
     """
     Tasks on RabbitMQ.
 
@@ -92,6 +96,7 @@ class App:
         self.tasks: dict[str, Task[Any, Any]] = {}
         self.remotes: dict[str, RemoteTask[Any, Any]] = {}
         self._producer = Producer(self.plan, self.settings, make_publisher)
+        self._async = AsyncProducer(self._producer)
         self.users = AppUsers()
         # At most one, by its URL: of several threads that open one `setdefault` keeps the first, without a lock.
         self._stores: dict[str, ResultStore] = {}
@@ -251,7 +256,7 @@ class App:
 
     # ---- sending ----------------------------------------------------------------------------------------------------
 
-    def send(self, message: Message) -> Sent[Any]:
+    def send(self, message: Message[R]) -> Sent[R]:
         """
         Send a message; returns once the broker has confirmed it and not returned it.
 
@@ -260,10 +265,10 @@ class App:
             InvalidArguments: it is not a message, AMQP cannot carry it, or its `at` is too far away.
             ConfigError: its queue cannot be declared.
         """
-        self._producer.send(_checked(message))
+        self._producer.send(checked(message))
         return self._sent(message)
 
-    def send_each(self, messages: Iterable[Message]) -> Iterator[Sent[Any] | SendError]:
+    def send_each(self, messages: Iterable[Message[R]]) -> Iterator[Sent[R] | SendError]:
         """
         Send messages as they are read, in constant memory; yield a `Sent` or the `SendError` for each, in input order.
 
@@ -275,10 +280,10 @@ class App:
             Exception: what reading `messages` raised, after the outcomes of the messages before it.
             InvalidArguments: one of them is not a message.
         """
-        for message, error in self._producer.send_each(map(_checked, messages)):
-            yield self._sent(message) if error is None else _send_error(error, message)
+        for message, error in self._producer.send_each(map(checked, messages)):
+            yield self._sent(message) if error is None else outcome_of(error, message)
 
-    def send_many(self, messages: Iterable[Message]) -> list[Sent[Any]]:
+    def send_many(self, messages: Iterable[Message[R]]) -> list[Sent[R]]:
         """
         Send messages; returns once all are confirmed.
 
@@ -286,24 +291,18 @@ class App:
             BatchFailed: some were not: a group with a `SendError` for each of these; `sent` has the others.
             Exception: what reading `messages` raised, with a note of how many had been sent.
         """
-        sent: list[Sent[Any]] = []
-        failed: list[SendError] = []
+        outcomes: list[Sent[R] | SendError] = []
         try:
-            for outcome in self.send_each(messages):
-                if isinstance(outcome, SendError):
-                    failed.append(outcome)
-                else:
-                    sent.append(outcome)
+            outcomes.extend(self.send_each(messages))
         except Exception as error:
-            error.add_note(f"send_many: {len(sent)} messages had been sent before, and {len(failed)} had failed.")
+            add_note_of_sent(error, "send_many", outcomes)
             raise
-        if failed:
-            raise failed_batch(failed, sent)
-        return sent
+        return many_sent(outcomes)
 
-    def call_raw(self, message: Message, timeout: float) -> bytes:
-        """Send a message and return the body of its reply, as `task.call` does for users; raises as it does."""
-        return self._producer.call(message, timeout)
+    def call(self, message: Message[R], *, timeout: float | timedelta | None = None) -> R:
+        """Run a task in a worker and return what it returned; raises as `acall` does."""
+        seconds = call_seconds(checked(message), timeout, self.settings)
+        return self._value_of_reply(message, self._producer.call(message, seconds))
 
     @property
     def producer(self) -> Producer:
@@ -320,27 +319,19 @@ class App:
             store = self._stores.setdefault(url, open_store(url))
         return store
 
-    def _sent(self, message: Message) -> Sent[Any]:
+    def _sent(self, message: Message[R]) -> Sent[R]:
+        """Return what `send` returns for a message."""
+        task = self.tasks.get(message.task)
+        store = self.store if task is None or task.stores_result else never_stored
+        return Sent(message.id, message.task, store, self._decoder(message), message.first_sent)
+
+    def _value_of_reply(self, message: Message[R], body: bytes) -> R:
+        """Return the value of the reply to a message; raises as `call` does."""
+        return value_of(decode_reply(body), self._decoder(message))  # type: ignore[no-any-return]
+
+    def _decoder(self, message: Message[Any]) -> Callable[[bytes], Any]:
         task = self.tasks.get(message.task) or self.remotes.get(message.task)
-        decode = task.signature.decode_result if task is not None else _plain_json
-        stores = task.stores_result if isinstance(task, Task) else True
-        return Sent(message.id, message.task, self.store if stores else never_stored, decode, message.first_sent)
-
-
-def _checked(message: Message) -> Message:
-    if not isinstance(message, Message):
-        kind = type(message).__name__
-        raise InvalidArguments(f"send() takes a Message, such as task.message(…) returns, got a {kind}.")
-    return message
-
-
-def _send_error(error: AmqpWorkerError, message: Message) -> SendError:
-    """Return the error of one message of a batch, which does not stop the others."""
-    if not isinstance(error, SendError):
-        cause, error = error, SendError(str(error))
-        error.__cause__ = cause
-    error.message = message
-    return error
+        return task.signature.decode_result if task is not None else _plain_json
 
 
 def _plain_json(data: bytes) -> Any:  # the result of a task that this app does not have

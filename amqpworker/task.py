@@ -13,10 +13,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from amqpworker.broker.amqp.table_encode import encode_table
-from amqpworker.client.sent import Sent, value_of
+from amqpworker.client.sent import Sent
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.model.message import HeaderValue, Message
-from amqpworker.model.reply import decode_reply
 from amqpworker.policies.send_options import Options, check_options, message_of
 from amqpworker.settings import Settings
 
@@ -37,11 +36,17 @@ class TaskApp(Protocol):
 
     settings: Settings
 
-    def send(self, message: Message) -> Sent[Any]:
+    def send(self, message: Message[R]) -> Sent[R]:
         """Send a message."""
 
-    def call_raw(self, message: Message, timeout: float) -> bytes:
-        """Send a message and return the body of its reply."""
+    def call(self, message: Message[R], *, timeout: float | timedelta | None = None) -> R:
+        """Send a message and return the value of its reply."""
+
+    async def asend(self, message: Message[R]) -> Sent[R]:
+        """Send a message."""
+
+    async def acall(self, message: Message[R], *, timeout: float | timedelta | None = None) -> R:
+        """Send a message and return the value of its reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class TaskOptions:
 class SendView(Generic[P, R]):
     """A task with options for a message that is sent."""
 
-    _methods = ".send(…) or .message(…)"
+    _methods = ".send(…), .asend(…) or .message(…)"
 
     def __init__(self, task: RemoteTask[P, R], options: Options) -> None:
         self._task = task
@@ -66,11 +71,11 @@ class SendView(Generic[P, R]):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            if name == "call":
-                raise AttributeError("call() does not accept delay, at, expires or resend", name=name)
+            if name in ("call", "acall"):
+                raise AttributeError(f"{name}() does not accept delay, at, expires or resend", name=name)
             raise _no_attribute(self, name, self._methods)
 
-    def message(self, *args: P.args, **kwargs: P.kwargs) -> Message:
+    def message(self, *args: P.args, **kwargs: P.kwargs) -> Message[R]:
         """
         Return a message, validated now, to be sent later by `app.send`.
 
@@ -90,11 +95,15 @@ class SendView(Generic[P, R]):
         """
         return self._task.app.send(self._task.build(args, kwargs, self._options))
 
+    async def asend(self, *args: P.args, **kwargs: P.kwargs) -> Sent[R]:
+        """As `send`, without blocking the event loop."""
+        return await self._task.app.asend(self._task.build(args, kwargs, self._options))
+
 
 class CallView(Generic[P, R]):
     """A task with options for a message that gets a reply."""
 
-    _methods = ".call(…)"
+    _methods = ".call(…) or .acall(…)"
 
     def __init__(self, task: RemoteTask[P, R], options: Options) -> None:
         self._task = task
@@ -103,7 +112,7 @@ class CallView(Generic[P, R]):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            if name in ("send", "message"):
+            if name in ("send", "asend", "message"):
                 raise AttributeError(f"{name}() does not accept timeout", name=name)
             raise _no_attribute(self, name, self._methods)
 
@@ -120,7 +129,13 @@ class CallView(Generic[P, R]):
             SendError: the message was not sent, or the connection was lost meanwhile.
             ConfigError: its queue cannot be declared.
         """
-        return self._task.call_message(self._task.build(args, kwargs, self._options), self._options.timeout)
+        message = self._task.build(args, kwargs, self._options)
+        return self._task.app.call(message, timeout=self._options.timeout)
+
+    async def acall(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """As `call`, without blocking the event loop."""
+        message = self._task.build(args, kwargs, self._options)
+        return await self._task.app.acall(message, timeout=self._options.timeout)
 
 
 class TaskView(SendView[P, R], CallView[P, R]):
@@ -221,15 +236,10 @@ class RemoteTask(TaskView[P, R]):
         for_sending = (checked.delay, checked.at, checked.expires, checked.resend)
         return TaskView(self, checked) if for_sending == (None, None, None, None) else SendView(self, checked)
 
-    def build(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Message:
+    def build(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Message[R]:
         """Return the message for these arguments and options; raises InvalidArguments if they do not fit or are too large."""
         body = self.signature.encode(args, kwargs)
         return message_of(self.name, self.queue, body, options, self.app.settings.max_body)
-
-    def call_message(self, message: Message, timeout: float | None) -> R:
-        """Send a message and return the value of its reply; raises as `call` does."""
-        body = self.app.call_raw(message, self.app.settings.call_timeout if timeout is None else timeout)
-        return value_of(decode_reply(body), self.signature.decode_result)  # type: ignore[no-any-return]
 
 
 class Task(RemoteTask[P, R]):

@@ -172,7 +172,7 @@ def call(
     sent = message(found, task, values or [], body, _common_options(queue, id, header))
     with closing_app(found):
         reply = decode_reply(
-            found.call_raw(sent, found.settings.call_timeout if checked_timeout is None else checked_timeout)
+            found.producer.call(sent, found.settings.call_timeout if checked_timeout is None else checked_timeout)
         )
     if reply.status == "failed":
         _print_failure(TaskFailed(reply.reason, reply.error_type, reply.text, reply.traceback))

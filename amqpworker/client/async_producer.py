@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from functools import partial
 
 from amqpworker.broker.publisher import Publisher
@@ -40,7 +40,7 @@ class AsyncProducer:
             if is_confirmed(sending.error, message, until):
                 return
 
-    async def send_each(self, messages: Iterable[Message] | AsyncIterable[Message]) -> AsyncIterator[Ended]:
+    async def send_each(self, messages: AsyncIterator[Message]) -> AsyncIterator[Ended]:
         """Send messages as `batch.send_each` does, in input order; what was read when the caller stops is sent."""
         producer = self._producer
         producer.publisher.start()
@@ -51,13 +51,12 @@ class AsyncProducer:
             return AwaitedPublish(lambda on_done: burst(message, urgent, on_done), handover)
 
         batch = Batch(publish, producer.settings.send_timeout)
-        reading = _reader(messages)
         failure: Exception | None = None
         while True:
             for ended in batch.ended():
                 yield await self._again_if_closed(ended)
             try:
-                message = await anext(reading)
+                message = await anext(messages)
             except StopAsyncIteration:
                 break
             except Exception as error:  # noqa: BLE001 - raised again below
@@ -122,15 +121,6 @@ class AsyncProducer:
             raise with_message(error, message) from None
         finally:
             call.forget()
-
-
-async def _reader(messages: Iterable[Message] | AsyncIterable[Message]) -> AsyncIterator[Message]:
-    if isinstance(messages, AsyncIterable):
-        async for message in messages:
-            yield message
-    else:
-        for message in messages:
-            yield message
 
 
 async def _consumers_of(publisher: Publisher, queue: str) -> int | None:

@@ -43,6 +43,7 @@ class Publishing(Protocol):
         """How many bytes count against the bounds."""
 
 
+_Sent = TypeVar("_Sent")
 _Publishing = TypeVar("_Publishing", bound=Publishing)
 
 
@@ -184,6 +185,24 @@ def send_each(
         yield message, publishing.error
     if failure is not None:
         raise failure
+
+
+def outcome_of(error: AmqpWorkerError, message: Message[Any]) -> SendError:
+    """Return the error of one message of a batch, which does not stop the others."""
+    if not isinstance(error, SendError):
+        cause, error = error, SendError(str(error))
+        error.__cause__ = cause
+    error.message = message
+    return error
+
+
+def many_sent(outcomes: Sequence[_Sent | SendError]) -> list[_Sent]:
+    """Return what was sent; raises BatchFailed if some messages were not."""
+    failed = [outcome for outcome in outcomes if isinstance(outcome, SendError)]
+    sent = [outcome for outcome in outcomes if not isinstance(outcome, SendError)]
+    if failed:
+        raise failed_batch(failed, sent)
+    return sent
 
 
 def failed_batch(failed: Sequence[SendError], sent: Sequence[Any]) -> BatchFailed:

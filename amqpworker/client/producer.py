@@ -21,6 +21,7 @@ from amqpworker.broker.pending_publish import OnDone, PendingPublish
 from amqpworker.broker.publisher import Publisher
 from amqpworker.client.batch import Ended, send_each
 from amqpworker.client.calls import Calls, PendingCall
+from amqpworker.client.event_loop_warning import warn_in_event_loop
 from amqpworker.client.send_errors import is_confirmed, no_reply, refuse_io_thread, was_closed_before, with_message
 from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected
 from amqpworker.lifecycle import LiveObjects, in_io_thread
@@ -141,6 +142,7 @@ class Producer:
     def send(self, message: Message, timeout: float | None = None) -> None:
         """Return once the broker has confirmed the message and not returned it; `timeout` overrides `send_timeout`."""
         until = time.monotonic() + (self.settings.send_timeout if timeout is None else timeout)
+        warn_in_event_loop("send")
         while True:
             refuse_io_thread(message)
             pending = self.publish(message, self.publisher.sends, True, timeout)
@@ -150,6 +152,7 @@ class Producer:
 
     def send_each(self, messages: Iterable[Message]) -> Iterator[Ended]:
         """Send messages as `batch.send_each` does; raises ConfigError if the URL's files cannot be read, which affects all."""
+        warn_in_event_loop("send_each")
         self.publisher.start()
         publish = BurstPublish(self)
         for message, error in send_each(publish, self.wake, messages, self.settings.send_timeout):
@@ -171,6 +174,7 @@ class Producer:
     def call(self, message: Message, timeout: float) -> bytes:
         """Send a message and return the body of the reply; raises CallTimeout or a SendError."""
         refuse_io_thread(message)
+        warn_in_event_loop("call")
         until = time.monotonic() + timeout
         while True:
             try:

@@ -7,10 +7,11 @@ Decides how the store is polled until the result is stored.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, Generic, Literal, NoReturn, TypeVar
 
+from amqpworker.client.event_loop_warning import warn_in_event_loop
 from amqpworker.errors import ConfigError, ResultTimeout, TaskFailed
 from amqpworker.model.headers import time_text
 from amqpworker.model.reply import Reply, decode_reply
@@ -68,16 +69,29 @@ class Sent(Generic[R]):
             InvalidArguments: `timeout` is not a duration.
             ConfigError: the app or the task stores no results, or the store cannot be opened.
         """
-        seconds = duration(timeout, "timeout")
+        pauses = self._pauses(duration(timeout, "timeout"))
+        warn_in_event_loop("result")
+        while (reply := self._stored_reply()) is None:
+            time.sleep(next(pauses))
+        return value_of(reply, self._decode)  # type: ignore[no-any-return]
+
+    async def aresult(self, timeout: float | timedelta = 10.0) -> R:
+        """As `result`, without blocking the event loop: the store is read in other threads."""
+        import asyncio  # only here: a program without coroutines does not load it
+
+        pauses = self._pauses(duration(timeout, "timeout"))
+        while (reply := await asyncio.to_thread(self._stored_reply)) is None:
+            await asyncio.sleep(next(pauses))
+        return value_of(reply, self._decode)  # type: ignore[no-any-return]
+
+    def _pauses(self, seconds: float) -> Iterator[float]:
+        """Yield how long to wait before the store is read again; raises ResultTimeout once `seconds` are over."""
         until = time.monotonic() + seconds
         pause = FIRST_PAUSE
-        while (reply := self._stored_reply()) is None:
-            left = until - time.monotonic()
-            if left <= 0:
-                raise ResultTimeout(f"No result of task {self.task!r} within {seconds:g} s (id {self.id}).")
-            time.sleep(min(pause, left))
+        while (left := until - time.monotonic()) > 0:
+            yield min(pause, left)
             pause = min(pause * 1.5, MAX_PAUSE)
-        return value_of(reply, self._decode)  # type: ignore[no-any-return]
+        raise ResultTimeout(f"No result of task {self.task!r} within {seconds:g} s (id {self.id}).")
 
     def status(self) -> Literal["pending", "done", "failed"]:
         """
@@ -90,6 +104,12 @@ class Sent(Generic[R]):
         """
         reply = self._stored_reply()
         return "pending" if reply is None else reply.status
+
+    async def astatus(self) -> Literal["pending", "done", "failed"]:
+        """As `status`, without blocking the event loop: the store is read in another thread."""
+        import asyncio
+
+        return await asyncio.to_thread(self.status)
 
     def _stored_reply(self) -> Reply | None:
         store = self._store()

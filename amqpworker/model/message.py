@@ -7,7 +7,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeGuard
+
+from typing_extensions import TypeVar
 
 if TYPE_CHECKING:
     from amqpworker.broker.consumer_channel import ConsumerChannel
@@ -115,10 +117,14 @@ class Delivery:
         self.queue = self.routing_key
 
 
+# Covariant: a list of messages of several tasks is a list of messages of what any of them returns.
+R_co = TypeVar("R_co", covariant=True, default=Any)
+
+
 @dataclass(frozen=True, slots=True)
-class Message:
+class Message(Generic[R_co]):
     """
-    One request to run a task: validated, not yet sent.
+    One request to run a task that returns an `R`: validated, not yet sent.
 
     `delay` (seconds) and `expires` (seconds, or an aware datetime) count from the sending; `at` is an aware datetime.
     `resend` is whether it is published again if its confirm is lost; `None` means as in the app's settings.
@@ -149,7 +155,7 @@ class Message:
         return dump_message(self)
 
     @classmethod
-    def load(cls, dumped: Mapping[str, Any]) -> Message:
+    def load(cls, dumped: Mapping[str, Any]) -> Message[Any]:
         """
         Return the message from which `dump` made this.
 

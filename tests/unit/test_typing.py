@@ -8,7 +8,8 @@ from pathlib import Path
 from mypy import api
 
 HEAD = """
-from amqpworker import App
+from amqpworker import App, Message
+from amqpworker.client.sent import Sent
 app = App()
 
 @app.remote(name="charge", queue="billing")
@@ -51,12 +52,22 @@ def test_what_is_right_is_accepted(tmp_path: Path) -> None:
         "there: str = welcome.call(5)",
         "app.send_many(welcome.message(number) for number in range(3))",
         "app.send(welcome.options(delay=3600).message(42))",
+        'of_message: float = app.call(charge.message("o-1"))',
+        'result: float = app.send(charge.message("o-1")).result()',
+        "mixed: list[Message[str | float]] = [welcome.message(5), charge.message('o-1')]",
+        "async def awaited() -> float: return await charge.acall('o-1')",
+        "async def awaited_sent() -> str: return await (await welcome.asend(5)).aresult()",
+        "async def awaited_message() -> str: return await app.acall(welcome.message(5), timeout=2)",
+        "async def awaited_many() -> list[Sent[str]]: return await app.asend_many([welcome.message(5)])",
     ]
     assert {line: told for line, told in complaints(tmp_path, right).items() if told} == {}
 
 
 def test_what_is_wrong_is_reported(tmp_path: Path) -> None:
     wrong = [
+        "wrong_value: str = app.call(charge.message('o-1'))",
+        "async def wrong_awaited() -> str: return await charge.acall('o-1')",
+        "async def wrong_argument() -> None: await welcome.asend('x')",
         "charge.send(5)",
         'charge.send("o-1", cents="much")',
         'charge.send("o-1", delay=5)',

@@ -186,9 +186,12 @@ def test_what_a_task_does_not_have_is_reported_with_what_it_has(name: str) -> No
         ),
         (
             echo.options(delay=1),
-            f"Task 'test.echo' with these options has no attribute {name!r}: use .send(…) or .mess",
+            f"Task 'test.echo' with these options has no attribute {name!r}: use .send(…), .asend(…) or .mess",
         ),
-        (echo.options(timeout=1), f"Task 'test.echo' with these options has no attribute {name!r}: use .call(…)."),
+        (
+            echo.options(timeout=1),
+            f"Task 'test.echo' with these options has no attribute {name!r}: use .call(…) or .acall(…).",
+        ),
     ):
         assert not hasattr(asked, name)
         with pytest.raises(AttributeError, match=f"^{re.escape(told)}") as caught:

@@ -1,0 +1,130 @@
+"""
+What coroutines do with an app: send, call, and send many, without blocking their event loop.
+
+The app fills in what it knows of tasks and stores; `async_producer` decides how a coroutine waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from amqpworker.client.async_producer import AsyncProducer
+from amqpworker.client.batch import many_sent, outcome_of
+from amqpworker.client.sent import Sent
+from amqpworker.errors import InvalidArguments, SendError
+from amqpworker.model.message import Message
+from amqpworker.policies.durations import duration
+from amqpworker.settings import Settings
+
+R = TypeVar("R")
+
+
+class AsyncApp:
+    """The methods of an `App` for coroutines: each is the twin of the one without the `a`, and raises what that raises."""
+
+    settings: Settings
+    _async: AsyncProducer
+
+    def _sent(self, message: Message[R]) -> Sent[R]:
+        """Return what `send` returns for a message."""
+        raise NotImplementedError
+
+    def _value_of_reply(self, message: Message[R], body: bytes) -> R:
+        """Return the value of the reply to a message."""
+        raise NotImplementedError
+
+    async def asend(self, message: Message[R]) -> Sent[R]:
+        """
+        Send a message; returns once the broker has confirmed it and not returned it.
+
+        If the caller is cancelled meanwhile, a message that was not written yet is not sent.
+
+        Raises:
+            SendError: it was not confirmed in time; the error carries the message, to send it again with the same id.
+            InvalidArguments: it is not a message, AMQP cannot carry it, or its `at` is too far away.
+            ConfigError: its queue cannot be declared.
+        """
+        await self._async.send(checked(message))
+        return self._sent(message)
+
+    async def asend_each(
+        self, messages: Iterable[Message[R]] | AsyncIterable[Message[R]]
+    ) -> AsyncIterator[Sent[R] | SendError]:
+        """
+        Send messages as they are read, in constant memory; yield a `Sent` or the `SendError` for each, in input order.
+
+        A bounded number of messages and bytes is in flight. If the iterator is not read to its end, what was read from
+        `messages` is still sent.
+
+        Raises:
+            Exception: what reading `messages` raised, after the outcomes of the messages before it.
+            InvalidArguments: one of them is not a message.
+        """
+        async for message, error in self._async.send_each(_read(messages)):
+            yield self._sent(message) if error is None else outcome_of(error, message)
+
+    async def asend_many(self, messages: Iterable[Message[R]] | AsyncIterable[Message[R]]) -> list[Sent[R]]:
+        """
+        Send messages; returns once all are confirmed.
+
+        Raises:
+            BatchFailed: some were not: a group with a `SendError` for each of these; `sent` has the others.
+            Exception: what reading `messages` raised, with a note of how many had been sent.
+        """
+        outcomes: list[Sent[R] | SendError] = []
+        try:
+            async for outcome in self.asend_each(messages):
+                outcomes.append(outcome)  # noqa: PERF401 - an error is raised with what was sent before it
+        except Exception as error:
+            add_note_of_sent(error, "asend_many", outcomes)
+            raise
+        return many_sent(outcomes)
+
+    async def acall(self, message: Message[R], *, timeout: float | timedelta | None = None) -> R:
+        """
+        Run a task in a worker and return what it returned; without a `timeout` the setting `call_timeout` holds.
+
+        Raises:
+            InvalidArguments: it is not a message, it has options that a call cannot have, or `timeout` is not a duration.
+            CallTimeout: no reply came in time.
+            TaskFailed: the task ended without a result.
+            MalformedReply: the reply cannot be read.
+            InvalidResult: the reply does not fit the task's return hint.
+            SendError: the message was not sent, or the connection was lost meanwhile.
+            ConfigError: its queue cannot be declared.
+        """
+        seconds = call_seconds(checked(message), timeout, self.settings)
+        return self._value_of_reply(message, await self._async.call(message, seconds))
+
+
+async def _read(messages: Iterable[Message[R]] | AsyncIterable[Message[R]]) -> AsyncIterator[Message[R]]:
+    if isinstance(messages, AsyncIterable):
+        async for message in messages:
+            yield checked(message)
+    else:
+        for message in messages:
+            yield checked(message)
+
+
+def checked(message: Message[R]) -> Message[R]:
+    """Return a message; raises InvalidArguments for anything else."""
+    if not isinstance(message, Message):
+        kind = type(message).__name__
+        raise InvalidArguments(f"send() takes a Message, such as task.message(…) returns, got a {kind}.")
+    return message
+
+
+def call_seconds(message: Message[Any], timeout: float | timedelta | None, settings: Settings) -> float:
+    """Return how long a call of a message waits; raises InvalidArguments if it cannot be called."""
+    for option in ("delay", "at", "expires", "resend"):
+        if getattr(message, option) is not None:
+            raise InvalidArguments(f"call() does not accept a message with {option}: a caller waits for its reply.")
+    return settings.call_timeout if timeout is None else duration(timeout, "timeout")
+
+
+def add_note_of_sent(error: Exception, method: str, outcomes: list[Any]) -> None:
+    """Note on what reading messages has raised how many had been sent before."""
+    failed = sum(isinstance(outcome, SendError) for outcome in outcomes)
+    error.add_note(f"{method}: {len(outcomes) - failed} messages had been sent before, and {failed} had failed.")

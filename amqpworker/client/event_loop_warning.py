@@ -1,0 +1,45 @@
+"""A warning about calls that block an event loop, once for each place in the program."""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+
+from amqpworker.log.logger import get_logger
+
+log = get_logger(__name__)
+
+OURS = __name__.partition(".")[0]
+
+
+class BlockedPlaces:
+    """The places of this process that were reported."""
+
+    def __init__(self) -> None:
+        self._reported: set[str] = set()
+
+    def report(self, method: str) -> None:
+        """Warn that a method was called in a thread that runs an event loop, unless that was done for this place."""
+        place = _place(sys._getframe(1))  # noqa: SLF001 - as `warnings` does
+        if place in self._reported:
+            return
+        self._reported.add(place)
+        log.warning("blocking_in_event_loop", place=place, method=method, instead=f"await …a{method}(…)")
+
+
+def warn_in_event_loop(method: str) -> None:
+    """Warn if this thread runs an event loop, which can run nothing while the method waits."""
+    asyncio = sys.modules.get("asyncio")
+    # The function that does not raise: an exception for each message would cost more than all else here.
+    if asyncio is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001
+        PLACES.report(method)
+
+
+def _place(frame: FrameType | None) -> str:
+    """Return the file and line of the first caller that is not ours."""
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == OURS:
+        frame = frame.f_back
+    return "unknown" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+PLACES = BlockedPlaces()
