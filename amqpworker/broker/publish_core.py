@@ -1,0 +1,125 @@
+"""
+What publishes on one connection, in a thread or in an event loop: its lanes, and when they write.
+
+Called in the thread of the connection, except where it says otherwise. It makes no connection: its keeper does.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from amqpworker.broker.connection import Connection, Keeper
+from amqpworker.broker.connection_problem import ConnectionProblem
+from amqpworker.broker.consumer_count import ConsumerCount, OnCount
+from amqpworker.broker.lane import Lane
+from amqpworker.broker.pending_publish import PendingPublish
+from amqpworker.broker.publish_session import CALLS, COPIES, REPLIES, SENDS, Session
+from amqpworker.settings import Settings
+
+if TYPE_CHECKING:
+    from amqpworker.client.calls import Calls
+
+# After this many seconds without a write, what the broker has sent is read first: it may have closed the connection, and a
+# process that was suspended would lose its first message.
+READ_FIRST_AFTER = 1.0
+READ_FIRST_SECONDS = 0.002
+
+
+class PublishCore:
+    """
+    The publications of one connection.
+
+    Its lanes: `sends` for messages of users, `calls` for messages with a reply, `copies` for what replaces a delivery, `replies`
+    for the replies to calls.
+    """
+
+    def __init__(self, keeper: Keeper, settings: Settings, calls: Calls) -> None:
+        self.io = keeper
+        self.session = Session(keeper, settings, calls)
+        self.sends, self.calls, self.copies, self.replies = self._lanes = tuple(
+            Lane(purpose, self.session, self._on_submitted) for purpose in (SENDS, CALLS, COPIES, REPLIES)
+        )
+        self._questions = ConsumerCount()
+        self._ever_open = False
+        self._written_at = 0.0
+        self._reads_first = False
+
+    # ---- from any thread --------------------------------------------------------------------------------------------
+
+    def _on_submitted(self, pending: PendingPublish, urgent: bool) -> None:
+        """Have a publication of a lane written."""
+        raise NotImplementedError
+
+    @property
+    def is_last(self) -> bool:
+        """Whether there is no other connection after this one."""
+        raise NotImplementedError
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self.session.connection is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits for a confirm."""
+        return all(lane.is_idle for lane in self._lanes)
+
+    def count_consumers(self, queue: str, on_count: OnCount) -> None:
+        """Call `on_count` with how many consumers a queue has, or with None if that cannot be known."""
+        self._questions.waiting.append((queue, on_count))
+        self.io.wake()
+
+    # ---- in the thread of the connection ----------------------------------------------------------------------------
+
+    def on_opened(self, connection: Connection) -> None:
+        """Declare what the waiting publications require."""
+        self._ever_open = True
+        self._reads_first = False
+        self._written_at = time.monotonic()
+        self.session.on_opened(connection)
+        assert self.session.declarer is not None
+        for requirement in {one for lane in self._lanes for one in lane.requirements()}:
+            self.session.declarer.ensure(requirement, lambda _: None)
+
+    def on_lost(self, problem: ConnectionProblem) -> None:
+        """Have the lanes keep what may be published on the next connection, if there may be one."""
+        self.session.on_lost(problem)
+        self._questions.on_lost()
+        # A broker that was once reached is waited for, whatever it reports while it starts.
+        permanent = problem.kind != "unreachable" and not self._ever_open
+        for lane in self._lanes:
+            lane.on_lost(problem, permanent or self.is_last)
+        if not self.is_idle:
+            self.io.wake()
+
+    def on_wake(self) -> None:
+        """Write what waits."""
+        connection = self.session.connection
+        if self._questions.waiting and connection is not None:
+            self._questions.ask(connection)
+        if connection is None or not connection.accepts_messages:
+            return
+        now = time.monotonic()
+        if now - self._written_at > READ_FIRST_AFTER and connection.has_unread:
+            if not self._reads_first:
+                self._reads_first = True
+                self.io.call_later(READ_FIRST_SECONDS, self._on_read)
+            return
+        for lane in self._lanes:
+            if lane.write():
+                self._written_at = now
+
+    def _on_read(self) -> None:
+        self._reads_first = False
+        self._written_at = time.monotonic()
+        self.on_wake()
+
+    def on_tick(self) -> bool:
+        """End what is past its deadline, and write what was not urgent; return whether anything is waited for."""
+        self.on_wake()
+        now = time.monotonic()
+        for lane in self._lanes:
+            lane.on_tick(now)
+        return not self.is_idle
