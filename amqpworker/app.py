@@ -86,7 +86,8 @@ class App(AsyncApp):
         if not isinstance(url, str | None):
             raise ConfigError(f"App(url=…): it must be a string, got {url!r:.60}.")
         self.url = broker_url(url)
-        make_publisher = partial(Publisher, addresses(self.url), self.settings)
+        places = addresses(self.url)
+        make_publisher = partial(Publisher, places, self.settings)
         self.plan = Plan(plain(namespace), self.settings.declare)
         self.default_queue = plain(default_queue)
         self.modules = tuple(modules)
@@ -96,7 +97,7 @@ class App(AsyncApp):
         self.tasks: dict[str, Task[Any, Any]] = {}
         self.remotes: dict[str, RemoteTask[Any, Any]] = {}
         self._producer = Producer(self.plan, self.settings, make_publisher)
-        self._async = AsyncProducer(self._producer)
+        self._async = AsyncProducer(self._producer, places)
         self.users = AppUsers()
         # At most one, by its URL: of several threads that open one `setdefault` keeps the first, without a lock.
         self._stores: dict[str, ResultStore] = {}
@@ -125,6 +126,7 @@ class App(AsyncApp):
             self._close(lambda: self.users.has_others)
 
     def _close(self, spares_calls: Callable[[], bool]) -> None:
+        self._async.carriers.close_all()
         try:
             self._producer.close(self.settings.send_timeout, spares_calls)
         finally:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from amqpworker.broker.address import Address
 from amqpworker.broker.amqp.decode import ReturnedMessage
+from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.model.message import Delivery
 from amqpworker.routing.topology import Binding, Exchange, Queue
 
@@ -51,6 +52,10 @@ class NoChannelLeft(ChannelError):
 
 
 OnClosed: TypeAlias = Callable[[ChannelError], None]
+
+CLOSED = "The connection to RabbitMQ was closed by this process."
+# A keeper has deadlines checked this often while anything is waited for.
+TICK = 0.05
 
 
 class ChannelListener:
@@ -160,3 +165,22 @@ class Keeper(Protocol):
 
     def drop(self, text: str, close_properly: bool = True) -> None:
         """Give up the connection as if it had been lost; without an AMQP close if no response to one is expected."""
+
+
+_C_contra = TypeVar("_C_contra", contravariant=True)
+
+
+class ConnectionUser(Protocol[_C_contra]):
+    """What uses the connections of a keeper; called in their thread."""
+
+    def on_opened(self, connection: _C_contra) -> None:
+        """The connection is open."""
+
+    def on_lost(self, problem: ConnectionProblem) -> None:
+        """The connection was lost or could not be made."""
+
+    def on_wake(self) -> None:
+        """Something has called `wake`."""
+
+    def on_tick(self) -> bool:
+        """Check deadlines, connected or not; return whether anything is waited for."""

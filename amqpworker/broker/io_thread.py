@@ -11,11 +11,12 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from pika.adapters.select_connection import IOLoop
 
 from amqpworker.broker.address import Address
+from amqpworker.broker.connection import CLOSED, TICK, ConnectionUser
 from amqpworker.broker.connection_attempts import ConnectionAttempts
 from amqpworker.broker.connection_problem import ConnectionProblem, too_old
 from amqpworker.broker.labels import connection_name, program
@@ -31,29 +32,11 @@ from amqpworker.settings import Settings
 
 log = get_logger(__name__)
 
-CLOSED = "The connection to RabbitMQ was closed by this process."
 BROKEN = "The I/O thread of the connection to RabbitMQ failed; its log line has the reason."
 THREADS = "amqpworker-"
-TICK = 0.05
 BEAT = 1.0
 # A broker that does not confirm our close within this many seconds is left without.
 CLOSE_TIMEOUT = 2.0
-
-
-class ConnectionUser(Protocol):
-    """What uses a connection; called in the I/O thread."""
-
-    def on_opened(self, connection: PikaConnection) -> None:
-        """The connection is open."""
-
-    def on_lost(self, problem: ConnectionProblem) -> None:
-        """The connection was lost or could not be made."""
-
-    def on_wake(self) -> None:
-        """Another thread has called `wake`."""
-
-    def on_tick(self) -> bool:
-        """Check deadlines, connected or not; return whether anything is waited for."""
 
 
 class IOThread:
@@ -71,7 +54,7 @@ class IOThread:
         name: str,
         addresses: Sequence[Address],
         settings: Settings,
-        user: ConnectionUser,
+        user: ConnectionUser[PikaConnection],
         user_reports_errors: bool = False,
     ) -> None:
         self.name = name

@@ -8,12 +8,8 @@ installed pika is one of the versions that the contract tests were run with.
 
 from __future__ import annotations
 
-import fcntl
 import re
-import select
 import socket
-import struct
-import termios
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +31,7 @@ from amqpworker.broker.connection import (
 )
 from amqpworker.broker.connection_problem import version_in
 from amqpworker.broker.pika_channel import PikaChannel
+from amqpworker.broker.socket_state import has_unread, unsent_bytes
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery
 
@@ -46,9 +43,6 @@ FIRST_UNKNOWN_PIKA = (1, 5)
 
 # pika reads 4 KiB at a time: thirteen deliveries, then another system call.
 RECEIVE_BYTES = 256 * 1024
-
-read_count = struct.Struct("i").unpack
-COUNT_SIZE = 4
 
 
 def check_pika_version(version: str) -> None:
@@ -113,13 +107,7 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
     def unsent(self) -> int:
         """How many bytes were written that the system of the other side has not received yet."""
         sock = socket_of(self)
-        if sock is None:
-            return 0
-        buffered: int = self._transport.get_write_buffer_size()
-        try:
-            return buffered + int(read_count(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(COUNT_SIZE)))[0])
-        except OSError:
-            return buffered
+        return 0 if sock is None else unsent_bytes(sock, self._transport.get_write_buffer_size())
 
     @property
     def accepts_messages(self) -> bool:
@@ -129,12 +117,7 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
     @property
     def has_unread(self) -> bool:
         """Whether the broker has sent something that was not read yet: perhaps its close."""
-        sock = socket_of(self)
-        if sock is None:
-            return False
-        poller = select.poll()
-        poller.register(sock, select.POLLIN | select.POLLRDHUP)
-        return bool(poller.poll(0))
+        return has_unread(socket_of(self))
 
     # ---- overridden parts of pika -----------------------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from amqpworker.broker.address import Address
-from amqpworker.broker.io_thread import CLOSED, IOThread
+from amqpworker.broker.connection import CLOSED
+from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_core import PublishCore
 from amqpworker.errors import NotConnected

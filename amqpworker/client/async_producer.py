@@ -1,5 +1,5 @@
 """
-Send messages and wait for replies, for coroutines in any event loop: the producer's thread carries them.
+Send messages and wait for replies, for coroutines in any event loop, over what carries them there.
 
 Decides only how a coroutine waits; all else is the producer's.
 """
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 
-from amqpworker.broker.publisher import Publisher
+from amqpworker.broker.address import Address
 from amqpworker.client.awaiting import AwaitedCall, AwaitedPublish
 from amqpworker.client.batch import Batch, Ended, NotPublished
-from amqpworker.client.handover import end_of, handover_to_this_loop, set_ended
-from amqpworker.client.producer import COUNT_TIMEOUT, BurstPublish, Producer
+from amqpworker.client.carriers import Carrier, Carriers, refuse_other_loops
+from amqpworker.client.handover import end_of, set_ended
+from amqpworker.client.producer import COUNT_TIMEOUT, Producer
 from amqpworker.client.send_errors import is_confirmed, no_reply, refuse_io_thread, was_closed_before, with_message
 from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected
 from amqpworker.model.message import Message
@@ -24,18 +25,20 @@ from amqpworker.model.message import Message
 class AsyncProducer:
     """The sending side of an app for coroutines."""
 
-    def __init__(self, producer: Producer) -> None:
+    def __init__(self, producer: Producer, addresses: Sequence[Address]) -> None:
         self._producer = producer
+        self.carriers = Carriers(producer, addresses)
 
     async def send(self, message: Message) -> None:
         """Return once the broker has confirmed the message and not returned it."""
         producer = self._producer
         until = time.monotonic() + producer.settings.send_timeout
-        handover = handover_to_this_loop()
+        refuse_other_loops()
         while True:
             refuse_io_thread(message)
-            publish = partial(producer.publish, message, producer.publisher.sends, True, None)
-            sending = AwaitedPublish(publish, handover)
+            carrier = self.carriers.current()
+            publish = partial(producer.publish, message, carrier.publisher.sends, True, None)
+            sending = AwaitedPublish(publish, carrier.handover)
             await sending.wait()
             if is_confirmed(sending.error, message, until):
                 return
@@ -43,12 +46,19 @@ class AsyncProducer:
     async def send_each(self, messages: AsyncIterator[Message]) -> AsyncIterator[Ended]:
         """Send messages as `batch.send_each` does, in input order; what was read when the caller stops is sent."""
         producer = self._producer
-        producer.publisher.start()
-        handover = handover_to_this_loop()
-        burst = BurstPublish(producer)
+        refuse_other_loops()
+        carrier = self.carriers.current()
 
         def publish(message: Message, urgent: bool) -> AwaitedPublish:
-            return AwaitedPublish(lambda on_done: burst(message, urgent, on_done), handover)
+            nonlocal carrier
+            if urgent:  # once for each burst
+                refuse_io_thread(message)
+                carrier = self.carriers.current()
+            publishing = partial(producer.publish, message, carrier.publisher.sends, urgent, None)
+            return AwaitedPublish(publishing, carrier.handover)
+
+        def wake() -> None:
+            carrier.publisher.io.wake()
 
         batch = Batch(publish, producer.settings.send_timeout)
         failure: Exception | None = None
@@ -64,18 +74,13 @@ class AsyncProducer:
                 break
             if batch.add(message):
                 for publishing in batch.first_half():
-                    await self._end_of(publishing)
+                    await _end_of(publishing, wake)
                 batch.adapt()
         for message, publishing in batch.rest():
-            await self._end_of(publishing)
+            await _end_of(publishing, wake)
             yield await self._again_if_closed((message, publishing.error))
         if failure is not None:
             raise failure
-
-    async def _end_of(self, publishing: AwaitedPublish | NotPublished) -> None:
-        if isinstance(publishing, AwaitedPublish) and not publishing.done:
-            self._producer.wake()
-            await publishing.wait()
 
     async def _again_if_closed(self, ended: Ended) -> Ended:
         message, error = ended
@@ -91,6 +96,7 @@ class AsyncProducer:
 
     async def call(self, message: Message, timeout: float) -> bytes:
         """Send a message and return the body of the reply; raises CallTimeout or a SendError."""
+        refuse_other_loops()
         refuse_io_thread(message)
         until = time.monotonic() + timeout
         while True:
@@ -101,13 +107,11 @@ class AsyncProducer:
                     raise
 
     async def _call(self, message: Message, timeout: float, until: float) -> bytes:
-        producer = self._producer
-        present = producer.current()
-        assert present.publisher is not None
-        handover = handover_to_this_loop()
-        call = present.calls.add(AwaitedCall(present.calls, handover))
+        carrier = self.carriers.current()
+        call = carrier.calls.add(AwaitedCall(carrier.calls, carrier.handover))
         try:
-            request = AwaitedPublish(partial(producer.request, present, call, message, timeout), handover)
+            publish = partial(self._producer.request, carrier.publisher.calls, carrier.calls, call, message, timeout)
+            request = AwaitedPublish(publish, carrier.handover)
             return await call.reply(until - time.monotonic())
         except CallTimeout:
             if not call.requested_on:
@@ -115,7 +119,7 @@ class AsyncProducer:
                 await request.wait()
                 if request.error is not None:
                     raise with_message(request.error, message) from None
-            consumers = await _consumers_of(present.publisher, message.queue)
+            consumers = await _consumers_of(carrier, message.queue)
             raise CallTimeout(no_reply(message, timeout, consumers)) from None
         except AmqpWorkerError as error:
             raise with_message(error, message) from None
@@ -123,17 +127,22 @@ class AsyncProducer:
             call.forget()
 
 
-async def _consumers_of(publisher: Publisher, queue: str) -> int | None:
+async def _end_of(publishing: AwaitedPublish | NotPublished, wake: Callable[[], None]) -> None:
+    if isinstance(publishing, AwaitedPublish) and not publishing.done:
+        wake()
+        await publishing.wait()
+
+
+async def _consumers_of(carrier: Carrier, queue: str) -> int | None:
     """Return how many consumers a queue has, None if that is not known in time."""
-    if not publisher.connected:
+    if not carrier.publisher.connected:
         return None
     counts: list[int | None] = []
-    handover = handover_to_this_loop()
     future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     def on_count(count: int | None) -> None:
         counts.append(count)
-        handover.put(partial(set_ended, future))
+        carrier.handover.put(partial(set_ended, future))
 
-    publisher.count_consumers(queue, on_count)
+    carrier.publisher.count_consumers(queue, on_count)
     return counts[0] if await end_of(future, COUNT_TIMEOUT) else None

@@ -13,7 +13,8 @@ from functools import partial
 
 from amqpworker.broker.pending_publish import GRACE, OnDone, PendingPublish
 from amqpworker.client.calls import Calls, PendingCall
-from amqpworker.client.handover import Handover, end_of, set_ended
+from amqpworker.client.carriers import Puts
+from amqpworker.client.handover import end_of, set_ended
 from amqpworker.errors import AmqpWorkerError, CallTimeout
 
 
@@ -22,7 +23,7 @@ class AwaitedPublish:
 
     __slots__ = ("_future", "_handover", "pending")
 
-    def __init__(self, publish: Callable[[OnDone], PendingPublish], handover: Handover) -> None:
+    def __init__(self, publish: Callable[[OnDone], PendingPublish], handover: Puts) -> None:
         self._future: asyncio.Future[bool] | None = None
         self._handover = handover
         self.pending = publish(self._on_done)
@@ -69,7 +70,7 @@ class AwaitedCall(PendingCall):
 
     __slots__ = ("_future", "_handover")
 
-    def __init__(self, calls: Calls, handover: Handover) -> None:
+    def __init__(self, calls: Calls, handover: Puts) -> None:
         super().__init__(calls, calls.new_id())
         self._future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._handover = handover

@@ -154,7 +154,15 @@ class Producer:
         """Send messages as `batch.send_each` does; raises ConfigError if the URL's files cannot be read, which affects all."""
         warn_in_event_loop("send_each")
         self.publisher.start()
-        publish = BurstPublish(self)
+        lane = self.publisher.sends
+
+        def publish(message: Message, urgent: bool) -> PendingPublish:
+            nonlocal lane
+            if urgent:  # once for each burst: whether this thread may send, and by which publisher
+                refuse_io_thread(message)
+                lane = self.publisher.sends
+            return self.publish(message, lane, urgent)
+
         for message, error in send_each(publish, self.wake, messages, self.settings.send_timeout):
             yield message, self._send_again(message) if was_closed_before(error) else error
 
@@ -188,7 +196,7 @@ class Producer:
         assert present.publisher is not None
         pending = present.calls.open()
         try:
-            request = self.request(present, pending, message, timeout)
+            request = self.request(present.publisher.calls, present.calls, pending, message, timeout)
             return pending.wait(until - time.monotonic())
         except CallTimeout:
             if not pending.requested_on:
@@ -205,15 +213,14 @@ class Producer:
 
     def request(
         self,
-        generation: PublisherGeneration,
+        lane: Lane,
+        calls: Calls,
         call: PendingCall,
         message: Message,
         timeout: float,
         on_done: OnDone | None = None,
     ) -> PendingPublish:
         """Publish the request of a call, which ends with its error if it is not confirmed; raises as `publish` does."""
-        assert generation.publisher is not None
-        lane, calls = generation.publisher.calls, generation.calls
         publication = publication_of_call(
             message, call.correlation_id, timeout, self._names, self._now(), self.settings.app_id
         )
@@ -230,21 +237,6 @@ class Producer:
         pending = lane.make_pending(publication, requirements, min(timeout, self.settings.send_timeout), on_sent)
         lane.submit(pending)
         return pending
-
-
-class BurstPublish:
-    """Publishes the messages of a batch; once for each burst it checks whether this thread may, and by which publisher."""
-
-    def __init__(self, producer: Producer) -> None:
-        self._producer = producer
-        self._lane = producer.publisher.sends
-
-    def __call__(self, message: Message, urgent: bool, on_done: OnDone | None = None) -> PendingPublish:
-        """Publish a message, at once if it is urgent."""
-        if urgent:
-            refuse_io_thread(message)
-            self._lane = self._producer.publisher.sends
-        return self._producer.publish(message, self._lane, urgent, None, on_done)
 
 
 PUBLISHERS: LiveObjects[Publisher] = LiveObjects()

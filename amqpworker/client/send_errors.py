@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from amqpworker.broker.io_thread import CLOSED
+from amqpworker.broker.connection import CLOSED
 from amqpworker.errors import AmqpWorkerError, NotConnected, SendError
 from amqpworker.lifecycle import in_io_thread
 from amqpworker.model.message import Message

@@ -1,0 +1,301 @@
+"""
+aio-pika's connection with our codec: the only module that uses aiormq's `transport_factory`, bytes in and bytes out.
+
+aio-pika connects, logs in, and sends heartbeats on channel 0. All other channels are ours: it never sees their frames, nor that
+the broker is blocked. Importing this module raises `ImportError` unless the installed aiormq is one of the versions that the
+contract tests were run with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Any
+from urllib.parse import quote
+
+import aio_pika
+import pamqp.frame
+from aiormq.connection import TransportFactory
+from pamqp import commands
+from yarl import URL
+
+from amqpworker.broker.address import Address
+from amqpworker.broker.aio_channel import AioChannel
+from amqpworker.broker.amqp.decode import Confirm, FrameError, RawFrame, ReturnedMessage, StreamDecoder
+from amqpworker.broker.channel_numbers import ChannelNumbers
+from amqpworker.broker.connection import ChannelListener, ConnectionEnded, NoChannelLeft, OnClosed
+from amqpworker.broker.labels import client_properties
+from amqpworker.broker.socket_state import has_unread, unsent_bytes
+from amqpworker.broker.tls import tls_context
+from amqpworker.log.logger import get_logger
+from amqpworker.model.message import Delivery
+from amqpworker.settings import Settings
+
+log = get_logger(__name__)
+
+# The versions of aiormq that the contract tests were run with: from the first one up to, but not including, the second.
+OLDEST_AIORMQ = (7, 2)
+FIRST_UNKNOWN_AIORMQ = (7, 3)
+
+HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
+HEARTBEAT_EVERY = 1.0
+CLOSE_TIMEOUT = 2.0
+CHANNEL = slice(1, 3)
+
+
+def check_aiormq_version(installed: str) -> None:
+    """Raise ImportError unless this version of aiormq has the transport factory that `AioConnection` relies on."""
+    numbers = tuple(int(part) for part in re.findall(r"\d+", installed)[:2])
+    if not OLDEST_AIORMQ <= numbers < FIRST_UNKNOWN_AIORMQ:
+        raise ImportError(f"amqpworker requires aiormq>=7.2,<7.3 for coroutines, but aiormq {installed} is installed.")
+
+
+check_aiormq_version(version("aiormq"))
+
+
+class AioConnection(asyncio.StreamReaderProtocol):
+    """One connection, from its attempt to its end; `on_lost` is called once when it has ended, with an error or None."""
+
+    def __init__(
+        self,
+        address: Address,
+        settings: Settings,
+        on_lost: Callable[[BaseException | None], None],
+        on_ready: Callable[[], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reader = asyncio.StreamReader(loop=self._loop)
+        super().__init__(self._reader, loop=self._loop)
+        self.address = address
+        self._settings = settings
+        self._on_lost = on_lost
+        self._on_ready = on_ready
+        self._decoder = StreamDecoder()
+        self._transport: asyncio.Transport | None = None
+        self._aio: aio_pika.Connection | None = None
+        self._channels: dict[int, AioChannel] = {}
+        self._numbers = ChannelNumbers()
+        self._fed_at = 0.0
+        self._is_ready = self._is_closing = self._is_lost = self._is_paused = False
+        self.is_blocked = False
+        self.bytes_received = self.bytes_sent = 0
+        self.close_by_broker: tuple[int, str] | None = None
+        """The code and text with which the broker closed the connection."""
+
+    # ---- from its attempt to its end --------------------------------------------------------------------------------
+
+    async def connect(self, name: str) -> None:
+        """Connect and log in; raises what aio-pika or the socket raises."""
+        settings = self._settings
+        properties = client_properties(name, f"aio-pika {aio_pika.__version__}")
+        self._aio = _Connection(_url(self.address, settings), client_properties=properties)
+        self._aio.kwargs["transport_factory"] = _Factory(self)
+        await self._aio.connect(timeout=settings.connect_timeout)
+        self._is_ready = True
+
+    async def open_transport(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect the socket, with TLS if the address has it."""
+        address = self.address
+        context = tls_context(self._settings) if address.tls else None
+        transport, _ = await self._loop.create_connection(lambda: self, address.host, address.port, ssl=context)
+        self._transport = transport
+        return self._reader, asyncio.StreamWriter(transport, self, self._reader, self._loop)
+
+    async def close(self) -> None:
+        """Close the connection; one that does not respond within a bound is cut."""
+        self._is_closing = True
+        try:
+            if self._aio is not None:
+                await asyncio.wait_for(self._aio.close(), CLOSE_TIMEOUT)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the connection is cut
+            log.debug("close_failed", error=type(error).__name__)
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._is_closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    # ---- state ------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether frames can be sent on it."""
+        return self._is_ready and not (self._is_closing or self._is_lost)
+
+    @property
+    def accepts_messages(self) -> bool:
+        """Whether publications can be written now."""
+        return self.is_open and not self.is_blocked and not self._is_paused
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the broker has sent something that was not read yet: perhaps its close."""
+        return has_unread(self._socket)
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes were written that the system of the other side has not received yet."""
+        buffered = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return unsent_bytes(self._socket, buffered)
+
+    @property
+    def _socket(self) -> Any:
+        return None if self._transport is None else self._transport.get_extra_info("socket")
+
+    @property
+    def frame_max(self) -> int:
+        """The size of the largest frame that the broker accepts; 0 if there is no limit."""
+        return int(self._tune.frame_max or 0)
+
+    @property
+    def server_properties(self) -> dict[str, Any]:
+        """What the broker reports about itself."""
+        return dict(self._aiormq.server_properties or {})
+
+    @property
+    def _tune(self) -> Any:
+        return self._aiormq.connection_tune
+
+    @property
+    def _aiormq(self) -> Any:
+        assert self._aio is not None
+        assert self._aio.transport is not None
+        return self._aio.transport.connection
+
+    # ---- channels ---------------------------------------------------------------------------------------------------
+
+    def open_channel(
+        self, listener: ChannelListener, on_opened: Callable[[AioChannel], None], on_closed: OnClosed
+    ) -> None:
+        """Open a channel; `on_opened` is called then, `on_closed` when it is closed or cannot be opened."""
+        try:
+            number = self._numbers.take(int(self._tune.channel_max or 0))
+        except NoChannelLeft as error:
+            on_closed(error)
+            return
+        self._channels[number] = AioChannel(self, number, listener, on_opened, on_closed)
+
+    def forget_channel(self, channel: AioChannel) -> None:
+        """Free the number of a channel that is closed."""
+        self._channels.pop(channel.number, None)
+        self._numbers.release(channel.number)
+
+    def write(self, data: bytes) -> None:
+        """Write marshalled frames in one piece, between those of aio-pika, which writes whole frames too."""
+        if self._transport is not None and not self._is_lost:
+            self.bytes_sent += len(data)
+            self._transport.write(data)
+
+    # ---- what arrives -----------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Decode what arrived; aio-pika reads the frames of channel 0."""
+        self.bytes_received += len(data)
+        try:
+            events = self._decoder.feed(data)
+        except FrameError as error:
+            if not self.is_open:
+                self._reader.feed_data(data)  # it is not RabbitMQ, and aio-pika says so
+                return
+            log.error("stream_corrupt", reason=str(error))
+            self.abort()
+            return
+        channels = self._channels
+        for event in events:
+            if type(event) is Confirm:
+                if channel := channels.get(event.channel):
+                    channel.listener.on_confirm(event.tag, event.multiple, event.ack)
+            elif type(event) is Delivery:
+                if channel := channels.get(event.channel_number):
+                    channel.listener.on_delivery(event)
+            elif type(event) is RawFrame:
+                self._on_frame(event)
+            elif type(event) is ReturnedMessage and (channel := channels.get(event.channel)):
+                channel.listener.on_return(event)
+        self._show_life()
+
+    def _on_frame(self, raw: bytes) -> None:
+        number = int.from_bytes(raw[CHANNEL])
+        if number:
+            if channel := self._channels.get(number):
+                channel.on_frame(raw)
+            return
+        _, _, frame = pamqp.frame.unmarshal(raw)
+        match frame:
+            case commands.Connection.Blocked():
+                self.is_blocked = True
+                log.warning("connection_blocked", effect="the broker has an alarm: nothing is sent")
+            case commands.Connection.Unblocked():
+                self.is_blocked = False
+                log.info("connection_unblocked")
+                self._on_ready()
+            case _:
+                if isinstance(frame, commands.Connection.Close):
+                    self.close_by_broker = (frame.reply_code or 0, frame.reply_text)
+                    self._is_closing = True
+                self._fed_at = self._loop.time()
+                self._reader.feed_data(raw)
+
+    def _show_life(self) -> None:
+        """Have aio-pika, which counts the frames that it sees, know that the broker is alive."""
+        now = self._loop.time()
+        if self.is_open and now - self._fed_at > HEARTBEAT_EVERY:
+            self._fed_at = now
+            self._reader.feed_data(HEARTBEAT)
+
+    def pause_writing(self) -> None:
+        """Wait until the socket has taken what was written."""
+        self._is_paused = True
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Continue to write."""
+        self._is_paused = False
+        super().resume_writing()
+        self._on_ready()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End all channels, and report the end."""
+        self._is_lost = True
+        with suppress(Exception):
+            super().connection_lost(exc)
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            channel.is_open = False
+            channel.on_closed(ConnectionEnded(str(exc or "the connection was closed")))
+        self._on_lost(exc)
+
+
+class _Connection(aio_pika.Connection):
+    """aio-pika's connection, without its attempt to close itself when it is collected: it is always closed before."""
+
+    def __del__(self) -> None:
+        """Do nothing."""
+
+
+class _Factory(TransportFactory):
+    """Gives aiormq the reader and the writer of our transport."""
+
+    def __init__(self, connection: AioConnection) -> None:
+        self._connection = connection
+
+    async def create(self, url: URL, **_: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:  # noqa: ARG002
+        """Connect the socket."""
+        return await self._connection.open_transport()
+
+
+def _url(address: Address, settings: Settings) -> URL:
+    """Return the URL from which aiormq reads login, virtual host and heartbeat."""
+    by_certificate = address.tls and settings.tls_cert is not None and not address.names_user
+    user, password = quote(address.user, safe=""), quote(address.password, safe="")
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    query = f"heartbeat={settings.heartbeat}&auth={'external' if by_certificate else 'plain'}"
+    path = quote(address.virtual_host, safe="")
+    scheme = "amqps" if address.tls else "amqp"
+    return URL(f"{scheme}://{user}:{password}@{host}:{address.port}/{path}?{query}", encoded=True)

@@ -1,0 +1,62 @@
+"""What aio-pika's and aiormq's errors of a connection mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aiormq import exceptions
+
+from amqpworker.broker.address import Address
+from amqpworker.broker.connection_causes import (
+    ClosedByBroker,
+    ClosedWithoutResponse,
+    Lost,
+    NotAMQP,
+    explain,
+)
+from amqpworker.broker.connection_problem import ConnectionProblem
+from amqpworker.errors import AmqpWorkerError
+
+
+def problem_of(
+    error: BaseException | None,
+    address: Address,
+    was_open: bool = False,
+    has_received: bool = True,
+    close: tuple[int, str] | None = None,
+) -> ConnectionProblem:
+    """
+    Return what an error of a connection, or of an attempt to connect, means.
+
+    `has_received` is whether any byte arrived, `close` the code and text with which the broker closed it.
+    """
+    if close is not None:
+        return explain([ClosedByBroker(*close)], address, was_open)
+    if isinstance(error, AmqpWorkerError):
+        return explain([error], address, was_open)
+    causes = [_cause(one, has_received) for one in _causes(error)]
+    if not causes:
+        causes = [Lost("the other side closed it") if has_received else ClosedWithoutResponse()]
+    return explain(causes, address, was_open)
+
+
+def _cause(error: BaseException, has_received: bool) -> BaseException:
+    """Return an error as one that belongs to no library, or as it is."""
+    match error:
+        case exceptions.IncompatibleProtocolError() | exceptions.ProtocolSyntaxError() | exceptions.InvalidFrameError():
+            return NotAMQP(str(error))
+        case exceptions.AMQPConnectionError():
+            return Lost(str(error)) if has_received else ClosedWithoutResponse(str(error))
+        case _:
+            return error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that led to it, innermost first."""
+    if error is None:
+        return
+    inner = [part for part in error.args if isinstance(part, BaseException)]
+    for part in (*inner, error.__cause__, error.__context__):
+        if part is not None:
+            yield from _causes(part)
+    yield error
