@@ -7,6 +7,7 @@ Decides which address to connect to and when to leave it, as `io_thread` does fo
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from amqpworker.broker.connection_attempts import ConnectionAttempts
 from amqpworker.broker.connection_problem import ConnectionProblem, too_old
 from amqpworker.broker.labels import connection_name, program
 from amqpworker.broker.liveness import Liveness
-from amqpworker.log.logger import get_logger
+from amqpworker.log.logger import get_logger, on_own_connection, silence_in_io_threads
 from amqpworker.settings import Settings
 
 log = get_logger(__name__)
@@ -55,11 +56,16 @@ class LoopKeeper:
         self._timers: set[asyncio.TimerHandle] = set()
         self._dropped: ConnectionProblem | None = None
         self._task: asyncio.Task[None] | None = None
+        for library in ("aio_pika", "aiormq"):
+            silence_in_io_threads(library)
 
     def start(self) -> None:
         """Connect from now on."""
         if self._task is None and not self.is_leaving:
-            self._task = self._loop.create_task(self._keep_connected(), name=f"amqpworker-{self.name}")
+            context = contextvars.copy_context()
+            context.run(on_own_connection.set, True)
+            name = f"amqpworker-{self.name}"
+            self._task = self._loop.create_task(self._keep_connected(), name=name, context=context)
 
     async def stop(self) -> None:
         """Close the connection, and end."""

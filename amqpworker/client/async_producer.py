@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 from amqpworker.broker.address import Address
@@ -45,22 +45,9 @@ class AsyncProducer:
 
     async def send_each(self, messages: AsyncIterator[Message]) -> AsyncIterator[Ended]:
         """Send messages as `batch.send_each` does, in input order; what was read when the caller stops is sent."""
-        producer = self._producer
         refuse_other_loops()
-        carrier = self.carriers.current()
-
-        def publish(message: Message, urgent: bool) -> AwaitedPublish:
-            nonlocal carrier
-            if urgent:  # once for each burst
-                refuse_io_thread(message)
-                carrier = self.carriers.current()
-            publishing = partial(producer.publish, message, carrier.publisher.sends, urgent, None)
-            return AwaitedPublish(publishing, carrier.handover)
-
-        def wake() -> None:
-            carrier.publisher.io.wake()
-
-        batch = Batch(publish, producer.settings.send_timeout)
+        burst = _Burst(self._producer, self.carriers)
+        batch = Batch(burst, self._producer.settings.send_timeout)
         failure: Exception | None = None
         while True:
             for ended in batch.ended():
@@ -74,10 +61,13 @@ class AsyncProducer:
                 break
             if batch.add(message):
                 for publishing in batch.first_half():
-                    await _end_of(publishing, wake)
+                    await burst.wait_for(publishing)
                 batch.adapt()
+            elif burst.is_over():
+                # Perhaps neither messages nor confirms are waited for: other coroutines run, and the burst is written.
+                await asyncio.sleep(0)
         for message, publishing in batch.rest():
-            await _end_of(publishing, wake)
+            await burst.wait_for(publishing)
             yield await self._again_if_closed((message, publishing.error))
         if failure is not None:
             raise failure
@@ -127,10 +117,35 @@ class AsyncProducer:
             call.forget()
 
 
-async def _end_of(publishing: AwaitedPublish | NotPublished, wake: Callable[[], None]) -> None:
-    if isinstance(publishing, AwaitedPublish) and not publishing.done:
-        wake()
-        await publishing.wait()
+class _Burst:
+    """Publishes the messages of a batch; once for each burst it checks whether this thread may, and by which carrier."""
+
+    def __init__(self, producer: Producer, carriers: Carriers) -> None:
+        self._producer = producer
+        self._carriers = carriers
+        self._carrier = carriers.current()
+        self._is_over = False
+
+    def __call__(self, message: Message, urgent: bool) -> AwaitedPublish:
+        """Publish a message, at once if it is urgent."""
+        if urgent:
+            refuse_io_thread(message)
+            self._carrier = self._carriers.current()
+            self._is_over = True
+        carrier = self._carrier
+        publish = partial(self._producer.publish, message, carrier.publisher.sends, urgent, None)
+        return AwaitedPublish(publish, carrier.handover)
+
+    def is_over(self) -> bool:
+        """Return whether a burst has ended since this was asked last."""
+        was_over, self._is_over = self._is_over, False
+        return was_over
+
+    async def wait_for(self, publishing: AwaitedPublish | NotPublished) -> None:
+        """Wait until a message has ended, after everything that was published is written."""
+        if isinstance(publishing, AwaitedPublish) and not publishing.done:
+            self._carrier.publisher.io.wake()
+            await publishing.wait()
 
 
 async def _consumers_of(carrier: Carrier, queue: str) -> int | None:

@@ -123,12 +123,16 @@ def silence_in_io_threads(library: str) -> None:
                 logger.addFilter(SilenceInIOThreads())
 
 
+on_own_connection: ContextVar[bool] = ContextVar("amqpworker_own_connection", default=False)
+"""Whether this context is that of a connection of ours in an event loop."""
+
+
 class SilenceInIOThreads(logging.Filter):
-    """Drops the lines of I/O threads; if debug lines are wanted, another thread writes them."""
+    """Drops the lines of I/O threads and of our connections in event loops; if debug lines are wanted, another thread writes them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the calling thread writes the record."""
-        if not in_io_thread():
+        if not (in_io_thread() or on_own_connection.get()):
             return True
         if logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
             record.msg, record.args = record.getMessage(), ()

@@ -1,0 +1,153 @@
+"""An event loop that has entered the app: a connection of its own, from the first that enters until the last that leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from amqpworker import AccessRefused, App, ConfigError, NotConnected
+from tests.integration.tasks import QUEUE, echo_of
+from tests.support import Broker, wait_until
+
+MakeApp = Callable[..., App]
+
+
+def platforms(vhost: Broker) -> list[str]:
+    """Return the libraries of the connections to the virtual host."""
+    found = [one.get("client_properties") or {} for one in vhost.management.connections(vhost.vhost)]
+    return [str(one["platform"]).rpartition(", ")[2].split()[0] for one in found if "platform" in one]
+
+
+def test_its_messages_go_over_a_connection_of_aio_pika_that_ends_with_the_last_that_leaves(
+    app: App, vhost: Broker
+) -> None:
+    echo = echo_of(app)
+
+    async def run() -> None:
+        async with app:
+            async with app:
+                await echo.asend("x")
+            await echo.asend("x")
+            await asyncio.to_thread(wait_until, lambda: platforms(vhost) == ["aio-pika"])
+        await asyncio.to_thread(wait_until, lambda: platforms(vhost) == [])
+        await echo.asend("x")
+        await asyncio.to_thread(wait_until, lambda: platforms(vhost) == ["pika"])
+
+    asyncio.run(run())
+    vhost.wait_for_count(QUEUE, 3)
+
+
+def test_aclose_ends_the_connection_of_the_loop_and_later_messages_go_by_the_thread(app: App, vhost: Broker) -> None:
+    echo = echo_of(app)
+
+    async def run() -> None:
+        async with app:
+            await echo.asend("x")
+            await app.aclose()
+            await echo.asend("x")
+
+    asyncio.run(run())
+    vhost.wait_for_count(QUEUE, 2)
+
+
+@pytest.mark.parametrize("change", [("guest:guest", "guest:wrong"), ("/test", "/nowhere")])
+def test_a_login_or_virtual_host_that_can_never_work_is_refused_on_entering(
+    make_app: MakeApp, vhost: Broker, change: tuple[str, str]
+) -> None:
+    app = make_app(vhost.url.replace(*change))
+
+    async def run() -> None:
+        async with app:
+            raise AssertionError("it was entered")
+
+    with pytest.raises(AccessRefused) as refused:
+        asyncio.run(run())
+    assert "wrong" not in str(refused.value)
+
+
+def test_a_broker_that_is_away_is_not_waited_for(make_app: MakeApp) -> None:
+    app = make_app("amqp://127.0.0.1:1", send_timeout=0.5)
+    echo = echo_of(app)
+
+    async def run() -> float:
+        began = time.monotonic()
+        async with app:
+            entered = time.monotonic() - began
+            with pytest.raises(NotConnected, match="onnection refused"):
+                await echo.asend("x")
+        return entered
+
+    assert asyncio.run(run()) < 10
+
+
+def test_eight_loops_in_eight_threads_have_a_connection_each(app: App, vhost: Broker) -> None:
+    echo = echo_of(app)
+
+    async def run() -> None:
+        async with app:
+            await asyncio.gather(*(echo.asend("x") for _ in range(100)))
+
+    with ThreadPoolExecutor(8) as threads:
+        for done in [threads.submit(asyncio.run, run()) for _ in range(8)]:
+            done.result(60)
+    vhost.wait_for_count(QUEUE, 800)
+
+
+def test_messages_that_wait_when_the_app_is_closed_in_another_thread_end(app: App, vhost: Broker) -> None:
+    echo = echo_of(app)
+
+    async def run() -> int:
+        async with app:
+            sending = [asyncio.create_task(echo.asend("x")) for _ in range(200)]
+            await asyncio.sleep(0)
+            await asyncio.to_thread(app.close)
+            outcomes = await asyncio.gather(*sending, return_exceptions=True)
+            return sum(1 for one in outcomes if not isinstance(one, BaseException))
+
+    assert asyncio.run(run()) == 200
+    vhost.wait_for_count(QUEUE, 200)
+
+
+def test_without_a_loop_of_asyncio_the_error_names_the_reason(app: App) -> None:
+    with pytest.raises(ConfigError, match="No event loop of asyncio runs here"):
+        echo_of(app).asend("x").send(None)
+
+
+PROGRAM = """
+import asyncio, sys
+from amqpworker import App
+
+app = App(sys.argv[1])
+
+@app.remote(name="test.echo", queue="work")
+def echo(text: str) -> str: ...
+
+async def run():
+    async with app:
+        await asyncio.gather(*(echo.asend("x") for _ in range(50)))
+        left = [asyncio.create_task(echo.asend("y")) for _ in range(50)]
+        await asyncio.sleep(0)
+        for task in left:
+            task.cancel()
+
+asyncio.run(run(), debug=True)
+asyncio.run(echo.asend("x"))
+"""
+
+
+def test_a_program_that_ends_leaves_no_complaint_of_asyncio(vhost: Broker) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM, vhost.url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    lines = [line for line in ended.stderr.splitlines() if not line.startswith("Executing <")]
+    assert (ended.returncode, lines) == (0, [])
