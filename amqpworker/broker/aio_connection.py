@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
@@ -43,6 +43,7 @@ FIRST_UNKNOWN_AIORMQ = (7, 3)
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 HEARTBEAT_EVERY = 1.0
 CLOSE_TIMEOUT = 2.0
+CUT_TIMEOUT = 1.0
 CHANNEL = slice(1, 3)
 
 
@@ -88,12 +89,12 @@ class AioConnection(asyncio.StreamReaderProtocol):
     # ---- from its attempt to its end --------------------------------------------------------------------------------
 
     async def connect(self, name: str) -> None:
-        """Connect and log in; raises what aio-pika or the socket raises."""
+        """Connect and log in; raises what aio-pika or the socket raises, TimeoutError after `connect_timeout` seconds."""
         settings = self._settings
         properties = client_properties(name, f"aio-pika {aio_pika.__version__}")
         self._aio = _Connection(_url(self.address, settings), client_properties=properties)
         self._aio.kwargs["transport_factory"] = _Factory(self)
-        await self._aio.connect(timeout=settings.connect_timeout)
+        await self._within(self._aio.connect(), settings.connect_timeout)
         self._is_ready = True
 
     async def open_transport(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -109,11 +110,35 @@ class AioConnection(asyncio.StreamReaderProtocol):
         self._is_closing = True
         try:
             if self._aio is not None:
-                await asyncio.wait_for(self._aio.close(), CLOSE_TIMEOUT)
+                await self._within(self._aio.close(), CLOSE_TIMEOUT)
         except Exception as error:  # noqa: BLE001 - whatever it is, the connection is cut
             log.debug("close_failed", error=type(error).__name__)
         finally:
             self.abort()
+
+    async def _within(self, coroutine: Coroutine[Any, Any, None], timeout: float) -> None:
+        """
+        Await something of aio-pika for at most `timeout` seconds, after which the connection is cut.
+
+        A timeout of its own, or a cancel, may leave it waiting for ever: it first waits until its writer is closed.
+        """
+        task = self._loop.create_task(coroutine)
+        try:
+            done, _ = await asyncio.wait([task], timeout=timeout)
+        except asyncio.CancelledError:
+            await self._cut(task)
+            raise
+        if not done:
+            await self._cut(task)
+            raise TimeoutError
+        task.result()
+
+    async def _cut(self, task: asyncio.Task[None]) -> None:
+        self.abort()
+        task.cancel()
+        await asyncio.wait([task], timeout=CUT_TIMEOUT)
+        if task.done() and not task.cancelled():
+            task.exception()  # else asyncio would complain that it was not read
 
     def abort(self) -> None:
         """Cut the connection."""

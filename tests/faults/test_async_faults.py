@@ -1,0 +1,142 @@
+"""Coroutines whose broker is killed, blocked or silent: no error where sending again helps, no wait without a bound."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from amqpworker import App, ConnectionBlocked, SendError, Settings, Unconfirmed
+from tests.faults.test_resending import ids_of
+from tests.integration.tasks import QUEUE, echo_of
+from tests.nodes import Node
+from tests.proxy import Proxy
+from tests.support import Broker, wait_until
+
+MakeApp = Callable[..., App]
+Run = Callable[[App, Coroutine[Any, Any, Any]], Any]
+
+
+@pytest.fixture(params=["by the thread", "by aio-pika"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Run a coroutine in a loop that has entered the app, or that has not."""
+
+    async def enter(app: App, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        async with app:
+            return await coroutine
+
+    return lambda app, coroutine: asyncio.run(enter(app, coroutine) if request.param == "by aio-pika" else coroutine)
+
+
+@pytest.mark.parametrize("how", ["restarted", "killed"])
+def test_a_broker_that_is_restarted_under_many_coroutines_fails_no_send(
+    run: Run, make_node: Callable[..., Node], how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = make_node().start()
+    app = App(node.url(), settings=Settings(app_id="shop"))
+    echo = echo_of(app)
+    sent: list[str] = []
+    stop = False
+
+    async def send_until_stopped() -> None:
+        while not stop:
+            sent.append((await echo.asend("x")).id)
+
+    async def restart() -> None:
+        nonlocal stop
+        await asyncio.to_thread(wait_until, lambda: len(sent) > 200, 30, "messages are sent")
+        await asyncio.to_thread(node.stop if how == "restarted" else node.kill)
+        before = len(sent)
+        await asyncio.to_thread(node.start)
+        await asyncio.to_thread(wait_until, lambda: len(sent) > before + 200, 30, "messages are sent again")
+        stop = True
+
+    async def all_of_it() -> None:
+        await asyncio.gather(restart(), *(send_until_stopped() for _ in range(20)))
+
+    sent.append(echo.send("makes the queue").id)
+    # RabbitMQ 3.10 loses a queue that was declared some seconds before it is killed, and never reports it.
+    node.restart()
+    with caplog.at_level(logging.INFO):
+        run(app, all_of_it())
+    app.close()
+    assert set(sent) <= set(ids_of(Broker(node, "/")))
+    assert {record.name.partition(".")[0] for record in caplog.records} <= {"amqpworker", "asyncio"}
+
+
+def test_an_alarm_ends_sends_in_time_and_leaving_too(run: Run, make_app: MakeApp, spare_node: Node) -> None:
+    app = make_app(spare_node.url(), send_timeout=2.0)
+    echo = echo_of(app)
+
+    async def send_under_alarm() -> tuple[float, list[Any]]:
+        await echo.asend("before")
+        await asyncio.to_thread(spare_node.rabbitmqctl, "set_vm_memory_high_watermark", "0")
+        try:
+            began = time.monotonic()
+            outcomes = await asyncio.gather(*(echo.asend("x" * 1000) for _ in range(200)), return_exceptions=True)
+            return time.monotonic() - began, outcomes
+        finally:
+            await asyncio.to_thread(spare_node.rabbitmqctl, "set_vm_memory_high_watermark", "0.4")
+
+    took, outcomes = run(app, send_under_alarm())
+    assert all(isinstance(one, ConnectionBlocked) for one in outcomes), outcomes[:3]
+    assert took < 20
+
+
+def test_a_loop_that_was_blocked_for_longer_than_its_heartbeats_sends_again(run: Run, make_app: MakeApp) -> None:
+    app = make_app(heartbeat=1)
+    echo = echo_of(app)
+
+    async def block() -> None:
+        await echo.asend("before")
+        time.sleep(6)
+        await asyncio.gather(*(echo.asend("x") for _ in range(50)))
+
+    run(app, block())
+
+
+def test_a_confirm_that_is_lost_with_the_connection_is_sent_again_or_unknown(
+    run: Run, make_app: MakeApp, vhost: Broker
+) -> None:
+    with Proxy(vhost.url) as proxy:
+        app = make_app(proxy.url, send_timeout=20.0)
+        echo = echo_of(app)
+
+        async def lose() -> tuple[Any, Any]:
+            await echo.asend("before")
+            proxy.swallow("to_client")
+            again = asyncio.create_task(echo.asend("during"))
+            once = asyncio.create_task(echo.options(resend=False).asend("during"))
+            await asyncio.to_thread(wait_until, lambda: vhost.count(QUEUE) == 3, 10, "both have arrived")
+            proxy.heal()
+            proxy.reset()
+            return await asyncio.gather(again, once, return_exceptions=True)
+
+        again, once = run(app, lose())
+        assert not isinstance(again, SendError)
+        assert isinstance(once, Unconfirmed)
+        wait_until(lambda: vhost.count(QUEUE) == 4, what="it arrives again")
+        assert ids_of(vhost)[again.id] == 2
+
+
+def test_a_broker_that_is_silent_is_left_and_the_message_arrives_later(
+    run: Run, make_app: MakeApp, vhost: Broker
+) -> None:
+    with Proxy(vhost.url) as proxy:
+        app = make_app(proxy.url, send_timeout=30.0)
+        echo = echo_of(app)
+
+        async def fall_silent() -> None:
+            await echo.asend("before")
+            proxy.swallow("to_client")
+            proxy.swallow("to_server")
+            sending = asyncio.create_task(echo.asend("during"))
+            await asyncio.sleep(8)  # longer than the silence after which a broker is left
+            proxy.heal()
+            await sending
+
+        run(app, fall_silent())
