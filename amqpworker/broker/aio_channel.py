@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pamqp.frame
 from pamqp import commands
 
-from amqpworker.broker.connection import ChannelClosed, ChannelListener, ClosedHere, OnClosed, Part, QueueState
+from amqpworker.broker.connection import (
+    ChannelClosed,
+    ChannelError,
+    ChannelListener,
+    ClosedHere,
+    OnClosed,
+    Part,
+    QueueState,
+)
 from amqpworker.broker.labels import process_name
 from amqpworker.model.message import REPLY_TO
 from amqpworker.routing.topology import Binding, Exchange, Queue
@@ -113,6 +121,12 @@ class AioChannel:
         self._answers.clear()
         self._write(commands.Channel.Close(reply_code=200, reply_text="", class_id=0, method_id=0))
 
+    def end(self, error: ChannelError) -> None:
+        """Report that it is closed, and why."""
+        self.is_open = False
+        self._answers.clear()
+        self.on_closed(error)
+
     # ---- what arrives -----------------------------------------------------------------------------------------------
 
     def on_frame(self, raw: bytes) -> None:
@@ -122,12 +136,10 @@ class AioChannel:
             case commands.Channel.Close():
                 self._write(commands.Channel.CloseOk())
                 self.connection.forget_channel(self)
-                self.is_open = False
-                if not self._closing:
-                    self.on_closed(ChannelClosed(frame.reply_code or 0, frame.reply_text))
+                self.end(ClosedHere() if self._closing else ChannelClosed(frame.reply_code or 0, frame.reply_text))
             case commands.Channel.CloseOk():
                 self.connection.forget_channel(self)
-                self.on_closed(ClosedHere())
+                self.end(ClosedHere())
             case commands.Basic.Cancel():
                 pass  # of the consumer of replies: its queue ends with the channel only
             case _:

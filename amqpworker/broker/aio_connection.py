@@ -110,9 +110,8 @@ class AioConnection(asyncio.StreamReaderProtocol):
         self._is_closing = True
         try:
             if self._aio is not None:
-                await self._within(self._aio.close(), CLOSE_TIMEOUT)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the connection is cut
-            log.debug("close_failed", error=type(error).__name__)
+                with suppress(Exception):  # whatever it is, the connection is cut
+                    await self._within(self._aio.close(), CLOSE_TIMEOUT)
         finally:
             self.abort()
 
@@ -226,7 +225,7 @@ class AioConnection(asyncio.StreamReaderProtocol):
             events = self._decoder.feed(data)
         except FrameError as error:
             if not self.is_open:
-                self._reader.feed_data(data)  # it is not RabbitMQ, and aio-pika says so
+                self._reader.feed_data(data)  # it is not RabbitMQ, which aio-pika reports
                 return
             log.error("stream_corrupt", reason=str(error))
             self.abort()
@@ -292,8 +291,7 @@ class AioConnection(asyncio.StreamReaderProtocol):
             super().connection_lost(exc)
         channels, self._channels = self._channels, {}
         for channel in channels.values():
-            channel.is_open = False
-            channel.on_closed(ConnectionEnded(str(exc or "the connection was closed")))
+            channel.end(ConnectionEnded(str(exc or "the connection was closed")))
         self._on_lost(exc)
 
 

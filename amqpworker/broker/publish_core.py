@@ -1,7 +1,7 @@
 """
 What publishes on one connection, in a thread or in an event loop: its lanes, and when they write.
 
-Called in the thread of the connection, except where it says otherwise. It makes no connection: its keeper does.
+It makes no connection: its keeper does, and calls it in the thread, or the loop, of that.
 """
 
 from __future__ import annotations

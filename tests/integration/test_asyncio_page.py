@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from amqpworker import App
@@ -24,6 +25,7 @@ def test_the_code_of_the_page_runs(make_app: Callable[..., App]) -> None:
 
     (code,) = blocks(ROOT / "docs/asyncio.md", "python")
     names: dict[str, Any] = {"app": app, "send_welcome": send_welcome, "quote": quote, "AsyncIterator": AsyncIterator}
+    names["asynccontextmanager"] = asynccontextmanager
     exec(code, names)
 
     async def rows() -> AsyncIterator[int]:
@@ -31,7 +33,8 @@ def test_the_code_of_the_page_runs(make_app: Callable[..., App]) -> None:
             yield number
 
     async def run() -> tuple[str, float, int]:
-        return await names["sign_up"](42), await names["price"]("a pen"), await names["import_users"](rows())
+        async with names["lifespan"](None):
+            return await names["sign_up"](42), await names["price"]("a pen"), await names["import_users"](rows())
 
     with running_worker(app, threads=2):
         sent, price, imported = asyncio.run(run())

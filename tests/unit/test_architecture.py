@@ -153,6 +153,35 @@ def test_only_the_broker_package_imports_pika_or_aio_pika() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+# which files import one of the libraries
+PIKA_FILES = {"pika_connection", "pika_channel", "pika_parameters", "pika_errors", "io_thread"}
+AIO_FILES = {"aio_connection", "aio_channel", "aio_errors"}
+
+
+def test_what_publishes_and_declares_knows_neither_library() -> None:
+    core = (
+        "publish_core lane publish_channel pending_publish publish_errors quarantine publish_session declarer liveness"
+    )
+    program = (
+        f"import sys, importlib\n[importlib.import_module('amqpworker.broker.' + one) for one in {core.split()}]\n"
+    )
+    program += "print(sorted({'pika', 'aio_pika', 'aiormq'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_each_file_of_the_broker_knows_at_most_one_library() -> None:
+    ours = {"pika": PIKA_FILES, "aio_pika": AIO_FILES, "aiormq": AIO_FILES, "pamqp": AIO_FILES}
+    wrong = [
+        f"{named(path)} imports {name}"
+        for path in modules()
+        for name in imported(path)
+        for library, files in ours.items()
+        if name.split(".")[0] == library and path.stem not in files
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_words_and_decisions_know_no_thread_socket_or_process() -> None:
     wrong = [
         f"{named(path)} imports {name}"
