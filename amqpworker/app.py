@@ -26,6 +26,7 @@ from amqpworker.errors import ConfigError, SendError
 from amqpworker.log.redaction import redact_url
 from amqpworker.model.message import MAX_SHORT_BYTES, Message, fits_short_string, plain
 from amqpworker.model.reply import decode_reply
+from amqpworker.policies.durations import duration
 from amqpworker.policies.retry import DEFAULT, PolicySpec, policy
 from amqpworker.policies.time_limit import LimitSpec, time_limit_of
 from amqpworker.results.store import ResultStore, open_store
@@ -305,6 +306,10 @@ class App(AsyncApp):
         """Run a task in a worker and return what it returned; raises as `acall` does."""
         seconds = call_seconds(checked(message), timeout, self.settings)
         return self._value_of_reply(message, self._producer.call(message, seconds))
+
+    def check(self, timeout: float | timedelta = 2.0) -> None:
+        """Return if messages can be sent, for a readiness probe; raises as `acheck` does."""
+        self._producer.check(duration(timeout, "timeout"))
 
     @property
     def producer(self) -> Producer:

@@ -234,7 +234,7 @@ class Lane:
         """Fail what was returned (and acked); publish again, on a newer channel, what was nacked."""
         session = self.session
         if ack:
-            if pending.requirements and session.declarer is not None:
+            if pending.requirements and session.declarer is not None and not self.purpose.expects_return:
                 # A queue that we declared was deleted: the next message for it declares it again.
                 session.declarer.forget(pending.requirements)
             pending.finish(unroutable(pending))

@@ -14,7 +14,7 @@ from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.consumer_count import ConsumerCount, OnCount
 from amqpworker.broker.lane import Lane
 from amqpworker.broker.pending_publish import PendingPublish
-from amqpworker.broker.publish_session import CALLS, COPIES, REPLIES, SENDS, Session
+from amqpworker.broker.publish_session import CALLS, CHECKS, COPIES, REPLIES, SENDS, Session
 from amqpworker.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ class PublishCore:
     The publications of one connection.
 
     Its lanes: `sends` for messages of users, `calls` for messages with a reply, `copies` for what replaces a delivery, `replies`
-    for the replies to calls.
+    for the replies to calls, `checks` for what only shows whether messages could be sent.
     """
 
     def __init__(self, keeper: Keeper, settings: Settings, calls: Calls) -> None:
         self.io = keeper
         self.session = Session(keeper, settings, calls)
-        self.sends, self.calls, self.copies, self.replies = self._lanes = tuple(
-            Lane(purpose, self.session, self._on_submitted) for purpose in (SENDS, CALLS, COPIES, REPLIES)
+        self.sends, self.calls, self.copies, self.replies, self.checks = self._lanes = tuple(
+            Lane(purpose, self.session, self._on_submitted) for purpose in (SENDS, CALLS, COPIES, REPLIES, CHECKS)
         )
         self._questions = ConsumerCount()
         self._ever_open = False
@@ -60,6 +60,12 @@ class PublishCore:
     def connected(self) -> bool:
         """Whether there is a connection now."""
         return self.session.connection is not None
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the broker has an alarm and accepts no messages."""
+        connection = self.session.connection
+        return connection is not None and connection.is_blocked
 
     @property
     def is_idle(self) -> bool:

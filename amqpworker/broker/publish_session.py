@@ -28,19 +28,22 @@ class Purpose:
     The purpose of a lane.
 
     With `resend` a publication whose confirm was lost is published again; with `awaits_confirm_forever` a confirm is awaited
-    as long as the channel is open; with `replies` the channel consumes the replies to what is published on it.
+    as long as the channel is open; with `replies` the channel consumes the replies to what is published on it. With
+    `expects_return` there is no queue for what is published.
     """
 
     name: str
     resend: bool = False
     awaits_confirm_forever: bool = False
     replies: bool = False
+    expects_return: bool = False
 
 
 SENDS = Purpose("sends", resend=True)
 CALLS = Purpose("calls", replies=True)
 COPIES = Purpose("copies", awaits_confirm_forever=True)
 REPLIES = Purpose("replies")
+CHECKS = Purpose("checks", expects_return=True)
 
 
 class Session:

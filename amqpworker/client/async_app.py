@@ -100,6 +100,18 @@ class AsyncApp:
             raise
         return many_sent(outcomes)
 
+    async def acheck(self, timeout: float | timedelta = 2.0) -> None:
+        """
+        Return if messages can be sent, for a readiness probe: the broker returns a message that no queue takes.
+
+        Raises:
+            NotConnected: there is no connection, or no response, within `timeout` seconds.
+            ConnectionBlocked: the broker has a memory or disk alarm.
+            AccessRefused: the user may not log in, or not write to the exchange for tasks.
+            ConfigError: the exchanges cannot be declared, or `timeout` is not a duration.
+        """
+        await self._async.check(duration(timeout, "timeout"))
+
     async def acall(self, message: Message[R], *, timeout: float | timedelta | None = None) -> R:
         """
         Run a task in a worker and return what it returned; without a `timeout` the setting `call_timeout` holds.

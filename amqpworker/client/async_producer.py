@@ -17,7 +17,14 @@ from amqpworker.client.batch import Batch, Ended, NotPublished
 from amqpworker.client.carriers import Carrier, Carriers, refuse_other_loops
 from amqpworker.client.handover import end_of, set_ended
 from amqpworker.client.producer import COUNT_TIMEOUT, Producer
-from amqpworker.client.send_errors import is_confirmed, no_reply, refuse_io_thread, was_closed_before, with_message
+from amqpworker.client.send_errors import (
+    is_confirmed,
+    no_reply,
+    raise_unless_ready,
+    refuse_io_thread,
+    was_closed_before,
+    with_message,
+)
 from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected
 from amqpworker.model.message import Message
 
@@ -81,6 +88,16 @@ class AsyncProducer:
         except AmqpWorkerError as another:
             return message, another
         return message, None
+
+    async def check(self, timeout: float) -> None:
+        """As `Producer.check`."""
+        refuse_other_loops()
+        carrier = self.carriers.current()
+        check = AwaitedPublish(
+            partial(self._producer.publish_check, carrier.publisher.checks, timeout), carrier.handover
+        )
+        await check.wait()
+        raise_unless_ready(check.pending, carrier.publisher, timeout)
 
     # ---- calling ----------------------------------------------------------------------------------------------------
 

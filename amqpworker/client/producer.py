@@ -22,11 +22,18 @@ from amqpworker.broker.publisher import Publisher
 from amqpworker.client.batch import Ended, send_each
 from amqpworker.client.calls import Calls, PendingCall
 from amqpworker.client.event_loop_warning import warn_in_event_loop
-from amqpworker.client.send_errors import is_confirmed, no_reply, refuse_io_thread, was_closed_before, with_message
+from amqpworker.client.send_errors import (
+    is_confirmed,
+    no_reply,
+    raise_unless_ready,
+    refuse_io_thread,
+    was_closed_before,
+    with_message,
+)
 from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected
 from amqpworker.lifecycle import LiveObjects, in_io_thread
 from amqpworker.model.message import Message
-from amqpworker.routing.envelope import publication_of_call, publication_of_send
+from amqpworker.routing.envelope import publication_of_call, publication_of_check, publication_of_send
 from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
 
@@ -176,6 +183,19 @@ class Producer:
         except AmqpWorkerError as error:
             return error
         return None
+
+    # ---- checking ---------------------------------------------------------------------------------------------------
+
+    def check(self, timeout: float) -> None:
+        """Return if messages can be sent; raises the error of a message that was published within `timeout` seconds."""
+        publisher = self.publisher
+        pending = self.publish_check(publisher.checks, timeout)
+        pending.wait()
+        raise_unless_ready(pending, publisher, timeout)
+
+    def publish_check(self, lane: Lane, timeout: float, on_done: OnDone | None = None) -> PendingPublish:
+        """Publish what no queue takes, without waiting for its return."""
+        return lane.publish(publication_of_check(self._names), self._plan.check_requirements(), timeout, on_done)
 
     # ---- calling ----------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,10 @@ import threading
 import time
 
 from amqpworker.broker.connection import CLOSED
-from amqpworker.errors import AmqpWorkerError, NotConnected, SendError
+from amqpworker.broker.pending_publish import PendingPublish
+from amqpworker.broker.publish_core import PublishCore
+from amqpworker.broker.publish_errors import not_written
+from amqpworker.errors import AmqpWorkerError, NotConnected, SendError, Unconfirmed
 from amqpworker.lifecycle import in_io_thread
 from amqpworker.model.message import Message
 
@@ -18,6 +21,18 @@ def is_confirmed(error: AmqpWorkerError | None, message: Message, until: float) 
     if was_closed_before(error) and time.monotonic() < until:
         return False
     raise with_message(error, message)
+
+
+def raise_unless_ready(check: PendingPublish, publisher: PublishCore, timeout: float) -> None:
+    """Return if the broker has returned what no queue takes; raises the error if it has not, or accepts no more."""
+    if check.returned is not None or check.error is None:
+        # RabbitMQ reports an alarm only to those who publish, and still takes what it has read by then.
+        if publisher.is_blocked:
+            raise not_written(blocked=True, timeout=timeout)
+        return
+    if isinstance(check.error, Unconfirmed):
+        raise NotConnected(f"RabbitMQ did not respond within {timeout:g} s.")
+    raise check.error
 
 
 def was_closed_before(error: AmqpWorkerError | None) -> bool:

@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from amqpworker.errors import InvalidArguments
 from amqpworker.model import headers as h
 from amqpworker.model.headers import now_text, time_text
-from amqpworker.model.message import JSON, PERSISTENT, REPLY_TO, Delivery, Headers, Message, Properties, Publication
+from amqpworker.model.message import (
+    JSON,
+    PERSISTENT,
+    REPLY_TO,
+    Delivery,
+    Headers,
+    Message,
+    Properties,
+    Publication,
+    new_id,
+)
 from amqpworker.policies.durations import seconds_until
 from amqpworker.policies.send_options import LATE_BEFORE_DUE
 from amqpworker.routing import delay as ladder
@@ -67,6 +77,13 @@ def publication_of_send(message: Message, names: Names, now: float, app_id: str 
     if app_id is not None:
         properties.app_id = app_id
     return Publication(exchange, message.queue, properties, message.body)
+
+
+def publication_of_check(names: Names) -> Publication:
+    """Return what the broker returns to a sender that may publish, since no queue takes it."""
+    properties = Properties()
+    properties.message_id = new_id()
+    return Publication(names.tasks, f"{names.namespace}.check.{properties.message_id}", properties, b"")
 
 
 def publication_of_call(

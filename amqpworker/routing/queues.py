@@ -20,7 +20,7 @@ class Requirement:
     """
     A part of the topology that must exist before a message is published, or a queue is consumed.
 
-    A plan makes one for each of its queues and one for the delay ladder; they are compared by identity.
+    A plan makes one for each of its queues, one for the delay ladder and one for the exchanges alone; they are compared by identity.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Plan:
         self.names = Names(namespace)
         self.declare = declare
         self.queues: dict[str, Requirement] = {}
+        self.base = Requirement("the exchanges", lambda: topology.base(namespace))
         self.ladder = Requirement("the delay ladder", lambda: topology.base(namespace) + topology.ladder(namespace))
 
     def add_queue(self, name: str) -> None:
@@ -68,6 +69,10 @@ class Plan:
         known = self.queues.get(queue)
         required = () if known is None else (known,)
         return (*required, self.ladder) if delayed else required
+
+    def check_requirements(self) -> tuple[Requirement, ...]:
+        """Return what must exist before it can be checked whether messages can be sent."""
+        return (self.base,) if self.declare else ()
 
     def worker_requirements(self, queue: str) -> tuple[Requirement, ...]:
         """Return what must exist before a worker consumes from `queue`: its retries need the ladder."""
