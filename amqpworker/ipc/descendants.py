@@ -69,7 +69,19 @@ def children_of(pid: int) -> set[int]:
 def keys_of(pids: Iterable[int]) -> set[ProcessKey]:
     """Return the keys of those of these processes that have not ended."""
     found = ((pid, stat_of(pid)) for pid in pids)
-    return {(pid, stat[2]) for pid, stat in found if stat is not None and stat[0] not in "ZX"}
+    return {(pid, stat[2]) for pid, stat in found if stat is not None and not (stat[0] in "ZX" and _has_ended(pid))}
+
+
+def _has_ended(pid: int) -> bool:
+    """
+    Return whether all threads of a process whose first thread has ended have ended too.
+
+    Until then it keeps its children, although it is shown as a zombie; they are passed on before its last thread disappears.
+    """
+    try:
+        return len(os.listdir(f"/proc/{pid}/task")) <= 1
+    except OSError:
+        return True
 
 
 def descendants_of(pid: int) -> set[ProcessKey]:

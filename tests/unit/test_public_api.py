@@ -26,7 +26,8 @@ def described(name: str, value: Any) -> Iterator[str]:
     for field, about in getattr(value, "model_fields", {}).items():
         yield f"    {field}: {about.default!r}"
     for member in sorted(dir(value)):
-        if member.startswith("_") and member not in {"__init__", "__call__", "__enter__", "__exit__"}:
+        private = member.startswith("_") and member not in {"__init__", "__call__", "__enter__", "__exit__"}
+        if private or member.startswith("model_"):  # pydantic's own
             continue
         owner = next(base for base in value.__mro__ if member in vars(base))
         if not owner.__module__.startswith("amqpworker"):

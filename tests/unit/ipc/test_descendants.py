@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from amqpworker.ipc.descendants import (
     descendants_of,
     group_members,
     keys_of,
+    stat_of,
     terminate_all,
 )
 from amqpworker.supervisor.crash_history import DEATH_PATIENCE
@@ -54,6 +56,38 @@ def test_what_obeys_sigterm_is_not_killed_and_what_does_not_is_killed_after_its_
 
 def known_as(of: set[ProcessKey], pid: int) -> set[ProcessKey]:
     return {one for one in of if one[0] == pid}
+
+
+# Its first thread ends (SYS_exit), so that it is shown as a zombie; the other one has a child and goes on until its input ends.
+HALF_ENDED = """
+import ctypes, platform, subprocess, sys, threading
+
+def live():
+    child = subprocess.Popen(["sleep", "600"])
+    print(child.pid, flush=True)
+    sys.stdin.read()
+
+threading.Thread(target=live).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
+"""
+
+
+def test_a_process_whose_first_thread_alone_has_ended_is_alive_with_its_children() -> None:
+    program = subprocess.Popen([sys.executable, "-c", HALF_ENDED], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert program.stdin is not None
+    assert program.stdout is not None
+    child = int(program.stdout.readline())
+    try:
+        wait_until(lambda: (stat := stat_of(program.pid)) is not None and stat[0] == "Z", 10, "it is shown as a zombie")
+        there = keys_of([program.pid])
+        assert {pid for pid, _ in there} == {program.pid}
+        assert {pid for pid, _ in alive_with_descendants(there)} == {program.pid, child}
+    finally:
+        os.kill(child, signal.SIGKILL)
+        program.stdin.close()
+    wait_until(lambda: not keys_of([program.pid]), 10, "it has ended, and is not reaped yet")
+    program.wait(10)
+    program.stdout.close()
 
 
 def test_another_process_with_the_id_of_an_earlier_one_is_not_touched() -> None:
