@@ -20,6 +20,7 @@ from amqpworker.client.app_users import AppUsers
 from amqpworker.client.async_app import AsyncApp, add_note_of_sent, call_seconds, checked
 from amqpworker.client.async_producer import AsyncProducer
 from amqpworker.client.batch import many_sent, outcome_of
+from amqpworker.client.event_loop_warning import warn_in_event_loop
 from amqpworker.client.producer import Producer
 from amqpworker.client.sent import Sent, never_stored, value_of
 from amqpworker.errors import ConfigError, SendError
@@ -118,7 +119,7 @@ class App(AsyncApp):
         """
         Wait up to `send_timeout` for messages that are not confirmed yet, then close the connection and the result store.
 
-        A later use opens them again. Calls that wait for their replies end with `Unconfirmed`. While other threads are
+        A later use opens them again. Connections of event loops are closed without waiting for them here. Calls that wait for their replies end with `Unconfirmed`. While other threads are
         inside `with app:`, the last of them closes the app, after its calls have ended; in a worker process the worker
         does: a task that closes the app closes nothing.
         """
@@ -283,6 +284,10 @@ class App(AsyncApp):
             Exception: what reading `messages` raised, after the outcomes of the messages before it.
             InvalidArguments: one of them is not a message.
         """
+        warn_in_event_loop("send_each")
+        yield from self._send_each(messages)
+
+    def _send_each(self, messages: Iterable[Message[R]]) -> Iterator[Sent[R] | SendError]:
         for message, error in self._producer.send_each(map(checked, messages)):
             yield self._sent(message) if error is None else outcome_of(error, message)
 
@@ -294,16 +299,28 @@ class App(AsyncApp):
             BatchFailed: some were not: a group with a `SendError` for each of these; `sent` has the others.
             Exception: what reading `messages` raised, with a note of how many had been sent.
         """
+        warn_in_event_loop("send_many")
         outcomes: list[Sent[R] | SendError] = []
         try:
-            outcomes.extend(self.send_each(messages))
+            outcomes.extend(self._send_each(messages))
         except Exception as error:
             add_note_of_sent(error, "send_many", outcomes)
             raise
         return many_sent(outcomes)
 
     def call(self, message: Message[R], *, timeout: float | timedelta | None = None) -> R:
-        """Run a task in a worker and return what it returned; raises as `acall` does."""
+        """
+        Run a task in a worker and return what it returned; without a `timeout` the setting `call_timeout` holds.
+
+        Raises:
+            InvalidArguments: it is not a message, it has options that a call cannot have, or `timeout` is not a duration.
+            CallTimeout: no reply came in time.
+            TaskFailed: the task ended without a result.
+            MalformedReply: the reply cannot be read.
+            InvalidResult: the reply does not fit the task's return hint.
+            SendError: the message was not sent, or the connection was lost meanwhile.
+            ConfigError: its queue cannot be declared.
+        """
         seconds = call_seconds(checked(message), timeout, self.settings)
         return self._value_of_reply(message, self._producer.call(message, seconds))
 
@@ -333,7 +350,7 @@ class App(AsyncApp):
         return Sent(message.id, message.task, store, self._decoder(message), message.first_sent)
 
     def _value_of_reply(self, message: Message[R], body: bytes) -> R:
-        """Return the value of the reply to a message; raises as `call` does."""
+        """Return the value of the reply to a message."""
         return value_of(decode_reply(body), self._decoder(message))  # type: ignore[no-any-return]
 
     def _decoder(self, message: Message[Any]) -> Callable[[bytes], Any]:

@@ -9,6 +9,7 @@ contract tests were run with.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -28,6 +29,7 @@ from amqpworker.broker.amqp.decode import Confirm, FrameError, RawFrame, Returne
 from amqpworker.broker.channel_numbers import ChannelNumbers
 from amqpworker.broker.connection import ChannelListener, ConnectionEnded, NoChannelLeft, OnClosed
 from amqpworker.broker.labels import client_properties
+from amqpworker.broker.login import mechanism_of
 from amqpworker.broker.socket_state import has_unread, unsent_bytes
 from amqpworker.broker.tls import tls_context
 from amqpworker.log.logger import get_logger
@@ -138,6 +140,14 @@ class AioConnection(asyncio.StreamReaderProtocol):
         await asyncio.wait([task], timeout=CUT_TIMEOUT)
         if task.done() and not task.cancelled():
             task.exception()  # else asyncio would complain that it was not read
+
+    def forget(self) -> None:
+        """In a forked child: drop the parent's connection without closing it; the descriptor stays valid, and leads nowhere."""
+        sock = self._socket
+        if sock is not None and sock.fileno() >= 0:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, sock.fileno())
+            os.close(nowhere)
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -315,10 +325,9 @@ class _Factory(TransportFactory):
 
 def _url(address: Address, settings: Settings) -> URL:
     """Return the URL from which aiormq reads login, virtual host and heartbeat."""
-    by_certificate = address.tls and settings.tls_cert is not None and not address.names_user
     user, password = quote(address.user, safe=""), quote(address.password, safe="")
     host = f"[{address.host}]" if ":" in address.host else address.host
-    query = f"heartbeat={settings.heartbeat}&auth={'external' if by_certificate else 'plain'}"
+    query = f"heartbeat={settings.heartbeat}&auth={mechanism_of(address, settings).lower()}"
     path = quote(address.virtual_host, safe="")
     scheme = "amqps" if address.tls else "amqp"
     return URL(f"{scheme}://{user}:{password}@{host}:{address.port}/{path}?{query}", encoded=True)

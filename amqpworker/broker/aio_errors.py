@@ -15,6 +15,7 @@ from amqpworker.broker.connection_causes import (
     explain,
 )
 from amqpworker.broker.connection_problem import ConnectionProblem
+from amqpworker.broker.login import PLAIN, mechanism_missing
 from amqpworker.errors import AmqpWorkerError
 
 
@@ -24,25 +25,29 @@ def problem_of(
     was_open: bool = False,
     has_received: bool = True,
     close: tuple[int, str] | None = None,
+    mechanism: str = PLAIN,
 ) -> ConnectionProblem:
     """
     Return what an error of a connection, or of an attempt to connect, means.
 
-    `has_received` is whether any byte arrived, `close` the code and text with which the broker closed it.
+    `has_received` is whether any byte arrived, `close` the code and text with which the broker closed it, `mechanism` the one
+    of the login.
     """
     if close is not None:
         return explain([ClosedByBroker(*close)], address, was_open)
     if isinstance(error, AmqpWorkerError):
         return explain([error], address, was_open)
-    causes = [_cause(one, has_received) for one in _causes(error)]
+    causes = [_cause(one, has_received, mechanism) for one in _causes(error)]
     if not causes:
         causes = [Lost("the other side closed it") if has_received else ClosedWithoutResponse()]
     return explain(causes, address, was_open)
 
 
-def _cause(error: BaseException, has_received: bool) -> BaseException:
+def _cause(error: BaseException, has_received: bool, mechanism: str) -> BaseException:
     """Return an error as one that belongs to no library, or as it is."""
     match error:
+        case exceptions.AuthenticationError(args=(str(offered), *_)):
+            return mechanism_missing(mechanism, offered)
         case exceptions.IncompatibleProtocolError() | exceptions.ProtocolSyntaxError() | exceptions.InvalidFrameError():
             return NotAMQP(str(error))
         case exceptions.AMQPConnectionError():

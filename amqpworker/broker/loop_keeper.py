@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from amqpworker.broker.connection_attempts import ConnectionAttempts
 from amqpworker.broker.connection_problem import ConnectionProblem, too_old
 from amqpworker.broker.labels import connection_name, program
 from amqpworker.broker.liveness import Liveness
+from amqpworker.broker.login import mechanism_of
+from amqpworker.lifecycle import LiveObjects
 from amqpworker.log.logger import get_logger, on_own_connection, silence_in_io_threads
 from amqpworker.settings import Settings
 
@@ -31,7 +34,7 @@ class LoopKeeper:
     """
     Connects, and reconnects with jitter, until it is stopped; for the running event loop.
 
-    After the first attempt at every address, and whenever that has changed, `on_attempted` is called.
+    `attempted` is set once there is a connection, or every address was tried; `problem` is the last reason that there is none.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class LoopKeeper:
         self.attempted = asyncio.Event()
         """Set once there is a connection, or every address was tried."""
         self._loop = asyncio.get_running_loop()
+        # Entering the app reports a login that is refused.
         self._attempts = ConnectionAttempts(len(addresses), user_reports_errors=True)
         self._woken = self.is_leaving = False
         self._something_to_do = asyncio.Event()
@@ -62,10 +66,17 @@ class LoopKeeper:
     def start(self) -> None:
         """Connect from now on."""
         if self._task is None and not self.is_leaving:
+            RUNNING.add(self)
             context = contextvars.copy_context()
             context.run(on_own_connection.set, True)
             name = f"amqpworker-{self.name}"
             self._task = self._loop.create_task(self._keep_connected(), name=name, context=context)
+
+    def forget(self) -> None:
+        """In a forked child, any number of times: drop the parent's connection without closing it."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.forget()
 
     async def stop(self) -> None:
         """Close the connection, and end."""
@@ -108,13 +119,8 @@ class LoopKeeper:
         """Give up the connection as if it had been lost."""
         if self.connection is not None and self.connection.is_open:
             sentence = f"{text[:1].upper()}{text[1:]}."
-            self._dropped = ConnectionProblem(sentence, "unreachable", self.problem_place, True)
+            self._dropped = ConnectionProblem(sentence, "unreachable", str(self.connection.address), True)
             self.connection.abort()
-
-    @property
-    def problem_place(self) -> str:
-        """The address of the present connection, as text."""
-        return "" if self.connection is None else str(self.connection.address)
 
     def start_ticking(self) -> None:
         """Tick while anything is waited for; an idle connection costs nothing."""
@@ -177,7 +183,8 @@ class LoopKeeper:
             await connection.close()
             self._cancel_timers()
         received = connection.bytes_received > 0
-        problem = self._dropped or problem_of(error, address, was_open, received, connection.close_by_broker)
+        mechanism = mechanism_of(address, self.settings)
+        problem = self._dropped or problem_of(error, address, was_open, received, connection.close_by_broker, mechanism)
         self._report(problem)
 
     def _on_open(self, connection: AioConnection) -> None:
@@ -225,3 +232,15 @@ class LoopKeeper:
         except Exception as error:
             log.error("io_callback_error", connection=self.name, exc_info=error)
             return None
+
+
+RUNNING: LiveObjects[LoopKeeper] = LiveObjects()
+
+
+def _forget_all() -> None:
+    """In a forked child: drop the connections, or the broker would not see the end of the parent."""
+    for keeper in RUNNING.all():
+        keeper.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)

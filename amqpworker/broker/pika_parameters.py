@@ -9,8 +9,8 @@ import pika.credentials
 
 from amqpworker.broker.address import Address
 from amqpworker.broker.labels import client_properties
+from amqpworker.broker.login import EXTERNAL, mechanism_missing, mechanism_of
 from amqpworker.broker.tls import tls_context
-from amqpworker.errors import ConfigError
 from amqpworker.settings import Settings
 
 
@@ -32,37 +32,30 @@ def parameters(address: Address, settings: Settings, name: str) -> pika.Connecti
 
 
 class _NamesMechanisms:
-    """Refuses a broker that does not offer a login's mechanism, `TYPE`, with `ADVICE`; in front of a login of pika's."""
+    """Refuses a broker that does not offer a login's mechanism, `TYPE`; in front of a login of pika's."""
 
     TYPE: str
-    ADVICE: str
 
     def response_for(self, start: Any) -> tuple[str | None, bytes | None]:
         answer: tuple[str | None, bytes | None] = super().response_for(start)  # type: ignore[misc]
         if answer[0] is None:
             offered = start.mechanisms
-            text = offered.decode(errors="replace") if isinstance(offered, bytes) else offered
-            raise ConfigError(f"The broker does not offer the login mechanism {self.TYPE}, only {text}: {self.ADVICE}.")
+            raise mechanism_missing(
+                self.TYPE, offered.decode(errors="replace") if isinstance(offered, bytes) else offered
+            )
         return answer
 
 
 class Password(_NamesMechanisms, pika.PlainCredentials):  # type: ignore[misc]
     """A login by user and password."""
 
-    ADVICE = "leave the user out of the URL, and set tls_cert, to log in by certificate"
-
 
 class Certificate(_NamesMechanisms, pika.credentials.ExternalCredentials):  # type: ignore[misc]
     """A login by the certificate of a connection: EXTERNAL."""
 
-    ADVICE = (
-        "write user and password into the URL, or turn it on (the plugin rabbitmq_auth_mechanism_ssl, and "
-        "auth_mechanisms.1 = EXTERNAL)"
-    )
-
 
 def login(address: Address, settings: Settings) -> Password | Certificate:
-    """Return how to log in: by certificate if one is set and the URL names no user."""
-    if address.tls and settings.tls_cert is not None and not address.names_user:
+    """Return how to log in."""
+    if mechanism_of(address, settings) == EXTERNAL:
         return Certificate()
     return Password(address.user, address.password, erase_on_connect=False)

@@ -22,7 +22,11 @@ R = TypeVar("R")
 
 
 class AsyncApp:
-    """The methods of an `App` for coroutines: each is the twin of the one without the `a`, and raises what that raises."""
+    """
+    The methods of an `App` for coroutines.
+
+    Each does what the one without the `a` does, and raises what that raises, except `aclose`.
+    """
 
     settings: Settings
     _async: AsyncProducer
@@ -39,8 +43,9 @@ class AsyncApp:
         """
         Give this event loop a connection of its own, by aio-pika, which takes less of the processor than the thread.
 
-        It is made here. A broker that is unavailable is not waited for; what can never work raises AccessRefused (login,
-        virtual host) or ConfigError (TLS, another server). It is counted: the last that leaves closes the connection.
+        Entering waits at most 2 s for a broker that is unavailable, and continues to connect. It raises AccessRefused (login,
+        virtual host) or ConfigError (TLS, another server) if no attempt can succeed. The last of several that leaves closes the
+        connection.
         """
         await self._async.carriers.enter()
         return self
@@ -50,7 +55,11 @@ class AsyncApp:
         await self._async.carriers.leave()
 
     async def aclose(self) -> None:
-        """Close the connection of this event loop, after waiting up to `send_timeout` for messages that are not confirmed yet."""
+        """
+        Close the connection that this event loop has entered, however many have entered it; the app stays open.
+
+        It waits up to `send_timeout` for messages that are not confirmed yet.
+        """
         await self._async.carriers.close()
 
     async def asend(self, message: Message[R]) -> Sent[R]:
@@ -113,18 +122,7 @@ class AsyncApp:
         await self._async.check(duration(timeout, "timeout"))
 
     async def acall(self, message: Message[R], *, timeout: float | timedelta | None = None) -> R:
-        """
-        Run a task in a worker and return what it returned; without a `timeout` the setting `call_timeout` holds.
-
-        Raises:
-            InvalidArguments: it is not a message, it has options that a call cannot have, or `timeout` is not a duration.
-            CallTimeout: no reply came in time.
-            TaskFailed: the task ended without a result.
-            MalformedReply: the reply cannot be read.
-            InvalidResult: the reply does not fit the task's return hint.
-            SendError: the message was not sent, or the connection was lost meanwhile.
-            ConfigError: its queue cannot be declared.
-        """
+        """As `call`, without blocking the event loop."""
         seconds = call_seconds(checked(message), timeout, self.settings)
         return self._value_of_reply(message, await self._async.call(message, seconds))
 

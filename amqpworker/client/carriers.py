@@ -18,6 +18,7 @@ from amqpworker.broker.publish_core import PublishCore
 from amqpworker.client.calls import Calls
 from amqpworker.client.handover import handover_to_this_loop
 from amqpworker.errors import ConfigError
+from amqpworker.lifecycle import LiveObjects
 from amqpworker.settings import Settings
 
 if TYPE_CHECKING:
@@ -86,9 +87,7 @@ class LoopCarrier:
     @property
     def is_here(self) -> bool:
         """Whether it belongs to the running loop, and was not closed."""
-        if self.publisher.io.is_leaving or self.process != getpid():
-            return False
-        return self.loop() is asyncio.get_running_loop()
+        return not self.publisher.io.is_leaving and self.loop() is asyncio.get_running_loop()
 
 
 class _OfThread(threading.local):
@@ -102,7 +101,7 @@ class Carriers:
         self._producer = producer
         self._addresses = addresses
         self._of_thread = _OfThread()
-        self._all: weakref.WeakSet[LoopCarrier] = weakref.WeakSet()
+        self._all: LiveObjects[LoopCarrier] = LiveObjects()
 
     def current(self) -> Carrier:
         """Return the carrier of the running loop."""
@@ -110,6 +109,10 @@ class Carriers:
 
     def _own(self) -> LoopCarrier | None:
         carrier = self._of_thread.carrier
+        if carrier is not None and carrier.process != getpid():
+            # A fork that no hook of Python was called for, as uWSGI's.
+            carrier.publisher.io.forget()
+            carrier = self._of_thread.carrier = None
         return carrier if carrier is not None and carrier.is_here else None
 
     async def enter(self) -> None:
@@ -118,6 +121,7 @@ class Carriers:
         carrier = self._own()
         if carrier is None:
             carrier = LoopCarrier(self._addresses, self._producer.settings)
+            carrier.publisher.io.owner = self._producer.owner
             self._of_thread.carrier = carrier
             self._all.add(carrier)
         carrier.entered += 1
@@ -147,9 +151,9 @@ class Carriers:
 
     def close_all(self) -> None:
         """Have the connections of all loops closed; this does not wait, since one of the loops may run in this thread."""
-        for carrier in list(self._all):
+        for carrier in self._all.of_this_process():
             loop = carrier.loop()
-            if carrier.process == getpid() and loop is not None and loop.is_running():
+            if loop is not None and loop.is_running():
                 asyncio.run_coroutine_threadsafe(carrier.publisher.close(self._producer.settings.send_timeout), loop)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from types import FrameType
 
@@ -24,14 +25,14 @@ class BlockedPlaces:
         if place in self._reported:
             return
         self._reported.add(place)
-        log.warning("blocking_in_event_loop", place=place, method=method, instead=f"await …a{method}(…)")
+        instead = "async for … in …asend_each(…)" if method == "send_each" else f"await …a{method}(…)"
+        log.warning("blocking_in_event_loop", place=place, method=method, instead=instead)
 
 
 def warn_in_event_loop(method: str) -> None:
     """Warn if this thread runs an event loop, which can run nothing while the method waits."""
-    asyncio = sys.modules.get("asyncio")
     # The function that does not raise: an exception for each message would cost more than all else here.
-    if asyncio is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001
+    if asyncio._get_running_loop() is not None:  # noqa: SLF001
         PLACES.report(method)
 
 

@@ -159,7 +159,6 @@ class Producer:
 
     def send_each(self, messages: Iterable[Message]) -> Iterator[Ended]:
         """Send messages as `batch.send_each` does; raises ConfigError if the URL's files cannot be read, which affects all."""
-        warn_in_event_loop("send_each")
         self.publisher.start()
         lane = self.publisher.sends
 

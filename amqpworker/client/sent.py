@@ -6,6 +6,7 @@ Decides how the store is polled until the result is stored.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -77,8 +78,6 @@ class Sent(Generic[R]):
 
     async def aresult(self, timeout: float | timedelta = 10.0) -> R:
         """As `result`, without blocking the event loop: the store is read in other threads."""
-        import asyncio  # only here: a program without coroutines does not load it
-
         pauses = self._pauses(duration(timeout, "timeout"))
         while (reply := await asyncio.to_thread(self._stored_reply)) is None:
             await asyncio.sleep(next(pauses))
@@ -107,8 +106,6 @@ class Sent(Generic[R]):
 
     async def astatus(self) -> Literal["pending", "done", "failed"]:
         """As `status`, without blocking the event loop: the store is read in another thread."""
-        import asyncio
-
         return await asyncio.to_thread(self.status)
 
     def _stored_reply(self) -> Reply | None:

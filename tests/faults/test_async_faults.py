@@ -21,18 +21,29 @@ MakeApp = Callable[..., App]
 Run = Callable[[App, Coroutine[Any, Any, Any]], Any]
 
 
-@pytest.fixture(params=["by the thread", "by aio-pika"])
+async def _entered(app: App, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    async with app:
+        return await coroutine
+
+
+def by_thread(_: App, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(coroutine)
+
+
+def by_aio_pika(app: App, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(_entered(app, coroutine))
+
+
+@pytest.fixture(params=[by_thread, by_aio_pika], ids=lambda one: one.__name__)
 def run(request: pytest.FixtureRequest) -> Run:
     """Run a coroutine in a loop that has entered the app, or that has not."""
-
-    async def enter(app: App, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        async with app:
-            return await coroutine
-
-    return lambda app, coroutine: asyncio.run(enter(app, coroutine) if request.param == "by aio-pika" else coroutine)
+    function: Run = request.param
+    return function
 
 
-@pytest.mark.parametrize("how", ["restarted", "killed"])
+@pytest.mark.parametrize(
+    ("run", "how"), [(by_thread, "restarted"), (by_aio_pika, "restarted"), (by_aio_pika, "killed")]
+)
 def test_a_broker_that_is_restarted_under_many_coroutines_fails_no_send(
     run: Run, make_node: Callable[..., Node], how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -68,23 +79,20 @@ def test_a_broker_that_is_restarted_under_many_coroutines_fails_no_send(
     assert {record.name.partition(".")[0] for record in caplog.records} <= {"amqpworker", "asyncio"}
 
 
-def test_an_alarm_ends_sends_in_time_and_leaving_too(run: Run, make_app: MakeApp, spare_node: Node) -> None:
+def test_an_alarm_bounds_sends_and_leaving(run: Run, make_app: MakeApp, spare_node: Node) -> None:
     app = make_app(spare_node.url(), send_timeout=2.0)
     echo = echo_of(app)
 
-    async def send_under_alarm() -> tuple[float, list[Any]]:
+    async def send_under_alarm() -> list[Any]:
         await echo.asend("before")
         await asyncio.to_thread(spare_node.rabbitmqctl, "set_vm_memory_high_watermark", "0")
         try:
-            began = time.monotonic()
-            outcomes = await asyncio.gather(*(echo.asend("x" * 1000) for _ in range(200)), return_exceptions=True)
-            return time.monotonic() - began, outcomes
+            return await asyncio.gather(*(echo.asend("x" * 1000) for _ in range(200)), return_exceptions=True)
         finally:
             await asyncio.to_thread(spare_node.rabbitmqctl, "set_vm_memory_high_watermark", "0.4")
 
-    took, outcomes = run(app, send_under_alarm())
+    outcomes = run(app, send_under_alarm())
     assert all(isinstance(one, ConnectionBlocked) for one in outcomes), outcomes[:3]
-    assert took < 20
 
 
 def test_a_loop_that_was_blocked_for_longer_than_its_heartbeats_sends_again(run: Run, make_app: MakeApp) -> None:
@@ -124,10 +132,10 @@ def test_a_confirm_that_is_lost_with_the_connection_is_sent_again_or_unknown(
 
 
 def test_a_broker_that_is_silent_is_left_and_the_message_arrives_later(
-    run: Run, make_app: MakeApp, vhost: Broker
+    make_app: MakeApp, vhost: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Proxy(vhost.url) as proxy:
-        app = make_app(proxy.url, send_timeout=30.0)
+        app = make_app(proxy.url, send_timeout=30.0, connect_timeout=2.0)
         echo = echo_of(app)
 
         async def fall_silent() -> None:
@@ -135,8 +143,9 @@ def test_a_broker_that_is_silent_is_left_and_the_message_arrives_later(
             proxy.swallow("to_client")
             proxy.swallow("to_server")
             sending = asyncio.create_task(echo.asend("during"))
-            await asyncio.sleep(8)  # longer than the silence after which a broker is left
+            await asyncio.to_thread(wait_until, lambda: "broker_unresponsive" in caplog.text, 20)
             proxy.heal()
             await sending
 
-        run(app, fall_silent())
+        by_aio_pika(app, fall_silent())
+    assert len(ids_of(vhost)) == 2

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from amqpworker import AccessRefused, App, ConfigError, NotConnected
+from amqpworker.broker.aio_connection import AioConnection
+from amqpworker.client.carriers import ENTER_TIMEOUT
 from tests.integration.tasks import QUEUE, echo_of
-from tests.support import Broker, wait_until
+from tests.support import Broker, in_child, wait_until
 
 MakeApp = Callable[..., App]
 
@@ -51,6 +55,7 @@ def test_aclose_ends_the_connection_of_the_loop_and_later_messages_go_by_the_thr
             await echo.asend("x")
             await app.aclose()
             await echo.asend("x")
+            await asyncio.to_thread(wait_until, lambda: platforms(vhost) == ["pika"])
 
     asyncio.run(run())
     vhost.wait_for_count(QUEUE, 2)
@@ -71,7 +76,7 @@ def test_a_login_or_virtual_host_that_can_never_work_is_refused_on_entering(
     assert "wrong" not in str(refused.value)
 
 
-def test_a_broker_that_is_away_is_not_waited_for(make_app: MakeApp) -> None:
+def test_entering_does_not_wait_long_for_a_broker_that_is_unavailable(make_app: MakeApp) -> None:
     app = make_app("amqp://127.0.0.1:1", send_timeout=0.5)
     echo = echo_of(app)
 
@@ -83,7 +88,7 @@ def test_a_broker_that_is_away_is_not_waited_for(make_app: MakeApp) -> None:
                 await echo.asend("x")
         return entered
 
-    assert asyncio.run(run()) < 10
+    assert asyncio.run(run()) < ENTER_TIMEOUT + 5
 
 
 def test_eight_loops_in_eight_threads_have_a_connection_each(app: App, vhost: Broker) -> None:
@@ -92,14 +97,23 @@ def test_eight_loops_in_eight_threads_have_a_connection_each(app: App, vhost: Br
     async def run() -> None:
         async with app:
             await asyncio.gather(*(echo.asend("x") for _ in range(100)))
+            await asyncio.to_thread(all_connected.wait, 30)
 
+    all_connected = threading.Event()
     with ThreadPoolExecutor(8) as threads:
-        for done in [threads.submit(asyncio.run, run()) for _ in range(8)]:
+        running = [threads.submit(asyncio.run, run()) for _ in range(8)]
+        try:
+            wait_until(lambda: platforms(vhost) == ["aio-pika"] * 8, 20)
+        finally:
+            all_connected.set()
+        for done in running:
             done.result(60)
     vhost.wait_for_count(QUEUE, 800)
 
 
-def test_messages_that_wait_when_the_app_is_closed_in_another_thread_end(app: App, vhost: Broker) -> None:
+def test_messages_that_wait_when_the_app_is_closed_in_another_thread_are_still_confirmed(
+    app: App, vhost: Broker
+) -> None:
     echo = echo_of(app)
 
     async def run() -> int:
@@ -117,6 +131,31 @@ def test_messages_that_wait_when_the_app_is_closed_in_another_thread_end(app: Ap
 def test_without_a_loop_of_asyncio_the_error_names_the_reason(app: App) -> None:
     with pytest.raises(ConfigError, match="No event loop of asyncio runs here"):
         echo_of(app).asend("x").send(None)
+
+
+def test_a_forked_child_drops_the_connection_and_sends_by_a_thread_of_its_own(app: App, vhost: Broker) -> None:
+    echo = echo_of(app)
+
+    async def run() -> bool:
+        async with app:
+            await echo.asend("x")
+            carrier = app._async.carriers.current()
+            connection = carrier.publisher.session.connection
+            assert isinstance(connection, AioConnection)
+
+            def sends_alone() -> bool:
+                assert os.readlink(f"/proc/self/fd/{connection._socket.fileno()}") == os.devnull
+                asyncio._set_running_loop(None)
+                asyncio.run(echo.asend("y"))
+                app.close()
+                return True
+
+            right = in_child(sends_alone)
+            await echo.asend("z")
+            return right
+
+    assert asyncio.run(run())
+    vhost.wait_for_count(QUEUE, 3)
 
 
 PROGRAM = """
