@@ -128,7 +128,7 @@ class App(AsyncApp):
             self._close(lambda: self.users.has_others)
 
     def _close(self, spares_calls: Callable[[], bool]) -> None:
-        self._async.carriers.close_all()
+        self._async.carriers.close_all(spares_calls())
         try:
             self._producer.close(self.settings.send_timeout, spares_calls)
         finally:

@@ -135,8 +135,9 @@ class AioChannel:
         match frame:
             case commands.Channel.Close():
                 self._write(commands.Channel.CloseOk())
-                self.connection.forget_channel(self)
-                self.end(ClosedHere() if self._closing else ChannelClosed(frame.reply_code or 0, frame.reply_text))
+                if not self._closing:  # else the answer to our own close is still on its way
+                    self.connection.forget_channel(self)
+                    self.end(ChannelClosed(frame.reply_code or 0, frame.reply_text))
             case commands.Channel.CloseOk():
                 self.connection.forget_channel(self)
                 self.end(ClosedHere())

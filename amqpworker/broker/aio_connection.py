@@ -28,8 +28,9 @@ from amqpworker.broker.aio_channel import AioChannel
 from amqpworker.broker.amqp.decode import Confirm, FrameError, RawFrame, ReturnedMessage, StreamDecoder
 from amqpworker.broker.channel_numbers import ChannelNumbers
 from amqpworker.broker.connection import ChannelListener, ConnectionEnded, NoChannelLeft, OnClosed
+from amqpworker.broker.connection_causes import LoginRefused
 from amqpworker.broker.labels import client_properties
-from amqpworker.broker.login import mechanism_of
+from amqpworker.broker.login import PLAIN, mechanism_of
 from amqpworker.broker.socket_state import has_unread, unsent_bytes
 from amqpworker.broker.tls import tls_context
 from amqpworker.log.logger import get_logger
@@ -83,6 +84,9 @@ class AioConnection(asyncio.StreamReaderProtocol):
         self._numbers = ChannelNumbers()
         self._fed_at = 0.0
         self._is_ready = self._is_closing = self._is_lost = self._is_paused = False
+        self._failure: FrameError | None = None
+        self.frame_max = self._channel_max = 0
+        """The size of the largest frame, and how many channels, the broker accepts; 0 if there is no limit."""
         self.is_blocked = False
         self.bytes_received = self.bytes_sent = 0
         self.close_by_broker: tuple[int, str] | None = None
@@ -93,10 +97,18 @@ class AioConnection(asyncio.StreamReaderProtocol):
     async def connect(self, name: str) -> None:
         """Connect and log in; raises what aio-pika or the socket raises, TimeoutError after `connect_timeout` seconds."""
         settings = self._settings
+        if mechanism_of(self.address, settings) == PLAIN and not (self.address.user and self.address.password):
+            raise LoginRefused  # as the broker does; aiormq would log in as `guest`
         properties = client_properties(name, f"aio-pika {aio_pika.__version__}")
         self._aio = _Connection(_url(self.address, settings), client_properties=properties)
         self._aio.kwargs["transport_factory"] = _Factory(self)
-        await self._within(self._aio.connect(), settings.connect_timeout)
+        try:
+            await self._within(self._aio.connect(), settings.connect_timeout)
+        except Exception:
+            if self._failure is not None:
+                raise self._failure from None
+            raise
+        self.frame_max, self._channel_max = int(self._tune.frame_max or 0), int(self._tune.channel_max or 0)
         self._is_ready = True
 
     async def open_transport(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -183,11 +195,6 @@ class AioConnection(asyncio.StreamReaderProtocol):
         return None if self._transport is None else self._transport.get_extra_info("socket")
 
     @property
-    def frame_max(self) -> int:
-        """The size of the largest frame that the broker accepts; 0 if there is no limit."""
-        return int(self._tune.frame_max or 0)
-
-    @property
     def server_properties(self) -> dict[str, Any]:
         """What the broker reports about itself."""
         return dict(self._aiormq.server_properties or {})
@@ -209,7 +216,7 @@ class AioConnection(asyncio.StreamReaderProtocol):
     ) -> None:
         """Open a channel; `on_opened` is called then, `on_closed` when it is closed or cannot be opened."""
         try:
-            number = self._numbers.take(int(self._tune.channel_max or 0))
+            number = self._numbers.take(self._channel_max)
         except NoChannelLeft as error:
             on_closed(error)
             return
@@ -222,7 +229,7 @@ class AioConnection(asyncio.StreamReaderProtocol):
 
     def write(self, data: bytes) -> None:
         """Write marshalled frames in one piece, between those of aio-pika, which writes whole frames too."""
-        if self._transport is not None and not self._is_lost:
+        if self._transport is not None and not (self._is_lost or self._transport.is_closing()):
             self.bytes_sent += len(data)
             self._transport.write(data)
 
@@ -234,10 +241,9 @@ class AioConnection(asyncio.StreamReaderProtocol):
         try:
             events = self._decoder.feed(data)
         except FrameError as error:
-            if not self.is_open:
-                self._reader.feed_data(data)  # it is not RabbitMQ, which aio-pika reports
-                return
-            log.error("stream_corrupt", reason=str(error))
+            if self.is_open:
+                log.error("stream_corrupt", reason=str(error))
+            self._failure = error  # before it is open: it is not RabbitMQ
             self.abort()
             return
         channels = self._channels
@@ -273,6 +279,8 @@ class AioConnection(asyncio.StreamReaderProtocol):
                 if isinstance(frame, commands.Connection.Close):
                     self.close_by_broker = (frame.reply_code or 0, frame.reply_text)
                     self._is_closing = True
+                    # aiormq answers, but first waits for what was written before, perhaps for ever.
+                    self._loop.call_later(CLOSE_TIMEOUT, self.abort)
                 self._fed_at = self._loop.time()
                 self._reader.feed_data(raw)
 
@@ -282,6 +290,12 @@ class AioConnection(asyncio.StreamReaderProtocol):
         if self.is_open and now - self._fed_at > HEARTBEAT_EVERY:
             self._fed_at = now
             self._reader.feed_data(HEARTBEAT)
+
+    def eof_received(self) -> bool:
+        """Cut the connection: aiormq would wait until all that was written is sent, perhaps for ever."""
+        super().eof_received()
+        self._loop.call_soon(self.abort)
+        return False
 
     def pause_writing(self) -> None:
         """Wait until the socket has taken what was written."""

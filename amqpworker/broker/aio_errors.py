@@ -56,12 +56,12 @@ def _cause(error: BaseException, has_received: bool, mechanism: str) -> BaseExce
             return error
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those that led to it, innermost first."""
-    if error is None:
+def _causes(error: BaseException | None, seen: frozenset[int] = frozenset()) -> Iterator[BaseException]:
+    """Yield an error and those that led to it, innermost first; aiormq makes circles of them."""
+    if error is None or id(error) in seen:
         return
     inner = [part for part in error.args if isinstance(part, BaseException)]
-    for part in (*inner, error.__cause__, error.__context__):
-        if part is not None:
-            yield from _causes(part)
+    context = None if error.__suppress_context__ else error.__context__
+    for part in (*inner, error.__cause__, context):
+        yield from _causes(part, seen | {id(error)})
     yield error

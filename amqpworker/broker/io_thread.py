@@ -16,7 +16,7 @@ from typing import Any
 from pika.adapters.select_connection import IOLoop
 
 from amqpworker.broker.address import Address
-from amqpworker.broker.connection import CLOSED, TICK, ConnectionUser
+from amqpworker.broker.connection import BROKEN, CLOSED, TICK, ConnectionUser
 from amqpworker.broker.connection_attempts import ConnectionAttempts
 from amqpworker.broker.connection_problem import ConnectionProblem, too_old
 from amqpworker.broker.labels import connection_name, program
@@ -32,7 +32,6 @@ from amqpworker.settings import Settings
 
 log = get_logger(__name__)
 
-BROKEN = "The I/O thread of the connection to RabbitMQ failed; its log line has the reason."
 THREADS = "amqpworker-"
 BEAT = 1.0
 # A broker that does not confirm our close within this many seconds is left without.

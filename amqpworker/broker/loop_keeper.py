@@ -17,7 +17,7 @@ from typing import Any
 from amqpworker.broker.address import Address
 from amqpworker.broker.aio_connection import AioConnection
 from amqpworker.broker.aio_errors import problem_of
-from amqpworker.broker.connection import CLOSED, TICK, ConnectionUser
+from amqpworker.broker.connection import BROKEN, CLOSED, TICK, ConnectionUser
 from amqpworker.broker.connection_attempts import ConnectionAttempts
 from amqpworker.broker.connection_problem import ConnectionProblem, too_old
 from amqpworker.broker.labels import connection_name, program
@@ -53,6 +53,9 @@ class LoopKeeper:
         self.attempted = asyncio.Event()
         """Set once there is a connection, or every address was tried."""
         self._loop = asyncio.get_running_loop()
+        # Not that of the coroutine which happens to enter first.
+        self._context = contextvars.Context()
+        self._context.run(on_own_connection.set, True)
         # Entering the app reports a login that is refused.
         self._attempts = ConnectionAttempts(len(addresses), user_reports_errors=True)
         self._woken = self.is_leaving = False
@@ -60,6 +63,8 @@ class LoopKeeper:
         self._timers: set[asyncio.TimerHandle] = set()
         self._dropped: ConnectionProblem | None = None
         self._task: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self.end_reason = CLOSED
         for library in ("aio_pika", "aiormq"):
             silence_in_io_threads(library)
 
@@ -67,10 +72,8 @@ class LoopKeeper:
         """Connect from now on."""
         if self._task is None and not self.is_leaving:
             RUNNING.add(self)
-            context = contextvars.copy_context()
-            context.run(on_own_connection.set, True)
             name = f"amqpworker-{self.name}"
-            self._task = self._loop.create_task(self._keep_connected(), name=name, context=context)
+            self._task = self._loop.create_task(self._run(), name=name, context=self._context)
 
     def forget(self) -> None:
         """In a forked child, any number of times: drop the parent's connection without closing it."""
@@ -79,18 +82,32 @@ class LoopKeeper:
             connection.forget()
 
     async def stop(self) -> None:
-        """Close the connection, and end."""
+        """Close the connection, and end; goes on in the background if the caller is cancelled."""
         self.is_leaving = True
         self._something_to_do.set()
+        if self._task is None:
+            self._end(CLOSED)
+            return
+        if self._stopping is None:
+            self._stopping = self._loop.create_task(self._stop(self._task))
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self, task: asyncio.Task[None]) -> None:
         connection = self.connection
         if connection is not None:
             await connection.close()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        self.has_ended = True
+        task.cancel()
+        await asyncio.wait([task])
+
+    def _end(self, text: str) -> None:
+        """Do the last work: nothing is sent any more."""
+        if self.has_ended:
+            return
+        self.is_leaving = self.has_ended = True
+        self.end_reason = text
+        self.attempted.set()
         self._cancel_timers()
-        self._guard(lambda: self.user.on_lost(ConnectionProblem(CLOSED, "unreachable", str(self.addresses[0]))))
+        self._guard(lambda: self.user.on_lost(ConnectionProblem(text, "unreachable", str(self.addresses[0]))))
 
     # ---- for what uses the connection -------------------------------------------------------------------------------
 
@@ -98,7 +115,7 @@ class LoopKeeper:
         """Have `user.on_wake` called soon, once for several calls before it runs."""
         if not self._woken:
             self._woken = True
-            self._loop.call_soon(self._on_wake)
+            self._loop.call_soon(self._on_wake, context=self._context)
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` in `delay` seconds on this connection, unless the returned function is called before."""
@@ -111,7 +128,7 @@ class LoopKeeper:
             self._timers.discard(timer)
             timer.cancel()
 
-        timer = self._loop.call_later(delay, call)
+        timer = self._loop.call_later(delay, call, context=self._context)
         self._timers.add(timer)
         return cancel
 
@@ -126,7 +143,7 @@ class LoopKeeper:
         """Tick while anything is waited for; an idle connection costs nothing."""
         if not self.is_ticking and not self.has_ended:
             self.is_ticking = True
-            self._loop.call_later(TICK, self._tick)
+            self._loop.call_later(TICK, self._tick, context=self._context)
 
     def _tick(self) -> None:
         self.is_ticking = False
@@ -144,6 +161,22 @@ class LoopKeeper:
         self.start_ticking()
 
     # ---- connecting -------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        text = CLOSED
+        try:
+            await self._keep_connected()
+        except asyncio.CancelledError:
+            if not self.is_leaving:  # by a program that cancels all tasks that it finds
+                log.warning(
+                    "connection_cancelled", connection=self.name, effect="messages are sent by a thread from now on"
+                )
+            raise
+        except Exception as error:
+            log.error("io_thread_broken", connection=self.name, exc_info=error)
+            text = BROKEN
+        finally:
+            self._end(text)
 
     async def _keep_connected(self) -> None:
         # At a random address, or all processes would be on one node.

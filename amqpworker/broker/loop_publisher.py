@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from amqpworker.broker.address import Address
-from amqpworker.broker.connection import CLOSED, TICK
+from amqpworker.broker.connection import TICK
 from amqpworker.broker.loop_keeper import LoopKeeper
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_core import PublishCore
-from amqpworker.errors import AmqpWorkerError, NotConnected
+from amqpworker.errors import NotConnected
 from amqpworker.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,32 +35,34 @@ class LoopPublisher(PublishCore):
         if urgent or not self.io.is_ticking:
             self.io.wake()
         if self.io.has_ended:
-            pending.finish(NotConnected(CLOSED))
+            pending.finish(NotConnected(self.io.end_reason))
 
     @property
     def is_last(self) -> bool:
         """Whether there is no other connection after this one."""
         return self.io.is_leaving
 
-    async def open(self, timeout: float) -> AmqpWorkerError | None:
+    async def open(self, timeout: float) -> None:
         """
-        Connect, and return the error that another attempt cannot change: a login, a virtual host, or TLS that is refused.
+        Connect; a broker that is unavailable is not waited for longer than `timeout` seconds, and the attempts continue.
 
-        A broker that is unavailable is not waited for longer than `timeout` seconds: the attempts continue.
+        Raises AccessRefused or ConfigError if no attempt can succeed: a login, a virtual host, or TLS is refused.
         """
         self.io.start()
         try:
-            await asyncio.wait_for(self.io.attempted.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self.io.attempted.wait()
         except TimeoutError:
-            return None
+            return
         problem = self.io.problem
-        return problem.error() if problem is not None and problem.kind != "unreachable" else None
+        if problem is not None and problem.kind != "unreachable":
+            raise problem.error()
 
-    async def close(self, timeout: float) -> bool:
-        """Wait for outstanding confirms, then close; what is not confirmed by then fails, and this returns false."""
+    async def close(self, timeout: float, spares_calls: bool) -> None:
+        """Wait for outstanding confirms, then close; what is not confirmed by then fails. Spared calls are waited for."""
         until = time.monotonic() + timeout
-        while not self.is_idle and time.monotonic() < until:
-            await asyncio.sleep(TICK)
-        confirmed = self.is_idle
-        await self.io.stop()
-        return confirmed
+        try:
+            while (not self.is_idle and time.monotonic() < until) or (spares_calls and len(self.session.calls)):
+                await asyncio.sleep(TICK)
+        finally:
+            await self.io.stop()

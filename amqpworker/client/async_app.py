@@ -6,7 +6,8 @@ The app fills in what it knows of tasks and stores; `async_producer` decides how
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Any, Self, TypeVar
 
@@ -51,7 +52,11 @@ class AsyncApp:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Leave: the last one waits for messages that are not confirmed yet, at most `send_timeout`, and closes the connection."""
+        """
+        Leave. The last one closes the connection, after its calls have ended, and waits for messages that are not confirmed yet.
+
+        That takes at most `send_timeout`, or as long as its calls wait.
+        """
         await self._async.carriers.leave()
 
     async def aclose(self) -> None:
@@ -89,8 +94,9 @@ class AsyncApp:
             Exception: what reading `messages` raised, after the outcomes of the messages before it.
             InvalidArguments: one of them is not a message.
         """
-        async for message, error in self._async.send_each(_read(messages)):
-            yield self._sent(message) if error is None else outcome_of(error, message)
+        async with aclosing(_read(messages)) as reading, aclosing(self._async.send_each(reading)) as ends:
+            async for message, error in ends:
+                yield self._sent(message) if error is None else outcome_of(error, message)
 
     async def asend_many(self, messages: Iterable[Message[R]] | AsyncIterable[Message[R]]) -> list[Sent[R]]:
         """
@@ -127,7 +133,7 @@ class AsyncApp:
         return self._value_of_reply(message, await self._async.call(message, seconds))
 
 
-async def _read(messages: Iterable[Message[R]] | AsyncIterable[Message[R]]) -> AsyncIterator[Message[R]]:
+async def _read(messages: Iterable[Message[R]] | AsyncIterable[Message[R]]) -> AsyncGenerator[Message[R], None]:
     if isinstance(messages, AsyncIterable):
         async for message in messages:
             yield checked(message)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from functools import partial
 
 from amqpworker.broker.address import Address
 from amqpworker.client.awaiting import AwaitedCall, AwaitedPublish
 from amqpworker.client.batch import Batch, Ended, NotPublished
-from amqpworker.client.carriers import Carrier, Carriers, refuse_other_loops
+from amqpworker.client.carriers import Carrier, Carriers, require_event_loop
 from amqpworker.client.handover import end_of, set_ended
 from amqpworker.client.producer import COUNT_TIMEOUT, Producer
 from amqpworker.client.send_errors import (
@@ -40,7 +40,7 @@ class AsyncProducer:
         """Return once the broker has confirmed the message and not returned it."""
         producer = self._producer
         until = time.monotonic() + producer.settings.send_timeout
-        refuse_other_loops()
+        require_event_loop()
         while True:
             refuse_io_thread(message)
             carrier = self.carriers.current()
@@ -50,15 +50,26 @@ class AsyncProducer:
             if is_confirmed(sending.error, message, until):
                 return
 
-    async def send_each(self, messages: AsyncIterator[Message]) -> AsyncIterator[Ended]:
+    async def send_each(self, messages: AsyncIterator[Message]) -> AsyncGenerator[Ended, None]:
         """Send messages as `batch.send_each` does, in input order; what was read when the caller stops is sent."""
-        refuse_other_loops()
+        require_event_loop()
         burst = _Burst(self._producer, self.carriers)
         batch = Batch(burst, self._producer.settings.send_timeout)
+        try:
+            async for ended in self._ends_of(batch, burst, messages):
+                yield await self._again_if_closed(ended)
+        except asyncio.CancelledError:
+            for _, publishing in batch.rest():
+                publishing.abandon()
+            raise
+
+    async def _ends_of(
+        self, batch: Batch[AwaitedPublish], burst: _Burst, messages: AsyncIterator[Message]
+    ) -> AsyncGenerator[Ended, None]:
         failure: Exception | None = None
         while True:
             for ended in batch.ended():
-                yield await self._again_if_closed(ended)
+                yield ended
             try:
                 message = await anext(messages)
             except StopAsyncIteration:
@@ -75,7 +86,7 @@ class AsyncProducer:
                 await asyncio.sleep(0)
         for message, publishing in batch.rest():
             await burst.wait_for(publishing)
-            yield await self._again_if_closed((message, publishing.error))
+            yield message, publishing.error
         if failure is not None:
             raise failure
 
@@ -91,7 +102,8 @@ class AsyncProducer:
 
     async def check(self, timeout: float) -> None:
         """As `Producer.check`."""
-        refuse_other_loops()
+        refuse_io_thread(None)
+        require_event_loop()
         carrier = self.carriers.current()
         check = AwaitedPublish(
             partial(self._producer.publish_check, carrier.publisher.checks, timeout), carrier.handover
@@ -103,7 +115,7 @@ class AsyncProducer:
 
     async def call(self, message: Message, timeout: float) -> bytes:
         """Send a message and return the body of the reply; raises CallTimeout or a SendError."""
-        refuse_other_loops()
+        require_event_loop()
         refuse_io_thread(message)
         until = time.monotonic() + timeout
         while True:
@@ -120,6 +132,9 @@ class AsyncProducer:
             publish = partial(self._producer.request, carrier.publisher.calls, carrier.calls, call, message, timeout)
             request = AwaitedPublish(publish, carrier.handover)
             return await call.reply(until - time.monotonic())
+        except asyncio.CancelledError:
+            request.abandon()
+            raise
         except CallTimeout:
             if not call.requested_on:
                 # Its own deadline has passed as well, so the I/O thread ends it now, with the reason.

@@ -47,6 +47,10 @@ class AwaitedPublish:
         if self._future is not None:
             self._handover.put(partial(set_ended, self._future))
 
+    def abandon(self) -> None:
+        """Have it not sent, if it was not written yet: no caller waits for it any more."""
+        self.pending.abandon()
+
     async def wait(self) -> None:
         """Wait until it has ended, with or without an `error`. One coroutine may wait."""
         pending = self.pending

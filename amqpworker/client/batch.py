@@ -55,6 +55,9 @@ class NotPublished:
     done: bool = True
     size: int = 0
 
+    def abandon(self) -> None:
+        """It has ended."""
+
 
 Publish: TypeAlias = Callable[[Message, bool], _Publishing]
 """Publishes a message, at once if it is urgent, without waiting for its confirm; raises if it cannot be sent."""

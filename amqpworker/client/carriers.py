@@ -72,26 +72,37 @@ class ThreadCarrier:
 
 
 class LoopCarrier:
-    """The connection of one event loop, and how many have entered it."""
+    """The connection of one event loop; once it is retired, new messages go by the thread."""
 
-    def __init__(self, addresses: Sequence[Address], settings: Settings) -> None:
+    def __init__(self, addresses: Sequence[Address], settings: Settings, owner: str | None) -> None:
         from amqpworker.broker.loop_publisher import LoopPublisher  # only here: aio-pika takes 34 ms to import
 
         self.loop = weakref.ref(asyncio.get_running_loop())
         self.process = getpid()
-        self.entered = 0
+        self.is_retired = False
         self.calls = Calls()
         self.handover: Puts = Here()
         self.publisher: LoopPublisher = LoopPublisher(addresses, settings, self.calls)
+        self.publisher.io.owner = owner
 
     @property
-    def is_here(self) -> bool:
-        """Whether it belongs to the running loop, and was not closed."""
-        return not self.publisher.io.is_leaving and self.loop() is asyncio.get_running_loop()
+    def is_usable(self) -> bool:
+        """Whether it is that of this process, and is not closing."""
+        return not (self.is_retired or self.publisher.io.is_leaving) and self.process == getpid()
+
+
+class LoopState:
+    """How many have entered an event loop, and its connection, if it has one."""
+
+    def __init__(self) -> None:
+        self.entered = 0
+        self.carrier: LoopCarrier | None = None
 
 
 class _OfThread(threading.local):
-    carrier: LoopCarrier | None = None
+    def __init__(self) -> None:
+        # Several loops may run in one thread, in turn.
+        self.states: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopState] = weakref.WeakKeyDictionary()
 
 
 class Carriers:
@@ -105,59 +116,72 @@ class Carriers:
 
     def current(self) -> Carrier:
         """Return the carrier of the running loop."""
-        return self._own() or ThreadCarrier(self._producer)
+        state = self._of_thread.states.get(asyncio.get_running_loop())
+        return (state and self._usable(state)) or ThreadCarrier(self._producer)
 
-    def _own(self) -> LoopCarrier | None:
-        carrier = self._of_thread.carrier
-        if carrier is not None and carrier.process != getpid():
-            # A fork that no hook of Python was called for, as uWSGI's.
-            carrier.publisher.io.forget()
-            carrier = self._of_thread.carrier = None
-        return carrier if carrier is not None and carrier.is_here else None
+    def _usable(self, state: LoopState) -> LoopCarrier | None:
+        carrier = state.carrier
+        if carrier is None or carrier.is_usable:
+            return carrier
+        if carrier.process != getpid():
+            carrier.publisher.io.forget()  # after a fork that no hook of Python was called for, as uWSGI's
+        state.carrier = None
+        return None
 
     async def enter(self) -> None:
-        """Give the running loop a connection of its own; raises the error of one that no other attempt can make."""
-        refuse_other_loops()
-        carrier = self._own()
+        """Give the running loop a connection of its own; raises the error if no attempt to make it can succeed."""
+        require_event_loop()
+        state = self._of_thread.states.setdefault(asyncio.get_running_loop(), LoopState())
+        carrier = self._usable(state)
         if carrier is None:
-            carrier = LoopCarrier(self._addresses, self._producer.settings)
-            carrier.publisher.io.owner = self._producer.owner
-            self._of_thread.carrier = carrier
+            carrier = state.carrier = LoopCarrier(self._addresses, self._producer.settings, self._producer.owner)
             self._all.add(carrier)
-        carrier.entered += 1
+        state.entered += 1
         try:
-            error = await carrier.publisher.open(ENTER_TIMEOUT)
+            await carrier.publisher.open(ENTER_TIMEOUT)
         except BaseException:
             await self.leave()
             raise
-        if error is not None:
-            await self.leave()
-            raise error
 
     async def leave(self) -> None:
-        """Close the connection of the running loop, if no other has entered."""
-        carrier = self._own()
-        if carrier is not None:
-            carrier.entered -= 1
-            if carrier.entered <= 0:
-                await self.close()
+        """Close the connection of the running loop after its calls have ended, if no other is inside."""
+        state = self._of_thread.states.get(asyncio.get_running_loop())
+        if state is not None:
+            state.entered = max(0, state.entered - 1)
+            if not state.entered:
+                await self._close(state, spares_calls=True)
 
     async def close(self) -> None:
-        """Close the connection of the running loop, however many have entered; their messages go by the thread."""
-        carrier = self._own()
+        """Close the connection of the running loop, however many are inside; later messages go by the thread."""
+        state = self._of_thread.states.get(asyncio.get_running_loop())
+        if state is not None:
+            await self._close(state, spares_calls=False)
+
+    async def _close(self, state: LoopState, spares_calls: bool) -> None:
+        carrier = self._usable(state)
         if carrier is not None:
-            self._of_thread.carrier = None
-            await carrier.publisher.close(self._producer.settings.send_timeout)
+            state.carrier = None
+            carrier.is_retired = True
+            await carrier.publisher.close(self._producer.settings.send_timeout, spares_calls)
 
-    def close_all(self) -> None:
-        """Have the connections of all loops closed; this does not wait, since one of the loops may run in this thread."""
-        for carrier in self._all.of_this_process():
+    def close_all(self, spares_calls: bool) -> None:
+        """
+        Have the connections of all loops closed, without waiting for that, since one of the loops may run in this thread.
+
+        If calls are spared, connections are left alone: the last one inside each loop closes them.
+        """
+        for carrier in [] if spares_calls else self._all.of_this_process():
             loop = carrier.loop()
-            if loop is not None and loop.is_running():
-                asyncio.run_coroutine_threadsafe(carrier.publisher.close(self._producer.settings.send_timeout), loop)
+            if carrier.is_usable and loop is not None:
+                carrier.is_retired = True
+                closing = carrier.publisher.close(self._producer.settings.send_timeout, False)
+                try:
+                    asyncio.run_coroutine_threadsafe(closing, loop)
+                except RuntimeError:  # the loop is closed
+                    closing.close()
 
 
-def refuse_other_loops() -> None:
+def require_event_loop() -> None:
     """Raise ConfigError unless an event loop of asyncio runs in this thread: trio has another."""
     try:
         asyncio.get_running_loop()

@@ -187,6 +187,8 @@ class Producer:
 
     def check(self, timeout: float) -> None:
         """Return if messages can be sent; raises the error of a message that was published within `timeout` seconds."""
+        refuse_io_thread(None)
+        warn_in_event_loop("check")
         publisher = self.publisher
         pending = self.publish_check(publisher.checks, timeout)
         pending.wait()

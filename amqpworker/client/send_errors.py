@@ -55,7 +55,7 @@ def no_reply(message: Message, timeout: float, consumers: int | None) -> str:
     return f"{text}."
 
 
-def refuse_io_thread(message: Message) -> None:
+def refuse_io_thread(message: Message | None) -> None:
     """Raise NotConnected in an I/O thread of ours, which would wait for itself."""
     if in_io_thread():
         name = threading.current_thread().name

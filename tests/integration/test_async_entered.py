@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from amqpworker import AccessRefused, App, ConfigError, NotConnected
+from amqpworker import AccessRefused, App, CallTimeout, ConfigError, NotConnected, SendError
 from amqpworker.broker.aio_connection import AioConnection
 from amqpworker.client.carriers import ENTER_TIMEOUT
-from tests.integration.tasks import QUEUE, echo_of
+from tests.integration.tasks import QUEUE, echo_of, messages
+from tests.proxy import Proxy
 from tests.support import Broker, in_child, wait_until
 
 MakeApp = Callable[..., App]
@@ -156,6 +157,148 @@ def test_a_forked_child_drops_the_connection_and_sends_by_a_thread_of_its_own(ap
 
     assert asyncio.run(run())
     vhost.wait_for_count(QUEUE, 3)
+
+
+def test_a_cancelled_leave_still_closes_the_connection(app: App, vhost: Broker) -> None:
+    echo = echo_of(app)
+
+    async def run() -> None:
+        with Proxy(vhost.url) as proxy:
+            other = App(proxy.url, settings=app.settings)
+            silent = echo_of(other)
+            await other.__aenter__()
+            await silent.asend("before")
+            proxy.swallow("to_client")
+            waiting = asyncio.create_task(silent.asend("during"))
+            await asyncio.sleep(0.1)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    await other.aclose()
+            with pytest.raises(SendError):
+                await waiting
+            await asyncio.to_thread(wait_until, lambda: platforms(vhost) == [], 20)
+        await echo.asend("after")
+
+    asyncio.run(run())
+
+
+def test_a_program_that_cancels_all_tasks_sends_by_the_thread_from_then_on(app: App, vhost: Broker) -> None:
+    echo = echo_of(app)
+
+    async def run() -> None:
+        async with app:
+            await echo.asend("x")
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await asyncio.sleep(0)
+            await echo.asend("y")
+
+    asyncio.run(run())
+    vhost.wait_for_count(QUEUE, 2)
+
+
+def test_a_thread_that_leaves_the_app_ends_no_call_of_a_loop_that_is_inside(app: App) -> None:
+    echo = echo_of(app)
+
+    def use() -> None:
+        with app:
+            echo.send("x")
+
+    async def run() -> None:
+        async with app:
+            calling = asyncio.create_task(echo.options(timeout=2).acall("asked"))
+            await asyncio.sleep(0.2)
+            await asyncio.to_thread(use)
+            with pytest.raises(CallTimeout):
+                await calling
+
+    asyncio.run(run())
+
+
+def test_two_loops_in_turn_in_one_thread_keep_a_connection_each(app: App, vhost: Broker) -> None:
+    echo = echo_of(app)
+    with asyncio.Runner() as one, asyncio.Runner() as another:
+        for runner in (one, another):
+            runner.run(app.__aenter__())
+            runner.run(echo.asend("x"))
+        one.run(echo.asend("x"))
+        wait_until(lambda: platforms(vhost) == ["aio-pika"] * 2)
+        for runner in (one, another):
+            runner.run(app.__aexit__())
+    wait_until(lambda: platforms(vhost) == [])
+
+
+def test_the_connection_of_those_who_enter_after_aclose_is_not_closed_by_those_before(app: App, vhost: Broker) -> None:
+    echo = echo_of(app)
+
+    async def run() -> None:
+        async with app:
+            await app.aclose()
+            await app.__aenter__()
+        await echo.asend("x")
+        await asyncio.to_thread(wait_until, lambda: platforms(vhost) == ["aio-pika"])
+        await app.__aexit__()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "banner", [b"220 mail.example ESMTP\r\n", b"AMQP\x00\x01\x00\x00", b"HTTP/1.1 400 Bad\r\n\r\n"]
+)
+def test_another_server_is_refused_on_entering(make_app: MakeApp, banner: bytes) -> None:
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(banner)
+        await writer.drain()
+        writer.close()
+
+    async def run() -> None:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            app = make_app(f"amqp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            with pytest.raises(ConfigError, match="does not speak AMQP"):
+                await app.__aenter__()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("entered", [False, True])
+def test_what_a_cancelled_batch_or_call_has_not_written_is_not_sent(make_app: MakeApp, entered: bool) -> None:
+    app = make_app("amqp://127.0.0.1:1", send_timeout=30.0)
+    echo = echo_of(app)
+
+    async def cancel_all() -> None:
+        running = [asyncio.create_task(one) for one in (app.asend_many(messages(echo, 200)), echo.asend("x"))]
+        running.append(asyncio.create_task(echo.options(timeout=30).acall("x")))
+        await asyncio.sleep(0.3)
+        for one in running:
+            one.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        publisher = app._async.carriers.current().publisher
+        await asyncio.to_thread(wait_until, lambda: publisher.is_idle, 5, "nothing waits to be sent")
+
+    async def enter() -> None:
+        async with app:
+            await cancel_all()
+
+    asyncio.run(enter() if entered else cancel_all())
+
+
+def test_one_reset_during_a_handshake_is_not_the_end(make_app: MakeApp, vhost: Broker) -> None:
+    with Proxy(vhost.url) as proxy:
+        app = make_app(proxy.url)
+        echo = echo_of(app)
+
+        async def run() -> None:
+            async with app:
+                await echo.asend("before")
+                accepted = proxy.accepted
+                proxy.reset_after(0, "to_client")
+                proxy.reset()
+                await asyncio.to_thread(wait_until, lambda: proxy.accepted > accepted)
+                await asyncio.sleep(0.3)
+                proxy.heal()
+                await echo.asend("after")
+
+        asyncio.run(run())
 
 
 PROGRAM = """
