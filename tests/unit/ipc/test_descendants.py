@@ -58,7 +58,7 @@ def known_as(of: set[ProcessKey], pid: int) -> set[ProcessKey]:
     return {one for one in of if one[0] == pid}
 
 
-# Its first thread ends (SYS_exit), so that it is shown as a zombie; the other one has a child and goes on until its input ends.
+# Its first thread ends (SYS_exit), so that it is shown as a zombie; the other one has a child, and ends with its input.
 HALF_ENDED = """
 import ctypes, platform, subprocess, sys, threading
 

@@ -56,3 +56,5 @@ def test_stacks_are_written_at_the_next_request_after_a_thread_could_not_be_star
     with caplog.at_level(logging.INFO):
         writer.write()
         wait_until(lambda: "thread_stack" in caplog.text)
+        # Else its last lines are among those of the next test.
+        wait_until(lambda: not any(one.name == "amqpworker-stacks" for one in threading.enumerate()))
