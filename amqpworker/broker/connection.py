@@ -1,7 +1,8 @@
 """
-What a connection and its channels are to those who publish on them, whichever library made them.
+What code that publishes sees of a connection and its channels, whichever library made them.
 
-`pika_connection` and `pika_channel` are one, for a thread of its own. All of it is called in one thread, that of the connection.
+Implemented by `pika_connection` and `pika_channel` in an I/O thread, by `aio_connection` and `aio_channel` in an event loop.
+Everything here is called in that thread or loop.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ class Connection(Protocol):
 
 
 class Keeper(Protocol):
-    """What makes connections again and again, and runs what uses them."""
+    """Keeps one connection open: connects, reconnects, and calls its user."""
 
     name: str
     addresses: Sequence[Address]
@@ -162,7 +163,7 @@ class Keeper(Protocol):
         """Call `callback` in `delay` seconds on this connection, unless the returned function is called before."""
 
     def wake(self) -> None:
-        """Have what waits written soon."""
+        """Have `on_wake` of the user called soon."""
 
     def drop(self, text: str, close_properly: bool = True) -> None:
         """Give up the connection as if it had been lost; without an AMQP close if no response to one is expected."""

@@ -27,7 +27,7 @@ from amqpworker.broker.pika_parameters import parameters
 from amqpworker.broker.single_start_thread import SingleStartThread
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.lifecycle import LiveObjects, Waker
-from amqpworker.log.logger import get_logger, silence_in_io_threads
+from amqpworker.log.logger import get_logger, silence_on_our_connections
 from amqpworker.settings import Settings
 
 log = get_logger(__name__)
@@ -82,7 +82,7 @@ class IOThread:
         """Called about once per second by the thread, to show that it is alive."""
         self._thread = SingleStartThread(self._run, f"{THREADS}{name}", self._finish)
         self._needed: Callable[[], bool] | None = None
-        silence_in_io_threads("pika")
+        silence_on_our_connections("pika")
 
     # ---- from any thread --------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from amqpworker.broker.labels import connection_name, program
 from amqpworker.broker.liveness import Liveness
 from amqpworker.broker.login import mechanism_of
 from amqpworker.lifecycle import LiveObjects
-from amqpworker.log.logger import get_logger, on_own_connection, silence_in_io_threads
+from amqpworker.log.logger import get_logger, on_own_connection, silence_on_our_connections
 from amqpworker.settings import Settings
 
 log = get_logger(__name__)
@@ -66,7 +66,7 @@ class LoopKeeper:
         self._stopping: asyncio.Task[None] | None = None
         self.end_reason = CLOSED
         for library in ("aio_pika", "aiormq"):
-            silence_in_io_threads(library)
+            silence_on_our_connections(library)
 
     def start(self) -> None:
         """Connect from now on."""
@@ -82,7 +82,7 @@ class LoopKeeper:
             connection.forget()
 
     async def stop(self) -> None:
-        """Close the connection, and end; goes on in the background if the caller is cancelled."""
+        """Close the connection, and end; if the caller is cancelled, that continues in the background."""
         self.is_leaving = True
         self._something_to_do.set()
         if self._task is None:

@@ -45,7 +45,7 @@ class AsyncProducer:
             refuse_io_thread(message)
             carrier = self.carriers.current()
             publish = partial(producer.publish, message, carrier.publisher.sends, True, None)
-            sending = AwaitedPublish(publish, carrier.handover)
+            sending = AwaitedPublish(publish, carrier.call_in_loop)
             await sending.wait()
             if is_confirmed(sending.error, message, until):
                 return
@@ -106,7 +106,7 @@ class AsyncProducer:
         require_event_loop()
         carrier = self.carriers.current()
         check = AwaitedPublish(
-            partial(self._producer.publish_check, carrier.publisher.checks, timeout), carrier.handover
+            partial(self._producer.publish_check, carrier.publisher.checks, timeout), carrier.call_in_loop
         )
         await check.wait()
         raise_unless_ready(check.pending, carrier.publisher, timeout)
@@ -127,10 +127,10 @@ class AsyncProducer:
 
     async def _call(self, message: Message, timeout: float, until: float) -> bytes:
         carrier = self.carriers.current()
-        call = carrier.calls.add(AwaitedCall(carrier.calls, carrier.handover))
+        call = carrier.calls.add(AwaitedCall(carrier.calls, carrier.call_in_loop))
         try:
             publish = partial(self._producer.request, carrier.publisher.calls, carrier.calls, call, message, timeout)
-            request = AwaitedPublish(publish, carrier.handover)
+            request = AwaitedPublish(publish, carrier.call_in_loop)
             return await call.reply(until - time.monotonic())
         except asyncio.CancelledError:
             request.abandon()
@@ -166,7 +166,7 @@ class _Burst:
             self._is_over = True
         carrier = self._carrier
         publish = partial(self._producer.publish, message, carrier.publisher.sends, urgent, None)
-        return AwaitedPublish(publish, carrier.handover)
+        return AwaitedPublish(publish, carrier.call_in_loop)
 
     def is_over(self) -> bool:
         """Return whether a burst has ended since this was asked last."""
@@ -189,7 +189,7 @@ async def _consumers_of(carrier: Carrier, queue: str) -> int | None:
 
     def on_count(count: int | None) -> None:
         counts.append(count)
-        carrier.handover.put(partial(set_ended, future))
+        carrier.call_in_loop(partial(set_ended, future))
 
     carrier.publisher.count_consumers(queue, on_count)
     return counts[0] if await end_of(future, COUNT_TIMEOUT) else None

@@ -13,7 +13,7 @@ from functools import partial
 
 from amqpworker.broker.pending_publish import GRACE, OnDone, PendingPublish
 from amqpworker.client.calls import Calls, PendingCall
-from amqpworker.client.carriers import Puts
+from amqpworker.client.carriers import CallInLoop
 from amqpworker.client.handover import end_of, set_ended
 from amqpworker.errors import AmqpWorkerError, CallTimeout
 
@@ -21,11 +21,11 @@ from amqpworker.errors import AmqpWorkerError, CallTimeout
 class AwaitedPublish:
     """A publication whose confirm a coroutine may await; `publish` publishes it with a callback for its end."""
 
-    __slots__ = ("_future", "_handover", "pending")
+    __slots__ = ("_call_in_loop", "_future", "pending")
 
-    def __init__(self, publish: Callable[[OnDone], PendingPublish], handover: Puts) -> None:
+    def __init__(self, publish: Callable[[OnDone], PendingPublish], call_in_loop: CallInLoop) -> None:
         self._future: asyncio.Future[bool] | None = None
-        self._handover = handover
+        self._call_in_loop = call_in_loop
         self.pending = publish(self._on_done)
 
     @property
@@ -45,7 +45,7 @@ class AwaitedPublish:
 
     def _on_done(self, _: AmqpWorkerError | None) -> None:
         if self._future is not None:
-            self._handover.put(partial(set_ended, self._future))
+            self._call_in_loop(partial(set_ended, self._future))
 
     def abandon(self) -> None:
         """Have it not sent, if it was not written yet: no caller waits for it any more."""
@@ -72,15 +72,15 @@ class AwaitedPublish:
 class AwaitedCall(PendingCall):
     """A call whose reply a coroutine awaits."""
 
-    __slots__ = ("_future", "_handover")
+    __slots__ = ("_call_in_loop", "_future")
 
-    def __init__(self, calls: Calls, handover: Puts) -> None:
+    def __init__(self, calls: Calls, call_in_loop: CallInLoop) -> None:
         super().__init__(calls, calls.new_id())
         self._future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._handover = handover
+        self._call_in_loop = call_in_loop
 
     def _wake(self) -> None:
-        self._handover.put(partial(set_ended, self._future))
+        self._call_in_loop(partial(set_ended, self._future))
 
     async def reply(self, timeout: float) -> bytes:
         """Return the reply; raises the error that the call ended with, CallTimeout if it did not end within `timeout` seconds."""

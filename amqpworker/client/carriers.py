@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from os import getpid
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from amqpworker.broker.address import Address
 from amqpworker.broker.publish_core import PublishCore
@@ -29,19 +29,8 @@ if TYPE_CHECKING:
 ENTER_TIMEOUT = 2.0
 
 
-class Puts(Protocol):
-    """Has functions called in an event loop."""
-
-    def put(self, function: Callable[[], None]) -> None:
-        """Have a function called soon."""
-
-
-class Here:
-    """Calls functions at once: what ends a wait runs in the loop already."""
-
-    def put(self, function: Callable[[], None]) -> None:
-        """Call a function."""
-        function()
+CallInLoop: TypeAlias = Callable[[Callable[[], None]], None]
+"""Has a function called in an event loop, soon or at once."""
 
 
 class Carrier(Protocol):
@@ -56,8 +45,8 @@ class Carrier(Protocol):
         """The calls that wait for a reply."""
 
     @property
-    def handover(self) -> Puts:
-        """What wakes a coroutine."""
+    def call_in_loop(self) -> CallInLoop:
+        """Has what wakes a coroutine called in its event loop."""
 
 
 class ThreadCarrier:
@@ -68,7 +57,7 @@ class ThreadCarrier:
         assert generation.publisher is not None
         self.publisher: PublishCore = generation.publisher
         self.calls = generation.calls
-        self.handover: Puts = handover_to_this_loop()
+        self.call_in_loop: CallInLoop = handover_to_this_loop().put
 
 
 class LoopCarrier:
@@ -81,7 +70,7 @@ class LoopCarrier:
         self.process = getpid()
         self.is_retired = False
         self.calls = Calls()
-        self.handover: Puts = Here()
+        self.call_in_loop: CallInLoop = _call_now
         self.publisher: LoopPublisher = LoopPublisher(addresses, settings, self.calls)
         self.publisher.io.owner = owner
 
@@ -179,6 +168,10 @@ class Carriers:
                     asyncio.run_coroutine_threadsafe(closing, loop)
                 except RuntimeError:  # the loop is closed
                     closing.close()
+
+
+def _call_now(function: Callable[[], None]) -> None:
+    function()  # what ends a wait runs in the loop already
 
 
 def require_event_loop() -> None:

@@ -1,8 +1,8 @@
 """
 Send messages and wait for replies, from any thread of any process.
 
-Decides when to make a publisher (at first use, after it was closed, and in a forked child), when to close it, which threads
-must not send, and which error a caller sees.
+Decides when to make a publisher (at first use, after it was closed, and in a forked child) and when to close it; `send_errors`
+decides which threads must not send, and which error a caller sees.
 
 No lock is taken: a signal handler or a finalizer may send or close in the middle of either.
 """

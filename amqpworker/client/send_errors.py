@@ -1,4 +1,4 @@
-"""Which error a caller of `send` or `call` sees, and whether a message is sent again because its connection was just closed."""
+"""Which threads must not send, which error a caller sees, and whether a message is sent again: its connection was just closed."""
 
 from __future__ import annotations
 

@@ -109,9 +109,9 @@ def keep_enabled() -> None:
             logging.getLogger(name).__class__ = AlwaysEnabledLogger
 
 
-def silence_in_io_threads(library: str) -> None:
+def silence_on_our_connections(library: str) -> None:
     """
-    Drop what a library logs in our I/O threads, unless its debug lines are wanted.
+    Drop what a library logs about our own connections, unless its debug lines are wanted.
 
     pika logs a lost connection in up to five lines with tracebacks, in each service that publishes; our own line reports
     the same once. Lines of a service that uses pika itself are left alone.
@@ -119,19 +119,19 @@ def silence_in_io_threads(library: str) -> None:
     for name in list(logging.root.manager.loggerDict):
         if name.split(".")[0] == library:
             logger = logging.getLogger(name)
-            if not any(isinstance(known, SilenceInIOThreads) for known in logger.filters):
-                logger.addFilter(SilenceInIOThreads())
+            if not any(isinstance(known, SilenceOnOurConnections) for known in logger.filters):
+                logger.addFilter(SilenceOnOurConnections())
 
 
 on_own_connection: ContextVar[bool] = ContextVar("amqpworker_own_connection", default=False)
 """Whether this context is that of a connection of ours in an event loop."""
 
 
-class SilenceInIOThreads(logging.Filter):
+class SilenceOnOurConnections(logging.Filter):
     """Drops the lines of I/O threads and of our connections in event loops; if debug lines are wanted, another thread writes them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the calling thread writes the record."""
+        """Return whether to write the record here."""
         if not (in_io_thread() or on_own_connection.get()):
             return True
         if logging.getLogger(record.name).isEnabledFor(logging.DEBUG):

@@ -99,7 +99,7 @@ def test_other_threads_write_their_lines_themselves(handler: Keeps) -> None:
 def test_what_pika_logs_in_such_a_thread_is_handed_on_if_its_debug_lines_are_wanted(handler: Keeps) -> None:
     logger = logging.getLogger("pika.tested")
     logger.addHandler(handler)
-    logs.silence_in_io_threads("pika")
+    logs.silence_on_our_connections("pika")
 
     def work() -> None:
         logger.warning("from %s", "pika")
