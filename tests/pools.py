@@ -12,7 +12,7 @@ from typing import Any
 from amqpworker import App
 from amqpworker.model.message import Message, new_id
 from tests.cli import environment, started
-from tests.programs import Program
+from tests.programs import Program, whole_lines
 from tests.support import Broker, wait_until
 
 __all__ = ["SHOP", "Pool", "alive", "pool", "zombies_of"]
@@ -69,8 +69,7 @@ class Pool(Program):
 
     def ledger(self) -> list[str]:
         """Return what the tasks wrote."""
-        path = self.folder / "ledger"
-        return path.read_text().splitlines() if path.exists() else []
+        return whole_lines(self.folder / "ledger")
 
     def send(self, task: str, **values: Any) -> None:
         """Send one of the shop's tasks."""

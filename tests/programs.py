@@ -10,6 +10,14 @@ from typing import Any
 from tests.support import wait_until
 
 
+def whole_lines(path: Path) -> list[str]:
+    """Return the lines that a program has written, without a last one that is still half written; none without a file."""
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_text(errors="replace").rpartition("\n")
+    return whole.splitlines()
+
+
 class Program:
     """A process that logs lines of JSON into a file."""
 
@@ -23,8 +31,7 @@ class Program:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return the log lines of an event, as far as they are written whole."""
-        whole, _, _ = self.log.rpartition("\n")
-        lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+        lines = [json.loads(line) for line in whole_lines(self._path) if line.startswith("{")]
         return [line for line in lines if line["event"] == name]
 
     def wait_for(self, name: str, count: int = 1, timeout: float = 20.0) -> list[dict[str, Any]]:

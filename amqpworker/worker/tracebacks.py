@@ -8,10 +8,7 @@ with eight threads that takes a quarter of the time of tasks that fail. So the t
 from __future__ import annotations
 
 import traceback
-from types import TracebackType
-from typing import TypeAlias
-
-Frame: TypeAlias = tuple[str, str, int, int]
+from types import CodeType, TracebackType
 
 MAX_KEPT = 2000
 MAX_FRAMES = 100
@@ -24,7 +21,8 @@ class TracebackFormatter:
     """Formats exceptions; safe to use from many threads."""
 
     def __init__(self) -> None:
-        self._kept: dict[Frame, str] = {}
+        # By code and instruction: two lambdas in one line differ in what is underlined. The code is kept, too: ids are reused.
+        self._kept: dict[tuple[int, int], tuple[CodeType, str]] = {}
 
     def format(self, error: BaseException) -> str:
         """Return an exception with its traceback, as `traceback.format_exception` does."""
@@ -44,18 +42,19 @@ class TracebackFormatter:
             repeats = repeats + 1 if line == last else 1
             if repeats > MAX_REPEATS or len(frames) == MAX_FRAMES:
                 return None
-            frames.append(self._frame(found, (*line, found.tb_lasti)))
+            frames.append(self._frame(found, code))
             last, found = line, found.tb_next
         return frames
 
-    def _frame(self, found: TracebackType, key: Frame) -> str:
-        text = self._kept.get(key)
-        if text is None:
-            text = "".join(traceback.format_tb(found, 1))
+    def _frame(self, found: TracebackType, code: CodeType) -> str:
+        key = id(code), found.tb_lasti
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = code, "".join(traceback.format_tb(found, 1))
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
-            self._kept[key] = text
-        return text
+            self._kept[key] = kept
+        return kept[1]
 
 
 def _has_others(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from amqpworker import App
 from tests import workertasks
-from tests.programs import Program
+from tests.programs import Program, whole_lines
 from tests.proxy import Proxy
 from tests.support import Broker, wait_until
 from tests.workers import LocalWorker, real_worker, running
@@ -22,8 +22,7 @@ QUEUE = "work"
 
 def runs(folder: Path) -> list[str]:
     """Return what the tasks of a real worker have noted, such as `note-1`."""
-    told = folder / "runs.txt"
-    return [line.split()[0] for line in told.read_text().splitlines()] if told.exists() else []
+    return [line.split()[0] for line in whole_lines(folder / "runs.txt")]
 
 
 def put(broker: Broker, task: str, body: str) -> None:

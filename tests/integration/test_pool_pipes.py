@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 from tests import workertasks
-from tests.programs import Program
+from tests.programs import Program, whole_lines
 from tests.support import Broker, wait_until
 from tests.workers import real_worker
 
@@ -18,8 +18,7 @@ def send(broker: Broker, task: str, body: str) -> None:
 
 
 def told(folder: Path) -> list[str]:
-    runs = folder / "runs.txt"
-    return [line.split()[0] for line in runs.read_text().splitlines()] if runs.exists() else []
+    return [line.split()[0] for line in whole_lines(folder / "runs.txt")]
 
 
 def end(worker: Program) -> None:

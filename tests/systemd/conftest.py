@@ -84,7 +84,8 @@ class Service:
 
     def ledger(self) -> list[str]:
         """Return what the tasks wrote."""
-        return self.machine.run("cat", "/var/lib/shop/ledger").stdout.splitlines()
+        whole, _, _ = self.machine.run("cat", "/var/lib/shop/ledger").stdout.rpartition("\n")
+        return whole.splitlines()
 
     def wait_for(self, what: str, timeout: float = 40.0) -> None:
         """Wait until something is in the journal."""

@@ -15,6 +15,7 @@ from amqpworker import App
 from amqpworker.model.message import Message, new_id
 from tests.docs import ROOT, blocks
 from tests.pools import SHOP
+from tests.programs import whole_lines
 from tests.support import Broker, wait_until
 from tests.systemd.machine import numbers_of, overlay
 
@@ -117,8 +118,7 @@ class Container:
             app.send(Message("shop.slow", "work", f'{{"seconds": {seconds}, "mark": "{mark}"}}'.encode(), new_id()))
 
     def ledger(self) -> list[str]:
-        path = self.data / "ledger"
-        return path.read_text().splitlines() if path.exists() else []
+        return whole_lines(self.data / "ledger")
 
     def end(self) -> None:
         # All others end with process 1; without its parent it would continue.

@@ -91,7 +91,7 @@ ALL = [
 ]
 
 
-def raised(function: Callable[[], None]) -> BaseException:
+def raised(function: Callable[[], object]) -> BaseException:
     try:
         function()
     except BaseException as error:
@@ -103,6 +103,16 @@ def raised(function: Callable[[], None]) -> BaseException:
 def test_a_traceback_is_what_the_standard_library_writes_the_second_time_too(function: Callable[[], None]) -> None:
     formatter = TracebackFormatter()
     for _ in range(2):
+        error = raised(function)
+        assert formatter.format(error) == "".join(traceback.format_exception(error))
+
+
+IN_ONE_LINE = (lambda: 1 / 0, lambda: 2 / 0)
+
+
+def test_two_functions_in_one_line_are_each_underlined_where_they_failed() -> None:
+    formatter = TracebackFormatter()
+    for function in IN_ONE_LINE:
         error = raised(function)
         assert formatter.format(error) == "".join(traceback.format_exception(error))
 
