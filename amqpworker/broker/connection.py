@@ -56,8 +56,6 @@ OnClosed: TypeAlias = Callable[[ChannelError], None]
 
 CLOSED = "The connection to RabbitMQ was closed by this process."
 BROKEN = "What keeps the connection to RabbitMQ has failed; its log line has the reason."
-# A keeper has deadlines checked this often while anything is waited for.
-TICK = 0.05
 
 
 class ChannelListener:

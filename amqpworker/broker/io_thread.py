@@ -1,14 +1,13 @@
 """
 The thread of one connection to RabbitMQ.
 
-Decides which address to connect to and when to leave it. Its user (`publisher`, `consumer`, `admin`) is called in this thread
-only; other threads `wake` it.
+Decides when to leave a connection, and when the thread ends. Its user (`publisher`, `consumer`, `admin`) is called in this
+thread only; other threads `wake` it.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,17 +15,15 @@ from typing import Any
 from pika.adapters.select_connection import IOLoop
 
 from amqpworker.broker.address import Address
-from amqpworker.broker.connection import BROKEN, CLOSED, TICK, ConnectionUser
-from amqpworker.broker.connection_attempts import ConnectionAttempts
-from amqpworker.broker.connection_problem import ConnectionProblem, too_old
-from amqpworker.broker.labels import connection_name, program
-from amqpworker.broker.liveness import Liveness
+from amqpworker.broker.connection import BROKEN, CLOSED, ConnectionUser
+from amqpworker.broker.connection_problem import ConnectionProblem
+from amqpworker.broker.keeper import RUNNING, TICK, ConnectionKeeper
 from amqpworker.broker.pika_connection import PikaConnection, socket_of
 from amqpworker.broker.pika_errors import problem_of
 from amqpworker.broker.pika_parameters import parameters
 from amqpworker.broker.single_start_thread import SingleStartThread
 from amqpworker.errors import AmqpWorkerError
-from amqpworker.lifecycle import LiveObjects, Waker
+from amqpworker.lifecycle import Waker
 from amqpworker.log.logger import get_logger, silence_on_our_connections
 from amqpworker.settings import Settings
 
@@ -38,14 +35,12 @@ BEAT = 1.0
 CLOSE_TIMEOUT = 2.0
 
 
-class IOThread:
+class IOThread(ConnectionKeeper[PikaConnection]):
     """
-    The thread of one connection: connects, runs pika's loop, reconnects with jitter until it is stopped or retired.
+    The thread of one connection: runs pika's loop, and connects again until it is stopped or retired.
 
-    A forked child must make its own: it drops the parent's socket. With `user_reports_errors`, a permanent error such as a
-    denied login is not logged before the first connection: its user reports it and ends.
-
-    Starting and ending take no lock: a signal handler may do both while it interrupts either.
+    A forked child must make its own: it drops the parent's socket. Starting and ending take no lock: a signal handler may do
+    both while it interrupts either.
     """
 
     def __init__(
@@ -56,28 +51,11 @@ class IOThread:
         user: ConnectionUser[PikaConnection],
         user_reports_errors: bool = False,
     ) -> None:
-        self.name = name
-        self.owner: str | None = None
-        """The owner of the connection in the broker's lists, instead of the program, if the settings name no app."""
-        self.settings = settings
-        self.addresses = addresses
-        self.user = user
-        self.connection: PikaConnection | None = None
+        super().__init__(name, addresses, settings, user, user_reports_errors)
         self._address = addresses[0]
         self._loop: Any = None
         self._waker = Waker()
-        self._woken = self._open = self._stopping = False
-        self.is_ticking = False
-        """Whether `user.on_tick` will be called soon."""
-        self.liveness = Liveness(self, len(addresses))
-        self._problem: ConnectionProblem | None = None
-        self._attempts = ConnectionAttempts(len(addresses), user_reports_errors)
-        self.is_leaving = False
-        """Whether it was asked to end: new work needs another one."""
-        self.has_ended = False
-        """Whether the thread has done its last work: nothing is sent any more."""
-        self.end_reason = CLOSED
-        """Why nothing is sent once it has ended."""
+        self._open = self._stopping = False
         self.beat: Callable[[], None] | None = None
         """Called about once per second by the thread, to show that it is alive."""
         self._thread = SingleStartThread(self._run, f"{THREADS}{name}", self._finish)
@@ -149,12 +127,19 @@ class IOThread:
         """Give up the connection as if it had been lost; without an AMQP close if no response to one is expected."""
         if self.connection is None or not self.connection.is_open:
             return
-        self._problem = ConnectionProblem(f"{text[:1].upper()}{text[1:]}.", "unreachable", str(self._address), True)
+        self._note_drop(text, self._address)
         if close_properly:
             self.connection.close(reply_code=320, reply_text=text)
             self._loop.call_later(CLOSE_TIMEOUT, self._loop.stop)
         else:
             self._loop.stop()
+
+    def _tick_later(self) -> bool:
+        """Have `_tick` called, also while it connects."""
+        if self._loop is None:
+            return False
+        self._loop.call_later(TICK, self._tick)
+        return True
 
     # ---- the thread -------------------------------------------------------------------------------------------------
 
@@ -175,20 +160,15 @@ class IOThread:
         self._thread.finished()
 
     def _keep_connected(self) -> None:
-        # Each process starts at a random address, or all would be on one node; by the system's generator, since forked
-        # processes, or those that set a seed, would all have the same number.
-        addresses = self.addresses
-        first = secrets.randbelow(len(addresses))
-        tried = 0
-        while not self._stopping:
-            self._attempt(addresses[(first + tried) % len(addresses)])
-            tried += 1
-            if self._attempts.is_failing and tried % len(addresses) == 0:
+        for tried, address in enumerate(self._endless_addresses(), 1):
+            if self._stopping:
+                return
+            self._attempt(address)
+            if self._attempts.is_failing and tried % len(self.addresses) == 0:
                 self._back_off()
 
     def _attempt(self, address: Address) -> None:
         self._address = address
-        self._problem = None
         self._open = self.is_ticking = False
         loop: Any = None
         try:
@@ -211,7 +191,7 @@ class IOThread:
             if (sock := socket_of(self.connection)) is not None:
                 sock.close()  # pika may have not
             self.connection = None
-        self._report(self._problem or problem_of(None, address, self._open))
+        self._report(self._take_problem() or problem_of(None, address, self._open))
         if loop is not None:
             self._guard(loop.close)
 
@@ -221,9 +201,8 @@ class IOThread:
             loop.call_later(BEAT, lambda: self._beat(loop))
 
     def _connect(self, address: Address, loop: IOLoop) -> PikaConnection:
-        label = connection_name(self.settings.app_id or self.owner or program(), self.name)
         connection = PikaConnection(
-            parameters(address, self.settings, label),
+            parameters(address, self.settings, self._label()),
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_end,
             on_close_callback=self._on_end,
@@ -234,12 +213,8 @@ class IOThread:
         return connection
 
     def _report(self, problem: ConnectionProblem) -> None:
-        now = time.monotonic()
         if not self._stopping:
-            self._attempts.on_failed(problem, now)
-            if self._attempts.is_worth_logging(problem, now):
-                event = "connection_lost" if problem.was_open else "connection_failed"
-                log.warning(event, connection=self.name, broker=problem.broker, reason=problem.text)
+            self._note_failure(problem)
         self._guard(lambda: self.user.on_lost(self._attempts.as_reported(problem)))
 
     def _back_off(self) -> None:
@@ -255,17 +230,11 @@ class IOThread:
                 until = min(until, started_at + self._attempts.shorter_pause())
 
     def _on_open(self, connection: PikaConnection) -> None:
-        if text := too_old(connection.server_properties or {}):
-            self._problem = ConnectionProblem(text, "incompatible", str(self._address))
+        if self._is_too_old(connection.server_properties or {}, self._address):
             connection.close()
             return
         self._open = True
-        now = time.monotonic()
-        self.liveness.on_opened(now)
-        self._attempts.on_opened(now)
-        log.info("connection_opened", connection=self.name, broker=str(self._address))
-        self._guard(lambda: self.user.on_opened(connection))
-        self._on_wake()
+        self._opened(connection, self._address)
 
     def _on_end(self, connection: PikaConnection, error: BaseException) -> None:
         self._problem = self._problem or problem_of(error, self._address, self._open, connection.has_received)
@@ -288,55 +257,16 @@ class IOThread:
             if self._stopping:
                 self._close()
 
-    def _on_wake(self) -> None:
-        # Reset first: what another thread adds after `on_wake` wakes us again.
-        self._woken = False
-        self._guard(self.user.on_wake)
-        self.start_ticking()
-
-    def start_ticking(self) -> None:
-        """Tick while anything is waited for; an idle connection costs nothing. From the I/O thread."""
-        if not self.is_ticking and self._loop is not None:
-            self.is_ticking = True
-            self._loop.call_later(TICK, self._tick)
-
-    def _tick(self) -> None:
-        self.is_ticking = False
-        # Also after one that failed: the next keeps the deadlines.
-        if self._check_deadlines() or self._needed is not None:
-            self.start_ticking()
-            self.liveness.expect()
-
     def _check_deadlines(self) -> bool:
-        """Have the user check its deadlines; end if it waits for nothing and was retired."""
-        waits = self._guard(self.user.on_tick) is not False
+        """Have the user check its deadlines; end if it waits for nothing and was retired. Check again while it is needed."""
+        waits = super()._check_deadlines()
         if self.is_leaving and not (waits or self._stopping or (self._needed is not None and self._needed())):
             self._stopping = True
             self._close()
-        return waits
+        return waits or self._needed is not None
 
     def _close(self) -> None:
         connection = self.connection
         if connection is not None and not (connection.is_closing or connection.is_closed):
             connection.close()
             self._loop.call_later(CLOSE_TIMEOUT, self._loop.stop)
-
-    def _guard(self, function: Callable[[], Any]) -> Any:
-        """Call `function`; an error in it is logged and does not end the thread."""
-        try:
-            return function()
-        except Exception as error:
-            log.error("io_callback_error", connection=self.name, exc_info=error)
-            return None
-
-
-RUNNING: LiveObjects[IOThread] = LiveObjects()
-
-
-def _forget_all() -> None:
-    """In a forked child: drop the connections, or the broker would not see the end of the parent."""
-    for io in RUNNING.all():
-        io.forget()
-
-
-os.register_at_fork(after_in_child=_forget_all)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from amqpworker.broker.address import Address
-from amqpworker.broker.connection import TICK
+from amqpworker.broker.keeper import TICK
 from amqpworker.broker.loop_keeper import LoopKeeper
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_core import PublishCore
