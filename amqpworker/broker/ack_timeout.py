@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from amqpworker.broker.connection import ChannelClosed
+from amqpworker.broker.connection import ChannelClosedByBroker
 from amqpworker.settings import Settings
 
 # Earlier ones accept the argument and ignore it (3.10 to 4.2).
@@ -31,7 +31,7 @@ def ack_timeout_arguments(settings: Settings, version: tuple[int, ...]) -> dict[
 
 def refuses_ack_timeout(error: BaseException) -> bool:
     """Return whether a subscription was refused because of it: classic queues do not support it, and need none."""
-    return isinstance(error, ChannelClosed) and ARGUMENT in error.reply_text
+    return isinstance(error, ChannelClosedByBroker) and ARGUMENT in error.reply_text
 
 
 def cancels_after_ack_timeout(version: tuple[int, ...]) -> bool:
@@ -41,7 +41,7 @@ def cancels_after_ack_timeout(version: tuple[int, ...]) -> bool:
 
 def ack_timeout_that_closed(error: BaseException, known: float) -> float | None:
     """Return the seconds of the ack timeout that closed a channel, `known` unless the broker names it; None if another error did."""
-    text = error.reply_text if isinstance(error, ChannelClosed) else ""
+    text = error.reply_text if isinstance(error, ChannelClosedByBroker) else ""
     found = LATE.search(text)
     if found is None:
         return None

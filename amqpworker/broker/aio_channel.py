@@ -11,23 +11,20 @@ import pamqp.frame
 from pamqp import commands
 
 from amqpworker.broker.connection import (
-    ChannelClosed,
+    ChannelClosedByBroker,
+    ChannelClosedByUs,
     ChannelError,
     ChannelListener,
-    ClosedHere,
     OnClosed,
     Part,
     QueueState,
 )
-from amqpworker.broker.labels import process_name
+from amqpworker.broker.labels import replies_tag
 from amqpworker.model.message import REPLY_TO
 from amqpworker.routing.topology import Binding, Exchange, Queue
 
 if TYPE_CHECKING:
     from amqpworker.broker.aio_connection import AioConnection
-
-# As in `pika_channel`.
-UNRELIABLE_AFTER = 0.2
 
 
 class AioChannel:
@@ -43,10 +40,10 @@ class AioChannel:
     ) -> None:
         self.connection = connection
         self.number = number
-        self.listener = listener
         self.on_closed = on_closed
         self.is_open = False
         self._closing = False
+        connection.listeners[number] = listener
         # The broker answers the requests of a channel in their order.
         self._answers: deque[Callable[[Any], None]] = deque()
 
@@ -73,7 +70,7 @@ class AioChannel:
 
     def consume_replies(self, on_consumed: Callable[[], None]) -> None:
         """Subscribe to the replies to our calls: without acknowledgement, as direct reply-to requires."""
-        command = commands.Basic.Consume(queue=REPLY_TO, consumer_tag=f"{process_name()} replies", no_ack=True)
+        command = commands.Basic.Consume(queue=REPLY_TO, consumer_tag=replies_tag(), no_ack=True)
         self._request(command, lambda _: on_consumed())
 
     def declare(self, part: Part, on_declared: Callable[[], None] | None) -> None:
@@ -103,11 +100,10 @@ class AioChannel:
 
     def ask(self, queue: str, on_answer: Callable[[QueueState], None]) -> None:
         """Ask for the state of a queue; if it does not exist, the broker closes the channel instead."""
-        sent_at = time.monotonic()
+        asked_at = time.monotonic()
 
         def on_declared(frame: Any) -> None:
-            is_unreliable = time.monotonic() >= sent_at + UNRELIABLE_AFTER
-            on_answer(QueueState(frame.message_count, frame.consumer_count, is_unreliable))
+            on_answer(QueueState.from_answer(frame.message_count, frame.consumer_count, asked_at))
 
         self._request(commands.Queue.Declare(queue=queue, passive=True), on_declared)
 
@@ -117,7 +113,7 @@ class AioChannel:
             return
         self._closing = True
         self.is_open = False
-        self.listener = ChannelListener()
+        self.connection.listeners.pop(self.number, None)
         self._answers.clear()
         self._write(commands.Channel.Close(reply_code=200, reply_text="", class_id=0, method_id=0))
 
@@ -137,10 +133,10 @@ class AioChannel:
                 self._write(commands.Channel.CloseOk())
                 if not self._closing:  # else the answer to our own close is still on its way
                     self.connection.forget_channel(self)
-                    self.end(ChannelClosed(frame.reply_code or 0, frame.reply_text))
+                    self.end(ChannelClosedByBroker(frame.reply_code or 0, frame.reply_text))
             case commands.Channel.CloseOk():
                 self.connection.forget_channel(self)
-                self.end(ClosedHere())
+                self.end(ChannelClosedByUs())
             case commands.Basic.Cancel():
                 pass  # of the consumer of replies: its queue ends with the channel only
             case _:

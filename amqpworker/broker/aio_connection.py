@@ -25,16 +25,15 @@ from yarl import URL
 
 from amqpworker.broker.address import Address
 from amqpworker.broker.aio_channel import AioChannel
-from amqpworker.broker.amqp.decode import Confirm, FrameError, RawFrame, ReturnedMessage, StreamDecoder
+from amqpworker.broker.amqp.decode import FrameError, RawFrame, StreamDecoder
 from amqpworker.broker.channel_numbers import ChannelNumbers
-from amqpworker.broker.connection import ChannelListener, ConnectionEnded, NoChannelLeft, OnClosed
+from amqpworker.broker.connection import ChannelListener, ConnectionEnded, NoChannelLeft, OnClosed, dispatch
 from amqpworker.broker.connection_causes import LoginRefused
 from amqpworker.broker.labels import client_properties
 from amqpworker.broker.login import PLAIN, mechanism_of
 from amqpworker.broker.socket_state import has_unread, unsent_bytes
 from amqpworker.broker.tls import tls_context
 from amqpworker.log.logger import get_logger
-from amqpworker.model.message import Delivery
 from amqpworker.settings import Settings
 
 log = get_logger(__name__)
@@ -81,6 +80,8 @@ class AioConnection(asyncio.StreamReaderProtocol):
         self._transport: asyncio.Transport | None = None
         self._aio: aio_pika.Connection | None = None
         self._channels: dict[int, AioChannel] = {}
+        self.listeners: dict[int, ChannelListener] = {}
+        """By channel number."""
         self._numbers = ChannelNumbers()
         self._fed_at = 0.0
         self._is_ready = self._is_closing = self._is_lost = self._is_paused = False
@@ -225,6 +226,7 @@ class AioConnection(asyncio.StreamReaderProtocol):
     def forget_channel(self, channel: AioChannel) -> None:
         """Free the number of a channel that is closed."""
         self._channels.pop(channel.number, None)
+        self.listeners.pop(channel.number, None)
         self._numbers.release(channel.number)
 
     def write(self, data: bytes) -> None:
@@ -246,21 +248,10 @@ class AioConnection(asyncio.StreamReaderProtocol):
             self._failure = error  # before it is open: it is not RabbitMQ
             self.abort()
             return
-        channels = self._channels
-        for event in events:
-            if type(event) is Confirm:
-                if channel := channels.get(event.channel):
-                    channel.listener.on_confirm(event.tag, event.multiple, event.ack)
-            elif type(event) is Delivery:
-                if channel := channels.get(event.channel_number):
-                    channel.listener.on_delivery(event)
-            elif type(event) is RawFrame:
-                self._on_frame(event)
-            elif type(event) is ReturnedMessage and (channel := channels.get(event.channel)):
-                channel.listener.on_return(event)
+        dispatch(events, self.listeners, self._on_frame)
         self._show_life()
 
-    def _on_frame(self, raw: bytes) -> None:
+    def _on_frame(self, raw: RawFrame) -> None:
         number = int.from_bytes(raw[CHANNEL])
         if number:
             if channel := self._channels.get(number):
@@ -314,6 +305,7 @@ class AioConnection(asyncio.StreamReaderProtocol):
         with suppress(Exception):
             super().connection_lost(exc)
         channels, self._channels = self._channels, {}
+        self.listeners.clear()
         for channel in channels.values():
             channel.end(ConnectionEnded(str(exc or "the connection was closed")))
         self._on_lost(exc)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from amqpworker.broker.connection import ChannelClosed, NoChannelLeft
+from amqpworker.broker.connection import ChannelClosedByBroker, NoChannelLeft
 from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError, NotConnected, SendError, Unroutable
 
 ACCESS_REFUSED = 403
@@ -33,7 +33,7 @@ def channel_error(error: BaseException, what: str, permission: str, advice: str 
     """
     if isinstance(error, NoChannelLeft):
         return _too_few_channels(error, what)
-    if not isinstance(error, ChannelClosed):
+    if not isinstance(error, ChannelClosedByBroker):
         return NotConnected(f"The connection ended while {what}.")
     text = error.reply_text
     if error.reply_code == ACCESS_REFUSED:

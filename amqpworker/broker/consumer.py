@@ -62,8 +62,8 @@ class Consumer:
         self.failures: dict[str, AmqpWorkerError] = {}
         self.ever_consumed = False
         self._settings = settings
-        self.io = IOThread("consumer", addresses, settings, self, user_reports_errors=True)
-        self.io.liveness.must_stay = lambda: any(one.has_unsettled for one in list(self._channels.values()))
+        self.keeper = IOThread("consumer", addresses, settings, self, user_reports_errors=True)
+        self.keeper.liveness.must_stay = lambda: any(one.has_unsettled for one in list(self._channels.values()))
         self._tags = ConsumerTags()
         self._channels: dict[str, ConsumerChannel] = {}
         # How often in a row each queue had to wait before it was subscribed to again.
@@ -96,18 +96,18 @@ class Consumer:
     @property
     def broken(self) -> bool:
         """Whether the I/O thread has ended, or a queue could not be recovered."""
-        return self.io.has_ended or self._gave_up
+        return self.keeper.has_ended or self._gave_up
 
     def hold(self, queues: frozenset[str]) -> None:
         """Consume nothing from these queues for a while, and from all others again; deliveries that are here stay."""
         self._to_hold = queues
-        self.io.wake()
+        self.keeper.wake()
 
     def drain(self, on_drained: Callable[[], None]) -> None:
         """Stop consuming; the I/O thread calls `on_drained` once no delivery can arrive any more."""
         self._on_drained = on_drained
         self._draining = True
-        self.io.wake()
+        self.keeper.wake()
 
     # ---- in the I/O thread ------------------------------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ class Consumer:
         """Subscribe to every queue."""
         self._connection = connection
         self.problem = None
-        self._declarer = Declarer(connection, self.io)
+        self._declarer = Declarer(connection, self.keeper)
         self._pauses.clear()
         self.failures.clear()
         SubscriptionCheck(connection, self).start()
@@ -146,7 +146,7 @@ class Consumer:
         connection = self._connection
         if connection is None or not connection.is_open:
             return
-        consumer_channel = ConsumerChannel(subscription, self.receiver, self.io.start_ticking)
+        consumer_channel = ConsumerChannel(subscription, self.receiver, self.keeper.start_ticking)
         self._expect_answer(consumer_channel)
         self._channels[subscription.queue] = consumer_channel
         self.receiver.on_channel_opening(consumer_channel)
@@ -190,7 +190,7 @@ class Consumer:
             self._hold_if_wanted(consumer_channel)
 
     def _expect_answer(self, consumer_channel: ConsumerChannel) -> None:
-        liveness = self.io.liveness
+        liveness = self.keeper.liveness
         consumer_channel.on_subscribing(
             liveness.expect_answer(lambda may_leave: self._on_late(consumer_channel, may_leave))
         )
@@ -199,7 +199,7 @@ class Consumer:
         """Give up a subscription that is not answered: try the next address, or another channel of this connection."""
         request = f"a subscription to queue {consumer_channel.queue!r}"
         if may_leave:
-            self.io.liveness.leave(request)
+            self.keeper.liveness.leave(request)
             return
         self._invalidate(consumer_channel)
         if consumer_channel.channel is not None:
@@ -241,7 +241,7 @@ class Consumer:
         if tries > MAX_RECOVERIES:
             self._gave_up = True
         if tries > MAX_RECOVERIES // 2:
-            self.io.drop("a subscription delivers nothing")
+            self.keeper.drop("a subscription delivers nothing")
             return
         self._resubscribe(consumer_channel)
 
@@ -302,7 +302,7 @@ class Consumer:
             if self._connection is connection:
                 self._prepare(subscription)
 
-        self.io.call_later(backoff(FIRST_PAUSE, MAX_PAUSE, pauses), on_pause_over)
+        self.keeper.call_later(backoff(FIRST_PAUSE, MAX_PAUSE, pauses), on_pause_over)
 
     def on_lost(self, problem: ConnectionProblem) -> None:
         """Invalidate every delivery: the connection was lost."""

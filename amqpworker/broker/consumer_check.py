@@ -38,7 +38,7 @@ class SubscriptionCheck:
     def __init__(self, connection: PikaConnection, consumer: Consumer) -> None:
         self._connection = connection
         self._consumer = consumer
-        self._io = consumer.io
+        self._io = consumer.keeper
         self._channel = OwnChannel(connection, self._on_closed)
         self._to_check: list[str] = []
         self._current: str | None = None

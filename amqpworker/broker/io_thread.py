@@ -15,9 +15,9 @@ from typing import Any
 from pika.adapters.select_connection import IOLoop
 
 from amqpworker.broker.address import Address
-from amqpworker.broker.connection import BROKEN, CLOSED, ConnectionUser
+from amqpworker.broker.connection import ConnectionUser
 from amqpworker.broker.connection_problem import ConnectionProblem
-from amqpworker.broker.keeper import RUNNING, TICK, ConnectionKeeper
+from amqpworker.broker.keeper import BROKEN, CLOSED, RUNNING, TICK, ConnectionKeeper
 from amqpworker.broker.pika_connection import PikaConnection, socket_of
 from amqpworker.broker.pika_errors import problem_of
 from amqpworker.broker.pika_parameters import parameters

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from amqpworker.broker.address import Address
-from amqpworker.broker.connection import CLOSED, Connection, ConnectionUser
+from amqpworker.broker.connection import Connection, ConnectionUser
 from amqpworker.broker.connection_attempts import ConnectionAttempts
 from amqpworker.broker.connection_problem import ConnectionProblem, too_old
 from amqpworker.broker.labels import connection_name, program
@@ -26,6 +26,8 @@ from amqpworker.settings import Settings
 
 log = get_logger(__name__)
 
+CLOSED = "The connection to RabbitMQ was closed by this process."
+BROKEN = "What keeps the connection to RabbitMQ has failed; its log line has the reason."
 # Deadlines are checked this often while anything is waited for.
 TICK = 0.05
 
@@ -69,6 +71,10 @@ class ConnectionKeeper(Generic[_C]):
         self._woken = False
 
     # ---- for what uses the connection -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Connect from now on; any number of times, without effect once it has ended."""
+        raise NotImplementedError
 
     def wake(self) -> None:
         """Have `user.on_wake` called soon, once for several calls before it runs."""

@@ -45,6 +45,11 @@ def client_properties(name: str, library: str) -> dict[str, Any]:
     }
 
 
+def replies_tag() -> str:
+    """Return the consumer tag of what takes the replies to calls."""
+    return f"{process_name()} replies"
+
+
 class ConsumerTags:
     """Makes consumer tags, such as `host:4711 emails`; each is used once in a process, so none is still in use."""
 

@@ -198,7 +198,7 @@ class Lane:
                 return
             if error is None:
                 self._inbox.append(pending)
-                self.session.io.wake()
+                self.session.keeper.wake()
             elif isinstance(error, Unroutable | NotConnected):
                 pending.problem = error
                 self._paused.append((time.monotonic() + DECLARE_PAUSE, pending))
@@ -222,7 +222,7 @@ class Lane:
         self._current = channel
         self._number = channel.number
         self._opened_at = time.monotonic()
-        self.session.io.wake()
+        self.session.keeper.wake()
 
     def on_confirmed(self, channel: PublishChannel) -> None:  # noqa: ARG002 - a method of every user of a channel
         """Continue to write: there is room again."""
@@ -261,7 +261,7 @@ class Lane:
         if current is not None and needs_newer and len(self._older) < MAX_OLDER:
             self._older.append(current)
             self._current = None
-        self.session.io.wake()
+        self.session.keeper.wake()
 
     def on_closed(self, channel: PublishChannel, error: ChannelError) -> None:
         """Decide what happens to what was in flight, and open another channel for what waits."""
@@ -272,7 +272,7 @@ class Lane:
             self._current = None
             self._opening = short
             if short:
-                self.session.io.call_later(CHANNEL_PAUSE, self._open_again)
+                self.session.keeper.call_later(CHANNEL_PAUSE, self._open_again)
             if isinstance(error, NoChannelLeft):
                 missing = channel_error(error, f"the {self.purpose.name} of this process", "write")
                 log.error("publish_channel_missing", purpose=self.purpose.name, reason=str(missing))
@@ -284,7 +284,7 @@ class Lane:
 
     def _open_again(self) -> None:
         self._opening = False
-        self.session.io.wake()
+        self.session.keeper.wake()
 
     def after_close(self, channel: PublishChannel, in_flight: list[PendingPublish], error: ChannelError) -> None:
         """Fail the messages at fault for the close of a channel, and publish the others again if allowed."""
@@ -305,7 +305,7 @@ class Lane:
             self._apply(pending, decision, result.error)
         if again := sum(1 for one in in_flight if not one.done):
             log.info("publications_resent", count=again, reason=str(result.error))
-        session.io.wake()
+        session.keeper.wake()
 
     def _apply(self, pending: PendingPublish, decision: ResendDecision, error: AmqpWorkerError) -> None:
         pending.returned = None
@@ -356,13 +356,13 @@ class Lane:
             return nacked(pending, bounded=False)
         return copy.copy(pending.problem) if pending.problem is not None else self.session.not_sent(pending.timeout)
 
-    def on_lost(self, problem: ConnectionProblem, is_last: bool) -> None:
-        """Keep what was not confirmed for the next connection if it may be published again; `is_last` if there is none."""
+    def on_lost(self, problem: ConnectionProblem, will_not_reconnect: bool) -> None:
+        """Keep what was not confirmed for the next connection if it may be published again; `will_not_reconnect` if there is none."""
         channels = [*self._channels(), *self._quarantine.channels]
         # First: once it is taken, what was in flight in quarantine looks as if it had never been written.
         unwritten = [*self._quarantine.waiting, *(one for _, one in self._paused), *self._parked]
         in_flight = [pending for channel in channels for pending in channel.take_in_flight()]
-        again = [one for one in in_flight if one.resend and not is_last]
+        again = [one for one in in_flight if one.resend and not will_not_reconnect]
         for pending in again:
             pending.returned, pending.lost_reason = None, pending.lost_reason or problem.text
         # Before they are removed elsewhere: `close` must not see an idle lane in between.
@@ -378,6 +378,6 @@ class Lane:
             pending.finish(unconfirmed(problem.text))
         if again:
             log.info("publications_resent", count=len(again), reason=problem.text)
-        while is_last and self._inbox:
+        while will_not_reconnect and self._inbox:
             pending = self._inbox.popleft()
             pending.finish(unconfirmed(pending.lost_reason) if pending.lost_reason else problem.error())

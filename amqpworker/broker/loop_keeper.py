@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from amqpworker.broker.address import Address
 from amqpworker.broker.aio_connection import AioConnection
 from amqpworker.broker.aio_errors import problem_of
-from amqpworker.broker.connection import BROKEN, CLOSED, ConnectionUser
+from amqpworker.broker.connection import ConnectionUser
 from amqpworker.broker.connection_problem import ConnectionProblem
-from amqpworker.broker.keeper import RUNNING, TICK, ConnectionKeeper
+from amqpworker.broker.keeper import BROKEN, CLOSED, RUNNING, TICK, ConnectionKeeper
 from amqpworker.broker.login import mechanism_of
 from amqpworker.log.logger import get_logger, on_own_connection, silence_on_our_connections
 from amqpworker.settings import Settings

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING
 from amqpworker.broker.address import Address
 from amqpworker.broker.keeper import TICK
 from amqpworker.broker.loop_keeper import LoopKeeper
-from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_core import PublishCore
-from amqpworker.errors import NotConnected
 from amqpworker.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,20 +25,13 @@ class LoopPublisher(PublishCore):
     """Publishes with confirms and `mandatory`, from the running event loop, over one connection that it makes at once."""
 
     def __init__(self, addresses: Sequence[Address], settings: Settings, calls: Calls) -> None:
-        self.io: LoopKeeper = LoopKeeper("publisher", addresses, settings, self)
-        super().__init__(self.io, settings, calls)
-
-    def _on_submitted(self, pending: PendingPublish, urgent: bool) -> None:
-        """Have a publication of a lane written, with all others of this turn of the loop."""
-        if urgent or not self.io.is_ticking:
-            self.io.wake()
-        if self.io.has_ended:
-            pending.finish(NotConnected(self.io.end_reason))
+        self.keeper: LoopKeeper = LoopKeeper("publisher", addresses, settings, self)
+        super().__init__(self.keeper, settings, calls)
 
     @property
-    def is_last(self) -> bool:
+    def will_not_reconnect(self) -> bool:
         """Whether there is no other connection after this one."""
-        return self.io.is_leaving
+        return self.keeper.is_leaving
 
     async def open(self, timeout: float) -> None:
         """
@@ -48,13 +39,13 @@ class LoopPublisher(PublishCore):
 
         Raises AccessRefused or ConfigError if no attempt can succeed: a login, a virtual host, or TLS is refused.
         """
-        self.io.start()
+        self.start()
         try:
             async with asyncio.timeout(timeout):
-                await self.io.attempted.wait()
+                await self.keeper.attempted.wait()
         except TimeoutError:
             return
-        problem = self.io.problem
+        problem = self.keeper.problem
         if problem is not None and problem.kind != "unreachable":
             raise problem.error()
 
@@ -65,4 +56,4 @@ class LoopPublisher(PublishCore):
             while (not self.is_idle and time.monotonic() < until) or (spares_calls and len(self.session.calls)):
                 await asyncio.sleep(TICK)
         finally:
-            await self.io.stop()
+            await self.keeper.stop()

@@ -13,7 +13,13 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-from amqpworker.broker.connection import ChannelClosed, ChannelError, ChannelListener, ClosedHere, QueueState
+from amqpworker.broker.connection import (
+    ChannelClosedByBroker,
+    ChannelClosedByUs,
+    ChannelError,
+    ChannelListener,
+    QueueState,
+)
 from amqpworker.broker.labels import process_name
 from amqpworker.broker.pika_channel import PikaChannel
 from amqpworker.broker.pika_connection import PikaConnection, version_of
@@ -120,13 +126,13 @@ class PeekSession(ChannelListener):
 
     def _on_closed(self, reason: ChannelError) -> None:
         self._channel = None
-        by_us = self._ending and isinstance(reason, ClosedHere)
+        by_us = self._ending and isinstance(reason, ChannelClosedByUs)
         self._answers.put(End if by_us else needs_read(reason))
 
 
 def needs_read(error: BaseException) -> BaseException:
     """Return a refusal with the missing permission: from 4.3 on `configure` is named although `read` would be enough."""
-    if not isinstance(error, ChannelClosed) or error.reply_code != ACCESS_REFUSED:
+    if not isinstance(error, ChannelClosedByBroker) or error.reply_code != ACCESS_REFUSED:
         return error
     text = error.reply_text.replace("configure access to queue", "read access to queue", 1)
-    return ChannelClosed(error.reply_code, text)
+    return ChannelClosedByBroker(error.reply_code, text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from amqpworker.broker.amqp.encode import encode_ack, encode_nack
 from amqpworker.broker.connection import ChannelListener, Part, QueueState
-from amqpworker.broker.labels import process_name
+from amqpworker.broker.labels import replies_tag
 from amqpworker.model.message import REPLY_TO
 from amqpworker.routing.topology import Binding, Exchange, Queue
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from amqpworker.broker.pika_connection import PikaConnection
 
 MAX_PREFETCH = 65_535
-# RabbitMQ waits 250 ms for the leader of a queue, then it reports no messages and no consumers (3.10 to 4.3). So an answer that
-# took about this many seconds is not reliable.
-UNRELIABLE_AFTER = 0.2
 
 
 class PikaChannel:
@@ -62,11 +59,10 @@ class PikaChannel:
 
     def ask(self, queue: str, on_answer: Callable[[QueueState], None]) -> None:
         """Ask for the state of a queue; if it does not exist, the broker closes the channel instead."""
-        sent_at = time.monotonic()
+        asked_at = time.monotonic()
 
         def on_declared(frame: Any) -> None:
-            is_unreliable = time.monotonic() >= sent_at + UNRELIABLE_AFTER
-            on_answer(QueueState(frame.method.message_count, frame.method.consumer_count, is_unreliable))
+            on_answer(QueueState.from_answer(frame.method.message_count, frame.method.consumer_count, asked_at))
 
         self.pika.queue_declare(queue, passive=True, callback=on_declared)
 
@@ -116,9 +112,8 @@ class PikaChannel:
 
     def consume_replies(self, on_consumed: Callable[[], None]) -> None:
         """Subscribe to the replies to our calls: without acknowledgement, as direct reply-to requires."""
-        tag = f"{process_name()} replies"
         self.pika.basic_consume(
-            REPLY_TO, _not_called, auto_ack=True, consumer_tag=tag, callback=lambda _: on_consumed()
+            REPLY_TO, _not_called, auto_ack=True, consumer_tag=replies_tag(), callback=lambda _: on_consumed()
         )
 
     def select_confirms(self, on_selected: Callable[[], None]) -> None:

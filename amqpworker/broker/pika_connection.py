@@ -15,25 +15,25 @@ from typing import Any
 
 import pika
 import pika.frame
+from pika import exceptions
 from pika.adapters.select_connection import SelectConnection
-from pika.exceptions import AMQPError, ChannelClosedByBroker, ChannelClosedByClient
 
-from amqpworker.broker.amqp.decode import Confirm, FrameError, RawFrame, ReturnedMessage, StreamDecoder
+from amqpworker.broker.amqp.decode import FrameError, RawFrame, StreamDecoder
 from amqpworker.broker.channel_numbers import ChannelNumbers
 from amqpworker.broker.connection import (
-    ChannelClosed,
+    ChannelClosedByBroker,
+    ChannelClosedByUs,
     ChannelError,
     ChannelListener,
-    ClosedHere,
     ConnectionEnded,
     NoChannelLeft,
     OnClosed,
+    dispatch,
 )
 from amqpworker.broker.connection_problem import version_in
 from amqpworker.broker.pika_channel import PikaChannel
 from amqpworker.broker.socket_state import has_unread, unsent_bytes
 from amqpworker.log.logger import get_logger
-from amqpworker.model.message import Delivery
 
 log = get_logger(__name__)
 
@@ -91,7 +91,7 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
         except NoChannelLeft as error:
             on_closed(error)
             return
-        except AMQPError as error:
+        except exceptions.AMQPError as error:
             on_closed(_channel_error(error))
             return
         channel.add_on_close_callback(on_close)
@@ -142,21 +142,9 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
                 log.error("stream_corrupt", reason=str(error))
             self._terminate_stream(error)
             return
-        listeners = self.listeners
-        for event in events:
-            # By exact type, deliveries first: this loop runs for every message.
-            if type(event) is Delivery:
-                if listener := listeners.get(event.channel_number):
-                    listener.on_delivery(event)
-            elif type(event) is Confirm:
-                if listener := listeners.get(event.channel):
-                    listener.on_confirm(event.tag, event.multiple, event.ack)
-            elif type(event) is RawFrame:
-                self._process_raw_frame(event)
-            elif type(event) is ReturnedMessage and (listener := listeners.get(event.channel)):
-                listener.on_return(event)
+        dispatch(events, self.listeners, self._process_raw_frame)
 
-    def _process_raw_frame(self, raw: bytes) -> None:
+    def _process_raw_frame(self, raw: RawFrame) -> None:
         _, frame = pika.frame.decode_frame(raw)
         if frame is not None:
             self._process_frame(frame)
@@ -184,10 +172,10 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
 
 def _channel_error(reason: BaseException) -> ChannelError:
     match reason:
-        case ChannelClosedByBroker():
-            return ChannelClosed(reason.reply_code, reason.reply_text)
-        case ChannelClosedByClient():
-            return ClosedHere(str(reason))
+        case exceptions.ChannelClosedByBroker():
+            return ChannelClosedByBroker(reason.reply_code, reason.reply_text)
+        case exceptions.ChannelClosedByClient():
+            return ChannelClosedByUs(str(reason))
         case _:
             return ConnectionEnded(str(reason))
 

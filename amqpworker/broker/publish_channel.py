@@ -59,7 +59,7 @@ class PublishChannel(ChannelListener):
     def open(self) -> None:
         """Open it in confirm mode, with a consumer of direct replies if its lane has `replies`."""
         session = self._lane.session
-        connection, liveness = session.connection, session.io.liveness
+        connection, liveness = session.connection, session.keeper.liveness
         assert connection is not None
 
         def on_late(may_leave: bool) -> None:

@@ -7,14 +7,16 @@ It makes no connection: its keeper does, and calls it in the thread, or the loop
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from amqpworker.broker.connection import Connection, Keeper
+from amqpworker.broker.connection import Connection
 from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.consumer_count import ConsumerCount, OnCount
+from amqpworker.broker.keeper import ConnectionKeeper
 from amqpworker.broker.lane import Lane
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_session import CALLS, CHECKS, COPIES, REPLIES, SENDS, Session
+from amqpworker.errors import NotConnected
 from amqpworker.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,25 +36,40 @@ class PublishCore:
     for the replies to calls, `checks` for what only shows whether messages could be sent.
     """
 
-    def __init__(self, keeper: Keeper, settings: Settings, calls: Calls) -> None:
-        self.io = keeper
+    def __init__(self, keeper: ConnectionKeeper[Any], settings: Settings, calls: Calls) -> None:
+        self.keeper = keeper
         self.session = Session(keeper, settings, calls)
         self.sends, self.calls, self.copies, self.replies, self.checks = self._lanes = tuple(
             Lane(purpose, self.session, self._on_submitted) for purpose in (SENDS, CALLS, COPIES, REPLIES, CHECKS)
         )
         self._questions = ConsumerCount()
+        self._started = False
         self._ever_open = False
         self._written_at = 0.0
         self._reads_first = False
 
     # ---- from any thread --------------------------------------------------------------------------------------------
 
+    def start(self) -> None:
+        """Connect now instead of at the first publication; does nothing after the close."""
+        # In this order: a signal handler in between starts it as well, which is harmless, and does not wait in vain.
+        self.keeper.start()
+        self._started = True
+
     def _on_submitted(self, pending: PendingPublish, urgent: bool) -> None:
-        """Have a publication of a lane written."""
-        raise NotImplementedError
+        """Have a publication of a lane written, with all others that are submitted until then."""
+        keeper = self.keeper
+        if not self._started:
+            self.start()
+        if urgent or not keeper.is_ticking:
+            keeper.wake()
+        if keeper.has_ended:
+            # It may have checked the lanes before this was added, so nothing else ends it. Before its end it does: it may be
+            # writing it.
+            pending.finish(NotConnected(keeper.end_reason))
 
     @property
-    def is_last(self) -> bool:
+    def will_not_reconnect(self) -> bool:
         """Whether there is no other connection after this one."""
         raise NotImplementedError
 
@@ -75,9 +92,9 @@ class PublishCore:
     def count_consumers(self, queue: str, on_count: OnCount) -> None:
         """Call `on_count` with how many consumers a queue has, or with None if that cannot be known."""
         self._questions.waiting.append((queue, on_count))
-        self.io.wake()
+        self.keeper.wake()
 
-    # ---- in the thread of the connection ----------------------------------------------------------------------------
+    # ---- where the connection is kept --------------------------------------------------------------------------------
 
     def on_opened(self, connection: Connection) -> None:
         """Declare what the waiting publications require."""
@@ -96,9 +113,9 @@ class PublishCore:
         # A broker that was once reached is waited for, whatever it reports while it starts.
         permanent = problem.kind != "unreachable" and not self._ever_open
         for lane in self._lanes:
-            lane.on_lost(problem, permanent or self.is_last)
+            lane.on_lost(problem, permanent or self.will_not_reconnect)
         if not self.is_idle:
-            self.io.wake()
+            self.keeper.wake()
 
     def on_wake(self) -> None:
         """Write what waits."""
@@ -111,7 +128,7 @@ class PublishCore:
         if now - self._written_at > READ_FIRST_AFTER and connection.has_unread:
             if not self._reads_first:
                 self._reads_first = True
-                self.io.call_later(READ_FIRST_SECONDS, self._on_read)
+                self.keeper.call_later(READ_FIRST_SECONDS, self._on_read)
             return
         for lane in self._lanes:
             if lane.write():

@@ -50,7 +50,7 @@ class Session:
     """The present connection. For the I/O thread, except for what other threads read to marshal frames."""
 
     def __init__(self, io: Keeper, settings: Settings, calls: Calls) -> None:
-        self.io = io
+        self.keeper = io
         self.settings = settings
         self.calls = calls
         self.connection: Connection | None = None
@@ -66,7 +66,7 @@ class Session:
         self.connection = connection
         self.problem = None
         self.frame_max = connection.frame_max or DEFAULT_FRAME_MAX
-        self.declarer = Declarer(connection, self.io)
+        self.declarer = Declarer(connection, self.keeper)
 
     def on_lost(self, problem: ConnectionProblem) -> None:
         """Note that the connection was lost or could not be made."""
@@ -81,7 +81,7 @@ class Session:
     def not_sent(self, timeout: float) -> AmqpWorkerError:
         """Return why a publication could not be written within `timeout` seconds."""
         if self.connection is None:
-            return not_connected(self.problem, places(self.io.addresses), timeout)
+            return not_connected(self.problem, places(self.keeper.addresses), timeout)
         return not_written(self.connection.is_blocked, timeout)
 
     def not_confirmed(self) -> AmqpWorkerError:

@@ -12,11 +12,8 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from amqpworker.broker.address import Address
-from amqpworker.broker.connection import CLOSED
 from amqpworker.broker.io_thread import IOThread
-from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_core import PublishCore
-from amqpworker.errors import NotConnected
 from amqpworker.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,28 +27,11 @@ class Publisher(PublishCore):
     """Publishes with confirms and `mandatory`, from any thread, over one connection that is made at first use."""
 
     def __init__(self, addresses: Sequence[Address], settings: Settings, calls: Calls) -> None:
-        self.io: IOThread = IOThread("publisher", addresses, settings, self)
-        super().__init__(self.io, settings, calls)
-        self._started = self._closed = False
+        self.keeper: IOThread = IOThread("publisher", addresses, settings, self)
+        super().__init__(self.keeper, settings, calls)
+        self._closed = False
 
     # ---- from any thread --------------------------------------------------------------------------------------------
-
-    def _on_submitted(self, pending: PendingPublish, urgent: bool) -> None:
-        """Have a publication of a lane written; if the I/O thread has ended, fail it."""
-        if not self._started:
-            self.start()
-        if urgent or not self.io.is_ticking:
-            self.io.wake()
-        if self.io.has_ended:
-            # The I/O thread may have checked the lanes before this was added, so nothing else ends it. While the thread
-            # runs, it does: it may be writing it.
-            pending.finish(NotConnected(CLOSED if self._closed else self.io.end_reason))
-
-    def start(self) -> None:
-        """Connect now instead of at the first publication; does nothing after `close`."""
-        # In this order: a signal handler in between starts it as well, which is harmless, and does not wait in vain.
-        self.io.start()
-        self._started = True
 
     def consumers_of(self, queue: str, timeout: float) -> int | None:
         """Return how many consumers a queue has; None if that is not known within `timeout` seconds."""
@@ -67,12 +47,12 @@ class Publisher(PublishCore):
     @property
     def broken(self) -> bool:
         """Whether the I/O thread has ended without `retire` or `close`."""
-        return self.io.has_ended and not self.io.is_leaving
+        return self.keeper.has_ended and not self.keeper.is_leaving
 
     @property
-    def is_last(self) -> bool:
+    def will_not_reconnect(self) -> bool:
         """Whether there is no other connection after this one."""
-        return self.io.has_ended or self._closed
+        return self.keeper.has_ended or self._closed
 
     def close(self, timeout: float, needed: Callable[[], bool] = lambda: False) -> bool:
         """
@@ -81,8 +61,8 @@ class Publisher(PublishCore):
         While it is `needed`, as by a call that waits for its reply, it stays open, and closes itself after that.
         """
         until = time.monotonic() + timeout
-        self.io.retire(needed)
-        while not self.io.join(JOIN_SLICE):
+        self.keeper.retire(needed)
+        while not self.keeper.join(JOIN_SLICE):
             if time.monotonic() >= until:
                 break
             if self.is_idle and needed():
@@ -90,5 +70,5 @@ class Publisher(PublishCore):
         confirmed = self.is_idle
         if not (confirmed and needed()):
             self._closed = True
-            self.io.stop(1.0)
+            self.keeper.stop(1.0)
         return confirmed

@@ -13,12 +13,12 @@ from functools import partial
 
 from amqpworker.broker.address import Address
 from amqpworker.client.awaiting import AwaitedCall, AwaitedPublish
-from amqpworker.client.batch import Batch, Ended, NotPublished
+from amqpworker.client.batch import Batch, Ended, FailedToPublish
 from amqpworker.client.carriers import Carrier, Carriers, require_event_loop
 from amqpworker.client.handover import end_of, set_ended
 from amqpworker.client.producer import COUNT_TIMEOUT, Producer
 from amqpworker.client.send_errors import (
-    is_confirmed,
+    may_send_again,
     no_reply,
     raise_unless_ready,
     refuse_io_thread,
@@ -47,8 +47,10 @@ class AsyncProducer:
             publish = partial(producer.publish, message, carrier.publisher.sends, True, None)
             sending = AwaitedPublish(publish, carrier.call_in_loop)
             await sending.wait()
-            if is_confirmed(sending.error, message, until):
+            if sending.error is None:
                 return
+            if not may_send_again(sending.error, until):
+                raise with_message(sending.error, message)
 
     async def send_each(self, messages: AsyncIterator[Message]) -> AsyncGenerator[Ended, None]:
         """Send messages as `batch.send_each` does, in input order; what was read when the caller stops is sent."""
@@ -59,8 +61,8 @@ class AsyncProducer:
             async for ended in self._ends_of(batch, burst, messages):
                 yield await self._again_if_closed(ended)
         except asyncio.CancelledError:
-            for _, publishing in batch.rest():
-                publishing.abandon()
+            for _, in_flight in batch.rest():
+                in_flight.abandon()
             raise
 
     async def _ends_of(
@@ -78,15 +80,15 @@ class AsyncProducer:
                 failure = error
                 break
             if batch.add(message):
-                for publishing in batch.first_half():
-                    await burst.wait_for(publishing)
+                for in_flight in batch.to_wait_for():
+                    await burst.wait_for(in_flight)
                 batch.adapt()
-            elif burst.is_over():
+            elif batch.was_urgent:
                 # Perhaps neither messages nor confirms are waited for: other coroutines run, and the burst is written.
                 await asyncio.sleep(0)
-        for message, publishing in batch.rest():
-            await burst.wait_for(publishing)
-            yield message, publishing.error
+        for message, in_flight in batch.rest():
+            await burst.wait_for(in_flight)
+            yield message, in_flight.error
         if failure is not None:
             raise failure
 
@@ -122,14 +124,14 @@ class AsyncProducer:
             try:
                 return await self._call(message, timeout, until)
             except NotConnected as error:
-                if not was_closed_before(error) or time.monotonic() >= until:
+                if not may_send_again(error, until):
                     raise
 
     async def _call(self, message: Message, timeout: float, until: float) -> bytes:
         carrier = self.carriers.current()
         call = carrier.calls.add(AwaitedCall(carrier.calls, carrier.call_in_loop))
         try:
-            publish = partial(self._producer.request, carrier.publisher.calls, carrier.calls, call, message, timeout)
+            publish = partial(self._producer.request, carrier.publisher.calls, call, message, timeout)
             request = AwaitedPublish(publish, carrier.call_in_loop)
             return await call.reply(until - time.monotonic())
         except asyncio.CancelledError:
@@ -156,28 +158,21 @@ class _Burst:
         self._producer = producer
         self._carriers = carriers
         self._carrier = carriers.current()
-        self._is_over = False
 
     def __call__(self, message: Message, urgent: bool) -> AwaitedPublish:
         """Publish a message, at once if it is urgent."""
         if urgent:
             refuse_io_thread(message)
             self._carrier = self._carriers.current()
-            self._is_over = True
         carrier = self._carrier
         publish = partial(self._producer.publish, message, carrier.publisher.sends, urgent, None)
         return AwaitedPublish(publish, carrier.call_in_loop)
 
-    def is_over(self) -> bool:
-        """Return whether a burst has ended since this was asked last."""
-        was_over, self._is_over = self._is_over, False
-        return was_over
-
-    async def wait_for(self, publishing: AwaitedPublish | NotPublished) -> None:
+    async def wait_for(self, in_flight: AwaitedPublish | FailedToPublish) -> None:
         """Wait until a message has ended, after everything that was published is written."""
-        if isinstance(publishing, AwaitedPublish) and not publishing.done:
-            self._carrier.publisher.io.wake()
-            await publishing.wait()
+        if isinstance(in_flight, AwaitedPublish) and not in_flight.done:
+            self._carrier.publisher.keeper.wake()
+            await in_flight.wait()
 
 
 async def _consumers_of(carrier: Carrier, queue: str) -> int | None:

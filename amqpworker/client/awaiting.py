@@ -15,7 +15,7 @@ from amqpworker.broker.pending_publish import GRACE, OnDone, PendingPublish
 from amqpworker.client.calls import Calls, PendingCall
 from amqpworker.client.carriers import CallInLoop
 from amqpworker.client.handover import end_of, set_ended
-from amqpworker.errors import AmqpWorkerError, CallTimeout
+from amqpworker.errors import AmqpWorkerError
 
 
 class AwaitedPublish:
@@ -75,7 +75,7 @@ class AwaitedCall(PendingCall):
     __slots__ = ("_call_in_loop", "_future")
 
     def __init__(self, calls: Calls, call_in_loop: CallInLoop) -> None:
-        super().__init__(calls, calls.new_id())
+        super().__init__(calls)
         self._future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._call_in_loop = call_in_loop
 
@@ -86,8 +86,8 @@ class AwaitedCall(PendingCall):
         """Return the reply; raises the error that the call ended with, CallTimeout if it did not end within `timeout` seconds."""
         if not await end_of(self._future, timeout):
             if self.forget():
-                raise CallTimeout(f"No reply to call {self.correlation_id} within {timeout:g} s.")
-            # The I/O thread has taken the call and ends it at this moment. It sets the value first, then reads the future.
+                raise self.timed_out(timeout)
+            # A thread has taken the call and ends it at this moment. It sets the value first, then reads the future.
             self._future = asyncio.get_running_loop().create_future()
             if not self.has_ended:
                 await end_of(self._future, GRACE)

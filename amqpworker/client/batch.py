@@ -27,7 +27,7 @@ BURST = 128
 BURST_SECONDS = 0.005
 
 
-class Publishing(Protocol):
+class InFlight(Protocol):
     """A message that was published, and that is waited for by a thread or by a coroutine."""
 
     @property
@@ -44,11 +44,11 @@ class Publishing(Protocol):
 
 
 _Sent = TypeVar("_Sent")
-_Publishing = TypeVar("_Publishing", bound=Publishing)
+_InFlight = TypeVar("_InFlight", bound=InFlight)
 
 
 @dataclass(slots=True)
-class NotPublished:
+class FailedToPublish:
     """A message that could not be published."""
 
     error: AmqpWorkerError | None
@@ -59,17 +59,17 @@ class NotPublished:
         """It has ended."""
 
 
-Publish: TypeAlias = Callable[[Message, bool], _Publishing]
+Publish: TypeAlias = Callable[[Message, bool], _InFlight]
 """Publishes a message, at once if it is urgent, without waiting for its confirm; raises if it cannot be sent."""
 Ended: TypeAlias = tuple[Message, AmqpWorkerError | None]
 
 
-class Window(Generic[_Publishing]):
+class Window(Generic[_InFlight]):
     """The messages that were published and not yielded yet, in order, and how many there may be."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._held: deque[tuple[Message, _Publishing | NotPublished, float]] = deque()
+        self._held: deque[tuple[Message, _InFlight | FailedToPublish, float]] = deque()
         self._bytes = 0
         self.max_messages = FIRST_MESSAGES
         self.max_bytes = FIRST_BYTES
@@ -77,25 +77,25 @@ class Window(Generic[_Publishing]):
     def __len__(self) -> int:
         return len(self._held)
 
-    def add(self, message: Message, publishing: _Publishing | NotPublished, now: float) -> bool:
+    def add(self, message: Message, in_flight: _InFlight | FailedToPublish, now: float) -> bool:
         """Add a message that was published now (monotonic); return whether to wait for confirms before the next."""
         held = self._held
-        held.append((message, publishing, now))
-        self._bytes += publishing.size
+        held.append((message, in_flight, now))
+        self._bytes += in_flight.size
         return len(held) >= self.max_messages or self._bytes >= self.max_bytes
 
-    def pop(self) -> tuple[Message, _Publishing | NotPublished]:
+    def pop(self) -> tuple[Message, _InFlight | FailedToPublish]:
         """Remove and return the oldest one."""
-        message, publishing, _ = self._held.popleft()
-        self._bytes -= publishing.size
-        return message, publishing
+        message, in_flight, _ = self._held.popleft()
+        self._bytes -= in_flight.size
+        return message, in_flight
 
-    def pop_ended(self) -> tuple[Message, _Publishing | NotPublished] | None:
+    def pop_ended(self) -> tuple[Message, _InFlight | FailedToPublish] | None:
         """Remove and return the oldest one, if it has ended."""
         held = self._held
         return self.pop() if held and held[0][1].done else None
 
-    def first_half(self) -> tuple[_Publishing | NotPublished, _Publishing | NotPublished]:
+    def to_wait_for(self) -> tuple[_InFlight | FailedToPublish, _InFlight | FailedToPublish]:
         """Return what to wait for until the first half is confirmed: one wake-up for all of it."""
         held = self._held
         return held[len(held) // 2][1], held[0][1]
@@ -111,37 +111,39 @@ class Window(Generic[_Publishing]):
             self.max_bytes = max(1, self.max_bytes // 2)
 
 
-class Batch(Generic[_Publishing]):
+class Batch(Generic[_InFlight]):
     """
     The messages of one batch, published as they are read: it decides what to wait for, and the caller waits.
 
     `publish` publishes a message, at once if it is urgent, without waiting for its confirm. `timeout` is how long each may wait.
     """
 
-    def __init__(self, publish: Publish[_Publishing], timeout: float) -> None:
+    def __init__(self, publish: Publish[_InFlight], timeout: float) -> None:
         self._publish = publish
-        self._window: Window[_Publishing] = Window(timeout)
-        self._unwoken = 0
-        self._next_wake = 0.0
+        self._window: Window[_InFlight] = Window(timeout)
+        self._unwritten = 0
+        self._next_write = 0.0
+        self.was_urgent = False
+        """Whether the last message was published at once, with all before it."""
 
     def add(self, message: Message) -> bool:
-        """Publish a message; return whether to wait for `first_half` before the next."""
+        """Publish a message; return whether to wait for `to_wait_for` before the next."""
         # The first of a burst is written at once, then many in one write; a slow source never waits.
-        self._unwoken += 1
+        self._unwritten += 1
         now = time.monotonic()
-        urgent = self._unwoken >= BURST or now >= self._next_wake
+        self.was_urgent = urgent = self._unwritten >= BURST or now >= self._next_write
         if urgent:
-            self._unwoken, self._next_wake = 0, now + BURST_SECONDS
-        publishing: _Publishing | NotPublished
+            self._unwritten, self._next_write = 0, now + BURST_SECONDS
+        in_flight: _InFlight | FailedToPublish
         try:
-            publishing = self._publish(message, urgent)
+            in_flight = self._publish(message, urgent)
         except AmqpWorkerError as error:
-            publishing = NotPublished(error)
-        return self._window.add(message, publishing, now)
+            in_flight = FailedToPublish(error)
+        return self._window.add(message, in_flight, now)
 
-    def first_half(self) -> tuple[_Publishing | NotPublished, _Publishing | NotPublished]:
+    def to_wait_for(self) -> tuple[_InFlight | FailedToPublish, _InFlight | FailedToPublish]:
         """Return what to wait for, in this order; `adapt` is called after that, while the second half is in flight."""
-        return self._window.first_half()
+        return self._window.to_wait_for()
 
     def adapt(self) -> None:
         """Make the window larger or smaller, by how long its oldest message has waited."""
@@ -152,7 +154,7 @@ class Batch(Generic[_Publishing]):
         while (popped := self._window.pop_ended()) is not None:
             yield popped[0], popped[1].error
 
-    def rest(self) -> Iterator[tuple[Message, _Publishing | NotPublished]]:
+    def rest(self) -> Iterator[tuple[Message, _InFlight | FailedToPublish]]:
         """Remove and yield all others, each of which is to be waited for."""
         while len(self._window):
             yield self._window.pop()
@@ -180,12 +182,12 @@ def send_each(
             failure = error
             break
         if batch.add(message):
-            for publishing in batch.first_half():
-                _wait_for(publishing, wake)
+            for in_flight in batch.to_wait_for():
+                _wait_for(in_flight, wake)
             batch.adapt()
-    for message, publishing in batch.rest():
-        _wait_for(publishing, wake)
-        yield message, publishing.error
+    for message, in_flight in batch.rest():
+        _wait_for(in_flight, wake)
+        yield message, in_flight.error
     if failure is not None:
         raise failure
 
@@ -226,7 +228,7 @@ def _were(count: int) -> str:
     return "was" if count == 1 else "were"
 
 
-def _wait_for(publishing: PendingPublish | NotPublished, wake: Callable[[], None]) -> None:
-    if not (publishing.done or isinstance(publishing, NotPublished)):
+def _wait_for(in_flight: PendingPublish | FailedToPublish, wake: Callable[[], None]) -> None:
+    if not (in_flight.done or isinstance(in_flight, FailedToPublish)):
         wake()
-        publishing.wait()
+        in_flight.wait()

@@ -2,8 +2,8 @@
 Calls that wait for their reply, by correlation id.
 
 Decides which call a reply belongs to, and when waiting ends. Each call has a correlation id of its own: the task id may
-have been used before, and a late reply to that message is not the reply to this one. Any thread opens calls and waits; the
-I/O thread calls `resolve` for each reply, and `fail_requests_on` when the channel is lost.
+have been used before, and a late reply to that message is not the reply to this one. Threads and coroutines wait, each in
+its own way; where the connection is kept, `resolve` is called for each reply, and `fail_requests_on` when the channel is lost.
 """
 
 from __future__ import annotations
@@ -20,23 +20,64 @@ _Call = TypeVar("_Call", bound="PendingCall")
 
 
 class PendingCall:
+    """One call that waits for its reply."""
+
+    __slots__ = ("_body", "_calls", "_error", "correlation_id", "requested_on")
+
+    def __init__(self, calls: Calls) -> None:
+        self.correlation_id = calls.new_id()
+        self.requested_on = 0  # serial number of the channel on which the broker has confirmed the request
+        self._calls = calls
+        self._body: bytes | None = None
+        self._error: AmqpWorkerError | None = None
+
+    def forget(self) -> bool:
+        """Stop waiting, so that a later reply is dropped; return false if the call has already ended."""
+        return self._calls.take(self.correlation_id) is not None
+
+    def end(self, body: bytes | None, error: AmqpWorkerError | None = None) -> None:
+        """End the wait with a reply or an error; only what has taken the call out may do this."""
+        self._body, self._error = body, error
+        self._wake()
+
+    def _wake(self) -> None:
+        """Wake what waits."""
+        raise NotImplementedError
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is a reply, or an error."""
+        return self._body is not None or self._error is not None
+
+    def value(self) -> bytes:
+        """Return the reply of a call that has ended; raises the error that it ended with."""
+        if self._error is not None:
+            raise self._error
+        assert self._body is not None
+        return self._body
+
+    def timed_out(self, timeout: float) -> CallTimeout:
+        """Return the error of a call that did not end within `timeout` seconds."""
+        return CallTimeout(f"No reply to call {self.correlation_id} within {timeout:g} s.")
+
+
+class ThreadCall(PendingCall):
     """
-    One call that waits for its reply.
+    A call whose reply a thread waits for.
 
     A bare lock, held until the call has ended, wakes its thread faster than an event or a condition, which consist of
     several.
     """
 
-    __slots__ = ("_body", "_calls", "_error", "_lock", "correlation_id", "requested_on")
+    __slots__ = ("_lock",)
 
-    def __init__(self, calls: Calls, correlation_id: str) -> None:
-        self.correlation_id = correlation_id
-        self.requested_on = 0  # serial number of the channel on which the broker has confirmed the request
-        self._calls = calls
-        self._body: bytes | None = None
-        self._error: AmqpWorkerError | None = None
+    def __init__(self, calls: Calls) -> None:
+        super().__init__(calls)
         self._lock = allocate_lock()
         self._lock.acquire()
+
+    def _wake(self) -> None:
+        self._lock.release()
 
     def wait(self, timeout: float) -> bytes:
         """
@@ -51,35 +92,11 @@ class PendingCall:
                 self.forget()
                 raise
             if not ended and self.forget():
-                raise CallTimeout(f"No reply to call {self.correlation_id} within {timeout:g} s.")
+                raise self.timed_out(timeout)
             if not ended:
                 # another thread has taken the call and ends it at this moment
                 self._lock.acquire()
         return self.value()
-
-    def forget(self) -> bool:
-        """Stop waiting, so that a later reply is dropped; return false if the call has already ended."""
-        return self._calls.take(self.correlation_id) is not None
-
-    def end(self, body: bytes | None, error: AmqpWorkerError | None = None) -> None:
-        """End the wait with a reply or an error; only the thread that has taken the call may do this."""
-        self._body, self._error = body, error
-        self._wake()
-
-    def _wake(self) -> None:
-        self._lock.release()
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether there is a reply, or an error."""
-        return self._body is not None or self._error is not None
-
-    def value(self) -> bytes:
-        """Return the reply of a call that has ended; raises the error that it ended with."""
-        if self._error is not None:
-            raise self._error
-        assert self._body is not None
-        return self._body
 
 
 class Calls:
@@ -98,10 +115,6 @@ class Calls:
 
     def __len__(self) -> int:
         return len(self._pending)
-
-    def open(self) -> PendingCall:
-        """Create a pending call with a correlation id that no other call has had."""
-        return self.add(PendingCall(self, self.new_id()))
 
     def new_id(self) -> str:
         """Return a correlation id that no other call has had."""

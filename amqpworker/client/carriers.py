@@ -72,12 +72,12 @@ class LoopCarrier:
         self.calls = Calls()
         self.call_in_loop: CallInLoop = _call_now
         self.publisher: LoopPublisher = LoopPublisher(addresses, settings, self.calls)
-        self.publisher.io.owner = owner
+        self.publisher.keeper.owner = owner
 
     @property
     def is_usable(self) -> bool:
         """Whether it is that of this process, and is not closing."""
-        return not (self.is_retired or self.publisher.io.is_leaving) and self.process == getpid()
+        return not (self.is_retired or self.publisher.keeper.is_leaving) and self.process == getpid()
 
 
 class LoopState:
@@ -113,7 +113,7 @@ class Carriers:
         if carrier is None or carrier.is_usable:
             return carrier
         if carrier.process != getpid():
-            carrier.publisher.io.forget()  # after a fork that no hook of Python was called for, as uWSGI's
+            carrier.publisher.keeper.forget()  # after a fork that no hook of Python was called for, as uWSGI's
         state.carrier = None
         return None
 

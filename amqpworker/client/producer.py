@@ -20,10 +20,10 @@ from amqpworker.broker.lane import Lane
 from amqpworker.broker.pending_publish import OnDone, PendingPublish
 from amqpworker.broker.publisher import Publisher
 from amqpworker.client.batch import Ended, send_each
-from amqpworker.client.calls import Calls, PendingCall
+from amqpworker.client.calls import Calls, PendingCall, ThreadCall
 from amqpworker.client.event_loop_warning import warn_in_event_loop
 from amqpworker.client.send_errors import (
-    is_confirmed,
+    may_send_again,
     no_reply,
     raise_unless_ready,
     refuse_io_thread,
@@ -75,24 +75,24 @@ class Producer:
     def __del__(self) -> None:
         """If it was not closed, its thread ends once everything is confirmed."""
         last = self._generation
-        if last.publisher is not None and not last.publisher.io.is_over and last.process == getpid():
-            last.publisher.io.retire()
+        if last.publisher is not None and not last.publisher.keeper.is_over and last.process == getpid():
+            last.publisher.keeper.retire()
 
     def current(self) -> PublisherGeneration:
         """Return the generation of this process, another one if the last was closed."""
         # For every message: the present generation, unless it cannot be used any more.
         present = self._generation
         publisher = present.publisher
-        if publisher is None or publisher.io.is_over or present.process != getpid():
+        if publisher is None or publisher.keeper.is_over or present.process != getpid():
             return self._next(present)
         return present
 
     def _next(self, generation: PublisherGeneration) -> PublisherGeneration:
         """Return the generation that follows: the same one for simultaneous callers."""
         process = getpid()
-        while generation.publisher is None or generation.publisher.io.is_over or generation.process != process:
+        while generation.publisher is None or generation.publisher.keeper.is_over or generation.process != process:
             if generation.publisher is not None and generation.process != process:
-                generation.publisher.io.forget()
+                generation.publisher.keeper.forget()
             generation = generation.successor.setdefault(None, self._make_generation(process))
         self._generation = generation
         return generation
@@ -100,7 +100,7 @@ class Producer:
     def _make_generation(self, process: int) -> PublisherGeneration:
         calls = Calls()
         publisher = self._make_publisher(calls)
-        publisher.io.owner = self.owner
+        publisher.keeper.owner = self.owner
         PUBLISHERS.add(publisher)
         return PublisherGeneration(publisher, calls, process)
 
@@ -127,7 +127,7 @@ class Producer:
             return len(calls) > 0 and spares_calls()
 
         if in_io_thread():
-            publisher.io.retire(needed)
+            publisher.keeper.retire(needed)
         else:
             publisher.close(min(timeout, threading.TIMEOUT_MAX), needed)
 
@@ -154,8 +154,10 @@ class Producer:
             refuse_io_thread(message)
             pending = self.publish(message, self.publisher.sends, True, timeout)
             pending.wait()
-            if is_confirmed(pending.error, message, until):
+            if pending.error is None:
                 return
+            if not may_send_again(pending.error, until):
+                raise with_message(pending.error, message)
 
     def send_each(self, messages: Iterable[Message]) -> Iterator[Ended]:
         """Send messages as `batch.send_each` does; raises ConfigError if the URL's files cannot be read, which affects all."""
@@ -174,7 +176,7 @@ class Producer:
 
     def wake(self) -> None:
         """Have everything that was published written now."""
-        self.publisher.io.wake()
+        self.publisher.keeper.wake()
 
     def _send_again(self, message: Message) -> AmqpWorkerError | None:
         try:
@@ -209,15 +211,15 @@ class Producer:
             try:
                 return self._call(message, timeout, until)
             except NotConnected as error:
-                if not was_closed_before(error) or time.monotonic() >= until:
+                if not may_send_again(error, until):
                     raise
 
     def _call(self, message: Message, timeout: float, until: float) -> bytes:
         present = self.current()
         assert present.publisher is not None
-        pending = present.calls.open()
+        pending = present.calls.add(ThreadCall(present.calls))
         try:
-            request = self.request(present.publisher.calls, present.calls, pending, message, timeout)
+            request = self.request(present.publisher.calls, pending, message, timeout)
             return pending.wait(until - time.monotonic())
         except CallTimeout:
             if not pending.requested_on:
@@ -233,13 +235,7 @@ class Producer:
             pending.forget()
 
     def request(
-        self,
-        lane: Lane,
-        calls: Calls,
-        call: PendingCall,
-        message: Message,
-        timeout: float,
-        on_done: OnDone | None = None,
+        self, lane: Lane, call: PendingCall, message: Message, timeout: float, on_done: OnDone | None = None
     ) -> PendingPublish:
         """Publish the request of a call, which ends with its error if it is not confirmed; raises as `publish` does."""
         publication = publication_of_call(
@@ -250,8 +246,8 @@ class Producer:
         def on_sent(error: AmqpWorkerError | None) -> None:
             if error is None:
                 call.requested_on = pending.channel
-            elif (waiting := calls.take(call.correlation_id)) is not None:
-                waiting.end(None, error)
+            elif call.forget():
+                call.end(None, error)
             if on_done is not None:
                 on_done(error)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from amqpworker.broker.connection import CLOSED
+from amqpworker.broker.keeper import CLOSED
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_core import PublishCore
 from amqpworker.broker.publish_errors import not_written
@@ -14,13 +14,9 @@ from amqpworker.lifecycle import in_io_thread
 from amqpworker.model.message import Message
 
 
-def is_confirmed(error: AmqpWorkerError | None, message: Message, until: float) -> bool:
-    """Return whether a message is confirmed, false if it is to be sent again; raises its error, with the message in it."""
-    if error is None:
-        return True
-    if was_closed_before(error) and time.monotonic() < until:
-        return False
-    raise with_message(error, message)
+def may_send_again(error: AmqpWorkerError | None, until: float) -> bool:
+    """Return whether a message was not sent because its publisher had just been closed, and there is time for another."""
+    return was_closed_before(error) and time.monotonic() < until
 
 
 def raise_unless_ready(check: PendingPublish, publisher: PublishCore, timeout: float) -> None:

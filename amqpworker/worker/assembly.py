@@ -74,7 +74,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     stop_request = StopRequest()
 
     def wake() -> None:
-        consumer.io.wake()
+        consumer.keeper.wake()
 
     # The path of a delivery, built from its end: each part needs the one after it.
     app.producer.owner = options.app
@@ -89,9 +89,9 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     runners: RunnerThreads = RunnerThreads(Pipeline(executor, settler, isolation), _concurrency(options), recorder)
     receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, _ask(reporter), wake)
     consumer = Consumer(addresses(app.url), app.settings, _subscriptions(app, options), receiver)
-    consumer.io.owner = options.app
-    consumer.io.beat = lambda: recorder.beat(CONSUMER)
-    publisher.io.beat = lambda: recorder.beat(PUBLISHER)
+    consumer.keeper.owner = options.app
+    consumer.keeper.beat = lambda: recorder.beat(CONSUMER)
+    publisher.keeper.beat = lambda: recorder.beat(PUBLISHER)
     runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
 
     # The services, and what they need.

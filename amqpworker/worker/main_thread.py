@@ -126,9 +126,9 @@ class WorkerProcess:
         self.reporter.send_reliably(Report("ready", self.drain_timeout))
         for service in self.services:
             service.start()
-        self.consumer.io.start()
+        self.consumer.keeper.start()
         if (problem := self._wait_for_consumer()) is not None:
-            self.consumer.io.stop(CLOSE_TIMEOUT)
+            self.consumer.keeper.stop(CLOSE_TIMEOUT)
             self.lifespan.leave(SHUTDOWN_GRACE)
             return misconfigured(problem, self.reporter)
         # Not before: what is wrong with the broker is logged once, by the consumer.
@@ -200,9 +200,9 @@ class WorkerProcess:
             self.runners.settle(run.delivery, outcome, run)
         if overdue:
             self._wait_until(lambda: self.settler.is_idle, time.monotonic() + LAST_COPY_TIMEOUT)
-        self.consumer.io.wake()
+        self.consumer.keeper.wake()
         self.app.producer.close(CLOSE_TIMEOUT if not self.stop_now else 0.0)
-        self.consumer.io.stop(CLOSE_TIMEOUT)
+        self.consumer.keeper.stop(CLOSE_TIMEOUT)
         log.info("worker_stopped", abandoned=not finished)
         return STOPPED if finished else ABANDONED
 

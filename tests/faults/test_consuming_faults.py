@@ -205,7 +205,7 @@ def test_a_channel_that_the_broker_closes_is_opened_again(
             404: lambda: before.channel.pika.queue_declare("no such queue", passive=True),  # type: ignore[union-attr]
             406: lambda: before.channel.pika.basic_ack(9999),  # type: ignore[union-attr]
         }[reply_code]
-        loop = worker.process.consumer.io._loop
+        loop = worker.process.consumer.keeper._loop
         loop.add_callback_threadsafe(ask)
         wait_for_another(worker, before)
         assert "queue_not_consumed" in caplog.text

@@ -102,7 +102,7 @@ def test_a_child_of_a_task_does_not_keep_the_connection_of_its_worker(app: App) 
     """A pool of processes that a task left behind would hide the end of its worker from the broker."""
     app.task(name="rest", queue=QUEUE)(lambda: None)
     with running(app) as worker:
-        connection = worker.process.consumer.io.connection
+        connection = worker.process.consumer.keeper.connection
         assert connection is not None
         number = socket_of(connection).fileno()
 

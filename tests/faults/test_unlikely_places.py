@@ -110,8 +110,8 @@ def test_a_send_from_the_i_o_thread_is_refused_at_once_and_the_error_names_the_p
     told: list[object] = []
     publisher = app.producer.publisher
     held = [Finalised(echo, told)]
-    publisher.io.call_later(0, held.clear)
-    publisher.io.wake()
+    publisher.keeper.call_later(0, held.clear)
+    publisher.keeper.wake()
     wait_until(lambda: len(told) == 2, 25, "it was finalised in the I/O thread")
     assert isinstance(told[0], NotConnected)
     assert "amqpworker-publisher" in str(told[0])
@@ -143,8 +143,8 @@ def test_every_verb_is_refused_or_done_at_once_in_the_i_o_thread(verb: str, app:
         told.append(time.monotonic() - begin)
 
     publisher = app.producer.publisher
-    publisher.io.call_later(0, act)
-    publisher.io.wake()
+    publisher.keeper.call_later(0, act)
+    publisher.keeper.wake()
     wait_until(lambda: len(told) == 2, 25, "it was done in the I/O thread")
     assert isinstance(told[1], float)
     assert told[1] < 2

@@ -129,7 +129,7 @@ class Publishing:
     def __init__(self, *, connected: bool = True) -> None:
         self.publisher = Publisher(ADDRESSES, Settings(), Calls())
         self.thread = StillThread("publisher", ADDRESSES, Settings(), self.publisher)
-        self.publisher.io = self.publisher.session.io = self.thread
+        self.publisher.keeper = self.publisher.session.keeper = self.thread
         self.wire = Wire()
         if connected:
             self.publisher.on_opened(self.wire)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from amqpworker.broker.ack_timeout import (
     cancels_after_ack_timeout,
     refuses_ack_timeout,
 )
-from amqpworker.broker.connection import ChannelClosed, ConnectionEnded
+from amqpworker.broker.connection import ChannelClosedByBroker, ConnectionEnded
 from amqpworker.broker.pika_connection import version_of
 from amqpworker.settings import Settings
 
@@ -51,8 +51,8 @@ def test_one_from_the_environment_is_given_too(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_refusal_is_distinguished_from_others() -> None:
-    assert refuses_ack_timeout(ChannelClosed(406, TOLD))
-    assert not refuses_ack_timeout(ChannelClosed(406, "PRECONDITION_FAILED - inequivalent arg"))
+    assert refuses_ack_timeout(ChannelClosedByBroker(406, TOLD))
+    assert not refuses_ack_timeout(ChannelClosedByBroker(406, "PRECONDITION_FAILED - inequivalent arg"))
     assert not refuses_ack_timeout(ConnectionEnded("x-consumer-timeout"))
 
 
@@ -63,9 +63,12 @@ LATE = (
 
 
 def test_a_channel_that_was_closed_by_the_ack_timeout_is_recognized_with_the_timeout() -> None:
-    assert ack_timeout_that_closed(ChannelClosed(406, LATE), 1800.0) == 6.0
-    assert ack_timeout_that_closed(ChannelClosed(406, LATE.partition(".")[0]), 1800.0) == 1800.0
-    assert ack_timeout_that_closed(ChannelClosed(406, "PRECONDITION_FAILED - unknown delivery tag 7"), 1800.0) is None
+    assert ack_timeout_that_closed(ChannelClosedByBroker(406, LATE), 1800.0) == 6.0
+    assert ack_timeout_that_closed(ChannelClosedByBroker(406, LATE.partition(".")[0]), 1800.0) == 1800.0
+    assert (
+        ack_timeout_that_closed(ChannelClosedByBroker(406, "PRECONDITION_FAILED - unknown delivery tag 7"), 1800.0)
+        is None
+    )
     assert ack_timeout_that_closed(ConnectionEnded(LATE), 1800.0) is None
     assert [cancels_after_ack_timeout(told(version)) for version in ("3.13.7", "4.2.9", "4.3.0")] == [
         False,

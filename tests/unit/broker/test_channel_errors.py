@@ -11,7 +11,7 @@ from amqpworker.broker.channel_errors import (
     exchange_of,
     explain_mismatch,
 )
-from amqpworker.broker.connection import ChannelClosed, ConnectionEnded, NoChannelLeft
+from amqpworker.broker.connection import ChannelClosedByBroker, ConnectionEnded, NoChannelLeft
 from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError, NotConnected, SendError, Unroutable
 
 
@@ -43,7 +43,7 @@ from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError, NotCo
 def test_the_end_of_a_channel_is_an_error_with_the_reason(
     code: int, text: str, wanted: type[AmqpWorkerError], told: str
 ) -> None:
-    error = channel_error(ChannelClosed(code, text), "declaring queue work", "configure")
+    error = channel_error(ChannelClosedByBroker(code, text), "declaring queue work", "configure")
     assert type(error) is wanted
     assert told in str(error)
 
@@ -53,7 +53,7 @@ def test_the_end_of_a_channel_is_an_error_with_the_reason(
 )
 def test_only_an_app_that_declares_is_advised_to_leave_that_to_another(what: str, right: str) -> None:
     text = "ACCESS_REFUSED - access to exchange 'a' in vhost '/' refused for user 'op'"
-    closed = ChannelClosed(403, text)
+    closed = ChannelClosedByBroker(403, text)
     assert "DECLARE" not in str(channel_error(closed, what, right))
     assert "AMQPWORKER_DECLARE=0" in str(channel_error(closed, what, right, DECLARED_ELSEWHERE))
 
@@ -68,7 +68,7 @@ def test_a_connection_without_a_channel_left_is_an_error_with_the_number_that_is
 @pytest.mark.parametrize(("named", "right"), [("", "read"), ("configure ", "configure")])
 def test_a_missing_permission_is_named_if_its_name_is_asked_for(named: str, right: str) -> None:
     text = f"ACCESS_REFUSED - {named}access to queue 'a.dead' in vhost '/' refused for user 'op'"
-    error = channel_error(ChannelClosed(403, text), "looking into queue 'a.dead'", "read")
+    error = channel_error(ChannelClosedByBroker(403, text), "looking into queue 'a.dead'", "read")
     assert type(error) is AccessRefused
     assert f"user 'op' lacks the permission `{right}` on queue 'a.dead' in virtual host '/'" in str(error)
     assert "topology declare" not in str(error)
@@ -134,13 +134,13 @@ def test_another_refusal_is_reported_as_it_is() -> None:
     ],
 )
 def test_a_queue_that_is_down_is_distinguished_from_one_that_is_not_there(code: int, text: str, missing: bool) -> None:
-    assert does_not_exist(ChannelClosed(code, text), "queue") is missing
+    assert does_not_exist(ChannelClosedByBroker(code, text), "queue") is missing
     assert not does_not_exist(None, "queue")
 
 
 def test_what_differs_is_reported_without_what_was_being_done() -> None:
     text = "PRECONDITION_FAILED - inequivalent arg 'x-a' for queue 'q' in vhost '/': received '1' but current is '2'"
-    error = channel_error(ChannelClosed(406, text), "checking the topology", "read")
+    error = channel_error(ChannelClosedByBroker(406, text), "checking the topology", "read")
     assert str(error).startswith("The queue 'q' in vhost '/' exists with")
 
 
@@ -151,7 +151,7 @@ def test_a_channel_that_ends_with_its_connection_is_not_connected() -> None:
 
 def test_the_exchange_that_a_close_names_is_read() -> None:
     def named(text: str) -> str | None:
-        return exchange_of(ChannelClosed(404, text))
+        return exchange_of(ChannelClosedByBroker(404, text))
 
     assert named("NOT_FOUND - no exchange 'a.b' in vhost '/'") == "a.b"
     assert named("ACCESS_REFUSED - access to exchange 'a' in vhost '/' refused for user 'x'") == "a"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from amqpworker.broker.address import addresses
-from amqpworker.broker.connection import ChannelClosed, ChannelListener, OnClosed, QueueState
+from amqpworker.broker.connection import ChannelClosedByBroker, ChannelListener, OnClosed, QueueState
 from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
@@ -178,10 +178,10 @@ def test_a_queue_that_knows_no_ack_timeout_of_a_consumer_is_consumed_without_at_
     consumer.on_opened(connection)
     channels[0].open()
     assert channels[0].arguments == {"x-consumer-timeout": 60_000}
-    channels[0].closed(ChannelClosed(406, "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue"))
+    channels[0].closed(ChannelClosedByBroker(406, "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue"))
     channels[1].open()
     assert channels[1].arguments == {}
-    channels[1].closed(ChannelClosed(406, "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue"))
+    channels[1].closed(ChannelClosedByBroker(406, "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue"))
     assert len(channels) == 2, "never again and again"
     assert "work" in consumer.failures
 
@@ -199,7 +199,7 @@ def test_a_subscription_that_the_broker_ends_names_what_was_late_where_it_does_s
 def test_a_channel_that_the_broker_closes_names_what_was_late_only_if_that_is_why() -> None:
     for text, named in (("delivery acknowledgement on channel 1 timed out", [1800.0]), ("unknown delivery tag", [])):
         _, receiver, _, (channel,) = consuming()
-        channel.closed(ChannelClosed(406, f"PRECONDITION_FAILED - {text}"))
+        channel.closed(ChannelClosedByBroker(406, f"PRECONDITION_FAILED - {text}"))
         assert receiver.late_after == named
 
 

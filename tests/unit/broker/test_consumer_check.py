@@ -6,10 +6,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from amqpworker.broker.connection import ChannelClosed, ChannelListener, OnClosed, QueueState
+from amqpworker.broker.connection import ChannelClosedByBroker, ChannelListener, OnClosed, QueueState
 from amqpworker.broker.consumer_check import SubscriptionCheck
 
-CLOSED = ChannelClosed(541, "INTERNAL_ERROR")
+CLOSED = ChannelClosedByBroker(541, "INTERNAL_ERROR")
 
 
 class CheckChannel:
@@ -31,7 +31,7 @@ class CheckedConsumer:
     is_open = True
 
     def __init__(self) -> None:
-        self.io: Any = self
+        self.keeper: Any = self
         self.liveness = SimpleNamespace(expect=lambda _: None)
         self.channels: list[CheckChannel] = []
         self.checked: list[QueueState] = []

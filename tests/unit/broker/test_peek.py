@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from amqpworker.broker import peek as module
-from amqpworker.broker.connection import ClosedHere, QueueState
+from amqpworker.broker.connection import ChannelClosedByUs, QueueState
 from amqpworker.broker.labels import process_name
 from amqpworker.broker.peek import End, PeekSession
 from amqpworker.model.message import Delivery, Properties
@@ -54,7 +54,7 @@ class Queue:
 
     def close(self) -> None:
         self.log.append("close")
-        self.sink._on_closed(ClosedHere())
+        self.sink._on_closed(ChannelClosedByUs())
 
 
 def look(

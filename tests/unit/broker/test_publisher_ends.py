@@ -77,7 +77,7 @@ def test_a_publisher_that_was_closed_before_its_first_message_never_connects() -
     publisher = Publisher(ADDRESSES, Settings(), Calls())
     assert publisher.close(1)
     publisher.start()
-    assert publisher.io.join(10)
+    assert publisher.keeper.join(10)
     assert "amqpworker-publisher" not in [thread.name for thread in threading.enumerate()]
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from amqpworker.broker.connection import ChannelClosed
+from amqpworker.broker.connection import ChannelClosedByBroker
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.errors import AccessRefused, ConfigError, NotConnected, Unconfirmed
 from tests.unit.broker.publishing import Publishing, publication
 
-UNKNOWN = ChannelClosed(406, "PRECONDITION_FAILED")
-REFUSED = ChannelClosed(403, "ACCESS_REFUSED - access to exchange 'e' in vhost '/' refused")
+UNKNOWN = ChannelClosedByBroker(406, "PRECONDITION_FAILED")
+REFUSED = ChannelClosedByBroker(403, "ACCESS_REFUSED - access to exchange 'e' in vhost '/' refused")
 
 
 def close_publish_channel(scene: Publishing, error: Exception) -> None:

@@ -13,7 +13,7 @@ from amqpworker.errors import AmqpWorkerError, ConfigError, InvalidArguments
 from amqpworker.model.message import Message
 
 
-class Publishing:
+class InFlight:
     """A publication that is confirmed at once, or once a caller waits for it."""
 
     error: AmqpWorkerError | None = None
@@ -34,11 +34,11 @@ class Producer:
         self.published: list[str] = []
         self.wakes = 0
 
-    def publish(self, message: Message, urgent: bool) -> Publishing:  # noqa: ARG002
+    def publish(self, message: Message, urgent: bool) -> InFlight:  # noqa: ARG002
         if message.id in self.refused:
             raise ConfigError(f"there is no queue for {message.id}")
         self.published.append(message.id)
-        return Publishing(message.id not in self.held)
+        return InFlight(message.id not in self.held)
 
     def wake(self) -> None:
         self.wakes += 1
@@ -98,24 +98,24 @@ def test_an_error_of_the_reader_comes_after_what_was_sent_before() -> None:
 def test_the_window_grows_while_confirms_come_soon_and_shrinks_to_one_message_while_they_are_slow() -> None:
     window = Window(timeout=16)
     for now in range(20):
-        window.add(message("m"), Publishing(True), now)
+        window.add(message("m"), InFlight(True), now)
         window.adapt(now + 0.5)
         window.pop()
     assert (window.max_messages, window.max_bytes) == (MAX_MESSAGES, MAX_BYTES)
     for now in range(40):
-        window.add(message("m"), Publishing(True), now)
+        window.add(message("m"), InFlight(True), now)
         window.adapt(now + 5)
         window.pop()
-    assert window.add(message("m"), Publishing(True), 0)
+    assert window.add(message("m"), InFlight(True), 0)
 
 
 @given(st.lists(st.integers(0, 1_000_000), max_size=50), st.floats(0.1, 60))
 def test_the_window_counts_what_it_holds(sizes: list[int], timeout: float) -> None:
     window = Window(timeout)
-    full = [window.add(message("m"), Publishing(False, size), 0.0) for size in sizes]
+    full = [window.add(message("m"), InFlight(False, size), 0.0) for size in sizes]
     assert len(window) == len(sizes)
     assert full == [sum(sizes[: count + 1]) >= window.max_bytes for count in range(len(sizes))]
     assert window.pop_ended() is None
     assert [window.pop()[1].size for _ in sizes] == sizes
-    assert not window.add(message("m"), Publishing(True, 1), 0.0)
+    assert not window.add(message("m"), InFlight(True, 1), 0.0)
     assert window.pop_ended() is not None

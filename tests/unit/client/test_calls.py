@@ -12,13 +12,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from amqpworker.client.calls import Calls, PendingCall
+from amqpworker.client.calls import Calls, ThreadCall
 from amqpworker.errors import CallTimeout, Unconfirmed
+
+
+def opened(calls: Calls) -> ThreadCall:
+    return calls.add(ThreadCall(calls))
 
 
 def test_a_reply_that_is_there_is_returned_without_waiting() -> None:
     calls = Calls()
-    call = calls.open()
+    call = opened(calls)
     assert calls.resolve(call.correlation_id, b"1")
     assert call.wait(0) == b"1"
     assert call.wait(0) == b"1"
@@ -27,7 +31,7 @@ def test_a_reply_that_is_there_is_returned_without_waiting() -> None:
 
 def test_a_reply_wakes_the_thread_that_waits() -> None:
     calls = Calls()
-    call = calls.open()
+    call = opened(calls)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(call.wait, 10)
         assert calls.resolve(call.correlation_id, b"1")
@@ -37,19 +41,19 @@ def test_a_reply_wakes_the_thread_that_waits() -> None:
 def test_without_a_reply_waiting_ends_in_time_and_the_call_is_forgotten() -> None:
     calls = Calls()
     with pytest.raises(CallTimeout, match=r"within 0\.01 s"):
-        calls.open().wait(0.01)
+        opened(calls).wait(0.01)
     assert len(calls) == 0
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0])
 def test_no_time_at_all_times_out_at_once(timeout: float) -> None:
     with pytest.raises(CallTimeout):
-        Calls().open().wait(timeout)
+        opened(Calls()).wait(timeout)
 
 
 def test_a_very_long_timeout_is_allowed() -> None:
     calls = Calls()
-    call = calls.open()
+    call = opened(calls)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(call.wait, float("inf"))
         calls.resolve(call.correlation_id, b"1")
@@ -58,39 +62,39 @@ def test_a_very_long_timeout_is_allowed() -> None:
 
 def test_a_late_reply_an_unknown_one_and_a_second_one_are_dropped() -> None:
     calls = Calls()
-    call = calls.open()
+    call = opened(calls)
     with pytest.raises(CallTimeout):
         call.wait(0)
     assert not calls.resolve(call.correlation_id, b"late")
     assert not calls.resolve("never opened", b"1")
-    other = calls.open()
+    other = opened(calls)
     assert calls.resolve(other.correlation_id, b"first")
     assert not calls.resolve(other.correlation_id, b"second")
 
 
 def test_a_call_that_was_not_sent_can_be_forgotten() -> None:
     calls = Calls()
-    call = calls.open()
+    call = opened(calls)
     assert call.forget()
     assert not call.forget()
     assert not calls.resolve(call.correlation_id, b"1")
 
 
 def test_no_two_calls_of_any_process_have_one_correlation_id_and_it_is_short() -> None:
-    ids = [calls.open().correlation_id for calls in (Calls(), Calls(), Calls()) for _ in range(100)]
+    ids = [opened(calls).correlation_id for calls in (Calls(), Calls(), Calls()) for _ in range(100)]
     assert len(set(ids)) == 300
     assert max(map(len, ids)) < 20
 
 
 def test_a_lost_connection_ends_every_call_that_was_requested_with_an_error_of_its_own() -> None:
     calls = Calls()
-    opened = [calls.open() for _ in range(5)]
-    for call in opened:
+    lost = [opened(calls) for _ in range(5)]
+    for call in lost:
         call.requested_on = 7
-    requested_elsewhere = calls.open()
+    requested_elsewhere = opened(calls)
     requested_elsewhere.requested_on = 8
-    not_requested = calls.open()
-    replied = calls.open()
+    not_requested = opened(calls)
+    replied = opened(calls)
     calls.resolve(replied.correlation_id, b"1")
     assert calls.has_requests_on(7)
     calls.fail_requests_on(7)
@@ -98,7 +102,7 @@ def test_a_lost_connection_ends_every_call_that_was_requested_with_an_error_of_i
     assert calls.has_requests_on(8)
     calls.resolve(requested_elsewhere.correlation_id, b"3")
     raised = []
-    for call in opened:
+    for call in lost:
         with pytest.raises(Unconfirmed, match="was lost") as caught:
             call.wait(0)
         raised.append(caught.value)
@@ -119,7 +123,7 @@ def test_256_threads_hammering_get_each_their_own_reply_and_leave_nothing() -> N
 
     def caller() -> None:
         for turn in range(10):
-            call = calls.open()
+            call = opened(calls)
             name = call.correlation_id
             sent.append(name)
             try:
@@ -159,23 +163,23 @@ class CallsMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.calls = Calls()
-        self.truth: dict[PendingCall, bytes | str | None] = {}
+        self.truth: dict[ThreadCall, bytes | str | None] = {}
 
     @rule(target=waiting)
-    def open(self) -> PendingCall:
-        call = self.calls.open()
+    def open(self) -> ThreadCall:
+        call = opened(self.calls)
         self.truth[call] = None
         return call
 
     @rule(call=waiting, body=st.binary())
-    def resolve(self, call: PendingCall, body: bytes) -> None:
+    def resolve(self, call: ThreadCall, body: bytes) -> None:
         waits = call in self.truth and self.truth[call] is None
         assert self.calls.resolve(call.correlation_id, body) is waits
         if waits:
             self.truth[call] = body
 
     @rule(call=waiting, channel=st.integers(1, 2))
-    def request(self, call: PendingCall, channel: int) -> None:
+    def request(self, call: ThreadCall, channel: int) -> None:
         call.requested_on = channel
 
     @rule(channel=st.integers(1, 2))
@@ -187,11 +191,11 @@ class CallsMachine(RuleBasedStateMachine):
         self.truth.update(dict.fromkeys(asked, "lost"))
 
     @rule(call=consumes(waiting))
-    def forget(self, call: PendingCall) -> None:
+    def forget(self, call: ThreadCall) -> None:
         assert call.forget() is (self.truth.pop(call) is None)
 
     @rule(call=consumes(waiting))
-    def wait(self, call: PendingCall) -> None:
+    def wait(self, call: ThreadCall) -> None:
         end = self.truth.pop(call)
         if isinstance(end, bytes):
             assert call.wait(0) == end

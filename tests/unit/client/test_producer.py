@@ -23,7 +23,7 @@ class Confirming:
     def __init__(self, error: AmqpWorkerError | None = None) -> None:
         self.is_over = False
         self.error = error
-        self.sends = self.io = self
+        self.sends = self.keeper = self
         self.owner: str | None = None
         self.published: list[tuple[Publication, tuple[Any, ...]]] = []
 
