@@ -33,6 +33,7 @@ from amqpworker.broker.labels import client_properties
 from amqpworker.broker.login import PLAIN, mechanism_of
 from amqpworker.broker.socket_state import has_unread, unsent_bytes
 from amqpworker.broker.tls import tls_context
+from amqpworker.errors import ConfigError
 from amqpworker.log.logger import get_logger
 from amqpworker.settings import Settings
 
@@ -43,10 +44,16 @@ OLDEST_AIORMQ = (7, 2)
 FIRST_UNKNOWN_AIORMQ = (7, 3)
 
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
-HEARTBEAT_EVERY = 1.0
+# aio-pika is shown at most this often, in seconds, that the broker is alive.
+SHOW_LIFE_EVERY = 1.0
 CLOSE_TIMEOUT = 2.0
 CUT_TIMEOUT = 1.0
-CHANNEL = slice(1, 3)
+CHANNEL_NUMBER = slice(1, 3)
+
+ENCODED_SLASH = (
+    "aio-pika cannot log in to the virtual host {virtual_host!r}, whose name contains %2F. If it is an encoded slash, encode it "
+    "once only in the URL; else do not enter the app (`async with`), so that the thread sends."
+)
 
 
 def check_aiormq_version(installed: str) -> None:
@@ -64,18 +71,20 @@ class AioConnection(asyncio.StreamReaderProtocol):
 
     def __init__(
         self,
+        name: str,
         address: Address,
         settings: Settings,
         on_lost: Callable[[BaseException | None], None],
-        on_ready: Callable[[], None],
+        on_writable: Callable[[], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = asyncio.StreamReader(loop=self._loop)
         super().__init__(self._reader, loop=self._loop)
+        self.name = name
         self.address = address
         self._settings = settings
         self._on_lost = on_lost
-        self._on_ready = on_ready
+        self._on_writable = on_writable
         self._decoder = StreamDecoder()
         self._transport: asyncio.Transport | None = None
         self._aio: aio_pika.Connection | None = None
@@ -84,7 +93,7 @@ class AioConnection(asyncio.StreamReaderProtocol):
         """By channel number."""
         self._numbers = ChannelNumbers()
         self._fed_at = 0.0
-        self._is_ready = self._is_closing = self._is_lost = self._is_paused = False
+        self._is_logged_in = self._is_closing = self._is_lost = self._is_paused = False
         self._failure: FrameError | None = None
         self.frame_max = self._channel_max = 0
         """The size of the largest frame, and how many channels, the broker accepts; 0 if there is no limit."""
@@ -95,12 +104,14 @@ class AioConnection(asyncio.StreamReaderProtocol):
 
     # ---- from its attempt to its end --------------------------------------------------------------------------------
 
-    async def connect(self, name: str) -> None:
-        """Connect and log in; raises what aio-pika or the socket raises, TimeoutError after `connect_timeout` seconds."""
+    async def connect(self, label: str) -> None:
+        """Connect and log in, with a label for the broker's lists; raises what aio-pika or the socket raises, TimeoutError after `connect_timeout` seconds."""
         settings = self._settings
         if mechanism_of(self.address, settings) == PLAIN and not (self.address.user and self.address.password):
             raise LoginRefused  # as the broker does; aiormq would log in as `guest`
-        properties = client_properties(name, f"aio-pika {aio_pika.__version__}")
+        if "%2F" in self.address.virtual_host:
+            raise ConfigError(ENCODED_SLASH.format(virtual_host=self.address.virtual_host))
+        properties = client_properties(label, f"aio-pika {aio_pika.__version__}")
         self._aio = _Connection(_url(self.address, settings), client_properties=properties)
         self._aio.kwargs["transport_factory"] = _Factory(self)
         try:
@@ -110,7 +121,7 @@ class AioConnection(asyncio.StreamReaderProtocol):
                 raise self._failure from None
             raise
         self.frame_max, self._channel_max = int(self._tune.frame_max or 0), int(self._tune.channel_max or 0)
-        self._is_ready = True
+        self._is_logged_in = True
 
     async def open_transport(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect the socket, with TLS if the address has it."""
@@ -173,7 +184,7 @@ class AioConnection(asyncio.StreamReaderProtocol):
     @property
     def is_open(self) -> bool:
         """Whether frames can be sent on it."""
-        return self._is_ready and not (self._is_closing or self._is_lost)
+        return self._is_logged_in and not (self._is_closing or self._is_lost)
 
     @property
     def accepts_messages(self) -> bool:
@@ -252,7 +263,7 @@ class AioConnection(asyncio.StreamReaderProtocol):
         self._show_life()
 
     def _on_frame(self, raw: RawFrame) -> None:
-        number = int.from_bytes(raw[CHANNEL])
+        number = int.from_bytes(raw[CHANNEL_NUMBER])
         if number:
             if channel := self._channels.get(number):
                 channel.on_frame(raw)
@@ -261,11 +272,13 @@ class AioConnection(asyncio.StreamReaderProtocol):
         match frame:
             case commands.Connection.Blocked():
                 self.is_blocked = True
-                log.warning("connection_blocked", effect="the broker has an alarm: nothing is sent")
+                log.warning(
+                    "connection_blocked", connection=self.name, effect="the broker has an alarm: nothing is sent"
+                )
             case commands.Connection.Unblocked():
                 self.is_blocked = False
-                log.info("connection_unblocked")
-                self._on_ready()
+                log.info("connection_unblocked", connection=self.name)
+                self._on_writable()
             case _:
                 if isinstance(frame, commands.Connection.Close):
                     self.close_by_broker = (frame.reply_code or 0, frame.reply_text)
@@ -278,7 +291,7 @@ class AioConnection(asyncio.StreamReaderProtocol):
     def _show_life(self) -> None:
         """Have aio-pika, which counts the frames that it sees, know that the broker is alive."""
         now = self._loop.time()
-        if self.is_open and now - self._fed_at > HEARTBEAT_EVERY:
+        if self.is_open and now - self._fed_at > SHOW_LIFE_EVERY:
             self._fed_at = now
             self._reader.feed_data(HEARTBEAT)
 
@@ -289,15 +302,15 @@ class AioConnection(asyncio.StreamReaderProtocol):
         return False
 
     def pause_writing(self) -> None:
-        """Wait until the socket has taken what was written."""
+        """Write no more messages until `resume_writing`: the socket takes no more."""
         self._is_paused = True
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        """Continue to write."""
+        """Write messages again: the socket takes more."""
         self._is_paused = False
         super().resume_writing()
-        self._on_ready()
+        self._on_writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End all channels, and report the end."""

@@ -96,7 +96,9 @@ def _quoted(text: str) -> str:
 
 def does_not_exist(error: BaseException | None, kind: str) -> bool:
     """Return whether a channel was closed because an `exchange` or `queue` does not exist; one that is down is 404 as well."""
-    return getattr(error, "reply_code", None) == NOT_FOUND and f"no {kind} " in str(getattr(error, "reply_text", ""))
+    return (
+        isinstance(error, ChannelClosedByBroker) and error.reply_code == NOT_FOUND and f"no {kind} " in error.reply_text
+    )
 
 
 class AccessRefusal(NamedTuple):
@@ -116,19 +118,23 @@ _ACCESS_REFUSED = re.compile(
 
 def access_refused(error: BaseException | None) -> AccessRefusal | None:
     """Return the missing permission for which a channel was closed; brokers before 3.11 do not name it."""
-    found = _ACCESS_REFUSED.search(str(getattr(error, "reply_text", "")))
+    found = _ACCESS_REFUSED.search(_text(error))
     return found and AccessRefusal(found["user"], found["permission"] or "", found["thing"], found["vhost"])
 
 
 def max_message_size(error: BaseException) -> int | None:
     """Return the `max_message_size` that a channel's close names if a message was larger."""
-    found = re.search(r"message size \d+ .*larger than .*max size (\d+)", str(getattr(error, "reply_text", "")))
+    found = re.search(r"message size \d+ .*larger than .*max size (\d+)", _text(error))
     return int(found.group(1)) if found else None
 
 
 def exchange_of(error: BaseException) -> str | None:
     """Return the exchange that a channel's close names, if any, as publications name it."""
-    found = re.search(r"exchange '([^']*)'", str(getattr(error, "reply_text", "")))
+    found = re.search(r"exchange '([^']*)'", _text(error))
     if found is None:
         return None
     return "" if found.group(1) == DEFAULT_EXCHANGE else found.group(1)
+
+
+def _text(error: BaseException | None) -> str:
+    return error.reply_text if isinstance(error, ChannelClosedByBroker) else ""

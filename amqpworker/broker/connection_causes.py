@@ -78,7 +78,7 @@ REFUSED_CERTIFICATE = (
 )
 NO_VIRTUAL_HOST = "RabbitMQ at {address} has no virtual host {virtual_host!r}."
 NO_ACCESS = "User {user!r} has no access to virtual host {virtual_host!r} at {address}, or it does not exist."
-CLOSED = "RabbitMQ at {address} closed the connection: {text} ({code})."
+CLOSED_BY_BROKER = "RabbitMQ at {address} closed the connection: {text} ({code})."
 NO_RESPONSE = "The server at {address} closed the connection without a response: is RabbitMQ running behind it?"
 NO_RESPONSE_BY_TLS = (
     "The server at {address} closed the connection without a response after the TLS handshake: is RabbitMQ running behind "
@@ -121,7 +121,7 @@ def _meaning(cause: BaseException, address: Address, was_open: bool) -> tuple[st
     if isinstance(cause, ClosedByBroker):
         sentence, kind = (None, "unreachable") if was_open else _denial(cause)
         details = {**facts, "user": cause.user or address.user, "text": cause.text, "code": cause.code}
-        return (sentence or CLOSED).format(**details), kind
+        return (sentence or CLOSED_BY_BROKER).format(**details), kind
     if not was_open and (failure := tls_failure(cause, address)) is not None:
         return failure.text, "unreachable" if failure.is_temporary else "incompatible"
     if isinstance(cause, ClosedWithoutResponse):

@@ -16,7 +16,7 @@ OnCount: TypeAlias = Callable[[int | None], object]
 
 
 class ConsumerCount:
-    """Asks by a passive declaration on a channel of its own; in the I/O thread, except for `waiting`."""
+    """Asks by a passive declaration on a channel of its own; used in the thread or event loop of the connection, except for `waiting`."""
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[str, OnCount]] = deque()

@@ -45,7 +45,7 @@ MAX_OLDER = 4
 
 
 class Lane:
-    """The publications of one purpose. Any thread may call `publish` and `submit`, only the I/O thread the rest."""
+    """The publications of one purpose. Any thread may call `publish` and `submit`, only that of the connection the rest."""
 
     def __init__(
         self, purpose: Purpose, session: Session, on_submitted: Callable[[PendingPublish, bool], None]
@@ -57,7 +57,7 @@ class Lane:
         self._timeout = session.settings.send_timeout
         self._inbox: deque[PendingPublish] = deque()
         self._moving = False
-        # Callers encode for this channel number; if the channel has another by then, the I/O thread encodes again.
+        # Callers encode for this channel number; if the channel has another by then, `write` encodes again.
         self._number = 1
         self._parked: set[PendingPublish] = set()
         self._paused: list[tuple[float, PendingPublish]] = []

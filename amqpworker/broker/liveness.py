@@ -20,7 +20,7 @@ QUIET = 1.0
 
 
 class Liveness:
-    """Watches the present connection; for the I/O thread."""
+    """Watches the present connection, in its thread or event loop."""
 
     def __init__(self, keeper: Keeper, addresses: int) -> None:
         self._keeper = keeper

@@ -161,7 +161,7 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
             if not lost.done():
                 lost.set_result(error)
 
-        self.connection = connection = AioConnection(address, self.settings, on_lost, self.wake)
+        self.connection = connection = AioConnection(self.name, address, self.settings, on_lost, self.wake)
         error: BaseException | None = None
         was_open = False
         try:

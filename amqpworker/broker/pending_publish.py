@@ -17,9 +17,9 @@ from amqpworker.routing.queues import Requirement
 log = get_logger(__name__)
 
 OnDone: TypeAlias = Callable[[AmqpWorkerError | None], None]
-"""Called in the I/O thread with the error, or with None once the broker has confirmed and not returned the message."""
+"""Called in the thread or event loop of the connection with the error, or with None once the broker has confirmed and not returned the message."""
 
-# The I/O thread keeps the deadlines; if it has not done so this much later, that is an error of its own.
+# What keeps the connection ends it at its deadline; if it has not done so this much later, that is an error of its own.
 GRACE = 5.0
 
 
@@ -67,7 +67,7 @@ class PendingPublish:
         self.size = len(self.data)
 
     def finish(self, error: AmqpWorkerError | None) -> None:
-        """End it, once, in the I/O thread."""
+        """End it, once, in the thread or event loop of the connection."""
         if self.done:
             return
         self.error = error
@@ -83,7 +83,7 @@ class PendingPublish:
                 log.error("io_callback_error", exc_info=mistake)
 
     def is_wanted(self) -> bool:
-        """Return whether it is still to be written; if not, it ends here. In the I/O thread."""
+        """Return whether it is still to be written; if not, it ends here. Called where `finish` is."""
         if self.wanted is None or self.wanted():
             return True
         self.finish(NotConnected("The message is no longer needed."))
@@ -113,6 +113,8 @@ class PendingPublish:
         self.done = True
 
     def give_up(self) -> None:
-        """End it because the I/O thread does not: it keeps the deadlines. From any thread."""
-        self.error = Unconfirmed("The I/O thread of the connection did not respond: the message may have arrived.")
+        """End it because what keeps the connection has not. From any thread."""
+        self.error = Unconfirmed(
+            "The thread, or event loop, of the connection did not respond: the message may have arrived."
+        )
         self.done = True

@@ -47,7 +47,7 @@ CHECKS = Purpose("checks", expects_return=True)
 
 
 class Session:
-    """The present connection. For the I/O thread, except for what other threads read to marshal frames."""
+    """The present connection. Used in its thread or event loop, except for what other threads read to marshal frames."""
 
     def __init__(self, io: Keeper, settings: Settings, calls: Calls) -> None:
         self.keeper = io

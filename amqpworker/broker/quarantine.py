@@ -22,7 +22,7 @@ MAX_QUARANTINE_CHANNELS = 8
 
 
 class Quarantine:
-    """The quarantine of one lane; for the I/O thread."""
+    """The quarantine of one lane, used in the thread or event loop of the connection."""
 
     def __init__(self, lane: Lane) -> None:
         self.exchanges: set[str] = set()

@@ -139,7 +139,7 @@ class AsyncProducer:
             raise
         except CallTimeout:
             if not call.requested_on:
-                # Its own deadline has passed as well, so the I/O thread ends it now, with the reason.
+                # Its own deadline has passed as well, so it ends now, with the reason.
                 await request.wait()
                 if request.error is not None:
                     raise with_message(request.error, message) from None

@@ -223,7 +223,7 @@ class Producer:
             return pending.wait(until - time.monotonic())
         except CallTimeout:
             if not pending.requested_on:
-                # Its own deadline has passed as well, so the I/O thread ends it now, with the reason.
+                # Its own deadline has passed as well, so it ends now, with the reason.
                 request.wait()
                 if request.error is not None:
                     raise with_message(request.error, message) from None

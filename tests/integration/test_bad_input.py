@@ -181,7 +181,7 @@ def test_properties_that_no_library_would_send_make_dead_letters_and_the_connect
 ) -> None:
     ran = add_tasks(app)
     with running(app, threads=2) as worker:
-        connection = worker.process.consumer.io.connection
+        connection = worker.process.consumer.keeper.connection
         with RawClient(vhost.url) as client:
             for case, (values, _) in UNREADABLE.items():
                 client.publish(TASKS, QUEUE, case.encode(), values)
@@ -191,7 +191,7 @@ def test_properties_that_no_library_would_send_make_dead_letters_and_the_connect
                 client.publish(TASKS, QUEUE, b"{}", values)
         wait_until(lambda: len(ran) == len(UNUSUAL), 20, "messages with unusual headers run")
         found = letters(vhost, 2 * len(UNREADABLE))
-        assert worker.process.consumer.io.connection is connection, "the connection was never lost"
+        assert worker.process.consumer.keeper.connection is connection, "the connection was never lost"
     for case, (_, told) in UNREADABLE.items():
         mine = [one for one in found if one.body.decode().strip() == case]
         assert [one.headers["aw-dead-reason"] for one in mine] == ["malformed"] * 2, case

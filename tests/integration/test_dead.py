@@ -175,11 +175,11 @@ def test_headers_that_the_broker_makes_longer_than_a_frame_stop_no_worker(
             raise OSError
 
     with running(app, threads=1) as worker:
-        connection = worker.process.consumer.io.connection
+        connection = worker.process.consumer.keeper.connection
         told = pika.BasicProperties(type="fail", headers={"large": "x" * 130_860}, delivery_mode=2)
         assert vhost.publish(TASKS, QUEUE, b"{}", told)
         wait_until(lambda: len(ran) == 2, what="it is retried")
-        assert worker.process.consumer.io.connection is connection
+        assert worker.process.consumer.keeper.connection is connection
     assert vhost.count(QUEUE) == 0
 
 

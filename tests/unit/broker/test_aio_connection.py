@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from amqpworker.broker.address import addresses
-from amqpworker.broker.aio_connection import _url, check_aiormq_version
+from amqpworker.broker.aio_connection import AioConnection, _url, check_aiormq_version
+from amqpworker.errors import ConfigError
 from amqpworker.settings import Settings
 
 
@@ -51,6 +53,16 @@ def test_login_host_and_virtual_host_reach_aiormq_as_they_are_in_the_address(url
     # As aiormq reads it.
     assert found.path[1:].replace("%2F", "/") == address.virtual_host
     assert dict(found.query) == {"heartbeat": "7", "auth": "plain"}
+
+
+def test_a_virtual_host_that_aiormq_would_take_for_another_is_refused() -> None:
+    (address,) = addresses("amqp://guest:guest@localhost:1/a%252Fb")
+
+    async def connect() -> None:
+        await AioConnection("test", address, Settings(), lambda _: None, lambda: None).connect("label")
+
+    with pytest.raises(ConfigError, match=r"virtual host 'a%2Fb'.* do not enter the app"):
+        asyncio.run(connect())
 
 
 def test_a_certificate_is_the_login_if_the_url_names_no_user() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amqpworker.broker.channel_errors import max_message_size
+from amqpworker.broker.connection import ChannelClosedByBroker
 from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_errors import (
@@ -109,10 +110,7 @@ def test_a_message_above_the_brokers_limit_fails_alone() -> None:
     ],
 )
 def test_the_limit_is_read_from_the_texts_of_brokers(text: str) -> None:
-    class Closed(Exception):
-        reply_text = text
-
-    assert max_message_size(Closed()) == 100
+    assert max_message_size(ChannelClosedByBroker(406, text)) == 100
     assert max_message_size(Exception("another")) is None
 
 
