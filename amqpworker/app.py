@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, over
 from amqpworker.broker.address import addresses
 from amqpworker.broker.publisher import Publisher
 from amqpworker.client.app_users import AppUsers
-from amqpworker.client.async_app import AsyncApp, add_note_of_sent, call_seconds, checked
+from amqpworker.client.async_app import AsyncApp
 from amqpworker.client.async_producer import AsyncProducer
-from amqpworker.client.batch import many_sent, outcome_of
+from amqpworker.client.batch import add_note_of_sent, many_sent, outcome_of
 from amqpworker.client.event_loop_warning import warn_in_event_loop
 from amqpworker.client.producer import Producer
+from amqpworker.client.send_errors import call_seconds, checked
 from amqpworker.client.sent import Sent, never_stored, value_of
 from amqpworker.errors import ConfigError, SendError
 from amqpworker.log.redaction import redact_url
@@ -351,9 +352,9 @@ class App(AsyncApp):
 
     def _value_of_reply(self, message: Message[R], body: bytes) -> R:
         """Return the value of the reply to a message."""
-        return value_of(decode_reply(body), self._decoder(message))  # type: ignore[no-any-return]
+        return value_of(decode_reply(body), self._decoder(message))
 
-    def _decoder(self, message: Message[Any]) -> Callable[[bytes], Any]:
+    def _decoder(self, message: Message[R]) -> Callable[[bytes], R]:
         task = self.tasks.get(message.task) or self.remotes.get(message.task)
         return task.signature.decode_result if task is not None else _plain_json
 

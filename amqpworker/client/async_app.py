@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import aclosing
 from datetime import timedelta
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from amqpworker.client.async_producer import AsyncProducer
-from amqpworker.client.batch import many_sent, outcome_of
+from amqpworker.client.batch import add_note_of_sent, many_sent, outcome_of
+from amqpworker.client.send_errors import call_seconds, checked
 from amqpworker.client.sent import Sent
-from amqpworker.errors import InvalidArguments, SendError
+from amqpworker.errors import SendError
 from amqpworker.model.message import Message
 from amqpworker.policies.durations import duration
 from amqpworker.settings import Settings
@@ -140,25 +141,3 @@ async def _read(messages: Iterable[Message[R]] | AsyncIterable[Message[R]]) -> A
     else:
         for message in messages:
             yield checked(message)
-
-
-def checked(message: Message[R]) -> Message[R]:
-    """Return a message; raises InvalidArguments for anything else."""
-    if not isinstance(message, Message):
-        kind = type(message).__name__
-        raise InvalidArguments(f"send() takes a Message, such as task.message(…) returns, got a {kind}.")
-    return message
-
-
-def call_seconds(message: Message[Any], timeout: float | timedelta | None, settings: Settings) -> float:
-    """Return how long a call of a message waits; raises InvalidArguments if it cannot be called."""
-    for option in ("delay", "at", "expires", "resend"):
-        if getattr(message, option) is not None:
-            raise InvalidArguments(f"call() does not accept a message with {option}: a caller waits for its reply.")
-    return settings.call_timeout if timeout is None else duration(timeout, "timeout")
-
-
-def add_note_of_sent(error: Exception, method: str, outcomes: list[Any]) -> None:
-    """Note on what reading messages has raised how many had been sent before."""
-    failed = sum(isinstance(outcome, SendError) for outcome in outcomes)
-    error.add_note(f"{method}: {len(outcomes) - failed} messages had been sent before, and {failed} had failed.")

@@ -12,10 +12,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from functools import partial
 
 from amqpworker.broker.address import Address
-from amqpworker.client.awaiting import AwaitedCall, AwaitedPublish
+from amqpworker.client.awaiting import AwaitedCall, AwaitedPublish, end_of, set_ended
 from amqpworker.client.batch import Batch, Ended, FailedToPublish
 from amqpworker.client.carriers import Carrier, Carriers, require_event_loop
-from amqpworker.client.handover import end_of, set_ended
 from amqpworker.client.producer import COUNT_TIMEOUT, Producer
 from amqpworker.client.send_errors import (
     may_send_again,
@@ -104,14 +103,16 @@ class AsyncProducer:
 
     async def check(self, timeout: float) -> None:
         """As `Producer.check`."""
-        refuse_io_thread(None)
+        until = time.monotonic() + timeout
         require_event_loop()
-        carrier = self.carriers.current()
-        check = AwaitedPublish(
-            partial(self._producer.publish_check, carrier.publisher.checks, timeout), carrier.call_in_loop
-        )
-        await check.wait()
-        raise_unless_ready(check.pending, carrier.publisher, timeout)
+        refuse_io_thread(None)
+        while True:
+            carrier = self.carriers.current()
+            publish = partial(self._producer.publish_check, carrier.publisher.checks, until - time.monotonic())
+            check = AwaitedPublish(publish, carrier.call_in_loop)
+            await check.wait()
+            if not may_send_again(check.error, until):
+                return raise_unless_ready(check.pending, carrier.publisher, timeout)
 
     # ---- calling ----------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ from functools import partial
 from amqpworker.broker.pending_publish import GRACE, OnDone, PendingPublish
 from amqpworker.client.calls import Calls, PendingCall
 from amqpworker.client.carriers import CallInLoop
-from amqpworker.client.handover import end_of, set_ended
 from amqpworker.errors import AmqpWorkerError
 
 
@@ -92,3 +91,22 @@ class AwaitedCall(PendingCall):
             if not self.has_ended:
                 await end_of(self._future, GRACE)
         return self.value()
+
+
+async def end_of(future: asyncio.Future[bool], timeout: float) -> bool:
+    """Wait for a future that is set to true, and return that; false if it is not set within `timeout` seconds."""
+    timer = future.get_loop().call_later(max(timeout, 0.0), _set, future, False)
+    try:
+        return await future
+    finally:
+        timer.cancel()
+
+
+def set_ended(future: asyncio.Future[bool]) -> None:
+    """Set a future to true, unless it is set or cancelled."""
+    _set(future, True)
+
+
+def _set(future: asyncio.Future[bool], value: bool) -> None:
+    if not future.done():
+        future.set_result(value)

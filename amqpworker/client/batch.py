@@ -210,6 +210,12 @@ def many_sent(outcomes: Sequence[_Sent | SendError]) -> list[_Sent]:
     return sent
 
 
+def add_note_of_sent(error: Exception, method: str, outcomes: list[Any]) -> None:
+    """Note on what reading messages has raised how many had been sent before."""
+    failed = sum(isinstance(outcome, SendError) for outcome in outcomes)
+    error.add_note(f"{method}: {len(outcomes) - failed} messages had been sent before, and {failed} had failed.")
+
+
 def failed_batch(failed: Sequence[SendError], sent: Sequence[Any]) -> BatchFailed:
     """Return the error of a batch of which some failed; those not confirmed may have arrived."""
     count = len(failed) + len(sent)

@@ -54,22 +54,3 @@ def handover_to_this_loop() -> Handover:
     if present is None or not present.is_of(loop):
         present = _of_thread.handover = Handover(loop)
     return present
-
-
-async def end_of(future: asyncio.Future[bool], timeout: float) -> bool:
-    """Wait for a future that is set to true, and return that; false if it is not set within `timeout` seconds."""
-    timer = future.get_loop().call_later(max(timeout, 0.0), _set, future, False)
-    try:
-        return await future
-    finally:
-        timer.cancel()
-
-
-def set_ended(future: asyncio.Future[bool]) -> None:
-    """Set a future to true, unless it is set or cancelled."""
-    _set(future, True)
-
-
-def _set(future: asyncio.Future[bool], value: bool) -> None:
-    if not future.done():
-        future.set_result(value)

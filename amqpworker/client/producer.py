@@ -189,12 +189,15 @@ class Producer:
 
     def check(self, timeout: float) -> None:
         """Return if messages can be sent; raises the error of a message that was published within `timeout` seconds."""
+        until = time.monotonic() + timeout
         refuse_io_thread(None)
         warn_in_event_loop("check")
-        publisher = self.publisher
-        pending = self.publish_check(publisher.checks, timeout)
-        pending.wait()
-        raise_unless_ready(pending, publisher, timeout)
+        while True:
+            publisher = self.publisher
+            pending = self.publish_check(publisher.checks, until - time.monotonic())
+            pending.wait()
+            if not may_send_again(pending.error, until):
+                return raise_unless_ready(pending, publisher, timeout)
 
     def publish_check(self, lane: Lane, timeout: float, on_done: OnDone | None = None) -> PendingPublish:
         """Publish what no queue takes, without waiting for its return."""

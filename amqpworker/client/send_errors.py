@@ -1,17 +1,39 @@
-"""Which threads must not send, which error a caller sees, and whether a message is sent again: its connection was just closed."""
+"""Decides who may send what, whether a message is sent again since its publisher was just closed, and which error a caller sees."""
 
 from __future__ import annotations
 
 import threading
 import time
+from datetime import timedelta
+from typing import Any, TypeVar
 
 from amqpworker.broker.keeper import CLOSED
 from amqpworker.broker.pending_publish import PendingPublish
 from amqpworker.broker.publish_core import PublishCore
 from amqpworker.broker.publish_errors import not_written
-from amqpworker.errors import AmqpWorkerError, NotConnected, SendError, Unconfirmed
+from amqpworker.errors import AmqpWorkerError, InvalidArguments, NotConnected, SendError, Unconfirmed
 from amqpworker.lifecycle import in_io_thread
 from amqpworker.model.message import Message
+from amqpworker.policies.durations import duration
+from amqpworker.settings import Settings
+
+R = TypeVar("R")
+
+
+def checked(message: Message[R]) -> Message[R]:
+    """Return a message; raises InvalidArguments for anything else."""
+    if not isinstance(message, Message):
+        kind = type(message).__name__
+        raise InvalidArguments(f"send() takes a Message, such as task.message(…) returns, got a {kind}.")
+    return message
+
+
+def call_seconds(message: Message[Any], timeout: float | timedelta | None, settings: Settings) -> float:
+    """Return how long a call of a message waits; raises InvalidArguments if it cannot be called."""
+    for option in ("delay", "at", "expires", "resend"):
+        if getattr(message, option) is not None:
+            raise InvalidArguments(f"call() does not accept a message with {option}: a caller waits for its reply.")
+    return settings.call_timeout if timeout is None else duration(timeout, "timeout")
 
 
 def may_send_again(error: AmqpWorkerError | None, until: float) -> bool:

@@ -35,7 +35,7 @@ class Sent(Generic[R]):
         task_id: str,
         task: str,
         store: Callable[[], ResultStore | None],
-        decode: Callable[[bytes], Any],
+        decode: Callable[[bytes], R],
         first_sent: int | None = None,
     ) -> None:
         self.id = task_id
@@ -74,14 +74,14 @@ class Sent(Generic[R]):
         warn_in_event_loop("result")
         while (reply := self._stored_reply()) is None:
             time.sleep(next(pauses))
-        return value_of(reply, self._decode)  # type: ignore[no-any-return]
+        return value_of(reply, self._decode)
 
     async def aresult(self, timeout: float | timedelta = 10.0) -> R:
         """As `result`, without blocking the event loop: the store is read in other threads."""
         pauses = self._pauses(duration(timeout, "timeout"))
         while (reply := await asyncio.to_thread(self._stored_reply)) is None:
             await asyncio.sleep(next(pauses))
-        return value_of(reply, self._decode)  # type: ignore[no-any-return]
+        return value_of(reply, self._decode)
 
     def _pauses(self, seconds: float) -> Iterator[float]:
         """Yield how long to wait before the store is read again; raises ResultTimeout once `seconds` are over."""
@@ -136,7 +136,7 @@ def no_store(*_: object) -> NoReturn:
     raise ConfigError("This `Sent` was copied or pickled, so it has no app: call result() of the original.")
 
 
-def value_of(reply: Reply, decode: Callable[[bytes], Any]) -> Any:
+def value_of(reply: Reply, decode: Callable[[bytes], R]) -> R:
     """Return the value of a reply; raises TaskFailed if the task failed, InvalidResult if `decode` refuses the value."""
     if reply.status == "failed":
         raise TaskFailed(reply.reason, reply.error_type, reply.text, reply.traceback)
