@@ -3,7 +3,7 @@ Background work on RabbitMQ: tasks, retries, delays and results that are not los
 
 The flow of a message, which is also the layout:
 
-    app, task                      what users hold: `@app.task`, `send`, `call`, `options`
+    app, task                      what users hold: `@app.task`, `send`, `call`, `options`; `asend`, `acall` for coroutines
       │
       ▼
     signature, policies            arguments to JSON; what was set for the task and for this message
@@ -12,8 +12,8 @@ The flow of a message, which is also the layout:
     routing                        the message to an exchange, a routing key and headers; the delay ladder
       │
       ▼
-    client ─ broker.publisher      out: confirmed and not returned, over one I/O thread
-      │
+    client ─ broker.publisher      out: confirmed and not returned, over one I/O thread, or over the connection of an event
+      │                            loop (`broker.loop_publisher`)
       ▼
     RabbitMQ                       stores, delays, counts and delivers
       │
