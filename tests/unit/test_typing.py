@@ -1,88 +1,78 @@
-"""What the type checker of a user reports: a verb takes the task's own parameters, and options go with their verbs."""
+"""
+What type checkers report of a user's code: the programs in tests/typing, under mypy and pyright in their strict modes.
+
+A line that is wrong has a comment with the rules of both checkers. An error without a comment is reported, and so is a
+comment without its error.
+"""
 
 from __future__ import annotations
 
-import re
+import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
-from mypy import api
+import pytest
 
-HEAD = """
-from amqpworker import App, Message
-from amqpworker.client.sent import Sent
-app = App()
+from tests.docs import ROOT
 
-@app.remote(name="charge", queue="billing")
-def charge(order: str, cents: int = 0) -> float:
-    raise NotImplementedError
-
-@app.task(queue="emails")
-def welcome(user: int) -> str: return str(user)
-
+PYRIGHT = {
+    "typeCheckingMode": "strict",
+    "enableTypeIgnoreComments": False,  # those are for mypy
+    "reportUnnecessaryTypeIgnoreComment": "error",
+    "reportUnusedVariable": "none",
+}
+CHECKED_TOO = """\
+from shop import welcome
+welcome.send("5")
+welcome.send(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 """
 
 
-def complaints(tmp_path: Path, lines: list[str]) -> dict[str, str]:
-    """Return what mypy reports of each line, "" if it reports nothing."""
-    program = tmp_path / "program.py"
-    program.write_text(HEAD + "\n".join(lines) + "\n")
-    told, problem, _ = api.run(["--strict", "--no-error-summary", "--hide-error-context", str(program)])
-    assert not problem
-    first = HEAD.count("\n") + 1
-    found = dict.fromkeys(lines, "")
-    for line in told.splitlines():
-        if match := re.match(r".*program\.py:(\d+): (?:error|note): (.*)", line):
-            number = int(match[1]) - first
-            assert number >= 0, line
-            found[lines[number]] += match[2] + "\n"
-    return found
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Copy the programs out of the checkout, whose settings are not the user's, and add one that both checkers refuse."""
+    shutil.copytree(ROOT / "tests/typing", tmp_path, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    (tmp_path / "checked_too.py").write_text(CHECKED_TOO)
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(PYRIGHT))
+    return tmp_path
 
 
-def test_what_is_right_is_accepted(tmp_path: Path) -> None:
-    right = [
-        'charge.send("o-1", 990)',
-        'charge.send("o-1", cents=990)',
-        'charge.options(delay=5).send("o-1")',
-        'charge.options(timeout=5).call("o-1")',
-        'charge.options(queue="q", id="1", headers={"a": 1}).send("o-1")',
-        'charge.options(queue="q").call("o-1")',
-        'total: float = charge.call("o-1")',
-        'stored: float = charge.send("o-1").result()',
-        "here: str = welcome(5)",
-        "there: str = welcome.call(5)",
-        "app.send_many(welcome.message(number) for number in range(3))",
-        "app.send(welcome.options(delay=3600).message(42))",
-        'of_message: float = app.call(charge.message("o-1"))',
-        'result: float = app.send(charge.message("o-1")).result()',
-        "mixed: list[Message[str | float]] = [welcome.message(5), charge.message('o-1')]",
-        "async def awaited() -> float: return await charge.acall('o-1')",
-        "async def awaited_sent() -> str: return await (await welcome.asend(5)).aresult()",
-        "async def awaited_message() -> str: return await app.acall(welcome.message(5), timeout=2)",
-        "async def awaited_many() -> list[Sent[str]]: return await app.asend_many([welcome.message(5)])",
-    ]
-    assert {line: told for line, told in complaints(tmp_path, right).items() if told} == {}
+def output_of(folder: Path, *arguments: str) -> str:
+    # Without the variables that have pyright download another version of itself, or of Node.
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYRIGHT_", "MYPY"))}
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=folder,
+        env=env,
+        text=True,
+        capture_output=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 1, f"{arguments[0]} ended with {done.returncode}: {done.stdout}{done.stderr}"
+    return done.stdout
 
 
-def test_what_is_wrong_is_reported(tmp_path: Path) -> None:
-    wrong = [
-        "wrong_value: str = app.call(charge.message('o-1'))",
-        "async def wrong_awaited() -> str: return await charge.acall('o-1')",
-        "async def wrong_argument() -> None: await welcome.asend('x')",
-        "charge.send(5)",
-        'charge.send("o-1", cents="much")',
-        'charge.send("o-1", delay=5)',
-        "charge.send()",
-        'charge.message("o-1", 5, 6)',
-        'charge.options(timeout=5).send("o-1")',
-        'charge.options(delay=5).call("o-1")',
-        'charge.options(expires=5).call("o-1")',
-        "charge.options(delay=5, timeout=5)",
-        'charge.options(delay="5")',
-        "charge.options(nonsense=5)",
-        'text: str = charge.call("o-1")',
-        'stored: str = charge.send("o-1").result()',
-        'welcome("5")',
-        'welcome.call("5")',
-    ]
-    told = complaints(tmp_path, wrong)
-    assert [line for line in wrong if not told[line]] == []
+def shown(errors: list[dict[str, Any]]) -> str:
+    return "\n".join(str(error) for error in errors)
+
+
+def test_mypy_reports_what_is_wrong_in_a_user_s_code_and_nothing_else(folder: Path) -> None:
+    output = output_of(folder, "mypy", "--strict", "--output=json", "--cache-dir=.mypy_cache", ".")
+    errors = [error for error in map(json.loads, output.splitlines()) if error["severity"] == "error"]
+    found = [(error["file"], error["line"], error["code"]) for error in errors]
+    assert found == [("checked_too.py", 2, "arg-type"), ("checked_too.py", 3, "unused-ignore")], shown(errors)
+
+
+def test_pyright_reports_what_is_wrong_in_a_user_s_code_and_nothing_else(folder: Path) -> None:
+    output = output_of(folder, "pyright", "--outputjson", "--pythonpath", sys.executable)
+    errors = json.loads(output)["generalDiagnostics"]
+    found = [(Path(error["file"]).name, error["range"]["start"]["line"] + 1, error["rule"]) for error in errors]
+    assert found == [
+        ("checked_too.py", 2, "reportArgumentType"),
+        ("checked_too.py", 3, "reportUnnecessaryTypeIgnoreComment"),
+    ], shown(errors)
