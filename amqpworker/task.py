@@ -287,7 +287,7 @@ def check_decorated(given: object, decorator: str) -> None:
         raise ConfigError(f"{decorator}({given!r:.60}): give a task's name as name={given!r:.60}.")
     if isinstance(given, RemoteTask):
         raise ConfigError(f"{decorator}(…): {given.name!r} is a task already.")
-    if not callable(given):
+    if not callable(given) and not isinstance(given, classmethod):
         raise ConfigError(f"{decorator}({given!r:.60}): give options by name, such as {decorator}(queue='emails').")
 
 

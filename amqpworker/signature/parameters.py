@@ -22,6 +22,7 @@ from amqpworker.errors import ConfigError
 BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 BY_KEYWORD = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 RETURN = "return"
+NO_OBJECT = "a message does not carry its object. Make a task of a plain function that creates or imports the object."
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class Parameters:
 def read_parameters(function: Callable[..., Any], task: str) -> Parameters:
     """Read what a function takes and returns; raises ConfigError if it, or one of its hints, cannot be a task's."""
     _check_kind(function, task)
-    parameters = inspect.signature(function).parameters.values()
+    parameters = list(inspect.signature(function).parameters.values())
+    _check_first(parameters, task)
     hints = _resolve(function, task)
     for name, hint in hints.items():
         _check_hint(hint, named(task, name))
@@ -72,11 +74,22 @@ def named(task: str, name: str) -> str:
 
 
 def _check_kind(function: Any, task: str) -> None:
+    if isinstance(function, staticmethod):
+        raise ConfigError(f"Task {task!r} is a staticmethod: put @staticmethod above the task decorator.")
+    if inspect.ismethod(function) and not inspect.isclass(function.__self__):
+        raise ConfigError(f"Task {task!r} is a method of an object: {NO_OBJECT}")
     if not (inspect.isfunction(function) or inspect.ismethod(function)):
         kind = "class" if inspect.isclass(function) else type(function).__name__
         raise ConfigError(f"Task {task!r} is a {kind}: make a task of a plain function.")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigError(f"Task {task!r} is a generator: a task returns one value, it does not yield.")
+
+
+def _check_first(parameters: list[Parameter], task: str) -> None:
+    """Refuse a method: as an argument of its own, what it belongs to has no hint."""
+    for first in parameters[:1]:
+        if first.name in ("self", "cls") and first.annotation is Parameter.empty:
+            raise ConfigError(f"{named(task, first.name)} has no type hint, as in a method: {NO_OBJECT}")
 
 
 def _resolve(function: Callable[..., Any], task: str) -> dict[str, Any]:

@@ -131,6 +131,32 @@ def test_aliases_that_are_one_text_are_refused_and_not_taken_letter_by_letter() 
     assert not app.tasks
 
 
+def test_a_task_inside_a_class_is_called_and_sent_without_an_object() -> None:
+    app = App("amqp://127.0.0.1:1/")
+
+    class Mails:
+        @staticmethod
+        @app.task(name="mails.send")
+        def send(user_id: int) -> int:
+            return user_id
+
+    assert Mails().send(42) == Mails.send(42) == 42
+    assert Mails.send.message(42).body == b'{"user_id":42}'
+
+
+@pytest.mark.parametrize("decorator", [staticmethod, classmethod])
+def test_a_task_decorator_above_one_that_makes_no_function_is_refused_by_the_name_of_that_one(decorator: Any) -> None:
+    app = App("amqp://127.0.0.1:1/")
+
+    def send(user_id: int) -> None: ...
+
+    for make in (app.task(name="mails.send"), app.remote(name="mails.send")):
+        with pytest.raises(ConfigError, match=f"^Task 'mails.send' is a {decorator.__name__}"):
+            make(decorator(send))
+    assert not app.tasks
+    assert not app.remotes
+
+
 def test_an_app_shows_its_broker_without_the_password_and_counts_a_task_once() -> None:
     app = App("amqp://me:sesame@127.0.0.1:1/")
 

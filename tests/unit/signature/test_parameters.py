@@ -99,7 +99,7 @@ async def async_yielding(a: int) -> AsyncIterator[int]:
         (yielding, "generator"),
         (async_yielding, "generator"),
         (Point, "class"),
-        (staticmethod(plain), "staticmethod"),
+        (staticmethod(plain), "staticmethod: put @staticmethod above the task decorator"),
         (classmethod(plain), "classmethod"),
         (functools.partial(plain, 1), "partial"),
         (len, "builtin"),
@@ -133,12 +133,54 @@ def test_a_wrapped_function_keeps_its_parameters() -> None:
     assert run(wrapper, 42, lang="fr") == "42 fr"
 
 
-def test_a_bound_method_is_sent_without_its_self() -> None:
-    class Mailer:
-        def send(self, user_id: int) -> int:
+class Mailer:
+    def send(self, user_id: int) -> int:
+        return user_id
+
+    @classmethod
+    def create(cls, user_id: int) -> str:
+        return f"{cls.__name__} {user_id}"
+
+
+@functools.wraps(Mailer.send)
+def wrapped_method(*args: Any) -> Any:
+    return Mailer.send(*args)
+
+
+def bound_as_in_celery(self, user_id: int) -> None: ...  # type: ignore[no-untyped-def]
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (Mailer.send, ": parameter 'self' has no type hint"),
+        (vars(Mailer)["create"].__func__, ": parameter 'cls' has no type hint"),
+        (wrapped_method, ": parameter 'self' has no type hint"),
+        (bound_as_in_celery, ": parameter 'self' has no type hint"),
+        (Mailer().send, " is a method of an object"),
+    ],
+)
+def test_a_method_is_refused_since_a_message_does_not_carry_its_object(function: Any, text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^Task 'shop\.task'{text}.*does not carry its object.*a plain function"):
+        of(function)
+
+
+def test_functions_that_need_no_object_can_be_tasks_though_they_are_in_a_class() -> None:
+    assert run(Mailer.create, 42) == "Mailer 42"
+
+    class Mails:
+        @staticmethod
+        def send(user_id: int) -> int:
             return user_id
 
-    assert run(Mailer().send, 42) == 42
+    assert run(Mails.send, 42) == 42
+
+
+def test_a_first_parameter_with_a_hint_is_an_argument_like_any_other() -> None:
+    def task(self: str) -> str:
+        return self
+
+    assert run(task, "me") == "me"
 
 
 def test_models_that_hold_what_cannot_be_carried_fail_at_decoration_too() -> None:
