@@ -157,6 +157,7 @@ class App(AsyncApp):
         time_limit: LimitSpec = None,
         hard_limit: LimitSpec = None,
         isolated: bool = False,
+        inject: Sequence[str] = (),
     ) -> TaskDecorator: ...
 
     def task(  # noqa: PLR0913 - keyword options are the interface here
@@ -171,6 +172,7 @@ class App(AsyncApp):
         time_limit: LimitSpec = None,
         hard_limit: LimitSpec = None,
         isolated: bool = False,
+        inject: Sequence[str] = (),
     ) -> Any:
         """
         Make a function a task.
@@ -179,21 +181,24 @@ class App(AsyncApp):
         `tenacity.Retrying`, a number of retries, a list of waits in seconds, or `None`. `result=False` stores nothing.
         After `time_limit` seconds `TimeLimitExceeded` is raised in the task, where it can be caught; after `hard_limit`
         seconds the task is abandoned together with its worker process, and its retry policy decides what follows. A task
-        that is `isolated` runs in a child process of the worker: its crash or hard limit ends only that child.
+        that is `isolated` runs in a child process of the worker: its crash or hard limit ends only that child. `inject`
+        names parameters that a decorator of the function passes to it: they are not part of a message.
 
         A task may run more than once: make it idempotent. If it runs longer than the broker's ack timeout, 30 minutes, its
         message is redelivered while it still runs (docs/guarantees.md).
 
         Raises:
             ConfigError: the name is taken or is in `__main__`, a parameter cannot be carried as JSON, the queue name is not
-                valid, `aliases` is not a list, `retry` is not a policy, or a limit is not a duration.
+                valid, `aliases` is not a list, `retry` is not a policy, a limit is not a duration, or `inject` names what is
+                not a parameter.
 
         Example:
             @app.task(queue="emails", retry=[1, 5, 30])
             def send_welcome(user_id: int) -> str: ...
         """
-        if isinstance(aliases, str):
-            raise ConfigError(f"task(aliases={aliases!r:.60}): give a list of names, such as [{aliases!r:.60}].")
+        for option, names in (("aliases", aliases), ("inject", inject)):
+            if isinstance(names, str):
+                raise ConfigError(f"task({option}={names!r:.60}): give a list of names, such as [{names!r:.60}].")
 
         limit = time_limit_of(time_limit, hard_limit)
 
@@ -203,7 +208,8 @@ class App(AsyncApp):
             task_queue = plain(queue) if queue is not None else self.default_queue
             names = (task_name, *map(plain, aliases))
             options = TaskOptions(policy(retry), result, limit, isolated)
-            task: Task[..., Any] = Task(self, task_queue, function, Signature.of(function, task_name), options)
+            signature = Signature.of(function, task_name, inject)
+            task: Task[..., Any] = Task(self, task_queue, function, signature, options)
             for each in names:
                 self._check_name(each)
             self.plan.add_queue(task_queue)

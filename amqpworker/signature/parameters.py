@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from inspect import Parameter
@@ -48,12 +48,18 @@ class Parameters:
         return frozenset(self.defaults) | {name for name in (self.rest, self.extra) if name is not None}
 
 
-def read_parameters(function: Callable[..., Any], task: str) -> Parameters:
-    """Read what a function takes and returns; raises ConfigError if it, or one of its hints, cannot be a task's."""
+def read_parameters(function: Callable[..., Any], task: str, inject: Sequence[str] = ()) -> Parameters:
+    """
+    Read what a function takes and returns, without the parameters that its decorator passes (`inject`).
+
+    Raises ConfigError if it, or one of its hints, cannot be a task's.
+    """
     _check_kind(function, task)
-    parameters = list(inspect.signature(function).parameters.values())
+    own = inspect.signature(function).parameters
+    _check_injected(function, own, inject, task)
+    parameters = [parameter for name, parameter in own.items() if name not in inject]
     _check_first(parameters, task)
-    hints = _resolve(function, task)
+    hints = _resolve(function, task, inject)
     for name, hint in hints.items():
         _check_hint(hint, named(task, name))
     return Parameters(
@@ -62,7 +68,7 @@ def read_parameters(function: Callable[..., Any], task: str) -> Parameters:
         defaults={p.name: p.default for p in parameters if p.default is not Parameter.empty},
         positional=tuple(p.name for p in parameters if p.kind in BY_POSITION),
         positional_only=tuple(p.name for p in parameters if p.kind is Parameter.POSITIONAL_ONLY),
-        keywords=frozenset(p.name for p in parameters if p.kind in BY_KEYWORD),
+        keywords=frozenset(p.name for p in own.values() if p.kind in BY_KEYWORD),  # `**extra` has none that is injected
         rest=next((p.name for p in parameters if p.kind is Parameter.VAR_POSITIONAL), None),
         extra=next((p.name for p in parameters if p.kind is Parameter.VAR_KEYWORD), None),
     )
@@ -85,6 +91,23 @@ def _check_kind(function: Any, task: str) -> None:
         raise ConfigError(f"Task {task!r} is a generator: a task returns one value, it does not yield.")
 
 
+def _check_injected(
+    function: Callable[..., Any], own: Mapping[str, Parameter], inject: Sequence[str], task: str
+) -> None:
+    """Refuse a name that is not a parameter of the function's own, or that no decorator can pass."""
+    for name in inject:
+        if name not in own or own[name].kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
+            raise ConfigError(
+                f"Task {task!r} has no parameter {name!r} to inject, it has {', '.join(own) or 'none'}: check the name, and "
+                "that the decorator which passes it uses functools.wraps."
+            )
+        if own[name].default is Parameter.empty and not hasattr(function, "__wrapped__"):
+            raise ConfigError(
+                f"Task {task!r}: nothing passes the injected parameter {name!r}: put a decorator that passes it below the "
+                "task decorator."
+            )
+
+
 def _check_first(parameters: list[Parameter], task: str) -> None:
     """Refuse a method: as an argument of its own, what it belongs to has no hint."""
     for first in parameters[:1]:
@@ -92,10 +115,10 @@ def _check_first(parameters: list[Parameter], task: str) -> None:
             raise ConfigError(f"{named(task, first.name)} has no type hint, as in a method: {NO_OBJECT}")
 
 
-def _resolve(function: Callable[..., Any], task: str) -> dict[str, Any]:
+def _resolve(function: Callable[..., Any], task: str, inject: Sequence[str]) -> dict[str, Any]:
     """Resolve the hints one by one, so that an error can name the parameter."""
     inner: Any = inspect.unwrap(function)
-    written = dict(inner.__annotations__)
+    written = {name: hint for name, hint in inner.__annotations__.items() if name not in inject}
     names = _names_around(inner) if any(isinstance(hint, str) for hint in written.values()) else {}
     hints = {}
     for name, hint in written.items():

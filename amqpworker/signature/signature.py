@@ -9,7 +9,7 @@ argument fails in the service that sends it. If a key occurs twice in a body, th
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from pydantic import ValidationError
@@ -47,9 +47,13 @@ class Signature:
         self._result = ValueSerializer(schema_of_value(parameters.returns, RETURN, name))
 
     @classmethod
-    def of(cls, function: Callable[..., Any], name: str) -> Signature:
-        """Return the signature of a function that is to be a task; raises ConfigError if that cannot be."""
-        return cls(name, inspect.iscoroutinefunction(function), read_parameters(function, name))
+    def of(cls, function: Callable[..., Any], name: str, inject: Sequence[str] = ()) -> Signature:
+        """
+        Return the signature of a function that is to be a task, without the parameters that its decorator passes (`inject`).
+
+        Raises ConfigError if that cannot be.
+        """
+        return cls(name, inspect.iscoroutinefunction(function), read_parameters(function, name, inject))
 
     @property
     def hints(self) -> Mapping[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.docs import ROOT
+from tests.docs import ROOT, blocks
 
 PYRIGHT = {
     "typeCheckingMode": "strict",
@@ -36,6 +36,8 @@ welcome.send(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 def folder(tmp_path: Path) -> Path:
     """Copy the programs out of the checkout, whose settings are not the user's, and add one that both checkers refuse."""
     shutil.copytree(ROOT / "tests/typing", tmp_path, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    (page,) = blocks(ROOT / "docs/values.md", "python")[-1:]
+    (tmp_path / "page.py").write_text(page)
     (tmp_path / "checked_too.py").write_text(CHECKED_TOO)
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(PYRIGHT))
     return tmp_path
