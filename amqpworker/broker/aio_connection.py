@@ -40,7 +40,7 @@ from amqpworker.settings import Settings
 log = get_logger(__name__)
 
 # The versions of aiormq that the contract tests were run with: from the first one up to, but not including, the second.
-OLDEST_AIORMQ = (7, 2)
+OLDEST_AIORMQ = (7, 2, 4)  # aio-pika 10.2 requires it
 FIRST_UNKNOWN_AIORMQ = (7, 3)
 
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
@@ -58,9 +58,11 @@ ENCODED_SLASH = (
 
 def check_aiormq_version(installed: str) -> None:
     """Raise ImportError unless this version of aiormq has the transport factory that `AioConnection` relies on."""
-    numbers = tuple(int(part) for part in re.findall(r"\d+", installed)[:2])
+    numbers = tuple(int(part) for part in re.findall(r"\d+", installed)[:3])
     if not OLDEST_AIORMQ <= numbers < FIRST_UNKNOWN_AIORMQ:
-        raise ImportError(f"amqpworker requires aiormq>=7.2,<7.3 for coroutines, but aiormq {installed} is installed.")
+        raise ImportError(
+            f"amqpworker requires aiormq>=7.2.4,<7.3 for coroutines, but aiormq {installed} is installed."
+        )
 
 
 check_aiormq_version(version("aiormq"))

@@ -15,21 +15,21 @@ from amqpworker.errors import ConfigError
 from amqpworker.settings import Settings
 
 
-@pytest.mark.parametrize("version", ["7.2.0", "7.2.4", "7.2.99"])
+@pytest.mark.parametrize("version", ["7.2.4", "7.2.5", "7.2.99"])
 def test_versions_of_aiormq_that_were_tested_are_accepted(version: str) -> None:
     check_aiormq_version(version)
 
 
-@pytest.mark.parametrize("version", ["6.9.4", "7.1.6", "7.3.0", "8.0.0"])
+@pytest.mark.parametrize("version", ["6.9.4", "7.1.6", "7.2.3", "7.3.0", "8.0.0"])
 def test_any_other_version_of_aiormq_is_refused_in_one_line_that_names_it(version: str) -> None:
     with pytest.raises(ImportError) as refused:
         check_aiormq_version(version)
-    text = f"amqpworker requires aiormq>=7.2,<7.3 for coroutines, but aiormq {version} is installed."
+    text = f"amqpworker requires aiormq>=7.2.4,<7.3 for coroutines, but aiormq {version} is installed."
     assert str(refused.value) == text
 
 
 def test_the_range_of_aiormq_is_the_one_that_the_package_requires() -> None:
-    assert '"aiormq>=7.2,<7.3"' in Path("pyproject.toml").read_text()
+    assert '"aiormq>=7.2.4,<7.3"' in Path("pyproject.toml").read_text()
 
 
 @pytest.mark.parametrize(
