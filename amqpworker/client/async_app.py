@@ -6,7 +6,7 @@ The app fills in what it knows of tasks and stores; `async_producer` decides how
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Self, TypeVar
@@ -84,7 +84,7 @@ class AsyncApp:
 
     async def asend_each(
         self, messages: Iterable[Message[R]] | AsyncIterable[Message[R]]
-    ) -> AsyncIterator[Sent[R] | SendError]:
+    ) -> AsyncGenerator[Sent[R] | SendError, None]:
         """
         Send messages as they are read, in constant memory; yield a `Sent` or the `SendError` for each, in input order.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any, assert_type
 
 from shop import app, charge, fetch, welcome
@@ -34,7 +34,7 @@ async def asends(numbers: AsyncIterator[int]) -> None:
     assert_type(await app.asend_many([welcome.message(5)]), list[Sent[str]])
     assert_type(await app.asend_many(welcome.message(number) for number in range(3)), list[Sent[str]])
     assert_type(await app.asend_many(welcome.message(number) async for number in numbers), list[Sent[str]])
-    assert_type(app.asend_each([charge.message("o-1")]), AsyncIterator[Sent[float] | SendError])
+    assert_type(app.asend_each([charge.message("o-1")]), AsyncGenerator[Sent[float] | SendError, None])
     async for outcome in app.asend_each(welcome.message(number) async for number in numbers):
         assert_type(outcome, Sent[str] | SendError)
     async with app as entered:
