@@ -11,8 +11,8 @@ from pathlib import Path
 from bench.broker import Broker
 from bench.places import OWN_PYTHON, PEER_PYTHON
 
-OURS = ("amqpworker", "pika", "pydantic", "tenacity", "structlog")
-PEERS = ("celery", "kombu", "dramatiq", "taskiq", "taskiq-aio-pika", "aio-pika", "pika")
+OURS = ("amqpworker", "pika", "aio-pika", "aiormq", "pydantic", "tenacity", "structlog")
+PEERS = ("celery", "kombu", "dramatiq", "taskiq", "taskiq-aio-pika", "faststream", "aio-pika", "pika")
 VERSIONS = "import sys, importlib.metadata as m; print(', '.join(f'{n} {m.version(n)}' for n in sys.argv[1:]))"
 
 

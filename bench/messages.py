@@ -1,5 +1,5 @@
 """
-What amqpworker puts on the wire for a task, made with pika alone: for the clients that are not amqpworker.
+What amqpworker puts on the wire for a task, made without it: for the clients that are not amqpworker.
 
 So the bare clients publish and consume the same exchange, properties and bodies as amqpworker does, and the broker's
 work is the same.
@@ -31,19 +31,23 @@ def body_of(index: int) -> bytes:
 
 
 def properties(task: str, **more: Any) -> BasicProperties:
-    """Return the properties of a task's message."""
+    """Return the properties of a task's message, for pika."""
+    return BasicProperties(**attributes(task, **more))
+
+
+def attributes(task: str, **more: Any) -> dict[str, Any]:
+    """Return the properties of a task's message by the names that pika and aio-pika share."""
     now = time.time()
     sent = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    headers = {"aw-first-sent": sent, **more.pop("headers", {})}
-    return BasicProperties(
-        content_type="application/json",
-        delivery_mode=2,
-        type=task,
-        message_id=str(uuid.UUID(bytes=os.urandom(16))),
-        timestamp=int(now),
-        headers=headers,
+    return {
+        "content_type": "application/json",
+        "delivery_mode": 2,
+        "type": task,
+        "message_id": str(uuid.UUID(bytes=os.urandom(16))),
+        "timestamp": int(now),
+        "headers": {"aw-first-sent": sent, **more.pop("headers", {})},
         **more,
-    )
+    }
 
 
 def frames(task: str, count: int, exchange: str = TASKS_EXCHANGE, key: str = QUEUE, **more: Any) -> Iterator[bytes]:

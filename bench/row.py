@@ -32,7 +32,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class SuspectAnswer:
+class Verdict:
     """What a requirement asked for, and what came."""
 
     required: str
@@ -63,12 +63,12 @@ class Ratio:
 
     def required(self) -> str:
         """Return what is required, for people."""
-        return f"{self.of}: {_bound(self.at_least, self.at_most)} × {self.to}"
+        return f"{self.of}: {_bound(self.at_least, self.at_most)} × {self.to} in {self.metric}"
 
-    def judge(self, runs: Runs) -> SuspectAnswer:
+    def judge(self, runs: Runs) -> Verdict:
         """Compare the medians."""
         ratio = median(runs, self.of, self.metric) / median(runs, self.to, self.metric)
-        return SuspectAnswer(self.required(), f"{ratio:.2f} ×", _met(ratio, self.at_least, self.at_most))
+        return Verdict(self.required(), f"{ratio:.2f} ×", _met(ratio, self.at_least, self.at_most))
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,33 @@ class Limit:
         """Return what is required, for people."""
         return f"{self.of}: {_bound(self.at_least, self.at_most)} {self.metric}"
 
-    def judge(self, runs: Runs) -> SuspectAnswer:
+    def judge(self, runs: Runs) -> Verdict:
         """Compare the median, or the largest figure of all runs."""
         values = [figures[self.metric] for figures in runs[self.of]]
         value = max(values) if self.worst else statistics.median(values)
-        return SuspectAnswer(self.required(), number(value), _met(value, self.at_least, self.at_most))
+        return Verdict(self.required(), number(value), _met(value, self.at_least, self.at_most))
+
+
+@dataclass(frozen=True)
+class Either:
+    """One of several requirements has to be met; all are judged and shown. They are of the same side."""
+
+    requirements: tuple[Ratio | Limit, ...]
+
+    @property
+    def of(self) -> str:
+        """The side that they are of."""
+        return self.requirements[0].of
+
+    def required(self) -> str:
+        """Return what is required, for people."""
+        return ", or ".join(requirement.required() for requirement in self.requirements)
+
+    def judge(self, runs: Runs) -> Verdict:
+        """Judge all of them."""
+        verdicts = [requirement.judge(runs) for requirement in self.requirements]
+        reached = "; ".join(verdict.reached for verdict in verdicts)
+        return Verdict(self.required(), reached, any(verdict.met for verdict in verdicts))
 
 
 @dataclass(frozen=True)
@@ -99,7 +121,7 @@ class Row:
     name: str
     title: str
     measures: tuple[Measure, ...]
-    requirements: tuple[Ratio | Limit, ...]
+    requirements: tuple[Ratio | Limit | Either, ...]
     note: str = ""
     section: str = ""
     rounds: int = 1
@@ -115,17 +137,17 @@ class Result:
     failures: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
 
-    def verdicts(self) -> list[SuspectAnswer]:
+    def verdicts(self) -> list[Verdict]:
         """Judge each requirement; one whose sides could not be measured is not met, unless they were skipped."""
         verdicts = []
         for requirement in self.row.requirements:
             if reason := self.skipped.get(requirement.of):
-                verdicts.append(SuspectAnswer(requirement.required(), reason, met=False, skipped=True))
+                verdicts.append(Verdict(requirement.required(), reason, met=False, skipped=True))
                 continue
             try:
                 verdicts.append(requirement.judge(self.runs))
             except (KeyError, statistics.StatisticsError, ZeroDivisionError):
-                verdicts.append(SuspectAnswer(requirement.required(), "not measured", False))
+                verdicts.append(Verdict(requirement.required(), "not measured", False))
         return verdicts
 
 

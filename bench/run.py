@@ -31,7 +31,7 @@ RESULTS = BENCH / "results.md"
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    names = [row.name for row in rows.load()] + [rows.POOLS.lower()]
+    names = [row.name for row in rows.load()] + [section.lower() for section in rows.SECTIONS]
     parser = argparse.ArgumentParser(
         prog="python -m bench.run",
         description="Measure amqpworker, its peers and bare clients side by side on one node.",
@@ -42,7 +42,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         metavar="ROW",
         choices=names,
-        help=f"one of {', '.join(names)} (all rows about pools)",
+        help=f"one of {', '.join(names)} (the last two: all rows of a section)",
     )
     parser.add_argument("--side", action="append", metavar="SIDE", help="measure only these sides of a row")
     parser.add_argument("--runs", type=int, default=3, help="how often each side is measured (3)")

@@ -22,6 +22,10 @@ ORDER = (
     "steady",
     "behind",
     "start",
+    "asend",
+    "asend_one",
+    "asend_loops",
+    "acall",
     "idle",
     "recorder",
     "killed",
@@ -33,8 +37,11 @@ ORDER = (
     "frozen",
     "days",
 )
+COROUTINES = "Coroutines"
+"""The section of the rows about sending and calling in event loops."""
 POOLS = "Pools"
 """The section of the rows about a supervisor and its processes."""
+SECTIONS = (COROUTINES, POOLS)
 
 
 def load() -> list[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from bench import declare
 from bench.consuming import CELERY, OURS, Shape
@@ -18,7 +19,7 @@ PIKA_SERVER = [OWN_PYTHON, "-m", "bench.sides.rpc_server"]
 RPC = {"BENCH_RPC": "yes"}
 
 
-def answer(bench: Bench, server: Sequence[Sequence[str]], client: Sequence[str]) -> object:
+def answer(bench: Bench, server: Sequence[Sequence[str]], client: Sequence[str]) -> Any:
     """Start a server and return what the client printed."""
     with bench.place() as place:
         told = {"BENCH_URL": place.url, **RPC}
@@ -36,7 +37,7 @@ def _times(bench: Bench, server: Sequence[Sequence[str]], client: Sequence[str])
 
 
 def _calls(bench: Bench, server: Sequence[Sequence[str]], client: Sequence[str]) -> Figures:
-    return {"calls/s": answer(bench, server, [*client, str(bench.count(COUNT_MANY, least=512))])}
+    return answer(bench, server, [*client, str(bench.count(COUNT_MANY, least=512))])
 
 
 def ours_one(bench: Bench) -> Figures:

@@ -1,16 +1,17 @@
 """
-Celery's `rpc://` with 256 calls in flight: `python -m bench.sides.rpc_celery COUNT`; prints calls per second.
+Celery's `rpc://` with 256 calls in flight: `python -m bench.sides.rpc_celery COUNT`; prints figures, as JSON.
 
 One thread keeps the window full: its result backend has one reply queue per thread, so that more threads are slower.
 """
 
 from __future__ import annotations
 
+import json
 import sys
-import time
 from collections import deque
 
 from bench.sides.celery_tasks import app, echo
+from bench.stopwatch import measured
 
 IN_FLIGHT = 256
 
@@ -37,9 +38,9 @@ def take(waiting: deque) -> None:
 def main() -> None:
     count = int(sys.argv[1])
     calls(100)
-    start = time.perf_counter()
-    calls(count)
-    print(count / (time.perf_counter() - start))
+    with measured("call", count) as figures:
+        calls(count)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

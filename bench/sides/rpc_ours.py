@@ -1,7 +1,7 @@
 """
 Round trips of `call()`: `python -m bench.sides.rpc_ours one|threads COUNT`.
 
-Prints the seconds of each call, or the calls per second.
+Prints the seconds of each call, or calls per second and processor time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import threading
 import time
 
 from bench.sides.ours import app, echo
+from bench.stopwatch import Figures, measured
 
 THREADS = 256
 
@@ -27,8 +28,8 @@ def one(count: int) -> list[float]:
     return times
 
 
-def threads(count: int) -> float:
-    """Call from many threads; return the calls per second."""
+def threads(count: int) -> Figures:
+    """Call from many threads; return what that took."""
     each = count // THREADS
     ready = threading.Barrier(THREADS + 1)
     right: list[int] = []
@@ -44,14 +45,13 @@ def threads(count: int) -> float:
     started = [threading.Thread(target=caller, args=(number * each,)) for number in range(THREADS)]
     for thread in started:
         thread.start()
-    ready.wait()
-    start = time.perf_counter()
-    for thread in started:
-        thread.join()
-    seconds = time.perf_counter() - start
+    with measured("call", THREADS * each) as figures:
+        ready.wait()
+        for thread in started:
+            thread.join()
     if len(right) != THREADS:
         raise SystemExit("a call failed")
-    return THREADS * each / seconds
+    return figures
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import struct
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import run
+from bench import run, stopwatch
 from bench.broker import Broker
 from bench.context import Bench
 from bench.places import SideFailed, running
+from bench.row import Either, Limit, Measure, Ratio, Result, Row
 from bench.rows import days
 from bench.wire import ACK, CONSUME_OK, QOS_OK, SELECT_OK, Wire, method, short
 
@@ -69,6 +71,40 @@ def test_days_on_which_something_did_not_hold_are_counted_and_their_seeds_shown(
     said = capsys.readouterr().err
     assert "fleet_days 1 17" in said
     assert "fleet_days 1 23" in said
+
+
+@pytest.mark.parametrize(("rate", "word"), [(50.0, "met"), (40.0, "NOT MET")])
+def test_a_requirement_with_alternatives_is_met_by_one_of_them_and_shows_all(rate: float, word: str) -> None:
+    either = Either((Ratio("peer", "messages/s", at_least=4), Limit("messages/s", at_least=50)))
+    measures = tuple(Measure(side, "", lambda _: {}) for side in ("amqpworker", "peer"))
+    result = Result(Row("row", "A row", measures, (either,)))
+    result.runs |= {"amqpworker": [{"messages/s": rate}], "peer": [{"messages/s": 20.0}]}
+    [verdict] = result.verdicts()
+    alternatives = [requirement.judge(result.runs) for requirement in either.requirements]
+    assert verdict.required == ", or ".join(alternative.required for alternative in alternatives)
+    assert verdict.reached == "; ".join(alternative.reached for alternative in alternatives)
+    assert "peer in messages/s" in verdict.required
+    assert verdict.word == word
+
+
+def test_coroutines_that_are_measured_act_on_each_number_once_and_a_hundred_at_a_time() -> None:
+    acted: list[int] = []
+    inside: set[int] = set()
+    most = 0
+
+    async def act(index: int) -> None:
+        nonlocal most
+        inside.add(index)
+        most = max(most, len(inside))
+        await asyncio.sleep(0)
+        inside.remove(index)
+        acted.append(index)
+
+    figures = asyncio.run(stopwatch.in_flight(act, "message", 1000))
+    warm_up = len(acted) - 1000
+    assert sorted(acted[warm_up:]) == list(range(1000))
+    assert most == stopwatch.COROUTINES
+    assert set(figures) == {"messages/s", "µs CPU per message"}
 
 
 def test_a_node_without_its_management_url_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
