@@ -111,10 +111,10 @@ class Lane:
             raise InvalidArguments(f"The message cannot be encoded for AMQP: {error}.") from error
         return pending
 
-    def submit(self, pending: PendingPublish) -> None:
+    def submit(self, pending: PendingPublish, urgent: bool = True) -> None:
         """Publish what `make_pending` has returned."""
         self._inbox.append(pending)
-        self._on_submitted(pending, True)
+        self._on_submitted(pending, urgent)
 
     @property
     def is_idle(self) -> bool:

@@ -43,8 +43,9 @@ class AsyncProducer:
         while True:
             refuse_io_thread(message)
             carrier = self.carriers.current()
-            publish = partial(producer.publish, message, carrier.publisher.sends, True, None)
+            publish = partial(producer.publish, message, carrier.publisher.sends, False, None)
             sending = AwaitedPublish(publish, carrier.call_in_loop)
+            carrier.wake()
             await sending.wait()
             if sending.error is None:
                 return
@@ -132,8 +133,9 @@ class AsyncProducer:
         carrier = self.carriers.current()
         call = carrier.calls.add(AwaitedCall(carrier.calls, carrier.call_in_loop))
         try:
-            publish = partial(self._producer.request, carrier.publisher.calls, call, message, timeout)
+            publish = partial(self._producer.request, carrier.publisher.calls, call, message, timeout, urgent=False)
             request = AwaitedPublish(publish, carrier.call_in_loop)
+            carrier.wake()
             return await call.reply(until - time.monotonic())
         except asyncio.CancelledError:
             request.abandon()

@@ -7,13 +7,13 @@ Decides what a cancelled wait leaves behind: nothing. A message that was not wri
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from functools import partial
 
 from amqpworker.broker.pending_publish import GRACE, OnDone, PendingPublish
 from amqpworker.client.calls import Calls, PendingCall
 from amqpworker.client.carriers import CallInLoop
+from amqpworker.client.handover import handover_to_this_loop
 from amqpworker.errors import AmqpWorkerError
 
 
@@ -60,7 +60,7 @@ class AwaitedPublish:
         if pending.done:
             return
         try:
-            ended = await end_of(self._future, pending.deadline - time.monotonic() + GRACE)
+            ended = await handover_to_this_loop().deadlines.wait(self._future, pending.deadline + GRACE)
         except BaseException:
             pending.abandon()
             raise

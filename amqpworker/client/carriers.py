@@ -48,6 +48,9 @@ class Carrier(Protocol):
     def call_in_loop(self) -> CallInLoop:
         """Has what wakes a coroutine called in its event loop."""
 
+    def wake(self) -> None:
+        """Have what was published written, once for all of this turn of the loop."""
+
 
 class ThreadCarrier:
     """The publisher's thread of the process."""
@@ -57,7 +60,12 @@ class ThreadCarrier:
         assert generation.publisher is not None
         self.publisher: PublishCore = generation.publisher
         self.calls = generation.calls
-        self.call_in_loop: CallInLoop = handover_to_this_loop().put
+        self._handover = handover_to_this_loop()
+        self.call_in_loop: CallInLoop = self._handover.put
+
+    def wake(self) -> None:
+        """Have what was published written, once for all of this turn of the loop."""
+        self._handover.wake(self.publisher.keeper)
 
 
 class LoopCarrier:
@@ -73,6 +81,7 @@ class LoopCarrier:
         self.call_in_loop: CallInLoop = _call_now
         self.publisher: LoopPublisher = LoopPublisher(addresses, settings, self.calls)
         self.publisher.keeper.owner = owner
+        self.wake = self.publisher.keeper.wake
 
     @property
     def is_usable(self) -> bool:

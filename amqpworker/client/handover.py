@@ -1,4 +1,4 @@
-"""What other threads hand over to an event loop: one wake-up of the loop for all that has gathered."""
+"""What an event loop and other threads hand over to each other: one wake-up for all that has gathered."""
 
 from __future__ import annotations
 
@@ -8,15 +8,35 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
+
+from amqpworker.broker.keeper import ConnectionKeeper
+from amqpworker.client.deadlines import Deadlines
 
 
 class Handover:
-    """Calls functions in an event loop, in the order in which any threads have put them here."""
+    """Calls functions in an event loop, in the order in which any threads have put them here; wakes a thread for the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
         self._waiting: deque[Callable[[], None]] = deque()
         self._woken = False
+        self._to_wake: ConnectionKeeper[Any] | None = None
+        self.deadlines = Deadlines()
+        """Of what the coroutines of the loop wait for."""
+
+    def wake(self, keeper: ConnectionKeeper[Any]) -> None:
+        """Wake the thread of a connection once for all messages of this turn of the loop; from a coroutine of the loop."""
+        if self._to_wake is None:
+            self._to_wake = keeper
+            asyncio.get_running_loop().call_soon(self._wake)
+        elif self._to_wake is not keeper:
+            keeper.wake()
+
+    def _wake(self) -> None:
+        keeper, self._to_wake = self._to_wake, None
+        if keeper is not None:
+            keeper.wake()
 
     def put(self, function: Callable[[], None]) -> None:
         """Have a function called soon; if the loop is closed, nothing waits for that any more."""

@@ -238,7 +238,13 @@ class Producer:
             pending.forget()
 
     def request(
-        self, lane: Lane, call: PendingCall, message: Message, timeout: float, on_done: OnDone | None = None
+        self,
+        lane: Lane,
+        call: PendingCall,
+        message: Message,
+        timeout: float,
+        on_done: OnDone | None = None,
+        urgent: bool = True,
     ) -> PendingPublish:
         """Publish the request of a call, which ends with its error if it is not confirmed; raises as `publish` does."""
         publication = publication_of_call(
@@ -255,7 +261,7 @@ class Producer:
                 on_done(error)
 
         pending = lane.make_pending(publication, requirements, min(timeout, self.settings.send_timeout), on_sent)
-        lane.submit(pending)
+        lane.submit(pending, urgent)
         return pending
 
 

@@ -175,9 +175,11 @@ class Message(Generic[R_co]):
         return first
 
 
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
 def new_id() -> str:
     """Return a new task id: a UUIDv7, so that ids sort by time (RFC 9562 §5.7)."""
-    milliseconds = time.time_ns() // 1_000_000
-    random = int.from_bytes(os.urandom(10), "big")
-    value = f"{milliseconds:012x}7{random >> 68:03x}{8 | (random >> 64 & 3):x}{random >> 4 & 0xFFFFFFFFFFFFFFF:015x}"
-    return f"{value[:8]}-{value[8:12]}-{value[12:16]}-{value[16:20]}-{value[20:]}"
+    when = f"{time.time_ns() // 1_000_000:012x}"
+    random = os.urandom(10).hex()
+    return f"{when[:8]}-{when[8:]}-7{random[:3]}-{_VARIANT[random[3]]}{random[4:7]}-{random[7:19]}"
