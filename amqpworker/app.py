@@ -18,7 +18,6 @@ from amqpworker.broker.address import addresses
 from amqpworker.broker.publisher import Publisher
 from amqpworker.client.app_users import AppUsers
 from amqpworker.client.async_app import AsyncApp
-from amqpworker.client.async_producer import AsyncProducer
 from amqpworker.client.batch import add_note_of_sent, many_sent, outcome_of
 from amqpworker.client.event_loop_warning import warn_in_event_loop
 from amqpworker.client.producer import Producer
@@ -89,8 +88,8 @@ class App(AsyncApp):
         if not isinstance(url, str | None):
             raise ConfigError(f"App(url=…): it must be a string, got {url!r:.60}.")
         self.url = broker_url(url)
-        places = addresses(self.url)
-        make_publisher = partial(Publisher, places, self.settings)
+        self._addresses = addresses(self.url)
+        make_publisher = partial(Publisher, self._addresses, self.settings)
         self.plan = Plan(plain(namespace), self.settings.declare)
         self.default_queue = plain(default_queue)
         self.modules = tuple(modules)
@@ -100,7 +99,7 @@ class App(AsyncApp):
         self.tasks: dict[str, Task[Any, Any]] = {}
         self.remotes: dict[str, RemoteTask[Any, Any]] = {}
         self._producer = Producer(self.plan, self.settings, make_publisher)
-        self._async = AsyncProducer(self._producer, places)
+        self._async_made = {}
         self.users = AppUsers()
         # At most one, by its URL: of several threads that open one `setdefault` keeps the first, without a lock.
         self._stores: dict[str, ResultStore] = {}
@@ -120,16 +119,17 @@ class App(AsyncApp):
         """
         Wait up to `send_timeout` for messages that are not confirmed yet, then close the connection and the result store.
 
-        A later use opens them again. Connections of event loops are closed without waiting for them here. Calls that wait for their replies end with `Unconfirmed`. While other threads are
-        inside `with app:`, the last of them closes the app, after its calls have ended; in a worker process the worker
-        does: a task that closes the app closes nothing.
+        A later use opens them again. Connections of event loops are closed without waiting for them here. Calls that wait for
+        their replies end with `Unconfirmed`. While other threads are inside `with app:`, the last of them closes the app, after
+        its calls have ended; in a worker process the worker does: a task that closes the app closes nothing.
         """
         if not self.users.has_others:
             # A thread that enters at this moment keeps its calls too.
             self._close(lambda: self.users.has_others)
 
     def _close(self, spares_calls: Callable[[], bool]) -> None:
-        self._async.carriers.close_all(spares_calls())
+        for made in self._async_made.values():
+            made.carriers.close_all(spares_calls())
         try:
             self._producer.close(self.settings.send_timeout, spares_calls)
         finally:

@@ -6,12 +6,11 @@ The app fills in what it knows of tasks and stores; `async_producer` decides how
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from contextlib import aclosing
 from datetime import timedelta
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
-from amqpworker.client.async_producer import AsyncProducer
 from amqpworker.client.batch import add_note_of_sent, many_sent, outcome_of
 from amqpworker.client.send_errors import call_seconds, checked
 from amqpworker.client.sent import Sent
@@ -19,6 +18,11 @@ from amqpworker.errors import SendError
 from amqpworker.model.message import Message
 from amqpworker.policies.durations import duration
 from amqpworker.settings import Settings
+
+if TYPE_CHECKING:
+    from amqpworker.broker.address import Address
+    from amqpworker.client.async_producer import AsyncProducer
+    from amqpworker.client.producer import Producer
 
 R = TypeVar("R")
 
@@ -31,7 +35,20 @@ class AsyncApp:
     """
 
     settings: Settings
-    _async: AsyncProducer
+    _producer: Producer
+    _addresses: Sequence[Address]
+    # At most one: of several threads that make one `setdefault` keeps the first, without a lock.
+    _async_made: dict[None, AsyncProducer]
+
+    @property
+    def _async(self) -> AsyncProducer:
+        """The sending side for coroutines, imported and made at its first use: most programs have none."""
+        made = self._async_made.get(None)
+        if made is None:
+            from amqpworker.client.async_producer import AsyncProducer
+
+            made = self._async_made.setdefault(None, AsyncProducer(self._producer, self._addresses))
+        return made
 
     def _sent(self, message: Message[R]) -> Sent[R]:
         """Return what `send` returns for a message."""
