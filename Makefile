@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-children test-systemd test-newer test-python test-cluster test-lowest soak long long-versions mutants bench clean
+.PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-children test-services test-systemd test-newer test-python test-cluster test-lowest soak long long-versions mutants bench clean
 
 PYTHON := .venv/bin/python
 NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py busy_processes.py) $(addprefix integration/test_,retry.py consuming.py draining.py publishing.py call.py))
@@ -52,6 +52,10 @@ test-children: setup ## slower tests: time limits, isolated processes, and proce
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/children $(ARGS)
 
+test-services: setup ## the example services under uvicorn and gunicorn, through reloads and restarts of the broker
+	@scripts/rabbitmq.sh
+	$(PYTHON) -m pytest tests/services $(ARGS)
+
 test-systemd: setup ## tests of the unit under a real systemd, and of a container, each in its own machine; needs root
 	@scripts/rabbitmq.sh
 	@scripts/systemd.sh
@@ -74,7 +78,7 @@ soak: setup ## the short form of `make long`: half a minute per soak
 
 long: setup ## two soaks of ten minutes each while broker, workers and network fail; prints rows for docs/long-run.md
 	@scripts/rabbitmq.sh
-	SOAK_SECONDS=600 $(PYTHON) -m pytest tests/long $(ARGS)
+	SOAK_SECONDS=600 SERVICE_REQUESTS=4000 $(PYTHON) -m pytest tests/long tests/services $(ARGS)
 
 test-lowest: setup ## some unit tests with the lowest versions that pyproject.toml allows
 	@scripts/versions.sh lowest $(or $(ARGS),$(addprefix tests/unit/,policies log cli/test_cli.py broker/amqp/test_tables.py signature/test_signature.py))

@@ -90,21 +90,44 @@ def test_the_example_of_many_rows_sends_them_all(vhost: Broker) -> None:
     assert vhost.count("rows") == 3000
 
 
-def test_the_example_of_a_web_service_answers_with_the_truth(vhost: Broker) -> None:
-    code = (
-        "from examples.web_producer import accept, app\n"
-        "for asked in ({'user_id': '42'}, {'user_id': 'x'}, {}): print(accept(asked)[0])\n"
-        "app.close()\n"
-    )
-    done = example_shell(vhost).run(f"python -c {shlex.quote(code)}")
-    assert (done.stdout, done.stderr) == ("202 Accepted\n400 Bad Request\n400 Bad Request\n", "")
+SERVICES = {
+    "flask": "from examples.flask_service import service; client = service.test_client()",
+    "fastapi": "from fastapi.testclient import TestClient; from examples.fastapi_service import service;"
+    "client = TestClient(service)",
+}
+ASKED = (
+    "for path in ({}): print(client.post(path).status_code if 'users' in path else client.get(path).status_code)\n"
+    "from examples.tasks import app; app.close()\n"
+)
+
+
+def statuses(shell: Shell, framework: str, *paths: str) -> str:
+    """Return what an example service answers."""
+    code = f"{SERVICES[framework]}\n{ASKED.format(''.join(f'{path!r}, ' for path in paths))}"
+    done = shell.run(f"python -c {shlex.quote(code)}")
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("framework", "path", "status"), [("flask", "42/welcome?colour=red", "400"), ("fastapi", "x/welcome", "422")]
+)
+def test_an_example_service_answers_with_what_became_of_the_request(
+    vhost: Broker, framework: str, path: str, status: str
+) -> None:
+    shell = example_shell(vhost)
+    shell.env["AMQPWORKER_CALL_TIMEOUT"] = "0.5"
+    paths = ("/users/42/welcome", f"/users/{path}", "/prices/pen", "/ready")
+    assert statuses(shell, framework, *paths).split() == ["202", status, "504", "200"]
     assert vhost.count("emails") == 1
 
 
-def test_a_web_service_without_its_broker_answers_503_within_its_time() -> None:
+@pytest.mark.parametrize("framework", SERVICES)
+def test_an_example_service_without_its_broker_answers_503_within_its_time(framework: str) -> None:
     shell = Shell(ROOT, "amqp://127.0.0.1:1/")
-    done = shell.run("python -c 'from examples.web_producer import accept; print(accept(dict(user_id=1))[0])'")
-    assert done.stdout == "503 Service Unavailable\n"
+    shell.env["AMQPWORKER_SEND_TIMEOUT"] = "0.5"
+    paths = ("/users/42/welcome", "/prices/pen", "/ready")
+    assert statuses(shell, framework, *paths).split() == ["503", "503", "503"]
 
 
 def test_the_example_policies_retry_as_they_promise(vhost: Broker) -> None:

@@ -1,0 +1,105 @@
+"""Web servers with the example services: started as programs of their own, reloaded, watched by their log, and ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+
+from amqpworker.ipc.descendants import children_of
+from amqpworker.testing.processes import free_ports
+from tests.cli import environment
+from tests.docs import ROOT
+from tests.pools import alive
+from tests.programs import Program
+from tests.support import wait_until
+
+UVICORN = "uvicorn --port {port} --timeout-graceful-shutdown 35 --timeout-worker-healthcheck 60"
+GUNICORN = "gunicorn --bind 127.0.0.1:{port} --timeout 90 --graceful-timeout 35"
+PATIENCE = 60.0
+WATCHED = 4.0
+
+
+class Server(Program):
+    """A web server: its main process, and the worker processes that this has started."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path, url: str) -> None:
+        super().__init__(process, log)
+        self.url = url
+
+    def workers(self) -> set[int]:
+        """Return the process ids of its worker processes."""
+        return {pid for pid in children_of(self.process.pid) if b"resource_tracker" not in _command(pid)}
+
+    def status(self, path: str) -> int:
+        """Return the status of a response, 0 if there is none."""
+        try:
+            return httpx.get(self.url + path, timeout=PATIENCE).status_code
+        except httpx.TransportError:
+            return 0
+
+    def reload(self) -> None:
+        """Have its worker processes replaced, and wait until the old ones have ended and new ones answer."""
+        old = self.workers()
+        self.signal(signal.SIGHUP)
+        wait_until(lambda: not any(map(alive, old)), PATIENCE, "the old worker processes have ended")
+
+    def busiest(self) -> float:
+        """Return how much of a processor the busiest worker process uses, while no request is sent."""
+        before = {pid: _cpu_seconds(pid) for pid in self.workers()}
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(WATCHED)
+        return max((_cpu_seconds(pid) - seconds) / WATCHED for pid, seconds in before.items())
+
+    def terminate(self) -> tuple[int, set[int]]:
+        """End it by SIGTERM; return its exit code, and the worker processes that it has left behind."""
+        workers = self.workers()
+        self.signal(signal.SIGTERM)
+        return self.end(PATIENCE), set(filter(alive, workers))
+
+
+@contextmanager
+def serving(command: str, service: str, folder: Path, url: str, **variables: str) -> Iterator[Server]:
+    """Start a server in `folder`, wait until its service is ready, and kill what is left of it at the end of the block."""
+    (port,) = free_ports(1)
+    program, *options = command.format(port=port).split()
+    given = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "AMQPWORKER_APP_ID": "service", **variables}
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", program, service, *options],
+            cwd=folder,
+            env=environment(url, **given),
+            stdout=log,
+            stderr=log,
+        )
+    server = Server(process, folder / "server.log", f"http://127.0.0.1:{port}")
+    try:
+        wait_until(
+            lambda: process.poll() is not None or server.status("/ready") == 200, PATIENCE, "the service is ready"
+        )
+        assert process.poll() is None, server.log
+        yield server
+    finally:
+        left = [*server.workers(), process.pid]
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,52 @@
+"""The example services under traffic, on the usual servers: what they accept has run, and no reload or restart shows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.services.clients import Clients
+from tests.services.conftest import REQUESTS, Backend
+from tests.services.servers import GUNICORN, UVICORN, Server, serving
+
+FASTAPI, FLASK = "examples.fastapi_service:service", "examples.flask_service:service"
+CLIENTS = 16
+SERVERS = {
+    "uvicorn": (f"{UVICORN} --workers 2", FASTAPI),
+    "gunicorn-asgi": (f"{GUNICORN} --worker-class asgi --workers 2", FASTAPI),
+    "gunicorn-sync": (f"{GUNICORN} --workers 4 --config python:tests.services.send_before_fork", FLASK),
+    "gunicorn-gthread": (f"{GUNICORN} --worker-class gthread --workers 2 --threads 8", FLASK),
+    "gunicorn-gevent": (f"{GUNICORN} --worker-class gevent --workers 2", FLASK),
+}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", SERVERS)
+def test_what_a_service_accepts_has_run_and_no_request_fails_by_a_reload_or_a_restart_of_the_broker(
+    name: str, backend: Backend, tmp_path: Path
+) -> None:
+    command, service = SERVERS[name]
+    with serving(command, service, tmp_path, backend.broker.url) as server:
+        with Clients(server.url, CLIENTS) as clients:
+            clients.wait_for(REQUESTS // 4, "requests are answered")
+            server.reload()
+            clients.wait_for(REQUESTS // 4, "requests are answered after the reload")
+            restart(backend, server)
+            clients.wait_for(REQUESTS // 2, "requests are answered after the restart")
+        assert clients.wrong == []
+        sent_before = set(re.findall(r"sent before the fork: (\S+)", server.log))
+        assert bool(sent_before) == (name == "gunicorn-sync")
+        backend.wait_for_runs(clients.accepted | sent_before)
+        idle = server.busiest()
+        print(f"{name}: {dict(clients.statuses)}, repeated {dict(clients.repeated)}, idle {idle:.2%}")
+        assert idle < 0.01
+        assert server.terminate() == (0, set())
+        assert not re.search("Traceback|ERROR|blocking_in_event_loop", server.log), server.log
+
+
+def restart(backend: Backend, server: Server) -> None:
+    """Restart the broker, and have the worker processes of the server replaced while it is away."""
+    backend.broker.node.stop()
+    backend.broker.node.start()
