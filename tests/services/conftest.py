@@ -52,10 +52,17 @@ class Backend:
 
 
 @pytest.fixture
-def backend(own_node: Node, tmp_path: Path) -> Iterator[Backend]:
-    """A worker in a virtual host of its own, which must end in good order."""
-    broker = Broker(own_node, f"services-{next(_numbers)}")
-    own_node.create_vhost(broker.vhost)
+def broker(own_node: Node) -> Iterator[Broker]:
+    """A fresh virtual host on the node that the tests may restart."""
+    made = Broker(own_node, f"services-{next(_numbers)}")
+    own_node.create_vhost(made.vhost)
+    yield made
+    own_node.management.delete_vhost(made.vhost)
+
+
+@pytest.fixture
+def backend(broker: Broker, tmp_path: Path) -> Iterator[Backend]:
+    """A worker, which must end in good order."""
     ledger = tmp_path / "ledger"
     variables = environment(broker.url, SERVICES_LEDGER=str(ledger))
     command = ("worker", "tests.services.worker:app", "-p", "1", "-t", "8", "--log-json")
@@ -68,4 +75,3 @@ def backend(own_node: Node, tmp_path: Path) -> Iterator[Backend]:
         yield Backend(broker, worker, ledger)
         worker.signal(signal.SIGTERM)
         assert worker.end(60) == 0, worker.log
-    own_node.management.delete_vhost(broker.vhost)

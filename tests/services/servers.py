@@ -44,10 +44,12 @@ class Server(Program):
         except httpx.TransportError:
             return 0
 
-    def reload(self) -> None:
-        """Have its worker processes replaced, and wait until the old ones have ended and new ones answer."""
+    @contextmanager
+    def reloading(self) -> Iterator[None]:
+        """Have its worker processes replaced from now on, and wait at the end of the block until the old ones have ended."""
         old = self.workers()
         self.signal(signal.SIGHUP)
+        yield
         wait_until(lambda: not any(map(alive, old)), PATIENCE, "the old worker processes have ended")
 
     def busiest(self) -> float:

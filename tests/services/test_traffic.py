@@ -9,7 +9,7 @@ import pytest
 
 from tests.services.clients import Clients
 from tests.services.conftest import REQUESTS, Backend
-from tests.services.servers import GUNICORN, UVICORN, Server, serving
+from tests.services.servers import GUNICORN, UVICORN, serving
 
 FASTAPI, FLASK = "examples.fastapi_service:service", "examples.flask_service:service"
 CLIENTS = 16
@@ -31,9 +31,11 @@ def test_what_a_service_accepts_has_run_and_no_request_fails_by_a_reload_or_a_re
     with serving(command, service, tmp_path, backend.broker.url) as server:
         with Clients(server.url, CLIENTS) as clients:
             clients.wait_for(REQUESTS // 4, "requests are answered")
-            server.reload()
-            clients.wait_for(REQUESTS // 4, "requests are answered after the reload")
-            restart(backend, server)
+            with server.reloading():
+                clients.wait_for(REQUESTS // 4, "requests are answered during the reload")
+            backend.broker.node.stop()
+            with server.reloading():
+                backend.broker.node.start()
             clients.wait_for(REQUESTS // 2, "requests are answered after the restart")
         assert clients.wrong == []
         sent_before = set(re.findall(r"sent before the fork: (\S+)", server.log))
@@ -45,8 +47,3 @@ def test_what_a_service_accepts_has_run_and_no_request_fails_by_a_reload_or_a_re
         assert server.terminate() == (0, set())
         assert not re.search("Traceback|ERROR|blocking_in_event_loop", server.log), server.log
 
-
-def restart(backend: Backend, server: Server) -> None:
-    """Restart the broker, and have the worker processes of the server replaced while it is away."""
-    backend.broker.node.stop()
-    backend.broker.node.start()

@@ -1,0 +1,68 @@
+"""Moments in the life of a service: its clients leave, its code changes while it is developed, its broker is away."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.docs import ROOT
+from tests.services.clients import Clients
+from tests.services.conftest import REQUESTS, Backend
+from tests.services.servers import GUNICORN, UVICORN, Server, serving
+from tests.services.test_traffic import CLIENTS, FASTAPI
+from tests.support import Broker, wait_until
+
+PROBE = "tests.services.probe:service"
+LEAVING = 50
+
+
+def calls_of(server: Server) -> int:
+    """Return how many calls wait for their reply."""
+    return int(httpx.get(f"{server.url}/waiting").json()["calls"])
+
+
+@pytest.mark.parametrize(
+    ("command", "call_timeout"),
+    [(UVICORN, "3"), (f"{GUNICORN} --worker-class asgi --asgi-disconnect-grace-period 1", "300")],
+    ids=["calls that go on", "calls that are cancelled"],
+)
+def test_clients_that_leave_during_a_call_leave_nothing_behind(
+    command: str, call_timeout: str, broker: Broker, tmp_path: Path
+) -> None:
+    with serving(command, PROBE, tmp_path, broker.url, AMQPWORKER_CALL_TIMEOUT=call_timeout) as server:
+        address = httpx.URL(server.url)
+        clients = [socket.create_connection((address.host, address.port)) for _ in range(LEAVING)]
+        for client in clients:
+            client.sendall(b"GET /prices/pen HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_until(lambda: calls_of(server) == LEAVING, what="each client waits for a call")
+        for client in clients:
+            client.close()
+        wait_until(lambda: httpx.get(f"{server.url}/waiting").json() == {"calls": 0, "messages": 0}, 20)
+        assert server.status("/ready") == 200
+        assert httpx.post(f"{server.url}/users/42/welcome").status_code == 202
+        server.terminate()
+        assert "Traceback" not in server.log, server.log
+
+
+@pytest.mark.timeout(300)
+def test_code_that_changes_is_served_by_uvicorn_while_requests_are_answered(backend: Backend, tmp_path: Path) -> None:
+    (tmp_path / "examples").mkdir()
+    for name in ("__init__.py", "tasks.py", "fastapi_service.py"):
+        shutil.copy(ROOT / "examples" / name, tmp_path / "examples")
+    command = f"{UVICORN} --reload --reload-dir examples"
+    with serving(command, FASTAPI, tmp_path, backend.broker.url) as server:
+        assert server.status("/new") == 404
+        with Clients(server.url, CLIENTS) as clients:
+            clients.wait_for(REQUESTS // 2, "requests are answered")
+            with (tmp_path / "examples/fastapi_service.py").open("a") as code:
+                code.write('\n\n@service.get("/new")\nasync def new() -> None: ...\n')
+            wait_until(lambda: server.status("/new") == 200, 30, "the new code is served")
+            clients.wait_for(REQUESTS // 2, "requests are answered by the new code")
+        assert clients.wrong == []
+        backend.wait_for_runs(clients.accepted)
+        assert server.terminate() == (0, set())
+        assert "Traceback" not in server.log, server.log
