@@ -23,18 +23,24 @@ THREAD_LIMIT = (
 
 # Not an attribute of `threading.current_thread()`: after a fork in C that Python does not know of, that may return the object
 # of a parent's thread with the same number.
-_of_thread = threading.local()
+# By the class: gevent may replace it after this module was imported, and all of its threads are one for the original.
+_of_thread: dict[type, threading.local] = {}
+
+
+def _marks() -> threading.local:
+    kind = threading.local
+    return _of_thread.get(kind) or _of_thread.setdefault(kind, kind())
 
 
 def run_as_io_thread(run: Callable[[], None]) -> None:
     """Mark this thread as an I/O thread, then call `run` for as long as it takes."""
-    _of_thread.is_io_thread = True
+    _marks().is_io_thread = True
     run()
 
 
 def in_io_thread() -> bool:
     """Return whether the caller must not wait, since a connection depends on its thread."""
-    return getattr(_of_thread, "is_io_thread", False)
+    return getattr(_marks(), "is_io_thread", False)
 
 
 class ThreadLimitReached(OSError):

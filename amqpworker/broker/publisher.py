@@ -6,9 +6,9 @@ Decides when to connect, and bounds every wait; `publish_core` decides when to w
 
 from __future__ import annotations
 
+import queue
 import time
 from collections.abc import Callable, Sequence
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from amqpworker.broker.address import Address
@@ -33,15 +33,15 @@ class Publisher(PublishCore):
 
     # ---- from any thread --------------------------------------------------------------------------------------------
 
-    def consumers_of(self, queue: str, timeout: float) -> int | None:
+    def consumers_of(self, name: str, timeout: float) -> int | None:
         """Return how many consumers a queue has; None if that is not known within `timeout` seconds."""
         if not self.connected:
             return None
-        answer: SimpleQueue[int | None] = SimpleQueue()
-        self.count_consumers(queue, answer.put)
+        answer: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self.count_consumers(name, answer.put)
         try:
             return answer.get(timeout=timeout)
-        except Empty:
+        except queue.Empty:
             return None
 
     @property

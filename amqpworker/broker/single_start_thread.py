@@ -6,8 +6,8 @@ No lock is taken: a signal handler may start or stop it while it interrupts eith
 
 from __future__ import annotations
 
+import _thread
 import threading
-from _thread import TIMEOUT_MAX, allocate_lock, start_new_thread
 from collections.abc import Callable
 
 from amqpworker.lifecycle import THREAD_LIMIT, in_io_thread, run_as_io_thread
@@ -31,14 +31,14 @@ class SingleStartThread:
         self._unstarted = [self._thread]
         self._finished = False
         # Held until then.
-        self._end = allocate_lock()
+        self._end = _thread.allocate_lock()
         self._end.acquire()
 
     def start(self) -> None:
         """Start it; any number of times."""
         try:
             # By another thread: a signal handler that interrupts `Thread.start` would wait for what it interrupts.
-            start_new_thread(self._start, ())
+            _thread.start_new_thread(self._start, ())
         except RuntimeError as error:
             if self.prevent():
                 self._on_cannot_start(_why_not(error))
@@ -66,7 +66,7 @@ class SingleStartThread:
     def join(self, timeout: float) -> bool:
         """Wait until it has finished, unless this is an I/O thread; return false if it has not finished in time."""
         if not self._finished:
-            if in_io_thread() or not self._end.acquire(timeout=min(max(timeout, 0.0), TIMEOUT_MAX)):
+            if in_io_thread() or not self._end.acquire(timeout=min(max(timeout, 0.0), _thread.TIMEOUT_MAX)):
                 return False
             self._end.release()
         if self._thread.is_alive():

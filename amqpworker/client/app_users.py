@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
 import os
-from _thread import get_ident
 
 
 class AppUsers:
@@ -21,13 +21,13 @@ class AppUsers:
     def enter(self) -> None:
         """Add this thread."""
         self._reset_if_forked()
-        self._threads.append(get_ident())
+        self._threads.append(_thread.get_ident())
 
     def leave(self) -> bool:
         """Remove this thread; return whether nothing uses the app any more."""
         self._reset_if_forked()
         try:
-            self._threads.remove(get_ident())
+            self._threads.remove(_thread.get_ident())
         except ValueError:
             # Another thread entered: some frameworks run each step in any thread of a pool.
             if self._threads:
@@ -38,7 +38,7 @@ class AppUsers:
     def has_others(self) -> bool:
         """Whether a worker or another thread uses the app."""
         self._reset_if_forked()
-        me = get_ident()
+        me = _thread.get_ident()
         return bool(self._workers) or any(thread != me for thread in list(self._threads))
 
     def worker_started(self) -> None:

@@ -8,10 +8,9 @@ its own way; where the connection is kept, `resolve` is called for each reply, a
 
 from __future__ import annotations
 
+import _thread
 import itertools
 import os
-from _thread import allocate_lock
-from threading import TIMEOUT_MAX
 from typing import TypeVar
 
 from amqpworker.errors import AmqpWorkerError, CallTimeout, Unconfirmed
@@ -73,7 +72,7 @@ class ThreadCall(PendingCall):
 
     def __init__(self, calls: Calls) -> None:
         super().__init__(calls)
-        self._lock = allocate_lock()
+        self._lock = _thread.allocate_lock()
         self._lock.acquire()
 
     def _wake(self) -> None:
@@ -87,7 +86,7 @@ class ThreadCall(PendingCall):
         """
         if not self.has_ended:
             try:
-                ended = self._lock.acquire(timeout=min(max(timeout, 0.0), TIMEOUT_MAX))
+                ended = self._lock.acquire(timeout=min(max(timeout, 0.0), _thread.TIMEOUT_MAX))
             except BaseException:
                 self.forget()
                 raise

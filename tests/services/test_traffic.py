@@ -13,12 +13,14 @@ from tests.services.servers import GUNICORN, UVICORN, serving
 
 FASTAPI, FLASK = "examples.fastapi_service:service", "examples.flask_service:service"
 CLIENTS = 16
+SEND_BEFORE_FORK = "--config python:tests.services.send_before_fork"
 SERVERS = {
     "uvicorn": (f"{UVICORN} --workers 2", FASTAPI),
     "gunicorn-asgi": (f"{GUNICORN} --worker-class asgi --workers 2", FASTAPI),
-    "gunicorn-sync": (f"{GUNICORN} --workers 4 --config python:tests.services.send_before_fork", FLASK),
+    "gunicorn-sync-preload": (f"{GUNICORN} --workers 4 {SEND_BEFORE_FORK}", FLASK),
     "gunicorn-gthread": (f"{GUNICORN} --worker-class gthread --workers 2 --threads 8", FLASK),
     "gunicorn-gevent": (f"{GUNICORN} --worker-class gevent --workers 2", FLASK),
+    "gunicorn-gevent-preload": (f"{GUNICORN} --worker-class gevent --workers 2 {SEND_BEFORE_FORK}", FLASK),
 }
 
 
@@ -39,11 +41,10 @@ def test_what_a_service_accepts_has_run_and_no_request_fails_by_a_reload_or_a_re
             clients.wait_for(REQUESTS // 2, "requests are answered after the restart")
         assert clients.wrong == []
         sent_before = set(re.findall(r"sent before the fork: (\S+)", server.log))
-        assert bool(sent_before) == (name == "gunicorn-sync")
+        assert bool(sent_before) == ("preload" in name)
         backend.wait_for_runs(clients.accepted | sent_before)
         idle = server.busiest()
         print(f"{name}: {dict(clients.statuses)}, repeated {dict(clients.repeated)}, idle {idle:.2%}")
         assert idle < 0.01
         assert server.terminate() == (0, set())
         assert not re.search("Traceback|ERROR|blocking_in_event_loop", server.log), server.log
-

@@ -72,7 +72,7 @@ def test_the_first_send_without_room_for_a_thread_is_an_error_with_that_reason_a
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     with monkeypatch.context() as patch:
-        patch.setattr(single_start_thread, "start_new_thread", refused)
+        patch.setattr(single_start_thread._thread, "start_new_thread", refused)
         for send in (echo.send, echo.call):
             with pytest.raises(NotConnected, match="No thread can be started") as caught:
                 send("x")

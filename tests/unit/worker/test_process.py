@@ -79,7 +79,7 @@ def test_a_worker_process_without_a_thread_for_its_connection_fails_and_does_not
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
-        patch.setattr(single_start_thread, "start_new_thread", refused)
+        patch.setattr(single_start_thread._thread, "start_new_thread", refused)
         assert worker.run() == FAILED
     (reason,) = logged(caplog, "worker_broken")
     assert FULL in reason
