@@ -20,7 +20,7 @@ from examples.tasks import app, price_of, send_welcome
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    async with app:  # the connection of this event loop; the service also starts without its broker
+    async with app:
         yield
 
 
@@ -43,7 +43,7 @@ async def price(article: str, pieces: int = 1) -> dict[str, int]:
 
 @service.get("/ready")
 async def ready() -> dict[str, bool]:
-    await app.acheck()  # raises a SendError if nothing can be sent now
+    await app.acheck()
     return {"ready": True}
 
 

@@ -34,7 +34,7 @@ def price(article: str) -> ResponseReturnValue:
 
 @service.get("/ready")
 def ready() -> ResponseReturnValue:
-    app.check()  # raises a SendError if nothing can be sent now
+    app.check()
     return {"ready": True}
 
 

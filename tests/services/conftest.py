@@ -22,6 +22,7 @@ from tests.nodes import Node
 from tests.programs import Program, whole_lines
 from tests.support import Broker, wait_until
 
+LONG = "SERVICE_REQUESTS" in os.environ
 REQUESTS = int(os.environ.get("SERVICE_REQUESTS", "400"))
 _numbers = itertools.count(1)
 

@@ -68,7 +68,7 @@ class Server(Program):
 
 @contextmanager
 def serving(command: str, service: str, folder: Path, url: str, **variables: str) -> Iterator[Server]:
-    """Start a server in `folder`, wait until its service is ready, and kill what is left of it at the end of the block."""
+    """Start a server in `folder`, wait until it responds, and kill what is left of it at the end of the block."""
     (port,) = free_ports(1)
     program, *options = command.format(port=port).split()
     given = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "AMQPWORKER_APP_ID": "service", **variables}
@@ -82,9 +82,7 @@ def serving(command: str, service: str, folder: Path, url: str, **variables: str
         )
     server = Server(process, folder / "server.log", f"http://127.0.0.1:{port}")
     try:
-        wait_until(
-            lambda: process.poll() is not None or server.status("/ready") == 200, PATIENCE, "the service is ready"
-        )
+        wait_until(lambda: process.poll() is not None or server.status("/ready"), PATIENCE, "the service responds")
         assert process.poll() is None, server.log
         yield server
     finally:

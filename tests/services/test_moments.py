@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import shutil
 import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.docs import ROOT
+from tests.nodes import Node
 from tests.services.clients import Clients
-from tests.services.conftest import REQUESTS, Backend
+from tests.services.conftest import LONG, REQUESTS, Backend
 from tests.services.servers import GUNICORN, UVICORN, Server, serving
-from tests.services.test_traffic import CLIENTS, FASTAPI
+from tests.services.test_traffic import CLIENTS, FASTAPI, SEND_BEFORE_FORK, SERVERS
 from tests.support import Broker, wait_until
 
 PROBE = "tests.services.probe:service"
 LEAVING = 50
+AWAY = {name: SERVERS[name] for name in (SERVERS if LONG else ("uvicorn", "gunicorn-gevent"))}
+
+
+@pytest.fixture
+def stopped(broker: Broker) -> Iterator[Node]:
+    """The node of the broker, which is stopped; it runs again after the test."""
+    broker.node.stop()
+    yield broker.node
+    broker.node.start()
 
 
 def calls_of(server: Server) -> int:
@@ -27,7 +39,7 @@ def calls_of(server: Server) -> int:
 
 @pytest.mark.parametrize(
     ("command", "call_timeout"),
-    [(UVICORN, "3"), (f"{GUNICORN} --worker-class asgi --asgi-disconnect-grace-period 1", "300")],
+    [(UVICORN, "3"), (f"{GUNICORN} --worker-class asgi --asgi-disconnect-grace-period 1 {SEND_BEFORE_FORK}", "300")],
     ids=["calls that go on", "calls that are cancelled"],
 )
 def test_clients_that_leave_during_a_call_leave_nothing_behind(
@@ -45,6 +57,40 @@ def test_clients_that_leave_during_a_call_leave_nothing_behind(
         assert server.status("/ready") == 200
         assert httpx.post(f"{server.url}/users/42/welcome").status_code == 202
         server.terminate()
+        assert "Traceback" not in server.log, server.log
+
+
+@pytest.mark.parametrize("workers", ["", " --workers 2"])
+def test_a_service_that_can_never_log_in_ends_at_once_with_the_reason(
+    workers: str, broker: Broker, tmp_path: Path
+) -> None:
+    url = broker.url.replace("guest:guest", "guest:wrong")
+    with (
+        pytest.raises(AssertionError, match=r"AccessRefused: .* refused the login of user 'guest'") as ended,
+        serving(f"uvicorn --port {{port}}{workers}", FASTAPI, tmp_path, url),
+    ):
+        pass
+    assert "wrong" not in str(ended.value)
+
+
+@pytest.mark.parametrize("command", AWAY.values(), ids=AWAY)
+def test_a_service_whose_broker_is_away_starts_responds_to_each_request_and_ends(
+    command: tuple[str, str], broker: Broker, stopped: Node, tmp_path: Path
+) -> None:
+    with (
+        serving(*command, tmp_path, broker.url, AMQPWORKER_SEND_TIMEOUT="4", AMQPWORKER_CALL_TIMEOUT="4") as server,
+        ThreadPoolExecutor(8) as clients,
+    ):
+        assert server.status("/ready") == 503
+        stopped.start()
+        wait_until(lambda: server.status("/ready") == 200, 30, "the service is ready")
+        no_worker = httpx.get(f"{server.url}/prices/pen", timeout=30)
+        assert (no_worker.status_code, "no consumers" in no_worker.text) == (504, True), no_worker.text
+        stopped.stop()
+        waiting = [clients.submit(httpx.post, f"{server.url}/users/42/welcome", timeout=60) for _ in range(8)]
+        wait_until(lambda: server.status("/ready") == 503, 30, "the service has lost its broker")
+        assert server.terminate() == (0, set())
+        assert {one.result().status_code for one in waiting} == {503}
         assert "Traceback" not in server.log, server.log
 
 
