@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,9 +21,13 @@ from tests.pools import alive
 from tests.programs import Program
 from tests.support import wait_until
 
-UVICORN = "uvicorn --port {port} --timeout-graceful-shutdown 35 --timeout-worker-healthcheck 60"
-GUNICORN = "gunicorn --bind 127.0.0.1:{port} --timeout 90 --graceful-timeout 35"
-PATIENCE = 60.0
+# A broker that is restarted on a busy machine may be away for half a minute.
+WAITS = {"AMQPWORKER_SEND_TIMEOUT": "45", "AMQPWORKER_CALL_TIMEOUT": "45"}
+UVICORN = "uvicorn --port {port} --timeout-graceful-shutdown 60 --timeout-worker-healthcheck 60"
+GUNICORN = (
+    "gunicorn --bind 127.0.0.1:{port} --timeout 120 --graceful-timeout 60 --config python:tests.services.gunicorn_hooks"
+)
+PATIENCE = 120.0
 WATCHED = 4.0
 
 
@@ -47,10 +52,16 @@ class Server(Program):
     @contextmanager
     def reloading(self) -> Iterator[None]:
         """Have its worker processes replaced from now on, and wait at the end of the block until the old ones have ended."""
+        # gunicorn loses a signal for a worker that has just been forked, and repeats it after --graceful-timeout.
+        if "gunicorn" in self.log:
+            wait_until(lambda: self.workers() <= self._serving(), PATIENCE, "the worker processes serve")
         old = self.workers()
         self.signal(signal.SIGHUP)
         yield
         wait_until(lambda: not any(map(alive, old)), PATIENCE, "the old worker processes have ended")
+
+    def _serving(self) -> set[int]:
+        return {int(pid) for pid in re.findall(r"worker (\d+) serves", self.log)}
 
     def busiest(self) -> float:
         """Return how much of a processor the busiest worker process uses, while no request is sent."""
@@ -71,7 +82,7 @@ def serving(command: str, service: str, folder: Path, url: str, **variables: str
     """Start a server in `folder`, wait until it responds, and kill what is left of it at the end of the block."""
     (port,) = free_ports(1)
     program, *options = command.format(port=port).split()
-    given = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "AMQPWORKER_APP_ID": "service", **variables}
+    given = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **WAITS, **variables}
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", program, service, *options],

@@ -16,8 +16,10 @@ from tests.nodes import Node
 from tests.services.clients import Clients
 from tests.services.conftest import LONG, REQUESTS, Backend
 from tests.services.servers import GUNICORN, UVICORN, Server, serving
-from tests.services.test_traffic import CLIENTS, FASTAPI, SEND_BEFORE_FORK, SERVERS
+from tests.services.test_traffic import CLIENTS, FASTAPI, SERVERS
 from tests.support import Broker, wait_until
+
+pytestmark = pytest.mark.timeout(300)
 
 PROBE = "tests.services.probe:service"
 LEAVING = 50
@@ -39,7 +41,7 @@ def calls_of(server: Server) -> int:
 
 @pytest.mark.parametrize(
     ("command", "call_timeout"),
-    [(UVICORN, "3"), (f"{GUNICORN} --worker-class asgi --asgi-disconnect-grace-period 1 {SEND_BEFORE_FORK}", "300")],
+    [(UVICORN, "3"), (f"{GUNICORN} --worker-class asgi --asgi-disconnect-grace-period 1 --preload", "300")],
     ids=["calls that go on", "calls that are cancelled"],
 )
 def test_clients_that_leave_during_a_call_leave_nothing_behind(
@@ -94,7 +96,6 @@ def test_a_service_whose_broker_is_away_starts_responds_to_each_request_and_ends
         assert "Traceback" not in server.log, server.log
 
 
-@pytest.mark.timeout(300)
 def test_code_that_changes_is_served_by_uvicorn_while_requests_are_answered(backend: Backend, tmp_path: Path) -> None:
     (tmp_path / "examples").mkdir()
     for name in ("__init__.py", "tasks.py", "fastapi_service.py"):

@@ -15,6 +15,8 @@ from tests.programs import Program
 from tests.services.servers import serving
 from tests.support import Broker, wait_until
 
+pytestmark = pytest.mark.timeout(300)
+
 PAGES = ROOT / "docs/integrations"
 
 

@@ -13,14 +13,13 @@ from tests.services.servers import GUNICORN, UVICORN, serving
 
 FASTAPI, FLASK = "examples.fastapi_service:service", "examples.flask_service:service"
 CLIENTS = 16
-SEND_BEFORE_FORK = "--config python:tests.services.send_before_fork"
 SERVERS = {
     "uvicorn": (f"{UVICORN} --workers 2", FASTAPI),
     "gunicorn-asgi": (f"{GUNICORN} --worker-class asgi --workers 2", FASTAPI),
-    "gunicorn-sync-preload": (f"{GUNICORN} --workers 4 {SEND_BEFORE_FORK}", FLASK),
+    "gunicorn-sync-preload": (f"{GUNICORN} --workers 4 --preload", FLASK),
     "gunicorn-gthread": (f"{GUNICORN} --worker-class gthread --workers 2 --threads 8", FLASK),
     "gunicorn-gevent": (f"{GUNICORN} --worker-class gevent --workers 2", FLASK),
-    "gunicorn-gevent-preload": (f"{GUNICORN} --worker-class gevent --workers 2 {SEND_BEFORE_FORK}", FLASK),
+    "gunicorn-gevent-preload": (f"{GUNICORN} --worker-class gevent --workers 2 --preload", FLASK),
 }
 
 
