@@ -64,8 +64,8 @@ class Server(Program):
         return {int(pid) for pid in re.findall(r"worker (\d+) serves", self.log)}
 
     def busiest(self) -> float:
-        """Return how much of a processor the busiest worker process uses, while no request is sent."""
-        before = {pid: _cpu_seconds(pid) for pid in self.workers()}
+        """Return how much of a processor the busiest of its processes uses, while no request is sent."""
+        before = {pid: _cpu_seconds(pid) for pid in (self.process.pid, *self.workers())}
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(WATCHED)
         return max((_cpu_seconds(pid) - seconds) / WATCHED for pid, seconds in before.items())

@@ -10,6 +10,7 @@ import pytest
 from tests.services.clients import Clients
 from tests.services.conftest import REQUESTS, Backend
 from tests.services.servers import GUNICORN, UVICORN, serving
+from tests.support import wait_until
 
 FASTAPI, FLASK = "examples.fastapi_service:service", "examples.flask_service:service"
 CLIENTS = 16
@@ -42,8 +43,7 @@ def test_what_a_service_accepts_has_run_and_no_request_fails_by_a_reload_or_a_re
         sent_before = set(re.findall(r"sent before the fork: (\S+)", server.log))
         assert bool(sent_before) == ("preload" in name)
         backend.wait_for_runs(clients.accepted | sent_before)
-        idle = server.busiest()
-        print(f"{name}: {dict(clients.statuses)}, repeated {dict(clients.repeated)}, idle {idle:.2%}")
-        assert idle < 0.01
+        # What the last requests have left is still being done, perhaps.
+        wait_until(lambda: server.busiest() < 0.01, 30, "no process uses 1 % of a processor without requests")
         assert server.terminate() == (0, set())
         assert not re.search("Traceback|ERROR|blocking_in_event_loop", server.log), server.log
