@@ -100,7 +100,7 @@ def test_code_that_changes_is_served_by_uvicorn_while_requests_are_answered(back
     (tmp_path / "examples").mkdir()
     for name in ("__init__.py", "tasks.py", "fastapi_service.py"):
         shutil.copy(ROOT / "examples" / name, tmp_path / "examples")
-    command = f"{UVICORN} --reload --reload-dir examples"
+    command = f"{UVICORN} --loop asyncio --reload --reload-dir examples"
     with serving(command, FASTAPI, tmp_path, backend.broker.url) as server:
         assert server.status("/new") == 404
         with Clients(server.url, CLIENTS) as clients:
