@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -404,13 +405,15 @@ except AmqpWorkerError as error:
     assert "writable" in done.stdout or "read-only" in done.stdout
 
 
-def test_a_worker_whose_results_this_user_may_not_store_does_not_start(
-    sqlite: SqliteStore, path: Path, tmp_path: Path
-) -> None:
-    sqlite.check_writable()
-    put(sqlite, "a")
-    sqlite.close()
-    code = f"""
+def test_a_worker_whose_results_this_user_may_not_store_does_not_start() -> None:
+    # Not in pytest's folder, which another run of pytest closes to other users when it starts.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "results.db")
+        store = SqliteStore(path, lock_timeout=0.05)
+        store.check_writable()
+        put(store, "a")
+        store.close()
+        code = f"""
 import os, pathlib
 from amqpworker import App
 from amqpworker.errors import ConfigError
@@ -424,11 +427,9 @@ try:
 except ConfigError as error:
     print(error)
 """
-    for folder in list(tmp_path.parents)[:2]:
-        folder.chmod(0o755)
-    tmp_path.chmod(0o777)
-    path.chmod(0o444)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        Path(folder).chmod(0o777)
+        path.chmod(0o444)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == f"Results cannot be stored in {path}: the file or its folder is read-only.\n", done.stderr
 
 
