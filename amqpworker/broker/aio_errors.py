@@ -8,6 +8,7 @@ from aiormq import exceptions
 
 from amqpworker.broker.address import Address
 from amqpworker.broker.connection_causes import (
+    CLOSED_BY_OTHER_SIDE,
     ClosedByBroker,
     ClosedWithoutResponse,
     Lost,
@@ -39,7 +40,7 @@ def problem_of(
         return explain([error], address, was_open)
     causes = [_cause(one, has_received, mechanism) for one in _causes(error)]
     if not causes:
-        causes = [Lost("the other side closed it") if has_received else ClosedWithoutResponse()]
+        causes = [Lost(CLOSED_BY_OTHER_SIDE) if has_received else ClosedWithoutResponse()]
     return explain(causes, address, was_open)
 
 

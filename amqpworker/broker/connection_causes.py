@@ -18,6 +18,7 @@ from amqpworker.broker.tls import tls_failure
 from amqpworker.errors import AmqpWorkerError, ConfigError
 
 NOT_ALLOWED = 530
+CLOSED_BY_OTHER_SIDE = "the other side closed it"
 
 
 class Cause(Exception):

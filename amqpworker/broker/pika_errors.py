@@ -11,6 +11,7 @@ from pika.adapters.utils import connection_workflow as workflow
 
 from amqpworker.broker.address import Address
 from amqpworker.broker.connection_causes import (
+    CLOSED_BY_OTHER_SIDE,
     BlockedTooLong,
     Cause,
     ClosedByBroker,
@@ -35,7 +36,6 @@ CAUSES: tuple[tuple[tuple[type[BaseException], ...], type[Cause]], ...] = (
     ((exceptions.AMQPHeartbeatTimeout,), NoHeartbeat),
     ((exceptions.ConnectionBlockedTimeout,), BlockedTooLong),
     (LATE, NoResponse),
-    ((exceptions.StreamLostError,), Lost),
 )
 
 
@@ -60,10 +60,20 @@ def _cause(error: BaseException, has_received: bool) -> BaseException:
     if not has_received and isinstance(error, exceptions.IncompatibleProtocolError):
         # pika reports another protocol, but a proxy in front of an unreachable RabbitMQ does the same.
         return ClosedWithoutResponse(str(error))
+    if isinstance(error, exceptions.StreamLostError):
+        return Lost(_reason_of_loss(str(error)))
     for types, cause in CAUSES:
         if isinstance(error, types):
             return cause(str(error))
     return error
+
+
+def _reason_of_loss(text: str) -> str:
+    """Return why the stream was lost in the words that aio-pika's connections have for it: pika's text has the error's repr."""
+    if text == "Transport indicated EOF":
+        return CLOSED_BY_OTHER_SIDE
+    found = re.fullmatch(r"Stream connection lost: (?!SSL)\w+\((\d+), (['\"])(.*)\2\)", text)
+    return f"[Errno {found[1]}] {found[3]}" if found else text
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

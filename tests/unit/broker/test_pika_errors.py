@@ -24,6 +24,16 @@ CASES: list[tuple[BaseException | None, str, str]] = [
     (workflow.AMQPConnectorStackTimeout(), "unreachable", "No response from broker.example:5672"),
     (exceptions.ConnectionOpenAborted(320, "Timeout"), "unreachable", "No response from broker.example:5672"),
     (exceptions.StreamLostError("Stream connection lost"), "unreachable", "was lost"),
+    (
+        exceptions.StreamLostError(f"Stream connection lost: {BrokenPipeError(32, 'Broken pipe')!r}"),
+        "unreachable",
+        "to broker.example:5672 was lost: [Errno 32] Broken pipe.",
+    ),
+    (
+        exceptions.StreamLostError("Transport indicated EOF"),
+        "unreachable",
+        "to broker.example:5672 was lost: the other side closed it.",
+    ),
     (ConnectionResetError(104, "Connection reset by peer"), "unreachable", "was lost"),
     (
         exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED - shutdown"),
