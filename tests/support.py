@@ -150,6 +150,21 @@ class Broker:
         named = {key.replace("_", "-"): value for key, value in arguments.items()}
         self.management.declare_queue(self.vhost, name, {"x-queue-type": "quorum", **named})
 
+    def bind_queue(self, name: str, **arguments: Any) -> None:
+        """Declare a queue, and bind it as those of an app are."""
+        self.declare_queue(name, **arguments)
+        with raw_channel(self.url) as channel:
+            channel.queue_bind(name, "amqpworker.tasks", name)
+
+    def ids(self, queue: str) -> list[str]:
+        """Return the ids of all messages that are ready in a queue, and leave them there."""
+        with raw_channel(self.url) as channel:
+            found = []
+            while (got := channel.basic_get(queue))[0] is not None:
+                found.append(got[1].message_id)
+            channel.basic_nack(0, multiple=True)
+        return found
+
     def delete_queue(self, name: str) -> None:
         """Delete a queue under its users."""
         self.management.delete_queue(self.vhost, name)

@@ -19,6 +19,15 @@ def echo_of(app: App, queue: str = QUEUE) -> RemoteTask[[str], str]:
     return echo
 
 
+def another_of(app: App, queue: str = QUEUE) -> RemoteTask[[], None]:
+    """Describe a second task."""
+
+    @app.remote(name="test.another", queue=queue)
+    def another() -> None: ...
+
+    return another
+
+
 def messages(task: RemoteTask[[str], str], count: int, text: str = "x") -> Iterator[Message]:
     """Yield so many messages."""
     return (task.message(text) for _ in range(count))
