@@ -7,8 +7,8 @@ SHELL := /bin/bash
 .PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-children test-services test-systemd test-newer test-python test-cluster test-lowest soak long long-versions mutants bench clean
 
 PYTHON := .venv/bin/python
-NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py busy_processes.py) $(addprefix integration/test_,retry.py consuming.py draining.py publishing.py call.py))
-PYTHON_LIVE := $(addprefix tests/integration/test_,retry.py call.py draining.py results_live.py) tests/supervised/test_pools.py
+NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py busy_processes.py) $(addprefix integration/test_,retry.py consuming.py draining.py publishing.py calling_contract.py))
+PYTHON_LIVE := $(addprefix tests/integration/test_,retry.py calling_contract.py draining.py results_live.py) tests/supervised/test_pools.py
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-20s %s\n' "$$name" "$$text"; done

@@ -160,7 +160,7 @@ class LoopClient(Client):
         async def current() -> PublishCore:
             return self.app._async.carriers.current().publisher
 
-        return asyncio.run_coroutine_threadsafe(current(), self.loop).result(WAITS)
+        return asyncio.run_coroutine_threadsafe(self._in_loop(current, ()), self.loop).result(WAITS)
 
 
 class EnteredLoopClient(LoopClient):

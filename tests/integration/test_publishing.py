@@ -188,22 +188,6 @@ def test_a_daemon_thread_may_send(app: App, vhost: Broker) -> None:
     assert vhost.count(QUEUE) == 1
 
 
-def test_a_message_built_by_hand_that_cannot_be_carried_is_refused_before_it_leaves(app: App, vhost: Broker) -> None:
-    from dataclasses import replace
-
-    message = echo_of(app).message("x")
-    app.send(message)
-    for broken in (
-        replace(message, queue="q" * 256),
-        replace(message, id="\ud800"),
-        replace(message, headers={"bad": object()}),
-    ):
-        with pytest.raises(InvalidArguments):
-            app.send(broken)
-    app.send(message)
-    assert vhost.count(QUEUE) == 2
-
-
 @pytest.mark.parametrize(
     ("headers", "told"),
     [

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from amqpworker import App, BatchFailed, InvalidArguments, Message, SendError, Sent, Unroutable
+from amqpworker import App, InvalidArguments, Message, SendError, Sent
 from amqpworker.client.batch import MAX_BYTES as WINDOW_BYTES
 from amqpworker.client.batch import MAX_MESSAGES as WINDOW
 from tests.integration.tasks import QUEUE, echo_of, messages
@@ -30,14 +30,6 @@ class Source:
         for message in self._source:
             self.read += 1
             yield message
-
-
-def test_outcomes_come_in_the_order_of_the_messages(app: App, vhost: Broker) -> None:
-    batch = list(messages(echo_of(app), 5000))
-    outcomes = list(app.send_each(batch))
-    assert all(isinstance(one, Sent) for one in outcomes)
-    assert [one.id for one in outcomes if isinstance(one, Sent)] == [one.id for one in batch]
-    assert vhost.count(QUEUE) == 5000
 
 
 def test_nothing_is_read_before_an_outcome_is_asked_for_and_no_more_than_the_window_ahead(app: App) -> None:
@@ -112,27 +104,6 @@ def test_large_bodies_are_bounded_by_bytes(app: App, vhost: Broker) -> None:
         assert isinstance(next(outcomes), Sent)
         assert (source.read - taken) * size < WINDOW_BYTES
     assert vhost.count(QUEUE) == 60
-
-
-def test_send_many_returns_all_in_order(app: App, vhost: Broker) -> None:
-    batch = list(messages(echo_of(app), 300))
-    assert [one.id for one in app.send_many(batch)] == [one.id for one in batch]
-    assert app.send_many([]) == []
-    assert vhost.count(QUEUE) == 300
-
-
-def test_failures_are_in_the_order_of_their_messages(app: App) -> None:
-    echo = echo_of(app)
-    echo.send("makes the exchanges")
-    batch = [echo.options(queue="nowhere" if number % 100 == 7 else QUEUE).message("x") for number in range(1000)]
-    outcomes = list(app.send_each(batch))
-    for message, outcome in zip(batch, outcomes, strict=True):
-        if message.queue == "nowhere":
-            assert isinstance(outcome, Unroutable)
-            assert outcome.message is message
-        else:
-            assert isinstance(outcome, Sent)
-            assert outcome.id == message.id
 
 
 def test_a_source_that_fails_does_so_after_the_outcomes_of_what_was_read(app: App, vhost: Broker) -> None:
@@ -218,12 +189,3 @@ def test_a_lost_connection_in_mid_batch_is_reported_for_each_message_that_may_no
     assert [one.id for one in batch if one.id not in sent] == [one.id for one in failed]
     app.send_many(failed)
     assert vhost.count(QUEUE) >= len(batch)
-
-
-def test_a_failed_batch_is_one_error_for_each_message(app: App) -> None:
-    echo = echo_of(app)
-    echo.send("makes the exchanges")
-    with pytest.raises(BatchFailed) as caught:
-        app.send_many(echo.options(queue="nowhere").message("x") for _ in range(100))
-    assert len({id(one) for one in caught.value.exceptions}) == 100
-    assert caught.value.sent == []
