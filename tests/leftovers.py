@@ -1,0 +1,34 @@
+"""What the tables of a publisher still hold, for tests in which no message may be left in any of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from amqpworker.broker.publish_core import PublishCore
+from tests.support import wait_until
+
+
+def left_in(publisher: PublishCore) -> Counter[str]:
+    """Count what belongs to messages and calls, by table; empty once nothing is left."""
+    session, questions = publisher.session, publisher._questions
+    found = Counter(calls=len(session.calls), questions=len(questions.waiting) + len(questions._asked))
+    if session.declarer is not None:
+        found["declarations"] += sum(map(len, session.declarer._callbacks.values()))
+    for lane in publisher._lanes:
+        quarantine = lane._quarantine
+        found["inbox"] += len(lane._inbox)
+        found["parked"] += len(lane._parked)
+        found["paused"] += len(lane._paused)
+        found["quarantine"] += len(quarantine._waiting) + len(quarantine._channels)
+        for channel in [*lane._channels(), *quarantine.channels]:
+            found["in flight"] += len(channel._in_flight)
+            found["bytes in flight"] += channel._bytes_in_flight
+    return +found
+
+
+def wait_until_nothing_is_left(publisher: PublishCore) -> None:
+    """Wait until no table of a publisher holds a message or a call any more."""
+    try:
+        wait_until(lambda: not left_in(publisher), 10)
+    except AssertionError:
+        raise AssertionError(f"left: {left_in(publisher)}") from None
