@@ -136,6 +136,8 @@ class AioConnection(asyncio.StreamReaderProtocol):
     async def close(self) -> None:
         """Close the connection; one that does not respond within a bound is cut."""
         self._is_closing = True
+        if self._loop.is_closed():  # under it: the socket is closed when its transport is deleted
+            return
         try:
             if self._aio is not None:
                 with suppress(Exception):  # whatever it is, the connection is cut

@@ -84,6 +84,8 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
             return
         self.is_leaving = self.has_ended = True
         self.end_reason = text
+        if self._loop.is_closed():  # under it: no coroutine can be woken any more
+            return
         self.attempted.set()
         self._cancel_timers()
         self._guard(lambda: self.user.on_lost(ConnectionProblem(text, "unreachable", str(self.addresses[0]))))
