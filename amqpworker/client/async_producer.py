@@ -14,7 +14,8 @@ from functools import partial
 from amqpworker.broker.address import Address
 from amqpworker.client.awaiting import AwaitedCall, AwaitedPublish, end_of, set_ended
 from amqpworker.client.batch import Batch, Ended, FailedToPublish
-from amqpworker.client.carriers import Carrier, Carriers, require_event_loop
+from amqpworker.client.carriers import Carrier, Carriers
+from amqpworker.client.handover import require_event_loop
 from amqpworker.client.producer import COUNT_TIMEOUT, Producer
 from amqpworker.client.send_errors import (
     may_send_again,

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from amqpworker.broker.address import Address
 from amqpworker.broker.publish_core import PublishCore
 from amqpworker.client.calls import Calls
-from amqpworker.client.handover import handover_to_this_loop
-from amqpworker.errors import ConfigError
+from amqpworker.client.handover import handover_to_this_loop, require_event_loop
 from amqpworker.lifecycle import LiveObjects
 from amqpworker.settings import Settings
 
@@ -143,6 +142,7 @@ class Carriers:
 
     async def leave(self) -> None:
         """Close the connection of the running loop after its calls have ended, if no other is inside."""
+        require_event_loop()
         state = self._of_thread.states.get(asyncio.get_running_loop())
         if state is not None:
             state.entered = max(0, state.entered - 1)
@@ -151,6 +151,7 @@ class Carriers:
 
     async def close(self) -> None:
         """Close the connection of the running loop, however many are inside; later messages go by the thread."""
+        require_event_loop()
         state = self._of_thread.states.get(asyncio.get_running_loop())
         if state is not None:
             await self._close(state, spares_calls=False)
@@ -181,14 +182,3 @@ class Carriers:
 
 def _call_now(function: Callable[[], None]) -> None:
     function()  # what ends a wait runs in the loop already
-
-
-def require_event_loop() -> None:
-    """Raise ConfigError unless an event loop of asyncio runs in this thread: trio has another."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        raise ConfigError(
-            "No event loop of asyncio runs here: amqpworker's methods for coroutines do not work in trio or without a loop. "
-            "Use send() and call() in a thread instead."
-        ) from None

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 from amqpworker.client.event_loop_warning import warn_in_event_loop
+from amqpworker.client.handover import require_event_loop
 from amqpworker.errors import ConfigError, ResultTimeout, TaskFailed
 from amqpworker.model.headers import time_text
 from amqpworker.model.reply import Reply, decode_reply
@@ -79,6 +80,7 @@ class Sent(Generic[R]):
     async def aresult(self, timeout: float | timedelta = 10.0) -> R:
         """As `result`, without blocking the event loop: the store is read in other threads."""
         pauses = self._pauses(duration(timeout, "timeout"))
+        require_event_loop()
         while (reply := await asyncio.to_thread(self._stored_reply)) is None:
             await asyncio.sleep(next(pauses))
         return value_of(reply, self._decode)
@@ -106,6 +108,7 @@ class Sent(Generic[R]):
 
     async def astatus(self) -> Literal["pending", "done", "failed"]:
         """As `status`, without blocking the event loop: the store is read in another thread."""
+        require_event_loop()
         return await asyncio.to_thread(self.status)
 
     def _stored_reply(self) -> Reply | None:
