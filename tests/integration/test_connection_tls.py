@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from amqpworker import App, ConfigError, InvalidArguments, SendError
 from amqpworker.testing.processes import free_ports
@@ -136,3 +138,21 @@ def test_headers_that_do_not_fit_into_the_frames_of_this_broker_are_refused_and_
         assert isinstance(refused.__cause__, InvalidArguments)
         assert "only 8170 are allowed" in str(refused)
     echo.send("z" * 100_000)
+
+
+@pytest.mark.parametrize("entered", [False, True])
+def test_coroutines_in_a_loop_of_uvloop_send_over_tls(make_app: MakeApp, secured: Secured, entered: bool) -> None:
+    app = make_app(secured.url(), tls_ca=secured.ca)
+    echo = echo_of(app, f"secure-{entered}")
+
+    async def send() -> None:
+        await echo.asend("x" * 500_000)
+        await app.asend_many(messages(echo, 500))
+
+    async def enter() -> None:
+        async with app:
+            await send()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(enter() if entered else send())
+    assert Broker(secured.node, "/").count(f"secure-{entered}") == 501
