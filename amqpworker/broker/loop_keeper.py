@@ -34,6 +34,8 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
         super().__init__(name, addresses, settings, user, user_reports_errors=True)
         self.problem: ConnectionProblem | None = None
         """Why there is no connection, once every address was tried."""
+        self.will_leave = False
+        """Whether it will be stopped, as soon as nothing waits for a confirm."""
         self.attempted = asyncio.Event()
         """Set once there is a connection, or every address was tried."""
         self._loop = asyncio.get_running_loop()
@@ -135,7 +137,7 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
         try:
             await self._keep_connected()
         except asyncio.CancelledError:
-            if not self.is_leaving:  # by a program that cancels all tasks that it finds
+            if not (self.is_leaving or self.will_leave):  # by a program that cancels all tasks that it finds
                 log.warning(
                     "connection_cancelled", connection=self.name, effect="messages are sent by a thread from now on"
                 )

@@ -75,7 +75,6 @@ class LoopCarrier:
 
         self.loop = weakref.ref(asyncio.get_running_loop())
         self.process = getpid()
-        self.is_retired = False
         self.calls = Calls()
         self.call_in_loop: CallInLoop = _call_now
         self.publisher: LoopPublisher = LoopPublisher(addresses, settings, self.calls)
@@ -85,7 +84,12 @@ class LoopCarrier:
     @property
     def is_usable(self) -> bool:
         """Whether it is that of this process, and is not closing."""
-        return not (self.is_retired or self.publisher.keeper.is_leaving) and self.process == getpid()
+        keeper = self.publisher.keeper
+        return not (keeper.will_leave or keeper.is_leaving) and self.process == getpid()
+
+    def retire(self) -> None:
+        """Carry no new messages: it will be closed."""
+        self.publisher.keeper.will_leave = True
 
 
 class LoopState:
@@ -160,7 +164,7 @@ class Carriers:
         carrier = self._usable(state)
         if carrier is not None:
             state.carrier = None
-            carrier.is_retired = True
+            carrier.retire()
             await carrier.publisher.close(self._producer.settings.send_timeout, spares_calls)
 
     def close_all(self, spares_calls: bool) -> None:
@@ -172,7 +176,7 @@ class Carriers:
         for carrier in [] if spares_calls else self._all.of_this_process():
             loop = carrier.loop()
             if carrier.is_usable and loop is not None:
-                carrier.is_retired = True
+                carrier.retire()
                 closing = carrier.publisher.close(self._producer.settings.send_timeout, False)
                 try:
                     asyncio.run_coroutine_threadsafe(closing, loop)
