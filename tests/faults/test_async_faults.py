@@ -95,16 +95,23 @@ def test_an_alarm_bounds_sends_and_leaving(run: Run, make_app: MakeApp, spare_no
     assert all(isinstance(one, ConnectionBlocked) for one in outcomes), outcomes[:3]
 
 
-def test_a_loop_that_was_blocked_for_longer_than_its_heartbeats_sends_again(run: Run, make_app: MakeApp) -> None:
-    app = make_app(heartbeat=1)
+def test_a_loop_that_was_blocked_for_longer_than_its_heartbeats_sends_again_and_loses_nothing(
+    run: Run, make_app: MakeApp, vhost: Broker
+) -> None:
+    app = make_app(heartbeat=1, send_timeout=20.0)
     echo = echo_of(app)
 
-    async def block() -> None:
+    async def block() -> set[str]:
         await echo.asend("before")
+        sending = [asyncio.create_task(echo.asend("x")) for _ in range(50)]
+        await asyncio.sleep(0)
         time.sleep(6)
-        await asyncio.gather(*(echo.asend("x") for _ in range(50)))
+        sending += [asyncio.create_task(echo.asend("x")) for _ in range(50)]
+        return {(await one).id for one in sending}
 
-    run(app, block())
+    ids = run(app, block())
+    assert len(ids) == 100
+    assert ids <= set(vhost.ids(QUEUE))
 
 
 def test_a_confirm_that_is_lost_with_the_connection_is_sent_again_or_unknown(

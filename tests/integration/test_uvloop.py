@@ -115,8 +115,13 @@ def test_an_alarm(run: Run, make_app: MakeApp, spare_node: Node) -> None:
 def test_a_fork(run: Run, app: App, vhost: Broker) -> None:
     echo = echo_of(app)
 
+    async def enter_and_send() -> None:
+        async with app:
+            await echo.asend("by aio-pika")
+
     def send_in_child() -> bool:
         asyncio.run(echo.asend("by asyncio"))
+        asyncio.run(enter_and_send())
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(echo.asend("by uvloop"))
         echo.send("by the thread")
@@ -129,4 +134,4 @@ def test_a_fork(run: Run, app: App, vhost: Broker) -> None:
         await echo.asend("after")
 
     run(app, fork())
-    wait_until(lambda: vhost.count(QUEUE) == 5)
+    wait_until(lambda: vhost.count(QUEUE) == 6)
