@@ -44,6 +44,11 @@ def problem_of(
     return explain(causes, address, was_open)
 
 
+def was_reset(error: BaseException | None) -> bool:
+    """Return whether the other side reset the connection, without any reason that has arrived."""
+    return any(isinstance(one, ConnectionResetError | BrokenPipeError) for one in _causes(error))
+
+
 def _cause(error: BaseException, has_received: bool, mechanism: str) -> BaseException:
     """Return an error as one that belongs to no library, or as it is."""
     match error:

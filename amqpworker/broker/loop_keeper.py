@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from amqpworker.broker.address import Address
 from amqpworker.broker.aio_connection import AioConnection
-from amqpworker.broker.aio_errors import problem_of
+from amqpworker.broker.aio_errors import problem_of, was_reset
 from amqpworker.broker.connection import ConnectionUser
 from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.keeper import BROKEN, CLOSED, RUNNING, TICK, ConnectionKeeper
@@ -37,12 +37,13 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
         self.will_leave = False
         """Whether it will be stopped, as soon as nothing waits for a confirm."""
         self.attempted = asyncio.Event()
-        """Set once there is a connection, or every address was tried."""
+        """Set once there is a connection, or every address was tried with a result that is not in doubt."""
         self._loop = asyncio.get_running_loop()
         # Not that of the coroutine which happens to enter first.
         self._context = contextvars.Context()
         self._context.run(on_own_connection.set, True)
         self._something_to_do = asyncio.Event()
+        self._may_be_refused = False
         self._timers: set[asyncio.TimerHandle] = set()
         self._task: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -153,7 +154,7 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
             if self.is_leaving:
                 return
             await self._attempt(address)
-            if tried >= len(self.addresses):
+            if tried >= len(self.addresses) and not self._may_be_refused:
                 self.attempted.set()
             if self._attempts.is_failing and tried % len(self.addresses) == 0 and not self.is_leaving:
                 await self._back_off()
@@ -185,6 +186,8 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
         problem = self._take_problem() or problem_of(
             error, address, was_open, received, connection.close_by_broker, mechanism
         )
+        # A server that refuses our certificate resets the connection, and that may overtake its reason.
+        self._may_be_refused = address.tls and not was_open and was_reset(error)
         self._report(problem)
 
     def _on_open(self, connection: AioConnection) -> None:

@@ -88,7 +88,7 @@ def tls_failure(error: BaseException, address: object) -> TlsFailure | None:
     """Return what a TLS error of a connection to `address` means; `None` if it is not one."""
     match error:
         case ssl.SSLCertVerificationError():
-            text = NOT_TRUSTED.format(address=address, reason=error.verify_message)
+            text = NOT_TRUSTED.format(address=address, reason=error.verify_message.rstrip("."))
             return TlsFailure(text, error.verify_code in TEMPORARY_CODES)
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError() | ssl.SSLSyscallError():
             reason = "EOF"

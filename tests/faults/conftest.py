@@ -1,5 +1,5 @@
 """Apps on the test's virtual host, as the tests of sending and working have them."""
 
-from tests.integration.conftest import app, make_app
+from tests.integration.conftest import app, make_app, make_client
 
-__all__ = ["app", "make_app"]
+__all__ = ["app", "make_app", "make_client"]
