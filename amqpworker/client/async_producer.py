@@ -110,7 +110,7 @@ class AsyncProducer:
         refuse_io_thread(None)
         while True:
             carrier = self.carriers.current()
-            publish = partial(self._producer.publish_check, carrier.publisher.checks, until - time.monotonic())
+            publish = partial(self._producer.publish_check, carrier.publisher.checks, timeout)
             check = AwaitedPublish(publish, carrier.call_in_loop)
             await check.wait()
             if not may_send_again(check.error, until):

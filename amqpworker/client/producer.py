@@ -194,7 +194,7 @@ class Producer:
         warn_in_event_loop("check")
         while True:
             publisher = self.publisher
-            pending = self.publish_check(publisher.checks, until - time.monotonic())
+            pending = self.publish_check(publisher.checks, timeout)
             pending.wait()
             if not may_send_again(pending.error, until):
                 return raise_unless_ready(pending, publisher, timeout)
