@@ -12,7 +12,6 @@ from typing import Any
 
 from amqpworker.broker.keeper import ConnectionKeeper
 from amqpworker.client.deadlines import Deadlines
-
 from amqpworker.errors import ConfigError
 
 
