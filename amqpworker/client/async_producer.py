@@ -15,7 +15,7 @@ from amqpworker.broker.address import Address
 from amqpworker.client.awaiting import AwaitedCall, AwaitedPublish, end_of, set_ended
 from amqpworker.client.batch import Batch, Ended, FailedToPublish
 from amqpworker.client.carriers import Carrier, Carriers
-from amqpworker.client.handover import require_event_loop
+from amqpworker.client.event_loop_warning import require_event_loop
 from amqpworker.client.producer import COUNT_TIMEOUT, Producer
 from amqpworker.client.send_errors import (
     may_send_again,

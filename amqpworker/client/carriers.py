@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from amqpworker.broker.address import Address
 from amqpworker.broker.publish_core import PublishCore
 from amqpworker.client.calls import Calls
-from amqpworker.client.handover import handover_to_this_loop, require_event_loop
+from amqpworker.client.event_loop_warning import require_event_loop
+from amqpworker.client.handover import handover_to_this_loop
 from amqpworker.lifecycle import LiveObjects
 from amqpworker.settings import Settings
 

@@ -1,4 +1,4 @@
-"""A warning about calls that block an event loop, once for each place in the program."""
+"""Whether an event loop runs in this thread: a warning about calls that block it, and an error for those that need it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import sys
 from types import FrameType
 
+from amqpworker.errors import ConfigError
 from amqpworker.log.logger import get_logger
 
 log = get_logger(__name__)
@@ -34,6 +35,17 @@ def warn_in_event_loop(method: str) -> None:
     # The function that does not raise: an exception for each message would cost more than all else here.
     if asyncio._get_running_loop() is not None:  # noqa: SLF001
         PLACES.report(method)
+
+
+def require_event_loop() -> None:
+    """Raise ConfigError unless an event loop of asyncio runs in this thread: trio has another."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigError(
+            "No event loop of asyncio runs here: amqpworker's methods for coroutines do not work in trio or without a loop. "
+            "Use send() and call() in a thread instead."
+        ) from None
 
 
 def _place(frame: FrameType | None) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 
 from amqpworker.broker.keeper import ConnectionKeeper
 from amqpworker.client.deadlines import Deadlines
-from amqpworker.errors import ConfigError
 
 
 class Handover:
@@ -75,14 +74,3 @@ def handover_to_this_loop() -> Handover:
     if present is None or not present.is_of(loop):
         present = _of_thread.handover = Handover(loop)
     return present
-
-
-def require_event_loop() -> None:
-    """Raise ConfigError unless an event loop of asyncio runs in this thread: trio has another."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        raise ConfigError(
-            "No event loop of asyncio runs here: amqpworker's methods for coroutines do not work in trio or without a loop. "
-            "Use send() and call() in a thread instead."
-        ) from None

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, Generic, Literal, NoReturn, TypeVar
 
-from amqpworker.client.event_loop_warning import warn_in_event_loop
-from amqpworker.client.handover import require_event_loop
+from amqpworker.client.event_loop_warning import require_event_loop, warn_in_event_loop
 from amqpworker.errors import ConfigError, ResultTimeout, TaskFailed
 from amqpworker.model.headers import time_text
 from amqpworker.model.reply import Reply, decode_reply
