@@ -46,7 +46,7 @@ def not_written(blocked: bool, timeout: float) -> AmqpWorkerError:
     """Return the error of a publication that was not written on an open connection within `timeout` seconds."""
     if blocked:
         return ConnectionBlocked("RabbitMQ accepts no messages: it has a memory or disk alarm.")
-    return NotConnected(f"The message was not sent within {timeout:g} s: RabbitMQ responds too slowly.")
+    return NotConnected(f"The message was not sent within {timeout:g} s: RabbitMQ, or this process, was too slow.")
 
 
 def not_confirmed(blocked: bool) -> AmqpWorkerError:

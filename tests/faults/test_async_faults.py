@@ -42,7 +42,8 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 
 @pytest.mark.parametrize(
-    ("run", "how"), [(by_thread, "restarted"), (by_aio_pika, "restarted"), (by_aio_pika, "killed")]
+    ("run", "how"),
+    [(by_thread, "restarted"), (by_thread, "killed"), (by_aio_pika, "restarted"), (by_aio_pika, "killed")],
 )
 def test_a_broker_that_is_restarted_under_many_coroutines_fails_no_send(
     run: Run, make_node: Callable[..., Node], how: str, caplog: pytest.LogCaptureFixture

@@ -40,7 +40,7 @@ MakeClient = Callable[[App], Client]
 
 ALARM = "RabbitMQ accepts no messages: it has a memory or disk alarm."
 ALARM_LATER = "RabbitMQ has a memory or disk alarm: the message may arrive once the alarm is cleared."
-TOO_SLOW = "The message was not sent within 0.5 s: RabbitMQ responds too slowly."
+TOO_SLOW = "The message was not sent within 0.5 s: RabbitMQ, or this process, was too slow."
 UNKNOWN = "RabbitMQ did not confirm the message, so it may have arrived or not: "
 
 
