@@ -21,7 +21,7 @@ from amqpworker.client.async_app import AsyncApp
 from amqpworker.client.batch import add_note_of_sent, many_sent, outcome_of
 from amqpworker.client.event_loop_warning import warn_in_event_loop
 from amqpworker.client.producer import Producer
-from amqpworker.client.send_errors import call_seconds, checked
+from amqpworker.client.send_errors import require_message, timeout_of_call
 from amqpworker.client.sent import Sent, never_stored, value_of
 from amqpworker.errors import ConfigError, SendError
 from amqpworker.log.redaction import redact_url
@@ -128,8 +128,9 @@ class App(AsyncApp):
             self._close(lambda: self.users.has_others)
 
     def _close(self, spares_calls: Callable[[], bool]) -> None:
-        for made in self._async_made.values():
-            made.carriers.close_all(spares_calls())
+        if not spares_calls():
+            for made in self._async_made.values():
+                made.carriers.close_all()
         try:
             self._producer.close(self.settings.send_timeout, spares_calls)
         finally:
@@ -276,7 +277,7 @@ class App(AsyncApp):
             InvalidArguments: it is not a message, AMQP cannot carry it, or its `at` is too far away.
             ConfigError: its queue cannot be declared.
         """
-        self._producer.send(checked(message))
+        self._producer.send(require_message(message))
         return self._sent(message)
 
     def send_each(self, messages: Iterable[Message[R]]) -> Iterator[Sent[R] | SendError]:
@@ -295,7 +296,7 @@ class App(AsyncApp):
         yield from self._send_each(messages)
 
     def _send_each(self, messages: Iterable[Message[R]]) -> Iterator[Sent[R] | SendError]:
-        for message, error in self._producer.send_each(map(checked, messages)):
+        for message, error in self._producer.send_each(map(require_message, messages)):
             yield self._sent(message) if error is None else outcome_of(error, message)
 
     def send_many(self, messages: Iterable[Message[R]]) -> list[Sent[R]]:
@@ -328,11 +329,19 @@ class App(AsyncApp):
             SendError: the message was not sent, or the connection was lost meanwhile.
             ConfigError: its queue cannot be declared.
         """
-        seconds = call_seconds(checked(message), timeout, self.settings)
+        seconds = timeout_of_call(require_message(message), timeout, self.settings)
         return self._value_of_reply(message, self._producer.call(message, seconds))
 
     def check(self, timeout: float | timedelta = 2.0) -> None:
-        """Return if messages can be sent, for a readiness probe; raises as `acheck` does."""
+        """
+        Return if messages can be sent, for a readiness probe: the broker returns a message that no queue takes.
+
+        Raises:
+            NotConnected: there is no connection, or no response, within `timeout` seconds.
+            ConnectionBlocked: the broker has a memory or disk alarm.
+            AccessRefused: the user may not log in, or not write to the exchange for tasks.
+            ConfigError: the exchanges cannot be declared, or `timeout` is not a duration.
+        """
         self._producer.check(duration(timeout, "timeout"))
 
     @property

@@ -23,7 +23,7 @@ THREAD_LIMIT = (
 
 # Not an attribute of `threading.current_thread()`: after a fork in C that Python does not know of, that may return the object
 # of a parent's thread with the same number.
-# By the class: gevent may replace it after this module was imported, and all of its threads are one for the original.
+# One per class: gevent may replace `threading.local` after this import, and the original does not distinguish its greenlets.
 _of_thread: dict[type, threading.local] = {}
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from importlib.metadata import version
@@ -30,6 +29,7 @@ from amqpworker.broker.channel_numbers import ChannelNumbers
 from amqpworker.broker.connection import ChannelListener, ConnectionEnded, NoChannelLeft, OnClosed, dispatch
 from amqpworker.broker.connection_causes import LoginRefused
 from amqpworker.broker.labels import client_properties
+from amqpworker.broker.library_version import require_version
 from amqpworker.broker.login import PLAIN, mechanism_of
 from amqpworker.broker.socket_state import has_unread, unsent_bytes
 from amqpworker.broker.tls import tls_context
@@ -44,8 +44,8 @@ OLDEST_AIORMQ = (7, 2, 4)  # aio-pika 10.2 requires it
 FIRST_UNKNOWN_AIORMQ = (7, 3)
 
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
-# aio-pika is shown at most this often, in seconds, that the broker is alive.
-SHOW_LIFE_EVERY = 1.0
+# Seconds between the heartbeats that aio-pika is passed while other frames arrive.
+FEED_HEARTBEAT_EVERY = 1.0
 CLOSE_TIMEOUT = 2.0
 CUT_TIMEOUT = 1.0
 CHANNEL_NUMBER = slice(1, 3)
@@ -58,11 +58,7 @@ ENCODED_SLASH = (
 
 def check_aiormq_version(installed: str) -> None:
     """Raise ImportError unless this version of aiormq has the transport factory that `AioConnection` relies on."""
-    numbers = tuple(int(part) for part in re.findall(r"\d+", installed)[:3])
-    if not OLDEST_AIORMQ <= numbers < FIRST_UNKNOWN_AIORMQ:
-        raise ImportError(
-            f"amqpworker requires aiormq>=7.2.4,<7.3 for coroutines, but aiormq {installed} is installed."
-        )
+    require_version("aiormq", installed, OLDEST_AIORMQ, FIRST_UNKNOWN_AIORMQ)
 
 
 check_aiormq_version(version("aiormq"))
@@ -73,20 +69,20 @@ class AioConnection(asyncio.StreamReaderProtocol):
 
     def __init__(
         self,
-        name: str,
         address: Address,
         settings: Settings,
         on_lost: Callable[[BaseException | None], None],
         on_writable: Callable[[], None],
+        on_blocked: Callable[[bool], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = asyncio.StreamReader(loop=self._loop)
         super().__init__(self._reader, loop=self._loop)
-        self.name = name
         self.address = address
         self._settings = settings
         self._on_lost = on_lost
         self._on_writable = on_writable
+        self._on_blocked = on_blocked
         self._decoder = StreamDecoder()
         self._transport: asyncio.Transport | None = None
         self._aio: aio_pika.Connection | None = None
@@ -94,11 +90,12 @@ class AioConnection(asyncio.StreamReaderProtocol):
         self.listeners: dict[int, ChannelListener] = {}
         """By channel number."""
         self._numbers = ChannelNumbers()
-        self._fed_at = 0.0
+        self._last_fed_at = 0.0
         self._is_logged_in = self._is_closing = self._is_lost = self._is_paused = False
         self._failure: FrameError | None = None
-        self.frame_max = self._channel_max = 0
-        """The size of the largest frame, and how many channels, the broker accepts; 0 if there is no limit."""
+        self.frame_max = 0
+        """The size of the largest frame that the broker accepts; 0 if there is no limit."""
+        self._channel_max = 0
         self.is_blocked = False
         self.bytes_received = self.bytes_sent = 0
         self.close_by_broker: tuple[int, str] | None = None
@@ -107,7 +104,11 @@ class AioConnection(asyncio.StreamReaderProtocol):
     # ---- from its attempt to its end --------------------------------------------------------------------------------
 
     async def connect(self, label: str) -> None:
-        """Connect and log in, with a label for the broker's lists; raises what aio-pika or the socket raises, TimeoutError after `connect_timeout` seconds."""
+        """
+        Connect and log in, with a label for the broker's lists, within `connect_timeout` seconds.
+
+        Raises what aio-pika or the socket raises, ConfigError for a virtual host that aio-pika cannot name.
+        """
         settings = self._settings
         if mechanism_of(self.address, settings) == PLAIN and not (self.address.user and self.address.password):
             raise LoginRefused  # as the broker does; aiormq would log in as `guest`
@@ -136,8 +137,8 @@ class AioConnection(asyncio.StreamReaderProtocol):
     async def close(self) -> None:
         """Close the connection; one that does not respond within a bound is cut."""
         self._is_closing = True
-        if self._loop.is_closed():  # under it: the socket is closed when its transport is deleted
-            return
+        if self._loop.is_closed():
+            return  # the socket is closed when its transport is deleted
         try:
             if self._aio is not None:
                 with suppress(Exception):  # whatever it is, the connection is cut
@@ -149,7 +150,8 @@ class AioConnection(asyncio.StreamReaderProtocol):
         """
         Await something of aio-pika for at most `timeout` seconds, after which the connection is cut.
 
-        A timeout of its own, or a cancel, may leave it waiting for ever: it first waits until its writer is closed.
+        aio-pika's own timeouts, and a cancel, first wait for its writer to close, which may never happen: so the transport is
+        aborted before.
         """
         task = self._loop.create_task(coroutine)
         try:
@@ -202,7 +204,7 @@ class AioConnection(asyncio.StreamReaderProtocol):
 
     @property
     def unsent(self) -> int:
-        """How many bytes were written that the system of the other side has not received yet."""
+        """How many bytes were written that the other host has not acknowledged yet."""
         buffered = 0 if self._transport is None else self._transport.get_write_buffer_size()
         return unsent_bytes(self._socket, buffered)
 
@@ -264,7 +266,7 @@ class AioConnection(asyncio.StreamReaderProtocol):
             self.abort()
             return
         dispatch(events, self.listeners, self._on_frame)
-        self._show_life()
+        self._feed_heartbeat()
 
     def _on_frame(self, raw: RawFrame) -> None:
         number = int.from_bytes(raw[CHANNEL_NUMBER])
@@ -275,28 +277,23 @@ class AioConnection(asyncio.StreamReaderProtocol):
         _, _, frame = pamqp.frame.unmarshal(raw)
         match frame:
             case commands.Connection.Blocked():
-                self.is_blocked = True
-                log.warning(
-                    "connection_blocked", connection=self.name, effect="the broker has an alarm: nothing is sent"
-                )
+                self._on_blocked(True)
             case commands.Connection.Unblocked():
-                self.is_blocked = False
-                log.info("connection_unblocked", connection=self.name)
-                self._on_writable()
+                self._on_blocked(False)
             case _:
                 if isinstance(frame, commands.Connection.Close):
                     self.close_by_broker = (frame.reply_code or 0, frame.reply_text)
                     self._is_closing = True
                     # aiormq answers, but first waits for what was written before, perhaps for ever.
                     self._loop.call_later(CLOSE_TIMEOUT, self.abort)
-                self._fed_at = self._loop.time()
+                self._last_fed_at = self._loop.time()
                 self._reader.feed_data(raw)
 
-    def _show_life(self) -> None:
-        """Have aio-pika, which counts the frames that it sees, know that the broker is alive."""
+    def _feed_heartbeat(self) -> None:
+        """Pass aio-pika a heartbeat of ours: it does not see the frames of our channels, and would take the broker for dead."""
         now = self._loop.time()
-        if self.is_open and now - self._fed_at > SHOW_LIFE_EVERY:
-            self._fed_at = now
+        if self.is_open and now - self._last_fed_at > FEED_HEARTBEAT_EVERY:
+            self._last_fed_at = now
             self._reader.feed_data(HEARTBEAT)
 
     def eof_received(self) -> bool:

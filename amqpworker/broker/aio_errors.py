@@ -38,7 +38,7 @@ def problem_of(
         return explain([ClosedByBroker(*close)], address, was_open)
     if isinstance(error, AmqpWorkerError):
         return explain([error], address, was_open)
-    causes = [_cause(one, has_received, mechanism) for one in _causes(error)]
+    causes = [_translated(one, has_received, mechanism) for one in _chain(error)]
     if not causes:
         causes = [Lost(CLOSED_BY_OTHER_SIDE) if has_received else ClosedWithoutResponse()]
     return explain(causes, address, was_open)
@@ -46,10 +46,10 @@ def problem_of(
 
 def was_reset(error: BaseException | None) -> bool:
     """Return whether the other side reset the connection, without any reason that has arrived."""
-    return any(isinstance(one, ConnectionResetError | BrokenPipeError) for one in _causes(error))
+    return any(isinstance(one, ConnectionResetError | BrokenPipeError) for one in _chain(error))
 
 
-def _cause(error: BaseException, has_received: bool, mechanism: str) -> BaseException:
+def _translated(error: BaseException, has_received: bool, mechanism: str) -> BaseException:
     """Return an error as one that belongs to no library, or as it is."""
     match error:
         case exceptions.AuthenticationError(args=(str(offered), *_)):
@@ -62,12 +62,12 @@ def _cause(error: BaseException, has_received: bool, mechanism: str) -> BaseExce
             return error
 
 
-def _causes(error: BaseException | None, seen: frozenset[int] = frozenset()) -> Iterator[BaseException]:
+def _chain(error: BaseException | None, seen: frozenset[int] = frozenset()) -> Iterator[BaseException]:
     """Yield an error and those that led to it, innermost first; aiormq makes circles of them."""
     if error is None or id(error) in seen:
         return
     inner = [part for part in error.args if isinstance(part, BaseException)]
     context = None if error.__suppress_context__ else error.__context__
     for part in (*inner, error.__cause__, context):
-        yield from _causes(part, seen | {id(error)})
+        yield from _chain(part, seen | {id(error)})
     yield error

@@ -1,4 +1,4 @@
-"""What the broker's close of a channel means, in one sentence; pure."""
+"""What the broker's close of a channel means, in one sentence. No I/O."""
 
 from __future__ import annotations
 

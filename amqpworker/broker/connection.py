@@ -1,5 +1,5 @@
 """
-What code that publishes sees of a connection and its channels, whichever library made them.
+Connections and channels as the rest of `broker` uses them, whichever library made them.
 
 Implemented by `pika_connection` and `pika_channel` in an I/O thread, by `aio_connection` and `aio_channel` in an event loop.
 Everything here is called in that thread or loop.
@@ -8,18 +8,14 @@ Everything here is called in that thread or loop.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
-from amqpworker.broker.address import Address
 from amqpworker.broker.amqp.decode import Confirm, Event, RawFrame, ReturnedMessage
 from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.model.message import Delivery
 from amqpworker.routing.topology import Binding, Exchange, Queue
-
-if TYPE_CHECKING:
-    from amqpworker.broker.liveness import Liveness
 
 Part: TypeAlias = Exchange | Queue | Binding
 
@@ -157,7 +153,7 @@ class Connection(Protocol):
 
     @property
     def unsent(self) -> int:
-        """How many bytes were written that the system of the other side has not received yet."""
+        """How many bytes were written that the other host has not acknowledged yet."""
 
     @property
     def frame_max(self) -> int:
@@ -167,28 +163,6 @@ class Connection(Protocol):
         self, listener: ChannelListener, on_opened: Callable[[Channel], None], on_closed: OnClosed
     ) -> None:
         """Open a channel; `on_opened` is called then, `on_closed` when it is closed or cannot be opened."""
-
-
-class Keeper(Protocol):
-    """Keeps one connection open: connects, reconnects, and calls its user."""
-
-    name: str
-    addresses: Sequence[Address]
-    is_ticking: bool
-    liveness: Liveness
-
-    @property
-    def connection(self) -> Connection | None:
-        """The present connection."""
-
-    def call_later(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call `callback` in `delay` seconds on this connection, unless the returned function is called before."""
-
-    def wake(self) -> None:
-        """Have `on_wake` of the user called soon."""
-
-    def drop(self, text: str, close_properly: bool = True) -> None:
-        """Give up the connection as if it had been lost; without an AMQP close if no response to one is expected."""
 
 
 _C_contra = TypeVar("_C_contra", contravariant=True)

@@ -1,5 +1,5 @@
 """
-What the causes of a lost or refused connection mean, in one sentence each, and whether another attempt may succeed; pure.
+What the causes of a lost or refused connection mean, in one sentence each, and whether another attempt may succeed. No I/O.
 
 The errors of a library are translated to these where they are caught (`pika_errors`, `aio_errors`).
 """
@@ -72,23 +72,25 @@ class ClosedByBroker(Cause):
         return found and found[1]
 
 
-REFUSED_LOGIN = "RabbitMQ at {address} refused the login of user {user!r}."
-REFUSED_CERTIFICATE = (
+LOGIN_REFUSED = "RabbitMQ at {address} refused the login of user {user!r}."
+CERTIFICATE_REFUSED = (
     "RabbitMQ at {address} refused the login by our certificate (the setting tls_cert): it belongs to no user. "
     "ssl_cert_login_from in rabbitmq.conf selects the part of the certificate that is the user name."
 )
 NO_VIRTUAL_HOST = "RabbitMQ at {address} has no virtual host {virtual_host!r}."
 NO_ACCESS = "User {user!r} has no access to virtual host {virtual_host!r} at {address}, or it does not exist."
 CLOSED_BY_BROKER = "RabbitMQ at {address} closed the connection: {text} ({code})."
-NO_RESPONSE = "The server at {address} closed the connection without a response: is RabbitMQ running behind it?"
-NO_RESPONSE_BY_TLS = (
+CLOSED_WITHOUT_RESPONSE = (
+    "The server at {address} closed the connection without a response: is RabbitMQ running behind it?"
+)
+CLOSED_WITHOUT_RESPONSE_AFTER_TLS = (
     "The server at {address} closed the connection without a response after the TLS handshake: is RabbitMQ running behind "
     "it, and does it require a client certificate (the settings tls_cert and tls_key)?"
 )
 
-# The first row that matches the first cause.
+# The first row that matches decides.
 MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str, Kind], ...] = (
-    ((LoginRefused,), REFUSED_LOGIN, "denied"),
+    ((LoginRefused,), LOGIN_REFUSED, "denied"),
     ((NotAMQP, FrameError), "The server at {address} does not speak AMQP 0-9-1: check the port.", "incompatible"),
     ((ClosedWhileOpening,), "The connection to {address} was lost while it was being opened: {cause}.", "unreachable"),
     ((socket.gaierror,), "The host name of the broker, {host!r}, cannot be resolved: {cause.strerror}.", "unreachable"),
@@ -126,7 +128,9 @@ def _meaning(cause: BaseException, address: Address, was_open: bool) -> tuple[st
     if not was_open and (failure := tls_failure(cause, address)) is not None:
         return failure.text, "unreachable" if failure.is_temporary else "incompatible"
     if isinstance(cause, ClosedWithoutResponse):
-        return (NO_RESPONSE_BY_TLS if address.tls else NO_RESPONSE).format(**facts), "unreachable"
+        return (CLOSED_WITHOUT_RESPONSE_AFTER_TLS if address.tls else CLOSED_WITHOUT_RESPONSE).format(
+            **facts
+        ), "unreachable"
     for types, sentence, kind in MEANINGS:
         if isinstance(cause, types):
             if kind == "incompatible" and was_open:
@@ -144,7 +148,7 @@ def _denial(close: ClosedByBroker) -> tuple[str | None, Kind]:
     if close.code not in {NOT_ALLOWED, ACCESS_REFUSED} or "limit" in close.text:
         return None, "unreachable"
     if "mechanism EXTERNAL" in close.text:
-        return REFUSED_CERTIFICATE, "denied"
+        return CERTIFICATE_REFUSED, "denied"
     if close.code == NOT_ALLOWED or "vhost" in close.text:
         return NO_VIRTUAL_HOST if "not found" in close.text else NO_ACCESS, "denied"
-    return REFUSED_LOGIN, "denied"
+    return LOGIN_REFUSED, "denied"

@@ -77,7 +77,7 @@ class SubscriptionCheck:
             self._consumer.on_checked(queue, state)
             self._ask(channel)
 
-        channel.ask(queue, self._channel.unless_left(on_answer))
+        channel.ask(queue, self._channel.unless_closed(on_answer))
 
     def _on_closed(self, _: BaseException) -> None:
         self._stop_waiting()
@@ -90,7 +90,7 @@ class SubscriptionCheck:
     def _give_up(self) -> None:
         """Leave a channel that is not answered, and check the other queues on another."""
         self._current = None
-        self._channel.leave()
+        self._channel.close()
         if self._to_check and self._connection.is_open:
             self._check_next()
         else:

@@ -7,14 +7,17 @@ Decides the order of the declarations, what a refusal means, and what happens if
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from amqpworker.broker.channel_errors import DECLARED_ELSEWHERE, channel_error
-from amqpworker.broker.connection import Channel, ChannelError, Connection, Keeper, Part
+from amqpworker.broker.connection import Channel, ChannelError, Connection, Part
 from amqpworker.broker.own_channel import OwnChannel
 from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.log.logger import get_logger
 from amqpworker.routing.queues import Requirement
+
+if TYPE_CHECKING:
+    from amqpworker.broker.keeper import ConnectionKeeper
 
 log = get_logger(__name__)
 
@@ -30,7 +33,7 @@ OnDeclared: TypeAlias = Callable[[AmqpWorkerError | None], None]
 class Declarer:
     """Declares what is required on one connection, each requirement once."""
 
-    def __init__(self, connection: Connection, keeper: Keeper) -> None:
+    def __init__(self, connection: Connection, keeper: ConnectionKeeper[Any]) -> None:
         self.declared: set[Requirement] = set()
         self._connection = connection
         self._keeper = keeper
@@ -91,7 +94,7 @@ class Declarer:
         if may_leave:
             self._liveness.leave(f"the declaration of {requirement}")
             return
-        self._channel.leave()
+        self._channel.close()
         self._finish(NotConnected(f"The broker did not answer the declaration of {requirement} in time."))
 
     def _declare(self, channel: Channel) -> None:
@@ -101,7 +104,7 @@ class Declarer:
             self._finish(None)
             return
         # Few are answered: a channel is served in order, and a refusal of any of them closes it.
-        on_some_declared = self._channel.unless_left(self._expect_answer)
+        on_some_declared = self._channel.unless_closed(self._expect_answer)
         for number, part in enumerate(parts[:-1], 1):
             channel.declare(part, None if number % ANSWER_EVERY else on_some_declared)
 
@@ -109,7 +112,7 @@ class Declarer:
             self._declared_parts += parts
             self._finish(None)
 
-        channel.declare(parts[-1], self._channel.unless_left(on_all_declared))
+        channel.declare(parts[-1], self._channel.unless_closed(on_all_declared))
 
     def _on_closed(self, error: ChannelError) -> None:
         # If the connection has ended no callback is called: its user asks again on the next connection.

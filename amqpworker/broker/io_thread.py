@@ -1,7 +1,7 @@
 """
 The thread of one connection to RabbitMQ.
 
-Decides when to leave a connection, and when the thread ends. Its user (`publisher`, `consumer`, `admin`) is called in this
+Decides when to give up a connection, and when the thread ends. Its user (`publisher`, `consumer`, `admin`) is called in this
 thread only; other threads `wake` it.
 """
 
@@ -55,7 +55,7 @@ class IOThread(ConnectionKeeper[PikaConnection]):
         self._address = addresses[0]
         self._loop: Any = None
         self._waker = Waker()
-        self._open = self._stopping = False
+        self._open = False
         self.beat: Callable[[], None] | None = None
         """Called about once per second by the thread, to show that it is alive."""
         self._thread = SingleStartThread(self._run, f"{THREADS}{name}", self._finish)
@@ -72,10 +72,10 @@ class IOThread(ConnectionKeeper[PikaConnection]):
     @property
     def is_over(self) -> bool:
         """Whether it has ended or was asked to."""
-        return self.has_ended or self.is_leaving
+        return self.has_ended or self.is_retired
 
     def wake(self) -> None:
-        """Have `user.on_wake` called soon, once for several calls before it runs."""
+        """Call `user.on_wake` soon, once for all calls of this until then."""
         if self._woken:
             return
         self._woken = True
@@ -83,21 +83,21 @@ class IOThread(ConnectionKeeper[PikaConnection]):
 
     def stop(self, timeout: float) -> bool:
         """Close the connection and end the thread; return false if it did not end in time."""
-        self._stopping = True
-        self._leave()
+        self.is_stopping = True
+        self._retire()
         return self.join(timeout)
 
     def retire(self, needed: Callable[[], bool] | None = None) -> None:
         """
-        Have the thread end once its user waits for nothing and it is not `needed`; this does not wait.
+        End the thread once its user waits for nothing and it is not `needed`; this does not wait for that.
 
         May be called anywhere, even in a finalizer.
         """
         self._needed = needed
-        self._leave()
+        self._retire()
 
-    def _leave(self) -> None:
-        self.is_leaving = True
+    def _retire(self) -> None:
+        self.is_retired = True
         if self._thread.prevent():
             self._finish(CLOSED)
         self._waker.set()
@@ -149,7 +149,7 @@ class IOThread(ConnectionKeeper[PikaConnection]):
             self._keep_connected()
         except Exception as error:
             # Other code has closed our descriptors, for example: this thread cannot connect any more.
-            log.error("io_thread_broken", connection=self.name, exc_info=error)
+            log.error("connection_abandoned", connection=self.name, exc_info=error)
             text = BROKEN
         self._finish(text)
 
@@ -161,7 +161,7 @@ class IOThread(ConnectionKeeper[PikaConnection]):
 
     def _keep_connected(self) -> None:
         for tried, address in enumerate(self._endless_addresses(), 1):
-            if self._stopping:
+            if self.is_stopping:
                 return
             self._attempt(address)
             if self._attempts.is_failing and tried % len(self.addresses) == 0:
@@ -178,20 +178,20 @@ class IOThread(ConnectionKeeper[PikaConnection]):
             loop.add_handler(self._waker.fd, self._on_waker, loop.READ)
             self.start_ticking()
             self._beat(loop)
-            if self._stopping:
+            if self.is_stopping:
                 self._close()
             loop.start()
         except Exception as error:
             # pika raises if it is closed while it is connecting.
-            if not (self._stopping or isinstance(error, AmqpWorkerError)):
+            if not (self.is_stopping or isinstance(error, AmqpWorkerError)):
                 log.error("io_thread_error", connection=self.name, exc_info=error)
-            self._problem = problem_of(error, address, self._open)
+            self._reason_to_drop = problem_of(error, address, self._open)
         finally:
             self._loop = None
             if (sock := socket_of(self.connection)) is not None:
                 sock.close()  # pika may have not
             self.connection = None
-        self._report(self._take_problem() or problem_of(None, address, self._open))
+        self._report(self._take_reason_to_drop() or problem_of(None, address, self._open))
         if loop is not None:
             self._guard(loop.close)
 
@@ -208,12 +208,12 @@ class IOThread(ConnectionKeeper[PikaConnection]):
             on_close_callback=self._on_end,
             custom_ioloop=loop,
         )
-        connection.add_on_connection_blocked_callback(self._on_blocked)
-        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        connection.add_on_connection_blocked_callback(lambda *_: self._on_blocked(connection, True))
+        connection.add_on_connection_unblocked_callback(lambda *_: self._on_blocked(connection, False))
         return connection
 
     def _report(self, problem: ConnectionProblem) -> None:
-        if not self._stopping:
+        if not self.is_stopping:
             self._note_failure(problem)
         self._guard(lambda: self.user.on_lost(self._attempts.as_reported(problem)))
 
@@ -221,7 +221,7 @@ class IOThread(ConnectionKeeper[PikaConnection]):
         """Wait before the next round of addresses and check deadlines meanwhile; a message to send shortens it."""
         started_at = time.monotonic()
         until = started_at + self._attempts.pause()
-        while not self._stopping and (left := until - time.monotonic()) > 0:
+        while not self.is_stopping and (left := until - time.monotonic()) > 0:
             self._check_deadlines()
             if self.beat is not None:
                 self._guard(self.beat)
@@ -237,31 +237,24 @@ class IOThread(ConnectionKeeper[PikaConnection]):
         self._opened(connection, self._address)
 
     def _on_end(self, connection: PikaConnection, error: BaseException) -> None:
-        self._problem = self._problem or problem_of(error, self._address, self._open, connection.has_received)
+        self._reason_to_drop = self._reason_to_drop or problem_of(
+            error, self._address, self._open, connection.has_received
+        )
         connection.ioloop.stop()
-
-    def _on_blocked(self, connection: PikaConnection, _method: Any) -> None:
-        log.warning("connection_blocked", connection=self.name, effect="the broker has an alarm: nothing is sent")
-        connection.is_blocked = True
-
-    def _on_unblocked(self, connection: PikaConnection, _method: Any) -> None:
-        log.info("connection_unblocked", connection=self.name)
-        connection.is_blocked = False
-        self._on_wake()
 
     def _on_waker(self, _fd: int, _events: int) -> None:
         self._waker.clear()
         self._on_wake()
-        if self.is_leaving:
+        if self.is_retired:
             self._check_deadlines()
-            if self._stopping:
+            if self.is_stopping:
                 self._close()
 
     def _check_deadlines(self) -> bool:
         """Have the user check its deadlines; end if it waits for nothing and was retired. Check again while it is needed."""
         waits = super()._check_deadlines()
-        if self.is_leaving and not (waits or self._stopping or (self._needed is not None and self._needed())):
-            self._stopping = True
+        if self.is_retired and not (waits or self.is_stopping or (self._needed is not None and self._needed())):
+            self.is_stopping = True
             self._close()
         return waits or self._needed is not None
 

@@ -1,8 +1,8 @@
 """
-What keeping a connection to RabbitMQ needs in a thread as in an event loop.
+What keeps one connection to RabbitMQ open: the part that is the same in a thread and in an event loop.
 
 Decides in which order addresses are tried, what is logged, and when the user of the connection is called; `io_thread` and
-`loop_keeper` decide when to leave it.
+`loop_keeper` decide when to give it up.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from amqpworker.settings import Settings
 log = get_logger(__name__)
 
 CLOSED = "The connection to RabbitMQ was closed by this process."
-BROKEN = "What keeps the connection to RabbitMQ has failed; its log line has the reason."
+BROKEN = "An error in amqpworker has ended the connection to RabbitMQ (connection_abandoned in the log)."
 # Deadlines are checked this often while anything is waited for.
 TICK = 0.05
 
@@ -59,15 +59,17 @@ class ConnectionKeeper(Generic[_C]):
         self.connection: _C | None = None
         self.is_ticking = False
         """Whether `user.on_tick` will be called soon."""
-        self.is_leaving = False
-        """Whether it was asked to end: new work needs another one."""
+        self.is_retired = False
+        """Whether it will end, at once or as soon as nothing is waited for: new work needs another one."""
+        self.is_stopping = False
+        """Whether it ends at once, without another connection."""
         self.has_ended = False
         """Whether it has done its last work: nothing is sent any more."""
         self.end_reason = CLOSED
         """Why nothing is sent once it has ended."""
         self.liveness = Liveness(self, len(addresses))
         self._attempts = ConnectionAttempts(len(addresses), user_reports_errors)
-        self._problem: ConnectionProblem | None = None
+        self._reason_to_drop: ConnectionProblem | None = None
         self._woken = False
 
     # ---- for what uses the connection -------------------------------------------------------------------------------
@@ -77,7 +79,7 @@ class ConnectionKeeper(Generic[_C]):
         raise NotImplementedError
 
     def wake(self) -> None:
-        """Have `user.on_wake` called soon, once for several calls before it runs."""
+        """Call `user.on_wake` soon, once for all calls of this until then."""
         raise NotImplementedError
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
@@ -89,12 +91,12 @@ class ConnectionKeeper(Generic[_C]):
         raise NotImplementedError
 
     def start_ticking(self) -> None:
-        """Tick while anything is waited for; an idle connection costs nothing. Where the connection is used."""
+        """Check deadlines from now on while anything is waited for. In the thread or event loop of the connection only."""
         if not self.is_ticking:
             self.is_ticking = self._tick_later()
 
     def _tick_later(self) -> bool:
-        """Have `_tick` called in `TICK` seconds; return false if nothing can be waited for."""
+        """Call `_tick` in `TICK` seconds; return false if nothing can be waited for."""
         raise NotImplementedError
 
     def forget(self) -> None:
@@ -114,18 +116,27 @@ class ConnectionKeeper(Generic[_C]):
         return connection_name(self.settings.app_id or self.owner or program(), self.name)
 
     def _is_too_old(self, server_properties: dict[str, Any], address: Address) -> bool:
-        """Return whether the broker cannot be used; that is why the connection is left then."""
+        """Return whether the broker cannot be used; that is why the connection is given up then."""
         if text := too_old(server_properties):
-            self._problem = ConnectionProblem(text, "incompatible", str(address))
+            self._reason_to_drop = ConnectionProblem(text, "incompatible", str(address))
         return text is not None
 
     def _note_drop(self, text: str, address: Address) -> None:
-        self._problem = ConnectionProblem(f"{text[:1].upper()}{text[1:]}.", "unreachable", str(address), True)
+        self._reason_to_drop = ConnectionProblem(f"{text[:1].upper()}{text[1:]}.", "unreachable", str(address), True)
 
-    def _take_problem(self) -> ConnectionProblem | None:
-        """Return why the last connection was left, if that was decided here."""
-        problem, self._problem = self._problem, None
-        return problem
+    def _on_blocked(self, connection: _C, is_blocked: bool) -> None:
+        """The broker has an alarm from now on, or has none any more."""
+        connection.is_blocked = is_blocked
+        if is_blocked:
+            log.warning("connection_blocked", connection=self.name, effect="the broker has an alarm: nothing is sent")
+        else:
+            log.info("connection_unblocked", connection=self.name)
+            self._on_wake()
+
+    def _take_reason_to_drop(self) -> ConnectionProblem | None:
+        """Return why the last connection was given up, if this process did that."""
+        reason, self._reason_to_drop = self._reason_to_drop, None
+        return reason
 
     def _opened(self, connection: _C, address: Address) -> None:
         now = time.monotonic()

@@ -35,7 +35,7 @@ def connection_name(owner: str, role: str) -> str:
 
 
 def client_properties(name: str, library: str) -> dict[str, Any]:
-    """Return what the broker shows about the client, which uses a `library`."""
+    """Return what the broker shows about the client, `library` is the name and version of its AMQP library."""
     return {
         "connection_name": name,
         "product": "amqpworker",

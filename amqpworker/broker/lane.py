@@ -45,7 +45,7 @@ MAX_OLDER = 4
 
 
 class Lane:
-    """The publications of one purpose. Any thread may call `publish` and `submit`, only that of the connection the rest."""
+    """The publications of one purpose. Any thread may call `publish` and `submit`; the rest is for that of the connection."""
 
     def __init__(
         self, purpose: Purpose, session: Session, on_submitted: Callable[[PendingPublish, bool], None]
@@ -356,13 +356,13 @@ class Lane:
             return nacked(pending, bounded=False)
         return copy.copy(pending.problem) if pending.problem is not None else self.session.not_sent(pending.timeout)
 
-    def on_lost(self, problem: ConnectionProblem, will_not_reconnect: bool) -> None:
-        """Keep what was not confirmed for the next connection if it may be published again; `will_not_reconnect` if there is none."""
+    def on_lost(self, problem: ConnectionProblem, is_final: bool) -> None:
+        """Keep what may be published again for the next connection; if the loss `is_final`, everything fails."""
         channels = [*self._channels(), *self._quarantine.channels]
         # First: once it is taken, what was in flight in quarantine looks as if it had never been written.
         unwritten = [*self._quarantine.waiting, *(one for _, one in self._paused), *self._parked]
         in_flight = [pending for channel in channels for pending in channel.take_in_flight()]
-        again = [one for one in in_flight if one.resend and not will_not_reconnect]
+        again = [one for one in in_flight if one.resend and not is_final]
         for pending in again:
             pending.returned, pending.lost_reason = None, pending.lost_reason or problem.text
         # Before they are removed elsewhere: `close` must not see an idle lane in between.
@@ -378,6 +378,6 @@ class Lane:
             pending.finish(unconfirmed(problem.text))
         if again:
             log.info("publications_resent", count=len(again), reason=problem.text)
-        while will_not_reconnect and self._inbox:
+        while is_final and self._inbox:
             pending = self._inbox.popleft()
             pending.finish(unconfirmed(pending.lost_reason) if pending.lost_reason else problem.error())

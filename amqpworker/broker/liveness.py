@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from amqpworker.broker.connection import ChannelListener, Keeper
+from amqpworker.broker.connection import ChannelListener
 from amqpworker.broker.silence import CHECK_EVERY, AnswerTimeout, Silence, Step
 from amqpworker.log.logger import get_logger
+
+if TYPE_CHECKING:
+    from amqpworker.broker.keeper import ConnectionKeeper
 
 log = get_logger(__name__)
 
@@ -22,7 +26,7 @@ QUIET = 1.0
 class Liveness:
     """Watches the present connection, in its thread or event loop."""
 
-    def __init__(self, keeper: Keeper, addresses: int) -> None:
+    def __init__(self, keeper: ConnectionKeeper[Any], addresses: int) -> None:
         self._keeper = keeper
         self._answer_timeout = AnswerTimeout(addresses)
         self._silence: Silence | None = None

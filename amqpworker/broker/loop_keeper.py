@@ -1,7 +1,7 @@
 """
 Keeps one connection of aio-pika in an event loop.
 
-Decides when to leave a connection, as `io_thread` does for a thread. All of it runs in the loop.
+Decides when to give up a connection, as `io_thread` does for a thread. All of it runs in the loop.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
         # Entering the app reports a login that is refused.
         super().__init__(name, addresses, settings, user, user_reports_errors=True)
         self.problem: ConnectionProblem | None = None
-        """Why there is no connection, once every address was tried."""
-        self.will_leave = False
-        """Whether it will be stopped, as soon as nothing waits for a confirm."""
+        """Why the last attempt failed; None while there is a connection."""
         self.attempted = asyncio.Event()
         """Set once there is a connection, or every address was tried with a result that is not in doubt."""
         self._loop = asyncio.get_running_loop()
@@ -46,13 +44,13 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
         self._may_be_refused = False
         self._timers: set[asyncio.TimerHandle] = set()
         self._task: asyncio.Task[None] | None = None
-        self._stopping: asyncio.Task[None] | None = None
+        self._stop_task: asyncio.Task[None] | None = None
         for library in ("aio_pika", "aiormq"):
             silence_on_our_connections(library)
 
     def start(self) -> None:
         """Connect from now on."""
-        if self._task is None and not self.is_leaving:
+        if self._task is None and not self.is_stopping:
             RUNNING.add(self)
             name = f"amqpworker-{self.name}"
             self._task = self._loop.create_task(self._run(), name=name, context=self._context)
@@ -65,14 +63,14 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
 
     async def stop(self) -> None:
         """Close the connection, and end; if the caller is cancelled, that continues in the background."""
-        self.is_leaving = True
+        self.is_retired = self.is_stopping = True
         self._something_to_do.set()
         if self._task is None:
             self._end(CLOSED)
             return
-        if self._stopping is None:
-            self._stopping = self._loop.create_task(self._stop(self._task))
-        await asyncio.shield(self._stopping)
+        if self._stop_task is None:
+            self._stop_task = self._loop.create_task(self._stop(self._task))
+        await asyncio.shield(self._stop_task)
 
     async def _stop(self, task: asyncio.Task[None]) -> None:
         connection = self.connection
@@ -85,9 +83,9 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
         """Do the last work: nothing is sent any more."""
         if self.has_ended:
             return
-        self.is_leaving = self.has_ended = True
+        self.is_retired = self.is_stopping = self.has_ended = True
         self.end_reason = text
-        if self._loop.is_closed():  # under it: no coroutine can be woken any more
+        if self._loop.is_closed():  # before this: no coroutine can be woken any more
             return
         self.attempted.set()
         self._cancel_timers()
@@ -96,7 +94,7 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
     # ---- for what uses the connection -------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Have `user.on_wake` called soon, once for several calls before it runs."""
+        """Call `user.on_wake` soon, once for all calls of this until then."""
         if not self._woken:
             self._woken = True
             self._loop.call_soon(self._on_wake, context=self._context)
@@ -122,6 +120,10 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
             self._note_drop(text, self.connection.address)
             self.connection.abort()
 
+    def retire(self) -> None:
+        """Take no new work: it will be stopped as soon as nothing is waited for."""
+        self.is_retired = True
+
     def _tick_later(self) -> bool:
         if not self.has_ended:
             self._loop.call_later(TICK, self._tick, context=self._context)
@@ -138,25 +140,25 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
         try:
             await self._keep_connected()
         except asyncio.CancelledError:
-            if not (self.is_leaving or self.will_leave):  # by a program that cancels all tasks that it finds
+            if not self.is_retired:  # by a program that cancels all tasks that it finds
                 log.warning(
                     "connection_cancelled", connection=self.name, effect="messages are sent by a thread from now on"
                 )
             raise
         except Exception as error:
-            log.error("io_thread_broken", connection=self.name, exc_info=error)
+            log.error("connection_abandoned", connection=self.name, exc_info=error)
             text = BROKEN
         finally:
             self._end(text)
 
     async def _keep_connected(self) -> None:
         for tried, address in enumerate(self._endless_addresses(), 1):
-            if self.is_leaving:
+            if self.is_stopping:
                 return
             await self._attempt(address)
             if tried >= len(self.addresses) and not self._may_be_refused:
                 self.attempted.set()
-            if self._attempts.is_failing and tried % len(self.addresses) == 0 and not self.is_leaving:
+            if self._attempts.is_failing and tried % len(self.addresses) == 0 and not self.is_stopping:
                 await self._back_off()
 
     async def _attempt(self, address: Address) -> None:
@@ -166,7 +168,10 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
             if not lost.done():
                 lost.set_result(error)
 
-        self.connection = connection = AioConnection(self.name, address, self.settings, on_lost, self.wake)
+        def on_blocked(is_blocked: bool) -> None:
+            self._on_blocked(connection, is_blocked)
+
+        self.connection = connection = AioConnection(address, self.settings, on_lost, self.wake, on_blocked)
         error: BaseException | None = None
         was_open = False
         try:
@@ -181,10 +186,13 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
             self.connection = None
             await connection.close()
             self._cancel_timers()
-        received = connection.bytes_received > 0
-        mechanism = mechanism_of(address, self.settings)
-        problem = self._take_problem() or problem_of(
-            error, address, was_open, received, connection.close_by_broker, mechanism
+        problem = self._take_reason_to_drop() or problem_of(
+            error,
+            address,
+            was_open=was_open,
+            has_received=connection.bytes_received > 0,
+            close=connection.close_by_broker,
+            mechanism=mechanism_of(address, self.settings),
         )
         # A server that refuses our certificate resets the connection, and that may overtake its reason.
         self._may_be_refused = address.tls and not was_open and was_reset(error)
@@ -196,7 +204,7 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
         self._opened(connection, connection.address)
 
     def _report(self, problem: ConnectionProblem) -> None:
-        if not self.is_leaving:
+        if not self.is_stopping:
             self._note_failure(problem)
             self.problem = reported = self._attempts.as_reported(problem)
             self._guard(lambda: self.user.on_lost(reported))

@@ -31,7 +31,7 @@ class LoopPublisher(PublishCore):
     @property
     def will_not_reconnect(self) -> bool:
         """Whether there is no other connection after this one."""
-        return self.keeper.is_leaving
+        return self.keeper.is_stopping
 
     async def open(self, timeout: float) -> None:
         """
@@ -49,11 +49,11 @@ class LoopPublisher(PublishCore):
         if problem is not None and problem.kind != "unreachable":
             raise problem.error()
 
-    async def close(self, timeout: float, spares_calls: bool) -> None:
-        """Wait for outstanding confirms, then close; what is not confirmed by then fails. Spared calls are waited for."""
+    async def close(self, timeout: float, waits_for_calls: bool) -> None:
+        """Wait for outstanding confirms, then close; what is not confirmed by then fails. If it waits for calls, until they have ended."""
         until = time.monotonic() + timeout
         try:
-            while (not self.is_idle and time.monotonic() < until) or (spares_calls and len(self.session.calls)):
+            while (not self.is_idle and time.monotonic() < until) or (waits_for_calls and len(self.session.calls)):
                 await asyncio.sleep(TICK)
         finally:
             await self.keeper.stop()

@@ -12,16 +12,16 @@ _P = ParamSpec("_P")
 
 class OwnChannel:
     """
-    The channel of one user, opened when it is first used; after it was closed or left, the next use opens another.
+    The channel of one user, opened when it is first used; after it was closed, the next use opens another.
 
-    `on_closed` is called when it is closed by the broker or cannot be opened, not when it was left.
+    `on_closed` is called when the broker closes it or it cannot be opened, not after `close`.
     """
 
     def __init__(self, connection: Connection, on_closed: OnClosed) -> None:
         self._connection = connection
         self._on_closed = on_closed
         self._channel: Channel | None = None
-        # Counts the channels, so that callbacks of one that was left are ignored.
+        # Counts the channels, so that callbacks of one that we closed are ignored.
         self._count = 0
 
     def use(self, on_open: Callable[[Channel], None]) -> None:
@@ -46,8 +46,8 @@ class OwnChannel:
 
         self._connection.open_channel(ChannelListener(), on_opened, on_closed)
 
-    def unless_left(self, callback: Callable[_P, None]) -> Callable[_P, None]:
-        """Return a callback of the present channel that does nothing once the channel was left."""
+    def unless_closed(self, callback: Callable[_P, None]) -> Callable[_P, None]:
+        """Return a callback of the present channel that does nothing once `close` was called."""
         count = self._count
 
         def call(*args: _P.args, **kwargs: _P.kwargs) -> None:
@@ -56,7 +56,7 @@ class OwnChannel:
 
         return call
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Close the channel without waiting for anything that was asked on it."""
         self._count += 1
         channel, self._channel = self._channel, None

@@ -17,7 +17,7 @@ from amqpworker.routing.queues import Requirement
 log = get_logger(__name__)
 
 OnDone: TypeAlias = Callable[[AmqpWorkerError | None], None]
-"""Called in the thread or event loop of the connection with the error, or with None once the broker has confirmed and not returned the message."""
+"""Called with the error, or with None once the message is confirmed; in the thread or event loop of the connection."""
 
 # What keeps the connection ends it at its deadline; if it has not done so this much later, that is an error of its own.
 GRACE = 5.0
@@ -106,14 +106,14 @@ class PendingPublish:
             self.abandon()  # Ctrl-C
             raise
         if not ended:
-            self.give_up()
+            self.fail_as_unresponsive()
 
     def abandon(self) -> None:
         """End it without an error: it has no caller any more, and `close` must not wait for it either. From any thread."""
         self.done = True
 
-    def give_up(self) -> None:
-        """End it because what keeps the connection has not. From any thread."""
+    def fail_as_unresponsive(self) -> None:
+        """End it as `Unconfirmed`: the thread or event loop of the connection has not ended it in time. From any thread."""
         self.error = Unconfirmed(
             "The thread, or event loop, of the connection did not respond: the message may have arrived."
         )

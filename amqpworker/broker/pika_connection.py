@@ -8,7 +8,6 @@ installed pika is one of the versions that the contract tests were run with.
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +30,7 @@ from amqpworker.broker.connection import (
     dispatch,
 )
 from amqpworker.broker.connection_problem import version_in
+from amqpworker.broker.library_version import require_version
 from amqpworker.broker.pika_channel import PikaChannel
 from amqpworker.broker.socket_state import has_unread, unsent_bytes
 from amqpworker.log.logger import get_logger
@@ -45,11 +45,9 @@ FIRST_UNKNOWN_PIKA = (1, 5)
 RECEIVE_BYTES = 256 * 1024
 
 
-def check_pika_version(version: str) -> None:
+def check_pika_version(installed: str) -> None:
     """Raise ImportError unless this version of pika has the private methods that `PikaConnection` overrides and calls."""
-    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
-    if not OLDEST_PIKA <= numbers < FIRST_UNKNOWN_PIKA:
-        raise ImportError(f"amqpworker requires pika>=1.4,<1.5, but pika {version} is installed.")
+    require_version("pika", installed, OLDEST_PIKA, FIRST_UNKNOWN_PIKA)
 
 
 check_pika_version(pika.__version__)
@@ -105,7 +103,7 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
 
     @property
     def unsent(self) -> int:
-        """How many bytes were written that the system of the other side has not received yet."""
+        """How many bytes were written that the other host has not acknowledged yet."""
         sock = socket_of(self)
         return 0 if sock is None else unsent_bytes(sock, self._transport.get_write_buffer_size())
 

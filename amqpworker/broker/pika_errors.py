@@ -29,13 +29,13 @@ from amqpworker.errors import AmqpWorkerError
 
 GUESSES = (exceptions.ProbableAuthenticationError, exceptions.ProbableAccessDeniedError)
 # pika closes what it is opening only when `connect_timeout` is over.
-LATE = (workflow.AMQPConnectorStackTimeout, exceptions.ConnectionOpenAborted)
+OPENING_TIMEOUTS = (workflow.AMQPConnectorStackTimeout, exceptions.ConnectionOpenAborted)
 CAUSES: tuple[tuple[tuple[type[BaseException], ...], type[Cause]], ...] = (
     ((exceptions.AuthenticationError,), LoginRefused),
     ((exceptions.IncompatibleProtocolError, exceptions.ProtocolSyntaxError), NotAMQP),
     ((exceptions.AMQPHeartbeatTimeout,), NoHeartbeat),
     ((exceptions.ConnectionBlockedTimeout,), BlockedTooLong),
-    (LATE, NoResponse),
+    (OPENING_TIMEOUTS, NoResponse),
 )
 
 
@@ -43,11 +43,13 @@ def problem_of(
     error: BaseException | None, address: Address, was_open: bool = False, has_received: bool = True
 ) -> ConnectionProblem:
     """Return what an error of a connection, or of an attempt to connect, means; `has_received` is whether any byte arrived."""
-    causes = [error] if isinstance(error, AmqpWorkerError) else [_cause(one, has_received) for one in _causes(error)]
+    causes = (
+        [error] if isinstance(error, AmqpWorkerError) else [_translated(one, has_received) for one in _chain(error)]
+    )
     return explain(causes, address, was_open)
 
 
-def _cause(error: BaseException, has_received: bool) -> BaseException:
+def _translated(error: BaseException, has_received: bool) -> BaseException:
     """Return an error as one that belongs to no library, or as it is."""
     if isinstance(error, exceptions.ConnectionClosedByBroker):
         return ClosedByBroker(error.reply_code, error.reply_text)
@@ -69,14 +71,14 @@ def _cause(error: BaseException, has_received: bool) -> BaseException:
 
 
 def _reason_of_loss(text: str) -> str:
-    """Return why the stream was lost in the words that aio-pika's connections have for it: pika's text has the error's repr."""
+    """Return why the stream was lost, in the same words as for aio-pika; pika's text contains the repr of the error."""
     if text == "Transport indicated EOF":
         return CLOSED_BY_OTHER_SIDE
     found = re.fullmatch(r"Stream connection lost: (?!SSL)\w+\((\d+), (['\"])(.*)\2\)", text)
     return f"[Errno {found[1]}] {found[3]}" if found else text
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yield the errors that an error of pika's workflow wraps, innermost first."""
     if error is None:
         return
@@ -89,5 +91,5 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         inner = [part for part in error.args if isinstance(part, BaseException)]
         inner += [part for part in (error.__cause__, error.__context__) if part is not None]
     for part in inner:
-        yield from _causes(part)
+        yield from _chain(part)
     yield error

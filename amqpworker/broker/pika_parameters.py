@@ -31,8 +31,8 @@ def parameters(address: Address, settings: Settings, name: str) -> pika.Connecti
     )
 
 
-class _NamesMechanisms:
-    """Refuses a broker that does not offer a login's mechanism, `TYPE`; in front of a login of pika's."""
+class _ReportsMissingMechanism:
+    """Mixin before pika's credentials: raises ConfigError if the broker does not offer their mechanism, `TYPE`."""
 
     TYPE: str
 
@@ -46,11 +46,11 @@ class _NamesMechanisms:
         return answer
 
 
-class Password(_NamesMechanisms, pika.PlainCredentials):  # type: ignore[misc]
+class Password(_ReportsMissingMechanism, pika.PlainCredentials):  # type: ignore[misc]
     """A login by user and password."""
 
 
-class Certificate(_NamesMechanisms, pika.credentials.ExternalCredentials):  # type: ignore[misc]
+class Certificate(_ReportsMissingMechanism, pika.credentials.ExternalCredentials):  # type: ignore[misc]
     """A login by the certificate of a connection: EXTERNAL."""
 
 

@@ -1,7 +1,7 @@
 """
 What publishes on one connection, in a thread or in an event loop: its lanes, and when they write.
 
-It makes no connection: its keeper does, and calls it in the thread, or the loop, of that.
+Its keeper makes the connection, and calls this in its thread or event loop.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PublishCore:
         self.sends, self.calls, self.copies, self.replies, self.checks = self._lanes = tuple(
             Lane(purpose, self.session, self._on_submitted) for purpose in (SENDS, CALLS, COPIES, REPLIES, CHECKS)
         )
-        self._questions = ConsumerCount()
+        self._consumer_count = ConsumerCount()
         self._started = False
         self._ever_open = False
         self._written_at = 0.0
@@ -91,7 +91,7 @@ class PublishCore:
 
     def count_consumers(self, queue: str, on_count: OnCount) -> None:
         """Call `on_count` with how many consumers a queue has, or with None if that cannot be known."""
-        self._questions.waiting.append((queue, on_count))
+        self._consumer_count.waiting.append((queue, on_count))
         self.keeper.wake()
 
     # ---- where the connection is kept --------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ class PublishCore:
     def on_lost(self, problem: ConnectionProblem) -> None:
         """Have the lanes keep what may be published on the next connection, if there may be one."""
         self.session.on_lost(problem)
-        self._questions.on_lost()
+        self._consumer_count.on_lost()
         # A broker that was once reached is waited for, whatever it reports while it starts.
         permanent = problem.kind != "unreachable" and not self._ever_open
         for lane in self._lanes:
@@ -120,8 +120,8 @@ class PublishCore:
     def on_wake(self) -> None:
         """Write what waits."""
         connection = self.session.connection
-        if self._questions.waiting and connection is not None:
-            self._questions.ask(connection)
+        if self._consumer_count.waiting and connection is not None:
+            self._consumer_count.ask(connection)
         if connection is None or not connection.accepts_messages:
             return
         now = time.monotonic()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from amqpworker.broker.address import places
-from amqpworker.broker.connection import Connection, Keeper
+from amqpworker.broker.connection import Connection
 from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.declarer import Declarer
 from amqpworker.broker.publish_errors import not_confirmed, not_connected, not_written
@@ -17,6 +17,7 @@ from amqpworker.routing.queues import Requirement
 from amqpworker.settings import Settings
 
 if TYPE_CHECKING:
+    from amqpworker.broker.keeper import ConnectionKeeper
     from amqpworker.client.calls import Calls
 
 DEFAULT_FRAME_MAX = 131_072
@@ -49,8 +50,8 @@ CHECKS = Purpose("checks", expects_return=True)
 class Session:
     """The present connection. Used in its thread or event loop, except for what other threads read to marshal frames."""
 
-    def __init__(self, io: Keeper, settings: Settings, calls: Calls) -> None:
-        self.keeper = io
+    def __init__(self, keeper: ConnectionKeeper[Any], settings: Settings, calls: Calls) -> None:
+        self.keeper = keeper
         self.settings = settings
         self.calls = calls
         self.connection: Connection | None = None

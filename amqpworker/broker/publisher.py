@@ -47,7 +47,7 @@ class Publisher(PublishCore):
     @property
     def broken(self) -> bool:
         """Whether the I/O thread has ended without `retire` or `close`."""
-        return self.keeper.has_ended and not self.keeper.is_leaving
+        return self.keeper.has_ended and not self.keeper.is_retired
 
     @property
     def will_not_reconnect(self) -> bool:

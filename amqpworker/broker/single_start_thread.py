@@ -6,7 +6,7 @@ No lock is taken: a signal handler may start or stop it while it interrupts eith
 
 from __future__ import annotations
 
-import _thread
+import _thread  # its functions by attribute at each use: gevent may replace them after this import
 import threading
 from collections.abc import Callable
 

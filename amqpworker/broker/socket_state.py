@@ -8,16 +8,13 @@ import struct
 import termios
 from typing import Any
 
-read_count = struct.Struct("i").unpack
-COUNT_SIZE = 4
-
 
 def unsent_bytes(sock: Any, buffered: int) -> int:
-    """Return how many bytes were written that the system of the other side has not received yet, with those `buffered` here."""
+    """Return how many bytes were written that the other host has not acknowledged yet, with those `buffered` here."""
     if sock is None:
         return 0
     try:
-        return buffered + int(read_count(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(COUNT_SIZE)))[0])
+        return buffered + int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
     except OSError:
         return buffered
 

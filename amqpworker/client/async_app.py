@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from amqpworker.client.batch import add_note_of_sent, many_sent, outcome_of
-from amqpworker.client.send_errors import call_seconds, checked
+from amqpworker.client.send_errors import require_message, timeout_of_call
 from amqpworker.client.sent import Sent
 from amqpworker.errors import SendError
 from amqpworker.model.message import Message
@@ -60,26 +60,22 @@ class AsyncApp:
 
     async def __aenter__(self) -> Self:
         """
-        Give this event loop a connection of its own, by aio-pika, which takes less of the processor than the thread.
+        Give this event loop its own connection, through aio-pika, which uses less CPU than the I/O thread.
 
         Entering waits at most 2 s for a broker that is unavailable, and continues to connect. It raises AccessRefused (login,
-        virtual host) or ConfigError (TLS, another server) if no attempt can succeed. The last of several that leaves closes the
-        connection.
+        virtual host) or ConfigError (TLS, another server) if no attempt can succeed. The app may be entered several times; the
+        last exit closes the connection.
         """
         await self._async.carriers.enter()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """
-        Leave. The last one closes the connection, after its calls have ended, and waits for messages that are not confirmed yet.
-
-        That takes at most `send_timeout`, or as long as its calls wait.
-        """
+        """Leave the app. The last exit waits for calls, and up to `send_timeout` for confirms, then closes the connection."""
         await self._async.carriers.leave()
 
     async def aclose(self) -> None:
         """
-        Close the connection that this event loop has entered, however many have entered it; the app stays open.
+        Close the connection of this event loop, however often it has entered the app; the app stays open.
 
         It waits up to `send_timeout` for messages that are not confirmed yet.
         """
@@ -96,7 +92,7 @@ class AsyncApp:
             InvalidArguments: it is not a message, AMQP cannot carry it, or its `at` is too far away.
             ConfigError: its queue cannot be declared.
         """
-        await self._async.send(checked(message))
+        await self._async.send(require_message(message))
         return self._sent(message)
 
     async def asend_each(
@@ -134,27 +130,19 @@ class AsyncApp:
         return many_sent(outcomes)
 
     async def acheck(self, timeout: float | timedelta = 2.0) -> None:
-        """
-        Return if messages can be sent, for a readiness probe: the broker returns a message that no queue takes.
-
-        Raises:
-            NotConnected: there is no connection, or no response, within `timeout` seconds.
-            ConnectionBlocked: the broker has a memory or disk alarm.
-            AccessRefused: the user may not log in, or not write to the exchange for tasks.
-            ConfigError: the exchanges cannot be declared, or `timeout` is not a duration.
-        """
+        """As `check`, without blocking the event loop."""
         await self._async.check(duration(timeout, "timeout"))
 
     async def acall(self, message: Message[R], *, timeout: float | timedelta | None = None) -> R:
         """As `call`, without blocking the event loop."""
-        seconds = call_seconds(checked(message), timeout, self.settings)
+        seconds = timeout_of_call(require_message(message), timeout, self.settings)
         return self._value_of_reply(message, await self._async.call(message, seconds))
 
 
 async def _read(messages: Iterable[Message[R]] | AsyncIterable[Message[R]]) -> AsyncGenerator[Message[R], None]:
     if isinstance(messages, AsyncIterable):
         async for message in messages:
-            yield checked(message)
+            yield require_message(message)
     else:
         for message in messages:
-            yield checked(message)
+            yield require_message(message)

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from functools import partial
 
 from amqpworker.broker.address import Address
-from amqpworker.client.awaiting import AwaitedCall, AwaitedPublish, end_of, set_ended
+from amqpworker.client.awaiting import AwaitedCall, AwaitedPublish, set_done, wait_until_done
 from amqpworker.client.batch import Batch, Ended, FailedToPublish
 from amqpworker.client.carriers import Carrier, Carriers
 from amqpworker.client.event_loop_warning import require_event_loop
@@ -44,9 +44,9 @@ class AsyncProducer:
         while True:
             refuse_io_thread(message)
             carrier = self.carriers.current()
-            publish = partial(producer.publish, message, carrier.publisher.sends, False, None)
+            publish = partial(producer.publish, message, carrier.publisher.sends, urgent=False)
             sending = AwaitedPublish(publish, carrier.call_in_loop)
-            carrier.wake()
+            carrier.wake()  # not urgent: one wake-up for all that is sent in this turn of the loop
             await sending.wait()
             if sending.error is None:
                 return
@@ -114,7 +114,8 @@ class AsyncProducer:
             check = AwaitedPublish(publish, carrier.call_in_loop)
             await check.wait()
             if not may_send_again(check.error, until):
-                return raise_unless_ready(check.pending, carrier.publisher, timeout)
+                raise_unless_ready(check.pending, carrier.publisher, timeout)
+                return
 
     # ---- calling ----------------------------------------------------------------------------------------------------
 
@@ -137,7 +138,7 @@ class AsyncProducer:
             publish = partial(self._producer.request, carrier.publisher.calls, call, message, timeout, urgent=False)
             request = AwaitedPublish(publish, carrier.call_in_loop)
             carrier.wake()
-            return await call.reply(until - time.monotonic())
+            return await call.wait(until - time.monotonic())
         except asyncio.CancelledError:
             request.abandon()
             raise
@@ -169,7 +170,7 @@ class _Burst:
             refuse_io_thread(message)
             self._carrier = self._carriers.current()
         carrier = self._carrier
-        publish = partial(self._producer.publish, message, carrier.publisher.sends, urgent, None)
+        publish = partial(self._producer.publish, message, carrier.publisher.sends, urgent)
         return AwaitedPublish(publish, carrier.call_in_loop)
 
     async def wait_for(self, in_flight: AwaitedPublish | FailedToPublish) -> None:
@@ -188,7 +189,7 @@ async def _consumers_of(carrier: Carrier, queue: str) -> int | None:
 
     def on_count(count: int | None) -> None:
         counts.append(count)
-        carrier.call_in_loop(partial(set_ended, future))
+        carrier.call_in_loop(partial(set_done, future))
 
     carrier.publisher.count_consumers(queue, on_count)
-    return counts[0] if await end_of(future, COUNT_TIMEOUT) else None
+    return counts[0] if await wait_until_done(future, COUNT_TIMEOUT) else None

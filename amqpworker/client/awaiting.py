@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from amqpworker.broker.pending_publish import GRACE, OnDone, PendingPublish
+from amqpworker.broker.pending_publish import GRACE, PendingPublish
 from amqpworker.client.calls import Calls, PendingCall
 from amqpworker.client.carriers import CallInLoop
 from amqpworker.client.handover import handover_to_this_loop
@@ -22,10 +22,10 @@ class AwaitedPublish:
 
     __slots__ = ("_call_in_loop", "_future", "pending")
 
-    def __init__(self, publish: Callable[[OnDone], PendingPublish], call_in_loop: CallInLoop) -> None:
+    def __init__(self, publish: Callable[..., PendingPublish], call_in_loop: CallInLoop) -> None:
         self._future: asyncio.Future[bool] | None = None
         self._call_in_loop = call_in_loop
-        self.pending = publish(self._on_done)
+        self.pending = publish(on_done=self._on_done)
 
     @property
     def done(self) -> bool:
@@ -44,7 +44,7 @@ class AwaitedPublish:
 
     def _on_done(self, _: AmqpWorkerError | None) -> None:
         if self._future is not None:
-            self._call_in_loop(partial(set_ended, self._future))
+            self._call_in_loop(partial(set_done, self._future))
 
     def abandon(self) -> None:
         """Have it not sent, if it was not written yet: no caller waits for it any more."""
@@ -60,12 +60,12 @@ class AwaitedPublish:
         if pending.done:
             return
         try:
-            ended = await handover_to_this_loop().deadlines.wait(self._future, pending.deadline + GRACE)
+            done = await handover_to_this_loop().deadlines.wait(self._future, pending.deadline + GRACE)
         except BaseException:
             pending.abandon()
             raise
-        if not ended:
-            pending.give_up()
+        if not done:
+            pending.fail_as_unresponsive()
 
 
 class AwaitedCall(PendingCall):
@@ -79,22 +79,26 @@ class AwaitedCall(PendingCall):
         self._call_in_loop = call_in_loop
 
     def _wake(self) -> None:
-        self._call_in_loop(partial(set_ended, self._future))
+        self._call_in_loop(partial(set_done, self._future))
 
-    async def reply(self, timeout: float) -> bytes:
-        """Return the reply; raises the error that the call ended with, CallTimeout if it did not end within `timeout` seconds."""
-        if not await end_of(self._future, timeout):
+    async def wait(self, timeout: float) -> bytes:
+        """As `ThreadCall.wait`, but the caller forgets the call if it is cancelled."""
+        if not await wait_until_done(self._future, timeout):
             if self.forget():
                 raise self.timed_out(timeout)
             # A thread has taken the call and ends it at this moment. It sets the value first, then reads the future.
             self._future = asyncio.get_running_loop().create_future()
-            if not self.has_ended:
-                await end_of(self._future, GRACE)
+            if not self.done:
+                await wait_until_done(self._future, GRACE)
         return self.value()
 
 
-async def end_of(future: asyncio.Future[bool], timeout: float) -> bool:
-    """Wait for a future that is set to true, and return that; false if it is not set within `timeout` seconds."""
+async def wait_until_done(future: asyncio.Future[bool], timeout: float) -> bool:
+    """
+    Wait for a future that is set to true, and return that; false if it is not set within `timeout` seconds.
+
+    On time, by a timer of its own, which costs more than `Deadlines`: for the timeouts that users set.
+    """
     timer = future.get_loop().call_later(max(timeout, 0.0), _set, future, False)
     try:
         return await future
@@ -102,7 +106,7 @@ async def end_of(future: asyncio.Future[bool], timeout: float) -> bool:
         timer.cancel()
 
 
-def set_ended(future: asyncio.Future[bool]) -> None:
+def set_done(future: asyncio.Future[bool]) -> None:
     """Set a future to true, unless it is set or cancelled."""
     _set(future, True)
 

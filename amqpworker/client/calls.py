@@ -8,7 +8,7 @@ its own way; where the connection is kept, `resolve` is called for each reply, a
 
 from __future__ import annotations
 
-import _thread
+import _thread  # its functions by attribute at each use: gevent may replace them after this import
 import itertools
 import os
 from typing import TypeVar
@@ -34,7 +34,7 @@ class PendingCall:
         """Stop waiting, so that a later reply is dropped; return false if the call has already ended."""
         return self._calls.take(self.correlation_id) is not None
 
-    def end(self, body: bytes | None, error: AmqpWorkerError | None = None) -> None:
+    def finish(self, body: bytes | None, error: AmqpWorkerError | None = None) -> None:
         """End the wait with a reply or an error; only what has taken the call out may do this."""
         self._body, self._error = body, error
         self._wake()
@@ -44,7 +44,7 @@ class PendingCall:
         raise NotImplementedError
 
     @property
-    def has_ended(self) -> bool:
+    def done(self) -> bool:
         """Whether there is a reply, or an error."""
         return self._body is not None or self._error is not None
 
@@ -84,7 +84,7 @@ class ThreadCall(PendingCall):
 
         Raises the error that the call ended with, CallTimeout if it did not end within `timeout` seconds.
         """
-        if not self.has_ended:
+        if not self.done:
             try:
                 ended = self._lock.acquire(timeout=min(max(timeout, 0.0), _thread.TIMEOUT_MAX))
             except BaseException:
@@ -133,7 +133,7 @@ class Calls:
         call = self.take(correlation_id)
         if call is None:
             return False
-        call.end(body)
+        call.finish(body)
         return True
 
     def has_requests_on(self, channel: int) -> bool:
@@ -149,4 +149,6 @@ class Calls:
         """
         for correlation_id, call in list(self._pending.items()):
             if call.requested_on == channel and self.take(correlation_id) is call:
-                call.end(None, Unconfirmed("The connection was lost while waiting for a reply: the task may have run."))
+                call.finish(
+                    None, Unconfirmed("The connection was lost while waiting for a reply: the task may have run.")
+                )

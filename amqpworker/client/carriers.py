@@ -30,7 +30,7 @@ ENTER_TIMEOUT = 2.0
 
 
 CallInLoop: TypeAlias = Callable[[Callable[[], None]], None]
-"""Has a function called in an event loop, soon or at once."""
+"""Calls a function in an event loop, soon or at once."""
 
 
 class Carrier(Protocol):
@@ -46,10 +46,10 @@ class Carrier(Protocol):
 
     @property
     def call_in_loop(self) -> CallInLoop:
-        """Has what wakes a coroutine called in its event loop."""
+        """Calls what wakes a coroutine, in its event loop."""
 
     def wake(self) -> None:
-        """Have what was published written, once for all of this turn of the loop."""
+        """Write what was published, once for all messages of this turn of the loop."""
 
 
 class ThreadCarrier:
@@ -64,7 +64,7 @@ class ThreadCarrier:
         self.call_in_loop: CallInLoop = self._handover.put
 
     def wake(self) -> None:
-        """Have what was published written, once for all of this turn of the loop."""
+        """Write what was published, once for all messages of this turn of the loop."""
         self._handover.wake(self.publisher.keeper)
 
 
@@ -85,16 +85,11 @@ class LoopCarrier:
     @property
     def is_usable(self) -> bool:
         """Whether it is that of this process, and is not closing."""
-        keeper = self.publisher.keeper
-        return not (keeper.will_leave or keeper.is_leaving) and self.process == getpid()
-
-    def retire(self) -> None:
-        """Carry no new messages: it will be closed."""
-        self.publisher.keeper.will_leave = True
+        return not self.publisher.keeper.is_retired and self.process == getpid()
 
 
 class LoopState:
-    """How many have entered an event loop, and its connection, if it has one."""
+    """How often an event loop has entered the app and not left it, and its connection, if it has one."""
 
     def __init__(self) -> None:
         self.entered = 0
@@ -152,32 +147,28 @@ class Carriers:
         if state is not None:
             state.entered = max(0, state.entered - 1)
             if not state.entered:
-                await self._close(state, spares_calls=True)
+                await self._close(state, waits_for_calls=True)
 
     async def close(self) -> None:
         """Close the connection of the running loop, however many are inside; later messages go by the thread."""
         require_event_loop()
         state = self._of_thread.states.get(asyncio.get_running_loop())
         if state is not None:
-            await self._close(state, spares_calls=False)
+            await self._close(state, waits_for_calls=False)
 
-    async def _close(self, state: LoopState, spares_calls: bool) -> None:
+    async def _close(self, state: LoopState, waits_for_calls: bool) -> None:
         carrier = self._usable(state)
         if carrier is not None:
             state.carrier = None
-            carrier.retire()
-            await carrier.publisher.close(self._producer.settings.send_timeout, spares_calls)
+            carrier.publisher.keeper.retire()
+            await carrier.publisher.close(self._producer.settings.send_timeout, waits_for_calls)
 
-    def close_all(self, spares_calls: bool) -> None:
-        """
-        Have the connections of all loops closed, without waiting for that, since one of the loops may run in this thread.
-
-        If calls are spared, connections are left alone: the last one inside each loop closes them.
-        """
-        for carrier in [] if spares_calls else self._all.of_this_process():
+    def close_all(self) -> None:
+        """Close the connections of all loops, without waiting for that, since one of the loops may run in this thread."""
+        for carrier in self._all.of_this_process():
             loop = carrier.loop()
             if carrier.is_usable and loop is not None:
-                carrier.retire()
+                carrier.publisher.keeper.retire()
                 closing = carrier.publisher.close(self._producer.settings.send_timeout, False)
                 try:
                     asyncio.run_coroutine_threadsafe(closing, loop)

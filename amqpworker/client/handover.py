@@ -23,7 +23,7 @@ class Handover:
         self._woken = False
         self._to_wake: ConnectionKeeper[Any] | None = None
         self.deadlines = Deadlines()
-        """Of what the coroutines of the loop wait for."""
+        """The deadlines of what coroutines of this loop wait for."""
 
     def wake(self, keeper: ConnectionKeeper[Any]) -> None:
         """Wake the thread of a connection once for all messages of this turn of the loop; from a coroutine of the loop."""
@@ -39,7 +39,7 @@ class Handover:
             keeper.wake()
 
     def put(self, function: Callable[[], None]) -> None:
-        """Have a function called soon; if the loop is closed, nothing waits for that any more."""
+        """Call a function in the loop soon; does nothing if the loop is closed."""
         self._waiting.append(function)
         if self._woken:
             return
@@ -68,7 +68,7 @@ _of_thread = _OfThread()
 
 
 def handover_to_this_loop() -> Handover:
-    """Return the handover of the running event loop, one per loop: a loop stays in its thread."""
+    """Return the handover of the running event loop: the same one until another loop runs in this thread."""
     loop = asyncio.get_running_loop()
     present = _of_thread.handover
     if present is None or not present.is_of(loop):

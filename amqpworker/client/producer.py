@@ -152,7 +152,7 @@ class Producer:
         warn_in_event_loop("send")
         while True:
             refuse_io_thread(message)
-            pending = self.publish(message, self.publisher.sends, True, timeout)
+            pending = self.publish(message, self.publisher.sends, timeout=timeout)
             pending.wait()
             if pending.error is None:
                 return
@@ -197,11 +197,12 @@ class Producer:
             pending = self.publish_check(publisher.checks, timeout)
             pending.wait()
             if not may_send_again(pending.error, until):
-                return raise_unless_ready(pending, publisher, timeout)
+                raise_unless_ready(pending, publisher, timeout)
+                return
 
     def publish_check(self, lane: Lane, timeout: float, on_done: OnDone | None = None) -> PendingPublish:
         """Publish what no queue takes, without waiting for its return."""
-        return lane.publish(publication_of_check(self._names), self._plan.check_requirements(), timeout, on_done)
+        return lane.publish(publication_of_check(self._names), self._plan.requirements_of_check(), timeout, on_done)
 
     # ---- calling ----------------------------------------------------------------------------------------------------
 
@@ -220,12 +221,12 @@ class Producer:
     def _call(self, message: Message, timeout: float, until: float) -> bytes:
         present = self.current()
         assert present.publisher is not None
-        pending = present.calls.add(ThreadCall(present.calls))
+        call = present.calls.add(ThreadCall(present.calls))
         try:
-            request = self.request(present.publisher.calls, pending, message, timeout)
-            return pending.wait(until - time.monotonic())
+            request = self.request(present.publisher.calls, call, message, timeout)
+            return call.wait(until - time.monotonic())
         except CallTimeout:
-            if not pending.requested_on:
+            if not call.requested_on:
                 # Its own deadline has passed as well, so it ends now, with the reason.
                 request.wait()
                 if request.error is not None:
@@ -235,7 +236,7 @@ class Producer:
         except AmqpWorkerError as error:
             raise with_message(error, message) from None
         finally:
-            pending.forget()
+            call.forget()
 
     def request(
         self,
@@ -256,7 +257,7 @@ class Producer:
             if error is None:
                 call.requested_on = pending.channel
             elif call.forget():
-                call.end(None, error)
+                call.finish(None, error)
             if on_done is not None:
                 on_done(error)
 

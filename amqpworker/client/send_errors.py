@@ -1,4 +1,4 @@
-"""Decides who may send what, whether a message is sent again since its publisher was just closed, and which error a caller sees."""
+"""Decides who may send, whether a message is sent again since its publisher was just closed, and which error a caller sees."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from amqpworker.settings import Settings
 R = TypeVar("R")
 
 
-def checked(message: Message[R]) -> Message[R]:
+def require_message(message: Message[R]) -> Message[R]:
     """Return a message; raises InvalidArguments for anything else."""
     if not isinstance(message, Message):
         kind = type(message).__name__
-        raise InvalidArguments(f"send() takes a Message, such as task.message(…) returns, got a {kind}.")
+        raise InvalidArguments(f"Expected a Message, such as task.message(…) returns, got a {kind}.")
     return message
 
 
-def call_seconds(message: Message[Any], timeout: float | timedelta | None, settings: Settings) -> float:
+def timeout_of_call(message: Message[Any], timeout: float | timedelta | None, settings: Settings) -> float:
     """Return how long a call of a message waits; raises InvalidArguments if it cannot be called."""
     for option in ("delay", "at", "expires", "resend"):
         if getattr(message, option) is not None:

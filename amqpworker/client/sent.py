@@ -102,13 +102,17 @@ class Sent(Generic[R]):
             MalformedReply: what is stored is not a result.
             ConfigError: the app or the task stores no results, or the store cannot be opened.
         """
-        reply = self._stored_reply()
-        return "pending" if reply is None else reply.status
+        warn_in_event_loop("status")
+        return self._status()
 
     async def astatus(self) -> Literal["pending", "done", "failed"]:
         """As `status`, without blocking the event loop: the store is read in another thread."""
         require_event_loop()
-        return await asyncio.to_thread(self.status)
+        return await asyncio.to_thread(self._status)
+
+    def _status(self) -> Literal["pending", "done", "failed"]:
+        reply = self._stored_reply()
+        return "pending" if reply is None else reply.status
 
     def _stored_reply(self) -> Reply | None:
         store = self._store()

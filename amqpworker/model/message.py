@@ -175,6 +175,7 @@ class Message(Generic[R_co]):
         return first
 
 
+# The two highest bits of this digit are 10. A table, since an id is made for each message.
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 

@@ -70,7 +70,7 @@ class Plan:
         required = () if known is None else (known,)
         return (*required, self.ladder) if delayed else required
 
-    def check_requirements(self) -> tuple[Requirement, ...]:
+    def requirements_of_check(self) -> tuple[Requirement, ...]:
         """Return what must exist before it can be checked whether messages can be sent."""
         return (self.base,) if self.declare else ()
 

@@ -55,9 +55,9 @@ def read_parameters(function: Callable[..., Any], task: str, inject: Sequence[st
     Raises ConfigError if it, or one of its hints, cannot be a task's.
     """
     _check_kind(function, task)
-    own = inspect.signature(function).parameters
-    _check_injected(function, own, inject, task)
-    parameters = [parameter for name, parameter in own.items() if name not in inject]
+    declared = inspect.signature(function).parameters
+    _check_injected(function, declared, inject, task)
+    parameters = [parameter for name, parameter in declared.items() if name not in inject]
     _check_first(parameters, task)
     hints = _resolve(function, task, inject)
     for name, hint in hints.items():
@@ -68,7 +68,8 @@ def read_parameters(function: Callable[..., Any], task: str, inject: Sequence[st
         defaults={p.name: p.default for p in parameters if p.default is not Parameter.empty},
         positional=tuple(p.name for p in parameters if p.kind in BY_POSITION),
         positional_only=tuple(p.name for p in parameters if p.kind is Parameter.POSITIONAL_ONLY),
-        keywords=frozenset(p.name for p in own.values() if p.kind in BY_KEYWORD),  # `**extra` has none that is injected
+        # The injected ones too, so that `**extra` does not accept their names.
+        keywords=frozenset(p.name for p in declared.values() if p.kind in BY_KEYWORD),
         rest=next((p.name for p in parameters if p.kind is Parameter.VAR_POSITIONAL), None),
         extra=next((p.name for p in parameters if p.kind is Parameter.VAR_KEYWORD), None),
     )
@@ -92,16 +93,16 @@ def _check_kind(function: Any, task: str) -> None:
 
 
 def _check_injected(
-    function: Callable[..., Any], own: Mapping[str, Parameter], inject: Sequence[str], task: str
+    function: Callable[..., Any], declared: Mapping[str, Parameter], inject: Sequence[str], task: str
 ) -> None:
-    """Refuse a name that is not a parameter of the function's own, or that no decorator can pass."""
+    """Refuse a name that is not a parameter of the function, or that nothing can pass."""
     for name in inject:
-        if name not in own or own[name].kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
+        if name not in declared or declared[name].kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
             raise ConfigError(
-                f"Task {task!r} has no parameter {name!r} to inject, it has {', '.join(own) or 'none'}: check the name, and "
+                f"Task {task!r} has no parameter {name!r} to inject, it has {', '.join(declared) or 'none'}: check the name, and "
                 "that the decorator which passes it uses functools.wraps."
             )
-        if own[name].default is Parameter.empty and not hasattr(function, "__wrapped__"):
+        if declared[name].default is Parameter.empty and not hasattr(function, "__wrapped__"):
             raise ConfigError(
                 f"Task {task!r}: nothing passes the injected parameter {name!r}: put a decorator that passes it below the "
                 "task decorator."
@@ -109,10 +110,12 @@ def _check_injected(
 
 
 def _check_first(parameters: list[Parameter], task: str) -> None:
-    """Refuse a method: as an argument of its own, what it belongs to has no hint."""
-    for first in parameters[:1]:
-        if first.name in ("self", "cls") and first.annotation is Parameter.empty:
-            raise ConfigError(f"{named(task, first.name)} has no type hint, as in a method: {NO_OBJECT}")
+    """Refuse a method: its first parameter, `self` or `cls`, has no type hint."""
+    if not parameters:
+        return
+    first = parameters[0]
+    if first.name in ("self", "cls") and first.annotation is Parameter.empty:
+        raise ConfigError(f"{named(task, first.name)} has no type hint, as in a method: {NO_OBJECT}")
 
 
 def _resolve(function: Callable[..., Any], task: str, inject: Sequence[str]) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def test_wrong_arguments_and_what_is_not_a_message_are_refused_before_anything_l
     kind, text, _ = failure_of(client.begin(echo.send, echo.asend, "x" * 1024 * 1024))
     assert kind is InvalidArguments
     assert "1048576" in text
-    refused = (InvalidArguments, "send() takes a Message, such as task.message(…) returns, got a str.", None)
+    refused = (InvalidArguments, "Expected a Message, such as task.message(…) returns, got a str.", None)
     not_a_message: Any = "x"
     for one in (client.send(not_a_message), client.call(not_a_message), client.send_many([not_a_message])):
         assert failure_of(one) == refused

@@ -203,5 +203,5 @@ def test_what_is_not_a_message_is_refused_when_it_is_sent() -> None:
     app = App("amqp://localhost:1/")
     for sending in (app.send, lambda sent: list(app.send_each([sent])), lambda sent: app.send_many([sent])):
         for given in ("x", None, app):
-            with pytest.raises(InvalidArguments, match=r"^send\(\) takes a Message, .*got a "):
+            with pytest.raises(InvalidArguments, match=r"^Expected a Message, .*got a "):
                 sending(given)  # type: ignore[arg-type, no-untyped-call]

@@ -42,7 +42,7 @@ class StillThread(IOThread):
         """Do nothing."""
 
     def retire(self, _needed: Callable[[], bool] | None = None) -> None:
-        self.is_leaving = True
+        self.is_retired = True
 
     def stop(self, _timeout: float) -> bool:
         return self.has_ended

@@ -24,7 +24,7 @@ def test_versions_of_aiormq_that_were_tested_are_accepted(version: str) -> None:
 def test_any_other_version_of_aiormq_is_refused_in_one_line_that_names_it(version: str) -> None:
     with pytest.raises(ImportError) as refused:
         check_aiormq_version(version)
-    text = f"amqpworker requires aiormq>=7.2.4,<7.3 for coroutines, but aiormq {version} is installed."
+    text = f"amqpworker requires aiormq>=7.2.4,<7.3, but aiormq {version} is installed."
     assert str(refused.value) == text
 
 
@@ -59,7 +59,7 @@ def test_a_virtual_host_that_aiormq_would_take_for_another_is_refused() -> None:
     (address,) = addresses("amqp://guest:guest@localhost:1/a%252Fb")
 
     async def connect() -> None:
-        await AioConnection("test", address, Settings(), lambda _: None, lambda: None).connect("label")
+        await AioConnection(address, Settings(), lambda _: None, lambda: None, lambda _: None).connect("label")
 
     with pytest.raises(ConfigError, match=r"virtual host 'a%2Fb'.* do not enter the app"):
         asyncio.run(connect())
