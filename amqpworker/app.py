@@ -197,19 +197,16 @@ class App(AsyncApp):
             @app.task(queue="emails", retry=[1, 5, 30])
             def send_welcome(user_id: int) -> str: ...
         """
-        for option, names in (("aliases", aliases), ("inject", inject)):
-            if isinstance(names, str):
-                raise ConfigError(f"task({option}={names!r:.60}): give a list of names, such as [{names!r:.60}].")
-
+        older_names, injected = _names("aliases", aliases), _names("inject", inject)
         limit = time_limit_of(time_limit, hard_limit)
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             check_decorated(function, "task")
             task_name = plain(name) if name is not None else default_name(function)
             task_queue = plain(queue) if queue is not None else self.default_queue
-            names = (task_name, *map(plain, aliases))
+            names = (task_name, *map(plain, older_names))
             options = TaskOptions(policy(retry), result, limit, isolated)
-            signature = Signature.of(function, task_name, inject)
+            signature = Signature.of(function, task_name, injected)
             task: Task[..., Any] = Task(self, task_queue, function, signature, options)
             for each in names:
                 self._check_name(each)
@@ -340,7 +337,8 @@ class App(AsyncApp):
             NotConnected: there is no connection, or no response, within `timeout` seconds.
             ConnectionBlocked: the broker has a memory or disk alarm.
             AccessRefused: the user may not log in, or not write to the exchange for tasks.
-            ConfigError: the exchanges cannot be declared, or `timeout` is not a duration.
+            ConfigError: the exchanges cannot be declared.
+            InvalidArguments: `timeout` is not a duration.
         """
         self._producer.check(duration(timeout, "timeout"))
 
@@ -372,6 +370,15 @@ class App(AsyncApp):
     def _decoder(self, message: Message[R]) -> Callable[[bytes], R]:
         task = self.tasks.get(message.task) or self.remotes.get(message.task)
         return task.signature.decode_result if task is not None else _plain_json
+
+
+def _names(option: str, given: Any) -> tuple[str, ...]:
+    """Return the names that an option of a task lists; raises ConfigError if that is not a list."""
+    if isinstance(given, str):
+        raise ConfigError(f"task({option}={given!r:.60}): give a list of names, such as [{given!r:.60}].")
+    if not isinstance(given, Iterable):
+        raise ConfigError(f"task({option}={given!r:.60}): give a list of names.")
+    return tuple(given)
 
 
 def _plain_json(data: bytes) -> Any:  # the result of a task that this app does not have

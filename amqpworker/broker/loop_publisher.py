@@ -27,6 +27,7 @@ class LoopPublisher(PublishCore):
     def __init__(self, addresses: Sequence[Address], settings: Settings, calls: Calls) -> None:
         self.keeper: LoopKeeper = LoopKeeper("publisher", addresses, settings, self)
         super().__init__(self.keeper, settings, calls)
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     def will_not_reconnect(self) -> bool:
@@ -49,8 +50,19 @@ class LoopPublisher(PublishCore):
         if problem is not None and problem.kind != "unreachable":
             raise problem.error()
 
-    async def close(self, timeout: float, waits_for_calls: bool) -> None:
-        """Wait for outstanding confirms, then close; what is not confirmed by then fails. If it waits for calls, until they have ended."""
+    def close(self, timeout: float, waits_for_calls: bool) -> asyncio.Task[None]:
+        """
+        Carry no new messages, wait for outstanding confirms, then close; in a task, so that a caller may be cancelled.
+
+        What is not confirmed within `timeout` seconds fails. If it waits for calls, it closes once they have ended.
+        """
+        self.keeper.retire()
+        if self._closing is None:
+            closing = self._close(timeout, waits_for_calls)
+            self._closing = asyncio.get_running_loop().create_task(closing, name="amqpworker-publisher-close")
+        return self._closing
+
+    async def _close(self, timeout: float, waits_for_calls: bool) -> None:
         until = time.monotonic() + timeout
         try:
             while (not self.is_idle and time.monotonic() < until) or (waits_for_calls and len(self.session.calls)):

@@ -64,7 +64,7 @@ class AwaitedPublish:
         except BaseException:
             pending.abandon()
             raise
-        if not done:
+        if not (done or pending.done):
             pending.fail_as_unresponsive()
 
 

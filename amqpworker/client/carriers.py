@@ -7,9 +7,8 @@ Decides that a loop has its own connection from `async with app:` until the last
 from __future__ import annotations
 
 import asyncio
-import threading
-import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from os import getpid
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -18,7 +17,7 @@ from amqpworker.broker.publish_core import PublishCore
 from amqpworker.client.calls import Calls
 from amqpworker.client.event_loop_warning import require_event_loop
 from amqpworker.client.handover import handover_to_this_loop
-from amqpworker.lifecycle import LiveObjects
+from amqpworker.errors import ConfigError
 from amqpworker.settings import Settings
 
 if TYPE_CHECKING:
@@ -74,7 +73,6 @@ class LoopCarrier:
     def __init__(self, addresses: Sequence[Address], settings: Settings, owner: str | None) -> None:
         from amqpworker.broker.loop_publisher import LoopPublisher  # only here: aio-pika takes 34 ms to import
 
-        self.loop = weakref.ref(asyncio.get_running_loop())
         self.process = getpid()
         self.calls = Calls()
         self.call_in_loop: CallInLoop = _call_now
@@ -96,24 +94,18 @@ class LoopState:
         self.carrier: LoopCarrier | None = None
 
 
-class _OfThread(threading.local):
-    def __init__(self) -> None:
-        # Several loops may run in one thread, in turn.
-        self.states: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopState] = weakref.WeakKeyDictionary()
-
-
 class Carriers:
     """The carriers of one app."""
 
     def __init__(self, producer: Producer, addresses: Sequence[Address]) -> None:
         self._producer = producer
         self._addresses = addresses
-        self._of_thread = _OfThread()
-        self._all: LiveObjects[LoopCarrier] = LiveObjects()
+        # Of the loops that have entered. A carrier refers to its loop, so weak keys would keep both for ever.
+        self._states: dict[asyncio.AbstractEventLoop, LoopState] = {}
 
     def current(self) -> Carrier:
         """Return the carrier of the running loop."""
-        state = self._of_thread.states.get(asyncio.get_running_loop())
+        state = self._states.get(asyncio.get_running_loop())
         return (state and self._usable(state)) or ThreadCarrier(self._producer)
 
     def _usable(self, state: LoopState) -> LoopCarrier | None:
@@ -128,52 +120,74 @@ class Carriers:
     async def enter(self) -> None:
         """Give the running loop a connection of its own; raises the error if no attempt to make it can succeed."""
         require_event_loop()
-        state = self._of_thread.states.setdefault(asyncio.get_running_loop(), LoopState())
+        self._forget_closed_loops()
+        loop = asyncio.get_running_loop()
+        state = self._states.setdefault(loop, LoopState())
         carrier = self._usable(state)
         if carrier is None:
             carrier = state.carrier = LoopCarrier(self._addresses, self._producer.settings, self._producer.owner)
-            self._all.add(carrier)
         state.entered += 1
         try:
             await carrier.publisher.open(ENTER_TIMEOUT)
+        except asyncio.CancelledError:
+            self._leave(loop)  # not awaited: others may wait for their messages on this connection
+            raise
         except BaseException:
             await self.leave()
             raise
 
     async def leave(self) -> None:
         """Close the connection of the running loop after its calls have ended, if no other is inside."""
-        require_event_loop()
-        state = self._of_thread.states.get(asyncio.get_running_loop())
-        if state is not None:
-            state.entered = max(0, state.entered - 1)
-            if not state.entered:
-                await self._close(state, waits_for_calls=True)
+        try:
+            require_event_loop()
+        except ConfigError:
+            if self._has_forked():
+                return  # a child ends inside a block that its parent has entered
+            raise
+        closing = self._leave(asyncio.get_running_loop())
+        if closing is not None:
+            await asyncio.shield(closing)
+
+    def _leave(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None] | None:
+        state = self._states.get(loop)
+        if state is None:
+            return None
+        state.entered = max(0, state.entered - 1)
+        if state.entered:
+            return None
+        del self._states[loop]
+        return self._close(state, waits_for_calls=True)
 
     async def close(self) -> None:
         """Close the connection of the running loop, however many are inside; later messages go by the thread."""
         require_event_loop()
-        state = self._of_thread.states.get(asyncio.get_running_loop())
-        if state is not None:
-            await self._close(state, waits_for_calls=False)
+        state = self._states.get(asyncio.get_running_loop())
+        closing = None if state is None else self._close(state, waits_for_calls=False)
+        if closing is not None:
+            await asyncio.shield(closing)
 
-    async def _close(self, state: LoopState, waits_for_calls: bool) -> None:
+    def _close(self, state: LoopState, waits_for_calls: bool) -> asyncio.Task[None] | None:
         carrier = self._usable(state)
-        if carrier is not None:
-            state.carrier = None
-            carrier.publisher.keeper.retire()
-            await carrier.publisher.close(self._producer.settings.send_timeout, waits_for_calls)
+        if carrier is None:
+            return None
+        state.carrier = None
+        return carrier.publisher.close(self._producer.settings.send_timeout, waits_for_calls)
 
     def close_all(self) -> None:
         """Close the connections of all loops, without waiting for that, since one of the loops may run in this thread."""
-        for carrier in self._all.of_this_process():
-            loop = carrier.loop()
-            if carrier.is_usable and loop is not None:
-                carrier.publisher.keeper.retire()
-                closing = carrier.publisher.close(self._producer.settings.send_timeout, False)
-                try:
-                    asyncio.run_coroutine_threadsafe(closing, loop)
-                except RuntimeError:  # the loop is closed
-                    closing.close()
+        self._forget_closed_loops()
+        for loop, state in list(self._states.items()):
+            if self._usable(state) is not None:
+                with suppress(RuntimeError):  # it was closed just now
+                    loop.call_soon_threadsafe(self._close, state, False)
+
+    def _forget_closed_loops(self) -> None:
+        for loop in [loop for loop in list(self._states) if loop.is_closed()]:
+            self._states.pop(loop, None)
+
+    def _has_forked(self) -> bool:
+        carriers = [state.carrier for state in list(self._states.values())]
+        return any(carrier is not None and carrier.process != getpid() for carrier in carriers)
 
 
 def _call_now(function: Callable[[], None]) -> None:

@@ -97,16 +97,31 @@ def _check_injected(
 ) -> None:
     """Refuse a name that is not a parameter of the function, or that nothing can pass."""
     for name in inject:
-        if name not in declared or declared[name].kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
+        if name not in list(declared) or declared[name].kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
             raise ConfigError(
                 f"Task {task!r} has no parameter {name!r} to inject, it has {', '.join(declared) or 'none'}: check the name, and "
                 "that the decorator which passes it uses functools.wraps."
             )
-        if declared[name].default is Parameter.empty and not hasattr(function, "__wrapped__"):
+        is_passed = hasattr(function, "__wrapped__")
+        if declared[name].default is Parameter.empty and not is_passed:
             raise ConfigError(
                 f"Task {task!r}: nothing passes the injected parameter {name!r}: put a decorator that passes it below the "
                 "task decorator."
             )
+        is_first = name == next(iter(declared))
+        if _takes_more_by_position(declared, name) and not (is_first and is_passed):
+            raise ConfigError(
+                f"Task {task!r}: an argument by position would get into the injected parameter {name!r}: make it a keyword-only "
+                "parameter."
+            )
+
+
+def _takes_more_by_position(declared: Mapping[str, Parameter], name: str) -> bool:
+    """Return whether arguments that can be passed by position only follow a parameter that can be passed by position."""
+    if declared[name].kind is Parameter.KEYWORD_ONLY:
+        return False
+    following = list(declared.values())[list(declared).index(name) + 1 :]
+    return any(one.kind in (Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL) for one in following)
 
 
 def _check_first(parameters: list[Parameter], task: str) -> None:

@@ -175,7 +175,7 @@ def test_calls_in_a_child_and_in_the_parent_are_answered_each_to_its_own(
     app: App, make_app: MakeApp, vhost: Broker
 ) -> None:
     echo = echo_of(app)
-    times_out(echo.options(timeout=0.3).call)  # the parent has called before, and the child inherits what it noted
+    times_out(echo.options(timeout=2).call)  # the parent has called before, and the child inherits what it noted
     vhost.get(QUEUE)
     server = make_app()
 
@@ -195,8 +195,8 @@ def test_calls_in_a_child_and_in_the_parent_are_answered_each_to_its_own(
 
 def test_calls_without_a_reply_end_in_time_in_a_child_and_in_the_parent(app: App) -> None:
     echo = echo_of(app)
-    end = in_child(lambda: times_out(echo.options(timeout=0.3).call))
-    times_out(echo.options(timeout=0.3).call)
+    end = in_child(lambda: times_out(echo.options(timeout=1).call))
+    times_out(echo.options(timeout=1).call)
     end()
 
 

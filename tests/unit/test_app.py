@@ -124,6 +124,22 @@ def test_a_name_that_no_message_can_carry_is_refused_where_the_task_is_made(name
     assert not app.remotes
 
 
+@pytest.mark.parametrize("option", ["aliases", "inject"])
+@pytest.mark.parametrize("given", [None, 5], ids=repr)
+def test_what_is_not_a_list_of_names_is_refused(option: str, given: Any) -> None:
+    options: dict[str, Any] = {option: given}
+    with pytest.raises(ConfigError, match=rf"task\({option}=.*\): give a list of names"):
+        App("amqp://localhost:1/").task(name="shop.work", **options)
+
+
+@pytest.mark.parametrize("name", [5, None, ["x"]], ids=repr)
+def test_what_is_not_the_name_of_a_parameter_cannot_be_injected(name: Any) -> None:
+    def work() -> None: ...
+
+    with pytest.raises(ConfigError, match=r"has no parameter .* to inject"):
+        App("amqp://localhost:1/").task(name="shop.work", inject=[name])(work)
+
+
 def test_aliases_that_are_one_text_are_refused_and_not_taken_letter_by_letter() -> None:
     app = App("amqp://127.0.0.1:1/")
     with pytest.raises(ConfigError, match=r"aliases='former'\): give a list of names, such as \['former'\]"):

@@ -153,3 +153,20 @@ def test_the_command_line_sends_what_is_left() -> None:
     assert message(app, "shop.task", ["number=5"], None, {}).body == b'{"number":5}'
     with pytest.raises(InvalidArguments, match="there is no parameter 'session'"):
         message(app, "shop.task", ["number=5", "session=s"], None, {})
+
+
+def clock_between(number: int, clock: Callable[[], float] = lambda: 0.0, *rest: int) -> None: ...
+def clock_before(clock: Callable[[], float] = lambda: 0.0, *rest: int) -> None: ...
+def clock_by_position(number: int, clock: Callable[[], float] = lambda: 0.0, other: int = 0, /) -> None: ...
+
+
+@pytest.mark.parametrize("function", [clock_between, clock_before, clock_by_position])
+def test_an_injected_parameter_that_an_argument_would_get_into_is_refused(function: Function) -> None:
+    with pytest.raises(ConfigError, match="an argument by position would get into the injected parameter 'clock'"):
+        of(function, "clock")
+
+
+def test_names_to_inject_may_be_given_by_any_iterable() -> None:
+    app = App("amqp://localhost:1/")
+    task = app.task(name="shop.task", inject=iter(["session"]))(with_a_default)
+    assert "session" not in task.signature.hints
