@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from amqpworker import AmqpWorkerError, App, Message, SendError, Sent
 from amqpworker.broker.publish_core import PublishCore
+from tests.leftovers import publisher_of
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -158,7 +159,7 @@ class LoopClient(Client):
 
     def publisher(self) -> PublishCore:
         async def current() -> PublishCore:
-            return self.app._async.carriers.current().publisher
+            return publisher_of(self.app)
 
         return asyncio.run_coroutine_threadsafe(self._in_loop(current, ()), self.loop).result(WAITS)
 

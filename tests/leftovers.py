@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+from amqpworker import App
 from amqpworker.broker.publish_core import PublishCore
 from tests.support import wait_until
+
+
+def publisher_of(app: App) -> PublishCore:
+    """Return what publishes the messages of the running event loop."""
+    return app._async.carriers.current().publisher
 
 
 def left_in(publisher: PublishCore) -> Counter[str]:

@@ -17,6 +17,7 @@ from amqpworker import AccessRefused, App, CallTimeout, ConfigError, NotConnecte
 from amqpworker.broker.aio_connection import AioConnection
 from amqpworker.client.carriers import ENTER_TIMEOUT
 from tests.integration.tasks import QUEUE, echo_of, messages
+from tests.leftovers import publisher_of
 from tests.proxy import Proxy
 from tests.support import Broker, in_child, wait_until
 
@@ -140,8 +141,7 @@ def test_a_forked_child_drops_the_connection_and_sends_by_a_thread_of_its_own(ap
     async def run() -> bool:
         async with app:
             await echo.asend("x")
-            carrier = app._async.carriers.current()
-            connection = carrier.publisher.session.connection
+            connection = publisher_of(app).session.connection
             assert isinstance(connection, AioConnection)
 
             def sends_alone() -> bool:
@@ -272,7 +272,7 @@ def test_what_a_cancelled_batch_or_call_has_not_written_is_not_sent(make_app: Ma
         for one in running:
             one.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        publisher = app._async.carriers.current().publisher
+        publisher = publisher_of(app)
         await asyncio.to_thread(wait_until, lambda: publisher.is_idle, 5, "nothing waits to be sent")
 
     async def enter() -> None:

@@ -37,8 +37,5 @@ def test_an_alarm_after_which_nothing_was_sent_yet_is_blocked(
 ) -> None:
     client = make_client(make_app(spare_node.url()))
     value(client.check())
-    spare_node.rabbitmqctl("set_vm_memory_high_watermark", "0")
-    try:
+    with spare_node.alarm():
         assert failure_of(client.check(1.0))[0] is ConnectionBlocked
-    finally:
-        spare_node.rabbitmqctl("set_vm_memory_high_watermark", "0.4")

@@ -328,8 +328,7 @@ def test_an_alarm_blocks_in_time_and_sending_works_again_after_it(
     client = make_client(make_app(spare_node.url(), send_timeout=0.7))
     echo = echo_of(client.app, "alarmed")
     value(client.send(echo.message("before")))
-    spare_node.rabbitmqctl("set_vm_memory_high_watermark", "0")
-    try:
+    with spare_node.alarm():
         first, second, third, *batch = messages(echo, 13)
         assert failure_of(client.send(first)) == (ConnectionBlocked, ALARM_LATER, first)
         assert failure_of(client.send(second)) == (ConnectionBlocked, ALARM, second)
@@ -338,8 +337,6 @@ def test_an_alarm_blocks_in_time_and_sending_works_again_after_it(
         error = client.send_many(batch).exception(WAITS)
         assert isinstance(error, BatchFailed)
         assert [seen(one) for one in error.exceptions] == [(ConnectionBlocked, ALARM, message) for message in batch]
-    finally:
-        spare_node.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
     wait_until(lambda: client.can_send(second), 10, "sending works again")
     # what had been written when the alarm came arrives, what had not does not
     ids = Counter(Broker(spare_node, "/").ids("alarmed"))
