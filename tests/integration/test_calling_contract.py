@@ -16,6 +16,7 @@ from amqpworker import (
     App,
     CallTimeout,
     ConfigError,
+    InvalidArguments,
     InvalidResult,
     MalformedReply,
     Message,
@@ -47,9 +48,9 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"amqpworker.client.{module}.COUNT_TIMEOUT", 10.0)
 
 
-def late(message: Message[Any], seconds: str, why: str = "") -> tuple[type, str, None]:
+def late(message: Message[Any], seconds: str, *, no_consumers: bool = False) -> tuple[type, str, None]:
     """Return the error of a call that timed out."""
-    end = f": queue '{message.queue}' has no consumers, so no worker is running its tasks" if why else ""
+    end = f": queue '{message.queue}' has no consumers, so no worker is running its tasks" if no_consumers else ""
     return CallTimeout, f"Task '{message.task}' did not reply within {seconds} s (id {message.id}){end}.", None
 
 
@@ -146,7 +147,7 @@ def test_a_call_that_no_worker_serves_ends_in_time_with_the_reason(client: Clien
     value(client.send(echo.message("makes the queue")))
     messages = [echo.message("x") for _ in range(20)]
     for message, call in zip(messages, [client.call(message, 0.5) for message in messages], strict=True):
-        assert failure_of(call) == late(message, "0.5", "nothing consumes")
+        assert failure_of(call) == late(message, "0.5", no_consumers=True)
     assert client.waiting_calls() == 0
 
 
@@ -163,7 +164,7 @@ def test_a_call_that_is_not_replied_to_in_time_does_not_blame_a_missing_consumer
 def test_a_call_that_would_start_after_its_timeout_is_not_run(make_app: MakeApp, client: Client, vhost: Broker) -> None:
     make_first_call(client, vhost)
     message = replace(client.app.remotes["test.another"].message(), queue=client.app.queue(QUEUE))
-    assert failure_of(client.call(message, 0.5)) == late(message, "0.5", "nothing consumes")
+    assert failure_of(client.call(message, 0.5)) == late(message, "0.5", no_consumers=True)
     asked = vhost.wait_for_message(QUEUE)
     asked.properties.headers = {**asked.headers, "aw-expires": "2026-01-01T00:00:00.000Z"}
     vhost.publish("amqpworker.tasks", QUEUE, asked.body, asked.properties)
@@ -279,6 +280,18 @@ def test_closing_the_app_ends_its_calls(client: Client) -> None:
     wait_until(lambda: len(publisher.session.calls) == 1 and publisher.calls.is_idle, what="it is confirmed")
     client.app.close()
     assert failure_of(calling) == (Unconfirmed, LOST, message)
+
+
+# ---- refused before anything leaves ---------------------------------------------------------------------------------
+
+
+def test_options_that_a_call_cannot_have_are_refused(client: Client) -> None:
+    message = echo_of(client.app).options(delay=5).message("x")
+    text = "call() does not accept a message with delay: a caller waits for its reply."
+    assert failure_of(client.call(message)) == (InvalidArguments, text, None)
+    soon: Any = "soon"
+    text = "timeout='soon': a duration is a number of seconds or a timedelta."
+    assert failure_of(client.call(another_of(client.app).message(), soon)) == (InvalidArguments, text, None)
 
 
 # ---- stored results -------------------------------------------------------------------------------------------------

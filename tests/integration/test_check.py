@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from amqpworker import App, ConnectionBlocked, NotConnected
+from amqpworker import App, ConnectionBlocked, InvalidArguments, NotConnected
 from amqpworker.testing import Node
 from tests.clients import Client, failure_of, value
 from tests.proxy import Proxy
@@ -18,6 +19,12 @@ def test_an_app_that_can_send_is_ready_however_often_it_is_asked(client: Client,
     for _ in range(3):
         value(client.check())
     assert all(vhost.count(queue) == 0 for queue in vhost.queues())
+
+
+def test_a_timeout_that_is_not_a_duration_is_refused(client: Client) -> None:
+    soon: Any = "soon"
+    text = "timeout='soon': a duration is a number of seconds or a timedelta."
+    assert failure_of(client.check(soon)) == (InvalidArguments, text, None)
 
 
 def test_a_broker_that_does_not_respond_any_more_is_not_connected(

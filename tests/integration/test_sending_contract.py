@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import pickle
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from amqpworker import (
+    App,
     BatchFailed,
     ConfigError,
     InvalidArguments,
@@ -160,6 +164,32 @@ def test_what_reading_raises_is_raised_after_the_outcomes_of_what_was_read(clien
     assert vhost.count(QUEUE) == 50
 
 
+@pytest.mark.parametrize("entered", [False, True])
+def test_many_messages_may_be_read_from_an_asynchronous_source(app: App, vhost: Broker, entered: bool) -> None:
+    echo = echo_of(app)
+
+    async def source() -> AsyncIterator[Message[str]]:
+        for number in range(300):
+            await asyncio.sleep(0)
+            yield (echo.options(queue="nowhere") if number % 3 == 0 else echo).message("x")
+
+    async def run() -> None:
+        await app.asend(echo.message("makes the exchanges"))
+        outcomes = [outcome async for outcome in app.asend_each(source())]
+        assert [isinstance(one, Unroutable) for one in outcomes] == [number % 3 == 0 for number in range(300)]
+        with pytest.raises(BatchFailed) as failed:
+            await app.asend_many(source())
+        assert (len(failed.value.exceptions), len(failed.value.sent)) == (100, 200)
+        assert len(await app.asend_many(messages(echo, 5000))) == 5000
+
+    async def enter() -> None:
+        async with app:
+            await run()
+
+    asyncio.run(enter() if entered else run())
+    vhost.wait_for_count(QUEUE, 5401)
+
+
 # ---- refused before anything leaves ---------------------------------------------------------------------------------
 
 
@@ -194,16 +224,6 @@ def test_what_amqp_cannot_carry_is_refused_before_it_leaves(client: Client, vhos
         assert text in found
     value(client.send(message))
     assert vhost.count(QUEUE) == 1
-
-
-def test_options_that_a_call_cannot_have_are_refused(client: Client) -> None:
-    message = echo_of(client.app).options(delay=5).message("x")
-    text = "call() does not accept a message with delay: a caller waits for its reply."
-    assert failure_of(client.call(message)) == (InvalidArguments, text, None)
-    soon: Any = "soon"
-    text = "timeout='soon': a duration is a number of seconds or a timedelta."
-    assert failure_of(client.call(another_of(client.app).message(), soon)) == (InvalidArguments, text, None)
-    assert failure_of(client.check(soon)) == (InvalidArguments, text, None)
 
 
 # ---- a closed app ---------------------------------------------------------------------------------------------------
