@@ -32,6 +32,12 @@ def left_in(publisher: PublishCore) -> Counter[str]:
     return +found
 
 
+def waiting_in(publisher: PublishCore) -> int:
+    """Count the messages that wait to be written, or for their confirm."""
+    left = left_in(publisher)
+    return sum(left[table] for table in ("inbox", "parked", "paused", "in flight"))
+
+
 def wait_until_nothing_is_left(publisher: PublishCore) -> None:
     """Wait until no table of a publisher holds a message or a call any more."""
     try:

@@ -144,3 +144,7 @@ class NodeApi(Management):
         """Return the open connections of a virtual host, or of all; a new one takes a moment to show up."""
         path = ("connections",) if vhost is None else ("vhosts", vhost, "connections")
         return self._list(*path)
+
+    def close_connection(self, name: str) -> None:
+        """Close a connection, as an administrator does; its client receives "Closed via management plugin" as the reason."""
+        self.request("DELETE", "connections", name)

@@ -16,7 +16,7 @@ from amqpworker.task import RemoteTask
 from amqpworker.testing.processes import free_ports
 from tests.faults.conftest import Run
 from tests.integration.tasks import QUEUE, echo_of
-from tests.leftovers import publisher_of, wait_until_nothing_is_left
+from tests.leftovers import publisher_of, wait_until_nothing_is_left, waiting_in
 from tests.nodes import Node
 from tests.proxy import Proxy
 from tests.support import Broker, wait_until
@@ -207,13 +207,14 @@ def test_sends_that_are_cancelled_while_the_broker_is_away_are_not_sent_when_it_
             lambda: app.asend_many(echo.message("x") for _ in "12"),
         ]
         cancelled = [asyncio.create_task(work[number % 3]()) for number in range(150)]
-        await asyncio.sleep(0.2)
+        publisher = publisher_of(app)
+        await asyncio.to_thread(wait_until, lambda: publisher.session.problem is not None, 10, "an attempt has failed")
         for task in cancelled:
             task.cancel()
         await asyncio.gather(*cancelled, return_exceptions=True)
         with Proxy(vhost.url, port):
             ids = {(await task).id for task in kept}
-            await asyncio.to_thread(wait_until_nothing_is_left, publisher_of(app))
+            await asyncio.to_thread(wait_until_nothing_is_left, publisher)
         return ids
 
     ids = run(app, cancel_and_wait())
@@ -234,7 +235,7 @@ def test_sends_that_are_cancelled_under_an_alarm_are_not_sent_after_it_and_the_o
             publisher = publisher_of(app)
             await asyncio.to_thread(wait_until, lambda: publisher.is_blocked, 10, "the connection is blocked")
             tasks = [asyncio.create_task(echo.asend("x")) for _ in range(200)]
-            await asyncio.sleep(0.1)
+            await asyncio.to_thread(wait_until, lambda: waiting_in(publisher) == 201, 10, "all wait")
             for task in tasks[::2]:
                 task.cancel()
             ended = await asyncio.gather(*tasks[::2], return_exceptions=True)

@@ -22,11 +22,13 @@ from amqpworker import (
     ConnectionBlocked,
     InvalidArguments,
     NotConnected,
+    QueueFull,
     QueueUnavailable,
     Sent,
     Unconfirmed,
     Unroutable,
 )
+from amqpworker.routing.queues import Requirement
 from amqpworker.routing.topology import work_queue
 from amqpworker.testing.processes import free_ports
 from tests.clients import WAITS, Client, failure_of, seen, value
@@ -72,6 +74,26 @@ def test_a_message_above_the_limit_of_the_broker_fails_alone_and_the_next_one_ne
                 value(end)
     finally:
         spare_node.rabbitmqctl("eval", limit.format(134217728, 134217728))
+
+
+def test_a_full_queue_whose_bound_the_app_declares_is_full_until_it_has_room(
+    make_app: MakeApp, make_client: MakeClient, vhost: Broker
+) -> None:
+    client = make_client(make_app(send_timeout=30.0))
+    small = another_of(client.app, "small").message()
+    declared = client.app.plan.queues["small"].make_topology()
+    *others, queue = declared.queues
+    bounded = replace(queue, arguments={**queue.arguments, "x-max-length": 1, "x-overflow": "reject-publish"})
+    topology = replace(declared, queues=(*others, bounded))
+    client.app.plan.queues["small"] = Requirement("queue small", lambda: topology)
+    text = "Queue 'small' is full and rejected the message: send it again later."
+    outcomes = [outcome for _ in range(6) for outcome in value(client.send_each([small]))]
+    refused = [one for one in outcomes if not isinstance(one, Sent)]
+    assert refused
+    assert [seen(one) for one in refused] == [(QueueFull, text, small)] * len(refused)
+    vhost.management.purge_queue(vhost.vhost, "small")
+    value(client.send(small))
+    assert vhost.ids("small") == [small.id]
 
 
 def test_a_full_queue_that_names_no_bound_refuses_until_the_timeout(
@@ -306,19 +328,28 @@ def test_a_connection_that_is_lost_leaves_no_doubt_about_what_was_confirmed(
             assert confirmed <= set(vhost.ids(QUEUE)) - before
 
 
-def test_a_connection_that_an_administrator_closes_is_named(
+def test_what_is_not_confirmed_names_the_reason_of_an_administrator_who_closes_the_connection(
     make_app: MakeApp, make_client: MakeClient, vhost: Broker
 ) -> None:
     with Proxy(vhost.url) as proxy:
-        client = make_client(make_app(proxy.url, resend=False))
+        client = make_client(make_app(proxy.url, send_timeout=20.0, resend=False))
         echo = echo_of(client.app)
         value(client.send(echo.message("before")))
         calling = client.call(echo.message("x"), 20)
         wait_until(lambda: client.publisher().calls.is_idle and client.waiting_calls() == 1, what="it is confirmed")
-        vhost.close_connections("for the test")
+        (connection,) = wait_until(lambda: vhost.management.connections(vhost.vhost), what="its connection is listed")
+        passed = proxy.passed["to_broker"]
+        proxy.limit("to_broker", 10_000)
+        message = echo.message("y" * 200_000)
+        sending = client.send(message)
+        wait_until(lambda: proxy.passed["to_broker"] > passed, what="a part of it has arrived")
+        vhost.management.close_connection(connection["name"])
+        proxy.heal()
         text = "The connection was lost while waiting for a reply: the task may have run."
-        kind, found, _ = failure_of(calling)
-        assert (kind, found) == (Unconfirmed, text)
+        assert failure_of(calling)[:2] == (Unconfirmed, text)
+        reason = "CONNECTION_FORCED - Closed via management plugin (320)."
+        text = f"{UNKNOWN}RabbitMQ at {host_of(proxy.url)} closed the connection: {reason}"
+        assert failure_of(sending) == (Unconfirmed, text, message)
         wait_until(lambda: client.can_send(echo.message("y")), 10)
 
 
