@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from amqpworker import App, SendError
-from tests.clients import WAITS
+from tests.clients import PATIENCE
 from tests.faults.conftest import Run
 from tests.integration.tasks import QUEUE, echo_of
 from tests.nodes import Node
@@ -101,7 +101,7 @@ def run_program(code: str, *arguments: str, warnings: str = "error") -> subproce
         [sys.executable, "-X", "dev", "-W", warnings, "-c", code, *arguments],
         capture_output=True,
         text=True,
-        timeout=WAITS,
+        timeout=PATIENCE,
         check=False,
         env={**os.environ, "PYTHONASYNCIODEBUG": "1"},
     )
@@ -187,7 +187,7 @@ def test_eight_loops_that_send_while_the_app_is_closed_in_another_thread_lose_no
         finally:
             stop.set()
         for done in running:
-            done.result(WAITS)
+            done.result(PATIENCE)
     assert set(sent) <= set(vhost.ids(QUEUE))
 
 
