@@ -16,8 +16,8 @@ def publisher_of(app: App) -> PublishCore:
 
 def left_in(publisher: PublishCore) -> Counter[str]:
     """Count what belongs to messages and calls, by table; empty once nothing is left."""
-    session, questions = publisher.session, publisher._questions
-    found = Counter(calls=len(session.calls), questions=len(questions.waiting) + len(questions._asked))
+    session, count = publisher.session, publisher._consumer_count
+    found = Counter(calls=len(session.calls), counts=len(count.waiting) + len(count._asked))
     if session.declarer is not None:
         found["declarations"] += sum(map(len, session.declarer._callbacks.values()))
     for lane in publisher._lanes:
