@@ -18,8 +18,8 @@ from bench.row import Figures, Measure
 
 ENTERED, BY_THREAD, SEND_MANY, AIO_PIKA, FASTSTREAM = "entered", "by the thread", "send_many", "aio-pika", "FastStream"
 
-LEAST = 500
-"""So few messages still give each of 100 coroutines some."""
+# Each of 100 coroutines sends at least five messages, however small the scale.
+MIN_MESSAGES = 500
 
 
 def entered(what: str, count: int) -> Measure:
@@ -53,11 +53,11 @@ def faststream(what: str, count: int, note: str) -> Measure:
 def _measure(side: str, note: str, command: list[str], count: int) -> Measure:
     def measure(bench: Bench) -> Figures:
         with bench.place() as place, ExitStack() as stack:
-            told = {"BENCH_URL": place.url}
+            environment = {"BENCH_URL": place.url}
             declare.declare(place.url, declare.ours())
             if "calls" in command:
-                stack.enter_context(running(OURS.commands(Shape()), told, place.folder / "log"))
-            figures: Figures = json.loads(run([*command, str(bench.count(count, LEAST))], told))
+                stack.enter_context(running(OURS.commands(Shape()), environment, place.folder / "log"))
+            figures: Figures = json.loads(run([*command, str(bench.count(count, MIN_MESSAGES))], environment))
             return figures
 
     return Measure(side, note, measure)

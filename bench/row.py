@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from bench.stopwatch import Figures
+
 if TYPE_CHECKING:
     from bench.context import Bench
-
-Figures = dict[str, float]
-"""What one run of one side gave: metric to value."""
 
 Runs = Mapping[str, Sequence[Figures]]
 """All runs of a row: side to its figures, run by run."""

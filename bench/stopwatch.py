@@ -13,10 +13,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
-COROUTINES = 100
+CONCURRENCY = 100
 WARM_UP = 200
 
 Figures = dict[str, float]
+"""What one run of one side gave: metric to value."""
+
 Act = Callable[[int], Awaitable[object]]
 """What a coroutine does with the number of a message: it sends it, or calls with it and checks the reply."""
 
@@ -39,9 +41,9 @@ def cpu(what: str) -> str:
 
 async def in_flight(act: Act, what: str, count: int) -> Figures:
     """Measure 100 coroutines, each of which acts again and again."""
-    each = count // COROUTINES
-    await _all(act, max(1, WARM_UP // COROUTINES))
-    with measured(what, each * COROUTINES) as figures:
+    each = count // CONCURRENCY
+    await _all(act, max(1, WARM_UP // CONCURRENCY))
+    with measured(what, each * CONCURRENCY) as figures:
         await _all(act, each)
     return figures
 
@@ -52,7 +54,7 @@ async def _all(act: Act, each: int) -> None:
             await act(index)
 
     async with asyncio.TaskGroup() as group:
-        for number in range(COROUTINES):
+        for number in range(CONCURRENCY):
             group.create_task(one(number * each))
 
 

@@ -15,24 +15,25 @@ from typing import Any, TypeAlias, TypeVar
 
 from amqpworker import AmqpWorkerError, App, Message, SendError, Sent
 from amqpworker.broker.publish_core import PublishCore
+from tests.leftovers import publisher_of
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-WAITS = 60.0
+PATIENCE = 60.0
 
 Failure: TypeAlias = tuple[type[BaseException], str, Message[Any] | None]
 """What users see of an error: its class, its text and its message."""
 
 
-def value(future: Future[T]) -> T:
+def result_of(future: Future[T]) -> T:
     """Return what something ends with."""
-    return future.result(WAITS)
+    return future.result(PATIENCE)
 
 
 def failure_of(future: Future[Any]) -> Failure:
     """Return the error that something ends with."""
-    return seen(future.exception(WAITS))
+    return seen(future.exception(PATIENCE))
 
 
 def seen(error: BaseException | object | None) -> Failure:
@@ -98,7 +99,7 @@ class Client:
 
     def can_send(self, message: Message[Any]) -> bool:
         """Try to send a message; return whether it was confirmed."""
-        return not isinstance(self.send(message).exception(WAITS), AmqpWorkerError)
+        return not isinstance(self.send(message).exception(PATIENCE), AmqpWorkerError)
 
     def waiting_calls(self) -> int:
         """Return how many calls wait for their reply."""
@@ -153,14 +154,14 @@ class LoopClient(Client):
 
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(WAITS)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
 
     def publisher(self) -> PublishCore:
         async def current() -> PublishCore:
-            return self.app._async.carriers.current().publisher
+            return publisher_of(self.app)
 
-        return asyncio.run_coroutine_threadsafe(self._in_loop(current, ()), self.loop).result(WAITS)
+        return asyncio.run_coroutine_threadsafe(self._in_loop(current, ()), self.loop).result(PATIENCE)
 
 
 class EnteredLoopClient(LoopClient):
@@ -188,7 +189,7 @@ class EnteredLoopClient(LoopClient):
 
     def close(self) -> None:
         with suppress(asyncio.CancelledError):
-            asyncio.run_coroutine_threadsafe(self._leave(), self.loop).result(WAITS)
+            asyncio.run_coroutine_threadsafe(self._leave(), self.loop).result(PATIENCE)
         super().close()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,15 @@ class Node(testing.Node):
     def management(self) -> NodeApi:
         """Return the HTTP API of the node."""
         return NodeApi(self.management_url)
+
+    @contextmanager
+    def alarm(self) -> Iterator[None]:
+        """Raise a memory alarm for the time of a block: RabbitMQ reads nothing from connections that publish."""
+        self.rabbitmqctl("set_vm_memory_high_watermark", "0")
+        try:
+            yield
+        finally:
+            self.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
 
 
 class Member(Node):
@@ -134,3 +144,7 @@ class NodeApi(Management):
         """Return the open connections of a virtual host, or of all; a new one takes a moment to show up."""
         path = ("connections",) if vhost is None else ("vhosts", vhost, "connections")
         return self._list(*path)
+
+    def close_connection(self, name: str) -> None:
+        """Close a connection, as an administrator does; its client receives "Closed via management plugin" as the reason."""
+        self.request("DELETE", "connections", name)

@@ -8,7 +8,7 @@ import threading
 import time
 from contextlib import suppress
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 Direction = Literal["to_broker", "to_client"]
@@ -52,6 +52,8 @@ class Proxy:
 
     def swallow(self, direction: Direction) -> None:
         """Take what comes in this direction and let none of it out, from now on."""
+        if direction not in get_args(Direction):
+            raise ValueError(f"not a direction: {direction!r}")
         self._swallowed.add(direction)
 
     def limit(self, direction: Direction, rate: float) -> None:

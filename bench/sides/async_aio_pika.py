@@ -70,13 +70,20 @@ async def connect_and_send(index: int) -> None:
         await send(index)
 
 
-async def coroutines(what: str, count: int) -> Figures:
+async def measure_loop(what: str, count: int) -> Figures:
     """Measure coroutines of one event loop."""
-    if what == "calls":
-        async with caller() as call:
-            return await in_flight(call, "call", count)
-    async with sender() as send:
-        return await (in_flight if what == "sends" else one_by_one)(send, "message", count)
+    match what:
+        case "sends":
+            async with sender() as send:
+                return await in_flight(send, "message", count)
+        case "one":
+            async with sender() as send:
+                return await one_by_one(send, "message", count)
+        case "calls":
+            async with caller() as call:
+                return await in_flight(call, "call", count)
+        case _:
+            raise SystemExit(f"unknown: {what}")
 
 
 def main() -> None:
@@ -85,7 +92,7 @@ def main() -> None:
     if what == "loops":
         print(json.dumps(a_loop_each(connect_and_send, "message", count)))
     else:
-        print(json.dumps(asyncio.run(coroutines(what, count))))
+        print(json.dumps(asyncio.run(measure_loop(what, count))))
 
 
 if __name__ == "__main__":

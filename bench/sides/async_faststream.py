@@ -42,13 +42,17 @@ async def call(index: int) -> None:
         raise SystemExit("a wrong reply")
 
 
-async def coroutines(what: str, count: int) -> Figures:
+async def measure_loop(what: str, count: int) -> Figures:
     """Measure coroutines of one event loop."""
     async with broker:
-        if what == "calls":
-            return await in_flight(call, "call", count)
-        return await in_flight(send, "message", count)
+        match what:
+            case "sends":
+                return await in_flight(send, "message", count)
+            case "calls":
+                return await in_flight(call, "call", count)
+            case _:
+                raise SystemExit(f"unknown: {what}")
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(coroutines(sys.argv[1], int(sys.argv[2])))))
+    print(json.dumps(asyncio.run(measure_loop(sys.argv[1], int(sys.argv[2])))))

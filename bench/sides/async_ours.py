@@ -30,7 +30,7 @@ async def call(index: int) -> None:
         raise SystemExit("a wrong reply")
 
 
-async def coroutines(what: str, carrier: str, count: int) -> Figures:
+async def measure_loop(what: str, carrier: str, count: int) -> Figures:
     """Measure coroutines of one event loop."""
     async with app if carrier == "entered" else nullcontext():
         match what:
@@ -38,7 +38,10 @@ async def coroutines(what: str, carrier: str, count: int) -> Figures:
                 return await in_flight(send, "message", count)
             case "calls":
                 return await in_flight(call, "call", count)
-        return await one_by_one(send, "message", count)
+            case "one":
+                return await one_by_one(send, "message", count)
+            case _:
+                raise SystemExit(f"unknown: {what}")
 
 
 def send_many(count: int) -> Figures:
@@ -57,7 +60,7 @@ def main() -> None:
         case "loops":
             figures = a_loop_each(send, "message", count)
         case _:
-            figures = asyncio.run(coroutines(what, carrier, count))
+            figures = asyncio.run(measure_loop(what, carrier, count))
     print(json.dumps(figures))
     app.close()
 

@@ -7,15 +7,11 @@ from tests.acceptance.oracle import balance
 from tests.acceptance.scene import copies_wait
 from tests.nodes import Node
 
-ALARM = ("set_vm_memory_high_watermark", "absolute", "1")
-CALM = ("set_vm_memory_high_watermark", "0.6")
-
 
 def test_copies_wait_while_the_broker_is_under_a_memory_alarm(own_node: Node, make_scene: MakeScene) -> None:
     scene = make_scene(own_node, settings={"send_timeout": "2"})
     scene.send("batch", "--count", "300", "--only", "flaky")
-    try:
-        own_node.rabbitmqctl(*ALARM)
+    with own_node.alarm():
         scene.pool()
         scene.wait_until(lambda: "connection_blocked" in scene.said("pool", 10**6), 30, "the workers hear of the alarm")
         scene.wait_until(lambda: copies_wait(scene.said("pool", 10**6)), 30, "a copy waits in vain")
@@ -23,9 +19,7 @@ def test_copies_wait_while_the_broker_is_under_a_memory_alarm(own_node: Node, ma
         sender = scene.sender("load", "--threads", "2", "--only", "plain")
         scene.wait_for("unknown", 2, timeout=20)
         assert not any(line["attempt"] == 2 for line in scene.events("start")), "a copy passed the alarm"
-    finally:
-        own_node.rabbitmqctl(*CALM)
-        calm = scene.fault("alarm over")
+    calm = scene.fault("alarm over")
     scene.wait_for("end", 300, calm, timeout=60)
     scene.stop_all("sender")
     assert sender.returncode == 0

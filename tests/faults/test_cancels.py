@@ -14,15 +14,13 @@ import pytest
 from amqpworker import App, BatchFailed, Message, Sent, Unconfirmed, Unroutable
 from amqpworker.task import RemoteTask
 from amqpworker.testing.processes import free_ports
-from tests.faults.test_async_faults import Run, run
+from tests.faults.conftest import Run
 from tests.integration.tasks import QUEUE, echo_of
-from tests.leftovers import wait_until_nothing_is_left
+from tests.leftovers import publisher_of, wait_until_nothing_is_left, waiting_in
 from tests.nodes import Node
 from tests.proxy import Proxy
 from tests.support import Broker, wait_until
 from tests.workers import running
-
-__all__ = ["run"]
 
 MakeApp = Callable[..., App]
 Echo = RemoteTask[[str], str]
@@ -143,7 +141,7 @@ def test_2000_cancels_at_random_moments_leave_nothing_behind_and_reach_no_other_
         cancelling = [traffic.in_turn(traffic.cancel, range(first, 2000, AT_ONCE)) for first in range(AT_ONCE)]
         keeping = [traffic.in_turn(traffic.keep, range(first, 500, 25)) for first in range(25)]
         kept = await asyncio.gather(asyncio.gather(*cancelling), asyncio.gather(*keeping))
-        await asyncio.to_thread(wait_until_nothing_is_left, traffic.app._async.carriers.current().publisher)
+        await asyncio.to_thread(wait_until_nothing_is_left, publisher_of(traffic.app))
         return sum(count for counts in kept[1] for count in counts)
 
     expected = run(traffic.app, send_and_cancel())
@@ -185,7 +183,7 @@ def test_cancels_while_the_connection_is_lost_again_and_again_leave_nothing_behi
             kept = await asyncio.gather(asyncio.gather(*cancelling), asyncio.gather(*keeping))
             losing.cancel()
             proxy.heal()
-            await asyncio.to_thread(wait_until_nothing_is_left, traffic.app._async.carriers.current().publisher)
+            await asyncio.to_thread(wait_until_nothing_is_left, publisher_of(traffic.app))
             return {one for ids in kept[1] for one in ids}
 
         kept = run(traffic.app, send_and_cancel())
@@ -209,13 +207,14 @@ def test_sends_that_are_cancelled_while_the_broker_is_away_are_not_sent_when_it_
             lambda: app.asend_many(echo.message("x") for _ in "12"),
         ]
         cancelled = [asyncio.create_task(work[number % 3]()) for number in range(150)]
-        await asyncio.sleep(0.2)
+        publisher = publisher_of(app)
+        await asyncio.to_thread(wait_until, lambda: publisher.session.problem is not None, 10, "an attempt has failed")
         for task in cancelled:
             task.cancel()
         await asyncio.gather(*cancelled, return_exceptions=True)
         with Proxy(vhost.url, port):
             ids = {(await task).id for task in kept}
-            await asyncio.to_thread(wait_until_nothing_is_left, app._async.carriers.current().publisher)
+            await asyncio.to_thread(wait_until_nothing_is_left, publisher)
         return ids
 
     ids = run(app, cancel_and_wait())
@@ -231,19 +230,16 @@ def test_sends_that_are_cancelled_under_an_alarm_are_not_sent_after_it_and_the_o
 
     async def cancel_and_wait() -> set[str]:
         await echo.asend("before")
-        await asyncio.to_thread(spare_node.rabbitmqctl, "set_vm_memory_high_watermark", "0")
-        try:
+        with spare_node.alarm():
             first = asyncio.create_task(echo.asend("shows that the connection is blocked"))
-            publisher = app._async.carriers.current().publisher
+            publisher = publisher_of(app)
             await asyncio.to_thread(wait_until, lambda: publisher.is_blocked, 10, "the connection is blocked")
             tasks = [asyncio.create_task(echo.asend("x")) for _ in range(200)]
-            await asyncio.sleep(0.1)
+            await asyncio.to_thread(wait_until, lambda: waiting_in(publisher) == 201, 10, "all wait")
             for task in tasks[::2]:
                 task.cancel()
             ended = await asyncio.gather(*tasks[::2], return_exceptions=True)
             assert {type(one) for one in ended} == {asyncio.CancelledError}
-        finally:
-            await asyncio.to_thread(spare_node.rabbitmqctl, "set_vm_memory_high_watermark", "0.4")
         ids = {(await task).id for task in (first, *tasks[1::2])}
         await asyncio.to_thread(wait_until_nothing_is_left, publisher)
         return ids

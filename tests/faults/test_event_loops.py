@@ -15,13 +15,11 @@ from typing import Any
 import pytest
 
 from amqpworker import App, SendError
-from tests.clients import WAITS
-from tests.faults.test_async_faults import Run, run
+from tests.clients import PATIENCE
+from tests.faults.conftest import Run
 from tests.integration.tasks import QUEUE, echo_of
 from tests.nodes import Node
 from tests.support import Broker, wait_until
-
-__all__ = ["run"]
 
 MakeApp = Callable[..., App]
 
@@ -103,7 +101,7 @@ def run_program(code: str, *arguments: str, warnings: str = "error") -> subproce
         [sys.executable, "-X", "dev", "-W", warnings, "-c", code, *arguments],
         capture_output=True,
         text=True,
-        timeout=WAITS,
+        timeout=PATIENCE,
         check=False,
         env={**os.environ, "PYTHONASYNCIODEBUG": "1"},
     )
@@ -189,7 +187,7 @@ def test_eight_loops_that_send_while_the_app_is_closed_in_another_thread_lose_no
         finally:
             stop.set()
         for done in running:
-            done.result(WAITS)
+            done.result(PATIENCE)
     assert set(sent) <= set(vhost.ids(QUEUE))
 
 
@@ -206,11 +204,8 @@ def test_closing_is_bounded_under_an_alarm(run: Run, make_app: MakeApp, spare_no
 
     async def close_under_alarm() -> list[Any]:
         await echo.asend("before")
-        await asyncio.to_thread(spare_node.rabbitmqctl, "set_vm_memory_high_watermark", "0")
-        try:
+        with spare_node.alarm():
             return [*await close("aclose"), *await close("close")]
-        finally:
-            await asyncio.to_thread(spare_node.rabbitmqctl, "set_vm_memory_high_watermark", "0.4")
 
     assert all(isinstance(one, SendError) for one in run(app, close_under_alarm()))
 
@@ -222,8 +217,7 @@ def test_a_call_that_no_worker_serves_and_an_alarm_do_not_keep_a_loop_inside(
     echo = echo_of(app)
 
     async def enter() -> list[Any]:
-        spare_node.rabbitmqctl("set_vm_memory_high_watermark", "0")
-        try:
+        with spare_node.alarm():
             async with asyncio.timeout(20):
                 async with app:
                     tasks = [
@@ -232,7 +226,5 @@ def test_a_call_that_no_worker_serves_and_an_alarm_do_not_keep_a_loop_inside(
                     ]
                     await asyncio.sleep(0)
                 return await asyncio.gather(*tasks, return_exceptions=True)
-        finally:
-            spare_node.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
 
     assert all(isinstance(one, SendError) for one in asyncio.run(enter()))

@@ -186,16 +186,12 @@ def test_a_broker_under_an_alarm_is_not_left(make_app: MakeApp, spare_node: Node
     task.send("x")  # type: ignore[attr-defined]
     before = app.producer.publisher.session.connection
     assert before is not None
-    spare_node.rabbitmqctl("set_vm_memory_high_watermark", "0")
-    try:
-        with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool:
+        with spare_node.alarm():
             sent = pool.submit(task.send, "x")  # type: ignore[attr-defined]
             wait_until(lambda: before.is_blocked, 20, "it is blocked")
             threading.Event().wait(10)
-            spare_node.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
-            sent.result(40)
-    finally:
-        spare_node.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
+        sent.result(40)
     assert app.producer.publisher.session.connection is before
     # Not deleted: RabbitMQ 3.10 serves no queue that was made again once it was killed after that (a raw client: 1 of 1).
     spare_node.management.purge_queue("/", QUEUE)

@@ -4,47 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 
-from amqpworker import (
-    App,
-    BatchFailed,
-    Message,
-    SendError,
-    Unroutable,
-)
-from tests.integration.tasks import QUEUE, echo_of, messages
-from tests.support import Broker
+from amqpworker import App, SendError
+from tests.integration.tasks import echo_of
+from tests.leftovers import wait_until_nothing_is_left
 
 MakeApp = Callable[..., App]
-
-
-@pytest.mark.parametrize("entered", [False, True])
-def test_many_messages_may_be_read_from_an_asynchronous_source(app: App, vhost: Broker, entered: bool) -> None:
-    echo = echo_of(app)
-
-    async def source() -> AsyncIterator[Message[str]]:
-        for number in range(300):
-            await asyncio.sleep(0)
-            yield (echo.options(queue="nowhere") if number % 3 == 0 else echo).message("x")
-
-    async def run() -> None:
-        await app.asend(echo.message("makes the exchanges"))
-        outcomes = [outcome async for outcome in app.asend_each(source())]
-        assert [isinstance(one, Unroutable) for one in outcomes] == [number % 3 == 0 for number in range(300)]
-        with pytest.raises(BatchFailed) as failed:
-            await app.asend_many(source())
-        assert (len(failed.value.exceptions), len(failed.value.sent)) == (100, 200)
-        assert len(await app.asend_many(messages(echo, 5000))) == 5000
-
-    async def enter() -> None:
-        async with app:
-            await run()
-
-    asyncio.run(enter() if entered else run())
-    vhost.wait_for_count(QUEUE, 5401)
 
 
 def test_loops_one_after_the_other_in_one_thread_are_each_woken(app: App) -> None:
@@ -62,7 +30,7 @@ def test_a_loop_that_ends_during_a_send_leaves_nothing_that_waits(app: App) -> N
 
     for _ in range(20):
         asyncio.run(leave())
-    app.producer.close(5)
+    wait_until_nothing_is_left(app.producer.publisher)
 
 
 def test_the_loop_runs_on_while_the_broker_is_away(make_app: MakeApp) -> None:

@@ -16,6 +16,7 @@ from amqpworker import (
     App,
     CallTimeout,
     ConfigError,
+    InvalidArguments,
     InvalidResult,
     MalformedReply,
     Message,
@@ -28,7 +29,7 @@ from amqpworker import (
     current,
 )
 from amqpworker.testing.processes import free_ports
-from tests.clients import WAITS, Client, failure_of, value
+from tests.clients import PATIENCE, Client, failure_of, result_of
 from tests.integration.tasks import QUEUE, another_of, echo_of
 from tests.proxy import Proxy
 from tests.support import Broker, RawMessage, raw_channel, wait_until
@@ -47,9 +48,9 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"amqpworker.client.{module}.COUNT_TIMEOUT", 10.0)
 
 
-def late(message: Message[Any], seconds: str, why: str = "") -> tuple[type, str, None]:
+def late(message: Message[Any], seconds: str, *, no_consumers: bool = False) -> tuple[type, str, None]:
     """Return the error of a call that timed out."""
-    end = f": queue '{message.queue}' has no consumers, so no worker is running its tasks" if why else ""
+    end = f": queue '{message.queue}' has no consumers, so no worker is running its tasks" if no_consumers else ""
     return CallTimeout, f"Task '{message.task}' did not reply within {seconds} s (id {message.id}){end}.", None
 
 
@@ -101,16 +102,16 @@ def slow_of(client: Client) -> Any:
 def test_a_call_returns_the_value_of_the_task_however_many_are_made_at_once(server: App, client: Client) -> None:
     echo = echo_of(client.app)
     calls = [client.call(echo.message(f"hällo {number}")) for number in range(300)]
-    assert [value(one) for one in calls] == [f"hällo {number}" for number in range(300)]
-    assert value(client.begin(echo.call, echo.acall, "by the task")) == "by the task"
+    assert [result_of(one) for one in calls] == [f"hällo {number}" for number in range(300)]
+    assert result_of(client.begin(echo.call, echo.acall, "by the task")) == "by the task"
     assert client.waiting_calls() == 0
 
 
 def test_calls_do_not_wait_for_each_other(server: App, client: Client) -> None:
     long = client.call(slow_of(client).message(1.0))
-    assert value(client.call(echo_of(client.app).message("quick"))) == "quick"
+    assert result_of(client.call(echo_of(client.app).message("quick"))) == "quick"
     assert not long.done()
-    assert value(long) == "late"
+    assert result_of(long) == "late"
 
 
 def test_what_the_task_ends_with_is_raised(server: App, client: Client) -> None:
@@ -118,7 +119,7 @@ def test_what_the_task_ends_with_is_raised(server: App, client: Client) -> None:
     def flaky() -> int: ...
     def wrong(number: int) -> str: ...
 
-    error = client.call(remote(client, "test.fail", fail).message("no such row")).exception(WAITS)
+    error = client.call(remote(client, "test.fail", fail).message("no such row")).exception(PATIENCE)
     assert isinstance(error, TaskFailed)
     assert (str(error), error.reason) == ("The task ended as 'failed': LookupError: no such row", "failed")
     assert (error.error_type, error.text, error.__cause__) == ("LookupError", "no such row", None)
@@ -126,7 +127,7 @@ def test_what_the_task_ends_with_is_raised(server: App, client: Client) -> None:
 
     failed = failure_of(client.call(remote(client, "test.reject", lambda: None).message()))
     assert failed == (TaskFailed, "The task ended as 'rejected': amqpworker.errors.Reject: not today", None)
-    assert value(client.call(remote(client, "test.flaky", flaky).message())) == 2
+    assert result_of(client.call(remote(client, "test.flaky", flaky).message())) == 2
     kind, text, _ = failure_of(client.call(remote(client, "test.unknown", lambda: None).message()))
     assert kind is TaskFailed
     assert text.startswith("The task ended as 'unknown-task': no task 'test.unknown' is registered in this worker: ")
@@ -143,10 +144,10 @@ def test_what_the_task_ends_with_is_raised(server: App, client: Client) -> None:
 def test_a_call_that_no_worker_serves_ends_in_time_with_the_reason(client: Client, vhost: Broker) -> None:
     make_first_call(client, vhost)
     echo = echo_of(client.app)
-    value(client.send(echo.message("makes the queue")))
+    result_of(client.send(echo.message("makes the queue")))
     messages = [echo.message("x") for _ in range(20)]
     for message, call in zip(messages, [client.call(message, 0.5) for message in messages], strict=True):
-        assert failure_of(call) == late(message, "0.5", "nothing consumes")
+        assert failure_of(call) == late(message, "0.5", no_consumers=True)
     assert client.waiting_calls() == 0
 
 
@@ -157,13 +158,13 @@ def test_a_call_that_is_not_replied_to_in_time_does_not_blame_a_missing_consumer
     # The reply that arrives later is dropped.
     echo = echo_of(client.app)
     for _ in range(20):
-        assert value(client.call(echo.message("mine"))) == "mine"
+        assert result_of(client.call(echo.message("mine"))) == "mine"
 
 
 def test_a_call_that_would_start_after_its_timeout_is_not_run(make_app: MakeApp, client: Client, vhost: Broker) -> None:
     make_first_call(client, vhost)
     message = replace(client.app.remotes["test.another"].message(), queue=client.app.queue(QUEUE))
-    assert failure_of(client.call(message, 0.5)) == late(message, "0.5", "nothing consumes")
+    assert failure_of(client.call(message, 0.5)) == late(message, "0.5", no_consumers=True)
     asked = vhost.wait_for_message(QUEUE)
     asked.properties.headers = {**asked.headers, "aw-expires": "2026-01-01T00:00:00.000Z"}
     vhost.publish("amqpworker.tasks", QUEUE, asked.body, asked.properties)
@@ -172,7 +173,7 @@ def test_a_call_that_would_start_after_its_timeout_is_not_run(make_app: MakeApp,
     worker.task(name="test.another", queue=QUEUE, retry=None)(lambda: ran.append("another"))
     worker.task(name="test.echo", queue=QUEUE, retry=None)(lambda text: ran.append(text) or text)
     with running(worker, threads=1):
-        value(client.call(echo_of(client.app).message("after it"), 10))
+        result_of(client.call(echo_of(client.app).message("after it"), 10))
     assert ran == ["after it"]
 
 
@@ -187,7 +188,7 @@ def make_first_call(client: Client, vhost: Broker) -> None:
     calling = client.call(another_of(client.app, "first").message(), 20)
     asked = vhost.wait_for_message("first")
     reply(vhost, asked, b'{"status": "done", "value": null}', asked.properties.correlation_id)
-    value(calling)
+    result_of(calling)
 
 
 def test_calls_with_one_id_get_their_own_replies(client: Client, vhost: Broker) -> None:
@@ -205,7 +206,7 @@ def test_calls_with_one_id_get_their_own_replies(client: Client, vhost: Broker) 
             reply(vhost, one, b'{"status": "done", "value": "forged"}', forged)
         body = json.dumps({"status": "done", "value": f"for {json.loads(one.body)['text']}"}).encode()
         reply(vhost, one, body, one.properties.correlation_id)
-    assert [value(one) for one in calls] == ["for a", "for b"]
+    assert [result_of(one) for one in calls] == ["for a", "for b"]
     assert client.waiting_calls() == 0
 
 
@@ -248,7 +249,7 @@ def test_a_lost_connection_ends_the_calls_that_wait_and_later_ones_are_replied_t
         worker = make_app()
         worker.task(name="test.echo", queue=QUEUE, retry=None)(lambda text: text)
         with running(worker, threads=1):
-            wait_until(lambda: client.call(echo.message("x"), 5).exception(WAITS) is None, 10)
+            wait_until(lambda: client.call(echo.message("x"), 5).exception(PATIENCE) is None, 10)
 
 
 def test_a_call_made_before_the_broker_listens_is_replied_to(
@@ -259,12 +260,12 @@ def test_a_call_made_before_the_broker_listens_is_replied_to(
     calling = client.call(echo_of(client.app).message("patient"), 15)
     wait_until(lambda: client.publisher().session.problem is not None, what="a first attempt has failed")
     with Proxy(server.url, port):
-        assert value(calling) == "patient"
+        assert result_of(calling) == "patient"
 
 
 def test_a_call_to_a_queue_that_does_not_exist_is_not_routed(client: Client) -> None:
     echo = echo_of(client.app)
-    value(client.send(echo.message("makes the exchanges")))
+    result_of(client.send(echo.message("makes the exchanges")))
     message = echo.options(queue="nowhere").message("x")
     kind, text, about = failure_of(client.call(message))
     assert (kind, about) == (Unroutable, message)
@@ -279,6 +280,18 @@ def test_closing_the_app_ends_its_calls(client: Client) -> None:
     wait_until(lambda: len(publisher.session.calls) == 1 and publisher.calls.is_idle, what="it is confirmed")
     client.app.close()
     assert failure_of(calling) == (Unconfirmed, LOST, message)
+
+
+# ---- refused before anything leaves ---------------------------------------------------------------------------------
+
+
+def test_options_that_a_call_cannot_have_are_refused(client: Client) -> None:
+    message = echo_of(client.app).options(delay=5).message("x")
+    text = "call() does not accept a message with delay: a caller waits for its reply."
+    assert failure_of(client.call(message)) == (InvalidArguments, text, None)
+    soon: Any = "soon"
+    text = "timeout='soon': a duration is a number of seconds or a timedelta."
+    assert failure_of(client.call(another_of(client.app).message(), soon)) == (InvalidArguments, text, None)
 
 
 # ---- stored results -------------------------------------------------------------------------------------------------
@@ -299,22 +312,24 @@ def test_results_are_stored_and_read_with_their_errors(
     @app.task(name="test.silent", queue=QUEUE, retry=None, result=False)
     def silent() -> None: ...
 
-    good, bad, unseen = [value(client.send(one)) for one in (double.message(4), double.message(-4), silent.message())]
-    assert value(client.status(good)) == "pending"
+    good, bad, unseen = [
+        result_of(client.send(one)) for one in (double.message(4), double.message(-4), silent.message())
+    ]
+    assert result_of(client.status(good)) == "pending"
     text = f"No result of task 'test.double' within 0.1 s (id {good.id})."
     assert failure_of(client.result(good, 0.1)) == (ResultTimeout, text, None)
     with running(app, threads=1):
-        assert (value(client.result(good)), value(client.status(good))) == (8, "done")
+        assert (result_of(client.result(good)), result_of(client.status(good))) == (8, "done")
         failed = (TaskFailed, "The task ended as 'failed': LookupError: no such row", None)
         assert failure_of(client.result(bad)) == failed
-        assert value(client.status(bad)) == "failed"
+        assert result_of(client.status(bad)) == "failed"
     text = "This task is declared with result=False, so its results are not stored: use call, or remove result=False."
     for one in (client.result(unseen), client.status(unseen)):
         assert failure_of(one) == (ConfigError, text, None)
 
 
 def test_an_app_without_a_store_has_no_results(client: Client) -> None:
-    sent: Sent[Any] = value(client.send(echo_of(client.app).message("x")))
+    sent: Sent[Any] = result_of(client.send(echo_of(client.app).message("x")))
     for one in (client.result(sent), client.status(sent)):
         kind, text, _ = failure_of(one)
         assert kind is ConfigError

@@ -10,7 +10,7 @@ import pytest
 
 from amqpworker import App, ConfigError
 from tests.cli import environment, run
-from tests.clients import Client, failure_of, value
+from tests.clients import Client, failure_of, result_of
 from tests.conftest import TEST_CONFIG, throw_away
 from tests.integration.tasks import echo_of
 from tests.nodes import Node
@@ -47,11 +47,11 @@ def test_what_has_no_channel_left_fails_at_once_and_names_channel_max_while_the_
     allow(narrow, 2)
     client = make_client(make_app(narrow.url(), send_timeout=30.0, call_timeout=30.0))
     echo = echo_of(client.app)
-    value(client.send(echo.message("x")))
+    result_of(client.send(echo.message("x")))
     text = f"No channel is left for the calls of this process: this broker allows 2{ADVICE}"
     for _ in range(2):
         assert failure_of(client.call(echo.message("x"))) == (ConfigError, text, None)
-        value(client.send(echo.message("y")))
+        result_of(client.send(echo.message("y")))
     assert "connection ended" not in caplog.text
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import pickle
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from amqpworker import (
+    App,
     BatchFailed,
     ConfigError,
     InvalidArguments,
@@ -17,7 +21,7 @@ from amqpworker import (
     Sent,
     Unroutable,
 )
-from tests.clients import WAITS, Client, failure_of, seen, value
+from tests.clients import PATIENCE, Client, failure_of, result_of, seen
 from tests.integration.tasks import QUEUE, another_of, echo_of, messages
 from tests.support import Broker
 
@@ -34,19 +38,19 @@ def no_queue(name: str) -> str:
 
 def test_a_message_is_in_its_queue_when_send_returns(client: Client, vhost: Broker) -> None:
     message = echo_of(client.app).message("hello")
-    sent = value(client.send(message))
+    sent = result_of(client.send(message))
     assert (sent.id, sent.task) == (message.id, "test.echo")
     assert vhost.ids(QUEUE) == [sent.id]
 
 
 def test_a_message_for_an_undeclared_queue_is_unroutable_and_can_be_sent_again(client: Client, vhost: Broker) -> None:
     echo = echo_of(client.app)
-    value(client.send(echo.message("makes the exchanges")))
+    result_of(client.send(echo.message("makes the exchanges")))
     message = echo.options(queue="nowhere").message("x")
     assert failure_of(client.send(message)) == (Unroutable, no_queue("nowhere"), message)
 
     vhost.bind_queue("nowhere")
-    assert value(client.send(message)).id == message.id
+    assert result_of(client.send(message)).id == message.id
     found = vhost.get("nowhere")
     assert found is not None
     assert (found.properties.message_id, found.body) == (message.id, message.body)
@@ -56,17 +60,17 @@ def test_a_queue_that_was_deleted_is_declared_again_for_the_message_after_the_on
     client: Client, vhost: Broker
 ) -> None:
     echo = echo_of(client.app)
-    value(client.send(echo.message("x")))
+    result_of(client.send(echo.message("x")))
     vhost.delete_queue(QUEUE)
     message = echo.message("x")
     assert failure_of(client.send(message)) == (Unroutable, no_queue(QUEUE), message)
-    value(client.send(message))
+    result_of(client.send(message))
     assert vhost.ids(QUEUE) == [message.id]
 
 
 def test_many_that_send_at_once_each_get_their_own_error(client: Client, vhost: Broker) -> None:
     echo = echo_of(client.app)
-    value(client.send(echo.message("makes the exchanges")))
+    result_of(client.send(echo.message("makes the exchanges")))
     nowhere = echo.options(queue="nowhere")
     batch = [(nowhere if number % 5 == 0 else echo).message("x") for number in range(300)]
     ends = [client.send(message) for message in batch]
@@ -74,17 +78,17 @@ def test_many_that_send_at_once_each_get_their_own_error(client: Client, vhost: 
         if message.queue == "nowhere":
             assert failure_of(end) == (Unroutable, no_queue("nowhere"), message)
         else:
-            assert value(end).id == message.id
+            assert result_of(end).id == message.id
     assert vhost.count(QUEUE) == 241
 
 
 def test_two_messages_with_one_id_that_are_in_flight_together_are_distinguished(client: Client, vhost: Broker) -> None:
     echo = echo_of(client.app)
-    value(client.send(echo.options(id="same").message("makes the exchanges")))
+    result_of(client.send(echo.options(id="same").message("makes the exchanges")))
     queues = [QUEUE, "nowhere"] * 20
     ends = [client.send(echo.options(id="same", queue=queue).message("x")) for queue in queues]
-    assert [type(end.exception(WAITS)) for end in ends] == [type(None), Unroutable] * 20
-    outcomes = value(client.send_each(echo.options(id="same", queue=queue).message("x") for queue in queues))
+    assert [type(end.exception(PATIENCE)) for end in ends] == [type(None), Unroutable] * 20
+    outcomes = result_of(client.send_each(echo.options(id="same", queue=queue).message("x") for queue in queues))
     assert [type(one) for one in outcomes] == [Sent, Unroutable] * 20
     assert vhost.ids(QUEUE) == ["same"] * 41
 
@@ -95,7 +99,7 @@ def test_two_messages_with_one_id_that_are_in_flight_together_are_distinguished(
 def test_outcomes_are_in_the_order_of_the_messages(client: Client, vhost: Broker) -> None:
     echo = echo_of(client.app)
     batch = [echo.options(queue="nowhere" if number % 3 == 0 else QUEUE).message("x") for number in range(1000)]
-    outcomes = value(client.send_each(iter(batch)))
+    outcomes = result_of(client.send_each(iter(batch)))
     assert [type(one) for one in outcomes] == [Unroutable if number % 3 == 0 else Sent for number in range(1000)]
     failed = [one.message for one in outcomes if isinstance(one, Unroutable)]
     assert failed == batch[::3]
@@ -107,11 +111,11 @@ def test_outcomes_are_in_the_order_of_the_messages(client: Client, vhost: Broker
 def test_a_batch_returns_all_in_order_or_reports_what_was_sent_and_what_was_not(client: Client, vhost: Broker) -> None:
     echo = echo_of(client.app)
     good = list(messages(echo, 300))
-    assert [one.id for one in value(client.send_many(good))] == [one.id for one in good]
-    assert value(client.send_many([])) == []
+    assert [one.id for one in result_of(client.send_many(good))] == [one.id for one in good]
+    assert result_of(client.send_many([])) == []
 
     batch = [echo.options(queue=queue).message("x") for queue in (QUEUE, "nowhere", QUEUE, "elsewhere")]
-    error = client.send_many(batch).exception(WAITS)
+    error = client.send_many(batch).exception(PATIENCE)
     assert isinstance(error, BatchFailed)
     assert str(error) == "2 of 4 messages were not sent (2 sub-exceptions)"
     assert [one.id for one in error.sent] == [batch[0].id, batch[2].id]
@@ -127,7 +131,7 @@ def test_a_batch_with_a_message_that_can_never_be_sent_fails_for_that_one_only(c
     vhost.declare_queue("other", x_delivery_limit=7)  # not as this app declares it
     wrong = another_of(client.app, "other").message()
     large = echo.options(headers={f"h{number}": "x" for number in range(5)}).message("x")
-    error = client.send_many([*messages(echo, 5), wrong, large, *messages(echo, 5)]).exception(WAITS)
+    error = client.send_many([*messages(echo, 5), wrong, large, *messages(echo, 5)]).exception(PATIENCE)
     assert isinstance(error, BatchFailed)
     (only,) = error.exceptions
     assert seen(only)[::2] == (SendError, wrong)
@@ -138,9 +142,9 @@ def test_a_batch_with_a_message_that_can_never_be_sent_fails_for_that_one_only(c
 
 def test_errors_can_be_pickled_and_copied(client: Client) -> None:
     echo = echo_of(client.app)
-    value(client.send(echo.message("makes the exchanges")))
+    result_of(client.send(echo.message("makes the exchanges")))
     batch = [echo.options(queue=queue).message("x") for queue in (QUEUE, "nowhere")]
-    error = client.send_many(batch).exception(WAITS)
+    error = client.send_many(batch).exception(PATIENCE)
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
         assert type(again) is BatchFailed
         assert [one.id for one in again.sent] == [batch[0].id]
@@ -153,11 +157,37 @@ def test_what_reading_raises_is_raised_after_the_outcomes_of_what_was_read(clien
         raise LookupError("the file has ended")
 
     echo = echo_of(client.app)
-    error = client.send_many(failing()).exception(WAITS)
+    error = client.send_many(failing()).exception(PATIENCE)
     assert seen(error)[:2] == (LookupError, "the file has ended")
     (note,) = error.__notes__  # type: ignore[union-attr]
     assert note.removeprefix("a") == "send_many: 50 messages had been sent before, and 0 had failed."
     assert vhost.count(QUEUE) == 50
+
+
+@pytest.mark.parametrize("entered", [False, True])
+def test_many_messages_may_be_read_from_an_asynchronous_source(app: App, vhost: Broker, entered: bool) -> None:
+    echo = echo_of(app)
+
+    async def source() -> AsyncIterator[Message[str]]:
+        for number in range(300):
+            await asyncio.sleep(0)
+            yield (echo.options(queue="nowhere") if number % 3 == 0 else echo).message("x")
+
+    async def run() -> None:
+        await app.asend(echo.message("makes the exchanges"))
+        outcomes = [outcome async for outcome in app.asend_each(source())]
+        assert [isinstance(one, Unroutable) for one in outcomes] == [number % 3 == 0 for number in range(300)]
+        with pytest.raises(BatchFailed) as failed:
+            await app.asend_many(source())
+        assert (len(failed.value.exceptions), len(failed.value.sent)) == (100, 200)
+        assert len(await app.asend_many(messages(echo, 5000))) == 5000
+
+    async def enter() -> None:
+        async with app:
+            await run()
+
+    asyncio.run(enter() if entered else run())
+    vhost.wait_for_count(QUEUE, 5401)
 
 
 # ---- refused before anything leaves ---------------------------------------------------------------------------------
@@ -192,18 +222,8 @@ def test_what_amqp_cannot_carry_is_refused_before_it_leaves(client: Client, vhos
         assert kind is InvalidArguments
         assert found.startswith("The message cannot be encoded for AMQP: ")
         assert text in found
-    value(client.send(message))
+    result_of(client.send(message))
     assert vhost.count(QUEUE) == 1
-
-
-def test_options_that_a_call_cannot_have_are_refused(client: Client) -> None:
-    message = echo_of(client.app).options(delay=5).message("x")
-    text = "call() does not accept a message with delay: a caller waits for its reply."
-    assert failure_of(client.call(message)) == (InvalidArguments, text, None)
-    soon: Any = "soon"
-    text = "timeout='soon': a duration is a number of seconds or a timedelta."
-    assert failure_of(client.call(another_of(client.app).message(), soon)) == (InvalidArguments, text, None)
-    assert failure_of(client.check(soon)) == (InvalidArguments, text, None)
 
 
 # ---- a closed app ---------------------------------------------------------------------------------------------------
@@ -211,10 +231,10 @@ def test_options_that_a_call_cannot_have_are_refused(client: Client) -> None:
 
 def test_an_app_that_was_closed_sends_again_and_what_was_in_flight_is_confirmed(client: Client, vhost: Broker) -> None:
     echo = echo_of(client.app)
-    value(client.send(echo.message("x")))
+    result_of(client.send(echo.message("x")))
     ends = [client.send(message) for message in messages(echo, 100)]
     client.app.close()
     for end in ends:
-        value(end)
-    value(client.send(echo.message("x")))
+        result_of(end)
+    result_of(client.send(echo.message("x")))
     assert vhost.count(QUEUE) == 102

@@ -22,14 +22,16 @@ from amqpworker import (
     ConnectionBlocked,
     InvalidArguments,
     NotConnected,
+    QueueFull,
     QueueUnavailable,
     Sent,
     Unconfirmed,
     Unroutable,
 )
+from amqpworker.routing.queues import Requirement
 from amqpworker.routing.topology import work_queue
 from amqpworker.testing.processes import free_ports
-from tests.clients import WAITS, Client, failure_of, seen, value
+from tests.clients import PATIENCE, Client, failure_of, result_of, seen
 from tests.integration.tasks import QUEUE, another_of, echo_of, messages
 from tests.nodes import Node
 from tests.proxy import Proxy
@@ -69,22 +71,42 @@ def test_a_message_above_the_limit_of_the_broker_fails_alone_and_the_next_one_ne
                 "send a reference to the data instead."
             )
             for end in ends:
-                value(end)
+                result_of(end)
     finally:
         spare_node.rabbitmqctl("eval", limit.format(134217728, 134217728))
+
+
+def test_a_full_queue_whose_bound_the_app_declares_is_full_until_it_has_room(
+    make_app: MakeApp, make_client: MakeClient, vhost: Broker
+) -> None:
+    client = make_client(make_app(send_timeout=30.0))
+    small = another_of(client.app, "small").message()
+    declared = client.app.plan.queues["small"].make_topology()
+    *others, queue = declared.queues
+    bounded = replace(queue, arguments={**queue.arguments, "x-max-length": 1, "x-overflow": "reject-publish"})
+    topology = replace(declared, queues=(*others, bounded))
+    client.app.plan.queues["small"] = Requirement("queue small", lambda: topology)
+    text = "Queue 'small' is full and rejected the message: send it again later."
+    outcomes = [outcome for _ in range(6) for outcome in result_of(client.send_each([small]))]
+    refused = [one for one in outcomes if not isinstance(one, Sent)]
+    assert refused
+    assert [seen(one) for one in refused] == [(QueueFull, text, small)] * len(refused)
+    vhost.management.purge_queue(vhost.vhost, "small")
+    result_of(client.send(small))
+    assert vhost.ids("small") == [small.id]
 
 
 def test_a_full_queue_that_names_no_bound_refuses_until_the_timeout(
     make_app: MakeApp, make_client: MakeClient, vhost: Broker
 ) -> None:
     client = make_client(make_app(send_timeout=1.0))
-    value(client.send(echo_of(client.app).message("makes the exchanges")))
+    result_of(client.send(echo_of(client.app).message("makes the exchanges")))
     vhost.bind_queue("small", x_max_length=2, x_overflow="reject-publish")
     small = another_of(client.app).message()
     # one by one: a quorum queue lets a burst through before it reports that it is full
     outcomes = []
     for number in range(6):
-        outcomes += value(client.send_each([replace(small, queue="small", id=str(number))]))
+        outcomes += result_of(client.send_each([replace(small, queue="small", id=str(number))]))
     refused = [one for one in outcomes if isinstance(one, QueueUnavailable)]
     assert vhost.count("small") == 6 - len(refused) >= 2
     text = str(refused[0])
@@ -95,18 +117,18 @@ def test_a_full_queue_that_names_no_bound_refuses_until_the_timeout(
 
     vhost.management.purge_queue(vhost.vhost, "small")
     assert refused[0].message is not None
-    value(client.send(refused[0].message))
+    result_of(client.send(refused[0].message))
     assert vhost.ids("small") == [refused[0].message.id]
 
 
 def test_what_a_full_queue_refused_is_taken_once_it_has_room_within_the_time(client: Client, vhost: Broker) -> None:
-    value(client.send(echo_of(client.app).message("makes the exchanges")))
+    result_of(client.send(echo_of(client.app).message("makes the exchanges")))
     vhost.bind_queue("small", x_max_length=1, x_overflow="reject-publish")
     small = another_of(client.app).message()
     ends = [client.send(replace(small, queue="small", id=str(number))) for number in range(4)]
     while not all(end.done() for end in ends):
         vhost.management.purge_queue(vhost.vhost, "small")
-    assert [value(end).id for end in ends] == ["0", "1", "2", "3"]
+    assert [result_of(end).id for end in ends] == ["0", "1", "2", "3"]
 
 
 def test_a_queue_with_other_arguments_names_the_argument_and_both_values_and_others_are_sent(
@@ -123,7 +145,7 @@ def test_a_queue_with_other_arguments_names_the_argument_and_both_values_and_oth
     for _ in range(3):
         assert failure_of(client.send(echo.message("x"))) == (ConfigError, text, None)
         assert failure_of(client.call(echo.message("x"))) == (ConfigError, text, None)
-        value(client.send(other.message()))
+        result_of(client.send(other.message()))
     assert vhost.count("other") == 3
 
 
@@ -140,13 +162,13 @@ def test_without_permission_to_publish_access_is_refused(
     assert failure_of(client.send(batch[0])) == (AccessRefused, text, batch[0])
     assert failure_of(client.call(batch[0])) == (AccessRefused, text, batch[0])
     assert failure_of(client.check())[:2] == (AccessRefused, text)
-    error = client.send_many(batch).exception(WAITS)
+    error = client.send_many(batch).exception(PATIENCE)
     assert isinstance(error, BatchFailed)
     assert [seen(one) for one in error.exceptions] == [(AccessRefused, text, message) for message in batch]
 
     vhost.management.set_permissions(vhost.vhost, f"user-of-{vhost.vhost}", "", ".*", "")
     client.app.close()  # the broker caches a connection's permissions for a while
-    value(client.send(batch[0]))
+    result_of(client.send(batch[0]))
     assert vhost.ids(QUEUE)[1:] == [batch[0].id]
 
 
@@ -161,7 +183,7 @@ def test_without_permission_to_declare_access_is_refused_with_advice(
         f"RabbitMQ refused declaring queue {QUEUE}: user 'user-of-{vhost.vhost}' lacks the permission "
     )
     assert "AMQPWORKER_DECLARE=0" in text
-    error = client.send_many(batch).exception(WAITS)
+    error = client.send_many(batch).exception(PATIENCE)
     assert isinstance(error, BatchFailed)
     assert [seen(one) for one in error.exceptions] == [(AccessRefused, text, message) for message in batch]
 
@@ -177,16 +199,16 @@ def test_a_missing_exchange_is_unroutable_and_sending_continues_once_it_exists(
     )
     assert failure_of(client.send(message)) == (Unroutable, text, message)
     echo_of(make_app()).send("makes the topology")
-    value(client.send(message))
+    result_of(client.send(message))
     assert vhost.count(QUEUE) == 2
 
 
 def test_an_exchange_that_was_deleted_is_declared_again_for_the_next_message(client: Client, vhost: Broker) -> None:
     echo = echo_of(client.app)
-    value(client.send(echo.message("x")))
+    result_of(client.send(echo.message("x")))
     with raw_channel(vhost.url) as channel:
         channel.exchange_delete("amqpworker.tasks")
-    value(client.send(echo.message("x")))
+    result_of(client.send(echo.message("x")))
     assert vhost.count(QUEUE) == 2
 
 
@@ -253,7 +275,7 @@ def test_a_broker_that_is_away_is_not_connected_in_time(make_app: MakeApp, make_
     assert failure_of(client.send(batch[0])) == (NotConnected, text, batch[0])
     assert failure_of(client.call(batch[0], 0.5)) == (NotConnected, text, batch[0])
     assert failure_of(client.check(0.5)) == (NotConnected, text, None)
-    error = client.send_many(batch).exception(WAITS)
+    error = client.send_many(batch).exception(PATIENCE)
     assert isinstance(error, BatchFailed)
     assert [seen(one) for one in error.exceptions] == [(NotConnected, text, message) for message in batch]
 
@@ -265,12 +287,12 @@ def test_without_a_confirm_in_time_the_fate_is_unknown(
     with Proxy(vhost.url) as proxy:
         client = make_client(make_app(proxy.url, send_timeout=0.7))
         echo = echo_of(client.app)
-        value(client.send(echo.message("before")))
+        result_of(client.send(echo.message("before")))
         proxy.swallow(direction)
         unknown = (Unconfirmed, f"{UNKNOWN}it did not confirm in time.")
         first, *batch = messages(echo, 50)
         assert failure_of(client.send(first)) == (*unknown, first)
-        assert [seen(one) for one in value(client.send_each(batch))] == [(*unknown, message) for message in batch]
+        assert [seen(one) for one in result_of(client.send_each(batch))] == [(*unknown, message) for message in batch]
         assert failure_of(client.check(0.5)) == (NotConnected, TOO_SLOW, None)
         assert vhost.count(QUEUE) == (51 if direction == "to_client" else 1)
 
@@ -286,7 +308,7 @@ def test_a_connection_that_is_lost_leaves_no_doubt_about_what_was_confirmed(
     with Proxy(vhost.url) as proxy:
         client = make_client(make_app(proxy.url, resend=False))
         echo = echo_of(client.app)
-        value(client.send(echo.message("before")))
+        result_of(client.send(echo.message("before")))
         proxy.swallow("to_client")
         message = echo.message("x")
         sending = client.send(message)
@@ -300,25 +322,34 @@ def test_a_connection_that_is_lost_leaves_no_doubt_about_what_was_confirmed(
             wait_until(lambda: client.can_send(echo.message("healthy again")), 10)
             proxy.reset_after(after, "to_broker")
             before = set(vhost.ids(QUEUE))
-            outcomes = value(client.send_each(messages(echo, 300, "y" * 500)))
+            outcomes = result_of(client.send_each(messages(echo, 300, "y" * 500)))
             assert any(isinstance(one, Unconfirmed) for one in outcomes)
             confirmed = {one.id for one in outcomes if isinstance(one, Sent)}
             assert confirmed <= set(vhost.ids(QUEUE)) - before
 
 
-def test_a_connection_that_an_administrator_closes_is_named(
+def test_what_is_not_confirmed_names_the_reason_of_an_administrator_who_closes_the_connection(
     make_app: MakeApp, make_client: MakeClient, vhost: Broker
 ) -> None:
     with Proxy(vhost.url) as proxy:
-        client = make_client(make_app(proxy.url, resend=False))
+        client = make_client(make_app(proxy.url, send_timeout=20.0, resend=False))
         echo = echo_of(client.app)
-        value(client.send(echo.message("before")))
+        result_of(client.send(echo.message("before")))
         calling = client.call(echo.message("x"), 20)
         wait_until(lambda: client.publisher().calls.is_idle and client.waiting_calls() == 1, what="it is confirmed")
-        vhost.close_connections("for the test")
+        (connection,) = wait_until(lambda: vhost.management.connections(vhost.vhost), what="its connection is listed")
+        passed = proxy.passed["to_broker"]
+        proxy.limit("to_broker", 10_000)
+        message = echo.message("y" * 200_000)
+        sending = client.send(message)
+        wait_until(lambda: proxy.passed["to_broker"] > passed, what="a part of it has arrived")
+        vhost.management.close_connection(connection["name"])
+        proxy.heal()
         text = "The connection was lost while waiting for a reply: the task may have run."
-        kind, found, _ = failure_of(calling)
-        assert (kind, found) == (Unconfirmed, text)
+        assert failure_of(calling)[:2] == (Unconfirmed, text)
+        reason = "CONNECTION_FORCED - Closed via management plugin (320)."
+        text = f"{UNKNOWN}RabbitMQ at {host_of(proxy.url)} closed the connection: {reason}"
+        assert failure_of(sending) == (Unconfirmed, text, message)
         wait_until(lambda: client.can_send(echo.message("y")), 10)
 
 
@@ -327,19 +358,16 @@ def test_an_alarm_blocks_in_time_and_sending_works_again_after_it(
 ) -> None:
     client = make_client(make_app(spare_node.url(), send_timeout=0.7))
     echo = echo_of(client.app, "alarmed")
-    value(client.send(echo.message("before")))
-    spare_node.rabbitmqctl("set_vm_memory_high_watermark", "0")
-    try:
+    result_of(client.send(echo.message("before")))
+    with spare_node.alarm():
         first, second, third, *batch = messages(echo, 13)
         assert failure_of(client.send(first)) == (ConnectionBlocked, ALARM_LATER, first)
         assert failure_of(client.send(second)) == (ConnectionBlocked, ALARM, second)
         assert failure_of(client.call(third, 0.7)) == (ConnectionBlocked, ALARM, third)
         assert failure_of(client.check(0.5)) == (ConnectionBlocked, ALARM, None)
-        error = client.send_many(batch).exception(WAITS)
+        error = client.send_many(batch).exception(PATIENCE)
         assert isinstance(error, BatchFailed)
         assert [seen(one) for one in error.exceptions] == [(ConnectionBlocked, ALARM, message) for message in batch]
-    finally:
-        spare_node.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
     wait_until(lambda: client.can_send(second), 10, "sending works again")
     # what had been written when the alarm came arrives, what had not does not
     ids = Counter(Broker(spare_node, "/").ids("alarmed"))

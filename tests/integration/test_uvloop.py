@@ -1,4 +1,4 @@
-"""Event loops of uvloop: all that asyncio's own loops do, by the thread and by a connection of aio-pika."""
+"""Event loops of uvloop: sends, calls, cancels, a lost connection, an alarm and a fork, as in loops of asyncio."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import uvloop
 from amqpworker import App, ConnectionBlocked, Unroutable
 from amqpworker.testing import running_worker
 from tests.integration.tasks import QUEUE, another_of, echo_of, messages
-from tests.leftovers import wait_until_nothing_is_left
+from tests.leftovers import publisher_of, wait_until_nothing_is_left
 from tests.nodes import Node
 from tests.proxy import Proxy
 from tests.support import Broker, in_child, wait_until
@@ -27,7 +27,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 
     async def check(app: App, coroutine: Coroutine[Any, Any, Any]) -> Any:
         result = await coroutine
-        await asyncio.to_thread(wait_until_nothing_is_left, app._async.carriers.current().publisher)
+        await asyncio.to_thread(wait_until_nothing_is_left, publisher_of(app))
         return result
 
     async def enter(app: App, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -41,7 +41,9 @@ def run(request: pytest.FixtureRequest) -> Run:
     return run
 
 
-def test_sends_calls_and_batches(run: Run, app: App, make_app: MakeApp, vhost: Broker) -> None:
+def test_sends_calls_and_batches_end_with_their_own_outcomes(
+    run: Run, app: App, make_app: MakeApp, vhost: Broker
+) -> None:
     echo, other = echo_of(app), another_of(app, "other")
     worker = make_app()
     worker.task(name="test.echo", queue=QUEUE, retry=None)(lambda text: text)
@@ -60,7 +62,7 @@ def test_sends_calls_and_batches(run: Run, app: App, make_app: MakeApp, vhost: B
     assert vhost.count("other") == 502
 
 
-def test_cancels(run: Run, app: App, vhost: Broker) -> None:
+def test_cancelled_sends_leave_nothing_and_later_ones_work(run: Run, app: App, vhost: Broker) -> None:
     echo = echo_of(app)
 
     async def cancel() -> None:
@@ -78,7 +80,7 @@ def test_cancels(run: Run, app: App, vhost: Broker) -> None:
     run(app, cancel())
 
 
-def test_a_lost_connection(run: Run, make_app: MakeApp, vhost: Broker) -> None:
+def test_a_lost_connection_loses_no_message(run: Run, make_app: MakeApp, vhost: Broker) -> None:
     with Proxy(vhost.url) as proxy:
         app = make_app(proxy.url, send_timeout=20.0)
         echo = echo_of(app)
@@ -97,22 +99,19 @@ def test_a_lost_connection(run: Run, make_app: MakeApp, vhost: Broker) -> None:
     assert ids <= set(vhost.ids(QUEUE))
 
 
-def test_an_alarm(run: Run, make_app: MakeApp, spare_node: Node) -> None:
+def test_an_alarm_blocks_each_send_in_time(run: Run, make_app: MakeApp, spare_node: Node) -> None:
     app = make_app(spare_node.url(), send_timeout=1.0)
     echo = echo_of(app, "alarmed")
 
     async def send() -> list[Any]:
         await echo.asend("x")
-        await asyncio.to_thread(spare_node.rabbitmqctl, "set_vm_memory_high_watermark", "0")
-        try:
+        with spare_node.alarm():
             return await asyncio.gather(*(echo.asend("x" * 1000) for _ in range(50)), return_exceptions=True)
-        finally:
-            await asyncio.to_thread(spare_node.rabbitmqctl, "set_vm_memory_high_watermark", "0.4")
 
     assert {type(one) for one in run(app, send())} == {ConnectionBlocked}
 
 
-def test_a_fork(run: Run, app: App, vhost: Broker) -> None:
+def test_a_forked_child_sends_in_any_loop(run: Run, app: App, vhost: Broker) -> None:
     echo = echo_of(app)
 
     async def enter_and_send() -> None:

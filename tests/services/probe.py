@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from examples.fastapi_service import service
 from examples.tasks import app
+from tests.leftovers import publisher_of
 
 __all__ = ["service"]
 
 
 @service.get("/waiting")
 async def waiting() -> dict[str, int]:
-    carrier = app._async.carriers.current()
-    return {"calls": len(carrier.calls), "messages": int(not carrier.publisher.is_idle)}
+    publisher = publisher_of(app)
+    return {"calls": len(publisher.session.calls), "messages": int(not publisher.is_idle)}

@@ -22,11 +22,20 @@ from tests.programs import Program
 from tests.support import wait_until
 
 # A broker that is restarted on a busy machine may be away for half a minute.
-WAITS = {"AMQPWORKER_SEND_TIMEOUT": "45", "AMQPWORKER_CALL_TIMEOUT": "45"}
+TIMEOUTS = {"AMQPWORKER_SEND_TIMEOUT": "45", "AMQPWORKER_CALL_TIMEOUT": "45"}
 UVICORN = "uvicorn --port {port} --timeout-graceful-shutdown 60 --timeout-worker-healthcheck 60"
 GUNICORN = (
     "gunicorn --bind 127.0.0.1:{port} --timeout 120 --graceful-timeout 60 --config python:tests.services.gunicorn_hooks"
 )
+FASTAPI, FLASK = "examples.fastapi_service:service", "examples.flask_service:service"
+SERVERS = {
+    "uvicorn": (f"{UVICORN} --workers 2", FASTAPI),
+    "gunicorn-asgi": (f"{GUNICORN} --worker-class asgi --workers 2", FASTAPI),
+    "gunicorn-sync-preload": (f"{GUNICORN} --workers 4 --preload", FLASK),
+    "gunicorn-gthread": (f"{GUNICORN} --worker-class gthread --workers 2 --threads 8", FLASK),
+    "gunicorn-gevent": (f"{GUNICORN} --worker-class gevent --workers 2", FLASK),
+    "gunicorn-gevent-preload": (f"{GUNICORN} --worker-class gevent --workers 2 --preload", FLASK),
+}
 PATIENCE = 120.0
 WATCHED = 4.0
 
@@ -82,7 +91,7 @@ def serving(command: str, service: str, folder: Path, url: str, **variables: str
     """Start a server in `folder`, wait until it responds, and kill what is left of it at the end of the block."""
     (port,) = free_ports(1)
     program, *options = command.format(port=port).split()
-    given = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **WAITS, **variables}
+    given = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **TIMEOUTS, **variables}
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", program, service, *options],

@@ -13,10 +13,9 @@ import pytest
 
 from tests.docs import ROOT
 from tests.nodes import Node
-from tests.services.clients import Clients
 from tests.services.conftest import LONG, REQUESTS, Backend
-from tests.services.servers import GUNICORN, UVICORN, Server, serving
-from tests.services.test_traffic import CLIENTS, FASTAPI, SERVERS
+from tests.services.requests_load import CONCURRENT, RequestLoad
+from tests.services.servers import FASTAPI, GUNICORN, SERVERS, UVICORN, Server, serving
 from tests.support import Broker, wait_until
 
 pytestmark = pytest.mark.timeout(300)
@@ -63,7 +62,7 @@ def test_clients_that_leave_during_a_call_leave_nothing_behind(
 
 
 @pytest.mark.parametrize("workers", ["", " --workers 2"])
-def test_a_service_that_can_never_log_in_ends_at_once_with_the_reason(
+def test_a_service_that_can_never_log_in_does_not_start_and_logs_the_reason(
     workers: str, broker: Broker, tmp_path: Path
 ) -> None:
     url = broker.url.replace("guest:guest", "guest:wrong")
@@ -103,13 +102,13 @@ def test_code_that_changes_is_served_by_uvicorn_while_requests_are_answered(back
     command = f"{UVICORN} --loop asyncio --reload --reload-dir examples"
     with serving(command, FASTAPI, tmp_path, backend.broker.url) as server:
         assert server.status("/new") == 404
-        with Clients(server.url, CLIENTS) as clients:
-            clients.wait_for(REQUESTS // 2, "requests are answered")
+        with RequestLoad(server.url, CONCURRENT) as load:
+            load.wait_for(REQUESTS // 2, "requests are answered")
             with (tmp_path / "examples/fastapi_service.py").open("a") as code:
                 code.write('\n\n@service.get("/new")\nasync def new() -> None: ...\n')
             wait_until(lambda: server.status("/new") == 200, 30, "the new code is served")
-            clients.wait_for(REQUESTS // 2, "requests are answered by the new code")
-        assert clients.wrong == []
-        backend.wait_for_runs(clients.accepted)
+            load.wait_for(REQUESTS // 2, "requests are answered by the new code")
+        assert load.wrong == []
+        backend.wait_for_runs(load.accepted)
         assert server.terminate() == (0, set())
         assert "Traceback" not in server.log, server.log

@@ -7,21 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.clients import Clients
 from tests.services.conftest import REQUESTS, Backend
-from tests.services.servers import GUNICORN, UVICORN, serving
+from tests.services.requests_load import CONCURRENT, RequestLoad
+from tests.services.servers import SERVERS, serving
 from tests.support import wait_until
-
-FASTAPI, FLASK = "examples.fastapi_service:service", "examples.flask_service:service"
-CLIENTS = 16
-SERVERS = {
-    "uvicorn": (f"{UVICORN} --workers 2", FASTAPI),
-    "gunicorn-asgi": (f"{GUNICORN} --worker-class asgi --workers 2", FASTAPI),
-    "gunicorn-sync-preload": (f"{GUNICORN} --workers 4 --preload", FLASK),
-    "gunicorn-gthread": (f"{GUNICORN} --worker-class gthread --workers 2 --threads 8", FLASK),
-    "gunicorn-gevent": (f"{GUNICORN} --worker-class gevent --workers 2", FLASK),
-    "gunicorn-gevent-preload": (f"{GUNICORN} --worker-class gevent --workers 2 --preload", FLASK),
-}
 
 
 @pytest.mark.timeout(600)
@@ -31,18 +20,18 @@ def test_what_a_service_accepts_has_run_and_no_request_fails_by_a_reload_or_a_re
 ) -> None:
     command, service = SERVERS[name]
     with serving(command, service, tmp_path, backend.broker.url) as server:
-        with Clients(server.url, CLIENTS) as clients:
-            clients.wait_for(REQUESTS // 4, "requests are answered")
+        with RequestLoad(server.url, CONCURRENT) as load:
+            load.wait_for(REQUESTS // 4, "requests are answered")
             with server.reloading():
-                clients.wait_for(REQUESTS // 4, "requests are answered during the reload")
+                load.wait_for(REQUESTS // 4, "requests are answered during the reload")
             backend.broker.node.stop()
             with server.reloading():
                 backend.broker.node.start()
-            clients.wait_for(REQUESTS // 2, "requests are answered after the restart")
-        assert clients.wrong == []
+            load.wait_for(REQUESTS // 2, "requests are answered after the restart")
+        assert load.wrong == []
         sent_before = set(re.findall(r"sent before the fork: (\S+)", server.log))
         assert bool(sent_before) == ("preload" in name)
-        backend.wait_for_runs(clients.accepted | sent_before)
+        backend.wait_for_runs(load.accepted | sent_before)
         # What the last requests have left is still being done, perhaps.
         wait_until(lambda: server.busiest() < 0.01, 30, "no process uses 1 % of a processor without requests")
         assert server.terminate() == (0, set())

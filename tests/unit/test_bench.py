@@ -103,7 +103,7 @@ def test_coroutines_that_are_measured_act_on_each_number_once_and_a_hundred_at_a
     figures = asyncio.run(stopwatch.in_flight(act, "message", 1000))
     warm_up = len(acted) - 1000
     assert sorted(acted[warm_up:]) == list(range(1000))
-    assert most == stopwatch.COROUTINES
+    assert most == stopwatch.CONCURRENCY
     assert set(figures) == {"messages/s", "µs CPU per message"}
 
 

@@ -14,12 +14,13 @@ import httpx
 from tests.services.servers import PATIENCE
 from tests.support import wait_until
 
+CONCURRENT = 16
 PAUSE = 0.01
 ARTICLE = "pen"
 CENTS = 300
 
 
-class Clients:
+class RequestLoad:
     """
     Send requests for the time of a block: half of them send a task, half of them call one.
 
