@@ -1,13 +1,14 @@
 """
 A FastAPI service that sends and calls tasks.
 
-    uvicorn examples.fastapi_service:service --workers 2 --timeout-graceful-shutdown 35
+    uvicorn examples.fastapi_service:service --workers 2 --timeout-graceful-shutdown 65
     curl -X POST 'http://127.0.0.1:8000/users/42/welcome'      # the id of the task
     curl 'http://127.0.0.1:8000/prices/pen?pieces=3'           # needs a worker, see examples/tasks.py
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -25,6 +26,7 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 
 
 service = FastAPI(lifespan=lifespan)
+log = logging.getLogger(__name__)
 
 
 @service.post("/users/{user_id}/welcome", status_code=202)
@@ -49,9 +51,11 @@ async def ready() -> dict[str, bool]:
 
 @service.exception_handler(SendError)
 async def not_sent(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": str(error)}, 503)
+    log.warning("not sent: %s", error)
+    return JSONResponse({"detail": "try again later"}, 503)
 
 
 @service.exception_handler(CallTimeout)
 async def no_reply(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": str(error)}, 504)
+    log.warning("no reply: %s", error)
+    return JSONResponse({"detail": "no reply in time"}, 504)

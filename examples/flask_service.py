@@ -1,7 +1,7 @@
 """
 A Flask service that sends and calls tasks.
 
-    gunicorn examples.flask_service:service --worker-class gthread --threads 8 --timeout 60 --graceful-timeout 35
+    gunicorn examples.flask_service:service --worker-class gthread --threads 8 --timeout 90 --graceful-timeout 65
     curl -X POST 'http://127.0.0.1:8000/users/42/welcome'      # the id of the task
     curl 'http://127.0.0.1:8000/prices/pen?pieces=3'           # needs a worker, see examples/tasks.py
 """
@@ -19,13 +19,16 @@ service = Flask(__name__)
 
 @service.post("/users/<int:user_id>/welcome")
 def welcome(user_id: int) -> ResponseReturnValue:
-    sent = send_welcome.send(user_id, **request.args.to_dict())
+    sent = send_welcome.send(user_id, request.args.get("lang", "en"))
     return {"id": sent.id}, 202
 
 
 @service.get("/prices/<article>")
 def price(article: str) -> ResponseReturnValue:
-    pieces = request.args.get("pieces", 1, type=int)
+    try:
+        pieces = int(request.args.get("pieces", "1"))
+    except ValueError:
+        return {"detail": "pieces must be a whole number"}, 400
     try:
         return {"cents": price_of.call(article, pieces)}
     except Unconfirmed:  # the connection was lost before the reply; a price may be asked for twice
@@ -40,14 +43,17 @@ def ready() -> ResponseReturnValue:
 
 @service.errorhandler(InvalidArguments)
 def not_valid(error: InvalidArguments) -> ResponseReturnValue:
-    return {"detail": str(error)}, 400
+    service.logger.warning("not valid: %s", error)
+    return {"detail": "the request is not valid"}, 400
 
 
 @service.errorhandler(SendError)
 def not_sent(error: SendError) -> ResponseReturnValue:
-    return {"detail": str(error)}, 503
+    service.logger.warning("not sent: %s", error)
+    return {"detail": "try again later"}, 503
 
 
 @service.errorhandler(CallTimeout)
 def no_reply(error: CallTimeout) -> ResponseReturnValue:
-    return {"detail": str(error)}, 504
+    service.logger.warning("no reply: %s", error)
+    return {"detail": "no reply in time"}, 504

@@ -1,5 +1,5 @@
 """
-The tasks of the two services beside this file, and of their workers.
+Tasks that fastapi_service.py and flask_service.py send.
 
     amqpworker worker examples.tasks:app -p 2 -t 8
 """
@@ -11,12 +11,12 @@ from amqpworker import App
 app = App()
 
 
-@app.task(queue="emails")
+@app.task(queue="examples.welcomes")
 def send_welcome(user_id: int, lang: str = "en") -> None:
     """Write to a user; a real one remembers `current().id`, so that a second run sends no second letter."""
 
 
-@app.task(queue="prices", retry=None)
+@app.task(queue="examples.prices", retry=None)  # a caller waits: no retries
 def price_of(article: str, pieces: int) -> int:
     """Return a price in cents."""
     return 100 * len(article) * pieces

@@ -110,16 +110,22 @@ def statuses(shell: Shell, framework: str, *paths: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("framework", "path", "status"), [("flask", "42/welcome?colour=red", "400"), ("fastapi", "x/welcome", "422")]
+    ("framework", "path", "status"),
+    [
+        ("flask", "/prices/pen?pieces=abc", "400"),
+        ("flask", f"/users/42/welcome?lang={'x' * 99}", "400"),
+        ("fastapi", "/users/x/welcome", "422"),
+    ],
+    ids=["not a number", "too large a message", "not a number either"],
 )
 def test_an_example_service_answers_with_what_became_of_the_request(
     vhost: Broker, framework: str, path: str, status: str
 ) -> None:
     shell = example_shell(vhost)
-    shell.env["AMQPWORKER_CALL_TIMEOUT"] = "0.5"
-    paths = ("/users/42/welcome", f"/users/{path}", "/prices/pen", "/ready")
+    shell.env.update(AMQPWORKER_CALL_TIMEOUT="0.5", AMQPWORKER_MAX_BODY="99")
+    paths = ("/users/42/welcome", path, "/prices/pen", "/ready")
     assert statuses(shell, framework, *paths).split() == ["202", status, "504", "200"]
-    assert vhost.count("emails") == 1
+    assert vhost.count("examples.welcomes") == 1
 
 
 @pytest.mark.parametrize("framework", SERVICES)
