@@ -141,13 +141,13 @@ class CallView(Generic[P, R]):
 class TaskView(SendView[P, R], CallView[P, R]):
     """A task with options for either kind of message."""
 
-    _methods = ".send(…), .call(…) or .message(…)"
+    _methods = ".send(…), .asend(…), .call(…), .acall(…) or .message(…)"
 
 
 class RemoteTask(TaskView[P, R]):
     """A task whose code is in another program: it can be sent and called, not run."""
 
-    _methods = ".send(…), .call(…) or .options(…)"
+    _methods = ".send(…), .asend(…), .call(…), .acall(…) or .options(…)"
 
     def __init__(self, app: TaskApp, queue: str, signature: Signature) -> None:
         super().__init__(self, Options())
@@ -292,9 +292,11 @@ def check_decorated(given: object, decorator: str) -> None:
 
 
 def default_name(function: Callable[..., Any]) -> str:
-    """Return `module.function`; raises ConfigError if a worker would not find the same name."""
+    """Return `module.function`; raises ConfigError if it has no name, or if a worker would not find the same one."""
     module = getattr(function, "__module__", None)
-    qualified = getattr(function, "__qualname__", repr(function))
+    qualified = getattr(function, "__qualname__", None)
+    if qualified is None:
+        raise ConfigError(f"A {type(function).__name__} cannot be a task: make a task of a plain function.")
     if module == "__main__":
         raise ConfigError(
             f"Task {qualified!r} is defined in __main__, which is another module in a worker: move it to a module "

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any, Generic, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
 from amqpworker.client.event_loop_warning import require_event_loop, warn_in_event_loop
 from amqpworker.errors import ConfigError, ResultTimeout, TaskFailed
@@ -23,6 +23,7 @@ R = TypeVar("R")
 
 FIRST_PAUSE = 0.005
 MAX_PAUSE = 0.25
+NAMES_IN_CELERY = ("get", "ready", "state", "successful", "wait")
 
 
 class Sent(Generic[R]):
@@ -43,6 +44,12 @@ class Sent(Generic[R]):
         self._first_sent = first_sent
         self._store = store
         self._decode = decode
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            instead = ": use .result(timeout=…) or .status()" if name in NAMES_IN_CELERY else ""
+            raise AttributeError(f"Sent has no {name!r}{instead}.", name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"<sent {self.task}, id {self.id}>"

@@ -130,7 +130,8 @@ def _check_first(parameters: list[Parameter], task: str) -> None:
         return
     first = parameters[0]
     if first.name in ("self", "cls") and first.annotation is Parameter.empty:
-        raise ConfigError(f"{named(task, first.name)} has no type hint, as in a method: {NO_OBJECT}")
+        celery = " What Celery passes as self is returned by current()." if first.name == "self" else ""
+        raise ConfigError(f"{named(task, first.name)} has no type hint, as in a method: {NO_OBJECT}{celery}")
 
 
 def _resolve(function: Callable[..., Any], task: str, inject: Sequence[str]) -> dict[str, Any]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import os
 import pickle
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from amqpworker import App
-from amqpworker.client.sent import Sent
+from amqpworker.client.sent import Sent, no_store
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.model.reply import encode_done
 from amqpworker.results.store import ResultRow
@@ -171,6 +173,26 @@ def test_a_task_decorator_above_one_that_makes_no_function_is_refused_by_the_nam
             make(decorator(send))
     assert not app.tasks
     assert not app.remotes
+
+
+def test_what_has_no_name_cannot_be_a_task() -> None:
+    app = App("amqp://127.0.0.1:1/")
+    with pytest.raises(ConfigError, match=r"^A partial cannot be a task: make a task of a plain function\.$"):
+        app.task(partial(len, []))
+
+
+@pytest.mark.parametrize("name", ["get", "ready", "state", "successful", "wait"])
+def test_what_celery_calls_a_result_names_our_methods(name: str) -> None:
+    sent = Sent[None]("42", "mails.send", no_store, no_store)
+    with pytest.raises(AttributeError, match=rf"^Sent has no '{name}': use \.result\(timeout=…\) or \.status\(\)\.$"):
+        getattr(sent, name)
+
+
+def test_a_message_that_was_sent_has_no_other_attributes_and_can_be_copied_and_pickled() -> None:
+    sent = Sent[None]("42", "mails.send", no_store, no_store)
+    assert not hasattr(sent, "colour")
+    assert not hasattr(sent, "__deepcopy__")
+    assert copy.deepcopy(sent) == copy.copy(sent) == pickle.loads(pickle.dumps(sent)) == sent
 
 
 def test_an_app_shows_its_broker_without_the_password_and_counts_a_task_once() -> None:

@@ -179,10 +179,13 @@ def test_options_leave_the_verbs_that_they_suit() -> None:
 def test_what_a_task_does_not_have_is_reported_with_what_it_has(name: str) -> None:
     echo = task()
     for asked, told in (
-        (echo, f"Task 'test.echo' has no attribute {name!r}: use .send(…), .call(…) or .options(…)."),
+        (
+            echo,
+            f"Task 'test.echo' has no attribute {name!r}: use .send(…), .asend(…), .call(…), .acall(…) or .options(…).",
+        ),
         (
             echo.options(id="1"),
-            f"Task 'test.echo' with these options has no attribute {name!r}: use .send(…), .call(…) or",
+            f"Task 'test.echo' with these options has no attribute {name!r}: use .send(…), .asend(…), .call(…), .acall(…) or",
         ),
         (
             echo.options(delay=1),

@@ -165,6 +165,11 @@ def test_a_method_is_refused_since_a_message_does_not_carry_its_object(function:
         of(function)
 
 
+def test_a_task_as_celery_binds_it_is_refused_with_the_name_of_what_replaces_self() -> None:
+    with pytest.raises(ConfigError, match=r"What Celery passes as self is returned by current\(\)\.$"):
+        of(bound_as_in_celery)
+
+
 def test_functions_that_need_no_object_can_be_tasks_though_they_are_in_a_class() -> None:
     assert run(Mailer.create, 42) == "Mailer 42"
 
