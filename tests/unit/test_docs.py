@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import amqpworker
-from amqpworker import errors
+from amqpworker import App, errors
+from amqpworker.client.sent import Sent
 from amqpworker.errors import AmqpWorkerError, TaskSignal
 from amqpworker.routing.delay import route, units
 from amqpworker.routing.topology import LEVELS, Names, base, ladder, work_queue
-from tests.docs import PAGES, ROOT, blocks
+from amqpworker.task import RemoteTask
+from tests.docs import PAGES, ROOT, blocks, table
 
 PACKAGE = Path(amqpworker.__file__).parent
 VECTOR = re.compile(r"^\| ([\d.]+) \| (\d+) \| `([^`]+)` \| (.*?) ?\|$", re.MULTILINE)
@@ -104,6 +108,22 @@ def test_the_errors_page_describes_every_error_of_the_package() -> None:
     ]
     assert len(found) > 15
     assert [name for name in found if f"`{name}" not in page] == []
+
+
+def test_the_page_about_celery_names_only_what_exists() -> None:
+    rows = table((ROOT / "docs/celery.md").read_text(), "| Celery | amqpworker |")
+    calls: dict[str, Callable[..., Any]] = {
+        "task": App.task,
+        "options": RemoteTask.options,
+        "remote": App.remote,
+        "App": App,
+        "RetryLater": amqpworker.RetryLater,
+        "result": Sent.result,
+    }
+    named = [call for row in rows for call in re.findall(r"(\w+)\(([a-z]+=[^()]*)", row[1])]
+    assert {name for name, _ in named} == {*calls}
+    for name, arguments in named:
+        assert {*re.findall(r"(\w+)=", arguments)} <= {*inspect.signature(calls[name]).parameters}
 
 
 def test_the_structure_page_names_every_module_in_its_folder() -> None:
