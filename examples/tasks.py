@@ -13,7 +13,7 @@ app = App()
 
 @app.task(queue="examples.welcomes")
 def send_welcome(user_id: int, lang: str = "en") -> None:
-    """Write to a user; a real one remembers `current().id`, so that a second run sends no second letter."""
+    """Write to a user; a real task would skip a `current().id` that it has seen before."""
 
 
 @app.task(queue="examples.prices", retry=None)  # a caller waits: no retries

@@ -1,5 +1,5 @@
 """
-What the example services need around them: a broker that is restarted, a worker, and the ledger of what it has run.
+What the example services need: a broker that is restarted, a worker, and the ledger: the file of ids of tasks that have run.
 
 Plain pytest runs the short form; SERVICE_REQUESTS makes it longer (`make long`).
 """

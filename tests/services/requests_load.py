@@ -15,7 +15,7 @@ from tests.services.servers import PATIENCE
 from tests.support import wait_until
 
 CONCURRENT = 16
-PAUSE = 0.01
+PAUSE = 0.01  # seconds
 ARTICLE = "pen"
 CENTS = 300
 

@@ -36,8 +36,8 @@ SERVERS = {
     "gunicorn-gevent": (f"{GUNICORN} --worker-class gevent --workers 2", FLASK),
     "gunicorn-gevent-preload": (f"{GUNICORN} --worker-class gevent --workers 2 --preload", FLASK),
 }
-PATIENCE = 120.0
-WATCHED = 4.0
+PATIENCE = 120.0  # seconds
+WATCHED = 4.0  # seconds
 
 
 class Server(Program):

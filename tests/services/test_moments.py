@@ -21,7 +21,7 @@ from tests.support import Broker, wait_until
 pytestmark = pytest.mark.timeout(300)
 
 PROBE = "tests.services.probe:service"
-LEAVING = 50
+LEAVING = 50  # clients
 AWAY = {name: SERVERS[name] for name in (SERVERS if LONG else ("uvicorn", "gunicorn-gevent"))}
 
 
