@@ -101,14 +101,15 @@ class AsyncApp:
         """
         Send messages as they are read, in constant memory; yield a `Sent` or the `SendError` for each, in input order.
 
-        A bounded number of messages and bytes is in flight. If the iterator is not read to its end, what was read from
-        `messages` is still sent.
+        Each outcome is yielded as soon as it is known, also while an asynchronous source has no next message. A bounded number
+        of messages and bytes is in flight. If the iterator is not read to its end, what was read from `messages` is still sent.
+        An asynchronous source is read in a task of its own; an asynchronous generator is ended with the iterator.
 
         Raises:
             Exception: what reading `messages` raised, after the outcomes of the messages before it.
             InvalidArguments: one of them is not a message.
         """
-        async with aclosing(_read(messages)) as reading, aclosing(self._async.send_each(reading)) as ends:
+        async with aclosing(self._async.send_each(messages)) as ends:
             async for message, error in ends:
                 yield self._sent(message) if error is None else outcome_of(error, message)
 
@@ -137,12 +138,3 @@ class AsyncApp:
         """As `call`, without blocking the event loop."""
         seconds = timeout_of_call(require_message(message), timeout, self.settings)
         return self._value_of_reply(message, await self._async.call(message, seconds))
-
-
-async def _read(messages: Iterable[Message[R]] | AsyncIterable[Message[R]]) -> AsyncGenerator[Message[R], None]:
-    if isinstance(messages, AsyncIterable):
-        async for message in messages:
-            yield require_message(message)
-    else:
-        for message in messages:
-            yield require_message(message)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from functools import partial
 
 from amqpworker.broker.address import Address
@@ -25,6 +25,7 @@ from amqpworker.client.send_errors import (
     was_closed_before,
     with_message,
 )
+from amqpworker.client.source import source_of
 from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected
 from amqpworker.model.message import Message
 
@@ -53,45 +54,31 @@ class AsyncProducer:
             if not may_send_again(sending.error, until):
                 raise with_message(sending.error, message)
 
-    async def send_each(self, messages: AsyncIterator[Message]) -> AsyncGenerator[Ended, None]:
+    async def send_each(self, messages: Iterable[Message] | AsyncIterable[Message]) -> AsyncGenerator[Ended, None]:
         """Send messages as `batch.send_each` does, in input order; what was read when the caller stops is sent."""
         require_event_loop()
         burst = _Burst(self._producer, self.carriers)
         batch = Batch(burst, self._producer.settings.send_timeout)
+        source = source_of(messages, batch, burst.wake)
         try:
-            async for ended in self._ends_of(batch, burst, messages):
-                yield await self._again_if_closed(ended)
+            while await source.read():
+                if batch.is_full:
+                    for in_flight in batch.to_wait_for():
+                        await burst.wait_for(in_flight)
+                    batch.adapt()
+                for ended in batch.ended():
+                    yield await self._again_if_closed(ended)
+            for message, in_flight in batch.rest():
+                await burst.wait_for(in_flight)
+                yield await self._again_if_closed((message, in_flight.error))
         except asyncio.CancelledError:
             for _, in_flight in batch.rest():
                 in_flight.abandon()
             raise
-
-    async def _ends_of(
-        self, batch: Batch[AwaitedPublish], burst: _Burst, messages: AsyncIterator[Message]
-    ) -> AsyncGenerator[Ended, None]:
-        failure: Exception | None = None
-        while True:
-            for ended in batch.ended():
-                yield ended
-            try:
-                message = await anext(messages)
-            except StopAsyncIteration:
-                break
-            except Exception as error:  # noqa: BLE001 - raised again below
-                failure = error
-                break
-            if batch.add(message):
-                for in_flight in batch.to_wait_for():
-                    await burst.wait_for(in_flight)
-                batch.adapt()
-            elif batch.was_urgent:
-                # Perhaps neither messages nor confirms are waited for: other coroutines run, and the burst is written.
-                await asyncio.sleep(0)
-        for message, in_flight in batch.rest():
-            await burst.wait_for(in_flight)
-            yield message, in_flight.error
-        if failure is not None:
-            raise failure
+        finally:
+            await source.close()
+        if source.failure is not None:
+            raise source.failure
 
     async def _again_if_closed(self, ended: Ended) -> Ended:
         message, error = ended
@@ -173,10 +160,14 @@ class _Burst:
         publish = partial(self._producer.publish, message, carrier.publisher.sends, urgent)
         return AwaitedPublish(publish, carrier.call_in_loop)
 
+    def wake(self) -> None:
+        """Have everything that was published written now."""
+        self._carrier.publisher.keeper.wake()
+
     async def wait_for(self, in_flight: AwaitedPublish | FailedToPublish) -> None:
         """Wait until a message has ended, after everything that was published is written."""
         if isinstance(in_flight, AwaitedPublish) and not in_flight.done:
-            self._carrier.publisher.keeper.wake()
+            self.wake()
             await in_flight.wait()
 
 

@@ -51,19 +51,23 @@ class AwaitedPublish:
         self.pending.abandon()
 
     async def wait(self) -> None:
-        """Wait until it has ended, with or without an `error`. One coroutine may wait."""
-        pending = self.pending
-        if pending.done:
-            return
-        # It is set before `done` is read again: `finish` does the reverse.
-        self._future = asyncio.get_running_loop().create_future()
-        if pending.done:
+        """Wait until it has ended, with or without an `error`; abandons it if the caller is cancelled."""
+        if self.pending.done:
             return
         try:
-            done = await handover_to_this_loop().deadlines.wait(self._future, pending.deadline + GRACE)
+            await self.wait_or(asyncio.get_running_loop().create_future())
         except BaseException:
-            pending.abandon()
+            self.pending.abandon()
             raise
+
+    async def wait_or(self, future: asyncio.Future[bool]) -> None:
+        """Wait until it has ended, or until a future is set to true, which its end does too. One coroutine may wait."""
+        pending = self.pending
+        # It is set before `done` is read: `finish` does the reverse.
+        self._future = future
+        if pending.done:
+            return
+        done = await handover_to_this_loop().deadlines.wait(future, pending.deadline + GRACE)
         if not (done or pending.done):
             pending.fail_as_unresponsive()
 

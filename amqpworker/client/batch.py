@@ -82,7 +82,17 @@ class Window(Generic[_InFlight]):
         held = self._held
         held.append((message, in_flight, now))
         self._bytes += in_flight.size
-        return len(held) >= self.max_messages or self._bytes >= self.max_bytes
+        return self.is_full
+
+    @property
+    def is_full(self) -> bool:
+        """Whether to wait for confirms before the next one."""
+        return len(self._held) >= self.max_messages or self._bytes >= self.max_bytes
+
+    @property
+    def oldest(self) -> _InFlight | FailedToPublish | None:
+        """The oldest one, if there is one."""
+        return self._held[0][1] if self._held else None
 
     def pop(self) -> tuple[Message, _InFlight | FailedToPublish]:
         """Remove and return the oldest one."""
@@ -140,6 +150,25 @@ class Batch(Generic[_InFlight]):
         except AmqpWorkerError as error:
             in_flight = FailedToPublish(error)
         return self._window.add(message, in_flight, now)
+
+    def __len__(self) -> int:
+        return len(self._window)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether to wait for `to_wait_for` before the next message."""
+        return self._window.is_full
+
+    @property
+    def oldest(self) -> _InFlight | FailedToPublish | None:
+        """The oldest message, if there is one."""
+        return self._window.oldest
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the oldest message has ended."""
+        oldest = self._window.oldest
+        return oldest is not None and oldest.done
 
     def to_wait_for(self) -> tuple[_InFlight | FailedToPublish, _InFlight | FailedToPublish]:
         """Return what to wait for, in this order; `adapt` is called after that, while the second half is in flight."""

@@ -24,6 +24,7 @@ class Handover:
         self._to_wake: ConnectionKeeper[Any] | None = None
         self.deadlines = Deadlines()
         """The deadlines of what coroutines of this loop wait for."""
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def wake(self, keeper: ConnectionKeeper[Any]) -> None:
         """Wake the thread of a connection once for all messages of this turn of the loop; from a coroutine of the loop."""
@@ -48,6 +49,11 @@ class Handover:
         if loop is not None:
             with suppress(RuntimeError):  # it is closed
                 loop.call_soon_threadsafe(self._call_all)
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Keep a task of the loop until it is done: asyncio does not, and complains about one that is deleted before."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _call_all(self) -> None:
         # Reset first: what is put here from now on wakes the loop again.
