@@ -7,14 +7,13 @@ The app fills in what it knows of tasks and stores; `async_producer` decides how
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
-from contextlib import aclosing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from amqpworker.client.batch import add_note_of_sent, many_sent, outcome_of
 from amqpworker.client.send_errors import require_message, timeout_of_call
 from amqpworker.client.sent import Sent
-from amqpworker.errors import SendError
+from amqpworker.errors import AmqpWorkerError, SendError
 from amqpworker.model.message import Message
 from amqpworker.policies.durations import duration
 from amqpworker.settings import Settings
@@ -95,7 +94,7 @@ class AsyncApp:
         await self._async.send(require_message(message))
         return self._sent(message)
 
-    async def asend_each(
+    def asend_each(
         self, messages: Iterable[Message[R]] | AsyncIterable[Message[R]]
     ) -> AsyncGenerator[Sent[R] | SendError, None]:
         """
@@ -109,9 +108,11 @@ class AsyncApp:
             Exception: what reading `messages` raised, after the outcomes of the messages before it.
             InvalidArguments: one of them is not a message.
         """
-        async with aclosing(self._async.send_each(messages)) as ends:
-            async for message, error in ends:
-                yield self._sent(message) if error is None else outcome_of(error, message)
+        # Not a generator around a generator: if both are deleted at once, asyncio closes both at once, which fails.
+        return self._async.send_each(messages, self._outcome)
+
+    def _outcome(self, message: Message[R], error: AmqpWorkerError | None) -> Sent[R] | SendError:
+        return self._sent(message) if error is None else outcome_of(error, message)
 
     async def asend_many(self, messages: Iterable[Message[R]] | AsyncIterable[Message[R]]) -> list[Sent[R]]:
         """

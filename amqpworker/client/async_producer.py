@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from functools import partial
+from typing import TypeVar
 
 from amqpworker.broker.address import Address
 from amqpworker.client.awaiting import AwaitedCall, AwaitedPublish, set_done, wait_until_done
@@ -28,6 +29,9 @@ from amqpworker.client.send_errors import (
 from amqpworker.client.source import source_of
 from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected
 from amqpworker.model.message import Message
+
+R = TypeVar("R")
+T = TypeVar("T")
 
 
 class AsyncProducer:
@@ -54,8 +58,12 @@ class AsyncProducer:
             if not may_send_again(sending.error, until):
                 raise with_message(sending.error, message)
 
-    async def send_each(self, messages: Iterable[Message] | AsyncIterable[Message]) -> AsyncGenerator[Ended, None]:
-        """Send messages as `batch.send_each` does, in input order; what was read when the caller stops is sent."""
+    async def send_each(
+        self,
+        messages: Iterable[Message[R]] | AsyncIterable[Message[R]],
+        outcome: Callable[[Message[R], AmqpWorkerError | None], T],
+    ) -> AsyncGenerator[T, None]:
+        """Send messages as `batch.send_each` does, and yield an outcome for each; what was read when the caller stops is sent."""
         require_event_loop()
         burst = _Burst(self._producer, self.carriers)
         batch = Batch(burst, self._producer.settings.send_timeout)
@@ -67,10 +75,10 @@ class AsyncProducer:
                         await burst.wait_for(in_flight)
                     batch.adapt()
                 for ended in batch.ended():
-                    yield await self._again_if_closed(ended)
+                    yield outcome(*await self._again_if_closed(ended))
             for message, in_flight in batch.rest():
                 await burst.wait_for(in_flight)
-                yield await self._again_if_closed((message, in_flight.error))
+                yield outcome(*await self._again_if_closed((message, in_flight.error)))
         except asyncio.CancelledError:
             for _, in_flight in batch.rest():
                 in_flight.abandon()

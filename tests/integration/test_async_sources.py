@@ -397,7 +397,8 @@ async def leave(source):
 
 async def leave_in_a_cycle(source):
     try:
-        async for _ in app.asend_each(source):
+        ends = app.asend_each(source)
+        async for _ in ends:
             raise Kept
     except Kept as error:
         error.kept = error
