@@ -82,7 +82,7 @@ class Window(Generic[_InFlight]):
         held = self._held
         held.append((message, in_flight, now))
         self._bytes += in_flight.size
-        return self.is_full
+        return len(held) >= self.max_messages or self._bytes >= self.max_bytes
 
     @property
     def is_full(self) -> bool:
@@ -163,12 +163,6 @@ class Batch(Generic[_InFlight]):
     def oldest(self) -> _InFlight | FailedToPublish | None:
         """The oldest message, if there is one."""
         return self._window.oldest
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the oldest message has ended."""
-        oldest = self._window.oldest
-        return oldest is not None and oldest.done
 
     def to_wait_for(self) -> tuple[_InFlight | FailedToPublish, _InFlight | FailedToPublish]:
         """Return what to wait for, in this order; `adapt` is called after that, while the second half is in flight."""

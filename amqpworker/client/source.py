@@ -51,7 +51,7 @@ class PlainSource:
         self._batch = batch
 
     async def read(self) -> bool:
-        """Read on until a message has ended or the window is full; return whether there may be more to read."""
+        """Read on until the end of a burst, or until the window is full; return whether there may be more to read."""
         batch = self._batch
         try:
             for message in self._messages:
@@ -60,8 +60,6 @@ class PlainSource:
                 if batch.was_urgent:
                     # Perhaps neither messages nor confirms are waited for: other coroutines run, and the burst is written.
                     await asyncio.sleep(0)
-                    return True
-                if batch.has_ended:
                     return True
         except Exception as error:  # noqa: BLE001 - raised by the producer, after the outcomes of those before
             self.failure = error
