@@ -99,6 +99,11 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
             self._woken = True
             self._loop.call_soon(self._on_wake, context=self._context)
 
+    def wake_now(self) -> None:
+        """Call `user.on_wake` before this returns; from a coroutine of the loop."""
+        if not self.has_ended:
+            self._on_wake()
+
     def call_later(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` in `delay` seconds on this connection, unless the returned function is called before."""
 
