@@ -24,6 +24,7 @@ from pydantic_core import (
     to_json,
 )
 
+from amqpworker.signature.core_nodes import rebuilt_below
 from amqpworker.signature.round_trip import Difference, difference
 from amqpworker.signature.schema import CORE_CONFIG, ValueSchema
 from amqpworker.text import cut
@@ -71,7 +72,7 @@ class ValueSerializer:
     __slots__ = ("_check", "_read", "_verify", "_write", "names")
 
     def __init__(self, schema: ValueSchema) -> None:
-        validator = SchemaValidator(schema.schema, CORE_CONFIG)
+        validator = SchemaValidator(_with_checked_ints(schema.schema), CORE_CONFIG)
         serializer = SchemaSerializer(schema.schema, CORE_CONFIG)
         self._check = validator.validate_python
         self._read = validator.validate_json
@@ -123,6 +124,13 @@ class ValueSerializer:
             ) from None
         if arrived != value and (found := difference(value, arrived)):
             raise NotSerializable(_change(found), found.path)
+
+
+def _with_checked_ints(node: Any) -> Any:
+    """Return a schema that refuses a member of an Enum for an int, unless its value is one: pydantic takes any value of it."""
+    if node["type"] != "int" or "ref" in node:
+        return rebuilt_below(node, _with_checked_ints)
+    return {"type": "chain", "steps": [node, {"type": "int", "strict": True}]}
 
 
 def _change(found: Difference) -> str:

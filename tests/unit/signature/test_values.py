@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import json
 import pathlib
 import sys
@@ -300,3 +301,21 @@ def test_an_interrupt_is_not_taken_for_a_wrong_argument() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         taking(Annotated[str, AfterValidator(interrupt)]).encode(("x",), {})
+
+
+@pytest.mark.parametrize(
+    "hint", [int, list[int], dict[str, list[int]], int | None, Annotated[int, Field(gt=0)]], ids=str
+)
+def test_a_member_of_an_enum_is_no_int_unless_its_value_is_one(hint: Any) -> None:
+    class Number(enum.Enum):
+        ONE = 1
+        TEXT = "red"
+        HALF = 0.5
+
+    def shaped(value: Any) -> Any:
+        return {list[int]: [value], dict[str, list[int]]: {"": (value,)}}.get(hint, value)
+
+    assert taking(hint).encode((shaped(Number.ONE),), {})
+    for member in (Number.TEXT, Number.HALF):
+        with pytest.raises(InvalidArguments, match="'p'"):
+            taking(hint).encode((shaped(member),), {})
