@@ -306,7 +306,7 @@ def test_an_interrupt_is_not_taken_for_a_wrong_argument() -> None:
 @pytest.mark.parametrize(
     "hint", [int, list[int], dict[str, list[int]], int | None, Annotated[int, Field(gt=0)]], ids=str
 )
-def test_a_member_of_an_enum_is_no_int_unless_its_value_is_one(hint: Any) -> None:
+def test_a_member_of_an_enum_is_refused_for_an_int_unless_its_value_is_one(hint: Any) -> None:
     class Number(enum.Enum):
         ONE = 1
         TEXT = "red"
