@@ -169,7 +169,7 @@ class _Burst:
         return AwaitedPublish(publish, carrier.call_in_loop)
 
     def wake(self) -> None:
-        """Have everything that was published written now."""
+        """Write everything that was published now."""
         self._carrier.publisher.keeper.wake()
 
     async def wait_for(self, in_flight: AwaitedPublish | FailedToPublish) -> None:

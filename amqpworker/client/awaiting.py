@@ -47,7 +47,7 @@ class AwaitedPublish:
             self._call_in_loop(partial(set_done, self._future))
 
     def abandon(self) -> None:
-        """Have it not sent, if it was not written yet: no caller waits for it any more."""
+        """Do not send it if it was not written yet: no caller waits for it any more."""
         self.pending.abandon()
 
     async def wait(self) -> None:

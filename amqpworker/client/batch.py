@@ -189,7 +189,7 @@ def send_each(
     """
     Send messages as they are read, in a bounded window; yield each with its error, in order, as soon as it has ended.
 
-    `wake` has everything that was published written now. What reading `messages` raises is raised after those before have
+    `wake` writes everything that was published now. What reading `messages` raises is raised after those before have
     been yielded.
     """
     batch = Batch(publish, timeout)

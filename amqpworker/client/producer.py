@@ -175,7 +175,7 @@ class Producer:
             yield message, self._send_again(message) if was_closed_before(error) else error
 
     def wake(self) -> None:
-        """Have everything that was published written now."""
+        """Write everything that was published now."""
         self.publisher.keeper.wake()
 
     def _send_again(self, message: Message) -> AmqpWorkerError | None:

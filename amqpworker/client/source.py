@@ -36,7 +36,7 @@ class Source(Protocol):
 def source_of(
     messages: Iterable[Message] | AsyncIterable[Message], batch: Batch[AwaitedPublish], wake: Callable[[], None]
 ) -> Source:
-    """Return what reads messages; `wake` has everything that was published written now."""
+    """Return what reads messages; `wake` writes everything that was published now."""
     if isinstance(messages, AsyncIterable):
         return AsyncSource(messages, batch, wake)
     return PlainSource(messages, batch)
@@ -157,7 +157,7 @@ class AsyncSource:
             set_done(self._news)
 
     def _write_once_idle(self) -> None:
-        """Have what was added written if nothing was added in the last turn of the loop; else look again after the next."""
+        """Write what was added if nothing was added in the last turn of the loop; else look again after the next."""
         if self._has_added:
             self._has_added = False
             self._loop.call_soon(self._write_once_idle)
