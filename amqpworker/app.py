@@ -334,7 +334,7 @@ class App(AsyncApp):
         Return if messages can be sent, for a readiness probe: the broker returns a message that no queue takes.
 
         Raises:
-            NotConnected: there is no connection, or no response, within `timeout` seconds.
+            NotConnected: there is no connection or no response within `timeout` seconds.
             ConnectionBlocked: the broker has a memory or disk alarm.
             AccessRefused: the user may not log in, or not write to the exchange for tasks.
             ConfigError: the exchanges cannot be declared.

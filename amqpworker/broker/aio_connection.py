@@ -94,7 +94,7 @@ class AioConnection(asyncio.StreamReaderProtocol):
         self._is_logged_in = self._is_closing = self._is_lost = self._is_paused = False
         self._failure: FrameError | None = None
         self.frame_max = 0
-        """The size of the largest frame that the broker accepts; 0 if there is no limit."""
+        """The largest frame that the broker accepts, in bytes; 0 means no limit."""
         self._channel_max = 0
         self.is_blocked = False
         self.bytes_received = self.bytes_sent = 0

@@ -157,7 +157,7 @@ class Connection(Protocol):
 
     @property
     def frame_max(self) -> int:
-        """The size of the largest frame that the broker accepts; 0 if there is no limit."""
+        """The largest frame that the broker accepts, in bytes; 0 means no limit."""
 
     def open_channel(
         self, listener: ChannelListener, on_opened: Callable[[Channel], None], on_closed: OnClosed

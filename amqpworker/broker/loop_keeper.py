@@ -85,7 +85,7 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
             return
         self.is_retired = self.is_stopping = self.has_ended = True
         self.end_reason = text
-        if self._loop.is_closed():  # before this: no coroutine can be woken any more
+        if self._loop.is_closed():  # nothing can be woken in it any more
             return
         self.attempted.set()
         self._cancel_timers()

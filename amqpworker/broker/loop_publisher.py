@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from amqpworker.client.calls import Calls
 
 
-# So many messages are written before the turn of the loop ends: the broker works while other coroutines still send. Measured:
-# 5 to 9 % more messages per second from 100 coroutines.
+# After this many messages, all that wait are written before the loop's turn ends, so that the broker works while other
+# coroutines still send. Measured: 5 to 9 % more messages per second from 100 coroutines.
 WRITE_AFTER = 25
 
 

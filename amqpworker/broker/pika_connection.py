@@ -98,7 +98,7 @@ class PikaConnection(SelectConnection):  # type: ignore[misc]
 
     @property
     def frame_max(self) -> int:
-        """The size of the largest frame that the broker accepts; 0 if there is no limit."""
+        """The largest frame that the broker accepts, in bytes; 0 means no limit."""
         return int(self.params.frame_max or 0)
 
     @property

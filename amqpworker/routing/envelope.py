@@ -80,7 +80,7 @@ def publication_of_send(message: Message, names: Names, now: float, app_id: str 
 
 
 def publication_of_check(names: Names) -> Publication:
-    """Return a publication for which there is no queue: that the broker returns it shows that messages can be sent."""
+    """Return a publication that no queue takes: if the broker returns it, messages can be sent."""
     properties = Properties()
     properties.message_id = new_id()
     return Publication(names.tasks, f"{names.namespace}.check.{properties.message_id}", properties, b"")
