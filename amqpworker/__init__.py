@@ -34,7 +34,8 @@ many: `supervisor` starts them, watches them and replaces them. What the two sha
 deliveries ended. `model` holds the values that all parts share, `log` the log lines, `cli` the program, `testing` a private node.
 
 Each part imports only from itself and from parts before it in this list: errors, settings, text and model, lifecycle, log,
-hooks, ipc, signature, policies and routing, broker, results, client, app and task, worker, supervisor, testing, cli.
+hooks, ipc, signature, policies, routing and schedules, broker, results, client, app and task, worker, scheduler,
+supervisor, testing, cli.
 docs/structure.md follows one message through all.
 
 Public names are loaded at their first use, so that a part that needs little, such as the supervisor, stays small.

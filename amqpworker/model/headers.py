@@ -23,6 +23,8 @@ FIRST_RUN = "aw-first-run"
 RETURNED = "aw-returned"
 REPLAYED = "aw-replayed"
 CRASHES = "aw-crashes"
+SCHEDULE = "aw-schedule"
+NOMINAL = "aw-nominal"
 WAIT_PREFIX = "aw-wait-"
 
 DEAD_REASON = "aw-dead-reason"

@@ -114,6 +114,15 @@ class Names:
         """A name reserved for cancelling and pausing in all processes; nothing is declared by this name yet."""
         return f"{self.namespace}.control"
 
+    @property
+    def schedule(self) -> str:
+        """The exchange for the tokens and commands of schedulers."""
+        return f"{self.namespace}.schedule"
+
+    def schedule_queue(self, scheduler: str) -> str:
+        """Return the queue that all schedulers of this name consume, of which one is active."""
+        return f"{self.schedule}.{scheduler}"
+
     def level(self, number: int) -> str:
         """Return the exchange and queue of this level of the delay ladder."""
         return f"{self.namespace}.delay.{number:02d}"
@@ -121,7 +130,7 @@ class Names:
     def all(self) -> frozenset[str]:
         """Return each name that amqpworker uses itself."""
         levels = (self.level(number) for number in range(LEVELS))
-        return frozenset((self.tasks, self.due, self.dead, self.parked, self.control, *levels))
+        return frozenset((self.tasks, self.due, self.dead, self.parked, self.control, self.schedule, *levels))
 
 
 def dead_queue(name: str) -> str:
@@ -181,13 +190,30 @@ def work_queue(namespace: str, name: str) -> Topology:
     )
 
 
+def scheduler(namespace: str, name: str) -> Topology:
+    """Return what the schedulers of this name need beside the queues of their tasks."""
+    names = Names(namespace)
+    queue = names.schedule_queue(name)
+    return Topology(
+        (Exchange(names.schedule, "direct"),),
+        (Queue(queue, {**_keeping(), "x-single-active-consumer": True}),),
+        (Binding(names.schedule, queue, name),),
+    )
+
+
 def check_queue_name(name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
     """Check the name of a work queue; raises ConfigError if AMQP does not allow it, or if it is reserved."""
     _check_name(name, "queue", longest_suffix=dead_queue(""))
     if name.endswith(_OWN_SUFFIXES):
         raise ConfigError(f"Queue name must not end in .dead or .due, which amqpworker uses itself, got {name!r}.")
-    if name in Names(namespace).all():
+    names = Names(namespace)
+    if name in names.all() or name.startswith(names.schedule_queue("")):
         raise ConfigError(f"Queue name {name!r} is reserved for amqpworker: choose another.")
+
+
+def check_scheduler_name(name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
+    """Check the name of a scheduler; raises ConfigError if AMQP does not allow its queue."""
+    _check_name(name, "scheduler", longest_suffix=Names(namespace).schedule_queue(""))
 
 
 def check_namespace(namespace: str) -> None:

@@ -1,0 +1,1 @@
+"""Schedules: what each is, and at which times its task is sent."""

@@ -1,0 +1,46 @@
+"""
+A schedule as a value: which message is sent at which times.
+
+Decides nothing: `cron` and `interval` make the times, `gap` decides which of them are sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+from amqpworker.model.message import Message
+
+Overlap: TypeAlias = Literal["allow", "skip"]
+Misfire: TypeAlias = Literal["once", "skip", "all"]
+
+
+class Timing(Protocol):
+    """The times of a schedule, in milliseconds since the epoch: a pure function of its definition."""
+
+    def after(self, moment: int) -> int | None:
+        """Return the first time after `moment`, None if there is none any more."""
+
+    def latest(self, moment: int) -> int | None:
+        """Return the last time that is not after `moment`, None if there is none."""
+
+    def __str__(self) -> str:
+        """Return the times as people write them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """
+    A message that is sent at the times of `timing`; `message` is the template of it, whose id is not used.
+
+    `jitter` and `grace` are seconds. With the overlap `skip`, nothing is sent while the task of the last tick has not ended.
+    `misfire` is what is sent after a gap that is longer than `grace`: one tick, none, or all.
+    """
+
+    name: str
+    message: Message[Any]
+    timing: Timing
+    jitter: float = 0.0
+    overlap: Overlap = "allow"
+    misfire: Misfire = "once"
+    grace: float = 60.0
