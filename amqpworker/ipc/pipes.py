@@ -24,7 +24,7 @@ MAX_TEXT_BYTES = select.PIPE_BUF - 200
 MAX_LINE = 16384
 MAX_UNSENT = 1 << 20
 
-Event = Literal["ready", "consuming", "misconfigured", "exiting", "suspect_query", "waiting"]
+Event = Literal["ready", "consuming", "misconfigured", "exiting", "suspect_query", "waiting", "leading"]
 EVENTS = frozenset(get_args(Event))
 
 
@@ -38,6 +38,7 @@ class Report:
     * `misconfigured`: it can never run, for this `reason`.
     * `exiting`: it has stopped consuming by itself, for this `reason`, and ends soon.
     * `waiting`: `reason` is what it waits for before it consumes from all its queues, and why; "" once it consumes.
+    * `leading`: of a scheduler: whether it `leads`, and the `leader` (host:pid) that leads `since` then; "" if that is not known.
     * `suspect_query`: it asks which of the messages `keys` were running in a process that has died.
     """
 
@@ -45,6 +46,9 @@ class Report:
     drain_timeout: float = 0.0
     reason: str = ""
     keys: tuple[str, ...] = ()
+    leads: bool = False
+    leader: str = ""
+    since: str = ""
 
 
 class Reporter:

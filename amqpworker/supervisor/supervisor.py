@@ -191,6 +191,8 @@ class Supervisor:
                 self._crash_history.add_queries(serial, report.keys, now)
             case "waiting":
                 self._workers[serial].waits = report.reason
+            case "leading":
+                pass
             case "ready":
                 self._perform(self.fleet.on_ready(serial, report.drain_timeout, now))
             case "consuming":

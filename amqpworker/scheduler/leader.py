@@ -1,0 +1,267 @@
+"""
+The scheduler that leads: it sends ticks, and writes down in a token which are sent.
+
+Decides when a token is put, what a command changes, and when the broker confirms nothing any more. On the way from one token to
+the next nothing is lost: ticks are confirmed, then the new token is, then what it replaces is acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from amqpworker.model.headers import time_text
+from amqpworker.model.message import Delivery
+from amqpworker.scheduler.inbox import Content, Ignored, ListSchedules, Pause, Refused, Resume, TokenMessage
+from amqpworker.scheduler.listing import list_of
+from amqpworker.scheduler.others import Others
+from amqpworker.scheduler.scheduler_actions import (
+    Acknowledge,
+    Action,
+    AskStore,
+    LeaveConnection,
+    PutToken,
+    SendReply,
+    WriteLog,
+)
+from amqpworker.scheduler.ticks import Ticks
+from amqpworker.scheduler.token import Token, token_fields
+from amqpworker.schedules.definition import Schedule
+
+# Ticks that are due within this many seconds are sent together, and written down in one token.
+BATCH = 0.02
+# Seconds after which a token is put although ticks are not confirmed: these lag.
+PATIENCE = 0.25
+# The broker redelivers a token that is not acknowledged for long (its ack timeout).
+RENEW_AFTER = 60.0
+# The same without any confirm at all: it shows whether the broker confirms anything.
+PROBE_AFTER = 2.5
+LEAVE_AFTER = 5.0
+ASK_STORE_EVERY = 5.0
+WARN_EVERY = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this scheduler is: its namespace and name, and the `label` (host:pid) and schedules that others see."""
+
+    namespace: str
+    scheduler: str
+    label: str
+    fingerprint: str
+
+
+@dataclass(slots=True)
+class _Commit:
+    """A token that was put and is not confirmed yet: what is acknowledged and replied once it is."""
+
+    message_id: str
+    token: Token
+    deliveries: tuple[Delivery, ...]
+    replies: tuple[SendReply, ...]
+
+
+class Leader:
+    """Leads from `now` on with what the last token says, in the scheduler `me`; all methods return what to do."""
+
+    def __init__(
+        self, me: Identity, schedules: Mapping[str, Schedule], ticks: Ticks, now: int, make_id: Callable[[], str]
+    ) -> None:
+        self.since = now
+        self.ticks = ticks
+        self.confirmed: Token | None = None
+        """The last token that the broker has confirmed."""
+        self._me = me
+        self._schedules = schedules
+        self._make_id = make_id
+        self._others = Others(me)
+        self._held: list[Delivery] = []
+        self._replies: list[SendReply] = []
+        self._commit: _Commit | None = None
+        self._must_commit = True
+        self._committed_at = -RENEW_AFTER
+        self._unconfirmed_since: float | None = None
+        self._batch_at = self._ask_at = self._warn_at = 0.0
+        self._own_ids: set[str] = set()
+        self.is_stopping = False
+
+    # ---- what arrives -----------------------------------------------------------------------------------------------
+
+    def on_delivery(self, delivery: Delivery, content: Content, monotonic: float) -> list[Action]:
+        """Take a message from the queue; it is acknowledged once a token holds what it says."""
+        self._held.append(delivery)
+        if delivery.properties.message_id in self._own_ids:
+            self._own_ids.discard(str(delivery.properties.message_id))
+            return []
+        self._must_commit = True
+        match content:
+            case TokenMessage():
+                return self._on_token(delivery, content, monotonic)
+            case Pause() | Resume():
+                return self._on_command(delivery, content)
+            case ListSchedules():
+                return [SendReply(delivery, self._listing(monotonic))]
+            case Refused():
+                return refusal(delivery, content)
+            case Ignored():
+                return []
+            case _:
+                assert_never(content)
+
+    def _on_token(self, delivery: Delivery, content: TokenMessage, monotonic: float) -> list[Action]:
+        actions: list[Action] = []
+        if content.token is not None and content.token.until > self.ticks.until:
+            self.ticks.adopt(content.token)
+            fields = {"until": time_text(content.token.until), "leader": content.token.leader}
+            actions.append(WriteLog("warning", "token_adopted", fields))
+        actions += self._others.on_seen(content.scheduler, content.fingerprint, monotonic)
+        reply = {**token_fields(self._token()), "schedules": self._me.fingerprint}
+        return [*actions, SendReply(delivery, reply)]
+
+    def _on_command(self, delivery: Delivery, command: Pause | Resume) -> list[Action]:
+        name = command.schedule
+        if name not in self._schedules:
+            return [SendReply(delivery, reason="unknown-schedule", error=f"There is no schedule {name!r:.80}.")]
+        actions: list[Action] = []
+        paused = isinstance(command, Pause)
+        if isinstance(command, Pause):
+            actions += self.ticks.pause(name, command.at)
+        else:
+            self.ticks.resume(name, command.at)
+        self._replies.append(SendReply(delivery, {"schedule": name, "paused": paused}))
+        event = "schedule_paused" if paused else "schedule_resumed"
+        return [*actions, WriteLog("info", event, {"schedule": name})]
+
+    def _listing(self, monotonic: float) -> dict[str, Any]:
+        return {
+            "scheduler": self._me.scheduler,
+            "leader": self._me.label,
+            "since": time_text(self.since),
+            "until": time_text(self.ticks.until),
+            "schedules": list_of(self.ticks),
+            "differing": self._others.differing(monotonic),
+        }
+
+    # ---- answers ----------------------------------------------------------------------------------------------------
+
+    def on_tick_ended(self, schedule: str, nominal: int, error: str | None, monotonic: float) -> None:
+        """A tick was confirmed, or refused for this reason."""
+        self.ticks.on_tick_ended(schedule, nominal, error, monotonic)
+        self._must_commit = True
+        self._note_answer(monotonic)
+
+    def on_token_ended(self, message_id: str, error: str | None, monotonic: float) -> list[Action]:
+        """A token was confirmed, or refused for this reason."""
+        commit = self._commit
+        if commit is None or commit.message_id != message_id:
+            return []
+        self._commit = None
+        self._note_answer(monotonic)
+        if error is not None:
+            self._must_commit = True
+            self._held[:0] = commit.deliveries
+            self._replies[:0] = commit.replies
+            self._committed_at = monotonic + PATIENCE
+            return [WriteLog("warning", "token_not_confirmed", {"reason": error, "effect": "put again"})]
+        self.confirmed = commit.token
+        return [Acknowledge(commit.deliveries), *commit.replies]
+
+    def _note_answer(self, monotonic: float) -> None:
+        """The broker has answered: it is alive, even if it has refused something."""
+        self._unconfirmed_since = monotonic if self.ticks.in_flight or self._commit is not None else None
+
+    def on_store_answered(self, ended: Mapping[tuple[str, int], bool | None], monotonic: float) -> list[Action]:
+        """The result store has answered which tasks have ended, None if that is not known."""
+        actions, changed = self.ticks.on_store_answered(ended, monotonic)
+        self._must_commit = self._must_commit or changed
+        return actions
+
+    # ---- what is due ------------------------------------------------------------------------------------------------
+
+    def turn(self, now: int, monotonic: float, is_blocked: bool) -> list[Action]:
+        """Return what is due; a broker that `is_blocked` has an alarm, and is waited for."""
+        actions: list[Action] = []
+        if not self.is_stopping and monotonic >= self._batch_at:
+            actions += self._send_due(now, monotonic)
+        actions += self.ticks.log_lines()
+        actions += self._warn_of_clock(now, monotonic)
+        if self._must_put(monotonic):
+            actions.append(self._put(monotonic))
+        if not self._is_waiting:
+            self._unconfirmed_since = None
+        elif self._unconfirmed_since is None or is_blocked:
+            self._unconfirmed_since = monotonic
+        elif monotonic - self._unconfirmed_since >= LEAVE_AFTER:
+            return [*actions, LeaveConnection("the broker has confirmed nothing for 5 s")]
+        return actions
+
+    @property
+    def _is_waiting(self) -> bool:
+        return self.ticks.in_flight > 0 or self._commit is not None
+
+    def _send_due(self, now: int, monotonic: float) -> Sequence[Action]:
+        actions = self.ticks.send_due(now, monotonic)
+        if actions:
+            self._batch_at = monotonic + BATCH
+        if monotonic >= self._ask_at:
+            self._ask_at = monotonic + ASK_STORE_EVERY
+            if ticks := self.ticks.ticks_to_ask():
+                actions.append(AskStore(ticks))
+        return actions
+
+    def _must_put(self, monotonic: float) -> bool:
+        if self._commit is not None:
+            return False
+        passed = monotonic - self._committed_at
+        if self.ticks.in_flight and not self.is_stopping:
+            silent = self._unconfirmed_since is not None and monotonic - self._unconfirmed_since >= PROBE_AFTER
+            return silent or (self._must_commit and passed >= PATIENCE)
+        return passed >= RENEW_AFTER or (self._must_commit and passed >= BATCH)
+
+    def _put(self, monotonic: float) -> PutToken:
+        message_id = self._make_id()
+        self._own_ids.add(message_id)
+        self._commit = _Commit(message_id, self._token(), tuple(self._held), tuple(self._replies))
+        self._held, self._replies = [], []
+        self._must_commit = False
+        self._committed_at = monotonic
+        return PutToken(self._commit.token, message_id)
+
+    def _token(self) -> Token:
+        ticks = self.ticks
+        return Token(ticks.until, ticks.lagging(), dict(ticks.paused), dict(ticks.running), self._me.label, self.since)
+
+    def _warn_of_clock(self, now: int, monotonic: float) -> list[Action]:
+        """Warn once per minute while the clock is behind the token: nothing is sent until it has passed it."""
+        if now >= self.ticks.until or monotonic < self._warn_at:
+            return []
+        self._warn_at = monotonic + WARN_EVERY
+        fields = {"until": time_text(self.ticks.until), "clock": time_text(now)}
+        return [WriteLog("warning", "clock_behind_token", {**fields, "effect": "no tick is sent until then"})]
+
+    def seconds_left(self, now: int, monotonic: float) -> float:
+        """Return the seconds until something may be due; an answer may come before."""
+        left = self.ticks.seconds_left(now, monotonic)
+        due = [RENEW_AFTER if left is None else max(left, self._batch_at - monotonic)]
+        if self._commit is None and (self._must_commit or self.ticks.in_flight):
+            due.append(max(BATCH, self._committed_at + (PATIENCE if self.ticks.in_flight else BATCH) - monotonic))
+        return max(0.0, min(due))
+
+    # ---- the end ----------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Send no further tick."""
+        self.is_stopping = True
+
+    @property
+    def has_settled(self) -> bool:
+        """Whether nothing is in flight, and the last token holds everything."""
+        return not self._is_waiting and not self._must_commit
+
+
+def refusal(delivery: Delivery, refused: Refused) -> list[Action]:
+    """Return what is done with a message that cannot be used."""
+    event = "token_refused" if refused.is_token else "command_refused"
+    fields = {"id": delivery.properties.message_id, "reason": refused.reason, "effect": "it is acknowledged"}
+    return [WriteLog("warning", event, fields), SendReply(delivery, reason="refused", error=refused.reason)]

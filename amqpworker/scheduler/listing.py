@@ -1,0 +1,38 @@
+"""The rows of `amqpworker schedule list`, as the leader knows its schedules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amqpworker.model.headers import time_text
+from amqpworker.scheduler.agenda import Entry, Stage
+from amqpworker.scheduler.ticks import Ticks
+
+
+def list_of(ticks: Ticks) -> list[dict[str, Any]]:
+    """Return a row for each schedule, in the order of their names; times are text, None if there is none."""
+    return [_row(ticks.entries[name], ticks) for name in sorted(ticks.entries)]
+
+
+def _row(entry: Entry, ticks: Ticks) -> dict[str, Any]:
+    schedule = entry.schedule
+    last = entry.last
+    if last is None and entry.stage is Stage.WAITING:
+        last = schedule.timing.latest(ticks.until)  # before this scheduler led
+    return {
+        "name": entry.name,
+        "task": schedule.message.task,
+        "queue": schedule.message.queue,
+        "timing": str(schedule.timing),
+        "last": _text(last),
+        "next": _text(entry.next if entry.stage is Stage.WAITING else None),
+        "paused": _text(ticks.paused.get(entry.name)),
+        "lagging": _text(entry.position) if entry.stage in {Stage.BUSY, Stage.FAILED} else None,
+        "missed": entry.missed,
+        "last_missed": _text(entry.last_missed),
+        "skipped": entry.skipped,
+    }
+
+
+def _text(time: int | None) -> str | None:
+    return None if time is None else time_text(time)

@@ -1,0 +1,45 @@
+"""
+The schedulers of the same name that do not lead, as far as the leader has heard of them.
+
+Decides which of them have other schedules: an older or newer version of the app, or another service with the same name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from amqpworker.scheduler.scheduler_actions import Action, WriteLog
+
+if TYPE_CHECKING:
+    from amqpworker.scheduler.leader import Identity
+
+FORGET_AFTER = 35.0
+
+
+class Others:
+    """Who was heard of lately."""
+
+    def __init__(self, me: Identity) -> None:
+        self._me = me
+        self._seen: dict[str, tuple[str, float]] = {}
+
+    def on_seen(self, label: str, fingerprint: str, monotonic: float) -> list[Action]:
+        """Note a scheduler that has asked who leads; return a warning if its schedules differ and that is news."""
+        if not label or label == self._me.label:
+            return []
+        before, at = self._seen.get(label, ("", monotonic))
+        is_news = before != fingerprint or monotonic - at > FORGET_AFTER
+        self._seen[label] = fingerprint, monotonic
+        if fingerprint == self._me.fingerprint or not is_news:
+            return []
+        effect = (
+            "its schedules are sent once it leads; if it is another service, give one of both another scheduler name"
+        )
+        return [
+            WriteLog("warning", "schedules_differ", {"scheduler": self._me.scheduler, "other": label, "effect": effect})
+        ]
+
+    def differing(self, monotonic: float) -> list[str]:
+        """Return the schedulers that have other schedules, and were heard of lately."""
+        self._seen = {label: seen for label, seen in self._seen.items() if monotonic - seen[1] <= FORGET_AFTER}
+        return sorted(label for label, (fingerprint, _) in self._seen.items() if fingerprint != self._me.fingerprint)
