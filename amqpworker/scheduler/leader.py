@@ -30,7 +30,7 @@ from amqpworker.scheduler.token import Token, token_fields
 from amqpworker.schedules.definition import Schedule
 
 # Ticks that are due within this many seconds are sent together, and written down in one token.
-BATCH = 0.02
+BATCH = 0.05
 # Seconds after which a token is put although ticks are not confirmed: these lag.
 PATIENCE = 0.25
 # The broker redelivers a token that is not acknowledged for long (its ack timeout).
