@@ -33,9 +33,19 @@ from amqpworker.policies.time_limit import LimitSpec, time_limit_of
 from amqpworker.results.store import ResultStore, open_store
 from amqpworker.routing.queues import Plan
 from amqpworker.routing.topology import DEFAULT_NAMESPACE, check_namespace
+from amqpworker.schedules.registry import AppSchedules
 from amqpworker.settings import Settings, broker_url
 from amqpworker.signature.signature import Signature
-from amqpworker.task import AsyncTask, RemoteTask, Task, TaskDecorator, TaskOptions, check_decorated, default_name
+from amqpworker.task import (
+    AsyncTask,
+    RemoteTask,
+    Task,
+    TaskDecorator,
+    TaskOptions,
+    check_decorated,
+    default_name,
+    names_of,
+)
 
 if TYPE_CHECKING:
     from amqpworker.worker.middleware import Middleware
@@ -46,7 +56,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class App(AsyncApp):
+class App(AsyncApp, AppSchedules):
     """
     Tasks on RabbitMQ.
 
@@ -89,7 +99,6 @@ class App(AsyncApp):
             raise ConfigError(f"App(url=…): it must be a string, got {url!r:.60}.")
         self.url = broker_url(url)
         self._addresses = addresses(self.url)
-        make_publisher = partial(Publisher, self._addresses, self.settings)
         self.plan = Plan(plain(namespace), self.settings.declare)
         self.default_queue = plain(default_queue)
         self.modules = tuple(modules)
@@ -98,7 +107,8 @@ class App(AsyncApp):
         self.middleware = tuple(middleware)
         self.tasks: dict[str, Task[Any, Any]] = {}
         self.remotes: dict[str, RemoteTask[Any, Any]] = {}
-        self._producer = Producer(self.plan, self.settings, make_publisher)
+        self.schedules = {}
+        self._producer = Producer(self.plan, self.settings, partial(Publisher, self._addresses, self.settings))
         self._async_made = {}
         self.users = AppUsers()
         # At most one, by its URL: of several threads that open one `setdefault` keeps the first, without a lock.
@@ -197,7 +207,7 @@ class App(AsyncApp):
             @app.task(queue="emails", retry=[1, 5, 30])
             def send_welcome(user_id: int) -> str: ...
         """
-        older_names, injected = _names("aliases", aliases), _names("inject", inject)
+        older_names, injected = names_of("aliases", aliases), names_of("inject", inject)
         limit = time_limit_of(time_limit, hard_limit)
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
@@ -370,15 +380,6 @@ class App(AsyncApp):
     def _decoder(self, message: Message[R]) -> Callable[[bytes], R]:
         task = self.tasks.get(message.task) or self.remotes.get(message.task)
         return task.signature.decode_result if task is not None else _plain_json
-
-
-def _names(option: str, given: Any) -> tuple[str, ...]:
-    """Return the names that an option of a task lists; raises ConfigError if that is not a list."""
-    if isinstance(given, str):
-        raise ConfigError(f"task({option}={given!r:.60}): give a list of names, such as [{given!r:.60}].")
-    if not isinstance(given, Iterable):
-        raise ConfigError(f"task({option}={given!r:.60}): give a list of names.")
-    return tuple(given)
 
 
 def _plain_json(data: bytes) -> Any:  # the result of a task that this app does not have

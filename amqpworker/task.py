@@ -7,7 +7,7 @@ Decides how a task's own parameters and the message's options become a `Message`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
@@ -17,6 +17,7 @@ from amqpworker.client.sent import Sent
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.model.message import HeaderValue, Message
 from amqpworker.policies.send_options import Options, check_options, message_of
+from amqpworker.schedules.definition import Misfire, Overlap, Schedule
 from amqpworker.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ class TaskApp(Protocol):
     async def acall(self, message: Message[R], *, timeout: float | timedelta | None = None) -> R:
         """Send a message and return the value of its reply."""
 
+    def add_schedule(self, schedule: Schedule) -> None:
+        """Add a schedule."""
+
 
 @dataclass(frozen=True, slots=True)
 class TaskOptions:
@@ -62,7 +66,7 @@ class TaskOptions:
 class SendView(Generic[P, R]):
     """A task with options for a message that is sent."""
 
-    _methods = ".send(…), .asend(…) or .message(…)"
+    _methods = ".send(…), .asend(…), .message(…) or .schedule(…)"
 
     def __init__(self, task: RemoteTask[P, R], options: Options) -> None:
         self._task = task
@@ -99,6 +103,47 @@ class SendView(Generic[P, R]):
         """As `send`, without blocking the event loop."""
         return await self._task.app.asend(self._task.build(args, kwargs, self._options))
 
+    def schedule(  # noqa: PLR0913 - keyword options are the interface here
+        self,
+        name: str,
+        *,
+        cron: str | None = None,
+        every: float | timedelta | None = None,
+        tz: str = "UTC",
+        start: datetime | None = None,
+        end: datetime | None = None,
+        jitter: float | timedelta = 0,
+        overlap: Overlap = "allow",
+        misfire: Misfire = "once",
+        grace: float | timedelta = 60,
+    ) -> Callable[P, Schedule]:
+        """
+        Return a function that adds a schedule to the app: it takes the arguments that the task runs with.
+
+        `cron` has five fields and is in the time zone `tz`, `every` is seconds or a timedelta and counts from `start`, if it is
+        given, otherwise from the epoch. `start` and `end` are aware datetimes, both included. Each message is delayed by up to
+        `jitter` seconds. With `overlap="skip"` none is sent while the last one has no result. `misfire` ("once", "skip",
+        "all") is what is sent after a gap of more than `grace` seconds without a scheduler.
+
+        Raises:
+            ConfigError: the value of an option is not valid, or the name is taken; the function raises it.
+            InvalidArguments: the arguments do not fit the task's parameters; the function raises it.
+
+        Example:
+            report.schedule("weekly", cron="0 9 * * MON", tz="Europe/Paris")("sales")
+        """
+        from amqpworker.schedules.schedule_options import ScheduleOptions, make_schedule
+
+        given = ScheduleOptions(cron, every, tz, start, end, jitter, overlap, misfire, grace)
+
+        def add(*args: P.args, **kwargs: P.kwargs) -> Schedule:
+            _check_scheduled(name, self._options)
+            schedule = make_schedule(name, self._task.build(args, kwargs, self._options), given)
+            self._task.app.add_schedule(schedule)
+            return schedule
+
+        return add
+
 
 class CallView(Generic[P, R]):
     """A task with options for a message that gets a reply."""
@@ -112,7 +157,7 @@ class CallView(Generic[P, R]):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            if name in ("send", "asend", "message"):
+            if name in ("send", "asend", "message", "schedule"):
                 raise AttributeError(f"{name}() does not accept timeout", name=name)
             raise _no_attribute(self, name, self._methods)
 
@@ -141,13 +186,13 @@ class CallView(Generic[P, R]):
 class TaskView(SendView[P, R], CallView[P, R]):
     """A task with options for either kind of message."""
 
-    _methods = ".send(…), .asend(…), .call(…), .acall(…) or .message(…)"
+    _methods = ".send(…), .asend(…), .call(…), .acall(…), .message(…) or .schedule(…)"
 
 
 class RemoteTask(TaskView[P, R]):
     """A task whose code is in another program: it can be sent and called, not run."""
 
-    _methods = ".send(…), .asend(…), .call(…), .acall(…) or .options(…)"
+    _methods = ".send(…), .asend(…), .call(…), .acall(…), .schedule(…) or .options(…)"
 
     def __init__(self, app: TaskApp, queue: str, signature: Signature) -> None:
         super().__init__(self, Options())
@@ -307,6 +352,22 @@ def default_name(function: Callable[..., Any]) -> str:
             f"Task {qualified!r} is defined inside a function, so workers cannot name it: give it a name=…."
         )
     return f"{module}.{qualified}"
+
+
+def _check_scheduled(name: str, options: Options) -> None:
+    """Refuse options that each tick of a schedule has its own of."""
+    wrong = [each for each in ("id", "delay", "at") if getattr(options, each) is not None]
+    if wrong:
+        raise ConfigError(f"Schedule {name!r:.60}: options({wrong[0]}=…) cannot be used with a schedule.")
+
+
+def names_of(option: str, given: Any) -> tuple[str, ...]:
+    """Return the names that an option of a task lists; raises ConfigError if that is not a list."""
+    if isinstance(given, str):
+        raise ConfigError(f"task({option}={given!r:.60}): give a list of names, such as [{given!r:.60}].")
+    if not isinstance(given, Iterable):
+        raise ConfigError(f"task({option}={given!r:.60}): give a list of names.")
+    return tuple(given)
 
 
 def _no_attribute(view: object, name: str, methods: str) -> AttributeError:

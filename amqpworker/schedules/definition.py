@@ -1,11 +1,13 @@
 """
 A schedule as a value: which message is sent at which times.
 
-Decides nothing: `cron` and `interval` make the times, `gap` decides which of them are sent.
+`cron` and `interval` make the times, `gap` decides which of them are sent.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -23,6 +25,9 @@ class Timing(Protocol):
 
     def latest(self, moment: int) -> int | None:
         """Return the last time that is not after `moment`, None if there is none."""
+
+    def count(self, since: int, until: int) -> int:
+        """Return how many times are after `since` and not after `until`."""
 
     def __str__(self) -> str:
         """Return the times as people write them."""
@@ -44,3 +49,17 @@ class Schedule:
     overlap: Overlap = "allow"
     misfire: Misfire = "once"
     grace: float = 60.0
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.message.task}, {self.timing}"
+
+
+def fingerprint(schedules: Iterable[Schedule]) -> str:
+    """Return 12 hex digits that differ if the schedules do: programs with the same schedules calculate the same."""
+    digest = hashlib.sha256()
+    for each in sorted(schedules, key=lambda schedule: schedule.name):
+        message = each.message
+        sent = (message.task, message.queue, message.body, sorted(message.headers.items()), message.expires)
+        sending = (each.jitter, each.overlap, each.misfire, each.grace, message.resend)
+        digest.update(repr((each.name, str(each.timing), sent, sending)).encode())
+    return digest.hexdigest()[:12]
