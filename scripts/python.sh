@@ -13,8 +13,9 @@ needs=$root/requirements.txt
 
 # The requirements of the package and of its tests, without the package itself.
 .venv/bin/python -c 'import tomllib
-project = tomllib.load(open("pyproject.toml", "rb"))
-print("\n".join([*project["project"]["dependencies"], *project["dependency-groups"]["dev"], "hatchling", "editables"]))' >"$needs.new"
+content = tomllib.load(open("pyproject.toml", "rb"))
+project, tools = content["project"], content["dependency-groups"]["dev"]
+print("\n".join([*project["dependencies"], *project["optional-dependencies"]["schedules"], *tools, "hatchling", "editables"]))' >"$needs.new"
 if ! cmp -s "$needs.new" "$needs" || [[ constraints.txt -nt $needs ]]; then
     rm -rf "$wheels" "$root/venv"
     echo "Fetching wheels for Python $version …"

@@ -28,7 +28,8 @@ if [[ $name == lowest ]]; then
     mkdir -p .amqpworker
     constraints=.amqpworker/lowest.txt
     .venv/bin/python -c 'import re, tomllib
-needs = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+needs = [*project["dependencies"], *project["optional-dependencies"]["schedules"]]
 print("\n".join(re.sub(r">=([\d.]+).*", r"==\1", one) for one in needs))' >"$constraints"
 else
     python=$(find_python "$name")
@@ -41,7 +42,7 @@ print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"][
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$constraints" \
         hatchling editables "${tools[@]}" 2>"$venv/pip.log"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$constraints" \
-        --no-build-isolation --editable . 2>"$venv/pip.log" || {
+        --no-build-isolation --editable '.[schedules]' 2>"$venv/pip.log" || {
         tail -5 "$venv/pip.log" >&2
         exit 1
     }

@@ -136,7 +136,7 @@ _TIME = f"it must be ISO 8601 with a zone, such as {EXAMPLE}, or whole milliseco
 _READERS: dict[str, tuple[Callable[[HeaderValue], int | None], str]] = {
     ATTEMPT: (_count_from(1), "it must be a whole number from 1"),
     CRASHES: (_count_from(0), "it must be a whole number from 0"),
-    **dict.fromkeys((ETA, EXPIRES, FIRST_SENT, FIRST_RUN, RETURNED, REPLAYED), (time_of, _TIME)),
+    **dict.fromkeys((ETA, EXPIRES, FIRST_SENT, FIRST_RUN, RETURNED, REPLAYED, NOMINAL), (time_of, _TIME)),
 }
 
 

@@ -10,7 +10,7 @@ from amqpworker.schedules.definition import Timing
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The times of `timing` from `start` to `end`, both included; None is no limit."""
+    """The times of `timing` from `start` to `end`, both included; if one is None, without it."""
 
     timing: Timing
     start: int | None = None

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from amqpworker.errors import NoCurrentTask
 from amqpworker.log.logger import task_context
+from amqpworker.model.headers import EARLIEST, EPOCH, LATEST, MILLISECOND, NOMINAL, SCHEDULE, time_of
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.routing.envelope import user_headers
 
@@ -60,13 +62,26 @@ class Run:
         """The headers that the sender gave, as a copy."""
         return user_headers(self.delivery.properties.headers)
 
+    @property
+    def schedule(self) -> str | None:
+        """The name of the schedule that sent the message, None if none did."""
+        name = (self.delivery.properties.headers or {}).get(SCHEDULE)
+        return name if isinstance(name, str) else None
+
+    @property
+    def nominal(self) -> datetime | None:
+        """The time for which its schedule sent the message, in UTC, None if none did; the task may run later."""
+        moment = time_of((self.delivery.properties.headers or {}).get(NOMINAL))
+        return None if moment is None else EPOCH + min(max(moment, EARLIEST), LATEST) * MILLISECOND
+
     def __repr__(self) -> str:
         return f"<run of {self.task}, id {self.id}, attempt {self.attempt}, queue {self.queue}>"
 
 
 def current() -> Run:
     """
-    Return the run that this code is part of: its `id`, `attempt`, `queue`, `headers`, `task` and `time_left`.
+    Return the run that this code is part of: its `id`, `attempt`, `queue`, `headers`, `task` and `time_left`;
+    of a tick also its `schedule` and `nominal`, the time that it was sent for.
 
     Raises:
         NoCurrentTask: this code does not run inside a task.

@@ -68,7 +68,7 @@ SLEEPERS = {
     "testing/waiting.py": "waits for a condition",
 }
 
-MANY_PARAMETERS = {"options", "task"}  # keyword options are the interface there, as in `App.__init__`
+MANY_PARAMETERS = {"options", "schedule", "task"}  # keyword options are the interface there, as in `App.__init__`
 
 
 def modules() -> list[Path]:

@@ -13,7 +13,7 @@ from amqpworker.model.headers import EPOCH, UnusableHeader, count_of, now_text, 
 from tests.docs import ROOT, table
 
 MOMENT = 1_795_910_399_123
-TIMES = ("aw-eta", "aw-expires", "aw-first-sent", "aw-first-run", "aw-returned", "aw-replayed")
+TIMES = ("aw-eta", "aw-expires", "aw-first-sent", "aw-first-run", "aw-returned", "aw-replayed", "aw-nominal")
 PLUS_TWO = timezone(timedelta(hours=2))
 
 

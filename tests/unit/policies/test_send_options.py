@@ -181,15 +181,15 @@ def test_what_a_task_does_not_have_is_reported_with_what_it_has(name: str) -> No
     for asked, told in (
         (
             echo,
-            f"Task 'test.echo' has no attribute {name!r}: use .send(…), .asend(…), .call(…), .acall(…) or .options(…).",
+            f"Task 'test.echo' has no attribute {name!r}: use .send(…), .asend(…), .call(…), .acall(…), .schedule(…) or .options(…).",
         ),
         (
             echo.options(id="1"),
-            f"Task 'test.echo' with these options has no attribute {name!r}: use .send(…), .asend(…), .call(…), .acall(…) or",
+            f"Task 'test.echo' with these options has no attribute {name!r}: use .send(…), .asend(…), .call(…), .acall(…), .mess",
         ),
         (
             echo.options(delay=1),
-            f"Task 'test.echo' with these options has no attribute {name!r}: use .send(…), .asend(…) or .mess",
+            f"Task 'test.echo' with these options has no attribute {name!r}: use .send(…), .asend(…), .message(…) or .sch",
         ),
         (
             echo.options(timeout=1),
