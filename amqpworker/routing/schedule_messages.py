@@ -1,0 +1,51 @@
+"""
+Which publication a command to a scheduler becomes.
+
+Commands are messages in the queue of the scheduler, whatever sent them: docs/wire.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic_core import to_json
+
+from amqpworker.model import headers as h
+from amqpworker.model.headers import now_text
+from amqpworker.model.message import JSON, PERSISTENT, REPLY_TO, Headers, Properties, Publication, new_id
+from amqpworker.routing.topology import Names
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What the leader of a scheduler is asked to do; `list` is about all of its schedules."""
+
+    type: Literal["pause", "resume", "list"]
+    scheduler: str
+    schedule: str = ""
+
+
+def publication_of_command(
+    command: Command, correlation_id: str, timeout: float, names: Names, now: float
+) -> Publication:
+    """
+    Return what a command is when its sender waits `timeout` seconds for the reply (direct reply-to).
+
+    `list` expires after that time; `pause` and `resume` wait in the queue for a leader.
+    """
+    headers: Headers = {h.FIRST_SENT: now_text(now)}
+    if command.type == "list":
+        headers[h.EXPIRES] = now_text(now + timeout)
+    properties = Properties(
+        content_type=JSON,
+        headers=headers,
+        delivery_mode=PERSISTENT,
+        message_id=new_id(),
+        type=command.type,
+        timestamp=int(now),
+        reply_to=REPLY_TO,
+        correlation_id=correlation_id,
+    )
+    body = to_json({"schedule": command.schedule} if command.schedule else {})
+    return Publication(names.schedule, command.scheduler, properties, body)
